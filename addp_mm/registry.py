@@ -1,0 +1,32 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Child registries of mmengine's roots.
+
+mmengine imports ``<scope>.registry`` when it meets ``type='<scope>.X'``, so a config of mmpretrain, mmdet or
+mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. Importing this module therefore also puts
+:mod:`addp_mm.compat` in force.
+"""
+from mmengine import registry as _roots
+from mmengine.registry import Registry
+
+from addp_mm import compat
+
+compat.install()
+
+
+def _child(name: str, root: Registry, *locations: str) -> Registry:
+    return Registry(name, parent=root, scope='addp_mm', locations=[f'addp_mm.{room}' for room in locations])
+
+
+MODELS = _child('model', _roots.MODELS, 'models')
+WEIGHT_INITIALIZERS = _child('weight initializer', _roots.WEIGHT_INITIALIZERS, 'models')
+DATASETS = _child('dataset', _roots.DATASETS, 'datasets')
+DATA_SAMPLERS = _child('data sampler', _roots.DATA_SAMPLERS, 'datasets')
+TRANSFORMS = _child('transform', _roots.TRANSFORMS, 'datasets')
+HOOKS = _child('hook', _roots.HOOKS, 'engine')
+OPTIM_WRAPPERS = _child('optimizer wrapper', _roots.OPTIM_WRAPPERS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    'optimizer wrapper constructor', _roots.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+STRATEGIES = _child('strategy', _roots.STRATEGIES, 'engine')
+VISBACKENDS = _child('vis_backend', _roots.VISBACKENDS, 'engine')
+VISUALIZERS = _child('visualizer', _roots.VISUALIZERS, 'engine')
+METRICS = _child('metric', _roots.METRICS, 'evaluation')
