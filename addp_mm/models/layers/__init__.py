@@ -1,1 +1,17 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Parts of transformers that backbones, predictors and necks share."""
+from addp_mm.models.layers.attention import Attention
+from addp_mm.models.layers.block import Block
+from addp_mm.models.layers.drop import DropPath
+from addp_mm.models.layers.init import init_transformer_weights
+from addp_mm.models.layers.mlp import MLP
+from addp_mm.models.layers.norm import LN2d
+from addp_mm.models.layers.patch_embed import PatchEmbed
+from addp_mm.models.layers.pos_embed import resize_pos_embed
+from addp_mm.models.layers.rel_pos import rel_pos_bias, resize_rel_pos
+from addp_mm.models.layers.window import window_partition, window_unpartition
+
+__all__ = [
+    'MLP', 'Attention', 'Block', 'DropPath', 'LN2d', 'PatchEmbed', 'init_transformer_weights', 'rel_pos_bias',
+    'resize_pos_embed', 'resize_rel_pos', 'window_partition', 'window_unpartition'
+]

@@ -1,0 +1,48 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Images to patch tokens."""
+from typing import Tuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchEmbed(nn.Module):
+    """One linear projection for each patch.
+
+    Args:
+        patch_size (int): Side of a patch in pixels.
+        in_channels (int): Channels of the image.
+        embed_dims (int): Width of the tokens.
+        pad_to_patch (bool): Whether zeros fill the right and the bottom of an image whose sides are no multiples of
+            the patch. Defaults to False: such an image is an error.
+    """
+
+    def __init__(self, patch_size: int, in_channels: int, embed_dims: int, pad_to_patch: bool = False) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.pad_to_patch = pad_to_patch
+        self.projection = nn.Conv2d(in_channels, embed_dims, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tuple[int, int]]:
+        """Project.
+
+        Args:
+            x (Tensor): (B, in_channels, H, W).
+
+        Returns:
+            tuple: Tokens (B, h * w, embed_dims), row-major, and (h, w).
+
+        Raises:
+            ValueError: H or W is no multiple of the patch and ``pad_to_patch`` is off.
+        """
+        h, w = x.shape[-2:]
+        rest_h, rest_w = -h % self.patch_size, -w % self.patch_size
+        if rest_h or rest_w:
+            if not self.pad_to_patch:
+                raise ValueError(
+                    f'image of {h} x {w} (height x width) is no multiple of the patch, {self.patch_size} pixels: '
+                    f'resize or crop it, set the data preprocessor\'s pad_size_divisor={self.patch_size}, or build '
+                    'the backbone with pad_to_patch=True')
+            x = F.pad(x, (0, rest_w, 0, rest_h))
+        x = self.projection(x)
+        return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])

@@ -1,0 +1,40 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Cutting a map into square windows and putting it together again."""
+from typing import Tuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def window_partition(x: Tensor, window_size: int) -> Tuple[Tensor, Tuple[int, int]]:
+    """Cut a map into windows without overlap; zeros fill the right and the bottom up to whole windows.
+
+    Args:
+        x (Tensor): (B, H, W, C).
+        window_size (int): Side of a window in tokens.
+
+    Returns:
+        tuple: Windows (B * windows, window_size, window_size, C), row-major, and the filled-up (height, width).
+    """
+    b, h, w, c = x.shape
+    padded_h, padded_w = (-(-side // window_size) * window_size for side in (h, w))
+    x = F.pad(x, (0, 0, 0, padded_w - w, 0, padded_h - h))
+    x = x.reshape(b, padded_h // window_size, window_size, padded_w // window_size, window_size, c)
+    return x.transpose(2, 3).reshape(-1, window_size, window_size, c), (padded_h, padded_w)
+
+
+def window_unpartition(windows: Tensor, padded_hw: Tuple[int, int], hw: Tuple[int, int]) -> Tensor:
+    """Put windows of :func:`window_partition` together again and cut off what was filled in.
+
+    Args:
+        windows (Tensor): (B * windows, window_size, window_size, C).
+        padded_hw (tuple[int, int]): Filled-up height and width.
+        hw (tuple[int, int]): Height and width of the map.
+
+    Returns:
+        Tensor: (B, H, W, C).
+    """
+    side, c = windows.shape[1], windows.shape[-1]
+    rows, cols = padded_hw[0] // side, padded_hw[1] // side
+    x = windows.reshape(-1, rows, cols, side, side, c).transpose(2, 3).reshape(-1, *padded_hw, c)
+    return x[:, :hw[0], :hw[1]]
