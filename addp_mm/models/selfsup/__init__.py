@@ -1,1 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+from addp_mm.models.selfsup.predictor_pretrain import PredictorPretrain
+from addp_mm.models.selfsup.tokenizer_pretrain import TokenizerPretrain
+
+__all__ = ['PredictorPretrain', 'TokenizerPretrain']

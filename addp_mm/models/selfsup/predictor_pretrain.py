@@ -1,0 +1,74 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from addp_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class PredictorPretrain(BaseModel):
+    """Masked token modelling for a :class:`~addp_mm.models.MaskedTokenPredictor` on a frozen tokenizer's ids.
+
+    Each image's mask ratio is drawn from a truncated normal density on [0.5, 1] (MAGE, arXiv 2211.09117).
+
+    Args:
+        tokenizer: Config of the tokenizer; its ``init_cfg`` should name trained weights.
+        predictor: Config of the predictor, or the module.
+        mask_ratio_mean: Mean of the density before truncation.
+        mask_ratio_std: Its standard deviation.
+        mask_ratio_min: Lower bound of the ratio.
+        label_smoothing: Share of the target that is spread over the whole vocabulary.
+        data_preprocessor: Must bring images to [0, 1].
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+    """
+
+    def __init__(self, tokenizer: dict | nn.Module, predictor: dict | nn.Module, mask_ratio_mean: float = 0.55,
+                 mask_ratio_std: float = 0.25, mask_ratio_min: float = 0.5, label_smoothing: float = 0.1,
+                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.tokenizer = MODELS.build(tokenizer).requires_grad_(False).eval()
+        self.predictor = MODELS.build(predictor)
+        self.mask_ratio_mean, self.mask_ratio_std = mask_ratio_mean, mask_ratio_std
+        self.mask_ratio_min = mask_ratio_min
+        self.label_smoothing = label_smoothing
+
+    def train(self, mode: bool = True) -> PredictorPretrain:
+        super().train(mode)
+        self.tokenizer.eval()
+        return self
+
+    def forward(self, inputs: Tensor | list[Tensor], data_samples: list | None = None,
+                mode: str = 'tensor') -> Tensor | dict:
+        """Losses ('loss'), or logits (B, L, vocabulary) of a fully masked sequence ('tensor').
+
+        Args:
+            inputs: Images (B, 3, H, W) in [0, 1], or a list whose first entry they are.
+            data_samples: Not used.
+            mode: 'tensor' or 'loss'.
+        """
+        images = inputs[0] if isinstance(inputs, list) else inputs
+        with torch.no_grad():
+            ids, _ = self.tokenizer.encode(images)
+        if mode == 'loss':
+            return self.loss(ids)
+        return self.predictor.logits(ids, torch.ones_like(ids, dtype=torch.bool))
+
+    def loss(self, ids: Tensor) -> dict[str, Tensor]:
+        """Cross entropy and accuracy on the masked places of ids (B, L)."""
+        mask = self.draw_mask(ids)
+        logits, targets = self.predictor.logits(ids, mask)[mask], ids[mask]
+        return dict(
+            loss=F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing),
+            accuracy=(logits.detach().argmax(-1) == targets).float().mean())
+
+    def draw_mask(self, ids: Tensor) -> Tensor:
+        """A mask (B, L) whose ratio is drawn for each row; at least one place of a row is masked."""
+        num_images, length = ids.shape
+        ratios = torch.empty(num_images, 1, device=ids.device)
+        nn.init.trunc_normal_(ratios, self.mask_ratio_mean, self.mask_ratio_std, self.mask_ratio_min, 1.)
+        ranks = torch.rand(ids.shape, device=ids.device).argsort(1).argsort(1)
+        return ranks < (ratios * length).ceil()

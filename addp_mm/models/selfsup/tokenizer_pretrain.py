@@ -1,0 +1,111 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine import dist
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from addp_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class TokenizerPretrain(BaseModel):
+    """Reconstruction training of a :class:`~addp_mm.models.VQTokenizer`.
+
+    The loss is ``l1 * |x - y| + mse * (x - y)^2 + |sg(z) - e|^2 + commitment * |z - sg(e)|^2`` with the
+    straight-through gradient (VQ-VAE, arXiv 1711.00937). Codes that no latent chose since the last restart are
+    re-drawn from the latents of the current batch until ``restart_until``, so that the codebook does not collapse.
+
+    Args:
+        tokenizer: Config of the tokenizer, or the module.
+        l1_weight: Weight of the absolute error.
+        mse_weight: Weight of the squared error.
+        commitment_weight: Weight of the pull of the latents towards their codes.
+        restart_interval: Iterations between two restarts of unused codes; 0 for never.
+        restart_until: No restart from this iteration on, so that the codebook settles.
+        data_preprocessor: Must bring images to [0, 1].
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+    """
+
+    def __init__(self, tokenizer: dict | nn.Module, l1_weight: float = 1.0, mse_weight: float = 2.0,
+                 commitment_weight: float = 0.25, restart_interval: int = 200, restart_until: int = 0,
+                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.tokenizer = MODELS.build(tokenizer)
+        self.l1_weight, self.mse_weight = l1_weight, mse_weight
+        self.commitment_weight = commitment_weight
+        self.restart_interval, self.restart_until = restart_interval, restart_until
+        self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
+        self.register_buffer('code_counts', torch.zeros(self.tokenizer.codebook_size, dtype=torch.long))
+
+    def forward(self, inputs: Tensor | list[Tensor], data_samples: list | None = None,
+                mode: str = 'tensor') -> Tensor | dict | list:
+        """Reconstructions ('tensor'), losses ('loss') or one data element an image ('predict').
+
+        Args:
+            inputs: Images (B, 3, H, W) in [0, 1], or a list whose first entry they are.
+            data_samples: Not used.
+            mode: 'tensor', 'loss' or 'predict'.
+        """
+        images = inputs[0] if isinstance(inputs, list) else inputs
+        if mode == 'loss':
+            return self.loss(images)
+        if mode == 'predict':
+            return self.predict(images)
+        return self.tokenizer(images)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same shape, through the codes, clamped to [0, 1]."""
+        return self.tokenizer(images)
+
+    def predict(self, images: Tensor) -> list[BaseDataElement]:
+        ids, latents = self.tokenizer.encode(images)
+        reconstructions = self.tokenizer.decode(latents).clamp(0, 1)
+        return [
+            BaseDataElement(image=image, reconstruction=reconstruction, ids=row)
+            for image, reconstruction, row in zip(images, reconstructions, ids, strict=True)
+        ]
+
+    def loss(self, images: Tensor) -> dict[str, Tensor]:
+        """Losses of a batch (B, 3, H, W) in [0, 1], and the share of codes in use since the last restart."""
+        latents = self.tokenizer.encode_continuous(images)
+        ids = self.tokenizer.quantize(latents.detach())
+        self._track_codes(ids, latents.detach())
+        codes = self.tokenizer.lookup(ids, *latents.shape[-2:])
+        straight_through = latents + (codes - latents).detach()
+        error = self.tokenizer.decode(straight_through) - images
+        # sums over the channels: a code's distance does not depend on how many dimensions it has
+        codebook_loss = F.mse_loss(codes, latents.detach()) * latents.shape[1]
+        commitment = F.mse_loss(latents, codes.detach()) * latents.shape[1]
+        return dict(
+            loss_l1=self.l1_weight * error.abs().mean(),
+            loss_mse=self.mse_weight * error.square().mean(),
+            loss_codebook=codebook_loss,
+            loss_commitment=self.commitment_weight * commitment,
+            psnr=-10 * error.detach().square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean(),
+            codes_in_use=(self.code_counts > 0).float().mean())
+
+    @torch.no_grad()
+    def _track_codes(self, ids: Tensor, latents: Tensor) -> None:
+        if not self.training:
+            return
+        counts = torch.bincount(ids.flatten(), minlength=self.code_counts.numel())
+        dist.all_reduce(counts)
+        due = self.restart_interval > 0 and self.iteration > 0 and self.iteration % self.restart_interval == 0
+        if due:
+            if self.iteration < self.restart_until:
+                self._restart_unused(latents)
+            self.code_counts.zero_()
+        self.code_counts += counts
+        self.iteration += 1
+
+    def _restart_unused(self, latents: Tensor) -> None:
+        """Replaces codes without a count by latents of this batch (drawn on rank 0)."""
+        unused = (self.code_counts == 0).nonzero().flatten()
+        candidates = latents.permute(0, 2, 3, 1).flatten(0, 2)
+        drawn = torch.randint(len(candidates), (len(unused), ), device=candidates.device)
+        self.tokenizer.codes.weight[unused] = candidates[drawn].to(self.tokenizer.codes.weight)
+        dist.broadcast(self.tokenizer.codes.weight.data)

@@ -1,0 +1,33 @@
+_base_ = [
+    '../_base_/models/vq-tokenizer_nano-p8.py', '../_base_/datasets/fashion_scenes_pretrain.py',
+    '../_base_/default_runtime.py'
+]
+default_scope = 'mmpretrain'
+
+max_iters = 10000
+model = dict(
+    type='addp_mm.TokenizerPretrain',
+    tokenizer=_base_.tokenizer,
+    data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], to_rgb=True),
+    restart_interval=200,
+    restart_until=int(0.6 * max_iters))
+
+train_dataloader = dict(batch_size=32)
+val_evaluator = [
+    dict(type='addp_mm.PeakSignalNoiseRatio'),
+    dict(type='addp_mm.CodebookUsage', codebook_size=1024),
+]
+
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.),
+    clip_grad=dict(max_norm=1.0))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=500),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=500, end=max_iters),
+]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=2000)
+val_cfg = dict()
+
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
+log_processor = dict(by_epoch=False)
+randomness = dict(seed=0)
