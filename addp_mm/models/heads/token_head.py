@@ -1,0 +1,85 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""From token states to logits over the token space."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from addp_mm.models.layers import init_transformer_weights
+from addp_mm.registry import MODELS
+from addp_mm.token_space import TokenSpace
+
+
+@MODELS.register_module()
+class TokenHead(BaseModule):
+    """Masked language modelling head whose output layer is a word embedding that lives elsewhere.
+
+    Linear, GELU, LayerNorm, then the product with the word embeddings and a bias a word. The embeddings are detached:
+    the head does not train them (ADDP, arXiv 2306.05423, and MAGE, arXiv 2211.09117).
+
+    Args:
+        in_dims: Width of the token states.
+        word_dims: Width of the word embeddings. Default: ``in_dims``.
+        token_space: The map of token ids (:class:`~addp_mm.token_space.TokenSpace` or its arguments).
+        loss: Config of a module called as ``loss(logits, target)``. A head without one only predicts.
+        norm_eps: Epsilon of the LayerNorm.
+        init_cfg: Initialisation config.
+
+    Example:
+        >>> head = TokenHead(in_dims=8, token_space=dict(codebook_size=4, num_class_slots=1, fake_class_slot=0))
+        >>> head(torch.rand(2, 3, 8), torch.rand(6, 8)).shape
+        torch.Size([2, 3, 6])
+    """
+
+    def __init__(self,
+                 in_dims: int,
+                 word_dims: int | None = None,
+                 token_space: TokenSpace | Mapping | None = None,
+                 loss: Mapping | None = None,
+                 norm_eps: float = 1e-5,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        word_dims = word_dims or in_dims
+        self.token_space = TokenSpace.of(token_space)
+        self.fc = nn.Linear(in_dims, word_dims)
+        self.norm = nn.LayerNorm(word_dims, eps=norm_eps)
+        self.bias = nn.Parameter(torch.zeros(self.token_space.vocab_size))
+        self.loss_module = None if loss is None else MODELS.build(loss)
+        init_transformer_weights(self)
+
+    def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
+        """Logits over the whole vocabulary.
+
+        Args:
+            states: Token states, shape (..., in_dims).
+            word_embeddings: Shape (vocab_size, word_dims); no gradient flows to them.
+
+        Returns:
+            Logits, shape (..., vocab_size).
+        """
+        words = self.norm(F.gelu(self.fc(states)))
+        return F.linear(words, word_embeddings.detach()) + self.bias
+
+    def loss(self, states: Tensor, word_embeddings: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Loss of the masked places.
+
+        Args:
+            states: Token states of the image positions, shape (B, L, in_dims).
+            word_embeddings: Shape (vocab_size, word_dims).
+            target: Target probabilities over the codes, shape (B, L, codebook_size).
+            mask: Shape (B, L), bool, True where the place is masked.
+
+        Returns:
+            ``dict(loss=...)``, a scalar.
+
+        Raises:
+            RuntimeError: If the head was built without a loss.
+        """
+        if self.loss_module is None:
+            raise RuntimeError('this TokenHead was built without a loss: pass loss=dict(type=\'addp_mm.'
+                               'SoftTargetCrossEntropy\')')
+        return dict(loss=self.loss_module(self(states[mask], word_embeddings), target[mask]))

@@ -1,0 +1,127 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The token predictor: what a masked token could be, given the visible ones."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from addp_mm.models.heads.token_head import TokenHead
+from addp_mm.models.layers import Block, init_transformer_weights
+from addp_mm.registry import MODELS
+from addp_mm.token_space import TokenSpace
+
+
+@MODELS.register_module()
+class MaskedTokenPredictor(BaseModule):
+    """Masked transformer on token ids, as in MAGE (arXiv 2211.09117), without its unused pixel embedding.
+
+    The sequence is the fake class id followed by the L image tokens, masked ones replaced by the mask id. A ViT encoder
+    sees all of it; the decoder sees a linear projection, in which masked places hold the encoder's class output.
+
+    Args:
+        num_tokens: Number of image tokens L.
+        embed_dims: Width of the encoder and of the word embeddings.
+        num_layers: Depth of the encoder.
+        num_heads: Attention heads of the encoder.
+        decoder_embed_dims: Width of the decoder. Default: ``embed_dims``.
+        decoder_num_layers: Depth of the decoder.
+        decoder_num_heads: Attention heads of the decoder. Default: ``num_heads``.
+        mlp_ratio: Hidden width of the MLPs over the width of the blocks.
+        drop_rate: Dropout after the embedding, in attention and in the MLPs. Live in training mode only.
+        token_space: The map of token ids (:class:`~addp_mm.token_space.TokenSpace` or its arguments).
+        train_dropout: Read by algorithms that hold the predictor frozen: whether its dropout is live in their training
+            mode, as it was in the published training, where it made the targets noisy.
+        init_cfg: Initialisation config.
+
+    Example:
+        >>> space = dict(codebook_size=16, num_class_slots=1, fake_class_slot=0)
+        >>> predictor = MaskedTokenPredictor(4, 8, 1, 2, decoder_num_layers=1, token_space=space)
+        >>> predictor(torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.bool)).shape
+        torch.Size([2, 4, 16])
+    """
+
+    def __init__(self,
+                 num_tokens: int = 256,
+                 embed_dims: int = 768,
+                 num_layers: int = 12,
+                 num_heads: int = 12,
+                 decoder_embed_dims: int | None = None,
+                 decoder_num_layers: int = 8,
+                 decoder_num_heads: int | None = None,
+                 mlp_ratio: float = 4.0,
+                 drop_rate: float = 0.1,
+                 token_space: TokenSpace | Mapping | None = None,
+                 train_dropout: bool = False,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        decoder_embed_dims = decoder_embed_dims or embed_dims
+        decoder_num_heads = decoder_num_heads or num_heads
+        self.num_tokens = num_tokens
+        self.token_space = TokenSpace.of(token_space)
+        self.train_dropout = train_dropout
+
+        self.word_embed = nn.Embedding(self.token_space.vocab_size, embed_dims)
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_tokens, embed_dims))
+        self.embed_norm = nn.LayerNorm(embed_dims, eps=1e-6)
+        self.embed_drop = nn.Dropout(drop_rate)
+        self.blocks = self._stack(num_layers, embed_dims, num_heads, mlp_ratio, drop_rate)
+        self.norm = nn.LayerNorm(embed_dims, eps=1e-6)
+
+        self.decoder_embed = nn.Linear(embed_dims, decoder_embed_dims)
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + num_tokens, decoder_embed_dims))
+        self.decoder_blocks = self._stack(decoder_num_layers, decoder_embed_dims, decoder_num_heads, mlp_ratio,
+                                          drop_rate)
+        self.decoder_norm = nn.LayerNorm(decoder_embed_dims, eps=1e-6)
+        self.head = TokenHead(decoder_embed_dims, embed_dims, self.token_space)
+
+        init_transformer_weights(self)
+        for table in (self.word_embed.weight, self.pos_embed, self.decoder_pos_embed):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    @staticmethod
+    def _stack(depth: int, embed_dims: int, num_heads: int, mlp_ratio: float, drop_rate: float) -> nn.ModuleList:
+        return nn.ModuleList(
+            Block(embed_dims, num_heads, mlp_ratio=mlp_ratio, drop_rate=drop_rate, attn_drop_rate=drop_rate)
+            for _ in range(depth))
+
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Decoder states of the image positions, shape (B, L, decoder_embed_dims)."""
+        if ids.shape != mask.shape or ids.dim() != 2 or ids.shape[1] != self.num_tokens:
+            raise ValueError(f'ids and mask must both be (B, {self.num_tokens}), got {tuple(ids.shape)} and '
+                             f'{tuple(mask.shape)}')
+        mask = mask.bool()
+        words = ids.masked_fill(mask, self.token_space.mask_id)
+        fake_class = words.new_full((len(words), 1), self.token_space.fake_class_id)
+        x = self.word_embed(torch.cat([fake_class, words], dim=1)) + self.pos_embed
+        x = self.embed_drop(self.embed_norm(x))
+        for block in self.blocks:
+            x = block(x)
+
+        x = self.decoder_embed(self.norm(x))
+        image = torch.where(mask.unsqueeze(-1), x[:, :1], x[:, 1:])
+        x = torch.cat([x[:, :1], image], dim=1) + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_norm(x)[:, 1:]
+
+    def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits over the whole vocabulary at every image position.
+
+        Args:
+            ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not matter.
+            mask: Shape (B, L), bool, True where the token is masked.
+
+        Returns:
+            Shape (B, L, vocab_size).
+
+        Raises:
+            ValueError: If a shape is not (B, num_tokens).
+        """
+        return self.head(self._states(ids, mask), self.word_embed.weight)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Probabilities over the codes alone, shape (B, L, codebook_size), float32. Arguments as :meth:`logits`."""
+        return self.logits(ids, mask)[..., :self.token_space.codebook_size].float().softmax(dim=-1)
