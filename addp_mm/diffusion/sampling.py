@@ -1,0 +1,121 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Rules of generation: which ids are drawn, which places stay, how many are masked again.
+
+All of them follow the released ADDP code, which follows MaskGIT (arXiv 2202.04200).
+"""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from addp_mm.diffusion.noise import GeneratorLike, uniform_noise
+
+
+def cosine_ratio(step: int, steps: int) -> float:
+    """Share of the masked places that stay masked after ``step`` (from 0) of ``steps``: cos(π/2·(step+1)/steps)."""
+    return math.cos(math.pi / 2 * (step + 1) / steps)
+
+
+def linear_ratio(step: int, steps: int) -> float:
+    """Share of the masked places that stay masked after ``step`` (from 0) of ``steps``: 1 − (step+1)/steps."""
+    return 1 - (step + 1) / steps
+
+
+def annealed_temperature(step: int, steps: int, start: float = 6.0) -> float:
+    """Temperature of the confidence noise after ``step`` (from 0) of ``steps``: start · (1 − (step+1)/steps)."""
+    return start * (1 - (step + 1) / steps)
+
+
+def mask_length(num_masked: int | Tensor, ratio: float) -> int | Tensor:
+    """Number of places to mask for the next step.
+
+    Args:
+        num_masked: Number of places masked at the start of generation; an int, or int64 of shape (B,).
+        ratio: Share of them to keep masked.
+
+    Returns:
+        ``ceil(num_masked * ratio)``, at least 1 and at most ``num_masked``; the type of ``num_masked``.
+    """
+    if isinstance(num_masked, Tensor):
+        length = torch.ceil(num_masked.double() * ratio).long()
+        return torch.minimum(length.clamp(min=1), num_masked)
+    return min(max(math.ceil(num_masked * ratio), 1), num_masked)
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Probabilities of the fewest most likely codes that together reach ``top_p``, zero elsewhere.
+
+    Args:
+        probabilities: Shape (..., K).
+        top_p: In (0, 1]; 1 keeps all.
+
+    Returns:
+        Shape (..., K), not normalised again.
+
+    Raises:
+        ValueError: If ``top_p`` is outside (0, 1].
+    """
+    if not 0 < top_p <= 1:
+        raise ValueError(f'top_p must lie in (0, 1], got {top_p}')
+    if top_p == 1:
+        return probabilities
+    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    return torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0))
+
+
+def sample_ids(logits: Tensor, generator: GeneratorLike, top_p: float = 1.0,
+               temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Draw an id at each place.
+
+    Args:
+        logits: Shape (B, L, K), over the codes alone.
+        generator: One for the batch, or one for each row (see :func:`~addp_mm.diffusion.noise.uniform_noise`).
+        top_p: Draws from the :func:`nucleus` when below 1.
+        temperature: Divides the logits; positive.
+
+    Returns:
+        ids (B, L), int64, and their log-probabilities (B, L), float32, under the softmax of the given logits.
+
+    Raises:
+        ValueError: If ``temperature`` is not positive or ``top_p`` is outside (0, 1].
+    """
+    if temperature <= 0:
+        raise ValueError(f'temperature must be positive, got {temperature}')
+    batch_size, num_tokens, num_codes = logits.shape
+    weights = nucleus((logits.float() / temperature).softmax(-1), top_p).double().cumsum(-1)
+    noise = uniform_noise(batch_size, num_tokens, generator=generator, device=logits.device).double()
+    point = noise.unsqueeze(-1) * weights[..., -1:]
+    ids = torch.searchsorted(weights, point, right=True).clamp(max=num_codes - 1)
+    log_probs = logits.float().log_softmax(-1).gather(-1, ids)
+    return ids.squeeze(-1), log_probs.squeeze(-1)
+
+
+def remask(log_probs: Tensor, mask: Tensor, length: int | Tensor, temperature: float,
+           generator: GeneratorLike) -> Tensor:
+    """Mask the least certain places again.
+
+    Args:
+        log_probs: Log-probability of the drawn ids, shape (B, L).
+        mask: Places that were masked before the draw, shape (B, L), bool; all others are known and stay.
+        length: Number of places to mask; an int, or int64 of shape (B,).
+        temperature: Scale of the Gumbel noise added to the log-probabilities.
+        generator: One for the batch, or one for each row.
+
+    Returns:
+        Shape (B, L), bool: ``length`` places a row, all of them inside ``mask``.
+
+    Raises:
+        ValueError: If a row has fewer than ``length`` masked places.
+    """
+    length = torch.as_tensor(length, device=mask.device).expand(len(mask))
+    if (length > mask.sum(1)).any():
+        raise ValueError('cannot mask more places than were masked before: known places keep their ids')
+    noise = uniform_noise(*log_probs.shape, generator=generator, device=log_probs.device)
+    tiny = torch.finfo(noise.dtype).tiny
+    gumbel = -torch.log(-torch.log(noise.clamp(min=tiny)).clamp(min=tiny))
+    confidence = (log_probs.float() + temperature * gumbel).masked_fill(~mask, math.inf)
+    rank = confidence.argsort(dim=1, stable=True).argsort(dim=1)
+    return rank < length.unsqueeze(1)

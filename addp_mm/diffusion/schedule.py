@@ -1,0 +1,124 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Noise levels of training: which share of the tokens is masked, how often, and what comes next."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """A level and the noisier one that follows it.
+
+    Args:
+        step: Index of the level in its schedule.
+        next_step: Index of the next level, at least ``step``.
+        ratio: Share of masked tokens at ``step``.
+        next_ratio: Share of masked tokens at ``next_step``.
+    """
+
+    step: int
+    next_step: int
+    ratio: float
+    next_ratio: float
+
+
+@dataclass(frozen=True)
+class NoiseDraw:
+    """What one training step leaves to chance.
+
+    Args:
+        level: The noise level of the batch.
+        generator: Source of the masks; on any device.
+    """
+
+    level: NoiseLevel
+    generator: torch.Generator
+
+
+class NoiseSchedule:
+    """Discrete noise levels with probabilities (ADDP, arXiv 2306.05423, appendix, and its released code).
+
+    The levels are the ratios cos(πk / 2n), k = 0 … n, with ``min_ratio`` ≤ r < 1, ascending; their probabilities
+    follow the normal density with ``mean`` and ``std``, cut off at ``min_ratio`` and 1.
+
+    Args:
+        num_levels: The n above.
+        min_ratio: Smallest share of masked tokens.
+        mean: Mean of the density.
+        std: Standard deviation of the density.
+        max_stride: The next level lies 1 to ``max_stride`` places further, at most at the last level.
+
+    Raises:
+        ValueError: If no level is left, or a number makes no sense.
+
+    Example:
+        >>> schedule = NoiseSchedule()
+        >>> len(schedule), round(float(schedule.ratios[0]), 3)
+        (66, 0.509)
+        >>> level = schedule.sample(torch.Generator().manual_seed(0))
+        >>> level.next_ratio >= level.ratio
+        True
+    """
+
+    def __init__(self, num_levels: int = 100, min_ratio: float = 0.5, mean: float = 0.55, std: float = 0.25,
+                 max_stride: int = 5) -> None:
+        if num_levels < 1 or max_stride < 1 or std <= 0:
+            raise ValueError(f'num_levels and max_stride must be at least 1 and std positive, got {num_levels}, '
+                             f'{max_stride} and {std}')
+        ratios = torch.cos(torch.arange(num_levels + 1, dtype=torch.float64) * math.pi / (2 * num_levels)).flip(0)
+        ratios = ratios[(ratios >= min_ratio) & (ratios < 1)]
+        if not len(ratios):
+            raise ValueError(f'no level has {min_ratio} <= ratio < 1 with num_levels={num_levels}')
+        density = torch.exp(-0.5 * ((ratios - mean) / std)**2)
+        self.ratios = ratios
+        self.probabilities = density / density.sum()
+        self.max_stride = max_stride
+
+    def __len__(self) -> int:
+        return len(self.ratios)
+
+    def level(self, step: int, next_step: int) -> NoiseLevel:
+        """The level at ``step`` followed by the one at ``next_step``.
+
+        Raises:
+            ValueError: If not 0 <= step <= next_step < number of levels.
+        """
+        if not 0 <= step <= next_step < len(self):
+            raise ValueError(f'steps must satisfy 0 <= step <= next_step < {len(self)}, got {step} and {next_step}')
+        return NoiseLevel(step, next_step, float(self.ratios[step]), float(self.ratios[next_step]))
+
+    def sample(self, generator: torch.Generator) -> NoiseLevel:
+        """Draw a level by the probabilities, and its next one evenly among the places within reach."""
+        draw = torch.rand(2, generator=generator, device=generator.device, dtype=torch.float64).cpu()
+        cumulative = self.probabilities.cumsum(0)
+        step = int(torch.searchsorted(cumulative, draw[:1] * cumulative[-1], right=True).clamp(max=len(self) - 1))
+        stride = 1 + int(draw[1] * self.max_stride)
+        return self.level(step, min(step + stride, len(self) - 1))
+
+
+def masked_count(num_tokens: int, ratio: float) -> int:
+    """Number of masked tokens, ``ceil(num_tokens * ratio)``."""
+    return math.ceil(num_tokens * ratio)
+
+
+def nested_masks(num_tokens: int, level: NoiseLevel, batch_size: int, generator: torch.Generator,
+                 device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+    """Masks of a level and of its next one from the same noise, so that the first lies inside the second.
+
+    Args:
+        num_tokens: Number of tokens L.
+        level: Gives both ratios.
+        batch_size: Number of masks B; every one has the same number of masked places.
+        generator: Source of the noise, on any device.
+        device: Where the masks go; ``None``: where they were drawn.
+
+    Returns:
+        ``mask_t`` and ``mask_next``, each (B, L), bool, True where masked.
+    """
+    noise = torch.rand(batch_size, num_tokens, generator=generator, device=generator.device)
+    rank = noise.argsort(dim=1, stable=True).argsort(dim=1).to(device)
+    return rank < masked_count(num_tokens, level.ratio), rank < masked_count(num_tokens, level.next_ratio)

@@ -1,0 +1,52 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Cross entropy against probabilities."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from addp_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class SoftTargetCrossEntropy(nn.Module):
+    """Cross entropy against soft targets with label smoothing, averaged over places (ADDP, arXiv 2306.05423).
+
+    Targets that know fewer classes than the logits are padded with zeros; smoothing spreads over all classes of the
+    logits. Computed in float32.
+
+    Args:
+        label_smoothing: Share of the target spread evenly over the classes.
+        loss_weight: Factor of the loss.
+
+    Raises:
+        ValueError: If ``label_smoothing`` is outside [0, 1).
+
+    Example:
+        >>> import torch
+        >>> SoftTargetCrossEntropy(0.)(torch.zeros(5, 4), torch.eye(5, 3)[:, :3].softmax(-1))
+        tensor(1.3863)
+    """
+
+    def __init__(self, label_smoothing: float = 0.1, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f'label_smoothing must lie in [0, 1), got {label_smoothing}')
+        self.label_smoothing = label_smoothing
+        self.loss_weight = loss_weight
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            logits: Shape (N, V).
+            target: Probabilities, shape (N, K) with K <= V.
+
+        Raises:
+            ValueError: If N differs or K > V.
+        """
+        missing = logits.shape[-1] - target.shape[-1]
+        if missing < 0 or len(logits) != len(target):
+            raise ValueError(f'target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}')
+        target = F.pad(target.float(), (0, missing))
+        return self.loss_weight * F.cross_entropy(logits.float(), target, label_smoothing=self.label_smoothing)
