@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Multi-head self-attention on the fused kernels of PyTorch."""
-from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +34,7 @@ class Attention(nn.Module):
                  qkv_bias: bool = True,
                  attn_drop_rate: float = 0.,
                  proj_drop_rate: float = 0.,
-                 rel_pos_size: Optional[Tuple[int, int]] = None) -> None:
+                 rel_pos_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims {embed_dims} cannot be divided into num_heads {num_heads} equal heads')
@@ -50,7 +49,7 @@ class Attention(nn.Module):
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * rel_pos_size[0] - 1, head_dims))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * rel_pos_size[1] - 1, head_dims))
 
-    def forward(self, x: Tensor, hw: Optional[Tuple[int, int]] = None) -> Tensor:
+    def forward(self, x: Tensor, hw: tuple[int, int] | None = None) -> Tensor:
         """Attend.
 
         Args:

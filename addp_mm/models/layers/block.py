@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The pre-norm transformer block of encoder, token decoder and predictor."""
-from typing import Optional, Tuple
 
 from torch import Tensor, nn
 
@@ -42,7 +41,7 @@ class Block(nn.Module):
                  drop_path_rate: float = 0.,
                  norm_eps: float = 1e-6,
                  window_size: int = 0,
-                 rel_pos_size: Optional[Tuple[int, int]] = None) -> None:
+                 rel_pos_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         if window_size < 0:
             raise ValueError(f'window_size must be 0 (attend everywhere) or positive, got {window_size}')
@@ -55,7 +54,7 @@ class Block(nn.Module):
         self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio), drop_rate)
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, x: Tensor, hw: Optional[Tuple[int, int]] = None) -> Tensor:
+    def forward(self, x: Tensor, hw: tuple[int, int] | None = None) -> Tensor:
         """Transform the tokens.
 
         Args:
@@ -75,12 +74,12 @@ class Block(nn.Module):
         x = x + self.drop_path(attend(self.norm1(x), hw))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
-    def _attend_in_windows(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _attend_in_windows(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         windows, padded_hw = window_partition(x.unflatten(1, hw), self.window_size)
         out = self.attn(windows.flatten(1, 2), (self.window_size, self.window_size))
         return window_unpartition(out.reshape(windows.shape), padded_hw, hw).flatten(1, 2)
 
-    def _check_map(self, num_tokens: int, hw: Optional[Tuple[int, int]]) -> None:
+    def _check_map(self, num_tokens: int, hw: tuple[int, int] | None) -> None:
         if hw is None:
             raise ValueError('a block with windows or relative positions needs hw, the height and width of the map')
         extra = num_tokens - hw[0] * hw[1]

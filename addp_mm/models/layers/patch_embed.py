@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Images to patch tokens."""
-from typing import Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ class PatchEmbed(nn.Module):
         self.pad_to_patch = pad_to_patch
         self.projection = nn.Conv2d(in_channels, embed_dims, kernel_size=patch_size, stride=patch_size)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tuple[int, int]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Project.
 
         Args:

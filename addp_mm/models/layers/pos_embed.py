@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Learned positions at other sizes."""
-from typing import Tuple
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +7,8 @@ from torch import Tensor
 
 
 def resize_pos_embed(pos_embed: Tensor,
-                     src_hw: Tuple[int, int],
-                     dst_hw: Tuple[int, int],
+                     src_hw: tuple[int, int],
+                     dst_hw: tuple[int, int],
                      num_prefix_tokens: int = 1) -> Tensor:
     """Resize a table of positions bicubically, height and width apart.
 

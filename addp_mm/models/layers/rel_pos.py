@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Decomposed relative positions (MViTv2, arXiv 2112.01526; used by ViTDet, arXiv 2203.16527)."""
-from typing import Tuple
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +29,7 @@ def _gather(table: Tensor, size: int) -> Tensor:
     return table[places[:, None] - places[None, :] + size - 1]
 
 
-def rel_pos_bias(query: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: Tuple[int, int]) -> Tensor:
+def rel_pos_bias(query: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: tuple[int, int]) -> Tensor:
     """What decomposed relative positions add to the scaled attention scores.
 
     Args:

@@ -1,12 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Cutting a map into square windows and putting it together again."""
-from typing import Tuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def window_partition(x: Tensor, window_size: int) -> Tuple[Tensor, Tuple[int, int]]:
+def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
     """Cut a map into windows without overlap; zeros fill the right and the bottom up to whole windows.
 
     Args:
@@ -23,7 +22,7 @@ def window_partition(x: Tensor, window_size: int) -> Tuple[Tensor, Tuple[int, in
     return x.transpose(2, 3).reshape(-1, window_size, window_size, c), (padded_h, padded_w)
 
 
-def window_unpartition(windows: Tensor, padded_hw: Tuple[int, int], hw: Tuple[int, int]) -> Tensor:
+def window_unpartition(windows: Tensor, padded_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
     """Put windows of :func:`window_partition` together again and cut off what was filled in.
 
     Args:

@@ -1,1 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+from addp_mm.models.necks.four_scale_neck import FourScaleNeck
+from addp_mm.models.necks.simple_fpn import SimpleFPN
+
+__all__ = ['FourScaleNeck', 'SimpleFPN']

@@ -1,0 +1,54 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Four scales from four depths of a ViT."""
+from collections.abc import Sequence
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from addp_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class FourScaleNeck(BaseModule):
+    """Resize four maps of one stride by 4, 2, 1 and 1/2, as BEiT and MAE do before UperNet (arXiv 2106.08254).
+
+    The shallowest map becomes the finest: two transposed convolutions with batch norm and GELU in between, one, none,
+    and a 2 x 2 maximum.
+
+    Args:
+        embed_dims (int): Channels of the ViT's maps; the same come out.
+        norm_cfg (dict): Norm between the two transposed convolutions, as mmcv builds it. Defaults to
+            ``dict(type='BN')``.
+        init_cfg (dict, optional): How mmengine sets the weights. Defaults to None.
+
+    Raises:
+        ValueError: Not exactly four maps given.
+
+    Example:
+        >>> neck = FourScaleNeck(192)
+        >>> [tuple(x.shape[2:]) for x in neck([torch.rand(2, 192, 8, 8)] * 4)]
+        [(32, 32), (16, 16), (8, 8), (4, 4)]
+    """
+
+    def __init__(self, embed_dims: int, norm_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        _, norm = build_norm_layer(norm_cfg or dict(type='BN'), embed_dims)
+        self.up4 = nn.Sequential(
+            nn.ConvTranspose2d(embed_dims, embed_dims, 2, stride=2), norm, nn.GELU(),
+            nn.ConvTranspose2d(embed_dims, embed_dims, 2, stride=2))
+        self.up2 = nn.ConvTranspose2d(embed_dims, embed_dims, 2, stride=2)
+        self.down2 = nn.MaxPool2d(2, stride=2)
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Resize.
+
+        Args:
+            inputs (Sequence[Tensor]): Four maps (B, embed_dims, h, w), the shallowest first.
+
+        Returns:
+            tuple[Tensor]: Maps of 4h x 4w, 2h x 2w, h x w and h//2 x w//2.
+        """
+        if len(inputs) != 4:
+            raise ValueError(f'FourScaleNeck takes four maps, got {len(inputs)}: give the backbone four out_indices')
+        return self.up4(inputs[0]), self.up2(inputs[1]), inputs[2], self.down2(inputs[3])
