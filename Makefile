@@ -1,0 +1,54 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# `make demo` and `make test` set up all they need in .venv and repeat nothing that is there already.
+VENV ?= .venv
+DEMO_ARGS ?=
+TEST_ARGS ?=
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	>/dev/null 2>&1 && { echo $$p; break; }; done)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint setup clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo   pre-train, generate and fine-tune on real images; writes work_dirs/demo/report.html'
+	@echo 'make test   run the tests'
+	@echo 'make lint   ruff and the import rules'
+	@echo 'make setup  only create $(VENV) with everything installed'
+
+setup: $(READY)
+
+$(BIN)/python:
+	@test -n '$(PYTHON)' || { echo 'addp_mm needs Python 3.10, 3.11 or 3.12 and found none.' \
+		'Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit(\
+		"addp_mm needs Python 3.10, 3.11 or 3.12; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.11" % v)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot create virtual environments.' \
+		'On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# opencv-python, which mmengine asks for, loads libGL even where no window is ever opened; servers often lack it, and the
+# headless build of the same version needs none.
+$(READY): setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade 'pip>=23' 'setuptools>=64,<81' wheel
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[openmmlab,dev]'
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo 'opencv-python does not load here (no libGL?): taking the headless build'; \
+		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
+		$(BIN)/python -m pip install --disable-pip-version-check --quiet --force-reinstall --no-deps opencv-python-headless; }
+	@$(BIN)/python -c 'import addp_mm'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python tools/demo.py $(DEMO_ARGS)
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_import_rules.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

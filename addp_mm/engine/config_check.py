@@ -1,0 +1,126 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Finds misspelt arguments in a whole config before anything is built."""
+import inspect
+from collections.abc import Iterator
+
+from mmengine import registry as roots
+from mmengine.config import Config
+from torch.utils.data import DataLoader
+
+from addp_mm.engine.config_file import ConfigError, runner_arguments, suggest
+from addp_mm.engine.signature import accepted_arguments
+
+# Registries a section of the config builds from. In a model also parts that are no modules appear: assigners, coders.
+_SECTIONS = {
+    'model': ('MODELS', 'TASK_UTILS'),
+    'optim_wrapper': ('OPTIM_WRAPPERS', 'OPTIMIZERS'),
+    'param_scheduler': ('PARAM_SCHEDULERS',),
+    'default_hooks': ('HOOKS',),
+    'custom_hooks': ('HOOKS',),
+    'visualizer': ('VISUALIZERS', 'VISBACKENDS'),
+    'train_cfg': ('LOOPS',),
+    'val_cfg': ('LOOPS',),
+    'test_cfg': ('LOOPS',),
+    'val_evaluator': ('METRICS', 'EVALUATOR'),
+    'test_evaluator': ('METRICS', 'EVALUATOR'),
+}
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# Arguments that builders read beside the class's own.
+_BUILDER_KEYS = {
+    'type', '_scope_', '_delete_', 'name', 'priority', 'constructor', 'paramwise_cfg', 'optimizer',
+    'convert_to_iter_based', 'init_cfg', 'metainfo'}
+# Sub-dicts that layers interpret themselves (shorthand types, extra keys).
+_SHORTHAND = ('norm_cfg', 'act_cfg', 'conv_cfg', 'init_cfg', 'upsample_cfg', 'dropout_layer', 'plugins', 'padding_cfg',
+              'ffn_cfgs', 'attn_cfgs', 'transformerlayers', 'policies', 'vision_encoder')
+_PLAIN_KEYS = {
+    'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
+    'auto_scale_lr': {'enable', 'base_batch_size'},
+    'train_cfg': {'type', 'by_epoch', 'max_epochs', 'max_iters', 'val_begin', 'val_interval', 'dynamic_intervals',
+                  'dynamic_intervals_list'},
+}
+_LOADER_KEYS = set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
+
+
+def _resolve(kind, registries: tuple[str, ...], scope: str):
+    if not isinstance(kind, str):
+        return kind
+    for name in registries:
+        with getattr(roots, name).switch_scope_and_registry(scope) as registry:
+            found = registry.get(kind)
+        if found is not None:
+            return found
+    return None
+
+
+def _nodes(node, path: str) -> Iterator[tuple[str, dict]]:
+    """Yield every dict under ``node`` that has a ``type``, with its dotted path."""
+    if isinstance(node, dict):
+        if 'type' in node:
+            yield path, node
+        for key, value in node.items():
+            if key not in _SHORTHAND:
+                yield from _nodes(value, f'{path}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _nodes(value, f'{path}.{index}')
+
+
+def _check_section(section, path: str, registries: tuple[str, ...], scope: str) -> None:
+    for where, node in _nodes(section, path):
+        target = _resolve(node['type'], registries, node.get('_scope_', scope))
+        accepted = None if target is None else accepted_arguments(target)
+        if accepted is None:
+            continue
+        for key in node:
+            if key not in accepted and key not in _BUILDER_KEYS:
+                options = suggest(key, accepted) or f'; it takes {", ".join(sorted(accepted))}'
+                name = node['type'] if isinstance(node['type'], str) else target.__name__
+                raise ConfigError(f'config: {where}.{key} is no argument of {name}{options}')
+
+
+def _check_loader(loader: dict, path: str, scope: str) -> None:
+    for key in loader:
+        if key not in _LOADER_KEYS:
+            raise ConfigError(f'config: {path}.{key} is no option of a data loader{suggest(key, _LOADER_KEYS)}')
+    _check_section(loader.get('dataset'), f'{path}.dataset', ('DATASETS', 'TRANSFORMS'), scope)
+    for part in ('sampler', 'batch_sampler'):
+        _check_section(loader.get(part), f'{path}.{part}', ('DATA_SAMPLERS',), scope)
+
+
+def _check_top_level(cfg: Config, needed: tuple[str, ...]) -> None:
+    known = runner_arguments()
+    for name in needed:
+        if cfg.get(name) is None:
+            raise ConfigError(f'config: {name!r} is missing{suggest(name, set(cfg.keys()) - known)}')
+    absent = {name for name in known - set(cfg.keys()) if not name.startswith('tta_')}
+    for name in cfg:
+        hint = suggest(name, absent, cutoff=0.88)
+        if name not in known and hint:
+            raise ConfigError(f'config: nothing reads {name!r}{hint}')
+    for section, keys in _PLAIN_KEYS.items():
+        node = cfg.get(section)
+        if not isinstance(node, dict) or 'type' in node:
+            continue
+        for key in node:
+            if key not in keys:
+                raise ConfigError(f'config: {section}.{key} is no option of {section}{suggest(key, keys)}')
+
+
+def check_config(cfg: Config, needed: tuple[str, ...] = ('model',)) -> None:
+    """Compare the arguments that ``cfg`` gives with those that its classes take.
+
+    Args:
+        cfg: The whole config, options merged. Its ``default_scope`` says where bare type names are looked up.
+        needed: Top-level parts that must be there.
+
+    Raises:
+        ConfigError: A part is missing or an argument is unknown; names the key and the nearest known ones.
+    """
+    scope = cfg.get('default_scope') or 'mmengine'
+    _check_top_level(cfg, needed)
+    for section, registries in _SECTIONS.items():
+        if cfg.get(section) is not None:
+            _check_section(cfg[section], section, registries, scope)
+    for section in _LOADERS:
+        if isinstance(cfg.get(section), dict):
+            _check_loader(cfg[section], section, scope)

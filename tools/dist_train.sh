@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# Train on several processes of one machine or of several: tools/dist_train.sh CONFIG PROCESSES [tools/train.py options]
+# Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT (0 on a single machine: any free port), PYTHON.
+set -euo pipefail
+[ $# -ge 2 ] || { echo "usage: $0 CONFIG PROCESSES [options of tools/train.py]" >&2; exit 2; }
+config=$1 processes=$2
+shift 2
+tools=$(cd "$(dirname "$0")" && pwd)
+rendezvous=(--standalone)
+if [ "${NNODES:-1}" -gt 1 ]; then
+  rendezvous=(--nnodes "$NNODES" --node-rank "${NODE_RANK:?set NODE_RANK on each machine}"
+    --master-addr "${MASTER_ADDR:?set MASTER_ADDR to the first machine}" --master-port "${PORT:-29500}")
+fi
+exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node "$processes" \
+  "$tools/train.py" "$config" --launcher pytorch "$@"
