@@ -1,0 +1,118 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The token decoder: from the encoder's features and the visible tokens to a state for each token."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from addp_mm.models.layers import Block, init_transformer_weights
+from addp_mm.registry import MODELS
+from addp_mm.token_space import TokenSpace
+
+
+@MODELS.register_module()
+class TokenDecoder(BaseModule):
+    """Transformer in which the visible tokens tell the masked places what the pixels do not (arXiv 2306.05423).
+
+    The sequence is the class position, the L image positions and then the word embeddings of the visible tokens. The
+    class position and every masked place hold a learned mask token, visible places the projected features; masked
+    places and appended tokens each have a position table of their own.
+
+    Args:
+        num_tokens: Number of image tokens L.
+        in_dims: Width of the features.
+        embed_dims: Width of the decoder and of its word embeddings. Default: ``in_dims``.
+        num_layers: Depth.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden width of the MLPs over ``embed_dims``.
+        drop_rate: Dropout in attention and MLPs, in training mode.
+        token_space: The map of token ids (:class:`~addp_mm.token_space.TokenSpace` or its arguments).
+        init_cfg: Initialisation config.
+
+    Example:
+        >>> space = dict(codebook_size=16, num_class_slots=1, fake_class_slot=0)
+        >>> decoder = TokenDecoder(4, 8, num_layers=1, num_heads=2, token_space=space)
+        >>> mask = torch.tensor([[True, False, True, False]])
+        >>> decoder(torch.rand(1, 5, 8), torch.zeros(1, 4, dtype=torch.long), mask).shape
+        torch.Size([1, 4, 8])
+    """
+
+    def __init__(self,
+                 num_tokens: int = 256,
+                 in_dims: int = 768,
+                 embed_dims: int | None = None,
+                 num_layers: int = 8,
+                 num_heads: int = 16,
+                 mlp_ratio: float = 4.0,
+                 drop_rate: float = 0.1,
+                 token_space: TokenSpace | Mapping | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        embed_dims = embed_dims or in_dims
+        self.num_tokens = num_tokens
+        self.token_space = TokenSpace.of(token_space)
+        self.embed = nn.Linear(in_dims, embed_dims)
+        self.word_embed = nn.Embedding(self.token_space.vocab_size, embed_dims)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_tokens, embed_dims))
+        self.mask_pos_embed = nn.Parameter(torch.zeros(1, num_tokens, embed_dims))
+        self.token_pos_embed = nn.Parameter(torch.zeros(1, num_tokens, embed_dims))
+        self.blocks = nn.ModuleList(
+            Block(embed_dims, num_heads, mlp_ratio=mlp_ratio, drop_rate=drop_rate, attn_drop_rate=drop_rate)
+            for _ in range(num_layers))
+        self.norm = nn.LayerNorm(embed_dims, eps=1e-6)
+
+        init_transformer_weights(self)
+        for table in (self.word_embed.weight, self.mask_token, self.pos_embed, self.mask_pos_embed,
+                      self.token_pos_embed):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def forward(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """States of the image positions, shape (B, L, embed_dims). Arguments as :meth:`decode`."""
+        return self.decode(features, ids, mask)[:, 1:1 + self.num_tokens]
+
+    def decode(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """States of the whole sequence.
+
+        Args:
+            features: Features of the encoder, class token first, shape (B, 1 + L, in_dims).
+            ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not matter.
+            mask: Shape (B, L), bool, True where masked; every row masks the same number of places.
+
+        Returns:
+            Shape (B, 1 + L + V, embed_dims), V the number of visible tokens.
+
+        Raises:
+            ValueError: If a shape does not fit, or the rows mask different numbers of places.
+        """
+        self._check(features, ids, mask)
+        mask = mask.bool()
+        x = torch.cat([self._image_positions(features, mask), self._visible_tokens(ids, mask)], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def _image_positions(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Class position and image positions, shape (B, 1 + L, embed_dims)."""
+        visible = self.embed(features[:, 1:]) + self.pos_embed[:, 1:]
+        image = torch.where(mask.unsqueeze(-1), self.mask_token + self.mask_pos_embed, visible)
+        class_position = (self.mask_token + self.pos_embed[:, :1]).expand(len(image), -1, -1)
+        return torch.cat([class_position, image], dim=1)
+
+    def _visible_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Embedded visible tokens in the order of their places, shape (B, V, embed_dims)."""
+        num_visible = self.num_tokens - int(mask[0].sum())
+        places = mask.byte().argsort(dim=1, stable=True)[:, :num_visible]
+        return self.word_embed(ids.gather(1, places)) + self.token_pos_embed[0, places]
+
+    def _check(self, features: Tensor, ids: Tensor, mask: Tensor) -> None:
+        expected = (len(features), self.num_tokens)
+        if features.shape[1] != 1 + self.num_tokens or ids.shape != expected or mask.shape != expected:
+            raise ValueError(f'features must be (B, {1 + self.num_tokens}, C), ids and mask (B, {self.num_tokens}); '
+                             f'got {tuple(features.shape)}, {tuple(ids.shape)} and {tuple(mask.shape)}')
+        counts = mask.sum(1)
+        if (counts != counts[0]).any():
+            raise ValueError(f'every row must mask the same number of places, got {counts.tolist()}')
