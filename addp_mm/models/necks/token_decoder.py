@@ -71,24 +71,34 @@ class TokenDecoder(BaseModule):
             nn.init.trunc_normal_(table, std=0.02)
 
     def forward(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """States of the image positions, shape (B, L, embed_dims). Arguments as :meth:`decode`."""
-        return self.decode(features, ids, mask)[:, 1:1 + self.num_tokens]
-
-    def decode(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """States of the whole sequence.
+        """States of the image positions.
 
         Args:
             features: Features of the encoder, class token first, shape (B, 1 + L, in_dims).
             ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not matter.
-            mask: Shape (B, L), bool, True where masked; every row masks the same number of places.
+            mask: Shape (B, L), bool, True where masked. Rows that mask different numbers of places run one number
+                after the other.
 
         Returns:
-            Shape (B, 1 + L + V, embed_dims), V the number of visible tokens.
+            Shape (B, L, embed_dims).
 
         Raises:
-            ValueError: If a shape does not fit, or the rows mask different numbers of places.
+            ValueError: If a shape does not fit.
         """
         self._check(features, ids, mask)
+        counts = mask.sum(1)
+        if (counts == counts[0]).all():
+            return self.decode(features, ids, mask)[:, 1:1 + self.num_tokens]
+        order = counts.argsort(stable=True)
+        sizes = counts.unique(return_counts=True)[1].tolist()
+        parts = (self.decode(features[rows], ids[rows], mask[rows]) for rows in order.split(sizes))
+        return torch.cat([part[:, 1:1 + self.num_tokens] for part in parts])[order.argsort()]
+
+    def decode(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """States of the whole sequence, shape (B, 1 + L + V, embed_dims), V the number of visible tokens.
+
+        Arguments as :meth:`forward`, but every row masks the same number of places.
+        """
         mask = mask.bool()
         x = torch.cat([self._image_positions(features, mask), self._visible_tokens(ids, mask)], dim=1)
         for block in self.blocks:
@@ -113,6 +123,3 @@ class TokenDecoder(BaseModule):
         if features.shape[1] != 1 + self.num_tokens or ids.shape != expected or mask.shape != expected:
             raise ValueError(f'features must be (B, {1 + self.num_tokens}, C), ids and mask (B, {self.num_tokens}); '
                              f'got {tuple(features.shape)}, {tuple(ids.shape)} and {tuple(mask.shape)}')
-        counts = mask.sum(1)
-        if (counts != counts[0]).any():
-            raise ValueError(f'every row must mask the same number of places, got {counts.tolist()}')

@@ -1,0 +1,192 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""ADDP: pre-training by alternating denoising of tokens and pixels."""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from mmpretrain.models.selfsup.base import BaseSelfSupervisor
+from torch import Tensor, nn
+
+from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latents, nested_masks
+from addp_mm.models.selfsup.frozen import freeze, is_loaded
+from addp_mm.registry import MODELS
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@MODELS.register_module()
+class ADDP(BaseSelfSupervisor):
+    """Alternating Denoising Diffusion Process (arXiv 2306.05423).
+
+    From pixels decoded out of partly unreliable tokens, backbone and token decoder predict the reliable ones. Images
+    are RGB in [0, 1] wherever they enter; the ImageNet normalisation happens inside. Tokenizer and predictor are
+    frozen: without gradient, in eval mode under :meth:`train` (but for the predictor's dropout where it asks for it by
+    ``train_dropout``), strictly loaded, and left alone by DistributedDataParallel.
+
+    Args:
+        tokenizer: Tokenizer with ``encode``, ``decode`` and ``codebook``: a config or a module.
+        predictor: Token predictor called with ids and mask: a config or a module.
+        backbone: Backbone that returns the class token and all patch tokens (``out_type='raw'``).
+        neck: Token decoder.
+        head: Token head with a loss.
+        schedule: A :class:`~addp_mm.diffusion.NoiseSchedule` or its arguments; what draws the noise levels reads it.
+        latent_size: Height and width of the token map. Default: the square of ``neck.num_tokens`` tokens.
+        data_preprocessor: Must bring images to RGB in [0, 1].
+        init_cfg: Initialisation config.
+
+    Raises:
+        ValueError: If the stations do not fit one another.
+    """
+
+    def __init__(self,
+                 tokenizer: dict | nn.Module,
+                 predictor: dict | nn.Module,
+                 backbone: dict | nn.Module,
+                 neck: dict | nn.Module,
+                 head: dict | nn.Module,
+                 schedule: NoiseSchedule | Mapping | None = None,
+                 latent_size: tuple[int, int] | None = None,
+                 data_preprocessor: dict | nn.Module | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor,
+                         init_cfg=init_cfg)
+        self.tokenizer = freeze(MODELS.build(tokenizer), 'tokenizer')
+        self.predictor = freeze(MODELS.build(predictor), 'predictor')
+        self.schedule = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(**(schedule or {}))
+        self.latent_size = self._check_fit(latent_size)
+        self.noise: NoiseDraw | None = None
+        self.register_buffer('pixel_mean', torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer('pixel_std', torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        # DistributedDataParallel neither broadcasts nor reduces what is listed here: every rank loads its own.
+        self._ddp_params_and_buffers_to_ignore = [
+            f'{name}.{key}' for name, part in self.frozen_parts.items() for key in part.state_dict(keep_vars=True)
+        ]
+
+    @property
+    def frozen_parts(self) -> dict[str, nn.Module]:
+        """Tokenizer and predictor by name."""
+        return dict(tokenizer=self.tokenizer, predictor=self.predictor)
+
+    def unloaded_parts(self) -> list[str]:
+        """Names of the frozen parts into which no weights were loaded."""
+        return [name for name, part in self.frozen_parts.items() if not is_loaded(part)]
+
+    def train(self, mode: bool = True) -> ADDP:
+        """Set the training mode of the trained parts; returns the model."""
+        super().train(mode)
+        self.tokenizer.eval()
+        self.predictor.train(mode and self.predictor.train_dropout)
+        return self
+
+    def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+        """Backbone features of images (B, 3, H, W) in [0, 1]; values beyond are clamped."""
+        return self.backbone((_images(inputs).clamp(0, 1) - self.pixel_mean) / self.pixel_std)
+
+    def loss(self,
+             inputs: Tensor | list[Tensor],
+             data_samples: list | None = None,
+             noise: NoiseDraw | None = None) -> dict[str, Tensor]:
+        """Loss of a batch; deterministic given images and noise, dropout aside.
+
+        Args:
+            inputs: Images (B, 3, H, W) in [0, 1], or a list whose first entry they are.
+            data_samples: Not used.
+            noise: Level and generator. Default: ``self.noise``, which is used up by the call.
+
+        Returns:
+            ``loss``, and to be logged ``mask_ratio`` and ``next_mask_ratio``.
+
+        Raises:
+            RuntimeError: If there is no noise.
+        """
+        noise = noise or self._take_noise()
+        ids, latents = self.tokenize(_images(inputs))
+        images, target, mask = self.add_noise(ids, latents, noise)
+        states = self.neck(self.extract_feat(images)[-1], ids, mask)
+        losses = self.head.loss(states, self.neck.word_embed.weight, target, mask)
+        return dict(losses, mask_ratio=images.new_tensor(noise.level.ratio),
+                    next_mask_ratio=images.new_tensor(noise.level.next_ratio))
+
+    @torch.no_grad()
+    def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) in [0, 1] to ids (B, L) and quantised latents (B, C, h, w), in float32."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.tokenizer.encode(images.float())
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) to images (B, 3, H, W), about [0, 1] and not clamped, in float32."""
+        with torch.autocast(latents.device.type, enabled=False):
+            return self.tokenizer.decode(latents.float())
+
+    @torch.no_grad()
+    def add_noise(self, ids: Tensor, latents: Tensor, noise: NoiseDraw) -> tuple[Tensor, Tensor, Tensor]:
+        """The noisy images of a batch and what is to be predicted from them.
+
+        Args:
+            ids: Shape (B, L).
+            latents: Shape (B, C, h, w).
+            noise: Level and generator.
+
+        Returns:
+            Images (B, 3, H, W), target probabilities (B, L, codebook_size) and the mask (B, L) of the places where
+            they count.
+        """
+        mask, mask_next = nested_masks(ids.shape[1], noise.level, len(ids), noise.generator, ids.device)
+        given_next, target = self.predictor(torch.cat([ids, ids]), torch.cat([mask_next, mask])).chunk(2)
+        expected = self._mean_codes(given_next, latents.shape[-2:])
+        return self.decode(corrupt(latents, expected, mask)), target, mask
+
+    def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits over the codes at every place.
+
+        Args:
+            images: Shape (B, 3, H, W), in [0, 1]; values beyond are clamped.
+            ids: Shape (B, L), int64; what stands at masked places does not matter.
+            mask: Shape (B, L), bool, True where masked.
+
+        Returns:
+            Shape (B, L, codebook_size).
+        """
+        states = self.neck(self.extract_feat(images)[-1], ids, mask)
+        return self.head(states, self.neck.word_embed.weight)[..., :self.head.token_space.codebook_size]
+
+    @torch.no_grad()
+    def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Mean code vectors under the predictor, shape (B, C, h, w). Arguments as :meth:`predict_tokens`."""
+        return self._mean_codes(self.predictor(ids, mask), self.latent_size)
+
+    def _mean_codes(self, probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+        with torch.autocast(probabilities.device.type, enabled=False):
+            return expected_latents(probabilities, self.tokenizer.codebook.float(), *size)
+
+    def _take_noise(self) -> NoiseDraw:
+        noise, self.noise = self.noise, None
+        if noise is None:
+            raise RuntimeError('ADDP.loss needs a noise level and a generator: train with '
+                               "custom_hooks=[dict(type='addp_mm.GenerativePretrainHook')], or pass "
+                               'noise=NoiseDraw(level, generator)')
+        return noise
+
+    def _check_fit(self, latent_size: tuple[int, int] | None) -> tuple[int, int]:
+        spaces = [self.predictor.token_space, self.neck.token_space, self.head.token_space]
+        if any(space != spaces[0] for space in spaces) or spaces[0].codebook_size != self.tokenizer.codebook_size:
+            raise ValueError(f'predictor, neck and head must share the token space of a tokenizer with '
+                             f'{self.tokenizer.codebook_size} codes, got {spaces}')
+        num_tokens = self.neck.num_tokens
+        if self.predictor.num_tokens != num_tokens:
+            raise ValueError(f'the predictor has {self.predictor.num_tokens} tokens, the neck {num_tokens}')
+        if getattr(self.backbone, 'out_type', 'raw') != 'raw':
+            raise ValueError(f"ADDP needs a backbone with out_type='raw', got {self.backbone.out_type!r}")
+        side = math.isqrt(num_tokens)
+        size = tuple(latent_size or (side, side))
+        if math.prod(size) != num_tokens:
+            raise ValueError(f'{num_tokens} tokens do not fill a map of {size}: give latent_size=(height, width)')
+        return size
+
+
+def _images(inputs: Tensor | list[Tensor]) -> Tensor:
+    return inputs[0] if isinstance(inputs, (list, tuple)) else inputs
