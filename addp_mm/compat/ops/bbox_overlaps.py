@@ -1,0 +1,33 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Overlap of axis-aligned boxes."""
+import torch
+from torch import Tensor
+
+from .common import compute_dtype, mmcv_op
+
+
+@mmcv_op
+def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int) -> None:
+    """Fill ``ious`` with the overlaps of two sets of boxes.
+
+    Args:
+        bboxes1 (Tensor): (M, 4) boxes (x1, y1, x2, y2) in pixels.
+        bboxes2 (Tensor): (N, 4) boxes; N = M if ``aligned``.
+        ious (Tensor): (M,) if ``aligned``, else (M, N); filled in place.
+        mode (int): 0 divides by the union, 1 by the area of ``bboxes1``.
+        aligned (bool): Compare row by row instead of all with all.
+        offset (int): 0 or 1; the width of a box is ``x2 - x1 + offset``.
+    """
+    if ious.numel() == 0:
+        return
+    first, second = bboxes1.to(compute_dtype(bboxes1)), bboxes2.to(compute_dtype(bboxes1))
+    if not aligned:
+        first = first[:, None]
+    sides = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2]) + offset
+    overlap = sides.clamp(min=0).prod(-1)
+    base = (first[..., 2:] - first[..., :2] + offset).prod(-1)
+    if mode == 0:
+        base = base + (second[..., 2:] - second[..., :2] + offset).prod(-1) - overlap
+    if ious.is_cuda:  # mmcv's CUDA kernel bounds the divisor, its CPU kernel does not
+        base = base.clamp(min=offset)
+    ious.copy_(overlap / base)

@@ -1,0 +1,88 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Deformable RoI pooling (Dai et al., https://arxiv.org/abs/1703.06211)."""
+
+import torch
+from torch import Tensor
+
+from .common import compute_dtype, mmcv_op
+from .roi_grid import RoIGrid, bilinear_corners, chunks, pixels_of, roi_grid
+
+
+@mmcv_op
+def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output: Tensor, pooled_height: int,
+                            pooled_width: int, spatial_scale: float, sampling_ratio: int, gamma: float) -> None:
+    """Average-pool the bins of each RoI, each moved by its own offset.
+
+    Args:
+        input (Tensor): (N, C, H, W) features.
+        rois (Tensor): (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
+        offset (Tensor): (K, 2, pooled_height, pooled_width): x and y as fractions of the RoI, or empty for none.
+        output (Tensor): (K, C, pooled_height, pooled_width); filled in place.
+        spatial_scale (float): Pixels of the feature map for one of the image.
+        sampling_ratio (int): Sampling points of a bin in each direction; 0: one for each started pixel.
+        gamma (float): Factor on ``offset``.
+    """
+    if output.numel() == 0:
+        return
+    features, boxes, shift = (t.to(compute_dtype(input)) for t in (input, rois, offset))
+    height, width = features.shape[2:]
+    pixels = pixels_of(features)
+    grid = roi_grid(boxes, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned=True)
+    for part in chunks(len(rois), output[0].numel() * grid.valid[0].numel() * 4):
+        y, x, weight = _points(grid, part, shift, gamma)
+        index, corner = bilinear_corners(y, x, height, width)
+        index = index + _image_start(boxes[part], height * width)
+        values = (pixels[:, index] * corner).sum(-1)
+        output[part] = (values * weight).sum((-2, -1)).transpose(0, 1).to(output.dtype)
+
+
+@mmcv_op
+def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, offset: Tensor, grad_input: Tensor,
+                             grad_offset: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float,
+                             sampling_ratio: int, gamma: float) -> None:
+    """Add the gradients of :func:`deform_roi_pool_forward` to ``grad_input`` and ``grad_offset``."""
+    if grad_output.numel() == 0:
+        return
+    dtype = compute_dtype(input)
+    grad, features, boxes, shift = (t.to(dtype) for t in (grad_output, input, rois, offset))
+    channels, height, width = features.shape[1:]
+    pixels, total = pixels_of(features), pixels_of(torch.zeros_like(features))
+    grid = roi_grid(boxes, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned=True)
+    for part in chunks(len(rois), grad_output[0].numel() * grid.valid[0].numel() * 4):
+        y, x, weight = _points(grid, part, shift, gamma)
+        index, corner = bilinear_corners(y, x, height, width)
+        index = index + _image_start(boxes[part], height * width)
+        # (C, k, PH, PW, GH, GW)
+        flow = grad[part].transpose(0, 1)[..., None, None] * weight
+        total.index_add_(1, index.flatten(), (flow[..., None] * corner).flatten(1))
+        if shift.numel():
+            slopes = _slopes(pixels[:, index], y, x, height, width)
+            inside = corner.sum(-1) > 0
+            for axis, extent in enumerate((grid.width, grid.height)):
+                moved = (flow * slopes[axis] * inside).sum((0, -2, -1)) * gamma * extent[part, None, None]
+                grad_offset[part, axis] += moved.to(grad_offset.dtype)
+    grad_input += total.view(channels, -1, height, width).transpose(0, 1)
+
+
+def _points(grid: RoIGrid, part: slice, shift: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and columns (k, PH, PW, GH, GW) of the moved points, and their weight (k, 1, 1, GH, GW) in the mean."""
+    y, x = grid.y[part][:, :, None, :, None], grid.x[part][:, None, :, None, :]
+    if shift.numel():
+        y = y + (gamma * grid.height[part, None, None] * shift[part, 1])[..., None, None]
+        x = x + (gamma * grid.width[part, None, None] * shift[part, 0])[..., None, None]
+    y, x = torch.broadcast_tensors(y, x)
+    return y, x, grid.valid[part][:, None, None] / grid.count[part].view(-1, 1, 1, 1, 1)
+
+
+def _image_start(rois: Tensor, pixels: int) -> Tensor:
+    return (rois[:, 0].long() * pixels).view(-1, 1, 1, 1, 1, 1)
+
+
+def _slopes(corners: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Change of the value with x and y, as mmcv's kernel has it: at the border it extrapolates the edge pixels."""
+    y_low, x_low = y.clamp(0, height - 1).floor(), x.clamp(0, width - 1).floor()
+    y_high, x_high = (y_low + 1).clamp(max=height - 1), (x_low + 1).clamp(max=width - 1)
+    low_low, low_high, high_low, high_high = corners.unbind(-1)
+    by_x = (high_high - high_low) * (y - y_low) + (low_high - low_low) * (y_high - y)
+    by_y = (high_high - low_high) * (x - x_low) + (high_low - low_low) * (x_high - x)
+    return by_x, by_y

@@ -1,0 +1,39 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Operators of ``mmcv._ext`` that only a compiled mmcv has."""
+from collections.abc import Callable
+
+import torch
+
+_DOCS = 'https://mmcv.readthedocs.io/en/2.x/get_started/installation.html'
+
+
+class MissingOpError(NotImplementedError):
+    """A compiled operator of mmcv was called on an installation without compiled operators."""
+
+
+def missing_op(name: str) -> Callable:
+    """Stand in for an operator at import; ``mmcv.ops`` asks for all its operators by name when it is imported.
+
+    Args:
+        name (str): Attribute asked of ``mmcv._ext``.
+
+    Returns:
+        Callable: Raises :class:`MissingOpError` with the operator's name when called.
+
+    Raises:
+        AttributeError: ``name`` starts with an underscore: no operator does, but :mod:`inspect` and others probe
+            modules for such names.
+    """
+    if name.startswith('_'):
+        raise AttributeError(f"module 'mmcv._ext' has no attribute {name!r}")
+
+    def op(*args, **kwargs):
+        cuda = f' and CUDA {torch.version.cuda}' if torch.version.cuda else ''
+        raise MissingOpError(
+            f"mmcv's operator {name!r} is not available: the installed mmcv has no compiled operators, and addp_mm "
+            f'replaces only those that need no compilation. To get {name!r}, install an mmcv with compiled operators '
+            f'for torch {torch.__version__}{cuda} (mmcv instead of mmcv-lite: {_DOCS}, or onedl-mmcv); it is then '
+            'used in place of the replacements.')
+
+    op.__name__ = op.__qualname__ = name
+    return op

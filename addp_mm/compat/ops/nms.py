@@ -1,0 +1,110 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Greedy non-maximum suppression with mmcv's order, threshold and offset."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import nms as torchvision_nms
+
+from .common import compute_dtype, mmcv_op
+
+_BLOCK = 512
+
+
+@mmcv_op
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Keep the best-scored boxes that overlap no better one by more than ``iou_threshold``.
+
+    mmcv orders tied scores by whatever ``Tensor.sort(descending=True)`` returns (not the stable variant that
+    torchvision uses), so the very same call decides here. The sorted boxes then carry their rank as score: without
+    ties torchvision's kernel has no choice left, and its arithmetic equals mmcv's for ``offset=0`` once the
+    threshold is rounded to float32 as mmcv's is. (On CUDA mmcv multiplies where torchvision divides: overlaps
+    within one rounding of the threshold may fall either way.)
+
+    Args:
+        boxes (Tensor): (N, 4) boxes (x1, y1, x2, y2) in pixels.
+        scores (Tensor): (N,).
+        iou_threshold (float): In [0, 1].
+        offset (int): 0 or 1; the width of a box is ``x2 - x1 + offset``.
+
+    Returns:
+        Tensor: (K,) int64 indices of the kept boxes, best first.
+    """
+    if boxes.numel() == 0:
+        return torch.empty(0, dtype=torch.long, device=boxes.device)
+    order = scores.sort(0, descending=True)[1]
+    boxes = boxes.to(compute_dtype(boxes))[order]
+    threshold = float(np.float32(iou_threshold))
+    if offset == 0:
+        ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
+        return order[torchvision_nms(boxes, ranks, threshold)]
+    return order[_greedy_keep(boxes, threshold, offset)]
+
+
+def _greedy_keep(boxes: Tensor, threshold: float, offset: int) -> Tensor:
+    """Suppress among sorted boxes; only one transfer to the host for each block of boxes.
+
+    Args:
+        boxes (Tensor): (N, 4), best first.
+
+    Returns:
+        Tensor: (N,) bool, True = kept.
+    """
+    keep = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    for start in range(0, len(boxes), _BLOCK):
+        block, later = boxes[start:start + _BLOCK], boxes[start + _BLOCK:]
+        inner = _exceeds(block, block, threshold, offset).triu(1).cpu().numpy()
+        alive = keep[start:start + _BLOCK].cpu().numpy()
+        for row, hits in enumerate(inner):
+            if alive[row]:
+                alive = alive & ~hits
+        alive = torch.from_numpy(alive).to(boxes.device)
+        keep[start:start + _BLOCK] = alive
+        if len(later):
+            keep[start + _BLOCK:] &= ~_exceeds(block[alive], later, threshold, offset).any(0)
+    return keep
+
+
+def _exceeds(first: Tensor, second: Tensor, threshold: float, offset: int) -> Tensor:
+    """Tell which pairs overlap by more than the threshold: (M, 4), (N, 4) -> (M, N) bool."""
+    first = first[:, None]
+    left_top = torch.maximum(first[..., :2], second[:, :2])
+    sides = (torch.minimum(first[..., 2:], second[:, 2:]) - left_top + offset).clamp(min=0)
+    inter = sides[..., 0] * sides[..., 1]
+    union = _areas(first, offset) + _areas(second, offset) - inter
+    # mmcv's CPU kernel divides, its CUDA kernel multiplies
+    return inter > threshold * union if first.is_cuda else inter / union > threshold
+
+
+def _areas(boxes: Tensor, offset: int) -> Tensor:
+    return (boxes[..., 2] - boxes[..., 0] + offset) * (boxes[..., 3] - boxes[..., 1] + offset)
+
+
+@mmcv_op
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Group each kept box with the boxes that it suppresses (overlap of at least ``iou_threshold``).
+
+    Args:
+        dets (Tensor): (N, 5) boxes and scores.
+        iou_threshold (float): In [0, 1].
+
+    Returns:
+        list[list[int]]: One list for each kept box, best first: its index, then those it suppressed in order of score.
+    """
+    order = dets[:, 4].contiguous().sort(0, descending=True)[1]
+    boxes = dets[:, :4].to(compute_dtype(dets))[order].cpu().numpy()
+    order, threshold = order.cpu().numpy(), np.float32(iou_threshold)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    alive = np.ones(len(boxes), dtype=bool)
+    groups = []
+    for i in range(len(boxes)):
+        if not alive[i]:
+            continue
+        others = i + 1 + np.flatnonzero(alive[i + 1:])
+        sides = np.minimum(boxes[i, 2:], boxes[others, 2:]) - np.maximum(boxes[i, :2], boxes[others, :2])
+        inter = sides.clip(min=0).prod(1)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            hits = others[inter / (areas[i] + areas[others] - inter) >= threshold]
+        alive[hits] = False
+        groups.append([int(order[i]), *order[hits].tolist()])
+    return groups

@@ -1,0 +1,74 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Soft non-maximum suppression (Bodla et al., https://arxiv.org/abs/1704.04503)."""
+import numpy as np
+import torch
+from torch import Tensor
+
+from .common import compute_dtype, mmcv_op
+
+_NAIVE, _LINEAR, _GAUSSIAN = range(3)
+
+
+@mmcv_op
+def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
+            method: int, offset: int) -> Tensor:
+    """Lower the scores of boxes that overlap better ones, and drop those that fall below ``min_score``.
+
+    Boxes that drop out are replaced by the last ones, as mmcv does it, because that order decides between equal
+    scores later on. The best box of each round stays whatever its score.
+
+    Args:
+        boxes (Tensor): (N, 4) boxes (x1, y1, x2, y2) in pixels.
+        scores (Tensor): (N,).
+        dets (Tensor): (N, 5); the first K rows are filled with the kept boxes and their new scores.
+        iou_threshold (float): Overlap from which 'naive' and 'linear' act.
+        sigma (float): Width of the Gaussian.
+        min_score (float): Boxes below it are dropped.
+        method (int): 0 naive, 1 linear, 2 Gaussian.
+        offset (int): 0 or 1; the width of a box is ``x2 - x1 + offset``.
+
+    Returns:
+        Tensor: (K,) int64 indices in the order of the rows of ``dets``.
+    """
+    dtype = compute_dtype(boxes)
+    rows = torch.cat([boxes.to(dtype), scores.to(dtype)[:, None]], dim=1).cpu().numpy().copy()
+    real = rows.dtype.type
+    areas = (rows[:, 2] - rows[:, 0] + real(offset)) * (rows[:, 3] - rows[:, 1] + real(offset))
+    inds, count, best = np.arange(len(rows)), len(rows), 0
+    while best < count:
+        top = best + int(rows[best:count, 4].argmax())
+        for array in (rows, areas, inds):
+            array[[best, top]] = array[[top, best]]
+        rest = slice(best + 1, count)
+        rows[rest, 4] *= _weights(_overlaps(rows[best], areas[best], rows[rest], areas[rest], offset),
+                                  iou_threshold, sigma, method)
+        stays = ~(rows[rest, 4] < real(min_score))
+        order = _fill_from_the_end(stays) + best + 1
+        for array in (rows, areas, inds):
+            array[best + 1:best + 1 + len(order)] = array[order]
+        best, count = best + 1, best + 1 + len(order)
+    dets[:count] = torch.from_numpy(rows[:count]).to(dets)
+    return torch.from_numpy(inds[:count]).to(boxes.device)
+
+
+def _overlaps(box: np.ndarray, area: np.ndarray, others: np.ndarray, areas: np.ndarray, offset: int) -> np.ndarray:
+    sides = np.minimum(box[2:4], others[:, 2:4]) - np.maximum(box[:2], others[:, :2]) + box.dtype.type(offset)
+    inter = sides.clip(min=0).prod(1)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return inter / (area + areas - inter)
+
+
+def _weights(overlaps: np.ndarray, iou_threshold: float, sigma: float, method: int) -> np.ndarray:
+    real = overlaps.dtype.type
+    if method == _GAUSSIAN:
+        return np.exp(-(overlaps * overlaps) / real(sigma))
+    lowered = real(0) if method == _NAIVE else real(1) - overlaps
+    return np.where(overlaps >= real(iou_threshold), lowered, real(1))
+
+
+def _fill_from_the_end(stays: np.ndarray) -> np.ndarray:
+    """Positions after each gap was filled with the last element that stays: (N,) bool -> (K,) indices."""
+    count = int(stays.sum())
+    order = np.arange(count)
+    order[~stays[:count]] = (count + np.flatnonzero(stays[count:]))[::-1]
+    return order
