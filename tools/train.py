@@ -2,6 +2,7 @@
 """Train any config of this repository: pre-training, classification, detection or segmentation."""
 import argparse
 import os
+import sys
 
 
 def parse_args(argv=None):
@@ -24,34 +25,42 @@ def parse_args(argv=None):
     return args
 
 
+def prepare(args):
+    """Read, check and complete the config. Nothing is written and no weight is built yet."""
+    from mmengine.registry import init_default_scope
+
+    from addp_mm.compat.launch import refuse_forgotten_launcher
+    from addp_mm.engine import runner_cfg
+    from addp_mm.engine.config_check import check_config
+    from addp_mm.engine.config_file import load_config
+
+    refuse_forgotten_launcher(args.launcher)
+    cfg = load_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
+    cfg.launcher = args.launcher
+    runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
+    runner_cfg.set_resume(cfg, args.resume)
+    runner_cfg.set_amp(cfg, args.amp)
+    if args.auto_scale_lr:
+        runner_cfg.set_auto_scale_lr(cfg)
+    if args.seed is not None:
+        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
+    runner_cfg.check_datasets(cfg, 'train_dataloader', 'val_dataloader')
+    runner_cfg.set_visualization(cfg)
+    runner_cfg.set_preflight(cfg)
+    return cfg
+
+
 def main(argv=None):
     args = parse_args(argv)
-    from mmengine.config import Config, DictAction
-    from mmengine.registry import init_default_scope
-    from mmengine.runner import Runner
-
-    import addp_mm  # noqa: F401
-
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        options = argparse.ArgumentParser()
-        options.add_argument('--cfg-options', nargs='+', action=DictAction)
-        cfg.merge_from_dict(options.parse_args(['--cfg-options', *args.cfg_options]).cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join(
-        'work_dirs', os.path.splitext(os.path.basename(args.config))[0])
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.seed is not None:
-        cfg.setdefault('randomness', {})['seed'] = args.seed
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.dtype = args.amp
-    if args.auto_scale_lr:
-        cfg.auto_scale_lr.enable = True
-    Runner.from_cfg(cfg).train()
+    from addp_mm.engine.config_file import ConfigError
+    from addp_mm.engine.runner_cfg import build_runner
+    try:
+        cfg = prepare(args)
+    except ConfigError as error:
+        sys.exit(f'error: {error}')
+    build_runner(cfg).train()
 
 
 if __name__ == '__main__':

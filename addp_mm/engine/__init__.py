@@ -1,1 +1,4 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+from addp_mm.engine import hooks
+
+__all__ = ['hooks']

@@ -28,10 +28,10 @@ _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Arguments that builders read beside the class's own.
 _BUILDER_KEYS = {
     'type', '_scope_', '_delete_', 'name', 'priority', 'constructor', 'paramwise_cfg', 'optimizer',
-    'convert_to_iter_based', 'init_cfg', 'metainfo'}
+    'convert_to_iter_based', 'init_cfg', 'metainfo', 'bg_cls_weight'}
 # Sub-dicts that layers interpret themselves (shorthand types, extra keys).
 _SHORTHAND = ('norm_cfg', 'act_cfg', 'conv_cfg', 'init_cfg', 'upsample_cfg', 'dropout_layer', 'plugins', 'padding_cfg',
-              'ffn_cfgs', 'attn_cfgs', 'transformerlayers', 'policies', 'vision_encoder')
+              'ffn_cfgs', 'attn_cfgs', 'transformerlayers', 'policies', 'vision_encoder', 'dcn')
 _PLAIN_KEYS = {
     'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
     'auto_scale_lr': {'enable', 'base_batch_size'},
@@ -72,8 +72,13 @@ def _check_section(section, path: str, registries: tuple[str, ...], scope: str) 
         if accepted is None:
             continue
         for key in node:
-            if key not in accepted and key not in _BUILDER_KEYS:
+            if key in accepted or key in _BUILDER_KEYS:
+                continue
+            # A part may read keys of a part below before building it. What has no near name is left to the builder.
+            options = suggest(key, accepted, cutoff=0.75)
+            if not options and str(target.__module__).startswith('addp_mm.'):
                 options = suggest(key, accepted) or f'; it takes {", ".join(sorted(accepted))}'
+            if options:
                 name = node['type'] if isinstance(node['type'], str) else target.__name__
                 raise ConfigError(f'config: {where}.{key} is no argument of {name}{options}')
 

@@ -1,0 +1,116 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Finds out before training what would otherwise fail, or pass in silence, hours later."""
+import random
+import re
+from collections import OrderedDict
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from addp_mm.registry import HOOKS
+
+_MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?([\[\]\d, ]*)\)? from '
+                       r'checkpoint, the shape in current model is (?:torch\.Size\()?([\[\]\d, ]*)\)?')
+_SHOWN = 8
+
+
+@contextmanager
+def _random_states_kept():
+    """Leave the generators of Python, numpy and torch as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+def _listed(names: list[str]) -> str:
+    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+    return ', '.join(names[:_SHOWN]) + more
+
+
+def _fewer_classes(key: str, saved: str, built: str) -> bool:
+    """Whether a mismatch is the usual one of a head with another number of classes: the first dimension alone."""
+    saved_sizes, built_sizes = re.findall(r'\d+', saved), re.findall(r'\d+', built)
+    return 'head' in key and len(saved_sizes) == len(built_sizes) and saved_sizes[1:] == built_sizes[1:]
+
+
+@HOOKS.register_module()
+class PreflightHook(Hook):
+    """Checks that a checkpoint fits the model, and validates one picture, before the first training step.
+
+    mmengine loads a checkpoint whose shapes differ with no more than a printed list, and meets an error of the
+    validation pipeline only after the first epoch. This hook turns both into errors at the start. It leaves the random
+    generators as they were.
+
+    - Testing and resuming: every parameter of the model must be in the checkpoint, in the same shape.
+    - ``load_from`` at the start of a training: shapes must agree, except for the number of classes of a head, and at
+      least one parameter must be found.
+
+    Args:
+        testing (bool): The model is tested, not trained. Default: False.
+
+    Raises:
+        ValueError: The checkpoint does not fit; names keys and both shapes.
+        RuntimeError: The first picture of the validation data cannot be read or processed.
+    """
+    priority = 'VERY_LOW'
+
+    def __init__(self, testing: bool = False) -> None:
+        self.testing = testing
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare ``checkpoint`` with the model before mmengine loads it."""
+        source = runner._load_from
+        resuming = runner._resume and not self.testing
+        if resuming and not ({'meta', 'optimizer', 'message_hub'} <= set(checkpoint)):
+            raise ValueError(f'{source} holds weights alone, without the state of a training, and cannot be resumed. '
+                             'To start from these weights, give --cfg-options load_from=PATH in place of --resume')
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        weights = checkpoint.get('state_dict', checkpoint)
+        weights = OrderedDict((re.sub(r'^module\.', '', key), value) for key, value in weights.items())
+        mismatched, missing = self._compare(model, weights)
+        if not (self.testing or resuming):
+            heads = [m for m in mismatched if _fewer_classes(*m)]
+            if heads:
+                runner.logger.warning(
+                    f'{source}: not loaded, another number of classes: {_listed([key for key, _, _ in heads])}')
+            mismatched = [m for m in mismatched if m not in heads]
+        if mismatched:
+            shapes = [f'{key} is {saved} in the checkpoint and {built} in the model' for key, saved, built in mismatched]
+            raise ValueError(f'{source} is of another width or layout than the model of the config: {_listed(shapes)}. '
+                             'Use the config that the checkpoint was trained with')
+        parameters = dict(model.named_parameters())
+        absent = [key for key in missing if key in parameters]
+        if (self.testing or resuming) and absent or parameters and len(absent) == len(parameters):
+            raise ValueError(f'{source} lacks {len(absent)} of the {len(parameters)} parameters of the model: '
+                             f'{_listed(absent)}. Use the config that the checkpoint was trained with')
+
+    @staticmethod
+    def _compare(model, weights) -> tuple[list[tuple[str, str, str]], list[str]]:
+        try:
+            return [], list(model.load_state_dict(weights, strict=False).missing_keys)
+        except RuntimeError as error:
+            mismatched = _MISMATCH.findall(str(error))
+            if not mismatched:
+                raise
+            return mismatched, [key for key in model.state_dict() if key not in weights]
+
+    def before_train(self, runner) -> None:
+        """Send the first picture of the validation data through the model."""
+        if runner.val_loop is None:
+            return
+        model, loader = runner.model, runner.val_loop.dataloader
+        was_training = model.training
+        model.eval()
+        try:
+            with _random_states_kept(), torch.no_grad():
+                model.val_step(loader.collate_fn([loader.dataset[0]]))
+        except Exception as error:
+            raise RuntimeError('validation would fail after the first epoch; it fails on the first picture of '
+                               f'val_dataloader: {type(error).__name__}: {error}') from error
+        finally:
+            model.train(was_training)

@@ -1,0 +1,140 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""What the command line tools put into a config before the Runner is built from it."""
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from addp_mm.engine.config_file import ConfigError, require_file
+
+_PICTURES = 100  # every so many pictures of validation and test, one is drawn
+_VISUALIZERS = {
+    'mmpretrain': 'mmpretrain.UniversalVisualizer',
+    'mmdet': 'mmdet.DetLocalVisualizer',
+    'mmseg': 'mmseg.SegLocalVisualizer'}
+_DRAWING_HOOKS = {
+    'mmpretrain': dict(type='mmpretrain.VisualizationHook', enable=True, interval=_PICTURES),
+    'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_PICTURES),
+    'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_PICTURES)}
+_CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors')
+
+
+def require_checkpoint(path: str, what: str = 'checkpoint') -> None:
+    """Refuse a local checkpoint path that is no file; addresses such as ``https://…`` are left to the loader."""
+    if '://' not in path:
+        require_file(path, what, _CHECKPOINTS)
+
+
+def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
+    """Choose the work dir: the command line's, else the config's, else ``work_dirs/<name of the config>``."""
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(config_path).stem)
+    path = Path(cfg.work_dir)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f'work dir {path} is a file; name a folder with --work-dir')
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """Resume from a path, or with ``'auto'`` from the latest checkpoint of the work dir where there is one.
+
+    Without one, ``'auto'`` starts at the beginning (from the config's ``load_from``), so that the same command may be
+    given again after every interruption.
+    """
+    if resume is None:
+        if cfg.get('resume') and not cfg.get('load_from'):
+            set_resume(cfg, 'auto')
+        elif cfg.get('load_from'):
+            require_checkpoint(cfg.load_from, 'load_from')
+        return
+    if resume == 'auto':
+        latest = find_latest_checkpoint(cfg.work_dir)
+        if latest is None:
+            print(f'--resume auto: {cfg.work_dir} holds no checkpoint; training starts at the beginning')
+            cfg.resume = False
+            set_resume(cfg, None)
+            return
+        resume = latest
+    require_checkpoint(resume, '--resume')
+    cfg.resume, cfg.load_from = True, resume
+
+
+def set_amp(cfg: Config, dtype: str | None) -> None:
+    """Train in mixed precision: ``'bfloat16'`` without a loss scale, ``'float16'`` with a dynamic one."""
+    if dtype is None:
+        return
+    wrapper = cfg.optim_wrapper
+    kind = str(wrapper.get('type', 'OptimWrapper')).rsplit('.', 1)[-1]
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ConfigError(f'--amp replaces OptimWrapper; optim_wrapper.type is {wrapper.type}')
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.dtype = dtype
+    if dtype == 'bfloat16':
+        wrapper.loss_scale = dict(enabled=False)
+    else:
+        wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate linearly with the batch of all processes (mmengine's ``auto_scale_lr``)."""
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise ConfigError('--auto-scale-lr: the config does not say which batch size its learning rate is made for; '
+                          'add auto_scale_lr = dict(base_batch_size=…)')
+    cfg.auto_scale_lr.enable = True
+
+
+def check_datasets(cfg: Config, *loaders: str) -> None:
+    """Check that the folders and files of the data exist and are readable, before anything is built."""
+    if find_spec('addp_mm.datasets.checks') is None:
+        return
+    from addp_mm.datasets.checks import check_dataset_cfg
+    for loader in loaders:
+        if cfg.get(loader) is not None:
+            check_dataset_cfg(cfg[loader].dataset)
+
+
+def set_visualization(cfg: Config, show_dir: str | None = None) -> None:
+    """Draw with the visualizer of the config's scope, into the work dir and TensorBoard, or into ``show_dir``.
+
+    A visualizer or a hook that the config names itself is kept.
+    """
+    scope = cfg.get('default_scope')
+    backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+    visualizer = cfg.get('visualizer') or ConfigDict(type='Visualizer', vis_backends=backends)
+    if visualizer.type == 'Visualizer' and scope in _VISUALIZERS:
+        visualizer.type = _VISUALIZERS[scope]
+    if not any('Tensorboard' in str(backend.type) for backend in visualizer.get('vis_backends') or []):
+        visualizer.vis_backends = [*(visualizer.get('vis_backends') or backends[:1]), backends[1]]
+    cfg.visualizer = visualizer
+
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    # Only a classifier's output is what mmpretrain's hook can draw.
+    drawable = scope in _DRAWING_HOOKS and (scope != 'mmpretrain' or str(cfg.model.type).endswith('ImageClassifier'))
+    if not hooks.get('visualization') and drawable:
+        hooks.visualization = ConfigDict(_DRAWING_HOOKS[scope])
+    if show_dir is None:
+        return
+    if not drawable:
+        raise ConfigError(f'--show-dir: nothing here draws the output of {cfg.model.type} (default_scope {scope!r})')
+    folder = str(Path(show_dir).absolute())
+    hooks.visualization.interval = 1
+    if scope == 'mmpretrain':
+        hooks.visualization.update(enable=True, out_dir=folder)
+    elif scope == 'mmdet':
+        hooks.visualization.update(draw=True, test_out_dir=folder)
+    else:
+        hooks.visualization.draw = True
+        cfg.visualizer.save_dir = folder
+
+
+def set_preflight(cfg: Config, testing: bool = False) -> None:
+    """Register :class:`addp_mm.engine.hooks.PreflightHook` once."""
+    others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'addp_mm.PreflightHook']
+    cfg.custom_hooks = [*others, dict(type='addp_mm.PreflightHook', testing=testing)]
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the Runner that ``cfg.runner_type`` names, mmengine's own by default."""
+    if 'runner_type' in cfg:
+        from mmengine.registry import RUNNERS
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

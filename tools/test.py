@@ -1,0 +1,76 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Test a checkpoint with any config of this repository; writes the metrics as JSON."""
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('checkpoint', help='path or address of the checkpoint')
+    parser.add_argument('--work-dir', help='folder for logs and metrics [work_dirs/<config name>]')
+    parser.add_argument('--out', help='file for the metrics, as JSON [<work dir>/metrics.json]')
+    parser.add_argument('--show-dir', help='folder for every picture with what the model found drawn on it')
+    parser.add_argument('--seed', type=int, help='seed of whatever is drawn at random')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE',
+                        help='change settings of the config, e.g. test_dataloader.batch_size=8')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def prepare(args):
+    """Read, check and complete the config. Nothing is written and no weight is built yet."""
+    from mmengine.registry import init_default_scope
+
+    from addp_mm.compat.launch import refuse_forgotten_launcher
+    from addp_mm.engine import runner_cfg
+    from addp_mm.engine.config_check import check_config
+    from addp_mm.engine.config_file import load_config
+
+    refuse_forgotten_launcher(args.launcher)
+    cfg = load_config(args.config, args.cfg_options)
+    runner_cfg.require_checkpoint(args.checkpoint)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    check_config(cfg, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
+    cfg.launcher = args.launcher
+    runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.seed is not None:
+        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
+    runner_cfg.check_datasets(cfg, 'test_dataloader')
+    runner_cfg.set_visualization(cfg, args.show_dir)
+    runner_cfg.set_preflight(cfg, testing=True)
+    return cfg
+
+
+def write_metrics(metrics, path):
+    """Write ``metrics`` to the file ``path`` as JSON numbers."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
+    path.write_text(json.dumps(plain, indent=2) + '\n')
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from addp_mm.engine.config_file import ConfigError
+    from addp_mm.engine.runner_cfg import build_runner
+    try:
+        cfg = prepare(args)
+    except ConfigError as error:
+        sys.exit(f'error: {error}')
+    runner = build_runner(cfg)
+    metrics = runner.test()
+    if runner.rank == 0:
+        out = Path(args.out or Path(cfg.work_dir) / 'metrics.json')
+        write_metrics(metrics, out)
+        print(f'metrics: {out}')
+
+
+if __name__ == '__main__':
+    main()
