@@ -115,7 +115,8 @@ def remask(log_probs: Tensor, mask: Tensor, length: int | Tensor, temperature: f
         raise ValueError('cannot mask more places than were masked before: known places keep their ids')
     noise = uniform_noise(*log_probs.shape, generator=generator, device=log_probs.device)
     tiny = torch.finfo(noise.dtype).tiny
-    gumbel = -torch.log(-torch.log(noise.clamp(min=tiny)).clamp(min=tiny))
+    exponential = -torch.log(noise.clamp(min=tiny))
+    gumbel = -torch.log(exponential.clamp(min=tiny))
     confidence = (log_probs.float() + temperature * gumbel).masked_fill(~mask, math.inf)
     rank = confidence.argsort(dim=1, stable=True).argsort(dim=1)
     return rank < length.unsqueeze(1)
