@@ -12,7 +12,7 @@ model = dict(
     restart_interval=200,
     restart_until=int(0.6 * max_iters))
 
-train_dataloader = dict(batch_size=32)
+train_dataloader = dict(batch_size=16)
 val_evaluator = [
     dict(type='addp_mm.PeakSignalNoiseRatio'),
     dict(type='addp_mm.CodebookUsage', codebook_size=1024),
@@ -25,7 +25,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=500),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=500, end=max_iters),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=2000)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
 val_cfg = dict()
 
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
