@@ -1,4 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+from addp_mm.engine.hooks.generative_pretrain_hook import GenerativePretrainHook
+from addp_mm.engine.hooks.loss_guard import LossGuard, TrainingCollapsed
 from addp_mm.engine.hooks.preflight_hook import PreflightHook
+from addp_mm.engine.hooks.reconstruction_preview_hook import ReconstructionPreviewHook
 
-__all__ = ['PreflightHook']
+__all__ = ['GenerativePretrainHook', 'LossGuard', 'PreflightHook', 'ReconstructionPreviewHook', 'TrainingCollapsed']

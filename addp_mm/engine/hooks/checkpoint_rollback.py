@@ -1,0 +1,100 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Takes a running training back to the last good checkpoint."""
+from __future__ import annotations
+
+import os.path as osp
+import pickle
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine import dist
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+
+
+def checkpoint_hook(runner: Runner) -> CheckpointHook:
+    """The runner's CheckpointHook.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            return hook
+    raise ValueError('going back to the last good checkpoint needs checkpoints: add a CheckpointHook to '
+                     'default_hooks, or set on_failure=\'stop\'')
+
+
+def saved_checkpoints(runner: Runner) -> list[str]:
+    """Paths of the interval checkpoints in the work directory, newest (most iterations or epochs) first."""
+    hook = checkpoint_hook(runner)
+    name = re.escape(hook.filename_tmpl).replace(re.escape('{}'), r'(\d+)')
+    folder = Path(hook.out_dir)
+    found = [(int(match[1]), str(path)) for path in folder.iterdir() if (match := re.fullmatch(name, path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def good_checkpoints(runner: Runner) -> Iterator[str]:
+    """Those of :func:`saved_checkpoints` that can be read and hold finite weights alone, newest first."""
+    for path in saved_checkpoints(runner):
+        try:
+            weights = CheckpointLoader.load_checkpoint(path, map_location='cpu')['state_dict']
+        except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+            runner.logger.warning(f'{path} cannot be read and is passed over: {error}')
+            continue
+        broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+        if broken:
+            runner.logger.warning(f'{path} is passed over: {broken[0]} is not finite')
+            continue
+        yield path
+
+
+def choose_checkpoint(runner: Runner, tried: set[str]) -> str | None:
+    """The newest good checkpoint that was not tried, or else the newest good one; the same on all ranks.
+
+    Args:
+        runner: The runner.
+        tried: Checkpoints from which training failed before.
+
+    Returns:
+        Path, or None if there is no good checkpoint.
+    """
+    choice = [None]
+    if dist.is_main_process():
+        newest = None
+        for path in good_checkpoints(runner):
+            newest = newest or path
+            if path not in tried:
+                choice = [path]
+                break
+        else:
+            choice = [newest]
+    dist.broadcast_object_list(choice)
+    return choice[0]
+
+
+def restore(runner: Runner, path: str) -> None:
+    """Set model, optimizer, schedulers, counters and the hooks' states to those of a checkpoint.
+
+    The order of the data is not set back: training goes on with batches that it has not just failed on.
+
+    Args:
+        runner: A runner in training.
+        path: Checkpoint of this run.
+    """
+    runner.resume(path)
+    runner.optim_wrapper.zero_grad()
+    runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
+    hook = checkpoint_hook(runner)
+    # the ids behind the restored point are written again: listed twice, their files would be removed too early
+    step = int(re.search(r'(\d+)\D*$', osp.basename(path))[1])
+    if hasattr(hook, 'keep_ckpt_ids'):
+        hook.keep_ckpt_ids = deque((kept for kept in hook.keep_ckpt_ids if kept <= step), hook.keep_ckpt_ids.maxlen)
+    if dist.is_main_process():
+        Path(runner.work_dir, 'last_checkpoint').write_text(path)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,51 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Checks of the frozen tokenizer and predictor before pre-training starts."""
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from mmengine import dist
+from torch import nn
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers: names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_loaded(model: nn.Module) -> None:
+    """Refuse frozen parts with random weights.
+
+    Args:
+        model: Offers ``unloaded_parts()``, such as :class:`~addp_mm.models.ADDP`.
+
+    Raises:
+        RuntimeError: If weights were never loaded into a frozen part.
+    """
+    names = model.unloaded_parts()
+    if names:
+        raise RuntimeError(f'no weights were loaded into the frozen {" and ".join(names)}: pre-training would learn '
+                           'from random targets. Give each an init_cfg=dict(type=\'addp_mm.Pretrained\', '
+                           'checkpoint=...), or a checkpoint of the whole algorithm as load_from')
+
+
+def check_equal_on_all_ranks(parts: dict[str, nn.Module]) -> None:
+    """Compare the parts' fingerprints over all ranks.
+
+    Args:
+        parts: Modules by name.
+
+    Raises:
+        RuntimeError: If a part differs from rank 0's on any rank; raised on every rank.
+    """
+    prints = dist.all_gather_object({name: fingerprint(part) for name, part in parts.items()})
+    for name in parts:
+        different = [rank for rank, found in enumerate(prints) if found[name] != prints[0][name]]
+        if different:
+            raise RuntimeError(f'the {name} of rank(s) {different} differs from that of rank 0; every rank must load '
+                               'the same frozen weights: check that all machines see the same checkpoint file')

@@ -1,0 +1,52 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+from __future__ import annotations
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from addp_mm.engine.hooks.previews import bare_model, evaluating, show
+from addp_mm.generation import pictures
+from addp_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ReconstructionPreviewHook(Hook):
+    """Shows a tokenizer's reconstructions below their originals, while it trains.
+
+    The same images are shown each time: the first of the first batch. The model offers
+    ``reconstruct(images in [0, 1]) -> images``.
+
+    Args:
+        interval: Iterations between previews; the last iteration also shows one.
+        num_images: Images of a preview.
+        side: Pixels of the longer side of each picture, at least.
+    """
+
+    def __init__(self, interval: int = 1000, num_images: int = 8, side: int = 128) -> None:
+        if interval < 1 or num_images < 1:
+            raise ValueError(f'interval and num_images must be at least 1, got {interval} and {num_images}')
+        self.interval, self.num_images, self.side = interval, num_images, side
+        self.images: torch.Tensor | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        if not hasattr(bare_model(runner), 'reconstruct'):
+            raise TypeError(f'{type(bare_model(runner)).__name__} has no method reconstruct(images), which '
+                            'ReconstructionPreviewHook shows; remove the hook from custom_hooks')
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        if not dist.is_main_process():
+            return
+        model = bare_model(runner)
+        if self.images is None:
+            inputs = model.data_preprocessor(data_batch, False)['inputs']
+            self.images = (inputs[0] if isinstance(inputs, (list, tuple)) else inputs)[:self.num_images].clone()
+        if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
+            return
+        with evaluating(model):
+            reconstructed = model.reconstruct(self.images)
+        rows = [pictures.to_uint8(self.images), pictures.to_uint8(reconstructed)]
+        tiles = [pictures.enlarge(picture, self.side) for row in rows for picture in row]
+        show(runner, 'reconstructions', pictures.grid(tiles, columns=len(self.images)))

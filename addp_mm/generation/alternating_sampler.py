@@ -1,0 +1,284 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Generation by alternating between tokens and pixels."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from addp_mm.diffusion import annealed_temperature, corrupt, cosine_ratio, linear_ratio, mask_length, remask, sample_ids
+
+SCHEDULES: dict[str, Callable[[int, int], float]] = dict(cosine=cosine_ratio, linear=linear_ratio)
+
+
+class AlternatingModel(Protocol):
+    """What the sampler asks of a model; :class:`~addp_mm.models.ADDP` offers it."""
+
+    tokenizer: object
+
+    def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits over the codes, (B, L, codebook_size), from pixels and visible tokens."""
+
+    def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Latents (B, C, h, w) that the predictor expects, given the visible tokens."""
+
+
+@dataclass(frozen=True)
+class SamplingStep:
+    """State of a batch after a step.
+
+    Args:
+        index: Steps taken so far; 0 before the first.
+        ids: Token ids, (B, L) int64. What stands at masked places is a draw that was not kept.
+        mask: (B, L) bool, True = masked.
+        images: Decoded pixels, (B, 3, H, W) in [0, 1]; masked places show the expected latents.
+        confidence: Log-probability of each drawn id, (B, L) float32, +inf at places that were known before the step.
+        num_masked: Places masked before the first step, (B,) int64.
+    """
+
+    index: int
+    ids: Tensor
+    mask: Tensor
+    images: Tensor
+    confidence: Tensor
+    num_masked: Tensor
+
+    def cpu(self) -> SamplingStep:
+        """The same on the CPU."""
+        return SamplingStep(self.index, *(getattr(self, field.name).cpu() for field in fields(self)[1:]))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Finished images.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1].
+        ids: (N, L) int64.
+        steps: All states, from the start to the end, of the whole set of images on the CPU; empty unless asked for.
+    """
+
+    images: Tensor
+    ids: Tensor
+    steps: tuple[SamplingStep, ...] = ()
+
+
+def image_generators(num_images: int, generator: torch.Generator) -> list[torch.Generator]:
+    """One stream of noise for each image, all from one generator, of which a single number is drawn.
+
+    An image's noise depends on its place in the sequence alone, so that batches may be cut anywhere. Seeds of CPU
+    generators count modulo 2**32; the stride is odd, so no two images of a run share one.
+    """
+    base = int(torch.randint(2**32, (), generator=generator, device=generator.device))
+    return [torch.Generator().manual_seed((base + index * 0x9E3779B1) % 2**32) for index in range(num_images)]
+
+
+class AlternatingSampler:
+    """Draws images with the two directions of ADDP in turn (arXiv 2306.05423, section 3.3 and its released code).
+
+    Each step predicts all masked tokens from pixels and visible tokens, keeps the most certain draws, masks the rest
+    again and decodes the next pixels, in which masked places show what the predictor expects.
+
+    The sampler owns no randomness, device or file: noise comes from the generators it is given, one an image, and
+    tensors live where the model's codebook does. The same seed gives the same images whatever the batch size, up to
+    the rounding of the kernels that a device picks for a batch size.
+
+    Args:
+        model: Offers ``predict_tokens``, ``expected_latents`` and ``tokenizer``, and is in eval mode.
+        grid_size: (h, w) of the tokens.
+        num_steps: Number of steps N.
+        schedule: 'cosine', 'linear', or a function of (step, N) that gives the share of places to stay masked.
+        temperature: Scale of the Gumbel noise on the confidence.
+        anneal: Whether the temperature falls to zero with the steps, as ``temperature * (1 - (step + 1) / N)``, or
+            stays constant.
+        top_p: Ids are drawn from the most likely codes that together reach this probability.
+
+    Raises:
+        ValueError: If an option lies outside its range, or the schedule's name is not known.
+
+    Example:
+        >>> sampler = AlternatingSampler(model, grid_size=(8, 8), num_steps=8)            # doctest: +SKIP
+        >>> sampler.run(4, torch.Generator().manual_seed(0)).images.shape                 # doctest: +SKIP
+        torch.Size([4, 3, 64, 64])
+    """
+
+    def __init__(self, model: AlternatingModel, grid_size: tuple[int, int], num_steps: int = 20,
+                 schedule: str | Callable[[int, int], float] = 'cosine', temperature: float = 6.0,
+                 anneal: bool = True, top_p: float = 1.0) -> None:
+        if isinstance(schedule, str) and schedule not in SCHEDULES:
+            raise ValueError(f'schedule must be one of {sorted(SCHEDULES)} or a function, got {schedule!r}')
+        if num_steps < 1 or temperature < 0 or not math.isfinite(temperature) or not 0 < top_p <= 1:
+            raise ValueError('num_steps must be at least 1, temperature not negative, top_p in (0, 1]; got '
+                             f'num_steps={num_steps}, temperature={temperature}, top_p={top_p}')
+        if len(grid_size) != 2 or min(grid_size) < 1:
+            raise ValueError(f'grid_size must be two positive numbers (h, w), got {grid_size}')
+        self.model = model
+        self.grid_size = tuple(grid_size)
+        self.num_steps = num_steps
+        self.ratio = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
+        self.temperature, self.anneal, self.top_p = temperature, anneal, top_p
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid_size[0] * self.grid_size[1]
+
+    @torch.no_grad()
+    def start(self, ids: Tensor, mask: Tensor) -> SamplingStep:
+        """State before the first step.
+
+        Args:
+            ids: (B, L) int64; what stands at masked places does not matter.
+            mask: (B, L) bool, True = to be generated.
+
+        Raises:
+            ValueError: If a shape does not fit the grid, or the model is in training mode.
+        """
+        if getattr(self.model, 'training', False):
+            raise ValueError('the model is in training mode, where dropout makes samples differ: call model.eval()')
+        if ids.dim() != 2 or ids.shape[1] != self.num_tokens or mask.shape != ids.shape:
+            raise ValueError(f'ids and mask must be (B, {self.num_tokens}) for grid {self.grid_size}, '
+                             f'got {tuple(ids.shape)} and {tuple(mask.shape)}')
+        confidence = torch.zeros(ids.shape, device=ids.device).masked_fill(~mask, math.inf)
+        return SamplingStep(0, ids, mask, self._decode(ids, mask), confidence, mask.sum(1))
+
+    @torch.no_grad()
+    def step(self, state: SamplingStep, generators: Sequence[torch.Generator]) -> SamplingStep:
+        """Take one step.
+
+        Args:
+            state: State of B images with ``index`` below ``num_steps``.
+            generators: One an image.
+        """
+        ratio = self.ratio(state.index, self.num_steps)
+        logits = self.model.predict_tokens(state.images, state.ids, state.mask)
+        drawn, log_probs = sample_ids(logits, generators, self.top_p)
+        ids = torch.where(state.mask, drawn, state.ids)
+        length = mask_length(state.num_masked, ratio)
+        # an injected schedule may rise: known places keep their ids all the same
+        length = torch.minimum(length, state.mask.sum(1))
+        mask = remask(log_probs, state.mask, length, self._temperature(state.index), generators)
+        if state.index + 1 == self.num_steps:
+            mask = torch.zeros_like(mask)
+        confidence = log_probs.masked_fill(~state.mask, math.inf)
+        return SamplingStep(state.index + 1, ids, mask, self._decode(ids, mask), confidence, state.num_masked)
+
+    def trajectory(self, ids: Tensor, mask: Tensor, generators: Sequence[torch.Generator]) -> Iterator[SamplingStep]:
+        """All states of one batch, from the start to the finished images: ``num_steps + 1`` of them."""
+        state = self.start(ids, mask)
+        yield state
+        for _ in range(self.num_steps):
+            state = self.step(state, generators)
+            yield state
+
+    def blank(self, num_images: int) -> tuple[Tensor, Tensor]:
+        """Ids and mask, (B, L) each, of images of which nothing is known."""
+        device = self.model.tokenizer.codebook.device
+        shape = (num_images, self.num_tokens)
+        return torch.zeros(shape, dtype=torch.int64, device=device), torch.ones(shape, dtype=torch.bool, device=device)
+
+    def run(self, num_images: int, generator: torch.Generator, batch_size: int | None = None,
+            keep_steps: bool = False, progress: Callable[[int], None] | None = None) -> Samples:
+        """Generate images without condition.
+
+        Args:
+            num_images: Number of images N.
+            generator: Source of all noise.
+            batch_size: Images at a time; all at once by default.
+            keep_steps: Whether to keep the states after each step.
+            progress: Called after each step of each batch with the number of images it advanced.
+
+        Returns:
+            The finished images, where the model is.
+        """
+        ids, mask = self.blank(num_images)
+        return self.complete(ids, mask, image_generators(num_images, generator), batch_size, keep_steps, progress)
+
+    @torch.no_grad()
+    def inpaint(self, images: Tensor, mask: Tensor, generator: torch.Generator, batch_size: int | None = None,
+                keep_steps: bool = False, progress: Callable[[int], None] | None = None) -> Samples:
+        """Generate a part of each image anew.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            mask: (B, L) bool over the tokens, True = generate. See :func:`token_mask` for masks over pixels.
+            generator: Source of all noise.
+            batch_size: See :meth:`run`.
+            keep_steps: See :meth:`run`.
+            progress: See :meth:`run`.
+
+        Returns:
+            The finished images, where the model is. Known places keep their tokens, so their pixels are the
+            tokenizer's reconstruction, seen beside the new neighbours.
+        """
+        device = self.model.tokenizer.codebook.device
+        batch_size = batch_size or len(images)
+        ids = torch.cat([self.model.tokenizer.encode(part.to(device))[0] for part in images.split(batch_size)])
+        generators = image_generators(len(images), generator)
+        return self.complete(ids, mask.to(device), generators, batch_size, keep_steps, progress)
+
+    def complete(self, ids: Tensor, mask: Tensor, generators: Sequence[torch.Generator],
+                 batch_size: int | None = None, keep_steps: bool = False,
+                 progress: Callable[[int], None] | None = None) -> Samples:
+        """Generate the masked tokens, batch by batch; :meth:`run` and :meth:`inpaint` come down to this.
+
+        Args:
+            ids: (N, L) int64.
+            mask: (N, L) bool, True = generate.
+            generators: One an image.
+            batch_size: See :meth:`run`.
+            keep_steps: See :meth:`run`.
+            progress: See :meth:`run`.
+        """
+        batch_size = len(ids) if batch_size is None else batch_size
+        if batch_size < 1 or len(ids) < 1:
+            raise ValueError(f'number of images and batch size must be at least 1, got {len(ids)} and {batch_size}')
+        last, kept = [], []
+        for begin in range(0, len(ids), batch_size):
+            part = slice(begin, begin + batch_size)
+            steps = []
+            for state in self.trajectory(ids[part], mask[part], generators[part]):
+                if keep_steps:
+                    steps.append(state.cpu())
+                if progress is not None and state.index:
+                    progress(len(state.ids))
+            last.append(state)
+            kept.append(steps)
+        return Samples(torch.cat([state.images for state in last]), torch.cat([state.ids for state in last]),
+                       tuple(_joined(states) for states in zip(*kept, strict=True)))
+
+    def _temperature(self, index: int) -> float:
+        return annealed_temperature(index, self.num_steps, self.temperature) if self.anneal else self.temperature
+
+    def _decode(self, ids: Tensor, mask: Tensor) -> Tensor:
+        latents = self.model.tokenizer.lookup(ids, *self.grid_size)
+        if mask.any():
+            latents = corrupt(latents, self.model.expected_latents(ids, mask), mask)
+        return self.model.tokenizer.decode(latents).clamp(0, 1)
+
+
+def _joined(states: Sequence[SamplingStep]) -> SamplingStep:
+    return SamplingStep(states[0].index, *(torch.cat([getattr(state, field.name) for state in states])
+                                           for field in fields(SamplingStep)[1:]))
+
+
+def token_mask(pixel_mask: Tensor, stride: int) -> Tensor:
+    """Mask over pixels to mask over tokens: a token is masked where any of its pixels is.
+
+    Args:
+        pixel_mask: (B, H, W) bool, True = generate.
+        stride: Pixels of a token's side.
+
+    Returns:
+        (B, H·W / stride²) bool.
+
+    Raises:
+        ValueError: If a side is no multiple of the stride.
+    """
+    if pixel_mask.dim() != 3 or pixel_mask.shape[1] % stride or pixel_mask.shape[2] % stride:
+        raise ValueError(f'a pixel mask must be (B, H, W) with sides that are multiples of {stride}, '
+                         f'got {tuple(pixel_mask.shape)}')
+    return torch.nn.functional.max_pool2d(pixel_mask[:, None].float(), stride).flatten(1).bool()
