@@ -5,12 +5,12 @@ mmengine imports ``<scope>.registry`` when it meets ``type='<scope>.X'``, so a c
 mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. Importing this module therefore also puts
 :mod:`addp_mm.compat` in force.
 """
-from mmengine import registry as _roots
-from mmengine.registry import Registry
-
 from addp_mm import compat
 
-compat.install()
+compat.install()  # before mmengine is imported: where it is missing, this says what to type
+
+from mmengine import registry as _roots  # noqa: E402
+from mmengine.registry import Registry  # noqa: E402
 
 
 def _child(name: str, root: Registry, *locations: str) -> Registry:

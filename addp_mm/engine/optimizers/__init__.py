@@ -1,1 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Optimizer wrapper constructors."""
+from addp_mm.engine.optimizers.layer_decay import LayerDecayOptimWrapperConstructor
+
+__all__ = ['LayerDecayOptimWrapperConstructor']

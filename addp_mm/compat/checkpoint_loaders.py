@@ -1,0 +1,86 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""mmengine reads its checkpoints through :mod:`addp_mm.compat.checkpoints`.
+
+The originals cannot resume from what they saved on torch 2.6 and newer; for http they switch torch's check off, and the
+onedl forks do so whenever it complains. Here every way into a checkpoint ends in the same reader.
+"""
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from addp_mm.compat.distributed import TorchView
+
+
+def mend_checkpoint_loaders(module: ModuleType) -> None:
+    """Read every checkpoint with the allow-list. Applied to ``mmengine.runner.checkpoint``."""
+    from addp_mm.compat.checkpoints import ASSET_SCHEME, safe_load
+
+    # Loaders of rare schemes (ceph, pavi, a mirror in the home folder) keep their code and get another torch.load.
+    module.torch = TorchView(load=safe_load)
+    if hasattr(module, '_safe_torch_load'):
+        module._safe_torch_load = safe_load
+    # torchvision://, open-mmlab:// and mmcls:// call the http loader by this name.
+    module.load_from_http = load_from_http
+    module.load_from_local = load_from_local
+    module.load_url = load_url
+    register = module.CheckpointLoader.register_scheme
+    register(prefixes=['', ASSET_SCHEME], loader=load_from_local, force=True)
+    register(prefixes=['http://', 'https://'], loader=load_from_http, force=True)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict:
+    """Load a file, or one that addp_mm ships."""
+    from addp_mm.compat.checkpoints import load_checkpoint_file
+
+    return load_checkpoint_file(filename, map_location)
+
+
+def load_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True,
+             check_hash: bool = False, file_name: str | None = None) -> dict:
+    """Load a file from the network, or from torch's download cache if it is there already.
+
+    Args:
+        url: Address of the file.
+        model_dir: Folder to keep it in. Defaults to ``checkpoints`` in ``torch.hub.get_dir()``.
+        map_location: Same as ``torch.load``'s.
+        progress: Whether to show a bar.
+        check_hash: Whether the file's name ends in ``-<start of its SHA-256>``, to be checked.
+        file_name: Name to keep it under. Defaults to the last part of the address.
+
+    Raises:
+        CheckpointError: The file is no checkpoint or holds more than data.
+    """
+    from urllib.parse import urlparse
+
+    import torch
+
+    from addp_mm.compat.checkpoints import load_checkpoint_file
+
+    folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
+    os.makedirs(folder, exist_ok=True)
+    name = file_name or os.path.basename(urlparse(url).path)
+    path = os.path.join(folder, name)
+    if not os.path.exists(path):
+        sys.stderr.write(f'Downloading {url} to {path}\n')
+        match = torch.hub.HASH_REGEX.search(name) if check_hash else None
+        torch.hub.download_url_to_file(url, path, match.group(1) if match else None, progress=progress)
+    return load_checkpoint_file(path, map_location)
+
+
+def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None,
+                   progress: bool | None = None) -> dict:
+    """Load a file from the network; of several processes, the first of each machine downloads."""
+    from mmengine.dist import barrier, get_local_rank, get_world_size
+
+    progress = sys.stderr.isatty() if progress is None else progress
+    if get_world_size() == 1:
+        return load_url(filename, model_dir, map_location, progress)
+    checkpoint = None
+    try:
+        if get_local_rank() == 0:
+            checkpoint = load_url(filename, model_dir, map_location, progress)
+    finally:
+        # Also when the download failed: the others would wait for this one until the time-out.
+        barrier()
+    return checkpoint if checkpoint is not None else load_url(filename, model_dir, map_location, progress)

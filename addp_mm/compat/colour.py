@@ -1,0 +1,49 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Hue jitter on numpy 2."""
+from types import ModuleType
+
+import numpy as np
+
+from addp_mm.compat.importing import replace
+
+
+def mend_adjust_hue(photometric: ModuleType) -> None:
+    """Let ``mmcv.adjust_hue`` turn the hue backwards.
+
+    mmcv casts the shift with ``np.uint8(negative)``, which numpy 2 refuses: every second picture of a ColorJitter with
+    hue fails. Applied to ``mmcv.image.photometric`` where that is so.
+    """
+    try:
+        photometric.adjust_hue(np.zeros((1, 1, 3), np.uint8), -0.1, backend='cv2')
+    except OverflowError:
+        replace(photometric, 'adjust_hue', lambda original: _make_adjust_hue(original, photometric))
+
+
+def _make_adjust_hue(original, photometric: ModuleType):
+
+    def adjust_hue(img, hue_factor, backend=None):
+        try:
+            return original(img, hue_factor, backend=backend)
+        except OverflowError:
+            # The hue is a circle of 256 steps, so a step back is 256 less one ahead.
+            shift = np.uint8(int(hue_factor * 255) % 256)
+            turn = _turn_pillow if (backend or photometric.imread_backend) == 'pillow' else _turn_cv2
+            return turn(img, shift)
+
+    return adjust_hue
+
+
+def _turn_cv2(img: np.ndarray, shift: np.uint8) -> np.ndarray:
+    import cv2
+
+    hsv = cv2.cvtColor(img.astype(np.uint8), cv2.COLOR_BGR2HSV_FULL)
+    hsv[..., 0] += shift
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL).astype(img.dtype)
+
+
+def _turn_pillow(img: np.ndarray, shift: np.uint8) -> np.ndarray:
+    from PIL import Image
+
+    hsv = np.array(Image.fromarray(np.ascontiguousarray(img[..., ::-1])).convert('HSV'))
+    hsv[..., 0] += shift
+    return np.array(Image.fromarray(hsv, 'HSV').convert('RGB'), dtype=img.dtype)[..., ::-1]

@@ -1,0 +1,42 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""mmsegmentation's FocalLoss on the CPU."""
+from types import ModuleType
+
+from addp_mm.compat.importing import replace_method
+
+
+def mend_focal_loss(module: ModuleType) -> None:
+    """Let mmseg's ``FocalLoss`` take label maps on the CPU.
+
+    Its CPU path keeps one column of the one-hot target where all but the last belong. Applied to
+    ``mmseg.models.losses.focal_loss`` where that fails.
+    """
+    import torch
+
+    try:
+        module.FocalLoss()(torch.zeros(1, 2, 1, 3), torch.zeros(1, 1, 3, dtype=torch.long))
+    except (RuntimeError, ValueError):
+        replace_method(module.FocalLoss, 'forward', _make_forward)
+
+
+def _make_forward(original):
+
+    def forward(self, pred, target, weight=None, avg_factor=None, reduction_override=None, ignore_index=255, **kwargs):
+        import torch
+        import torch.nn.functional as F
+
+        if not pred.is_cuda and target.dim() == pred.dim() - 1:
+            num_classes = pred.size(1)
+            valid = target != ignore_index
+            labels = torch.where(valid, target, 0)
+            if num_classes == 1:
+                one_hot = labels.unsqueeze(1)
+            else:
+                one_hot = F.one_hot(labels, num_classes + 1)[..., :num_classes].movedim(-1, 1)
+            valid = valid.reshape(-1, 1).to(pred.dtype)
+            weight = valid if weight is None else valid * weight.reshape(valid.size(0), -1)
+            target = one_hot.to(pred.dtype)
+        return original(self, pred, target, weight=weight, avg_factor=avg_factor,
+                        reduction_override=reduction_override, ignore_index=ignore_index, **kwargs)
+
+    return forward

@@ -1,0 +1,125 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Are the OpenMMLab packages there, and do they fit together? Asked before any of them is imported.
+
+Two families provide the same import names: the originals and the maintained onedl forks. pip does not know that they
+overwrite each other, and mmdet 3.3 refuses mmcv 2.2 only deep inside an import. Here each such case is one error that
+says what to type. A package that is absent is no error until something needs it; mmengine is needed at once.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _installed_version
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A distribution that provides one of the import names.
+
+    Args:
+        name: What pip calls it.
+        supported: Versions that addp_mm supports.
+        needs_mmcv: Versions of mmcv that it accepts; empty if it does not ask.
+    """
+    name: str
+    supported: str
+    needs_mmcv: str = ''
+
+
+ORIGINALS = {
+    'mmengine': (Provider('mmengine', '>=0.10,<1'), Provider('mmengine-lite', '>=0.10,<1')),
+    'mmcv': (Provider('mmcv-lite', '>=2.0,<3'), Provider('mmcv', '>=2.0,<3'), Provider('mmcv-full', '>=2.0,<3')),
+    'mmdet': (Provider('mmdet', '>=3.3,<4', '>=2.0.0rc4,<2.2'), ),
+    'mmseg': (Provider('mmsegmentation', '>=1.2,<2', '>=2.0.0rc4,<2.2'), ),
+    'mmpretrain': (Provider('mmpretrain', '>=1.2,<2', '>=2.0,<2.4'), ),
+}
+FORKS = {
+    'mmengine': (Provider('onedl-mmengine', '>=0.10,<1'), ),
+    'mmcv': (Provider('onedl-mmcv', '>=2.3,<3'), ),
+    'mmdet': (Provider('onedl-mmdetection', '>=3.4,<4', '>=2.3'), ),
+    'mmseg': (Provider('onedl-mmsegmentation', '>=1.3,<2', '>=2.3'), ),
+    'mmpretrain': (Provider('onedl-mmpretrain', '>=1.3,<2', '>=2.3'), ),
+}
+INSTALL_ORIGINALS = "pip install 'addp_mm[openmmlab]'"
+INSTALL_FORKS = "pip install 'addp_mm[onedl]'"
+INSTALL_MMCV = 'pip install mmcv-lite==2.1.0'
+
+Lookup = Callable[[str], 'str | None']
+
+
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return _installed_version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def check_packages(lookup: Lookup = installed_version,
+                   importable: Callable[[str], bool] = lambda name: find_spec(name) is not None) -> None:
+    """Refuse a set of OpenMMLab packages that cannot work.
+
+    Args:
+        lookup: Gives the version of a distribution, or None if it is not installed.
+        importable: Whether a top-level import name can be found.
+
+    Raises:
+        ImportError: mmengine is missing, both families are installed on top of each other, a version is not
+            supported, or a package does not accept the installed mmcv. Names what is wrong and what to type.
+    """
+    if not importable('mmengine'):
+        raise ImportError(f'addp_mm needs mmengine, which is not installed. Type\n    {INSTALL_ORIGINALS}\n'
+                          f'or, for the maintained forks,\n    {INSTALL_FORKS}')
+    originals, forks = _installed(ORIGINALS, lookup), _installed(FORKS, lookup)
+    both = sorted(set(originals) & set(forks))
+    if both:
+        names = ' '.join(provider.name for provider, _ in [*originals.values(), *forks.values()])
+        raise ImportError(
+            f'{" and ".join(both)}: installed both as original and as onedl fork. They write into the same folders, '
+            f'so neither is whole. Type\n    pip uninstall -y {names}\n    {INSTALL_ORIGINALS}\n'
+            f'or {INSTALL_FORKS} as the last line.')
+    installed = {**originals, **forks}
+    complaints = [*_unsupported(installed), *_wrong_mmcv(installed, importable)]
+    if complaints:
+        raise ImportError('\n'.join(complaints))
+
+
+def _installed(family: dict, lookup: Lookup) -> dict[str, tuple[Provider, str]]:
+    found = {}
+    for module, providers in family.items():
+        for provider in providers:
+            version = lookup(provider.name)
+            if version is not None:
+                found.setdefault(module, (provider, version))
+    return found
+
+
+def _fits(version: str, specifier: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(specifier).contains(version, prereleases=True)
+
+
+def _unsupported(installed: dict):
+    for provider, version in installed.values():
+        if not _fits(version, provider.supported):
+            yield (f'{provider.name} {version} is not supported; addp_mm needs {provider.name} {provider.supported}. '
+                   f"Type\n    pip install '{provider.name}{provider.supported}'")
+
+
+def _wrong_mmcv(installed: dict, importable: Callable[[str], bool]):
+    mmcv, mmcv_version = installed.get('mmcv', (None, None))
+    for module in ('mmdet', 'mmseg', 'mmpretrain'):
+        provider, version = installed.get(module, (None, None))
+        if provider is None:
+            continue
+        fork = provider in FORKS[module]
+        install = "pip install 'onedl-mmcv>=2.3'" if fork else INSTALL_MMCV
+        if mmcv is None:
+            if not importable('mmcv'):
+                yield f'{provider.name} {version} needs mmcv, which is not installed. Type\n    {install}'
+        elif not _fits(mmcv_version, provider.needs_mmcv):
+            # mmcv and mmcv-lite share one folder: installing the second over the first leaves a mixture.
+            uninstall = '' if install.startswith(f'pip install {mmcv.name}=') else f'pip uninstall -y {mmcv.name}\n    '
+            yield (f'{provider.name} {version} needs mmcv {provider.needs_mmcv}, but {mmcv.name} {mmcv_version} is '
+                   f'installed. Type\n    {uninstall}{install}')

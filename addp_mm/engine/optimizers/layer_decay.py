@@ -1,0 +1,129 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Layer-wise learning rate decay for any model with a backbone."""
+import re
+from collections.abc import Callable
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from addp_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+_EMBEDDINGS = re.compile(r'(^|[._])(cls_token|mask_token|pos_embed|rel_pos\w*|relative_position_bias_table)$')
+# Names that parallel wrappers, torch.compile and checkpointing put into a parameter's name.
+_WRAPPERS = re.compile(r'(?<![^.])(module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.')
+
+Depth = Callable[[str], 'tuple[int, int]']
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Learning rates that shrink with the distance from the output, in classifiers, detectors and segmentors alike.
+
+    A parameter of layer i of the backbone's n (stem 0, blocks, final norm n - 1) learns with
+    ``lr · layer_decay_rate ** (n - 1 - i)``, everything outside of the backbone with ``lr``. The backbone tells the
+    layer: ``get_layer_depth(param_name, prefix) -> (i, n)``, as :class:`addp_mm.ADDPViT` and mmpretrain's backbones
+    do. mmpretrain's constructor asks the model, which detectors and segmentors do not answer; mmdet's and mmseg's go
+    by class names. The idea is BEiT's (arXiv 2106.08254, appendix), who took it from ELECTRA.
+
+    ``paramwise_cfg`` takes, besides ``layer_decay_rate`` (default 1):
+
+    - ``norm_decay_mult``, ``bias_decay_mult``, ``flat_decay_mult``: multiply the weight decay of norms, of biases, of
+      all parameters with one dimension.
+    - ``embed_decay_mult``: multiplies the weight decay of class and mask tokens, absolute and relative positions.
+    - ``custom_keys``: ``{part of a name: dict(lr_mult=…, decay_mult=…)}``; the longest that matches goes before the
+      rules above. ``lr_mult`` multiplies the layer's rate.
+
+    Raises:
+        ValueError: ``paramwise_cfg`` has another key, or ``layer_decay_rate`` is not in (0, 1].
+        NotImplementedError: The model has no backbone that tells the depth of its parameters.
+
+    Examples:
+        >>> optim_wrapper = dict(
+        ...     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+        ...     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
+        ...     paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0., bias_decay_mult=0., embed_decay_mult=0.))
+    """
+
+    _OPTIONS = ('layer_decay_rate', 'norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult', 'embed_decay_mult',
+                'custom_keys')
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        unknown = sorted(set(self.paramwise_cfg) - set(self._OPTIONS))
+        if unknown:
+            raise ValueError(f'paramwise_cfg of {type(self).__name__} does not know {", ".join(unknown)}; '
+                             f'it takes {", ".join(self._OPTIONS)}.')
+        if not 0 < self.paramwise_cfg.get('layer_decay_rate', 1.) <= 1:
+            raise ValueError(f'layer_decay_rate={self.paramwise_cfg["layer_decay_rate"]} is not in (0, 1].')
+
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
+        """Fill ``params`` with one parameter group for each pair of learning rate and weight decay.
+
+        Args:
+            params: Groups, filled in place.
+            module: The model, without the parallel wrapper around it.
+            **kwargs: What the parent's recursion passes; without effect.
+        """
+        backbones = {_plain(name): part for name, part in module.named_modules() if _is_backbone(name, part)}
+        if not backbones:
+            raise NotImplementedError(
+                f'{type(module).__name__} has no backbone with get_layer_depth(param_name, prefix), which layer decay '
+                'asks. Use addp_mm.ADDPViT or a backbone of mmpretrain that has it, or leave the constructor out.')
+        groups: dict[tuple, dict] = {}
+        seen = set()
+        for owner_name, owner in module.named_modules():
+            for short_name, param in owner.named_parameters(recurse=False):
+                if not param.requires_grad or id(param) in seen:
+                    continue
+                seen.add(id(param))
+                name = _plain(f'{owner_name}.{short_name}' if owner_name else short_name)
+                settings = self._settings(name, param, isinstance(owner, _NORMS), backbones)
+                group = groups.setdefault(tuple(sorted(settings.items())), dict(settings, params=[], param_names=[]))
+                group['params'].append(param)
+                group['param_names'].append(name)
+        params.extend(sorted(groups.values(), key=lambda group: group['lr_scale']))
+        self._report(params)
+
+    def _settings(self, name: str, param: nn.Parameter, is_norm: bool, backbones: dict[str, nn.Module]) -> dict:
+        custom = self._custom(name)
+        prefix, backbone = next(((f'{key}.', part) for key, part in backbones.items() if name.startswith(f'{key}.')),
+                                (None, None))
+        scale = custom.get('lr_mult', 1.)
+        if backbone is not None:
+            layer, num_layers = backbone.get_layer_depth(name, prefix)
+            scale *= self.paramwise_cfg.get('layer_decay_rate', 1.)**(num_layers - 1 - layer)
+        settings = dict(lr=self.base_lr * scale, lr_scale=scale)
+        if self.base_wd is not None:
+            settings['weight_decay'] = self.base_wd * self._decay_mult(name, param, is_norm, custom)
+        return settings
+
+    def _custom(self, name: str) -> dict:
+        keys = self.paramwise_cfg.get('custom_keys', {})
+        matching = sorted((key for key in keys if key in name), key=lambda key: (-len(key), key))
+        return keys[matching[0]] if matching else {}
+
+    def _decay_mult(self, name: str, param: nn.Parameter, is_norm: bool, custom: dict) -> float:
+        if 'decay_mult' in custom:
+            return custom['decay_mult']
+        rules = (('embed_decay_mult', _EMBEDDINGS.search(name)), ('norm_decay_mult', is_norm),
+                 ('bias_decay_mult', name.endswith('.bias')), ('flat_decay_mult', param.ndim == 1))
+        for option, applies in rules:
+            if applies and option in self.paramwise_cfg:
+                return self.paramwise_cfg[option]
+        return 1.
+
+    @staticmethod
+    def _report(groups: list[dict]) -> None:
+        lines = [f'lr {group["lr"]:.3g} (x{group["lr_scale"]:.3g}), weight decay {group.get("weight_decay", 0):.3g}: '
+                 f'{len(group["params"])} parameters, {group["param_names"][0]} …' for group in groups]
+        print_log('Layer decay:\n  ' + '\n  '.join(lines), logger='current')
+
+
+def _plain(name: str) -> str:
+    return _WRAPPERS.sub('', f'{name}.')[:-1]
+
+
+def _is_backbone(name: str, module: nn.Module) -> bool:
+    return _plain(name).split('.')[-1] == 'backbone' and hasattr(module, 'get_layer_depth')
