@@ -12,7 +12,7 @@ from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, r
 from addp_mm.registry import MODELS
 
 ARCHS: dict[str, dict] = {
-    'nano': dict(embed_dims=192, num_layers=8, num_heads=6),
+    'nano': dict(embed_dims=128, num_layers=6, num_heads=4),
     'tiny': dict(embed_dims=192, num_layers=12, num_heads=3),
     'small': dict(embed_dims=384, num_layers=12, num_heads=6),
     'base': dict(embed_dims=768, num_layers=12, num_heads=12),
@@ -65,9 +65,9 @@ class ADDPViT(BaseModule):
         ValueError: An option is out of its range or contradicts another, or an image does not fit the patch.
 
     Example:
-        >>> backbone = ADDPViT('nano', img_size=64, patch_size=8, out_indices=(3, 7), out_type='featmap')
+        >>> backbone = ADDPViT('nano', img_size=64, patch_size=8, out_indices=(2, 5), out_type='featmap')
         >>> [tuple(x.shape) for x in backbone(torch.rand(1, 3, 96, 64))]
-        [(1, 192, 12, 8), (1, 192, 12, 8)]
+        [(1, 128, 12, 8), (1, 128, 12, 8)]
     """
 
     def __init__(self,
