@@ -104,11 +104,12 @@ class ADDP(BaseSelfSupervisor):
         """
         noise = noise or self._take_noise()
         ids, latents = self.tokenize(_images(inputs))
-        images, target, mask = self.add_noise(ids, latents, noise)
-        states = self.neck(self.extract_feat(images)[-1], ids, mask)
+        mask, mask_next = nested_masks(ids.shape[1], noise.level, len(ids), noise.generator, ids.device)
+        noisy, target = self.add_noise(ids, latents, mask, mask_next)
+        states = self.neck(self.extract_feat(noisy)[-1], ids, mask)
         losses = self.head.loss(states, self.neck.word_embed.weight, target, mask)
-        return dict(losses, mask_ratio=images.new_tensor(noise.level.ratio),
-                    next_mask_ratio=images.new_tensor(noise.level.next_ratio))
+        return dict(losses, mask_ratio=noisy.new_tensor(noise.level.ratio),
+                    next_mask_ratio=noisy.new_tensor(noise.level.next_ratio))
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,22 +124,21 @@ class ADDP(BaseSelfSupervisor):
             return self.tokenizer.decode(latents.float())
 
     @torch.no_grad()
-    def add_noise(self, ids: Tensor, latents: Tensor, noise: NoiseDraw) -> tuple[Tensor, Tensor, Tensor]:
-        """The noisy images of a batch and what is to be predicted from them.
+    def add_noise(self, ids: Tensor, latents: Tensor, mask: Tensor, mask_next: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy images of a level, and what is to be predicted from them.
 
         Args:
             ids: Shape (B, L).
             latents: Shape (B, C, h, w).
-            noise: Level and generator.
+            mask: Places masked at the level, shape (B, L), bool.
+            mask_next: Places masked at the next level, shape (B, L), bool; all of ``mask`` and more.
 
         Returns:
-            Images (B, 3, H, W), target probabilities (B, L, codebook_size) and the mask (B, L) of the places where
-            they count.
+            Images (B, 3, H, W), not clamped, and target probabilities (B, L, codebook_size), which count where masked.
         """
-        mask, mask_next = nested_masks(ids.shape[1], noise.level, len(ids), noise.generator, ids.device)
         given_next, target = self.predictor(torch.cat([ids, ids]), torch.cat([mask_next, mask])).chunk(2)
         expected = self._mean_codes(given_next, latents.shape[-2:])
-        return self.decode(corrupt(latents, expected, mask)), target, mask
+        return self.decode(corrupt(latents, expected, mask)), target
 
     def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits over the codes at every place.
