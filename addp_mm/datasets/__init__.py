@@ -1,1 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+from addp_mm.datasets.checks import DatasetError, check_dataset_cfg, check_image_folder
+from addp_mm.datasets.load_image import LoadImage
+
+__all__ = ['DatasetError', 'LoadImage', 'check_dataset_cfg', 'check_image_folder']

@@ -9,7 +9,6 @@ import struct
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Dict, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -75,7 +74,7 @@ def garment_alpha(image: np.ndarray, label: int) -> np.ndarray:
     return mask.astype(bool)
 
 
-def load_garments(split: str, source: Optional[str] = None) -> Garments:
+def load_garments(split: str, source: str | None = None) -> Garments:
     """Load the garments of one split.
 
     Args:
@@ -113,7 +112,7 @@ def balanced_subset(garments: Garments, per_class: int) -> Garments:
     return Garments(garments.images[index], garments.labels[index])
 
 
-def encode_subset(splits: Dict[str, Garments]) -> Dict[str, np.ndarray]:
+def encode_subset(splits: dict[str, Garments]) -> dict[str, np.ndarray]:
     """Pack class-balanced, class-sorted garments into the arrays of the shipped file.
 
     Each split becomes one grey PNG, a row a class, because PNG's filters make it smaller than plain deflate does.
@@ -171,6 +170,6 @@ def _read_idx(folder: Path, name: str, ndim: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _read_idx_header(content: bytes, ndim: int) -> Tuple[int, Tuple[int, ...]]:
+def _read_idx_header(content: bytes, ndim: int) -> tuple[int, tuple[int, ...]]:
     magic, *shape = struct.unpack_from(f'>{1 + ndim}I', content)
     return magic, tuple(shape)

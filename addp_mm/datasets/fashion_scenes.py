@@ -2,7 +2,6 @@
 """FashionScenes: photographs of garments, tinted and scattered over calm backgrounds, with exact annotations."""
 import colorsys
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -77,7 +76,7 @@ class SceneGenerator:
         self.split = split
         self.seed = seed
         self._by_class = [np.flatnonzero(garments.labels == label) for label in range(len(CLASSES))]
-        missing = [name for name, index in zip(CLASSES, self._by_class) if not len(index)]
+        missing = [name for name, index in zip(CLASSES, self._by_class, strict=False) if not len(index)]
         if missing:
             raise ValueError(f'no garment of the classes {missing}')
         # Small pictures shrink the photographs: they are drawn finer and averaged, against aliasing.
@@ -96,12 +95,12 @@ class SceneGenerator:
     def _rng(self, kind: str, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, SPLITS.index(self.split), _KINDS.index(kind), index])
 
-    def _compose(self, rng: np.random.Generator, labels: np.ndarray, extent: Tuple[float, float]) -> Scene:
+    def _compose(self, rng: np.random.Generator, labels: np.ndarray, extent: tuple[float, float]) -> Scene:
         ground = _muted_colour(rng)
         image = _background(rng, ground, self.image_size)
         owner = np.full((self.image_size, self.image_size), -1, np.int16)
-        areas: List[float] = []
-        placed: List[int] = []
+        areas: list[float] = []
+        placed: list[int] = []
         for label in labels:
             garment = self.garments.images[rng.choice(self._by_class[label])]
             tint = _tint(rng, ground)
@@ -117,8 +116,8 @@ class SceneGenerator:
         image = np.rint((image + noise) * 255).clip(0, 255).astype(np.uint8)
         return Scene(image, owner, np.array(placed, np.int64))
 
-    def _find_place(self, rng: np.random.Generator, garment: np.ndarray, label: int, extent: Tuple[float, float],
-                    owner: np.ndarray, areas: List[float]) -> Optional[Tuple[np.ndarray, np.ndarray, float]]:
+    def _find_place(self, rng: np.random.Generator, garment: np.ndarray, label: int, extent: tuple[float, float],
+                    owner: np.ndarray, areas: list[float]) -> tuple[np.ndarray, np.ndarray, float] | None:
         """Draw places until every garment stays visible; None when none is found (a crowded scene)."""
         layers = _layers(garment, label)
         if rng.random() < 0.5:

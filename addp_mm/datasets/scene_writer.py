@@ -4,12 +4,14 @@ import json
 import os
 import secrets
 import shutil
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,7 +44,7 @@ class SceneSetSpec:
     objects_train: int = 6000
     objects_val: int = 1000
     seed: int = 0
-    formats: Tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] = FORMATS
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.formats) - set(FORMATS))
@@ -51,10 +53,13 @@ class SceneSetSpec:
         for name in ('train', 'val', 'objects_train', 'objects_val'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
+            # Readers of folders number the classes that they find: one that is absent would shift the others.
+            if name.startswith('objects') and 0 < getattr(self, name) < len(CLASSES):
+                raise ValueError(f'{name} must be 0 or at least {len(CLASSES)}, one a class, got {getattr(self, name)}')
         object.__setattr__(self, 'formats', tuple(name for name in FORMATS if name in self.formats))
 
 
-def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: Optional[str] = None, workers: int = 1,
+def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: str | None = None, workers: int = 1,
                          track: Track = lambda items, _text, _total: items) -> bool:
     """Write a whole set, or nothing.
 
@@ -97,7 +102,7 @@ def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: Optional[str] = 
     return True
 
 
-def encode_rle(mask: np.ndarray) -> Dict[str, Any]:
+def encode_rle(mask: np.ndarray) -> dict[str, Any]:
     """Uncompressed COCO run lengths of a bool mask (H, W): column by column, beginning with zeros."""
     flat = mask.ravel(order='F')
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -105,10 +110,10 @@ def encode_rle(mask: np.ndarray) -> Dict[str, Any]:
     return dict(size=list(mask.shape), counts=[0] + counts if flat[0] else counts)
 
 
-def scene_instances(scene: Scene) -> List[Dict[str, Any]]:
+def scene_instances(scene: Scene) -> list[dict[str, Any]]:
     """COCO annotations of a scene without ids: category (1 to 10), box (x, y, w, h), area and run lengths."""
     instances = []
-    for label, mask in zip(scene.labels, scene.masks()):
+    for label, mask in zip(scene.labels, scene.masks(), strict=False):
         ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         x, y = int(xs[0]), int(ys[0])
         instances.append(dict(
@@ -117,13 +122,13 @@ def scene_instances(scene: Scene) -> List[Dict[str, Any]]:
     return instances
 
 
-def _manifest(spec: SceneSetSpec, garments: Dict[str, Garments]) -> Dict[str, Any]:
+def _manifest(spec: SceneSetSpec, garments: dict[str, Garments]) -> dict[str, Any]:
     sources = {split: dict(count=len(g), sha256=g.fingerprint()) for split, g in garments.items()}
     return dict(name='FashionScenes', version=SCENES_VERSION, **{**asdict(spec), 'formats': list(spec.formats)},
                 classes=list(CLASSES), garments=sources)
 
 
-def _same_set(out: Path, manifest: Dict[str, Any]) -> bool:
+def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
     """Whether ``out`` holds this set already; an error when it holds something else."""
     if not out.exists():
         return False
@@ -159,8 +164,17 @@ def _moved_into_place(out: Path) -> Iterator[Path]:
 
 
 def _pool(workers: int) -> Any:
+    if workers > 1:
+        return Pool(workers, initializer=_init_worker)
     cv2.setNumThreads(1)
-    return nullcontext() if workers == 1 else Pool(workers, initializer=cv2.setNumThreads, initargs=(1, ))
+    return nullcontext()
+
+
+def _init_worker() -> None:
+    cv2.setNumThreads(1)
+    # Interruptions are the parent's to handle: it ends the workers and removes what they wrote.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _render(pool: Any, write: Callable[[range], list], total: int, track: Track, text: str) -> list:
@@ -170,7 +184,7 @@ def _render(pool: Any, write: Callable[[range], list], total: int, track: Track,
     return [item for batch in track(results, text, len(batches)) for item in batch]
 
 
-def _write_scene(folder: Path, generator: SceneGenerator, formats: Tuple[str, ...], indices: range) -> list:
+def _write_scene(folder: Path, generator: SceneGenerator, formats: tuple[str, ...], indices: range) -> list:
     instances = []
     for index in indices:
         scene = generator.scene(index)
@@ -189,7 +203,7 @@ def _write_object(folder: Path, generator: SceneGenerator, indices: range) -> li
     return []
 
 
-def _coco(scenes: List[List[Dict[str, Any]]], spec: SceneSetSpec, split: str) -> Dict[str, Any]:
+def _coco(scenes: list[list[dict[str, Any]]], spec: SceneSetSpec, split: str) -> dict[str, Any]:
     size = spec.image_size
     images = [dict(id=i + 1, file_name=_file_name(i), width=size, height=size) for i in range(len(scenes))]
     flat = [dict(instance, image_id=i + 1) for i, instances in enumerate(scenes) for instance in instances]
@@ -208,6 +222,6 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path, 'PNG')
 
 
-def _write_json(path: Path, content: Dict[str, Any], indent: Optional[int] = None) -> None:
+def _write_json(path: Path, content: dict[str, Any], indent: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=indent))

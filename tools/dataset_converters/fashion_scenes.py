@@ -9,10 +9,10 @@ byte-identical files, whatever the number of workers.
 import argparse
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable
 
-from rich.progress import track
+from tqdm import tqdm
 
 from addp_mm.datasets.scene_writer import FORMATS, SceneSetSpec, write_fashion_scenes
 
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def show_progress(items: Iterable, text: str, total: int) -> Iterable:
-    return track(items, description=f'{text:>13}', total=total)
+    return tqdm(items, desc=f'{text:>13}', total=total, unit='batch')
 
 
 def main() -> int:

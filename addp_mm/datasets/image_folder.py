@@ -1,0 +1,105 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Check a folder of images before training time is lost on it."""
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from addp_mm.datasets.load_image import decode_image
+
+IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+
+_MAX_ENDS_READ = 20_000
+_NUM_DECODED = 16
+_NUM_NAMED = 5
+_END_MARKS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9'}
+_END_BYTES = 64
+
+
+class DatasetError(ValueError):
+    """Data that cannot be trained or tested on; the message names the file or folder and what to do."""
+
+
+def check_image_folder(folder: str | Path, extensions: Sequence[str] = IMAGE_EXTENSIONS,
+                       expected: int | None = None) -> list[str]:
+    """Check that a folder holds whole images.
+
+    The ends of up to 20,000 files, evenly spread, are read: a file that is empty or lacks its format's end mark is
+    decoded, and so are 16 files whatever their end.
+
+    Args:
+        folder: Searched with all folders below it.
+        extensions: Ends of image file names, compared in lower case.
+        expected: How many images should be there, where something tells.
+
+    Returns:
+        Paths of the images relative to ``folder``, sorted.
+
+    Raises:
+        DatasetError: No such folder, no images in it, fewer or more than expected, or damaged ones.
+    """
+    folder = Path(folder)
+    check_folder_exists(folder)
+    images = list_files(folder, extensions)
+    if not images:
+        raise DatasetError(f'{folder}: no images in this folder ({", ".join(extensions)}). Check the path; if writing '
+                           'or unpacking the data was interrupted, delete the folder and do it again.')
+    if expected is not None and len(images) != expected:
+        raise DatasetError(f'{folder}: half-written, {len(images)} of {expected} images are there. Delete the data set '
+                           'and write it again.')
+    check_image_files([folder / image for image in images])
+    return images
+
+
+def check_folder_exists(folder: Path) -> None:
+    """Raise a DatasetError that says which part of the path is wrong, and how FashionScenes is written."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise DatasetError(f'{folder} is a file, not a folder. Check the paths in the config.')
+    parent = next(parent for parent in Path(os.path.abspath(folder)).parents if parent.is_dir())
+    text = f'{folder}: no such folder ({parent} exists). Check data_root and data_prefix in the config'
+    if 'fashion_scenes' in folder.as_posix():
+        text += ', or write the data: python tools/dataset_converters/fashion_scenes.py data/fashion_scenes'
+    raise DatasetError(f'{text}.')
+
+
+def list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
+    """Files below a folder, relative to it, sorted; links to folders are followed."""
+    ends = tuple(extension.lower() for extension in extensions)
+    files = []
+    for root, _, names in os.walk(folder, followlinks=True):
+        below = os.path.relpath(root, folder)
+        files += [os.path.normpath(os.path.join(below, name)) for name in names if name.lower().endswith(ends)]
+    return sorted(files)
+
+
+def check_image_files(paths: Sequence[Path]) -> None:
+    """Raise a DatasetError that names damaged images."""
+    decoded = set(_spread(paths, _NUM_DECODED))
+    damaged = []
+    for path in _spread(paths, _MAX_ENDS_READ):
+        if path in decoded or not _ends_well(path):
+            try:
+                decode_image(path.read_bytes())
+            except (OSError, ValueError) as error:
+                damaged.append(f'{path} ({error})')
+    if damaged:
+        more = f' and {len(damaged) - _NUM_NAMED} more' if len(damaged) > _NUM_NAMED else ''
+        raise DatasetError(f'{len(damaged)} images cannot be read: {", ".join(damaged[:_NUM_NAMED])}{more}. Replace or '
+                           'remove them.')
+
+
+def _ends_well(path: Path) -> bool:
+    mark = _END_MARKS.get(path.suffix.lower())
+    try:
+        with open(path, 'rb') as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _END_BYTES))
+            return size > 0 and (mark is None or mark in file.read())
+    except OSError:
+        return False
+
+
+def _spread(items: Sequence, count: int) -> Sequence:
+    """At most ``count`` items, evenly spread over all."""
+    return items if len(items) <= count else [items[i * len(items) // count] for i in range(count)]

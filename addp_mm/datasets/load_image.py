@@ -1,0 +1,105 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Load an image of any common mode as three channels of eight bits."""
+import io
+import struct
+import zlib
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine import fileio
+from PIL import Image, ImageOps
+
+from addp_mm.registry import TRANSFORMS
+
+# What Pillow's decoders raise on damaged files.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error,
+                  Image.DecompressionBombError)
+_WHITE = (255, 255, 255)
+
+
+def decode_image(content: bytes, background: tuple[int, int, int] = _WHITE) -> np.ndarray:
+    """Decode an image file.
+
+    The EXIF orientation is applied; transparent images, also palettes with a transparent colour, are laid on
+    ``background``; 16-bit grey keeps its whole range (65535 becomes 255, where Pillow's own conversion clips);
+    grey, palette, CMYK, YCbCr and Lab become RGB.
+
+    Args:
+        content: The bytes of a file that Pillow reads.
+        background: RGB, 0 to 255.
+
+    Returns:
+        RGB, uint8, shape (H, W, 3).
+
+    Raises:
+        ValueError: The file is damaged, or its values have no known range (float images).
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except _DECODE_ERRORS as error:
+        # The text of some errors names the buffer that was read, which tells a user nothing.
+        reason = 'not an image, or of an unknown format' if isinstance(error, Image.UnidentifiedImageError) else error
+        raise ValueError(str(reason)) from error
+    if image.mode == 'F':
+        raise ValueError('float values have no known range; convert the image to 8 or 16 bits')
+    if image.mode.startswith('I'):
+        return _from_16_bit(image)
+    if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info:
+        ground = Image.new('RGBA', image.size, (*background, 255))
+        return np.asarray(Image.alpha_composite(ground, image.convert('RGBA')).convert('RGB'))
+    return np.asarray(image.convert('RGB'))
+
+
+def _from_16_bit(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image.convert('I'))
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f'grey values from {values.min()} to {values.max()} exceed 16 bits')
+    grey = np.rint(values / 257).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+@TRANSFORMS.register_module()
+class LoadImage(BaseTransform):
+    """Load an image; in place of mmcv's ``LoadImageFromFile``, for all four kinds of config.
+
+    Differs from it in that a damaged file is an error that names the file (OpenCV returns truncated images with a grey
+    rest), that transparency is laid on a background, and that 16-bit grey is scaled. See :func:`decode_image`.
+
+    Required keys: ``img_path``; or ``img``, which then stays as it is (an inferencer has loaded it already).
+    Added keys: ``img`` (BGR, uint8 or float32, shape (H, W, 3)), ``img_shape`` and ``ori_shape`` (H, W).
+
+    Args:
+        to_float32: Return float32 values, still 0 to 255.
+        background: RGB, laid under transparent images.
+        backend_args: Arguments of mmengine's file backend; None infers it from the path.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file cannot be decoded.
+    """
+
+    def __init__(self, to_float32: bool = False, background: tuple[int, int, int] = _WHITE,
+                 backend_args: dict | None = None) -> None:
+        self.to_float32 = to_float32
+        self.background = tuple(background)
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        if 'img_path' not in results and 'img' in results:
+            return results
+        path = results['img_path']
+        content = fileio.get(path, backend_args=self.backend_args)
+        try:
+            rgb = decode_image(content, self.background)
+        except ValueError as error:
+            raise ValueError(f'{path}: cannot be read as an image ({error}). Replace or remove it.') from error
+        image = np.ascontiguousarray(rgb[..., ::-1])
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(to_float32={self.to_float32}, background={self.background}, '
+                f'backend_args={self.backend_args})')
