@@ -93,7 +93,7 @@ class GenerativePretrainHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
-        loss = float(outputs['loss'])
+        loss = outputs['loss'].item()
         self._check(runner, loss)
         runner.message_hub.update_scalar('train/noise_step', self.level.step)
         runner.message_hub.update_scalar(f'train/{self._bin_name(runner)}', loss)

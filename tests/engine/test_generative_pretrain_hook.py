@@ -1,0 +1,235 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import json
+import math
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from mmengine.hooks import Hook
+from tiny_pretraining import build_model, build_runner
+
+from addp_mm.diffusion import NoiseSchedule
+from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsed
+from addp_mm.engine.hooks.noise_streams import NoiseStreams
+
+
+class Recorder(Hook):
+    """Notes each iteration's level and a number of its mask generator, and the loss."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self):
+        self.levels, self.losses, self.learning_rates = {}, {}, {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        noise = runner.model.noise
+        number = torch.rand((), generator=noise.generator.clone_state())
+        self.levels.setdefault(runner.iter, []).append((noise.level, float(number)))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses[runner.iter] = float(outputs['loss'])
+        self.learning_rates[runner.iter] = runner.optim_wrapper.get_lr()['lr'][0]
+
+
+class Poison(Hook):
+    """Makes a weight not a number before the given iterations, each once."""
+
+    def __init__(self, *iterations):
+        self.iterations = set(iterations)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter in self.iterations:
+            self.iterations.remove(runner.iter)
+            with torch.no_grad():
+                runner.model.head.fc.weight.fill_(math.nan)
+
+
+def weights(path):
+    return torch.load(path, weights_only=False)['state_dict']
+
+
+def scalars(runner):
+    file = next(Path(runner.work_dir).rglob('vis_data/scalars.json'))
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_levels_and_losses_of_a_resumed_run_equal_the_uninterrupted(tmp_path):
+    whole, first, second = Recorder(), Recorder(), Recorder()
+    build_runner(tmp_path / 'whole', dict(seed=5), extra_hooks=[whole]).train()
+    build_runner(tmp_path / 'parts', dict(seed=5), max_iters=4, extra_hooks=[first]).train()
+    build_runner(tmp_path / 'parts', dict(seed=5), extra_hooks=[second], resume=True).train()
+    assert sorted(second.levels) == [4, 5]
+    assert {**first.levels, **second.levels} == whole.levels
+    assert len({number for drawn in whole.levels.values() for _, number in drawn}) == 6
+
+
+def test_a_checkpoint_to_start_from_does_not_bring_its_stream(tmp_path):
+    first, second = Recorder(), Recorder()
+    build_runner(tmp_path / 'first', dict(seed=5), max_iters=2, extra_hooks=[first]).train()
+    build_runner(tmp_path / 'second', dict(seed=5), max_iters=2, extra_hooks=[second],
+                 load_from=str(tmp_path / 'first' / 'iter_2.pth')).train()
+    assert second.levels == first.levels
+
+
+def test_streams_differ_by_rank_and_every_process_knows_them_all():
+    schedule = NoiseSchedule()
+    one, two = NoiseStreams(7, 2), NoiseStreams(7, 2)
+    drawn = [(one.draw(schedule, 0).level, two.draw(schedule, 1).level) for _ in range(20)]
+    assert [level for level, _ in drawn] != [level for _, level in drawn]
+    assert torch.equal(one.state(), two.state())
+    # rank 1 of a run with seed 7 is rank 0 of a run with seed 8
+    other = NoiseStreams(8)
+    assert [other.draw(schedule).level for _ in range(20)] == [level for _, level in drawn]
+    with pytest.raises(ValueError, match='noise stream'):
+        one.load(torch.zeros(3))
+
+
+def test_levels_follow_the_schedule():
+    schedule, stream = NoiseSchedule(), NoiseStreams(0)
+    counts = torch.zeros(len(schedule))
+    for _ in range(4000):
+        counts[stream.draw(schedule).level.step] += 1
+    assert (counts / 4000 - schedule.probabilities).abs().max() < 0.01
+
+
+def test_level_and_loss_by_level_are_logged(tmp_path):
+    recorder = Recorder()
+    runner = build_runner(tmp_path / 'run', dict(num_level_bins=2), extra_hooks=[recorder])
+    runner.train()
+    lines = scalars(runner)
+    assert [line['noise_step'] for line in lines] == [recorder.levels[i][0][0].step for i in range(6)]
+    bins = sorted({key for line in lines for key in line if key.startswith('loss_at_ratio')})
+    assert set(bins) <= {'loss_at_ratio_0.51-0.75', 'loss_at_ratio_0.75-1.00'}
+    first = recorder.levels[0][0][0]
+    name = bins[0] if first.ratio < 0.754 else bins[-1]
+    assert lines[0][name] == pytest.approx(recorder.losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize('part', ['tokenizer', 'predictor'])
+def test_random_frozen_parts_are_refused(tmp_path, part):
+    model = build_model()
+    getattr(model, part).weights_loaded = False
+    with pytest.raises(RuntimeError, match=f'frozen {part}'):
+        build_runner(tmp_path / 'run', {}, model=model).train()
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+def test_not_finite_loss_stops_and_names_iteration_level_and_checkpoint(tmp_path):
+    recorder = Recorder()
+    runner = build_runner(tmp_path / 'run', {}, extra_hooks=[Poison(3), recorder])
+    with pytest.raises(TrainingCollapsed, match='iteration 4 .*mask ratio .*iter_2.pth') as error:
+        runner.train()
+    assert f'{recorder.levels[3][0][0].ratio:.3f}' in str(error.value)
+    assert not (tmp_path / 'run' / 'iter_4.pth').exists()
+
+
+def test_rollback_restores_model_optimizer_schedule_and_stream(tmp_path):
+    recorder = Recorder()
+    poison = Poison(3)
+    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), extra_hooks=[poison, recorder], max_iters=6)
+    runner.train()
+    assert not poison.iterations and runner.iter == 6
+    # iterations 2 and 3 (from 0) ran twice with the same levels, and the failed one was not recorded as done
+    assert [len(recorder.levels[i]) for i in range(6)] == [1, 1, 2, 2, 1, 1]
+    for i in (2, 3):
+        assert recorder.levels[i][0] == recorder.levels[i][1]
+    plain = Recorder()
+    build_runner(tmp_path / 'plain', {}, extra_hooks=[plain]).train()
+    assert recorder.learning_rates == plain.learning_rates
+    assert {i: drawn[-1] for i, drawn in recorder.levels.items()} == {i: drawn[0] for i, drawn in plain.levels.items()}
+    final = torch.load(tmp_path / 'run' / 'iter_6.pth', weights_only=False)
+    assert all(value.isfinite().all() for value in final['state_dict'].values() if value.is_floating_point())
+    assert all(state['step'] == 6 for state in final['optimizer']['state'].values())
+    assert final['generative_pretrain']['rollbacks'] == 1
+
+
+def test_rollback_passes_over_broken_checkpoints(tmp_path):
+    class Damage(Hook):
+        """Saves not-a-number weights as the newest checkpoint, and cuts the one before in half."""
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 7 and runner.model.head.fc.weight.isfinite().all() and not damaged:
+                damaged.append(True)
+                newest, middle = (tmp_path / 'run' / f'iter_{i}.pth' for i in (6, 4))
+                saved = torch.load(newest, weights_only=False)
+                saved['state_dict']['head.fc.weight'].fill_(math.nan)
+                torch.save(saved, newest)
+                middle.write_bytes(middle.read_bytes()[:1000])
+
+    damaged = []
+    recorder = Recorder()
+    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), extra_hooks=[Damage(), Poison(7), recorder],
+                          max_iters=8)
+    runner.train()
+    assert [len(recorder.levels[i]) for i in range(8)] == [1, 1, 2, 2, 2, 2, 2, 2]
+    # those behind the point of return were written again, and the newest three are kept
+    assert sorted(path.name for path in (tmp_path / 'run').glob('*.pth')) == [f'iter_{i}.pth' for i in (4, 6, 8)]
+    assert all(weights(path)['head.fc.weight'].isfinite().all() for path in (tmp_path / 'run').glob('*.pth'))
+
+
+def test_rollback_leaves_the_epoch(tmp_path):
+    recorder = Recorder()
+    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), by_epoch=True, checkpoint_interval=1,
+                          max_iters=3, extra_hooks=[Poison(6), recorder])
+    runner.train()
+    assert (runner.epoch, runner.iter) == (3, 12)
+    assert [len(recorder.levels[i]) for i in range(12)] == [1] * 4 + [2] * 3 + [1] * 5
+
+
+def test_rollbacks_are_limited(tmp_path):
+    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback', max_rollbacks=2), checkpoint_interval=1,
+                          extra_hooks=[Poison(3, 4, 5)])
+    with pytest.raises(TrainingCollapsed, match='2 rollback'):
+        runner.train()
+
+
+def test_failure_before_the_first_checkpoint_stops(tmp_path):
+    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), extra_hooks=[Poison(1)])
+    with pytest.raises(TrainingCollapsed, match='no good checkpoint yet'):
+        runner.train()
+
+
+def test_collapse_of_the_running_mean_stops(tmp_path):
+    runner = build_runner(tmp_path / 'run', dict(guard=dict(floor=100.0, window=2)))
+    with pytest.raises(TrainingCollapsed, match='iteration 2 .*below the floor 100'):
+        runner.train()
+
+
+def test_rollback_without_checkpoints_is_refused(tmp_path):
+    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'))
+    runner._hooks = [hook for hook in runner.hooks if type(hook).__name__ != 'CheckpointHook']
+    with pytest.raises(ValueError, match='CheckpointHook'):
+        runner.train()
+
+
+def test_previews_reach_the_visualizer_and_disturb_nothing(tmp_path):
+    class Modes(Hook):
+        priority = 'VERY_LOW'
+        seen = []
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            self.seen.append((runner.model.training, runner.model.backbone.training, runner.model.tokenizer.training))
+
+    with_previews, without = Recorder(), Recorder()
+    preview = dict(preview_interval=2, preview_images=3, sampler=dict(num_steps=3))
+    runner = build_runner(tmp_path / 'run', preview, max_iters=5, extra_hooks=[with_previews, Modes()])
+    runner.train()
+    pictures = {path.name: cv2.imread(str(path)) for path in (tmp_path / 'run').rglob('vis_image/*.png')}
+    assert sorted(pictures) == sorted(f'{name}_{i}.png' for name in ('generated', 'alternating_steps')
+                                      for i in (2, 4, 5))
+    assert pictures['generated_2.png'].shape == (2 * 18 + 2, 2 * 18 + 2, 3)
+    assert pictures['alternating_steps_4.png'].shape[1] > pictures['alternating_steps_4.png'].shape[0]
+    assert set(Modes.seen) == {(True, True, False)}
+    build_runner(tmp_path / 'without', {}, max_iters=5, extra_hooks=[without]).train()
+    assert with_previews.levels == without.levels
+    assert with_previews.losses == without.losses
+
+
+@pytest.mark.parametrize(('options', 'name'), [
+    (dict(on_failure='ignore'), 'on_failure'), (dict(max_rollbacks=-1), 'max_rollbacks'),
+    (dict(preview_images=0), 'preview_images'), (dict(guard=dict(window=0)), 'window')
+])
+def test_bad_options_are_named(options, name):
+    with pytest.raises(ValueError, match=name):
+        GenerativePretrainHook(**options)
