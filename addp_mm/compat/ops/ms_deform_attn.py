@@ -23,6 +23,8 @@ def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor, value_le
     Returns:
         Tensor: (B, Q, M * D), in the dtype of ``value``.
     """
+    if value.numel() == 0 or sampling_locations.numel() == 0:
+        return value.new_zeros(value.size(0), sampling_locations.size(1), value.size(2) * value.size(3))
     dtype = compute_dtype(value)
     attended = _attend(value.to(dtype), value_spatial_shapes, value_level_start_index, sampling_locations.to(dtype),
                        attention_weights.to(dtype))
@@ -35,6 +37,8 @@ def ms_deform_attn_backward(value: Tensor, value_spatial_shapes: Tensor, value_l
                             grad_value: Tensor, grad_sampling_loc: Tensor, grad_attn_weight: Tensor,
                             im2col_step: int) -> None:
     """Add the gradients of :func:`ms_deform_attn_forward` to the three ``grad_`` tensors."""
+    if value.numel() == 0 or sampling_locations.numel() == 0:
+        return
     dtype = compute_dtype(value)
     leaves = [t.detach().to(dtype).requires_grad_() for t in (value, sampling_locations, attention_weights)]
     with torch.enable_grad(), allow_atomics():
@@ -48,7 +52,7 @@ def _attend(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, we
     batch, _, heads, dims = value.shape
     queries, points = locations.size(1), locations.size(4)
     grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P, 2)
-    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1, points)
+    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, len(shapes), points)
     attended = value.new_zeros(batch * heads, dims, queries)
     for level, ((height, width), start) in enumerate(zip(shapes.tolist(), starts.tolist(), strict=True)):
         image = value.narrow(1, start, height * width).flatten(2).transpose(1, 2)

@@ -1,0 +1,236 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import math
+
+import pytest
+import torch
+
+ROIS = [
+    [0, 1.3, 2.1, 9.7, 8.2],
+    [1, -4., -3., 6., 5.],  # reaches out of the image
+    [0, 5., 5., 5.4, 5.3],  # smaller than a pixel
+    [1, 3., 2., 26., 22.],  # larger than the image
+    [1, 40., 40., 50., 50.],  # outside
+]
+
+
+def make(generator, dtype=torch.float32, channels=3, height=7, width=9):
+    features = torch.randn(2, channels, height, width, generator=generator).to(dtype)
+    return features, torch.tensor(ROIS).to(dtype)
+
+
+def corners(y, x, height, width):
+    """(row, column, weight) of the pixels around a point."""
+    if y < -1 or y > height or x < -1 or x > width:
+        return []
+    y, x = max(y, 0.), max(x, 0.)
+    y_low, x_low = int(y), int(x)
+    if y_low >= height - 1:
+        y_low = y_high = height - 1
+        y = float(y_low)
+    else:
+        y_high = y_low + 1
+    if x_low >= width - 1:
+        x_low = x_high = width - 1
+        x = float(x_low)
+    else:
+        x_high = x_low + 1
+    dy, dx = y - y_low, x - x_low
+    return [(y_low, x_low, (1 - dy) * (1 - dx)), (y_low, x_high, (1 - dy) * dx), (y_high, x_low, dy * (1 - dx)),
+            (y_high, x_high, dy * dx)]
+
+
+def bin_points(roi, size, scale, ratio, aligned, shift=None, gamma=0.):
+    """For each bin the list of its sampling points (y, x)."""
+    half = 0.5 if aligned else 0.
+    x1, y1, x2, y2 = (v * scale - half for v in roi[1:])
+    w, h = x2 - x1, y2 - y1
+    if not aligned:
+        w, h = max(w, 1.), max(h, 1.)
+    bh, bw = h / size[0], w / size[1]
+    gh, gw = ratio or math.ceil(bh), ratio or math.ceil(bw)
+    for ph in range(size[0]):
+        for pw in range(size[1]):
+            dy = gamma * h * shift[1][ph][pw] if shift else 0.
+            dx = gamma * w * shift[0][ph][pw] if shift else 0.
+            yield ph, pw, [(y1 + dy + ph * bh + (i + .5) * bh / gh, x1 + dx + pw * bw + (j + .5) * bw / gw)
+                           for i in range(gh) for j in range(gw)]
+
+
+def loop_roi_align(features, rois, size, scale, ratio, mode, aligned, shifts=None, gamma=0.):
+    output = torch.zeros(len(rois), features.size(1), *size, dtype=torch.float64)
+    height, width = features.shape[2:]
+    pixels = features.double()
+    for n, roi in enumerate(rois.tolist()):
+        image = pixels[int(roi[0])]
+        shift = shifts[n].tolist() if shifts is not None else None
+        for ph, pw, points in bin_points(roi, size, scale, ratio, aligned, shift, gamma):
+            values = [sum((image[:, r, c] * w for r, c, w in corners(y, x, height, width)),
+                          torch.zeros(features.size(1), dtype=torch.float64)) for y, x in points]
+            stack = torch.stack(values)
+            output[n, :, ph, pw] = stack.mean(0) if mode == 'avg' else stack.max(0)[0]
+    return output
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('ratio', [0, 2])
+@pytest.mark.parametrize('scale', [1., 0.5])
+def test_roi_align_equals_a_plain_loop(mmcv_ops, generator, device, mode, aligned, ratio, scale):
+    features, rois = make(generator)
+    pooled = mmcv_ops.roi_align(features.to(device), rois.to(device), (2, 3), scale, ratio, mode, aligned)
+    expected = loop_roi_align(features, rois, (2, 3), scale, ratio, mode, aligned)
+    torch.testing.assert_close(pooled.cpu().double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_roi_align_gradient(mmcv_ops, generator, mode, aligned, ratio):
+    features, rois = make(generator, torch.float64, channels=2, height=5, width=6)
+    rois[:, 1:] += 0.06  # mmcv takes a maximum at row -1 exactly for none
+    assert torch.autograd.gradcheck(
+        lambda f: mmcv_ops.roi_align(f, rois, (2, 2), 0.5, ratio, mode, aligned), features.requires_grad_())
+
+
+def test_max_pooling_tells_where(ext, generator):
+    features, rois = make(generator, torch.float64)
+    output, y, x = (torch.zeros(len(ROIS), 3, 2, 2, dtype=torch.float64) for _ in range(3))
+    ext.roi_align_forward(features, rois, output, y, x, aligned_height=2, aligned_width=2, spatial_scale=0.5,
+                          sampling_ratio=2, pool_mode=0, aligned=True)
+    for n, c, ph, pw in torch.cartesian_prod(*(torch.arange(s) for s in output.shape)).tolist():
+        here = corners(y[n, c, ph, pw].item(), x[n, c, ph, pw].item(), 7, 9)
+        value = sum(features[int(rois[n, 0]), c, row, column].item() * w for row, column, w in here)
+        assert value == pytest.approx(output[n, c, ph, pw].item())
+
+
+def test_max_pooling_without_points(ext):
+    features, rois = torch.ones(1, 1, 4, 4), torch.tensor([[0., 1., 1., 1., 1.]])
+    output, y, x = (torch.zeros(1, 1, 1, 1) for _ in range(3))
+    ext.roi_align_forward(features, rois, output, y, x, 1, 1, 1., 0, 0, True)
+    assert output.item() == -10000 and y.item() == x.item() == -1  # as mmcv's CPU kernel
+    grad = torch.zeros_like(features)
+    ext.roi_align_backward(torch.ones_like(output), rois, y, x, grad, 1, 1, 1., 0, 0, True)
+    assert not grad.any()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+def test_roi_align_rounds_once(mmcv_ops, generator, dtype, mode):
+    features, rois = make(generator, dtype)
+    half = mmcv_ops.roi_align(features.requires_grad_(), rois, 3, 1., 2, mode, True)
+    exact = mmcv_ops.roi_align(features.float(), rois.float(), 3, 1., 2, mode, True)
+    assert half.dtype == dtype and torch.equal(half, exact.to(dtype))
+    half.sum().backward()
+    assert features.grad.dtype == dtype and features.grad.abs().sum() > 0
+
+
+def test_mixed_dtypes_and_autocast(mmcv_ops, generator):
+    features, rois = make(generator)
+    exact = mmcv_ops.roi_align(features, rois, 3, 1., 2, 'avg', True)
+    assert torch.equal(mmcv_ops.roi_align(features, rois.double(), 3, 1., 2, 'avg', True), exact)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(mmcv_ops.roi_align(features, rois, 3, 1., 2, 'avg', True), exact)
+
+
+def test_negative_size_is_refused(mmcv_ops):
+    features, rois = torch.ones(1, 1, 4, 4), torch.tensor([[0., 3., 0., 1., 2.]])
+    with pytest.raises(RuntimeError, match='negative'):
+        mmcv_ops.roi_align(features, rois, 2, 1., 0, 'avg', True)
+    assert mmcv_ops.roi_align(features, rois, 2, 1., 0, 'avg', False).shape == (1, 1, 2, 2)
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+def test_no_rois(mmcv_ops, mode):
+    features = torch.ones(2, 3, 4, 5, requires_grad=True)
+    pooled = mmcv_ops.roi_align(features, torch.zeros(0, 5), (2, 3), 1., 0, mode, True)
+    pooled.sum().backward()
+    assert pooled.shape == (0, 3, 2, 3) and not features.grad.any()
+    features.grad = None
+    pooled = mmcv_ops.roi_pool(features, torch.zeros(0, 5), (2, 3), 1.)
+    pooled.sum().backward()
+    assert pooled.shape == (0, 3, 2, 3) and not features.grad.any()
+
+
+def loop_roi_pool(features, rois, size, scale):
+    height, width = features.shape[2:]
+    output = torch.zeros(len(rois), features.size(1), *size)
+    argmax = torch.full(output.shape, -1)
+    for n, roi in enumerate(rois.tolist()):
+        x1, y1, x2, y2 = roi[1] * scale, roi[2] * scale, (roi[3] + 1) * scale, (roi[4] + 1) * scale
+        bh, bw = (y2 - y1) / size[0], (x2 - x1) / size[1]
+        for c in range(features.size(1)):
+            for ph in range(size[0]):
+                for pw in range(size[1]):
+                    rows = range(max(math.floor(ph * bh + y1), 0), min(math.ceil((ph + 1) * bh + y1), height))
+                    columns = range(max(math.floor(pw * bw + x1), 0), min(math.ceil((pw + 1) * bw + x1), width))
+                    cells = [(features[int(roi[0]), c, y, x].item(), y * width + x) for y in rows for x in columns]
+                    if cells:
+                        best = max(cells, key=lambda cell: (cell[0], -cell[1]))
+                        output[n, c, ph, pw], argmax[n, c, ph, pw] = best
+    return output, argmax
+
+
+@pytest.mark.parametrize('scale', [1., 0.5])
+def test_roi_pool_equals_a_plain_loop(mmcv_ops, ext, generator, device, scale):
+    features, rois = make(generator)
+    features = features.round()  # ties: the first pixel in reading order
+    expected, places = loop_roi_pool(features, rois, (2, 3), scale)
+    pooled = mmcv_ops.roi_pool(features.to(device), rois.to(device), (2, 3), scale)
+    assert torch.equal(pooled.cpu(), expected)
+    output, argmax = torch.zeros_like(expected), torch.zeros_like(expected, dtype=torch.int)
+    ext.roi_pool_forward(features, rois, output, argmax, pooled_height=2, pooled_width=3, spatial_scale=scale)
+    assert torch.equal(argmax.long(), places)
+
+
+def test_roi_pool_gradient(mmcv_ops, generator):
+    features, rois = make(generator, torch.float64)
+    assert torch.autograd.gradcheck(lambda f: mmcv_ops.roi_pool(f, rois, 2, 0.5), features.requires_grad_())
+
+
+def test_roi_pool_leaves_inverted_rois_alone(ext):
+    output, argmax = torch.full((1, 1, 1, 1), 7.), torch.full((1, 1, 1, 1), 5, dtype=torch.int)
+    ext.roi_pool_forward(torch.ones(1, 1, 4, 4), torch.tensor([[0., 3., 0., 1., 2.]]), output, argmax, 1, 1, 1.)
+    assert output.item() == 7 and argmax.item() == 5
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_roi_pool_half(mmcv_ops, generator, dtype):
+    features, rois = make(generator, dtype)
+    half = mmcv_ops.roi_pool(features.requires_grad_(), rois, 2, 1.)
+    assert torch.equal(half, mmcv_ops.roi_pool(features.float(), rois.float(), 2, 1.).to(dtype))
+    half.sum().backward()
+    assert features.grad.sum() == half.numel() - (half == 0).sum()
+
+
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_deform_roi_pool_equals_a_plain_loop(mmcv_ops, generator, device, ratio):
+    features, rois = make(generator)
+    shifts = torch.randn(len(rois), 2, 2, 3, generator=generator)
+    args = (features.to(device), rois.to(device))
+    pooled = mmcv_ops.deform_roi_pool(*args, shifts.to(device), (2, 3), 0.5, ratio, 0.1)
+    expected = loop_roi_align(features, rois, (2, 3), 0.5, ratio, 'avg', True, shifts, 0.1)
+    torch.testing.assert_close(pooled.cpu().double(), expected, atol=1e-5, rtol=1e-5)
+    plain = mmcv_ops.deform_roi_pool(*args, None, (2, 3), 0.5, ratio, 0.1)
+    torch.testing.assert_close(plain.cpu(), mmcv_ops.roi_align(features, rois, (2, 3), 0.5, ratio, 'avg', True))
+
+
+def test_deform_roi_pool_gradient(mmcv_ops, generator):
+    features = torch.randn(2, 2, 8, 9, generator=generator, dtype=torch.float64).requires_grad_()
+    rois = torch.tensor([[0, 2., 3., 11., 12.], [1, 4., 3., 10., 9.]], dtype=torch.float64)  # inside, as are the moves
+    shifts = torch.rand(2, 2, 2, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda f, s: mmcv_ops.deform_roi_pool(f, rois, s, (2, 2), 0.5, 2, 0.1), (features, shifts))
+
+
+def test_chunks_do_not_matter(mmcv_ops, generator, monkeypatch):
+    from addp_mm.compat.ops import roi_grid
+    features, rois = make(generator)
+    shifts = torch.randn(len(rois), 2, 2, 2, generator=generator)
+
+    def everything():
+        return torch.cat([mmcv_ops.roi_align(features, rois, 2, 1., 0, 'max', True), mmcv_ops.roi_pool(
+            features, rois, 2, 1.), mmcv_ops.deform_roi_pool(features, rois, shifts, 2, 1., 0, 0.1)])
+
+    whole = everything()
+    monkeypatch.setattr(roi_grid, '_CHUNK_ELEMENTS', 1)
+    assert torch.equal(everything(), whole)
