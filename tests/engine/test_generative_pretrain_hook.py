@@ -24,7 +24,7 @@ class Recorder(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         noise = runner.model.noise
-        number = torch.rand((), generator=noise.generator.clone_state())
+        number = torch.rand((), generator=torch.Generator().set_state(noise.generator.get_state()))
         self.levels.setdefault(runner.iter, []).append((noise.level, float(number)))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):

@@ -1,0 +1,93 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import pytest
+import torch
+from tiny_addp import build_model, write_config
+
+from addp_mm.apis import extract_features, generate, inpaint, load_model
+from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.engine.config_file import ConfigError
+
+
+@pytest.fixture(scope='module')
+def model():
+    return build_model().eval()
+
+
+def test_generation_with_addp_does_not_depend_on_the_batch_size(model):
+    whole = generate(model, 5, seed=3, num_steps=4, keep_steps=True)
+    parts = generate(model, 5, seed=3, num_steps=4, batch_size=2)
+    assert whole.images.shape == (5, 3, 16, 16)
+    assert whole.images.min() >= 0 and whole.images.max() <= 1
+    assert torch.equal(parts.ids, whole.ids)
+    torch.testing.assert_close(parts.images, whole.images, atol=1e-5, rtol=0)
+    assert len(whole.steps) == 5 and not whole.steps[-1].mask.any()
+    assert not torch.equal(generate(model, 5, seed=4, num_steps=4).ids, whole.ids)
+
+
+def test_inpainting_with_addp_keeps_what_is_outside_the_mask(model):
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(2, 16, 16, dtype=torch.bool)
+    mask[0, 4:9, 4:8] = True
+    mask[1, :, :4] = True
+    pasted = inpaint(model, images, mask, num_steps=3)
+    tokens = pasted.images.ne(images).any(1).unfold(1, 4, 4).unfold(2, 4, 4).any(-1).any(-1)
+    expected = torch.zeros(2, 4, 4, dtype=torch.bool)
+    expected[0, 1:3, 1] = True
+    expected[1, :, 0] = True
+    assert torch.equal(tokens, expected)
+    plain = inpaint(model, images, expected.flatten(1), num_steps=3, paste=False)
+    assert torch.equal(plain.ids, pasted.ids)
+    assert torch.equal(plain.ids[~expected.flatten(1)], model.tokenizer.encode(images)[0][~expected.flatten(1)])
+    with pytest.raises(ValueError, match=r'\(B, 3, 16, 16\)'):
+        inpaint(model, torch.rand(2, 3, 32, 32), mask)
+    with pytest.raises(ValueError, match='1 mask'):
+        inpaint(model, images, mask[:1])
+
+
+def test_features_have_the_promised_shapes_at_any_size(model):
+    images = torch.rand(2, 3, 24, 16, generator=torch.Generator().manual_seed(0))
+    raw = extract_features(model, images, 'raw')
+    assert raw.shape == (2, 1 + 6 * 4, 8)
+    featmap = extract_features(model, images, 'featmap')
+    assert torch.equal(featmap[:, :, 2, 3], raw[:, 1 + 2 * 4 + 3])
+    torch.testing.assert_close(extract_features(model, images), featmap.mean((2, 3)))
+    assert torch.equal(extract_features(model, images, 'cls_token'), raw[:, 0])
+    with pytest.raises(ValueError, match='out_type'):
+        extract_features(model, images, 'logits')
+
+
+def test_a_saved_model_loads_and_generates_the_same(model, tmp_path):
+    config = write_config(tmp_path)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'addp.pth')
+    loaded = load_model(config, tmp_path / 'addp.pth')
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert torch.equal(generate(loaded, 2, num_steps=2).images, generate(model, 2, num_steps=2).images)
+
+
+def test_checkpoints_that_do_not_fit_are_refused(model, tmp_path):
+    config = write_config(tmp_path)
+    weights = model.state_dict()
+
+    def attempt(state):
+        torch.save(dict(state_dict=state), tmp_path / 'addp.pth')
+        return load_model(config, tmp_path / 'addp.pth')
+
+    with pytest.raises(CheckpointError, match='missing neck.mask_token'):
+        attempt({key: value for key, value in weights.items() if key != 'neck.mask_token'})
+    with pytest.raises(CheckpointError, match='unexpected neck.extra'):
+        attempt({**weights, 'neck.extra': torch.zeros(1)})
+    with pytest.raises(CheckpointError, match='size mismatch for neck.mask_token'):
+        attempt({**weights, 'neck.mask_token': torch.zeros(1, 1, 9)})
+    with pytest.raises(CheckpointError, match='holds no tokenizer'):
+        attempt({key: value for key, value in weights.items() if not key.startswith('tokenizer.')})
+    with pytest.raises(FileNotFoundError, match='none.pth'):
+        load_model(config, tmp_path / 'none.pth')
+    with pytest.raises(ConfigError, match='none.py'):
+        load_model(tmp_path / 'none.py', tmp_path / 'addp.pth')
+
+
+def test_a_config_of_another_kind_is_refused(model, tmp_path):
+    torch.save(model.state_dict(), tmp_path / 'addp.pth')
+    (tmp_path / 'vit.py').write_text('model = dict(type="addp_mm.ADDPViT", arch="nano")\n')
+    with pytest.raises(ConfigError, match='builds ADDPViT'):
+        load_model(tmp_path / 'vit.py', tmp_path / 'addp.pth')

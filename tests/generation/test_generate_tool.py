@@ -1,0 +1,90 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_addp import build_model, write_config
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'generate.py'
+main = runpy.run_path(str(TOOL))['main']
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('model')
+    torch.save(build_model().state_dict(), folder / 'addp.pth')
+    return [str(write_config(folder)), str(folder / 'addp.pth')]
+
+
+def generate(files, out, *options):
+    main([*files, '--out', str(out), '--device', 'cpu', '--steps', '3', *options])
+    return {path.name: np.asarray(Image.open(path)) for path in sorted((out / 'images').iterdir())}
+
+
+def test_writes_images_grid_and_steps(files, tmp_path, capsys):
+    images = generate(files, tmp_path, '--num-images', '5', '--batch-size', '2')
+    assert list(images) == [f'{index:06d}.png' for index in range(5)]
+    assert {image.shape for image in images.values()} == {(16, 16, 3)}
+    grid = np.asarray(Image.open(tmp_path / 'grid.png'))
+    assert grid.shape == (2 * 18 + 2, 3 * 18 + 2, 3)
+    assert (grid[2:18, 2:18] == images['000000.png']).all()
+    assert np.asarray(Image.open(tmp_path / 'steps.png')).shape == (2 * 98 + 2, 4 * 98 + 2, 3)
+    assert json.loads((tmp_path / 'generation.json').read_text())['steps'] == 3
+    assert '5 new image(s)' in capsys.readouterr().out
+    assert not list(tmp_path.rglob('*.tmp'))
+
+
+def test_continues_and_equals_an_uninterrupted_run_of_other_batches(files, tmp_path, capsys):
+    whole = generate(files, tmp_path / 'whole', '--num-images', '5', '--batch-size', '5')
+    generate(files, tmp_path / 'parts', '--num-images', '2')
+    (tmp_path / 'parts' / 'images' / '000000.png').unlink()
+    kept = (tmp_path / 'parts' / 'images' / '000001.png').stat().st_mtime_ns
+    capsys.readouterr()
+    parts = generate(files, tmp_path / 'parts', '--num-images', '5', '--batch-size', '3')
+    assert '4 new image(s), 5 in all' in capsys.readouterr().out
+    assert (tmp_path / 'parts' / 'images' / '000001.png').stat().st_mtime_ns == kept
+    for name, image in whole.items():
+        # a batch of another size may round a pixel the other way
+        assert np.abs(parts[name].astype(int) - image).max() <= 1
+
+
+def test_other_settings_do_not_mix_into_a_folder(files, tmp_path):
+    before = generate(files, tmp_path, '--num-images', '2')
+    with pytest.raises(SystemExit, match='seed 0 -> 1'):
+        generate(files, tmp_path, '--num-images', '3', '--seed', '1')
+    assert {name: image.tobytes() for name, image in before.items()} == {
+        path.name: np.asarray(Image.open(path)).tobytes() for path in (tmp_path / 'images').iterdir()}
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (dict(config='none.py'), 'none.py'), (dict(checkpoint='none.pth'), 'none.pth'),
+    (dict(options=['--device', 'gpu']), '--device gpu'), (dict(options=['--top-p', '1.5']), 'top_p'),
+    (dict(options=['--temperature', 'nan']), 'temperature')
+])
+def test_mistakes_are_named_and_nothing_is_written(files, tmp_path, change, message):
+    paths = [change.get('config', files[0]), change.get('checkpoint', files[1])]
+    with pytest.raises(SystemExit, match=message):
+        main([*paths, '--out', str(tmp_path / 'out'), '--device', 'cpu', *change.get('options', [])])
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_folder_with_files_of_others_is_left_alone(files, tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / '000000.png').write_bytes(b'mine')
+    with pytest.raises(SystemExit, match='generation.json is missing'):
+        main([*files, '--out', str(tmp_path), '--device', 'cpu'])
+    assert (tmp_path / 'images' / '000000.png').read_bytes() == b'mine'
+
+
+def test_help_imports_nothing_heavy():
+    code = (f'import runpy, sys\nsys.argv = ["generate.py", "--help"]\ntry:\n'
+            f'    runpy.run_path({str(TOOL)!r}, run_name="__main__")\nexcept SystemExit:\n    pass\n'
+            'assert "torch" not in sys.modules and "mmengine" not in sys.modules')
+    shown = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert '--num-images' in shown.stdout
