@@ -2,18 +2,16 @@
 """Released ADDP weights as a model."""
 from __future__ import annotations
 
-import argparse
-import pickle
 from collections.abc import Mapping
 from os import PathLike, fspath
 
-import torch
 from torch import Tensor
 
 from addp_mm.apis.published import convert_published, published_settings
+from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
 
 
-def load_published(checkpoint: Mapping[str, Tensor] | str | PathLike, *, num_heads: int, decoder_num_heads: int,
+def load_published(checkpoint: Mapping | str | PathLike, *, num_heads: int, decoder_num_heads: int,
                    predictor_num_heads: int, predictor_decoder_num_heads: int | None = None):
     """Build ADDP from weights in the published key layout.
 
@@ -34,7 +32,8 @@ def load_published(checkpoint: Mapping[str, Tensor] | str | PathLike, *, num_hea
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no checkpoint or holds more than tensors and settings, or a key is unaccounted for.
+        CheckpointError: If the file is no checkpoint, is damaged, or holds more than data.
+        ValueError: If a key is unaccounted for.
         RuntimeError: If a tensor is missing or has another shape than the rest implies.
 
     Example:
@@ -51,45 +50,13 @@ def load_published(checkpoint: Mapping[str, Tensor] | str | PathLike, *, num_hea
     return model.eval()
 
 
-def read_published(checkpoint: Mapping[str, Tensor] | str | PathLike) -> dict[str, Tensor]:
+def read_published(checkpoint: Mapping | str | PathLike) -> dict[str, Tensor]:
     """The state dict in the published layout from a file or a mapping, wrapped or bare.
-
-    Published files also hold the training options as an ``argparse.Namespace``: beside tensors the only class that is
-    let through.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no checkpoint or carries anything else.
+        CheckpointError: If the file is no checkpoint, is damaged, or holds more than data.
     """
-    if not isinstance(checkpoint, Mapping):
-        checkpoint = _read_file(fspath(checkpoint))
-    for wrapper in ('model', 'state_dict'):
-        if isinstance(checkpoint.get(wrapper), Mapping):
-            checkpoint = checkpoint[wrapper]
-    strangers = [str(key) for key, value in checkpoint.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise ValueError(f'the checkpoint holds entries that are no tensors: {", ".join(strangers[:10])}')
-    return dict(checkpoint)
-
-
-def _read_file(path: str) -> Mapping:
-    if path.endswith('.safetensors'):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f'{path} is no safetensors file, or is cut off: {error}') from error
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise ValueError(f'{path} is refused: it is no checkpoint, or holds more than tensors and training options '
-                         f'({str(error).splitlines()[0]})') from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f'{path} is no checkpoint, or is cut off: {error}') from error
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(f'{path} holds a {type(checkpoint).__name__} instead of a state dict')
-    return checkpoint
+    if isinstance(checkpoint, Mapping):
+        return find_state_dict(checkpoint)
+    return find_state_dict(load_checkpoint_file(checkpoint), fspath(checkpoint))

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from addp_mm.apis.load_published import read_published
 from addp_mm.apis.published import convert_published
+from addp_mm.compat.checkpoints import CheckpointError
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,7 +33,7 @@ def main() -> None:
     try:
         source = read_published(args.src)
         converted = convert_published(source)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, CheckpointError) as error:
         sys.exit(f'cannot convert {args.src}: {error}')
     partial = args.dst + '.partial'
     if args.dst.endswith('.safetensors'):

@@ -1,0 +1,74 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Equality with the published implementation, station by station and end to end."""
+import published_reference as pr
+import pytest
+import torch
+
+from addp_mm.apis.published import convert_published
+from addp_mm.diffusion import NoiseSchedule
+
+
+@pytest.fixture(scope='module')
+def reference():
+    return pr.read_reference()
+
+
+@pytest.fixture(scope='module')
+def model(reference):
+    return pr.load(reference)
+
+
+@pytest.fixture(scope='module')
+def training(model, reference):
+    """All results of a training step, each station fed by the one before it."""
+    tokens = pr.tokenize(model, reference)
+    noisy = pr.add_noise(model, reference, tokens['z0'])
+    return {**tokens, **noisy, **pr.predict(model, reference, noisy['x_t'], noisy['target_prob'])}
+
+
+def _hold(results, reference):
+    assert not pr.beyond_tolerance(results, reference), pr.differences(results, reference)
+
+
+def test_the_tokenizer_encodes_and_decodes_as_published(training, reference):
+    _hold({name: training[name] for name in ('token_indices', 'z0', 'reconstruction')}, reference)
+
+
+def test_the_predictor_and_the_noisy_images_are_as_published(training, reference):
+    _hold({name: training[name] for name in ('z_t_pred', 'target_prob', 'x_t')}, reference)
+
+
+def test_encoder_decoder_and_loss_are_as_published(training, reference):
+    _hold({name: training[name] for name in ('encoder_out', 'logits', 'loss')}, reference)
+
+
+def test_gradient_norms_are_as_published(model, training, reference):
+    norms = pr.gradient_norms(model, training['loss'])
+    # a value per parameter instead of its tensor shows which of our names belongs to which published one
+    marked = {key: torch.full_like(value, index, dtype=torch.float32)
+              for index, (key, value) in enumerate(reference.state_dict.items())}
+    published = list(reference.state_dict)
+    names = {name: published[int(value.flatten()[0])] for name, value in convert_published(marked).items()}
+    assert {names[name] for name in norms} == set(reference.grad_norms)
+    for name, norm in norms.items():
+        assert norm == pytest.approx(reference.grad_norms[names[name]], rel=pr.GRADIENT_TOLERANCE), name
+
+
+def test_a_sampling_step_is_as_published(model, reference):
+    _hold(pr.sample(model, reference), reference)
+
+
+def test_backbone_tokens_are_as_published_in_both_styles(model, reference):
+    _hold(pr.features(model, reference), reference)
+
+
+def test_noise_levels_are_as_published(reference):
+    schedule = NoiseSchedule()
+    _hold(dict(mask_ratios=schedule.ratios.float(), mask_ratio_probs=schedule.probabilities), reference)
+    torch.testing.assert_close(schedule.probabilities, reference.results['mask_ratio_probs'], rtol=1e-6, atol=0)
+
+
+def test_masks_are_nested_and_of_one_size(reference):
+    mask, mask_next = reference.mask('mask_t'), reference.mask('mask_next')
+    assert not (mask & ~mask_next).any()
+    assert len(set(mask.sum(1).tolist())) == len(set(mask_next.sum(1).tolist())) == 1
