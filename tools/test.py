@@ -58,11 +58,12 @@ def write_metrics(metrics, path):
 
 def main(argv=None):
     args = parse_args(argv)
+    from addp_mm.datasets.checks import DatasetError
     from addp_mm.engine.config_file import ConfigError
     from addp_mm.engine.runner_cfg import build_runner
     try:
         cfg = prepare(args)
-    except ConfigError as error:
+    except (ConfigError, DatasetError) as error:
         sys.exit(f'error: {error}')
     runner = build_runner(cfg)
     metrics = runner.test()

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from addp_mm.engine.config_file import ConfigError, runner_arguments, suggest
-from addp_mm.engine.signature import accepted_arguments
+from addp_mm.engine.signature import Arguments, accepted_arguments
 
 # Registries a section of the config builds from. In a model also parts that are no modules appear: assigners, coders.
 _SECTIONS = {
@@ -68,19 +68,29 @@ def _nodes(node, path: str) -> Iterator[tuple[str, dict]]:
 def _check_section(section, path: str, registries: tuple[str, ...], scope: str) -> None:
     for where, node in _nodes(section, path):
         target = _resolve(node['type'], registries, node.get('_scope_', scope))
-        accepted = None if target is None else accepted_arguments(target)
-        if accepted is None:
+        if target is None:
             continue
+        accepted = accepted_arguments(target)
         for key in node:
-            if key in accepted or key in _BUILDER_KEYS:
+            if key in accepted.names or key in _BUILDER_KEYS:
                 continue
-            # A part may read keys of a part below before building it. What has no near name is left to the builder.
-            options = suggest(key, accepted, cutoff=0.75)
-            if not options and str(target.__module__).startswith('addp_mm.'):
-                options = suggest(key, accepted) or f'; it takes {", ".join(sorted(accepted))}'
-            if options:
+            hint = _hint(key, accepted, str(target.__module__).startswith('addp_mm.'))
+            if hint:
                 name = node['type'] if isinstance(node['type'], str) else target.__name__
-                raise ConfigError(f'config: {where}.{key} is no argument of {name}{options}')
+                raise ConfigError(f'config: {where}.{key} is no argument of {name}{hint}')
+
+
+def _hint(key: str, accepted: Arguments, own: bool) -> str:
+    """What to say about an unknown ``key``; nothing where it may be right after all.
+
+    A part may read keys of a part below before it builds that, and an open-ended class takes any: there only a name
+    much like a known one is surely a mistake. The package's own classes are known to do neither.
+    """
+    if accepted.open_ended:
+        return suggest(key, accepted.names, cutoff=0.88)
+    if own:
+        return suggest(key, accepted.names) or f'; it takes {", ".join(sorted(accepted.names))}'
+    return suggest(key, accepted.names, cutoff=0.75)
 
 
 def _check_loader(loader: dict, path: str, scope: str) -> None:

@@ -1,11 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the command line tools put into a config before the Runner is built from it."""
-from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from addp_mm.datasets.checks import check_dataset_cfg
 from addp_mm.engine.config_file import ConfigError, require_file
 
 _PICTURES = 100  # every so many pictures of validation and test, one is drawn
@@ -84,9 +84,6 @@ def set_auto_scale_lr(cfg: Config) -> None:
 
 def check_datasets(cfg: Config, *loaders: str) -> None:
     """Check that the folders and files of the data exist and are readable, before anything is built."""
-    if find_spec('addp_mm.datasets.checks') is None:
-        return
-    from addp_mm.datasets.checks import check_dataset_cfg
     for loader in loaders:
         if cfg.get(loader) is not None:
             check_dataset_cfg(cfg[loader].dataset)

@@ -4,6 +4,7 @@ import ast
 import functools
 import inspect
 import textwrap
+from typing import NamedTuple
 
 
 def _passes_to_super(function, kwargs_name: str) -> bool:
@@ -29,32 +30,36 @@ def _split(function) -> tuple[set[str], str | None]:
     return names, open_ended
 
 
-@functools.lru_cache(maxsize=None)
-def accepted_arguments(target) -> frozenset[str] | None:
-    """Keyword arguments of a class (through ``super().__init__(**kwargs)``) or of a function.
+class Arguments(NamedTuple):
+    """Names that are known, and whether others may be taken as well."""
+    names: frozenset[str]
+    open_ended: bool
+
+
+@functools.cache
+def accepted_arguments(target) -> Arguments:
+    """Keyword arguments of a class (also through ``super().__init__(**kwargs)``) or of a function.
 
     Args:
         target: The registered class or function.
 
     Returns:
-        frozenset[str] | None: The names; None where anything may be taken, so that nothing can be said.
+        Arguments: The names that can be read; open-ended where ``**kwargs`` goes anywhere but to the base class.
     """
     if not inspect.isclass(target):
-        if not callable(target):
-            return None
-        names, open_ended = _split(target)
-        return None if open_ended else frozenset(names)
+        names, open_ended = _split(target) if callable(target) else (set(), 'any')
+        return Arguments(frozenset(names), open_ended is not None)
     accepted: set[str] = set()
     for cls in target.__mro__:
-        if '__init__' not in vars(cls):
+        if cls is object or '__init__' not in vars(cls):
             continue
         try:
             names, open_ended = _split(cls.__init__)
         except (TypeError, ValueError):
-            return None
+            break
         accepted |= names - {'self'}
         if open_ended is None:
-            return None if cls is object else frozenset(accepted)
+            return Arguments(frozenset(accepted), False)
         if not _passes_to_super(cls.__init__, open_ended):
-            return None
-    return None
+            break
+    return Arguments(frozenset(accepted), True)

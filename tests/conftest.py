@@ -1,0 +1,21 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Every test starts from the same seed and on one thread, so that its numbers hold whatever ran before it."""
+import os
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

@@ -1,0 +1,131 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""tools/train.py and tools/test.py do what they are asked to, on a tiny classifier."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from addp_mm.compat import install
+from addp_mm.engine.config_file import load_config
+
+install()
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+def weights(path) -> dict:
+    from mmengine.runner import CheckpointLoader
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')['state_dict']
+
+
+def assert_equal_weights(first, second):
+    first, second = weights(first), weights(second)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(value, second[key], rtol=0, atol=0)
+
+
+def test_training_leaves_checkpoints_curves_and_pictures(trained):
+    assert (trained / 'epoch_1.pth').is_file()
+    assert (trained / 'epoch_2.pth').is_file()
+    assert list(trained.glob('*/vis_data/events.out.tfevents.*'))
+    assert list(trained.glob('*/vis_data/vis_image/*.png'))
+    scalars = [json.loads(line) for line in next(trained.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    assert sum('loss' in line for line in scalars) == 8
+    assert sum('accuracy/top1' in line for line in scalars) == 2
+
+
+def test_dumped_config_reproduces_the_training(workplace, trained, run_tool):
+    shutil.copy(trained / 'tiny.py', workplace / 'dumped.py')
+    finished = run_tool('train.py', 'dumped.py', '--work-dir', 'again')
+    assert finished.status == 0, finished.output
+    assert_equal_weights(workplace / 'again/epoch_2.pth', trained / 'epoch_2.pth')
+    assert len([h for h in load_config(str(workplace / 'again/dumped.py')).custom_hooks]) == 1
+
+
+@pytest.mark.parametrize('how', ['auto', 'path'])
+def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(workplace, trained, run_tool, how):
+    folder = workplace / f'resumed_{how}'
+    folder.mkdir()
+    shutil.copy(trained / 'epoch_1.pth', folder)
+    options = ['--resume'] if how == 'auto' else ['--resume', folder / 'epoch_1.pth']
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+    finished = run_tool('train.py', 'tiny.py', '--work-dir', folder, *options)
+    assert finished.status == 0, finished.output
+    assert 'Epoch(train) [1]' not in finished.output
+    assert_equal_weights(folder / 'epoch_2.pth', trained / 'epoch_2.pth')
+
+
+def test_resume_auto_starts_at_the_beginning_where_there_is_no_checkpoint(workplace, run_tool, trained):
+    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'fresh', '--resume', 'auto', '--cfg-options',
+                        'train_cfg.max_epochs=1', f'load_from={trained / "epoch_2.pth"}')
+    assert finished.status == 0, finished.output
+    assert 'holds no checkpoint' in finished.output
+    assert f'Load checkpoint from {trained / "epoch_2.pth"}' in finished.output
+
+
+def test_amp_trains_in_bfloat16_on_the_cpu(workplace, trained, run_tool):
+    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'amp', '--amp', 'bfloat16')
+    assert finished.status == 0, finished.output
+    whole, half = weights(trained / 'epoch_2.pth'), weights(workplace / 'amp/epoch_2.pth')
+    difference = max((whole[key] - half[key]).abs().max().item() for key in whole)
+    assert 0 < difference < 0.02
+    assert all(value.dtype == whole[key].dtype for key, value in half.items())
+
+
+def test_auto_scale_lr_scales_by_the_batch(run_tool):
+    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'scaled', '--auto-scale-lr', '--cfg-options',
+                        'train_cfg.max_epochs=1')
+    assert finished.status == 0, finished.output
+    assert 'lr: 2.5000e-04' in finished.output
+
+
+def test_seed_of_the_command_line_changes_the_weights(workplace, trained, run_tool):
+    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'seeded', '--seed', 5)
+    assert finished.status == 0, finished.output
+    first, second = weights(trained / 'epoch_2.pth'), weights(workplace / 'seeded/epoch_2.pth')
+    assert (first['head.fc.weight'] != second['head.fc.weight']).any()
+
+
+def test_two_processes_share_the_data_and_keep_equal_weights(workplace):
+    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    finished = subprocess.run(
+        [ROOT / 'tools/dist_train.sh', 'tiny.py', '2', '--work-dir', 'two', '--cfg-options', 'train_cfg.max_epochs=1'],
+        cwd=workplace, env=environment, capture_output=True, text=True)
+    output = finished.stdout + finished.stderr
+    assert finished.returncode == 0, output
+    assert 'Epoch(train) [1][2/2]' in output
+    assert (workplace / 'two/epoch_1.pth').is_file()
+
+
+def test_test_tool_writes_metrics_and_pictures(workplace, trained, run_tool):
+    finished = run_tool('test.py', 'tiny.py', trained / 'epoch_2.pth', '--work-dir', 'tested', '--show-dir', 'drawn')
+    assert finished.status == 0, finished.output
+    metrics = json.loads((workplace / 'tested/metrics.json').read_text())
+    assert set(metrics) == {'accuracy/top1'}
+    assert 0 <= metrics['accuracy/top1'] <= 100
+    assert len(list((workplace / 'drawn').glob('*.png'))) >= 4
+
+
+def test_test_tool_writes_metrics_where_it_is_told(workplace, trained, run_tool):
+    finished = run_tool('test.py', 'tiny.py', trained / 'epoch_2.pth', '--work-dir', 'tested', '--out', 'new/scores.json')
+    assert finished.status == 0, finished.output
+    assert 'accuracy/top1' in json.loads((workplace / 'new/scores.json').read_text())
+
+
+@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+def test_help_needs_no_heavy_import(tool):
+    code = ('import runpy, sys\n'
+            f'sys.argv = [{tool!r}, "--help"]\n'
+            'try:\n'
+            f'    runpy.run_path({str(ROOT / "tools" / tool)!r}, run_name="__main__")\n'
+            'except SystemExit as stop:\n'
+            '    print("HEAVY", [m for m in ("torch", "mmengine", "numpy") if m in sys.modules], stop.code)\n')
+    finished = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert '--cfg-options' in finished.stdout
+    assert 'HEAVY [] 0' in finished.stdout
