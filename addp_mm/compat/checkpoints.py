@@ -92,25 +92,26 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
         except pickle.UnpicklingError as error:
             raise CheckpointError(_refusal(file, name, error)) from error
         except Exception as error:  # a damaged pickle can raise anything
-            raise CheckpointError(f'{name} cannot be read as a checkpoint: {_first_line(error)}') from error
+            raise CheckpointError(f'{name} cannot be read as a checkpoint: {_reason(error)}') from error
 
 
 def _refusal(file: Any, name: str, error: Exception) -> str:
-    refused = set(re.findall(r'GLOBAL ([\w.]+(?:\([^\n]*?\))?)', str(error)))
-    if isinstance(file, (str, os.PathLike)):
-        with contextlib.suppress(ValueError):  # only the zip format can be asked
-            refused.update(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    refused = re.findall(r'GLOBAL ([\w.]+(?:\([^\n]*?\))?)', str(error))
     if not refused:
-        return f'{name} is not a checkpoint, or it is damaged: {_first_line(error)}'
-    return (f'{name} is refused: besides weights it holds {", ".join(sorted(refused))}, and loading that could run '
+        return f'{name} is not a checkpoint, or it is damaged: {_reason(error)}. Download it, or have it written, again.'
+    if isinstance(file, (str, os.PathLike)):
+        # Lists all of them, but only in a sound file of the zip format.
+        with contextlib.suppress(ValueError, pickle.UnpicklingError):
+            refused = torch.serialization.get_unsafe_globals_in_checkpoint(file) or refused
+    return (f'{name} is refused: besides weights it holds {", ".join(sorted(set(refused)))}, and loading that could run '
             'code. Nothing was loaded. Ask its author for the weights alone (a state dict, or safetensors); if you '
             'trust the file and the class only holds data, allow that class with torch.serialization.add_safe_globals.')
 
 
-def _first_line(error: Exception) -> str:
-    text = re.sub(r'\(\d\) In PyTorch 2\.6.*', '', str(error), flags=re.DOTALL)
-    lines = [line.strip() for line in (text or str(error)).splitlines() if line.strip()]
-    return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    # torch puts its advice to switch the check off around the reason.
+    text = str(error).rpartition('WeightsUnpickler error:')[2]
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
 def resolve_asset(path: str) -> str:

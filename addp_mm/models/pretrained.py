@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Weights from a checkpoint, with a report of what was and what was not taken."""
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -120,10 +121,14 @@ class Pretrained:
         known = self.pos_grid or grid
         for source_extra in dict.fromkeys((extra, 1, 0)):
             if length - source_extra == math.prod(known):
+                if self.pos_grid is None and known[0] != known[1] and _is_square(math.prod(known)):
+                    print_log(f'{self.prefix}{name} of {self.checkpoint} is taken to be {known[0]}x{known[1]} places '
+                              f'like the module; if it is a square map, say pos_grid=(side, side).',
+                              logger='current', level=logging.WARNING)
                 return source_extra, known
         for source_extra in dict.fromkeys((extra, 1, 0)):
             side = math.isqrt(max(length - source_extra, 0))
-            if self.pos_grid is None and side > 0 and side * side == length - source_extra:
+            if self.pos_grid is None and _is_square(length - source_extra):
                 return source_extra, (side, side)
         raise CheckpointError(
             f'{self.checkpoint}: the {length} positions of {self.prefix}{name} {tuple(weight.shape)} are '
@@ -165,6 +170,10 @@ def _grid_of(module: nn.Module) -> tuple[int, int] | None:
         if isinstance(grid, (tuple, list)) and len(grid) == 2:
             return int(grid[0]), int(grid[1])
     return None
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number)**2 == number
 
 
 def _shorten(names) -> str:

@@ -1,0 +1,77 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import subprocess
+import sys
+
+import pytest
+
+from addp_mm.compat.importing import replace, replace_method, when_imported
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    (tmp_path / 'shop_to_mend.py').write_text('def price():\n    return 1\n')
+    (tmp_path / 'customer_of_shop.py').write_text('from shop_to_mend import price\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    yield 'shop_to_mend'
+    for name in ('shop_to_mend', 'customer_of_shop'):
+        sys.modules.pop(name, None)
+
+
+def test_mend_runs_after_import_and_once(package):
+    calls = []
+    mend = calls.append
+    when_imported(package, mend)
+    when_imported(package, mend)
+    assert calls == []
+    import shop_to_mend
+    assert calls == [shop_to_mend]
+    assert type(shop_to_mend.__loader__).__name__ == 'SourceFileLoader'
+
+
+def test_mend_runs_at_once_on_an_imported_module(package):
+    import shop_to_mend
+    calls = []
+    when_imported(package, calls.append)
+    assert calls == [shop_to_mend]
+
+
+def test_replace_reaches_names_imported_elsewhere(package):
+    import customer_of_shop
+    import shop_to_mend
+    original = shop_to_mend.price
+    replace(shop_to_mend, 'price', lambda old: lambda: old() + 1)
+    assert shop_to_mend.price() == customer_of_shop.price() == 2
+    assert shop_to_mend.price.__wrapped__ is original and shop_to_mend.price.__name__ == 'price'
+
+
+def test_replace_method():
+
+    class Till:
+
+        def total(self):
+            return 1
+
+    replace_method(Till, 'total', lambda old: lambda self: old(self) + 1)
+    assert Till().total() == 2 and Till.total.__wrapped__(Till()) == 1
+
+
+def test_import_of_addp_mm_is_cheap():
+    heavy = ('torch', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'timm')
+    code = f'import sys, addp_mm; print([name for name in {heavy} if name in sys.modules])'
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == '[]'
+
+
+def test_missing_mmengine_is_reported_by_the_import():
+    code = ('import sys, importlib.util as util; find = util.find_spec; '
+            'util.find_spec = lambda name, *a: None if name == "mmengine" else find(name, *a); import addp_mm')
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert run.returncode != 0 and 'ImportError: addp_mm needs mmengine, which is not installed' in run.stderr
+
+
+def test_install_is_idempotent():
+    from addp_mm import compat
+    from addp_mm.compat.importing import _MENDS
+    before = {name: list(mends) for name, mends in _MENDS.items()}, len(sys.meta_path)
+    compat.install()
+    assert before == ({name: list(mends) for name, mends in _MENDS.items()}, len(sys.meta_path))
