@@ -7,7 +7,8 @@ import cv2
 import pytest
 import torch
 from mmengine.hooks import Hook
-from tiny_pretraining import build_model, build_runner
+from tiny_addp import build_model
+from tiny_pretraining import build_runner
 
 from addp_mm.diffusion import NoiseSchedule
 from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsed
@@ -28,7 +29,7 @@ class Recorder(Hook):
         self.levels.setdefault(runner.iter, []).append((noise.level, float(number)))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.losses[runner.iter] = float(outputs['loss'])
+        self.losses[runner.iter] = outputs['loss'].item()
         self.learning_rates[runner.iter] = runner.optim_wrapper.get_lr()['lr'][0]
 
 

@@ -8,46 +8,13 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
+from tiny_addp import build_model
 from torch.utils.data import Dataset
-
-from addp_mm.models.selfsup import mark_loaded
-from addp_mm.registry import MODELS
 
 # mmengine hands out the visualizer and the message hub of an earlier run of the same name
 _RUNS = itertools.count()
-SPACE = dict(codebook_size=16, num_class_slots=1, fake_class_slot=0)
-
-
-def model_config() -> dict:
-    return dict(
-        type='addp_mm.ADDP',
-        tokenizer=dict(type='addp_mm.VQTokenizer', base_channels=32, channel_mults=(1, ), stem_stride=4,
-                       codebook_size=16, embed_dims=4, num_res_blocks=1, num_mid_blocks=0),
-        predictor=dict(type='addp_mm.MaskedTokenPredictor', num_tokens=16, embed_dims=8, num_layers=1, num_heads=2,
-                       decoder_num_layers=1, token_space=SPACE),
-        backbone=dict(type='addp_mm.ADDPViT', arch=dict(embed_dims=8, num_layers=1, num_heads=2), img_size=16,
-                      patch_size=4, out_type='raw', pre_norm=True),
-        neck=dict(type='addp_mm.TokenDecoder', num_tokens=16, in_dims=8, num_layers=1, num_heads=2, drop_rate=0.0,
-                  token_space=SPACE),
-        head=dict(type='addp_mm.TokenHead', in_dims=8, token_space=SPACE,
-                  loss=dict(type='addp_mm.SoftTargetCrossEntropy')),
-        data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255],
-                               to_rgb=True))
-
-
-def build_model(loaded: bool = True, seed: int = 0):
-    """ADDP with seeded weights; ``loaded`` says whether its frozen parts pass as loaded."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        with DefaultScope.overwrite_default_scope('mmpretrain'):
-            model = MODELS.build(model_config())
-    if loaded:
-        mark_loaded(model.tokenizer)
-        mark_loaded(model.predictor)
-    return model
 
 
 class SeededNoise(Dataset):
@@ -64,8 +31,11 @@ class SeededNoise(Dataset):
         return dict(inputs=self.images[index], data_samples=DataSample())
 
 
-def build_runner(work_dir: Path, hook: dict, max_iters: int = 6, model=None, extra_hooks: list | None = None,
-                 by_epoch: bool = False, checkpoint_interval: int = 2, **settings) -> Runner:
+def build_runner(work_dir: Path, hook: dict | None = None, max_iters: int = 6, model=None,
+                 extra_hooks: list | None = None, custom_hooks: list | None = None, by_epoch: bool = False,
+                 checkpoint_interval: int = 2, **settings) -> Runner:
+    """A Runner with GenerativePretrainHook (``hook`` are its options), or with other ``custom_hooks``."""
+    pretrain_hook = dict(dict(type='addp_mm.GenerativePretrainHook', preview_interval=0), **(hook or {}))
     name = f'run_{next(_RUNS)}'
     cfg = dict(
         model=model or build_model(),
@@ -81,9 +51,8 @@ def build_runner(work_dir: Path, hook: dict, max_iters: int = 6, model=None, ext
             checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch, interval=checkpoint_interval, max_keep_ckpts=3),
             logger=dict(type='LoggerHook', interval=1)),
         log_processor=dict(by_epoch=by_epoch),
-        custom_hooks=[dict(dict(type='addp_mm.GenerativePretrainHook', preview_interval=0), **hook)],
-        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')],
-                        name=name),
+        custom_hooks=custom_hooks or [pretrain_hook],
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name=name),
         default_scope='mmpretrain', experiment_name=name, log_level='WARNING',
         randomness=dict(seed=0), cfg=Config(), **settings)
     runner = Runner(**cfg)

@@ -1,0 +1,26 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_on_parts_failures_and_streams():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    script = str(Path(__file__).with_name('two_ranks.py'))
+    ranks = [subprocess.Popen([sys.executable, script, str(rank), port], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    ends = [process.communicate(timeout=120) for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], ends
+    zero, one = (json.loads(out.splitlines()[-1]) for out, _ in ends)
+    assert zero == one
+    assert zero['equal'] == zero['healthy'] == 'passed'
+    assert 'the predictor of rank(s) [1] differs' in zero['different']
+    assert 'iteration 5 (mask ratio 0.700 on rank 1): the loss is nan' in zero['failing']
+    assert zero['streams'][0] != zero['streams'][1]

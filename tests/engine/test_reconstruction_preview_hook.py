@@ -1,0 +1,45 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import cv2
+import numpy as np
+import pytest
+from mmengine.registry import DefaultScope
+from tiny_addp import MODEL, build_model
+from tiny_pretraining import SeededNoise, build_runner
+
+from addp_mm.engine.hooks import ReconstructionPreviewHook
+from addp_mm.registry import MODELS
+
+
+def tokenizer_training():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(dict(type='addp_mm.TokenizerPretrain', tokenizer=MODEL['tokenizer'],
+                                 data_preprocessor=MODEL['data_preprocessor']))
+
+
+def test_originals_stand_above_reconstructions(tmp_path):
+    hook = dict(type='addp_mm.ReconstructionPreviewHook', interval=2, num_images=3, side=16)
+    runner = build_runner(tmp_path, custom_hooks=[hook], max_iters=3, model=tokenizer_training())
+    runner.train()
+    strips = {path.name: cv2.imread(str(path)) for path in tmp_path.rglob('vis_image/*.png')}
+    assert sorted(strips) == ['reconstructions_2.png', 'reconstructions_3.png']
+    first, last = strips['reconstructions_2.png'], strips['reconstructions_3.png']
+    assert first.shape == (2 * 18 + 2, 3 * 18 + 2, 3)
+    # cv2 reads BGR, and the preprocessor has turned the stored BGR images into RGB
+    for index in range(3):
+        tile = first[2:18, 2 + 18 * index:18 + 18 * index]
+        assert (tile == SeededNoise().images[index].permute(1, 2, 0).numpy()).all()
+    assert (first[:18] == last[:18]).all() and (first[18:] != last[18:]).any()
+    assert np.ptp(first[20:36, 2:18]) > 0
+    assert runner.model.training
+
+
+def test_a_model_that_cannot_reconstruct_is_refused(tmp_path):
+    hook = dict(type='addp_mm.ReconstructionPreviewHook')
+    runner = build_runner(tmp_path, custom_hooks=[hook], model=build_model())
+    with pytest.raises(TypeError, match='reconstruct'):
+        runner.train()
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(ValueError, match='interval'):
+        ReconstructionPreviewHook(interval=0)

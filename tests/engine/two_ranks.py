@@ -1,0 +1,52 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Run by two processes: what generative pre-training agrees on between ranks. Each prints a line of JSON."""
+import json
+import math
+import os
+import sys
+from types import SimpleNamespace
+
+import torch
+from mmengine import dist
+from torch import nn
+
+from addp_mm.diffusion import NoiseLevel
+from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsed
+from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks
+
+
+def part(value: float) -> nn.Module:
+    module = nn.Linear(2, 2)
+    nn.init.constant_(module.weight, value)
+    nn.init.zeros_(module.bias)
+    return module
+
+
+def outcome(call) -> str:
+    try:
+        call()
+    except (RuntimeError, TrainingCollapsed) as error:
+        return str(error)
+    return 'passed'
+
+
+def main() -> None:
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=sys.argv[2], RANK=sys.argv[1], WORLD_SIZE='2')
+    torch.distributed.init_process_group('gloo')
+    rank = dist.get_rank()
+    hook = GenerativePretrainHook(seed=3)
+    hook.level = NoiseLevel(rank, rank + 1, 0.6 + 0.1 * rank, 0.9)
+    runner = SimpleNamespace(iter=4, hooks=[])
+    losses = [math.nan if rank == 1 else 2.0, 2.0]
+    found = dict(
+        equal=outcome(lambda: check_equal_on_all_ranks(dict(tokenizer=part(1.0), predictor=part(2.0)))),
+        different=outcome(lambda: check_equal_on_all_ranks(dict(tokenizer=part(1.0), predictor=part(2.0 + rank)))),
+        failing=outcome(lambda: hook._check(runner, losses[0])),
+        healthy=outcome(lambda: hook._check(runner, losses[1])),
+        streams=hook.streams.state()[:, :2500].double().sum(1).tolist())
+    print(json.dumps(found))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()
