@@ -10,7 +10,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from addp_mm.diffusion import annealed_temperature, corrupt, cosine_ratio, linear_ratio, mask_length, remask, sample_ids
+from addp_mm.diffusion import (
+    annealed_temperature,
+    corrupt,
+    cosine_ratio,
+    expected_latents,
+    linear_ratio,
+    mask_length,
+    remask,
+    sample_ids,
+)
 
 SCHEDULES: dict[str, Callable[[int, int], float]] = dict(cosine=cosine_ratio, linear=linear_ratio)
 
@@ -24,7 +33,7 @@ class AlternatingModel(Protocol):
         """Logits over the codes, (B, L, codebook_size), from pixels and visible tokens."""
 
     def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Latents (B, C, h, w) that the predictor expects, given the visible tokens."""
+        """Latents (B, C, h, w) that the predictor expects, given the visible tokens: the pixels of the start."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class AlternatingSampler:
     """Draws images with the two directions of ADDP in turn (arXiv 2306.05423, section 3.3 and its released code).
 
     Each step predicts all masked tokens from pixels and visible tokens, keeps the most certain draws, masks the rest
-    again and decodes the next pixels, in which masked places show what the predictor expects.
+    again and decodes the next pixels, in which masked places show the mean of the codes under that prediction.
 
     The sampler owns no randomness, device or file: noise comes from the generators it is given, one an image, and
     tensors live where the model's codebook does. The same seed gives the same images whatever the batch size, up to
@@ -143,7 +152,9 @@ class AlternatingSampler:
             raise ValueError(f'ids and mask must be (B, {self.num_tokens}) for grid {self.grid_size}, '
                              f'got {tuple(ids.shape)} and {tuple(mask.shape)}')
         confidence = torch.zeros(ids.shape, device=ids.device).masked_fill(~mask, math.inf)
-        return SamplingStep(0, ids, mask, self._decode(ids, mask), confidence, mask.sum(1))
+        # nothing has been predicted from pixels yet: only here the predictor fills the masked places
+        images = self._decode(ids, mask, self.model.expected_latents(ids, mask))
+        return SamplingStep(0, ids, mask, images, confidence, mask.sum(1))
 
     @torch.no_grad()
     def step(self, state: SamplingStep, generators: Sequence[torch.Generator]) -> SamplingStep:
@@ -164,7 +175,9 @@ class AlternatingSampler:
         if state.index + 1 == self.num_steps:
             mask = torch.zeros_like(mask)
         confidence = log_probs.masked_fill(~state.mask, math.inf)
-        return SamplingStep(state.index + 1, ids, mask, self._decode(ids, mask), confidence, state.num_masked)
+        soft = expected_latents(logits.float().softmax(-1), self.model.tokenizer.codebook, *self.grid_size)
+        images = self._decode(ids, mask, soft)
+        return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked)
 
     def trajectory(self, ids: Tensor, mask: Tensor, generators: Sequence[torch.Generator]) -> Iterator[SamplingStep]:
         """All states of one batch, from the start to the finished images: ``num_steps + 1`` of them."""
@@ -253,10 +266,9 @@ class AlternatingSampler:
     def _temperature(self, index: int) -> float:
         return annealed_temperature(index, self.num_steps, self.temperature) if self.anneal else self.temperature
 
-    def _decode(self, ids: Tensor, mask: Tensor) -> Tensor:
-        latents = self.model.tokenizer.lookup(ids, *self.grid_size)
-        if mask.any():
-            latents = corrupt(latents, self.model.expected_latents(ids, mask), mask)
+    def _decode(self, ids: Tensor, mask: Tensor, soft: Tensor) -> Tensor:
+        """Pixels of ids (B, L) whose masked places hold soft latents (B, C, h, w)."""
+        latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
         return self.model.tokenizer.decode(latents).clamp(0, 1)
 
 

@@ -70,9 +70,10 @@ def test_finished_images_are_the_decoded_ids():
 
 def test_pixels_between_steps_mix_expected_and_drawn_latents():
     model = tiny_model()
-    state = sampler(model).run(2, seeded(), keep_steps=True).steps[3]
+    before, state = sampler(model).run(2, seeded(), keep_steps=True).steps[2:4]
     hard = model.tokenizer.lookup(state.ids, *model.grid_size)
-    soft = model.expected_latents(state.ids, state.mask)
+    probabilities = model.predict_tokens(before.images, before.ids, before.mask).softmax(-1)
+    soft = (probabilities @ model.tokenizer.codebook).transpose(1, 2).unflatten(2, model.grid_size)
     mask = state.mask.view(2, 1, *model.grid_size)
     torch.testing.assert_close(state.images, model.tokenizer.decode(hard * ~mask + soft * mask))
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from addp_mm.generation import alternating_sampler
 from addp_mm.models.layers import MLP, Attention
 from addp_mm.models.losses import SoftTargetCrossEntropy
 from addp_mm.models.tokenizers.conv_layers import ResidualBlock
@@ -268,9 +269,10 @@ def test_a_gradient_into_the_word_embeddings_of_the_head_is_noticed(model, input
 # --- generation and features -------------------------------------------------------------------------------------
 
 
-def test_latents_of_the_predictor_in_generation_are_noticed(model, reference):
+def test_latents_of_the_predictor_in_generation_are_noticed(model, reference, monkeypatch):
     ids, mask = reference.integers['sampling.ids'], reference.mask('sampling.mask1')
-    model.predicted_latents = lambda logits: model.expected_latents(ids, mask)
+    predicted = model.expected_latents(ids, mask)
+    monkeypatch.setattr(alternating_sampler, 'expected_latents', lambda *_: predicted)
     assert {'sampling.x1', 'sampling.step1_logits'} <= pr.beyond_tolerance(pr.sample(model, reference), reference)
 
 

@@ -156,22 +156,11 @@ class ADDP(BaseSelfSupervisor):
 
     @torch.no_grad()
     def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Mean code vectors under the predictor, shape (B, C, h, w). Arguments as :meth:`predict_tokens`."""
-        return self._mean_codes(self.predictor(ids, mask), self.latent_size)
+        """Mean code vectors under the predictor, shape (B, C, h, w). Arguments as :meth:`predict_tokens`.
 
-    @torch.no_grad()
-    def predicted_latents(self, logits: Tensor) -> Tensor:
-        """Mean code vectors under logits over the codes.
-
-        Generation decodes them at the places that stay masked, where training decodes the predictor's.
-
-        Args:
-            logits: What :meth:`predict_tokens` returns, shape (B, L, codebook_size).
-
-        Returns:
-            Shape (B, C, h, w).
+        Generation starts from them; after that it decodes the mean under its own logits.
         """
-        return self._mean_codes(logits.float().softmax(-1), self.latent_size)
+        return self._mean_codes(self.predictor(ids, mask), self.latent_size)
 
     def _mean_codes(self, probabilities: Tensor, size: tuple[int, int]) -> Tensor:
         with torch.autocast(probabilities.device.type, enabled=False):
