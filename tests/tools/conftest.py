@@ -62,9 +62,9 @@ class ToolServer:
             [sys.executable, str(Path(__file__).with_name('tool_server.py'))], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
 
-    def __call__(self, tool: str, *arguments) -> Finished:
+    def __call__(self, tool: str, *arguments, **environ: str) -> Finished:
         argv = [str(ROOT / 'tools' / tool), *map(str, arguments)]
-        job = dict(argv=argv, cwd=str(self.folder), log=str(self.log))
+        job = dict(argv=argv, cwd=str(self.folder), environ=environ, log=str(self.log))
         self.process.stdin.write(json.dumps(job) + '\n')
         self.process.stdin.flush()
         for line in self.process.stdout:

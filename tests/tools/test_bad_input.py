@@ -166,13 +166,6 @@ def test_image_size_that_is_no_multiple_of_the_patch(run_tool, workplace):
 
 
 def test_forgotten_launcher(run_tool, workplace):
-    import os
-    import subprocess
-    import sys
-    from pathlib import Path
-    tool = Path(__file__).parents[2] / 'tools/train.py'
-    finished = subprocess.run([sys.executable, tool, 'tiny.py', '--work-dir', 'forgotten'], cwd=workplace, text=True,
-                              capture_output=True, env={**os.environ, 'WORLD_SIZE': '2', 'RANK': '0'})
-    assert finished.returncode != 0
-    assert '--launcher pytorch' in finished.stderr
+    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'forgotten', WORLD_SIZE='2', RANK='0')
+    refused(finished, '--launcher pytorch')
     assert not (workplace / 'forgotten').exists()

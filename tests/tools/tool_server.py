@@ -1,20 +1,24 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Imports the heavy packages once and runs command line tools in forks of itself: one JSON job a line on stdin.
 
-A job is ``{"argv": [script, …], "cwd": folder, "log": file}``; the answer is the exit status, on stdout.
+A job is ``{"argv": [script, …], "cwd": folder, "environ": {…}, "log": file}``; the answer is the exit status, on stdout.
 """
+import gc
 import json
 import os
 import runpy
 import sys
 import traceback
 
+import matplotlib.pyplot
 import mmpretrain.datasets
 import mmpretrain.engine
 import mmpretrain.evaluation
 import mmpretrain.models
 import mmpretrain.visualization  # noqa: F401
 import torch
+import torch.utils.tensorboard
+from mmengine.config import Config
 
 import addp_mm.engine.runner_cfg  # noqa: F401
 
@@ -27,6 +31,7 @@ def run(job: dict) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(job['cwd'])
+    os.environ.update(job['environ'])
     sys.argv = job['argv']
     sys.path.insert(0, os.path.dirname(job['argv'][0]))
     try:
@@ -42,6 +47,8 @@ def run(job: dict) -> int:
 
 
 def main() -> None:
+    Config(dict(a=1)).pretty_text  # noqa: B018  # reads the grammar once for all forks
+    gc.freeze()
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
