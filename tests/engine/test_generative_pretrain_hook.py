@@ -227,6 +227,18 @@ def test_previews_reach_the_visualizer_and_disturb_nothing(tmp_path):
     assert with_previews.losses == without.losses
 
 
+def test_mistakes_show_before_the_first_iteration(tmp_path):
+    recorder = Recorder()
+    hook = dict(preview_interval=100, sampler=dict(schedule='square'))
+    with pytest.raises(ValueError, match='schedule'):
+        build_runner(tmp_path / 'sampler', hook, extra_hooks=[recorder]).train()
+    with pytest.raises(TypeError, match='VQTokenizer has no frozen tokenizer'):
+        tokenizer = build_model().tokenizer.requires_grad_()
+        tokenizer.train_step = None
+        build_runner(tmp_path / 'model', model=tokenizer, extra_hooks=[recorder]).train()
+    assert not recorder.levels
+
+
 @pytest.mark.parametrize(('options', 'name'), [
     (dict(on_failure='ignore'), 'on_failure'), (dict(max_rollbacks=-1), 'max_rollbacks'),
     (dict(preview_images=0), 'preview_images'), (dict(guard=dict(window=0)), 'window')

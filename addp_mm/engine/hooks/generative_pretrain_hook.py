@@ -8,6 +8,7 @@ import torch
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 
 from addp_mm.engine.hooks.checkpoint_rollback import checkpoint_hook, choose_checkpoint, good_checkpoints, restore
 from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks, check_loaded
@@ -79,8 +80,14 @@ class GenerativePretrainHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         model = bare_model(runner)
+        if not hasattr(model, 'unloaded_parts'):
+            raise TypeError(f'{type(model).__name__} has no frozen tokenizer and predictor; GenerativePretrainHook '
+                            'belongs into the config of an ADDP pre-training alone')
         check_loaded(model)
         check_equal_on_all_ranks(model.frozen_parts)
+        if self.preview_interval:
+            # a mistake in the sampler's options shows now, not at the first preview
+            self._build_sampler(model)
         if self.on_failure == 'rollback':
             checkpoint_hook(runner)
             self._catch_failures(runner)
@@ -178,12 +185,15 @@ class GenerativePretrainHook(Hook):
         self._rolling_back = False
         runner.logger.warning(f'{failure}; went back to {path} (rollback {self.rollbacks} of {self.max_rollbacks})')
 
+    def _build_sampler(self, model: nn.Module) -> AlternatingSampler:
+        return AlternatingSampler(model, model.latent_size, **self.sampler)
+
     def _preview(self, runner: Runner) -> None:
         if not dist.is_main_process():
             return
         model = bare_model(runner)
         with evaluating(model):
-            sampler = AlternatingSampler(model, model.latent_size, **self.sampler)
+            sampler = self._build_sampler(model)
             samples = sampler.run(self.preview_images, torch.Generator().manual_seed(self.preview_seed),
                                   keep_steps=True)
         codebook_size = len(model.tokenizer.codebook)
