@@ -1,0 +1,143 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Pictures as HTML and SVG that carry their own pixels, with boxes, masks and label maps drawn on them."""
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from report.logs import LogError
+
+CLASS_COLOURS = ('#e6194b', '#3cb44b', '#ffc800', '#0082c8', '#f58230', '#b04ad8', '#2fd0d0', '#f032e6', '#a8d11e',
+                 '#fa90a8')
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A garment: class index from 0, box (x, y, w, h) in pixels, bool mask (H, W), and the score of a prediction."""
+    label: int
+    box: tuple[float, float, float, float]
+    mask: np.ndarray
+    score: float | None = None
+
+
+def rgb(colour: str) -> np.ndarray:
+    """``'#ff0000'`` as float array (3,)."""
+    return np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)], dtype=float)
+
+
+def data_uri(picture: Image.Image | np.ndarray) -> str:
+    """The picture as a PNG, or as a WebP of near the same look where that is much smaller."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    encoded = {}
+    for kind, options in (('png', dict(optimize=True)), ('webp', dict(quality=92, method=6))):
+        buffer = io.BytesIO()
+        image.convert('RGB').save(buffer, kind, **options)
+        encoded[kind] = buffer.getvalue()
+    kind = 'webp' if 3 * len(encoded['webp']) < len(encoded['png']) and len(encoded['png']) > 100_000 else 'png'
+    return f'data:image/{kind};base64,{base64.b64encode(encoded[kind]).decode()}'
+
+
+def img(picture: Image.Image | np.ndarray, alt: str, kind: str = '') -> str:
+    """An ``<img>`` element; ``kind`` is its CSS class."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    return (f'<img class="{escape(kind)}" src="{data_uri(image)}" width="{image.width}" height="{image.height}" '
+            f'alt="{escape(alt)}">')
+
+
+def decode_mask(segmentation: Mapping) -> np.ndarray:
+    """A COCO run-length mask, compressed or not, as bool (H, W)."""
+    from pycocotools import mask as coco_mask
+    height, width = segmentation['size']
+    if isinstance(segmentation['counts'], list):
+        segmentation = coco_mask.frPyObjects(dict(segmentation), height, width)
+    return coco_mask.decode(segmentation).astype(bool)
+
+
+def read_json(path: Path):
+    """A JSON file that an earlier step wrote; LogError names it where it is missing."""
+    if not Path(path).is_file():
+        raise LogError(f'{path} is missing: the step that writes it has not run, or has failed')
+    return json.loads(Path(path).read_text())
+
+
+def true_instances(annotations: Mapping, image_id: int) -> list[Instance]:
+    """Instances of an image in COCO annotations with categories 1, 2, …"""
+    return [Instance(a['category_id'] - 1, tuple(a['bbox']), decode_mask(a['segmentation']))
+            for a in annotations['annotations'] if a['image_id'] == image_id]
+
+
+def found_instances(predictions: Sequence[Mapping], image_id: int, threshold: float) -> list[Instance]:
+    """Instances of an image in COCO results, from the score ``threshold`` on, the surest first."""
+    kept = [p for p in predictions if p['image_id'] == image_id and p['score'] >= threshold]
+    return [Instance(p['category_id'] - 1, _box_of(p), decode_mask(p['segmentation']), p['score'])
+            for p in sorted(kept, key=lambda p: -p['score'])]
+
+
+def _box_of(prediction: Mapping) -> tuple[float, float, float, float]:
+    if 'bbox' in prediction:
+        return tuple(prediction['bbox'])
+    ys, xs = np.nonzero(decode_mask(prediction['segmentation']))
+    if not len(xs):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(xs.min()), float(ys.min()), float(np.ptp(xs)) + 1, float(np.ptp(ys)) + 1
+
+
+def draw_instances(image: Image.Image, instances: Sequence[Instance], classes: Sequence[str]) -> str:
+    """An SVG of the image with masks tinted, boxes outlined and class names (and scores in percent) written."""
+    pixels = np.asarray(image.convert('RGB'), dtype=float)
+    for instance in reversed(instances):
+        tint = rgb(CLASS_COLOURS[instance.label % len(CLASS_COLOURS)])
+        pixels = np.where(instance.mask[..., None], 0.55 * pixels + 0.45 * tint, pixels)
+    width, height = image.size
+    names = ', '.join(classes[instance.label] for instance in instances) or 'nothing'
+    unit = max(width, height) / 64
+    parts = [f'<svg class="scene" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(names)}">',
+             f'<image href="{data_uri(pixels.round().astype(np.uint8))}" width="{width}" height="{height}"/>']
+    size = 4.4 * unit
+    for instance in reversed(instances):
+        x, y, w, h = (round(float(value), 1) for value in instance.box)
+        colour = CLASS_COLOURS[instance.label % len(CLASS_COLOURS)]
+        text = classes[instance.label] + ('' if instance.score is None else f' {100 * instance.score:.0f}')
+        long = 0.56 * size * len(text) + unit
+        left = max(0.0, min(x, width - long))
+        top = y - size - 0.8 * unit if y > size + unit else y
+        parts.append(
+            f'<rect class="box" x="{x}" y="{y}" width="{w}" height="{h}" stroke="{colour}" '
+            f'stroke-width="{0.7 * unit:g}"/>'
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{long:.1f}" height="{size + 0.8 * unit:.1f}" fill="{colour}"/>'
+            f'<text x="{left + 0.5 * unit:.1f}" y="{top + size - 0.2 * unit:.1f}" font-size="{size:.1f}" '
+            f'textLength="{long - unit:.1f}" lengthAdjust="spacingAndGlyphs">{escape(text)}</text>')
+    return ''.join([*parts, '</svg>'])
+
+
+def draw_label_map(image: Image.Image, labels: np.ndarray) -> np.ndarray:
+    """The image with garments tinted by class and the rest greyed.
+
+    Args:
+        image: The scene.
+        labels: uint8 (H, W) as in ADE20K's files: 0 unlabelled, 1 background, then the classes.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    pixels = np.asarray(image.convert('RGB'), dtype=float)
+    grey = pixels.mean(-1, keepdims=True).repeat(3, axis=-1)
+    palette = np.stack([rgb(colour) for colour in CLASS_COLOURS])
+    tints = palette[np.maximum(labels.astype(int) - 2, 0) % len(palette)]
+    garment = (labels >= 2)[..., None]
+    return np.where(garment, 0.3 * pixels + 0.7 * tints, 0.35 * grey + 0.65 * 235).round().astype(np.uint8)
+
+
+def legend(classes: Sequence[str]) -> str:
+    """The classes with their colours."""
+    items = (f'<li><i style="background:{CLASS_COLOURS[index % len(CLASS_COLOURS)]}"></i>{escape(name)}</li>'
+             for index, name in enumerate(classes))
+    return f'<ul class="legend">{"".join(items)}</ul>'
