@@ -48,7 +48,7 @@ def test_wrong_checkpoint_path_names_near_files(run_tool, trained, workplace):
     missing = trained / 'epoch_3.pth'
     for arguments in (['train.py', 'tiny.py', '--resume', missing], ['test.py', 'tiny.py', missing],
                       ['train.py', 'tiny.py', '--cfg-options', f'load_from={missing}']):
-        refused(run_tool(*arguments, '--work-dir', 'refused'), f'{missing} does not exist', 'did you mean', 'epoch_2.pth')
+        refused(run_tool(*arguments, '--work-dir', 'refused'), f'{missing} does not exist', 'epoch_2.pth')
     assert not (workplace / 'refused').exists()
 
 
@@ -86,7 +86,7 @@ def test_checkpoint_of_another_width(run_tool, trained, workplace, tool):
     else:
         finished = run_tool('train.py', 'tiny.py', '--work-dir', 'wider', '--cfg-options', f'load_from={checkpoint}',
                             *WIDER)
-    refused(finished, 'backbone.cls_token is [1, 1, 16] in the checkpoint and [1, 1, 24] in the model', 'Use the config')
+    refused(finished, 'backbone.cls_token is [1, 1, 16] in the checkpoint and [1, 1, 24] in the model')
     assert digests(trained) == before
 
 
@@ -100,7 +100,8 @@ def test_load_from_accepts_a_head_of_another_number_of_classes(run_tool, trained
 def test_test_refuses_a_checkpoint_that_lacks_weights(run_tool, trained, workplace):
     weights = {key: torch.zeros(1) for key in ('nothing', 'here')}
     torch.save(weights, workplace / 'other.pth')
-    refused(run_tool('test.py', 'tiny.py', 'other.pth', '--work-dir', 'lacking'), 'other.pth lacks', 'backbone.cls_token')
+    finished = run_tool('test.py', 'tiny.py', 'other.pth', '--work-dir', 'lacking')
+    refused(finished, 'other.pth lacks', 'backbone.cls_token')
     assert not (workplace / 'lacking/metrics.json').exists()
 
 

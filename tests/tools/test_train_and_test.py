@@ -45,7 +45,7 @@ def test_dumped_config_reproduces_the_training(workplace, trained, run_tool):
     finished = run_tool('train.py', 'dumped.py', '--work-dir', 'again')
     assert finished.status == 0, finished.output
     assert_equal_weights(workplace / 'again/epoch_2.pth', trained / 'epoch_2.pth')
-    assert len([h for h in load_config(str(workplace / 'again/dumped.py')).custom_hooks]) == 1
+    assert len(load_config(str(workplace / 'again/dumped.py')).custom_hooks) == 1
 
 
 @pytest.mark.parametrize('how', ['auto', 'path'])
@@ -113,7 +113,8 @@ def test_test_tool_writes_metrics_and_pictures(workplace, trained, run_tool):
 
 
 def test_test_tool_writes_metrics_where_it_is_told(workplace, trained, run_tool):
-    finished = run_tool('test.py', 'tiny.py', trained / 'epoch_2.pth', '--work-dir', 'tested', '--out', 'new/scores.json')
+    finished = run_tool('test.py', 'tiny.py', trained / 'epoch_2.pth', '--work-dir', 'tested', '--out',
+                        'new/scores.json')
     assert finished.status == 0, finished.output
     assert 'accuracy/top1' in json.loads((workplace / 'new/scores.json').read_text())
 

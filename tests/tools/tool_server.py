@@ -1,7 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Imports the heavy packages once and runs command line tools in forks of itself: one JSON job a line on stdin.
 
-A job is ``{"argv": [script, …], "cwd": folder, "environ": {…}, "log": file}``; the answer is the exit status, on stdout.
+A job is ``{"argv": [script, …], "cwd": folder, "environ": {…}, "log": file}``; the answer on stdout is
+the exit status.
 """
 import gc
 import json
@@ -10,7 +11,7 @@ import runpy
 import sys
 import traceback
 
-import matplotlib.pyplot
+import matplotlib.pyplot  # noqa: F401
 import mmpretrain.datasets
 import mmpretrain.engine
 import mmpretrain.evaluation

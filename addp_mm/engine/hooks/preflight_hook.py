@@ -20,11 +20,11 @@ _SHOWN = 8
 @contextmanager
 def _random_states_kept():
     """Leave the generators of Python, numpy and torch as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         yield
     random.setstate(python)
-    np.random.set_state(numpy)
+    np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _listed(names: list[str]) -> str:
@@ -80,7 +80,8 @@ class PreflightHook(Hook):
                     f'{source}: not loaded, another number of classes: {_listed([key for key, _, _ in heads])}')
             mismatched = [m for m in mismatched if m not in heads]
         if mismatched:
-            shapes = [f'{key} is {saved} in the checkpoint and {built} in the model' for key, saved, built in mismatched]
+            shapes = [f'{key} is {saved} in the checkpoint and {built} in the model'
+                      for key, saved, built in mismatched]
             raise ValueError(f'{source} is of another width or layout than the model of the config: {_listed(shapes)}. '
                              'Use the config that the checkpoint was trained with')
         parameters = dict(model.named_parameters())

@@ -1,0 +1,62 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Files that name other files, and metadata that names packages, stay true."""
+import configparser
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MODELS = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Models']
+
+
+@pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
+def test_model_index_names_configs_that_exist(model):
+    config = ROOT / model['Config']
+    assert config.is_file()
+    assert config.stem == model['Name']
+    assert set(model.get('Downstream', [])) <= {other['Name'] for other in MODELS}
+
+
+def requirements(section: str, key: str) -> set[str]:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / 'setup.cfg')
+    lines = parser[section][key].split('\n')
+    return {re.split(r'[<>=!~\[ ]', line)[0] for line in lines if line and not line.startswith('#')}
+
+
+def test_providers_of_the_same_import_names_are_extras_and_share_nothing():
+    base = requirements('options', 'install_requires')
+    openmmlab = requirements('options.extras_require', 'openmmlab')
+    onedl = requirements('options.extras_require', 'onedl')
+    assert {'mmengine', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'mmpretrain'} <= openmmlab
+    assert {f'onedl-{name}' for name in ('mmengine', 'mmcv', 'mmdetection', 'mmsegmentation', 'mmpretrain')} <= onedl
+    assert not {name for name in base if name.startswith(('mm', 'onedl'))}
+    assert not {name for name in openmmlab & onedl if name.startswith(('mm', 'onedl'))}
+
+
+def test_scripts_are_executable_and_explain_themselves():
+    for script, words in (('dist_train.sh', 'CONFIG PROCESSES'), ('dist_test.sh', 'CONFIG CHECKPOINT PROCESSES'),
+                          ('slurm_train.sh', 'PARTITION JOB_NAME CONFIG')):
+        finished = subprocess.run([ROOT / 'tools' / script], capture_output=True, text=True)
+        assert finished.returncode == 2
+        assert words in finished.stderr
+
+
+@pytest.mark.parametrize('version, works', [('3.9', False), ('3.10', True), ('3.12', True), ('3.13', False)])
+def test_make_refuses_an_unsupported_python(tmp_path, version, works):
+    """A stand-in interpreter of any version runs the checks of the Makefile with ``sys.version_info`` replaced."""
+    python = tmp_path / 'python'
+    major, minor = version.split('.')
+    python.write_text(
+        '#!/bin/sh\n'
+        f'[ "$1" = -m ] && {{ mkdir -p "$3/bin"; echo made; exit 0; }}\n'
+        f'exec python3 -c "import sys; sys.version_info = ({major}, {minor}, 0); $2"\n')
+    python.chmod(0o755)
+    finished = subprocess.run(['make', '-C', ROOT, f'{tmp_path}/venv/bin/python', f'VENV={tmp_path}/venv',
+                               f'PYTHON={python}'], capture_output=True, text=True)
+    assert (finished.returncode == 0) is works, finished.stderr
+    if not works:
+        assert f'is {version}' in finished.stderr
