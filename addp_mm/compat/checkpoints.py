@@ -98,13 +98,14 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
 def _refusal(file: Any, name: str, error: Exception) -> str:
     refused = re.findall(r'GLOBAL ([\w.]+(?:\([^\n]*?\))?)', str(error))
     if not refused:
-        return f'{name} is not a checkpoint, or it is damaged: {_reason(error)}. Download it, or have it written, again.'
+        return (f'{name} is not a checkpoint, or it is damaged: {_reason(error)}. Download it, or have it written, '
+                'again.')
     if isinstance(file, (str, os.PathLike)):
         # Lists all of them, but only in a sound file of the zip format.
         with contextlib.suppress(ValueError, pickle.UnpicklingError):
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(file) or refused
-    return (f'{name} is refused: besides weights it holds {", ".join(sorted(set(refused)))}, and loading that could run '
-            'code. Nothing was loaded. Ask its author for the weights alone (a state dict, or safetensors); if you '
+    return (f'{name} is refused: besides weights it holds {", ".join(sorted(set(refused)))}, and loading that could '
+            'run code. Nothing was loaded. Ask its author for the weights alone (a state dict, or safetensors); if you '
             'trust the file and the class only holds data, allow that class with torch.serialization.add_safe_globals.')
 
 

@@ -38,7 +38,7 @@ FORKS = {
     'mmcv': (Provider('onedl-mmcv', '>=2.3,<3'), ),
     'mmdet': (Provider('onedl-mmdetection', '>=3.4,<4', '>=2.3'), ),
     'mmseg': (Provider('onedl-mmsegmentation', '>=1.3,<2', '>=2.3'), ),
-    'mmpretrain': (Provider('onedl-mmpretrain', '>=1.3,<2', '>=2.3'), ),
+    'mmpretrain': (Provider('onedl-mmpretrain', '>=1.3,<2', '>=2.3,<2.4'), ),
 }
 INSTALL_ORIGINALS = "pip install 'addp_mm[openmmlab]'"
 INSTALL_FORKS = "pip install 'addp_mm[onedl]'"

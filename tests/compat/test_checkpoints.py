@@ -5,6 +5,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,13 +123,13 @@ def test_a_callers_wish_for_no_check_is_not_granted(tmp_path):
     with pytest.raises(CheckpointError):
         safe_load(path, weights_only=False)
     with pytest.raises(CheckpointError):
-        safe_load(io.BytesIO(open(path, 'rb').read()))
+        safe_load(io.BytesIO(Path(path).read_bytes()))
     assert not (tmp_path / 'ran').exists()
 
 
 def test_bad_files_are_named_with_what_to_do(tmp_path):
-    whole = open(saved(tmp_path, dict(state_dict={'w': torch.zeros(1000)})), 'rb').read()
-    legacy = open(saved(tmp_path, WEIGHTS, _use_new_zipfile_serialization=False), 'rb').read()
+    whole = Path(saved(tmp_path, dict(state_dict={'w': torch.zeros(1000)}))).read_bytes()
+    legacy = Path(saved(tmp_path, WEIGHTS, _use_new_zipfile_serialization=False)).read_bytes()
     cases = {
         'empty.pth': (b'', 'empty.pth is empty'),
         'half.pth': (whole[:len(whole) // 2], 'half.pth is truncated'),
@@ -158,7 +159,7 @@ def test_bad_files_are_named_with_what_to_do(tmp_path):
 
 
 def test_a_bit_flipped_in_the_file_is_no_crash(tmp_path):
-    content = bytearray(open(saved(tmp_path, dict(state_dict=WEIGHTS)), 'rb').read())
+    content = bytearray(Path(saved(tmp_path, dict(state_dict=WEIGHTS))).read_bytes())
     start = content.index(b'data.pkl') + 60
     content[start:start + 40] = bytes(40)
     (tmp_path / 'flipped.pth').write_bytes(content)

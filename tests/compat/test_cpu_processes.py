@@ -16,14 +16,14 @@ pytestmark = [
 ]
 
 WORKER = '''
-import os, sys
+import sys
 import addp_mm
 import torch
-from mmengine.dist import init_dist, get_world_size, get_backend
+from mmengine.dist import get_world_size, get_backend
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.runner import FlexibleRunner, Runner
 
-what, folder = sys.argv[1:]
+folder = sys.argv[1]
 
 class Toy(BaseModel):
     def __init__(self):
@@ -39,8 +39,7 @@ settings = dict(
     work_dir=folder, train_dataloader=dict(
         batch_size=2, dataset=data, sampler=dict(type='DefaultSampler', shuffle=True),
         collate_fn=dict(type='default_collate')),
-    optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)), launcher='pytorch', default_scope='mmengine',
-    experiment_name=what)
+    optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)), launcher='pytorch', default_scope='mmengine')
 
 def train(epochs, **kwargs):
     torch.manual_seed(0)
@@ -49,31 +48,31 @@ def train(epochs, **kwargs):
     runner.train()
     return runner
 
-if what == 'runner':
-    os.environ['LOCAL_RANK'] = os.environ['RANK']
-    model = train(1, kind=Runner).model
-    assert type(model) is MMDistributedDataParallel and get_backend() == 'gloo' and get_world_size() == 2
-    weights = [torch.zeros(2, 2), torch.zeros(2, 2)]
-    torch.distributed.all_gather(weights, model.module.fc.weight.data)
-    assert torch.equal(*weights) and model.module.fc.weight.grad is not None
-    print('trained')
-    try:
-        train(1, kind=Runner, cfg=dict(sync_bn='torch'))
-    except RuntimeError as error:
-        assert 'needs a GPU' in str(error)
-        print('refused sync_bn')
-elif what == 'fsdp':
-    strategy = dict(type='FSDPStrategy', model_wrapper=dict(type='MMFullyShardedDataParallel', use_orig_params=True),
-                    state_dict_cfg='full')
-    train(1, kind=FlexibleRunner, strategy=strategy)
-    runner = train(2, kind=FlexibleRunner, strategy=strategy, resume=True)
-    steps = {float(state['step']) for state in runner.optim_wrapper.optimizer.state.values() if 'step' in state}
-    print('resumed', runner.epoch, runner.iter, steps)
+model = train(1, kind=Runner, experiment_name='runner').model
+assert type(model) is MMDistributedDataParallel and get_backend() == 'gloo' and get_world_size() == 2
+weights = [torch.zeros(2, 2), torch.zeros(2, 2)]
+torch.distributed.all_gather(weights, model.module.fc.weight.data)
+torch.manual_seed(0)
+assert torch.equal(*weights) and not torch.equal(weights[0], Toy().fc.weight.data)
+print('trained')
+try:
+    train(1, kind=Runner, cfg=dict(sync_bn='torch'), experiment_name='sync_bn')
+except RuntimeError as error:
+    assert 'needs a GPU' in str(error)
+    print('refused sync_bn')
+
+settings['work_dir'] += '_fsdp'
+strategy = dict(type='FSDPStrategy', model_wrapper=dict(type='MMFullyShardedDataParallel', use_orig_params=True),
+                state_dict_cfg='full')
+train(1, kind=FlexibleRunner, strategy=strategy, experiment_name='fsdp')
+runner = train(2, kind=FlexibleRunner, strategy=strategy, resume=True, experiment_name='fsdp_resumed')
+steps = {float(state['step']) for state in runner.optim_wrapper.optimizer.state.values() if 'step' in state}
+print('resumed', runner.epoch, runner.iter, steps)
 torch.distributed.destroy_process_group()
 '''
 
 
-def run_two(tmp_path, what):
+def test_launcher_pytorch_trains_with_gloo_and_fsdp_resumes(tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = str(free.getsockname()[1])
@@ -82,21 +81,12 @@ def run_two(tmp_path, what):
     for rank in ('0', '1'):
         env = dict(os.environ, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
         processes.append(subprocess.Popen(
-            [sys.executable, str(tmp_path / 'worker.py'), what, str(tmp_path / 'work')], env=env, text=True,
+            [sys.executable, str(tmp_path / 'worker.py'), str(tmp_path / 'work')], env=env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert all(process.returncode == 0 for process in processes), '\n'.join(outputs)
-    return outputs
-
-
-def test_launcher_pytorch_trains_with_gloo(tmp_path):
-    for output in run_two(tmp_path, 'runner'):
-        assert 'trained' in output and 'refused sync_bn' in output
-
-
-def test_fsdp_trains_and_resumes(tmp_path):
-    for output in run_two(tmp_path, 'fsdp'):
-        assert 'resumed 2 4 {4.0}' in output
+    for process in processes:
+        output = process.communicate(timeout=400)[0]
+        assert process.returncode == 0, output
+        assert 'trained' in output and 'refused sync_bn' in output and 'resumed 2 4 {4.0}' in output
 
 
 def test_without_the_mends_both_fail(monkeypatch):

@@ -39,18 +39,17 @@ def package_utils():
 
 
 def test_lookup_without_pkg_resources(monkeypatch):
-    import mmseg
+    import PIL
     module, original = package_utils()
     monkeypatch.setattr(packages, 'find_spec', _without_pkg_resources(packages.find_spec))
     monkeypatch.setitem(sys.modules, 'pkg_resources', None)
     with pytest.raises(ModuleNotFoundError):
-        original('mmsegmentation')
+        original('pillow')
     packages.mend_package_utils(module)
-    assert module.is_installed('mmsegmentation') and module.is_installed('mmseg')
+    assert module.is_installed('pillow') and module.is_installed('PIL')
     assert not module.is_installed('no_such_package')
-    folder = mmseg.__path__[0]
-    assert module.get_installed_path('mmsegmentation') == module.get_installed_path('mmseg') == folder
-    assert module.package2module('mmsegmentation') == 'mmseg'
+    assert module.get_installed_path('pillow') == module.get_installed_path('PIL') == PIL.__path__[0]
+    assert module.package2module('pillow') == 'PIL'
     with pytest.raises(PackageNotFoundError):
         module.get_installed_path('no_such_package')
 
