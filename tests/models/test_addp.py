@@ -1,0 +1,205 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import copy
+
+import pytest
+import tiny_addp
+import torch
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner.checkpoint import load_state_dict as mmengine_load
+from tiny_addp import build, images, noise
+from torch import nn
+
+from addp_mm.diffusion import NoiseSchedule
+from addp_mm.models.selfsup import ADDP, is_loaded, mark_loaded
+from addp_mm.models.selfsup.addp import IMAGENET_MEAN, IMAGENET_STD
+
+
+@pytest.fixture
+def model():
+    return build().train()
+
+
+def test_loss_is_fixed_by_images_level_and_generator(model):
+    first = model.loss(images(), noise=noise())
+    again = model.loss([images()], noise=noise())  # multi-view pipelines hand over lists
+    assert torch.equal(first['loss'], again['loss'])
+    assert not torch.equal(first['loss'], model.loss(images(), noise=noise(seed=7))['loss'])
+    assert not torch.equal(first['loss'], model.loss(images(), noise=noise(step=35))['loss'])
+    assert first['mask_ratio'].item() == pytest.approx(NoiseSchedule().ratios[20].item())
+    assert first['next_mask_ratio'].item() == pytest.approx(NoiseSchedule().ratios[40].item())
+
+
+def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one(model):
+    model.loss(images(), noise=noise())['loss'].backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith(('tokenizer.', 'predictor.')):
+            assert not parameter.requires_grad and parameter.grad is None, name
+        else:
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_every_frozen_parameter_matters(model):
+    def losses():
+        for seed, step in enumerate((20, 0, 50)):
+            yield model.loss(images(2), noise=noise(step, step + 5, seed))['loss'].item()
+
+    before = list(losses())
+    for name, part in model.frozen_parts.items():
+        for key, parameter in part.named_parameters():
+            kept = parameter.clone()
+            parameter += 3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+            # stops at the first level whose loss changed
+            assert any(now != then for now, then in zip(losses(), before, strict=True)), f'{name}.{key} has no effect'
+            parameter.copy_(kept)
+    assert list(losses()) == before
+
+
+def test_trained_parameters_stay_connected_when_everything_is_masked(model):
+    level = NoiseSchedule().level(65, 65)
+    assert 16 * level.ratio > 15
+    model.loss(images(), noise=type(noise())(level, torch.Generator().manual_seed(0)))['loss'].backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_frozen_parts_stay_in_eval_unless_dropout_is_asked_for(model):
+    assert model.backbone.training and not model.tokenizer.training and not model.predictor.training
+    noisy = build(predictor=dict(train_dropout=True)).train()
+    assert noisy.predictor.training and not noisy.tokenizer.training
+    assert not noisy.eval().predictor.training
+    torch.manual_seed(0)
+    losses = {noisy.train().loss(images(), noise=noise())['loss'].item() for _ in range(3)}
+    assert len(losses) == 3
+
+
+def test_frozen_parts_are_saved_and_moved_with_the_model(model):
+    keys = model.state_dict()
+    assert 'tokenizer.codes.weight' in keys and 'predictor.word_embed.weight' in keys
+    assert not any('pixel_' in key for key in keys)
+    assert {p.dtype for p in copy.deepcopy(model).double().predictor.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load], ids=['torch', 'mmengine'])
+def test_parts_count_as_loaded_only_after_a_whole_state_dict(load):
+    model, weights = build(), build().state_dict()
+    assert model.unloaded_parts() == ['tokenizer', 'predictor']
+    load(model, {key: value for key, value in weights.items() if key.startswith('backbone')}, strict=False)
+    assert model.unloaded_parts() == ['tokenizer', 'predictor']
+    load(model, {key: value for key, value in weights.items() if not key.startswith('predictor')}, strict=False)
+    assert model.unloaded_parts() == ['predictor']
+    load(model, weights)
+    assert model.unloaded_parts() == [] and copy.deepcopy(model).unloaded_parts() == []
+
+
+def test_a_part_loaded_by_itself_counts_and_so_does_a_declared_one():
+    model = build()
+    model.tokenizer.load_state_dict(build().tokenizer.state_dict())
+    mark_loaded(model.predictor)
+    assert is_loaded(model.tokenizer) and model.unloaded_parts() == []
+
+
+@pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load], ids=['torch', 'mmengine'])
+@pytest.mark.parametrize('spoil', ['missing', 'unexpected', 'shape'])
+def test_frozen_parts_load_strictly_whatever_the_loader_is_told(load, spoil):
+    model, weights = build(), build().state_dict()
+    if spoil == 'missing':
+        del weights['predictor.norm.weight']
+    elif spoil == 'unexpected':
+        weights['predictor.norm.gain'] = torch.ones(8)
+    else:
+        weights['predictor.norm.weight'] = torch.ones(9)
+    with pytest.raises(RuntimeError, match=r'frozen predictor.*norm\.'):
+        load(model, weights, strict=False)
+    assert 'predictor' in model.unloaded_parts()
+
+
+def test_noise_is_needed_and_used_up(model):
+    with pytest.raises(RuntimeError, match='GenerativePretrainHook'):
+        model(images(), None, mode='loss')
+    model.noise = noise()
+    assert torch.equal(model(images(), None, mode='loss')['loss'], model.loss(images(), noise=noise())['loss'])
+    with pytest.raises(RuntimeError, match='GenerativePretrainHook'):
+        model(images(), None, mode='loss')
+
+
+def test_backbone_sees_normalised_images(model):
+    picture = images()
+    expected = model.backbone((picture - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+                              / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+    torch.testing.assert_close(model(picture, mode='tensor')[-1], expected[-1])
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_leaves_tokenizer_alone_and_keeps_the_loss(model, dtype):
+    ids, latents = model.tokenize(images())
+    pixels = model.decode(latents)
+    exact = model.loss(images(), noise=noise())['loss']
+    with torch.autocast('cpu', dtype):
+        ids_cast, latents_cast = model.tokenize(images())
+        assert torch.equal(ids, ids_cast) and torch.equal(latents, latents_cast)
+        assert torch.equal(pixels, model.decode(latents_cast))
+        loss = model.loss(images(), noise=noise())['loss']
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=2e-2)
+
+
+def test_distributed_training_leaves_frozen_parts_alone(model, tmp_path):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        wrapped = MMDistributedDataParallel(module=model)
+        frozen = {f'{name}.{key}' for name, part in model.frozen_parts.items() for key in part.state_dict()}
+        assert wrapped.parameters_to_ignore == frozen
+        assert {name for name, p in model.named_parameters() if not p.requires_grad} <= frozen
+        model.noise = noise()
+        wrapped(images(), None, mode='loss')['loss'].backward()
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16])
+def test_a_generator_on_the_cpu_serves_a_model_on_the_gpu(model, dtype):
+    on_cpu = model.loss(images(), noise=noise())['loss'].item()
+    model.cuda()
+    with torch.autocast('cuda', dtype, enabled=dtype is not None):
+        loss = model.loss(images().cuda(), noise=noise())['loss']
+    loss.backward()
+    assert loss.item() == pytest.approx(on_cpu, rel=1e-4 if dtype is None else 2e-2)
+
+
+def test_predicted_tokens_and_expected_latents(model):
+    model.eval()
+    ids, _ = model.tokenize(images())
+    mask = torch.zeros(3, 16, dtype=torch.bool)
+    mask[0, :4], mask[1, 3:9], mask[2, 10:14] = True, True, True
+    logits = model.predict_tokens(images(), ids, mask)
+    assert logits.shape == (3, 16, 16)
+    for row in range(3):
+        alone = model.predict_tokens(images()[row:row + 1], ids[row:row + 1], mask[row:row + 1])
+        torch.testing.assert_close(logits[row:row + 1], alone)
+    latents = model.expected_latents(ids, mask)
+    mean = model.predictor(ids, mask)[1, 5] @ model.tokenizer.codebook
+    assert latents.shape == (3, 4, 4, 4)
+    torch.testing.assert_close(latents[1, :, 1, 1], mean)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(predictor=dict(token_space=dict(tiny_addp.SPACE, fake_class_slot=0))), 'token space'),
+    (dict(tokenizer=dict(codebook_size=8)), '8 codes'),
+    (dict(predictor=dict(num_tokens=9)), 'predictor has 9 tokens'),
+    (dict(backbone=dict(out_type='cls_token')), "out_type='raw'"),
+    (dict(latent_size=(4, 5)), 'do not fill'),
+])
+def test_stations_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+def test_a_map_need_not_be_square():
+    model = build(latent_size=(2, 8), schedule=dict(max_stride=2)).eval()
+    ids = torch.zeros(1, 16, dtype=torch.long)
+    assert isinstance(model, ADDP) and model.schedule.max_stride == 2
+    assert model.expected_latents(ids, ids.bool()).shape == (1, 4, 2, 8)

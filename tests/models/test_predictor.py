@@ -1,0 +1,55 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import pytest
+import torch
+
+from addp_mm.models.predictors import MaskedTokenPredictor
+
+SPACE = dict(codebook_size=16, num_class_slots=3, fake_class_slot=1)
+
+
+@pytest.fixture
+def predictor():
+    return MaskedTokenPredictor(6, 8, 2, 2, decoder_embed_dims=12, decoder_num_layers=1, token_space=SPACE).eval()
+
+
+@pytest.fixture
+def sequence():
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [15, 14, 13, 12, 11, 10]])
+    return ids, torch.tensor([[True, False, True, False, False, False], [False] * 5 + [True]])
+
+
+def test_probabilities_cover_the_codes_alone(predictor, sequence):
+    logits, probabilities = predictor.logits(*sequence), predictor(*sequence)
+    assert logits.shape == (2, 6, 20) and probabilities.shape == (2, 6, 16)
+    torch.testing.assert_close(probabilities, logits[..., :16].softmax(-1))
+
+
+def test_ids_behind_the_mask_do_not_matter_and_visible_ones_do(predictor, sequence):
+    ids, mask = sequence
+    hidden = torch.where(mask, torch.zeros_like(ids), ids)
+    assert torch.equal(predictor(ids, mask), predictor(hidden, mask))
+    changed = ids.clone()
+    changed[:, 1] = 9
+    assert not torch.equal(predictor(ids, mask)[:, 0], predictor(changed, mask)[:, 0])
+
+
+def test_all_parameters_are_trained_by_masked_token_modelling(predictor, sequence):
+    predictor.train()
+    ids, mask = sequence
+    torch.nn.functional.cross_entropy(predictor.logits(ids, mask)[mask], ids[mask]).backward()
+    for name, parameter in predictor.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_dropout_is_live_in_training_mode_only(predictor, sequence):
+    assert torch.equal(predictor(*sequence), predictor(*sequence))
+    predictor.train()
+    assert not torch.equal(predictor(*sequence), predictor(*sequence))
+
+
+def test_sequences_of_another_length_are_refused(predictor, sequence):
+    ids, mask = sequence
+    with pytest.raises(ValueError, match=r'\(B, 6\)'):
+        predictor(ids[:, :5], mask[:, :5])
+    with pytest.raises(ValueError, match=r'\(B, 6\)'):
+        predictor(ids, mask[:1])

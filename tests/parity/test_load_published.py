@@ -1,0 +1,116 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Loading and converting checkpoints in the published layout, with every key accounted for."""
+import argparse
+import runpy
+import sys
+from pathlib import Path
+
+import published_reference as pr
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from addp_mm.apis import load_published
+from addp_mm.apis.published import convert_published
+from addp_mm.compat.checkpoints import CheckpointError
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'model_converters' / 'published_addp.py'
+
+
+@pytest.fixture(scope='module')
+def checkpoint():
+    return pr.published_checkpoint(pr.read_reference())
+
+
+def test_every_key_is_used_or_known_as_unused(checkpoint):
+    converted = convert_published(checkpoint)
+    model = load_published(checkpoint, **pr.HEADS)
+    assert set(converted) == set(model.state_dict())
+    assert model.unloaded_parts() == [] and not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, converted[name]) and value.dtype == torch.float32, name
+
+
+def test_sizes_are_read_from_the_tensors(checkpoint):
+    model, config = load_published(checkpoint, **pr.HEADS), pr.read_reference().config
+    assert model.backbone.patch_size == config['patch_size'] and len(model.backbone.blocks) == config['depth']
+    assert model.backbone.grid_size == (8, 8) and model.tokenizer.stride == 16
+    assert model.head.token_space.vocab_size == config['vocab_size'] and model.head.token_space.fake_class_id == 1100
+    assert len(model.neck.blocks) == config['decoder_depth'] and model.neck.blocks[0].attn.num_heads == 4
+    assert model.predictor.blocks[0].attn.num_heads == model.predictor.decoder_blocks[0].attn.num_heads == 4
+    other = load_published(checkpoint, **{**pr.HEADS, 'predictor_num_heads': 2}, predictor_decoder_num_heads=8)
+    assert other.predictor.blocks[0].attn.num_heads == 2 and other.predictor.decoder_blocks[0].attn.num_heads == 8
+
+
+def test_a_tokenizer_stored_with_the_predictor_alone_is_found(checkpoint):
+    alone = {key: value for key, value in checkpoint.items() if not key.startswith('vqgan.')}
+    assert set(convert_published(alone)) == set(convert_published(checkpoint))
+
+
+def test_two_different_tokenizers_are_refused(checkpoint):
+    key = 'token_predictor.vqgan.quantize.embedding.weight'
+    with pytest.raises(ValueError, match='two different tokenizers'):
+        convert_published({**checkpoint, key: checkpoint[key] + 1})
+
+
+def test_unknown_keys_are_listed(checkpoint):
+    with pytest.raises(ValueError, match=r'2 keys.*blocks\.0\.gain, vqgan\.loss\.weight'):
+        convert_published({**checkpoint, 'blocks.0.gain': torch.ones(1), 'vqgan.loss.weight': torch.ones(1)})
+
+
+@pytest.mark.parametrize(('part', 'name'), [('vqgan.', 'tokenizer'), ('token_predictor.', 'predictor'),
+                                            ('decoder_', 'neck')])
+def test_a_missing_part_is_named(checkpoint, part, name):
+    rest = {key: value for key, value in checkpoint.items() if not key.startswith(part) and f'.{part}' not in key}
+    with pytest.raises(ValueError, match=name):
+        convert_published(rest)
+
+
+def test_a_missing_tensor_is_named(checkpoint):
+    for key, name in (('blocks.1.norm1.weight', 'backbone.blocks.1.norm1.weight'),
+                      ('token_predictor.norm.bias', 'norm.bias')):
+        with pytest.raises(RuntimeError, match=name.replace('.', r'\.')):
+            load_published({k: v for k, v in checkpoint.items() if k != key}, **pr.HEADS)
+
+
+def test_a_training_checkpoint_is_read_from_its_file(checkpoint, tmp_path):
+    path = tmp_path / 'checkpoint-latest.pth'
+    torch.save(dict(model=checkpoint, epoch=3, args=argparse.Namespace(lr=1e-4)), path)
+    model = load_published(path, **pr.HEADS)
+    assert torch.equal(model.backbone.cls_token, checkpoint['cls_token'].float())
+
+
+def test_files_that_are_no_checkpoints_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_published(tmp_path / 'none.pth', **pr.HEADS)
+    path = tmp_path / 'picture.pth'
+    path.write_bytes(b'no checkpoint at all')
+    with pytest.raises(CheckpointError, match='picture.pth'):
+        load_published(path, **pr.HEADS)
+
+
+def convert(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+    runpy.run_path(str(TOOL), run_name='__main__')
+
+
+def test_the_converter_writes_what_the_model_loads(checkpoint, tmp_path, monkeypatch, capsys):
+    torch.save(dict(model=checkpoint), tmp_path / 'published.pth')
+    convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'addp.safetensors')
+    convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'addp.pth')
+    assert 'written to' in capsys.readouterr().out
+    model = pr.load(pr.read_reference())
+    for weights in (load_file(tmp_path / 'addp.safetensors'),
+                    torch.load(tmp_path / 'addp.pth', weights_only=True)['state_dict']):
+        model.load_state_dict(weights, strict=True)
+    with pytest.raises(SystemExit, match='exists already'):
+        convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'addp.pth')
+
+
+def test_the_converter_leaves_nothing_behind_when_it_fails(checkpoint, tmp_path, monkeypatch):
+    torch.save({**checkpoint, 'stranger': torch.ones(1)}, tmp_path / 'published.pth')
+    with pytest.raises(SystemExit, match='stranger'):
+        convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'addp.pth')
+    with pytest.raises(SystemExit, match='must end in'):
+        convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'addp.bin')
+    assert [path.name for path in tmp_path.iterdir()] == ['published.pth']
