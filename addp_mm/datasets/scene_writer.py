@@ -6,10 +6,10 @@ import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +88,14 @@ def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: str | None = Non
     out = Path(out).resolve()
     if _same_set(out, manifest):
         return False
-    with _moved_into_place(out) as folder, _pool(workers) as pool:
+    with _moved_into_place(out) as folder, _executor(workers, _Job(folder, generators, spec.formats)) as render:
         for split in SPLITS:
             if {'coco', 'ade'} & set(spec.formats):
-                scenes = _render(pool, partial(_write_scene, folder, generators[split], spec.formats),
-                                 getattr(spec, split), track, f'{split} scenes')
+                scenes = _collect(render, 'scenes', split, getattr(spec, split), track)
                 if 'coco' in spec.formats:
                     _write_json(folder / f'annotations/instances_{split}.json', _coco(scenes, spec, split))
             if 'imagenet' in spec.formats:
-                _render(pool, partial(_write_object, folder, generators[split]),
-                        getattr(spec, f'objects_{split}'), track, f'{split} objects')
+                _collect(render, 'objects', split, getattr(spec, f'objects_{split}'), track)
         _write_json(folder / MARKER, manifest, indent=2)
     return True
 
@@ -163,44 +161,65 @@ def _moved_into_place(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pool(workers: int) -> Any:
-    if workers > 1:
-        return Pool(workers, initializer=_init_worker)
-    cv2.setNumThreads(1)
-    return nullcontext()
+@dataclass(frozen=True)
+class _Job:
+    """What a process needs to write pictures."""
+    folder: Path
+    generators: dict[str, SceneGenerator]
+    formats: tuple[str, ...]
+
+    def write(self, kind: str, split: str, indices: range) -> list:
+        """Write pictures of a kind ('scenes' or 'objects'); their COCO instances."""
+        return [getattr(self, f'_write_{kind}')(split, index) for index in indices]
+
+    def _write_scenes(self, split: str, index: int) -> list[dict[str, Any]]:
+        scene = self.generators[split].scene(index)
+        _write_png(self.folder / 'scenes' / split / _file_name(index), scene.image)
+        if 'ade' in self.formats:
+            _write_png(self.folder / 'labels' / split / _file_name(index), scene.label_map())
+        return scene_instances(scene) if 'coco' in self.formats else []
+
+    def _write_objects(self, split: str, index: int) -> list[dict[str, Any]]:
+        picture = self.generators[split].object_picture(index)
+        name = CLASSES[int(picture.labels[0])]
+        _write_png(self.folder / 'objects' / split / name / _file_name(index), picture.image)
+        return []
 
 
-def _init_worker() -> None:
+@contextmanager
+def _executor(workers: int, job: _Job) -> Iterator[Callable[..., Iterable[list]]]:
+    """A function that maps ``job.write`` over its arguments, in this process or in ``workers`` others."""
+    if workers == 1:
+        cv2.setNumThreads(1)
+        yield partial(map, job.write)
+        return
+    # Unlike multiprocessing.Pool, an executor notices a killed worker and cannot hang while it is stopped.
+    executor = ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(job, ))
+    try:
+        yield partial(executor.map, _write_in_worker)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _init_worker(job: _Job) -> None:
+    """Keep the garments in the process rather than send them with every batch."""
+    global _worker_job
+    _worker_job = job
     cv2.setNumThreads(1)
-    # Interruptions are the parent's to handle: it ends the workers and removes what they wrote.
+    # Interruptions are the parent's to handle: it stops the workers and removes what they wrote.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _render(pool: Any, write: Callable[[range], list], total: int, track: Track, text: str) -> list:
+def _write_in_worker(kind: str, split: str, indices: range) -> list:
+    return _worker_job.write(kind, split, indices)
+
+
+def _collect(render: Callable[..., Iterable[list]], kind: str, split: str, total: int, track: Track) -> list:
     """Write pictures 0 to ``total`` in batches; results in the order of the pictures."""
     batches = [range(start, min(start + _BATCH, total)) for start in range(0, total, _BATCH)]
-    results = map(write, batches) if pool is None else pool.imap(write, batches)
-    return [item for batch in track(results, text, len(batches)) for item in batch]
-
-
-def _write_scene(folder: Path, generator: SceneGenerator, formats: tuple[str, ...], indices: range) -> list:
-    instances = []
-    for index in indices:
-        scene = generator.scene(index)
-        _write_png(folder / 'scenes' / generator.split / _file_name(index), scene.image)
-        if 'ade' in formats:
-            _write_png(folder / 'labels' / generator.split / _file_name(index), scene.label_map())
-        instances.append(scene_instances(scene) if 'coco' in formats else None)
-    return instances
-
-
-def _write_object(folder: Path, generator: SceneGenerator, indices: range) -> list:
-    for index in indices:
-        picture = generator.object_picture(index)
-        name = CLASSES[int(picture.labels[0])]
-        _write_png(folder / 'objects' / generator.split / name / _file_name(index), picture.image)
-    return []
+    results = render([kind] * len(batches), [split] * len(batches), batches)
+    return [item for batch in track(results, f'{split} {kind}', len(batches)) for item in batch]
 
 
 def _coco(scenes: list[list[dict[str, Any]]], spec: SceneSetSpec, split: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def equal(one, other):
 
 def test_scene_depends_on_seed_split_and_index_alone(generator):
     expected = generator.scene(7)
-    np.random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
     generator.scene(2)
     assert equal(generator.scene(7), expected)
     garments = load_garments('val')
@@ -33,10 +33,10 @@ def test_scene_depends_on_seed_split_and_index_alone(generator):
 
 
 def test_no_global_random_state_is_used(generator):
-    np.random.seed(5)
-    before = np.random.get_state()[1].copy()
+    np.random.seed(5)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
     generator.scene(3)
-    assert np.array_equal(np.random.get_state()[1], before)
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
 def test_masks_labels_and_label_map_tell_the_same(scenes):

@@ -17,8 +17,6 @@ from pycocotools.coco import COCO
 from addp_mm.datasets.fashion_mnist import CLASSES, balanced_subset, encode_subset, load_garments
 from addp_mm.datasets.scene_writer import SceneSetSpec, encode_rle, write_fashion_scenes
 
-from .conftest import SPEC
-
 ROOT = Path(__file__).resolve().parents[2]
 CONVERTER = ROOT / 'tools/dataset_converters/fashion_scenes.py'
 
@@ -27,21 +25,21 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
-def test_number_of_workers_does_not_change_a_byte(written_set, tmp_path):
-    write_fashion_scenes(tmp_path / 'again', SPEC, workers=2)
+def test_number_of_workers_does_not_change_a_byte(written_set, tmp_path, spec):
+    write_fashion_scenes(tmp_path / 'again', spec, workers=2)
     assert contents(tmp_path / 'again') == contents(written_set)
 
 
-def test_more_scenes_begin_with_the_same_ones(written_set, tmp_path):
-    write_fashion_scenes(tmp_path / 'more', dataclasses.replace(SPEC, train=70))
+def test_more_scenes_begin_with_the_same_ones(written_set, tmp_path, spec):
+    write_fashion_scenes(tmp_path / 'more', dataclasses.replace(spec, train=70))
     first, more = contents(written_set), contents(tmp_path / 'more')
     for name, content in first.items():
         if name.startswith(('scenes', 'labels', 'objects')):
             assert more[name] == content
 
 
-def test_another_seed_gives_other_pictures(written_set, tmp_path):
-    write_fashion_scenes(tmp_path / 'other', dataclasses.replace(SPEC, seed=4))
+def test_another_seed_gives_other_pictures(written_set, tmp_path, spec):
+    write_fashion_scenes(tmp_path / 'other', dataclasses.replace(spec, seed=4))
     first, other = contents(written_set), contents(tmp_path / 'other')
     assert first.keys() == other.keys()
     assert not any(first[name] == other[name] for name in first if name.startswith('scenes'))
@@ -74,9 +72,9 @@ def test_object_folders_are_balanced(written_set, split, a_class):
     assert [len(list(folder.iterdir())) for folder in folders] == [a_class] * 10
 
 
-def test_marker_tells_what_was_written(written_set):
+def test_marker_tells_what_was_written(written_set, spec):
     marker = json.loads((written_set / 'fashion_scenes.json').read_text())
-    for key, value in dataclasses.asdict(SPEC).items():
+    for key, value in dataclasses.asdict(spec).items():
         assert marker[key] == (list(value) if key == 'formats' else value)
     assert marker['classes'] == list(CLASSES)
     assert marker['garments']['train']['count'] == 6000 and marker['garments']['val']['count'] == 1000
@@ -90,54 +88,54 @@ def test_run_lengths_go_down_the_columns_and_begin_with_zeros(mask, counts):
 
 @pytest.mark.parametrize('formats, folders', [
     (('coco', ), {'scenes', 'annotations'}), (('ade', ), {'scenes', 'labels'}), (('imagenet', ), {'objects'})])
-def test_formats_choose_what_is_written(tmp_path, formats, folders):
-    write_fashion_scenes(tmp_path / 'out', dataclasses.replace(SPEC, formats=formats))
+def test_formats_choose_what_is_written(tmp_path, formats, folders, spec):
+    write_fashion_scenes(tmp_path / 'out', dataclasses.replace(spec, formats=formats))
     assert {path.name for path in (tmp_path / 'out').iterdir()} == folders | {'fashion_scenes.json'}
 
 
-def test_the_same_set_is_left_alone(own_set):
+def test_the_same_set_is_left_alone(own_set, spec):
     before = {path: path.stat().st_mtime_ns for path in own_set.rglob('*')}
-    assert not write_fashion_scenes(own_set, SPEC)
+    assert not write_fashion_scenes(own_set, spec)
     assert {path: path.stat().st_mtime_ns for path in own_set.rglob('*')} == before
 
 
-def test_an_empty_folder_is_filled(tmp_path):
+def test_an_empty_folder_is_filled(tmp_path, spec):
     (tmp_path / 'out').mkdir()
-    assert write_fashion_scenes(tmp_path / 'out', dataclasses.replace(SPEC, formats=('imagenet', )))
+    assert write_fashion_scenes(tmp_path / 'out', dataclasses.replace(spec, formats=('imagenet', )))
     assert (tmp_path / 'out' / 'objects').is_dir()
 
 
-def test_another_set_is_not_overwritten(own_set):
+def test_another_set_is_not_overwritten(own_set, spec):
     before = contents(own_set)
     with pytest.raises(FileExistsError, match='seed 3 instead of 4'):
-        write_fashion_scenes(own_set, dataclasses.replace(SPEC, seed=4))
+        write_fashion_scenes(own_set, dataclasses.replace(spec, seed=4))
     assert contents(own_set) == before
 
 
 @pytest.mark.parametrize('name, text, match', [
     ('photo.txt', 'mine', 'not FashionScenes'), ('fashion_scenes.json', '{"seed":', 'cannot be read')])
-def test_a_folder_that_holds_something_else_is_refused(tmp_path, name, text, match):
+def test_a_folder_that_holds_something_else_is_refused(tmp_path, name, text, match, spec):
     (tmp_path / name).write_text(text)
     with pytest.raises(FileExistsError, match=match):
-        write_fashion_scenes(tmp_path, SPEC)
+        write_fashion_scenes(tmp_path, spec)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_file_in_the_way_is_refused(tmp_path):
+def test_a_file_in_the_way_is_refused(tmp_path, spec):
     (tmp_path / 'out').write_text('mine')
     with pytest.raises(FileExistsError, match='is a file'):
-        write_fashion_scenes(tmp_path / 'out', SPEC)
+        write_fashion_scenes(tmp_path / 'out', spec)
 
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_an_interrupted_run_leaves_nothing(tmp_path, workers):
+def test_an_interrupted_run_leaves_nothing(tmp_path, workers, spec):
     def stop_late(items, text, total):
         yield from items
         if text == 'val scenes':
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_fashion_scenes(tmp_path / 'out', SPEC, workers=workers, track=stop_late)
+        write_fashion_scenes(tmp_path / 'out', spec, workers=workers, track=stop_late)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,6 +151,21 @@ def test_a_stopped_command_leaves_nothing(tmp_path, number):
     _, errors = process.communicate()
     assert process.returncode == 130
     assert 'was not written' in errors and 'Traceback' not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='finds the workers through /proc')
+def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path):
+    command = [sys.executable, str(CONVERTER), str(tmp_path / 'out'), '--train', '1000000', '--workers', '2']
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+                               env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    while process.poll() is None and not list(tmp_path.glob('.out.partial-*/scenes/train/*.png')):
+        time.sleep(0.05)
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == 1 and 'worker was killed' in errors
     assert list(tmp_path.iterdir()) == []
 
 
@@ -194,17 +207,15 @@ def test_command_names_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_source_folder_is_used(tmp_path):
-    from .test_fashion_mnist import write_source
+def test_source_folder_is_used(tmp_path, spec, write_source):
     write_source(tmp_path / 'idx', balanced_subset(load_garments('train'), 3))
     write_source(tmp_path / 'idx', balanced_subset(load_garments('val'), 3), prefix='t10k')
-    write_fashion_scenes(tmp_path / 'out', SPEC, source=str(tmp_path / 'idx'))
+    write_fashion_scenes(tmp_path / 'out', spec, source=str(tmp_path / 'idx'))
     marker = json.loads((tmp_path / 'out/fashion_scenes.json').read_text())
     assert marker['garments']['train']['count'] == 30
 
 
-def test_subset_command_packs_the_garments_it_is_given(tmp_path, monkeypatch, capsys):
-    from .test_fashion_mnist import write_source
+def test_subset_command_packs_the_garments_it_is_given(tmp_path, monkeypatch, capsys, write_source):
     garments = {split: balanced_subset(load_garments(split), 4) for split in ('train', 'val')}
     write_source(tmp_path / 'idx', garments['train'])
     write_source(tmp_path / 'idx', garments['val'], prefix='t10k')

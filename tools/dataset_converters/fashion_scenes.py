@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Iterable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from tqdm import tqdm
@@ -48,6 +49,9 @@ def main() -> int:
         written = write_fashion_scenes(args.out, spec, args.source, args.workers, show_progress)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
+        return 1
+    except BrokenProcessPool:
+        print(f'error: a worker was killed (out of memory?); {args.out} was not written', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f'interrupted: {args.out} was not written', file=sys.stderr)

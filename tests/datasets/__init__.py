@@ -1,1 +1,0 @@
-# Copyright (c) addp_mm contributors. Apache-2.0.

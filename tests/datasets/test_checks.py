@@ -1,0 +1,228 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from addp_mm.datasets import DatasetError, check_dataset_cfg, check_image_folder
+from addp_mm.datasets.fashion_mnist import CLASSES
+
+BASES = Path(__file__).resolve().parents[2] / 'configs/_base_/datasets'
+
+
+def dataset_cfg(kind, root, loader='train'):
+    dataset = Config.fromfile(BASES / f'fashion_scenes_{kind}.py')[f'{loader}_dataloader'].dataset
+    dataset.data_root = str(root)
+    return dataset
+
+
+def refused(cfg, *texts):
+    with pytest.raises(DatasetError) as caught:
+        check_dataset_cfg(cfg)
+    for text in texts:
+        assert str(text) in str(caught.value)
+
+
+def change_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize('kind', ['pretrain', 'cls', 'det', 'seg'])
+@pytest.mark.parametrize('loader', ['train', 'val'])
+def test_a_whole_set_passes(written_set, kind, loader):
+    check_dataset_cfg(dataset_cfg(kind, written_set, loader))
+
+
+@pytest.mark.parametrize('kind, marks', [
+    ('pretrain', 'scenes/train'), ('cls', 'objects/train'), ('det', 'annotations'), ('seg', 'scenes/train')])
+def test_a_wrong_path_is_named_with_what_to_do(tmp_path, kind, marks):
+    root = tmp_path / 'fashion_scenes'
+    refused(dataset_cfg(kind, root), root / marks, f'{tmp_path} exists', 'data_root',
+            'tools/dataset_converters/fashion_scenes.py')
+
+
+def test_a_wrapped_dataset_is_checked(tmp_path):
+    inner = dataset_cfg('pretrain', tmp_path / 'away')
+    refused(dict(type='RepeatDataset', times=2, dataset=inner), tmp_path / 'away')
+    refused(dict(type='ConcatDataset', datasets=[inner]), tmp_path / 'away')
+
+
+def test_remote_data_pass_unseen():
+    check_dataset_cfg(dict(type='CocoDataset', data_root='s3://bucket/coco', ann_file='a.json'))
+
+
+def test_an_empty_folder_is_named(own_set):
+    folder = own_set / 'scenes/train'
+    shutil.rmtree(folder)
+    folder.mkdir()
+    refused(dataset_cfg('pretrain', own_set), folder, 'no images')
+
+
+def test_a_half_written_folder_is_named(own_set):
+    for path in sorted((own_set / 'scenes/train').iterdir())[8:]:
+        path.unlink()
+    refused(dataset_cfg('pretrain', own_set), own_set / 'scenes/train', '8 of 12', 'write it again')
+
+
+@pytest.mark.parametrize('content', [b'', b'text', None])
+def test_a_damaged_image_is_named(own_set, content):
+    path = own_set / 'scenes/train/000005.png'
+    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
+    refused(dataset_cfg('pretrain', own_set), path, 'Replace or remove')
+
+
+def test_damage_is_found_beyond_the_images_that_are_decoded(tmp_path):
+    for index in range(100):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f'{index:03d}.png')
+    assert len(check_image_folder(tmp_path)) == 100
+    broken = [tmp_path / f'{index:03d}.png' for index in (1, 2, 3, 61, 62, 63, 64)]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:-12])
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DatasetError, match=f'7 images.*{broken[0].name}.*{broken[4].name}.*and 2 more'):
+        check_image_folder(tmp_path)
+
+
+def test_images_with_bytes_after_their_end_pass(tmp_path):
+    """Some cameras append data; decoding decides, not the end mark."""
+    path = tmp_path / 'a.jpg'
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes() + bytes(1000))
+    assert check_image_folder(tmp_path) == ['a.jpg']
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / 'images').write_text('')
+    with pytest.raises(DatasetError, match='is a file'):
+        check_image_folder(tmp_path / 'images')
+
+
+def test_an_empty_class_folder_is_named(own_set):
+    (own_set / 'fashion_scenes.json').unlink()
+    for path in (own_set / 'objects/train/dress').iterdir():
+        path.unlink()
+    refused(dataset_cfg('cls', own_set), own_set / 'objects/train', "'dress'", 'hold no images')
+
+
+def test_a_missing_class_folder_is_named(own_set):
+    (own_set / 'fashion_scenes.json').unlink()
+    shutil.rmtree(own_set / 'objects/train/dress')
+    refused(dataset_cfg('cls', own_set), "missing: 'dress'")
+
+
+def test_a_class_that_metainfo_lacks_is_named(own_set):
+    cfg = dataset_cfg('cls', own_set)
+    cfg.metainfo = dict(classes=[name for name in CLASSES if name != 'coat'])
+    refused(cfg, "not in metainfo: 'coat'")
+
+
+def test_classes_in_an_order_that_folders_do_not_have_are_refused(own_set):
+    cfg = dataset_cfg('cls', own_set)
+    cfg.metainfo = dict(classes=CLASSES[::-1])
+    refused(cfg, 'alphabetical')
+
+
+def test_another_number_of_class_folders_is_refused(own_set):
+    cfg = dataset_cfg('cls', own_set)
+    cfg.metainfo = dict(classes=['first', 'second'])
+    refused(cfg, '10 class folders for 2 classes')
+
+
+def list_cfg(root, lines):
+    (root / 'list.txt').write_text('\n'.join(lines))
+    return dict(type='CustomDataset', data_root=str(root), data_prefix='scenes/train', ann_file='list.txt',
+                metainfo=dict(classes=['a', 'b']))
+
+
+def test_a_list_of_images_is_checked(own_set):
+    check_dataset_cfg(list_cfg(own_set, ['000000.png 0', '000001.png 1']))
+    refused(list_cfg(own_set, ['000000.png 0', '000001.png 2']), 'list.txt', 'label 2', '2 classes')
+    refused(list_cfg(own_set, ['000000.png 0', '000099.png 1']), 'list.txt', "'000099.png'")
+    refused(list_cfg(own_set, ['000000.png 0', '000001.png']), 'list.txt, line 2')
+    refused(list_cfg(own_set, []), 'list.txt', 'empty')
+    (own_set / 'list.txt').unlink()
+    refused(dict(list_cfg(own_set, ['000000.png 0']), ann_file='other.txt'), 'other.txt', 'no such annotation file')
+
+
+def test_an_annotation_file_that_lacks_a_class_is_named(own_set):
+    path = own_set / 'annotations/instances_train.json'
+
+    def drop(content):
+        content['categories'] = [c for c in content['categories'] if c['name'] != 'sandal']
+        content['annotations'] = [a for a in content['annotations'] if a['category_id'] != 6]
+
+    change_json(path, drop)
+    refused(dataset_cfg('det', own_set), path, "'sandal'", 'metainfo')
+
+
+def test_coco_classes_of_mmdet_on_another_file_are_refused(own_set):
+    cfg = dataset_cfg('det', own_set)
+    del cfg['metainfo']
+    refused(cfg, 'instances_train.json', "'person'", "'ankle-boot'", 'metainfo=dict(classes=')
+
+
+def test_a_subset_of_the_classes_passes(own_set):
+    cfg = dataset_cfg('det', own_set)
+    cfg.metainfo = dict(classes=['bag', 'coat'])
+    check_dataset_cfg(cfg)
+
+
+@pytest.mark.parametrize('key, owners', [('category_id', 'categories'), ('image_id', 'images')])
+def test_annotations_that_belong_to_nothing_are_refused(own_set, key, owners):
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content['annotations'][0].update({key: 77}))
+    refused(dataset_cfg('det', own_set), path, '77', owners)
+
+
+def test_a_half_written_annotation_file_is_named(own_set):
+    path = own_set / 'annotations/instances_train.json'
+    path.write_text(path.read_text()[:500])
+    refused(dataset_cfg('det', own_set), path, 'half-written')
+    path.write_text('[]')
+    refused(dataset_cfg('det', own_set), path, "'categories'")
+    path.write_bytes(b'\xff\xfe\xfa')
+    refused(dataset_cfg('det', own_set), path, 'not a text file')
+    path.unlink()
+    refused(dataset_cfg('det', own_set), path, 'no such annotation file')
+
+
+def test_an_annotation_file_without_images_is_refused(own_set):
+    change_json(own_set / 'annotations/instances_train.json', lambda content: content.update(images=[]))
+    refused(dataset_cfg('det', own_set), 'lists no images')
+
+
+def test_images_that_annotations_name_must_be_there(own_set):
+    (own_set / 'scenes/train/000004.png').unlink()
+    refused(dataset_cfg('det', own_set), own_set / 'scenes/train', "'000004.png'", '1 of 12')
+
+
+def test_label_maps_must_be_there(own_set):
+    (own_set / 'labels/train/000004.png').unlink()
+    refused(dataset_cfg('seg', own_set), own_set / 'labels/train', "'000004.png'")
+    shutil.rmtree(own_set / 'labels/train')
+    refused(dataset_cfg('seg', own_set), own_set / 'labels/train', 'no such folder')
+
+
+def test_a_label_without_a_class_is_refused(own_set):
+    cfg = dataset_cfg('seg', own_set)
+    cfg.metainfo = dict(classes=cfg.metainfo.classes[:3])
+    refused(cfg, 'labels/train', '3 classes', 'reduce_zero_label=True')
+    cfg.metainfo = {}
+    refused(cfg, 'no classes', 'metainfo')
+
+
+def test_a_damaged_label_map_is_named(own_set):
+    path = own_set / 'labels/train/000003.png'
+    path.write_bytes(path.read_bytes()[:60])
+    refused(dataset_cfg('seg', own_set), path, 'label map')
+
+
+def test_a_damaged_note_of_the_writer_is_named(own_set):
+    (own_set / 'fashion_scenes.json').write_text('{')
+    refused(dataset_cfg('pretrain', own_set), own_set / 'fashion_scenes.json', 'Delete')
