@@ -77,9 +77,9 @@ class TokenizerPretrain(BaseModel):
         codes = self.tokenizer.lookup(ids, *latents.shape[-2:])
         straight_through = latents + (codes - latents).detach()
         error = self.tokenizer.decode(straight_through) - images
-        # sums over the channels: a code's distance does not depend on how many dimensions it has
-        codebook_loss = F.mse_loss(codes, latents.detach()) * latents.shape[1]
-        commitment = F.mse_loss(latents, codes.detach()) * latents.shape[1]
+        # means over the channels: a sum would pull all latents onto the few directions that codes already take
+        codebook_loss = F.mse_loss(codes, latents.detach())
+        commitment = F.mse_loss(latents, codes.detach())
         return dict(
             loss_l1=self.l1_weight * error.abs().mean(),
             loss_mse=self.mse_weight * error.square().mean(),

@@ -4,7 +4,7 @@ _base_ = [
 ]
 default_scope = 'mmpretrain'
 
-max_iters = 8000
+max_iters = 6000
 model = dict(
     type='addp_mm.TokenizerPretrain',
     tokenizer=_base_.tokenizer,

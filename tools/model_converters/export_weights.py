@@ -1,0 +1,65 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Export part of a training checkpoint as safetensors, for sharing: no optimizer, no pickle."""
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('src', help='checkpoint written by tools/train.py')
+    parser.add_argument('dst', help='file to write, ending in .safetensors')
+    parser.add_argument('--prefix', default='', help='keep only keys that start so, and cut it off, e.g. tokenizer.')
+    parser.add_argument('--drop', nargs='*', default=[], metavar='PREFIX', help='leave out keys that start so')
+    parser.add_argument('--half', action='store_true', help='store floating-point tensors as float16')
+    parser.add_argument('--meta', nargs='*', default=[], metavar='KEY=VALUE', help='facts to store in the file')
+    return parser.parse_args(argv)
+
+
+def select(state_dict, prefix='', drop=(), half=False):
+    """Tensors to export, by name.
+
+    Args:
+        state_dict (dict[str, Tensor]): All weights.
+        prefix (str): Keep keys that start so, without it.
+        drop (Sequence[str]): Leave out keys that start so.
+        half (bool): Whether floating-point tensors become float16.
+
+    Returns:
+        dict[str, Tensor]: Contiguous tensors.
+
+    Raises:
+        ValueError: If nothing is left, or a prefix to drop matches nothing.
+    """
+    for start in drop:
+        if not any(key.startswith(start) for key in state_dict):
+            raise ValueError(f'--drop {start!r} matches no key')
+    kept = {
+        key[len(prefix):]: value.half() if half and value.is_floating_point() else value
+        for key, value in state_dict.items() if key.startswith(prefix) and not key.startswith(tuple(drop))
+    }
+    if not kept:
+        starts = sorted({key.split('.')[0] for key in state_dict})
+        raise ValueError(f'no key starts with {prefix!r}; the checkpoint has {starts}')
+    return {key: value.contiguous() for key, value in kept.items()}
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from safetensors.torch import save_file
+
+    from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+
+    tensors = select(find_state_dict(load_checkpoint_file(args.src), args.src), args.prefix, args.drop, args.half)
+    dst = Path(args.dst)
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    partial = dst.with_suffix('.partial')
+    save_file(tensors, partial, metadata=dict(pair.split('=', 1) for pair in args.meta) or None)
+    partial.replace(dst)
+    print(json.dumps(dict(file=str(dst), tensors=len(tensors), parameters=sum(t.numel() for t in tensors.values()),
+                          bytes=dst.stat().st_size, sha256=hashlib.sha256(dst.read_bytes()).hexdigest())))
+
+
+if __name__ == '__main__':
+    main()
