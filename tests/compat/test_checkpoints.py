@@ -81,7 +81,7 @@ def test_code_is_refused_and_does_not_run(tmp_path, zip_format):
 def test_attributes_of_the_history_are_out_of_reach(tmp_path, name):
     path = saved(tmp_path, dict(state_dict=WEIGHTS, meta=RunsCodeThroughHistory(name)))
     assert torch.load(path, weights_only=False)['meta'] is not None
-    with pytest.raises(CheckpointError, match=rf"file\.pth is refused.*builtins\.getattr.*{name}"):
+    with pytest.raises(CheckpointError, match=rf'file\.pth is refused.*builtins\.getattr.*{name}'):
         load_checkpoint_file(path)
 
 
