@@ -234,3 +234,17 @@ def test_chunks_do_not_matter(mmcv_ops, generator, monkeypatch):
     whole = everything()
     monkeypatch.setattr(roi_grid, '_CHUNK_ELEMENTS', 1)
     assert torch.equal(everything(), whole)
+
+
+def test_deterministic_setting_is_relaxed_only_inside():
+    from addp_mm.compat.ops.common import allow_atomics
+    torch.use_deterministic_algorithms(True)
+    try:
+        with allow_atomics():
+            assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    with allow_atomics():
+        assert not torch.are_deterministic_algorithms_enabled()
