@@ -2,11 +2,11 @@
 import copy
 
 import pytest
-import tiny_addp
+import tiny_stations
 import torch
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
-from tiny_addp import build, images, noise
+from tiny_stations import build, images, noise
 from torch import nn
 
 from addp_mm.diffusion import NoiseSchedule
@@ -187,7 +187,7 @@ def test_predicted_tokens_and_expected_latents(model):
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    (dict(predictor=dict(token_space=dict(tiny_addp.SPACE, fake_class_slot=0))), 'token space'),
+    (dict(predictor=dict(token_space=dict(tiny_stations.SPACE, fake_class_slot=0))), 'token space'),
     (dict(tokenizer=dict(codebook_size=8)), '8 codes'),
     (dict(predictor=dict(num_tokens=9)), 'predictor has 9 tokens'),
     (dict(backbone=dict(out_type='cls_token')), "out_type='raw'"),
