@@ -161,6 +161,7 @@ def test_an_annotation_file_that_lacks_a_class_is_named(own_set):
     refused(dataset_cfg('det', own_set), path, "'sandal'", 'metainfo')
 
 
+@pytest.mark.slow
 def test_coco_classes_of_mmdet_on_another_file_are_refused(own_set):
     cfg = dataset_cfg('det', own_set)
     del cfg['metainfo']

@@ -34,7 +34,7 @@ def build(written_set, monkeypatch):
     return build_dataset
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def scenes(spec):
     """The scenes that the written files should hold, made afresh."""
     return {split: [SceneGenerator(load_garments(split), spec.image_size, split, spec.seed).scene(index)
