@@ -231,7 +231,7 @@ def test_bad_arguments(options, message):
         build(**options)
 
 
-@pytest.mark.parametrize('arch,params', [('nano', 1.22e6), ('tiny', 5.4e6), ('small', 21.5e6)])
+@pytest.mark.parametrize('arch,params', [('nano', 1.29e6), ('tiny', 5.4e6), ('small', 21.5e6)])
 def test_presets_have_their_size(arch, params):
     count = sum(p.numel() for p in ADDPViT(arch, img_size=64).parameters())
     assert count == pytest.approx(params, rel=.03)
