@@ -44,7 +44,7 @@ def prepare(args):
     if args.seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
     runner_cfg.check_datasets(cfg, 'test_dataloader')
-    runner_cfg.set_visualization(cfg, args.show_dir)
+    runner_cfg.set_visualization(cfg, args.show_dir, testing=True)
     runner_cfg.set_preflight(cfg, testing=True)
     return cfg
 

@@ -89,10 +89,11 @@ def check_datasets(cfg: Config, *loaders: str) -> None:
             check_dataset_cfg(cfg[loader].dataset)
 
 
-def set_visualization(cfg: Config, show_dir: str | None = None) -> None:
+def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = False) -> None:
     """Draw with the visualizer of the config's scope, into the work dir and TensorBoard, or into ``show_dir``.
 
-    A visualizer or a hook that the config names itself is kept.
+    A visualizer or a hook that the config names itself is kept. A test without ``show_dir`` draws nothing else: mmdet's
+    hook would draw every picture, whatever its interval.
     """
     scope = cfg.get('default_scope')
     backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
@@ -106,7 +107,7 @@ def set_visualization(cfg: Config, show_dir: str | None = None) -> None:
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     # Only a classifier's output is what mmpretrain's hook can draw.
     drawable = scope in _DRAWING_HOOKS and (scope != 'mmpretrain' or str(cfg.model.type).endswith('ImageClassifier'))
-    if not hooks.get('visualization') and drawable:
+    if not hooks.get('visualization') and drawable and not (testing and show_dir is None):
         hooks.visualization = ConfigDict(_DRAWING_HOOKS[scope])
     if show_dir is None:
         return

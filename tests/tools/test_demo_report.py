@@ -207,7 +207,7 @@ def test_report_shows_every_result_with_its_commands(finished, tmp_path):
         assert re.search(r'<figcaption>.+</figcaption><details>.*<pre>python \S', figure, re.DOTALL)
     for number in ('63.2', '53.2', '31.2', '21.2', '28.7', '18.7', '51.5', '41.5', '+10.0'):
         assert number in html
-    assert 'Seed 0' in html and '20,000 images' in html and '6,000 images' in html
+    assert 'Seed 0' in html and '20,000 training images' in html and '6,000 training images' in html
     for step in finished.steps.values():
         assert page_module.escape(step.shown) in html
     assert html.count('class="line addp"') == 4 and html.count('class="line random"') == 3
@@ -256,7 +256,7 @@ def test_masks_and_labels_are_drawn_where_they_are():
     labels[0, 0] = 3
     drawn = pictures.draw_label_map(scene, labels).astype(int)
     colour = pictures.rgb(pictures.CLASS_COLOURS[1])
-    assert np.abs(drawn[0, 0] - (30 + 0.7 * colour)).max() <= 1
+    assert np.abs(drawn[0, 0] - (40 + 0.6 * colour)).max() <= 1
     assert len(np.unique(drawn[1, 1])) == 1
 
 

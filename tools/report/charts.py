@@ -23,13 +23,13 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def line_chart(lines: Mapping[str, Points], title: str, x_label: str, y_label: str = '') -> str:
+def line_chart(lines: Mapping[str, Points], title: str, x_label: str) -> str:
     """An SVG element.
 
     Args:
         lines: Points (x, y) by the CSS class of the line ('addp', 'random').
         title: Stands above the chart, and is read to those who cannot see it.
-        x_label, y_label: Names of the axes.
+        x_label: Name of the axis below.
 
     Raises:
         ValueError: If there is no point, or a value is not finite.
@@ -51,16 +51,15 @@ def line_chart(lines: Mapping[str, Points], title: str, x_label: str, y_label: s
 
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
              f'<text class="title" x="{LEFT}" y="14">{escape(title)}</text>']
+    decimals = max(len(f'{y:g}'.partition('.')[2]) for y in y_ticks)
     for y in y_ticks:
         _, down = place(0, y)
         parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down}" y2="{down}"/>'
-                     f'<text class="tick" x="{LEFT - 6}" y="{down + 3.5}" text-anchor="end">{y:g}</text>')
+                     f'<text class="tick" x="{LEFT - 6}" y="{down + 3.5}" text-anchor="end">{y:.{decimals}f}</text>')
     for x in x_ticks:
         across, _ = place(x, y_low)
         parts.append(f'<text class="tick" x="{across}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{x:g}</text>')
     parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
-    if y_label:
-        parts.append(f'<text class="tick" x="{LEFT}" y="{HEIGHT - 4}">{escape(y_label)}</text>')
     for name, line in lines.items():
         path = ' '.join('{:g},{:g}'.format(*place(x, y)) for x, y in line)
         parts.append(f'<polyline class="line {escape(name)}" points="{path}"/>')

@@ -20,7 +20,8 @@ from report.page import Page, table
 from report.steps import ROOT, Done, Step, clock
 
 THRESHOLD = 0.3
-EXAMPLES = 6
+EXAMPLES = 5
+HEADS = ('Scene', 'Ground truth', 'ADDP weights', 'Random weights')
 LEAD = ('A vision transformer learned to generate images by alternating between discrete tokens and pixels (ADDP). '
         'This page shows what it generates, how, and what the same transformer is then worth as the backbone of a '
         'classifier, of Mask R-CNN and of UperNet, beside one that starts from random weights under the same schedule.')
@@ -89,7 +90,7 @@ def _cell(value: float, weights: str) -> str:
 
 
 def _key() -> str:
-    items = ''.join(f'<li><i class="{name}"></i>{title}</li>' for name, title in WEIGHTS.items())
+    items = ''.join(f'<li><i class="{name}"></i>{title[0].upper()}{title[1:]}</li>' for name, title in WEIGHTS.items())
     return f'<ul class="legend">{items}</ul>'
 
 
@@ -99,8 +100,8 @@ def _add_results(page: Page, demo: DemoRun) -> None:
     for task in TASKS:
         addp, random = demo.run(task.name, 'addp'), demo.run(task.name, 'random')
         ours, theirs, schedule = addp.results(), random.results(), addp.schedule()
-        trained.append(f'{task.model} {schedule["iterations"]:,} iterations of {schedule["batch_size"]} of '
-                       f'{schedule["images"]:,} images')
+        trained.append(f'{task.model} {schedule["iterations"]:,} iterations, batch {schedule["batch_size"]}, '
+                       f'{schedule["images"]:,} training images')
         for metric in task.metrics:
             difference = ours[metric.title] - theirs[metric.title]
             rows.append([f'{escape(metric.title)}<small>{escape(task.title)}, {escape(task.model)}</small>',
@@ -108,7 +109,7 @@ def _add_results(page: Page, demo: DemoRun) -> None:
                          f'<b>{difference:+.1f}</b>'.replace('-', '\u2212')])
     seeds = sorted({run.seed for run in demo.runs})
     caption = (f'In percent, on {_validation(demo)}. Seed {", ".join(map(str, seeds))}: one run each, so read small '
-               f'differences with care. Trained: {"; ".join(trained)}. Both columns have the same schedule.')
+               f'differences with care. Both columns have the same schedule: {"; ".join(trained)}.')
     page.figure(table(['', 'ADDP weights', 'Random weights', 'Difference'], rows, 'results'), caption,
                 demo.commands_of(*(task.name for task in TASKS)))
 
@@ -132,7 +133,7 @@ def _tiles(images: Sequence[Image.Image], columns: int, margin: int = 2) -> Imag
 
 
 def _add_generation(page: Page, demo: DemoRun) -> None:
-    page.section('Images from nothing', 'Generation starts with every token masked. At each step the transformer sees '
+    page.section('Generation', 'Generation starts with every token masked. At each step the transformer sees '
                                         'the pixels so far, names tokens, and keeps those that it is surest of.')
     generated = _open(demo.samples / 'grid.png')
     paths = _scenes(demo, 'train')[:64]
@@ -170,17 +171,17 @@ def _add_detections(page: Page, demo: DemoRun) -> None:
     truth = pictures.read_json(ROOT / demo.data_root / 'annotations/instances_val.json')
     classes = [category['name'] for category in sorted(truth['categories'], key=lambda category: category['id'])]
     results = {weights: _detections(demo.run('det', weights)) for weights in WEIGHTS}
-    rows = []
+    examples = []
     for record in _examples(truth):
         image = _open(demo.data_root / 'scenes/val' / record['file_name'])
-        cells = [pictures.draw_instances(image, pictures.true_instances(truth, record['id']), classes)]
+        cells = [pictures.img(image, 'scene'),
+                 pictures.draw_instances(image, pictures.true_instances(truth, record['id']), classes)]
         for weights in WEIGHTS:
             found = pictures.found_instances(results[weights], record['id'], THRESHOLD)
             cells.append(pictures.draw_instances(image, found, classes))
-        rows.append(f'<div class="row">{"".join(cells)}</div>')
-    heads = '<div class="heads"><div>Ground truth</div><div>ADDP weights</div><div>Random weights</div></div>'
-    page.figure(f'<div style="--columns:3">{heads}{"".join(rows)}</div>',
-                f'Mask R-CNN on the first {len(rows)} validation scenes with at least two garments: boxes, masks, '
+        examples.append(cells)
+    page.figure(pictures.rows(HEADS, examples),
+                f'Mask R-CNN on the first {len(examples)} validation scenes with at least two garments: boxes, masks, '
                 f'classes, and the score in percent. Shown is what has a score of {THRESHOLD:.1f} or more.',
                 demo.commands_of('det'))
 
@@ -208,7 +209,7 @@ def _add_segmentations(page: Page, demo: DemoRun) -> None:
     truth = pictures.read_json(ROOT / demo.data_root / 'annotations/instances_val.json')
     classes = [category['name'] for category in sorted(truth['categories'], key=lambda category: category['id'])]
     folders = [demo.data_root / 'labels/val', *(demo.run('seg', weights).predictions for weights in WEIGHTS)]
-    rows = []
+    examples = []
     for record in _examples(truth):
         image = _open(demo.data_root / 'scenes/val' / record['file_name'])
         cells = [pictures.img(image, 'scene')]
@@ -218,10 +219,8 @@ def _add_segmentations(page: Page, demo: DemoRun) -> None:
                 raise LogError(f'{path} is missing: the step that writes it has not run, or has failed')
             labels = np.asarray(Image.open(path))
             cells.append(pictures.img(pictures.draw_label_map(image, labels), 'scene with labels'))
-        rows.append(f'<div class="row">{"".join(cells)}</div>')
-    heads = ('<div class="heads"><div>Scene</div><div>Ground truth</div><div>ADDP weights</div>'
-             '<div>Random weights</div></div>')
-    page.figure(f'<div style="--columns:4">{heads}{"".join(rows)}</div>{pictures.legend(classes)}',
+        examples.append(cells)
+    page.figure(pictures.rows(HEADS, examples) + pictures.legend(classes),
                 'UperNet on the same scenes. Garments are tinted by class; what is background to the model is grey.',
                 demo.commands_of('seg'))
 

@@ -27,4 +27,4 @@ def machine_class() -> str:
     """One line on the machine: cores, architecture and GPU."""
     import torch
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'
-    return f'{cores()} CPU cores ({platform.machine()}), {gpu}'
+    return f'{cores()} CPU core{"s" if cores() > 1 else ""} ({platform.machine()}), {gpu}'

@@ -91,31 +91,43 @@ def _box_of(prediction: Mapping) -> tuple[float, float, float, float]:
 
 
 def draw_instances(image: Image.Image, instances: Sequence[Instance], classes: Sequence[str]) -> str:
-    """An SVG of the image with masks tinted, boxes outlined and class names (and scores in percent) written."""
-    pixels = np.asarray(image.convert('RGB'), dtype=float)
+    """An SVG of the greyed image: masks tinted and boxes outlined by class, with its name and the score in percent."""
+    pixels, plain = _greyed(image), np.asarray(image.convert('RGB'), dtype=float)
     for instance in reversed(instances):
         tint = rgb(CLASS_COLOURS[instance.label % len(CLASS_COLOURS)])
-        pixels = np.where(instance.mask[..., None], 0.55 * pixels + 0.45 * tint, pixels)
+        pixels = np.where(instance.mask[..., None], 0.4 * plain.mean(-1, keepdims=True) + 0.6 * tint, pixels)
     width, height = image.size
     names = ', '.join(classes[instance.label] for instance in instances) or 'nothing'
     unit = max(width, height) / 64
-    parts = [f'<svg class="scene" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(names)}">',
-             f'<image href="{data_uri(pixels.round().astype(np.uint8))}" width="{width}" height="{height}"/>']
-    size = 4.4 * unit
+    boxes, labels = [], []
     for instance in reversed(instances):
         x, y, w, h = (round(float(value), 1) for value in instance.box)
         colour = CLASS_COLOURS[instance.label % len(CLASS_COLOURS)]
+        boxes.append(f'<rect class="box" x="{x}" y="{y}" width="{w}" height="{h}" stroke="{colour}" '
+                     f'stroke-width="{0.7 * unit:g}"/>')
         text = classes[instance.label] + ('' if instance.score is None else f' {100 * instance.score:.0f}')
-        long = 0.56 * size * len(text) + unit
-        left = max(0.0, min(x, width - long))
-        top = y - size - 0.8 * unit if y > size + unit else y
-        parts.append(
-            f'<rect class="box" x="{x}" y="{y}" width="{w}" height="{h}" stroke="{colour}" '
-            f'stroke-width="{0.7 * unit:g}"/>'
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{long:.1f}" height="{size + 0.8 * unit:.1f}" fill="{colour}"/>'
-            f'<text x="{left + 0.5 * unit:.1f}" y="{top + size - 0.2 * unit:.1f}" font-size="{size:.1f}" '
+        labels.append(_label(text, colour, x, y, width, unit))
+    return (f'<svg class="scene" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(names)}">'
+            f'<image href="{data_uri(pixels.round().astype(np.uint8))}" width="{width}" height="{height}"/>'
+            f'{"".join(boxes)}{"".join(labels)}</svg>')
+
+
+def _label(text: str, colour: str, x: float, y: float, width: float, unit: float) -> str:
+    """A plate with ``text`` on the upper left corner (x, y) of a box, kept inside the picture."""
+    size = 3.9 * unit
+    long = 0.56 * size * len(text) + unit
+    left, high = max(0.0, min(x, width - long)), size + 0.7 * unit
+    top = max(0.0, y - high)
+    ink = '#000' if rgb(colour) @ (0.299, 0.587, 0.114) > 140 else '#fff'
+    return (f'<rect x="{left:.1f}" y="{top:.1f}" width="{long:.1f}" height="{high:.1f}" fill="{colour}"/>'
+            f'<text x="{left + 0.5 * unit:.1f}" y="{top + size - 0.3 * unit:.1f}" font-size="{size:.1f}" fill="{ink}" '
             f'textLength="{long - unit:.1f}" lengthAdjust="spacingAndGlyphs">{escape(text)}</text>')
-    return ''.join([*parts, '</svg>'])
+
+
+def _greyed(image: Image.Image) -> np.ndarray:
+    """The image without colour and half as strong, float (H, W, 3): what tints stand out from."""
+    grey = np.asarray(image.convert('RGB'), dtype=float).mean(-1, keepdims=True).repeat(3, axis=-1)
+    return 0.45 * grey + 0.55 * 232
 
 
 def draw_label_map(image: Image.Image, labels: np.ndarray) -> np.ndarray:
@@ -128,12 +140,11 @@ def draw_label_map(image: Image.Image, labels: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (H, W, 3).
     """
-    pixels = np.asarray(image.convert('RGB'), dtype=float)
-    grey = pixels.mean(-1, keepdims=True).repeat(3, axis=-1)
+    grey = np.asarray(image.convert('RGB'), dtype=float).mean(-1, keepdims=True)
     palette = np.stack([rgb(colour) for colour in CLASS_COLOURS])
     tints = palette[np.maximum(labels.astype(int) - 2, 0) % len(palette)]
     garment = (labels >= 2)[..., None]
-    return np.where(garment, 0.3 * pixels + 0.7 * tints, 0.35 * grey + 0.65 * 235).round().astype(np.uint8)
+    return np.where(garment, 0.4 * grey + 0.6 * tints, _greyed(image)).round().astype(np.uint8)
 
 
 def legend(classes: Sequence[str]) -> str:
@@ -141,3 +152,10 @@ def legend(classes: Sequence[str]) -> str:
     items = (f'<li><i style="background:{CLASS_COLOURS[index % len(CLASS_COLOURS)]}"></i>{escape(name)}</li>'
              for index, name in enumerate(classes))
     return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def rows(heads: Sequence[str], examples: Sequence[Sequence[str]]) -> str:
+    """Examples below each other, one picture for each of ``heads``; pictures are HTML."""
+    lines = (''.join(f'<div><span>{escape(head)}</span>{cell}</div>' for head, cell in zip(heads, cells, strict=True))
+             for cells in examples)
+    return ''.join(f'<div class="row">{line}</div>' for line in lines)
