@@ -30,8 +30,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # opencv-python, which mmengine asks for, loads libGL even where no window is ever opened; servers often lack it, and the
-# headless build of the same version needs none.
+# headless build needs none.
 $(READY): setup.cfg pyproject.toml | $(BIN)/python
+	@echo 'Installing into $(VENV); PyTorch is large, so this takes a few minutes the first time.'
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade 'pip>=23' 'setuptools>=64,<81' wheel
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[openmmlab,dev]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo 'opencv-python does not load here (no libGL?): taking the headless build'; \
