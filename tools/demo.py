@@ -18,7 +18,7 @@ from report.logs import LogError
 from report.machine import cores
 from report.steps import ROOT, Step, StepFailed, StepRunner, clock
 
-PRETRAIN_ITERS = 100
+PRETRAIN_ITERS = 50
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -50,7 +50,7 @@ def plan(folder: Path, short: bool) -> DemoRun:
                   (data_root / 'fashion_scenes.json',))
     config, iters = pretrain_config(), 4 if short else PRETRAIN_ITERS
     options = [f'load_from={ADDP_WEIGHTS}', f'train_cfg.max_iters={iters}', 'optim_wrapper.optimizer.lr=1e-4',
-               f'custom_hooks.0.preview_interval={iters // 2}', f'default_hooks.logger.interval={max(1, iters // 20)}']
+               f'custom_hooks.0.preview_interval={iters // 2}', f'default_hooks.logger.interval={max(1, iters // 25)}']
     if short:
         options += [f'train_dataloader.dataset.data_root={data_root}/', 'train_dataloader.batch_size=8']
     pretrain = Step('pretrain', 'Pre-train ADDP a little further',

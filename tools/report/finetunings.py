@@ -101,7 +101,7 @@ class FineTuning:
         # Validation is left to tools/test.py.
         options = ['train_cfg.val_begin=1000000', *self._data_options('train', 'val')]
         if self.max_iters:
-            options.append(f'train_cfg.max_iters={self.max_iters}')
+            options += [f'train_cfg.max_iters={self.max_iters}', 'default_hooks.logger.interval=1']
         train = Step(
             f'{name}_train', f'Train {self.title}, seed {self.seed}',
             ('tools/train.py', str(config), '--work-dir', str(self.folder / 'train'), '--seed', str(self.seed),
