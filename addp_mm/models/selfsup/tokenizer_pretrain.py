@@ -16,14 +16,17 @@ class TokenizerPretrain(BaseModel):
     """Reconstruction training of a :class:`~addp_mm.models.VQTokenizer`.
 
     The loss is ``l1 * |x - y| + mse * (x - y)^2 + |sg(z) - e|^2 + commitment * |z - sg(e)|^2`` with the
-    straight-through gradient (VQ-VAE, arXiv 1711.00937). Codes that no latent chose since the last restart are
-    re-drawn from the latents of the current batch until ``restart_until``, so that the codebook does not collapse.
+    straight-through gradient (VQ-VAE, arXiv 1711.00937). Before ``quantize_from`` the latents pass unquantised, so that
+    they span colours and shapes before codes are drawn from them. From then on codes that no latent chose since the
+    last restart are re-drawn from the latents of the current batch, until ``restart_until``, so that the codebook does
+    not collapse.
 
     Args:
         tokenizer: Config of the tokenizer, or the module.
         l1_weight: Weight of the absolute error.
         mse_weight: Weight of the squared error.
         commitment_weight: Weight of the pull of the latents towards their codes.
+        quantize_from: Iteration from which the latents are quantised; there all codes are drawn from latents.
         restart_interval: Iterations between two restarts of unused codes; 0 for never.
         restart_until: No restart from this iteration on, so that the codebook settles.
         data_preprocessor: Must bring images to [0, 1].
@@ -31,12 +34,13 @@ class TokenizerPretrain(BaseModel):
     """
 
     def __init__(self, tokenizer: dict | nn.Module, l1_weight: float = 1.0, mse_weight: float = 2.0,
-                 commitment_weight: float = 0.25, restart_interval: int = 200, restart_until: int = 0,
+                 commitment_weight: float = 0.25, quantize_from: int = 0, restart_interval: int = 200, restart_until: int = 0,
                  data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.tokenizer = MODELS.build(tokenizer)
         self.l1_weight, self.mse_weight = l1_weight, mse_weight
         self.commitment_weight = commitment_weight
+        self.quantize_from = quantize_from
         self.restart_interval, self.restart_until = restart_interval, restart_until
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self.register_buffer('code_counts', torch.zeros(self.tokenizer.codebook_size, dtype=torch.long))
@@ -70,42 +74,47 @@ class TokenizerPretrain(BaseModel):
         ]
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch (B, 3, H, W) in [0, 1], and the share of codes in use since the last restart."""
+        """Losses of a batch (B, 3, H, W) in [0, 1], with the share of codes in use since the last restart and the PSNR."""
         latents = self.tokenizer.encode_continuous(images)
-        ids = self.tokenizer.quantize(latents.detach())
-        self._track_codes(ids, latents.detach())
-        codes = self.tokenizer.lookup(ids, *latents.shape[-2:])
-        straight_through = latents + (codes - latents).detach()
-        error = self.tokenizer.decode(straight_through) - images
-        # means over the channels: a sum would pull all latents onto the few directions that codes already take
-        codebook_loss = F.mse_loss(codes, latents.detach())
-        commitment = F.mse_loss(latents, codes.detach())
+        decoder_input, quantization = latents, {}
+        if not self.training or self.iteration >= self.quantize_from:
+            decoder_input, quantization = self._quantize(latents)
+        self.iteration += self.training
+        error = self.tokenizer.decode(decoder_input) - images
         return dict(
             loss_l1=self.l1_weight * error.abs().mean(),
             loss_mse=self.mse_weight * error.square().mean(),
-            loss_codebook=codebook_loss,
-            loss_commitment=self.commitment_weight * commitment,
             psnr=-10 * error.detach().square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean(),
+            **quantization)
+
+    def _quantize(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Codes of the latents with their straight-through gradient, and the losses of codebook and encoder."""
+        if self.training:
+            self._restart_codes(latents.detach())
+        ids = self.tokenizer.quantize(latents.detach())
+        if self.training:
+            counts = torch.bincount(ids.flatten(), minlength=self.code_counts.numel())
+            dist.all_reduce(counts)
+            self.code_counts += counts
+        codes = self.tokenizer.lookup(ids, *latents.shape[-2:])
+        # means over the channels: a sum would pull all latents onto the few directions that codes already take
+        losses = dict(
+            loss_codebook=F.mse_loss(codes, latents.detach()),
+            loss_commitment=self.commitment_weight * F.mse_loss(latents, codes.detach()),
             codes_in_use=(self.code_counts > 0).float().mean())
+        return latents + (codes - latents).detach(), losses
 
     @torch.no_grad()
-    def _track_codes(self, ids: Tensor, latents: Tensor) -> None:
-        if not self.training:
-            return
-        counts = torch.bincount(ids.flatten(), minlength=self.code_counts.numel())
-        dist.all_reduce(counts)
-        due = self.restart_interval > 0 and self.iteration > 0 and self.iteration % self.restart_interval == 0
-        if due:
-            if self.iteration < self.restart_until:
-                self._restart_unused(latents)
+    def _restart_codes(self, latents: Tensor) -> None:
+        """Draws unused codes anew from the latents of this batch (of rank 0) when it is time to."""
+        since = int(self.iteration) - self.quantize_from
+        first = since == 0 and self.quantize_from > 0
+        due = since > 0 and self.restart_interval > 0 and since % self.restart_interval == 0
+        if first or (due and self.iteration < self.restart_until):
+            unused = (self.code_counts == 0).nonzero().flatten()
+            candidates = latents.permute(0, 2, 3, 1).flatten(0, 2)
+            drawn = torch.randint(len(candidates), (len(unused), ), device=candidates.device)
+            self.tokenizer.codes.weight[unused] = candidates[drawn].to(self.tokenizer.codes.weight)
+            dist.broadcast(self.tokenizer.codes.weight.data)
+        if first or due:
             self.code_counts.zero_()
-        self.code_counts += counts
-        self.iteration += 1
-
-    def _restart_unused(self, latents: Tensor) -> None:
-        """Replaces codes without a count by latents of this batch (drawn on rank 0)."""
-        unused = (self.code_counts == 0).nonzero().flatten()
-        candidates = latents.permute(0, 2, 3, 1).flatten(0, 2)
-        drawn = torch.randint(len(candidates), (len(unused), ), device=candidates.device)
-        self.tokenizer.codes.weight[unused] = candidates[drawn].to(self.tokenizer.codes.weight)
-        dist.broadcast(self.tokenizer.codes.weight.data)

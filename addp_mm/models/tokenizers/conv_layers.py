@@ -18,27 +18,37 @@ class ResidualBlock(nn.Module):
 
     Two facts of the released weights that differ from most VQGANs: the convolutions carry no bias, and where the
     number of channels changes the shortcut is a 1x1 convolution of the block's *output*, not of its input.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        shortcut_from: 'output' as released, or 'input' as in other VQGANs. From the output, everything passes through
+            a group norm, which takes away most of what is the same all over an image: its colours are learned late.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, shortcut_from: str = 'output') -> None:
         super().__init__()
         self.norm1 = group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = group_norm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.shortcut_from = shortcut_from
         self.shortcut = None
         if in_channels != out_channels:
-            self.shortcut = nn.Conv2d(out_channels, out_channels, 1, bias=False)
+            source_channels = in_channels if shortcut_from == 'input' else out_channels
+            self.shortcut = nn.Conv2d(source_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = self.conv2(F.silu(self.norm2(hidden)))
-        return hidden + (x if self.shortcut is None else self.shortcut(hidden))
+        if self.shortcut is None:
+            return hidden + x
+        return hidden + self.shortcut(x if self.shortcut_from == 'input' else hidden)
 
 
-def residual_blocks(in_channels: int, out_channels: int, depth: int) -> nn.Sequential:
+def residual_blocks(in_channels: int, out_channels: int, depth: int, shortcut_from: str) -> nn.Sequential:
     widths = [in_channels] + [out_channels] * depth
-    return nn.Sequential(*(ResidualBlock(i, o) for i, o in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(ResidualBlock(i, o, shortcut_from) for i, o in zip(widths, widths[1:], strict=False)))
 
 
 class ConvEncoder(nn.Module):
@@ -52,17 +62,18 @@ class ConvEncoder(nn.Module):
         num_res_blocks: Residual blocks a level.
         num_mid_blocks: Residual blocks behind the coarsest level.
         stem_stride: The image is first folded by pixel-unshuffle with this factor (1: not at all).
+        shortcut_from: See :class:`ResidualBlock`.
     """
 
     def __init__(self, in_channels: int, level_channels: Sequence[int], latent_channels: int, num_res_blocks: int,
-                 num_mid_blocks: int, stem_stride: int) -> None:
+                 num_mid_blocks: int, stem_stride: int, shortcut_from: str = 'output') -> None:
         super().__init__()
         self.stem_stride = stem_stride
         self.conv_in = nn.Conv2d(in_channels * stem_stride**2, level_channels[0], 3, padding=1, bias=False)
         widths = [level_channels[0], *level_channels]
         self.levels = nn.ModuleList(
-            residual_blocks(i, o, num_res_blocks) for i, o in zip(widths, level_channels, strict=False))
-        self.mid = residual_blocks(level_channels[-1], level_channels[-1], num_mid_blocks)
+            residual_blocks(i, o, num_res_blocks, shortcut_from) for i, o in zip(widths, level_channels, strict=False))
+        self.mid = residual_blocks(level_channels[-1], level_channels[-1], num_mid_blocks, shortcut_from)
         self.norm_out = group_norm(level_channels[-1])
         self.conv_out = nn.Conv2d(level_channels[-1], latent_channels, 1)
 
@@ -82,15 +93,15 @@ class ConvDecoder(nn.Module):
     """
 
     def __init__(self, out_channels: int, level_channels: Sequence[int], latent_channels: int, num_res_blocks: int,
-                 num_mid_blocks: int, stem_stride: int) -> None:
+                 num_mid_blocks: int, stem_stride: int, shortcut_from: str = 'output') -> None:
         super().__init__()
         coarse_to_fine = list(reversed(level_channels))
         self.stem_stride = stem_stride
         self.conv_in = nn.Conv2d(latent_channels, coarse_to_fine[0], 3, padding=1)
-        self.mid = residual_blocks(coarse_to_fine[0], coarse_to_fine[0], num_mid_blocks)
+        self.mid = residual_blocks(coarse_to_fine[0], coarse_to_fine[0], num_mid_blocks, shortcut_from)
         widths = [coarse_to_fine[0], *coarse_to_fine]
         self.levels = nn.ModuleList(
-            residual_blocks(i, o, num_res_blocks) for i, o in zip(widths, coarse_to_fine, strict=False))
+            residual_blocks(i, o, num_res_blocks, shortcut_from) for i, o in zip(widths, coarse_to_fine, strict=False))
         self.upsamples = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for width in coarse_to_fine[:-1])
         self.norm_out = group_norm(coarse_to_fine[-1])
         self.conv_out = nn.Conv2d(coarse_to_fine[-1], out_channels * stem_stride**2, 3, padding=1)

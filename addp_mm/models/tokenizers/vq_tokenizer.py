@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -30,11 +29,13 @@ class VQTokenizer(BaseModule):
         stem_stride: Factor of the pixel-unshuffle in front of the encoder (undone behind the decoder).
         normalize_codes: Whether latents and codes lie on the unit sphere, so that the nearest code is the one of
             the largest cosine (ViT-VQGAN, arXiv 2110.04627).
+        shortcut_from: Where the residual blocks that widen take their shortcut: 'output' as released, or 'input'.
         in_channels: Channels of the images.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: If a width is no multiple of 32, the number of groups of the normalisation.
+        ValueError: If a width is no multiple of 32, the number of groups of the normalisation, or ``shortcut_from``
+            is neither 'output' nor 'input'.
 
     Example:
         >>> import torch
@@ -47,19 +48,21 @@ class VQTokenizer(BaseModule):
     def __init__(self, base_channels: int = 128, channel_mults: Sequence[int] = (1, 1, 2, 2, 4),
                  codebook_size: int = 1024, embed_dims: int = 256, num_res_blocks: int = 2, num_mid_blocks: int = 2,
                  decoder_res_blocks: int | None = None, stem_stride: int = 1, normalize_codes: bool = False,
-                 in_channels: int = 3, init_cfg: dict | list | None = None) -> None:
+                 shortcut_from: str = 'output', in_channels: int = 3, init_cfg: dict | list | None = None) -> None:
         super().__init__(init_cfg)
         level_channels = [base_channels * mult for mult in channel_mults]
         if any(width % 32 for width in level_channels):
             raise ValueError(f'every level of the tokenizer must be a multiple of 32 channels wide, got '
                              f'{level_channels} from base_channels={base_channels}, channel_mults={channel_mults}')
+        if shortcut_from not in ('output', 'input'):
+            raise ValueError(f"shortcut_from must be 'output' or 'input', got {shortcut_from!r}")
         self.stride = stem_stride * 2**(len(level_channels) - 1)
         self.codebook_size, self.embed_dims = codebook_size, embed_dims
         self.normalize_codes = normalize_codes
         self.encoder = ConvEncoder(in_channels, level_channels, embed_dims, num_res_blocks, num_mid_blocks,
-                                   stem_stride)
+                                   stem_stride, shortcut_from)
         self.decoder = ConvDecoder(in_channels, level_channels, embed_dims, decoder_res_blocks or num_res_blocks,
-                                   num_mid_blocks, stem_stride)
+                                   num_mid_blocks, stem_stride, shortcut_from)
         self.codes = nn.Embedding(codebook_size, embed_dims)
         nn.init.uniform_(self.codes.weight, -1 / codebook_size, 1 / codebook_size)
         if normalize_codes:

@@ -4,13 +4,14 @@ _base_ = [
 ]
 default_scope = 'mmpretrain'
 
-max_iters = 6000
+max_iters = 4000
 model = dict(
     type='addp_mm.TokenizerPretrain',
     tokenizer=_base_.tokenizer,
     data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], to_rgb=True),
-    restart_interval=200,
-    restart_until=int(0.6 * max_iters))
+    quantize_from=400,
+    restart_interval=100,
+    restart_until=int(0.7 * max_iters))
 
 train_dataloader = dict(batch_size=16)
 val_evaluator = [
@@ -22,8 +23,8 @@ optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.),
     clip_grad=dict(max_norm=1.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=500),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=500, end=max_iters),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
 val_cfg = dict()

@@ -1,0 +1,124 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Training of the tokenizer and of the predictor."""
+import torch
+
+from addp_mm.models.predictors import MaskedTokenPredictor
+from addp_mm.models.selfsup import PredictorPretrain, TokenizerPretrain
+from addp_mm.models.tokenizers import VQTokenizer
+
+
+def tiny_tokenizer():
+    torch.manual_seed(0)
+    return VQTokenizer(stem_stride=4, base_channels=32, channel_mults=(1, ), num_res_blocks=1, num_mid_blocks=1,
+                       codebook_size=64, embed_dims=4, normalize_codes=True)
+
+
+def tiny_predictor_training():
+    space = dict(codebook_size=64, num_class_slots=1, fake_class_slot=0)
+    predictor = MaskedTokenPredictor(16, 16, 1, 2, decoder_num_layers=1, drop_rate=0., token_space=space)
+    return PredictorPretrain(tiny_tokenizer(), predictor)
+
+
+def images(count=4):
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_tokenizer_loss_against_its_definition():
+    model = TokenizerPretrain(tiny_tokenizer(), l1_weight=1.5, mse_weight=3., commitment_weight=0.5).eval()
+    losses = model(images(), mode='loss')
+    with torch.no_grad():
+        tokenizer = model.tokenizer
+        latents = tokenizer.encode_continuous(images())
+        ids, codes = tokenizer.encode(images())
+        error = (tokenizer.decode(codes) - images()).numpy()
+    distance = ((latents - codes)**2).mean().item()
+    assert abs(losses['loss_l1'].item() - 1.5 * abs(error).mean()) < 1e-5
+    assert abs(losses['loss_mse'].item() - 3 * (error**2).mean()) < 1e-5
+    assert abs(losses['loss_codebook'].item() - distance) < 1e-6
+    assert abs(losses['loss_commitment'].item() - 0.5 * distance) < 1e-6
+
+
+def test_every_parameter_of_the_tokenizer_learns():
+    model = TokenizerPretrain(tiny_tokenizer())
+    sum(value for key, value in model(images(), mode='loss').items() if 'loss' in key).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_the_gradient_passes_straight_through_the_codes():
+    """The encoder's gradient of the reconstruction is the one at the codes."""
+    model = TokenizerPretrain(tiny_tokenizer(), mse_weight=0., commitment_weight=0.)
+    tokenizer = model.tokenizer
+    seen = []
+    tokenizer.encoder.conv_out.register_full_backward_hook(lambda module, _, grad: seen.append(grad[0]))
+    model(images(), mode='loss')['loss_l1'].backward()
+
+    raw = tokenizer.encoder(images()).detach().requires_grad_()
+    normalised = torch.nn.functional.normalize(raw, dim=1)
+    codes = tokenizer.encode(images())[1].detach().requires_grad_()
+    grad_codes, = torch.autograd.grad((tokenizer.decode(codes) - images()).abs().mean(), codes)
+    expected, = torch.autograd.grad(normalised, raw, grad_codes)
+    torch.testing.assert_close(seen[0], expected, atol=1e-7, rtol=1e-4)
+
+
+def test_unused_codes_restart_from_latents_until_the_codebook_settles():
+    model = TokenizerPretrain(tiny_tokenizer(), restart_interval=2, restart_until=5).train()
+    weights = model.tokenizer.codes.weight
+    for iteration in range(6):
+        before, unused = weights.detach().clone(), model.code_counts == 0
+        latents = model.tokenizer.encode_continuous(images()).detach()
+        model(images(), mode='loss')
+        changed = (weights != before).any(1)
+        if iteration in (2, 4):
+            assert unused.any() and torch.equal(changed, unused)
+            candidates = latents.permute(0, 2, 3, 1).reshape(-1, 4)
+            assert (torch.cdist(weights[changed].detach(), candidates).min(1).values < 1e-5).all()
+        else:
+            assert not changed.any()
+
+
+def test_tracking_leaves_evaluation_alone():
+    model = TokenizerPretrain(tiny_tokenizer(), restart_interval=1, restart_until=9).eval()
+    model(images(), mode='loss')
+    assert model.iteration == 0 and not model.code_counts.any()
+
+
+def test_predictions_of_the_tokenizer():
+    model = TokenizerPretrain(tiny_tokenizer()).eval()
+    samples = model(images(3), mode='predict')
+    assert len(samples) == 3
+    torch.testing.assert_close(samples[1].reconstruction, model.reconstruct(images(3))[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(samples[1].image, images(3)[1])
+    assert samples[0].ids.shape == (16, )
+
+
+def test_predictor_masks_follow_the_density():
+    model = tiny_predictor_training()
+    torch.manual_seed(0)
+    ratios = model.draw_mask(torch.zeros(4000, 16, dtype=torch.long)).float().mean(1)
+    assert ratios.min() >= 0.5 and ratios.max() <= 1
+    # mean of a normal density (0.55, 0.25) on [0.5, 1], by numerical integration, plus half a place of rounding up
+    grid = torch.linspace(0.5, 1, 10001)
+    density = torch.exp(-((grid - 0.55) / 0.25)**2 / 2)
+    assert abs(ratios.mean() - (grid * density).sum() / density.sum() - 0.5 / 16) < 0.01
+
+
+def test_predictor_loss_counts_masked_places_only():
+    model = tiny_predictor_training().eval()
+    ids, _ = model.tokenizer.encode(images())
+    torch.manual_seed(3)
+    losses = model(images(), mode='loss')
+    torch.manual_seed(3)
+    mask = model.draw_mask(ids)
+    log_probs = model.predictor.logits(ids, mask).log_softmax(-1)
+    expected = [
+        0.9 * -log_probs[b, i, ids[b, i]] + 0.1 * -log_probs[b, i].mean() for b, i in mask.nonzero().tolist()
+    ]
+    torch.testing.assert_close(losses['loss'], torch.stack(expected).mean())
+
+
+def test_the_tokenizer_stays_frozen_while_the_predictor_learns():
+    model = tiny_predictor_training().train()
+    assert not model.tokenizer.training and model.predictor.training
+    model(images(), mode='loss')['loss'].backward()
+    assert all(p.grad is None and not p.requires_grad for p in model.tokenizer.parameters())
+    assert [n for n, p in model.predictor.named_parameters() if p.grad is None] == []

@@ -1,0 +1,72 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import pytest
+import torch
+import torch.nn.functional as F
+
+from addp_mm.models.tokenizers import VQTokenizer
+from addp_mm.models.tokenizers.conv_layers import ResidualBlock
+
+NANO = dict(stem_stride=4, base_channels=32, channel_mults=(1, 2), num_res_blocks=1, num_mid_blocks=1,
+            codebook_size=32, embed_dims=8)
+
+
+def test_residual_block_shortcuts_its_output():
+    torch.manual_seed(0)
+    block = ResidualBlock(32, 64)
+    x = torch.randn(1, 32, 5, 5)
+    hidden = F.conv2d(F.silu(F.group_norm(x, 32, eps=1e-6)), block.conv1.weight, padding=1)
+    hidden = F.conv2d(F.silu(F.group_norm(hidden, 32, eps=1e-6)), block.conv2.weight, padding=1)
+    expected = hidden + torch.einsum('oi,bihw->bohw', block.shortcut.weight[..., 0, 0], hidden)
+    torch.testing.assert_close(block(x), expected)
+    assert block.conv1.bias is block.conv2.bias is block.shortcut.bias is None
+
+
+def test_published_layout():
+    with torch.device('meta'):
+        tokenizer = VQTokenizer()
+    assert tokenizer.stride == 16
+    assert tokenizer.codebook.shape == (1024, 256)
+    assert [level[0].conv2.out_channels for level in tokenizer.encoder.levels] == [128, 128, 256, 256, 512]
+    assert tokenizer.encoder.conv_in.bias is None
+    assert all(len(level) == 2 for level in [*tokenizer.encoder.levels, *tokenizer.decoder.levels])
+
+
+@pytest.mark.parametrize('normalize', [False, True])
+def test_quantize_finds_the_nearest_code(normalize):
+    torch.manual_seed(0)
+    tokenizer = VQTokenizer(**NANO, normalize_codes=normalize)
+    torch.nn.init.normal_(tokenizer.codes.weight)
+    latents = tokenizer.encode_continuous(torch.rand(2, 3, 32, 48))
+    ids = tokenizer.quantize(latents)
+    assert ids.shape == (2, 4 * 6) and ids.dtype == torch.int64
+    for image, row in zip(latents, ids, strict=True):
+        for place, code in enumerate(row):
+            distances = (tokenizer.codebook - image[:, place // 6, place % 6]).norm(dim=1)
+            assert distances[code] <= distances.min() + 1e-5
+    if normalize:
+        torch.testing.assert_close(latents.norm(dim=1), torch.ones(2, 4, 6))
+        torch.testing.assert_close(tokenizer.codebook.norm(dim=1), torch.ones(32))
+
+
+def test_lookup_is_row_major_and_encode_agrees():
+    torch.manual_seed(0)
+    tokenizer = VQTokenizer(**NANO)
+    ids, latents = tokenizer.encode(torch.rand(1, 3, 16, 32))
+    torch.testing.assert_close(latents[0, :, 1, 2], tokenizer.codebook[ids[0, 1 * 4 + 2]])
+    assert tokenizer.decode(latents).shape == (1, 3, 16, 32)
+
+
+def test_a_pixel_only_moves_tokens_near_it_through_the_unshuffled_stem():
+    """pixel_unshuffle and pixel_shuffle must be inverse to one another: the identity network keeps places."""
+    images = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(F.pixel_shuffle(F.pixel_unshuffle(images, 4), 4), images)
+    tokenizer = VQTokenizer(**NANO)
+    assert tokenizer.encoder.conv_in.in_channels == 3 * 16 and tokenizer.decoder.conv_out.out_channels == 3 * 16
+    assert tokenizer.stride == 8
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match='multiple of 32'):
+        VQTokenizer(base_channels=48)
+    with pytest.raises(ValueError, match=r'36x32 px.*stride 8'):
+        VQTokenizer(**NANO).encode(torch.rand(1, 3, 36, 32))
