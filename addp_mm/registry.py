@@ -5,6 +5,8 @@ mmengine imports ``<scope>.registry`` when it meets ``type='<scope>.X'``, so a c
 mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. Importing this module therefore also puts
 :mod:`addp_mm.compat` in force.
 """
+from importlib import import_module
+
 from addp_mm import compat
 
 compat.install()  # before mmengine is imported: where it is missing, this says what to type
@@ -17,7 +19,18 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
     return Registry(name, parent=root, scope='addp_mm', locations=[f'addp_mm.{room}' for room in locations])
 
 
-MODELS = _child('model', _roots.MODELS, 'models')
+class _ModelRegistry(Registry):
+    """Registry of models whose algorithms, which need mmpretrain, are imported when a name is found nowhere else."""
+
+    def get(self, key: str) -> type | None:
+        scope, name = self.split_scope_key(key)
+        self.import_from_location()
+        if scope in (None, self.scope) and not any(name in known.module_dict for known in (self, self.parent)):
+            import_module('addp_mm.models.selfsup')
+        return super().get(key)
+
+
+MODELS = _ModelRegistry('model', parent=_roots.MODELS, scope='addp_mm', locations=['addp_mm.models'])
 WEIGHT_INITIALIZERS = _child('weight initializer', _roots.WEIGHT_INITIALIZERS, 'models')
 DATASETS = _child('dataset', _roots.DATASETS, 'datasets')
 DATA_SAMPLERS = _child('data sampler', _roots.DATA_SAMPLERS, 'datasets')

@@ -71,9 +71,23 @@ def test_unused_codes_restart_from_latents_until_the_codebook_settles():
         if iteration in (2, 4):
             assert unused.any() and torch.equal(changed, unused)
             candidates = latents.permute(0, 2, 3, 1).reshape(-1, 4)
-            assert (torch.cdist(weights[changed].detach(), candidates).min(1).values < 1e-5).all()
+            distances = (weights[changed].detach()[:, None] - candidates).norm(dim=2)
+            assert (distances.min(1).values < 1e-6).all()
         else:
             assert not changed.any()
+
+
+def test_latents_pass_unquantised_until_codes_are_drawn_from_them():
+    model = TokenizerPretrain(tiny_tokenizer(), mse_weight=0., quantize_from=1).train()
+    latents = model.tokenizer.encode_continuous(images())
+    first = model(images(), mode='loss')
+    torch.testing.assert_close(first['loss_l1'], (model.tokenizer.decode(latents) - images()).abs().mean())
+    assert 'loss_codebook' not in first and not model.code_counts.any()
+
+    assert 'loss_codebook' in model(images(), mode='loss')
+    candidates = latents.detach().permute(0, 2, 3, 1).reshape(-1, 4)
+    distances = (model.tokenizer.codes.weight.detach()[:, None] - candidates).norm(dim=2)
+    assert (distances.min(1).values < 1e-6).all()
 
 
 def test_tracking_leaves_evaluation_alone():

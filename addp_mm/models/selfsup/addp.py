@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latents, nested_masks
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
+from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -53,8 +54,8 @@ class ADDP(BaseSelfSupervisor):
                  init_cfg: dict | None = None) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor,
                          init_cfg=init_cfg)
-        self.tokenizer = freeze(MODELS.build(tokenizer), 'tokenizer')
-        self.predictor = freeze(MODELS.build(predictor), 'predictor')
+        self.tokenizer = freeze(build_station(tokenizer), 'tokenizer')
+        self.predictor = freeze(build_station(predictor), 'predictor')
         self.schedule = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(**(schedule or {}))
         self.latent_size = self._check_fit(latent_size)
         self.noise: NoiseDraw | None = None

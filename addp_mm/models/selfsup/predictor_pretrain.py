@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
 
 
@@ -30,8 +31,8 @@ class PredictorPretrain(BaseModel):
                  mask_ratio_std: float = 0.25, mask_ratio_min: float = 0.5, label_smoothing: float = 0.1,
                  data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.tokenizer = MODELS.build(tokenizer).requires_grad_(False).eval()
-        self.predictor = MODELS.build(predictor)
+        self.tokenizer = build_station(tokenizer).requires_grad_(False).eval()
+        self.predictor = build_station(predictor)
         self.mask_ratio_mean, self.mask_ratio_std = mask_ratio_mean, mask_ratio_std
         self.mask_ratio_min = mask_ratio_min
         self.label_smoothing = label_smoothing

@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
 
 
@@ -34,10 +35,11 @@ class TokenizerPretrain(BaseModel):
     """
 
     def __init__(self, tokenizer: dict | nn.Module, l1_weight: float = 1.0, mse_weight: float = 2.0,
-                 commitment_weight: float = 0.25, quantize_from: int = 0, restart_interval: int = 200, restart_until: int = 0,
+                 commitment_weight: float = 0.25, quantize_from: int = 0, restart_interval: int = 200,
+                 restart_until: int = 0,
                  data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.tokenizer = MODELS.build(tokenizer)
+        self.tokenizer = build_station(tokenizer)
         self.l1_weight, self.mse_weight = l1_weight, mse_weight
         self.commitment_weight = commitment_weight
         self.quantize_from = quantize_from
@@ -74,7 +76,7 @@ class TokenizerPretrain(BaseModel):
         ]
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch (B, 3, H, W) in [0, 1], with the share of codes in use since the last restart and the PSNR."""
+        """Losses of a batch (B, 3, H, W) in [0, 1], its PSNR and the share of codes in use since the last restart."""
         latents = self.tokenizer.encode_continuous(images)
         decoder_input, quantization = latents, {}
         if not self.training or self.iteration >= self.quantize_from:
