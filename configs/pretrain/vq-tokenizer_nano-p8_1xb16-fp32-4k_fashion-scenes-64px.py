@@ -26,8 +26,12 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
 ]
+custom_hooks = [dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
 val_cfg = dict()
+test_dataloader = _base_.val_dataloader
+test_evaluator = val_evaluator
+test_cfg = dict()
 
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
 log_processor = dict(by_epoch=False)

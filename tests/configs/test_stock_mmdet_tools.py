@@ -13,9 +13,8 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/det/mask-rcnn_addp-vit-nano-p8_coco-style_fashion-scenes.py'
 
 
-# mmdet's test.py imports mmdet's operators before it reads the config, and with it custom_imports; without compiled
-# operators addp_mm has to be imported earlier. The script itself runs as it is.
-AFTER_IMPORT = ['-c', 'import runpy, sys, addp_mm; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")']
+# mmdet's test.py imports mmdet's operators before it reads the config, and with it custom_imports.
+AFTER_IMPORT = ['-m', 'addp_mm']
 
 
 def stock_file(name: str) -> Path:

@@ -2,7 +2,9 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import DefaultScope
+from mmengine.structures import BaseDataElement
 from tiny_addp import MODEL, build_model
 from tiny_pretraining import SeededNoise, build_runner
 
@@ -31,6 +33,21 @@ def test_originals_stand_above_reconstructions(tmp_path):
     assert (first[:18] == last[:18]).all() and (first[18:] != last[18:]).any()
     assert np.ptp(first[20:36, 2:18]) > 0
     assert runner.model.training
+
+
+def test_a_test_shows_the_first_predictions(tmp_path):
+    images = torch.rand(2, 3, 16, 16)
+    samples = [BaseDataElement(image=image, reconstruction=1 - image) for image in images]
+    runner = build_runner(tmp_path, model=tokenizer_training())
+    hook = ReconstructionPreviewHook(num_images=2, side=16)
+    for batch_idx in range(2):
+        hook.after_test_iter(runner, batch_idx, outputs=samples[batch_idx:] + samples[:batch_idx])
+    path, = tmp_path.rglob('vis_image/*.png')
+    strip = cv2.imread(str(path))[..., ::-1]
+    for column, image in enumerate(images):
+        left = 2 + 18 * column
+        assert abs(strip[2:18, left:left + 16] / 255 - image.permute(1, 2, 0).numpy()).max() < 0.003
+        assert abs(strip[20:36, left:left + 16] / 255 - 1 + image.permute(1, 2, 0).numpy()).max() < 0.003
 
 
 def test_a_model_that_cannot_reconstruct_is_refused(tmp_path):

@@ -13,10 +13,11 @@ from addp_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ReconstructionPreviewHook(Hook):
-    """Shows a tokenizer's reconstructions below their originals, while it trains.
+    """Shows a tokenizer's reconstructions below their originals, while it trains and when it is tested.
 
-    The same images are shown each time: the first of the first batch. The model offers
-    ``reconstruct(images in [0, 1]) -> images``.
+    Training shows the same images each time: the first of the first batch. The model offers
+    ``reconstruct(images in [0, 1]) -> images``. A test shows the first images of the data set, from predictions that
+    hold ``image`` and ``reconstruction``.
 
     Args:
         interval: Iterations between previews; the last iteration also shows one.
@@ -46,7 +47,18 @@ class ReconstructionPreviewHook(Hook):
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             return
         with evaluating(model):
-            reconstructed = model.reconstruct(self.images)
-        rows = [pictures.to_uint8(self.images), pictures.to_uint8(reconstructed)]
-        tiles = [pictures.enlarge(picture, self.side) for row in rows for picture in row]
-        show(runner, 'reconstructions', pictures.grid(tiles, columns=len(self.images)))
+            self._show(runner, self.images, model.reconstruct(self.images))
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                        outputs: list | None = None) -> None:
+        if batch_idx == 0 and dist.is_main_process():
+            samples = outputs[:self.num_images]
+            self._show(runner, torch.stack([sample.image for sample in samples]),
+                       torch.stack([sample.reconstruction for sample in samples]))
+
+    def _show(self, runner: Runner, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
+        tiles = [
+            pictures.enlarge(picture, self.side)
+            for row in (images, reconstructions) for picture in pictures.to_uint8(row)
+        ]
+        show(runner, 'reconstructions', pictures.grid(tiles, columns=len(images)))
