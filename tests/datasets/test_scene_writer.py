@@ -143,12 +143,17 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, workers, spec):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_leaves_nothing(tmp_path, number):
     command = [sys.executable, str(CONVERTER), str(tmp_path / 'out'), '--train', '1000000', '--workers', '2']
+    # a shell starts background jobs, and with them this test, deaf to SIGINT
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-                               env={**os.environ, 'PYTHONPATH': str(ROOT)})
+                               env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while process.poll() is None and not list(tmp_path.glob('.out.partial-*/scenes/train/*.png')):
         time.sleep(0.05)
     process.send_signal(number)
-    _, errors = process.communicate()
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert 'was not written' in errors and 'Traceback' not in errors
     assert list(tmp_path.iterdir()) == []
