@@ -1,4 +1,5 @@
-# ADDP at nano scale: tokenizer and predictor are the shipped ones, the ViT is 128 wide and 6 blocks deep.
+# ADDP at nano scale: tokenizer and predictor are the shipped ones, the ViT is 128 wide and 6 blocks deep, and there is no
+# dropout (the published recipe has 0.1).
 _base_ = ['./vq-tokenizer_nano-p8.py', './token-predictor_nano-p8.py']
 
 model = dict(
@@ -13,10 +14,9 @@ model = dict(
         init_cfg=dict(
             type='addp_mm.Pretrained', checkpoint='addp_mm://token-predictor_nano-p8.safetensors', strict=True)),
     backbone=dict(
-        type='addp_mm.ADDPViT', arch='nano', img_size=64, patch_size=8, out_type='raw', pre_norm=True, drop_rate=0.1,
-        attn_drop_rate=0.1),
+        type='addp_mm.ADDPViT', arch='nano', img_size=64, patch_size=8, out_type='raw', pre_norm=True),
     neck=dict(
-        type='addp_mm.TokenDecoder', num_tokens=64, in_dims=128, num_layers=2, num_heads=4,
+        type='addp_mm.TokenDecoder', num_tokens=64, in_dims=128, num_layers=2, num_heads=4, drop_rate=0.,
         token_space=_base_.token_space),
     head=dict(
         type='addp_mm.TokenHead', in_dims=128, token_space=_base_.token_space,

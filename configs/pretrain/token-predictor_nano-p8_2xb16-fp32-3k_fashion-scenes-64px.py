@@ -1,11 +1,19 @@
 _base_ = [
-    '../_base_/models/addp_vit-nano-p8.py', '../_base_/datasets/fashion_scenes_pretrain.py',
-    '../_base_/default_runtime.py'
+    '../_base_/models/vq-tokenizer_nano-p8.py', '../_base_/models/token-predictor_nano-p8.py',
+    '../_base_/datasets/fashion_scenes_pretrain.py', '../_base_/default_runtime.py'
 ]
 default_scope = 'mmpretrain'
 
-max_iters = 2000
-train_dataloader = dict(batch_size=32)
+max_iters = 3000
+model = dict(
+    type='addp_mm.PredictorPretrain',
+    tokenizer=dict(
+        **_base_.tokenizer,
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='addp_mm://vq-tokenizer_nano-p8.safetensors', strict=True)),
+    predictor=_base_.predictor,
+    data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], to_rgb=True))
+
+train_dataloader = dict(batch_size=16)
 val_dataloader = val_cfg = val_evaluator = None
 
 optim_wrapper = dict(
@@ -17,7 +25,6 @@ param_scheduler = [
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
 
-custom_hooks = [dict(type='addp_mm.GenerativePretrainHook', preview_interval=500, preview_images=16)]
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)
