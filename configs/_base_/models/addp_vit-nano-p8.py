@@ -1,5 +1,4 @@
-# ADDP at nano scale: tokenizer and predictor are the shipped ones, the ViT is 128 wide and 6 blocks deep, and there is no
-# dropout (the published recipe has 0.1).
+# ADDP at nano scale: shipped tokenizer and predictor, a ViT 128 wide and 6 blocks deep, no dropout (published: 0.1).
 _base_ = ['./vq-tokenizer_nano-p8.py', './token-predictor_nano-p8.py']
 
 model = dict(

@@ -1,5 +1,5 @@
-# The nano vocabulary keeps one class slot, not a thousand: most of the time would go into the head. No dropout: so short
-# a training does not overfit, and on a CPU dropout takes half of the time.
+# The nano vocabulary keeps one class slot, not a thousand: most of the time would go into the head. No dropout: the
+# training is too short to overfit, and on a CPU dropout takes half of the time.
 token_space = dict(codebook_size=1024, num_class_slots=1, fake_class_slot=0)
 predictor = dict(
     type='addp_mm.MaskedTokenPredictor', num_tokens=64, embed_dims=128, num_layers=4, num_heads=4,
