@@ -1,9 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Training of the tokenizer and of the predictor."""
+import pytest
 import torch
+from mmengine.model import MMDistributedDataParallel
 
 from addp_mm.models.predictors import MaskedTokenPredictor
-from addp_mm.models.selfsup import PredictorPretrain, TokenizerPretrain
+from addp_mm.models.selfsup import PredictorPretrain, TokenizerPretrain, mark_loaded
 from addp_mm.models.tokenizers import VQTokenizer
 
 
@@ -16,7 +18,7 @@ def tiny_tokenizer():
 def tiny_predictor_training():
     space = dict(codebook_size=64, num_class_slots=1, fake_class_slot=0)
     predictor = MaskedTokenPredictor(16, 16, 1, 2, decoder_num_layers=1, drop_rate=0., token_space=space)
-    return PredictorPretrain(tiny_tokenizer(), predictor)
+    return PredictorPretrain(mark_loaded(tiny_tokenizer()), predictor)
 
 
 def images(count=4):
@@ -90,6 +92,23 @@ def test_latents_pass_unquantised_until_codes_are_drawn_from_them():
     assert (distances.min(1).values < 1e-6).all()
 
 
+@pytest.fixture
+def one_process(tmp_path):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_distributed_training_passes_from_unquantised_to_quantised(one_process):
+    """DistributedDataParallel refuses the second iteration where a parameter got no gradient in the first."""
+    model = TokenizerPretrain(tiny_tokenizer(), quantize_from=2)
+    wrapped = MMDistributedDataParallel(module=model)
+    for _ in range(3):
+        losses = wrapped(images(), mode='loss')
+        sum(value for key, value in losses.items() if 'loss' in key).backward()
+    assert model.tokenizer.codes.weight.grad.any()
+
+
 def test_tracking_leaves_evaluation_alone():
     model = TokenizerPretrain(tiny_tokenizer(), restart_interval=1, restart_until=9).eval()
     model(images(), mode='loss')
@@ -136,3 +155,23 @@ def test_the_tokenizer_stays_frozen_while_the_predictor_learns():
     model(images(), mode='loss')['loss'].backward()
     assert all(p.grad is None and not p.requires_grad for p in model.tokenizer.parameters())
     assert [n for n, p in model.predictor.named_parameters() if p.grad is None] == []
+
+
+def test_distributed_training_of_the_predictor_leaves_the_tokenizer_alone(one_process):
+    model = tiny_predictor_training()
+    wrapped = MMDistributedDataParallel(module=model)
+    assert wrapped.parameters_to_ignore == {f'tokenizer.{key}' for key in model.tokenizer.state_dict()}
+    for _ in range(2):
+        wrapped(images(), mode='loss')['loss'].backward()
+
+
+def test_a_predictor_does_not_learn_from_a_tokenizer_without_weights():
+    model = PredictorPretrain(tiny_tokenizer(), tiny_predictor_training().predictor)
+    with pytest.raises(RuntimeError, match='no weights were loaded into the frozen tokenizer'):
+        model(images(), mode='loss')
+    weights = tiny_tokenizer().state_dict()
+    with pytest.raises(RuntimeError, match='missing codes.weight'):
+        model.tokenizer.load_state_dict({key: value for key, value in weights.items() if key != 'codes.weight'},
+                                        strict=False)
+    model.tokenizer.load_state_dict(weights)
+    assert torch.isfinite(model(images(), mode='loss')['loss'])

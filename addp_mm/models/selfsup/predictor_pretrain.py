@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from addp_mm.models.selfsup.frozen import freeze, is_loaded
 from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
 
@@ -17,7 +18,7 @@ class PredictorPretrain(BaseModel):
     Each image's mask ratio is drawn from a truncated normal density on [0.5, 1] (MAGE, arXiv 2211.09117).
 
     Args:
-        tokenizer: Config of the tokenizer; its ``init_cfg`` should name trained weights.
+        tokenizer: Config of the tokenizer, or the module; frozen. Its ``init_cfg`` names trained weights.
         predictor: Config of the predictor, or the module.
         mask_ratio_mean: Mean of the density before truncation.
         mask_ratio_std: Its standard deviation.
@@ -31,11 +32,13 @@ class PredictorPretrain(BaseModel):
                  mask_ratio_std: float = 0.25, mask_ratio_min: float = 0.5, label_smoothing: float = 0.1,
                  data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.tokenizer = build_station(tokenizer).requires_grad_(False).eval()
+        self.tokenizer = freeze(build_station(tokenizer), 'tokenizer')
         self.predictor = build_station(predictor)
         self.mask_ratio_mean, self.mask_ratio_std = mask_ratio_mean, mask_ratio_std
         self.mask_ratio_min = mask_ratio_min
         self.label_smoothing = label_smoothing
+        # DistributedDataParallel leaves alone what is listed here: every rank loads its own
+        self._ddp_params_and_buffers_to_ignore = [f'tokenizer.{key}' for key in self.tokenizer.state_dict()]
 
     def train(self, mode: bool = True) -> PredictorPretrain:
         super().train(mode)
@@ -50,10 +53,16 @@ class PredictorPretrain(BaseModel):
             inputs: Images (B, 3, H, W) in [0, 1], or a list whose first entry they are.
             data_samples: Not used.
             mode: 'tensor' or 'loss'.
+
+        Raises:
+            RuntimeError: In mode 'loss', if no weights were loaded into the tokenizer.
         """
+        if mode == 'loss' and not is_loaded(self.tokenizer):
+            raise RuntimeError('no weights were loaded into the frozen tokenizer: the predictor would learn random ids.'
+                               " Give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)")
         images = inputs[0] if isinstance(inputs, list) else inputs
-        with torch.no_grad():
-            ids, _ = self.tokenizer.encode(images)
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            ids, _ = self.tokenizer.encode(images.float())
         if mode == 'loss':
             return self.loss(ids)
         return self.predictor.logits(ids, torch.ones_like(ids, dtype=torch.bool))

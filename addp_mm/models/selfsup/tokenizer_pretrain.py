@@ -81,6 +81,9 @@ class TokenizerPretrain(BaseModel):
         decoder_input, quantization = latents, {}
         if not self.training or self.iteration >= self.quantize_from:
             decoder_input, quantization = self._quantize(latents)
+        elif dist.is_distributed():
+            # DistributedDataParallel waits for a gradient of every parameter, the codes' too
+            quantization = dict(loss_codebook=0. * self.tokenizer.codes.weight.sum())
         self.iteration += self.training
         error = self.tokenizer.decode(decoder_input) - images
         return dict(
