@@ -226,7 +226,7 @@ def _expected(cfg: Mapping, folder: Path) -> int | None:
     """How many images a folder of FashionScenes should hold, from the note that its writer leaves."""
     root = Path(cfg.get('data_root') or '')
     marker = root / MARKER
-    if not marker.is_file():
+    if not marker.is_file() or not folder.is_relative_to(root):
         return None
     try:
         manifest = json.loads(marker.read_text())

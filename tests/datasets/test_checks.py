@@ -227,3 +227,12 @@ def test_a_damaged_label_map_is_named(own_set):
 def test_a_damaged_note_of_the_writer_is_named(own_set):
     (own_set / 'fashion_scenes.json').write_text('{')
     refused(dataset_cfg('pretrain', own_set), own_set / 'fashion_scenes.json', 'Delete')
+
+
+def test_the_note_of_the_writer_does_not_count_for_folders_elsewhere(own_set, tmp_path):
+    folder = tmp_path / 'elsewhere'
+    folder.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / 'a.png')
+    cfg = dataset_cfg('pretrain', own_set)
+    cfg.data_prefix = str(folder)
+    check_dataset_cfg(cfg)
