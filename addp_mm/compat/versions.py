@@ -84,6 +84,17 @@ def check_packages(lookup: Lookup = installed_version,
         raise ImportError('\n'.join(complaints))
 
 
+def require_mmpretrain(importable: Callable[[str], bool] = lambda name: find_spec(name) is not None) -> None:
+    """Say what to type where the algorithms are asked for and mmpretrain, whose base class they have, is missing.
+
+    Raises:
+        ImportError: mmpretrain is not installed.
+    """
+    if not importable('mmpretrain'):
+        raise ImportError("addp_mm's algorithms need mmpretrain, which is not installed. "
+                          f'Type\n    {INSTALL_ORIGINALS}\nor, for the maintained forks,\n    {INSTALL_FORKS}')
+
+
 def _installed(family: dict, lookup: Lookup) -> dict[str, tuple[Provider, str]]:
     found = {}
     for module, providers in family.items():

@@ -69,6 +69,15 @@ def test_missing_mmengine_is_reported_by_the_import():
     assert run.returncode != 0 and 'ImportError: addp_mm needs mmengine, which is not installed' in run.stderr
 
 
+def test_missing_mmpretrain_is_reported_where_an_algorithm_is_asked_for():
+    code = ('import sys\nsys.modules["mmpretrain"] = None\nfrom addp_mm.registry import MODELS\n'
+            'assert MODELS.get("addp_mm.ADDPViT") is not None\nMODELS.get("addp_mm.ADDP")')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert 'need mmpretrain, which is not installed' in done.stderr
+    assert "pip install 'addp_mm[openmmlab]'" in done.stderr
+
+
 def test_install_is_idempotent():
     from addp_mm import compat
     from addp_mm.compat.importing import _MENDS
