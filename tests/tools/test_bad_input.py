@@ -55,7 +55,7 @@ def test_wrong_checkpoint_path_names_near_files(run_tool, trained, workplace):
 def test_wrong_data_folder(run_tool, workplace):
     finished = run_tool('train.py', 'tiny.py', '--work-dir', 'refused', '--cfg-options',
                         'train_dataloader.dataset.data_prefix=trian')
-    refused(finished, 'trian')
+    refused(finished, 'data/trian: no such folder', 'data_prefix')
     assert not (workplace / 'refused').exists()
 
 
@@ -128,7 +128,10 @@ class Payload:
         return open, (str(self.path), 'w')
 
 
-@pytest.mark.parametrize('damage', ['truncated', 'text', 'code'])
+REASONS = dict(truncated='is truncated', text='is a web page, not a checkpoint', code='is refused')
+
+
+@pytest.mark.parametrize('damage', REASONS)
 @pytest.mark.parametrize('how', ['test', 'load_from', 'resume'])
 def test_damaged_checkpoint(run_tool, trained, workplace, damage, how):
     name = f'{damage}_{how}.pth'
@@ -143,7 +146,7 @@ def test_damaged_checkpoint(run_tool, trained, workplace, damage, how):
         assert pickle.PROTO in file.read_bytes()
     arguments = dict(test=['test.py', 'tiny.py', file], resume=['train.py', 'tiny.py', '--resume', file],
                      load_from=['train.py', 'tiny.py', '--cfg-options', f'load_from={file}'])[how]
-    refused(run_tool(*arguments, '--work-dir', 'damaged'), name)
+    refused(run_tool(*arguments, '--work-dir', 'damaged'), f'{name} {REASONS[damage]}')
     assert not mark.exists()
 
 

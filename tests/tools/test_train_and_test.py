@@ -92,15 +92,43 @@ def test_seed_of_the_command_line_changes_the_weights(workplace, trained, run_to
     assert (first['head.fc.weight'] != second['head.fc.weight']).any()
 
 
+RANK_RECORD = """
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class RankRecord(Hook):
+    def __init__(self):
+        self.seen = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.seen += [sample.img_path for sample in data_batch['data_samples']]
+
+    def after_train(self, runner):
+        weights = runner.model.module.state_dict()
+        torch.save(dict(seen=self.seen, state_dict=weights), f'{runner.work_dir}/rank_{runner.rank}.pth')
+"""
+
+
 def test_two_processes_share_the_data_and_keep_equal_weights(workplace):
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    (workplace / 'rank_record.py').write_text(RANK_RECORD)
+    (workplace / 'two.py').write_text("_base_ = './tiny.py'\ncustom_imports = dict(imports=['rank_record'])\n"
+                                      "custom_hooks = [dict(type='RankRecord')]\n")
+    environment = {**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(workplace), 'OMP_NUM_THREADS': '1',
+                   'CUDA_VISIBLE_DEVICES': ''}
     finished = subprocess.run(
-        [ROOT / 'tools/dist_train.sh', 'tiny.py', '2', '--work-dir', 'two', '--cfg-options', 'train_cfg.max_epochs=1'],
+        [ROOT / 'tools/dist_train.sh', 'two.py', '2', '--work-dir', 'two', '--cfg-options', 'train_cfg.max_epochs=1'],
         cwd=workplace, env=environment, capture_output=True, text=True)
     output = finished.stdout + finished.stderr
     assert finished.returncode == 0, output
     assert 'Epoch(train) [1][2/2]' in output
-    assert (workplace / 'two/epoch_1.pth').is_file()
+    seen = [torch.load(workplace / f'two/rank_{rank}.pth', weights_only=True)['seen'] for rank in range(2)]
+    assert [len(paths) for paths in seen] == [8, 8] and len({*seen[0], *seen[1]}) == 16
+    # each process saw other pictures: only gradients that were averaged leave equal weights
+    assert_equal_weights(workplace / 'two/rank_0.pth', workplace / 'two/rank_1.pth')
+    assert_equal_weights(workplace / 'two/rank_0.pth', workplace / 'two/epoch_1.pth')
 
 
 def test_test_tool_writes_metrics_and_pictures(workplace, trained, run_tool):
