@@ -20,18 +20,26 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
 
 
 class _ModelRegistry(Registry):
-    """Registry of models whose algorithms, which need mmpretrain, are imported when a name is found nowhere else."""
+    """Registry of models that imports one room after another until a name is found.
+
+    So a detector with an ADDPViT gets no VQGAN, and needs no mmpretrain, which the algorithms in ``selfsup`` do.
+    """
+
+    rooms = ('backbones', 'necks', 'tokenizers', 'predictors', 'heads', 'losses', 'selfsup')
 
     def get(self, key: str) -> type | None:
         scope, name = self.split_scope_key(key)
-        self.import_from_location()
-        if scope in (None, self.scope) and not any(name in known.module_dict for known in (self, self.parent)):
-            import_module('addp_mm.models.selfsup')
+        if scope in (None, self.scope):
+            registries = (self, self.parent) if scope is None else (self, )
+            for room in self.rooms:
+                if any(name in registry.module_dict for registry in registries):
+                    break
+                import_module(f'addp_mm.models.{room}')
         return super().get(key)
 
 
-MODELS = _ModelRegistry('model', parent=_roots.MODELS, scope='addp_mm', locations=['addp_mm.models'])
-WEIGHT_INITIALIZERS = _child('weight initializer', _roots.WEIGHT_INITIALIZERS, 'models')
+MODELS = _ModelRegistry('model', parent=_roots.MODELS, scope='addp_mm')
+WEIGHT_INITIALIZERS = _child('weight initializer', _roots.WEIGHT_INITIALIZERS, 'models.pretrained')
 DATASETS = _child('dataset', _roots.DATASETS, 'datasets')
 DATA_SAMPLERS = _child('data sampler', _roots.DATA_SAMPLERS, 'datasets')
 TRANSFORMS = _child('transform', _roots.TRANSFORMS, 'datasets')

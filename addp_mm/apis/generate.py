@@ -13,7 +13,7 @@ def generate(model: nn.Module, num_images: int, seed: int = 0, batch_size: int |
     """Generate images without condition.
 
     Args:
-        model: :class:`~addp_mm.models.ADDP` in eval mode, from :func:`load_model` or :func:`load_published`.
+        model: :class:`~addp_mm.models.selfsup.ADDP` in eval mode, from :func:`load_model` or :func:`load_published`.
         num_images: Number of images N.
         seed: The same seed gives the same images, whatever the batch size.
         batch_size: Images at a time; all at once by default.

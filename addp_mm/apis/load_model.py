@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from addp_mm.compat.checkpoints import CheckpointError, find_state_dict
-
-_SHOWN = 6
+from addp_mm.wording import first_few
 
 
 def load_model(config, checkpoint: str | PathLike, device: torch.device | str = 'cpu') -> nn.Module:
@@ -25,7 +24,7 @@ def load_model(config, checkpoint: str | PathLike, device: torch.device | str = 
         The model in eval mode, without gradients.
 
     Raises:
-        ConfigError: If the config does not exist or builds no :class:`~addp_mm.models.ADDP`.
+        ConfigError: If the config does not exist or builds no :class:`~addp_mm.models.selfsup.ADDP`.
         FileNotFoundError: If the checkpoint does not exist.
         CheckpointError: If the checkpoint cannot be read, or does not fit the config's model exactly.
     """
@@ -66,10 +65,5 @@ def _load_exactly(model: nn.Module, weights: dict, absent: list[str], checkpoint
         raise CheckpointError(f'{checkpoint} does not fit the model of {config}: {error}; {hint}') from error
     missing = [key for key in missing if key.split('.')[0] not in absent]
     if missing or unexpected:
-        raise CheckpointError(f'{checkpoint} does not fit the model of {config}: missing {_listed(missing)}; '
-                              f'unexpected {_listed(unexpected)}; {hint}')
-
-
-def _listed(keys: list[str]) -> str:
-    more = f' and {len(keys) - _SHOWN} more' if len(keys) > _SHOWN else ''
-    return (', '.join(keys[:_SHOWN]) or 'nothing') + more
+        raise CheckpointError(f'{checkpoint} does not fit the model of {config}: missing {first_few(missing)}; '
+                              f'unexpected {first_few(unexpected)}; {hint}')

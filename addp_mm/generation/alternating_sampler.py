@@ -25,7 +25,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = dict(cosine=cosine_ratio, li
 
 
 class AlternatingModel(Protocol):
-    """What the sampler asks of a model; :class:`~addp_mm.models.ADDP` offers it."""
+    """What the sampler asks of a model; :class:`~addp_mm.models.selfsup.ADDP` offers it."""
 
     tokenizer: object
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from addp_mm.compat.checkpoints import CheckpointError, find_state_dict
 from addp_mm.models.layers import resize_pos_embed
 from addp_mm.registry import WEIGHT_INITIALIZERS
-
-_SHOWN = 6
+from addp_mm.wording import first_few
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -65,13 +64,13 @@ class Pretrained:
         if not matching:
             raise CheckpointError(
                 f'{self.checkpoint}: no weight matches {type(module).__name__}. The file has '
-                f'{_shorten(f"{self.prefix}{name}" for name in weights)}; the module wants {_shorten(own)}. '
+                f'{first_few(f"{self.prefix}{name}" for name in weights)}; the module wants {first_few(own)}. '
                 'Check prefix and architecture, or convert the checkpoint (tools/model_converters).')
         missing = [name for name in own if name not in matching and not name.endswith('num_batches_tracked')]
         left_out = [name for name in weights if name not in own]
         if self.strict and (missing or left_out):
             raise CheckpointError(f'{self.checkpoint} does not fit {type(module).__name__} exactly (strict=True): '
-                                  f'missing {_shorten(missing)}; left over {_shorten(left_out)}.')
+                                  f'missing {first_few(missing)}; left over {first_few(left_out)}.')
         resized = [f'{name} {tuple(weight.shape)} -> {tuple(own[name].shape)}'
                    for name, weight in matching.items() if weight.shape != own[name].shape]
         self._fit_positions(module, matching, own)
@@ -96,7 +95,7 @@ class Pretrained:
         if not chosen:
             heads = sorted({name.split('.')[0] + '.' for name in weights if '.' in name})
             raise CheckpointError(f'{self.checkpoint} has no weight that starts with {self.prefix!r}. '
-                                  f'Its prefixes are {_shorten(heads)}.')
+                                  f'Its prefixes are {first_few(heads)}.')
         return chosen
 
     def _fit_positions(self, module: nn.Module, weights: dict, own: Mapping) -> None:
@@ -143,16 +142,15 @@ class Pretrained:
             lines = [f'{self.prefix}{name}: {theirs} in the file, {ours} in the module' for name, theirs, ours in wrong]
             raise CheckpointError(
                 f'{self.checkpoint} does not fit {type(module).__name__}:\n  '
-                + '\n  '.join(lines[:_SHOWN] or [str(error)])
-                + (f'\n  and {len(lines) - _SHOWN} more' if len(lines) > _SHOWN else '')
+                + first_few(lines or [str(error)], separator='\n  ')
                 + '\nGive the module the sizes of the checkpoint (arch, embed_dims, patch_size, …), take another '
                 'checkpoint, or load a part of it with prefix=.') from error
 
     def _report(self, module: nn.Module, loaded: Mapping, resized: list, left_out: list, missing: list) -> None:
         print_log(
             f'{type(module).__name__} from {self.checkpoint}{f" ({self.prefix}*)" if self.prefix else ""}: '
-            f'loaded {len(loaded)}, resized {_shorten(resized)}, left out {_shorten(left_out)}, '
-            f'missing {_shorten(missing)}', logger='current')
+            f'loaded {len(loaded)}, resized {first_few(resized)}, left out {first_few(left_out)}, '
+            f'missing {first_few(missing)}', logger='current')
 
 
 def _mark_initialised(module: nn.Module) -> None:
@@ -174,11 +172,3 @@ def _grid_of(module: nn.Module) -> tuple[int, int] | None:
 
 def _is_square(number: int) -> bool:
     return number > 0 and math.isqrt(number)**2 == number
-
-
-def _shorten(names) -> str:
-    names = list(names)
-    if not names:
-        return 'none'
-    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return ', '.join(names[:_SHOWN]) + more

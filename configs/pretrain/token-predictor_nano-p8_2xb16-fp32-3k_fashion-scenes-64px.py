@@ -1,3 +1,4 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
 _base_ = [
     '../_base_/models/vq-tokenizer_nano-p8.py', '../_base_/models/token-predictor_nano-p8.py',
     '../_base_/datasets/fashion_scenes_pretrain.py', '../_base_/default_runtime.py'
@@ -27,4 +28,5 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
 
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
 log_processor = dict(by_epoch=False)
+auto_scale_lr = dict(enable=False, base_batch_size=32)
 randomness = dict(seed=0)

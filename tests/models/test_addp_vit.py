@@ -242,8 +242,9 @@ def test_built_from_a_config(image):
     assert type(vit) is ADDPViT and vit(image)[0].shape == (2, 24)
 
 
-def test_importing_the_backbone_pulls_in_no_package_of_the_three_tasks():
-    code = ('import sys, addp_mm.models.backbones.addp_vit; '
-            "print([m for m in ('mmpretrain', 'mmdet', 'mmseg') if m in sys.modules])")
+def test_a_detector_gets_backbone_and_neck_without_tokenizer_or_mmpretrain():
+    code = ("import sys, addp_mm; models = addp_mm.registry.MODELS; models.get('ADDPViT'); models.get('SimpleFPN'); "
+            "names = ('mmpretrain', 'mmdet', 'mmseg', 'addp_mm.models.tokenizers', 'addp_mm.models.predictors'); "
+            'print([name for name in names if name in sys.modules])')
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert out.stdout.strip().splitlines()[-1] == '[]'

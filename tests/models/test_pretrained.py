@@ -9,7 +9,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from safetensors.torch import save_file
 from torch import nn
 
-import addp_mm.models  # noqa: F401
+import addp_mm.models.pretrained  # noqa: F401
 from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.models.pretrained import Pretrained
 

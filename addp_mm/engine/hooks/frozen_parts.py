@@ -22,7 +22,7 @@ def check_loaded(model: nn.Module) -> None:
     """Refuse frozen parts with random weights.
 
     Args:
-        model: Offers ``unloaded_parts()``, such as :class:`~addp_mm.models.ADDP`.
+        model: Offers ``unloaded_parts()``, such as :class:`~addp_mm.models.selfsup.ADDP`.
 
     Raises:
         RuntimeError: If weights were never loaded into a frozen part.

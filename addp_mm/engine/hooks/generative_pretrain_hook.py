@@ -27,7 +27,7 @@ class _RollBack(Exception):
 
 @HOOKS.register_module()
 class GenerativePretrainHook(Hook):
-    """The loop of generative pre-training around a model such as :class:`~addp_mm.models.ADDP`.
+    """The loop of generative pre-training around a model such as :class:`~addp_mm.models.selfsup.ADDP`.
 
     - Before training it checks that the frozen tokenizer and predictor are loaded, and equal on all ranks.
     - Before each iteration it draws the noise level and the source of the masks (``model.noise``) from

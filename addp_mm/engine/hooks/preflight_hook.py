@@ -11,10 +11,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from addp_mm.registry import HOOKS
+from addp_mm.wording import first_few
 
 _MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?([\[\]\d, ]*)\)? from '
                        r'checkpoint, the shape in current model is (?:torch\.Size\()?([\[\]\d, ]*)\)?')
-_SHOWN = 8
 
 
 @contextmanager
@@ -25,11 +25,6 @@ def _random_states_kept():
         yield
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002
-
-
-def _listed(names: list[str]) -> str:
-    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return ', '.join(names[:_SHOWN]) + more
 
 
 def _fewer_classes(key: str, saved: str, built: str) -> bool:
@@ -77,18 +72,18 @@ class PreflightHook(Hook):
             heads = [m for m in mismatched if _fewer_classes(*m)]
             if heads:
                 runner.logger.warning(
-                    f'{source}: not loaded, another number of classes: {_listed([key for key, _, _ in heads])}')
+                    f'{source}: not loaded, another number of classes: {first_few(key for key, _, _ in heads)}')
             mismatched = [m for m in mismatched if m not in heads]
         if mismatched:
             shapes = [f'{key} is {saved} in the checkpoint and {built} in the model'
                       for key, saved, built in mismatched]
-            raise ValueError(f'{source} is of another width or layout than the model of the config: {_listed(shapes)}. '
+            raise ValueError(f'{source} is of another width or layout than the model of the config: {first_few(shapes)}. '
                              'Use the config that the checkpoint was trained with')
         parameters = dict(model.named_parameters())
         absent = [key for key in missing if key in parameters]
         if (self.testing or resuming) and absent or parameters and len(absent) == len(parameters):
             raise ValueError(f'{source} lacks {len(absent)} of the {len(parameters)} parameters of the model: '
-                             f'{_listed(absent)}. Use the config that the checkpoint was trained with')
+                             f'{first_few(absent)}. Use the config that the checkpoint was trained with')
 
     @staticmethod
     def _compare(model, weights) -> tuple[list[tuple[str, str, str]], list[str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from addp_mm.wording import first_few
+
 
 def freeze(part: nn.Module, name: str) -> nn.Module:
     """Take the gradient from a module and watch what is loaded into it.
@@ -48,7 +50,6 @@ def _check_and_mark(part: nn.Module, state_dict: dict, prefix: str, *_) -> None:
         if key in given and given[key].shape != value.shape
     ]
     if problems:
-        shown = '; '.join(problems[:8]) + (f'; and {len(problems) - 8} more' if len(problems) > 8 else '')
-        raise RuntimeError(f'the checkpoint does not fit the frozen {part.frozen_name}: {shown}. Frozen parts load '
-                           'strictly: give the checkpoint that was trained with this configuration')
+        raise RuntimeError(f'the checkpoint does not fit the frozen {part.frozen_name}: '
+                           f'{first_few(problems, separator="; ")}. Frozen parts load strictly: give the checkpoint that was trained with this configuration')
     part.weights_loaded = True

@@ -14,7 +14,7 @@ from addp_mm.registry import MODELS
 
 @MODELS.register_module()
 class TokenizerPretrain(BaseModel):
-    """Reconstruction training of a :class:`~addp_mm.models.VQTokenizer`.
+    """Reconstruction training of a :class:`~addp_mm.models.tokenizers.VQTokenizer`.
 
     The loss is ``l1 * |x - y| + mse * (x - y)^2 + |sg(z) - e|^2 + commitment * |z - sg(e)|^2`` with the
     straight-through gradient (VQ-VAE, arXiv 1711.00937). Before ``quantize_from`` the latents pass unquantised, so that

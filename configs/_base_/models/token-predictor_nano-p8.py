@@ -1,3 +1,4 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
 # The nano vocabulary keeps one class slot, not a thousand: most of the time would go into the head. No dropout: the
 # training is too short to overfit, and on a CPU dropout takes half of the time.
 token_space = dict(codebook_size=1024, num_class_slots=1, fake_class_slot=0)
