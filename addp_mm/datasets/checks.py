@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check what a dataset config points at, before a runner is built."""
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from addp_mm.datasets.image_folder import (
     list_files,
 )
 from addp_mm.datasets.scene_writer import MARKER
+from addp_mm.wording import first_few
 
 __all__ = ['DatasetError', 'check_dataset_cfg', 'check_image_folder']
 
 _FOLDER_TYPES = ('CustomDataset', 'ImageNet')
-_NUM_NAMED = 5
 _NUM_LABEL_MAPS = 64
 
 
@@ -75,7 +75,7 @@ def _check_folders(cfg: Mapping, prefix: dict) -> None:
     filled = {Path(image).parts[0] for image in images}
     empty = [name for name in found if name not in filled]
     if empty:
-        raise DatasetError(f'{folder}: the class folders {_some(empty)} hold no images. Fill or remove them; if the '
+        raise DatasetError(f'{folder}: the class folders {_quoted(empty)} hold no images. Fill or remove them; if the '
                            'data were only half unpacked, do it again.')
     classes = _classes(cfg, 'mmpretrain', str(cfg['type']))
     if classes is not None:
@@ -88,10 +88,10 @@ def _check_class_folders(folder: Path, found: list[str], classes: Sequence[str])
         absent, unknown = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
         if absent or unknown:
             raise DatasetError(f'{folder}: the class folders are not those of metainfo.classes (missing: '
-                               f'{_some(absent)}; not in metainfo: {_some(unknown)}). Correct one of them.')
+                               f'{_quoted(absent)}; not in metainfo: {_quoted(unknown)}). Correct one of them.')
         if list(classes) != found:
             raise DatasetError(f'{folder}: class folders are numbered in alphabetical order, metainfo.classes has '
-                               f'another ({_some(classes)}). Sort metainfo.classes.')
+                               f'another ({_quoted(classes)}). Sort metainfo.classes.')
     elif len(found) != len(classes):
         raise DatasetError(f'{folder}: {len(found)} class folders for {len(classes)} classes. Set metainfo='
                            'dict(classes=[…]) to the names of the folders, or complete the folder.')
@@ -117,7 +117,7 @@ def _check_list_file(path: Path, folder: Path, cfg: Mapping) -> None:
                                'classes that are lacking.')
     absent = [name for name in names[:1000] if not (folder / name).is_file()]
     if absent:
-        raise DatasetError(f'{path} lists images that are not in {folder}: {_some(absent)}. Complete the folder or '
+        raise DatasetError(f'{path} lists images that are not in {folder}: {_quoted(absent)}. Complete the folder or '
                            'correct data_prefix.')
     check_image_files([folder / name for name in names[:1000]])
 
@@ -129,8 +129,8 @@ def _check_coco(cfg: Mapping, prefix: dict) -> None:
     classes = _classes(cfg, 'mmdet', str(cfg['type']))
     absent = [name for name in classes or () if name not in names]
     if absent:
-        raise DatasetError(f'{path} lacks the classes {_some(absent)} of metainfo.classes; its categories are '
-                           f'{_some(names, 20)}. Set metainfo=dict(classes=[…]) to the names in the file.')
+        raise DatasetError(f'{path} lacks the classes {_quoted(absent)} of metainfo.classes; its categories are '
+                           f'{_quoted(names, 20)}. Set metainfo=dict(classes=[…]) to the names in the file.')
     if classes and [name for name in names if name in classes] != list(classes):
         print_log(f'{path}: mmdet numbers classes in the order of the file, metainfo.classes has another; pictures '
                   'would show wrong names. Use the order of the file.', 'current', WARNING)
@@ -141,7 +141,7 @@ def _check_coco(cfg: Mapping, prefix: dict) -> None:
     files = set(list_files(folder, {Path(name).suffix for name in wanted}))
     lost = [name for name in wanted if str(Path(name)) not in files]
     if lost:
-        raise DatasetError(f'{folder}: {len(lost)} of {len(wanted)} images of {path} are not there: {_some(lost)}. '
+        raise DatasetError(f'{folder}: {len(lost)} of {len(wanted)} images of {path} are not there: {_quoted(lost)}. '
                            'Complete the folder, or write the data set again.')
     check_image_files([folder / name for name in wanted])
 
@@ -154,7 +154,7 @@ def _read_coco(path: Path) -> dict:
     lacking = [key for key in ('images', 'annotations', 'categories')
                if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if lacking:
-        raise DatasetError(f'{path}: not a COCO annotation file, it lacks {_some(lacking)}.')
+        raise DatasetError(f'{path}: not a COCO annotation file, it lacks {_quoted(lacking)}.')
     if not content['images']:
         raise DatasetError(f'{path}: lists no images.')
     return content
@@ -166,8 +166,8 @@ def _check_coco_references(path: Path, content: dict) -> None:
         known = {owner['id'] for owner in content[owners]}
         unknown = {annotation[key] for annotation in content['annotations']} - known
         if unknown:
-            raise DatasetError(f'{path}: annotations name the {key}s {_some(sorted(unknown))}, which "{owners}" lacks. '
-                               'Add them, or write the file again.')
+            raise DatasetError(f'{path}: annotations name the {key}s {_quoted(sorted(unknown))}, which "{owners}" '
+                               'lacks. Add them, or write the file again.')
 
 
 def _check_label_maps(cfg: Mapping, name: str, prefix: dict) -> None:
@@ -183,7 +183,7 @@ def _check_label_maps(cfg: Mapping, name: str, prefix: dict) -> None:
         absent = [stem + label_suffix for stem in stems if not (label_folder / (stem + label_suffix)).is_file()]
         if absent:
             raise DatasetError(f'{label_folder}: {len(absent)} of {len(stems)} label maps are not there: '
-                               f'{_some(absent)}. Complete the folder, or write the data set again.')
+                               f'{_quoted(absent)}. Complete the folder, or write the data set again.')
     classes = _classes(cfg, 'mmseg', name)
     if not classes:
         raise DatasetError(f'{name} on {folder}: no classes. Set metainfo=dict(classes=[…], palette=[…]).')
@@ -250,6 +250,5 @@ def _read_text(path: Path) -> str:
         raise DatasetError(f'{path}: not a text file ({error}).') from error
 
 
-def _some(names: Sequence, count: int = _NUM_NAMED) -> str:
-    shown = ', '.join(repr(name) for name in list(names)[:count])
-    return f'{shown}, … ({len(names)})' if len(names) > count else shown or 'none'
+def _quoted(names: Iterable, count: int = 5) -> str:
+    return first_few(map(repr, names), count)

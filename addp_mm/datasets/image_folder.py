@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from addp_mm.datasets.load_image import decode_image
+from addp_mm.wording import first_few
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
 _MAX_ENDS_READ = 20_000
 _NUM_DECODED = 16
-_NUM_NAMED = 5
 _END_MARKS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9'}
 _END_BYTES = 64
 
@@ -84,9 +84,7 @@ def check_image_files(paths: Sequence[Path]) -> None:
             except (OSError, ValueError) as error:
                 damaged.append(f'{path} ({error})')
     if damaged:
-        more = f' and {len(damaged) - _NUM_NAMED} more' if len(damaged) > _NUM_NAMED else ''
-        raise DatasetError(f'{len(damaged)} images cannot be read: {", ".join(damaged[:_NUM_NAMED])}{more}. Replace or '
-                           'remove them.')
+        raise DatasetError(f'{len(damaged)} images cannot be read: {first_few(damaged, 5)}. Replace or remove them.')
 
 
 def _ends_well(path: Path) -> bool:

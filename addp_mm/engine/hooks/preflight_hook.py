@@ -77,8 +77,8 @@ class PreflightHook(Hook):
         if mismatched:
             shapes = [f'{key} is {saved} in the checkpoint and {built} in the model'
                       for key, saved, built in mismatched]
-            raise ValueError(f'{source} is of another width or layout than the model of the config: {first_few(shapes)}. '
-                             'Use the config that the checkpoint was trained with')
+            raise ValueError(f'{source} is of another width or layout than the model of the config: '
+                             f'{first_few(shapes)}. Use the config that the checkpoint was trained with')
         parameters = dict(model.named_parameters())
         absent = [key for key in missing if key in parameters]
         if (self.testing or resuming) and absent or parameters and len(absent) == len(parameters):

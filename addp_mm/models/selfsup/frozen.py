@@ -51,5 +51,6 @@ def _check_and_mark(part: nn.Module, state_dict: dict, prefix: str, *_) -> None:
     ]
     if problems:
         raise RuntimeError(f'the checkpoint does not fit the frozen {part.frozen_name}: '
-                           f'{first_few(problems, separator="; ")}. Frozen parts load strictly: give the checkpoint that was trained with this configuration')
+                           f'{first_few(problems, separator="; ")}. Frozen parts load strictly: give the '
+                           'checkpoint that was trained with this configuration')
     part.weights_loaded = True
