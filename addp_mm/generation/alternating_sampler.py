@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -28,6 +28,13 @@ class AlternatingModel(Protocol):
     """What the sampler asks of a model; :class:`~addp_mm.models.selfsup.ADDP` offers it."""
 
     tokenizer: object
+    """Has ``codebook`` (K, C) and ``lookup(ids, h, w)``, ids (B, L) to latents (B, C, h, w)."""
+
+    def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids (B, L) and latents (B, C, h, w) of images in [0, 1]; in float32, also under autocast."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W), about [0, 1], of latents (B, C, h, w); in float32, also under autocast."""
 
     def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits over the codes, (B, L, codebook_size), from pixels and visible tokens."""
@@ -58,7 +65,8 @@ class SamplingStep:
 
     def cpu(self) -> SamplingStep:
         """The same on the CPU."""
-        return SamplingStep(self.index, *(getattr(self, field.name).cpu() for field in fields(self)[1:]))
+        return SamplingStep(index=self.index, ids=self.ids.cpu(), mask=self.mask.cpu(), images=self.images.cpu(),
+                            confidence=self.confidence.cpu(), num_masked=self.num_masked.cpu())
 
 
 @dataclass(frozen=True)
@@ -175,7 +183,9 @@ class AlternatingSampler:
         if state.index + 1 == self.num_steps:
             mask = torch.zeros_like(mask)
         confidence = log_probs.masked_fill(~state.mask, math.inf)
-        soft = expected_latents(logits.float().softmax(-1), self.model.tokenizer.codebook, *self.grid_size)
+        with torch.autocast(logits.device.type, enabled=False):
+            codebook = self.model.tokenizer.codebook.float()
+            soft = expected_latents(logits.float().softmax(-1), codebook, *self.grid_size)
         images = self._decode(ids, mask, soft)
         return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked)
 
@@ -229,7 +239,7 @@ class AlternatingSampler:
         """
         device = self.model.tokenizer.codebook.device
         batch_size = batch_size or len(images)
-        ids = torch.cat([self.model.tokenizer.encode(part.to(device))[0] for part in images.split(batch_size)])
+        ids = torch.cat([self.model.tokenize(part.to(device))[0] for part in images.split(batch_size)])
         generators = image_generators(len(images), generator)
         return self.complete(ids, mask.to(device), generators, batch_size, keep_steps, progress)
 
@@ -269,12 +279,15 @@ class AlternatingSampler:
     def _decode(self, ids: Tensor, mask: Tensor, soft: Tensor) -> Tensor:
         """Pixels of ids (B, L) whose masked places hold soft latents (B, C, h, w)."""
         latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
-        return self.model.tokenizer.decode(latents).clamp(0, 1)
+        return self.model.decode(latents).clamp(0, 1)
 
 
 def _joined(states: Sequence[SamplingStep]) -> SamplingStep:
-    return SamplingStep(states[0].index, *(torch.cat([getattr(state, field.name) for state in states])
-                                           for field in fields(SamplingStep)[1:]))
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(state, name) for state in states])
+
+    return SamplingStep(index=states[0].index, ids=joined('ids'), mask=joined('mask'), images=joined('images'),
+                        confidence=joined('confidence'), num_masked=joined('num_masked'))
 
 
 def token_mask(pixel_mask: Tensor, stride: int) -> Tensor:

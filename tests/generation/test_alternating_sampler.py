@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from tiny_addp import build_model
 from tiny_alternating_model import tiny_model
 
 from addp_mm.generation import AlternatingSampler, image_generators, token_mask
@@ -102,6 +103,36 @@ def test_inpainting_keeps_known_ids_and_batches_do_not_matter():
     assert torch.equal(whole.steps[0].mask, mask)
     assert whole.steps[1].mask.sum(1).tolist() == [math.ceil(int(n) * math.cos(math.pi / 12)) for n in mask.sum(1)]
     assert torch.equal(sampler(model).inpaint(images, mask, seeded(), batch_size=2).ids, whole.ids)
+
+
+@pytest.mark.parametrize('build', [tiny_model, lambda: build_model().eval()])
+def test_under_autocast_the_tokenizer_keeps_float32(build):
+    model = build()
+    size = getattr(model, 'grid_size', None) or model.latent_size
+    images = torch.rand(2, 3, size[0] * 4, size[1] * 4, generator=seeded(3))
+    mask = torch.rand(2, size[0] * size[1], generator=seeded(4)) < 0.5
+    logits, plain = [], model.predict_tokens
+    model.predict_tokens = lambda *state: logits.append(plain(*state)) or logits[-1]
+    with torch.autocast('cpu', torch.bfloat16):
+        samples = AlternatingSampler(model, size, num_steps=3).inpaint(images, mask, seeded(), keep_steps=True)
+    tokenizer, state = model.tokenizer, samples.steps[1]
+    assert torch.equal(samples.ids[~mask], tokenizer.encode(images)[0][~mask])
+    assert all(step.images.dtype == torch.float32 for step in samples.steps)
+    hard = tokenizer.lookup(state.ids, *size)
+    soft = (logits[0].float().softmax(-1) @ tokenizer.codebook).transpose(1, 2).unflatten(2, size)
+    expected = tokenizer.decode(torch.where(state.mask.view(2, 1, *size), soft, hard)).clamp(0, 1)
+    torch.testing.assert_close(state.images, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(samples.images, tokenizer.decode(tokenizer.lookup(samples.ids, *size)).clamp(0, 1),
+                               atol=1e-6, rtol=0)
+
+
+def test_steps_of_batches_are_joined_field_by_field():
+    whole = sampler().run(3, seeded(), keep_steps=True).steps
+    parts = sampler().run(3, seeded(), batch_size=2, keep_steps=True).steps
+    for one, two in zip(whole, parts, strict=True):
+        assert one.index == two.index
+        for name in ('ids', 'mask', 'images', 'confidence', 'num_masked'):
+            torch.testing.assert_close(getattr(two, name), getattr(one, name), atol=1e-5, rtol=0)
 
 
 def test_progress_counts_every_image_at_every_step():

@@ -48,6 +48,14 @@ class TinyAlternatingModel(nn.Module):
         words = self.embed(ids.masked_fill(mask, self.embed.num_embeddings - 1))
         return 3 * self.head(self.mix(words + self.place + extra))
 
+    def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(images.device.type, enabled=False):
+            return self.tokenizer.encode(images.float())
+
+    def decode(self, latents: Tensor) -> Tensor:
+        with torch.autocast(latents.device.type, enabled=False):
+            return self.tokenizer.decode(latents.float())
+
     def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         return self._mixed(ids, mask, self.pixels(images).flatten(2).transpose(1, 2))
 
