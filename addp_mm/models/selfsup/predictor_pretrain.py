@@ -13,7 +13,7 @@ from addp_mm.registry import MODELS
 
 @MODELS.register_module()
 class PredictorPretrain(BaseModel):
-    """Masked token modelling for a :class:`~addp_mm.models.predictors.MaskedTokenPredictor` on a frozen tokenizer's ids.
+    """Masked token modelling for a predictor (:class:`~addp_mm.models.predictors.MaskedTokenPredictor`) on frozen ids.
 
     Each image's mask ratio is drawn from a truncated normal density on [0.5, 1] (MAGE, arXiv 2211.09117).
 
