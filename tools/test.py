@@ -50,10 +50,15 @@ def prepare(args):
 
 
 def write_metrics(metrics, path):
-    """Write ``metrics`` to the file ``path`` as JSON numbers."""
+    """Write ``metrics`` as JSON numbers, so that the file ``path`` is there in full or as it was before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
-    path.write_text(json.dumps(plain, indent=2) + '\n')
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        unfinished.write_text(json.dumps(plain, indent=2) + '\n')
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def main(argv=None):

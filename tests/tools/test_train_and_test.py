@@ -2,6 +2,7 @@
 """tools/train.py and tools/test.py do what they are asked to, on a tiny classifier."""
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -145,6 +146,24 @@ def test_test_tool_writes_metrics_where_it_is_told(workplace, trained, run_tool)
                         'new/scores.json')
     assert finished.status == 0, finished.output
     assert 'accuracy/top1' in json.loads((workplace / 'new/scores.json').read_text())
+
+
+def test_metrics_are_replaced_as_a_whole(tmp_path):
+    write_metrics = runpy.run_path(str(ROOT / 'tools/test.py'))['write_metrics']
+    path, reader = tmp_path / 'new/metrics.json', tmp_path / 'reader.json'
+    write_metrics(dict(accuracy=torch.tensor(0.5)), path)
+    os.link(path, reader)
+    write_metrics(dict(accuracy=0.75), path)
+    assert json.loads(path.read_text()) == dict(accuracy=0.75)
+    assert json.loads(reader.read_text()) == dict(accuracy=0.5)
+    assert [entry.name for entry in path.parent.iterdir()] == ['metrics.json']
+
+
+def test_an_unexpected_error_keeps_its_traceback(run_tool):
+    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'broken', '--cfg-options',
+                        'optim_wrapper.optimizer.lr=-1.0')
+    assert finished.status == 1
+    assert 'Traceback' in finished.output and 'Invalid learning rate' in finished.output
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
