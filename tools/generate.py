@@ -8,7 +8,6 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 
 SETTINGS_FILE = 'generation.json'
@@ -155,8 +154,11 @@ def run(args) -> None:
 
     device, out = choose_device(args.device), Path(args.out)
     model = load_model(args.config, args.checkpoint, device)
-    sampler = AlternatingSampler(model, model.latent_size, args.steps, args.schedule, args.temperature,
-                                 not args.constant_temperature, args.top_p)
+    try:
+        sampler = AlternatingSampler(model, model.latent_size, args.steps, args.schedule, args.temperature,
+                                     not args.constant_temperature, args.top_p)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     claim(out, settings_of(args))
     written = write_images(sampler, args, out)
     write_overviews(sampler, args, out)
@@ -165,11 +167,9 @@ def run(args) -> None:
 
 def main(argv=None):
     args = parse_args(argv)
-    from addp_mm.compat.checkpoints import CheckpointError
-    try:
+    from addp_mm.errors import reported_in_words
+    with reported_in_words(UsageError, OSError):
         run(args)
-    except (CheckpointError, OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 
@@ -63,15 +62,12 @@ def write_metrics(metrics, path):
 
 def main(argv=None):
     args = parse_args(argv)
-    from addp_mm.datasets.checks import DatasetError
-    from addp_mm.engine.config_file import ConfigError
     from addp_mm.engine.runner_cfg import build_runner
-    try:
+    from addp_mm.errors import reported_in_words
+    with reported_in_words():
         cfg = prepare(args)
-    except (ConfigError, DatasetError) as error:
-        sys.exit(f'error: {error}')
-    runner = build_runner(cfg)
-    metrics = runner.test()
+        runner = build_runner(cfg)
+        metrics = runner.test()
     if runner.rank == 0:
         out = Path(args.out or Path(cfg.work_dir) / 'metrics.json')
         write_metrics(metrics, out)

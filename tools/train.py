@@ -2,7 +2,6 @@
 """Train any config of this repository: pre-training, classification, detection or segmentation."""
 import argparse
 import os
-import sys
 
 
 def parse_args(argv=None):
@@ -54,14 +53,10 @@ def prepare(args):
 
 def main(argv=None):
     args = parse_args(argv)
-    from addp_mm.datasets.checks import DatasetError
-    from addp_mm.engine.config_file import ConfigError
     from addp_mm.engine.runner_cfg import build_runner
-    try:
-        cfg = prepare(args)
-    except (ConfigError, DatasetError) as error:
-        sys.exit(f'error: {error}')
-    build_runner(cfg).train()
+    from addp_mm.errors import reported_in_words
+    with reported_in_words():
+        build_runner(prepare(args)).train()
 
 
 if __name__ == '__main__':

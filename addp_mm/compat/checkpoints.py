@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
+from addp_mm.errors import UserError
+
 ASSETS = Path(__file__).resolve().parents[1] / 'assets'
 ASSET_SCHEME = 'addp_mm://'
 _HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
@@ -26,8 +28,12 @@ _STATISTICS = ('min', 'max', 'mean', 'current')
 _ZIP_HEAD = b'PK\x03\x04'
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A file that cannot be used as a checkpoint; the message names the file and what to do."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """There is no such file."""
 
 
 class _History(HistoryBuffer):
@@ -119,14 +125,14 @@ def resolve_asset(path: str) -> str:
     """Path of a file; ``addp_mm://NAME`` is a file that the package ships.
 
     Raises:
-        FileNotFoundError: The package ships no such file; lists those it has.
+        CheckpointNotFoundError: The package ships no such file; lists those it has.
     """
     if not path.startswith(ASSET_SCHEME):
         return path
     name = path[len(ASSET_SCHEME):]
     shipped = sorted(entry.name for entry in ASSETS.iterdir() if entry.is_file()) if ASSETS.is_dir() else []
     if name not in shipped:
-        raise FileNotFoundError(f'{path}: addp_mm ships no {name!r}; it has {", ".join(shipped) or "no files"}.')
+        raise CheckpointNotFoundError(f'{path}: addp_mm ships no {name!r}; it has {", ".join(shipped) or "no files"}.')
     return str(ASSETS / name)
 
 
@@ -141,7 +147,7 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
         dict: What the file holds. A safetensors file becomes ``dict(state_dict=…, meta=…)``.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        CheckpointNotFoundError: There is no such file.
         CheckpointError: The file is empty, truncated, not a checkpoint, or holds more than data. Names the file, what
             is wrong and what to do.
     """
@@ -163,7 +169,7 @@ def _check_file(path: str) -> None:
     if os.path.isdir(path):
         raise CheckpointError(f'{path} is a folder, not a checkpoint. Give one of the files in it.')
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} can not be found. Check the path of the checkpoint.')
+        raise CheckpointNotFoundError(f'{path} can not be found. Check the path of the checkpoint.')
     if os.path.getsize(path) == 0:
         raise CheckpointError(f'{path} is empty. Download it, or have it written, again.')
 

@@ -3,11 +3,17 @@
 import os
 from collections.abc import Mapping
 
+from addp_mm.errors import UserError
+
 _LAUNCHERS = {
     'WORLD_SIZE': ('pytorch', 'torchrun'),
     'SLURM_STEP_NUM_TASKS': ('slurm', 'srun'),
     'OMPI_COMM_WORLD_SIZE': ('mpi', 'mpirun'),
 }
+
+
+class LauncherError(UserError, RuntimeError):
+    """The way the processes were started does not fit ``--launcher``."""
 
 
 def refuse_forgotten_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> None:
@@ -20,7 +26,7 @@ def refuse_forgotten_launcher(launcher: str, environ: Mapping[str, str] | None =
         environ: Environment to look at. Defaults to the process's own.
 
     Raises:
-        RuntimeError: ``launcher`` is 'none' and the environment speaks of more than one process.
+        LauncherError: ``launcher`` is 'none' and the environment speaks of more than one process.
     """
     if launcher != 'none':
         return
@@ -28,7 +34,7 @@ def refuse_forgotten_launcher(launcher: str, environ: Mapping[str, str] | None =
     for variable, (needed, program) in _LAUNCHERS.items():
         count = environ.get(variable, '')
         if count.isdigit() and int(count) > 1:
-            raise RuntimeError(
+            raise LauncherError(
                 f'{program} started {count} processes ({variable}={count}), but --launcher is none: they would train '
                 f'independently and write over each other. Add --launcher {needed}, or start one process without '
                 f'{program} (unset {variable} if it is a leftover).')

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from addp_mm.datasets.load_image import decode_image
+from addp_mm.errors import UserError
 from addp_mm.wording import first_few
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -15,7 +16,7 @@ _END_MARKS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd
 _END_BYTES = 64
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError, ValueError):
     """Data that cannot be trained or tested on; the message names the file or folder and what to do."""
 
 

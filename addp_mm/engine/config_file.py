@@ -8,8 +8,10 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from addp_mm.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """A mistake in a config, an option or a path, found before anything is built or written."""
 
 

@@ -15,6 +15,7 @@ def refused(finished, *phrases):
     for phrase in phrases:
         assert phrase in finished.output
     assert 'Epoch(train)' not in finished.output
+    assert 'error: ' in finished.output and 'Traceback' not in finished.output, finished.output
 
 
 def digests(folder) -> dict:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import torch
 
+from addp_mm.errors import UserError
+
 _DOCS = 'https://mmcv.readthedocs.io/en/2.x/get_started/installation.html'
 
 
-class MissingOpError(NotImplementedError):
+class MissingOpError(UserError, NotImplementedError):
     """A compiled operator of mmcv was called on an installation without compiled operators."""
 
 

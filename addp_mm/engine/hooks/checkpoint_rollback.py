@@ -15,18 +15,20 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from addp_mm.engine.config_file import ConfigError
+
 
 def checkpoint_hook(runner: Runner) -> CheckpointHook:
     """The runner's CheckpointHook.
 
     Raises:
-        ValueError: If there is none.
+        ConfigError: If there is none.
     """
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
             return hook
-    raise ValueError('going back to the last good checkpoint needs checkpoints: add a CheckpointHook to '
-                     'default_hooks, or set on_failure=\'stop\'')
+    raise ConfigError('going back to the last good checkpoint needs checkpoints: add a CheckpointHook to '
+                      'default_hooks, or set on_failure=\'stop\'')
 
 
 def saved_checkpoints(runner: Runner) -> list[str]:

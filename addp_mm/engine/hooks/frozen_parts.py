@@ -8,6 +8,8 @@ import torch
 from mmengine import dist
 from torch import nn
 
+from addp_mm.compat.checkpoints import CheckpointError
+
 
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 of a module's parameters and buffers: names, shapes, types and bytes."""
@@ -25,13 +27,13 @@ def check_loaded(model: nn.Module) -> None:
         model: Offers ``unloaded_parts()``, such as :class:`~addp_mm.models.selfsup.ADDP`.
 
     Raises:
-        RuntimeError: If weights were never loaded into a frozen part.
+        CheckpointError: If weights were never loaded into a frozen part.
     """
     names = model.unloaded_parts()
     if names:
-        raise RuntimeError(f'no weights were loaded into the frozen {" and ".join(names)}: pre-training would learn '
-                           'from random targets. Give each an init_cfg=dict(type=\'addp_mm.Pretrained\', '
-                           'checkpoint=...), or a checkpoint of the whole algorithm as load_from')
+        raise CheckpointError(f'no weights were loaded into the frozen {" and ".join(names)}: pre-training would '
+                              'learn from random targets. Give each an init_cfg=dict(type=\'addp_mm.Pretrained\', '
+                              'checkpoint=...), or a checkpoint of the whole algorithm as load_from')
 
 
 def check_equal_on_all_ranks(parts: dict[str, nn.Module]) -> None:
@@ -41,11 +43,12 @@ def check_equal_on_all_ranks(parts: dict[str, nn.Module]) -> None:
         parts: Modules by name.
 
     Raises:
-        RuntimeError: If a part differs from rank 0's on any rank; raised on every rank.
+        CheckpointError: If a part differs from rank 0's on any rank; raised on every rank.
     """
     prints = dist.all_gather_object({name: fingerprint(part) for name, part in parts.items()})
     for name in parts:
         different = [rank for rank, found in enumerate(prints) if found[name] != prints[0][name]]
         if different:
-            raise RuntimeError(f'the {name} of rank(s) {different} differs from that of rank 0; every rank must load '
-                               'the same frozen weights: check that all machines see the same checkpoint file')
+            raise CheckpointError(f'the {name} of rank(s) {different} differs from that of rank 0; every rank must '
+                                  'load the same frozen weights: check that all machines see the same checkpoint '
+                                  'file')

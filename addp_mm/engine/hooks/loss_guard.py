@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from addp_mm.errors import UserError
 
-class TrainingCollapsed(RuntimeError):
+
+class TrainingCollapsed(UserError, RuntimeError):
     """The loss is not finite, or its running mean shows a collapse."""
 
 

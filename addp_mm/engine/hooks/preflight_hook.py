@@ -2,6 +2,7 @@
 """Finds out before training what would otherwise fail, or pass in silence, hours later."""
 import random
 import re
+import traceback
 from collections import OrderedDict
 from contextlib import contextmanager
 
@@ -10,11 +11,17 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.errors import UserError
 from addp_mm.registry import HOOKS
 from addp_mm.wording import first_few
 
 _MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?([\[\]\d, ]*)\)? from '
                        r'checkpoint, the shape in current model is (?:torch\.Size\()?([\[\]\d, ]*)\)?')
+
+
+class PreflightError(UserError, RuntimeError):
+    """What would fail during training fails already before it."""
 
 
 @contextmanager
@@ -49,8 +56,8 @@ class PreflightHook(Hook):
         testing (bool): The model is tested, not trained. Default: False.
 
     Raises:
-        ValueError: The checkpoint does not fit; names keys and both shapes.
-        RuntimeError: The first picture of the validation data cannot be read or processed.
+        CheckpointError: The checkpoint does not fit; names keys and both shapes.
+        PreflightError: The first picture of the validation data cannot be read or processed.
     """
     priority = 'VERY_LOW'
 
@@ -62,8 +69,9 @@ class PreflightHook(Hook):
         source = runner._load_from
         resuming = runner._resume and not self.testing
         if resuming and not ({'meta', 'optimizer', 'message_hub'} <= set(checkpoint)):
-            raise ValueError(f'{source} holds weights alone, without the state of a training, and cannot be resumed. '
-                             'To start from these weights, give --cfg-options load_from=PATH in place of --resume')
+            raise CheckpointError(f'{source} holds weights alone, without the state of a training, and cannot be '
+                                  'resumed. To start from these weights, give --cfg-options load_from=PATH in place of '
+                                  '--resume')
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         weights = checkpoint.get('state_dict', checkpoint)
         weights = OrderedDict((re.sub(r'^module\.', '', key), value) for key, value in weights.items())
@@ -77,13 +85,13 @@ class PreflightHook(Hook):
         if mismatched:
             shapes = [f'{key} is {saved} in the checkpoint and {built} in the model'
                       for key, saved, built in mismatched]
-            raise ValueError(f'{source} is of another width or layout than the model of the config: '
-                             f'{first_few(shapes)}. Use the config that the checkpoint was trained with')
+            raise CheckpointError(f'{source} is of another width or layout than the model of the config: '
+                                  f'{first_few(shapes)}. Use the config that the checkpoint was trained with')
         parameters = dict(model.named_parameters())
         absent = [key for key in missing if key in parameters]
         if (self.testing or resuming) and absent or parameters and len(absent) == len(parameters):
-            raise ValueError(f'{source} lacks {len(absent)} of the {len(parameters)} parameters of the model: '
-                             f'{first_few(absent)}. Use the config that the checkpoint was trained with')
+            raise CheckpointError(f'{source} lacks {len(absent)} of the {len(parameters)} parameters of the model: '
+                                  f'{first_few(absent)}. Use the config that the checkpoint was trained with')
 
     @staticmethod
     def _compare(model, weights) -> tuple[list[tuple[str, str, str]], list[str]]:
@@ -106,7 +114,9 @@ class PreflightHook(Hook):
             with _random_states_kept(), torch.no_grad():
                 model.val_step(loader.collate_fn([loader.dataset[0]]))
         except Exception as error:
-            raise RuntimeError('validation would fail after the first epoch; it fails on the first picture of '
-                               f'val_dataloader: {type(error).__name__}: {error}') from error
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise PreflightError('validation would fail after the first epoch; it fails on the first picture of '
+                                 f'val_dataloader: {type(error).__name__}: {error} ({where.filename}, line '
+                                 f'{where.lineno})') from error
         finally:
             model.train(was_training)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.wording import first_few
 
 
@@ -50,7 +51,7 @@ def _check_and_mark(part: nn.Module, state_dict: dict, prefix: str, *_) -> None:
         if key in given and given[key].shape != value.shape
     ]
     if problems:
-        raise RuntimeError(f'the checkpoint does not fit the frozen {part.frozen_name}: '
-                           f'{first_few(problems, separator="; ")}. Frozen parts load strictly: give the '
-                           'checkpoint that was trained with this configuration')
+        raise CheckpointError(f'the checkpoint does not fit the frozen {part.frozen_name}: '
+                              f'{first_few(problems, separator="; ")}. Frozen parts load strictly: give the '
+                              'checkpoint that was trained with this configuration')
     part.weights_loaded = True

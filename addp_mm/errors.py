@@ -1,0 +1,29 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Errors that their reader can mend, and how command line tools report them."""
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Base of the package's own errors about configs, data, checkpoints and the course of a training.
+
+    The message says what is wrong and what to do; where in the code it was found does not matter. Subclasses also
+    derive from the built-in error that they are a case of.
+    """
+
+
+@contextmanager
+def reported_in_words(*others: type[Exception]) -> Iterator[None]:
+    """End the process with ``error: …`` on a :class:`UserError`; every other error keeps its traceback.
+
+    Args:
+        *others: Classes to treat alike.
+
+    Raises:
+        SystemExit: In the place of these errors.
+    """
+    try:
+        yield
+    except (UserError, *others) as error:
+        sys.exit(f'error: {error}')

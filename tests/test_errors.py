@@ -1,0 +1,31 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import pytest
+
+from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.compat.launch import LauncherError
+from addp_mm.compat.ops.missing import MissingOpError
+from addp_mm.datasets.checks import DatasetError
+from addp_mm.engine.config_file import ConfigError
+from addp_mm.engine.hooks import TrainingCollapsed
+from addp_mm.engine.hooks.preflight_hook import PreflightError
+from addp_mm.errors import reported_in_words
+
+
+@pytest.mark.parametrize('kind, built_in', [
+    (CheckpointError, RuntimeError), (LauncherError, RuntimeError), (MissingOpError, NotImplementedError),
+    (DatasetError, ValueError), (ConfigError, ValueError), (TrainingCollapsed, RuntimeError),
+    (PreflightError, RuntimeError),
+])
+def test_own_errors_are_reported_in_words(kind, built_in):
+    assert issubclass(kind, built_in)
+    with pytest.raises(SystemExit, match='^error: do this$'), reported_in_words():
+        raise kind('do this')
+
+
+def test_other_errors_keep_their_traceback_unless_named():
+    with pytest.raises(OSError, match='disk'), reported_in_words():
+        raise OSError('disk')
+    with pytest.raises(SystemExit, match='^error: disk$'), reported_in_words(OSError):
+        raise OSError('disk')
+    with pytest.raises(RuntimeError, match='a bug'), reported_in_words(OSError):
+        raise RuntimeError('a bug')
