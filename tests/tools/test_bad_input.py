@@ -98,6 +98,26 @@ def test_load_from_accepts_a_head_of_another_number_of_classes(run_tool, trained
     assert 'not loaded, another number of classes: head.fc.weight, head.fc.bias' in finished.output
 
 
+LARGER = '''
+_base_ = './tiny.py'
+pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=64), dict(type='PackInputs')]
+model = dict(backbone=dict(img_size=64))
+train_dataloader = dict(dataset=dict(pipeline=pipeline))
+val_dataloader = dict(dataset=dict(pipeline=pipeline))
+'''
+
+
+def test_load_from_accepts_a_vit_of_another_image_size(run_tool, trained, workplace):
+    (workplace / 'larger.py').write_text(LARGER)
+    finished = run_tool('train.py', 'larger.py', '--work-dir', 'larger', '--cfg-options', 'train_cfg.max_epochs=1',
+                        f'load_from={trained / "epoch_2.pth"}')
+    assert finished.status == 0, finished.output
+    assert 'not loaded' not in finished.output
+    sizes = [torch.load(path, weights_only=False)['state_dict']['backbone.pos_embed'].shape[1]
+             for path in (trained / 'epoch_2.pth', workplace / 'larger/epoch_1.pth')]
+    assert sizes == [17, 65]
+
+
 def test_test_refuses_a_checkpoint_that_lacks_weights(run_tool, trained, workplace):
     weights = {key: torch.zeros(1) for key in ('nothing', 'here')}
     torch.save(weights, workplace / 'other.pth')

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from torch import nn
 
 from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.errors import UserError
@@ -18,6 +19,7 @@ from addp_mm.wording import first_few
 
 _MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?([\[\]\d, ]*)\)? from '
                        r'checkpoint, the shape in current model is (?:torch\.Size\()?([\[\]\d, ]*)\)?')
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 class PreflightError(UserError, RuntimeError):
@@ -34,10 +36,21 @@ def _random_states_kept():
     np.random.set_state(numpy)  # noqa: NPY002
 
 
-def _fewer_classes(key: str, saved: str, built: str) -> bool:
-    """Whether a mismatch is the usual one of a head with another number of classes: the first dimension alone."""
-    saved_sizes, built_sizes = re.findall(r'\d+', saved), re.findall(r'\d+', built)
-    return 'head' in key and len(saved_sizes) == len(built_sizes) and saved_sizes[1:] == built_sizes[1:]
+def _other_classes(model: nn.Module, key: str, saved: str, built: str) -> bool:
+    """Whether a mismatch is the usual one of a classifier with another number of classes.
+
+    A classifier is a linear layer or convolution whose outputs are a multiple of the ``num_classes`` of the head that
+    it is in, or of one more where there is a background. Its number of outputs alone may differ.
+    """
+    saved_sizes, built_sizes = (list(map(int, re.findall(r'\d+', text))) for text in (saved, built))
+    parts = key.split('.')[:-1]
+    layer = model.get_submodule('.'.join(parts))
+    if len(saved_sizes) != len(built_sizes) or saved_sizes[1:] != built_sizes[1:] or not isinstance(layer, _LAYERS):
+        return False
+    around = (model.get_submodule('.'.join(parts[:end])) for end in range(len(parts), 0, -1))
+    counts = (getattr(module, 'num_classes', None) for module in around)
+    classes = next((count for count in counts if isinstance(count, int) and count > 0), None)
+    return classes is not None and (built_sizes[0] % classes == 0 or built_sizes[0] % (classes + 1) == 0)
 
 
 @HOOKS.register_module()
@@ -49,8 +62,8 @@ class PreflightHook(Hook):
     generators as they were.
 
     - Testing and resuming: every parameter of the model must be in the checkpoint, in the same shape.
-    - ``load_from`` at the start of a training: shapes must agree, except for the number of classes of a head, and at
-      least one parameter must be found.
+    - ``load_from`` at the start of a training: shapes must agree, except for the number of classes of a head's
+      last layers, and at least one parameter must be found.
 
     Args:
         testing (bool): The model is tested, not trained. Default: False.
@@ -77,21 +90,25 @@ class PreflightHook(Hook):
         weights = OrderedDict((re.sub(r'^module\.', '', key), value) for key, value in weights.items())
         mismatched, missing = self._compare(model, weights)
         if not (self.testing or resuming):
-            heads = [m for m in mismatched if _fewer_classes(*m)]
+            heads = [m for m in mismatched if _other_classes(model, *m)]
             if heads:
                 runner.logger.warning(
                     f'{source}: not loaded, another number of classes: {first_few(key for key, _, _ in heads)}')
             mismatched = [m for m in mismatched if m not in heads]
+        advice = 'Use the config that the checkpoint was trained with'
+        if not (self.testing or resuming):
+            advice += (', or give a part of the model that fits, such as the backbone, an init_cfg=dict('
+                       "type='addp_mm.Pretrained', checkpoint=…, prefix='backbone.') in place of load_from")
         if mismatched:
             shapes = [f'{key} is {saved} in the checkpoint and {built} in the model'
                       for key, saved, built in mismatched]
             raise CheckpointError(f'{source} is of another width or layout than the model of the config: '
-                                  f'{first_few(shapes)}. Use the config that the checkpoint was trained with')
+                                  f'{first_few(shapes)}. {advice}')
         parameters = dict(model.named_parameters())
         absent = [key for key in missing if key in parameters]
         if (self.testing or resuming) and absent or parameters and len(absent) == len(parameters):
             raise CheckpointError(f'{source} lacks {len(absent)} of the {len(parameters)} parameters of the model: '
-                                  f'{first_few(absent)}. Use the config that the checkpoint was trained with')
+                                  f'{first_few(absent)}. {advice}')
 
     @staticmethod
     def _compare(model, weights) -> tuple[list[tuple[str, str, str]], list[str]]:

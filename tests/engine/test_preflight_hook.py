@@ -1,0 +1,66 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""What of a checkpoint may differ from the model at the start of a training."""
+import logging
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.engine.hooks import PreflightHook
+
+
+class Head(nn.Module):
+    """Named and shaped like the box and mask heads of a detector: background, boxes a class, masks a class."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.hidden_fc = nn.Linear(8, width)
+        self.norm = nn.LayerNorm(width)
+        self.depthwise = nn.Conv2d(width, width, 3, groups=width)
+        self.fc_cls = nn.Linear(width, num_classes + 1)
+        self.fc_reg = nn.Linear(width, 4 * num_classes)
+        self.conv_logits = nn.Conv2d(width, num_classes, 1)
+
+
+def detector(num_classes: int = 5, width: int = 16, embed: int = 8) -> nn.Module:
+    return nn.ModuleDict(dict(backbone=nn.Linear(3, embed), roi_head=Head(num_classes, width)))
+
+
+def check(model, checkpoint, testing=False):
+    runner = SimpleNamespace(_load_from='other.pth', _resume=False, model=model, logger=logging.getLogger('preflight'))
+    PreflightHook(testing).after_load_checkpoint(runner, dict(state_dict=checkpoint.state_dict()))
+
+
+def test_only_classifiers_may_have_another_number_of_classes(caplog):
+    check(detector(5), detector(3))
+    warning = caplog.messages[-1]
+    assert 'another number of classes' in warning and warning.count('roi_head.') == 6
+    for name in ('fc_cls', 'fc_reg', 'conv_logits'):
+        assert f'roi_head.{name}.weight' in warning and f'roi_head.{name}.bias' in warning
+    with pytest.raises(CheckpointError, match='fc_cls.weight is .4, 16. in the checkpoint and .6, 16. in the model'):
+        check(detector(5), detector(3), testing=True)
+
+
+@pytest.mark.parametrize('other', [dict(width=32), dict(embed=4), dict(num_classes=3, width=32)])
+def test_another_width_is_refused_with_what_to_do(other):
+    with pytest.raises(CheckpointError, match=r"another width or layout.*addp_mm\.Pretrained.*prefix='backbone\.'"):
+        check(detector(), detector(**other))
+
+
+@pytest.mark.parametrize('layer, key', [('norm', 'norm.weight'), ('hidden_fc', 'hidden_fc.weight'),
+                                        ('depthwise', 'depthwise.weight')])
+def test_hidden_layers_of_a_head_are_no_classifiers(layer, key):
+    model, checkpoint = detector(), detector()
+    setattr(checkpoint['roi_head'], layer, getattr(detector(width=32)['roi_head'], layer))
+    with pytest.raises(CheckpointError, match=f'roi_head.{key} is'):
+        check(model, checkpoint)
+
+
+def test_outputs_without_classes_are_no_classifiers():
+    def plain(outputs):
+        return nn.ModuleDict(dict(backbone=nn.Linear(3, 4), head=nn.ModuleDict(dict(fc=nn.Linear(4, outputs)))))
+
+    with pytest.raises(CheckpointError, match='head.fc.weight'):
+        check(plain(8), plain(6))
