@@ -11,6 +11,7 @@ from tiny_addp import build_model
 from tiny_pretraining import build_runner
 
 from addp_mm.diffusion import NoiseSchedule
+from addp_mm.engine.config_file import ConfigError
 from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsed
 from addp_mm.engine.hooks.noise_streams import NoiseStreams
 
@@ -202,6 +203,16 @@ def test_rollback_without_checkpoints_is_refused(tmp_path):
     runner._hooks = [hook for hook in runner.hooks if type(hook).__name__ != 'CheckpointHook']
     with pytest.raises(ValueError, match='CheckpointHook'):
         runner.train()
+
+
+def test_rollback_into_the_middle_of_an_epoch_is_refused(tmp_path):
+    recorder = Recorder()
+    settings = dict(by_epoch=True, max_iters=2, extra_hooks=[recorder], checkpoint=dict(by_epoch=False))
+    with pytest.raises(ConfigError, match='checkpoint.by_epoch=True, or train by iterations'):
+        build_runner(tmp_path / 'back', dict(on_failure='rollback'), **settings).train()
+    assert not recorder.levels
+    build_runner(tmp_path / 'stop', dict(on_failure='stop'), **settings).train()
+    assert sorted(recorder.levels) == list(range(8))
 
 
 def test_previews_reach_the_visualizer_and_disturb_nothing(tmp_path):

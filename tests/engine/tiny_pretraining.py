@@ -33,7 +33,7 @@ class SeededNoise(Dataset):
 
 def build_runner(work_dir: Path, hook: dict | None = None, max_iters: int = 6, model=None,
                  extra_hooks: list | None = None, custom_hooks: list | None = None, by_epoch: bool = False,
-                 checkpoint_interval: int = 2, **settings) -> Runner:
+                 checkpoint_interval: int = 2, checkpoint: dict | None = None, **settings) -> Runner:
     """A Runner with GenerativePretrainHook (``hook`` are its options), or with other ``custom_hooks``."""
     pretrain_hook = dict(dict(type='addp_mm.GenerativePretrainHook', preview_interval=0), **(hook or {}))
     name = f'run_{next(_RUNS)}'
@@ -48,7 +48,8 @@ def build_runner(work_dir: Path, hook: dict | None = None, max_iters: int = 6, m
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2)),
         param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20)],
         default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch, interval=checkpoint_interval, max_keep_ckpts=3),
+            checkpoint=dict(dict(type='CheckpointHook', by_epoch=by_epoch, interval=checkpoint_interval,
+                                 max_keep_ckpts=3), **(checkpoint or {})),
             logger=dict(type='LoggerHook', interval=1)),
         log_processor=dict(by_epoch=by_epoch),
         custom_hooks=custom_hooks or [pretrain_hook],

@@ -31,6 +31,22 @@ def checkpoint_hook(runner: Runner) -> CheckpointHook:
                       'default_hooks, or set on_failure=\'stop\'')
 
 
+def check_can_roll_back(runner: Runner) -> None:
+    """Refuse a training that could not be taken back to one of its checkpoints.
+
+    An epoch cannot be entered in its middle: with a checkpoint from there it would start anew at the iteration of the
+    checkpoint, so that schedules by iteration and the number of all iterations would overshoot.
+
+    Raises:
+        ConfigError: There is no CheckpointHook, or it saves by iteration in a loop of epochs.
+    """
+    hook = checkpoint_hook(runner)
+    if hasattr(runner.train_loop, 'run_epoch') and not hook.by_epoch:
+        raise ConfigError('on_failure=\'rollback\' in a training by epochs needs checkpoints by epochs: set '
+                          'default_hooks.checkpoint.by_epoch=True, or train by iterations with '
+                          'train_cfg=dict(by_epoch=False, max_iters=...)')
+
+
 def saved_checkpoints(runner: Runner) -> list[str]:
     """Paths of the interval checkpoints in the work directory, newest (most iterations or epochs) first."""
     hook = checkpoint_hook(runner)

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from addp_mm.engine.hooks.checkpoint_rollback import checkpoint_hook, choose_checkpoint, good_checkpoints, restore
+from addp_mm.engine.hooks.checkpoint_rollback import check_can_roll_back, choose_checkpoint, good_checkpoints, restore
 from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks, check_loaded
 from addp_mm.engine.hooks.loss_guard import LossGuard, TrainingCollapsed
 from addp_mm.engine.hooks.noise_streams import NoiseStreams
@@ -89,7 +89,7 @@ class GenerativePretrainHook(Hook):
             # a mistake in the sampler's options shows now, not at the first preview
             self._build_sampler(model)
         if self.on_failure == 'rollback':
-            checkpoint_hook(runner)
+            check_can_roll_back(runner)
             self._catch_failures(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
