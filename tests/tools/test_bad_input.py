@@ -41,6 +41,20 @@ def test_unknown_option(run_tool, workplace, option, phrases):
     assert not (workplace / 'refused').exists()
 
 
+@pytest.mark.parametrize('right, wrong, phrases', [
+    ('patch_size=8', 'patch_sise=8', ['config: model.backbone.patch_sise', 'did you mean patch_size']),
+    ("type='Resize', scale=32", "type='Resize', scael=32", ['val_dataloader.dataset.pipeline.1.scael', 'scale']),
+    ('weight_decay=0', 'weight_deacy=0', ['optim_wrapper.optimizer.weight_deacy', 'did you mean weight_decay']),
+    ('max_epochs=2', 'max_epoch=2', ['config: train_cfg.max_epoch', 'did you mean max_epochs']),
+])
+def test_unknown_argument_in_a_config_file(run_tool, workplace, right, wrong, phrases):
+    text = (workplace / 'tiny.py').read_text().replace('lr=1e-3', 'lr=1e-3, weight_decay=0')
+    assert right in text
+    (workplace / 'misspelt.py').write_text(text.replace(right, wrong))
+    refused(run_tool('train.py', 'misspelt.py', '--work-dir', 'refused'), *phrases)
+    assert not (workplace / 'refused').exists()
+
+
 def test_wrong_config_path_names_near_files(run_tool):
     refused(run_tool('train.py', 'tinny.py'), 'tinny.py does not exist', 'did you mean tiny.py')
 

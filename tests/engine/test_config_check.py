@@ -1,0 +1,49 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Misspelt arguments inside a config file are found before anything is built."""
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
+from addp_mm.engine.config_check import check_config
+from addp_mm.engine.config_file import ConfigError, load_config
+
+pytestmark = pytest.mark.slow
+DETECTION = Path(__file__).parents[2] / 'configs/det/mask-rcnn_addp-vit-nano-p8_coco-style_fashion-scenes.py'
+
+
+@pytest.fixture(scope='module')
+def detection() -> Config:
+    return load_config(str(DETECTION))
+
+
+def check(cfg: Config, path: Path) -> None:
+    cfg.dump(path)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        check_config(load_config(str(path)))
+
+
+def test_a_detection_config_passes(detection, tmp_path):
+    check(detection, tmp_path / 'right.py')
+
+
+@pytest.mark.parametrize('where, right, wrong', [
+    ('train_dataloader.dataset.pipeline.1', 'with_mask', 'with_maks'),
+    ('train_dataloader.dataset.pipeline.2', 'keep_ratio', 'keep_ratoi'),
+    ('val_dataloader.dataset.pipeline.3', 'meta_keys', 'meta_kesy'),
+    ('train_dataloader.dataset', 'ann_file', 'ann_flie'),
+    ('model.train_cfg.rpn.assigner', 'pos_iou_thr', 'pos_iuo_thr'),
+    ('model.train_cfg.rcnn.sampler', 'pos_fraction', 'pos_fractoin'),
+    ('model.roi_head.bbox_head.bbox_coder', 'target_stds', 'target_stsd'),
+    ('model.neck', 'out_channels', 'out_chanels'),
+])
+def test_a_misspelt_key_of_a_file_is_named(detection, tmp_path, where, right, wrong):
+    cfg = Config(detection.to_dict())
+    node = cfg
+    for part in where.split('.'):
+        node = node[int(part)] if part.isdigit() else node[part]
+    node[wrong] = node.pop(right, 256)
+    with pytest.raises(ConfigError, match=rf'config: {where}\.{wrong} is no argument of \S+; did you mean .*{right}'):
+        check(cfg, tmp_path / 'wrong.py')
