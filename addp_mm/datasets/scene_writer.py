@@ -5,8 +5,9 @@ import os
 import secrets
 import shutil
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from addp_mm.datasets.fashion_scenes import SCENES_VERSION, SPLITS, Scene, Scene
 FORMATS = ('coco', 'ade', 'imagenet')
 MARKER = 'fashion_scenes.json'
 _BATCH = 64
+_QUEUED = 32
 
 Track = Callable[[Iterable, str, int], Iterable]
 
@@ -196,9 +198,20 @@ def _executor(workers: int, job: _Job) -> Iterator[Callable[..., Iterable[list]]
     # Unlike multiprocessing.Pool, an executor notices a killed worker and cannot hang while it is stopped.
     executor = ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(job, ))
     try:
-        yield partial(executor.map, _write_in_worker)
+        yield partial(_windowed_map, executor, _write_in_worker)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _windowed_map(executor: ProcessPoolExecutor, function: Callable, *arguments: Iterable) -> Iterator[list]:
+    """``executor.map`` with few tasks under way: executors with thousands queued can deadlock (cpython 105829)."""
+    pending: deque[Future] = deque()
+    for values in zip(*arguments, strict=True):
+        pending.append(executor.submit(function, *values))
+        if len(pending) >= _QUEUED:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def _init_worker(job: _Job) -> None:
