@@ -1,0 +1,53 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""How much ADDP's teacher, the token predictor, knows, and how much of it ADDP has learned, by mask ratio."""
+import argparse
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config of the pre-training')
+    parser.add_argument('checkpoint', help='checkpoint of the pre-training: a path or addp_mm://NAME')
+    parser.add_argument('images', help='folder of PNGs of the size of the pre-training')
+    parser.add_argument('--num-images', type=int, default=64, help='the first so many [64]')
+    parser.add_argument('--levels', type=int, default=4, help='noise levels to draw, with seeds 0, 1, … [4]')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from pathlib import Path
+
+    import torch
+
+    from addp_mm.apis import load_model
+    from addp_mm.datasets.load_image import decode_image
+    from addp_mm.diffusion import nested_masks
+
+    paths = sorted(Path(args.images).glob('*.png'))[:args.num_images]
+    if not paths:
+        raise SystemExit(f'error: no PNG in {args.images}')
+    model = load_model(args.config, args.checkpoint).eval()
+    pictures = [torch.from_numpy(decode_image(path.read_bytes())) for path in paths]
+    images = torch.stack(pictures).permute(0, 3, 1, 2) / 255
+    smoothing, vocab_size = model.head.loss_module.label_smoothing, model.head.token_space.vocab_size
+    with torch.no_grad():
+        ids, latents = model.tokenize(images)
+        for seed in range(args.levels):
+            generator = torch.Generator().manual_seed(seed)
+            level = model.schedule.sample(generator)
+            mask, mask_next = nested_masks(ids.shape[1], level, len(ids), generator, images.device)
+            noisy, target = model.add_noise(ids, latents, mask, mask_next)
+            states = model.neck(model.extract_feat(noisy)[-1], ids, mask)
+            loss = model.head.loss(states, model.neck.word_embed.weight, target, mask)['loss']
+            target, truth = target[mask], ids[mask]
+            smooth = (1 - smoothing) * torch.nn.functional.pad(target, (0, vocab_size - target.shape[1]))
+            smooth = smooth + smoothing / vocab_size
+            entropy, least = (torch.special.entr(p).sum(1).mean().item() for p in (target, smooth))
+            likelihood = target.gather(1, truth[:, None]).log().mean().item()
+            right = (target.argmax(1) == truth).float().mean().item()
+            print(f'mask ratio {level.ratio:.2f}: entropy of the targets {entropy:.2f} nats, log-probability of the '
+                  f'true code {likelihood:.2f}, best guess right {right:.1%}; ADDP loss {loss:.3f}, least {least:.3f}')
+
+
+if __name__ == '__main__':
+    main()
