@@ -1,0 +1,136 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""What the tests of full-size configs share: read one, build it without memory, list what its optimizer does."""
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
+from addp_mm.registry import MODELS
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+LOADED = ('Pretrained', 'PretrainedInit')
+
+
+def recipe_paths(task: str, pattern: str = '*.py') -> list[Path]:
+    """Config files of a folder (``'cls'``, ``'det'``, ``'pretrain'``, ``'seg'``) but for those at nano scale."""
+    return sorted(path for path in (CONFIGS / task).glob(pattern) if 'nano' not in path.stem)
+
+
+def load_recipe(path: str | Path) -> Config:
+    """The config at ``path``, absolute or below ``configs/``."""
+    return Config.fromfile(CONFIGS / path)
+
+
+@contextmanager
+def recipe_scope(cfg: Config) -> Iterator[None]:
+    """What the Runner does before it builds anything of ``cfg``: its package is imported, its scope the default."""
+    scope = cfg.get('default_scope') or 'mmengine'
+    if scope in ('mmdet', 'mmpretrain', 'mmseg'):
+        for part in ('models', 'datasets', 'engine'):
+            importlib.import_module(f'{scope}.{part}')
+    with DefaultScope.overwrite_default_scope(scope):
+        yield
+
+
+def build_recipe(cfg: Config) -> nn.Module:
+    """The model of a config as the Runner builds it, before ``init_weights``: no checkpoint is read."""
+    model = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    with recipe_scope(cfg):
+        return MODELS.build(model)
+
+
+def build_on_meta(cfg: Config) -> nn.Module:
+    """As :func:`build_recipe`, with all parameters on the meta device: names, shapes and dtypes, no numbers.
+
+    Buffers and whatever a constructor computes stay on the CPU; so a constructor may look at its own tensors.
+    """
+    with _parameters_on_meta():
+        return build_recipe(cfg)
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    register = nn.Module.register_parameter
+
+    def register_on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and not param.is_meta:
+            param = nn.Parameter(param.data.to('meta'), requires_grad=param.requires_grad)
+        register(self, name, param)
+
+    nn.Module.register_parameter = register_on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+
+
+def build_optimizer(cfg: Config, model: nn.Module):
+    """The optimizer wrapper of a config."""
+    from mmengine.optim import build_optim_wrapper
+    with recipe_scope(cfg):
+        return build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+
+
+def optimizer_table(cfg: Config, model: nn.Module) -> dict[str, tuple[float, float]]:
+    """What the config's optimizer does to each trained parameter.
+
+    Returns:
+        Name of the parameter to its learning rate as a share of ``optim_wrapper.optimizer.lr``, and its weight decay.
+        Parameters without gradient are left out, and so is a parameter that the optimizer was not given.
+    """
+    optimizer = build_optimizer(cfg, model).optimizer
+    base = cfg.optim_wrapper.optimizer.lr
+    settings = {id(parameter): (group['lr'] / base, group.get('weight_decay', 0.))
+                for group in optimizer.param_groups for parameter in group['params']}
+    return {name: settings[id(parameter)] for name, parameter in model.named_parameters()
+            if parameter.requires_grad and id(parameter) in settings}
+
+
+def without_checkpoints(node):
+    """A copy of (a part of) a config in which no ``init_cfg`` reads a file."""
+    if isinstance(node, Config):
+        return Config(without_checkpoints(node._cfg_dict))
+    if isinstance(node, dict):
+        return type(node)({key: None if key == 'init_cfg' and _reads_a_file(value) else without_checkpoints(value)
+                           for key, value in node.items()})
+    return type(node)(map(without_checkpoints, node)) if isinstance(node, (list, tuple)) else node
+
+
+def _reads_a_file(init_cfg) -> bool:
+    parts = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return any(part and str(part.get('type', '')).rsplit('.', 1)[-1] in LOADED for part in parts)
+
+
+def shrink(cfg: Config, **options) -> Config:
+    """A copy for a test: no checkpoint is read, and what stands at the dotted names in ``options`` is replaced.
+
+    Unlike ``--cfg-options`` this replaces dicts as a whole, so that ``arch='base'`` may become a dict.
+
+    Example:
+        >>> cfg = load_recipe('cls/addp-vit-nano-p8_from-scratch_1xb32-fp32-300i_fashion-scenes-64px.py')
+        >>> shrink(cfg, **{'model.backbone.arch': dict(embed_dims=8, num_layers=2, num_heads=2)}).model.backbone.arch
+        {'embed_dims': 8, 'num_layers': 2, 'num_heads': 2}
+    """
+    small = without_checkpoints(copy.deepcopy(cfg))
+    for name, value in options.items():
+        *parents, last = (int(part) if part.isdigit() else part for part in name.split('.'))
+        node = small._cfg_dict
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return small
+
+
+def train_step(cfg: Config, model: nn.Module, batch: dict) -> dict:
+    """One step of the config's own optimizer wrapper on a batch as a data loader gives it; returns the log values."""
+    return model.train().train_step(batch, build_optimizer(cfg, model))
