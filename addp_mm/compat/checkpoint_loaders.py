@@ -6,6 +6,7 @@ onedl forks do so whenever it complains. Here every way into a checkpoint ends i
 """
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,7 @@ from addp_mm.compat.distributed import TorchView
 
 def mend_checkpoint_loaders(module: ModuleType) -> None:
     """Read every checkpoint with the allow-list. Applied to ``mmengine.runner.checkpoint``."""
-    from addp_mm.compat.checkpoints import ASSET_SCHEME, safe_load
+    from addp_mm.compat.checkpoints import ASSET_SCHEME, HUB_SCHEME, safe_load
 
     # Loaders of rare schemes (ceph, pavi, a mirror in the home folder) keep their code and get another torch.load.
     module.torch = TorchView(load=safe_load)
@@ -27,6 +28,7 @@ def mend_checkpoint_loaders(module: ModuleType) -> None:
     register = module.CheckpointLoader.register_scheme
     register(prefixes=['', ASSET_SCHEME], loader=load_from_local, force=True)
     register(prefixes=['http://', 'https://'], loader=load_from_http, force=True)
+    register(prefixes=HUB_SCHEME, loader=load_from_hub, force=True)
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
@@ -49,38 +51,55 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None, p
         file_name: Name to keep it under. Defaults to the last part of the address.
 
     Raises:
-        CheckpointError: The file is no checkpoint or holds more than data.
+        CheckpointError: The download failed, or the file is no checkpoint or holds more than data.
     """
     from urllib.parse import urlparse
 
     import torch
 
-    from addp_mm.compat.checkpoints import load_checkpoint_file
+    from addp_mm.compat.checkpoints import CheckpointError, load_checkpoint_file
+    from addp_mm.compat.download import download
 
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
     os.makedirs(folder, exist_ok=True)
     name = file_name or os.path.basename(urlparse(url).path)
+    if not name:
+        raise CheckpointError(f'{url} names no file: its last part becomes the name in {folder}.')
     path = os.path.join(folder, name)
     if not os.path.exists(path):
         sys.stderr.write(f'Downloading {url} to {path}\n')
         match = torch.hub.HASH_REGEX.search(name) if check_hash else None
-        torch.hub.download_url_to_file(url, path, match.group(1) if match else None, progress=progress)
-    return load_checkpoint_file(path, map_location)
+        download(url, path, match.group(1) if match else None, progress)
+    try:
+        return load_checkpoint_file(path, map_location)
+    except CheckpointError as error:
+        raise CheckpointError(f'{error} ({path} came from {url}; delete it to download it again.)') from error
 
 
 def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None,
                    progress: bool | None = None) -> dict:
     """Load a file from the network; of several processes, the first of each machine downloads."""
+    progress = sys.stderr.isatty() if progress is None else progress
+    return _first_of_each_machine_first(lambda: load_url(filename, model_dir, map_location, progress))
+
+
+def load_from_hub(filename: str, map_location: Any = None) -> dict:
+    """Load ``hf://owner/repo[@revision]/path``; of several processes, the first of each machine downloads."""
+    from addp_mm.compat.checkpoints import load_checkpoint_file
+
+    return _first_of_each_machine_first(lambda: load_checkpoint_file(filename, map_location))
+
+
+def _first_of_each_machine_first(load: Callable[[], dict]) -> dict:
     from mmengine.dist import barrier, get_local_rank, get_world_size
 
-    progress = sys.stderr.isatty() if progress is None else progress
     if get_world_size() == 1:
-        return load_url(filename, model_dir, map_location, progress)
+        return load()
     checkpoint = None
     try:
         if get_local_rank() == 0:
-            checkpoint = load_url(filename, model_dir, map_location, progress)
+            checkpoint = load()
     finally:
         # Also when the download failed: the others would wait for this one until the time-out.
         barrier()
-    return checkpoint if checkpoint is not None else load_url(filename, model_dir, map_location, progress)
+    return checkpoint if checkpoint is not None else load()

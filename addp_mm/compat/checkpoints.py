@@ -23,6 +23,7 @@ from addp_mm.errors import UserError
 
 ASSETS = Path(__file__).resolve().parents[1] / 'assets'
 ASSET_SCHEME = 'addp_mm://'
+HUB_SCHEME = 'hf://'
 _HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
 _STATISTICS = ('min', 'max', 'mean', 'current')
 _ZIP_HEAD = b'PK\x03\x04'
@@ -140,7 +141,8 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
     """Read a checkpoint, ``.pth`` or ``.safetensors``, without running anything that it holds.
 
     Args:
-        path: File, or ``addp_mm://NAME`` for one that the package ships.
+        path: File, ``addp_mm://NAME`` for one that the package ships, or ``hf://owner/repo[@revision]/path`` for one
+            on the Hugging Face Hub.
         map_location: Device of the tensors, as in ``torch.load``.
 
     Returns:
@@ -151,7 +153,11 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
         CheckpointError: The file is empty, truncated, not a checkpoint, or holds more than data. Names the file, what
             is wrong and what to do.
     """
-    path = os.path.expanduser(resolve_asset(os.fspath(path)))
+    path = os.fspath(path)
+    if path.startswith(HUB_SCHEME):
+        from addp_mm.hub import download_from_hub
+        path = download_from_hub(path)
+    path = os.path.expanduser(resolve_asset(path))
     _check_file(path)
     with open(path, 'rb') as file:
         head = file.read(512)

@@ -199,8 +199,7 @@ def test_downloads_are_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     for url in ('http://example.org/w.pth', 'https://example.org/w.pth'):
         with pytest.raises(CheckpointError, match=r'w\.pth is refused'):
-            monkeypatch.setattr(torch.hub, 'download_url_to_file',
-                                lambda url, path, *a, **k: os.link(source, path))
+            monkeypatch.setattr('addp_mm.compat.download.download', lambda url, path, *a, **k: os.link(source, path))
             CheckpointLoader.load_checkpoint(url)
     from mmengine.runner.checkpoint import load_url
     with pytest.raises(CheckpointError):
