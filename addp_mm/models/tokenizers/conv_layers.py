@@ -1,54 +1,108 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Convolutional halves of the VQ tokenizer, in the layout of the released MaskGIT-style VQGAN weights."""
+"""Convolutional halves of the VQ tokenizer: released MaskGIT-style VQGAN weights, and taming's by options."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def group_norm(channels: int, num_groups: int = 32) -> nn.GroupNorm:
-    """GroupNorm as the released weights use it: 32 groups, eps 1e-6."""
-    return nn.GroupNorm(num_groups, channels, eps=1e-6)
+@dataclass(frozen=True)
+class ConvOptions:
+    """In what the released VQGANs differ; the defaults are MaskGIT's, see
+    :class:`~addp_mm.models.tokenizers.VQTokenizer` for each of them.
+
+    Raises:
+        ValueError: An option is none of its values.
+    """
+    shortcut_from: str = 'output'
+    conv_bias: bool = False
+    num_groups: int = 32
+    downsample: str = 'avg'
+    attn_levels: tuple[int, ...] = ()
+    mid_attn: bool = False
+    encoder_out_kernel: int = 1
+
+    def __post_init__(self) -> None:
+        if self.shortcut_from not in ('output', 'input'):
+            raise ValueError(f"shortcut_from must be 'output' or 'input', got {self.shortcut_from!r}")
+        if self.downsample not in ('avg', 'conv'):
+            raise ValueError(f"downsample must be 'avg' or 'conv', got {self.downsample!r}")
+        if self.encoder_out_kernel not in (1, 3):
+            raise ValueError(f'encoder_out_kernel must be 1 or 3, got {self.encoder_out_kernel!r}')
+
+    def group_norm(self, channels: int) -> nn.GroupNorm:
+        """GroupNorm as all released weights use it, eps 1e-6."""
+        return nn.GroupNorm(self.num_groups, channels, eps=1e-6)
+
+
+class SpatialAttention(nn.Module):
+    """Every place looks at every other with one head, on top of its input: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, channels: int, options: ConvOptions) -> None:
+        super().__init__()
+        self.norm = options.group_norm(channels)
+        self.q, self.k, self.v, self.proj = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.norm(x)
+        query, key, value = (
+            part(hidden).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.q, self.k, self.v))
+        seen = F.scaled_dot_product_attention(query, key, value)
+        return x + self.proj(seen.squeeze(1).transpose(1, 2).reshape(x.shape))
 
 
 class ResidualBlock(nn.Module):
     """Pre-activation residual block: (B, in_channels, H, W) -> (B, out_channels, H, W).
 
-    Two facts of the released weights that differ from most VQGANs: the convolutions carry no bias, and where the
-    number of channels changes the shortcut is a 1x1 convolution of the block's *output*, not of its input.
+    Two facts of the weights released with MaskGIT that differ from most VQGANs: the convolutions carry no bias, and
+    where the number of channels changes the shortcut is a 1x1 convolution of the block's *output*, not of its input.
+    From the output, everything passes through a group norm, which takes away most of what is the same all over an
+    image: its colours are learned late.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        shortcut_from: 'output' as released, or 'input' as in other VQGANs. From the output, everything passes through
-            a group norm, which takes away most of what is the same all over an image: its colours are learned late.
+        options: Source of the shortcut, bias, groups of the norms.
+        attention: Whether attention follows, as a part of the block.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, shortcut_from: str = 'output') -> None:
+    def __init__(self, in_channels: int, out_channels: int, options: ConvOptions | None = None,
+                 attention: bool = False) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = group_norm(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.shortcut_from = shortcut_from
+        options = options or ConvOptions()
+        self.norm1 = options.group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=options.conv_bias)
+        self.norm2 = options.group_norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=options.conv_bias)
+        self.shortcut_from = options.shortcut_from
         self.shortcut = None
         if in_channels != out_channels:
-            source_channels = in_channels if shortcut_from == 'input' else out_channels
-            self.shortcut = nn.Conv2d(source_channels, out_channels, 1, bias=False)
+            source_channels = in_channels if self.shortcut_from == 'input' else out_channels
+            self.shortcut = nn.Conv2d(source_channels, out_channels, 1, bias=options.conv_bias)
+        self.attn = SpatialAttention(out_channels, options) if attention else None
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = self.conv2(F.silu(self.norm2(hidden)))
-        if self.shortcut is None:
-            return hidden + x
-        return hidden + self.shortcut(x if self.shortcut_from == 'input' else hidden)
+        if self.shortcut is not None:
+            x = self.shortcut(x if self.shortcut_from == 'input' else hidden)
+        hidden = hidden + x
+        return hidden if self.attn is None else self.attn(hidden)
 
 
-def residual_blocks(in_channels: int, out_channels: int, depth: int, shortcut_from: str) -> nn.Sequential:
+def _level(in_channels: int, out_channels: int, depth: int, options: ConvOptions, attention: bool) -> nn.Sequential:
     widths = [in_channels] + [out_channels] * depth
-    return nn.Sequential(*(ResidualBlock(i, o, shortcut_from) for i, o in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(
+        *(ResidualBlock(i, o, options, attention) for i, o in zip(widths, widths[1:], strict=False)))
+
+
+def _middle(channels: int, depth: int, options: ConvOptions) -> nn.Sequential:
+    """Blocks of one width; attention, if any, stands behind the first."""
+    return nn.Sequential(
+        *(ResidualBlock(channels, channels, options, options.mid_attn and index == 0) for index in range(depth)))
 
 
 class ConvEncoder(nn.Module):
@@ -56,34 +110,42 @@ class ConvEncoder(nn.Module):
 
     Args:
         in_channels: Channels of the image.
-        level_channels: Width of each level, from the finest to the coarsest; between levels the map is halved by
-            2x2 average pooling.
+        level_channels: Width of each level, from the finest to the coarsest; between levels the map is halved.
         latent_channels: Channels of the latents.
         num_res_blocks: Residual blocks a level.
         num_mid_blocks: Residual blocks behind the coarsest level.
         stem_stride: The image is first folded by pixel-unshuffle with this factor (1: not at all).
-        shortcut_from: See :class:`ResidualBlock`.
+        options: See :class:`ConvOptions`.
     """
 
     def __init__(self, in_channels: int, level_channels: Sequence[int], latent_channels: int, num_res_blocks: int,
-                 num_mid_blocks: int, stem_stride: int, shortcut_from: str = 'output') -> None:
+                 num_mid_blocks: int, stem_stride: int, options: ConvOptions) -> None:
         super().__init__()
         self.stem_stride = stem_stride
-        self.conv_in = nn.Conv2d(in_channels * stem_stride**2, level_channels[0], 3, padding=1, bias=False)
+        self.conv_in = nn.Conv2d(in_channels * stem_stride**2, level_channels[0], 3, padding=1, bias=options.conv_bias)
         widths = [level_channels[0], *level_channels]
         self.levels = nn.ModuleList(
-            residual_blocks(i, o, num_res_blocks, shortcut_from) for i, o in zip(widths, level_channels, strict=False))
-        self.mid = residual_blocks(level_channels[-1], level_channels[-1], num_mid_blocks, shortcut_from)
-        self.norm_out = group_norm(level_channels[-1])
-        self.conv_out = nn.Conv2d(level_channels[-1], latent_channels, 1)
+            _level(i, o, num_res_blocks, options, index in options.attn_levels)
+            for index, (i, o) in enumerate(zip(widths, level_channels, strict=False)))
+        self.downsamples = None
+        if options.downsample == 'conv':
+            self.downsamples = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2) for width in level_channels[:-1])
+        self.mid = _middle(level_channels[-1], num_mid_blocks, options)
+        self.norm_out = options.group_norm(level_channels[-1])
+        kernel = options.encoder_out_kernel
+        self.conv_out = nn.Conv2d(level_channels[-1], latent_channels, kernel, padding=kernel // 2)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.conv_in(F.pixel_unshuffle(images, self.stem_stride))
         for index, level in enumerate(self.levels):
-            if index:
-                x = F.avg_pool2d(x, 2)
-            x = level(x)
+            x = level(self._halve(x, index - 1) if index else x)
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+    def _halve(self, x: Tensor, level: int) -> Tensor:
+        if self.downsamples is None:
+            return F.avg_pool2d(x, 2)
+        # taming fills up on the right and at the bottom only
+        return self.downsamples[level](F.pad(x, (0, 1, 0, 1)))
 
 
 class ConvDecoder(nn.Module):
@@ -93,17 +155,19 @@ class ConvDecoder(nn.Module):
     """
 
     def __init__(self, out_channels: int, level_channels: Sequence[int], latent_channels: int, num_res_blocks: int,
-                 num_mid_blocks: int, stem_stride: int, shortcut_from: str = 'output') -> None:
+                 num_mid_blocks: int, stem_stride: int, options: ConvOptions) -> None:
         super().__init__()
         coarse_to_fine = list(reversed(level_channels))
+        last = len(coarse_to_fine) - 1
         self.stem_stride = stem_stride
         self.conv_in = nn.Conv2d(latent_channels, coarse_to_fine[0], 3, padding=1)
-        self.mid = residual_blocks(coarse_to_fine[0], coarse_to_fine[0], num_mid_blocks, shortcut_from)
+        self.mid = _middle(coarse_to_fine[0], num_mid_blocks, options)
         widths = [coarse_to_fine[0], *coarse_to_fine]
         self.levels = nn.ModuleList(
-            residual_blocks(i, o, num_res_blocks, shortcut_from) for i, o in zip(widths, coarse_to_fine, strict=False))
+            _level(i, o, num_res_blocks, options, last - index in options.attn_levels)
+            for index, (i, o) in enumerate(zip(widths, coarse_to_fine, strict=False)))
         self.upsamples = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for width in coarse_to_fine[:-1])
-        self.norm_out = group_norm(coarse_to_fine[-1])
+        self.norm_out = options.group_norm(coarse_to_fine[-1])
         self.conv_out = nn.Conv2d(coarse_to_fine[-1], out_channels * stem_stride**2, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:

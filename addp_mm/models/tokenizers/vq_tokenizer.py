@@ -7,16 +7,19 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from addp_mm.models.tokenizers.conv_layers import ConvDecoder, ConvEncoder
+from addp_mm.models.tokenizers.conv_layers import ConvDecoder, ConvEncoder, ConvOptions
 from addp_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class VQTokenizer(BaseModule):
-    """Convolutional VQGAN without attention: images to token ids, latents to images.
+    """Convolutional VQGAN: images to token ids, latents to images.
 
-    The defaults are the published layout (stride 16, 1024 codes of 256 dimensions; VQGAN of MaskGIT as released with
-    MAGE and ADDP). A folded stem and normalised codes are options for small images.
+    The defaults are the published layout (stride 16, 1024 codes of 256 dimensions; VQGAN of MaskGIT, arXiv 2202.04200,
+    as released with MAGE and ADDP). Taming's layout (arXiv 2012.09841) is ``shortcut_from='input', conv_bias=True,
+    downsample='conv', mid_attn=True, encoder_out_kernel=3, quant_conv=True, input_range=(-1, 1)`` with
+    ``decoder_res_blocks=num_res_blocks + 1`` and attention at the coarsest level in ``attn_levels``. A folded stem and
+    normalised codes are options for small images.
 
     Args:
         base_channels: Width of the first level.
@@ -31,11 +34,22 @@ class VQTokenizer(BaseModule):
             the largest cosine (ViT-VQGAN, arXiv 2110.04627).
         shortcut_from: Where the residual blocks that widen take their shortcut: 'output' as released, or 'input'.
         in_channels: Channels of the images.
+        conv_bias: Whether the convolutions of the residual blocks and the encoder's first have a bias.
+        downsample: How the encoder halves: 'avg', 2x2 average pooling, or 'conv', a 3x3 convolution of stride 2 with
+            zeros on the right and at the bottom.
+        attn_levels: Levels, counted from the finest (0), whose residual blocks are each followed by attention over all
+            places. Taming names them by resolution: at 256 px, 16 is level 4.
+        mid_attn: Whether attention follows the first residual block in the middle of encoder and decoder.
+        encoder_out_kernel: Side of the encoder's last convolution, 1 or 3.
+        quant_conv: Whether a 1x1 convolution stands on either side of the codebook.
+        z_channels: With ``quant_conv``: channels between it and encoder and decoder, ``embed_dims`` if None.
+        input_range: What the weights take black and white for. Images are in [0, 1] here all the same, both ways.
+        num_groups: Groups of the normalisation.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: If a width is no multiple of 32, the number of groups of the normalisation, or ``shortcut_from``
-            is neither 'output' nor 'input'.
+        ValueError: If a width is no multiple of ``num_groups``, or an option is none of its values or contradicts
+            another.
 
     Example:
         >>> import torch
@@ -48,21 +62,31 @@ class VQTokenizer(BaseModule):
     def __init__(self, base_channels: int = 128, channel_mults: Sequence[int] = (1, 1, 2, 2, 4),
                  codebook_size: int = 1024, embed_dims: int = 256, num_res_blocks: int = 2, num_mid_blocks: int = 2,
                  decoder_res_blocks: int | None = None, stem_stride: int = 1, normalize_codes: bool = False,
-                 shortcut_from: str = 'output', in_channels: int = 3, init_cfg: dict | list | None = None) -> None:
+                 shortcut_from: str = 'output', in_channels: int = 3, conv_bias: bool = False,
+                 downsample: str = 'avg', attn_levels: Sequence[int] = (), mid_attn: bool = False,
+                 encoder_out_kernel: int = 1, quant_conv: bool = False, z_channels: int | None = None,
+                 input_range: Sequence[float] = (0., 1.), num_groups: int = 32,
+                 init_cfg: dict | list | None = None) -> None:
         super().__init__(init_cfg)
+        options = ConvOptions(shortcut_from, conv_bias, num_groups, downsample, tuple(attn_levels), mid_attn,
+                              encoder_out_kernel)
         level_channels = [base_channels * mult for mult in channel_mults]
-        if any(width % 32 for width in level_channels):
-            raise ValueError(f'every level of the tokenizer must be a multiple of 32 channels wide, got '
-                             f'{level_channels} from base_channels={base_channels}, channel_mults={channel_mults}')
-        if shortcut_from not in ('output', 'input'):
-            raise ValueError(f"shortcut_from must be 'output' or 'input', got {shortcut_from!r}")
+        if any(width % num_groups for width in level_channels):
+            raise ValueError(f'every level of the tokenizer must be a multiple of {num_groups} channels wide '
+                             f'(num_groups), got {level_channels} from base_channels={base_channels}, '
+                             f'channel_mults={tuple(channel_mults)}')
+        _check_options(options, len(level_channels), num_mid_blocks, quant_conv, z_channels, input_range)
         self.stride = stem_stride * 2**(len(level_channels) - 1)
         self.codebook_size, self.embed_dims = codebook_size, embed_dims
         self.normalize_codes = normalize_codes
-        self.encoder = ConvEncoder(in_channels, level_channels, embed_dims, num_res_blocks, num_mid_blocks,
-                                   stem_stride, shortcut_from)
-        self.decoder = ConvDecoder(in_channels, level_channels, embed_dims, decoder_res_blocks or num_res_blocks,
-                                   num_mid_blocks, stem_stride, shortcut_from)
+        self.input_range = tuple(float(value) for value in input_range)
+        z_channels = z_channels or embed_dims
+        self.encoder = ConvEncoder(in_channels, level_channels, z_channels, num_res_blocks, num_mid_blocks,
+                                   stem_stride, options)
+        self.decoder = ConvDecoder(in_channels, level_channels, z_channels, decoder_res_blocks or num_res_blocks,
+                                   num_mid_blocks, stem_stride, options)
+        self.quant_conv = nn.Conv2d(z_channels, embed_dims, 1) if quant_conv else None
+        self.post_quant_conv = nn.Conv2d(embed_dims, z_channels, 1) if quant_conv else None
         self.codes = nn.Embedding(codebook_size, embed_dims)
         nn.init.uniform_(self.codes.weight, -1 / codebook_size, 1 / codebook_size)
         if normalize_codes:
@@ -89,7 +113,12 @@ class VQTokenizer(BaseModule):
         if height % self.stride or width % self.stride:
             raise ValueError(f'images of {height}x{width} px cannot be tokenized: height and width must be multiples '
                              f'of the tokenizer\'s stride {self.stride}; resize or crop them in the pipeline')
+        if self.input_range != (0., 1.):
+            low, high = self.input_range
+            images = images * (high - low) + low
         latents = self.encoder(images)
+        if self.quant_conv is not None:
+            latents = self.quant_conv(latents)
         return F.normalize(latents, dim=1) if self.normalize_codes else latents
 
     def quantize(self, latents: Tensor) -> Tensor:
@@ -119,8 +148,31 @@ class VQTokenizer(BaseModule):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) to images (B, 3, h * stride, w * stride), about [0, 1] and not clamped."""
-        return self.decoder(latents)
+        if self.post_quant_conv is not None:
+            latents = self.post_quant_conv(latents)
+        images = self.decoder(latents)
+        if self.input_range == (0., 1.):
+            return images
+        low, high = self.input_range
+        return (images - low) / (high - low)
 
     def forward(self, images: Tensor) -> Tensor:
         """Reconstruction of images, (B, 3, H, W) in [0, 1], clamped."""
         return self.decode(self.encode(images)[1]).clamp(0, 1)
+
+
+def _check_options(options: ConvOptions, num_levels: int, num_mid_blocks: int, quant_conv: bool,
+                   z_channels: int | None, input_range: Sequence[float]) -> None:
+    """Refuse options that contradict one another."""
+    levels = options.attn_levels
+    if len(set(levels)) != len(levels) or any(not 0 <= level < num_levels for level in levels):
+        raise ValueError(f'attn_levels must name levels 0 (finest) to {num_levels - 1} of channel_mults, each once, '
+                         f'got {levels}; it takes numbers of levels, not resolutions')
+    if options.mid_attn and num_mid_blocks < 1:
+        raise ValueError('mid_attn=True puts attention behind the first middle block, but num_mid_blocks is '
+                         f'{num_mid_blocks}')
+    if z_channels is not None and not quant_conv:
+        raise ValueError(f'z_channels={z_channels} are what quant_conv turns into embed_dims and back: set '
+                         'quant_conv=True, or leave z_channels out')
+    if len(input_range) != 2 or not input_range[0] < input_range[1]:
+        raise ValueError(f'input_range must be (black, white) with black < white, got {input_range}')
