@@ -1,0 +1,41 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# Mask2Former on ADDP's ViT-B: its head, clipping and scales; learning rates and their decay as for UperNet.
+_base_ = [
+    '../_base_/models/mask2former-seg_addp-vit-base-p16.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/seg_160k.py',
+    '../_base_/default_runtime.py',
+]
+default_scope = 'mmseg'
+# mmseg's head is an empty shell where mmdet has not been imported.
+custom_imports = dict(imports=['addp_mm', 'mmdet.models'], allow_failed_imports=False)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(
+        type='RandomChoiceResize',
+        scales=[int(512 * tenths / 10) for tenths in range(5, 21)],
+        resize_type='ResizeShortestEdge',
+        max_size=2048),
+    dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+# The kernel of deformable attention on GPUs knows float32 and float16 only.
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    clip_grad=dict(max_norm=0.01, norm_type=2),
+    constructor='addp_mm.LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(
+        layer_decay_rate=0.65,
+        flat_decay_mult=0.,
+        embed_decay_mult=0.,
+        custom_keys=dict(
+            query_embed=dict(decay_mult=0.), query_feat=dict(decay_mult=0.), level_embed=dict(decay_mult=0.))))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))

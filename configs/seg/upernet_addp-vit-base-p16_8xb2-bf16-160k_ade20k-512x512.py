@@ -1,0 +1,10 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# UperNet with ADDP's ViT-B on ADE20K: 8 GPUs of 2 images, AdamW 1e-4, layer decay 0.65 (MAE's recipe, as ADDP's).
+_base_ = [
+    '../_base_/models/upernet_addp-vit-base-p16.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/seg_160k.py',
+    '../_base_/default_runtime.py',
+]
+default_scope = 'mmseg'
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))
