@@ -8,17 +8,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from addp_mm.models.backbones.fit_positions import fit_pos_embed, fit_rel_pos_table
+from addp_mm.models.backbones.options import arch_settings, ascending_indices, grid_of
 from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, resize_pos_embed, resize_rel_pos
 from addp_mm.registry import MODELS
 
-ARCHS: dict[str, dict] = {
-    'nano': dict(embed_dims=128, num_layers=6, num_heads=4),
-    'tiny': dict(embed_dims=192, num_layers=12, num_heads=3),
-    'small': dict(embed_dims=384, num_layers=12, num_heads=6),
-    'base': dict(embed_dims=768, num_layers=12, num_heads=12),
-    'large': dict(embed_dims=1024, num_layers=24, num_heads=16),
-    'huge': dict(embed_dims=1280, num_layers=32, num_heads=16),
-}
 OUT_TYPES = ('cls_token', 'avg_featmap', 'featmap', 'raw')
 
 
@@ -27,7 +21,9 @@ class ADDPViT(BaseModule):
     """Plain vision transformer: one class from pre-training to detection.
 
     The layout is ViT's (arXiv 2010.11929), with ADDP's norm after the embedding (``pre_norm``, named
-    ``tokenizer_norm`` in the published code) and ViTDet's windows and relative positions (arXiv 2203.16527).
+    ``tokenizer_norm`` in the published code) and ViTDet's windows and relative positions (arXiv 2203.16527). Layer
+    scale (DeiT III, arXiv 2204.07118), tables of relative positions (BEiT, arXiv 2106.08254) and register tokens
+    (arXiv 2309.16588) are there for the weights of other methods, which ``addp_mm.layouts`` translates.
 
     Args:
         arch (str | dict): 'nano', 'tiny', 'small', 'base', 'large', 'huge', or a dict of ``embed_dims``,
@@ -39,7 +35,7 @@ class ADDPViT(BaseModule):
         out_indices (int | Sequence[int]): Blocks whose output is returned, ascending; negative ones count from the
             end. Blocks after the last of them are not built. Defaults to -1.
         out_type (str): What is returned of each block. 'cls_token': (B, C). 'avg_featmap': (B, C), the mean of the
-            patch tokens. 'featmap': (B, C, h, w). 'raw': (B, 1 + h * w, C), class token first.
+            patch tokens. 'featmap': (B, C, h, w). 'raw': (B, 1 + R + h * w, C), class and register tokens first.
             Defaults to 'cls_token'.
         with_cls_token (bool): Whether there is a class token. Windows need False. Defaults to True.
         pre_norm (bool): LayerNorm after the embedding. Pre-training has it; published fine-tuning drops it.
@@ -49,6 +45,14 @@ class ADDPViT(BaseModule):
         window_size (int): Side of the attention windows in tokens, 0 for none. Defaults to 0.
         global_blocks (Sequence[int]): With windows: the blocks that attend everywhere. Defaults to ().
         use_rel_pos (bool): Decomposed relative positions in every block. Defaults to False.
+        use_rel_pos_table (bool): Relative positions in every block as BEiT has them: one number for each head and
+            offset, and three for the class token. Defaults to False.
+        use_abs_pos (bool): Whether learned positions are added to the tokens; BEiT adds none. Defaults to True.
+        pos_antialias (bool): Whether positions are resized by timm's cubic, with antialiasing. Defaults to False: by
+            that of MAE's and ADDP's code.
+        num_register_tokens (int): Tokens without a position between class token and patches. Defaults to 0.
+        layer_scale_init (float, optional): Start of a learned factor for each channel of both branches of a block.
+            Defaults to None: no factors.
         drop_rate (float): Dropout after embedding, projections and in the MLPs. Defaults to 0.
         attn_drop_rate (float): Dropout of the attention weights. Defaults to 0.
         drop_path_rate (float): Stochastic depth of the last block; it grows linearly from 0. Defaults to 0.
@@ -83,6 +87,11 @@ class ADDPViT(BaseModule):
                  window_size: int = 0,
                  global_blocks: Sequence[int] = (),
                  use_rel_pos: bool = False,
+                 use_rel_pos_table: bool = False,
+                 use_abs_pos: bool = True,
+                 pos_antialias: bool = False,
+                 num_register_tokens: int = 0,
+                 layer_scale_init: float | None = None,
                  drop_rate: float = 0.,
                  attn_drop_rate: float = 0.,
                  drop_path_rate: float = 0.,
@@ -93,24 +102,29 @@ class ADDPViT(BaseModule):
                  frozen_stages: int = -1,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        arch = _arch_settings(arch)
+        arch = arch_settings(arch)
         self.embed_dims = arch['embed_dims']
         self.num_layers = arch['num_layers']
         self.patch_size = patch_size
-        self.out_indices = _ascending_indices(out_indices, self.num_layers, 'out_indices')
+        self.out_indices = ascending_indices(out_indices, self.num_layers, 'out_indices')
         self.out_type = out_type
-        self.num_prefix_tokens = int(with_cls_token)
+        self.with_cls_token = with_cls_token
+        self.num_register_tokens = num_register_tokens
+        self.num_prefix_tokens = int(with_cls_token) + num_register_tokens
+        self.pos_antialias = pos_antialias
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
-        global_blocks = _ascending_indices(global_blocks, self.num_layers, 'global_blocks')
-        self._check_options(window_size, global_blocks)
-        self.grid_size = _grid_size(img_size, patch_size)
+        global_blocks = ascending_indices(global_blocks, self.num_layers, 'global_blocks')
+        self._check_options(window_size, global_blocks, use_rel_pos, use_rel_pos_table)
+        self.grid_size = grid_of(img_size, patch_size)
 
         self.patch_embed = PatchEmbed(patch_size, in_channels, self.embed_dims, pad_to_patch)
         if with_cls_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-        num_places = self.num_prefix_tokens + math.prod(self.grid_size)
-        self.pos_embed = nn.Parameter(torch.zeros(1, num_places, self.embed_dims))
+        if num_register_tokens:
+            self.register_tokens = nn.Parameter(torch.zeros(1, num_register_tokens, self.embed_dims))
+        num_places = int(with_cls_token) + math.prod(self.grid_size)
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_places, self.embed_dims)) if use_abs_pos else None
         self.pre_norm = nn.LayerNorm(self.embed_dims, eps=norm_eps) if pre_norm else nn.Identity()
         self.drop_after_pos = nn.Dropout(drop_rate)
         drop_path_rates = torch.linspace(0, drop_path_rate, self.num_layers).tolist()
@@ -125,7 +139,10 @@ class ADDPViT(BaseModule):
                 drop_path_rate=drop_path_rates[i],
                 norm_eps=norm_eps,
                 window_size=0 if i in global_blocks else window_size,
-                rel_pos_size=self.grid_size if use_rel_pos else None) for i in range(self.out_indices[-1] + 1))
+                rel_pos_size=self.grid_size if use_rel_pos else None,
+                rel_pos_table_size=self.grid_size if use_rel_pos_table else None,
+                with_cls_token=with_cls_token,
+                layer_scale_init=layer_scale_init) for i in range(self.out_indices[-1] + 1))
         ends_in_norm = final_norm and len(self.blocks) == self.num_layers
         self.final_norm = nn.LayerNorm(self.embed_dims, eps=norm_eps) if ends_in_norm else nn.Identity()
 
@@ -155,11 +172,15 @@ class ADDPViT(BaseModule):
         return tuple(outs)
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Images (B, in_channels, H, W) to the first block's tokens (B, 1 + h * w, C), and (h, w)."""
+        """Images (B, in_channels, H, W) to the first block's tokens (B, 1 + R + h * w, C), and (h, w)."""
         x, hw = self.patch_embed(x)
-        if self.num_prefix_tokens:
+        if self.with_cls_token:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
-        x = x + resize_pos_embed(self.pos_embed, self.grid_size, hw, self.num_prefix_tokens)
+        if self.pos_embed is not None:
+            x = x + resize_pos_embed(self.pos_embed, self.grid_size, hw, int(self.with_cls_token), self.pos_antialias)
+        if self.num_register_tokens:
+            cls_token, patches = x.split([int(self.with_cls_token), math.prod(hw)], dim=1)
+            x = torch.cat([cls_token, self.register_tokens.expand(len(x), -1, -1).to(x.dtype), patches], dim=1)
         return self.drop_after_pos(self.pre_norm(x)), hw
 
     def _format(self, x: Tensor, hw: tuple[int, int], is_last: bool) -> Tensor:
@@ -196,7 +217,7 @@ class ADDPViT(BaseModule):
         if not param_name.startswith(prefix):
             return last, last + 1
         name = param_name[len(prefix):].split('.')
-        if name[0] in ('cls_token', 'pos_embed', 'patch_embed', 'pre_norm'):
+        if name[0] in ('cls_token', 'register_tokens', 'pos_embed', 'patch_embed', 'pre_norm'):
             return 0, last + 1
         return (int(name[1]) + 1 if name[0] == 'blocks' else last), last + 1
 
@@ -204,8 +225,10 @@ class ADDPViT(BaseModule):
         """Modules and parameters that ``frozen_stages`` names."""
         if self.frozen_stages < 0:
             return []
-        parts = [self.patch_embed, self.pos_embed, self.pre_norm, self.drop_after_pos]
-        parts += [self.cls_token] if self.num_prefix_tokens else []
+        parts = [self.patch_embed, self.pre_norm, self.drop_after_pos]
+        parts += [self.cls_token] if self.with_cls_token else []
+        parts += [self.register_tokens] if self.num_register_tokens else []
+        parts += [self.pos_embed] if self.pos_embed is not None else []
         parts += list(self.blocks[:self.frozen_stages])
         return parts + ([self.final_norm] if self.frozen_stages == self.num_layers else [])
 
@@ -214,73 +237,48 @@ class ADDPViT(BaseModule):
         init_transformer_weights(self)
         nn.init.xavier_uniform_(self.patch_embed.projection.weight.data.flatten(1))
         nn.init.zeros_(self.patch_embed.projection.bias)
-        nn.init.trunc_normal_(self.pos_embed, std=.02)
-        if self.num_prefix_tokens:
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=.02)
+        if self.with_cls_token:
             nn.init.normal_(self.cls_token, std=.02)
+        if self.num_register_tokens:
+            nn.init.normal_(self.register_tokens, std=.02)
 
-    def _check_options(self, window_size: int, global_blocks: tuple[int, ...]) -> None:
+    def _check_options(self, window_size: int, global_blocks: tuple[int, ...], use_rel_pos: bool,
+                       use_rel_pos_table: bool) -> None:
         if self.out_type not in OUT_TYPES:
             raise ValueError(f'out_type must be one of {OUT_TYPES}, got {self.out_type!r}')
-        if self.out_type == 'cls_token' and not self.num_prefix_tokens:
+        if self.out_type == 'cls_token' and not self.with_cls_token:
             raise ValueError("out_type='cls_token' needs with_cls_token=True")
+        if self.num_register_tokens < 0:
+            raise ValueError(f'num_register_tokens must not be negative, got {self.num_register_tokens}')
         if window_size and self.num_prefix_tokens:
-            raise ValueError('a class token belongs to no window: set with_cls_token=False along with window_size')
+            raise ValueError('class and register tokens belong to no window: set with_cls_token=False and '
+                             'num_register_tokens=0 along with window_size')
+        if use_rel_pos and use_rel_pos_table:
+            raise ValueError('relative positions are decomposed (use_rel_pos) or a table (use_rel_pos_table), not both')
+        if use_rel_pos_table and self.num_register_tokens:
+            raise ValueError('use_rel_pos_table has no entries for register tokens: set num_register_tokens=0')
         if global_blocks and not window_size:
             raise ValueError('global_blocks names blocks without windows, but window_size is 0')
         if not -1 <= self.frozen_stages <= self.num_layers:
             raise ValueError(f'frozen_stages must lie in [-1, {self.num_layers}], got {self.frozen_stages}')
 
     def _fit_positions(self, state_dict: dict, prefix: str, *_) -> None:
-        """Before loading: resize positions made for another size, drop the class token's where there is none."""
+        """Before loading: resize positions made for another size, drop what tokens have that are not here."""
         key = f'{prefix}pos_embed'
-        if key in state_dict:
-            state_dict[key] = self._fit_pos_embed(state_dict[key], f'{prefix}cls_token' in state_dict)
-        if not self.num_prefix_tokens:
-            state_dict.pop(f'{prefix}cls_token', None)
-        for name, parameter in self.named_parameters():
-            key = prefix + name
-            if '.rel_pos_' in name and key in state_dict:
-                state_dict[key] = resize_rel_pos(state_dict[key], len(parameter))
-
-    def _fit_pos_embed(self, pos_embed: Tensor, has_cls_token: bool) -> Tensor:
-        if has_cls_token and not self.num_prefix_tokens:
-            pos_embed = pos_embed[:, 1:]
-        if pos_embed.shape[1] == self.pos_embed.shape[1]:
-            return pos_embed
-        places = pos_embed.shape[1] - self.num_prefix_tokens
-        side = math.isqrt(max(places, 0))
-        if side == 0 or side * side != places:
-            raise ValueError(f'pos_embed of the checkpoint has {places} places, which are no square map, and this '
-                             f'backbone has {self.grid_size[0]} x {self.grid_size[1]}: load it into a backbone of its '
-                             'own img_size and resize with addp_mm.models.layers.resize_pos_embed')
-        return resize_pos_embed(pos_embed, (side, side), self.grid_size, self.num_prefix_tokens)
-
-
-def _arch_settings(arch: str | dict) -> dict:
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(f'arch must be one of {tuple(ARCHS)} or a dict, got {arch!r}')
-        arch = ARCHS[arch]
-    needed, known = {'embed_dims', 'num_layers', 'num_heads'}, {'embed_dims', 'num_layers', 'num_heads', 'mlp_ratio'}
-    if not needed <= set(arch) <= known:
-        raise ValueError(f'an arch dict needs {sorted(needed)} and may have mlp_ratio; got {sorted(arch)}')
-    return {'mlp_ratio': 4., **arch}
-
-
-def _ascending_indices(indices: int | Sequence[int], num_layers: int, name: str) -> tuple[int, ...]:
-    """Block numbers counted from the start, checked."""
-    given = (indices, ) if isinstance(indices, int) else tuple(indices)
-    if any(not -num_layers <= i < num_layers for i in given):
-        raise ValueError(f'{name} {given} must name blocks of {num_layers}: {-num_layers} to {num_layers - 1}')
-    counted = tuple(i % num_layers for i in given)
-    if list(counted) != sorted(set(counted)) or (name == 'out_indices' and not counted):
-        raise ValueError(f'{name} must ascend without repetition' +
-                         (' and name at least one block' if name == 'out_indices' else '') + f', got {given}')
-    return counted
-
-
-def _grid_size(img_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
-    h, w = (img_size, img_size) if isinstance(img_size, int) else img_size
-    if h % patch_size or w % patch_size:
-        raise ValueError(f'img_size {h} x {w} must be multiples of patch_size {patch_size}')
-    return h // patch_size, w // patch_size
+        if key in state_dict and self.pos_embed is not None:
+            state_dict[key] = fit_pos_embed(state_dict[key], f'{prefix}cls_token' in state_dict, self.grid_size,
+                                            self.with_cls_token, self.pos_antialias)
+        for name, here in (('cls_token', self.with_cls_token), ('register_tokens', self.num_register_tokens)):
+            if not here:
+                state_dict.pop(prefix + name, None)
+        for i, block in enumerate(self.blocks):
+            key = f'{prefix}blocks.{i}.attn.'
+            for name in ('rel_pos_h', 'rel_pos_w'):
+                if block.attn.use_rel_pos and key + name in state_dict:
+                    state_dict[key + name] = resize_rel_pos(state_dict[key + name], len(getattr(block.attn, name)))
+            key += 'rel_pos_bias_table'
+            if block.attn.rel_pos_table_size and key in state_dict:
+                state_dict[key] = fit_rel_pos_table(state_dict[key], block.attn.rel_pos_table_size,
+                                                    self.with_cls_token)
