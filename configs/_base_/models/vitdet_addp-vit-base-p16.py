@@ -1,0 +1,20 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# ViT-B as ViTDet uses it (arXiv 2203.16527): windows of 14 x 14 tokens, four blocks that attend everywhere, relative
+# positions, no class token, no norm at the end. `with_cp` computes activations again in the backward pass: a quarter
+# more time, and batch 1 at 1024 px fits a GPU of 24 GB with room to spare.
+norm_cfg = dict(type='addp_mm.LN2d')
+backbone = dict(
+    type='addp_mm.ADDPViT',
+    arch='base',
+    img_size=1024,
+    patch_size=16,
+    out_type='featmap',
+    with_cls_token=False,
+    final_norm=False,
+    window_size=14,
+    global_blocks=(2, 5, 8, 11),
+    use_rel_pos=True,
+    drop_path_rate=0.1,
+    with_cp=True,
+    init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'))
+neck = dict(type='addp_mm.SimpleFPN', in_channels=768, num_outs=5)

@@ -1,0 +1,24 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# ViTDet: 100 epochs of 118,000 pictures at batch 64; steps after 88.9 and 96.3 epochs. detectron2's configs decay the
+# weights of everything but norms and absolute positions.
+max_iters = 184375
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    dtype='bfloat16',
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),
+    constructor='addp_mm.LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(
+        layer_decay_rate=0.7, norm_decay_mult=0., custom_keys={'backbone.pos_embed': dict(decay_mult=0.)}))
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=250),
+    dict(type='MultiStepLR', by_epoch=False, begin=0, end=max_iters, milestones=[163889, 177546], gamma=0.1),
+]
+
+# A fifth of the iterations: 184375 = 5 * 36875.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=36875)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
+auto_scale_lr = dict(enable=False, base_batch_size=64)
