@@ -7,8 +7,8 @@ from os import PathLike, fspath
 
 from torch import Tensor
 
-from addp_mm.apis.published import convert_published, published_settings
 from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+from addp_mm.layouts.published import convert_published, published_settings
 
 
 def load_published(checkpoint: Mapping | str | PathLike, *, num_heads: int, decoder_num_heads: int,

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from trim_reference import DIGESTED, INTEGERS, UNUSED, WHOLE, digest
 
 from addp_mm.apis import load_published
-from addp_mm.apis.published import convert_published, published_settings
 from addp_mm.generation import alternating_sampler
 from addp_mm.generation.alternating_sampler import AlternatingSampler
+from addp_mm.layouts.published import convert_published, published_settings
 from addp_mm.models.backbones import ADDPViT
 
 PATH = Path(__file__).parents[1] / 'data' / 'published_reference.npz'

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from addp_mm.apis import load_published
-from addp_mm.apis.published import convert_published
 from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.layouts.published import convert_published
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'model_converters' / 'published_addp.py'
 

@@ -4,8 +4,8 @@ import published_reference as pr
 import pytest
 import torch
 
-from addp_mm.apis.published import convert_published
 from addp_mm.diffusion import NoiseSchedule
+from addp_mm.layouts.published import convert_published
 
 
 @pytest.fixture(scope='module')

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from addp_mm.apis.load_published import read_published
-from addp_mm.apis.published import convert_published
 from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.layouts.published import convert_published
 
 
 def parse_args() -> argparse.Namespace:

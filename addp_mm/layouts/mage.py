@@ -1,0 +1,138 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""MAGE's pre-training checkpoints (https://github.com/LTH14/mage): token predictor and tokenizer in one file."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, count, prefixed, require, translate, without_prefix
+from addp_mm.layouts.layout import Layout
+from addp_mm.layouts.vqgan import convert_maskgit, tokenizer_args, vqgan_rules
+
+#: The class id that stands at position 0 of every sequence (1100) is the 77th class slot.
+FAKE_CLASS_SLOT = 76
+#: Ids that MAGE and ADDP keep between the codes and the mask.
+NUM_CLASS_SLOTS = 1000
+
+#: Stored and never used: the pixel embedding and the fixed tables of the autoencoder that MAGE began as, its pixel
+#: output, and numbers that count from 0 upwards.
+PREDICTOR_UNUSED = (
+    r'cls_token', r'mask_token', r'pos_embed', r'decoder_pos_embed', rf'patch_embed\.proj\.{WB}',
+    rf'decoder_pred\.{WB}', r'token_emb\.position_ids',
+)
+
+PREDICTOR_RULES: tuple[Rule, ...] = (
+    (r'token_emb\.word_embeddings\.weight', 'word_embed.weight'),
+    (r'token_emb\.position_embeddings\.weight', 'pos_embed', lambda table: table[None]),
+    (rf'token_emb\.LayerNorm\.{WB}', r'embed_norm.\1'),
+    (rf'blocks\.{VIT_BLOCK}', r'blocks.\1'),
+    (rf'norm\.{WB}', r'norm.\1'),
+    (rf'decoder_embed\.{WB}', r'decoder_embed.\1'),
+    (r'decoder_pos_embed_learned', 'decoder_pos_embed'),
+    (rf'decoder_blocks\.{VIT_BLOCK}', r'decoder_blocks.\1'),
+    (rf'decoder_norm\.{WB}', r'decoder_norm.\1'),
+    (rf'mlm_layer\.fc\.{WB}', r'head.fc.\1'),
+    (rf'mlm_layer\.ln\.{WB}', r'head.norm.\1'),
+    (r'mlm_layer\.bias', 'head.bias', torch.flatten),
+)
+
+_NEEDED = ('word_embed.weight', 'pos_embed', 'blocks.0.mlp.fc1.weight', 'decoder_embed.weight', 'decoder_pos_embed',
+           'decoder_blocks.0.mlp.fc1.weight')
+
+
+def convert_mage(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate MAGE's token predictor into :class:`~addp_mm.models.predictors.MaskedTokenPredictor`.
+
+    Args:
+        state_dict: MAGE's pre-training model, bare; its tokenizer (``vqgan.*``) is checked and left out.
+
+    Returns:
+        A new state dict in float32.
+
+    Raises:
+        ValueError: If a key is unaccounted for or the predictor is incomplete.
+    """
+    return _convert_both(state_dict)[0]
+
+
+def convert_mage_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tokenizer in a MAGE checkpoint as :class:`~addp_mm.models.tokenizers.VQTokenizer`.
+
+    Raises:
+        ValueError: If a key is unaccounted for or there is no whole tokenizer.
+    """
+    tokenizer = _convert_both(state_dict)[1]
+    if not tokenizer:
+        raise ValueError('the checkpoint holds no tokenizer (vqgan.*)')
+    return convert_maskgit(without_prefix(state_dict, 'vqgan.'))
+
+
+def _convert_both(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    vqgan = prefixed(vqgan_rules(without_prefix(state_dict, 'vqgan.')), 'vqgan.', 'tokenizer.')
+    converted = translate(state_dict, (*prefixed(PREDICTOR_RULES, '', 'predictor.'), *vqgan), PREDICTOR_UNUSED, 'MAGE')
+    predictor = trim_positions(without_prefix(converted, 'predictor.'))
+    require(predictor, _NEEDED, 'a whole MAGE checkpoint')
+    return predictor, without_prefix(converted, 'tokenizer.')
+
+
+def trim_positions(predictor: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The published table of positions is made for 256 tokens; fewer tokens never reach its end, which is cut off."""
+    if 'pos_embed' in predictor and 'decoder_pos_embed' in predictor:
+        length = predictor['decoder_pos_embed'].shape[1]
+        predictor['pos_embed'] = predictor['pos_embed'][:, :length].contiguous()
+    return predictor
+
+
+def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = None) -> dict:
+    """Arguments of :class:`~addp_mm.models.predictors.MaskedTokenPredictor` that a converted state dict tells.
+
+    Args:
+        converted: What :func:`convert_mage` returns.
+        codebook_size: Number of codes of the tokenizer that belongs to it. Default: all words but the 1000 class slots
+            and the mask, as in every published model.
+
+    Returns:
+        All but ``num_heads`` and ``decoder_num_heads``, which tensors do not tell.
+
+    Raises:
+        ValueError: If the vocabulary is too small for the published map of ids.
+    """
+    vocab_size, embed_dims = converted['word_embed.weight'].shape
+    codebook_size = vocab_size - NUM_CLASS_SLOTS - 1 if codebook_size is None else codebook_size
+    num_class_slots = vocab_size - codebook_size - 1
+    if codebook_size < 1 or num_class_slots <= FAKE_CLASS_SLOT:
+        raise ValueError(f'a vocabulary of {vocab_size} words does not hold {codebook_size} codes, more than '
+                         f'{FAKE_CLASS_SLOT} class slots and the mask')
+    return dict(
+        num_tokens=converted['decoder_pos_embed'].shape[1] - 1, embed_dims=embed_dims,
+        num_layers=count(converted, r'blocks\.(\d+)'), decoder_embed_dims=converted['decoder_embed.weight'].shape[0],
+        decoder_num_layers=count(converted, r'decoder_blocks\.(\d+)'),
+        mlp_ratio=len(converted['blocks.0.mlp.fc1.weight']) / embed_dims,
+        token_space=dict(codebook_size=codebook_size, num_class_slots=num_class_slots,
+                         fake_class_slot=FAKE_CLASS_SLOT))
+
+
+def mage_args(state_dict: Mapping[str, Tensor]) -> dict:
+    """Arguments of the token predictor in a MAGE checkpoint; the number of codes is its tokenizer's, if it has one."""
+    codes = state_dict.get('vqgan.quantize.embedding.weight')
+    return predictor_args(convert_mage(state_dict), None if codes is None else len(codes))
+
+
+def mage_tokenizer_args(state_dict: Mapping[str, Tensor]) -> dict:
+    """Arguments of the tokenizer in a MAGE checkpoint."""
+    return tokenizer_args(convert_mage_tokenizer(state_dict))
+
+
+#: MAGE's whole pre-training model, for its token predictor.
+MAGE = Layout(
+    name='MAGE', target='MaskedTokenPredictor',
+    matches=lambda state_dict: {'token_emb.word_embeddings.weight', 'mlm_layer.bias'} <= set(state_dict),
+    convert=convert_mage, build_args=mage_args)
+
+#: The same file, for its tokenizer. Not among ``LAYOUTS``: a checkpoint is taken for what it mainly is.
+MAGE_TOKENIZER = Layout(
+    name='MAGE tokenizer', target='VQTokenizer',
+    matches=lambda state_dict: MAGE.matches(state_dict) and 'vqgan.quantize.embedding.weight' in state_dict,
+    convert=convert_mage_tokenizer, build_args=mage_tokenizer_args)
