@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from addp_mm.layouts.layout import Layout
+from addp_mm.layouts.mage import MAGE
+from addp_mm.layouts.published import PUBLISHED, PUBLISHED_ENCODER
+from addp_mm.layouts.vqgan import MASKGIT, TAMING
 
 #: In order of preference, where one's keys are among another's.
-LAYOUTS: tuple[Layout, ...] = ()
+LAYOUTS: tuple[Layout, ...] = (PUBLISHED, PUBLISHED_ENCODER, MAGE, MASKGIT, TAMING)
 
 
 def find_layout(state_dict: Mapping[str, Tensor]) -> Layout | None:
