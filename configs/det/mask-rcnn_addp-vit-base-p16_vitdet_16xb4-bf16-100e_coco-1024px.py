@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/mask-rcnn_addp-vit-base-p16_vitdet.py',
     '../_base_/datasets/coco_lsj-1024px.py',
     '../_base_/schedules/vitdet_100e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/det_runtime.py',
 ]
 default_scope = 'mmdet'
 custom_imports = dict(imports=['addp_mm'])

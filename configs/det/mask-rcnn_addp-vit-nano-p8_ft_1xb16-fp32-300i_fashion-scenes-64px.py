@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/mask-rcnn_addp-vit-nano-p8.py',
     '../_base_/datasets/fashion_scenes_det.py',
     '../_base_/schedules/finetune_nano.py',
-    '../_base_/default_runtime.py',
+    '../_base_/det_runtime.py',
 ]
 default_scope = 'mmdet'
 

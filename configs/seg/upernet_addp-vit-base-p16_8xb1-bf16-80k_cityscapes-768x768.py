@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/upernet_addp-vit-base-p16.py',
     '../_base_/datasets/cityscapes_768x768.py',
     '../_base_/schedules/seg_80k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/seg_runtime.py',
 ]
 default_scope = 'mmseg'
 

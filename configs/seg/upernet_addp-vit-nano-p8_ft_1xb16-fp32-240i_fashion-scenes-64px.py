@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/upernet_addp-vit-nano-p8.py',
     '../_base_/datasets/fashion_scenes_seg.py',
     '../_base_/schedules/finetune_nano.py',
-    '../_base_/default_runtime.py',
+    '../_base_/seg_runtime.py',
 ]
 default_scope = 'mmseg'
 

@@ -1,0 +1,5 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# The runtime of mmseg's configs: its Inferencer and its own tools draw with the visualizer that the config names.
+_base_ = './default_runtime.py'
+default_scope = 'mmseg'
+visualizer = dict(type='SegLocalVisualizer')
