@@ -7,8 +7,6 @@ _base_ = [
     '../_base_/seg_runtime.py',
 ]
 default_scope = 'mmseg'
-# mmseg's head is an empty shell where mmdet has not been imported.
-custom_imports = dict(imports=['addp_mm', 'mmdet.models'], allow_failed_imports=False)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,0 +1,235 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The segmentation recipes: what they build, learning rates and decay, the schedule, and one step of each family."""
+import re
+from functools import cache
+
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from recipes import (
+    build_on_meta,
+    build_optimizer,
+    build_recipe,
+    load_recipe,
+    optimizer_table,
+    recipe_paths,
+    recipe_scope,
+    shrink,
+)
+from seg_data import write_ade20k, write_cityscapes
+from torch import nn
+
+PATHS = {path.stem: path for path in recipe_paths('seg')}
+OURS = [name for name in PATHS if 'resnet50' not in name]
+TRAINED = [name for name in OURS if not name.endswith('-ms')]
+# (learning rate of a batch of 16, layer decay, drop path, outputs) as the README of configs/seg gives them
+SETTINGS = {
+    'base': (1e-4, 0.65, 0.1, (3, 5, 7, 11)),
+    'large': (4e-5, 0.9, 0.2, (7, 11, 15, 23)),
+    'beitv2': (5e-5, 0.75, 0.15, (3, 5, 7, 11)),
+}
+UPERNET = 'upernet_addp-vit-base-p16_8xb2-bf16-160k_ade20k-512x512'
+SEGMENTER = 'segmenter-mask_addp-vit-base-p16_8xb2-bf16-160k_ade20k-512x512'
+MASK2FORMER = 'mask2former_addp-vit-base-p16_8xb2-fp32-160k_ade20k-512x512'
+CITYSCAPES = 'upernet_addp-vit-base-p16_8xb1-bf16-80k_cityscapes-768x768'
+
+
+def settings_of(name: str) -> tuple:
+    return SETTINGS[next(key for key in ('beitv2', 'large', 'base') if key in name)]
+
+
+@cache
+def on_meta(name: str):
+    cfg = load_recipe(PATHS[name])
+    return cfg, build_on_meta(cfg)
+
+
+@pytest.mark.parametrize('name', PATHS)
+def test_a_config_builds_what_its_name_says(name):
+    cfg, model = on_meta(name)
+    if name.endswith('-ms'):
+        assert cfg.train_cfg is None and model.module.backbone.num_layers in (12, 24)
+        return
+    gpus_batch, precision, length = re.search(r'_(\d+xb\d+)-(bf16|fp32)-(\d+)k_', name).groups()
+    gpus, batch = map(int, gpus_batch.split('xb'))
+    height, width = map(int, re.search(r'-(\d+)x(\d+)(-ms)?$', name).groups()[:2])
+    assert cfg.default_scope == 'mmseg' and cfg.train_dataloader.batch_size == batch
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 1000 * int(length)
+    assert tuple(cfg.model.data_preprocessor.size) == (height, width)
+    assert (cfg.optim_wrapper.type == 'AmpOptimWrapper') == (precision == 'bf16')
+    assert cfg.get('auto_scale_lr', {}).get('base_batch_size', gpus * batch) == gpus * batch
+    num_classes = 19 if 'cityscapes' in name else 150
+    assert model.decode_head.num_classes == num_classes == len(DATASETS.get(
+        f'mmseg.{cfg.train_dataloader.dataset.type}').METAINFO['classes'])
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_the_backbone_is_the_recipes(name):
+    cfg, model = on_meta(name)
+    _, _, drop_path, outputs = settings_of(name)
+    backbone = model.backbone
+    assert backbone.blocks[-1].drop_path.drop_prob == pytest.approx(drop_path)
+    assert backbone.out_indices == ((backbone.num_layers - 1, ) if 'segmenter' in name else outputs)
+    assert (model.backbone.embed_dims == 1024) == ('vit-large' in name)
+    crop, window = cfg.model.data_preprocessor.size, cfg.model.test_cfg.get('crop_size')
+    assert tuple(side * backbone.patch_size for side in backbone.grid_size) == tuple(crop)
+    assert ('mask2former' in name) == (window is None) and window in (None, crop)
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_learning_rate_and_decay_of_every_parameter(name):
+    cfg, model = on_meta(name)
+    lr, layer_decay, *_ = settings_of(name)
+    depths = model.backbone.num_layers + 1
+    batch = 8 if 'cityscapes' in name else 16
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(lr * batch / 16)
+    expected = {}
+    for parameter_name, parameter in model.named_parameters():
+        block = re.match(r'backbone\.blocks\.(\d+)\.', parameter_name)
+        stem = re.match(r'backbone\.(patch_embed|pos_embed|cls_token)', parameter_name)
+        depth = int(block[1]) + 1 if block else 0 if stem else depths
+        undecayed = parameter.ndim == 1 or parameter_name.endswith(('pos_embed', 'cls_token', 'rel_pos_bias_table')) \
+            or any(part in parameter_name for part in ('query_embed', 'query_feat', 'level_embed'))
+        expected[parameter_name] = (pytest.approx(layer_decay**(depths - depth)), 0. if undecayed else 0.05)
+    assert optimizer_table(cfg, model) == expected
+
+
+@pytest.mark.slow
+def test_the_rate_rises_for_1500_iterations_and_falls_linearly():
+    cfg = load_recipe(PATHS[UPERNET])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-4)
+    from mmengine.registry import PARAM_SCHEDULERS
+    schedulers = [PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=optimizer))
+                  for scheduler in cfg.param_scheduler]
+    # mmengine arrives at 0 with the last iteration, not after it
+    falls_for = 160_000 - 1500 - 1
+    wanted = {0: 1e-4 * 1e-6, 1499: 1e-4, 1500: 1e-4, 1500 + falls_for // 4: 0.75e-4, 80_750: 0.5e-4,
+              159_998: 1e-4 / falls_for, 159_999: 0.}
+    seen = {}
+    for iteration in range(160_000):
+        if iteration in wanted:
+            seen[iteration] = optimizer.param_groups[0]['lr']
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert seen == {iteration: pytest.approx(rate, rel=1e-3, abs=1e-12) for iteration, rate in wanted.items()}
+
+
+@pytest.fixture(scope='module')
+def data_roots(tmp_path_factory) -> dict:
+    root = tmp_path_factory.mktemp('data')
+    return dict(ade20k=str(write_ade20k(root / 'ade')), cityscapes=str(write_cityscapes(root / 'cityscapes')))
+
+
+def small(name: str, data_roots: dict):
+    """A recipe with a backbone 16 wide, crops of 64 px and the data of this test."""
+    arch, side = dict(embed_dims=16, num_layers=4, num_heads=2), 64
+    cfg = shrink(
+        load_recipe(PATHS[name]), **{
+            'model.data_preprocessor.size': (side, side),
+            'model.backbone.arch': arch,
+            'model.backbone.img_size': side,
+            'model.backbone.out_indices': -1 if 'segmenter' in name else (0, 1, 2, 3)})
+    cfg.model.decode_head.in_channels = 16 if 'segmenter' in name else [16] * 4
+    if 'neck' in cfg.model:
+        cfg.model.neck.embed_dims = 16
+    if cfg.model.test_cfg.mode == 'slide':
+        cfg.model.test_cfg.update(crop_size=(side, side), stride=(48, 48))
+    SHRINK_HEAD[cfg.model.decode_head.type](cfg.model)
+    long, short = (128, 64) if 'cityscapes' in name else (256, 64)
+    cfg.tta_pipeline[-1].transforms[0] = [
+        dict(type='Resize', scale=(int(long * r), int(short * r)), keep_ratio=True) for r in (0.5, 1.)]
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = data_roots['cityscapes' if 'cityscapes' in name else 'ade20k']
+        for step in loader.dataset.pipeline:
+            replace = dict(RandomCrop=dict(crop_size=(side, side)), RandomChoiceResize=dict(scales=[64, 96]),
+                           Resize=dict(scale=(long, short)), RandomResize=dict(scale=(long, short)))
+            step.update(replace.get(step.type, {}))
+    return cfg
+
+
+def _shrink_upernet(model) -> None:
+    model.decode_head.channels = 16
+    model.auxiliary_head.update(in_channels=16, channels=16)
+
+
+def _shrink_mask2former(model) -> None:
+    head = model.decode_head
+    head.num_queries = 10
+    head.pixel_decoder.encoder.num_layers = 1
+    head.transformer_decoder.num_layers = 2
+    head.train_cfg.num_points = 64
+
+
+def _shrink_segmenter(model) -> None:
+    model.decode_head.update(channels=16, embed_dims=16, num_heads=2)
+
+
+SHRINK_HEAD = dict(
+    UPerHead=_shrink_upernet, Mask2FormerHead=_shrink_mask2former, SegmenterMaskTransformerHead=_shrink_segmenter)
+
+
+def samples(cfg, split: str) -> list:
+    with recipe_scope(cfg):
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    return [dataset[0], dataset[1]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [UPERNET, SEGMENTER, MASK2FORMER, CITYSCAPES])
+def test_one_step_and_one_prediction(name, data_roots):
+    cfg = small(name, data_roots)
+    model = revert_sync_batchnorm(build_recipe(cfg))
+    model.init_weights()
+    optimizer = build_optimizer(cfg, model)
+    logged = model.train().train_step(pseudo_collate(samples(cfg, 'train')), optimizer)
+    assert all(torch.isfinite(value).all() for value in logged.values())
+    # AdamW holds a state for each parameter that got a gradient
+    idle = [parameter_name for parameter_name, parameter in model.named_parameters()
+            if parameter not in optimizer.optimizer.state]
+    assert idle == []
+    originals = dict(ade20k=[(80, 96), (50, 260)], cityscapes=[(64, 128)] * 2)
+    expected = originals['cityscapes' if 'cityscapes' in name else 'ade20k']
+    for sample, size in zip(samples(cfg, 'test'), expected, strict=True):
+        (result, ) = model.eval().test_step(pseudo_collate([sample]))
+        assert result.pred_sem_seg.data.shape == (1, *size)
+        assert result.seg_logits.data.shape == (model.decode_head.num_classes, *size)
+
+
+@pytest.mark.slow
+def test_several_scales_are_averaged_by_the_ms_config(data_roots, tmp_path):
+    """The runner loads a checkpoint of the plain config into the wrapped model; one scale gives the plain result."""
+    single = small(UPERNET, data_roots)
+    model = revert_sync_batchnorm(build_recipe(single))
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
+    cfg = load_recipe(PATHS[f'{UPERNET}-ms'])
+    assert cfg.model.module == load_recipe(PATHS[UPERNET]).model
+    assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
+    scales, flips = cfg.tta_pipeline[-1].transforms[:2]
+    assert [step.scale for step in scales] == [
+        (1024, 256), (1536, 384), (2048, 512), (2560, 640), (3072, 768), (3584, 896)]
+    assert [step.prob for step in flips] == [0., 1.]
+
+    cfg.model.module = single.model
+    cfg.test_dataloader = single.test_dataloader
+    cfg.test_dataloader.dataset.pipeline = single.tta_pipeline
+    cfg.update(work_dir=str(tmp_path), load_from=str(tmp_path / 'weights.pth'), experiment_name='ms')
+    with recipe_scope(cfg):
+        runner = Runner.from_cfg(cfg)
+        assert 'mIoU' in runner.test()
+    assert all(torch.equal(value, model.state_dict()[name].to(value))
+               for name, value in runner.model.module.state_dict().items())
+
+    (sample, _) = samples(cfg, 'test')
+    assert len(sample['inputs']) == 4
+    (merged, ) = runner.model.eval().test_step(pseudo_collate([sample]))
+    parts = [model.eval().test_step(dict(inputs=[image], data_samples=[data]))[0]
+             for image, data in zip(sample['inputs'], sample['data_samples'], strict=True)]
+    mean = torch.stack([part.seg_logits.data.softmax(dim=0) for part in parts]).mean(dim=0)
+    assert torch.equal(merged.pred_sem_seg.data.squeeze(0), mean.argmax(dim=0))
