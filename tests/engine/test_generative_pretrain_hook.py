@@ -87,6 +87,16 @@ def test_streams_differ_by_rank_and_every_process_knows_them_all():
         one.load(torch.zeros(3))
 
 
+def test_streams_of_several_ranks_go_on_where_they_were_saved():
+    schedule, streams, resumed = NoiseSchedule(), NoiseStreams(7, 3), NoiseStreams(0, 3)
+    for _ in range(5):
+        streams.draw(schedule)
+    assert resumed.load(streams.state()) == 3
+    for rank in (0, 1, 2, 2, 1):
+        first, second = streams.draw(schedule, rank), resumed.draw(schedule, rank)
+        assert first.level == second.level and first.generator.initial_seed() == second.generator.initial_seed()
+
+
 def test_levels_follow_the_schedule():
     schedule, stream = NoiseSchedule(), NoiseStreams(0)
     counts = torch.zeros(len(schedule))

@@ -56,5 +56,6 @@ class NoiseStreams:
             raise ValueError(f'the checkpoint\'s noise stream is {state.dtype} {tuple(state.shape)}; expected uint8 '
                              f'(ranks, {expected[0]}): it was written by another version of PyTorch or is damaged')
         for generator, saved in zip(self.generators, state, strict=False):
-            generator.set_state(saved.cpu().contiguous())
+            # set_state reads a row of a larger tensor from the wrong place, or crashes: it needs a tensor of its own
+            generator.set_state(saved.cpu().clone())
         return len(state)
