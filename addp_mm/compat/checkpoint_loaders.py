@@ -4,6 +4,7 @@
 The originals cannot resume from what they saved on torch 2.6 and newer; for http they switch torch's check off, and the
 onedl forks do so whenever it complains. Here every way into a checkpoint ends in the same reader.
 """
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -66,14 +67,21 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None, p
     if not name:
         raise CheckpointError(f'{url} names no file: its last part becomes the name in {folder}.')
     path = os.path.join(folder, name)
-    if not os.path.exists(path):
+    is_new = not os.path.exists(path)
+    if is_new:
         sys.stderr.write(f'Downloading {url} to {path}\n')
         match = torch.hub.HASH_REGEX.search(name) if check_hash else None
         download(url, path, match.group(1) if match else None, progress)
     try:
         return load_checkpoint_file(path, map_location)
     except CheckpointError as error:
-        raise CheckpointError(f'{error} ({path} came from {url}; delete it to download it again.)') from error
+        if is_new:
+            # A server that announces no length can break off without anybody noticing.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        raise CheckpointError(f'{error} (The file came from {url} and was not kept.)' if is_new else
+                              f'{error} (The file was kept from an earlier download; delete it to load {url} '
+                              'again.)') from error
 
 
 def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None,
