@@ -198,6 +198,50 @@ def test_stations_that_do_not_fit_are_refused(changes, message):
         build(**changes)
 
 
+def draw_masks():
+    ids = torch.arange(48).view(3, 16) % 16
+    mask = torch.zeros(3, 16, dtype=torch.bool)
+    mask[:, 3:10] = True
+    mask_next = mask.clone()
+    mask_next[:, 10:12] = True
+    return ids, mask, mask_next
+
+
+@pytest.mark.parametrize(('options', 'calls'), [
+    (dict(), 2), (dict(hard_target=True), 1), (dict(unreliable_tokens=False), 1),
+    (dict(hard_target=True, unreliable_tokens=False), 0)])
+def test_ablations_of_targets_and_unreliable_tokens(options, calls):
+    torch.manual_seed(0)
+    model = build(**options).eval()
+    ids, mask, mask_next = draw_masks()
+    latents = model.tokenizer.lookup(ids, 4, 4)
+    codes = model.tokenizer.codebook
+    rows = []
+    model.predictor.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+    images, target = model.add_noise(ids, latents, mask, mask_next)
+    assert sum(rows) == calls * 3
+
+    if options.get('hard_target'):
+        assert torch.equal(target.argmax(-1), ids) and torch.equal(target.sum(-1), torch.ones(3, 16))
+    else:
+        torch.testing.assert_close(target, model.predictor(ids, mask))
+    if options.get('unreliable_tokens', True):
+        place = model.predictor(ids, mask_next) @ codes
+    else:
+        place = codes.mean(0).expand(3, 16, -1)
+    expected = torch.where(mask.unsqueeze(-1), place, codes[ids])
+    torch.testing.assert_close(images, model.decode(expected.transpose(1, 2).unflatten(2, (4, 4))))
+
+
+def test_ablations_train():
+    for options in (dict(hard_target=True), dict(unreliable_tokens=False)):
+        model = build(**options).train()
+        losses = model.loss(images(), noise=noise())
+        losses['loss'].backward()
+        assert torch.isfinite(losses['loss'])
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
 def test_a_map_need_not_be_square():
     model = build(latent_size=(2, 8), schedule=dict(max_stride=2)).eval()
     ids = torch.zeros(1, 16, dtype=torch.long)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
@@ -35,6 +36,10 @@ class ADDP(BaseSelfSupervisor):
         head: Token head with a loss.
         schedule: A :class:`~addp_mm.diffusion.NoiseSchedule` or its arguments; what draws the noise levels reads it.
         latent_size: Height and width of the token map. Default: the square of ``neck.num_tokens`` tokens.
+        unreliable_tokens: Whether masked places are decoded from the codes that the predictor expects there. Without
+            them (an ablation) they are decoded from the mean of all codes, which says nothing about the image.
+        hard_target: Whether the image's own tokens are to be predicted, as in MAGE (arXiv 2211.09117), instead of the
+            predictor's probabilities (an ablation).
         data_preprocessor: Must bring images to RGB in [0, 1].
         init_cfg: Initialisation config.
 
@@ -50,6 +55,8 @@ class ADDP(BaseSelfSupervisor):
                  head: dict | nn.Module,
                  schedule: NoiseSchedule | Mapping | None = None,
                  latent_size: tuple[int, int] | None = None,
+                 unreliable_tokens: bool = True,
+                 hard_target: bool = False,
                  data_preprocessor: dict | nn.Module | None = None,
                  init_cfg: dict | None = None) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor,
@@ -58,6 +65,8 @@ class ADDP(BaseSelfSupervisor):
         self.predictor = freeze(build_station(predictor), 'predictor')
         self.schedule = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(**(schedule or {}))
         self.latent_size = self._check_fit(latent_size)
+        self.unreliable_tokens = unreliable_tokens
+        self.hard_target = hard_target
         self.noise: NoiseDraw | None = None
         self.register_buffer('pixel_mean', torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('pixel_std', torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
@@ -137,7 +146,12 @@ class ADDP(BaseSelfSupervisor):
         Returns:
             Images (B, 3, H, W), not clamped, and target probabilities (B, L, codebook_size), which count where masked.
         """
-        given_next, target = self.predictor(torch.cat([ids, ids]), torch.cat([mask_next, mask])).chunk(2)
+        # Both at once, as a predictor with live dropout sees them.
+        masks = [mask_next] * self.unreliable_tokens + [mask] * (not self.hard_target)
+        given = list(self.predictor(ids.repeat(len(masks), 1), torch.cat(masks)).chunk(len(masks))) if masks else []
+        target = F.one_hot(ids, self.tokenizer.codebook_size).float() if self.hard_target else given.pop()
+        # Without the predictor's word, each code is as likely as any other.
+        given_next = given.pop() if self.unreliable_tokens else torch.ones_like(target) / target.shape[-1]
         expected = self._mean_codes(given_next, latents.shape[-2:])
         return self.decode(corrupt(latents, expected, mask)), target
 
