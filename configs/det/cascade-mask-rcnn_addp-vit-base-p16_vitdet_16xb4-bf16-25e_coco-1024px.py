@@ -5,7 +5,6 @@ _base_ = [
     '../_base_/schedules/vitdet_25e.py',
     '../_base_/det_runtime.py',
 ]
-default_scope = 'mmdet'
 custom_imports = dict(imports=['addp_mm'])
 
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))

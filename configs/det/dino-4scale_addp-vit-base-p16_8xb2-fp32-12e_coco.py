@@ -5,5 +5,6 @@ _base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', '../_base_/models/vitd
 custom_imports = dict(imports=['addp_mm'])
 
 model = dict(
+    data_preprocessor=dict(pad_size_divisor=64),
     backbone=dict(_delete_=True, **_base_.backbone),
     neck=dict(_delete_=True, type='addp_mm.SimpleFPN', in_channels=768, scales=(2, 1, 0.5), num_outs=4))

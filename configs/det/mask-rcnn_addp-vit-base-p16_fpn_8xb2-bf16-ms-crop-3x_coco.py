@@ -5,5 +5,4 @@ _base_ = [
     '../_base_/schedules/coco_vit_3x.py',
     '../_base_/det_runtime.py',
 ]
-default_scope = 'mmdet'
 custom_imports = dict(imports=['addp_mm'])

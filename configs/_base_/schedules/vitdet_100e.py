@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ViTDet: 100 epochs of 118,000 pictures at batch 64; steps after 88.9 and 96.3 epochs. detectron2's configs decay the
-# weights of everything but norms and absolute positions.
+# ViTDet: 100 epochs of 118,000 pictures at batch 64; steps after 88.9 and 96.3 epochs. Vectors
+# (norms, biases, layer scale) and absolute positions are not decayed, relative positions are.
 max_iters = 184375
 optim_wrapper = dict(
     type='AmpOptimWrapper',
@@ -8,7 +8,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),
     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
-        layer_decay_rate=0.7, norm_decay_mult=0., custom_keys={'backbone.pos_embed': dict(decay_mult=0.)}))
+        layer_decay_rate=0.7, flat_decay_mult=0., custom_keys={'backbone.pos_embed': dict(decay_mult=0.)}))
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=250),

@@ -1,0 +1,3 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_ms-poly-3x_coco.py'
+custom_imports = dict(imports=['addp_mm'])

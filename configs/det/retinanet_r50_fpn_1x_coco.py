@@ -1,0 +1,3 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['addp_mm'])
