@@ -6,7 +6,6 @@ _base_ = [
     '../_base_/schedules/seg_160k.py',
     '../_base_/seg_runtime.py',
 ]
-default_scope = 'mmseg'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

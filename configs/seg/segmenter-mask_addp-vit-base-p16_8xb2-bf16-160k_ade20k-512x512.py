@@ -6,5 +6,4 @@ _base_ = [
     '../_base_/schedules/seg_160k.py',
     '../_base_/seg_runtime.py',
 ]
-default_scope = 'mmseg'
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))

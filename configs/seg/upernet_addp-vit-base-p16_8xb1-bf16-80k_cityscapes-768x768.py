@@ -5,7 +5,6 @@ _base_ = [
     '../_base_/schedules/seg_80k.py',
     '../_base_/seg_runtime.py',
 ]
-default_scope = 'mmseg'
 
 model = dict(
     data_preprocessor=dict(size=(768, 768)),

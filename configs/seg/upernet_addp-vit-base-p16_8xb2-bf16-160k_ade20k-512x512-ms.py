@@ -2,7 +2,7 @@
 # For tools/test.py alone: the mean over six scales, each as it is and flipped.
 _base_ = './upernet_addp-vit-base-p16_8xb2-bf16-160k_ade20k-512x512.py'
 
-model = dict(_delete_=True, type='SegTTAModel', module={{_base_.model}})
-test_dataloader = dict(dataset=dict(pipeline={{_base_.tta_pipeline}}))
+model = dict(_delete_=True, type='SegTTAModel', module=_base_.model)
+test_dataloader = dict(dataset=dict(pipeline=_base_.tta_pipeline))
 train_cfg = train_dataloader = optim_wrapper = param_scheduler = None
 val_cfg = val_dataloader = val_evaluator = None

@@ -23,8 +23,7 @@ from seg_data import write_ade20k, write_cityscapes
 from torch import nn
 
 PATHS = {path.stem: path for path in recipe_paths('seg')}
-OURS = [name for name in PATHS if 'resnet50' not in name]
-TRAINED = [name for name in OURS if not name.endswith('-ms')]
+TRAINED = [name for name in PATHS if '-vit-' in name and not name.endswith('-ms')]
 # (learning rate of a batch of 16, layer decay, drop path, outputs) as the README of configs/seg gives them
 SETTINGS = {
     'base': (1e-4, 0.65, 0.1, (3, 5, 7, 11)),
@@ -53,13 +52,13 @@ def test_a_config_builds_what_its_name_says(name):
     if name.endswith('-ms'):
         assert cfg.train_cfg is None and model.module.backbone.num_layers in (12, 24)
         return
-    gpus_batch, precision, length = re.search(r'_(\d+xb\d+)-(bf16|fp32)-(\d+)k_', name).groups()
+    gpus_batch, precision, length = re.search(r'_(\d+xb\d+)-(bf16-|fp32-|)(\d+)k_', name).groups()
     gpus, batch = map(int, gpus_batch.split('xb'))
     height, width = map(int, re.search(r'-(\d+)x(\d+)(-ms)?$', name).groups()[:2])
     assert cfg.default_scope == 'mmseg' and cfg.train_dataloader.batch_size == batch
     assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 1000 * int(length)
     assert tuple(cfg.model.data_preprocessor.size) == (height, width)
-    assert (cfg.optim_wrapper.type == 'AmpOptimWrapper') == (precision == 'bf16')
+    assert (cfg.optim_wrapper.type == 'AmpOptimWrapper') == (precision == 'bf16-')
     assert cfg.get('auto_scale_lr', {}).get('base_batch_size', gpus * batch) == gpus * batch
     num_classes = 19 if 'cityscapes' in name else 150
     assert model.decode_head.num_classes == num_classes == len(DATASETS.get(
@@ -77,6 +76,24 @@ def test_the_backbone_is_the_recipes(name):
     crop, window = cfg.model.data_preprocessor.size, cfg.model.test_cfg.get('crop_size')
     assert tuple(side * backbone.patch_size for side in backbone.grid_size) == tuple(crop)
     assert ('mask2former' in name) == (window is None) and window in (None, crop)
+
+
+@pytest.mark.parametrize('name', [name for name in TRAINED if 'addp-vit' not in name])
+def test_a_baseline_differs_in_its_encoder_alone(name):
+    """DINOv2's crops hold 37 patches of 14 px, and AugReg's images lie in [-1, 1]; all else is ADDP's recipe."""
+    ours = re.sub(r'(?<=_)(mae|beitv2|deit3|augreg)-vit', 'addp-vit', name)
+    ours = re.sub(r'dinov2-vit-base-p14(.*)518x518', r'addp-vit-base-p16\g<1>512x512', ours)
+    cfg, base = load_recipe(PATHS[name]), load_recipe(PATHS[ours])
+    assert cfg.model.backbone.init_cfg.checkpoint != base.model.backbone.init_cfg.checkpoint
+    for part in ('neck', 'decode_head', 'auxiliary_head'):
+        assert cfg.model.get(part) == base.model.get(part)
+    assert cfg.param_scheduler == base.param_scheduler and cfg.train_cfg == base.train_cfg
+    assert cfg.train_dataloader.batch_size == base.train_dataloader.batch_size
+    if 'beitv2' not in name:
+        assert cfg.optim_wrapper == base.optim_wrapper
+    if 'dinov2' not in name:
+        assert cfg.train_dataloader == base.train_dataloader and cfg.model.test_cfg == base.model.test_cfg
+    assert (cfg.model.data_preprocessor.mean == base.model.data_preprocessor.mean) == ('augreg' not in name)
 
 
 @pytest.mark.parametrize('name', TRAINED)

@@ -1,0 +1,15 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# Crops of 37 patches a side.
+_base_ = [
+    '../_base_/models/segmenter-mask_addp-vit-base-p16.py',
+    '../_base_/models/dinov2_vit-base-p14.py',
+    '../_base_/datasets/ade20k_518x518.py',
+    '../_base_/schedules/seg_160k.py',
+    '../_base_/seg_runtime.py',
+]
+
+model = dict(
+    data_preprocessor=dict(size=(518, 518)),
+    backbone=dict(_base_.baseline, img_size=518),
+    test_cfg=dict(crop_size=(518, 518), stride=(486, 486)))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))
