@@ -44,6 +44,7 @@ DATASETS = _child('dataset', _roots.DATASETS, 'datasets')
 DATA_SAMPLERS = _child('data sampler', _roots.DATA_SAMPLERS, 'datasets')
 TRANSFORMS = _child('transform', _roots.TRANSFORMS, 'datasets')
 HOOKS = _child('hook', _roots.HOOKS, 'engine')
+LOOPS = _child('loop', _roots.LOOPS, 'engine')
 OPTIM_WRAPPERS = _child('optimizer wrapper', _roots.OPTIM_WRAPPERS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     'optimizer wrapper constructor', _roots.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')

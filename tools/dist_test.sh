@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Test on several processes: tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [tools/test.py options]
+# CHECKPOINT may be '': then the weights are those that the model's init_cfg names.
 # Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 CONFIG CHECKPOINT PROCESSES [options of tools/test.py]" >&2; exit 2; }
@@ -13,4 +14,4 @@ if [ "${NNODES:-1}" -gt 1 ]; then
     --master-addr "${MASTER_ADDR:?set MASTER_ADDR to the first machine}" --master-port "${PORT:-29500}")
 fi
 exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node "$processes" \
-  "$tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"
+  "$tools/test.py" "$config" ${checkpoint:+"$checkpoint"} --launcher pytorch "$@"

@@ -9,7 +9,8 @@ from pathlib import Path
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config file')
-    parser.add_argument('checkpoint', help='path or address of the checkpoint')
+    parser.add_argument('checkpoint', nargs='?',
+                        help="path or address of the checkpoint [the weights that the model's init_cfg names]")
     parser.add_argument('--work-dir', help='folder for logs and metrics [work_dirs/<config name>]')
     parser.add_argument('--out', help='file for the metrics, as JSON [<work dir>/metrics.json]')
     parser.add_argument('--show-dir', help='folder for every picture with what the model found drawn on it')
@@ -34,7 +35,10 @@ def prepare(args):
 
     refuse_forgotten_launcher(args.launcher)
     cfg = load_config(args.config, args.cfg_options)
-    runner_cfg.require_checkpoint(args.checkpoint)
+    if args.checkpoint is None:
+        runner_cfg.require_weights(cfg)
+    else:
+        runner_cfg.require_checkpoint(args.checkpoint)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_config(cfg, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     cfg.launcher = args.launcher
@@ -42,7 +46,7 @@ def prepare(args):
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
-    runner_cfg.check_datasets(cfg, 'test_dataloader')
+    runner_cfg.check_datasets(cfg, 'test_dataloader', 'test_cfg.bank_dataloader')
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)
     runner_cfg.set_preflight(cfg, testing=True)
     return cfg
@@ -67,6 +71,8 @@ def main(argv=None):
     with reported_in_words():
         cfg = prepare(args)
         runner = build_runner(cfg)
+        if args.checkpoint is None:
+            runner._init_model_weights()  # mmengine does so before training alone
         metrics = runner.test()
     if runner.rank == 0:
         out = Path(args.out or Path(cfg.work_dir) / 'metrics.json')

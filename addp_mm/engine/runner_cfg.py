@@ -83,10 +83,30 @@ def set_auto_scale_lr(cfg: Config) -> None:
 
 
 def check_datasets(cfg: Config, *loaders: str) -> None:
-    """Check that the folders and files of the data exist and are readable, before anything is built."""
+    """Check that the folders and files of the data exist and are readable, before anything is built.
+
+    Args:
+        cfg: The whole config.
+        *loaders: Dotted names of the loaders' configs; one that is not there is passed over.
+    """
     for loader in loaders:
-        if cfg.get(loader) is not None:
-            check_dataset_cfg(cfg[loader].dataset)
+        node = cfg
+        for part in loader.split('.'):
+            node = (node or {}).get(part)
+        if node is not None:
+            check_dataset_cfg(node.dataset)
+
+
+def require_weights(cfg: Config) -> None:
+    """Refuse to test a model into which no weights are loaded: neither a checkpoint nor an ``init_cfg`` names any."""
+    def loads(node) -> bool:
+        if isinstance(node, dict):
+            return str(node.get('type', '')).endswith('Pretrained') or any(map(loads, node.values()))
+        return isinstance(node, (list, tuple)) and any(map(loads, node))
+
+    if not loads(cfg.model):
+        raise ConfigError('the model has no weights: name a checkpoint after the config, or give a part of the model '
+                          "an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)")
 
 
 def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = False) -> None:

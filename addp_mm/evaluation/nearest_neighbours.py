@@ -1,0 +1,130 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Weighted vote of the nearest neighbours among labelled features, and its accuracy."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from addp_mm.registry import METRICS
+
+
+def nearest(queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536) -> tuple[Tensor, Tensor]:
+    """The ``k`` rows of a bank with the largest inner product, exactly, without the whole matrix of products.
+
+    Args:
+        queries: Shape (B, C).
+        bank: Shape (N, C), N at least k.
+        k: Number of neighbours.
+        chunk_size: Rows of the bank that are compared at once; memory holds (B, chunk_size + k) products.
+
+    Returns:
+        Products in descending order and row numbers, each (B, k).
+
+    Raises:
+        ValueError: If k lies outside [1, N].
+    """
+    if not 1 <= k <= len(bank):
+        raise ValueError(f'{k} neighbours of a bank of {len(bank)} features: k must lie in [1, {len(bank)}]')
+    values = queries.new_empty(len(queries), 0)
+    rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(bank), chunk_size):
+        products = queries @ bank[start:start + chunk_size].t()
+        own = torch.arange(start, start + products.shape[1], device=rows.device).expand_as(products)
+        values, rows = torch.cat([values, products], 1), torch.cat([rows, own], 1)
+        values, places = values.topk(min(k, values.shape[1]), dim=1)
+        rows = rows.gather(1, places)
+    return values, rows
+
+
+def neighbour_votes(similarities: Tensor, labels: Tensor, num_classes: int, temperature: float) -> Tensor:
+    """Votes for each class, weighted by exp(similarity / temperature) (DINO, arXiv 2104.14294, after 1805.01978).
+
+    Args:
+        similarities: Cosines to the neighbours, shape (B, k).
+        labels: Classes of the neighbours, shape (B, k), int64.
+        num_classes: Number of classes.
+        temperature: Positive.
+
+    Returns:
+        Shape (B, num_classes), each row of sum 1.
+    """
+    weights = (similarities / temperature).softmax(1)  # votes count relative to one another alone
+    return weights.new_zeros(len(weights), num_classes).scatter_add_(1, labels, weights)
+
+
+class NeighbourBank:
+    """Labelled features that vote on others.
+
+    Args:
+        features: Shape (N, C); they are normalised to length 1.
+        labels: Shape (N), int64.
+        num_classes: Number of classes; the largest label and one where it is None.
+        temperature: Of the votes.
+        chunk_size: Features that are compared at once.
+
+    Example:
+        >>> bank = NeighbourBank(torch.eye(3), torch.tensor([0, 1, 1]))
+        >>> bank.votes(torch.tensor([[0., 2., 1.]]), [2])[2]
+        tensor([[0., 1.]])
+    """
+
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int | None = None, temperature: float = 0.07,
+                 chunk_size: int = 65536) -> None:
+        self.features = F.normalize(features, dim=1)
+        self.labels = labels
+        self.num_classes = num_classes or int(labels.max()) + 1
+        self.temperature = temperature
+        self.chunk_size = chunk_size
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def votes(self, features: Tensor, num_neighbours: Sequence[int]) -> dict[int, Tensor]:
+        """Votes for each class by number of neighbours.
+
+        Args:
+            features: Shape (B, C), of any length.
+            num_neighbours: Numbers of neighbours that vote.
+
+        Returns:
+            ``{k: (B, num_classes)}``.
+        """
+        queries = F.normalize(features, dim=1).to(self.features)
+        similarities, rows = nearest(queries, self.features, max(num_neighbours), self.chunk_size)
+        labels = self.labels[rows]
+        return {k: neighbour_votes(similarities[:, :k], labels[:, :k], self.num_classes, self.temperature)
+                for k in num_neighbours}
+
+
+@METRICS.register_module()
+class NeighbourAccuracy(BaseMetric):
+    """Accuracy of the votes that :class:`addp_mm.NearestNeighbourTestLoop` puts into ``neighbour_votes``, in percent.
+
+    Args:
+        topk: A sample counts where its label is among the so many classes with the most votes and has any: which
+            classes without a vote come next is chance.
+        collect_device: See :class:`mmengine.evaluator.BaseMetric`.
+        prefix: See :class:`mmengine.evaluator.BaseMetric`.
+    """
+
+    default_prefix = 'knn'
+
+    def __init__(self, topk: Sequence[int] = (1, ), collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device, prefix)
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            found = {}
+            for k, votes in sample['neighbour_votes'].items():
+                own = votes[int(sample['gt_label'])]
+                ahead = int((votes > own).sum())
+                found.update({f'k{k}_top{top}': bool(own > 0) and ahead < top for top in self.topk})
+            self.results.append(found)
+
+    def compute_metrics(self, results: list[dict[str, bool]]) -> dict[str, float]:
+        return {name: 100 * sum(result[name] for result in results) / len(results) for name in results[0]}
