@@ -8,9 +8,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from addp_mm.models.backbones.fit_positions import fit_pos_embed, fit_rel_pos_table
 from addp_mm.models.backbones.options import arch_settings, ascending_indices, grid_of
-from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, resize_pos_embed, resize_rel_pos
+from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, resize_pos_embed
+from addp_mm.models.layers.fit_positions import fit_positions
 from addp_mm.registry import MODELS
 
 OUT_TYPES = ('cls_token', 'avg_featmap', 'featmap', 'raw')
@@ -266,19 +266,9 @@ class ADDPViT(BaseModule):
 
     def _fit_positions(self, state_dict: dict, prefix: str, *_) -> None:
         """Before loading: resize positions made for another size, drop what tokens have that are not here."""
-        key = f'{prefix}pos_embed'
-        if key in state_dict and self.pos_embed is not None:
-            state_dict[key] = fit_pos_embed(state_dict[key], f'{prefix}cls_token' in state_dict, self.grid_size,
-                                            self.with_cls_token, self.pos_antialias)
         for name, here in (('cls_token', self.with_cls_token), ('register_tokens', self.num_register_tokens)):
             if not here:
                 state_dict.pop(prefix + name, None)
-        for i, block in enumerate(self.blocks):
-            key = f'{prefix}blocks.{i}.attn.'
-            for name in ('rel_pos_h', 'rel_pos_w'):
-                if block.attn.use_rel_pos and key + name in state_dict:
-                    state_dict[key + name] = resize_rel_pos(state_dict[key + name], len(getattr(block.attn, name)))
-            key += 'rel_pos_bias_table'
-            if block.attn.rel_pos_table_size and key in state_dict:
-                state_dict[key] = fit_rel_pos_table(state_dict[key], block.attn.rel_pos_table_size,
-                                                    self.with_cls_token)
+        own = {key[len(prefix):]: weight for key, weight in state_dict.items() if key.startswith(prefix)}
+        fit_positions(own, self)
+        state_dict.update({prefix + name: weight for name, weight in own.items()})

@@ -49,12 +49,13 @@ def fit_positions(weights: dict[str, Tensor], module: nn.Module,
     Raises:
         ValueError: A number of places is no square map, or not that of ``source_grid``; names the weight.
     """
-    done, own = FittedPositions(), module.state_dict()
+    # Not module.state_dict(): this is also called while a sharded module loads.
+    done, own = FittedPositions(), {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for name, weight in list(weights.items()):
         if name not in own:
             continue
         owner, _, leaf = name.rpartition('.')
-        wanted, owner = own[name], module.get_submodule(owner)
+        wanted, owner = own[name].detach(), module.get_submodule(owner)
         if leaf == 'pos_embed' and weight.dim() == wanted.dim() == 3 and weight.shape[2] == wanted.shape[2]:
             fitted = _fit_absolute(name, weight, wanted, owner, source_grid, done)
         elif leaf == 'pos_embed' and weight.dim() == wanted.dim() == 4 and weight.shape[3] == wanted.shape[3]:
