@@ -6,29 +6,39 @@ through it.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
+from addp_mm.layouts.beit import BEIT
 from addp_mm.layouts.layout import Layout
-from addp_mm.layouts.mage import MAGE
+from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER
+from addp_mm.layouts.mmpretrain_vit import MMPRETRAIN_VIT
 from addp_mm.layouts.published import PUBLISHED, PUBLISHED_ENCODER
+from addp_mm.layouts.timm_vit import DINOV2, MAE, TIMM_VIT
 from addp_mm.layouts.vqgan import MASKGIT, TAMING
 
 #: In order of preference, where one's keys are among another's.
-LAYOUTS: tuple[Layout, ...] = (PUBLISHED, PUBLISHED_ENCODER, MAGE, MASKGIT, TAMING)
+LAYOUTS: tuple[Layout, ...] = (PUBLISHED, PUBLISHED_ENCODER, MAGE, MASKGIT, TAMING, MAE, DINOV2, BEIT, TIMM_VIT,
+                               MMPRETRAIN_VIT)
+
+#: Further things that a checkpoint of one of these holds; asked for by their class alone.
+_CONTENTS: tuple[Layout, ...] = (MAGE_TOKENIZER, )
 
 
-def find_layout(state_dict: Mapping[str, Tensor]) -> Layout | None:
+def find_layout(state_dict: Mapping[str, Tensor], targets: Collection[str] | None = None) -> Layout | None:
     """The first of :data:`LAYOUTS` that a bare state dict has.
 
     Args:
         state_dict: Tensors by name, without an outer ``model`` or ``state_dict``.
+        targets: Classes of which one is wanted; a checkpoint that mainly is something else may hold it, too. Defaults
+            to None: any.
 
     Returns:
         Its layout; None where it has none of them, as weights of this package have.
     """
-    return next((layout for layout in LAYOUTS if layout.matches(state_dict)), None)
+    wanted = LAYOUTS if targets is None else [each for each in (*LAYOUTS, *_CONTENTS) if each.target in targets]
+    return next((layout for layout in wanted if layout.matches(state_dict)), None)
 
 
 __all__ = ['LAYOUTS', 'Layout', 'find_layout']
