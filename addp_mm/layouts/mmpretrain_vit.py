@@ -5,8 +5,8 @@ MAE's, BEiT's and a classifier's other parts (``neck.*``, ``head.*``, ``target_g
 norm is ``ln1``; where there is none, ``ln2``, the norm of the averaged patch features.
 
 DeiT 3 in mmpretrain 1.2 applies ``ln1`` before the MLP too and leaves ``ln2`` unused. The weights that OpenMMLab
-distributes for it are DeiT III's own, which were trained with both, so both are taken to where they belong; a DeiT 3 that
-mmpretrain has trained itself computes something else here.
+distributes for it are DeiT III's own, which were trained with both, so both are taken to where they belong; a DeiT 3
+that mmpretrain has trained itself computes something else here.
 """
 from __future__ import annotations
 
