@@ -11,7 +11,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.compat.checkpoints import CheckpointError, find_state_dict
-from addp_mm.models.layers.fit_positions import fit_positions
+from addp_mm.models.layers.fit_positions import FittedPositions, fit_positions
 from addp_mm.models.layers.resize_patch import resize_patch_projection
 from addp_mm.models.translation import Selection, foreign_layout_of, select_weights
 from addp_mm.registry import WEIGHT_INITIALIZERS
@@ -78,9 +78,10 @@ class Pretrained:
         if self.strict and (missing or left_out):
             raise CheckpointError(f'{self.checkpoint} does not fit {type(module).__name__} exactly (strict=True): '
                                   f'missing {first_few(missing)}; left over {first_few(left_out)}.')
-        resized = self._fit_positions(module, matching, selection) + self._fit_patches(matching, own, selection)
+        fitted = self._fit_positions(module, matching, selection)
+        fitted.resized += self._fit_patches(matching, own, selection)
         self._load(module, matching, selection)
-        self._report(module, selection, matching, resized, left_out, missing)
+        self._report(module, selection, matching, fitted, left_out, missing)
         _mark_initialised(module)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'addp_mm.Pretrained: load from {self.checkpoint}')
@@ -102,14 +103,14 @@ class Pretrained:
         return (f'{self.checkpoint}: no weight matches {type(module).__name__}. The file has {theirs}; the module '
                 f'wants {first_few(own)}. {advice}')
 
-    def _fit_positions(self, module: nn.Module, weights: dict, selection: Selection) -> list[str]:
+    def _fit_positions(self, module: nn.Module, weights: dict, selection: Selection) -> FittedPositions:
         try:
             done = fit_positions(weights, module, self.pos_grid)
         except ValueError as error:
             raise CheckpointError(f'{self.checkpoint}: {selection.prefix}{error}') from error
         for sentence in done.assumed:
             print_log(f'{self.checkpoint}: {selection.prefix}{sentence}', logger='current', level=logging.WARNING)
-        return done.resized
+        return done
 
     def _fit_patches(self, weights: dict, own: Mapping, selection: Selection) -> list[str]:
         resized = []
@@ -139,19 +140,42 @@ class Pretrained:
                 f'{self.checkpoint} does not fit {type(module).__name__}:\n  '
                 + first_few(lines or [str(error)], separator='\n  ')
                 + '\nGive the module the sizes of the checkpoint (arch, embed_dims, patch_size, …), take another '
-                'checkpoint, or load a part of it with prefix=.') from error
+                f'checkpoint, or load a part of it with prefix=.{_options_of(selection)}') from error
 
-    def _report(self, module: nn.Module, selection: Selection, loaded: Mapping, resized: list, left_out: list,
-                missing: list) -> None:
+    def _report(self, module: nn.Module, selection: Selection, loaded: Mapping, fitted: FittedPositions,
+                left_out: list, missing: list) -> None:
         part = f' ({selection.prefix}*)' if selection.prefix else ''
-        how = f', converted from the layout of {selection.layout.name}' if selection.layout else ''
+        how = (f', converted from the layout of {selection.layout.name} ({len(selection.converted)} tensors in the '
+               f'file, {len(selection.weights)} of them for this module)' if selection.layout else '')
+        kept = f', kept its own {first_few(fitted.left_out)} (made for its size)' if fitted.left_out else ''
+        why = ' (the module has none such)' if left_out else ''
+        warnings = []
         # Fewer than half: rarely what was meant, e.g. only the positions of another package's ViT.
-        few = len(loaded) < len(missing)
+        if len(loaded) < len(missing):
+            warnings.append('Less than half of the module was found: check that this is meant.')
+        torn = _torn(loaded, left_out)
+        if torn:
+            warnings.append(f'Of blocks that were loaded, parts were left out ({first_few(torn)}): the module computes '
+                            f'something else than what was trained.{_options_of(selection)}')
         print_log(
-            f'{type(module).__name__} from {self.checkpoint}{part}{how}: loaded {len(loaded)}, '
-            f'resized {first_few(resized)}, left out {first_few(left_out)}, missing {first_few(missing)}'
-            + ('. Less than half of the module was found: check that this is meant.' if few else ''),
-            logger='current', level=logging.WARNING if few else logging.INFO)
+            ' '.join([f'{type(module).__name__} from {self.checkpoint}{part}{how}: '
+                      f'loaded {len(loaded)}, resized {first_few(fitted.resized)}, '
+                      f'left out {first_few(left_out)}{why}{kept}, '
+                      f'missing {first_few(missing)}{" (they stay as initialised)" if missing else ""}.', *warnings]),
+            logger='current', level=logging.WARNING if warnings else logging.INFO)
+
+
+def _torn(loaded: Mapping, left_out: list[str]) -> list[str]:
+    """Names left out that belong to a numbered block, 'blocks.0.', of which other weights were loaded."""
+    block = re.compile(r'(?:\w+\.)+?\d+\.')
+    here = {match[0] for match in map(block.match, loaded) if match}
+    return [name for name in left_out if (match := block.match(name)) and match[0] in here]
+
+
+def _options_of(selection: Selection) -> str:
+    """What the weights themselves tell about the module that they were made for, as a sentence."""
+    options = ', '.join(f'{name}={value!r}' for name, value in selection.options().items())
+    return f' The checkpoint is made for {options}.' if options else ''
 
 
 def _mark_initialised(module: nn.Module) -> None:

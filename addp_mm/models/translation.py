@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.layouts import Layout, find_layout
+from addp_mm.layouts.layout import TARGETS
 from addp_mm.wording import first_few
 
 #: Where the parts of ADDP stand in its state dict.
@@ -24,10 +25,22 @@ class Selection:
         weights: Those that start with ``prefix``, without it.
         prefix: What was cut off.
         layout: Foreign layout that they were converted from; None where they had this package's names.
+        converted: The weights that the conversion started from.
     """
     weights: dict[str, Tensor]
     prefix: str = ''
     layout: Layout | None = None
+    converted: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def options(self) -> dict:
+        """Arguments that the tensors tell of the module they were made for; empty where they tell none."""
+        if self.layout is None:
+            return {}
+        try:
+            args = self.layout.build_args(self.converted)
+        except ValueError:
+            return {}
+        return args.get(self.prefix[:-1], {}) if self.layout.target == 'ADDP' else args
 
 
 def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: str, source: str) -> Selection:
@@ -44,25 +57,30 @@ def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: 
         source: Name of the checkpoint in errors.
 
     Raises:
-        CheckpointError: Nothing starts with ``prefix``, or a recognised layout cannot be converted.
+        CheckpointError: Nothing starts with ``prefix``, a recognised layout cannot be converted, or it is that of
+            another class of this package than the module's.
     """
     own = set(module.state_dict())
     plain = Selection(_cut(state_dict, prefix), prefix)
     if own <= set(plain.weights):
         return plain
-    best, tried = plain, [plain.weights, dict(state_dict)] if prefix else [plain.weights]
-    for weights in tried:
-        layout = find_layout(weights) if weights else None
-        if layout is None or not _gives(layout, module):
+    best, targets, other = plain, _targets(module), None
+    for weights in [plain.weights, state_dict] if prefix else [plain.weights]:
+        layout = find_layout(weights, {*targets, 'ADDP'})
+        other = other or find_layout(weights)
+        if layout is None:
             continue
-        converted = _convert(layout, weights, source)
-        rest = '' if weights is plain.weights else prefix
-        part = rest or (_part_of(module) if layout.target == 'ADDP' else '')
-        selection = Selection(_cut(converted, part), prefix or part, layout)
+        part = _part_of(module) if layout.target == 'ADDP' else ''
+        cut = part if weights is plain.weights else prefix
+        selection = Selection(_cut(_convert(layout, weights, source), cut), cut, layout, weights)
         if _hits(selection, own) > _hits(best, own):
             best = selection
     if not best.weights:
         raise CheckpointError(_no_prefix(state_dict, prefix, source))
+    if best is plain and other is not None and targets and other.target not in {*targets, 'ADDP'}:
+        # Parts of another model of the family have the same names and mean something else.
+        raise CheckpointError(f'{source} has the layout of {other.name}, which holds {other.target} and not '
+                              f'{type(module).__name__}.')
     return best
 
 
@@ -79,9 +97,9 @@ def _hits(selection: Selection, own: set[str]) -> int:
     return len(own & set(selection.weights))
 
 
-def _gives(layout: Layout, module: nn.Module) -> bool:
-    classes = {base.__name__ for base in type(module).__mro__}
-    return layout.target in classes or (layout.target == 'ADDP')
+def _targets(module: nn.Module) -> set[str]:
+    """The classes that layouts convert to, of which the module is one."""
+    return {base.__name__ for base in type(module).__mro__} & set(TARGETS)
 
 
 def _part_of(module: nn.Module) -> str:
