@@ -14,13 +14,16 @@ from addp_mm.compat.fsdp import mend_fsdp_strategy, mend_fsdp_wrapper
 from addp_mm.compat.importing import when_imported
 from addp_mm.compat.mmcv_ext import install_mmcv_ext
 from addp_mm.compat.packages import mend_package_names, mend_package_utils
+from addp_mm.compat.shipped_names import mend_base_names, mend_inferencer_names, mend_model_hub
 from addp_mm.compat.versions import check_packages
 
 MENDS = {
     'mmcv.image.photometric': (mend_adjust_hue, ),
     'mmengine._strategy.fsdp': (mend_fsdp_strategy, ),
+    'mmengine.config.config': (mend_base_names, ),
     'mmengine.config.utils': (mend_package_names, ),
     'mmengine.dist.utils': (mend_init_dist, ),
+    'mmengine.infer.infer': (mend_inferencer_names, ),
     'mmengine.model.utils': (mend_sync_batchnorm, ),
     'mmengine.model.wrappers.distributed': (mend_ddp, ),
     'mmengine.model.wrappers.fully_sharded_distributed': (mend_fsdp_wrapper, ),
@@ -28,6 +31,7 @@ MENDS = {
     'mmengine.runner.activation_checkpointing': (mend_activation_checkpointing, ),
     'mmengine.runner.checkpoint': (mend_checkpoint_loaders, ),
     'mmengine.utils.package_utils': (mend_package_utils, ),
+    'mmpretrain.apis.model': (mend_model_hub, ),
     'mmseg.models.losses.focal_loss': (mend_focal_loss, ),
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from addp_mm.errors import UserError
+from addp_mm.shipped import SCHEME, config_path
 
 
 class ConfigError(UserError, ValueError):
@@ -110,9 +111,16 @@ def check_options(cfg: Config, options: dict) -> None:
 def load_config(path: str, options: list[str] | None = None) -> Config:
     """Read the config at ``path`` and merge command line ``options`` into it.
 
+    Args:
+        path: A file, or ``addp_mm::NAME`` for one that the package ships.
+        options: ``['a.b=1', …]``.
+
     Raises:
         ConfigError: The file does not exist (near file names are given) or an option names nothing in it.
+        ShippedFileError: The package ships no config of that name.
     """
+    if path.startswith(SCHEME):
+        path = config_path(path)
     require_file(path, 'config', ('.py', '.json', '.yaml', '.yml'))
     cfg = Config.fromfile(path)
     if options:
