@@ -1,0 +1,36 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""A batch for detectors of any kind, as a data loader gives it."""
+import numpy as np
+import torch
+
+THINGS = 2  # classes of the two objects are 0 and 1
+
+
+def detection_batch(sizes=((64, 96), (96, 64)), sem_seg: bool = False) -> dict:
+    """Two pictures with two objects each: boxes, labels, masks and, for panoptic heads, a map of classes.
+
+    Args:
+        sizes: (height, width) of each picture in pixels; at least 64 x 64.
+        sem_seg: Whether there is ``gt_sem_seg``: 0 and 1 on the objects, 2 on the background.
+    """
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData, PixelData
+    rng = np.random.default_rng(0)
+    inputs, samples = [], []
+    for index, (height, width) in enumerate(sizes):
+        masks = np.zeros((THINGS, height, width), dtype=np.uint8)
+        masks[0, 8:40, 4:36], masks[1, 20:60, 30:62] = 1, 1
+        sample = DetDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width),
+                                             scale_factor=(1., 1.), img_id=index, img_path=f'{index}.jpg'))
+        sample.gt_instances = InstanceData(bboxes=torch.tensor([[4., 8., 36., 40.], [30., 20., 62., 60.]]),
+                                           labels=torch.tensor([0, 1]), masks=BitmapMasks(masks, height, width))
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        if sem_seg:
+            classes = np.full((height, width), THINGS, dtype=np.int64)
+            for label, mask in enumerate(masks):
+                classes[mask == 1] = label
+            sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(classes)[None])
+        inputs.append(torch.from_numpy(rng.integers(0, 255, (3, height, width), dtype=np.uint8)))
+        samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)
