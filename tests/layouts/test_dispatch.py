@@ -1,0 +1,147 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Every kind of checkpoint that people hold is recognised as one thing, and our own as nothing foreign."""
+import ast
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from vqgan_reference import Sizes, random_state_dict
+
+from addp_mm import layouts
+from addp_mm.compat.checkpoints import ASSETS, find_state_dict, load_checkpoint_file
+from addp_mm.layouts import LAYOUTS, Layout, find_layout
+from addp_mm.layouts.layout import TARGETS
+from addp_mm.models.backbones import ADDPViT
+
+REFERENCE = Path(__file__).parents[1] / 'data' / 'published_reference.npz'
+SIZES = dict(img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=2)
+ARCH = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=16)
+
+
+def published():
+    """The published ADDP's names, of the trimmed copy that the parity tests hold."""
+    with np.load(REFERENCE, allow_pickle=False) as file:
+        shapes = json.loads(file['header'].tobytes())['shapes']
+    return {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}
+
+
+def part(prefix):
+    return {name[len(prefix):]: weight for name, weight in published().items() if name.startswith(prefix)}
+
+
+def without(*starts):
+    return {name: weight for name, weight in published().items() if not name.startswith(starts)}
+
+
+def timm_vit(**options):
+    from timm.models.vision_transformer import VisionTransformer
+    return VisionTransformer(**SIZES, **options).state_dict()
+
+
+def timm_beit(**options):
+    from timm.models.beit import Beit
+    return Beit(**SIZES, **options).state_dict()
+
+
+def mmpretrain(name, prefix='', **options):
+    from mmpretrain.models import backbones
+    state = getattr(backbones, name)(arch=ARCH, img_size=16, patch_size=8, **options).state_dict()
+    return {prefix + key: value for key, value in state.items()}
+
+
+def mae():
+    names = ('decoder_pos_embed', 'mask_token', *(f'decoder_{layer}.{kind}' for layer in ('embed', 'norm', 'pred')
+                                                  for kind in ('weight', 'bias')))
+    return {**timm_vit(num_classes=0), **{name: torch.ones(1) for name in names}}
+
+
+def more(state, *names):
+    return {**state, **{name: torch.ones(1, 1) for name in names}}
+
+
+KINDS = {
+    'whole ADDP': (published, 'ADDP', 'ADDP'),
+    'ADDP encoder': (lambda: without('vqgan', 'token_', 'decoder_', 'mlm_', 'mask_token'), 'ADDP encoder', 'ADDPViT'),
+    'ADDP encoder and decoder': (lambda: without('vqgan', 'token_predictor'), 'ADDP encoder', 'ADDPViT'),
+    'MAGE': (lambda: {**part('token_predictor.'), **{f'vqgan.{k}': v for k, v in part('vqgan.').items()}}, 'MAGE',
+             'MaskedTokenPredictor'),
+    'MAGE predictor alone': (lambda: part('token_predictor.'), 'MAGE', 'MaskedTokenPredictor'),
+    'MaskGIT VQGAN': (lambda: part('vqgan.'), 'MaskGIT VQGAN', 'VQTokenizer'),
+    'taming VQGAN': (lambda: random_state_dict(Sizes()), 'taming VQGAN', 'VQTokenizer'),
+    'taming VQGAN with its loss': (lambda: more(random_state_dict(Sizes()), 'loss.discriminator.main.0.weight'),
+                                   'taming VQGAN', 'VQTokenizer'),
+    'MAE with decoder': (mae, 'MAE', 'ADDPViT'),
+    'MAE encoder': (lambda: timm_vit(num_classes=0), 'timm ViT', 'ADDPViT'),
+    'MAE fine-tuned': (lambda: timm_vit(global_pool='avg'), 'timm ViT', 'ADDPViT'),
+    'DINOv2': (lambda: more(timm_vit(num_classes=0, init_values=1.), 'mask_token'), 'DINOv2', 'ADDPViT'),
+    'DINOv2 with registers': (lambda: more(timm_vit(num_classes=0, init_values=1.), 'mask_token', 'register_tokens'),
+                              'DINOv2', 'ADDPViT'),
+    'DINOv2 of timm': (lambda: timm_vit(num_classes=0, init_values=1., reg_tokens=4), 'timm ViT', 'ADDPViT'),
+    'DeiT III': (lambda: {key.replace('ls1.gamma', 'gamma_1').replace('ls2.gamma', 'gamma_2'): value
+                          for key, value in timm_vit(init_values=1., no_embed_class=True).items()}, 'timm ViT',
+                 'ADDPViT'),
+    'AugReg': (timm_vit, 'timm ViT', 'ADDPViT'),
+    'BEiT pre-trained': (lambda: more(timm_beit(use_shared_rel_pos_bias=True, use_abs_pos_emb=False), 'mask_token',
+                                      'lm_head.weight', 'lm_head.bias'), 'BEiT', 'ADDPViT'),
+    'BEiT fine-tuned': (lambda: timm_beit(use_rel_pos_bias=True, use_abs_pos_emb=False), 'BEiT', 'ADDPViT'),
+    'BEiT v2 pre-trained': (lambda: more(timm_beit(use_shared_rel_pos_bias=True, use_abs_pos_emb=False), 'mask_token',
+                                         'cls_pt_layers.0.norm1.weight', 'cls_pt_norm.weight'), 'BEiT', 'ADDPViT'),
+    'mmpretrain ViT': (lambda: mmpretrain('VisionTransformer'), 'mmpretrain ViT', 'ADDPViT'),
+    'mmpretrain classifier': (lambda: more(mmpretrain('VisionTransformer', 'backbone.'), 'head.fc.weight'),
+                              'mmpretrain ViT', 'ADDPViT'),
+    'mmpretrain MAE': (lambda: more(mmpretrain('VisionTransformer', 'backbone.'), 'neck.mask_token'),
+                       'mmpretrain ViT', 'ADDPViT'),
+    'mmpretrain BEiT': (lambda: mmpretrain('BEiTViT'), 'mmpretrain ViT', 'ADDPViT'),
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_exactly_one_layout_matches(kind):
+    make, name, target = KINDS[kind]
+    state = make()
+    assert [layout.name for layout in LAYOUTS if layout.matches(state)] == [name]
+    assert find_layout(state).target == target and find_layout(state, [target]).name == name
+
+
+def test_every_layout_has_a_kind():
+    assert {name for _, name, _ in KINDS.values()} == {layout.name for layout in LAYOUTS}
+    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
+
+
+def test_every_file_of_layouts_is_listed():
+    known = {id(layout) for layout in (*LAYOUTS, *layouts._CONTENTS)}
+    for path in Path(layouts.__file__).parent.glob('*.py'):
+        module = f'addp_mm.layouts.{path.stem}'
+        names = [target.id for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)
+                 for target in node.targets if isinstance(target, ast.Name)]
+        found = [getattr(__import__(module, fromlist=['*']), name) for name in names if path.stem != '__init__']
+        assert all(id(value) in known for value in found if isinstance(value, Layout)), module
+
+
+@pytest.mark.parametrize('make', [
+    lambda: ADDPViT(dict(embed_dims=8, num_layers=2, num_heads=2), img_size=16, patch_size=8, pre_norm=True,
+                    use_rel_pos_table=True, layer_scale_init=1.).state_dict(),
+    *(lambda name=name: find_state_dict(load_checkpoint_file(ASSETS / name))
+      for name in ('addp_nano-p8.safetensors', 'token-predictor_nano-p8.safetensors',
+                   'vq-tokenizer_nano-p8.safetensors')),
+    lambda: torchvision.models.resnet18().state_dict(),
+    dict,
+])
+def test_our_own_and_what_nobody_knows_match_nothing(make):
+    assert find_layout(make()) is None
+
+
+def test_a_checkpoint_may_hold_something_else_that_is_asked_for_by_its_class():
+    mage = KINDS['MAGE'][0]()
+    assert find_layout(mage, ['VQTokenizer']).name == 'MAGE tokenizer'
+    assert find_layout(part('token_predictor.'), ['VQTokenizer']) is None
+    assert find_layout(mage, ['ADDPViT']) is None
+
+
+def test_a_layout_names_a_class_of_this_package():
+    assert {layout.target for layout in LAYOUTS} == set(TARGETS)
+    with pytest.raises(ValueError, match="one of .*'ResNet'"):
+        Layout('odd', 'ResNet', lambda _: True, dict, dict)
