@@ -12,6 +12,7 @@ from addp_mm.compat.distributed import mend_ddp, mend_init_dist, mend_sync_batch
 from addp_mm.compat.focal_loss import mend_focal_loss
 from addp_mm.compat.fsdp import mend_fsdp_strategy, mend_fsdp_wrapper
 from addp_mm.compat.importing import when_imported
+from addp_mm.compat.inferencer_scope import mend_inferencer_scope
 from addp_mm.compat.mmcv_ext import install_mmcv_ext
 from addp_mm.compat.packages import mend_package_names, mend_package_utils
 from addp_mm.compat.shipped_names import mend_base_names, mend_inferencer_names, mend_model_hub
@@ -31,6 +32,7 @@ MENDS = {
     'mmengine.runner.activation_checkpointing': (mend_activation_checkpointing, ),
     'mmengine.runner.checkpoint': (mend_checkpoint_loaders, ),
     'mmengine.utils.package_utils': (mend_package_utils, ),
+    'mmpretrain.apis.base': (mend_inferencer_scope, ),
     'mmpretrain.apis.model': (mend_model_hub, ),
     'mmseg.models.losses.focal_loss': (mend_focal_loss, ),
 }

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from mmengine.config import Config
@@ -98,6 +99,16 @@ def test_mmpretrain_lists_what_it_can_build():
     assert CLASSIFIER in listed and 'addp_vit-nano-p8_2xb16-fp32-2k_fashion-scenes-64px' in listed
     assert not [name for name in listed if 'rcnn' in name or 'upernet' in name]
     assert 'resnet18_8xb16_cifar10' in list_models('resnet18')
+
+
+def test_mmpretrain_infers_in_its_own_scope():
+    from mmengine.registry import DefaultScope
+    from mmpretrain import ImageClassificationInferencer, get_model
+
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        inferencer = ImageClassificationInferencer(get_model(CLASSIFIER))
+        assert DefaultScope.get_current_instance().scope_name == 'mmseg'
+    assert len(inferencer(np.zeros((64, 64, 3), np.uint8))[0]['pred_scores']) == 10
 
 
 def test_the_index_has_every_metafile():
