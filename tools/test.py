@@ -32,6 +32,7 @@ def prepare(args):
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.config_check import check_config
     from addp_mm.engine.config_file import load_config
+    from addp_mm.engine.strategy_cfg import set_strategy
 
     refuse_forgotten_launcher(args.launcher)
     cfg = load_config(args.config, args.cfg_options)
@@ -44,6 +45,7 @@ def prepare(args):
     cfg.launcher = args.launcher
     runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    set_strategy(cfg, testing=True)
     if args.seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
     runner_cfg.check_datasets(cfg, 'test_dataloader', 'test_cfg.bank_dataloader')

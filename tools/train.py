@@ -32,6 +32,7 @@ def prepare(args):
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.config_check import check_config
     from addp_mm.engine.config_file import load_config
+    from addp_mm.engine.strategy_cfg import set_strategy
 
     refuse_forgotten_launcher(args.launcher)
     cfg = load_config(args.config, args.cfg_options)
@@ -43,6 +44,7 @@ def prepare(args):
     runner_cfg.set_amp(cfg, args.amp)
     if args.auto_scale_lr:
         runner_cfg.set_auto_scale_lr(cfg)
+    set_strategy(cfg)
     if args.seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
     runner_cfg.check_datasets(cfg, 'train_dataloader', 'val_dataloader')

@@ -8,7 +8,9 @@ from addp_mm.compat.activation_checkpointing import mend_activation_checkpointin
 from addp_mm.compat.amp import mend_amp_optim_wrapper
 from addp_mm.compat.checkpoint_loaders import mend_checkpoint_loaders
 from addp_mm.compat.colour import mend_adjust_hue
+from addp_mm.compat.deepspeed import mend_deepspeed_optimizers
 from addp_mm.compat.distributed import mend_ddp, mend_init_dist, mend_sync_batchnorm
+from addp_mm.compat.flexible_runner import mend_flexible_runner
 from addp_mm.compat.focal_loss import mend_focal_loss
 from addp_mm.compat.fsdp import mend_fsdp_strategy, mend_fsdp_wrapper
 from addp_mm.compat.importing import when_imported
@@ -20,6 +22,7 @@ from addp_mm.compat.versions import check_packages
 
 MENDS = {
     'mmcv.image.photometric': (mend_adjust_hue, ),
+    'mmengine._strategy.deepspeed': (mend_deepspeed_optimizers, ),
     'mmengine._strategy.fsdp': (mend_fsdp_strategy, ),
     'mmengine.config.config': (mend_base_names, ),
     'mmengine.config.utils': (mend_package_names, ),
@@ -29,6 +32,7 @@ MENDS = {
     'mmengine.model.wrappers.distributed': (mend_ddp, ),
     'mmengine.model.wrappers.fully_sharded_distributed': (mend_fsdp_wrapper, ),
     'mmengine.optim.optimizer.amp_optimizer_wrapper': (mend_amp_optim_wrapper, ),
+    'mmengine.runner._flexible_runner': (mend_flexible_runner, ),
     'mmengine.runner.activation_checkpointing': (mend_activation_checkpointing, ),
     'mmengine.runner.checkpoint': (mend_checkpoint_loaders, ),
     'mmengine.utils.package_utils': (mend_package_utils, ),

@@ -1,4 +1,4 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-from addp_mm.engine import hooks, loops, optimizers
+from addp_mm.engine import hooks, loops, optimizers, strategies
 
-__all__ = ['hooks', 'loops', 'optimizers']
+__all__ = ['hooks', 'loops', 'optimizers', 'strategies']

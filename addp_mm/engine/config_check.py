@@ -23,6 +23,7 @@ _SECTIONS = {
     'test_cfg': ('LOOPS',),
     'val_evaluator': ('METRICS', 'EVALUATOR'),
     'test_evaluator': ('METRICS', 'EVALUATOR'),
+    'strategy': ('STRATEGIES', 'MODEL_WRAPPERS'),
 }
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Arguments that builders read beside the class's own.

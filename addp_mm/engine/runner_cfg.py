@@ -17,18 +17,24 @@ _DRAWING_HOOKS = {
     'mmpretrain': dict(type='mmpretrain.VisualizationHook', enable=True, interval=_PICTURES),
     'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_PICTURES),
     'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_PICTURES)}
+_DEEPSPEED_FILES = '*_model_states.pt'
 _CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors')
 
 
 def require_checkpoint(path: str, what: str = 'checkpoint') -> None:
     """Refuse a local checkpoint path that is no file; addresses such as ``https://…`` are left to the loader."""
+    if any(Path(path).glob(_DEEPSPEED_FILES)):
+        folder = Path(path).parent
+        raise ConfigError(f'{what} {path} holds the shards of a DeepSpeed training, which it alone resumes from. Put its '
+                          f'weights together by\n    python {folder}/zero_to_fp32.py {folder} WHOLE --tag '
+                          f'{Path(path).name}\nand give the file in WHOLE')
     if '://' not in path:
         require_file(path, what, _CHECKPOINTS)
 
 
 def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
     """Choose the work dir: the command line's, else the config's, else ``work_dirs/<name of the config>``."""
-    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(config_path).stem)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename or config_path).stem)
     path = Path(cfg.work_dir)
     if path.exists() and not path.is_dir():
         raise ConfigError(f'work dir {path} is a file; name a folder with --work-dir')
@@ -54,7 +60,9 @@ def set_resume(cfg: Config, resume: str | None) -> None:
             set_resume(cfg, None)
             return
         resume = latest
-    require_checkpoint(resume, '--resume')
+    zero = str((cfg.get('strategy') or {}).get('type')).endswith('ZeroStrategy')
+    if not (zero and any(Path(resume).glob(_DEEPSPEED_FILES))):
+        require_checkpoint(resume, '--resume')
     cfg.resume, cfg.load_from = True, resume
 
 
@@ -79,7 +87,13 @@ def set_auto_scale_lr(cfg: Config) -> None:
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise ConfigError('--auto-scale-lr: the config does not say which batch size its learning rate is made for; '
                           'add auto_scale_lr = dict(base_batch_size=…)')
+    if cfg.auto_scale_lr.get('enable'):
+        return
     cfg.auto_scale_lr.enable = True
+    # mmengine compares with the batch of one pass, and a step of the optimizer sums up several
+    counts = cfg.optim_wrapper.get('accumulative_counts', 1)
+    if counts > 1:
+        cfg.auto_scale_lr.base_batch_size /= counts
 
 
 def check_datasets(cfg: Config, *loaders: str) -> None:

@@ -15,6 +15,7 @@ from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks, check_lo
 from addp_mm.engine.hooks.loss_guard import LossGuard, TrainingCollapsed
 from addp_mm.engine.hooks.noise_streams import NoiseStreams
 from addp_mm.engine.hooks.previews import bare_model, evaluating, show
+from addp_mm.engine.strategies.sharded import is_sharded, whole_outside_of_units
 from addp_mm.generation import AlternatingSampler, pictures
 from addp_mm.registry import HOOKS
 
@@ -189,13 +190,16 @@ class GenerativePretrainHook(Hook):
         return AlternatingSampler(model, model.latent_size, **self.sampler)
 
     def _preview(self, runner: Runner) -> None:
-        if not dist.is_main_process():
+        # a sharded model runs on all ranks at once or not at all
+        if not dist.is_main_process() and not is_sharded(runner.model):
             return
         model = bare_model(runner)
-        with evaluating(model):
+        with evaluating(model), whole_outside_of_units(runner.model):
             sampler = self._build_sampler(model)
             samples = sampler.run(self.preview_images, torch.Generator().manual_seed(self.preview_seed),
                                   keep_steps=True)
+        if not dist.is_main_process():
+            return
         codebook_size = len(model.tokenizer.codebook)
         show(runner, 'generated', pictures.grid(list(pictures.to_uint8(samples.images))))
         show(runner, 'alternating_steps', pictures.steps_strip(samples.steps, sampler.grid_size, codebook_size))

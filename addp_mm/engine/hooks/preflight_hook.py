@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.engine.hooks.previews import bare_model
+from addp_mm.engine.strategies.sharded import is_sharded, plain_name
 from addp_mm.errors import UserError
 from addp_mm.registry import HOOKS
 from addp_mm.wording import first_few
@@ -79,16 +80,19 @@ class PreflightHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare ``checkpoint`` with the model before mmengine loads it."""
+        if not isinstance(runner.model, nn.Module):
+            return  # DeepSpeed's engine has loaded its own files by now, and strictly
         source = runner._load_from
         resuming = runner._resume and not self.testing
         if resuming and not ({'meta', 'optimizer', 'message_hub'} <= set(checkpoint)):
             raise CheckpointError(f'{source} holds weights alone, without the state of a training, and cannot be '
                                   'resumed. To start from these weights, give --cfg-options load_from=PATH in place of '
                                   '--resume')
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         weights = checkpoint.get('state_dict', checkpoint)
         weights = OrderedDict((re.sub(r'^module\.', '', key), value) for key, value in weights.items())
-        mismatched, missing = self._compare(model, weights)
+        # the shards of a sharded model fit together under their wrapper alone
+        mismatched, missing = self._compare(runner.model if is_sharded(runner.model) else model, weights)
         if not (self.testing or resuming):
             heads = [m for m in mismatched if _other_classes(model, *m)]
             if heads:
@@ -104,7 +108,7 @@ class PreflightHook(Hook):
                       for key, saved, built in mismatched]
             raise CheckpointError(f'{source} is of another width or layout than the model of the config: '
                                   f'{first_few(shapes)}. {advice}')
-        parameters = dict(model.named_parameters())
+        parameters = {plain_name(name) for name, _ in model.named_parameters()}
         absent = [key for key in missing if key in parameters]
         if (self.testing or resuming) and absent or parameters and len(absent) == len(parameters):
             raise CheckpointError(f'{source} lacks {len(absent)} of the {len(parameters)} parameters of the model: '
@@ -113,12 +117,14 @@ class PreflightHook(Hook):
     @staticmethod
     def _compare(model, weights) -> tuple[list[tuple[str, str, str]], list[str]]:
         try:
-            return [], list(model.load_state_dict(weights, strict=False).missing_keys)
+            missing = model.load_state_dict(weights, strict=False).missing_keys
+            return [], [plain_name(key) for key in missing]
         except RuntimeError as error:
-            mismatched = _MISMATCH.findall(str(error))
+            mismatched = [(plain_name(key), *shapes) for key, *shapes in _MISMATCH.findall(str(error))]
             if not mismatched:
                 raise
-            return mismatched, [key for key in model.state_dict() if key not in weights]
+            names = {plain_name(name) for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+            return mismatched, [key for key in sorted(names) if key not in weights]
 
     def before_train(self, runner) -> None:
         """Send the first picture of the validation data through the model."""

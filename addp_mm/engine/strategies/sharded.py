@@ -1,0 +1,164 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Fully sharded data parallel training, a transformer block at a time."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from mmengine._strategy import FSDPStrategy
+from mmengine.device import get_device
+from mmengine.model import is_model_wrapper
+from mmengine.optim import BaseOptimWrapper, build_optim_wrapper
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+from addp_mm.registry import STRATEGIES
+from addp_mm.wording import first_few
+
+UNITS = ('Block', 'TransformerEncoderLayer')
+
+
+@STRATEGIES.register_module()
+class ShardedStrategy(FSDPStrategy):
+    """mmengine's FSDPStrategy for models with transformer blocks, frozen parts and parameter groups.
+
+    - Every block is a unit of its own: its weights are gathered when it runs and given back afterwards (FSDP, arXiv
+      2304.11277). What lies outside of the blocks is one more unit.
+    - Modules without a trainable parameter, such as ADDP's tokenizer and predictor, are not sharded: each process keeps
+      its own, so they run without communication and can be compared over the processes.
+    - Parameter groups are made before the weights are cut into shards. A shard is flat, so a constructor would take
+      all of them for vectors, and its name is another one.
+    - Gradients are clipped by the norm over all processes. ``torch.nn.utils.clip_grad_norm_``, which OptimWrapper
+      calls, sees the shards of one process.
+    - Checkpoints hold whole weights under their plain names, as those of any other training, and what the optimizer
+      wrapper keeps beside the optimizer.
+
+    Args:
+        units: Names of the classes of the blocks.
+        checkpoint_units: Whether blocks compute their activations again in the backward pass instead of keeping them.
+        model_wrapper: Arguments of mmengine's ``MMFullyShardedDataParallel`` (``sharding_strategy``,
+            ``cpu_offload``, …). An ``auto_wrap_policy``, ``ignored_modules`` or ``ignored_states`` of one's own
+            replaces the units or the choice of what is not sharded.
+        state_dict_cfg: As in FSDPStrategy; 'local' writes one file a process, which nothing else can read.
+        **kwargs: Arguments of mmengine's FSDPStrategy.
+
+    Raises:
+        ValueError: If the model has none of the ``units``.
+    """
+
+    def __init__(self, *, units: Sequence[str] = UNITS, checkpoint_units: bool = False,
+                 model_wrapper: dict | None = None, state_dict_cfg: str | dict = 'full', **kwargs) -> None:
+        super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
+        self.units = tuple(units)
+        self.checkpoint_units = checkpoint_units
+
+    def prepare(self, model: nn.Module | dict, *, optim_wrapper: BaseOptimWrapper | dict | None = None, **kwargs):
+        if self._prepared:
+            return self._prepared_components()
+        if isinstance(optim_wrapper, dict):
+            model = self.build_model(model)
+            optim_wrapper = build_optim_wrapper(model, _for_shards(optim_wrapper))
+        return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
+
+    def build_optim_wrapper(self, optim_wrapper: BaseOptimWrapper, model: nn.Module) -> BaseOptimWrapper:
+        """Hand the shards to an optimizer that was built for the whole weights and has no state yet."""
+        shards = {plain_name(name): parameter for name, parameter in model.named_parameters()}
+        for group in optim_wrapper.optimizer.param_groups:
+            group['params'] = [shards[self.id_to_name[id(parameter)]] for parameter in group['params']]
+        if getattr(optim_wrapper, 'grad_name', None) == 'grad_norm':
+            optim_wrapper.clip_func = lambda _, max_norm, norm_type=2.0: model.clip_grad_norm_(max_norm, norm_type)
+        return optim_wrapper
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        if is_model_wrapper(model):
+            return model
+        classes = {type(module) for module in model.modules() if type(module).__name__ in self.units}
+        given = dict(self.model_wrapper or {})
+        if not classes and 'auto_wrap_policy' not in given:
+            raise ValueError(f'ShardedStrategy: {type(model).__name__} has no {" or ".join(self.units)}. Name the '
+                             f'classes of its blocks in strategy.units; it has {first_few(_repeated(model))}')
+        given.setdefault('auto_wrap_policy', ModuleWrapPolicy(classes))
+        if not {'ignored_modules', 'ignored_states'} & set(given):
+            given['ignored_states'] = frozen_modules(model)
+            for part in given['ignored_states']:
+                part.to(get_device())
+        if self.checkpoint_units:
+            self.activation_checkpointing = dict(check_fn=_InstanceOf(tuple(classes)))
+        self.model_wrapper = {'type': 'MMFullyShardedDataParallel', **given}
+        return super()._wrap_model(model)
+
+    def optim_state_dict(self) -> dict:
+        """Whole states of the optimizer by the parameters' names, on rank 0; elsewhere only what is not sharded."""
+        state = FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)
+        return {**self._beside_the_optimizer(self.optim_wrapper.state_dict()), **state}
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        beside = self._beside_the_optimizer(state_dict)
+        shards = FullyShardedDataParallel.optim_state_dict_to_load(
+            model=self.model, optim=self.optim_wrapper.optimizer,
+            optim_state_dict={key: state_dict[key] for key in ('state', 'param_groups')})
+        self.optim_wrapper.load_state_dict({**beside, **shards})
+
+    @staticmethod
+    def _beside_the_optimizer(state_dict: dict) -> dict:
+        return {key: value for key, value in state_dict.items() if key not in ('state', 'param_groups')}
+
+
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """The largest modules that have parameters, none of which is trained."""
+    found: list[nn.Module] = []
+    inside: set[int] = set()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if id(module) in inside or not parameters or any(parameter.requires_grad for parameter in parameters):
+            continue
+        found.append(module)
+        inside.update(id(part) for part in module.modules())
+    return found
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a model's weights are spread over the processes by :class:`ShardedStrategy`."""
+    return isinstance(model, FullyShardedDataParallel)
+
+
+def whole_outside_of_units(model: nn.Module) -> AbstractContextManager:
+    """Context in which all that lies outside of a sharded model's units is whole, and can be read on every process.
+
+    Parts of the model may then be called one by one, by all processes at once; units gather themselves. Nothing happens
+    to a model that is not sharded.
+    """
+    if not is_sharded(model):
+        return nullcontext()
+    return FullyShardedDataParallel.summon_full_params(model, recurse=False, writeback=False)
+
+
+class _InstanceOf:
+    """mmengine copies the function that says what to checkpoint; a class is a function that survives the copy."""
+
+    def __init__(self, classes: tuple[type, ...]) -> None:
+        self.classes = classes
+
+    def __call__(self, module: nn.Module) -> bool:
+        return isinstance(module, self.classes)
+
+
+def _for_shards(optim_wrapper: dict) -> dict:
+    """A copy of the config whose loss scaler, if there is one, agrees over the processes."""
+    copied = copy.deepcopy(optim_wrapper)
+    if str(copied.get('type', '')).rsplit('.', 1)[-1] == 'AmpOptimWrapper':
+        copied.setdefault('use_fsdp', True)
+    return copied
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what sharding and checkpointing of activations put into it."""
+    return name.replace('_fsdp_wrapped_module.', '').replace('_checkpoint_wrapped_module.', '')
+
+
+def _repeated(model: nn.Module) -> list[str]:
+    """Names of the classes that stand in the model's lists of modules."""
+    return sorted({type(part).__name__ for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))
+                   for part in module})
