@@ -140,7 +140,7 @@ class Pretrained:
                 f'{self.checkpoint} does not fit {type(module).__name__}:\n  '
                 + first_few(lines or [str(error)], separator='\n  ')
                 + '\nGive the module the sizes of the checkpoint (arch, embed_dims, patch_size, …), take another '
-                f'checkpoint, or load a part of it with prefix=.{_options_of(selection)}') from error
+                f'checkpoint, or load a part of it (prefix).{_options_of(selection)}') from error
 
     def _report(self, module: nn.Module, selection: Selection, loaded: Mapping, fitted: FittedPositions,
                 left_out: list, missing: list) -> None:

@@ -173,7 +173,7 @@ def test_report(tmp_path, monkeypatch):
     Pretrained(path)(Tiny((2, 8)))
     assert 'taken to be 2x8' in lines[-2] and 'resized none' in lines[-1]
     Pretrained(path)(Tiny((5, 5)))
-    assert 'left out head.weight, missing norm.bias' in lines[-1]
+    assert 'left out head.weight (the module has none such), missing norm.bias (they stay as initialised)' in lines[-1]
     assert 'loaded 4, resized pos_embed (1, 17, 4) -> (1, 26, 4)' in lines[-1]
 
 
