@@ -16,7 +16,7 @@ def load_published(checkpoint: Mapping | str | PathLike, *, num_heads: int, deco
     """Build ADDP from weights in the published key layout.
 
     All sizes are read from the tensors; numbers of heads cannot be. The published models have 12 (B) or 16 (L) heads
-    in the encoder and 16 in the token decoder.
+    in the encoder and 16 in the token decoder, and the predictor has as many in its encoder and decoder.
 
     Args:
         checkpoint: A state dict, or a file that holds one, bare or as ``model`` or ``state_dict`` of a training
@@ -38,7 +38,7 @@ def load_published(checkpoint: Mapping | str | PathLike, *, num_heads: int, deco
 
     Example:
         >>> model = load_published('addp_base.pth', num_heads=12, decoder_num_heads=16,
-        ...                        predictor_num_heads=16)                                    # doctest: +SKIP
+        ...                        predictor_num_heads=12)                                    # doctest: +SKIP
         >>> features = model.extract_feat(images)                                             # doctest: +SKIP
     """
     from addp_mm.models.selfsup import ADDP  # pulls in mmpretrain, which the rest of the package's APIs need not

@@ -16,6 +16,9 @@ FAKE_CLASS_SLOT = 76
 #: Ids that MAGE and ADDP keep between the codes and the mask.
 NUM_CLASS_SLOTS = 1000
 
+#: Attention heads of the published encoders and decoders, by width (ViT-B and ViT-L; MAGE and ADDP have the same).
+PUBLISHED_HEADS = {768: (12, 16), 1024: (16, 16)}
+
 #: Stored and never used: the pixel embedding and the fixed tables of the autoencoder that MAGE began as, its pixel
 #: output, and numbers that count from 0 upwards.
 PREDICTOR_UNUSED = (
@@ -112,6 +115,27 @@ def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = 
         mlp_ratio=len(converted['blocks.0.mlp.fc1.weight']) / embed_dims,
         token_space=dict(codebook_size=codebook_size, num_class_slots=num_class_slots,
                          fake_class_slot=FAKE_CLASS_SLOT))
+
+
+def heads_of(width: int, given: int | None, option: str, decoder: bool = False) -> int:
+    """Attention heads of a published transformer, which its tensors do not tell.
+
+    Args:
+        width: Its width.
+        given: What the caller knows, if anything.
+        option: How the error calls the number.
+        decoder: Whether it is a decoder: those of MAGE and ADDP have 16 heads in both sizes.
+
+    Raises:
+        ValueError: Nothing is given and no published model is as wide, or the heads do not divide the width.
+    """
+    heads = given or (PUBLISHED_HEADS.get(width, (None, None))[decoder])
+    if heads is None:
+        raise ValueError(f'tensors do not tell the number of attention heads, and no published model is {width} wide: '
+                         f'say {option}')
+    if width % heads:
+        raise ValueError(f'{option}: {heads} heads do not divide a width of {width}')
+    return heads
 
 
 def mage_args(state_dict: Mapping[str, Tensor]) -> dict:

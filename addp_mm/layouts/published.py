@@ -99,12 +99,12 @@ def convert_published_encoder(state_dict: Mapping[str, Tensor]) -> dict[str, Ten
     Raises:
         ValueError: If a key belongs to no part of ADDP, or the encoder is incomplete.
     """
-    others = (rule[0] for rule in (*_DECODER_RULES, *_frozen_rules(_with_one_tokenizer(state_dict))))
-    left_out = (*NEVER_USED, *others, rf'{_PREDICTOR}vqgan\..*', rf'head\.{WB}')
-    if {'norm.weight', 'fc_norm.weight'} <= set(state_dict):
+    source = _with_one_tokenizer(state_dict)
+    left_out = (*NEVER_USED, *(rule[0] for rule in (*_DECODER_RULES, *_frozen_rules(source))), rf'head\.{WB}')
+    if {'norm.weight', 'fc_norm.weight'} <= set(source):
         raise ValueError('the checkpoint has two final norms, norm and fc_norm: of ADDP it can have one')
     rules = (*_ENCODER_RULES, (rf'fc_norm\.{WB}', r'final_norm.\1'))
-    converted = translate(state_dict, rules, left_out, 'ADDP')
+    converted = translate(source, rules, left_out, 'ADDP')
     require(converted, _NEEDED_IN_ENCODER, 'a whole ADDP encoder')
     return converted
 

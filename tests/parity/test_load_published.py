@@ -90,21 +90,23 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path):
 
 
 def convert(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+    heads = ('--num-heads', '3', '--decoder-num-heads', '4', '--predictor-num-heads', '4',
+             '--predictor-decoder-num-heads', '4')
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments), *heads])
     runpy.run_path(str(TOOL), run_name='__main__')
 
 
 def test_the_converter_writes_what_the_model_loads(checkpoint, tmp_path, monkeypatch, capsys):
     torch.save(dict(model=checkpoint), tmp_path / 'published.pth')
     convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'addp.safetensors')
-    convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'addp.pth')
-    assert 'written to' in capsys.readouterr().out
+    convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'other.pth')
+    assert 'wrote ' in capsys.readouterr().out
     model = pr.load(pr.read_reference())
     for weights in (load_file(tmp_path / 'addp.safetensors'),
-                    torch.load(tmp_path / 'addp.pth', weights_only=True)['state_dict']):
+                    torch.load(tmp_path / 'other.pth', weights_only=True)['state_dict']):
         model.load_state_dict(weights, strict=True)
     with pytest.raises(SystemExit, match='exists already'):
-        convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'addp.pth')
+        convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'other.pth')
 
 
 def test_the_converter_leaves_nothing_behind_when_it_fails(checkpoint, tmp_path, monkeypatch):

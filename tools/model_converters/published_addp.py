@@ -1,47 +1,91 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Convert a published ADDP checkpoint into the layout of addp_mm.
+"""Convert a published ADDP checkpoint to addp_mm.ADDP, or its encoder alone to addp_mm.ADDPViT.
 
-Every key of SRC is used or known as unused; anything else is an error that lists the keys. DST holds the whole
-algorithm, in float32, as safetensors or, by its ending, as a ``.pth`` file. A fine-tuning config takes the backbone
-from it by ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint=DST, prefix='backbone.')``.
+Sizes are read from the tensors. Every key of SRC is used or known as unused; anything else is an error that names it.
+Beside DST goes a config of the same name, ending in .json, for ``_base_`` or ``MODELS.build``: {"model": {…}} or
+{"backbone": {…}}. A config takes the backbone from either by
+``init_cfg=dict(type='addp_mm.Pretrained', checkpoint=DST)``, from the whole with ``prefix='backbone.'``.
 """
 import argparse
-import os
-import sys
 
 import torch
-from safetensors.torch import save_file
-
-from addp_mm.apis.load_published import read_published
-from addp_mm.compat.checkpoints import CheckpointError
-from addp_mm.layouts.published import convert_published
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('src', metavar='SRC', help='published checkpoint (.pth or .safetensors)')
+    parser.add_argument('src', metavar='SRC', help='published checkpoint, e.g. addp-vit-base-16.pth')
     parser.add_argument('dst', metavar='DST', help='file to write (.safetensors or .pth); must not exist')
+    parser.add_argument('--part', choices=('all', 'encoder'), help='what to take; default: all, if it is there')
+    heads = parser.add_argument_group('attention heads', 'Tensors do not tell them. Defaults are the published ones: '
+                                      'encoders have 12 at a width of 768 and 16 at 1024, decoders 16.')
+    for name, what in (('', 'encoder'), ('decoder-', 'token decoder'), ('predictor-', 'encoder of the predictor'),
+                       ('predictor-decoder-', 'decoder of the predictor')):
+        heads.add_argument(f'--{name}num-heads', type=int, help=what)
     return parser.parse_args()
 
 
-def main() -> None:
+def whole(source, args):
+    """Name, config, weights and proof of everything."""
+    from addp_mm.apis.write_converted import finite
+    from addp_mm.layouts.mage import heads_of
+    from addp_mm.layouts.published import convert_published, published_args, published_settings
+
+    def run(model):
+        side = model.latent_size[0] * model.tokenizer.stride
+        images = torch.rand(1, 3, side, side)
+        ids, latents = model.tokenize(images)
+        mask = torch.rand(ids.shape) < 0.5
+        noisy, target = model.add_noise(ids, latents, mask, torch.ones_like(mask))
+        return finite(images=images, ids=ids, noisy=noisy, target=target,
+                      logits=model.predict_tokens(noisy, ids, mask))
+
+    converted = convert_published(source)
+    sizes = published_args(converted)
+    predictor = sizes['predictor']
+    config = published_settings(
+        converted,
+        heads_of(sizes['backbone']['arch']['embed_dims'], args.num_heads, '--num-heads'),
+        heads_of(sizes['neck']['embed_dims'], args.decoder_num_heads, '--decoder-num-heads', decoder=True),
+        heads_of(predictor['embed_dims'], args.predictor_num_heads, '--predictor-num-heads'),
+        heads_of(predictor['decoder_embed_dims'], args.predictor_decoder_num_heads, '--predictor-decoder-num-heads',
+                 decoder=True))
+    return 'model', dict(type='addp_mm.ADDP', **config), converted, run
+
+
+def encoder(source, args):
+    """Name, config, weights and proof of the encoder."""
+    from addp_mm.apis.write_converted import finite
+    from addp_mm.layouts.mage import heads_of
+    from addp_mm.layouts.published import PUBLISHED_ENCODER
+
+    def run(backbone):
+        images = torch.rand(1, config['in_channels'], *(config['img_size'], ) * 2)
+        return finite(images=images, features=backbone(images)[-1])
+
+    config = dict(type='addp_mm.ADDPViT', **PUBLISHED_ENCODER.build_args(source))
+    config['arch']['num_heads'] = heads_of(config['arch']['embed_dims'], args.num_heads, '--num-heads')
+    return 'backbone', config, PUBLISHED_ENCODER.convert(source), run
+
+
+def convert(args):
+    from addp_mm.apis.load_published import read_published
+    from addp_mm.apis.write_converted import check_destination, write_converted
+    from addp_mm.layouts.published import PUBLISHED
+
+    check_destination(args.dst)
+    source = read_published(args.src)
+    part = args.part or ('all' if PUBLISHED.matches(source) else 'encoder')
+    name, config, converted, run = (whole if part == 'all' else encoder)(source, args)
+    print(f'{len(source)} tensors read, {len(source) - len(converted)} belong to other parts or are known as unused')
+    print(write_converted(args.dst, name, config, converted, run))
+
+
+def main():
     args = parse_args()
-    if os.path.exists(args.dst):
-        sys.exit(f'{args.dst} exists already: choose another name or remove it')
-    if not args.dst.endswith(('.safetensors', '.pth')):
-        sys.exit(f'{args.dst} must end in .safetensors or .pth')
-    try:
-        source = read_published(args.src)
-        converted = convert_published(source)
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f'cannot convert {args.src}: {error}')
-    partial = args.dst + '.partial'
-    if args.dst.endswith('.safetensors'):
-        save_file(converted, partial)
-    else:
-        torch.save(dict(state_dict=converted), partial)
-    os.replace(partial, args.dst)
-    print(f'{len(source)} tensors read, {len(converted)} written to {args.dst}')
+    from addp_mm.errors import reported_in_words
+
+    with reported_in_words(ValueError, OSError):
+        convert(args)
 
 
 if __name__ == '__main__':

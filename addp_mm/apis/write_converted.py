@@ -1,0 +1,89 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The last step of every converter: prove that the weights fit, then write them with the config that they fit."""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+ENDINGS = ('.safetensors', '.pth')
+
+
+def check_destination(dst: str) -> None:
+    """Refuse a place where converted weights cannot be written.
+
+    Raises:
+        ValueError: The name has another ending than :data:`ENDINGS`.
+        FileExistsError: The file, or the config that would go beside it, exists.
+    """
+    if not dst.endswith(ENDINGS):
+        raise ValueError(f'{dst} must end in {" or ".join(ENDINGS)}')
+    for path in (dst, config_beside(dst)):
+        if os.path.exists(path):
+            raise FileExistsError(f'{path} exists already: choose another name or remove it')
+
+
+def config_beside(dst: str) -> str:
+    """``weights.json`` for ``weights.safetensors``."""
+    return str(Path(dst).with_suffix('.json'))
+
+
+def write_converted(dst: str, name: str, config: Mapping, weights: Mapping[str, Tensor],
+                    run: Callable[[nn.Module], str]) -> str:
+    """Build the module of a config, load converted weights strictly, run it once, and write both.
+
+    Args:
+        dst: File of the weights; see :func:`check_destination`. Nothing is written unless all went well.
+        name: What configs call such a module: 'model', 'tokenizer', 'predictor', 'backbone'.
+        config: Config of the module, with its ``type``.
+        weights: Its whole state dict.
+        run: Runs the module, in eval mode and without gradients, and says in words what came out.
+
+    Returns:
+        What was proved and written, in words. The config beside ``dst`` is ``{name: config}`` with an ``init_cfg`` that
+        loads ``dst``; mmengine's ``Config.fromfile`` and ``_base_`` read it.
+
+    Raises:
+        ValueError: ``dst`` is no place for weights, they do not fit the config, or the module's result is not finite.
+        FileExistsError: There is such a file already.
+    """
+    from addp_mm.registry import MODELS
+
+    check_destination(dst)
+    module = MODELS.build(dict(config))
+    try:
+        module.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f'the weights do not fit {config["type"]} of the sizes read from them: {error}') from error
+    with torch.no_grad():
+        proof = run(module.eval())
+    loads_them = dict(type='addp_mm.Pretrained', checkpoint=dst, strict=True)
+    text = json.dumps({name: {**config, 'init_cfg': loads_them}}, indent=2)
+    Path(dst).parent.mkdir(parents=True, exist_ok=True)
+    partial = f'{dst}.partial'
+    if dst.endswith('.safetensors'):
+        save_file(dict(weights), partial)
+    else:
+        torch.save(dict(state_dict=dict(weights)), partial)
+    os.replace(partial, dst)
+    Path(config_beside(dst)).write_text(text + '\n')
+    return (f'{config["type"].split(".")[-1]}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} '
+            f'parameters\nforward pass: {proof}\nwrote {dst} and {config_beside(dst)}')
+
+
+def finite(**results: Tensor) -> str:
+    """Shapes of results in words.
+
+    Raises:
+        ValueError: One of them is not finite.
+    """
+    for name, value in results.items():
+        if not value.isfinite().all():
+            raise ValueError(f'the forward pass gives {name} that are not finite: the weights are damaged, or were '
+                             'made for another architecture')
+    return ', '.join(f'{name} {tuple(value.shape)}' for name, value in results.items())

@@ -1,0 +1,119 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Converted MAGE checkpoints against a reference that runs the foreign state dict, and the command line tool."""
+import json
+import runpy
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import mage_reference as mage
+import pytest
+import torch
+import vqgan_reference as vqgan
+from mmengine.config import Config
+
+import addp_mm
+from addp_mm.layouts import find_layout
+from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER, convert_mage, convert_mage_tokenizer, heads_of, predictor_args
+from addp_mm.models.predictors import MaskedTokenPredictor
+from addp_mm.models.tokenizers import VQTokenizer
+from addp_mm.registry import MODELS
+
+TOOL = Path(addp_mm.__file__).parents[1] / 'tools/model_converters/mage.py'
+HEADS = dict(num_heads=mage.HEADS, decoder_num_heads=mage.DECODER_HEADS)
+VQGAN = vqgan.Sizes(taming=False, mults=(1, 1), attn_levels=(), codes=mage.CODES)
+
+
+@pytest.fixture(scope='module')
+def checkpoint():
+    torch.manual_seed(0)
+    tokenizer = {f'vqgan.{key}': value for key, value in vqgan.random_state_dict(VQGAN).items()}
+    return {**mage.random_state_dict(), **tokenizer}
+
+
+@torch.no_grad()
+def test_the_predictor_equals_the_foreign_network(checkpoint):
+    predictor = MaskedTokenPredictor(**MAGE.build_args(checkpoint), **HEADS).eval()
+    predictor.load_state_dict(convert_mage(checkpoint), strict=True)
+    ids, mask = torch.randint(mage.CODES, (3, mage.LENGTH)), torch.rand(3, mage.LENGTH) < 0.5
+    expected = mage.probabilities(checkpoint, ids, mask)
+    assert expected.std(dim=0).max() > 0.1  # the ids tell in the result
+    torch.testing.assert_close(predictor(ids, mask), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_tokenizer_in_the_file_equals_the_foreign_network(checkpoint):
+    tokenizer = VQTokenizer(**MAGE_TOKENIZER.build_args(checkpoint)).eval()
+    tokenizer.load_state_dict(convert_mage_tokenizer(checkpoint), strict=True)
+    reference = vqgan.Reference({key[len('vqgan.'):]: value for key, value in checkpoint.items()}, VQGAN)
+    images = torch.rand(2, 3, 16, 16)
+    latents, ids = reference.encode(images)
+    torch.testing.assert_close(tokenizer.encode_continuous(images), latents, atol=1e-5, rtol=1e-5)
+    assert torch.equal(tokenizer.encode(images)[0], ids)
+
+
+def test_sizes_are_read_from_the_tensors(checkpoint):
+    space = dict(codebook_size=12, num_class_slots=1000, fake_class_slot=76)
+    assert MAGE.build_args(checkpoint) == dict(
+        num_tokens=9, embed_dims=24, num_layers=2, decoder_embed_dims=16, decoder_num_layers=1, mlp_ratio=4.,
+        token_space=space)
+    alone = {key: value for key, value in checkpoint.items() if not key.startswith('vqgan.')}
+    assert MAGE.build_args(alone)['token_space'] == space
+    assert find_layout(checkpoint) is MAGE and find_layout(alone) is MAGE
+    assert MAGE_TOKENIZER.matches(checkpoint) and not MAGE_TOKENIZER.matches(alone)
+    with pytest.raises(ValueError, match='no tokenizer'):
+        convert_mage_tokenizer(alone)
+    with pytest.raises(ValueError, match='1013 words does not hold 1000 codes'):
+        predictor_args(convert_mage(alone), codebook_size=1000)
+
+
+@pytest.mark.parametrize('stranger', ['blocks.0.gain', 'vqgan.loss.weight', 'token_predictor.norm.weight', 'head.bias'])
+def test_unknown_keys_are_named_whichever_part_is_taken(checkpoint, stranger):
+    for convert in (convert_mage, convert_mage_tokenizer):
+        with pytest.raises(ValueError, match=rf'1 keys.*{stranger}'):
+            convert({**checkpoint, stranger: torch.ones(1)})
+
+
+def test_an_incomplete_predictor_is_refused(checkpoint):
+    rest = {key: value for key, value in checkpoint.items() if key != 'decoder_embed.weight'}
+    with pytest.raises(ValueError, match=r'not a whole MAGE checkpoint: decoder_embed\.weight missing'):
+        convert_mage(rest)
+
+
+def test_heads_are_asked_for_where_no_published_model_tells_them():
+    assert [heads_of(768, None, ''), heads_of(768, None, '', decoder=True), heads_of(1024, None, '')] == [12, 16, 16]
+    assert heads_of(768, 6, '') == 6
+    with pytest.raises(ValueError, match='24 wide: say --num-heads'):
+        heads_of(24, None, '--num-heads')
+    with pytest.raises(ValueError, match='--num-heads: 5 heads do not divide a width of 24'):
+        heads_of(24, 5, '--num-heads')
+
+
+# --- the tool ----------------------------------------------------------------------------------------------------
+
+
+def run_tool(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+    runpy.run_path(str(TOOL), run_name='__main__')
+
+
+def test_the_tool_writes_either_part_with_a_config_that_loads_it(checkpoint, tmp_path, monkeypatch, capsys):
+    torch.save(dict(model=checkpoint, epoch=9, args=Namespace(blr=1e-3)), tmp_path / 'mage.pth')
+    run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'predictor.safetensors', '--num-heads', '3',
+             '--decoder-num-heads', '2')
+    assert 'probabilities (1, 9, 12)' in capsys.readouterr().out
+    run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'tokenizer.pth', '--part', 'tokenizer')
+    assert 'reconstructions (1, 3, 8, 8)' in capsys.readouterr().out
+    for part, convert in (('predictor', convert_mage), ('tokenizer', convert_mage_tokenizer)):
+        module = MODELS.build(Config.fromfile(tmp_path / f'{part}.json')[part])
+        module.init_weights()
+        weights = module.state_dict()
+        assert all(torch.equal(weights[name], value) for name, value in convert(checkpoint).items())
+    assert json.loads((tmp_path / 'predictor.json').read_text())['predictor']['decoder_num_heads'] == 2
+
+
+def test_the_tool_asks_for_heads(checkpoint, tmp_path, monkeypatch):
+    torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
+    with pytest.raises(SystemExit, match='24 wide: say --num-heads'):
+        run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'predictor.safetensors')
+    assert [path.name for path in tmp_path.iterdir()] == ['mage.pth']

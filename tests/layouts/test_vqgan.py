@@ -1,0 +1,216 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Converted VQGANs against a reference that runs the foreign state dict, and the command line tool."""
+import json
+import runpy
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from safetensors.torch import load_file
+from vqgan_reference import Reference, Sizes, random_state_dict
+
+import addp_mm
+from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.layouts import find_layout
+from addp_mm.layouts.vqgan import MASKGIT, TAMING, convert_maskgit, convert_taming, tokenizer_args
+from addp_mm.models.tokenizers import VQTokenizer
+from addp_mm.registry import MODELS
+
+TOOL = Path(addp_mm.__file__).parents[1] / 'tools/model_converters/vqgan.py'
+TAMING_SIZES = Sizes()
+MASKGIT_SIZES = Sizes(taming=False, mults=(1, 2, 2), blocks=2, attn_levels=())
+
+
+def made(sizes):
+    torch.manual_seed(0)
+    return random_state_dict(sizes)
+
+
+def converted_tokenizer(layout, state):
+    tokenizer = VQTokenizer(**layout.build_args(state)).eval()
+    tokenizer.load_state_dict(layout.convert(state), strict=True)
+    return tokenizer
+
+
+@pytest.fixture(scope='module')
+def taming():
+    return made(TAMING_SIZES)
+
+
+@pytest.fixture(scope='module')
+def maskgit():
+    return made(MASKGIT_SIZES)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('layout, sizes', [
+    (TAMING, TAMING_SIZES),
+    (TAMING, Sizes(mults=(1, 2), blocks=2, attn_levels=(0, 1))),
+    (TAMING, Sizes(mults=(1, 1), attn_levels=())),
+    (MASKGIT, MASKGIT_SIZES),
+])
+def test_conversion_equals_the_foreign_network(layout, sizes):
+    state = made(sizes)
+    tokenizer, reference = converted_tokenizer(layout, state), Reference(state, sizes)
+    images = torch.rand(2, 3, 16, 24)
+    theirs = images * 2 - 1 if layout is TAMING else images
+    latents, ids = reference.encode(theirs)
+    assert len(ids.unique()) > 2
+    torch.testing.assert_close(tokenizer.encode_continuous(images), latents, atol=1e-5, rtol=1e-5)
+    our_ids, codes = tokenizer.encode(images)
+    assert torch.equal(our_ids, ids)
+    decoded = reference.decode(codes)
+    decoded = (decoded + 1) / 2 if layout is TAMING else decoded
+    torch.testing.assert_close(tokenizer.decode(codes), decoded, atol=1e-5, rtol=1e-5)
+
+
+def test_sizes_are_read_from_the_tensors(taming, maskgit):
+    assert TAMING.build_args(taming) == dict(
+        base_channels=32, channel_mults=(1, 1, 2), codebook_size=16, embed_dims=5, in_channels=3, num_res_blocks=1,
+        num_mid_blocks=2, decoder_res_blocks=2, shortcut_from='input', conv_bias=True, downsample='conv',
+        attn_levels=(2, ), mid_attn=True, encoder_out_kernel=3, quant_conv=True, z_channels=6, input_range=(-1., 1.),
+        num_groups=32)
+    assert MASKGIT.build_args(maskgit) == dict(
+        base_channels=32, channel_mults=(1, 2, 2), codebook_size=16, embed_dims=6, in_channels=3, num_res_blocks=2,
+        num_mid_blocks=2, decoder_res_blocks=2, shortcut_from='output', conv_bias=False, downsample='avg',
+        attn_levels=(), mid_attn=False, encoder_out_kernel=1, quant_conv=False, z_channels=None, input_range=(0., 1.),
+        num_groups=32)
+
+
+def test_the_layout_is_told_by_the_keys(taming, maskgit):
+    assert find_layout(taming) is TAMING and find_layout(maskgit) is MASKGIT
+    assert find_layout(convert_taming(taming)) is None
+
+
+def test_what_only_training_uses_is_left_out_by_name(taming):
+    extra = {'loss.discriminator.main.0.weight': torch.ones(1), 'loss.perceptual_loss.lin0.model.1.weight':
+             torch.ones(1), 'quantize.embedding.cluster_size': torch.ones(1), 'colorize': torch.ones(1)}
+    assert set(convert_taming({**taming, **extra})) == set(convert_taming(taming))
+    with pytest.raises(ValueError, match=r'2 keys.*quantize\.used, lost\.weight'):
+        convert_taming({**taming, **extra, 'quantize.used': torch.ones(1), 'lost.weight': torch.ones(1)})
+
+
+def test_taming_parts_in_maskgits_layout_are_unknown(maskgit):
+    with pytest.raises(ValueError, match=r'1 keys.*loss\.logvar'):
+        convert_maskgit({**maskgit, 'loss.logvar': torch.ones(1)})
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda s: s.pop('encoder.conv_out.weight'), r'encoder\.conv_out\.weight missing'),
+    (lambda s: s.update({'quantize.proj.weight': torch.ones(1)}), 'Gumbel'),
+])
+def test_what_is_no_whole_vqgan_is_refused(taming, change, words):
+    state = dict(taming)
+    change(state)
+    with pytest.raises(ValueError, match=words):
+        convert_taming(state)
+
+
+@pytest.mark.parametrize('key, value, words', [
+    ('quant_conv.weight', torch.ones(5, 3, 1, 1), 'encoder gives 6 channels, and 3 are quantised'),
+    ('decoder.conv_out.weight', torch.ones(1, 32, 3, 3), 'makes 1 channels from 3'),
+    ('encoder.conv_in.weight', torch.ones(16, 3, 3, 3), None),
+    ('encoder.conv_in.weight', torch.ones(64, 3, 3, 3), r'\[32, 32, 64\] channels wide, not multiples of the 64'),
+    ('decoder.levels.1.0.attn.q.weight', torch.ones(1), 'attention at different levels'),
+])
+def test_sizes_that_fit_no_tokenizer_are_refused(taming, key, value, words):
+    converted = {**convert_taming(taming), key: value}
+    with pytest.raises(ValueError, match=words or 'not multiples'):
+        tokenizer_args(converted)
+
+
+# --- the tool ----------------------------------------------------------------------------------------------------
+
+
+def run_tool(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+    return runpy.run_path(str(TOOL), run_name='__main__')
+
+
+def test_the_tool_writes_weights_and_a_config_that_loads_them(taming, tmp_path, monkeypatch, capsys):
+    torch.save(dict(state_dict={**taming, 'loss.logvar': torch.zeros(1)}, epoch=3), tmp_path / 'last.ckpt')
+    run_tool(monkeypatch, tmp_path / 'last.ckpt', tmp_path / 'vqgan.safetensors')
+    said = capsys.readouterr().out
+    assert '1 known as unused' in said and 'stride 4' in said and 'reconstructions (1, 3, 16, 16)' in said
+    tokenizer = MODELS.build(Config.fromfile(tmp_path / 'vqgan.json').tokenizer)
+    tokenizer.init_weights()
+    for name, value in convert_taming(taming).items():
+        assert torch.equal(tokenizer.state_dict()[name], value), name
+    (tmp_path / 'child.py').write_text("_base_ = 'vqgan.json'\nmodel = dict(tokenizer=_base_.tokenizer)\n")
+    assert Config.fromfile(tmp_path / 'child.py').model.tokenizer.input_range == [-1., 1.]
+
+
+def test_the_tool_takes_a_part_and_what_tensors_do_not_tell(maskgit, tmp_path, monkeypatch):
+    state = {f'first_stage_model.{key}': value for key, value in maskgit.items()}
+    torch.save({**state, 'transformer.weight': torch.ones(1)}, tmp_path / 'model.pth')
+    run_tool(monkeypatch, tmp_path / 'model.pth', tmp_path / 'out.pth', '--prefix', 'first_stage_model.',
+             '--input-range', '-1', '1', '--num-groups', '16')
+    config = json.loads((tmp_path / 'out.json').read_text())['tokenizer']
+    assert config['input_range'] == [-1., 1.] and config['num_groups'] == 16
+    assert set(torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']) == set(convert_maskgit(maskgit))
+
+
+def save_with_class(path, state, module, name, monkeypatch):
+    """A checkpoint that names a class of another package as a key, as old Lightning files do."""
+    with monkeypatch.context() as patch:
+        for depth in range(1, 1 + len(module.split('.'))):
+            patch.setitem(sys.modules, '.'.join(module.split('.')[:depth]), types.ModuleType(module))
+        kind = type(name, (), dict(__module__=module))
+        setattr(sys.modules[module], name, kind)
+        torch.save(dict(state_dict=state, callbacks={kind: dict(best_model_path='x')}), path)
+
+
+def test_a_class_that_lightning_names_is_read_as_a_name_and_others_are_refused(taming, tmp_path, monkeypatch):
+    read = runpy.run_path(str(TOOL), run_name='tool')['read']
+    path = tmp_path / 'old.ckpt'
+    save_with_class(path, taming, 'pytorch_lightning.callbacks.model_checkpoint', 'ModelCheckpoint', monkeypatch)
+    before = torch.serialization.get_safe_globals()
+    assert set(read(str(path))) == set(taming) and 'pytorch_lightning' not in sys.modules
+    assert torch.serialization.get_safe_globals() == before
+    save_with_class(path, taming, 'pytorch_lightning.callbacks.model_checkpoint', 'Trainer', monkeypatch)
+    with pytest.raises(CheckpointError, match=r'old\.ckpt is refused.*model_checkpoint\.Trainer'):
+        read(str(path))
+
+
+@pytest.mark.parametrize('state, arguments, words', [
+    ({'a.weight': torch.ones(1)}, [], 'holds no VQGAN'),
+    ('maskgit', ['--prefix', 'model.'], 'holds no VQGAN under model.'),
+    ('maskgit', ['--num-groups', '48'], 'multiple of 48'),
+    ('stranger', [], 'stranger'),
+    ('incomplete', [], 'norm_out'),
+    ('damaged', [], 'not finite'),
+])
+def test_the_tool_says_what_is_wrong_and_leaves_nothing_behind(maskgit, tmp_path, monkeypatch, state, arguments,
+                                                               words):
+    if state == 'incomplete':
+        state = {key: value for key, value in maskgit.items() if 'norm_out' not in key}
+    elif isinstance(state, str):
+        state = {**maskgit, **({'stranger': torch.ones(1)} if state == 'stranger' else {}),
+                 **({'decoder.conv_in.bias': torch.full((64, ), torch.nan)} if state == 'damaged' else {})}
+    torch.save(state, tmp_path / 'in.pth')
+    with pytest.raises(SystemExit, match=words):
+        run_tool(monkeypatch, tmp_path / 'in.pth', tmp_path / 'out.safetensors', *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ['in.pth']
+
+
+@pytest.mark.parametrize('present, dst, words', [
+    ('out.pth', 'out.pth', r'out\.pth exists already'),
+    ('out.json', 'out.pth', r'out\.json exists already'),
+    ('in.pth', 'out.bin', 'must end in'),
+])
+def test_the_tool_overwrites_nothing(tmp_path, monkeypatch, present, dst, words):
+    (tmp_path / present).write_text('mine')
+    with pytest.raises(SystemExit, match=words):
+        run_tool(monkeypatch, tmp_path / 'in.pth', tmp_path / dst)
+    assert (tmp_path / present).read_text() == 'mine'
+
+
+def test_safetensors_hold_the_same(maskgit, tmp_path, monkeypatch):
+    torch.save(maskgit, tmp_path / 'in.pth')
+    run_tool(monkeypatch, tmp_path / 'in.pth', tmp_path / 'sub' / 'out.safetensors')
+    written = load_file(tmp_path / 'sub' / 'out.safetensors')
+    expected = convert_maskgit(maskgit)
+    assert set(written) == set(expected) and all(torch.equal(written[key], expected[key]) for key in written)
