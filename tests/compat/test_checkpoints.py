@@ -108,6 +108,16 @@ def test_what_mmengine_and_the_published_files_hold_is_allowed(tmp_path):
     assert again['loss'].data[0].tolist() == [1., 3., 5.]
 
 
+def test_a_namespace_holds_data_and_nothing_else(tmp_path):
+    mark = tmp_path / 'ran'
+    for arguments, refused in ((argparse.Namespace(hook=RunsCode(mark)), r'posix\.system'),
+                               (argparse.Namespace(log=argparse.FileType('w')), r'argparse\.FileType'),
+                               (argparse.ArgumentParser, r'argparse\.ArgumentParser')):
+        with pytest.raises(CheckpointError, match=rf'file\.pth is refused.*{refused}'):
+            load_checkpoint_file(saved(tmp_path, dict(state_dict=WEIGHTS, args=arguments)))
+    assert not mark.exists()
+
+
 def test_the_allow_list_is_gone_after_loading_and_the_users_stays(tmp_path):
     path = saved(tmp_path, dict(args=argparse.Namespace(), array=np.arange(2)))
     before = torch.serialization.get_safe_globals()
