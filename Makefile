@@ -1,6 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# `make demo` and `make test` set up all they need in .venv and repeat nothing that is there already.
-VENV ?= .venv
+# `make demo` and `make test` set up all they need in .venv and repeat nothing that is there already. STACK=onedl does
+# the same with the onedl forks of the OpenMMLab packages, in .venv-onedl: they share import names with the originals.
+STACK ?= openmmlab
+ifeq ($(filter $(STACK),openmmlab onedl),)
+$(error STACK is $(STACK); it can be openmmlab (the original packages) or onedl (the maintained forks))
+endif
+VENV ?= $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 DEMO_ARGS ?=
 TEST_ARGS ?=
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
@@ -17,6 +22,7 @@ help:
 	@echo 'make test   run the tests'
 	@echo 'make lint   ruff and the import rules'
 	@echo 'make setup  only create $(VENV) with everything installed'
+	@echo 'STACK=onedl with any of them: the onedl forks, in .venv-onedl, in the place of the original packages'
 
 setup: $(READY)
 
@@ -31,10 +37,10 @@ $(BIN)/python:
 
 # opencv-python, which mmengine asks for, loads libGL even where no window is ever opened; servers often lack it, and the
 # headless build needs none.
-$(READY): setup.cfg pyproject.toml | $(BIN)/python
+$(READY): setup.cfg pyproject.toml setup.py | $(BIN)/python
 	@echo 'Installing into $(VENV); PyTorch is large, so this takes a few minutes the first time.'
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade 'pip>=23' 'setuptools>=64,<81' wheel
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[openmmlab,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(STACK),dev]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo 'opencv-python does not load here (no libGL?): taking the headless build'; \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
 		$(BIN)/python -m pip install --disable-pip-version-check --quiet --force-reinstall --no-deps opencv-python-headless; }

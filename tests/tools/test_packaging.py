@@ -50,3 +50,14 @@ def test_make_refuses_an_unsupported_python(tmp_path, version, works):
     assert (finished.returncode == 0) is works, finished.stderr
     if not works:
         assert f'is {version}' in finished.stderr
+
+
+def test_make_keeps_the_stacks_apart():
+    def make(*arguments):
+        return subprocess.run(['make', '-C', ROOT, '-n', *arguments], capture_output=True, text=True)
+
+    assert "'.[openmmlab,dev]'" in make('setup', '-B').stdout
+    onedl = make('setup', '-B', 'STACK=onedl').stdout
+    assert "'.[onedl,dev]'" in onedl and '.venv/' not in onedl and '.venv-onedl/bin/python' in onedl
+    refused = make('setup', 'STACK=mmcv')
+    assert refused.returncode != 0 and 'STACK is mmcv; it can be openmmlab' in refused.stderr
