@@ -184,8 +184,10 @@ def _image_size(weights: Mapping[str, Tensor], patch_size: int, img_size: tuple[
         else:
             h, w = (side // patch_size for side in img_size)
             places = h * w if (2 * h - 1) * (2 * w - 1) == offsets else 0
+    elif img_size is None:
+        raise ValueError('there are no positions that tell the image size: give it (--img-size HEIGHT WIDTH)')
     else:
-        raise ValueError('there are neither absolute positions nor a table of relative ones: no ViT of a known kind')
+        return tuple(img_size)
     if img_size is None:
         if not _is_square(places):
             raise ValueError('the positions form no square map: give the image size (--img-size HEIGHT WIDTH)')

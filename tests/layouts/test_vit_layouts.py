@@ -9,6 +9,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from addp_mm.apis.original_vit import original_features
 from addp_mm.layouts import find_layout
 from addp_mm.layouts.vit_weights import num_heads_of, vit_args
 from addp_mm.models.backbones import ADDPViT
@@ -37,6 +38,13 @@ def convert(source: dict[str, Tensor], name: str, num_heads: int = 3, **options)
     vit.load_state_dict(layout.convert(source), strict=True)
     assert all(torch.equal(source[key], value) for key, value in before.items())
     return vit.eval()
+
+
+def original(source: dict[str, Tensor], image: Tensor, **options) -> Tensor | None:
+    """What the converter's own comparison takes for the truth."""
+    layout = find_layout(source)
+    args = {**layout.build_args(source), **options}
+    return original_features(layout.name, source, {**args, 'arch': dict(args['arch'], num_heads=3)}, image)
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -81,6 +89,7 @@ def test_tokens_equal_timm(case, image):
         source = {re.sub(pattern, new, key): value for key, value in source.items()}
     vit = convert(source, name, out_type='raw')
     close(vit(image)[0], reference.forward_features(image))
+    close(original(source, image), reference.forward_features(image))
     assert vit.grid_size == (4, 4) and num_heads_of(vit.state_dict()) is None
 
 
@@ -93,12 +102,14 @@ def test_dinov2_with_registers_in_its_own_naming(image):
     source.update(cls_token=source['cls_token'] - row, pos_embed=torch.cat([row, source['pos_embed']], dim=1),
                   register_tokens=source.pop('reg_token'), mask_token=torch.rand(1, 24))
     close(convert(source, 'DINOv2', out_type='raw')(image)[0], reference.forward_features(image))
+    close(original(source, image), reference.forward_features(image))
 
 
 def test_the_distillation_token_of_deit_becomes_a_register(image):
     reference = randomised(VisionTransformerDistilled(**SIZES))
     vit = convert(reference.state_dict(), 'timm ViT', out_type='raw')
     close(vit(image)[0], reference.forward_features(image))
+    close(original(reference.state_dict(), image), reference.forward_features(image))
 
 
 def test_a_vit_without_a_class_token(image):
@@ -112,7 +123,9 @@ def test_a_finetuned_mae_gives_what_its_head_sees(image):
     assert 'fc_norm.weight' in reference.state_dict() and 'norm.weight' not in reference.state_dict()
     vit = convert(reference.state_dict(), 'timm ViT')
     assert vit.out_type == 'avg_featmap'
-    close(vit(image)[0], reference.forward_head(reference.forward_features(image), pre_logits=True))
+    expected = reference.forward_head(reference.forward_features(image), pre_logits=True)
+    close(vit(image)[0], expected)
+    close(original(reference.state_dict(), image), expected)
 
 
 @pytest.mark.parametrize('table', ['each', 'shared'])
@@ -127,10 +140,13 @@ def test_beit_equals_timm(image, table, pool):
     # buffers that published files have, and what BEiT v2 pre-trains with
     index = dict.fromkeys(('blocks.0.attn.relative_position_index', 'rel_pos_bias.relative_position_index',
                            'mask_token', 'lm_head.weight', 'cls_pt_layers.0.norm1.weight'), torch.zeros(1))
-    vit = convert(dict(reference.state_dict(), **index), 'BEiT', **({} if pool else dict(out_type='raw')))
+    source = dict(reference.state_dict(), **index)
+    vit = convert(source, 'BEiT', **({} if pool else dict(out_type='raw')))
     assert vit.pos_embed is None and num_heads_of(vit.state_dict()) == 3
     features = reference.forward_features(image)
-    close(vit(image)[0], reference.forward_head(features, pre_logits=True) if pool else features)
+    expected = reference.forward_head(features, pre_logits=True) if pool else features
+    close(vit(image)[0], expected)
+    close(original(source, image), expected)
 
 
 def test_beit_with_absolute_positions_too(image):
@@ -227,3 +243,7 @@ def test_mmpretrain_backbones(image, name, options, wrapped):
     vit = convert(source, 'mmpretrain ViT')
     vit.out_type = reference.out_type
     close(vit(image)[0], reference(image)[0])
+    theirs = original(source, image, out_type=reference.out_type)
+    assert (theirs is None) == (name == 'DeiT3')
+    if theirs is not None:
+        close(theirs, reference(image)[0])

@@ -10,12 +10,15 @@ from addp_mm.models.layers import (
     Attention,
     Block,
     DropPath,
+    LayerScale,
     LN2d,
     PatchEmbed,
     init_transformer_weights,
     rel_pos_bias,
+    rel_pos_table_bias,
     resize_pos_embed,
     resize_rel_pos,
+    resize_rel_pos_table,
     window_partition,
     window_unpartition,
 )
@@ -230,3 +233,55 @@ def test_initial_weights():
     bound = math.sqrt(6 / (64 + 192))
     assert bound * 0.98 < block.attn.qkv.weight.abs().max() <= bound
     assert not block.attn.qkv.bias.any() and not block.norm1.bias.any()
+
+
+@pytest.mark.parametrize('entries', [0, 3])
+def test_a_table_of_relative_positions_equals_a_plain_loop(entries):
+    h, w = 3, 2
+    table = torch.rand(5 * 3 + entries, 4)
+    bias = rel_pos_table_bias(table, (h, w), (h, w))
+    prefix = entries // 3
+    assert bias.shape == (1, 4, prefix + h * w, prefix + h * w)
+    for i in range(h * w):
+        for j in range(h * w):
+            row = (i // w - j // w + h - 1) * (2 * w - 1) + i % w - j % w + w - 1
+            assert torch.equal(bias[0, :, prefix + i, prefix + j], table[row])
+    if prefix:
+        to_patch, from_patch, alone = table[-3:]
+        assert (bias[0, :, 0, 1:] == to_patch[:, None]).all() and (bias[0, :, 1:, 0] == from_patch[:, None]).all()
+        assert torch.equal(bias[0, :, 0, 0], alone)
+
+
+def test_a_table_of_relative_positions_enters_attention():
+    attn = Attention(24, 3, rel_pos_table_size=(3, 4), with_cls_token=True).double()
+    nn.init.normal_(attn.rel_pos_bias_table)
+    x = torch.rand(2, 13, 24, dtype=torch.double)
+    q, k, v = attn.qkv(x).unflatten(2, (3, 3, 8)).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(2, 3) / math.sqrt(8) + rel_pos_table_bias(attn.rel_pos_bias_table, (3, 4), (3, 4))
+    expected = attn.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attn(x, (3, 4)), expected, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match='not both'):
+        Attention(24, 3, rel_pos_size=(3, 4), rel_pos_table_size=(3, 4))
+
+
+def test_neighbours_keep_their_entries_when_a_table_is_resized():
+    table = torch.rand(7 * 7 + 3, 2)
+    assert resize_rel_pos_table(table, (4, 4), (4, 4)) is table
+    smaller = resize_rel_pos_table(table, (4, 4), (2, 3))
+    assert torch.equal(smaller[:-3].unflatten(0, (3, 5)), table[:-3].unflatten(0, (7, 7))[2:5, 1:6])
+    larger = resize_rel_pos_table(table, (4, 4), (9, 4))
+    old, new = table[:-3].unflatten(0, (7, 7)), larger[:-3].unflatten(0, (17, 7))
+    torch.testing.assert_close(new[[0, 7, 8, 9, 16]], old[[0, 2, 3, 4, 6]])  # ends, and offsets of at most one
+    assert torch.equal(larger[-3:], table[-3:])
+    assert resize_rel_pos_table(torch.ones(1, 2), (1, 1), (2, 2)).equal(torch.ones(9, 2))
+    with pytest.raises(ValueError, match='52 rows; a map of 3 x 4 needs 35, or 38'):
+        resize_rel_pos_table(table, (3, 4), (4, 4))
+
+
+def test_layer_scale_multiplies_channels():
+    scale = LayerScale(3, .5)
+    x = torch.rand(2, 4, 3)
+    assert torch.equal(scale(x), .5 * x) and [name for name, _ in scale.named_parameters()] == ['gamma']
+    block = Block(24, 3, layer_scale_init=0.)
+    x = torch.rand(2, 4, 24)
+    assert torch.equal(block(x), x)

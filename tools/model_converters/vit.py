@@ -1,0 +1,97 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Convert a ViT to addp_mm.ADDPViT: MAE, BEiT (v2), DeiT (III), DINOv2, timm's or mmpretrain's VisionTransformer.
+
+The layout is recognised and sizes are read from the tensors. Every key is used or known as unused (heads, decoders);
+anything else is an error that names it. The weights are run by ADDPViT and by timm's (or mmpretrain's) own
+implementation, and written if both agree. Beside DST goes a config of the same name, ending in .json, for ``_base_`` or
+``MODELS.build``: {"backbone": {…}}.
+"""
+import argparse
+
+import torch
+
+TOLERANCE = 1e-3  # of the largest feature, in float32 through up to 40 blocks
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('src', metavar='SRC', help='checkpoint (.pth or .safetensors), e.g. mae_pretrain_vit_base.pth')
+    parser.add_argument('dst', metavar='DST', help='file to write (.safetensors or .pth); must not exist')
+    parser.add_argument('--num-heads', type=int, help='attention heads, which tensors do not tell; default: those of '
+                        'the standard architectures (tiny to huge), or of the relative positions')
+    parser.add_argument('--img-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
+                        help='pixels; needed only where the positions form no square map')
+    return parser.parse_args(argv)
+
+
+def read(src):
+    """State dict and its layout."""
+    from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+    from addp_mm.layouts import LAYOUTS, find_layout
+
+    source = find_state_dict(load_checkpoint_file(src), src)
+    layout = find_layout(source, {'ADDPViT'})
+    if layout is None:
+        known = ', '.join(layout.name for layout in LAYOUTS if layout.target == 'ADDPViT')
+        raise ValueError(f'{src} has none of the known layouts of ViTs ({known}); it holds '
+                         f'{", ".join(list(source)[:6])} …')
+    return source, layout
+
+
+def settings(layout, source, converted, num_heads, img_size):
+    """Config of ADDPViT."""
+    from addp_mm.layouts.vit_weights import num_heads_of, vit_args
+
+    args = layout.build_args(source) if img_size is None else vit_args(converted, tuple(img_size))
+    heads = num_heads or num_heads_of(converted)
+    width, depth = args['arch']['embed_dims'], args['arch']['num_layers']
+    if heads is None:
+        raise ValueError(f'tensors do not tell the number of attention heads, and {depth} blocks of {width} channels '
+                         'are no standard architecture: say --num-heads')
+    args['arch']['num_heads'] = heads
+    return dict(type='addp_mm.ADDPViT', **args)
+
+
+def agreement(layout, source, config, vit):
+    """Run both sides and say how far they are apart."""
+    from addp_mm.apis.original_vit import original_features
+    from addp_mm.apis.write_converted import finite
+
+    images = torch.rand(2, config['in_channels'], *config['img_size'])
+    if layout.name == 'ADDP encoder':
+        return finite(images=images, features=vit(images)[0])
+    vit.out_type = config['out_type'] if config.get('out_type') == 'avg_featmap' else 'raw'
+    features = vit(images)[0]
+    proof = finite(images=images, features=features)
+    original = original_features(layout.name, source, config, images)
+    if original is None:
+        return f"{proof}; not compared: mmpretrain's DeiT 3 applies its first norm twice"
+    apart = ((features - original).abs().max() / original.abs().max()).item()
+    if not apart < TOLERANCE:
+        raise ValueError(f'ADDPViT and the original implementation disagree by {apart:.1e} of the largest '
+                         'feature; nothing was written')
+    return f'{proof}; the original implementation differs by {apart:.1e} of the largest feature'
+
+
+def convert(args):
+    from addp_mm.apis.write_converted import check_destination, write_converted
+
+    check_destination(args.dst)
+    source, layout = read(args.src)
+    converted = layout.convert(source)
+    config = settings(layout, source, converted, args.num_heads, args.img_size)
+    print(f'{args.src} has the layout of {layout.name}: {len(source)} tensors read')
+    print(write_converted(args.dst, 'backbone', config, converted,
+                          lambda vit: agreement(layout, source, config, vit)))
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from addp_mm.errors import reported_in_words
+
+    with reported_in_words(ValueError, OSError):
+        convert(args)
+
+
+if __name__ == '__main__':
+    main()
