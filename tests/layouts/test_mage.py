@@ -89,6 +89,16 @@ def test_heads_are_asked_for_where_no_published_model_tells_them():
         heads_of(24, 5, '--num-heads')
 
 
+def test_both_parts_load_straight_from_the_file(checkpoint, tmp_path):
+    torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
+    loads_it = dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'mage.pth'), strict=True)
+    predictor = MaskedTokenPredictor(**MAGE.build_args(checkpoint), **HEADS, init_cfg=loads_it)
+    tokenizer = VQTokenizer(**MAGE_TOKENIZER.build_args(checkpoint), init_cfg=dict(loads_it, prefix='vqgan.'))
+    for module, convert in ((predictor, convert_mage), (tokenizer, convert_mage_tokenizer)):
+        module.init_weights()
+        assert all(torch.equal(module.state_dict()[name], value) for name, value in convert(checkpoint).items())
+
+
 # --- the tool ----------------------------------------------------------------------------------------------------
 
 

@@ -122,6 +122,14 @@ def test_sizes_that_fit_no_tokenizer_are_refused(taming, key, value, words):
         tokenizer_args(converted)
 
 
+def test_a_foreign_file_loads_without_conversion_beforehand(taming, tmp_path):
+    torch.save(dict(state_dict={**taming, 'loss.logvar': torch.zeros(1)}), tmp_path / 'last.ckpt')
+    loads_it = dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'last.ckpt'), strict=True)
+    tokenizer = VQTokenizer(**TAMING.build_args(taming), init_cfg=loads_it)
+    tokenizer.init_weights()
+    assert all(torch.equal(tokenizer.state_dict()[name], value) for name, value in convert_taming(taming).items())
+
+
 # --- the tool ----------------------------------------------------------------------------------------------------
 
 
