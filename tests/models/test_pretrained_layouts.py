@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.layouts import find_layout
 from addp_mm.models.backbones import ADDPViT
+from addp_mm.models.necks import TokenDecoder
 from addp_mm.models.predictors import MaskedTokenPredictor
 from addp_mm.models.pretrained import Pretrained
 from addp_mm.models.tokenizers import VQTokenizer
@@ -90,7 +91,7 @@ def test_mmpretrain_keeps_its_prefix(tmp_path):
 
 
 @pytest.mark.parametrize('part, kind', [('backbone', ADDPViT), ('tokenizer', VQTokenizer),
-                                        ('predictor', MaskedTokenPredictor)])
+                                        ('predictor', MaskedTokenPredictor), ('neck', TokenDecoder)])
 def test_each_part_of_a_published_addp(tmp_path, published, part, kind):
     path, layout = saved(tmp_path, published), find_layout(published)
     args = layout.build_args(published)[part]
@@ -99,6 +100,8 @@ def test_each_part_of_a_published_addp(tmp_path, published, part, kind):
         args['arch'] = dict(args['arch'], num_heads=3)
     elif kind is MaskedTokenPredictor:
         args.update(num_heads=4, decoder_num_heads=4)
+    elif kind is TokenDecoder:
+        args.update(num_heads=4)
     converted = layout.convert(published)
     for prefix in (None, f'{part}.'):
         module = kind(**args)
