@@ -25,8 +25,8 @@ def require_checkpoint(path: str, what: str = 'checkpoint') -> None:
     """Refuse a local checkpoint path that is no file; addresses such as ``https://…`` are left to the loader."""
     if any(Path(path).glob(_DEEPSPEED_FILES)):
         folder = Path(path).parent
-        raise ConfigError(f'{what} {path} holds the shards of a DeepSpeed training, which it alone resumes from. Put its '
-                          f'weights together by\n    python {folder}/zero_to_fp32.py {folder} WHOLE --tag '
+        raise ConfigError(f'{what} {path} holds the shards of a DeepSpeed training, which it alone resumes from. Put '
+                          f'its weights together by\n    python {folder}/zero_to_fp32.py {folder} WHOLE --tag '
                           f'{Path(path).name}\nand give the file in WHOLE')
     if '://' not in path:
         require_file(path, what, _CHECKPOINTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
@@ -14,6 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
+from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.registry import STRATEGIES
 from addp_mm.wording import first_few
 
@@ -46,6 +48,7 @@ class ShardedStrategy(FSDPStrategy):
 
     Raises:
         ValueError: If the model has none of the ``units``.
+        CheckpointError: If the optimizer of a checkpoint has other parameter groups.
     """
 
     def __init__(self, *, units: Sequence[str] = UNITS, checkpoint_units: bool = False,
@@ -65,8 +68,11 @@ class ShardedStrategy(FSDPStrategy):
     def build_optim_wrapper(self, optim_wrapper: BaseOptimWrapper, model: nn.Module) -> BaseOptimWrapper:
         """Hand the shards to an optimizer that was built for the whole weights and has no state yet."""
         shards = {plain_name(name): parameter for name, parameter in model.named_parameters()}
+        self.group_names = []
         for group in optim_wrapper.optimizer.param_groups:
-            group['params'] = [shards[self.id_to_name[id(parameter)]] for parameter in group['params']]
+            names = [self.id_to_name[id(parameter)] for parameter in group['params']]
+            group['params'] = [shards[name] for name in names]
+            self.group_names.append(names)
         if getattr(optim_wrapper, 'grad_name', None) == 'grad_norm':
             optim_wrapper.clip_func = lambda _, max_norm, norm_type=2.0: model.clip_grad_norm_(max_norm, norm_type)
         return optim_wrapper
@@ -95,11 +101,21 @@ class ShardedStrategy(FSDPStrategy):
         return {**self._beside_the_optimizer(self.optim_wrapper.state_dict()), **state}
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        beside = self._beside_the_optimizer(state_dict)
+        """Load states by the parameters' names, or by their numbers, as trainings that are not sharded save them."""
         shards = FullyShardedDataParallel.optim_state_dict_to_load(
-            model=self.model, optim=self.optim_wrapper.optimizer,
-            optim_state_dict={key: state_dict[key] for key in ('state', 'param_groups')})
-        self.optim_wrapper.load_state_dict({**beside, **shards})
+            model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=self._by_name(state_dict))
+        self.optim_wrapper.load_state_dict({**self._beside_the_optimizer(state_dict), **shards})
+
+    def _by_name(self, state_dict: dict) -> dict:
+        saved = [group['params'] for group in state_dict['param_groups']]
+        if [len(keys) for keys in saved] != [len(names) for names in self.group_names]:
+            raise CheckpointError(
+                f'the optimizer of the checkpoint has {sum(map(len, saved))} parameters in {len(saved)} groups, that '
+                f'of the config {sum(map(len, self.group_names))} in {len(self.group_names)}: resume with the '
+                'optim_wrapper that the checkpoint was trained with')
+        names = dict(zip(chain(*saved), chain(*self.group_names), strict=True))
+        groups = [{**group, 'params': [names[key] for key in group['params']]} for group in state_dict['param_groups']]
+        return dict(state={names[key]: value for key, value in state_dict['state'].items()}, param_groups=groups)
 
     @staticmethod
     def _beside_the_optimizer(state_dict: dict) -> dict:
@@ -160,5 +176,5 @@ def plain_name(name: str) -> str:
 
 def _repeated(model: nn.Module) -> list[str]:
     """Names of the classes that stand in the model's lists of modules."""
-    return sorted({type(part).__name__ for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))
-                   for part in module})
+    lists = (module for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential)))
+    return sorted({type(part).__name__ for parts in lists for part in parts})
