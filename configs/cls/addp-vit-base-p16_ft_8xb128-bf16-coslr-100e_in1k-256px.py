@@ -1,0 +1,9 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+_base_ = [
+    '../_base_/models/linear-cls_addp-vit-base-p16.py', '../_base_/datasets/imagenet_256_finetune.py',
+    '../_base_/schedules/finetune_imagenet_100e.py', '../_base_/default_runtime.py'
+]
+default_scope = 'mmpretrain'
+
+default_hooks = dict(checkpoint=dict(save_best='accuracy/top1'))
+randomness = dict(seed=0, diff_rank_seed=True)

@@ -1,0 +1,4 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+_base_ = './addp-vit-base-p16_knn-cls_in1k-256px.py'
+
+model = dict(backbone=dict(arch='large', init_cfg=dict(checkpoint='hf://Changyao/ADDP/addp-vit-large-16.pth')))
