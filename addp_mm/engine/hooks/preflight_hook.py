@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel
 from torch import nn
 
 from addp_mm.compat.checkpoints import CheckpointError
@@ -89,6 +90,8 @@ class PreflightHook(Hook):
                                   'resumed. To start from these weights, give --cfg-options load_from=PATH in place of '
                                   '--resume')
         model = bare_model(runner)
+        if isinstance(model, BaseTTAModel):
+            model = model.module  # which mmengine fills
         weights = checkpoint.get('state_dict', checkpoint)
         weights = OrderedDict((re.sub(r'^module\.', '', key), value) for key, value in weights.items())
         # the shards of a sharded model fit together under their wrapper alone
