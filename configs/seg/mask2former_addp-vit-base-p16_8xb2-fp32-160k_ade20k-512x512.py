@@ -9,7 +9,7 @@ _base_ = [
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='LoadAnnotations'),
     dict(
         type='RandomChoiceResize',
         scales=[int(512 * tenths / 10) for tenths in range(5, 21)],

@@ -236,7 +236,8 @@ def test_several_scales_are_averaged_by_the_ms_config(data_roots, tmp_path):
     cfg.model.module = single.model
     cfg.test_dataloader = single.test_dataloader
     cfg.test_dataloader.dataset.pipeline = single.tta_pipeline
-    cfg.update(work_dir=str(tmp_path), load_from=str(tmp_path / 'weights.pth'), experiment_name='ms')
+    cfg.update(work_dir=str(tmp_path), load_from=str(tmp_path / 'weights.pth'), experiment_name='ms',
+               custom_hooks=[dict(type='addp_mm.PreflightHook', testing=True)])
     with recipe_scope(cfg):
         runner = Runner.from_cfg(cfg)
         assert 'mIoU' in runner.test()
@@ -250,3 +251,9 @@ def test_several_scales_are_averaged_by_the_ms_config(data_roots, tmp_path):
              for image, data in zip(sample['inputs'], sample['data_samples'], strict=True)]
     mean = torch.stack([part.seg_logits.data.softmax(dim=0) for part in parts]).mean(dim=0)
     assert torch.equal(merged.pred_sem_seg.data.squeeze(0), mean.argmax(dim=0))
+
+
+def test_readme_and_index_name_every_recipe():
+    readme, index = ((PATHS[UPERNET].parent / file).read_text() for file in ('README.md', 'metafile.yml'))
+    assert [name for name in PATHS if f'({name}.py)' not in readme] == []
+    assert [name for name in TRAINED if 'addp-vit' in name and f'Name: {name}\n' not in index] == []
