@@ -1,5 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by an interpreter that has addp_mm from a wheel: each package's inferencer predicts by a config's name."""
+"""Run by an interpreter that has addp_mm from a wheel: each package's inferencer predicts by a config's name.
+
+Writes results.json.
+"""
 import json
 import sys
 from pathlib import Path
@@ -66,4 +69,4 @@ def inherit() -> dict:
 
 if __name__ == '__main__':
     place = {'package': addp_mm.__file__, 'sys.path': sys.path}
-    print(json.dumps({**place, **detect(), **segment(), **classify(), **inherit()}))
+    Path('results.json').write_text(json.dumps({**place, **detect(), **segment(), **classify(), **inherit()}))
