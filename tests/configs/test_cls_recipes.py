@@ -1,8 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The full-size classification configs: what they build, what their optimizer does, a step of each family."""
 import copy
+import functools
+import json
 import math
 import re
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +26,7 @@ from recipes import (
 from addp_mm.engine.config_check import check_config
 
 PATHS = recipe_paths('cls')
+load = functools.cache(load_recipe)  # read, never changed
 FINETUNE, LINEAR, KNN = (recipe_paths('cls', f'*_{kind}*.py') for kind in ('ft_', 'linear-', 'knn-'))
 FT_END, PROBE_END = '8xb128-bf16-coslr-100e_in1k-256px.py', '8xb2048-bf16-coslr-90e_in1k-256px.py'
 BASELINES = ('mae-vit-base-p16', 'beitv2-vit-base-p16', 'deit3-vit-base-p16', 'augreg-vit-base-p16')
@@ -43,8 +48,8 @@ def parts(path) -> tuple[str, str]:
 
 
 def small(path) -> tuple:
-    """The config with two narrow blocks on 2 x 2 patches (ResNet: as it is, on 64 px) and 10 classes; side in px."""
-    cfg = load_recipe(path)
+    """The config with two narrow blocks on 2 x 2 patches (a ResNet as deep as it is, on 64 px), 10 classes; side."""
+    cfg = load(path)
     options = {} if 'head' not in cfg.model else {
         'model.head.num_classes': 10, 'data_preprocessor.num_classes': 10, 'optim_wrapper.accumulative_counts': 1}
     if cfg.model.backbone.type == 'addp_mm.ADDPViT':
@@ -57,6 +62,8 @@ def small(path) -> tuple:
         if cfg.model.get('neck'):
             options['model.neck.input_features'] = 8
         return shrink(cfg, **options), 2 * patch
+    options |= {'model.backbone.stem_channels': 8, 'model.backbone.base_channels': 8}
+    options |= {'model.head.in_channels': 256} if 'head' in cfg.model else {}
     return shrink(cfg, **options), 64
 
 
@@ -68,7 +75,7 @@ def batch(size: int) -> dict:
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
 def test_names_say_what_the_config_holds(path):
-    cfg = load_recipe(path)
+    cfg = load(path)
     backbone, setting = parts(path)
     needed = ('test_dataloader', 'test_cfg', 'test_evaluator') if setting.startswith('knn') else (
         'train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader')
@@ -106,7 +113,7 @@ def test_names_say_what_the_config_holds(path):
 
 def changed(path, other) -> set:
     """Top-level keys at which two configs differ."""
-    one, two = load_recipe(path).to_dict(), load_recipe(other).to_dict()
+    one, two = load(path).to_dict(), load(other).to_dict()
     return {key for key in {*one, *two} if one.get(key) != two.get(key)} - {'baseline'}
 
 
@@ -118,7 +125,7 @@ def test_baselines_share_every_value_with_addp_but_the_model(backbone):
         other = path.with_name(path.name.replace(backbone, 'addp-vit-base-p16', 1))
         allowed = {'model', 'data_preprocessor'} if backbone.startswith('augreg') else {'model'}
         assert changed(path, other) <= allowed
-        mine, theirs = load_recipe(path).model, load_recipe(other).model
+        mine, theirs = load(path).model, load(other).model
         assert {k: v for k, v in mine.items() if k not in ('backbone', 'neck', 'head')} == {
             k: v for k, v in theirs.items() if k not in ('backbone', 'neck', 'head')}
 
@@ -133,7 +140,7 @@ def depth_by_hand(name: str, blocks: int) -> int:
 
 @pytest.mark.parametrize('path', [p for p in FINETUNE if 'resnet' not in p.stem], ids=lambda path: path.stem)
 def test_rates_and_decays_of_finetuning(path):
-    cfg = load_recipe(path)
+    cfg = load(path)
     model = build_on_meta(cfg)
     blocks, rate, lr, drop_path = (24, .8, 1e-3, .2) if 'large' in path.stem else (12, .65, 4e-3, .1)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(lr)
@@ -150,7 +157,7 @@ def test_rates_and_decays_of_finetuning(path):
 
 def test_rates_of_resnet_grow_with_depth():
     (path, ) = (p for p in FINETUNE if 'resnet' in p.stem)
-    cfg = load_recipe(path)
+    cfg = load(path)
     table = optimizer_table(cfg, build_on_meta(cfg))
     names = ['backbone.conv1', *(f'backbone.layer{i}.0.conv1' for i in (1, 2, 3, 4)), 'head.fc']
     shares = [table[f'{name}.weight'][0] for name in names]
@@ -161,7 +168,7 @@ def test_rates_of_resnet_grow_with_depth():
 
 @pytest.mark.parametrize('path', LINEAR, ids=lambda path: path.stem)
 def test_only_the_head_is_trained_in_linear_probes(path):
-    cfg = load_recipe(path)
+    cfg = load(path)
     model = build_on_meta(cfg)
     assert optimizer_table(cfg, model) == {'head.fc.weight': (1., 0.), 'head.fc.bias': (1., 0.)}
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(6.4)
@@ -238,5 +245,60 @@ def test_features_for_knn(path):
     model = build_recipe(cfg).eval()
     with torch.no_grad():
         (features, ) = model.extract_feat(model.data_preprocessor(batch(size), False)['inputs'])
-    assert features.shape == (4, 2048 if 'resnet' in path.stem else 8)
+    assert features.shape == (4, 256 if 'resnet' in path.stem else 8)
     assert not model.with_head
+
+
+@pytest.mark.slow
+def test_tools_test_evaluates_the_weights_that_init_cfg_names(small_scenes, tmp_path, monkeypatch):
+    """k-NN by ``tools/test.py CONFIG`` against features and votes computed one by one from the files."""
+    import numpy as np
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    from addp_mm.engine.loops import NearestNeighbourTestLoop
+    from addp_mm.models.backbones import ADDPViT
+    options = dict(arch=dict(embed_dims=8, num_layers=2, num_heads=2), img_size=64)
+    backbone = ADDPViT(**options, pre_norm=True).eval()
+    save_file({f'backbone.{name}': value for name, value in backbone.state_dict().items()}, tmp_path / 'w.safetensors')
+    config = tmp_path / 'knn.py'
+    data = ("dict(_delete_=True, type='CustomDataset', data_root={root!r}, data_prefix='objects/{split}', "
+            'pipeline=steps)')
+    config.write_text(
+        f"_base_ = '{CONFIGS}/cls/addp-vit-base-p16_knn-cls_in1k-256px.py'\n"
+        f"model = dict(backbone=dict(arch=dict(_delete_=True, **{options['arch']}), img_size=64, init_cfg=dict("
+        f"checkpoint={str(tmp_path / 'w.safetensors')!r}, prefix='backbone.')))\n"
+        "steps = [dict(type='addp_mm.LoadImage'), dict(type='PackInputs')]\n"
+        'quiet = dict(num_workers=0, persistent_workers=False)\n'
+        f'test_dataloader = dict(quiet, batch_size=3, dataset={data.format(root=str(small_scenes), split="val")})\n'
+        'test_cfg = dict(num_neighbours=(3, ), num_classes=10, bank_dataloader=dict(batch_size=4, num_workers=0, '
+        f'dataset={data.format(root=str(small_scenes), split="train")}))\n')
+
+    @torch.no_grad()
+    def features(split: str) -> list[tuple]:
+        mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+        folders = sorted(path for path in (small_scenes / 'objects' / split).iterdir() if path.is_dir())
+        found = []
+        for label, folder in enumerate(folders):
+            for path in sorted(folder.iterdir()):
+                pixels = (np.asarray(Image.open(path).convert('RGB')) - mean) / std
+                (own, ) = backbone(torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None])
+                found.append((torch.nn.functional.normalize(own[0].double(), dim=0), label))
+        return found
+
+    bank, queries = features('train'), features('val')
+    hits = 0
+    for own, label in queries:
+        ranked = sorted(((float(own @ other), name) for other, name in bank), reverse=True)[:3]
+        votes = {}
+        for cosine, name in ranked:
+            votes[name] = votes.get(name, 0) + math.exp(cosine / 0.07)
+        hits += max(votes, key=votes.get) == label
+    make_bank, banks = NearestNeighbourTestLoop._make_bank, []
+    monkeypatch.setattr(NearestNeighbourTestLoop, '_make_bank', lambda loop: banks.append(make_bank(loop)) or banks[0])
+    main = runpy.run_path(str(Path(CONFIGS).parent / 'tools/test.py'))['main']
+    main([str(config), '--work-dir', str(tmp_path / 'work')])
+    metrics = json.loads((tmp_path / 'work/metrics.json').read_text())
+    torch.testing.assert_close(banks[0].features, torch.stack([own for own, _ in bank]).float(), atol=1e-4, rtol=0)
+    assert banks[0].labels.tolist() == [label for _, label in bank] == [*range(10)]
+    assert metrics['knn/k3_top1'] == pytest.approx(100 * hits / len(queries))
