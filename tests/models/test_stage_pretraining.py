@@ -126,8 +126,7 @@ def test_predictions_of_the_tokenizer():
 
 def test_predictor_masks_follow_the_density():
     model = tiny_predictor_training()
-    torch.manual_seed(0)
-    ratios = model.draw_mask(torch.zeros(4000, 16, dtype=torch.long)).float().mean(1)
+    ratios = model.draw_mask(torch.zeros(4000, 16, dtype=torch.long), model.mask_generator()).float().mean(1)
     assert ratios.min() >= 0.5 and ratios.max() <= 1
     # mean of a normal density (0.55, 0.25) on [0.5, 1], by numerical integration, plus half a place of rounding up
     grid = torch.linspace(0.5, 1, 10001)
@@ -138,15 +137,34 @@ def test_predictor_masks_follow_the_density():
 def test_predictor_loss_counts_masked_places_only():
     model = tiny_predictor_training().eval()
     ids, _ = model.tokenizer.encode(images())
-    torch.manual_seed(3)
     losses = model(images(), mode='loss')
-    torch.manual_seed(3)
-    mask = model.draw_mask(ids)
+    mask = model.draw_mask(ids, model.mask_generator())
     log_probs = model.predictor.logits(ids, mask).log_softmax(-1)
     expected = [
         0.9 * -log_probs[b, i, ids[b, i]] + 0.1 * -log_probs[b, i].mean() for b, i in mask.nonzero().tolist()
     ]
     torch.testing.assert_close(losses['loss'], torch.stack(expected).mean())
+
+
+def test_masks_differ_by_rank_and_step_and_go_on_after_a_resume(monkeypatch):
+    """mmengine gives all ranks the same seed, and every resumed training the seed it started from."""
+    ids = torch.zeros(2, 16, dtype=torch.long)
+    model, other, resumed = (tiny_predictor_training().train() for _ in range(3))
+
+    def masks(model, steps=3):
+        drawn = []
+        for _ in range(steps):
+            torch.manual_seed(0)
+            drawn.append(model.draw_mask(ids, model.mask_generator()).flatten().tolist())
+            model(images(2), mode='loss')
+        return drawn
+
+    first = masks(model)
+    assert len({str(mask) for mask in first}) == 3 and first == masks(tiny_predictor_training().train())
+    resumed.load_state_dict(model.state_dict())
+    assert masks(resumed) == masks(model)
+    monkeypatch.setattr('mmengine.dist.get_rank', lambda: 1)
+    assert not {str(mask) for mask in masks(other)} & {str(mask) for mask in first}
 
 
 def test_the_tokenizer_stays_frozen_while_the_predictor_learns():
