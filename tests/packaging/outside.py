@@ -39,7 +39,7 @@ def classify() -> dict:
     assert CLASSIFIER in list_models('*addp*'), list_models('*addp*')
     model = get_model(CLASSIFIER, pretrained=weights)
     result = inference_model(CLASSIFIER, PICTURE, pretrained=weights)
-    pixels = torch.from_numpy(PICTURE[..., ::-1].copy()).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(PICTURE).permute(2, 0, 1)[None]
     pixels = model.data_preprocessor(dict(inputs=pixels))['inputs']
     with torch.no_grad():
         by_hand = model(pixels).softmax(dim=1)[0]
