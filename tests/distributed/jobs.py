@@ -16,6 +16,8 @@ import torch
 import torch.distributed.fsdp
 import torch.multiprocessing as mp
 
+import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
+
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / 'generation')]
 
 

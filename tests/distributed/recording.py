@@ -46,7 +46,7 @@ class Record(Hook):
 
 
 def train(work_dir: Path, world_size: int, model: dict, dataset, batch_size: int, hooks: list, scope: str,
-          strategy: dict | None = None, resume: str | None = None, max_iters: int = 3,
+          strategy: dict | None = None, resume: str | None = None, load_from: str | None = None, max_iters: int = 3,
           optim_wrapper: dict | None = None, collate: str = 'default_collate', seed: int = 0) -> dict:
     """Train ``max_iters`` steps, whose batch over all processes is ``batch_size``, and return what was recorded."""
     record = Record()
@@ -62,7 +62,7 @@ def train(work_dir: Path, world_size: int, model: dict, dataset, batch_size: int
                            logger=dict(type='LoggerHook', interval=1)),
         log_processor=dict(by_epoch=False), custom_hooks=[*hooks, dict(type='addp_mm.PreflightHook')],
         default_scope=scope, log_level='ERROR', randomness=dict(seed=seed), experiment_name=work_dir.name,
-        launcher='none' if world_size == 1 else 'pytorch', resume=bool(resume), load_from=resume,
+        launcher='none' if world_size == 1 else 'pytorch', resume=bool(resume), load_from=resume or load_from,
         cfg=Config())
     if strategy:
         cfg['strategy'] = strategy

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-import torch
+from comparing import assert_ddp_equals_one, assert_equal
 
 pytestmark = pytest.mark.slow
 
@@ -13,20 +13,8 @@ def runs(run_jobs):
     return run_jobs('pretrain')
 
 
-def assert_equal(first: dict, second: dict, atol: float = 1e-5) -> None:
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        torch.testing.assert_close(value, second[name], rtol=0, atol=atol, msg=lambda text, n=name: f'{n}: {text}')
-
-
 def test_two_processes_have_the_gradients_and_weights_of_one(runs):
-    one = runs['one_0']
-    assert len(one['gradients']) == 3 and max(one['norms']) > 0.5
-    for rank in range(2):
-        ddp = runs[f'ddp_{rank}']
-        for step in range(3):
-            assert_equal(one['gradients'][step], ddp['gradients'][step])
-        assert_equal(one['weights'], ddp['weights'])
+    assert_ddp_equals_one(runs)
 
 
 def test_a_sharded_model_has_the_weights_and_norms_of_one_process(runs):

@@ -1,0 +1,25 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""No model has parameters that a step leaves without a gradient, and no config asks to look for them."""
+from pathlib import Path
+
+import pytest
+from comparing import assert_equal
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_no_config_looks_for_unused_parameters():
+    files = [path for folder in ('configs', 'addp_mm', 'tools') for path in (ROOT / folder).rglob('*.py')]
+    asking = [path for path in files if 'find_unused_parameters=True' in path.read_text().replace(' ', '')]
+    assert len(files) > 50 and asking == []
+
+
+@pytest.mark.slow
+def test_every_kind_of_model_trains_without_looking_for_unused_parameters(run_jobs):
+    runs = run_jobs('kinds')
+    assert len(runs) == 12
+    for kind in ('tokenizer', 'predictor', 'addp', 'classify', 'detect', 'segment'):
+        first, second = (runs[f'{kind}_{rank}'] for rank in range(2))
+        assert not first['unused'] and first['moved'] > 0.8, kind
+        # each rank saw other pictures: gradients that were not averaged would leave other weights
+        assert_equal(first['weights'], second['weights'], atol=0)
