@@ -9,7 +9,7 @@ import functools
 from types import ModuleType
 
 from addp_mm.compat.importing import replace_method
-from addp_mm.shipped import SCHEME, ShippedFileError, config_path, find_model, metafiles
+from addp_mm.shipped import SCHEME, ShippedFileError, config_path, find_model, metafiles, shipped_root
 
 
 def mend_base_names(config: ModuleType) -> None:
@@ -63,7 +63,7 @@ def mend_model_hub(model: ModuleType) -> None:
         registered.append(True)
         for metafile in _metafiles():
             if metafile.parent.name in ('cls', 'pretrain'):
-                cls.register_model_index(metafile, config_prefix=metafile.parents[2])
+                cls.register_model_index(metafile, config_prefix=shipped_root())
 
     hub._register_mmpretrain_models = classmethod(_register_mmpretrain_models)
 
