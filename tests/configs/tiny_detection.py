@@ -6,12 +6,13 @@ import torch
 THINGS = 2  # classes of the two objects are 0 and 1
 
 
-def detection_batch(sizes=((64, 96), (96, 64)), sem_seg: bool = False) -> dict:
+def detection_batch(sizes=((64, 96), (96, 64)), with_mask: bool = True, background: int | None = None) -> dict:
     """Two pictures with two objects each: boxes, labels, masks and, for panoptic heads, a map of classes.
 
     Args:
         sizes: (height, width) of each picture in pixels; at least 64 x 64.
-        sem_seg: Whether there is ``gt_sem_seg``: 0 and 1 on the objects, 2 on the background.
+        with_mask: Whether the objects have masks; some heads of boxes make use of any they find.
+        background: Class of what is no object; where it is given there is ``gt_sem_seg``.
     """
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
@@ -24,10 +25,12 @@ def detection_batch(sizes=((64, 96), (96, 64)), sem_seg: bool = False) -> dict:
         sample = DetDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width),
                                              scale_factor=(1., 1.), img_id=index, img_path=f'{index}.jpg'))
         sample.gt_instances = InstanceData(bboxes=torch.tensor([[4., 8., 36., 40.], [30., 20., 62., 60.]]),
-                                           labels=torch.tensor([0, 1]), masks=BitmapMasks(masks, height, width))
+                                           labels=torch.tensor([0, 1]))
+        if with_mask:
+            sample.gt_instances.masks = BitmapMasks(masks, height, width)
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-        if sem_seg:
-            classes = np.full((height, width), THINGS, dtype=np.int64)
+        if background is not None:
+            classes = np.full((height, width), background, dtype=np.int64)
             for label, mask in enumerate(masks):
                 classes[mask == 1] = label
             sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(classes)[None])
