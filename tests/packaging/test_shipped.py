@@ -135,3 +135,11 @@ def test_a_listed_model_exists(model):
 def test_names_are_listed_once():
     names = [model['Name'].lower() for model in MODELS]
     assert sorted(set(names)) == sorted(names)
+
+
+@pytest.mark.slow
+def test_every_detector_and_segmentor_names_its_visualizer():
+    """mmsegmentation's Inferencer refuses the plain one, and mmdet's draws nothing with it."""
+    for folder, visualizer in (('det', 'DetLocalVisualizer'), ('seg', 'SegLocalVisualizer')):
+        types = {path.name: Config.fromfile(path).visualizer.type for path in (ROOT / 'configs' / folder).glob('*.py')}
+        assert not {name: kind for name, kind in types.items() if not kind.endswith(visualizer)}
