@@ -134,3 +134,11 @@ def shrink(cfg: Config, **options) -> Config:
 def train_step(cfg: Config, model: nn.Module, batch: dict) -> dict:
     """One step of the config's own optimizer wrapper on a batch as a data loader gives it; returns the log values."""
     return model.train().train_step(batch, build_optimizer(cfg, model))
+
+
+def undocumented(task: str) -> list[str]:
+    """Recipes of a folder that its README or its metafile does not name."""
+    folder = CONFIGS / task
+    readme, index = (folder / 'README.md').read_text(), (folder / 'metafile.yml').read_text()
+    return [path.name for path in recipe_paths(task)
+            if f'({path.name})' not in readme or f'Config: configs/{task}/{path.name}\n' not in index]

@@ -21,6 +21,7 @@ from recipes import (
     recipe_scope,
     shrink,
     train_step,
+    undocumented,
 )
 
 from addp_mm.engine.config_check import check_config
@@ -302,3 +303,7 @@ def test_tools_test_evaluates_the_weights_that_init_cfg_names(small_scenes, tmp_
     torch.testing.assert_close(banks[0].features, torch.stack([own for own, _ in bank]).float(), atol=1e-4, rtol=0)
     assert banks[0].labels.tolist() == [label for _, label in bank] == [*range(10)]
     assert metrics['knn/k3_top1'] == pytest.approx(100 * hits / len(queries))
+
+
+def test_readme_and_metafile_name_every_recipe():
+    assert undocumented('cls') == []

@@ -13,6 +13,7 @@ from recipes import (
     recipe_scope,
     shrink,
     train_step,
+    undocumented,
 )
 
 from addp_mm.diffusion import NoiseDraw
@@ -126,3 +127,7 @@ def test_images_are_cropped_as_published():
     assert [step.type for step in pipeline] == ['LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'PackInputs']
     crop = pipeline[1]
     assert (crop.scale, tuple(crop.crop_ratio_range), crop.interpolation) == (256, (.2, 1.), 'bicubic')
+
+
+def test_readme_and_metafile_name_every_recipe():
+    assert undocumented('pretrain') == []
