@@ -25,7 +25,8 @@ class _ModelRegistry(Registry):
     So a detector with an ADDPViT gets no VQGAN, and needs no mmpretrain, which the algorithms in ``selfsup`` do.
     """
 
-    rooms = ('backbones', 'necks', 'tokenizers', 'predictors', 'heads', 'losses', 'selfsup')
+    rooms = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses',
+             'selfsup')
 
     def get(self, key: str) -> type | None:
         scope, name = self.split_scope_key(key)

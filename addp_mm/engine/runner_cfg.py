@@ -70,16 +70,18 @@ def set_amp(cfg: Config, dtype: str | None) -> None:
     """Train in mixed precision: ``'bfloat16'`` without a loss scale, ``'float16'`` with a dynamic one."""
     if dtype is None:
         return
-    wrapper = cfg.optim_wrapper
-    kind = str(wrapper.get('type', 'OptimWrapper')).rsplit('.', 1)[-1]
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ConfigError(f'--amp replaces OptimWrapper; optim_wrapper.type is {wrapper.type}')
-    wrapper.type = 'AmpOptimWrapper'
-    wrapper.dtype = dtype
-    if dtype == 'bfloat16':
-        wrapper.loss_scale = dict(enabled=False)
-    else:
-        wrapper.setdefault('loss_scale', 'dynamic')
+    # an optimizer for each of several parts of the model, or one
+    parts = [part for part in cfg.optim_wrapper.values() if isinstance(part, dict) and 'optimizer' in part]
+    for wrapper in parts or [cfg.optim_wrapper]:
+        kind = str(wrapper.get('type', 'OptimWrapper')).rsplit('.', 1)[-1]
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ConfigError(f'--amp replaces OptimWrapper; optim_wrapper.type is {wrapper.type}')
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.dtype = dtype
+        if dtype == 'bfloat16':
+            wrapper.loss_scale = dict(enabled=False)
+        else:
+            wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def set_auto_scale_lr(cfg: Config) -> None:

@@ -9,6 +9,7 @@ from addp_mm.engine.config_file import ConfigError, suggest
 
 SHARDED, ZERO = 'addp_mm.ShardedStrategy', 'addp_mm.ZeroStrategy'
 _OWN = {'FSDPStrategy': SHARDED, 'DeepSpeedStrategy': ZERO}
+_WRITING = ('TokenizerPretrain', 'VQGANPretrain')
 _START = 'Start it by tools/dist_train.sh, tools/slurm_train.sh or torchrun with --launcher'
 # Top-level keys that Runner reads and FlexibleRunner does not.
 _RUNNER_KEYS = {
@@ -76,9 +77,9 @@ def _kind(node: dict) -> str:
 
 
 def _check_sharded(cfg: Config) -> None:
-    if _kind(cfg.model) == 'TokenizerPretrain':
-        raise ConfigError(f'{SHARDED} does not fit addp_mm.TokenizerPretrain, which writes codes into its own weights; '
-                          'train the tokenizer with DDPStrategy or without a strategy')
+    if _kind(cfg.model) in _WRITING:
+        raise ConfigError(f'{SHARDED} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
+                          'weights; train the tokenizer with DDPStrategy or without a strategy')
     for hook in cfg.get('custom_hooks') or []:
         if _kind(hook) == 'EMAHook':
             raise ConfigError(f'{SHARDED} does not fit EMAHook, which copies the weights of one process; take the hook '
@@ -89,9 +90,9 @@ def _set_zero(cfg: Config) -> None:
     """Move what OptimWrapper does by itself to where DeepSpeed, which does it in its place, reads it."""
     if find_spec('deepspeed') is None:
         raise ConfigError(f'{ZERO} needs DeepSpeed, which is not installed. Type\n    pip install deepspeed')
-    if _kind(cfg.model) == 'TokenizerPretrain':
-        raise ConfigError(f'{ZERO} does not fit addp_mm.TokenizerPretrain, which writes codes into its own weights; '
-                          'train the tokenizer with DDPStrategy or without a strategy')
+    if _kind(cfg.model) in _WRITING:
+        raise ConfigError(f'{ZERO} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
+                          'weights; train the tokenizer with DDPStrategy or without a strategy')
     strategy, wrapper = cfg.strategy, cfg.optim_wrapper
     if ((strategy.get('zero_optimization') or {}).get('stage') or 0) > 2:
         raise ConfigError(f'{ZERO} takes stages 1 and 2; to spread the weights too, use {SHARDED}')

@@ -1,7 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+from addp_mm.engine.hooks.adversarial_start_guard import AdversarialStartGuard
+from addp_mm.engine.hooks.code_restart import CodeRestartHook
 from addp_mm.engine.hooks.generative_pretrain_hook import GenerativePretrainHook
 from addp_mm.engine.hooks.loss_guard import LossGuard, TrainingCollapsed
 from addp_mm.engine.hooks.preflight_hook import PreflightHook
 from addp_mm.engine.hooks.reconstruction_preview_hook import ReconstructionPreviewHook
 
-__all__ = ['GenerativePretrainHook', 'LossGuard', 'PreflightHook', 'ReconstructionPreviewHook', 'TrainingCollapsed']
+__all__ = [
+    'AdversarialStartGuard', 'CodeRestartHook', 'GenerativePretrainHook', 'LossGuard', 'PreflightHook',
+    'ReconstructionPreviewHook', 'TrainingCollapsed'
+]

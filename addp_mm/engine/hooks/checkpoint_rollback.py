@@ -6,7 +6,7 @@ import os.path as osp
 import pickle
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +16,28 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from addp_mm.engine.config_file import ConfigError
+
+
+class RollBack(Exception):
+    """Leaves the iteration or epoch that failed, before any later hook acts on it; see :func:`on_rollback`."""
+
+
+def on_rollback(runner: Runner, go_back: Callable[[Runner, str], None]) -> None:
+    """Let the loop's unit of work (an epoch, or an iteration) end in ``go_back(runner, words)`` at a :class:`RollBack`.
+
+    A hook cannot leave an iteration: the hooks after it would step the schedulers and save the failed weights.
+    """
+    loop = runner.train_loop
+    name = 'run_epoch' if hasattr(loop, 'run_epoch') else 'run_iter'
+    work: Callable[..., None] = getattr(loop, name)
+
+    def guarded(*args: object, **kwargs: object) -> None:
+        try:
+            work(*args, **kwargs)
+        except RollBack as failure:
+            go_back(runner, str(failure))
+
+    setattr(loop, name, guarded)
 
 
 def checkpoint_hook(runner: Runner) -> CheckpointHook:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from mmengine import dist
@@ -10,7 +9,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from addp_mm.engine.hooks.checkpoint_rollback import check_can_roll_back, choose_checkpoint, good_checkpoints, restore
+from addp_mm.engine.hooks.checkpoint_rollback import (
+    RollBack,
+    check_can_roll_back,
+    choose_checkpoint,
+    good_checkpoints,
+    on_rollback,
+    restore,
+)
 from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks, check_loaded
 from addp_mm.engine.hooks.loss_guard import LossGuard, TrainingCollapsed
 from addp_mm.engine.hooks.noise_streams import NoiseStreams
@@ -20,10 +26,6 @@ from addp_mm.generation import AlternatingSampler, pictures
 from addp_mm.registry import HOOKS
 
 STATE_KEY = 'generative_pretrain'
-
-
-class _RollBack(Exception):
-    """Leaves the iteration or epoch that failed, before any other hook acts on it."""
 
 
 @HOOKS.register_module()
@@ -91,7 +93,7 @@ class GenerativePretrainHook(Hook):
             self._build_sampler(model)
         if self.on_failure == 'rollback':
             check_can_roll_back(runner)
-            self._catch_failures(runner)
+            on_rollback(runner, self._roll_back)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         model = bare_model(runner)
@@ -144,7 +146,7 @@ class GenerativePretrainHook(Hook):
         failure = f'training failed at iteration {runner.iter + 1} ({where}): {reason}'
         if self.on_failure == 'stop':
             raise TrainingCollapsed(f'{failure}. {self._advice(runner)}')
-        raise _RollBack(failure)
+        raise RollBack(failure)
 
     @staticmethod
     def _advice(runner: Runner) -> str:
@@ -154,23 +156,6 @@ class GenerativePretrainHook(Hook):
             path = None
         start = f'The last good checkpoint is {path}: resume from it' if path else 'No checkpoint was saved: restart'
         return f'{start} with a lower learning rate, stronger gradient clipping or on_failure=\'rollback\''
-
-    def _catch_failures(self, runner: Runner) -> None:
-        """Let the loop's unit of work (an epoch, or an iteration) end in a rollback.
-
-        A hook cannot leave an iteration: the hooks after it would step the schedulers and save the failed weights.
-        """
-        loop = runner.train_loop
-        name = 'run_epoch' if hasattr(loop, 'run_epoch') else 'run_iter'
-        work: Callable[..., None] = getattr(loop, name)
-
-        def guarded(*args: object, **kwargs: object) -> None:
-            try:
-                work(*args, **kwargs)
-            except _RollBack as failure:
-                self._roll_back(runner, str(failure))
-
-        setattr(loop, name, guarded)
 
     def _roll_back(self, runner: Runner, failure: str) -> None:
         if self.rollbacks >= self.max_rollbacks:

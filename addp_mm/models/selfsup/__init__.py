@@ -7,5 +7,6 @@ from addp_mm.models.selfsup.addp import ADDP  # noqa: E402
 from addp_mm.models.selfsup.frozen import freeze, is_loaded, mark_loaded  # noqa: E402
 from addp_mm.models.selfsup.predictor_pretrain import PredictorPretrain  # noqa: E402
 from addp_mm.models.selfsup.tokenizer_pretrain import TokenizerPretrain  # noqa: E402
+from addp_mm.models.selfsup.vqgan_pretrain import VQGANPretrain  # noqa: E402
 
-__all__ = ['ADDP', 'PredictorPretrain', 'TokenizerPretrain', 'freeze', 'is_loaded', 'mark_loaded']
+__all__ = ['ADDP', 'PredictorPretrain', 'TokenizerPretrain', 'VQGANPretrain', 'freeze', 'is_loaded', 'mark_loaded']

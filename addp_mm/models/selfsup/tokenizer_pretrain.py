@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from mmengine import dist
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from addp_mm.models.losses.vq_loss import CODE_GRADIENTS, EMACodes, perplexity, vq_losses
 from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
+
+CODEBOOKS = ('loss', 'ema')
 
 
 @MODELS.register_module()
@@ -29,30 +31,54 @@ class TokenizerPretrain(BaseModel):
         commitment_weight: Weight of the pull of the latents towards their codes.
         quantize_from: Iteration from which the latents are quantised; there all codes are drawn from latents.
         restart_interval: Iterations between two restarts of unused codes; 0 for never.
-        restart_until: No restart from this iteration on, so that the codebook settles.
+        restart_until: No restart from this iteration on, so that the codebook settles. An optimizer with momentum needs
+            :class:`~addp_mm.engine.hooks.CodeRestartHook` to forget the moments of the codes that were re-drawn.
+        codebook: How codes learn: 'loss', by the gradient of ``|sg(z) - e|^2``; or 'ema', as the moving mean of their
+            latents (:class:`~addp_mm.models.losses.vq_loss.EMACodes`), without optimizer.
+        ema_decay: Decay of the moving mean.
+        code_gradient: How the gradient passes the codes: 'straight_through' or 'rotation' (arXiv 2410.06424).
+        perceptual: Config of a :class:`~addp_mm.models.losses.PerceptualLoss`, or the module. None for none.
+        perceptual_weight: Its factor.
         data_preprocessor: Must bring images to [0, 1].
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: If ``codebook`` or ``code_gradient`` is none of its values.
     """
 
     def __init__(self, tokenizer: dict | nn.Module, l1_weight: float = 1.0, mse_weight: float = 2.0,
                  commitment_weight: float = 0.25, quantize_from: int = 0, restart_interval: int = 200,
-                 restart_until: int = 0,
-                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+                 restart_until: int = 0, codebook: str = 'loss', ema_decay: float = 0.99,
+                 code_gradient: str = 'straight_through', perceptual: dict | nn.Module | None = None,
+                 perceptual_weight: float = 1.0, data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
+        if codebook not in CODEBOOKS or code_gradient not in CODE_GRADIENTS:
+            raise ValueError(f'codebook must be one of {CODEBOOKS} and code_gradient one of {tuple(CODE_GRADIENTS)}, '
+                             f'got {codebook!r} and {code_gradient!r}')
         self.tokenizer = build_station(tokenizer)
         self.l1_weight, self.mse_weight = l1_weight, mse_weight
         self.commitment_weight = commitment_weight
         self.quantize_from = quantize_from
         self.restart_interval, self.restart_until = restart_interval, restart_until
+        self.code_gradient = CODE_GRADIENTS[code_gradient]
+        self.perceptual = None if perceptual is None else build_station(perceptual)
+        self.perceptual_weight = perceptual_weight
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self.register_buffer('code_counts', torch.zeros(self.tokenizer.codebook_size, dtype=torch.long))
+        self.ema_codes = None
+        if codebook == 'ema':
+            self.ema_codes = EMACodes(self.tokenizer.codes.weight, ema_decay)
+            self.tokenizer.codes.requires_grad_(False)
+        # what the last iteration drew anew, (codebook_size) bool, until CodeRestartHook has seen to it
+        self.redrawn: Tensor | None = None
 
     def forward(self, inputs: Tensor | list[Tensor], data_samples: list | None = None,
                 mode: str = 'tensor') -> Tensor | dict | list:
         """Reconstructions ('tensor'), losses ('loss') or one data element an image ('predict').
 
         Args:
-            inputs: Images (B, 3, H, W) in [0, 1], or a list whose first entry they are.
+            inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are.
             data_samples: Not used.
             mode: 'tensor', 'loss' or 'predict'.
         """
@@ -64,7 +90,7 @@ class TokenizerPretrain(BaseModel):
         return self.tokenizer(images)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same shape, through the codes, clamped to [0, 1]."""
+        """(B, C, H, W) in [0, 1] -> the same shape, through the codes, clamped to [0, 1]."""
         return self.tokenizer(images)
 
     def predict(self, images: Tensor) -> list[BaseDataElement]:
@@ -76,38 +102,47 @@ class TokenizerPretrain(BaseModel):
         ]
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch (B, 3, H, W) in [0, 1], its PSNR and the share of codes in use since the last restart."""
-        latents = self.tokenizer.encode_continuous(images)
+        """Losses of a batch (B, C, H, W) in [0, 1], its PSNR, and usage and perplexity of the codes."""
+        reconstructions, quantization = self._autoencode(images)
+        return {**self._reconstruction_losses(reconstructions, images), **quantization}
+
+    def _autoencode(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstructions (B, C, H, W), not clamped, and the losses of codebook and encoder; counts the iteration."""
+        latents = self.tokenizer.encode_continuous(images).float()
         decoder_input, quantization = latents, {}
         if not self.training or self.iteration >= self.quantize_from:
             decoder_input, quantization = self._quantize(latents)
-        elif dist.is_distributed():
+        elif dist.is_distributed() and self.ema_codes is None:
             # DistributedDataParallel waits for a gradient of every parameter, the codes' too
             quantization = dict(loss_codebook=0. * self.tokenizer.codes.weight.sum())
         self.iteration += self.training
-        error = self.tokenizer.decode(decoder_input) - images
-        return dict(
+        return self.tokenizer.decode(decoder_input).float(), quantization
+
+    def _reconstruction_losses(self, reconstructions: Tensor, images: Tensor) -> dict[str, Tensor]:
+        error = reconstructions - images
+        losses = dict(
             loss_l1=self.l1_weight * error.abs().mean(),
             loss_mse=self.mse_weight * error.square().mean(),
-            psnr=-10 * error.detach().square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean(),
-            **quantization)
+            psnr=-10 * error.detach().square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean())
+        if self.perceptual is not None:
+            losses['loss_perceptual'] = self.perceptual_weight * self.perceptual(reconstructions, images).mean()
+        return losses
 
     def _quantize(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Codes of the latents with their straight-through gradient, and the losses of codebook and encoder."""
+        """Codes of the latents with the gradient that passes them, and the losses of codebook and encoder."""
         if self.training:
             self._restart_codes(latents.detach())
         ids = self.tokenizer.quantize(latents.detach())
+        counts = torch.bincount(ids.flatten(), minlength=self.code_counts.numel())
         if self.training:
-            counts = torch.bincount(ids.flatten(), minlength=self.code_counts.numel())
             dist.all_reduce(counts)
             self.code_counts += counts
         codes = self.tokenizer.lookup(ids, *latents.shape[-2:])
-        # means over the channels: a sum would pull all latents onto the few directions that codes already take
-        losses = dict(
-            loss_codebook=F.mse_loss(codes, latents.detach()),
-            loss_commitment=self.commitment_weight * F.mse_loss(latents, codes.detach()),
-            codes_in_use=(self.code_counts > 0).float().mean())
-        return latents + (codes - latents).detach(), losses
+        losses = vq_losses(latents, codes, self.commitment_weight, learn_codes=self.ema_codes is None)
+        losses.update(codes_in_use=(self.code_counts > 0).float().mean(), perplexity=perplexity(counts))
+        if self.training and self.ema_codes is not None:
+            self.ema_codes.update(self.tokenizer.codes.weight.data, ids, latents.detach())
+        return self.code_gradient(latents, codes), losses
 
     @torch.no_grad()
     def _restart_codes(self, latents: Tensor) -> None:
@@ -116,10 +151,13 @@ class TokenizerPretrain(BaseModel):
         first = since == 0 and self.quantize_from > 0
         due = since > 0 and self.restart_interval > 0 and since % self.restart_interval == 0
         if first or (due and self.iteration < self.restart_until):
-            unused = (self.code_counts == 0).nonzero().flatten()
+            unused = self.code_counts == 0
             candidates = latents.permute(0, 2, 3, 1).flatten(0, 2)
-            drawn = torch.randint(len(candidates), (len(unused), ), device=candidates.device)
+            drawn = torch.randint(len(candidates), (int(unused.sum()), ), device=candidates.device)
             self.tokenizer.codes.weight[unused] = candidates[drawn].to(self.tokenizer.codes.weight)
             dist.broadcast(self.tokenizer.codes.weight.data)
+            if self.ema_codes is not None:
+                self.ema_codes.restart(self.tokenizer.codes.weight, unused)
+            self.redrawn = unused
         if first or due:
             self.code_counts.zero_()

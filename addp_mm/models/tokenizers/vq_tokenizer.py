@@ -77,6 +77,7 @@ class VQTokenizer(BaseModule):
                              f'channel_mults={tuple(channel_mults)}')
         _check_options(options, len(level_channels), num_mid_blocks, quant_conv, z_channels, input_range)
         self.stride = stem_stride * 2**(len(level_channels) - 1)
+        self.in_channels = in_channels
         self.codebook_size, self.embed_dims = codebook_size, embed_dims
         self.normalize_codes = normalize_codes
         self.input_range = tuple(float(value) for value in input_range)
@@ -101,15 +102,18 @@ class VQTokenizer(BaseModule):
         """Latents before quantisation.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
+            images: (B, in_channels, H, W) in [0, 1].
 
         Returns:
             (B, C, H / stride, W / stride).
 
         Raises:
-            ValueError: If height or width is no multiple of the stride.
+            ValueError: If height or width is no multiple of the stride, or the images have other channels.
         """
-        height, width = images.shape[-2:]
+        channels, height, width = images.shape[-3:]
+        if channels != self.in_channels:
+            raise ValueError(f'the tokenizer takes images of {self.in_channels} channels, got {channels}: set its '
+                             f'in_channels={channels}, or load the images with {self.in_channels} channels')
         if height % self.stride or width % self.stride:
             raise ValueError(f'images of {height}x{width} px cannot be tokenized: height and width must be multiples '
                              f'of the tokenizer\'s stride {self.stride}; resize or crop them in the pipeline')
@@ -141,13 +145,13 @@ class VQTokenizer(BaseModule):
         return F.embedding(ids, self.codebook).transpose(1, 2).unflatten(2, (height, width))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) in [0, 1] to ids (B, h * w) and quantised latents (B, C, h, w)."""
+        """Images (B, in_channels, H, W) in [0, 1] to ids (B, h * w) and quantised latents (B, C, h, w)."""
         latents = self.encode_continuous(images)
         ids = self.quantize(latents)
         return ids, self.lookup(ids, *latents.shape[-2:])
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to images (B, 3, h * stride, w * stride), about [0, 1] and not clamped."""
+        """Latents (B, C, h, w) to images (B, in_channels, h * stride, w * stride), about [0, 1], not clamped."""
         if self.post_quant_conv is not None:
             latents = self.post_quant_conv(latents)
         images = self.decoder(latents)
@@ -157,7 +161,7 @@ class VQTokenizer(BaseModule):
         return (images - low) / (high - low)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Reconstruction of images, (B, 3, H, W) in [0, 1], clamped."""
+        """Reconstruction of images, (B, in_channels, H, W) in [0, 1], clamped."""
         return self.decode(self.encode(images)[1]).clamp(0, 1)
 
 

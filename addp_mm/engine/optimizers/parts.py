@@ -1,0 +1,114 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""An optimizer for each of several parts of a model, driven by one backward pass."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
+from torch import Tensor, nn
+
+from addp_mm.engine.config_file import ConfigError
+from addp_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from addp_mm.wording import first_few
+
+
+class JointOptimWrapperDict(OptimWrapperDict):
+    """Several optimizer wrappers that step after one common backward pass.
+
+    mmengine's own leaves the steps to a ``train_step`` of the model, which DistributedDataParallel's wrapper does not
+    call. Here ``optim_context`` and ``update_params`` are the whole training step, so that a model and its wrapper need
+    none of their own.
+
+    Raises:
+        ConfigError: If the wrappers differ in type, precision or gradient accumulation, which one pass has in common.
+    """
+
+    def __init__(self, **wrappers: OptimWrapper) -> None:
+        super().__init__(**wrappers)
+        kinds = {(type(wrapper).__name__, str(getattr(wrapper, 'cast_dtype', None)), wrapper._accumulative_counts)
+                 for wrapper in wrappers.values()}
+        if len(kinds) > 1:
+            raise ConfigError('the optimizers of one backward pass must agree in type, dtype and accumulative_counts; '
+                              f'those of {" and ".join(wrappers)} have {sorted(kinds)}')
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast and gradient accumulation, in which all wrappers agree."""
+        with next(iter(self.optim_wrappers.values())).optim_context(model):
+            yield
+
+    def update_params(self, losses: dict[str, Tensor], step_kwargs: dict | None = None,
+                      zero_kwargs: dict | None = None) -> None:
+        """Backward pass of the sum of the losses, and a step of each optimizer that has one.
+
+        Args:
+            losses: Scalars by the names of the wrappers. A loss must not reach the parameters of another wrapper.
+            step_kwargs: Of the optimizers' ``step``.
+            zero_kwargs: Of the optimizers' ``zero_grad``.
+        """
+        scaled = []
+        for name, loss in losses.items():
+            wrapper = self[name]
+            loss = wrapper.scale_loss(loss)
+            # each keeps a scale of its own: the sum's gradient at its parameters is that of its own loss
+            scaled.append(wrapper.loss_scaler.scale(loss) if hasattr(wrapper, 'loss_scaler') else loss)
+        torch.stack(scaled).sum().backward()
+        for name, wrapper in self.items():
+            # all count on, so that they stay in step with those that have no loss yet
+            wrapper._inner_count += 1
+            if not wrapper.should_update():
+                continue
+            if name in losses:
+                wrapper.step(**(step_kwargs or {}))
+            wrapper.zero_grad(**(zero_kwargs or {}))
+
+    def initialize_count_status(self, model: nn.Module, cur_iter: int, max_iters: int) -> None:
+        """Set the counters of gradient accumulation of all wrappers."""
+        for wrapper in self.values():
+            wrapper.initialize_count_status(model, cur_iter, max_iters)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class PartsOptimWrapperConstructor:
+    """An optimizer for each named part of a model.
+
+    Args:
+        optim_wrapper_cfg: Name of an attribute of the model to the config of its optimizer wrapper, which may have a
+            ``paramwise_cfg`` and a ``constructor`` of its own.
+        paramwise_cfg: Not taken; each part has its own.
+
+    Raises:
+        ConfigError: If a name is no part of the model, or trained parameters belong to none of the parts.
+
+    Example:
+        >>> optim_wrapper = dict(
+        ...     constructor='addp_mm.PartsOptimWrapperConstructor',
+        ...     tokenizer=dict(optimizer=dict(type='Adam', lr=1e-4)),
+        ...     discriminator=dict(optimizer=dict(type='Adam', lr=1e-4)))
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        if paramwise_cfg is not None:
+            raise ConfigError('paramwise_cfg belongs into the part of optim_wrapper that it is meant for: '
+                              f'{" or ".join(optim_wrapper_cfg)}')
+        self.parts = {name: cfg for name, cfg in optim_wrapper_cfg.items() if name != 'type'}
+
+    def __call__(self, model: nn.Module) -> JointOptimWrapperDict:
+        model = getattr(model, 'module', model)
+        modules = dict(model.named_children())
+        unknown = [name for name in self.parts if name not in modules]
+        if unknown:
+            raise ConfigError(f'optim_wrapper: {first_few(unknown)} is no part of {type(model).__name__}, which has '
+                              f'{", ".join(modules)}')
+        orphans = [name for name, parameter in model.named_parameters()
+                   if parameter.requires_grad and name.partition('.')[0] not in self.parts]
+        if orphans:
+            raise ConfigError(f'optim_wrapper: no optimizer trains {first_few(orphans)} of {type(model).__name__}; its '
+                              f'parts are {", ".join(self.parts)}')
+        wrappers = {name: build_optim_wrapper(modules[name], cfg) for name, cfg in self.parts.items()}
+        for name, wrapper in wrappers.items():
+            if wrapper.clip_grad_kwargs:
+                wrapper.grad_name = f'{name}_{wrapper.grad_name}'
+        return JointOptimWrapperDict(**wrappers)

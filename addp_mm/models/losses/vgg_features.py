@@ -1,0 +1,41 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+from __future__ import annotations
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from addp_mm.registry import MODELS
+
+# the ReLU before each pooling but the last, where LPIPS looks: relu1_2, 2_2, 3_3, 4_3 and 5_3
+_ENDS = (4, 9, 16, 23, 30)
+
+
+@MODELS.register_module()
+class VGG16Features(BaseModule):
+    """The five feature maps of VGG-16 (arXiv 1409.1556) that LPIPS compares (arXiv 1801.03924).
+
+    Layers and names are torchvision's, so that its checkpoint of ``vgg16`` loads (its classifier is left out):
+    ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint='vgg16-397923af.pth')``, or an ``hf://`` or ``https://``
+    address of that file.
+
+    Args:
+        init_cfg: Where the weights come from.
+    """
+
+    def __init__(self, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        from torchvision.models import vgg16
+        self.features = vgg16(weights=None, init_weights=False).features[:_ENDS[-1]]
+        for layer in self.features:
+            # what looked at a feature map must not find it overwritten
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps of 64, 128, 256, 512 and 512 channels at strides 1 to 16, of images (B, 3, H, W)."""
+        maps, x = [], images
+        for index, layer in enumerate(self.features, 1):
+            x = layer(x)
+            if index in _ENDS:
+                maps.append(x)
+        return tuple(maps)

@@ -1,0 +1,140 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+from __future__ import annotations
+
+import torch
+from mmengine import dist
+from torch import Tensor, nn
+
+from addp_mm.models.discriminators.patch_discriminator import judge_frozen
+from addp_mm.models.losses.adversarial_loss import (
+    AdversarialSchedule,
+    LeCAM,
+    adaptive_weight,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    r1_penalty,
+)
+from addp_mm.models.selfsup.station import build_station
+from addp_mm.models.selfsup.tokenizer_pretrain import TokenizerPretrain
+from addp_mm.registry import MODELS
+
+_DISCRIMINATOR = 'discriminator_'
+
+
+@MODELS.register_module()
+class VQGANPretrain(TokenizerPretrain):
+    """Training of a tokenizer against a discriminator (VQGAN, arXiv 2012.09841).
+
+    The loss of the tokenizer is that of :class:`TokenizerPretrain` and ``weight * -D(y)``, that of the discriminator
+    the hinge loss with LeCAM and R1 as options. Both are computed from one forward pass and the same weights: the
+    tokenizer sees the discriminator's weights as constants, the discriminator sees the reconstructions as constants. So
+    one backward pass serves both optimizers, and DistributedDataParallel meets each parameter once.
+
+    It is trained by two optimizers, in a config ``optim_wrapper=dict(
+    constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=dict(…), discriminator=dict(…))``.
+
+    What is known to go wrong when the discriminator starts is met by ``schedule`` (it learns alone first, then its
+    weight rises slowly) and by :class:`~addp_mm.engine.hooks.AdversarialStartGuard`, which lowers
+    ``adversarial_scale``. Logged are the weight that the generator's loss had (``adversarial_weight``), the mean logits
+    of both kinds and the share of patches that the discriminator judges right.
+
+    Args:
+        tokenizer: Config of the tokenizer, or the module.
+        discriminator: Config of the discriminator, or the module: images (B, C, H, W) in [0, 1] to logits. A config
+            without ``in_channels`` gets the tokenizer's.
+        adversarial_weight: Factor of the generator's loss.
+        adaptive: Whether that factor is multiplied by the ratio of the gradients of reconstruction and generator loss
+            at the decoder's last layer.
+        schedule: Arguments of :class:`~addp_mm.models.losses.adversarial_loss.AdversarialSchedule`: start, alone, ramp.
+        lecam_weight: Factor of :class:`~addp_mm.models.losses.adversarial_loss.LeCAM`; 0 for none. The paper's values
+            lie between 1e-4 and 1e-2.
+        lecam_decay: Decay of its moving means.
+        r1_weight: Gamma of R1, of which half counts; 0 for none. For a discriminator without batch norm.
+        r1_interval: R1 is computed every so many iterations, so many times as strong (arXiv 1912.04958, appendix B).
+        **settings: Of :class:`TokenizerPretrain`. ``mse_weight`` is 0 here, as published.
+
+    Raises:
+        ValueError: If an option is out of its range, or the discriminator takes images of other channels.
+    """
+
+    def __init__(self, tokenizer: dict | nn.Module, discriminator: dict | nn.Module, adversarial_weight: float = 0.8,
+                 adaptive: bool = True, schedule: dict | None = None, lecam_weight: float = 0.,
+                 lecam_decay: float = 0.99, r1_weight: float = 0., r1_interval: int = 16, mse_weight: float = 0.,
+                 **settings) -> None:
+        super().__init__(tokenizer, mse_weight=mse_weight, **settings)
+        if min(adversarial_weight, lecam_weight, r1_weight) < 0 or r1_interval < 1:
+            raise ValueError('adversarial_weight, lecam_weight and r1_weight must not be negative and r1_interval at '
+                             f'least 1; got {adversarial_weight}, {lecam_weight}, {r1_weight} and {r1_interval}')
+        channels = self.tokenizer.in_channels
+        if isinstance(discriminator, dict):
+            discriminator = dict({'in_channels': channels}, **discriminator)
+        self.discriminator = build_station(discriminator)
+        if getattr(self.discriminator, 'in_channels', channels) != channels:
+            raise ValueError(f'the tokenizer makes images of {channels} channels, the discriminator takes '
+                             f'{self.discriminator.in_channels}: leave out the in_channels of the discriminator')
+        self.adversarial_weight, self.adaptive = adversarial_weight, adaptive
+        self.schedule = AdversarialSchedule(**(schedule or {}))
+        self.lecam_weight = lecam_weight
+        self.lecam = LeCAM(lecam_decay) if lecam_weight else None
+        self.r1_weight, self.r1_interval = r1_weight, r1_interval
+        self.register_buffer('adversarial_scale', torch.ones(()))
+
+    def loss(self, images: Tensor) -> dict[str, Tensor]:
+        """Losses of a batch (B, C, H, W) in [0, 1]; those of the discriminator have names ``discriminator_…``.
+
+        Outside of training they are those of :class:`TokenizerPretrain`.
+        """
+        iteration = int(self.iteration)
+        reconstructions, quantization = self._autoencode(images)
+        losses = self._reconstruction_losses(reconstructions, images)
+        if self.training:
+            reconstruction_loss = sum(value for name, value in losses.items() if name.startswith('loss'))
+            losses.update(self._generator_losses(reconstructions, reconstruction_loss, iteration))
+            losses.update(self._discriminator_losses(reconstructions.detach(), images, iteration))
+        return {**losses, **quantization}
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Loss of each optimizer, by the name of the part that it trains, and what is logged.
+
+        The discriminator's is left out while it does not learn. The logged ``loss`` is the tokenizer's.
+        """
+        judged = {name: value for name, value in losses.items() if name.startswith(_DISCRIMINATOR)}
+        loss, logged = super().parse_losses({name: value for name, value in losses.items() if name not in judged})
+        totals = dict(tokenizer=loss)
+        if judged:
+            totals['discriminator'], judged = super().parse_losses(judged)
+            logged.update({name: value for name, value in judged.items() if name != 'loss'})
+        return totals, logged
+
+    def _generator_losses(self, reconstructions: Tensor, reconstruction_loss: Tensor,
+                          iteration: int) -> dict[str, Tensor]:
+        factor = self.adversarial_weight * self.schedule.factor(iteration)
+        if not factor:
+            return {}
+        loss = hinge_generator_loss(judge_frozen(self.discriminator, reconstructions).float())
+        weight = factor * self.adversarial_scale
+        if self.adaptive:
+            weight = weight * adaptive_weight(reconstruction_loss, loss, self.tokenizer.decoder.conv_out.weight)
+        return dict(loss_generator=weight * loss, adversarial_weight=weight)
+
+    def _discriminator_losses(self, reconstructions: Tensor, images: Tensor, iteration: int) -> dict[str, Tensor]:
+        if not self.schedule.learns(iteration):
+            # its optimizer does not step, but DistributedDataParallel waits for a gradient of every parameter
+            return (dict(loss_waiting=0. * sum(p.sum() for p in self.discriminator.parameters()))
+                    if dist.is_distributed() else {})
+        real, fake = (self.discriminator(x).float() for x in (images, reconstructions))
+        losses = dict(
+            discriminator_loss_hinge=hinge_discriminator_loss(real, fake),
+            logits_real=real.detach().mean(), logits_fake=fake.detach().mean(),
+            judged_right=((real.detach() > 0).float().mean() + (fake.detach() < 0).float().mean()) / 2)
+        if self.lecam is not None:
+            losses['discriminator_loss_lecam'] = self.lecam_weight * self.lecam(real, fake)
+        if self.r1_weight and iteration % self.r1_interval == 0:
+            losses['discriminator_loss_r1'] = self.r1_weight / 2 * self.r1_interval * self._r1(images)
+        return losses
+
+    def _r1(self, images: Tensor) -> Tensor:
+        # squares of small gradients, differentiated again: not in low precision
+        with torch.autocast(images.device.type, enabled=False):
+            images = images.detach().float().requires_grad_()
+            return r1_penalty(images, self.discriminator(images))
