@@ -1,11 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Training of the tokenizer and of the predictor."""
+"""Training of the tokenizer."""
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
 
-from addp_mm.models.predictors import MaskedTokenPredictor
-from addp_mm.models.selfsup import PredictorPretrain, TokenizerPretrain, mark_loaded
+from addp_mm.models.selfsup import TokenizerPretrain
 from addp_mm.models.tokenizers import VQTokenizer
 
 
@@ -13,12 +12,6 @@ def tiny_tokenizer():
     torch.manual_seed(0)
     return VQTokenizer(stem_stride=4, base_channels=32, channel_mults=(1, ), num_res_blocks=1, num_mid_blocks=1,
                        codebook_size=64, embed_dims=4, normalize_codes=True)
-
-
-def tiny_predictor_training():
-    space = dict(codebook_size=64, num_class_slots=1, fake_class_slot=0)
-    predictor = MaskedTokenPredictor(16, 16, 1, 2, decoder_num_layers=1, drop_rate=0., token_space=space)
-    return PredictorPretrain(mark_loaded(tiny_tokenizer()), predictor)
 
 
 def images(count=4):
@@ -122,74 +115,3 @@ def test_predictions_of_the_tokenizer():
     torch.testing.assert_close(samples[1].reconstruction, model.reconstruct(images(3))[1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(samples[1].image, images(3)[1])
     assert samples[0].ids.shape == (16, )
-
-
-def test_predictor_masks_follow_the_density():
-    model = tiny_predictor_training()
-    ratios = model.draw_mask(torch.zeros(4000, 16, dtype=torch.long), model.mask_generator()).float().mean(1)
-    assert ratios.min() >= 0.5 and ratios.max() <= 1
-    # mean of a normal density (0.55, 0.25) on [0.5, 1], by numerical integration, plus half a place of rounding up
-    grid = torch.linspace(0.5, 1, 10001)
-    density = torch.exp(-((grid - 0.55) / 0.25)**2 / 2)
-    assert abs(ratios.mean() - (grid * density).sum() / density.sum() - 0.5 / 16) < 0.01
-
-
-def test_predictor_loss_counts_masked_places_only():
-    model = tiny_predictor_training().eval()
-    ids, _ = model.tokenizer.encode(images())
-    losses = model(images(), mode='loss')
-    mask = model.draw_mask(ids, model.mask_generator())
-    log_probs = model.predictor.logits(ids, mask).log_softmax(-1)
-    expected = [
-        0.9 * -log_probs[b, i, ids[b, i]] + 0.1 * -log_probs[b, i].mean() for b, i in mask.nonzero().tolist()
-    ]
-    torch.testing.assert_close(losses['loss'], torch.stack(expected).mean())
-
-
-def test_masks_differ_by_rank_and_step_and_go_on_after_a_resume(monkeypatch):
-    """mmengine gives all ranks the same seed, and every resumed training the seed it started from."""
-    ids = torch.zeros(2, 16, dtype=torch.long)
-    model, other, resumed = (tiny_predictor_training().train() for _ in range(3))
-
-    def masks(model, steps=3):
-        drawn = []
-        for _ in range(steps):
-            torch.manual_seed(0)
-            drawn.append(model.draw_mask(ids, model.mask_generator()).flatten().tolist())
-            model(images(2), mode='loss')
-        return drawn
-
-    first = masks(model)
-    assert len({str(mask) for mask in first}) == 3 and first == masks(tiny_predictor_training().train())
-    resumed.load_state_dict(model.state_dict())
-    assert masks(resumed) == masks(model)
-    monkeypatch.setattr('mmengine.dist.get_rank', lambda: 1)
-    assert not {str(mask) for mask in masks(other)} & {str(mask) for mask in first}
-
-
-def test_the_tokenizer_stays_frozen_while_the_predictor_learns():
-    model = tiny_predictor_training().train()
-    assert not model.tokenizer.training and model.predictor.training
-    model(images(), mode='loss')['loss'].backward()
-    assert all(p.grad is None and not p.requires_grad for p in model.tokenizer.parameters())
-    assert [n for n, p in model.predictor.named_parameters() if p.grad is None] == []
-
-
-def test_distributed_training_of_the_predictor_leaves_the_tokenizer_alone(one_process):
-    model = tiny_predictor_training()
-    wrapped = MMDistributedDataParallel(module=model)
-    assert wrapped.parameters_to_ignore == {f'tokenizer.{key}' for key in model.tokenizer.state_dict()}
-    for _ in range(2):
-        wrapped(images(), mode='loss')['loss'].backward()
-
-
-def test_a_predictor_does_not_learn_from_a_tokenizer_without_weights():
-    model = PredictorPretrain(tiny_tokenizer(), tiny_predictor_training().predictor)
-    with pytest.raises(RuntimeError, match='no weights were loaded into the frozen tokenizer'):
-        model(images(), mode='loss')
-    weights = tiny_tokenizer().state_dict()
-    with pytest.raises(RuntimeError, match='missing codes.weight'):
-        model.tokenizer.load_state_dict({key: value for key, value in weights.items() if key != 'codes.weight'},
-                                        strict=False)
-    model.tokenizer.load_state_dict(weights)
-    assert torch.isfinite(model(images(), mode='loss')['loss'])

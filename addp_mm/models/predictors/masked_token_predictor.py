@@ -19,7 +19,8 @@ class MaskedTokenPredictor(BaseModule):
     """Masked transformer on token ids, as in MAGE (arXiv 2211.09117), without its unused pixel embedding.
 
     The sequence is the fake class id followed by the L image tokens, masked ones replaced by the mask id. A ViT encoder
-    sees all of it; the decoder sees a linear projection, in which masked places hold the encoder's class output.
+    sees all of it, or in MAGE's training the places that are kept alone; the decoder sees a linear projection of all
+    places, in which those that are masked or were not kept hold the encoder's class output.
 
     Args:
         num_tokens: Number of image tokens L.
@@ -87,41 +88,63 @@ class MaskedTokenPredictor(BaseModule):
             Block(embed_dims, num_heads, mlp_ratio=mlp_ratio, drop_rate=drop_rate, attn_drop_rate=drop_rate)
             for _ in range(depth))
 
-    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _states(self, ids: Tensor, mask: Tensor, kept: Tensor | None) -> Tensor:
         """Decoder states of the image positions, shape (B, L, decoder_embed_dims)."""
         if ids.shape != mask.shape or ids.dim() != 2 or ids.shape[1] != self.num_tokens:
             raise ValueError(f'ids and mask must both be (B, {self.num_tokens}), got {tuple(ids.shape)} and '
                              f'{tuple(mask.shape)}')
+        if kept is not None and (kept.dim() != 2 or len(kept) != len(ids)):
+            raise ValueError(f'kept must be (B, K) places with B = {len(ids)}, got {tuple(kept.shape)}')
         mask = mask.bool()
-        words = ids.masked_fill(mask, self.token_space.mask_id)
-        fake_class = words.new_full((len(words), 1), self.token_space.fake_class_id)
-        x = self.word_embed(torch.cat([fake_class, words], dim=1)) + self.pos_embed
-        x = self.embed_drop(self.embed_norm(x))
-        for block in self.blocks:
-            x = block(x)
-
-        x = self.decoder_embed(self.norm(x))
-        image = torch.where(mask.unsqueeze(-1), x[:, :1], x[:, 1:])
-        x = torch.cat([x[:, :1], image], dim=1) + self.decoder_pos_embed
+        x = self.decoder_embed(self._encode(ids.masked_fill(mask, self.token_space.mask_id), kept))
+        class_state, image = x[:, :1], x[:, 1:]
+        if kept is not None:
+            everywhere = class_state.expand(-1, self.num_tokens, -1)
+            image = everywhere.scatter(1, _rows(kept, image), image)
+        image = torch.where(mask.unsqueeze(-1), class_state, image)
+        x = torch.cat([class_state, image], dim=1) + self.decoder_pos_embed
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_norm(x)[:, 1:]
 
-    def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _encode(self, words: Tensor, kept: Tensor | None) -> Tensor:
+        """Encoder states of the fake class and of the kept places, (B, 1 + K, embed_dims)."""
+        fake_class = words.new_full((len(words), 1), self.token_space.fake_class_id)
+        positions = self.pos_embed
+        if kept is not None:
+            words = words.gather(1, kept)
+            places = positions[:, 1:].expand(len(words), -1, -1)
+            positions = torch.cat([positions[:, :1].expand(len(words), -1, -1),
+                                   places.gather(1, _rows(kept, places))], dim=1)
+        x = self.word_embed(torch.cat([fake_class, words], dim=1)) + positions
+        x = self.embed_drop(self.embed_norm(x))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def logits(self, ids: Tensor, mask: Tensor, kept: Tensor | None = None) -> Tensor:
         """Logits over the whole vocabulary at every image position.
 
         Args:
             ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not matter.
             mask: Shape (B, L), bool, True where the token is masked.
+            kept: Places that the encoder sees beside the fake class, each at most once in a row, shape (B, K), int64.
+                MAGE's training leaves out half of all places, all of them masked (see
+                :func:`addp_mm.diffusion.random_masks`). Default: all.
 
         Returns:
             Shape (B, L, vocab_size).
 
         Raises:
-            ValueError: If a shape is not (B, num_tokens).
+            ValueError: If a shape is not (B, num_tokens), or the rows of ``kept`` are not those of ``ids``.
         """
-        return self.head(self._states(ids, mask), self.word_embed.weight)
+        return self.head(self._states(ids, mask, kept), self.word_embed.weight)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Probabilities over the codes alone, shape (B, L, codebook_size), float32. Arguments as :meth:`logits`."""
         return self.logits(ids, mask)[..., :self.token_space.codebook_size].float().softmax(dim=-1)
+
+
+def _rows(places: Tensor, like: Tensor) -> Tensor:
+    """Places (B, K) as an index along dimension 1 of (B, …, C)."""
+    return places.unsqueeze(-1).expand(-1, -1, like.shape[-1])

@@ -1,6 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from mmengine import dist
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from addp_mm.diffusion import random_masks, truncated_normal_ratios
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
 from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
@@ -17,81 +20,128 @@ from addp_mm.registry import MODELS
 class PredictorPretrain(BaseModel):
     """Masked token modelling for a predictor (:class:`~addp_mm.models.predictors.MaskedTokenPredictor`) on frozen ids.
 
-    Each image's mask ratio is drawn from a truncated normal density on [0.5, 1] (MAGE, arXiv 2211.09117). Masks follow
-    from ``mask_seed``, the rank and the number of training steps done: processes that start from the same seed draw
-    different ones, and a resumed training goes on with those that an uninterrupted one would have drawn.
+    It trains on images, which a frozen tokenizer turns into ids, or on ids that were stored before
+    (:class:`~addp_mm.datasets.TokenIds`). Mask ratios follow a truncated normal density on [``mask_ratio_min``, 1].
+    Masks follow from ``mask_seed``, the rank and the number of training steps done: processes that start from the same
+    seed draw different ones, and a resumed training goes on with those that an uninterrupted one would have drawn.
+
+    MAGE (arXiv 2211.09117) as released is ``drop_ratio=0.5, codes_only=True, shared_mask_ratio=True``.
 
     Args:
-        tokenizer: Config of the tokenizer, or the module; frozen. Its ``init_cfg`` names trained weights.
+        tokenizer: Config of the tokenizer, or the module; frozen. Its ``init_cfg`` names trained weights. None where
+            all batches hold ids.
         predictor: Config of the predictor, or the module.
         mask_ratio_mean: Mean of the density before truncation.
         mask_ratio_std: Its standard deviation.
         mask_ratio_min: Lower bound of the ratio.
-        label_smoothing: Share of the target that is spread over the whole vocabulary.
+        drop_ratio: Share of all places, taken from the masked ones, that the encoder does not see in training mode.
+        shared_mask_ratio: Whether a batch shares one ratio; otherwise each image has its own.
+        label_smoothing: Share of the target that is spread over all ids that can be predicted.
+        codes_only: Whether the loss is over the codes alone, not over the mask id and the class slots as well.
         mask_seed: Seed of the masks.
-        data_preprocessor: Must bring images to [0, 1].
+        data_preprocessor: Must bring images to [0, 1]; ids need none.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: If more places are dropped than are masked for certain, or the tokenizer's codes are not those of
+            the predictor's token space.
     """
 
-    def __init__(self, tokenizer: dict | nn.Module, predictor: dict | nn.Module, mask_ratio_mean: float = 0.55,
-                 mask_ratio_std: float = 0.25, mask_ratio_min: float = 0.5, label_smoothing: float = 0.1,
+    def __init__(self, tokenizer: dict | nn.Module | None, predictor: dict | nn.Module, mask_ratio_mean: float = 0.55,
+                 mask_ratio_std: float = 0.25, mask_ratio_min: float = 0.5, drop_ratio: float = 0.,
+                 shared_mask_ratio: bool = False, label_smoothing: float = 0.1, codes_only: bool = False,
                  mask_seed: int = 0, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.tokenizer = freeze(build_station(tokenizer), 'tokenizer')
+        if not 0 <= drop_ratio <= mask_ratio_min <= 1 or drop_ratio == 1:
+            raise ValueError('dropped places are masked ones: 0 <= drop_ratio <= mask_ratio_min must hold, with '
+                             f'drop_ratio below 1, got {drop_ratio} and {mask_ratio_min}')
+        self.tokenizer = None if tokenizer is None else freeze(build_station(tokenizer), 'tokenizer')
         self.predictor = build_station(predictor)
+        self.codebook_size = self.predictor.token_space.codebook_size
+        if self.tokenizer is not None and self.tokenizer.codebook_size != self.codebook_size:
+            raise ValueError(f'the tokenizer has {self.tokenizer.codebook_size} codes, the predictor\'s token space '
+                             f'{self.codebook_size}: set predictor.token_space.codebook_size')
         self.mask_ratio_mean, self.mask_ratio_std = mask_ratio_mean, mask_ratio_std
-        self.mask_ratio_min = mask_ratio_min
-        self.label_smoothing = label_smoothing
+        self.mask_ratio_min, self.drop_ratio = mask_ratio_min, drop_ratio
+        self.shared_mask_ratio = shared_mask_ratio
+        self.label_smoothing, self.codes_only = label_smoothing, codes_only
         self.mask_seed = mask_seed
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
-        # DistributedDataParallel leaves alone what is listed here: every rank loads its own
-        self._ddp_params_and_buffers_to_ignore = [f'tokenizer.{key}' for key in self.tokenizer.state_dict()]
+        self._ids_checked = False
+        if self.tokenizer is not None:
+            # DistributedDataParallel leaves alone what is listed here: every rank loads its own
+            self._ddp_params_and_buffers_to_ignore = [f'tokenizer.{key}' for key in self.tokenizer.state_dict()]
 
     def train(self, mode: bool = True) -> PredictorPretrain:
         super().train(mode)
-        self.tokenizer.eval()
+        if self.tokenizer is not None:
+            self.tokenizer.eval()
         return self
 
-    def forward(self, inputs: Tensor | list[Tensor], data_samples: list | None = None,
+    def forward(self, inputs: Tensor | Sequence[Tensor], data_samples: list | None = None,
                 mode: str = 'tensor') -> Tensor | dict:
         """Losses ('loss'), or logits (B, L, vocabulary) of a fully masked sequence ('tensor').
 
         Args:
-            inputs: Images (B, 3, H, W) in [0, 1], or a list whose first entry they are.
+            inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are; or ids (B, L) of any integer
+                type, or a list of B rows of ids.
             data_samples: Not used.
             mode: 'tensor' or 'loss'.
 
         Raises:
-            RuntimeError: In mode 'loss', if no weights were loaded into the tokenizer.
+            RuntimeError: Images are given and there is no tokenizer; or, in mode 'loss', one without loaded weights.
+            ValueError: The first ids given do not fit the predictor.
         """
-        if mode == 'loss' and not is_loaded(self.tokenizer):
-            raise RuntimeError('no weights were loaded into the frozen tokenizer: the predictor would learn random ids.'
-                               " Give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)")
-        images = inputs[0] if isinstance(inputs, list) else inputs
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            ids, _ = self.tokenizer.encode(images.float())
+        ids = self._ids_of(inputs, mode)
         if mode == 'loss':
             return self.loss(ids)
         return self.predictor.logits(ids, torch.ones_like(ids, dtype=torch.bool))
 
     def loss(self, ids: Tensor) -> dict[str, Tensor]:
         """Cross entropy and accuracy on the masked places of ids (B, L)."""
-        mask = self.draw_mask(ids, self.mask_generator())
+        mask, kept = self.draw_masks(ids)
         self.iteration += self.training
-        logits, targets = self.predictor.logits(ids, mask)[mask], ids[mask]
+        logits, targets = self.predictor.logits(ids, mask, kept)[mask], ids[mask]
+        if self.codes_only:
+            logits = logits[:, :self.codebook_size]
         return dict(
             loss=F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing),
             accuracy=(logits.detach().argmax(-1) == targets).float().mean())
 
-    def mask_generator(self) -> torch.Generator:
-        """Source of this step's masks on this rank."""
-        sequence = np.random.SeedSequence([self.mask_seed, dist.get_rank(), int(self.iteration)])
-        return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    def draw_masks(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """This step's mask (B, L) of ids (B, L) on this rank, and the places (B, K) that the encoder sees.
 
-    def draw_mask(self, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """A mask (B, L) whose ratio is drawn for each row; at least one place of a row is masked."""
-        num_images, length = ids.shape
-        ratios = torch.empty(num_images, 1)
-        nn.init.trunc_normal_(ratios, self.mask_ratio_mean, self.mask_ratio_std, self.mask_ratio_min, 1., generator)
-        ranks = torch.rand(ids.shape, generator=generator).argsort(1).argsort(1)
-        return (ranks < (ratios * length).ceil()).to(ids.device)
+        These are None, for all, where nothing is dropped, as in eval mode.
+        """
+        sequence = np.random.SeedSequence([self.mask_seed, dist.get_rank(), int(self.iteration)])
+        generator = torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        ratios = truncated_normal_ratios(len(ids), self.mask_ratio_mean, self.mask_ratio_std, self.mask_ratio_min,
+                                         generator, self.shared_mask_ratio)
+        return random_masks(ratios, ids.shape[1], generator, self.drop_ratio * self.training, ids.device)
+
+    def _ids_of(self, inputs: Tensor | Sequence[Tensor], mode: str) -> Tensor:
+        if isinstance(inputs, (list, tuple)):
+            inputs = torch.stack(tuple(inputs)) if inputs[0].dim() == 1 else inputs[0]
+        if inputs.dim() == 2 and not inputs.is_floating_point():
+            ids = inputs.long()
+            self._check_ids(ids)
+            return ids
+        if self.tokenizer is None:
+            raise RuntimeError(f'a batch of shape {tuple(inputs.shape)} holds no ids (B, {self.predictor.num_tokens}), '
+                               'and tokenizer is None: read stored ids with addp_mm.TokenIds, or give a tokenizer')
+        if mode == 'loss' and not is_loaded(self.tokenizer):
+            raise RuntimeError('no weights were loaded into the frozen tokenizer: the predictor would learn random ids.'
+                               " Give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)")
+        with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
+            return self.tokenizer.encode(inputs.float())[0]
+
+    def _check_ids(self, ids: Tensor) -> None:
+        """Once: a look at the values waits for the device, and all batches come out of the same store."""
+        if self._ids_checked:
+            return
+        low, high, length = int(ids.min()), int(ids.max()), self.predictor.num_tokens
+        if ids.shape[1] != length or low < 0 or high >= self.codebook_size:
+            raise ValueError(f'rows of {ids.shape[1]} ids from {low} to {high} do not fit a predictor of {length} '
+                             f'tokens and {self.codebook_size} codes: set its num_tokens and token_space to those of '
+                             'the tokenizer that wrote the ids')
+        self._ids_checked = True
