@@ -10,7 +10,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('checkpoint', nargs='?',
-                        help="path or address of the checkpoint [the weights that the model's init_cfg names]")
+                        help='path or address of the checkpoint; needless where nothing is trained, as in k-NN')
     parser.add_argument('--work-dir', help='folder for logs and metrics [work_dirs/<config name>]')
     parser.add_argument('--out', help='file for the metrics, as JSON [<work dir>/metrics.json]')
     parser.add_argument('--show-dir', help='folder for every picture with what the model found drawn on it')

@@ -114,12 +114,14 @@ def check_datasets(cfg: Config, *loaders: str) -> None:
 
 
 def require_weights(cfg: Config) -> None:
-    """Refuse to test a model into which no weights are loaded: neither a checkpoint nor an ``init_cfg`` names any."""
+    """Refuse to test without a checkpoint, but where nothing is trained and an ``init_cfg`` names the weights."""
     def loads(node) -> bool:
         if isinstance(node, dict):
             return str(node.get('type', '')).endswith('Pretrained') or any(map(loads, node.values()))
         return isinstance(node, (list, tuple)) and any(map(loads, node))
 
+    if cfg.get('train_cfg') is not None:
+        raise ConfigError('the model of this config is trained first: name its checkpoint after the config')
     if not loads(cfg.model):
         raise ConfigError('the model has no weights: name a checkpoint after the config, or give a part of the model '
                           "an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)")

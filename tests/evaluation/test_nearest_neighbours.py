@@ -119,3 +119,20 @@ def test_two_processes_find_what_one_finds(tmp_path):
     for found in (zero, one):
         torch.testing.assert_close(torch.tensor(found['features']), unit)
         assert found['metrics'] == pytest.approx(expected_metrics())
+
+
+def test_a_model_without_weights_and_a_missing_bank_are_refused():
+    from mmengine.config import Config
+
+    from addp_mm.engine.config_file import ConfigError
+    from addp_mm.engine.runner_cfg import check_datasets, require_weights
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=[dict(type='addp_mm.Pretrained', checkpoint='a.pth')]))))
+    require_weights(cfg)
+    with pytest.raises(ConfigError, match='no weights: name a checkpoint after the config, or'):
+        require_weights(Config(dict(model=dict(backbone=dict(init_cfg=dict(type='Normal'))))))
+    with pytest.raises(ConfigError, match='trained first: name its checkpoint'):
+        require_weights(Config(dict(model=cfg.model, train_cfg=dict(max_epochs=1))))
+    check_datasets(cfg, 'test_cfg.bank_dataloader')
+    cfg.test_cfg = dict(bank_dataloader=dict(dataset=dict(type='CustomDataset', data_root='nowhere', data_prefix='x')))
+    with pytest.raises(ValueError, match='nowhere'):
+        check_datasets(cfg, 'test_cfg.bank_dataloader')
