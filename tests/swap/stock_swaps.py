@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A stock config of mmdet, mmseg or mmpretrain with another backbone and neck: written, read, built, one step trained."""
+"""A stock config of mmdet, mmseg or mmpretrain with another backbone and neck: written, read, built, trained a step."""
 from __future__ import annotations
 
 import copy
