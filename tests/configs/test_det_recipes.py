@@ -5,7 +5,8 @@ from functools import cache
 
 import pytest
 import torch
-from recipes import build_on_meta, build_recipe, load_recipe, optimizer_table, recipe_paths, shrink, train_step
+import yaml
+from recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, optimizer_table, recipe_paths, shrink, train_step
 from tiny_detection import detection_batch
 from torch import nn
 
@@ -60,6 +61,16 @@ def test_every_recipe_is_in_a_table_of_this_file():
     assert len(baselines) == len(HEADS) * len(BASELINES)
     assert len(resnets) == 6
     assert stems == set(RECIPES) | baselines | resnets
+
+
+def test_readme_and_metafile_name_every_recipe():
+    folder = CONFIGS / 'det'
+    readme = (folder / 'README.md').read_text()
+    models = yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
+    stems = {path.stem for path in recipe_paths('det')}
+    assert {one for one in stems if f'({one}.py)' not in readme} == set()
+    assert stems <= {model['Name'] for model in models}
+    assert all(model['Config'] == f'configs/det/{model["Name"]}.py' for model in models)
 
 
 def expected_settings(name: str, model: nn.Module, size: dict, weight_decay: float, is_dino: bool):
