@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 from addp_mm.registry import MODELS
 
-# the ReLU before each pooling but the last, where LPIPS looks: relu1_2, 2_2, 3_3, 4_3 and 5_3
-_ENDS = (4, 9, 16, 23, 30)
+# width and convolutions of each level; LPIPS looks at the last ReLU of each: relu1_2, 2_2, 3_3, 4_3 and 5_3
+_LEVELS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 @MODELS.register_module()
 class VGG16Features(BaseModule):
     """The five feature maps of VGG-16 (arXiv 1409.1556) that LPIPS compares (arXiv 1801.03924).
 
-    Layers and names are torchvision's, so that its checkpoint of ``vgg16`` loads (its classifier is left out):
+    The names are torchvision's, so that its checkpoint of ``vgg16`` loads (its classifier is left out):
     ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint='vgg16-397923af.pth')``, or an ``hf://`` or ``https://``
     address of that file.
 
@@ -24,18 +24,23 @@ class VGG16Features(BaseModule):
 
     def __init__(self, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        from torchvision.models import vgg16
-        self.features = vgg16(weights=None, init_weights=False).features[:_ENDS[-1]]
-        for layer in self.features:
-            # what looked at a feature map must not find it overwritten
-            if isinstance(layer, nn.ReLU):
-                layer.inplace = False
+        layers: list[nn.Module] = []
+        self.ends = []
+        channels = 3
+        for width, depth in _LEVELS:
+            if layers:
+                layers.append(nn.MaxPool2d(2))
+            for _ in range(depth):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                channels = width
+            self.ends.append(len(layers))
+        self.features = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps of 64, 128, 256, 512 and 512 channels at strides 1 to 16, of images (B, 3, H, W)."""
         maps, x = [], images
         for index, layer in enumerate(self.features, 1):
             x = layer(x)
-            if index in _ENDS:
+            if index in self.ends:
                 maps.append(x)
         return tuple(maps)

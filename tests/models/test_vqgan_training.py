@@ -1,0 +1,289 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""A VQGAN in a Runner: what the hooks do around the discriminator's start, moving averages, resuming."""
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from tiny_vqgan import OPTIM_WRAPPER, batch_of, build, images, optimizers
+from torch.utils.data import Dataset
+
+from addp_mm.engine.config_file import ConfigError
+from addp_mm.engine.hooks import AdversarialStartGuard, CodeRestartHook, TrainingCollapsed
+from addp_mm.engine.optimizers import JointOptimWrapperDict
+from addp_mm.engine.runner_cfg import set_amp
+
+_RUNS = itertools.count()
+SCHEDULE = dict(start=1, alone=1, ramp=1)
+
+
+class Images(Dataset):
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict:
+        return dict(inputs=batch_of(images(8))['inputs'][index], data_samples=DataSample())
+
+
+class LastLayer(BaseMetric):
+    """Remembers the weights that are validated."""
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(1)
+
+    def compute_metrics(self, results) -> dict:
+        weights.append(validated.tokenizer.decoder.conv_out.weight.detach().clone())
+        return dict(seen=len(results))
+
+
+weights, validated = [], None
+
+
+def build_runner(work_dir, model, hooks=(), max_iters=6, checkpoint_interval=100, resume=None, val=False,
+                 by_epoch=False, **settings) -> Runner:
+    name = f'vqgan_{next(_RUNS)}'
+    loader = dict(batch_size=4, num_workers=0, dataset=Images(), collate_fn=default_collate,
+                  sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False))
+    if val:
+        settings.update(val_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
+                        val_cfg=dict(), val_evaluator=Evaluator(LastLayer()))
+    return Runner(
+        model=model, work_dir=str(work_dir), train_dataloader=loader, optim_wrapper=OPTIM_WRAPPER,
+        train_cfg=dict(by_epoch=True, max_epochs=1) if by_epoch else dict(
+            type='IterBasedTrainLoop', max_iters=max_iters, val_interval=3),
+        param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20)],
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=checkpoint_interval),
+                           logger=dict(type='LoggerHook', interval=1)),
+        log_processor=dict(by_epoch=False), custom_hooks=list(hooks), default_scope='mmpretrain',
+        experiment_name=name, log_level='ERROR', randomness=dict(seed=0), resume=bool(resume), load_from=resume,
+        cfg=Config(), **settings)
+
+
+class Psnr(Hook):
+    """Puts chosen numbers in the place of the PSNR, one after the other, before the guard looks."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, values) -> None:
+        self.values, self.scales = iter(values), []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        outputs['psnr'] = torch.tensor(float(next(self.values)))
+        self.scales.append(runner.model.adversarial_scale.item())
+
+
+class Lines(Hook):
+    """Keeps the warnings."""
+
+    def before_train(self, runner) -> None:
+        self.lines = []
+        runner.logger.warning = self.lines.append
+
+
+def guarded(tmp_path, psnr, max_iters=None, **options):
+    chosen, lines = Psnr(psnr), Lines()
+    guard = dict(dict(type='addp_mm.AdversarialStartGuard', window=2, watch=6), **options)
+    runner = build_runner(tmp_path, build(schedule=SCHEDULE), [chosen, lines, guard], max_iters=max_iters or len(psnr))
+    return runner, chosen, lines
+
+
+def test_a_steady_start_is_left_alone(tmp_path):
+    runner, chosen, lines = guarded(tmp_path, [20, 20, 19.5, 19.2, 19.1, 20, 20])
+    runner.train()
+    assert chosen.scales == [1.] * 7 and lines.lines == []
+    history = runner.message_hub.log_scalars
+    assert history['train/psnr_drop'].data[0].tolist() == pytest.approx([0.5, 0.65, 0.85, 0.45, 0])
+    assert history['train/psnr_mean'].data[0].tolist()[:4] == pytest.approx([20, 20, 19.5, 19.35])
+
+
+def test_a_dip_lowers_the_weight_and_is_told(tmp_path):
+    """3 dB in the first window; then, in a window of its own, 2 dB; a third one only warns."""
+    runner, chosen, lines = guarded(tmp_path, [20, 20, 17, 17, 18, 18, 15, 15, 3], factor=0.5, max_answers=2)
+    runner.train()
+    assert chosen.scales == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25]
+    assert len(lines.lines) == 3 and 'fallen by 3.00 dB from 20.00 dB' in lines.lines[0]
+    assert runner.model.state_dict()['adversarial_scale'] == 0.25
+
+
+def test_a_warning_changes_nothing(tmp_path):
+    runner, chosen, lines = guarded(tmp_path, [20, 20, 17, 17, 20], action='warn')
+    runner.train()
+    assert len(lines.lines) == 1 and chosen.scales == [1.] * 5
+
+
+def test_a_rollback_goes_to_the_start_with_less_weight(tmp_path):
+    """Two good iterations, two bad ones, back, and four good ones."""
+    runner, chosen, lines = guarded(tmp_path, [20, 20, 17, 17, 20, 20, 20, 20], max_iters=6, action='rollback')
+    states = []
+
+    class Keep(Hook):
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+            if runner.iter == 2:
+                states.append({name: value.clone() for name, value in runner.model.state_dict().items()})
+
+    runner.register_hook(Keep())
+    runner.train()
+    assert runner.iter == 6 and len(lines.lines) == 1 and 'rollback 1 of 3' in lines.lines[0]
+    first, second = states
+    assert [name for name in first if not torch.equal(first[name], second[name])] == ['adversarial_scale']
+    assert chosen.scales == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]
+    assert (tmp_path / 'before_discriminator_2.pth').is_file()
+
+
+def test_rollbacks_come_to_an_end(tmp_path):
+    runner, _, lines = guarded(tmp_path, [20, 20, 17, 17, 17, 17], action='rollback', max_answers=1)
+    with pytest.raises(TrainingCollapsed, match='1 rollback'):
+        runner.train()
+    assert len(lines.lines) == 1
+
+
+@pytest.mark.parametrize('psnr, action, words', [
+    ([20, 20, 17, 17], 'stop', r'3\.00 dB.*lecam_weight'), ([20, float('nan')], 'warn', 'iteration 2 is nan')])
+def test_a_training_that_is_lost_stops(tmp_path, psnr, action, words):
+    with pytest.raises(TrainingCollapsed, match=words):
+        guarded(tmp_path, psnr, action=action)[0].train()
+
+
+def test_the_guard_refuses_what_it_cannot_watch(tmp_path):
+    with pytest.raises(ConfigError, match='IterBasedTrainLoop'):
+        build_runner(tmp_path, build(), [dict(type='addp_mm.AdversarialStartGuard', action='rollback')],
+                     by_epoch=True).train()
+    with pytest.raises(ValueError, match='action'):
+        AdversarialStartGuard(action='hope')
+    with pytest.raises(ValueError, match='window'):
+        AdversarialStartGuard(window=10, watch=10)
+
+
+def test_moments_of_redrawn_codes_are_forgotten(tmp_path):
+    """Only theirs, and before the step of the same iteration."""
+    model = build(restart_interval=3, restart_until=9)
+    drawn, seen = [], []
+    restart = model._restart_codes
+
+    def noting(latents):
+        restart(latents)
+        drawn.append(None if model.redrawn is None else model.redrawn.clone())
+
+    model._restart_codes = noting
+
+    class Watch(Hook):
+        priority = 'LOWEST'
+
+        def before_train(self, runner) -> None:
+            codes = runner.model.tokenizer.codes.weight
+            optimizer = runner.optim_wrapper['tokenizer'].optimizer
+            optimizer.register_step_pre_hook(
+                lambda *_: seen.append({k: v.clone() for k, v in optimizer.state[codes].items()}))
+
+    build_runner(tmp_path, model, [dict(type='addp_mm.CodeRestartHook'), Watch()], max_iters=5).train()
+    assert [redrawn is not None for redrawn in drawn] == [False, False, False, True, False]
+    redrawn = drawn[3]
+    assert redrawn.any() and not redrawn.all()
+    for moment in ('exp_avg', 'exp_avg_sq'):
+        assert not seen[3][moment][redrawn].any() and seen[3][moment][~redrawn].any(1).all()
+
+
+def test_without_the_hook_old_moments_push_on():
+    """What the hook is for: a code that was chosen, then no more, then drawn anew moves by what it had gathered."""
+    codes = torch.nn.Parameter(torch.zeros(2, 1))
+    for forget in (False, True):
+        model = SimpleNamespace(redrawn=None, tokenizer=SimpleNamespace(codes=SimpleNamespace(weight=codes)))
+        optimizer = torch.optim.Adam([codes], lr=0.1)
+        runner = SimpleNamespace(model=model, optim_wrapper=SimpleNamespace(
+            optimizer=optimizer, param_groups=optimizer.param_groups))
+        hook = CodeRestartHook()
+        if forget:
+            hook.before_train(runner)
+        codes.grad = torch.ones(2, 1)
+        optimizer.step()
+        codes.data[1] = 5.
+        model.redrawn = torch.tensor([False, True])
+        codes.grad = torch.zeros(2, 1)
+        optimizer.step()
+        assert (codes[1].item() == 5.) is forget and codes[0].item() != 5.
+        hook.after_train(runner)
+
+
+def test_moving_averages_are_validated_and_saved(tmp_path):
+    global validated
+    weights.clear()
+    validated = build(schedule=SCHEDULE)
+    history = []
+
+    class Record(Hook):
+        priority = 'VERY_HIGH'
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            history.append(runner.model.tokenizer.decoder.conv_out.weight.detach().clone())
+
+    hooks = [dict(type='EMAHook', momentum=0.3, begin_iter=2), Record()]
+    runner = build_runner(tmp_path, validated, hooks, checkpoint_interval=3, val=True)
+    runner.train()
+    # copied up to iteration 2, whose update is the first and copies too
+    average = history[1]
+    expected = []
+    for latest in history[2:]:
+        average = 0.7 * average + 0.3 * latest
+        expected.append(average)
+    torch.testing.assert_close(weights[0], expected[0])
+    torch.testing.assert_close(weights[1], expected[3])
+    torch.testing.assert_close(validated.tokenizer.decoder.conv_out.weight, history[-1])
+    saved = torch.load(tmp_path / 'iter_6.pth', weights_only=False)
+    name = 'tokenizer.decoder.conv_out.weight'
+    torch.testing.assert_close(saved['state_dict'][name], expected[3])
+    torch.testing.assert_close(saved['ema_state_dict'][f'module.{name}'], history[-1])
+
+
+def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
+    settings = dict(schedule=SCHEDULE, lecam_weight=0.1, codebook='ema')
+    hooks = [dict(type='EMAHook', momentum=0.3), dict(type='addp_mm.AdversarialStartGuard', window=2, watch=6)]
+    whole = build_runner(tmp_path / 'whole', build(**settings), hooks, checkpoint_interval=4)
+    whole.train()
+    resumed = build_runner(tmp_path / 'resumed', build(seed=1, **settings),
+                           [*hooks, dict(type='addp_mm.PreflightHook')], resume=str(tmp_path / 'whole' / 'iter_4.pth'))
+    resumed.train()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert resumed.message_hub.log_scalars['train/discriminator.lr'].current() > 0
+
+
+def test_parts_of_the_optimizer():
+    model = build()
+    wrapper = optimizers(model, clip_grad=dict(max_norm=1e-3))
+    assert isinstance(wrapper, JointOptimWrapperDict)
+    names = {id(p): name for name, p in model.named_parameters()}
+    for part, one in wrapper.items():
+        assert {names[id(p)] for group in one.param_groups for p in group['params']} == {
+            name for name in names.values() if name.startswith(part)}
+        assert one.grad_name == f'{part}_grad_norm'
+    from mmengine.optim import build_optim_wrapper
+    both = dict(OPTIM_WRAPPER)
+    with pytest.raises(ConfigError, match='no optimizer trains discriminator'):
+        build_optim_wrapper(model, {key: value for key, value in both.items() if key != 'discriminator'})
+    with pytest.raises(ConfigError, match='critic is no part'):
+        build_optim_wrapper(model, dict(both, critic=dict(optimizer=dict(type='SGD', lr=1.))))
+    with pytest.raises(ConfigError, match='agree'):
+        build_optim_wrapper(model, dict(both, tokenizer=dict(both['tokenizer'], accumulative_counts=2)))
+    with pytest.raises(ConfigError, match='paramwise_cfg'):
+        build_optim_wrapper(model, dict(both, paramwise_cfg=dict(bias_decay_mult=0.)))
+
+
+def test_amp_is_set_in_each_part():
+    cfg = Config(dict(optim_wrapper=dict(OPTIM_WRAPPER)))
+    set_amp(cfg, 'bfloat16')
+    for part in ('tokenizer', 'discriminator'):
+        assert cfg.optim_wrapper[part].type == 'AmpOptimWrapper' and cfg.optim_wrapper[part].dtype == 'bfloat16'
+    assert 'type' not in cfg.optim_wrapper
+
+
+def test_the_restart_hook_refuses_other_models():
+    with pytest.raises(TypeError, match='tokenizer training'):
+        CodeRestartHook().before_train(SimpleNamespace(model=torch.nn.Linear(1, 1)))
