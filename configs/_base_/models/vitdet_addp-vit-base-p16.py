@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # ViT-B as ViTDet uses it (arXiv 2203.16527): windows of 14 x 14 tokens, four blocks that attend everywhere, relative
-# positions, no class token, no norm at the end. `with_cp` computes activations again in the backward pass: a quarter
-# more time, and batch 1 at 1024 px fits a GPU of 24 GB with room to spare.
+# positions, no class token, no norm at the end. `with_cp` keeps the input of each block alone and computes the rest
+# again in the backward pass, one more forward pass of the ViT, so that 1024 px fit small GPUs.
 norm_cfg = dict(type='addp_mm.LN2d')
 backbone = dict(
     type='addp_mm.ADDPViT',
