@@ -123,7 +123,7 @@ def whole_vocabulary(predictor):
 
 def own_output_at_masked_places(predictor):
     """Masked places of the decoder hold what the encoder says there, not its class output."""
-    def states(self, ids, mask):
+    def states(self, ids, mask, kept):
         words = F.pad(ids.masked_fill(mask, self.token_space.mask_id), (1, 0), value=self.token_space.fake_class_id)
         x = self.embed_norm(self.word_embed(words) + self.pos_embed)
         for block in self.blocks:

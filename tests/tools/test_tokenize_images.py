@@ -1,0 +1,280 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The tool that stores the ids of a data set, run in this process, or in a forked one where it is to be killed."""
+import importlib.util
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from addp_mm.datasets.fingerprints import build_loaded, tokenizer_fingerprint
+from addp_mm.datasets.token_ids import TokenIds
+from addp_mm.datasets.views import Views
+from addp_mm.registry import MODELS
+
+TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/tokenize_images.py'
+TOKENIZER = dict(type='addp_mm.VQTokenizer', stem_stride=4, base_channels=32, channel_mults=(1, ), num_res_blocks=1,
+                 num_mid_blocks=1, codebook_size=64, embed_dims=4, normalize_codes=True)
+CONFIG = '''
+model = dict(type='addp_mm.TokenizerPretrain', tokenizer={tokenizer!r})
+train_dataloader = dict(dataset=dict(type='CustomDataset', data_root={images!r}, with_label=False,
+                                     pipeline=[dict(type='addp_mm.LoadImage'), dict(type='PackInputs')]))
+default_scope = 'mmpretrain'
+'''
+NUM_IMAGES = 13
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('tokenize_images', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """Images in two folders; a tokenizer as the config and checkpoint of a training, and as weights with a config."""
+    folder = tmp_path_factory.mktemp('tokenize')
+    for index in range(NUM_IMAGES):
+        path = folder / 'images' / 'ab'[index % 2] / f'{index:02d}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = np.random.default_rng(index).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+        Image.fromarray(small).resize((25, 20), Image.Resampling.BICUBIC).save(path)
+    torch.manual_seed(0)
+    weights = MODELS.build(dict(TOKENIZER)).state_dict()
+    torch.save(dict(state_dict={f'tokenizer.{key}': value for key, value in weights.items()}), folder / 'training.pth')
+    (folder / 'training.py').write_text(CONFIG.format(tokenizer=TOKENIZER, images=str(folder / 'images')))
+    save_file(weights, folder / 'vq.safetensors')
+    (folder / 'vq.json').write_text(json.dumps(dict(tokenizer=dict(TOKENIZER, init_cfg=dict(checkpoint='moved.pth')))))
+    return folder
+
+
+def arguments(place, dst, *options, images='images'):
+    return [str(place / 'vq.safetensors'), str(place / images), str(dst), '--image-size', '16', '--views', '3',
+            '--batch-size', '6', '--num-workers', '0', *options]
+
+
+def names(place):
+    return sorted(str(path.relative_to(place / 'images')) for path in (place / 'images').rglob('*.png'))
+
+
+@pytest.fixture(scope='module')
+def stored(tool, place):
+    """The ids of an uninterrupted run."""
+    tool.main(arguments(place, place / 'stored'))
+    return place / 'stored'
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_ids_are_those_of_the_views(stored, place):
+    tokenizer = build_loaded(dict(TOKENIZER, init_cfg=dict(
+        type='addp_mm.Pretrained', checkpoint=str(place / 'vq.safetensors'), strict=True)))
+    ids = np.load(stored / 'ids.npy')
+    assert ids.shape == (NUM_IMAGES, 3, 16) and ids.dtype == np.uint16 and len(np.unique(ids)) > 3
+    for index, name in enumerate(names(place)):
+        pixels = np.asarray(Image.open(place / 'images' / name))
+        views = torch.from_numpy(Views(16, count=3).make(pixels, index)).float() / 255
+        with torch.no_grad():
+            assert np.array_equal(ids[index], tokenizer.encode(views)[0].numpy()), name
+
+
+def test_what_is_recorded(stored, place):
+    about = json.loads((stored / 'tokens.json').read_text())
+    assert about['images']['count'] == about['done'] == NUM_IMAGES and about['broken'] == 0
+    assert about['views'] == dict(image_size=16, count=3, augmentation='crop', crop_scale=[0.2, 1.0],
+                                  interpolation='bicubic', seed=0)
+    assert sorted(content(stored)) == ['ids.npy', 'tokens.json']
+    own = dict(TOKENIZER, init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(place / 'training.pth'),
+                                        prefix='tokenizer.', strict=True))
+    assert about['tokenizer']['fingerprint'] == tokenizer_fingerprint(build_loaded(own), own)
+    assert len(TokenIds(stored, tokenizer=own, views=about['views'])) == NUM_IMAGES
+
+
+def test_the_same_again_does_nothing(tool, stored, place, capsys):
+    before = content(stored)
+    tool.main(arguments(place, stored))
+    assert 'nothing done' in capsys.readouterr().out and content(stored) == before
+
+
+@pytest.mark.parametrize('options', [('--num-workers', '2'), ('--batch-size', '3'), ('--save-seconds', '0')])
+def test_neither_workers_nor_saving_matter(tool, stored, place, tmp_path, options):
+    tool.main(arguments(place, tmp_path / 'ids', *options))
+    assert (tmp_path / 'ids/ids.npy').read_bytes() == (stored / 'ids.npy').read_bytes()
+
+
+@pytest.mark.slow
+def test_other_ways_to_name_the_same_things(tool, stored, place, tmp_path):
+    """A training's config with its checkpoint, a list of files, and a data set's config."""
+    (place / 'images.txt').write_text(''.join(f'images/{name}\n' for name in names(place)))
+    ids = (stored / 'ids.npy').read_bytes()
+    for number, images in enumerate(('images', 'images.txt', 'training.py')):
+        argv = arguments(place, tmp_path / str(number), images=images)
+        tool.main([str(place / 'training.py'), *argv[1:], '--checkpoint', str(place / 'training.pth')])
+        assert (tmp_path / str(number) / 'ids.npy').read_bytes() == ids
+
+
+def run_until_saved(tool, argv, dst, rows):
+    """Run in a forked process that is killed, without a chance to tidy up, once ``rows`` are recorded as safe."""
+    process = multiprocessing.get_context('fork').Process(target=tool.main, args=(argv, ))
+    process.start()
+    until = time.monotonic() + 60
+    while process.is_alive() and time.monotonic() < until:
+        about = dst / 'tokens.json'
+        if about.is_file() and json.loads(about.read_text())['done'] >= rows:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.001)
+    process.join(60)
+    return process.exitcode
+
+
+class Slowed:
+    """A tool whose tokenizer waits after each batch, so that a kill finds it at work."""
+
+    def __init__(self, tool, seconds):
+        self.tool, self.seconds = tool, seconds
+
+    def main(self, argv):
+        encode = MODELS.get('addp_mm.VQTokenizer').encode
+
+        def slow(tokenizer, images):
+            time.sleep(self.seconds)
+            return encode(tokenizer, images)
+
+        MODELS.get('addp_mm.VQTokenizer').encode = slow
+        self.tool.main(argv)
+
+
+@pytest.mark.parametrize('rows', [0, 2, 8, 12])
+def test_a_killed_run_goes_on_to_the_same_bytes(tool, stored, place, tmp_path, rows):
+    dst = tmp_path / 'ids'
+    argv = arguments(place, dst, '--save-seconds', '0')
+    assert run_until_saved(Slowed(tool, 0.05), argv, dst, rows) == -signal.SIGKILL
+    about = json.loads((dst / 'tokens.json').read_text())
+    assert rows <= about['done'] < NUM_IMAGES and not (dst / 'ids.npy').exists()
+    with pytest.raises(ValueError, match='unfinished'):
+        TokenIds(dst)
+    tool.main(argv)
+    assert content(dst) == content(stored)
+
+
+def test_an_interruption_saves_what_was_done(tool, stored, place, tmp_path):
+    """A polite kill, and hours between two saves."""
+    dst = tmp_path / 'ids'
+    argv = arguments(place, dst, '--save-seconds', '9999')
+    process = multiprocessing.get_context('fork').Process(target=Slowed(tool, 0.2).main, args=(argv, ))
+    process.start()
+    until = time.monotonic() + 60
+    while not (dst / 'ids.npy.partial').is_file() and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.terminate()
+    process.join(60)
+    assert process.exitcode == 1 and 0 < json.loads((dst / 'tokens.json').read_text())['done'] < NUM_IMAGES
+    tool.main(argv)
+    assert content(dst) == content(stored)
+
+
+def test_shards_hold_the_same_ids(tool, stored, place, tmp_path):
+    for index in (2, 0, 1):
+        tool.main(arguments(place, tmp_path / 'ids', '--shard', f'{index}/3'))
+    parts = [np.load(tmp_path / f'ids/shard-000{index}-of-0003/ids.npy') for index in range(3)]
+    assert [len(part) for part in parts] == [4, 4, 5]
+    assert np.array_equal(np.concatenate(parts), np.load(stored / 'ids.npy'))
+    whole, sharded = TokenIds(stored, random_view=False), TokenIds(tmp_path / 'ids', random_view=False)
+    assert all(torch.equal(whole[k]['inputs'], sharded[k]['inputs']) for k in range(NUM_IMAGES))
+
+
+def refused(tool, capsys, argv):
+    with pytest.raises(SystemExit) as end:
+        tool.main(argv)
+    return str(end.value) + capsys.readouterr().err
+
+
+def test_another_tokenizer_other_images_or_views_are_not_mixed_in(tool, stored, place, tmp_path, capsys):
+    before = content(stored)
+    assert 'views.seed is 0 there and 1 here' in refused(tool, capsys, arguments(place, stored, '--seed', '1'))
+    message = refused(tool, capsys, arguments(place, stored, '--views', '2'))
+    assert 'views.count is 3 there and 2 here' in message
+    assert 'images.fingerprint' in refused(tool, capsys, arguments(place, stored, images='images/a'))
+    torch.manual_seed(1)
+    save_file(MODELS.build(dict(TOKENIZER)).state_dict(), tmp_path / 'vq.safetensors')
+    (tmp_path / 'vq.json').write_text((place / 'vq.json').read_text())
+    message = refused(tool, capsys, [str(tmp_path / 'vq.safetensors'), *arguments(place, stored)[1:]])
+    assert message.startswith(f'error: {stored} holds ids that were made otherwise: tokenizer.fingerprint is')
+    assert content(stored) == before
+
+
+@pytest.fixture
+def with_broken(place, tmp_path):
+    """The same images, of which two cannot be read."""
+    import shutil
+    folder = tmp_path / 'with_broken'
+    shutil.copytree(place / 'images', folder / 'images')
+    (folder / 'images/a/04.png').write_bytes((place / 'images/a/04.png').read_bytes()[:60])
+    (folder / 'images/b/05.png').write_bytes(b'')
+    for name in ('vq.safetensors', 'vq.json'):
+        shutil.copy(place / name, folder)
+    return folder
+
+
+def test_broken_images_are_named_recorded_and_left_out(tool, stored, with_broken, tmp_path, capsys):
+    argv = arguments(with_broken, tmp_path / 'ids', '--max-broken-share', '0.2')
+    tool.main(argv)
+    assert '2 images could not be read and are left out' in capsys.readouterr().out
+    recorded = [json.loads(line) for line in (tmp_path / 'ids/broken.jsonl').read_text().splitlines()]
+    listed = names(with_broken)
+    assert [image['name'] for image in recorded] == ['a/04.png', 'b/05.png']
+    assert [image['index'] for image in recorded] == [listed.index('a/04.png'), listed.index('b/05.png')]
+    assert all('cannot be read as an image' in image['reason'] for image in recorded)
+    data, whole = TokenIds(tmp_path / 'ids', random_view=False), np.load(stored / 'ids.npy')
+    good = [k for k, name in enumerate(listed) if name not in ('a/04.png', 'b/05.png')]
+    assert [data[k]['inputs'].tolist() for k in range(len(data))] == whole[good, 0].tolist()
+
+
+def test_too_many_broken_images_stop_the_run_with_their_names(tool, with_broken, tmp_path, capsys):
+    argv = arguments(with_broken, tmp_path / 'ids', '--max-broken-share', '0.1')
+    message = refused(tool, capsys, argv)
+    assert '2 of the first' in message and 'more than --max-broken-share 0.1 of 13' in message
+    assert 'a/04.png (' in message and 'b/05.png (' in message and str(tmp_path / 'ids/broken.jsonl') in message
+    tool.main([*argv[:-1], '0.2'])
+    assert len(TokenIds(tmp_path / 'ids')) == NUM_IMAGES - 2
+
+
+def test_images_of_another_number_of_channels(tool, place, tmp_path):
+    """A grey tokenizer needs a loader that gives one channel: what gives three is named."""
+    data = tool.image_loader(3, {})
+    assert type(data).__name__ == 'LoadImage'
+    from addp_mm.datasets.listed_images import ImageViews, ListedImages
+    views = ImageViews(ListedImages(str(place / 'images')), Views(16), 1, data, 0, 2)
+    pixels, problem = views[0]
+    assert not pixels.any() and problem == ('a/00.png', 'it has 3 channels, the tokenizer takes 1')
+
+
+@pytest.mark.parametrize('change, words', [
+    (dict(tokenizer='lost.safetensors'), 'tokenizer lost.safetensors does not exist'),
+    (dict(tokenizer='{place}/training.pth'), 'has no config {place}/training.json beside it'),
+    (dict(tokenizer='{place}/training.py'), 'the tokenizer has no trained weights'),
+    (dict(images='{place}/lost'), 'no such folder'),
+    (dict(images='{place}/lost.txt'), 'no such list'),
+    (dict(size='18'), 'multiples of the tokenizer'),
+    (dict(shard='3/3'), 'expected I/N with I from 0 to N - 1'),
+    (dict(shard='1/99'), 'too few for 99 parts')])
+def test_mistakes_are_named(tool, place, tmp_path, capsys, change, words):
+    defaults = dict(tokenizer=str(place / 'vq.safetensors'), images=str(place / 'images'), size='16', shard='0/1')
+    given = {**defaults, **{key: value.format(place=place) for key, value in change.items()}}
+    message = refused(tool, capsys, [given['tokenizer'], given['images'], str(tmp_path / 'ids'), '--image-size',
+                                     given['size'], '--shard', given['shard'], '--num-workers', '0'])
+    assert words.format(place=place) in message
+    assert not (tmp_path / 'ids').exists()

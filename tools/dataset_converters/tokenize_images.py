@@ -1,0 +1,213 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Write the token ids of a data set once, several augmented views an image, for training on addp_mm.TokenIds.
+
+    python tools/dataset_converters/tokenize_images.py vq.safetensors data/photos data/photo_tokens --image-size 256
+
+The same command goes on after an interruption of any kind. A view depends on --seed, on its image and its number alone,
+not on the number of processes or on interruptions.
+"""
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('tokenizer', help='config with a tokenizer (of its training, or of a model that holds one); or '
+                        'weights, .safetensors or .pth, with their config beside them as .json')
+    parser.add_argument('images', help='folder, searched with all below it; list of files, .txt, one a line, relative '
+                        'to the list; or config whose train_dataloader.dataset yields img_path')
+    parser.add_argument('dst', type=Path, help='folder for the ids')
+    parser.add_argument('--checkpoint', metavar='PATH', help="weights for the config's tokenizer; those that its "
+                        'init_cfg names if not given')
+    parser.add_argument('--image-size', type=int, required=True, metavar='N', help='side of the views in pixels')
+    parser.add_argument('--views', type=int, metavar='N', help='views of an image [crop: 8, flip: 2, none: 1]')
+    parser.add_argument('--augment', choices=['crop', 'flip', 'none'], default='crop',
+                        help='crop: random resized crop and flip; flip: the middle square and its mirror image; none: '
+                        'the middle square [crop]')
+    parser.add_argument('--crop-scale', type=float, nargs=2, default=[0.2, 1.0], metavar=('MIN', 'MAX'),
+                        help="share of the image's area in a crop [0.2 1.0]")
+    parser.add_argument('--interpolation', choices=['bicubic', 'bilinear'], default='bicubic')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the views [0]')
+    parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='views tokenized at once [64]')
+    parser.add_argument('--num-workers', type=int, default=min(4, os.cpu_count() or 1), metavar='N',
+                        help='processes that load images; 0: the main one [4, or the number of cores]')
+    parser.add_argument('--device', help='[cuda where there is one, else cpu]')
+    parser.add_argument('--shard', default='0/1', metavar='I/N', help='do the I-th (from 0) of N equal parts of the '
+                        'list, beside other processes that do the others, into DST/shard-I-of-N [0/1]')
+    parser.add_argument('--max-broken-share', type=float, default=0.01, metavar='X',
+                        help='stop when more than this share of the images cannot be read [0.01]')
+    parser.add_argument('--save-seconds', type=float, default=10., metavar='N',
+                        help='how much work a sudden end may cost, in seconds [10]')
+    args = parser.parse_args(argv)
+    shard = re.fullmatch(r'(\d+)/(\d+)', args.shard)
+    if not shard or int(shard[1]) >= int(shard[2]):
+        parser.error(f'--shard {args.shard}: expected I/N with I from 0 to N - 1')
+    args.shard = int(shard[1]), int(shard[2])
+    args.views = args.views or dict(crop=8, flip=2, none=1)[args.augment]
+    return args
+
+
+def tokenizer_config(source, checkpoint=None):
+    """Config of the tokenizer with an init_cfg that names its weights, and the config it stands in.
+
+    Args:
+        source (str): The command line's TOKENIZER.
+        checkpoint (str, optional): The command line's --checkpoint.
+
+    Returns:
+        tuple[dict, dict]: Both.
+
+    Raises:
+        ConfigError: There is no such file, or no tokenizer in it.
+    """
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    from addp_mm.apis.write_converted import config_beside
+    from addp_mm.compat.checkpoints import find_state_dict
+    from addp_mm.engine.config_file import ConfigError, load_config, require_file
+
+    if source.endswith(('.safetensors', '.pth', '.pt')):
+        require_file(source, 'tokenizer', ('.safetensors', '.pth', '.pt'))
+        if not Path(config_beside(source)).is_file():
+            raise ConfigError(f'{source} has no config {config_beside(source)} beside it: name the config of its '
+                              f'training, and --checkpoint {source}')
+        source, checkpoint = config_beside(source), checkpoint or source
+    cfg = load_config(source).to_dict()
+    tokenizer = (cfg.get('model') or {}).get('tokenizer') or cfg.get('tokenizer')
+    if not tokenizer:
+        raise ConfigError(f'{source} has neither model.tokenizer nor tokenizer')
+    if checkpoint:
+        names = find_state_dict(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'), checkpoint)
+        prefix = 'tokenizer.' if any(name.startswith('tokenizer.') for name in names) else None
+        tokenizer['init_cfg'] = dict(type='addp_mm.Pretrained', checkpoint=checkpoint, prefix=prefix, strict=True)
+    return tokenizer, cfg
+
+
+def image_loader(channels, cfg):
+    """The transform that reads images: that of the config's training pipeline where it is one of this package's.
+
+    Args:
+        channels (int): Channels that the tokenizer takes.
+        cfg (dict): Config the tokenizer stands in.
+    """
+    from addp_mm.registry import TRANSFORMS
+
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    own = [step for step in dataset.get('pipeline') or [] if str(step.get('type')).startswith('addp_mm.Load')]
+    default = dict(type='addp_mm.LoadImage') if channels == 3 else dict(type='addp_mm.LoadMultiChannelImage',
+                                                                        channels=channels)
+    return TRANSFORMS.build(own[0] if own else default)
+
+
+def check_share(writer, rows, share):
+    """Stop where too many images are broken, with their list."""
+    from addp_mm.datasets.token_store import BROKEN, TokenStoreError, broken_images
+    from addp_mm.wording import first_few
+
+    if writer.num_broken > share * rows:
+        found = [f'{image["name"]} ({image["reason"]})' for image in broken_images(writer.folder)]
+        raise TokenStoreError(
+            f'{writer.num_broken} of the first {writer.done:,} images cannot be read, more than --max-broken-share '
+            f'{share} of {rows:,} allows: {first_few(found, 10, "; ")}. All are listed in {writer.folder / BROKEN}. '
+            f'Replace or remove them, delete {writer.folder} and start again; or go on without them with a larger '
+            '--max-broken-share')
+
+
+def tokenize(tokenizer, writer, data, shard_start, args):
+    """Write the ids of all images that are left; whatever ends it, what was done is saved."""
+    import torch
+    from torch.utils.data import DataLoader
+    from tqdm import tqdm
+
+    from addp_mm.datasets.listed_images import gather
+
+    torch.backends.cudnn.deterministic = True
+    loader = DataLoader(data, max(1, args.batch_size // args.views), num_workers=args.num_workers, collate_fn=gather)
+    device, rows = next(tokenizer.parameters()).device, data.stop - shard_start
+    saved = time.monotonic()
+    try:
+        with torch.inference_mode(), tqdm(total=rows, initial=writer.done, unit='img', desc=str(writer.folder)) as bar:
+            for views, problems in loader:
+                ids = tokenizer.encode(views.flatten(0, 1).to(device))[0].unflatten(0, views.shape[:2]).cpu()
+                ids[[problem is not None for problem in problems]] = 0
+                first = shard_start + writer.done
+                writer.write(ids.numpy(), {first + k: problem for k, problem in enumerate(problems) if problem})
+                check_share(writer, rows, args.max_broken_share)
+                bar.update(len(views))
+                if time.monotonic() - saved >= args.save_seconds:
+                    writer.save()
+                    saved = time.monotonic()
+    finally:
+        writer.save()
+
+
+def settings_of(args, tokenizer, config, images, views):
+    """What goes into tokens.json."""
+    from importlib.metadata import version
+
+    from addp_mm.datasets.fingerprints import tokenizer_fingerprint
+
+    return dict(
+        tokenizer=dict(type=type(tokenizer).__name__, codebook_size=tokenizer.codebook_size,
+                       fingerprint=tokenizer_fingerprint(tokenizer, config)),
+        images=dict(count=len(images), fingerprint=images.fingerprint()),
+        views=views.settings(),
+        shard=dict(index=args.shard[0], of=args.shard[1]),
+        notes=dict(tokenizer=config, images=os.path.abspath(args.images), batch_size=args.batch_size,
+                   versions={name: version(name) for name in ('torch', 'pillow', 'numpy')}))
+
+
+def run(args):
+    """Write, or go on writing, the ids; returns what was done, in words."""
+    import torch
+
+    from addp_mm.datasets.fingerprints import build_loaded
+    from addp_mm.datasets.listed_images import ImageViews, ListedImages
+    from addp_mm.datasets.token_store import TokenStoreError, TokenWriter
+    from addp_mm.datasets.views import Views
+
+    views = Views(args.image_size, args.views, args.augment, tuple(args.crop_scale), args.interpolation, args.seed)
+    config, cfg = tokenizer_config(args.tokenizer, args.checkpoint)
+    images = ListedImages(args.images)
+    (index, number), folder = args.shard, args.dst
+    if number > 1:
+        folder = folder / f'shard-{index:04d}-of-{number:04d}'
+    start, stop = len(images) * index // number, len(images) * (index + 1) // number
+    if start == stop:
+        raise TokenStoreError(f'--shard {index}/{number}: {len(images)} images are too few for {number} parts')
+    tokenizer = build_loaded(config)
+    channels = config.get('in_channels', 3)
+    with torch.inference_mode():
+        length = tokenizer.encode(torch.zeros(1, channels, args.image_size, args.image_size))[0].shape[1]
+    dtype = 'uint16' if tokenizer.codebook_size <= 2**16 else 'int32'
+    writer = TokenWriter(folder, settings_of(args, tokenizer, config, images, views),
+                         (stop - start, args.views, length), dtype)
+    if writer.complete:
+        return f'{folder}: the same ids are there already, nothing done'
+    data = ImageViews(images, views, channels, image_loader(channels, cfg), start + writer.done, stop)
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    tokenize(tokenizer.to(device), writer, data, start, args)
+    return (f'{folder}: ids of {stop - start:,} images, {args.views} views of {length} tokens each; '
+            f'{writer.num_broken} images could not be read and are left out')
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from addp_mm.errors import reported_in_words
+
+    # a polite kill saves what was done, as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with reported_in_words(ValueError, OSError):
+            print(run(args))
+    except KeyboardInterrupt:
+        sys.exit(f'interrupted: what was done is in {args.dst}; the same command goes on with it')
+
+
+if __name__ == '__main__':
+    main()
