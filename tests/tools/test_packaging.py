@@ -61,3 +61,15 @@ def test_make_keeps_the_stacks_apart():
     assert "'.[onedl,dev]'" in onedl and '.venv/' not in onedl and '.venv-onedl/bin/python' in onedl
     refused = make('setup', 'STACK=mmcv')
     assert refused.returncode != 0 and 'STACK is mmcv; it can be openmmlab' in refused.stderr
+
+
+def test_the_installation_page_has_the_versions_of_setup_cfg():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / 'setup.cfg')
+    lines = [line for key in ('openmmlab', 'onedl') for line in parser['options.extras_require'][key].split('\n')]
+    lines += [line for line in parser['options']['install_requires'].split('\n')
+              if line.startswith(('torch', 'timm', 'numpy'))]
+    versions = [found.groups() for line in lines if (found := re.match(r'([\w-]+)[>=]=([\d.]+)', line))]
+    page = (ROOT / 'docs/installation.md').read_text()
+    assert len(versions) == 14
+    assert not [pair for pair in versions if not re.search(rf'{pair[0]} (≥ )?{re.escape(pair[1])}\b', page)]
