@@ -19,7 +19,7 @@ from recipes import (
 from addp_mm.diffusion import NoiseDraw
 from addp_mm.engine.config_check import check_config
 
-PATHS = recipe_paths('pretrain')
+PATHS = recipe_paths('pretrain', 'addp_*.py')
 LONG = {'base': 'pretrain/addp_vit-base-p16_8xb64-accum8-bf16-coslr-1600e_in1k-256px.py',
         'large': 'pretrain/addp_vit-large-p16_8xb32-accum16-bf16-coslr-800e_in1k-256px.py'}
 SHORT = 'pretrain/addp_vit-base-p16_8xb64-accum8-bf16-coslr-100e_in1k-256px.py'

@@ -115,10 +115,9 @@ def test_neither_workers_nor_saving_matter(tool, stored, place, tmp_path, option
 
 @pytest.mark.slow
 def test_other_ways_to_name_the_same_things(tool, stored, place, tmp_path):
-    """A training's config with its checkpoint, a list of files, and a data set's config."""
-    (place / 'images.txt').write_text(''.join(f'images/{name}\n' for name in names(place)))
+    """A training's config with its checkpoint, and a data set's config."""
     ids = (stored / 'ids.npy').read_bytes()
-    for number, images in enumerate(('images', 'images.txt', 'training.py')):
+    for number, images in enumerate(('images', 'training.py')):
         argv = arguments(place, tmp_path / str(number), images=images)
         tool.main([str(place / 'training.py'), *argv[1:], '--checkpoint', str(place / 'training.pth')])
         assert (tmp_path / str(number) / 'ids.npy').read_bytes() == ids
@@ -256,8 +255,8 @@ def test_images_of_another_number_of_channels(tool, place, tmp_path):
     """A grey tokenizer needs a loader that gives one channel: what gives three is named."""
     data = tool.image_loader(3, {})
     assert type(data).__name__ == 'LoadImage'
-    from addp_mm.datasets.listed_images import ImageViews, ListedImages
-    views = ImageViews(ListedImages(str(place / 'images')), Views(16), 1, data, 0, 2)
+    from addp_mm.datasets.image_views import ImageViews, NamedImages
+    views = ImageViews(NamedImages(str(place / 'images')), Views(16), 1, data, 0, 2)
     pixels, problem = views[0]
     assert not pixels.any() and problem == ('a/00.png', 'it has 3 channels, the tokenizer takes 1')
 
@@ -267,7 +266,6 @@ def test_images_of_another_number_of_channels(tool, place, tmp_path):
     (dict(tokenizer='{place}/training.pth'), 'has no config {place}/training.json beside it'),
     (dict(tokenizer='{place}/training.py'), 'the tokenizer has no trained weights'),
     (dict(images='{place}/lost'), 'no such folder'),
-    (dict(images='{place}/lost.txt'), 'no such list'),
     (dict(size='18'), 'multiples of the tokenizer'),
     (dict(shard='3/3'), 'expected I/N with I from 0 to N - 1'),
     (dict(shard='1/99'), 'too few for 99 parts')])

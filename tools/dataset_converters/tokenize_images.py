@@ -19,8 +19,8 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('tokenizer', help='config with a tokenizer (of its training, or of a model that holds one); or '
                         'weights, .safetensors or .pth, with their config beside them as .json')
-    parser.add_argument('images', help='folder, searched with all below it; list of files, .txt, one a line, relative '
-                        'to the list; or config whose train_dataloader.dataset yields img_path')
+    parser.add_argument('images', help='folder, searched with all below it; or config whose train_dataloader.dataset '
+                        'yields img_path')
     parser.add_argument('dst', type=Path, help='folder for the ids')
     parser.add_argument('--checkpoint', metavar='PATH', help="weights for the config's tokenizer; those that its "
                         'init_cfg names if not given')
@@ -124,7 +124,7 @@ def tokenize(tokenizer, writer, data, shard_start, args):
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from addp_mm.datasets.listed_images import gather
+    from addp_mm.datasets.image_views import gather
 
     torch.backends.cudnn.deterministic = True
     loader = DataLoader(data, max(1, args.batch_size // args.views), num_workers=args.num_workers, collate_fn=gather)
@@ -167,13 +167,13 @@ def run(args):
     import torch
 
     from addp_mm.datasets.fingerprints import build_loaded
-    from addp_mm.datasets.listed_images import ImageViews, ListedImages
+    from addp_mm.datasets.image_views import ImageViews, NamedImages
     from addp_mm.datasets.token_store import TokenStoreError, TokenWriter
     from addp_mm.datasets.views import Views
 
     views = Views(args.image_size, args.views, args.augment, tuple(args.crop_scale), args.interpolation, args.seed)
     config, cfg = tokenizer_config(args.tokenizer, args.checkpoint)
-    images = ListedImages(args.images)
+    images = NamedImages(args.images)
     (index, number), folder = args.shard, args.dst
     if number > 1:
         folder = folder / f'shard-{index:04d}-of-{number:04d}'

@@ -1,0 +1,15 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# The ids of FashionScenes under the shipped tokenizer, each scene as it is and mirrored:
+# python tools/dataset_converters/tokenize_images.py addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
+#     data/fashion_scenes/scenes/train data/fashion_scenes/tokens --image-size 64 --augment flip
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='addp_mm.TokenIds',
+        data_root='data/fashion_scenes/tokens',
+        views=dict(image_size=64, augmentation='flip', count=2)))
