@@ -11,6 +11,7 @@ from addp_mm.engine.config_file import ConfigError, runner_arguments, suggest
 from addp_mm.engine.signature import Arguments, accepted_arguments
 
 # Registries a section of the config builds from. In a model also parts that are no modules appear: assigners, coders.
+# In an evaluator, networks whose features it compares.
 _SECTIONS = {
     'model': ('MODELS', 'TASK_UTILS'),
     'optim_wrapper': ('OPTIM_WRAPPERS', 'OPTIMIZERS'),
@@ -21,8 +22,8 @@ _SECTIONS = {
     'train_cfg': ('LOOPS',),
     'val_cfg': ('LOOPS',),
     'test_cfg': ('LOOPS',),
-    'val_evaluator': ('METRICS', 'EVALUATOR'),
-    'test_evaluator': ('METRICS', 'EVALUATOR'),
+    'val_evaluator': ('METRICS', 'EVALUATOR', 'MODELS'),
+    'test_evaluator': ('METRICS', 'EVALUATOR', 'MODELS'),
     'strategy': ('STRATEGIES', 'MODEL_WRAPPERS'),
 }
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

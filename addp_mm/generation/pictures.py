@@ -17,7 +17,8 @@ def to_uint8(images: torch.Tensor | np.ndarray) -> np.ndarray:
     """Images in [0, 1] as bytes.
 
     Args:
-        images: (B, 3, H, W), values outside [0, 1] are clipped.
+        images: (B, C, H, W), values outside [0, 1] are clipped. Of other than three channels :func:`three_channels`
+            are shown.
 
     Returns:
         uint8 array (B, H, W, 3), RGB.
@@ -26,11 +27,24 @@ def to_uint8(images: torch.Tensor | np.ndarray) -> np.ndarray:
         ValueError: If the shape is another or a value is not finite.
     """
     array = images.detach().float().cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
-    if array.ndim != 4 or array.shape[1] != 3:
-        raise ValueError(f'images must be (B, 3, H, W), got {tuple(array.shape)}')
+    if array.ndim != 4 or array.shape[1] < 1:
+        raise ValueError(f'images must be (B, C, H, W), got {tuple(array.shape)}')
+    array = array if array.shape[1] == 3 else three_channels(array)
     if not np.isfinite(array).all():
         raise ValueError('images hold values that are not finite')
     return np.rint(array.clip(0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def three_channels(images: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
+    """What can be shown of images of any number of channels.
+
+    Args:
+        images: (B, C, H, W).
+
+    Returns:
+        (B, 3, H, W): the first three channels; the last one is repeated where there are fewer.
+    """
+    return images[:, [min(channel, images.shape[1] - 1) for channel in range(3)]]
 
 
 def enlarge(picture: np.ndarray, side: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 _base_ = [
     '../_base_/models/vq-tokenizer_nano-p8.py', '../_base_/datasets/fashion_scenes_pretrain.py',
-    '../_base_/default_runtime.py'
+    '../_base_/evaluation/addp-vit-nano-p8_features.py', '../_base_/default_runtime.py'
 ]
 default_scope = 'mmpretrain'
 
@@ -17,6 +17,7 @@ model = dict(
 train_dataloader = dict(batch_size=16)
 val_evaluator = [
     dict(type='addp_mm.PeakSignalNoiseRatio'),
+    dict(type='addp_mm.StructuralSimilarity'),
     dict(type='addp_mm.CodebookUsage', codebook_size=1024),
 ]
 
@@ -31,7 +32,7 @@ custom_hooks = [dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, nu
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
 val_cfg = dict()
 test_dataloader = _base_.val_dataloader
-test_evaluator = val_evaluator
+test_evaluator = [*val_evaluator, dict(type='addp_mm.ReconstructionFID', extractor=_base_.extractor)]
 test_cfg = dict()
 
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))

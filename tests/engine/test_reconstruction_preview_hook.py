@@ -35,8 +35,9 @@ def test_originals_stand_above_reconstructions(tmp_path):
     assert runner.model.training
 
 
-def test_a_test_shows_the_first_predictions(tmp_path):
-    images = torch.rand(2, 3, 16, 16)
+@pytest.mark.parametrize('channels, shown', [(1, (0, 0, 0)), (3, (0, 1, 2)), (5, (0, 1, 2))])
+def test_a_test_shows_the_first_predictions(tmp_path, channels, shown):
+    images = torch.rand(2, channels, 16, 16)
     samples = [BaseDataElement(image=image, reconstruction=1 - image) for image in images]
     runner = build_runner(tmp_path, model=tokenizer_training())
     hook = ReconstructionPreviewHook(num_images=2, side=16)
@@ -44,7 +45,7 @@ def test_a_test_shows_the_first_predictions(tmp_path):
         hook.after_test_iter(runner, batch_idx, outputs=samples[batch_idx:] + samples[:batch_idx])
     path, = tmp_path.rglob('vis_image/*.png')
     strip = cv2.imread(str(path))[..., ::-1]
-    for column, image in enumerate(images):
+    for column, image in enumerate(images[:, shown]):
         left = 2 + 18 * column
         assert abs(strip[2:18, left:left + 16] / 255 - image.permute(1, 2, 0).numpy()).max() < 0.003
         assert abs(strip[20:36, left:left + 16] / 255 - 1 + image.permute(1, 2, 0).numpy()).max() < 0.003

@@ -17,7 +17,7 @@ class ReconstructionPreviewHook(Hook):
 
     Training shows the same images each time: the first of the first batch. The model offers
     ``reconstruct(images in [0, 1]) -> images``. A test shows the first images of the data set, from predictions that
-    hold ``image`` and ``reconstruction``.
+    hold ``image`` and ``reconstruction``. Of images with more than three channels the first three are shown.
 
     Args:
         interval: Iterations between previews; the last iteration also shows one.
@@ -59,6 +59,6 @@ class ReconstructionPreviewHook(Hook):
     def _show(self, runner: Runner, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
         tiles = [
             pictures.enlarge(picture, self.side)
-            for row in (images, reconstructions) for picture in pictures.to_uint8(row)
+            for row in (images, reconstructions) for picture in pictures.to_uint8(pictures.three_channels(row))
         ]
         show(runner, 'reconstructions', pictures.grid(tiles, columns=len(images)))

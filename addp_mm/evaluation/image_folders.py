@@ -1,0 +1,76 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Statistics of the images in a folder."""
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from PIL import Image
+
+from addp_mm.datasets.load_image import decode_image
+from addp_mm.errors import UserError
+from addp_mm.evaluation.feature_extractors import FeatureExtractor
+from addp_mm.evaluation.feature_statistics import FeatureStatistics
+
+_JPEG = ('.jpg', '.jpeg')
+_EXTENSIONS = (*_JPEG, '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
+
+
+def folder_statistics(folder: str | os.PathLike, extractor: FeatureExtractor, image_size: int | None = None,
+                      batch_size: int = 64, device: torch.device | str = 'cpu') -> FeatureStatistics:
+    """Statistics of the features of all images below a folder, as RGB of 8 bits.
+
+    Args:
+        folder: Images at any depth; other files are passed over.
+        extractor: Network that gives the features.
+        image_size: Side in pixels to which images are brought first, in memory: the shorter side is resized (bicubic,
+            antialiased), then the middle is cut out. None keeps their sizes.
+        batch_size: Images at once.
+        device: Where the network runs.
+
+    Raises:
+        UserError: If there are no images, or one cannot be read.
+    """
+    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in _EXTENSIONS)
+    if not paths:
+        raise UserError(f'{folder} has no images ({", ".join(_EXTENSIONS)})')
+    if image_size is None and any(path.suffix.lower() in _JPEG for path in paths):
+        print_log(
+            f'{folder} holds JPEG files, which are compared as they are. If they were resized and saved again, '
+            'compression shifts the distance by points: save as PNG, or resize the originals here (image_size).',
+            logger='current', level=logging.WARNING)
+    extractor = extractor.to(device)
+    statistics = FeatureStatistics(extractor.name, extractor.fingerprint)
+    for batch in _batches(paths, image_size, batch_size):
+        images = torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)
+        statistics.update(extractor(images))
+    return statistics.cpu()
+
+
+def _batches(paths: Sequence[Path], image_size: int | None, batch_size: int) -> Iterator[np.ndarray]:
+    """uint8 (B, H, W, 3) of neighbouring images of one size."""
+    for start in range(0, len(paths), batch_size):
+        images = (_read(path, image_size) for path in paths[start:start + batch_size])
+        for _, group in groupby(images, key=lambda image: image.shape):
+            yield np.stack(list(group))
+
+
+def _read(path: Path, image_size: int | None) -> np.ndarray:
+    try:
+        image = decode_image(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f'{path}: cannot be read as an image ({error}). Replace or remove it.') from error
+    if image_size is None or image.shape[:2] == (image_size, image_size):
+        return image
+    height, width = image.shape[:2]
+    factor = image_size / min(height, width)
+    size = (max(image_size, round(width * factor)), max(image_size, round(height * factor)))
+    resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    top, left = (resized.shape[0] - image_size) // 2, (resized.shape[1] - image_size) // 2
+    return resized[top:top + image_size, left:left + image_size]

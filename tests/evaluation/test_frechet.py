@@ -1,0 +1,255 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import json
+import math
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import linalg
+from tiny_extractor import BACKBONE, predictions, write_weights
+
+from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.errors import UserError
+from addp_mm.evaluation import (
+    BackboneFeatures,
+    CodebookUsage,
+    FrechetDistance,
+    InceptionFeatures,
+    PeakSignalNoiseRatio,
+    ReconstructionFID,
+    StatisticsError,
+    StructuralSimilarity,
+    build_extractor,
+    folder_statistics,
+    frechet_distance,
+)
+from addp_mm.registry import METRICS
+
+TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/frechet_distance.py'
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    return write_weights(tmp_path_factory.mktemp('weights') / 'tiny.pth')
+
+
+@pytest.fixture(scope='module')
+def extractor(config):
+    return build_extractor(config)
+
+
+def features_by_hand(extractor, images):
+    """Rounded to 8 bits and normalised in numpy, one image after the other."""
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    rows = []
+    for image in images:
+        levels = np.rint(image.numpy().clip(0, 1) * 255) / 255
+        x = torch.from_numpy((levels - mean[:, None, None]) / std[:, None, None]).float()
+        rows.append(extractor.network(x[None])[-1][0].double().detach().numpy())
+    return np.stack(rows)
+
+
+def distance_by_hand(extractor, originals, others):
+    a, b = (features_by_hand(extractor, images) for images in (originals, others))
+    root = linalg.sqrtm(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False)).real
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a, rowvar=False) + np.cov(b, rowvar=False) - 2 * root)
+
+
+def images_of(samples, key='image'):
+    return [sample[key] for sample in samples]
+
+
+def test_reconstruction_fid_names_its_extractor(config, extractor):
+    metric = METRICS.build(dict(type='addp_mm.ReconstructionFID', extractor=config))
+    samples = predictions(31)
+    for start in (0, 12, 24):
+        metric.process({}, samples[start:start + 12])
+    found = metric.evaluate(31)
+    assert found == {'reconstruction/rfid[tiny-vit]': pytest.approx(
+        distance_by_hand(extractor, images_of(samples), images_of(samples, 'reconstruction')), rel=1e-4)}
+    # nothing of the first evaluation is left
+    metric.process({}, predictions(31, seed=5))
+    assert metric.evaluate(31) != found
+
+
+def test_images_that_fill_up_the_last_round_are_left_out(extractor):
+    metric = ReconstructionFID(extractor)
+    samples = predictions(20)
+    metric.process({}, samples)
+    expected = metric.evaluate(20)
+    metric.process({}, samples[:19])
+    assert metric.evaluate(19) != pytest.approx(expected, rel=1e-3)
+    metric.process({}, [*samples, samples[0]])
+    assert metric.evaluate(20) == pytest.approx(expected, rel=1e-5)
+    metric.process({}, [*samples, *samples[:2]])
+    with pytest.raises(ValueError, match='saw 22 images and its share of the data set is 20'):
+        metric.evaluate(20)
+
+
+def test_generated_images_against_a_reference(extractor, config, tmp_path):
+    reference, generated = predictions(40), predictions(33, seed=1)
+    for index, sample in enumerate(reference):
+        pixels = (sample['image'] * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / f'{index:02}.png')
+    statistics = folder_statistics(tmp_path, extractor, batch_size=7)
+    assert statistics.count == 40
+    statistics.save(tmp_path / 'reference.npz')
+    metric = FrechetDistance(str(tmp_path / 'reference.npz'), config)
+    metric.process({}, generated)
+    assert metric.evaluate(33) == {'generation/fid[tiny-vit]': pytest.approx(
+        distance_by_hand(extractor, images_of(reference), images_of(generated)), rel=1e-4)}
+    other = write_weights(tmp_path / 'other.pth', seed=1)
+    with pytest.raises(StatisticsError, match=r'images and \S+reference.npz: statistics of tiny-vit .* differ'):
+        FrechetDistance(str(tmp_path / 'reference.npz'), other)
+
+
+def test_what_changes_features_changes_the_fingerprint(config, extractor, tmp_path):
+    again = build_extractor(config)
+    assert again.fingerprint == extractor.fingerprint
+    changed = [
+        write_weights(tmp_path / 'a.pth', seed=2),
+        dict(config, input_size=32),
+        dict(config, mean=[0, 0, 0]),
+        dict(config, backbone=dict(config['backbone'], out_type='cls_token')),
+    ]
+    assert len({build_extractor(cfg).fingerprint for cfg in [config, *changed]}) == 5
+
+
+def test_grey_images_are_repeated_and_other_channels_are_refused(extractor, tmp_path):
+    grey = torch.randint(256, (2, 1, 16, 16), dtype=torch.uint8)
+    assert torch.equal(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)))
+    with pytest.raises(ValueError, match='tiny-vit takes 3 channels, and the images have 5'):
+        extractor(torch.zeros(1, 5, 16, 16, dtype=torch.uint8))
+    with pytest.raises(TypeError, match='uint8'):
+        extractor(torch.rand(1, 3, 16, 16))
+    five = write_weights(tmp_path / 'five.pth', in_channels=5)
+    metric = ReconstructionFID(dict(five, mean=[.5] * 5, std=[.25] * 5))
+    metric.process({}, predictions(12, channels=5))
+    assert metric.evaluate(12)['reconstruction/rfid[tiny-vit]'] > 0
+
+
+def test_maps_are_averaged_and_tokens_are_refused(config, extractor):
+    images = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
+    as_map = build_extractor(dict(config, backbone=dict(config['backbone'], out_type='featmap', final_norm=False)))
+    assert as_map(images).shape == (2, 8) and not as_map.train().network.training
+    raw = build_extractor(dict(config, backbone=dict(config['backbone'], out_type='raw')))
+    with pytest.raises(ValueError, match=r"gives features \(2, 17, 8\).*out_type='avg_featmap'"):
+        raw(images)
+
+
+def test_random_weights_and_false_names_are_refused(config):
+    with pytest.raises(CheckpointError, match='random weights tell nothing'):
+        BackboneFeatures(BACKBONE, 'tiny')
+    for name in ('inception-v3', 'a b', ''):
+        with pytest.raises(ValueError, match='name of the extractor'):
+            build_extractor(dict(config, name=name))
+
+
+def test_jpeg_is_warned_of_and_images_are_resized(extractor, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('addp_mm.evaluation.image_folders.print_log', lambda words, **_: said.append(words))
+    pixels = np.random.default_rng(0).integers(256, size=(3, 20, 32, 3), dtype=np.uint8)
+    for index, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f'{index}.jpg')
+    (tmp_path / 'note.txt').touch()
+    assert folder_statistics(tmp_path, extractor, image_size=16).count == 3 and said == []
+    folder_statistics(tmp_path, extractor)
+    assert len(said) == 1 and 'save as PNG' in said[0]
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    with pytest.raises(UserError, match='broken.png: cannot be read as an image'):
+        folder_statistics(tmp_path, extractor)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UserError, match='empty has no images'):
+        folder_statistics(tmp_path / 'empty', extractor)
+
+
+def test_without_torch_fidelity_it_says_what_to_type(monkeypatch):
+    monkeypatch.setattr('addp_mm.evaluation.feature_extractors.find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r'pip install torch-fidelity\nor compare features of another network'):
+        ReconstructionFID()
+
+
+@pytest.mark.slow
+def test_fid_is_that_of_torch_fidelity(tmp_path, monkeypatch):
+    """Its own network with random weights, its own reader of folders and its own distance."""
+    torch_fidelity = pytest.importorskip('torch_fidelity')
+    module = pytest.importorskip('torch_fidelity.feature_extractor_inceptionv3')
+    with monkeypatch.context() as patch:
+        patch.setattr(module.FeatureExtractorInceptionV3, 'load_state_dict', lambda *_: None)
+        patch.setattr(module, 'load_state_dict_from_url', lambda *_, **__: {})
+        torch.save(module.FeatureExtractorInceptionV3('random', ['2048']).state_dict(), tmp_path / 'random.pth')
+    samples = predictions(6)
+    for key in ('image', 'reconstruction'):
+        (tmp_path / key).mkdir()
+        for index, sample in enumerate(samples):
+            pixels = (sample[key] * 255).round().byte().permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(tmp_path / key / f'{index}.png')
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(tmp_path / 'image'), input2=str(tmp_path / 'reconstruction'), fid=True, cuda=False, cache=False,
+        save_cpu_ram=True, feature_extractor_weights_path=str(tmp_path / 'random.pth'), verbose=False)['frechet_inception_distance']
+    extractor = InceptionFeatures(str(tmp_path / 'random.pth'))
+    metric = ReconstructionFID(extractor)
+    metric.process({}, samples)
+    found, = metric.evaluate(6).items()
+    assert found[0].startswith('reconstruction/rfid[inception-v3-') and found[1] == pytest.approx(theirs, rel=1e-3)
+    folders = [folder_statistics(tmp_path / key, extractor) for key in ('image', 'reconstruction')]
+    assert frechet_distance(*folders) == pytest.approx(found[1], rel=1e-6)
+    torch.save(dict(weight=torch.zeros(1)), tmp_path / 'wrong.pth')
+    with pytest.raises(CheckpointError, match="does not hold the weights of FID's Inception-v3"):
+        InceptionFeatures(str(tmp_path / 'wrong.pth'))
+    with pytest.raises(CheckpointError, match=r'none.pth can not be found(.|\n)*BackboneFeatures'):
+        InceptionFeatures(str(tmp_path / 'none.pth'))
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(config, extractor):
+    """31 images on two processes, dealt out in turn; the last one of the second process is padding."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    script = str(Path(__file__).with_name('two_ranks_metrics.py'))
+    ranks = [subprocess.Popen([sys.executable, script, str(rank), port, json.dumps(config)], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    ends = [process.communicate(timeout=120) for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], ends
+    zero, one = (json.loads(out.splitlines()[-1]) for out, _ in ends)
+    samples = predictions(31)
+    expected = {}
+    for metric in (PeakSignalNoiseRatio(), StructuralSimilarity(), CodebookUsage(32), ReconstructionFID(extractor)):
+        metric.process({}, samples)
+        expected.update(metric.evaluate(31))
+    assert len(expected) == 5 and zero == one == pytest.approx(expected, rel=1e-5)
+    assert not any(math.isnan(value) for value in expected.values())
+
+
+def test_the_tool_compares_folders_and_files(config, tmp_path, monkeypatch, capsys):
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+        runpy.run_path(str(TOOL), run_name='__main__')
+        return capsys.readouterr().out
+
+    for name, seed in (('a', 0), ('b', 1)):
+        (tmp_path / name).mkdir()
+        for index, sample in enumerate(predictions(12, seed=seed)):
+            pixels = (sample['image'] * 255).round().byte().permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(tmp_path / name / f'{index}.png')
+    (tmp_path / 'extractor.py').write_text(f'extractor = {config!r}\n')
+    said = run(tmp_path / 'a', tmp_path / 'b', '--extractor', tmp_path / 'extractor.py', '--save', tmp_path / 'a.npz',
+               '--device', 'cpu')
+    distance = said.splitlines()[-1]
+    assert distance.startswith('Fréchet distance (no FID), features of tiny-vit, 12 and 12 images: ')
+    statistics = [folder_statistics(tmp_path / name, build_extractor(config)) for name in 'ab']
+    assert float(distance.split()[-1]) == pytest.approx(frechet_distance(*statistics), abs=1e-3)
+    assert run(tmp_path / 'a.npz', tmp_path / 'a.npz').endswith(' 0.0000\n')
+    with pytest.raises(SystemExit, match='error: .*b.npz: there is no such file'):
+        run(tmp_path / 'a.npz', tmp_path / 'b.npz')
+    with pytest.raises(SystemExit):
+        run(tmp_path / 'a')
+    assert 'give a REFERENCE' in capsys.readouterr().err
