@@ -59,3 +59,9 @@ def test_strip_shows_a_map_above_the_pixels_of_each_step():
     assert set(np.unique(first_map)) == {120, 190}
     thinned = pictures.steps_strip(steps, model.grid_size, 16, side=32, max_columns=2)
     assert thinned.shape[1] == 2 * width + 6
+
+
+@pytest.mark.parametrize(('channels', 'shown'), [(1, [0, 0, 0]), (2, [0, 1, 1]), (5, [0, 1, 2])])
+def test_images_of_any_number_of_channels_are_shown(channels, shown):
+    images = torch.rand(2, channels, 4, 4)
+    assert np.array_equal(pictures.to_uint8(images), pictures.to_uint8(images[:, shown]))

@@ -247,3 +247,25 @@ def test_a_map_need_not_be_square():
     ids = torch.zeros(1, 16, dtype=torch.long)
     assert isinstance(model, ADDP) and model.schedule.max_stride == 2
     assert model.expected_latents(ids, ids.bool()).shape == (1, 4, 2, 8)
+
+
+@pytest.mark.parametrize(('channels', 'mean'), [(1, None), (5, [0.1, 0.2, 0.3, 0.4, 0.5]), (2, [0.5])])
+def test_images_of_other_channels_than_three(channels, mean):
+    model = build(tokenizer=dict(in_channels=channels), backbone=dict(in_channels=channels), pixel_mean=mean).train()
+    pictures = torch.rand(3, channels, 16, 16)
+    model.loss(pictures, noise=noise())['loss'].backward()
+    assert model.backbone.patch_embed.projection.weight.grad.abs().sum() > 0
+    assert model.pixel_mean.flatten().tolist() == pytest.approx((mean or [0.5]) * (channels if not mean or len(mean) == 1
+                                                                                   else 1))
+
+
+def test_rgb_keeps_the_normalisation_of_imagenet(model):
+    assert model.pixel_mean.flatten().tolist() == pytest.approx(IMAGENET_MEAN)
+    assert model.pixel_std.flatten().tolist() == pytest.approx(IMAGENET_STD)
+
+
+def test_channels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r'backbone.in_channels=5'):
+        build(tokenizer=dict(in_channels=5))
+    with pytest.raises(ValueError, match='pixel_std must have one number'):
+        build(pixel_std=[0.2, 0.2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from addp_mm.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# of channels of which nothing is known
+OTHER_MEAN, OTHER_STD = (0.5, ), (0.25, )
 
 
 @MODELS.register_module()
@@ -24,7 +26,8 @@ class ADDP(BaseSelfSupervisor):
     """Alternating Denoising Diffusion Process (arXiv 2306.05423).
 
     From pixels decoded out of partly unreliable tokens, backbone and token decoder predict the reliable ones. Images
-    are RGB in [0, 1] wherever they enter; the ImageNet normalisation happens inside. Tokenizer and predictor are
+    are (B, C, H, W) in [0, 1] wherever they enter, RGB where C is 3; C is the tokenizer's and the backbone's number of
+    channels. The normalisation happens inside. Tokenizer and predictor are
     frozen: without gradient, in eval mode under :meth:`train` (but for the predictor's dropout where it asks for it by
     ``train_dropout``), strictly loaded, and left alone by DistributedDataParallel.
 
@@ -40,7 +43,10 @@ class ADDP(BaseSelfSupervisor):
             them (an ablation) they are decoded from the mean of all codes, which says nothing about the image.
         hard_target: Whether the image's own tokens are to be predicted, as in MAGE (arXiv 2211.09117), instead of the
             predictor's probabilities (an ablation).
-        data_preprocessor: Must bring images to RGB in [0, 1].
+        pixel_mean: Subtracted from the channels before the backbone: one number for each, or one for all. Default: the
+            means of ImageNet for RGB, else 0.5.
+        pixel_std: Divides them afterwards. Default: the deviations of ImageNet for RGB, else 0.25.
+        data_preprocessor: Must bring images to [0, 1], three channels to RGB.
         init_cfg: Initialisation config.
 
     Raises:
@@ -57,6 +63,8 @@ class ADDP(BaseSelfSupervisor):
                  latent_size: tuple[int, int] | None = None,
                  unreliable_tokens: bool = True,
                  hard_target: bool = False,
+                 pixel_mean: Sequence[float] | None = None,
+                 pixel_std: Sequence[float] | None = None,
                  data_preprocessor: dict | nn.Module | None = None,
                  init_cfg: dict | None = None) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor,
@@ -68,8 +76,13 @@ class ADDP(BaseSelfSupervisor):
         self.unreliable_tokens = unreliable_tokens
         self.hard_target = hard_target
         self.noise: NoiseDraw | None = None
-        self.register_buffer('pixel_mean', torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer('pixel_std', torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.in_channels = self._check_channels()
+        mean = self._per_channel('pixel_mean', pixel_mean, IMAGENET_MEAN if self.in_channels == 3 else OTHER_MEAN)
+        std = self._per_channel('pixel_std', pixel_std, IMAGENET_STD if self.in_channels == 3 else OTHER_STD)
+        if not (std > 0).all():
+            raise ValueError(f'pixel_std must be positive, got {pixel_std}')
+        self.register_buffer('pixel_mean', mean, persistent=False)
+        self.register_buffer('pixel_std', std, persistent=False)
         # DistributedDataParallel neither broadcasts nor reduces what is listed here: every rank loads its own.
         self._ddp_params_and_buffers_to_ignore = [
             f'{name}.{key}' for name, part in self.frozen_parts.items() for key in part.state_dict(keep_vars=True)
@@ -92,7 +105,7 @@ class ADDP(BaseSelfSupervisor):
         return self
 
     def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
-        """Backbone features of images (B, 3, H, W) in [0, 1]; values beyond are clamped."""
+        """Backbone features of images (B, C, H, W) in [0, 1]; values beyond are clamped."""
         return self.backbone((_images(inputs).clamp(0, 1) - self.pixel_mean) / self.pixel_std)
 
     def loss(self,
@@ -102,7 +115,7 @@ class ADDP(BaseSelfSupervisor):
         """Loss of a batch; deterministic given images and noise, dropout aside.
 
         Args:
-            inputs: Images (B, 3, H, W) in [0, 1], or a list whose first entry they are.
+            inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are.
             data_samples: Not used.
             noise: Level and generator. Default: ``self.noise``, which is used up by the call.
 
@@ -123,13 +136,13 @@ class ADDP(BaseSelfSupervisor):
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) in [0, 1] to ids (B, L) and quantised latents (B, C, h, w), in float32."""
+        """Images (B, C, H, W) in [0, 1] to ids (B, L) and quantised latents (B, D, h, w), in float32."""
         with torch.autocast(images.device.type, enabled=False):
             return self.tokenizer.encode(images.float())
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to images (B, 3, H, W), about [0, 1] and not clamped, in float32."""
+        """Latents (B, D, h, w) to images (B, C, H, W), about [0, 1] and not clamped, in float32."""
         with torch.autocast(latents.device.type, enabled=False):
             return self.tokenizer.decode(latents.float())
 
@@ -139,12 +152,12 @@ class ADDP(BaseSelfSupervisor):
 
         Args:
             ids: Shape (B, L).
-            latents: Shape (B, C, h, w).
+            latents: Shape (B, D, h, w).
             mask: Places masked at the level, shape (B, L), bool.
             mask_next: Places masked at the next level, shape (B, L), bool; all of ``mask`` and more.
 
         Returns:
-            Images (B, 3, H, W), not clamped, and target probabilities (B, L, codebook_size), which count where masked.
+            Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which count where masked.
         """
         # Both at once, as a predictor with live dropout sees them.
         masks = [mask_next] * self.unreliable_tokens + [mask] * (not self.hard_target)
@@ -159,7 +172,7 @@ class ADDP(BaseSelfSupervisor):
         """Logits over the codes at every place.
 
         Args:
-            images: Shape (B, 3, H, W), in [0, 1]; values beyond are clamped.
+            images: Shape (B, C, H, W), in [0, 1]; values beyond are clamped.
             ids: Shape (B, L), int64; what stands at masked places does not matter.
             mask: Shape (B, L), bool, True where masked.
 
@@ -171,7 +184,7 @@ class ADDP(BaseSelfSupervisor):
 
     @torch.no_grad()
     def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Mean code vectors under the predictor, shape (B, C, h, w). Arguments as :meth:`predict_tokens`.
+        """Mean code vectors under the predictor, shape (B, D, h, w). Arguments as :meth:`predict_tokens`.
 
         Generation starts from them; after that it decodes the mean under its own logits.
         """
@@ -188,6 +201,22 @@ class ADDP(BaseSelfSupervisor):
                                "custom_hooks=[dict(type='addp_mm.GenerativePretrainHook')], or pass "
                                'noise=NoiseDraw(level, generator)')
         return noise
+
+    def _check_channels(self) -> int:
+        channels = getattr(self.tokenizer, 'in_channels', 3)
+        stem = getattr(getattr(self.backbone, 'patch_embed', None), 'projection', None)
+        of_backbone = getattr(stem, 'in_channels', channels)
+        if of_backbone != channels:
+            raise ValueError(f'the tokenizer has images of {channels} channels, the backbone of {of_backbone}: set '
+                             f'backbone.in_channels={channels}')
+        return channels
+
+    def _per_channel(self, name: str, values: Sequence[float] | None, default: Sequence[float]) -> Tensor:
+        values = torch.tensor([float(value) for value in (default if values is None else values)])
+        if len(values) not in (1, self.in_channels):
+            raise ValueError(f'{name} must have one number for each of {self.in_channels} channels, or one for all; got '
+                             f'{len(values)}')
+        return values.expand(self.in_channels).clone().view(1, -1, 1, 1)
 
     def _check_fit(self, latent_size: tuple[int, int] | None) -> tuple[int, int]:
         spaces = [self.predictor.token_space, self.neck.token_space, self.head.token_space]
