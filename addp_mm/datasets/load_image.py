@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
@@ -15,6 +16,53 @@ from addp_mm.registry import TRANSFORMS
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error,
                   Image.DecompressionBombError)
 _WHITE = (255, 255, 255)
+
+
+class BrokenImageError(ValueError):
+    """An image that cannot be read, or is not of the kind expected; the message names it."""
+
+
+def open_upright(content: bytes) -> Image.Image | None:
+    """Decode a file with Pillow and apply its EXIF orientation; None where Pillow does not know the format.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except Image.UnidentifiedImageError:
+        return None
+    except _DECODE_ERRORS as error:
+        raise ValueError(str(error)) from error
+
+
+def decode_with_opencv(content: bytes) -> np.ndarray:
+    """Decode a file that Pillow does not know, as 16-bit colour TIFF.
+
+    Returns:
+        Shape (H, W, C), of any type; RGB or RGBA where there are three or four channels.
+
+    Raises:
+        ValueError: OpenCV does not know it either.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    except cv2.error:
+        image = None
+    if image is None:
+        # OpenCV gives no reason
+        raise ValueError('not an image, or of an unknown format')
+    image = image.reshape(*image.shape[:2], -1)
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(image.shape[2])
+    return image if order is None else image[..., order]
+
+
+def image_content(results: dict, backend_args: dict | None = None) -> bytes:
+    """The bytes of an image file: those in ``img_bytes``, which are taken out, or else the content of ``img_path``."""
+    content = results.pop('img_bytes', None)
+    return fileio.get(results['img_path'], backend_args=backend_args) if content is None else content
 
 
 def decode_image(content: bytes, background: tuple[int, int, int] = _WHITE) -> np.ndarray:
@@ -34,14 +82,9 @@ def decode_image(content: bytes, background: tuple[int, int, int] = _WHITE) -> n
     Raises:
         ValueError: The file is damaged, or its values have no known range (float images).
     """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-    except _DECODE_ERRORS as error:
-        # The text of some errors names the buffer that was read, which tells a user nothing.
-        reason = 'not an image, or of an unknown format' if isinstance(error, Image.UnidentifiedImageError) else error
-        raise ValueError(str(reason)) from error
+    image = open_upright(content)
+    if image is None:
+        return _to_rgb(decode_with_opencv(content), background)
     if image.mode == 'F':
         raise ValueError('float values have no known range; convert the image to 8 or 16 bits')
     if image.mode.startswith('I'):
@@ -50,6 +93,20 @@ def decode_image(content: bytes, background: tuple[int, int, int] = _WHITE) -> n
         ground = Image.new('RGBA', image.size, (*background, 255))
         return np.asarray(Image.alpha_composite(ground, image.convert('RGBA')).convert('RGB'))
     return np.asarray(image.convert('RGB'))
+
+
+def _to_rgb(values: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    """Grey, RGB or either with alpha, 8 or 16 bits, shape (H, W, C), as RGB of 8 bits."""
+    if values.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f'{values.dtype} values have no known range; convert the image to 8 or 16 bits')
+    if values.shape[2] > 4:
+        raise ValueError(f'{values.shape[2]} channels; load it with addp_mm.LoadMultiChannelImage')
+    unit = values / np.iinfo(values.dtype).max * 255
+    colour = unit[..., :3] if values.shape[2] > 2 else np.repeat(unit[..., :1], 3, -1)
+    if values.shape[2] in (2, 4):
+        alpha = unit[..., -1:] / 255
+        colour = colour * alpha + np.array(background) * (1 - alpha)
+    return np.rint(colour).astype(np.uint8)
 
 
 def _from_16_bit(image: Image.Image) -> np.ndarray:
@@ -67,7 +124,8 @@ class LoadImage(BaseTransform):
     Differs from it in that a damaged file is an error that names the file (OpenCV returns truncated images with a grey
     rest), that transparency is laid on a background, and that 16-bit grey is scaled. See :func:`decode_image`.
 
-    Required keys: ``img_path``; or ``img``, which then stays as it is (an inferencer has loaded it already).
+    Required keys: ``img_path``, with ``img_bytes`` where it is no file but the name of these bytes (they are taken
+    out); or ``img``, which then stays as it is (an inferencer has loaded it already).
     Added keys: ``img`` (BGR, uint8 or float32, shape (H, W, 3)), ``img_shape`` and ``ori_shape`` (H, W).
 
     Args:
@@ -77,7 +135,7 @@ class LoadImage(BaseTransform):
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file cannot be decoded.
+        BrokenImageError: The file cannot be decoded; a ValueError.
     """
 
     def __init__(self, to_float32: bool = False, background: tuple[int, int, int] = _WHITE,
@@ -90,11 +148,11 @@ class LoadImage(BaseTransform):
         if 'img_path' not in results and 'img' in results:
             return results
         path = results['img_path']
-        content = fileio.get(path, backend_args=self.backend_args)
+        content = image_content(results, self.backend_args)
         try:
             rgb = decode_image(content, self.background)
         except ValueError as error:
-            raise ValueError(f'{path}: cannot be read as an image ({error}). Replace or remove it.') from error
+            raise BrokenImageError(f'{path}: cannot be read as an image ({error}). Replace or remove it.') from error
         image = np.ascontiguousarray(rgb[..., ::-1])
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]

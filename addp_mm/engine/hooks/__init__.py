@@ -4,9 +4,10 @@ from addp_mm.engine.hooks.code_restart import CodeRestartHook
 from addp_mm.engine.hooks.generative_pretrain_hook import GenerativePretrainHook
 from addp_mm.engine.hooks.loss_guard import LossGuard, TrainingCollapsed
 from addp_mm.engine.hooks.preflight_hook import PreflightHook
+from addp_mm.engine.hooks.random_state_hook import RandomStateHook, ResumeError
 from addp_mm.engine.hooks.reconstruction_preview_hook import ReconstructionPreviewHook
 
 __all__ = [
     'AdversarialStartGuard', 'CodeRestartHook', 'GenerativePretrainHook', 'LossGuard', 'PreflightHook',
-    'ReconstructionPreviewHook', 'TrainingCollapsed'
+    'RandomStateHook', 'ReconstructionPreviewHook', 'ResumeError', 'TrainingCollapsed'
 ]
