@@ -15,6 +15,6 @@ from addp_mm.datasets.webdataset_images import WebDatasetImages
 
 __all__ = [
     'BrokenImageError', 'BrokenImages', 'DatasetError', 'ImageFiles', 'LMDBImages', 'ListedImages', 'LoadImage',
-    'LoadMultiChannelImage', 'MakeView', 'ResumableInfiniteSampler', 'SampleIndex', 'SeededSamples', 'TokenIds', 'TokenStoreError',
-    'TooManyBrokenImages', 'WebDatasetImages', 'check_dataset_cfg', 'check_image_folder'
+    'LoadMultiChannelImage', 'MakeView', 'ResumableInfiniteSampler', 'SampleIndex', 'SeededSamples', 'TokenIds',
+    'TokenStoreError', 'TooManyBrokenImages', 'WebDatasetImages', 'check_dataset_cfg', 'check_image_folder'
 ]

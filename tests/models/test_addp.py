@@ -255,8 +255,8 @@ def test_images_of_other_channels_than_three(channels, mean):
     pictures = torch.rand(3, channels, 16, 16)
     model.loss(pictures, noise=noise())['loss'].backward()
     assert model.backbone.patch_embed.projection.weight.grad.abs().sum() > 0
-    assert model.pixel_mean.flatten().tolist() == pytest.approx((mean or [0.5]) * (channels if not mean or len(mean) == 1
-                                                                                   else 1))
+    expected = [0.5] * channels if mean is None or len(mean) == 1 else mean
+    assert model.pixel_mean.flatten().tolist() == pytest.approx(expected)
 
 
 def test_rgb_keeps_the_normalisation_of_imagenet(model):

@@ -214,8 +214,8 @@ class ADDP(BaseSelfSupervisor):
     def _per_channel(self, name: str, values: Sequence[float] | None, default: Sequence[float]) -> Tensor:
         values = torch.tensor([float(value) for value in (default if values is None else values)])
         if len(values) not in (1, self.in_channels):
-            raise ValueError(f'{name} must have one number for each of {self.in_channels} channels, or one for all; got '
-                             f'{len(values)}')
+            raise ValueError(f'{name} must have one number for each of {self.in_channels} channels, or one for all, '
+                             f'got {len(values)}')
         return values.expand(self.in_channels).clone().view(1, -1, 1, 1)
 
     def _check_fit(self, latent_size: tuple[int, int] | None) -> tuple[int, int]:

@@ -1,0 +1,21 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# ADDP ViT-B (arXiv 2306.05423) with its rate at a quarter of its batch, and fewer steps.
+_base_ = ['./addp_nano.py']
+own_data = dict(batch_size=1024, max_iters=200000, max_passes=1600)
+
+max_iters = 200000
+model = dict(
+    backbone=dict(arch='base', drop_rate=0.1, attn_drop_rate=0.1),
+    neck=dict(num_layers=8, num_heads=16, drop_rate=0.1),
+    head=dict(loss=dict(label_smoothing=0.1)))
+optim_wrapper = dict(optimizer=dict(lr=1e-4 * 1024 / 256))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=5000),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=5000, end=max_iters),
+]
+custom_hooks = [
+    dict(type='addp_mm.RandomStateHook'),
+    dict(type='addp_mm.GenerativePretrainHook', preview_interval=5000, preview_images=16),
+]
+default_hooks = dict(checkpoint=dict(interval=2500))
+train_cfg = dict(max_iters=max_iters)

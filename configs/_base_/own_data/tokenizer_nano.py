@@ -1,0 +1,35 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# 2.3 M parameters, stride 8, by reconstruction alone: for small images and CPUs. The recipe of the shipped tokenizer.
+_base_ = ['./runtime.py']
+own_data = dict(batch_size=16, max_iters=4000, max_passes=1600)
+
+max_iters = 4000
+model = dict(
+    type='addp_mm.TokenizerPretrain',
+    tokenizer=dict(
+        type='addp_mm.VQTokenizer',
+        stem_stride=4,
+        base_channels=64,
+        channel_mults=(1, 2),
+        num_mid_blocks=1,
+        codebook_size=1024,
+        embed_dims=8,
+        normalize_codes=True,
+        shortcut_from='input'),
+    quantize_from=400,
+    restart_interval=100,
+    restart_until=int(0.7 * max_iters))
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.),
+    clip_grad=dict(max_norm=1.0))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
+]
+custom_hooks = [
+    dict(type='addp_mm.RandomStateHook'),
+    dict(type='addp_mm.CodeRestartHook'),
+    dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),
+]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
