@@ -1,5 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmsegmentation's own configs with ADDPViT: only backbone, neck and the channels that follow are replaced."""
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -97,7 +100,10 @@ def test_a_stock_config_trains_and_predicts(name, tmp_path):
 @pytest.mark.slow
 def test_mmseg_may_be_imported_first(tmp_path):
     """Everywhere else in this file addp_mm comes first, and no config names it in custom_imports."""
-    path = write_swap(tmp_path / 'swap.py', f'mmseg::{SWAPS["upernet"][0]}', SWAPS['upernet'][1], custom_imports=True)
+    base, model = SWAPS['upernet']
+    # by its path: the forks' mmengine finds mmseg::… only once addp_mm is there
+    base = Path(find_spec('mmseg').origin).parent / '.mim/configs' / base
+    path = write_swap(tmp_path / 'swap.py', str(base), model, custom_imports=True)
     source = f"""
 import mmseg.registry
 from mmengine.config import Config
