@@ -22,7 +22,7 @@ A GPU is measured by `tools/benchmarks/step_time.py`, see [gpu.md](gpu.md).
 In GiB, for one GPU. *Activations*: what lives between forward and backward pass, and the bfloat16 copies of weights.
 *Peak*: the most that lives at once, with weights, gradients, AdamW's two float32 states (LARS: one), the batch, and
 what an operator hands to the next in the backward pass. `with_cp` computes the activations of the backbone's blocks
-again in the backward pass. MACs are of one image forward; one MAC is two FLOPs.
+again in the backward pass. Operations and parameters by module: `get_flops.py` without `--memory`.
 
 Not in it: the CUDA context (0.5 to 1 GiB), workspaces of libraries, what the allocator loses to fragments, and under
 distributed data parallel training buckets as large as the gradients. Attention is counted as the fused kernels keep it
@@ -47,28 +47,32 @@ def recipes() -> list[str]:
 
 def row(name: str) -> str:
     """A line of the table."""
-    from addp_mm.analysis.costs import forward_costs, gib, precision_of, training_memory, training_size
+    from addp_mm.analysis.batches import precision_of, training_size
+    from addp_mm.analysis.costs import gib, training_memory
     from addp_mm.engine.config_file import load_config
     cfg = load_config(str(ROOT / 'configs' / name))
-    size = training_size(cfg)
-    cost = forward_costs(cfg, 1, size)
-    batch, precision = cfg.train_dataloader.batch_size, precision_of(cfg)
-    ours = bool(cfg.model.backbone.get('with_cp'))
-    setting = f'{batch} x {size[0]} x {size[1]}'
-    memory = training_memory(cfg)
-    other = training_memory(cfg, with_cp=not ours)
-    with_cp, without = (memory, other) if ours else (other, memory)
-    frozen = f' + {cost.frozen / 1e6:.0f} frozen' if cost.frozen else ''
-    cells = [f'[{Path(name).stem}](../../configs/{name})', setting, precision, str(ours),
-             f'{cost.trained / 1e6:.1f}{frozen}', f'{cost.macs / 1e9:.0f}', f'{gib(memory.parameters):.2f}',
-             f'{gib(memory.gradients):.2f}', f'{gib(memory.optimizer):.2f}', f'{gib(without.activations):.2f}',
-             f'{gib(with_cp.activations):.2f}', f'{gib(without.peak):.2f}', f'{gib(with_cp.peak):.2f}', 'analytic']
+    height, width = training_size(cfg)
+    without, with_cp = (training_memory(cfg, with_cp=value) for value in (False, True))
+    numbers = (with_cp.parameters, with_cp.gradients, with_cp.optimizer, without.activations, with_cp.activations,
+               without.peak, with_cp.peak)
+    cells = [f'[{Path(name).stem}](../../configs/{name})', f'{cfg.train_dataloader.batch_size} x {height} x {width}',
+             precision_of(cfg), str(bool(cfg.model.backbone.get('with_cp'))), *(f'{gib(n):.2f}' for n in numbers),
+             'analytic']
     return f'| {" | ".join(cells)} |'
 
 
-COLUMNS = ('config', 'images x height x width', 'precision', '`with_cp` of the config', 'parameters, M', 'GMACs',
-           'weights', 'gradients', 'optimizer', 'activations, without `with_cp`', 'activations, with it',
-           'peak, without `with_cp`', 'peak, with it', 'how')
+COLUMNS = ('config', 'images x height x width', 'precision', '`with_cp` of the config', 'weights', 'gradients',
+           'optimizer', 'activations, without `with_cp`', 'activations, with it', 'peak, without `with_cp`',
+           'peak, with it', 'how')
+
+
+def page(rows: dict[str, str], last: str = '') -> str:
+    """The page with the rows that there are."""
+    text = HEAD
+    for task, title in TASKS.items():
+        lines = [rows[name] for name in recipes() if name in rows and name.startswith(f'{task}/')]
+        text += '\n'.join(['', f'## {title}', '', f'| {" | ".join(COLUMNS)} |', '|---' * len(COLUMNS) + '|', *lines, ''])
+    return text + last
 
 
 def budget(name: str) -> str:
@@ -93,16 +97,12 @@ def budget(name: str) -> str:
 
 def main(argv=None):
     args = parse_args(argv)
-    text = HEAD
-    for task, title in TASKS.items():
-        text += f'\n## {title}\n\n| {" | ".join(COLUMNS)} |\n|{"---|" * len(COLUMNS)}\n'
-        for name in recipes():
-            if name.startswith(f'{task}/'):
-                text += row(name) + '\n'
-                print(name, flush=True)
-                gc.collect()
-                args.out.write_text(text)
-    args.out.write_text(text + budget(BUDGET) + '\n')
+    last, rows = budget(BUDGET) + '\n', {}
+    for name in sorted(recipes(), key=lambda name: 'large' in name):
+        rows[name] = row(name)
+        gc.collect()
+        args.out.write_text(page(rows, last))
+        print(name, flush=True)
     print(f'wrote {args.out}')
 
 

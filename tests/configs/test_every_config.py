@@ -1,0 +1,82 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""No config of the tree escapes: each is one of a family that has tests of its own, or is read and built here."""
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.model.utils import is_model_wrapper
+from recipes import CONFIGS, build_on_meta, load_recipe, recipe_paths
+
+from addp_mm.engine.config_check import check_config
+
+ROOT = Path(__file__).parents[2]
+TASKS = ('pretrain', 'cls', 'det', 'seg')
+EVERY = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.relative_to(CONFIGS).parts)
+# Files that only other configs inherit from: each has to be used by one.
+BASES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' in path.relative_to(CONFIGS).parts)
+
+
+def families() -> set[Path]:
+    """Configs that the tests of their folder go through: each of them is read and compared with what it should hold."""
+    found = {path for task in TASKS for path in recipe_paths(task)}
+    for task in ('cls', 'det', 'seg'):  # tests/configs/test_finetune_configs.py
+        found |= {path for setting in ('ft', 'from-scratch') for path in (CONFIGS / task).glob(f'*nano-p8_{setting}_*')}
+    return found
+
+
+REST = [path for path in EVERY if path not in families()]
+
+
+def test_configs_lie_in_the_four_folders():
+    assert {path.relative_to(CONFIGS).parts[:-1] for path in EVERY} == {(task, ) for task in TASKS}
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_the_tests_of_each_family_go_through_its_folder(task):
+    """What :func:`families` takes for granted: the module lists the folder, or names each of its files."""
+    source = (Path(__file__).parent / f'test_{task}_recipes.py').read_text()
+    called = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
+              and getattr(node.func, 'id', '') == 'recipe_paths' and ast.literal_eval(node.args[0]) == task]
+    assert any(len(node.args) == 1 for node in called)
+
+
+@pytest.mark.parametrize('path', REST, ids=lambda path: path.stem)
+def test_the_rest_is_read_and_built(path):
+    cfg = load_recipe(path)
+    check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
+    model = build_on_meta(cfg)
+    assert not is_model_wrapper(model) and any(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_every_base_is_used():
+    text = '\n'.join(path.read_text() for path in CONFIGS.rglob('*.py'))
+    text += '\n'.join(path.read_text() for folder in ('tools', 'addp_mm', 'docs', 'tests')
+                      for path in (ROOT / folder).rglob('*') if path.suffix in ('.py', '.md'))
+    assert [path.name for path in BASES if not re.search(rf'\b{re.escape(path.stem)}\b', text)] == []
+
+
+def test_the_model_zoo_lists_every_config_once():
+    """And says what the READMEs of the folders say: it is written from them."""
+    spec = importlib.util.spec_from_file_location('model_zoo', ROOT / 'tools/analysis_tools/model_zoo.py')
+    model_zoo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(model_zoo)
+    page = model_zoo.PAGE.read_text()
+    assert page == model_zoo.page(), 'run tools/analysis_tools/model_zoo.py'
+    listed = re.findall(r'^\| \[.*?\]\(\.\./configs/(.*?)\) \|', page, re.M)
+    assert sorted(listed) == [str(path.relative_to(CONFIGS)) for path in EVERY]
+    # nothing is said to be reproduced that was not
+    assert all(line.endswith('| |') for line in page.splitlines() if line.startswith('| ['))
+
+
+def test_published_numbers_are_read_from_the_readmes():
+    spec = importlib.util.spec_from_file_location('model_zoo', ROOT / 'tools/analysis_tools/model_zoo.py')
+    model_zoo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(model_zoo)
+    name = 'mask-rcnn_mae-vit-base-p16_vitdet_16xb4-bf16-100e_coco-1024px.py'
+    assert model_zoo.published('det')[name] == ('51.6 / 45.9', 'detectron2, projects/ViTDet')
+    name = 'addp_vit-large-p16_8xb32-accum16-bf16-coslr-800e_in1k-256px.py'
+    assert model_zoo.published('pretrain')[name][0] == '7.6 / 105.1; 85.9'
+    assert model_zoo.command('configs/x_16xb4-bf16.py') == 'NNODES=2 tools/dist_train.sh configs/x_16xb4-bf16.py 8'
