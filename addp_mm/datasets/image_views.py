@@ -4,71 +4,59 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from addp_mm.datasets.broken_images import is_broken_image
 from addp_mm.datasets.fingerprints import names_fingerprint
-from addp_mm.datasets.image_folder import IMAGE_EXTENSIONS, DatasetError, check_folder_exists, list_files
+from addp_mm.datasets.image_files import ImageFiles
+from addp_mm.datasets.image_folder import DatasetError
 from addp_mm.datasets.views import Views
 
-_EXTENSIONS = (*IMAGE_EXTENSIONS, '.tiff', '.webp')
 Problem = tuple[str, str]
 
 
-class NamedImages:
-    """Names of images in a fixed order, and for each what a loading transform needs.
+def open_images(source: str) -> Dataset:
+    """A data set whose ``get_data_info`` gives what a loading transform takes.
 
     Args:
-        source: A folder, searched with all below it; or a config, of which ``train_dataloader.dataset`` is built
-            without its pipeline and must yield ``img_path``.
+        source: A folder, searched with all below it (its list is kept in ``~/.cache/addp_mm`` and made anew when the
+            folder has changed); or a config, of which ``train_dataloader.dataset`` is built without its pipeline and
+            must yield ``img_path``.
 
     Raises:
         DatasetError: There is no such source, or no image in it.
+        ConfigError: The config has no such data set.
     """
-
-    def __init__(self, source: str) -> None:
-        self.dataset, self.folder, self.names = None, Path(source), []
-        if source.endswith(('.py', '.json')):
-            self.dataset = _build_dataset(source)
-        else:
-            check_folder_exists(self.folder)
-            self.names = list_files(self.folder, _EXTENSIONS)
-        if not len(self):
-            raise DatasetError(f'{source}: no images found')
-
-    def __len__(self) -> int:
-        return len(self.names if self.dataset is None else self.dataset)
-
-    def name(self, index: int) -> str:
-        """Path relative to the folder or the data set's root."""
-        if self.dataset is None:
-            return self.names[index]
-        path, root = str(self.dataset[index]['img_path']), getattr(self.dataset, 'data_root', None)
-        return os.path.relpath(path, root) if root else path
-
-    def results(self, index: int) -> dict:
-        """What a loading transform takes."""
-        if self.dataset is None:
-            return dict(img_path=str(self.folder / self.names[index]))
-        return dict(self.dataset[index])
-
-    def fingerprint(self) -> str:
-        """SHA-256 of all names in their order."""
-        return names_fingerprint(self.name(index) for index in range(len(self)))
-
-
-def _build_dataset(source: str):
     from addp_mm.engine.config_file import ConfigError, load_config
 
+    if not source.endswith(('.py', '.json')):
+        return ImageFiles(source, changed='rescan')
     cfg = load_config(source)
     if 'train_dataloader' not in cfg:
         raise ConfigError(f'{source} has no train_dataloader')
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    return DATASETS.build({**cfg.train_dataloader.dataset, 'pipeline': []})
+    dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'pipeline': []})
+    if not len(dataset):
+        raise DatasetError(f'{source}: no images found')
+    return dataset
+
+
+def image_name(images: Dataset, index: int) -> str:
+    """Name of an image in its list: relative to the data set's root where there is one."""
+    if hasattr(images, 'name'):
+        return images.name(index)
+    path, root = str(images.get_data_info(index)['img_path']), getattr(images, 'data_root', None)
+    return os.path.relpath(path, root) if root else path
+
+
+def list_fingerprint(images: Dataset) -> str:
+    """SHA-256 of all names in their order."""
+    whole = getattr(images, 'split', None) is None and getattr(images, 'fingerprint', None)
+    return whole or names_fingerprint(image_name(images, index) for index in range(len(images)))
 
 
 class ImageViews(Dataset):
@@ -78,15 +66,15 @@ class ImageViews(Dataset):
     is wrong with it.
 
     Args:
-        images: All images.
+        images: All images, see :func:`open_images`.
         views: What to make of each.
         channels: Channels that the images must have.
-        load: Transform that adds 'img', shape (H, W, C) or (H, W), 0 to 255.
+        load: Transform that adds 'img', shape (H, W, C) or (H, W), 0 to 255; of three channels blue is the first.
         start: Number of the first image.
         stop: Number after the last.
     """
 
-    def __init__(self, images: NamedImages, views: Views, channels: int, load: Callable[[dict], dict], start: int,
+    def __init__(self, images: Dataset, views: Views, channels: int, load: Callable[[dict], dict], start: int,
                  stop: int) -> None:
         self.images, self.views, self.channels = images, views, channels
         self.load, self.start, self.stop = load, start, stop
@@ -97,16 +85,20 @@ class ImageViews(Dataset):
     def __getitem__(self, offset: int) -> tuple[Tensor, Problem | None]:
         index = self.start + offset
         try:
-            image = self.load(self.images.results(index))['img']
-            image = image[..., None] if image.ndim == 2 else image
-            if image.shape[2] != self.channels:
-                raise ValueError(f'it has {image.shape[2]} channels, the tokenizer takes {self.channels}')
-            if self.channels == 3:
-                image = image[..., ::-1]  # loaders put blue first, and tokenizers take RGB
-            return torch.from_numpy(self.views.make(image, index)), None
-        except (OSError, ValueError) as error:
-            size = self.views.image_size
-            return torch.zeros(self.views.count, self.channels, size, size), (self.images.name(index), str(error))
+            image = self.load(dict(self.images.get_data_info(index)))['img']
+        except Exception as error:
+            if not is_broken_image(error):
+                raise
+            return self._black(index, str(error))
+        image = image[..., None] if image.ndim == 2 else image
+        if image.shape[2] != self.channels:
+            return self._black(index, f'it has {image.shape[2]} channels, the tokenizer takes {self.channels}')
+        image = image[..., ::-1] if self.channels == 3 else image
+        return torch.from_numpy(self.views.make(image, index)), None
+
+    def _black(self, index: int, reason: str) -> tuple[Tensor, Problem]:
+        size = self.views.image_size
+        return torch.zeros(self.views.count, self.channels, size, size), (image_name(self.images, index), reason)
 
 
 def gather(items: Sequence[tuple[Tensor, Problem | None]]) -> tuple[Tensor, list[Problem | None]]:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from addp_mm.datasets.fingerprints import build_loaded, tokenizer_fingerprint
+from addp_mm.datasets.seeded_samples import random_state_of
 from addp_mm.datasets.token_store import (
     IDS,
     TokenStoreError,
@@ -37,8 +38,8 @@ class TokenIds(Dataset):
             ``dict(count=1281167)``. Default: not checked.
         views: Number of views, or a part of what ``tokens.json`` says about them, as
             ``dict(count=8, augmentation='crop', image_size=256)``. Default: not checked.
-        random_view: Whether the view is drawn by numpy's global generator, as augmentations are; otherwise it is the
-            first.
+        random_view: Whether the view is drawn by numpy's global generator, as augmentations are (and repeated when a
+            training resumes under :class:`ResumableInfiniteSampler`); otherwise it is the first.
 
     Raises:
         TokenStoreError: The folder holds no finished ids, or those of another tokenizer, other images or other views.
@@ -76,7 +77,10 @@ class TokenIds(Dataset):
         image = index + int(np.searchsorted(self._before_broken, index, side='right'))
         shard = int(np.searchsorted(self._ends, image, side='right'))
         ids = self._maps[shard][image - self._ends[shard]]
-        view = np.random.randint(len(ids)) if self.random_view and len(ids) > 1 else 0  # noqa: NPY002
+        view = 0
+        if self.random_view and len(ids) > 1:
+            with random_state_of(index):
+                view = np.random.randint(len(ids))  # noqa: NPY002
         return dict(inputs=torch.from_numpy(ids[view].astype(np.int64)))
 
     def __getstate__(self) -> dict:

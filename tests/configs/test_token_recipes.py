@@ -75,7 +75,7 @@ def test_a_step_of_the_full_recipe_at_reduced_size():
 
 
 @pytest.mark.slow
-def test_nano_trains_on_what_the_tool_wrote_by_the_command_in_the_config(tmp_path):
+def test_nano_trains_on_what_the_tool_wrote_by_the_command_in_the_config(tmp_path, monkeypatch):
     """Ids of a few pictures by the shipped tokenizer, and three steps of the config on them through a Runner."""
     from mmengine.runner import Runner
     spec = importlib.util.spec_from_file_location('tokenize_images', CONFIGS.parent /
@@ -85,6 +85,7 @@ def test_nano_trains_on_what_the_tool_wrote_by_the_command_in_the_config(tmp_pat
     command = (CONFIGS / '_base_/datasets/fashion_scenes_tokens.py').read_text().split('tokenize_images.py ')[1]
     tokenizer, backslash, hash_sign, _, _, *options = command.split('train_dataloader')[0].split()
     assert backslash == '\\' and hash_sign == '#'
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))  # where lists of images are kept
     (tmp_path / 'images').mkdir()
     for index in range(32):
         pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3)).astype(np.uint8)

@@ -11,6 +11,7 @@ from mmengine.dataset import default_collate
 from torch.utils.data import DataLoader
 
 from addp_mm.datasets.fingerprints import build_loaded, tokenizer_fingerprint
+from addp_mm.datasets.seeded_samples import SampleIndex
 from addp_mm.datasets.token_ids import TokenIds
 from addp_mm.datasets.token_store import TokenStoreError, TokenWriter
 from addp_mm.datasets.views import Views
@@ -227,6 +228,14 @@ def test_an_item_is_a_random_view_of_its_image(tmp_path):
     for index in (5, -1):
         with pytest.raises(IndexError):
             fixed[index]
+
+
+def test_under_a_resumable_sampler_views_follow_from_the_place_in_the_training(tmp_path):
+    data = TokenIds(written(tmp_path / 'ids'))
+    places = [SampleIndex(k % 5, 7, k) for k in range(40)]
+    first = [data[place]['inputs'][0].item() for place in places]
+    assert first[20:] == [data[place]['inputs'][0].item() for place in places[20:]]
+    assert len({view % 16 for view in first}) == 3
 
 
 def test_broken_images_and_shards_are_seen_through(tmp_path):

@@ -31,6 +31,14 @@ default_scope = 'mmpretrain'
 NUM_IMAGES = 13
 
 
+@pytest.fixture(scope='module', autouse=True)
+def home(tmp_path_factory):
+    """Lists of images are kept in the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('HOME', str(tmp_path_factory.mktemp('home')))
+        yield
+
+
 @pytest.fixture(scope='module')
 def tool():
     spec = importlib.util.spec_from_file_location('tokenize_images', TOOL)
@@ -251,12 +259,21 @@ def test_too_many_broken_images_stop_the_run_with_their_names(tool, with_broken,
     assert len(TokenIds(tmp_path / 'ids')) == NUM_IMAGES - 2
 
 
+def test_grey_images_for_a_grey_tokenizer(tool, place, tmp_path):
+    torch.manual_seed(0)
+    grey = dict(TOKENIZER, in_channels=1)
+    save_file(MODELS.build(dict(grey)).state_dict(), tmp_path / 'grey.safetensors')
+    (tmp_path / 'grey.json').write_text(json.dumps(dict(tokenizer=grey)))
+    tool.main([str(tmp_path / 'grey.safetensors'), *arguments(place, tmp_path / 'ids')[1:]])
+    assert len(np.unique(np.load(tmp_path / 'ids/ids.npy'))) > 3
+
+
 def test_images_of_another_number_of_channels(tool, place, tmp_path):
     """A grey tokenizer needs a loader that gives one channel: what gives three is named."""
     data = tool.image_loader(3, {})
     assert type(data).__name__ == 'LoadImage'
-    from addp_mm.datasets.image_views import ImageViews, NamedImages
-    views = ImageViews(NamedImages(str(place / 'images')), Views(16), 1, data, 0, 2)
+    from addp_mm.datasets.image_views import ImageViews, open_images
+    views = ImageViews(open_images(str(place / 'images')), Views(16), 1, data, 0, 2)
     pixels, problem = views[0]
     assert not pixels.any() and problem == ('a/00.png', 'it has 3 channels, the tokenizer takes 1')
 

@@ -151,11 +151,12 @@ def settings_of(args, tokenizer, config, images, views):
     from importlib.metadata import version
 
     from addp_mm.datasets.fingerprints import tokenizer_fingerprint
+    from addp_mm.datasets.image_views import list_fingerprint
 
     return dict(
         tokenizer=dict(type=type(tokenizer).__name__, codebook_size=tokenizer.codebook_size,
                        fingerprint=tokenizer_fingerprint(tokenizer, config)),
-        images=dict(count=len(images), fingerprint=images.fingerprint()),
+        images=dict(count=len(images), fingerprint=list_fingerprint(images)),
         views=views.settings(),
         shard=dict(index=args.shard[0], of=args.shard[1]),
         notes=dict(tokenizer=config, images=os.path.abspath(args.images), batch_size=args.batch_size,
@@ -167,13 +168,13 @@ def run(args):
     import torch
 
     from addp_mm.datasets.fingerprints import build_loaded
-    from addp_mm.datasets.image_views import ImageViews, NamedImages
+    from addp_mm.datasets.image_views import ImageViews, open_images
     from addp_mm.datasets.token_store import TokenStoreError, TokenWriter
     from addp_mm.datasets.views import Views
 
     views = Views(args.image_size, args.views, args.augment, tuple(args.crop_scale), args.interpolation, args.seed)
     config, cfg = tokenizer_config(args.tokenizer, args.checkpoint)
-    images = NamedImages(args.images)
+    images = open_images(args.images)
     (index, number), folder = args.shard, args.dst
     if number > 1:
         folder = folder / f'shard-{index:04d}-of-{number:04d}'
