@@ -82,8 +82,12 @@ def _read_tiff(content: bytes) -> tuple[np.ndarray | None, bool]:
         return None, True
     if bands is not None and bands <= 4:
         pages = _pages_by_opencv(content)
-        if pages:
+        # OpenCV drops the second of two bands
+        if pages and pages[0].shape[2] == bands:
             return _stacked(pages), len(pages) == 1
+        image = open_upright(content) if not pages or len(pages) == 1 else None
+        if image is not None and len(image.getbands()) == bands:
+            return _with_channels(np.asarray(image)), True
     try:
         tifffile = import_module('tifffile')
     except ImportError as error:

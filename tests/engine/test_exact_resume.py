@@ -1,0 +1,163 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Each stage of pre-training, killed in its course, goes on to the very weights of an uninterrupted run."""
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_addp import MODEL, SPACE, build_model
+
+from addp_mm.datasets.token_store import TokenWriter
+
+sys.path.append(str(Path(__file__).parents[1] / 'models'))
+from tiny_vqgan import DISCRIMINATOR, OPTIM_WRAPPER, TOKENIZER
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+PREPROCESSOR = dict(type='SelfSupDataPreprocessor', mean=[0] * 3, std=[255] * 3, to_rgb=True)
+LOADED = dict(type='addp_mm.Pretrained', strict=True)
+COMMON = '''
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['addp_mm', 'kill_at'])
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=8)
+param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20)]
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=4),
+                     logger=dict(type='LoggerHook', interval=1))
+log_processor = dict(by_epoch=False)
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+'''
+IMAGES = '''
+train_dataloader = dict(
+    batch_size=4, num_workers=1, persistent_workers=True, collate_fn=dict(type='default_collate'),
+    sampler=dict(type='addp_mm.ResumableInfiniteSampler'),
+    dataset=dict(type='addp_mm.ImageFiles', root={root!r}, pipeline=[
+        dict(type='addp_mm.LoadImage'), dict(type='RandomResizedCrop', scale=16, crop_ratio_range=(0.2, 1.0)),
+        dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]))
+'''
+IDS = '''
+train_dataloader = dict(
+    batch_size=4, num_workers=1, persistent_workers=True, collate_fn=dict(type='default_collate'),
+    sampler=dict(type='addp_mm.ResumableInfiniteSampler'),
+    dataset=dict(type='addp_mm.SeededSamples', dataset=dict(type='addp_mm.TokenIds', data_root={root!r})))
+'''
+
+
+def tokenizer_config(folder):
+    model = dict(type='addp_mm.VQGANPretrain', tokenizer=TOKENIZER, discriminator=DISCRIMINATOR, lecam_weight=0.1,
+                 schedule=dict(start=2, ramp=4), restart_interval=3, restart_until=20, data_preprocessor=PREPROCESSOR)
+    hooks = ["dict(type='addp_mm.CodeRestartHook')", "dict(type='EMAHook', momentum=0.1)"]
+    return model, OPTIM_WRAPPER, hooks, IMAGES.format(root=str(folder / 'images'))
+
+
+def predictor_config(folder):
+    # its dropout draws from the global generator
+    predictor = dict(MODEL['predictor'], drop_rate=0.1)
+    model = dict(type='addp_mm.PredictorPretrain', tokenizer=None, predictor=predictor, drop_ratio=0.5)
+    return model, ADAMW, [], IDS.format(root=str(folder / 'ids'))
+
+
+def addp_config(folder):
+    stations = {name: dict(MODEL[name], init_cfg=dict(LOADED, checkpoint=str(folder / f'{name}.pth')))
+                for name in ('tokenizer', 'predictor')}
+    model = dict(MODEL, **stations)
+    hooks = ["dict(type='addp_mm.GenerativePretrainHook', preview_interval=3, preview_images=1)"]
+    return model, ADAMW, hooks, IMAGES.format(root=str(folder / 'images'))
+
+
+ADAMW = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2), clip_grad=dict(max_norm=3.0))
+STAGES = dict(tokenizer=tokenizer_config, predictor=predictor_config, addp=addp_config)
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """Images, one of them broken; stored ids in three views; weights of a tokenizer and a predictor."""
+    folder, rng = tmp_path_factory.mktemp('resume'), np.random.default_rng(0)
+    (folder / 'images').mkdir()
+    for index in range(22):
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(folder / f'images/{index:02d}.png')
+    (folder / 'images/07.png').write_bytes(b'no image')
+    settings = dict(tokenizer={}, images={}, views={}, shard=dict(index=0, of=1))
+    writer = TokenWriter(folder / 'ids', settings, (22, 3, 16), 'uint16')
+    writer.write(rng.integers(0, SPACE['codebook_size'], (22, 3, 16)), {})
+    writer.save()
+    model = build_model()
+    torch.save(model.tokenizer.state_dict(), folder / 'tokenizer.pth')
+    torch.save(model.predictor.state_dict(), folder / 'predictor.pth')
+    return folder
+
+
+def _train(arguments, log):
+    with open(log, 'w') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ['train.py', *map(str, arguments)]
+    sys.path.insert(0, str(Path(__file__).parent))
+    runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
+
+
+def train(place, stage, name, *options, kill_at=None, seed=5):
+    """Run tools/train.py in a process; return its exit status and what it printed."""
+    model, wrapper, hooks, data = STAGES[stage](place)
+    hooks = ["dict(type='addp_mm.RandomStateHook')", "dict(type='RecordBatches')", *hooks]
+    if kill_at is not None:
+        hooks.append(f"dict(type='KillAt', iteration={kill_at})")
+    config, log = place / f'{stage}_{name}.py', place / f'{stage}_{name}.log'
+    config.write_text(f'{COMMON}{data}model = {model!r}\noptim_wrapper = {wrapper!r}\n'
+                      f'custom_hooks = [{", ".join(hooks)}]\nrandomness = dict(seed={seed})\n')
+    process = multiprocessing.get_context('fork').Process(
+        target=_train, args=([config, '--work-dir', place / stage / name.split('_')[0], *options], log))
+    process.start()
+    process.join()
+    return process.exitcode, log.read_text(errors='replace')
+
+
+def trained_on(folder):
+    return [tuple(map(int, line.split())) for line in (folder / 'batches.txt').read_text().splitlines()]
+
+
+def tensors(value, prefix=''):
+    """All tensors of a nested checkpoint by their place in it."""
+    if isinstance(value, torch.Tensor):
+        return {prefix: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return {key: tensor for name, part in items for key, tensor in tensors(part, f'{prefix}.{name}').items()}
+
+
+@pytest.mark.parametrize(('stage', 'kill_at', 'workers'), [('tokenizer', 6, 1), ('predictor', 5, 2), ('addp', 7, 0)])
+def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(place, stage, kill_at, workers):
+    status, output = train(place, stage, 'whole')
+    assert status == 0, output
+    status, output = train(place, stage, 'parts_killed', kill_at=kill_at)
+    assert status == -signal.SIGKILL, output
+    assert not (place / stage / 'parts/iter_8.pth').exists()
+    # nothing depends on how many processes load the images either
+    options = ['--resume', '--cfg-options', f'train_dataloader.num_workers={workers}',
+               f'train_dataloader.persistent_workers={workers > 0}']
+    if stage != 'predictor':
+        options.append('train_dataloader.dataset.changed=keep')
+    status, output = train(place, stage, 'parts_resumed', *options)
+    assert status == 0, output
+    whole, parts = (torch.load(place / stage / name / 'iter_8.pth', weights_only=False) for name in ('whole', 'parts'))
+    for key in ('state_dict', 'optimizer'):
+        expected, found = tensors(whole[key]), tensors(parts[key])
+        assert expected.keys() == found.keys() and expected
+        assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == []
+    batches = trained_on(place / stage / 'parts')
+    assert [number for number, _ in batches] == [*range(kill_at + 1), 4, 5, 6, 7]
+    assert batches[:4] + batches[kill_at + 1:] == trained_on(place / stage / 'whole')
+    assert len({value for _, value in trained_on(place / stage / 'whole')}) == 8
+
+
+def test_broken_images_of_a_training_are_listed_in_its_work_dir(place):
+    folder = place / 'tokenizer/whole'
+    if not folder.is_dir():
+        assert train(place, 'tokenizer', 'whole')[0] == 0
+    path, = folder.glob('broken_images_images_*.txt')
+    assert '07.png' in path.read_text()
+    assert len(list(folder.glob('images_images_*.index'))) == 1
