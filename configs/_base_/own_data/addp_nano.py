@@ -6,7 +6,8 @@ own_data = dict(batch_size=32, max_iters=2000, max_passes=1600)
 max_iters = 2000
 model = dict(
     type='addp_mm.ADDP',
-    backbone=dict(type='addp_mm.ADDPViT', arch='nano', out_type='raw', pre_norm=True),
+    backbone=dict(
+        type='addp_mm.ADDPViT', arch=dict(embed_dims=128, num_layers=6, num_heads=4), out_type='raw', pre_norm=True),
     neck=dict(type='addp_mm.TokenDecoder', num_layers=2, num_heads=4, drop_rate=0.),
     head=dict(type='addp_mm.TokenHead', loss=dict(type='addp_mm.SoftTargetCrossEntropy')))
 optim_wrapper = dict(

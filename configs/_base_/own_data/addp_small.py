@@ -5,7 +5,7 @@ own_data = dict(batch_size=256, max_iters=60000, max_passes=1600)
 
 max_iters = 60000
 model = dict(
-    backbone=dict(arch='small', drop_rate=0.1, attn_drop_rate=0.1),
+    backbone=dict(arch=dict(embed_dims=384, num_layers=12, num_heads=6), drop_rate=0.1, attn_drop_rate=0.1),
     neck=dict(num_layers=4, num_heads=6, drop_rate=0.1))
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [

@@ -1,0 +1,163 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""What images there are: their list, their channels and their sizes, found before time is lost on them."""
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from addp_mm.datasets import DatasetError
+from addp_mm.wording import first_few
+
+PROBED = 64
+FEW_IMAGES = 1000
+MAX_CHANNELS = 16
+_VAL_SHARE, _VAL_IMAGES = 50, 16
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images, as far as a look at some of them tells.
+
+    Args:
+        dataset: Config of the data set without pipeline and split.
+        count: Images in all.
+        fingerprint: Of the list of their names.
+        channels: That the models will have.
+        mean, std: Of each channel, of the images that were looked at, in [0, 1].
+        shortest: Shortest side among these, in pixels.
+        val_every: One image of so many is held out.
+    """
+    dataset: dict
+    count: int
+    fingerprint: str
+    channels: int
+    mean: list[float]
+    std: list[float]
+    shortest: int
+    val_every: int
+
+    @property
+    def train_count(self) -> int:
+        return self.count - -(-self.count // self.val_every)
+
+
+def dataset_cfg(source: str, index_file: Path, max_broken_share: float) -> dict:
+    """Config of the data set for a folder, an LMDB database or WebDataset shards."""
+    path = Path(source)
+    options = dict(index_file=str(index_file), max_broken_share=max_broken_share)
+    if path.suffix == '.lmdb' or (path / 'data.mdb').is_file():
+        return dict(type='addp_mm.LMDBImages', path=str(path.absolute()), **options)
+    pattern = not path.exists() and any(mark in source for mark in '*?[')
+    if pattern or path.suffix == '.tar' or path.is_dir() and any(path.glob('*.tar')):
+        return dict(type='addp_mm.WebDatasetImages', shards=str(path.absolute()), **options)
+    return dict(type='addp_mm.ImageFiles', root=str(path.absolute()), **options)
+
+
+def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float] | None, changed: str) -> Found:
+    """List the images and look at some.
+
+    Args:
+        cfg: From :func:`dataset_cfg`.
+        channels: What the user asked for; None to take the images' own.
+        value_range: What the user gave for values whose type has no range.
+        changed: What to do where the images are no longer those of the list: 'error', 'keep' or 'rescan'.
+
+    Raises:
+        DatasetError: There are too few images, or those looked at are of different kinds, or of one that needs options.
+    """
+    from addp_mm.registry import DATASETS
+
+    images = DATASETS.build(dict(cfg, changed=changed))
+    if len(images) < 4:
+        raise DatasetError(f'{images.source}: {len(images)} images; at least 4 are needed to train and hold some out')
+    rows = sorted({len(images) * i // PROBED for i in range(PROBED)})
+    looked_at, broken = [], []
+    for row in rows:
+        info = images.get_data_info(row)
+        name = info['img_path']
+        try:
+            looked_at.append((name, *_look(info)))
+        except (OSError, ValueError) as error:
+            broken.append(f'{name} ({error})')
+    if 2 * len(broken) > len(rows):
+        raise DatasetError(f'{len(broken)} of {len(rows)} images looked at cannot be read: '
+                           f'{first_few(broken, 3, "; ")}')
+    wanted = channels or _channels(looked_at)
+    _check_values(looked_at, value_range)
+    mean, std = _statistics([values for _, _, _, values in looked_at], wanted, value_range)
+    shortest = min(min(values.shape[:2]) for _, _, _, values in looked_at)
+    every = max(4, min(_VAL_SHARE, len(images) // _VAL_IMAGES))
+    return Found(cfg, len(images), images.fingerprint, wanted, mean, std, shortest, every)
+
+
+def _look(info: dict) -> tuple[int, bool, np.ndarray]:
+    """Channels that an image is best trained with, whether it is grey or colour as usual, and its values (H, W, C)."""
+    from addp_mm.datasets.load_image import decode_image, image_content
+    from addp_mm.datasets.read_channels import read_channels
+
+    content = image_content(dict(info), None)
+    values, ordinary = read_channels(content)
+    if values is None:
+        return 3, True, decode_image(content)
+    channels = values.shape[2]
+    # of grey or colour, alpha is no channel
+    return {2: 1, 4: 3}.get(channels, channels) if ordinary else channels, ordinary, values
+
+
+def _channels(looked_at: list[tuple]) -> int:
+    kinds = Counter(channels for _, channels, _, _ in looked_at)
+    if set(kinds) == {1, 3} and all(ordinary for _, _, ordinary, _ in looked_at):
+        return 3
+    if len(kinds) > 1:
+        examples = {channels: name for name, channels, _, _ in reversed(looked_at)}
+        raise DatasetError('images of different numbers of channels: '
+                           + '; '.join(f'{channels} ({kinds[channels]} of those looked at, as {examples[channels]})'
+                                       for channels in sorted(kinds))
+                           + '. Give --channels, and remove what has another number')
+    channels = next(iter(kinds))
+    if channels > MAX_CHANNELS:
+        raise DatasetError(f'{looked_at[0][0]} has {channels} channels; 1 to {MAX_CHANNELS} can be trained on')
+    return channels
+
+
+def _check_values(looked_at: list[tuple], value_range: tuple | None) -> None:
+    for name, _, _, values in looked_at:
+        if value_range is None and values.dtype not in (np.uint8, np.uint16, bool):
+            finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
+            raise DatasetError(f'{name}: {values.dtype} values have no known range; this image\'s lie between '
+                               f'{finite.min():g} and {finite.max():g}. Give --value-range LOW HIGH')
+
+
+def _statistics(images: list[np.ndarray], channels: int, value_range: tuple | None) -> tuple[list, list]:
+    """Mean and deviation of each channel; of all channels together where the models will have other ones."""
+    sums, squares, number = np.zeros(channels), np.zeros(channels), 0
+    for values in images:
+        low, high = value_range or (0, 1 if values.dtype == bool else np.iinfo(values.dtype).max)
+        pixels = ((values.reshape(-1, values.shape[2]).astype(np.float64) - low) / (high - low)).clip(0, 1)
+        if pixels.shape[1] != channels:
+            pixels = np.repeat(pixels.mean(1, keepdims=True), channels, 1)
+        # each image counts alike, whatever its size
+        sums += pixels.mean(0)
+        squares += np.square(pixels).mean(0)
+        number += 1
+    mean = sums / number
+    std = np.sqrt((squares / number - mean**2).clip(1e-4))
+    return [round(float(value), 3) for value in mean], [round(float(value), 3) for value in std]
+
+
+def warnings(found: Found, image_size: int, size: str) -> list[str]:
+    """What is likely to disappoint, in words."""
+    words = []
+    if found.count < FEW_IMAGES:
+        words.append(f'{found.count:,} images are few: predictor and ADDP will learn them by heart. Under '
+                     f'{FEW_IMAGES:,} start from weights of other images, or take --size nano and look at what is held '
+                     'out')
+    if found.count < 20_000 and size in ('base', 'large'):
+        words.append(f'{found.count:,} images are few for --size {size}; --size small trains faster and is likely to '
+                     'generalise better')
+    if found.shortest < image_size:
+        words.append(f'some images have a side of {found.shortest} px and are enlarged to {image_size} px')
+    return words

@@ -1,0 +1,127 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The page that a run of tools/pretrain_from_folder.py ends with."""
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+from report.charts import line_chart
+from report.logs import LogError, read_curve, read_pictures
+from report.machine import machine_class, versions
+from report.page import Page, table
+from report.pictures import img
+
+from own_data import progress
+from own_data.commands import shown, tool
+
+LEAD = ('Three models, trained one after the other on the images of one folder: a tokenizer that writes a picture as a '
+        'grid of codes, a predictor that guesses codes that are hidden, and a vision transformer that learns from both '
+        'by denoising tokens and pixels in turn (ADDP).')
+_POINTS = 300
+# name in the log, heading of the chart
+_CURVES = {
+    'tokenizer': {'psnr': 'PSNR of training batches (dB)', 'loss': 'Loss', 'perplexity': 'Perplexity of the codes'},
+    'predictor': {'loss': 'Loss', 'accuracy': 'Accuracy on masked tokens'},
+    'addp': {'loss': 'Loss'},
+}
+_LOOK = {
+    'tokenizer': 'Above the images, below what the tokenizer leaves of them. Later stages know no more than this.',
+    'predictor': 'A guess without knowledge would be right once in as many times as there are codes.',
+    'addp': 'Generated pictures, and the steps in which the first of them came about: codes above, pixels below.',
+}
+_TITLES = dict(tokenizer='Tokenizer', predictor='Token predictor', addp='ADDP')
+
+
+def write_page(path: Path, run) -> int:
+    """Write the page of a finished :class:`~own_data.pipeline.Pipeline`; returns its size in bytes."""
+    found = run.request.found
+    page = Page('Pre-training on one\'s own images', LEAD)
+    page.section('In numbers', f'{found.count:,} images with {found.channels} '
+                               f'channel{"s" * (found.channels > 1)}, {found.count - found.train_count:,} of them held '
+                               f'out, at {run.request.image_size} px.')
+    command = shlex.join(['python', *sys.argv]) if sys.argv[0].endswith('pretrain_from_folder.py') else (
+        f'python tools/pretrain_from_folder.py {run.args.images} …')
+    page.figure(table(['', 'Iterations', 'Batch', 'Training', 'Last values'],
+                      [_row(stage) for stage in run.stages.values()], 'results'),
+                'Training time is the sum of all logged iterations. PSNR, SSIM and usage (share of the codes in use, '
+                'in percent) are of images that were held out; loss and accuracy are of training batches.', [command])
+    for name, stage in run.stages.items():
+        page.section(_TITLES[name])
+        train = [shown(tool('train.py', stage.config, '--work-dir', stage.run_dir, '--resume', 'auto'))]
+        for content, caption in _pictures(stage):
+            page.figure(content, caption, train)
+        charts = _charts(stage)
+        if charts:
+            page.figure(f'<div class="charts">{"".join(charts)}</div>', 'From the training\'s log.', train)
+    page.section('How it was made')
+    rows = [[escape(key), escape(str(value))] for key, value in dict(versions(), machine=machine_class()).items()]
+    page.figure(table(['', ''], rows), 'Software and machine. Commands are those of the latest start; stages that were '
+                                       'done before are not among them.', run.commands.ran or [command])
+    return page.write(path)
+
+
+def _row(stage) -> list[str]:
+    fitted = stage.record()['fitted']
+    batch = str(fitted.get('batch', '')) + (f' x {fitted["accumulated"]}' if fitted.get('accumulated', 1) > 1 else '')
+    values = ', '.join(f'{escape(name)} {value:.4g}' for name, value in last_values(stage).items())
+    return [_TITLES[stage.name], f'{fitted["max_iters"]:,}', batch or '–',
+            progress.duration(progress.training_seconds(stage.run_dir)), values]
+
+
+def last_values(stage) -> dict[str, float]:
+    """What the log says last of a stage: of validation where there is one."""
+    found = {}
+    for file in sorted(stage.run_dir.glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            names = ('PSNR', 'SSIM', 'usage', 'perplexity') if 'iter' not in record else ('loss', 'accuracy')
+            found.update({_short(key): value for key, value in record.items()
+                          if _short(key) in names and math.isfinite(value)})
+    return {key: value for key, value in found.items() if stage.name != 'tokenizer' or key != 'loss'}
+
+
+def _short(name: str) -> str:
+    """``reconstruction/psnr`` as ``PSNR``."""
+    last = name.rpartition('/')[2]
+    return last.upper() if last.lower() in ('psnr', 'ssim') else last
+
+
+def _pictures(stage) -> list[tuple[str, str]]:
+    shown_here: list[tuple[str, str]] = []
+    names: Sequence[str] = dict(tokenizer=('reconstructions', ), addp=('generated', 'alternating_steps')).get(
+        stage.name, ())
+    for name in names:
+        try:
+            step, picture = read_pictures(stage.run_dir, name)[-1]
+        except LogError:
+            continue
+        wide = f'<div class="wide">{img(picture, name, "sheet" if name == "generated" else "")}</div>'
+        shown_here.append((wide, f'{name.replace("_", " ").capitalize()} after {step:,} iterations. '
+                                 f'{_LOOK[stage.name]}'))
+    grid = stage.folder / 'samples' / 'grid.png'
+    if grid.is_file():
+        picture = img(Image.open(grid), 'samples', 'sheet')
+        shown_here.append((picture, 'Samples drawn from the exported weights.'))
+    return shown_here
+
+
+def _charts(stage) -> list[str]:
+    charts = []
+    curves: Mapping[str, str] = _CURVES[stage.name]
+    for name, title in curves.items():
+        try:
+            points = [(x, y) for x, y in read_curve(stage.run_dir, name) if math.isfinite(y)]
+        except LogError:
+            continue
+        if points:
+            thinned = points[::max(1, len(points) // _POINTS)]
+            charts.append(line_chart(dict(addp=thinned), title, 'iterations'))
+    return charts
+
+
