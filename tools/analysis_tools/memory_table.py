@@ -71,7 +71,8 @@ def page(rows: dict[str, str], last: str = '') -> str:
     text = HEAD
     for task, title in TASKS.items():
         lines = [rows[name] for name in recipes() if name in rows and name.startswith(f'{task}/')]
-        text += '\n'.join(['', f'## {title}', '', f'| {" | ".join(COLUMNS)} |', '|---' * len(COLUMNS) + '|', *lines, ''])
+        text += '\n'.join(['', f'## {title}', '', f'| {" | ".join(COLUMNS)} |',
+                           '|---' * len(COLUMNS) + '|', *lines, ''])
     return text + last
 
 
