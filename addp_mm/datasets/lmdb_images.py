@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,8 @@ from addp_mm.registry import DATASETS
 
 # keys under which common writers keep what is no image
 _NO_IMAGES = (b'__len__', b'__keys__', b'num-samples', b'length')
+# process and environment by path: LMDB lets a process open a database once, and several data sets may read it
+_OPEN: dict[str, tuple[int, Any]] = {}
 
 
 @DATASETS.register_module()
@@ -39,7 +42,6 @@ class LMDBImages(ListedImages):
         if not Path(path).exists():
             raise DatasetError(f'{path}: no such database. Check the paths in the config.')
         self.skipped_keys = {key.encode() if isinstance(key, str) else key for key in skipped_keys}
-        self._env: Any = None
         super().__init__(path, pipeline, index_file, **options)
 
     @staticmethod
@@ -50,15 +52,25 @@ class LMDBImages(ListedImages):
             raise ImportError('LMDBImages needs the package lmdb: pip install "addp_mm[data]"') from error
 
     def _open(self) -> Any:
-        if self._env is None:
-            lmdb = self._lmdb()
-            try:
-                # workers and ranks only read: no lock file, which a read-only disk would refuse
-                self._env = lmdb.open(str(self.source), subdir=self.source.is_dir(), readonly=True, lock=False,
-                                      readahead=False)
-            except lmdb.Error as error:
-                raise DatasetError(f'{self.source} cannot be opened as an LMDB database ({error}).') from error
-        return self._env
+        path = os.path.realpath(self.source)
+        pid, environment = _OPEN.get(path, (None, None))
+        if pid == os.getpid():
+            return environment
+        # one of the parent process must not be used in a forked one
+        self._close()
+        lmdb = self._lmdb()
+        try:
+            # workers and ranks only read: no lock file, which a read-only disk would refuse
+            environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False)
+        except lmdb.Error as error:
+            raise DatasetError(f'{self.source} cannot be opened as an LMDB database ({error}).') from error
+        _OPEN[path] = os.getpid(), environment
+        return environment
+
+    def _close(self) -> None:
+        _, environment = _OPEN.pop(os.path.realpath(self.source), (None, None))
+        if environment is not None:
+            environment.close()
 
     def _read(self, listed: int) -> dict:
         key = self.names[listed]
@@ -91,12 +103,3 @@ class LMDBImages(ListedImages):
         state = self._state()
         self._close()
         return None if state == about['state'] else f'{self.source} has changed'
-
-    def _close(self) -> None:
-        # an open environment must not be carried into forked workers
-        if self._env is not None:
-            self._env.close()
-            self._env = None
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_env': None}
