@@ -17,9 +17,18 @@ EVERY = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.re
 BASES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' in path.relative_to(CONFIGS).parts)
 
 
+def listed(task: str) -> set[Path]:
+    """Configs that the test module of a folder asks :func:`recipe_paths` for, as its source says."""
+    source = (Path(__file__).parent / f'test_{task}_recipes.py').read_text()
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
+             and getattr(node.func, 'id', '') == 'recipe_paths']
+    return {path for call in calls if all(isinstance(argument, ast.Constant) for argument in call.args)
+            for path in recipe_paths(*(argument.value for argument in call.args))}
+
+
 def families() -> set[Path]:
     """Configs that the tests of their folder go through: each of them is read and compared with what it should hold."""
-    found = {path for task in TASKS for path in recipe_paths(task)}
+    found = {path for task in TASKS for path in listed(task)}
     for task in ('cls', 'det', 'seg'):  # tests/configs/test_finetune_configs.py
         found |= {path for setting in ('ft', 'from-scratch') for path in (CONFIGS / task).glob(f'*nano-p8_{setting}_*')}
     return found
@@ -34,11 +43,7 @@ def test_configs_lie_in_the_four_folders():
 
 @pytest.mark.parametrize('task', TASKS)
 def test_the_tests_of_each_family_go_through_its_folder(task):
-    """What :func:`families` takes for granted: the module lists the folder, or names each of its files."""
-    source = (Path(__file__).parent / f'test_{task}_recipes.py').read_text()
-    called = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
-              and getattr(node.func, 'id', '') == 'recipe_paths' and ast.literal_eval(node.args[0]) == task]
-    assert any(len(node.args) == 1 for node in called)
+    assert listed(task) and all(path.parent == CONFIGS / task for path in listed(task))
 
 
 @pytest.mark.parametrize('path', REST, ids=lambda path: path.stem)
