@@ -132,6 +132,23 @@ def test_two_processes_share_the_data_and_keep_equal_weights(workplace):
     assert_equal_weights(workplace / 'two/rank_0.pth', workplace / 'two/epoch_1.pth')
 
 
+def test_a_sharded_training_is_tested_on_one_process(workplace, run_tool):
+    sharded = 'strategy.type=addp_mm.ShardedStrategy'
+    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    finished = subprocess.run(
+        [ROOT / 'tools/dist_train.sh', 'tiny.py', '2', '--work-dir', 'sharded', '--cfg-options', sharded,
+         'train_cfg.max_epochs=1'], cwd=workplace, env=environment, capture_output=True, text=True)
+    output = finished.stdout + finished.stderr
+    assert finished.returncode == 0, output
+    assert 'Epoch(train) [1][2/2]' in output and 'Epoch(val) [1][1/1]' in output
+    tested = run_tool('test.py', 'tiny.py', 'sharded/epoch_1.pth', '--work-dir', 'tested', '--cfg-options', sharded)
+    assert tested.status == 0, tested.output
+    accuracy = json.loads((workplace / 'tested/metrics.json').read_text())['accuracy/top1']
+    assert f'accuracy/top1: {accuracy:.4f}' in output
+    alone = run_tool('train.py', 'tiny.py', '--work-dir', 'sharded', '--cfg-options', sharded)
+    assert alone.status == 1 and 'error: strategy addp_mm.ShardedStrategy trains on several processes' in alone.output
+
+
 def test_test_tool_writes_metrics_and_pictures(workplace, trained, run_tool):
     finished = run_tool('test.py', 'tiny.py', trained / 'epoch_2.pth', '--work-dir', 'tested', '--show-dir', 'drawn')
     assert finished.status == 0, finished.output
