@@ -18,7 +18,7 @@ train_dataloader = dict(batch_size=16)
 val_evaluator = [
     dict(type='addp_mm.PeakSignalNoiseRatio'),
     dict(type='addp_mm.StructuralSimilarity'),
-    dict(type='addp_mm.CodebookUsage', codebook_size=1024),
+    dict(type='addp_mm.CodebookUsage', codebook_size=_base_.tokenizer.codebook_size),
 ]
 
 optim_wrapper = dict(

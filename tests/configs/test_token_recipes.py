@@ -14,8 +14,8 @@ from addp_mm.engine.config_check import check_config
 from addp_mm.registry import DATASETS
 
 LARGE = 'pretrain/token-predictor_vit-base-p16_from-ids_8xb64-accum8-bf16-coslr-1600e_in1k-256px.py'
-NANO = 'pretrain/token-predictor_nano-p8_from-ids_2xb16-fp32-3k_fashion-scenes-64px.py'
-IMAGES = 'pretrain/token-predictor_nano-p8_2xb16-fp32-3k_fashion-scenes-64px.py'
+NANO = 'pretrain/token-predictor_nano-p8_from-ids_2xb16-fp32-8k_fashion-scenes-64px.py'
+IMAGES = 'pretrain/token-predictor_nano-p8_2xb16-fp32-8k_fashion-scenes-64px.py'
 
 
 def test_values_of_the_published_recipe():

@@ -87,7 +87,7 @@ def by_name(name: str):
 def test_inferencers_know_the_index_after_their_own():
     cfg, weights = by_name('Mask-RCNN_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px')
     assert cfg.model.backbone.type == 'addp_mm.ADDPViT' and weights is None
-    cfg, weights = by_name('addp_vit-nano-p8_2xb16-fp32-2k_fashion-scenes-64px')
+    cfg, weights = by_name('addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px')
     assert weights == 'addp_mm://addp_nano-p8.safetensors'
     assert by_name('mask-rcnn_r50_fpn_1x_coco')[1].startswith('https://')
 
@@ -96,7 +96,7 @@ def test_mmpretrain_lists_what_it_can_build():
     from mmpretrain import list_models
 
     listed = list_models('*fashion-scenes')
-    assert CLASSIFIER in listed and 'addp_vit-nano-p8_2xb16-fp32-2k_fashion-scenes-64px' in listed
+    assert CLASSIFIER in listed and 'addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px' in listed
     assert not [name for name in listed if 'rcnn' in name or 'upernet' in name]
     assert 'resnet18_8xb16_cifar10' in list_models('resnet18')
 

@@ -5,7 +5,7 @@ _base_ = [
 ]
 default_scope = 'mmpretrain'
 
-max_iters = 2000
+max_iters = 4000
 train_dataloader = dict(batch_size=16)
 val_dataloader = val_cfg = val_evaluator = None
 
