@@ -192,7 +192,8 @@ def test_fid_is_that_of_torch_fidelity(tmp_path, monkeypatch):
             Image.fromarray(pixels).save(tmp_path / key / f'{index}.png')
     theirs = torch_fidelity.calculate_metrics(
         input1=str(tmp_path / 'image'), input2=str(tmp_path / 'reconstruction'), fid=True, cuda=False, cache=False,
-        save_cpu_ram=True, feature_extractor_weights_path=str(tmp_path / 'random.pth'), verbose=False)['frechet_inception_distance']
+        feature_extractor_weights_path=str(tmp_path / 'random.pth'), save_cpu_ram=True,
+        verbose=False)['frechet_inception_distance']
     extractor = InceptionFeatures(str(tmp_path / 'random.pth'))
     metric = ReconstructionFID(extractor)
     metric.process({}, samples)

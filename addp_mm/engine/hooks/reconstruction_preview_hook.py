@@ -59,6 +59,6 @@ class ReconstructionPreviewHook(Hook):
     def _show(self, runner: Runner, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
         tiles = [
             pictures.enlarge(picture, self.side)
-            for row in (images, reconstructions) for picture in pictures.to_uint8(pictures.three_channels(row))
+            for row in (images, reconstructions) for picture in pictures.to_uint8(row)
         ]
         show(runner, 'reconstructions', pictures.grid(tiles, columns=len(images)))
