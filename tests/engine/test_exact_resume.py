@@ -139,8 +139,6 @@ def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(place, st
     # nothing depends on how many processes load the images either
     options = ['--resume', '--cfg-options', f'train_dataloader.num_workers={workers}',
                f'train_dataloader.persistent_workers={workers > 0}']
-    if stage != 'predictor':
-        options.append('train_dataloader.dataset.changed=keep')
     status, output = train(place, stage, 'parts_resumed', *options)
     assert status == 0, output
     whole, parts = (torch.load(place / stage / name / 'iter_8.pth', weights_only=False) for name in ('whole', 'parts'))
