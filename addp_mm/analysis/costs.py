@@ -199,7 +199,7 @@ def training_memory(cfg,
     size = size or training_size(cfg)
     batch = batch or cfg.train_dataloader.batch_size
     precision = precision or precision_of(cfg)
-    with DryRun(skip) as run:
+    with DryRun(skip) as run, _one_image_is_enough():
         model = fix_proposals(build_model(cfg)).train()
         if with_cp is not None:
             model.backbone.with_cp = with_cp
@@ -227,6 +227,17 @@ def training_memory(cfg,
         batch=ready - before,
         activations=activations,
         step_peak=run.peak - before + parameters)
+
+
+@contextlib.contextmanager
+def _one_image_is_enough():
+    """Batch norm of one number a channel, which the recipes synchronise over several GPUs, is refused by PyTorch."""
+    verify = nn.functional._verify_batch_size
+    nn.functional._verify_batch_size = void
+    try:
+        yield
+    finally:
+        nn.functional._verify_batch_size = verify
 
 
 def giga(count: float) -> float:
