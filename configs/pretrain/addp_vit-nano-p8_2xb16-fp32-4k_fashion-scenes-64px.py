@@ -18,7 +18,11 @@ param_scheduler = [
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
 
-custom_hooks = [dict(type='addp_mm.GenerativePretrainHook', preview_interval=500, preview_images=16)]
+custom_hooks = [
+    dict(
+        type='addp_mm.GenerativePretrainHook', preview_interval=500, preview_images=16,
+        sampler=dict(num_steps=12, temperature=2., top_p=0.95))
+]
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
 log_processor = dict(by_epoch=False)
 auto_scale_lr = dict(enable=False, base_batch_size=32)
