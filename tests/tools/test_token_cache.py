@@ -11,9 +11,10 @@ import token_cache as tool  # noqa: E402
 
 
 def test_both_trainings_have_one_predictor_and_one_loss():
-    args = Namespace(images=str(ROOT / tool.IMAGES), ids=str(ROOT / tool.IDS))
+    args = Namespace(images=str(ROOT / tool.IMAGES), ids=str(ROOT / tool.IDS), tokens='elsewhere')
     images, ids = tool.configs(args, drop_ratio=0.25)
     assert ids.model.tokenizer is None and images.model.tokenizer.type == 'addp_mm.VQTokenizer'
+    assert ids.train_dataloader.dataset.data_root == 'elsewhere'
     same = set(ids.model) - {'tokenizer'}
     assert {key: images.model[key] for key in same} == {key: ids.model[key] for key in same}
     assert ids.model.drop_ratio == 0.25 and images.optim_wrapper == ids.optim_wrapper

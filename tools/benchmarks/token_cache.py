@@ -7,15 +7,14 @@ machine does slows both. The result goes into a section of a page of benchmarks.
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import date
-from io import StringIO
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parents[1]
@@ -23,8 +22,8 @@ sys.path.insert(0, str(TOOLS))
 
 from report.machine import machine_class, versions  # noqa: E402
 
-IMAGES = 'configs/pretrain/token-predictor_nano-p8_2xb16-fp32-3k_fashion-scenes-64px.py'
-IDS = 'configs/pretrain/token-predictor_nano-p8_from-ids_2xb16-fp32-3k_fashion-scenes-64px.py'
+IMAGES = 'configs/pretrain/token-predictor_nano-p8_2xb16-fp32-8k_fashion-scenes-64px.py'
+IDS = 'configs/pretrain/token-predictor_nano-p8_from-ids_2xb16-fp32-8k_fashion-scenes-64px.py'
 PAGE, HEADING = Path('docs/benchmarks/own_data.md'), '## Predictor from stored ids'
 WARM_UP = 3
 
@@ -33,6 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--images', default=IMAGES, metavar='CONFIG', help='trains on images [the nano predictor]')
     parser.add_argument('--ids', default=IDS, metavar='CONFIG', help='trains on stored ids [the nano predictor]')
+    parser.add_argument('--tokens', metavar='FOLDER', help="the stored ids [the config's]")
     parser.add_argument('--steps', type=int, default=20, metavar='N', help='steps of a turn [20]')
     parser.add_argument('--pairs', type=int, default=5, metavar='N', help='turns of each training [5]')
     parser.add_argument('--out', type=Path, default=PAGE, help=f'page whose section is written [{PAGE}]')
@@ -67,8 +67,7 @@ class Training:
         init_default_scope(cfg.default_scope)
         torch.manual_seed(0)
         self.model = MODELS.build(cfg.model)
-        with redirect_stdout(StringIO()):
-            self.model.init_weights()
+        self.model.init_weights()
         self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         self.model.to(self.device).train()
         self.optimizer = build_optim_wrapper(self.model, cfg.optim_wrapper)
@@ -98,6 +97,8 @@ def configs(args: argparse.Namespace, drop_ratio: float):
     if images.train_dataloader.batch_size != ids.train_dataloader.batch_size:
         raise ConfigError(f'{args.images} and {args.ids} have other batch sizes: the comparison would mean nothing')
     ids.model.drop_ratio = drop_ratio
+    if args.tokens:
+        ids.train_dataloader.dataset.data_root = args.tokens
     own = {key: images.model[key] for key in ('tokenizer', 'data_preprocessor')}
     images.model = {**ids.model, **own}
     images.optim_wrapper = ids.optim_wrapper
@@ -164,6 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     from addp_mm.engine.config_file import load_config
     from addp_mm.errors import reported_in_words
 
+    logging.disable(logging.WARNING)  # mmengine names every weight that is loaded or frozen
     with reported_in_words():
         cfg = load_config(args.ids)
         own = cfg.model.get('drop_ratio', 0.)

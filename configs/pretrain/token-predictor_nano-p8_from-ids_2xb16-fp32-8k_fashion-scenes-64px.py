@@ -6,7 +6,7 @@ _base_ = [
 ]
 default_scope = 'mmpretrain'
 
-max_iters = 3000
+max_iters = 8000
 model = dict(
     type='addp_mm.PredictorPretrain',
     tokenizer=None,
