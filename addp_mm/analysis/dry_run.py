@@ -156,7 +156,7 @@ class DryRun(TorchDispatchMode):
             kwargs = {**kwargs, 'generator': None}
         try:
             return func(*args, **kwargs)
-        except (NotImplementedError, RuntimeError):
+        except (NotImplementedError, RuntimeError, ZeroDivisionError):  # batch norm's meta kernel divides by n - 1
             return None
 
     def _zeros_like(self, meta: Tensor) -> Tensor:

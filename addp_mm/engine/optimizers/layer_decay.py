@@ -10,7 +10,8 @@ from torch import nn
 from addp_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-_EMBEDDINGS = re.compile(r'(^|[._])(cls_token|mask_token|register_tokens|pos_embed|rel_pos\w*|relative_position_bias_table)$')
+_EMBEDDINGS = re.compile(
+    r'(^|[._])(cls_token|mask_token|register_tokens|pos_embed|rel_pos\w*|relative_position_bias_table)$')
 # Names that parallel wrappers, torch.compile and checkpointing put into a parameter's name.
 _WRAPPERS = re.compile(r'(?<![^.])(module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.')
 
