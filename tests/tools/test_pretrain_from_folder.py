@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_floats_need_a_range(tmp_path):
         found_in(tmp_path / 'images', tmp_path)
     found = found_in(tmp_path / 'images', tmp_path, value_range=(0, 12))
     assert found.channels == 1 and found.mean == [0.5]
+
+
+def test_shards_are_looked_at_like_folders(tmp_path):
+    folder = write_images(tmp_path / 'images', 3)
+    for shard, names in enumerate(np.array_split(sorted(folder.iterdir()), 2)):
+        with tarfile.open(tmp_path / f'{shard}.tar', 'w') as archive:
+            for name in names:
+                archive.add(name, name.name)
+    shards, files = found_in(tmp_path / '*.tar', tmp_path / 'a'), found_in(folder, tmp_path / 'b')
+    assert shards.dataset['type'] == 'addp_mm.WebDatasetImages'
+    assert (shards.count, shards.channels, shards.mean) == (files.count, files.channels, files.mean)
 
 
 def test_sources_are_told_apart(tmp_path):
@@ -332,6 +344,11 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool):
         return hashlib.sha256(b''.join(value.numpy().tobytes() for _, value in sorted(
             load_file(work / 'predictor/weights.safetensors').items()))).hexdigest()
 
+    def only_the_predictor(command):
+        if 'addp' in command[2]:
+            raise KeyboardInterrupt
+
     resumed = digest()
-    run(tmp_path, images, execution(run_tool), '--restart-from', 'predictor', changes=longer)
-    assert digest() == resumed
+    with pytest.raises(SystemExit, match='interrupted: the same command goes on'):
+        run(tmp_path, images, execution(run_tool, only_the_predictor), '--restart-from', 'predictor', changes=longer)
+    assert digest() == resumed and not (work / 'addp/weights.safetensors').exists()

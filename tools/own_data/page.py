@@ -31,9 +31,9 @@ _CURVES = {
     'addp': {'loss': 'Loss'},
 }
 _LOOK = {
-    'tokenizer': 'Above the images, below what the tokenizer leaves of them. Later stages know no more than this.',
-    'predictor': 'A guess without knowledge would be right once in as many times as there are codes.',
-    'addp': 'Generated pictures, and the steps in which the first of them came about: codes above, pixels below.',
+    'reconstructions': 'Above the images, below what the tokenizer leaves of them. Later stages see no more.',
+    'generated': 'Generated from noise, the same at each preview.',
+    'alternating_steps': 'How the first of them came about: codes above, pixels below.',
 }
 _TITLES = dict(tokenizer='Tokenizer', predictor='Token predictor', addp='ADDP')
 
@@ -59,6 +59,10 @@ def write_page(path: Path, run) -> int:
         charts = _charts(stage)
         if charts:
             page.figure(f'<div class="charts">{"".join(charts)}</div>', 'From the training\'s log.', train)
+    grid = run.stages['addp'].folder / 'samples' / 'grid.png'
+    if grid.is_file():
+        page.figure(img(Image.open(grid), 'samples', 'sheet'), 'Samples drawn from the exported weights.',
+                    [shown(run.generation())])
     page.section('How it was made')
     rows = [[escape(key), escape(str(value))] for key, value in dict(versions(), machine=machine_class()).items()]
     page.figure(table(['', ''], rows), 'Software and machine. Commands are those of the latest start; stages that were '
@@ -103,11 +107,7 @@ def _pictures(stage) -> list[tuple[str, str]]:
             continue
         wide = f'<div class="wide">{img(picture, name, "sheet" if name == "generated" else "")}</div>'
         shown_here.append((wide, f'{name.replace("_", " ").capitalize()} after {step:,} iterations. '
-                                 f'{_LOOK[stage.name]}'))
-    grid = stage.folder / 'samples' / 'grid.png'
-    if grid.is_file():
-        picture = img(Image.open(grid), 'samples', 'sheet')
-        shown_here.append((picture, 'Samples drawn from the exported weights.'))
+                                 f'{_LOOK[name]}'))
     return shown_here
 
 

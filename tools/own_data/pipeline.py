@@ -205,14 +205,18 @@ class Pipeline:
         self.commands(command, self.work_dir / 'tokenize.log')
         write_atomically(stamp, about)
 
+    def generation(self) -> list[str]:
+        """The command that draws samples."""
+        stage, steps = self.stages['addp'], 12 if self.request.size == 'nano' else 20
+        return tool('generate.py', stage.config, stage.weights, '--out', stage.folder / 'samples', '--num-images',
+                    self.args.samples, '--steps', steps)
+
     def _generate(self) -> None:
-        stage = self.stages['addp']
-        out = stage.folder / 'samples'
+        folder = self.stages['addp'].folder
+        out = folder / 'samples'
         if (out / 'grid.png').is_file() and len(list((out / 'images').glob('*.png'))) >= self.args.samples:
             return
-        steps = 12 if self.request.size == 'nano' else 20
-        self.commands(tool('generate.py', stage.config, stage.weights, '--out', out, '--num-images', self.args.samples,
-                           '--steps', steps), stage.folder / 'generate.log')
+        self.commands(self.generation(), folder / 'generate.log')
 
     def _report(self) -> None:
         from own_data.page import write_page
