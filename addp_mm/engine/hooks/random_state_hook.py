@@ -93,7 +93,8 @@ class RandomStateHook(Hook):
 class _AfterSkipping:
     """Batches of a loader whose sampler already stands at the right place.
 
-    mmengine's loop asks for as many batches as were trained on and drops them: these are None, at no cost.
+    mmengine's loop asks for as many batches as were trained on and drops them: these are None, at no cost. The forks'
+    loop calls ``skip_iter`` instead.
     """
 
     def __init__(self, loader: DataLoader, skipped: int) -> None:
@@ -102,6 +103,9 @@ class _AfterSkipping:
 
     def __iter__(self) -> _AfterSkipping:
         return self
+
+    def skip_iter(self, num_iters: int) -> None:
+        self._skipped -= num_iters
 
     def __next__(self) -> Any:
         if self._skipped:
