@@ -22,7 +22,7 @@ def test_both_trainings_have_one_predictor_and_one_loss():
 
 def test_the_section_has_medians_and_replaces_itself_alone(tmp_path):
     pairs = [tool.Pair(2., 8.), tool.Pair(4., 8.), tool.Pair(4., 20.)]
-    args = Namespace(images=tool.IMAGES, ids=tool.IDS, pairs=3, steps=7)
+    args = Namespace(images=tool.IMAGES, ids=tool.IDS, tokens=None, pairs=3, steps=7)
     text = tool.section(args, {0.5: pairs, 0.: pairs[:1]}, 16)
     assert '| 50% of the tokens dropped in the encoder | 4.00 | 8.00 | **4.0** (2.0 to 5.0) |' in text
     assert '| all tokens in the encoder | 2.00 | 8.00 | **4.0** (4.0 to 4.0) |' in text

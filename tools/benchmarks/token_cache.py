@@ -129,8 +129,8 @@ def section(args: argparse.Namespace, results: dict[float, list[Pair]], batch_si
     """The section of the page."""
     names = {drop: f'{drop:.0%} of the tokens dropped in the encoder' if drop else 'all tokens in the encoder'
              for drop in results}
-    options = ''.join(f' --{key} {getattr(args, key)}' for key, default in (('images', IMAGES), ('ids', IDS))
-                      if getattr(args, key) != default)
+    options = ''.join(f' --{key} {getattr(args, key)}' for key, default in
+                      (('images', IMAGES), ('ids', IDS), ('tokens', None)) if getattr(args, key) != default)
     return '\n'.join([
         HEADING, '',
         f'Written by `tools/benchmarks/token_cache.py` on {date.today().isoformat()}: training steps a second of one '
@@ -140,6 +140,8 @@ def section(args: argparse.Namespace, results: dict[float, list[Pair]], batch_si
         'largest ratio of two neighbouring turns.', '',
         '| predictor | on images, steps/s | on stored ids, steps/s | ratio |', '|---|---|---|---|',
         *(row(names[drop], pairs) for drop, pairs in results.items()), '',
+        'What is saved is the time of the tokenizer and of reading and cropping images; how much of a step that is '
+        'depends on the sizes of tokenizer and predictor, so measure your own with `--images` and `--ids`.', '',
         f'Measured with {machine_class()}' + ('. ' if 'no GPU' not in machine_class() else '; not measured on a GPU. ')
         + ', '.join(f'{name} {version}' for name, version in versions().items()) + '.', '',
         '```bash', f'python tools/benchmarks/token_cache.py{options} --pairs {args.pairs} --steps {args.steps}', '```',
