@@ -82,7 +82,8 @@ class Pipeline:
             hint = ('; with this tool: --images-changed keep, or --restart-from tokenizer'
                     if "changed='rescan'" in str(error) else '')
             raise DatasetError(f'{error}{hint}') from error
-        claim(self.work_dir, dict(images=cfg, fingerprint=found.fingerprint, channels=found.channels))
+        claim(self.work_dir, dict(images=cfg, fingerprint=found.fingerprint, channels=found.channels),
+              anew=args.restart_from == STAGES[0])
         print(f'{found.count:,} images with {found.channels} channel{"s" * (found.channels > 1)}, one in '
               f'{found.val_every} held out; the shortest side of those looked at is {found.shortest} px')
         for words in warnings(found, args.image_size, args.size):

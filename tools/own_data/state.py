@@ -20,6 +20,7 @@ MARKER = 'own_data.json'
 TOKENS = 'tokens'
 # in this order, what is begun anew together with a stage
 PARTS = ('tokenizer', TOKENS, 'predictor', 'addp')
+_UNFINISHED_LIST = '.images.index-'
 # how fast it goes, not what comes out
 _NOT_COMPARED = ('train_dataloader.num_workers', 'train_dataloader.persistent_workers', 'val_dataloader.num_workers',
                  'val_dataloader.persistent_workers')
@@ -56,22 +57,29 @@ def lock(work_dir: Path) -> IO:
     return file
 
 
-def claim(work_dir: Path, about: Mapping) -> None:
+def claim(work_dir: Path, about: Mapping, anew: bool = False) -> None:
     """Make a folder this tool's, or find that it is, with the same images.
+
+    Args:
+        work_dir: The folder.
+        about: The images.
+        anew: Whether a work dir of this tool becomes one for these images, whatever it was begun with.
 
     Raises:
         StateError: It holds something else, or other images.
     """
     marker = work_dir / MARKER
-    if marker.is_file():
+    if marker.is_file() and not anew:
         before = json.loads(marker.read_text())
         other = list(differences(before, dict(about)))
         if other:
             raise StateError(f'{work_dir} was begun with other images: {first_few(other, 5, "; ")}. Choose another '
                              '--work-dir, or begin anew with --restart-from tokenizer')
         return
-    strange = [path.name for path in work_dir.iterdir() if path.name not in ('.lock', 'images.index')]
-    if strange:
+    # a list of images whose writing was ended is no one's work either
+    strange = [path.name for path in work_dir.iterdir()
+               if path.name not in ('.lock', 'images.index') and not path.name.startswith(_UNFINISHED_LIST)]
+    if strange and not marker.is_file():
         raise StateError(f'{work_dir} holds {first_few(sorted(strange))} and is no work dir of this tool: choose '
                          'another --work-dir')
     write_atomically(marker, json.dumps(dict(about), indent=2))
@@ -84,9 +92,11 @@ def begin_anew(work_dir: Path, stage: str) -> None:
     for part in PARTS[PARTS.index(stage):]:
         shutil.rmtree(work_dir / part, ignore_errors=True)
     if stage == STAGES[0]:
-        (work_dir / MARKER).unlink()
-        for broken in work_dir.glob('images.index*'):
-            broken.unlink()
+        # the marker stays until claim() writes it anew: logs and the page are still here, and are this tool's
+        for listed in work_dir.glob('images.index*'):
+            listed.unlink()
+        for unfinished in work_dir.glob(f'{_UNFINISHED_LIST}*'):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def comparable(cfg: Mapping) -> dict:
