@@ -2,6 +2,8 @@
 """http addresses, from a server of this process: whole files are kept, unfinished ones never."""
 import hashlib
 import io
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -132,3 +134,30 @@ def test_the_digest_in_a_name_is_checked(server, monkeypatch):
     with pytest.raises(CheckpointError, match=f'starts with {digest}, not with 00000000'):
         load_url(f'{server.url}/net-00000000.pth', check_hash=True, progress=False)
     assert [path.name for path in server.kept.iterdir()] == [f'net-{digest}.pth']
+
+
+RANK = """
+import sys
+import torch
+torch.distributed.init_process_group('gloo')
+import addp_mm
+from mmengine.runner.checkpoint import CheckpointLoader
+try:
+    loaded = CheckpointLoader.load_checkpoint(sys.argv[1])
+    print('bias', loaded['model']['bias'].sum().item(), flush=True)
+except FileNotFoundError:
+    print('not found', flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, printed, asked', [('net.pth', 'bias 192.0', 1), ('other.pth', 'not found', 2)])
+def test_of_two_processes_the_first_downloads(server, tmp_path, monkeypatch, name, printed, asked):
+    (tmp_path / 'rank.py').write_text(RANK)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+               str(tmp_path / 'rank.py'), f'{server.url}/{name}']
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(printed) == 2
+    assert server.asked == [f'/{name}'] * asked

@@ -240,11 +240,6 @@ def _one_image_is_enough():
         nn.functional._verify_batch_size = verify
 
 
-def giga(count: float) -> float:
-    """Operations in units of 10^9."""
-    return count / 1e9
-
-
 def gib(count: float) -> float:
     """Bytes in GiB."""
     return count / math.pow(2, 30)

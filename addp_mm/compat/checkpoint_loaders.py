@@ -99,15 +99,21 @@ def load_from_hub(filename: str, map_location: Any = None) -> dict:
 
 
 def _first_of_each_machine_first(load: Callable[[], dict]) -> dict:
-    from mmengine.dist import barrier, get_local_rank, get_world_size
+    from mmengine.dist import barrier, get_world_size
 
     if get_world_size() == 1:
         return load()
     checkpoint = None
     try:
-        if get_local_rank() == 0:
+        if _local_rank() == 0:
             checkpoint = load()
     finally:
         # Also when the download failed: the others would wait for this one until the time-out.
         barrier()
     return checkpoint if checkpoint is not None else load()
+
+
+def _local_rank() -> int:
+    # mmengine's get_local_rank wants a process group that none of its launchers makes. torchrun and mmengine's Slurm
+    # set LOCAL_RANK; under MPI our tools have set it to 0.
+    return int(os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', os.environ.get('LOCAL_RANK', 0)))

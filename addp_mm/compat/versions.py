@@ -27,7 +27,7 @@ class Provider:
 
 
 ORIGINALS = {
-    'mmengine': (Provider('mmengine', '>=0.10,<1'), Provider('mmengine-lite', '>=0.10,<1')),
+    'mmengine': (Provider('mmengine', '>=0.10.4,<1'), Provider('mmengine-lite', '>=0.10.4,<1')),
     'mmcv': (Provider('mmcv-lite', '>=2.0,<3'), Provider('mmcv', '>=2.0,<3'), Provider('mmcv-full', '>=2.0,<3')),
     'mmdet': (Provider('mmdet', '>=3.3,<4', '>=2.0.0rc4,<2.2'), ),
     'mmseg': (Provider('mmsegmentation', '>=1.2,<2', '>=2.0.0rc4,<2.2'), ),

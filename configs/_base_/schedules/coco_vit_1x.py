@@ -4,7 +4,8 @@
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    loss_scale=dict(enabled=False),  # bfloat16 needs none
+    optimizer=dict(type='AdamW', lr=1e-4 * 16 / 16, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.7, flat_decay_mult=0., custom_keys={'backbone.pos_embed': dict(decay_mult=0.)}))
