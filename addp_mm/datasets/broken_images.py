@@ -14,6 +14,8 @@ from addp_mm.datasets.image_folder import DatasetError
 from addp_mm.datasets.load_image import BrokenImageError
 from addp_mm.wording import first_few
 
+# how many more than their share may be broken, so that small sets are not stopped by the first
+BROKEN_ALLOWANCE = 10
 _NUM_NAMED = 20
 # what a file itself may be the cause of; too many open files or too little memory are no reason to skip an image
 _OF_THE_FILE = {
@@ -24,6 +26,11 @@ _OF_THE_FILE = {
 
 class TooManyBrokenImages(DatasetError):
     """More images are broken than were allowed; the message lists them."""
+
+
+def num_allowed(share: float, count: int, allowance: int = BROKEN_ALLOWANCE) -> int:
+    """How many of ``count`` images may be broken: their share, and some more."""
+    return int(share * count) + allowance
 
 
 def is_broken_image(error: Exception) -> bool:

@@ -16,7 +16,7 @@ from mmengine.dataset import Compose
 from mmengine.logging import MMLogger, print_log
 from torch.utils.data import Dataset
 
-from addp_mm.datasets.broken_images import BrokenImages, is_broken_image
+from addp_mm.datasets.broken_images import BROKEN_ALLOWANCE, BrokenImages, is_broken_image, num_allowed
 from addp_mm.datasets.image_folder import DatasetError
 from addp_mm.datasets.packed_names import PackedNames
 from addp_mm.datasets.seeded_samples import random_state_of
@@ -50,7 +50,7 @@ class ListedImages(Dataset, ABC):
 
     def __init__(self, source: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None,
                  changed: str = 'error', split: str | None = None, val_every: int = 50,
-                 max_broken_share: float = 0.001, broken_allowance: int = 10) -> None:
+                 max_broken_share: float = 0.001, broken_allowance: int = BROKEN_ALLOWANCE) -> None:
         if changed not in CHANGED or split not in SPLITS:
             raise ValueError(f'changed must be one of {CHANGED} and split one of {SPLITS}, got {changed!r} and '
                              f'{split!r}')
@@ -67,7 +67,7 @@ class ListedImages(Dataset, ABC):
         if not len(self):
             raise DatasetError(f'{self.source}: no images in it' + (f' for split {split!r}.' if split else '.')
                                + self._advice())
-        self.broken = BrokenImages(self._broken_file(), int(max_broken_share * len(self)) + broken_allowance)
+        self.broken = BrokenImages(self._broken_file(), num_allowed(max_broken_share, len(self), broken_allowance))
         agreed(self.broken.clear)
         self.pipeline = Compose(pipeline)
 

@@ -40,7 +40,7 @@ def parse_args(argv=None):
     parser.add_argument('--shard', default='0/1', metavar='I/N', help='do the I-th (from 0) of N equal parts of the '
                         'list, beside other processes that do the others, into DST/shard-I-of-N [0/1]')
     parser.add_argument('--max-broken-share', type=float, default=0.01, metavar='X',
-                        help='stop when more than this share of the images cannot be read [0.01]')
+                        help='stop when more than this share of the images, and ten more, cannot be read [0.01]')
     parser.add_argument('--save-seconds', type=float, default=10., metavar='N',
                         help='how much work a sudden end may cost, in seconds [10]')
     args = parser.parse_args(argv)
@@ -106,16 +106,17 @@ def image_loader(channels, cfg):
 
 def check_share(writer, rows, share):
     """Stop where too many images are broken, with their list."""
+    from addp_mm.datasets.broken_images import BROKEN_ALLOWANCE, num_allowed
     from addp_mm.datasets.token_store import BROKEN, TokenStoreError, broken_images
     from addp_mm.wording import first_few
 
-    if writer.num_broken > share * rows:
+    if writer.num_broken > num_allowed(share, rows):
         found = [f'{image["name"]} ({image["reason"]})' for image in broken_images(writer.folder)]
         raise TokenStoreError(
             f'{writer.num_broken} of the first {writer.done:,} images cannot be read, more than --max-broken-share '
-            f'{share} of {rows:,} allows: {first_few(found, 10, "; ")}. All are listed in {writer.folder / BROKEN}. '
-            f'Replace or remove them, delete {writer.folder} and start again; or go on without them with a larger '
-            '--max-broken-share')
+            f'{share} of {rows:,} and {BROKEN_ALLOWANCE} besides: {first_few(found, 10, "; ")}. All are listed in '
+            f'{writer.folder / BROKEN}. Replace or remove them, delete {writer.folder} and start again; or go on without them '
+            'with a larger --max-broken-share')
 
 
 def tokenize(tokenizer, writer, data, shard_start, args):
