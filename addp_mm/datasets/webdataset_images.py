@@ -44,7 +44,8 @@ class WebDatasetImages(ListedImages):
 
     def _read(self, listed: int) -> dict:
         shard, offset, size = (int(self.names.column(column)[listed]) for column in self.columns)
-        path = self.shards[shard]
+        # as listed: with changed='keep' other shards may lie there by now
+        path = self.names.about['shards'][shard][0]
         with open(path, 'rb') as file:
             file.seek(offset)
             content = file.read(size)

@@ -81,6 +81,15 @@ def test_changed_shards_are_noticed(shards, tmp_path):
         WebDatasetImages(shards, index_file=index)
 
 
+def test_a_kept_list_reads_the_shards_that_were_listed(shards, tmp_path):
+    index = tmp_path / 'list'
+    before = WebDatasetImages(shards, LOAD, index_file=index)
+    assert values(before[k] for k in range(12)) == [*range(12)]
+    write_shard(shards / 'a.tar', [('a.png', png(99))])
+    data = WebDatasetImages(shards, LOAD, index_file=index, changed='keep')
+    assert values(data[k] for k in range(12)) == [*range(12)]
+
+
 def test_broken_members_are_named(shards, tmp_path):
     write_shard(shards / 'train-000.tar', [('a.png', b'no image'), ('b.png', png(50))])
     data = WebDatasetImages(shards, LOAD, index_file=tmp_path / 'list')
