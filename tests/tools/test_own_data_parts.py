@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,3 +44,24 @@ def test_what_a_kill_during_listing_leaves_is_nothing_strange(tmp_path):
     # asking for a new beginning makes nobody else's folder this tool's
     with pytest.raises(StateError, match=r'holds thesis.tex and is no work dir'):
         claim(other, dict(images='a'), anew=True)
+
+
+def test_a_trial_step_with_a_perceptual_loss_has_the_weights_of_its_network(tmp_path):
+    from own_data.trial_steps import Trial
+
+    from addp_mm.registry import MODELS
+    network = dict(type='addp_mm.ADDPViT', arch=dict(embed_dims=8, num_layers=1, num_heads=2), img_size=16,
+                   patch_size=8, out_indices=[0], out_type='featmap')
+    states = MODELS.build(network).state_dict()
+    torch.save(states, tmp_path / 'vit.pth')
+    network['init_cfg'] = dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'vit.pth'))
+    tokenizer = dict(type='addp_mm.VQTokenizer', base_channels=32, channel_mults=[1, 1], num_res_blocks=1,
+                     codebook_size=8, init_cfg=dict(type='addp_mm.Pretrained', checkpoint='not/made/yet.safetensors'))
+    cfg = dict(default_scope='mmpretrain', optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+               model=dict(type='addp_mm.TokenizerPretrain', tokenizer=tokenizer,
+                          data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0.] * 3, std=[255.] * 3),
+                          perceptual=dict(type='addp_mm.PerceptualLoss', backbone=network)))
+    trial = Trial(cfg, [3, 16, 16], torch.device('cpu'))
+    assert trial.step(1) > 0
+    loaded = trial.model.perceptual.network.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in states.items())

@@ -85,7 +85,11 @@ class Trial:
         cfg = Config(cfg)
         init_default_scope(cfg.get('default_scope') or 'mmengine')
         self.shape, self.device = shape, device
-        self.model = MODELS.build(_without_weights(cfg.model.to_dict())).to(device).train()
+        model = MODELS.build(_without_weights(cfg.model.to_dict()))
+        perceptual = getattr(model, 'perceptual', None)
+        if hasattr(perceptual, 'init_weights'):
+            perceptual.init_weights()
+        self.model = model.to(device).train()
         self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         if hasattr(self.model, 'iteration') and hasattr(self.model, 'quantize_from'):
@@ -114,9 +118,13 @@ class Trial:
 
 
 def _without_weights(node):
-    """A model's config without init_cfg: the weights are not there yet, and steps take as long without."""
+    """A model's config without init_cfg: the weights are not there yet, and steps take as long without.
+
+    Those of a perceptual loss are no stage's work, and it does not compute without them.
+    """
     if isinstance(node, dict):
-        return {key: _without_weights(value) for key, value in node.items() if key != 'init_cfg'}
+        return {key: value if key == 'perceptual' else _without_weights(value)
+                for key, value in node.items() if key != 'init_cfg'}
     return [_without_weights(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
