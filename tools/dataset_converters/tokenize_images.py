@@ -115,8 +115,8 @@ def check_share(writer, rows, share):
         raise TokenStoreError(
             f'{writer.num_broken} of the first {writer.done:,} images cannot be read, more than --max-broken-share '
             f'{share} of {rows:,} and {BROKEN_ALLOWANCE} besides: {first_few(found, 10, "; ")}. All are listed in '
-            f'{writer.folder / BROKEN}. Replace or remove them, delete {writer.folder} and start again; or go on without them '
-            'with a larger --max-broken-share')
+            f'{writer.folder / BROKEN}. Replace or remove them, delete {writer.folder} and start again; or go on '
+            'without them with a larger --max-broken-share')
 
 
 def tokenize(tokenizer, writer, data, shard_start, args):
