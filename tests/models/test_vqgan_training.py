@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from tiny_vqgan import OPTIM_WRAPPER, batch_of, build, images, optimizers
@@ -136,6 +136,28 @@ def test_a_rollback_goes_to_the_start_with_less_weight(tmp_path):
     assert [name for name in first if not torch.equal(first[name], second[name])] == ['adversarial_scale']
     assert chosen.scales == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]
     assert (tmp_path / 'before_discriminator_2.pth').is_file()
+
+
+def test_a_rollback_restores_weights_and_their_averages(tmp_path):
+    chosen, lines = Psnr([20, 20, 17, 17, 20, 20]), Lines()
+    hooks = [dict(type='EMAHook', momentum=0.3), chosen, lines,
+             dict(type='addp_mm.AdversarialStartGuard', window=2, watch=6, action='rollback')]
+    runner = build_runner(tmp_path, build(schedule=SCHEDULE), hooks, max_iters=4)
+    pairs = []
+
+    class Keep(Hook):
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+            average = next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model.module
+            if runner.iter == 2:
+                pairs.append([part.tokenizer.decoder.conv_out.weight.detach().clone()
+                              for part in (runner.model, average)])
+
+    runner.register_hook(Keep())
+    runner.train()
+    before, after = pairs
+    assert 'rollback 1 of 3' in lines.lines[0] and not torch.equal(*before)
+    assert all(map(torch.equal, before, after)) and not runner._resume
 
 
 def test_rollbacks_come_to_an_end(tmp_path):

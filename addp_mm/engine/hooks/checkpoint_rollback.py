@@ -126,7 +126,13 @@ def restore(runner: Runner, path: str) -> None:
         runner: A runner in training.
         path: Checkpoint of this run.
     """
-    runner.resume(path)
+    resuming = runner._resume
+    # by it mmengine's EMAHook tells a training's own checkpoint, whose weights are its averages, from weights alone
+    runner._resume = True
+    try:
+        runner.resume(path)
+    finally:
+        runner._resume = resuming
     runner.optim_wrapper.zero_grad()
     runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
     hook = checkpoint_hook(runner)
