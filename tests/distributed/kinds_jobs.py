@@ -23,8 +23,8 @@ from addp_mm.diffusion import NoiseDraw
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 KINDS = dict(
-    tokenizer='pretrain/vq-tokenizer_nano-p8_*.py', predictor='pretrain/token-predictor_nano-p8_*.py',
-    addp='pretrain/addp_vit-nano-p8_*.py', classify='cls/*nano-p8_from-scratch_*.py',
+    tokenizer='pretrain/vq-tokenizer_nano-p8_[0-9]*.py', predictor='pretrain/token-predictor_nano-p8_[0-9]*.py',
+    addp='pretrain/addp_vit-nano-p8_[0-9]*.py', classify='cls/*nano-p8_from-scratch_*.py',
     detect='det/*nano-p8_from-scratch_*.py', segment='seg/*nano-p8_from-scratch_*.py')
 
 
