@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -65,3 +67,35 @@ def test_a_trial_step_with_a_perceptual_loss_has_the_weights_of_its_network(tmp_
     assert trial.step(1) > 0
     loaded = trial.model.perceptual.network.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in states.items())
+
+
+def find(source, tmp_path, **options):
+    from own_data.images import dataset_cfg, find_images
+    return find_images(dataset_cfg(str(source), tmp_path / 'images.index', 0.01), **{
+        **dict(channels=None, value_range=None, changed='error'), **options})
+
+
+@pytest.mark.parametrize(('kind', 'plain'), [('eight bits', True), ('16 bits', False), ('array', False),
+                                             ('pages', False)])
+def test_three_channels_are_read_as_they_are_stored(tmp_path, kind, plain):
+    from own_data.stages import Request, loading
+
+    from addp_mm.registry import TRANSFORMS
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    if kind == '16 bits':
+        values = values.astype(np.uint16) * 200 + 7
+    for index in range(4):
+        if kind == 'array':
+            np.save(folder / f'{index}.npy', values)
+        elif kind == 'pages':
+            assert cv2.imwritemulti(str(folder / f'{index}.tiff'), [values[..., page] for page in range(3)])
+        else:
+            assert cv2.imwrite(str(folder / f'{index}.png'), values[..., ::-1])
+    found = find(folder, tmp_path)
+    assert (found.channels, found.plain) == (3, plain)
+    load = TRANSFORMS.build(loading(Request(found, 16, 'nano', tmp_path)))
+    name = next(path for path in folder.iterdir())
+    image = load(dict(img_path=str(name)))['img'][..., ::-1]
+    np.testing.assert_allclose(image, values * (255 / np.iinfo(values.dtype).max), rtol=1e-5)

@@ -29,6 +29,7 @@ class Found:
         mean, std: Of each channel, of the images that were looked at, in [0, 1].
         shortest: Shortest side among these, in pixels.
         val_every: One image of so many is held out.
+        plain: Whether all that were looked at are grey or colour images of eight bits, not pages, arrays or 16 bits.
     """
     dataset: dict
     count: int
@@ -38,6 +39,7 @@ class Found:
     std: list[float]
     shortest: int
     val_every: int
+    plain: bool = True
 
     @property
     def train_count(self) -> int:
@@ -90,7 +92,8 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
     mean, std = _statistics([values for _, _, _, values in looked_at], wanted, value_range)
     shortest = min(min(values.shape[:2]) for _, _, _, values in looked_at)
     every = max(4, min(_VAL_SHARE, len(images) // _VAL_IMAGES))
-    return Found(cfg, len(images), images.fingerprint, wanted, mean, std, shortest, every)
+    plain = all(ordinary and values.dtype == np.uint8 for _, _, ordinary, values in looked_at)
+    return Found(cfg, len(images), images.fingerprint, wanted, mean, std, shortest, every, plain)
 
 
 def _look(info: dict) -> tuple[int, bool, np.ndarray]:

@@ -153,7 +153,7 @@ def preprocessor(channels: int) -> dict:
 
 def loading(request: Request) -> dict:
     """The transform that reads an image."""
-    if request.found.channels == 3 and request.value_range is None:
+    if request.found.channels == 3 and request.found.plain and request.value_range is None:
         return dict(type='addp_mm.LoadImage')
     return dict(type='addp_mm.LoadMultiChannelImage', channels=request.found.channels, value_range=request.value_range)
 
