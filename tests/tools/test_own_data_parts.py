@@ -99,3 +99,25 @@ def test_three_channels_are_read_as_they_are_stored(tmp_path, kind, plain):
     name = next(path for path in folder.iterdir())
     image = load(dict(img_path=str(name)))['img'][..., ::-1]
     np.testing.assert_allclose(image, values * (255 / np.iinfo(values.dtype).max), rtol=1e-5)
+
+
+def test_more_broken_images_may_be_allowed_later(tmp_path):
+    from own_data.images import Found, dataset_cfg
+    from own_data.stages import Request, build_configs, given_anew
+    from own_data.state import Stage, claim
+    stages = []
+    for share in (0.01, 0.2):
+        images = dataset_cfg(str(tmp_path / 'photos'), tmp_path / 'images.index', share)
+        claim(tmp_path, dict(images=images, channels=3))
+        found = Found(images, 1000, 'abc', 3, [0.4] * 3, [0.2] * 3, 300, 50)
+        configs = build_configs(Request(found, 32, 'nano', tmp_path))
+        stages.append({name: Stage(tmp_path, name, cfg.to_dict(), ['abc']) for name, cfg in configs.items()})
+    begun, later = stages
+    begun['tokenizer'].prepare(configs['tokenizer'], {})
+    later['tokenizer'].check()
+    assert {name: stage.fingerprint for name, stage in begun.items()} == {
+        name: stage.fingerprint for name, stage in later.items()}
+    assert given_anew(configs['tokenizer']) == ['train_dataloader.dataset.max_broken_share=0.2',
+                                                'val_dataloader.dataset.max_broken_share=0.2']
+    assert given_anew(configs['predictor']) == []
+    assert given_anew(configs['addp']) == ['train_dataloader.dataset.max_broken_share=0.2']

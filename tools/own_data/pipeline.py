@@ -14,7 +14,7 @@ from own_data import progress
 from own_data.commands import TOOLS, Commands, tool
 from own_data.images import dataset_cfg, find_images, warnings
 from own_data.schedule import accumulate
-from own_data.stages import OWN, STAGES, Request, build_configs, options_by_stage
+from own_data.stages import OWN, STAGES, Request, build_configs, given_anew, options_by_stage
 from own_data.state import TOKENS, Stage, begin_anew, claim, lock, write_atomically
 
 MIB = 2**20
@@ -55,7 +55,7 @@ class Pipeline:
         if self.args.restart_from:
             begin_anew(self.work_dir, self.args.restart_from)
         self._find()
-        configs = build_configs(self.request)
+        configs = self.configs = build_configs(self.request)
         self.stages, before = {}, self.request.found.fingerprint
         for name, cfg in configs.items():
             self.stages[name] = Stage(self.work_dir, name, cfg.to_dict(), [before])
@@ -171,6 +171,8 @@ class Pipeline:
         if stage.final_checkpoint(max_iters) is None:
             print(f'{number} {max_iters:,} iterations, log in {stage.folder / "train.log"}')
             config = ['--work-dir', str(stage.run_dir), '--resume', 'auto']
+            options = given_anew(self.configs[stage.name])
+            config += ['--cfg-options', *options] if options else []
             if self.processes > 1 or self.args.launcher == 'pytorch':
                 command = ['bash', str(TOOLS / 'dist_train.sh'), str(stage.config), str(self.processes), *config]
             else:

@@ -170,6 +170,12 @@ def images(request: Request, split: str) -> dict:
                 pipeline=[loading(request), view, dict(type='PackInputs')])
 
 
+def given_anew(cfg: Mapping) -> list[str]:
+    """``KEY=VALUE`` of what may change while a stage trains: how many images may be broken."""
+    return [f'{loader}.dataset.max_broken_share={share}' for loader in ('train_dataloader', 'val_dataloader')
+            if (share := ((cfg.get(loader) or {}).get('dataset') or {}).get('max_broken_share')) is not None]
+
+
 def stride_of(tokenizer: Mapping, own: Mapping | None = None) -> int:
     """Pixels that a token stands for, on a side."""
     if own and own.get('stride'):

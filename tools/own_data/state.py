@@ -21,9 +21,9 @@ TOKENS = 'tokens'
 # in this order, what is begun anew together with a stage
 PARTS = ('tokenizer', TOKENS, 'predictor', 'addp')
 _UNFINISHED_LIST = '.images.index-'
-# how fast it goes, not what comes out
-_NOT_COMPARED = ('train_dataloader.num_workers', 'train_dataloader.persistent_workers', 'val_dataloader.num_workers',
-                 'val_dataloader.persistent_workers')
+# how fast it goes, and when it gives up, not what comes out
+_NOT_COMPARED = tuple(f'{loader}.{key}' for loader in ('train_dataloader', 'val_dataloader')
+                      for key in ('num_workers', 'persistent_workers', 'dataset.max_broken_share'))
 
 
 class StateError(UserError, RuntimeError):
@@ -70,8 +70,11 @@ def claim(work_dir: Path, about: Mapping, anew: bool = False) -> None:
     """
     marker = work_dir / MARKER
     if marker.is_file() and not anew:
-        before = json.loads(marker.read_text())
-        other = list(differences(before, dict(about)))
+        before, now = json.loads(marker.read_text()), json.loads(json.dumps(about))
+        for images in (before.get('images'), now.get('images')):
+            if isinstance(images, dict):
+                images.pop('max_broken_share', None)
+        other = list(differences(before, now))
         if other:
             raise StateError(f'{work_dir} was begun with other images: {first_few(other, 5, "; ")}. Choose another '
                              '--work-dir, or begin anew with --restart-from tokenizer')
