@@ -121,3 +121,23 @@ def test_more_broken_images_may_be_allowed_later(tmp_path):
                                                 'val_dataloader.dataset.max_broken_share=0.2']
     assert given_anew(configs['predictor']) == []
     assert given_anew(configs['addp']) == ['train_dataloader.dataset.max_broken_share=0.2']
+
+
+def test_looking_at_images_keeps_none_of_their_values(tmp_path, monkeypatch):
+    from own_data import images
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (6, 40, 50, 3)).astype(np.uint8)
+    for index, value in enumerate(values):
+        np.save(folder / f'{index}.npy', value)
+    looked_at, look = [], images._look
+    monkeypatch.setattr(images, '_look', lambda *given: looked_at.append(look(*given)) or looked_at[-1])
+    found = find(folder, tmp_path)
+    assert len(looked_at) == 6
+    assert max(value.size for one in looked_at for value in vars(one).values() if isinstance(value, np.ndarray)) == 6
+    unit = values / 255
+    assert found.mean == pytest.approx(unit.mean((0, 1, 2)).tolist(), abs=1e-3)
+    # to be trained with another number of channels, these count together
+    other = find(folder, tmp_path, channels=2)
+    assert other.mean == pytest.approx([unit.mean()] * 2, abs=1e-3)
+    assert other.std == pytest.approx([unit.mean(3).std()] * 2, abs=1e-3)

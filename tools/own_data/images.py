@@ -81,73 +81,100 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
         info = images.get_data_info(row)
         name = info['img_path']
         try:
-            looked_at.append((name, *_look(info)))
+            looked_at.append(_look(info, value_range))
         except (OSError, ValueError) as error:
             broken.append(f'{name} ({error})')
     if 2 * len(broken) > len(rows):
         raise DatasetError(f'{len(broken)} of {len(rows)} images looked at cannot be read: '
                            f'{first_few(broken, 3, "; ")}')
     wanted = channels or _channels(looked_at)
-    _check_values(looked_at, value_range)
-    mean, std = _statistics([values for _, _, _, values in looked_at], wanted, value_range)
-    shortest = min(min(values.shape[:2]) for _, _, _, values in looked_at)
+    _check_values(looked_at)
+    mean, std = _statistics(looked_at, wanted)
+    shortest = min(look.side for look in looked_at)
     every = max(4, min(_VAL_SHARE, len(images) // _VAL_IMAGES))
-    plain = all(ordinary and values.dtype == np.uint8 for _, _, ordinary, values in looked_at)
+    plain = all(look.ordinary and look.dtype == np.uint8 for look in looked_at)
     return Found(cfg, len(images), images.fingerprint, wanted, mean, std, shortest, every, plain)
 
 
-def _look(info: dict) -> tuple[int, bool, np.ndarray]:
-    """Channels that an image is best trained with, whether it is grey or colour as usual, and its values (H, W, C)."""
+@dataclass(frozen=True)
+class _Look:
+    """What is kept of an image that was looked at.
+
+    Args:
+        name: Its path.
+        channels: That it is best trained with.
+        ordinary: Whether it is grey or colour as usual.
+        dtype: Of its values.
+        side: The shorter one, in pixels.
+        bounds: Lowest and highest value, where nothing says which are black and white; None where that is known.
+        moments: Mean and mean square of each stored channel, shape (2, C), in [0, 1]; None where there are bounds.
+        grey: The same of the mean of its channels, shape (2, 1).
+    """
+    name: str
+    channels: int
+    ordinary: bool
+    dtype: np.dtype
+    side: int
+    bounds: tuple[float, float] | None = None
+    moments: np.ndarray | None = None
+    grey: np.ndarray | None = None
+
+
+def _look(info: dict, value_range: tuple[float, float] | None) -> _Look:
     from addp_mm.datasets.load_image import decode_image, image_content
     from addp_mm.datasets.read_channels import read_channels
 
     content = image_content(dict(info), None)
     values, ordinary = read_channels(content)
     if values is None:
-        return 3, True, decode_image(content)
+        values = decode_image(content)
     channels = values.shape[2]
     # of grey or colour, alpha is no channel
-    return {2: 1, 4: 3}.get(channels, channels) if ordinary else channels, ordinary, values
+    best = {2: 1, 4: 3}.get(channels, channels) if ordinary else channels
+    about = (info['img_path'], best, ordinary, values.dtype, min(values.shape[:2]))
+    if value_range is None and values.dtype not in (np.uint8, np.uint16, bool):
+        finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
+        if not finite.size:
+            raise ValueError('no finite values')
+        return _Look(*about, bounds=(finite.min(), finite.max()))
+    low, high = value_range or (0, 1 if values.dtype == bool else np.iinfo(values.dtype).max)
+    pixels = ((values.reshape(-1, channels).astype(np.float64) - low) / (high - low)).clip(0, 1)
+    return _Look(*about, moments=_moments(pixels), grey=_moments(pixels.mean(1, keepdims=True)))
 
 
-def _channels(looked_at: list[tuple]) -> int:
-    kinds = Counter(channels for _, channels, _, _ in looked_at)
-    if set(kinds) == {1, 3} and all(ordinary for _, _, ordinary, _ in looked_at):
+def _moments(pixels: np.ndarray) -> np.ndarray:
+    return np.stack([pixels.mean(0), np.square(pixels).mean(0)])
+
+
+def _channels(looked_at: list[_Look]) -> int:
+    kinds = Counter(look.channels for look in looked_at)
+    if set(kinds) == {1, 3} and all(look.ordinary for look in looked_at):
         return 3
     if len(kinds) > 1:
-        examples = {channels: name for name, channels, _, _ in reversed(looked_at)}
+        examples = {look.channels: look.name for look in reversed(looked_at)}
         raise DatasetError('images of different numbers of channels: '
                            + '; '.join(f'{channels} ({kinds[channels]} of those looked at, as {examples[channels]})'
                                        for channels in sorted(kinds))
                            + '. Give --channels, and remove what has another number')
     channels = next(iter(kinds))
     if channels > MAX_CHANNELS:
-        raise DatasetError(f'{looked_at[0][0]} has {channels} channels; 1 to {MAX_CHANNELS} can be trained on')
+        raise DatasetError(f'{looked_at[0].name} has {channels} channels; 1 to {MAX_CHANNELS} can be trained on')
     return channels
 
 
-def _check_values(looked_at: list[tuple], value_range: tuple | None) -> None:
-    for name, _, _, values in looked_at:
-        if value_range is None and values.dtype not in (np.uint8, np.uint16, bool):
-            finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
-            raise DatasetError(f'{name}: {values.dtype} values have no known range; this image\'s lie between '
-                               f'{finite.min():g} and {finite.max():g}. Give --value-range LOW HIGH')
+def _check_values(looked_at: list[_Look]) -> None:
+    for look in looked_at:
+        if look.bounds is not None:
+            raise DatasetError(f'{look.name}: {look.dtype} values have no known range; this image\'s lie between '
+                               f'{look.bounds[0]:g} and {look.bounds[1]:g}. Give --value-range LOW HIGH')
 
 
-def _statistics(images: list[np.ndarray], channels: int, value_range: tuple | None) -> tuple[list, list]:
+def _statistics(looked_at: list[_Look], channels: int) -> tuple[list, list]:
     """Mean and deviation of each channel; of all channels together where the models will have other ones."""
-    sums, squares, number = np.zeros(channels), np.zeros(channels), 0
-    for values in images:
-        low, high = value_range or (0, 1 if values.dtype == bool else np.iinfo(values.dtype).max)
-        pixels = ((values.reshape(-1, values.shape[2]).astype(np.float64) - low) / (high - low)).clip(0, 1)
-        if pixels.shape[1] != channels:
-            pixels = np.repeat(pixels.mean(1, keepdims=True), channels, 1)
-        # each image counts alike, whatever its size
-        sums += pixels.mean(0)
-        squares += np.square(pixels).mean(0)
-        number += 1
-    mean = sums / number
-    std = np.sqrt((squares / number - mean**2).clip(1e-4))
+    # each image counts alike, whatever its size
+    mean, square = np.mean([look.moments if look.moments.shape[1] == channels else look.grey.repeat(channels, 1)
+                            for look in looked_at], 0)
+    std = np.sqrt((square - mean**2).clip(1e-4))
     return [round(float(value), 3) for value in mean], [round(float(value), 3) for value in std]
 
 
