@@ -1,8 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Load an image of any common mode as three channels of eight bits."""
 import io
-import struct
-import zlib
 
 import cv2
 import numpy as np
@@ -12,9 +10,6 @@ from PIL import Image, ImageOps
 
 from addp_mm.registry import TRANSFORMS
 
-# What Pillow's decoders raise on damaged files.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error,
-                  Image.DecompressionBombError)
 _WHITE = (255, 255, 255)
 
 
@@ -34,8 +29,10 @@ def open_upright(content: bytes) -> Image.Image | None:
             return ImageOps.exif_transpose(image)
     except Image.UnidentifiedImageError:
         return None
-    except _DECODE_ERRORS as error:
-        raise ValueError(str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever Pillow's plugins raise on odd files, also KeyError or ZeroDivisionError
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def decode_with_opencv(content: bytes) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from addp_mm.datasets.load_image import LoadImage, decode_image
+from addp_mm.datasets.load_image import BrokenImageError, LoadImage, decode_image
 from addp_mm.registry import TRANSFORMS
 
 
@@ -170,6 +170,19 @@ def test_what_is_no_image_is_an_error_that_names_the_file(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f'{path}.*cannot be read as an image'):
         LoadImage()(dict(img_path=str(path)))
+
+
+@pytest.mark.parametrize('error', [KeyError('mode'), TypeError(), OverflowError(), ZeroDivisionError(),
+                                   AttributeError(), MemoryError()])
+def test_whatever_a_plugin_raises_is_an_error_of_the_file(tmp_path, rgb, monkeypatch, error):
+    def fail(image):
+        raise error
+
+    Image.fromarray(rgb).save(tmp_path / 'a.png')
+    monkeypatch.setattr('PIL.PngImagePlugin.PngImageFile.load', fail)
+    expected = MemoryError if isinstance(error, MemoryError) else BrokenImageError
+    with pytest.raises(expected):
+        LoadImage()(dict(img_path=str(tmp_path / 'a.png')))
 
 
 def test_damaged_pixels_are_an_error(tmp_path, rgb):
