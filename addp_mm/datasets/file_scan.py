@@ -7,7 +7,9 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from logging import WARNING
 
+from mmengine.logging import print_log
 from tqdm import tqdm
 
 _RUN = 400_000
@@ -20,7 +22,8 @@ class FileScan:
     Iterate over it for the paths relative to the folder, as bytes, sorted. More than some hundred thousand paths are
     sorted through temporary files, so that memory does not grow with the number of images. Hidden files and folders
     (``.name``) and ``__MACOSX`` are left out, and so is what ``excluded`` names. Links are followed; each folder is
-    visited once, whatever links lead to it, so that loops end.
+    visited once, whatever links lead to it, so that loops end. A folder that may not be read is left out
+    with a warning.
 
     Args:
         root: The folder.
@@ -30,7 +33,7 @@ class FileScan:
 
     Attributes:
         folders: After the iteration, relative path and time of change in nanoseconds of each folder visited.
-        dangling: Number of links with an image's name that lead nowhere; they are left out.
+        dangling: Number of links with an image's name that lead nowhere, or where one may not look; they are left out.
     """
 
     def __init__(self, root: str | os.PathLike, extensions: Sequence[str], excluded: Sequence = (),
@@ -82,15 +85,24 @@ class FileScan:
 
     def _list(self, path: bytes, below: bytes) -> Iterator[bytes]:
         real, linked = [], []
-        with os.scandir(path) as entries:
+        try:
+            found = os.scandir(path)
+        except PermissionError as error:
+            print_log(f'{os.fsdecode(path)} may not be read and is left out ({error.strerror}).', 'current', WARNING)
+            return real, linked
+        with found as entries:
             for entry in entries:
                 if entry.name.startswith(b'.') or entry.name == b'__MACOSX':
                     continue
                 relative = os.path.join(below, entry.name) if below else entry.name
-                if entry.is_dir():
+                try:
+                    is_folder, is_file = entry.is_dir(), entry.is_file()
+                except PermissionError:  # behind a link
+                    is_folder = is_file = False
+                if is_folder:
                     (linked if entry.is_symlink() else real).append(relative)
                 elif entry.name.lower().endswith(self.ends):
-                    if entry.is_file():
+                    if is_file:
                         yield relative
                     elif entry.is_symlink():
                         self.dangling += 1

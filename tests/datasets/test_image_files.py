@@ -71,6 +71,20 @@ def test_links_are_followed_and_loops_end(images, tmp_path):
     assert scan.dangling == 1
 
 
+def test_a_folder_that_may_not_be_read_is_left_out(images, tmp_path, monkeypatch, capsys):
+    scandir = os.scandir
+
+    def forbid(path):
+        if path == os.fsencode(images / 'lost+found'):
+            raise PermissionError(13, 'Permission denied', path)
+        return scandir(path)
+
+    (images / 'lost+found').mkdir()
+    monkeypatch.setattr('addp_mm.datasets.file_scan.os.scandir', forbid)
+    assert len(listed(images, index_file=tmp_path / 'list')) == 5
+    assert f'{images}/lost+found may not be read' in ''.join(capsys.readouterr())
+
+
 def test_a_changed_folder_is_noticed(images, tmp_path):
     index = tmp_path / 'list'
     assert len(listed(images, index_file=index)) == 5
