@@ -141,3 +141,18 @@ def test_looking_at_images_keeps_none_of_their_values(tmp_path, monkeypatch):
     other = find(folder, tmp_path, channels=2)
     assert other.mean == pytest.approx([unit.mean()] * 2, abs=1e-3)
     assert other.std == pytest.approx([unit.mean(3).std()] * 2, abs=1e-3)
+
+
+def test_a_stray_tar_does_not_make_a_folder_of_pictures_shards(tmp_path):
+    from own_data.images import dataset_cfg
+
+    def kind(folder):
+        return dataset_cfg(str(folder), folder / 'work/images.index', 0.01)['type']
+
+    for name in ('shards/0.tar', 'shards/0.json', 'shards/.hidden/x', 'shards/work/trial.log', 'mixed/0.tar',
+                 'mixed/0.JPG', 'deep/0.tar', 'deep/cats/0.png', 'pictures/0.png'):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('')
+    assert kind(tmp_path / 'shards') == 'addp_mm.WebDatasetImages'
+    assert {kind(tmp_path / name) for name in ('mixed', 'deep', 'pictures')} == {'addp_mm.ImageFiles'}

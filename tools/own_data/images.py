@@ -2,6 +2,7 @@
 """What images there are: their list, their channels and their sizes, found before time is lost on them."""
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from addp_mm.datasets import DatasetError
+from addp_mm.datasets.image_files import EXTENSIONS
 from addp_mm.wording import first_few
 
 PROBED = 64
 FEW_IMAGES = 1000
 MAX_CHANNELS = 16
+KINDS = dict(LMDBImages='LMDB database', WebDatasetImages='WebDataset shards', ImageFiles='folder of image files')
 _VAL_SHARE, _VAL_IMAGES = 50, 16
 
 
@@ -53,9 +56,25 @@ def dataset_cfg(source: str, index_file: Path, max_broken_share: float) -> dict:
     if path.suffix == '.lmdb' or (path / 'data.mdb').is_file():
         return dict(type='addp_mm.LMDBImages', path=str(path.absolute()), **options)
     pattern = not path.exists() and any(mark in source for mark in '*?[')
-    if pattern or path.suffix == '.tar' or path.is_dir() and any(path.glob('*.tar')):
+    if pattern or path.suffix == '.tar' or path.is_dir() and _holds_shards(path, index_file.parent):
         return dict(type='addp_mm.WebDatasetImages', shards=str(path.absolute()), **options)
     return dict(type='addp_mm.ImageFiles', root=str(path.absolute()), **options)
+
+
+def _holds_shards(folder: Path, work_dir: Path) -> bool:
+    """Whether a folder holds tar files, and neither pictures beside them nor folders that may hold some."""
+    found = False
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith('.') or entry.name == '__MACOSX':
+                continue
+            if entry.is_dir():
+                if not (work_dir.exists() and os.path.samefile(entry.path, work_dir)):
+                    return False
+            elif entry.name.lower().endswith(EXTENSIONS):
+                return False
+            found = found or entry.name.endswith('.tar')
+    return found
 
 
 def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float] | None, changed: str) -> Found:

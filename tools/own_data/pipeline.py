@@ -12,7 +12,7 @@ from addp_mm.datasets import DatasetError
 from addp_mm.errors import UserError
 from own_data import progress
 from own_data.commands import TOOLS, Commands, tool
-from own_data.images import dataset_cfg, find_images, warnings
+from own_data.images import KINDS, dataset_cfg, find_images, warnings
 from own_data.schedule import accumulate
 from own_data.stages import OWN, STAGES, Request, build_configs, given_anew, options_by_stage
 from own_data.state import TOKENS, Stage, begin_anew, claim, lock, write_atomically
@@ -75,6 +75,7 @@ class Pipeline:
         """Look at the images, and claim the work dir for them."""
         args = self.args
         cfg = dataset_cfg(args.images, self.work_dir / 'images.index', args.max_broken_share)
+        print(f'{args.images} is read as {KINDS[cfg["type"].removeprefix("addp_mm.")]}')
         value_range = tuple(args.value_range) if args.value_range else None
         try:
             found = find_images(cfg, args.channels, value_range, args.images_changed)
