@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from logging import WARNING
 from pathlib import Path
 
 from mmengine.logging import print_log
 
 from addp_mm.datasets.file_scan import FileScan, changed_folder
+from addp_mm.datasets.fingerprints import names_fingerprint
 from addp_mm.datasets.image_folder import check_folder_exists
 from addp_mm.datasets.own_images import ListedImages, names_of
 from addp_mm.datasets.packed_names import PackedNames, write_names
@@ -25,8 +27,8 @@ class ImageFiles(ListedImages):
     """All images below a folder, without labels; made for tens of millions of them.
 
     The files are listed once, in the order of their paths, and the list is kept on disk and shared by all workers and
-    ranks. A file that is added or removed later is noticed by the times of the folders. For hidden files, links and
-    loops see :class:`~addp_mm.datasets.file_scan.FileScan`.
+    ranks. An image that is added or removed later is noticed: folders that were changed are listed again. For hidden
+    files, links and loops see :class:`~addp_mm.datasets.file_scan.FileScan`.
 
     Args:
         root: The folder.
@@ -50,14 +52,16 @@ class ImageFiles(ListedImages):
         return dict(img_path=os.fsdecode(os.path.join(self._root, self.names[listed])))
 
     def _write_list(self) -> None:
-        # what a training writes is no image to train on, should the work dir lie among the images
-        excluded = [self.index_file.parent] if self._lists_inside() else []
-        scan = FileScan(self.source, self.extensions, excluded)
+        scan = self._scan()
         about = dict(root=str(self.source.absolute()), extensions=self.extensions)
         write_names(self.index_file, names_of(iter(scan), about, folders=lambda: scan.folders), about=about)
         if scan.dangling:
             print_log(f'{self.source}: {scan.dangling} links with names of images lead nowhere and were left out.',
                       'current', WARNING)
+
+    def _scan(self) -> FileScan:
+        # what a training writes is no image to train on, should the work dir lie among the images
+        return FileScan(self.source, self.extensions, [self.index_file.parent] if self._lists_inside() else [])
 
     def _lists_inside(self) -> bool:
         folder, root = self.index_file.parent.resolve(), self.source.resolve()
@@ -70,7 +74,19 @@ class ImageFiles(ListedImages):
         if about['extensions'] != self.extensions:
             return f'{self.source}: other extensions were asked for'
         changed = changed_folder(self.source, about['folders'])
-        return None if changed is None else f'{changed} has changed'
+        if changed is None or (self.changed != 'rescan' and self._still_the_same(names)):
+            return None
+        return f'{changed} has changed'
+
+    def _still_the_same(self, names: PackedNames) -> bool:
+        """List the images again; where they are the same, keep only the new times of the folders."""
+        scan = self._scan()
+        if names_fingerprint(os.fsdecode(path) for path, in scan) != names.fingerprint:
+            return False
+        # a list that may not be written to is compared again next time
+        with suppress(PermissionError):
+            write_names(self.index_file, ((name, ) for name in names), about={**names.about, 'folders': scan.folders})
+        return True
 
     def _advice(self) -> str:
         return f' Searched for were {", ".join(self.extensions)}.'
