@@ -2,6 +2,7 @@
 """Parts of tools/pretrain_from_folder.py, each by itself: work dirs, trial steps, loaders, kinds of sources."""
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -156,3 +157,27 @@ def test_a_stray_tar_does_not_make_a_folder_of_pictures_shards(tmp_path):
         path.write_text('')
     assert kind(tmp_path / 'shards') == 'addp_mm.WebDatasetImages'
     assert {kind(tmp_path / name) for name in ('mixed', 'deep', 'pictures')} == {'addp_mm.ImageFiles'}
+
+
+@pytest.mark.parametrize(('fitted', 'of_config', 'batch'), [(dict(batch=5), None, 5), (dict(batch=200), None, 64),
+                                                            ({}, 3, 3)])
+def test_no_more_images_are_tokenized_at_once_than_fit(tmp_path, fitted, of_config, batch):
+    from mmengine.config import Config
+    from own_data.images import Found
+    from own_data.pipeline import Pipeline
+    from own_data.stages import Request
+    from own_data.state import Stage
+    commands = []
+    pipeline = Pipeline(Namespace(work_dir=tmp_path, max_broken_share=0.01),
+                        lambda command, log, progress: commands.append(command) or 0)
+    pipeline.request = Request(Found({}, 9, 'abc', 3, [0.4] * 3, [0.2] * 3, 300, 50), 32, 'nano', tmp_path)
+    pipeline.configs = dict(tokenizer=Config(dict(train_dataloader=dict(batch_size=of_config))))
+    pipeline.stages = {name: Stage(tmp_path, name, {}, []) for name in ('tokenizer', 'predictor')}
+    pipeline.stages['tokenizer'].prepare(pipeline.configs['tokenizer'], fitted)
+    (tmp_path / 'tokens').mkdir()
+    try:
+        pipeline._tokenize(pipeline.stages['predictor'])
+    finally:
+        pipeline.lock.close()
+    command, = commands
+    assert command[command.index('--batch-size') + 1] == str(batch)

@@ -20,6 +20,7 @@ from own_data.state import TOKENS, Stage, begin_anew, claim, lock, write_atomica
 MIB = 2**20
 # weights and two moments of the optimizer, and so many checkpoints at once
 _STATES, _CHECKPOINTS = 3, 3
+_TOKENIZED_AT_ONCE = 64
 _BYTES_OF_LOGS = 200 * MIB
 _PREFIX = dict(tokenizer='tokenizer.', predictor='predictor.', addp='')
 
@@ -202,10 +203,13 @@ class Pipeline:
             if stamp.read_text() == about:
                 return
             shutil.rmtree(stamp.parent)
+        # what fits when a step of the training is taken fits without one
+        fits = before.record()['fitted'].get('batch') or self.configs['tokenizer'].train_dataloader.batch_size
         command = tool('dataset_converters/tokenize_images.py', before.config, before.config, self.work_dir / TOKENS,
                        '--checkpoint', before.weights, '--image-size', request.image_size, '--augment',
                        request.augmentation, '--views', request.views, '--crop-scale', *request.crop_scale,
-                       '--num-workers', request.num_workers, '--max-broken-share', self.args.max_broken_share)
+                       '--num-workers', request.num_workers, '--batch-size', min(_TOKENIZED_AT_ONCE, fits),
+                       '--max-broken-share', self.args.max_broken_share)
         self.commands(command, self.work_dir / 'tokenize.log')
         write_atomically(stamp, about)
 
