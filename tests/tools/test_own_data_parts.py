@@ -103,9 +103,12 @@ def test_three_channels_are_read_as_they_are_stored(tmp_path, kind, plain):
 
 
 def test_more_broken_images_may_be_allowed_later(tmp_path):
+    from mmengine.config import Config
     from own_data.images import Found, dataset_cfg
     from own_data.stages import Request, build_configs, given_anew
     from own_data.state import Stage, claim
+
+    from addp_mm.engine.config_file import check_options, parse_options
     stages = []
     for share in (0.01, 0.2):
         images = dataset_cfg(str(tmp_path / 'photos'), tmp_path / 'images.index', share)
@@ -116,6 +119,9 @@ def test_more_broken_images_may_be_allowed_later(tmp_path):
     begun, later = stages
     begun['tokenizer'].prepare(configs['tokenizer'], {})
     later['tokenizer'].check()
+    options = parse_options(given_anew(configs['tokenizer']))
+    check_options(Config.fromfile(begun['tokenizer'].config), options)
+    assert list(options.values()) == [0.2, 0.2]
     assert {name: stage.fingerprint for name, stage in begun.items()} == {
         name: stage.fingerprint for name, stage in later.items()}
     assert given_anew(configs['tokenizer']) == ['train_dataloader.dataset.max_broken_share=0.2',
@@ -181,3 +187,11 @@ def test_no_more_images_are_tokenized_at_once_than_fit(tmp_path, fitted, of_conf
         pipeline.lock.close()
     command, = commands
     assert command[command.index('--batch-size') + 1] == str(batch)
+
+
+def test_an_array_with_gaps_is_broken_and_leaves_the_statistics_alone(tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for index in range(5):
+        np.save(folder / f'{index}.npy', np.full((20, 20), np.nan if index == 2 else 3., np.float32))
+    assert find(folder, tmp_path, value_range=(0, 12)).mean == [0.25]

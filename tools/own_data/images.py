@@ -156,6 +156,8 @@ def _look(info: dict, value_range: tuple[float, float] | None) -> _Look:
         if not finite.size:
             raise ValueError('no finite values')
         return _Look(*about, bounds=(finite.min(), finite.max()))
+    if values.dtype.kind == 'f' and not np.isfinite(values).all():
+        raise ValueError('values that are not finite')
     low, high = value_range or (0, 1 if values.dtype == bool else np.iinfo(values.dtype).max)
     pixels = ((values.reshape(-1, channels).astype(np.float64) - low) / (high - low)).clip(0, 1)
     return _Look(*about, moments=_moments(pixels), grey=_moments(pixels.mean(1, keepdims=True)))
