@@ -11,7 +11,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True, seed=0),
     collate_fn=dict(type='default_collate'))
-custom_hooks = [dict(type='addp_mm.RandomStateHook')]
+custom_hooks = [dict(type='addp_mm.RandomStateHook'), dict(type='addp_mm.FiniteLossHook')]
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500, max_keep_ckpts=2))
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

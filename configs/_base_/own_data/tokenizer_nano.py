@@ -29,6 +29,7 @@ param_scheduler = [
 ]
 custom_hooks = [
     dict(type='addp_mm.RandomStateHook'),
+    dict(type='addp_mm.FiniteLossHook'),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),
 ]
