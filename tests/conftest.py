@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Every test starts from the same seed and on one thread, so that its numbers hold whatever ran before it."""
+"""Every test starts from the same seed, on one thread and without a Runner, whatever ran before it."""
 import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -10,6 +10,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 torch.set_num_threads(1)
 
@@ -19,3 +20,9 @@ def seeded():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  # the mm packages' augmentations draw from numpy's global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def without_a_current_logger():
+    """The logger of a Runner outlives it, and with it the work dir where things are kept."""
+    MMLogger._instance_dict.clear()
