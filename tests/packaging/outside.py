@@ -16,7 +16,7 @@ import addp_mm
 
 CLASSIFIER = 'addp-vit-nano-p8_ft_1xb32-fp32-300i_fashion-scenes-64px'
 DETECTOR = 'mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px'
-SEGMENTOR = 'upernet_addp-vit-nano-p8_ft_1xb16-fp32-240i_fashion-scenes-64px'
+SEGMENTOR = 'upernet_addp-vit-nano-p8_ft_1xb16-fp32-400i_fashion-scenes-64px'
 PICTURE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
 
 

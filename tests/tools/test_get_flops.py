@@ -23,7 +23,7 @@ CONFIGS = ROOT / 'configs'
 CLS = CONFIGS / 'cls/addp-vit-nano-p8_from-scratch_1xb32-fp32-300i_fashion-scenes-64px.py'
 PRETRAIN = CONFIGS / 'pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py'
 DET = CONFIGS / 'det/mask-rcnn_addp-vit-nano-p8_from-scratch_1xb16-fp32-300i_fashion-scenes-64px.py'
-SEG = CONFIGS / 'seg/upernet_addp-vit-nano-p8_from-scratch_1xb16-fp32-240i_fashion-scenes-64px.py'
+SEG = CONFIGS / 'seg/upernet_addp-vit-nano-p8_from-scratch_1xb16-fp32-400i_fashion-scenes-64px.py'
 VITDET = CONFIGS / 'det/mask-rcnn_addp-vit-base-p16_vitdet_16xb4-bf16-100e_coco-1024px.py'
 
 
