@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from addp_mm.apis.original_addp import encoder_features
+
 
 def original_features(layout: str, state_dict: Mapping[str, Tensor], args: Mapping, images: Tensor) -> Tensor | None:
-    """Features by timm (for weights named as MAE's, DeiT's, DINOv2's, timm's and BEiT's) or mmpretrain.
+    """Features by timm (for weights named as MAE's, DeiT's, DINOv2's, timm's and BEiT's), mmpretrain, or as ADDP's own.
 
     Args:
         layout: Name of the layout, see :data:`addp_mm.layouts.LAYOUTS`.
@@ -24,6 +26,8 @@ def original_features(layout: str, state_dict: Mapping[str, Tensor], args: Mappi
     Raises:
         ValueError: The implementation lacks weights that it needs.
     """
+    if layout == 'ADDP encoder':
+        return encoder_features(state_dict, images, args['arch']['num_heads'])
     build = {'BEiT': _beit, 'mmpretrain ViT': _mmpretrain}.get(layout, _timm)
     model = build(dict(state_dict), args)
     if model is None:

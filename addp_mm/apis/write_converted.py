@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 ENDINGS = ('.safetensors', '.pth')
 
+#: How far ours and the original implementation may be apart, in parts of the largest value: float32 through up to 40
+#: blocks. A wrong norm, shortcut or order of heads is apart by more than a tenth.
+TOLERANCE = 1e-3
+
 
 def check_destination(dst: str) -> None:
     """Refuse a place where converted weights cannot be written.
@@ -74,6 +78,35 @@ def write_converted(dst: str, name: str, config: Mapping, weights: Mapping[str, 
     Path(config_beside(dst)).write_text(text + '\n')
     return (f'{config["type"].split(".")[-1]}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} '
             f'parameters\nforward pass: {proof}\nwrote {dst} and {config_beside(dst)}')
+
+
+def compared(**results: tuple[Tensor, Tensor]) -> str:
+    """Hold results against those of the original implementation.
+
+    Args:
+        results: Ours and theirs, of one shape, under the name that messages give them.
+
+    Returns:
+        Shapes, and how far each pair is apart in parts of the largest value, in words.
+
+    Raises:
+        ValueError: A result is not finite, or a pair is further apart than :data:`TOLERANCE`.
+    """
+    shapes = finite(**{name: ours for name, (ours, _) in results.items()})
+    apart = {name: _apart(ours, theirs) for name, (ours, theirs) in results.items()}
+    too_far = [f'{name} by {value:.1e}' for name, value in apart.items() if not value <= TOLERANCE]
+    if too_far:
+        raise ValueError(f'the converted weights and the original implementation disagree: {", ".join(too_far)} of the '
+                         'largest value; nothing was written')
+    return (f'{shapes}; the original implementation differs by '
+            f'{", ".join(f"{value:.1e} ({name})" for name, value in apart.items())} of the largest value')
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> float:
+    if ours.shape != theirs.shape:
+        raise ValueError(f'the converted weights give {tuple(ours.shape)}, the original implementation '
+                         f'{tuple(theirs.shape)}')
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 def finite(**results: Tensor) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from vqgan_reference import Sizes, random_state_dict
+from random_vqgan import Sizes, random_state_dict
 
 from addp_mm import layouts
 from addp_mm.compat.checkpoints import ASSETS, find_state_dict, load_checkpoint_file

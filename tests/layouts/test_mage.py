@@ -1,18 +1,20 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Converted MAGE checkpoints against a reference that runs the foreign state dict, and the command line tool."""
+"""Converted MAGE checkpoints against the original network, run from the foreign state dict, and the converter."""
 import json
 import runpy
 import sys
 from argparse import Namespace
 from pathlib import Path
 
-import mage_reference as mage
 import pytest
+import random_mage as mage
+import random_vqgan as vqgan
 import torch
-import vqgan_reference as vqgan
 from mmengine.config import Config
 
 import addp_mm
+from addp_mm.apis.original_mage import predicted_probabilities
+from addp_mm.apis.original_vqgan import OriginalVQGAN
 from addp_mm.layouts import find_layout
 from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER, convert_mage, convert_mage_tokenizer, heads_of, predictor_args
 from addp_mm.models.predictors import MaskedTokenPredictor
@@ -36,7 +38,7 @@ def test_the_predictor_equals_the_foreign_network(checkpoint):
     predictor = MaskedTokenPredictor(**MAGE.build_args(checkpoint), **HEADS).eval()
     predictor.load_state_dict(convert_mage(checkpoint), strict=True)
     ids, mask = torch.randint(mage.CODES, (3, mage.LENGTH)), torch.rand(3, mage.LENGTH) < 0.5
-    expected = mage.probabilities(checkpoint, ids, mask)
+    expected = predicted_probabilities(checkpoint, ids, mask, **HEADS)
     assert expected.std(dim=0).max() > 0.1  # the ids tell in the result
     torch.testing.assert_close(predictor(ids, mask), expected, atol=1e-5, rtol=1e-5)
 
@@ -45,11 +47,10 @@ def test_the_predictor_equals_the_foreign_network(checkpoint):
 def test_the_tokenizer_in_the_file_equals_the_foreign_network(checkpoint):
     tokenizer = VQTokenizer(**MAGE_TOKENIZER.build_args(checkpoint)).eval()
     tokenizer.load_state_dict(convert_mage_tokenizer(checkpoint), strict=True)
-    reference = vqgan.Reference({key[len('vqgan.'):]: value for key, value in checkpoint.items()}, VQGAN)
     images = torch.rand(2, 3, 16, 16)
-    latents, ids = reference.encode(images)
+    latents, distances = OriginalVQGAN(checkpoint, taming=False, prefix='vqgan.').encode(images)
     torch.testing.assert_close(tokenizer.encode_continuous(images), latents, atol=1e-5, rtol=1e-5)
-    assert torch.equal(tokenizer.encode(images)[0], ids)
+    assert torch.equal(tokenizer.encode(images)[0], distances.argmin(-1))
 
 
 def test_sizes_are_read_from_the_tensors(checkpoint):
@@ -113,13 +114,27 @@ def test_the_tool_writes_either_part_with_a_config_that_loads_it(checkpoint, tmp
              '--decoder-num-heads', '2')
     assert 'probabilities (1, 9, 12)' in capsys.readouterr().out
     run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'tokenizer.pth', '--part', 'tokenizer')
-    assert 'reconstructions (1, 3, 8, 8)' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'reconstructions (1, 3, 8, 8); the original implementation differs by ' in said
     for part, convert in (('predictor', convert_mage), ('tokenizer', convert_mage_tokenizer)):
         module = MODELS.build(Config.fromfile(tmp_path / f'{part}.json')[part])
         module.init_weights()
         weights = module.state_dict()
         assert all(torch.equal(weights[name], value) for name, value in convert(checkpoint).items())
     assert json.loads((tmp_path / 'predictor.json').read_text())['predictor']['decoder_num_heads'] == 2
+
+
+@pytest.mark.parametrize('part, change', [
+    ('predictor', ('addp_mm.apis.original_mage.FAKE_CLASS_SLOT', 0)),
+    ('tokenizer', ('addp_mm.apis.original_vqgan.OriginalVQGAN._halved', lambda self, name, x: x[..., ::2, ::2])),
+])
+def test_the_tool_writes_nothing_where_the_sides_disagree(checkpoint, tmp_path, monkeypatch, part, change):
+    torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
+    monkeypatch.setattr(*change)
+    with pytest.raises(SystemExit, match='disagree: .*; nothing was written'):
+        run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'out.pth', '--part', part, '--num-heads', '3',
+                 '--decoder-num-heads', '2')
+    assert [path.name for path in tmp_path.iterdir()] == ['mage.pth']
 
 
 def test_the_tool_asks_for_heads(checkpoint, tmp_path, monkeypatch):

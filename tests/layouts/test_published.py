@@ -138,7 +138,7 @@ def test_the_tool_takes_the_encoder(encoder, everything, tmp_path, monkeypatch, 
     run_tool(monkeypatch, tmp_path / 'encoder.pth', tmp_path / 'a.safetensors', '--num-heads', '3')
     assert 'ADDPViT: ' in capsys.readouterr().out
     run_tool(monkeypatch, tmp_path / 'everything.pth', tmp_path / 'b.pth', '--part', 'encoder', '--num-heads', '3')
-    assert 'features (1, 48)' in capsys.readouterr().out
+    assert 'features (1, 65, 48); the original implementation differs by ' in capsys.readouterr().out
     for name in 'ab':
         backbone = MODELS.build(Config.fromfile(tmp_path / f'{name}.json').backbone)
         backbone.init_weights()
@@ -157,6 +157,19 @@ def test_the_tool_takes_everything_with_a_config_for_generation(everything, tmp_
     assert json.loads((tmp_path / 'addp.json').read_text())['model']['neck']['num_heads'] == 4
     with pytest.raises(SystemExit, match='48 wide: say --num-heads'):
         run_tool(monkeypatch, tmp_path / 'published.pth', tmp_path / 'other.safetensors')
+
+
+@pytest.mark.parametrize('part, what, change', [
+    ('encoder', 'features', ('original_layers.OriginalLayers.layer_norm', lambda self, name, x, eps=0: x)),
+    ('all', 'target', ('original_mage.FAKE_CLASS_SLOT', 0)),
+])
+def test_the_tool_writes_nothing_where_the_sides_disagree(everything, tmp_path, monkeypatch, part, what, change):
+    torch.save(dict(model=everything), tmp_path / 'published.pth')
+    monkeypatch.setattr(f'addp_mm.apis.{change[0]}', change[1])
+    with pytest.raises(SystemExit, match=f'disagree: .*{what} by .*; nothing was written'):
+        run_tool(monkeypatch, tmp_path / 'published.pth', tmp_path / 'out.pth', '--part', part, '--num-heads', '3',
+                 '--decoder-num-heads', '4', '--predictor-num-heads', '4', '--predictor-decoder-num-heads', '4')
+    assert [path.name for path in tmp_path.iterdir()] == ['published.pth']
 
 
 def test_published_args_name_every_station(everything):

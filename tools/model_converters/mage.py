@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Convert a pre-training checkpoint of MAGE to addp_mm.MaskedTokenPredictor, or its tokenizer to addp_mm.VQTokenizer.
 
-Sizes are read from the tensors. Every key is used or known as unused; anything else is an error that names it. Beside
-DST goes a config of the same name, ending in .json, for ``_base_`` or ``MODELS.build``: {"predictor": {…}} or
-{"tokenizer": {…}}.
+Sizes are read from the tensors. Every key is used or known as unused; anything else is an error that names it. The
+weights are run here and as MAGE's implementation runs them, and written if both agree. Beside DST goes a config of the
+same name, ending in .json, for ``_base_`` or ``MODELS.build``: {"predictor": {…}} or {"tokenizer": {…}}.
 """
 import argparse
 
@@ -22,7 +22,9 @@ def parse_args():
 
 
 def convert(args):
-    from addp_mm.apis.write_converted import check_destination, finite, write_converted
+    from addp_mm.apis.original_mage import predicted_probabilities
+    from addp_mm.apis.original_vqgan import OriginalVQGAN, tokenizer_agrees
+    from addp_mm.apis.write_converted import check_destination, compared, write_converted
     from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
     from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER, heads_of
 
@@ -31,12 +33,11 @@ def convert(args):
 
     def run_predictor(predictor):
         ids = torch.randint(config['token_space']['codebook_size'], (1, config['num_tokens']))
-        return finite(ids=ids, probabilities=predictor(ids, torch.rand(ids.shape) < 0.5))
+        mask = torch.rand(ids.shape) < 0.5
+        return compared(probabilities=(predictor(ids, mask), predicted_probabilities(source, ids, mask, **heads)))
 
     def run_tokenizer(tokenizer):
-        images = torch.rand(1, config['in_channels'], *(4 * tokenizer.stride, ) * 2)
-        ids, latents = tokenizer.encode(images)
-        return finite(images=images, ids=ids, latents=latents, reconstructions=tokenizer.decode(latents))
+        return tokenizer_agrees(tokenizer, OriginalVQGAN(source, taming=False, prefix='vqgan.'))
 
     if args.part == 'predictor':
         sizes = MAGE.build_args(source)

@@ -2,13 +2,12 @@
 """Convert a published ADDP checkpoint to addp_mm.ADDP, or its encoder alone to addp_mm.ADDPViT.
 
 Sizes are read from the tensors. Every key of SRC is used or known as unused; anything else is an error that names it.
-Beside DST goes a config of the same name, ending in .json, for ``_base_`` or ``MODELS.build``: {"model": {…}} or
+The weights are run here and as the published implementation runs them, and written if both agree. Beside
+DST goes a config of the same name, ending in .json, for ``_base_`` or ``MODELS.build``: {"model": {…}} or
 {"backbone": {…}}. A config takes the backbone from either by
 ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint=DST)``, from the whole with ``prefix='backbone.'``.
 """
 import argparse
-
-import torch
 
 
 def parse_args():
@@ -26,18 +25,9 @@ def parse_args():
 
 def whole(source, args):
     """Name, config, weights and proof of everything."""
-    from addp_mm.apis.write_converted import finite
+    from addp_mm.apis.original_addp import published_agrees
     from addp_mm.layouts.mage import heads_of
     from addp_mm.layouts.published import convert_published, published_args, published_settings
-
-    def run(model):
-        side = model.latent_size[0] * model.tokenizer.stride
-        images = torch.rand(1, 3, side, side)
-        ids, latents = model.tokenize(images)
-        mask = torch.rand(ids.shape) < 0.5
-        noisy, target = model.add_noise(ids, latents, mask, torch.ones_like(mask))
-        return finite(images=images, ids=ids, noisy=noisy, target=target,
-                      logits=model.predict_tokens(noisy, ids, mask))
 
     converted = convert_published(source)
     sizes = published_args(converted)
@@ -49,22 +39,20 @@ def whole(source, args):
         heads_of(predictor['embed_dims'], args.predictor_num_heads, '--predictor-num-heads'),
         heads_of(predictor['decoder_embed_dims'], args.predictor_decoder_num_heads, '--predictor-decoder-num-heads',
                  decoder=True))
-    return 'model', dict(type='addp_mm.ADDP', **config), converted, run
+    return ('model', dict(type='addp_mm.ADDP', **config), converted,
+            lambda model: published_agrees(model, source, config))
 
 
 def encoder(source, args):
     """Name, config, weights and proof of the encoder."""
-    from addp_mm.apis.write_converted import finite
+    from addp_mm.apis.original_addp import encoder_agrees
     from addp_mm.layouts.mage import heads_of
     from addp_mm.layouts.published import PUBLISHED_ENCODER
 
-    def run(backbone):
-        images = torch.rand(1, config['in_channels'], *(config['img_size'], ) * 2)
-        return finite(images=images, features=backbone(images)[-1])
-
     config = dict(type='addp_mm.ADDPViT', **PUBLISHED_ENCODER.build_args(source))
     config['arch']['num_heads'] = heads_of(config['arch']['embed_dims'], args.num_heads, '--num-heads')
-    return 'backbone', config, PUBLISHED_ENCODER.convert(source), run
+    return ('backbone', config, PUBLISHED_ENCODER.convert(source),
+            lambda backbone: encoder_agrees(backbone, source, config['arch']['num_heads']))
 
 
 def convert(args):

@@ -2,7 +2,8 @@
 """Convert a VQGAN, in MaskGIT's layout (as ADDP and MAGE release it) or taming-transformers', to addp_mm.VQTokenizer.
 
 Sizes, biases, attention and strides are read from the tensors. Every key is used or known as unused; anything else is
-an error that names it. Beside DST goes a config of the same name, ending in .json, for ``_base_`` or
+an error that names it. The weights are run by VQTokenizer and as the original implementation runs them, from images to
+codes and back, and written if both agree. Beside DST goes a config of the same name, ending in .json, for ``_base_`` or
 ``MODELS.build``: {"tokenizer": {…}}.
 """
 import argparse
@@ -40,7 +41,8 @@ def parse_args():
 
 
 def convert(args):
-    from addp_mm.apis.write_converted import check_destination, finite, write_converted
+    from addp_mm.apis.original_vqgan import OriginalVQGAN, tokenizer_agrees
+    from addp_mm.apis.write_converted import check_destination, write_converted
     from addp_mm.layouts.key_rules import without_prefix
     from addp_mm.layouts.vqgan import MASKGIT, TAMING
 
@@ -55,17 +57,12 @@ def convert(args):
     if args.input_range:
         given['input_range'] = tuple(args.input_range)
 
-    def run(tokenizer):
-        side = 4 * tokenizer.stride
-        images = torch.rand(1, config['in_channels'], side, side)
-        ids, latents = tokenizer.encode(images)
-        return f'stride {tokenizer.stride}, ' + finite(images=images, ids=ids, latents=latents,
-                                                       reconstructions=tokenizer.decode(latents))
-
     config = dict(type='addp_mm.VQTokenizer', **{**layout.build_args(source), **given})
     converted = layout.convert(source)
     print(f'{layout.name}: {len(source)} tensors read, {len(source) - len(converted)} known as unused')
-    print(write_converted(args.dst, 'tokenizer', config, converted, run))
+    original = OriginalVQGAN(source, layout is TAMING, config['input_range'], args.num_groups)
+    print(write_converted(args.dst, 'tokenizer', config, converted,
+                          lambda tokenizer: tokenizer_agrees(tokenizer, original)))
 
 
 def main():
