@@ -2,6 +2,9 @@
 """Masks of masked token modelling: a share of the tokens for each row, and which of them the encoder sees at all."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,3 +59,22 @@ def random_masks(ratios: Tensor, num_tokens: int, generator: torch.Generator, dr
     mask = order.argsort(1) < (ratios * num_tokens).ceil().clamp(min=num_dropped)
     kept = order[:, num_dropped:].sort(1).values if num_dropped else None
     return mask.to(device), None if kept is None else kept.to(device)
+
+
+def seeded_masks(ids: Tensor, ratios: Sequence[float], seed: int) -> Tensor:
+    """Random masks that follow from a row's own ids and a seed, for measuring.
+
+    So a row has the same masks in every run, whatever batch, process or place in the order it comes in. The masks of a
+    row lie within one another, so that ratios are compared on the same draw.
+
+    Args:
+        ids: Shape (B, L), int64, on any device.
+        ratios: R shares of masked tokens.
+        seed: Not negative.
+
+    Returns:
+        Shape (R, B, L), bool, where the ids are: True at ``ceil(L * ratio)`` places of each row.
+    """
+    ranks = torch.stack([
+        torch.from_numpy(np.random.default_rng([seed, *row]).permutation(len(row))) for row in ids.tolist()])
+    return torch.stack([ranks < masked_count(ids.shape[1], ratio) for ratio in ratios]).to(ids.device)

@@ -3,6 +3,7 @@ from addp_mm.evaluation.feature_extractors import BackboneFeatures, FeatureExtra
 from addp_mm.evaluation.feature_statistics import FeatureStatistics, StatisticsError, frechet_distance
 from addp_mm.evaluation.frechet import FrechetDistance, ReconstructionFID
 from addp_mm.evaluation.image_folders import folder_statistics
+from addp_mm.evaluation.masked_tokens import MaskedTokenAccuracy
 from addp_mm.evaluation.nearest_neighbours import NeighbourAccuracy
 from addp_mm.evaluation.perceptual_similarity import LearnedPerceptualSimilarity
 from addp_mm.evaluation.reconstruction import CodebookUsage, PeakSignalNoiseRatio
@@ -10,7 +11,7 @@ from addp_mm.evaluation.structural_similarity import StructuralSimilarity, struc
 
 __all__ = [
     'BackboneFeatures', 'CodebookUsage', 'FeatureExtractor', 'FeatureStatistics', 'FrechetDistance',
-    'InceptionFeatures', 'LearnedPerceptualSimilarity', 'NeighbourAccuracy', 'PeakSignalNoiseRatio',
-    'ReconstructionFID', 'StatisticsError', 'StructuralSimilarity', 'build_extractor', 'folder_statistics',
-    'frechet_distance', 'structural_similarity'
+    'InceptionFeatures', 'LearnedPerceptualSimilarity', 'MaskedTokenAccuracy', 'NeighbourAccuracy',
+    'PeakSignalNoiseRatio', 'ReconstructionFID', 'StatisticsError', 'StructuralSimilarity', 'build_extractor',
+    'folder_statistics', 'frechet_distance', 'structural_similarity'
 ]

@@ -15,7 +15,7 @@ model = dict(
     data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], to_rgb=True))
 
 train_dataloader = dict(batch_size=16)
-val_dataloader = val_cfg = val_evaluator = None
+val_evaluator = dict(type='addp_mm.MaskedTokenAccuracy')
 
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
@@ -24,7 +24,11 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=2000)
+val_cfg = dict()
+test_dataloader = _base_.val_dataloader
+test_evaluator = val_evaluator
+test_cfg = dict()
 
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
 log_processor = dict(by_epoch=False)

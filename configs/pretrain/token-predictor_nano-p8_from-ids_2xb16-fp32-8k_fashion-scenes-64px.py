@@ -15,6 +15,9 @@ model = dict(
     codes_only=True)
 
 train_dataloader = dict(batch_size=16, dataset=dict(tokenizer=_base_.tokenizer))
+test_dataloader = dict(dataset=dict(tokenizer=_base_.tokenizer))
+test_evaluator = dict(type='addp_mm.MaskedTokenAccuracy')
+test_cfg = dict()
 
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),

@@ -55,8 +55,10 @@ def test_nano_differs_from_training_on_images_in_where_ids_come_from_and_in_what
     ids, images = load_recipe(NANO), load_recipe(IMAGES)
     assert ids.model.predictor == images.model.predictor
     assert ids.train_dataloader.dataset.tokenizer == images.model.tokenizer
-    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr', 'randomness'):
+    assert ids.test_dataloader.dataset.tokenizer == images.model.tokenizer
+    for key in ('optim_wrapper', 'param_scheduler', 'test_evaluator', 'auto_scale_lr', 'randomness'):
         assert ids[key] == images[key], key
+    assert ids.train_cfg.max_iters == images.train_cfg.max_iters
 
 
 def test_a_step_of_the_full_recipe_at_reduced_size():

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from mmengine import dist
 from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from addp_mm.diffusion import random_masks, truncated_normal_ratios
+from addp_mm.diffusion import random_masks, seeded_masks, truncated_normal_ratios
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
 from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
@@ -24,6 +25,9 @@ class PredictorPretrain(BaseModel):
     (:class:`~addp_mm.datasets.TokenIds`). Mask ratios follow a truncated normal density on [``mask_ratio_min``, 1].
     Masks follow from ``mask_seed``, the rank and the number of training steps done: processes that start from the same
     seed draw different ones, and a resumed training goes on with those that an uninterrupted one would have drawn.
+
+    Beside its own checkpoints it loads the weights of a predictor alone, as tools/model_converters/export_weights.py
+    writes them; a tokenizer that the checkpoint lacks is then read from where its ``init_cfg`` says.
 
     MAGE (arXiv 2211.09117) as released is ``drop_ratio=0.5, codes_only=True, shared_mask_ratio=True``.
 
@@ -39,22 +43,26 @@ class PredictorPretrain(BaseModel):
         label_smoothing: Share of the target that is spread over all ids that can be predicted.
         codes_only: Whether the loss is over the codes alone, not over the mask id and the class slots as well.
         mask_seed: Seed of the masks.
+        test_mask_ratios: Shares of masked tokens at which :meth:`predict` asks the predictor.
         data_preprocessor: Must bring images to [0, 1]; ids need none.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: If more places are dropped than are masked for certain, or the tokenizer's codes are not those of
-            the predictor's token space.
+        ValueError: If more places are dropped than are masked for certain, a ratio of ``test_mask_ratios`` is not in
+            (0, 1], or the tokenizer's codes are not those of the predictor's token space.
     """
 
     def __init__(self, tokenizer: dict | nn.Module | None, predictor: dict | nn.Module, mask_ratio_mean: float = 0.55,
                  mask_ratio_std: float = 0.25, mask_ratio_min: float = 0.5, drop_ratio: float = 0.,
                  shared_mask_ratio: bool = False, label_smoothing: float = 0.1, codes_only: bool = False,
-                 mask_seed: int = 0, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+                 mask_seed: int = 0, test_mask_ratios: Sequence[float] = (0.5, 0.75, 0.95),
+                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if not 0 <= drop_ratio <= mask_ratio_min <= 1 or drop_ratio == 1:
             raise ValueError('dropped places are masked ones: 0 <= drop_ratio <= mask_ratio_min must hold, with '
                              f'drop_ratio below 1, got {drop_ratio} and {mask_ratio_min}')
+        if not test_mask_ratios or not all(0 < ratio <= 1 for ratio in test_mask_ratios):
+            raise ValueError(f'test_mask_ratios must be shares above 0 and at most 1, got {test_mask_ratios}')
         self.tokenizer = None if tokenizer is None else freeze(build_station(tokenizer), 'tokenizer')
         self.predictor = build_station(predictor)
         self.codebook_size = self.predictor.token_space.codebook_size
@@ -65,9 +73,10 @@ class PredictorPretrain(BaseModel):
         self.mask_ratio_min, self.drop_ratio = mask_ratio_min, drop_ratio
         self.shared_mask_ratio = shared_mask_ratio
         self.label_smoothing, self.codes_only = label_smoothing, codes_only
-        self.mask_seed = mask_seed
+        self.mask_seed, self.test_mask_ratios = mask_seed, tuple(test_mask_ratios)
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self._ids_checked = False
+        self._register_load_state_dict_pre_hook(_complete, with_module=True)
         if self.tokenizer is not None:
             # DistributedDataParallel leaves alone what is listed here: every rank loads its own
             self._ddp_params_and_buffers_to_ignore = [f'tokenizer.{key}' for key in self.tokenizer.state_dict()]
@@ -79,22 +88,26 @@ class PredictorPretrain(BaseModel):
         return self
 
     def forward(self, inputs: Tensor | Sequence[Tensor], data_samples: list | None = None,
-                mode: str = 'tensor') -> Tensor | dict:
-        """Losses ('loss'), or logits (B, L, vocabulary) of a fully masked sequence ('tensor').
+                mode: str = 'tensor') -> Tensor | dict | list:
+        """Losses ('loss'), one data element a row of ids ('predict', see :meth:`predict`), or logits (B, L, vocabulary)
+        of a fully masked sequence ('tensor').
 
         Args:
             inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are; or ids (B, L) of any integer
                 type, or a list of B rows of ids.
             data_samples: Not used.
-            mode: 'tensor' or 'loss'.
+            mode: 'tensor', 'loss' or 'predict'.
 
         Raises:
-            RuntimeError: Images are given and there is no tokenizer; or, in mode 'loss', one without loaded weights.
+            RuntimeError: Images are given and there is no tokenizer; or, but in mode 'tensor', one without loaded
+                weights.
             ValueError: The first ids given do not fit the predictor.
         """
         ids = self._ids_of(inputs, mode)
         if mode == 'loss':
             return self.loss(ids)
+        if mode == 'predict':
+            return self.predict(ids)
         return self.predictor.logits(ids, torch.ones_like(ids, dtype=torch.bool))
 
     def loss(self, ids: Tensor) -> dict[str, Tensor]:
@@ -107,6 +120,32 @@ class PredictorPretrain(BaseModel):
         return dict(
             loss=F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing),
             accuracy=(logits.detach().argmax(-1) == targets).float().mean())
+
+    def predict(self, ids: Tensor) -> list[BaseDataElement]:
+        """What the predictor says about masked tokens at each of ``test_mask_ratios``, all of them asked at once.
+
+        As in MAGE's inference the encoder sees all places and answers are codes alone. The masks of an image follow
+        from its ids and ``mask_seed`` (:func:`~addp_mm.diffusion.seeded_masks`).
+
+        Args:
+            ids: Shape (B, L), int64.
+
+        Returns:
+            For each of the B rows an element with ``mask_ratios`` (R numbers), ``ids`` (L), ``masks`` (R, L), bool,
+            ``predicted`` (R, L), the likeliest codes, and ``log_likelihood`` (R, L) of the true ones in nats.
+        """
+        masks = seeded_masks(ids, self.test_mask_ratios, self.mask_seed)
+        predicted, log_likelihood = [], []
+        for mask in masks:
+            log_probs = self.predictor.logits(ids, mask)[..., :self.codebook_size].float().log_softmax(-1)
+            predicted.append(log_probs.argmax(-1))
+            log_likelihood.append(log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1))
+        parts = (part.unbind(1) for part in (masks, torch.stack(predicted), torch.stack(log_likelihood)))
+        return [
+            BaseDataElement(metainfo=dict(mask_ratios=self.test_mask_ratios), ids=row, masks=mask, predicted=codes,
+                            log_likelihood=likelihood)
+            for row, mask, codes, likelihood in zip(ids, *parts, strict=True)
+        ]
 
     def draw_masks(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """This step's mask (B, L) of ids (B, L) on this rank, and the places (B, K) that the encoder sees.
@@ -129,7 +168,7 @@ class PredictorPretrain(BaseModel):
         if self.tokenizer is None:
             raise RuntimeError(f'a batch of shape {tuple(inputs.shape)} holds no ids (B, {self.predictor.num_tokens}), '
                                'and tokenizer is None: read stored ids with addp_mm.TokenIds, or give a tokenizer')
-        if mode == 'loss' and not is_loaded(self.tokenizer):
+        if mode != 'tensor' and not is_loaded(self.tokenizer):
             raise RuntimeError('no weights were loaded into the frozen tokenizer: the predictor would learn random ids.'
                                " Give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)")
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
@@ -145,3 +184,19 @@ class PredictorPretrain(BaseModel):
                              f'tokens and {self.codebook_size} codes: set its num_tokens and token_space to those of '
                              'the tokenizer that wrote the ids')
         self._ids_checked = True
+
+
+def _complete(model: PredictorPretrain, state_dict: dict, prefix: str, *_) -> None:
+    """Let a checkpoint of a predictor alone, or of a training on ids, be one of the whole model."""
+    names = {name for name in model.predictor.state_dict() if f'{prefix}{name}' in state_dict}
+    for name in names:
+        state_dict[f'{prefix}predictor.{name}'] = state_dict.pop(f'{prefix}{name}')
+    if names:
+        state_dict.setdefault(f'{prefix}iteration', model.iteration.clone())
+    tokenizer = model.tokenizer
+    if tokenizer is None or any(key.startswith(f'{prefix}tokenizer.') for key in state_dict):
+        return
+    if not is_loaded(tokenizer) and getattr(tokenizer, 'init_cfg', None):
+        tokenizer.init_weights()
+    if is_loaded(tokenizer):
+        state_dict.update({f'{prefix}tokenizer.{name}': value for name, value in tokenizer.state_dict().items()})

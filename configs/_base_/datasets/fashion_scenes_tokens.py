@@ -13,3 +13,17 @@ train_dataloader = dict(
         type='addp_mm.TokenIds',
         data_root='data/fashion_scenes/tokens',
         views=dict(image_size=64, augmentation='flip', count=2)))
+
+# Held-out scenes, to test with:
+# python tools/dataset_converters/tokenize_images.py addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
+#     data/fashion_scenes/scenes/val data/fashion_scenes/tokens_val --image-size 64 --augment none
+test_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='addp_mm.TokenIds',
+        data_root='data/fashion_scenes/tokens_val',
+        views=dict(image_size=64, augmentation='none', count=1)))
