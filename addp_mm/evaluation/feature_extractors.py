@@ -152,7 +152,8 @@ class BackboneFeatures(FeatureExtractor):
                 f'{name}: not all weights of {type(network).__name__} were loaded, and features of random weights tell '
                 "nothing: give backbone an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…) that has them all")
         self.name = name
-        self.network = network.requires_grad_(False).eval()
+        self.network = network.requires_grad_(False)
+        self.network.eval()  # mmpretrain's backbones return nothing from it
         self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.input_size = input_size

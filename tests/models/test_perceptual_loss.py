@@ -10,6 +10,7 @@ from torch import nn
 from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.models.losses import PerceptualLoss, VGG16Features
 from addp_mm.models.losses.perceptual_loss import load_channel_weights
+from addp_mm.registry import MODELS
 
 WIDTHS = (64, 128, 256, 512, 512)
 VIT = dict(type='addp_mm.ADDPViT', arch='nano', img_size=64, patch_size=8, pre_norm=True, out_indices=(2, 5),
@@ -170,6 +171,13 @@ def test_a_network_of_as_many_channels_as_the_image_sees_it_as_it_is():
                              [v if v.dim() == 4 else v.transpose(1, 2)[..., None]])
                      for u, v in zip(features_x, features_y, strict=True))
     np.testing.assert_allclose(loss(x, y).detach().numpy(), first + 2 * second, rtol=1e-4)
+
+
+def test_backbones_of_mmpretrain_compare_too():
+    loss = PerceptualLoss(MODELS.build(dict(type='mmpretrain.ResNet', depth=18, out_indices=(0, 1))))
+    images = torch.rand(2, 3, 32, 32)
+    assert not loss.network.training
+    assert (loss(images.flip(2), images) > 0).all()
 
 
 def test_input_size_resizes():

@@ -66,8 +66,9 @@ class PerceptualLoss(BaseModule):
         # given as a trained module, or loaded by its own constructor, as timm's with pretrained=True
         self._loaded = isinstance(backbone, nn.Module) or getattr(network, 'is_init', False)
         network.register_load_state_dict_pre_hook(self._note_loading)
+        network.eval()  # mmpretrain's backbones return nothing from it
         # past nn.Module: see the docstring
-        self.__dict__['network'] = network.requires_grad_(False).eval()
+        self.__dict__['network'] = network.requires_grad_(False)
         self.channel_weights_path = channel_weights
         self.__dict__['channel_weights'] = None
         self.layer_weights = None if layer_weights is None else tuple(layer_weights)
