@@ -37,11 +37,12 @@ UNUSED = (
 )
 
 
-def convert_beit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_beit(state_dict: Mapping[str, Tensor], grid: tuple[int, int] | None = None) -> dict[str, Tensor]:
     """Translate BEiT's state dict into that of :class:`~addp_mm.models.backbones.ADDPViT`.
 
     Args:
         state_dict: Pre-trained or fine-tuned, bare. Left as it is.
+        grid: (height, width) of the positions in patches. Not needed: those of BEiT always hold the class token's.
 
     Returns:
         A new state dict in float32.
@@ -52,16 +53,16 @@ def convert_beit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     refuse_swiglu(state_dict)
     weights = translate(state_dict, RULES, UNUSED, 'BEiT')
     require(weights, ('patch_embed.projection.weight', 'blocks.0.attn.qkv.weight'), 'a whole BEiT')
-    finish_beit(weights)
+    finish_beit(weights, grid, class_position=True)
     return weights
 
 
-def finish_beit(weights: dict[str, Tensor]) -> None:
-    """What follows the renaming, whoever's names they were. In place."""
+def finish_beit(weights: dict[str, Tensor], grid: tuple[int, int] | None, class_position: bool = False) -> None:
+    """What follows the renaming, whoever's names they were. In place; see :func:`complete_stem`."""
     join_qkv_bias(weights)
     spread_shared_table(weights)
     choose_final_norm(weights)
-    complete_stem(weights)
+    complete_stem(weights, grid, class_position)
 
 
 def _matches(state_dict: Mapping[str, Tensor]) -> bool:

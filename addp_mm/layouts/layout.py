@@ -23,7 +23,8 @@ class Layout:
         target: Class of this package whose state dict comes out; one of :data:`TARGETS`.
         matches: Whether a state dict has this layout, told by its keys and shapes; never raises.
         convert: Translation into the keys of ``target``. Raises ValueError, naming every key that it neither uses nor
-            knows as unused.
+            knows as unused. Where ``target`` is 'ADDPViT', it and ``build_args`` also take ``grid``, (height, width)
+            of the positions in patches, None where it is not known.
         build_args: Arguments of ``target`` that the tensors tell (sizes), from a state dict in this layout. Numbers
             of attention heads cannot be read from tensors and are never among them.
 
@@ -33,8 +34,8 @@ class Layout:
     name: str
     target: str
     matches: Callable[[Mapping[str, Tensor]], bool]
-    convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    build_args: Callable[[Mapping[str, Tensor]], dict]
+    convert: Callable[..., dict[str, Tensor]]
+    build_args: Callable[..., dict]
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:

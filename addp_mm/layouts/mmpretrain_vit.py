@@ -44,11 +44,13 @@ UNUSED = (
 )
 
 
-def convert_mmpretrain_vit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_mmpretrain_vit(state_dict: Mapping[str, Tensor],
+                           grid: tuple[int, int] | None = None) -> dict[str, Tensor]:
     """Translate a state dict of mmpretrain into that of :class:`~addp_mm.models.backbones.ADDPViT`.
 
     Args:
         state_dict: Of a backbone or of an algorithm or classifier with it. Left as it is.
+        grid: (height, width) of the positions in patches, see :func:`~addp_mm.layouts.vit_weights.complete_stem`.
 
     Returns:
         A new state dict in float32.
@@ -59,7 +61,7 @@ def convert_mmpretrain_vit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor
     refuse_swiglu(state_dict)
     weights = translate(state_dict, RULES, UNUSED, "mmpretrain's VisionTransformer")
     require(weights, ('patch_embed.projection.weight', 'blocks.0.attn.qkv.weight'), "mmpretrain's VisionTransformer")
-    finish_beit(weights)
+    finish_beit(weights, grid)
     return weights
 
 

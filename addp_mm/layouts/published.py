@@ -85,13 +85,15 @@ def convert_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**converted, 'predictor.pos_embed': predictor['pos_embed']}
 
 
-def convert_published_encoder(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_published_encoder(state_dict: Mapping[str, Tensor],
+                              grid: tuple[int, int] | None = None) -> dict[str, Tensor]:
     """Translate the encoder of a published state dict into that of :class:`~addp_mm.models.backbones.ADDPViT`.
 
     Args:
         state_dict: The encoder alone, a whole ADDP, or a fine-tuned classifier. What belongs to the token decoder, the
             predictor, the tokenizer or the classifier's ``head`` is left out by name. The norm of a classifier's mean
             (``fc_norm``) becomes the final norm.
+        grid: As the other layouts of ViTs have it. Not needed: the positions always hold the class token's.
 
     Returns:
         A new state dict in float32.
@@ -128,23 +130,24 @@ def _with_one_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return source
 
 
-def encoder_args(converted: Mapping[str, Tensor]) -> dict:
+def encoder_args(converted: Mapping[str, Tensor], grid: tuple[int, int] | None = None) -> dict:
     """Arguments of :class:`~addp_mm.models.backbones.ADDPViT` that a converted encoder tells.
 
     Args:
         converted: What :func:`convert_published_encoder` returns.
+        grid: (height, width) of the positions in patches; needed only where they form no square map.
 
     Returns:
         ``arch`` lacks ``num_heads``, which tensors do not tell.
 
     Raises:
-        ValueError: If the positions form no square map.
+        ValueError: If the positions form no square map, or not that of ``grid``.
     """
     embed_dims, in_channels, patch_size = converted['patch_embed.projection.weight'].shape[:3]
     return dict(
         arch=dict(embed_dims=embed_dims, num_layers=count(converted, r'blocks\.(\d+)'),
                   mlp_ratio=len(converted['blocks.0.mlp.fc1.weight']) / embed_dims),
-        img_size=_side(converted['pos_embed'].shape[1] - 1) * patch_size, patch_size=patch_size,
+        img_size=_image_size(converted['pos_embed'].shape[1] - 1, grid, patch_size), patch_size=patch_size,
         in_channels=in_channels, pre_norm='pre_norm.weight' in converted,
         final_norm='final_norm.weight' in converted)
 
@@ -156,9 +159,17 @@ def _side(num_tokens: int) -> int:
     return side
 
 
-def _encoder_build_args(state_dict: Mapping[str, Tensor]) -> dict:
+def _image_size(num_tokens: int, grid: tuple[int, int] | None, patch_size: int) -> int | tuple[int, int]:
+    if grid is None:
+        return _side(num_tokens) * patch_size
+    if math.prod(grid) != num_tokens:
+        raise ValueError(f'{num_tokens} tokens are not those of {grid[0]} x {grid[1]} patches')
+    return grid[0] * patch_size, grid[1] * patch_size
+
+
+def _encoder_build_args(state_dict: Mapping[str, Tensor], grid: tuple[int, int] | None = None) -> dict:
     classifier = dict(out_type='avg_featmap') if 'fc_norm.weight' in state_dict else {}
-    return {**encoder_args(convert_published_encoder(state_dict)), **classifier}
+    return {**encoder_args(convert_published_encoder(state_dict), grid), **classifier}
 
 
 def published_args(converted: Mapping[str, Tensor]) -> dict:

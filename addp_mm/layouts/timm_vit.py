@@ -49,19 +49,21 @@ _MAE_DECODER = (r'decoder_pos_embed', r'decoder_(embed|norm|pred)\.(weight|bias)
 _ATTENTION_POOLING = (r'attn_pool\..+', )
 
 
-def _convert(state_dict: Mapping[str, Tensor], rules: tuple[Rule, ...], unused: tuple[str, ...],
-             what: str) -> dict[str, Tensor]:
+def _convert(state_dict: Mapping[str, Tensor], rules: tuple[Rule, ...], unused: tuple[str, ...], what: str,
+             class_position: bool = False, grid: tuple[int, int] | None = None) -> dict[str, Tensor]:
     refuse_swiglu(state_dict)
     weights = translate(state_dict, rules, unused, what)
     if 'patch_embed.projection.weight' not in weights:
         raise ValueError(f'no whole {what}: patch_embed.proj.weight is missing')
     choose_final_norm(weights)
-    complete_stem(weights)
+    complete_stem(weights, grid, class_position)
     return weights
 
 
-convert_mae = partial(_convert, rules=PLAIN, unused=(*HEADS, *_MASK_TOKEN, *_MAE_DECODER), what='MAE')
-convert_dinov2 = partial(_convert, rules=(*PLAIN, *_DINOV2), unused=(*HEADS, *_MASK_TOKEN), what='DINOv2')
+convert_mae = partial(_convert, rules=PLAIN, unused=(*HEADS, *_MASK_TOKEN, *_MAE_DECODER), what='MAE',
+                      class_position=True)
+convert_dinov2 = partial(_convert, rules=(*PLAIN, *_DINOV2), unused=(*HEADS, *_MASK_TOKEN), what='DINOv2',
+                         class_position=True)
 convert_timm_vit = partial(_convert, rules=(*PLAIN, *_TIMM), unused=(*HEADS, *_ATTENTION_POOLING),
                            what="timm's VisionTransformer")
 

@@ -30,7 +30,7 @@ _LAYER_SCALE_INIT = 1e-5
 _CLASS_ENTRIES = 3
 
 
-def vit_layout(name: str, matches: Callable[[Mapping], bool], convert: Callable[[Mapping], dict],
+def vit_layout(name: str, matches: Callable[[Mapping], bool], convert: Callable[..., dict],
                norm: str = r'norm\.weight', pooled_norm: str = r'fc_norm\.weight') -> Layout:
     """A layout whose weights become ADDPViT's.
 
@@ -43,8 +43,10 @@ def vit_layout(name: str, matches: Callable[[Mapping], bool], convert: Callable[
             ask for these features.
     """
 
-    def build_args(state_dict: Mapping[str, Tensor]) -> dict:
-        args = vit_args(convert(state_dict))
+    def build_args(state_dict: Mapping[str, Tensor], grid: tuple[int, int] | None = None) -> dict:
+        weights = convert(state_dict, grid=grid)
+        patch_size = weights['patch_embed.projection.weight'].shape[-1]
+        args = vit_args(weights, grid and tuple(side * patch_size for side in grid))
         pooled = any(matches_any(key, (pooled_norm, )) for key in state_dict)
         if pooled and not any(matches_any(key, (norm, )) for key in state_dict):
             args['out_type'] = 'avg_featmap'
@@ -90,11 +92,20 @@ def choose_final_norm(weights: dict[str, Tensor]) -> None:
             weights.setdefault(f'final_norm.{end}', pooled)
 
 
-def complete_stem(weights: dict[str, Tensor]) -> None:
+def complete_stem(weights: dict[str, Tensor], grid: tuple[int, int] | None, class_position: bool = False) -> None:
     """Make the patch bias, the positions and the tokens before the patches ADDPViT's. In place.
 
     A missing bias (CLIP) and a missing position of the class token (DeiT III) are zero. DeiT's distillation token
     becomes a register token. Positions that register tokens have are added to them.
+
+    Args:
+        weights: Named as ADDPViT's.
+        grid: (height, width) of the positions in patches, which decides what tensors leave open: 196 positions are
+            14 x 14 patches, or 13 x 15 and a class token. Without it the map is taken to be square where one is.
+        class_position: Whether the layout always has a position for the class token, and none for registers.
+
+    Raises:
+        ValueError: The positions fit no such grid, or could be split in several ways and ``grid`` is needed.
     """
     projection = weights['patch_embed.projection.weight']
     weights.setdefault('patch_embed.projection.bias', projection.new_zeros(len(projection)))
@@ -104,15 +115,29 @@ def complete_stem(weights: dict[str, Tensor]) -> None:
     pos_embed = weights.get('pos_embed')
     if pos_embed is None:
         return
-    extra = ['cls_token'] if 'cls_token' in weights else []
+    cls = int('cls_token' in weights)
     registers = weights.get('register_tokens', pos_embed[:, :0])
-    if _is_square(pos_embed.shape[1]):
-        weights['pos_embed'] = torch.cat([torch.zeros_like(weights[name]) for name in extra] + [pos_embed], dim=1)
-    elif registers.shape[1] and not _is_square(pos_embed.shape[1] - len(extra)):
-        # Every token before the patches has a position.
-        first, second = len(extra), len(extra) + registers.shape[1]
-        weights['register_tokens'] = registers + pos_embed[:, first:second]
-        weights['pos_embed'] = torch.cat([pos_embed[:, :first], pos_embed[:, second:]], dim=1)
+    own = cls if class_position else _tokens_with_position(pos_embed.shape[1], cls, registers.shape[1], grid)
+    if own < cls:
+        weights['pos_embed'] = torch.cat([torch.zeros_like(weights['cls_token']), pos_embed], dim=1)
+    elif own > cls:
+        weights['register_tokens'] = registers + pos_embed[:, cls:own]
+        weights['pos_embed'] = torch.cat([pos_embed[:, :cls], pos_embed[:, own:]], dim=1)
+
+
+def _tokens_with_position(rows: int, cls: int, num_registers: int, grid: tuple[int, int] | None) -> int:
+    """How many of the rows of a table of positions belong to tokens before the patches: none, the class token, all."""
+    ways = tuple(dict.fromkeys((0, cls, cls + num_registers)))
+    fitting = [way for way in ways if (rows - way == math.prod(grid) if grid else _is_square(rows - way))]
+    if fitting:
+        return fitting[0]
+    if grid:
+        raise ValueError(f'the {rows} positions are not those of {grid[0]} x {grid[1]} patches')
+    if num_registers:
+        raise ValueError(f'of {rows} positions, which hold no square map, tensors do not tell whether the class token '
+                         f'and the {num_registers} registers have some. Say the grid: pos_grid=(height, width) of '
+                         'addp_mm.Pretrained in patches, --img-size HEIGHT WIDTH of tools/model_converters/vit.py')
+    return cls
 
 
 def vit_args(weights: Mapping[str, Tensor], img_size: tuple[int, int] | None = None) -> dict:

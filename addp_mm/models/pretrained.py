@@ -34,8 +34,8 @@ class Pretrained:
             package where the checkpoint was converted. Defaults to all; of a converted checkpoint of the whole ADDP,
             to the part that the module is.
         strict: Whether each weight of the module must be in the checkpoint and the other way round.
-        pos_grid: (height, width) of the checkpoint's positions, in patches. Needed only where they are not square.
-            Defaults to None.
+        pos_grid: (height, width) of the checkpoint's positions, in patches. Needed only where they are not square, or
+            could be: 196 positions are taken for 14 x 14, not for 13 x 15 and a class token. Defaults to None.
         resize_patch: Whether a patch embedding of another patch size is resized (FlexiViT, arXiv 2212.08013) instead
             of refused. Defaults to False.
         map_location: Device to read the file to. Defaults to 'cpu'.
@@ -68,7 +68,7 @@ class Pretrained:
         self._initialise_children(module)
         state_dict = find_state_dict(CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location),
                                      self.checkpoint)
-        selection = select_weights(state_dict, module, self.prefix, self.checkpoint)
+        selection = select_weights(state_dict, module, self.prefix, self.checkpoint, self.pos_grid)
         own = module.state_dict()
         matching = {name: weight for name, weight in selection.weights.items() if name in own}
         if not matching:

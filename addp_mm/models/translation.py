@@ -43,7 +43,8 @@ class Selection:
         return args.get(self.prefix[:-1], {}) if self.layout.target == 'ADDP' else args
 
 
-def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: str, source: str) -> Selection:
+def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: str, source: str,
+                   pos_grid: tuple[int, int] | None = None) -> Selection:
     """The weights of a checkpoint that a module is to load, converted where that makes more of them fit.
 
     A foreign layout is recognised in the whole checkpoint or in the part that ``prefix`` names, and converted for a
@@ -55,6 +56,7 @@ def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: 
         module: Where they will be loaded.
         prefix: What the names of the wanted weights start with; '' for all.
         source: Name of the checkpoint in errors.
+        pos_grid: (height, width) of the checkpoint's positions in patches, where it is known.
 
     Raises:
         CheckpointError: Nothing starts with ``prefix``, a recognised layout cannot be converted, or it is that of
@@ -72,7 +74,7 @@ def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: 
             continue
         part = _part_of(module) if layout.target == 'ADDP' else ''
         cut = part if weights is plain.weights else prefix
-        selection = Selection(_cut(_convert(layout, weights, source), cut), cut, layout, weights)
+        selection = Selection(_cut(_convert(layout, weights, source, pos_grid), cut), cut, layout, weights)
         if _hits(selection, own) > _hits(best, own):
             best = selection
     if not best.weights:
@@ -106,9 +108,10 @@ def _part_of(module: nn.Module) -> str:
     return next((PARTS[base.__name__] for base in type(module).__mro__ if base.__name__ in PARTS), '')
 
 
-def _convert(layout: Layout, weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def _convert(layout: Layout, weights: Mapping[str, Tensor], source: str,
+             pos_grid: tuple[int, int] | None) -> dict[str, Tensor]:
     try:
-        return layout.convert(weights)
+        return layout.convert(weights, **(dict(grid=pos_grid) if layout.target == 'ADDPViT' else {}))
     except ValueError as error:
         raise CheckpointError(f'{source} has the layout of {layout.name} and cannot be converted: {error}') from error
 

@@ -127,9 +127,9 @@ def test_an_incomplete_encoder_is_refused(encoder):
 # --- the tool ----------------------------------------------------------------------------------------------------
 
 
-def run_tool(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
-    runpy.run_path(str(TOOL), run_name='__main__')
+def run_tool(monkeypatch, *arguments, tool=TOOL.name):
+    monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+    runpy.run_path(str(TOOL.with_name(tool)), run_name='__main__')
 
 
 def test_the_tool_takes_the_encoder(encoder, everything, tmp_path, monkeypatch, capsys):
@@ -139,7 +139,9 @@ def test_the_tool_takes_the_encoder(encoder, everything, tmp_path, monkeypatch, 
     assert 'ADDPViT: ' in capsys.readouterr().out
     run_tool(monkeypatch, tmp_path / 'everything.pth', tmp_path / 'b.pth', '--part', 'encoder', '--num-heads', '3')
     assert 'features (1, 65, 48); the original implementation differs by ' in capsys.readouterr().out
-    for name in 'ab':
+    run_tool(monkeypatch, tmp_path / 'encoder.pth', tmp_path / 'c.pth', '--num-heads', '3', tool='vit.py')
+    assert 'features (2, 65, 48); the original implementation differs by ' in capsys.readouterr().out
+    for name in 'abc':
         backbone = MODELS.build(Config.fromfile(tmp_path / f'{name}.json').backbone)
         backbone.init_weights()
         assert all(torch.equal(backbone.state_dict()[key], value)

@@ -176,3 +176,15 @@ def test_a_wrong_number_of_heads_does_not_go_through_unseen(tmp_path):
     tool('vit').main([str(tmp_path / 'beit.safetensors'), str(tmp_path / 'a.safetensors')])
     config = json.loads((tmp_path / 'a.json').read_text())['backbone']
     assert config['arch']['num_heads'] == 3 and config['use_rel_pos_table']
+
+
+def test_the_image_size_decides_what_positions_mean(tmp_path, capsys):
+    """A class token and 3 x 5 patches have as many positions as the 4 x 4 patches of a DeiT III."""
+    sizes = dict(patch_size=8, embed_dim=24, depth=2, num_heads=3)
+    save_file(timm.models.VisionTransformer(**sizes, img_size=(24, 40)).state_dict(), tmp_path / 'vit.safetensors')
+    tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'wide.pth'), '--num-heads', '3', '--img-size',
+                      '24', '40'])
+    assert 'features (2, 16, 24); the original implementation differs by ' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'wide.json').read_text())['backbone']['img_size'] == [24, 40]
+    with pytest.raises(SystemExit, match='--img-size 20 40 does not fit patches of 8 pixels'):
+        tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'other.pth'), '--img-size', '20', '40'])

@@ -207,6 +207,48 @@ def test_positions_that_are_no_square_ask_for_the_image_size():
         vit_args(weights, (32, 32))
 
 
+@pytest.mark.parametrize('own, options', [
+    (0, dict(no_embed_class=True, init_values=1e-6)),
+    (1, {}),
+    (3, dict(reg_tokens=2)),
+    (0, dict(reg_tokens=2, no_embed_class=True)),
+])
+def test_the_grid_decides_what_positions_mean(own, options):
+    """A class token and 3 x 5 patches have as many positions as 4 x 4 patches."""
+    reference = randomised(VisionTransformer(**{**SIZES, **options, 'img_size': (24, 40)}))
+    source, image = reference.state_dict(), torch.rand(1, 3, 24, 40)
+    layout = find_layout(source)
+    assert source['pos_embed'].shape[1] == own + 15
+    weights = layout.convert(source, grid=(3, 5))
+    args = layout.build_args(source, grid=(3, 5))
+    vit = ADDPViT(**{**args, 'arch': dict(args['arch'], num_heads=3), 'out_type': 'raw'}).eval()
+    vit.load_state_dict(weights, strict=True)
+    close(vit(image)[0], reference.forward_features(image))
+    if own == 1:
+        assert layout.convert(source)['pos_embed'].shape[1] == 17  # taken for DeiT III of 4 x 4 patches
+        square = VisionTransformer(**SIZES, no_embed_class=True).state_dict()
+        assert layout.build_args(square, grid=(4, 4))['img_size'] == (32, 32)
+    with pytest.raises(ValueError, match=f'the {own + 15} positions are not those of 4 x 5 patches'):
+        layout.convert(source, grid=(4, 5))
+
+
+def test_registers_and_positions_that_are_no_square_ask_for_the_grid():
+    source = VisionTransformer(**{**SIZES, 'img_size': (16, 40)}, reg_tokens=2).state_dict()
+    with pytest.raises(ValueError, match=r'of 13 positions.*the 2 registers.*pos_grid=\(height, width\).*--img-size'):
+        find_layout(source).convert(source)
+
+
+@pytest.mark.parametrize('name, mark', [('MAE', mae_decoder()), ('DINOv2', dict(mask_token=torch.rand(1, 24)))])
+def test_positions_that_always_hold_the_class_token_are_never_taken_for_a_square(name, mark):
+    options = dict(num_classes=0, init_values=1e-5 if name == 'DINOv2' else None, img_size=(24, 40))
+    source = {**VisionTransformer(**{**SIZES, **options}).state_dict(), **mark}
+    layout = find_layout(source)
+    assert layout.name == name and layout.convert(source)['pos_embed'].shape[1] == 16
+    with pytest.raises(ValueError, match='no square map: give the image size'):
+        layout.build_args(source)
+    assert layout.build_args(source, grid=(3, 5))['img_size'] == (24, 40)
+
+
 @pytest.mark.parametrize('width,depth,heads', [(768, 12, 12), (1024, 24, 16), (1280, 32, 16), (768, 8, None)])
 def test_heads_of_standard_architectures(width, depth, heads):
     weights = {f'blocks.{i}.norm1.weight': torch.ones(1) for i in range(depth)}

@@ -124,6 +124,22 @@ def test_positions_of_a_map_that_is_not_square(tmp_path):
     assert (heights.diff(dim=0) > 0).all()
 
 
+def test_a_square_is_not_taken_for_the_modules_map_and_one_more_token(tmp_path, monkeypatch):
+    """A class token and 4 x 4 places are as many rows as two tokens and 3 x 5."""
+    torch.save(dict(pos_embed=ramp((4, 4))), tmp_path / 'w.pth')
+    module = Tiny((3, 5), width=2)
+    lines = []
+    logger = MMLogger.get_instance('test_square')
+    monkeypatch.setattr(logger, 'handle', lambda record: lines.append(record.msg))
+    Pretrained(str(tmp_path / 'w.pth'))(module)
+    assert 'taken to be 4x4 places; if it is 3x5 like the module and 2 tokens, say pos_grid=(3, 5)' in ''.join(lines)
+    heights, widths = module.pos_embed.detach()[0, 1:].reshape(3, 5, 2).unbind(-1)
+    assert (heights.diff(dim=0) > 0).all() and heights.std(dim=1).max() < 1e-5 and widths.std(dim=0).max() < 1e-5
+    torch.save(dict(pos_embed=ramp((3, 5), extra=2)), tmp_path / 'w.pth')
+    Pretrained(str(tmp_path / 'w.pth'), pos_grid=(3, 5))(module)
+    assert torch.equal(module.pos_embed, ramp((3, 5)))
+
+
 def test_class_token_of_one_side_only(tmp_path):
     torch.save(dict(pos_embed=ramp((4, 4))), tmp_path / 'with.pth')
     torch.save(dict(pos_embed=ramp((4, 4), extra=0)), tmp_path / 'without.pth')

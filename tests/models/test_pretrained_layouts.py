@@ -51,6 +51,16 @@ def published():
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
+def test_the_grid_tells_a_class_tokens_position_from_a_patch(tmp_path):
+    """A class token and 3 x 5 patches have as many positions as the 4 x 4 patches of a DeiT III."""
+    state = randomised(VisionTransformer(**{**SIZES, 'img_size': (24, 40)}))
+    vit = ADDPViT(ARCH, img_size=(24, 40), patch_size=8)
+    Pretrained(saved(tmp_path, state), pos_grid=(3, 5))(vit)
+    assert torch.equal(vit.pos_embed, state['pos_embed'])
+    with pytest.raises(CheckpointError, match=r'theirs\.pth.*the 16 positions are not those of 5 x 5 patches'):
+        Pretrained(saved(tmp_path, state), pos_grid=(5, 5))(vit)
+
+
 @pytest.mark.parametrize('prefix, given', [('', None), ('', ''), ('teacher.backbone.', 'teacher.backbone'),
                                            ('model.', 'model.')])
 def test_a_timm_vit_is_converted_and_resized(tmp_path, report, prefix, given):

@@ -7,6 +7,7 @@ implementation, and written if both agree. Beside DST goes a config of the same 
 ``MODELS.build``: {"backbone": {…}}.
 """
 import argparse
+import re
 
 import torch
 
@@ -18,7 +19,8 @@ def parse_args(argv=None):
     parser.add_argument('--num-heads', type=int, help='attention heads, which tensors do not tell; default: those of '
                         'the standard architectures (tiny to huge), or of the relative positions')
     parser.add_argument('--img-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
-                        help='pixels; needed only where the positions form no square map')
+                        help='pixels; needed only where the positions form no square map, or form one by accident: 196 '
+                        'are taken for 14 x 14 patches, not for 13 x 15 and a class token')
     return parser.parse_args(argv)
 
 
@@ -36,11 +38,22 @@ def read(src):
     return source, layout
 
 
-def settings(layout, source, converted, num_heads, img_size):
-    """Config of ADDPViT."""
-    from addp_mm.layouts.vit_weights import num_heads_of, vit_args
+def grid_of(source, img_size):
+    """(height, width) in patches of images of ``img_size``, or None."""
+    if img_size is None:
+        return None
+    patch_size = next(value.shape[-1] for key, value in source.items()
+                      if re.search(r'patch_embed\.proj(ection)?\.weight$', key))
+    if any(side % patch_size for side in img_size):
+        raise ValueError(f'--img-size {img_size[0]} {img_size[1]} does not fit patches of {patch_size} pixels')
+    return tuple(side // patch_size for side in img_size)
 
-    args = layout.build_args(source) if img_size is None else vit_args(converted, tuple(img_size))
+
+def settings(layout, source, converted, num_heads, grid):
+    """Config of ADDPViT."""
+    from addp_mm.layouts.vit_weights import num_heads_of
+
+    args = layout.build_args(source, grid=grid)
     heads = num_heads or num_heads_of(converted)
     width, depth = args['arch']['embed_dims'], args['arch']['num_layers']
     if heads is None:
@@ -55,7 +68,7 @@ def agreement(layout, source, config, vit):
     from addp_mm.apis.original_vit import original_features
     from addp_mm.apis.write_converted import compared, finite
 
-    images = torch.rand(2, config['in_channels'], *config['img_size'])
+    images = torch.rand(2, config['in_channels'], *(side * vit.patch_size for side in vit.grid_size))
     vit.out_type = config['out_type'] if config.get('out_type') == 'avg_featmap' else 'raw'
     features, original = vit(images)[0], original_features(layout.name, source, config, images)
     if original is None:
@@ -68,8 +81,9 @@ def convert(args):
 
     check_destination(args.dst)
     source, layout = read(args.src)
-    converted = layout.convert(source)
-    config = settings(layout, source, converted, args.num_heads, args.img_size)
+    grid = grid_of(source, args.img_size)
+    converted = layout.convert(source, grid=grid)
+    config = settings(layout, source, converted, args.num_heads, grid)
     print(f'{args.src} has the layout of {layout.name}: {len(source)} tensors read')
     print(write_converted(args.dst, 'backbone', config, converted,
                           lambda vit: agreement(layout, source, config, vit)))

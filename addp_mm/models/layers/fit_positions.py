@@ -114,12 +114,19 @@ def _source_of(name: str, weight: Tensor, extra: int, grid: tuple[int, int], sou
     """Number of extra tokens (a class token, DeiT's distillation token) and grid of a table of positions."""
     length, known = weight.shape[1], source_grid or grid
     numbers = tuple(dict.fromkeys((extra, 1, 0, 2)))
+    side = _side(length - extra)
     for number in numbers:
-        if length - number == math.prod(known):
-            if source_grid is None and grid[0] != grid[1] and _side(length - number):
-                done.assumed.append(f'{name} is taken to be {grid[0]}x{grid[1]} places like the module; if it is a '
-                                    'square map, say pos_grid=(side, side).')
-            return number, known
+        if length - number != math.prod(known):
+            continue
+        if source_grid is None and number != extra and side:
+            # 13 x 15 places and one more token than the module's are as many as 14 x 14 and the module's tokens.
+            done.assumed.append(f'{name} is taken to be {side}x{side} places; if it is {grid[0]}x{grid[1]} like the '
+                                f'module and {number} tokens, say pos_grid={grid}.')
+            return extra, (side, side)
+        if source_grid is None and grid[0] != grid[1] and _side(length - number):
+            done.assumed.append(f'{name} is taken to be {grid[0]}x{grid[1]} places like the module; if it is a '
+                                'square map, say pos_grid=(side, side).')
+        return number, known
     for number in numbers:
         side = _side(length - number)
         if source_grid is None and side:
