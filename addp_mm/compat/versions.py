@@ -26,6 +26,8 @@ class Provider:
     needs_mmcv: str = ''
 
 
+# The extras of setup.cfg say what is installed; a source checkout cannot ask them, so a test compares. Forks are
+# accepted from the versions installed there upwards; originals are not developed any more, and older ones work.
 ORIGINALS = {
     'mmengine': (Provider('mmengine', '>=0.10.4,<1'), Provider('mmengine-lite', '>=0.10.4,<1')),
     'mmcv': (Provider('mmcv-lite', '>=2.0,<3'), Provider('mmcv', '>=2.0,<3'), Provider('mmcv-full', '>=2.0,<3')),
@@ -34,15 +36,16 @@ ORIGINALS = {
     'mmpretrain': (Provider('mmpretrain', '>=1.2,<2', '>=2.0,<2.4'), ),
 }
 FORKS = {
-    'mmengine': (Provider('onedl-mmengine', '>=0.10,<1'), ),
-    'mmcv': (Provider('onedl-mmcv', '>=2.3,<3'), ),
-    'mmdet': (Provider('onedl-mmdetection', '>=3.4,<4', '>=2.3'), ),
-    'mmseg': (Provider('onedl-mmsegmentation', '>=1.3,<2', '>=2.3'), ),
-    'mmpretrain': (Provider('onedl-mmpretrain', '>=1.3,<2', '>=2.3,<2.4'), ),
+    'mmengine': (Provider('onedl-mmengine', '>=0.10.12,<1'), ),
+    'mmcv': (Provider('onedl-mmcv', '>=2.3.6,<3'), ),
+    'mmdet': (Provider('onedl-mmdetection', '>=3.5.1,<4', '>=2.3'), ),
+    'mmseg': (Provider('onedl-mmsegmentation', '>=1.4.2,<2', '>=2.3'), ),
+    'mmpretrain': (Provider('onedl-mmpretrain', '>=1.3.6,<2', '>=2.3,<2.4'), ),
 }
 INSTALL_ORIGINALS = "pip install 'addp_mm[openmmlab]'"
 INSTALL_FORKS = "pip install 'addp_mm[onedl]'"
 INSTALL_MMCV = 'pip install mmcv-lite==2.1.0'
+INSTALL_FORKS_MMCV = f"pip install '{FORKS['mmcv'][0].name}{FORKS['mmcv'][0].supported}'"
 
 Lookup = Callable[[str], 'str | None']
 
@@ -125,7 +128,7 @@ def _wrong_mmcv(installed: dict, importable: Callable[[str], bool]):
         if provider is None:
             continue
         fork = provider in FORKS[module]
-        install = "pip install 'onedl-mmcv>=2.3'" if fork else INSTALL_MMCV
+        install = INSTALL_FORKS_MMCV if fork else INSTALL_MMCV
         if mmcv is None:
             if not importable('mmcv'):
                 yield f'{provider.name} {version} needs mmcv, which is not installed. Type\n    {install}'

@@ -6,6 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from addp_mm.compat.versions import FORKS, INSTALL_MMCV, ORIGINALS
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +29,23 @@ def test_providers_of_the_same_import_names_are_extras_and_share_nothing():
     assert {f'onedl-{name}' for name in ('mmengine', 'mmcv', 'mmdetection', 'mmsegmentation', 'mmpretrain')} <= onedl
     assert not {name for name in base if name.startswith(('mm', 'onedl'))}
     assert not {name for name in openmmlab & onedl if name.startswith(('mm', 'onedl'))}
+
+
+@pytest.mark.parametrize('extra, family', [('openmmlab', ORIGINALS), ('onedl', FORKS)])
+def test_the_check_at_import_accepts_what_the_extras_install(extra, family):
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / 'setup.cfg')
+    lines = [line for line in parser['options.extras_require'][extra].split('\n') if line and not line.startswith('#')]
+    installed = {each.name: each.specifier for each in map(Requirement, lines)}
+    for providers in family.values():
+        wanted = [provider for provider in providers if provider.name in installed]
+        assert len(wanted) == 1
+        lowest = next(each.version for each in installed[wanted[0].name] if each.operator in ('>=', '=='))
+        assert lowest in SpecifierSet(wanted[0].supported), wanted[0]
+        if family is FORKS:  # nothing below has been tried
+            assert f'>={lowest},' in wanted[0].supported
+    if family is ORIGINALS:
+        assert INSTALL_MMCV.removeprefix('pip install ') in lines
 
 
 def test_scripts_are_executable_and_explain_themselves():
