@@ -1,0 +1,16 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# vqgan_nano-p8, tested with features that it was not trained with: its perceptual loss knows those of the shipped ADDP
+# ViT. For any of the nano tokenizers; tools/model_converters/efficientnet_lite.py makes the file of the weights.
+_base_ = ['vqgan_nano-p8_1xb16-fp32-4k_fashion-scenes-64px.py']
+
+imagenet_features = dict(
+    type='addp_mm.BackboneFeatures',
+    name='efficientnet-lite0',
+    mean=[0.5, 0.5, 0.5],
+    std=[0.5, 0.5, 0.5],
+    input_size=224,
+    backbone=dict(
+        type='mmpretrain.TIMMBackbone',
+        model_name='tf_efficientnet_lite0',
+        checkpoint_path='data/efficientnet_lite0.safetensors'))
+test_evaluator = [*_base_.test_evaluator, dict(type='addp_mm.ReconstructionFID', extractor=imagenet_features)]
