@@ -44,6 +44,11 @@ def parse_args(argv=None):
     parser.add_argument('--max-broken-share', type=float, default=0.01, metavar='X',
                         help='share of broken images with which training stops; fewer are skipped [0.01]')
     parser.add_argument('--samples', type=int, default=16, metavar='N', help='images to generate in the end [16]')
+    parser.add_argument('--fid-extractor', metavar='CONFIG', help="measure the tokenizer by the Fréchet distance in "
+                        "features of the 'extractor' that this config defines, as configs/_base_/evaluation/*.py do")
+    parser.add_argument('--inception-weights', metavar='FILE', help="measure rFID, with FID's Inception; a path or hf://")
+    parser.add_argument('--lpips-weights', metavar='FILE', help="measure LPIPS, with torchvision's AlexNet; a path or "
+                        'hf://')
     parser.add_argument('--restart-from', choices=['tokenizer', 'tokens', 'predictor', 'addp'], metavar='STAGE',
                         help='remove this stage and all later ones from the work dir and do them anew: tokenizer, '
                         'tokens, predictor, addp')

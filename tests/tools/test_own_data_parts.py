@@ -195,3 +195,27 @@ def test_an_array_with_gaps_is_broken_and_leaves_the_statistics_alone(tmp_path):
     for index in range(5):
         np.save(folder / f'{index}.npy', np.full((20, 20), np.nan if index == 2 else 3., np.float32))
     assert find(folder, tmp_path, value_range=(0, 12)).mean == [0.25]
+
+
+def test_metrics_that_cannot_be_had_are_refused_before_training(tmp_path):
+    from own_data.measure import check_extra_metrics, extra_metrics
+
+    from addp_mm.engine.config_file import ConfigError
+    from addp_mm.errors import UserError
+
+    def asked(**options):
+        return Namespace(**{**dict(fid_extractor=None, inception_weights=None, lpips_weights=None), **options})
+
+    assert extra_metrics(asked()) == []
+    nano = extra_metrics(asked(fid_extractor=str(ROOT / 'configs/_base_/evaluation/addp-vit-nano-p8_features.py')))
+    check_extra_metrics(nano, 3, 64)
+    check_extra_metrics(nano, 1, 64)
+    with pytest.raises(ConfigError, match='(?s)ReconstructionFID cannot be measured on pictures of 5 channels and 64 px'
+                                          '.*takes 3 channels.*Leave its option out'):
+        check_extra_metrics(nano, 5, 64)
+    for option in ('inception_weights', 'lpips_weights'):
+        with pytest.raises(UserError):  # no such file, or no such package
+            check_extra_metrics(extra_metrics(asked(**{option: str(tmp_path / 'none.pth')})), 3, 64)
+    (tmp_path / 'empty.py').write_text('model = 1\n')
+    with pytest.raises(ConfigError, match="empty.py defines no 'extractor'"):
+        extra_metrics(asked(fid_extractor=str(tmp_path / 'empty.py')))

@@ -283,10 +283,31 @@ def run(tmp_path, images, execute, *options, changes=()):
     return work
 
 
+def write_extractor(folder, channels):
+    """A config that defines a tiny ViT as extractor, and its weights."""
+    from addp_mm.registry import MODELS
+    backbone = dict(type='addp_mm.ADDPViT', arch=dict(embed_dims=4, num_layers=1, num_heads=2), img_size=32,
+                    patch_size=16, in_channels=channels, out_type='avg_featmap')
+    torch.manual_seed(0)
+    torch.save(MODELS.build(backbone).state_dict(), folder / 'vit.pth')
+    backbone['init_cfg'] = dict(type='addp_mm.Pretrained', checkpoint=str(folder / 'vit.pth'))
+    extractor = dict(type='addp_mm.BackboneFeatures', name='of-five', backbone=backbone, mean=[0.5] * channels,
+                     std=[0.5] * channels)
+    (folder / 'extractor.py').write_text(f'extractor = {extractor!r}\n')
+    return str(folder / 'extractor.py')
+
+
 @pytest.mark.slow
 def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
     images = write_images(tmp_path / 'images', 5)
-    work = run(tmp_path, images, execution(run_tool))
+    work = run(tmp_path, images, execution(run_tool), '--fid-extractor', write_extractor(tmp_path, 5))
+    measured = {key: value for stage in ('tokenizer', 'predictor')
+                for key, value in json.loads((work / stage / 'metrics.json').read_text()).items()}
+    assert measured.keys() == {
+        'reconstruction/psnr', 'reconstruction/ssim', 'reconstruction/rfid[of-five]', 'codebook/usage',
+        'codebook/perplexity', *(f'predictor/{what}@{share}' for what in ('accuracy', 'cross_entropy')
+                                 for share in ('0.50', '0.75', '0.95'))}
+    assert measured['predictor/cross_entropy@0.50'] < 2 * np.log(32) and measured['reconstruction/rfid[of-five]'] > 0
     weights = load_file(work / 'addp/weights.safetensors')
     assert weights['backbone.patch_embed.projection.weight'].shape[1] == 5
     assert 'patch_embed.projection.weight' in load_file(work / 'addp/backbone.safetensors')
@@ -295,14 +316,20 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
     assert len(list((work / 'addp/samples/images').glob('*.png'))) == 2
     page = (work / 'report.html').read_text()
     assert '24 images with 5 channels, 6 of them held out' in page and page.count('<img') >= 3
+    assert 'rFID in features of of-five' in page and 'accuracy, masked share 0.75' in page
     said = capsys.readouterr().out
     assert '24 images are few' in said and 'all stages together take about' in said
     assert '$ python tools/train.py' in said
 
     # the same again does nothing but the page; other options are refused in words; so is an edited config
-    run(tmp_path, images, execution(run_tool))
+    run(tmp_path, images, execution(run_tool), '--fid-extractor', write_extractor(tmp_path, 5))
     said = capsys.readouterr().out
     assert said.count('done before') == 3 and '$ python' not in said
+    # other metrics train nothing anew
+    run(tmp_path, images, execution(run_tool))
+    said = capsys.readouterr().out
+    assert said.count('$ python') == 1 and 'tools/test.py' in said
+    assert 'reconstruction/rfid[of-five]' not in json.loads((work / 'tokenizer/metrics.json').read_text())
     with pytest.raises(SystemExit, match=r'begun with other options: own_data.max_iters 6 -> 7'):
         run(tmp_path, images, execution(run_tool), changes=['predictor.max_iters=7'])
     with (work / 'addp/config.py').open('a') as file:

@@ -19,6 +19,7 @@ from report.pictures import img
 
 from own_data import progress
 from own_data.commands import shown, tool
+from own_data.measure import command_of, measured
 
 LEAD = ('Three models, trained one after the other on the images of one folder: a tokenizer that writes a picture as a '
         'grid of codes, a predictor that guesses codes that are hidden, and a vision transformer that learns from both '
@@ -35,6 +36,9 @@ _LOOK = {
     'generated': 'Generated from noise, the same at each preview.',
     'alternating_steps': 'How the first of them came about: codes above, pixels below.',
 }
+_MEASURED = dict(
+    tokenizer='What reconstructions lose. A distance in other features than Inception\'s is no FID.',
+    predictor='Share of the masked tokens whose likeliest code is the true one, all of them asked at once.')
 _TITLES = dict(tokenizer='Tokenizer', predictor='Token predictor', addp='ADDP')
 
 
@@ -56,6 +60,11 @@ def write_page(path: Path, run) -> int:
         train = [shown(tool('train.py', stage.config, '--work-dir', stage.run_dir, '--resume', 'auto'))]
         for content, caption in _pictures(stage):
             page.figure(content, caption, train)
+        rows = [[escape(what), value] for what, value in measured(stage)]
+        if rows:
+            page.figure(table(['', 'exported weights'], rows),
+                        f'{_MEASURED[name]} Of all {found.count - found.train_count:,} images that were held out.',
+                        [shown(command_of(stage))])
         charts = _charts(stage)
         if charts:
             page.figure(f'<div class="charts">{"".join(charts)}</div>', 'From the training\'s log.', train)

@@ -13,6 +13,7 @@ from addp_mm.errors import UserError
 from own_data import progress
 from own_data.commands import TOOLS, Commands, tool
 from own_data.images import KINDS, dataset_cfg, find_images, warnings
+from own_data.measure import MEASURED, check_extra_metrics, extra_metrics, measure, test_config
 from own_data.schedule import accumulate
 from own_data.stages import OWN, STAGES, Request, build_configs, given_anew, options_by_stage
 from own_data.state import TOKENS, Stage, begin_anew, claim, lock, write_atomically
@@ -63,12 +64,16 @@ class Pipeline:
             before = self.stages[name].fingerprint
         for stage in self.stages.values():
             stage.check()
+        extra = extra_metrics(self.args)
+        check_extra_metrics(extra, self.request.found.channels, self.request.image_size)
         self._prepare(configs)
         clock = self._clock()
         for name, stage in self.stages.items():
             if name == 'predictor':
                 self._tokenize(stage)
             self._train(stage, clock)
+            if name in MEASURED:
+                measure(stage, test_config(name, configs, self.request, extra), self.commands)
         self._generate()
         self._report()
 
