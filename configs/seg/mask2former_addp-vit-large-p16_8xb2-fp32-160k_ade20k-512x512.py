@@ -9,4 +9,4 @@ model = dict(
         init_cfg=dict(checkpoint='hf://Changyao/ADDP/addp-vit-large-16.pth')),
     neck=dict(embed_dims=1024),
     decode_head=dict(in_channels=[1024, 1024, 1024, 1024]))
-optim_wrapper = dict(optimizer=dict(lr=4e-5), paramwise_cfg=dict(layer_decay_rate=0.9))
+optim_wrapper = dict(optimizer=dict(lr=4e-5 * 16 / 16), paramwise_cfg=dict(layer_decay_rate=0.9))

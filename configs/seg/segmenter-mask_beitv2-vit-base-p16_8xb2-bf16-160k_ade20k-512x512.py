@@ -6,4 +6,4 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(_base_.baseline, drop_path_rate=0.15))
-optim_wrapper = dict(optimizer=dict(lr=5e-5), paramwise_cfg=dict(layer_decay_rate=0.75))
+optim_wrapper = dict(optimizer=dict(lr=5e-5 * 16 / 16), paramwise_cfg=dict(layer_decay_rate=0.75))
