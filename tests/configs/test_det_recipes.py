@@ -41,7 +41,9 @@ BASELINES = {
     'deit3-vit-base-p16': ('deit_3_base_224_1k.pth', dict(layer_scale_init=1e-6)),
     'dinov2-vit-base-p14': ('dinov2_vitb14_pretrain.pth', dict(img_size=896, patch_size=14, layer_scale_init=1e-5)),
 }
-HEADS = ('mask-rcnn_{}_vitdet', 'cascade-mask-rcnn_{}_vitdet', 'mask-rcnn_{}_fpn', 'retinanet_{}', 'dino-4scale_{}')
+HEADS = ('mask-rcnn_{}_vitdet_16xb4-bf16-100e', 'mask-rcnn_{}_vitdet_16xb4-bf16-25e',
+         'cascade-mask-rcnn_{}_vitdet_16xb4-bf16-100e', 'cascade-mask-rcnn_{}_vitdet_16xb4-bf16-25e',
+         'mask-rcnn_{}_fpn_8xb2-bf16-1x', 'mask-rcnn_{}_fpn_8xb2-bf16-ms-crop-3x', 'retinanet_{}', 'dino-4scale_{}')
 
 
 @cache
@@ -59,7 +61,7 @@ def test_every_recipe_is_in_a_table_of_this_file():
     baselines = {one for one in stems for head in HEADS for name in BASELINES if one.startswith(head.format(name))}
     resnets = {one for one in stems if '_r50_' in one}
     assert len(baselines) == len(HEADS) * len(BASELINES)
-    assert len(resnets) == 6
+    assert len(resnets) == 7
     assert stems == set(RECIPES) | baselines | resnets
 
 
@@ -195,6 +197,7 @@ def test_baselines_change_the_backbone_alone(baseline):
         parent.model.backbone.pop('init_cfg')
         assert cfg.model.backbone == {**parent.model.backbone, **options}
         assert cfg.optim_wrapper == parent.optim_wrapper and cfg.param_scheduler == parent.param_scheduler
+        assert cfg.train_cfg == parent.train_cfg
         if 'p14' not in baseline:
             assert {**cfg.model, 'backbone': None} == {**parent.model, 'backbone': None}
         elif 'dino-' not in head:
@@ -208,6 +211,8 @@ def test_resnet_baselines_are_mmdets(path):
     cfg = load(path.stem)
     assert cfg.model.backbone.init_cfg.checkpoint == 'torchvision://resnet50'
     assert build_on_meta(cfg).backbone.depth == 50
+    if '_lsj-' in path.stem:  # mmdet's 100 epochs are 25 passes through images that are listed four times
+        assert cfg.train_cfg.max_epochs * cfg.train_dataloader.dataset.times == (25 if '25e' in path.stem else 100)
 
 
 SIZES = ((64, 96), )

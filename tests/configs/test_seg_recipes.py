@@ -77,13 +77,16 @@ def test_the_backbone_is_the_recipes(name):
     crop, window = cfg.model.data_preprocessor.size, cfg.model.test_cfg.get('crop_size')
     assert tuple(side * backbone.patch_size for side in backbone.grid_size) == tuple(crop)
     assert ('mask2former' in name) == (window is None) and window in (None, crop)
+    cuts = [step.crop_size for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomCrop']
+    assert cuts == [crop]
 
 
 @pytest.mark.parametrize('name', [name for name in TRAINED if 'addp-vit' not in name])
 def test_a_baseline_differs_in_its_encoder_alone(name):
-    """DINOv2's crops hold 37 patches of 14 px, and AugReg's images lie in [-1, 1]; all else is ADDP's recipe."""
+    """DINOv2's crops hold 37 patches of 14 px, or 55; AugReg's images lie in [-1, 1]; all else is ADDP's recipe."""
     ours = re.sub(r'(?<=_)(mae|beitv2|deit3|augreg)-vit', 'addp-vit', name)
     ours = re.sub(r'dinov2-vit-base-p14(.*)518x518', r'addp-vit-base-p16\g<1>512x512', ours)
+    ours = re.sub(r'dinov2-vit-base-p14(.*)770x770', r'addp-vit-base-p16\g<1>768x768', ours)
     cfg, base = load_recipe(PATHS[name]), load_recipe(PATHS[ours])
     assert cfg.model.backbone.init_cfg.checkpoint != base.model.backbone.init_cfg.checkpoint
     for part in ('neck', 'decode_head', 'auxiliary_head'):

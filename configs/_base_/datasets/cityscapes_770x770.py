@@ -1,0 +1,9 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# Cityscapes in crops of 770 px, 55 patches of 14 px.
+_base_ = './cityscapes_768x768.py'
+
+crop_size = (770, 770)
+train_pipeline = [
+    dict(step, crop_size=crop_size) if step['type'] == 'RandomCrop' else step for step in _base_.train_pipeline
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

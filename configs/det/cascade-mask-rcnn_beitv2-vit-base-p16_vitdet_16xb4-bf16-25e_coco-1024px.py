@@ -1,0 +1,7 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+_base_ = [
+    './cascade-mask-rcnn_addp-vit-base-p16_vitdet_16xb4-bf16-25e_coco-1024px.py',
+    '../_base_/models/beitv2_vit-base-p16.py',
+]
+
+model = dict(backbone=_base_.baseline)
