@@ -16,26 +16,25 @@ from mmengine.registry import Registry  # noqa: E402
 
 
 def _child(name: str, root: Registry, *locations: str) -> Registry:
-    return Registry(name, parent=root, scope='addp_mm', locations=[f'addp_mm.{room}' for room in locations])
+    return Registry(name, parent=root, scope='addp_mm', locations=[f'addp_mm.{location}' for location in locations])
 
 
 class _ModelRegistry(Registry):
-    """Registry of models that imports one room after another until a name is found.
+    """Registry of models that imports one package of :mod:`addp_mm.models` after another until a name is found.
 
     So a detector with an ADDPViT gets no VQGAN, and needs no mmpretrain, which the algorithms in ``selfsup`` do.
     """
 
-    rooms = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses',
-             'selfsup')
+    packages = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses', 'selfsup')
 
     def get(self, key: str) -> type | None:
         scope, name = self.split_scope_key(key)
         if scope in (None, self.scope):
             registries = (self, self.parent) if scope is None else (self, )
-            for room in self.rooms:
+            for package in self.packages:
                 if any(name in registry.module_dict for registry in registries):
                     break
-                import_module(f'addp_mm.models.{room}')
+                import_module(f'addp_mm.models.{package}')
         return super().get(key)
 
 

@@ -165,8 +165,8 @@ class DryRun(TorchDispatchMode):
         if size < PAGE:
             flat = torch.zeros(extent, dtype=meta.dtype)
         else:
-            room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            flat = torch.frombuffer(room, dtype=meta.dtype)
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            flat = torch.frombuffer(memory, dtype=meta.dtype)
         self._watch(flat.untyped_storage(), lazy=True)
         return flat.as_strided(meta.shape, meta.stride())
 

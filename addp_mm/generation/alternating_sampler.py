@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -20,6 +19,7 @@ from addp_mm.diffusion import (
     remask,
     sample_ids,
 )
+from addp_mm.generation.sampling_state import Samples, SamplingStep, join_steps
 
 SCHEDULES: dict[str, Callable[[int, int], float]] = dict(cosine=cosine_ratio, linear=linear_ratio)
 
@@ -41,47 +41,6 @@ class AlternatingModel(Protocol):
 
     def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Latents (B, C, h, w) that the predictor expects, given the visible tokens: the pixels of the start."""
-
-
-@dataclass(frozen=True)
-class SamplingStep:
-    """State of a batch after a step.
-
-    Args:
-        index: Steps taken so far; 0 before the first.
-        ids: Token ids, (B, L) int64. What stands at masked places is a draw that was not kept.
-        mask: (B, L) bool, True = masked.
-        images: Decoded pixels, (B, 3, H, W) in [0, 1]; masked places show the expected latents.
-        confidence: Log-probability of each drawn id, (B, L) float32, +inf at places that were known before the step.
-        num_masked: Places masked before the first step, (B,) int64.
-    """
-
-    index: int
-    ids: Tensor
-    mask: Tensor
-    images: Tensor
-    confidence: Tensor
-    num_masked: Tensor
-
-    def cpu(self) -> SamplingStep:
-        """The same on the CPU."""
-        return SamplingStep(index=self.index, ids=self.ids.cpu(), mask=self.mask.cpu(), images=self.images.cpu(),
-                            confidence=self.confidence.cpu(), num_masked=self.num_masked.cpu())
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Finished images.
-
-    Args:
-        images: (N, 3, H, W) in [0, 1].
-        ids: (N, L) int64.
-        steps: All states, from the start to the end, of the whole set of images on the CPU; empty unless asked for.
-    """
-
-    images: Tensor
-    ids: Tensor
-    steps: tuple[SamplingStep, ...] = ()
 
 
 def image_generators(num_images: int, generator: torch.Generator) -> list[torch.Generator]:
@@ -271,7 +230,7 @@ class AlternatingSampler:
             last.append(state)
             kept.append(steps)
         return Samples(torch.cat([state.images for state in last]), torch.cat([state.ids for state in last]),
-                       tuple(_joined(states) for states in zip(*kept, strict=True)))
+                       tuple(join_steps(states) for states in zip(*kept, strict=True)))
 
     def _temperature(self, index: int) -> float:
         return annealed_temperature(index, self.num_steps, self.temperature) if self.anneal else self.temperature
@@ -280,14 +239,6 @@ class AlternatingSampler:
         """Pixels of ids (B, L) whose masked places hold soft latents (B, C, h, w)."""
         latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
         return self.model.decode(latents).clamp(0, 1)
-
-
-def _joined(states: Sequence[SamplingStep]) -> SamplingStep:
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(state, name) for state in states])
-
-    return SamplingStep(index=states[0].index, ids=joined('ids'), mask=joined('mask'), images=joined('images'),
-                        confidence=joined('confidence'), num_masked=joined('num_masked'))
 
 
 def token_mask(pixel_mask: Tensor, stride: int) -> Tensor:
