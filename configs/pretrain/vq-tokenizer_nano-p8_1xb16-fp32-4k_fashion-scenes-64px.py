@@ -28,6 +28,8 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
 ]
+# Without CodeRestartHook, which all other trainings of tokenizers have: the shipped weights were made before it, with
+# the moments of codes left as they were when codes were drawn anew.
 custom_hooks = [dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
 val_cfg = dict()

@@ -1,35 +1,20 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A VQGAN in a Runner: what the hooks do around the discriminator's start, moving averages, resuming."""
-import itertools
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import default_collate
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import Runner
-from mmpretrain.structures import DataSample
-from tiny_vqgan import OPTIM_WRAPPER, batch_of, build, images, optimizers
-from torch.utils.data import Dataset
+from tiny_vqgan import OPTIM_WRAPPER, build, build_runner, optimizers
 
 from addp_mm.engine.config_file import ConfigError
 from addp_mm.engine.hooks import AdversarialStartGuard, CodeRestartHook, TrainingCollapsed
 from addp_mm.engine.optimizers import JointOptimWrapperDict
 from addp_mm.engine.runner_cfg import set_amp
 
-_RUNS = itertools.count()
 SCHEDULE = dict(start=1, alone=1, ramp=1)
-
-
-class Images(Dataset):
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> dict:
-        return dict(inputs=batch_of(images(8))['inputs'][index], data_samples=DataSample())
 
 
 class LastLayer(BaseMetric):
@@ -44,26 +29,6 @@ class LastLayer(BaseMetric):
 
 
 weights, validated = [], None
-
-
-def build_runner(work_dir, model, hooks=(), max_iters=6, checkpoint_interval=100, resume=None, val=False,
-                 by_epoch=False, **settings) -> Runner:
-    name = f'vqgan_{next(_RUNS)}'
-    loader = dict(batch_size=4, num_workers=0, dataset=Images(), collate_fn=default_collate,
-                  sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False))
-    if val:
-        settings.update(val_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
-                        val_cfg=dict(), val_evaluator=Evaluator(LastLayer()))
-    return Runner(
-        model=model, work_dir=str(work_dir), train_dataloader=loader, optim_wrapper=OPTIM_WRAPPER,
-        train_cfg=dict(by_epoch=True, max_epochs=1) if by_epoch else dict(
-            type='IterBasedTrainLoop', max_iters=max_iters, val_interval=3),
-        param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20)],
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=checkpoint_interval),
-                           logger=dict(type='LoggerHook', interval=1)),
-        log_processor=dict(by_epoch=False), custom_hooks=list(hooks), default_scope='mmpretrain',
-        experiment_name=name, log_level='ERROR', randomness=dict(seed=0), resume=bool(resume), load_from=resume,
-        cfg=Config(), **settings)
 
 
 class Psnr(Hook):
@@ -189,56 +154,6 @@ def test_the_guard_refuses_what_it_cannot_watch(tmp_path):
         AdversarialStartGuard(window=10, watch=10)
 
 
-def test_moments_of_redrawn_codes_are_forgotten(tmp_path):
-    """Only theirs, and before the step of the same iteration."""
-    model = build(restart_interval=3, restart_until=9)
-    drawn, seen = [], []
-    restart = model._restart_codes
-
-    def noting(latents):
-        restart(latents)
-        drawn.append(None if model.redrawn is None else model.redrawn.clone())
-
-    model._restart_codes = noting
-
-    class Watch(Hook):
-        priority = 'LOWEST'
-
-        def before_train(self, runner) -> None:
-            codes = runner.model.tokenizer.codes.weight
-            optimizer = runner.optim_wrapper['tokenizer'].optimizer
-            optimizer.register_step_pre_hook(
-                lambda *_: seen.append({k: v.clone() for k, v in optimizer.state[codes].items()}))
-
-    build_runner(tmp_path, model, [dict(type='addp_mm.CodeRestartHook'), Watch()], max_iters=5).train()
-    assert [redrawn is not None for redrawn in drawn] == [False, False, False, True, False]
-    redrawn = drawn[3]
-    assert redrawn.any() and not redrawn.all()
-    for moment in ('exp_avg', 'exp_avg_sq'):
-        assert not seen[3][moment][redrawn].any() and seen[3][moment][~redrawn].any(1).all()
-
-
-def test_without_the_hook_old_moments_push_on():
-    """What the hook is for: a code that was chosen, then no more, then drawn anew moves by what it had gathered."""
-    codes = torch.nn.Parameter(torch.zeros(2, 1))
-    for forget in (False, True):
-        model = SimpleNamespace(redrawn=None, tokenizer=SimpleNamespace(codes=SimpleNamespace(weight=codes)))
-        optimizer = torch.optim.Adam([codes], lr=0.1)
-        runner = SimpleNamespace(model=model, optim_wrapper=SimpleNamespace(
-            optimizer=optimizer, param_groups=optimizer.param_groups))
-        hook = CodeRestartHook()
-        if forget:
-            hook.before_train(runner)
-        codes.grad = torch.ones(2, 1)
-        optimizer.step()
-        codes.data[1] = 5.
-        model.redrawn = torch.tensor([False, True])
-        codes.grad = torch.zeros(2, 1)
-        optimizer.step()
-        assert (codes[1].item() == 5.) is forget and codes[0].item() != 5.
-        hook.after_train(runner)
-
-
 def test_moving_averages_are_validated_and_saved(tmp_path):
     global validated
     weights.clear()
@@ -252,7 +167,7 @@ def test_moving_averages_are_validated_and_saved(tmp_path):
             history.append(runner.model.tokenizer.decoder.conv_out.weight.detach().clone())
 
     hooks = [dict(type='EMAHook', momentum=0.3, begin_iter=2), Record()]
-    runner = build_runner(tmp_path, validated, hooks, checkpoint_interval=3, val=True)
+    runner = build_runner(tmp_path, validated, hooks, checkpoint_interval=3, evaluator=Evaluator(LastLayer()))
     runner.train()
     # copied up to iteration 2, whose update is the first and copies too
     average = history[1]

@@ -1,0 +1,82 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The optimizer forgets what it gathered about codes that were drawn anew, and the configs ask for that."""
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from tiny_vqgan import build, build_runner
+
+from addp_mm.engine.hooks import CodeRestartHook
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+PLAIN = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, betas=(0.5, 0.9)))
+
+
+@pytest.mark.parametrize('algorithm', ['VQGANPretrain', 'TokenizerPretrain'])
+def test_moments_of_redrawn_codes_are_forgotten(tmp_path, algorithm):
+    """Only theirs, and before the step of the same iteration; with two optimizers and with one."""
+    adversarial = algorithm == 'VQGANPretrain'
+    model = build(restart_interval=3, restart_until=9, type=f'addp_mm.{algorithm}')
+    drawn, seen = [], []
+    restart = model._restart_codes
+
+    def noting(latents):
+        restart(latents)
+        drawn.append(None if model.redrawn is None else model.redrawn.clone())
+
+    model._restart_codes = noting
+
+    class Watch(Hook):
+        priority = 'LOWEST'
+
+        def before_train(self, runner) -> None:
+            codes = runner.model.tokenizer.codes.weight
+            wrapper = runner.optim_wrapper['tokenizer'] if adversarial else runner.optim_wrapper
+            optimizer = wrapper.optimizer
+            optimizer.register_step_pre_hook(
+                lambda *_: seen.append({k: v.clone() for k, v in optimizer.state[codes].items()}))
+
+    build_runner(tmp_path, model, [dict(type='addp_mm.CodeRestartHook'), Watch()], max_iters=5,
+                 optim_wrapper=None if adversarial else PLAIN).train()
+    assert [redrawn is not None for redrawn in drawn] == [False, False, False, True, False]
+    redrawn = drawn[3]
+    assert redrawn.any() and not redrawn.all()
+    for moment in ('exp_avg', 'exp_avg_sq'):
+        assert not seen[3][moment][redrawn].any() and seen[3][moment][~redrawn].any(1).all()
+
+
+def test_without_the_hook_old_moments_push_on():
+    """What the hook is for: a code that was chosen, then no more, then drawn anew moves by what it had gathered."""
+    codes = torch.nn.Parameter(torch.zeros(2, 1))
+    for forget in (False, True):
+        model = SimpleNamespace(redrawn=None, tokenizer=SimpleNamespace(codes=SimpleNamespace(weight=codes)))
+        optimizer = torch.optim.Adam([codes], lr=0.1)
+        runner = SimpleNamespace(model=model, optim_wrapper=SimpleNamespace(
+            optimizer=optimizer, param_groups=optimizer.param_groups))
+        hook = CodeRestartHook()
+        if forget:
+            hook.before_train(runner)
+        codes.grad = torch.ones(2, 1)
+        optimizer.step()
+        codes.data[1] = 5.
+        model.redrawn = torch.tensor([False, True])
+        codes.grad = torch.zeros(2, 1)
+        optimizer.step()
+        assert (codes[1].item() == 5.) is forget and codes[0].item() != 5.
+        hook.after_train(runner)
+
+
+def test_every_tokenizer_config_forgets_but_the_recipe_of_the_shipped_weights():
+    found = {}
+    for path in [*CONFIGS.glob('pretrain/vq*.py'), *CONFIGS.glob('_base_/own_data/tokenizer_*.py')]:
+        cfg = Config.fromfile(path)
+        assert cfg.model.restart_until > 0, path
+        found[path.name] = any(hook.type == 'addp_mm.CodeRestartHook' for hook in cfg.custom_hooks)
+    without = [name for name, forgets in found.items() if not forgets]
+    assert without == ['vq-tokenizer_nano-p8_1xb16-fp32-4k_fashion-scenes-64px.py'] and len(found) > 6
+    assert 'CodeRestartHook' in (CONFIGS / 'pretrain' / without[0]).read_text(), 'it does not say why'
