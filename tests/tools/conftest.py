@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+# as Python does for a script: tests of the tools' parts import them
+sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'tools/benchmarks')]
 CONFIG = '''
 _base_ = {base!r}
 default_scope = 'mmpretrain'
