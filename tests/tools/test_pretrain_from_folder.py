@@ -52,6 +52,16 @@ def write_images(folder, channels, count=24, size=(40, 48)):
     return folder
 
 
+def pack(folder, shards):
+    """The images of a folder in two WebDataset shards."""
+    shards.mkdir()
+    for shard, names in enumerate(np.array_split(sorted(folder.iterdir()), 2)):
+        with tarfile.open(shards / f'{shard}.tar', 'w') as archive:
+            for name in names:
+                archive.add(name, name.name)
+    return shards
+
+
 def found_in(folder, tmp_path, channels=None, value_range=None):
     from own_data.images import dataset_cfg, find_images
     return find_images(dataset_cfg(str(folder), tmp_path / 'images.index', 0.01), channels, value_range, 'error')
@@ -100,11 +110,8 @@ def test_floats_need_a_range(tmp_path):
 
 def test_shards_are_looked_at_like_folders(tmp_path):
     folder = write_images(tmp_path / 'images', 3)
-    for shard, names in enumerate(np.array_split(sorted(folder.iterdir()), 2)):
-        with tarfile.open(tmp_path / f'{shard}.tar', 'w') as archive:
-            for name in names:
-                archive.add(name, name.name)
-    shards, files = found_in(tmp_path / '*.tar', tmp_path / 'a'), found_in(folder, tmp_path / 'b')
+    shards = found_in(pack(folder, tmp_path / 'shards') / '*.tar', tmp_path / 'a')
+    files = found_in(folder, tmp_path / 'b')
     assert shards.dataset['type'] == 'addp_mm.WebDatasetImages'
     assert (shards.count, shards.channels, shards.mean) == (files.count, files.channels, files.mean)
 
@@ -351,7 +358,8 @@ def kill_child_when(path, server):
 
 @pytest.mark.slow
 def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool):
-    images, longer = write_images(tmp_path / 'images', 1), ['predictor.max_iters=60']
+    """On shards, where the other run is on files."""
+    images, longer = pack(write_images(tmp_path / 'images', 1), tmp_path / 'shards'), ['predictor.max_iters=60']
     checkpoint = tmp_path / 'work/predictor/run/iter_10.pth'
 
     def at_start(command):
