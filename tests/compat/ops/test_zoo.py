@@ -65,7 +65,9 @@ def build(package, path):
     # DINO's decoder encodes boxes at a width that no option reaches
     shrink(config.model, {} if config.model.type == 'DINO' else CHANNELS)
     torch.manual_seed(0)
-    return MODELS.build(config.model)
+    model = MODELS.build(config.model)
+    model.init_weights()  # level embeddings hold whatever was in memory before
+    return model
 
 
 def check_training(model, data):
