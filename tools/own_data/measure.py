@@ -55,8 +55,12 @@ def check_extra_metrics(metrics: list[dict], channels: int, image_size: int) -> 
         ConfigError: A metric does not take images of these channels or this size.
     """
     import torch
+    from mmengine.logging import MMLogger
 
     from addp_mm.registry import METRICS as REGISTRY
+    if metrics:
+        # else mmengine lists how each weight of the extractor came about
+        MMLogger.get_instance('pretrain_from_folder', log_level='WARNING')
     pictures = torch.zeros(2, channels, image_size, image_size)
     for cfg in metrics:
         metric = REGISTRY.build(cfg)
