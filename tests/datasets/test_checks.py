@@ -1,36 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from mmengine.config import Config
+from checked_data import dataset_cfg, refused
 from PIL import Image
 
 from addp_mm.datasets import DatasetError, check_dataset_cfg, check_image_folder
 from addp_mm.datasets.fashion_mnist import CLASSES
-
-BASES = Path(__file__).resolve().parents[2] / 'configs/_base_/datasets'
-
-
-def dataset_cfg(kind, root, loader='train'):
-    dataset = Config.fromfile(BASES / f'fashion_scenes_{kind}.py')[f'{loader}_dataloader'].dataset
-    dataset.data_root = str(root)
-    return dataset
-
-
-def refused(cfg, *texts):
-    with pytest.raises(DatasetError) as caught:
-        check_dataset_cfg(cfg)
-    for text in texts:
-        assert str(text) in str(caught.value)
-
-
-def change_json(path, change):
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize('kind', ['pretrain', 'cls', 'det', 'seg'])
@@ -148,59 +125,6 @@ def test_a_list_of_images_is_checked(own_set):
     refused(list_cfg(own_set, []), 'list.txt', 'empty')
     (own_set / 'list.txt').unlink()
     refused(dict(list_cfg(own_set, ['000000.png 0']), ann_file='other.txt'), 'other.txt', 'no such annotation file')
-
-
-def test_an_annotation_file_that_lacks_a_class_is_named(own_set):
-    path = own_set / 'annotations/instances_train.json'
-
-    def drop(content):
-        content['categories'] = [c for c in content['categories'] if c['name'] != 'sandal']
-        content['annotations'] = [a for a in content['annotations'] if a['category_id'] != 6]
-
-    change_json(path, drop)
-    refused(dataset_cfg('det', own_set), path, "'sandal'", 'metainfo')
-
-
-@pytest.mark.slow
-def test_coco_classes_of_mmdet_on_another_file_are_refused(own_set):
-    cfg = dataset_cfg('det', own_set)
-    del cfg['metainfo']
-    refused(cfg, 'instances_train.json', "'person'", "'ankle-boot'", 'metainfo=dict(classes=')
-
-
-def test_a_subset_of_the_classes_passes(own_set):
-    cfg = dataset_cfg('det', own_set)
-    cfg.metainfo = dict(classes=['bag', 'coat'])
-    check_dataset_cfg(cfg)
-
-
-@pytest.mark.parametrize('key, owners', [('category_id', 'categories'), ('image_id', 'images')])
-def test_annotations_that_belong_to_nothing_are_refused(own_set, key, owners):
-    path = own_set / 'annotations/instances_train.json'
-    change_json(path, lambda content: content['annotations'][0].update({key: 77}))
-    refused(dataset_cfg('det', own_set), path, '77', owners)
-
-
-def test_a_half_written_annotation_file_is_named(own_set):
-    path = own_set / 'annotations/instances_train.json'
-    path.write_text(path.read_text()[:500])
-    refused(dataset_cfg('det', own_set), path, 'half-written')
-    path.write_text('[]')
-    refused(dataset_cfg('det', own_set), path, "'categories'")
-    path.write_bytes(b'\xff\xfe\xfa')
-    refused(dataset_cfg('det', own_set), path, 'not a text file')
-    path.unlink()
-    refused(dataset_cfg('det', own_set), path, 'no such annotation file')
-
-
-def test_an_annotation_file_without_images_is_refused(own_set):
-    change_json(own_set / 'annotations/instances_train.json', lambda content: content.update(images=[]))
-    refused(dataset_cfg('det', own_set), 'lists no images')
-
-
-def test_images_that_annotations_name_must_be_there(own_set):
-    (own_set / 'scenes/train/000004.png').unlink()
-    refused(dataset_cfg('det', own_set), own_set / 'scenes/train', "'000004.png'", '1 of 12')
 
 
 def test_label_maps_must_be_there(own_set):

@@ -1,0 +1,54 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""What the checks of dataset configs read: paths, classes, counts."""
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from mmengine.registry import DATASETS
+
+from addp_mm.datasets.image_folder import DatasetError, check_folder_exists
+from addp_mm.datasets.scene_writer import MARKER
+from addp_mm.wording import first_few
+
+
+def classes_of(cfg: Mapping, scope: str, type_name: str) -> Sequence[str] | None:
+    """Classes of the config, else those that the dataset class itself has."""
+    classes = (cfg.get('metainfo') or {}).get('classes')
+    if isinstance(classes, str):
+        return read_text(Path(classes)).split('\n')
+    if classes is not None:
+        return classes
+    dataset = DATASETS.get(type_name if '.' in type_name else f'{scope}.{type_name}')
+    return getattr(dataset, 'METAINFO', {}).get('classes')
+
+
+def expected_images(cfg: Mapping, folder: Path) -> int | None:
+    """How many images a folder of FashionScenes should hold, from the note that its writer leaves."""
+    root = Path(cfg.get('data_root') or '')
+    marker = root / MARKER
+    if not marker.is_file() or not folder.is_relative_to(root):
+        return None
+    try:
+        manifest = json.loads(marker.read_text())
+    except json.JSONDecodeError as error:
+        raise DatasetError(f'{marker}: damaged ({error}). Delete {root} and write the data set again.') from error
+    kind, _, split = folder.relative_to(root).as_posix().partition('/')
+    return manifest.get(split if kind in ('scenes', 'labels') else f'{kind}_{split}')
+
+
+def join(cfg: Mapping, path: str | None) -> Path:
+    return Path(cfg.get('data_root') or '') / (path or '')
+
+
+def read_text(path: Path) -> str:
+    if not path.is_file():
+        check_folder_exists(path.parent)
+        raise DatasetError(f'{path}: no such annotation file. Check ann_file and data_root in the config.')
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f'{path}: not a text file ({error}).') from error
+
+
+def quoted(names: Iterable, count: int = 5) -> str:
+    return first_few(map(repr, names), count)
