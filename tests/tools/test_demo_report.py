@@ -52,7 +52,7 @@ def test_report_shows_every_result_with_its_commands(finished, tmp_path):
         assert page_module.escape(step.shown) in html
     assert html.count('class="line addp"') == 4 and html.count('class="line random"') == 3
     assert html.count('class="scene"') == 3 * 3
-    assert 'bag 91' in html and 'bag 12' not in html
+    assert 'bag 22' in html and 'bag 12' not in html
     assert 'mean nothing' not in html
 
 
@@ -84,6 +84,41 @@ def test_metric_that_was_not_written_is_an_error_and_nothing_found_is_zero(finis
         by_name['seg_addp_seed0'].results()
     (tmp_path / 'det_addp_seed0/test/metrics.json').write_text('{}')
     assert by_name['det_addp_seed0'].results() == {'Box AP': 0.0, 'Mask AP': 0.0}
+
+
+def test_the_surest_boxes_are_drawn_however_unsure_and_one_at_a_place():
+    places = {'bag': (8, 8, 20, 20), 'coat': (9, 8, 20, 20), 'dress': (36, 20, 18, 30), 'far': (2, 50, 6, 6)}
+    found = [dict(image_id=image_id, category_id=category, score=score, bbox=list(places[place]),
+                  segmentation=box_mask(*places[place]))
+             for image_id, category, score, place in ((1, 3, 0.04, 'dress'), (1, 1, 0.12, 'bag'), (1, 2, 0.07, 'coat'),
+                                                      (1, 2, 0.01, 'far'), (2, 2, 0.9, 'far'))]
+    drawn = pictures.found_instances(found, image_id=1, count=2)
+    assert [(one.label, one.score, one.box) for one in drawn] == [(0, 0.12, places['bag']), (2, 0.04, places['dress'])]
+    assert len(pictures.found_instances(found, image_id=1, count=9)) == 3
+    assert pictures.found_instances(found, image_id=3, count=2) == []
+
+
+def test_model_that_found_nothing_is_said_to_have(finished, tmp_path):
+    assert 'found nothing' not in build_page(finished).html()
+    for kind in ('bbox', 'segm'):
+        (tmp_path / f'det_random_seed0/test/predictions.{kind}.json').write_text('[]')
+    html = build_page(finished).html()
+    assert 'Mask R-CNN from random weights found nothing at all in these scenes.' in html
+    assert 'Mask R-CNN from ADDP weights found nothing' not in html
+
+
+def test_plates_of_boxes_at_one_corner_do_not_hide_each_other():
+    mask = np.zeros((64, 64), bool)
+    boxes = [(20, 20, 24, 30), (20, 20, 30, 24), (21, 20, 26, 26)]
+    drawing = pictures.draw_instances(Image.new('RGB', (64, 64)), [pictures.Instance(i, box, mask)
+                                                                   for i, box in enumerate(boxes)], CLASSES)
+    plates = [tuple(map(float, found)) for found in re.findall(
+        r'<rect x="(\S+)" y="(\S+)" width="(\S+)" height="(\S+)" fill=', drawing)]
+    assert len(plates) == 3
+    for index, (x, y, w, h) in enumerate(plates):
+        assert x >= 0 and y >= 0 and x + w <= 64.1 and y + h <= 64.1
+        for left, top, long, high in plates[:index]:
+            assert x + w <= left or left + long <= x or y + h <= top or top + high <= y
 
 
 def test_masks_and_labels_are_drawn_where_they_are():

@@ -17,13 +17,16 @@ from report.logs import LogError
 
 CLASS_COLOURS = ('#e6194b', '#3cb44b', '#ffc800', '#0082c8', '#f58230', '#b04ad8', '#2fd0d0', '#f032e6', '#a8d11e',
                  '#fa90a8')
+SAME_PLACE = 0.5
+FONT = 3.9  # of a label, where the picture's longer side is 64
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Instance:
     """A garment: class index from 0, box (x, y, w, h) in pixels, bool mask (H, W), and the score of a prediction."""
     label: int
-    box: tuple[float, float, float, float]
+    box: Box
     mask: np.ndarray
     score: float | None = None
 
@@ -74,14 +77,32 @@ def true_instances(annotations: Mapping, image_id: int) -> list[Instance]:
             for a in annotations['annotations'] if a['image_id'] == image_id]
 
 
-def found_instances(predictions: Sequence[Mapping], image_id: int, threshold: float) -> list[Instance]:
-    """Instances of an image in COCO results, from the score ``threshold`` on, the surest first."""
-    kept = [p for p in predictions if p['image_id'] == image_id and p['score'] >= threshold]
-    return [Instance(p['category_id'] - 1, _box_of(p), decode_mask(p['segmentation']), p['score'])
-            for p in sorted(kept, key=lambda p: -p['score'])]
+def found_instances(predictions: Sequence[Mapping], image_id: int, count: int) -> list[Instance]:
+    """The ``count`` surest instances of an image in COCO results, each at a place of its own, the surest first.
+
+    A detector may name a place several times, by other classes. Here the surest name takes the place: what overlaps a
+    surer box by an IoU above ``SAME_PLACE`` is left out. Fewer than ``count`` come back where no more were found.
+    """
+    kept: list[Instance] = []
+    for found in sorted((p for p in predictions if p['image_id'] == image_id), key=lambda p: -p['score']):
+        if len(kept) == count:
+            break
+        box = _box_of(found)
+        if all(_iou(box, other.box) <= SAME_PLACE for other in kept):
+            kept.append(Instance(found['category_id'] - 1, box, decode_mask(found['segmentation']), found['score']))
+    return kept
 
 
-def _box_of(prediction: Mapping) -> tuple[float, float, float, float]:
+def _iou(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes (x, y, w, h)."""
+    sides = [min(a + length_a, b + length_b) - max(a, b)
+             for a, length_a, b, length_b in zip(one[:2], one[2:], other[:2], other[2:], strict=True)]
+    shared = max(sides[0], 0.0) * max(sides[1], 0.0)
+    union = one[2] * one[3] + other[2] * other[3] - shared
+    return shared / union if union > 0 else 0.0
+
+
+def _box_of(prediction: Mapping) -> Box:
     if 'bbox' in prediction:
         return tuple(prediction['bbox'])
     ys, xs = np.nonzero(decode_mask(prediction['segmentation']))
@@ -99,25 +120,36 @@ def draw_instances(image: Image.Image, instances: Sequence[Instance], classes: S
     width, height = image.size
     names = ', '.join(classes[instance.label] for instance in instances) or 'nothing'
     unit = max(width, height) / 64
-    boxes, labels = [], []
-    for instance in reversed(instances):
+    boxes, labels, taken = [], [], []
+    for instance in instances:
         x, y, w, h = (round(float(value), 1) for value in instance.box)
         colour = CLASS_COLOURS[instance.label % len(CLASS_COLOURS)]
         boxes.append(f'<rect class="box" x="{x}" y="{y}" width="{w}" height="{h}" stroke="{colour}" '
                      f'stroke-width="{0.7 * unit:g}"/>')
         text = classes[instance.label] + ('' if instance.score is None else f' {100 * instance.score:.0f}')
-        labels.append(_label(text, colour, x, y, width, unit))
+        plate = _free_plate(text, (x, y, w, h), (width, height), unit, taken)
+        taken.append(plate)
+        labels.append(_label(text, colour, plate, unit))
+    boxes, labels = boxes[::-1], labels[::-1]  # the first of the instances on top
     return (f'<svg class="scene" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(names)}">'
             f'<image href="{data_uri(pixels.round().astype(np.uint8))}" width="{width}" height="{height}"/>'
             f'{"".join(boxes)}{"".join(labels)}</svg>')
 
 
-def _label(text: str, colour: str, x: float, y: float, width: float, unit: float) -> str:
-    """A plate with ``text`` on the upper left corner (x, y) of a box, kept inside the picture."""
-    size = 3.9 * unit
-    long = 0.56 * size * len(text) + unit
-    left, high = max(0.0, min(x, width - long)), size + 0.7 * unit
-    top = max(0.0, y - high)
+def _free_plate(text: str, box: Box, size: tuple[int, int], unit: float, taken: Sequence[Box]) -> Box:
+    """Where the plate of ``text`` lies: at the corner of its box where it hides least of the plates before it."""
+    x, y, w, h = box
+    long, high = 0.56 * FONT * unit * len(text) + unit, FONT * unit + 0.7 * unit
+    places = [(left, top) for top in (y - high, y + h) for left in (x, x + w - long)]
+    plates = [(max(0.0, min(left, size[0] - long)), max(0.0, min(top, size[1] - high)), long, high)
+              for left, top in places]
+    return min(plates, key=lambda plate: sum(_iou(plate, other) for other in taken))
+
+
+def _label(text: str, colour: str, plate: Box, unit: float) -> str:
+    """A plate (x, y, w, h) of a colour with ``text`` on it."""
+    left, top, long, high = plate
+    size = FONT * unit
     ink = '#000' if rgb(colour) @ (0.299, 0.587, 0.114) > 140 else '#fff'
     return (f'<rect x="{left:.1f}" y="{top:.1f}" width="{long:.1f}" height="{high:.1f}" fill="{colour}"/>'
             f'<text x="{left + 0.5 * unit:.1f}" y="{top + size - 0.3 * unit:.1f}" font-size="{size:.1f}" fill="{ink}" '
