@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Parts of tools/pretrain_from_folder.py, each by itself: work dirs, trial steps, loaders, kinds of sources."""
 import json
-import sys
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,11 +13,36 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope='module', autouse=True)
-def tools_on_path():
-    sys.path.insert(0, str(ROOT / 'tools'))
-    yield
-    sys.path.remove(str(ROOT / 'tools'))
+def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_path):
+    from own_data.state import StateError, begin_anew, claim, lock
+    held = lock(tmp_path)
+    with pytest.raises(StateError, match=f'in use by a run that process {os.getpid()} began'):
+        lock(tmp_path)
+    held.close()
+    claim(tmp_path, dict(images='a', channels=3))
+    claim(tmp_path, dict(images='a', channels=3))
+    with pytest.raises(StateError, match='channels 3 -> 1'):
+        claim(tmp_path, dict(images='a', channels=1))
+    other = tmp_path / 'other'
+    (other / 'addp').mkdir(parents=True)
+    with pytest.raises(StateError, match='holds addp and is no work dir'):
+        claim(other, dict(images='a'))
+    begin_anew(other, 'tokenizer')
+    assert (other / 'addp').is_dir(), 'a folder that is not this tool\'s was emptied'
+
+
+def test_ends_are_foretold_from_the_log(tmp_path):
+    from own_data.progress import Clock, duration, training_seconds
+    folder = tmp_path / '20260101' / 'vis_data'
+    folder.mkdir(parents=True)
+    records = [dict(iter=10, time=2.0, loss=5.0), dict(iter=20, time=1.0, loss=4.0), dict(PSNR=20.0, step=20)]
+    (folder / 'scalars.json').write_text(''.join(json.dumps(r) + '\n' for r in records) + '{"iter": 3')
+    clock = Clock(dict(tokenizer=0., predictor=100., addp=500.))
+    line = clock.line('predictor', tmp_path, 80)
+    assert line.startswith('predictor: 20 of 80 iterations (25%), loss 4;')
+    assert clock.all_left() == 560
+    assert training_seconds(tmp_path) == 2.0 + 10 * 1.0
+    assert [duration(seconds) for seconds in (9, 95, 3700)] == ['9 s', '1 min 35 s', '1 h 01 min']
 
 
 def test_a_used_work_dir_is_begun_anew_with_other_images(tmp_path):
