@@ -12,6 +12,7 @@ from addp_mm.datasets.image_folder import (
     check_folder_exists,
     check_image_files,
     check_image_folder,
+    missing_files,
 )
 from addp_mm.datasets.label_map_checks import check_label_maps
 
@@ -47,7 +48,7 @@ def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
     elif name == 'CocoDataset':
         check_coco(cfg, prefix)
     elif 'seg_map_path' in prefix:
-        check_label_maps(cfg, name, prefix)
+        check_label_maps(cfg, prefix)
 
 
 def _check_folders(cfg: Mapping, prefix: dict) -> None:
@@ -107,8 +108,8 @@ def _check_list_file(path: Path, folder: Path, cfg: Mapping) -> None:
         if classes is not None and highest >= len(classes):
             raise DatasetError(f'{path}: label {highest}, but metainfo.classes has {len(classes)} classes. Add the '
                                'classes that are lacking.')
-    absent = [name for name in names[:1000] if not (folder / name).is_file()]
+    absent = missing_files(folder, names)
     if absent:
-        raise DatasetError(f'{path} lists images that are not in {folder}: {quoted(absent)}. Complete the folder or '
-                           'correct data_prefix.')
-    check_image_files([folder / name for name in names[:1000]])
+        raise DatasetError(f'{path}: {len(absent)} of the {len(names)} images it lists are not in {folder}: '
+                           f'{quoted(absent)}. Complete the folder, or correct data_prefix.')
+    check_image_files(folder, names)

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from addp_mm.datasets.config_parts import classes_of, join, quoted, read_text
-from addp_mm.datasets.image_folder import DatasetError, check_folder_exists, check_image_files, list_files
+from addp_mm.datasets.image_folder import DatasetError, check_folder_exists, check_image_files, missing_files
 
 _NEEDED = {
     'categories': ('id', 'name'),
@@ -46,12 +46,11 @@ def check_coco(cfg: Mapping, prefix: dict) -> None:
     folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
     wanted = [image['file_name'] for image in content['images']]
     check_folder_exists(folder)
-    files = set(list_files(folder, {Path(name).suffix for name in wanted}))
-    lost = [name for name in wanted if str(Path(name)) not in files]
+    lost = missing_files(folder, wanted)
     if lost:
         raise DatasetError(f'{folder}: {len(lost)} of {len(wanted)} images of {path} are not there: {quoted(lost)}. '
                            'Complete the folder, or write the data set again.')
-    check_image_files([folder / name for name in wanted])
+    check_image_files(folder, wanted)
 
 
 def _read_coco(path: Path) -> dict:

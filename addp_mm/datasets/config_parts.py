@@ -1,8 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the checks of dataset configs read: paths, classes, counts."""
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.registry import DATASETS
 
@@ -18,8 +20,38 @@ def classes_of(cfg: Mapping, scope: str, type_name: str) -> Sequence[str] | None
         return read_text(Path(classes)).split('\n')
     if classes is not None:
         return classes
-    dataset = DATASETS.get(type_name if '.' in type_name else f'{scope}.{type_name}')
-    return getattr(dataset, 'METAINFO', {}).get('classes')
+    return getattr(dataset_class(type_name, scope), 'METAINFO', {}).get('classes')
+
+
+def dataset_class(type_name: str, scope: str) -> type | None:
+    """The class of a dataset, looked up in the package ``scope`` where its name says none."""
+    return DATASETS.get(type_name if '.' in type_name else f'{scope}.{type_name}')
+
+
+def default_of(cls: type | None, argument: str) -> Any:
+    """What a class takes for ``argument`` where a config does not say it, read from its signatures.
+
+    Returns:
+        The default; None where there is none, or where an ``__init__`` deals with the argument in its body.
+    """
+    for base in getattr(cls, '__mro__', ()):
+        function = vars(base).get('__init__')
+        if base is object or not inspect.isfunction(function):
+            continue
+        parameter = inspect.signature(function).parameters.get(argument)
+        if parameter is not None:
+            return None if parameter.default is parameter.empty else parameter.default
+        if argument in _names_in(function):
+            return None
+    return None
+
+
+def _names_in(function) -> set[str]:
+    """Names of attributes, of keyword arguments and of dict keys that stand in the body of a function."""
+    code = function.__code__
+    return {*code.co_names, *(name for constant in code.co_consts
+                              for name in (constant if isinstance(constant, tuple) else (constant, ))
+                              if isinstance(name, str))}
 
 
 def expected_images(cfg: Mapping, folder: Path) -> int | None:

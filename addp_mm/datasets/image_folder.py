@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check a folder of images before training time is lost on it."""
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from addp_mm.datasets.load_image import decode_image
@@ -47,7 +47,7 @@ def check_image_folder(folder: str | Path, extensions: Sequence[str] = IMAGE_EXT
     if expected is not None and len(images) != expected:
         raise DatasetError(f'{folder}: half-written, {len(images)} of {expected} images are there. Delete the data set '
                            'and write it again.')
-    check_image_files([folder / image for image in images])
+    check_image_files(folder, images)
     return images
 
 
@@ -74,18 +74,59 @@ def list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
     return sorted(files)
 
 
-def check_image_files(paths: Sequence[Path]) -> None:
-    """Raise a DatasetError that names damaged images."""
-    decoded = set(_spread(paths, _NUM_DECODED))
+def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
+    """Which of ``names``, paths relative to ``folder``, are not there.
+
+    Every folder is listed once: looking for each of ImageNet's files by itself takes minutes on a network disk.
+    """
+    listed: dict[str, set[str]] = {}
+    absent = []
+    for name in names:
+        below, base = os.path.split(name)
+        if below not in listed:
+            listed[below] = _file_names(os.path.join(folder, below))
+        if base not in listed[below]:
+            absent.append(name)
+    if absent and os.path.isfile(os.path.join(folder, absent[0])):
+        # a file system that does not tell small letters from capitals
+        absent = [name for name in absent if not os.path.isfile(os.path.join(folder, name))]
+    return absent
+
+
+def _file_names(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            # a link counts without being followed, which would look for its file
+            return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
+    except OSError:
+        return set()
+
+
+def check_image_files(folder: str | Path, names: Sequence[str], kind: str = 'images',
+                      read: Callable[[bytes], object] = decode_image) -> None:
+    """Check that image files are whole, as :func:`check_image_folder` does.
+
+    Args:
+        folder: Where they are.
+        names: Paths relative to ``folder``.
+        kind: What the message calls them.
+        read: Decodes the bytes of a file.
+
+    Raises:
+        DatasetError: Names damaged files.
+    """
+    decoded = set(_spread(names, _NUM_DECODED))
     damaged = []
-    for path in _spread(paths, _MAX_ENDS_READ):
-        if path in decoded or not _ends_well(path):
+    for name in _spread(names, _MAX_ENDS_READ):
+        path = Path(folder, name)
+        if name in decoded or not _ends_well(path):
             try:
-                decode_image(path.read_bytes())
+                read(path.read_bytes())
             except (OSError, ValueError) as error:
                 damaged.append(f'{path} ({error})')
     if damaged:
-        raise DatasetError(f'{len(damaged)} images cannot be read: {first_few(damaged, 5)}. Replace or remove them.')
+        advice = 'Replace or remove them.' if kind == 'images' else 'Replace them.'
+        raise DatasetError(f'{len(damaged)} {kind} cannot be read: {first_few(damaged, 5)}. {advice}')
 
 
 def _ends_well(path: Path) -> bool:

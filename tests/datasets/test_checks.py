@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+import io
+import os
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image
 
 from addp_mm.datasets import DatasetError, check_dataset_cfg, check_image_folder
 from addp_mm.datasets.fashion_mnist import CLASSES
+from addp_mm.datasets.image_folder import missing_files
 
 
 @pytest.mark.parametrize('kind', ['pretrain', 'cls', 'det', 'seg'])
@@ -127,25 +130,40 @@ def test_a_list_of_images_is_checked(own_set):
     refused(dict(list_cfg(own_set, ['000000.png 0']), ann_file='other.txt'), 'other.txt', 'no such annotation file')
 
 
-def test_label_maps_must_be_there(own_set):
-    (own_set / 'labels/train/000004.png').unlink()
-    refused(dataset_cfg('seg', own_set), own_set / 'labels/train', "'000004.png'")
-    shutil.rmtree(own_set / 'labels/train')
-    refused(dataset_cfg('seg', own_set), own_set / 'labels/train', 'no such folder')
+def long_list(root, count=2400):
+    """A list of that many images in two folders; returns its config and the images."""
+    content = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(content, 'PNG')
+    paths = [root / f'images/{"ab"[index % 2]}/{index:04d}.png' for index in range(count)]
+    for folder in ('a', 'b'):
+        (root / 'images' / folder).mkdir(parents=True)
+    for path in paths:
+        path.write_bytes(content.getvalue())
+    lines = [f'{path.relative_to(root / "images")} {index % 2}' for index, path in enumerate(paths)]
+    (root / 'list.txt').write_text('\n'.join(lines))
+    return dict(type='CustomDataset', data_root=str(root), data_prefix='images', ann_file='list.txt',
+                metainfo=dict(classes=['a', 'b'])), paths
 
 
-def test_a_label_without_a_class_is_refused(own_set):
-    cfg = dataset_cfg('seg', own_set)
-    cfg.metainfo = dict(classes=cfg.metainfo.classes[:3])
-    refused(cfg, 'labels/train', '3 classes', 'reduce_zero_label=True')
-    cfg.metainfo = {}
-    refused(cfg, 'no classes', 'metainfo')
+@pytest.mark.parametrize('index', [1500, 2398])
+def test_a_list_is_checked_to_its_end(tmp_path, index):
+    cfg, paths = long_list(tmp_path)
+    check_dataset_cfg(cfg)
+    content = paths[index].read_bytes()
+    paths[index].write_bytes(content[:40])
+    refused(cfg, paths[index], 'Replace or remove')
+    paths[index].unlink()
+    refused(cfg, 'list.txt', '1 of the 2400 images', f"'a/{index}.png'")
 
 
-def test_a_damaged_label_map_is_named(own_set):
-    path = own_set / 'labels/train/000003.png'
-    path.write_bytes(path.read_bytes()[:60])
-    refused(dataset_cfg('seg', own_set), path, 'label map')
+def test_a_list_is_compared_with_one_listing_of_each_folder(tmp_path, monkeypatch):
+    cfg, _ = long_list(tmp_path, 40)
+    listings = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, 'scandir', lambda path: listings.append(str(path)) or scandir(path))
+    names = (tmp_path / 'list.txt').read_text().replace(' 0', '').replace(' 1', '').split('\n')
+    assert missing_files(tmp_path / 'images', [*names, 'a/none.png', 'c/0.png']) == ['a/none.png', 'c/0.png']
+    assert listings == [str(tmp_path / 'images' / name) for name in 'abc']
 
 
 def test_a_damaged_note_of_the_writer_is_named(own_set):
