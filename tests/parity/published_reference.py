@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trim_reference import DIGESTED, INTEGERS, UNUSED, WHOLE, digest
 
 from addp_mm.apis import load_published
+from addp_mm.diffusion import NoiseSchedule
 from addp_mm.generation import alternating_sampler
 from addp_mm.generation.alternating_sampler import AlternatingSampler
 from addp_mm.layouts.published import convert_published, published_settings
@@ -124,6 +125,10 @@ def features(model, reference: Reference) -> dict[str, Tensor]:
     normalised = (reference.image - model.pixel_mean) / model.pixel_std
     return dict(pretrain_style_tokens=model.extract_feat(reference.image)[-1],
                 finetune_tokens=fine_tuned(normalised)[-1])
+
+
+def noise_levels(schedule: NoiseSchedule) -> dict[str, Tensor]:
+    return dict(mask_ratios=schedule.ratios.float(), mask_ratio_probs=schedule.probabilities)
 
 
 def differences(results: dict[str, Tensor], reference: Reference) -> dict[str, float]:

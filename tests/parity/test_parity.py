@@ -64,7 +64,7 @@ def test_backbone_tokens_are_as_published_in_both_styles(model, reference):
 
 def test_noise_levels_are_as_published(reference):
     schedule = NoiseSchedule()
-    _hold(dict(mask_ratios=schedule.ratios.float(), mask_ratio_probs=schedule.probabilities), reference)
+    _hold(pr.noise_levels(schedule), reference)
     torch.testing.assert_close(schedule.probabilities, reference.results['mask_ratio_probs'], rtol=1e-6, atol=0)
 
 
