@@ -23,7 +23,7 @@ def generate(model: nn.Module, num_images: int, seed: int = 0, batch_size: int |
             :class:`~addp_mm.generation.AlternatingSampler`.
 
     Returns:
-        ``images`` (N, 3, H, W) in [0, 1], ``ids`` (N, L) and ``steps``.
+        ``images`` (N, C, H, W) in [0, 1], ``ids`` (N, L) and ``steps``.
 
     Example:
         >>> model = load_model('configs/pretrain/….py', 'addp_mm://addp_nano-p8.safetensors')   # doctest: +SKIP
@@ -40,7 +40,7 @@ def inpaint(model: nn.Module, images: Tensor, mask: Tensor, seed: int = 0, paste
 
     Args:
         model: See :func:`generate`.
-        images: (B, 3, H, W) in [0, 1], of the size that the model generates.
+        images: (B, C, H, W) in [0, 1], of the channels and the size that the model generates.
         mask: True = generate; over pixels (B, H, W), or over tokens (B, L). A token is generated where any of its
             pixels is.
         seed: See :func:`generate`.
@@ -54,12 +54,13 @@ def inpaint(model: nn.Module, images: Tensor, mask: Tensor, seed: int = 0, paste
         See :func:`generate`.
 
     Raises:
-        ValueError: If images or mask have another size.
+        ValueError: If images or mask have another size, or the images other channels.
     """
     stride = model.tokenizer.stride
-    size = tuple(side * stride for side in model.latent_size)
-    if images.dim() != 4 or tuple(images.shape[-2:]) != size:
-        raise ValueError(f'images must be (B, 3, {size[0]}, {size[1]}) for this model, got {tuple(images.shape)}')
+    size = (model.in_channels, *(side * stride for side in model.latent_size))
+    if images.dim() != 4 or tuple(images.shape[1:]) != size:
+        raise ValueError(f'images must be (B, {size[0]}, {size[1]}, {size[2]}) for this model, got '
+                         f'{tuple(images.shape)}')
     tokens = token_mask(mask.bool(), stride) if mask.dim() == 3 else mask.bool()
     if len(tokens) != len(images):
         raise ValueError(f'{len(images)} image(s) but {len(tokens)} mask(s)')
@@ -78,9 +79,9 @@ def extract_features(model: nn.Module, images: Tensor, out_type: str = 'avg_feat
 
     Args:
         model: See :func:`generate`.
-        images: (B, 3, H, W) in [0, 1], H and W multiples of the patch; positions are resized to them.
-        out_type: 'avg_featmap': mean of the patch tokens, (B, C). 'cls_token': (B, C). 'featmap': (B, C, h, w).
-            'raw': all tokens, class token first, (B, 1 + h·w, C).
+        images: (B, C, H, W) in [0, 1], H and W multiples of the patch; positions are resized to them.
+        out_type: 'avg_featmap': mean of the patch tokens, (B, D). 'cls_token': (B, D). 'featmap': (B, D, h, w).
+            'raw': all tokens, class token and R register tokens first, (B, 1 + R + h·w, D).
 
     Raises:
         ValueError: If ``out_type`` is not known.
@@ -91,9 +92,10 @@ def extract_features(model: nn.Module, images: Tensor, out_type: str = 'avg_feat
     tokens = model.extract_feat(images.to(model.tokenizer.codebook.device))[-1]
     if out_type == 'cls_token':
         return tokens[:, 0]
+    patches = tokens[:, model.backbone.num_prefix_tokens:]
     if out_type == 'avg_featmap':
-        return tokens[:, 1:].mean(1)
+        return patches.mean(1)
     if out_type == 'featmap':
         patch = model.backbone.patch_size
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, (images.shape[2] // patch, images.shape[3] // patch))
+        return patches.transpose(1, 2).unflatten(2, (images.shape[2] // patch, images.shape[3] // patch))
     return tokens

@@ -28,19 +28,19 @@ class AlternatingModel(Protocol):
     """What the sampler asks of a model; :class:`~addp_mm.models.selfsup.ADDP` offers it."""
 
     tokenizer: object
-    """Has ``codebook`` (K, C) and ``lookup(ids, h, w)``, ids (B, L) to latents (B, C, h, w)."""
+    """Has ``codebook`` (K, D) and ``lookup(ids, h, w)``, ids (B, L) to latents (B, D, h, w)."""
 
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids (B, L) and latents (B, C, h, w) of images in [0, 1]; in float32, also under autocast."""
+        """Ids (B, L) and latents (B, D, h, w) of images (B, C, H, W) in [0, 1]; in float32, also under autocast."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W), about [0, 1], of latents (B, C, h, w); in float32, also under autocast."""
+        """Images (B, C, H, W), about [0, 1], of latents (B, D, h, w); in float32, also under autocast."""
 
     def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits over the codes, (B, L, codebook_size), from pixels and visible tokens."""
 
     def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Latents (B, C, h, w) that the predictor expects, given the visible tokens: the pixels of the start."""
+        """Latents (B, D, h, w) that the predictor expects, given the visible tokens: the pixels of the start."""
 
 
 def image_generators(num_images: int, generator: torch.Generator) -> list[torch.Generator]:
@@ -185,7 +185,7 @@ class AlternatingSampler:
         """Generate a part of each image anew.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
+            images: (B, C, H, W) in [0, 1].
             mask: (B, L) bool over the tokens, True = generate. See :func:`token_mask` for masks over pixels.
             generator: Source of all noise.
             batch_size: See :meth:`run`.
@@ -236,7 +236,7 @@ class AlternatingSampler:
         return annealed_temperature(index, self.num_steps, self.temperature) if self.anneal else self.temperature
 
     def _decode(self, ids: Tensor, mask: Tensor, soft: Tensor) -> Tensor:
-        """Pixels of ids (B, L) whose masked places hold soft latents (B, C, h, w)."""
+        """Pixels of ids (B, L) whose masked places hold soft latents (B, D, h, w)."""
         latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
         return self.model.decode(latents).clamp(0, 1)
 

@@ -17,7 +17,7 @@ class SamplingStep:
         index: Steps taken so far; 0 before the first.
         ids: Token ids, (B, L) int64. What stands at masked places is a draw that was not kept.
         mask: (B, L) bool, True = masked.
-        images: Decoded pixels, (B, 3, H, W) in [0, 1]; masked places show the expected latents.
+        images: Decoded pixels, (B, C, H, W) in [0, 1]; masked places show the expected latents.
         confidence: Log-probability of each drawn id, (B, L) float32, +inf at places that were known before the step.
         num_masked: Places masked before the first step, (B,) int64.
     """
@@ -40,7 +40,7 @@ class Samples:
     """Finished images.
 
     Args:
-        images: (N, 3, H, W) in [0, 1].
+        images: (N, C, H, W) in [0, 1].
         ids: (N, L) int64.
         steps: All states, from the start to the end, of the whole set of images on the CPU; empty unless asked for.
     """

@@ -40,6 +40,8 @@ def test_inpainting_with_addp_keeps_what_is_outside_the_mask(model):
     assert torch.equal(plain.ids[~expected.flatten(1)], model.tokenizer.encode(images)[0][~expected.flatten(1)])
     with pytest.raises(ValueError, match=r'\(B, 3, 16, 16\)'):
         inpaint(model, torch.rand(2, 3, 32, 32), mask)
+    with pytest.raises(ValueError, match=r'\(B, 3, 16, 16\).*\(2, 1, 16, 16\)'):
+        inpaint(model, images[:, :1], mask)
     with pytest.raises(ValueError, match='1 mask'):
         inpaint(model, images, mask[:1])
 
@@ -54,6 +56,15 @@ def test_features_have_the_promised_shapes_at_any_size(model):
     assert torch.equal(extract_features(model, images, 'cls_token'), raw[:, 0])
     with pytest.raises(ValueError, match='out_type'):
         extract_features(model, images, 'logits')
+
+
+def test_features_leave_register_tokens_out():
+    model, images = build_model(num_register_tokens=2).eval(), torch.rand(2, 3, 16, 16)
+    raw = extract_features(model, images, 'raw')
+    assert raw.shape == (2, 1 + 2 + 4 * 4, 8)
+    featmap = extract_features(model, images, 'featmap')
+    assert torch.equal(featmap.flatten(2).transpose(1, 2), raw[:, 3:])
+    torch.testing.assert_close(extract_features(model, images), raw[:, 3:].mean(1))
 
 
 def test_a_saved_model_loads_and_generates_the_same(model, tmp_path):

@@ -25,11 +25,11 @@ MODEL = dict(
                            to_rgb=True))
 
 
-def build_model(seed: int = 0):
+def build_model(seed: int = 0, **backbone):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         with DefaultScope.overwrite_default_scope('mmpretrain'):
-            model = MODELS.build(MODEL)
+            model = MODELS.build(dict(MODEL, backbone=dict(MODEL['backbone'], **backbone)))
         for parameter in model.parameters():
             parameter.data.add_(torch.randn_like(parameter), alpha=0.3)
     mark_loaded(model.tokenizer)
