@@ -3,6 +3,11 @@
 from types import ModuleType
 
 from addp_mm.compat.importing import replace_method
+from addp_mm.errors import UserError
+
+
+class PrecisionError(UserError, ValueError):
+    """A number type that the device cannot train in."""
 
 
 def mend_amp_optim_wrapper(module: ModuleType) -> None:
@@ -25,8 +30,8 @@ def _make_init(original, module: ModuleType):
         import torch
 
         if dtype not in (None, 'bfloat16', torch.bfloat16):
-            raise ValueError(f'AmpOptimWrapper(dtype={dtype!r}): on the CPU mixed precision runs in bfloat16 only. '
-                             "Say dtype='bfloat16' (--amp bfloat16), or train on a GPU.")
+            raise PrecisionError(f'AmpOptimWrapper(dtype={dtype!r}): on the CPU mixed precision runs in bfloat16 only. '
+                                 "Say dtype='bfloat16' (--amp bfloat16), or train on a GPU.")
         module.OptimWrapper.__init__(self, **kwargs)
         # bfloat16 has float32's range: there is nothing to scale, and a scaler that is off passes all calls through.
         self._scale_update_param = None

@@ -2,6 +2,7 @@
 """Finds misspelt arguments in a whole config before anything is built."""
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine import registry as roots
 from mmengine.config import Config
@@ -26,6 +27,7 @@ _SECTIONS = {
     'test_evaluator': ('METRICS', 'EVALUATOR', 'MODELS'),
     'strategy': ('STRATEGIES', 'MODEL_WRAPPERS'),
 }
+_LEAVES = ('TRANSFORMS', 'HOOKS', 'METRICS', 'OPTIMIZERS')
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Arguments that builders read beside the class's own.
 _BUILDER_KEYS = {
@@ -43,15 +45,14 @@ _PLAIN_KEYS = {
 _LOADER_KEYS = set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
 
 
-def _resolve(kind, registries: tuple[str, ...], scope: str):
-    if not isinstance(kind, str):
-        return kind
+def _resolve(kind, registries: tuple[str, ...], scope: str) -> tuple[Any, str]:
+    """The class or function that ``kind`` names, and the registry that has it; (None, '') where none has."""
     for name in registries:
         with getattr(roots, name).switch_scope_and_registry(scope) as registry:
-            found = registry.get(kind)
-        if found is not None:
-            return found
-    return None
+            found = registry.get(kind if isinstance(kind, str) else getattr(kind, '__name__', ''))
+        if found is not None and (isinstance(kind, str) or found is kind):
+            return found, name
+    return (None, '') if isinstance(kind, str) else (kind, '')
 
 
 def _nodes(node, path: str) -> Iterator[tuple[str, dict]]:
@@ -69,29 +70,32 @@ def _nodes(node, path: str) -> Iterator[tuple[str, dict]]:
 
 def _check_section(section, path: str, registries: tuple[str, ...], scope: str) -> None:
     for where, node in _nodes(section, path):
-        target = _resolve(node['type'], registries, node.get('_scope_', scope))
+        target, registry = _resolve(node['type'], registries, node.get('_scope_', scope))
         if target is None:
             continue
         accepted = accepted_arguments(target)
         for key in node:
             if key in accepted.names or key in _BUILDER_KEYS:
                 continue
-            hint = _hint(key, accepted, str(target.__module__).startswith('addp_mm.'))
+            certain = registry in _LEAVES or str(target.__module__).startswith('addp_mm.')
+            hint = _hint(key, accepted, certain)
             if hint:
                 name = node['type'] if isinstance(node['type'], str) else target.__name__
                 raise ConfigError(f'config: {where}.{key} is no argument of {name}{hint}')
 
 
-def _hint(key: str, accepted: Arguments, own: bool) -> str:
+def _hint(key: str, accepted: Arguments, certain: bool) -> str:
     """What to say about an unknown ``key``; nothing where it may be right after all.
 
     A part may read keys of a part below before it builds that, and an open-ended class takes any: there only a name
-    much like a known one is surely a mistake. The package's own classes are known to do neither.
+    much like a known one is surely a mistake. It is ``certain`` that the package's own classes do neither, and that
+    nothing reads the keys of a transform, hook, metric or optimizer but the class.
     """
     if accepted.open_ended:
         return suggest(key, accepted.names, cutoff=0.88)
-    if own:
-        return suggest(key, accepted.names) or f'; it takes {", ".join(sorted(accepted.names))}'
+    if certain:
+        taken = ', '.join(sorted(accepted.names)) or 'no arguments'
+        return suggest(key, accepted.names) or f'; it takes {taken}'
     return suggest(key, accepted.names, cutoff=0.75)
 
 

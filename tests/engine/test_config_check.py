@@ -47,3 +47,21 @@ def test_a_misspelt_key_of_a_file_is_named(detection, tmp_path, where, right, wr
     node[wrong] = node.pop(right, 256)
     with pytest.raises(ConfigError, match=rf'config: {where}\.{wrong} is no argument of \S+; did you mean .*{right}'):
         check(cfg, tmp_path / 'wrong.py')
+
+
+@pytest.mark.parametrize('where, kind, taken', [
+    ('train_dataloader.dataset.pipeline.3', 'RandomFlip', 'direction, prob, swap_seg_labels'),
+    ('default_hooks.timer', 'IterTimerHook', 'no arguments'),
+    ('optim_wrapper.optimizer', 'SGD', 'dampening'),
+    ('val_evaluator', 'CocoMetric', 'ann_file'),
+])
+def test_an_argument_that_a_stock_class_does_not_have_is_named(detection, tmp_path, where, kind, taken):
+    """Nothing like it is among the arguments: the class would fail, or a hook take it for its own, once it is built."""
+    cfg = Config(detection.to_dict())
+    cfg.setdefault('default_hooks', {}).setdefault('timer', dict(type='IterTimerHook'))
+    node = cfg
+    for part in where.split('.'):
+        node = node[int(part)] if part.isdigit() else node[part]
+    node.umbrella = 3
+    with pytest.raises(ConfigError, match=rf'config: {where}\.umbrella is no argument of {kind}; it takes .*{taken}'):
+        check(cfg, tmp_path / 'wrong.py')

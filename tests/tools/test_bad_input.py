@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +33,7 @@ def digests(folder) -> dict:
     ('train_cfg.max_epoch=4', ['train_cfg', "'max_epoch'", 'did you mean max_epochs']),
     ('optim_wrapper.optimizer.weight_deacy=0.1', ['optim_wrapper.optimizer.weight_deacy', 'weight_decay']),
     ('default_hooks.checkpoint.intervall=2', ['default_hooks.checkpoint.intervall', 'did you mean interval']),
+    ('train_dataloader.dataset.pipeline.0.umbrella=2', ['pipeline.0.umbrella', 'LoadImageFromFile', 'it takes']),
     ('val_evaluator.topK=1', ['val_evaluator.topK', 'did you mean topk']),
     ('train_pipeline.7.type=X', ['train_pipeline', "'7'"]),
     ('nonsense', ['expected KEY=VALUE']),
@@ -202,6 +204,23 @@ def test_image_size_that_is_no_multiple_of_the_patch(run_tool, workplace):
                         'val_dataloader.dataset.pipeline.1.scale=36')
     refused(finished, 'validation would fail', '36', 'patch')
     assert not list((workplace / 'odd').glob('*.pth'))
+
+
+def test_training_images_that_are_no_multiple_of_the_patch(run_tool, workplace):
+    shutil.copytree(workplace / 'data/train', workplace / 'data/odd')
+    for path in (workplace / 'data/odd').rglob('*.png'):
+        Image.open(path).resize((30, 30)).save(path)
+    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'odd_train', '--cfg-options',
+                        'train_dataloader.dataset.data_prefix=odd')
+    refused(finished, 'training would fail on', 'data/odd/', 'image of 30 x 30', 'patch')
+
+
+@pytest.mark.parametrize('arguments, phrases', [
+    (['--cfg-options', 'model.backbone.img_size=60'], ['img_size 60 x 60', 'multiples of patch_size 8']),
+    (['--amp', 'float16'], ["dtype='float16'", 'on the CPU', '--amp bfloat16']),
+])
+def test_options_that_the_model_or_the_device_refuses(run_tool, arguments, phrases):
+    refused(run_tool('train.py', 'tiny.py', '--work-dir', 'by_the_model', *arguments), *phrases)
 
 
 def test_forgotten_launcher(run_tool, workplace):

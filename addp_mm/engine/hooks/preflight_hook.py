@@ -11,6 +11,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from torch import nn
+from torch.utils.data import IterableDataset
 
 from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.engine.hooks.previews import bare_model
@@ -55,13 +56,29 @@ def _other_classes(model: nn.Module, key: str, saved: str, built: str) -> bool:
     return classes is not None and (built_sizes[0] % classes == 0 or built_sizes[0] % (classes + 1) == 0)
 
 
+def _picture_of(dataset) -> str:
+    """What to call the first picture of a data set: its file where the data set knows it."""
+    try:
+        return dataset.get_data_info(0)['img_path']
+    except Exception:  # of whatever kind the data set is: the name only adds to another error
+        return 'the first picture of train_dataloader'
+
+
+def _image_sizes(data) -> set[tuple[int, int]]:
+    """Heights and widths of the images in a batch as a data preprocessor returns it."""
+    inputs = data.get('inputs') if isinstance(data, dict) else None
+    inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    return {tuple(one.shape[-2:]) for one in inputs if isinstance(one, torch.Tensor) and one.ndim == 4}
+
+
 @HOOKS.register_module()
 class PreflightHook(Hook):
-    """Checks that a checkpoint fits the model, and validates one picture, before the first training step.
+    """Checks that a checkpoint fits the model, and one picture of each kind, before the first training step.
 
     mmengine loads a checkpoint whose shapes differ with no more than a printed list, and meets an error of the
-    validation pipeline only after the first epoch. This hook turns both into errors at the start. It leaves the random
-    generators as they were.
+    validation pipeline only after the first epoch. This hook turns both into errors at the start. A picture of the
+    training data is loaded and its size compared with what ``model.tokenizer`` and ``model.backbone`` can take
+    (their ``check_image_size``), so that the error names a file. The random generators are left as they were.
 
     - Testing and resuming: every parameter of the model must be in the checkpoint, in the same shape.
     - ``load_from`` at the start of a training: shapes must agree, except for the number of classes of a head's
@@ -72,7 +89,7 @@ class PreflightHook(Hook):
 
     Raises:
         CheckpointError: The checkpoint does not fit; names keys and both shapes.
-        PreflightError: The first picture of the validation data cannot be read or processed.
+        PreflightError: The first picture of the training or validation data cannot be read or processed.
     """
     priority = 'VERY_LOW'
 
@@ -130,7 +147,8 @@ class PreflightHook(Hook):
             return mismatched, [key for key in sorted(names) if key not in weights]
 
     def before_train(self, runner) -> None:
-        """Send the first picture of the validation data through the model."""
+        """Load the first picture of the training data, and send that of the validation data through the model."""
+        self._check_training_picture(runner)
         if runner.val_loop is None:
             return
         model, loader = runner.model, runner.val_loop.dataloader
@@ -146,3 +164,22 @@ class PreflightHook(Hook):
                                  f'{where.lineno})') from error
         finally:
             model.train(was_training)
+
+    @staticmethod
+    def _check_training_picture(runner) -> None:
+        loader, model = runner.train_loop.dataloader, bare_model(runner)
+        if isinstance(loader.dataset, IterableDataset):
+            return
+        with _random_states_kept(), torch.no_grad():
+            try:
+                sample = loader.dataset[0]
+            except Exception as error:
+                raise PreflightError(f'training would fail on {_picture_of(loader.dataset)}: {type(error).__name__}: '
+                                     f'{error}') from error
+            sizes = _image_sizes(model.data_preprocessor(loader.collate_fn([sample]), True))
+        for part in (getattr(model, 'tokenizer', None), getattr(model, 'backbone', None)):
+            for height, width in sizes if hasattr(part, 'check_image_size') else ():
+                try:
+                    part.check_image_size(height, width)
+                except UserError as error:
+                    raise PreflightError(f'training would fail on {_picture_of(loader.dataset)}: {error}') from error

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from addp_mm.models.backbones.options import arch_settings, ascending_indices, grid_of
-from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, resize_pos_embed
+from addp_mm.models.layers import Block, OptionError, PatchEmbed, init_transformer_weights, resize_pos_embed
 from addp_mm.models.layers.fit_positions import fit_positions
 from addp_mm.registry import MODELS
 
@@ -171,6 +171,10 @@ class ADDPViT(BaseModule):
                 outs.append(self._format(x, hw, is_last=i == self.num_layers - 1))
         return tuple(outs)
 
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raise an ImageSizeError where images of this size, in pixels, cannot be taken."""
+        self.patch_embed.check_image_size(height, width)
+
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images (B, in_channels, H, W) to the first block's tokens (B, 1 + R + h * w, C), and (h, w)."""
         x, hw = self.patch_embed(x)
@@ -247,22 +251,23 @@ class ADDPViT(BaseModule):
     def _check_options(self, window_size: int, global_blocks: tuple[int, ...], use_rel_pos: bool,
                        use_rel_pos_table: bool) -> None:
         if self.out_type not in OUT_TYPES:
-            raise ValueError(f'out_type must be one of {OUT_TYPES}, got {self.out_type!r}')
+            raise OptionError(f'out_type must be one of {OUT_TYPES}, got {self.out_type!r}')
         if self.out_type == 'cls_token' and not self.with_cls_token:
-            raise ValueError("out_type='cls_token' needs with_cls_token=True")
+            raise OptionError("out_type='cls_token' needs with_cls_token=True")
         if self.num_register_tokens < 0:
-            raise ValueError(f'num_register_tokens must not be negative, got {self.num_register_tokens}')
+            raise OptionError(f'num_register_tokens must not be negative, got {self.num_register_tokens}')
         if window_size and self.num_prefix_tokens:
-            raise ValueError('class and register tokens belong to no window: set with_cls_token=False and '
-                             'num_register_tokens=0 along with window_size')
+            raise OptionError('class and register tokens belong to no window: set with_cls_token=False and '
+                              'num_register_tokens=0 along with window_size')
         if use_rel_pos and use_rel_pos_table:
-            raise ValueError('relative positions are decomposed (use_rel_pos) or a table (use_rel_pos_table), not both')
+            raise OptionError('relative positions are decomposed (use_rel_pos) or a table (use_rel_pos_table), not '
+                              'both')
         if use_rel_pos_table and self.num_register_tokens:
-            raise ValueError('use_rel_pos_table has no entries for register tokens: set num_register_tokens=0')
+            raise OptionError('use_rel_pos_table has no entries for register tokens: set num_register_tokens=0')
         if global_blocks and not window_size:
-            raise ValueError('global_blocks names blocks without windows, but window_size is 0')
+            raise OptionError('global_blocks names blocks without windows, but window_size is 0')
         if not -1 <= self.frozen_stages <= self.num_layers:
-            raise ValueError(f'frozen_stages must lie in [-1, {self.num_layers}], got {self.frozen_stages}')
+            raise OptionError(f'frozen_stages must lie in [-1, {self.num_layers}], got {self.frozen_stages}')
 
     def _fit_positions(self, state_dict: dict, prefix: str, *_) -> None:
         """Before loading: resize positions made for another size, drop what tokens have that are not here."""

@@ -3,6 +3,7 @@
 from addp_mm.models.layers.attention import Attention
 from addp_mm.models.layers.block import Block
 from addp_mm.models.layers.drop import DropPath
+from addp_mm.models.layers.errors import ImageSizeError, OptionError
 from addp_mm.models.layers.init import init_transformer_weights
 from addp_mm.models.layers.layer_scale import LayerScale
 from addp_mm.models.layers.mlp import MLP
@@ -19,7 +20,7 @@ from addp_mm.models.layers.rel_pos_table import (
 from addp_mm.models.layers.window import window_partition, window_unpartition
 
 __all__ = [
-    'CLASS_ENTRIES', 'MLP', 'Attention', 'Block', 'DropPath', 'LN2d', 'LayerScale', 'PatchEmbed',
-    'init_transformer_weights', 'num_offsets', 'rel_pos_bias', 'rel_pos_table_bias', 'resize_pos_embed',
+    'CLASS_ENTRIES', 'MLP', 'Attention', 'Block', 'DropPath', 'ImageSizeError', 'LN2d', 'LayerScale', 'OptionError',
+    'PatchEmbed', 'init_transformer_weights', 'num_offsets', 'rel_pos_bias', 'rel_pos_table_bias', 'resize_pos_embed',
     'resize_rel_pos', 'resize_rel_pos_table', 'window_partition', 'window_unpartition'
 ]

@@ -4,6 +4,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from addp_mm.models.layers.errors import ImageSizeError
+
 
 class PatchEmbed(nn.Module):
     """One linear projection for each patch.
@@ -22,6 +24,14 @@ class PatchEmbed(nn.Module):
         self.pad_to_patch = pad_to_patch
         self.projection = nn.Conv2d(in_channels, embed_dims, kernel_size=patch_size, stride=patch_size)
 
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raise an ImageSizeError where images of this size, in pixels, cannot be taken."""
+        if not self.pad_to_patch and (height % self.patch_size or width % self.patch_size):
+            raise ImageSizeError(
+                f'image of {height} x {width} (height x width) is no multiple of the patch, {self.patch_size} pixels: '
+                f'resize or crop it, set the data preprocessor\'s pad_size_divisor={self.patch_size}, or build the '
+                'backbone with pad_to_patch=True')
+
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Project.
 
@@ -32,16 +42,12 @@ class PatchEmbed(nn.Module):
             tuple: Tokens (B, h * w, embed_dims), row-major, and (h, w).
 
         Raises:
-            ValueError: H or W is no multiple of the patch and ``pad_to_patch`` is off.
+            ImageSizeError: H or W is no multiple of the patch and ``pad_to_patch`` is off.
         """
         h, w = x.shape[-2:]
+        self.check_image_size(h, w)
         rest_h, rest_w = -h % self.patch_size, -w % self.patch_size
         if rest_h or rest_w:
-            if not self.pad_to_patch:
-                raise ValueError(
-                    f'image of {h} x {w} (height x width) is no multiple of the patch, {self.patch_size} pixels: '
-                    f'resize or crop it, set the data preprocessor\'s pad_size_divisor={self.patch_size}, or build '
-                    'the backbone with pad_to_patch=True')
             x = F.pad(x, (0, rest_w, 0, rest_h))
         x = self.projection(x)
         return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.tokenizers.conv_layers import ConvDecoder, ConvEncoder, ConvOptions
 from addp_mm.registry import MODELS
 
@@ -98,6 +99,13 @@ class VQTokenizer(BaseModule):
         """The vectors that :meth:`decode` takes, (codebook_size, embed_dims)."""
         return F.normalize(self.codes.weight, dim=1) if self.normalize_codes else self.codes.weight
 
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raise an ImageSizeError where images of this size, in pixels, cannot be tokenized."""
+        if height % self.stride or width % self.stride:
+            raise ImageSizeError(f'images of {height}x{width} px cannot be tokenized: height and width must be '
+                                 f'multiples of the tokenizer\'s stride {self.stride}; resize or crop them in the '
+                                 'pipeline')
+
     def encode_continuous(self, images: Tensor) -> Tensor:
         """Latents before quantisation.
 
@@ -108,15 +116,14 @@ class VQTokenizer(BaseModule):
             (B, C, H / stride, W / stride).
 
         Raises:
-            ValueError: If height or width is no multiple of the stride, or the images have other channels.
+            ImageSizeError: If height or width is no multiple of the stride.
+            ValueError: If the images have other channels.
         """
         channels, height, width = images.shape[-3:]
         if channels != self.in_channels:
             raise ValueError(f'the tokenizer takes images of {self.in_channels} channels, got {channels}: set its '
                              f'in_channels={channels}, or load the images with {self.in_channels} channels')
-        if height % self.stride or width % self.stride:
-            raise ValueError(f'images of {height}x{width} px cannot be tokenized: height and width must be multiples '
-                             f'of the tokenizer\'s stride {self.stride}; resize or crop them in the pipeline')
+        self.check_image_size(height, width)
         if self.input_range != (0., 1.):
             low, high = self.input_range
             images = images * (high - low) + low
