@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from PIL import Image
 
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
+from addp_mm.datasets import LoadImage
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -59,3 +62,39 @@ def test_an_inferencer_is_the_same_under_any_default_scope(make, own, others, tm
     pictures = [{path.name for path in (tmp_path / name).rglob('*') if path.suffix in ('.png', '.jpg')}
                 for name in (own, others[0])]
     assert pictures[0] == pictures[1] != set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['det', 'seg'])
+@pytest.mark.parametrize('by_name', [True, False])
+def test_an_inferencer_reads_transparent_files_as_training_does(task, by_name, tmp_path):
+    from mmdet.apis import DetInferencer
+    from mmseg.apis import MMSegInferencer
+    inferencer, scope = (DetInferencer, 'mmdet') if task == 'det' else (MMSegInferencer, 'mmseg')
+    values = np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8)
+    values[:32, :, 3] = 0
+    Image.fromarray(values).save(tmp_path / 'a.png')
+    cfg = Config.fromfile(config_of(task))
+    loaders = {cfg[f'{split}_dataloader'].dataset.pipeline[0].type for split in ('train', 'val', 'test')}
+    assert loaders == {'addp_mm.LoadImage'}
+    if not by_name:
+        cfg.test_dataloader.dataset.pipeline[0].type = LoadImage
+    with DefaultScope.overwrite_default_scope(scope):
+        pipeline = inferencer._init_pipeline(inferencer.__new__(inferencer), cfg)
+    (loaded, given) = (pipeline(one)['inputs'].numpy() for one in (str(tmp_path / 'a.png'), values[..., :3]))
+    np.testing.assert_array_equal(loaded, LoadImage()(dict(img_path=tmp_path / 'a.png'))['img'].transpose(2, 0, 1))
+    assert (loaded[:, :32] == 255).all()
+    np.testing.assert_array_equal(given, values[..., :3].transpose(2, 0, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_an_inferencer_on_the_stock_loader_is_left_alone(task):
+    from mmdet.apis import DetInferencer
+    from mmseg.apis import MMSegInferencer
+    inferencer, scope = (DetInferencer, 'mmdet') if task == 'det' else (MMSegInferencer, 'mmseg')
+    cfg = Config.fromfile(config_of(task))
+    cfg.test_dataloader.dataset.pipeline[0] = dict(type='LoadImageFromFile')
+    with DefaultScope.overwrite_default_scope(scope):
+        pipeline = inferencer._init_pipeline(inferencer.__new__(inferencer), cfg)
+    assert type(pipeline.transforms[0].from_file).__name__ == 'LoadImageFromFile'

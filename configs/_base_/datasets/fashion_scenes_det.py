@@ -14,8 +14,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    # The stock loader: mmdet's DetInferencer looks for it by name.
-    dict(type='LoadImageFromFile'),
+    dict(type='addp_mm.LoadImage'),
     dict(type='Resize', scale=(64, 64), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),

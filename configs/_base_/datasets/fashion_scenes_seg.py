@@ -16,8 +16,7 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    # The stock loader: mmseg's MMSegInferencer looks for it by name.
-    dict(type='LoadImageFromFile'),
+    dict(type='addp_mm.LoadImage'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
