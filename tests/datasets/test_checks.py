@@ -57,7 +57,8 @@ def test_a_damaged_image_is_named(own_set, content):
     refused(dataset_cfg('pretrain', own_set), path, 'Replace or remove')
 
 
-def test_damage_is_found_beyond_the_images_that_are_decoded(tmp_path):
+def test_damage_is_found_beyond_the_images_that_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr('addp_mm.datasets.image_folder._DECODE_ALL_FILES', 0)
     for index in range(100):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f'{index:03d}.png')
     assert len(check_image_folder(tmp_path)) == 100
@@ -67,6 +68,23 @@ def test_damage_is_found_beyond_the_images_that_are_decoded(tmp_path):
         path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DatasetError, match=f'7 images.*{broken[0].name}.*{broken[4].name}.*and 2 more'):
         check_image_folder(tmp_path)
+
+
+def test_damage_in_the_middle_of_an_image_is_found_in_small_folders(tmp_path, monkeypatch):
+    """The end of the file is sound."""
+    values = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for index in range(150):
+        Image.fromarray(values).save(tmp_path / f'{index:03d}.png')
+    path = tmp_path / '001.png'
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes(200) + content[400:])
+    with pytest.raises(DatasetError, match=r'1 images cannot be read.*001\.png'):
+        check_image_folder(tmp_path)
+    # many or large ones are decoded in part, so that a training starts soon
+    for limit in ('_DECODE_ALL_FILES', '_DECODE_ALL_BYTES'):
+        with monkeypatch.context() as patch:
+            patch.setattr(f'addp_mm.datasets.image_folder.{limit}', 149)
+            assert len(check_image_folder(tmp_path)) == 150
 
 
 def test_images_with_bytes_after_their_end_pass(tmp_path):
