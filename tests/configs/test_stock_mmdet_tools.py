@@ -67,7 +67,7 @@ def test_trains_and_tests_with_mmdets_own_scripts(small_scenes, tmp_path):
                 for key in ('num_workers=0', 'persistent_workers=False')]
     options += ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', 'default_hooks.logger.interval=1']
     checkpoint = f'model.backbone.init_cfg.checkpoint={tmp_path}/weights.safetensors'
-    options.append(f'model.backbone.init_cfg.checkpoint={tmp_path}/weights.safetensors')
+    options.append(checkpoint)
     printed = run([str(stock_file('tools/train.py'))], '--work-dir', str(tmp_path / 'train'), options, tmp_path)
     assert 'loss_mask' in printed and 'weights.safetensors' in printed and 'coco/bbox_mAP' in printed
     checkpoint = str(tmp_path / 'train/epoch_1.pth')

@@ -65,7 +65,6 @@ class AdversarialStartGuard(Hook):
         self.before: float | None = None
         self.answers = 0
         self.start_checkpoint = ''
-        self._rolling_back = False
 
     def before_train(self, runner: Runner) -> None:
         model = bare_model(runner)
@@ -110,7 +109,7 @@ class AdversarialStartGuard(Hook):
                                      start_checkpoint=self.start_checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if STATE_KEY not in checkpoint or not (runner._resume or self._rolling_back):
+        if STATE_KEY not in checkpoint or not runner._resume:
             return
         state = checkpoint[STATE_KEY]
         self.recent = deque(state['recent'], maxlen=self.window)
@@ -151,9 +150,7 @@ class AdversarialStartGuard(Hook):
         if not path.is_file():
             raise TrainingCollapsed(f'{failure}; {path}, written when the discriminator began to count, is gone')
         self.answers += 1
-        self._rolling_back = True
         restore(runner, str(path))
-        self._rolling_back = False
         scale = bare_model(runner).adversarial_scale
         scale.fill_(self.factor**self.answers)
         runner.logger.warning(f'{failure}; went back to {path.name}, the adversarial loss counts {scale.item():.3g} '

@@ -127,7 +127,8 @@ def restore(runner: Runner, path: str) -> None:
         path: Checkpoint of this run.
     """
     resuming = runner._resume
-    # by it mmengine's EMAHook tells a training's own checkpoint, whose weights are its averages, from weights alone
+    # by it mmengine's EMAHook, and the hooks here, tell a training's own checkpoint (its weights are its averages, and
+    # it holds their state) from weights alone
     runner._resume = True
     try:
         runner.resume(path)

@@ -79,7 +79,6 @@ class GenerativePretrainHook(Hook):
         self.streams = NoiseStreams(seed, dist.get_world_size())
         self.rollbacks = 0
         self._tried: set[str] = set()
-        self._rolling_back = False
 
     def before_train(self, runner: Runner) -> None:
         model = bare_model(runner)
@@ -116,7 +115,7 @@ class GenerativePretrainHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         # a checkpoint that only starts another run (load_from) brings weights, not the course of its own training
-        if STATE_KEY not in checkpoint or not (runner._resume or self._rolling_back):
+        if STATE_KEY not in checkpoint or not runner._resume:
             return
         state = checkpoint[STATE_KEY]
         saved, wanted = self.streams.load(state['streams']), dist.get_world_size()
@@ -166,9 +165,7 @@ class GenerativePretrainHook(Hook):
                                     'rate, or save checkpoints more often')
         self.rollbacks += 1
         self._tried.add(path)
-        self._rolling_back = True
         restore(runner, path)
-        self._rolling_back = False
         runner.logger.warning(f'{failure}; went back to {path} (rollback {self.rollbacks} of {self.max_rollbacks})')
 
     def _build_sampler(self, model: nn.Module) -> AlternatingSampler:

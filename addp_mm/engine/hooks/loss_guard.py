@@ -32,11 +32,7 @@ class LossGuard:
         if window < 1 or (max_rise is not None and max_rise <= 0):
             raise ValueError(f'window and max_rise must be positive, got window={window}, max_rise={max_rise}')
         self.max_rise, self.floor, self.window = max_rise, floor, window
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the losses seen so far."""
-        self.recent: deque[float] = deque(maxlen=self.window)
+        self.recent: deque[float] = deque(maxlen=window)
         self.lowest = math.inf
 
     def check(self, loss: float) -> str | None:
