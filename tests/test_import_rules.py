@@ -13,7 +13,7 @@ _STATIONS = ('addp_mm.models.tokenizers', 'addp_mm.models.predictors', 'addp_mm.
 RULES = [
     ('addp_mm', ('tools', 'tests', 'configs'), ()),
     ('addp_mm.models.backbones', ('addp_mm',),
-     ('addp_mm.models.backbones', 'addp_mm.models.layers', 'addp_mm.registry')),
+     ('addp_mm.models.backbones', 'addp_mm.models.layers', 'addp_mm.registry', 'addp_mm.errors')),
     ('addp_mm.diffusion', ('addp_mm.models',), ()),
     ('addp_mm.layouts', ('addp_mm.models', 'addp_mm.apis'), ()),
     ('addp_mm.models.predictors', ('addp_mm.models.tokenizers',), ()),
