@@ -1,0 +1,50 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Large pictures cut into tiles."""
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2] / 'tools/dataset_converters'))
+
+import image_tiles
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'field.png')
+    return pixels
+
+
+def test_tiles_are_the_picture_side_by_side(picture, tmp_path):
+    image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
+    found = sorted((tmp_path / 'tiles').iterdir())
+    assert len(found) == 2 * 3
+    assert (np.array(Image.open(tmp_path / 'tiles/field_0020_0040.png')) == picture[20:40, 40:60]).all()
+
+
+def test_pictures_are_resized_first_and_chosen_by_name(picture, tmp_path):
+    for name in ('field2.png', 'drawn.png'):
+        Image.fromarray(picture).save(tmp_path / name)
+    (tmp_path / 'link.png').symlink_to(tmp_path / 'field.png')
+    paths = [str(path) for path in tmp_path.glob('*.png')]
+    image_tiles.main([*paths, '--out', str(tmp_path / 'tiles'), '--tile', '100', '--shorter-side', '100',
+                      '--leave-out', 'drawn*', '--only', '*.png'])
+    assert sorted(path.name for path in (tmp_path / 'tiles').iterdir()) == [
+        'field2_0000_0000.png', 'field_0000_0000.png']
+    assert Image.open(tmp_path / 'tiles/field_0000_0000.png').size == (100, 100)
+
+
+def test_what_cannot_be_cut_is_said(picture, tmp_path):
+    (tmp_path / 'broken.png').write_bytes(b'no picture')
+    with pytest.raises(SystemExit, match=r'broken.png: .*--leave-out'):
+        image_tiles.main([str(tmp_path / 'broken.png'), '--out', str(tmp_path / 'tiles')])
+    with pytest.raises(SystemExit, match='none of 1 paths'):
+        image_tiles.main([str(tmp_path / 'nothing.png'), '--out', str(tmp_path / 'tiles')])
+    (tmp_path / 'other').mkdir()
+    Image.fromarray(picture).save(tmp_path / 'other/field.png')
+    with pytest.raises(SystemExit, match='the same name'):
+        image_tiles.main([str(tmp_path / 'field.png'), str(tmp_path / 'other/field.png'), '--out', str(tmp_path / 't')])
