@@ -10,13 +10,16 @@ import pytest
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 # The tool's place is taken by a script that shows what it was given and adds up the ranks of all processes.
-TOOL = '''
+TOOL = r'''
 import os, sys
 import torch
 torch.distributed.init_process_group('gloo')
 total = torch.tensor(torch.distributed.get_rank() + 1)
 torch.distributed.all_reduce(total)
-print('SUM', int(total), 'OF', os.environ['WORLD_SIZE'], 'LOCAL', os.environ['LOCAL_RANK'], *sys.argv[1:], flush=True)
+# one write, so that the lines of two processes cannot mingle
+sys.stdout.write(' '.join(['SUM', str(int(total)), 'OF', os.environ['WORLD_SIZE'], 'LOCAL', os.environ['LOCAL_RANK'],
+                           *sys.argv[1:]]) + '\n')
+sys.stdout.flush()
 torch.distributed.destroy_process_group()
 '''
 PYTHON = '''#!/usr/bin/env bash

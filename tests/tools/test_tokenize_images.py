@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from addp_mm.datasets.fingerprints import build_loaded, tokenizer_fingerprint
 from addp_mm.datasets.token_ids import TokenIds
@@ -131,10 +133,22 @@ def test_other_ways_to_name_the_same_things(tool, stored, place, tmp_path):
         assert (tmp_path / str(number) / 'ids.npy').read_bytes() == ids
 
 
-def run_until_saved(tool, argv, dst, rows):
-    """Run in a forked process that is killed, without a chance to tidy up, once ``rows`` are recorded as safe."""
-    process = multiprocessing.get_context('fork').Process(target=tool.main, args=(argv, ))
+def start(tool, argv):
+    """Start the tool in a forked process, which can be killed."""
+
+    def main():
+        # Killed while it holds the lock that tqdm shares among forks, it would leave this process waiting for ever.
+        tqdm.set_lock(threading.RLock())
+        tool.main(argv)
+
+    process = multiprocessing.get_context('fork').Process(target=main)
     process.start()
+    return process
+
+
+def run_until_saved(tool, argv, dst, rows):
+    """Run until ``rows`` are recorded as safe, and kill without a chance to tidy up."""
+    process = start(tool, argv)
     until = time.monotonic() + 60
     while process.is_alive() and time.monotonic() < until:
         about = dst / 'tokens.json'
@@ -180,8 +194,7 @@ def test_an_interruption_saves_what_was_done(tool, stored, place, tmp_path):
     """A polite kill, and hours between two saves."""
     dst = tmp_path / 'ids'
     argv = arguments(place, dst, '--save-seconds', '9999')
-    process = multiprocessing.get_context('fork').Process(target=Slowed(tool, 0.2).main, args=(argv, ))
-    process.start()
+    process = start(Slowed(tool, 0.2), argv)
     until = time.monotonic() + 60
     while not (dst / 'ids.npy.partial').is_file() and time.monotonic() < until:
         time.sleep(0.01)
