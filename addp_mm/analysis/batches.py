@@ -55,8 +55,8 @@ def build_model(cfg) -> nn.Module:
 def training_size(cfg) -> tuple[int, int]:
     """Height and width in pixels of the images that a config trains on.
 
-    That is its last crop to a fixed size; else, where images are only resized, the size of testing, which is the
-    largest of training in the recipes of mmdet.
+    That is its last crop to a fixed size; else the size that its preprocessor pads to; else, where images are only
+    resized, the size of testing, which is the largest of training in the recipes of mmdet.
 
     Raises:
         ConfigError: If the pipelines say nothing about it.
@@ -64,10 +64,14 @@ def training_size(cfg) -> tuple[int, int]:
     for step in reversed(list(_steps(cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}))):
         if step['type'].rsplit('.', 1)[-1] in CROPS and step.get('crop_type', 'absolute') == 'absolute':
             return _height_width(step.get('crop_size', step.get('scale')), wide=False)
+    model = cfg.get('model') or {}
+    padded = (cfg.get('data_preprocessor') or model.get('data_preprocessor') or {}).get('size')
+    if padded is not None:
+        return _height_width(padded, wide=False)
     for step in _steps(cfg.get('test_dataloader') or {}):
         if step['type'].rsplit('.', 1)[-1] in RESIZES and step.get('scale'):
             return _height_width(step['scale'], wide=True)
-    size = (cfg.get('model') or {}).get('backbone', {}).get('img_size')
+    size = model.get('backbone', {}).get('img_size')
     if size is None:
         raise ConfigError('the pipelines of the config name no size of images; give --shape HEIGHT WIDTH')
     return _height_width(size, wide=False)

@@ -2,3 +2,4 @@
 # mmsegmentation's own, for comparison.
 _base_ = 'mmseg::upernet/upernet_r50_4xb2-80k_cityscapes-769x769.py'
 custom_imports = dict(imports=['addp_mm'])
+auto_scale_lr = dict(enable=False, base_batch_size=8)

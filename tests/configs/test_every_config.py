@@ -15,6 +15,13 @@ TASKS = ('pretrain', 'cls', 'det', 'seg')
 EVERY = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.relative_to(CONFIGS).parts)
 
 
+def model_zoo_tool():
+    spec = importlib.util.spec_from_file_location('model_zoo', ROOT / 'tools/analysis_tools/model_zoo.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def listed(task: str) -> set[Path]:
     """Configs that the test module of a folder asks :func:`recipe_paths` for, as its source says."""
     source = (Path(__file__).parent / f'test_{task}_recipes.py').read_text()
@@ -54,9 +61,7 @@ def test_the_rest_is_read_and_built(path):
 
 def test_the_model_zoo_lists_every_config_once():
     """And says what the READMEs of the folders say: it is written from them."""
-    spec = importlib.util.spec_from_file_location('model_zoo', ROOT / 'tools/analysis_tools/model_zoo.py')
-    model_zoo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(model_zoo)
+    model_zoo = model_zoo_tool()
     page = model_zoo.PAGE.read_text()
     assert page == model_zoo.page(), 'run tools/analysis_tools/model_zoo.py'
     listed = re.findall(r'^\| \[.*?\]\(\.\./configs/(.*?)\) \|', page, re.M)
@@ -66,11 +71,29 @@ def test_the_model_zoo_lists_every_config_once():
 
 
 def test_published_numbers_are_read_from_the_readmes():
-    spec = importlib.util.spec_from_file_location('model_zoo', ROOT / 'tools/analysis_tools/model_zoo.py')
-    model_zoo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(model_zoo)
+    model_zoo = model_zoo_tool()
     name = 'mask-rcnn_mae-vit-base-p16_vitdet_16xb4-bf16-100e_coco-1024px.py'
     assert model_zoo.published('det')[name] == ('51.6 / 45.9', 'detectron2, projects/ViTDet')
     name = 'addp_vit-large-p16_8xb32-accum16-bf16-coslr-800e_in1k-256px.py'
     assert model_zoo.published('pretrain')[name][0] == '7.6 / 105.1; 85.9'
-    assert model_zoo.command('configs/x_16xb4-bf16.py') == 'NNODES=2 tools/dist_train.sh configs/x_16xb4-bf16.py 8'
+
+
+@pytest.mark.parametrize('name, start', [
+    ('mask-rcnn_addp-vit-base-p16_vitdet_16xb4-bf16-100e_coco-1024px.py', 'NNODES=2 tools/dist_train.sh {} 8'),
+    # 64 images a step, two a GPU, as its learning rate asks; the name, mmdet's own, does not say so
+    ('mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_ln-heads_lsj-100e_coco.py', 'NNODES=4 tools/dist_train.sh {} 8'),
+    ('mask-rcnn_r50_fpn_1x_coco.py', 'tools/dist_train.sh {} 8'),
+    ('mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px.py', 'python tools/train.py {}')])
+def test_commands_start_as_many_gpus_as_the_learning_rate_is_for(name, start):
+    assert model_zoo_tool().command(f'configs/det/{name}') == start.format(f'configs/det/{name}')
+
+
+@pytest.mark.parametrize('path', [path for path in EVERY if re.search(r'_\d+xb\d+', path.stem) and not
+                                  path.stem.endswith('-ms')], ids=lambda path: path.stem)
+def test_gpus_and_batch_of_the_name_are_those_of_the_learning_rate(path):
+    """So that --auto-scale-lr changes nothing where a config runs as it was written."""
+    cfg = load_recipe(path)
+    gpus, batch = map(int, re.search(r'_(\d+)xb(\d+)', path.stem).groups())
+    assert cfg.train_dataloader.batch_size == batch
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert cfg.auto_scale_lr.base_batch_size == gpus * batch * accumulated

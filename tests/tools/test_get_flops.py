@@ -164,6 +164,16 @@ def test_tool_prints_the_tree_and_the_memory(capsys):
         get_flops.main([str(knn), '--memory', '--depth', '0'])
 
 
+def test_tool_counts_one_view_of_a_model_that_averages_views(capsys):
+    get_flops = tool('analysis_tools/get_flops.py')
+    one = CONFIGS / 'seg/upernet_addp-vit-base-p16_8xb2-bf16-160k_ade20k-512x512.py'
+    get_flops.main([str(one), '--depth', '0'])
+    whole = capsys.readouterr().out
+    get_flops.main([str(one.with_stem(f'{one.stem}-ms')), '--depth', '0'])
+    first, rest = capsys.readouterr().out.split('\n', 1)
+    assert 'one view' in first and rest == whole
+
+
 def test_page_of_memory_holds_every_recipe_and_says_how_it_was_made():
     memory_table = tool('analysis_tools/memory_table.py')
     page = memory_table.PAGE.read_text()

@@ -65,6 +65,9 @@ def main(argv=None):
     from addp_mm.errors import reported_in_words
     with reported_in_words():
         cfg = load_config(args.config, args.cfg_options)
+        if (cfg.get('model') or {}).get('type', '').endswith('TTAModel'):
+            print('The model averages over views of an image: what follows is one view of one scale.')
+            cfg.model = cfg.model.module
         size = tuple(args.shape or training_size(cfg))
         cost = forward_costs(cfg, args.batch, size)
         print(f'{args.batch} image(s) of {size[0]} x {size[1]} px; one MAC is two FLOPs')

@@ -4,6 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
+from mmengine.config import Config
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / 'docs/model_zoo.md'
 TASKS = dict(
@@ -46,6 +48,13 @@ def published(task: str) -> dict[str, tuple[str, str]]:
     return found
 
 
+def num_gpus(config: str) -> int:
+    """GPUs that a config is written for: the batch that its learning rate stands for, over that of one GPU."""
+    cfg = Config.fromfile(ROOT / config)
+    batch = cfg.train_dataloader.batch_size * cfg.optim_wrapper.get('accumulative_counts', 1)
+    return cfg.auto_scale_lr.base_batch_size // batch
+
+
 def command(config: str) -> str:
     """How the run of a config is started: ``configs/…`` to a line of shell."""
     name = Path(config).name
@@ -53,7 +62,7 @@ def command(config: str) -> str:
         return f"tools/dist_test.sh {config} '' 8"
     if name.endswith('-ms.py'):
         return f'tools/dist_test.sh {config} CHECKPOINT 8'
-    gpus = int(match[1]) if (match := re.search(r'_(\d+)xb\d+', name)) else 8
+    gpus = num_gpus(config)
     if gpus == 1 or 'nano' in name:
         return f'python tools/train.py {config}'
     return f'{f"NNODES={gpus // 8} " * (gpus > 8)}tools/dist_train.sh {config} {min(gpus, 8)}'
