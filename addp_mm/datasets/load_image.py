@@ -1,13 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Load an image of any common mode as three channels of eight bits."""
-import io
-
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
-from PIL import Image, ImageOps
+from PIL import Image
 
+from addp_mm.datasets.open_image import StoredImage, decode_with_opencv, open_upright, stored_colour
+from addp_mm.datasets.tiff_images import is_tiff, pillow_shows, read_tiff
 from addp_mm.registry import TRANSFORMS
 
 _WHITE = (255, 255, 255)
@@ -15,45 +14,6 @@ _WHITE = (255, 255, 255)
 
 class BrokenImageError(ValueError):
     """An image that cannot be read, or is not of the kind expected; the message names it."""
-
-
-def open_upright(content: bytes) -> Image.Image | None:
-    """Decode a file with Pillow and apply its EXIF orientation; None where Pillow does not know the format.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except Image.UnidentifiedImageError:
-        return None
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever Pillow's plugins raise on odd files, also KeyError or ZeroDivisionError
-        raise ValueError(str(error) or type(error).__name__) from error
-
-
-def decode_with_opencv(content: bytes) -> np.ndarray:
-    """Decode a file that Pillow does not know, as 16-bit colour TIFF.
-
-    Returns:
-        Shape (H, W, C), of any type; RGB or RGBA where there are three or four channels.
-
-    Raises:
-        ValueError: OpenCV does not know it either.
-    """
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
-    except cv2.error:
-        image = None
-    if image is None:
-        # OpenCV gives no reason
-        raise ValueError('not an image, or of an unknown format')
-    image = image.reshape(*image.shape[:2], -1)
-    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(image.shape[2])
-    return image if order is None else image[..., order]
 
 
 def image_content(results: dict, backend_args: dict | None = None) -> bytes:
@@ -70,7 +30,8 @@ def decode_image(content: bytes, background: tuple[int, int, int] = _WHITE) -> n
     grey, palette, CMYK, YCbCr and Lab become RGB.
 
     Args:
-        content: The bytes of a file that Pillow reads.
+        content: The bytes of a file that Pillow, OpenCV or, of bands stored one after the other in a TIFF, tifffile
+            reads.
         background: RGB, 0 to 255.
 
     Returns:
@@ -79,9 +40,10 @@ def decode_image(content: bytes, background: tuple[int, int, int] = _WHITE) -> n
     Raises:
         ValueError: The file is damaged, or its values have no known range (float images).
     """
-    image = open_upright(content)
+    tiff = is_tiff(content)
+    image = open_upright(content) if not tiff or pillow_shows(content) else None
     if image is None:
-        return _to_rgb(decode_with_opencv(content), background)
+        return _to_rgb(read_tiff(content) if tiff else stored_colour(decode_with_opencv(content)), background)
     if image.mode == 'F':
         raise ValueError('float values have no known range; convert the image to 8 or 16 bits')
     if image.mode.startswith('I'):
@@ -92,18 +54,19 @@ def decode_image(content: bytes, background: tuple[int, int, int] = _WHITE) -> n
     return np.asarray(image.convert('RGB'))
 
 
-def _to_rgb(values: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
-    """Grey, RGB or either with alpha, 8 or 16 bits, shape (H, W, C), as RGB of 8 bits."""
+def _to_rgb(stored: StoredImage, background: tuple[int, int, int]) -> np.ndarray:
+    """Grey, RGB or either with alpha, 8 or 16 bits, as RGB of 8 bits."""
+    values, colour, alpha = stored
     if values.dtype not in (np.uint8, np.uint16):
         raise ValueError(f'{values.dtype} values have no known range; convert the image to 8 or 16 bits')
-    if values.shape[2] > 4:
+    if not colour:
         raise ValueError(f'{values.shape[2]} channels; load it with addp_mm.LoadMultiChannelImage')
     unit = values / np.iinfo(values.dtype).max * 255
-    colour = unit[..., :3] if values.shape[2] > 2 else np.repeat(unit[..., :1], 3, -1)
-    if values.shape[2] in (2, 4):
-        alpha = unit[..., -1:] / 255
-        colour = colour * alpha + np.array(background) * (1 - alpha)
-    return np.rint(colour).astype(np.uint8)
+    rgb = unit[..., :3] if colour == 3 else np.repeat(unit[..., :1], 3, -1)
+    if alpha:
+        opaque = unit[..., colour:colour + 1] / 255
+        rgb = rgb * opaque + np.array(background) * (1 - opaque)
+    return np.rint(rgb).astype(np.uint8)
 
 
 def _from_16_bit(image: Image.Image) -> np.ndarray:

@@ -6,7 +6,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from addp_mm.datasets.load_image import BrokenImageError, decode_image, image_content
-from addp_mm.datasets.read_channels import read_channels
+from addp_mm.datasets.open_image import StoredImage
+from addp_mm.datasets.read_channels import is_array, read_channels
 from addp_mm.registry import TRANSFORMS
 
 MAX_CHANNELS = 16
@@ -14,14 +15,38 @@ MAX_CHANNELS = 16
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
+def shown_channels(content: bytes, stored: StoredImage) -> np.ndarray:
+    """What is seen of a grey or colour image: shape (H, W, 1 or 3), without further bands.
+
+    Palettes are looked up and transparent images laid on white, as RGB of eight bits; others keep their type.
+
+    Args:
+        content: The bytes of the file.
+        stored: What :func:`read_channels` made of them.
+    """
+    if stored.values is None or stored.alpha:
+        return decode_image(content)
+    return stored.values[..., :stored.colour]
+
+
+def _converted(values: np.ndarray) -> np.ndarray:
+    """RGB of grey, or grey of RGB, in the same type."""
+    if values.shape[2] == 1:
+        return np.repeat(values, 3, -1)
+    if (values == values[..., :1]).all():
+        return values[..., :1]
+    return np.rint(values @ _LUMINANCE).astype(values.dtype)[..., None]
+
+
 @TRANSFORMS.register_module()
 class LoadMultiChannelImage(BaseTransform):
     """Load an image of a set number of channels with the whole range of its values.
 
-    Read are whatever Pillow or OpenCV reads, TIFF files whose bands or pages are the channels (more than four bands
-    through the optional package tifffile: ``pip install addp_mm[data]``), and ``.npy`` arrays (H, W, C) or (H, W). With
-    ``channels=1`` colour images become grey, with ``channels=3`` grey, palette and transparent ones become RGB, as
-    :class:`LoadImage` does; otherwise the number must be that of the file.
+    Read are whatever Pillow or OpenCV reads, TIFF files whose bands or pages are the channels (more than four bands, or
+    bands stored one after the other, through the optional package tifffile: ``pip install addp_mm[data]``), and
+    ``.npy`` arrays (H, W, C) or (H, W). With ``channels=1`` colour images become grey, with ``channels=3`` grey,
+    palette and transparent ones become RGB, as :class:`LoadImage` does, and of a TIFF with RGB and more bands, as near
+    infrared, RGB is taken; otherwise the number must be that of the file.
 
     Required keys: ``img_path``, with ``img_bytes`` where it is no file but the name of these bytes (they are taken
     out).
@@ -59,8 +84,9 @@ class LoadMultiChannelImage(BaseTransform):
         except ValueError as error:
             raise BrokenImageError(f'{path}: cannot be read as an image ({error}). Replace or remove it.') from error
         if image.shape[2] != self.channels:
-            raise BrokenImageError(f'{path}: {image.shape[2]} channels found, {self.channels} expected. Set channels '
-                                   'of LoadMultiChannelImage to those of the images, or remove this one.')
+            order = ' (an array must be (H, W, C))' if is_array(content) else ''
+            raise BrokenImageError(f'{path}: {image.shape[2]} channels found, {self.channels} expected{order}. Set '
+                                   'channels of LoadMultiChannelImage to those of the images, or remove this one.')
         if self.channels == 3:
             image = image[..., ::-1]
         results['img'] = np.ascontiguousarray(image)
@@ -69,24 +95,13 @@ class LoadMultiChannelImage(BaseTransform):
 
     def _decode(self, content: bytes) -> np.ndarray:
         """Channels in the file's order, 0 to 255."""
-        values, ordinary = read_channels(content)
-        if values is None:
-            values = decode_image(content)
-        if ordinary and values.shape[2] != self.channels and self.channels in (1, 3):
-            values = self._converted(content, values)
+        stored = read_channels(content)
+        values = stored.values
+        if values is None or stored.colour and values.shape[2] != self.channels and self.channels in (1, 3):
+            values = shown_channels(content, stored)
+            if values.shape[2] != self.channels and self.channels in (1, 3):
+                values = _converted(values)
         return self._scaled(values)
-
-    def _converted(self, content: bytes, values: np.ndarray) -> np.ndarray:
-        """Grey or RGB of an ordinary image (H, W, 1 to 4); a type of 16 bits stays where nothing is transparent."""
-        if values.shape[2] in (2, 4):
-            values = decode_image(content)
-        if values.shape[2] == self.channels:
-            return values
-        if self.channels == 3:
-            return np.repeat(values, 3, -1)
-        if (values == values[..., :1]).all():
-            return values[..., :1]
-        return np.rint(values @ _LUMINANCE).astype(values.dtype)[..., None]
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
         if values.dtype == bool:

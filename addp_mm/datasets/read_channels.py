@@ -3,53 +3,79 @@
 from __future__ import annotations
 
 import io
-import struct
-from collections.abc import Sequence
-from importlib import import_module
+import re
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from addp_mm.datasets.load_image import decode_with_opencv, open_upright
+from addp_mm.datasets.open_image import (
+    StoredImage,
+    decode_with_opencv,
+    open_upright,
+    put_upright,
+    stored_colour,
+    with_channels,
+)
+from addp_mm.datasets.tiff_images import is_tiff, read_tiff
 
-_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _NPY = b'\x93NUMPY'
-# TIFF 6.0, PhotometricInterpretation: palette, CMYK, YCbCr and Lab are not the channels themselves
-_LOOKED_UP = (3, 5, 6, 8)
+_PNG = b'\x89PNG'
+# width, height and highest value of a PGM or PPM; comments may stand between them
+_PNM = re.compile(rb'P[2356]' + 3 * rb'(?:\s|#[^\n]*\n)+(\d+)')
+# JPEG 2000 (ISO/IEC 15444-1, A.5.1): the first two markers, and how far behind them the depth of the first channel is
+_CODESTREAM, _DEPTH_AT = b'\xff\x4f\xff\x51', 42
 _LOOKED_UP_MODES = ('P', 'PA', 'CMYK', 'YCbCr', 'LAB', 'HSV')
-# how an image is put upright, by the value of TIFF's and EXIF's tag Orientation
-_UPRIGHT = {2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
-            5: lambda x: x.swapaxes(0, 1), 6: lambda x: np.rot90(x, -1),
-            7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: np.rot90(x)}
 
 
-def read_channels(content: bytes) -> tuple[np.ndarray | None, bool]:
+def read_channels(content: bytes) -> StoredImage:
     """All channels of a file, with their own type and range, the EXIF orientation applied.
 
     Args:
         content: The bytes of an image file or of an ``.npy`` file.
 
     Returns:
-        Shape (H, W, C) with channels (bands, pages) in the file's order, None where colours need looking up or
-        computing; and whether this is an ordinary grey or colour image, not bands, pages or an array.
+        Channels (bands, pages) in the file's order.
 
     Raises:
         ValueError: The file is damaged, or of an unknown kind.
     """
-    if content.startswith(_NPY):
-        return _read_array(content), False
-    if content.startswith(_TIFF):
-        return _read_tiff(content)
+    if is_array(content):
+        return StoredImage(_read_array(content), 0)
+    if is_tiff(content):
+        return read_tiff(content)
     image = open_upright(content)
     if image is None:
-        return decode_with_opencv(content), True
+        return stored_colour(decode_with_opencv(content))
     if image.mode in _LOOKED_UP_MODES or 'transparency' in image.info:
-        return None, True
-    if image.mode in ('RGB', 'RGBA') and content.startswith(b'\x89PNG') and content[24] == 16:
-        # of colour PNGs of 16 bits Pillow keeps eight
-        return put_upright(decode_with_opencv(content), _orientation(content)), True
-    return _with_channels(np.asarray(image)), True
+        return StoredImage(None, 3)
+    highest = _highest_value(content)
+    if image.mode in ('RGB', 'RGBA') and highest > 255:
+        # of colours of 16 bits Pillow keeps eight
+        values = put_upright(decode_with_opencv(content), _orientation(content))
+        if values.dtype == np.uint16 and values.shape[2] == len(image.mode):
+            return stored_colour(values if highest == 65535 else _stretched(values, highest))
+    values = with_channels(np.asarray(image))
+    # Pillow's mode of 32 bits, for what has 16
+    return stored_colour(values.astype(np.uint16) if image.mode == 'I' and 255 < highest <= 65535 else values)
+
+
+def is_array(content: bytes) -> bool:
+    return content.startswith(_NPY)
+
+
+def _highest_value(content: bytes) -> int:
+    """What white is in a PNG, PGM, PPM or JPEG 2000 file; 255 for all others."""
+    if content.startswith(_PNG):
+        return 2**content[24] - 1
+    if found := _PNM.match(content[:1024]):
+        return int(found[3])
+    at = content.find(_CODESTREAM, 0, 4096)
+    return 2**((content[at + _DEPTH_AT] & 0x7f) + 1) - 1 if at >= 0 else 255
+
+
+def _stretched(values: np.ndarray, highest: int) -> np.ndarray:
+    """Over all 16 bits, as Pillow does with grey."""
+    return np.rint(values * (65535 / highest)).clip(0, 65535).astype(np.uint16)
 
 
 def _orientation(content: bytes) -> int:
@@ -57,91 +83,9 @@ def _orientation(content: bytes) -> int:
         return image.getexif().get(0x0112, 1)
 
 
-def put_upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Apply the value of the tag Orientation to (H, W, ...)."""
-    return _UPRIGHT.get(orientation, lambda x: x)(values)
-
-
 def _read_array(content: bytes) -> np.ndarray:
     try:
         # no pickles: they would run whatever a file says
-        return _with_channels(np.load(io.BytesIO(content), allow_pickle=False))
+        return with_channels(np.load(io.BytesIO(content), allow_pickle=False))
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(str(error)) from error
-
-
-def _with_channels(values: np.ndarray) -> np.ndarray:
-    if values.ndim not in (2, 3) or not values.size:
-        raise ValueError(f'an array of shape {values.shape}; expected (H, W) or (H, W, C)')
-    return values.reshape(*values.shape[:2], -1)
-
-
-def _read_tiff(content: bytes) -> tuple[np.ndarray | None, bool]:
-    bands, photometric = _first_page(content)
-    if photometric in _LOOKED_UP:
-        return None, True
-    if bands is not None and bands <= 4:
-        pages = _pages_by_opencv(content)
-        # OpenCV drops the second of two bands
-        if pages and pages[0].shape[2] == bands:
-            return _stacked(pages), len(pages) == 1
-        image = open_upright(content) if not pages or len(pages) == 1 else None
-        if image is not None and len(image.getbands()) == bands:
-            return _with_channels(np.asarray(image)), True
-    try:
-        tifffile = import_module('tifffile')
-    except ImportError as error:
-        raise ValueError(f'a TIFF of {bands or "an unknown number of"} bands, which neither Pillow nor OpenCV reads; '
-                         'pip install "addp_mm[data]" adds tifffile, which does; or the file is damaged') from error
-    try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
-            pages = [_page_by_tifffile(page) for page in file.pages]
-    except Exception as error:  # whatever its decoders raise on damaged files
-        raise ValueError(str(error)) from error
-    if not pages:
-        raise ValueError('a TIFF without pages')
-    return _stacked(pages), False
-
-
-def _first_page(content: bytes) -> tuple[int | None, int | None]:
-    """Tags SamplesPerPixel and PhotometricInterpretation of the first page; None for what cannot be read."""
-    order = '<' if content[:2] == b'II' else '>'
-    found = {277: None, 262: None}
-    if content[2:4] not in (b'*\0', b'\0*'):
-        return None, None
-    try:
-        start, = struct.unpack_from(f'{order}I', content, 4)
-        count, = struct.unpack_from(f'{order}H', content, start)
-        found[277] = 1
-        for entry in range(count):
-            tag, _, _, value = struct.unpack_from(f'{order}HHIH', content, start + 2 + 12 * entry)
-            if tag in found:
-                found[tag] = value
-    except struct.error:
-        return None, None
-    return found[277], found[262]
-
-
-def _pages_by_opencv(content: bytes) -> list[np.ndarray]:
-    try:
-        done, pages = cv2.imdecodemulti(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return []
-    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}
-    pages = [page.reshape(*page.shape[:2], -1) for page in pages] if done else []
-    return [page[..., order[page.shape[2]]] if page.shape[2] in order else page for page in pages]
-
-
-def _page_by_tifffile(page) -> np.ndarray:
-    values, axes = page.asarray(), page.axes
-    if set(axes) - set('YXS'):
-        raise ValueError(f'a page with axes {axes}; expected height, width and bands')
-    if 'S' in axes:
-        values = np.moveaxis(values, axes.index('S'), -1)
-    orientation = page.tags.get(274)
-    return put_upright(_with_channels(values), 1 if orientation is None else int(orientation.value))
-
-
-def _stacked(pages: Sequence[np.ndarray]) -> np.ndarray:
-    """Pages as channels. Those of another size than the first are thumbnails of it."""
-    return np.concatenate([page for page in pages if page.shape == pages[0].shape], axis=-1)

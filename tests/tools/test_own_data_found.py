@@ -56,3 +56,22 @@ def test_sources_are_told_apart(tmp_path):
     from own_data.images import dataset_cfg
     for name, kind in {'a.lmdb': 'LMDBImages', 'shards/*.tar': 'WebDatasetImages', 'photos': 'ImageFiles'}.items():
         assert dataset_cfg(str(tmp_path / name), tmp_path / 'index', 0.1)['type'] == f'addp_mm.{kind}'
+
+
+@pytest.mark.parametrize(('extra', 'channels'), [('unspecified', 4), ('unassalpha', 3)])
+def test_near_infrared_is_a_channel_and_alpha_is_none(tmp_path, extra, channels):
+    tifffile = pytest.importorskip('tifffile')
+    from own_data.images import warnings
+    (tmp_path / 'images').mkdir()
+    for index in range(4):
+        tifffile.imwrite(tmp_path / f'images/{index}.tif', np.full((40, 40, 4), (51, 102, 153, 204), np.uint8),
+                         photometric='rgb', extrasamples=[extra])
+    found = found_in(tmp_path / 'images', tmp_path / 'a')
+    assert found.channels == channels
+    # a fifth of the white ground shines through
+    assert found.mean == pytest.approx([0.2, 0.4, 0.6, 0.8] if channels == 4 else [0.36, 0.52, 0.68], abs=3e-3)
+    assert any('4 channels, of which' in word for word in warnings(found, 32, 'nano')) == (channels == 3)
+    # told what to take, nothing is lost in silence, and nothing said that is not so
+    other = found_in(tmp_path / 'images', tmp_path / 'b', channels=7 - channels)
+    assert other.mean == pytest.approx([0.2, 0.4, 0.6, 0.8][:7 - channels], abs=3e-3)
+    assert other.most_stored == (4 if channels == 4 else 0)

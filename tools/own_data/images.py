@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,8 @@ class Found:
         shortest: Shortest side among these, in pixels.
         val_every: One image of so many is held out.
         plain: Whether all that were looked at are grey or colour images of eight bits, not pages, arrays or 16 bits.
+        broken: Names, with reasons, of those looked at that could not be read.
+        most_stored: The most channels of an image of which some, as alpha, are not trained on; 0 without such.
     """
     dataset: dict
     count: int
@@ -43,6 +45,8 @@ class Found:
     shortest: int
     val_every: int
     plain: bool = True
+    broken: list[str] = field(default_factory=list)
+    most_stored: int = 0
 
     @property
     def train_count(self) -> int:
@@ -97,9 +101,10 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
     rows = sorted({len(images) * i // PROBED for i in range(PROBED)})
     looked_at, broken = [], []
     for row in rows:
-        info = images.get_data_info(row)
-        name = info['img_path']
+        name = images.name(row)
         try:
+            info = images.get_data_info(row)
+            name = info['img_path']
             looked_at.append(_look(info, value_range))
         except (OSError, ValueError) as error:
             broken.append(f'{name} ({error})')
@@ -112,7 +117,8 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
     shortest = min(look.side for look in looked_at)
     every = max(4, min(_VAL_SHARE, len(images) // _VAL_IMAGES))
     plain = all(look.ordinary and look.dtype == np.uint8 for look in looked_at)
-    return Found(cfg, len(images), images.fingerprint, wanted, mean, std, shortest, every, plain)
+    most_stored = max((look.stored for look in looked_at if look.stored != wanted and look.more_than_shown), default=0)
+    return Found(cfg, len(images), images.fingerprint, wanted, mean, std, shortest, every, plain, broken, most_stored)
 
 
 @dataclass(frozen=True)
@@ -125,32 +131,41 @@ class _Look:
         ordinary: Whether it is grey or colour as usual.
         dtype: Of its values.
         side: The shorter one, in pixels.
+        stored: Number of its channels, with alpha.
+        more_than_shown: Whether alpha or other bands stand beside grey or colour.
+        array: Whether it is a file of numpy.
         bounds: Lowest and highest value, where nothing says which are black and white; None where that is known.
         moments: Mean and mean square of each stored channel, shape (2, C), in [0, 1]; None where there are bounds.
-        grey: The same of the mean of its channels, shape (2, 1).
+        shown: The same of its grey or colour, without alpha and other bands.
+        grey: The same of the mean of these, shape (2, 1).
     """
     name: str
     channels: int
     ordinary: bool
     dtype: np.dtype
     side: int
+    stored: int
+    more_than_shown: bool
+    array: bool
     bounds: tuple[float, float] | None = None
     moments: np.ndarray | None = None
+    shown: np.ndarray | None = None
     grey: np.ndarray | None = None
 
 
 def _look(info: dict, value_range: tuple[float, float] | None) -> _Look:
-    from addp_mm.datasets.load_image import decode_image, image_content
-    from addp_mm.datasets.read_channels import read_channels
+    from addp_mm.datasets.load_image import image_content
+    from addp_mm.datasets.multi_channel import shown_channels
+    from addp_mm.datasets.read_channels import is_array, read_channels
 
     content = image_content(dict(info), None)
-    values, ordinary = read_channels(content)
-    if values is None:
-        values = decode_image(content)
-    channels = values.shape[2]
     # of grey or colour, alpha is no channel
-    best = {2: 1, 4: 3}.get(channels, channels) if ordinary else channels
-    about = (info['img_path'], best, ordinary, values.dtype, min(values.shape[:2]))
+    image = read_channels(content)
+    shown = shown_channels(content, image) if image.colour else image.values
+    values = shown if image.values is None else image.values
+    channels = values.shape[2]
+    about = (info['img_path'], image.colour if image.ordinary else channels, image.ordinary, values.dtype,
+             min(values.shape[:2]), channels, bool(image.colour) and channels > image.colour, is_array(content))
     if value_range is None and values.dtype not in (np.uint8, np.uint16, bool):
         finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
         if not finite.size:
@@ -158,9 +173,14 @@ def _look(info: dict, value_range: tuple[float, float] | None) -> _Look:
         return _Look(*about, bounds=(finite.min(), finite.max()))
     if values.dtype.kind == 'f' and not np.isfinite(values).all():
         raise ValueError('values that are not finite')
+    seen = _scaled(shown, value_range)
+    return _Look(*about, moments=_moments(_scaled(values, value_range)), shown=_moments(seen),
+                 grey=_moments(seen.mean(1, keepdims=True)))
+
+
+def _scaled(values: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
     low, high = value_range or (0, 1 if values.dtype == bool else np.iinfo(values.dtype).max)
-    pixels = ((values.reshape(-1, channels).astype(np.float64) - low) / (high - low)).clip(0, 1)
-    return _Look(*about, moments=_moments(pixels), grey=_moments(pixels.mean(1, keepdims=True)))
+    return ((values.reshape(-1, values.shape[2]).astype(np.float64) - low) / (high - low)).clip(0, 1)
 
 
 def _moments(pixels: np.ndarray) -> np.ndarray:
@@ -179,7 +199,8 @@ def _channels(looked_at: list[_Look]) -> int:
                            + '. Give --channels, and remove what has another number')
     channels = next(iter(kinds))
     if channels > MAX_CHANNELS:
-        raise DatasetError(f'{looked_at[0].name} has {channels} channels; 1 to {MAX_CHANNELS} can be trained on')
+        order = '; arrays must be (H, W, C)' if looked_at[0].array else ''
+        raise DatasetError(f'{looked_at[0].name} has {channels} channels; 1 to {MAX_CHANNELS} can be trained on{order}')
     return channels
 
 
@@ -193,8 +214,8 @@ def _check_values(looked_at: list[_Look]) -> None:
 def _statistics(looked_at: list[_Look], channels: int) -> tuple[list, list]:
     """Mean and deviation of each channel; of all channels together where the models will have other ones."""
     # each image counts alike, whatever its size
-    mean, square = np.mean([look.moments if look.moments.shape[1] == channels else look.grey.repeat(channels, 1)
-                            for look in looked_at], 0)
+    mean, square = np.mean([next((moments for moments in (look.moments, look.shown) if moments.shape[1] == channels),
+                                 look.grey.repeat(channels, 1)) for look in looked_at], 0)
     std = np.sqrt((square - mean**2).clip(1e-4))
     return [round(float(value), 3) for value in mean], [round(float(value), 3) for value in std]
 
@@ -211,4 +232,8 @@ def warnings(found: Found, image_size: int, size: str) -> list[str]:
                      'generalise better')
     if found.shortest < image_size:
         words.append(f'some images have a side of {found.shortest} px and are enlarged to {image_size} px')
+    if found.most_stored:
+        words.append(f'some images have {found.most_stored} channels, of which {found.channels} are trained on: alpha '
+                     'is laid on white, other bands are left out. Where these are to be learned from as well, give '
+                     f'--channels {found.most_stored}')
     return words
