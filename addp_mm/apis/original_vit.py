@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from addp_mm.apis.original_addp import encoder_features
+from addp_mm.layouts.timm_vit import without_chunks
 
 
 def original_features(layout: str, state_dict: Mapping[str, Tensor], args: Mapping, images: Tensor) -> Tensor | None:
@@ -53,6 +54,7 @@ def _timm(weights: dict[str, Tensor], args: Mapping) -> nn.Module:
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
+    weights = without_chunks(weights)  # timm knows no chunks
     places = args['img_size'][0] * args['img_size'][1] // args['patch_size']**2
     kwargs = dict(_common(args), class_token=args['with_cls_token'], pre_norm=args['pre_norm'])
     if not args['final_norm']:

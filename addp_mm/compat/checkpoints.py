@@ -206,27 +206,52 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
         raise CheckpointError(f'{path} is truncated or not a safetensors file ({error}). Download it again.') from error
 
 
-def find_state_dict(checkpoint: Mapping, source: str = 'the checkpoint') -> dict[str, torch.Tensor]:
+def find_state_dict(checkpoint: Mapping, source: str = 'the checkpoint',
+                    prefix: str | None = None) -> dict[str, torch.Tensor]:
     """The weights in a checkpoint: under state_dict, model or module, or the checkpoint itself.
 
     Args:
         checkpoint: What :func:`load_checkpoint_file` returned.
         source: Its name in the error.
+        prefix: What the names of the wanted weights start with, ending in a dot. Where no name does, it may begin with
+            the name of another mapping in the checkpoint: ``'model_ema.'``, ``'teacher.backbone.'``. None where the
+            caller has no such option.
 
     Returns:
-        dict: Tensors by name, without the ``module.`` that a parallel wrapper puts before every name.
+        dict: Tensors by name, without the ``module.`` and ``_orig_mod.`` of parallel wrappers and torch.compile. From
+        another mapping they are named ``MAPPING.NAME``, so that they start with ``prefix``.
 
     Raises:
-        CheckpointError: There are no tensors.
+        CheckpointError: There are no tensors; names the mappings that hold some.
     """
-    for key in ('state_dict', 'model', 'module'):
-        if isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-            break
-    tensors = {key: value for key, value in checkpoint.items() if isinstance(value, torch.Tensor)}
+    place = next((checkpoint[key] for key in ('state_dict', 'model', 'module')
+                  if isinstance(checkpoint.get(key), Mapping)), checkpoint)
+    tensors = _tensors(place)
+    if any(key.startswith(prefix or '') for key in tensors):
+        return tensors
+    below = {str(key): found for level in (checkpoint, place) for key, value in level.items()
+             if isinstance(value, Mapping) and value is not place and (found := _tensors(value))}
+    named = next((key for key in below if prefix and prefix.startswith(f'{key}.')), None)
+    if named is not None:
+        return {f'{named}.{key}': value for key, value in below[named].items()}
     if not tensors:
         raise CheckpointError(f'{source} holds no weights: no tensors under state_dict, model, module, nor at its top '
-                              f'({", ".join(map(str, list(checkpoint)[:8])) or "it is empty"}).')
+                              f'({", ".join(map(str, list(checkpoint)[:8])) or "it is empty"}).'
+                              f'{_where_weights_are(below, prefix)}')
+    return tensors
+
+
+def _tensors(mapping: Mapping) -> dict[str, torch.Tensor]:
+    tensors = {key.replace('_orig_mod.', ''): value for key, value in mapping.items()
+               if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if all(key.startswith('module.') for key in tensors):
         tensors = {key[len('module.'):]: value for key, value in tensors.items()}
     return tensors
+
+
+def _where_weights_are(below: Mapping[str, Mapping], prefix: str | None) -> str:
+    if not below:
+        return ''
+    advice = ('save that mapping as a file of its own' if prefix is None
+              else ' or '.join(f"prefix='{key}.'" for key in below) + ' reaches them')
+    return f' There are weights under {", ".join(below)}: {advice}.'

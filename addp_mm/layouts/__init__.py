@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from addp_mm.layouts.beit import BEIT
+from addp_mm.layouts.key_rules import without_prefix
 from addp_mm.layouts.layout import Layout
 from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER
 from addp_mm.layouts.mmpretrain_vit import MMPRETRAIN_VIT
@@ -41,4 +42,21 @@ def find_layout(state_dict: Mapping[str, Tensor], targets: Collection[str] | Non
     return next((layout for layout in wanted if layout.matches(state_dict)), None)
 
 
-__all__ = ['LAYOUTS', 'Layout', 'find_layout']
+def find_prefixes(state_dict: Mapping[str, Tensor], targets: Collection[str] | None = None) -> dict[str, Layout]:
+    """Under which beginnings of its keys, of one name or two, a larger checkpoint has a known layout.
+
+    Args:
+        state_dict: Tensors by name.
+        targets: As in :func:`find_layout`.
+
+    Returns:
+        Layouts by prefix: ``{'teacher.backbone.': …}``.
+    """
+    names = (key.split('.') for key in state_dict)
+    prefixes = dict.fromkeys('.'.join(parts[:depth]) + '.' for parts in names for depth in (1, 2)
+                             if len(parts) > depth)
+    found = {prefix: find_layout(without_prefix(state_dict, prefix), targets) for prefix in prefixes}
+    return {prefix: layout for prefix, layout in found.items() if layout is not None}
+
+
+__all__ = ['LAYOUTS', 'Layout', 'find_layout', 'find_prefixes']

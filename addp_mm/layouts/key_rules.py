@@ -77,6 +77,11 @@ def prefixed(rules: Iterable[Rule], old: str, new: str) -> tuple[Rule, ...]:
     return tuple((re.escape(old) + pattern, new + replacement, *change) for pattern, replacement, *change in rules)
 
 
+def dotted(prefix: str | None) -> str:
+    """A prefix as keys have it: ``backbone`` is ``backbone.``; nothing stays nothing."""
+    return f'{prefix.rstrip(".")}.' if prefix else ''
+
+
 def without_prefix(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose keys start so, without it."""
     return {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}

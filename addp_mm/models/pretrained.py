@@ -11,9 +11,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.compat.checkpoints import CheckpointError, find_state_dict
+from addp_mm.layouts.key_rules import dotted
 from addp_mm.models.layers.fit_positions import FittedPositions, fit_positions
 from addp_mm.models.layers.resize_patch import resize_patch_projection
-from addp_mm.models.translation import Selection, foreign_layout_of, select_weights
+from addp_mm.models.translation import Selection, advice_on_prefix, core_parts, foreign_layout_of, select_weights
 from addp_mm.registry import WEIGHT_INITIALIZERS
 from addp_mm.wording import first_few
 
@@ -31,8 +32,9 @@ class Pretrained:
             ``hf://owner/repo[@revision]/path`` for one on the Hugging Face Hub, or an address that mmengine's
             CheckpointLoader takes (http, https, torchvision, …); ``.pth`` or ``.safetensors``.
         prefix: Load only the weights whose names start so, without it: ``'backbone.'``. Names are those of this
-            package where the checkpoint was converted. Defaults to all; of a converted checkpoint of the whole ADDP,
-            to the part that the module is.
+            package where the checkpoint was converted. It may begin with a mapping of the file that holds weights
+            beside or in the place of ``state_dict``: ``'model_ema.'``. Defaults to all; of a converted checkpoint of
+            the whole ADDP, to the part that the module is.
         strict: Whether each weight of the module must be in the checkpoint and the other way round.
         pos_grid: (height, width) of the checkpoint's positions, in patches. Needed only where they are not square, or
             could be: 196 positions are taken for 14 x 14, not for 13 x 15 and a class token. Defaults to None.
@@ -50,9 +52,7 @@ class Pretrained:
                  pos_grid: tuple[int, int] | None = None, resize_patch: bool = False,
                  map_location: Any = 'cpu') -> None:
         self.checkpoint = checkpoint
-        self.prefix = prefix or ''
-        if self.prefix and not self.prefix.endswith('.'):
-            self.prefix += '.'
+        self.prefix = dotted(prefix)
         self.strict = strict
         self.pos_grid = tuple(pos_grid) if pos_grid else None
         self.resize_patch = resize_patch
@@ -63,11 +63,12 @@ class Pretrained:
 
         Raises:
             FileNotFoundError: There is no such file.
-            CheckpointError: It cannot be read, nothing in it matches, a shape differs, or ``strict`` does not hold.
+            CheckpointError: It cannot be read, nothing in it matches, a part of a class of this package would stay
+                random, a shape differs, or ``strict`` does not hold.
         """
         self._initialise_children(module)
         state_dict = find_state_dict(CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location),
-                                     self.checkpoint)
+                                     self.checkpoint, self.prefix)
         selection = select_weights(state_dict, module, self.prefix, self.checkpoint, self.pos_grid)
         own = module.state_dict()
         matching = {name: weight for name, weight in selection.weights.items() if name in own}
@@ -75,6 +76,7 @@ class Pretrained:
             raise CheckpointError(self._nothing_matches(module, own, selection, state_dict))
         missing = [name for name in own if name not in matching and not name.endswith('num_batches_tracked')]
         left_out = [name for name in selection.weights if name not in own]
+        self._refuse_random_parts(module, matching, left_out)
         if self.strict and (missing or left_out):
             raise CheckpointError(f'{self.checkpoint} does not fit {type(module).__name__} exactly (strict=True): '
                                   f'missing {first_few(missing)}; left over {first_few(left_out)}.')
@@ -98,10 +100,20 @@ class Pretrained:
     def _nothing_matches(self, module: nn.Module, own: Mapping, selection: Selection, state_dict: Mapping) -> str:
         theirs = first_few(f'{selection.prefix}{name}' for name in selection.weights)
         layout = foreign_layout_of(state_dict, self.prefix)
-        advice = ('Check prefix and architecture, or convert the checkpoint (tools/model_converters).' if layout is None
+        advice = (advice_on_prefix(state_dict, module) if layout is None
                   else f'It has the layout of {layout.name}, which is converted for {layout.target} alone.')
         return (f'{self.checkpoint}: no weight matches {type(module).__name__}. The file has {theirs}; the module '
                 f'wants {first_few(own)}. {advice}')
+
+    def _refuse_random_parts(self, module: nn.Module, matching: Mapping, left_out: list[str]) -> None:
+        # Names of another layout may be ours by chance, for the positions or for all blocks.
+        lacking = [part for part in core_parts(module) if not any(name.startswith(part) for name in matching)]
+        if 'blocks.' in lacking or lacking and left_out:
+            raise CheckpointError(
+                f'{self.checkpoint} has no {" and no ".join(f"{part}*" for part in lacking)} for '
+                f'{type(module).__name__}, which would be trained from random weights. Left over are '
+                f'{first_few(left_out)}: the file has none of the known layouts. Rename them, or take out what is not '
+                'meant to be loaded (docs/checkpoints.md).')
 
     def _fit_positions(self, module: nn.Module, weights: dict, selection: Selection) -> FittedPositions:
         try:

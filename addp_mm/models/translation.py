@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from addp_mm.compat.checkpoints import CheckpointError
-from addp_mm.layouts import Layout, find_layout
+from addp_mm.layouts import Layout, find_layout, find_prefixes
 from addp_mm.layouts.layout import TARGETS
 from addp_mm.wording import first_few
 
 #: Where the parts of ADDP stand in its state dict.
 PARTS = {'ADDPViT': 'backbone.', 'TokenDecoder': 'neck.', 'TokenHead': 'head.', 'VQTokenizer': 'tokenizer.',
          'MaskedTokenPredictor': 'predictor.'}
+
+#: Without what a module is random, whatever else was loaded. A patch embedding may be left out on purpose.
+CORES = {'ADDPViT': ('patch_embed.', 'blocks.'), 'VQTokenizer': ('encoder.', 'decoder.', 'codes.'),
+         'MaskedTokenPredictor': ('word_embed.', 'blocks.', 'decoder_blocks.')}
 
 
 @dataclass
@@ -89,6 +93,20 @@ def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: 
 def foreign_layout_of(state_dict: Mapping[str, Tensor], prefix: str) -> Layout | None:
     """The layout that a checkpoint, or the part of it named by ``prefix``, has; None for none that is known."""
     return find_layout(state_dict) or (find_layout(_cut(state_dict, prefix)) if prefix else None)
+
+
+def advice_on_prefix(state_dict: Mapping[str, Tensor], module: nn.Module) -> str:
+    """What to do about a checkpoint without a known layout: the prefixes under which it has one, if there are any."""
+    found = find_prefixes(state_dict, _targets(module) or None)
+    if not found:
+        return 'Check prefix and architecture, or convert the checkpoint (tools/model_converters).'
+    places = [f'{layout.name} under prefix={prefix!r}' for prefix, layout in found.items()]
+    return f'It has the layout of {first_few(places, separator=" and of ")}.'
+
+
+def core_parts(module: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names without which a module of a class of this package is random; empty for any other."""
+    return next((CORES[base.__name__] for base in type(module).__mro__ if base.__name__ in CORES), ())
 
 
 def _cut(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

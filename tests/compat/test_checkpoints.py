@@ -17,7 +17,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
 import addp_mm  # noqa: F401
-from addp_mm.compat.checkpoints import CheckpointError, find_state_dict, load_checkpoint_file, safe_load
+from addp_mm.compat.checkpoints import CheckpointError, load_checkpoint_file, safe_load
 
 WEIGHTS = {'layer.weight': torch.arange(4.).reshape(2, 2)}
 
@@ -193,15 +193,6 @@ def test_shipped_files_have_a_scheme(tmp_path, monkeypatch):
     for name in ('mano.safetensors', '../etc/passwd'):
         with pytest.raises(FileNotFoundError, match=r'ships no .*nano\.safetensors'):
             load_checkpoint_file(f'addp_mm://{name}')
-
-
-def test_find_state_dict():
-    for key in ('state_dict', 'model', 'module'):
-        assert find_state_dict({key: WEIGHTS, 'epoch': 3}) == WEIGHTS
-    assert find_state_dict(WEIGHTS) == WEIGHTS
-    assert find_state_dict({'model': {f'module.{name}': w for name, w in WEIGHTS.items()}}) == WEIGHTS
-    with pytest.raises(CheckpointError, match=r'a\.pth holds no weights.*epoch'):
-        find_state_dict({'epoch': 3}, 'a.pth')
 
 
 def test_downloads_are_checked(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from random_vqgan import Sizes, random_state_dict
 
 from addp_mm import layouts
 from addp_mm.compat.checkpoints import ASSETS, find_state_dict, load_checkpoint_file
-from addp_mm.layouts import LAYOUTS, Layout, find_layout
+from addp_mm.layouts import LAYOUTS, Layout, find_layout, find_prefixes
 from addp_mm.layouts.layout import TARGETS
 from addp_mm.models.backbones import ADDPViT
 
@@ -74,11 +74,15 @@ KINDS = {
     'taming VQGAN with its loss': (lambda: more(random_state_dict(Sizes()), 'loss.discriminator.main.0.weight'),
                                    'taming VQGAN', 'VQTokenizer'),
     'MAE with decoder': (mae, 'MAE', 'ADDPViT'),
+    'MAE encoder with its mask token': (lambda: more(timm_vit(num_classes=0), 'mask_token'), 'MAE', 'ADDPViT'),
     'MAE encoder': (lambda: timm_vit(num_classes=0), 'timm ViT', 'ADDPViT'),
     'MAE fine-tuned': (lambda: timm_vit(global_pool='avg'), 'timm ViT', 'ADDPViT'),
     'DINOv2': (lambda: more(timm_vit(num_classes=0, init_values=1.), 'mask_token'), 'DINOv2', 'ADDPViT'),
     'DINOv2 with registers': (lambda: more(timm_vit(num_classes=0, init_values=1.), 'mask_token', 'register_tokens'),
                               'DINOv2', 'ADDPViT'),
+    'DINOv2 in chunks': (lambda: {key.replace('blocks.0.', 'blocks.0.0.'): value
+                                  for key, value in timm_vit(num_classes=0, init_values=1.).items()}, 'DINOv2',
+                         'ADDPViT'),
     'DINOv2 of timm': (lambda: timm_vit(num_classes=0, init_values=1., reg_tokens=4), 'timm ViT', 'ADDPViT'),
     'DeiT III': (lambda: {key.replace('ls1.gamma', 'gamma_1').replace('ls2.gamma', 'gamma_2'): value
                           for key, value in timm_vit(init_values=1., no_embed_class=True).items()}, 'timm ViT',
@@ -139,6 +143,24 @@ def test_a_checkpoint_may_hold_something_else_that_is_asked_for_by_its_class():
     assert find_layout(mage, ['VQTokenizer']).name == 'MAGE tokenizer'
     assert find_layout(part('token_predictor.'), ['VQTokenizer']) is None
     assert find_layout(mage, ['ADDPViT']) is None
+
+
+def test_blocks_counted_anew_in_each_chunk_are_refused():
+    source = timm_vit(num_classes=0)
+    for chunk in (0, 1):
+        source = {**source, **{key.replace('blocks.0.', f'blocks.{chunk}.0.'): value for key, value in source.items()}}
+    source = {key: value for key, value in source.items() if not key.startswith('blocks.0.') or '0.0.' in key}
+    with pytest.raises(ValueError, match='counted anew in each'):
+        find_layout(source).convert(source)
+
+
+def test_prefixes_under_which_a_layout_stands():
+    vit, tokenizer = timm_vit(), random_state_dict(Sizes())
+    state = {**{f'teacher.backbone.{key}': value for key, value in vit.items()},
+             **{f'first_stage_model.{key}': value for key, value in tokenizer.items()}, 'step': torch.ones(1)}
+    found = {prefix: layout.name for prefix, layout in find_prefixes(state).items()}
+    assert found == {'teacher.backbone.': 'timm ViT', 'first_stage_model.': 'taming VQGAN'}
+    assert list(find_prefixes(state, ['ADDPViT'])) == ['teacher.backbone.'] and find_prefixes(vit) == {}
 
 
 def test_a_layout_names_a_class_of_this_package():

@@ -69,10 +69,13 @@ def mae_decoder() -> dict[str, Tensor]:
 VITS = {
     'AugReg': ('timm ViT', {}, {}, {}),
     'MAE with its decoder': ('MAE', dict(num_classes=0), mae_decoder(), {}),
+    'MAE with its mask token alone': ('MAE', dict(num_classes=0), dict(mask_token=torch.rand(1, 1, 12)), {}),
     'MAE encoder alone': ('timm ViT', dict(num_classes=0), {}, {}),
     'DeiT III': ('timm ViT', dict(no_embed_class=True, init_values=1e-6), {}, {r'ls(\d)\.gamma': r'gamma_\1'}),
     'DeiT III of timm': ('timm ViT', dict(no_embed_class=True, init_values=1e-6), {}, {}),
     'DINOv2': ('DINOv2', dict(num_classes=0, init_values=1e-5), dict(mask_token=torch.rand(1, 24)), {}),
+    'DINOv2 in chunks': ('DINOv2', dict(num_classes=0, init_values=1e-5), dict(mask_token=torch.rand(1, 24)),
+                         {r'blocks\.([01])\.': r'blocks.0.\1.', r'blocks\.2\.': 'blocks.1.2.'}),
     'CLIP': ('timm ViT', dict(pre_norm=True), {}, {}),
     'registers of timm': ('timm ViT', dict(reg_tokens=4, no_embed_class=True), {}, {}),
     'registers with positions': ('timm ViT', dict(reg_tokens=2), {}, {}),

@@ -85,6 +85,39 @@ def test_the_backbone_of_a_detector_says_what_it_has_and_lacks(tmp_path, report)
     assert 'missing blocks.0.attn.rel_pos_h' in line
 
 
+def test_a_prefix_reaches_the_weights_beside_the_usual_ones(tmp_path):
+    state = randomised(VisionTransformer(**SIZES))
+    torch.save(dict(model=dict(step=torch.ones(1)), model_ema=state), tmp_path / 'theirs.pth')
+    vit = ADDPViT(ARCH, img_size=32, patch_size=8)
+    Pretrained(str(tmp_path / 'theirs.pth'), prefix='model_ema')(vit)
+    assert torch.equal(vit.patch_embed.projection.weight, state['patch_embed.proj.weight'])
+
+
+def test_names_of_a_vit_that_no_layout_has_leave_nothing_random(tmp_path):
+    """Names of blocks and positions are ours by chance; the rest would stay random."""
+    state = randomised(VisionTransformer(**SIZES))
+    stem = {name.replace('patch_embed.proj', 'stem'): weight for name, weight in state.items()}
+    blocks = {name.replace('blocks.', 'layers.'): weight for name, weight in state.items()}
+    for changed, lacking in ((stem, r'patch_embed\.\*'), (blocks, r'patch_embed\.\* and no blocks\.\*')):
+        with pytest.raises(CheckpointError, match=rf'has no {lacking} for ADDPViT.*Left over are \w+'):
+            Pretrained(saved(tmp_path, changed))(ADDPViT(ARCH, img_size=32, patch_size=8))
+
+
+def test_a_patch_embedding_may_be_left_out_on_purpose(tmp_path, report):
+    source = ADDPViT(ARCH, img_size=32, patch_size=8)
+    state = {name: weight for name, weight in source.state_dict().items() if not name.startswith('patch_embed.')}
+    vit = ADDPViT(ARCH, img_size=32, patch_size=8, in_channels=5)
+    Pretrained(saved(tmp_path, state))(vit)
+    assert torch.equal(vit.blocks[0].mlp.fc1.weight, source.blocks[0].mlp.fc1.weight)
+    assert 'missing patch_embed.projection.weight, patch_embed.projection.bias' in report[-1][1]
+
+
+def test_the_prefix_that_would_do_is_named(tmp_path):
+    path = saved(tmp_path, randomised(VisionTransformer(**SIZES)), 'model.')
+    with pytest.raises(CheckpointError, match=r"no weight matches.*the layout of timm ViT under prefix='model\.'"):
+        Pretrained(path)(ADDPViT(ARCH, img_size=32, patch_size=8))
+
+
 @pytest.mark.slow
 def test_mmpretrain_keeps_its_prefix(tmp_path):
     from mmpretrain.models.backbones import VisionTransformer as ViT
