@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from logging import WARNING
 from pathlib import Path
@@ -28,9 +29,15 @@ class TooManyBrokenImages(DatasetError):
     """More images are broken than were allowed; the message lists them."""
 
 
+def is_gone(error: Exception) -> bool:
+    """Whether what was listed is no longer there."""
+    return isinstance(error, FileNotFoundError)
+
+
 def num_allowed(share: float, count: int, allowance: int = BROKEN_ALLOWANCE) -> int:
     """How many of ``count`` images may be broken: their share, and some more."""
-    return int(share * count) + allowance
+    # 0.29 * 100 is a little less than 29
+    return math.floor(share * count + 1e-6) + allowance
 
 
 def is_broken_image(error: Exception) -> bool:
@@ -46,16 +53,14 @@ class BrokenImages:
 
     Args:
         path: The file. On a cluster it must lie where all ranks see it.
-        allowed: How many images may be broken.
-
-    Raises:
-        ValueError: ``allowed`` is negative.
+        count: Number of images in all.
+        share: How many of them may be broken.
+        allowance: How many more, so that small sets are not stopped by the first.
     """
 
-    def __init__(self, path: str | Path, allowed: int) -> None:
-        if allowed < 0:
-            raise ValueError(f'allowed must not be negative, got {allowed}')
-        self.path, self.allowed = Path(path), allowed
+    def __init__(self, path: str | Path, count: int, share: float, allowance: int = BROKEN_ALLOWANCE) -> None:
+        self.path, self.count, self.allowance = Path(path), count, allowance
+        self.allowed = num_allowed(share, count, allowance)
 
     def clear(self) -> None:
         """Forget what an earlier run met; its files may be mended."""
@@ -97,4 +102,9 @@ class BrokenImages:
             raise TooManyBrokenImages(
                 f'{len(found)} images are broken, {self.allowed} are allowed: '
                 f'{first_few((f"{key} ({value})" for key, value in found.items()), _NUM_NAMED, "; ")}. All are listed '
-                f'in {self.path}. Mend or remove them and resume, or raise max_broken_share.')
+                f'in {self.path}. Mend them and resume; or remove them and resume with --images-changed keep '
+                "(in a config changed='keep'), to go on with the other images of the list; or allow more: those met so "
+                f'far need a --max-broken-share (max_broken_share) of {self._share_needed(len(found)):g}.')
+
+    def _share_needed(self, broken: int) -> float:
+        return math.ceil((broken - self.allowance) / self.count * 1e4) / 1e4

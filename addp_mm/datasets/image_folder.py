@@ -58,9 +58,10 @@ def check_folder_exists(folder: Path) -> None:
     if folder.is_dir():
         return
     if folder.exists():
-        raise DatasetError(f'{folder} is a file, not a folder. Check the paths in the config.')
+        raise DatasetError(f'{folder} is a file, not a folder. Check the path given, or those in the config.')
     parent = next(parent for parent in Path(os.path.abspath(folder)).parents if parent.is_dir())
-    text = f'{folder}: no such folder ({parent} exists). Check data_root and data_prefix in the config'
+    text = (f'{folder}: no such folder ({parent} exists). Check the path given, or data_root and data_prefix in the '
+            'config')
     if 'fashion_scenes' in folder.as_posix():
         text += ', or write the data: python tools/dataset_converters/fashion_scenes.py data/fashion_scenes'
     raise DatasetError(f'{text}.')

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -40,7 +41,7 @@ class LMDBImages(ListedImages):
                  skipped_keys: Sequence[str | bytes] = _NO_IMAGES, **options) -> None:
         self._lmdb()
         if not Path(path).exists():
-            raise DatasetError(f'{path}: no such database. Check the paths in the config.')
+            raise DatasetError(f'{path}: no such database. Check the path given, or that in the config.')
         self.skipped_keys = {key.encode() if isinstance(key, str) else key for key in skipped_keys}
         super().__init__(path, pipeline, index_file, **options)
 
@@ -77,8 +78,10 @@ class LMDBImages(ListedImages):
         with self._open().begin() as transaction:
             value = transaction.get(key)
         name = f'{self.source}:{key.decode("utf-8", "surrogateescape")}'
+        if value is None:
+            raise FileNotFoundError(errno.ENOENT, 'no such key any more', name)
         # an empty value is a broken image: it is named when it is decoded
-        return dict(img_path=name, img_bytes=bytes(value or b''))
+        return dict(img_path=name, img_bytes=bytes(value))
 
     def _write_list(self) -> None:
         write_names(self.index_file, self._keys(), about=dict(path=str(self.source.absolute()), state=self._state()))

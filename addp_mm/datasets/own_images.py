@@ -16,7 +16,7 @@ from mmengine.dataset import Compose
 from mmengine.logging import MMLogger, print_log
 from torch.utils.data import Dataset
 
-from addp_mm.datasets.broken_images import BROKEN_ALLOWANCE, BrokenImages, is_broken_image, num_allowed
+from addp_mm.datasets.broken_images import BROKEN_ALLOWANCE, BrokenImages, is_broken_image, is_gone
 from addp_mm.datasets.image_folder import DatasetError
 from addp_mm.datasets.packed_names import PackedNames
 from addp_mm.datasets.seeded_samples import random_state_of
@@ -33,7 +33,8 @@ class ListedImages(Dataset, ABC):
         pipeline: Transforms. The first is :class:`LoadImage` or :class:`LoadMultiChannelImage`.
         index_file: The list. Default: in the work dir of the running training; without one, in ``~/.cache/addp_mm``.
         changed: What to do where the source is no longer as it was listed: 'error' stops, 'keep' goes on with the list
-            (to resume a training exactly) and warns, 'rescan' makes a new one.
+            (to resume a training exactly) and warns, 'rescan' makes a new one. With 'keep' other images take the place
+            of those that are gone, and these do not count as broken.
         split: None for all images; 'val' for every ``val_every``-th, 'train' for the others.
         val_every: See ``split``.
         max_broken_share: Share of images that may be broken. Such an image is logged by name and noted in
@@ -67,7 +68,7 @@ class ListedImages(Dataset, ABC):
         if not len(self):
             raise DatasetError(f'{self.source}: no images in it' + (f' for split {split!r}.' if split else '.')
                                + self._advice())
-        self.broken = BrokenImages(self._broken_file(), num_allowed(max_broken_share, len(self), broken_allowance))
+        self.broken = BrokenImages(self._broken_file(), len(self), max_broken_share, broken_allowance)
         agreed(self.broken.clear)
         self.pipeline = Compose(pipeline)
 
@@ -102,16 +103,19 @@ class ListedImages(Dataset, ABC):
                     # drawn from the numbers alone: the same in each process and after a resume
                     words = np.random.SeedSequence([chosen, attempt]).generate_state(1, np.uint64)
                     chosen = int(words[0] % np.uint64(len(self)))
-                results = self.get_data_info(chosen)
-                name = results['img_path']
+                name = self.name(chosen)
                 try:
+                    results = self.get_data_info(chosen)
+                    name = results['img_path']
                     return self.pipeline(results)
                 except Exception as error:
                     if not is_broken_image(error):
                         raise
-                    self.broken.add(name, error)
-        raise DatasetError(f'{self.source}: {self.broken.allowed + 2} images drawn in the place of {name} were broken. '
-                           f'Mend or remove those listed in {self.broken.path}.')
+                    if not (self.changed == 'keep' and is_gone(error)):
+                        self.broken.add(name, error)
+        raise DatasetError(f'{self.source}: {self.broken.allowed + 2} images drawn in the place of {name} were broken '
+                           f'or gone. Mend those listed in {self.broken.path}; where many are gone, list the images '
+                           "anew (--images-changed rescan; in a config changed='rescan').")
 
     def name(self, index: int) -> str:
         """The name of an image, as it is listed."""

@@ -15,6 +15,14 @@ from addp_mm.datasets.own_images import ListedImages
 from addp_mm.datasets.packed_names import PackedNames, write_names
 from addp_mm.registry import DATASETS
 
+# a member in the middle of these cannot be read alone
+_COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz', '.tar.zst', '.tar.lz4')
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a file is a tar file by its name, compressed or not."""
+    return name.lower().endswith(('.tar', *_COMPRESSED))
+
 
 @DATASETS.register_module()
 class WebDatasetImages(ListedImages):
@@ -37,8 +45,14 @@ class WebDatasetImages(ListedImages):
                  extensions: Sequence[str] = EXTENSIONS, **options) -> None:
         pattern = os.path.join(shards, '*.tar') if os.path.isdir(shards) else str(shards)
         self.shards = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
+        compressed = [shard for shard in self.shards or sorted(glob.glob(os.path.join(shards, '*')))
+                      if shard.lower().endswith(_COMPRESSED)]
+        if compressed:
+            raise DatasetError(f'{compressed[0]} is compressed; shards must be uncompressed tar files, so that each '
+                               'image can be read at once. Decompress them (gunzip, unzstd, …), or unpack them and '
+                               'give the folder.')
         if not self.shards:
-            raise DatasetError(f'{pattern}: no such tar files. Check the paths in the config.')
+            raise DatasetError(f'{pattern}: no such tar files. Check the path given, or that in the config.')
         self.extensions = sorted(extension.lower() for extension in extensions)
         super().__init__(shards, pipeline, index_file, **options)
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from addp_mm.datasets import DatasetError, ImageFiles, TooManyBrokenImages
+from addp_mm.datasets.broken_images import num_allowed
 from addp_mm.datasets.file_scan import FileScan
 from addp_mm.datasets.fingerprints import names_fingerprint
 from addp_mm.datasets.packed_names import PackedNames, write_names
@@ -125,7 +126,7 @@ def test_nothing_found_says_what_was_searched_for(tmp_path):
     (tmp_path / 'images').mkdir()
     with pytest.raises(DatasetError, match=r'no images in it. Searched for were .*\.png'):
         ImageFiles(tmp_path / 'images', index_file=tmp_path / 'list')
-    with pytest.raises(DatasetError, match='no such folder'):
+    with pytest.raises(DatasetError, match='no such folder.*Check the path given'):
         ImageFiles(tmp_path / 'imags', index_file=tmp_path / 'list')
 
 
@@ -206,6 +207,27 @@ def test_one_broken_image_too_many_stops_with_the_list(spoilt, tmp_path, num_wor
     assert data.broken.allowed == 2
     with pytest.raises(TooManyBrokenImages, match='3 images are broken, 2 are allowed.*05.png.*broken_images_list.txt'):
         list(DataLoader(data, 4, num_workers=num_workers, collate_fn=keep_image))
+
+
+def test_after_too_many_the_broken_ones_may_be_removed_or_allowed(spoilt, tmp_path):
+    options = dict(index_file=tmp_path / 'list', broken_allowance=1)
+    data = ImageFiles(spoilt, LOAD, max_broken_share=0, **options)
+    with pytest.raises(TooManyBrokenImages, match=r'--images-changed keep.*max_broken_share\) of 0\.025\.') as raised:
+        [data[k] for k in range(20)]
+    share = float(str(raised.value).rpartition(' of ')[2].rstrip('.'))
+    assert len([ImageFiles(spoilt, LOAD, max_broken_share=share, **options)[k] for k in range(20)]) == 20
+    for name in ('05.png', '17.png', '23.png'):
+        (spoilt / name).unlink()
+    data = ImageFiles(spoilt, LOAD, max_broken_share=0, changed='keep', **options)
+    assert len(keep_image([data[k] for k in range(40)])) == 40 and not data.broken.read()
+    for path in spoilt.iterdir():
+        path.unlink()
+    with pytest.raises(DatasetError, match='broken or gone.*--images-changed rescan'):
+        data[0]
+
+
+def test_shares_are_not_lost_to_rounding():
+    assert [num_allowed(share, 100, 0) for share in (0.28, 0.29, 0.57, 0.58)] == [28, 29, 57, 58]
 
 
 def test_faults_of_the_program_and_the_machine_are_no_broken_images(spoilt, tmp_path):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Images in LMDB databases and in the tar shards of a WebDataset."""
+import gzip
 import io
 import os
 import pickle
@@ -90,6 +91,16 @@ def test_a_kept_list_reads_the_shards_that_were_listed(shards, tmp_path):
     assert values(data[k] for k in range(12)) == [*range(12)]
 
 
+@pytest.mark.parametrize('changed', ['error', 'keep'])
+def test_a_shard_that_vanishes_is_broken_images_unless_the_list_is_kept(shards, tmp_path, changed):
+    data = WebDatasetImages(shards, LOAD, index_file=tmp_path / 'list', changed=changed)
+    os.remove(shards / 'train-001.tar')
+    assert set(values([data[4], data[5]])) <= {0, 1, 2, 3, 8, 9, 10, 11}
+    met = data.broken.read()
+    assert (not met) == (changed == 'keep')
+    assert all('train-001.tar' in reason for reason in met.values())
+
+
 def test_broken_members_are_named(shards, tmp_path):
     write_shard(shards / 'train-000.tar', [('a.png', b'no image'), ('b.png', png(50))])
     data = WebDatasetImages(shards, LOAD, index_file=tmp_path / 'list')
@@ -108,6 +119,15 @@ def test_compressed_and_damaged_shards_are_refused(shards, tmp_path, how):
     with pytest.raises(DatasetError, match='train-001.tar cannot be read as an uncompressed tar file'):
         WebDatasetImages(shards, index_file=tmp_path / 'list')
     assert not (tmp_path / 'list').exists()
+
+
+@pytest.mark.parametrize('given', ['shards', 'shards/a.tar.gz', 'shards/*.gz'])
+def test_compressed_shards_say_what_to_do(tmp_path, given):
+    (tmp_path / 'shards').mkdir()
+    write_shard(tmp_path / 'shards/plain', [('a.png', png(1))])
+    (tmp_path / 'shards/a.tar.gz').write_bytes(gzip.compress((tmp_path / 'shards/plain').read_bytes()))
+    with pytest.raises(DatasetError, match=r'a\.tar\.gz is compressed; shards must be uncompressed tar files'):
+        WebDatasetImages(tmp_path / given, index_file=tmp_path / 'list')
 
 
 @pytest.fixture
@@ -143,6 +163,16 @@ def test_a_changed_database_is_noticed(database, tmp_path):
         LMDBImages(database, index_file=index)
     data = LMDBImages(database, LOAD, index_file=index, changed='rescan')
     assert data[10]['img'].shape == (3, 4, 3) and list(data.broken.read()) == [f'{database}:new']
+
+
+def test_keys_that_are_gone_do_not_count_as_broken_where_the_list_is_kept(database, tmp_path):
+    import lmdb
+    index = tmp_path / 'list'
+    LMDBImages(database, index_file=index)
+    with lmdb.open(str(database), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
+        transaction.delete(b'003')
+    data = LMDBImages(database, LOAD, index_file=index, changed='keep')
+    assert values([data[3]]) != [3] and not data.broken.read()
 
 
 def test_without_lmdb_the_error_says_what_to_install(tmp_path, monkeypatch):

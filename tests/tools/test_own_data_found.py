@@ -52,9 +52,33 @@ def test_shards_are_looked_at_like_folders(tmp_path):
     assert (shards.count, shards.channels, shards.mean) == (files.count, files.channels, files.mean)
 
 
+def test_broken_images_are_named_and_so_are_those_of_a_shard_that_is_gone(tmp_path, monkeypatch):
+    from own_data.images import find_images
+    folder = write_images(tmp_path / 'images', 3)
+    assert found_in(folder, tmp_path / 'a').broken == []
+    broken = sorted(folder.glob('*.png'))[5]
+    broken.write_bytes(b'no image')
+    found, = found_in(folder, tmp_path / 'a').broken
+    assert found.startswith(f'{broken} (not an image')
+    shards = pack(write_images(tmp_path / 'whole', 3), tmp_path / 'shards')
+    listed = found_in(shards / '*.tar', tmp_path / 'b')
+    assert not listed.broken
+    gone = sorted(shards.glob('*.tar'))[0]
+    gone.unlink()
+    found = find_images(dict(listed.dataset, shards=str(shards)), None, None, 'keep')
+    assert (found.count, found.broken) == (24, [])
+    # as if it vanished while they are looked at
+    monkeypatch.setattr('addp_mm.datasets.WebDatasetImages._ensure_list', lambda self: None)
+    found = find_images(listed.dataset, None, None, 'error')
+    assert len(found.broken) == 12 and all(str(gone) in name for name in found.broken)
+
+
 def test_sources_are_told_apart(tmp_path):
     from own_data.images import dataset_cfg
-    for name, kind in {'a.lmdb': 'LMDBImages', 'shards/*.tar': 'WebDatasetImages', 'photos': 'ImageFiles'}.items():
+    (tmp_path / 'packed').mkdir()
+    (tmp_path / 'packed/0.tar.gz').write_bytes(b'')
+    for name, kind in {'a.lmdb': 'LMDBImages', 'shards/*.tar': 'WebDatasetImages', 'photos': 'ImageFiles',
+                       'packed': 'WebDatasetImages', 'packed/0.tar.gz': 'WebDatasetImages'}.items():
         assert dataset_cfg(str(tmp_path / name), tmp_path / 'index', 0.1)['type'] == f'addp_mm.{kind}'
 
 

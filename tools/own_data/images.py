@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from addp_mm.datasets import DatasetError
+from addp_mm.datasets.broken_images import is_gone
 from addp_mm.datasets.image_files import EXTENSIONS
+from addp_mm.datasets.webdataset_images import is_shard_name
 from addp_mm.wording import first_few
 
 PROBED = 64
@@ -60,7 +62,7 @@ def dataset_cfg(source: str, index_file: Path, max_broken_share: float) -> dict:
     if path.suffix == '.lmdb' or (path / 'data.mdb').is_file():
         return dict(type='addp_mm.LMDBImages', path=str(path.absolute()), **options)
     pattern = not path.exists() and any(mark in source for mark in '*?[')
-    if pattern or path.suffix == '.tar' or path.is_dir() and _holds_shards(path, index_file.parent):
+    if pattern or (_holds_shards(path, index_file.parent) if path.is_dir() else is_shard_name(path.name)):
         return dict(type='addp_mm.WebDatasetImages', shards=str(path.absolute()), **options)
     return dict(type='addp_mm.ImageFiles', root=str(path.absolute()), **options)
 
@@ -77,7 +79,7 @@ def _holds_shards(folder: Path, work_dir: Path) -> bool:
                     return False
             elif entry.name.lower().endswith(EXTENSIONS):
                 return False
-            found = found or entry.name.endswith('.tar')
+            found = found or is_shard_name(entry.name)
     return found
 
 
@@ -107,10 +109,14 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
             name = info['img_path']
             looked_at.append(_look(info, value_range))
         except (OSError, ValueError) as error:
-            broken.append(f'{name} ({error})')
-    if 2 * len(broken) > len(rows):
+            if not (changed == 'keep' and is_gone(error)):
+                broken.append(f'{name} ({error})')
+    if len(broken) > len(looked_at):
         raise DatasetError(f'{len(broken)} of {len(rows)} images looked at cannot be read: '
                            f'{first_few(broken, 3, "; ")}')
+    if not looked_at:
+        raise DatasetError(f'{images.source}: the {len(rows)} images looked at are gone; list the images anew, with '
+                           '--images-changed rescan')
     wanted = channels or _channels(looked_at)
     _check_values(looked_at)
     mean, std = _statistics(looked_at, wanted)
