@@ -121,6 +121,31 @@ def test_16_bits_keep_their_steps(rng, form):
     np.testing.assert_allclose(load(content, 3)['img'], colour / 257, rtol=1e-6)
 
 
+@pytest.mark.parametrize('highest', [255, 1023, 65535])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_pgm_and_ppm_of_any_depth_span_the_range(rng, channels, highest):
+    stored = rng.integers(0, highest + 1, (5, 7, channels))
+    pixels = stored.astype(np.uint8 if highest < 256 else '>u2').tobytes()
+    content = f'P{5 if channels == 1 else 6} # a comment\n7 5\n{highest}\n'.encode() + pixels
+    # rounded to 16 bits, not to eight
+    np.testing.assert_allclose(load(content, channels)['img'][..., ::-1], stored * (255 / highest), atol=2e-3)
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_jpeg_2000_keeps_16_bits(rng, channels):
+    stored = values(rng, channels, np.uint16, (40, 50))
+    lossless = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+    content = cv2.imencode('.jp2', stored, lossless)[1].tobytes()
+    expected = stored if channels != 4 else stored[..., [2, 1, 0, 3]]
+    np.testing.assert_allclose(load(content, channels)['img'], expected / 257, rtol=1e-6)
+
+
+@pytest.mark.parametrize('order', '<>')
+def test_arrays_of_either_order_of_bytes(rng, order):
+    stored = values(rng, 5, np.uint16)
+    np.testing.assert_allclose(load(npy(stored.astype(f'{order}u2')), 5)['img'], stored / 257, rtol=1e-6)
+
+
 def test_16_bit_colour_is_rounded_for_three_channels_of_eight_bits(rng):
     colour = values(rng, 3, np.uint16)
     for end in ('.png', '.tif'):

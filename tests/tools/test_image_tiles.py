@@ -12,6 +12,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / 'tools/dataset_converters'))
 import image_tiles
 
 
+@pytest.fixture(autouse=True)
+def limit(monkeypatch):
+    """The tool lifts Pillow's limit for its own process; it is back after each test."""
+    monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)
+
+
 @pytest.fixture
 def picture(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
@@ -36,6 +42,24 @@ def test_pictures_are_resized_first_and_chosen_by_name(picture, tmp_path):
     assert sorted(path.name for path in (tmp_path / 'tiles').iterdir()) == [
         'field2_0000_0000.png', 'field_0000_0000.png']
     assert Image.open(tmp_path / 'tiles/field_0000_0000.png').size == (100, 100)
+
+
+def test_pictures_too_large_for_training_are_cut(picture, tmp_path, monkeypatch):
+    from addp_mm.datasets import BrokenImageError, LoadImage
+    # 3,500 pixels stand for more than 179 million
+    monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 1500)
+    with pytest.raises(BrokenImageError, match='cut it into tiles with tools/dataset_converters/image_tiles.py'):
+        LoadImage()(dict(img_path=str(tmp_path / 'field.png')))
+    image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
+    assert len(list((tmp_path / 'tiles').iterdir())) == 2 * 3
+
+
+def test_16_bits_are_scaled_not_clipped(tmp_path):
+    pixels = np.arange(400, dtype=np.uint16).reshape(20, 20) * 160
+    Image.fromarray(pixels).save(tmp_path / 'deep.png')
+    image_tiles.main([str(tmp_path / 'deep.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
+    tile = np.array(Image.open(tmp_path / 'tiles/deep_0000_0000.png'))
+    assert np.abs(tile[..., 0] - pixels / 257).max() <= 0.5 and (tile[..., :1] == tile).all()
 
 
 def test_what_cannot_be_cut_is_said(picture, tmp_path):

@@ -7,13 +7,16 @@ import argparse
 from fnmatch import fnmatch
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
+
+from addp_mm.datasets.load_image import decode_image
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('images', nargs='+', type=Path, help='pictures that Pillow reads, of 3 channels or made so')
+    parser.add_argument('images', nargs='+', type=Path,
+                        help='pictures of any size, grey or colour, of 8 or 16 bits; tiles are RGB of 8 bits')
     parser.add_argument('--out', type=Path, required=True, help='folder for the tiles, PICTURE_TOP_LEFT.png')
     parser.add_argument('--tile', type=int, default=128, help='side of a tile in pixels [%(default)s]')
     parser.add_argument('--shorter-side', type=int, metavar='PX', help='resize pictures to this first [as they are]')
@@ -47,11 +50,13 @@ def main(argv=None):
     if len({path.stem for path in paths}) < len(paths):
         raise SystemExit('error: two pictures have the same name, so that tiles would replace each other')
     args.out.mkdir(parents=True, exist_ok=True)
+    # the limit is there for strangers' files; these are as large as one says, and each is decoded once
+    Image.MAX_IMAGE_PIXELS = None
     count = 0
     for path in tqdm(paths, unit='picture'):
         try:
-            picture = ImageOps.exif_transpose(Image.open(path)).convert('RGB')
-        except OSError as error:
+            picture = Image.fromarray(decode_image(path.read_bytes()))
+        except (OSError, ValueError) as error:
             raise SystemExit(f'error: {path}: {error}. Mend it, or give --leave-out {path.name!r}') from error
         if args.shorter_side:
             scale = args.shorter_side / min(picture.size)
