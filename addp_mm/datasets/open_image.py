@@ -48,7 +48,7 @@ def open_upright(content: bytes) -> Image.Image | None:
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:
-        raise ValueError(f'more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels; cut it into tiles with '
+        raise ValueError(f'more than {2e-6 * Image.MAX_IMAGE_PIXELS:.0f} megapixels; cut it into tiles with '
                          'tools/dataset_converters/image_tiles.py') from error
     except Exception as error:  # whatever Pillow's plugins raise on odd files, also KeyError or ZeroDivisionError
         raise ValueError(str(error) or type(error).__name__) from error
