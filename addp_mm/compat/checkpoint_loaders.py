@@ -5,6 +5,7 @@ The originals cannot resume from what they saved on torch 2.6 and newer; for htt
 onedl forks do so whenever it complains. Here every way into a checkpoint ends in the same reader.
 """
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +31,23 @@ def mend_checkpoint_loaders(module: ModuleType) -> None:
     register(prefixes=['', ASSET_SCHEME], loader=load_from_local, force=True)
     register(prefixes=['http://', 'https://'], loader=load_from_http, force=True)
     register(prefixes=HUB_SCHEME, loader=load_from_hub, force=True)
+    for prefix, loader in list(module.CheckpointLoader._schemes.items()):
+        if loader.__name__ in ('load_from_ceph', 'load_from_pavi'):
+            register(prefixes=prefix, loader=_says_what_to_do_without_its_client(loader), force=True)
+
+
+def _says_what_to_do_without_its_client(loader: Callable[..., dict]) -> Callable[..., dict]:
+
+    @functools.wraps(loader)
+    def load(filename: str, map_location: Any = None) -> dict:
+        from addp_mm.compat.checkpoints import CheckpointError
+
+        try:
+            return loader(filename, map_location)
+        except ImportError as error:
+            raise CheckpointError(f'{filename}: {error} Or copy the file to this machine and give its path.') from error
+
+    return load
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:

@@ -24,6 +24,7 @@ from addp_mm.errors import UserError
 ASSETS = Path(__file__).resolve().parents[1] / 'assets'
 ASSET_SCHEME = 'addp_mm://'
 HUB_SCHEME = 'hf://'
+FILE_SCHEME = 'file://'
 _HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
 _STATISTICS = ('min', 'max', 'mean', 'current')
 _ZIP_HEAD = b'PK\x03\x04'
@@ -141,8 +142,8 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
     """Read a checkpoint, ``.pth`` or ``.safetensors``, without running anything that it holds.
 
     Args:
-        path: File, ``addp_mm://NAME`` for one that the package ships, or ``hf://owner/repo[@revision]/path`` for one
-            on the Hugging Face Hub.
+        path: File, also as ``file://…``, ``addp_mm://NAME`` for one that the package ships, or
+            ``hf://owner/repo[@revision]/path`` for one on the Hugging Face Hub.
         map_location: Device of the tensors, as in ``torch.load``.
 
     Returns:
@@ -157,6 +158,9 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
     if path.startswith(HUB_SCHEME):
         from addp_mm.hub import download_from_hub
         path = download_from_hub(path)
+    if path.startswith(FILE_SCHEME):
+        from urllib.request import url2pathname
+        path = url2pathname(path[len(FILE_SCHEME):].removeprefix('localhost'))
     path = os.path.expanduser(resolve_asset(path))
     _check_file(path)
     with open(path, 'rb') as file:
@@ -174,6 +178,12 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
 def _check_file(path: str) -> None:
     if os.path.isdir(path):
         raise CheckpointError(f'{path} is a folder, not a checkpoint. Give one of the files in it.')
+    scheme = re.match(r'[\w.+-]+://', path)
+    if scheme and not os.path.isfile(path):
+        raise CheckpointNotFoundError(
+            f'{path}: {scheme[0]} is not read here. Known are paths, {FILE_SCHEME}, {ASSET_SCHEME} and {HUB_SCHEME}; '
+            'in configs and wherever mmengine loads, also http://, https://, torchvision:// and open-mmlab://. '
+            'Otherwise copy the file and give its path.')
     if not os.path.isfile(path):
         raise CheckpointNotFoundError(f'{path} can not be found. Check the path of the checkpoint.')
     if os.path.getsize(path) == 0:

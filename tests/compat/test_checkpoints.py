@@ -208,6 +208,24 @@ def test_downloads_are_checked(tmp_path, monkeypatch):
     assert not (tmp_path / 'ran').exists()
 
 
+def test_files_by_address(tmp_path):
+    path = Path(saved(tmp_path, WEIGHTS, 'a b.pth'))
+    for address in (path.as_uri(), path.as_uri().replace('file://', 'file://localhost')):
+        assert 'a%20b' in address and CheckpointLoader.load_checkpoint(address).keys() == WEIGHTS.keys()
+    with pytest.raises(FileNotFoundError, match=r'/none\.pth can not be found'):
+        load_checkpoint_file((tmp_path / 'none.pth').as_uri())
+
+
+@pytest.mark.parametrize('address, words', [
+    ('htps://example.org/a.pth', r'htps:// is not read here.*file://, addp_mm:// and hf://.*https://'),
+    ('s3://bucket/a.pth', r's3://bucket/a\.pth: .*petrel_client.*give its path'),
+    ('cluster:s3://bucket/a.pth', 'petrel_client.*give its path'),
+])
+def test_addresses_that_cannot_be_read(address, words):
+    with pytest.raises(CheckpointError, match=words):
+        CheckpointLoader.load_checkpoint(address)
+
+
 def test_mirrors_and_forks_get_the_same_reader(tmp_path, monkeypatch):
     from types import ModuleType
 
