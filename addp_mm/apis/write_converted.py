@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from addp_mm.wording import first_few
 
 ENDINGS = ('.safetensors', '.pth')
 
@@ -18,16 +20,21 @@ ENDINGS = ('.safetensors', '.pth')
 TOLERANCE = 1e-3
 
 
-def check_destination(dst: str) -> None:
+def check_destination(dst: str, endings: Sequence[str] = ENDINGS, has_config: bool = True) -> None:
     """Refuse a place where converted weights cannot be written.
 
+    Args:
+        dst: File to write.
+        endings: Those of which the name has to have one.
+        has_config: Whether a config goes beside it.
+
     Raises:
-        ValueError: The name has another ending than :data:`ENDINGS`.
+        ValueError: The name has another ending.
         FileExistsError: The file, or the config that would go beside it, exists.
     """
-    if not dst.endswith(ENDINGS):
-        raise ValueError(f'{dst} must end in {" or ".join(ENDINGS)}')
-    for path in (dst, config_beside(dst)):
+    if not dst.endswith(tuple(endings)):
+        raise ValueError(f'{dst} must end in {" or ".join(endings)}')
+    for path in (dst, config_beside(dst)) if has_config else (dst, ):
         if os.path.exists(path):
             raise FileExistsError(f'{path} exists already: choose another name or remove it')
 
@@ -50,7 +57,8 @@ def write_converted(dst: str, name: str, config: Mapping, weights: Mapping[str, 
 
     Returns:
         What was proved and written, in words. The config beside ``dst`` is ``{name: config}`` with an ``init_cfg`` that
-        loads ``dst``; mmengine's ``Config.fromfile`` and ``_base_`` read it.
+        loads the weights beside it, wherever both are moved together; mmengine's ``Config.fromfile`` and ``_base_``
+        read it.
 
     Raises:
         ValueError: ``dst`` is no place for weights, they do not fit the config, or the module's result is not finite.
@@ -60,13 +68,18 @@ def write_converted(dst: str, name: str, config: Mapping, weights: Mapping[str, 
 
     check_destination(dst)
     module = MODELS.build(dict(config))
+    missing = [key for key in module.state_dict() if key not in weights]
+    if missing:
+        raise ValueError(f'the file is incomplete: it lacks {first_few(missing)} of {config["type"]} of the sizes read '
+                         'from it (names as converted)')
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ValueError(f'the weights do not fit {config["type"]} of the sizes read from them: {error}') from error
     with torch.no_grad():
         proof = run(module.eval())
-    loads_them = dict(type='addp_mm.Pretrained', checkpoint=dst, strict=True)
+    # mmengine fills in the folder of the config that it reads
+    loads_them = dict(type='addp_mm.Pretrained', checkpoint=f'{{{{ fileDirname }}}}/{Path(dst).name}', strict=True)
     text = json.dumps({name: {**config, 'init_cfg': loads_them}}, indent=2)
     Path(dst).parent.mkdir(parents=True, exist_ok=True)
     partial = f'{dst}.partial'

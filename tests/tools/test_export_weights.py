@@ -1,19 +1,19 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 import hashlib
 import json
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 TOOL = Path(__file__).parents[2] / 'tools/model_converters/export_weights.py'
 
 
 def export(*args):
-    return subprocess.run([sys.executable, TOOL, *map(str, args)], capture_output=True, text=True)
+    runpy.run_path(str(TOOL))['main'](list(map(str, args)))
 
 
 @pytest.fixture
@@ -24,28 +24,49 @@ def checkpoint(tmp_path):
     return path, state
 
 
-def test_exports_a_prefix_in_half_precision(checkpoint, tmp_path):
+def test_exports_a_prefix_in_half_precision(checkpoint, tmp_path, capsys):
     path, state = checkpoint
-    done = export(path, tmp_path / 'out.safetensors', '--prefix', 'tokenizer.', '--half')
-    assert done.returncode == 0, done.stderr
+    export(path, tmp_path / 'out.safetensors', '--prefix', 'tokenizer.', '--half')
     tensors = load_file(tmp_path / 'out.safetensors')
     assert set(tensors) == {'conv.weight', 'steps'}
     assert torch.equal(tensors['conv.weight'], state['tokenizer.conv.weight'].half())
     assert tensors['steps'] == 7
-    report = json.loads(done.stdout.splitlines()[-1])
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report['sha256'] == hashlib.sha256((tmp_path / 'out.safetensors').read_bytes()).hexdigest()
 
 
 def test_drops_by_prefix(checkpoint, tmp_path):
     path, _ = checkpoint
-    assert export(path, tmp_path / 'out.safetensors', '--drop', 'tokenizer.').returncode == 0
+    export(path, tmp_path / 'out.safetensors', '--drop', 'tokenizer.')
     assert set(load_file(tmp_path / 'out.safetensors')) == {'head.bias'}
 
 
-@pytest.mark.parametrize('options, words', [(['--prefix', 'backbone.'], "['head', 'tokenizer']"),
+@pytest.mark.parametrize('options, words', [(['--prefix', 'backbone.'], r"\['head', 'tokenizer'\]"),
                                             (['--drop', 'neck.'], "'neck.' matches no key")])
 def test_says_what_does_not_match(checkpoint, tmp_path, options, words):
     path, _ = checkpoint
-    done = export(path, tmp_path / 'out.safetensors', *options)
-    assert done.returncode != 0 and words in done.stderr
+    with pytest.raises(SystemExit, match=f'error: .*{words}'):
+        export(path, tmp_path / 'out.safetensors', *options)
     assert not (tmp_path / 'out.safetensors').exists()
+
+
+@pytest.mark.parametrize('name, options, words', [
+    ('out.pth', [], r'error: .*out.pth must end in .safetensors'),
+    ('there.safetensors', [], r'error: .*there.safetensors exists already'),
+    ('out.safetensors', ['--meta', 'a'], "error: --meta wants KEY=VALUE, got 'a'"),
+])
+def test_refuses_in_words_and_writes_nothing(checkpoint, tmp_path, name, options, words):
+    (tmp_path / 'there.safetensors').write_text('mine')
+    with pytest.raises(SystemExit, match=words):
+        export(checkpoint[0], tmp_path / name, *options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_1.pth', 'there.safetensors']
+    assert (tmp_path / 'there.safetensors').read_text() == 'mine'
+
+
+def test_overwrites_on_request_through_a_file_of_its_own(checkpoint, tmp_path):
+    for name in ('out.safetensors', 'out.partial'):
+        (tmp_path / name).write_text('mine')
+    export(checkpoint[0], tmp_path / 'out.safetensors', '--overwrite', '--meta', 'a=b=c')
+    with safe_open(tmp_path / 'out.safetensors', 'pt') as file:
+        assert file.metadata() == dict(a='b=c')
+    assert (tmp_path / 'out.partial').read_text() == 'mine'

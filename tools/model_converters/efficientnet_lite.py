@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from addp_mm.apis.write_converted import check_destination
 from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+from addp_mm.errors import reported_in_words
 
 
 def parse_args(argv=None):
@@ -47,12 +48,17 @@ def to_timm(state_dict, names):
     return {name: weight.contiguous() for name, weight in zip(names, state_dict.values(), strict=True)}
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    check_destination(args.dst)
+def convert(args):
+    check_destination(args.dst, ('.safetensors', ), has_config=False)
     weights = find_state_dict(load_checkpoint_file(args.src), args.src)
     save_file(to_timm(weights, timm.create_model(args.model).state_dict()), args.dst)
     print(f'{args.dst}: {len(weights)} weights, for timm.create_model({args.model!r}, checkpoint_path={args.dst!r})')
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    with reported_in_words(ValueError, OSError):
+        convert(args)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 from pathlib import Path
 
 
@@ -14,6 +15,7 @@ def parse_args(argv=None):
     parser.add_argument('--drop', nargs='*', default=[], metavar='PREFIX', help='leave out keys that start so')
     parser.add_argument('--half', action='store_true', help='store floating-point tensors as float16')
     parser.add_argument('--meta', nargs='*', default=[], metavar='KEY=VALUE', help='facts to store in the file')
+    parser.add_argument('--overwrite', action='store_true', help='replace a file that is there')
     return parser.parse_args(argv)
 
 
@@ -45,20 +47,43 @@ def select(state_dict, prefix='', drop=(), half=False):
     return {key: value.contiguous() for key, value in kept.items()}
 
 
-def main(argv=None):
-    args = parse_args(argv)
+def facts(pairs):
+    """Metadata of the file, from ``KEY=VALUE``; None where there is none.
+
+    Raises:
+        ValueError: If one has no ``=``.
+    """
+    wrong = [pair for pair in pairs if '=' not in pair]
+    if wrong:
+        raise ValueError(f'--meta wants KEY=VALUE, got {wrong[0]!r}')
+    return dict(pair.split('=', 1) for pair in pairs) or None
+
+
+def export(args):
     from safetensors.torch import save_file
 
+    from addp_mm.apis.write_converted import check_destination
     from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
 
-    tensors = select(find_state_dict(load_checkpoint_file(args.src), args.src), args.prefix, args.drop, args.half)
-    dst = Path(args.dst)
+    dst, meta = Path(args.dst), facts(args.meta)
+    if not (args.overwrite and dst.is_file() and dst.suffix == '.safetensors'):
+        check_destination(args.dst, ('.safetensors', ), has_config=False)
+    state_dict = find_state_dict(load_checkpoint_file(args.src), args.src, args.prefix)
+    tensors = select(state_dict, args.prefix, args.drop, args.half)
     dst.parent.mkdir(parents=True, exist_ok=True)
-    partial = dst.with_suffix('.partial')
-    save_file(tensors, partial, metadata=dict(pair.split('=', 1) for pair in args.meta) or None)
-    partial.replace(dst)
+    partial = f'{dst}.partial'
+    save_file(tensors, partial, metadata=meta)
+    os.replace(partial, dst)
     print(json.dumps(dict(file=str(dst), tensors=len(tensors), parameters=sum(t.numel() for t in tensors.values()),
                           bytes=dst.stat().st_size, sha256=hashlib.sha256(dst.read_bytes()).hexdigest())))
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from addp_mm.errors import reported_in_words
+
+    with reported_in_words(ValueError, OSError):
+        export(args)
 
 
 if __name__ == '__main__':
