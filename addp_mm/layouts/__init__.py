@@ -18,6 +18,7 @@ from addp_mm.layouts.mmpretrain_vit import MMPRETRAIN_VIT
 from addp_mm.layouts.published import PUBLISHED, PUBLISHED_ENCODER
 from addp_mm.layouts.timm_vit import DINOV2, MAE, TIMM_VIT
 from addp_mm.layouts.vqgan import MASKGIT, TAMING
+from addp_mm.wording import first_few
 
 #: In order of preference, where one's keys are among another's.
 LAYOUTS: tuple[Layout, ...] = (PUBLISHED, PUBLISHED_ENCODER, MAGE, MASKGIT, TAMING, MAE, DINOV2, BEIT, TIMM_VIT,
@@ -59,4 +60,16 @@ def find_prefixes(state_dict: Mapping[str, Tensor], targets: Collection[str] | N
     return {prefix: layout for prefix, layout in found.items() if layout is not None}
 
 
-__all__ = ['LAYOUTS', 'Layout', 'find_layout', 'find_prefixes']
+def advice_on_prefix(state_dict: Mapping[str, Tensor], targets: Collection[str] | None = None) -> str:
+    """What to do where no known layout was found: the prefixes under which there is one, if there are any."""
+    bare = find_layout(state_dict, targets)
+    if bare is not None:
+        return f'It has the layout of {bare.name} without any prefix.'
+    places = [f'{layout.name} under the prefix {prefix!r}' for prefix, layout in
+              find_prefixes(state_dict, targets).items()]
+    if not places:
+        return 'Check the prefix, and that it is such a model.'
+    return f'It has the layout of {first_few(places, separator=" and of ")}.'
+
+
+__all__ = ['advice_on_prefix', 'LAYOUTS', 'Layout', 'find_layout', 'find_prefixes']

@@ -17,7 +17,8 @@ from addp_mm.layouts.layout import Layout
 
 #: What taming's training keeps with the tokenizer: the discriminator and perceptual loss, the running means from which
 #: an averaged codebook is made, the random colours in which label maps are shown. None of it runs in the tokenizer.
-TAMING_UNUSED = (r'loss\..*', r'quantize\.embedding\.(cluster_size|embed_avg)', r'colorize')
+#: So with the moving average of all weights that latent-diffusion keeps beside them, its names without their dots.
+TAMING_UNUSED = (r'loss\..*', r'quantize\.embedding\.(cluster_size|embed_avg)', r'colorize', r'model_ema\..*')
 
 _NEEDED = ('encoder.conv_in.weight', 'encoder.levels.0.0.conv1.weight', 'encoder.mid.0.conv1.weight',
            'encoder.conv_out.weight', 'decoder.levels.0.0.conv1.weight', 'decoder.conv_out.weight', 'codes.weight')

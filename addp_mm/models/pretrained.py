@@ -11,10 +11,11 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.compat.checkpoints import CheckpointError, find_state_dict
+from addp_mm.layouts import advice_on_prefix
 from addp_mm.layouts.key_rules import dotted
 from addp_mm.models.layers.fit_positions import FittedPositions, fit_positions
 from addp_mm.models.layers.resize_patch import resize_patch_projection
-from addp_mm.models.translation import Selection, advice_on_prefix, core_parts, foreign_layout_of, select_weights
+from addp_mm.models.translation import Selection, core_parts, foreign_layout_of, select_weights, targets_of
 from addp_mm.registry import WEIGHT_INITIALIZERS
 from addp_mm.wording import first_few
 
@@ -100,7 +101,7 @@ class Pretrained:
     def _nothing_matches(self, module: nn.Module, own: Mapping, selection: Selection, state_dict: Mapping) -> str:
         theirs = first_few(f'{selection.prefix}{name}' for name in selection.weights)
         layout = foreign_layout_of(state_dict, self.prefix)
-        advice = (advice_on_prefix(state_dict, module) if layout is None
+        advice = (advice_on_prefix(state_dict, targets_of(module) or None) if layout is None
                   else f'It has the layout of {layout.name}, which is converted for {layout.target} alone.')
         return (f'{self.checkpoint}: no weight matches {type(module).__name__}. The file has {theirs}; the module '
                 f'wants {first_few(own)}. {advice}')

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from addp_mm.compat.checkpoints import CheckpointError
-from addp_mm.layouts import Layout, find_layout, find_prefixes
+from addp_mm.layouts import Layout, find_layout
 from addp_mm.layouts.layout import TARGETS
 from addp_mm.wording import first_few
 
@@ -70,7 +70,7 @@ def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: 
     plain = Selection(_cut(state_dict, prefix), prefix)
     if own <= set(plain.weights):
         return plain
-    best, targets, other = plain, _targets(module), None
+    best, targets, other = plain, targets_of(module), None
     for weights in [plain.weights, state_dict] if prefix else [plain.weights]:
         layout = find_layout(weights, {*targets, 'ADDP'})
         other = other or find_layout(weights)
@@ -95,15 +95,6 @@ def foreign_layout_of(state_dict: Mapping[str, Tensor], prefix: str) -> Layout |
     return find_layout(state_dict) or (find_layout(_cut(state_dict, prefix)) if prefix else None)
 
 
-def advice_on_prefix(state_dict: Mapping[str, Tensor], module: nn.Module) -> str:
-    """What to do about a checkpoint without a known layout: the prefixes under which it has one, if there are any."""
-    found = find_prefixes(state_dict, _targets(module) or None)
-    if not found:
-        return 'Check prefix and architecture, or convert the checkpoint (tools/model_converters).'
-    places = [f'{layout.name} under prefix={prefix!r}' for prefix, layout in found.items()]
-    return f'It has the layout of {first_few(places, separator=" and of ")}.'
-
-
 def core_parts(module: nn.Module) -> tuple[str, ...]:
     """Beginnings of the names without which a module of a class of this package is random; empty for any other."""
     return next((CORES[base.__name__] for base in type(module).__mro__ if base.__name__ in CORES), ())
@@ -117,7 +108,7 @@ def _hits(selection: Selection, own: set[str]) -> int:
     return len(own & set(selection.weights))
 
 
-def _targets(module: nn.Module) -> set[str]:
+def targets_of(module: nn.Module) -> set[str]:
     """The classes that layouts convert to, of which the module is one."""
     return {base.__name__ for base in type(module).__mro__} & set(TARGETS)
 

@@ -133,7 +133,7 @@ def test_an_exported_checkpoint_runs_in_plain_timm(tmp_path, image, capsys):
 @pytest.mark.parametrize('options,arguments,message', [
     (dict(with_cls_token=False, out_type='featmap'), [], 'windows.*give its --config'),
     (dict(), [], 'no standard architecture'),
-    (dict(), ['--num-heads', '3', '--prefix', 'model.'], 'no model.patch_embed.projection.weight'),
+    (dict(), ['--num-heads', '3', '--prefix', 'model'], 'no model.patch_embed.projection.weight'),
 ])
 def test_an_export_asks_for_what_weights_do_not_tell(tmp_path, options, arguments, message):
     save_file(build(**options).state_dict(), tmp_path / 'vit.safetensors')
@@ -165,6 +165,27 @@ def test_timm_to_addp_and_back_gives_the_same_file(tmp_path, capsys):
     assert back.keys() == expected.keys() and all(torch.equal(back[key], expected[key]) for key in back)
 
 
+def test_a_vit_within_a_larger_file(tmp_path, capsys):
+    state = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3).state_dict()
+    torch.save(dict(model_ema={f'net.{key}': value for key, value in state.items()}), tmp_path / 'larger.ckpt')
+    for given, words in ((['--prefix', 'ema'], r"under model_ema: prefix='model_ema\.'"),
+                         (['--prefix', 'model_ema'], r"layout of timm ViT under the prefix 'model_ema\.net\.'")):
+        with pytest.raises(SystemExit, match=words):
+            tool('vit').main([str(tmp_path / 'larger.ckpt'), str(tmp_path / 'vit.pth'), *given])
+    tool('vit').main([str(tmp_path / 'larger.ckpt'), str(tmp_path / 'vit.pth'), '--num-heads', '3', '--prefix',
+                      'model_ema.net'])
+    assert f'timm ViT: {len(state)} tensors read\n17 positions, read as 4 x 4 patches and 1 before them' \
+        in capsys.readouterr().out
+
+
+def test_an_incomplete_vit_says_what_the_file_lacks(tmp_path):
+    state = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3).state_dict()
+    del state['blocks.1.mlp.fc2.bias']
+    save_file(state, tmp_path / 'vit.safetensors')
+    with pytest.raises(SystemExit, match=r'incomplete: it lacks blocks\.1\.mlp\.fc2\.bias of addp_mm\.ADDPViT'):
+        tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'out.pth'), '--num-heads', '3'])
+
+
 def test_a_wrong_number_of_heads_does_not_go_through_unseen(tmp_path):
     from timm.models.beit import Beit
 
@@ -186,5 +207,8 @@ def test_the_image_size_decides_what_positions_mean(tmp_path, capsys):
                       '24', '40'])
     assert 'features (2, 16, 24); the original implementation differs by ' in capsys.readouterr().out
     assert json.loads((tmp_path / 'wide.json').read_text())['backbone']['img_size'] == [24, 40]
+    tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'square.pth'), '--num-heads', '3'])
+    said = capsys.readouterr().out
+    assert '16 positions, read as 4 x 4 patches and none of the class token' in said and '--img-size 24 40 or' in said
     with pytest.raises(SystemExit, match='--img-size 20 40 does not fit patches of 8 pixels'):
         tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'other.pth'), '--img-size', '20', '40'])

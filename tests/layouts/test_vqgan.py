@@ -87,7 +87,8 @@ def test_the_layout_is_told_by_the_keys(taming, maskgit):
 
 def test_what_only_training_uses_is_left_out_by_name(taming):
     extra = {'loss.discriminator.main.0.weight': torch.ones(1), 'loss.perceptual_loss.lin0.model.1.weight':
-             torch.ones(1), 'quantize.embedding.cluster_size': torch.ones(1), 'colorize': torch.ones(1)}
+             torch.ones(1), 'quantize.embedding.cluster_size': torch.ones(1), 'colorize': torch.ones(1),
+             'model_ema.decay': torch.ones(1), 'model_ema.encoderconv_inweight': torch.ones(1)}
     assert set(convert_taming({**taming, **extra})) == set(convert_taming(taming))
     with pytest.raises(ValueError, match=r'2 keys.*quantize\.used, lost\.weight'):
         convert_taming({**taming, **extra, 'quantize.used': torch.ones(1), 'lost.weight': torch.ones(1)})
@@ -151,10 +152,26 @@ def test_the_tool_writes_weights_and_a_config_that_loads_them(taming, tmp_path, 
     assert Config.fromfile(tmp_path / 'child.py').model.tokenizer.input_range == [-1., 1.]
 
 
+def test_the_config_finds_its_weights_from_any_folder(maskgit, tmp_path, monkeypatch):
+    torch.save(maskgit, tmp_path / 'in.pth')
+    monkeypatch.chdir(tmp_path)
+    run_tool(monkeypatch, 'in.pth', 'made/out.safetensors')
+    (tmp_path / 'made').rename(tmp_path / 'moved')
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'child.py').write_text("_base_ = '../moved/out.json'\n")
+    monkeypatch.chdir(tmp_path / 'configs')
+    tokenizer = MODELS.build(Config.fromfile('child.py').tokenizer)
+    tokenizer.init_weights()
+    assert torch.equal(tokenizer.codes.weight, maskgit['quantize.embedding.weight'])
+
+
 def test_the_tool_takes_a_part_and_what_tensors_do_not_tell(maskgit, tmp_path, monkeypatch):
     state = {f'first_stage_model.{key}': value for key, value in maskgit.items()}
     torch.save({**state, 'transformer.weight': torch.ones(1)}, tmp_path / 'model.pth')
-    run_tool(monkeypatch, tmp_path / 'model.pth', tmp_path / 'out.pth', '--prefix', 'first_stage_model.',
+    for given in ([], ['--prefix', 'other']):
+        with pytest.raises(SystemExit, match=r"MaskGIT VQGAN under the prefix 'first_stage_model\.'"):
+            run_tool(monkeypatch, tmp_path / 'model.pth', tmp_path / 'out.pth', *given)
+    run_tool(monkeypatch, tmp_path / 'model.pth', tmp_path / 'out.pth', '--prefix', 'first_stage_model',
              '--input-range', '-1', '1', '--num-groups', '16')
     config = json.loads((tmp_path / 'out.json').read_text())['tokenizer']
     assert config['input_range'] == [-1., 1.] and config['num_groups'] == 16
@@ -185,10 +202,10 @@ def test_a_class_that_lightning_names_is_read_as_a_name_and_others_are_refused(t
 
 @pytest.mark.parametrize('state, arguments, words', [
     ({'a.weight': torch.ones(1)}, [], 'holds no VQGAN'),
-    ('maskgit', ['--prefix', 'model.'], 'holds no VQGAN under model.'),
+    ('maskgit', ['--prefix', 'model'], r'holds no VQGAN under model\.: .*layout of MaskGIT VQGAN without any prefix'),
     ('maskgit', ['--num-groups', '48'], 'multiple of 48'),
     ('stranger', [], 'stranger'),
-    ('incomplete', [], 'norm_out'),
+    ('incomplete', [], r'incomplete: it lacks encoder\.norm_out\.weight, .*addp_mm\.VQTokenizer'),
     ('damaged', [], 'not finite'),
 ])
 def test_the_tool_says_what_is_wrong_and_leaves_nothing_behind(maskgit, tmp_path, monkeypatch, state, arguments,

@@ -114,7 +114,7 @@ def test_a_patch_embedding_may_be_left_out_on_purpose(tmp_path, report):
 
 def test_the_prefix_that_would_do_is_named(tmp_path):
     path = saved(tmp_path, randomised(VisionTransformer(**SIZES)), 'model.')
-    with pytest.raises(CheckpointError, match=r"no weight matches.*the layout of timm ViT under prefix='model\.'"):
+    with pytest.raises(CheckpointError, match=r"no weight matches.*the layout of timm ViT under the prefix 'model\.'"):
         Pretrained(path)(ADDPViT(ARCH, img_size=32, patch_size=8))
 
 

@@ -16,6 +16,8 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('src', metavar='SRC', help='checkpoint (.pth or .safetensors), e.g. mae_pretrain_vit_base.pth')
     parser.add_argument('dst', metavar='DST', help='file to write (.safetensors or .pth); must not exist')
+    parser.add_argument('--prefix', help='take only keys that start so, e.g. model. of Lightning or '
+                        'teacher.backbone. of DINOv2; may begin with a mapping of the file, e.g. model_ema.')
     parser.add_argument('--num-heads', type=int, help='attention heads, which tensors do not tell; default: those of '
                         'the standard architectures (tiny to huge), or of the relative positions')
     parser.add_argument('--img-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
@@ -24,17 +26,22 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def read(src):
+def read(src, prefix):
     """State dict and its layout."""
     from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
-    from addp_mm.layouts import LAYOUTS, find_layout
+    from addp_mm.layouts import LAYOUTS, advice_on_prefix, find_layout
+    from addp_mm.layouts.key_rules import dotted, without_prefix
+    from addp_mm.wording import first_few
 
-    source = find_state_dict(load_checkpoint_file(src), src)
+    prefix = dotted(prefix)
+    everything = find_state_dict(load_checkpoint_file(src), src, prefix)
+    source = without_prefix(everything, prefix)
     layout = find_layout(source, {'ADDPViT'})
     if layout is None:
         known = ', '.join(layout.name for layout in LAYOUTS if layout.target == 'ADDPViT')
-        raise ValueError(f'{src} has none of the known layouts of ViTs ({known}); it holds '
-                         f'{", ".join(list(source)[:6])} …')
+        raise ValueError(f'{src} has none of the known layouts of ViTs ({known})'
+                         f'{f" under {prefix}" if prefix else ""}; it holds {first_few(everything)}. '
+                         f'{advice_on_prefix(everything, {"ADDPViT"})}')
     return source, layout
 
 
@@ -47,6 +54,23 @@ def grid_of(source, img_size):
     if any(side % patch_size for side in img_size):
         raise ValueError(f'--img-size {img_size[0]} {img_size[1]} does not fit patches of {patch_size} pixels')
     return tuple(side // patch_size for side in img_size)
+
+
+def reading(source, vit, img_size):
+    """How the positions were read, and how else they could be, where tensors leave that open."""
+    positions = next((value for key, value in source.items() if re.fullmatch(r'(backbone\.)?pos_embed', key)), None)
+    if positions is None:
+        return 'no absolute positions'
+    rows, (height, width) = positions.shape[1], vit.grid_size
+    said = f'{rows} positions, read as {height} x {width} patches'
+    if rows > height * width:
+        return f'{said} and {rows - height * width} before them'
+    if img_size or not vit.with_cls_token:
+        return said
+    # a square less the class token's is always a map as well
+    sides = ((height - 1) * vit.patch_size, (width + 1) * vit.patch_size)
+    return (f'{said} and none of the class token. If they are a class token and a map that is not square, say so, e.g. '
+            f'--img-size {sides[0]} {sides[1]} or {sides[1]} {sides[0]}')
 
 
 def settings(layout, source, converted, num_heads, grid):
@@ -80,13 +104,17 @@ def convert(args):
     from addp_mm.apis.write_converted import check_destination, write_converted
 
     check_destination(args.dst)
-    source, layout = read(args.src)
+    source, layout = read(args.src, args.prefix)
     grid = grid_of(source, args.img_size)
     converted = layout.convert(source, grid=grid)
     config = settings(layout, source, converted, args.num_heads, grid)
     print(f'{args.src} has the layout of {layout.name}: {len(source)} tensors read')
-    print(write_converted(args.dst, 'backbone', config, converted,
-                          lambda vit: agreement(layout, source, config, vit)))
+
+    def run(vit):
+        print(reading(source, vit, args.img_size))
+        return agreement(layout, source, config, vit)
+
+    print(write_converted(args.dst, 'backbone', config, converted, run))
 
 
 def main(argv=None):

@@ -75,12 +75,13 @@ def normalisation(args):
 def read(args):
     """The backbone's weights."""
     from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+    from addp_mm.layouts.key_rules import dotted, without_prefix
 
-    weights = find_state_dict(load_checkpoint_file(args.src), args.src)
-    prefix = args.prefix
+    prefix = args.prefix and dotted(args.prefix)
+    weights = find_state_dict(load_checkpoint_file(args.src), args.src, prefix or '')
     if prefix is None:
         prefix = 'backbone.' if any(key.startswith('backbone.') for key in weights) else ''
-    weights = {key[len(prefix):]: value for key, value in weights.items() if key.startswith(prefix)}
+    weights = without_prefix(weights, prefix)
     if 'patch_embed.projection.weight' not in weights:
         raise ValueError(f'{args.src} has no {prefix}patch_embed.projection.weight: no ADDPViT. Weights of others are '
                          'converted by tools/model_converters/vit.py; --prefix says where the backbone stands')

@@ -18,12 +18,15 @@ class NotLoaded:
     """Stands where a file names a class of the training tool: nothing of that class is imported or run."""
 
 
-def read(src):
-    """The state dict in a file; of :data:`NAMED_BY_LIGHTNING` only the names are taken notice of."""
+def read(src, prefix=''):
+    """All weights of a file, or of the mapping in it with which ``prefix`` begins.
+
+    Of :data:`NAMED_BY_LIGHTNING` only the names are taken notice of.
+    """
     from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
 
     with torch.serialization.safe_globals([(NotLoaded, name) for name in NAMED_BY_LIGHTNING]):
-        return find_state_dict(load_checkpoint_file(src), src)
+        return find_state_dict(load_checkpoint_file(src), src, prefix)
 
 
 def parse_args():
@@ -31,7 +34,7 @@ def parse_args():
     parser.add_argument('src', metavar='SRC', help='VQGAN (.ckpt, .pth or .safetensors), bare or as state_dict')
     parser.add_argument('dst', metavar='DST', help='file to write (.safetensors or .pth); must not exist')
     parser.add_argument('--prefix', default='', help='take only keys that start so, e.g. first_stage_model. of a '
-                        'transformer or a latent diffusion model')
+                        'transformer or a latent diffusion model; may begin with a mapping of the file')
     parser.add_argument('--input-range', type=float, nargs=2, metavar=('BLACK', 'WHITE'),
                         help='what the weights take black and white for, which tensors do not tell; default: 0 1 for '
                         'MaskGIT\'s layout, -1 1 for taming\'s')
@@ -43,16 +46,19 @@ def parse_args():
 def convert(args):
     from addp_mm.apis.original_vqgan import OriginalVQGAN, tokenizer_agrees
     from addp_mm.apis.write_converted import check_destination, write_converted
-    from addp_mm.layouts.key_rules import without_prefix
+    from addp_mm.layouts import advice_on_prefix
+    from addp_mm.layouts.key_rules import dotted, without_prefix
     from addp_mm.layouts.vqgan import MASKGIT, TAMING
 
     check_destination(args.dst)
-    source = without_prefix(read(args.src), args.prefix)
+    prefix = dotted(args.prefix)
+    everything = read(args.src, prefix)
+    source = without_prefix(everything, prefix)
     layout = next((layout for layout in (MASKGIT, TAMING) if layout.matches(source)), None)
     if layout is None:
-        raise ValueError(f'{args.src} holds no VQGAN{f" under {args.prefix}" if args.prefix else ""}: neither '
-                         'MaskGIT\'s nor taming\'s keys (encoder.conv_in, quantize.embedding, …). For one inside '
-                         'another model say --prefix')
+        raise ValueError(f'{args.src} holds no VQGAN{f" under {prefix}" if prefix else ""}: neither MaskGIT\'s nor '
+                         'taming\'s keys (encoder.conv_in, quantize.embedding, …). '
+                         f'{advice_on_prefix(everything, {"VQTokenizer"})}')
     given = dict(num_groups=args.num_groups)
     if args.input_range:
         given['input_range'] = tuple(args.input_range)
