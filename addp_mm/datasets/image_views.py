@@ -10,13 +10,15 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from addp_mm.datasets.broken_images import is_broken_image
+from addp_mm.datasets.broken_images import is_broken_image, is_gone
 from addp_mm.datasets.fingerprints import names_fingerprint
 from addp_mm.datasets.image_files import ImageFiles
 from addp_mm.datasets.image_folder import DatasetError
 from addp_mm.datasets.views import Views
 
 Problem = tuple[str, str]
+# what is wrong with images that are no longer there, where the list they stand in is kept all the same
+GONE = 'gone since the images were listed'
 
 
 def open_images(source: str) -> Dataset:
@@ -89,7 +91,8 @@ class ImageViews(Dataset):
         except Exception as error:
             if not is_broken_image(error):
                 raise
-            return self._black(index, str(error))
+            gone = is_gone(error) and getattr(self.images, 'changed', None) == 'keep'
+            return self._black(index, GONE if gone else str(error))
         image = image[..., None] if image.ndim == 2 else image
         if image.shape[2] != self.channels:
             return self._black(index, f'it has {image.shape[2]} channels, the tokenizer takes {self.channels}')

@@ -71,6 +71,7 @@ class ListedImages(Dataset, ABC):
         self.broken = BrokenImages(self._broken_file(), len(self), max_broken_share, broken_allowance)
         agreed(self.broken.clear)
         self.pipeline = Compose(pipeline)
+        self._gone = False
 
     @property
     def metainfo(self) -> dict:
@@ -111,11 +112,19 @@ class ListedImages(Dataset, ABC):
                 except Exception as error:
                     if not is_broken_image(error):
                         raise
-                    if not (self.changed == 'keep' and is_gone(error)):
+                    if self.changed == 'keep' and is_gone(error):
+                        self._say_gone(name)
+                    else:
                         self.broken.add(name, error)
         raise DatasetError(f'{self.source}: {self.broken.allowed + 2} images drawn in the place of {name} were broken '
                            f'or gone. Mend those listed in {self.broken.path}; where many are gone, list the images '
                            "anew (--images-changed rescan; in a config changed='rescan').")
+
+    def _say_gone(self, name: str) -> None:
+        if not self._gone:
+            print_log(f'{name} is gone; another image takes its place, and that of any other that is gone.', 'current',
+                      WARNING)
+        self._gone = True
 
     def name(self, index: int) -> str:
         """The name of an image, as it is listed."""

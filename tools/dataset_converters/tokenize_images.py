@@ -105,15 +105,19 @@ def image_loader(channels, cfg):
 
 
 def check_share(writer, rows, share):
-    """Stop where too many images are broken, with their list."""
+    """Stop where too many images are broken, with their list; those that are gone from a list that is kept are none."""
     from addp_mm.datasets.broken_images import BROKEN_ALLOWANCE, num_allowed
+    from addp_mm.datasets.image_views import GONE
     from addp_mm.datasets.token_store import BROKEN, TokenStoreError, broken_images
     from addp_mm.wording import first_few
 
-    if writer.num_broken > num_allowed(share, rows):
-        found = [f'{image["name"]} ({image["reason"]})' for image in broken_images(writer.folder)]
+    if writer.num_broken <= num_allowed(share, rows):
+        return
+    found = [f'{image["name"]} ({image["reason"]})' for image in broken_images(writer.folder)
+             if image['reason'] != GONE]
+    if len(found) > num_allowed(share, rows):
         raise TokenStoreError(
-            f'{writer.num_broken} of the first {writer.done:,} images cannot be read, more than --max-broken-share '
+            f'{len(found)} of the first {writer.done:,} images cannot be read, more than --max-broken-share '
             f'{share} of {rows:,} and {BROKEN_ALLOWANCE} besides: {first_few(found, 10, "; ")}. All are listed in '
             f'{writer.folder / BROKEN}. Replace or remove them, delete {writer.folder} and start again; or go on '
             'without them with a larger --max-broken-share')
@@ -138,7 +142,8 @@ def tokenize(tokenizer, writer, data, shard_start, args):
                 ids[[problem is not None for problem in problems]] = 0
                 first = shard_start + writer.done
                 writer.write(ids.numpy(), {first + k: problem for k, problem in enumerate(problems) if problem})
-                check_share(writer, rows, args.max_broken_share)
+                if any(problems):
+                    check_share(writer, rows, args.max_broken_share)
                 bar.update(len(views))
                 if time.monotonic() - saved >= args.save_seconds:
                     writer.save()
