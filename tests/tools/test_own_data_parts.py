@@ -1,7 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Parts of tools/pretrain_from_folder.py, each by itself: work dirs, trial steps, loaders, kinds of sources."""
 import json
-import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -11,24 +10,6 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_path):
-    from own_data.state import StateError, begin_anew, claim, lock
-    held = lock(tmp_path)
-    with pytest.raises(StateError, match=f'in use by a run that process {os.getpid()} began'):
-        lock(tmp_path)
-    held.close()
-    claim(tmp_path, dict(images='a', channels=3))
-    claim(tmp_path, dict(images='a', channels=3))
-    with pytest.raises(StateError, match='channels 3 -> 1'):
-        claim(tmp_path, dict(images='a', channels=1))
-    other = tmp_path / 'other'
-    (other / 'addp').mkdir(parents=True)
-    with pytest.raises(StateError, match='holds addp and is no work dir'):
-        claim(other, dict(images='a'))
-    begin_anew(other, 'tokenizer')
-    assert (other / 'addp').is_dir(), 'a folder that is not this tool\'s was emptied'
 
 
 def test_ends_are_foretold_from_the_log(tmp_path):
@@ -43,35 +24,6 @@ def test_ends_are_foretold_from_the_log(tmp_path):
     assert clock.all_left() == 560
     assert training_seconds(tmp_path) == 2.0 + 10 * 1.0
     assert [duration(seconds) for seconds in (9, 95, 3700)] == ['9 s', '1 min 35 s', '1 h 01 min']
-
-
-def test_a_used_work_dir_is_begun_anew_with_other_images(tmp_path):
-    from own_data.state import MARKER, StateError, begin_anew, claim
-    claim(tmp_path, dict(images='a', channels=3))
-    (tmp_path / 'tokenizer').mkdir()
-    (tmp_path / '.images.index-x1').mkdir()
-    left = ['.images.index-x1/names', 'images.index', 'trial.json', 'trial_spec.json', 'trial.log', 'tokenize.log',
-            'report.html', 'broken_images_images_train.txt']
-    for name in left:
-        (tmp_path / name).write_text('')
-    begin_anew(tmp_path, 'tokenizer')
-    assert not (tmp_path / 'tokenizer').exists() and not list(tmp_path.glob('*images.index*'))
-    claim(tmp_path, dict(images='b', channels=1), anew=True)
-    assert json.loads((tmp_path / MARKER).read_text()) == dict(images='b', channels=1)
-    with pytest.raises(StateError, match='images b -> a'):
-        claim(tmp_path, dict(images='a', channels=1))
-
-
-def test_what_a_kill_during_listing_leaves_is_nothing_strange(tmp_path):
-    from own_data.state import StateError, claim
-    begun, other = tmp_path / 'begun', tmp_path / 'other'
-    (begun / '.images.index-x1').mkdir(parents=True)
-    other.mkdir()
-    (other / 'thesis.tex').write_text('')
-    claim(begun, dict(images='a'))
-    # asking for a new beginning makes nobody else's folder this tool's
-    with pytest.raises(StateError, match=r'holds thesis.tex and is no work dir'):
-        claim(other, dict(images='a'), anew=True)
 
 
 def test_a_trial_step_with_a_perceptual_loss_has_the_weights_of_its_network(tmp_path):
@@ -131,13 +83,17 @@ def test_more_broken_images_may_be_allowed_later(tmp_path):
     from mmengine.config import Config
     from own_data.images import Found, dataset_cfg
     from own_data.stages import Request, build_configs, given_anew
-    from own_data.state import Stage, claim
+    from own_data.state import Stage
+    from own_data.work_dir import WorkDir
 
     from addp_mm.engine.config_file import check_options, parse_options
     stages = []
     for share in (0.01, 0.2):
         images = dataset_cfg(str(tmp_path / 'photos'), tmp_path / 'images.index', share)
-        claim(tmp_path, dict(images=images, channels=3))
+        folder = WorkDir(tmp_path)
+        folder.check_images(dict(images=images, channels=3))
+        folder.claim(dict(images=images, channels=3))
+        folder.close()
         found = Found(images, 1000, 'abc', 3, [0.4] * 3, [0.2] * 3, 300, 50)
         configs = build_configs(Request(found, 32, 'nano', tmp_path))
         stages.append({name: Stage(tmp_path, name, cfg.to_dict(), ['abc']) for name, cfg in configs.items()})
@@ -188,30 +144,6 @@ def test_a_stray_tar_does_not_make_a_folder_of_pictures_shards(tmp_path):
         path.write_text('')
     assert kind(tmp_path / 'shards') == 'addp_mm.WebDatasetImages'
     assert {kind(tmp_path / name) for name in ('mixed', 'deep', 'pictures')} == {'addp_mm.ImageFiles'}
-
-
-@pytest.mark.parametrize(('fitted', 'of_config', 'batch'), [(dict(batch=5), None, 5), (dict(batch=200), None, 64),
-                                                            ({}, 3, 3)])
-def test_no_more_images_are_tokenized_at_once_than_fit(tmp_path, fitted, of_config, batch):
-    from mmengine.config import Config
-    from own_data.images import Found
-    from own_data.pipeline import Pipeline
-    from own_data.stages import Request
-    from own_data.state import Stage
-    commands = []
-    pipeline = Pipeline(Namespace(work_dir=tmp_path, max_broken_share=0.01),
-                        lambda command, log, progress: commands.append(command) or 0)
-    pipeline.request = Request(Found({}, 9, 'abc', 3, [0.4] * 3, [0.2] * 3, 300, 50), 32, 'nano', tmp_path)
-    pipeline.configs = dict(tokenizer=Config(dict(train_dataloader=dict(batch_size=of_config))))
-    pipeline.stages = {name: Stage(tmp_path, name, {}, []) for name in ('tokenizer', 'predictor')}
-    pipeline.stages['tokenizer'].prepare(pipeline.configs['tokenizer'], fitted)
-    (tmp_path / 'tokens').mkdir()
-    try:
-        pipeline._tokenize(pipeline.stages['predictor'])
-    finally:
-        pipeline.lock.close()
-    command, = commands
-    assert command[command.index('--batch-size') + 1] == str(batch)
 
 
 def test_an_array_with_gaps_is_broken_and_leaves_the_statistics_alone(tmp_path):

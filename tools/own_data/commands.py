@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
 
 from addp_mm.errors import UserError
+from own_data.work_dir import Lock
 
 TOOLS = Path(__file__).resolve().parents[1]
 HEARTBEAT = 30.
@@ -39,11 +39,11 @@ class Commands:
     """Runs commands as processes.
 
     Args:
-        held: A locked file that the processes hold as well, so that one that outlives this process is noticed.
+        held: A lock that the processes hold as well, so that one that outlives this process is noticed.
         say: Called with lines for the user.
     """
 
-    def __init__(self, held: IO | None = None, say: Callable[[str], None] = print) -> None:
+    def __init__(self, held: Lock | None = None, say: Callable[[str], None] = print) -> None:
         self.held, self.say = held, say
         self.ran: list[str] = []
 
@@ -74,6 +74,8 @@ class Commands:
             process = subprocess.Popen(
                 list(command), stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
                 pass_fds=[self.held.fileno()] if self.held else [])
+        if self.held:
+            self.held.note(process.pid)
         beat = time.monotonic()
         try:
             while process.poll() is None:

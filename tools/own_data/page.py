@@ -2,8 +2,8 @@
 """The page that a run of tools/pretrain_from_folder.py ends with."""
 from __future__ import annotations
 
-import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,22 @@ from pathlib import Path
 
 from PIL import Image
 from report.charts import line_chart
-from report.logs import LogError, read_curve, read_pictures
+from report.logs import LogError, read_curve, read_pictures, records, scalar_files
 from report.machine import machine_class, versions
 from report.page import Page, table
 from report.pictures import img
 
+from addp_mm.datasets.broken_images import BrokenImages
+from addp_mm.datasets.token_store import broken_images
 from own_data import progress
 from own_data.commands import shown, tool
 from own_data.measure import command_of, measured
+from own_data.work_dir import TOKENS
 
 LEAD = ('Three models, trained one after the other on the images of one folder: a tokenizer that writes a picture as a '
         'grid of codes, a predictor that guesses codes that are hidden, and a vision transformer that learns from both '
         'by denoising tokens and pixels in turn (ADDP).')
-_POINTS = 300
+_POINTS, _NUM_BROKEN = 300, 10
 # name in the log, heading of the chart
 _CURVES = {
     'tokenizer': {'psnr': 'PSNR of training batches (dB)', 'loss': 'Loss', 'perplexity': 'Perplexity of the codes'},
@@ -72,6 +75,12 @@ def write_page(path: Path, run) -> int:
     if grid.is_file():
         page.figure(img(Image.open(grid), 'samples', 'sheet'), 'Samples drawn from the exported weights.',
                     [shown(run.generation())])
+    broken = _broken(run.work_dir, found.dataset.get('root', ''))
+    if broken:
+        page.figure(table(['images left out', 'reason'],
+                          [[escape(name), escape(reason)] for name, reason in list(broken.items())[:_NUM_BROKEN]]),
+                    f'{len(broken):,} broken images, {min(len(broken), _NUM_BROKEN)} of them above. All are listed in '
+                    f'broken_images_….txt below {run.work_dir}, and in tokens/broken.jsonl.', [command])
     page.section('How it was made')
     rows = [[escape(key), escape(str(value))] for key, value in dict(versions(), machine=machine_class()).items()]
     page.figure(table(['', ''], rows), 'Software and machine. Commands are those of the latest start; stages that were '
@@ -79,20 +88,27 @@ def write_page(path: Path, run) -> int:
     return page.write(path)
 
 
+def _broken(work_dir: Path, root: str) -> dict[str, str]:
+    """Reasons by name of the images that a stage could not read; stored ids name them by their place below the root."""
+    found = {os.path.join(root, image['name']): image['reason'] for image in broken_images(work_dir / TOKENS)}
+    for path in sorted(work_dir.glob('*/*/broken_images_*.txt')):
+        found.update(BrokenImages(path, count=0, share=0.).read())
+    return dict(sorted(found.items()))
+
+
 def _row(stage) -> list[str]:
     fitted = stage.record()['fitted']
-    batch = str(fitted.get('batch', '')) + (f' x {fitted["accumulated"]}' if fitted.get('accumulated', 1) > 1 else '')
+    batch = str(fitted.get('batch', '–')) + (f' x {fitted["accumulated"]}' if fitted.get('accumulated', 1) > 1 else '')
     values = ', '.join(f'{escape(name)} {value:.4g}' for name, value in last_values(stage).items())
-    return [_TITLES[stage.name], f'{fitted["max_iters"]:,}', batch or '–',
+    return [_TITLES[stage.name], f'{fitted["max_iters"]:,}', batch,
             progress.duration(progress.training_seconds(stage.run_dir)), values]
 
 
 def last_values(stage) -> dict[str, float]:
     """What the log says last of a stage: of validation where there is one."""
     found = {}
-    for file in sorted(stage.run_dir.glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
+    for file in scalar_files(stage.run_dir):
+        for record in records(file):
             names = ('PSNR', 'SSIM', 'usage', 'perplexity') if 'iter' not in record else ('loss', 'accuracy')
             found.update({_short(key): value for key, value in record.items()
                           if _short(key) in names and math.isfinite(value)})

@@ -2,27 +2,23 @@
 """The stages in their order: what is done is passed over, what was begun goes on."""
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 
 from addp_mm.datasets import DatasetError
 from addp_mm.errors import UserError
-from own_data import progress
+from addp_mm.wording import first_few
+from own_data import progress, tokens
 from own_data.commands import TOOLS, Commands, tool
-from own_data.images import KINDS, dataset_cfg, find_images, warnings
+from own_data.fitting import check_disk, set_batch, try_stages
+from own_data.images import KINDS, Found, dataset_cfg, find_images, warnings
 from own_data.measure import MEASURED, check_extra_metrics, extra_metrics, measure, test_config
-from own_data.schedule import accumulate
-from own_data.stages import OWN, STAGES, Request, build_configs, given_anew, options_by_stage
-from own_data.state import TOKENS, Stage, begin_anew, claim, lock, write_atomically
+from own_data.stages import STAGES, Request, build_configs, check_configs, given_anew, options_by_stage
+from own_data.state import Stage
+from own_data.work_dir import PARTS, TOKENS, WorkDir
 
-MIB = 2**20
-# weights and two moments of the optimizer, and so many checkpoints at once
-_STATES, _CHECKPOINTS = 3, 3
-_TOKENIZED_AT_ONCE = 64
-_BYTES_OF_LOGS = 200 * MIB
 _PREFIX = dict(tokenizer='tokenizer.', predictor='predictor.', addp='')
 
 
@@ -32,13 +28,17 @@ class Pipeline:
     Args:
         args: The command line.
         execute: See :func:`pretrain_from_folder.main`.
+
+    Raises:
+        StateError: The work dir is something else, or in use.
     """
 
     def __init__(self, args: Namespace, execute: Callable | None = None) -> None:
         self.args, self.work_dir = args, args.work_dir
-        self.work_dir.mkdir(parents=True, exist_ok=True)
-        self.lock = lock(self.work_dir)
-        self.commands = Commands(self.lock)
+        self.folder = WorkDir(self.work_dir)
+        # what was trained is removed by --restart-from only when all that can be checked is
+        self.restart = args.restart_from if self.folder.begun else None
+        self.commands = Commands(self.folder.lock)
         if execute is not None:
             self.commands.execute = execute
 
@@ -49,52 +49,31 @@ class Pipeline:
             UserError: Something is wrong with images, options or work dir, or a command failed.
         """
         try:
-            self._run()
+            self._look()
+            self._check()
+            self._prepare()
+            self._work()
         finally:
-            self.lock.close()
+            self.folder.close()
 
-    def _run(self) -> None:
-        if self.args.restart_from:
-            begin_anew(self.work_dir, self.args.restart_from)
-        self._find()
-        configs = self.configs = build_configs(self.request)
-        self.stages, before = {}, self.request.found.fingerprint
-        for name, cfg in configs.items():
-            self.stages[name] = Stage(self.work_dir, name, cfg.to_dict(), [before])
-            before = self.stages[name].fingerprint
-        for stage in self.stages.values():
-            stage.check()
-        extra = extra_metrics(self.args)
-        check_extra_metrics(extra, self.request.found.channels, self.request.image_size)
-        self._prepare(configs)
-        clock = self._clock()
-        for name, stage in self.stages.items():
-            if name == 'predictor':
-                self._tokenize(stage)
-            self._train(stage, clock)
-            if name in MEASURED:
-                measure(stage, test_config(name, configs, self.request, extra), self.commands)
-        self._generate()
-        self._report()
-
-    def _find(self) -> None:
-        """Look at the images, and claim the work dir for them."""
+    def _look(self) -> None:
+        """Look at the images, and find that the work dir is theirs."""
         args = self.args
-        cfg = dataset_cfg(args.images, self.work_dir / 'images.index', args.max_broken_share)
+        cfg = dataset_cfg(args.images, self.folder.index, args.max_broken_share)
         print(f'{args.images} is read as {KINDS[cfg["type"].removeprefix("addp_mm.")]}')
         value_range = tuple(args.value_range) if args.value_range else None
-        try:
-            found = find_images(cfg, args.channels, value_range, args.images_changed)
-        except DatasetError as error:
-            hint = ('; with this tool: --images-changed keep, or --restart-from tokenizer'
-                    if "changed='rescan'" in str(error) else '')
-            raise DatasetError(f'{error}{hint}') from error
-        claim(self.work_dir, dict(images=cfg, fingerprint=found.fingerprint, channels=found.channels),
-              anew=args.restart_from == STAGES[0])
+        found = self._find(cfg, value_range)
+        self.about = dict(images=cfg, fingerprint=found.fingerprint, channels=found.channels,
+                          looked_at=dict(mean=found.mean, std=found.std, plain=found.plain))
+        if self.restart != STAGES[0]:
+            self.folder.check_images(self.about)
         print(f'{found.count:,} images with {found.channels} channel{"s" * (found.channels > 1)}, one in '
               f'{found.val_every} held out; the shortest side of those looked at is {found.shortest} px')
         for words in warnings(found, args.image_size, args.size):
             print(f'warning: {words}')
+        if found.broken:
+            print(f'warning: {len(found.broken)} of the images looked at are broken: '
+                  f'{first_few(found.broken, 3, "; ")}')
         self.processes, bfloat16 = self._devices()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         workers = max(1, min(4, cores // self.processes)) if args.num_workers is None else args.num_workers
@@ -103,6 +82,61 @@ class Pipeline:
             {stage: config for stage in STAGES if (config := getattr(args, f'{stage}_config'))},
             options_by_stage(args.cfg_options), args.augment, tuple(args.crop_scale), args.views, value_range, bfloat16,
             workers)
+
+    def _find(self, cfg: dict, value_range: tuple[float, float] | None) -> Found:
+        """The images; what a look at them said when the work dir was begun is kept while they are the same."""
+        anew = self.restart == STAGES[0]
+        begun = {} if anew else self.folder.begun or {}
+        index = self.folder.new_index() if anew else self.folder.index
+        changed = self.args.images_changed if begun else 'rescan'
+        try:
+            found = find_images(dict(cfg, index_file=str(index)), self.args.channels or begun.get('channels'),
+                                value_range, changed)
+        except DatasetError as error:
+            hint = ('; with this tool: --images-changed keep, or --restart-from tokenizer'
+                    if "changed='rescan'" in str(error) else '')
+            raise DatasetError(f'{error}{hint}') from error
+        same = begun.get('fingerprint') == found.fingerprint
+        return replace(found, dataset=cfg, **(begun.get('looked_at', {}) if same else {}))
+
+    def _check(self) -> None:
+        """Find what is wrong with the options, as far as that can be told without training."""
+        configs = self.configs = build_configs(self.request)
+        check_configs(configs)
+        self.extra = extra_metrics(self.args)
+        check_extra_metrics(self.extra, self.request.found.channels, self.request.image_size)
+        anew = PARTS[PARTS.index(self.restart):] if self.restart else ()
+        self.stages, self.new, before = {}, {}, self.request.found.fingerprint
+        for name, cfg in configs.items():
+            stage = self.stages[name] = Stage(self.work_dir, name, cfg.to_dict(), [before])
+            before = stage.fingerprint
+            if name in anew or stage.record() is None:
+                self.new[name] = cfg
+            else:
+                stage.check()
+
+    def _prepare(self) -> None:
+        """Fit the batches of the stages that are to be begun to the memory, and write their configs."""
+        if 'looked_at' not in (self.folder.begun or {}) and self.restart != STAGES[0]:
+            self.folder.claim(self.about)
+        tried = try_stages(self.new, self.request, self.processes, self.commands)
+        check_disk(self.work_dir, self.request, tried, self.folder.size_from(self.restart) if self.restart else 0)
+        if self.restart:
+            self.folder.begin_anew(self.restart, self.about)
+        for name, cfg in self.new.items():
+            self.stages[name].prepare(cfg, set_batch(name, cfg, tried[name], self.processes))
+
+    def _work(self) -> None:
+        clock = self._clock()
+        for name, stage in self.stages.items():
+            if name == 'predictor' and not stage.done():
+                tokens.tokenize(self.request, self.stages['tokenizer'], self.args.max_broken_share, self.commands,
+                                clock)
+            self._train(stage, clock)
+            if name in MEASURED:
+                measure(stage, test_config(name, self.configs, self.request, self.extra), self.commands)
+        self._generate()
+        self._report()
 
     def _devices(self) -> tuple[int, bool]:
         """Processes that train, and whether in bfloat16."""
@@ -114,55 +148,14 @@ class Pipeline:
         auto = gpus > 0 and torch.cuda.is_bf16_supported()
         return processes, self.args.precision == 'bfloat16' or self.args.precision == 'auto' and auto
 
-    def _prepare(self, configs: dict) -> None:
-        """Fit the batches of the stages that were not begun to the memory, and write their configs."""
-        new = {name: cfg for name, cfg in configs.items() if self.stages[name].record() is None}
-        tried = self._try(new)
-        self._check_disk(new, tried)
-        for name, cfg in new.items():
-            own, fitted = cfg.pop(OWN, None), tried.get(name, {})
-            if own is not None:
-                counts = max(1, round(own['batch_size'] / (fitted['batch'] * self.processes)))
-                accumulate(cfg, fitted['batch'], counts)
-                times = f' x {self.processes} processes' if self.processes > 1 else ''
-                times += f' x {counts} passes' if counts > 1 else ''
-                print(f'{name}: {own["max_iters"]:,} steps of {fitted["batch"]}{times} images')
-                fitted.update(accumulated=counts)
-            self.stages[name].prepare(cfg, dict(fitted, max_iters=cfg.train_cfg.max_iters))
-
-    def _try(self, new: dict) -> dict:
-        asked = {}
-        for name, cfg in new.items():
-            if OWN in cfg:
-                shape = ([cfg.model.predictor.num_tokens] if name == 'predictor' else
-                         [self.request.found.channels, self.request.image_size, self.request.image_size])
-                plain = {key: cfg[key] for key in ('model', 'optim_wrapper', 'default_scope') if key in cfg}
-                batch = max(1, -(-cfg[OWN].batch_size // self.processes))
-                asked[name] = dict(cfg=plain, batch=batch, shape=shape)
-        if not asked:
-            return {}
-        spec, out = self.work_dir / 'trial_spec.json', self.work_dir / 'trial.json'
-        write_atomically(spec, json.dumps(dict(stages=asked, processes=self.processes)))
-        self.commands(tool('own_data/trial_steps.py', spec, out), self.work_dir / 'trial.log')
-        return json.loads(out.read_text())
-
-    def _check_disk(self, new: dict, tried: dict) -> None:
-        found = self.request.found
-        num_tokens = (self.request.image_size // 8)**2
-        needed = found.train_count * self.request.views * num_tokens * 2 * ('predictor' in new)
-        needed += sum(4 * tried[name]['parameters'] * _STATES * _CHECKPOINTS for name in tried)
-        needed += _BYTES_OF_LOGS * bool(new)
-        free = shutil.disk_usage(self.work_dir).free
-        if needed > free:
-            raise UserError(f'{self.work_dir}: checkpoints and ids take up to {needed / MIB:,.0f} MiB, and '
-                            f'{free / MIB:,.0f} MiB are free. Choose a --work-dir on another disk, or fewer --views')
-
     def _clock(self) -> progress.Clock:
         expected = {}
         for name, stage in self.stages.items():
+            if name == 'predictor':
+                expected[TOKENS] = 0. if stage.done() else tokens.expected_seconds(
+                    self.request, self.stages['tokenizer'])
             fitted = stage.record()['fitted']
-            done = stage.done()
-            expected[name] = 0. if done else fitted.get('seconds', 0.) * fitted['max_iters']
+            expected[name] = 0. if stage.done() else fitted.get('seconds', 0.) * fitted['max_iters']
         clock = progress.Clock(expected)
         if clock.all_left():
             print(f'all stages together take about {progress.duration(clock.all_left())} and end about '
@@ -176,6 +169,7 @@ class Pipeline:
             return
         max_iters = stage.record()['fitted']['max_iters']
         if stage.final_checkpoint(max_iters) is None:
+            stage.mend_latest()
             print(f'{number} {max_iters:,} iterations, log in {stage.folder / "train.log"}')
             config = ['--work-dir', str(stage.run_dir), '--resume', 'auto']
             options = given_anew(self.configs[stage.name])
@@ -190,33 +184,14 @@ class Pipeline:
         if checkpoint is None:
             raise UserError(f'{stage.run_dir} has no checkpoint of iteration {max_iters}: see '
                             f'{stage.folder / "train.log"}; is train_cfg.max_iters of {stage.config} another?')
-        clock.expected[stage.name] = 0.
+        clock.expect(stage.name, 0.)
         export, log = 'model_converters/export_weights.py', stage.folder / 'export.log'
         if stage.name == 'addp':
-            self.commands(tool(export, checkpoint, stage.folder / 'backbone.safetensors', '--prefix', 'backbone.'), log)
+            self.commands(tool(export, checkpoint, stage.folder / 'backbone.safetensors', '--prefix', 'backbone.',
+                               '--overwrite'), log)
         # last of all, since its being there says that the stage is done
         self.commands(tool(export, checkpoint, stage.weights, '--prefix', _PREFIX[stage.name], '--meta',
-                           f'fingerprint={stage.fingerprint}'), log)
-
-    def _tokenize(self, predictor: Stage) -> None:
-        if predictor.done():
-            return
-        request, before = self.request, self.stages['tokenizer']
-        about = f'{before.fingerprint} {request.views} {request.augmentation} {request.crop_scale}'
-        stamp = self.work_dir / TOKENS / 'made_from.txt'
-        if stamp.is_file():
-            if stamp.read_text() == about:
-                return
-            shutil.rmtree(stamp.parent)
-        # what fits when a step of the training is taken fits without one
-        fits = before.record()['fitted'].get('batch') or self.configs['tokenizer'].train_dataloader.batch_size
-        command = tool('dataset_converters/tokenize_images.py', before.config, before.config, self.work_dir / TOKENS,
-                       '--checkpoint', before.weights, '--image-size', request.image_size, '--augment',
-                       request.augmentation, '--views', request.views, '--crop-scale', *request.crop_scale,
-                       '--num-workers', request.num_workers, '--batch-size', min(_TOKENIZED_AT_ONCE, fits),
-                       '--max-broken-share', self.args.max_broken_share)
-        self.commands(command, self.work_dir / 'tokenize.log')
-        write_atomically(stamp, about)
+                           f'fingerprint={stage.fingerprint}', '--overwrite'), log)
 
     def generation(self) -> list[str]:
         """The command that draws samples."""
@@ -238,5 +213,3 @@ class Pipeline:
         print(f'done. Page: {path}\nweights: '
               + ', '.join(str(stage.weights) for stage in self.stages.values())
               + f', {self.stages["addp"].folder / "backbone.safetensors"}')
-
-

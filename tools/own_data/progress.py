@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from report.logs import records, scalar_files
 
 _LAST_BYTES = 20_000
 
@@ -21,34 +22,19 @@ class Reading:
 
 def latest(run_dir: Path) -> Reading | None:
     """Read the end of the newest ``scalars.json`` below a work dir of tools/train.py; None where nothing is logged."""
-    files = sorted(run_dir.glob('*/vis_data/scalars.json'))
-    if not files:
-        return None
-    with files[-1].open('rb') as file:
-        file.seek(max(0, file.seek(0, 2) - _LAST_BYTES))
-        lines = file.read().decode(errors='replace').splitlines()
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            # the first of these lines may be cut, and the last one in writing
-            continue
-        # validations have no number of iterations
-        if 'iter' in record and 'time' in record:
-            return Reading(int(record['iter']), float(record['time']), record)
-    return None
+    files = scalar_files(run_dir)
+    # validations have no number of iterations
+    found = [record for record in records(files[-1], _LAST_BYTES) if 'iter' in record and 'time' in record
+             ] if files else []
+    return Reading(int(found[-1]['iter']), float(found[-1]['time']), found[-1]) if found else None
 
 
 def training_seconds(run_dir: Path) -> float:
     """Time of all logged iterations, those of earlier starts included."""
     total = 0.
-    for file in sorted(run_dir.glob('*/vis_data/scalars.json')):
+    for file in scalar_files(run_dir):
         last = None
-        for line in file.read_text().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
+        for record in records(file):
             if 'iter' in record and 'time' in record:
                 total += record['time'] * (record['iter'] - last if last is not None and last < record['iter'] else 1)
                 last = record['iter']
@@ -66,17 +52,24 @@ class Clock:
         self.expected = dict(expected)
 
     def line(self, stage: str, run_dir: Path, max_iters: int) -> str | None:
-        """How far a stage is, and when it and all others are expected to end."""
+        """How far a training is, and when it and all others are expected to end."""
         reading = latest(run_dir)
         if reading is None:
             return None
-        left = reading.seconds * max(0, max_iters - reading.iteration)
-        later = list(self.expected)[list(self.expected).index(stage) + 1:]
-        self.expected[stage] = left
-        whole = left + sum(self.expected[name] for name in later)
+        self.expect(stage, reading.seconds * max(0, max_iters - reading.iteration))
         loss = f', loss {reading.values["loss"]:.4g}' if 'loss' in reading.values else ''
         return (f'{stage}: {reading.iteration:,} of {max_iters:,} iterations ({reading.iteration / max_iters:.0%})'
-                f'{loss}; this stage ends about {at(left)}, all of them about {at(whole)}')
+                f'{loss}; {self.ends(stage)}')
+
+    def expect(self, stage: str, seconds: float) -> None:
+        """Note what is left of a stage."""
+        self.expected[stage] = seconds
+
+    def ends(self, stage: str) -> str:
+        """When a stage that is being worked at, and all later ones, are expected to end."""
+        names = list(self.expected)
+        whole = sum(self.expected[name] for name in names[names.index(stage):])
+        return f'this stage ends about {at(self.expected[stage])}, all of them about {at(whole)}'
 
     def all_left(self) -> float:
         return sum(self.expected.values())

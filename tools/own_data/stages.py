@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -89,7 +90,7 @@ def build_configs(request: Request) -> dict[str, Config]:
         cfg = Config.fromfile(config_path(f'_base_/own_data/{stage}_{request.size}.py'))
         users = load_config(request.configs[stage]) if stage in request.configs else Config()
         options = list(request.options.get(stage, ()))
-        own = _set_steps(cfg, users, options, request.found.train_count)
+        own = _set_steps(stage, cfg, users, options, request.found.train_count)
         # twice: sizes follow from what the user changes in the model, and the user has the last word
         _merge_model(cfg, users, options)
         _FITTING[stage](cfg, request, configs)
@@ -101,8 +102,11 @@ def build_configs(request: Request) -> dict[str, Config]:
         for key in _SCRATCH:
             cfg.pop(key, None)
         _merge_all(cfg, users, options)
-        if 'batch_size' not in cfg.train_dataloader:
+        if 'batch_size' in cfg.train_dataloader:
+            _check_count(f'{stage}.train_dataloader.batch_size', cfg.train_dataloader.batch_size)
+        else:
             cfg[OWN] = own
+        _check_count(f'{stage}.train_cfg.max_iters', cfg.train_cfg.max_iters)
         configs[stage] = cfg
         if stage == 'tokenizer':
             _check_size(request, cfg, own)
@@ -126,18 +130,43 @@ def _merge_all(cfg: Config, users: Config, options: Sequence[str]) -> None:
         cfg.merge_from_dict(parsed)
 
 
-def _set_steps(cfg: Config, users: Config, options: Sequence[str], count: int) -> dict:
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f'{name} must be a whole number of at least 1, got {value!r}')
+
+
+def check_configs(configs: Mapping[str, Config]) -> None:
+    """Find misspelt arguments in all stages.
+
+    Args:
+        configs: Of :func:`build_configs`.
+
+    Raises:
+        ConfigError: An argument that its class does not take.
+    """
+    from mmengine.registry import init_default_scope
+
+    from addp_mm.engine.config_check import check_config
+    for stage, cfg in configs.items():
+        init_default_scope(cfg.get('default_scope') or 'mmengine')
+        try:
+            check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
+        except ConfigError as error:
+            raise ConfigError(f'{stage}: {error}') from error
+
+
+def _set_steps(stage: str, cfg: Config, users: Config, options: Sequence[str], count: int) -> dict:
     """Scale the preset to the number of steps asked for, or to the number of images; returns what own_data says."""
     asked = parse_options([o.removeprefix(f'{OWN}.') for o in options if o.startswith(f'{OWN}.')] or ['_=0'])
     asked = {**dict(users.get(OWN) or {}), **{key: value for key, value in asked.items() if key != '_'}}
     unknown = set(asked) - set(_SHORT)
     if unknown:
         raise ConfigError(f'own_data has no {sorted(unknown)[0]!r}; it takes {", ".join(_SHORT)}')
+    for key, value in asked.items():
+        _check_count(f'{stage}.{key}', value)
     own = {**cfg.pop(OWN).to_dict(), **asked}
     if 'max_iters' not in asked:
         own['max_iters'] = max(100, min(own['max_iters'], math.ceil(own['max_passes'] * count / own['batch_size'])))
-    if min(own['max_iters'], own['batch_size']) < 1:
-        raise ConfigError(f'max_iters and batch_size must be at least 1, got {own}')
     # a copy, in which nothing is shared: presets name one part twice
     plain = copy.deepcopy(cfg.to_dict())
     scale_iterations(plain, own['max_iters'] / plain['train_cfg']['max_iters'])

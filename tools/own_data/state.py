@@ -1,26 +1,19 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What a work dir holds of each stage: options, fingerprints and results. There is no other memory of a run."""
+"""What a work dir holds of each stage: options, fingerprints and results. There is no other memory of a training."""
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from addp_mm.errors import UserError
 from addp_mm.wording import first_few
-from own_data.stages import STAGES, WEIGHTS
+from own_data.stages import WEIGHTS
 
-RECORD, CONFIG, RUN = 'stage.json', 'config.py', 'run'
-MARKER = 'own_data.json'
-TOKENS = 'tokens'
-# in this order, what is begun anew together with a stage
-PARTS = ('tokenizer', TOKENS, 'predictor', 'addp')
-_UNFINISHED_LIST = '.images.index-'
+RECORD, CONFIG, RUN, LATEST = 'stage.json', 'config.py', 'run', 'last_checkpoint'
 # how fast it goes, and when it gives up, not what comes out
 _NOT_COMPARED = tuple(f'{loader}.{key}' for loader in ('train_dataloader', 'val_dataloader')
                       for key in ('num_workers', 'persistent_workers', 'dataset.max_broken_share'))
@@ -34,72 +27,6 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(f'.{path.name}.partial')
     partial.write_text(text)
     os.replace(partial, path)
-
-
-def lock(work_dir: Path) -> IO:
-    """Hold the work dir until this process and all trainings that it starts have ended.
-
-    Raises:
-        StateError: Another one holds it, be it a training that outlived its tool.
-    """
-    file = open(work_dir / '.lock', 'a+')  # noqa: SIM115  # open as long as the process lives
-    os.set_inheritable(file.fileno(), True)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().strip()
-        raise StateError(f'{work_dir} is in use by a run that process {holder or "?"} began, or by a training that '
-                         'goes on without it: wait, or end it') from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
-
-
-def claim(work_dir: Path, about: Mapping, anew: bool = False) -> None:
-    """Make a folder this tool's, or find that it is, with the same images.
-
-    Args:
-        work_dir: The folder.
-        about: The images.
-        anew: Whether a work dir of this tool becomes one for these images, whatever it was begun with.
-
-    Raises:
-        StateError: It holds something else, or other images.
-    """
-    marker = work_dir / MARKER
-    if marker.is_file() and not anew:
-        before, now = json.loads(marker.read_text()), json.loads(json.dumps(about))
-        for images in (before.get('images'), now.get('images')):
-            if isinstance(images, dict):
-                images.pop('max_broken_share', None)
-        other = list(differences(before, now))
-        if other:
-            raise StateError(f'{work_dir} was begun with other images: {first_few(other, 5, "; ")}. Choose another '
-                             '--work-dir, or begin anew with --restart-from tokenizer')
-        return
-    # a list of images whose writing was ended is no one's work either
-    strange = [path.name for path in work_dir.iterdir()
-               if path.name not in ('.lock', 'images.index') and not path.name.startswith(_UNFINISHED_LIST)]
-    if strange and not marker.is_file():
-        raise StateError(f'{work_dir} holds {first_few(sorted(strange))} and is no work dir of this tool: choose '
-                         'another --work-dir')
-    write_atomically(marker, json.dumps(dict(about), indent=2))
-
-
-def begin_anew(work_dir: Path, stage: str) -> None:
-    """Remove what a stage and the later ones have left. Only folders of a work dir of this tool are removed."""
-    if not (work_dir / MARKER).is_file():
-        return
-    for part in PARTS[PARTS.index(stage):]:
-        shutil.rmtree(work_dir / part, ignore_errors=True)
-    if stage == STAGES[0]:
-        # the marker stays until claim() writes it anew: logs and the page are still here, and are this tool's
-        for listed in work_dir.glob('images.index*'):
-            listed.unlink()
-        for unfinished in work_dir.glob(f'{_UNFINISHED_LIST}*'):
-            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def comparable(cfg: Mapping) -> dict:
@@ -204,6 +131,20 @@ class Stage:
             dict(fingerprint=self.fingerprint, config=digest, fitted=dict(fitted), wanted=self.wanted), indent=1))
 
     def final_checkpoint(self, max_iters: int) -> Path | None:
-        """The checkpoint of the last iteration, if training has come to its end."""
-        path = self.run_dir / f'iter_{max_iters}.pth'
-        return path if path.is_file() else None
+        """The checkpoint of the last iteration, if training has come to its end.
+
+        That is when ``last_checkpoint`` names it: mmengine writes this after the checkpoint, which a kill may have cut.
+        """
+        path, latest = self.run_dir / f'iter_{max_iters}.pth', self.run_dir / LATEST
+        named = latest.is_file() and Path(latest.read_text().strip()).name == path.name
+        return path if named and path.is_file() else None
+
+    def mend_latest(self) -> None:
+        """Let an empty ``last_checkpoint`` name the newest one, which is whole: a kill came before the name."""
+        latest = self.run_dir / LATEST
+        if latest.is_file() and not latest.read_text().strip():
+            there = sorted(self.run_dir.glob('iter_*.pth'), key=lambda path: int(path.stem.partition('_')[2]))
+            if there:
+                write_atomically(latest, str(there[-1]))
+            else:
+                latest.unlink()

@@ -23,8 +23,9 @@ _SLOW = 15.
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('spec', type=Path, help='JSON: config, batch of a step on one process and shape of an image of '
-                        'each stage, and the number of processes on this machine')
-    parser.add_argument('out', type=Path, help='JSON to write: batch, seconds and MiB of each stage')
+                        'each stage, and the number of processes on this machine; without a batch, a stage is built '
+                        'and takes no step')
+    parser.add_argument('out', type=Path, help='JSON to write: parameters of each stage; batch, seconds and MiB')
     return parser.parse_args(argv)
 
 
@@ -79,10 +80,13 @@ class Trial:
         from mmengine.config import Config
         from mmengine.optim import build_optim_wrapper
         from mmengine.registry import init_default_scope
+        from mmengine.utils import import_modules_from_strings
 
         from addp_mm.registry import MODELS
 
         cfg = Config(cfg)
+        if cfg.get('custom_imports'):
+            import_modules_from_strings(**cfg.custom_imports)
         init_default_scope(cfg.get('default_scope') or 'mmengine')
         self.shape, self.device = shape, device
         model = MODELS.build(_without_weights(cfg.model.to_dict()))
@@ -176,6 +180,17 @@ def fit_on_cpu(trial, batch, limit):
     return done, seconds, peak
 
 
+def try_batches(trial, batch, processes):
+    """Find the largest batch up to ``batch``; returns it, seconds of a step and MiB, by name."""
+    if trial.device.type == 'cuda':
+        batch, seconds, peak = fit_on_gpu(trial, batch)
+    else:
+        share = _CPU_SHARE / processes
+        batch, seconds, peak = fit_on_cpu(trial, batch, peak_memory() + share * available_memory())
+    print(f'{batch} images at once take {seconds:.2f} s and {peak / MIB:,.0f} MiB', flush=True)
+    return dict(batch=batch, seconds=seconds, mib=peak / MIB)
+
+
 def main(argv=None):
     args = parse_args(argv)
     import torch
@@ -184,14 +199,10 @@ def main(argv=None):
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     for stage, asked in spec['stages'].items():
         trial = Trial(asked['cfg'], asked['shape'], device)
-        if device.type == 'cuda':
-            batch, seconds, peak = fit_on_gpu(trial, asked['batch'])
-        else:
-            share = _CPU_SHARE / spec['processes']
-            batch, seconds, peak = fit_on_cpu(trial, asked['batch'], peak_memory() + share * available_memory())
-        found[stage] = dict(batch=batch, seconds=seconds, mib=peak / MIB, parameters=trial.parameters)
-        print(f'{stage}: {trial.parameters / 1e6:.1f} M parameters; {batch} images at once take {seconds:.2f} s and '
-              f'{peak / MIB:,.0f} MiB', flush=True)
+        found[stage] = dict(parameters=trial.parameters)
+        print(f'{stage}: {trial.parameters / 1e6:.1f} M parameters', flush=True)
+        if asked['batch']:
+            found[stage].update(try_batches(trial, asked['batch'], spec['processes']))
         del trial
         if device.type == 'cuda':
             torch.cuda.empty_cache()

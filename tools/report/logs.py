@@ -13,20 +13,24 @@ class LogError(RuntimeError):
     """A log or a result that a report needs is missing or cannot be read."""
 
 
-def _records(work_dir: Path) -> Iterator[dict]:
-    """All records of ``<work_dir>/<start time>/vis_data/scalars.json``, in the order of the starts."""
-    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    if not files:
-        raise LogError(f'{work_dir} holds no */vis_data/scalars.json: the training there did not start, or its '
-                       'visualizer has no LocalVisBackend')
-    for file in files:
-        for number, line in enumerate(file.read_text().splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise LogError(f'{file}, line {number}, is not JSON ({error}); run the training again') from error
+def scalar_files(work_dir: Path) -> list[Path]:
+    """``<work_dir>/<start time>/vis_data/scalars.json``, in the order of the starts."""
+    return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+
+
+def records(file: Path, last_bytes: int | None = None) -> Iterator[dict]:
+    """What a ``scalars.json`` holds, or its last bytes, in order; lines that a kill or a full disk cut are left out."""
+    with file.open('rb') as stream:
+        if last_bytes is not None:
+            stream.seek(max(0, stream.seek(0, 2) - last_bytes))
+        lines = stream.read().decode(errors='replace').splitlines()
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
 
 
 def read_curve(work_dir: Path, name: str = 'loss') -> list[tuple[int, float]]:
@@ -38,9 +42,13 @@ def read_curve(work_dir: Path, name: str = 'loss') -> list[tuple[int, float]]:
     Raises:
         LogError: If no log is there, or none tells ``name``.
     """
+    files = scalar_files(work_dir)
+    if not files:
+        raise LogError(f'{work_dir} holds no */vis_data/scalars.json: the training there did not start, or its '
+                       'visualizer has no LocalVisBackend')
     values: dict[int, float] = {}
     seen: set[str] = set()
-    for record in _records(work_dir):
+    for record in (record for file in files for record in records(file)):
         seen |= record.keys()
         if name in record and 'iter' in record:
             step = int(record.get('step', record['iter']))
