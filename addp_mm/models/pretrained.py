@@ -170,6 +170,9 @@ class Pretrained:
         if torn:
             warnings.append(f'Of blocks that were loaded, parts were left out ({first_few(torn)}): the module computes '
                             f'something else than what was trained.{_options_of(selection)}')
+        lacking = _torn(loaded, [name for name in missing if name.endswith(('.weight', '.bias'))])
+        if lacking:
+            warnings.append(f'Of blocks that were loaded, the file lacks {first_few(lacking)}: is it damaged?')
         print_log(
             ' '.join([f'{type(module).__name__} from {self.checkpoint}{part}{how}: '
                       f'loaded {len(loaded)}, resized {first_few(fitted.resized)}, '
@@ -178,11 +181,11 @@ class Pretrained:
             logger='current', level=logging.WARNING if warnings else logging.INFO)
 
 
-def _torn(loaded: Mapping, left_out: list[str]) -> list[str]:
-    """Names left out that belong to a numbered block, 'blocks.0.', of which other weights were loaded."""
+def _torn(loaded: Mapping, others: list[str]) -> list[str]:
+    """Names not loaded that belong to a numbered block, 'blocks.0.', of which other weights were."""
     block = re.compile(r'(?:\w+\.)+?\d+\.')
     here = {match[0] for match in map(block.match, loaded) if match}
-    return [name for name in left_out if (match := block.match(name)) and match[0] in here]
+    return [name for name in others if (match := block.match(name)) and match[0] in here]
 
 
 def _options_of(selection: Selection) -> str:

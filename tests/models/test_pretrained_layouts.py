@@ -112,6 +112,13 @@ def test_a_patch_embedding_may_be_left_out_on_purpose(tmp_path, report):
     assert 'missing patch_embed.projection.weight, patch_embed.projection.bias' in report[-1][1]
 
 
+def test_a_weight_that_a_loaded_block_lacks_is_a_warning(tmp_path, report):
+    state = randomised(VisionTransformer(**SIZES))
+    del state['blocks.1.mlp.fc2.bias']
+    Pretrained(saved(tmp_path, state))(ADDPViT(ARCH, img_size=32, patch_size=8))
+    assert report[-1][0] == 'WARNING' and 'the file lacks blocks.1.mlp.fc2.bias: is it damaged?' in report[-1][1]
+
+
 def test_the_prefix_that_would_do_is_named(tmp_path):
     path = saved(tmp_path, randomised(VisionTransformer(**SIZES)), 'model.')
     with pytest.raises(CheckpointError, match=r"no weight matches.*the layout of timm ViT under the prefix 'model\.'"):
