@@ -85,7 +85,7 @@ def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images):
     own_batch = '--cfg-options', 'addp.train_dataloader.batch_size=4'
     assert 'addp: config: model.backbone.depth is no argument' in start(
         images, tmp_path / 'work', *own_batch, 'addp.model.backbone.depth=3', execute=execute)
-    assert not commands and not (tmp_path / 'work').exists()
+    assert not commands and not (tmp_path / 'work/tokenizer').exists()
     assert 'addp.train_dataloader.batch_size must be' in start(
         images, tmp_path / 'work', '--cfg-options', 'addp.train_dataloader.batch_size=x', execute=execute)
     # what only building tells is told by the trial, without a step
@@ -132,7 +132,7 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path, capsys, options, words
     ('predictor.train_cfg.max_iters=2.5', 'predictor.train_cfg.max_iters must be a whole number')])
 def test_counts_that_make_no_sense_are_refused(tmp_path, images, option, words):
     assert words in start(images, tmp_path / 'work', '--cfg-options', option)
-    assert not (tmp_path / 'work').exists()
+    assert os.listdir(tmp_path / 'work') == ['images.index']
 
 
 def test_a_refused_folder_is_left_as_it_was(tmp_path, images):
@@ -143,6 +143,10 @@ def test_a_refused_folder_is_left_as_it_was(tmp_path, images):
     # what was listed for other images is not in the way
     (tmp_path / 'few').mkdir()
     assert 'few' in start(tmp_path / 'few', tmp_path / 'work')
+    assert not (tmp_path / 'work').exists()
+    other = write_images(tmp_path / 'other', 3, count=5)
+    assert 'begin with the stage' in start(other, tmp_path / 'work', '--cfg-options', 'max_iters=3')
+    assert os.listdir(tmp_path / 'work') == ['images.index']
     assert start(images, tmp_path / 'work') == 130
 
 

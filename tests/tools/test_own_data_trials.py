@@ -1,5 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The batch that fits, by trial steps of tools/pretrain_from_folder.py."""
+import json
+import sys
+
 import pytest
 import torch
 
@@ -54,3 +57,30 @@ def test_memory_that_a_control_group_allows(tmp_path):
     assert available_memory(tmp_path / 'meminfo', tmp_path) == 5000 * 1024
     (tmp_path / 'memory.max').write_text('4100\n')
     assert available_memory(tmp_path / 'meminfo', tmp_path) == 4000
+
+
+def test_a_stage_whose_batch_is_given_is_built_and_takes_no_step(tmp_path, monkeypatch):
+    from own_data import trial_steps
+    (tmp_path / 'own_module_of_a_config.py').write_text('')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(trial_steps.Trial, 'step', lambda trial, batch: pytest.fail('a step was taken'))
+    tokenizer = dict(type='addp_mm.VQTokenizer', base_channels=32, channel_mults=[1, 1], num_res_blocks=1,
+                     codebook_size=8)
+    cfg = dict(default_scope='mmpretrain', custom_imports=dict(imports=['own_module_of_a_config']),
+               optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+               model=dict(type='addp_mm.TokenizerPretrain', tokenizer=tokenizer,
+                          data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0.] * 3, std=[255.] * 3)))
+    spec, out = tmp_path / 'spec.json', tmp_path / 'out.json'
+
+    def run():
+        stage = dict(cfg=cfg, batch=None, shape=None)
+        spec.write_text(json.dumps(dict(stages=dict(tokenizer=stage), processes=1)))
+        trial_steps.main([str(spec), str(out)])
+
+    run()
+    found = json.loads(out.read_text())['tokenizer']
+    assert list(found) == ['parameters'] and found['parameters'] > 0
+    assert sys.modules.pop('own_module_of_a_config')
+    tokenizer['base_channels'] = 31
+    with pytest.raises(ValueError):
+        run()

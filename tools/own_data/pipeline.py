@@ -67,6 +67,7 @@ class Pipeline:
                           looked_at=dict(mean=found.mean, std=found.std, plain=found.plain))
         if self.restart != STAGES[0]:
             self.folder.check_images(self.about)
+        self.folder.keep_list()
         print(f'{found.count:,} images with {found.channels} channel{"s" * (found.channels > 1)}, one in '
               f'{found.val_every} held out; the shortest side of those looked at is {found.shortest} px')
         for words in warnings(found, args.image_size, args.size):

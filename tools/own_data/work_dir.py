@@ -110,6 +110,10 @@ class WorkDir:
                     own.rmdir()
         self.lock.close()
 
+    def keep_list(self) -> None:
+        """Leave the list of images to the next start, whatever becomes of this one: listing many takes long."""
+        self._made = [own for own in self._made if own != self.index]
+
     def new_index(self) -> Path:
         """Where images are listed that only later take the place of those of :attr:`index`."""
         path = self.path / _NEW_INDEX
