@@ -39,7 +39,7 @@ def tiff(values, photometric, planar='contig', extra='unspecified', **options):
 def test_values_are_those_stored(bands, photometric, dtype, planar):
     stored = stored_values(bands, dtype)
     extras = ['unspecified', 'unassalpha', 'assocalpha'] if bands in (2, 4) else ['unspecified']
-    for extra, compression, options in product(extras, [None, 'zlib'], [{}, dict(bigtiff=True), dict(byteorder='>')]):
+    for extra, compression, options in product(extras, [None, 'zlib', 'lzw'], [{}, dict(bigtiff=True), dict(byteorder='>')]):
         image = read_channels(tiff(stored, photometric, planar, extra, compression=compression, **options))
         assert image.values.dtype == stored.dtype and np.array_equal(image.values, stored)
         colour = 3 if photometric == RGB else int(bands == 1 or bands == 2 and extra != 'unspecified')
@@ -56,7 +56,7 @@ def test_planes_are_the_picture_for_all_loaders(planar, dtype):
     np.testing.assert_allclose(loaded[..., ::-1], stored / scale, rtol=1e-6)
 
 
-@pytest.mark.parametrize('compression', [None, 'zlib'])
+@pytest.mark.parametrize('compression', [None, 'zlib', 'lzw'])
 @pytest.mark.parametrize('dtype', [bool, np.uint8, np.uint16])
 def test_where_white_is_zero_values_are_turned_round(dtype, compression):
     stored = stored_values(1, np.uint8) > 99 if dtype is bool else stored_values(1, dtype)
