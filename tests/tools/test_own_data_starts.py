@@ -75,7 +75,7 @@ def test_nothing_is_removed_until_all_that_can_be_checked_is(tmp_path, images):
     assert json.loads((work / 'tokenizer/stage.json').read_text())['fitted']['max_iters'] == 3
 
 
-def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images):
+def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images, capsys):
     commands = []
 
     def execute(command, log, progress):
@@ -90,6 +90,7 @@ def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images):
         images, tmp_path / 'work', '--cfg-options', 'addp.train_dataloader.batch_size=x', execute=execute)
     # what only building tells is told by the trial, without a step
     assert start(images, tmp_path / 'work', *own_batch, execute=execute) == 130
+    assert 'all stages but addp take about 1 min' in capsys.readouterr().out
     stages = json.loads((tmp_path / 'work/trial_spec.json').read_text())['stages']
     assert {name: stage['batch'] is None for name, stage in stages.items()} == dict(
         tokenizer=False, predictor=False, addp=True)

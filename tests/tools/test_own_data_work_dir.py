@@ -154,7 +154,8 @@ def test_the_page_names_broken_images_and_every_batch(tmp_path):
     root = tmp_path / 'photos'
     for stage in ('tokenizer', 'addp'):
         (tmp_path / stage / 'run').mkdir(parents=True)
-        (tmp_path / stage / 'run/broken_images_images_train.txt').write_text(f'"{root}/a.png"\ttruncated\n')
+        (tmp_path / stage / 'run/broken_images_images_train.txt').write_text(
+            f'"{root}/a.png"\t{root}/a.png: truncated\n')
     (tmp_path / 'tokens').mkdir()
     (tmp_path / 'tokens/broken.jsonl').write_text(''.join(
         json.dumps(dict(index=0, name=name, reason='no image')) + '\n' for name in ('b/c.png', 'a.png')))

@@ -79,8 +79,8 @@ def write_page(path: Path, run) -> int:
     if broken:
         page.figure(table(['images left out', 'reason'],
                           [[escape(name), escape(reason)] for name, reason in list(broken.items())[:_NUM_BROKEN]]),
-                    f'{len(broken):,} broken images, {min(len(broken), _NUM_BROKEN)} of them above. All are listed in '
-                    f'broken_images_….txt below {run.work_dir}, and in tokens/broken.jsonl.', [command])
+                    f'Broken images: {len(broken):,}, of which the first {_NUM_BROKEN} at most are above. All are '
+                    f'listed in broken_images_….txt below {run.work_dir}, and in tokens/broken.jsonl.', [command])
     page.section('How it was made')
     rows = [[escape(key), escape(str(value))] for key, value in dict(versions(), machine=machine_class()).items()]
     page.figure(table(['', ''], rows), 'Software and machine. Commands are those of the latest start; stages that were '
@@ -93,7 +93,7 @@ def _broken(work_dir: Path, root: str) -> dict[str, str]:
     found = {os.path.join(root, image['name']): image['reason'] for image in broken_images(work_dir / TOKENS)}
     for path in sorted(work_dir.glob('*/*/broken_images_*.txt')):
         found.update(BrokenImages(path, count=0, share=0.).read())
-    return dict(sorted(found.items()))
+    return {name: reason.removeprefix(f'{name}: ') for name, reason in sorted(found.items())}
 
 
 def _row(stage) -> list[str]:

@@ -159,7 +159,10 @@ class Pipeline:
             expected[name] = 0. if stage.done() else fitted.get('seconds', 0.) * fitted['max_iters']
         clock = progress.Clock(expected)
         if clock.all_left():
-            print(f'all stages together take about {progress.duration(clock.all_left())} and end about '
+            unknown = [name for name, stage in self.stages.items()
+                       if not stage.done() and 'seconds' not in stage.record()['fitted']]
+            which = f'all stages but {" and ".join(unknown)}' if unknown else 'all stages together'
+            print(f'{which} take about {progress.duration(clock.all_left())} and end about '
                   f'{progress.at(clock.all_left())}, by trial steps without loading of images')
         return clock
 
