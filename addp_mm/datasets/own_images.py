@@ -118,7 +118,8 @@ class ListedImages(Dataset, ABC):
                         self.broken.add(name, error)
         raise DatasetError(f'{self.source}: {self.broken.allowed + 2} images drawn in the place of {name} were broken '
                            f'or gone. Mend those listed in {self.broken.path}; where many are gone, list the images '
-                           "anew (--images-changed rescan; in a config changed='rescan').")
+                           "anew: changed='rescan' in the dataset's config, or tools/pretrain_from_folder.py "
+                           '--restart-from tokenizer.')
 
     def _say_gone(self, name: str) -> None:
         if not self._gone:

@@ -222,7 +222,7 @@ def test_after_too_many_the_broken_ones_may_be_removed_or_allowed(spoilt, tmp_pa
     assert len(keep_image([data[k] for k in range(40)])) == 40 and not data.broken.read()
     for path in spoilt.iterdir():
         path.unlink()
-    with pytest.raises(DatasetError, match='broken or gone.*--images-changed rescan'):
+    with pytest.raises(DatasetError, match="broken or gone.*changed='rescan'"):
         data[0]
 
 

@@ -116,7 +116,7 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
                            f'{first_few(broken, 3, "; ")}')
     if not looked_at:
         raise DatasetError(f'{images.source}: the {len(rows)} images looked at are gone; list the images anew, with '
-                           '--images-changed rescan')
+                           '--restart-from tokenizer')
     wanted = channels or _channels(looked_at)
     _check_values(looked_at)
     mean, std = _statistics(looked_at, wanted)
