@@ -39,7 +39,8 @@ def tiff(values, photometric, planar='contig', extra='unspecified', **options):
 def test_values_are_those_stored(bands, photometric, dtype, planar):
     stored = stored_values(bands, dtype)
     extras = ['unspecified', 'unassalpha', 'assocalpha'] if bands in (2, 4) else ['unspecified']
-    for extra, compression, options in product(extras, [None, 'zlib', 'lzw'], [{}, dict(bigtiff=True), dict(byteorder='>')]):
+    for extra, compression, options in product(extras, [None, 'zlib', 'lzw'],
+                                               [{}, dict(bigtiff=True), dict(byteorder='>')]):
         image = read_channels(tiff(stored, photometric, planar, extra, compression=compression, **options))
         assert image.values.dtype == stored.dtype and np.array_equal(image.values, stored)
         colour = 3 if photometric == RGB else int(bands == 1 or bands == 2 and extra != 'unspecified')
