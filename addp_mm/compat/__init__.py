@@ -15,7 +15,7 @@ from addp_mm.compat.focal_loss import mend_focal_loss
 from addp_mm.compat.fsdp import mend_fsdp_strategy, mend_fsdp_wrapper
 from addp_mm.compat.importing import when_imported
 from addp_mm.compat.inferencer_loader import mend_inferencer_loader
-from addp_mm.compat.inferencer_scope import mend_inferencer_scope
+from addp_mm.compat.inferencer_scope import mend_inference_scope, mend_inferencer_scope
 from addp_mm.compat.mmcv_ext import install_mmcv_ext
 from addp_mm.compat.packages import mend_package_names, mend_package_utils
 from addp_mm.compat.shipped_names import mend_base_names, mend_inferencer_names, mend_model_hub
@@ -24,6 +24,7 @@ from addp_mm.compat.versions import check_packages
 MENDS = {
     'mmcv.image.photometric': (mend_adjust_hue, ),
     'mmdet.apis.det_inferencer': (mend_inferencer_loader, ),
+    'mmdet.apis.inference': (mend_inference_scope, ),
     'mmengine._strategy.deepspeed': (mend_deepspeed_optimizers, ),
     'mmengine._strategy.fsdp': (mend_fsdp_strategy, ),
     'mmengine.config.config': (mend_base_names, ),
@@ -40,6 +41,7 @@ MENDS = {
     'mmengine.utils.package_utils': (mend_package_utils, ),
     'mmpretrain.apis.base': (mend_inferencer_scope, ),
     'mmpretrain.apis.model': (mend_model_hub, ),
+    'mmseg.apis.inference': (mend_inference_scope, ),
     'mmseg.apis.mmseg_inferencer': (mend_inferencer_loader, ),
     'mmseg.models.losses.focal_loss': (mend_focal_loss, ),
 }

@@ -64,6 +64,31 @@ def test_an_inferencer_is_the_same_under_any_default_scope(make, own, others, tm
     assert pictures[0] == pictures[1] != set()
 
 
+def detector():
+    from mmdet.apis import inference_detector, init_detector
+    return init_detector(config_of('det'), device='cpu'), inference_detector, 'pred_instances'
+
+
+def segmentor():
+    from mmseg.apis import inference_model, init_model
+    return init_model(config_of('seg'), device='cpu'), inference_model, 'pred_sem_seg'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('makers', [(segmentor, detector), (detector, segmentor)])
+def test_a_detector_and_a_segmentor_side_by_side_take_files_and_arrays(makers, tmp_path):
+    """Which was built last sets the default scope of the process."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        built = [make() for make in makers]
+        scope = DefaultScope.get_current_instance().scope_name
+        for given in (str(tmp_path / 'a.png'), image):
+            for model, infer, field in built:
+                assert field in infer(model, given)
+        assert DefaultScope.get_current_instance().scope_name == scope
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['det', 'seg'])
 @pytest.mark.parametrize('by_name', [True, False])
