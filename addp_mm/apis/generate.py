@@ -2,9 +2,12 @@
 """Images and features from a pre-trained model."""
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from addp_mm.apis.check_images import check_images
 from addp_mm.generation import AlternatingSampler, Samples, token_mask
 
 
@@ -40,7 +43,7 @@ def inpaint(model: nn.Module, images: Tensor, mask: Tensor, seed: int = 0, paste
 
     Args:
         model: See :func:`generate`.
-        images: (B, C, H, W) in [0, 1], of the channels and the size that the model generates.
+        images: (B, C, H, W), floating point in [0, 1], of the channels and the size that the model generates.
         mask: True = generate; over pixels (B, H, W), or over tokens (B, L). A token is generated where any of its
             pixels is.
         seed: See :func:`generate`.
@@ -54,16 +57,18 @@ def inpaint(model: nn.Module, images: Tensor, mask: Tensor, seed: int = 0, paste
         See :func:`generate`.
 
     Raises:
-        ValueError: If images or mask have another size, or the images other channels.
+        ValueError: If there is no image, images or mask have another size, the images other channels, other values
+            than in [0, 1] or another type than floating point, or the batch size is below 1.
     """
     stride = model.tokenizer.stride
-    size = (model.in_channels, *(side * stride for side in model.latent_size))
-    if images.dim() != 4 or tuple(images.shape[1:]) != size:
-        raise ValueError(f'images must be (B, {size[0]}, {size[1]}, {size[2]}) for this model, got '
-                         f'{tuple(images.shape)}')
+    height, width = (side * stride for side in model.latent_size)
+    images = check_images(images, model.in_channels, (height, width))
+    if tuple(mask.shape[1:]) not in ((height, width), (math.prod(model.latent_size), )):
+        raise ValueError(f'mask must be over pixels, (B, {height}, {width}), or over tokens, '
+                         f'(B, {math.prod(model.latent_size)}), for this model, got {tuple(mask.shape)}')
+    if len(mask) != len(images):
+        raise ValueError(f'{len(images)} image(s) but {len(mask)} mask(s)')
     tokens = token_mask(mask.bool(), stride) if mask.dim() == 3 else mask.bool()
-    if len(tokens) != len(images):
-        raise ValueError(f'{len(images)} image(s) but {len(tokens)} mask(s)')
     samples = AlternatingSampler(model, model.latent_size, **sampler).inpaint(
         images, tokens, torch.Generator().manual_seed(seed), batch_size, keep_steps, progress)
     if not paste:
@@ -79,16 +84,18 @@ def extract_features(model: nn.Module, images: Tensor, out_type: str = 'avg_feat
 
     Args:
         model: See :func:`generate`.
-        images: (B, C, H, W) in [0, 1], H and W multiples of the patch; positions are resized to them.
+        images: (B, C, H, W), floating point in [0, 1], H and W multiples of the patch; positions are resized to them.
+            The model itself subtracts the mean and divides by the deviation.
         out_type: 'avg_featmap': mean of the patch tokens, (B, D). 'cls_token': (B, D). 'featmap': (B, D, h, w).
             'raw': all tokens, class token and R register tokens first, (B, 1 + R + h·w, D).
 
     Raises:
-        ValueError: If ``out_type`` is not known.
+        ValueError: If ``out_type`` is not known, or images have other channels, other values or another type.
     """
     kinds = ('avg_featmap', 'cls_token', 'featmap', 'raw')
     if out_type not in kinds:
         raise ValueError(f'out_type must be one of {kinds}, got {out_type!r}')
+    images = check_images(images, model.in_channels)
     tokens = model.extract_feat(images.to(model.tokenizer.codebook.device))[-1]
     if out_type == 'cls_token':
         return tokens[:, 0]

@@ -197,7 +197,7 @@ class AlternatingSampler:
             tokenizer's reconstruction, seen beside the new neighbours.
         """
         device = self.model.tokenizer.codebook.device
-        batch_size = batch_size or len(images)
+        batch_size = _checked_batch_size(batch_size, len(images))
         ids = torch.cat([self.model.tokenize(part.to(device))[0] for part in images.split(batch_size)])
         generators = image_generators(len(images), generator)
         return self.complete(ids, mask.to(device), generators, batch_size, keep_steps, progress)
@@ -215,9 +215,7 @@ class AlternatingSampler:
             keep_steps: See :meth:`run`.
             progress: See :meth:`run`.
         """
-        batch_size = len(ids) if batch_size is None else batch_size
-        if batch_size < 1 or len(ids) < 1:
-            raise ValueError(f'number of images and batch size must be at least 1, got {len(ids)} and {batch_size}')
+        batch_size = _checked_batch_size(batch_size, len(ids))
         last, kept = [], []
         for begin in range(0, len(ids), batch_size):
             part = slice(begin, begin + batch_size)
@@ -239,6 +237,13 @@ class AlternatingSampler:
         """Pixels of ids (B, L) whose masked places hold soft latents (B, D, h, w)."""
         latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
         return self.model.decode(latents).clamp(0, 1)
+
+
+def _checked_batch_size(batch_size: int | None, num_images: int) -> int:
+    batch_size = num_images if batch_size is None else batch_size
+    if batch_size < 1 or num_images < 1:
+        raise ValueError(f'number of images and batch size must be at least 1, got {num_images} and {batch_size}')
+    return batch_size
 
 
 def token_mask(pixel_mask: Tensor, stride: int) -> Tensor:
