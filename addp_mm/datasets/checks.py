@@ -15,6 +15,7 @@ from addp_mm.datasets.image_folder import (
     missing_files,
 )
 from addp_mm.datasets.label_map_checks import check_label_maps
+from addp_mm.type_names import type_name
 
 __all__ = ['DatasetError', 'check_dataset_cfg', 'check_image_folder']
 
@@ -40,7 +41,7 @@ def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
             check_dataset_cfg(inner)
     if any('://' in str(cfg.get(key, '')) for key in ('data_root', 'ann_file')):
         return
-    name = str(cfg.get('type')).rsplit('.', 1)[-1]
+    name = type_name(cfg.get('type'))
     prefix = cfg.get('data_prefix')
     prefix = dict(img_path=prefix) if isinstance(prefix, str) else dict(prefix or {})
     if name in _FOLDER_TYPES:
@@ -70,7 +71,7 @@ def _check_folders(cfg: Mapping, prefix: dict) -> None:
     if empty:
         raise DatasetError(f'{folder}: the class folders {quoted(empty)} hold no images. Fill or remove them; if the '
                            'data were only half unpacked, do it again.')
-    classes = classes_of(cfg, 'mmpretrain', str(cfg['type']))
+    classes = classes_of(cfg, 'mmpretrain', cfg['type'])
     if classes is not None:
         _check_class_folders(folder, found, classes)
 
@@ -103,7 +104,7 @@ def _check_list_file(path: Path, folder: Path, cfg: Mapping) -> None:
         if bad is not None:
             raise DatasetError(f'{path}, line {bad + 1}: {lines[bad]!r} is not of the form "image label".')
         names = [pair[0] for pair in pairs]
-        classes = classes_of(cfg, 'mmpretrain', str(cfg['type']))
+        classes = classes_of(cfg, 'mmpretrain', cfg['type'])
         highest = max(int(pair[1]) for pair in pairs)
         if classes is not None and highest >= len(classes):
             raise DatasetError(f'{path}: label {highest}, but metainfo.classes has {len(classes)} classes. Add the '

@@ -32,7 +32,7 @@ def check_coco(cfg: Mapping, prefix: dict) -> None:
     content = _read_coco(path)
     _check_records(path, content)
     names = [category['name'] for category in content['categories']]
-    classes = classes_of(cfg, 'mmdet', str(cfg['type']))
+    classes = classes_of(cfg, 'mmdet', cfg['type'])
     absent = [name for name in classes or () if name not in names]
     if absent:
         raise DatasetError(f'{path} lacks the classes {quoted(absent)} of metainfo.classes; its categories are '

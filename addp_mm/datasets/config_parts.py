@@ -13,19 +13,21 @@ from addp_mm.datasets.scene_writer import MARKER
 from addp_mm.wording import first_few
 
 
-def classes_of(cfg: Mapping, scope: str, type_name: str) -> Sequence[str] | None:
+def classes_of(cfg: Mapping, scope: str, kind: str | type) -> Sequence[str] | None:
     """Classes of the config, else those that the dataset class itself has."""
     classes = (cfg.get('metainfo') or {}).get('classes')
     if isinstance(classes, str):
         return read_text(Path(classes)).split('\n')
     if classes is not None:
         return classes
-    return getattr(dataset_class(type_name, scope), 'METAINFO', {}).get('classes')
+    return getattr(dataset_class(kind, scope), 'METAINFO', {}).get('classes')
 
 
-def dataset_class(type_name: str, scope: str) -> type | None:
+def dataset_class(kind: str | type | None, scope: str) -> type | None:
     """The class of a dataset, looked up in the package ``scope`` where its name says none."""
-    return DATASETS.get(type_name if '.' in type_name else f'{scope}.{type_name}')
+    if not isinstance(kind, str):
+        return kind
+    return DATASETS.get(kind if '.' in kind else f'{scope}.{kind}')
 
 
 def default_of(cls: type | None, argument: str) -> Any:

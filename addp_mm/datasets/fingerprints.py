@@ -13,6 +13,7 @@ from torch import nn
 
 from addp_mm.datasets.image_folder import DatasetError
 from addp_mm.registry import MODELS
+from addp_mm.type_names import type_name
 
 
 def build_loaded(config: Mapping) -> nn.Module:
@@ -22,7 +23,7 @@ def build_loaded(config: Mapping) -> nn.Module:
         DatasetError: No ``init_cfg`` names weights.
         CheckpointError: They do not fit.
     """
-    if not str((config.get('init_cfg') or {}).get('type', '')).endswith('Pretrained'):
+    if not type_name((config.get('init_cfg') or {}).get('type')).startswith('Pretrained'):
         raise DatasetError("the tokenizer has no trained weights: give it an init_cfg=dict(type='addp_mm.Pretrained', "
                            'checkpoint=…)')
     module = MODELS.build({key: value for key, value in config.items() if key != 'init_cfg'})

@@ -25,6 +25,7 @@ from addp_mm.datasets.image_folder import (
     list_files,
     missing_files,
 )
+from addp_mm.type_names import type_name
 
 _NUM_LABELS_READ = 64  # label maps whose values are looked at
 
@@ -41,8 +42,8 @@ def check_label_maps(cfg: Mapping, prefix: dict) -> None:
     Raises:
         DatasetError: Names the file or folder.
     """
-    type_name = str(cfg.get('type'))
-    cls = dataset_class(type_name, 'mmseg')
+    kind = cfg.get('type')
+    cls = dataset_class(kind, 'mmseg')
     if getattr(getattr(cls, 'load_data_list', None), '__qualname__', '') != 'BaseSegDataset.load_data_list':
         cls = None  # it may pair files otherwise
     suffix = cfg.get('img_suffix', default_of(cls, 'img_suffix'))
@@ -58,13 +59,13 @@ def check_label_maps(cfg: Mapping, prefix: dict) -> None:
     if absent:  # how the class names them is not known here
         lost = set(absent)
         maps = [name for name in maps if name not in lost]
-    classes = classes_of(cfg, 'mmseg', type_name)
+    classes = classes_of(cfg, 'mmseg', kind)
     if not classes:
-        raise DatasetError(f'{type_name} on {folder}: no classes. Set metainfo=dict(classes=[…], palette=[…]).')
+        raise DatasetError(f'{type_name(kind)} on {folder}: no classes. Set metainfo=dict(classes=[…], palette=[…]).')
     if _known_format(label_suffix):
         check_image_files(label_folder, maps, 'label maps', _label_values)
         # a class that has classes of its own turns their labels into those of the config
-        own = getattr(dataset_class(type_name, 'mmseg'), 'METAINFO', {}).get('classes') or ()
+        own = getattr(dataset_class(kind, 'mmseg'), 'METAINFO', {}).get('classes') or ()
         _check_labels(cfg, cls, label_folder, maps, max(len(classes), len(own)))
 
 

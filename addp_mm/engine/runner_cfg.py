@@ -7,6 +7,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from addp_mm.datasets.checks import check_dataset_cfg
 from addp_mm.engine.config_file import ConfigError, require_file
+from addp_mm.type_names import type_name
 
 _PICTURES = 100  # every so many pictures of validation and test, one is drawn
 _VISUALIZERS = {
@@ -18,6 +19,7 @@ _DRAWING_HOOKS = {
     'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_PICTURES),
     'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_PICTURES)}
 _DEEPSPEED_FILES = '*_model_states.pt'
+_PRETRAINED = ('Pretrained', 'PretrainedInit')  # the second is mmengine's class of the first name
 _CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors')
 
 
@@ -60,7 +62,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
             set_resume(cfg, None)
             return
         resume = latest
-    zero = str((cfg.get('strategy') or {}).get('type')).endswith('ZeroStrategy')
+    zero = type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy'
     if not (zero and any(Path(resume).glob(_DEEPSPEED_FILES))):
         require_checkpoint(resume, '--resume')
     cfg.resume, cfg.load_from = True, resume
@@ -73,9 +75,9 @@ def set_amp(cfg: Config, dtype: str | None) -> None:
     # an optimizer for each of several parts of the model, or one
     parts = [part for part in cfg.optim_wrapper.values() if isinstance(part, dict) and 'optimizer' in part]
     for wrapper in parts or [cfg.optim_wrapper]:
-        kind = str(wrapper.get('type', 'OptimWrapper')).rsplit('.', 1)[-1]
+        kind = type_name(wrapper.get('type', 'OptimWrapper'))
         if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise ConfigError(f'--amp replaces OptimWrapper; optim_wrapper.type is {wrapper.type}')
+            raise ConfigError(f'--amp replaces OptimWrapper; optim_wrapper.type is {kind}')
         wrapper.type = 'AmpOptimWrapper'
         wrapper.dtype = dtype
         if dtype == 'bfloat16':
@@ -117,7 +119,7 @@ def require_weights(cfg: Config) -> None:
     """Refuse to test without a checkpoint, but where nothing is trained and an ``init_cfg`` names the weights."""
     def loads(node) -> bool:
         if isinstance(node, dict):
-            return str(node.get('type', '')).endswith('Pretrained') or any(map(loads, node.values()))
+            return type_name(node.get('type')) in _PRETRAINED or any(map(loads, node.values()))
         return isinstance(node, (list, tuple)) and any(map(loads, node))
 
     if cfg.get('train_cfg') is not None:
@@ -136,21 +138,22 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
     scope = cfg.get('default_scope')
     backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
     visualizer = cfg.get('visualizer') or ConfigDict(type='Visualizer', vis_backends=backends)
-    if visualizer.type == 'Visualizer' and scope in _VISUALIZERS:
+    if type_name(visualizer.type) == 'Visualizer' and scope in _VISUALIZERS:
         visualizer.type = _VISUALIZERS[scope]
-    if not any('Tensorboard' in str(backend.type) for backend in visualizer.get('vis_backends') or []):
+    if not any('Tensorboard' in type_name(backend.type) for backend in visualizer.get('vis_backends') or []):
         visualizer.vis_backends = [*(visualizer.get('vis_backends') or backends[:1]), backends[1]]
     cfg.visualizer = visualizer
 
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     # Only a classifier's output is what mmpretrain's hook can draw.
-    drawable = scope in _DRAWING_HOOKS and (scope != 'mmpretrain' or str(cfg.model.type).endswith('ImageClassifier'))
+    model = type_name(cfg.model.type)
+    drawable = scope in _DRAWING_HOOKS and (scope != 'mmpretrain' or model.endswith('ImageClassifier'))
     if not hooks.get('visualization') and drawable and not (testing and show_dir is None):
         hooks.visualization = ConfigDict(_DRAWING_HOOKS[scope])
     if show_dir is None:
         return
     if not drawable:
-        raise ConfigError(f'--show-dir: nothing here draws the output of {cfg.model.type} (default_scope {scope!r})')
+        raise ConfigError(f'--show-dir: nothing here draws the output of {model} (default_scope {scope!r})')
     folder = str(Path(show_dir).absolute())
     hooks.visualization.interval = 1
     if scope == 'mmpretrain':
@@ -164,7 +167,7 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
 
 def set_preflight(cfg: Config, testing: bool = False) -> None:
     """Register :class:`addp_mm.engine.hooks.PreflightHook` once."""
-    others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'addp_mm.PreflightHook']
+    others = [hook for hook in cfg.get('custom_hooks') or [] if type_name(hook.get('type')) != 'PreflightHook']
     cfg.custom_hooks = [*others, dict(type='addp_mm.PreflightHook', testing=testing)]
 
 

@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import STRATEGIES
 
 from addp_mm.engine.config_file import ConfigError, suggest
+from addp_mm.type_names import type_name
 
 SHARDED, ZERO = 'addp_mm.ShardedStrategy', 'addp_mm.ZeroStrategy'
 _OWN = {'FSDPStrategy': SHARDED, 'DeepSpeedStrategy': ZERO}
@@ -48,7 +49,7 @@ def set_strategy(cfg: Config, testing: bool = False) -> None:
     single = name == 'SingleDeviceStrategy'
     if single != (cfg.launcher == 'none'):
         raise ConfigError('strategy SingleDeviceStrategy lets each process train on its own; take --launcher or the '
-                          'strategy out' if single else f'strategy {strategy.type} trains on several processes, and '
+                          'strategy out' if single else f'strategy {name} trains on several processes, and '
                           f'--launcher is none. {_START}, or take the strategy out (--cfg-options strategy=None)')
     if name == 'ShardedStrategy':
         _check_sharded(cfg)
@@ -62,9 +63,10 @@ def _check_type(strategy: dict) -> str:
     kind = strategy.get('type')
     if kind is None:
         raise ConfigError('config: strategy needs a type, such as DDPStrategy, ' + ', '.join(_OWN.values()))
-    if kind in _OWN:
-        raise ConfigError(f'strategy {kind} has faults that {_OWN[kind]} mends (docs/cluster.md names them); write '
-                          f'strategy.type={_OWN[kind]}, which takes the same arguments')
+    name = type_name(kind)
+    if name in _OWN:
+        raise ConfigError(f'strategy {name} has faults that {_OWN[name]} mends (docs/cluster.md names them); write '
+                          f'strategy.type={_OWN[name]}, which takes the same arguments')
     found = kind if isinstance(kind, type) else STRATEGIES.get(kind)
     if found is None:
         known = [*STRATEGIES.module_dict, *_OWN.values()]
@@ -73,7 +75,7 @@ def _check_type(strategy: dict) -> str:
 
 
 def _kind(node: dict) -> str:
-    return str(node.get('type', '')).rsplit('.', 1)[-1]
+    return type_name(node.get('type'))
 
 
 def _check_sharded(cfg: Config) -> None:
@@ -102,7 +104,7 @@ def _set_zero(cfg: Config) -> None:
         return
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ConfigError(f'{ZERO} takes the place of OptimWrapper and AmpOptimWrapper; optim_wrapper.type is '
-                          f'{wrapper.type}')
+                          f'{kind}')
     clip = wrapper.pop('clip_grad', None)
     if clip and (set(clip) - {'max_norm', 'norm_type', 'type'} or clip.get('norm_type', 2) != 2
                  or clip.get('type', 'norm') != 'norm'):

@@ -63,9 +63,10 @@ def main(argv=None):
     from addp_mm.analysis.costs import forward_costs, training_size
     from addp_mm.engine.config_file import ConfigError, load_config
     from addp_mm.errors import reported_in_words
+    from addp_mm.type_names import type_name
     with reported_in_words():
         cfg = load_config(args.config, args.cfg_options)
-        if (cfg.get('model') or {}).get('type', '').endswith('TTAModel'):
+        if type_name((cfg.get('model') or {}).get('type')).endswith('TTAModel'):
             print('The model averages over views of an image: what follows is one view of one scale.')
             cfg.model = cfg.model.module
         size = tuple(args.shape or training_size(cfg))

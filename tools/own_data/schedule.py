@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
+from addp_mm.type_names import type_name
+
 _HOOKS = {
     'ReconstructionPreviewHook': ('interval', ),
     'GenerativePretrainHook': ('preview_interval', ),
@@ -34,7 +36,7 @@ def scale_iterations(cfg: MutableMapping, factor: float) -> None:
     scale(cfg['train_cfg'], 'max_iters', 'val_interval')
     total = cfg['train_cfg']['max_iters']
     for scheduler in cfg.get('param_scheduler') or []:
-        if scheduler.get('begin', 0) == 0 and str(scheduler['type']).endswith('LinearLR'):
+        if scheduler.get('begin', 0) == 0 and type_name(scheduler['type']) == 'LinearLR':
             # over less than two iterations mmengine's warm-up would never end
             scale(scheduler, 'end', least=2)
         else:
@@ -44,7 +46,7 @@ def scale_iterations(cfg: MutableMapping, factor: float) -> None:
     scale(model, *_MODEL)
     scale(model.get('schedule') or {}, *_ADVERSARIAL)
     for hook in cfg.get('custom_hooks') or []:
-        kind = str(hook['type']).rsplit('.', 1)[-1]
+        kind = type_name(hook['type'])
         scale(hook, *_HOOKS.get(kind, ()))
         if kind == 'AdversarialStartGuard':
             hook['watch'] = max(hook['watch'], hook['window'] + 1)

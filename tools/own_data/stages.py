@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from addp_mm.engine.config_file import ConfigError, check_options, load_config, parse_options, suggest
 from addp_mm.shipped import config_path
+from addp_mm.type_names import type_name
 from own_data.images import Found
 from own_data.schedule import scale_iterations
 
@@ -210,7 +211,7 @@ def stride_of(tokenizer: Mapping, own: Mapping | None = None) -> int:
     if own and own.get('stride'):
         return own['stride']
     from addp_mm.models.tokenizers import VQTokenizer
-    if str(tokenizer.get('type')).rsplit('.', 1)[-1] != 'VQTokenizer':
+    if type_name(tokenizer.get('type')) != 'VQTokenizer':
         raise ConfigError(f'{tokenizer.get("type")} does not say how many pixels a token stands for: give '
                           'tokenizer.stride=… to --cfg-options')
     default = {name: parameter.default for name, parameter in inspect.signature(VQTokenizer).parameters.items()}

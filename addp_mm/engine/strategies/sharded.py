@@ -17,6 +17,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.registry import STRATEGIES
+from addp_mm.type_names import type_name
 from addp_mm.wording import first_few
 
 UNITS = ('Block', 'TransformerEncoderLayer')
@@ -164,7 +165,7 @@ class _InstanceOf:
 def _for_shards(optim_wrapper: dict) -> dict:
     """A copy of the config whose loss scaler, if there is one, agrees over the processes."""
     copied = copy.deepcopy(optim_wrapper)
-    if str(copied.get('type', '')).rsplit('.', 1)[-1] == 'AmpOptimWrapper':
+    if type_name(copied.get('type')) == 'AmpOptimWrapper':
         copied.setdefault('use_fsdp', True)
     return copied
 
