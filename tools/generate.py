@@ -1,13 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Generate images with a pre-trained ADDP: PNGs, a grid and the alternating steps of the first ones.
 
-Images already in the folder are kept, so that an interrupted run goes on where it stopped; the same seed gives the
-same images whatever the batch size.
+Whole images already in the folder are kept, so that an interrupted run goes on where it stopped; the same seed gives
+the same images whatever the batch size.
 """
 import argparse
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 SETTINGS_FILE = 'generation.json'
@@ -24,6 +25,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _seed(text: str) -> int:
+    number = int(text)
+    if not -2**63 <= number < 2**64:
+        raise argparse.ArgumentTypeError(f'must be a number of 64 bits, got {text}')
+    return number
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('config', help='config of the pre-training')
@@ -36,7 +44,7 @@ def parse_args(argv=None):
     parser.add_argument('--temperature', type=float, default=6.0, help='of the noise on the confidence')
     parser.add_argument('--constant-temperature', action='store_true', help='do not anneal the temperature to zero')
     parser.add_argument('--top-p', type=float, default=1.0, help='draw from the most likely codes up to this share')
-    parser.add_argument('--seed', type=int, default=0, help='seed of all noise')
+    parser.add_argument('--seed', type=_seed, default=0, help='seed of all noise')
     parser.add_argument('--grid', type=int, default=64, help='images of grid.png at most, 0 for no grid')
     parser.add_argument('--show-steps', type=int, default=1, help='images whose steps are drawn, 0 for none')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
@@ -49,10 +57,11 @@ def choose_device(name):
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f'--device {name} is no device: {error}') from error
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise UsageError(f'--device {name}: this PyTorch sees no GPU; use --device cpu')
+        torch.zeros((), device=device).item()  # a name of a device is not yet a device
+    except (RuntimeError, AssertionError, ImportError) as error:  # depending on what PyTorch lacks
+        reason = re.split(r'\. |\n', str(error))[0]
+        raise UsageError(f'--device {name} is no device that this PyTorch can use here ({reason}); --device cpu always '
+                         'is') from error
     return device
 
 
@@ -69,26 +78,28 @@ def settings_of(args) -> dict:
 def claim(out: Path, settings: dict) -> None:
     """Make the folder this run's, or find that it already is.
 
+    Settings without an image bind nobody: a run may end before its first one.
+
     Raises:
         UsageError: If it holds images of other settings.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f'--out {out} is a file, not a folder')
-    record = out / SETTINGS_FILE
-    if record.is_file():
-        try:
-            found = json.loads(record.read_text())
-        except json.JSONDecodeError as error:
-            raise UsageError(f'{record} is not readable ({error}): choose another --out') from error
-        changed = [f'{key} {found.get(key)} -> {value}' for key, value in settings.items() if found.get(key) != value]
-        if changed:
-            raise UsageError(f'{out} holds images of other settings ({"; ".join(changed)}): choose another --out, or '
-                             'remove that folder')
+    record, images = out / SETTINGS_FILE, out / 'images'
+    images.mkdir(parents=True, exist_ok=True)
+    if not record.is_file() and any(images.iterdir()):
+        raise UsageError(f'{images} holds files but {record} is missing: choose another --out')
+    if not any(images.glob('*.png')):
+        write(record, json.dumps(settings, indent=2).encode())
         return
-    (out / 'images').mkdir(parents=True, exist_ok=True)
-    if any((out / 'images').iterdir()):
-        raise UsageError(f'{out / "images"} holds files but {record} is missing: choose another --out')
-    write(record, json.dumps(settings, indent=2).encode())
+    try:
+        found = json.loads(record.read_text())
+    except json.JSONDecodeError as error:
+        raise UsageError(f'{record} is not readable ({error}): choose another --out') from error
+    changed = [f'{key} {found.get(key)} -> {value}' for key, value in settings.items() if found.get(key) != value]
+    if changed:
+        raise UsageError(f'{out} holds images of other settings ({"; ".join(changed)}): choose another --out, or '
+                         'remove that folder')
 
 
 def write(path: Path, content: bytes) -> None:
@@ -107,8 +118,19 @@ def write_png(path: Path, picture) -> None:
     write(path, buffer.getvalue())
 
 
+def is_whole(path: Path) -> bool:
+    """Whether there is a PNG whose checksums are right; a copy or a full disk may have left a part of one."""
+    from PIL import Image
+    try:
+        with Image.open(path, formats=['PNG']) as picture:
+            picture.verify()
+    except (OSError, SyntaxError):  # Pillow's words for a broken PNG
+        return False
+    return True
+
+
 def write_images(sampler, args, out: Path) -> int:
-    """Generate the images that the folder lacks; returns how many these were."""
+    """Generate the images that the folder lacks or that are broken there; returns how many these were."""
     import torch
     from tqdm import tqdm
 
@@ -116,7 +138,7 @@ def write_images(sampler, args, out: Path) -> int:
     from addp_mm.generation.pictures import to_uint8
 
     paths = [out / 'images' / f'{index:06d}.png' for index in range(args.num_images)]
-    missing = [index for index, path in enumerate(paths) if not path.exists()]
+    missing = [index for index, path in enumerate(paths) if not is_whole(path)]
     generators = image_generators(args.num_images, torch.Generator().manual_seed(args.seed))
     with tqdm(total=len(missing) * args.steps, unit='step', desc=f'{len(missing)} images') as bar:
         for begin in range(0, len(missing), args.batch_size):

@@ -64,13 +64,42 @@ def test_other_settings_do_not_mix_into_a_folder(files, tmp_path):
 
 @pytest.mark.parametrize(('change', 'message'), [
     (dict(config='none.py'), 'none.py'), (dict(checkpoint='none.pth'), 'none.pth'),
-    (dict(options=['--device', 'gpu']), '--device gpu'), (dict(options=['--top-p', '1.5']), 'top_p'),
+    (dict(options=['--device', 'gpu']), '--device gpu'), (dict(options=['--device', 'meta']), '--device meta .*cpu'),
+    (dict(options=['--top-p', '1.5']), 'top_p'),
     (dict(options=['--temperature', 'nan']), 'temperature')
 ])
 def test_mistakes_are_named_and_nothing_is_written(files, tmp_path, change, message):
     paths = [change.get('config', files[0]), change.get('checkpoint', files[1])]
     with pytest.raises(SystemExit, match=message):
         main([*paths, '--out', str(tmp_path / 'out'), '--device', 'cpu', *change.get('options', [])])
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('break_it', [
+    lambda whole: whole[:len(whole) // 2], lambda whole: b'', lambda whole: b'no PNG',
+    lambda whole: whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:]
+], ids=['cut', 'empty', 'other', 'flipped-bit'])
+def test_broken_images_are_made_again(files, tmp_path, capsys, break_it):
+    before = generate(files, tmp_path, '--num-images', '2', '--batch-size', '1')
+    broken = tmp_path / 'images' / '000001.png'
+    broken.write_bytes(break_it(broken.read_bytes()))
+    capsys.readouterr()
+    after = generate(files, tmp_path, '--num-images', '2', '--batch-size', '1')
+    assert '1 new image(s), 2 in all' in capsys.readouterr().out
+    assert (after['000001.png'] == before['000001.png']).all()
+
+
+def test_a_run_without_an_image_does_not_bind_the_folder(files, tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'generation.json').write_text('{"seed": 1}')
+    assert len(generate(files, tmp_path, '--num-images', '1')) == 1
+    assert json.loads((tmp_path / 'generation.json').read_text())['seed'] == 0
+
+
+def test_a_seed_out_of_range_is_named_before_anything_is_written(files, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        generate(files, tmp_path / 'out', '--seed', str(2**64))
+    assert '--seed: must be a number of 64 bits' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
