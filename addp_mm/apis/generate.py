@@ -84,8 +84,9 @@ def extract_features(model: nn.Module, images: Tensor, out_type: str = 'avg_feat
 
     Args:
         model: See :func:`generate`.
-        images: (B, C, H, W), floating point in [0, 1], H and W multiples of the patch; positions are resized to them.
-            The model itself subtracts the mean and divides by the deviation.
+        images: (B, C, H, W), floating point in [0, 1], H and W multiples of the patch unless the backbone has
+            ``pad_to_patch``; positions are resized to them. The model itself subtracts the mean and divides by the
+            deviation.
         out_type: 'avg_featmap': mean of the patch tokens, (B, D). 'cls_token': (B, D). 'featmap': (B, D, h, w).
             'raw': all tokens, class token and R register tokens first, (B, 1 + R + h·w, D).
 
@@ -103,6 +104,7 @@ def extract_features(model: nn.Module, images: Tensor, out_type: str = 'avg_feat
     if out_type == 'avg_featmap':
         return patches.mean(1)
     if out_type == 'featmap':
-        patch = model.backbone.patch_size
-        return patches.transpose(1, 2).unflatten(2, (images.shape[2] // patch, images.shape[3] // patch))
+        # a backbone with pad_to_patch fills the last patches up
+        sides = [math.ceil(side / model.backbone.patch_size) for side in images.shape[2:]]
+        return patches.transpose(1, 2).unflatten(2, sides)
     return tokens

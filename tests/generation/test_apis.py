@@ -104,6 +104,14 @@ def test_features_leave_register_tokens_out():
     torch.testing.assert_close(extract_features(model, images), raw[:, 3:].mean(1))
 
 
+def test_features_of_a_padded_image_are_a_map_of_all_patches():
+    model, images = build_model(pad_to_patch=True).eval(), torch.rand(1, 3, 18, 16)
+    featmap = extract_features(model, images, 'featmap')
+    raw = extract_features(model, images, 'raw')
+    assert featmap.shape == (1, 8, 5, 4)
+    assert torch.equal(featmap.flatten(2).transpose(1, 2), raw[:, 1:])
+
+
 def test_a_saved_model_loads_and_generates_the_same(model, tmp_path):
     config = write_config(tmp_path)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'addp.pth')
