@@ -147,14 +147,16 @@ class GenerativePretrainHook(Hook):
             raise TrainingCollapsed(f'{failure}. {self._advice(runner)}')
         raise RollBack(failure)
 
-    @staticmethod
-    def _advice(runner: Runner) -> str:
+    def _advice(self, runner: Runner) -> str:
         try:
             path = next(good_checkpoints(runner), None)
         except ValueError:
             path = None
         start = f'The last good checkpoint is {path}: resume from it' if path else 'No checkpoint was saved: restart'
-        return f'{start} with a lower learning rate, stronger gradient clipping or on_failure=\'rollback\''
+        changes = ['a lower learning rate', 'stronger gradient clipping']
+        if self.on_failure == 'stop':
+            changes.append("on_failure='rollback'")
+        return f'{start} with {", ".join(changes[:-1])} or {changes[-1]}'
 
     def _roll_back(self, runner: Runner, failure: str) -> None:
         if self.rollbacks >= self.max_rollbacks:
