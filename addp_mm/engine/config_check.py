@@ -27,6 +27,7 @@ _SECTIONS = {
     'test_evaluator': ('METRICS', 'EVALUATOR', 'MODELS'),
     'strategy': ('STRATEGIES', 'MODEL_WRAPPERS'),
 }
+_LISTS = ('custom_hooks', 'param_scheduler', 'vis_backends', 'visualizer.vis_backends')
 _LEAVES = ('TRANSFORMS', 'HOOKS', 'METRICS', 'OPTIMIZERS')
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Arguments that builders read beside the class's own.
@@ -108,6 +109,20 @@ def _check_loader(loader: dict, path: str, scope: str) -> None:
         _check_section(loader.get(part), f'{path}.{part}', ('DATA_SAMPLERS',), scope)
 
 
+def _check_lists(cfg: Config) -> None:
+    """Refuse entries that are no dicts, such as the strings that mmengine makes of ``dict(…)`` in an option."""
+    for name in _LISTS:
+        node = cfg
+        for part in name.split('.'):
+            node = node.get(part) if isinstance(node, dict | Config) else None
+        entries = node if isinstance(node, list | tuple) else [node]
+        for entry in entries:
+            if entry is not None and not isinstance(entry, dict):
+                raise ConfigError(f'config: {name} holds {entry!r}, which is no dict. Dicts cannot be written in '
+                                  f'--cfg-options: write it into a config file, or change a part of one that is there '
+                                  f'by {name}.0.KEY=VALUE')
+
+
 def _check_top_level(cfg: Config, needed: tuple[str, ...]) -> None:
     known = runner_arguments()
     for name in needed:
@@ -139,6 +154,7 @@ def check_config(cfg: Config, needed: tuple[str, ...] = ('model',)) -> None:
     """
     scope = cfg.get('default_scope') or 'mmengine'
     _check_top_level(cfg, needed)
+    _check_lists(cfg)
     for section, registries in _SECTIONS.items():
         if cfg.get(section) is not None:
             _check_section(cfg[section], section, registries, scope)

@@ -65,3 +65,15 @@ def test_an_argument_that_a_stock_class_does_not_have_is_named(detection, tmp_pa
     node.umbrella = 3
     with pytest.raises(ConfigError, match=rf'config: {where}\.umbrella is no argument of {kind}; it takes .*{taken}'):
         check(cfg, tmp_path / 'wrong.py')
+
+
+@pytest.mark.parametrize('option, key, entry', [
+    ('custom_hooks=[dict(type="EMAHook")]', 'custom_hooks', 'dict'),
+    ('custom_hooks=dict(type="EMAHook")', 'custom_hooks', 'dict'),
+    ('param_scheduler=[(1,2)]', 'param_scheduler', r'\(1, 2\)'),
+    ('visualizer.vis_backends=[LocalVisBackend]', r'visualizer\.vis_backends', 'LocalVisBackend'),
+])
+def test_an_entry_that_is_no_dict_is_named(option, key, entry):
+    cfg = load_config(str(DETECTION), [option])
+    with pytest.raises(ConfigError, match=rf'config: {key} holds .?{entry}.*config file, or .* by {key}\.0\.KEY'):
+        check_config(cfg)
