@@ -4,7 +4,10 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
+from torch.optim import SGD
 
 from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.engine.hooks import PreflightHook
@@ -64,3 +67,16 @@ def test_outputs_without_classes_are_no_classifiers():
 
     with pytest.raises(CheckpointError, match='head.fc.weight'):
         check(plain(8), plain(6))
+
+
+@pytest.mark.parametrize('parts', [False, True])
+@pytest.mark.parametrize('hook, interval', [
+    (dict(interval=3, by_epoch=False), 4), (dict(interval=4, by_epoch=False), None),
+    (dict(interval=3, by_epoch=True), None), (dict(interval=-1, by_epoch=False), None)])
+def test_checkpoints_within_a_step_of_the_optimizer_are_warned_of(hook, interval, parts, caplog):
+    wrapper = OptimWrapper(SGD(nn.Linear(1, 1).parameters(), lr=1.), accumulative_counts=2)
+    runner = SimpleNamespace(hooks=[CheckpointHook(**hook)], logger=logging.getLogger('preflight'),
+                             optim_wrapper=OptimWrapperDict(part=wrapper) if parts else wrapper)
+    PreflightHook._warn_of_split_steps(runner)
+    wanted = [] if interval is None else [f'checkpoint.interval={interval}, or another multiple of 2']
+    assert len(caplog.messages) == len(wanted) and all(words in caplog.text for words in wanted)

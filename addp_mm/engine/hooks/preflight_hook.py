@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Finds out before training what would otherwise fail, or pass in silence, hours later."""
+import math
 import random
 import re
 import traceback
@@ -8,8 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel
+from mmengine.optim import OptimWrapperDict
 from torch import nn
 from torch.utils.data import IterableDataset
 
@@ -80,6 +82,8 @@ class PreflightHook(Hook):
     training data is loaded and its size compared with what ``model.tokenizer`` and ``model.backbone`` can take
     (their ``check_image_size``), so that the error names a file. The random generators are left as they were.
 
+    A warning tells of checkpoints that would be saved between the passes of one step of the optimizer.
+
     - Testing and resuming: every parameter of the model must be in the checkpoint, in the same shape.
     - ``load_from`` at the start of a training: shapes must agree, except for the number of classes of a head's
       last layers, and at least one parameter must be found.
@@ -149,6 +153,7 @@ class PreflightHook(Hook):
     def before_train(self, runner) -> None:
         """Load the first picture of the training data, and send that of the validation data through the model."""
         self._check_training_picture(runner)
+        self._warn_of_split_steps(runner)
         if runner.val_loop is None:
             return
         model, loader = runner.model, runner.val_loop.dataloader
@@ -164,6 +169,22 @@ class PreflightHook(Hook):
                                  f'{where.lineno})') from error
         finally:
             model.train(was_training)
+
+    @staticmethod
+    def _warn_of_split_steps(runner) -> None:
+        """A checkpoint holds no gradients: what the passes of an unfinished step have summed up is lost by resuming."""
+        wrapper = runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        passes = max(getattr(one, '_accumulative_counts', 1) for one in wrappers)
+        by_iteration = [one for one in runner.hooks if isinstance(one, CheckpointHook) and not one.by_epoch]
+        for hook in by_iteration:
+            if hook.interval < 1 or hook.interval % passes == 0:
+                continue
+            good = math.ceil(hook.interval / passes) * passes
+            runner.logger.warning(
+                f'checkpoints are saved every {hook.interval} iterations, a step of the optimizer takes {passes} '
+                '(accumulative_counts): resuming from one saved within a step loses the gradients of its first passes. '
+                f'Set default_hooks.checkpoint.interval={good}, or another multiple of {passes}')
 
     @staticmethod
     def _check_training_picture(runner) -> None:
