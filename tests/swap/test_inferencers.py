@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from PIL import Image
 
@@ -62,6 +63,17 @@ def test_an_inferencer_is_the_same_under_any_default_scope(make, own, others, tm
     pictures = [{path.name for path in (tmp_path / name).rglob('*') if path.suffix in ('.png', '.jpg')}
                 for name in (own, others[0])]
     assert pictures[0] == pictures[1] != set()
+
+
+@pytest.mark.slow
+def test_the_nano_classifier_takes_pictures_of_any_size_and_leaves_its_own_as_they_are(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert np.shape(classify(tmp_path)(values[:50])) == (10, )
+    Image.fromarray(values).save(tmp_path / 'a.png')
+    steps = Config.fromfile(config_of('cls')).test_dataloader.dataset.pipeline
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        seen = Compose(steps)(dict(img_path=str(tmp_path / 'a.png')))['inputs'].numpy()
+    np.testing.assert_array_equal(seen.transpose(1, 2, 0)[..., ::-1], values)
 
 
 def detector():

@@ -14,6 +14,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='addp_mm.LoadImage'),
+    dict(type='Resize', scale=(64, 64)),  # of other people's pictures: the data set's are of this size
     dict(type='PackInputs'),
 ]
 
