@@ -28,13 +28,13 @@ def prepare(args):
     """Read, check and complete the config. Nothing is written and no weight is built yet."""
     from mmengine.registry import init_default_scope
 
-    from addp_mm.compat.launch import refuse_forgotten_launcher
+    from addp_mm.compat.launch import check_launcher
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.config_check import check_config
     from addp_mm.engine.config_file import load_config
     from addp_mm.engine.strategy_cfg import set_strategy
 
-    refuse_forgotten_launcher(args.launcher)
+    check_launcher(args.launcher)
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))

@@ -20,6 +20,7 @@ from addp_mm.compat.mmcv_ext import install_mmcv_ext
 from addp_mm.compat.packages import mend_package_names, mend_package_utils
 from addp_mm.compat.shipped_names import mend_base_names, mend_inferencer_names, mend_model_hub
 from addp_mm.compat.versions import check_packages
+from addp_mm.compat.weighted_cross_entropy import mend_weighted_cross_entropy
 
 MENDS = {
     'mmcv.image.photometric': (mend_adjust_hue, ),
@@ -43,6 +44,7 @@ MENDS = {
     'mmpretrain.apis.model': (mend_model_hub, ),
     'mmseg.apis.inference': (mend_inference_scope, ),
     'mmseg.apis.mmseg_inferencer': (mend_inferencer_loader, ),
+    'mmseg.models.losses.cross_entropy_loss': (mend_weighted_cross_entropy, ),
     'mmseg.models.losses.focal_loss': (mend_focal_loss, ),
 }
 

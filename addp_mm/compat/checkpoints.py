@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
 from addp_mm.errors import UserError
@@ -63,6 +64,7 @@ def _allowed_globals() -> list:
     core = getattr(np, '_core', None) or np.core
     allowed = [
         (_History, _HISTORY), (_statistic, 'builtins.getattr'), argparse.Namespace, slice, np.ndarray, np.dtype,
+        ConfigDict,  # nested dicts in the metainfo of a data set
         *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
     ]
     for module in ('numpy.core', 'numpy._core'):

@@ -5,10 +5,16 @@ from collections.abc import Mapping
 
 from addp_mm.errors import UserError
 
+# what a launcher tells each process: how many there are, and which of them it is
 _LAUNCHERS = {
-    'WORLD_SIZE': ('pytorch', 'torchrun'),
-    'SLURM_STEP_NUM_TASKS': ('slurm', 'srun'),
-    'OMPI_COMM_WORLD_SIZE': ('mpi', 'mpirun'),
+    'pytorch': ('torchrun', 'WORLD_SIZE', 'RANK'),
+    'slurm': ('srun', 'SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
+    'mpi': ('mpirun', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
+_SCRIPTS = {
+    'pytorch': 'bash tools/dist_train.sh CONFIG PROCESSES',
+    'slurm': 'bash tools/slurm_train.sh PARTITION JOB CONFIG',
+    'mpi': 'mpirun -n PROCESSES python tools/train.py CONFIG --launcher mpi',
 }
 
 
@@ -16,22 +22,28 @@ class LauncherError(UserError, RuntimeError):
     """The way the processes were started does not fit ``--launcher``."""
 
 
-def refuse_forgotten_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> None:
-    """Stop a run that a launcher started several times over but that would not know of its siblings.
+def check_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> None:
+    """Stop a run whose ``--launcher`` is not what started it.
 
-    Without ``--launcher`` each process trains by itself, on all data, and writes into the same folder.
+    Without ``--launcher`` each of several processes would train by itself, on all data, and write into the same folder;
+    with the name of a launcher that did not start it, a process does not know which one it is.
 
     Args:
         launcher: The ``--launcher`` of the tool.
         environ: Environment to look at. Defaults to the process's own.
 
     Raises:
-        LauncherError: ``launcher`` is 'none' and the environment speaks of more than one process.
+        LauncherError: ``launcher`` is 'none' and the environment speaks of more than one process, or ``launcher`` names
+            one that the environment does not speak of.
     """
-    if launcher != 'none':
-        return
     environ = os.environ if environ is None else environ
-    for variable, (needed, program) in _LAUNCHERS.items():
+    if launcher != 'none':
+        program, _, rank = _LAUNCHERS[launcher]
+        if rank not in environ:
+            raise LauncherError(f'--launcher {launcher}, but {program} did not start this process ({rank} is not set). '
+                                f'Type\n    {_SCRIPTS[launcher]}\nor leave --launcher out for one process.')
+        return
+    for needed, (program, variable, _) in _LAUNCHERS.items():
         count = environ.get(variable, '')
         if count.isdigit() and int(count) > 1:
             raise LauncherError(

@@ -74,6 +74,8 @@ class NoiseSchedule:
         if not len(ratios):
             raise ValueError(f'no level has {min_ratio} <= ratio < 1 with num_levels={num_levels}')
         density = torch.exp(-0.5 * ((ratios - mean) / std)**2)
+        if not 0 < density.sum() < math.inf:
+            raise ValueError(f'a normal density of mean {mean} and std {std} has no weight between {min_ratio} and 1')
         self.ratios = ratios
         self.probabilities = density / density.sum()
         self.max_stride = max_stride

@@ -72,9 +72,7 @@ def set_amp(cfg: Config, dtype: str | None) -> None:
     """Train in mixed precision: ``'bfloat16'`` without a loss scale, ``'float16'`` with a dynamic one."""
     if dtype is None:
         return
-    # an optimizer for each of several parts of the model, or one
-    parts = [part for part in cfg.optim_wrapper.values() if isinstance(part, dict) and 'optimizer' in part]
-    for wrapper in parts or [cfg.optim_wrapper]:
+    for wrapper in _optim_wrappers(cfg):
         kind = type_name(wrapper.get('type', 'OptimWrapper'))
         if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise ConfigError(f'--amp replaces OptimWrapper; optim_wrapper.type is {kind}')
@@ -95,9 +93,19 @@ def set_auto_scale_lr(cfg: Config) -> None:
         return
     cfg.auto_scale_lr.enable = True
     # mmengine compares with the batch of one pass, and a step of the optimizer sums up several
-    counts = cfg.optim_wrapper.get('accumulative_counts', 1)
-    if counts > 1:
-        cfg.auto_scale_lr.base_batch_size /= counts
+    counts = {wrapper.get('accumulative_counts', 1) for wrapper in _optim_wrappers(cfg)}
+    if len(counts) > 1:
+        raise ConfigError('--auto-scale-lr: the parts of optim_wrapper differ in accumulative_counts '
+                          f'({sorted(counts)}), so that one batch size cannot stand for both; set their learning '
+                          'rates by hand')
+    if counts != {1}:
+        cfg.auto_scale_lr.base_batch_size /= counts.pop()
+
+
+def _optim_wrappers(cfg: Config) -> list[dict]:
+    """Configs of the optimizers: one for each of several parts of the model, or one for all."""
+    parts = [part for part in cfg.optim_wrapper.values() if isinstance(part, dict) and 'optimizer' in part]
+    return parts or [cfg.optim_wrapper]
 
 
 def check_datasets(cfg: Config, *loaders: str) -> None:

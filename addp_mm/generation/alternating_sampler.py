@@ -130,9 +130,15 @@ class AlternatingSampler:
         Args:
             state: State of B images with ``index`` below ``num_steps``.
             generators: One an image.
+
+        Raises:
+            ValueError: If the model's logits are not finite.
         """
         ratio = self.ratio(state.index, self.num_steps)
         logits = self.model.predict_tokens(state.images, state.ids, state.mask)
+        if not logits.isfinite().all():
+            raise ValueError('the model gives logits that are not finite: its weights are spoilt (was the training '
+                             'stopped by a loss that is not finite?), or float16 is too small for them')
         drawn, log_probs = sample_ids(logits, generators, self.top_p)
         ids = torch.where(state.mask, drawn, state.ids)
         length = mask_length(state.num_masked, ratio)

@@ -118,7 +118,7 @@ class Pretrained:
 
     def _fit_positions(self, module: nn.Module, weights: dict, selection: Selection) -> FittedPositions:
         try:
-            done = fit_positions(weights, module, self.pos_grid)
+            done = fit_positions(weights, module, self.pos_grid, selection.weights)
         except ValueError as error:
             raise CheckpointError(f'{self.checkpoint}: {selection.prefix}{error}') from error
         for sentence in done.assumed:

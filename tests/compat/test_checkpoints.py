@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -95,11 +95,13 @@ def test_history_of_a_file_brings_no_functions(tmp_path):
 def test_what_mmengine_and_the_published_files_hold_is_allowed(tmp_path):
     content = dict(state_dict=WEIGHTS, args=argparse.Namespace(lr=1e-3, name='vit'),
                    message_hub=dict(loss=history(1., 3.)), array=np.arange(3), scalar=np.float64(0.5),
-                   table=np.array(['a', 'b']), part=slice(0, 3))
+                   table=np.array(['a', 'b']), part=slice(0, 3),
+                   dataset_meta=dict(classes=('cat', 'bus'), groups=ConfigDict(animals=ConfigDict(cat='felis'))))
     with pytest.raises(pickle.UnpicklingError):
         torch.load(saved(tmp_path, content), weights_only=True)
     loaded = load_checkpoint_file(saved(tmp_path, content))
     assert loaded['args'].lr == 1e-3 and loaded['scalar'] == 0.5 and loaded['array'].tolist() == [0, 1, 2]
+    assert loaded['dataset_meta'] == content['dataset_meta']
     buffer = loaded['message_hub']['loss']
     assert type(buffer) is HistoryBuffer and buffer.mean() == 2 and buffer.current() == 3
     buffer.update(5.)

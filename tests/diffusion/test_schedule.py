@@ -45,7 +45,8 @@ def test_a_seed_gives_the_same_level():
 
 
 @pytest.mark.parametrize('arguments', [
-    dict(num_levels=0), dict(std=0.), dict(max_stride=0), dict(min_ratio=1.)])
+    dict(num_levels=0), dict(std=0.), dict(max_stride=0), dict(min_ratio=1.),
+    dict(mean=10., std=0.1), dict(mean=math.nan)])
 def test_senseless_schedules_are_refused(arguments):
     with pytest.raises(ValueError):
         NoiseSchedule(**arguments)

@@ -180,6 +180,66 @@ def test_rollback_passes_over_broken_checkpoints(tmp_path):
     assert all(weights(path)['head.fc.weight'].isfinite().all() for path in (tmp_path / 'run').glob('*.pth'))
 
 
+class SpoilStep(Hook):
+    """Makes a weight infinite by the step of an iteration (from 1), after its loss, once."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self, iteration):
+        self.iterations = {iteration}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 in self.iterations:
+            self.iterations.remove(runner.iter + 1)
+            torch.nn.init.constant_(runner.model.head.fc.bias, math.inf)
+
+
+@pytest.mark.parametrize('iteration', [4, 6])  # one that is saved, and the last
+def test_weights_spoilt_by_the_step_before_a_checkpoint_are_not_saved(tmp_path, iteration):
+    runner = build_runner(tmp_path / 'stop', {}, extra_hooks=[SpoilStep(iteration)])
+    with pytest.raises(TrainingCollapsed, match=fr'iteration {iteration} .*head.fc.bias is not finite.*'
+                                                fr'iter_{iteration - 2}.pth: resume from it'):
+        runner.train()
+    assert not (tmp_path / 'stop' / f'iter_{iteration}.pth').exists()
+    runner = build_runner(tmp_path / 'back', dict(on_failure='rollback'), extra_hooks=[SpoilStep(iteration)])
+    runner.train()
+    assert runner.iter == 6
+    assert all(value.isfinite().all() for value in weights(tmp_path / 'back' / 'iter_6.pth').values()
+               if value.is_floating_point())
+
+
+def test_checkpoints_of_another_run_in_the_folder_are_not_gone_back_to(tmp_path):
+    build_runner(tmp_path / 'run', {}).train()
+    options = dict(on_failure='rollback')
+    with pytest.raises(TrainingCollapsed, match='iteration 2 .*no good checkpoint yet'):
+        build_runner(tmp_path / 'run', options, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
+    with pytest.raises(TrainingCollapsed, match='iteration 2 .*holds no good checkpoint of this run: restart'):
+        build_runner(tmp_path / 'run', {}, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
+    # resumed in the middle: what lies behind is another future, what lies before is its past
+    recorder = Recorder()
+    runner = build_runner(tmp_path / 'run', options, checkpoint_interval=8, max_iters=8, resume=True,
+                          load_from=str(tmp_path / 'run' / 'iter_4.pth'), extra_hooks=[Poison(5), recorder])
+    runner.train()
+    assert [len(recorder.levels[i]) for i in range(4, 8)] == [2, 2, 1, 1]
+    recorder = Recorder()
+    runner = build_runner(tmp_path / 'other', options, checkpoint_interval=8, resume=True,
+                          load_from=str(tmp_path / 'run' / 'iter_4.pth'), extra_hooks=[Poison(5), recorder])
+    runner.train()
+    assert [len(recorder.levels[i]) for i in (4, 5)] == [2, 2]
+
+
+@pytest.mark.parametrize('checkpoint', [dict(filename_tmpl='iter_{:06d}.pth'), dict(out_dir='elsewhere')])
+def test_checkpoints_of_other_names_and_folders_are_found(tmp_path, checkpoint):
+    if 'out_dir' in checkpoint:
+        checkpoint = dict(out_dir=str(tmp_path / 'elsewhere'))
+    with pytest.raises(TrainingCollapsed, match='no good checkpoint yet'):
+        build_runner(tmp_path / 'none', dict(on_failure='rollback'), checkpoint=checkpoint,
+                     extra_hooks=[Poison(1)]).train()
+    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), checkpoint=checkpoint, extra_hooks=[Poison(3)])
+    runner.train()
+    assert runner.iter == 6
+
+
 def test_rollback_leaves_the_epoch(tmp_path):
     recorder = Recorder()
     runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), by_epoch=True, checkpoint_interval=1,

@@ -4,13 +4,16 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 from torch.optim import SGD
+from torch.utils.data import DataLoader
 
 from addp_mm.compat.checkpoints import CheckpointError
 from addp_mm.engine.hooks import PreflightHook
+from addp_mm.engine.hooks.preflight_hook import PreflightError
 
 
 class Head(nn.Module):
@@ -80,3 +83,39 @@ def test_checkpoints_within_a_step_of_the_optimizer_are_warned_of(hook, interval
     PreflightHook._warn_of_split_steps(runner)
     wanted = [] if interval is None else [f'checkpoint.interval={interval}, or another multiple of 2']
     assert len(caplog.messages) == len(wanted) and all(words in caplog.text for words in wanted)
+
+
+def runner_with(dataset=None, model=None, loader=None, save_best=None, prefixes=()):
+    """What the checks before training look at."""
+    loader = SimpleNamespace(dataset=dataset) if loader is None else loader  # one without a batch is false
+    evaluator = SimpleNamespace(metrics=[SimpleNamespace(prefix=prefix) for prefix in prefixes])
+    return SimpleNamespace(
+        train_loop=SimpleNamespace(dataloader=loader), val_loop=SimpleNamespace(evaluator=evaluator), model=model,
+        hooks=[CheckpointHook(save_best=save_best)])
+
+
+def test_a_training_without_a_batch_is_refused():
+    pictures = list(range(16))
+    with pytest.raises(PreflightError, match='16 pictures .* batch_size=100.*drop_last=False'):
+        PreflightHook._check_number_of_batches(runner_with(loader=DataLoader(pictures, 100, drop_last=True)))
+    for loader in (DataLoader(pictures, 100), DataLoader(pictures, 16, drop_last=True),
+                   DataLoader(pictures, 100, sampler=InfiniteSampler(pictures), drop_last=True)):
+        PreflightHook._check_number_of_batches(runner_with(loader=loader))
+
+
+def test_a_head_of_fewer_classes_than_the_data_is_refused():
+    names = ('ant', 'bee', 'cow', 'dog')
+    data = SimpleNamespace(metainfo=dict(classes=names))
+    with pytest.raises(PreflightError, match=r'4 classes \(ant, .*model.roi_head only 2.*roi_head.num_classes=4'):
+        PreflightHook._check_classes(runner_with(data, detector(2)))
+    panoptic = SimpleNamespace(metainfo=dict(classes=names, thing_classes=names[:2]))
+    for dataset, classes in ((data, 4), (data, 9), (data, 1), (panoptic, 2), (object(), 2)):
+        PreflightHook._check_classes(runner_with(dataset, detector(classes)))
+
+
+def test_save_best_must_be_a_metric_of_the_evaluator():
+    for wrong in ('bbox_mAP', 'acc/top1', ['coco/bbox_mAP', 'mAP']):
+        with pytest.raises(PreflightError, match=r'save_best=.* called coco/…'):
+            PreflightHook._check_save_best(runner_with(save_best=wrong, prefixes=['coco']))
+    for right, prefixes in (('auto', ['coco']), ('coco/bbox_mAP', ['coco', 'fid']), (None, ['coco']), ('mIoU', [None])):
+        PreflightHook._check_save_best(runner_with(save_best=right, prefixes=prefixes))

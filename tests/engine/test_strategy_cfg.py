@@ -124,3 +124,17 @@ def test_the_learning_rate_scales_with_the_batch_of_an_optimizer_step():
     for _ in range(2):  # the second time from the config that the work dir keeps
         set_auto_scale_lr(cfg)
         assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=64)
+
+
+def test_the_learning_rates_of_parts_scale_with_the_batch_of_their_steps():
+    part = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4), accumulative_counts=4)
+    for other in (part, dict(part, accumulative_counts=2)):
+        cfg = config(auto_scale_lr=dict(enable=False, base_batch_size=256))
+        cfg.optim_wrapper = dict(constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part,
+                                 discriminator=other)
+        if other is part:
+            set_auto_scale_lr(cfg)
+            assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=64)
+        else:
+            with pytest.raises(ConfigError, match=r'differ in accumulative_counts \(\[2, 4\]\)'):
+                set_auto_scale_lr(cfg)

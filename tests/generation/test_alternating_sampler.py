@@ -170,6 +170,13 @@ def test_a_model_in_training_mode_is_refused():
         sampler(model).run(1, seeded())
 
 
+def test_spoilt_weights_give_no_images():
+    model = tiny_model()
+    torch.nn.init.constant_(model.head.bias, math.nan)
+    with pytest.raises(ValueError, match='logits that are not finite: its weights are spoilt'):
+        AlternatingSampler(model, model.grid_size, num_steps=2).run(1, torch.Generator())
+
+
 def test_a_mask_of_another_grid_is_refused():
     with pytest.raises(ValueError, match=r'\(B, 12\)'):
         sampler().inpaint(torch.rand(1, 3, 16, 12), torch.ones(1, 9, dtype=torch.bool), seeded())

@@ -10,6 +10,8 @@ from tiny_stations import build, images, noise
 from torch import nn
 
 from addp_mm.diffusion import NoiseSchedule
+from addp_mm.generation import AlternatingSampler
+from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.selfsup import ADDP, is_loaded, mark_loaded
 from addp_mm.models.selfsup.addp import IMAGENET_MEAN, IMAGENET_STD
 
@@ -247,6 +249,15 @@ def test_a_map_need_not_be_square():
     ids = torch.zeros(1, 16, dtype=torch.long)
     assert isinstance(model, ADDP) and model.schedule.max_stride == 2
     assert model.expected_latents(ids, ids.bool()).shape == (1, 4, 2, 8)
+
+
+def test_as_many_tokens_in_another_map_are_refused(model):
+    flat = torch.rand(2, 3, 8, 32)
+    with pytest.raises(ImageSizeError, match='images of 8x32 px have 2x8 tokens.*map of 4x4.*images of 16x16 px'):
+        model.loss(flat, noise=noise())
+    with pytest.raises(ImageSizeError, match='map of 4x4'):
+        AlternatingSampler(model.eval(), model.latent_size, num_steps=2).inpaint(
+            flat, torch.ones(2, 16, dtype=torch.bool), torch.Generator())
 
 
 @pytest.mark.parametrize(('channels', 'mean'), [(1, None), (5, [0.1, 0.2, 0.3, 0.4, 0.5]), (2, [0.5])])

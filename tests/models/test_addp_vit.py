@@ -194,6 +194,16 @@ def test_weights_with_a_class_token_load_where_there_is_none():
     assert torch.equal(target.pos_embed, source.pos_embed[:, 1:])
 
 
+def test_a_class_token_among_the_weights_tells_that_a_position_is_its():
+    """14 x 16 places and a class token's are as many as 15 x 15."""
+    source = build(img_size=(112, 128), patch_size=8)
+    with pytest.raises(ValueError, match='224 places, which are no square map'):
+        build(img_size=256, patch_size=8).load_state_dict(source.state_dict())
+    same = build(img_size=(112, 128), patch_size=8, with_cls_token=False, out_type='featmap')
+    same.load_state_dict(source.state_dict())
+    assert torch.equal(same.pos_embed, source.pos_embed[:, 1:])
+
+
 def test_positions_of_an_unknown_shape_are_refused():
     with pytest.raises(ValueError, match='12 places, which are no square map'):
         build().load_state_dict(build(img_size=(24, 32)).state_dict())

@@ -177,6 +177,10 @@ def test_a_training_step_on_ids_through_mmengine():
 def test_ids_of_another_tokenizer_are_refused(ids, words):
     with pytest.raises(ValueError, match=words):
         tiny_training(None)(ids, mode='loss')
+    model = tiny_training(None)
+    model(some_ids(2), mode='loss')
+    with pytest.raises(ValueError, match=words):  # in a later batch as well
+        model(ids, mode='loss')
 
 
 def test_images_need_a_tokenizer():

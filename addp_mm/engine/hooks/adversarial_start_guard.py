@@ -14,6 +14,7 @@ from addp_mm.engine.config_file import ConfigError
 from addp_mm.engine.hooks.checkpoint_rollback import RollBack, checkpoint_hook, on_rollback, restore
 from addp_mm.engine.hooks.loss_guard import TrainingCollapsed
 from addp_mm.engine.hooks.previews import bare_model
+from addp_mm.engine.hooks.weight_guard import refuse_spoilt_weights
 from addp_mm.registry import HOOKS
 
 STATE_KEY = 'adversarial_start'
@@ -92,6 +93,7 @@ class AdversarialStartGuard(Hook):
         if not math.isfinite(psnr):
             raise TrainingCollapsed(f'the PSNR of iteration {runner.iter + 1} is {psnr}: lower the learning rates, or '
                                     'clip the gradients (clip_grad in each part of optim_wrapper)')
+        refuse_spoilt_weights(self, runner, batch_idx)
         self.recent.append(psnr)
         mean = sum(self.recent) / len(self.recent)
         runner.message_hub.update_scalar('train/psnr_mean', mean)

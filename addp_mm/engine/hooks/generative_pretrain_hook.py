@@ -11,9 +11,8 @@ from torch import nn
 
 from addp_mm.engine.hooks.checkpoint_rollback import (
     RollBack,
+    RunCheckpoints,
     check_can_roll_back,
-    choose_checkpoint,
-    good_checkpoints,
     on_rollback,
     restore,
 )
@@ -21,6 +20,7 @@ from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks, check_lo
 from addp_mm.engine.hooks.loss_guard import LossGuard, TrainingCollapsed
 from addp_mm.engine.hooks.noise_streams import NoiseStreams
 from addp_mm.engine.hooks.previews import bare_model, evaluating, show
+from addp_mm.engine.hooks.weight_guard import saves_now, spoilt_weight
 from addp_mm.engine.strategies.sharded import is_sharded, whole_outside_of_units
 from addp_mm.generation import AlternatingSampler, pictures
 from addp_mm.registry import HOOKS
@@ -37,8 +37,9 @@ class GenerativePretrainHook(Hook):
       ``model.schedule``, by a stream of its own for each rank. Checkpoints hold the streams of all ranks.
     - After each iteration it logs the level (``noise_step``; the model logs its ratios) and the loss by level
       (``loss_at_ratio_…``).
-    - A loss that is not finite, or has collapsed, on any rank, stops training or takes it back to the last good
-      checkpoint (model, optimizer, schedulers, counters, streams; the data go on), before anything is saved.
+    - A loss that is not finite, or has collapsed, on any rank, or weights that are not finite and would be saved now,
+      stop training or take it back to the last good checkpoint of this run (model, optimizer, schedulers, counters,
+      streams; the data go on), before anything is saved.
     - Every ``preview_interval`` iterations, and at the end, rank 0 sends a grid of generated images and the
       alternating steps of the first of them to the visualizer. Previews have a seed of their own and leave the
       training's random streams and the modules' modes alone.
@@ -79,6 +80,7 @@ class GenerativePretrainHook(Hook):
         self.streams = NoiseStreams(seed, dist.get_world_size())
         self.rollbacks = 0
         self._tried: set[str] = set()
+        self._checkpoints: RunCheckpoints | None = None
 
     def before_train(self, runner: Runner) -> None:
         model = bare_model(runner)
@@ -90,11 +92,14 @@ class GenerativePretrainHook(Hook):
         if self.preview_interval:
             # a mistake in the sampler's options shows now, not at the first preview
             self._build_sampler(model)
+        self._checkpoints = None
         if self.on_failure == 'rollback':
             check_can_roll_back(runner)
             on_rollback(runner, self._roll_back)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        # not earlier: CheckpointHook, whose turn comes later, sets its folder before training too
+        self._checkpoints = self._checkpoints or RunCheckpoints(runner)
         model = bare_model(runner)
         model.noise = self.streams.draw(model.schedule, dist.get_rank())
         # the model uses its noise up
@@ -103,7 +108,7 @@ class GenerativePretrainHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         loss = outputs['loss'].item()
-        self._check(runner, loss)
+        self._check(runner, loss, batch_idx)
         runner.message_hub.update_scalar('train/noise_step', self.level.step)
         runner.message_hub.update_scalar(f'train/{self._bin_name(runner)}', loss)
         if self.preview_interval and (self.every_n_train_iters(runner, self.preview_interval)
@@ -132,11 +137,14 @@ class GenerativePretrainHook(Hook):
         index = min(int((self.level.ratio - low) / width), self.num_level_bins - 1) if width else 0
         return f'loss_at_ratio_{low + index * width:.2f}-{low + (index + 1) * width:.2f}'
 
-    def _check(self, runner: Runner, loss: float) -> None:
-        """Judge the mean loss of all ranks; every rank comes to the same end."""
+    def _check(self, runner: Runner, loss: float, batch_idx: int) -> None:
+        """Judge the mean loss of all ranks, and weights about to be saved; every rank comes to the same end."""
         gathered = torch.stack(dist.all_gather(torch.tensor([loss, self.level.ratio], dtype=torch.float64)))
         gathered = gathered.tolist()
         reason = self.guard.check(sum(value for value, _ in gathered) / len(gathered))
+        if reason is None and saves_now(self, runner, batch_idx):
+            name = spoilt_weight(runner.model)
+            reason = name and f'{name} is not finite after this step, though the loss before it was'
         if reason is None:
             return
         broken = [rank for rank, (value, _) in enumerate(gathered) if not math.isfinite(value)]
@@ -144,15 +152,13 @@ class GenerativePretrainHook(Hook):
                           for rank in broken or range(len(gathered)))
         failure = f'training failed at iteration {runner.iter + 1} ({where}): {reason}'
         if self.on_failure == 'stop':
-            raise TrainingCollapsed(f'{failure}. {self._advice(runner)}')
+            raise TrainingCollapsed(f'{failure}. {self._advice()}')
         raise RollBack(failure)
 
-    def _advice(self, runner: Runner) -> str:
-        try:
-            path = next(good_checkpoints(runner), None)
-        except ValueError:
-            path = None
-        start = f'The last good checkpoint is {path}: resume from it' if path else 'No checkpoint was saved: restart'
+    def _advice(self) -> str:
+        path = next(self._checkpoints.good(), None)
+        start = (f'The last good checkpoint is {path}: resume from it' if path else
+                 f'{self._checkpoints.folder} holds no good checkpoint of this run: restart')
         changes = ['a lower learning rate', 'stronger gradient clipping']
         if self.on_failure == 'stop':
             changes.append("on_failure='rollback'")
@@ -160,8 +166,8 @@ class GenerativePretrainHook(Hook):
 
     def _roll_back(self, runner: Runner, failure: str) -> None:
         if self.rollbacks >= self.max_rollbacks:
-            raise TrainingCollapsed(f'{failure}; {self.rollbacks} rollback(s) did not help. {self._advice(runner)}')
-        path = choose_checkpoint(runner, self._tried)
+            raise TrainingCollapsed(f'{failure}; {self.rollbacks} rollback(s) did not help. {self._advice()}')
+        path = self._checkpoints.choose(self._tried)
         if path is None:
             raise TrainingCollapsed(f'{failure}; there is no good checkpoint yet to go back to. Lower the learning '
                                     'rate, or save checkpoints more often')

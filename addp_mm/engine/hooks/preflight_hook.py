@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from mmengine import dist
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel
 from mmengine.optim import OptimWrapperDict
@@ -82,7 +84,9 @@ class PreflightHook(Hook):
     training data is loaded and its size compared with what ``model.tokenizer`` and ``model.backbone`` can take
     (their ``check_image_size``), so that the error names a file. The random generators are left as they were.
 
-    A warning tells of checkpoints that would be saved between the passes of one step of the optimizer.
+    A training without a single batch, a head of fewer classes than the data, and a ``save_best`` that no metric can
+    answer are refused. A warning tells of checkpoints that would be saved between the passes of one step of the
+    optimizer.
 
     - Testing and resuming: every parameter of the model must be in the checkpoint, in the same shape.
     - ``load_from`` at the start of a training: shapes must agree, except for the number of classes of a head's
@@ -93,7 +97,8 @@ class PreflightHook(Hook):
 
     Raises:
         CheckpointError: The checkpoint does not fit; names keys and both shapes.
-        PreflightError: The first picture of the training or validation data cannot be read or processed.
+        PreflightError: The first picture of the training or validation data cannot be read or processed, or one of the
+            other things above would fail.
     """
     priority = 'VERY_LOW'
 
@@ -152,6 +157,9 @@ class PreflightHook(Hook):
 
     def before_train(self, runner) -> None:
         """Load the first picture of the training data, and send that of the validation data through the model."""
+        self._check_number_of_batches(runner)
+        self._check_classes(runner)
+        self._check_save_best(runner)
         self._check_training_picture(runner)
         self._warn_of_split_steps(runner)
         if runner.val_loop is None:
@@ -169,6 +177,50 @@ class PreflightHook(Hook):
                                  f'{where.lineno})') from error
         finally:
             model.train(was_training)
+
+    @staticmethod
+    def _check_number_of_batches(runner) -> None:
+        loader = runner.train_loop.dataloader
+        if isinstance(loader.dataset, IterableDataset) or isinstance(loader.sampler, InfiniteSampler):
+            return
+        if len(loader) == 0:
+            raise PreflightError(
+                f'train_dataloader has no batch: {len(loader.dataset)} pictures over {dist.get_world_size()} '
+                f'process(es) are fewer than batch_size={loader.batch_size}, and drop_last=True leaves them out. Lower '
+                'train_dataloader.batch_size, or set train_dataloader.drop_last=False')
+
+    @staticmethod
+    def _check_classes(runner) -> None:
+        """No head may have fewer classes than the labels of the data, which index them.
+
+        Heads of one class (a region proposal's) leave classes apart, and panoptic data has heads for a part of them.
+        """
+        meta = getattr(runner.train_loop.dataloader.dataset, 'metainfo', None) or {}
+        classes = meta.get('classes')
+        if classes is None or 'thing_classes' in meta:
+            return
+        for name, module in bare_model(runner).named_modules():
+            count = getattr(module, 'num_classes', None)
+            if isinstance(count, int) and count > 1 and count < len(classes):
+                raise PreflightError(
+                    f'train_dataloader has {len(classes)} classes ({first_few(classes)}) and model.{name} only '
+                    f'{count}: set model.{name}.num_classes={len(classes)}, or give the data set a metainfo=dict('
+                    'classes=…) of fewer')
+
+    @staticmethod
+    def _check_save_best(runner) -> None:
+        wanted = next((hook.save_best for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        if runner.val_loop is None or not wanted:
+            return
+        metrics = runner.val_loop.evaluator.metrics
+        prefixes = [metric.prefix for metric in metrics]
+        if not all(prefixes):
+            return  # a metric without prefix may be called anything
+        for key in [wanted] if isinstance(wanted, str) else wanted:
+            if key != 'auto' and key.partition('/')[0] not in prefixes:
+                names = ', '.join(f'{prefix}/…' for prefix in dict.fromkeys(prefixes))
+                raise PreflightError(f'default_hooks.checkpoint.save_best={key!r} is no metric of val_evaluator, whose '
+                                     f'metrics are called {names}; mmengine would say so after the first validation')
 
     @staticmethod
     def _warn_of_split_steps(runner) -> None:

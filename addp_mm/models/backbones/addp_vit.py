@@ -1,9 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The ViT that ADDP pre-trains and that classifiers, detectors and segmentors use."""
+import logging
 import math
 from collections.abc import Sequence
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -73,6 +75,9 @@ class ADDPViT(BaseModule):
         >>> [tuple(x.shape) for x in backbone(torch.rand(1, 3, 96, 64))]
         [(1, 128, 12, 8), (1, 128, 12, 8)]
     """
+
+    # of weights in this layout, whatever model they are loaded into: see fit_positions
+    class_token_has_position = True
 
     def __init__(self,
                  arch: str | dict = 'base',
@@ -271,9 +276,10 @@ class ADDPViT(BaseModule):
 
     def _fit_positions(self, state_dict: dict, prefix: str, *_) -> None:
         """Before loading: resize positions made for another size, drop what tokens have that are not here."""
+        own = {key[len(prefix):]: weight for key, weight in state_dict.items() if key.startswith(prefix)}
+        for sentence in fit_positions(own, self).assumed:
+            print_log(f'{prefix}{sentence}', logger='current', level=logging.WARNING)
+        state_dict.update({prefix + name: weight for name, weight in own.items()})
         for name, here in (('cls_token', self.with_cls_token), ('register_tokens', self.num_register_tokens)):
             if not here:
                 state_dict.pop(prefix + name, None)
-        own = {key[len(prefix):]: weight for key, weight in state_dict.items() if key.startswith(prefix)}
-        fit_positions(own, self)
-        state_dict.update({prefix + name: weight for name, weight in own.items()})

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Positions of a checkpoint made to fit a module: absolute ones, decomposed relative ones and tables of biases."""
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -28,8 +29,8 @@ class FittedPositions:
     left_out: list[str] = field(default_factory=list)
 
 
-def fit_positions(weights: dict[str, Tensor], module: nn.Module,
-                  source_grid: tuple[int, int] | None = None) -> FittedPositions:
+def fit_positions(weights: dict[str, Tensor], module: nn.Module, source_grid: tuple[int, int] | None = None,
+                  source_names: Collection[str] | None = None) -> FittedPositions:
     """Resize the positions among a module's weights to its own sizes, height and width apart.
 
     Known by the last part of their names: ``pos_embed`` (1, P + H * W, C), with P extra tokens first, or (1, H, W, C);
@@ -42,6 +43,9 @@ def fit_positions(weights: dict[str, Tensor], module: nn.Module,
         module: Where they will be loaded.
         source_grid: (height, width) of the weights' map in patches. By default it has the module's size where the
             numbers of places agree, else it is square.
+        source_names: Names of all weights at hand, those too that the module has no place for; by default those of
+            ``weights``. A class token among them tells that one of the positions is its, where the module's class says
+            that it always is (``class_token_has_position``).
 
     Returns:
         What was done.
@@ -51,13 +55,16 @@ def fit_positions(weights: dict[str, Tensor], module: nn.Module,
     """
     # Not module.state_dict(): this is also called while a sharded module loads.
     done, own = FittedPositions(), {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    source_names = weights if source_names is None else source_names
     for name, weight in list(weights.items()):
         if name not in own:
             continue
         owner, _, leaf = name.rpartition('.')
         wanted, owner = own[name].detach(), module.get_submodule(owner)
         if leaf == 'pos_embed' and weight.dim() == wanted.dim() == 3 and weight.shape[2] == wanted.shape[2]:
-            fitted = _fit_absolute(name, weight, wanted, owner, source_grid, done)
+            with_class = (getattr(owner, 'class_token_has_position', False)
+                          and f'{name.removesuffix(leaf)}cls_token' in source_names)
+            fitted = _fit_absolute(name, weight, wanted, owner, source_grid, (1, ) if with_class else None, done)
         elif leaf == 'pos_embed' and weight.dim() == wanted.dim() == 4 and weight.shape[3] == wanted.shape[3]:
             fitted = _fit_map(weight, wanted)
         elif leaf in ('rel_pos_h', 'rel_pos_w') and weight.shape[1:] == wanted.shape[1:]:
@@ -95,12 +102,12 @@ def _fit_map(weight: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _fit_absolute(name: str, weight: Tensor, wanted: Tensor, owner: nn.Module, source_grid: tuple[int, int] | None,
-                  done: FittedPositions) -> Tensor:
+                  known_extra: tuple[int, ...] | None, done: FittedPositions) -> Tensor:
     grid = grid_of(owner)
     if grid is None:
         return weight
     extra = wanted.shape[1] - math.prod(grid)
-    source_extra, source = _source_of(name, weight, extra, grid, source_grid, done)
+    source_extra, source = _source_of(name, weight, extra, grid, source_grid, known_extra, done)
     if (source_extra, tuple(source)) == (extra, grid):
         return weight
     table = resize_pos_embed(weight, source, grid, source_extra,
@@ -110,11 +117,11 @@ def _fit_absolute(name: str, weight: Tensor, wanted: Tensor, owner: nn.Module, s
 
 
 def _source_of(name: str, weight: Tensor, extra: int, grid: tuple[int, int], source_grid: tuple[int, int] | None,
-               done: FittedPositions) -> tuple[int, tuple[int, int]]:
+               known_extra: tuple[int, ...] | None, done: FittedPositions) -> tuple[int, tuple[int, int]]:
     """Number of extra tokens (a class token, DeiT's distillation token) and grid of a table of positions."""
     length, known = weight.shape[1], source_grid or grid
-    numbers = tuple(dict.fromkeys((extra, 1, 0, 2)))
-    side = _side(length - extra)
+    numbers = known_extra or tuple(dict.fromkeys((extra, 1, 0, 2)))
+    side = _side(length - extra) if known_extra is None else 0
     for number in numbers:
         if length - number != math.prod(known):
             continue
@@ -131,7 +138,8 @@ def _source_of(name: str, weight: Tensor, extra: int, grid: tuple[int, int], sou
         side = _side(length - number)
         if source_grid is None and side:
             return number, (side, side)
-    raise ValueError(f'{name} {tuple(weight.shape)} has {length - extra} places, which are '
+    places = length - (known_extra or (extra, ))[0]
+    raise ValueError(f'{name} {tuple(weight.shape)} has {places} places, which are '
                      + (f'not pos_grid={tuple(source_grid)}' if source_grid else
                         f'no square map and not the {grid[0]}x{grid[1]} of the module; load it by '
                         "init_cfg=dict(type='addp_mm.Pretrained', …) and say pos_grid=(height, width) in patches"))

@@ -10,7 +10,8 @@ from addp_mm.registry import MODELS
 class LN2d(nn.LayerNorm):
     """Layer normalisation over the channels of every place of a map, as ViTDet uses in its neck and heads.
 
-    ``norm_cfg=dict(type='addp_mm.LN2d')`` works wherever the OpenMMLab packages take a norm config.
+    ``norm_cfg=dict(type='addp_mm.LN2d', eps=1e-6)`` works wherever the OpenMMLab packages take a norm config; without
+    eps mmcv passes its own default for all norms, 1e-5.
 
     Args:
         num_channels (int): Channels of the map.

@@ -11,6 +11,7 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latents, nested_masks
+from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
 from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
@@ -136,9 +137,20 @@ class ADDP(BaseSelfSupervisor):
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) in [0, 1] to ids (B, L) and quantised latents (B, D, h, w), in float32."""
+        """Images (B, C, H, W) in [0, 1] to ids (B, L) and quantised latents (B, D, h, w), in float32.
+
+        Raises:
+            ImageSizeError: If the images' tokens do not form a map of ``latent_size``, even where they are as many.
+        """
         with torch.autocast(images.device.type, enabled=False):
-            return self.tokenizer.encode(images.float())
+            ids, latents = self.tokenizer.encode(images.float())
+        if tuple(latents.shape[-2:]) != self.latent_size:
+            (height, width), (rows, columns) = images.shape[-2:], latents.shape[-2:]
+            wanted = [side * height // rows for side in self.latent_size]
+            raise ImageSizeError(f'images of {height}x{width} px have {rows}x{columns} tokens, and this model was '
+                                 f'built for a map of {self.latent_size[0]}x{self.latent_size[1]} (latent_size): give '
+                                 f'it images of {wanted[0]}x{wanted[1]} px')
+        return ids, latents
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

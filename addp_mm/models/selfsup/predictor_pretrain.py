@@ -175,8 +175,8 @@ class PredictorPretrain(BaseModel):
             return self.tokenizer.encode(inputs.float())[0]
 
     def _check_ids(self, ids: Tensor) -> None:
-        """Once: a look at the values waits for the device, and all batches come out of the same store."""
-        if self._ids_checked:
+        """Each batch on a CPU, and the first on a device, where a look at the values waits for it."""
+        if self._ids_checked and ids.device.type != 'cpu':
             return
         low, high, length = int(ids.min()), int(ids.max()), self.predictor.num_tokens
         if ids.shape[1] != length or low < 0 or high >= self.codebook_size:

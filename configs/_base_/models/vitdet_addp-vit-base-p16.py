@@ -2,7 +2,7 @@
 # ViT-B as ViTDet uses it (arXiv 2203.16527): windows of 14 x 14 tokens, four blocks that attend everywhere, relative
 # positions, no class token, no norm at the end. `with_cp` keeps the input of each block alone and computes the rest
 # again in the backward pass, one more forward pass of the ViT, so that 1024 px fit small GPUs.
-norm_cfg = dict(type='addp_mm.LN2d')
+norm_cfg = dict(type='addp_mm.LN2d', eps=1e-6)
 backbone = dict(
     type='addp_mm.ADDPViT',
     arch='base',

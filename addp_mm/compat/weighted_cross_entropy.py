@@ -1,0 +1,32 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""mmsegmentation's cross entropy with class weights."""
+from types import ModuleType
+
+from addp_mm.compat.importing import replace
+
+
+def mend_weighted_cross_entropy(module: ModuleType) -> None:
+    """Let ``class_weight`` and unlabelled pixels go together.
+
+    The mean divides by the sum of the weights of all labels, and looks one up for the ignored label too, 255. Applied
+    to ``mmseg.models.losses.cross_entropy_loss`` where that fails.
+    """
+    import torch
+
+    try:
+        module.cross_entropy(torch.zeros(1, 2, 1), torch.tensor([[255]]), class_weight=torch.ones(2), ignore_index=255)
+    except IndexError:
+        replace(module, 'cross_entropy', _make_cross_entropy)
+
+
+def _make_cross_entropy(original):
+
+    def cross_entropy(pred, label, weight=None, class_weight=None, reduction='mean', avg_factor=None,
+                      ignore_index=-100, **kwargs):
+        if class_weight is not None and reduction == 'mean' and avg_factor is None:
+            # an ignored pixel is of no class and counts nothing
+            avg_factor = class_weight[label[label != ignore_index]].sum()
+        return original(pred, label, weight=weight, class_weight=class_weight, reduction=reduction,
+                        avg_factor=avg_factor, ignore_index=ignore_index, **kwargs)
+
+    return cross_entropy
