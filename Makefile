@@ -39,6 +39,7 @@ $(BIN)/python:
 # headless build needs none.
 $(READY): setup.cfg pyproject.toml setup.py | $(BIN)/python
 	@echo 'Installing into $(VENV); PyTorch is large, so this takes a few minutes the first time.'
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip  # the last make was killed before it had pip
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade 'pip>=23' 'setuptools>=64,<81' wheel
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(STACK),dev]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo 'opencv-python does not load here (no libGL?): taking the headless build'; \

@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 from report.demo_report import DemoRun, build_page
-from report.finetunings import ADDP_WEIGHTS, finetunings
+from report.finetunings import ADDP_WEIGHTS, ASSETS, finetunings
 from report.logs import LogError
 from report.machine import cores
 from report.steps import ROOT, Step, StepFailed, StepRunner, clock
 
 PRETRAIN_ITERS = 50
+# Scenes of another version are not taken for done: the tool, asked again, says what to do with them.
+SCENE_SOURCES = (Path('addp_mm/datasets/fashion_scenes.py'), ASSETS / 'fashion_mnist_subset.npz')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +49,7 @@ def plan(folder: Path, short: bool) -> DemoRun:
     sizes = ['--train', '64', '--val', '16', '--objects-train', '64', '--objects-val', '32'] if short else []
     scenes = Step('scenes', 'Write FashionScenes',
                   ('tools/dataset_converters/fashion_scenes.py', str(data_root), *sizes, '--workers', '2'),
-                  (data_root / 'fashion_scenes.json',))
+                  (data_root / 'fashion_scenes.json',), SCENE_SOURCES)
     config, iters = pretrain_config(), 4 if short else PRETRAIN_ITERS
     options = [f'load_from={ADDP_WEIGHTS}', f'train_cfg.max_iters={iters}', 'optim_wrapper.optimizer.lr=1e-4',
                f'custom_hooks.0.preview_interval={iters // 2}', f'default_hooks.logger.interval={max(1, iters // 25)}']

@@ -4,7 +4,7 @@
 # CHECKPOINT may be '': then the weights are those that the model's init_cfg names.
 # Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON.
 set -euo pipefail
-[ $# -ge 3 ] || { echo "usage: $0 CONFIG CHECKPOINT PROCESSES [options of tools/test.py]" >&2; exit 2; }
+[ $# -ge 3 ] && [[ $3 =~ ^[1-9][0-9]*$ ]] || { echo "usage: $0 CONFIG CHECKPOINT PROCESSES [options of tools/test.py]" >&2; exit 2; }
 config=$1 checkpoint=$2 processes=$3
 shift 3
 tools=$(cd "$(dirname "$0")" && pwd)

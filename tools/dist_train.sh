@@ -4,7 +4,7 @@
 # Environment: on several machines NNODES, NODE_RANK, MASTER_ADDR and PORT (29500); PYTHON. A single machine takes a free
 # port by itself.
 set -euo pipefail
-[ $# -ge 2 ] || { echo "usage: $0 CONFIG PROCESSES [options of tools/train.py]" >&2; exit 2; }
+[ $# -ge 2 ] && [[ $2 =~ ^[1-9][0-9]*$ ]] || { echo "usage: $0 CONFIG PROCESSES [options of tools/train.py]" >&2; exit 2; }
 config=$1 processes=$2
 shift 2
 tools=$(cd "$(dirname "$0")" && pwd)

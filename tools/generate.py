@@ -8,7 +8,6 @@ import argparse
 import hashlib
 import json
 import os
-import re
 from pathlib import Path
 
 SETTINGS_FILE = 'generation.json'
@@ -49,20 +48,6 @@ def parse_args(argv=None):
     parser.add_argument('--show-steps', type=int, default=1, help='images whose steps are drawn, 0 for none')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
     return parser.parse_args(argv)
-
-
-def choose_device(name):
-    import torch
-    if name is None:
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.zeros((), device=device).item()  # a name of a device is not yet a device
-    except (RuntimeError, AssertionError, ImportError) as error:  # depending on what PyTorch lacks
-        reason = re.split(r'\. |\n', str(error))[0]
-        raise UsageError(f'--device {name} is no device that this PyTorch can use here ({reason}); --device cpu always '
-                         'is') from error
-    return device
 
 
 def settings_of(args) -> dict:
@@ -172,6 +157,7 @@ def write_overviews(sampler, args, out: Path) -> None:
 
 def run(args) -> None:
     from addp_mm.apis import load_model
+    from addp_mm.engine.device import choose_device
     from addp_mm.generation import AlternatingSampler
 
     device, out = choose_device(args.device), Path(args.out)

@@ -117,6 +117,8 @@ def main(argv=None, execute=None):
 
     from addp_mm.errors import reported_in_words
 
+    # names of files need not be Unicode
+    sys.stdout.reconfigure(errors='backslashreplace')
     # a polite kill ends the training that runs as well
     previous = signal.signal(signal.SIGTERM, end)
     try:

@@ -13,7 +13,8 @@ def parse_args(argv=None):
                         help='path or address of the checkpoint; needless where nothing is trained, as in k-NN')
     parser.add_argument('--work-dir', help='folder for logs and metrics [work_dirs/<config name>]')
     parser.add_argument('--out', help='file for the metrics, as JSON [<work dir>/metrics.json]')
-    parser.add_argument('--show-dir', help='folder for every picture with what the model found drawn on it')
+    parser.add_argument('--show-dir', help='folder for every picture with what the model found drawn on it; those of '
+                        'a classifier under their path below the root of the data set')
     parser.add_argument('--seed', type=int, help='seed of whatever is drawn at random')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE',
                         help='change settings of the config, e.g. test_dataloader.batch_size=8')
@@ -31,7 +32,7 @@ def prepare(args):
     from addp_mm.compat.launch import check_launcher
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.config_check import check_config
-    from addp_mm.engine.config_file import load_config
+    from addp_mm.engine.config_file import load_config, require_writable
     from addp_mm.engine.strategy_cfg import set_strategy
 
     check_launcher(args.launcher)
@@ -39,16 +40,19 @@ def prepare(args):
     if args.checkpoint is None:
         runner_cfg.require_weights(cfg)
     else:
-        runner_cfg.require_checkpoint(args.checkpoint)
+        args.checkpoint = runner_cfg.require_checkpoint(args.checkpoint)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_config(cfg, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     cfg.launcher = args.launcher
     runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
+    args.out = args.out or str(Path(cfg.work_dir) / 'metrics.json')
+    require_writable(args.out, '--out')
     cfg.load_from, cfg.resume = args.checkpoint, False
     set_strategy(cfg, testing=True)
     if args.seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
     runner_cfg.check_datasets(cfg, 'test_dataloader', 'test_cfg.bank_dataloader')
+    runner_cfg.check_evaluator(cfg, 'test')
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)
     runner_cfg.set_preflight(cfg, testing=True)
     return cfg
@@ -77,9 +81,8 @@ def main(argv=None):
             runner._init_model_weights()  # mmengine does so before training alone
         metrics = runner.test()
     if runner.rank == 0:
-        out = Path(args.out or Path(cfg.work_dir) / 'metrics.json')
-        write_metrics(metrics, out)
-        print(f'metrics: {out}')
+        write_metrics(metrics, Path(args.out))
+        print(f'metrics: {args.out}')
 
 
 if __name__ == '__main__':

@@ -48,6 +48,7 @@ def prepare(args):
     if args.seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
     runner_cfg.check_datasets(cfg, 'train_dataloader', 'val_dataloader')
+    runner_cfg.check_evaluator(cfg, 'val')
     runner_cfg.set_visualization(cfg)
     runner_cfg.set_preflight(cfg)
     return cfg

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from addp_mm.apis.safetensors_file import write_safetensors
 from addp_mm.wording import first_few
 
 ENDINGS = ('.safetensors', '.pth')
@@ -82,12 +82,12 @@ def write_converted(dst: str, name: str, config: Mapping, weights: Mapping[str, 
     loads_them = dict(type='addp_mm.Pretrained', checkpoint=f'{{{{ fileDirname }}}}/{Path(dst).name}', strict=True)
     text = json.dumps({name: {**config, 'init_cfg': loads_them}}, indent=2)
     Path(dst).parent.mkdir(parents=True, exist_ok=True)
-    partial = f'{dst}.partial'
     if dst.endswith('.safetensors'):
-        save_file(dict(weights), partial)
+        write_safetensors(dst, weights)
     else:
+        partial = f'{dst}.partial'
         torch.save(dict(state_dict=dict(weights)), partial)
-    os.replace(partial, dst)
+        os.replace(partial, dst)
     Path(config_beside(dst)).write_text(text + '\n')
     return (f'{config["type"].split(".")[-1]}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} '
             f'parameters\nforward pass: {proof}\nwrote {dst} and {config_beside(dst)}')

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 from addp_mm.datasets.broken_images import BrokenImages, TooManyBrokenImages
-from addp_mm.datasets.checks import DatasetError, check_dataset_cfg, check_image_folder
+from addp_mm.datasets.checks import DatasetError, check_dataset_cfg, check_image_folder, check_same_classes
 from addp_mm.datasets.image_files import ImageFiles
 from addp_mm.datasets.lmdb_images import LMDBImages
 from addp_mm.datasets.load_image import BrokenImageError, LoadImage
@@ -16,5 +16,6 @@ from addp_mm.datasets.webdataset_images import WebDatasetImages
 __all__ = [
     'BrokenImageError', 'BrokenImages', 'DatasetError', 'ImageFiles', 'LMDBImages', 'ListedImages', 'LoadImage',
     'LoadMultiChannelImage', 'MakeView', 'ResumableInfiniteSampler', 'SampleIndex', 'SeededSamples', 'TokenIds',
-    'TokenStoreError', 'TooManyBrokenImages', 'WebDatasetImages', 'check_dataset_cfg', 'check_image_folder'
+    'TokenStoreError', 'TooManyBrokenImages', 'WebDatasetImages', 'check_dataset_cfg', 'check_image_folder',
+    'check_same_classes'
 ]

@@ -8,18 +8,22 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from addp_mm.datasets.config_parts import classes_of, join, quoted, read_text
-from addp_mm.datasets.image_folder import DatasetError, check_folder_exists, check_image_files, missing_files
+from addp_mm.datasets.config_parts import classes_of, join, quoted, read_text, transforms_of
+from addp_mm.datasets.image_folder import DatasetError, check_folder_exists, check_image_files, missing_files, spread
+from addp_mm.datasets.image_reading import ImageReading, reading_of
+from addp_mm.type_names import type_name
 
 _NEEDED = {
     'categories': ('id', 'name'),
     'images': ('id', 'file_name', 'width', 'height'),
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area')}
 _ADVICE = 'Correct it, or write the file again.'
+_MAX_BEYOND = 0.05  # more boxes beyond their pictures than published data sets have: they mean something else
+_BOX = 'a bbox is [x, y, width, height] in pixels'
 
 
 def check_coco(cfg: Mapping, prefix: dict) -> None:
-    """Check the annotation file of a CocoDataset, record by record, and that its images are there and whole.
+    """Check the annotation file of a CocoDataset, record by record, and that its images are there, whole and fit it.
 
     Args:
         cfg: Config of the dataset.
@@ -31,26 +35,19 @@ def check_coco(cfg: Mapping, prefix: dict) -> None:
     path = join(cfg, cfg.get('ann_file', ''))
     content = _read_coco(path)
     _check_records(path, content)
-    names = [category['name'] for category in content['categories']]
     classes = classes_of(cfg, 'mmdet', cfg['type'])
-    absent = [name for name in classes or () if name not in names]
-    if absent:
-        raise DatasetError(f'{path} lacks the classes {quoted(absent)} of metainfo.classes; its categories are '
-                           f'{quoted(names, 20)}. Set metainfo=dict(classes=[…]) to the names in the file.')
-    if classes and [name for name in names if name in classes] != list(classes):
-        print_log(f'{path}: mmdet numbers classes in the order of the file, metainfo.classes has another; pictures '
-                  'would show wrong names. Use the order of the file.', 'current', WARNING)
+    _check_classes(path, [category['name'] for category in content['categories']], classes)
     _check_references(path, content)
-    if _loads_masks(cfg.get('pipeline')):
+    transforms = list(transforms_of(cfg.get('pipeline')))
+    if any(transform.get('with_mask') for transform in transforms):
         _check_masks(path, content, classes)
+    labelled = any(type_name(transform.get('type')) == 'LoadAnnotations' for transform in transforms)
+    if labelled and not content['annotations'] and not cfg.get('test_mode'):
+        raise DatasetError(f'{path}: "annotations" is empty, there is nothing to train on. Write the file again, or '
+                           'set ann_file to another.')
     folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
-    wanted = [image['file_name'] for image in content['images']]
-    check_folder_exists(folder)
-    lost = missing_files(folder, wanted)
-    if lost:
-        raise DatasetError(f'{folder}: {len(lost)} of {len(wanted)} images of {path} are not there: {quoted(lost)}. '
-                           'Complete the folder, or write the data set again.')
-    check_image_files(folder, wanted)
+    _check_pictures(path, content['images'], folder, reading_of(cfg.get('pipeline')))
+    _check_boxes_fit(path, content)  # after the sizes that they are compared with
 
 
 def _read_coco(path: Path) -> dict:
@@ -72,10 +69,9 @@ def _check_records(path: Path, content: dict) -> None:
     for section, keys in _NEEDED.items():
         seen = set()
         for index, record in enumerate(content[section]):
-            where = f'{path}: {section}[{index}]'
             if not isinstance(record, dict):
-                raise DatasetError(f'{where} is {record!r:.40}, not a record. {_ADVICE}')
-            where += f' (id {record["id"]})' if 'id' in record else ''
+                raise DatasetError(f'{path}: {section}[{index}] is {record!r:.40}, not a record. {_ADVICE}')
+            where = _where(path, section, index, record)
             ignored = section == 'annotations' and record.get('ignore')
             lacking = [key for key in keys if key not in record and not (ignored and key in ('bbox', 'area'))]
             if lacking:
@@ -83,19 +79,44 @@ def _check_records(path: Path, content: dict) -> None:
             for key in keys:
                 if key.endswith('id') and not isinstance(record[key], (int, str)):
                     raise DatasetError(f'{where} has the {key} {record[key]!r:.40}, not a number. {_ADVICE}')
-            if section == 'annotations' and not ignored:
+            if section == 'images':
+                _check_image(where, record)
+            elif section == 'annotations' and not ignored:
                 _check_box(where, record)
             if record['id'] in seen:
                 raise DatasetError(f'{where}: the id is there twice. Number the {section} anew.')
             seen.add(record['id'])
 
 
+def _where(path: Path, section: str, index: int, record: dict) -> str:
+    return f'{path}: {section}[{index}]' + (f' (id {record["id"]})' if 'id' in record else '')
+
+
+def _check_image(where: str, image: dict) -> None:
+    name, edges = image['file_name'], [image['width'], image['height']]
+    if not isinstance(name, str):
+        raise DatasetError(f'{where} has the file_name {name!r:.60}, not a text. {_ADVICE}')
+    if not all(isinstance(edge, (int, float)) and edge > 0 for edge in edges):
+        raise DatasetError(f'{where} has the width {edges[0]!r:.20} and the height {edges[1]!r:.20}; both are numbers '
+                           f'of pixels. {_ADVICE}')
+
+
 def _check_box(where: str, annotation: dict) -> None:
     box, area = annotation['bbox'], annotation['area']
     numbers = [*box, area] if isinstance(box, list) else []
     if len(numbers) != 5 or not all(isinstance(number, (int, float)) and isfinite(number) for number in numbers):
-        raise DatasetError(f'{where} has the bbox {box!r:.60} and the area {area!r:.20}; a bbox is [x, y, width, '
-                           f'height] in pixels, an area a number. {_ADVICE}')
+        raise DatasetError(f'{where} has the bbox {box!r:.60} and the area {area!r:.20}; {_BOX}, an '
+                           f'area a number. {_ADVICE}')
+
+
+def _check_classes(path: Path, names: Sequence[str], classes: Sequence[str] | None) -> None:
+    absent = [name for name in classes or () if name not in names]
+    if absent:
+        raise DatasetError(f'{path} lacks the classes {quoted(absent)} of metainfo.classes; its categories are '
+                           f'{quoted(names, 20)}. Set metainfo=dict(classes=[…]) to the names in the file.')
+    if classes and [name for name in names if name in classes] != list(classes):
+        print_log(f'{path}: mmdet numbers classes in the order of the file, metainfo.classes has another; pictures '
+                  'would show wrong names. Use the order of the file.', 'current', WARNING)
 
 
 def _check_references(path: Path, content: dict) -> None:
@@ -108,11 +129,44 @@ def _check_references(path: Path, content: dict) -> None:
                                f'"{owners}" lacks. Add them, or write the file again.')
 
 
-def _loads_masks(pipeline) -> bool:
-    """Whether a transform, also one inside another, has ``with_mask=True``."""
-    if isinstance(pipeline, Mapping):
-        return bool(pipeline.get('with_mask')) or any(map(_loads_masks, pipeline.values()))
-    return isinstance(pipeline, (list, tuple)) and any(map(_loads_masks, pipeline))
+def _check_pictures(path: Path, images: Sequence[dict], folder: Path, reading: ImageReading) -> None:
+    """Pictures are there and whole, and those of up to 20,000 that are looked at as large as the file says."""
+    wanted = [image['file_name'] for image in images]
+    check_folder_exists(folder)
+    lost = missing_files(folder, wanted)
+    if lost:
+        raise DatasetError(f'{folder}: {len(lost)} of {len(wanted)} images of {path} are not there: {quoted(lost)}. '
+                           'Complete the folder, or write the data set again.')
+    check_image_files(folder, wanted, read=reading.decode)
+    for index, image in spread(list(enumerate(images))):
+        picture, width, height = folder / image['file_name'], image['width'], image['height']
+        found = reading.size(picture)
+        if found not in (None, (height, width)):
+            raise DatasetError(f'{_where(path, "images", index, image)} has the width {width} and the height {height}, '
+                               f'but {picture} is {found[1]} wide and {found[0]} high, its EXIF orientation applied. '
+                               f'{_ADVICE}')
+
+
+def _check_boxes_fit(path: Path, content: dict) -> None:
+    """Boxes are in pixels, and few reach more than one pixel beyond their picture, where mmdet clips them."""
+    sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
+    boxes = [(index, record) for index, record in enumerate(content['annotations']) if not record.get('ignore')]
+    if boxes and all(max(record['bbox']) <= 1 for _, record in boxes):
+        raise DatasetError(f'{path}: every bbox lies between 0 and 1, and {_BOX}. Multiply them by width and height.')
+    beyond = [(index, record) for index, record in boxes if _reaches_beyond(record['bbox'], *sizes[record['image_id']])]
+    if beyond:
+        index, record = beyond[0]
+        width, height = sizes[record['image_id']]
+        where = _where(path, 'annotations', index, record)
+        words = (f'{where} has the bbox {record["bbox"]}, which reaches beyond its picture of width {width} and height '
+                 f'{height}, as {len(beyond)} of {len(boxes)} do; {_BOX}.')
+        if len(beyond) > _MAX_BEYOND * len(boxes):
+            raise DatasetError(f'{words} {_ADVICE}')
+        print_log(f'{words} mmdet clips them.', 'current', WARNING)
+
+
+def _reaches_beyond(box: Sequence[float], width: float, height: float) -> bool:
+    return box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1
 
 
 def _check_masks(path: Path, content: dict, classes: Sequence[str] | None) -> None:
@@ -122,6 +176,6 @@ def _check_masks(path: Path, content: dict, classes: Sequence[str] | None) -> No
         if annotation.get('segmentation') or annotation.get('ignore') or annotation['category_id'] not in used:
             continue
         if annotation['area'] > 0 and min(annotation['bbox'][2:]) >= 1:  # mmdet drops all others
-            raise DatasetError(f'{path}: annotations[{index}] (id {annotation["id"]}) has no segmentation, but the '
-                               'pipeline loads masks. Add it, or load boxes alone (with_mask=False) and train a '
-                               'detector without masks.')
+            where = _where(path, 'annotations', index, annotation)
+            raise DatasetError(f'{where} has no segmentation, but the pipeline loads masks. Add it, or load boxes '
+                               'alone (with_mask=False) and train a detector without masks.')

@@ -2,7 +2,7 @@
 """What the checks of dataset configs read: paths, classes, counts."""
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,31 @@ from mmengine.registry import DATASETS
 from addp_mm.datasets.image_folder import DatasetError, check_folder_exists
 from addp_mm.datasets.scene_writer import MARKER
 from addp_mm.wording import first_few
+
+
+def local_parts(cfg: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A dataset config and those that it wraps, these first; without those of remote paths."""
+    for inner in [cfg.get('dataset'), *(cfg.get('datasets') or [])]:
+        if inner is not None:
+            yield from local_parts(inner)
+    if not any('://' in str(cfg.get(key, '')) for key in ('data_root', 'ann_file')):
+        yield cfg
+
+
+def prefix_of(cfg: Mapping) -> dict[str, str]:
+    """``data_prefix`` of a dataset config as a dict; a string is that of the images."""
+    prefix = cfg.get('data_prefix')
+    return dict(img_path=prefix) if isinstance(prefix, str) else dict(prefix or {})
+
+
+def transforms_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:
+    """Configs of a pipeline's transforms in their order, also of those inside others."""
+    parts = pipeline if isinstance(pipeline, (list, tuple)) else ()
+    if isinstance(pipeline, Mapping):
+        yield pipeline
+        parts = pipeline.values()
+    for part in parts:
+        yield from transforms_of(part)
 
 
 def classes_of(cfg: Mapping, scope: str, kind: str | type) -> Sequence[str] | None:

@@ -10,7 +10,7 @@ from addp_mm.wording import first_few
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
-_MAX_ENDS_READ = 20_000
+_MAX_OPENED = 20_000
 _NUM_DECODED = 16
 _DECODE_ALL_FILES, _DECODE_ALL_BYTES = 2000, 512 * 2**20
 _END_MARKS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9'}
@@ -21,8 +21,8 @@ class DatasetError(UserError, ValueError):
     """Data that cannot be trained or tested on; the message names the file or folder and what to do."""
 
 
-def check_image_folder(folder: str | Path, extensions: Sequence[str] = IMAGE_EXTENSIONS,
-                       expected: int | None = None) -> list[str]:
+def check_image_folder(folder: str | Path, extensions: Sequence[str] = IMAGE_EXTENSIONS, expected: int | None = None,
+                       read: Callable[[bytes], object] = decode_image) -> list[str]:
     """Check that a folder holds whole images.
 
     Up to 2,000 files of together up to 512 MiB are all decoded. Of more, the ends of up to 20,000 files, evenly
@@ -33,6 +33,7 @@ def check_image_folder(folder: str | Path, extensions: Sequence[str] = IMAGE_EXT
         folder: Searched with all folders below it.
         extensions: Ends of image file names, compared in lower case.
         expected: How many images should be there, where something tells.
+        read: Decodes the bytes of a file; raises a ValueError where it is damaged.
 
     Returns:
         Paths of the images relative to ``folder``, sorted.
@@ -49,7 +50,7 @@ def check_image_folder(folder: str | Path, extensions: Sequence[str] = IMAGE_EXT
     if expected is not None and len(images) != expected:
         raise DatasetError(f'{folder}: half-written, {len(images)} of {expected} images are there. Delete the data set '
                            'and write it again.')
-    check_image_files(folder, images)
+    check_image_files(folder, images, read=read)
     return images
 
 
@@ -113,14 +114,14 @@ def check_image_files(folder: str | Path, names: Sequence[str], kind: str = 'ima
         folder: Where they are.
         names: Paths relative to ``folder``.
         kind: What the message calls them.
-        read: Decodes the bytes of a file.
+        read: Decodes the bytes of a file; raises a ValueError where it is damaged.
 
     Raises:
         DatasetError: Names damaged files.
     """
-    decoded = set(names if _few(folder, names) else _spread(names, _NUM_DECODED))
+    decoded = set(names if _few(folder, names) else spread(names, _NUM_DECODED))
     damaged = []
-    for name in _spread(names, _MAX_ENDS_READ):
+    for name in spread(names):
         path = Path(folder, name)
         if name in decoded or not _ends_well(path):
             try:
@@ -151,6 +152,6 @@ def _ends_well(path: Path) -> bool:
         return False
 
 
-def _spread(items: Sequence, count: int) -> Sequence:
+def spread(items: Sequence, count: int = _MAX_OPENED) -> Sequence:
     """At most ``count`` items, evenly spread over all."""
     return items if len(items) <= count else [items[i * len(items) // count] for i in range(count)]

@@ -80,28 +80,43 @@ class LoadMultiChannelImage(BaseTransform):
         path = results['img_path']
         content = image_content(results, self.backend_args)
         try:
-            image = self._decode(content)
+            image = self.decode(content)
         except ValueError as error:
             raise BrokenImageError(f'{path}: cannot be read as an image ({error}). Replace or remove it.') from error
-        if image.shape[2] != self.channels:
-            order = ' (an array must be (H, W, C))' if is_array(content) else ''
-            raise BrokenImageError(f'{path}: {image.shape[2]} channels found, {self.channels} expected{order}. Set '
-                                   'channels of LoadMultiChannelImage to those of the images, or remove this one.')
         if self.channels == 3:
             image = image[..., ::-1]
         results['img'] = np.ascontiguousarray(image)
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def _decode(self, content: bytes) -> np.ndarray:
-        """Channels in the file's order, 0 to 255."""
+    def decode(self, content: bytes) -> np.ndarray:
+        """Decode an image file.
+
+        Args:
+            content: The bytes of the file.
+
+        Returns:
+            Channels in the file's order, 0 to 255: shape (H, W, C).
+
+        Raises:
+            ValueError: The file is damaged, or has another number of channels.
+        """
+        image = self._scaled(self._channels(content))
+        if image.shape[2] != self.channels:
+            order = ', where an array must be (H, W, C)' if is_array(content) else ''
+            raise ValueError(f'{image.shape[2]} channels found, {self.channels} expected{order}: set channels of '
+                             'LoadMultiChannelImage to those of the images')
+        return image
+
+    def _channels(self, content: bytes) -> np.ndarray:
+        """Channels with their own type; grey for colour, and colour for grey, where that is what is wanted."""
         stored = read_channels(content)
         values = stored.values
         if values is None or stored.colour and values.shape[2] != self.channels and self.channels in (1, 3):
             values = shown_channels(content, stored)
             if values.shape[2] != self.channels and self.channels in (1, 3):
                 values = _converted(values)
-        return self._scaled(values)
+        return values
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
         if values.dtype == bool:

@@ -14,6 +14,9 @@ _UPRIGHT = {2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[
             5: lambda x: x.swapaxes(0, 1), 6: lambda x: np.rot90(x, -1),
             7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: np.rot90(x)}
 
+# those of them that exchange height and width
+LYING = (5, 6, 7, 8)
+
 
 class StoredImage(NamedTuple):
     """An image as its file holds it.

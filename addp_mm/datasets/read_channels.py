@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from addp_mm.datasets.open_image import (
+    LYING,
     StoredImage,
     decode_with_opencv,
     open_upright,
@@ -16,7 +19,7 @@ from addp_mm.datasets.open_image import (
     stored_colour,
     with_channels,
 )
-from addp_mm.datasets.tiff_images import is_tiff, read_tiff
+from addp_mm.datasets.tiff_images import is_tiff, read_tiff, tiff_size
 
 _NPY = b'\x93NUMPY'
 _PNG = b'\x89PNG'
@@ -57,6 +60,31 @@ def read_channels(content: bytes) -> StoredImage:
     values = with_channels(np.asarray(image))
     # Pillow's mode of 32 bits, for what has 16
     return stored_colour(values.astype(np.uint16) if image.mode == 'I' and 255 < highest <= 65535 else values)
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of an image with its EXIF orientation applied, from the head of the file alone.
+
+    Args:
+        path: Of an image file or an ``.npy`` file.
+
+    Returns:
+        None where the head is damaged, or of a kind that neither Pillow nor NumPy knows.
+    """
+    try:
+        if path.suffix.lower() == '.npy':
+            height, width = np.load(path, mmap_mode='r').shape[:2]
+            return height, width
+        with open(path, 'rb') as file:
+            if is_tiff(file.read(4)):  # also of bands that Pillow does not know
+                with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+                    return tiff_size(content)
+            image = Image.open(file)
+            # PNG's own getexif would decode the image
+            lying = Image.Image.getexif(image).get(0x0112) in LYING
+            return image.size if lying else image.size[::-1]
+    except Exception:  # whatever Pillow's plugins raise on odd files; decoding them tells what is wrong
+        return None
 
 
 def is_array(content: bytes) -> bool:

@@ -6,12 +6,13 @@ import io
 import struct
 from collections.abc import Sequence
 from importlib import import_module
+from mmap import mmap
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from addp_mm.datasets.open_image import StoredImage, from_bgr, open_upright, put_upright, with_channels
+from addp_mm.datasets.open_image import LYING, StoredImage, from_bgr, open_upright, put_upright, with_channels
 
 _MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _WHITE_IS_ZERO, _RGB = 0, 2
@@ -24,6 +25,9 @@ _TYPES = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}
 
 class _Layout(NamedTuple):
     """Tags of the first page, by their numbers in TIFF 6.0; of those with several values the first."""
+    width: int  # 256
+    height: int  # 257
+    orientation: int  # 274
     bands: int  # 277
     bits: int  # 258
     photometric: int  # 262
@@ -98,11 +102,22 @@ def read_tiff(content: bytes) -> StoredImage:
     return StoredImage(values, 0 if several else layout.colour, not several and layout.alpha)
 
 
-def _layout(content: bytes) -> _Layout:
+def tiff_size(content: bytes | mmap) -> tuple[int, int]:
+    """Height and width of the first page, put upright, from its tags alone.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    layout = _layout(content)
+    size = layout.height, layout.width
+    return size[::-1] if layout.orientation in LYING else size
+
+
+def _layout(content: bytes | mmap) -> _Layout:
     order, big = '<' if content[:2] == b'II' else '>', 43 in content[2:4]
     # BigTIFF has the same tables with wider numbers
     word, count_type, entry_size = ('Q', 'Q', 20) if big else ('I', 'H', 12)
-    found = {277: 1, 258: 1, 262: 1, 284: 1, 338: 0}
+    found = {256: 0, 257: 0, 274: 1, 277: 1, 258: 1, 262: 1, 284: 1, 338: 0}
 
     def unpacked(kind: str, at: int) -> int:
         return struct.unpack_from(order + kind, content, at)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +207,7 @@ def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:
         raise TokenStoreError(f'{root}: no stored ids ({ABOUT}) in this folder. Write them: python '
                               f'tools/dataset_converters/tokenize_images.py TOKENIZER IMAGES {root}')
     abouts = [read_about(folder) for folder in folders]
+    _require_one_partition(folders, [about['shard'] for about in abouts])
     for folder, about in zip(folders, abouts, strict=True):
         rows = about['ids']['shape'][0]
         if about['done'] < rows or not (folder / IDS).is_file():
@@ -217,9 +218,23 @@ def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:
             raise TokenStoreError(f'{folder} and {folders[0]} do not belong together: {first_few(other)}. Remove those '
                                   'that are not meant')
     number = abouts[0]['shard']['of']
-    found = [about['shard']['index'] for about in abouts]
-    if found != [*range(number)]:
-        missing = sorted(set(range(number)) - set(found))
+    missing = sorted(set(range(number)) - {about['shard']['index'] for about in abouts})
+    if missing:
         raise TokenStoreError(f'{root}: of {number} shards, {first_few(missing)} are missing. Run tokenize_images.py '
                               f'with --shard I/{number} for each of them')
-    return list(zip(folders, abouts, strict=True))
+    return sorted(zip(folders, abouts, strict=True), key=lambda pair: pair[1]['shard']['index'])
+
+
+def _require_one_partition(folders: Sequence[Path], shards: Sequence[Mapping]) -> None:
+    """Raise :class:`TokenStoreError` where shards are not different parts of one partition: rows would come twice."""
+    partitions: dict[int, dict[int, Path]] = {}
+    for folder, shard in zip(folders, shards, strict=True):
+        twin = partitions.setdefault(shard['of'], {}).setdefault(shard['index'], folder)
+        if twin != folder:
+            raise TokenStoreError(f'{twin} and {folder} are both shard {shard["index"]} of {shard["of"]}. Remove one')
+    # what belongs there is the whole one, or else the larger one
+    meant = max(partitions, key=lambda of: (len(partitions[of]) == of, len(partitions[of])))
+    odd = [folder for of, parts in partitions.items() if of != meant for folder in parts.values()]
+    if odd:
+        raise TokenStoreError(f'{first_few(odd)}: not of the partition into {meant} of which '
+                              f'{first_few(partitions[meant].values())} is part. Remove the folders that are not meant')

@@ -43,9 +43,10 @@ class WebDatasetImages(ListedImages):
 
     def __init__(self, shards: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None,
                  extensions: Sequence[str] = EXTENSIONS, **options) -> None:
-        pattern = os.path.join(shards, '*.tar') if os.path.isdir(shards) else str(shards)
+        folder = glob.escape(str(shards))  # its name may hold brackets
+        pattern = os.path.join(folder, '*.tar') if os.path.isdir(shards) else str(shards)
         self.shards = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
-        compressed = [shard for shard in self.shards or sorted(glob.glob(os.path.join(shards, '*')))
+        compressed = [shard for shard in self.shards or sorted(glob.glob(os.path.join(folder, '*')))
                       if shard.lower().endswith(_COMPRESSED)]
         if compressed:
             raise DatasetError(f'{compressed[0]} is compressed; shards must be uncompressed tar files, so that each '

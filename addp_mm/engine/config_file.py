@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import inspect
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -46,6 +47,33 @@ def require_file(path: str, what: str, suffixes: tuple[str, ...]) -> None:
         raise ConfigError(f'{what} {path} is a folder, not a file{_near_files(file / file.name, suffixes)}')
     if not file.is_file():
         raise ConfigError(f'{what} {path} does not exist{_near_files(file, suffixes)}')
+
+
+def require_writable_folder(folder: str | Path, what: str) -> None:
+    """Find that files can be written in ``folder``, or in a new one of that name. Nothing is left behind.
+
+    Raises:
+        ConfigError: They cannot be; ``what`` names the option.
+    """
+    path = Path(folder).absolute()
+    try:
+        path = next(parent for parent in (path, *path.parents) if parent.exists())
+        # rights alone do not tell: nobody can write in /proc
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(f'{what}: no file can be written in {path} ({error.strerror}); name another place') from error
+
+
+def require_writable(path: str | Path, what: str) -> None:
+    """Find, before the work whose result goes there, that a file can be written at ``path``.
+
+    Raises:
+        ConfigError: It cannot be; ``what`` names the option.
+    """
+    if Path(path).is_dir():
+        raise ConfigError(f'{what} {path} is a folder; name a file, e.g. {Path(path) / "result"}')
+    require_writable_folder(Path(path).parent, f'{what} {path}')
 
 
 def parse_options(options: list[str]) -> dict:

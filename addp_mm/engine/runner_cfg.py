@@ -1,12 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the command line tools put into a config before the Runner is built from it."""
+import os
+import re
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from addp_mm.datasets.checks import check_dataset_cfg
-from addp_mm.engine.config_file import ConfigError, require_file
+from addp_mm.datasets.checks import check_dataset_cfg, check_same_classes
+from addp_mm.engine.config_file import ConfigError, require_file, require_writable_folder
 from addp_mm.type_names import type_name
 
 _PICTURES = 100  # every so many pictures of validation and test, one is drawn
@@ -18,13 +20,19 @@ _DRAWING_HOOKS = {
     'mmpretrain': dict(type='mmpretrain.VisualizationHook', enable=True, interval=_PICTURES),
     'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_PICTURES),
     'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_PICTURES)}
+_NOT_DRAWING = ('type', 'enable', 'interval', 'priority')  # arguments of mmpretrain's hook; it draws with the others
 _DEEPSPEED_FILES = '*_model_states.pt'
 _PRETRAINED = ('Pretrained', 'PretrainedInit')  # the second is mmengine's class of the first name
 _CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors')
 
 
-def require_checkpoint(path: str, what: str = 'checkpoint') -> None:
-    """Refuse a local checkpoint path that is no file; addresses such as ``https://…`` are left to the loader."""
+def require_checkpoint(path: str, what: str = 'checkpoint') -> str:
+    """Refuse a local checkpoint path that is no file; addresses such as ``https://…`` are left to the loader.
+
+    Returns:
+        The path, with ``~`` replaced by the home folder.
+    """
+    path = os.path.expanduser(path)
     if any(Path(path).glob(_DEEPSPEED_FILES)):
         folder = Path(path).parent
         raise ConfigError(f'{what} {path} holds the shards of a DeepSpeed training, which it alone resumes from. Put '
@@ -32,6 +40,7 @@ def require_checkpoint(path: str, what: str = 'checkpoint') -> None:
                           f'{Path(path).name}\nand give the file in WHOLE')
     if '://' not in path:
         require_file(path, what, _CHECKPOINTS)
+    return path
 
 
 def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
@@ -52,20 +61,40 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         if cfg.get('resume') and not cfg.get('load_from'):
             set_resume(cfg, 'auto')
         elif cfg.get('load_from'):
-            require_checkpoint(cfg.load_from, 'load_from')
+            cfg.load_from = require_checkpoint(cfg.load_from, 'load_from')
         return
     if resume == 'auto':
-        latest = find_latest_checkpoint(cfg.work_dir)
+        latest = _latest_checkpoint(cfg.work_dir)
         if latest is None:
             print(f'--resume auto: {cfg.work_dir} holds no checkpoint; training starts at the beginning')
             cfg.resume = False
             set_resume(cfg, None)
             return
         resume = latest
+    resume = os.path.expanduser(resume)
     zero = type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy'
     if not (zero and any(Path(resume).glob(_DEEPSPEED_FILES))):
         require_checkpoint(resume, '--resume')
     cfg.resume, cfg.load_from = True, resume
+
+
+def _latest_checkpoint(work_dir: str) -> str | None:
+    """The checkpoint that ``last_checkpoint`` names, if there is this file.
+
+    That one may be elsewhere, where the work dir was moved: then the checkpoint of its name in the work dir. It may be
+    empty, where the process was killed as it wrote the name: then the newest checkpoint, which was whole before.
+    """
+    named = find_latest_checkpoint(work_dir)
+    if named is None or named and Path(named).exists():
+        return named
+    numbers = {path: int(number[1]) for path in Path(work_dir).iterdir()
+               if (number := re.fullmatch(r'(?:epoch|iter)_(\d+)(?:\.pth)?', path.name))}
+    moved = Path(work_dir) / Path(named).name
+    found = moved if named and moved.exists() else max(numbers, key=numbers.get, default=None)
+    if found is None:
+        return named or None
+    print(f'--resume auto: last_checkpoint of {work_dir} names {named or "nothing"}; training goes on from {found}')
+    return str(found)
 
 
 def set_amp(cfg: Config, dtype: str | None) -> None:
@@ -113,14 +142,42 @@ def check_datasets(cfg: Config, *loaders: str) -> None:
 
     Args:
         cfg: The whole config.
-        *loaders: Dotted names of the loaders' configs; one that is not there is passed over.
+        *loaders: Dotted names of the loaders' configs; one that is not there is passed over. Class folders are compared
+            with those of the training data as well.
     """
-    for loader in loaders:
+    datasets = {}
+    for loader in dict.fromkeys(('train_dataloader', *loaders)):
         node = cfg
         for part in loader.split('.'):
             node = (node or {}).get(part)
         if node is not None:
-            check_dataset_cfg(node.dataset)
+            datasets[loader] = node.dataset
+            if loader in loaders:
+                check_dataset_cfg(node.dataset)
+    check_same_classes(datasets)
+
+
+def check_evaluator(cfg: Config, split: str) -> None:
+    """Refuse a CocoMetric that reads another annotation file than the data set whose pictures it judges.
+
+    Where both have the same image ids, mmdet would compute an AP against the wrong boxes.
+
+    Args:
+        cfg: The whole config.
+        split: 'val' or 'test'.
+    """
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    if not dataset.get('ann_file'):
+        return
+    read = os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
+    for metric in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        judged_by = metric.get('ann_file')
+        if type_name(metric.get('type')) != 'CocoMetric' or not judged_by:
+            continue
+        if os.path.realpath(read) != os.path.realpath(judged_by):
+            raise ConfigError(f'{split}_evaluator reads {judged_by} and {split}_dataloader {read}: the metric would be '
+                              f'that of other pictures. Set {split}_evaluator.ann_file={read}')
 
 
 def require_weights(cfg: Config) -> None:
@@ -163,8 +220,13 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
     if not drawable:
         raise ConfigError(f'--show-dir: nothing here draws the output of {model} (default_scope {scope!r})')
     folder = str(Path(show_dir).absolute())
+    require_writable_folder(folder, f'--show-dir {show_dir}')
     hooks.visualization.interval = 1
-    if scope == 'mmpretrain':
+    if type_name(hooks.visualization.type) == 'VisualizationHook':
+        # mmpretrain's, in whose folder pictures of one file name replace each other
+        drawing = {key: value for key, value in hooks.visualization.items() if key not in _NOT_DRAWING}
+        hooks.visualization = ConfigDict(drawing, type='addp_mm.DrawnPictures', out_dir=folder)
+    elif scope == 'mmpretrain':
         hooks.visualization.update(enable=True, out_dir=folder)
     elif scope == 'mmdet':
         hooks.visualization.update(draw=True, test_out_dir=folder)

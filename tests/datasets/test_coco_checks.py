@@ -2,6 +2,7 @@
 """COCO annotations are checked record by record before anything is built."""
 import pytest
 from checked_data import change_json, dataset_cfg, refused
+from PIL import Image
 
 from addp_mm.datasets import check_dataset_cfg
 
@@ -83,6 +84,74 @@ def test_an_annotation_with_a_wrong_value_is_named(own_set, change, text):
     path = own_set / 'annotations/instances_train.json'
     change_json(path, lambda content: content['annotations'][3].update(change))
     refused(dataset_cfg('det', own_set), f'{path}: annotations[3]', text)
+
+
+@pytest.mark.parametrize('change, text', [
+    (dict(file_name=7), 'file_name 7'), (dict(width='64'), "width '64'"), (dict(height=0), 'height 0')])
+def test_an_image_with_a_wrong_value_is_named(own_set, change, text):
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content['images'][2].update(change))
+    refused(dataset_cfg('det', own_set), f'{path}: images[2]', text)
+
+
+@pytest.mark.parametrize('loader', ['train', 'val'])
+def test_boxes_beyond_their_picture_are_refused(own_set, loader):
+    path = own_set / f'annotations/instances_{loader}.json'
+    cfg = dataset_cfg('det', own_set, loader)
+
+    def set_boxes(content, box, **others):
+        for annotation in content['annotations'][3:]:
+            annotation.update(bbox=box, **others)
+
+    change_json(path, lambda content: set_boxes(content, [4, 5, 61, 60]))
+    check_dataset_cfg(cfg)
+    change_json(path, lambda content: set_boxes(content, [4, 5, 60, 61]))
+    refused(cfg, f'{path}: annotations[3]', '[4, 5, 60, 61]', 'width 64 and height 64')
+    change_json(path, lambda content: set_boxes(content, [4, 5, 60, 61], ignore=True))
+    check_dataset_cfg(cfg)
+
+
+def test_a_box_or_two_beyond_their_pictures_are_a_warning(own_set, monkeypatch):
+    path, said = own_set / 'annotations/instances_train.json', []
+    monkeypatch.setattr('addp_mm.datasets.coco_checks.print_log', lambda words, *_: said.append(words))
+    change_json(path, lambda content: content['annotations'][3].update(bbox=[4, 5, 60, 61]))
+    check_dataset_cfg(dataset_cfg('det', own_set))
+    assert 'annotations[3]' in said[0] and 'as 1 of' in said[0] and 'mmdet clips' in said[0]
+
+
+def test_boxes_as_parts_of_the_picture_are_refused(own_set):
+    path = own_set / 'annotations/instances_train.json'
+
+    def divide(content):
+        for annotation in content['annotations']:
+            annotation['bbox'] = [number / 64 for number in annotation['bbox']]
+
+    change_json(path, divide)
+    cfg = dataset_cfg('det', own_set)
+    cfg.pipeline[1].with_mask = False
+    refused(cfg, path, 'between 0 and 1', 'Multiply')
+
+
+def test_a_size_that_is_not_the_picture_s_is_named(own_set):
+    path, picture = own_set / 'annotations/instances_train.json', own_set / 'scenes/train/000004.png'
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    image = Image.open(picture).crop((0, 0, 64, 48))
+    image.save(picture, exif=lying)
+    cfg = dataset_cfg('det', own_set)
+    refused(cfg, f'{path}: images[4]', 'width 64 and the height 64', f'{picture} is 48 wide and 64 high')
+    cfg.pipeline[0] = dict(type='LoadAnything')
+    check_dataset_cfg(cfg)
+
+
+def test_a_training_needs_annotations(own_set):
+    for loader in ('train', 'val'):
+        change_json(own_set / f'annotations/instances_{loader}.json', lambda content: content.update(annotations=[]))
+    cfg = dataset_cfg('det', own_set)
+    refused(cfg, 'instances_train.json', 'nothing to train on', 'ann_file')
+    check_dataset_cfg(dataset_cfg('det', own_set, 'val'))
+    cfg.pipeline[1] = dict(type='LoadEmptyAnnotations')
+    check_dataset_cfg(cfg)
 
 
 def test_a_record_that_is_none_is_named(own_set):

@@ -56,6 +56,34 @@ def test_a_damaged_label_map_is_found_among_many(tmp_path, content):
     refused(cfg, maps[1], '1 label maps cannot be read', 'Replace')
 
 
+THREE = dict(type='BaseSegDataset', img_suffix='.png', metainfo=dict(classes=['a', 'b', 'c']))
+
+
+def test_a_label_map_of_another_size_than_its_picture_is_refused(tmp_path):
+    cfg, images, maps = segmentation(tmp_path, THREE, 3, '.png', '.png')
+    Image.fromarray(np.zeros((4, 8), np.uint8)).save(maps[1])
+    refused(cfg, maps[1], 'is 8 wide and 4 high', f'{images[1]} is 8 wide and 8 high')
+
+
+def test_a_label_map_of_colours_is_refused(tmp_path):
+    cfg, _, maps = segmentation(tmp_path, THREE, 3, '.png', '.png')
+    palette = Image.fromarray(np.zeros((8, 8), np.uint8)).convert('P')
+    palette.save(maps[1])
+    check_dataset_cfg(cfg)
+    palette.convert('RGB').save(maps[1])
+    refused(cfg, maps[1], 'the channels R, G, B')
+
+
+def test_images_that_mmseg_leaves_out_by_their_suffix_are_named(tmp_path):
+    cfg, images, _ = segmentation(tmp_path, THREE, 3, '.png', '.png')
+    images[1].rename(images[1].with_suffix('.PNG'))
+    refused(cfg, tmp_path / 'images', '1 of 3', "'town/001.PNG'", 'Rename them, or set img_suffix')
+    for image in images[::2]:
+        image.rename(image.with_suffix('.PNG'))
+    refused(cfg, '3 of 3', 'set img_suffix')
+    check_dataset_cfg(dict(cfg, img_suffix='.PNG'))
+
+
 STOCK = [('ADE20KDataset', '.jpg', '.png'), ('CityscapesDataset', '_leftImg8bit.png', '_gtFine_labelTrainIds.png')]
 
 

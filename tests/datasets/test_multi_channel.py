@@ -212,7 +212,7 @@ def test_value_range(rng):
 
 def test_another_number_of_channels_is_an_error_that_names_file_and_numbers(rng, tmp_path):
     np.save(tmp_path / 'a.npy', values(rng, 4))
-    with pytest.raises(BrokenImageError, match=r'a\.npy: 4 channels found, 5 expected \(an array .*H, W, C'):
+    with pytest.raises(BrokenImageError, match=r'a\.npy: .*4 channels found, 5 expected, where an array .*H, W, C'):
         LoadMultiChannelImage(5)(dict(img_path=str(tmp_path / 'a.npy')))
     # pages and arrays are no colours to be mixed
     with pytest.raises(BrokenImageError, match='4 channels found, 1 expected'):
@@ -227,7 +227,7 @@ def test_damaged_files_are_errors_that_name_them(rng):
              npy(np.array([{}], object))]
     for content in [*(content[:len(content) // 2] for content in whole), b'', b'II*\0', whole[-1]]:
         # of a TIFF the pages at its start may still be there
-        with pytest.raises(BrokenImageError, match='there: (cannot be read|[1-4] channels found)'):
+        with pytest.raises(BrokenImageError, match='there: cannot be read'):
             load(content, 5)
 
 

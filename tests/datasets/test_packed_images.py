@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -68,6 +69,12 @@ def test_patterns_and_single_shards(shards, tmp_path):
     assert len(WebDatasetImages(shards / 'train-001.tar', index_file=tmp_path / 'one')) == 4
     with pytest.raises(DatasetError, match='no such tar files'):
         WebDatasetImages(shards / 'val-*.tar')
+
+
+def test_a_folder_with_brackets_in_its_name(shards, tmp_path):
+    folder = tmp_path / 'shards [x]'
+    shutil.copytree(shards, folder)
+    assert len(WebDatasetImages(folder, index_file=tmp_path / 'brackets')) == len(WebDatasetImages(shards))
 
 
 def test_changed_shards_are_noticed(shards, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -252,6 +253,27 @@ def test_shards_must_be_complete_and_of_one_kind(tmp_path):
         TokenIds(tmp_path / 'ids')
     written(tmp_path / 'ids/shard-0001-of-0002', 2, 5, index=1, of=2, fingerprint='c' * 64)
     with pytest.raises(TokenStoreError, match='do not belong together'):
+        TokenIds(tmp_path / 'ids')
+
+
+def test_shards_of_different_partitions_are_not_joined(tmp_path):
+    def shard(name, index, of, rows=6):
+        return written(tmp_path / f'ids/{name}', 0, rows, index=index, of=of)
+
+    shard('shard-0000-of-0002', 0, 2)
+    odd = shard('shard-0001-of-0003', 1, 3)
+    with pytest.raises(TokenStoreError, match='0001-of-0003: not of the partition into 2 of which .*-0000-of-0002'):
+        TokenIds(tmp_path / 'ids')
+    # beside a whole partition, what another attempt has left is odd, finished or not
+    shard('shard-0001-of-0002', 1, 2)
+    TokenWriter(tmp_path / 'ids/shard-0000-of-0003', settings(index=0, of=3), (4, 3, 4), 'uint16').save()
+    with pytest.raises(TokenStoreError, match=r'0000-of-0003, \S+0001-of-0003: not of the partition into 2'):
+        TokenIds(tmp_path / 'ids')
+    for folder in (odd, tmp_path / 'ids/shard-0000-of-0003'):
+        shutil.rmtree(folder)
+    assert len(TokenIds(tmp_path / 'ids')) == 12
+    shard('shard-0000-of-0002-copy', 0, 2)
+    with pytest.raises(TokenStoreError, match='0000-of-0002 and .*-copy are both shard 0 of 2'):
         TokenIds(tmp_path / 'ids')
 
 

@@ -96,6 +96,13 @@ def test_too_few_arguments_show_the_usage(environment, script):
     assert finished.returncode == 2 and f'{script} ' in finished.stderr and 'usage' in finished.stderr
 
 
+@pytest.mark.parametrize('arguments', [['dist_train.sh', 'config.py', '0'], ['dist_train.sh', 'config.py', '--resume'],
+                                       ['dist_test.sh', 'config.py', 'weights.pth', 'two']])
+def test_what_is_no_number_of_processes_shows_the_usage(environment, arguments):
+    finished = subprocess.run([TOOLS / arguments[0], *arguments[1:]], text=True, capture_output=True, env=environment)
+    assert finished.returncode == 2 and 'usage' in finished.stderr and 'PROCESSES' in finished.stderr
+
+
 def test_several_machines_need_to_know_their_place(environment):
     finished = subprocess.run([TOOLS / 'dist_train.sh', 'config.py', '1'], text=True, capture_output=True,
                               env={**environment, 'NNODES': '2'})

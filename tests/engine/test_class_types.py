@@ -1,5 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A config in mmengine's pure Python style has classes where others have names; the tools take it the same way."""
+import os
+
 import pytest
 
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
@@ -49,7 +51,7 @@ def test_it_passes_and_is_completed(cfg):
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     set_visualization(cfg, 'pictures', testing=True)
     assert cfg.visualizer.type == 'mmpretrain.UniversalVisualizer' and len(cfg.visualizer.vis_backends) == 1
-    assert cfg.default_hooks.visualization.enable
+    assert cfg.default_hooks.visualization == dict(type='addp_mm.DrawnPictures', out_dir=os.path.abspath('pictures'))
     set_preflight(cfg)
     assert [type_name(hook.type) for hook in cfg.custom_hooks] == ['EMAHook', 'PreflightHook']
 

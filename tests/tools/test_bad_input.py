@@ -69,6 +69,16 @@ def test_wrong_checkpoint_path_names_near_files(run_tool, trained, workplace):
     assert not (workplace / 'refused').exists()
 
 
+@pytest.mark.parametrize('options, phrases', [
+    (['--out', 'data'], ['--out data is a folder']), (['--out', 'tiny.py/x.json'], ['--out tiny.py/x.json', 'tiny.py']),
+    (['--out', '/proc/x.json'], ['--out /proc/x.json', 'no file can be written in /proc']),
+    (['--show-dir', 'tiny.py'], ['--show-dir tiny.py', 'no file can be written'])])
+def test_a_test_asks_first_where_its_results_go(run_tool, trained, options, phrases):
+    finished = run_tool('test.py', 'tiny.py', trained / 'epoch_2.pth', '--work-dir', 'unwritten', *options)
+    refused(finished, *phrases)
+    assert 'Epoch(test)' not in finished.output
+
+
 def test_wrong_data_folder(run_tool, workplace):
     finished = run_tool('train.py', 'tiny.py', '--work-dir', 'refused', '--cfg-options',
                         'train_dataloader.dataset.data_prefix=trian')

@@ -12,16 +12,17 @@ def echo(name: str, folder: Path, text: str = 'x', **fields) -> Step:
     return Step(name, f'Write {name}', ('-c', code), (folder / name,), **fields)
 
 
-def test_steps_run_once_until_command_or_input_changes(tmp_path, capsys):
-    (tmp_path / 'input').write_text('1')
-    first = echo('first', tmp_path, inputs=(tmp_path / 'input',))
+@pytest.mark.parametrize('name', ['input', 'input.py'])  # source code is no config
+def test_steps_run_once_until_command_or_input_changes(tmp_path, capsys, name):
+    (tmp_path / name).write_text('1')
+    first = echo('first', tmp_path, inputs=(tmp_path / name,))
     second = echo('second', tmp_path, after=(first,))
     runner = StepRunner(tmp_path)
     assert not any(done.skipped for done in runner.run([first, second]).values())
     assert first.shown.startswith('python -c') and f'$ {first.shown}' in capsys.readouterr().out
     assert (tmp_path / 'logs/first.log').read_text() == 'x\n'
     assert all(done.skipped and done.peak_mib > 1 for done in runner.run([first, second]).values())
-    (tmp_path / 'input').write_text('2')
+    (tmp_path / name).write_text('2')
     assert not any(done.skipped for done in runner.run([first, second]).values())
     changed = echo('second', tmp_path, 'y', after=(first,))
     done = runner.run([first, changed])

@@ -1,7 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 import hashlib
 import json
+import os
 import runpy
+import stat
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,24 @@ def test_refuses_in_words_and_writes_nothing(checkpoint, tmp_path, name, options
         export(checkpoint[0], tmp_path / name, *options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_1.pth', 'there.safetensors']
     assert (tmp_path / 'there.safetensors').read_text() == 'mine'
+
+
+def test_tied_weights_are_written_each(tmp_path):
+    weight = torch.rand(4, 3)
+    state = {'embed.weight': weight, 'head.weight': weight, 'head.part': weight[1:]}
+    torch.save(dict(state_dict=state), tmp_path / 'tied.pth')
+    export(tmp_path / 'tied.pth', tmp_path / 'out.safetensors')
+    written = load_file(tmp_path / 'out.safetensors')
+    assert written.keys() == state.keys() and all(torch.equal(written[key], value) for key, value in state.items())
+
+
+def test_the_file_has_the_rights_of_any_new_file(checkpoint, tmp_path):
+    before = os.umask(0o027)
+    try:
+        export(checkpoint[0], tmp_path / 'out.safetensors')
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / 'out.safetensors').stat().st_mode) == 0o640
 
 
 def test_overwrites_on_request_through_a_file_of_its_own(checkpoint, tmp_path):

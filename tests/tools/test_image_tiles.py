@@ -27,7 +27,7 @@ def picture(tmp_path):
 
 def test_tiles_are_the_picture_side_by_side(picture, tmp_path):
     image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
-    found = sorted((tmp_path / 'tiles').iterdir())
+    found = sorted((tmp_path / 'tiles').glob('*.png'))
     assert len(found) == 2 * 3
     assert (np.array(Image.open(tmp_path / 'tiles/field_0020_0040.png')) == picture[20:40, 40:60]).all()
 
@@ -39,7 +39,7 @@ def test_pictures_are_resized_first_and_chosen_by_name(picture, tmp_path):
     paths = [str(path) for path in tmp_path.glob('*.png')]
     image_tiles.main([*paths, '--out', str(tmp_path / 'tiles'), '--tile', '100', '--shorter-side', '100',
                       '--leave-out', 'drawn*', '--only', '*.png'])
-    assert sorted(path.name for path in (tmp_path / 'tiles').iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / 'tiles').glob('*.png')) == [
         'field2_0000_0000.png', 'field_0000_0000.png']
     assert Image.open(tmp_path / 'tiles/field_0000_0000.png').size == (100, 100)
 
@@ -51,7 +51,7 @@ def test_pictures_too_large_for_training_are_cut(picture, tmp_path, monkeypatch)
     with pytest.raises(BrokenImageError, match='cut it into tiles with tools/dataset_converters/image_tiles.py'):
         LoadImage()(dict(img_path=str(tmp_path / 'field.png')))
     image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
-    assert len(list((tmp_path / 'tiles').iterdir())) == 2 * 3
+    assert len(list((tmp_path / 'tiles').glob('*.png'))) == 2 * 3
 
 
 def test_16_bits_are_scaled_not_clipped(tmp_path):
@@ -67,8 +67,52 @@ def test_what_cannot_be_cut_is_said(picture, tmp_path):
     with pytest.raises(SystemExit, match=r'broken.png: .*--leave-out'):
         image_tiles.main([str(tmp_path / 'broken.png'), '--out', str(tmp_path / 'tiles')])
     with pytest.raises(SystemExit, match='none of 1 paths'):
-        image_tiles.main([str(tmp_path / 'nothing.png'), '--out', str(tmp_path / 'tiles')])
+        image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--leave-out', 'field*'])
+    with pytest.raises(SystemExit, match=r'error: \S+nothing.png: no such file'):
+        image_tiles.main([str(tmp_path / 'field.png'), str(tmp_path / 'nothing.png'), '--out', str(tmp_path / 't')])
     (tmp_path / 'other').mkdir()
     Image.fromarray(picture).save(tmp_path / 'other/field.png')
     with pytest.raises(SystemExit, match='the same name'):
         image_tiles.main([str(tmp_path / 'field.png'), str(tmp_path / 'other/field.png'), '--out', str(tmp_path / 't')])
+
+
+def test_pictures_smaller_than_a_tile_are_named(picture, tmp_path, capsys):
+    Image.fromarray(picture[:15, :15]).save(tmp_path / 'small.png')
+    with pytest.raises(SystemExit, match=r'small\.png \(15 x 15\): smaller than a tile of 20 px'):
+        image_tiles.main([str(tmp_path / 'small.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
+    # a folder without tiles is free for others
+    image_tiles.main([str(tmp_path / 'small.png'), str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'),
+                      '--tile', '16'])
+    assert f'12 tiles of 1 pictures; smaller than a tile, and left out: {tmp_path / "small.png"}' in (
+        capsys.readouterr().out)
+
+
+def test_a_folder_holds_tiles_of_one_kind(picture, tmp_path):
+    def cut(*options, out='tiles'):
+        image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / out), '--tile', *options])
+
+    cut('20')
+    before = {path.name: path.read_bytes() for path in (tmp_path / 'tiles').iterdir()}
+    cut('20')
+    with pytest.raises(SystemExit, match="holds tiles of other settings .*'tile': 20.* now .*'tile': 25"):
+        cut('25')
+    with pytest.raises(SystemExit, match='other settings'):
+        cut('20', '--shorter-side', '100')
+    assert {path.name: path.read_bytes() for path in (tmp_path / 'tiles').iterdir()} == before
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/thesis.txt').touch()
+    with pytest.raises(SystemExit, match=r'mine is not empty and holds no tiles\.json'):
+        cut('20', out='mine')
+    with pytest.raises(SystemExit, match=r'--out \S+field.png: no file can be written'):
+        cut('20', out='field.png')
+
+
+def test_a_tile_whose_writing_failed_is_not_there(picture, tmp_path, monkeypatch):
+    def save(tile, path, format):
+        path.write_bytes(b'half')
+        raise OSError('no space left')
+
+    monkeypatch.setattr('PIL.Image.Image.save', save)
+    with pytest.raises(SystemExit, match='no space left'):
+        image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
+    assert not list((tmp_path / 'tiles').glob('*.png'))

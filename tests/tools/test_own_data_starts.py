@@ -2,6 +2,7 @@
 """What tools/pretrain_from_folder.py finds wrong before anything is trained or removed, and how it ends."""
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -163,6 +164,47 @@ def test_a_mended_image_changes_no_stage(tmp_path, images, capsys):
     assert start(images, tmp_path / 'work', '--restart-from', 'tokenizer') == 130
     now = json.loads((tmp_path / 'work/own_data.json').read_text())
     assert now['fingerprint'] == begun['fingerprint'] and now['looked_at'] != begun['looked_at']
+
+
+def test_a_moved_work_dir_goes_on_where_it_is(tmp_path, images):
+    before, work = tmp_path / 'before', tmp_path / "it's moved"
+    assert start(images, before) == 130
+    record = json.loads((before / 'predictor/stage.json').read_text())
+    for place in (work, tmp_path / 'again'):
+        before.rename(place)
+        assert start(images, place) == 130
+        for stage in ('tokenizer', 'predictor', 'addp'):
+            text = (place / stage / 'config.py').read_text()
+            assert repr(f'{before}{os.sep}')[1:-1] not in text and repr(f'{place}{os.sep}')[1:-1] in text
+        now = json.loads((place / 'predictor/stage.json').read_text())
+        assert now['fingerprint'] == record['fingerprint'] and now['wanted'] == record['wanted']
+        before = place
+    assert 'another folder' in start(write_images(tmp_path / 'other', 1), before)
+    assert 'begun with other options' in start(images, before, '--cfg-options', 'predictor.max_iters=7')
+    assert start(images, before, '--restart-from', 'tokenizer') == 130
+    assert json.loads((before / 'own_data.json').read_text())['images']['index_file'] == str(before / 'images.index')
+
+
+def test_names_that_are_no_unicode_are_shown_and_written(tmp_path, capsys):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b'/f\xf6lder'))
+    write_images(folder, 1, count=8)
+    (folder / os.fsdecode(b'br\xf6ken.png')).write_bytes(b'no image')
+    for _ in range(2):
+        assert start(folder, tmp_path / 'work', '--max-broken-share', '0.5') == 130
+    assert 'br\\udcf6ken.png' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('own_data.json', 'own_data.json is damaged .*--restart-from tokenizer'),
+    ('predictor/stage.json', 'predictor/stage.json is damaged .*--restart-from predictor'),
+    ('tokenizer/weights.safetensors', 'tokenizer/weights.safetensors is damaged .*Remove it .*--restart-from tokenizer'
+     )])
+def test_a_damaged_file_of_the_work_dir_is_named(tmp_path, images, name, words):
+    work = tmp_path / 'work'
+    assert start(images, work) == 130
+    (work / name).write_text('{"images": ')
+    assert re.search(words, start(images, work))
+    assert start(images, work, *words.split('.*')[-1].split()) == 130
 
 
 def test_the_exit_status_tells_the_signal(tmp_path, images, capsys):

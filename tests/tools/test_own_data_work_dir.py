@@ -132,6 +132,17 @@ def test_a_stage_is_trained_when_its_last_checkpoint_is_whole(tmp_path):
     assert stage.final_checkpoint(10) is None
 
 
+def test_damaged_metrics_are_named(tmp_path):
+    from own_data.measure import measured
+    from own_data.state import Stage, StateError
+    stage = Stage(tmp_path, 'tokenizer', {}, [])
+    assert measured(stage) == []
+    stage.folder.mkdir()
+    (stage.folder / 'metrics.json').write_text('{"reconstruction/psnr": 2')
+    with pytest.raises(StateError, match=r'tokenizer/metrics\.json is damaged .*Remove it to have it measured anew'):
+        measured(stage)
+
+
 def test_cut_lines_of_a_log_are_passed_over(tmp_path):
     from own_data.page import last_values
     from own_data.progress import latest, training_seconds

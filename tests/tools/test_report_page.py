@@ -25,6 +25,14 @@ def test_chart_places_points_and_refuses_what_is_not_a_number():
         line_chart({'addp': []}, 'loss', 'iteration')
 
 
+def test_a_name_that_is_no_unicode_does_not_cost_the_page(tmp_path):
+    page = Page('Title', 'Lead')
+    page.section('Broken', 'br\udcf6ken.png')
+    size = page.write(tmp_path / 'page.html')
+    assert 'br?ken.png' in (tmp_path / 'page.html').read_text(encoding='utf-8')
+    assert size == (tmp_path / 'page.html').stat().st_size
+
+
 @pytest.mark.parametrize('part', [
     '<img src="picture.png">', '<img src=http://x.org/a.png>', '<link href="style.css">',
     "<script src='a.js'></script>", '<style>p { background: url(paper.png) }</style>',

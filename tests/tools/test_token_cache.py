@@ -4,6 +4,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'tools/benchmarks')]
 
@@ -18,6 +20,11 @@ def test_both_trainings_have_one_predictor_and_one_loss():
     same = set(ids.model) - {'tokenizer'}
     assert {key: images.model[key] for key in same} == {key: ids.model[key] for key in same}
     assert ids.model.drop_ratio == 0.25 and images.optim_wrapper == ids.optim_wrapper
+
+
+def test_where_the_page_goes_is_asked_before_anything_is_timed(tmp_path):
+    with pytest.raises(SystemExit, match='error: --out .* is a folder'):
+        tool.main(['--ids', 'no_such_config.py', '--out', str(tmp_path)])
 
 
 def test_the_section_has_medians_and_replaces_itself_alone(tmp_path):

@@ -117,6 +117,13 @@ def test_the_same_again_does_nothing(tool, stored, place, capsys):
     assert 'nothing done' in capsys.readouterr().out and content(stored) == before
 
 
+@pytest.mark.parametrize('device', ['foo', 'cuda:99'])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_made(tool, place, tmp_path, device):
+    with pytest.raises(SystemExit, match=f'error: --device {device} is no device'):
+        tool.main(arguments(place, tmp_path / 'ids', '--device', device))
+    assert not (tmp_path / 'ids').exists()
+
+
 @pytest.mark.parametrize('options', [('--num-workers', '2'), ('--batch-size', '3'), ('--save-seconds', '0')])
 def test_neither_workers_nor_saving_matter(tool, stored, place, tmp_path, options):
     tool.main(arguments(place, tmp_path / 'ids', *options))

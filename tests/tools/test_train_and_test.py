@@ -155,7 +155,9 @@ def test_test_tool_writes_metrics_and_pictures(workplace, trained, run_tool):
     metrics = json.loads((workplace / 'tested/metrics.json').read_text())
     assert set(metrics) == {'accuracy/top1'}
     assert 0 <= metrics['accuracy/top1'] <= 100
-    assert len(list((workplace / 'drawn').glob('*.png'))) >= 4
+    # every picture: those of both classes have the same file names
+    assert {str(path.relative_to(workplace / 'drawn')) for path in (workplace / 'drawn').rglob('*.*')} == {
+        f'val/{name}/{index}.png' for name in ('dark', 'light') for index in range(4)}
 
 
 def test_test_tool_writes_metrics_where_it_is_told(workplace, trained, run_tool):

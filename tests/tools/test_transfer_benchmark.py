@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import fashion_scenes_transfer as transfer
+import pytest
 from demo_files import write_data, write_run
 from report.finetunings import finetunings
 from report.steps import Done
@@ -21,6 +22,13 @@ def test_verdict_hides_no_loss():
     assert 'worst seed is above the best seed from random weights in Accuracy.' in text
     assert 'the seeds overlap, in mIoU.' in text
     assert '**ADDP weights are not above random weights in Box AP.**' in text
+
+
+def test_where_the_page_goes_is_asked_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the tool goes to another folder
+    monkeypatch.setattr(transfer, 'StepRunner', lambda *args, **options: pytest.fail('work began'))
+    with pytest.raises(SystemExit, match='error: --out .* is a folder'):
+        transfer.main(['--out', str(tmp_path)])
 
 
 def test_benchmark_page_tells_seeds_data_and_commands(tmp_path, monkeypatch):

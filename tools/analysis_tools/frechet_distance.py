@@ -43,13 +43,15 @@ def extractor_of(args):
 
 def main(argv=None):
     args = parse_args(argv)
-    import torch
-
+    from addp_mm.engine.config_file import require_writable
+    from addp_mm.engine.device import choose_device
     from addp_mm.errors import reported_in_words
     from addp_mm.evaluation import FeatureStatistics, folder_statistics, frechet_distance
 
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     with reported_in_words():
+        device = choose_device(args.device)
+        if args.save:
+            require_writable(args.save, '--save')
         sets = [name for name in (args.images, args.reference) if name is not None]
         folders = [name for name in sets if Path(name).is_dir()]
         extractor = extractor_of(args) if folders else None

@@ -119,7 +119,12 @@ def document(runs: Sequence[FineTuning], steps: Sequence[Step], done: dict[str, 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    from addp_mm.engine.config_file import require_writable
+    from addp_mm.errors import reported_in_words
+
     out = args.out.resolve()
+    with reported_in_words():
+        require_writable(out, '--out')
     os.chdir(ROOT)
     if not Path('data/fashion_scenes/fashion_scenes.json').is_file():
         sys.exit('error: data/fashion_scenes is missing. Write it first:\n'

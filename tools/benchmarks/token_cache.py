@@ -164,11 +164,12 @@ def write_section(page: Path, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    from addp_mm.engine.config_file import load_config
+    from addp_mm.engine.config_file import load_config, require_writable
     from addp_mm.errors import reported_in_words
 
     logging.disable(logging.WARNING)  # mmengine names every weight that is loaded or frozen
     with reported_in_words():
+        require_writable(args.out, '--out')
         cfg = load_config(args.ids)
         own = cfg.model.get('drop_ratio', 0.)
         results = {drop: measure(args, drop) for drop in dict.fromkeys((own, 0.))}

@@ -4,20 +4,29 @@
     python tools/dataset_converters/image_tiles.py scans/*.tif --out tiles --tile 128 --shorter-side 1024
 """
 import argparse
+import json
+import os
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from addp_mm.datasets.load_image import decode_image
+from addp_mm.engine.config_file import require_writable_folder
+from addp_mm.errors import UserError, reported_in_words
+from addp_mm.wording import first_few
+
+NOTE = 'tiles.json'
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('images', nargs='+', type=Path,
                         help='pictures of any size, grey or colour, of 8 or 16 bits; tiles are RGB of 8 bits')
-    parser.add_argument('--out', type=Path, required=True, help='folder for the tiles, PICTURE_TOP_LEFT.png')
+    parser.add_argument('--out', type=Path, required=True, help='folder for the tiles, PICTURE_TOP_LEFT.png; '
+                        'a used one takes more tiles of the same --tile and --shorter-side')
     parser.add_argument('--tile', type=int, default=128, help='side of a tile in pixels [%(default)s]')
     parser.add_argument('--shorter-side', type=int, metavar='PX', help='resize pictures to this first [as they are]')
     parser.add_argument('--only', nargs='*', metavar='PATTERN', default=['*'], help='file names to take, with * and ?')
@@ -41,31 +50,98 @@ def tiles(picture, side):
             yield top, left, picture.crop((left, top, left + side, top + side))
 
 
-def main(argv=None):
-    args = parse_args(argv)
+def pictures_of(args):
+    """The files to cut, by name.
+
+    Raises:
+        UserError: A path does not exist, nothing is left, or two pictures would have tiles of the same names.
+    """
+    missing = [path for path in args.images if not os.path.lexists(path)]
+    if missing:
+        raise UserError(f'{first_few(missing)}: no such file')
     paths = sorted(path for path in args.images if chosen(path, args.only, args.leave_out))
     if not paths:
-        raise SystemExit(f'error: none of {len(args.images)} paths is a file to cut (links, --only and --leave-out '
-                         'leave files out)')
+        raise UserError(f'none of {len(args.images)} paths is a file to cut (links, --only and --leave-out leave files '
+                        'out)')
     if len({path.stem for path in paths}) < len(paths):
-        raise SystemExit('error: two pictures have the same name, so that tiles would replace each other')
-    args.out.mkdir(parents=True, exist_ok=True)
+        raise UserError('two pictures have the same name, so that tiles would replace each other')
+    return paths
+
+
+def claim(out, settings):
+    """Make the folder one of tiles of these settings, or find that it already is.
+
+    Raises:
+        UserError: It holds something else, or tiles of other settings.
+    """
+    require_writable_folder(out, f'--out {out}')
+    out.mkdir(parents=True, exist_ok=True)
+    note = out / NOTE
+    if not note.is_file() and any(not path.name.startswith('.') for path in out.iterdir()):
+        raise UserError(f'--out {out} is not empty and holds no {NOTE}: name another folder')
+    # a note without tiles is of a run that came to nothing
+    if any(out.glob('*.png')):
+        try:
+            found = json.loads(note.read_text())
+        except ValueError as error:
+            raise UserError(f'{note} is damaged ({error}): name another --out') from error
+        if found != settings:
+            raise UserError(f'--out {out} holds tiles of other settings ({found}; now {settings}): name another folder')
+    write_whole(note, lambda path: path.write_text(json.dumps(settings) + '\n'))
+
+
+def write_whole(path, write):
+    """Let ``write`` make a file that is there in full or not at all."""
+    unfinished = path.with_name(f'.{path.name}.partial')
+    write(unfinished)
+    os.replace(unfinished, path)
+
+
+def read_picture(path, shorter_side):
+    """A picture as RGB, with its shorter side of so many pixels if any are given.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        picture = Image.fromarray(decode_image(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: {error}. Mend it, or give --leave-out {path.name!r}') from error
+    if not shorter_side:
+        return picture
+    scale = shorter_side / min(picture.size)
+    return picture.resize([max(shorter_side, round(length * scale)) for length in picture.size], Image.BICUBIC)
+
+
+def cut(paths, args):
+    """Write the tiles of all pictures; returns what was done, in words.
+
+    Raises:
+        UserError: A picture cannot be read, or all are smaller than a tile.
+    """
     # the limit is there for strangers' files; these are as large as one says, and each is decoded once
     Image.MAX_IMAGE_PIXELS = None
-    count = 0
+    count, small = 0, []
     for path in tqdm(paths, unit='picture'):
-        try:
-            picture = Image.fromarray(decode_image(path.read_bytes()))
-        except (OSError, ValueError) as error:
-            raise SystemExit(f'error: {path}: {error}. Mend it, or give --leave-out {path.name!r}') from error
-        if args.shorter_side:
-            scale = args.shorter_side / min(picture.size)
-            size = [max(args.shorter_side, round(length * scale)) for length in picture.size]
-            picture = picture.resize(size, Image.BICUBIC)
+        before, picture = count, read_picture(path, args.shorter_side)
         for top, left, tile in tiles(picture, args.tile):
-            tile.save(args.out / f'{path.stem}_{top:04d}_{left:04d}.png')
+            write_whole(args.out / f'{path.stem}_{top:04d}_{left:04d}.png', partial(tile.save, format='PNG'))
             count += 1
-    print(f'{args.out}: {count:,} tiles of {len(paths):,} pictures')
+        if count == before:
+            small.append(f'{path} ({picture.width} x {picture.height})')
+    if not count:
+        raise UserError(f'{first_few(small)}: smaller than a tile of {args.tile} px. Give a smaller --tile, or enlarge '
+                        'with --shorter-side')
+    left_out = f'; smaller than a tile, and left out: {first_few(small)}' if small else ''
+    return f'{args.out}: {count:,} tiles of {len(paths) - len(small):,} pictures{left_out}'
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    with reported_in_words(OSError):
+        paths = pictures_of(args)
+        claim(args.out, dict(tile=args.tile, shorter_side=args.shorter_side))
+        print(cut(paths, args))
 
 
 if __name__ == '__main__':

@@ -177,7 +177,9 @@ def run(args):
     from addp_mm.datasets.image_views import ImageViews, open_images
     from addp_mm.datasets.token_store import TokenStoreError, TokenWriter
     from addp_mm.datasets.views import Views
+    from addp_mm.engine.device import choose_device
 
+    device = choose_device(args.device)
     views = Views(args.image_size, args.views, args.augment, tuple(args.crop_scale), args.interpolation, args.seed)
     config, cfg = tokenizer_config(args.tokenizer, args.checkpoint)
     images = open_images(args.images)
@@ -197,7 +199,6 @@ def run(args):
     if writer.complete:
         return f'{folder}: the same ids are there already, nothing done'
     data = ImageViews(images, views, channels, image_loader(channels, cfg), start + writer.done, stop)
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     tokenize(tokenizer.to(device), writer, data, start, args)
     return (f'{folder}: ids of {stop - start:,} images, {args.views} views of {length} tokens each; '
             f'{writer.num_broken} images could not be read and are left out')

@@ -11,8 +11,8 @@ Weights for perceptual losses and Fréchet distances that need no model hub (Apa
 import argparse
 
 import timm
-from safetensors.torch import save_file
 
+from addp_mm.apis.safetensors_file import write_safetensors
 from addp_mm.apis.write_converted import check_destination
 from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
 from addp_mm.errors import reported_in_words
@@ -51,7 +51,7 @@ def to_timm(state_dict, names):
 def convert(args):
     check_destination(args.dst, ('.safetensors', ), has_config=False)
     weights = find_state_dict(load_checkpoint_file(args.src), args.src)
-    save_file(to_timm(weights, timm.create_model(args.model).state_dict()), args.dst)
+    write_safetensors(args.dst, to_timm(weights, timm.create_model(args.model).state_dict()))
     print(f'{args.dst}: {len(weights)} weights, for timm.create_model({args.model!r}, checkpoint_path={args.dst!r})')
 
 

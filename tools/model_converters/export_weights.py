@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import os
 from pathlib import Path
 
 
@@ -29,7 +28,7 @@ def select(state_dict, prefix='', drop=(), half=False):
         half (bool): Whether floating-point tensors become float16.
 
     Returns:
-        dict[str, Tensor]: Contiguous tensors.
+        dict[str, Tensor]: Contiguous tensors, no two of which share memory.
 
     Raises:
         ValueError: If nothing is left, or a prefix to drop matches nothing.
@@ -44,7 +43,17 @@ def select(state_dict, prefix='', drop=(), half=False):
     if not kept:
         starts = sorted({key.split('.')[0] for key in state_dict})
         raise ValueError(f'no key starts with {prefix!r}; the checkpoint has {starts}')
-    return {key: value.contiguous() for key, value in kept.items()}
+    return unshared({key: value.contiguous() for key, value in kept.items()})
+
+
+def unshared(tensors):
+    """Copies of tensors that share memory with an earlier one, as tied weights do: safetensors takes no such ones."""
+    seen, result = set(), {}
+    for key, value in tensors.items():
+        storage = value.untyped_storage().data_ptr()
+        result[key] = value.clone() if storage in seen else value
+        seen.add(storage)
+    return result
 
 
 def facts(pairs):
@@ -60,8 +69,7 @@ def facts(pairs):
 
 
 def export(args):
-    from safetensors.torch import save_file
-
+    from addp_mm.apis.safetensors_file import write_safetensors
     from addp_mm.apis.write_converted import check_destination
     from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
 
@@ -71,9 +79,7 @@ def export(args):
     state_dict = find_state_dict(load_checkpoint_file(args.src), args.src, args.prefix)
     tensors = select(state_dict, args.prefix, args.drop, args.half)
     dst.parent.mkdir(parents=True, exist_ok=True)
-    partial = f'{dst}.partial'
-    save_file(tensors, partial, metadata=meta)
-    os.replace(partial, dst)
+    write_safetensors(dst, tensors, meta)
     print(json.dumps(dict(file=str(dst), tensors=len(tensors), parameters=sum(t.numel() for t in tensors.values()),
                           bytes=dst.stat().st_size, sha256=hashlib.sha256(dst.read_bytes()).hexdigest())))
 

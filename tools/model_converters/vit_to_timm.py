@@ -115,8 +115,7 @@ def compare(vit, weights, kwargs, out_type):
 
 
 def convert(args):
-    from safetensors.torch import save_file
-
+    from addp_mm.apis.safetensors_file import write_safetensors
     from addp_mm.layouts.to_timm import timm_config, to_timm
     from addp_mm.registry import MODELS
 
@@ -137,7 +136,7 @@ def convert(args):
     apart = compare(vit, exported, kwargs, out_type)
     folder = Path(args.dst)
     folder.mkdir(parents=True)
-    save_file(exported, folder / 'model.safetensors', metadata=dict(format='pt'))
+    write_safetensors(folder / 'model.safetensors', exported, dict(format='pt'))
     described = timm_config(kwargs, *normalisation(args))
     (folder / 'config.json').write_text(json.dumps(described, indent=2) + '\n')
     print(f'timm differs from ADDPViT by {apart:.1e} of the largest feature\n'

@@ -2,10 +2,8 @@
 """What tokenizer and predictor do to images that were held out, by tools/test.py on their exported weights."""
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping
-from pathlib import Path
 
 from mmengine.config import Config
 
@@ -13,7 +11,7 @@ from addp_mm.engine.config_file import ConfigError, load_config
 from addp_mm.shipped import config_path
 from own_data.commands import Commands, tool
 from own_data.stages import Request, images, loaded, preprocessor
-from own_data.state import Stage, write_atomically
+from own_data.state import Stage, read_json, write_atomically
 
 TEST, METRICS = 'test.py', 'metrics.json'
 MEASURED = ('tokenizer', 'predictor')
@@ -113,7 +111,7 @@ def measure(stage: Stage, cfg: Config, commands: Commands) -> None:
     """Write ``metrics.json`` of a stage that is done, unless it is there and was measured by the same config."""
     text = f'# Written by tools/pretrain_from_folder.py for weights {stage.fingerprint}\n{cfg.pretty_text}'
     config, metrics = stage.folder / TEST, stage.folder / METRICS
-    if metrics.is_file() and config.is_file() and config.read_text() == text:
+    if config.is_file() and config.read_text() == text and _metrics(stage):
         return
     metrics.unlink(missing_ok=True)
     write_atomically(config, text)
@@ -122,9 +120,7 @@ def measure(stage: Stage, cfg: Config, commands: Commands) -> None:
 
 def measured(stage: Stage) -> list[tuple[str, str]]:
     """Names and values for the page, in words; empty where nothing was measured."""
-    path: Path = stage.folder / METRICS
-    found = json.loads(path.read_text()) if path.is_file() else {}
-    rows = []
+    found, rows = _metrics(stage), []
     for start, words, digits in _NAMES:
         for key, value in found.items():
             if key.startswith(start):
@@ -132,3 +128,15 @@ def measured(stage: Stage) -> list[tuple[str, str]]:
                 what = f' in features of {rest[1:-1]}' if rest.startswith('[') and 'rfid' in key else rest
                 rows.append((f'{words}{what}', f'{value:.{digits}f}'))
     return rows
+
+
+def _metrics(stage: Stage) -> dict:
+    """What was measured of a stage; empty before that.
+
+    Raises:
+        StateError: The file is damaged.
+    """
+    path = stage.folder / METRICS
+    if not path.is_file():
+        return {}
+    return read_json(path, f'Remove it to have it measured anew; --restart-from {stage.name} also trains anew')

@@ -16,7 +16,7 @@ from own_data.fitting import check_disk, set_batch, try_stages
 from own_data.images import KINDS, Found, dataset_cfg, find_images, warnings
 from own_data.measure import MEASURED, check_extra_metrics, extra_metrics, measure, test_config
 from own_data.stages import STAGES, Request, build_configs, check_configs, given_anew, options_by_stage
-from own_data.state import Stage
+from own_data.state import Stage, moved
 from own_data.work_dir import PARTS, TOKENS, WorkDir
 
 _PREFIX = dict(tokenizer='tokenizer.', predictor='predictor.', addp='')
@@ -37,7 +37,7 @@ class Pipeline:
         self.args, self.work_dir = args, args.work_dir
         self.folder = WorkDir(self.work_dir)
         # what was trained is removed by --restart-from only when all that can be checked is
-        self.restart = args.restart_from if self.folder.begun else None
+        self.restart = args.restart_from if self.folder.is_begun else None
         self.commands = Commands(self.folder.lock)
         if execute is not None:
             self.commands.execute = execute
@@ -108,8 +108,9 @@ class Pipeline:
         check_extra_metrics(self.extra, self.request.found.channels, self.request.image_size)
         anew = PARTS[PARTS.index(self.restart):] if self.restart else ()
         self.stages, self.new, before = {}, {}, self.request.found.fingerprint
+        begun_at = self.work_dir if self.restart == STAGES[0] else self.folder.begun_at
         for name, cfg in configs.items():
-            stage = self.stages[name] = Stage(self.work_dir, name, cfg.to_dict(), [before])
+            stage = self.stages[name] = Stage(self.work_dir, name, cfg.to_dict(), [before], begun_at)
             before = stage.fingerprint
             if name in anew or stage.record() is None:
                 self.new[name] = cfg
@@ -118,8 +119,8 @@ class Pipeline:
 
     def _prepare(self) -> None:
         """Fit the batches of the stages that are to be begun to the memory, and write their configs."""
-        if 'looked_at' not in (self.folder.begun or {}) and self.restart != STAGES[0]:
-            self.folder.claim(self.about)
+        if self.restart != STAGES[0] and 'looked_at' not in (self.folder.begun or {}):
+            self.folder.claim(moved(self.about, self.work_dir, self.folder.begun_at))
         tried = try_stages(self.new, self.request, self.processes, self.commands)
         check_disk(self.work_dir, self.request, tried, self.folder.size_from(self.restart) if self.restart else 0)
         if self.restart:

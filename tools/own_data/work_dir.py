@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from addp_mm.wording import first_few
-from own_data.state import StateError, differences, write_atomically
+from own_data.state import StateError, differences, moved, read_json, write_atomically
 
 MARKER, INDEX, LOCK = 'own_data.json', 'images.index', '.lock'
 TOKENS = 'tokens'
@@ -96,13 +96,31 @@ class WorkDir:
         self.lock = Lock(path / LOCK)
 
     @property
+    def is_begun(self) -> bool:
+        """Whether there is a marker."""
+        return self._marker.is_file()
+
+    @property
     def begun(self) -> dict | None:
-        """What the marker says about the images; None where there is none yet."""
-        return json.loads(self._marker.read_text()) if self._marker.is_file() else None
+        """What the marker says about the images; None where there is none yet.
+
+        Raises:
+            StateError: It is damaged.
+        """
+        if not self.is_begun:
+            return None
+        return read_json(self._marker, f'Choose another --work-dir, or begin anew with --restart-from {PARTS[0]}')
+
+    @property
+    def begun_at(self) -> Path:
+        """Where the folder was when it was begun. It may have been moved since; what it is known by keeps its paths."""
+        images = (self.begun or {}).get('images')
+        index = images.get('index_file') if isinstance(images, dict) else None
+        return Path(index).parent if index else self.path
 
     def close(self) -> None:
         (self.path / _NEW_INDEX).unlink(missing_ok=True)
-        if self.begun is None:
+        if not self.is_begun:
             for own in self._made:
                 if own.is_file():
                     own.unlink()
@@ -131,7 +149,7 @@ class WorkDir:
         """
         before = self.begun
         if before is not None:
-            other = list(differences(_identity(before), _identity(about)))
+            other = list(differences(_identity(before), moved(_identity(about), self.path, self.begun_at)))
             if other:
                 raise StateError(f'{self.path} was begun with other images: {first_few(other, 5, "; ")}. Choose '
                                  'another --work-dir, or begin anew with --restart-from tokenizer')

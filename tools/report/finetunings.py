@@ -106,7 +106,7 @@ class FineTuning:
             f'{name}_train', f'Train {self.title}, seed {self.seed}',
             ('tools/train.py', str(config), '--work-dir', str(self.folder / 'train'), '--seed', str(self.seed),
              '--cfg-options', *options),
-            (checkpoint,), (config, ADDP_WEIGHTS) if self.weights == 'addp' else (config,), after,
+            (checkpoint,), (config, self._manifest, *((ADDP_WEIGHTS,) if self.weights == 'addp' else ())), after,
             self.folder / 'train')
         options = self._data_options('test')
         if self.task.prediction_option:
@@ -117,6 +117,12 @@ class FineTuning:
              str(metrics), *(['--cfg-options', *options] if options else [])),
             (metrics,), (config,), (train,), self.folder / 'test')
         return train, test
+
+    @property
+    def _manifest(self) -> Path:
+        """What tells these scenes from others, relative to the repository."""
+        loader = load_config(self.task.config(self.weights)).train_dataloader
+        return Path(self.data_root or loader.dataset.data_root) / 'fashion_scenes.json'
 
     def _data_options(self, *splits: str) -> list[str]:
         if self.data_root is None:
@@ -150,8 +156,7 @@ class FineTuning:
     def schedule(self) -> dict[str, int]:
         """What it was trained with: iterations, batch_size, and the images at hand in the training set."""
         loader = load_config(self.task.config(self.weights)).train_dataloader
-        data_root = self.data_root or Path(loader.dataset.data_root)
-        manifest = json.loads((ROOT / data_root / 'fashion_scenes.json').read_text())
+        manifest = json.loads((ROOT / self._manifest).read_text())
         images = manifest['objects_train' if self.task.name == 'cls' else 'train']
         subset = loader.dataset.get('indices')
         if subset is not None:

@@ -84,19 +84,19 @@ class Page:
                 f'{"".join(self._parts)}{end}</main></body></html>\n')
 
     def write(self, path: Path) -> int:
-        """Write the page; returns its size in bytes.
+        """Write the page; returns its size in bytes. What is no Unicode, as in names of files, becomes question marks.
 
         Raises:
             ValueError: If it is larger than 8 MB, or would load another file.
         """
         text = self.html()
-        size = len(text.encode())
-        if size > MAX_BYTES:
-            raise ValueError(f'the page would be {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f} MB')
+        content = text.encode(errors='replace')
+        if len(content) > MAX_BYTES:
+            raise ValueError(f'the page would be {len(content) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f} MB')
         outside = external_references(text)
         if outside:
             raise ValueError(f'the page would load {", ".join(outside[:5])}')
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding='utf-8')
-        return size
+        path.write_bytes(content)
+        return len(content)
