@@ -31,6 +31,20 @@ def test_steps_run_once_until_command_or_input_changes(tmp_path, capsys, name):
     assert not runner.run([first])['first'].skipped
 
 
+def test_a_step_is_not_repeated_where_what_it_needs_came_out_the_same(tmp_path):
+    """Wherever it came from: the benchmark goes on with the runs of the demo, whose scenes are a step of their own."""
+    (tmp_path / 'input').write_text('1')
+    code = f'open({str(tmp_path / "first")!r}, "w").write("same")'
+    first = Step('first', 'Write', ('-c', code), (tmp_path / 'first',), (tmp_path / 'input',))
+    second = echo('second', tmp_path, after=(first,))
+    StepRunner(tmp_path).run([first, second])
+    (tmp_path / 'input').write_text('2')
+    done = StepRunner(tmp_path).run([first, second])
+    assert not done['first'].skipped and done['second'].skipped
+    alone = echo('second', tmp_path, inputs=(tmp_path / 'first',))
+    assert StepRunner(tmp_path).run([alone])['second'].skipped
+
+
 def test_step_waits_for_what_it_needs_and_empties_its_folder(tmp_path):
     own = tmp_path / 'own'
     own.mkdir()

@@ -134,7 +134,9 @@ class StepRunner:
             print(text, flush=True)
 
     def _key(self, step: Step) -> str:
-        parts = [step.shown, *(f'{path} {fingerprint(path)}' for path in step.inputs), *map(self._key, step.after)]
+        """What a step is made from: its command, and the files that it and the steps before it hand to it."""
+        files = {*step.inputs, *(path for needed in step.after for path in needed.outputs)}
+        parts = [step.shown, *sorted(f'{path} {fingerprint(path)}' for path in files)]
         return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
 
     def _finished_before(self, step: Step, key: str) -> Done | None:
