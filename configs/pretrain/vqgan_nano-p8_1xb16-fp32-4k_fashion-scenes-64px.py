@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The tokenizer of vq-tokenizer_nano-p8, against a discriminator and with features of the shipped ADDP ViT. The
+# The tokenizer of vq-tokenizer_nano-p8, in a third of its steps, against a discriminator and with features of the shipped ADDP ViT. The
 # discriminator starts when the codes stand still, at half of the training.
-_base_ = ['vq-tokenizer_nano-p8_1xb16-fp32-4k_fashion-scenes-64px.py']
+_base_ = ['vq-tokenizer_nano-p8_2xb8-fp32-12k_fashion-scenes-64px.py']
 
 max_iters = 4000
 model = dict(
@@ -27,12 +27,19 @@ model = dict(
     lecam_weight=0.001,
     schedule=dict(start=int(0.5 * max_iters), alone=100, ramp=400))
 
+train_dataloader = dict(batch_size=16)
+
 optimizer = dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.)
 optim_wrapper = dict(
     _delete_=True,
     constructor='addp_mm.PartsOptimWrapperConstructor',
     tokenizer=dict(type='OptimWrapper', optimizer=optimizer, clip_grad=dict(max_norm=1.0)),
     discriminator=dict(type='OptimWrapper', optimizer=optimizer, clip_grad=dict(max_norm=1.0)))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
+]
+train_cfg = dict(max_iters=max_iters)
 custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),
     dict(type='addp_mm.CodeRestartHook'),

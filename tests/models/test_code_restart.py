@@ -71,14 +71,10 @@ def test_without_the_hook_old_moments_push_on():
         hook.after_train(runner)
 
 
-def test_every_tokenizer_config_forgets_but_the_recipe_of_the_shipped_weights():
-    found = {}
-    for path in [*CONFIGS.glob('pretrain/vq*.py'), *CONFIGS.glob('_base_/own_data/tokenizer_*.py')]:
+def test_every_tokenizer_config_forgets():
+    paths = [*CONFIGS.glob('pretrain/vq*.py'), *CONFIGS.glob('_base_/own_data/tokenizer_*.py')]
+    assert len(paths) > 6
+    for path in paths:
         cfg = Config.fromfile(path)
         assert cfg.model.restart_until > 0, path
-        found[path.name] = any(hook.type == 'addp_mm.CodeRestartHook' for hook in cfg.custom_hooks)
-    without = sorted(name for name, forgets in found.items() if not forgets)
-    # the second is the first with another test
-    assert without == ['vq-tokenizer_nano-p8_1xb16-fp32-4k_fashion-scenes-64px.py',
-                       'vq-tokenizer_nano-p8_imagenet-rfid_1xb16-fp32-4k_fashion-scenes-64px.py'] and len(found) > 6
-    assert 'CodeRestartHook' in (CONFIGS / 'pretrain' / without[0]).read_text(), 'it does not say why'
+        assert any(hook.type == 'addp_mm.CodeRestartHook' for hook in cfg.custom_hooks), path

@@ -46,7 +46,7 @@ def test_tokenizer_reconstructs_scenes_at_22_db_or_better(model, images):
 
 
 def test_predictor_and_addp_are_far_better_than_chance(model, images):
-    """Cross entropy on the masked half of the tokens, in nats; chance is 5.55."""
+    """Cross entropy on the masked half of the tokens, in nats; chance is log(512) = 6.24."""
     ids, latents = model.tokenize(images)
     mask = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     noisy = model.add_noise(ids, latents, mask, mask)[0]

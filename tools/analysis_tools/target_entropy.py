@@ -27,7 +27,7 @@ def main(argv=None):
     if not paths:
         raise SystemExit(f'error: no PNG in {args.images}')
     model = load_model(args.config, args.checkpoint).eval()
-    pictures = [torch.from_numpy(decode_image(path.read_bytes())) for path in paths]
+    pictures = [torch.tensor(decode_image(path.read_bytes())) for path in paths]
     images = torch.stack(pictures).permute(0, 3, 1, 2) / 255
     smoothing, vocab_size = model.head.loss_module.label_smoothing, model.head.token_space.vocab_size
     with torch.no_grad():

@@ -5,7 +5,7 @@ _base_ = [
 ]
 default_scope = 'mmpretrain'
 
-max_iters = 4000
+max_iters = 12000
 model = dict(
     type='addp_mm.TokenizerPretrain',
     tokenizer=_base_.tokenizer,
@@ -14,7 +14,7 @@ model = dict(
     restart_interval=100,
     restart_until=int(0.7 * max_iters))
 
-train_dataloader = dict(batch_size=16)
+train_dataloader = dict(batch_size=8)
 val_evaluator = [
     dict(type='addp_mm.PeakSignalNoiseRatio'),
     dict(type='addp_mm.StructuralSimilarity'),
@@ -28,9 +28,10 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
 ]
-# Without CodeRestartHook, which all other trainings of tokenizers have: the shipped weights were made before it, with
-# the moments of codes left as they were when codes were drawn anew.
-custom_hooks = [dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10)]
+custom_hooks = [
+    dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),
+    dict(type='addp_mm.CodeRestartHook'),
+]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
 val_cfg = dict()
 test_dataloader = _base_.val_dataloader
