@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The tokenizer of vq-tokenizer_nano-p8, in a third of its steps, against a discriminator and with features of the shipped ADDP ViT. The
-# discriminator starts when the codes stand still, at half of the training.
+# The tokenizer of vq-tokenizer_nano-p8, in a third of its steps, against a discriminator and with features of the
+# shipped ADDP ViT. The discriminator starts when the codes stand still, at half of the training.
 _base_ = ['vq-tokenizer_nano-p8_2xb8-fp32-12k_fashion-scenes-64px.py']
 
 max_iters = 4000
