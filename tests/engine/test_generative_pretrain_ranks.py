@@ -23,4 +23,5 @@ def test_two_ranks_agree_on_parts_failures_and_streams():
     assert zero['equal'] == zero['healthy'] == 'passed'
     assert 'the predictor of rank(s) [1] differs' in zero['different']
     assert 'iteration 5 (mask ratio 0.700 on rank 1): the loss is nan' in zero['failing']
+    assert 'iteration 5' in zero['spoilt'] and 'weight is not finite after this step' in zero['spoilt']
     assert zero['streams'][0] != zero['streams'][1]

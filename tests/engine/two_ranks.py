@@ -12,6 +12,7 @@ from torch import nn
 
 from addp_mm.diffusion import NoiseLevel
 from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsed
+from addp_mm.engine.hooks.checkpoint_rollback import RunCheckpoints
 from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks
 
 
@@ -36,13 +37,17 @@ def main() -> None:
     rank = dist.get_rank()
     hook = GenerativePretrainHook(seed=3)
     hook.level = NoiseLevel(rank, rank + 1, 0.6 + 0.1 * rank, 0.9)
-    runner = SimpleNamespace(iter=4, hooks=[])
+    runner = SimpleNamespace(iter=4, epoch=0, max_iters=5, hooks=[], work_dir='.', _resume=False, _load_from=None,
+                             model=part(1.0))
+    spoilt = SimpleNamespace(**{**vars(runner), 'model': part(math.inf if rank else 1.0)})
+    hook._checkpoints = RunCheckpoints(runner)
     losses = [math.nan if rank == 1 else 2.0, 2.0]
     found = dict(
         equal=outcome(lambda: check_equal_on_all_ranks(dict(tokenizer=part(1.0), predictor=part(2.0)))),
         different=outcome(lambda: check_equal_on_all_ranks(dict(tokenizer=part(1.0), predictor=part(2.0 + rank)))),
-        failing=outcome(lambda: hook._check(runner, losses[0])),
-        healthy=outcome(lambda: hook._check(runner, losses[1])),
+        failing=outcome(lambda: hook._check(runner, losses[0], 4)),
+        healthy=outcome(lambda: hook._check(runner, losses[1], 4)),
+        spoilt=outcome(lambda: hook._check(spoilt, losses[1], 4)),
         streams=hook.streams.state()[:, :2500].double().sum(1).tolist())
     print(json.dumps(found))
     torch.distributed.destroy_process_group()
