@@ -18,7 +18,7 @@ _NEEDED = {
     'images': ('id', 'file_name', 'width', 'height'),
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area')}
 _ADVICE = 'Correct it, or write the file again.'
-_MAX_BEYOND = 0.05  # more boxes beyond their pictures than published data sets have: they mean something else
+_MAX_BEYOND = 0.05  # share of boxes beyond their pictures from which on they are taken to mean something else
 _BOX = 'a bbox is [x, y, width, height] in pixels'
 
 
