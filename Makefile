@@ -49,7 +49,7 @@ $(READY): setup.cfg pyproject.toml setup.py | $(BIN)/python
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python tools/demo.py $(DEMO_ARGS)
+	$(BIN)/python .dev/demo.py $(DEMO_ARGS)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)

@@ -11,8 +11,8 @@ import os
 import runpy
 import sys
 
+from addp_mm.config.shipped import tool_path
 from addp_mm.errors import reported_in_words
-from addp_mm.shipped import tool_path
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. Importing this
 """
 from importlib import import_module
 
-from addp_mm import compat
+from addp_mm import compat, extensions
 
 compat.install()  # before mmengine is imported: where it is missing, this says what to type
+extensions.install()
 
 from mmengine import registry as _roots  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402

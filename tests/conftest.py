@@ -13,6 +13,11 @@ import torch
 from mmengine.logging import MMLogger
 
 torch.set_num_threads(1)
+# `pythonpath` of the pytest settings, for the processes that tests start
+_TESTS = os.path.dirname(os.path.abspath(__file__))
+os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (_TESTS, os.environ.get('PYTHONPATH'))))
+
+pytest_plugins = ['helpers.run_tools', 'helpers.scene_fixtures']
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 import pytest
 
-from addp_mm.compat.checkpoints import CheckpointError
-from addp_mm.compat.launch import LauncherError
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checks.launch import LauncherError
 from addp_mm.compat.ops.missing import MissingOpError
-from addp_mm.datasets.checks import DatasetError
-from addp_mm.engine.config_file import ConfigError
+from addp_mm.config.config_file import ConfigError
+from addp_mm.datasets import DatasetError
 from addp_mm.engine.hooks import TrainingCollapsed
 from addp_mm.engine.hooks.preflight_hook import PreflightError
-from addp_mm.errors import reported_in_words
+from addp_mm.errors import first_few, reported_in_words
 
 
 @pytest.mark.parametrize('kind, built_in', [
@@ -29,3 +29,14 @@ def test_other_errors_keep_their_traceback_unless_named():
         raise OSError('disk')
     with pytest.raises(RuntimeError, match='a bug'), reported_in_words(OSError):
         raise RuntimeError('a bug')
+
+
+@pytest.mark.parametrize('things, options, words', [
+    ([], {}, 'none'),
+    (['a'], {}, 'a'),
+    (range(6), {}, '0, 1, 2, 3, 4, 5'),
+    (iter('abcdefgh'), {}, 'a, b, c, d, e, f and 2 more'),
+    (['a', 'b', 'c'], dict(count=2, separator='; '), 'a; b and 1 more'),
+])
+def test_first_few(things, options, words):
+    assert first_few(things, **options) == words

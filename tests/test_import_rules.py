@@ -88,7 +88,7 @@ def test_package_keeps_the_import_rules():
 @pytest.mark.parametrize('module, line', [
     ('addp_mm/apis/load', 'from tools import train'),
     ('addp_mm/models/backbones/vit', 'from addp_mm.models.tokenizers import VQTokenizer'),
-    ('addp_mm/models/backbones/vit', 'from addp_mm.token_space import TokenSpace'),
+    ('addp_mm/models/backbones/vit', 'from addp_mm.diffusion.token_space import TokenSpace'),
     ('addp_mm/models/backbones/vit', 'import addp_mm.diffusion.schedule'),
     ('addp_mm/models/backbones/vit', 'from ..necks import fpn'),
     ('addp_mm/diffusion/schedule', 'def f():\n    from addp_mm import models'),
@@ -116,11 +116,11 @@ def test_a_breach_through_another_module_is_found(tmp_path):
     layers, backbones = tmp_path / 'addp_mm/models/layers', tmp_path / 'addp_mm/models/backbones'
     layers.mkdir(parents=True)
     backbones.mkdir(parents=True)
-    (layers / 'block.py').write_text('from addp_mm.token_space import TokenSpace')
+    (layers / 'block.py').write_text('from addp_mm.diffusion.token_space import TokenSpace')
     (backbones / 'vit.py').write_text('from addp_mm.models.layers import block')
     assert violations(tmp_path) == [
-        'addp_mm.models.backbones must not import addp_mm.token_space: addp_mm.models.backbones.vit -> '
-        'addp_mm.models.layers.block -> addp_mm.token_space']
+        'addp_mm.models.backbones must not import addp_mm.diffusion.token_space: addp_mm.models.backbones.vit -> '
+        'addp_mm.models.layers.block -> addp_mm.diffusion.token_space']
 
 
 def test_importing_the_package_imports_no_task_package():

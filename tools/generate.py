@@ -52,7 +52,7 @@ def parse_args(argv=None):
 
 def settings_of(args) -> dict:
     """What decides about the pixels: images of other settings do not belong into one folder."""
-    from addp_mm.compat.checkpoints import resolve_asset
+    from addp_mm.checkpoints.reading import resolve_asset
     path = Path(resolve_asset(args.checkpoint))
     checkpoint = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else args.checkpoint
     return dict(config=Path(args.config).name, checkpoint=checkpoint, steps=args.steps, schedule=args.schedule,

@@ -87,7 +87,7 @@ def parse_args(argv=None):
                        ('results', add_results)):
         add(parser.add_argument_group(title))
     args = parser.parse_args(argv)
-    from addp_mm.datasets.views import Views
+    from addp_mm.datasets.views.views import Views
     args.views = args.views or dict(crop=8, flip=2, none=1)[args.augment]
     args.work_dir = args.work_dir.absolute()
     if args.value_range and not args.value_range[0] < args.value_range[1]:
@@ -113,9 +113,8 @@ def main(argv=None, execute=None):
             the progress; returns the exit status.
     """
     args = parse_args(argv)
-    from own_data.pipeline import Pipeline
-
     from addp_mm.errors import reported_in_words
+    from addp_mm.own_data.pipeline import Pipeline
 
     # names of files need not be Unicode
     sys.stdout.reconfigure(errors='backslashreplace')

@@ -29,18 +29,19 @@ def prepare(args):
     """Read, check and complete the config. Nothing is written and no weight is built yet."""
     from mmengine.registry import init_default_scope
 
-    from addp_mm.compat.launch import check_launcher
+    from addp_mm.checks.config_options import check_config
+    from addp_mm.checks.launch import check_launcher
+    from addp_mm.checks.runner_cfg import check_datasets, check_evaluator, require_checkpoint, require_weights
+    from addp_mm.config.config_file import load_config, require_writable
     from addp_mm.engine import runner_cfg
-    from addp_mm.engine.config_check import check_config
-    from addp_mm.engine.config_file import load_config, require_writable
     from addp_mm.engine.strategy_cfg import set_strategy
 
     check_launcher(args.launcher)
     cfg = load_config(args.config, args.cfg_options)
     if args.checkpoint is None:
-        runner_cfg.require_weights(cfg)
+        require_weights(cfg)
     else:
-        args.checkpoint = runner_cfg.require_checkpoint(args.checkpoint)
+        args.checkpoint = require_checkpoint(args.checkpoint)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_config(cfg, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     cfg.launcher = args.launcher
@@ -51,8 +52,8 @@ def prepare(args):
     set_strategy(cfg, testing=True)
     if args.seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
-    runner_cfg.check_datasets(cfg, 'test_dataloader', 'test_cfg.bank_dataloader')
-    runner_cfg.check_evaluator(cfg, 'test')
+    check_datasets(cfg, 'test_dataloader', 'test_cfg.bank_dataloader')
+    check_evaluator(cfg, 'test')
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)
     runner_cfg.set_preflight(cfg, testing=True)
     return cfg

@@ -28,10 +28,11 @@ def prepare(args):
     """Read, check and complete the config. Nothing is written and no weight is built yet."""
     from mmengine.registry import init_default_scope
 
-    from addp_mm.compat.launch import check_launcher
+    from addp_mm.checks.config_options import check_config
+    from addp_mm.checks.launch import check_launcher
+    from addp_mm.checks.runner_cfg import check_datasets, check_evaluator
+    from addp_mm.config.config_file import load_config
     from addp_mm.engine import runner_cfg
-    from addp_mm.engine.config_check import check_config
-    from addp_mm.engine.config_file import load_config
     from addp_mm.engine.strategy_cfg import set_strategy
 
     check_launcher(args.launcher)
@@ -47,8 +48,8 @@ def prepare(args):
     set_strategy(cfg)
     if args.seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
-    runner_cfg.check_datasets(cfg, 'train_dataloader', 'val_dataloader')
-    runner_cfg.check_evaluator(cfg, 'val')
+    check_datasets(cfg, 'train_dataloader', 'val_dataloader')
+    check_evaluator(cfg, 'val')
     runner_cfg.set_visualization(cfg)
     runner_cfg.set_preflight(cfg)
     return cfg

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from addp_mm.engine.config_file import ConfigError
+from addp_mm.config.config_file import ConfigError
 
 OBJECTS = 8  # COCO has 7.3 on an image
 CROPS = ('RandomResizedCrop', 'CenterCrop', 'FixedSizeCrop', 'RandomCrop')

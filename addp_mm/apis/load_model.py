@@ -7,8 +7,9 @@ from os import PathLike, fspath
 import torch
 from torch import nn
 
-from addp_mm.compat.checkpoints import CheckpointError, find_state_dict
-from addp_mm.wording import first_few
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.reading import find_state_dict
+from addp_mm.errors import first_few
 
 
 def load_model(config, checkpoint: str | PathLike, device: torch.device | str = 'cpu') -> nn.Module:
@@ -32,7 +33,7 @@ def load_model(config, checkpoint: str | PathLike, device: torch.device | str = 
     from mmengine.registry import DefaultScope
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    from addp_mm.engine.config_file import ConfigError, load_config
+    from addp_mm.config.config_file import ConfigError, load_config
     from addp_mm.registry import MODELS
 
     name = 'the config' if isinstance(config, Config) else fspath(config)

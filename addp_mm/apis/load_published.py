@@ -7,7 +7,7 @@ from os import PathLike, fspath
 
 from torch import Tensor
 
-from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
 from addp_mm.layouts.published import convert_published, published_settings
 
 

@@ -6,7 +6,6 @@ alone. Nothing here imports torch or an OpenMMLab package until someone else doe
 """
 from addp_mm.compat.activation_checkpointing import mend_activation_checkpointing
 from addp_mm.compat.amp import mend_amp_optim_wrapper
-from addp_mm.compat.checkpoint_loaders import mend_checkpoint_loaders
 from addp_mm.compat.colour import mend_adjust_hue
 from addp_mm.compat.deepspeed import mend_deepspeed_optimizers
 from addp_mm.compat.distributed import mend_ddp, mend_init_dist, mend_sync_batchnorm
@@ -18,7 +17,6 @@ from addp_mm.compat.inferencer_loader import mend_inferencer_loader
 from addp_mm.compat.inferencer_scope import mend_inference_scope, mend_inferencer_scope
 from addp_mm.compat.mmcv_ext import install_mmcv_ext
 from addp_mm.compat.packages import mend_package_names, mend_package_utils
-from addp_mm.compat.shipped_names import mend_base_names, mend_inferencer_names, mend_model_hub
 from addp_mm.compat.versions import check_packages
 from addp_mm.compat.weighted_cross_entropy import mend_weighted_cross_entropy
 
@@ -28,20 +26,16 @@ MENDS = {
     'mmdet.apis.inference': (mend_inference_scope, ),
     'mmengine._strategy.deepspeed': (mend_deepspeed_optimizers, ),
     'mmengine._strategy.fsdp': (mend_fsdp_strategy, ),
-    'mmengine.config.config': (mend_base_names, ),
     'mmengine.config.utils': (mend_package_names, ),
     'mmengine.dist.utils': (mend_init_dist, ),
-    'mmengine.infer.infer': (mend_inferencer_names, ),
     'mmengine.model.utils': (mend_sync_batchnorm, ),
     'mmengine.model.wrappers.distributed': (mend_ddp, ),
     'mmengine.model.wrappers.fully_sharded_distributed': (mend_fsdp_wrapper, ),
     'mmengine.optim.optimizer.amp_optimizer_wrapper': (mend_amp_optim_wrapper, ),
     'mmengine.runner._flexible_runner': (mend_flexible_runner, ),
     'mmengine.runner.activation_checkpointing': (mend_activation_checkpointing, ),
-    'mmengine.runner.checkpoint': (mend_checkpoint_loaders, ),
     'mmengine.utils.package_utils': (mend_package_utils, ),
     'mmpretrain.apis.base': (mend_inferencer_scope, ),
-    'mmpretrain.apis.model': (mend_model_hub, ),
     'mmseg.apis.inference': (mend_inference_scope, ),
     'mmseg.apis.mmseg_inferencer': (mend_inferencer_loader, ),
     'mmseg.models.losses.cross_entropy_loss': (mend_weighted_cross_entropy, ),

@@ -39,4 +39,4 @@ def _make_init_pipeline(original):
 
 
 def _is_ours(kind) -> bool:
-    return kind == _NAME or getattr(kind, '__module__', '') == 'addp_mm.datasets.load_image'
+    return kind == _NAME or getattr(kind, '__module__', '') == 'addp_mm.datasets.readers.load_image'

@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from addp_mm.engine.config_file import ConfigError
+from addp_mm.config.config_file import ConfigError
 
 
 def choose_device(name: str | None) -> torch.device:

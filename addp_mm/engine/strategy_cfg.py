@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from mmengine.config import Config
 from mmengine.registry import STRATEGIES
 
-from addp_mm.engine.config_file import ConfigError, suggest
-from addp_mm.type_names import type_name
+from addp_mm.config.config_file import ConfigError, suggest
+from addp_mm.config.type_names import type_name
 
 SHARDED, ZERO = 'addp_mm.ShardedStrategy', 'addp_mm.ZeroStrategy'
 _OWN = {'FSDPStrategy': SHARDED, 'DeepSpeedStrategy': ZERO}

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from addp_mm.compat.checkpoints import CheckpointError, find_state_dict, load_checkpoint_file
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
 from addp_mm.errors import UserError
 from addp_mm.registry import METRICS, MODELS
 
@@ -91,7 +92,7 @@ def _read_inception(weights: str | None) -> tuple[dict[str, Tensor], str]:
         else:
             path = weights
             if path.startswith('hf://'):
-                from addp_mm.hub import download_from_hub
+                from addp_mm.checkpoints.hub import download_from_hub
                 path = download_from_hub(path)
             checkpoint = load_checkpoint_file(path)
     except CheckpointError as error:

@@ -13,7 +13,7 @@ import torch
 from mmengine.logging import print_log
 from PIL import Image
 
-from addp_mm.datasets.load_image import decode_image
+from addp_mm.datasets.readers.load_image import decode_image
 from addp_mm.errors import UserError
 from addp_mm.evaluation.feature_extractors import FeatureExtractor
 from addp_mm.evaluation.feature_statistics import FeatureStatistics

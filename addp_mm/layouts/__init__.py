@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
+from addp_mm.errors import first_few
 from addp_mm.layouts.beit import BEIT
 from addp_mm.layouts.key_rules import without_prefix
 from addp_mm.layouts.layout import Layout
@@ -18,7 +19,6 @@ from addp_mm.layouts.mmpretrain_vit import MMPRETRAIN_VIT
 from addp_mm.layouts.published import PUBLISHED, PUBLISHED_ENCODER
 from addp_mm.layouts.timm_vit import DINOV2, MAE, TIMM_VIT
 from addp_mm.layouts.vqgan import MASKGIT, TAMING
-from addp_mm.wording import first_few
 
 #: In order of preference, where one's keys are among another's.
 LAYOUTS: tuple[Layout, ...] = (PUBLISHED, PUBLISHED_ENCODER, MAGE, MASKGIT, TAMING, MAE, DINOV2, BEIT, TIMM_VIT,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
-from addp_mm.wording import first_few
+from addp_mm.errors import first_few
 
 #: A pattern for the whole key, the new name (with groups of the pattern), and what happens to the tensor, if anything.
 Rule = tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]

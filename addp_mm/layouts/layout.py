@@ -16,7 +16,7 @@ class Layout:
     """One foreign layout of a checkpoint: how to recognise it, and what its weights are called here.
 
     All functions take the bare state dict (tensors by name, see
-    :func:`~addp_mm.compat.checkpoints.find_state_dict`) and leave it as it is.
+    :func:`~addp_mm.checkpoints.reading.find_state_dict`) and leave it as it is.
 
     Attributes:
         name: What messages call it, e.g. 'MAE'.

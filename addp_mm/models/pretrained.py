@@ -10,14 +10,15 @@ from mmengine.model import update_init_info
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from addp_mm.compat.checkpoints import CheckpointError, find_state_dict
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.reading import find_state_dict
+from addp_mm.errors import first_few
 from addp_mm.layouts import advice_on_prefix
 from addp_mm.layouts.key_rules import dotted
 from addp_mm.models.layers.fit_positions import FittedPositions, fit_positions
 from addp_mm.models.layers.resize_patch import resize_patch_projection
 from addp_mm.models.translation import Selection, core_parts, foreign_layout_of, select_weights, targets_of
 from addp_mm.registry import WEIGHT_INITIALIZERS
-from addp_mm.wording import first_few
 
 
 @WEIGHT_INITIALIZERS.register_module()

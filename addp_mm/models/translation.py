@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.errors import first_few
 from addp_mm.layouts import Layout, find_layout
 from addp_mm.layouts.layout import TARGETS
-from addp_mm.wording import first_few
 
 #: Where the parts of ADDP stand in its state dict.
 PARTS = {'ADDPViT': 'backbone.', 'TokenDecoder': 'neck.', 'TokenHead': 'head.', 'VQTokenizer': 'tokenizer.',

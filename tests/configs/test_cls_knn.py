@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.recipes import CONFIGS
 from PIL import Image
-from recipes import CONFIGS
 from safetensors.torch import save_file
 
 from addp_mm.engine.loops import NearestNeighbourTestLoop

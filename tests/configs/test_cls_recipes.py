@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from recipes import (
+from helpers.recipes import (
     CONFIGS,
     build_on_meta,
     build_optimizer,
@@ -21,7 +21,7 @@ from recipes import (
     undocumented,
 )
 
-from addp_mm.engine.config_check import check_config
+from addp_mm.checks.config_options import check_config
 
 PATHS = recipe_paths('cls')
 load = functools.cache(load_recipe)  # read, never changed

@@ -6,8 +6,17 @@ from functools import cache
 import pytest
 import torch
 import yaml
-from recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, optimizer_table, recipe_paths, shrink, train_step
-from tiny_detection import detection_batch
+from helpers.recipes import (
+    CONFIGS,
+    build_on_meta,
+    build_recipe,
+    load_recipe,
+    optimizer_table,
+    recipe_paths,
+    shrink,
+    train_step,
+)
+from helpers.tiny_detection import detection_batch
 from torch import nn
 
 # Share of the learning rate of patch embedding, first and last block: 0.7 to the power of 13, 12 and 1 for ViT-B's 12

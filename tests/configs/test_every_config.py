@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, recipe_paths
+from helpers.recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, recipe_paths
 
-from addp_mm.engine.config_check import check_config
+from addp_mm.checks.config_options import check_config
 
 ROOT = Path(__file__).parents[2]
 TASKS = ('pretrain', 'cls', 'det', 'seg')
@@ -16,7 +16,7 @@ EVERY = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.re
 
 
 def model_zoo_tool():
-    spec = importlib.util.spec_from_file_location('model_zoo', ROOT / 'tools/analysis_tools/model_zoo.py')
+    spec = importlib.util.spec_from_file_location('model_zoo', ROOT / '.dev/model_zoo.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -63,7 +63,7 @@ def test_the_model_zoo_lists_every_config_once():
     """And says what the READMEs of the folders say: it is written from them."""
     model_zoo = model_zoo_tool()
     page = model_zoo.PAGE.read_text()
-    assert page == model_zoo.page(), 'run tools/analysis_tools/model_zoo.py'
+    assert page == model_zoo.page(), 'run .dev/model_zoo.py'
     listed = re.findall(r'^\| \[.*?\]\(\.\./configs/(.*?)\) \|', page, re.M)
     assert sorted(listed) == [str(path.relative_to(CONFIGS)) for path in EVERY]
     # nothing is said to be reproduced that was not

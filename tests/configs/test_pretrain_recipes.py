@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from recipes import (
+from helpers.recipes import (
     build_on_meta,
     build_recipe,
     load_recipe,
@@ -16,8 +16,8 @@ from recipes import (
     undocumented,
 )
 
+from addp_mm.checks.config_options import check_config
 from addp_mm.diffusion import NoiseDraw
-from addp_mm.engine.config_check import check_config
 
 PATHS = recipe_paths('pretrain', 'addp_*.py')
 LONG = {'base': 'pretrain/addp_vit-base-p16_8xb64-accum8-bf16-coslr-1600e_in1k-256px.py',

@@ -5,11 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from mmengine.dataset import pseudo_collate
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, PARAM_SCHEDULERS
-from mmengine.runner import Runner
-from recipes import (
+from helpers.recipes import (
     build_on_meta,
     build_optimizer,
     build_recipe,
@@ -20,7 +16,11 @@ from recipes import (
     shrink,
     undocumented,
 )
-from seg_data import write_ade20k, write_cityscapes
+from helpers.seg_data import write_ade20k, write_cityscapes
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, PARAM_SCHEDULERS
+from mmengine.runner import Runner
 from torch import nn
 
 PATHS = {path.stem: path for path in recipe_paths('seg')}

@@ -7,10 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.recipes import (
+    CONFIGS,
+    build_on_meta,
+    build_recipe,
+    load_recipe,
+    optimizer_table,
+    recipe_scope,
+    shrink,
+    train_step,
+)
 from PIL import Image
-from recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, optimizer_table, recipe_scope, shrink, train_step
 
-from addp_mm.engine.config_check import check_config
+from addp_mm.checks.config_options import check_config
 from addp_mm.registry import DATASETS
 
 LARGE = 'pretrain/token-predictor_vit-base-p16_from-ids_8xb64-accum8-bf16-coslr-1600e_in1k-256px.py'

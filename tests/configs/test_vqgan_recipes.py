@@ -4,10 +4,10 @@ import re
 
 import pytest
 import torch
+from helpers.recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, recipe_scope, shrink
 from mmengine.optim import build_optim_wrapper
-from recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, recipe_scope, shrink
 
-from addp_mm.engine.config_check import check_config
+from addp_mm.checks.config_options import check_config
 from addp_mm.registry import HOOKS
 
 PATHS = sorted((CONFIGS / 'pretrain').glob('vqgan_*.py'))

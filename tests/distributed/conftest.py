@@ -17,7 +17,7 @@ def run_jobs(tmp_path_factory):
     def run(scenario: str) -> dict:
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
         finished = subprocess.run(
-            [sys.executable, '-W', 'ignore', str(Path(__file__).with_name('jobs.py')), scenario, str(run.folder)],
+            [sys.executable, '-W', 'ignore', '-m', 'helpers.jobs', scenario, str(run.folder)],
             env=environment, text=True, capture_output=True, timeout=600)
         assert finished.returncode == 0, (finished.stdout + finished.stderr)[-8000:]
         return {path.stem: torch.load(path, weights_only=True) for path in run.folder.glob('*.pth')}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from comparing import assert_equal
+from helpers.comparing import assert_equal
 
 ROOT = Path(__file__).parents[2]
 

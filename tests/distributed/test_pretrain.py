@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from comparing import assert_ddp_equals_one, assert_equal
+from helpers.comparing import assert_ddp_equals_one, assert_equal
 
 pytestmark = pytest.mark.slow
 

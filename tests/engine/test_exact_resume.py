@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_addp import MODEL, SPACE, build_model
+from helpers.tiny_vqgan import DISCRIMINATOR, OPTIM_WRAPPER, TOKENIZER
 from PIL import Image
-from tiny_addp import MODEL, SPACE, build_model
 
-from addp_mm.datasets.token_store import TokenWriter
-
-sys.path.append(str(Path(__file__).parents[1] / 'models'))
-from tiny_vqgan import DISCRIMINATOR, OPTIM_WRAPPER, TOKENIZER
+from addp_mm.datasets.tokens.token_store import TokenWriter
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -25,7 +23,7 @@ PREPROCESSOR = dict(type='SelfSupDataPreprocessor', mean=[0] * 3, std=[255] * 3,
 LOADED = dict(type='addp_mm.Pretrained', strict=True)
 COMMON = '''
 default_scope = 'mmpretrain'
-custom_imports = dict(imports=['addp_mm', 'kill_at'])
+custom_imports = dict(imports=['addp_mm', 'helpers.kill_at'])
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=8)
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20)]
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=4),
@@ -98,7 +96,6 @@ def _train(arguments, log):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv = ['train.py', *map(str, arguments)]
-    sys.path.insert(0, str(Path(__file__).parent))
     runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
 
 

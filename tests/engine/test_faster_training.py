@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 import torch
+from helpers.tiny_addp import MODEL
+from helpers.tiny_pretraining import SeededNoise, build_runner
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
-from tiny_addp import MODEL
-from tiny_pretraining import SeededNoise, build_runner
 
 from addp_mm.diffusion import NoiseDraw, NoiseSchedule
 from addp_mm.models.backbones import ADDPViT

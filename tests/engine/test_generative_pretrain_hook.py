@@ -6,12 +6,12 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from helpers.tiny_addp import build_model
+from helpers.tiny_pretraining import build_runner
 from mmengine.hooks import Hook
-from tiny_addp import build_model
-from tiny_pretraining import build_runner
 
+from addp_mm.config.config_file import ConfigError
 from addp_mm.diffusion import NoiseSchedule
-from addp_mm.engine.config_file import ConfigError
 from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsed
 from addp_mm.engine.hooks.noise_streams import NoiseStreams
 

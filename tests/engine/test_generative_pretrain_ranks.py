@@ -3,7 +3,6 @@ import json
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,7 @@ def test_two_ranks_agree_on_parts_failures_and_streams():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
-    script = str(Path(__file__).with_name('two_ranks.py'))
-    ranks = [subprocess.Popen([sys.executable, script, str(rank), port], stdout=subprocess.PIPE,
+    ranks = [subprocess.Popen([sys.executable, '-m', 'helpers.two_ranks', str(rank), port], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True) for rank in range(2)]
     ends = [process.communicate(timeout=120) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], ends

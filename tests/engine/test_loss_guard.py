@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_pretraining import build_runner
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from tiny_pretraining import build_runner
 
 from addp_mm.engine.hooks import LossGuard, TrainingCollapsed
 

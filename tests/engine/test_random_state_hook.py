@@ -2,7 +2,7 @@
 """What RandomStateHook refuses, and where it resumes when the batch size or the number of images changes."""
 import pytest
 import torch
-from tiny_pretraining import SeededNoise, build_runner
+from helpers.tiny_pretraining import SeededNoise, build_runner
 
 from addp_mm.engine.hooks import RandomStateHook, ResumeError
 

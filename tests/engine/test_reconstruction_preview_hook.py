@@ -3,10 +3,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_addp import MODEL, build_model
+from helpers.tiny_pretraining import SeededNoise, build_runner
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
-from tiny_addp import MODEL, build_model
-from tiny_pretraining import SeededNoise, build_runner
 
 from addp_mm.engine.hooks import ReconstructionPreviewHook
 from addp_mm.registry import MODELS

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_extractor import BACKBONE, predictions, write_weights
 from PIL import Image
 from scipy import linalg
-from tiny_extractor import BACKBONE, predictions, write_weights
 
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.errors import UserError
 from addp_mm.evaluation import (
     BackboneFeatures,
@@ -214,8 +214,8 @@ def test_two_processes_find_what_one_finds(config, extractor):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
-    script = str(Path(__file__).with_name('two_ranks_metrics.py'))
-    ranks = [subprocess.Popen([sys.executable, script, str(rank), port, json.dumps(config)], stdout=subprocess.PIPE,
+    ranks = [subprocess.Popen([sys.executable, '-m', 'helpers.two_ranks_metrics', str(rank), port,
+                               json.dumps(config)], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True) for rank in range(2)]
     ends = [process.communicate(timeout=120) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], ends

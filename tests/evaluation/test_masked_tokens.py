@@ -2,8 +2,6 @@
 """Accuracy and cross entropy of a predictor on masked tokens: masks, predictions, numbers, a config in a Runner."""
 import copy
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +9,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from addp_mm.compat.checkpoints import load_checkpoint_file
+from addp_mm.checkpoints.reading import load_checkpoint_file
 from addp_mm.diffusion import seeded_masks
+from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.evaluation import MaskedTokenAccuracy
 from addp_mm.models.predictors import MaskedTokenPredictor
 from addp_mm.models.selfsup import PredictorPretrain
-from addp_mm.token_space import TokenSpace
 
 SPACE = dict(codebook_size=10, num_class_slots=3, fake_class_slot=1)
 RATIOS = (0.5, 0.75, 0.95)
@@ -159,9 +157,7 @@ def test_keys_name_the_ratio_in_full():
 @pytest.fixture(scope='module')
 def recipe(tmp_path_factory):
     """The recipe on images, on a few of them, and its scope."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / 'configs'))
-    from recipes import load_recipe, recipe_scope
-    sys.path.pop(0)
+    from helpers.recipes import load_recipe, recipe_scope
     root = tmp_path_factory.mktemp('scenes')
     for split, count in dict(train=8, val=5).items():
         (root / 'scenes' / split).mkdir(parents=True)

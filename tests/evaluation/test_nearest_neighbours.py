@@ -4,12 +4,11 @@ import math
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_knn import CLASSES, build_runner, samples
+from helpers.tiny_knn import CLASSES, build_runner, samples
 
 from addp_mm.engine.loops.nearest_neighbour_loop import gather_rows
 from addp_mm.evaluation.nearest_neighbours import NeighbourAccuracy, NeighbourBank, nearest
@@ -107,9 +106,9 @@ def test_two_processes_find_what_one_finds(tmp_path):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
-    script = str(Path(__file__).with_name('two_ranks_knn.py'))
-    ranks = [subprocess.Popen([sys.executable, script, str(rank), port, str(tmp_path / str(rank))],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    ranks = [subprocess.Popen([sys.executable, '-m', 'helpers.two_ranks_knn', str(rank), port,
+                               str(tmp_path / str(rank))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+             for rank in range(2)]
     ends = [process.communicate(timeout=120) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], ends
     zero, one = (json.loads(out.splitlines()[-1]) for out, _ in ends)
@@ -124,8 +123,8 @@ def test_two_processes_find_what_one_finds(tmp_path):
 def test_a_model_without_weights_and_a_missing_bank_are_refused():
     from mmengine.config import Config
 
-    from addp_mm.engine.config_file import ConfigError
-    from addp_mm.engine.runner_cfg import check_datasets, require_weights
+    from addp_mm.checks.runner_cfg import check_datasets, require_weights
+    from addp_mm.config.config_file import ConfigError
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=[dict(type='addp_mm.Pretrained', checkpoint='a.pth')]))))
     require_weights(cfg)
     with pytest.raises(ConfigError, match='no weights: name a checkpoint after the config, or'):

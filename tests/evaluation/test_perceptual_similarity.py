@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.models import alexnet
 
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.errors import UserError
 from addp_mm.evaluation import LearnedPerceptualSimilarity
 

@@ -3,8 +3,8 @@ import math
 
 import pytest
 import torch
-from tiny_addp import build_model
-from tiny_alternating_model import tiny_model
+from helpers.tiny_addp import build_model
+from helpers.tiny_alternating_model import tiny_model
 
 from addp_mm.generation import AlternatingSampler, image_generators, token_mask
 

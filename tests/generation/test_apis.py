@@ -1,11 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 import pytest
 import torch
-from tiny_addp import build_model, write_config
+from helpers.tiny_addp import build_model, write_config
 
 from addp_mm.apis import extract_features, generate, inpaint, load_model
-from addp_mm.compat.checkpoints import CheckpointError
-from addp_mm.engine.config_file import ConfigError
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.config.config_file import ConfigError
 
 
 @pytest.fixture(scope='module')

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_addp import build_model, write_config
 from PIL import Image
-from tiny_addp import build_model, write_config
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'generate.py'
 main = runpy.run_path(str(TOOL))['main']

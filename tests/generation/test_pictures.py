@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_alternating_model import tiny_model
+from helpers.tiny_alternating_model import tiny_model
 
 from addp_mm.generation import AlternatingSampler, pictures
 

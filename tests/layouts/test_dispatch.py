@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from random_vqgan import Sizes, random_state_dict
+from helpers.random_vqgan import Sizes, random_state_dict
 
 from addp_mm import layouts
-from addp_mm.compat.checkpoints import ASSETS, find_state_dict, load_checkpoint_file
+from addp_mm.checkpoints.reading import ASSETS, find_state_dict, load_checkpoint_file
 from addp_mm.layouts import LAYOUTS, Layout, find_layout, find_prefixes
 from addp_mm.layouts.layout import TARGETS
 from addp_mm.models.backbones import ADDPViT

@@ -7,14 +7,14 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-import random_mage as mage
-import random_vqgan as vqgan
 import torch
+from helpers import random_mage as mage
+from helpers import random_vqgan as vqgan
 from mmengine.config import Config
 
 import addp_mm
-from addp_mm.apis.original_mage import predicted_probabilities
-from addp_mm.apis.original_vqgan import OriginalVQGAN
+from addp_mm.conversion.originals.mage import predicted_probabilities
+from addp_mm.conversion.originals.vqgan import OriginalVQGAN
 from addp_mm.layouts import find_layout
 from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER, convert_mage, convert_mage_tokenizer, heads_of, predictor_args
 from addp_mm.models.predictors import MaskedTokenPredictor
@@ -125,8 +125,8 @@ def test_the_tool_writes_either_part_with_a_config_that_loads_it(checkpoint, tmp
 
 
 @pytest.mark.parametrize('part, change', [
-    ('predictor', ('addp_mm.apis.original_mage.FAKE_CLASS_SLOT', 0)),
-    ('tokenizer', ('addp_mm.apis.original_vqgan.OriginalVQGAN._halved', lambda self, name, x: x[..., ::2, ::2])),
+    ('predictor', ('addp_mm.conversion.originals.mage.FAKE_CLASS_SLOT', 0)),
+    ('tokenizer', ('addp_mm.conversion.originals.vqgan.OriginalVQGAN._halved', lambda self, name, x: x[..., ::2, ::2])),
 ])
 def test_the_tool_writes_nothing_where_the_sides_disagree(checkpoint, tmp_path, monkeypatch, part, change):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import published_reference as pr
 from mmengine.config import Config
-
-sys.path.append(str(Path(__file__).parents[1] / 'parity'))
-
-import published_reference as pr
 
 import addp_mm
 from addp_mm.apis import load_model
@@ -162,12 +159,12 @@ def test_the_tool_takes_everything_with_a_config_for_generation(everything, tmp_
 
 
 @pytest.mark.parametrize('part, what, change', [
-    ('encoder', 'features', ('original_layers.OriginalLayers.layer_norm', lambda self, name, x, eps=0: x)),
-    ('all', 'target', ('original_mage.FAKE_CLASS_SLOT', 0)),
+    ('encoder', 'features', ('layers.OriginalLayers.layer_norm', lambda self, name, x, eps=0: x)),
+    ('all', 'target', ('mage.FAKE_CLASS_SLOT', 0)),
 ])
 def test_the_tool_writes_nothing_where_the_sides_disagree(everything, tmp_path, monkeypatch, part, what, change):
     torch.save(dict(model=everything), tmp_path / 'published.pth')
-    monkeypatch.setattr(f'addp_mm.apis.{change[0]}', change[1])
+    monkeypatch.setattr(f'addp_mm.conversion.originals.{change[0]}', change[1])
     with pytest.raises(SystemExit, match=f'disagree: .*{what} by .*; nothing was written'):
         run_tool(monkeypatch, tmp_path / 'published.pth', tmp_path / 'out.pth', '--part', part, '--num-heads', '3',
                  '--decoder-num-heads', '4', '--predictor-num-heads', '4', '--predictor-decoder-num-heads', '4')

@@ -9,7 +9,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from addp_mm.apis.original_vit import original_features
+from addp_mm.conversion.originals.vit import original_features
 from addp_mm.layouts import find_layout
 from addp_mm.layouts.vit_weights import num_heads_of, vit_args
 from addp_mm.models.backbones import ADDPViT

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.random_vqgan import Sizes, random_state_dict
 from mmengine.config import Config
-from random_vqgan import Sizes, random_state_dict
 from safetensors.torch import load_file
 
 import addp_mm
-from addp_mm.apis.original_vqgan import OriginalVQGAN
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.conversion.originals.vqgan import OriginalVQGAN
 from addp_mm.layouts import find_layout
 from addp_mm.layouts.vqgan import MASKGIT, TAMING, convert_maskgit, convert_taming, tokenizer_args
 from addp_mm.models.tokenizers import VQTokenizer

@@ -2,11 +2,11 @@
 import copy
 
 import pytest
-import tiny_stations
 import torch
+from helpers import tiny_components as tiny_stations
+from helpers.tiny_components import build, images, noise
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
-from tiny_stations import build, images, noise
 from torch import nn
 
 from addp_mm.diffusion import NoiseSchedule

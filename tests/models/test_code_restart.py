@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.tiny_vqgan import build, build_runner
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from tiny_vqgan import build, build_runner
 
 from addp_mm.engine.hooks import CodeRestartHook
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.models.losses import PerceptualLoss, VGG16Features
 from addp_mm.models.losses.perceptual_loss import load_channel_weights
 from addp_mm.registry import MODELS

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import addp_mm.models.pretrained  # noqa: F401
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.models.pretrained import Pretrained
 
 
@@ -66,7 +66,7 @@ def test_every_wrapping_is_found(tmp_path, wrap):
 
 
 def test_safetensors_and_shipped_files(tmp_path, monkeypatch):
-    monkeypatch.setattr('addp_mm.compat.checkpoints.ASSETS', tmp_path)
+    monkeypatch.setattr('addp_mm.checkpoints.reading.ASSETS', tmp_path)
     source, target = Tiny(), Tiny()
     file_of(tmp_path, source, prefix='backbone.', name='tiny.safetensors')
     Pretrained('addp_mm://tiny.safetensors', prefix='backbone')(target)

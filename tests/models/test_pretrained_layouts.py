@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.layouts import find_layout
 from addp_mm.models.backbones import ADDPViT
 from addp_mm.models.necks import TokenDecoder

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.models.layers import resize_rel_pos, resize_rel_pos_table
 from addp_mm.models.layers.fit_positions import fit_positions, grid_of
 from addp_mm.models.pretrained import Pretrained

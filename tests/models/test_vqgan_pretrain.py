@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from helpers.tiny_vqgan import DISCRIMINATOR, batch_of, build, images, optimizers
 from mmengine.model import MMDistributedDataParallel
-from tiny_vqgan import DISCRIMINATOR, batch_of, build, images, optimizers
 
 from addp_mm.models.losses.adversarial_loss import hinge_discriminator_loss
 from addp_mm.models.selfsup import TokenizerPretrain

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.tiny_vqgan import OPTIM_WRAPPER, build, build_runner, optimizers
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import EMAHook, Hook
-from tiny_vqgan import OPTIM_WRAPPER, build, build_runner, optimizers
 
-from addp_mm.engine.config_file import ConfigError
+from addp_mm.config.config_file import ConfigError
 from addp_mm.engine.hooks import AdversarialStartGuard, CodeRestartHook, TrainingCollapsed
 from addp_mm.engine.optimizers import JointOptimWrapperDict
 from addp_mm.engine.runner_cfg import set_amp

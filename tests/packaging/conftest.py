@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from clean_environment import ROOT, Environment, make_environment, run
+from helpers.clean_environment import ROOT, Environment, make_environment, run
 
 # what a release is made from; a local build/ or work_dirs/ must not get into it
 SOURCES = ('addp_mm', 'configs', 'tools', 'setup.py', 'setup.cfg', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml',

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from addp_mm.apis import load_model
-from addp_mm.datasets.fashion_mnist import load_garments
-from addp_mm.datasets.fashion_scenes import SceneGenerator
+from addp_mm.datasets.fashion.fashion_mnist import load_garments
+from addp_mm.datasets.fashion.fashion_scenes import SceneGenerator
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / 'addp_mm/assets'

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from clean_environment import ROOT, make_environment
+from helpers.clean_environment import ROOT, make_environment
 
 pytestmark = pytest.mark.slow
 CLASSIFIER = 'addp-vit-nano-p8_ft_1xb32-fp32-300i_fashion-scenes-64px'
@@ -25,7 +25,7 @@ def test_a_wheel_holds_configs_tools_and_index_once(wheel, sources):
 
 
 def test_inferencers_by_name_outside_of_the_checkout(installed):
-    shutil.copy2(Path(__file__).with_name('outside.py'), installed.workplace)
+    shutil.copy2(ROOT / 'tests/helpers/outside.py', installed.workplace)
     installed.run('outside.py')
     results = json.loads((installed.workplace / 'results.json').read_text())
     assert Path(results['package']).is_relative_to(installed.python.parents[1])

@@ -5,13 +5,13 @@ import runpy
 import sys
 from pathlib import Path
 
-import published_reference as pr
 import pytest
 import torch
+from helpers import published_reference as pr
 from safetensors.torch import load_file
 
 from addp_mm.apis import load_published
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.layouts.published import convert_published
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'model_converters' / 'published_addp.py'

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Equality with the published implementation, station by station and end to end."""
-import published_reference as pr
 import pytest
 import torch
+from helpers import published_reference as pr
 
 from addp_mm.diffusion import NoiseSchedule
 from addp_mm.layouts.published import convert_published

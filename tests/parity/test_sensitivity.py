@@ -4,11 +4,11 @@ import copy
 import types
 from dataclasses import replace
 
-import published_reference as pr
 import pytest
 import torch
 import torch.nn.functional as F
-from station_changes import (
+from helpers import published_reference as pr
+from helpers.component_changes import (
     EXCHANGED_MASKS,
     LATENTS_OF_THE_PREDICTOR,
     PREDICTOR,
@@ -17,8 +17,8 @@ from station_changes import (
     STATIONS,
     TOKENIZER,
 )
+from helpers.trim_reference import DIGESTED, INTEGERS, WHOLE
 from torch import nn
-from trim_reference import DIGESTED, INTEGERS, WHOLE
 
 from addp_mm.diffusion import NoiseSchedule
 from addp_mm.generation import alternating_sampler

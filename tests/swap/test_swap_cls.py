@@ -2,8 +2,8 @@
 """mmpretrain's own configs with ADDPViT: classifiers, fine-tuning with its layer decay, and the linear probe."""
 import pytest
 import torch
+from helpers.stock_swaps import WIDTH, build, replaced, step_and_predict, write_swap
 from mmengine.config import Config
-from stock_swaps import WIDTH, build, replaced, step_and_predict, write_swap
 
 # A config below mmpretrain's configs, and what is replaced in it.
 SWAPS = {

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from helpers.stock_swaps import WIDTH, build, replaced, run_in_new_process, step_and_predict, write_swap
+from helpers.tiny_detection import detection_batch
 from mmengine.config import Config
-from stock_swaps import WIDTH, build, replaced, run_in_new_process, step_and_predict, write_swap
-from tiny_detection import detection_batch
 
 BACKBONE = """
 model = dict(
@@ -109,7 +109,6 @@ def test_a_stock_config_trains_and_predicts(name, tmp_path):
 
 BUILD_AND_RUN = """
 import sys
-sys.path.append({configs!r})
 {first}
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -120,7 +119,7 @@ from mmdet.registry import MODELS
 model = MODELS.build(cfg.model)
 import torch
 from mmengine.optim import build_optim_wrapper
-from tiny_detection import detection_batch
+from helpers.tiny_detection import detection_batch
 logged = model.train_step(detection_batch(((64, 96), )), build_optim_wrapper(model, cfg.optim_wrapper))
 model.eval()
 found = model.test_step(detection_batch(((64, 96), )))[0].pred_instances
@@ -152,6 +151,5 @@ assert 'addp_mm' not in sys.modules
 def test_both_orders_of_import(first, custom_imports, tmp_path):
     base, model = SWAPS['dino']
     path = write_swap(tmp_path / 'swap.py', f'mmdet::{base}', model, custom_imports)
-    configs = str(Path(__file__).parents[1] / 'configs')
-    printed = run_in_new_process(BUILD_AND_RUN.format(configs=configs, first=first, path=str(path)))
+    printed = run_in_new_process(BUILD_AND_RUN.format(first=first, path=str(path)))
     assert printed.split()[-3:] == ['ADDPViT', 'True', '20']

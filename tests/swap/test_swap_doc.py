@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from swap_table import table
+from helpers.swap_table import table
 
 DOC = (Path(__file__).parents[2] / 'docs/swap.md').read_text()
 
@@ -14,7 +14,8 @@ DOC = (Path(__file__).parents[2] / 'docs/swap.md').read_text()
 def test_table_is_the_tested_cases(tmp_path):
     made = table(tmp_path)
     assert len(made.splitlines()) - 2 >= 12
-    assert made in DOC, 'docs/swap.md is behind the tests: put in what python tests/swap/swap_table.py prints'
+    assert made in DOC, (
+        'docs/swap.md is behind the tests: put in what PYTHONPATH=tests python -m helpers.swap_table prints')
 
 
 def test_example_builds(tmp_path):

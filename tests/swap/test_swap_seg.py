@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.stock_swaps import WIDTH, build, replaced, run_in_new_process, step_and_predict, write_swap
 from mmengine.config import Config
 from mmengine.structures import PixelData
-from stock_swaps import WIDTH, build, replaced, run_in_new_process, step_and_predict, write_swap
 
 FOUR_MAPS = """
 model = dict(
@@ -108,8 +108,8 @@ def test_mmseg_may_be_imported_first(tmp_path):
 import mmseg.registry
 from mmengine.config import Config
 cfg = Config.fromfile({str(path)!r})
-from stock_swaps import build, step_and_predict
-from test_swap_seg import segmentation_batch
+from helpers.stock_swaps import build, step_and_predict
+from swap.test_swap_seg import segmentation_batch
 cfg.model.data_preprocessor.size = None
 cfg.model.data_preprocessor.size_divisor = 16
 logged, idle, predictions = step_and_predict(cfg, build(cfg), segmentation_batch())

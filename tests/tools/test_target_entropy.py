@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from addp_mm.datasets.fashion_scenes import SceneGenerator
+from addp_mm.datasets.fashion.fashion_scenes import SceneGenerator
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_loss_is_never_below_the_least_possible(tmp_path):
     from PIL import Image
 
-    from addp_mm.datasets.fashion_mnist import load_garments
+    from addp_mm.datasets.fashion.fashion_mnist import load_garments
     scenes = SceneGenerator(load_garments('val'), 64, 'val', 0)
     for index in range(2):
         Image.fromarray(scenes.scene(index).image).save(tmp_path / f'{index}.png')

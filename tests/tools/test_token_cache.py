@@ -1,13 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The benchmark of stored ids: the comparison it makes, and the page it writes. (It is not timed in tests.)"""
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'tools/benchmarks')]
 
 import token_cache as tool  # noqa: E402
 

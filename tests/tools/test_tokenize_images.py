@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from addp_mm.datasets.fingerprints import build_loaded, tokenizer_fingerprint
-from addp_mm.datasets.token_ids import TokenIds
-from addp_mm.datasets.views import Views
+from addp_mm.datasets.listed.fingerprints import build_loaded, tokenizer_fingerprint
+from addp_mm.datasets.tokens.token_ids import TokenIds
+from addp_mm.datasets.views.views import Views
 from addp_mm.registry import MODELS
 
 TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/tokenize_images.py'
@@ -295,7 +295,7 @@ def test_images_of_another_number_of_channels(tool, place, tmp_path):
     """A grey tokenizer needs a loader that gives one channel: what gives three is named."""
     data = tool.image_loader(3, {})
     assert type(data).__name__ == 'LoadImage'
-    from addp_mm.datasets.image_views import ImageViews, open_images
+    from addp_mm.datasets.views.image_views import ImageViews, open_images
     views = ImageViews(open_images(str(place / 'images')), Views(16), 1, data, 0, 2)
     pixels, problem = views[0]
     assert not pixels.any() and problem == ('a/00.png', 'it has 3 channels, the tokenizer takes 1')

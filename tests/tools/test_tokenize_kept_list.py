@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from addp_mm.datasets import ImageFiles
-from addp_mm.datasets.token_store import broken_images
+from addp_mm.datasets.tokens.token_store import broken_images
 from addp_mm.registry import MODELS
 
 TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/tokenize_images.py'

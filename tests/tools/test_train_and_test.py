@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from addp_mm.compat import install
-from addp_mm.engine.config_file import load_config
+from addp_mm.config.config_file import load_config
 
 install()
 pytestmark = pytest.mark.slow

@@ -29,7 +29,7 @@ def parse_args(argv=None):
 
 
 def extractor_of(args):
-    from addp_mm.engine.config_file import load_config
+    from addp_mm.config.config_file import load_config
     from addp_mm.errors import UserError
     from addp_mm.evaluation import build_extractor
 
@@ -43,7 +43,7 @@ def extractor_of(args):
 
 def main(argv=None):
     args = parse_args(argv)
-    from addp_mm.engine.config_file import require_writable
+    from addp_mm.config.config_file import require_writable
     from addp_mm.engine.device import choose_device
     from addp_mm.errors import reported_in_words
     from addp_mm.evaluation import FeatureStatistics, folder_statistics, frechet_distance

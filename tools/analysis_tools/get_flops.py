@@ -61,9 +61,9 @@ def memory_rows(cfg, batch: int, size: tuple[int, int]) -> list[tuple[str, ...]]
 def main(argv=None):
     args = parse_args(argv)
     from addp_mm.analysis.costs import forward_costs, training_size
-    from addp_mm.engine.config_file import ConfigError, load_config
+    from addp_mm.config.config_file import ConfigError, load_config
+    from addp_mm.config.type_names import type_name
     from addp_mm.errors import reported_in_words
-    from addp_mm.type_names import type_name
     with reported_in_words():
         cfg = load_config(args.config, args.cfg_options)
         if type_name((cfg.get('model') or {}).get('type')).endswith('TTAModel'):

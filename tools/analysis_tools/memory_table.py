@@ -49,7 +49,7 @@ def row(name: str) -> str:
     """A line of the table."""
     from addp_mm.analysis.batches import precision_of, training_size
     from addp_mm.analysis.costs import gib, training_memory
-    from addp_mm.engine.config_file import load_config
+    from addp_mm.config.config_file import load_config
     cfg = load_config(str(ROOT / 'configs' / name))
     height, width = training_size(cfg)
     without, with_cp = (training_memory(cfg, with_cp=value) for value in (False, True))
@@ -79,7 +79,7 @@ def page(rows: dict[str, str], last: str = '') -> str:
 def budget(name: str) -> str:
     """What Mask R-CNN with ViTDet-B takes for one image."""
     from addp_mm.analysis.costs import gib, training_memory
-    from addp_mm.engine.config_file import load_config
+    from addp_mm.config.config_file import load_config
     cfg = load_config(str(ROOT / 'configs' / name))
     lines = ['', '## Mask R-CNN ViTDet-B, one image of 1024 px, 24 GB', '',
              'Peak in GiB (24 GB are 22.4 GiB), analytic, not measured on a GPU:', '',

@@ -20,7 +20,7 @@ def main(argv=None):
     import torch
 
     from addp_mm.apis import load_model
-    from addp_mm.datasets.load_image import decode_image
+    from addp_mm.datasets.readers.load_image import decode_image
     from addp_mm.diffusion import nested_masks
 
     paths = sorted(Path(args.images).glob('*.png'))[:args.num_images]

@@ -33,7 +33,7 @@ class Contestant:
 
     def __init__(self, path: str, args) -> None:
         from addp_mm.analysis.batches import build_model, fix_proposals, precision_of, synthetic_batch, training_size
-        from addp_mm.engine.config_file import ConfigError, load_config
+        from addp_mm.config.config_file import ConfigError, load_config
         self.cfg = load_config(path, args.cfg_options)
         if not self.cfg.get('optim_wrapper'):
             raise ConfigError(f'{path} trains nothing: it has no optim_wrapper')
@@ -111,7 +111,7 @@ def main(argv=None):
     with reported_in_words():
         args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
         if args.device.startswith('cuda') and not torch.cuda.is_available():
-            from addp_mm.engine.config_file import ConfigError
+            from addp_mm.config.config_file import ConfigError
             raise ConfigError(f'--device {args.device}: PyTorch finds no GPU here; use --device cpu')
         torch.manual_seed(0)
         contestants = [Contestant(path, args) for path in args.configs]

@@ -10,7 +10,6 @@ import argparse
 import logging
 import re
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from datetime import date
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TOOLS))
 
-from report.machine import machine_class, versions  # noqa: E402
+from addp_mm.report.machine import machine_class, versions  # noqa: E402
 
 IMAGES = 'configs/pretrain/token-predictor_nano-p8_2xb16-fp32-8k_fashion-scenes-64px.py'
 IDS = 'configs/pretrain/token-predictor_nano-p8_from-ids_2xb16-fp32-8k_fashion-scenes-64px.py'
@@ -91,7 +89,7 @@ class Training:
 
 def configs(args: argparse.Namespace, drop_ratio: float):
     """Both configs, with one predictor and one loss; they differ in where the ids come from."""
-    from addp_mm.engine.config_file import ConfigError, load_config
+    from addp_mm.config.config_file import ConfigError, load_config
 
     images, ids = load_config(args.images), load_config(args.ids)
     if images.train_dataloader.batch_size != ids.train_dataloader.batch_size:
@@ -164,7 +162,7 @@ def write_section(page: Path, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    from addp_mm.engine.config_file import load_config, require_writable
+    from addp_mm.config.config_file import load_config, require_writable
     from addp_mm.errors import reported_in_words
 
     logging.disable(logging.WARNING)  # mmengine names every weight that is loaded or frozen

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from addp_mm.datasets.scene_writer import FORMATS, SceneSetSpec, write_fashion_scenes
+from addp_mm.datasets.fashion.scene_writer import FORMATS, SceneSetSpec, write_fashion_scenes
 
 
 def parse_args() -> argparse.Namespace:

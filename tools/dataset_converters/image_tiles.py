@@ -13,10 +13,9 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from addp_mm.datasets.load_image import decode_image
-from addp_mm.engine.config_file import require_writable_folder
-from addp_mm.errors import UserError, reported_in_words
-from addp_mm.wording import first_few
+from addp_mm.config.config_file import require_writable_folder
+from addp_mm.datasets.readers.load_image import decode_image
+from addp_mm.errors import UserError, first_few, reported_in_words
 
 NOTE = 'tiles.json'
 

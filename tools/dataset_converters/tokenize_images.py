@@ -67,9 +67,9 @@ def tokenizer_config(source, checkpoint=None):
     """
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    from addp_mm.apis.write_converted import config_beside
-    from addp_mm.compat.checkpoints import find_state_dict
-    from addp_mm.engine.config_file import ConfigError, load_config, require_file
+    from addp_mm.checkpoints.reading import find_state_dict
+    from addp_mm.config.config_file import ConfigError, load_config, require_file
+    from addp_mm.conversion.write_converted import config_beside
 
     if source.endswith(('.safetensors', '.pth', '.pt')):
         require_file(source, 'tokenizer', ('.safetensors', '.pth', '.pt'))
@@ -106,10 +106,10 @@ def image_loader(channels, cfg):
 
 def check_share(writer, rows, share):
     """Stop where too many images are broken, with their list; those that are gone from a list that is kept are none."""
-    from addp_mm.datasets.broken_images import BROKEN_ALLOWANCE, num_allowed
-    from addp_mm.datasets.image_views import GONE
-    from addp_mm.datasets.token_store import BROKEN, TokenStoreError, broken_images
-    from addp_mm.wording import first_few
+    from addp_mm.datasets.listed.broken_images import BROKEN_ALLOWANCE, num_allowed
+    from addp_mm.datasets.tokens.token_store import BROKEN, TokenStoreError, broken_images
+    from addp_mm.datasets.views.image_views import GONE
+    from addp_mm.errors import first_few
 
     if writer.num_broken <= num_allowed(share, rows):
         return
@@ -129,7 +129,7 @@ def tokenize(tokenizer, writer, data, shard_start, args):
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from addp_mm.datasets.image_views import gather
+    from addp_mm.datasets.views.image_views import gather
 
     torch.backends.cudnn.deterministic = True
     loader = DataLoader(data, max(1, args.batch_size // args.views), num_workers=args.num_workers, collate_fn=gather)
@@ -156,8 +156,8 @@ def settings_of(args, tokenizer, config, images, views):
     """What goes into tokens.json."""
     from importlib.metadata import version
 
-    from addp_mm.datasets.fingerprints import tokenizer_fingerprint
-    from addp_mm.datasets.image_views import list_fingerprint
+    from addp_mm.datasets.listed.fingerprints import tokenizer_fingerprint
+    from addp_mm.datasets.views.image_views import list_fingerprint
 
     return dict(
         tokenizer=dict(type=type(tokenizer).__name__, codebook_size=tokenizer.codebook_size,
@@ -173,10 +173,10 @@ def run(args):
     """Write, or go on writing, the ids; returns what was done, in words."""
     import torch
 
-    from addp_mm.datasets.fingerprints import build_loaded
-    from addp_mm.datasets.image_views import ImageViews, open_images
-    from addp_mm.datasets.token_store import TokenStoreError, TokenWriter
-    from addp_mm.datasets.views import Views
+    from addp_mm.datasets.listed.fingerprints import build_loaded
+    from addp_mm.datasets.tokens.token_store import TokenStoreError, TokenWriter
+    from addp_mm.datasets.views.image_views import ImageViews, open_images
+    from addp_mm.datasets.views.views import Views
     from addp_mm.engine.device import choose_device
 
     device = choose_device(args.device)

@@ -12,9 +12,9 @@ import argparse
 
 import timm
 
-from addp_mm.apis.safetensors_file import write_safetensors
-from addp_mm.apis.write_converted import check_destination
-from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
+from addp_mm.checkpoints.safetensors_file import write_safetensors
+from addp_mm.conversion.write_converted import check_destination
 from addp_mm.errors import reported_in_words
 
 

@@ -69,9 +69,9 @@ def facts(pairs):
 
 
 def export(args):
-    from addp_mm.apis.safetensors_file import write_safetensors
-    from addp_mm.apis.write_converted import check_destination
-    from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+    from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
+    from addp_mm.checkpoints.safetensors_file import write_safetensors
+    from addp_mm.conversion.write_converted import check_destination
 
     dst, meta = Path(args.dst), facts(args.meta)
     if not (args.overwrite and dst.is_file() and dst.suffix == '.safetensors'):

@@ -22,10 +22,10 @@ def parse_args():
 
 
 def convert(args):
-    from addp_mm.apis.original_mage import predicted_probabilities
-    from addp_mm.apis.original_vqgan import OriginalVQGAN, tokenizer_agrees
-    from addp_mm.apis.write_converted import check_destination, compared, write_converted
-    from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+    from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
+    from addp_mm.conversion.originals.mage import predicted_probabilities
+    from addp_mm.conversion.originals.vqgan import OriginalVQGAN, tokenizer_agrees
+    from addp_mm.conversion.write_converted import check_destination, compared, write_converted
     from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER, heads_of
 
     check_destination(args.dst)

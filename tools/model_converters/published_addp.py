@@ -25,7 +25,7 @@ def parse_args():
 
 def whole(source, args):
     """Name, config, weights and proof of everything."""
-    from addp_mm.apis.original_addp import published_agrees
+    from addp_mm.conversion.originals.addp import published_agrees
     from addp_mm.layouts.mage import heads_of
     from addp_mm.layouts.published import convert_published, published_args, published_settings
 
@@ -45,7 +45,7 @@ def whole(source, args):
 
 def encoder(source, args):
     """Name, config, weights and proof of the encoder."""
-    from addp_mm.apis.original_addp import encoder_agrees
+    from addp_mm.conversion.originals.addp import encoder_agrees
     from addp_mm.layouts.mage import heads_of
     from addp_mm.layouts.published import PUBLISHED_ENCODER
 
@@ -57,7 +57,7 @@ def encoder(source, args):
 
 def convert(args):
     from addp_mm.apis.load_published import read_published
-    from addp_mm.apis.write_converted import check_destination, write_converted
+    from addp_mm.conversion.write_converted import check_destination, write_converted
     from addp_mm.layouts.published import PUBLISHED
 
     check_destination(args.dst)

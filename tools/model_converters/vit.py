@@ -28,10 +28,10 @@ def parse_args(argv=None):
 
 def read(src, prefix):
     """State dict and its layout."""
-    from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+    from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
+    from addp_mm.errors import first_few
     from addp_mm.layouts import LAYOUTS, advice_on_prefix, find_layout
     from addp_mm.layouts.key_rules import dotted, without_prefix
-    from addp_mm.wording import first_few
 
     prefix = dotted(prefix)
     everything = find_state_dict(load_checkpoint_file(src), src, prefix)
@@ -89,8 +89,8 @@ def settings(layout, source, converted, num_heads, grid):
 
 def agreement(layout, source, config, vit):
     """Run both sides and say how far they are apart."""
-    from addp_mm.apis.original_vit import original_features
-    from addp_mm.apis.write_converted import compared, finite
+    from addp_mm.conversion.originals.vit import original_features
+    from addp_mm.conversion.write_converted import compared, finite
 
     images = torch.rand(2, config['in_channels'], *(side * vit.patch_size for side in vit.grid_size))
     vit.out_type = config['out_type'] if config.get('out_type') == 'avg_featmap' else 'raw'
@@ -101,7 +101,7 @@ def agreement(layout, source, config, vit):
 
 
 def convert(args):
-    from addp_mm.apis.write_converted import check_destination, write_converted
+    from addp_mm.conversion.write_converted import check_destination, write_converted
 
     check_destination(args.dst)
     source, layout = read(args.src, args.prefix)

@@ -74,7 +74,7 @@ def normalisation(args):
 
 def read(args):
     """The backbone's weights."""
-    from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+    from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
     from addp_mm.layouts.key_rules import dotted, without_prefix
 
     prefix = args.prefix and dotted(args.prefix)
@@ -115,7 +115,7 @@ def compare(vit, weights, kwargs, out_type):
 
 
 def convert(args):
-    from addp_mm.apis.safetensors_file import write_safetensors
+    from addp_mm.checkpoints.safetensors_file import write_safetensors
     from addp_mm.layouts.to_timm import timm_config, to_timm
     from addp_mm.registry import MODELS
 

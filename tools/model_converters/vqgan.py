@@ -23,7 +23,7 @@ def read(src, prefix=''):
 
     Of :data:`NAMED_BY_LIGHTNING` only the names are taken notice of.
     """
-    from addp_mm.compat.checkpoints import find_state_dict, load_checkpoint_file
+    from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
 
     with torch.serialization.safe_globals([(NotLoaded, name) for name in NAMED_BY_LIGHTNING]):
         return find_state_dict(load_checkpoint_file(src), src, prefix)
@@ -44,8 +44,8 @@ def parse_args():
 
 
 def convert(args):
-    from addp_mm.apis.original_vqgan import OriginalVQGAN, tokenizer_agrees
-    from addp_mm.apis.write_converted import check_destination, write_converted
+    from addp_mm.conversion.originals.vqgan import OriginalVQGAN, tokenizer_agrees
+    from addp_mm.conversion.write_converted import check_destination, write_converted
     from addp_mm.layouts import advice_on_prefix
     from addp_mm.layouts.key_rules import dotted, without_prefix
     from addp_mm.layouts.vqgan import MASKGIT, TAMING

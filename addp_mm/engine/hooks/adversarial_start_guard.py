@@ -10,11 +10,11 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from addp_mm.engine.config_file import ConfigError
+from addp_mm.config.config_file import ConfigError
 from addp_mm.engine.hooks.checkpoint_rollback import RollBack, checkpoint_hook, on_rollback, restore
 from addp_mm.engine.hooks.loss_guard import TrainingCollapsed
-from addp_mm.engine.hooks.previews import bare_model
 from addp_mm.engine.hooks.weight_guard import refuse_spoilt_weights
+from addp_mm.engine.unwrap import bare_model
 from addp_mm.registry import HOOKS
 
 STATE_KEY = 'adversarial_start'

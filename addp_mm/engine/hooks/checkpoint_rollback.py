@@ -16,7 +16,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from addp_mm.engine.config_file import ConfigError
+from addp_mm.config.config_file import ConfigError
 
 
 class RollBack(Exception):

@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.optim import Optimizer
 
-from addp_mm.engine.hooks.previews import bare_model
+from addp_mm.engine.unwrap import bare_model
 from addp_mm.registry import HOOKS
 
 

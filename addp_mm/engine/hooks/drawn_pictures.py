@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from addp_mm.engine.hooks.previews import bare_model
+from addp_mm.engine.unwrap import bare_model
 from addp_mm.registry import HOOKS
 
 

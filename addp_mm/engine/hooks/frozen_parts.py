@@ -8,7 +8,7 @@ import torch
 from mmengine import dist
 from torch import nn
 
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -19,9 +19,10 @@ from addp_mm.engine.hooks.checkpoint_rollback import (
 from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks, check_loaded
 from addp_mm.engine.hooks.loss_guard import LossGuard, TrainingCollapsed
 from addp_mm.engine.hooks.noise_streams import NoiseStreams
-from addp_mm.engine.hooks.previews import bare_model, evaluating, show
+from addp_mm.engine.hooks.previews import evaluating, show
 from addp_mm.engine.hooks.weight_guard import saves_now, spoilt_weight
 from addp_mm.engine.strategies.sharded import is_sharded, whole_outside_of_units
+from addp_mm.engine.unwrap import bare_model
 from addp_mm.generation import AlternatingSampler, pictures
 from addp_mm.registry import HOOKS
 

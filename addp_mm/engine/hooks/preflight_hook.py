@@ -17,12 +17,11 @@ from mmengine.optim import OptimWrapperDict
 from torch import nn
 from torch.utils.data import IterableDataset
 
-from addp_mm.compat.checkpoints import CheckpointError
-from addp_mm.engine.hooks.previews import bare_model
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.engine.strategies.sharded import is_sharded, plain_name
-from addp_mm.errors import UserError
+from addp_mm.engine.unwrap import bare_model
+from addp_mm.errors import UserError, first_few
 from addp_mm.registry import HOOKS
-from addp_mm.wording import first_few
 
 _MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?([\[\]\d, ]*)\)? from '
                        r'checkpoint, the shape in current model is (?:torch\.Size\()?([\[\]\d, ]*)\)?')

@@ -10,8 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from addp_mm.datasets.resumable_sampler import ResumableInfiniteSampler
-from addp_mm.datasets.seeded_samples import seed_cpu
+from addp_mm.datasets.samplers.resumable_sampler import ResumableInfiniteSampler
+from addp_mm.datasets.samplers.seeded_samples import seed_cpu
 from addp_mm.errors import UserError
 from addp_mm.registry import HOOKS
 

@@ -6,7 +6,8 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from addp_mm.engine.hooks.previews import bare_model, evaluating, show
+from addp_mm.engine.hooks.previews import evaluating, show
+from addp_mm.engine.unwrap import bare_model
 from addp_mm.generation import pictures
 from addp_mm.registry import HOOKS
 

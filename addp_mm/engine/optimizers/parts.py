@@ -9,9 +9,9 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
-from addp_mm.engine.config_file import ConfigError
+from addp_mm.config.config_file import ConfigError
+from addp_mm.errors import first_few
 from addp_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from addp_mm.wording import first_few
 
 
 class JointOptimWrapperDict(OptimWrapperDict):

@@ -15,10 +15,10 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-from addp_mm.compat.checkpoints import CheckpointError
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.config.type_names import type_name
+from addp_mm.errors import first_few
 from addp_mm.registry import STRATEGIES
-from addp_mm.type_names import type_name
-from addp_mm.wording import first_few
 
 UNITS = ('Block', 'TransformerEncoderLayer')
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.layers import init_transformer_weights
 from addp_mm.registry import MODELS
-from addp_mm.token_space import TokenSpace
 
 
 @MODELS.register_module()
@@ -24,7 +24,7 @@ class TokenHead(BaseModule):
     Args:
         in_dims: Width of the token states.
         word_dims: Width of the word embeddings. Default: ``in_dims``.
-        token_space: The map of token ids (:class:`~addp_mm.token_space.TokenSpace` or its arguments).
+        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its arguments).
         loss: Config of a module called as ``loss(logits, target)``. A head without one only predicts.
         norm_eps: Epsilon of the LayerNorm.
         init_cfg: Initialisation config.

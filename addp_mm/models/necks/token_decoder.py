@@ -8,9 +8,9 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.layers import Block, init_transformer_weights
 from addp_mm.registry import MODELS
-from addp_mm.token_space import TokenSpace
 
 
 @MODELS.register_module()
@@ -29,7 +29,7 @@ class TokenDecoder(BaseModule):
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the MLPs over ``embed_dims``.
         drop_rate: Dropout in attention and MLPs, in training mode.
-        token_space: The map of token ids (:class:`~addp_mm.token_space.TokenSpace` or its arguments).
+        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its arguments).
         init_cfg: Initialisation config.
 
     Example:

@@ -8,10 +8,10 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.heads.token_head import TokenHead
 from addp_mm.models.layers import Block, init_transformer_weights
 from addp_mm.registry import MODELS
-from addp_mm.token_space import TokenSpace
 
 
 @MODELS.register_module()
@@ -32,7 +32,7 @@ class MaskedTokenPredictor(BaseModule):
         decoder_num_heads: Attention heads of the decoder. Default: ``num_heads``.
         mlp_ratio: Hidden width of the MLPs over the width of the blocks.
         drop_rate: Dropout after the embedding, in attention and in the MLPs. Live in training mode only.
-        token_space: The map of token ids (:class:`~addp_mm.token_space.TokenSpace` or its arguments).
+        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its arguments).
         train_dropout: Read by algorithms that hold the predictor frozen: whether its dropout is live in their training
             mode, as it was in the published training, where it made the targets noisy.
         init_cfg: Initialisation config.

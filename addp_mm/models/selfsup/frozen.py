@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from addp_mm.compat.checkpoints import CheckpointError
-from addp_mm.wording import first_few
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.errors import first_few
 
 
 def freeze(part: nn.Module, name: str) -> nn.Module:

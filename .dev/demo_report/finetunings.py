@@ -1,0 +1,185 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The fine-tunings that show what pre-training is worth: three tasks, each from ADDP weights and from random ones."""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from addp_mm.report.logs import LogError, read_curve, read_metrics
+from demo_report.steps import ROOT, Step
+
+ASSETS = Path('addp_mm/assets')
+ADDP_WEIGHTS = ASSETS / 'addp_nano-p8.safetensors'
+WEIGHTS = {'addp': 'ADDP weights', 'random': 'random weights'}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that tools/test.py writes.
+
+    Args:
+        title: Its name in tables.
+        key: Its name in metrics.json.
+        factor: Brings it to percent.
+        if_empty: Its value where a model found nothing, so that the metric's library leaves it out.
+    """
+    title: str
+    key: str
+    factor: float = 1.0
+    if_empty: float | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A downstream task: its configs, its metrics, and where its predictions go for drawing."""
+    name: str
+    title: str
+    model: str
+    metrics: tuple[Metric, ...]
+    prediction_option: str = ''
+    prediction_path: str = ''
+
+    def config(self, weights: str) -> Path:
+        """The nano config of this task that starts from ``weights``.
+
+        Raises:
+            FileNotFoundError: If there is none, or more than one.
+        """
+        pattern = f'*nano-p8_{"ft" if weights == "addp" else "from-scratch"}_*_fashion-scenes-64px.py'
+        found = sorted((ROOT / 'configs' / self.name).glob(pattern))
+        if len(found) != 1:
+            raise FileNotFoundError(f'configs/{self.name} should hold one {pattern}, and holds {len(found)}')
+        return found[0].relative_to(ROOT)
+
+
+TASKS = (
+    Task('cls', 'Classification', 'ViT classifier', (Metric('Accuracy', 'accuracy/top1'),)),
+    Task('det', 'Detection', 'Mask R-CNN',
+         (Metric('Box AP', 'coco/bbox_mAP', 100.0, 0.0), Metric('Mask AP', 'coco/segm_mAP', 100.0, 0.0)),
+         'test_evaluator.outfile_prefix', 'predictions'),
+    Task('seg', 'Segmentation', 'UperNet', (Metric('mIoU', 'mIoU'),), 'test_evaluator.output_dir', 'labels'))
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """One fine-tuning: a task, the weights that it starts from, and a seed, in a folder of its own.
+
+    Args:
+        task: One of ``TASKS``.
+        weights: 'addp' or 'random'.
+        seed: Seed of head, order and augmentation (and of the backbone where it starts random).
+        folder: Its work dir, relative to the repository; training in ``train``, the test in ``test``.
+        data_root: Folder of FashionScenes, where other than the config's.
+        max_iters: Iterations, where other than the config's.
+    """
+    task: Task
+    weights: str
+    seed: int
+    folder: Path
+    data_root: Path | None = None
+    max_iters: int | None = None
+
+    @property
+    def title(self) -> str:
+        return f'{self.task.model} from {WEIGHTS[self.weights]}'
+
+    @property
+    def predictions(self) -> Path:
+        return self.folder / 'test' / self.task.prediction_path
+
+    @property
+    def iterations(self) -> int:
+        return self.max_iters or load_config(self.task.config(self.weights)).train_cfg.max_iters
+
+    def steps(self, after: tuple[Step, ...] = ()) -> tuple[Step, Step]:
+        """Training, then the test of its last checkpoint."""
+        config, name = self.task.config(self.weights), self.folder.name
+        checkpoint, metrics = self.folder / 'train' / f'iter_{self.iterations}.pth', self.folder / 'test/metrics.json'
+        # Validation is left to tools/test.py.
+        options = ['train_cfg.val_begin=1000000', *self._data_options('train', 'val')]
+        if self.max_iters:
+            options += [f'train_cfg.max_iters={self.max_iters}', 'default_hooks.logger.interval=1']
+        train = Step(
+            f'{name}_train', f'Train {self.title}, seed {self.seed}',
+            ('tools/train.py', str(config), '--work-dir', str(self.folder / 'train'), '--seed', str(self.seed),
+             '--cfg-options', *options),
+            (checkpoint,), (config, self._manifest, *((ADDP_WEIGHTS,) if self.weights == 'addp' else ())), after,
+            self.folder / 'train')
+        options = self._data_options('test')
+        if self.task.prediction_option:
+            options.append(f'{self.task.prediction_option}={self.predictions}')
+        test = Step(
+            f'{name}_test', f'Test {self.title}, seed {self.seed}',
+            ('tools/test.py', str(config), str(checkpoint), '--work-dir', str(self.folder / 'test'), '--out',
+             str(metrics), *(['--cfg-options', *options] if options else [])),
+            (metrics,), (config,), (train,), self.folder / 'test')
+        return train, test
+
+    @property
+    def _manifest(self) -> Path:
+        """What tells these scenes from others, relative to the repository."""
+        loader = load_config(self.task.config(self.weights)).train_dataloader
+        return Path(self.data_root or loader.dataset.data_root) / 'fashion_scenes.json'
+
+    def _data_options(self, *splits: str) -> list[str]:
+        if self.data_root is None:
+            return []
+        options = [f'{split}_dataloader.dataset.data_root={self.data_root}/' for split in splits]
+        if self.task.name == 'det':
+            options += [f'{split}_evaluator.ann_file={self.data_root}/annotations/instances_val.json'
+                        for split in splits if split != 'train']
+        return options
+
+    def results(self) -> dict[str, float]:
+        """Each metric of the task in percent, by title.
+
+        Raises:
+            LogError: If the test did not write one of them.
+        """
+        path = ROOT / self.folder / 'test' / 'metrics.json'
+        written = read_metrics(path)
+        values = {}
+        for metric in self.task.metrics:
+            value = written.get(metric.key, metric.if_empty)
+            if value is None:
+                raise LogError(f'{path} does not tell {metric.key}; it tells {", ".join(written) or "nothing"}')
+            values[metric.title] = float(value) * metric.factor
+        return values
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Training loss by iteration."""
+        return read_curve(ROOT / self.folder / 'train')
+
+    def schedule(self) -> dict[str, int]:
+        """What it was trained with: iterations, batch_size, and the images at hand in the training set."""
+        loader = load_config(self.task.config(self.weights)).train_dataloader
+        manifest = json.loads((ROOT / self._manifest).read_text())
+        images = manifest['objects_train' if self.task.name == 'cls' else 'train']
+        subset = loader.dataset.get('indices')
+        if subset is not None:
+            images = min(images, subset if isinstance(subset, int) else len(subset))
+        return dict(iterations=self.iterations, batch_size=loader.batch_size, images=images)
+
+
+@cache
+def load_config(path: Path):
+    """A config of this repository with its bases merged in."""
+    from mmengine.config import Config
+    return Config.fromfile(ROOT / path)
+
+
+def finetunings(folder: Path, seeds: Sequence[int], data_root: Path | None = None,
+                max_iters: int | None = None) -> list[FineTuning]:
+    """All six for each seed; ADDP and random weights take turns.
+
+    Args:
+        folder: Work dir, relative to the repository; each run has a folder in it.
+        seeds: Seeds.
+        data_root: Folder of FashionScenes, where other than the configs'.
+        max_iters: Iterations, where other than the configs'.
+    """
+    return [FineTuning(task, weights, seed, Path(folder) / f'{task.name}_{weights}_seed{seed}', data_root, max_iters)
+            for seed in seeds for task in TASKS for weights in WEIGHTS]

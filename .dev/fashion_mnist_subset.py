@@ -1,0 +1,40 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Make the class-balanced subset of Fashion-MNIST that ships with the package.
+
+    python .dev/fashion_mnist_subset.py /usr/share/datasets/fashion-mnist
+"""
+import argparse
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from addp_mm.datasets.fashion.fashion_mnist import SUBSET_FILE, balanced_subset, encode_subset, load_garments
+
+MAX_BYTES = 3_000_000
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', help="folder of Fashion-MNIST's IDX files")
+    parser.add_argument('--out', type=Path, default=SUBSET_FILE, help='file to write (default: the shipped one)')
+    parser.add_argument('--train-per-class', type=int, default=600, help='training garments a class (default: 600)')
+    parser.add_argument('--val-per-class', type=int, default=100, help='test garments a class (default: 100)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    counts = dict(train=args.train_per_class, val=args.val_per_class)
+    subset = {split: balanced_subset(load_garments(split, args.source), count) for split, count in counts.items()}
+    arrays = encode_subset(subset)
+    if sum(array.nbytes for array in arrays.values()) > MAX_BYTES:
+        raise SystemExit(f'the subset would exceed {MAX_BYTES} bytes; ask for fewer garments')
+    np.savez(args.out, **arrays)
+    print(f'{args.out}: {args.out.stat().st_size} bytes, SHA-256 {sha256(args.out.read_bytes()).hexdigest()}')
+    for split, garments in subset.items():
+        print(f'  {split}: {len(garments)} garments, pixels and labels SHA-256 {garments.fingerprint()}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,77 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Files that exist as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a file under a temporary name, and rename it when the block ends without an error.
+
+    The temporary file lies beside ``path``, so the rename is atomic. It is synced to disk before.
+    Several processes may write the same file: the last one to finish wins. If the block raises,
+    the temporary file is removed and a file that was there before stays as it was.
+
+    Args:
+        path: The file to write. Its folder is created if it is missing.
+
+    Yields:
+        The path to write to.
+
+    Example:
+        >>> with atomic_path(folder / 'metrics.json') as partial:            # doctest: +SKIP
+        ...     partial.write_text('{}')
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.partial')
+    try:
+        partial.touch(exist_ok=False)
+        mode = partial.stat().st_mode
+        yield partial
+        # Some writers, such as safetensors, make files that only their owner can read.
+        partial.chmod(mode)
+        with open(partial, 'rb+') as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a UTF-8 text file atomically. Bytes of file names that are not UTF-8 are escaped."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding='utf-8', errors='backslashreplace')
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_safetensors(
+    path: str | os.PathLike,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors as a safetensors file, atomically.
+
+    Args:
+        path: The file to write.
+        tensors: Contiguous tensors by name. No two may share memory.
+        metadata: Text to store in the file. Defaults to None.
+    """
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as partial:
+        save_file(dict(tensors), partial, metadata=metadata and dict(metadata))

@@ -1,0 +1,79 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""How the weights of a checkpoint differ from those of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from addp_mm.errors import first_few
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Names of weights, compared between a checkpoint and a module.
+
+    Attributes:
+        matching: In both, with the same shape.
+        missing: In the module only.
+        unexpected: In the checkpoint only.
+        mismatched: In both with different shapes: name -> (shape in the checkpoint, in the module).
+    """
+
+    matching: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: dict[str, tuple[Shape, Shape]]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the checkpoint has exactly the module's weights."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def differences(self, prefix: str = '') -> str:
+        """One sentence for an error message; '' if there is no difference.
+
+        Args:
+            prefix: Text before each name of the checkpoint. Defaults to ''.
+        """
+        shapes = (
+            f'{prefix}{name} is {list(saved)} in the checkpoint and {list(built)} in the model'
+            for name, (saved, built) in self.mismatched.items()
+        )
+        parts = []
+        if self.missing:
+            parts.append(f'missing {first_few(self.missing)}')
+        if self.unexpected:
+            parts.append(f'unexpected {first_few(f"{prefix}{name}" for name in self.unexpected)}')
+        if self.mismatched:
+            parts.append(f'another shape: {first_few(shapes)}')
+        return '; '.join(parts)
+
+
+def compare_weights(weights: Mapping[str, Tensor], module: nn.Module | Mapping[str, Tensor]) -> Comparison:
+    """Compare the weights of a checkpoint with those of a module.
+
+    Args:
+        weights: Tensors by name.
+        module: The module, or its state dict.
+
+    Returns:
+        The names, each tuple in the order of the module or of the checkpoint. Nothing is loaded.
+    """
+    own = module.state_dict() if isinstance(module, nn.Module) else module
+    shared = [name for name in own if name in weights]
+    mismatched = {
+        name: (tuple(weights[name].shape), tuple(own[name].shape))
+        for name in shared
+        if tuple(weights[name].shape) != tuple(own[name].shape)
+    }
+    return Comparison(
+        matching=tuple(name for name in shared if name not in mismatched),
+        missing=tuple(name for name in own if name not in weights),
+        unexpected=tuple(name for name in weights if name not in own),
+        mismatched=mismatched,
+    )

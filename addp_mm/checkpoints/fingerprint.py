@@ -1,0 +1,30 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The fingerprint of a module's weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from torch import nn
+
+
+def module_fingerprint(module: nn.Module, *settings: object) -> str:
+    """SHA-256 of a module: its settings, and the names, types, shapes and values of its weights.
+
+    Weights that were rounded to half precision have another fingerprint.
+
+    Args:
+        module: Its state dict counts, buffers included. It may be on any device.
+        *settings: Values that change what the module computes. They are written as JSON; a value
+            that JSON does not know is written by ``str``.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Files of repositories on the Hugging Face Hub: ``hf://owner/repo@revision/path/in/repo``.
+
+``huggingface_hub`` does the work: it downloads beside its cache and moves a file in only when it is whole, shares the
+cache with every other program of the user, and finds cached files without a network.
+"""
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from addp_mm.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from addp_mm.errors import first_few
+
+HUB_SCHEME = 'hf://'
+_FORM = 'hf://owner/repo/path/in/repo or hf://owner/repo@revision/path/in/repo'
+_NAME = r'[A-Za-z0-9](?:[\w.-]*\w)?'
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a model repository on the Hub.
+
+    Attributes:
+        repo: 'owner/name'.
+        path: Path inside the repository.
+        revision: Branch, tag or commit; None for the default branch. Only a commit names the same bytes for ever.
+    """
+    repo: str
+    path: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, address: str) -> HubFile:
+        """Read ``hf://owner/repo[@revision]/path``; a slash in a revision is written ``%2F``.
+
+        Raises:
+            CheckpointError: The address does not have this form; says what form it has to have.
+        """
+        match = re.fullmatch(rf'{HUB_SCHEME}({_NAME}/{_NAME})(?:@([^/@]+))?/([^/].*)', address)
+        if not match:
+            raise CheckpointError(f'{address} is no address of a file on the Hub: write {_FORM}. A slash in the '
+                                  'revision is written %2F.')
+        repo, revision, path = match.groups()
+        if repo.split('/')[0] in ('datasets', 'spaces', 'models'):
+            raise CheckpointError(f'{address}: only files of model repositories are loaded, without models/: {_FORM}')
+        if any(part in ('', '.', '..') for part in path.split('/')):
+            raise CheckpointError(f'{address}: {path} is no path inside a repository. Write {_FORM}.')
+        return cls(repo, path, unquote(revision) if revision else None)
+
+    def __str__(self) -> str:
+        revision = f'@{quote(self.revision, safe="")}' if self.revision else ''
+        return f'{HUB_SCHEME}{self.repo}{revision}/{self.path}'
+
+
+def download_from_hub(address: str) -> str:
+    """Local path of a file on the Hub: from the cache, or downloaded into it.
+
+    Where the file is cached and the Hub cannot be reached (or ``HF_HUB_OFFLINE=1`` is set), the cached file is taken;
+    with a commit as the revision the Hub is not even asked.
+
+    Args:
+        address: ``hf://owner/repo[@revision]/path``.
+
+    Returns:
+        Path in the cache (``HF_HUB_CACHE``, by default ``~/.cache/huggingface/hub``).
+
+    Raises:
+        CheckpointNotFoundError: There is no such repository, revision or file, or neither network nor cache has it.
+        CheckpointError: The address is malformed, access is refused, or the download failed.
+    """
+    file = HubFile.parse(address)
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise CheckpointError(f'{address} needs the package huggingface_hub: pip install huggingface_hub') from error
+    try:
+        path = hf_hub_download(file.repo, file.path, revision=file.revision)
+    except Exception as error:  # which classes a broken connection raises depends on the HTTP library underneath
+        raise _in_words(file, error) from error
+    return os.fspath(path)
+
+
+def _in_words(file: HubFile, error: Exception) -> CheckpointError:
+    from huggingface_hub import errors
+
+    page = f'https://huggingface.co/{file.repo}'
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return CheckpointNotFoundError(_nowhere(file))
+    if isinstance(error, errors.GatedRepoError):
+        return CheckpointError(f'{file}: {file.repo} is gated. Ask for access at {page}, then log in: hf auth login '
+                               '(or set HF_TOKEN).')
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return CheckpointNotFoundError(f'{file}: the Hub has no repository {file.repo}, or it is private. Check the '
+                                       f'name at {page}; for a private one log in: hf auth login (or set HF_TOKEN).')
+    if isinstance(error, errors.RevisionNotFoundError):
+        return CheckpointNotFoundError(f'{file}: {file.repo} has no branch, tag or commit {file.revision}. Check '
+                                       f'{page}/commits.')
+    if isinstance(error, errors.EntryNotFoundError):
+        return CheckpointNotFoundError(f'{file}: {file.repo} has no file {file.path} at revision '
+                                       f'{file.revision or "main"}. Check {page}/tree/{file.revision or "main"}.')
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return CheckpointError(f'{file} could not be downloaded ({type(error).__name__}: {reason}). Nothing unfinished is '
+                           'used; run again to go on, or give the path of a file.')
+
+
+def _nowhere(file: HubFile) -> str:
+    from huggingface_hub import constants
+
+    why = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else 'the Hub cannot be reached'
+    folder = os.path.join(constants.HF_HUB_CACHE, 'models--' + file.repo.replace('/', '--'))
+    snapshots = os.path.join(folder, 'snapshots')
+    held = [os.path.relpath(os.path.join(root, name), snapshots) for root, _, names in os.walk(snapshots)
+            for name in names]
+    has = (f'The cache has, of this repository: {first_few(sorted(held))} (commit/path)' if held else
+           'The cache has nothing of this repository')
+    revision = f' --revision {file.revision}' if file.revision else ''
+    return (f'{file}: {why}, and the file is not in the cache {constants.HF_HUB_CACHE}. {has}. On a machine with a '
+            f'network run: hf download {file.repo} {file.path}{revision}; then copy {os.path.basename(folder)} from '
+            'its cache to this one, or give the path of the file.')

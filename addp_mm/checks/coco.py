@@ -1,0 +1,187 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Check COCO annotations before a runner is built."""
+import json
+from collections.abc import Mapping, Sequence
+from logging import WARNING
+from math import isfinite
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from addp_mm.checks.config_parts import classes_of, join, quoted, read_text, transforms_of
+from addp_mm.checks.image_reading import ImageReading, reading_of
+from addp_mm.config.type_names import type_name
+from addp_mm.datasets.listed.image_folder import (
+    DatasetError,
+    check_folder_exists,
+    check_image_files,
+    missing_files,
+    spread,
+)
+
+_NEEDED = {
+    'categories': ('id', 'name'),
+    'images': ('id', 'file_name', 'width', 'height'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area')}
+_ADVICE = 'Correct it, or write the file again.'
+_MAX_BEYOND = 0.05  # share of boxes beyond their pictures from which on they are taken to mean something else
+_BOX = 'a bbox is [x, y, width, height] in pixels'
+
+
+def check_coco(cfg: Mapping, prefix: dict) -> None:
+    """Check the annotation file of a CocoDataset, record by record, and that its images are there, whole and fit it.
+
+    Args:
+        cfg: Config of the dataset.
+        prefix: Its ``data_prefix``.
+
+    Raises:
+        DatasetError: Names the file, and the record where one is wrong.
+    """
+    path = join(cfg, cfg.get('ann_file', ''))
+    content = _read_coco(path)
+    _check_records(path, content)
+    classes = classes_of(cfg, 'mmdet', cfg['type'])
+    _check_classes(path, [category['name'] for category in content['categories']], classes)
+    _check_references(path, content)
+    transforms = list(transforms_of(cfg.get('pipeline')))
+    if any(transform.get('with_mask') for transform in transforms):
+        _check_masks(path, content, classes)
+    labelled = any(type_name(transform.get('type')) == 'LoadAnnotations' for transform in transforms)
+    if labelled and not content['annotations'] and not cfg.get('test_mode'):
+        raise DatasetError(f'{path}: "annotations" is empty, there is nothing to train on. Write the file again, or '
+                           'set ann_file to another.')
+    folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
+    _check_pictures(path, content['images'], folder, reading_of(cfg.get('pipeline')))
+    _check_boxes_fit(path, content)  # after the sizes that they are compared with
+
+
+def _read_coco(path: Path) -> dict:
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DatasetError(f'{path}: broken or half-written JSON ({error}). Write or fetch it again.') from error
+    lacking = [key for key in ('images', 'annotations', 'categories')
+               if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if lacking:
+        raise DatasetError(f'{path}: not a COCO annotation file, it lacks {quoted(lacking)}.')
+    if not content['images']:
+        raise DatasetError(f'{path}: lists no images.')
+    return content
+
+
+def _check_records(path: Path, content: dict) -> None:
+    """Every record has what mmdet and pycocotools read from it."""
+    for section, keys in _NEEDED.items():
+        seen = set()
+        for index, record in enumerate(content[section]):
+            if not isinstance(record, dict):
+                raise DatasetError(f'{path}: {section}[{index}] is {record!r:.40}, not a record. {_ADVICE}')
+            where = _where(path, section, index, record)
+            ignored = section == 'annotations' and record.get('ignore')
+            lacking = [key for key in keys if key not in record and not (ignored and key in ('bbox', 'area'))]
+            if lacking:
+                raise DatasetError(f'{where} lacks {quoted(lacking)}. {_ADVICE}')
+            for key in keys:
+                if key.endswith('id') and not isinstance(record[key], (int, str)):
+                    raise DatasetError(f'{where} has the {key} {record[key]!r:.40}, not a number. {_ADVICE}')
+            if section == 'images':
+                _check_image(where, record)
+            elif section == 'annotations' and not ignored:
+                _check_box(where, record)
+            if record['id'] in seen:
+                raise DatasetError(f'{where}: the id is there twice. Number the {section} anew.')
+            seen.add(record['id'])
+
+
+def _where(path: Path, section: str, index: int, record: dict) -> str:
+    return f'{path}: {section}[{index}]' + (f' (id {record["id"]})' if 'id' in record else '')
+
+
+def _check_image(where: str, image: dict) -> None:
+    name, edges = image['file_name'], [image['width'], image['height']]
+    if not isinstance(name, str):
+        raise DatasetError(f'{where} has the file_name {name!r:.60}, not a text. {_ADVICE}')
+    if not all(isinstance(edge, (int, float)) and edge > 0 for edge in edges):
+        raise DatasetError(f'{where} has the width {edges[0]!r:.20} and the height {edges[1]!r:.20}; both are numbers '
+                           f'of pixels. {_ADVICE}')
+
+
+def _check_box(where: str, annotation: dict) -> None:
+    box, area = annotation['bbox'], annotation['area']
+    numbers = [*box, area] if isinstance(box, list) else []
+    if len(numbers) != 5 or not all(isinstance(number, (int, float)) and isfinite(number) for number in numbers):
+        raise DatasetError(f'{where} has the bbox {box!r:.60} and the area {area!r:.20}; {_BOX}, an '
+                           f'area a number. {_ADVICE}')
+
+
+def _check_classes(path: Path, names: Sequence[str], classes: Sequence[str] | None) -> None:
+    absent = [name for name in classes or () if name not in names]
+    if absent:
+        raise DatasetError(f'{path} lacks the classes {quoted(absent)} of metainfo.classes; its categories are '
+                           f'{quoted(names, 20)}. Set metainfo=dict(classes=[…]) to the names in the file.')
+    if classes and [name for name in names if name in classes] != list(classes):
+        print_log(f'{path}: mmdet numbers classes in the order of the file, metainfo.classes has another; pictures '
+                  'would show wrong names. Use the order of the file.', 'current', WARNING)
+
+
+def _check_references(path: Path, content: dict) -> None:
+    """Every annotation belongs to an image and a category of the file."""
+    for key, owners in (('category_id', 'categories'), ('image_id', 'images')):
+        known = {owner['id'] for owner in content[owners]}
+        unknown = {annotation[key] for annotation in content['annotations']} - known
+        if unknown:
+            raise DatasetError(f'{path}: annotations name the {key}s {quoted(sorted(unknown, key=str))}, which '
+                               f'"{owners}" lacks. Add them, or write the file again.')
+
+
+def _check_pictures(path: Path, images: Sequence[dict], folder: Path, reading: ImageReading) -> None:
+    """Pictures are there and whole, and those of up to 20,000 that are looked at as large as the file says."""
+    wanted = [image['file_name'] for image in images]
+    check_folder_exists(folder)
+    lost = missing_files(folder, wanted)
+    if lost:
+        raise DatasetError(f'{folder}: {len(lost)} of {len(wanted)} images of {path} are not there: {quoted(lost)}. '
+                           'Complete the folder, or write the data set again.')
+    check_image_files(folder, wanted, read=reading.decode)
+    for index, image in spread(list(enumerate(images))):
+        picture, width, height = folder / image['file_name'], image['width'], image['height']
+        found = reading.size(picture)
+        if found not in (None, (height, width)):
+            raise DatasetError(f'{_where(path, "images", index, image)} has the width {width} and the height {height}, '
+                               f'but {picture} is {found[1]} wide and {found[0]} high, its EXIF orientation applied. '
+                               f'{_ADVICE}')
+
+
+def _check_boxes_fit(path: Path, content: dict) -> None:
+    """Boxes are in pixels, and few reach more than one pixel beyond their picture, where mmdet clips them."""
+    sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
+    boxes = [(index, record) for index, record in enumerate(content['annotations']) if not record.get('ignore')]
+    if boxes and all(max(record['bbox']) <= 1 for _, record in boxes):
+        raise DatasetError(f'{path}: every bbox lies between 0 and 1, and {_BOX}. Multiply them by width and height.')
+    beyond = [(index, record) for index, record in boxes if _reaches_beyond(record['bbox'], *sizes[record['image_id']])]
+    if beyond:
+        index, record = beyond[0]
+        width, height = sizes[record['image_id']]
+        where = _where(path, 'annotations', index, record)
+        words = (f'{where} has the bbox {record["bbox"]}, which reaches beyond its picture of width {width} and height '
+                 f'{height}, as {len(beyond)} of {len(boxes)} do; {_BOX}.')
+        if len(beyond) > _MAX_BEYOND * len(boxes):
+            raise DatasetError(f'{words} {_ADVICE}')
+        print_log(f'{words} mmdet clips them.', 'current', WARNING)
+
+
+def _reaches_beyond(box: Sequence[float], width: float, height: float) -> bool:
+    return box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1
+
+
+def _check_masks(path: Path, content: dict, classes: Sequence[str] | None) -> None:
+    """Every annotation that mmdet keeps has a mask."""
+    used = {category['id'] for category in content['categories'] if classes is None or category['name'] in classes}
+    for index, annotation in enumerate(content['annotations']):
+        if annotation.get('segmentation') or annotation.get('ignore') or annotation['category_id'] not in used:
+            continue
+        if annotation['area'] > 0 and min(annotation['bbox'][2:]) >= 1:  # mmdet drops all others
+            where = _where(path, 'annotations', index, annotation)
+            raise DatasetError(f'{where} has no segmentation, but the pipeline loads masks. Add it, or load boxes '
+                               'alone (with_mask=False) and train a detector without masks.')

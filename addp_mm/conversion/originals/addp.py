@@ -1,0 +1,126 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""What the published implementation makes of ADDP's encoder and token decoder: the other side of a conversion.
+
+Tokenizer and predictor are MaskGIT's and MAGE's: :mod:`addp_mm.conversion.originals.vqgan`,
+:mod:`addp_mm.conversion.originals.mage`.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from addp_mm.conversion.originals.layers import OriginalLayers
+from addp_mm.conversion.originals.mage import predicted_probabilities
+from addp_mm.conversion.originals.vqgan import OriginalVQGAN
+from addp_mm.conversion.write_converted import compared
+
+
+def encoder_features(state_dict: Mapping[str, Tensor], images: Tensor, num_heads: int) -> Tensor:
+    """Features of ADDP's encoder (arXiv 2306.05423), or of a classifier fine-tuned from it.
+
+    Args:
+        state_dict: Weights in the published layout.
+        images: (B, in_channels, H, W) of the weights' own size, normalised.
+        num_heads: Attention heads.
+
+    Returns:
+        All tokens, class token first, after the norms that there are, (B, 1 + L, C). Of a classifier the patch tokens'
+        mean, normalised, (B, C).
+    """
+    layers = OriginalLayers(state_dict)
+    patches = layers.conv('patch_embed.proj', images, stride=layers['patch_embed.proj.weight'].shape[-1], padding=0)
+    x = torch.cat([layers['cls_token'].expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+    x = x + layers['pos_embed']
+    if 'tokenizer_norm' in layers:
+        x = layers.layer_norm('tokenizer_norm', x)
+    x = layers.blocks('blocks', x, num_heads)
+    if 'fc_norm' in layers:
+        return layers.layer_norm('fc_norm', x[:, 1:].mean(dim=1))
+    return layers.layer_norm('norm', x) if 'norm' in layers else x
+
+
+def token_logits(state_dict: Mapping[str, Tensor], features: Tensor, ids: Tensor, mask: Tensor,
+                 num_heads: int) -> Tensor:
+    """What ADDP's token decoder takes the tokens for.
+
+    Args:
+        state_dict: Weights in the published layout.
+        features: (1, 1 + L, C), of :func:`encoder_features`.
+        ids: Token ids, (1, L).
+        mask: (1, L), True where masked.
+        num_heads: Attention heads.
+
+    Returns:
+        Logits of the whole vocabulary at the class position, the image's positions, and those of the V visible tokens,
+        (1, 1 + L + V, vocabulary).
+    """
+    layers = OriginalLayers(state_dict)
+    words, visible = layers['token_emb.weight'], (~mask[0]).nonzero()[:, 0]
+    hidden = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)[..., None]
+    x = torch.where(hidden, layers['mask_token'], layers.linear('decoder_embed', features))
+    own, masked = layers['decoder_pos_embed_learned'], layers['decoder_pos_mask_embed']
+    x = x + torch.cat([own[:, :1], torch.where(mask[..., None], masked[:, 1:], own[:, 1:])], dim=1)
+    appended = words[ids[:, visible]] + layers['decoder_pos_token_embed'][:, 1 + visible]
+    x = layers.blocks('decoder_blocks', torch.cat([x, appended], dim=1), num_heads)
+    return layers.words('mlm_layer', layers.layer_norm('decoder_norm', x), words)
+
+
+def encoder_agrees(backbone, state_dict: Mapping[str, Tensor], num_heads: int) -> str:
+    """Hold a converted encoder against the published implementation, on noise.
+
+    Args:
+        backbone: :class:`~addp_mm.models.backbones.ADDPViT`.
+        state_dict: The weights that were converted.
+        num_heads: Attention heads.
+
+    Returns:
+        In words what :func:`~addp_mm.conversion.write_converted.compared` says.
+
+    Raises:
+        ValueError: They disagree.
+    """
+    if 'fc_norm.weight' not in state_dict:
+        backbone.out_type = 'raw'
+    size = (side * backbone.patch_size for side in backbone.grid_size)
+    images = torch.randn(1, state_dict['patch_embed.proj.weight'].shape[1], *size)
+    return compared(features=(backbone(images)[-1], encoder_features(state_dict, images, num_heads)))
+
+
+def published_agrees(model, state_dict: Mapping[str, Tensor], config: Mapping) -> str:
+    """Hold converted weights of all parts against the published implementation, each part on ours' input to it.
+
+    Args:
+        model: :class:`~addp_mm.models.selfsup.ADDP`.
+        state_dict: The weights that were converted.
+        config: The model's, for the numbers of heads.
+
+    Returns:
+        In words what :func:`~addp_mm.conversion.write_converted.compared` says.
+
+    Raises:
+        ValueError: They disagree.
+    """
+    heads = {name: config['predictor'][name] for name in ('num_heads', 'decoder_num_heads')}
+    prefix = 'vqgan.' if 'vqgan.quantize.embedding.weight' in state_dict else 'token_predictor.vqgan.'
+    tokenizer = OriginalVQGAN(state_dict, taming=False, prefix=prefix)
+    images = torch.rand(1, model.in_channels, *(side * model.tokenizer.stride for side in model.latent_size))
+    ids, codes = model.tokenize(images)
+    latents, distances = tokenizer.encode(images)
+    mask_next = torch.rand(ids.shape) < 0.8
+    mask = mask_next & (torch.rand(ids.shape) < 0.8)
+    noisy, target = model.add_noise(ids, codes, mask, mask_next)
+    given, given_next = (predicted_probabilities(state_dict, ids, each, prefix='token_predictor.', **heads)
+                         for each in (mask, mask_next))
+    expected = (given_next @ tokenizer.codes).transpose(1, 2).unflatten(2, codes.shape[2:])
+    mixed = torch.where(mask.unflatten(1, codes.shape[2:])[:, None], expected, codes)
+    normalised = (noisy.clamp(0, 1) - model.pixel_mean) / model.pixel_std
+    features = encoder_features(state_dict, normalised, config['backbone']['arch']['num_heads'])
+    logits = token_logits(state_dict, features, ids, mask, config['neck']['num_heads'])
+    return compared(
+        latents=(model.tokenizer.encode_continuous(images), latents),
+        distances_of_ids=(distances.gather(2, ids[..., None])[..., 0], distances.amin(2)),
+        noisy=(noisy, tokenizer.decode(mixed)), target=(target, given),
+        features=(model.extract_feat(noisy)[-1], features),
+        logits=(model.predict_tokens(noisy, ids, mask), logits[:, 1:1 + ids.shape[1], :target.shape[-1]]))

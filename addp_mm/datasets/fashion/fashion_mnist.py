@@ -1,0 +1,175 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Garments of Fashion-MNIST (Xiao et al., 2017, MIT licence): real photographs, the material of FashionScenes.
+
+A class-balanced subset ships with the package; the full set is read from its IDX files when a folder is given.
+"""
+import gzip
+import io
+import struct
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+# Alphabetical, because that is the order in which readers of ImageNet-style folders number their classes: so one
+# class has one number in classification, detection and segmentation.
+CLASSES = ('ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser')
+_IDX_ORDER = ('t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle-boot')
+# Classes whose photographs show the background through an opening: handles and straps.
+_OPEN_CLASSES = tuple(CLASSES.index(name) for name in ('bag', 'sandal'))
+
+GARMENT_SIZE = 28
+SUBSET_FILE = Path(__file__).resolve().parents[2] / 'assets' / 'fashion_mnist_subset.npz'
+_IDX_PREFIX = {'train': 'train', 'val': 't10k'}
+_FOREGROUND_GREY = 16
+_MIN_FOREGROUND = 60
+
+
+@dataclass(frozen=True)
+class Garments:
+    """Photographs of one split.
+
+    Args:
+        images: Grey values, uint8, shape (N, 28, 28); the ground is black.
+        labels: Index into :data:`CLASSES`, int64, shape (N, ).
+    """
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels and labels: tells one source of garments from another."""
+        return sha256(self.images.tobytes() + self.labels.astype('<i8').tobytes()).hexdigest()
+
+
+def garment_alpha(image: np.ndarray, label: int) -> np.ndarray:
+    """Cut a garment out of its black ground.
+
+    Args:
+        image: Grey values, uint8, shape (28, 28).
+        label: Index into :data:`CLASSES`. Openings of bags and sandals stay open, those of other garments are
+            dark prints and are filled.
+
+    Returns:
+        bool array of shape (28, 28), True on the garment.
+    """
+    mask = (image > _FOREGROUND_GREY).astype(np.uint8)
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    for part in range(1, count):
+        if stats[part, cv2.CC_STAT_AREA] < 8:
+            mask[parts == part] = 0
+    # A frame of ground joins everything outside into part 1, so that whatever else is ground is an opening.
+    ground = np.pad(1 - mask, 1, constant_values=1)
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(ground, connectivity=4)
+    outside = parts[0, 0]
+    largest = 8 if label in _OPEN_CLASSES else ground.size
+    for part in range(1, count):
+        if part != outside and stats[part, cv2.CC_STAT_AREA] <= largest:
+            mask[parts[1:-1, 1:-1] == part] = 1
+    return mask.astype(bool)
+
+
+def load_garments(split: str, source: str | None = None) -> Garments:
+    """Load the garments of one split.
+
+    Args:
+        split: 'train' or 'val'. 'val' is Fashion-MNIST's test split: no garment is in both.
+        source: Folder of Fashion-MNIST's IDX files, gzipped or not, or a folder that holds them in
+            ``FashionMNIST/raw`` (torchvision's layout) or ``raw``. None takes the subset that ships with the package.
+
+    Raises:
+        ValueError: An unknown split, or a file that is damaged.
+        FileNotFoundError: The folder does not hold the files.
+    """
+    if split not in _IDX_PREFIX:
+        raise ValueError(f"split must be 'train' or 'val', got {split!r}")
+    if source is None:
+        return _read_subset(split)
+    folder = _find_idx_folder(Path(source), split)
+    images = _read_idx(folder, f'{_IDX_PREFIX[split]}-images-idx3-ubyte', 3)
+    labels = _read_idx(folder, f'{_IDX_PREFIX[split]}-labels-idx1-ubyte', 1)
+    if images.shape[1:] != (GARMENT_SIZE, GARMENT_SIZE) or len(images) != len(labels) or labels.max() > 9:
+        raise ValueError(f'{folder}: these are not the files of Fashion-MNIST (images {images.shape}, '
+                         f'labels {labels.shape}, largest label {labels.max()})')
+    labels = np.array([CLASSES.index(name) for name in _IDX_ORDER])[labels]
+    return _keep_visible(Garments(images, labels))
+
+
+def balanced_subset(garments: Garments, per_class: int) -> Garments:
+    """The first ``per_class`` garments of every class, in the order of the classes."""
+    chosen = []
+    for label, name in enumerate(CLASSES):
+        found = np.flatnonzero(garments.labels == label)[:per_class]
+        if len(found) < per_class:
+            raise ValueError(f'only {len(found)} garments of class {name!r}, {per_class} are asked for')
+        chosen.append(found)
+    index = np.concatenate(chosen)
+    return Garments(garments.images[index], garments.labels[index])
+
+
+def encode_subset(splits: dict[str, Garments]) -> dict[str, np.ndarray]:
+    """Pack class-balanced, class-sorted garments into the arrays of the shipped file.
+
+    Each split becomes one grey PNG, a row a class, because PNG's filters make it smaller than plain deflate does.
+    """
+    arrays = {}
+    for split, garments in splits.items():
+        per_class = len(garments) // len(CLASSES)
+        if not np.array_equal(garments.labels, np.repeat(np.arange(len(CLASSES)), per_class)):
+            raise ValueError(f'the garments of split {split!r} are not balanced and sorted by class')
+        rows = garments.images.reshape(len(CLASSES), per_class, GARMENT_SIZE, GARMENT_SIZE).transpose(0, 2, 1, 3)
+        png = io.BytesIO()
+        Image.fromarray(rows.reshape(-1, per_class * GARMENT_SIZE)).save(png, 'PNG', optimize=True)
+        arrays[f'{split}_png'] = np.frombuffer(png.getvalue(), np.uint8)
+    return arrays
+
+
+def _read_subset(split: str) -> Garments:
+    with np.load(SUBSET_FILE, allow_pickle=False) as arrays:
+        mosaic = np.asarray(Image.open(io.BytesIO(arrays[f'{split}_png'].tobytes())))
+    per_class = mosaic.shape[1] // GARMENT_SIZE
+    images = mosaic.reshape(len(CLASSES), GARMENT_SIZE, per_class, GARMENT_SIZE).transpose(0, 2, 1, 3)
+    images = np.ascontiguousarray(images.reshape(-1, GARMENT_SIZE, GARMENT_SIZE))
+    return Garments(images, np.repeat(np.arange(len(CLASSES)), per_class))
+
+
+def _keep_visible(garments: Garments) -> Garments:
+    """Leave out the few photographs that are almost black."""
+    visible = (garments.images > _FOREGROUND_GREY).sum((1, 2)) >= _MIN_FOREGROUND
+    return Garments(garments.images[visible], garments.labels[visible])
+
+
+def _find_idx_folder(source: Path, split: str) -> Path:
+    name = f'{_IDX_PREFIX[split]}-images-idx3-ubyte'
+    for folder in (source, source / 'FashionMNIST' / 'raw', source / 'raw'):
+        if any((folder / file).is_file() for file in (name, f'{name}.gz')):
+            return folder
+    raise FileNotFoundError(
+        f'{source}: neither {name} nor {name}.gz is there, nor in FashionMNIST/raw below it. Give the folder of '
+        "Fashion-MNIST's IDX files (Debian: /usr/share/datasets/fashion-mnist), or none for the embedded subset.")
+
+
+def _read_idx(folder: Path, name: str, ndim: int) -> np.ndarray:
+    """Read one IDX file of bytes (http://yann.lecun.com/exdb/mnist): magic, sizes, then the values."""
+    path = folder / name if (folder / name).is_file() else folder / f'{name}.gz'
+    if not path.is_file():
+        raise FileNotFoundError(f'{folder}: neither {name} nor {name}.gz is there')
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
+        magic, shape = _read_idx_header(content, ndim)
+    except (OSError, EOFError, struct.error) as error:
+        raise ValueError(f'{path}: damaged or truncated ({error}). Fetch it again.') from error
+    start = 4 + 4 * ndim
+    if magic != 0x0800 + ndim or len(content) - start != int(np.prod(shape)):
+        raise ValueError(f'{path}: not an IDX file of bytes with {ndim} dimensions, or truncated. Fetch it again.')
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _read_idx_header(content: bytes, ndim: int) -> tuple[int, tuple[int, ...]]:
+    magic, *shape = struct.unpack_from(f'>{1 + ndim}I', content)
+    return magic, tuple(shape)

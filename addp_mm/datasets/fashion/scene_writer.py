@@ -1,0 +1,259 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Write FashionScenes to disk in the formats that stock dataset classes read."""
+import json
+import os
+import secrets
+import shutil
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from addp_mm.datasets.fashion.fashion_mnist import CLASSES, Garments, load_garments
+from addp_mm.datasets.fashion.fashion_scenes import SCENES_VERSION, SPLITS, Scene, SceneGenerator
+
+FORMATS = ('coco', 'ade', 'imagenet')
+MARKER = 'fashion_scenes.json'
+_BATCH = 64
+_QUEUED = 32
+
+Track = Callable[[Iterable, str, int], Iterable]
+
+
+@dataclass(frozen=True)
+class SceneSetSpec:
+    """What a set holds. Two equal specs on equal garments give byte-identical files.
+
+    Args:
+        image_size: Edge of the square pictures in pixels.
+        train, val: Number of scenes ('coco', 'ade').
+        objects_train, objects_val: Number of pictures of one garment ('imagenet').
+        seed: Any non-negative integer.
+        formats: Which of 'coco' (instances JSON), 'ade' (label PNGs) and 'imagenet' (a folder a class) to write.
+    """
+    image_size: int = 64
+    train: int = 20000
+    val: int = 1000
+    objects_train: int = 6000
+    objects_val: int = 1000
+    seed: int = 0
+    formats: tuple[str, ...] = FORMATS
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.formats) - set(FORMATS))
+        if unknown or not self.formats:
+            raise ValueError(f'formats must be some of {FORMATS}, got {list(self.formats)}')
+        for name in ('train', 'val', 'objects_train', 'objects_val'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
+            # Readers of folders number the classes that they find: one that is absent would shift the others.
+            if name.startswith('objects') and 0 < getattr(self, name) < len(CLASSES):
+                raise ValueError(f'{name} must be 0 or at least {len(CLASSES)}, one a class, got {getattr(self, name)}')
+        object.__setattr__(self, 'formats', tuple(name for name in FORMATS if name in self.formats))
+
+
+def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: str | None = None, workers: int = 1,
+                         track: Track = lambda items, _text, _total: items) -> bool:
+    """Write a whole set, or nothing.
+
+    Files go to a temporary sibling folder that takes the place of ``out`` at the end, so that an interrupted run
+    leaves no set that looks whole.
+
+    Args:
+        out: Folder to make. It may exist and be empty, or hold the same set.
+        spec: What to write.
+        source: Folder of Fashion-MNIST's IDX files; None takes the embedded subset.
+        workers: Number of processes. The files do not depend on it.
+        track: Wraps an iterable to show progress: called with the iterable, a text and its length.
+
+    Returns:
+        False when the same set was there already and nothing was done.
+
+    Raises:
+        FileExistsError: ``out`` holds something else.
+        ValueError: Options that cannot be.
+    """
+    if workers < 1:
+        raise ValueError(f'workers must be at least 1, got {workers}')
+    garments = {split: load_garments(split, source) for split in SPLITS}
+    generators = {s: SceneGenerator(garments[s], spec.image_size, s, spec.seed) for s in SPLITS}
+    manifest = _manifest(spec, garments)
+    out = Path(out).resolve()
+    if _same_set(out, manifest):
+        return False
+    with _moved_into_place(out) as folder, _executor(workers, _Job(folder, generators, spec.formats)) as render:
+        for split in SPLITS:
+            if {'coco', 'ade'} & set(spec.formats):
+                scenes = _collect(render, 'scenes', split, getattr(spec, split), track)
+                if 'coco' in spec.formats:
+                    _write_json(folder / f'annotations/instances_{split}.json', _coco(scenes, spec, split))
+            if 'imagenet' in spec.formats:
+                _collect(render, 'objects', split, getattr(spec, f'objects_{split}'), track)
+        _write_json(folder / MARKER, manifest, indent=2)
+    return True
+
+
+def encode_rle(mask: np.ndarray) -> dict[str, Any]:
+    """Uncompressed COCO run lengths of a bool mask (H, W): column by column, beginning with zeros."""
+    flat = mask.ravel(order='F')
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    return dict(size=list(mask.shape), counts=[0] + counts if flat[0] else counts)
+
+
+def scene_instances(scene: Scene) -> list[dict[str, Any]]:
+    """COCO annotations of a scene without ids: category (1 to 10), box (x, y, w, h), area and run lengths."""
+    instances = []
+    for label, mask in zip(scene.labels, scene.masks(), strict=False):
+        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x, y = int(xs[0]), int(ys[0])
+        instances.append(dict(
+            category_id=int(label) + 1, bbox=[x, y, int(xs[-1]) + 1 - x, int(ys[-1]) + 1 - y],
+            area=int(mask.sum()), iscrowd=0, segmentation=encode_rle(mask)))
+    return instances
+
+
+def _manifest(spec: SceneSetSpec, garments: dict[str, Garments]) -> dict[str, Any]:
+    sources = {split: dict(count=len(g), sha256=g.fingerprint()) for split, g in garments.items()}
+    return dict(name='FashionScenes', version=SCENES_VERSION, **{**asdict(spec), 'formats': list(spec.formats)},
+                classes=list(CLASSES), garments=sources)
+
+
+def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
+    """Whether ``out`` holds this set already; an error when it holds something else."""
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise FileExistsError(f'{out} is a file. Give another folder.')
+    if not any(out.iterdir()):
+        return False
+    if not (out / MARKER).is_file():
+        raise FileExistsError(f'{out} holds something that is not FashionScenes. Nothing was written; give another '
+                              'folder.')
+    try:
+        present = json.loads((out / MARKER).read_text())
+    except ValueError as error:
+        raise FileExistsError(f'{out / MARKER} cannot be read ({error}). Delete {out} and write it again.') from error
+    keys = [key for key in manifest if present.get(key) != manifest[key]]
+    if keys:
+        differs = ', '.join(f'{key} {present.get(key)!r} instead of {manifest[key]!r}' for key in keys)
+        raise FileExistsError(f'{out} holds another set ({differs}). Nothing was written; delete it or give another '
+                              'folder.')
+    return True
+
+
+@contextmanager
+def _moved_into_place(out: Path) -> Iterator[Path]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.parent / f'.{out.name}.partial-{secrets.token_hex(4)}'
+    folder.mkdir()
+    try:
+        yield folder
+        os.replace(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a process needs to write pictures."""
+    folder: Path
+    generators: dict[str, SceneGenerator]
+    formats: tuple[str, ...]
+
+    def write(self, kind: str, split: str, indices: range) -> list:
+        """Write pictures of a kind ('scenes' or 'objects'); their COCO instances."""
+        return [getattr(self, f'_write_{kind}')(split, index) for index in indices]
+
+    def _write_scenes(self, split: str, index: int) -> list[dict[str, Any]]:
+        scene = self.generators[split].scene(index)
+        _write_png(self.folder / 'scenes' / split / _file_name(index), scene.image)
+        if 'ade' in self.formats:
+            _write_png(self.folder / 'labels' / split / _file_name(index), scene.label_map())
+        return scene_instances(scene) if 'coco' in self.formats else []
+
+    def _write_objects(self, split: str, index: int) -> list[dict[str, Any]]:
+        picture = self.generators[split].object_picture(index)
+        name = CLASSES[int(picture.labels[0])]
+        _write_png(self.folder / 'objects' / split / name / _file_name(index), picture.image)
+        return []
+
+
+@contextmanager
+def _executor(workers: int, job: _Job) -> Iterator[Callable[..., Iterable[list]]]:
+    """A function that maps ``job.write`` over its arguments, in this process or in ``workers`` others."""
+    if workers == 1:
+        cv2.setNumThreads(1)
+        yield partial(map, job.write)
+        return
+    # Unlike multiprocessing.Pool, an executor notices a killed worker and cannot hang while it is stopped.
+    executor = ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(job, ))
+    try:
+        yield partial(_windowed_map, executor, _write_in_worker)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _windowed_map(executor: ProcessPoolExecutor, function: Callable, *arguments: Iterable) -> Iterator[list]:
+    """``executor.map`` with few tasks under way: executors with thousands queued can deadlock (cpython 105829)."""
+    pending: deque[Future] = deque()
+    for values in zip(*arguments, strict=True):
+        pending.append(executor.submit(function, *values))
+        if len(pending) >= _QUEUED:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _init_worker(job: _Job) -> None:
+    """Keep the garments in the process rather than send them with every batch."""
+    global _worker_job
+    _worker_job = job
+    cv2.setNumThreads(1)
+    # Interruptions are the parent's to handle: it stops the workers and removes what they wrote.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _write_in_worker(kind: str, split: str, indices: range) -> list:
+    return _worker_job.write(kind, split, indices)
+
+
+def _collect(render: Callable[..., Iterable[list]], kind: str, split: str, total: int, track: Track) -> list:
+    """Write pictures 0 to ``total`` in batches; results in the order of the pictures."""
+    batches = [range(start, min(start + _BATCH, total)) for start in range(0, total, _BATCH)]
+    results = render([kind] * len(batches), [split] * len(batches), batches)
+    return [item for batch in track(results, f'{split} {kind}', len(batches)) for item in batch]
+
+
+def _coco(scenes: list[list[dict[str, Any]]], spec: SceneSetSpec, split: str) -> dict[str, Any]:
+    size = spec.image_size
+    images = [dict(id=i + 1, file_name=_file_name(i), width=size, height=size) for i in range(len(scenes))]
+    flat = [dict(instance, image_id=i + 1) for i, instances in enumerate(scenes) for instance in instances]
+    return dict(
+        info=dict(description=f'FashionScenes, {split}', version=str(SCENES_VERSION)),
+        images=images, annotations=[dict(instance, id=k + 1) for k, instance in enumerate(flat)],
+        categories=[dict(id=k + 1, name=name, supercategory='garment') for k, name in enumerate(CLASSES)])
+
+
+def _file_name(index: int) -> str:
+    return f'{index:06d}.png'
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, 'PNG')
+
+
+def _write_json(path: Path, content: dict[str, Any], indent: int | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=indent))

@@ -1,0 +1,1 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.

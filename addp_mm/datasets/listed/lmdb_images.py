@@ -1,0 +1,108 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tqdm import tqdm
+
+from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.listed.own_images import ListedImages
+from addp_mm.datasets.listed.packed_names import PackedNames, write_names
+from addp_mm.registry import DATASETS
+
+# keys under which common writers keep what is no image
+_NO_IMAGES = (b'__len__', b'__keys__', b'num-samples', b'length')
+# process and environment by path: LMDB lets a process open a database once, and several data sets may read it
+_OPEN: dict[str, tuple[int, Any]] = {}
+
+
+@DATASETS.register_module()
+class LMDBImages(ListedImages):
+    """Images in an LMDB database: each value holds the bytes of an image file. Needs ``pip install addp_mm[data]``.
+
+    The keys are listed once, in the database's order.
+
+    Args:
+        path: The database, a folder or a file.
+        pipeline: See :class:`ListedImages`, as for all other arguments.
+        skipped_keys: Keys of values that are no images.
+
+    Raises:
+        ImportError: The package ``lmdb`` is not installed.
+    """
+
+    def __init__(self, path: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None,
+                 skipped_keys: Sequence[str | bytes] = _NO_IMAGES, **options) -> None:
+        self._lmdb()
+        if not Path(path).exists():
+            raise DatasetError(f'{path}: no such database. Check the path given, or that in the config.')
+        self.skipped_keys = {key.encode() if isinstance(key, str) else key for key in skipped_keys}
+        super().__init__(path, pipeline, index_file, **options)
+
+    @staticmethod
+    def _lmdb() -> ModuleType:
+        try:
+            return import_module('lmdb')
+        except ImportError as error:
+            raise ImportError('LMDBImages needs the package lmdb: pip install "addp_mm[data]"') from error
+
+    def _open(self) -> Any:
+        path = os.path.realpath(self.source)
+        pid, environment = _OPEN.get(path, (None, None))
+        if pid == os.getpid():
+            return environment
+        # one of the parent process must not be used in a forked one
+        self._close()
+        lmdb = self._lmdb()
+        try:
+            # workers and ranks only read: no lock file, which a read-only disk would refuse
+            environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False)
+        except lmdb.Error as error:
+            raise DatasetError(f'{self.source} cannot be opened as an LMDB database ({error}).') from error
+        _OPEN[path] = os.getpid(), environment
+        return environment
+
+    def _close(self) -> None:
+        _, environment = _OPEN.pop(os.path.realpath(self.source), (None, None))
+        if environment is not None:
+            environment.close()
+
+    def _read(self, listed: int) -> dict:
+        key = self.names[listed]
+        with self._open().begin() as transaction:
+            value = transaction.get(key)
+        name = f'{self.source}:{key.decode("utf-8", "surrogateescape")}'
+        if value is None:
+            raise FileNotFoundError(errno.ENOENT, 'no such key any more', name)
+        # an empty value is a broken image: it is named when it is decoded
+        return dict(img_path=name, img_bytes=bytes(value))
+
+    def _write_list(self) -> None:
+        write_names(self.index_file, self._keys(), about=dict(path=str(self.source.absolute()), state=self._state()))
+        self._close()
+
+    def _keys(self) -> Iterator[tuple[bytes]]:
+        with self._open().begin() as transaction:
+            keys = transaction.cursor().iternext(keys=True, values=False)
+            for key in tqdm(keys, desc='Listing images', unit=' images', disable=None):
+                if bytes(key) not in self.skipped_keys:
+                    yield (bytes(key), )
+
+    def _state(self) -> list[int]:
+        """Number of entries and of the last transaction: a database that was written to has another."""
+        environment = self._open()
+        return [environment.stat()['entries'], environment.info()['last_txnid']]
+
+    def _difference(self, names: PackedNames) -> str | None:
+        about = names.about
+        if about.get('path') != str(self.source.absolute()):
+            return f'another database, {self.source}, was given in place of {about.get("path")}'
+        state = self._state()
+        self._close()
+        return None if state == about['state'] else f'{self.source} has changed'

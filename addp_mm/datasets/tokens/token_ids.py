@@ -1,0 +1,109 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Stored token ids as a data set."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from addp_mm.datasets.listed.fingerprints import build_loaded, tokenizer_fingerprint
+from addp_mm.datasets.samplers.seeded_samples import random_state_of
+from addp_mm.datasets.tokens.token_store import (
+    IDS,
+    TokenStoreError,
+    broken_images,
+    differences,
+    finished_shards,
+    open_ids,
+)
+from addp_mm.registry import DATASETS
+
+
+@DATASETS.register_module()
+class TokenIds(Dataset):
+    """The ids of images, written once by ``tools/dataset_converters/tokenize_images.py``.
+
+    An item is ``dict(inputs=ids)``, int64 of shape (L,): a random view of an image, so that an epoch visits each image
+    once. The ids stay on disk, memory-mapped; nothing is kept for an image. Images that could not be read when the ids
+    were written are left out.
+
+    Args:
+        data_root: Folder of the ids.
+        tokenizer: Config of the tokenizer whose ids are meant, with an ``init_cfg`` that names its weights. It is
+            loaded once and compared with the one that wrote the ids. Default: not checked.
+        images: Fingerprint of the list of images, or a part of what ``tokens.json`` says about them, as
+            ``dict(count=1281167)``. Default: not checked.
+        views: Number of views, or a part of what ``tokens.json`` says about them, as
+            ``dict(count=8, augmentation='crop', image_size=256)``. Default: not checked.
+        random_view: Whether the view is drawn by numpy's global generator, as augmentations are (and repeated when a
+            training resumes under :class:`ResumableInfiniteSampler`); otherwise it is the first.
+
+    Raises:
+        TokenStoreError: The folder holds no finished ids, or those of another tokenizer, other images or other views.
+
+    Example:
+        >>> TokenIds('data/tokens')[0]['inputs'].shape  # doctest: +SKIP
+        torch.Size([256])
+    """
+
+    def __init__(self, data_root: str | Path, tokenizer: Mapping | None = None, images: Mapping | str | None = None,
+                 views: Mapping | int | None = None, random_view: bool = True) -> None:
+        self.data_root = Path(data_root)
+        self.random_view = random_view
+        self._shards = finished_shards(self.data_root)
+        self._check(tokenizer, images, views)
+        self._maps = self._open()
+        self._ends = np.cumsum([len(ids) for ids in self._maps])
+        broken = np.array([image['index'] for folder, _ in self._shards for image in broken_images(folder)], np.int64)
+        # how many whole images stand before each broken one
+        self._before_broken = np.sort(broken) - np.arange(len(broken))
+        if not len(self):
+            raise TokenStoreError(f'{self.data_root}: none of the {self._ends[-1]} images could be read')
+
+    @property
+    def metainfo(self) -> dict:
+        """What ``tokens.json`` says about tokenizer, images and views."""
+        return {key: self._shards[0][1][key] for key in ('tokenizer', 'images', 'views')}
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) - len(self._before_broken)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(f'{self.data_root} holds the ids of {len(self)} images, there is no image {index}')
+        image = index + int(np.searchsorted(self._before_broken, index, side='right'))
+        shard = int(np.searchsorted(self._ends, image, side='right'))
+        ids = self._maps[shard][image - self._ends[shard]]
+        view = 0
+        if self.random_view and len(ids) > 1:
+            with random_state_of(index):
+                view = np.random.randint(len(ids))  # noqa: NPY002
+        return dict(inputs=torch.from_numpy(ids[view].astype(np.int64)))
+
+    def __getstate__(self) -> dict:
+        # a pickled memory map would be its whole content
+        return {**self.__dict__, '_maps': None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._maps = self._open()
+
+    def _open(self) -> list[np.ndarray]:
+        return [open_ids(folder / IDS, 'r', about) for folder, about in self._shards]
+
+    def _check(self, tokenizer: Mapping | None, images: Mapping | str | None, views: Mapping | int | None) -> None:
+        wanted = {}
+        if tokenizer is not None:
+            wanted['tokenizer'] = dict(fingerprint=tokenizer_fingerprint(build_loaded(tokenizer), tokenizer))
+        if images is not None:
+            wanted['images'] = dict(fingerprint=images) if isinstance(images, str) else images
+        if views is not None:
+            wanted['views'] = dict(count=views) if isinstance(views, int) else views
+        other = list(differences(self.metainfo, wanted))
+        if other:
+            raise TokenStoreError(f'{self.data_root} holds other ids than the config asks for: {"; ".join(other)}. '
+                                  'Write the ids again with what the config names (tools/dataset_converters/'
+                                  'tokenize_images.py), or correct the config')

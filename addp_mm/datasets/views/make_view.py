@@ -1,0 +1,52 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from addp_mm.datasets.views.views import Views
+from addp_mm.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class MakeView(BaseTransform):
+    """One square view of an image of any number of channels, resized with antialiasing.
+
+    The views are those that ``tools/dataset_converters/tokenize_images.py`` stores the ids of, so that tokenizer,
+    predictor and ADDP train on one kind of picture. Random ones are drawn by numpy's global generator, as augmentations
+    of the mm packages are.
+
+    Required keys: ``img``, shape (H, W) or (H, W, C), 0 to 255. Changed keys: ``img``, ``img_shape``.
+
+    Args:
+        image_size: Side in pixels.
+        augmentation: 'crop': a random resized crop, flipped every other time; 'flip': the middle square, flipped every
+            other time; 'none': the middle square.
+        crop_scale: Smallest and largest share of the image's area in a crop.
+        interpolation: 'bicubic' or 'bilinear'.
+
+    Raises:
+        ValueError: A value makes no sense.
+    """
+
+    def __init__(self, image_size: int, augmentation: str = 'crop', crop_scale: tuple[float, float] = (0.2, 1.0),
+                 interpolation: str = 'bicubic') -> None:
+        count = 2 if augmentation == 'flip' else 1
+        self.views = Views(image_size, count, augmentation, tuple(crop_scale), interpolation)
+
+    def transform(self, results: dict) -> dict:
+        image = results['img']
+        image = image[..., None] if image.ndim == 2 else image
+        views = self.views
+        if views.augmentation == 'crop':
+            views = replace(views, seed=int(np.random.randint(2**31)))  # noqa: NPY002
+        made = views.make(image, 0)
+        chosen = np.random.randint(2) if len(made) == 2 else 0  # noqa: NPY002
+        results['img'] = np.ascontiguousarray(made[chosen].transpose(1, 2, 0))
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.views})'

@@ -1,0 +1,21 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""What addp_mm adds to the OpenMMLab packages: its checkpoint reader and the names of its configs.
+
+:mod:`addp_mm.compat` works around faults of those packages; this module adds features of our own by the same mechanism.
+"""
+from addp_mm.checkpoints.loaders import register_checkpoint_loaders
+from addp_mm.compat.importing import when_imported
+from addp_mm.config.shipped_names import add_base_names, add_inferencer_names, add_models_to_hub
+
+EXTENSIONS = {
+    'mmengine.config.config': add_base_names,
+    'mmengine.infer.infer': add_inferencer_names,
+    'mmengine.runner.checkpoint': register_checkpoint_loaders,
+    'mmpretrain.apis.model': add_models_to_hub,
+}
+
+
+def install() -> None:
+    """Add every extension once its module is imported. A second call changes nothing."""
+    for module, extend in EXTENSIONS.items():
+        when_imported(module, extend)

@@ -1,0 +1,177 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""COCO annotations are checked record by record before anything is built."""
+import pytest
+from helpers.checked_data import change_json, dataset_cfg, refused
+from PIL import Image
+
+from addp_mm.checks.datasets import check_dataset_cfg
+
+
+def test_an_annotation_file_that_lacks_a_class_is_named(own_set):
+    path = own_set / 'annotations/instances_train.json'
+
+    def drop(content):
+        content['categories'] = [c for c in content['categories'] if c['name'] != 'sandal']
+        content['annotations'] = [a for a in content['annotations'] if a['category_id'] != 6]
+
+    change_json(path, drop)
+    refused(dataset_cfg('det', own_set), path, "'sandal'", 'metainfo')
+
+
+@pytest.mark.slow
+def test_coco_classes_of_mmdet_on_another_file_are_refused(own_set):
+    cfg = dataset_cfg('det', own_set)
+    del cfg['metainfo']
+    refused(cfg, 'instances_train.json', "'person'", "'ankle-boot'", 'metainfo=dict(classes=')
+
+
+def test_a_subset_of_the_classes_passes(own_set):
+    cfg = dataset_cfg('det', own_set)
+    cfg.metainfo = dict(classes=['bag', 'coat'])
+    check_dataset_cfg(cfg)
+
+
+@pytest.mark.parametrize('key, owners', [('category_id', 'categories'), ('image_id', 'images')])
+def test_annotations_that_belong_to_nothing_are_refused(own_set, key, owners):
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content['annotations'][0].update({key: 77}))
+    refused(dataset_cfg('det', own_set), path, '77', owners)
+
+
+def test_a_half_written_annotation_file_is_named(own_set):
+    path = own_set / 'annotations/instances_train.json'
+    path.write_text(path.read_text()[:500])
+    refused(dataset_cfg('det', own_set), path, 'half-written')
+    path.write_text('[]')
+    refused(dataset_cfg('det', own_set), path, "'categories'")
+    path.write_bytes(b'\xff\xfe\xfa')
+    refused(dataset_cfg('det', own_set), path, 'not a text file')
+    path.unlink()
+    refused(dataset_cfg('det', own_set), path, 'no such annotation file')
+
+
+def test_an_annotation_file_without_images_is_refused(own_set):
+    change_json(own_set / 'annotations/instances_train.json', lambda content: content.update(images=[]))
+    refused(dataset_cfg('det', own_set), 'lists no images')
+
+
+def test_images_that_annotations_name_must_be_there(own_set):
+    (own_set / 'scenes/train/000004.png').unlink()
+    refused(dataset_cfg('det', own_set), own_set / 'scenes/train', "'000004.png'", '1 of 12')
+
+
+def lacks(own_set, section, index, key):
+    """The refusal of a set whose annotation file lacks ``key`` in one record."""
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content[section][index].pop(key))
+    refused(dataset_cfg('det', own_set), f'{path}: {section}[{index}]', f"lacks '{key}'", 'write the file again')
+
+
+@pytest.mark.parametrize('key', ['id', 'image_id', 'category_id', 'bbox', 'area'])
+def test_an_annotation_that_lacks_a_key_is_named(own_set, key):
+    lacks(own_set, 'annotations', 3, key)
+
+
+@pytest.mark.parametrize('section, key', [('images', 'width'), ('images', 'file_name'), ('categories', 'name')])
+def test_an_image_or_category_that_lacks_a_key_is_named(own_set, section, key):
+    lacks(own_set, section, 1, key)
+
+
+@pytest.mark.parametrize('change, text', [
+    (dict(bbox=[1, 2, 3]), '[1, 2, 3]'), (dict(bbox=[1, 2, float('nan'), 4]), 'nan'), (dict(area='large'), "'large'"),
+    (dict(category_id=[1]), 'category_id [1]'), (dict(id=1), 'there twice')])
+def test_an_annotation_with_a_wrong_value_is_named(own_set, change, text):
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content['annotations'][3].update(change))
+    refused(dataset_cfg('det', own_set), f'{path}: annotations[3]', text)
+
+
+@pytest.mark.parametrize('change, text', [
+    (dict(file_name=7), 'file_name 7'), (dict(width='64'), "width '64'"), (dict(height=0), 'height 0')])
+def test_an_image_with_a_wrong_value_is_named(own_set, change, text):
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content['images'][2].update(change))
+    refused(dataset_cfg('det', own_set), f'{path}: images[2]', text)
+
+
+@pytest.mark.parametrize('loader', ['train', 'val'])
+def test_boxes_beyond_their_picture_are_refused(own_set, loader):
+    path = own_set / f'annotations/instances_{loader}.json'
+    cfg = dataset_cfg('det', own_set, loader)
+
+    def set_boxes(content, box, **others):
+        for annotation in content['annotations'][3:]:
+            annotation.update(bbox=box, **others)
+
+    change_json(path, lambda content: set_boxes(content, [4, 5, 61, 60]))
+    check_dataset_cfg(cfg)
+    change_json(path, lambda content: set_boxes(content, [4, 5, 60, 61]))
+    refused(cfg, f'{path}: annotations[3]', '[4, 5, 60, 61]', 'width 64 and height 64')
+    change_json(path, lambda content: set_boxes(content, [4, 5, 60, 61], ignore=True))
+    check_dataset_cfg(cfg)
+
+
+def test_a_box_or_two_beyond_their_pictures_are_a_warning(own_set, monkeypatch):
+    path, said = own_set / 'annotations/instances_train.json', []
+    monkeypatch.setattr('addp_mm.checks.coco.print_log', lambda words, *_: said.append(words))
+    change_json(path, lambda content: content['annotations'][3].update(bbox=[4, 5, 60, 61]))
+    check_dataset_cfg(dataset_cfg('det', own_set))
+    assert 'annotations[3]' in said[0] and 'as 1 of' in said[0] and 'mmdet clips' in said[0]
+
+
+def test_boxes_as_parts_of_the_picture_are_refused(own_set):
+    path = own_set / 'annotations/instances_train.json'
+
+    def divide(content):
+        for annotation in content['annotations']:
+            annotation['bbox'] = [number / 64 for number in annotation['bbox']]
+
+    change_json(path, divide)
+    cfg = dataset_cfg('det', own_set)
+    cfg.pipeline[1].with_mask = False
+    refused(cfg, path, 'between 0 and 1', 'Multiply')
+
+
+def test_a_size_that_is_not_the_picture_s_is_named(own_set):
+    path, picture = own_set / 'annotations/instances_train.json', own_set / 'scenes/train/000004.png'
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    image = Image.open(picture).crop((0, 0, 64, 48))
+    image.save(picture, exif=lying)
+    cfg = dataset_cfg('det', own_set)
+    refused(cfg, f'{path}: images[4]', 'width 64 and the height 64', f'{picture} is 48 wide and 64 high')
+    cfg.pipeline[0] = dict(type='LoadAnything')
+    check_dataset_cfg(cfg)
+
+
+def test_a_training_needs_annotations(own_set):
+    for loader in ('train', 'val'):
+        change_json(own_set / f'annotations/instances_{loader}.json', lambda content: content.update(annotations=[]))
+    cfg = dataset_cfg('det', own_set)
+    refused(cfg, 'instances_train.json', 'nothing to train on', 'ann_file')
+    check_dataset_cfg(dataset_cfg('det', own_set, 'val'))
+    cfg.pipeline[1] = dict(type='LoadEmptyAnnotations')
+    check_dataset_cfg(cfg)
+
+
+def test_a_record_that_is_none_is_named(own_set):
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content['annotations'].insert(2, 7))
+    refused(dataset_cfg('det', own_set), f'{path}: annotations[2] is 7')
+
+
+@pytest.mark.parametrize('empty', [None, []])
+def test_annotations_without_masks_are_refused_where_the_pipeline_loads_masks(own_set, empty):
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content['annotations'][3].update(segmentation=empty))
+    cfg = dataset_cfg('det', own_set)
+    refused(cfg, f'{path}: annotations[3]', 'no segmentation', 'with_mask=False')
+    cfg.pipeline[1].with_mask = False
+    check_dataset_cfg(cfg)
+
+
+@pytest.mark.parametrize('change', [dict(ignore=True), dict(area=0), dict(bbox=[3, 3, .5, 4])])
+def test_annotations_that_mmdet_drops_need_no_mask(own_set, change):
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content['annotations'][3].update(change, segmentation=None))
+    check_dataset_cfg(dataset_cfg('det', own_set))

@@ -1,0 +1,121 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""What of a checkpoint may differ from the model at the start of a training."""
+import logging
+from types import SimpleNamespace
+
+import pytest
+from mmengine.dataset import InfiniteSampler
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import nn
+from torch.optim import SGD
+from torch.utils.data import DataLoader
+
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.engine.hooks import PreflightHook
+from addp_mm.engine.hooks.preflight_hook import PreflightError
+
+
+class Head(nn.Module):
+    """Named and shaped like the box and mask heads of a detector: background, boxes a class, masks a class."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.hidden_fc = nn.Linear(8, width)
+        self.norm = nn.LayerNorm(width)
+        self.depthwise = nn.Conv2d(width, width, 3, groups=width)
+        self.fc_cls = nn.Linear(width, num_classes + 1)
+        self.fc_reg = nn.Linear(width, 4 * num_classes)
+        self.conv_logits = nn.Conv2d(width, num_classes, 1)
+
+
+def detector(num_classes: int = 5, width: int = 16, embed: int = 8) -> nn.Module:
+    return nn.ModuleDict(dict(backbone=nn.Linear(3, embed), roi_head=Head(num_classes, width)))
+
+
+def check(model, checkpoint, testing=False):
+    runner = SimpleNamespace(_load_from='other.pth', _resume=False, model=model, logger=logging.getLogger('preflight'))
+    PreflightHook(testing).after_load_checkpoint(runner, dict(state_dict=checkpoint.state_dict()))
+
+
+def test_only_classifiers_may_have_another_number_of_classes(caplog):
+    check(detector(5), detector(3))
+    warning = caplog.messages[-1]
+    assert 'another number of classes' in warning and warning.count('roi_head.') == 6
+    for name in ('fc_cls', 'fc_reg', 'conv_logits'):
+        assert f'roi_head.{name}.weight' in warning and f'roi_head.{name}.bias' in warning
+    with pytest.raises(CheckpointError, match='fc_cls.weight is .4, 16. in the checkpoint and .6, 16. in the model'):
+        check(detector(5), detector(3), testing=True)
+
+
+@pytest.mark.parametrize('other', [dict(width=32), dict(embed=4), dict(num_classes=3, width=32)])
+def test_another_width_is_refused_with_what_to_do(other):
+    with pytest.raises(CheckpointError, match=r"another width or layout.*addp_mm\.Pretrained.*prefix='backbone\.'"):
+        check(detector(), detector(**other))
+
+
+@pytest.mark.parametrize('layer, key', [('norm', 'norm.weight'), ('hidden_fc', 'hidden_fc.weight'),
+                                        ('depthwise', 'depthwise.weight')])
+def test_hidden_layers_of_a_head_are_no_classifiers(layer, key):
+    model, checkpoint = detector(), detector()
+    setattr(checkpoint['roi_head'], layer, getattr(detector(width=32)['roi_head'], layer))
+    with pytest.raises(CheckpointError, match=f'roi_head.{key} is'):
+        check(model, checkpoint)
+
+
+def test_outputs_without_classes_are_no_classifiers():
+    def plain(outputs):
+        return nn.ModuleDict(dict(backbone=nn.Linear(3, 4), head=nn.ModuleDict(dict(fc=nn.Linear(4, outputs)))))
+
+    with pytest.raises(CheckpointError, match='head.fc.weight'):
+        check(plain(8), plain(6))
+
+
+@pytest.mark.parametrize('parts', [False, True])
+@pytest.mark.parametrize('hook, interval', [
+    (dict(interval=3, by_epoch=False), 4), (dict(interval=4, by_epoch=False), None),
+    (dict(interval=3, by_epoch=True), None), (dict(interval=-1, by_epoch=False), None)])
+def test_checkpoints_within_a_step_of_the_optimizer_are_warned_of(hook, interval, parts, caplog):
+    wrapper = OptimWrapper(SGD(nn.Linear(1, 1).parameters(), lr=1.), accumulative_counts=2)
+    runner = SimpleNamespace(hooks=[CheckpointHook(**hook)], logger=logging.getLogger('preflight'),
+                             optim_wrapper=OptimWrapperDict(part=wrapper) if parts else wrapper)
+    PreflightHook._warn_of_split_steps(runner)
+    wanted = [] if interval is None else [f'checkpoint.interval={interval}, or another multiple of 2']
+    assert len(caplog.messages) == len(wanted) and all(words in caplog.text for words in wanted)
+
+
+def runner_with(dataset=None, model=None, loader=None, save_best=None, prefixes=()):
+    """What the checks before training look at."""
+    loader = SimpleNamespace(dataset=dataset) if loader is None else loader  # one without a batch is false
+    evaluator = SimpleNamespace(metrics=[SimpleNamespace(prefix=prefix) for prefix in prefixes])
+    return SimpleNamespace(
+        train_loop=SimpleNamespace(dataloader=loader), val_loop=SimpleNamespace(evaluator=evaluator), model=model,
+        hooks=[CheckpointHook(save_best=save_best)])
+
+
+def test_a_training_without_a_batch_is_refused():
+    pictures = list(range(16))
+    with pytest.raises(PreflightError, match='16 pictures .* batch_size=100.*drop_last=False'):
+        PreflightHook._check_number_of_batches(runner_with(loader=DataLoader(pictures, 100, drop_last=True)))
+    for loader in (DataLoader(pictures, 100), DataLoader(pictures, 16, drop_last=True),
+                   DataLoader(pictures, 100, sampler=InfiniteSampler(pictures), drop_last=True)):
+        PreflightHook._check_number_of_batches(runner_with(loader=loader))
+
+
+def test_a_head_of_fewer_classes_than_the_data_is_refused():
+    names = ('ant', 'bee', 'cow', 'dog')
+    data = SimpleNamespace(metainfo=dict(classes=names))
+    with pytest.raises(PreflightError, match=r'4 classes \(ant, .*model.roi_head only 2.*roi_head.num_classes=4'):
+        PreflightHook._check_classes(runner_with(data, detector(2)))
+    panoptic = SimpleNamespace(metainfo=dict(classes=names, thing_classes=names[:2]))
+    for dataset, classes in ((data, 4), (data, 9), (data, 1), (panoptic, 2), (object(), 2)):
+        PreflightHook._check_classes(runner_with(dataset, detector(classes)))
+
+
+def test_save_best_must_be_a_metric_of_the_evaluator():
+    for wrong in ('bbox_mAP', 'acc/top1', ['coco/bbox_mAP', 'mAP']):
+        with pytest.raises(PreflightError, match=r'save_best=.* called coco/…'):
+            PreflightHook._check_save_best(runner_with(save_best=wrong, prefixes=['coco']))
+    for right, prefixes in (('auto', ['coco']), ('coco/bbox_mAP', ['coco', 'fid']), (None, ['coco']), ('mIoU', [None])):
+        PreflightHook._check_save_best(runner_with(save_best=right, prefixes=prefixes))

@@ -1,0 +1,93 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Paths of the command line: where checkpoints are found, and where results can be written."""
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+
+from addp_mm.checks.runner_cfg import require_checkpoint
+from addp_mm.config.config_file import ConfigError, require_writable, require_writable_folder
+from addp_mm.engine.device import choose_device
+from addp_mm.engine.hooks.drawn_pictures import picture_name
+from addp_mm.engine.runner_cfg import set_resume
+
+
+@pytest.mark.parametrize('name, words', [
+    ('folder', 'is a folder; name a file'), ('config.py/x.json', r'no file can be written in .*config\.py'),
+    ('/proc/x.json', 'no file can be written in /proc'), ('/proc/new/x.json', 'no file can be written in /proc')])
+def test_a_place_where_nothing_can_be_written_is_refused(tmp_path, name, words):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'config.py').touch()
+    with pytest.raises(ConfigError, match=f'--out .*{words}'):
+        require_writable(tmp_path / name, '--out')
+    with pytest.raises(ConfigError, match='--show-dir x: no file can be written'):
+        require_writable_folder(tmp_path / 'config.py', '--show-dir x')
+
+
+def test_a_place_that_is_to_be_made_is_left_to_be_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    require_writable('new/folder/x.json', '--out')
+    require_writable_folder('other', '--show-dir')
+    (tmp_path / 'there.json').touch()
+    require_writable('there.json', '--out')
+    assert [path.name for path in tmp_path.iterdir()] == ['there.json']
+
+
+def test_the_home_folder_is_found_by_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    path = tmp_path / 'vit.pth'
+    path.touch()
+    assert require_checkpoint('~/vit.pth') == str(path)
+    assert require_checkpoint('hf://owner/name/~/vit.pth') == 'hf://owner/name/~/vit.pth'
+    for resume, load_from in ((None, '~/vit.pth'), ('~/vit.pth', None)):
+        cfg = Config(dict(load_from=load_from))
+        set_resume(cfg, resume)
+        assert cfg.load_from == str(path)
+
+
+def resumed_from(folder: Path) -> str | None:
+    cfg = Config(dict(work_dir=str(folder)))
+    set_resume(cfg, 'auto')
+    return cfg.get('load_from') and Path(cfg.load_from).name
+
+
+@pytest.mark.parametrize('named, found', [
+    ('/old/place/iter_9.pth', 'iter_9.pth'), ('/old/place/best.pth', 'best.pth'),
+    ('/old/place/iter_3.pth', 'iter_10.pth'), ('', 'iter_10.pth')])
+def test_a_moved_training_goes_on(tmp_path, capsys, named, found):
+    for name in ('iter_9.pth', 'iter_10.pth', 'best.pth', 'iter_11.pth.partial'):
+        (tmp_path / name).touch()
+    (tmp_path / 'last_checkpoint').write_text(named)
+    assert resumed_from(tmp_path) == found
+    assert f'names {named or "nothing"}; training goes on from {tmp_path / found}' in capsys.readouterr().out
+
+
+def test_without_any_checkpoint_an_empty_name_begins_and_a_wrong_one_is_refused(tmp_path):
+    (tmp_path / 'last_checkpoint').write_text('')
+    assert resumed_from(tmp_path) is None
+    (tmp_path / 'last_checkpoint').write_text('/old/place/iter_9.pth')
+    with pytest.raises(ConfigError, match=r'--resume /old/place/iter_9\.pth does not exist'):
+        resumed_from(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['foo', 'meta', 'cuda:99'])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(ConfigError, match=f'--device {name} is no device that this PyTorch can use here'):
+        choose_device(name)
+
+
+class Sample(SimpleNamespace):
+    def __contains__(self, key):
+        return hasattr(self, key)
+
+
+@pytest.mark.parametrize('path, root, name', [
+    ('/data/val/cat/0.png', '/data', 'val/cat/0.png'), ('/data/val/cat/0.jpg', '/data/val', 'cat/0.jpg.png'),
+    ('/other/0.png', '/data', 'other/0.png'), ('/data/0.png', None, 'data/0.png'), ('/data/0.png', '', 'data/0.png')])
+def test_drawn_pictures_lie_as_the_images_do(path, root, name):
+    assert picture_name(Sample(img_path=path, sample_idx=3), root) == Path(name)
+
+
+def test_a_drawn_picture_without_a_path_has_its_number():
+    assert picture_name(Sample(sample_idx=3), '/data') == Path('3.png')

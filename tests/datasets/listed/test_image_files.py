@@ -1,0 +1,272 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+import os
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from addp_mm.datasets import DatasetError, ImageFiles, TooManyBrokenImages
+from addp_mm.datasets.listed.broken_images import num_allowed
+from addp_mm.datasets.listed.file_scan import FileScan
+from addp_mm.datasets.listed.fingerprints import names_fingerprint
+from addp_mm.datasets.listed.packed_names import PackedNames, write_names
+from addp_mm.registry import DATASETS
+
+LOAD = [dict(type='addp_mm.LoadImage')]
+
+
+def fill(folder, names, value=0):
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (4, 3), value + number).save(path)
+
+
+@pytest.fixture
+def images(tmp_path):
+    root = tmp_path / 'images'
+    fill(root, ['b.png', 'a/2.png', 'a/1.PNG', 'a.png', 'c/d/e.bmp'])
+    for name in ('notes.txt', '.hidden.png', '.cache/x.png', '__MACOSX/a.png'):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b'x')
+    return root
+
+
+def listed(root, **options):
+    data = ImageFiles(root, **options)
+    return [os.path.relpath(data[index]['img_path'], root) for index in range(len(data))]
+
+
+def test_images_are_listed_in_the_order_of_their_paths(images, tmp_path):
+    index = tmp_path / 'list'
+    assert listed(images, index_file=index) == ['a.png', 'a/1.PNG', 'a/2.png', 'b.png', 'c/d/e.bmp']
+    data = DATASETS.build(dict(type='addp_mm.ImageFiles', root=str(images), index_file=index, pipeline=LOAD))
+    # the list of an earlier data set was used, and the path decides which image it is
+    assert data[3]['img'].max() == 0 and data[0]['img'].max() == 3
+    assert data.name(1) == 'a/1.PNG'
+    assert data.fingerprint == names_fingerprint(data.name(k) for k in range(5))
+    with pytest.raises(IndexError, match='5 images, there is no image 5'):
+        data[5]
+
+
+def test_order_does_not_depend_on_how_much_is_sorted_in_memory(images):
+    whole = list(FileScan(images, ['.png', '.bmp']))
+    assert len(whole) == 5 and whole == list(FileScan(images, ['.png', '.bmp'], run_length=2))
+
+
+def test_links_are_followed_and_loops_end(images, tmp_path):
+    elsewhere = tmp_path / 'elsewhere'
+    fill(elsewhere, ['far.png'])
+    (elsewhere / 'back').symlink_to(images)
+    (images / 'link').symlink_to(elsewhere)
+    (images / 'a/up').symlink_to(images)
+    (images / 'aa').symlink_to(images / 'c')  # sorts before the real folder, which is listed all the same
+    (images / 'lost.png').symlink_to(tmp_path / 'nowhere')
+    (images / 'b2.png').symlink_to(images / 'b.png')
+    scan = FileScan(images, ['.png', '.bmp'])
+    assert [path.decode() for path, in scan] == [
+        'a.png', 'a/1.PNG', 'a/2.png', 'b.png', 'b2.png', 'c/d/e.bmp', 'link/far.png']
+    assert scan.dangling == 1
+
+
+def test_a_folder_that_may_not_be_read_is_left_out(images, tmp_path, monkeypatch):
+    scandir, warnings = os.scandir, []
+
+    def forbid(path):
+        if path == os.fsencode(images / 'lost+found'):
+            raise PermissionError(13, 'Permission denied', path)
+        return scandir(path)
+
+    (images / 'lost+found').mkdir()
+    monkeypatch.setattr('addp_mm.datasets.listed.file_scan.os.scandir', forbid)
+    monkeypatch.setattr('addp_mm.datasets.listed.file_scan.print_log', lambda text, *_: warnings.append(text))
+    assert len(listed(images, index_file=tmp_path / 'list')) == 5
+    assert len(warnings) == 1 and f'{images}/lost+found may not be read' in warnings[0]
+
+
+def test_a_changed_folder_is_noticed(images, tmp_path):
+    index = tmp_path / 'list'
+    assert len(listed(images, index_file=index)) == 5
+    fill(images, ['c/d/new.png'])
+    os.utime(images / 'c/d', ns=(1, 1))
+    with pytest.raises(DatasetError, match="c/d has changed.*changed='rescan'"):
+        ImageFiles(images, index_file=index)
+    assert len(listed(images, index_file=index, changed='keep')) == 5
+    assert 'c/d/new.png' in listed(images, index_file=index, changed='rescan')
+    assert len(listed(images, index_file=index)) == 6
+    with pytest.raises(DatasetError, match='other extensions'):
+        ImageFiles(images, index_file=index, extensions=['.png'])
+    with pytest.raises(DatasetError, match='another folder'):
+        ImageFiles(images / 'a', index_file=index)
+
+
+def test_other_files_do_not_change_a_folder(images, tmp_path, monkeypatch):
+    index = tmp_path / 'list'
+    data = ImageFiles(images, index_file=index)
+    before = [*data.names], data.names.fingerprint
+    (images / 'c/d/Thumbs.db').write_bytes(b'x')
+    os.utime(images / 'c/d', ns=(1, 1))
+    for _ in range(2):
+        names = ImageFiles(images, index_file=index).names
+        assert ([*names], names.fingerprint) == before and ['c/d', 1] in names.about['folders']
+        # the new times are kept: the second one has nothing to list
+        monkeypatch.setattr(ImageFiles, '_scan', None)
+
+
+def test_splits_share_all_images(images, tmp_path):
+    index = tmp_path / 'list'
+    train, val = (listed(images, index_file=index, split=split, val_every=3) for split in ('train', 'val'))
+    assert val == ['a.png', 'b.png'] and sorted(train + val) == listed(images, index_file=index)
+
+
+def test_nothing_found_says_what_was_searched_for(tmp_path):
+    (tmp_path / 'images').mkdir()
+    with pytest.raises(DatasetError, match=r'no images in it. Searched for were .*\.png'):
+        ImageFiles(tmp_path / 'images', index_file=tmp_path / 'list')
+    with pytest.raises(DatasetError, match='no such folder.*Check the path given'):
+        ImageFiles(tmp_path / 'imags', index_file=tmp_path / 'list')
+
+
+def test_damaged_lists_are_refused(images, tmp_path):
+    index = tmp_path / 'list'
+    listed(images, index_file=index)
+    content = index.read_bytes()
+    for spoilt in (content[:-1], content[:20], b'', b'something else'):
+        index.write_bytes(spoilt)
+        with pytest.raises(DatasetError, match='Delete it'):
+            ImageFiles(images, index_file=index)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    count, about = 200_000, {}
+    names = (f'folder-{number % 977:04d}/a-rather-long-name-of-an-image-{number:08d}.jpeg'.encode()
+             for number in range(count))
+    tracemalloc.start()
+    write_names(tmp_path / 'list', ((name, ) for name in names), about=about)
+    stored = PackedNames(tmp_path / 'list')
+    picked = [stored[index] for index in range(0, count, 1000)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(stored) == count and picked[7] == b'folder-0161/a-rather-long-name-of-an-image-00007000.jpeg'
+    # as Python strings they take 21 MB
+    assert peak < 3e6
+    assert len(pickle.dumps(stored)) < 1000
+
+
+def test_scan_spills_instead_of_holding_all_paths(tmp_path, monkeypatch):
+    count = 60_000
+    scan = FileScan(tmp_path, ['.png'], run_length=2000)
+    monkeypatch.setattr(FileScan, '_walk', lambda self: (
+        b'%s-%08d.png' % (b'name' * 10, number * 7919 % count) for number in range(count)))
+    tracemalloc.start()
+    last, ordered = b'', True
+    for path, in scan:
+        last, ordered = path, ordered and last < path
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ordered and last.endswith(b'%08d.png' % (count - 1))
+    assert peak < count * 89 / 3  # as bytes objects each takes 89
+
+
+@pytest.fixture
+def spoilt(tmp_path):
+    """40 images, of which three are broken."""
+    root = tmp_path / 'images'
+    fill(root, [f'{number:02d}.png' for number in range(40)])
+    (root / '05.png').write_bytes(b'no image')
+    (root / '17.png').write_bytes((root / '17.png').read_bytes()[:40])
+    (root / '23.png').write_bytes(b'')
+    return root
+
+
+def keep_image(batch):
+    return [(os.path.basename(results['img_path']), int(results['img'][0, 0, 0])) for results in batch]
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_broken_images_are_noted_once_and_replaced_by_the_same_one(spoilt, tmp_path, num_workers):
+    data = ImageFiles(spoilt, LOAD, index_file=tmp_path / 'list', broken_allowance=3)
+    passes = [[pair for batch in DataLoader(data, 4, num_workers=num_workers, collate_fn=keep_image) for pair in batch]
+              for _ in range(2)]
+    assert passes[0] == passes[1] and len(passes[0]) == 40
+    assert all(name == f'{value:02d}.png' for name, value in passes[0])
+    assert not {'05.png', '17.png', '23.png'} & {name for name, _ in passes[0]}
+    assert sorted(os.path.basename(name) for name in data.broken.read()) == ['05.png', '17.png', '23.png']
+    text = (tmp_path / 'broken_images_list.txt').read_text()
+    assert len(set(text.splitlines())) == 3 and 'not an image' in text
+    # another run counts anew: images may have been mended
+    assert not ImageFiles(spoilt, LOAD, index_file=tmp_path / 'list').broken.read()
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_one_broken_image_too_many_stops_with_the_list(spoilt, tmp_path, num_workers):
+    data = ImageFiles(spoilt, LOAD, index_file=tmp_path / 'list', max_broken_share=0.05, broken_allowance=0)
+    assert data.broken.allowed == 2
+    with pytest.raises(TooManyBrokenImages, match='3 images are broken, 2 are allowed.*05.png.*broken_images_list.txt'):
+        list(DataLoader(data, 4, num_workers=num_workers, collate_fn=keep_image))
+
+
+def test_after_too_many_the_broken_ones_may_be_removed_or_allowed(spoilt, tmp_path):
+    options = dict(index_file=tmp_path / 'list', broken_allowance=1)
+    data = ImageFiles(spoilt, LOAD, max_broken_share=0, **options)
+    with pytest.raises(TooManyBrokenImages, match=r'--images-changed keep.*max_broken_share\) of 0\.025\.') as raised:
+        [data[k] for k in range(20)]
+    share = float(str(raised.value).rpartition(' of ')[2].rstrip('.'))
+    assert len([ImageFiles(spoilt, LOAD, max_broken_share=share, **options)[k] for k in range(20)]) == 20
+    for name in ('05.png', '17.png', '23.png'):
+        (spoilt / name).unlink()
+    data = ImageFiles(spoilt, LOAD, max_broken_share=0, changed='keep', **options)
+    assert len(keep_image([data[k] for k in range(40)])) == 40 and not data.broken.read()
+    for path in spoilt.iterdir():
+        path.unlink()
+    with pytest.raises(DatasetError, match="broken or gone.*changed='rescan'"):
+        data[0]
+
+
+def test_shares_are_not_lost_to_rounding():
+    assert [num_allowed(share, 100, 0) for share in (0.28, 0.29, 0.57, 0.58)] == [28, 29, 57, 58]
+
+
+def test_faults_of_the_program_and_the_machine_are_no_broken_images(spoilt, tmp_path):
+    def fail(error):
+        def transform(results):
+            raise error
+        return transform
+
+    for error in (KeyError('img'), ValueError('a bug'), OSError(24, 'Too many open files')):
+        data = ImageFiles(spoilt, [fail(error)], index_file=tmp_path / 'list')
+        with pytest.raises(type(error)):
+            data[0]
+    data = ImageFiles(spoilt, [fail(FileNotFoundError(2, 'gone'))], index_file=tmp_path / 'list', broken_allowance=1)
+    with pytest.raises(TooManyBrokenImages):
+        data[0]
+    assert len(data.broken.read()) == 2
+
+
+def test_a_data_set_with_repeated_replacements_ends(tmp_path):
+    fill(tmp_path / 'images', ['a.png'])
+    (tmp_path / 'images/a.png').write_bytes(b'x')
+    data = ImageFiles(tmp_path / 'images', LOAD, index_file=tmp_path / 'list', broken_allowance=5)
+    with pytest.raises(DatasetError, match='were broken'):
+        data[0]
+
+
+def test_names_of_any_bytes(tmp_path):
+    name = os.fsdecode(b'caf\xe9.png')
+    fill(tmp_path / 'images', [name, 'ünï.png'])
+    data = ImageFiles(tmp_path / 'images', LOAD, index_file=tmp_path / 'list')
+    assert [data[index]['img'].shape for index in range(2)] == [(3, 4, 3)] * 2
+    (tmp_path / 'images' / name).write_bytes(b'x')
+    assert data[0]['img'].shape == (3, 4, 3)
+    assert [os.path.basename(key) for key in data.broken.read()] == [name]
+
+
+def test_columns_belong_to_their_names(tmp_path):
+    write_names(tmp_path / 'list', [(b'', 5, 1), (b'ab', 2**63, 2)], ('first', 'second'), dict(a=[1]))
+    stored = PackedNames(tmp_path / 'list')
+    assert list(stored) == [b'', b'ab'] and stored.about == dict(a=[1])
+    assert np.array_equal(stored.column('first'), np.array([5, 2**63], np.uint64))
+    assert stored.column('second').tolist() == [1, 2]

@@ -1,0 +1,72 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Steps of the demo: run once, again where something changed, and with the reason where one fails."""
+from pathlib import Path
+
+import pytest
+from demo_report.steps import Step, StepFailed, StepRunner
+
+
+def echo(name: str, folder: Path, text: str = 'x', **fields) -> Step:
+    """A step that writes ``text`` at the end of a file and prints it."""
+    code = f'print({text!r}); open({str(folder / name)!r}, "a").write({text!r})'
+    return Step(name, f'Write {name}', ('-c', code), (folder / name,), **fields)
+
+
+@pytest.mark.parametrize('name', ['input', 'input.py'])  # source code is no config
+def test_steps_run_once_until_command_or_input_changes(tmp_path, capsys, name):
+    (tmp_path / name).write_text('1')
+    first = echo('first', tmp_path, inputs=(tmp_path / name,))
+    second = echo('second', tmp_path, after=(first,))
+    runner = StepRunner(tmp_path)
+    assert not any(done.skipped for done in runner.run([first, second]).values())
+    assert first.shown.startswith('python -c') and f'$ {first.shown}' in capsys.readouterr().out
+    assert (tmp_path / 'logs/first.log').read_text() == 'x\n'
+    assert all(done.skipped and done.peak_mib > 1 for done in runner.run([first, second]).values())
+    (tmp_path / name).write_text('2')
+    assert not any(done.skipped for done in runner.run([first, second]).values())
+    changed = echo('second', tmp_path, 'y', after=(first,))
+    done = runner.run([first, changed])
+    assert done['first'].skipped and not done['second'].skipped
+    (tmp_path / 'first').unlink()
+    assert not runner.run([first])['first'].skipped
+
+
+def test_a_step_is_not_repeated_where_what_it_needs_came_out_the_same(tmp_path):
+    """Wherever it came from: the benchmark goes on with the runs of the demo, whose scenes are a step of their own."""
+    (tmp_path / 'input').write_text('1')
+    code = f'open({str(tmp_path / "first")!r}, "w").write("same")'
+    first = Step('first', 'Write', ('-c', code), (tmp_path / 'first',), (tmp_path / 'input',))
+    second = echo('second', tmp_path, after=(first,))
+    StepRunner(tmp_path).run([first, second])
+    (tmp_path / 'input').write_text('2')
+    done = StepRunner(tmp_path).run([first, second])
+    assert not done['first'].skipped and done['second'].skipped
+    alone = echo('second', tmp_path, inputs=(tmp_path / 'first',))
+    assert StepRunner(tmp_path).run([alone])['second'].skipped
+
+
+def test_step_waits_for_what_it_needs_and_empties_its_folder(tmp_path):
+    own = tmp_path / 'own'
+    own.mkdir()
+    (own / 'left').write_text('from before')
+    code = f'import os, time; time.sleep(.3); os.makedirs({str(own)!r}); open({str(own / "a")!r}, "w")'
+    slow = Step('slow', 'Slow', ('-c', code), (own / 'a',), folder=own)
+    code = f'open({str(own / "a")!r}); open({str(tmp_path / "b")!r}, "w")'
+    then = Step('then', 'Then', ('-c', code), (tmp_path / 'b',), after=(slow,))
+    StepRunner(tmp_path, jobs=2).run([slow, then])
+    assert not (own / 'left').exists()
+
+
+def test_failed_step_shows_its_log_and_keeps_what_is_done(tmp_path):
+    first = echo('first', tmp_path)
+    failing = Step('failing', 'Fail', ('-c', 'print("why"); raise SystemExit(3)'), (), after=(first,))
+    after = echo('after', tmp_path, after=(failing,))
+    with pytest.raises(StepFailed) as error:
+        StepRunner(tmp_path).run([first, failing, after])
+    message = str(error.value)
+    assert 'exit status 3' in message and '| why' in message and failing.shown in message
+    assert not (tmp_path / 'after').exists()
+    assert StepRunner(tmp_path).run([first])['first'].skipped
+    empty = Step('empty', 'Empty', ('-c', 'pass'), (tmp_path / 'never',))
+    with pytest.raises(StepFailed, match='did not write .*never'):
+        StepRunner(tmp_path).run([empty])

@@ -1,0 +1,54 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Run by itself: trainings on one and on two processes of the same data, whose weights and gradients are written down.
+
+``python jobs.py SCENARIO FOLDER`` imports the heavy packages once and forks the processes of one training after the
+other. Every process of a training leaves ``FOLDER/<training>_<rank>.pth``.
+"""
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot  # noqa: F401  # visualizers import it: once, before the forks
+import torch
+import torch.distributed.fsdp
+import torch.multiprocessing as mp
+
+import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
+
+
+def in_one(folder: Path, name: str, job, **options) -> None:
+    """Run ``job(world_size=1)`` in a process of its own."""
+    mp.start_processes(_process, (1, None, folder, name, job, options), nprocs=1, start_method='fork')
+
+
+def in_two(folder: Path, name: str, job, **options) -> None:
+    """Run ``job(world_size=2)`` in two processes that know of each other."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    mp.start_processes(_process, (2, port, folder, name, job, options), nprocs=2, start_method='fork')
+
+
+def _process(rank: int, world_size: int, port: int | None, folder: Path, name: str, job, options: dict) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    if world_size > 1:
+        os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
+                          WORLD_SIZE=str(world_size))
+    torch.save(job(folder / name, world_size, **options), folder / f'{name}_{rank}.pth')
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def main() -> None:
+    from importlib import import_module
+
+    scenario, folder = sys.argv[1], Path(sys.argv[2])
+    import_module(f'helpers.{scenario}_jobs').run(folder)
+
+
+if __name__ == '__main__':
+    main()

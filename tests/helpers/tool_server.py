@@ -1,0 +1,63 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Imports the heavy packages once and runs command line tools in forks of itself: one JSON job a line on stdin.
+
+A job is ``{"argv": [script, …], "cwd": folder, "environ": {…}, "log": file}``; the answer on stdout is
+the exit status.
+"""
+import gc
+import json
+import os
+import runpy
+import sys
+import traceback
+
+import matplotlib.pyplot  # noqa: F401
+import mmpretrain.datasets
+import mmpretrain.engine
+import mmpretrain.evaluation
+import mmpretrain.models
+import mmpretrain.visualization  # noqa: F401
+import torch
+import torch.utils.tensorboard
+from mmengine.config import Config
+
+import addp_mm.engine.runner_cfg  # noqa: F401
+
+torch.set_num_threads(1)
+
+
+def run(job: dict) -> int:
+    """Run the tool in this process, its output in the log, and return the exit status."""
+    log = os.open(job['log'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(job['cwd'])
+    os.environ.update(job['environ'])
+    sys.argv = job['argv']
+    try:
+        runpy.run_path(job['argv'][0], run_name='__main__')
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        return 0 if stop.code is None else stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    Config(dict(a=1)).pretty_text  # noqa: B018  # reads the grammar once for all forks
+    gc.freeze()
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            status = run(json.loads(line))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        print('STATUS', os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == '__main__':
+    main()
