@@ -1,9 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Put configs, tools and the model index into the wheel, as ``addp_mm/.mim``; everything else is in setup.cfg.
 
-mim and mmengine look for them there. setuptools' own tables cannot say it: package data must lie inside its package,
-and no package can have a name that starts with a dot.
+mim and mmengine look for them there. setuptools' own tables cannot say it: package data must lie
+inside its package, and no package can have a name that starts with a dot.
 """
+
 import os
 import shutil
 
@@ -12,7 +13,6 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-
     def run(self):
         super().run()
         if self.editable_mode:  # an editable install reads them from the checkout

@@ -1,9 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Show ADDP at work on real images: data, pre-training, generation, and transfer to three tasks, on one page.
 
-Each step is a call of a tool that may be called by hand, and is printed. Steps that are done are not repeated, so that
-an interrupted demo goes on where it was. The page is written to work_dirs/demo/report.html.
+Each step is a call of a tool that may be called by hand, and is printed. Steps that are done are
+not repeated, so that an interrupted demo goes on where it was. The page is written to
+work_dirs/demo/report.html.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -20,16 +22,25 @@ from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
 
 PRETRAIN_ITERS = 50
-# Scenes of another version are not taken for done: the tool, asked again, says what to do with them.
+# Scenes of another version are not taken for done: the tool, asked again, says what to do with
+# them.
 SCENE_SOURCES = (Path('addp_mm/datasets/fashion/fashion_scenes.py'), ASSETS / 'fashion_mnist_subset.npz')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--short', action='store_true',
-                        help='a handful of iterations and images, to see that all works; writes work_dirs/demo_short')
-    parser.add_argument('--jobs', type=int, default=min(2, cores()), metavar='N',
-                        help='steps at once, of about 1.5 GB each [2, or 1 on one core]')
+    parser.add_argument(
+        '--short',
+        action='store_true',
+        help='a handful of iterations and images, to see that all works; writes work_dirs/demo_short',
+    )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=min(2, cores()),
+        metavar='N',
+        help='steps at once, of about 1.5 GB each [2, or 1 on one core]',
+    )
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error(f'--jobs must be at least 1, got {args.jobs}')
@@ -48,25 +59,51 @@ def plan(folder: Path, short: bool) -> DemoRun:
     """The steps of the demo, in ``folder``; none is run yet."""
     data_root = folder / 'fashion_scenes' if short else Path('data/fashion_scenes')
     sizes = ['--train', '64', '--val', '16', '--objects-train', '64', '--objects-val', '32'] if short else []
-    scenes = Step('scenes', 'Write FashionScenes',
-                  ('tools/dataset_converters/fashion_scenes.py', str(data_root), *sizes, '--workers', '2'),
-                  (data_root / 'fashion_scenes.json',), SCENE_SOURCES)
+    scenes = Step(
+        'scenes',
+        'Write FashionScenes',
+        ('tools/dataset_converters/fashion_scenes.py', str(data_root), *sizes, '--workers', '2'),
+        (data_root / 'fashion_scenes.json',),
+        SCENE_SOURCES,
+    )
     config, iters = pretrain_config(), 4 if short else PRETRAIN_ITERS
-    options = [f'load_from={ADDP_WEIGHTS}', f'train_cfg.max_iters={iters}', 'optim_wrapper.optimizer.lr=1e-4',
-               f'custom_hooks.0.preview_interval={iters // 2}', f'default_hooks.logger.interval={max(1, iters // 25)}']
+    options = [
+        f'load_from={ADDP_WEIGHTS}',
+        f'train_cfg.max_iters={iters}',
+        'optim_wrapper.optimizer.lr=1e-4',
+        f'custom_hooks.0.preview_interval={iters // 2}',
+        f'default_hooks.logger.interval={max(1, iters // 25)}',
+    ]
     if short:
         options += [f'train_dataloader.dataset.data_root={data_root}/', 'train_dataloader.batch_size=8']
-    pretrain = Step('pretrain', 'Pre-train ADDP a little further',
-                    ('tools/train.py', str(config), '--work-dir', str(folder / 'pretrain'), '--cfg-options', *options),
-                    (folder / 'pretrain' / f'iter_{iters}.pth',), (config, ADDP_WEIGHTS), (scenes,),
-                    folder / 'pretrain')
+    pretrain = Step(
+        'pretrain',
+        'Pre-train ADDP a little further',
+        ('tools/train.py', str(config), '--work-dir', str(folder / 'pretrain'), '--cfg-options', *options),
+        (folder / 'pretrain' / f'iter_{iters}.pth',),
+        (config, ADDP_WEIGHTS),
+        (scenes,),
+        folder / 'pretrain',
+    )
     samples = folder / 'samples'
-    # At 64 tokens the published temperature of 6, made for 256, leaves the order of unmasking almost to chance
-    sampling = ('--temperature', '2', '--top-p', '0.95',
-                *(('--num-images', '4', '--steps', '4') if short else ('--num-images', '64')))
-    generate = Step('generate', 'Generate images',
-                    ('tools/generate.py', str(config), str(ADDP_WEIGHTS), '--out', str(samples), *sampling),
-                    (samples / 'grid.png', samples / 'steps.png'), (config, ADDP_WEIGHTS), (), samples)
+    # At 64 tokens the published temperature of 6, made for 256, leaves the order of unmasking
+    # almost to chance
+    sampling = (
+        '--temperature',
+        '2',
+        '--top-p',
+        '0.95',
+        *(('--num-images', '4', '--steps', '4') if short else ('--num-images', '64')),
+    )
+    generate = Step(
+        'generate',
+        'Generate images',
+        ('tools/generate.py', str(config), str(ADDP_WEIGHTS), '--out', str(samples), *sampling),
+        (samples / 'grid.png', samples / 'steps.png'),
+        (config, ADDP_WEIGHTS),
+        (),
+        samples,
+    )
     runs = finetunings(folder, [0], data_root if short else None, 4 if short else None)
     trained = [run.steps(after=(scenes,)) for run in runs]
     steps = [scenes, generate, pretrain, *(step for pair in trained for step in pair)]

@@ -1,8 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Make the class-balanced subset of Fashion-MNIST that ships with the package.
 
-    python .dev/fashion_mnist_subset.py /usr/share/datasets/fashion-mnist
+python .dev/fashion_mnist_subset.py /usr/share/datasets/fashion-mnist
 """
+
 import argparse
 from hashlib import sha256
 from pathlib import Path

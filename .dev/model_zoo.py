@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Write docs/model_zoo.md: every config, its command and its published number, from the READMEs beside the configs."""
+
 import argparse
 import re
 from pathlib import Path
@@ -9,9 +10,12 @@ from mmengine.config import Config
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / 'docs/model_zoo.md'
 TASKS = dict(
-    pretrain=('Pre-training', 'FID / IS; top-1 % after fine-tuning'), cls=('Classification', 'top-1 %'),
-    det=('Detection', 'box AP / mask AP'), seg=('Segmentation', 'mIoU, one scale / several'))
-HEAD = '''# Model zoo
+    pretrain=('Pre-training', 'FID / IS; top-1 % after fine-tuning'),
+    cls=('Classification', 'top-1 %'),
+    det=('Detection', 'box AP / mask AP'),
+    seg=('Segmentation', 'mIoU, one scale / several'),
+)
+HEAD = """# Model zoo
 
 Written by `python .dev/model_zoo.py` from the README of each folder of configs, which say more: what
 the values are taken from, and under which settings a number was reached. *Published* is what others report for this
@@ -22,7 +26,7 @@ measured in [benchmarks/fashion_scenes.md](benchmarks/fashion_scenes.md). Memory
 
 Commands are run from the root of the repository, with the number of GPUs that the config is written for; with fewer,
 see the READMEs. With `NNODES` each machine runs the command, `NODE_RANK` and `MASTER_ADDR` set.
-'''
+"""
 
 
 def parse_args(argv=None):
@@ -72,8 +76,12 @@ def table(task: str) -> str:
     """A row for each config of a folder."""
     title, metric = TASKS[task]
     numbers = published(task)
-    lines = [f'## {title}', '',
-             f'| config | command | published: {metric} | source | reproduced here |', '|---|---|---|---|---|']
+    lines = [
+        f'## {title}',
+        '',
+        f'| config | command | published: {metric} | source | reproduced here |',
+        '|---|---|---|---|---|',
+    ]
     for path in sorted((ROOT / 'configs' / task).glob('*.py')):
         config = f'configs/{task}/{path.name}'
         number, source = numbers.get(path.name, ('–', ''))

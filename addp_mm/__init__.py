@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """ADDP (Alternating Denoising Diffusion Process) for OpenMMLab."""
+
 from addp_mm.config.shipped import config_path
 from addp_mm.version import __version__
 

@@ -1,12 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Run a script with addp_mm's mends in force: ``python -m addp_mm SCRIPT [ARGUMENT ...]``.
 
-SCRIPT is a file, such as mmdet's own ``tools/test.py``, or a tool that addp_mm ships where no such file exists:
-``python -m addp_mm tools/train.py addp_mm::cls/…``.
+SCRIPT is a file, such as mmdet's own ``tools/test.py``, or a tool that addp_mm ships where no such
+file exists: ``python -m addp_mm tools/train.py addp_mm::cls/…``.
 
-A config's ``custom_imports=['addp_mm']`` does the same once the config is read. Some scripts, such as mmdet's own
-``tools/test.py``, import operators before they read any config, which fails where mmcv has none compiled.
+A config's ``custom_imports=['addp_mm']`` does the same once the config is read. Some scripts, such
+as mmdet's own ``tools/test.py``, import operators before they read any config, which fails where
+mmcv has none compiled.
 """
+
 import os
 import runpy
 import sys

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Errors that their reader can mend, and how command line tools report them."""
+
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,8 +9,8 @@ from contextlib import contextmanager
 class UserError(Exception):
     """Base of the package's own errors about configs, data, checkpoints and the course of a training.
 
-    The message says what is wrong and what to do; where in the code it was found does not matter. Subclasses also
-    derive from the built-in error that they are a case of.
+    The message says what is wrong and what to do; where in the code it was found does not matter.
+    Subclasses also derive from the built-in error that they are a case of.
     """
 
 

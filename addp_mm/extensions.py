@@ -1,8 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What addp_mm adds to the OpenMMLab packages: its checkpoint reader and the names of its configs.
 
-:mod:`addp_mm.compat` works around faults of those packages; this module adds features of our own by the same mechanism.
+:mod:`addp_mm.compat` works around faults of those packages; this module adds features of our own by
+the same mechanism.
 """
+
 from addp_mm.checkpoints.loaders import register_checkpoint_loaders
 from addp_mm.compat.importing import when_imported
 from addp_mm.config.shipped_names import add_base_names, add_inferencer_names, add_models_to_hub

@@ -1,10 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Child registries of mmengine's roots.
 
-mmengine imports ``<scope>.registry`` when it meets ``type='<scope>.X'``, so a config of mmpretrain, mmdet or
-mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. Importing this module therefore also puts
-:mod:`addp_mm.compat` in force.
+mmengine imports ``<scope>.registry`` when it meets ``type='<scope>.X'``, so a config of mmpretrain,
+mmdet or mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. Importing this module
+therefore also puts :mod:`addp_mm.compat` in force.
 """
+
 from importlib import import_module
 
 from addp_mm import compat, extensions
@@ -23,7 +24,8 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
 class _ModelRegistry(Registry):
     """Registry of models that imports one package of :mod:`addp_mm.models` after another until a name is found.
 
-    So a detector with an ADDPViT gets no VQGAN, and needs no mmpretrain, which the algorithms in ``selfsup`` do.
+    So a detector with an ADDPViT gets no VQGAN, and needs no mmpretrain, which the algorithms in
+    ``selfsup`` do.
     """
 
     packages = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses', 'selfsup')
@@ -31,7 +33,7 @@ class _ModelRegistry(Registry):
     def get(self, key: str) -> type | None:
         scope, name = self.split_scope_key(key)
         if scope in (None, self.scope):
-            registries = (self, self.parent) if scope is None else (self, )
+            registries = (self, self.parent) if scope is None else (self,)
             for package in self.packages:
                 if any(name in registry.module_dict for registry in registries):
                     break
@@ -47,8 +49,7 @@ TRANSFORMS = _child('transform', _roots.TRANSFORMS, 'datasets')
 HOOKS = _child('hook', _roots.HOOKS, 'engine')
 LOOPS = _child('loop', _roots.LOOPS, 'engine')
 OPTIM_WRAPPERS = _child('optimizer wrapper', _roots.OPTIM_WRAPPERS, 'engine')
-OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    'optimizer wrapper constructor', _roots.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor', _roots.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 STRATEGIES = _child('strategy', _roots.STRATEGIES, 'engine')
 VISBACKENDS = _child('vis_backend', _roots.VISBACKENDS, 'engine')
 VISUALIZERS = _child('visualizer', _roots.VISUALIZERS, 'engine')

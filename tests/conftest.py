@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Every test starts from the same seed, on one thread and without a Runner, whatever ran before it."""
+
 import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')

@@ -11,11 +11,18 @@ from addp_mm.engine.hooks.preflight_hook import PreflightError
 from addp_mm.errors import first_few, reported_in_words
 
 
-@pytest.mark.parametrize('kind, built_in', [
-    (CheckpointError, RuntimeError), (LauncherError, RuntimeError), (MissingOpError, NotImplementedError),
-    (DatasetError, ValueError), (ConfigError, ValueError), (TrainingCollapsed, RuntimeError),
-    (PreflightError, RuntimeError),
-])
+@pytest.mark.parametrize(
+    'kind, built_in',
+    [
+        (CheckpointError, RuntimeError),
+        (LauncherError, RuntimeError),
+        (MissingOpError, NotImplementedError),
+        (DatasetError, ValueError),
+        (ConfigError, ValueError),
+        (TrainingCollapsed, RuntimeError),
+        (PreflightError, RuntimeError),
+    ],
+)
 def test_own_errors_are_reported_in_words(kind, built_in):
     assert issubclass(kind, built_in)
     with pytest.raises(SystemExit, match='^error: do this$'), reported_in_words():
@@ -31,12 +38,15 @@ def test_other_errors_keep_their_traceback_unless_named():
         raise RuntimeError('a bug')
 
 
-@pytest.mark.parametrize('things, options, words', [
-    ([], {}, 'none'),
-    (['a'], {}, 'a'),
-    (range(6), {}, '0, 1, 2, 3, 4, 5'),
-    (iter('abcdefgh'), {}, 'a, b, c, d, e, f and 2 more'),
-    (['a', 'b', 'c'], dict(count=2, separator='; '), 'a; b and 1 more'),
-])
+@pytest.mark.parametrize(
+    'things, options, words',
+    [
+        ([], {}, 'none'),
+        (['a'], {}, 'a'),
+        (range(6), {}, '0, 1, 2, 3, 4, 5'),
+        (iter('abcdefgh'), {}, 'a, b, c, d, e, f and 2 more'),
+        (['a', 'b', 'c'], dict(count=2, separator='; '), 'a; b and 1 more'),
+    ],
+)
 def test_first_few(things, options, words):
     assert first_few(things, **options) == words

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Who may import whom inside the package, read from the source."""
+
 import ast
 import subprocess
 import sys
@@ -12,8 +13,11 @@ _STATIONS = ('addp_mm.models.tokenizers', 'addp_mm.models.predictors', 'addp_mm.
 # (modules the rule binds, what they must not reach, what is allowed all the same)
 RULES = [
     ('addp_mm', ('tools', 'tests', 'configs'), ()),
-    ('addp_mm.models.backbones', ('addp_mm',),
-     ('addp_mm.models.backbones', 'addp_mm.models.layers', 'addp_mm.registry', 'addp_mm.errors')),
+    (
+        'addp_mm.models.backbones',
+        ('addp_mm',),
+        ('addp_mm.models.backbones', 'addp_mm.models.layers', 'addp_mm.registry', 'addp_mm.errors'),
+    ),
     ('addp_mm.diffusion', ('addp_mm.models',), ()),
     ('addp_mm.layouts', ('addp_mm.models', 'addp_mm.apis'), ()),
     ('addp_mm.models.predictors', ('addp_mm.models.tokenizers',), ()),
@@ -45,7 +49,7 @@ def imports_of(path: Path, root: Path, known: set[str]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ''
             if node.level:
-                anchor = package.split('.')[:len(package.split('.')) - node.level + 1]
+                anchor = package.split('.')[: len(package.split('.')) - node.level + 1]
                 base = '.'.join([*anchor, *([node.module] if node.module else [])])
             members = {f'{base}.{alias.name}' for alias in node.names}
             submodules = members & known
@@ -85,20 +89,23 @@ def test_package_keeps_the_import_rules():
     assert violations(ROOT) == []
 
 
-@pytest.mark.parametrize('module, line', [
-    ('addp_mm/apis/load', 'from tools import train'),
-    ('addp_mm/models/backbones/vit', 'from addp_mm.models.tokenizers import VQTokenizer'),
-    ('addp_mm/models/backbones/vit', 'from addp_mm.diffusion.token_space import TokenSpace'),
-    ('addp_mm/models/backbones/vit', 'import addp_mm.diffusion.schedule'),
-    ('addp_mm/models/backbones/vit', 'from ..necks import fpn'),
-    ('addp_mm/diffusion/schedule', 'def f():\n    from addp_mm import models'),
-    ('addp_mm/models/predictors/masked', 'from ..tokenizers.vq import VQTokenizer'),
-    ('addp_mm/models/tokenizers/vq', "import importlib\nimportlib.import_module('addp_mm.models.predictors')"),
-    ('addp_mm/models/heads/token', 'from addp_mm.models.selfsup import ADDP'),
-    ('addp_mm/models/losses/ce', 'from addp_mm.models.predictors import MaskedTokenPredictor'),
-    ('addp_mm/models/necks/decoder', 'from addp_mm.models.tokenizers import VQTokenizer'),
-    ('addp_mm/models/selfsup/addp', 'from addp_mm.engine.hooks import PreflightHook'),
-])
+@pytest.mark.parametrize(
+    'module, line',
+    [
+        ('addp_mm/apis/load', 'from tools import train'),
+        ('addp_mm/models/backbones/vit', 'from addp_mm.models.tokenizers import VQTokenizer'),
+        ('addp_mm/models/backbones/vit', 'from addp_mm.diffusion.token_space import TokenSpace'),
+        ('addp_mm/models/backbones/vit', 'import addp_mm.diffusion.schedule'),
+        ('addp_mm/models/backbones/vit', 'from ..necks import fpn'),
+        ('addp_mm/diffusion/schedule', 'def f():\n    from addp_mm import models'),
+        ('addp_mm/models/predictors/masked', 'from ..tokenizers.vq import VQTokenizer'),
+        ('addp_mm/models/tokenizers/vq', "import importlib\nimportlib.import_module('addp_mm.models.predictors')"),
+        ('addp_mm/models/heads/token', 'from addp_mm.models.selfsup import ADDP'),
+        ('addp_mm/models/losses/ce', 'from addp_mm.models.predictors import MaskedTokenPredictor'),
+        ('addp_mm/models/necks/decoder', 'from addp_mm.models.tokenizers import VQTokenizer'),
+        ('addp_mm/models/selfsup/addp', 'from addp_mm.engine.hooks import PreflightHook'),
+    ],
+)
 def test_a_breach_is_found(tmp_path, module, line):
     for name in ('models', 'models/tokenizers', 'models/predictors', 'models/necks', 'models/heads', 'diffusion'):
         folder = tmp_path / 'addp_mm' / name
@@ -120,7 +127,8 @@ def test_a_breach_through_another_module_is_found(tmp_path):
     (backbones / 'vit.py').write_text('from addp_mm.models.layers import block')
     assert violations(tmp_path) == [
         'addp_mm.models.backbones must not import addp_mm.diffusion.token_space: addp_mm.models.backbones.vit -> '
-        'addp_mm.models.layers.block -> addp_mm.diffusion.token_space']
+        'addp_mm.models.layers.block -> addp_mm.diffusion.token_space'
+    ]
 
 
 def test_importing_the_package_imports_no_task_package():

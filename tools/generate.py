@@ -1,9 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Generate images with a pre-trained ADDP: PNGs, a grid and the alternating steps of the first ones.
 
-Whole images already in the folder are kept, so that an interrupted run goes on where it stopped; the same seed gives
-the same images whatever the batch size.
+Whole images already in the folder are kept, so that an interrupted run goes on where it stopped;
+the same seed gives the same images whatever the batch size.
 """
+
 import argparse
 import hashlib
 import json
@@ -26,7 +27,7 @@ def _positive(text: str) -> int:
 
 def _seed(text: str) -> int:
     number = int(text)
-    if not -2**63 <= number < 2**64:
+    if not -(2**63) <= number < 2**64:
         raise argparse.ArgumentTypeError(f'must be a number of 64 bits, got {text}')
     return number
 
@@ -53,11 +54,19 @@ def parse_args(argv=None):
 def settings_of(args) -> dict:
     """What decides about the pixels: images of other settings do not belong into one folder."""
     from addp_mm.checkpoints.reading import resolve_asset
+
     path = Path(resolve_asset(args.checkpoint))
     checkpoint = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else args.checkpoint
-    return dict(config=Path(args.config).name, checkpoint=checkpoint, steps=args.steps, schedule=args.schedule,
-                temperature=args.temperature, constant_temperature=args.constant_temperature, top_p=args.top_p,
-                seed=args.seed)
+    return dict(
+        config=Path(args.config).name,
+        checkpoint=checkpoint,
+        steps=args.steps,
+        schedule=args.schedule,
+        temperature=args.temperature,
+        constant_temperature=args.constant_temperature,
+        top_p=args.top_p,
+        seed=args.seed,
+    )
 
 
 def claim(out: Path, settings: dict) -> None:
@@ -83,8 +92,9 @@ def claim(out: Path, settings: dict) -> None:
         raise UsageError(f'{record} is not readable ({error}): choose another --out') from error
     changed = [f'{key} {found.get(key)} -> {value}' for key, value in settings.items() if found.get(key) != value]
     if changed:
-        raise UsageError(f'{out} holds images of other settings ({"; ".join(changed)}): choose another --out, or '
-                         'remove that folder')
+        raise UsageError(
+            f'{out} holds images of other settings ({"; ".join(changed)}): choose another --out, or remove that folder'
+        )
 
 
 def write(path: Path, content: bytes) -> None:
@@ -98,6 +108,7 @@ def write_png(path: Path, picture) -> None:
     import io
 
     from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format='PNG')
     write(path, buffer.getvalue())
@@ -106,6 +117,7 @@ def write_png(path: Path, picture) -> None:
 def is_whole(path: Path) -> bool:
     """Whether there is a PNG whose checksums are right; a copy or a full disk may have left a part of one."""
     from PIL import Image
+
     try:
         with Image.open(path, formats=['PNG']) as picture:
             picture.verify()
@@ -127,9 +139,10 @@ def write_images(sampler, args, out: Path) -> int:
     generators = image_generators(args.num_images, torch.Generator().manual_seed(args.seed))
     with tqdm(total=len(missing) * args.steps, unit='step', desc=f'{len(missing)} images') as bar:
         for begin in range(0, len(missing), args.batch_size):
-            batch = missing[begin:begin + args.batch_size]
-            samples = sampler.complete(*sampler.blank(len(batch)), [generators[index] for index in batch],
-                                       progress=bar.update)
+            batch = missing[begin : begin + args.batch_size]
+            samples = sampler.complete(
+                *sampler.blank(len(batch)), [generators[index] for index in batch], progress=bar.update
+            )
             for index, picture in zip(batch, to_uint8(samples.images), strict=True):
                 write_png(paths[index], picture)
     return len(missing)
@@ -163,8 +176,15 @@ def run(args) -> None:
     device, out = choose_device(args.device), Path(args.out)
     model = load_model(args.config, args.checkpoint, device)
     try:
-        sampler = AlternatingSampler(model, model.latent_size, args.steps, args.schedule, args.temperature,
-                                     not args.constant_temperature, args.top_p)
+        sampler = AlternatingSampler(
+            model,
+            model.latent_size,
+            args.steps,
+            args.schedule,
+            args.temperature,
+            not args.constant_temperature,
+            args.top_p,
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
     claim(out, settings_of(args))
@@ -176,6 +196,7 @@ def run(args) -> None:
 def main(argv=None):
     args = parse_args(argv)
     from addp_mm.errors import reported_in_words
+
     with reported_in_words(UsageError, OSError):
         run(args)
 

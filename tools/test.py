@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Test a checkpoint with any config of this repository; writes the metrics as JSON."""
+
 import argparse
 import json
 import os
@@ -9,15 +10,23 @@ from pathlib import Path
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config file')
-    parser.add_argument('checkpoint', nargs='?',
-                        help='path or address of the checkpoint; needless where nothing is trained, as in k-NN')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='path or address of the checkpoint; needless where nothing is trained, as in k-NN'
+    )
     parser.add_argument('--work-dir', help='folder for logs and metrics [work_dirs/<config name>]')
     parser.add_argument('--out', help='file for the metrics, as JSON [<work dir>/metrics.json]')
-    parser.add_argument('--show-dir', help='folder for every picture with what the model found drawn on it; those of '
-                        'a classifier under their path below the root of the data set')
+    parser.add_argument(
+        '--show-dir',
+        help='folder for every picture with what the model found drawn on it; those of '
+        'a classifier under their path below the root of the data set',
+    )
     parser.add_argument('--seed', type=int, help='seed of whatever is drawn at random')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE',
-                        help='change settings of the config, e.g. test_dataloader.batch_size=8')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='change settings of the config, e.g. test_dataloader.batch_size=8',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -75,6 +84,7 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import reported_in_words
+
     with reported_in_words():
         cfg = prepare(args)
         runner = build_runner(cfg)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Train any config of this repository: pre-training, classification, detection or segmentation."""
+
 import argparse
 import os
 
@@ -8,15 +9,30 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('--work-dir', help='folder for logs, curves and checkpoints [work_dirs/<config name>]')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|CHECKPOINT',
-                        help='go on from a checkpoint, or from the latest one in the work dir')
-    parser.add_argument('--amp', nargs='?', const='bfloat16', choices=['bfloat16', 'float16'],
-                        help='automatic mixed precision, in bfloat16 unless said otherwise')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate by the true over the base batch size')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='auto|CHECKPOINT',
+        help='go on from a checkpoint, or from the latest one in the work dir',
+    )
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='bfloat16',
+        choices=['bfloat16', 'float16'],
+        help='automatic mixed precision, in bfloat16 unless said otherwise',
+    )
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate by the true over the base batch size'
+    )
     parser.add_argument('--seed', type=int, help='seed of weights, order and augmentation')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE',
-                        help='change settings of the config, e.g. train_dataloader.batch_size=8')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='change settings of the config, e.g. train_dataloader.batch_size=8',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -59,6 +75,7 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import reported_in_words
+
     with reported_in_words():
         build_runner(prepare(args)).train()
 

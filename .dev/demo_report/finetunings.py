@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The fine-tunings that show what pre-training is worth: three tasks, each from ADDP weights and from random ones."""
+
 from __future__ import annotations
 
 import json
@@ -26,6 +27,7 @@ class Metric:
         factor: Brings it to percent.
         if_empty: Its value where a model found nothing, so that the metric's library leaves it out.
     """
+
     title: str
     key: str
     factor: float = 1.0
@@ -35,6 +37,7 @@ class Metric:
 @dataclass(frozen=True)
 class Task:
     """A downstream task: its configs, its metrics, and where its predictions go for drawing."""
+
     name: str
     title: str
     model: str
@@ -57,10 +60,16 @@ class Task:
 
 TASKS = (
     Task('cls', 'Classification', 'ViT classifier', (Metric('Accuracy', 'accuracy/top1'),)),
-    Task('det', 'Detection', 'Mask R-CNN',
-         (Metric('Box AP', 'coco/bbox_mAP', 100.0, 0.0), Metric('Mask AP', 'coco/segm_mAP', 100.0, 0.0)),
-         'test_evaluator.outfile_prefix', 'predictions'),
-    Task('seg', 'Segmentation', 'UperNet', (Metric('mIoU', 'mIoU'),), 'test_evaluator.output_dir', 'labels'))
+    Task(
+        'det',
+        'Detection',
+        'Mask R-CNN',
+        (Metric('Box AP', 'coco/bbox_mAP', 100.0, 0.0), Metric('Mask AP', 'coco/segm_mAP', 100.0, 0.0)),
+        'test_evaluator.outfile_prefix',
+        'predictions',
+    ),
+    Task('seg', 'Segmentation', 'UperNet', (Metric('mIoU', 'mIoU'),), 'test_evaluator.output_dir', 'labels'),
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +80,12 @@ class FineTuning:
         task: One of ``TASKS``.
         weights: 'addp' or 'random'.
         seed: Seed of head, order and augmentation (and of the backbone where it starts random).
-        folder: Its work dir, relative to the repository; training in ``train``, the test in ``test``.
+        folder: Its work dir, relative to the repository; training in ``train``, the test in
+            ``test``.
         data_root: Folder of FashionScenes, where other than the config's.
         max_iters: Iterations, where other than the config's.
     """
+
     task: Task
     weights: str
     seed: int
@@ -103,19 +114,44 @@ class FineTuning:
         if self.max_iters:
             options += [f'train_cfg.max_iters={self.max_iters}', 'default_hooks.logger.interval=1']
         train = Step(
-            f'{name}_train', f'Train {self.title}, seed {self.seed}',
-            ('tools/train.py', str(config), '--work-dir', str(self.folder / 'train'), '--seed', str(self.seed),
-             '--cfg-options', *options),
-            (checkpoint,), (config, self._manifest, *((ADDP_WEIGHTS,) if self.weights == 'addp' else ())), after,
-            self.folder / 'train')
+            f'{name}_train',
+            f'Train {self.title}, seed {self.seed}',
+            (
+                'tools/train.py',
+                str(config),
+                '--work-dir',
+                str(self.folder / 'train'),
+                '--seed',
+                str(self.seed),
+                '--cfg-options',
+                *options,
+            ),
+            (checkpoint,),
+            (config, self._manifest, *((ADDP_WEIGHTS,) if self.weights == 'addp' else ())),
+            after,
+            self.folder / 'train',
+        )
         options = self._data_options('test')
         if self.task.prediction_option:
             options.append(f'{self.task.prediction_option}={self.predictions}')
         test = Step(
-            f'{name}_test', f'Test {self.title}, seed {self.seed}',
-            ('tools/test.py', str(config), str(checkpoint), '--work-dir', str(self.folder / 'test'), '--out',
-             str(metrics), *(['--cfg-options', *options] if options else [])),
-            (metrics,), (config,), (train,), self.folder / 'test')
+            f'{name}_test',
+            f'Test {self.title}, seed {self.seed}',
+            (
+                'tools/test.py',
+                str(config),
+                str(checkpoint),
+                '--work-dir',
+                str(self.folder / 'test'),
+                '--out',
+                str(metrics),
+                *(['--cfg-options', *options] if options else []),
+            ),
+            (metrics,),
+            (config,),
+            (train,),
+            self.folder / 'test',
+        )
         return train, test
 
     @property
@@ -129,8 +165,11 @@ class FineTuning:
             return []
         options = [f'{split}_dataloader.dataset.data_root={self.data_root}/' for split in splits]
         if self.task.name == 'det':
-            options += [f'{split}_evaluator.ann_file={self.data_root}/annotations/instances_val.json'
-                        for split in splits if split != 'train']
+            options += [
+                f'{split}_evaluator.ann_file={self.data_root}/annotations/instances_val.json'
+                for split in splits
+                if split != 'train'
+            ]
         return options
 
     def results(self) -> dict[str, float]:
@@ -168,11 +207,13 @@ class FineTuning:
 def load_config(path: Path):
     """A config of this repository with its bases merged in."""
     from mmengine.config import Config
+
     return Config.fromfile(ROOT / path)
 
 
-def finetunings(folder: Path, seeds: Sequence[int], data_root: Path | None = None,
-                max_iters: int | None = None) -> list[FineTuning]:
+def finetunings(
+    folder: Path, seeds: Sequence[int], data_root: Path | None = None, max_iters: int | None = None
+) -> list[FineTuning]:
     """All six for each seed; ADDP and random weights take turns.
 
     Args:
@@ -181,5 +222,9 @@ def finetunings(folder: Path, seeds: Sequence[int], data_root: Path | None = Non
         data_root: Folder of FashionScenes, where other than the configs'.
         max_iters: Iterations, where other than the configs'.
     """
-    return [FineTuning(task, weights, seed, Path(folder) / f'{task.name}_{weights}_seed{seed}', data_root, max_iters)
-            for seed in seeds for task in TASKS for weights in WEIGHTS]
+    return [
+        FineTuning(task, weights, seed, Path(folder) / f'{task.name}_{weights}_seed{seed}', data_root, max_iters)
+        for seed in seeds
+        for task in TASKS
+        for weights in WEIGHTS
+    ]

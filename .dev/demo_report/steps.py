@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Commands as steps: each runs once, logs to a file, and is skipped when the same step was done before."""
+
 from __future__ import annotations
 
 import hashlib
@@ -38,6 +39,7 @@ class Step:
         after: Steps that it needs.
         folder: Folder that belongs to this step alone; emptied before it runs.
     """
+
     name: str
     title: str
     command: tuple[str, ...]
@@ -55,6 +57,7 @@ class Step:
 @dataclass(frozen=True)
 class Done:
     """How a step went: seconds, peak memory of its process in MiB, and whether it was skipped this time."""
+
     seconds: float
     peak_mib: float
     skipped: bool
@@ -66,6 +69,7 @@ def fingerprint(path: Path) -> str:
     if path.suffix != '.py' or ROOT / 'configs' not in path.parents:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     from mmengine.config import Config
+
     values = Config.fromfile(path).to_dict()
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -87,7 +91,11 @@ class StepRunner:
     def __init__(self, work_dir: Path, jobs: int = 1, threads: int = 1) -> None:
         self.work_dir, self.jobs = Path(work_dir), jobs
         self.environment = {
-            'OMP_NUM_THREADS': str(threads), **os.environ, 'PYTHONUNBUFFERED': '1', 'PYTHONWARNINGS': 'ignore'}
+            'OMP_NUM_THREADS': str(threads),
+            **os.environ,
+            'PYTHONUNBUFFERED': '1',
+            'PYTHONWARNINGS': 'ignore',
+        }
         self._running: dict[str, subprocess.Popen] = {}
         self._lock = threading.Lock()
         self._stopping = False
@@ -102,7 +110,8 @@ class StepRunner:
         """Run all steps, in order where they depend on each other.
 
         Raises:
-            StepFailed: A step failed. Its log and the command to type again were printed; what is done stays done.
+            StepFailed: A step failed. Its log and the command to type again were printed; what is
+                done stays done.
         """
         self._began, self._total = time.monotonic(), len(steps)
         numbers = {step.name: number for number, step in enumerate(steps, 1)}
@@ -112,7 +121,7 @@ class StepRunner:
             try:
                 while waiting or futures:
                     ready = [step for step in waiting if all(needed.name in done for needed in step.after)]
-                    for step in ready[:self.jobs - len(futures)]:
+                    for step in ready[: self.jobs - len(futures)]:
                         waiting.remove(step)
                         futures[pool.submit(self._run_step, step, numbers[step.name])] = step
                     finished, _ = wait(futures, return_when=FIRST_COMPLETED)
@@ -181,8 +190,13 @@ class StepRunner:
                 if self._stopping:
                     raise StepFailed(f'{step.title}: not started, another step failed')
                 process = subprocess.Popen(
-                    [sys.executable, *step.command], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
-                    stdout=stream, stderr=subprocess.STDOUT)
+                    [sys.executable, *step.command],
+                    cwd=ROOT,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                )
                 self._running[step.name] = process
             # wait4 tells the memory of this one process, which Popen.wait does not.
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -195,24 +209,26 @@ class StepRunner:
         with self._lock:
             process.returncode = os.waitstatus_to_exitcode(status)
             del self._running[step.name]
-        per_mib = 1024 ** 2 if sys.platform == 'darwin' else 1024
+        per_mib = 1024**2 if sys.platform == 'darwin' else 1024
         return process.returncode, time.monotonic() - began, usage.ru_maxrss / per_mib
 
     def _failure(self, step: Step, reason: str) -> str:
         lines = self.log_path(step).read_text(errors='replace').splitlines()[-TAIL_LINES:]
         tail = '\n'.join(f'  | {line}' for line in lines)
-        return (f'{step.title}: failed ({reason}). The end of {_from_here(self.log_path(step))}:\n{tail}\n'
-                f'To try this step alone:\n$ {step.shown}\n'
-                f'To go on from here (steps that are done are not repeated):\n'
-                f'$ {shlex.join(("python", *map(_from_here, sys.argv)))}')
+        return (
+            f'{step.title}: failed ({reason}). The end of {_from_here(self.log_path(step))}:\n{tail}\n'
+            f'To try this step alone:\n$ {step.shown}\n'
+            f'To go on from here (steps that are done are not repeated):\n'
+            f'$ {shlex.join(("python", *map(_from_here, sys.argv)))}'
+        )
 
 
 def _from_here(path: str | Path) -> str:
     text = str(path)
-    return text[len(str(ROOT)) + 1:] if text.startswith(f'{ROOT}{os.sep}') else text
+    return text[len(str(ROOT)) + 1 :] if text.startswith(f'{ROOT}{os.sep}') else text
 
 
 def _last_line(log: Path, width: int = 110) -> str:
     lines = log.read_text(errors='replace').replace('\r', '\n').split('\n')
     last = next((line.strip() for line in reversed(lines) if line.strip()), 'no output yet')
-    return last if len(last) <= width else f'{last[:width - 1]}…'
+    return last if len(last) <= width else f'{last[: width - 1]}…'

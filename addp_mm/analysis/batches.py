@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Models of configs without their weights, and batches of the size they train on."""
+
 from __future__ import annotations
 
 import copy
@@ -24,6 +25,7 @@ def scope_of(cfg) -> Iterator[None]:
     from mmengine.registry import DefaultScope
 
     import addp_mm.registry  # noqa: F401
+
     scope = cfg.get('default_scope') or 'mmengine'
     if scope in ('mmdet', 'mmpretrain', 'mmseg'):
         for part in ('models', 'datasets', 'engine'):
@@ -43,6 +45,7 @@ def build_model(cfg) -> nn.Module:
     from mmengine.model.utils import revert_sync_batchnorm
 
     from addp_mm.registry import MODELS
+
     if cfg.get('model') is None:
         raise ConfigError('the config has no model')
     model = copy.deepcopy(cfg.model)
@@ -55,8 +58,9 @@ def build_model(cfg) -> nn.Module:
 def training_size(cfg) -> tuple[int, int]:
     """Height and width in pixels of the images that a config trains on.
 
-    That is its last crop to a fixed size; else the size that its preprocessor pads to; else, where images are only
-    resized, the size of testing, which is the largest of training in the recipes of mmdet.
+    That is its last crop to a fixed size; else the size that its preprocessor pads to; else, where
+    images are only resized, the size of testing, which is the largest of training in the recipes of
+    mmdet.
 
     Raises:
         ConfigError: If the pipelines say nothing about it.
@@ -111,6 +115,7 @@ def synthetic_batch(cfg, batch: int, size: tuple[int, int]) -> dict:
     if scope == 'mmseg':
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
+
         samples = []
         for _ in range(batch):
             sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
@@ -119,6 +124,7 @@ def synthetic_batch(cfg, batch: int, size: tuple[int, int]) -> dict:
         return dict(inputs=[image] * batch, data_samples=samples)
     if scope in ('mmpretrain', 'addp_mm', None):
         from mmpretrain.structures import DataSample
+
         samples = [DataSample().set_gt_label(0) for _ in range(batch)]
         preprocessor = (cfg.get('data_preprocessor') or cfg.model.get('data_preprocessor') or {}).get('type', '')
         images = image.expand(batch, -1, -1, -1) if 'SelfSup' in preprocessor else [image] * batch
@@ -129,8 +135,8 @@ def synthetic_batch(cfg, batch: int, size: tuple[int, int]) -> dict:
 def _quarters(size: tuple[int, int]) -> Tensor:
     """A map of the classes 0 to 3."""
     labels = torch.zeros(1, *size, dtype=torch.long)
-    labels[:, size[0] // 2:] += 1
-    labels[:, :, size[1] // 2:] += 2
+    labels[:, size[0] // 2 :] += 1
+    labels[:, :, size[1] // 2 :] += 2
     return labels
 
 
@@ -146,14 +152,25 @@ def _scene(size: tuple[int, int]):
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
+
     boxes = _boxes(size, OBJECTS)
     masks = np.zeros((OBJECTS, *size), dtype=np.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
         mask[y1:y2, x1:x2] = 1
-    sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size,
-                                         scale_factor=(1., 1.), img_id=0, img_path='synthetic'))
-    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.zeros(OBJECTS, dtype=torch.long),
-                                       masks=BitmapMasks(masks, *size))
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=size,
+            ori_shape=size,
+            pad_shape=size,
+            batch_input_shape=size,
+            scale_factor=(1.0, 1.0),
+            img_id=0,
+            img_path='synthetic',
+        )
+    )
+    sample.gt_instances = InstanceData(
+        bboxes=boxes, labels=torch.zeros(OBJECTS, dtype=torch.long), masks=BitmapMasks(masks, *size)
+    )
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
     return sample
 
@@ -161,21 +178,23 @@ def _scene(size: tuple[int, int]):
 def _proposals(sample, count: int):
     """Half of the proposals lie on the objects, more than a sampler takes as positive; half lie beside them."""
     from mmengine.structures import InstanceData
+
     size = sample.metainfo['img_shape']
     boxes = _boxes(size, OBJECTS)
     on = boxes.repeat(-(-count // 2 // OBJECTS), 1)
     on = on + torch.arange(len(on))[:, None] % 7 / 50
-    beside = on.flip(0)[:, [0, 1, 0, 1]] + torch.tensor([0., 0., 8., 8.])
+    beside = on.flip(0)[:, [0, 1, 0, 1]] + torch.tensor([0.0, 0.0, 8.0, 8.0])
     boxes = torch.cat([on, beside])[:count]
-    return InstanceData(bboxes=boxes, scores=torch.linspace(1, 0, len(boxes)),
-                        labels=torch.zeros(len(boxes), dtype=torch.long))
+    return InstanceData(
+        bboxes=boxes, scores=torch.linspace(1, 0, len(boxes)), labels=torch.zeros(len(boxes), dtype=torch.long)
+    )
 
 
 def fix_proposals(model: nn.Module) -> nn.Module:
     """Let a two-stage detector see as many proposals, and as many positive ones, as its config allows at most.
 
-    Numbers of an untrained RPN, or none at all, would leave the RoI heads with fewer. Changes the model's own methods;
-    other models stay as they are. Returns the model.
+    Numbers of an untrained RPN, or none at all, would leave the RoI heads with fewer. Changes the
+    model's own methods; other models stay as they are. Returns the model.
     """
     if not (hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')):
         return model
@@ -200,6 +219,7 @@ def fix_proposals(model: nn.Module) -> nn.Module:
 
 def _as_proposals(result):
     from mmengine.structures import InstanceData
+
     boxes = torch.cat([result.pos_priors, result.neg_priors])
     return InstanceData(bboxes=boxes)
 
@@ -216,6 +236,7 @@ def set_noise(model: nn.Module) -> None:
     """Give ADDP the noise level that its hook would give it: always the same one."""
     if hasattr(model, 'schedule') and hasattr(model, 'noise'):
         from addp_mm.models.selfsup.addp import NoiseDraw
+
         generator = torch.Generator().manual_seed(0)
         model.noise = NoiseDraw(model.schedule.sample(generator), generator)
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Operations of a forward pass by module, and memory of a training step."""
+
 from __future__ import annotations
 
 import contextlib
@@ -37,13 +38,14 @@ class ModuleCost:
     Attributes:
         name: In the model, '' for the model itself.
         kind: Name of its class.
-        flops: Additions and multiplications of matrix products and convolutions: two for each pair multiplied and
-            added (MAC). Norms, activations, sampling and the like are not counted.
+        flops: Additions and multiplications of matrix products and convolutions: two for each pair
+            multiplied and added (MAC). Norms, activations, sampling and the like are not counted.
         activations: Numbers that those products put out.
         trained: Parameters that training changes.
         frozen: Parameters that it does not.
         children: The modules directly within.
     """
+
     name: str
     kind: str
     flops: int = 0
@@ -67,12 +69,15 @@ class StepMemory:
         gradients: Of trained parameters.
         optimizer: States, in float32.
         batch: Images after the preprocessor, and targets.
-        activations: What is kept between the forward and the backward pass, and weights cast by autocast.
-        step_peak: The most that lives at once in the forward and backward pass: parameters, batch, activations, the
-            gradients made so far and what an operator hands to the next one.
-        peak: ``step_peak`` and the optimizer's states; or, if that is more, parameters, gradients and states while the
-            optimizer computes, which takes another copy of the trained parameters.
+        activations: What is kept between the forward and the backward pass, and weights cast by
+            autocast.
+        step_peak: The most that lives at once in the forward and backward pass: parameters, batch,
+            activations, the gradients made so far and what an operator hands to the next one.
+        peak: ``step_peak`` and the optimizer's states; or, if that is more, parameters, gradients
+            and states while the optimizer computes, which takes another copy of the trained
+            parameters.
     """
+
     parameters: int
     gradients: int
     optimizer: int
@@ -98,7 +103,8 @@ class _Tally(TorchDispatchMode):
         for module, name in names.items():
             self._handles += [
                 module.register_forward_pre_hook(lambda *_, name=name: self.at_work.append(name)),
-                module.register_forward_hook(lambda *_: void(self.at_work.pop()), always_call=True)]
+                module.register_forward_hook(lambda *_: void(self.at_work.pop()), always_call=True),
+            ]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -123,8 +129,8 @@ def void(_) -> None:
 def count_products(model: nn.Module, run: Callable[[], object]) -> ModuleCost:
     """Call ``run`` and see what the modules of ``model`` multiply in it.
 
-    Inside a :class:`DryRun` nothing is computed. Products in a method that is not ``forward`` are counted for the
-    module whose ``forward`` called it.
+    Inside a :class:`DryRun` nothing is computed. Products in a method that is not ``forward`` are
+    counted for the module whose ``forward`` called it.
 
     Returns:
         Costs of the model, with those of its modules as a tree.
@@ -151,8 +157,8 @@ def _tree(name: str, module: nn.Module, tally: _Tally) -> ModuleCost:
 def forward_costs(cfg, batch: int = 1, size: tuple[int, int] | None = None) -> ModuleCost:
     """Operations, parameters and activations of the model of a config, from shapes alone.
 
-    A pre-training is run as in training, its frozen parts included; anything else from images to logits, two-stage
-    detectors with all proposals that their test settings allow.
+    A pre-training is run as in training, its frozen parts included; anything else from images to
+    logits, two-stage detectors with all proposals that their test settings allow.
 
     Args:
         cfg: Config of one of the four kinds (``configs/pretrain``, ``cls``, ``det``, ``seg``).
@@ -166,7 +172,8 @@ def forward_costs(cfg, batch: int = 1, size: tuple[int, int] | None = None) -> M
         data = forward_inputs(cfg, model, synthetic_batch(cfg, batch, size), training=False)
         with scope_of(cfg):
             if cfg.get('default_scope') == 'mmseg':
-                # Mask2Former's head looks at the samples, which the segmentor's own mode='tensor' does not hand on
+                # Mask2Former's head looks at the samples, which the segmentor's own mode='tensor'
+                # does not hand on
                 return count_products(model, lambda: _segment(model, **data))
             return count_products(model, lambda: model(**data, mode='loss' if pretraining else 'tensor'))
 
@@ -177,16 +184,18 @@ def _segment(model: nn.Module, inputs: Tensor, data_samples: list):
     return head(features, data_samples) if needs_samples else head(features)
 
 
-def training_memory(cfg,
-                    batch: int | None = None,
-                    size: tuple[int, int] | None = None,
-                    precision: str | None = None,
-                    with_cp: bool | None = None,
-                    skip: bool = True) -> StepMemory:
+def training_memory(
+    cfg,
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+    precision: str | None = None,
+    with_cp: bool | None = None,
+    skip: bool = True,
+) -> StepMemory:
     """Memory of one training step of a config on one device, worked out by running its shapes on the CPU.
 
-    Not part of it: what the CUDA context, libraries' workspaces and a fragmented allocator take, and the buckets of
-    distributed data parallel training (as much as the gradients).
+    Not part of it: what the CUDA context, libraries' workspaces and a fragmented allocator take,
+    and the buckets of distributed data parallel training (as much as the gradients).
 
     Args:
         cfg: Config of one of the four kinds, with an ``optim_wrapper``.
@@ -210,8 +219,11 @@ def training_memory(cfg,
         ready = run.live
         run.reset_peak()
         with scope_of(cfg):
-            autocast = torch.autocast('cpu', getattr(torch, precision)) if precision != 'float32' else (
-                contextlib.nullcontext())
+            autocast = (
+                torch.autocast('cpu', getattr(torch, precision))
+                if precision != 'float32'
+                else (contextlib.nullcontext())
+            )
             with autocast:
                 losses = model(**data, mode='loss')
                 loss, _ = model.parse_losses(losses)
@@ -226,7 +238,8 @@ def training_memory(cfg,
         optimizer=4 * states * sum(p.numel() for p in trained),
         batch=ready - before,
         activations=activations,
-        step_peak=run.peak - before + parameters)
+        step_peak=run.peak - before + parameters,
+    )
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Run a model of any size for its shapes alone, and count the bytes that are alive meanwhile."""
+
 from __future__ import annotations
 
 import mmap
@@ -14,31 +15,43 @@ from torch.utils._pytree import tree_map_only
 aten = torch.ops.aten
 # Products are never computed: their numbers would cost time, and no shape depends on them.
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution, aten.convolution_backward}
-# Made in the likeness of a tensor, but not from its numbers; what is written into them decides, for instance in
-# Mask2Former, which masks count.
-FRESH = {aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.zeros_like, aten.ones_like, aten.full_like,
-         aten.empty_like}
+# Made in the likeness of a tensor, but not from its numbers; what is written into them decides, for
+# instance in Mask2Former, which masks count.
+FRESH = {
+    aten.new_zeros,
+    aten.new_ones,
+    aten.new_full,
+    aten.new_empty,
+    aten.zeros_like,
+    aten.ones_like,
+    aten.full_like,
+    aten.empty_like,
+}
 # A lazy result smaller than this is filled with zeros at once: below it a page of memory is wasted.
 PAGE = 1 << 14
-# Numbers are kept where they are few, for anchors, boxes and targets; a result of more elements is lazy.
+# Numbers are kept where they are few, for anchors, boxes and targets; a result of more elements is
+# lazy.
 FEW = 1 << 22
 
 
 class DryRun(TorchDispatchMode):
     """Inside, large tensors have shapes and storages, but no numbers.
 
-    Networks are run as they are, forward and backward, checkpointing and autocast included. Products, and whatever is
-    computed from their results, are lazy: zeros in address space that nothing has written to and that takes no memory.
-    Small tensors that depend on no product (anchors, boxes, masks, targets) hold true numbers, and so do integers and
-    truth values derived from lazy numbers; so code that looks at them goes its usual way, which it cannot do on
-    PyTorch's fake tensors. ``torch.nn.functional.scaled_dot_product_attention`` is replaced by a kernel that keeps
-    what the fused ones of a GPU keep (queries, keys, values, bias, result, one number a row), see
-    :mod:`addp_mm.analysis.fused_attention`.
+    Networks are run as they are, forward and backward, checkpointing and autocast included.
+    Products, and whatever is computed from their results, are lazy: zeros in address space that
+    nothing has written to and that takes no memory. Small tensors that depend on no product
+    (anchors, boxes, masks, targets) hold true numbers, and so do integers and truth values derived
+    from lazy numbers; so code that looks at them goes its usual way, which it cannot do on
+    PyTorch's fake tensors. ``torch.nn.functional.scaled_dot_product_attention`` is replaced by a
+    kernel that keeps what the fused ones of a GPU keep (queries, keys, values, bias, result, one
+    number a row), see :mod:`addp_mm.analysis.fused_attention`.
 
-    Bytes are those of storages, each counted once, from its first appearance until nothing holds it any more.
+    Bytes are those of storages, each counted once, from its first appearance until nothing holds it
+    any more.
 
     Args:
-        skip: Whether to leave out the arithmetic. With False everything is computed, and only bytes are counted.
+        skip: Whether to leave out the arithmetic. With False everything is computed, and only bytes
+            are counted.
 
     Attributes:
         live (int): Bytes of all storages alive that were made inside.
@@ -62,6 +75,7 @@ class DryRun(TorchDispatchMode):
 
     def __enter__(self):
         from addp_mm.analysis.fused_attention import fused_attention_everywhere
+
         self._attention = fused_attention_everywhere()
         self._attention.__enter__()
         return super().__enter__()
@@ -126,8 +140,11 @@ class DryRun(TorchDispatchMode):
         floats = any(leaf.is_floating_point() for leaf in leaves)
         many = any(leaf.numel() > FEW for leaf in leaves) or (not tensors and leaves[0].numel() > PAGE and floats)
         if product or many or (lazy and floats and not _picks(func)):
-            return self._zeros_like(shapes) if isinstance(shapes, Tensor) else type(shapes)(
-                self._zeros_like(part) if isinstance(part, Tensor) else part for part in shapes)
+            return (
+                self._zeros_like(shapes)
+                if isinstance(shapes, Tensor)
+                else type(shapes)(self._zeros_like(part) if isinstance(part, Tensor) else part for part in shapes)
+            )
         return None
 
     def _remembered_shapes(self, func, args, kwargs):
@@ -144,8 +161,10 @@ class DryRun(TorchDispatchMode):
         """The results as meta tensors; None where shapes depend on numbers or nobody wrote a meta kernel."""
         if func.overloadpacket is aten.index:
             # a mask picks as many as it holds: this number is true, what it picks need not be read
-            args = (args[0], [i.nonzero(as_tuple=True) if i is not None and i.dtype is torch.bool else (i, )
-                              for i in args[1]])
+            args = (
+                args[0],
+                [i.nonzero(as_tuple=True) if i is not None and i.dtype is torch.bool else (i,) for i in args[1]],
+            )
             args = (args[0], [index for group in args[1] for index in group])
         args, kwargs = tree_map_only(Tensor, _on_meta, (args, kwargs))
         if 'device' in kwargs or any(a.name == 'device' for a in func._schema.arguments):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What one calls from a notebook."""
+
 from addp_mm.apis.generate import extract_features, generate, inpaint
 from addp_mm.apis.load_model import load_model
 from addp_mm.apis.load_published import load_published

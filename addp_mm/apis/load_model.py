@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A pre-trained algorithm from a config and a checkpoint."""
+
 from __future__ import annotations
 
 from os import PathLike, fspath
@@ -17,17 +18,20 @@ def load_model(config, checkpoint: str | PathLike, device: torch.device | str = 
 
     Args:
         config: Path of a config, or a :class:`mmengine.config.Config`.
-        checkpoint: Path, ``addp_mm://NAME`` or address of a checkpoint of the algorithm (``.pth`` or
-            ``.safetensors``). Where it lacks the frozen parts as a whole, these come from their own ``init_cfg``.
+        checkpoint: Path, ``addp_mm://NAME`` or address of a checkpoint of the algorithm (``.pth``
+            or ``.safetensors``). Where it lacks the frozen parts as a whole, these come from their
+            own ``init_cfg``.
         device: Where the model goes.
 
     Returns:
         The model in eval mode, without gradients.
 
     Raises:
-        ConfigError: If the config does not exist or builds no :class:`~addp_mm.models.selfsup.ADDP`.
+        ConfigError: If the config does not exist or builds no
+            :class:`~addp_mm.models.selfsup.ADDP`.
         FileNotFoundError: If the checkpoint does not exist.
-        CheckpointError: If the checkpoint cannot be read, or does not fit the config's model exactly.
+        CheckpointError: If the checkpoint cannot be read, or does not fit the config's model
+            exactly.
     """
     from mmengine.config import Config
     from mmengine.registry import DefaultScope
@@ -45,16 +49,20 @@ def load_model(config, checkpoint: str | PathLike, device: torch.device | str = 
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
         model = MODELS.build(cfg.model)
         if not (hasattr(model, 'predict_tokens') and hasattr(model, 'frozen_parts')):
-            raise ConfigError(f'{name} builds {type(model).__name__}, which generates no images: give the config of '
-                              'an ADDP pre-training (configs/pretrain)')
+            raise ConfigError(
+                f'{name} builds {type(model).__name__}, which generates no images: give the config of '
+                'an ADDP pre-training (configs/pretrain)'
+            )
         absent = [part for part in model.frozen_parts if not any(key.startswith(f'{part}.') for key in weights)]
         for part in absent:
             model.frozen_parts[part].init_weights()
     _load_exactly(model, weights, absent, checkpoint, name)
     unloaded = model.unloaded_parts()
     if unloaded:
-        raise CheckpointError(f'{checkpoint} holds no {" and no ".join(unloaded)}, and {name} gives none an init_cfg: '
-                              'use a checkpoint of the whole algorithm')
+        raise CheckpointError(
+            f'{checkpoint} holds no {" and no ".join(unloaded)}, and {name} gives none an init_cfg: '
+            'use a checkpoint of the whole algorithm'
+        )
     return model.requires_grad_(False).to(device).eval()
 
 
@@ -66,5 +74,7 @@ def _load_exactly(model: nn.Module, weights: dict, absent: list[str], checkpoint
         raise CheckpointError(f'{checkpoint} does not fit the model of {config}: {error}; {hint}') from error
     missing = [key for key in missing if key.split('.')[0] not in absent]
     if missing or unexpected:
-        raise CheckpointError(f'{checkpoint} does not fit the model of {config}: missing {first_few(missing)}; '
-                              f'unexpected {first_few(unexpected)}; {hint}')
+        raise CheckpointError(
+            f'{checkpoint} does not fit the model of {config}: missing {first_few(missing)}; '
+            f'unexpected {first_few(unexpected)}; {hint}'
+        )

@@ -60,9 +60,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def write_safetensors(
-    path: str | os.PathLike,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str] | None = None,
+    path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors as a safetensors file, atomically.
 

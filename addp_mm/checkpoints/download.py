@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Files from the network that are whole, or not there."""
+
 import contextlib
 import hashlib
 import os
@@ -24,7 +25,8 @@ def download(url: str, path: str, sha256_start: str | None = None, progress: boo
         progress: Whether to show a bar on standard error.
 
     Raises:
-        CheckpointError: The server does not answer or refuses, the connection breaks, or the digest differs.
+        CheckpointError: The server does not answer or refuses, the connection breaks, or the digest
+            differs.
     """
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -38,17 +40,21 @@ def download(url: str, path: str, sha256_start: str | None = None, progress: boo
                 digest.update(chunk)
                 file.write(chunk)
             if not digest.hexdigest().startswith(sha256_start or ''):
-                raise CheckpointError(f'{url}: its SHA-256 starts with {digest.hexdigest()[:8]}, not with '
-                                      f'{sha256_start} as its name says. Nothing was kept; download it again.')
+                raise CheckpointError(
+                    f'{url}: its SHA-256 starts with {digest.hexdigest()[:8]}, not with '
+                    f'{sha256_start} as its name says. Nothing was kept; download it again.'
+                )
     except HTTPError as error:
         kind = CheckpointNotFoundError if error.code in (404, 410) else CheckpointError
         raise kind(f'{url}: the server answers {error.code} {error.reason}. Check the address.') from error
     except (OSError, HTTPException) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f'{url} could not be downloaded to {path}: {getattr(error, "reason", error)}. Nothing '
-                              'unfinished was kept. Try again, or download it elsewhere and give the path of the '
-                              'file.') from error
+        raise CheckpointError(
+            f'{url} could not be downloaded to {path}: {getattr(error, "reason", error)}. Nothing '
+            'unfinished was kept. Try again, or download it elsewhere and give the path of the '
+            'file.'
+        ) from error
 
 
 def _chunks(url: str, progress: bool) -> Iterator[bytes]:

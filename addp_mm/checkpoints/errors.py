@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Errors about checkpoints."""
+
 from addp_mm.errors import UserError
 
 

@@ -4,6 +4,7 @@
 ``huggingface_hub`` does the work: it downloads beside its cache and moves a file in only when it is whole, shares the
 cache with every other program of the user, and finds cached files without a network.
 """
+
 from __future__ import annotations
 
 import os
@@ -26,8 +27,10 @@ class HubFile:
     Attributes:
         repo: 'owner/name'.
         path: Path inside the repository.
-        revision: Branch, tag or commit; None for the default branch. Only a commit names the same bytes for ever.
+        revision: Branch, tag or commit; None for the default branch. Only a commit names the same
+            bytes for ever.
     """
+
     repo: str
     path: str
     revision: str | None = None
@@ -41,8 +44,9 @@ class HubFile:
         """
         match = re.fullmatch(rf'{HUB_SCHEME}({_NAME}/{_NAME})(?:@([^/@]+))?/([^/].*)', address)
         if not match:
-            raise CheckpointError(f'{address} is no address of a file on the Hub: write {_FORM}. A slash in the '
-                                  'revision is written %2F.')
+            raise CheckpointError(
+                f'{address} is no address of a file on the Hub: write {_FORM}. A slash in the revision is written %2F.'
+            )
         repo, revision, path = match.groups()
         if repo.split('/')[0] in ('datasets', 'spaces', 'models'):
             raise CheckpointError(f'{address}: only files of model repositories are loaded, without models/: {_FORM}')
@@ -58,8 +62,8 @@ class HubFile:
 def download_from_hub(address: str) -> str:
     """Local path of a file on the Hub: from the cache, or downloaded into it.
 
-    Where the file is cached and the Hub cannot be reached (or ``HF_HUB_OFFLINE=1`` is set), the cached file is taken;
-    with a commit as the revision the Hub is not even asked.
+    Where the file is cached and the Hub cannot be reached (or ``HF_HUB_OFFLINE=1`` is set), the
+    cached file is taken; with a commit as the revision the Hub is not even asked.
 
     Args:
         address: ``hf://owner/repo[@revision]/path``.
@@ -68,7 +72,8 @@ def download_from_hub(address: str) -> str:
         Path in the cache (``HF_HUB_CACHE``, by default ``~/.cache/huggingface/hub``).
 
     Raises:
-        CheckpointNotFoundError: There is no such repository, revision or file, or neither network nor cache has it.
+        CheckpointNotFoundError: There is no such repository, revision or file, or neither network
+            nor cache has it.
         CheckpointError: The address is malformed, access is refused, or the download failed.
     """
     file = HubFile.parse(address)
@@ -90,20 +95,28 @@ def _in_words(file: HubFile, error: Exception) -> CheckpointError:
     if isinstance(error, errors.LocalEntryNotFoundError):
         return CheckpointNotFoundError(_nowhere(file))
     if isinstance(error, errors.GatedRepoError):
-        return CheckpointError(f'{file}: {file.repo} is gated. Ask for access at {page}, then log in: hf auth login '
-                               '(or set HF_TOKEN).')
+        return CheckpointError(
+            f'{file}: {file.repo} is gated. Ask for access at {page}, then log in: hf auth login (or set HF_TOKEN).'
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
-        return CheckpointNotFoundError(f'{file}: the Hub has no repository {file.repo}, or it is private. Check the '
-                                       f'name at {page}; for a private one log in: hf auth login (or set HF_TOKEN).')
+        return CheckpointNotFoundError(
+            f'{file}: the Hub has no repository {file.repo}, or it is private. Check the '
+            f'name at {page}; for a private one log in: hf auth login (or set HF_TOKEN).'
+        )
     if isinstance(error, errors.RevisionNotFoundError):
-        return CheckpointNotFoundError(f'{file}: {file.repo} has no branch, tag or commit {file.revision}. Check '
-                                       f'{page}/commits.')
+        return CheckpointNotFoundError(
+            f'{file}: {file.repo} has no branch, tag or commit {file.revision}. Check {page}/commits.'
+        )
     if isinstance(error, errors.EntryNotFoundError):
-        return CheckpointNotFoundError(f'{file}: {file.repo} has no file {file.path} at revision '
-                                       f'{file.revision or "main"}. Check {page}/tree/{file.revision or "main"}.')
+        return CheckpointNotFoundError(
+            f'{file}: {file.repo} has no file {file.path} at revision '
+            f'{file.revision or "main"}. Check {page}/tree/{file.revision or "main"}.'
+        )
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return CheckpointError(f'{file} could not be downloaded ({type(error).__name__}: {reason}). Nothing unfinished is '
-                           'used; run again to go on, or give the path of a file.')
+    return CheckpointError(
+        f'{file} could not be downloaded ({type(error).__name__}: {reason}). Nothing unfinished is '
+        'used; run again to go on, or give the path of a file.'
+    )
 
 
 def _nowhere(file: HubFile) -> str:
@@ -112,11 +125,17 @@ def _nowhere(file: HubFile) -> str:
     why = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else 'the Hub cannot be reached'
     folder = os.path.join(constants.HF_HUB_CACHE, 'models--' + file.repo.replace('/', '--'))
     snapshots = os.path.join(folder, 'snapshots')
-    held = [os.path.relpath(os.path.join(root, name), snapshots) for root, _, names in os.walk(snapshots)
-            for name in names]
-    has = (f'The cache has, of this repository: {first_few(sorted(held))} (commit/path)' if held else
-           'The cache has nothing of this repository')
+    held = [
+        os.path.relpath(os.path.join(root, name), snapshots) for root, _, names in os.walk(snapshots) for name in names
+    ]
+    has = (
+        f'The cache has, of this repository: {first_few(sorted(held))} (commit/path)'
+        if held
+        else 'The cache has nothing of this repository'
+    )
     revision = f' --revision {file.revision}' if file.revision else ''
-    return (f'{file}: {why}, and the file is not in the cache {constants.HF_HUB_CACHE}. {has}. On a machine with a '
-            f'network run: hf download {file.repo} {file.path}{revision}; then copy {os.path.basename(folder)} from '
-            'its cache to this one, or give the path of the file.')
+    return (
+        f'{file}: {why}, and the file is not in the cache {constants.HF_HUB_CACHE}. {has}. On a machine with a '
+        f'network run: hf download {file.repo} {file.path}{revision}; then copy {os.path.basename(folder)} from '
+        'its cache to this one, or give the path of the file.'
+    )

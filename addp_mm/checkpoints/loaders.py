@@ -1,9 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmengine reads its checkpoints through :mod:`addp_mm.checkpoints.reading`.
 
-The originals cannot resume from what they saved on torch 2.6 and newer; for http they switch torch's check off, and the
-onedl forks do so whenever it complains. Here every way into a checkpoint ends in the same reader.
+The originals cannot resume from what they saved on torch 2.6 and newer; for http they switch
+torch's check off, and the onedl forks do so whenever it complains. Here every way into a checkpoint
+ends in the same reader.
 """
+
 import contextlib
 import functools
 import os
@@ -20,7 +22,8 @@ def register_checkpoint_loaders(module: ModuleType) -> None:
     from addp_mm.checkpoints.hub import HUB_SCHEME
     from addp_mm.checkpoints.reading import ASSET_SCHEME, safe_load
 
-    # Loaders of rare schemes (ceph, pavi, a mirror in the home folder) keep their code and get another torch.load.
+    # Loaders of rare schemes (ceph, pavi, a mirror in the home folder) keep their code and get
+    # another torch.load.
     module.torch = TorchView(load=safe_load)
     if hasattr(module, '_safe_torch_load'):
         module._safe_torch_load = safe_load
@@ -58,8 +61,14 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     return load_checkpoint_file(filename, map_location)
 
 
-def load_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True,
-             check_hash: bool = False, file_name: str | None = None) -> dict:
+def load_url(
+    url: str,
+    model_dir: str | None = None,
+    map_location: Any = None,
+    progress: bool = True,
+    check_hash: bool = False,
+    file_name: str | None = None,
+) -> dict:
     """Load a file from the network, or from torch's download cache if it is there already.
 
     Args:
@@ -99,13 +108,16 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None, p
             # A server that announces no length can break off without anybody noticing.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        raise CheckpointError(f'{error} (The file came from {url} and was not kept.)' if is_new else
-                              f'{error} (The file was kept from an earlier download; delete it to load {url} '
-                              'again.)') from error
+        raise CheckpointError(
+            f'{error} (The file came from {url} and was not kept.)'
+            if is_new
+            else f'{error} (The file was kept from an earlier download; delete it to load {url} again.)'
+        ) from error
 
 
-def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None,
-                   progress: bool | None = None) -> dict:
+def load_from_http(
+    filename: str, map_location: Any = None, model_dir: str | None = None, progress: bool | None = None
+) -> dict:
     """Load a file from the network; of several processes, the first of each machine downloads."""
     progress = sys.stderr.isatty() if progress is None else progress
     return _first_of_each_machine_first(lambda: load_url(filename, model_dir, map_location, progress))
@@ -134,6 +146,6 @@ def _first_of_each_machine_first(load: Callable[[], dict]) -> dict:
 
 
 def _local_rank() -> int:
-    # mmengine's get_local_rank wants a process group that none of its launchers makes. torchrun and mmengine's Slurm
-    # set LOCAL_RANK; under MPI our tools have set it to 0.
+    # mmengine's get_local_rank wants a process group that none of its launchers makes. torchrun and
+    # mmengine's Slurm set LOCAL_RANK; under MPI our tools have set it to 0.
     return int(os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', os.environ.get('LOCAL_RANK', 0)))

@@ -1,10 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Reading a checkpoint without running anything that it holds.
 
-A pickle is a program. torch's ``weights_only`` unpickler runs only what is on its list; mmengine's own checkpoints hold
-a few classes more (the loss history, numpy arrays), and published ones an ``argparse.Namespace``. Those are allowed by
-name while one file is read, nothing is switched off, and a file that asks for anything else is refused.
+A pickle is a program. torch's ``weights_only`` unpickler runs only what is on its list; mmengine's
+own checkpoints hold a few classes more (the loss history, numpy arrays), and published ones an
+``argparse.Namespace``. Those are allowed by name while one file is read, nothing is switched off, and a file that asks for anything else is refused.
 """
+
 import argparse
 import contextlib
 import os
@@ -34,8 +35,8 @@ _ZIP_HEAD = b'PK\x03\x04'
 class _History(HistoryBuffer):
     """Stands in for HistoryBuffer while a file is read, and turns into one.
 
-    HistoryBuffer's own ``__setstate__`` writes functions named by the file into a table of the class, which all later
-    buffers call.
+    HistoryBuffer's own ``__setstate__`` writes functions named by the file into a table of the
+    class, which all later buffers call.
     """
 
     def __setstate__(self, state: Mapping) -> None:
@@ -55,19 +56,27 @@ def _statistic(owner: Any, name: str):
 def _allowed_globals() -> list:
     core = getattr(np, '_core', None) or np.core
     allowed = [
-        (_History, _HISTORY), (_statistic, 'builtins.getattr'), argparse.Namespace, slice, np.ndarray, np.dtype,
+        (_History, _HISTORY),
+        (_statistic, 'builtins.getattr'),
+        argparse.Namespace,
+        slice,
+        np.ndarray,
+        np.dtype,
         ConfigDict,  # nested dicts in the metainfo of a data set
         *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
     ]
     for module in ('numpy.core', 'numpy._core'):
-        allowed += [(core.multiarray._reconstruct, f'{module}.multiarray._reconstruct'),
-                    (core.multiarray.scalar, f'{module}.multiarray.scalar')]
+        allowed += [
+            (core.multiarray._reconstruct, f'{module}.multiarray._reconstruct'),
+            (core.multiarray.scalar, f'{module}.multiarray.scalar'),
+        ]
     return allowed
 
 
 @contextlib.contextmanager
 def _allow():
-    # Leaving the context removes what it added, so what the user allowed before must not be added again.
+    # Leaving the context removes what it added, so what the user allowed before must not be added
+    # again.
     before = torch.serialization.get_safe_globals()
     with torch.serialization.safe_globals([entry for entry in _allowed_globals() if entry not in before]):
         yield
@@ -100,15 +109,18 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
 def _refusal(file: Any, name: str, error: Exception) -> str:
     refused = re.findall(r'GLOBAL ([\w.]+(?:\([^\n]*?\))?)', str(error))
     if not refused:
-        return (f'{name} is not a checkpoint, or it is damaged: {_reason(error)}. Download it, or have it written, '
-                'again.')
+        return (
+            f'{name} is not a checkpoint, or it is damaged: {_reason(error)}. Download it, or have it written, again.'
+        )
     if isinstance(file, (str, os.PathLike)):
         # Lists all of them, but only in a sound file of the zip format.
         with contextlib.suppress(ValueError, pickle.UnpicklingError):
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(file) or refused
-    return (f'{name} is refused: besides weights it holds {", ".join(sorted(set(refused)))}, and loading that could '
-            'run code. Nothing was loaded. Ask its author for the weights alone (a state dict, or safetensors); if you '
-            'trust the file and the class only holds data, allow that class with torch.serialization.add_safe_globals.')
+    return (
+        f'{name} is refused: besides weights it holds {", ".join(sorted(set(refused)))}, and loading that could '
+        'run code. Nothing was loaded. Ask its author for the weights alone (a state dict, or safetensors); if you '
+        'trust the file and the class only holds data, allow that class with torch.serialization.add_safe_globals.'
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -125,7 +137,7 @@ def resolve_asset(path: str) -> str:
     """
     if not path.startswith(ASSET_SCHEME):
         return path
-    name = path[len(ASSET_SCHEME):]
+    name = path[len(ASSET_SCHEME) :]
     shipped = sorted(entry.name for entry in ASSETS.iterdir() if entry.is_file()) if ASSETS.is_dir() else []
     if name not in shipped:
         raise CheckpointNotFoundError(f'{path}: addp_mm ships no {name!r}; it has {", ".join(shipped) or "no files"}.')
@@ -145,15 +157,16 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
 
     Raises:
         CheckpointNotFoundError: There is no such file.
-        CheckpointError: The file is empty, truncated, not a checkpoint, or holds more than data. Names the file, what
-            is wrong and what to do.
+        CheckpointError: The file is empty, truncated, not a checkpoint, or holds more than data.
+            Names the file, what is wrong and what to do.
     """
     path = os.fspath(path)
     if path.startswith(HUB_SCHEME):
         path = download_from_hub(path)
     if path.startswith(FILE_SCHEME):
         from urllib.request import url2pathname
-        path = url2pathname(path[len(FILE_SCHEME):].removeprefix('localhost'))
+
+        path = url2pathname(path[len(FILE_SCHEME) :].removeprefix('localhost'))
     path = os.path.expanduser(resolve_asset(path))
     _check_file(path)
     with open(path, 'rb') as file:
@@ -163,8 +176,10 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
     _check_head(path, head)
     checkpoint = safe_load(path, map_location)
     if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f'{path} holds a {type(checkpoint).__name__}, not a checkpoint: expected a dict of '
-                              'weights, or a dict with them under state_dict, model or module.')
+        raise CheckpointError(
+            f'{path} holds a {type(checkpoint).__name__}, not a checkpoint: expected a dict of '
+            'weights, or a dict with them under state_dict, model or module.'
+        )
     return checkpoint
 
 
@@ -176,7 +191,8 @@ def _check_file(path: str) -> None:
         raise CheckpointNotFoundError(
             f'{path}: {scheme[0]} is not read here. Known are paths, {FILE_SCHEME}, {ASSET_SCHEME} and {HUB_SCHEME}; '
             'in configs and wherever mmengine loads, also http://, https://, torchvision:// and open-mmlab://. '
-            'Otherwise copy the file and give its path.')
+            'Otherwise copy the file and give its path.'
+        )
     if not os.path.isfile(path):
         raise CheckpointNotFoundError(f'{path} can not be found. Check the path of the checkpoint.')
     if os.path.getsize(path) == 0:
@@ -186,15 +202,18 @@ def _check_file(path: str) -> None:
 def _check_head(path: str, head: bytes) -> None:
     if head.startswith(_ZIP_HEAD):
         if not zipfile.is_zipfile(path):
-            raise CheckpointError(f'{path} is truncated: the end of the file is missing. Download it again, or take '
-                                  'the checkpoint before it.')
+            raise CheckpointError(
+                f'{path} is truncated: the end of the file is missing. Download it again, or take '
+                'the checkpoint before it.'
+            )
     elif head.startswith(b'version https://git-lfs'):
         raise CheckpointError(f'{path} is a Git LFS pointer, not the weights. Run git lfs pull.')
     elif head.lstrip()[:1] == b'<':
         raise CheckpointError(f'{path} is a web page, not a checkpoint: the download went wrong. Download it again.')
     elif not head.startswith(b'\x80'):
-        raise CheckpointError(f'{path} is not a checkpoint: it starts like neither a PyTorch nor a safetensors file. '
-                              'Check the path.')
+        raise CheckpointError(
+            f'{path} is not a checkpoint: it starts like neither a PyTorch nor a safetensors file. Check the path.'
+        )
 
 
 def _load_safetensors(path: str, map_location: Any) -> dict:
@@ -203,58 +222,76 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
     device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
         with safe_open(path, framework='pt', device=device) as file:
-            return dict(state_dict={key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118
-                        meta=dict(file.metadata() or {}))
+            return dict(
+                state_dict={key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118
+                meta=dict(file.metadata() or {}),
+            )
     except SafetensorError as error:
         raise CheckpointError(f'{path} is truncated or not a safetensors file ({error}). Download it again.') from error
 
 
-def find_state_dict(checkpoint: Mapping, source: str = 'the checkpoint',
-                    prefix: str | None = None) -> dict[str, torch.Tensor]:
+def find_state_dict(
+    checkpoint: Mapping, source: str = 'the checkpoint', prefix: str | None = None
+) -> dict[str, torch.Tensor]:
     """The weights in a checkpoint: under state_dict, model or module, or the checkpoint itself.
 
     Args:
         checkpoint: What :func:`load_checkpoint_file` returned.
         source: Its name in the error.
-        prefix: What the names of the wanted weights start with, ending in a dot. Where no name does, it may begin with
-            the name of another mapping in the checkpoint: ``'model_ema.'``, ``'teacher.backbone.'``. None where the
-            caller has no such option.
+        prefix: What the names of the wanted weights start with, ending in a dot. Where no name
+            does, it may begin with the name of another mapping in the checkpoint: ``'model_ema.'``,
+            ``'teacher.backbone.'``. None where the caller has no such option.
 
     Returns:
-        dict: Tensors by name, without the ``module.`` and ``_orig_mod.`` of parallel wrappers and torch.compile. From
-        another mapping they are named ``MAPPING.NAME``, so that they start with ``prefix``.
+        dict: Tensors by name, without the ``module.`` and ``_orig_mod.`` of parallel wrappers and
+        torch.compile. From another mapping they are named ``MAPPING.NAME``, so that they start with
+        ``prefix``.
 
     Raises:
         CheckpointError: There are no tensors; names the mappings that hold some.
     """
-    place = next((checkpoint[key] for key in ('state_dict', 'model', 'module')
-                  if isinstance(checkpoint.get(key), Mapping)), checkpoint)
+    place = next(
+        (checkpoint[key] for key in ('state_dict', 'model', 'module') if isinstance(checkpoint.get(key), Mapping)),
+        checkpoint,
+    )
     tensors = _tensors(place)
     if any(key.startswith(prefix or '') for key in tensors):
         return tensors
-    below = {str(key): found for level in (checkpoint, place) for key, value in level.items()
-             if isinstance(value, Mapping) and value is not place and (found := _tensors(value))}
+    below = {
+        str(key): found
+        for level in (checkpoint, place)
+        for key, value in level.items()
+        if isinstance(value, Mapping) and value is not place and (found := _tensors(value))
+    }
     named = next((key for key in below if prefix and prefix.startswith(f'{key}.')), None)
     if named is not None:
         return {f'{named}.{key}': value for key, value in below[named].items()}
     if not tensors:
-        raise CheckpointError(f'{source} holds no weights: no tensors under state_dict, model, module, nor at its top '
-                              f'({", ".join(map(str, list(checkpoint)[:8])) or "it is empty"}).'
-                              f'{_where_weights_are(below, prefix)}')
+        raise CheckpointError(
+            f'{source} holds no weights: no tensors under state_dict, model, module, nor at its top '
+            f'({", ".join(map(str, list(checkpoint)[:8])) or "it is empty"}).'
+            f'{_where_weights_are(below, prefix)}'
+        )
     return tensors
 
 
 def _tensors(mapping: Mapping) -> dict[str, torch.Tensor]:
-    tensors = {key.replace('_orig_mod.', ''): value for key, value in mapping.items()
-               if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    tensors = {
+        key.replace('_orig_mod.', ''): value
+        for key, value in mapping.items()
+        if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }
     if all(key.startswith('module.') for key in tensors):
-        tensors = {key[len('module.'):]: value for key, value in tensors.items()}
+        tensors = {key[len('module.') :]: value for key, value in tensors.items()}
     return tensors
 
 
 def _where_weights_are(below: Mapping[str, Mapping], prefix: str | None) -> str:
     if not below:
         return ''
-    advice = ('save that mapping as a file of its own' if prefix is None
-              else ' or '.join(f"prefix='{key}.'" for key in below) + ' reaches them')
+    advice = (
+        'save that mapping as a file of its own'
+        if prefix is None
+        else ' or '.join(f"prefix='{key}.'" for key in below) + ' reaches them'
+    )
     return f' There are weights under {", ".join(below)}: {advice}.'

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A file of tensors that is there in full or as it was before, and that others may read as any other file."""
+
 from __future__ import annotations
 
 import os
@@ -10,8 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None,
-                      ) -> None:
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors.
 
     Args:

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check the folders that name the classes of mmpretrain's folder data sets."""
+
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from addp_mm.datasets.listed.image_folder import DatasetError
 
 class _Numbered(NamedTuple):
     """A folder whose sub-folders number the classes of a data set."""
+
     title: str
     folder: Path
     names: list[str]
@@ -20,13 +22,13 @@ class _Numbered(NamedTuple):
 def check_same_classes(dataset_cfgs: Mapping[str, Mapping[str, Any]]) -> None:
     """Check that data sets that name no classes have the same class folders.
 
-    mmpretrain numbers class folders by their order: in one that lacks a class, or has others, the same class has
-    another number, and whatever is measured there is wrong. Data sets that give classes are compared with these by
-    :func:`check_dataset_cfg`.
+    mmpretrain numbers class folders by their order: in one that lacks a class, or has others, the
+    same class has another number, and whatever is measured there is wrong. Data sets that give
+    classes are compared with these by :func:`check_dataset_cfg`.
 
     Args:
-        dataset_cfgs: The ``dataset`` of each data loader by the loader's name, that of the training first. Those that
-            read no class folders, or whose folder is not there, are passed over.
+        dataset_cfgs: The ``dataset`` of each data loader by the loader's name, that of the training
+            first. Those that read no class folders, or whose folder is not there, are passed over.
 
     Raises:
         DatasetError: Names the folders and the classes that differ.
@@ -39,7 +41,8 @@ def check_same_classes(dataset_cfgs: Mapping[str, Mapping[str, Any]]) -> None:
                 f'{first.folder} ({first.title}) and {other.folder} ({other.title}) have different class folders '
                 f'(only in the first: {_beyond(first, other)}; only in the second: {_beyond(other, first)}), so that '
                 'the same class would have two numbers. Make them the same; or set metainfo=dict(classes=[…]) in both '
-                'and, where a folder has not all classes, ann_file to a list of its images ("image label" lines).')
+                'and, where a folder has not all classes, ann_file to a list of its images ("image label" lines).'
+            )
 
 
 def _numbered(title: str, cfg: Mapping) -> Iterable[_Numbered]:
@@ -94,8 +97,10 @@ def check_class_folders(folder: Path, images: Iterable[str], classes: Sequence[s
     found, filled = names_in(folder), {Path(image).parts[0] for image in images}
     empty = [name for name in found if name not in filled]
     if empty:
-        raise DatasetError(f'{folder}: the class folders {quoted(empty)} hold no images. Fill or remove them; if the '
-                           'data were only half unpacked, do it again.')
+        raise DatasetError(
+            f'{folder}: the class folders {quoted(empty)} hold no images. Fill or remove them; if the '
+            'data were only half unpacked, do it again.'
+        )
     if classes is not None:
         _check_names(folder, found, classes)
 
@@ -105,11 +110,17 @@ def _check_names(folder: Path, found: list[str], classes: Sequence[str]) -> None
     if set(found) & set(classes):
         absent, unknown = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
         if absent or unknown:
-            raise DatasetError(f'{folder}: the class folders are not those of metainfo.classes (missing: '
-                               f'{quoted(absent)}; not in metainfo: {quoted(unknown)}). Correct one of them.')
+            raise DatasetError(
+                f'{folder}: the class folders are not those of metainfo.classes (missing: '
+                f'{quoted(absent)}; not in metainfo: {quoted(unknown)}). Correct one of them.'
+            )
         if list(classes) != found:
-            raise DatasetError(f'{folder}: class folders are numbered in alphabetical order, metainfo.classes has '
-                               f'another ({quoted(classes)}). Sort metainfo.classes.')
+            raise DatasetError(
+                f'{folder}: class folders are numbered in alphabetical order, metainfo.classes has '
+                f'another ({quoted(classes)}). Sort metainfo.classes.'
+            )
     elif len(found) != len(classes):
-        raise DatasetError(f'{folder}: {len(found)} class folders for {len(classes)} classes. Set metainfo='
-                           'dict(classes=[…]) to the names of the folders, or complete the folder.')
+        raise DatasetError(
+            f'{folder}: {len(found)} class folders for {len(classes)} classes. Set metainfo='
+            'dict(classes=[…]) to the names of the folders, or complete the folder.'
+        )

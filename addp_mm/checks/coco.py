@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check COCO annotations before a runner is built."""
+
 import json
 from collections.abc import Mapping, Sequence
 from logging import WARNING
@@ -22,7 +23,8 @@ from addp_mm.datasets.listed.image_folder import (
 _NEEDED = {
     'categories': ('id', 'name'),
     'images': ('id', 'file_name', 'width', 'height'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area')}
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+}
 _ADVICE = 'Correct it, or write the file again.'
 _MAX_BEYOND = 0.05  # share of boxes beyond their pictures from which on they are taken to mean something else
 _BOX = 'a bbox is [x, y, width, height] in pixels'
@@ -49,8 +51,10 @@ def check_coco(cfg: Mapping, prefix: dict) -> None:
         _check_masks(path, content, classes)
     labelled = any(type_name(transform.get('type')) == 'LoadAnnotations' for transform in transforms)
     if labelled and not content['annotations'] and not cfg.get('test_mode'):
-        raise DatasetError(f'{path}: "annotations" is empty, there is nothing to train on. Write the file again, or '
-                           'set ann_file to another.')
+        raise DatasetError(
+            f'{path}: "annotations" is empty, there is nothing to train on. Write the file again, or '
+            'set ann_file to another.'
+        )
     folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
     _check_pictures(path, content['images'], folder, reading_of(cfg.get('pipeline')))
     _check_boxes_fit(path, content)  # after the sizes that they are compared with
@@ -61,8 +65,11 @@ def _read_coco(path: Path) -> dict:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DatasetError(f'{path}: broken or half-written JSON ({error}). Write or fetch it again.') from error
-    lacking = [key for key in ('images', 'annotations', 'categories')
-               if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    lacking = [
+        key
+        for key in ('images', 'annotations', 'categories')
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
     if lacking:
         raise DatasetError(f'{path}: not a COCO annotation file, it lacks {quoted(lacking)}.')
     if not content['images']:
@@ -103,26 +110,35 @@ def _check_image(where: str, image: dict) -> None:
     if not isinstance(name, str):
         raise DatasetError(f'{where} has the file_name {name!r:.60}, not a text. {_ADVICE}')
     if not all(isinstance(edge, (int, float)) and edge > 0 for edge in edges):
-        raise DatasetError(f'{where} has the width {edges[0]!r:.20} and the height {edges[1]!r:.20}; both are numbers '
-                           f'of pixels. {_ADVICE}')
+        raise DatasetError(
+            f'{where} has the width {edges[0]!r:.20} and the height {edges[1]!r:.20}; both are numbers '
+            f'of pixels. {_ADVICE}'
+        )
 
 
 def _check_box(where: str, annotation: dict) -> None:
     box, area = annotation['bbox'], annotation['area']
     numbers = [*box, area] if isinstance(box, list) else []
     if len(numbers) != 5 or not all(isinstance(number, (int, float)) and isfinite(number) for number in numbers):
-        raise DatasetError(f'{where} has the bbox {box!r:.60} and the area {area!r:.20}; {_BOX}, an '
-                           f'area a number. {_ADVICE}')
+        raise DatasetError(
+            f'{where} has the bbox {box!r:.60} and the area {area!r:.20}; {_BOX}, an area a number. {_ADVICE}'
+        )
 
 
 def _check_classes(path: Path, names: Sequence[str], classes: Sequence[str] | None) -> None:
     absent = [name for name in classes or () if name not in names]
     if absent:
-        raise DatasetError(f'{path} lacks the classes {quoted(absent)} of metainfo.classes; its categories are '
-                           f'{quoted(names, 20)}. Set metainfo=dict(classes=[…]) to the names in the file.')
+        raise DatasetError(
+            f'{path} lacks the classes {quoted(absent)} of metainfo.classes; its categories are '
+            f'{quoted(names, 20)}. Set metainfo=dict(classes=[…]) to the names in the file.'
+        )
     if classes and [name for name in names if name in classes] != list(classes):
-        print_log(f'{path}: mmdet numbers classes in the order of the file, metainfo.classes has another; pictures '
-                  'would show wrong names. Use the order of the file.', 'current', WARNING)
+        print_log(
+            f'{path}: mmdet numbers classes in the order of the file, metainfo.classes has another; pictures '
+            'would show wrong names. Use the order of the file.',
+            'current',
+            WARNING,
+        )
 
 
 def _check_references(path: Path, content: dict) -> None:
@@ -131,8 +147,10 @@ def _check_references(path: Path, content: dict) -> None:
         known = {owner['id'] for owner in content[owners]}
         unknown = {annotation[key] for annotation in content['annotations']} - known
         if unknown:
-            raise DatasetError(f'{path}: annotations name the {key}s {quoted(sorted(unknown, key=str))}, which '
-                               f'"{owners}" lacks. Add them, or write the file again.')
+            raise DatasetError(
+                f'{path}: annotations name the {key}s {quoted(sorted(unknown, key=str))}, which '
+                f'"{owners}" lacks. Add them, or write the file again.'
+            )
 
 
 def _check_pictures(path: Path, images: Sequence[dict], folder: Path, reading: ImageReading) -> None:
@@ -141,16 +159,20 @@ def _check_pictures(path: Path, images: Sequence[dict], folder: Path, reading: I
     check_folder_exists(folder)
     lost = missing_files(folder, wanted)
     if lost:
-        raise DatasetError(f'{folder}: {len(lost)} of {len(wanted)} images of {path} are not there: {quoted(lost)}. '
-                           'Complete the folder, or write the data set again.')
+        raise DatasetError(
+            f'{folder}: {len(lost)} of {len(wanted)} images of {path} are not there: {quoted(lost)}. '
+            'Complete the folder, or write the data set again.'
+        )
     check_image_files(folder, wanted, read=reading.decode)
     for index, image in spread(list(enumerate(images))):
         picture, width, height = folder / image['file_name'], image['width'], image['height']
         found = reading.size(picture)
         if found not in (None, (height, width)):
-            raise DatasetError(f'{_where(path, "images", index, image)} has the width {width} and the height {height}, '
-                               f'but {picture} is {found[1]} wide and {found[0]} high, its EXIF orientation applied. '
-                               f'{_ADVICE}')
+            raise DatasetError(
+                f'{_where(path, "images", index, image)} has the width {width} and the height {height}, '
+                f'but {picture} is {found[1]} wide and {found[0]} high, its EXIF orientation applied. '
+                f'{_ADVICE}'
+            )
 
 
 def _check_boxes_fit(path: Path, content: dict) -> None:
@@ -164,8 +186,10 @@ def _check_boxes_fit(path: Path, content: dict) -> None:
         index, record = beyond[0]
         width, height = sizes[record['image_id']]
         where = _where(path, 'annotations', index, record)
-        words = (f'{where} has the bbox {record["bbox"]}, which reaches beyond its picture of width {width} and height '
-                 f'{height}, as {len(beyond)} of {len(boxes)} do; {_BOX}.')
+        words = (
+            f'{where} has the bbox {record["bbox"]}, which reaches beyond its picture of width {width} and height '
+            f'{height}, as {len(beyond)} of {len(boxes)} do; {_BOX}.'
+        )
         if len(beyond) > _MAX_BEYOND * len(boxes):
             raise DatasetError(f'{words} {_ADVICE}')
         print_log(f'{words} mmdet clips them.', 'current', WARNING)
@@ -183,5 +207,7 @@ def _check_masks(path: Path, content: dict, classes: Sequence[str] | None) -> No
             continue
         if annotation['area'] > 0 and min(annotation['bbox'][2:]) >= 1:  # mmdet drops all others
             where = _where(path, 'annotations', index, annotation)
-            raise DatasetError(f'{where} has no segmentation, but the pipeline loads masks. Add it, or load boxes '
-                               'alone (with_mask=False) and train a detector without masks.')
+            raise DatasetError(
+                f'{where} has no segmentation, but the pipeline loads masks. Add it, or load boxes '
+                'alone (with_mask=False) and train a detector without masks.'
+            )

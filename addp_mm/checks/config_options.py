@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Finds misspelt arguments in a whole config before anything is built."""
+
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +12,8 @@ from torch.utils.data import DataLoader
 from addp_mm.checks.signature import Arguments, accepted_arguments
 from addp_mm.config.config_file import ConfigError, runner_arguments, suggest
 
-# Registries a section of the config builds from. In a model also parts that are no modules appear: assigners, coders.
-# In an evaluator, networks whose features it compares.
+# Registries a section of the config builds from. In a model also parts that are no modules appear:
+# assigners, coders. In an evaluator, networks whose features it compares.
 _SECTIONS = {
     'model': ('MODELS', 'TASK_UTILS'),
     'optim_wrapper': ('OPTIM_WRAPPERS', 'OPTIMIZERS'),
@@ -32,16 +33,49 @@ _LEAVES = ('TRANSFORMS', 'HOOKS', 'METRICS', 'OPTIMIZERS')
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Arguments that builders read beside the class's own.
 _BUILDER_KEYS = {
-    'type', '_scope_', '_delete_', 'name', 'priority', 'constructor', 'paramwise_cfg', 'optimizer',
-    'convert_to_iter_based', 'init_cfg', 'metainfo', 'bg_cls_weight'}
+    'type',
+    '_scope_',
+    '_delete_',
+    'name',
+    'priority',
+    'constructor',
+    'paramwise_cfg',
+    'optimizer',
+    'convert_to_iter_based',
+    'init_cfg',
+    'metainfo',
+    'bg_cls_weight',
+}
 # Sub-dicts that layers interpret themselves (shorthand types, extra keys).
-_SHORTHAND = ('norm_cfg', 'act_cfg', 'conv_cfg', 'init_cfg', 'upsample_cfg', 'dropout_layer', 'plugins', 'padding_cfg',
-              'ffn_cfgs', 'attn_cfgs', 'transformerlayers', 'policies', 'vision_encoder', 'dcn')
+_SHORTHAND = (
+    'norm_cfg',
+    'act_cfg',
+    'conv_cfg',
+    'init_cfg',
+    'upsample_cfg',
+    'dropout_layer',
+    'plugins',
+    'padding_cfg',
+    'ffn_cfgs',
+    'attn_cfgs',
+    'transformerlayers',
+    'policies',
+    'vision_encoder',
+    'dcn',
+)
 _PLAIN_KEYS = {
     'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
     'auto_scale_lr': {'enable', 'base_batch_size'},
-    'train_cfg': {'type', 'by_epoch', 'max_epochs', 'max_iters', 'val_begin', 'val_interval', 'dynamic_intervals',
-                  'dynamic_intervals_list'},
+    'train_cfg': {
+        'type',
+        'by_epoch',
+        'max_epochs',
+        'max_iters',
+        'val_begin',
+        'val_interval',
+        'dynamic_intervals',
+        'dynamic_intervals_list',
+    },
 }
 _LOADER_KEYS = set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
 
@@ -88,9 +122,10 @@ def _check_section(section, path: str, registries: tuple[str, ...], scope: str) 
 def _hint(key: str, accepted: Arguments, certain: bool) -> str:
     """What to say about an unknown ``key``; nothing where it may be right after all.
 
-    A part may read keys of a part below before it builds that, and an open-ended class takes any: there only a name
-    much like a known one is surely a mistake. It is ``certain`` that the package's own classes do neither, and that
-    nothing reads the keys of a transform, hook, metric or optimizer but the class.
+    A part may read keys of a part below before it builds that, and an open-ended class takes any:
+    there only a name much like a known one is surely a mistake. It is ``certain`` that the
+    package's own classes do neither, and that nothing reads the keys of a transform, hook, metric
+    or optimizer but the class.
     """
     if accepted.open_ended:
         return suggest(key, accepted.names, cutoff=0.88)
@@ -118,9 +153,11 @@ def _check_lists(cfg: Config) -> None:
         entries = node if isinstance(node, list | tuple) else [node]
         for entry in entries:
             if entry is not None and not isinstance(entry, dict):
-                raise ConfigError(f'config: {name} holds {entry!r}, which is no dict. Dicts cannot be written in '
-                                  f'--cfg-options: write it into a config file, or change a part of one that is there '
-                                  f'by {name}.0.KEY=VALUE')
+                raise ConfigError(
+                    f'config: {name} holds {entry!r}, which is no dict. Dicts cannot be written in '
+                    f'--cfg-options: write it into a config file, or change a part of one that is there '
+                    f'by {name}.0.KEY=VALUE'
+                )
 
 
 def _check_top_level(cfg: Config, needed: tuple[str, ...]) -> None:
@@ -146,11 +183,13 @@ def check_config(cfg: Config, needed: tuple[str, ...] = ('model',)) -> None:
     """Compare the arguments that ``cfg`` gives with those that its classes take.
 
     Args:
-        cfg: The whole config, options merged. Its ``default_scope`` says where bare type names are looked up.
+        cfg: The whole config, options merged. Its ``default_scope`` says where bare type names are
+            looked up.
         needed: Top-level parts that must be there.
 
     Raises:
-        ConfigError: A part is missing or an argument is unknown; names the key and the nearest known ones.
+        ConfigError: A part is missing or an argument is unknown; names the key and the nearest
+            known ones.
     """
     scope = cfg.get('default_scope') or 'mmengine'
     _check_top_level(cfg, needed)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the checks of dataset configs read: paths, classes, counts."""
+
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,7 +60,8 @@ def default_of(cls: type | None, argument: str) -> Any:
     """What a class takes for ``argument`` where a config does not say it, read from its signatures.
 
     Returns:
-        The default; None where there is none, or where an ``__init__`` deals with the argument in its body.
+        The default; None where there is none, or where an ``__init__`` deals with the argument in
+        its body.
     """
     for base in getattr(cls, '__mro__', ()):
         function = vars(base).get('__init__')
@@ -76,9 +78,15 @@ def default_of(cls: type | None, argument: str) -> Any:
 def _names_in(function) -> set[str]:
     """Names of attributes, of keyword arguments and of dict keys that stand in the body of a function."""
     code = function.__code__
-    return {*code.co_names, *(name for constant in code.co_consts
-                              for name in (constant if isinstance(constant, tuple) else (constant, ))
-                              if isinstance(name, str))}
+    return {
+        *code.co_names,
+        *(
+            name
+            for constant in code.co_consts
+            for name in (constant if isinstance(constant, tuple) else (constant,))
+            if isinstance(name, str)
+        ),
+    }
 
 
 def expected_images(cfg: Mapping, folder: Path) -> int | None:

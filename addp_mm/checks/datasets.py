@@ -1,16 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check what a dataset config points at, before a runner is built."""
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from addp_mm.checks.class_folders import (
-    check_class_folders,
-    images_of,
-    labelled_by_folder,
-    list_of,
-    reads_folders,
-)
+from addp_mm.checks.class_folders import check_class_folders, images_of, labelled_by_folder, list_of, reads_folders
 from addp_mm.checks.coco import check_coco
 from addp_mm.checks.config_parts import classes_of, expected_images, local_parts, prefix_of, quoted, read_text
 from addp_mm.checks.image_reading import reading_of
@@ -29,17 +24,19 @@ from addp_mm.datasets.listed.image_folder import (
 def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
     """Check the files and folders of a dataset config.
 
-    Covers the stock classes that read folders of images (mmpretrain's CustomDataset and ImageNet), COCO annotations
-    (mmdet's CocoDataset) and label maps (mmseg's BaseSegDataset and its subclasses), and wrappers around them. Other
-    classes and remote paths pass unseen. Images are read as the pipeline's first loader does; those of a loader that
-    is not known here only need to be there and hold something.
+    Covers the stock classes that read folders of images (mmpretrain's CustomDataset and ImageNet),
+    COCO annotations (mmdet's CocoDataset) and label maps (mmseg's BaseSegDataset and its
+    subclasses), and wrappers around them. Other classes and remote paths pass unseen. Images are
+    read as the pipeline's first loader does; those of a loader that is not known here only need to
+    be there and hold something.
 
     Args:
         cfg: The ``dataset`` of a data loader.
 
     Raises:
-        DatasetError: A wrong path; an empty or half-written folder; damaged images; an annotation file that is
-            broken, lacks a class or does not fit its pictures. The message names the file and says what to do.
+        DatasetError: A wrong path; an empty or half-written folder; damaged images; an annotation
+            file that is broken, lacks a class or does not fit its pictures. The message names the
+            file and says what to do.
     """
     for part in local_parts(cfg):
         prefix = prefix_of(part)
@@ -78,10 +75,14 @@ def _check_list_file(path: Path, folder: Path, cfg: Mapping, read: Callable[[byt
         classes = classes_of(cfg, 'mmpretrain', cfg['type'])
         highest = max(int(pair[1]) for pair in pairs)
         if classes is not None and highest >= len(classes):
-            raise DatasetError(f'{path}: label {highest}, but metainfo.classes has {len(classes)} classes. Add the '
-                               'classes that are lacking.')
+            raise DatasetError(
+                f'{path}: label {highest}, but metainfo.classes has {len(classes)} classes. Add the '
+                'classes that are lacking.'
+            )
     absent = missing_files(folder, names)
     if absent:
-        raise DatasetError(f'{path}: {len(absent)} of the {len(names)} images it lists are not in {folder}: '
-                           f'{quoted(absent)}. Complete the folder, or correct data_prefix.')
+        raise DatasetError(
+            f'{path}: {len(absent)} of the {len(names)} images it lists are not in {folder}: '
+            f'{quoted(absent)}. Complete the folder, or correct data_prefix.'
+        )
     check_image_files(folder, names, read=read)

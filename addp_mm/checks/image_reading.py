@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """How the checks read images: as the pipeline will that loads them."""
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,10 @@ class ImageReading(NamedTuple):
 
     Args:
         decode: Takes the bytes of a file; a ValueError where they make no image.
-        size: Takes a path; height and width of the image once it is loaded, None where they are not known.
+        size: Takes a path; height and width of the image once it is loaded, None where they are not
+            known.
     """
+
     decode: Callable[[bytes], object]
     size: Callable[[Path], tuple[int, int] | None]
 
@@ -28,7 +31,8 @@ def reading_of(pipeline: Any) -> ImageReading:
     What a loader of others makes of a file is not known: it then only needs to hold something.
 
     Args:
-        pipeline: The ``pipeline`` of a dataset config; without one, images are read as :class:`LoadImage` does.
+        pipeline: The ``pipeline`` of a dataset config; without one, images are read as
+            :class:`LoadImage` does.
     """
     if not pipeline:
         return _COLOUR

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check label maps of semantic segmentation before a runner is built."""
+
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,15 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from addp_mm.checks.config_parts import (
-    classes_of,
-    dataset_class,
-    default_of,
-    expected_images,
-    join,
-    quoted,
-    read_text,
-)
+from addp_mm.checks.config_parts import classes_of, dataset_class, default_of, expected_images, join, quoted, read_text
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.listed.image_folder import (
@@ -58,8 +51,10 @@ def check_label_maps(cfg: Mapping, prefix: dict) -> None:
     maps = {_stem(image, suffix) + label_suffix: image for image in images}
     absent = missing_files(label_folder, maps)
     if absent and suffix:
-        raise DatasetError(f'{label_folder}: {len(absent)} of {len(maps)} label maps are not there: {quoted(absent)}. '
-                           'Complete the folder, or write the data set again.')
+        raise DatasetError(
+            f'{label_folder}: {len(absent)} of {len(maps)} label maps are not there: {quoted(absent)}. '
+            'Complete the folder, or write the data set again.'
+        )
     for name in absent:  # how the class names them is not known here
         del maps[name]
     classes = classes_of(cfg, 'mmseg', kind)
@@ -86,24 +81,28 @@ def _images(cfg: Mapping, folder: Path, suffix: str | None, read: Callable[[byte
         images = [stem + suffix for stem in stems]
         absent = missing_files(folder, images)
         if absent:
-            raise DatasetError(f'{path}: {len(absent)} of the {len(images)} images it lists are not in {folder}: '
-                               f'{quoted(absent)}. Complete the folder, or correct data_prefix or img_suffix.')
+            raise DatasetError(
+                f'{path}: {len(absent)} of the {len(images)} images it lists are not in {folder}: '
+                f'{quoted(absent)}. Complete the folder, or correct data_prefix or img_suffix.'
+            )
         check_image_files(folder, images, read=read)
         return images
-    return check_image_folder(folder, (suffix, ) if suffix else IMAGE_EXTENSIONS, expected_images(cfg, folder), read)
+    return check_image_folder(folder, (suffix,) if suffix else IMAGE_EXTENSIONS, expected_images(cfg, folder), read)
 
 
 def _check_case(folder: Path, images: Sequence[str], suffix: str) -> None:
     """No image is left out by mmseg, which compares suffixes letter by letter."""
     others = [image for image in images if not image.endswith(suffix)]
     if others:
-        raise DatasetError(f'{folder}: {len(others)} of {len(images)} images end in other letters, small or capital, '
-                           f'than img_suffix={suffix!r}, and mmseg would leave them out: {quoted(others)}. Rename '
-                           'them, or set img_suffix.')
+        raise DatasetError(
+            f'{folder}: {len(others)} of {len(images)} images end in other letters, small or capital, '
+            f'than img_suffix={suffix!r}, and mmseg would leave them out: {quoted(others)}. Rename '
+            'them, or set img_suffix.'
+        )
 
 
 def _stem(image: str, suffix: str | None) -> str:
-    return image[:-len(suffix)] if suffix else str(Path(image).with_suffix(''))
+    return image[: -len(suffix)] if suffix else str(Path(image).with_suffix(''))
 
 
 def _check_pair(path: Path, picture: Path, size: Callable[[Path], tuple[int, int] | None]) -> None:
@@ -114,13 +113,17 @@ def _check_pair(path: Path, picture: Path, size: Callable[[Path], tuple[int, int
     except (OSError, SyntaxError) as error:
         raise DatasetError(f'{path}: the label map cannot be read ({error}). Replace it.') from error
     if len(channels) > 1:
-        raise DatasetError(f'{path}: the label map has the channels {", ".join(channels)}; it needs to have one, whose '
-                           'values are the numbers of classes. Turn its colours into these.')
+        raise DatasetError(
+            f'{path}: the label map has the channels {", ".join(channels)}; it needs to have one, whose '
+            'values are the numbers of classes. Turn its colours into these.'
+        )
     found = size(picture)
     if found not in (None, (height, width)):
-        raise DatasetError(f'{path}: the label map is {width} wide and {height} high, but its picture {picture} is '
-                           f'{found[1]} wide and {found[0]} high, its EXIF orientation applied. Write the label map in '
-                           'that size.')
+        raise DatasetError(
+            f'{path}: the label map is {width} wide and {height} high, but its picture {picture} is '
+            f'{found[1]} wide and {found[0]} high, its EXIF orientation applied. Write the label map in '
+            'that size.'
+        )
 
 
 def _known_format(suffix: str) -> bool:
@@ -146,13 +149,15 @@ def _check_labels(cfg: Mapping, cls: type | None, folder: Path, maps: Sequence[s
     reduce_zero_label = cfg.get('reduce_zero_label', default_of(cls, 'reduce_zero_label'))
     # Where the class decides in a way that cannot be read, the more tolerant reading is taken.
     reduce_zero_label = True if reduce_zero_label is None else bool(reduce_zero_label)
-    for name in maps[::max(1, len(maps) // _NUM_LABELS_READ)]:
+    for name in maps[:: max(1, len(maps) // _NUM_LABELS_READ)]:
         path = folder / name
         values = _label_values(path.read_bytes())
         labels = values[values != cfg.get('ignore_index', 255)]
         if reduce_zero_label:
             labels = labels[labels != 0] - 1
         if len(labels) and labels.max() >= num_classes:
-            raise DatasetError(f'{path}: label {labels.max() + reduce_zero_label}, but there are {num_classes} classes '
-                               f'(reduce_zero_label={reduce_zero_label}). Add those that are lacking to '
-                               'metainfo.classes, or correct the label map.')
+            raise DatasetError(
+                f'{path}: label {labels.max() + reduce_zero_label}, but there are {num_classes} classes '
+                f'(reduce_zero_label={reduce_zero_label}). Add those that are lacking to '
+                'metainfo.classes, or correct the label map.'
+            )

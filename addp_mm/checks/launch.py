@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Starting several processes."""
+
 import os
 from collections.abc import Mapping
 
@@ -25,23 +26,26 @@ class LauncherError(UserError, RuntimeError):
 def check_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> None:
     """Stop a run whose ``--launcher`` is not what started it.
 
-    Without ``--launcher`` each of several processes would train by itself, on all data, and write into the same folder;
-    with the name of a launcher that did not start it, a process does not know which one it is.
+    Without ``--launcher`` each of several processes would train by itself, on all data, and write
+    into the same folder; with the name of a launcher that did not start it, a process does not know
+    which one it is.
 
     Args:
         launcher: The ``--launcher`` of the tool.
         environ: Environment to look at. Defaults to the process's own.
 
     Raises:
-        LauncherError: ``launcher`` is 'none' and the environment speaks of more than one process, or ``launcher`` names
-            one that the environment does not speak of.
+        LauncherError: ``launcher`` is 'none' and the environment speaks of more than one process,
+            or ``launcher`` names one that the environment does not speak of.
     """
     environ = os.environ if environ is None else environ
     if launcher != 'none':
         program, _, rank = _LAUNCHERS[launcher]
         if rank not in environ:
-            raise LauncherError(f'--launcher {launcher}, but {program} did not start this process ({rank} is not set). '
-                                f'Type\n    {_SCRIPTS[launcher]}\nor leave --launcher out for one process.')
+            raise LauncherError(
+                f'--launcher {launcher}, but {program} did not start this process ({rank} is not set). '
+                f'Type\n    {_SCRIPTS[launcher]}\nor leave --launcher out for one process.'
+            )
         return
     for needed, (program, variable, _) in _LAUNCHERS.items():
         count = environ.get(variable, '')
@@ -49,4 +53,5 @@ def check_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> N
             raise LauncherError(
                 f'{program} started {count} processes ({variable}={count}), but --launcher is none: they would train '
                 f'independently and write over each other. Add --launcher {needed}, or start one process without '
-                f'{program} (unset {variable} if it is a leftover).')
+                f'{program} (unset {variable} if it is a leftover).'
+            )

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Checks of a whole config before a Runner is built from it: data, evaluators, weights."""
+
 import os
 from pathlib import Path
 
@@ -20,8 +21,8 @@ def check_datasets(cfg: Config, *loaders: str) -> None:
 
     Args:
         cfg: The whole config.
-        *loaders: Dotted names of the loaders' configs; one that is not there is passed over. Class folders are compared
-            with those of the training data as well.
+        *loaders: Dotted names of the loaders' configs; one that is not there is passed over. Class
+            folders are compared with those of the training data as well.
     """
     datasets = {}
     for loader in dict.fromkeys(('train_dataloader', *loaders)):
@@ -54,12 +55,15 @@ def check_evaluator(cfg: Config, split: str) -> None:
         if type_name(metric.get('type')) != 'CocoMetric' or not judged_by:
             continue
         if os.path.realpath(read) != os.path.realpath(judged_by):
-            raise ConfigError(f'{split}_evaluator reads {judged_by} and {split}_dataloader {read}: the metric would be '
-                              f'that of other pictures. Set {split}_evaluator.ann_file={read}')
+            raise ConfigError(
+                f'{split}_evaluator reads {judged_by} and {split}_dataloader {read}: the metric would be '
+                f'that of other pictures. Set {split}_evaluator.ann_file={read}'
+            )
 
 
 def require_weights(cfg: Config) -> None:
     """Refuse to test without a checkpoint, but where nothing is trained and an ``init_cfg`` names the weights."""
+
     def loads(node) -> bool:
         if isinstance(node, dict):
             return type_name(node.get('type')) in _PRETRAINED or any(map(loads, node.values()))
@@ -68,8 +72,10 @@ def require_weights(cfg: Config) -> None:
     if cfg.get('train_cfg') is not None:
         raise ConfigError('the model of this config is trained first: name its checkpoint after the config')
     if not loads(cfg.model):
-        raise ConfigError('the model has no weights: name a checkpoint after the config, or give a part of the model '
-                          "an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)")
+        raise ConfigError(
+            'the model has no weights: name a checkpoint after the config, or give a part of the model '
+            "an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)"
+        )
 
 
 def require_checkpoint(path: str, what: str = 'checkpoint') -> str:
@@ -81,9 +87,11 @@ def require_checkpoint(path: str, what: str = 'checkpoint') -> str:
     path = os.path.expanduser(path)
     if any(Path(path).glob(DEEPSPEED_FILES)):
         folder = Path(path).parent
-        raise ConfigError(f'{what} {path} holds the shards of a DeepSpeed training, which it alone resumes from. Put '
-                          f'its weights together by\n    python {folder}/zero_to_fp32.py {folder} WHOLE --tag '
-                          f'{Path(path).name}\nand give the file in WHOLE')
+        raise ConfigError(
+            f'{what} {path} holds the shards of a DeepSpeed training, which it alone resumes from. Put '
+            f'its weights together by\n    python {folder}/zero_to_fp32.py {folder} WHOLE --tag '
+            f'{Path(path).name}\nand give the file in WHOLE'
+        )
     if '://' not in path:
         require_file(path, what, _CHECKPOINTS)
     return path

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Which keyword arguments a registered class or function takes, read from its source without building it."""
+
 import ast
 import functools
 import inspect
@@ -15,10 +16,14 @@ def _passes_to_super(function, kwargs_name: str) -> bool:
         return False
     handed_on = 0
     for node in ast.walk(tree):
-        if (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == '__init__'
-                and isinstance(node.func.value, ast.Call) and getattr(node.func.value.func, 'id', '') == 'super'):
-            handed_on += sum(
-                k.arg is None and getattr(k.value, 'id', '') == kwargs_name for k in node.keywords)
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == '__init__'
+            and isinstance(node.func.value, ast.Call)
+            and getattr(node.func.value.func, 'id', '') == 'super'
+        ):
+            handed_on += sum(k.arg is None and getattr(k.value, 'id', '') == kwargs_name for k in node.keywords)
     uses = sum(isinstance(node, ast.Name) and node.id == kwargs_name for node in ast.walk(tree))
     return handed_on == 1 and uses == 1
 
@@ -32,6 +37,7 @@ def _split(function) -> tuple[set[str], str | None]:
 
 class Arguments(NamedTuple):
     """Names that are known, and whether others may be taken as well."""
+
     names: frozenset[str]
     open_ended: bool
 
@@ -44,7 +50,8 @@ def accepted_arguments(target) -> Arguments:
         target: The registered class or function.
 
     Returns:
-        Arguments: The names that can be read; open-ended where ``**kwargs`` goes anywhere but to the base class.
+        Arguments: The names that can be read; open-ended where ``**kwargs`` goes anywhere but to
+        the base class.
     """
     if not inspect.isclass(target):
         names, open_ended = _split(target) if callable(target) else (set(), 'any')

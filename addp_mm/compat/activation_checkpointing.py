@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The Runner's ``activation_checkpointing`` key."""
+
 from types import ModuleType
 
 from addp_mm.compat.importing import replace
@@ -8,8 +9,9 @@ from addp_mm.compat.importing import replace
 def mend_activation_checkpointing(module: ModuleType) -> None:
     """Checkpoint without re-entering autograd, keyword arguments included.
 
-    mmengine drops keyword arguments, and its re-entrant checkpoint yields no gradient where the inputs need none (the
-    first block of a model). Applied to ``mmengine.runner.activation_checkpointing`` where keyword arguments are lost.
+    mmengine drops keyword arguments, and its re-entrant checkpoint yields no gradient where the
+    inputs need none (the first block of a model). Applied to
+    ``mmengine.runner.activation_checkpointing`` where keyword arguments are lost.
     """
     import torch
 

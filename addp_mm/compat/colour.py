@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Hue jitter on numpy 2."""
+
 from types import ModuleType
 
 import numpy as np
@@ -10,8 +11,8 @@ from addp_mm.compat.importing import replace
 def mend_adjust_hue(photometric: ModuleType) -> None:
     """Let ``mmcv.adjust_hue`` turn the hue backwards.
 
-    mmcv casts the shift with ``np.uint8(negative)``, which numpy 2 refuses: every second picture of a ColorJitter with
-    hue fails. Applied to ``mmcv.image.photometric`` where that is so.
+    mmcv casts the shift with ``np.uint8(negative)``, which numpy 2 refuses: every second picture of
+    a ColorJitter with hue fails. Applied to ``mmcv.image.photometric`` where that is so.
     """
     try:
         photometric.adjust_hue(np.zeros((1, 1, 3), np.uint8), -0.1, backend='cv2')

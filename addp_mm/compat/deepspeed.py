@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """DeepSpeedStrategy with a current DeepSpeed."""
+
 from importlib import import_module
 from types import ModuleType
 
@@ -7,7 +8,7 @@ from addp_mm.compat.importing import replace
 
 _OPTIMIZERS = {
     'deepspeed.ops.adam': ('DeepSpeedCPUAdam', 'FusedAdam'),
-    'deepspeed.ops.lamb': ('FusedLamb', ),
+    'deepspeed.ops.lamb': ('FusedLamb',),
     'deepspeed.runtime.fp16.onebit': ('OnebitAdam', 'OnebitLamb', 'ZeroOneAdam'),
 }
 
@@ -15,8 +16,8 @@ _OPTIMIZERS = {
 def mend_deepspeed_optimizers(module: ModuleType) -> None:
     """Register those of DeepSpeed's optimizers that the installed DeepSpeed has.
 
-    mmengine asks for the one-bit ones too, which DeepSpeed has removed, and so builds no strategy at all. Applied to
-    ``mmengine._strategy.deepspeed``; the original runs where it can.
+    mmengine asks for the one-bit ones too, which DeepSpeed has removed, and so builds no strategy
+    at all. Applied to ``mmengine._strategy.deepspeed``; the original runs where it can.
     """
 
     def make(original):

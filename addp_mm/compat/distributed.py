@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Distributed training where there is no accelerator: gloo, and wrappers without device ids."""
+
 import contextlib
 import os
 from types import ModuleType, SimpleNamespace
@@ -17,8 +18,8 @@ def has_accelerator() -> bool:
 def mend_init_dist(module: ModuleType) -> None:
     """Let every launcher start on the CPU, with gloo in the place of nccl.
 
-    mmengine calls ``torch.cuda.set_device`` first, which fails without a driver. With an accelerator the original runs.
-    Applied to ``mmengine.dist.utils``.
+    mmengine calls ``torch.cuda.set_device`` first, which fails without a driver. With an
+    accelerator the original runs. Applied to ``mmengine.dist.utils``.
     """
 
     def make(original):
@@ -52,7 +53,8 @@ class TorchView(ModuleType):
 def _without_devices(module: ModuleType):
     torch = module.torch
     module.torch = TorchView(
-        cuda=SimpleNamespace(set_device=lambda device: None, device_count=lambda: os.cpu_count() or 1))
+        cuda=SimpleNamespace(set_device=lambda device: None, device_count=lambda: os.cpu_count() or 1)
+    )
     try:
         yield
     finally:
@@ -62,7 +64,8 @@ def _without_devices(module: ModuleType):
 def mend_ddp(module: ModuleType) -> None:
     """Wrap a model on the CPU without ``device_ids``, which torch's DDP refuses there.
 
-    Applied to ``mmengine.model.wrappers.distributed``. A model on an accelerator is wrapped as before.
+    Applied to ``mmengine.model.wrappers.distributed``. A model on an accelerator is wrapped as
+    before.
     """
 
     def make(original):
@@ -88,8 +91,10 @@ def mend_sync_batchnorm(module: ModuleType) -> None:
 
         def convert_sync_batchnorm(module, implementation='torch'):
             if not has_accelerator():
-                raise RuntimeError(f"sync_bn='{implementation}' needs a GPU: synchronised batch norm has no CPU "
-                                   'kernel. Take sync_bn out of the config (--cfg-options sync_bn=None).')
+                raise RuntimeError(
+                    f"sync_bn='{implementation}' needs a GPU: synchronised batch norm has no CPU "
+                    'kernel. Take sync_bn out of the config (--cfg-options sync_bn=None).'
+                )
             return original(module, implementation)
 
         return convert_sync_batchnorm

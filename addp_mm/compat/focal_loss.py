@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmsegmentation's FocalLoss on the CPU."""
+
 from types import ModuleType
 
 from addp_mm.compat.importing import replace_method
@@ -36,7 +37,15 @@ def _make_forward(original):
             valid = valid.reshape(-1, 1).to(pred.dtype)
             weight = valid if weight is None else valid * weight.reshape(valid.size(0), -1)
             target = one_hot.to(pred.dtype)
-        return original(self, pred, target, weight=weight, avg_factor=avg_factor,
-                        reduction_override=reduction_override, ignore_index=ignore_index, **kwargs)
+        return original(
+            self,
+            pred,
+            target,
+            weight=weight,
+            avg_factor=avg_factor,
+            reduction_override=reduction_override,
+            ignore_index=ignore_index,
+            **kwargs,
+        )
 
     return forward

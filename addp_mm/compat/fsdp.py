@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """FSDPStrategy: resume on a current PyTorch, and the CPU as a device."""
+
 import functools
 from types import ModuleType, SimpleNamespace
 
@@ -9,8 +10,8 @@ from addp_mm.compat.importing import replace_method
 def mend_fsdp_strategy(module: ModuleType) -> None:
     """Resume the optimizer whatever the order of ``optim_state_dict_to_load``'s arguments.
 
-    torch 2.1 changed that order; mmengine passes them by position. Applied to ``mmengine._strategy.fsdp`` where the
-    model does not arrive as the model.
+    torch 2.1 changed that order; mmengine passes them by position. Applied to
+    ``mmengine._strategy.fsdp`` where the model does not arrive as the model.
     """
     if not _arguments_arrive(module):
         replace_method(module.FSDPStrategy, 'load_optim_state_dict', lambda original: _make_load(module))
@@ -20,7 +21,8 @@ def _make_load(module: ModuleType):
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         loadable = module.FSDP.optim_state_dict_to_load(
-            model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=state_dict)
+            model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=state_dict
+        )
         self.optim_wrapper.load_state_dict(loadable)
 
     return load_optim_state_dict

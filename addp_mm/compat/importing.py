@@ -1,9 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Run a function on a module as soon as that module has been imported.
 
-A mend of a large package must not import the package itself: ``import addp_mm`` stays cheap, and a user who never
-touches mmsegmentation never pays for it.
+A mend of a large package must not import the package itself: ``import addp_mm`` stays cheap, and a
+user who never touches mmsegmentation never pays for it.
 """
+
 import functools
 import sys
 from collections import defaultdict
@@ -66,7 +67,8 @@ def replace(module: ModuleType, name: str, make: Callable[[Callable], Callable])
     Args:
         module: Where the function is defined.
         name: The function's name.
-        make: Takes the original, returns its successor. The original stays reachable as ``__wrapped__``.
+        make: Takes the original, returns its successor. The original stays reachable as
+            ``__wrapped__``.
     """
     original = getattr(module, name)
     successor = functools.wraps(original)(make(original))

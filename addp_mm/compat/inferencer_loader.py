@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmdet's and mmsegmentation's inferencers on pipelines that load images with ``addp_mm.LoadImage``."""
+
 from types import ModuleType
 
 from addp_mm.compat.importing import replace_method
@@ -10,10 +11,10 @@ _NAME = 'addp_mm.LoadImage'
 def mend_inferencer_loader(module: ModuleType) -> None:
     """Let an inferencer read files as its model was trained and tested.
 
-    Both look for ``LoadImageFromFile`` by name, refuse a test pipeline without it, and read with it alone, which drops
-    the alpha of transparent images. Where a pipeline has ``addp_mm.LoadImage`` in its place, files are read with that.
-    Pipelines with the stock loader are left alone. Applied to ``mmdet.apis.det_inferencer`` and
-    ``mmseg.apis.mmseg_inferencer``.
+    Both look for ``LoadImageFromFile`` by name, refuse a test pipeline without it, and read with it
+    alone, which drops the alpha of transparent images. Where a pipeline has ``addp_mm.LoadImage``
+    in its place, files are read with that. Pipelines with the stock loader are left alone. Applied
+    to ``mmdet.apis.det_inferencer`` and ``mmseg.apis.mmseg_inferencer``.
     """
     inferencer = getattr(module, 'DetInferencer', None) or module.MMSegInferencer
     replace_method(inferencer, '_init_pipeline', _make_init_pipeline)
@@ -31,7 +32,7 @@ def _make_init_pipeline(original):
         reader = TRANSFORMS.build(dict(transforms[index]))
         transforms[index] = type(transforms[index])(type='LoadImageFromFile', to_float32=reader.to_float32)
         pipeline = original(self, cfg)
-        (loader, ) = (one for one in pipeline.transforms if type(one).__name__ == 'InferencerLoader')
+        (loader,) = (one for one in pipeline.transforms if type(one).__name__ == 'InferencerLoader')
         loader.from_file = reader
         return pipeline
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Models of several packages side by side in one process (mmpretrain issue 1839)."""
+
 from types import ModuleType
 
 from addp_mm.compat.importing import replace, replace_method
@@ -8,8 +9,9 @@ from addp_mm.compat.importing import replace, replace_method
 def mend_inferencer_scope(base: ModuleType) -> None:
     """Build an inferencer's transforms in mmpretrain's scope, whichever scope another package left behind.
 
-    mmdet's and mmsegmentation's inferencers set the default scope for the whole process, and mmpretrain's build their
-    pipeline in it: ``PackInputs is not in the mmseg::transform registry``. Applied to ``mmpretrain.apis.base``.
+    mmdet's and mmsegmentation's inferencers set the default scope for the whole process, and
+    mmpretrain's build their pipeline in it: ``PackInputs is not in the mmseg::transform registry``.
+    Applied to ``mmpretrain.apis.base``.
     """
 
     def make(original):

@@ -1,9 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Answer ``import mmcv._ext`` where mmcv was installed without its compiled operators.
 
-The finder stands last on ``sys.meta_path``: Python asks it only after every other finder has failed, so a compiled
-``mmcv._ext`` always wins. Neither mmcv nor torchvision is imported until somebody imports ``mmcv._ext``.
+The finder stands last on ``sys.meta_path``: Python asks it only after every other finder has
+failed, so a compiled ``mmcv._ext`` always wins. Neither mmcv nor torchvision is imported until
+somebody imports ``mmcv._ext``.
 """
+
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -16,10 +18,9 @@ EXT_NAME = 'mmcv._ext'
 class MMCVExtFinder(MetaPathFinder, Loader):
     """Find and load one module, ``mmcv._ext``, made of :mod:`addp_mm.compat.ops`."""
 
-    def find_spec(self,
-                  fullname: str,
-                  path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname != EXT_NAME:
             return None
         return ModuleSpec(EXT_NAME, self, origin='addp_mm.compat.ops')
@@ -29,6 +30,7 @@ class MMCVExtFinder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         from addp_mm.compat import ops
+
         module.__doc__ = ops.__doc__
         module.__getattr__ = ops.missing_op
         vars(module).update(ops.OPS)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Finding an installed OpenMMLab package and its configs."""
+
 import os
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -12,8 +13,8 @@ from addp_mm.compat.versions import FORKS, Lookup, installed_version
 def mend_package_names(config_utils: ModuleType, lookup: Lookup = installed_version) -> None:
     """Let ``_base_ = 'mmseg::…'`` find the fork of mmsegmentation.
 
-    mmengine asks for the distribution's name, and the fork's is another; asked for the import name it finds the folder.
-    Applied to ``mmengine.config.utils`` where only the fork is installed.
+    mmengine asks for the distribution's name, and the fork's is another; asked for the import name
+    it finds the folder. Applied to ``mmengine.config.utils`` where only the fork is installed.
     """
     names = config_utils.MODULE2PACKAGE
     for module, providers in FORKS.items():
@@ -34,8 +35,11 @@ def mend_package_utils(package_utils: ModuleType) -> None:
     except ModuleNotFoundError as error:
         if error.name != 'pkg_resources':
             raise
-        for name, successor in (('is_installed', is_installed), ('get_installed_path', get_installed_path),
-                                ('package2module', package2module)):
+        for name, successor in (
+            ('is_installed', is_installed),
+            ('get_installed_path', get_installed_path),
+            ('package2module', package2module),
+        ):
             replace(package_utils, name, lambda original, successor=successor: _alias(successor))
 
 

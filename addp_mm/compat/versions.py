@@ -1,10 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Are the OpenMMLab packages there, and do they fit together? Asked before any of them is imported.
 
-Two families provide the same import names: the originals and the maintained onedl forks. pip does not know that they
-overwrite each other, and mmdet 3.3 refuses mmcv 2.2 only deep inside an import. Here each such case is one error that
-says what to type. A package that is absent is no error until something needs it; mmengine is needed at once.
+Two families provide the same import names: the originals and the maintained onedl forks. pip does
+not know that they overwrite each other, and mmdet 3.3 refuses mmcv 2.2 only deep inside an import.
+Here each such case is one error that says what to type. A package that is absent is no error until
+something needs it; mmengine is needed at once.
 """
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
@@ -21,26 +23,28 @@ class Provider:
         supported: Versions that addp_mm supports.
         needs_mmcv: Versions of mmcv that it accepts; empty if it does not ask.
     """
+
     name: str
     supported: str
     needs_mmcv: str = ''
 
 
-# The extras of setup.cfg say what is installed; a source checkout cannot ask them, so a test compares. Forks are
-# accepted from the versions installed there upwards; originals are not developed any more, and older ones work.
+# The extras of setup.cfg say what is installed; a source checkout cannot ask them, so a test
+# compares. Forks are accepted from the versions installed there upwards; originals are not
+# developed any more, and older ones work.
 ORIGINALS = {
     'mmengine': (Provider('mmengine', '>=0.10.4,<1'), Provider('mmengine-lite', '>=0.10.4,<1')),
     'mmcv': (Provider('mmcv-lite', '>=2.0,<3'), Provider('mmcv', '>=2.0,<3'), Provider('mmcv-full', '>=2.0,<3')),
-    'mmdet': (Provider('mmdet', '>=3.3,<4', '>=2.0.0rc4,<2.2'), ),
-    'mmseg': (Provider('mmsegmentation', '>=1.2,<2', '>=2.0.0rc4,<2.2'), ),
-    'mmpretrain': (Provider('mmpretrain', '>=1.2,<2', '>=2.0,<2.4'), ),
+    'mmdet': (Provider('mmdet', '>=3.3,<4', '>=2.0.0rc4,<2.2'),),
+    'mmseg': (Provider('mmsegmentation', '>=1.2,<2', '>=2.0.0rc4,<2.2'),),
+    'mmpretrain': (Provider('mmpretrain', '>=1.2,<2', '>=2.0,<2.4'),),
 }
 FORKS = {
-    'mmengine': (Provider('onedl-mmengine', '>=0.10.12,<1'), ),
-    'mmcv': (Provider('onedl-mmcv', '>=2.3.6,<3'), ),
-    'mmdet': (Provider('onedl-mmdetection', '>=3.5.1,<4', '>=2.3'), ),
-    'mmseg': (Provider('onedl-mmsegmentation', '>=1.4.2,<2', '>=2.3'), ),
-    'mmpretrain': (Provider('onedl-mmpretrain', '>=1.3.6,<2', '>=2.3,<2.4'), ),
+    'mmengine': (Provider('onedl-mmengine', '>=0.10.12,<1'),),
+    'mmcv': (Provider('onedl-mmcv', '>=2.3.6,<3'),),
+    'mmdet': (Provider('onedl-mmdetection', '>=3.5.1,<4', '>=2.3'),),
+    'mmseg': (Provider('onedl-mmsegmentation', '>=1.4.2,<2', '>=2.3'),),
+    'mmpretrain': (Provider('onedl-mmpretrain', '>=1.3.6,<2', '>=2.3,<2.4'),),
 }
 INSTALL_ORIGINALS = "pip install 'addp_mm[openmmlab]'"
 INSTALL_FORKS = "pip install 'addp_mm[onedl]'"
@@ -58,8 +62,9 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-def check_packages(lookup: Lookup = installed_version,
-                   importable: Callable[[str], bool] = lambda name: find_spec(name) is not None) -> None:
+def check_packages(
+    lookup: Lookup = installed_version, importable: Callable[[str], bool] = lambda name: find_spec(name) is not None
+) -> None:
     """Refuse a set of OpenMMLab packages that cannot work.
 
     Args:
@@ -67,12 +72,15 @@ def check_packages(lookup: Lookup = installed_version,
         importable: Whether a top-level import name can be found.
 
     Raises:
-        ImportError: mmengine is missing, both families are installed on top of each other, a version is not
-            supported, or a package does not accept the installed mmcv. Names what is wrong and what to type.
+        ImportError: mmengine is missing, both families are installed on top of each other, a
+            version is not supported, or a package does not accept the installed mmcv. Names what is
+            wrong and what to type.
     """
     if not importable('mmengine'):
-        raise ImportError(f'addp_mm needs mmengine, which is not installed. Type\n    {INSTALL_ORIGINALS}\n'
-                          f'or, for the maintained forks,\n    {INSTALL_FORKS}')
+        raise ImportError(
+            f'addp_mm needs mmengine, which is not installed. Type\n    {INSTALL_ORIGINALS}\n'
+            f'or, for the maintained forks,\n    {INSTALL_FORKS}'
+        )
     originals, forks = _installed(ORIGINALS, lookup), _installed(FORKS, lookup)
     both = sorted(set(originals) & set(forks))
     if both:
@@ -80,7 +88,8 @@ def check_packages(lookup: Lookup = installed_version,
         raise ImportError(
             f'{" and ".join(both)}: installed both as original and as onedl fork. They write into the same folders, '
             f'so neither is whole. Type\n    pip uninstall -y {names}\n    {INSTALL_ORIGINALS}\n'
-            f'or {INSTALL_FORKS} as the last line.')
+            f'or {INSTALL_FORKS} as the last line.'
+        )
     installed = {**originals, **forks}
     complaints = [*_unsupported(installed), *_wrong_mmcv(installed, importable)]
     if complaints:
@@ -94,8 +103,10 @@ def require_mmpretrain(importable: Callable[[str], bool] = lambda name: find_spe
         ImportError: mmpretrain is not installed.
     """
     if not importable('mmpretrain'):
-        raise ImportError("addp_mm's algorithms need mmpretrain, which is not installed. "
-                          f'Type\n    {INSTALL_ORIGINALS}\nor, for the maintained forks,\n    {INSTALL_FORKS}')
+        raise ImportError(
+            "addp_mm's algorithms need mmpretrain, which is not installed. "
+            f'Type\n    {INSTALL_ORIGINALS}\nor, for the maintained forks,\n    {INSTALL_FORKS}'
+        )
 
 
 def _installed(family: dict, lookup: Lookup) -> dict[str, tuple[Provider, str]]:
@@ -117,8 +128,10 @@ def _fits(version: str, specifier: str) -> bool:
 def _unsupported(installed: dict):
     for provider, version in installed.values():
         if not _fits(version, provider.supported):
-            yield (f'{provider.name} {version} is not supported; addp_mm needs {provider.name} {provider.supported}. '
-                   f"Type\n    pip install '{provider.name}{provider.supported}'")
+            yield (
+                f'{provider.name} {version} is not supported; addp_mm needs {provider.name} {provider.supported}. '
+                f"Type\n    pip install '{provider.name}{provider.supported}'"
+            )
 
 
 def _wrong_mmcv(installed: dict, importable: Callable[[str], bool]):
@@ -133,7 +146,10 @@ def _wrong_mmcv(installed: dict, importable: Callable[[str], bool]):
             if not importable('mmcv'):
                 yield f'{provider.name} {version} needs mmcv, which is not installed. Type\n    {install}'
         elif not _fits(mmcv_version, provider.needs_mmcv):
-            # mmcv and mmcv-lite share one folder: installing the second over the first leaves a mixture.
+            # mmcv and mmcv-lite share one folder: installing the second over the first leaves a
+            # mixture.
             uninstall = '' if install.startswith(f'pip install {mmcv.name}=') else f'pip uninstall -y {mmcv.name}\n    '
-            yield (f'{provider.name} {version} needs mmcv {provider.needs_mmcv}, but {mmcv.name} {mmcv_version} is '
-                   f'installed. Type\n    {uninstall}{install}')
+            yield (
+                f'{provider.name} {version} needs mmcv {provider.needs_mmcv}, but {mmcv.name} {mmcv_version} is '
+                f'installed. Type\n    {uninstall}{install}'
+            )

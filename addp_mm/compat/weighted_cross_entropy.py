@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmsegmentation's cross entropy with class weights."""
+
 from types import ModuleType
 
 from addp_mm.compat.importing import replace
@@ -8,8 +9,8 @@ from addp_mm.compat.importing import replace
 def mend_weighted_cross_entropy(module: ModuleType) -> None:
     """Let ``class_weight`` and unlabelled pixels go together.
 
-    The mean divides by the sum of the weights of all labels, and looks one up for the ignored label too, 255. Applied
-    to ``mmseg.models.losses.cross_entropy_loss`` where that fails.
+    The mean divides by the sum of the weights of all labels, and looks one up for the ignored label
+    too, 255. Applied to ``mmseg.models.losses.cross_entropy_loss`` where that fails.
     """
     import torch
 
@@ -21,12 +22,21 @@ def mend_weighted_cross_entropy(module: ModuleType) -> None:
 
 def _make_cross_entropy(original):
 
-    def cross_entropy(pred, label, weight=None, class_weight=None, reduction='mean', avg_factor=None,
-                      ignore_index=-100, **kwargs):
+    def cross_entropy(
+        pred, label, weight=None, class_weight=None, reduction='mean', avg_factor=None, ignore_index=-100, **kwargs
+    ):
         if class_weight is not None and reduction == 'mean' and avg_factor is None:
             # an ignored pixel is of no class and counts nothing
             avg_factor = class_weight[label[label != ignore_index]].sum()
-        return original(pred, label, weight=weight, class_weight=class_weight, reduction=reduction,
-                        avg_factor=avg_factor, ignore_index=ignore_index, **kwargs)
+        return original(
+            pred,
+            label,
+            weight=weight,
+            class_weight=class_weight,
+            reduction=reduction,
+            avg_factor=avg_factor,
+            ignore_index=ignore_index,
+            **kwargs,
+        )
 
     return cross_entropy

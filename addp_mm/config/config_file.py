@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Reading a config file and command line options, with errors that name the nearest thing that exists."""
+
 import argparse
 import difflib
 import inspect
@@ -92,13 +93,24 @@ def parse_options(options: list[str]) -> dict:
 
 # Names that mm configs carry at their top level beside the arguments of the Runner.
 _EXTRA_TOP_LEVEL = {
-    'default_scope', 'custom_imports', 'auto_scale_lr', 'runner_type', 'tta_model', 'tta_pipeline', 'vis_backends',
-    'log_level', 'cfg', 'strategy', 'compile'}
+    'default_scope',
+    'custom_imports',
+    'auto_scale_lr',
+    'runner_type',
+    'tta_model',
+    'tta_pipeline',
+    'vis_backends',
+    'log_level',
+    'cfg',
+    'strategy',
+    'compile',
+}
 
 
 def runner_arguments() -> set[str]:
     """Names that the Runner reads from the top level of a config."""
     from mmengine.runner import Runner
+
     return set(inspect.signature(Runner.__init__).parameters) - {'self'} | _EXTRA_TOP_LEVEL
 
 
@@ -111,22 +123,24 @@ def _descend(node, key: str):
 def check_options(cfg: Config, options: dict) -> None:
     """Refuse an option that names nothing in ``cfg``.
 
-    A new key is accepted at the top level where the Runner knows it, and below a ``dict(type=…)``, whose arguments
-    :func:`addp_mm.checks.config_options.check_config` compares with the class afterwards. Everywhere else a new key is
-    refused where one much like it stands beside it.
+    A new key is accepted at the top level where the Runner knows it, and below a ``dict(type=…)``,
+    whose arguments :func:`addp_mm.checks.config_options.check_config` compares with the class
+    afterwards. Everywhere else a new key is refused where one much like it stands beside it.
     """
     known = runner_arguments()
     for option in options:
         parts = option.split('.')
         if parts[0] not in cfg and parts[0] not in known:
-            raise ConfigError(f'--cfg-options {option}: the config has no {parts[0]!r}'
-                              f'{suggest(parts[0], known | set(cfg.keys()))}')
+            raise ConfigError(
+                f'--cfg-options {option}: the config has no {parts[0]!r}{suggest(parts[0], known | set(cfg.keys()))}'
+            )
         node = cfg._cfg_dict
         for depth, part in enumerate(parts):
             here = '.'.join(parts[:depth])
             if isinstance(node, (list, tuple)) and _descend(node, part) is None:
-                raise ConfigError(f'--cfg-options {option}: {here} is a list of {len(node)}; '
-                                  f'{part!r} is not an index into it')
+                raise ConfigError(
+                    f'--cfg-options {option}: {here} is a list of {len(node)}; {part!r} is not an index into it'
+                )
             if isinstance(node, dict) and part not in node and depth and 'type' not in node:
                 hint = suggest(part, node, cutoff=0.75)
                 if hint:
@@ -144,7 +158,8 @@ def load_config(path: str, options: list[str] | None = None) -> Config:
         options: ``['a.b=1', …]``.
 
     Raises:
-        ConfigError: The file does not exist (near file names are given) or an option names nothing in it.
+        ConfigError: The file does not exist (near file names are given) or an option names nothing
+            in it.
         ShippedFileError: The package ships no config of that name.
     """
     if path.startswith(SCHEME):

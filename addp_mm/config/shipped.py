@@ -1,9 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Configs, tools and the model index, wherever addp_mm runs from.
 
-A wheel holds them in ``addp_mm/.mim``, where mim and mmengine look for them in a package; a checkout and an editable
-install have them beside the package.
+A wheel holds them in ``addp_mm/.mim``, where mim and mmengine look for them in a package; a
+checkout and an editable install have them beside the package.
 """
+
 import difflib
 import os
 from collections.abc import Iterator
@@ -29,16 +30,18 @@ def shipped_root() -> Path:
         # a folder `configs` alone proves nothing: other packages leave one in site-packages
         if (folder / 'model-index.yml').is_file() and (folder / 'configs').is_dir():
             return folder
-    raise ShippedFileError(f'addp_mm in {_PACKAGE} came without its configs and tools: neither {_PACKAGE / ".mim"} nor '
-                           f'{_PACKAGE.parent} holds model-index.yml and configs/. Install a wheel, or the checkout '
-                           "with pip install -e '.[openmmlab]'.")
+    raise ShippedFileError(
+        f'addp_mm in {_PACKAGE} came without its configs and tools: neither {_PACKAGE / ".mim"} nor '
+        f'{_PACKAGE.parent} holds model-index.yml and configs/. Install a wheel, or the checkout '
+        "with pip install -e '.[openmmlab]'."
+    )
 
 
 def config_path(name: str) -> str:
     """Path of a shipped config, to open it or to inherit from it.
 
-    Any config can inherit by ``_base_ = __import__('addp_mm').config_path('…')``: mmengine evaluates that line, so
-    nothing needs to be imported before.
+    Any config can inherit by ``_base_ = __import__('addp_mm').config_path('…')``: mmengine
+    evaluates that line, so nothing needs to be imported before.
 
     Args:
         name: The config's name, ``'addp-vit-nano-p8_ft_…'``, or its path below ``configs``,
@@ -48,7 +51,8 @@ def config_path(name: str) -> str:
         An absolute path.
 
     Raises:
-        ShippedFileError: There is no such config, or the name belongs to several and needs its folder.
+        ShippedFileError: There is no such config, or the name belongs to several and needs its
+            folder.
     """
     name = name.removeprefix(SCHEME).removeprefix('configs/').removesuffix('.py')
     configs = _configs()
@@ -58,12 +62,15 @@ def config_path(name: str) -> str:
     if len(same_name) == 1:
         return str(configs[same_name[0]])
     if same_name:
-        raise ShippedFileError(f'{name} is the name of several configs: {", ".join(same_name)}. '
-                               'Name one with its folder.')
+        raise ShippedFileError(
+            f'{name} is the name of several configs: {", ".join(same_name)}. Name one with its folder.'
+        )
     names = {path.rpartition('/')[2]: path for path in configs}
     near = [names[n] for n in difflib.get_close_matches(name.rpartition('/')[2], names, n=3, cutoff=0.5)]
-    raise ShippedFileError(f'addp_mm ships no config {name}; ' + (f'did you mean {", ".join(near)}?' if near else
-                                                                 f'there are {first_few(configs)}.'))
+    raise ShippedFileError(
+        f'addp_mm ships no config {name}; '
+        + (f'did you mean {", ".join(near)}?' if near else f'there are {first_few(configs)}.')
+    )
 
 
 def tool_path(name: str) -> str:
@@ -74,13 +81,18 @@ def tool_path(name: str) -> str:
     """
     folder = shipped_root() / 'tools'
     wanted = os.path.normpath(name.replace('\\', '/')).removeprefix('tools/')
-    tools = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob('*.py'))
-             if not path.name.startswith('_')}
+    tools = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob('*.py'))
+        if not path.name.startswith('_')
+    }
     if wanted in tools:
         return str(tools[wanted])
     near = difflib.get_close_matches(wanted, tools, n=3, cutoff=0.5)
-    raise ShippedFileError(f'no script at {name}, and addp_mm ships no tool of that name; ' + (
-        f'did you mean {", ".join(near)}?' if near else f'it has {first_few(tools)}.'))
+    raise ShippedFileError(
+        f'no script at {name}, and addp_mm ships no tool of that name; '
+        + (f'did you mean {", ".join(near)}?' if near else f'it has {first_few(tools)}.')
+    )
 
 
 def metafiles() -> Iterator[Path]:
@@ -95,7 +107,8 @@ def find_model(name: str) -> tuple[str, str | None] | None:
     """Config and weights of a model in the index, by its name in any case or by an alias.
 
     Returns:
-        The config's path and the weights' address (None where the index has none), or None where no model is called so.
+        The config's path and the weights' address (None where the index has none), or None where no
+        model is called so.
     """
     import yaml
 

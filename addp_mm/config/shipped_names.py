@@ -1,10 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """addp_mm's configs by name, where mmengine and mmpretrain know only the names of OpenMMLab's own packages.
 
-mmengine keeps a fixed table of packages whose configs ``_base_ = 'package::…'`` may inherit. An entry for addp_mm in it
-would not do: the table also decides how registries import a package, and an inherited config gets the package's name as
-scope, which is wrong for configs whose types are mostly those of mmdet, mmseg or mmpretrain.
+mmengine keeps a fixed table of packages whose configs ``_base_ = 'package::…'`` may inherit. An
+entry for addp_mm in it would not do: the table also decides how registries import a package, and an
+inherited config gets the package's name as scope, which is wrong for configs whose types are mostly
+those of mmdet, mmseg or mmpretrain.
 """
+
 import functools
 from types import ModuleType
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The last step of every converter: prove that the weights fit, then write them with the config that they fit."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +16,8 @@ from addp_mm.errors import first_few
 
 ENDINGS = ('.safetensors', '.pth')
 
-#: How far ours and the original implementation may be apart, in parts of the largest value: float32 through up to 40
+#: How far ours and the original implementation may be apart, in parts of the largest value: float32
+# through up to 40
 #: blocks. A wrong norm, shortcut or order of heads is apart by more than a tenth.
 TOLERANCE = 1e-3
 
@@ -34,7 +36,7 @@ def check_destination(dst: str, endings: Sequence[str] = ENDINGS, has_config: bo
     """
     if not dst.endswith(tuple(endings)):
         raise ValueError(f'{dst} must end in {" or ".join(endings)}')
-    for path in (dst, config_beside(dst)) if has_config else (dst, ):
+    for path in (dst, config_beside(dst)) if has_config else (dst,):
         if os.path.exists(path):
             raise FileExistsError(f'{path} exists already: choose another name or remove it')
 
@@ -44,24 +46,27 @@ def config_beside(dst: str) -> str:
     return str(Path(dst).with_suffix('.json'))
 
 
-def write_converted(dst: str, name: str, config: Mapping, weights: Mapping[str, Tensor],
-                    run: Callable[[nn.Module], str]) -> str:
+def write_converted(
+    dst: str, name: str, config: Mapping, weights: Mapping[str, Tensor], run: Callable[[nn.Module], str]
+) -> str:
     """Build the module of a config, load converted weights strictly, run it once, and write both.
 
     Args:
-        dst: File of the weights; see :func:`check_destination`. Nothing is written unless all went well.
+        dst: File of the weights; see :func:`check_destination`. Nothing is written unless all went
+            well.
         name: What configs call such a module: 'model', 'tokenizer', 'predictor', 'backbone'.
         config: Config of the module, with its ``type``.
         weights: Its whole state dict.
         run: Runs the module, in eval mode and without gradients, and says in words what came out.
 
     Returns:
-        What was proved and written, in words. The config beside ``dst`` is ``{name: config}`` with an ``init_cfg`` that
-        loads the weights beside it, wherever both are moved together; mmengine's ``Config.fromfile`` and ``_base_``
-        read it.
+        What was proved and written, in words. The config beside ``dst`` is ``{name: config}`` with
+        an ``init_cfg`` that loads the weights beside it, wherever both are moved together;
+        mmengine's ``Config.fromfile`` and ``_base_`` read it.
 
     Raises:
-        ValueError: ``dst`` is no place for weights, they do not fit the config, or the module's result is not finite.
+        ValueError: ``dst`` is no place for weights, they do not fit the config, or the module's
+            result is not finite.
         FileExistsError: There is such a file already.
     """
     from addp_mm.registry import MODELS
@@ -70,8 +75,10 @@ def write_converted(dst: str, name: str, config: Mapping, weights: Mapping[str, 
     module = MODELS.build(dict(config))
     missing = [key for key in module.state_dict() if key not in weights]
     if missing:
-        raise ValueError(f'the file is incomplete: it lacks {first_few(missing)} of {config["type"]} of the sizes read '
-                         'from it (names as converted)')
+        raise ValueError(
+            f'the file is incomplete: it lacks {first_few(missing)} of {config["type"]} of the sizes read '
+            'from it (names as converted)'
+        )
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -89,8 +96,10 @@ def write_converted(dst: str, name: str, config: Mapping, weights: Mapping[str, 
         torch.save(dict(state_dict=dict(weights)), partial)
         os.replace(partial, dst)
     Path(config_beside(dst)).write_text(text + '\n')
-    return (f'{config["type"].split(".")[-1]}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} '
-            f'parameters\nforward pass: {proof}\nwrote {dst} and {config_beside(dst)}')
+    return (
+        f'{config["type"].split(".")[-1]}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} '
+        f'parameters\nforward pass: {proof}\nwrote {dst} and {config_beside(dst)}'
+    )
 
 
 def compared(**results: tuple[Tensor, Tensor]) -> str:
@@ -109,16 +118,21 @@ def compared(**results: tuple[Tensor, Tensor]) -> str:
     apart = {name: _apart(ours, theirs) for name, (ours, theirs) in results.items()}
     too_far = [f'{name} by {value:.1e}' for name, value in apart.items() if not value <= TOLERANCE]
     if too_far:
-        raise ValueError(f'the converted weights and the original implementation disagree: {", ".join(too_far)} of the '
-                         'largest value; nothing was written')
-    return (f'{shapes}; the original implementation differs by '
-            f'{", ".join(f"{value:.1e} ({name})" for name, value in apart.items())} of the largest value')
+        raise ValueError(
+            f'the converted weights and the original implementation disagree: {", ".join(too_far)} of the '
+            'largest value; nothing was written'
+        )
+    return (
+        f'{shapes}; the original implementation differs by '
+        f'{", ".join(f"{value:.1e} ({name})" for name, value in apart.items())} of the largest value'
+    )
 
 
 def _apart(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape:
-        raise ValueError(f'the converted weights give {tuple(ours.shape)}, the original implementation '
-                         f'{tuple(theirs.shape)}')
+        raise ValueError(
+            f'the converted weights give {tuple(ours.shape)}, the original implementation {tuple(theirs.shape)}'
+        )
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
@@ -130,6 +144,8 @@ def finite(**results: Tensor) -> str:
     """
     for name, value in results.items():
         if not value.isfinite().all():
-            raise ValueError(f'the forward pass gives {name} that are not finite: the weights are damaged, or were '
-                             'made for another architecture')
+            raise ValueError(
+                f'the forward pass gives {name} that are not finite: the weights are damaged, or were '
+                'made for another architecture'
+            )
     return ', '.join(f'{name} {tuple(value.shape)}' for name, value in results.items())

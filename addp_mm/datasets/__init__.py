@@ -14,7 +14,20 @@ from addp_mm.datasets.tokens.token_store import TokenStoreError
 from addp_mm.datasets.views.make_view import MakeView
 
 __all__ = [
-    'BrokenImageError', 'BrokenImages', 'DatasetError', 'ImageFiles', 'LMDBImages', 'ListedImages', 'LoadImage',
-    'LoadMultiChannelImage', 'MakeView', 'ResumableInfiniteSampler', 'SampleIndex', 'SeededSamples', 'TokenIds',
-    'TokenStoreError', 'TooManyBrokenImages', 'WebDatasetImages'
+    'BrokenImageError',
+    'BrokenImages',
+    'DatasetError',
+    'ImageFiles',
+    'LMDBImages',
+    'ListedImages',
+    'LoadImage',
+    'LoadMultiChannelImage',
+    'MakeView',
+    'ResumableInfiniteSampler',
+    'SampleIndex',
+    'SeededSamples',
+    'TokenIds',
+    'TokenStoreError',
+    'TooManyBrokenImages',
+    'WebDatasetImages',
 ]

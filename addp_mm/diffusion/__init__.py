@@ -1,21 +1,37 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Pure functions of tensors and a generator: noise levels, corruption and the rules of sampling."""
+
 from addp_mm.diffusion.corruption import corrupt, expected_latents
 from addp_mm.diffusion.masking import random_masks, seeded_masks, truncated_normal_ratios
 from addp_mm.diffusion.noise import uniform_noise
 from addp_mm.diffusion.sampling import (
-                                        annealed_temperature,
-                                        cosine_ratio,
-                                        linear_ratio,
-                                        mask_length,
-                                        nucleus,
-                                        remask,
-                                        sample_ids,
+    annealed_temperature,
+    cosine_ratio,
+    linear_ratio,
+    mask_length,
+    nucleus,
+    remask,
+    sample_ids,
 )
 from addp_mm.diffusion.schedule import NoiseDraw, NoiseLevel, NoiseSchedule, masked_count, nested_masks
 
 __all__ = [
-    'NoiseDraw', 'NoiseLevel', 'NoiseSchedule', 'annealed_temperature', 'corrupt', 'cosine_ratio', 'expected_latents',
-    'linear_ratio', 'mask_length', 'masked_count', 'nested_masks', 'nucleus', 'random_masks', 'remask', 'sample_ids',
-    'seeded_masks', 'truncated_normal_ratios', 'uniform_noise'
+    'NoiseDraw',
+    'NoiseLevel',
+    'NoiseSchedule',
+    'annealed_temperature',
+    'corrupt',
+    'cosine_ratio',
+    'expected_latents',
+    'linear_ratio',
+    'mask_length',
+    'masked_count',
+    'nested_masks',
+    'nucleus',
+    'random_masks',
+    'remask',
+    'sample_ids',
+    'seeded_masks',
+    'truncated_normal_ratios',
+    'uniform_noise',
 ]

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """From predicted token probabilities to noisy latents."""
+
 from __future__ import annotations
 
 import torch

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Seeded noise that does not depend on the device of the model."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ from torch import Tensor
 GeneratorLike = torch.Generator | Sequence[torch.Generator]
 
 
-def uniform_noise(batch_size: int, *shape: int, generator: GeneratorLike,
-                  device: torch.device | str | None = None) -> Tensor:
+def uniform_noise(
+    batch_size: int, *shape: int, generator: GeneratorLike, device: torch.device | str | None = None
+) -> Tensor:
     """Uniform noise in [0, 1), drawn where the generator lives and moved to ``device``.
 
     A generator on the CPU therefore gives a model on a GPU the same noise as a model on the CPU.
@@ -19,8 +21,8 @@ def uniform_noise(batch_size: int, *shape: int, generator: GeneratorLike,
     Args:
         batch_size: Number of rows B.
         shape: Shape of a row.
-        generator: One generator for the batch, or one for each row: then a row's noise does not depend on the rows
-            beside it.
+        generator: One generator for the batch, or one for each row: then a row's noise does not
+            depend on the rows beside it.
         device: Where the noise goes; ``None``: where it was drawn.
 
     Returns:

@@ -3,6 +3,7 @@
 
 All of them follow the released ADDP code, which follows MaskGIT (arXiv 2202.04200).
 """
+
 from __future__ import annotations
 
 import math
@@ -32,7 +33,8 @@ def mask_length(num_masked: int | Tensor, ratio: float) -> int | Tensor:
     """Number of places to mask for the next step.
 
     Args:
-        num_masked: Number of places masked at the start of generation; an int, or int64 of shape (B,).
+        num_masked: Number of places masked at the start of generation; an int, or int64 of shape
+            (B,).
         ratio: Share of them to keep masked.
 
     Returns:
@@ -66,18 +68,21 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0))
 
 
-def sample_ids(logits: Tensor, generator: GeneratorLike, top_p: float = 1.0,
-               temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def sample_ids(
+    logits: Tensor, generator: GeneratorLike, top_p: float = 1.0, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Draw an id at each place.
 
     Args:
         logits: Shape (B, L, K), over the codes alone.
-        generator: One for the batch, or one for each row (see :func:`~addp_mm.diffusion.noise.uniform_noise`).
+        generator: One for the batch, or one for each row (see
+            :func:`~addp_mm.diffusion.noise.uniform_noise`).
         top_p: Draws from the :func:`nucleus` when below 1.
         temperature: Divides the logits; positive.
 
     Returns:
-        ids (B, L), int64, and their log-probabilities (B, L), float32, under the softmax of the given logits.
+        ids (B, L), int64, and their log-probabilities (B, L), float32, under the softmax of the
+        given logits.
 
     Raises:
         ValueError: If ``temperature`` is not positive or ``top_p`` is outside (0, 1].
@@ -93,13 +98,15 @@ def sample_ids(logits: Tensor, generator: GeneratorLike, top_p: float = 1.0,
     return ids.squeeze(-1), log_probs.squeeze(-1)
 
 
-def remask(log_probs: Tensor, mask: Tensor, length: int | Tensor, temperature: float,
-           generator: GeneratorLike) -> Tensor:
+def remask(
+    log_probs: Tensor, mask: Tensor, length: int | Tensor, temperature: float, generator: GeneratorLike
+) -> Tensor:
     """Mask the least certain places again.
 
     Args:
         log_probs: Log-probability of the drawn ids, shape (B, L).
-        mask: Places that were masked before the draw, shape (B, L), bool; all others are known and stay.
+        mask: Places that were masked before the draw, shape (B, L), bool; all others are known and
+            stay.
         length: Number of places to mask; an int, or int64 of shape (B,).
         temperature: Scale of the Gumbel noise added to the log-probabilities.
         generator: One for the batch, or one for each row.

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Noise levels of training: which share of the tokens is masked, how often, and what comes next."""
+
 from __future__ import annotations
 
 import math
@@ -42,15 +43,17 @@ class NoiseDraw:
 class NoiseSchedule:
     """Discrete noise levels with probabilities (ADDP, arXiv 2306.05423, appendix, and its released code).
 
-    The levels are the ratios cos(πk / 2n), k = 0 … n, with ``min_ratio`` ≤ r < 1, ascending; their probabilities
-    follow the normal density with ``mean`` and ``std``, cut off at ``min_ratio`` and 1.
+    The levels are the ratios cos(πk / 2n), k = 0 … n, with ``min_ratio`` ≤ r < 1, ascending; their
+    probabilities follow the normal density with ``mean`` and ``std``, cut off at ``min_ratio`` and
+    1.
 
     Args:
         num_levels: The n above.
         min_ratio: Smallest share of masked tokens.
         mean: Mean of the density.
         std: Standard deviation of the density.
-        max_stride: The next level lies 1 to ``max_stride`` places further, at most at the last level.
+        max_stride: The next level lies 1 to ``max_stride`` places further, at most at the last
+            level.
 
     Raises:
         ValueError: If no level is left, or a number makes no sense.
@@ -64,16 +67,19 @@ class NoiseSchedule:
         True
     """
 
-    def __init__(self, num_levels: int = 100, min_ratio: float = 0.5, mean: float = 0.55, std: float = 0.25,
-                 max_stride: int = 5) -> None:
+    def __init__(
+        self, num_levels: int = 100, min_ratio: float = 0.5, mean: float = 0.55, std: float = 0.25, max_stride: int = 5
+    ) -> None:
         if num_levels < 1 or max_stride < 1 or std <= 0:
-            raise ValueError(f'num_levels and max_stride must be at least 1 and std positive, got {num_levels}, '
-                             f'{max_stride} and {std}')
+            raise ValueError(
+                f'num_levels and max_stride must be at least 1 and std positive, got {num_levels}, '
+                f'{max_stride} and {std}'
+            )
         ratios = torch.cos(torch.arange(num_levels + 1, dtype=torch.float64) * math.pi / (2 * num_levels)).flip(0)
         ratios = ratios[(ratios >= min_ratio) & (ratios < 1)]
         if not len(ratios):
             raise ValueError(f'no level has {min_ratio} <= ratio < 1 with num_levels={num_levels}')
-        density = torch.exp(-0.5 * ((ratios - mean) / std)**2)
+        density = torch.exp(-0.5 * ((ratios - mean) / std) ** 2)
         if not 0 < density.sum() < math.inf:
             raise ValueError(f'a normal density of mean {mean} and std {std} has no weight between {min_ratio} and 1')
         self.ratios = ratios
@@ -107,8 +113,13 @@ def masked_count(num_tokens: int, ratio: float) -> int:
     return math.ceil(num_tokens * ratio)
 
 
-def nested_masks(num_tokens: int, level: NoiseLevel, batch_size: int, generator: torch.Generator,
-                 device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+def nested_masks(
+    num_tokens: int,
+    level: NoiseLevel,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
     """Masks of a level and of its next one from the same noise, so that the first lies inside the second.
 
     Args:

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The map of token ids: the only place where their numbers stand."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 class TokenSpace:
     """Ids known to the token predictor and the token decoder.
 
-    The ids are laid out as ``[codes | class slots | mask]``. The defaults are those of the released ADDP and MAGE
-    weights (vocabulary 2025, mask id 2024, fake class id 1100); the class slots are a heritage of class-conditional
-    generation, of which unconditional models use just one, the fake class.
+    The ids are laid out as ``[codes | class slots | mask]``. The defaults are those of the released
+    ADDP and MAGE weights (vocabulary 2025, mask id 2024, fake class id 1100); the class slots are a
+    heritage of class-conditional generation, of which unconditional models use just one, the fake
+    class.
 
     Args:
         codebook_size: Number of codes of the tokenizer.

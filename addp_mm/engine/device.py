@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The device that a command line tool computes on."""
+
 import re
 
 import torch
@@ -20,6 +21,7 @@ def choose_device(name: str | None) -> torch.device:
         torch.zeros((), device=device).item()  # a name of a device is not yet a device
     except (RuntimeError, AssertionError, ImportError) as error:  # depending on what PyTorch lacks
         reason = re.split(r'\. |\n', str(error))[0]
-        raise ConfigError(f'--device {name} is no device that this PyTorch can use here ({reason}); --device cpu '
-                          'always is') from error
+        raise ConfigError(
+            f'--device {name} is no device that this PyTorch can use here ({reason}); --device cpu always is'
+        ) from error
     return device

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the command line tools put into a config before the Runner is built from it."""
+
 import os
 import re
 from pathlib import Path
@@ -15,11 +16,13 @@ _PICTURES = 100  # every so many pictures of validation and test, one is drawn
 _VISUALIZERS = {
     'mmpretrain': 'mmpretrain.UniversalVisualizer',
     'mmdet': 'mmdet.DetLocalVisualizer',
-    'mmseg': 'mmseg.SegLocalVisualizer'}
+    'mmseg': 'mmseg.SegLocalVisualizer',
+}
 _DRAWING_HOOKS = {
     'mmpretrain': dict(type='mmpretrain.VisualizationHook', enable=True, interval=_PICTURES),
     'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_PICTURES),
-    'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_PICTURES)}
+    'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_PICTURES),
+}
 _NOT_DRAWING = ('type', 'enable', 'interval', 'priority')  # arguments of mmpretrain's hook; it draws with the others
 
 
@@ -34,8 +37,8 @@ def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
 def set_resume(cfg: Config, resume: str | None) -> None:
     """Resume from a path, or with ``'auto'`` from the latest checkpoint of the work dir where there is one.
 
-    Without one, ``'auto'`` starts at the beginning (from the config's ``load_from``), so that the same command may be
-    given again after every interruption.
+    Without one, ``'auto'`` starts at the beginning (from the config's ``load_from``), so that the
+    same command may be given again after every interruption.
     """
     if resume is None:
         if cfg.get('resume') and not cfg.get('load_from'):
@@ -61,14 +64,18 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 def _latest_checkpoint(work_dir: str) -> str | None:
     """The checkpoint that ``last_checkpoint`` names, if there is this file.
 
-    That one may be elsewhere, where the work dir was moved: then the checkpoint of its name in the work dir. It may be
-    empty, where the process was killed as it wrote the name: then the newest checkpoint, which was whole before.
+    That one may be elsewhere, where the work dir was moved: then the checkpoint of its name in the
+    work dir. It may be empty, where the process was killed as it wrote the name: then the newest
+    checkpoint, which was whole before.
     """
     named = find_latest_checkpoint(work_dir)
     if named is None or named and Path(named).exists():
         return named
-    numbers = {path: int(number[1]) for path in Path(work_dir).iterdir()
-               if (number := re.fullmatch(r'(?:epoch|iter)_(\d+)(?:\.pth)?', path.name))}
+    numbers = {
+        path: int(number[1])
+        for path in Path(work_dir).iterdir()
+        if (number := re.fullmatch(r'(?:epoch|iter)_(\d+)(?:\.pth)?', path.name))
+    }
     moved = Path(work_dir) / Path(named).name
     found = moved if named and moved.exists() else max(numbers, key=numbers.get, default=None)
     if found is None:
@@ -96,17 +103,21 @@ def set_amp(cfg: Config, dtype: str | None) -> None:
 def set_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate linearly with the batch of all processes (mmengine's ``auto_scale_lr``)."""
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-        raise ConfigError('--auto-scale-lr: the config does not say which batch size its learning rate is made for; '
-                          'add auto_scale_lr = dict(base_batch_size=…)')
+        raise ConfigError(
+            '--auto-scale-lr: the config does not say which batch size its learning rate is made for; '
+            'add auto_scale_lr = dict(base_batch_size=…)'
+        )
     if cfg.auto_scale_lr.get('enable'):
         return
     cfg.auto_scale_lr.enable = True
     # mmengine compares with the batch of one pass, and a step of the optimizer sums up several
     counts = {wrapper.get('accumulative_counts', 1) for wrapper in _optim_wrappers(cfg)}
     if len(counts) > 1:
-        raise ConfigError('--auto-scale-lr: the parts of optim_wrapper differ in accumulative_counts '
-                          f'({sorted(counts)}), so that one batch size cannot stand for both; set their learning '
-                          'rates by hand')
+        raise ConfigError(
+            '--auto-scale-lr: the parts of optim_wrapper differ in accumulative_counts '
+            f'({sorted(counts)}), so that one batch size cannot stand for both; set their learning '
+            'rates by hand'
+        )
     if counts != {1}:
         cfg.auto_scale_lr.base_batch_size /= counts.pop()
 
@@ -120,8 +131,8 @@ def _optim_wrappers(cfg: Config) -> list[dict]:
 def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = False) -> None:
     """Draw with the visualizer of the config's scope, into the work dir and TensorBoard, or into ``show_dir``.
 
-    A visualizer or a hook that the config names itself is kept. A test without ``show_dir`` draws nothing else: mmdet's
-    hook would draw every picture, whatever its interval.
+    A visualizer or a hook that the config names itself is kept. A test without ``show_dir`` draws
+    nothing else: mmdet's hook would draw every picture, whatever its interval.
     """
     scope = cfg.get('default_scope')
     backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
@@ -168,5 +179,6 @@ def build_runner(cfg: Config) -> Runner:
     """Build the Runner that ``cfg.runner_type`` names, mmengine's own by default."""
     if 'runner_type' in cfg:
         from mmengine.registry import RUNNERS
+
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The config's ``strategy``: what fits together, and what goes where before the FlexibleRunner is built from it."""
+
 from importlib.util import find_spec
 
 from mmengine.config import Config
@@ -24,15 +25,17 @@ _RUNNER_KEYS = {
 def set_strategy(cfg: Config, testing: bool = False) -> None:
     """Check a config's ``strategy`` and complete the config for it. Nothing happens to a config without one.
 
-    A test needs no strategy: checkpoints hold whole weights, and the Runner spreads the data itself.
+    A test needs no strategy: checkpoints hold whole weights, and the Runner spreads the data
+    itself.
 
     Args:
         cfg: The config, its ``launcher`` set.
         testing: The model is tested, not trained.
 
     Raises:
-        ConfigError: The strategy does not exist, does not fit the launcher, the model or another key of the config, or
-            a package it needs is not installed; says what to write or to type.
+        ConfigError: The strategy does not exist, does not fit the launcher, the model or another
+            key of the config, or a package it needs is not installed; says what to write or to
+            type.
     """
     strategy = cfg.get('strategy')
     if testing or not strategy:
@@ -40,17 +43,24 @@ def set_strategy(cfg: Config, testing: bool = False) -> None:
         return
     name = _check_type(strategy)
     if cfg.get('runner_type', 'FlexibleRunner') != 'FlexibleRunner':
-        raise ConfigError(f'config: a strategy is what FlexibleRunner reads, and runner_type is {cfg.runner_type!r}; '
-                          'take one of them out')
+        raise ConfigError(
+            f'config: a strategy is what FlexibleRunner reads, and runner_type is {cfg.runner_type!r}; '
+            'take one of them out'
+        )
     for key, advice in _RUNNER_KEYS.items():
         if cfg.get(key):
-            raise ConfigError(f'config: with a strategy nothing reads {key!r}; {advice}, or take the strategy out '
-                              '(--cfg-options strategy=None)')
+            raise ConfigError(
+                f'config: with a strategy nothing reads {key!r}; {advice}, or take the strategy out '
+                '(--cfg-options strategy=None)'
+            )
     single = name == 'SingleDeviceStrategy'
     if single != (cfg.launcher == 'none'):
-        raise ConfigError('strategy SingleDeviceStrategy lets each process train on its own; take --launcher or the '
-                          'strategy out' if single else f'strategy {name} trains on several processes, and '
-                          f'--launcher is none. {_START}, or take the strategy out (--cfg-options strategy=None)')
+        raise ConfigError(
+            'strategy SingleDeviceStrategy lets each process train on its own; take --launcher or the strategy out'
+            if single
+            else f'strategy {name} trains on several processes, and '
+            f'--launcher is none. {_START}, or take the strategy out (--cfg-options strategy=None)'
+        )
     if name == 'ShardedStrategy':
         _check_sharded(cfg)
     elif name == 'ZeroStrategy':
@@ -65,8 +75,10 @@ def _check_type(strategy: dict) -> str:
         raise ConfigError('config: strategy needs a type, such as DDPStrategy, ' + ', '.join(_OWN.values()))
     name = type_name(kind)
     if name in _OWN:
-        raise ConfigError(f'strategy {name} has faults that {_OWN[name]} mends (docs/cluster.md names them); write '
-                          f'strategy.type={_OWN[name]}, which takes the same arguments')
+        raise ConfigError(
+            f'strategy {name} has faults that {_OWN[name]} mends (docs/cluster.md names them); write '
+            f'strategy.type={_OWN[name]}, which takes the same arguments'
+        )
     found = kind if isinstance(kind, type) else STRATEGIES.get(kind)
     if found is None:
         known = [*STRATEGIES.module_dict, *_OWN.values()]
@@ -80,12 +92,16 @@ def _kind(node: dict) -> str:
 
 def _check_sharded(cfg: Config) -> None:
     if _kind(cfg.model) in _WRITING:
-        raise ConfigError(f'{SHARDED} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
-                          'weights; train the tokenizer with DDPStrategy or without a strategy')
+        raise ConfigError(
+            f'{SHARDED} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
+            'weights; train the tokenizer with DDPStrategy or without a strategy'
+        )
     for hook in cfg.get('custom_hooks') or []:
         if _kind(hook) == 'EMAHook':
-            raise ConfigError(f'{SHARDED} does not fit EMAHook, which copies the weights of one process; take the hook '
-                              'out or train with DDPStrategy')
+            raise ConfigError(
+                f'{SHARDED} does not fit EMAHook, which copies the weights of one process; take the hook '
+                'out or train with DDPStrategy'
+            )
 
 
 def _set_zero(cfg: Config) -> None:
@@ -93,8 +109,10 @@ def _set_zero(cfg: Config) -> None:
     if find_spec('deepspeed') is None:
         raise ConfigError(f'{ZERO} needs DeepSpeed, which is not installed. Type\n    pip install deepspeed')
     if _kind(cfg.model) in _WRITING:
-        raise ConfigError(f'{ZERO} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
-                          'weights; train the tokenizer with DDPStrategy or without a strategy')
+        raise ConfigError(
+            f'{ZERO} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
+            'weights; train the tokenizer with DDPStrategy or without a strategy'
+        )
     strategy, wrapper = cfg.strategy, cfg.optim_wrapper
     if ((strategy.get('zero_optimization') or {}).get('stage') or 0) > 2:
         raise ConfigError(f'{ZERO} takes stages 1 and 2; to spread the weights too, use {SHARDED}')
@@ -103,11 +121,13 @@ def _set_zero(cfg: Config) -> None:
     if kind == 'DeepSpeedOptimWrapper':
         return
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ConfigError(f'{ZERO} takes the place of OptimWrapper and AmpOptimWrapper; optim_wrapper.type is '
-                          f'{kind}')
+        raise ConfigError(f'{ZERO} takes the place of OptimWrapper and AmpOptimWrapper; optim_wrapper.type is {kind}')
     clip = wrapper.pop('clip_grad', None)
-    if clip and (set(clip) - {'max_norm', 'norm_type', 'type'} or clip.get('norm_type', 2) != 2
-                 or clip.get('type', 'norm') != 'norm'):
+    if clip and (
+        set(clip) - {'max_norm', 'norm_type', 'type'}
+        or clip.get('norm_type', 2) != 2
+        or clip.get('type', 'norm') != 'norm'
+    ):
         raise ConfigError(f'{ZERO} clips by the Euclidean norm alone; optim_wrapper.clip_grad is {dict(clip)}')
     if clip:
         strategy.setdefault('gradient_clipping', clip['max_norm'])
@@ -116,9 +136,11 @@ def _set_zero(cfg: Config) -> None:
     wrapper.pop('loss_scale', None)
     if kind == 'AmpOptimWrapper':
         if dtype != 'bfloat16':
-            raise ConfigError(f'{ZERO} runs mixed precision in bfloat16 (--amp bfloat16); optim_wrapper.dtype is '
-                              f'{dtype}')
-        # DeepSpeed's own bf16 turns the whole model to bfloat16, frozen tokenizer and norms included.
+            raise ConfigError(
+                f'{ZERO} runs mixed precision in bfloat16 (--amp bfloat16); optim_wrapper.dtype is {dtype}'
+            )
+        # DeepSpeed's own bf16 turns the whole model to bfloat16, frozen tokenizer and norms
+        # included.
         config = dict(strategy.get('config') or {})
         strategy.config = dict(config, torch_autocast=dict(enabled=True, dtype='bfloat16'))
     wrapper.type = 'DeepSpeedOptimWrapper'

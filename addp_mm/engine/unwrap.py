@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The model inside its wrappers."""
+
 from __future__ import annotations
 
 from mmengine.model import is_model_wrapper

@@ -10,8 +10,21 @@ from addp_mm.evaluation.reconstruction import CodebookUsage, PeakSignalNoiseRati
 from addp_mm.evaluation.structural_similarity import StructuralSimilarity, structural_similarity
 
 __all__ = [
-    'BackboneFeatures', 'CodebookUsage', 'FeatureExtractor', 'FeatureStatistics', 'FrechetDistance',
-    'InceptionFeatures', 'LearnedPerceptualSimilarity', 'MaskedTokenAccuracy', 'NeighbourAccuracy',
-    'PeakSignalNoiseRatio', 'ReconstructionFID', 'StatisticsError', 'StructuralSimilarity', 'build_extractor',
-    'folder_statistics', 'frechet_distance', 'structural_similarity'
+    'BackboneFeatures',
+    'CodebookUsage',
+    'FeatureExtractor',
+    'FeatureStatistics',
+    'FrechetDistance',
+    'InceptionFeatures',
+    'LearnedPerceptualSimilarity',
+    'MaskedTokenAccuracy',
+    'NeighbourAccuracy',
+    'PeakSignalNoiseRatio',
+    'ReconstructionFID',
+    'StatisticsError',
+    'StructuralSimilarity',
+    'build_extractor',
+    'folder_statistics',
+    'frechet_distance',
+    'structural_similarity',
 ]

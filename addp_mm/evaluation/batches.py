@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Predictions as batches of images."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

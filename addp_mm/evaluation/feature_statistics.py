@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Mean and covariance of features, gathered batch by batch, and the Fréchet distance of two of them."""
+
 from __future__ import annotations
 
 import logging
@@ -24,12 +25,13 @@ class StatisticsError(UserError, ValueError):
 class FeatureStatistics:
     """Mean and covariance of features, float64, in one pass and without keeping the features.
 
-    Batches and the shares of several processes are joined by the pairwise update of Chan, Golub and LeVeque (1979),
-    which is exact but for rounding.
+    Batches and the shares of several processes are joined by the pairwise update of Chan, Golub and
+    LeVeque (1979), which is exact but for rounding.
 
     Args:
         extractor: Name of the network that the features come from.
-        fingerprint: What tells this network, its weights and the way images enter it from every other.
+        fingerprint: What tells this network, its weights and the way images enter it from every
+            other.
 
     Attributes:
         count (int): Images so far.
@@ -109,15 +111,22 @@ class FeatureStatistics:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('wb') as file:  # np.savez appends .npz to names without it
-            np.savez(file, mu=self.mean.cpu().numpy(), sigma=covariance, count=self.count, extractor=self.extractor,
-                     fingerprint=self.fingerprint)
+            np.savez(
+                file,
+                mu=self.mean.cpu().numpy(),
+                sigma=covariance,
+                count=self.count,
+                extractor=self.extractor,
+                fingerprint=self.fingerprint,
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FeatureStatistics:
         """Read what :meth:`save` wrote.
 
         Raises:
-            StatisticsError: If there is no such file, or it is no file of statistics with an extractor's fingerprint.
+            StatisticsError: If there is no such file, or it is no file of statistics with an
+                extractor's fingerprint.
         """
         if not os.path.isfile(path):
             raise StatisticsError(f'{path}: there is no such file of statistics; {_HOW_TO_WRITE}')
@@ -126,11 +135,14 @@ class FeatureStatistics:
                 missing = [field for field in _FIELDS if field not in file]
                 values = {field: file[field] for field in _FIELDS if field in file}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-            raise StatisticsError(f'{path} is no .npz of statistics, or it is damaged ({error}); '
-                                  f'{_HOW_TO_WRITE}') from error
+            raise StatisticsError(
+                f'{path} is no .npz of statistics, or it is damaged ({error}); {_HOW_TO_WRITE}'
+            ) from error
         if missing:
-            raise StatisticsError(f'{path} lacks {", ".join(missing)}: which network its statistics come from is not '
-                                  f'known, so nothing can be compared with them; {_HOW_TO_WRITE}')
+            raise StatisticsError(
+                f'{path} lacks {", ".join(missing)}: which network its statistics come from is not '
+                f'known, so nothing can be compared with them; {_HOW_TO_WRITE}'
+            )
         self = cls(str(values['extractor']), str(values['fingerprint']))
         self.count = int(values['count'])
         self.mean = torch.from_numpy(values['mu'].astype(np.float64))
@@ -151,15 +163,16 @@ def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str
         raise StatisticsError(
             f'{what} of {a.extractor} (fingerprint {a.fingerprint[:12]}) and of {b.extractor} '
             f'({b.fingerprint[:12]}) cannot be compared: the networks, their weights or the way images enter them '
-            'differ. Make both with the same extractor.')
+            'differ. Make both with the same extractor.'
+        )
 
 
 def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStatistics) -> float:
     """Squared Fréchet distance of two Gaussians: |m - n|² + tr(A + B - 2 (A B)^½) (FID, arXiv 1706.08500, eq. 6).
 
-    The trace of the root is that of (A^½ B A^½)^½, whose eigenvalues are real and not negative, so that singular
-    covariances, as few images give, do no harm. With no more images than features the distance is biased upwards, and a
-    warning says so.
+    The trace of the root is that of (A^½ B A^½)^½, whose eigenvalues are real and not negative, so
+    that singular covariances, as few images give, do no harm. With no more images than features the
+    distance is biased upwards, and a warning says so.
 
     Args:
         statistics_a: Of one set of images.
@@ -179,7 +192,7 @@ def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStati
     root = _root(a)
     product = root @ b @ root
     overlap = torch.linalg.eigvalsh((product + product.t()) / 2).clamp_min(0).sqrt().sum()
-    return max(0., float(step @ step + a.trace() + b.trace() - 2 * overlap))
+    return max(0.0, float(step @ step + a.trace() + b.trace() - 2 * overlap))
 
 
 def _root(matrix: Tensor) -> Tensor:
@@ -193,4 +206,7 @@ def _warn_of_few_images(statistics: FeatureStatistics) -> None:
         print_log(
             f'{statistics.count} images are few for {len(statistics.mean)} features of {statistics.extractor}: their '
             'covariance is singular and the Fréchet distance biased upwards. Compare it only with distances from as '
-            'many images; published FIDs are from 10000 to 50000.', logger='current', level=logging.WARNING)
+            'many images; published FIDs are from 10000 to 50000.',
+            logger='current',
+            level=logging.WARNING,
+        )

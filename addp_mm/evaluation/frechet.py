@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Fréchet distance of reconstructions to their originals, and of generated images to a reference."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -37,7 +38,8 @@ class _Stream:
         if self.count > share + 1:
             raise ValueError(
                 f'this process saw {self.count} images and its share of the data set is {share}: the Fréchet distance '
-                "counts each image once; use sampler=dict(type='DefaultSampler', shuffle=False)")
+                "counts each image once; use sampler=dict(type='DefaultSampler', shuffle=False)"
+            )
         if self.last is not None and self.count <= share:
             self.statistics.update(self.last)
         return self.statistics.cpu()
@@ -46,8 +48,8 @@ class _Stream:
 class _FrechetMetric(BaseMetric):
     """Base: statistics of the features of one or more images of each prediction, in one pass.
 
-    Each process keeps its own; they are joined in the order of ranks, without the images by which a sampler fills up
-    the last round.
+    Each process keeps its own; they are joined in the order of ranks, without the images by which a
+    sampler fills up the last round.
     """
 
     images: tuple[str, ...]
@@ -86,12 +88,13 @@ class _FrechetMetric(BaseMetric):
 class ReconstructionFID(_FrechetMetric):
     """Fréchet distance of the reconstructions to their originals: rFID with Inception's features.
 
-    Reads ``image`` and ``reconstruction``, (C, H, W) in [0, 1], of each prediction; both are rounded to 8 bits. The key
-    is ``rfid`` for Inception with FID's weights and ``rfid[NAME]`` for every other extractor.
+    Reads ``image`` and ``reconstruction``, (C, H, W) in [0, 1], of each prediction; both are
+    rounded to 8 bits. The key is ``rfid`` for Inception with FID's weights and ``rfid[NAME]`` for
+    every other extractor.
 
     Args:
-        extractor: Config of :class:`InceptionFeatures` or :class:`BackboneFeatures`, or the module; by default
-            Inception with FID's weights.
+        extractor: Config of :class:`InceptionFeatures` or :class:`BackboneFeatures`, or the module;
+            by default Inception with FID's weights.
         collect_device: See :class:`mmengine.evaluator.BaseMetric`.
         prefix: See :class:`mmengine.evaluator.BaseMetric`.
     """
@@ -99,8 +102,9 @@ class ReconstructionFID(_FrechetMetric):
     default_prefix = 'reconstruction'
     images = ('image', 'reconstruction')
 
-    def __init__(self, extractor: dict | FeatureExtractor | None = None, collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self, extractor: dict | FeatureExtractor | None = None, collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
         super().__init__(extractor, collect_device, prefix)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -112,14 +116,14 @@ class ReconstructionFID(_FrechetMetric):
 class FrechetDistance(_FrechetMetric):
     """Fréchet distance of generated images to the statistics of a reference: FID with Inception's features.
 
-    Reads ``image``, (C, H, W) in [0, 1], of each prediction, rounded to 8 bits. The key is ``fid`` for Inception with
-    FID's weights and ``fid[NAME]`` for every other extractor.
+    Reads ``image``, (C, H, W) in [0, 1], of each prediction, rounded to 8 bits. The key is ``fid``
+    for Inception with FID's weights and ``fid[NAME]`` for every other extractor.
 
     Args:
-        reference: .npz that :meth:`FeatureStatistics.save` wrote; tools/analysis_tools/frechet_distance.py makes it
-            from a folder.
-        extractor: Config of :class:`InceptionFeatures` or :class:`BackboneFeatures`, or the module; by default
-            Inception with FID's weights.
+        reference: .npz that :meth:`FeatureStatistics.save` wrote;
+            tools/analysis_tools/frechet_distance.py makes it from a folder.
+        extractor: Config of :class:`InceptionFeatures` or :class:`BackboneFeatures`, or the module;
+            by default Inception with FID's weights.
         collect_device: See :class:`mmengine.evaluator.BaseMetric`.
         prefix: See :class:`mmengine.evaluator.BaseMetric`.
 
@@ -128,14 +132,19 @@ class FrechetDistance(_FrechetMetric):
     """
 
     default_prefix = 'generation'
-    images = ('image', )
+    images = ('image',)
 
-    def __init__(self, reference: str, extractor: dict | FeatureExtractor | None = None, collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        reference: str,
+        extractor: dict | FeatureExtractor | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(extractor, collect_device, prefix)
         self.reference = FeatureStatistics.load(reference)
         require_same_extractor(self.streams[0].statistics, self.reference, f'images and {reference}: statistics')
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        generated, = self._joined(results)
+        (generated,) = self._joined(results)
         return {self.extractor.key('fid'): frechet_distance(generated, self.reference)}

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Statistics of the images in a folder."""
+
 from __future__ import annotations
 
 import logging
@@ -22,15 +23,20 @@ _JPEG = ('.jpg', '.jpeg')
 _EXTENSIONS = (*_JPEG, '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
 
 
-def folder_statistics(folder: str | os.PathLike, extractor: FeatureExtractor, image_size: int | None = None,
-                      batch_size: int = 64, device: torch.device | str = 'cpu') -> FeatureStatistics:
+def folder_statistics(
+    folder: str | os.PathLike,
+    extractor: FeatureExtractor,
+    image_size: int | None = None,
+    batch_size: int = 64,
+    device: torch.device | str = 'cpu',
+) -> FeatureStatistics:
     """Statistics of the features of all images below a folder, as RGB of 8 bits.
 
     Args:
         folder: Images at any depth; other files are passed over.
         extractor: Network that gives the features.
-        image_size: Side in pixels to which images are brought first, in memory: the shorter side is resized (bicubic,
-            antialiased), then the middle is cut out. None keeps their sizes.
+        image_size: Side in pixels to which images are brought first, in memory: the shorter side is
+            resized (bicubic, antialiased), then the middle is cut out. None keeps their sizes.
         batch_size: Images at once.
         device: Where the network runs.
 
@@ -44,7 +50,9 @@ def folder_statistics(folder: str | os.PathLike, extractor: FeatureExtractor, im
         print_log(
             f'{folder} holds JPEG files, which are compared as they are. If they were resized and saved again, '
             'compression shifts the distance by points: save as PNG, or resize the originals here (image_size).',
-            logger='current', level=logging.WARNING)
+            logger='current',
+            level=logging.WARNING,
+        )
     extractor = extractor.to(device)
     statistics = FeatureStatistics(extractor.name, extractor.fingerprint)
     for batch in _batches(paths, image_size, batch_size):
@@ -56,7 +64,7 @@ def folder_statistics(folder: str | os.PathLike, extractor: FeatureExtractor, im
 def _batches(paths: Sequence[Path], image_size: int | None, batch_size: int) -> Iterator[np.ndarray]:
     """uint8 (B, H, W, 3) of neighbouring images of one size."""
     for start in range(0, len(paths), batch_size):
-        images = (_read(path, image_size) for path in paths[start:start + batch_size])
+        images = (_read(path, image_size) for path in paths[start : start + batch_size])
         for _, group in groupby(images, key=lambda image: image.shape):
             yield np.stack(list(group))
 
@@ -73,4 +81,4 @@ def _read(path: Path, image_size: int | None) -> np.ndarray:
     size = (max(image_size, round(width * factor)), max(image_size, round(height * factor)))
     resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     top, left = (resized.shape[0] - image_size) // 2, (resized.shape[1] - image_size) // 2
-    return resized[top:top + image_size, left:left + image_size]
+    return resized[top : top + image_size, left : left + image_size]

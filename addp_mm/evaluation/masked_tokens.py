@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """How well a predictor guesses masked tokens."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ _READ = ('mask_ratios', 'ids', 'masks', 'predicted', 'log_likelihood')
 class MaskedTokenAccuracy(BaseMetric):
     """Share of masked tokens whose likeliest code is the true one, and their cross entropy in nats, by mask ratio.
 
-    Reads of each prediction what :meth:`~addp_mm.models.selfsup.PredictorPretrain.predict` gives: ``mask_ratios``
-    (R numbers), ``ids`` (L), ``masks`` (R, L), ``predicted`` (R, L) and ``log_likelihood`` (R, L). All masked tokens of
-    all images count alike. Keys are ``accuracy@0.50``, in [0, 1], and ``cross_entropy@0.50``, which is ln(codes) for a
-    predictor that knows nothing.
+    Reads of each prediction what :meth:`~addp_mm.models.selfsup.PredictorPretrain.predict` gives:
+    ``mask_ratios`` (R numbers), ``ids`` (L), ``masks`` (R, L), ``predicted`` (R, L) and ``log_likelihood`` (R, L). All masked tokens of
+    all images count alike. Keys are ``accuracy@0.50``, in [0, 1], and ``cross_entropy@0.50``, which
+    is ln(codes) for a predictor that knows nothing.
 
     Raises:
         ValueError: A prediction lacks an entry, or was made at other ratios than the first.
@@ -34,7 +35,7 @@ class MaskedTokenAccuracy(BaseMetric):
                 raise ValueError(f'a prediction holds no {missing[0]!r}; it has {", ".join(sorted(sample))}')
             masks = sample['masks']
             hits = ((sample['predicted'] == sample['ids']) & masks).sum(-1)
-            nats = -sample['log_likelihood'].double().masked_fill(~masks, 0.).sum(-1)
+            nats = -sample['log_likelihood'].double().masked_fill(~masks, 0.0).sum(-1)
             sums = torch.stack([masks.sum(-1).double(), hits.double(), nats])
             self.results.append((tuple(map(float, sample['mask_ratios'])), sums.tolist()))
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Weighted vote of the nearest neighbours among labelled features, and its accuracy."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ def nearest(queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536) -> t
         queries: Shape (B, C).
         bank: Shape (N, C), N at least k.
         k: Number of neighbours.
-        chunk_size: Rows of the bank that are compared at once; memory holds (B, chunk_size + k) products.
+        chunk_size: Rows of the bank that are compared at once; memory holds (B, chunk_size + k)
+            products.
 
     Returns:
         Products in descending order and row numbers, each (B, k).
@@ -32,7 +34,7 @@ def nearest(queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536) -> t
     values = queries.new_empty(len(queries), 0)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), chunk_size):
-        products = queries @ bank[start:start + chunk_size].t()
+        products = queries @ bank[start : start + chunk_size].t()
         own = torch.arange(start, start + products.shape[1], device=rows.device).expand_as(products)
         values, rows = torch.cat([values, products], 1), torch.cat([rows, own], 1)
         values, places = values.topk(min(k, values.shape[1]), dim=1)
@@ -72,8 +74,14 @@ class NeighbourBank:
         tensor([[0., 1.]])
     """
 
-    def __init__(self, features: Tensor, labels: Tensor, num_classes: int | None = None, temperature: float = 0.07,
-                 chunk_size: int = 65536) -> None:
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        num_classes: int | None = None,
+        temperature: float = 0.07,
+        chunk_size: int = 65536,
+    ) -> None:
         self.features = F.normalize(features, dim=1)
         self.labels = labels
         self.num_classes = num_classes or int(labels.max()) + 1
@@ -96,8 +104,10 @@ class NeighbourBank:
         queries = F.normalize(features, dim=1).to(self.features)
         similarities, rows = nearest(queries, self.features, max(num_neighbours), self.chunk_size)
         labels = self.labels[rows]
-        return {k: neighbour_votes(similarities[:, :k], labels[:, :k], self.num_classes, self.temperature)
-                for k in num_neighbours}
+        return {
+            k: neighbour_votes(similarities[:, :k], labels[:, :k], self.num_classes, self.temperature)
+            for k in num_neighbours
+        }
 
 
 @METRICS.register_module()
@@ -105,15 +115,15 @@ class NeighbourAccuracy(BaseMetric):
     """Accuracy of the votes that :class:`addp_mm.NearestNeighbourTestLoop` puts into ``neighbour_votes``, in percent.
 
     Args:
-        topk: A sample counts where its label is among the so many classes with the most votes and has any: which
-            classes without a vote come next is chance.
+        topk: A sample counts where its label is among the so many classes with the most votes and
+            has any: which classes without a vote come next is chance.
         collect_device: See :class:`mmengine.evaluator.BaseMetric`.
         prefix: See :class:`mmengine.evaluator.BaseMetric`.
     """
 
     default_prefix = 'knn'
 
-    def __init__(self, topk: Sequence[int] = (1, ), collect_device: str = 'cpu', prefix: str | None = None) -> None:
+    def __init__(self, topk: Sequence[int] = (1,), collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device, prefix)
         self.topk = tuple(topk)
 

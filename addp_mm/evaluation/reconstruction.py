@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What a tokenizer loses, and how much of its codebook it uses."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -51,12 +52,15 @@ class CodebookUsage(BaseMetric):
         for sample in data_samples:
             ids = sample['ids'].cpu().numpy().ravel()
             if ids.min() < 0 or ids.max() >= self.codebook_size:
-                raise ValueError(f'ids lie in [{ids.min()}, {ids.max()}], and CodebookUsage was given '
-                                 f"codebook_size={self.codebook_size}: give it the tokenizer's")
+                raise ValueError(
+                    f'ids lie in [{ids.min()}, {ids.max()}], and CodebookUsage was given '
+                    f"codebook_size={self.codebook_size}: give it the tokenizer's"
+                )
             self.results.append(ids.astype(self.dtype))
 
     def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
         counts = np.bincount(np.concatenate(results), minlength=self.codebook_size)
         shares = counts[counts > 0] / counts.sum()
-        return dict(usage=100 * len(shares) / self.codebook_size,
-                    perplexity=float(np.exp(-(shares * np.log(shares)).sum())))
+        return dict(
+            usage=100 * len(shares) / self.codebook_size, perplexity=float(np.exp(-(shares * np.log(shares)).sum()))
+        )

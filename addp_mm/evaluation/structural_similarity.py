@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Structural similarity of two images."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,13 +15,14 @@ from addp_mm.evaluation.batches import stacked
 from addp_mm.registry import METRICS
 
 _WINDOW, _SIGMA = 11, 1.5
-_LUMINANCE, _CONTRAST = 0.01 ** 2, 0.03 ** 2  # C1 and C2 for values that span 1
+_LUMINANCE, _CONTRAST = 0.01**2, 0.03**2  # C1 and C2 for values that span 1
 
 
 def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
     """SSIM (Wang et al., IEEE TIP 13(4), 2004, eq. 13): Gaussian window of 11 pixels and sigma 1.5.
 
-    Only places where the whole window lies within the image count; channels are compared one by one and averaged.
+    Only places where the whole window lies within the image count; channels are compared one by one
+    and averaged.
 
     Args:
         images: (B, C, H, W) in [0, 1]; H and W at least 11.
@@ -50,7 +52,7 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
 def _blur(x: Tensor) -> Tensor:
     """Gaussian means of (N, 1, H, W) at the places where the window fits."""
     offsets = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
-    window = torch.exp(-offsets.square() / (2 * _SIGMA ** 2))
+    window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
     window = window / window.sum()
     return F.conv2d(F.conv2d(x, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
 

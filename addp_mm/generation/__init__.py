@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Generation of images with a trained model."""
+
 from addp_mm.generation.alternating_sampler import AlternatingSampler, image_generators, token_mask
 from addp_mm.generation.sampling_state import Samples, SamplingStep
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Generation by alternating between tokens and pixels."""
+
 from __future__ import annotations
 
 import math
@@ -46,8 +47,9 @@ class AlternatingModel(Protocol):
 def image_generators(num_images: int, generator: torch.Generator) -> list[torch.Generator]:
     """One stream of noise for each image, all from one generator, of which a single number is drawn.
 
-    An image's noise depends on its place in the sequence alone, so that batches may be cut anywhere. Seeds of CPU
-    generators count modulo 2**32; the stride is odd, so no two images of a run share one.
+    An image's noise depends on its place in the sequence alone, so that batches may be cut
+    anywhere. Seeds of CPU generators count modulo 2**32; the stride is odd, so no two images of a
+    run share one.
     """
     base = int(torch.randint(2**32, (), generator=generator, device=generator.device))
     return [torch.Generator().manual_seed((base + index * 0x9E3779B1) % 2**32) for index in range(num_images)]
@@ -56,21 +58,24 @@ def image_generators(num_images: int, generator: torch.Generator) -> list[torch.
 class AlternatingSampler:
     """Draws images with the two directions of ADDP in turn (arXiv 2306.05423, section 3.3 and its released code).
 
-    Each step predicts all masked tokens from pixels and visible tokens, keeps the most certain draws, masks the rest
-    again and decodes the next pixels, in which masked places show the mean of the codes under that prediction.
+    Each step predicts all masked tokens from pixels and visible tokens, keeps the most certain
+    draws, masks the rest again and decodes the next pixels, in which masked places show the mean of
+    the codes under that prediction.
 
-    The sampler owns no randomness, device or file: noise comes from the generators it is given, one an image, and
-    tensors live where the model's codebook does. The same seed gives the same images whatever the batch size, up to
-    the rounding of the kernels that a device picks for a batch size.
+    The sampler owns no randomness, device or file: noise comes from the generators it is given, one
+    an image, and tensors live where the model's codebook does. The same seed gives the same images
+    whatever the batch size, up to the rounding of the kernels that a device picks for a batch size.
 
     Args:
-        model: Offers ``predict_tokens``, ``expected_latents`` and ``tokenizer``, and is in eval mode.
+        model: Offers ``predict_tokens``, ``expected_latents`` and ``tokenizer``, and is in eval
+            mode.
         grid_size: (h, w) of the tokens.
         num_steps: Number of steps N.
-        schedule: 'cosine', 'linear', or a function of (step, N) that gives the share of places to stay masked.
+        schedule: 'cosine', 'linear', or a function of (step, N) that gives the share of places to
+            stay masked.
         temperature: Scale of the Gumbel noise on the confidence.
-        anneal: Whether the temperature falls to zero with the steps, as ``temperature * (1 - (step + 1) / N)``, or
-            stays constant.
+        anneal: Whether the temperature falls to zero with the steps, as
+            ``temperature * (1 - (step + 1) / N)``, or stays constant.
         top_p: Ids are drawn from the most likely codes that together reach this probability.
 
     Raises:
@@ -82,14 +87,23 @@ class AlternatingSampler:
         torch.Size([4, 3, 64, 64])
     """
 
-    def __init__(self, model: AlternatingModel, grid_size: tuple[int, int], num_steps: int = 20,
-                 schedule: str | Callable[[int, int], float] = 'cosine', temperature: float = 6.0,
-                 anneal: bool = True, top_p: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: AlternatingModel,
+        grid_size: tuple[int, int],
+        num_steps: int = 20,
+        schedule: str | Callable[[int, int], float] = 'cosine',
+        temperature: float = 6.0,
+        anneal: bool = True,
+        top_p: float = 1.0,
+    ) -> None:
         if isinstance(schedule, str) and schedule not in SCHEDULES:
             raise ValueError(f'schedule must be one of {sorted(SCHEDULES)} or a function, got {schedule!r}')
         if num_steps < 1 or temperature < 0 or not math.isfinite(temperature) or not 0 < top_p <= 1:
-            raise ValueError('num_steps must be at least 1, temperature not negative, top_p in (0, 1]; got '
-                             f'num_steps={num_steps}, temperature={temperature}, top_p={top_p}')
+            raise ValueError(
+                'num_steps must be at least 1, temperature not negative, top_p in (0, 1]; got '
+                f'num_steps={num_steps}, temperature={temperature}, top_p={top_p}'
+            )
         if len(grid_size) != 2 or min(grid_size) < 1:
             raise ValueError(f'grid_size must be two positive numbers (h, w), got {grid_size}')
         self.model = model
@@ -116,10 +130,13 @@ class AlternatingSampler:
         if getattr(self.model, 'training', False):
             raise ValueError('the model is in training mode, where dropout makes samples differ: call model.eval()')
         if ids.dim() != 2 or ids.shape[1] != self.num_tokens or mask.shape != ids.shape:
-            raise ValueError(f'ids and mask must be (B, {self.num_tokens}) for grid {self.grid_size}, '
-                             f'got {tuple(ids.shape)} and {tuple(mask.shape)}')
+            raise ValueError(
+                f'ids and mask must be (B, {self.num_tokens}) for grid {self.grid_size}, '
+                f'got {tuple(ids.shape)} and {tuple(mask.shape)}'
+            )
         confidence = torch.zeros(ids.shape, device=ids.device).masked_fill(~mask, math.inf)
-        # nothing has been predicted from pixels yet: only here the predictor fills the masked places
+        # nothing has been predicted from pixels yet: only here the predictor fills the masked
+        # places
         images = self._decode(ids, mask, self.model.expected_latents(ids, mask))
         return SamplingStep(0, ids, mask, images, confidence, mask.sum(1))
 
@@ -137,8 +154,10 @@ class AlternatingSampler:
         ratio = self.ratio(state.index, self.num_steps)
         logits = self.model.predict_tokens(state.images, state.ids, state.mask)
         if not logits.isfinite().all():
-            raise ValueError('the model gives logits that are not finite: its weights are spoilt (was the training '
-                             'stopped by a loss that is not finite?), or float16 is too small for them')
+            raise ValueError(
+                'the model gives logits that are not finite: its weights are spoilt (was the training '
+                'stopped by a loss that is not finite?), or float16 is too small for them'
+            )
         drawn, log_probs = sample_ids(logits, generators, self.top_p)
         ids = torch.where(state.mask, drawn, state.ids)
         length = mask_length(state.num_masked, ratio)
@@ -168,8 +187,14 @@ class AlternatingSampler:
         shape = (num_images, self.num_tokens)
         return torch.zeros(shape, dtype=torch.int64, device=device), torch.ones(shape, dtype=torch.bool, device=device)
 
-    def run(self, num_images: int, generator: torch.Generator, batch_size: int | None = None,
-            keep_steps: bool = False, progress: Callable[[int], None] | None = None) -> Samples:
+    def run(
+        self,
+        num_images: int,
+        generator: torch.Generator,
+        batch_size: int | None = None,
+        keep_steps: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Samples:
         """Generate images without condition.
 
         Args:
@@ -186,21 +211,29 @@ class AlternatingSampler:
         return self.complete(ids, mask, image_generators(num_images, generator), batch_size, keep_steps, progress)
 
     @torch.no_grad()
-    def inpaint(self, images: Tensor, mask: Tensor, generator: torch.Generator, batch_size: int | None = None,
-                keep_steps: bool = False, progress: Callable[[int], None] | None = None) -> Samples:
+    def inpaint(
+        self,
+        images: Tensor,
+        mask: Tensor,
+        generator: torch.Generator,
+        batch_size: int | None = None,
+        keep_steps: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Samples:
         """Generate a part of each image anew.
 
         Args:
             images: (B, C, H, W) in [0, 1].
-            mask: (B, L) bool over the tokens, True = generate. See :func:`token_mask` for masks over pixels.
+            mask: (B, L) bool over the tokens, True = generate. See :func:`token_mask` for masks
+                over pixels.
             generator: Source of all noise.
             batch_size: See :meth:`run`.
             keep_steps: See :meth:`run`.
             progress: See :meth:`run`.
 
         Returns:
-            The finished images, where the model is. Known places keep their tokens, so their pixels are the
-            tokenizer's reconstruction, seen beside the new neighbours.
+            The finished images, where the model is. Known places keep their tokens, so their pixels
+            are the tokenizer's reconstruction, seen beside the new neighbours.
         """
         device = self.model.tokenizer.codebook.device
         batch_size = _checked_batch_size(batch_size, len(images))
@@ -208,9 +241,15 @@ class AlternatingSampler:
         generators = image_generators(len(images), generator)
         return self.complete(ids, mask.to(device), generators, batch_size, keep_steps, progress)
 
-    def complete(self, ids: Tensor, mask: Tensor, generators: Sequence[torch.Generator],
-                 batch_size: int | None = None, keep_steps: bool = False,
-                 progress: Callable[[int], None] | None = None) -> Samples:
+    def complete(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        generators: Sequence[torch.Generator],
+        batch_size: int | None = None,
+        keep_steps: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Samples:
         """Generate the masked tokens, batch by batch; :meth:`run` and :meth:`inpaint` come down to this.
 
         Args:
@@ -233,8 +272,11 @@ class AlternatingSampler:
                     progress(len(state.ids))
             last.append(state)
             kept.append(steps)
-        return Samples(torch.cat([state.images for state in last]), torch.cat([state.ids for state in last]),
-                       tuple(join_steps(states) for states in zip(*kept, strict=True)))
+        return Samples(
+            torch.cat([state.images for state in last]),
+            torch.cat([state.ids for state in last]),
+            tuple(join_steps(states) for states in zip(*kept, strict=True)),
+        )
 
     def _temperature(self, index: int) -> float:
         return annealed_temperature(index, self.num_steps, self.temperature) if self.anneal else self.temperature
@@ -266,6 +308,7 @@ def token_mask(pixel_mask: Tensor, stride: int) -> Tensor:
         ValueError: If a side is no multiple of the stride.
     """
     if pixel_mask.dim() != 3 or pixel_mask.shape[1] % stride or pixel_mask.shape[2] % stride:
-        raise ValueError(f'a pixel mask must be (B, H, W) with sides that are multiples of {stride}, '
-                         f'got {tuple(pixel_mask.shape)}')
+        raise ValueError(
+            f'a pixel mask must be (B, H, W) with sides that are multiples of {stride}, got {tuple(pixel_mask.shape)}'
+        )
     return torch.nn.functional.max_pool2d(pixel_mask[:, None].float(), stride).flatten(1).bool()

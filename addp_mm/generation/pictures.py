@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Pictures of samples as plain arrays: grids, token maps and strips of the alternating steps."""
+
 from __future__ import annotations
 
 import math
@@ -17,8 +18,8 @@ def to_uint8(images: torch.Tensor | np.ndarray) -> np.ndarray:
     """Images in [0, 1] as bytes.
 
     Args:
-        images: (B, C, H, W), values outside [0, 1] are clipped. Of other than three channels :func:`three_channels`
-            are shown.
+        images: (B, C, H, W), values outside [0, 1] are clipped. Of other than three channels
+            :func:`three_channels` are shown.
 
     Returns:
         uint8 array (B, H, W, 3), RGB.
@@ -61,8 +62,8 @@ def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
 def code_colors(codebook_size: int) -> np.ndarray:
     """One fixed colour for each code, uint8 (codebook_size, 3).
 
-    Hues follow the golden ratio, so that neighbouring ids do not look alike; no colour is grey, which stands for
-    masked places.
+    Hues follow the golden ratio, so that neighbouring ids do not look alike; no colour is grey,
+    which stands for masked places.
     """
     index = np.arange(codebook_size)
     hue = (index * 0.6180339887498949) % 1.0
@@ -73,8 +74,9 @@ def code_colors(codebook_size: int) -> np.ndarray:
     return np.rint((value - value * saturation * ramp).T * 255).astype(np.uint8)
 
 
-def token_map(ids: torch.Tensor, mask: torch.Tensor, grid_size: tuple[int, int], codebook_size: int,
-              cell: int = 8) -> np.ndarray:
+def token_map(
+    ids: torch.Tensor, mask: torch.Tensor, grid_size: tuple[int, int], codebook_size: int, cell: int = 8
+) -> np.ndarray:
     """The token ids of one image as coloured cells; masked places are grey and hatched.
 
     Args:
@@ -89,8 +91,10 @@ def token_map(ids: torch.Tensor, mask: torch.Tensor, grid_size: tuple[int, int],
     """
     height, width = grid_size
     if ids.shape != (height * width,) or mask.shape != ids.shape:
-        raise ValueError(f'ids and mask must be ({height * width},) for grid {grid_size}, '
-                         f'got {tuple(ids.shape)} and {tuple(mask.shape)}')
+        raise ValueError(
+            f'ids and mask must be ({height * width},) for grid {grid_size}, '
+            f'got {tuple(ids.shape)} and {tuple(mask.shape)}'
+        )
     masked = mask.cpu().numpy().reshape(height, width)
     codes = np.where(masked, 0, ids.cpu().numpy().reshape(height, width))
     picture = code_colors(codebook_size)[codes].repeat(cell, axis=0).repeat(cell, axis=1)
@@ -122,12 +126,18 @@ def grid(pictures: Sequence[np.ndarray], columns: int | None = None, margin: int
     for index, picture in enumerate(pictures):
         top = margin + index // columns * (height + margin)
         left = margin + index % columns * (width + margin)
-        sheet[top:top + height, left:left + width] = picture
+        sheet[top : top + height, left : left + width] = picture
     return sheet
 
 
-def steps_strip(steps: Sequence, grid_size: tuple[int, int], codebook_size: int, image: int = 0, side: int = 96,
-                max_columns: int = 12) -> np.ndarray:
+def steps_strip(
+    steps: Sequence,
+    grid_size: tuple[int, int],
+    codebook_size: int,
+    image: int = 0,
+    side: int = 96,
+    max_columns: int = 12,
+) -> np.ndarray:
     """The alternating steps of one image: its token map above its pixels, a column a step.
 
     Args:
@@ -136,7 +146,8 @@ def steps_strip(steps: Sequence, grid_size: tuple[int, int], codebook_size: int,
         codebook_size: Number of codes.
         image: Position of the image in the batch.
         side: Pixels of the longer side of each picture, at least.
-        max_columns: More steps than this are thinned evenly; the first and the last are always shown.
+        max_columns: More steps than this are thinned evenly; the first and the last are always
+            shown.
 
     Returns:
         uint8 (H, W, 3).
@@ -145,7 +156,7 @@ def steps_strip(steps: Sequence, grid_size: tuple[int, int], codebook_size: int,
         raise ValueError('a strip needs at least one step')
     count = min(len(steps), max(2, max_columns))
     chosen = [steps[round(position)] for position in np.linspace(0, len(steps) - 1, count)]
-    pixels = [enlarge(to_uint8(step.images[image:image + 1])[0], side) for step in chosen]
+    pixels = [enlarge(to_uint8(step.images[image : image + 1])[0], side) for step in chosen]
     height, width = pixels[0].shape[:2]
     maps = [token_map(step.ids[image], step.mask[image], grid_size, codebook_size) for step in chosen]
     maps = [np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)) for picture in maps]

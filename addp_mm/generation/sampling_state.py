@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What generation hands on from step to step, and in the end."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ class SamplingStep:
         ids: Token ids, (B, L) int64. What stands at masked places is a draw that was not kept.
         mask: (B, L) bool, True = masked.
         images: Decoded pixels, (B, C, H, W) in [0, 1]; masked places show the expected latents.
-        confidence: Log-probability of each drawn id, (B, L) float32, +inf at places that were known before the step.
+        confidence: Log-probability of each drawn id, (B, L) float32, +inf at places that were known
+            before the step.
         num_masked: Places masked before the first step, (B,) int64.
     """
 
@@ -31,8 +33,14 @@ class SamplingStep:
 
     def cpu(self) -> SamplingStep:
         """The same on the CPU."""
-        return SamplingStep(index=self.index, ids=self.ids.cpu(), mask=self.mask.cpu(), images=self.images.cpu(),
-                            confidence=self.confidence.cpu(), num_masked=self.num_masked.cpu())
+        return SamplingStep(
+            index=self.index,
+            ids=self.ids.cpu(),
+            mask=self.mask.cpu(),
+            images=self.images.cpu(),
+            confidence=self.confidence.cpu(),
+            num_masked=self.num_masked.cpu(),
+        )
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,8 @@ class Samples:
     Args:
         images: (N, C, H, W) in [0, 1].
         ids: (N, L) int64.
-        steps: All states, from the start to the end, of the whole set of images on the CPU; empty unless asked for.
+        steps: All states, from the start to the end, of the whole set of images on the CPU; empty
+            unless asked for.
     """
 
     images: Tensor
@@ -56,5 +65,11 @@ def join_steps(states: Sequence[SamplingStep]) -> SamplingStep:
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(state, name) for state in states])
 
-    return SamplingStep(index=states[0].index, ids=joined('ids'), mask=joined('mask'), images=joined('images'),
-                        confidence=joined('confidence'), num_masked=joined('num_masked'))
+    return SamplingStep(
+        index=states[0].index,
+        ids=joined('ids'),
+        mask=joined('mask'),
+        images=joined('images'),
+        confidence=joined('confidence'),
+        num_masked=joined('num_masked'),
+    )

@@ -1,9 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Layouts of checkpoints that others publish, one a file: pure functions on state dicts.
 
-:func:`find_layout` recognises a checkpoint by its keys; ``addp_mm.Pretrained`` and ``tools/model_converters`` convert
-through it.
+:func:`find_layout` recognises a checkpoint by its keys; ``addp_mm.Pretrained`` and
+``tools/model_converters`` convert through it.
 """
+
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
@@ -21,11 +22,21 @@ from addp_mm.layouts.timm_vit import DINOV2, MAE, TIMM_VIT
 from addp_mm.layouts.vqgan import MASKGIT, TAMING
 
 #: In order of preference, where one's keys are among another's.
-LAYOUTS: tuple[Layout, ...] = (PUBLISHED, PUBLISHED_ENCODER, MAGE, MASKGIT, TAMING, MAE, DINOV2, BEIT, TIMM_VIT,
-                               MMPRETRAIN_VIT)
+LAYOUTS: tuple[Layout, ...] = (
+    PUBLISHED,
+    PUBLISHED_ENCODER,
+    MAGE,
+    MASKGIT,
+    TAMING,
+    MAE,
+    DINOV2,
+    BEIT,
+    TIMM_VIT,
+    MMPRETRAIN_VIT,
+)
 
 #: Further things that a checkpoint of one of these holds; asked for by their class alone.
-_CONTENTS: tuple[Layout, ...] = (MAGE_TOKENIZER, )
+_CONTENTS: tuple[Layout, ...] = (MAGE_TOKENIZER,)
 
 
 def find_layout(state_dict: Mapping[str, Tensor], targets: Collection[str] | None = None) -> Layout | None:
@@ -33,8 +44,8 @@ def find_layout(state_dict: Mapping[str, Tensor], targets: Collection[str] | Non
 
     Args:
         state_dict: Tensors by name, without an outer ``model`` or ``state_dict``.
-        targets: Classes of which one is wanted; a checkpoint that mainly is something else may hold it, too. Defaults
-            to None: any.
+        targets: Classes of which one is wanted; a checkpoint that mainly is something else may hold
+            it, too. Defaults to None: any.
 
     Returns:
         Its layout; None where it has none of them, as weights of this package have.
@@ -54,8 +65,7 @@ def find_prefixes(state_dict: Mapping[str, Tensor], targets: Collection[str] | N
         Layouts by prefix: ``{'teacher.backbone.': …}``.
     """
     names = (key.split('.') for key in state_dict)
-    prefixes = dict.fromkeys('.'.join(parts[:depth]) + '.' for parts in names for depth in (1, 2)
-                             if len(parts) > depth)
+    prefixes = dict.fromkeys('.'.join(parts[:depth]) + '.' for parts in names for depth in (1, 2) if len(parts) > depth)
     found = {prefix: find_layout(without_prefix(state_dict, prefix), targets) for prefix in prefixes}
     return {prefix: layout for prefix, layout in found.items() if layout is not None}
 
@@ -65,8 +75,9 @@ def advice_on_prefix(state_dict: Mapping[str, Tensor], targets: Collection[str] 
     bare = find_layout(state_dict, targets)
     if bare is not None:
         return f'It has the layout of {bare.name} without any prefix.'
-    places = [f'{layout.name} under the prefix {prefix!r}' for prefix, layout in
-              find_prefixes(state_dict, targets).items()]
+    places = [
+        f'{layout.name} under the prefix {prefix!r}' for prefix, layout in find_prefixes(state_dict, targets).items()
+    ]
     if not places:
         return 'Check the prefix, and that it is such a model.'
     return f'It has the layout of {first_few(places, separator=" and of ")}.'

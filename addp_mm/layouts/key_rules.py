@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Translating the keys of a state dict by rules, with none left unaccounted for."""
+
 from __future__ import annotations
 
 import re
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from addp_mm.errors import first_few
 
-#: A pattern for the whole key, the new name (with groups of the pattern), and what happens to the tensor, if anything.
+#: A pattern for the whole key, the new name (with groups of the pattern), and what happens to the
+# tensor, if anything.
 Rule = tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]
 
 #: The two tensors of most layers.
@@ -18,8 +20,9 @@ WB = r'(weight|bias)'
 VIT_BLOCK = r'(\d+\.(?:norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(?:weight|bias))'
 
 
-def translate(state_dict: Mapping[str, Tensor], rules: Sequence[Rule], unused: Sequence[str],
-              what: str) -> dict[str, Tensor]:
+def translate(
+    state_dict: Mapping[str, Tensor], rules: Sequence[Rule], unused: Sequence[str], what: str
+) -> dict[str, Tensor]:
     """The tensors that rules name, under their new names, as contiguous float32.
 
     Args:
@@ -68,8 +71,10 @@ def matches_any(key: str, patterns: Iterable[str]) -> bool:
 def refuse_unknown(unknown: Sequence[str], what: str) -> None:
     """Raises ValueError that names the keys, if there are any."""
     if unknown:
-        raise ValueError(f'{len(unknown)} keys of the checkpoint are neither used nor known as unused in {what}: '
-                         f'{first_few(unknown, count=20)}')
+        raise ValueError(
+            f'{len(unknown)} keys of the checkpoint are neither used nor known as unused in {what}: '
+            f'{first_few(unknown, count=20)}'
+        )
 
 
 def prefixed(rules: Iterable[Rule], old: str, new: str) -> tuple[Rule, ...]:
@@ -84,7 +89,7 @@ def dotted(prefix: str | None) -> str:
 
 def without_prefix(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose keys start so, without it."""
-    return {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    return {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
 
 
 def count(keys: Iterable[str], pattern: str) -> int:

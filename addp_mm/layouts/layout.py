@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the package knows about one way of naming weights."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -22,15 +23,16 @@ class Layout:
         name: What messages call it, e.g. 'MAE'.
         target: Class of this package whose state dict comes out; one of :data:`TARGETS`.
         matches: Whether a state dict has this layout, told by its keys and shapes; never raises.
-        convert: Translation into the keys of ``target``. Raises ValueError, naming every key that it neither uses nor
-            knows as unused. Where ``target`` is 'ADDPViT', it and ``build_args`` also take ``grid``, (height, width)
-            of the positions in patches, None where it is not known.
-        build_args: Arguments of ``target`` that the tensors tell (sizes), from a state dict in this layout. Numbers
-            of attention heads cannot be read from tensors and are never among them.
+        convert: Translation into the keys of ``target``. Raises ValueError, naming every key that
+            it neither uses nor knows as unused. Where ``target`` is 'ADDPViT', it and
+            ``build_args`` also take ``grid``, (height, width) of the positions in patches, None where it is not known.
+        build_args: Arguments of ``target`` that the tensors tell (sizes), from a state dict in this
+            layout. Numbers of attention heads cannot be read from tensors and are never among them.
 
     Raises:
         ValueError: ``target`` is none of :data:`TARGETS`.
     """
+
     name: str
     target: str
     matches: Callable[[Mapping[str, Tensor]], bool]

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """MAGE's pre-training checkpoints (https://github.com/LTH14/mage): token predictor and tokenizer in one file."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -16,14 +17,21 @@ FAKE_CLASS_SLOT = 76
 #: Ids that MAGE and ADDP keep between the codes and the mask.
 NUM_CLASS_SLOTS = 1000
 
-#: Attention heads of the published encoders and decoders, by width (ViT-B and ViT-L; MAGE and ADDP have the same).
+#: Attention heads of the published encoders and decoders, by width (ViT-B and ViT-L; MAGE and ADDP
+# have the same).
 PUBLISHED_HEADS = {768: (12, 16), 1024: (16, 16)}
 
-#: Stored and never used: the pixel embedding and the fixed tables of the autoencoder that MAGE began as, its pixel
+#: Stored and never used: the pixel embedding and the fixed tables of the autoencoder that MAGE
+# began as, its pixel
 #: output, and numbers that count from 0 upwards.
 PREDICTOR_UNUSED = (
-    r'cls_token', r'mask_token', r'pos_embed', r'decoder_pos_embed', rf'patch_embed\.proj\.{WB}',
-    rf'decoder_pred\.{WB}', r'token_emb\.position_ids',
+    r'cls_token',
+    r'mask_token',
+    r'pos_embed',
+    r'decoder_pos_embed',
+    rf'patch_embed\.proj\.{WB}',
+    rf'decoder_pred\.{WB}',
+    r'token_emb\.position_ids',
 )
 
 PREDICTOR_RULES: tuple[Rule, ...] = (
@@ -41,15 +49,22 @@ PREDICTOR_RULES: tuple[Rule, ...] = (
     (r'mlm_layer\.bias', 'head.bias', torch.flatten),
 )
 
-_NEEDED = ('word_embed.weight', 'pos_embed', 'blocks.0.mlp.fc1.weight', 'decoder_embed.weight', 'decoder_pos_embed',
-           'decoder_blocks.0.mlp.fc1.weight')
+_NEEDED = (
+    'word_embed.weight',
+    'pos_embed',
+    'blocks.0.mlp.fc1.weight',
+    'decoder_embed.weight',
+    'decoder_pos_embed',
+    'decoder_blocks.0.mlp.fc1.weight',
+)
 
 
 def convert_mage(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Translate MAGE's token predictor into :class:`~addp_mm.models.predictors.MaskedTokenPredictor`.
 
     Args:
-        state_dict: MAGE's pre-training model, bare; its tokenizer (``vqgan.*``) is checked and left out.
+        state_dict: MAGE's pre-training model, bare; its tokenizer (``vqgan.*``) is checked and left
+            out.
 
     Returns:
         A new state dict in float32.
@@ -93,8 +108,8 @@ def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = 
 
     Args:
         converted: What :func:`convert_mage` returns.
-        codebook_size: Number of codes of the tokenizer that belongs to it. Default: all words but the 1000 class slots
-            and the mask, as in every published model.
+        codebook_size: Number of codes of the tokenizer that belongs to it. Default: all words but
+            the 1000 class slots and the mask, as in every published model.
 
     Returns:
         All but ``num_heads`` and ``decoder_num_heads``, which tensors do not tell.
@@ -106,15 +121,19 @@ def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = 
     codebook_size = vocab_size - NUM_CLASS_SLOTS - 1 if codebook_size is None else codebook_size
     num_class_slots = vocab_size - codebook_size - 1
     if codebook_size < 1 or num_class_slots <= FAKE_CLASS_SLOT:
-        raise ValueError(f'a vocabulary of {vocab_size} words does not hold {codebook_size} codes, more than '
-                         f'{FAKE_CLASS_SLOT} class slots and the mask')
+        raise ValueError(
+            f'a vocabulary of {vocab_size} words does not hold {codebook_size} codes, more than '
+            f'{FAKE_CLASS_SLOT} class slots and the mask'
+        )
     return dict(
-        num_tokens=converted['decoder_pos_embed'].shape[1] - 1, embed_dims=embed_dims,
-        num_layers=count(converted, r'blocks\.(\d+)'), decoder_embed_dims=converted['decoder_embed.weight'].shape[0],
+        num_tokens=converted['decoder_pos_embed'].shape[1] - 1,
+        embed_dims=embed_dims,
+        num_layers=count(converted, r'blocks\.(\d+)'),
+        decoder_embed_dims=converted['decoder_embed.weight'].shape[0],
         decoder_num_layers=count(converted, r'decoder_blocks\.(\d+)'),
         mlp_ratio=len(converted['blocks.0.mlp.fc1.weight']) / embed_dims,
-        token_space=dict(codebook_size=codebook_size, num_class_slots=num_class_slots,
-                         fake_class_slot=FAKE_CLASS_SLOT))
+        token_space=dict(codebook_size=codebook_size, num_class_slots=num_class_slots, fake_class_slot=FAKE_CLASS_SLOT),
+    )
 
 
 def heads_of(width: int, given: int | None, option: str, decoder: bool = False) -> int:
@@ -127,12 +146,14 @@ def heads_of(width: int, given: int | None, option: str, decoder: bool = False) 
         decoder: Whether it is a decoder: those of MAGE and ADDP have 16 heads in both sizes.
 
     Raises:
-        ValueError: Nothing is given and no published model is as wide, or the heads do not divide the width.
+        ValueError: Nothing is given and no published model is as wide, or the heads do not divide
+            the width.
     """
     heads = given or (PUBLISHED_HEADS.get(width, (None, None))[decoder])
     if heads is None:
-        raise ValueError(f'tensors do not tell the number of attention heads, and no published model is {width} wide: '
-                         f'say {option}')
+        raise ValueError(
+            f'tensors do not tell the number of attention heads, and no published model is {width} wide: say {option}'
+        )
     if width % heads:
         raise ValueError(f'{option}: {heads} heads do not divide a width of {width}')
     return heads
@@ -151,12 +172,19 @@ def mage_tokenizer_args(state_dict: Mapping[str, Tensor]) -> dict:
 
 #: MAGE's whole pre-training model, for its token predictor.
 MAGE = Layout(
-    name='MAGE', target='MaskedTokenPredictor',
+    name='MAGE',
+    target='MaskedTokenPredictor',
     matches=lambda state_dict: {'token_emb.word_embeddings.weight', 'mlm_layer.bias'} <= set(state_dict),
-    convert=convert_mage, build_args=mage_args)
+    convert=convert_mage,
+    build_args=mage_args,
+)
 
-#: The same file, for its tokenizer. Not among ``LAYOUTS``: a checkpoint is taken for what it mainly is.
+#: The same file, for its tokenizer. Not among ``LAYOUTS``: a checkpoint is taken for what it mainly
+# is.
 MAGE_TOKENIZER = Layout(
-    name='MAGE tokenizer', target='VQTokenizer',
+    name='MAGE tokenizer',
+    target='VQTokenizer',
     matches=lambda state_dict: MAGE.matches(state_dict) and 'vqgan.quantize.embedding.weight' in state_dict,
-    convert=convert_mage_tokenizer, build_args=mage_tokenizer_args)
+    convert=convert_mage_tokenizer,
+    build_args=mage_tokenizer_args,
+)

@@ -1,13 +1,16 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmpretrain's VisionTransformer, DeiT 3 and BEiTViT, bare or within an algorithm's checkpoint (``backbone.*``).
 
-MAE's, BEiT's and a classifier's other parts (``neck.*``, ``head.*``, ``target_generator.*``) are left out. The final
-norm is ``ln1``; where there is none, ``ln2``, the norm of the averaged patch features.
+MAE's, BEiT's and a classifier's other parts (``neck.*``, ``head.*``, ``target_generator.*``) are
+left out. The final norm is ``ln1``; where there is none, ``ln2``, the norm of the averaged patch
+features.
 
-DeiT 3 in mmpretrain 1.2 applies ``ln1`` before the MLP too and leaves ``ln2`` unused. The weights that OpenMMLab
-distributes for it are DeiT III's own, which were trained with both, so both are taken to where they belong; a DeiT 3
-that mmpretrain has trained itself computes something else here.
+DeiT 3 in mmpretrain 1.2 applies ``ln1`` before the MLP too and leaves ``ln2`` unused. The weights
+that OpenMMLab distributes for it are DeiT III's own, which were trained with both, so both are
+taken to where they belong; a DeiT 3 that mmpretrain has trained itself computes something else
+here.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -38,19 +41,20 @@ RULES: tuple[Rule, ...] = (
     (rf'{_BACKBONE}ln2\.{WB}', r'fc_norm.\1'),
 )
 UNUSED = (
-    r'(neck|head|target_generator|data_preprocessor)\..+', rf'{_BACKBONE}mask_token',
+    r'(neck|head|target_generator|data_preprocessor)\..+',
+    rf'{_BACKBONE}mask_token',
     # counts places
     rf'{_BACKBONE}(rel_pos_bias|layers\.\d+\.attn)\.relative_position_index',
 )
 
 
-def convert_mmpretrain_vit(state_dict: Mapping[str, Tensor],
-                           grid: tuple[int, int] | None = None) -> dict[str, Tensor]:
+def convert_mmpretrain_vit(state_dict: Mapping[str, Tensor], grid: tuple[int, int] | None = None) -> dict[str, Tensor]:
     """Translate a state dict of mmpretrain into that of :class:`~addp_mm.models.backbones.ADDPViT`.
 
     Args:
         state_dict: Of a backbone or of an algorithm or classifier with it. Left as it is.
-        grid: (height, width) of the positions in patches, see :func:`~addp_mm.layouts.vit_weights.complete_stem`.
+        grid: (height, width) of the positions in patches, see
+            :func:`~addp_mm.layouts.vit_weights.complete_stem`.
 
     Returns:
         A new state dict in float32.
@@ -66,10 +70,18 @@ def convert_mmpretrain_vit(state_dict: Mapping[str, Tensor],
 
 
 def _matches(state_dict: Mapping[str, Tensor]) -> bool:
-    return any(f'{prefix}patch_embed.projection.weight' in state_dict
-               and f'{prefix}layers.0.ln1.weight' in state_dict
-               and f'{prefix}layers.0.attn.qkv.weight' in state_dict for prefix in ('', 'backbone.'))
+    return any(
+        f'{prefix}patch_embed.projection.weight' in state_dict
+        and f'{prefix}layers.0.ln1.weight' in state_dict
+        and f'{prefix}layers.0.attn.qkv.weight' in state_dict
+        for prefix in ('', 'backbone.')
+    )
 
 
-MMPRETRAIN_VIT = vit_layout('mmpretrain ViT', _matches, convert_mmpretrain_vit, norm=rf'{_BACKBONE}ln1\.weight',
-                            pooled_norm=rf'{_BACKBONE}ln2\.weight')
+MMPRETRAIN_VIT = vit_layout(
+    'mmpretrain ViT',
+    _matches,
+    convert_mmpretrain_vit,
+    norm=rf'{_BACKBONE}ln1\.weight',
+    pooled_norm=rf'{_BACKBONE}ln2\.weight',
+)

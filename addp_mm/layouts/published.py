@@ -4,6 +4,7 @@
 Nothing else in the package knows these names. ``tools/model_converters/published_addp.py`` and
 :func:`~addp_mm.apis.load_published` call this module.
 """
+
 from __future__ import annotations
 
 import math
@@ -20,7 +21,10 @@ from addp_mm.layouts.vqgan import tokenizer_args, vqgan_rules
 _PREDICTOR = r'token_predictor\.'
 #: Stored and never used by the published model (a pattern has to match the whole key).
 NEVER_USED = (
-    r'decoder_pos_embed', r'pos_token_embed', r'pos_mask_embed', rf'decoder_pred\.{WB}',
+    r'decoder_pos_embed',
+    r'pos_token_embed',
+    r'pos_mask_embed',
+    rf'decoder_pred\.{WB}',
     *(_PREDICTOR + pattern for pattern in PREDICTOR_UNUSED),
 )
 
@@ -54,26 +58,37 @@ _DECODER_RULES: tuple[Rule, ...] = (
 )
 
 _NEEDED_IN_ENCODER = ('cls_token', 'pos_embed', 'patch_embed.projection.weight', 'blocks.0.mlp.fc1.weight')
-_NEEDED = (*(f'backbone.{name}' for name in _NEEDED_IN_ENCODER), 'neck.embed.weight', 'neck.blocks.0.mlp.fc1.weight',
-           'neck.word_embed.weight', 'neck.mask_pos_embed', 'predictor.word_embed.weight', 'predictor.pos_embed',
-           'predictor.decoder_embed.weight', 'predictor.decoder_pos_embed', 'predictor.blocks.0.mlp.fc1.weight',
-           'tokenizer.codes.weight', 'tokenizer.encoder.conv_in.weight', 'tokenizer.encoder.conv_out.weight',
-           'tokenizer.decoder.conv_out.weight')
+_NEEDED = (
+    *(f'backbone.{name}' for name in _NEEDED_IN_ENCODER),
+    'neck.embed.weight',
+    'neck.blocks.0.mlp.fc1.weight',
+    'neck.word_embed.weight',
+    'neck.mask_pos_embed',
+    'predictor.word_embed.weight',
+    'predictor.pos_embed',
+    'predictor.decoder_embed.weight',
+    'predictor.decoder_pos_embed',
+    'predictor.blocks.0.mlp.fc1.weight',
+    'tokenizer.codes.weight',
+    'tokenizer.encoder.conv_in.weight',
+    'tokenizer.encoder.conv_out.weight',
+    'tokenizer.decoder.conv_out.weight',
+)
 
 
 def convert_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Translate a published state dict into that of :class:`~addp_mm.models.selfsup.ADDP`.
 
     Args:
-        state_dict: Published layout; the tokenizer as ``vqgan.*``, repeated under ``token_predictor.vqgan.*`` or only
-            there. Left as it is.
+        state_dict: Published layout; the tokenizer as ``vqgan.*``, repeated under
+            ``token_predictor.vqgan.*`` or only there. Left as it is.
 
     Returns:
         A new state dict in float32.
 
     Raises:
-        ValueError: If a key is neither used nor among :data:`NEVER_USED`, if the two copies of the tokenizer differ,
-            or if there is no ADDP encoder, predictor or tokenizer in it.
+        ValueError: If a key is neither used nor among :data:`NEVER_USED`, if the two copies of the
+            tokenizer differ, or if there is no ADDP encoder, predictor or tokenizer in it.
     """
     source = _with_one_tokenizer(state_dict)
     rules = (*prefixed(_ENCODER_RULES, '', 'backbone.'), *_DECODER_RULES, *_frozen_rules(source))
@@ -85,15 +100,17 @@ def convert_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**converted, 'predictor.pos_embed': predictor['pos_embed']}
 
 
-def convert_published_encoder(state_dict: Mapping[str, Tensor],
-                              grid: tuple[int, int] | None = None) -> dict[str, Tensor]:
+def convert_published_encoder(
+    state_dict: Mapping[str, Tensor], grid: tuple[int, int] | None = None
+) -> dict[str, Tensor]:
     """Translate the encoder of a published state dict into that of :class:`~addp_mm.models.backbones.ADDPViT`.
 
     Args:
-        state_dict: The encoder alone, a whole ADDP, or a fine-tuned classifier. What belongs to the token decoder, the
-            predictor, the tokenizer or the classifier's ``head`` is left out by name. The norm of a classifier's mean
-            (``fc_norm``) becomes the final norm.
-        grid: As the other layouts of ViTs have it. Not needed: the positions always hold the class token's.
+        state_dict: The encoder alone, a whole ADDP, or a fine-tuned classifier. What belongs to the
+            token decoder, the predictor, the tokenizer or the classifier's ``head`` is left out by
+            name. The norm of a classifier's mean (``fc_norm``) becomes the final norm.
+        grid: As the other layouts of ViTs have it. Not needed: the positions always hold the class
+            token's.
 
     Returns:
         A new state dict in float32.
@@ -114,8 +131,10 @@ def convert_published_encoder(state_dict: Mapping[str, Tensor],
 def _frozen_rules(keys: Iterable[str]) -> tuple[Rule, ...]:
     """Rules for predictor and tokenizer of a state dict with these keys."""
     tokenizer = without_prefix(dict.fromkeys(keys), 'vqgan.')
-    return (*prefixed(PREDICTOR_RULES, 'token_predictor.', 'predictor.'),
-            *prefixed(vqgan_rules(tokenizer), 'vqgan.', 'tokenizer.'))
+    return (
+        *prefixed(PREDICTOR_RULES, 'token_predictor.', 'predictor.'),
+        *prefixed(vqgan_rules(tokenizer), 'vqgan.', 'tokenizer.'),
+    )
 
 
 def _with_one_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,8 +144,7 @@ def _with_one_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in without_prefix(state_dict, repeated).items():
         first = source.setdefault(f'vqgan.{key}', value)
         if first.shape != value.shape or not torch.equal(first, value):
-            raise ValueError(f'{repeated}{key} differs from vqgan.{key}: the checkpoint holds two different '
-                             'tokenizers')
+            raise ValueError(f'{repeated}{key} differs from vqgan.{key}: the checkpoint holds two different tokenizers')
     return source
 
 
@@ -135,7 +153,8 @@ def encoder_args(converted: Mapping[str, Tensor], grid: tuple[int, int] | None =
 
     Args:
         converted: What :func:`convert_published_encoder` returns.
-        grid: (height, width) of the positions in patches; needed only where they form no square map.
+        grid: (height, width) of the positions in patches; needed only where they form no square
+            map.
 
     Returns:
         ``arch`` lacks ``num_heads``, which tensors do not tell.
@@ -145,11 +164,17 @@ def encoder_args(converted: Mapping[str, Tensor], grid: tuple[int, int] | None =
     """
     embed_dims, in_channels, patch_size = converted['patch_embed.projection.weight'].shape[:3]
     return dict(
-        arch=dict(embed_dims=embed_dims, num_layers=count(converted, r'blocks\.(\d+)'),
-                  mlp_ratio=len(converted['blocks.0.mlp.fc1.weight']) / embed_dims),
-        img_size=_image_size(converted['pos_embed'].shape[1] - 1, grid, patch_size), patch_size=patch_size,
-        in_channels=in_channels, pre_norm='pre_norm.weight' in converted,
-        final_norm='final_norm.weight' in converted)
+        arch=dict(
+            embed_dims=embed_dims,
+            num_layers=count(converted, r'blocks\.(\d+)'),
+            mlp_ratio=len(converted['blocks.0.mlp.fc1.weight']) / embed_dims,
+        ),
+        img_size=_image_size(converted['pos_embed'].shape[1] - 1, grid, patch_size),
+        patch_size=patch_size,
+        in_channels=in_channels,
+        pre_norm='pre_norm.weight' in converted,
+        final_norm='final_norm.weight' in converted,
+    )
 
 
 def _side(num_tokens: int) -> int:
@@ -196,18 +221,33 @@ def published_args(converted: Mapping[str, Tensor]) -> dict:
         predictor=dict(type='addp_mm.MaskedTokenPredictor', **predictor),
         backbone=dict(type='addp_mm.ADDPViT', out_type='raw', drop_rate=0.1, attn_drop_rate=0.1, **backbone),
         neck=dict(
-            type='addp_mm.TokenDecoder', num_tokens=num_tokens, in_dims=in_dims, embed_dims=width,
+            type='addp_mm.TokenDecoder',
+            num_tokens=num_tokens,
+            in_dims=in_dims,
+            embed_dims=width,
             num_layers=count(converted, r'neck\.blocks\.(\d+)'),
-            mlp_ratio=len(converted['neck.blocks.0.mlp.fc1.weight']) / width, token_space=dict(token_space)),
+            mlp_ratio=len(converted['neck.blocks.0.mlp.fc1.weight']) / width,
+            token_space=dict(token_space),
+        ),
         head=dict(
-            type='addp_mm.TokenHead', in_dims=width, token_space=dict(token_space),
-            loss=dict(type='addp_mm.SoftTargetCrossEntropy', label_smoothing=0.1)),
+            type='addp_mm.TokenHead',
+            in_dims=width,
+            token_space=dict(token_space),
+            loss=dict(type='addp_mm.SoftTargetCrossEntropy', label_smoothing=0.1),
+        ),
         data_preprocessor=dict(
-            type='mmpretrain.SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], to_rgb=True))
+            type='mmpretrain.SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], to_rgb=True
+        ),
+    )
 
 
-def published_settings(converted: Mapping[str, Tensor], num_heads: int, decoder_num_heads: int,
-                       predictor_num_heads: int, predictor_decoder_num_heads: int) -> dict:
+def published_settings(
+    converted: Mapping[str, Tensor],
+    num_heads: int,
+    decoder_num_heads: int,
+    predictor_num_heads: int,
+    predictor_decoder_num_heads: int,
+) -> dict:
     """:func:`published_args` with the numbers of heads.
 
     Args:
@@ -234,12 +274,20 @@ def _is_whole(state_dict: Mapping[str, Tensor]) -> bool:
 
 #: Everything that pre-training holds.
 PUBLISHED = Layout(
-    name='ADDP', target='ADDP', matches=_is_whole, convert=convert_published,
-    build_args=lambda state_dict: published_args(convert_published(state_dict)))
+    name='ADDP',
+    target='ADDP',
+    matches=_is_whole,
+    convert=convert_published,
+    build_args=lambda state_dict: published_args(convert_published(state_dict)),
+)
 
-#: The encoder without the frozen parts. It takes whole files and classifiers as well; told by its keys alone, a
+#: The encoder without the frozen parts. It takes whole files and classifiers as well; told by its
+# keys alone, a
 #: classifier is a plain ViT like MAE's, and is converted to the same.
 PUBLISHED_ENCODER = Layout(
-    name='ADDP encoder', target='ADDPViT',
+    name='ADDP encoder',
+    target='ADDPViT',
     matches=lambda state_dict: 'tokenizer_norm.weight' in state_dict and not _is_whole(state_dict),
-    convert=convert_published_encoder, build_args=_encoder_build_args)
+    convert=convert_published_encoder,
+    build_args=_encoder_build_args,
+)

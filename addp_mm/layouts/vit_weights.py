@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the layouts of plain vision transformers share: everything after the renaming of their keys."""
+
 from __future__ import annotations
 
 import math
@@ -25,13 +26,19 @@ LAYER_SCALE: tuple[Rule, ...] = (
 )
 
 _SWIGLU = re.compile(r'.*\.(mlp|ffn)\.(w12|w1|w2|w3|fc1_g|fc1_x)\.')
-#: Start of the factors that a backbone with layer scale gets before the weights replace it (DINOv2's).
+#: Start of the factors that a backbone with layer scale gets before the weights replace it
+# (DINOv2's).
 _LAYER_SCALE_INIT = 1e-5
 _CLASS_ENTRIES = 3
 
 
-def vit_layout(name: str, matches: Callable[[Mapping], bool], convert: Callable[..., dict],
-               norm: str = r'norm\.weight', pooled_norm: str = r'fc_norm\.weight') -> Layout:
+def vit_layout(
+    name: str,
+    matches: Callable[[Mapping], bool],
+    convert: Callable[..., dict],
+    norm: str = r'norm\.weight',
+    pooled_norm: str = r'fc_norm\.weight',
+) -> Layout:
     """A layout whose weights become ADDPViT's.
 
     Args:
@@ -39,16 +46,16 @@ def vit_layout(name: str, matches: Callable[[Mapping], bool], convert: Callable[
         matches: The same.
         convert: The same.
         norm: Pattern for the final norm's weight in this layout.
-        pooled_norm: Pattern for the weight of the norm of averaged features; where it alone is there, the arguments
-            ask for these features.
+        pooled_norm: Pattern for the weight of the norm of averaged features; where it alone is
+            there, the arguments ask for these features.
     """
 
     def build_args(state_dict: Mapping[str, Tensor], grid: tuple[int, int] | None = None) -> dict:
         weights = convert(state_dict, grid=grid)
         patch_size = weights['patch_embed.projection.weight'].shape[-1]
         args = vit_args(weights, grid and tuple(side * patch_size for side in grid))
-        pooled = any(matches_any(key, (pooled_norm, )) for key in state_dict)
-        if pooled and not any(matches_any(key, (norm, )) for key in state_dict):
+        pooled = any(matches_any(key, (pooled_norm,)) for key in state_dict)
+        if pooled and not any(matches_any(key, (norm,)) for key in state_dict):
             args['out_type'] = 'avg_featmap'
         return args
 
@@ -63,8 +70,10 @@ def refuse_swiglu(state_dict: Mapping[str, Tensor]) -> None:
             second = state_dict.get(key.replace('fc1', 'fc2'), value.t())
             gated = gated or (key if second.ndim == 2 and len(value) != second.shape[1] else None)
     if gated:
-        raise ValueError(f'{gated}: the MLPs are gated (SwiGLU, as in ViT-giant of DINOv2), which ADDPViT has not. '
-                         'Take the large model or a smaller one.')
+        raise ValueError(
+            f'{gated}: the MLPs are gated (SwiGLU, as in ViT-giant of DINOv2), which ADDPViT has not. '
+            'Take the large model or a smaller one.'
+        )
 
 
 def join_qkv_bias(weights: dict[str, Tensor]) -> None:
@@ -95,17 +104,21 @@ def choose_final_norm(weights: dict[str, Tensor]) -> None:
 def complete_stem(weights: dict[str, Tensor], grid: tuple[int, int] | None, class_position: bool = False) -> None:
     """Make the patch bias, the positions and the tokens before the patches ADDPViT's. In place.
 
-    A missing bias (CLIP) and a missing position of the class token (DeiT III) are zero. DeiT's distillation token
-    becomes a register token. Positions that register tokens have are added to them.
+    A missing bias (CLIP) and a missing position of the class token (DeiT III) are zero. DeiT's
+    distillation token becomes a register token. Positions that register tokens have are added to
+    them.
 
     Args:
         weights: Named as ADDPViT's.
-        grid: (height, width) of the positions in patches, which decides what tensors leave open: 196 positions are
-            14 x 14 patches, or 13 x 15 and a class token. Without it the map is taken to be square where one is.
-        class_position: Whether the layout always has a position for the class token, and none for registers.
+        grid: (height, width) of the positions in patches, which decides what tensors leave open:
+            196 positions are 14 x 14 patches, or 13 x 15 and a class token. Without it the map is
+            taken to be square where one is.
+        class_position: Whether the layout always has a position for the class token, and none for
+            registers.
 
     Raises:
-        ValueError: The positions fit no such grid, or could be split in several ways and ``grid`` is needed.
+        ValueError: The positions fit no such grid, or could be split in several ways and ``grid``
+            is needed.
     """
     projection = weights['patch_embed.projection.weight']
     weights.setdefault('patch_embed.projection.bias', projection.new_zeros(len(projection)))
@@ -134,9 +147,11 @@ def _tokens_with_position(rows: int, cls: int, num_registers: int, grid: tuple[i
     if grid:
         raise ValueError(f'the {rows} positions are not those of {grid[0]} x {grid[1]} patches')
     if num_registers:
-        raise ValueError(f'of {rows} positions, which hold no square map, tensors do not tell whether the class token '
-                         f'and the {num_registers} registers have some. Say the grid: pos_grid=(height, width) of '
-                         'addp_mm.Pretrained in patches, --img-size HEIGHT WIDTH of tools/model_converters/vit.py')
+        raise ValueError(
+            f'of {rows} positions, which hold no square map, tensors do not tell whether the class token '
+            f'and the {num_registers} registers have some. Say the grid: pos_grid=(height, width) of '
+            'addp_mm.Pretrained in patches, --img-size HEIGHT WIDTH of tools/model_converters/vit.py'
+        )
     return cls
 
 
@@ -151,7 +166,8 @@ def vit_args(weights: Mapping[str, Tensor], img_size: tuple[int, int] | None = N
         ``arch`` lacks ``num_heads``, see :func:`num_heads_of`. Windows leave no trace in weights and are not told.
 
     Raises:
-        ValueError: A tensor is missing or has no shape that ADDPViT has, or ``img_size`` is needed or does not fit.
+        ValueError: A tensor is missing or has no shape that ADDPViT has, or ``img_size`` is needed
+            or does not fit.
     """
     for name in ('patch_embed.projection.weight', 'blocks.0.mlp.fc1.weight', 'blocks.0.attn.qkv.weight'):
         if name not in weights:
@@ -161,11 +177,19 @@ def vit_args(weights: Mapping[str, Tensor], img_size: tuple[int, int] | None = N
         raise ValueError(f'patch_embed.projection.weight {tuple(projection.shape)} is no projection of square patches')
     embed_dims, in_channels, patch_size = projection.shape[:3]
     args = dict(
-        arch=dict(embed_dims=embed_dims, num_layers=num_blocks(weights),
-                  mlp_ratio=_ratio(embed_dims, len(weights['blocks.0.mlp.fc1.weight']))),
-        img_size=_image_size(weights, patch_size, img_size), patch_size=patch_size, in_channels=in_channels,
-        with_cls_token='cls_token' in weights, pre_norm='pre_norm.weight' in weights,
-        final_norm='final_norm.weight' in weights, qkv_bias='blocks.0.attn.qkv.bias' in weights)
+        arch=dict(
+            embed_dims=embed_dims,
+            num_layers=num_blocks(weights),
+            mlp_ratio=_ratio(embed_dims, len(weights['blocks.0.mlp.fc1.weight'])),
+        ),
+        img_size=_image_size(weights, patch_size, img_size),
+        patch_size=patch_size,
+        in_channels=in_channels,
+        with_cls_token='cls_token' in weights,
+        pre_norm='pre_norm.weight' in weights,
+        final_norm='final_norm.weight' in weights,
+        qkv_bias='blocks.0.attn.qkv.bias' in weights,
+    )
     if not args['with_cls_token']:
         args['out_type'] = 'featmap'
     if 'register_tokens' in weights:
@@ -205,7 +229,7 @@ def _image_size(weights: Mapping[str, Tensor], patch_size: int, img_size: tuple[
         offsets = len(weights['blocks.0.attn.rel_pos_bias_table']) - _CLASS_ENTRIES * prefix
         if img_size is None:
             side = (math.isqrt(offsets) + 1) // 2
-            places = side * side if (2 * side - 1)**2 == offsets else 0
+            places = side * side if (2 * side - 1) ** 2 == offsets else 0
         else:
             h, w = (side // patch_size for side in img_size)
             places = h * w if (2 * h - 1) * (2 * w - 1) == offsets else 0
@@ -216,10 +240,11 @@ def _image_size(weights: Mapping[str, Tensor], patch_size: int, img_size: tuple[
     if img_size is None:
         if not _is_square(places):
             raise ValueError('the positions form no square map: give the image size (--img-size HEIGHT WIDTH)')
-        return (math.isqrt(places) * patch_size, ) * 2
+        return (math.isqrt(places) * patch_size,) * 2
     if any(side % patch_size for side in img_size) or math.prod(img_size) != places * patch_size**2:
-        raise ValueError(f'img_size {img_size[0]} x {img_size[1]} does not fit the positions in patches of '
-                         f'{patch_size}')
+        raise ValueError(
+            f'img_size {img_size[0]} x {img_size[1]} does not fit the positions in patches of {patch_size}'
+        )
     return tuple(img_size)
 
 
@@ -230,4 +255,4 @@ def _ratio(embed_dims: int, hidden_dims: int) -> float:
 
 
 def _is_square(number: int) -> bool:
-    return number > 0 and math.isqrt(number)**2 == number
+    return number > 0 and math.isqrt(number) ** 2 == number

@@ -1,10 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """VQGAN checkpoints: MaskGIT's as ADDP and MAGE release it, and those of taming-transformers.
 
-Both name their tensors as https://github.com/CompVis/taming-transformers does. Taming's have attention in the middle
-and at the coarsest level, biases, strided convolutions and convolutions around the codebook, and take images in
-[-1, 1]; MaskGIT's have none of these and take images in [0, 1].
+Both name their tensors as https://github.com/CompVis/taming-transformers does. Taming's have
+attention in the middle and at the coarsest level, biases, strided convolutions and convolutions
+around the codebook, and take images in [-1, 1]; MaskGIT's have none of these and take images in [0,
+1].
 """
+
 from __future__ import annotations
 
 import re
@@ -15,20 +17,31 @@ from torch import Tensor
 from addp_mm.layouts.key_rules import WB, Rule, count, require, translate
 from addp_mm.layouts.layout import Layout
 
-#: What taming's training keeps with the tokenizer: the discriminator and perceptual loss, the running means from which
-#: an averaged codebook is made, the random colours in which label maps are shown. None of it runs in the tokenizer.
-#: So with the moving average of all weights that latent-diffusion keeps beside them, its names without their dots.
+#: What taming's training keeps with the tokenizer: the discriminator and perceptual loss, the
+# running means from which
+#: an averaged codebook is made, the random colours in which label maps are shown. None of it runs
+# in the tokenizer.
+#: So with the moving average of all weights that latent-diffusion keeps beside them, its names
+# without their dots.
 TAMING_UNUSED = (r'loss\..*', r'quantize\.embedding\.(cluster_size|embed_avg)', r'colorize', r'model_ema\..*')
 
-_NEEDED = ('encoder.conv_in.weight', 'encoder.levels.0.0.conv1.weight', 'encoder.mid.0.conv1.weight',
-           'encoder.conv_out.weight', 'decoder.levels.0.0.conv1.weight', 'decoder.conv_out.weight', 'codes.weight')
+_NEEDED = (
+    'encoder.conv_in.weight',
+    'encoder.levels.0.0.conv1.weight',
+    'encoder.mid.0.conv1.weight',
+    'encoder.conv_out.weight',
+    'decoder.levels.0.0.conv1.weight',
+    'decoder.conv_out.weight',
+    'codes.weight',
+)
 
 
 def vqgan_rules(keys: Sequence[str] | Mapping[str, Tensor]) -> tuple[Rule, ...]:
     """Rules from a VQGAN's keys to those of :class:`~addp_mm.models.tokenizers.VQTokenizer`.
 
     Args:
-        keys: All keys of the VQGAN; decoder levels are counted from the finest in them and from the coarsest here.
+        keys: All keys of the VQGAN; decoder levels are counted from the finest in them and from the
+            coarsest here.
     """
     residual = rf'((?:norm|conv)[12]\.{WB})'
     attention = rf'(norm|q|k|v|proj)(?:_out)?\.{WB}'
@@ -42,8 +55,10 @@ def vqgan_rules(keys: Sequence[str] | Mapping[str, Tensor]) -> tuple[Rule, ...]:
         (r'quantize\.embedding\.weight', 'codes.weight'),
     ]
     num_mid_blocks = count(keys, r'encoder\.mid\.block_(\d+)\.')
-    rules += [(rf'(encoder|decoder)\.mid\.block_{number + 1}\.{residual}', rf'\1.mid.{number}.\2')
-              for number in range(num_mid_blocks)]
+    rules += [
+        (rf'(encoder|decoder)\.mid\.block_{number + 1}\.{residual}', rf'\1.mid.{number}.\2')
+        for number in range(num_mid_blocks)
+    ]
     num_levels = count(keys, r'decoder\.up\.(\d+)\.')
     levels = [(r'encoder\.down\.(\d+)', r'encoder.levels.\1')]
     for number in range(num_levels):
@@ -71,25 +86,28 @@ def convert_maskgit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If a key has no place in the tokenizer, or the tokenizer is incomplete.
     """
-    return _convert(state_dict, (), 'MaskGIT\'s VQGAN')
+    return _convert(state_dict, (), "MaskGIT's VQGAN")
 
 
 def convert_taming(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """As :func:`convert_maskgit`, for taming's layout: :data:`TAMING_UNUSED` is left out."""
-    return _convert(state_dict, TAMING_UNUSED, 'taming\'s VQGAN')
+    return _convert(state_dict, TAMING_UNUSED, "taming's VQGAN")
 
 
 def _convert(state_dict: Mapping[str, Tensor], unused: Sequence[str], what: str) -> dict[str, Tensor]:
     if 'quantize.proj.weight' in state_dict:
-        raise ValueError('the checkpoint has a Gumbel quantiser (quantize.proj.weight), which picks codes by a '
-                         'convolution; VQTokenizer picks the nearest code')
+        raise ValueError(
+            'the checkpoint has a Gumbel quantiser (quantize.proj.weight), which picks codes by a '
+            'convolution; VQTokenizer picks the nearest code'
+        )
     converted = translate(state_dict, vqgan_rules(state_dict), unused, what)
     require(converted, _NEEDED, what)
     return converted
 
 
-def tokenizer_args(converted: Mapping[str, Tensor], input_range: Sequence[float] = (0., 1.),
-                   num_groups: int = 32) -> dict:
+def tokenizer_args(
+    converted: Mapping[str, Tensor], input_range: Sequence[float] = (0.0, 1.0), num_groups: int = 32
+) -> dict:
     """Arguments of :class:`~addp_mm.models.tokenizers.VQTokenizer` for a converted state dict.
 
     Args:
@@ -101,24 +119,34 @@ def tokenizer_args(converted: Mapping[str, Tensor], input_range: Sequence[float]
         ValueError: If the sizes fit together in no VQTokenizer.
     """
     base_channels, in_channels = converted['encoder.conv_in.weight'].shape[:2]
-    widths = [len(converted[f'encoder.levels.{level}.0.conv1.weight'])
-              for level in range(count(converted, r'encoder\.levels\.(\d+)'))]
+    widths = [
+        len(converted[f'encoder.levels.{level}.0.conv1.weight'])
+        for level in range(count(converted, r'encoder\.levels\.(\d+)'))
+    ]
     codebook_size, embed_dims = converted['codes.weight'].shape
     z_channels, _, encoder_out_kernel, _ = converted['encoder.conv_out.weight'].shape
     quant_conv = 'quant_conv.weight' in converted
     _check_sizes(converted, base_channels, widths, embed_dims, z_channels)
     return dict(
-        base_channels=base_channels, channel_mults=tuple(width // base_channels for width in widths),
-        codebook_size=codebook_size, embed_dims=embed_dims, in_channels=in_channels,
+        base_channels=base_channels,
+        channel_mults=tuple(width // base_channels for width in widths),
+        codebook_size=codebook_size,
+        embed_dims=embed_dims,
+        in_channels=in_channels,
         num_res_blocks=count(converted, r'encoder\.levels\.0\.(\d+)'),
         num_mid_blocks=count(converted, r'encoder\.mid\.(\d+)'),
         decoder_res_blocks=count(converted, r'decoder\.levels\.0\.(\d+)'),
-        shortcut_from=_shortcut_from(converted), conv_bias='encoder.conv_in.bias' in converted,
+        shortcut_from=_shortcut_from(converted),
+        conv_bias='encoder.conv_in.bias' in converted,
         downsample='conv' if 'encoder.downsamples.0.weight' in converted else 'avg',
         attn_levels=_attn_levels(converted, 'encoder', len(widths)),
-        mid_attn='encoder.mid.0.attn.q.weight' in converted, encoder_out_kernel=encoder_out_kernel,
-        quant_conv=quant_conv, z_channels=z_channels if quant_conv else None,
-        input_range=tuple(float(value) for value in input_range), num_groups=num_groups)
+        mid_attn='encoder.mid.0.attn.q.weight' in converted,
+        encoder_out_kernel=encoder_out_kernel,
+        quant_conv=quant_conv,
+        z_channels=z_channels if quant_conv else None,
+        input_range=tuple(float(value) for value in input_range),
+        num_groups=num_groups,
+    )
 
 
 def _shortcut_from(converted: Mapping[str, Tensor]) -> str:
@@ -136,21 +164,28 @@ def _attn_levels(converted: Mapping[str, Tensor], half: str, num_levels: int) ->
     return tuple(found if half == 'encoder' else sorted(num_levels - 1 - level for level in found))
 
 
-def _check_sizes(converted: Mapping[str, Tensor], base_channels: int, widths: Sequence[int], embed_dims: int,
-                 z_channels: int) -> None:
+def _check_sizes(
+    converted: Mapping[str, Tensor], base_channels: int, widths: Sequence[int], embed_dims: int, z_channels: int
+) -> None:
     problems = []
     if widths[0] != base_channels or any(width % base_channels for width in widths):
-        problems.append(f'the levels are {widths} channels wide, not multiples of the {base_channels} of the first '
-                        'convolution, beginning with 1')
+        problems.append(
+            f'the levels are {widths} channels wide, not multiples of the {base_channels} of the first '
+            'convolution, beginning with 1'
+        )
     if _attn_levels(converted, 'encoder', len(widths)) != _attn_levels(converted, 'decoder', len(widths)):
         problems.append('encoder and decoder have attention at different levels')
     if len(converted['decoder.conv_out.weight']) != converted['encoder.conv_in.weight'].shape[1]:
-        problems.append(f'it makes {len(converted["decoder.conv_out.weight"])} channels from '
-                        f'{converted["encoder.conv_in.weight"].shape[1]}')
+        problems.append(
+            f'it makes {len(converted["decoder.conv_out.weight"])} channels from '
+            f'{converted["encoder.conv_in.weight"].shape[1]}'
+        )
     latent_channels = converted['quant_conv.weight'].shape[1] if 'quant_conv.weight' in converted else embed_dims
     if latent_channels != z_channels:
-        problems.append(f'the encoder gives {z_channels} channels, and {latent_channels} are quantised (a variational '
-                        'autoencoder with double_z is no VQGAN)')
+        problems.append(
+            f'the encoder gives {z_channels} channels, and {latent_channels} are quantised (a variational '
+            'autoencoder with double_z is no VQGAN)'
+        )
     if problems:
         raise ValueError('VQTokenizer cannot hold this VQGAN: ' + '; '.join(problems))
 
@@ -161,12 +196,18 @@ def _is_vqgan(state_dict: Mapping[str, Tensor]) -> bool:
 
 #: MaskGIT's VQGAN as released with MAGE and ADDP.
 MASKGIT = Layout(
-    name='MaskGIT VQGAN', target='VQTokenizer',
+    name='MaskGIT VQGAN',
+    target='VQTokenizer',
     matches=lambda state_dict: _is_vqgan(state_dict) and 'encoder.conv_in.bias' not in state_dict,
-    convert=convert_maskgit, build_args=lambda state_dict: tokenizer_args(convert_maskgit(state_dict)))
+    convert=convert_maskgit,
+    build_args=lambda state_dict: tokenizer_args(convert_maskgit(state_dict)),
+)
 
 #: VQGANs trained with taming-transformers.
 TAMING = Layout(
-    name='taming VQGAN', target='VQTokenizer',
+    name='taming VQGAN',
+    target='VQTokenizer',
     matches=lambda state_dict: _is_vqgan(state_dict) and 'encoder.conv_in.bias' in state_dict,
-    convert=convert_taming, build_args=lambda state_dict: tokenizer_args(convert_taming(state_dict), (-1., 1.)))
+    convert=convert_taming,
+    build_args=lambda state_dict: tokenizer_args(convert_taming(state_dict), (-1.0, 1.0)),
+)

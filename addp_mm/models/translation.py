@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Which weights of a checkpoint are meant for a module, whoever named them."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -13,12 +14,21 @@ from addp_mm.layouts import Layout, find_layout
 from addp_mm.layouts.layout import TARGETS
 
 #: Where the parts of ADDP stand in its state dict.
-PARTS = {'ADDPViT': 'backbone.', 'TokenDecoder': 'neck.', 'TokenHead': 'head.', 'VQTokenizer': 'tokenizer.',
-         'MaskedTokenPredictor': 'predictor.'}
+PARTS = {
+    'ADDPViT': 'backbone.',
+    'TokenDecoder': 'neck.',
+    'TokenHead': 'head.',
+    'VQTokenizer': 'tokenizer.',
+    'MaskedTokenPredictor': 'predictor.',
+}
 
-#: Without what a module is random, whatever else was loaded. A patch embedding may be left out on purpose.
-CORES = {'ADDPViT': ('patch_embed.', 'blocks.'), 'VQTokenizer': ('encoder.', 'decoder.', 'codes.'),
-         'MaskedTokenPredictor': ('word_embed.', 'blocks.', 'decoder_blocks.')}
+#: Without what a module is random, whatever else was loaded. A patch embedding may be left out on
+# purpose.
+CORES = {
+    'ADDPViT': ('patch_embed.', 'blocks.'),
+    'VQTokenizer': ('encoder.', 'decoder.', 'codes.'),
+    'MaskedTokenPredictor': ('word_embed.', 'blocks.', 'decoder_blocks.'),
+}
 
 
 @dataclass
@@ -28,9 +38,11 @@ class Selection:
     Attributes:
         weights: Those that start with ``prefix``, without it.
         prefix: What was cut off.
-        layout: Foreign layout that they were converted from; None where they had this package's names.
+        layout: Foreign layout that they were converted from; None where they had this package's
+            names.
         converted: The weights that the conversion started from.
     """
+
     weights: dict[str, Tensor]
     prefix: str = ''
     layout: Layout | None = None
@@ -47,13 +59,18 @@ class Selection:
         return args.get(self.prefix[:-1], {}) if self.layout.target == 'ADDP' else args
 
 
-def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: str, source: str,
-                   pos_grid: tuple[int, int] | None = None) -> Selection:
+def select_weights(
+    state_dict: Mapping[str, Tensor],
+    module: nn.Module,
+    prefix: str,
+    source: str,
+    pos_grid: tuple[int, int] | None = None,
+) -> Selection:
     """The weights of a checkpoint that a module is to load, converted where that makes more of them fit.
 
-    A foreign layout is recognised in the whole checkpoint or in the part that ``prefix`` names, and converted for a
-    module of the class that it converts to. Of a conversion that gives a whole ADDP, the part that the module is, is
-    taken where ``prefix`` is empty.
+    A foreign layout is recognised in the whole checkpoint or in the part that ``prefix`` names, and
+    converted for a module of the class that it converts to. Of a conversion that gives a whole
+    ADDP, the part that the module is, is taken where ``prefix`` is empty.
 
     Args:
         state_dict: All tensors of the checkpoint, by name.
@@ -63,8 +80,8 @@ def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: 
         pos_grid: (height, width) of the checkpoint's positions in patches, where it is known.
 
     Raises:
-        CheckpointError: Nothing starts with ``prefix``, a recognised layout cannot be converted, or it is that of
-            another class of this package than the module's.
+        CheckpointError: Nothing starts with ``prefix``, a recognised layout cannot be converted, or
+            it is that of another class of this package than the module's.
     """
     own = set(module.state_dict())
     plain = Selection(_cut(state_dict, prefix), prefix)
@@ -85,8 +102,9 @@ def select_weights(state_dict: Mapping[str, Tensor], module: nn.Module, prefix: 
         raise CheckpointError(_no_prefix(state_dict, prefix, source))
     if best is plain and other is not None and targets and other.target not in {*targets, 'ADDP'}:
         # Parts of another model of the family have the same names and mean something else.
-        raise CheckpointError(f'{source} has the layout of {other.name}, which holds {other.target} and not '
-                              f'{type(module).__name__}.')
+        raise CheckpointError(
+            f'{source} has the layout of {other.name}, which holds {other.target} and not {type(module).__name__}.'
+        )
     return best
 
 
@@ -101,7 +119,7 @@ def core_parts(module: nn.Module) -> tuple[str, ...]:
 
 
 def _cut(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix):]: weight for name, weight in weights.items() if name.startswith(prefix)}
+    return {name[len(prefix) :]: weight for name, weight in weights.items() if name.startswith(prefix)}
 
 
 def _hits(selection: Selection, own: set[str]) -> int:
@@ -117,8 +135,9 @@ def _part_of(module: nn.Module) -> str:
     return next((PARTS[base.__name__] for base in type(module).__mro__ if base.__name__ in PARTS), '')
 
 
-def _convert(layout: Layout, weights: Mapping[str, Tensor], source: str,
-             pos_grid: tuple[int, int] | None) -> dict[str, Tensor]:
+def _convert(
+    layout: Layout, weights: Mapping[str, Tensor], source: str, pos_grid: tuple[int, int] | None
+) -> dict[str, Tensor]:
     try:
         return layout.convert(weights, **(dict(grid=pos_grid) if layout.target == 'ADDPViT' else {}))
     except ValueError as error:
@@ -128,7 +147,9 @@ def _convert(layout: Layout, weights: Mapping[str, Tensor], source: str,
 def _no_prefix(state_dict: Mapping[str, Tensor], prefix: str, source: str) -> str:
     layout = find_layout(state_dict)
     if layout is not None:
-        return (f'{source} has no weight that starts with {prefix!r}. It has the layout of {layout.name}, which is '
-                f'converted to {layout.target}: leave prefix out.')
+        return (
+            f'{source} has no weight that starts with {prefix!r}. It has the layout of {layout.name}, which is '
+            f'converted to {layout.target}: leave prefix out.'
+        )
     heads = sorted({name.split('.')[0] + '.' for name in state_dict if '.' in name})
     return f'{source} has no weight that starts with {prefix!r}. Its prefixes are {first_few(heads)}.'

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Commands of this repository, run one after the other with their output in a log."""
+
 from __future__ import annotations
 
 import os
@@ -15,7 +16,7 @@ from addp_mm.errors import UserError
 from addp_mm.own_data.work_dir import Lock
 
 TOOLS = shipped_root() / 'tools'
-HEARTBEAT = 30.
+HEARTBEAT = 30.0
 _POLL = 0.2
 _TAIL = 25
 
@@ -32,15 +33,17 @@ def tool(name: str, *arguments) -> list[str]:
 def shown(command: Sequence[str]) -> str:
     """A command as one types it."""
     words = ['python' if word == sys.executable else word for word in command]
-    return shlex.join(os.path.relpath(word, TOOLS.parent) if word.startswith(f'{TOOLS}{os.sep}') else word
-                      for word in words)
+    return shlex.join(
+        os.path.relpath(word, TOOLS.parent) if word.startswith(f'{TOOLS}{os.sep}') else word for word in words
+    )
 
 
 class Commands:
     """Runs commands as processes.
 
     Args:
-        held: A lock that the processes hold as well, so that one that outlives this process is noticed.
+        held: A lock that the processes hold as well, so that one that outlives this process is
+            noticed.
         say: Called with lines for the user.
     """
 
@@ -65,16 +68,23 @@ class Commands:
         status = self.execute(command, log, progress)
         if status:
             tail = '\n'.join(f'  | {line}' for line in _lines(log)[-_TAIL:])
-            raise CommandFailed(f'this command ended with status {status}:\n$ {shown(command)}\nThe end of {log}:\n'
-                                f'{tail}\nThe same pretrain_from_folder.py goes on from here once the cause is mended')
+            raise CommandFailed(
+                f'this command ended with status {status}:\n$ {shown(command)}\nThe end of {log}:\n'
+                f'{tail}\nThe same pretrain_from_folder.py goes on from here once the cause is mended'
+            )
 
     def execute(self, command: Sequence[str], log: Path, progress: Callable[[], str | None]) -> int:
         """Start, wait, tell the progress; returns the exit status."""
         environment = {**os.environ, 'PYTHONUNBUFFERED': '1', 'PYTHON': sys.executable}
         with log.open('ab') as stream:
             process = subprocess.Popen(
-                list(command), stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
-                pass_fds=[self.held.fileno()] if self.held else [])
+                list(command),
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                pass_fds=[self.held.fileno()] if self.held else [],
+            )
         if self.held:
             self.held.note(process.pid)
         beat = time.monotonic()

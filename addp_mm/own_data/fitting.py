@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Stages fitted to the machine before they are begun: each is built, most take trial steps, the disk is looked at."""
+
 from __future__ import annotations
 
 import json
@@ -33,7 +34,8 @@ def try_stages(configs: Mapping[str, Config], request: Request, processes: int, 
         commands: To run addp_mm/own_data/trial_steps.py with.
 
     Returns:
-        By stage ``parameters``; and ``batch``, ``seconds`` of a step and ``mib`` where the batch was to be found.
+        By stage ``parameters``; and ``batch``, ``seconds`` of a step and ``mib`` where the batch
+        was to be found.
 
     Raises:
         CommandFailed: A stage cannot be built, or a single image does not fit.
@@ -46,8 +48,12 @@ def try_stages(configs: Mapping[str, Config], request: Request, processes: int, 
         if OWN in cfg:
             asked[name].update(
                 batch=max(1, -(-cfg[OWN].batch_size // processes)),
-                shape=([cfg.model.predictor.num_tokens] if name == 'predictor' else
-                       [request.found.channels, request.image_size, request.image_size]))
+                shape=(
+                    [cfg.model.predictor.num_tokens]
+                    if name == 'predictor'
+                    else [request.found.channels, request.image_size, request.image_size]
+                ),
+            )
     spec, out = request.work_dir / 'trial_spec.json', request.work_dir / 'trial.json'
     write_atomically(spec, json.dumps(dict(stages=asked, processes=processes)))
     command = [sys.executable, '-m', 'addp_mm.own_data.trial_steps', str(spec), str(out)]
@@ -67,14 +73,16 @@ def check_disk(work_dir: Path, request: Request, tried: Mapping, freed: int = 0)
     Raises:
         UserError: There is less.
     """
-    num_tokens = (request.image_size // 8)**2
+    num_tokens = (request.image_size // 8) ** 2
     needed = request.found.train_count * request.views * num_tokens * 2 * ('predictor' in tried)
     needed += sum(4 * tried[name]['parameters'] * _STATES * _CHECKPOINTS for name in tried)
     needed += _BYTES_OF_LOGS * bool(tried)
     free = shutil.disk_usage(work_dir).free + freed
     if needed > free:
-        raise UserError(f'{work_dir}: checkpoints and ids take up to {needed / MIB:,.0f} MiB, and {free / MIB:,.0f} '
-                        'MiB are free. Choose a --work-dir on another disk, or fewer --views')
+        raise UserError(
+            f'{work_dir}: checkpoints and ids take up to {needed / MIB:,.0f} MiB, and {free / MIB:,.0f} '
+            'MiB are free. Choose a --work-dir on another disk, or fewer --views'
+        )
 
 
 def set_batch(name: str, cfg: Config, tried: Mapping, processes: int) -> dict:

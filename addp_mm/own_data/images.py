@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What images there are: their list, their channels and their sizes, found before time is lost on them."""
+
 from __future__ import annotations
 
 import os
@@ -34,10 +35,13 @@ class Found:
         mean, std: Of each channel, of the images that were looked at, in [0, 1].
         shortest: Shortest side among these, in pixels.
         val_every: One image of so many is held out.
-        plain: Whether all that were looked at are grey or colour images of eight bits, not pages, arrays or 16 bits.
+        plain: Whether all that were looked at are grey or colour images of eight bits, not pages,
+            arrays or 16 bits.
         broken: Names, with reasons, of those looked at that could not be read.
-        most_stored: The most channels of an image of which some, as alpha, are not trained on; 0 without such.
+        most_stored: The most channels of an image of which some, as alpha, are not trained on; 0
+            without such.
     """
+
     dataset: dict
     count: int
     fingerprint: str
@@ -90,10 +94,12 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
         cfg: From :func:`dataset_cfg`.
         channels: What the user asked for; None to take the images' own.
         value_range: What the user gave for values whose type has no range.
-        changed: What to do where the images are no longer those of the list: 'error', 'keep' or 'rescan'.
+        changed: What to do where the images are no longer those of the list: 'error', 'keep' or
+            'rescan'.
 
     Raises:
-        DatasetError: There are too few images, or those looked at are of different kinds, or of one that needs options.
+        DatasetError: There are too few images, or those looked at are of different kinds, or of one
+            that needs options.
     """
     from addp_mm.registry import DATASETS
 
@@ -112,11 +118,14 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
             if not (changed == 'keep' and is_gone(error)):
                 broken.append(f'{name} ({error})')
     if len(broken) > len(looked_at):
-        raise DatasetError(f'{len(broken)} of {len(rows)} images looked at cannot be read: '
-                           f'{first_few(broken, 3, "; ")}')
+        raise DatasetError(
+            f'{len(broken)} of {len(rows)} images looked at cannot be read: {first_few(broken, 3, "; ")}'
+        )
     if not looked_at:
-        raise DatasetError(f'{images.source}: the {len(rows)} images looked at are gone; list the images anew, with '
-                           '--restart-from tokenizer')
+        raise DatasetError(
+            f'{images.source}: the {len(rows)} images looked at are gone; list the images anew, with '
+            '--restart-from tokenizer'
+        )
     wanted = channels or _channels(looked_at)
     _check_values(looked_at)
     mean, std = _statistics(looked_at, wanted)
@@ -140,11 +149,14 @@ class _Look:
         stored: Number of its channels, with alpha.
         more_than_shown: Whether alpha or other bands stand beside grey or colour.
         array: Whether it is a file of numpy.
-        bounds: Lowest and highest value, where nothing says which are black and white; None where that is known.
-        moments: Mean and mean square of each stored channel, shape (2, C), in [0, 1]; None where there are bounds.
+        bounds: Lowest and highest value, where nothing says which are black and white; None where
+            that is known.
+        moments: Mean and mean square of each stored channel, shape (2, C), in [0, 1]; None where
+            there are bounds.
         shown: The same of its grey or colour, without alpha and other bands.
         grey: The same of the mean of these, shape (2, 1).
     """
+
     name: str
     channels: int
     ordinary: bool
@@ -170,8 +182,16 @@ def _look(info: dict, value_range: tuple[float, float] | None) -> _Look:
     shown = shown_channels(content, image) if image.colour else image.values
     values = shown if image.values is None else image.values
     channels = values.shape[2]
-    about = (info['img_path'], image.colour if image.ordinary else channels, image.ordinary, values.dtype,
-             min(values.shape[:2]), channels, bool(image.colour) and channels > image.colour, is_array(content))
+    about = (
+        info['img_path'],
+        image.colour if image.ordinary else channels,
+        image.ordinary,
+        values.dtype,
+        min(values.shape[:2]),
+        channels,
+        bool(image.colour) and channels > image.colour,
+        is_array(content),
+    )
     if value_range is None and values.dtype not in (np.uint8, np.uint16, bool):
         finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
         if not finite.size:
@@ -180,8 +200,12 @@ def _look(info: dict, value_range: tuple[float, float] | None) -> _Look:
     if values.dtype.kind == 'f' and not np.isfinite(values).all():
         raise ValueError('values that are not finite')
     seen = _scaled(shown, value_range)
-    return _Look(*about, moments=_moments(_scaled(values, value_range)), shown=_moments(seen),
-                 grey=_moments(seen.mean(1, keepdims=True)))
+    return _Look(
+        *about,
+        moments=_moments(_scaled(values, value_range)),
+        shown=_moments(seen),
+        grey=_moments(seen.mean(1, keepdims=True)),
+    )
 
 
 def _scaled(values: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
@@ -199,10 +223,14 @@ def _channels(looked_at: list[_Look]) -> int:
         return 3
     if len(kinds) > 1:
         examples = {look.channels: look.name for look in reversed(looked_at)}
-        raise DatasetError('images of different numbers of channels: '
-                           + '; '.join(f'{channels} ({kinds[channels]} of those looked at, as {examples[channels]})'
-                                       for channels in sorted(kinds))
-                           + '. Give --channels, and remove what has another number')
+        raise DatasetError(
+            'images of different numbers of channels: '
+            + '; '.join(
+                f'{channels} ({kinds[channels]} of those looked at, as {examples[channels]})'
+                for channels in sorted(kinds)
+            )
+            + '. Give --channels, and remove what has another number'
+        )
     channels = next(iter(kinds))
     if channels > MAX_CHANNELS:
         order = '; arrays must be (H, W, C)' if looked_at[0].array else ''
@@ -213,15 +241,25 @@ def _channels(looked_at: list[_Look]) -> int:
 def _check_values(looked_at: list[_Look]) -> None:
     for look in looked_at:
         if look.bounds is not None:
-            raise DatasetError(f'{look.name}: {look.dtype} values have no known range; this image\'s lie between '
-                               f'{look.bounds[0]:g} and {look.bounds[1]:g}. Give --value-range LOW HIGH')
+            raise DatasetError(
+                f"{look.name}: {look.dtype} values have no known range; this image's lie between "
+                f'{look.bounds[0]:g} and {look.bounds[1]:g}. Give --value-range LOW HIGH'
+            )
 
 
 def _statistics(looked_at: list[_Look], channels: int) -> tuple[list, list]:
     """Mean and deviation of each channel; of all channels together where the models will have other ones."""
     # each image counts alike, whatever its size
-    mean, square = np.mean([next((moments for moments in (look.moments, look.shown) if moments.shape[1] == channels),
-                                 look.grey.repeat(channels, 1)) for look in looked_at], 0)
+    mean, square = np.mean(
+        [
+            next(
+                (moments for moments in (look.moments, look.shown) if moments.shape[1] == channels),
+                look.grey.repeat(channels, 1),
+            )
+            for look in looked_at
+        ],
+        0,
+    )
     std = np.sqrt((square - mean**2).clip(1e-4))
     return [round(float(value), 3) for value in mean], [round(float(value), 3) for value in std]
 
@@ -230,16 +268,22 @@ def warnings(found: Found, image_size: int, size: str) -> list[str]:
     """What is likely to disappoint, in words."""
     words = []
     if found.count < FEW_IMAGES:
-        words.append(f'{found.count:,} images are few: predictor and ADDP will learn them by heart. Under '
-                     f'{FEW_IMAGES:,} start from weights of other images, or take --size nano and look at what is held '
-                     'out')
+        words.append(
+            f'{found.count:,} images are few: predictor and ADDP will learn them by heart. Under '
+            f'{FEW_IMAGES:,} start from weights of other images, or take --size nano and look at what is held '
+            'out'
+        )
     if found.count < 20_000 and size in ('base', 'large'):
-        words.append(f'{found.count:,} images are few for --size {size}; --size small trains faster and is likely to '
-                     'generalise better')
+        words.append(
+            f'{found.count:,} images are few for --size {size}; --size small trains faster and is likely to '
+            'generalise better'
+        )
     if found.shortest < image_size:
         words.append(f'some images have a side of {found.shortest} px and are enlarged to {image_size} px')
     if found.most_stored:
-        words.append(f'some images have {found.most_stored} channels, of which {found.channels} are trained on: alpha '
-                     'is laid on white, other bands are left out. Where these are to be learned from as well, give '
-                     f'--channels {found.most_stored}')
+        words.append(
+            f'some images have {found.most_stored} channels, of which {found.channels} are trained on: alpha '
+            'is laid on white, other bands are left out. Where these are to be learned from as well, give '
+            f'--channels {found.most_stored}'
+        )
     return words

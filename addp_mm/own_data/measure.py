@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What tokenizer and predictor do to images that were held out, by tools/test.py on their exported weights."""
+
 from __future__ import annotations
 
 from argparse import Namespace
@@ -17,11 +18,16 @@ TEST, METRICS = 'test.py', 'metrics.json'
 MEASURED = ('tokenizer', 'predictor')
 _BATCH = 16
 # in the order of the page: start of the key, how the page calls it, and digits behind the point
-_NAMES = (('reconstruction/psnr', 'PSNR, dB', 2), ('reconstruction/ssim', 'SSIM', 3),
-          ('reconstruction/rfid', 'rFID', 3), ('reconstruction/lpips', 'LPIPS', 4),
-          ('codebook/usage', 'codes in use, %', 1), ('codebook/perplexity', 'perplexity of the codes', 1),
-          ('predictor/accuracy', 'accuracy, masked share ', 4),
-          ('predictor/cross_entropy', 'cross entropy in nats, masked share ', 3))
+_NAMES = (
+    ('reconstruction/psnr', 'PSNR, dB', 2),
+    ('reconstruction/ssim', 'SSIM', 3),
+    ('reconstruction/rfid', 'rFID', 3),
+    ('reconstruction/lpips', 'LPIPS', 4),
+    ('codebook/usage', 'codes in use, %', 1),
+    ('codebook/perplexity', 'perplexity of the codes', 1),
+    ('predictor/accuracy', 'accuracy, masked share ', 4),
+    ('predictor/cross_entropy', 'cross entropy in nats, masked share ', 3),
+)
 
 
 def extra_metrics(args: Namespace) -> list[dict]:
@@ -34,12 +40,17 @@ def extra_metrics(args: Namespace) -> list[dict]:
     if args.fid_extractor:
         cfg = load_config(args.fid_extractor)
         if cfg.get('extractor') is None:
-            raise ConfigError(f"--fid-extractor {args.fid_extractor} defines no 'extractor'; see "
-                              'configs/_base_/evaluation')
+            raise ConfigError(
+                f"--fid-extractor {args.fid_extractor} defines no 'extractor'; see configs/_base_/evaluation"
+            )
         found.append(dict(type='addp_mm.ReconstructionFID', extractor=cfg.extractor.to_dict()))
     if args.inception_weights:
-        found.append(dict(type='addp_mm.ReconstructionFID', extractor=dict(
-            type='addp_mm.InceptionFeatures', weights=args.inception_weights)))
+        found.append(
+            dict(
+                type='addp_mm.ReconstructionFID',
+                extractor=dict(type='addp_mm.InceptionFeatures', weights=args.inception_weights),
+            )
+        )
     if args.lpips_weights:
         found.append(dict(type='addp_mm.LearnedPerceptualSimilarity', net='alex', weights=args.lpips_weights))
     return found
@@ -56,6 +67,7 @@ def check_extra_metrics(metrics: list[dict], channels: int, image_size: int) -> 
     from mmengine.logging import MMLogger
 
     from addp_mm.registry import METRICS as REGISTRY
+
     if metrics:
         # else mmengine lists how each weight of the extractor came about
         MMLogger.get_instance('pretrain_from_folder', log_level='WARNING')
@@ -65,8 +77,10 @@ def check_extra_metrics(metrics: list[dict], channels: int, image_size: int) -> 
         try:
             metric.process({}, [dict(image=picture, reconstruction=picture) for picture in pictures])
         except (ValueError, RuntimeError) as error:
-            raise ConfigError(f'{cfg["type"].removeprefix("addp_mm.")} cannot be measured on pictures of {channels} '
-                              f'channels and {image_size} px: {error}. Leave its option out') from error
+            raise ConfigError(
+                f'{cfg["type"].removeprefix("addp_mm.")} cannot be measured on pictures of {channels} '
+                f'channels and {image_size} px: {error}. Leave its option out'
+            ) from error
 
 
 def test_config(name: str, configs: Mapping[str, Config], request: Request, extra: list[dict]) -> Config:
@@ -92,13 +106,23 @@ def test_config(name: str, configs: Mapping[str, Config], request: Request, extr
     model['data_preprocessor'] = preprocessor(request.found.channels)
     workers = min(1, request.num_workers)
     cfg = Config.fromfile(config_path('_base_/default_runtime.py'))
-    cfg.merge_from_dict(dict(
-        default_scope=configs[name].get('default_scope', 'mmpretrain'), model=model, test_evaluator=evaluator,
-        test_cfg=dict(), randomness=dict(seed=0),
-        test_dataloader=dict(
-            batch_size=_BATCH, num_workers=workers, persistent_workers=workers > 0,
-            sampler=dict(type='DefaultSampler', shuffle=False), collate_fn=dict(type='default_collate'),
-            dataset=images(request, 'val'))))
+    cfg.merge_from_dict(
+        dict(
+            default_scope=configs[name].get('default_scope', 'mmpretrain'),
+            model=model,
+            test_evaluator=evaluator,
+            test_cfg=dict(),
+            randomness=dict(seed=0),
+            test_dataloader=dict(
+                batch_size=_BATCH,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                collate_fn=dict(type='default_collate'),
+                dataset=images(request, 'val'),
+            ),
+        )
+    )
     return cfg
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The stages in their order: what is done is passed over, what was begun goes on."""
+
 from __future__ import annotations
 
 import os
@@ -62,26 +63,42 @@ class Pipeline:
         print(f'{args.images} is read as {KINDS[cfg["type"].removeprefix("addp_mm.")]}')
         value_range = tuple(args.value_range) if args.value_range else None
         found = self._find(cfg, value_range)
-        self.about = dict(images=cfg, fingerprint=found.fingerprint, channels=found.channels,
-                          looked_at=dict(mean=found.mean, std=found.std, plain=found.plain))
+        self.about = dict(
+            images=cfg,
+            fingerprint=found.fingerprint,
+            channels=found.channels,
+            looked_at=dict(mean=found.mean, std=found.std, plain=found.plain),
+        )
         if self.restart != STAGES[0]:
             self.folder.check_images(self.about)
         self.folder.keep_list()
-        print(f'{found.count:,} images with {found.channels} channel{"s" * (found.channels > 1)}, one in '
-              f'{found.val_every} held out; the shortest side of those looked at is {found.shortest} px')
+        print(
+            f'{found.count:,} images with {found.channels} channel{"s" * (found.channels > 1)}, one in '
+            f'{found.val_every} held out; the shortest side of those looked at is {found.shortest} px'
+        )
         for words in warnings(found, args.image_size, args.size):
             print(f'warning: {words}')
         if found.broken:
-            print(f'warning: {len(found.broken)} of the images looked at are broken: '
-                  f'{first_few(found.broken, 3, "; ")}')
+            print(
+                f'warning: {len(found.broken)} of the images looked at are broken: {first_few(found.broken, 3, "; ")}'
+            )
         self.processes, bfloat16 = self._devices()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         workers = max(1, min(4, cores // self.processes)) if args.num_workers is None else args.num_workers
         self.request = Request(
-            found, args.image_size, args.size, self.work_dir,
+            found,
+            args.image_size,
+            args.size,
+            self.work_dir,
             {stage: config for stage in STAGES if (config := getattr(args, f'{stage}_config'))},
-            options_by_stage(args.cfg_options), args.augment, tuple(args.crop_scale), args.views, value_range, bfloat16,
-            workers)
+            options_by_stage(args.cfg_options),
+            args.augment,
+            tuple(args.crop_scale),
+            args.views,
+            value_range,
+            bfloat16,
+            workers,
+        )
 
     def _find(self, cfg: dict, value_range: tuple[float, float] | None) -> Found:
         """The images; what a look at them said when the work dir was begun is kept while they are the same."""
@@ -90,11 +107,15 @@ class Pipeline:
         index = self.folder.new_index() if anew else self.folder.index
         changed = self.args.images_changed if begun else 'rescan'
         try:
-            found = find_images(dict(cfg, index_file=str(index)), self.args.channels or begun.get('channels'),
-                                value_range, changed)
+            found = find_images(
+                dict(cfg, index_file=str(index)), self.args.channels or begun.get('channels'), value_range, changed
+            )
         except DatasetError as error:
-            hint = ('; with this tool: --images-changed keep, or --restart-from tokenizer'
-                    if "changed='rescan'" in str(error) else '')
+            hint = (
+                '; with this tool: --images-changed keep, or --restart-from tokenizer'
+                if "changed='rescan'" in str(error)
+                else ''
+            )
             raise DatasetError(f'{error}{hint}') from error
         same = begun.get('fingerprint') == found.fingerprint
         return replace(found, dataset=cfg, **(begun.get('looked_at', {}) if same else {}))
@@ -105,7 +126,7 @@ class Pipeline:
         check_configs(configs)
         self.extra = extra_metrics(self.args)
         check_extra_metrics(self.extra, self.request.found.channels, self.request.image_size)
-        anew = PARTS[PARTS.index(self.restart):] if self.restart else ()
+        anew = PARTS[PARTS.index(self.restart) :] if self.restart else ()
         self.stages, self.new, before = {}, {}, self.request.found.fingerprint
         begun_at = self.work_dir if self.restart == STAGES[0] else self.folder.begun_at
         for name, cfg in configs.items():
@@ -131,8 +152,9 @@ class Pipeline:
         clock = self._clock()
         for name, stage in self.stages.items():
             if name == 'predictor' and not stage.done():
-                tokens.tokenize(self.request, self.stages['tokenizer'], self.args.max_broken_share, self.commands,
-                                clock)
+                tokens.tokenize(
+                    self.request, self.stages['tokenizer'], self.args.max_broken_share, self.commands, clock
+                )
             self._train(stage, clock)
             if name in MEASURED:
                 measure(stage, test_config(name, self.configs, self.request, self.extra), self.commands)
@@ -142,6 +164,7 @@ class Pipeline:
     def _devices(self) -> tuple[int, bool]:
         """Processes that train, and whether in bfloat16."""
         import torch
+
         gpus = torch.cuda.device_count()
         processes = self.args.gpus or max(1, gpus)
         if gpus and processes > gpus:
@@ -153,17 +176,23 @@ class Pipeline:
         expected = {}
         for name, stage in self.stages.items():
             if name == 'predictor':
-                expected[TOKENS] = 0. if stage.done() else tokens.expected_seconds(
-                    self.request, self.stages['tokenizer'])
+                expected[TOKENS] = (
+                    0.0 if stage.done() else tokens.expected_seconds(self.request, self.stages['tokenizer'])
+                )
             fitted = stage.record()['fitted']
-            expected[name] = 0. if stage.done() else fitted.get('seconds', 0.) * fitted['max_iters']
+            expected[name] = 0.0 if stage.done() else fitted.get('seconds', 0.0) * fitted['max_iters']
         clock = progress.Clock(expected)
         if clock.all_left():
-            unknown = [name for name, stage in self.stages.items()
-                       if not stage.done() and 'seconds' not in stage.record()['fitted']]
+            unknown = [
+                name
+                for name, stage in self.stages.items()
+                if not stage.done() and 'seconds' not in stage.record()['fitted']
+            ]
             which = f'all stages but {" and ".join(unknown)}' if unknown else 'all stages together'
-            print(f'{which} take about {progress.duration(clock.all_left())} and end about '
-                  f'{progress.at(clock.all_left())}, by trial steps without loading of images')
+            print(
+                f'{which} take about {progress.duration(clock.all_left())} and end about '
+                f'{progress.at(clock.all_left())}, by trial steps without loading of images'
+            )
         return clock
 
     def _train(self, stage: Stage, clock: progress.Clock) -> None:
@@ -182,26 +211,49 @@ class Pipeline:
                 command = ['bash', str(TOOLS / 'dist_train.sh'), str(stage.config), str(self.processes), *config]
             else:
                 command = tool('train.py', stage.config, *config)
-            self.commands(command, stage.folder / 'train.log',
-                          lambda: clock.line(stage.name, stage.run_dir, max_iters))
+            self.commands(command, stage.folder / 'train.log', lambda: clock.line(stage.name, stage.run_dir, max_iters))
         checkpoint = stage.final_checkpoint(max_iters)
         if checkpoint is None:
-            raise UserError(f'{stage.run_dir} has no checkpoint of iteration {max_iters}: see '
-                            f'{stage.folder / "train.log"}; is train_cfg.max_iters of {stage.config} another?')
-        clock.expect(stage.name, 0.)
+            raise UserError(
+                f'{stage.run_dir} has no checkpoint of iteration {max_iters}: see '
+                f'{stage.folder / "train.log"}; is train_cfg.max_iters of {stage.config} another?'
+            )
+        clock.expect(stage.name, 0.0)
         export, log = 'model_converters/export_weights.py', stage.folder / 'export.log'
         if stage.name == 'addp':
-            self.commands(tool(export, checkpoint, stage.folder / 'backbone.safetensors', '--prefix', 'backbone.',
-                               '--overwrite'), log)
+            self.commands(
+                tool(export, checkpoint, stage.folder / 'backbone.safetensors', '--prefix', 'backbone.', '--overwrite'),
+                log,
+            )
         # last of all, since its being there says that the stage is done
-        self.commands(tool(export, checkpoint, stage.weights, '--prefix', _PREFIX[stage.name], '--meta',
-                           f'fingerprint={stage.fingerprint}', '--overwrite'), log)
+        self.commands(
+            tool(
+                export,
+                checkpoint,
+                stage.weights,
+                '--prefix',
+                _PREFIX[stage.name],
+                '--meta',
+                f'fingerprint={stage.fingerprint}',
+                '--overwrite',
+            ),
+            log,
+        )
 
     def generation(self) -> list[str]:
         """The command that draws samples."""
         stage, steps = self.stages['addp'], 12 if self.request.size == 'nano' else 20
-        return tool('generate.py', stage.config, stage.weights, '--out', stage.folder / 'samples', '--num-images',
-                    self.args.samples, '--steps', steps)
+        return tool(
+            'generate.py',
+            stage.config,
+            stage.weights,
+            '--out',
+            stage.folder / 'samples',
+            '--num-images',
+            self.args.samples,
+            '--steps',
+            steps,
+        )
 
     def _generate(self) -> None:
         folder = self.stages['addp'].folder
@@ -212,8 +264,11 @@ class Pipeline:
 
     def _report(self) -> None:
         from addp_mm.own_data.page import write_page
+
         path = self.work_dir / 'report.html'
         write_page(path, self)
-        print(f'done. Page: {path}\nweights: '
-              + ', '.join(str(stage.weights) for stage in self.stages.values())
-              + f', {self.stages["addp"].folder / "backbone.safetensors"}')
+        print(
+            f'done. Page: {path}\nweights: '
+            + ', '.join(str(stage.weights) for stage in self.stages.values())
+            + f', {self.stages["addp"].folder / "backbone.safetensors"}'
+        )

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """How far a training is, and when all of them will have ended."""
+
 from __future__ import annotations
 
 import datetime
@@ -15,6 +16,7 @@ _LAST_BYTES = 20_000
 @dataclass(frozen=True)
 class Reading:
     """The latest word of a training's log: iterations done, seconds each, and values by name."""
+
     iteration: int
     seconds: float
     values: Mapping[str, float]
@@ -24,14 +26,15 @@ def latest(run_dir: Path) -> Reading | None:
     """Read the end of the newest ``scalars.json`` below a work dir of tools/train.py; None where nothing is logged."""
     files = scalar_files(run_dir)
     # validations have no number of iterations
-    found = [record for record in records(files[-1], _LAST_BYTES) if 'iter' in record and 'time' in record
-             ] if files else []
+    found = (
+        [record for record in records(files[-1], _LAST_BYTES) if 'iter' in record and 'time' in record] if files else []
+    )
     return Reading(int(found[-1]['iter']), float(found[-1]['time']), found[-1]) if found else None
 
 
 def training_seconds(run_dir: Path) -> float:
     """Time of all logged iterations, those of earlier starts included."""
-    total = 0.
+    total = 0.0
     for file in scalar_files(run_dir):
         last = None
         for record in records(file):
@@ -45,7 +48,8 @@ class Clock:
     """Expected ends.
 
     Args:
-        expected: Seconds of each stage, as far as trials tell, in order; stages that are done have 0.
+        expected: Seconds of each stage, as far as trials tell, in order; stages that are done have
+            0.
     """
 
     def __init__(self, expected: Mapping[str, float]) -> None:
@@ -58,8 +62,10 @@ class Clock:
             return None
         self.expect(stage, reading.seconds * max(0, max_iters - reading.iteration))
         loss = f', loss {reading.values["loss"]:.4g}' if 'loss' in reading.values else ''
-        return (f'{stage}: {reading.iteration:,} of {max_iters:,} iterations ({reading.iteration / max_iters:.0%})'
-                f'{loss}; {self.ends(stage)}')
+        return (
+            f'{stage}: {reading.iteration:,} of {max_iters:,} iterations ({reading.iteration / max_iters:.0%})'
+            f'{loss}; {self.ends(stage)}'
+        )
 
     def expect(self, stage: str, seconds: float) -> None:
         """Note what is left of a stage."""
@@ -68,7 +74,7 @@ class Clock:
     def ends(self, stage: str) -> str:
         """When a stage that is being worked at, and all later ones, are expected to end."""
         names = list(self.expected)
-        whole = sum(self.expected[name] for name in names[names.index(stage):])
+        whole = sum(self.expected[name] for name in names[names.index(stage) :])
         return f'this stage ends about {at(self.expected[stage])}, all of them about {at(whole)}'
 
     def all_left(self) -> float:

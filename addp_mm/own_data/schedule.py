@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Counts of iterations in a stage's config, stretched or shortened all together."""
+
 from __future__ import annotations
 
 from collections.abc import MutableMapping
@@ -7,10 +8,10 @@ from collections.abc import MutableMapping
 from addp_mm.config.type_names import type_name
 
 _HOOKS = {
-    'ReconstructionPreviewHook': ('interval', ),
-    'GenerativePretrainHook': ('preview_interval', ),
+    'ReconstructionPreviewHook': ('interval',),
+    'GenerativePretrainHook': ('preview_interval',),
     'AdversarialStartGuard': ('window', 'watch'),
-    'EMAHook': ('begin_iter', ),
+    'EMAHook': ('begin_iter',),
 }
 _MODEL = ('quantize_from', 'restart_interval', 'restart_until')
 _ADVERSARIAL = ('start', 'alone', 'ramp')
@@ -20,13 +21,15 @@ _LOGS = 200
 def scale_iterations(cfg: MutableMapping, factor: float) -> None:
     """Multiply every count of iterations in a config, in place.
 
-    These are the number of iterations, of warm-up and of the whole schedule of the learning rate, between validations,
-    previews and checkpoints, and those by which a tokenizer's training and its hooks go.
+    These are the number of iterations, of warm-up and of the whole schedule of the learning rate,
+    between validations, previews and checkpoints, and those by which a tokenizer's training and its
+    hooks go.
 
     Args:
         cfg: Config of a stage.
         factor: Any positive number.
     """
+
     def scale(node: MutableMapping, *keys: str, least: int = 1) -> None:
         for key in keys:
             if node.get(key):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The configs of the three trainings, from presets, the images and what the user changes."""
+
 from __future__ import annotations
 
 import copy
@@ -44,6 +45,7 @@ class Request:
         bfloat16: Whether to train in mixed precision.
         num_workers: Processes that load images, for each that trains.
     """
+
     found: Found
     image_size: int
     size: str
@@ -71,8 +73,10 @@ def options_by_stage(options: Sequence[str]) -> dict[str, list[str]]:
     for option in options:
         stage, dot, rest = option.partition('.')
         if stage not in STAGES or not dot:
-            raise ConfigError(f'--cfg-options {option}: begin with the stage, as tokenizer.max_iters=2000; stages are '
-                              f'{", ".join(STAGES)}{suggest(stage, STAGES)}')
+            raise ConfigError(
+                f'--cfg-options {option}: begin with the stage, as tokenizer.max_iters=2000; stages are '
+                f'{", ".join(STAGES)}{suggest(stage, STAGES)}'
+            )
         short = rest.partition('=')[0] in _SHORT
         sorted_out.setdefault(stage, []).append(f'{OWN}.{rest}' if short else rest)
     return sorted_out
@@ -81,7 +85,8 @@ def options_by_stage(options: Sequence[str]) -> dict[str, list[str]]:
 def build_configs(request: Request) -> dict[str, Config]:
     """Config of each stage before batches are fitted to the memory; what is still to be fitted is in ``own_data``.
 
-    A config or option of the user's that sets ``train_dataloader.batch_size`` leaves nothing to be fitted.
+    A config or option of the user's that sets ``train_dataloader.batch_size`` leaves nothing to be
+    fitted.
 
     Raises:
         ConfigError: Options that name nothing, or sizes that do not fit one another.
@@ -92,13 +97,15 @@ def build_configs(request: Request) -> dict[str, Config]:
         users = load_config(request.configs[stage]) if stage in request.configs else Config()
         options = list(request.options.get(stage, ()))
         own = _set_steps(stage, cfg, users, options, request.found.train_count)
-        # twice: sizes follow from what the user changes in the model, and the user has the last word
+        # twice: sizes follow from what the user changes in the model, and the user has the last
+        # word
         _merge_model(cfg, users, options)
         _FITTING[stage](cfg, request, configs)
         cfg.train_dataloader.num_workers = request.num_workers
         cfg.train_dataloader.persistent_workers = request.num_workers > 0
         if request.bfloat16:
             from addp_mm.engine.runner_cfg import set_amp
+
             set_amp(cfg, 'bfloat16')
         for key in _SCRATCH:
             cfg.pop(key, None)
@@ -148,6 +155,7 @@ def check_configs(configs: Mapping[str, Config]) -> None:
     from mmengine.registry import init_default_scope
 
     from addp_mm.checks.config_options import check_config
+
     for stage, cfg in configs.items():
         init_default_scope(cfg.get('default_scope') or 'mmengine')
         try:
@@ -178,7 +186,7 @@ def _set_steps(stage: str, cfg: Config, users: Config, options: Sequence[str], c
 def preprocessor(channels: int) -> dict:
     """Images as the loaders give them, to [0, 1] and RGB."""
     count = 3 if channels == 3 else 1
-    return dict(type='SelfSupDataPreprocessor', mean=[0.] * count, std=[255.] * count, to_rgb=channels == 3)
+    return dict(type='SelfSupDataPreprocessor', mean=[0.0] * count, std=[255.0] * count, to_rgb=channels == 3)
 
 
 def loading(request: Request) -> dict:
@@ -196,14 +204,22 @@ def images(request: Request, split: str) -> dict:
         if request.augmentation == 'crop':
             view.update(crop_scale=tuple(request.crop_scale))
     # whether the images have changed is found out before: later the list that was begun with counts
-    return dict(request.found.dataset, split=split, val_every=request.found.val_every, changed='keep',
-                pipeline=[loading(request), view, dict(type='PackInputs')])
+    return dict(
+        request.found.dataset,
+        split=split,
+        val_every=request.found.val_every,
+        changed='keep',
+        pipeline=[loading(request), view, dict(type='PackInputs')],
+    )
 
 
 def given_anew(cfg: Mapping) -> list[str]:
     """``KEY=VALUE`` of what may change while a stage trains: how many images may be broken."""
-    return [f'{loader}.dataset.max_broken_share={share}' for loader in ('train_dataloader', 'val_dataloader')
-            if (share := ((cfg.get(loader) or {}).get('dataset') or {}).get('max_broken_share')) is not None]
+    return [
+        f'{loader}.dataset.max_broken_share={share}'
+        for loader in ('train_dataloader', 'val_dataloader')
+        if (share := ((cfg.get(loader) or {}).get('dataset') or {}).get('max_broken_share')) is not None
+    ]
 
 
 def stride_of(tokenizer: Mapping, own: Mapping | None = None) -> int:
@@ -211,20 +227,25 @@ def stride_of(tokenizer: Mapping, own: Mapping | None = None) -> int:
     if own and own.get('stride'):
         return own['stride']
     from addp_mm.models.tokenizers import VQTokenizer
+
     if type_name(tokenizer.get('type')) != 'VQTokenizer':
-        raise ConfigError(f'{tokenizer.get("type")} does not say how many pixels a token stands for: give '
-                          'tokenizer.stride=… to --cfg-options')
+        raise ConfigError(
+            f'{tokenizer.get("type")} does not say how many pixels a token stands for: give '
+            'tokenizer.stride=… to --cfg-options'
+        )
     default = {name: parameter.default for name, parameter in inspect.signature(VQTokenizer).parameters.items()}
     levels = len(tokenizer.get('channel_mults', default['channel_mults']))
-    return tokenizer.get('stem_stride', default['stem_stride']) * 2**(levels - 1)
+    return tokenizer.get('stem_stride', default['stem_stride']) * 2 ** (levels - 1)
 
 
 def _check_size(request: Request, cfg: Config, own: Mapping) -> None:
     stride = stride_of(cfg.model.tokenizer, own)
     if request.image_size % stride:
         down = request.image_size // stride * stride
-        raise ConfigError(f'--image-size {request.image_size}: this tokenizer (--size {request.size}) takes multiples '
-                          f'of {stride} px, as {down or stride} or {down + stride}')
+        raise ConfigError(
+            f'--image-size {request.image_size}: this tokenizer (--size {request.size}) takes multiples '
+            f'of {stride} px, as {down or stride} or {down + stride}'
+        )
 
 
 def _fit_tokenizer(cfg: Config, request: Request, configs: Mapping) -> None:
@@ -233,9 +254,13 @@ def _fit_tokenizer(cfg: Config, request: Request, configs: Mapping) -> None:
     cfg.train_dataloader.dataset = images(request, 'train')
     codes = cfg.model.tokenizer.get('codebook_size', 1024)
     cfg.val_dataloader = dict(
-        batch_size=16, num_workers=min(1, request.num_workers), persistent_workers=request.num_workers > 0,
-        sampler=dict(type='DefaultSampler', shuffle=False), collate_fn=dict(type='default_collate'),
-        dataset=images(request, 'val'))
+        batch_size=16,
+        num_workers=min(1, request.num_workers),
+        persistent_workers=request.num_workers > 0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+        dataset=images(request, 'val'),
+    )
     cfg.val_evaluator = [
         dict(type='addp_mm.PeakSignalNoiseRatio'),
         *([dict(type='addp_mm.StructuralSimilarity')] if request.image_size >= _SMALLEST_FOR_SSIM else []),
@@ -264,8 +289,13 @@ def _fit_predictor(cfg: Config, request: Request, configs: Mapping) -> None:
         views.update(crop_scale=tuple(request.crop_scale))
     cfg.train_dataloader.dataset = dict(
         type='addp_mm.SeededSamples',
-        dataset=dict(type='addp_mm.TokenIds', data_root=str(request.work_dir / 'tokens'), views=views,
-                     tokenizer=loaded(configs['tokenizer'].model.tokenizer.to_dict(), request.weights('tokenizer'))))
+        dataset=dict(
+            type='addp_mm.TokenIds',
+            data_root=str(request.work_dir / 'tokens'),
+            views=views,
+            tokenizer=loaded(configs['tokenizer'].model.tokenizer.to_dict(), request.weights('tokenizer')),
+        ),
+    )
 
 
 def _fit_addp(cfg: Config, request: Request, configs: Mapping) -> None:
@@ -279,8 +309,9 @@ def _fit_addp(cfg: Config, request: Request, configs: Mapping) -> None:
     if request.found.channels != 3:
         model.update(pixel_mean=request.found.mean, pixel_std=request.found.std)
     side = math.isqrt(num_tokens)
-    model.backbone.update(img_size=request.image_size, patch_size=request.image_size // side,
-                          in_channels=request.found.channels)
+    model.backbone.update(
+        img_size=request.image_size, patch_size=request.image_size // side, in_channels=request.found.channels
+    )
     width = arch_settings(model.backbone.arch)['embed_dims']
     model.neck.update(num_tokens=num_tokens, in_dims=width, token_space=space)
     model.head.update(in_dims=model.neck.get('embed_dims') or width, token_space=space)

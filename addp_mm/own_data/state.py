@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What a work dir holds of each stage: options, fingerprints and results. There is no other memory of a training."""
+
 from __future__ import annotations
 
 import hashlib
@@ -14,8 +15,11 @@ from addp_mm.own_data.stages import WEIGHTS
 
 RECORD, CONFIG, RUN, LATEST = 'stage.json', 'config.py', 'run', 'last_checkpoint'
 # how fast it goes, and when it gives up, not what comes out
-_NOT_COMPARED = tuple(f'{loader}.{key}' for loader in ('train_dataloader', 'val_dataloader')
-                      for key in ('num_workers', 'persistent_workers', 'dataset.max_broken_share'))
+_NOT_COMPARED = tuple(
+    f'{loader}.{key}'
+    for loader in ('train_dataloader', 'val_dataloader')
+    for key in ('num_workers', 'persistent_workers', 'dataset.max_broken_share')
+)
 
 
 class StateError(UserError, RuntimeError):
@@ -53,7 +57,7 @@ def moved(value: Any, source: Path, target: Path) -> Any:
     if isinstance(value, list):
         return [moved(item, source, target) for item in value]
     inside = isinstance(value, str) and value.startswith(f'{source}{os.sep}')
-    return f'{target}{value[len(str(source)):]}' if inside else value
+    return f'{target}{value[len(str(source)) :]}' if inside else value
 
 
 def comparable(cfg: Mapping) -> dict:
@@ -87,12 +91,13 @@ class Stage:
         name: 'tokenizer', 'predictor' or 'addp'.
         wanted: Its config before batches are fitted.
         given: What else its result depends on: fingerprints of the images and of the stage before.
-        begun_at: Where the work dir was when it was begun; the same place by default. What is compared has the paths
-            that its files had there.
+        begun_at: Where the work dir was when it was begun; the same place by default. What is
+            compared has the paths that its files had there.
     """
 
-    def __init__(self, work_dir: Path, name: str, wanted: Mapping, given: Sequence[str],
-                 begun_at: Path | None = None) -> None:
+    def __init__(
+        self, work_dir: Path, name: str, wanted: Mapping, given: Sequence[str], begun_at: Path | None = None
+    ) -> None:
         self.name, self.work_dir, self.folder = name, work_dir, work_dir / name
         self.begun_at = begun_at or work_dir
         self.wanted = moved(comparable(wanted), work_dir, self.begun_at)
@@ -136,12 +141,15 @@ class Stage:
         if not self.weights.is_file():
             return False
         from safetensors import SafetensorError, safe_open
+
         try:
             with safe_open(str(self.weights), 'pt') as file:
                 return (file.metadata() or {}).get('fingerprint') == self.fingerprint
         except SafetensorError as error:
-            raise StateError(f'{self.weights} is damaged ({error}). Remove it to have it written again from the last '
-                             f'checkpoint in {self.run_dir}; where there is none, {self._anew}') from error
+            raise StateError(
+                f'{self.weights} is damaged ({error}). Remove it to have it written again from the last '
+                f'checkpoint in {self.run_dir}; where there is none, {self._anew}'
+            ) from error
 
     def check(self) -> None:
         """Refuse to go on with what was begun with other options, or whose config was edited since.
@@ -154,13 +162,17 @@ class Stage:
             return
         if record['fingerprint'] != self.fingerprint:
             other = list(differences(record['wanted'], self.wanted)) or ['the images, or a stage before']
-            raise StateError(f'{self.folder} was begun with other options: {first_few(other, 6, "; ")}. Give the same '
-                             f'ones to go on; {self._anew}')
+            raise StateError(
+                f'{self.folder} was begun with other options: {first_few(other, 6, "; ")}. Give the same '
+                f'ones to go on; {self._anew}'
+            )
         text = self.config.read_text() if self.config.is_file() else None
         if text is None or hashlib.sha256(text.encode()).hexdigest() != record['config']:
             what = 'is gone' if text is None else 'was edited since'
-            raise StateError(f'{self.config} {what}. Train with it by tools/train.py alone; or copy it, give the copy '
-                             f'as --{self.name}-config, and {self._anew}')
+            raise StateError(
+                f'{self.config} {what}. Train with it by tools/train.py alone; or copy it, give the copy '
+                f'as --{self.name}-config, and {self._anew}'
+            )
         self._follow(record, text)
 
     def _follow(self, record: Mapping, text: str) -> None:
@@ -179,20 +191,34 @@ class Stage:
             fitted: What was found out about memory and time, for a later run to read.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write(f'# Written by tools/pretrain_from_folder.py. Alone:\n# python tools/train.py {self.config} '
-                    f'--work-dir {self.run_dir} --resume auto\n{cfg.pretty_text}', fitted)
+        self._write(
+            f'# Written by tools/pretrain_from_folder.py. Alone:\n# python tools/train.py {self.config} '
+            f'--work-dir {self.run_dir} --resume auto\n{cfg.pretty_text}',
+            fitted,
+        )
 
     def _write(self, text: str, fitted: Mapping) -> None:
         write_atomically(self.config, text)
         digest = hashlib.sha256(self.config.read_bytes()).hexdigest()
-        write_atomically(self.folder / RECORD, json.dumps(
-            dict(fingerprint=self.fingerprint, config=digest, fitted=dict(fitted), wanted=self.wanted,
-                 place=str(self.work_dir)), indent=1))
+        write_atomically(
+            self.folder / RECORD,
+            json.dumps(
+                dict(
+                    fingerprint=self.fingerprint,
+                    config=digest,
+                    fitted=dict(fitted),
+                    wanted=self.wanted,
+                    place=str(self.work_dir),
+                ),
+                indent=1,
+            ),
+        )
 
     def final_checkpoint(self, max_iters: int) -> Path | None:
         """The checkpoint of the last iteration, if training has come to its end.
 
-        That is when ``last_checkpoint`` names it: mmengine writes this after the checkpoint, which a kill may have cut.
+        That is when ``last_checkpoint`` names it: mmengine writes this after the checkpoint, which
+        a kill may have cut.
         """
         path, latest = self.run_dir / f'iter_{max_iters}.pth', self.run_dir / LATEST
         named = latest.is_file() and Path(latest.read_text().strip()).name == path.name

@@ -2,9 +2,11 @@
 """Take a few training steps of each stage on random pictures, to find out which batch fits into memory, and how long a
 step takes. Run by tools/pretrain_from_folder.py.
 
-On a GPU the batch is halved until a step goes without running out of memory. On a CPU, where running out of memory ends
-the process, batches double from one image on as long as the growth says that the next one fits.
+On a GPU the batch is halved until a step goes without running out of memory. On a CPU, where
+running out of memory ends the process, batches double from one image on as long as the growth says
+that the next one fits.
 """
+
 import argparse
 import contextlib
 import json
@@ -17,14 +19,18 @@ MIB = 2**20
 # shares of the memory found that a training may take
 _GPU_SHARE, _CPU_SHARE = 0.9, 0.7
 # seconds of a step on a CPU from which on larger batches are not tried but reckoned
-_SLOW = 15.
+_SLOW = 15.0
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('spec', type=Path, help='JSON: config, batch of a step on one process and shape of an image of '
-                        'each stage, and the number of processes on this machine; without a batch, a stage is built '
-                        'and takes no step')
+    parser.add_argument(
+        'spec',
+        type=Path,
+        help='JSON: config, batch of a step on one process and shape of an image of '
+        'each stage, and the number of processes on this machine; without a batch, a stage is built '
+        'and takes no step',
+    )
     parser.add_argument('out', type=Path, help='JSON to write: parameters of each stage; batch, seconds and MiB')
     return parser.parse_args(argv)
 
@@ -37,8 +43,10 @@ def available_memory(meminfo='/proc/meminfo', cgroup='/sys/fs/cgroup'):
         found.append(int(lines['MemAvailable'].split()[0]) * 1024)
     except (OSError, KeyError, ValueError):
         found.append(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2)
-    for limit, used in (('memory.max', 'memory.current'),
-                        ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')):
+    for limit, used in (
+        ('memory.max', 'memory.current'),
+        ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'),
+    ):
         try:
             found.append(int(Path(cgroup, limit).read_text()) - int(Path(cgroup, used).read_text()))
         except (OSError, ValueError):
@@ -54,6 +62,7 @@ def peak_memory():
     except (OSError, StopIteration):
         import resource
         import sys
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
@@ -106,6 +115,7 @@ class Trial:
         import torch
 
         from addp_mm.diffusion import NoiseDraw
+
         high = 256 if len(self.shape) == 3 else self.model.codebook_size
         dtype = torch.uint8 if len(self.shape) == 3 else torch.int64
         data = dict(inputs=torch.randint(high, (batch, *self.shape), dtype=dtype))
@@ -127,14 +137,18 @@ def _without_weights(node):
     Those of a perceptual loss are no stage's work, and it does not compute without them.
     """
     if isinstance(node, dict):
-        return {key: value if key == 'perceptual' else _without_weights(value)
-                for key, value in node.items() if key != 'init_cfg'}
+        return {
+            key: value if key == 'perceptual' else _without_weights(value)
+            for key, value in node.items()
+            if key != 'init_cfg'
+        }
     return [_without_weights(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
 def fit_on_gpu(trial, batch):
     """Halve until a step fits; returns batch, seconds of a step and bytes."""
     import torch
+
     free, _ = torch.cuda.mem_get_info()
     limit = _GPU_SHARE * (free + torch.cuda.memory_reserved())
     while True:
@@ -149,8 +163,10 @@ def fit_on_gpu(trial, batch):
         trial.optim_wrapper.zero_grad()
         torch.cuda.empty_cache()
         if batch == 1:
-            raise SystemExit(f'error: a single image does not fit into {limit / MIB:,.0f} MiB of GPU memory: choose a '
-                             'smaller --size or --image-size')
+            raise SystemExit(
+                f'error: a single image does not fit into {limit / MIB:,.0f} MiB of GPU memory: choose a '
+                'smaller --size or --image-size'
+            )
         batch = smaller(batch)
 
 
@@ -163,7 +179,7 @@ def fit_on_cpu(trial, batch, limit):
     trial.step(1)
     forget_peak()
     seconds, peak, done = trial.step(sizes[0]), peak_memory(), sizes[0]
-    each = 0.
+    each = 0.0
     for size in sizes[1:]:
         # of the first growth nothing is known but that it is less than all there is
         expected = peak + (each or peak) * (size - done)

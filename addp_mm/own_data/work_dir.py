@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The work dir as a whole: whose it is, who is at work in it, and which images it was begun with."""
+
 from __future__ import annotations
 
 import fcntl
@@ -45,8 +46,10 @@ class Lock:
             began, *rest = self._file.read().split() or ['?']
             self._file.close()
             alive = [pid for pid in (began, *rest) if pid.isdigit() and _is_alive(int(pid))]
-            raise StateError(f'{path.parent} is in use by a run that process {began} began. Of it and the one '
-                             f'it started, these live on this machine: {first_few(alive)}. Wait, or end them')
+            raise StateError(
+                f'{path.parent} is in use by a run that process {began} began. Of it and the one '
+                f'it started, these live on this machine: {first_few(alive)}. Wait, or end them'
+            )
         self.note()
 
     def fileno(self) -> int:
@@ -79,18 +82,23 @@ class WorkDir:
         path: Absolute; made where it is lacking.
 
     Raises:
-        StateError: It holds something else, which is left as it is, or another run is at work in it.
+        StateError: It holds something else, which is left as it is, or another run is at work in
+            it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.index, self._marker = path, path / INDEX, path / MARKER
         if path.exists() and not self._marker.is_file():
             # a list of images whose writing was ended is no one's work
-            strange = sorted(other.name for other in path.iterdir()
-                             if other.name not in (LOCK, INDEX) and not other.name.startswith(f'.{INDEX}'))
+            strange = sorted(
+                other.name
+                for other in path.iterdir()
+                if other.name not in (LOCK, INDEX) and not other.name.startswith(f'.{INDEX}')
+            )
             if strange:
-                raise StateError(f'{path} holds {first_few(strange)} and is no work dir of this tool: choose another '
-                                 '--work-dir')
+                raise StateError(
+                    f'{path} holds {first_few(strange)} and is no work dir of this tool: choose another --work-dir'
+                )
         self._made = [own for own in (path / LOCK, self.index, path) if not own.exists()]
         path.mkdir(parents=True, exist_ok=True)
         self.lock = Lock(path / LOCK)
@@ -151,8 +159,10 @@ class WorkDir:
         if before is not None:
             other = list(differences(_identity(before), moved(_identity(about), self.path, self.begun_at)))
             if other:
-                raise StateError(f'{self.path} was begun with other images: {first_few(other, 5, "; ")}. Choose '
-                                 'another --work-dir, or begin anew with --restart-from tokenizer')
+                raise StateError(
+                    f'{self.path} was begun with other images: {first_few(other, 5, "; ")}. Choose '
+                    'another --work-dir, or begin anew with --restart-from tokenizer'
+                )
 
     def claim(self, about: Mapping) -> None:
         """Make the folder this tool's, with these images."""
@@ -184,7 +194,7 @@ class WorkDir:
             self.claim(about)
 
     def _from(self, part: str) -> Iterator[Path]:
-        return (self.path / name for name in PARTS[PARTS.index(part):])
+        return (self.path / name for name in PARTS[PARTS.index(part) :])
 
 
 def _identity(about: Mapping) -> dict:

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Line charts as inline SVG; colours come from the page's style sheet by the class of a line."""
+
 from __future__ import annotations
 
 import math
@@ -49,13 +50,17 @@ def line_chart(lines: Mapping[str, Points], title: str, x_label: str) -> str:
         down = HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
         return round(across, 1), round(down, 1)
 
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
-             f'<text class="title" x="{LEFT}" y="14">{escape(title)}</text>']
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
+        f'<text class="title" x="{LEFT}" y="14">{escape(title)}</text>',
+    ]
     decimals = max(len(f'{y:g}'.partition('.')[2]) for y in y_ticks)
     for y in y_ticks:
         _, down = place(0, y)
-        parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down}" y2="{down}"/>'
-                     f'<text class="tick" x="{LEFT - 6}" y="{down + 3.5}" text-anchor="end">{y:.{decimals}f}</text>')
+        parts.append(
+            f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down}" y2="{down}"/>'
+            f'<text class="tick" x="{LEFT - 6}" y="{down + 3.5}" text-anchor="end">{y:.{decimals}f}</text>'
+        )
     for x in x_ticks:
         across, _ = place(x, y_low)
         parts.append(f'<text class="tick" x="{across}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{x:g}</text>')
@@ -64,6 +69,8 @@ def line_chart(lines: Mapping[str, Points], title: str, x_label: str) -> str:
         path = ' '.join('{:g},{:g}'.format(*place(x, y)) for x, y in line)
         parts.append(f'<polyline class="line {escape(name)}" points="{path}"/>')
         across, down = place(*line[-1])
-        parts.append(f'<circle class="end {escape(name)}" cx="{across:g}" cy="{down:g}" r="3.2">'
-                     f'<title>{line[-1][1]:.4g} at {line[-1][0]:g}</title></circle>')
+        parts.append(
+            f'<circle class="end {escape(name)}" cx="{across:g}" cy="{down:g}" r="3.2">'
+            f'<title>{line[-1][1]:.4g} at {line[-1][0]:g}</title></circle>'
+        )
     return ''.join([*parts, '</svg>'])

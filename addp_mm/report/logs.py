@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Reading what mmengine's loggers leave in a work dir."""
+
 from __future__ import annotations
 
 import json
@@ -44,8 +45,10 @@ def read_curve(work_dir: Path, name: str = 'loss') -> list[tuple[int, float]]:
     """
     files = scalar_files(work_dir)
     if not files:
-        raise LogError(f'{work_dir} holds no */vis_data/scalars.json: the training there did not start, or its '
-                       'visualizer has no LocalVisBackend')
+        raise LogError(
+            f'{work_dir} holds no */vis_data/scalars.json: the training there did not start, or its '
+            'visualizer has no LocalVisBackend'
+        )
     values: dict[int, float] = {}
     seen: set[str] = set()
     for record in (record for file in files for record in records(file)):

@@ -1,13 +1,29 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What a result was measured with: package versions and the class of the machine."""
+
 from __future__ import annotations
 
 import os
 import platform
 from importlib import metadata
 
-_PACKAGES = ('torch', 'torchvision', 'timm', 'numpy', 'mmengine', 'onedl-mmengine', 'mmcv-lite', 'mmcv', 'onedl-mmcv',
-             'mmdet', 'onedl-mmdetection', 'mmsegmentation', 'onedl-mmsegmentation', 'mmpretrain', 'onedl-mmpretrain')
+_PACKAGES = (
+    'torch',
+    'torchvision',
+    'timm',
+    'numpy',
+    'mmengine',
+    'onedl-mmengine',
+    'mmcv-lite',
+    'mmcv',
+    'onedl-mmcv',
+    'mmdet',
+    'onedl-mmdetection',
+    'mmsegmentation',
+    'onedl-mmsegmentation',
+    'mmpretrain',
+    'onedl-mmpretrain',
+)
 
 
 def cores() -> int:
@@ -18,6 +34,7 @@ def cores() -> int:
 def versions() -> dict[str, str]:
     """Versions of this package, of Python and of the packages that results depend on."""
     from addp_mm.version import __version__
+
     installed = {str(found.metadata['Name']).lower(): found.version for found in metadata.distributions()}
     packages = {name: installed[name] for name in _PACKAGES if name in installed}
     return {'addp_mm': __version__, 'Python': platform.python_version(), **packages}
@@ -26,5 +43,6 @@ def versions() -> dict[str, str]:
 def machine_class() -> str:
     """One line on the machine: cores, architecture and GPU."""
     import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'
     return f'{cores()} CPU core{"s" if cores() > 1 else ""} ({platform.machine()}), {gpu}'

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A page in one file: sections of figures, each with its caption and the commands that made it."""
+
 from __future__ import annotations
 
 import re
@@ -8,8 +9,11 @@ from html import escape
 from pathlib import Path
 
 MAX_BYTES = 8_000_000
-_EXTERNAL = re.compile(r'''(?:\b(?:src|href|srcset|data|action)\s*=\s*["']?|url\(\s*["']?|@import\s+["']?)(?!data:|#)'''
-                       r'''[^"'\s)>]+''', re.IGNORECASE)
+_EXTERNAL = re.compile(
+    r"""(?:\b(?:src|href|srcset|data|action)\s*=\s*["']?|url\(\s*["']?|@import\s+["']?)(?!data:|#)"""
+    r"""[^"'\s)>]+""",
+    re.IGNORECASE,
+)
 
 
 def external_references(page: str) -> list[str]:
@@ -28,10 +32,13 @@ def commands_box(commands: Sequence[str]) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = '') -> str:
     """A table; cells of ``rows`` are HTML, the first of each row names it."""
     head = ''.join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = ''.join(f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
-                   for row in rows)
-    return (f'<div class="wide"><table class="{escape(kind)}"><thead><tr>{head}</tr></thead>'
-            f'<tbody>{body}</tbody></table></div>')
+    body = ''.join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
+    )
+    return (
+        f'<div class="wide"><table class="{escape(kind)}"><thead><tr>{head}</tr></thead>'
+        f'<tbody>{body}</tbody></table></div>'
+    )
 
 
 class Page:
@@ -68,7 +75,9 @@ class Page:
         """
         if not (self._sections and caption and commands):
             raise ValueError('a figure stands in a section and has a caption and the commands that made it')
-        self._parts.append(f'<figure>{content}<figcaption>{escape(caption)}</figcaption>{commands_box(commands)}</figure>')
+        self._parts.append(
+            f'<figure>{content}<figcaption>{escape(caption)}</figcaption>{commands_box(commands)}</figure>'
+        )
 
     def html(self) -> str:
         """The whole page."""
@@ -76,12 +85,14 @@ class Page:
         contents = ''.join(f'<a href="#{anchor}">{escape(heading)}</a>' for anchor, heading in self._sections)
         warning = f'<p class="warning" role="note">{escape(self.warning)}</p>' if self.warning else ''
         end = '</section>' if self._sections else ''
-        return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-                f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-                f'<meta name="color-scheme" content="light dark"><title>{escape(self.title)}</title>'
-                f'<style>{style}</style></head><body><main><header><h1>{escape(self.title)}</h1>{warning}'
-                f'<p class="lead">{escape(self.lead)}</p><nav>{contents}</nav></header>'
-                f'{"".join(self._parts)}{end}</main></body></html>\n')
+        return (
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<meta name="color-scheme" content="light dark"><title>{escape(self.title)}</title>'
+            f'<style>{style}</style></head><body><main><header><h1>{escape(self.title)}</h1>{warning}'
+            f'<p class="lead">{escape(self.lead)}</p><nav>{contents}</nav></header>'
+            f'{"".join(self._parts)}{end}</main></body></html>\n'
+        )
 
     def write(self, path: Path) -> int:
         """Write the page; returns its size in bytes. What is no Unicode, as in names of files, becomes question marks.

@@ -1,15 +1,18 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Runtime shared by all kinds of config; detection and segmentation name their scope and visualizer in det_runtime.py
-# and seg_runtime.py. tools/train.py and tools/test.py pick both where a config leaves the plain `Visualizer`.
+# Runtime shared by all kinds of config; detection and segmentation name their scope and visualizer
+# in det_runtime.py and seg_runtime.py. tools/train.py and tools/test.py pick both where a config
+# leaves the plain `Visualizer`.
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
 
 env_cfg = dict(
-    cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl'))
+    cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')
+)
 
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends, name='visualizer')

@@ -1,7 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 _base_ = [
-    '../_base_/models/linear-cls_addp-vit-base-p16.py', '../_base_/datasets/imagenet_256_finetune.py',
-    '../_base_/schedules/finetune_imagenet_100e.py', '../_base_/default_runtime.py'
+    '../_base_/models/linear-cls_addp-vit-base-p16.py',
+    '../_base_/datasets/imagenet_256_finetune.py',
+    '../_base_/schedules/finetune_imagenet_100e.py',
+    '../_base_/default_runtime.py',
 ]
 default_scope = 'mmpretrain'
 

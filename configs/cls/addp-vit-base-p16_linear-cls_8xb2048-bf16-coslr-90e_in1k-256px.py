@@ -1,7 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 _base_ = [
-    '../_base_/models/linear-probe_addp-vit-base-p16.py', '../_base_/datasets/imagenet_256_probe.py',
-    '../_base_/schedules/linear-probe_imagenet_90e.py', '../_base_/default_runtime.py'
+    '../_base_/models/linear-probe_addp-vit-base-p16.py',
+    '../_base_/datasets/imagenet_256_probe.py',
+    '../_base_/schedules/linear-probe_imagenet_90e.py',
+    '../_base_/default_runtime.py',
 ]
 default_scope = 'mmpretrain'
 

@@ -1,7 +1,4 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-_base_ = [
-    './addp-vit-base-p16_ft_8xb128-bf16-coslr-100e_in1k-256px.py',
-    '../_base_/models/deit3_vit-base-p16.py',
-]
+_base_ = ['./addp-vit-base-p16_ft_8xb128-bf16-coslr-100e_in1k-256px.py', '../_base_/models/deit3_vit-base-p16.py']
 
 model = dict(backbone=_base_.baseline)

@@ -1,9 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # 224 px of 14 px patches: as many tokens as 256 px of 16 px.
-_base_ = [
-    './addp-vit-base-p16_ft_8xb128-bf16-coslr-100e_in1k-256px.py',
-    '../_base_/models/dinov2_vit-base-p14.py',
-]
+_base_ = ['./addp-vit-base-p16_ft_8xb128-bf16-coslr-100e_in1k-256px.py', '../_base_/models/dinov2_vit-base-p14.py']
 
 model = dict(backbone=dict(_base_.baseline, img_size=224))
 

@@ -7,7 +7,9 @@ model = dict(
         _delete_=True,
         type='ResNet',
         depth=50,
-        out_indices=(3, ),
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
+        out_indices=(3,),
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(in_channels=2048))
+    head=dict(in_channels=2048),
+)

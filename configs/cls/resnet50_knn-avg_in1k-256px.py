@@ -7,6 +7,8 @@ model = dict(
         _delete_=True,
         type='ResNet',
         depth=50,
-        out_indices=(3, ),
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
-    neck=dict(type='GlobalAveragePooling'))
+        out_indices=(3,),
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+)

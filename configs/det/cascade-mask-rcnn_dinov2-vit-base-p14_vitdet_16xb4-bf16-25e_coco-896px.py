@@ -15,5 +15,7 @@ model = dict(
     rpn_head=dict(anchor_generator=dict(strides=[3.5, 7, 14, 28, 56])),
     roi_head=dict(
         bbox_roi_extractor=dict(featmap_strides=[3.5, 7, 14, 28]),
-        mask_roi_extractor=dict(featmap_strides=[3.5, 7, 14, 28])))
+        mask_roi_extractor=dict(featmap_strides=[3.5, 7, 14, 28]),
+    ),
+)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))

@@ -1,10 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# mmdet's DINO with backbone and neck replaced. Its schedule and its learning rate, a tenth of it in the backbone, stay:
-# detrex trains ViTDet backbones so.
+# mmdet's DINO with backbone and neck replaced. Its schedule and its learning rate, a tenth of it in
+# the backbone, stay: detrex trains ViTDet backbones so.
 _base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', '../_base_/models/vitdet_addp-vit-base-p16.py']
 custom_imports = dict(imports=['addp_mm'])
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=64),
     backbone=dict(_delete_=True, **_base_.backbone),
-    neck=dict(_delete_=True, type='addp_mm.SimpleFPN', in_channels=768, scales=(2, 1, 0.5), num_outs=4))
+    neck=dict(_delete_=True, type='addp_mm.SimpleFPN', in_channels=768, scales=(2, 1, 0.5), num_outs=4),
+)

@@ -6,7 +6,9 @@ model = dict(
         arch='large',
         global_blocks=(5, 11, 17, 23),
         drop_path_rate=0.4,
-        init_cfg=dict(checkpoint='hf://Changyao/ADDP/addp-vit-large-16.pth')),
-    neck=dict(in_channels=1024))
+        init_cfg=dict(checkpoint='hf://Changyao/ADDP/addp-vit-large-16.pth'),
+    ),
+    neck=dict(in_channels=1024),
+)
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))

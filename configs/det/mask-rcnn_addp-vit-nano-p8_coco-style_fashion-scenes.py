@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The stock Mask R-CNN of mmdet with backbone, neck and data replaced, all else as it was; for mmdet's own tools too.
+# The stock Mask R-CNN of mmdet with backbone, neck and data replaced, all else as it was; for
+# mmdet's own tools too.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['addp_mm'])
 
@@ -13,15 +14,17 @@ model = dict(
         patch_size=8,
         out_type='featmap',
         pre_norm=True,
-        init_cfg=dict(
-            type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.')),
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.'),
+    ),
     neck=dict(_delete_=True, type='addp_mm.SimpleFPN', in_channels=128, scales=(2, 1, 0.5), num_outs=5),
-    roi_head=dict(bbox_head=dict(num_classes=10), mask_head=dict(num_classes=10)))
+    roi_head=dict(bbox_head=dict(num_classes=10), mask_head=dict(num_classes=10)),
+)
 
 # Data
 data_root = 'data/fashion_scenes/'
 metainfo = dict(
-    classes=['ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser'])
+    classes=['ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser']
+)
 train_pipeline = [
     dict(type='addp_mm.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -41,14 +44,18 @@ train_dataloader = dict(
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='scenes/train/'),
         metainfo=metainfo,
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    )
+)
 val_dataloader = dict(
     dataset=dict(
         data_root=data_root,
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='scenes/val/'),
         metainfo=metainfo,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    )
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator

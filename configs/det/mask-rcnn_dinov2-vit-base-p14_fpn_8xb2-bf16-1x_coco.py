@@ -8,4 +8,6 @@ model = dict(
     rpn_head=dict(anchor_generator=dict(strides=[3.5, 7, 14, 28, 56], base_sizes=[4, 8, 16, 32, 64])),
     roi_head=dict(
         bbox_roi_extractor=dict(featmap_strides=[3.5, 7, 14, 28]),
-        mask_roi_extractor=dict(featmap_strides=[3.5, 7, 14, 28])))
+        mask_roi_extractor=dict(featmap_strides=[3.5, 7, 14, 28]),
+    ),
+)

@@ -1,7 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 _base_ = [
-    '../_base_/models/vq-tokenizer_nano-p8.py', '../_base_/datasets/fashion_scenes_pretrain.py',
-    '../_base_/evaluation/addp-vit-nano-p8_features.py', '../_base_/default_runtime.py'
+    '../_base_/models/vq-tokenizer_nano-p8.py',
+    '../_base_/datasets/fashion_scenes_pretrain.py',
+    '../_base_/evaluation/addp-vit-nano-p8_features.py',
+    '../_base_/default_runtime.py',
 ]
 default_scope = 'mmpretrain'
 
@@ -12,7 +14,8 @@ model = dict(
     data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], to_rgb=True),
     quantize_from=400,
     restart_interval=100,
-    restart_until=int(0.7 * max_iters))
+    restart_until=int(0.7 * max_iters),
+)
 
 train_dataloader = dict(batch_size=8)
 val_evaluator = [
@@ -22,8 +25,10 @@ val_evaluator = [
 ]
 
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.),
-    clip_grad=dict(max_norm=1.0))
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.0),
+    clip_grad=dict(max_norm=1.0),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),

@@ -1,14 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 _base_ = [
-    '../_base_/models/vqgan_p16.py', '../_base_/datasets/imagenet_256_pretrain.py', '../_base_/default_runtime.py'
+    '../_base_/models/vqgan_p16.py',
+    '../_base_/datasets/imagenet_256_pretrain.py',
+    '../_base_/default_runtime.py',
 ]
 default_scope = 'mmpretrain'
 
 max_iters = 400000  # 40 epochs
-model = dict(
-    restart_interval=1000,
-    restart_until=max_iters // 4,
-    schedule=dict(start=20000, alone=1000, ramp=5000))
+model = dict(restart_interval=1000, restart_until=max_iters // 4, schedule=dict(start=20000, alone=1000, ramp=5000))
 
 train_dataloader = dict(batch_size=16, sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
 val_dataloader = dict(
@@ -26,23 +25,22 @@ val_dataloader = dict(
             dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
             dict(type='CenterCrop', crop_size=256),
             dict(type='PackInputs'),
-        ]))
-val_evaluator = [
-    dict(type='addp_mm.PeakSignalNoiseRatio'),
-    dict(type='addp_mm.CodebookUsage', codebook_size=1024),
-]
+        ],
+    ),
+)
+val_evaluator = [dict(type='addp_mm.PeakSignalNoiseRatio'), dict(type='addp_mm.CodebookUsage', codebook_size=1024)]
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
-optimizer = dict(type='AdamW', lr=1e-4 * 128 / 128, betas=(0.9, 0.95), weight_decay=0.)
+optimizer = dict(type='AdamW', lr=1e-4 * 128 / 128, betas=(0.9, 0.95), weight_decay=0.0)
 part = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
     loss_scale=dict(enabled=False),
     optimizer=optimizer,
-    clip_grad=dict(max_norm=1.0))
-optim_wrapper = dict(
-    constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part, discriminator=part)
+    clip_grad=dict(max_norm=1.0),
+)
+optim_wrapper = dict(constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part, discriminator=part)
 custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=5000),
     dict(type='addp_mm.CodeRestartHook'),

@@ -15,5 +15,8 @@ model = dict(
             out_indices=(2, 5, 8, 11),
             out_type='featmap',
             init_cfg=dict(
-                type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth',
-                prefix='backbone.'))))
+                type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth', prefix='backbone.'
+            ),
+        ),
+    )
+)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Mask2Former on ADDP's ViT-B: its head, clipping and scales; learning rates and their decay as for UperNet.
+# Mask2Former on ADDP's ViT-B: its head, clipping and scales; learning rates and their decay as for
+# UperNet.
 _base_ = [
     '../_base_/models/mask2former-seg_addp-vit-base-p16.py',
     '../_base_/datasets/ade20k_512x512.py',
@@ -14,7 +15,8 @@ train_pipeline = [
         type='RandomChoiceResize',
         scales=[int(512 * tenths / 10) for tenths in range(5, 21)],
         resize_type='ResizeShortestEdge',
-        max_size=2048),
+        max_size=2048,
+    ),
     dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
@@ -31,8 +33,11 @@ optim_wrapper = dict(
     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.65,
-        flat_decay_mult=0.,
-        embed_decay_mult=0.,
+        flat_decay_mult=0.0,
+        embed_decay_mult=0.0,
         custom_keys=dict(
-            query_embed=dict(decay_mult=0.), query_feat=dict(decay_mult=0.), level_embed=dict(decay_mult=0.))))
+            query_embed=dict(decay_mult=0.0), query_feat=dict(decay_mult=0.0), level_embed=dict(decay_mult=0.0)
+        ),
+    ),
+)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))

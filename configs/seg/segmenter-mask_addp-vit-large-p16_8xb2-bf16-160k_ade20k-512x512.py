@@ -3,8 +3,8 @@ _base_ = './segmenter-mask_addp-vit-base-p16_8xb2-bf16-160k_ade20k-512x512.py'
 
 model = dict(
     backbone=dict(
-        arch='large',
-        drop_path_rate=0.2,
-        init_cfg=dict(checkpoint='hf://Changyao/ADDP/addp-vit-large-16.pth')),
-    decode_head=dict(in_channels=1024, channels=1024, num_heads=16, embed_dims=1024))
+        arch='large', drop_path_rate=0.2, init_cfg=dict(checkpoint='hf://Changyao/ADDP/addp-vit-large-16.pth')
+    ),
+    decode_head=dict(in_channels=1024, channels=1024, num_heads=16, embed_dims=1024),
+)
 optim_wrapper = dict(optimizer=dict(lr=4e-5 * 16 / 16), paramwise_cfg=dict(layer_decay_rate=0.9))

@@ -4,6 +4,4 @@ _base_ = [
     '../_base_/models/augreg_vit-base-p16.py',
 ]
 
-model = dict(
-    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    backbone=_base_.baseline)
+model = dict(data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]), backbone=_base_.baseline)

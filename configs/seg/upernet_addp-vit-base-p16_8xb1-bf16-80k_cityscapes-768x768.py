@@ -11,5 +11,6 @@ model = dict(
     backbone=dict(img_size=768),
     decode_head=dict(num_classes=19),
     auxiliary_head=dict(num_classes=19),
-    test_cfg=dict(crop_size=(768, 768), stride=(512, 512)))
+    test_cfg=dict(crop_size=(768, 768), stride=(512, 512)),
+)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=8000, save_best='mIoU'))

@@ -8,11 +8,13 @@ _base_ = [
 default_scope = 'mmseg'
 
 max_iters = 400
-# Three quarters of all pixels are background: weighted like the garments, it is all that so short a training learns.
+# Three quarters of all pixels are background: weighted like the garments, it is all that so short a
+# training learns.
 class_weight = [0.1] + [1.0] * 10
 model = dict(
     decode_head=dict(loss_decode=dict(class_weight=class_weight)),
-    auxiliary_head=dict(loss_decode=dict(class_weight=class_weight)))
+    auxiliary_head=dict(loss_decode=dict(class_weight=class_weight)),
+)
 train_dataloader = dict(sampler=dict(type='InfiniteSampler', shuffle=True), batch_size=16)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
@@ -21,6 +23,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=max_iters),
 ]
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))
 randomness = dict(seed=0)

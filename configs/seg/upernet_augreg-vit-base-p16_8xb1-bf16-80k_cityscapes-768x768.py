@@ -1,9 +1,4 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-_base_ = [
-    './upernet_addp-vit-base-p16_8xb1-bf16-80k_cityscapes-768x768.py',
-    '../_base_/models/augreg_vit-base-p16.py',
-]
+_base_ = ['./upernet_addp-vit-base-p16_8xb1-bf16-80k_cityscapes-768x768.py', '../_base_/models/augreg_vit-base-p16.py']
 
-model = dict(
-    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    backbone=_base_.baseline)
+model = dict(data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]), backbone=_base_.baseline)

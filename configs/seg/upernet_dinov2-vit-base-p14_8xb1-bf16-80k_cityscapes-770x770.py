@@ -13,5 +13,6 @@ model = dict(
     backbone=dict(_base_.baseline, img_size=770),
     decode_head=dict(num_classes=19),
     auxiliary_head=dict(num_classes=19),
-    test_cfg=dict(crop_size=(770, 770), stride=(513, 513)))
+    test_cfg=dict(crop_size=(770, 770), stride=(513, 513)),
+)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=8000, save_best='mIoU'))

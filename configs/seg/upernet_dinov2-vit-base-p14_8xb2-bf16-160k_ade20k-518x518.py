@@ -11,5 +11,6 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(size=(518, 518)),
     backbone=dict(_base_.baseline, img_size=518),
-    test_cfg=dict(crop_size=(518, 518), stride=(345, 345)))
+    test_cfg=dict(crop_size=(518, 518), stride=(345, 345)),
+)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))

@@ -14,7 +14,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     with pytest.raises(OSError, match='disk'), atomic_path(path) as partial:
         partial.write_text('half')
         raise OSError('disk')
-    assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_file_has_the_usual_permissions_and_its_folder_is_made(tmp_path):

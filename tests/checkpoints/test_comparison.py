@@ -11,14 +11,17 @@ def test_each_kind_of_difference_is_named():
     shapes = {'a.weight': (3, 2), 'a.bias': (4,), 'b.weight': (3, 2), 'c': (1,)}
     weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
     found = compare_weights(weights, module)
-    assert found.matching == ('a.weight', 'b.weight') and found.missing == ('b.bias',)
-    assert found.unexpected == ('c',) and found.mismatched == {'a.bias': ((4,), (3,))}
+    assert found.matching == ('a.weight', 'b.weight')
+    assert found.missing == ('b.bias',)
+    assert found.unexpected == ('c',)
+    assert found.mismatched == {'a.bias': ((4,), (3,))}
     assert not found.is_exact
     assert found.differences('x.') == (
         'missing b.bias; unexpected x.c; another shape: x.a.bias is [4] in the checkpoint and [3] in the model'
     )
     same = compare_weights(module.state_dict(), module.state_dict())
-    assert same.is_exact and same.differences() == ''
+    assert same.is_exact
+    assert same.differences() == ''
 
 
 def test_the_fingerprint_depends_on_names_types_values_and_settings():
@@ -26,7 +29,8 @@ def test_the_fingerprint_depends_on_names_types_values_and_settings():
     same = nn.Linear(2, 3)
     same.load_state_dict(module.state_dict())
     first = module_fingerprint(module, 'x', dict(a=1))
-    assert first == module_fingerprint(same, 'x', dict(a=1)) and len(first) == 64
+    assert first == module_fingerprint(same, 'x', dict(a=1))
+    assert len(first) == 64
     others = [module_fingerprint(module, 'x', dict(a=2)), module_fingerprint(module.half(), 'x', dict(a=1))]
     with torch.no_grad():
         same.bias[0] += 1

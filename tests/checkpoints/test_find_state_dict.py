@@ -1,12 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Where in a checkpoint the weights are, and what wrappers put before their names."""
+
 import pytest
 import torch
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.reading import find_state_dict
 
-WEIGHTS = {'layer.weight': torch.arange(4.).reshape(2, 2)}
+WEIGHTS = {'layer.weight': torch.arange(4.0).reshape(2, 2)}
 
 
 def test_find_state_dict():
@@ -25,14 +26,17 @@ def test_names_of_compiled_and_parallel_modules():
     assert list(find_state_dict(inside)) == ['backbone.layer.weight']
 
 
-@pytest.mark.parametrize('checkpoint, prefix', [
-    (dict(model_ema=WEIGHTS, epoch=1), 'model_ema.'),
-    (dict(model={'other': torch.zeros(1)}, model_ema=WEIGHTS), 'model_ema.'),
-    (dict(teacher={f'module.backbone.{name}': w for name, w in WEIGHTS.items()}), 'teacher.backbone.'),
-    (dict(model=dict(teacher=WEIGHTS)), 'teacher.'),
-    (dict(model=WEIGHTS), 'model.'),
-    (dict(model={f'model.{name}': w for name, w in WEIGHTS.items()}), 'model.'),
-])
+@pytest.mark.parametrize(
+    'checkpoint, prefix',
+    [
+        (dict(model_ema=WEIGHTS, epoch=1), 'model_ema.'),
+        (dict(model={'other': torch.zeros(1)}, model_ema=WEIGHTS), 'model_ema.'),
+        (dict(teacher={f'module.backbone.{name}': w for name, w in WEIGHTS.items()}), 'teacher.backbone.'),
+        (dict(model=dict(teacher=WEIGHTS)), 'teacher.'),
+        (dict(model=WEIGHTS), 'model.'),
+        (dict(model={f'model.{name}': w for name, w in WEIGHTS.items()}), 'model.'),
+    ],
+)
 def test_a_prefix_reaches_other_mappings_of_the_file(checkpoint, prefix):
     found = find_state_dict(checkpoint, 'a.pth', prefix)
     assert {name.removeprefix(prefix): w for name, w in found.items()} == WEIGHTS

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """hf:// addresses, from a cache laid out as huggingface_hub lays it; no test reaches the network."""
+
 import os
 import socket
 import subprocess
@@ -26,6 +27,7 @@ MAIN, OLD = 'a' * 40, 'b' * 40
 def no_network(monkeypatch):
     def refuse(self, address, *_):
         raise OSError(f'a test tried to reach {address}')
+
     monkeypatch.setattr(socket.socket, 'connect', refuse)
     monkeypatch.setattr(socket, 'getaddrinfo', lambda host, *_, **__: refuse(None, host))
 
@@ -34,9 +36,9 @@ def no_network(monkeypatch):
 def cache(tmp_path, monkeypatch):
     """An offline cache with owner/repo: main holds net.pth and sub/net.safetensors, tag v0 another net.pth."""
     folder = tmp_path / 'hub' / 'models--owner--repo'
-    put(folder, MAIN, 'net.pth', lambda path: torch.save(dict(state_dict=weights(1.)), path), refs=('main', ))
-    put(folder, MAIN, 'sub/net.safetensors', lambda path: save_file(weights(2.), path))
-    put(folder, OLD, 'net.pth', lambda path: torch.save(weights(3.), path), refs=('v0', 'refs/pr/1'))
+    put(folder, MAIN, 'net.pth', lambda path: torch.save(dict(state_dict=weights(1.0)), path), refs=('main',))
+    put(folder, MAIN, 'sub/net.safetensors', lambda path: save_file(weights(2.0), path))
+    put(folder, OLD, 'net.pth', lambda path: torch.save(weights(3.0), path), refs=('v0', 'refs/pr/1'))
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
     return folder
@@ -55,17 +57,25 @@ def put(folder, commit, name, write, refs=()):
 
 
 def weights(value):
-    return {'weight': torch.full((2, 2), value), 'bias': torch.full((2, ), value)}
+    return {'weight': torch.full((2, 2), value), 'bias': torch.full((2,), value)}
 
 
-@pytest.mark.parametrize('address, value', [
-    ('hf://owner/repo/net.pth', 1.), ('hf://owner/repo@main/net.pth', 1.), ('hf://owner/repo/sub/net.safetensors', 2.),
-    ('hf://owner/repo@v0/net.pth', 3.), ('hf://owner/repo@refs%2Fpr%2F1/net.pth', 3.),
-    (f'hf://owner/repo@{OLD}/net.pth', 3.)])
+@pytest.mark.parametrize(
+    'address, value',
+    [
+        ('hf://owner/repo/net.pth', 1.0),
+        ('hf://owner/repo@main/net.pth', 1.0),
+        ('hf://owner/repo/sub/net.safetensors', 2.0),
+        ('hf://owner/repo@v0/net.pth', 3.0),
+        ('hf://owner/repo@refs%2Fpr%2F1/net.pth', 3.0),
+        (f'hf://owner/repo@{OLD}/net.pth', 3.0),
+    ],
+)
 def test_every_way_of_loading_takes_the_cached_revision(cache, address, value):
     module = nn.Linear(2, 2)
     Pretrained(address, strict=True)(module)
-    assert (module.weight == value).all() and (module.bias == value).all()
+    assert (module.weight == value).all()
+    assert (module.bias == value).all()
     for load in (load_checkpoint_file, CheckpointLoader.load_checkpoint):
         loaded = load(address)
         assert torch.equal(loaded.get('state_dict', loaded)['weight'], module.weight)
@@ -79,36 +89,39 @@ def test_a_cached_file_is_read_as_safely_as_any(cache, tmp_path):
 
 
 class RunsCode:
-
     def __init__(self, path):
         self.path = path
 
     def __reduce__(self):
-        return os.system, (f'touch {self.path}', )
+        return os.system, (f'touch {self.path}',)
 
 
-@pytest.mark.parametrize('address', ['hf://owner/repo/other.pth', f'hf://owner/repo@{"c" * 40}/net.pth',
-                                     'hf://other/repo/net.pth'])
+@pytest.mark.parametrize(
+    'address', ['hf://owner/repo/other.pth', f'hf://owner/repo@{"c" * 40}/net.pth', 'hf://other/repo/net.pth']
+)
 def test_neither_network_nor_cache(cache, address):
     with pytest.raises(CheckpointNotFoundError) as error:
         Pretrained(address)(nn.Linear(2, 2))
     message, file = str(error.value), HubFile.parse(address)
-    assert message.startswith(f'{address}: HF_HUB_OFFLINE is set') and constants.HF_HUB_CACHE in message
+    assert message.startswith(f'{address}: HF_HUB_OFFLINE is set')
+    assert constants.HF_HUB_CACHE in message
     assert f'hf download {file.repo} {file.path}' in message
     assert (f'{MAIN}/net.pth' in message) == (file.repo == 'owner/repo')
     assert (f'--revision {"c" * 40}' in message) == (file.revision is not None)
 
 
 def test_an_unfinished_download_is_not_taken(cache):
-    torch.save(weights(4.), cache / 'blobs' / 'half.incomplete')
+    torch.save(weights(4.0), cache / 'blobs' / 'half.incomplete')
     with pytest.raises(CheckpointNotFoundError, match='HF_HUB_OFFLINE'):
         download_from_hub('hf://owner/repo/half')
 
 
 def test_without_the_flag_and_without_a_network(cache, monkeypatch):
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+
     def unreachable(*_, **__):
         raise errors.LocalEntryNotFoundError('An error happened while trying to locate the file')
+
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', unreachable)
     with pytest.raises(CheckpointNotFoundError, match='the Hub cannot be reached, and the file is not in the cache'):
         download_from_hub('hf://owner/repo/other.pth')
@@ -121,38 +134,62 @@ def answer(kind):
     return error
 
 
-@pytest.mark.parametrize('error, kind, message', [
-    (answer(errors.RepositoryNotFoundError), FileNotFoundError, 'no repository owner/repo, or it is private'),
-    (answer(errors.GatedRepoError), CheckpointError, 'owner/repo is gated. Ask for access at https://huggingface.co/'),
-    (answer(errors.RevisionNotFoundError), FileNotFoundError, 'owner/repo has no branch, tag or commit v9'),
-    (answer(errors.EntryNotFoundError), FileNotFoundError, r'owner/repo has no file a/net\.pth at revision v9'),
-    (ConnectionResetError('broken pipe'), CheckpointError, 'could not be downloaded .ConnectionResetError: broken'),
-    (OSError(28, 'No space left on device'), CheckpointError, 'No space left on device.*Nothing unfinished is used'),
-])
+@pytest.mark.parametrize(
+    'error, kind, message',
+    [
+        (answer(errors.RepositoryNotFoundError), FileNotFoundError, 'no repository owner/repo, or it is private'),
+        (
+            answer(errors.GatedRepoError),
+            CheckpointError,
+            'owner/repo is gated. Ask for access at https://huggingface.co/',
+        ),
+        (answer(errors.RevisionNotFoundError), FileNotFoundError, 'owner/repo has no branch, tag or commit v9'),
+        (answer(errors.EntryNotFoundError), FileNotFoundError, r'owner/repo has no file a/net\.pth at revision v9'),
+        (ConnectionResetError('broken pipe'), CheckpointError, 'could not be downloaded .ConnectionResetError: broken'),
+        (
+            OSError(28, 'No space left on device'),
+            CheckpointError,
+            'No space left on device.*Nothing unfinished is used',
+        ),
+    ],
+)
 def test_what_the_hub_says_in_words(monkeypatch, error, kind, message):
     asked = []
 
     def refuse(repo, path, revision=None):
         asked.append((repo, path, revision))
         raise error
+
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', refuse)
     with pytest.raises(kind, match=rf'^hf://owner/repo@v9/a/net\.pth.*{message}'):
         CheckpointLoader.load_checkpoint('hf://owner/repo@v9/a/net.pth')
     assert asked == [('owner/repo', 'a/net.pth', 'v9')]
 
 
-@pytest.mark.parametrize('address', [
-    'hf://owner', 'hf://owner/repo', 'hf://owner/repo/', 'hf://owner/repo@/net.pth', 'hf://owner//net.pth',
-    'hf://owner/repo/../net.pth', 'hf://owner/repo//net.pth', 'hf://datasets/owner/repo/net.pth', 'hf:///net.pth',
-    'hf://owner/repo@v1@v2/net.pth'])
+@pytest.mark.parametrize(
+    'address',
+    [
+        'hf://owner',
+        'hf://owner/repo',
+        'hf://owner/repo/',
+        'hf://owner/repo@/net.pth',
+        'hf://owner//net.pth',
+        'hf://owner/repo/../net.pth',
+        'hf://owner/repo//net.pth',
+        'hf://datasets/owner/repo/net.pth',
+        'hf:///net.pth',
+        'hf://owner/repo@v1@v2/net.pth',
+    ],
+)
 def test_malformed_addresses(address):
     with pytest.raises(CheckpointError, match=r'hf://owner/repo@revision/path/in/repo') as error:
         load_checkpoint_file(address)
     assert address in str(error.value)
 
 
-@pytest.mark.parametrize('address', ['hf://a/b/c.pth', 'hf://Changyao/ADDP/addp-vit-base-16.pth',
-                                     'hf://a-b/c_d.e@refs%2Fpr%2F1/sub/f g.pth'])
+@pytest.mark.parametrize(
+    'address', ['hf://a/b/c.pth', 'hf://Changyao/ADDP/addp-vit-base-16.pth', 'hf://a-b/c_d.e@refs%2Fpr%2F1/sub/f g.pth']
+)
 def test_an_address_survives_parsing(address):
     assert str(HubFile.parse(address)) == address
 
@@ -165,9 +202,12 @@ def test_without_huggingface_hub(monkeypatch):
 
 @pytest.mark.slow
 def test_the_environment_decides(cache):
-    code = ('import sys\nfrom addp_mm.checkpoints.reading import load_checkpoint_file\n'
-            'print(float(load_checkpoint_file(sys.argv[1])["bias"][0]))')
+    code = (
+        'import sys\nfrom addp_mm.checkpoints.reading import load_checkpoint_file\n'
+        'print(float(load_checkpoint_file(sys.argv[1])["bias"][0]))'
+    )
     env = {**os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HUB_CACHE': constants.HF_HUB_CACHE}
-    result = subprocess.run([sys.executable, '-c', code, 'hf://owner/repo@v0/net.pth'], env=env, text=True,
-                            capture_output=True, check=False)
+    result = subprocess.run(
+        [sys.executable, '-c', code, 'hf://owner/repo@v0/net.pth'], env=env, text=True, capture_output=True, check=False
+    )
     assert result.stdout.strip() == '3.0', result.stderr

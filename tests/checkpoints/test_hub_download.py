@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """http addresses, from a server of this process: whole files are kept, unfinished ones never."""
+
 import hashlib
 import io
 import subprocess
@@ -19,7 +20,7 @@ from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.loaders import load_url
 from addp_mm.models.pretrained import Pretrained
 
-WEIGHTS = {'weight': torch.full((64, 64), 2.), 'bias': torch.full((64, ), 3.)}
+WEIGHTS = {'weight': torch.full((64, 64), 2.0), 'bias': torch.full((64,), 3.0)}
 
 
 def pth() -> bytes:
@@ -32,7 +33,6 @@ FILES = {'/net.pth': pth(), '/net.safetensors': save(WEIGHTS), '/page.pth': b'<h
 
 
 class Handler(BaseHTTPRequestHandler):
-
     def do_GET(self):
         self.server.asked.append(self.path)
         content = FILES.get(self.path.split('?')[0])
@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         if 'unannounced' not in self.path:
             self.send_header('Content-Length', str(len(content)))
         self.end_headers()
-        self.wfile.write(content[:len(content) // 2] if self.server.breaks else content)
+        self.wfile.write(content[: len(content) // 2] if self.server.breaks else content)
 
     def log_message(self, *_):
         pass
@@ -57,7 +57,7 @@ def server(monkeypatch, tmp_path):
         server.asked, server.breaks = [], False
         server.url = f'http://127.0.0.1:{server.server_port}'
         server.kept = tmp_path / 'hub' / 'checkpoints'
-        threading.Thread(target=server.serve_forever, args=(0.01, ), daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
@@ -67,8 +67,10 @@ def test_a_file_is_downloaded_once(server, name):
     module = nn.Linear(64, 64)
     for _ in range(2):
         Pretrained(f'{server.url}/{name}', strict=True)(module)
-    assert (module.weight == 2).all() and (module.bias == 3).all()
-    assert server.asked == [f'/{name}'] and [path.name for path in server.kept.iterdir()] == [name.split('?')[0]]
+    assert (module.weight == 2).all()
+    assert (module.bias == 3).all()
+    assert server.asked == [f'/{name}']
+    assert [path.name for path in server.kept.iterdir()] == [name.split('?')[0]]
 
 
 @pytest.mark.parametrize('name', ['net.pth', 'net.safetensors'])
@@ -88,7 +90,8 @@ def test_an_older_file_stays_while_a_newer_one_breaks(server, tmp_path):
     server.breaks = True
     with pytest.raises(CheckpointError, match='Nothing unfinished was kept'):
         download(f'{server.url}/net.pth', str(tmp_path / 'net.pth'), progress=False)
-    assert (tmp_path / 'net.pth').read_bytes() == b'whole' and [path.name for path in tmp_path.iterdir()] == ['net.pth']
+    assert (tmp_path / 'net.pth').read_bytes() == b'whole'
+    assert [path.name for path in tmp_path.iterdir()] == ['net.pth']
 
 
 def test_a_server_that_does_not_know_the_file(server):
@@ -123,7 +126,8 @@ def test_a_bad_file_of_an_earlier_download_is_named(server):
     (server.kept / 'net.pth').write_bytes(FILES['/net.pth'][:5000])
     with pytest.raises(CheckpointError, match=rf'{server.kept}/net\.pth is truncated.*delete it to load {server.url}'):
         CheckpointLoader.load_checkpoint(f'{server.url}/net.pth')
-    assert (server.kept / 'net.pth').exists() and server.asked == []
+    assert (server.kept / 'net.pth').exists()
+    assert server.asked == []
 
 
 def test_the_digest_in_a_name_is_checked(server, monkeypatch):
@@ -155,8 +159,16 @@ except FileNotFoundError:
 def test_of_two_processes_the_first_downloads(server, tmp_path, monkeypatch, name, printed, asked):
     (tmp_path / 'rank.py').write_text(RANK)
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
-               str(tmp_path / 'rank.py'), f'{server.url}/{name}']
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc-per-node',
+        '2',
+        str(tmp_path / 'rank.py'),
+        f'{server.url}/{name}',
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(printed) == 2

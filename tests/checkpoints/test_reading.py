@@ -20,7 +20,7 @@ import addp_mm  # noqa: F401
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.reading import load_checkpoint_file, safe_load
 
-WEIGHTS = {'layer.weight': torch.arange(4.).reshape(2, 2)}
+WEIGHTS = {'layer.weight': torch.arange(4.0).reshape(2, 2)}
 
 
 class RunsCode:
@@ -30,7 +30,7 @@ class RunsCode:
         self.path = path
 
     def __reduce__(self):
-        return os.system, (f'touch {self.path}', )
+        return os.system, (f'touch {self.path}',)
 
 
 class RunsCodeThroughHistory:
@@ -47,8 +47,12 @@ class PlantsStatistic:
     """A history whose state brings a function for the class-wide table of statistics."""
 
     def __reduce__(self):
-        state = dict(_log_history=np.ones(1), _count_history=np.ones(1), max_length=9,
-                     statistics_methods={'mean': OrderedDict, 'planted': OrderedDict})
+        state = dict(
+            _log_history=np.ones(1),
+            _count_history=np.ones(1),
+            max_length=9,
+            statistics_methods={'mean': OrderedDict, 'planted': OrderedDict},
+        )
         return HistoryBuffer, (), state
 
 
@@ -88,34 +92,47 @@ def test_attributes_of_the_history_are_out_of_reach(tmp_path, name):
 
 def test_history_of_a_file_brings_no_functions(tmp_path):
     loaded = load_checkpoint_file(saved(tmp_path, dict(history=PlantsStatistic())))['history']
-    assert type(loaded) is HistoryBuffer and loaded.statistics('mean') == 1
+    assert type(loaded) is HistoryBuffer
+    assert loaded.statistics('mean') == 1
     assert 'planted' not in HistoryBuffer._statistics_methods
     assert HistoryBuffer._statistics_methods['mean'] is HistoryBuffer.mean
 
 
 def test_what_mmengine_and_the_published_files_hold_is_allowed(tmp_path):
-    content = dict(state_dict=WEIGHTS, args=argparse.Namespace(lr=1e-3, name='vit'),
-                   message_hub=dict(loss=history(1., 3.)), array=np.arange(3), scalar=np.float64(0.5),
-                   table=np.array(['a', 'b']), part=slice(0, 3),
-                   dataset_meta=dict(classes=('cat', 'bus'), groups=ConfigDict(animals=ConfigDict(cat='felis'))))
+    content = dict(
+        state_dict=WEIGHTS,
+        args=argparse.Namespace(lr=1e-3, name='vit'),
+        message_hub=dict(loss=history(1.0, 3.0)),
+        array=np.arange(3),
+        scalar=np.float64(0.5),
+        table=np.array(['a', 'b']),
+        part=slice(0, 3),
+        dataset_meta=dict(classes=('cat', 'bus'), groups=ConfigDict(animals=ConfigDict(cat='felis'))),
+    )
     with pytest.raises(pickle.UnpicklingError):
         torch.load(saved(tmp_path, content), weights_only=True)
     loaded = load_checkpoint_file(saved(tmp_path, content))
-    assert loaded['args'].lr == 1e-3 and loaded['scalar'] == 0.5 and loaded['array'].tolist() == [0, 1, 2]
+    assert loaded['args'].lr == 1e-3
+    assert loaded['scalar'] == 0.5
+    assert loaded['array'].tolist() == [0, 1, 2]
     assert loaded['dataset_meta'] == content['dataset_meta']
     buffer = loaded['message_hub']['loss']
-    assert type(buffer) is HistoryBuffer and buffer.mean() == 2 and buffer.current() == 3
-    buffer.update(5.)
+    assert type(buffer) is HistoryBuffer
+    assert buffer.mean() == 2
+    assert buffer.current() == 3
+    buffer.update(5.0)
     assert buffer.statistics('max') == 5
     again = load_checkpoint_file(saved(tmp_path, dict(loss=buffer), 'again.pth'))
-    assert again['loss'].data[0].tolist() == [1., 3., 5.]
+    assert again['loss'].data[0].tolist() == [1.0, 3.0, 5.0]
 
 
 def test_a_namespace_holds_data_and_nothing_else(tmp_path):
     mark = tmp_path / 'ran'
-    for arguments, refused in ((argparse.Namespace(hook=RunsCode(mark)), r'posix\.system'),
-                               (argparse.Namespace(log=argparse.FileType('w')), r'argparse\.FileType'),
-                               (argparse.ArgumentParser, r'argparse\.ArgumentParser')):
+    for arguments, refused in (
+        (argparse.Namespace(hook=RunsCode(mark)), r'posix\.system'),
+        (argparse.Namespace(log=argparse.FileType('w')), r'argparse\.FileType'),
+        (argparse.ArgumentParser, r'argparse\.ArgumentParser'),
+    ):
         with pytest.raises(CheckpointError, match=rf'file\.pth is refused.*{refused}'):
             load_checkpoint_file(saved(tmp_path, dict(state_dict=WEIGHTS, args=arguments)))
     assert not mark.exists()
@@ -145,8 +162,8 @@ def test_bad_files_are_named_with_what_to_do(tmp_path):
     legacy = Path(saved(tmp_path, WEIGHTS, _use_new_zipfile_serialization=False)).read_bytes()
     cases = {
         'empty.pth': (b'', 'empty.pth is empty'),
-        'half.pth': (whole[:len(whole) // 2], 'half.pth is truncated'),
-        'half_legacy.pth': (legacy[:len(legacy) // 2], 'half_legacy.pth'),
+        'half.pth': (whole[: len(whole) // 2], 'half.pth is truncated'),
+        'half_legacy.pth': (legacy[: len(legacy) // 2], 'half_legacy.pth'),
         'text.pth': (b'hello, this is no checkpoint', 'text.pth is not a checkpoint'),
         'page.pth': (b'<!DOCTYPE html><html>404</html>', 'page.pth is a web page'),
         'pointer.pth': (b'version https://git-lfs.github.com/spec/v1\n', 'git lfs pull'),
@@ -174,7 +191,7 @@ def test_bad_files_are_named_with_what_to_do(tmp_path):
 def test_a_bit_flipped_in_the_file_is_no_crash(tmp_path):
     content = bytearray(Path(saved(tmp_path, dict(state_dict=WEIGHTS))).read_bytes())
     start = content.index(b'data.pkl') + 60
-    content[start:start + 40] = bytes(40)
+    content[start : start + 40] = bytes(40)
     (tmp_path / 'flipped.pth').write_bytes(content)
     with pytest.raises(CheckpointError, match='flipped.pth'):
         load_checkpoint_file(tmp_path / 'flipped.pth')
@@ -203,10 +220,12 @@ def test_downloads_are_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     for url in ('http://example.org/w.pth', 'https://example.org/w.pth'):
         with pytest.raises(CheckpointError, match=r'w\.pth is refused'):
-            monkeypatch.setattr('addp_mm.checkpoints.download.download',
-                                lambda url, path, *a, **k: os.link(source, path))
+            monkeypatch.setattr(
+                'addp_mm.checkpoints.download.download', lambda url, path, *a, **k: os.link(source, path)
+            )
             CheckpointLoader.load_checkpoint(url)
     from mmengine.runner.checkpoint import load_url
+
     with pytest.raises(CheckpointError):
         load_url('https://example.org/w.pth')
     assert not (tmp_path / 'ran').exists()
@@ -215,16 +234,20 @@ def test_downloads_are_checked(tmp_path, monkeypatch):
 def test_files_by_address(tmp_path):
     path = Path(saved(tmp_path, WEIGHTS, 'a b.pth'))
     for address in (path.as_uri(), path.as_uri().replace('file://', 'file://localhost')):
-        assert 'a%20b' in address and CheckpointLoader.load_checkpoint(address).keys() == WEIGHTS.keys()
+        assert 'a%20b' in address
+        assert CheckpointLoader.load_checkpoint(address).keys() == WEIGHTS.keys()
     with pytest.raises(FileNotFoundError, match=r'/none\.pth can not be found'):
         load_checkpoint_file((tmp_path / 'none.pth').as_uri())
 
 
-@pytest.mark.parametrize('address, words', [
-    ('htps://example.org/a.pth', r'htps:// is not read here.*file://, addp_mm:// and hf://.*https://'),
-    ('s3://bucket/a.pth', r's3://bucket/a\.pth: .*petrel_client.*give its path'),
-    ('cluster:s3://bucket/a.pth', 'petrel_client.*give its path'),
-])
+@pytest.mark.parametrize(
+    'address, words',
+    [
+        ('htps://example.org/a.pth', r'htps:// is not read here.*file://, addp_mm:// and hf://.*https://'),
+        ('s3://bucket/a.pth', r's3://bucket/a\.pth: .*petrel_client.*give its path'),
+        ('cluster:s3://bucket/a.pth', 'petrel_client.*give its path'),
+    ],
+)
 def test_addresses_that_cannot_be_read(address, words):
     with pytest.raises(CheckpointError, match=words):
         CheckpointLoader.load_checkpoint(address)
@@ -236,6 +259,7 @@ def test_mirrors_and_forks_get_the_same_reader(tmp_path, monkeypatch):
     from mmengine.runner import checkpoint
 
     from addp_mm.checkpoints.loaders import register_checkpoint_loaders
+
     path = saved(tmp_path, dict(meta=RunsCode(tmp_path / 'ran')), 'mirror.pth')
     monkeypatch.setattr(checkpoint, 'get_external_models', lambda: dict(mirror=path))
     with pytest.raises(CheckpointError, match=r'mirror\.pth is refused'):
@@ -247,14 +271,14 @@ def test_mirrors_and_forks_get_the_same_reader(tmp_path, monkeypatch):
     for load in (fork._safe_torch_load, lambda file: fork.torch.load(file, weights_only=False)):
         with pytest.raises(CheckpointError):
             load(path)
-    assert fork.torch.Tensor is torch.Tensor and not (tmp_path / 'ran').exists()
+    assert fork.torch.Tensor is torch.Tensor
+    assert not (tmp_path / 'ran').exists()
 
 
 def runner(tmp_path, name, **kwargs):
     from mmengine.model import BaseModel
 
     class Toy(BaseModel):
-
         def __init__(self):
             super().__init__()
             self.fc = torch.nn.Linear(2, 1)
@@ -262,14 +286,24 @@ def runner(tmp_path, name, **kwargs):
         def forward(self, inputs, mode='tensor'):
             return dict(loss=self.fc(inputs).square().mean())
 
-    data = [dict(inputs=torch.tensor([i, 1.])) for i in range(4)]
+    data = [dict(inputs=torch.tensor([i, 1.0])) for i in range(4)]
     return Runner(
-        Toy(), str(tmp_path / name), experiment_name=f'{tmp_path.name}_{name}',
-        train_dataloader=dict(batch_size=2, dataset=data, sampler=dict(type='DefaultSampler', shuffle=True),
-                              collate_fn=dict(type='default_collate')),
+        Toy(),
+        str(tmp_path / name),
+        experiment_name=f'{tmp_path.name}_{name}',
+        train_dataloader=dict(
+            batch_size=2,
+            dataset=data,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+        ),
         train_cfg=dict(by_epoch=True, max_epochs=kwargs.pop('epochs')),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)), default_scope='mmengine',
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)), cfg=Config(), **kwargs)
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
+        default_scope='mmengine',
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        cfg=Config(),
+        **kwargs,
+    )
 
 
 def test_mmengine_resumes_from_its_own_checkpoint(tmp_path):
@@ -280,7 +314,8 @@ def test_mmengine_resumes_from_its_own_checkpoint(tmp_path):
         torch.load(path, weights_only=True)
     second = runner(tmp_path, 'run', epochs=2, resume=True)
     second.train()
-    assert second.epoch == 2 and second.iter == 4
+    assert second.epoch == 2
+    assert second.iter == 4
     assert len(MessageHub.get_current_instance().get_scalar('train/loss').data[0]) == 4
     third = runner(tmp_path, 'other', epochs=1, load_from=path)
     third.load_or_resume()

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The class folders of training, validation and test number the same classes."""
+
 import re
 
 import pytest
@@ -19,8 +20,15 @@ def test_class_folders_that_differ_are_named_with_their_classes(tmp_path):
     check_same_classes(dict(train_dataloader=train))
     check_same_classes(dict(train_dataloader=train, val_dataloader=folders(tmp_path / 'val', ['dress', 'bag', 'coat'])))
     val = folders(tmp_path / 'other', ['bag', 'dress', 'shirt'])
-    words = [tmp_path / 'train', 'train_dataloader', tmp_path / 'other', 'val_dataloader', "first: 'coat'",
-             "second: 'shirt'", 'metainfo=dict(classes=']
+    words = [
+        tmp_path / 'train',
+        'train_dataloader',
+        tmp_path / 'other',
+        'val_dataloader',
+        "first: 'coat'",
+        "second: 'shirt'",
+        'metainfo=dict(classes=',
+    ]
     with pytest.raises(DatasetError, match='.*'.join(re.escape(str(word)) for word in words)):
         check_same_classes(dict(train_dataloader=train, val_dataloader=dict(type='RepeatDataset', dataset=val)))
 
@@ -34,9 +42,16 @@ def test_one_data_set_with_classes_does_not_number_the_other(tmp_path):
     check_same_classes(dict(train=train, val=dict(val, **classes)))
 
 
-@pytest.mark.parametrize('options', [
-    dict(with_label=False), dict(ann_file='list.txt'), dict(data_root='s3://bucket'), dict(data_prefix='away'),
-    dict(type='ADE20KDataset')])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(with_label=False),
+        dict(ann_file='list.txt'),
+        dict(data_root='s3://bucket'),
+        dict(data_prefix='away'),
+        dict(type='ADE20KDataset'),
+    ],
+)
 def test_data_sets_that_read_no_class_folders_are_passed_over(tmp_path, options):
     train = folders(tmp_path / 'train', 'abc')
     check_same_classes(dict(train=train, val=folders(tmp_path / 'val', 'ab', **options)))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A config in mmengine's pure Python style has classes where others have names; the tools take it the same way."""
+
 import os
 
 import pytest
@@ -14,7 +15,7 @@ from addp_mm.engine.runner_cfg import set_amp, set_preflight, set_visualization
 from addp_mm.engine.strategy_cfg import set_strategy
 
 pytestmark = pytest.mark.slow
-CONFIG = '''
+CONFIG = """
 from mmengine._strategy import FSDPStrategy
 from mmengine.hooks import EMAHook
 from mmengine.model import PretrainedInit
@@ -36,7 +37,7 @@ train_dataloader = dict(batch_size=1, dataset=dict(type=CustomDataset, data_root
 visualizer = dict(type=Visualizer, vis_backends=[dict(type=TensorboardVisBackend)])
 custom_hooks = [dict(type=EMAHook), dict(type=PreflightHook)]
 strategies = [dict(type=FSDPStrategy), dict(type=ShardedStrategy)]
-'''
+"""
 
 
 @pytest.fixture
@@ -51,7 +52,8 @@ def test_it_passes_and_is_completed(cfg):
     set_amp(cfg, 'bfloat16')
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     set_visualization(cfg, 'pictures', testing=True)
-    assert cfg.visualizer.type == 'mmpretrain.UniversalVisualizer' and len(cfg.visualizer.vis_backends) == 1
+    assert cfg.visualizer.type == 'mmpretrain.UniversalVisualizer'
+    assert len(cfg.visualizer.vis_backends) == 1
     assert cfg.default_hooks.visualization == dict(type='addp_mm.DrawnPictures', out_dir=os.path.abspath('pictures'))
     set_preflight(cfg)
     assert [type_name(hook.type) for hook in cfg.custom_hooks] == ['EMAHook', 'PreflightHook']

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """COCO annotations are checked record by record before anything is built."""
+
 import pytest
 from helpers.checked_data import change_json, dataset_cfg, refused
 from PIL import Image
@@ -77,17 +78,25 @@ def test_an_image_or_category_that_lacks_a_key_is_named(own_set, section, key):
     lacks(own_set, section, 1, key)
 
 
-@pytest.mark.parametrize('change, text', [
-    (dict(bbox=[1, 2, 3]), '[1, 2, 3]'), (dict(bbox=[1, 2, float('nan'), 4]), 'nan'), (dict(area='large'), "'large'"),
-    (dict(category_id=[1]), 'category_id [1]'), (dict(id=1), 'there twice')])
+@pytest.mark.parametrize(
+    'change, text',
+    [
+        (dict(bbox=[1, 2, 3]), '[1, 2, 3]'),
+        (dict(bbox=[1, 2, float('nan'), 4]), 'nan'),
+        (dict(area='large'), "'large'"),
+        (dict(category_id=[1]), 'category_id [1]'),
+        (dict(id=1), 'there twice'),
+    ],
+)
 def test_an_annotation_with_a_wrong_value_is_named(own_set, change, text):
     path = own_set / 'annotations/instances_train.json'
     change_json(path, lambda content: content['annotations'][3].update(change))
     refused(dataset_cfg('det', own_set), f'{path}: annotations[3]', text)
 
 
-@pytest.mark.parametrize('change, text', [
-    (dict(file_name=7), 'file_name 7'), (dict(width='64'), "width '64'"), (dict(height=0), 'height 0')])
+@pytest.mark.parametrize(
+    'change, text', [(dict(file_name=7), 'file_name 7'), (dict(width='64'), "width '64'"), (dict(height=0), 'height 0')]
+)
 def test_an_image_with_a_wrong_value_is_named(own_set, change, text):
     path = own_set / 'annotations/instances_train.json'
     change_json(path, lambda content: content['images'][2].update(change))
@@ -116,7 +125,9 @@ def test_a_box_or_two_beyond_their_pictures_are_a_warning(own_set, monkeypatch):
     monkeypatch.setattr('addp_mm.checks.coco.print_log', lambda words, *_: said.append(words))
     change_json(path, lambda content: content['annotations'][3].update(bbox=[4, 5, 60, 61]))
     check_dataset_cfg(dataset_cfg('det', own_set))
-    assert 'annotations[3]' in said[0] and 'as 1 of' in said[0] and 'mmdet clips' in said[0]
+    assert 'annotations[3]' in said[0]
+    assert 'as 1 of' in said[0]
+    assert 'mmdet clips' in said[0]
 
 
 def test_boxes_as_parts_of_the_picture_are_refused(own_set):
@@ -170,7 +181,7 @@ def test_annotations_without_masks_are_refused_where_the_pipeline_loads_masks(ow
     check_dataset_cfg(cfg)
 
 
-@pytest.mark.parametrize('change', [dict(ignore=True), dict(area=0), dict(bbox=[3, 3, .5, 4])])
+@pytest.mark.parametrize('change', [dict(ignore=True), dict(area=0), dict(bbox=[3, 3, 0.5, 4])])
 def test_annotations_that_mmdet_drops_need_no_mask(own_set, change):
     path = own_set / 'annotations/instances_train.json'
     change_json(path, lambda content: content['annotations'][3].update(change, segmentation=None))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Misspelt arguments inside a config file are found before anything is built."""
+
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,19 @@ def test_a_detection_config_passes(detection, tmp_path):
     check(detection, tmp_path / 'right.py')
 
 
-@pytest.mark.parametrize('where, right, wrong', [
-    ('train_dataloader.dataset.pipeline.1', 'with_mask', 'with_maks'),
-    ('train_dataloader.dataset.pipeline.2', 'keep_ratio', 'keep_ratoi'),
-    ('val_dataloader.dataset.pipeline.3', 'meta_keys', 'meta_kesy'),
-    ('train_dataloader.dataset', 'ann_file', 'ann_flie'),
-    ('model.train_cfg.rpn.assigner', 'pos_iou_thr', 'pos_iuo_thr'),
-    ('model.train_cfg.rcnn.sampler', 'pos_fraction', 'pos_fractoin'),
-    ('model.roi_head.bbox_head.bbox_coder', 'target_stds', 'target_stsd'),
-    ('model.neck', 'out_channels', 'out_chanels'),
-])
+@pytest.mark.parametrize(
+    'where, right, wrong',
+    [
+        ('train_dataloader.dataset.pipeline.1', 'with_mask', 'with_maks'),
+        ('train_dataloader.dataset.pipeline.2', 'keep_ratio', 'keep_ratoi'),
+        ('val_dataloader.dataset.pipeline.3', 'meta_keys', 'meta_kesy'),
+        ('train_dataloader.dataset', 'ann_file', 'ann_flie'),
+        ('model.train_cfg.rpn.assigner', 'pos_iou_thr', 'pos_iuo_thr'),
+        ('model.train_cfg.rcnn.sampler', 'pos_fraction', 'pos_fractoin'),
+        ('model.roi_head.bbox_head.bbox_coder', 'target_stds', 'target_stsd'),
+        ('model.neck', 'out_channels', 'out_chanels'),
+    ],
+)
 def test_a_misspelt_key_of_a_file_is_named(detection, tmp_path, where, right, wrong):
     cfg = Config(detection.to_dict())
     node = cfg
@@ -49,12 +53,15 @@ def test_a_misspelt_key_of_a_file_is_named(detection, tmp_path, where, right, wr
         check(cfg, tmp_path / 'wrong.py')
 
 
-@pytest.mark.parametrize('where, kind, taken', [
-    ('train_dataloader.dataset.pipeline.3', 'RandomFlip', 'direction, prob, swap_seg_labels'),
-    ('default_hooks.timer', 'IterTimerHook', 'no arguments'),
-    ('optim_wrapper.optimizer', 'SGD', 'dampening'),
-    ('val_evaluator', 'CocoMetric', 'ann_file'),
-])
+@pytest.mark.parametrize(
+    'where, kind, taken',
+    [
+        ('train_dataloader.dataset.pipeline.3', 'RandomFlip', 'direction, prob, swap_seg_labels'),
+        ('default_hooks.timer', 'IterTimerHook', 'no arguments'),
+        ('optim_wrapper.optimizer', 'SGD', 'dampening'),
+        ('val_evaluator', 'CocoMetric', 'ann_file'),
+    ],
+)
 def test_an_argument_that_a_stock_class_does_not_have_is_named(detection, tmp_path, where, kind, taken):
     """Nothing like it is among the arguments: the class would fail, or a hook take it for its own, once it is built."""
     cfg = Config(detection.to_dict())
@@ -67,12 +74,15 @@ def test_an_argument_that_a_stock_class_does_not_have_is_named(detection, tmp_pa
         check(cfg, tmp_path / 'wrong.py')
 
 
-@pytest.mark.parametrize('option, key, entry', [
-    ('custom_hooks=[dict(type="EMAHook")]', 'custom_hooks', 'dict'),
-    ('custom_hooks=dict(type="EMAHook")', 'custom_hooks', 'dict'),
-    ('param_scheduler=[(1,2)]', 'param_scheduler', r'\(1, 2\)'),
-    ('visualizer.vis_backends=[LocalVisBackend]', r'visualizer\.vis_backends', 'LocalVisBackend'),
-])
+@pytest.mark.parametrize(
+    'option, key, entry',
+    [
+        ('custom_hooks=[dict(type="EMAHook")]', 'custom_hooks', 'dict'),
+        ('custom_hooks=dict(type="EMAHook")', 'custom_hooks', 'dict'),
+        ('param_scheduler=[(1,2)]', 'param_scheduler', r'\(1, 2\)'),
+        ('visualizer.vis_backends=[LocalVisBackend]', r'visualizer\.vis_backends', 'LocalVisBackend'),
+    ],
+)
 def test_an_entry_that_is_no_dict_is_named(option, key, entry):
     cfg = load_config(str(DETECTION), [option])
     with pytest.raises(ConfigError, match=rf'config: {key} holds .?{entry}.*config file, or .* by {key}\.0\.KEY'):

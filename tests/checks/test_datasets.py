@@ -20,12 +20,19 @@ def test_a_whole_set_passes(written_set, kind, loader):
     check_dataset_cfg(dataset_cfg(kind, written_set, loader))
 
 
-@pytest.mark.parametrize('kind, marks', [
-    ('pretrain', 'scenes/train'), ('cls', 'objects/train'), ('det', 'annotations'), ('seg', 'scenes/train')])
+@pytest.mark.parametrize(
+    'kind, marks',
+    [('pretrain', 'scenes/train'), ('cls', 'objects/train'), ('det', 'annotations'), ('seg', 'scenes/train')],
+)
 def test_a_wrong_path_is_named_with_what_to_do(tmp_path, kind, marks):
     root = tmp_path / 'fashion_scenes'
-    refused(dataset_cfg(kind, root), root / marks, f'{tmp_path} exists', 'data_root',
-            'tools/dataset_converters/fashion_scenes.py')
+    refused(
+        dataset_cfg(kind, root),
+        root / marks,
+        f'{tmp_path} exists',
+        'data_root',
+        'tools/dataset_converters/fashion_scenes.py',
+    )
 
 
 def test_a_wrapped_dataset_is_checked(tmp_path):
@@ -135,8 +142,13 @@ def test_another_number_of_class_folders_is_refused(own_set):
 
 def list_cfg(root, lines):
     (root / 'list.txt').write_text('\n'.join(lines))
-    return dict(type='CustomDataset', data_root=str(root), data_prefix='scenes/train', ann_file='list.txt',
-                metainfo=dict(classes=['a', 'b']))
+    return dict(
+        type='CustomDataset',
+        data_root=str(root),
+        data_prefix='scenes/train',
+        ann_file='list.txt',
+        metainfo=dict(classes=['a', 'b']),
+    )
 
 
 def test_a_list_of_images_is_checked(own_set):
@@ -160,8 +172,13 @@ def long_list(root, count=2400):
         path.write_bytes(content.getvalue())
     lines = [f'{path.relative_to(root / "images")} {index % 2}' for index, path in enumerate(paths)]
     (root / 'list.txt').write_text('\n'.join(lines))
-    return dict(type='CustomDataset', data_root=str(root), data_prefix='images', ann_file='list.txt',
-                metainfo=dict(classes=['a', 'b'])), paths
+    return dict(
+        type='CustomDataset',
+        data_root=str(root),
+        data_prefix='images',
+        ann_file='list.txt',
+        metainfo=dict(classes=['a', 'b']),
+    ), paths
 
 
 @pytest.mark.parametrize('index', [1500, 2398])

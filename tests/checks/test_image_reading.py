@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Checks read images as the pipeline's loader does."""
+
 import numpy as np
 import pytest
 from helpers.checked_data import refused
@@ -24,15 +25,26 @@ def segmentation(root, loader):
         write_bands(root / f'images/{index}.npy')
         (root / 'maps').mkdir(exist_ok=True)
         Image.fromarray(np.zeros((8, 10), np.uint8)).save(root / f'maps/{index}.png')
-    return dict(type='BaseSegDataset', data_root=str(root), img_suffix='.npy', metainfo=dict(classes=['a', 'b']),
-                data_prefix=dict(img_path='images', seg_map_path='maps'), pipeline=[loader])
+    return dict(
+        type='BaseSegDataset',
+        data_root=str(root),
+        img_suffix='.npy',
+        metainfo=dict(classes=['a', 'b']),
+        data_prefix=dict(img_path='images', seg_map_path='maps'),
+        pipeline=[loader],
+    )
 
 
 def class_folders(root, loader):
     for name in 'ab':
         write_bands(root / name / '0.npy')
-    return dict(type='CustomDataset', data_root=str(root), extensions=['.npy'], metainfo=dict(classes=['a', 'b']),
-                pipeline=[dict(type='RandomApply', transforms=[loader])])
+    return dict(
+        type='CustomDataset',
+        data_root=str(root),
+        extensions=['.npy'],
+        metainfo=dict(classes=['a', 'b']),
+        pipeline=[dict(type='RandomApply', transforms=[loader])],
+    )
 
 
 def listed(root, loader):
@@ -40,8 +52,9 @@ def listed(root, loader):
     return dict(class_folders(root, loader), ann_file='list.txt')
 
 
-@pytest.mark.parametrize('write, broken', [
-    (segmentation, 'images/1.npy'), (class_folders, 'a/0.npy'), (listed, 'a/0.npy')])
+@pytest.mark.parametrize(
+    'write, broken', [(segmentation, 'images/1.npy'), (class_folders, 'a/0.npy'), (listed, 'a/0.npy')]
+)
 def test_images_are_read_as_the_first_loader_does(tmp_path, write, broken):
     cfg = write(tmp_path, FIVE_BANDS)
     check_dataset_cfg(cfg)
@@ -82,7 +95,8 @@ def test_the_size_in_the_head_is_that_of_the_loaded_image(tmp_path, end, orienta
 def test_a_head_that_says_nothing_has_no_size(tmp_path):
     (tmp_path / 'a.png').write_bytes(b'text')
     np.save(tmp_path / 'a.npy', np.zeros(3))
-    assert upright_size(tmp_path / 'a.png') is None and upright_size(tmp_path / 'a.npy') is None
+    assert upright_size(tmp_path / 'a.png') is None
+    assert upright_size(tmp_path / 'a.npy') is None
 
 
 def test_the_size_is_read_without_decoding(tmp_path, monkeypatch):
@@ -100,8 +114,9 @@ def test_label_maps_are_compared_with_the_size_of_tiffs_of_five_bands(tmp_path, 
     lying = [(274, 'H', 1, 6, True)]
     for index in range(3):
         bands = np.zeros((10, 8, 5) if planar == 'contig' else (5, 10, 8), np.uint16)
-        tifffile.imwrite(tmp_path / f'images/{index}.tif', bands, photometric='minisblack', planarconfig=planar,
-                         extratags=lying)
+        tifffile.imwrite(
+            tmp_path / f'images/{index}.tif', bands, photometric='minisblack', planarconfig=planar, extratags=lying
+        )
     check_dataset_cfg(cfg)
     Image.fromarray(np.zeros((10, 8), np.uint8)).save(tmp_path / 'maps/1.png')
     refused(cfg, tmp_path / 'maps/1.png', 'is 8 wide and 10 high', f'{tmp_path / "images/1.tif"} is 10 wide and 8 high')

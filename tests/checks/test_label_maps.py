@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Images and label maps of segmentation are checked before anything is built."""
+
 import shutil
 
 import numpy as np
@@ -47,7 +48,7 @@ def segmentation(root, cfg, count, image_end, map_end):
     return cfg, *pairs
 
 
-@pytest.mark.parametrize('content', [lambda whole: whole[:len(whole) // 2], lambda whole: b''])
+@pytest.mark.parametrize('content', [lambda whole: whole[: len(whole) // 2], lambda whole: b''])
 def test_a_damaged_label_map_is_found_among_many(tmp_path, content):
     cfg = dict(type='BaseSegDataset', img_suffix='.png', metainfo=dict(classes=['a', 'b', 'c']))
     cfg, _, maps = segmentation(tmp_path, cfg, 150, '.png', '.png')

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What of a checkpoint may differ from the model at the start of a training."""
+
 import logging
 from types import SimpleNamespace
 
@@ -42,9 +43,11 @@ def check(model, checkpoint, testing=False):
 def test_only_classifiers_may_have_another_number_of_classes(caplog):
     check(detector(5), detector(3))
     warning = caplog.messages[-1]
-    assert 'another number of classes' in warning and warning.count('roi_head.') == 6
+    assert 'another number of classes' in warning
+    assert warning.count('roi_head.') == 6
     for name in ('fc_cls', 'fc_reg', 'conv_logits'):
-        assert f'roi_head.{name}.weight' in warning and f'roi_head.{name}.bias' in warning
+        assert f'roi_head.{name}.weight' in warning
+        assert f'roi_head.{name}.bias' in warning
     with pytest.raises(CheckpointError, match='fc_cls.weight is .4, 16. in the checkpoint and .6, 16. in the model'):
         check(detector(5), detector(3), testing=True)
 
@@ -55,8 +58,9 @@ def test_another_width_is_refused_with_what_to_do(other):
         check(detector(), detector(**other))
 
 
-@pytest.mark.parametrize('layer, key', [('norm', 'norm.weight'), ('hidden_fc', 'hidden_fc.weight'),
-                                        ('depthwise', 'depthwise.weight')])
+@pytest.mark.parametrize(
+    'layer, key', [('norm', 'norm.weight'), ('hidden_fc', 'hidden_fc.weight'), ('depthwise', 'depthwise.weight')]
+)
 def test_hidden_layers_of_a_head_are_no_classifiers(layer, key):
     model, checkpoint = detector(), detector()
     setattr(checkpoint['roi_head'], layer, getattr(detector(width=32)['roi_head'], layer))
@@ -73,16 +77,26 @@ def test_outputs_without_classes_are_no_classifiers():
 
 
 @pytest.mark.parametrize('parts', [False, True])
-@pytest.mark.parametrize('hook, interval', [
-    (dict(interval=3, by_epoch=False), 4), (dict(interval=4, by_epoch=False), None),
-    (dict(interval=3, by_epoch=True), None), (dict(interval=-1, by_epoch=False), None)])
+@pytest.mark.parametrize(
+    'hook, interval',
+    [
+        (dict(interval=3, by_epoch=False), 4),
+        (dict(interval=4, by_epoch=False), None),
+        (dict(interval=3, by_epoch=True), None),
+        (dict(interval=-1, by_epoch=False), None),
+    ],
+)
 def test_checkpoints_within_a_step_of_the_optimizer_are_warned_of(hook, interval, parts, caplog):
-    wrapper = OptimWrapper(SGD(nn.Linear(1, 1).parameters(), lr=1.), accumulative_counts=2)
-    runner = SimpleNamespace(hooks=[CheckpointHook(**hook)], logger=logging.getLogger('preflight'),
-                             optim_wrapper=OptimWrapperDict(part=wrapper) if parts else wrapper)
+    wrapper = OptimWrapper(SGD(nn.Linear(1, 1).parameters(), lr=1.0), accumulative_counts=2)
+    runner = SimpleNamespace(
+        hooks=[CheckpointHook(**hook)],
+        logger=logging.getLogger('preflight'),
+        optim_wrapper=OptimWrapperDict(part=wrapper) if parts else wrapper,
+    )
     PreflightHook._warn_of_split_steps(runner)
     wanted = [] if interval is None else [f'checkpoint.interval={interval}, or another multiple of 2']
-    assert len(caplog.messages) == len(wanted) and all(words in caplog.text for words in wanted)
+    assert len(caplog.messages) == len(wanted)
+    assert all(words in caplog.text for words in wanted)
 
 
 def runner_with(dataset=None, model=None, loader=None, save_best=None, prefixes=()):
@@ -90,16 +104,22 @@ def runner_with(dataset=None, model=None, loader=None, save_best=None, prefixes=
     loader = SimpleNamespace(dataset=dataset) if loader is None else loader  # one without a batch is false
     evaluator = SimpleNamespace(metrics=[SimpleNamespace(prefix=prefix) for prefix in prefixes])
     return SimpleNamespace(
-        train_loop=SimpleNamespace(dataloader=loader), val_loop=SimpleNamespace(evaluator=evaluator), model=model,
-        hooks=[CheckpointHook(save_best=save_best)])
+        train_loop=SimpleNamespace(dataloader=loader),
+        val_loop=SimpleNamespace(evaluator=evaluator),
+        model=model,
+        hooks=[CheckpointHook(save_best=save_best)],
+    )
 
 
 def test_a_training_without_a_batch_is_refused():
     pictures = list(range(16))
     with pytest.raises(PreflightError, match='16 pictures .* batch_size=100.*drop_last=False'):
         PreflightHook._check_number_of_batches(runner_with(loader=DataLoader(pictures, 100, drop_last=True)))
-    for loader in (DataLoader(pictures, 100), DataLoader(pictures, 16, drop_last=True),
-                   DataLoader(pictures, 100, sampler=InfiniteSampler(pictures), drop_last=True)):
+    for loader in (
+        DataLoader(pictures, 100),
+        DataLoader(pictures, 16, drop_last=True),
+        DataLoader(pictures, 100, sampler=InfiniteSampler(pictures), drop_last=True),
+    ):
         PreflightHook._check_number_of_batches(runner_with(loader=loader))
 
 

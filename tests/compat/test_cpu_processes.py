@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Two processes on the CPU through mmengine's own launcher, wrappers and strategies."""
+
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason='shows what happens without an accelerator'),
 ]
 
-WORKER = '''
+WORKER = """
 import sys
 import addp_mm
 import torch
@@ -69,7 +70,7 @@ runner = train(2, kind=FlexibleRunner, strategy=strategy, resume=True, experimen
 steps = {float(state['step']) for state in runner.optim_wrapper.optimizer.state.values() if 'step' in state}
 print('resumed', runner.epoch, runner.iter, steps)
 torch.distributed.destroy_process_group()
-'''
+"""
 
 
 def test_launcher_pytorch_trains_with_gloo_and_fsdp_resumes(tmp_path):
@@ -80,31 +81,42 @@ def test_launcher_pytorch_trains_with_gloo_and_fsdp_resumes(tmp_path):
     processes = []
     for rank in ('0', '1'):
         env = dict(os.environ, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-        processes.append(subprocess.Popen(
-            [sys.executable, str(tmp_path / 'worker.py'), str(tmp_path / 'work')], env=env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, str(tmp_path / 'worker.py'), str(tmp_path / 'work')],
+                env=env,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
     for process in processes:
         output = process.communicate(timeout=400)[0]
         assert process.returncode == 0, output
-        assert 'trained' in output and 'refused sync_bn' in output and 'resumed 2 4 {4.0}' in output
+        assert 'trained' in output
+        assert 'refused sync_bn' in output
+        assert 'resumed 2 4 {4.0}' in output
 
 
 def test_without_the_mends_both_fail(monkeypatch):
     from mmengine.dist import init_dist
     from mmengine.model import MMDistributedDataParallel
+
     monkeypatch.setenv('RANK', '0')
     monkeypatch.setenv('LOCAL_RANK', '0')
     with pytest.raises((RuntimeError, AssertionError)):
         init_dist.__wrapped__('pytorch', backend='gloo')
     with pytest.raises((RuntimeError, ValueError)):
         MMDistributedDataParallel.__init__.__wrapped__(
-            object.__new__(MMDistributedDataParallel), torch.nn.Linear(1, 1), device_ids=[0])
+            object.__new__(MMDistributedDataParallel), torch.nn.Linear(1, 1), device_ids=[0]
+        )
 
 
 def test_with_an_accelerator_the_originals_run(monkeypatch):
     from types import ModuleType
 
     from addp_mm.compat import distributed
+
     calls = []
     monkeypatch.setattr(distributed, 'has_accelerator', lambda: True)
     module = ModuleType('healthy')
@@ -116,7 +128,8 @@ def test_with_an_accelerator_the_originals_run(monkeypatch):
     module.init_dist('pytorch', 'nccl', timeout=3)
     model = torch.nn.BatchNorm1d(1)
     assert module.convert_sync_batchnorm(model) is model
-    assert calls == [(('pytorch', 'nccl'), dict(timeout=3)), (model, 'torch')] and module.torch is torch
+    assert calls == [(('pytorch', 'nccl'), dict(timeout=3)), (model, 'torch')]
+    assert module.torch is torch
 
 
 def test_fsdp_strategy_that_passes_by_name_stays():
@@ -125,16 +138,20 @@ def test_fsdp_strategy_that_passes_by_name_stays():
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     from addp_mm.compat.fsdp import mend_fsdp_strategy
+
     module = ModuleType('healthy')
     module.FSDP = FullyShardedDataParallel
 
     class FSDPStrategy:
-
         def load_optim_state_dict(self, state_dict):
-            self.optim_wrapper.load_state_dict(module.FSDP.optim_state_dict_to_load(
-                optim_state_dict=state_dict, model=self.model, optim=self.optim_wrapper.optimizer))
+            self.optim_wrapper.load_state_dict(
+                module.FSDP.optim_state_dict_to_load(
+                    optim_state_dict=state_dict, model=self.model, optim=self.optim_wrapper.optimizer
+                )
+            )
 
     module.FSDPStrategy = FSDPStrategy
     healthy = FSDPStrategy.load_optim_state_dict
     mend_fsdp_strategy(module)
-    assert FSDPStrategy.load_optim_state_dict is healthy and module.FSDP is FullyShardedDataParallel
+    assert FSDPStrategy.load_optim_state_dict is healthy
+    assert module.FSDP is FullyShardedDataParallel

@@ -24,12 +24,14 @@ def test_mend_runs_after_import_and_once(package):
     when_imported(package, mend)
     assert calls == []
     import shop_to_mend
+
     assert calls == [shop_to_mend]
     assert type(shop_to_mend.__loader__).__name__ == 'SourceFileLoader'
 
 
 def test_mend_runs_at_once_on_an_imported_module(package):
     import shop_to_mend
+
     calls = []
     when_imported(package, calls.append)
     assert calls == [shop_to_mend]
@@ -38,21 +40,23 @@ def test_mend_runs_at_once_on_an_imported_module(package):
 def test_replace_reaches_names_imported_elsewhere(package):
     import customer_of_shop
     import shop_to_mend
+
     original = shop_to_mend.price
     replace(shop_to_mend, 'price', lambda old: lambda: old() + 1)
     assert shop_to_mend.price() == customer_of_shop.price() == 2
-    assert shop_to_mend.price.__wrapped__ is original and shop_to_mend.price.__name__ == 'price'
+    assert shop_to_mend.price.__wrapped__ is original
+    assert shop_to_mend.price.__name__ == 'price'
 
 
 def test_replace_method():
 
     class Till:
-
         def total(self):
             return 1
 
     replace_method(Till, 'total', lambda old: lambda self: old(self) + 1)
-    assert Till().total() == 2 and Till.total.__wrapped__(Till()) == 1
+    assert Till().total() == 2
+    assert Till.total.__wrapped__(Till()) == 1
 
 
 def test_import_of_addp_mm_is_cheap():
@@ -63,15 +67,20 @@ def test_import_of_addp_mm_is_cheap():
 
 
 def test_missing_mmengine_is_reported_by_the_import():
-    code = ('import sys, importlib.util as util; find = util.find_spec; '
-            'util.find_spec = lambda name, *a: None if name == "mmengine" else find(name, *a); import addp_mm')
+    code = (
+        'import sys, importlib.util as util; find = util.find_spec; '
+        'util.find_spec = lambda name, *a: None if name == "mmengine" else find(name, *a); import addp_mm'
+    )
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert run.returncode != 0 and 'ImportError: addp_mm needs mmengine, which is not installed' in run.stderr
+    assert run.returncode != 0
+    assert 'ImportError: addp_mm needs mmengine, which is not installed' in run.stderr
 
 
 def test_missing_mmpretrain_is_reported_where_an_algorithm_is_asked_for():
-    code = ('import sys\nsys.modules["mmpretrain"] = None\nfrom addp_mm.registry import MODELS\n'
-            'assert MODELS.get("addp_mm.ADDPViT") is not None\nMODELS.get("addp_mm.ADDP")')
+    code = (
+        'import sys\nsys.modules["mmpretrain"] = None\nfrom addp_mm.registry import MODELS\n'
+        'assert MODELS.get("addp_mm.ADDPViT") is not None\nMODELS.get("addp_mm.ADDP")'
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode != 0
     assert 'need mmpretrain, which is not installed' in done.stderr
@@ -81,6 +90,7 @@ def test_missing_mmpretrain_is_reported_where_an_algorithm_is_asked_for():
 def test_install_is_idempotent():
     from addp_mm import compat
     from addp_mm.compat.importing import _MENDS
+
     before = {name: list(mends) for name, mends in _MENDS.items()}, len(sys.meta_path)
     compat.install()
     assert before == ({name: list(mends) for name, mends in _MENDS.items()}, len(sys.meta_path))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """``inference_detector`` and ``inference_model`` run in the scope of their model's config."""
+
 import sys
 from types import ModuleType, SimpleNamespace
 

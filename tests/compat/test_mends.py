@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Each mend: the fault without it, the mended behaviour, and a healthy module left alone."""
+
 from types import ModuleType
 
 import numpy as np
@@ -26,6 +27,7 @@ def module_with(**names):
 def test_hue_turns_back_as_far_as_ahead(backend):
     import mmcv
     from mmcv.image import photometric
+
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     faulty = int(np.__version__.split('.')[0]) >= 2 and installed_version('onedl-mmcv') is None
     assert hasattr(photometric.adjust_hue, '__wrapped__') == faulty
@@ -33,8 +35,10 @@ def test_hue_turns_back_as_far_as_ahead(backend):
         with pytest.raises(OverflowError):
             photometric.adjust_hue.__wrapped__(picture, -0.2, backend)
     turned = mmcv.adjust_hue(picture, -0.2, backend=backend)
-    assert turned.dtype == np.uint8 and turned.shape == picture.shape
-    # -0.2 is 51 of 255 steps back on a circle of 256: the same hue as 205 steps ahead, in two moves forward.
+    assert turned.dtype == np.uint8
+    assert turned.shape == picture.shape
+    # -0.2 is 51 of 255 steps back on a circle of 256: the same hue as 205 steps ahead, in two moves
+    # forward.
     ahead = picture
     for factor in (103 / 255, 102 / 255):
         ahead = mmcv.adjust_hue(ahead, factor, backend=backend)
@@ -45,9 +49,11 @@ def test_hue_turns_back_as_far_as_ahead(backend):
 
 def test_pure_red_turned_back_a_third_is_blue():
     import mmcv
+
     red_bgr = np.full((1, 1, 3), (0, 0, 255), np.uint8)
     blue = mmcv.adjust_hue(red_bgr, -1 / 3, backend='cv2')[0, 0]
-    assert blue[0] > 245 and blue[1:].max() < 15
+    assert blue[0] > 245
+    assert blue[1:].max() < 15
 
 
 def test_healthy_adjust_hue_stays():
@@ -63,35 +69,40 @@ def test_healthy_adjust_hue_stays():
 @needs_cpu_only
 def test_amp_trains_in_bfloat16_on_the_cpu():
     from mmengine.optim import AmpOptimWrapper
+
     model = torch.nn.Linear(4, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(AssertionError, match='only available'):
         AmpOptimWrapper.__init__.__wrapped__(object.__new__(AmpOptimWrapper), optimizer=optimizer)
-    wrapper = AmpOptimWrapper(optimizer=optimizer, dtype='bfloat16', clip_grad=dict(max_norm=1.))
+    wrapper = AmpOptimWrapper(optimizer=optimizer, dtype='bfloat16', clip_grad=dict(max_norm=1.0))
     before = model.weight.clone()
     with wrapper.optim_context(model):
         out = model(torch.ones(2, 4))
         assert out.dtype == torch.bfloat16
         loss = out.float().square().mean()
     wrapper.update_params(loss)
-    assert not torch.equal(model.weight, before) and model.weight.dtype == torch.float32
+    assert not torch.equal(model.weight, before)
+    assert model.weight.dtype == torch.float32
     wrapper.load_state_dict(wrapper.state_dict())
 
 
 @needs_cpu_only
 def test_amp_refuses_float16_on_the_cpu():
     from mmengine.optim import AmpOptimWrapper
+
     with pytest.raises(ValueError, match="dtype='bfloat16'"):
         AmpOptimWrapper(optimizer=torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1), dtype='float16')
 
 
 def test_amp_on_an_accelerator_is_the_original(monkeypatch):
     from mmengine.optim.optimizer import amp_optimizer_wrapper as module
+
     monkeypatch.setattr('addp_mm.compat.distributed.has_accelerator', lambda: True)
     monkeypatch.setattr(module, 'is_cuda_available', lambda: True)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)
-    wrapper = module.AmpOptimWrapper(optimizer=optimizer, dtype='float16', loss_scale=64.)
-    assert wrapper.cast_dtype == torch.float16 and wrapper._scale_update_param == 64.
+    wrapper = module.AmpOptimWrapper(optimizer=optimizer, dtype='float16', loss_scale=64.0)
+    assert wrapper.cast_dtype == torch.float16
+    assert wrapper._scale_update_param == 64.0
     assert wrapper.loss_scaler._device == 'cuda'
 
 
@@ -99,7 +110,6 @@ def test_activation_checkpointing_keeps_keywords_and_gradients():
     from mmengine.runner import activation_checkpointing as module
 
     class Block(torch.nn.Module):
-
         def __init__(self):
             super().__init__()
             self.fc = torch.nn.Linear(3, 3)
@@ -116,7 +126,8 @@ def test_activation_checkpointing_keeps_keywords_and_gradients():
     module.turn_on_activation_checkpointing(model, 'block')
     out = model.block(torch.ones(1, 3), scale=2)
     out.sum().backward()
-    assert torch.equal(out, expected) and model.block.fc.weight.grad.abs().sum() > 0
+    assert torch.equal(out, expected)
+    assert model.block.fc.weight.grad.abs().sum() > 0
 
 
 def test_healthy_activation_checkpointing_stays():
@@ -129,8 +140,8 @@ def test_healthy_activation_checkpointing_stays():
     assert module.wrap_forward is wrap_forward
 
 
-def focal_loss_by_hand(pred, target, num_classes, ignore_index=255, gamma=2., alpha=.5):
-    total, count = 0., 0
+def focal_loss_by_hand(pred, target, num_classes, ignore_index=255, gamma=2.0, alpha=0.5):
+    total, count = 0.0, 0
     for logits, label in zip(pred.movedim(1, -1).reshape(-1, num_classes), target.reshape(-1), strict=True):
         for c, logit in enumerate(logits):
             count += 1
@@ -138,7 +149,7 @@ def focal_loss_by_hand(pred, target, num_classes, ignore_index=255, gamma=2., al
                 continue
             hit = label == 1 if num_classes == 1 else label == c
             p = torch.sigmoid(logit)
-            total += -alpha * (1 - p)**gamma * p.log() if hit else -(1 - alpha) * p**gamma * (1 - p).log()
+            total += -alpha * (1 - p) ** gamma * p.log() if hit else -(1 - alpha) * p**gamma * (1 - p).log()
     return total / count
 
 
@@ -146,19 +157,20 @@ def focal_loss_by_hand(pred, target, num_classes, ignore_index=255, gamma=2., al
 def test_mmseg_class_weights_leave_unlabelled_pixels_out():
     """The mean over labelled pixels by hand, each counted by the weight of its class."""
     from mmseg.models.losses import CrossEntropyLoss
+
     generator = torch.Generator().manual_seed(0)
     pred, weights = torch.randn(2, 3, 2, 4, generator=generator), [0.1, 1.0, 2.0]
     target = torch.randint(0, 3, (2, 2, 4), generator=generator)
     for unlabelled in (0, 2):
         target[0, 0, :unlabelled] = 255
-        total, count = 0., 0.
+        total, count = 0.0, 0.0
         for logits, label in zip(pred.movedim(1, -1).reshape(-1, 3), target.reshape(-1), strict=True):
             if label != 255:
                 total -= weights[label] * logits.log_softmax(0)[label]
                 count += weights[label]
         loss = CrossEntropyLoss(class_weight=weights)(pred, target, ignore_index=255)
         torch.testing.assert_close(loss, total / count)
-    healthy = module_with(cross_entropy=lambda *args, **kwargs: 0.)
+    healthy = module_with(cross_entropy=lambda *args, **kwargs: 0.0)
     original = healthy.cross_entropy
     mend_weighted_cross_entropy(healthy)
     assert healthy.cross_entropy is original
@@ -167,6 +179,7 @@ def test_mmseg_class_weights_leave_unlabelled_pixels_out():
 @pytest.mark.slow
 def test_mmseg_focal_loss_on_the_cpu():
     from mmseg.models.losses import FocalLoss
+
     generator = torch.Generator().manual_seed(0)
     for num_classes in (1, 3):
         pred = torch.randn(2, num_classes, 2, 4, generator=generator)
@@ -176,13 +189,13 @@ def test_mmseg_focal_loss_on_the_cpu():
             FocalLoss.forward.__wrapped__(FocalLoss(), pred, target)
         torch.testing.assert_close(FocalLoss()(pred, target), focal_loss_by_hand(pred, target, num_classes))
     unreduced = FocalLoss(reduction='none')(pred, target)
-    assert unreduced.shape == pred.shape and unreduced[0, :, 0, :2].abs().max() == 0
+    assert unreduced.shape == pred.shape
+    assert unreduced[0, :, 0, :2].abs().max() == 0
 
 
 def test_healthy_focal_loss_stays():
 
     class FocalLoss:
-
         def __call__(self, pred, target):
             return self.forward(pred, target)
 

@@ -32,6 +32,7 @@ def package_utils():
 
     def is_installed(package):
         import pkg_resources
+
         return bool(pkg_resources.get_distribution(package))
 
     vars(module).update(is_installed=is_installed, get_installed_path=lambda package: '', package2module=lambda _: '')
@@ -40,13 +41,15 @@ def package_utils():
 
 def test_lookup_without_pkg_resources(monkeypatch):
     import PIL
+
     module, original = package_utils()
     monkeypatch.setattr(packages, 'find_spec', _without_pkg_resources(packages.find_spec))
     monkeypatch.setitem(sys.modules, 'pkg_resources', None)
     with pytest.raises(ModuleNotFoundError):
         original('pillow')
     packages.mend_package_utils(module)
-    assert module.is_installed('pillow') and module.is_installed('PIL')
+    assert module.is_installed('pillow')
+    assert module.is_installed('PIL')
     assert not module.is_installed('no_such_package')
     assert module.get_installed_path('pillow') == module.get_installed_path('PIL') == PIL.__path__[0]
     assert module.package2module('pillow') == 'PIL'

@@ -3,20 +3,37 @@ import pytest
 
 from addp_mm.compat.versions import check_packages
 
-ORIGINALS = {'mmengine': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0', 'mmsegmentation': '1.2.2',
-             'mmpretrain': '1.2.0'}
-FORKS = {'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6', 'onedl-mmdetection': '3.5.1',
-         'onedl-mmsegmentation': '1.4.2', 'onedl-mmpretrain': '1.3.6'}
+ORIGINALS = {
+    'mmengine': '0.10.7',
+    'mmcv-lite': '2.1.0',
+    'mmdet': '3.3.0',
+    'mmsegmentation': '1.2.2',
+    'mmpretrain': '1.2.0',
+}
+FORKS = {
+    'onedl-mmengine': '0.10.12',
+    'onedl-mmcv': '2.3.6',
+    'onedl-mmdetection': '3.5.1',
+    'onedl-mmsegmentation': '1.4.2',
+    'onedl-mmpretrain': '1.3.6',
+}
 
 
 def check(installed, importable=('mmengine', 'mmcv')):
     check_packages(installed.get, lambda name: name in importable)
 
 
-@pytest.mark.parametrize('installed', [
-    ORIGINALS, FORKS, {'mmengine': '0.10.7'}, {'mmengine': '0.10.7', 'mmcv': '2.2.0'},
-    {'mmengine': '0.10.7', 'mmcv': '2.2.0', 'mmpretrain': '1.2.0'},
-    {'mmengine-lite': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0'}])
+@pytest.mark.parametrize(
+    'installed',
+    [
+        ORIGINALS,
+        FORKS,
+        {'mmengine': '0.10.7'},
+        {'mmengine': '0.10.7', 'mmcv': '2.2.0'},
+        {'mmengine': '0.10.7', 'mmcv': '2.2.0', 'mmpretrain': '1.2.0'},
+        {'mmengine-lite': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0'},
+    ],
+)
 def test_working_sets_pass(installed):
     check(installed)
 
@@ -34,8 +51,11 @@ def test_mmdet_with_mmcv_2_2():
     with pytest.raises(ImportError) as error:
         check({**ORIGINALS, 'mmcv-lite': '2.2.0'})
     text = str(error.value)
-    assert 'mmdet 3.3.0' in text and 'mmsegmentation 1.2.2' in text and 'mmpretrain' not in text
-    assert 'mmcv-lite 2.2.0 is installed' in text and 'pip install mmcv-lite==2.1.0' in text
+    assert 'mmdet 3.3.0' in text
+    assert 'mmsegmentation 1.2.2' in text
+    assert 'mmpretrain' not in text
+    assert 'mmcv-lite 2.2.0 is installed' in text
+    assert 'pip install mmcv-lite==2.1.0' in text
     assert 'uninstall' not in text
 
 
@@ -46,13 +66,14 @@ def test_compiled_mmcv_is_uninstalled_before_lite_takes_its_folder():
 
 def test_mmdet_without_mmcv():
     with pytest.raises(ImportError, match='mmdet 3.3.0 needs mmcv, which is not installed'):
-        check({'mmengine': '0.10.7', 'mmdet': '3.3.0'}, importable=('mmengine', ))
+        check({'mmengine': '0.10.7', 'mmdet': '3.3.0'}, importable=('mmengine',))
 
 
 def test_both_families():
     with pytest.raises(ImportError) as error:
         check({**ORIGINALS, 'onedl-mmcv': '2.3.6'})
-    assert 'installed both' in str(error.value) and str(error.value).startswith('mmcv:')
+    assert 'installed both' in str(error.value)
+    assert str(error.value).startswith('mmcv:')
     assert 'pip uninstall -y mmengine mmcv-lite mmdet mmsegmentation mmpretrain onedl-mmcv' in str(error.value)
 
 

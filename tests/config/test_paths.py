@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Paths of the command line: where checkpoints are found, and where results can be written."""
+
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,15 @@ from addp_mm.engine.hooks.drawn_pictures import picture_name
 from addp_mm.engine.runner_cfg import set_resume
 
 
-@pytest.mark.parametrize('name, words', [
-    ('folder', 'is a folder; name a file'), ('config.py/x.json', r'no file can be written in .*config\.py'),
-    ('/proc/x.json', 'no file can be written in /proc'), ('/proc/new/x.json', 'no file can be written in /proc')])
+@pytest.mark.parametrize(
+    'name, words',
+    [
+        ('folder', 'is a folder; name a file'),
+        ('config.py/x.json', r'no file can be written in .*config\.py'),
+        ('/proc/x.json', 'no file can be written in /proc'),
+        ('/proc/new/x.json', 'no file can be written in /proc'),
+    ],
+)
 def test_a_place_where_nothing_can_be_written_is_refused(tmp_path, name, words):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'config.py').touch()
@@ -52,9 +59,15 @@ def resumed_from(folder: Path) -> str | None:
     return cfg.get('load_from') and Path(cfg.load_from).name
 
 
-@pytest.mark.parametrize('named, found', [
-    ('/old/place/iter_9.pth', 'iter_9.pth'), ('/old/place/best.pth', 'best.pth'),
-    ('/old/place/iter_3.pth', 'iter_10.pth'), ('', 'iter_10.pth')])
+@pytest.mark.parametrize(
+    'named, found',
+    [
+        ('/old/place/iter_9.pth', 'iter_9.pth'),
+        ('/old/place/best.pth', 'best.pth'),
+        ('/old/place/iter_3.pth', 'iter_10.pth'),
+        ('', 'iter_10.pth'),
+    ],
+)
 def test_a_moved_training_goes_on(tmp_path, capsys, named, found):
     for name in ('iter_9.pth', 'iter_10.pth', 'best.pth', 'iter_11.pth.partial'):
         (tmp_path / name).touch()
@@ -82,9 +95,16 @@ class Sample(SimpleNamespace):
         return hasattr(self, key)
 
 
-@pytest.mark.parametrize('path, root, name', [
-    ('/data/val/cat/0.png', '/data', 'val/cat/0.png'), ('/data/val/cat/0.jpg', '/data/val', 'cat/0.jpg.png'),
-    ('/other/0.png', '/data', 'other/0.png'), ('/data/0.png', None, 'data/0.png'), ('/data/0.png', '', 'data/0.png')])
+@pytest.mark.parametrize(
+    'path, root, name',
+    [
+        ('/data/val/cat/0.png', '/data', 'val/cat/0.png'),
+        ('/data/val/cat/0.jpg', '/data/val', 'cat/0.jpg.png'),
+        ('/other/0.png', '/data', 'other/0.png'),
+        ('/data/0.png', None, 'data/0.png'),
+        ('/data/0.png', '', 'data/0.png'),
+    ],
+)
 def test_drawn_pictures_lie_as_the_images_do(path, root, name):
     assert picture_name(Sample(img_path=path, sample_idx=3), root) == Path(name)
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Shipped configs and tools by name, and the index that lists them."""
+
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +21,16 @@ METAFILES = [ROOT / path for path in yaml.safe_load((ROOT / 'model-index.yml').r
 MODELS = [model for path in METAFILES for model in yaml.safe_load(path.read_text())['Models']]
 
 
-@pytest.mark.parametrize('name', [
-    CLASSIFIER, f'{CLASSIFIER}.py', f'cls/{CLASSIFIER}', f'configs/cls/{CLASSIFIER}.py',
-    f'addp_mm::cls/{CLASSIFIER}.py'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        CLASSIFIER,
+        f'{CLASSIFIER}.py',
+        f'cls/{CLASSIFIER}',
+        f'configs/cls/{CLASSIFIER}.py',
+        f'addp_mm::cls/{CLASSIFIER}.py',
+    ],
+)
 def test_a_config_is_found_by_name_or_by_path(name):
     assert addp_mm.config_path(name) == str(ROOT / f'configs/cls/{CLASSIFIER}.py')
 
@@ -66,10 +74,13 @@ def test_a_tool_is_found(name):
 
 def test_a_config_inherits_by_name_without_changing_scope(tmp_path):
     (tmp_path / 'mine.py').write_text(
-        f"_base_ = 'addp_mm::cls/{CLASSIFIER}.py'\nhead = _base_.model.head\nmodel = dict(head=dict(num_classes=3))\n")
+        f"_base_ = 'addp_mm::cls/{CLASSIFIER}.py'\nhead = _base_.model.head\nmodel = dict(head=dict(num_classes=3))\n"
+    )
     cfg = Config.fromfile(tmp_path / 'mine.py')
-    assert cfg.default_scope == 'mmpretrain' and cfg.model.head.num_classes == 3
-    assert '_scope_' not in cfg.head and cfg.head.type == 'LinearClsHead'
+    assert cfg.default_scope == 'mmpretrain'
+    assert cfg.model.head.num_classes == 3
+    assert '_scope_' not in cfg.head
+    assert cfg.head.type == 'LinearClsHead'
     (tmp_path / 'mine.py').write_text("_base_ = 'addp_mm::cls/nothing.py'\n")
     with pytest.raises(shipped.ShippedFileError, match='ships no config cls/nothing'):
         Config.fromfile(tmp_path / 'mine.py')
@@ -86,7 +97,8 @@ def by_name(name: str):
 
 def test_inferencers_know_the_index_after_their_own():
     cfg, weights = by_name('Mask-RCNN_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px')
-    assert cfg.model.backbone.type == 'addp_mm.ADDPViT' and weights is None
+    assert cfg.model.backbone.type == 'addp_mm.ADDPViT'
+    assert weights is None
     cfg, weights = by_name('addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px')
     assert weights == 'addp_mm://addp_nano-p8.safetensors'
     assert by_name('mask-rcnn_r50_fpn_1x_coco')[1].startswith('https://')
@@ -96,7 +108,8 @@ def test_mmpretrain_lists_what_it_can_build():
     from mmpretrain import list_models
 
     listed = list_models('*fashion-scenes')
-    assert CLASSIFIER in listed and 'addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px' in listed
+    assert CLASSIFIER in listed
+    assert 'addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px' in listed
     assert not [name for name in listed if 'rcnn' in name or 'upernet' in name]
     assert 'resnet18_8xb16_cifar10' in list_models('resnet18')
 
@@ -125,7 +138,8 @@ def test_a_metafile_follows_the_format_and_stands_alone(metafile):
 @pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
 def test_a_listed_model_exists(model):
     config = ROOT / model['Config']
-    assert config.is_file() and config.stem == model['Name']
+    assert config.is_file()
+    assert config.stem == model['Name']
     assert set(model.get('Downstream', [])) <= {other['Name'] for other in MODELS}
     weights = model.get('Weights') or ''
     if weights.startswith('addp_mm://'):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A k-NN config by the tool, from the weights on disk to the accuracy."""
+
 import json
 import math
 import runpy
@@ -23,17 +24,19 @@ def test_the_tool_evaluates_the_weights_that_init_cfg_names(small_scenes, tmp_pa
     backbone = ADDPViT(**options, pre_norm=True).eval()
     save_file({f'backbone.{name}': value for name, value in backbone.state_dict().items()}, tmp_path / 'w.safetensors')
     config = tmp_path / 'knn.py'
-    data = ("dict(_delete_=True, type='CustomDataset', data_root={root!r}, data_prefix='objects/{split}', "
-            'pipeline=steps)')
+    data = (
+        "dict(_delete_=True, type='CustomDataset', data_root={root!r}, data_prefix='objects/{split}', pipeline=steps)"
+    )
     config.write_text(
         f"_base_ = '{CONFIGS}/cls/addp-vit-base-p16_knn-cls_in1k-256px.py'\n"
-        f"model = dict(backbone=dict(arch=dict(_delete_=True, **{options['arch']}), img_size=64, init_cfg=dict("
+        f'model = dict(backbone=dict(arch=dict(_delete_=True, **{options["arch"]}), img_size=64, init_cfg=dict('
         f"checkpoint={str(tmp_path / 'w.safetensors')!r}, prefix='backbone.')))\n"
         "steps = [dict(type='addp_mm.LoadImage'), dict(type='PackInputs')]\n"
         'quiet = dict(num_workers=0, persistent_workers=False)\n'
         f'test_dataloader = dict(quiet, batch_size=3, dataset={data.format(root=str(small_scenes), split="val")})\n'
         'test_cfg = dict(num_neighbours=(3, ), num_classes=10, bank_dataloader=dict(batch_size=4, num_workers=0, '
-        f'dataset={data.format(root=str(small_scenes), split="train")}))\n')
+        f'dataset={data.format(root=str(small_scenes), split="train")}))\n'
+    )
 
     @torch.no_grad()
     def features(split: str) -> list[tuple]:
@@ -43,7 +46,7 @@ def test_the_tool_evaluates_the_weights_that_init_cfg_names(small_scenes, tmp_pa
         for label, folder in enumerate(folders):
             for path in sorted(folder.iterdir()):
                 pixels = (np.asarray(Image.open(path).convert('RGB')) - mean) / std
-                (own, ) = backbone(torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None])
+                (own,) = backbone(torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None])
                 found.append((torch.nn.functional.normalize(own[0].double(), dim=0), label))
         return found
 

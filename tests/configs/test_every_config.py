@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """No config of the tree escapes: each is one of a family that has tests of its own, or is read and built here."""
+
 import ast
 import importlib.util
 import re
@@ -25,10 +26,17 @@ def model_zoo_tool():
 def listed(task: str) -> set[Path]:
     """Configs that the test module of a folder asks :func:`recipe_paths` for, as its source says."""
     source = (Path(__file__).parent / f'test_{task}_recipes.py').read_text()
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
-             and getattr(node.func, 'id', '') == 'recipe_paths']
-    return {path for call in calls if all(isinstance(argument, ast.Constant) for argument in call.args)
-            for path in recipe_paths(*(argument.value for argument in call.args))}
+    calls = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'recipe_paths'
+    ]
+    return {
+        path
+        for call in calls
+        if all(isinstance(argument, ast.Constant) for argument in call.args)
+        for path in recipe_paths(*(argument.value for argument in call.args))
+    }
 
 
 def families() -> set[Path]:
@@ -43,12 +51,13 @@ REST = [path for path in EVERY if path not in families()]
 
 
 def test_configs_lie_in_the_four_folders():
-    assert {path.relative_to(CONFIGS).parts[:-1] for path in EVERY} == {(task, ) for task in TASKS}
+    assert {path.relative_to(CONFIGS).parts[:-1] for path in EVERY} == {(task,) for task in TASKS}
 
 
 @pytest.mark.parametrize('task', TASKS)
 def test_the_tests_of_each_family_go_through_its_folder(task):
-    assert listed(task) and all(path.parent == CONFIGS / task for path in listed(task))
+    assert listed(task)
+    assert all(path.parent == CONFIGS / task for path in listed(task))
 
 
 @pytest.mark.parametrize('path', REST, ids=lambda path: path.stem)
@@ -78,18 +87,25 @@ def test_published_numbers_are_read_from_the_readmes():
     assert model_zoo.published('pretrain')[name][0] == '7.6 / 105.1; 85.9'
 
 
-@pytest.mark.parametrize('name, start', [
-    ('mask-rcnn_addp-vit-base-p16_vitdet_16xb4-bf16-100e_coco-1024px.py', 'NNODES=2 tools/dist_train.sh {} 8'),
-    # 64 images a step, two a GPU, as its learning rate asks; the name, mmdet's own, does not say so
-    ('mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_ln-heads_lsj-100e_coco.py', 'NNODES=4 tools/dist_train.sh {} 8'),
-    ('mask-rcnn_r50_fpn_1x_coco.py', 'tools/dist_train.sh {} 8'),
-    ('mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px.py', 'python tools/train.py {}')])
+@pytest.mark.parametrize(
+    'name, start',
+    [
+        ('mask-rcnn_addp-vit-base-p16_vitdet_16xb4-bf16-100e_coco-1024px.py', 'NNODES=2 tools/dist_train.sh {} 8'),
+        # 64 images a step, two a GPU, as its learning rate asks; the name, mmdet's own, does not say so
+        ('mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_ln-heads_lsj-100e_coco.py', 'NNODES=4 tools/dist_train.sh {} 8'),
+        ('mask-rcnn_r50_fpn_1x_coco.py', 'tools/dist_train.sh {} 8'),
+        ('mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px.py', 'python tools/train.py {}'),
+    ],
+)
 def test_commands_start_as_many_gpus_as_the_learning_rate_is_for(name, start):
     assert model_zoo_tool().command(f'configs/det/{name}') == start.format(f'configs/det/{name}')
 
 
-@pytest.mark.parametrize('path', [path for path in EVERY if re.search(r'_\d+xb\d+', path.stem) and not
-                                  path.stem.endswith('-ms')], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    'path',
+    [path for path in EVERY if re.search(r'_\d+xb\d+', path.stem) and not path.stem.endswith('-ms')],
+    ids=lambda path: path.stem,
+)
 def test_gpus_and_batch_of_the_name_are_those_of_the_learning_rate(path):
     """So that --auto-scale-lr changes nothing where a config runs as it was written."""
     cfg = load_recipe(path)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The nano configs of the three tasks: what they build, and one step of training and prediction of each."""
+
 import importlib
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def paths(task: str, setting: str) -> list:
 
 
 def load(task: str, setting: str) -> Config:
-    (path, ) = paths(task, setting)
+    (path,) = paths(task, setting)
     return Config.fromfile(path)
 
 
@@ -40,22 +41,25 @@ def build_model(task: str) -> torch.nn.Module:
 def data_sample(task: str):
     if task == 'cls':
         from mmpretrain.structures import DataSample
+
         return DataSample().set_gt_label(3)
     if task == 'seg':
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
+
         labels = torch.zeros(1, 64, 64, dtype=torch.long)
         labels[:, 10:40, 20:50] = 4
-        return SegDataSample(
-            gt_sem_seg=PixelData(data=labels), metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)))
+        return SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)))
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
+
     mask = np.zeros((1, 64, 64), dtype=np.uint8)
     mask[:, 10:40, 20:50] = 1
     instances = InstanceData(
-        bboxes=torch.tensor([[20., 10., 50., 40.]]), labels=torch.tensor([3]), masks=BitmapMasks(mask, 64, 64))
-    info = dict(img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1., 1.), batch_input_shape=(64, 64), img_id=0)
+        bboxes=torch.tensor([[20.0, 10.0, 50.0, 40.0]]), labels=torch.tensor([3]), masks=BitmapMasks(mask, 64, 64)
+    )
+    info = dict(img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1.0, 1.0), batch_input_shape=(64, 64), img_id=0)
     return DetDataSample(gt_instances=instances, metainfo=info)
 
 
@@ -68,19 +72,20 @@ def batch(task: str) -> dict:
 
 @pytest.mark.parametrize('task', PACKAGES)
 def test_scratch_differs_in_its_weights_alone(task):
-    (pretrained, ), (scratch, ) = paths(task, 'ft'), paths(task, 'from-scratch')
+    (pretrained,), (scratch,) = paths(task, 'ft'), paths(task, 'from-scratch')
     assert scratch.name == pretrained.name.replace('_ft_', '_from-scratch_')
     pretrained, scratch = Config.fromfile(pretrained).to_dict(), Config.fromfile(scratch).to_dict()
     init_cfg = pretrained['model']['backbone'].pop('init_cfg')
     assert scratch['model']['backbone'].pop('init_cfg') is None
     assert init_cfg == dict(
-        type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.')
+        type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.'
+    )
     assert pretrained == scratch
 
 
 @pytest.mark.parametrize('task', PACKAGES)
 def test_names_say_what_the_config_holds(task):
-    (path, ), cfg = paths(task, 'ft'), load(task, 'ft')
+    (path,), cfg = paths(task, 'ft'), load(task, 'ft')
     batch_size, iters = cfg.train_dataloader.batch_size, cfg.train_cfg.max_iters
     assert f'_1xb{batch_size}-fp32-{iters}i_fashion-scenes-64px' in path.stem
     assert cfg.param_scheduler[-1].end == iters == cfg.train_cfg.val_interval
@@ -94,7 +99,8 @@ def test_the_backbone_is_the_one_of_pretraining(task):
     pretrained = dict(Config.fromfile(CONFIGS / '_base_/models/addp_vit-nano-p8.py').model.backbone)
     free = {'init_cfg', 'out_type', 'out_indices', 'final_norm', 'drop_rate', 'attn_drop_rate', 'drop_path_rate'}
     assert {k: v for k, v in backbone.items() if k not in free} == {
-        k: v for k, v in pretrained.items() if k not in free}
+        k: v for k, v in pretrained.items() if k not in free
+    }
 
 
 @pytest.mark.slow
@@ -108,17 +114,21 @@ def test_a_step_reaches_every_parameter_and_predicts(task):
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     (first, _) = model.eval().test_step(batch(task))
     if task == 'cls':
-        assert first.pred_score.shape == (10, ) and first.pred_score.sum().item() == pytest.approx(1, abs=1e-4)
+        assert first.pred_score.shape == (10,)
+        assert first.pred_score.sum().item() == pytest.approx(1, abs=1e-4)
     elif task == 'seg':
-        assert first.pred_sem_seg.data.shape == (1, 64, 64) and first.seg_logits.data.shape == (11, 64, 64)
+        assert first.pred_sem_seg.data.shape == (1, 64, 64)
+        assert first.seg_logits.data.shape == (11, 64, 64)
     else:
-        assert first.pred_instances.masks.shape[1:] == (64, 64) and len(first.pred_instances) <= 20
+        assert first.pred_instances.masks.shape[1:] == (64, 64)
+        assert len(first.pred_instances) <= 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', PACKAGES)
 def test_learning_rates_fall_from_head_to_embedding(task):
     from mmengine.optim import build_optim_wrapper
+
     cfg, model = load(task, 'ft'), build_model(task)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     rates = {id(p): group['lr'] for group in optimizer.param_groups for p in group['params']}
@@ -141,7 +151,8 @@ def test_detection_levels_fit_the_objects():
     assert strides == list(cfg.model.roi_head.bbox_roi_extractor.featmap_strides)
     anchors = torch.cat(model.rpn_head.prior_generator.grid_priors([x.shape[-2:] for x in maps], device='cpu'))
     from mmdet.structures.bbox import bbox_overlaps
-    for side in (12., 18., 26., 34., 44.):
+
+    for side in (12.0, 18.0, 26.0, 34.0, 44.0):
         box = torch.tensor([[32 - side / 2, 32 - side / 2, 32 + side / 2, 32 + side / 2]])
         assert bbox_overlaps(anchors, box).max() > 0.5
 
@@ -155,4 +166,5 @@ def test_datasets_read_what_the_converter_writes(task, small_scenes):
     with DefaultScope.overwrite_default_scope(PACKAGES[task]):
         dataset = DATASETS.build(Config(dict(dataset=dataset_cfg)).dataset)
         sample = dataset[0]
-    assert sample['inputs'].shape == (3, 64, 64) and len(dataset) >= 4
+    assert sample['inputs'].shape == (3, 64, 64)
+    assert len(dataset) >= 4

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The segmentation recipes: what they build, learning rates and decay, the schedule, and one step of each family."""
+
 import re
 from functools import cache
 
@@ -25,7 +26,8 @@ from torch import nn
 
 PATHS = {path.stem: path for path in recipe_paths('seg')}
 TRAINED = [name for name in PATHS if '-vit-' in name and not name.endswith('-ms')]
-# (learning rate of a batch of 16, layer decay, drop path, outputs) as the README of configs/seg gives them
+# (learning rate of a batch of 16, layer decay, drop path, outputs) as the README of configs/seg
+# gives them
 SETTINGS = {
     'base': (1e-4, 0.65, 0.1, (3, 5, 7, 11)),
     'large': (4e-5, 0.9, 0.2, (7, 11, 15, 23)),
@@ -51,19 +53,24 @@ def on_meta(name: str):
 def test_a_config_builds_what_its_name_says(name):
     cfg, model = on_meta(name)
     if name.endswith('-ms'):
-        assert cfg.train_cfg is None and model.module.backbone.num_layers in (12, 24)
+        assert cfg.train_cfg is None
+        assert model.module.backbone.num_layers in (12, 24)
         return
     gpus_batch, precision, length = re.search(r'_(\d+xb\d+)-(bf16-|fp32-|)(\d+)k_', name).groups()
     gpus, batch = map(int, gpus_batch.split('xb'))
     height, width = map(int, re.search(r'-(\d+)x(\d+)(-ms)?$', name).groups()[:2])
-    assert cfg.default_scope == 'mmseg' and cfg.train_dataloader.batch_size == batch
+    assert cfg.default_scope == 'mmseg'
+    assert cfg.train_dataloader.batch_size == batch
     assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 1000 * int(length)
     assert tuple(cfg.model.data_preprocessor.size) == (height, width)
     assert (cfg.optim_wrapper.type == 'AmpOptimWrapper') == (precision == 'bf16-')
     assert cfg.get('auto_scale_lr', {}).get('base_batch_size', gpus * batch) == gpus * batch
     num_classes = 19 if 'cityscapes' in name else 150
-    assert model.decode_head.num_classes == num_classes == len(DATASETS.get(
-        f'mmseg.{cfg.train_dataloader.dataset.type}').METAINFO['classes'])
+    assert (
+        model.decode_head.num_classes
+        == num_classes
+        == len(DATASETS.get(f'mmseg.{cfg.train_dataloader.dataset.type}').METAINFO['classes'])
+    )
 
 
 @pytest.mark.parametrize('name', TRAINED)
@@ -72,11 +79,12 @@ def test_the_backbone_is_the_recipes(name):
     _, _, drop_path, outputs = settings_of(name)
     backbone = model.backbone
     assert backbone.blocks[-1].drop_path.drop_prob == pytest.approx(drop_path)
-    assert backbone.out_indices == ((backbone.num_layers - 1, ) if 'segmenter' in name else outputs)
+    assert backbone.out_indices == ((backbone.num_layers - 1,) if 'segmenter' in name else outputs)
     assert (model.backbone.embed_dims == 1024) == ('vit-large' in name)
     crop, window = cfg.model.data_preprocessor.size, cfg.model.test_cfg.get('crop_size')
     assert tuple(side * backbone.patch_size for side in backbone.grid_size) == tuple(crop)
-    assert ('mask2former' in name) == (window is None) and window in (None, crop)
+    assert ('mask2former' in name) == (window is None)
+    assert window in (None, crop)
     cuts = [step.crop_size for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomCrop']
     assert cuts == [crop]
 
@@ -91,12 +99,14 @@ def test_a_baseline_differs_in_its_encoder_alone(name):
     assert cfg.model.backbone.init_cfg.checkpoint != base.model.backbone.init_cfg.checkpoint
     for part in ('neck', 'decode_head', 'auxiliary_head'):
         assert cfg.model.get(part) == base.model.get(part)
-    assert cfg.param_scheduler == base.param_scheduler and cfg.train_cfg == base.train_cfg
+    assert cfg.param_scheduler == base.param_scheduler
+    assert cfg.train_cfg == base.train_cfg
     assert cfg.train_dataloader.batch_size == base.train_dataloader.batch_size
     if 'beitv2' not in name:
         assert cfg.optim_wrapper == base.optim_wrapper
     if 'dinov2' not in name:
-        assert cfg.train_dataloader == base.train_dataloader and cfg.model.test_cfg == base.model.test_cfg
+        assert cfg.train_dataloader == base.train_dataloader
+        assert cfg.model.test_cfg == base.model.test_cfg
     assert (cfg.model.data_preprocessor.mean == base.model.data_preprocessor.mean) == ('augreg' not in name)
 
 
@@ -112,9 +122,12 @@ def test_learning_rate_and_decay_of_every_parameter(name):
         block = re.match(r'backbone\.blocks\.(\d+)\.', parameter_name)
         stem = re.match(r'backbone\.(patch_embed|pos_embed|cls_token)', parameter_name)
         depth = int(block[1]) + 1 if block else 0 if stem else depths
-        undecayed = parameter.ndim == 1 or parameter_name.endswith(('pos_embed', 'cls_token', 'rel_pos_bias_table')) \
+        undecayed = (
+            parameter.ndim == 1
+            or parameter_name.endswith(('pos_embed', 'cls_token', 'rel_pos_bias_table'))
             or any(part in parameter_name for part in ('query_embed', 'query_feat', 'level_embed'))
-        expected[parameter_name] = (pytest.approx(layer_decay**(depths - depth)), 0. if undecayed else 0.05)
+        )
+        expected[parameter_name] = (pytest.approx(layer_decay ** (depths - depth)), 0.0 if undecayed else 0.05)
     assert optimizer_table(cfg, model) == expected
 
 
@@ -124,8 +137,12 @@ def test_the_rate_rises_for_1500_iterations_and_falls_linearly():
     assert [(scheduler.begin, scheduler.end) for scheduler in cfg.param_scheduler] == [(0, 1500), (1500, 160_000)]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-4)
     schedulers = [
-        PARAM_SCHEDULERS.build(dict(scheduler, begin=scheduler.begin // 100, end=scheduler.end // 100),
-                               default_args=dict(optimizer=optimizer)) for scheduler in cfg.param_scheduler]
+        PARAM_SCHEDULERS.build(
+            dict(scheduler, begin=scheduler.begin // 100, end=scheduler.end // 100),
+            default_args=dict(optimizer=optimizer),
+        )
+        for scheduler in cfg.param_scheduler
+    ]
     rates = []
     for _ in range(1600):
         rates.append(optimizer.param_groups[0]['lr'])
@@ -149,11 +166,14 @@ def small(name: str, data_roots: dict):
     """A recipe with a backbone 16 wide, crops of 64 px and the data of this test."""
     arch, side = dict(embed_dims=16, num_layers=4, num_heads=2), 64
     cfg = shrink(
-        load_recipe(PATHS[name]), **{
+        load_recipe(PATHS[name]),
+        **{
             'model.data_preprocessor.size': (side, side),
             'model.backbone.arch': arch,
             'model.backbone.img_size': side,
-            'model.backbone.out_indices': -1 if 'segmenter' in name else (0, 1, 2, 3)})
+            'model.backbone.out_indices': -1 if 'segmenter' in name else (0, 1, 2, 3),
+        },
+    )
     cfg.model.decode_head.in_channels = 16 if 'segmenter' in name else [16] * 4
     if 'neck' in cfg.model:
         cfg.model.neck.embed_dims = 16
@@ -162,14 +182,19 @@ def small(name: str, data_roots: dict):
     SHRINK_HEAD[cfg.model.decode_head.type](cfg.model)
     long, short = (128, 64) if 'cityscapes' in name else (256, 64)
     cfg.tta_pipeline[-1].transforms[0] = [
-        dict(type='Resize', scale=(int(long * r), int(short * r)), keep_ratio=True) for r in (0.5, 1.)]
+        dict(type='Resize', scale=(int(long * r), int(short * r)), keep_ratio=True) for r in (0.5, 1.0)
+    ]
     for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset.data_root = data_roots['cityscapes' if 'cityscapes' in name else 'ade20k']
         for step in loader.dataset.pipeline:
-            replace = dict(RandomCrop=dict(crop_size=(side, side)), RandomChoiceResize=dict(scales=[64, 96]),
-                           Resize=dict(scale=(long, short)), RandomResize=dict(scale=(long, short)))
+            replace = dict(
+                RandomCrop=dict(crop_size=(side, side)),
+                RandomChoiceResize=dict(scales=[64, 96]),
+                Resize=dict(scale=(long, short)),
+                RandomResize=dict(scale=(long, short)),
+            )
             step.update(replace.get(step.type, {}))
     return cfg
 
@@ -192,7 +217,8 @@ def _shrink_segmenter(model) -> None:
 
 
 SHRINK_HEAD = dict(
-    UPerHead=_shrink_upernet, Mask2FormerHead=_shrink_mask2former, SegmenterMaskTransformerHead=_shrink_segmenter)
+    UPerHead=_shrink_upernet, Mask2FormerHead=_shrink_mask2former, SegmenterMaskTransformerHead=_shrink_segmenter
+)
 
 
 def samples(cfg, split: str) -> list:
@@ -211,13 +237,16 @@ def test_one_step_and_one_prediction(name, data_roots):
     logged = model.train().train_step(pseudo_collate(samples(cfg, 'train')), optimizer)
     assert all(torch.isfinite(value).all() for value in logged.values())
     # AdamW holds a state for each parameter that got a gradient
-    idle = [parameter_name for parameter_name, parameter in model.named_parameters()
-            if parameter not in optimizer.optimizer.state]
+    idle = [
+        parameter_name
+        for parameter_name, parameter in model.named_parameters()
+        if parameter not in optimizer.optimizer.state
+    ]
     assert idle == []
     originals = dict(ade20k=[(80, 96), (50, 260)], cityscapes=[(64, 128)] * 2)
     expected = originals['cityscapes' if 'cityscapes' in name else 'ade20k']
     for sample, size in zip(samples(cfg, 'test'), expected, strict=True):
-        (result, ) = model.eval().test_step(pseudo_collate([sample]))
+        (result,) = model.eval().test_step(pseudo_collate([sample]))
         assert result.pred_sem_seg.data.shape == (1, *size)
         assert result.seg_logits.data.shape == (model.decode_head.num_classes, *size)
 
@@ -234,25 +263,39 @@ def test_several_scales_are_averaged_by_the_ms_config(data_roots, tmp_path):
     assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
     scales, flips = cfg.tta_pipeline[-1].transforms[:2]
     assert [step.scale for step in scales] == [
-        (1024, 256), (1536, 384), (2048, 512), (2560, 640), (3072, 768), (3584, 896)]
-    assert [step.prob for step in flips] == [0., 1.]
+        (1024, 256),
+        (1536, 384),
+        (2048, 512),
+        (2560, 640),
+        (3072, 768),
+        (3584, 896),
+    ]
+    assert [step.prob for step in flips] == [0.0, 1.0]
 
     cfg.model.module = single.model
     cfg.test_dataloader = single.test_dataloader
     cfg.test_dataloader.dataset.pipeline = single.tta_pipeline
-    cfg.update(work_dir=str(tmp_path), load_from=str(tmp_path / 'weights.pth'), experiment_name='ms',
-               custom_hooks=[dict(type='addp_mm.PreflightHook', testing=True)])
+    cfg.update(
+        work_dir=str(tmp_path),
+        load_from=str(tmp_path / 'weights.pth'),
+        experiment_name='ms',
+        custom_hooks=[dict(type='addp_mm.PreflightHook', testing=True)],
+    )
     with recipe_scope(cfg):
         runner = Runner.from_cfg(cfg)
         assert 'mIoU' in runner.test()
-    assert all(torch.equal(value, model.state_dict()[name].to(value))
-               for name, value in runner.model.module.state_dict().items())
+    assert all(
+        torch.equal(value, model.state_dict()[name].to(value))
+        for name, value in runner.model.module.state_dict().items()
+    )
 
     (sample, _) = samples(cfg, 'test')
     assert len(sample['inputs']) == 4
-    (merged, ) = runner.model.eval().test_step(pseudo_collate([sample]))
-    parts = [model.eval().test_step(dict(inputs=[image], data_samples=[data]))[0]
-             for image, data in zip(sample['inputs'], sample['data_samples'], strict=True)]
+    (merged,) = runner.model.eval().test_step(pseudo_collate([sample]))
+    parts = [
+        model.eval().test_step(dict(inputs=[image], data_samples=[data]))[0]
+        for image, data in zip(sample['inputs'], sample['data_samples'], strict=True)
+    ]
     mean = torch.stack([part.seg_logits.data.softmax(dim=0) for part in parts]).mean(dim=0)
     assert torch.equal(merged.pred_sem_seg.data.squeeze(0), mean.argmax(dim=0))
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmdet's stock Mask R-CNN with our backbone, through the scripts that mmdet's own package ships."""
+
 import importlib.util
 import os
 import subprocess
@@ -44,8 +45,17 @@ def changed(new, old, path: str = '') -> set:
 def test_only_backbone_neck_and_data_are_replaced():
     stock = stock_file('configs/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
     names = changed(Config.fromfile(CONFIG).to_dict(), Config.fromfile(stock).to_dict())
-    data = ('train_dataloader.dataset.', 'val_dataloader.dataset.', 'test_dataloader.dataset.', 'train_pipeline',
-            'test_pipeline', 'data_root', 'metainfo', 'val_evaluator.ann_file', 'test_evaluator.ann_file')
+    data = (
+        'train_dataloader.dataset.',
+        'val_dataloader.dataset.',
+        'test_dataloader.dataset.',
+        'train_pipeline',
+        'test_pipeline',
+        'data_root',
+        'metainfo',
+        'val_evaluator.ann_file',
+        'test_evaluator.ann_file',
+    )
     classes = {'model.roi_head.bbox_head.num_classes', 'model.roi_head.mask_head.num_classes'}
     rest = {n for n in names if not n.startswith(('model.backbone.', 'model.neck.', 'custom_imports', *data))}
     assert rest == classes
@@ -57,20 +67,33 @@ def test_trains_and_tests_with_mmdets_own_scripts(small_scenes, tmp_path):
     from safetensors.torch import save_file
 
     from addp_mm.models.backbones import ADDPViT
+
     torch.manual_seed(0)
     weights = ADDPViT('nano', img_size=64, patch_size=8, pre_norm=True).state_dict()
     save_file({f'backbone.{name}': value for name, value in weights.items()}, tmp_path / 'weights.safetensors')
     annotations = small_scenes / 'annotations/instances_val.json'
     options = [f'{loader}_dataloader.dataset.data_root={small_scenes}/' for loader in ('train', 'val', 'test')]
     options += [f'{name}_evaluator.ann_file={annotations}' for name in ('val', 'test')]
-    options += [f'{loader}_dataloader.{key}' for loader in ('train', 'val', 'test')
-                for key in ('num_workers=0', 'persistent_workers=False')]
+    options += [
+        f'{loader}_dataloader.{key}'
+        for loader in ('train', 'val', 'test')
+        for key in ('num_workers=0', 'persistent_workers=False')
+    ]
     options += ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', 'default_hooks.logger.interval=1']
     checkpoint = f'model.backbone.init_cfg.checkpoint={tmp_path}/weights.safetensors'
     options.append(checkpoint)
     printed = run([str(stock_file('tools/train.py'))], '--work-dir', str(tmp_path / 'train'), options, tmp_path)
-    assert 'loss_mask' in printed and 'weights.safetensors' in printed and 'coco/bbox_mAP' in printed
+    assert 'loss_mask' in printed
+    assert 'weights.safetensors' in printed
+    assert 'coco/bbox_mAP' in printed
     checkpoint = str(tmp_path / 'train/epoch_1.pth')
-    printed = run([*AFTER_IMPORT, str(stock_file('tools/test.py'))], checkpoint, '--work-dir', str(tmp_path / 'test'),
-                  options, tmp_path)
-    assert 'coco/bbox_mAP' in printed and 'coco/segm_mAP' in printed
+    printed = run(
+        [*AFTER_IMPORT, str(stock_file('tools/test.py'))],
+        checkpoint,
+        '--work-dir',
+        str(tmp_path / 'test'),
+        options,
+        tmp_path,
+    )
+    assert 'coco/bbox_mAP' in printed
+    assert 'coco/segm_mAP' in printed

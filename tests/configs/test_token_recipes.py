@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The configs that train a predictor on stored ids: values, optimizer, runs at reduced size."""
+
 import copy
 import importlib.util
 from pathlib import Path
@@ -34,9 +35,12 @@ def test_values_of_the_published_recipe():
     wrapper, model = cfg.optim_wrapper, cfg.model
     batch = 8 * cfg.train_dataloader.batch_size * wrapper.accumulative_counts
     assert batch == cfg.auto_scale_lr.base_batch_size == 4096
-    assert wrapper.optimizer.lr == pytest.approx(2.4e-3) and wrapper.optimizer.weight_decay == 0.05
-    assert tuple(wrapper.optimizer.betas) == (0.9, 0.95) and wrapper.clip_grad.max_norm == 3.
-    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 1600 and cfg.param_scheduler[0].end == 40
+    assert wrapper.optimizer.lr == pytest.approx(2.4e-3)
+    assert wrapper.optimizer.weight_decay == 0.05
+    assert tuple(wrapper.optimizer.betas) == (0.9, 0.95)
+    assert wrapper.clip_grad.max_norm == 3.0
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 1600
+    assert cfg.param_scheduler[0].end == 40
     assert (model.drop_ratio, model.shared_mask_ratio, model.codes_only) == (0.5, True, True)
     built = build_on_meta(cfg)
     assert (built.mask_ratio_min, built.mask_ratio_mean, built.mask_ratio_std) == (0.5, 0.55, 0.25)
@@ -54,10 +58,13 @@ def test_values_of_the_published_recipe():
 def test_norms_and_biases_are_not_decayed(path):
     cfg = load_recipe(path)
     model = build_on_meta(cfg)
-    expected = {name: (1., 0. if 'norm' in name or name.endswith('.bias') else .05)
-                for name, parameter in model.named_parameters()}
+    expected = {
+        name: (1.0, 0.0 if 'norm' in name or name.endswith('.bias') else 0.05)
+        for name, parameter in model.named_parameters()
+    }
     assert optimizer_table(cfg, model) == {key: pytest.approx(value) for key, value in expected.items()}
-    assert expected['predictor.pos_embed'][1] == .05 and expected['predictor.head.bias'][1] == 0.
+    assert expected['predictor.pos_embed'][1] == 0.05
+    assert expected['predictor.head.bias'][1] == 0.0
 
 
 def test_nano_differs_from_training_on_images_in_where_ids_come_from_and_in_what_mage_adds():
@@ -72,11 +79,19 @@ def test_nano_differs_from_training_on_images_in_where_ids_come_from_and_in_what
 
 def test_a_step_of_the_full_recipe_at_reduced_size():
     space = dict(codebook_size=16, num_class_slots=2, fake_class_slot=1)
-    cfg = shrink(load_recipe(LARGE), **{
-        'model.predictor.num_tokens': 16, 'model.predictor.embed_dims': 8, 'model.predictor.num_layers': 1,
-        'model.predictor.num_heads': 2, 'model.predictor.decoder_num_layers': 1,
-        'model.predictor.decoder_num_heads': 2, 'model.predictor.token_space': space,
-        'optim_wrapper.accumulative_counts': 1})
+    cfg = shrink(
+        load_recipe(LARGE),
+        **{
+            'model.predictor.num_tokens': 16,
+            'model.predictor.embed_dims': 8,
+            'model.predictor.num_layers': 1,
+            'model.predictor.num_heads': 2,
+            'model.predictor.decoder_num_layers': 1,
+            'model.predictor.decoder_num_heads': 2,
+            'model.predictor.token_space': space,
+            'optim_wrapper.accumulative_counts': 1,
+        },
+    )
     model = build_recipe(cfg)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     with recipe_scope(cfg):
@@ -89,13 +104,16 @@ def test_a_step_of_the_full_recipe_at_reduced_size():
 def test_nano_trains_on_what_the_tool_wrote_by_the_command_in_the_config(tmp_path, monkeypatch):
     """Ids of a few pictures by the shipped tokenizer, and three steps of the config on them through a Runner."""
     from mmengine.runner import Runner
-    spec = importlib.util.spec_from_file_location('tokenize_images', CONFIGS.parent /
-                                                  'tools/dataset_converters/tokenize_images.py')
+
+    spec = importlib.util.spec_from_file_location(
+        'tokenize_images', CONFIGS.parent / 'tools/dataset_converters/tokenize_images.py'
+    )
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     command = (CONFIGS / '_base_/datasets/fashion_scenes_tokens.py').read_text().split('tokenize_images.py ')[1]
     tokenizer, backslash, hash_sign, _, _, *options = command.split('train_dataloader')[0].split()
-    assert backslash == '\\' and hash_sign == '#'
+    assert backslash == '\\'
+    assert hash_sign == '#'
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))  # where lists of images are kept
     (tmp_path / 'images').mkdir()
     for index in range(32):
@@ -111,7 +129,8 @@ def test_nano_trains_on_what_the_tool_wrote_by_the_command_in_the_config(tmp_pat
         runner = Runner.from_cfg(copy.deepcopy(cfg))
         runner.train()
     model = runner.model
-    assert int(model.iteration) == 3 and model.tokenizer is None
+    assert int(model.iteration) == 3
+    assert model.tokenizer is None
     weights = torch.load(Path(cfg.work_dir) / 'iter_3.pth', weights_only=False)['state_dict']
     assert {name.split('.')[0] for name in weights} == {'predictor', 'iteration'}
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The VQGAN configs: names, what they build, what their optimizers train, a step at reduced size."""
+
 import re
 
 import pytest
@@ -12,8 +13,17 @@ from addp_mm.registry import HOOKS
 
 PATHS = sorted((CONFIGS / 'pretrain').glob('vqgan_*.py'))
 FULL = 'pretrain/vqgan_p16_8xb16-bf16-400k_in1k-256px.py'
-TINY = dict(type='addp_mm.VQTokenizer', stem_stride=4, base_channels=8, channel_mults=(1, ), num_res_blocks=1,
-            num_mid_blocks=1, codebook_size=32, embed_dims=4, num_groups=4)
+TINY = dict(
+    type='addp_mm.VQTokenizer',
+    stem_stride=4,
+    base_channels=8,
+    channel_mults=(1,),
+    num_res_blocks=1,
+    num_mid_blocks=1,
+    codebook_size=32,
+    embed_dims=4,
+    num_groups=4,
+)
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
@@ -48,18 +58,25 @@ def test_the_full_size_is_the_released_layout_and_all_of_it_is_trained():
     assert not any(name.startswith('perceptual') for name, _ in model.named_parameters())
     with recipe_scope(cfg):
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    assert {name: sum(p.numel() for group in part.param_groups for p in group['params'])
-            for name, part in wrapper.items()} == {
-        name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ('tokenizer', 'discriminator')}
+    assert {
+        name: sum(p.numel() for group in part.param_groups for p in group['params']) for name, part in wrapper.items()
+    } == {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ('tokenizer', 'discriminator')}
     assert wrapper.get_lr() == {'tokenizer.lr': [1e-4], 'discriminator.lr': [1e-4]}
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
 def test_a_step_at_reduced_size(path):
     """Of the perceptual networks, the ViTs take part with the shipped weights; VGG's are not at hand."""
-    cfg = shrink(load_recipe(path), **{
-        'model.tokenizer': TINY, 'model.quantize_from': 0, 'model.schedule': dict(start=0),
-        'model.discriminator.num_layers': 1, 'model.discriminator.base_channels': 4})
+    cfg = shrink(
+        load_recipe(path),
+        **{
+            'model.tokenizer': TINY,
+            'model.quantize_from': 0,
+            'model.schedule': dict(start=0),
+            'model.discriminator.num_layers': 1,
+            'model.discriminator.base_channels': 4,
+        },
+    )
     nano = load_recipe('pretrain/vqgan_nano-p8_1xb16-fp32-4k_fashion-scenes-64px.py').model.perceptual
     assert cfg.model.perceptual.type == nano.type
     cfg.model.perceptual = nano
@@ -69,7 +86,9 @@ def test_a_step_at_reduced_size(path):
     batch = dict(inputs=torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8), data_samples=None)
     with recipe_scope(cfg):
         logged = model.train().train_step(batch, build_optim_wrapper(model, cfg.optim_wrapper))
-    assert logged['loss_perceptual'] > 0 and logged['discriminator_loss_hinge'] > 0 and 'loss_generator' in logged
+    assert logged['loss_perceptual'] > 0
+    assert logged['discriminator_loss_hinge'] > 0
+    assert 'loss_generator' in logged
     # the hinge pulls the last bias both ways alike as long as all logits lie between -1 and 1
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
     assert still <= {'discriminator.layers.5.bias'}

@@ -31,8 +31,12 @@ def test_maskgits_vqgan_is_as_published(reference):
 @torch.no_grad()
 def test_mages_predictor_is_as_published(reference):
     ids, mask = reference.integers['token_indices'], reference.mask('mask_t')
-    hold(reference, target_prob=predicted_probabilities(reference.state_dict, ids, mask, num_heads=4,
-                                                        decoder_num_heads=4, prefix='token_predictor.'))
+    hold(
+        reference,
+        target_prob=predicted_probabilities(
+            reference.state_dict, ids, mask, num_heads=4, decoder_num_heads=4, prefix='token_predictor.'
+        ),
+    )
 
 
 @torch.no_grad()
@@ -40,12 +44,21 @@ def test_encoder_and_token_decoder_are_as_published(reference):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     images = (reference.image - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
     hold(reference, pretrain_style_tokens=encoder_features(reference.state_dict, images, num_heads=3))
-    fine_tuned = {key: value for key, value in reference.state_dict.items()
-                  if not key.startswith(('tokenizer_norm.', 'norm.'))}
+    fine_tuned = {
+        key: value for key, value in reference.state_dict.items() if not key.startswith(('tokenizer_norm.', 'norm.'))
+    }
     hold(reference, finetune_tokens=encoder_features(fine_tuned, images, num_heads=3))
     ids, mask = reference.integers['token_indices'], reference.mask('mask_t')
-    logits = [token_logits(reference.state_dict, reference.results['encoder_out'][row:row + 1], ids[row:row + 1],
-                           mask[row:row + 1], num_heads=4) for row in range(len(ids))]
+    logits = [
+        token_logits(
+            reference.state_dict,
+            reference.results['encoder_out'][row : row + 1],
+            ids[row : row + 1],
+            mask[row : row + 1],
+            num_heads=4,
+        )
+        for row in range(len(ids))
+    ]
     hold(reference, logits=torch.cat(logits))
 
 
@@ -55,11 +68,14 @@ def test_a_missing_weight_is_named(reference):
         encoder_features(rest, reference.image, num_heads=3)
 
 
-@pytest.mark.parametrize(('change', 'words'), [
-    (lambda x: x + 2e-3 * x.abs().max(), 'disagree: features by 2.0e-03 of the largest value'),
-    (lambda x: x * float('nan'), 'features that are not finite'),
-    (lambda x: x[:, :1], r'give \(2, 1\), the original implementation \(2, 3\)'),
-])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (lambda x: x + 2e-3 * x.abs().max(), 'disagree: features by 2.0e-03 of the largest value'),
+        (lambda x: x * float('nan'), 'features that are not finite'),
+        (lambda x: x[:, :1], r'give \(2, 1\), the original implementation \(2, 3\)'),
+    ],
+)
 def test_results_apart_are_refused_with_how_far_they_are_apart(change, words):
     value = torch.rand(2, 3)
     assert 'differs by 0.0e+00 (ids), 0.0e+00 (features)' in compared(ids=(value, value), features=(value, value))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Steps of the demo: run once, again where something changed, and with the reason where one fails."""
+
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,16 @@ def test_steps_run_once_until_command_or_input_changes(tmp_path, capsys, name):
     second = echo('second', tmp_path, after=(first,))
     runner = StepRunner(tmp_path)
     assert not any(done.skipped for done in runner.run([first, second]).values())
-    assert first.shown.startswith('python -c') and f'$ {first.shown}' in capsys.readouterr().out
+    assert first.shown.startswith('python -c')
+    assert f'$ {first.shown}' in capsys.readouterr().out
     assert (tmp_path / 'logs/first.log').read_text() == 'x\n'
     assert all(done.skipped and done.peak_mib > 1 for done in runner.run([first, second]).values())
     (tmp_path / name).write_text('2')
     assert not any(done.skipped for done in runner.run([first, second]).values())
     changed = echo('second', tmp_path, 'y', after=(first,))
     done = runner.run([first, changed])
-    assert done['first'].skipped and not done['second'].skipped
+    assert done['first'].skipped
+    assert not done['second'].skipped
     (tmp_path / 'first').unlink()
     assert not runner.run([first])['first'].skipped
 
@@ -40,7 +43,8 @@ def test_a_step_is_not_repeated_where_what_it_needs_came_out_the_same(tmp_path):
     StepRunner(tmp_path).run([first, second])
     (tmp_path / 'input').write_text('2')
     done = StepRunner(tmp_path).run([first, second])
-    assert not done['first'].skipped and done['second'].skipped
+    assert not done['first'].skipped
+    assert done['second'].skipped
     alone = echo('second', tmp_path, inputs=(tmp_path / 'first',))
     assert StepRunner(tmp_path).run([alone])['second'].skipped
 
@@ -64,7 +68,9 @@ def test_failed_step_shows_its_log_and_keeps_what_is_done(tmp_path):
     with pytest.raises(StepFailed) as error:
         StepRunner(tmp_path).run([first, failing, after])
     message = str(error.value)
-    assert 'exit status 3' in message and '| why' in message and failing.shown in message
+    assert 'exit status 3' in message
+    assert '| why' in message
+    assert failing.shown in message
     assert not (tmp_path / 'after').exists()
     assert StepRunner(tmp_path).run([first])['first'].skipped
     empty = Step('empty', 'Empty', ('-c', 'pass'), (tmp_path / 'never',))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The page of the transfer benchmark: spread over the seeds, a verdict that hides no loss, commands."""
+
 from dataclasses import replace
 
 import fashion_scenes_transfer as transfer
@@ -15,9 +16,11 @@ def test_spread_is_the_sample_standard_deviation():
 
 
 def test_verdict_hides_no_loss():
-    results = {'Accuracy': dict(addp=[60, 61, 62], random=[50, 51, 59]),
-               'mIoU': dict(addp=[40, 45, 50], random=[39, 41, 42]),
-               'Box AP': dict(addp=[20, 21, 22], random=[20, 23, 24])}
+    results = {
+        'Accuracy': dict(addp=[60, 61, 62], random=[50, 51, 59]),
+        'mIoU': dict(addp=[40, 45, 50], random=[39, 41, 42]),
+        'Box AP': dict(addp=[20, 21, 22], random=[20, 23, 24]),
+    }
     text = transfer.verdict(results)
     assert 'worst seed is above the best seed from random weights in Accuracy.' in text
     assert 'the seeds overlap, in mIoU.' in text
@@ -43,6 +46,7 @@ def test_benchmark_page_tells_seeds_data_and_commands(tmp_path, monkeypatch):
     assert '| Classification, ViT classifier | Accuracy | 63.2 ± 0.0 | 53.2 ± 0.0 | +10.0 |' in text
     assert '| mIoU | random weights | 41.5 | 41.5 |' in text
     assert '| Detection | 20,000 | 16 |' in text
-    assert 'abc123' in text and 'torch' in text
+    assert 'abc123' in text
+    assert 'torch' in text
     for step in steps:
         assert step.shown in text

@@ -44,23 +44,23 @@ def test_ratios_and_temperature_fall_to_zero():
 
 
 def test_mask_length_is_rounded_up_and_clipped():
-    assert [mask_length(64, ratio) for ratio in (0., 0.01, 0.501, 1.)] == [1, 1, 33, 64]
+    assert [mask_length(64, ratio) for ratio in (0.0, 0.01, 0.501, 1.0)] == [1, 1, 33, 64]
     assert mask_length(torch.tensor([64, 10, 1, 0]), 0.501).tolist() == [33, 6, 1, 0]
 
 
 def test_nucleus_keeps_the_fewest_codes_that_reach_top_p():
     probabilities = torch.tensor([0.1, 0.4, 0.2, 0.3])
-    assert nucleus(probabilities, 1.) is probabilities
-    torch.testing.assert_close(nucleus(probabilities, 0.5), torch.tensor([0., 0.4, 0., 0.3]))
-    torch.testing.assert_close(nucleus(probabilities, 0.4), torch.tensor([0., 0.4, 0., 0.]))
-    torch.testing.assert_close(nucleus(probabilities, 1e-9), torch.tensor([0., 0.4, 0., 0.]))
-    for top_p in (0., 1.1):
+    assert nucleus(probabilities, 1.0) is probabilities
+    torch.testing.assert_close(nucleus(probabilities, 0.5), torch.tensor([0.0, 0.4, 0.0, 0.3]))
+    torch.testing.assert_close(nucleus(probabilities, 0.4), torch.tensor([0.0, 0.4, 0.0, 0.0]))
+    torch.testing.assert_close(nucleus(probabilities, 1e-9), torch.tensor([0.0, 0.4, 0.0, 0.0]))
+    for top_p in (0.0, 1.1):
         with pytest.raises(ValueError, match='top_p'):
             nucleus(probabilities, top_p)
 
 
 def test_ids_follow_the_probabilities():
-    probabilities = torch.tensor([0.1, 0.6, 0., 0.3])
+    probabilities = torch.tensor([0.1, 0.6, 0.0, 0.3])
     ids, log_probs = sample_ids(probabilities.log().expand(4, 2000, 4), seeded())
     assert (ids.flatten().bincount(minlength=4) / 8000).tolist() == pytest.approx(probabilities.tolist(), abs=0.02)
     torch.testing.assert_close(log_probs, probabilities[ids].log())
@@ -73,7 +73,7 @@ def test_low_temperature_draws_the_likeliest_code_and_none_is_refused():
     logits = torch.randn(2, 9, 7)
     assert torch.equal(sample_ids(logits, seeded(), temperature=1e-4)[0], logits.argmax(-1))
     with pytest.raises(ValueError, match='temperature'):
-        sample_ids(logits, seeded(), temperature=0.)
+        sample_ids(logits, seeded(), temperature=0.0)
 
 
 def test_a_row_with_its_own_generator_does_not_depend_on_the_batch():
@@ -81,31 +81,32 @@ def test_a_row_with_its_own_generator_does_not_depend_on_the_batch():
     ids, log_probs = sample_ids(logits, [seeded(i) for i in range(3)])
     assert torch.equal(ids[2:], sample_ids(logits[2:], [seeded(2)])[0])
     mask = torch.ones(3, 9, dtype=torch.bool)
-    masks = remask(log_probs, mask, 4, 6., [seeded(i) for i in range(3)])
-    assert torch.equal(masks[1:2], remask(log_probs[1:2], mask[1:2], 4, 6., [seeded(1)]))
+    masks = remask(log_probs, mask, 4, 6.0, [seeded(i) for i in range(3)])
+    assert torch.equal(masks[1:2], remask(log_probs[1:2], mask[1:2], 4, 6.0, [seeded(1)]))
     with pytest.raises(ValueError, match='2 generators for a batch of 3'):
         uniform_noise(3, 9, generator=[seeded(), seeded()])
 
 
 def test_least_certain_places_are_masked_again_and_known_ones_never():
-    log_probs = torch.tensor([[-9., -1., -2., -3., -4.]])
+    log_probs = torch.tensor([[-9.0, -1.0, -2.0, -3.0, -4.0]])
     mask = torch.tensor([[False, True, True, True, True]])
-    assert remask(log_probs, mask, 2, 0., seeded()).tolist() == [[False, False, False, True, True]]
+    assert remask(log_probs, mask, 2, 0.0, seeded()).tolist() == [[False, False, False, True, True]]
     for seed in range(20):
-        noisy = remask(log_probs, mask, 2, 50., seeded(seed))
-        assert noisy.sum() == 2 and not noisy[0, 0]
+        noisy = remask(log_probs, mask, 2, 50.0, seeded(seed))
+        assert noisy.sum() == 2
+        assert not noisy[0, 0]
 
 
 def test_lengths_may_differ_by_row():
     log_probs, mask = torch.zeros(3, 6), torch.ones(3, 6, dtype=torch.bool)
-    assert remask(log_probs, mask, torch.tensor([0, 2, 6]), 1., seeded()).sum(1).tolist() == [0, 2, 6]
+    assert remask(log_probs, mask, torch.tensor([0, 2, 6]), 1.0, seeded()).sum(1).tolist() == [0, 2, 6]
     mask[1, :5] = False
     with pytest.raises(ValueError, match='known places'):
-        remask(log_probs, mask, 2, 1., seeded())
+        remask(log_probs, mask, 2, 1.0, seeded())
 
 
 def test_confidence_noise_is_gumbel():
     """Of two places the surer one is kept with probability sigmoid of the difference over the temperature."""
-    log_probs = torch.tensor([[0., -1.]]).expand(4000, 2)
-    kept = ~remask(log_probs, torch.ones(4000, 2, dtype=torch.bool), 1, 2., seeded())
+    log_probs = torch.tensor([[0.0, -1.0]]).expand(4000, 2)
+    kept = ~remask(log_probs, torch.ones(4000, 2, dtype=torch.bool), 1, 2.0, seeded())
     assert kept[:, 0].float().mean().item() == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.02)

@@ -15,12 +15,13 @@ def seeded(seed=0):
 def test_published_levels():
     schedule = NoiseSchedule()
     ratios = schedule.ratios.tolist()
-    assert len(schedule) == 66 and ratios == sorted(ratios)
+    assert len(schedule) == 66
+    assert ratios == sorted(ratios)
     assert ratios[0] == pytest.approx(math.cos(math.pi * 66 / 200))
     assert ratios[-1] == pytest.approx(math.cos(math.pi / 200))
     assert schedule.probabilities.sum().item() == pytest.approx(1)
     # ratio of the normal densities at the two ends
-    ends = math.exp(-0.5 * (((ratios[-1] - 0.55) / 0.25)**2 - ((ratios[0] - 0.55) / 0.25)**2))
+    ends = math.exp(-0.5 * (((ratios[-1] - 0.55) / 0.25) ** 2 - ((ratios[0] - 0.55) / 0.25) ** 2))
     assert (schedule.probabilities[-1] / schedule.probabilities[0]).item() == pytest.approx(ends)
 
 
@@ -44,9 +45,17 @@ def test_a_seed_gives_the_same_level():
     assert (level.ratio, level.next_ratio) == (float(schedule.ratios[3]), float(schedule.ratios[8]))
 
 
-@pytest.mark.parametrize('arguments', [
-    dict(num_levels=0), dict(std=0.), dict(max_stride=0), dict(min_ratio=1.),
-    dict(mean=10., std=0.1), dict(mean=math.nan)])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        dict(num_levels=0),
+        dict(std=0.0),
+        dict(max_stride=0),
+        dict(min_ratio=1.0),
+        dict(mean=10.0, std=0.1),
+        dict(mean=math.nan),
+    ],
+)
 def test_senseless_schedules_are_refused(arguments):
     with pytest.raises(ValueError):
         NoiseSchedule(**arguments)
@@ -59,7 +68,7 @@ def test_levels_outside_the_schedule_are_refused(steps):
 
 
 def test_counts_are_rounded_up():
-    assert [masked_count(64, ratio) for ratio in (0.5, 0.501, 0.9999, 1.)] == [32, 33, 64, 64]
+    assert [masked_count(64, ratio) for ratio in (0.5, 0.501, 0.9999, 1.0)] == [32, 33, 64, 64]
 
 
 def test_masks_are_nested_exact_and_seeded():

@@ -18,7 +18,11 @@ def run_jobs(tmp_path_factory):
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
         finished = subprocess.run(
             [sys.executable, '-W', 'ignore', '-m', 'helpers.jobs', scenario, str(run.folder)],
-            env=environment, text=True, capture_output=True, timeout=600)
+            env=environment,
+            text=True,
+            capture_output=True,
+            timeout=600,
+        )
         assert finished.returncode == 0, (finished.stdout + finished.stderr)[-8000:]
         return {path.stem: torch.load(path, weights_only=True) for path in run.folder.glob('*.pth')}
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Mask R-CNN learns the same on one process, under DDP and under FSDP."""
+
 import pytest
 from helpers.comparing import assert_ddp_equals_one, assert_equal
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """No model has parameters that a step leaves without a gradient, and no config asks to look for them."""
+
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 def test_no_config_looks_for_unused_parameters():
     files = [path for folder in ('configs', 'addp_mm', 'tools') for path in (ROOT / folder).rglob('*.py')]
     asking = [path for path in files if 'find_unused_parameters=True' in path.read_text().replace(' ', '')]
-    assert len(files) > 50 and asking == []
+    assert len(files) > 50
+    assert asking == []
 
 
 @pytest.mark.slow

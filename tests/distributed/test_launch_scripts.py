@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the launch scripts start: torchrun on one machine and on two, and srun, which a few lines stand in for."""
+
 import os
 import socket
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-# The tool's place is taken by a script that shows what it was given and adds up the ranks of all processes.
-TOOL = r'''
+# The tool's place is taken by a script that shows what it was given and adds up the ranks of all
+# processes.
+TOOL = r"""
 import os, sys
 import torch
 torch.distributed.init_process_group('gloo')
@@ -21,18 +23,18 @@ sys.stdout.write(' '.join(['SUM', str(int(total)), 'OF', os.environ['WORLD_SIZE'
                            *sys.argv[1:]]) + '\n')
 sys.stdout.flush()
 torch.distributed.destroy_process_group()
-'''
-PYTHON = '''#!/usr/bin/env bash
+"""
+PYTHON = """#!/usr/bin/env bash
 arguments=()
 for argument in "$@"; do
   case $argument in */tools/*.py) argument={tool} ;; esac
   arguments+=("$argument")
 done
 exec {python} "${{arguments[@]}}"
-'''
-SRUN = '''#!/usr/bin/env bash
+"""
+SRUN = """#!/usr/bin/env bash
 echo "SRUN $* MASTER_PORT=$MASTER_PORT"
-'''
+"""
 
 
 @pytest.fixture
@@ -41,8 +43,12 @@ def environment(tmp_path):
     for name, text in (('python', PYTHON.format(tool=tmp_path / 'tool.py', python=sys.executable)), ('srun', SRUN)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    return {**os.environ, 'PYTHON': str(tmp_path / 'python'), 'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}',
-            'OMP_NUM_THREADS': '1'}
+    return {
+        **os.environ,
+        'PYTHON': str(tmp_path / 'python'),
+        'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}',
+        'OMP_NUM_THREADS': '1',
+    }
 
 
 def lines(output: str, start: str) -> list[str]:
@@ -57,10 +63,14 @@ def test_two_machines_make_one_job(environment):
         port = str(free.getsockname()[1])
     nodes = [
         subprocess.Popen(
-            [TOOLS / 'dist_train.sh', 'config.py', '1', '--amp'], text=True, stdout=subprocess.PIPE,
+            [TOOLS / 'dist_train.sh', 'config.py', '1', '--amp'],
+            text=True,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**environment, 'NNODES': '2', 'NODE_RANK': rank, 'MASTER_ADDR': '127.0.0.1', 'PORT': port})
-        for rank in '01']
+            env={**environment, 'NNODES': '2', 'NODE_RANK': rank, 'MASTER_ADDR': '127.0.0.1', 'PORT': port},
+        )
+        for rank in '01'
+    ]
     for node in nodes:
         output = node.communicate(timeout=300)[0]
         assert node.returncode == 0, output
@@ -69,41 +79,75 @@ def test_two_machines_make_one_job(environment):
 
 @pytest.mark.slow
 def test_two_processes_of_one_machine(environment):
-    finished = subprocess.run([TOOLS / 'dist_test.sh', 'config.py', 'weights.pth', '2', '--seed', '1'], text=True,
-                              capture_output=True, env=environment, timeout=300)
+    finished = subprocess.run(
+        [TOOLS / 'dist_test.sh', 'config.py', 'weights.pth', '2', '--seed', '1'],
+        text=True,
+        capture_output=True,
+        env=environment,
+        timeout=300,
+    )
     assert finished.returncode == 0, finished.stderr
     assert lines(finished.stdout, 'SUM') == [
-        f'SUM 3 OF 2 LOCAL {rank} config.py weights.pth --launcher pytorch --seed 1' for rank in range(2)]
+        f'SUM 3 OF 2 LOCAL {rank} config.py weights.pth --launcher pytorch --seed 1' for rank in range(2)
+    ]
 
 
-@pytest.mark.parametrize('script, arguments, given', [
-    ('slurm_train.sh', ['config.py', '--amp'], 'tools/train.py config.py --launcher slurm --amp'),
-    ('slurm_test.sh', ['config.py', 'weights.pth'], 'tools/test.py config.py weights.pth --launcher slurm'),
-    ('slurm_test.sh', ['config.py', ''], 'tools/test.py config.py --launcher slurm')])
+@pytest.mark.parametrize(
+    'script, arguments, given',
+    [
+        ('slurm_train.sh', ['config.py', '--amp'], 'tools/train.py config.py --launcher slurm --amp'),
+        ('slurm_test.sh', ['config.py', 'weights.pth'], 'tools/test.py config.py weights.pth --launcher slurm'),
+        ('slurm_test.sh', ['config.py', ''], 'tools/test.py config.py --launcher slurm'),
+    ],
+)
 def test_slurm_scripts(environment, script, arguments, given):
     finished = subprocess.run(
-        [TOOLS / script, 'gpu', 'addp', *arguments], text=True, capture_output=True, check=True,
-        env={**environment, 'GPUS': '16', 'PORT': '12345', 'SRUN_ARGS': '--time 1:00:00 --exclusive'})
-    line, = lines(finished.stdout, 'SRUN')
-    for part in ('--partition gpu', '--job-name addp', '--gres gpu:8', '--ntasks 16', '--ntasks-per-node 8',
-                 '--cpus-per-task 8', '--time 1:00:00 --exclusive', given + ' MASTER_PORT=12345'):
+        [TOOLS / script, 'gpu', 'addp', *arguments],
+        text=True,
+        capture_output=True,
+        check=True,
+        env={**environment, 'GPUS': '16', 'PORT': '12345', 'SRUN_ARGS': '--time 1:00:00 --exclusive'},
+    )
+    (line,) = lines(finished.stdout, 'SRUN')
+    for part in (
+        '--partition gpu',
+        '--job-name addp',
+        '--gres gpu:8',
+        '--ntasks 16',
+        '--ntasks-per-node 8',
+        '--cpus-per-task 8',
+        '--time 1:00:00 --exclusive',
+        given + ' MASTER_PORT=12345',
+    ):
         assert part in line
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
 def test_too_few_arguments_show_the_usage(environment, script):
     finished = subprocess.run([TOOLS / script, 'config.py'], text=True, capture_output=True, env=environment)
-    assert finished.returncode == 2 and f'{script} ' in finished.stderr and 'usage' in finished.stderr
+    assert finished.returncode == 2
+    assert f'{script} ' in finished.stderr
+    assert 'usage' in finished.stderr
 
 
-@pytest.mark.parametrize('arguments', [['dist_train.sh', 'config.py', '0'], ['dist_train.sh', 'config.py', '--resume'],
-                                       ['dist_test.sh', 'config.py', 'weights.pth', 'two']])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['dist_train.sh', 'config.py', '0'],
+        ['dist_train.sh', 'config.py', '--resume'],
+        ['dist_test.sh', 'config.py', 'weights.pth', 'two'],
+    ],
+)
 def test_what_is_no_number_of_processes_shows_the_usage(environment, arguments):
     finished = subprocess.run([TOOLS / arguments[0], *arguments[1:]], text=True, capture_output=True, env=environment)
-    assert finished.returncode == 2 and 'usage' in finished.stderr and 'PROCESSES' in finished.stderr
+    assert finished.returncode == 2
+    assert 'usage' in finished.stderr
+    assert 'PROCESSES' in finished.stderr
 
 
 def test_several_machines_need_to_know_their_place(environment):
-    finished = subprocess.run([TOOLS / 'dist_train.sh', 'config.py', '1'], text=True, capture_output=True,
-                              env={**environment, 'NNODES': '2'})
-    assert finished.returncode != 0 and 'set NODE_RANK on each machine' in finished.stderr
+    finished = subprocess.run(
+        [TOOLS / 'dist_train.sh', 'config.py', '1'], text=True, capture_output=True, env={**environment, 'NNODES': '2'}
+    )
+    assert finished.returncode != 0
+    assert 'set NODE_RANK on each machine' in finished.stderr

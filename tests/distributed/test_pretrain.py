@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """ADDP learns the same on one process, under DDP and under FSDP."""
+
 import math
 
 import pytest
@@ -47,8 +48,10 @@ def test_a_checkpoint_goes_on_on_any_number_of_processes(runs, resumed):
 
 def test_sharded_training_in_bfloat16_with_checkpointed_blocks(runs):
     low, one = runs['sharded_bfloat16_0'], runs['one_0']
-    assert low['dtypes'] == ['torch.float32'] and all(map(math.isfinite, low['norms']))
-    assert low['norms'] == pytest.approx(one['norms'], rel=0.05) and low['norms'] != one['norms']
+    assert low['dtypes'] == ['torch.float32']
+    assert all(map(math.isfinite, low['norms']))
+    assert low['norms'] == pytest.approx(one['norms'], rel=0.05)
+    assert low['norms'] != one['norms']
 
 
 def test_a_sharded_checkpoint_is_one_file_of_whole_weights(runs, run_jobs):
@@ -56,18 +59,28 @@ def test_a_sharded_checkpoint_is_one_file_of_whole_weights(runs, run_jobs):
 
     import addp_mm
     from addp_mm.models.backbones import ADDPViT
+
     assert addp_mm
     path = run_jobs.folder / 'sharded' / 'iter_3.pth'
-    sharded, one = (CheckpointLoader.load_checkpoint(str(run_jobs.folder / name / 'iter_3.pth'), 'cpu')
-                    for name in ('sharded', 'one'))
+    sharded, one = (
+        CheckpointLoader.load_checkpoint(str(run_jobs.folder / name / 'iter_3.pth'), 'cpu')
+        for name in ('sharded', 'one')
+    )
     assert_equal(one['state_dict'], sharded['state_dict'])
     assert set(sharded['optimizer']) == set(one['optimizer'])
     backbone = ADDPViT(
-        dict(embed_dims=8, num_layers=3, num_heads=2), 16, 4, out_type='raw', pre_norm=True,
-        init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(path), prefix='backbone.'))
+        dict(embed_dims=8, num_layers=3, num_heads=2),
+        16,
+        4,
+        out_type='raw',
+        pre_norm=True,
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(path), prefix='backbone.'),
+    )
     backbone.init_weights()
-    assert_equal(dict(backbone.state_dict()), {key[9:]: value for key, value in one['state_dict'].items()
-                                               if key.startswith('backbone.')})
+    assert_equal(
+        dict(backbone.state_dict()),
+        {key[9:]: value for key, value in one['state_dict'].items() if key.startswith('backbone.')},
+    )
 
 
 def test_a_sharded_training_draws_previews(runs, run_jobs):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A VQGAN learns on two processes what it learns on one."""
+
 import pytest
 import torch
 

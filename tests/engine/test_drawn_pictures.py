@@ -24,8 +24,13 @@ class Visualizer:
 def test_colours_are_in_the_order_that_is_drawn(tmp_path, to_rgb, colour):
     model = nn.Module()
     model.data_preprocessor = ClsDataPreprocessor(to_rgb=to_rgb)
-    runner = SimpleNamespace(model=model, visualizer=Visualizer(), test_loop=SimpleNamespace(
-        dataloader=SimpleNamespace(dataset=SimpleNamespace(data_root=str(tmp_path / 'data')))))
+    runner = SimpleNamespace(
+        model=model,
+        visualizer=Visualizer(),
+        test_loop=SimpleNamespace(
+            dataloader=SimpleNamespace(dataset=SimpleNamespace(data_root=str(tmp_path / 'data')))
+        ),
+    )
     image = torch.tensor([1, 2, 3], dtype=torch.uint8)[:, None, None].expand(3, 4, 4)
     sample = DataSample(metainfo=dict(img_path=str(tmp_path / 'data/val/cat/0.jpg')))
     DrawnPictures(str(tmp_path / 'out')).after_test_iter(runner, 0, dict(inputs=[image]), [sample])
@@ -34,5 +39,6 @@ def test_colours_are_in_the_order_that_is_drawn(tmp_path, to_rgb, colour):
 
 def test_pictures_are_named_by_where_they_come_from():
     inside, outside = (DataSample(metainfo=dict(img_path=path)) for path in ('/data/val/a.png', '/other/a.png'))
-    assert str(picture_name(inside, '/data')) == 'val/a.png' and str(picture_name(outside, '/data')) == 'other/a.png'
+    assert str(picture_name(inside, '/data')) == 'val/a.png'
+    assert str(picture_name(outside, '/data')) == 'other/a.png'
     assert str(picture_name(DataSample(metainfo=dict(sample_idx=7)), None)) == '7.png'

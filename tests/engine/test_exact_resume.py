@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Each stage of pre-training, killed in its course, goes on to the very weights of an uninterrupted run."""
+
 import multiprocessing
 import os
 import random
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PREPROCESSOR = dict(type='SelfSupDataPreprocessor', mean=[0] * 3, std=[255] * 3, to_rgb=True)
 LOADED = dict(type='addp_mm.Pretrained', strict=True)
-COMMON = '''
+COMMON = """
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['addp_mm', 'helpers.kill_at'])
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=8)
@@ -30,26 +31,34 @@ default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, inte
                      logger=dict(type='LoggerHook', interval=1))
 log_processor = dict(by_epoch=False)
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
-'''
-IMAGES = '''
+"""
+IMAGES = """
 train_dataloader = dict(
     batch_size=4, num_workers=1, persistent_workers=True, collate_fn=dict(type='default_collate'),
     sampler=dict(type='addp_mm.ResumableInfiniteSampler'),
     dataset=dict(type='addp_mm.ImageFiles', root={root!r}, pipeline=[
         dict(type='addp_mm.LoadImage'), dict(type='RandomResizedCrop', scale=16, crop_ratio_range=(0.2, 1.0)),
         dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]))
-'''
-IDS = '''
+"""
+IDS = """
 train_dataloader = dict(
     batch_size=4, num_workers=1, persistent_workers=True, collate_fn=dict(type='default_collate'),
     sampler=dict(type='addp_mm.ResumableInfiniteSampler'),
     dataset=dict(type='addp_mm.SeededSamples', dataset=dict(type='addp_mm.TokenIds', data_root={root!r})))
-'''
+"""
 
 
 def tokenizer_config(folder):
-    model = dict(type='addp_mm.VQGANPretrain', tokenizer=TOKENIZER, discriminator=DISCRIMINATOR, lecam_weight=0.1,
-                 schedule=dict(start=2, ramp=4), restart_interval=3, restart_until=20, data_preprocessor=PREPROCESSOR)
+    model = dict(
+        type='addp_mm.VQGANPretrain',
+        tokenizer=TOKENIZER,
+        discriminator=DISCRIMINATOR,
+        lecam_weight=0.1,
+        schedule=dict(start=2, ramp=4),
+        restart_interval=3,
+        restart_until=20,
+        data_preprocessor=PREPROCESSOR,
+    )
     hooks = ["dict(type='addp_mm.CodeRestartHook')", "dict(type='EMAHook', momentum=0.1)"]
     return model, OPTIM_WRAPPER, hooks, IMAGES.format(root=str(folder / 'images'))
 
@@ -62,8 +71,10 @@ def predictor_config(folder):
 
 
 def addp_config(folder):
-    stations = {name: dict(MODEL[name], init_cfg=dict(LOADED, checkpoint=str(folder / f'{name}.pth')))
-                for name in ('tokenizer', 'predictor')}
+    stations = {
+        name: dict(MODEL[name], init_cfg=dict(LOADED, checkpoint=str(folder / f'{name}.pth')))
+        for name in ('tokenizer', 'predictor')
+    }
     model = dict(MODEL, **stations)
     hooks = ["dict(type='addp_mm.GenerativePretrainHook', preview_interval=3, preview_images=1)"]
     return model, ADAMW, hooks, IMAGES.format(root=str(folder / 'images'))
@@ -106,10 +117,13 @@ def train(place, stage, name, *options, kill_at=None, seed=5):
     if kill_at is not None:
         hooks.append(f"dict(type='KillAt', iteration={kill_at})")
     config, log = place / f'{stage}_{name}.py', place / f'{stage}_{name}.log'
-    config.write_text(f'{COMMON}{data}model = {model!r}\noptim_wrapper = {wrapper!r}\n'
-                      f'custom_hooks = [{", ".join(hooks)}]\nrandomness = dict(seed={seed})\n')
+    config.write_text(
+        f'{COMMON}{data}model = {model!r}\noptim_wrapper = {wrapper!r}\n'
+        f'custom_hooks = [{", ".join(hooks)}]\nrandomness = dict(seed={seed})\n'
+    )
     process = multiprocessing.get_context('fork').Process(
-        target=_train, args=([config, '--work-dir', place / stage / name.split('_')[0], *options], log))
+        target=_train, args=([config, '--work-dir', place / stage / name.split('_')[0], *options], log)
+    )
     process.start()
     process.join()
     return process.exitcode, log.read_text(errors='replace')
@@ -127,7 +141,7 @@ def tensors(value, prefix=''):
     return {key: tensor for name, part in items for key, tensor in tensors(part, f'{prefix}.{name}').items()}
 
 
-@pytest.mark.parametrize(('stage', 'workers'), [('tokenizer', 1), ('predictor', 2), ('addp', 0)])
+@pytest.mark.parametrize('stage, workers', [('tokenizer', 1), ('predictor', 2), ('addp', 0)])
 def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(place, stage, workers):
     # no seed: over many runs of the tests every iteration gets its turn
     kill_at = random.SystemRandom().randrange(8)
@@ -138,20 +152,25 @@ def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(place, st
     assert status == -signal.SIGKILL, output
     assert not (place / stage / 'parts/iter_8.pth').exists()
     # nothing depends on how many processes load the images either
-    options = ['--resume', '--cfg-options', f'train_dataloader.num_workers={workers}',
-               f'train_dataloader.persistent_workers={workers > 0}']
+    options = [
+        '--resume',
+        '--cfg-options',
+        f'train_dataloader.num_workers={workers}',
+        f'train_dataloader.persistent_workers={workers > 0}',
+    ]
     status, output = train(place, stage, 'parts_resumed', *options)
     assert status == 0, output
     whole, parts = (torch.load(place / stage / name / 'iter_8.pth', weights_only=False) for name in ('whole', 'parts'))
     for key in ('state_dict', 'optimizer'):
         expected, found = tensors(whole[key]), tensors(parts[key])
-        assert expected.keys() == found.keys() and expected
+        assert expected.keys() == found.keys()
+        assert expected
         other = [name for name, value in expected.items() if not torch.equal(value, found[name])]
         assert other == [], f'killed in iteration {kill_at}'
     # there is one checkpoint before the last, of four iterations
     batches, start = trained_on(place / stage / 'parts'), 0 if kill_at < 4 else 4
     assert [number for number, _ in batches] == [*range(kill_at + 1), *range(start, 8)]
-    assert batches[:start] + batches[kill_at + 1:] == trained_on(place / stage / 'whole'), f'killed in {kill_at}'
+    assert batches[:start] + batches[kill_at + 1 :] == trained_on(place / stage / 'whole'), f'killed in {kill_at}'
     assert len({value for _, value in trained_on(place / stage / 'whole')}) == 8
 
 
@@ -159,6 +178,6 @@ def test_broken_images_of_a_training_are_listed_in_its_work_dir(place):
     folder = place / 'tokenizer/whole'
     if not folder.is_dir():
         assert train(place, 'tokenizer', 'whole')[0] == 0
-    path, = folder.glob('broken_images_images_*.txt')
+    (path,) = folder.glob('broken_images_images_*.txt')
     assert '07.png' in path.read_text()
     assert len(list(folder.glob('images_images_*.index'))) == 1

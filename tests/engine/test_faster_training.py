@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Accumulation, bfloat16, compilation and checkpointing of activations change how a step is computed, not what."""
+
 import shutil
 
 import pytest
@@ -14,14 +15,15 @@ from addp_mm.models.backbones import ADDPViT
 from addp_mm.models.selfsup import addp, mark_loaded
 from addp_mm.registry import MODELS
 
-needs_compiler = pytest.mark.skipif(not (shutil.which('g++') or shutil.which('clang++')),
-                                    reason='torch.compile needs a C++ compiler')
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which('g++') or shutil.which('clang++')), reason='torch.compile needs a C++ compiler'
+)
 SGD = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, momentum=0.9), clip_grad=dict(max_norm=0.5))
 
 
 def plain_model():
     """ADDP without dropout: the same step twice gives the same numbers."""
-    settings = dict(MODEL, neck=dict(MODEL['neck'], drop_rate=0.))
+    settings = dict(MODEL, neck=dict(MODEL['neck'], drop_rate=0.0))
     with torch.random.fork_rng(), DefaultScope.overwrite_default_scope('mmpretrain'):
         torch.manual_seed(0)
         model = MODELS.build(settings)
@@ -49,15 +51,22 @@ def test_accumulated_steps_equal_those_of_the_whole_batch(monkeypatch):
     """Two optimizer steps of 8 images, at once and as 4 passes of 2 each."""
     images = SeededNoise(16).images
     whole, parts = plain_model().train(), plain_model().train()
-    wrappers = [OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9), counts,
-                             clip_grad=dict(max_norm=0.5)) for model, counts in ((whole, 1), (parts, 4))]
+    wrappers = [
+        OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9), counts, clip_grad=dict(max_norm=0.5))
+        for model, counts in ((whole, 1), (parts, 4))
+    ]
     start = weights(whole)
     rows = slice(0, 8)
     nested_masks = addp.nested_masks
-    monkeypatch.setattr(addp, 'nested_masks', lambda tokens, level, count, generator, device=None: tuple(
-        mask[rows] for mask in nested_masks(tokens, level, 8, generator, device)))
+    monkeypatch.setattr(
+        addp,
+        'nested_masks',
+        lambda tokens, level, count, generator, device=None: tuple(
+            mask[rows] for mask in nested_masks(tokens, level, 8, generator, device)
+        ),
+    )
     for step in range(2):
-        batch, rows = images[8 * step:8 * step + 8], slice(0, 8)
+        batch, rows = images[8 * step : 8 * step + 8], slice(0, 8)
         whole.noise = noise()
         whole.train_step(dict(inputs=batch, data_samples=None), wrappers[0])
         for part in range(4):
@@ -88,7 +97,8 @@ def test_pretraining_in_bfloat16_stays_near_float32(tmp_path):
 def test_checkpointed_activations_leave_gradients_as_they_are(tmp_path):
     """``with_cp`` for the backbone, the Runner's ``activation_checkpointing`` for the neck."""
     from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
-    images = SeededNoise(4).images / 255.
+
+    images = SeededNoise(4).images / 255.0
     gradients = []
     for checkpointed in (False, True):
         model = plain_model().train()
@@ -108,10 +118,14 @@ def test_a_compiled_backbone_gives_the_same_features_and_gradients():
     results = []
     for forward in (model, torch.compile(model)):
         model.zero_grad()
-        features, = forward(images)
+        (features,) = forward(images)
         features.square().sum().backward()
-        results.append(dict({name: value.grad.clone() for name, value in model.named_parameters()
-                             if value.grad is not None}, features=features.detach()))
+        results.append(
+            dict(
+                {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None},
+                features=features.detach(),
+            )
+        )
     assert_close(*results, atol=1e-4)
     assert len(results[0]) > 20
 
@@ -128,5 +142,6 @@ def test_the_compile_key_compiles_the_training_step(tmp_path):
         runner.train()
         runs.append((runner.model, weights(runner.model)))
     (plain, expected), (model, found) = runs
-    assert hasattr(model.train_step, '_torchdynamo_orig_callable') and 'train_step' not in vars(plain)
+    assert hasattr(model.train_step, '_torchdynamo_orig_callable')
+    assert 'train_step' not in vars(plain)
     assert_close(expected, found)

@@ -69,8 +69,13 @@ def test_levels_and_losses_of_a_resumed_run_equal_the_uninterrupted(tmp_path):
 def test_a_checkpoint_to_start_from_does_not_bring_its_stream(tmp_path):
     first, second = Recorder(), Recorder()
     build_runner(tmp_path / 'first', dict(seed=5), max_iters=2, extra_hooks=[first]).train()
-    build_runner(tmp_path / 'second', dict(seed=5), max_iters=2, extra_hooks=[second],
-                 load_from=str(tmp_path / 'first' / 'iter_2.pth')).train()
+    build_runner(
+        tmp_path / 'second',
+        dict(seed=5),
+        max_iters=2,
+        extra_hooks=[second],
+        load_from=str(tmp_path / 'first' / 'iter_2.pth'),
+    ).train()
     assert second.levels == first.levels
 
 
@@ -94,7 +99,8 @@ def test_streams_of_several_ranks_go_on_where_they_were_saved():
     assert resumed.load(streams.state()) == 3
     for rank in (0, 1, 2, 2, 1):
         first, second = streams.draw(schedule, rank), resumed.draw(schedule, rank)
-        assert first.level == second.level and first.generator.initial_seed() == second.generator.initial_seed()
+        assert first.level == second.level
+        assert first.generator.initial_seed() == second.generator.initial_seed()
 
 
 def test_levels_follow_the_schedule():
@@ -141,8 +147,10 @@ def test_rollback_restores_model_optimizer_schedule_and_stream(tmp_path):
     poison = Poison(3)
     runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), extra_hooks=[poison, recorder], max_iters=6)
     runner.train()
-    assert not poison.iterations and runner.iter == 6
-    # iterations 2 and 3 (from 0) ran twice with the same levels, and the failed one was not recorded as done
+    assert not poison.iterations
+    assert runner.iter == 6
+    # iterations 2 and 3 (from 0) ran twice with the same levels, and the failed one was not
+    # recorded as done
     assert [len(recorder.levels[i]) for i in range(6)] == [1, 1, 2, 2, 1, 1]
     for i in (2, 3):
         assert recorder.levels[i][0] == recorder.levels[i][1]
@@ -171,8 +179,9 @@ def test_rollback_passes_over_broken_checkpoints(tmp_path):
 
     damaged = []
     recorder = Recorder()
-    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), extra_hooks=[Damage(), Poison(7), recorder],
-                          max_iters=8)
+    runner = build_runner(
+        tmp_path / 'run', dict(on_failure='rollback'), extra_hooks=[Damage(), Poison(7), recorder], max_iters=8
+    )
     runner.train()
     assert [len(recorder.levels[i]) for i in range(8)] == [1, 1, 2, 2, 2, 2, 2, 2]
     # those behind the point of return were written again, and the newest three are kept
@@ -197,15 +206,21 @@ class SpoilStep(Hook):
 @pytest.mark.parametrize('iteration', [4, 6])  # one that is saved, and the last
 def test_weights_spoilt_by_the_step_before_a_checkpoint_are_not_saved(tmp_path, iteration):
     runner = build_runner(tmp_path / 'stop', {}, extra_hooks=[SpoilStep(iteration)])
-    with pytest.raises(TrainingCollapsed, match=fr'iteration {iteration} .*head.fc.bias is not finite.*'
-                                                fr'iter_{iteration - 2}.pth: resume from it'):
+    with pytest.raises(
+        TrainingCollapsed,
+        match=rf'iteration {iteration} .*head.fc.bias is not finite.*'
+        rf'iter_{iteration - 2}.pth: resume from it',
+    ):
         runner.train()
     assert not (tmp_path / 'stop' / f'iter_{iteration}.pth').exists()
     runner = build_runner(tmp_path / 'back', dict(on_failure='rollback'), extra_hooks=[SpoilStep(iteration)])
     runner.train()
     assert runner.iter == 6
-    assert all(value.isfinite().all() for value in weights(tmp_path / 'back' / 'iter_6.pth').values()
-               if value.is_floating_point())
+    assert all(
+        value.isfinite().all()
+        for value in weights(tmp_path / 'back' / 'iter_6.pth').values()
+        if value.is_floating_point()
+    )
 
 
 def test_checkpoints_of_another_run_in_the_folder_are_not_gone_back_to(tmp_path):
@@ -217,13 +232,26 @@ def test_checkpoints_of_another_run_in_the_folder_are_not_gone_back_to(tmp_path)
         build_runner(tmp_path / 'run', {}, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
     # resumed in the middle: what lies behind is another future, what lies before is its past
     recorder = Recorder()
-    runner = build_runner(tmp_path / 'run', options, checkpoint_interval=8, max_iters=8, resume=True,
-                          load_from=str(tmp_path / 'run' / 'iter_4.pth'), extra_hooks=[Poison(5), recorder])
+    runner = build_runner(
+        tmp_path / 'run',
+        options,
+        checkpoint_interval=8,
+        max_iters=8,
+        resume=True,
+        load_from=str(tmp_path / 'run' / 'iter_4.pth'),
+        extra_hooks=[Poison(5), recorder],
+    )
     runner.train()
     assert [len(recorder.levels[i]) for i in range(4, 8)] == [2, 2, 1, 1]
     recorder = Recorder()
-    runner = build_runner(tmp_path / 'other', options, checkpoint_interval=8, resume=True,
-                          load_from=str(tmp_path / 'run' / 'iter_4.pth'), extra_hooks=[Poison(5), recorder])
+    runner = build_runner(
+        tmp_path / 'other',
+        options,
+        checkpoint_interval=8,
+        resume=True,
+        load_from=str(tmp_path / 'run' / 'iter_4.pth'),
+        extra_hooks=[Poison(5), recorder],
+    )
     runner.train()
     assert [len(recorder.levels[i]) for i in (4, 5)] == [2, 2]
 
@@ -233,8 +261,9 @@ def test_checkpoints_of_other_names_and_folders_are_found(tmp_path, checkpoint):
     if 'out_dir' in checkpoint:
         checkpoint = dict(out_dir=str(tmp_path / 'elsewhere'))
     with pytest.raises(TrainingCollapsed, match='no good checkpoint yet'):
-        build_runner(tmp_path / 'none', dict(on_failure='rollback'), checkpoint=checkpoint,
-                     extra_hooks=[Poison(1)]).train()
+        build_runner(
+            tmp_path / 'none', dict(on_failure='rollback'), checkpoint=checkpoint, extra_hooks=[Poison(1)]
+        ).train()
     runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), checkpoint=checkpoint, extra_hooks=[Poison(3)])
     runner.train()
     assert runner.iter == 6
@@ -242,16 +271,26 @@ def test_checkpoints_of_other_names_and_folders_are_found(tmp_path, checkpoint):
 
 def test_rollback_leaves_the_epoch(tmp_path):
     recorder = Recorder()
-    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), by_epoch=True, checkpoint_interval=1,
-                          max_iters=3, extra_hooks=[Poison(6), recorder])
+    runner = build_runner(
+        tmp_path / 'run',
+        dict(on_failure='rollback'),
+        by_epoch=True,
+        checkpoint_interval=1,
+        max_iters=3,
+        extra_hooks=[Poison(6), recorder],
+    )
     runner.train()
     assert (runner.epoch, runner.iter) == (3, 12)
     assert [len(recorder.levels[i]) for i in range(12)] == [1] * 4 + [2] * 3 + [1] * 5
 
 
 def test_rollbacks_are_limited(tmp_path):
-    runner = build_runner(tmp_path / 'run', dict(on_failure='rollback', max_rollbacks=2), checkpoint_interval=1,
-                          extra_hooks=[Poison(3, 4, 5)])
+    runner = build_runner(
+        tmp_path / 'run',
+        dict(on_failure='rollback', max_rollbacks=2),
+        checkpoint_interval=1,
+        extra_hooks=[Poison(3, 4, 5)],
+    )
     with pytest.raises(TrainingCollapsed, match='2 rollback.* with a lower learning rate or stronger') as raised:
         runner.train()
     assert 'on_failure' not in str(raised.value)  # which is on already
@@ -299,8 +338,9 @@ def test_previews_reach_the_visualizer_and_disturb_nothing(tmp_path):
     runner = build_runner(tmp_path / 'run', preview, max_iters=5, extra_hooks=[with_previews, Modes()])
     runner.train()
     pictures = {path.name: cv2.imread(str(path)) for path in (tmp_path / 'run').rglob('vis_image/*.png')}
-    assert sorted(pictures) == sorted(f'{name}_{i}.png' for name in ('generated', 'alternating_steps')
-                                      for i in (2, 4, 5))
+    assert sorted(pictures) == sorted(
+        f'{name}_{i}.png' for name in ('generated', 'alternating_steps') for i in (2, 4, 5)
+    )
     assert pictures['generated_2.png'].shape == (2 * 18 + 2, 2 * 18 + 2, 3)
     assert pictures['alternating_steps_4.png'].shape[1] > pictures['alternating_steps_4.png'].shape[0]
     assert set(Modes.seen) == {(True, True, False)}
@@ -321,10 +361,15 @@ def test_mistakes_show_before_the_first_iteration(tmp_path):
     assert not recorder.levels
 
 
-@pytest.mark.parametrize(('options', 'name'), [
-    (dict(on_failure='ignore'), 'on_failure'), (dict(max_rollbacks=-1), 'max_rollbacks'),
-    (dict(preview_images=0), 'preview_images'), (dict(guard=dict(window=0)), 'window')
-])
+@pytest.mark.parametrize(
+    'options, name',
+    [
+        (dict(on_failure='ignore'), 'on_failure'),
+        (dict(max_rollbacks=-1), 'max_rollbacks'),
+        (dict(preview_images=0), 'preview_images'),
+        (dict(guard=dict(window=0)), 'window'),
+    ],
+)
 def test_bad_options_are_named(options, name):
     with pytest.raises(ValueError, match=name):
         GenerativePretrainHook(**options)

@@ -20,79 +20,134 @@ def build(scope, cfg):
 
 
 def classifier():
-    return build('mmpretrain', dict(
-        type='ImageClassifier', backbone=dict(VIT, out_type='avg_featmap'),
-        head=dict(type='LinearClsHead', num_classes=3, in_channels=16)))
+    return build(
+        'mmpretrain',
+        dict(
+            type='ImageClassifier',
+            backbone=dict(VIT, out_type='avg_featmap'),
+            head=dict(type='LinearClsHead', num_classes=3, in_channels=16),
+        ),
+    )
 
 
 def self_supervised():
-    return build('mmpretrain', dict(
-        type='MAE', backbone=dict(type='MAEViT', arch=dict(
-            embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32), img_size=32, patch_size=8),
-        neck=dict(type='MAEPretrainDecoder', num_patches=16, patch_size=8, embed_dim=16, decoder_embed_dim=16,
-                  decoder_depth=1, decoder_num_heads=2),
-        head=dict(type='MAEPretrainHead', patch_size=8, loss=dict(type='PixelReconstructionLoss', criterion='L2'))))
+    return build(
+        'mmpretrain',
+        dict(
+            type='MAE',
+            backbone=dict(
+                type='MAEViT',
+                arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32),
+                img_size=32,
+                patch_size=8,
+            ),
+            neck=dict(
+                type='MAEPretrainDecoder',
+                num_patches=16,
+                patch_size=8,
+                embed_dim=16,
+                decoder_embed_dim=16,
+                decoder_depth=1,
+                decoder_num_heads=2,
+            ),
+            head=dict(type='MAEPretrainHead', patch_size=8, loss=dict(type='PixelReconstructionLoss', criterion='L2')),
+        ),
+    )
 
 
 def detector():
-    return build('mmdet', dict(
-        type='RetinaNet', data_preprocessor=dict(type='DetDataPreprocessor', mean=[0., 0, 0], std=[255., 255, 255]),
-        backbone=dict(VIT, with_cls_token=False, window_size=2, global_blocks=(3, ), use_rel_pos=True,
-                      out_type='featmap'),
-        neck=dict(type='FPN', in_channels=[16], out_channels=16, num_outs=2, norm_cfg=dict(type='GN', num_groups=2)),
-        bbox_head=dict(
-            type='RetinaHead', num_classes=2, in_channels=16, feat_channels=16, stacked_convs=1,
-            anchor_generator=dict(type='AnchorGenerator', scales=[4], ratios=[1.], strides=[8, 16]))))
+    return build(
+        'mmdet',
+        dict(
+            type='RetinaNet',
+            data_preprocessor=dict(type='DetDataPreprocessor', mean=[0.0, 0, 0], std=[255.0, 255, 255]),
+            backbone=dict(
+                VIT, with_cls_token=False, window_size=2, global_blocks=(3,), use_rel_pos=True, out_type='featmap'
+            ),
+            neck=dict(
+                type='FPN', in_channels=[16], out_channels=16, num_outs=2, norm_cfg=dict(type='GN', num_groups=2)
+            ),
+            bbox_head=dict(
+                type='RetinaHead',
+                num_classes=2,
+                in_channels=16,
+                feat_channels=16,
+                stacked_convs=1,
+                anchor_generator=dict(type='AnchorGenerator', scales=[4], ratios=[1.0], strides=[8, 16]),
+            ),
+        ),
+    )
 
 
 def segmentor():
-    return build('mmseg', dict(
-        type='EncoderDecoder', data_preprocessor=dict(type='SegDataPreProcessor', mean=[0.], std=[255.]),
-        backbone=dict(VIT, out_type='featmap'),
-        decode_head=dict(type='FCNHead', in_channels=16, channels=8, num_classes=2, num_convs=1,
-                         norm_cfg=dict(type='BN'))))
+    return build(
+        'mmseg',
+        dict(
+            type='EncoderDecoder',
+            data_preprocessor=dict(type='SegDataPreProcessor', mean=[0.0], std=[255.0]),
+            backbone=dict(VIT, out_type='featmap'),
+            decode_head=dict(
+                type='FCNHead', in_channels=16, channels=8, num_classes=2, num_convs=1, norm_cfg=dict(type='BN')
+            ),
+        ),
+    )
 
 
 def depth_by_hand(name):
     """Layers of a ViT with 4 blocks: 0 the embedding, 1 to 4 the blocks, 5 the final norm and all that follows."""
     if not name.startswith('backbone.'):
         return 5
-    name = name[len('backbone.'):]
+    name = name[len('backbone.') :]
     if name.startswith(('blocks.', 'layers.')):
         return 1 + int(name.split('.')[1])
     return 0 if name.startswith(('patch_embed', 'pos_embed', 'cls_token')) else 5
 
 
 def optim_wrapper(model, **paramwise_cfg):
-    return build_optim_wrapper(model, dict(
-        optimizer=dict(type='AdamW', lr=LR, weight_decay=DECAY),
-        constructor='addp_mm.LayerDecayOptimWrapperConstructor', paramwise_cfg=paramwise_cfg))
+    return build_optim_wrapper(
+        model,
+        dict(
+            optimizer=dict(type='AdamW', lr=LR, weight_decay=DECAY),
+            constructor='addp_mm.LayerDecayOptimWrapperConstructor',
+            paramwise_cfg=paramwise_cfg,
+        ),
+    )
 
 
 def table(model, wrapper):
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {names[id(parameter)]: (group['lr'], group['weight_decay'])
-            for group in wrapper.optimizer.param_groups for parameter in group['params']}
+    return {
+        names[id(parameter)]: (group['lr'], group['weight_decay'])
+        for group in wrapper.optimizer.param_groups
+        for parameter in group['params']
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('make', [classifier, self_supervised, detector, segmentor])
 def test_rates_and_decays_of_every_parameter(make):
     model = make()
-    norms = {f'{name}.{own}' for name, part in model.named_modules()
-             if type(part).__name__ in ('LayerNorm', 'GroupNorm', 'BatchNorm2d') for own in ('weight', 'bias')}
+    norms = {
+        f'{name}.{own}'
+        for name, part in model.named_modules()
+        if type(part).__name__ in ('LayerNorm', 'GroupNorm', 'BatchNorm2d')
+        for own in ('weight', 'bias')
+    }
     embeddings = ('cls_token', 'pos_embed', 'rel_pos_h', 'rel_pos_w', 'mask_token')
     expected = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             free = name in norms or name.endswith('.bias') or name.split('.')[-1].endswith(embeddings)
-            expected[name] = (LR * RATE**(5 - depth_by_hand(name)), 0. if free else DECAY)
-    wrapper = optim_wrapper(model, layer_decay_rate=RATE, norm_decay_mult=0., bias_decay_mult=0., embed_decay_mult=0.)
+            expected[name] = (LR * RATE ** (5 - depth_by_hand(name)), 0.0 if free else DECAY)
+    wrapper = optim_wrapper(
+        model, layer_decay_rate=RATE, norm_decay_mult=0.0, bias_decay_mult=0.0, embed_decay_mult=0.0
+    )
     got = table(model, wrapper)
     assert got.keys() == expected.keys()
     for name, (rate, decay) in expected.items():
         assert got[name] == (pytest.approx(rate), pytest.approx(decay)), name
-    assert len({rate for rate, _ in expected.values()}) == 6 and len({decay for _, decay in expected.values()}) == 2
+    assert len({rate for rate, _ in expected.values()}) == 6
+    assert len({decay for _, decay in expected.values()}) == 2
 
 
 class Backbone(nn.Module):
@@ -106,11 +161,10 @@ class Backbone(nn.Module):
 
     def get_layer_depth(self, param_name, prefix=''):
         assert param_name.startswith(prefix)
-        return ('stem', 'block', 'norm').index(param_name[len(prefix):].split('.')[0]), 3
+        return ('stem', 'block', 'norm').index(param_name[len(prefix) :].split('.')[0]), 3
 
 
 class Model(nn.Module):
-
     def __init__(self, backbone=None):
         super().__init__()
         self.backbone = backbone or Backbone()
@@ -123,10 +177,10 @@ RATES = {'backbone.stem': LR / 4, 'backbone.block': LR / 2, 'backbone.norm': LR,
 
 def test_one_group_for_each_pair_and_none_lost():
     model = Model()
-    wrapper = optim_wrapper(model, layer_decay_rate=RATE, norm_decay_mult=0.)
+    wrapper = optim_wrapper(model, layer_decay_rate=RATE, norm_decay_mult=0.0)
     got = table(model, wrapper)
     assert {name.rpartition('.')[0]: rate for name, (rate, _) in got.items()} == RATES
-    assert [group['lr_scale'] for group in wrapper.optimizer.param_groups] == [.25, .5, 1., 1.]
+    assert [group['lr_scale'] for group in wrapper.optimizer.param_groups] == [0.25, 0.5, 1.0, 1.0]
     assert wrapper.optimizer.param_groups[0]['param_names'] == ['backbone.stem.weight', 'backbone.stem.bias']
 
 
@@ -136,7 +190,8 @@ def test_inside_wrappers(monkeypatch):
     parallel = nn.Module()
     parallel.module = model
     assert set(table(model, optim_wrapper(parallel, layer_decay_rate=RATE)).values()) == {
-        (rate, DECAY) for rate in RATES.values()}
+        (rate, DECAY) for rate in RATES.values()
+    }
     inner = nn.Module()
     inner.module = Backbone()
     model = Model(inner)
@@ -145,8 +200,9 @@ def test_inside_wrappers(monkeypatch):
 
 
 def test_under_distributed_data_parallel(tmp_path):
-    torch.distributed.init_process_group('gloo', store=torch.distributed.FileStore(str(tmp_path / 's'), 1), rank=0,
-                                         world_size=1)
+    torch.distributed.init_process_group(
+        'gloo', store=torch.distributed.FileStore(str(tmp_path / 's'), 1), rank=0, world_size=1
+    )
     try:
         model = Model()
         wrapper = optim_wrapper(MMDistributedDataParallel(model, device_ids=[0]), layer_decay_rate=RATE)
@@ -165,12 +221,19 @@ def test_frozen_and_shared_parameters():
 
 def test_custom_keys_go_before_the_rules_and_multiply_the_layers_rate():
     model = Model()
-    got = table(model, optim_wrapper(
-        model, layer_decay_rate=RATE, bias_decay_mult=0., flat_decay_mult=.25,
-        custom_keys={'stem': dict(lr_mult=2.), 'stem.bias': dict(decay_mult=.5), 'head': dict(lr_mult=10.)}))
+    got = table(
+        model,
+        optim_wrapper(
+            model,
+            layer_decay_rate=RATE,
+            bias_decay_mult=0.0,
+            flat_decay_mult=0.25,
+            custom_keys={'stem': dict(lr_mult=2.0), 'stem.bias': dict(decay_mult=0.5), 'head': dict(lr_mult=10.0)},
+        ),
+    )
     assert got['backbone.stem.weight'] == (pytest.approx(LR / 2), DECAY)
     assert got['backbone.stem.bias'] == (pytest.approx(LR / 4), pytest.approx(DECAY / 2))
-    assert got['head.bias'] == (pytest.approx(LR * 10), 0.)
+    assert got['head.bias'] == (pytest.approx(LR * 10), 0.0)
     assert got['backbone.norm.weight'] == (pytest.approx(LR), pytest.approx(DECAY / 4))
 
 

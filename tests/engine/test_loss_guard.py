@@ -25,7 +25,8 @@ def test_a_rise_of_the_running_mean_fails_and_a_single_peak_does_not():
     assert guard.lowest == 4.0
     verdicts = [guard.check(loss) for loss in (5.5, 5.5, 5.5)]
     assert verdicts[:2] == [None, None]
-    assert 'lowest value 4' in verdicts[2] and '5.125' in verdicts[2]
+    assert 'lowest value 4' in verdicts[2]
+    assert '5.125' in verdicts[2]
 
 
 def test_a_mean_below_the_floor_fails():
@@ -47,7 +48,8 @@ def test_state_continues_where_it_stopped():
     parts = [first.check(loss) for loss in losses[:3]]
     second.load(first.state())
     parts += [second.check(loss) for loss in losses[3:]]
-    assert parts == verdicts and verdicts[-1] is not None
+    assert parts == verdicts
+    assert verdicts[-1] is not None
 
 
 @pytest.mark.parametrize('options', [dict(window=0), dict(max_rise=0.0)])
@@ -59,7 +61,6 @@ def test_bad_options_are_refused(options):
 def test_the_hook_stops_before_spoilt_weights_are_saved(tmp_path):
 
     class Mean(BaseModel):
-
         def __init__(self):
             super().__init__()
             self.factor = torch.nn.Parameter(torch.ones(()))
@@ -68,7 +69,6 @@ def test_the_hook_stops_before_spoilt_weights_are_saved(tmp_path):
             return dict(loss=self.factor * inputs.float().mean())
 
     class Poison(Hook):
-
         def before_train_iter(self, runner, batch_idx, data_batch=None):
             if runner.iter == 3:
                 torch.nn.init.constant_(runner.model.factor, math.nan)

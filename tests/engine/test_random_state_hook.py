@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What RandomStateHook refuses, and where it resumes when the batch size or the number of images changes."""
+
 import pytest
 import torch
 from helpers.tiny_pretraining import SeededNoise, build_runner

@@ -14,8 +14,13 @@ from addp_mm.registry import MODELS
 
 def tokenizer_training():
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(dict(type='addp_mm.TokenizerPretrain', tokenizer=MODEL['tokenizer'],
-                                 data_preprocessor=MODEL['data_preprocessor']))
+        return MODELS.build(
+            dict(
+                type='addp_mm.TokenizerPretrain',
+                tokenizer=MODEL['tokenizer'],
+                data_preprocessor=MODEL['data_preprocessor'],
+            )
+        )
 
 
 def test_originals_stand_above_reconstructions(tmp_path):
@@ -28,9 +33,10 @@ def test_originals_stand_above_reconstructions(tmp_path):
     assert first.shape == (2 * 18 + 2, 3 * 18 + 2, 3)
     # cv2 reads BGR, and the preprocessor has turned the stored BGR images into RGB
     for index in range(3):
-        tile = first[2:18, 2 + 18 * index:18 + 18 * index]
+        tile = first[2:18, 2 + 18 * index : 18 + 18 * index]
         assert (tile == SeededNoise().images[index].permute(1, 2, 0).numpy()).all()
-    assert (first[:18] == last[:18]).all() and (first[18:] != last[18:]).any()
+    assert (first[:18] == last[:18]).all()
+    assert (first[18:] != last[18:]).any()
     assert np.ptp(first[20:36, 2:18]) > 0
     assert runner.model.training
 
@@ -43,12 +49,12 @@ def test_a_test_shows_the_first_predictions(tmp_path, channels, shown):
     hook = ReconstructionPreviewHook(num_images=2, side=16)
     for batch_idx in range(2):
         hook.after_test_iter(runner, batch_idx, outputs=samples[batch_idx:] + samples[:batch_idx])
-    path, = tmp_path.rglob('vis_image/*.png')
+    (path,) = tmp_path.rglob('vis_image/*.png')
     strip = cv2.imread(str(path))[..., ::-1]
     for column, image in enumerate(images[:, shown]):
         left = 2 + 18 * column
-        assert abs(strip[2:18, left:left + 16] / 255 - image.permute(1, 2, 0).numpy()).max() < 0.003
-        assert abs(strip[20:36, left:left + 16] / 255 - 1 + image.permute(1, 2, 0).numpy()).max() < 0.003
+        assert abs(strip[2:18, left : left + 16] / 255 - image.permute(1, 2, 0).numpy()).max() < 0.003
+        assert abs(strip[20:36, left : left + 16] / 255 - 1 + image.permute(1, 2, 0).numpy()).max() < 0.003
 
 
 def test_a_model_that_cannot_reconstruct_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A config's strategy is checked and completed before anything is built."""
+
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,21 @@ FRAGMENTS = Path(__file__).parents[2] / 'configs/_base_/strategies'
 
 
 def config(strategy=None, launcher='pytorch', **changes) -> Config:
-    return Config(dict(
-        model=dict(type='ImageClassifier'), train_dataloader=dict(batch_size=8), launcher=launcher, strategy=strategy,
-        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3), clip_grad=dict(max_norm=3.),
-                           accumulative_counts=4), **changes))
+    return Config(
+        dict(
+            model=dict(type='ImageClassifier'),
+            train_dataloader=dict(batch_size=8),
+            launcher=launcher,
+            strategy=strategy,
+            optim_wrapper=dict(
+                type='OptimWrapper',
+                optimizer=dict(type='AdamW', lr=1e-3),
+                clip_grad=dict(max_norm=3.0),
+                accumulative_counts=4,
+            ),
+            **changes,
+        )
+    )
 
 
 @pytest.fixture
@@ -40,20 +52,23 @@ def test_fragments_pass_as_bases(name, tmp_path, with_deepspeed):
     assert cfg.runner_type == 'FlexibleRunner'
 
 
-@pytest.mark.parametrize('strategy, changes, words', [
-    (dict(type='DDPStrategie'), {}, 'did you mean DDPStrategy'),
-    (dict(model_wrapper=None), {}, 'strategy needs a type'),
-    (dict(type='FSDPStrategy'), {}, 'write strategy.type=addp_mm.ShardedStrategy'),
-    (dict(type='DeepSpeedStrategy'), {}, 'write strategy.type=addp_mm.ZeroStrategy'),
-    (dict(type='DDPStrategy'), dict(launcher='none'), 'DDPStrategy trains on several.*tools/dist_train.sh'),
-    (dict(type='SingleDeviceStrategy'), {}, 'lets each process train on its own'),
-    (dict(type='DDPStrategy'), dict(runner_type='Runner'), "runner_type is 'Runner'"),
-    (dict(type='DDPStrategy'), dict(model_wrapper_cfg=dict(type='X')), 'write it as strategy.model_wrapper'),
-    (dict(type='DDPStrategy'), dict(sync_bn='torch'), 'write it as strategy.sync_bn'),
-    (dict(type='DDPStrategy'), dict(activation_checkpointing=['neck']), 'strategy.checkpoint_units=True'),
-    (dict(type='addp_mm.ShardedStrategy'), dict(custom_hooks=[dict(type='EMAHook')]), 'does not fit EMAHook'),
-    (dict(type='addp_mm.ZeroStrategy', zero_optimization=dict(stage=3)), {}, 'takes stages 1 and 2'),
-])
+@pytest.mark.parametrize(
+    'strategy, changes, words',
+    [
+        (dict(type='DDPStrategie'), {}, 'did you mean DDPStrategy'),
+        (dict(model_wrapper=None), {}, 'strategy needs a type'),
+        (dict(type='FSDPStrategy'), {}, 'write strategy.type=addp_mm.ShardedStrategy'),
+        (dict(type='DeepSpeedStrategy'), {}, 'write strategy.type=addp_mm.ZeroStrategy'),
+        (dict(type='DDPStrategy'), dict(launcher='none'), 'DDPStrategy trains on several.*tools/dist_train.sh'),
+        (dict(type='SingleDeviceStrategy'), {}, 'lets each process train on its own'),
+        (dict(type='DDPStrategy'), dict(runner_type='Runner'), "runner_type is 'Runner'"),
+        (dict(type='DDPStrategy'), dict(model_wrapper_cfg=dict(type='X')), 'write it as strategy.model_wrapper'),
+        (dict(type='DDPStrategy'), dict(sync_bn='torch'), 'write it as strategy.sync_bn'),
+        (dict(type='DDPStrategy'), dict(activation_checkpointing=['neck']), 'strategy.checkpoint_units=True'),
+        (dict(type='addp_mm.ShardedStrategy'), dict(custom_hooks=[dict(type='EMAHook')]), 'does not fit EMAHook'),
+        (dict(type='addp_mm.ZeroStrategy', zero_optimization=dict(stage=3)), {}, 'takes stages 1 and 2'),
+    ],
+)
 def test_what_does_not_fit_is_refused_in_words(strategy, changes, words, with_deepspeed):
     with pytest.raises(ConfigError, match=words):
         set_strategy(config(strategy, **changes))
@@ -78,7 +93,8 @@ def test_deepspeed_takes_over_clipping_accumulation_and_precision(with_deepspeed
     set_amp(cfg, 'bfloat16')
     set_strategy(cfg)
     assert cfg.optim_wrapper == dict(type='DeepSpeedOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
-    assert cfg.strategy.gradient_clipping == 3. and cfg.strategy.gradient_accumulation_steps == 4
+    assert cfg.strategy.gradient_clipping == 3.0
+    assert cfg.strategy.gradient_accumulation_steps == 4
     assert cfg.strategy.train_micro_batch_size_per_gpu == 8
     assert cfg.strategy.config == dict(torch_autocast=dict(enabled=True, dtype='bfloat16'))
     again = Config(cfg.to_dict())  # what the work dir keeps
@@ -86,10 +102,14 @@ def test_deepspeed_takes_over_clipping_accumulation_and_precision(with_deepspeed
     assert again.to_dict() == cfg.to_dict()
 
 
-@pytest.mark.parametrize('change, words', [
-    (dict(clip_grad=dict(max_norm=1., norm_type=1)), 'Euclidean norm alone'),
-    (dict(type='AmpOptimWrapper', dtype='float16'), 'bfloat16'),
-    (dict(type='Other'), 'optim_wrapper.type is Other')])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (dict(clip_grad=dict(max_norm=1.0, norm_type=1)), 'Euclidean norm alone'),
+        (dict(type='AmpOptimWrapper', dtype='float16'), 'bfloat16'),
+        (dict(type='Other'), 'optim_wrapper.type is Other'),
+    ],
+)
 def test_deepspeed_refuses_what_it_would_not_do(change, words, with_deepspeed):
     cfg = config(dict(type='addp_mm.ZeroStrategy'))
     cfg.optim_wrapper.update(change)
@@ -100,7 +120,8 @@ def test_deepspeed_refuses_what_it_would_not_do(change, words, with_deepspeed):
 def test_a_test_and_a_config_without_strategy_keep_the_runner():
     cfg = config(dict(type='addp_mm.ShardedStrategy'), launcher='none')
     set_strategy(cfg, testing=True)
-    assert 'strategy' not in cfg and 'runner_type' not in cfg
+    assert 'strategy' not in cfg
+    assert 'runner_type' not in cfg
     cfg = config(None, launcher='none')
     set_strategy(cfg)
     assert 'runner_type' not in cfg
@@ -116,7 +137,8 @@ def test_a_folder_of_deepspeed_resumes_deepspeed_alone(tmp_path):
         set_resume(config(dict(type='addp_mm.ShardedStrategy')), str(folder))
     cfg = config(dict(type='addp_mm.ZeroStrategy'))
     set_resume(cfg, str(folder))
-    assert cfg.resume and cfg.load_from == str(folder)
+    assert cfg.resume
+    assert cfg.load_from == str(folder)
 
 
 def test_the_learning_rate_scales_with_the_batch_of_an_optimizer_step():
@@ -131,8 +153,9 @@ def test_the_learning_rates_of_parts_scale_with_the_batch_of_their_steps():
     part = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4), accumulative_counts=4)
     for other in (part, dict(part, accumulative_counts=2)):
         cfg = config(auto_scale_lr=dict(enable=False, base_batch_size=256))
-        cfg.optim_wrapper = dict(constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part,
-                                 discriminator=other)
+        cfg.optim_wrapper = dict(
+            constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part, discriminator=other
+        )
         if other is part:
             set_auto_scale_lr(cfg)
             assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=64)

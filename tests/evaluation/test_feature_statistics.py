@@ -7,7 +7,7 @@ from scipy import linalg
 from addp_mm.evaluation import FeatureStatistics, StatisticsError, frechet_distance
 
 
-def features(count, dims=6, seed=0, shift=0.):
+def features(count, dims=6, seed=0, shift=0.0):
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(dims, dims, generator=generator)
     return (torch.randn(count, dims, generator=generator) @ mixing + shift).float()
@@ -24,8 +24,9 @@ def distance_by_scipy(a, b):
     """The textbook formula with a general matrix root."""
     a, b = a.double().numpy(), b.double().numpy()
     root = linalg.sqrtm(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False))
-    return (((a.mean(0) - b.mean(0)) ** 2).sum()
-            + np.trace(np.cov(a, rowvar=False) + np.cov(b, rowvar=False) - 2 * root.real))
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(
+        np.cov(a, rowvar=False) + np.cov(b, rowvar=False) - 2 * root.real
+    )
 
 
 @pytest.mark.parametrize('batches', [1, 7, 41])
@@ -75,14 +76,16 @@ def test_singular_covariances_do_no_harm():
     plane = features(30, 2, seed=3)
     wide = lambda rows: torch.nn.functional.pad(rows, (0, 6))  # noqa: E731
     assert frechet_distance(statistics_of(wide(plane)), statistics_of(wide(2 * plane + 1))) == pytest.approx(
-        distance_by_scipy(plane, 2 * plane + 1), rel=1e-6)
+        distance_by_scipy(plane, 2 * plane + 1), rel=1e-6
+    )
 
 
 def test_few_images_are_warned_of(monkeypatch):
     said = []
     monkeypatch.setattr('addp_mm.evaluation.feature_statistics.print_log', lambda words, **_: said.append(words))
     frechet_distance(statistics_of(features(6)), statistics_of(features(7)))
-    assert len(said) == 1 and said[0].startswith('6 images are few for 6 features of net')
+    assert len(said) == 1
+    assert said[0].startswith('6 images are few for 6 features of net')
     with pytest.raises(StatisticsError, match='at least two images; features of 1'):
         frechet_distance(statistics_of(features(1)), statistics_of(features(7)))
 
@@ -119,4 +122,4 @@ def test_bad_features_are_refused():
     with pytest.raises(ValueError, match=r'got \(2, 3, 4\)'):
         FeatureStatistics('net', 'f').update(torch.rand(2, 3, 4))
     with pytest.raises(ValueError, match='features of net are not finite'):
-        FeatureStatistics('net', 'f').update(torch.tensor([[1., float('nan')]]))
+        FeatureStatistics('net', 'f').update(torch.tensor([[1.0, float('nan')]]))

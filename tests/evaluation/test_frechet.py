@@ -69,10 +69,13 @@ def test_reconstruction_fid_names_its_extractor(config, extractor):
     metric = METRICS.build(dict(type='addp_mm.ReconstructionFID', extractor=config))
     samples = predictions(31)
     for start in (0, 12, 24):
-        metric.process({}, samples[start:start + 12])
+        metric.process({}, samples[start : start + 12])
     found = metric.evaluate(31)
-    assert found == {'reconstruction/rfid[tiny-vit]': pytest.approx(
-        distance_by_hand(extractor, images_of(samples), images_of(samples, 'reconstruction')), rel=1e-4)}
+    assert found == {
+        'reconstruction/rfid[tiny-vit]': pytest.approx(
+            distance_by_hand(extractor, images_of(samples), images_of(samples, 'reconstruction')), rel=1e-4
+        )
+    }
     # nothing of the first evaluation is left
     metric.process({}, predictions(31, seed=5))
     assert metric.evaluate(31) != found
@@ -102,8 +105,11 @@ def test_generated_images_against_a_reference(extractor, config, tmp_path):
     statistics.save(tmp_path / 'reference.npz')
     metric = FrechetDistance(str(tmp_path / 'reference.npz'), config)
     metric.process({}, generated)
-    assert metric.evaluate(33) == {'generation/fid[tiny-vit]': pytest.approx(
-        distance_by_hand(extractor, images_of(reference), images_of(generated)), rel=1e-4)}
+    assert metric.evaluate(33) == {
+        'generation/fid[tiny-vit]': pytest.approx(
+            distance_by_hand(extractor, images_of(reference), images_of(generated)), rel=1e-4
+        )
+    }
     other = write_weights(tmp_path / 'other.pth', seed=1)
     with pytest.raises(StatisticsError, match=r'images and \S+reference.npz: statistics of tiny-vit .* differ'):
         FrechetDistance(str(tmp_path / 'reference.npz'), other)
@@ -129,7 +135,7 @@ def test_grey_images_are_repeated_and_other_channels_are_refused(extractor, tmp_
     with pytest.raises(TypeError, match='uint8'):
         extractor(torch.rand(1, 3, 16, 16))
     five = write_weights(tmp_path / 'five.pth', in_channels=5)
-    metric = ReconstructionFID(dict(five, mean=[.5] * 5, std=[.25] * 5))
+    metric = ReconstructionFID(dict(five, mean=[0.5] * 5, std=[0.25] * 5))
     metric.process({}, predictions(12, channels=5))
     assert metric.evaluate(12)['reconstruction/rfid[tiny-vit]'] > 0
 
@@ -137,7 +143,8 @@ def test_grey_images_are_repeated_and_other_channels_are_refused(extractor, tmp_
 def test_maps_are_averaged_and_tokens_are_refused(config, extractor):
     images = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
     as_map = build_extractor(dict(config, backbone=dict(config['backbone'], out_type='featmap', final_norm=False)))
-    assert as_map(images).shape == (2, 8) and not as_map.train().network.training
+    assert as_map(images).shape == (2, 8)
+    assert not as_map.train().network.training
     raw = build_extractor(dict(config, backbone=dict(config['backbone'], out_type='raw')))
     with pytest.raises(ValueError, match=r"gives features \(2, 17, 8\).*out_type='avg_featmap'"):
         raw(images)
@@ -158,9 +165,11 @@ def test_jpeg_is_warned_of_and_images_are_resized(extractor, tmp_path, monkeypat
     for index, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / f'{index}.jpg')
     (tmp_path / 'note.txt').touch()
-    assert folder_statistics(tmp_path, extractor, image_size=16).count == 3 and said == []
+    assert folder_statistics(tmp_path, extractor, image_size=16).count == 3
+    assert said == []
     folder_statistics(tmp_path, extractor)
-    assert len(said) == 1 and 'save as PNG' in said[0]
+    assert len(said) == 1
+    assert 'save as PNG' in said[0]
     (tmp_path / 'broken.png').write_bytes(b'no image')
     with pytest.raises(UserError, match='broken.png: cannot be read as an image'):
         folder_statistics(tmp_path, extractor)
@@ -191,14 +200,21 @@ def test_fid_is_that_of_torch_fidelity(tmp_path, monkeypatch):
             pixels = (sample[key] * 255).round().byte().permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(tmp_path / key / f'{index}.png')
     theirs = torch_fidelity.calculate_metrics(
-        input1=str(tmp_path / 'image'), input2=str(tmp_path / 'reconstruction'), fid=True, cuda=False, cache=False,
-        feature_extractor_weights_path=str(tmp_path / 'random.pth'), save_cpu_ram=True,
-        verbose=False)['frechet_inception_distance']
+        input1=str(tmp_path / 'image'),
+        input2=str(tmp_path / 'reconstruction'),
+        fid=True,
+        cuda=False,
+        cache=False,
+        feature_extractor_weights_path=str(tmp_path / 'random.pth'),
+        save_cpu_ram=True,
+        verbose=False,
+    )['frechet_inception_distance']
     extractor = InceptionFeatures(str(tmp_path / 'random.pth'))
     metric = ReconstructionFID(extractor)
     metric.process({}, samples)
-    found, = metric.evaluate(6).items()
-    assert found[0].startswith('reconstruction/rfid[inception-v3-') and found[1] == pytest.approx(theirs, rel=1e-3)
+    (found,) = metric.evaluate(6).items()
+    assert found[0].startswith('reconstruction/rfid[inception-v3-')
+    assert found[1] == pytest.approx(theirs, rel=1e-3)
     folders = [folder_statistics(tmp_path / key, extractor) for key in ('image', 'reconstruction')]
     assert frechet_distance(*folders) == pytest.approx(found[1], rel=1e-6)
     torch.save(dict(weight=torch.zeros(1)), tmp_path / 'wrong.pth')
@@ -214,9 +230,15 @@ def test_two_processes_find_what_one_finds(config, extractor):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
-    ranks = [subprocess.Popen([sys.executable, '-m', 'helpers.two_ranks_metrics', str(rank), port,
-                               json.dumps(config)], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, '-m', 'helpers.two_ranks_metrics', str(rank), port, json.dumps(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
     ends = [process.communicate(timeout=120) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], ends
     zero, one = (json.loads(out.splitlines()[-1]) for out, _ in ends)
@@ -225,7 +247,8 @@ def test_two_processes_find_what_one_finds(config, extractor):
     for metric in (PeakSignalNoiseRatio(), StructuralSimilarity(), CodebookUsage(32), ReconstructionFID(extractor)):
         metric.process({}, samples)
         expected.update(metric.evaluate(31))
-    assert len(expected) == 5 and zero == one == pytest.approx(expected, rel=1e-5)
+    assert len(expected) == 5
+    assert zero == one == pytest.approx(expected, rel=1e-5)
     assert not any(math.isnan(value) for value in expected.values())
 
 
@@ -242,8 +265,16 @@ def test_the_tool_compares_folders_and_files(config, tmp_path, monkeypatch, caps
             pixels = (sample['image'] * 255).round().byte().permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(tmp_path / name / f'{index}.png')
     (tmp_path / 'extractor.py').write_text(f'extractor = {config!r}\n')
-    said = run(tmp_path / 'a', tmp_path / 'b', '--extractor', tmp_path / 'extractor.py', '--save', tmp_path / 'a.npz',
-               '--device', 'cpu')
+    said = run(
+        tmp_path / 'a',
+        tmp_path / 'b',
+        '--extractor',
+        tmp_path / 'extractor.py',
+        '--save',
+        tmp_path / 'a.npz',
+        '--device',
+        'cpu',
+    )
     distance = said.splitlines()[-1]
     assert distance.startswith('Fréchet distance (no FID), features of tiny-vit, 12 and 12 images: ')
     statistics = [folder_statistics(tmp_path / name, build_extractor(config)) for name in 'ab']

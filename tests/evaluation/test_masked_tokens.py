@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Accuracy and cross entropy of a predictor on masked tokens: masks, predictions, numbers, a config in a Runner."""
+
 import copy
 import math
 
@@ -57,11 +58,14 @@ def measured(model, *batches):
 
 def test_masks_have_the_asked_number_of_places_and_lie_within_one_another():
     masks = seeded_masks(some_ids(500, 15), RATIOS, 0)
-    assert masks.shape == (3, 500, 15) and masks.dtype == torch.bool
+    assert masks.shape == (3, 500, 15)
+    assert masks.dtype == torch.bool
     assert [mask.sum(1).unique().tolist() for mask in masks] == [[8], [12], [15]]
-    assert not (masks[0] & ~masks[1]).any() and not (masks[1] & ~masks[2]).any()
-    # every place is masked about as often as any other: five standard deviations of a share of 8 in 15
-    assert (masks[0].float().mean(0) - 8 / 15).abs().max() < 5 * (8 / 15 * 7 / 15 / 500)**0.5
+    assert not (masks[0] & ~masks[1]).any()
+    assert not (masks[1] & ~masks[2]).any()
+    # every place is masked about as often as any other: five standard deviations of a share of 8 in
+    # 15
+    assert (masks[0].float().mean(0) - 8 / 15).abs().max() < 5 * (8 / 15 * 7 / 15 / 500) ** 0.5
 
 
 def test_a_row_has_its_masks_wherever_it_comes_and_another_seed_gives_others():
@@ -90,28 +94,30 @@ def test_numbers_are_those_of_the_definition():
                 if mask[place]:
                     hits.append(codes[place].argmax() == row[place])
                     nats.append(-log_probs[place, row[place]])
-        assert found[f'predictor/accuracy@{ratio:.2f}'] == pytest.approx(np.mean(hits)) and 0 < np.mean(hits) < 1
+        assert found[f'predictor/accuracy@{ratio:.2f}'] == pytest.approx(np.mean(hits))
+        assert 0 < np.mean(hits) < 1
         assert found[f'predictor/cross_entropy@{ratio:.2f}'] == pytest.approx(np.mean(nats), rel=1e-6)
     assert len(found) == 6
 
 
 def test_a_predictor_that_knows_nothing_is_at_chance_and_one_that_knows_all_is_right():
     ids = some_ids(300)
-    ignorant = measured(PredictorPretrain(None, Known(torch.zeros(12, 14)), test_mask_ratios=[1.]), ids)
+    ignorant = measured(PredictorPretrain(None, Known(torch.zeros(12, 14)), test_mask_ratios=[1.0]), ids)
     assert ignorant['predictor/cross_entropy@1.00'] == pytest.approx(math.log(10))
     # always the first code, by argmax
     assert ignorant['predictor/accuracy@1.00'] == pytest.approx((ids == 0).double().mean().item())
     one = some_ids(1).expand(4, -1)
-    table = torch.full((12, 14), -30.).scatter(1, one[0, :, None], 30.)
+    table = torch.full((12, 14), -30.0).scatter(1, one[0, :, None], 30.0)
     expert = measured(PredictorPretrain(None, Known(table)), one)
-    assert all(value == pytest.approx(1. if 'accuracy' in key else 0., abs=1e-12) for key, value in expert.items())
+    assert all(value == pytest.approx(1.0 if 'accuracy' in key else 0.0, abs=1e-12) for key, value in expert.items())
 
 
 def test_prediction_is_of_the_whole_sequence_without_dropout_and_does_not_count_as_a_step():
     model, lengths = trained_on_nothing(), []
     model.predictor.blocks[0].register_forward_hook(lambda block, args, out: lengths.append(out.shape[1]))
     first = measured(model, some_ids())
-    assert lengths == [13] * 3 and model.iteration == 0
+    assert lengths == [13] * 3
+    assert model.iteration == 0
     # one image after the other, in another order, under another state of the generator
     torch.manual_seed(9)
     again = measured(model, *some_ids().flip(0).split(1))
@@ -121,7 +127,7 @@ def test_prediction_is_of_the_whole_sequence_without_dropout_and_does_not_count_
 
 def test_masked_tokens_are_hidden_from_the_predictor():
     """With all masked, all images have the same answers; with some masked, they follow from the visible ones alone."""
-    model = trained_on_nothing(test_mask_ratios=(0.5, 1.))
+    model = trained_on_nothing(test_mask_ratios=(0.5, 1.0))
     with torch.no_grad():
         predictions = model(some_ids(), mode='predict')
         alike = torch.stack([prediction.predicted[1] for prediction in predictions])
@@ -139,12 +145,12 @@ def test_predictions_that_do_not_fit_the_metric_are_refused():
     with pytest.raises(ValueError, match="no 'mask_ratios'; it has ids"):
         MaskedTokenAccuracy().process({}, [dict(ids=some_ids()[0])])
     metric = MaskedTokenAccuracy()
-    for ratios in ((0.5, ), (0.7, )):
+    for ratios in ((0.5,), (0.7,)):
         model = trained_on_nothing(test_mask_ratios=ratios)
         metric.process({}, [prediction.to_dict() for prediction in model(some_ids(), mode='predict')])
     with pytest.raises(ValueError, match=r'at mask ratios \(0.5,\) and at \(0.7,\)'):
         metric.evaluate(12)
-    for wrong in ((), (0., 0.5), (1.1, )):
+    for wrong in ((), (0.0, 0.5), (1.1,)):
         with pytest.raises(ValueError, match='test_mask_ratios must be'):
             trained_on_nothing(test_mask_ratios=wrong)
 
@@ -158,6 +164,7 @@ def test_keys_name_the_ratio_in_full():
 def recipe(tmp_path_factory):
     """The recipe on images, on a few of them, and its scope."""
     from helpers.recipes import load_recipe, recipe_scope
+
     root = tmp_path_factory.mktemp('scenes')
     for split, count in dict(train=8, val=5).items():
         (root / 'scenes' / split).mkdir(parents=True)
@@ -177,6 +184,7 @@ def recipe(tmp_path_factory):
 
 def run(cfg, work_dir, **changes):
     from mmengine.runner import Runner
+
     cfg = copy.deepcopy(cfg)
     cfg.merge_from_dict(changes)
     cfg.work_dir = str(work_dir)
@@ -206,8 +214,9 @@ def test_validation_does_not_change_the_training(recipe, tmp_path):
 def test_the_shipped_weights_are_tested_as_they_are(recipe, tmp_path):
     """Predictor alone in the file; the tokenizer comes from where the config names it."""
     full = copy.deepcopy(recipe)
-    full.model.predictor = dict(full.model.predictor, embed_dims=128, num_layers=4, decoder_embed_dims=128,
-                                decoder_num_layers=2)
+    full.model.predictor = dict(
+        full.model.predictor, embed_dims=128, num_layers=4, decoder_embed_dims=128, decoder_num_layers=2
+    )
     runner = run(full, tmp_path / 'shipped', load_from=ASSET)
     found = runner.test()
     weights = load_checkpoint_file(ASSET)['state_dict']

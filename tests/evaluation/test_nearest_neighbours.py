@@ -21,25 +21,32 @@ def votes_by_hand(queries, bank, labels, k, temperature=0.07, classes=CLASSES) -
     votes = np.zeros((len(queries), classes))
     for i, query in enumerate(queries):
         query = unit(np.asarray(query, dtype=np.float64))
-        ranked = sorted(((float(query @ row), int(label)) for row, label in zip(bank, labels, strict=True)),
-                        reverse=True)
+        ranked = sorted(
+            ((float(query @ row), int(label)) for row, label in zip(bank, labels, strict=True)), reverse=True
+        )
         for cosine, label in ranked[:k]:
             votes[i, label] += math.exp(cosine / temperature)
     return votes
 
 
 def accuracy_by_hand(votes, labels, top) -> float:
-    hits = [int(label) in sorted(np.flatnonzero(row), key=lambda c: -row[c])[:top]
-            for row, label in zip(votes, labels, strict=True)]
+    hits = [
+        int(label) in sorted(np.flatnonzero(row), key=lambda c: -row[c])[:top]
+        for row, label in zip(votes, labels, strict=True)
+    ]
     return 100 * sum(hits) / len(hits)
 
 
 def expected_metrics() -> dict[str, float]:
     queries, truth = samples(31, 1)
     bank, labels = samples(53, 2)
-    return {f'knn/k{k}_top{top}': accuracy_by_hand(
-        votes_by_hand(queries.mean((2, 3)), bank.mean((2, 3)), labels, k), truth, top)
-        for k in (3, 7) for top in (1, 3)}
+    return {
+        f'knn/k{k}_top{top}': accuracy_by_hand(
+            votes_by_hand(queries.mean((2, 3)), bank.mean((2, 3)), labels, k), truth, top
+        )
+        for k in (3, 7)
+        for top in (1, 3)
+    }
 
 
 @pytest.mark.parametrize('chunk_size', [1, 4, 7, 100])
@@ -47,7 +54,7 @@ def expected_metrics() -> dict[str, float]:
 def test_votes_are_those_of_a_brute_force_search(chunk_size, k):
     generator = torch.Generator().manual_seed(3)
     queries, bank = torch.randn(6, 8, generator=generator), 5 * torch.randn(20, 8, generator=generator)
-    labels = torch.randint(CLASSES, (20, ), generator=generator)
+    labels = torch.randint(CLASSES, (20,), generator=generator)
     votes = NeighbourBank(bank, labels, CLASSES, chunk_size=chunk_size).votes(queries, [k])[k]
     by_hand = votes_by_hand(queries.numpy(), bank.numpy(), labels, k)
     np.testing.assert_allclose(votes, by_hand / by_hand.sum(1, keepdims=True), rtol=1e-4, atol=1e-6)
@@ -56,31 +63,38 @@ def test_votes_are_those_of_a_brute_force_search(chunk_size, k):
 def test_neighbours_come_in_order_and_fewer_ones_are_the_first_of_many():
     bank = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     products, rows = nearest(bank[:3], bank, 30, chunk_size=7)
-    assert (products.diff(dim=1) <= 0).all() and rows.sort(1).values.tolist() == [list(range(30))] * 3
+    assert (products.diff(dim=1) <= 0).all()
+    assert rows.sort(1).values.tolist() == [list(range(30))] * 3
     assert torch.equal(nearest(bank[:3], bank, 5, chunk_size=11)[1], rows[:, :5])
     with pytest.raises(ValueError, match=r'31 neighbours of a bank of 30 features: k must lie in \[1, 30\]'):
         nearest(bank[:3], bank, 31)
 
 
 def test_the_temperature_decides_between_near_and_many():
-    bank = NeighbourBank(torch.tensor([[1., 0.], [.6, .8], [.6, .8]]), torch.tensor([0, 1, 1]), temperature=0.07)
-    query = torch.tensor([[10., 0.]])
-    assert bank.num_classes == 2 and bank.votes(query, [3])[3].argmax() == 0
-    bank.temperature = 10.
+    bank = NeighbourBank(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, 0.8]]), torch.tensor([0, 1, 1]), temperature=0.07)
+    query = torch.tensor([[10.0, 0.0]])
+    assert bank.num_classes == 2
+    assert bank.votes(query, [3])[3].argmax() == 0
+    bank.temperature = 10.0
     assert bank.votes(query, [3])[3].argmax() == 1
 
 
 def test_accuracy_counts_what_it_is_given():
     metric = NeighbourAccuracy(topk=(1, 2))
-    votes = torch.tensor([.5, .3, .2])
+    votes = torch.tensor([0.5, 0.3, 0.2])
     metric.process({}, [dict(gt_label=torch.tensor([label]), neighbour_votes={4: votes}) for label in (0, 1, 1, 2)])
-    assert metric.evaluate(4) == {'knn/k4_top1': 25., 'knn/k4_top2': 75.}
+    assert metric.evaluate(4) == {'knn/k4_top1': 25.0, 'knn/k4_top2': 75.0}
 
 
 def test_classes_without_a_vote_are_never_right():
-    metric = NeighbourAccuracy(topk=(3, ))
-    metric.process({}, [dict(gt_label=torch.tensor([label]), neighbour_votes={1: torch.tensor([0., 1., 0.])})
-                        for label in range(3)])
+    metric = NeighbourAccuracy(topk=(3,))
+    metric.process(
+        {},
+        [
+            dict(gt_label=torch.tensor([label]), neighbour_votes={1: torch.tensor([0.0, 1.0, 0.0])})
+            for label in range(3)
+        ],
+    )
     assert metric.evaluate(3) == {'knn/k1_top3': pytest.approx(100 / 3)}
 
 
@@ -96,7 +110,7 @@ def test_features_that_are_no_vectors_and_odd_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r'one vector an image; extract_feat gives \(8, 3, 2, 2\)'):
         build_runner(tmp_path, model=dict(flat=False)).test()
     with pytest.raises(ValueError, match=r'at least 1, got \(0,\)'):
-        build_runner(tmp_path, num_neighbours=(0, )).test()
+        build_runner(tmp_path, num_neighbours=(0,)).test()
     assert torch.equal(gather_rows(torch.arange(3), 3), torch.arange(3))
 
 
@@ -106,9 +120,15 @@ def test_two_processes_find_what_one_finds(tmp_path):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
-    ranks = [subprocess.Popen([sys.executable, '-m', 'helpers.two_ranks_knn', str(rank), port,
-                               str(tmp_path / str(rank))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-             for rank in range(2)]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, '-m', 'helpers.two_ranks_knn', str(rank), port, str(tmp_path / str(rank))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
     ends = [process.communicate(timeout=120) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], ends
     zero, one = (json.loads(out.splitlines()[-1]) for out, _ in ends)
@@ -125,6 +145,7 @@ def test_a_model_without_weights_and_a_missing_bank_are_refused():
 
     from addp_mm.checks.runner_cfg import check_datasets, require_weights
     from addp_mm.config.config_file import ConfigError
+
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=[dict(type='addp_mm.Pretrained', checkpoint='a.pth')]))))
     require_weights(cfg)
     with pytest.raises(ConfigError, match='no weights: name a checkpoint after the config, or'):

@@ -49,11 +49,13 @@ def test_masked_counts_follow_the_formula_and_masks_shrink(schedule):
     for taken in range(1, num_steps):
         share = math.cos(math.pi / 2 * taken / num_steps) if schedule == 'cosine' else 1 - taken / num_steps
         assert steps[taken].mask.sum(1).tolist() == [max(1, math.ceil(tokens * share))] * 3
-    assert steps[0].mask.all() and not steps[-1].mask.any()
+    assert steps[0].mask.all()
+    assert not steps[-1].mask.any()
     for before, after in zip(steps, steps[1:], strict=False):
         assert not (after.mask & ~before.mask).any()
         assert torch.equal(after.ids[~before.mask], before.ids[~before.mask])
-        assert after.confidence[~before.mask].isinf().all() and (after.confidence[before.mask] <= 0).all()
+        assert after.confidence[~before.mask].isinf().all()
+        assert (after.confidence[before.mask] <= 0).all()
 
 
 def test_an_injected_schedule_that_rises_unlearns_nothing():
@@ -122,8 +124,9 @@ def test_under_autocast_the_tokenizer_keeps_float32(build):
     soft = (logits[0].float().softmax(-1) @ tokenizer.codebook).transpose(1, 2).unflatten(2, size)
     expected = tokenizer.decode(torch.where(state.mask.view(2, 1, *size), soft, hard)).clamp(0, 1)
     torch.testing.assert_close(state.images, expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(samples.images, tokenizer.decode(tokenizer.lookup(samples.ids, *size)).clamp(0, 1),
-                               atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        samples.images, tokenizer.decode(tokenizer.lookup(samples.ids, *size)).clamp(0, 1), atol=1e-6, rtol=0
+    )
 
 
 def test_steps_of_batches_are_joined_field_by_field():
@@ -155,10 +158,17 @@ def test_token_mask_covers_every_touched_token():
         token_mask(pixels, 3)
 
 
-@pytest.mark.parametrize('options', [
-    dict(num_steps=0), dict(schedule='square'), dict(temperature=-1.0), dict(temperature=math.nan), dict(top_p=0.0),
-    dict(top_p=1.5)
-])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(num_steps=0),
+        dict(schedule='square'),
+        dict(temperature=-1.0),
+        dict(temperature=math.nan),
+        dict(top_p=0.0),
+        dict(top_p=1.5),
+    ],
+)
 def test_bad_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         sampler(**options)

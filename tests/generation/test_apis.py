@@ -17,10 +17,12 @@ def test_generation_with_addp_does_not_depend_on_the_batch_size(model):
     whole = generate(model, 5, seed=3, num_steps=4, keep_steps=True)
     parts = generate(model, 5, seed=3, num_steps=4, batch_size=2)
     assert whole.images.shape == (5, 3, 16, 16)
-    assert whole.images.min() >= 0 and whole.images.max() <= 1
+    assert whole.images.min() >= 0
+    assert whole.images.max() <= 1
     assert torch.equal(parts.ids, whole.ids)
     torch.testing.assert_close(parts.images, whole.images, atol=1e-5, rtol=0)
-    assert len(whole.steps) == 5 and not whole.steps[-1].mask.any()
+    assert len(whole.steps) == 5
+    assert not whole.steps[-1].mask.any()
     assert not torch.equal(generate(model, 5, seed=4, num_steps=4).ids, whole.ids)
 
 
@@ -49,14 +51,23 @@ def test_inpainting_with_addp_keeps_what_is_outside_the_mask(model):
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize('take', [lambda model, images: inpaint(model, images, torch.ones(2, 16), num_steps=1),
-                                  extract_features], ids=['inpaint', 'extract_features'])
-@pytest.mark.parametrize('images, message', [
-    (IMAGES.mul(255).byte(), r'uint8 from 0 to 25\d: divide by 255'),
-    (IMAGES * 255, r'float32 .* to 25.*divide by 255'),
-    (IMAGES * 2 - 1, r'from -0\.99'), (IMAGES.clone().index_fill_(3, torch.tensor([3]), torch.nan), '96 .*not finite'),
-    (IMAGES[:, :1], r'\(B, 3, .*\(2, 1, 16, 16\)'), (IMAGES[0], r'\(3, 16, 16\)')
-], ids=['bytes', 'scale-of-bytes', 'normalised', 'nan', 'channels', 'one-image'])
+@pytest.mark.parametrize(
+    'take',
+    [lambda model, images: inpaint(model, images, torch.ones(2, 16), num_steps=1), extract_features],
+    ids=['inpaint', 'extract_features'],
+)
+@pytest.mark.parametrize(
+    'images, message',
+    [
+        (IMAGES.mul(255).byte(), r'uint8 from 0 to 25\d: divide by 255'),
+        (IMAGES * 255, r'float32 .* to 25.*divide by 255'),
+        (IMAGES * 2 - 1, r'from -0\.99'),
+        (IMAGES.clone().index_fill_(3, torch.tensor([3]), torch.nan), '96 .*not finite'),
+        (IMAGES[:, :1], r'\(B, 3, .*\(2, 1, 16, 16\)'),
+        (IMAGES[0], r'\(3, 16, 16\)'),
+    ],
+    ids=['bytes', 'scale-of-bytes', 'normalised', 'nan', 'channels', 'one-image'],
+)
 def test_images_of_another_scale_or_shape_are_refused(model, take, images, message):
     with pytest.raises(ValueError, match=message):
         take(model, images)
@@ -68,16 +79,27 @@ def test_rounding_beyond_the_range_is_clamped(model):
     assert torch.equal(extract_features(model, beyond), extract_features(model, IMAGES.round()))
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(batch_size=-1), 'batch size must be at least 1, got 2 and -1'),
-    (dict(batch_size=0), 'batch size must be at least 1, got 2 and 0'),
-    (dict(images=IMAGES[:0], mask=torch.ones(0, 16, 16)), 'number of images .* got 0'),
-    (dict(mask=torch.ones(2, 1, 16, 16)), r'over pixels, \(B, 16, 16\).* got \(2, 1, 16, 16\)'),
-    (dict(mask=torch.ones(2, 16, 8)), r'over pixels, \(B, 16, 16\).* got \(2, 16, 8\)'),
-    (dict(mask=torch.ones(2, 9)), r'over tokens, \(B, 16\).* got \(2, 9\)'),
-    (dict(mask=torch.ones(16, 16)), r'16 mask'),
-], ids=['negative-batch', 'empty-batch', 'no-images', 'mask-with-channel', 'mask-of-other-size', 'other-tokens',
-        'one-mask'])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(batch_size=-1), 'batch size must be at least 1, got 2 and -1'),
+        (dict(batch_size=0), 'batch size must be at least 1, got 2 and 0'),
+        (dict(images=IMAGES[:0], mask=torch.ones(0, 16, 16)), 'number of images .* got 0'),
+        (dict(mask=torch.ones(2, 1, 16, 16)), r'over pixels, \(B, 16, 16\).* got \(2, 1, 16, 16\)'),
+        (dict(mask=torch.ones(2, 16, 8)), r'over pixels, \(B, 16, 16\).* got \(2, 16, 8\)'),
+        (dict(mask=torch.ones(2, 9)), r'over tokens, \(B, 16\).* got \(2, 9\)'),
+        (dict(mask=torch.ones(16, 16)), r'16 mask'),
+    ],
+    ids=[
+        'negative-batch',
+        'empty-batch',
+        'no-images',
+        'mask-with-channel',
+        'mask-of-other-size',
+        'other-tokens',
+        'one-mask',
+    ],
+)
 def test_arguments_of_inpainting_that_do_not_fit_are_named(model, change, message):
     with pytest.raises(ValueError, match=message):
         inpaint(model, **dict(dict(images=IMAGES, mask=torch.ones(2, 16, 16), num_steps=1), **change))

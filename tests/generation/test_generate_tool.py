@@ -59,15 +59,21 @@ def test_other_settings_do_not_mix_into_a_folder(files, tmp_path):
     with pytest.raises(SystemExit, match='seed 0 -> 1'):
         generate(files, tmp_path, '--num-images', '3', '--seed', '1')
     assert {name: image.tobytes() for name, image in before.items()} == {
-        path.name: np.asarray(Image.open(path)).tobytes() for path in (tmp_path / 'images').iterdir()}
+        path.name: np.asarray(Image.open(path)).tobytes() for path in (tmp_path / 'images').iterdir()
+    }
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (dict(config='none.py'), 'none.py'), (dict(checkpoint='none.pth'), 'none.pth'),
-    (dict(options=['--device', 'gpu']), '--device gpu'), (dict(options=['--device', 'meta']), '--device meta .*cpu'),
-    (dict(options=['--top-p', '1.5']), 'top_p'),
-    (dict(options=['--temperature', 'nan']), 'temperature')
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(config='none.py'), 'none.py'),
+        (dict(checkpoint='none.pth'), 'none.pth'),
+        (dict(options=['--device', 'gpu']), '--device gpu'),
+        (dict(options=['--device', 'meta']), '--device meta .*cpu'),
+        (dict(options=['--top-p', '1.5']), 'top_p'),
+        (dict(options=['--temperature', 'nan']), 'temperature'),
+    ],
+)
 def test_mistakes_are_named_and_nothing_is_written(files, tmp_path, change, message):
     paths = [change.get('config', files[0]), change.get('checkpoint', files[1])]
     with pytest.raises(SystemExit, match=message):
@@ -75,10 +81,16 @@ def test_mistakes_are_named_and_nothing_is_written(files, tmp_path, change, mess
     assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize('break_it', [
-    lambda whole: whole[:len(whole) // 2], lambda whole: b'', lambda whole: b'no PNG',
-    lambda whole: whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:]
-], ids=['cut', 'empty', 'other', 'flipped-bit'])
+@pytest.mark.parametrize(
+    'break_it',
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b'',
+        lambda whole: b'no PNG',
+        lambda whole: whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:],
+    ],
+    ids=['cut', 'empty', 'other', 'flipped-bit'],
+)
 def test_broken_images_are_made_again(files, tmp_path, capsys, break_it):
     before = generate(files, tmp_path, '--num-images', '2', '--batch-size', '1')
     broken = tmp_path / 'images' / '000001.png'
@@ -112,8 +124,10 @@ def test_a_folder_with_files_of_others_is_left_alone(files, tmp_path):
 
 
 def test_help_imports_nothing_heavy():
-    code = (f'import runpy, sys\nsys.argv = ["generate.py", "--help"]\ntry:\n'
-            f'    runpy.run_path({str(TOOL)!r}, run_name="__main__")\nexcept SystemExit:\n    pass\n'
-            'assert "torch" not in sys.modules and "mmengine" not in sys.modules')
+    code = (
+        f'import runpy, sys\nsys.argv = ["generate.py", "--help"]\ntry:\n'
+        f'    runpy.run_path({str(TOOL)!r}, run_name="__main__")\nexcept SystemExit:\n    pass\n'
+        'assert "torch" not in sys.modules and "mmengine" not in sys.modules'
+    )
     shown = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert '--num-images' in shown.stdout

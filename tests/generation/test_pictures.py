@@ -30,7 +30,8 @@ def test_token_map_colours_visible_ids_and_hatches_masked_places():
     picture = pictures.token_map(ids, mask, (2, 2), 16, cell=4)
     colors = pictures.code_colors(16)
     assert picture.shape == (8, 8, 3)
-    assert (picture[:4, :4] == colors[3]).all() and (picture[:4, 4:] == colors[5]).all()
+    assert (picture[:4, :4] == colors[3]).all()
+    assert (picture[:4, 4:] == colors[5]).all()
     masked = picture[4:, 4:]
     assert set(np.unique(masked)) == {120, 190}
     assert (masked[..., 0] == masked[..., 1]).all()
@@ -40,7 +41,9 @@ def test_grid_places_pictures_row_by_row():
     tiles = [np.full((2, 3, 3), value, np.uint8) for value in (10, 20, 30)]
     sheet = pictures.grid(tiles, columns=2, margin=1)
     assert sheet.shape == (7, 9, 3)
-    assert (sheet[1:3, 1:4] == 10).all() and (sheet[1:3, 5:8] == 20).all() and (sheet[4:6, 1:4] == 30).all()
+    assert (sheet[1:3, 1:4] == 10).all()
+    assert (sheet[1:3, 5:8] == 20).all()
+    assert (sheet[4:6, 1:4] == 30).all()
     assert (sheet[4:6, 5:8] == 255).all()
     with pytest.raises(ValueError, match='one size'):
         pictures.grid([tiles[0], np.zeros((3, 3, 3), np.uint8)])
@@ -48,20 +51,23 @@ def test_grid_places_pictures_row_by_row():
 
 def test_strip_shows_a_map_above_the_pixels_of_each_step():
     model = tiny_model()
-    steps = AlternatingSampler(model, model.grid_size, num_steps=3).run(
-        2, torch.Generator().manual_seed(0), keep_steps=True).steps
+    steps = (
+        AlternatingSampler(model, model.grid_size, num_steps=3)
+        .run(2, torch.Generator().manual_seed(0), keep_steps=True)
+        .steps
+    )
     strip = pictures.steps_strip(steps, model.grid_size, 16, image=1, side=32)
     tile = pictures.enlarge(pictures.to_uint8(steps[-1].images)[1], 32)
     height, width = tile.shape[:2]
     assert strip.shape == (2 * height + 6, 4 * width + 10, 3)
-    assert (strip[-height - 2:-2, -width - 2:-2] == tile).all()
-    first_map = strip[2:2 + height, 2:2 + width]
+    assert (strip[-height - 2 : -2, -width - 2 : -2] == tile).all()
+    first_map = strip[2 : 2 + height, 2 : 2 + width]
     assert set(np.unique(first_map)) == {120, 190}
     thinned = pictures.steps_strip(steps, model.grid_size, 16, side=32, max_columns=2)
     assert thinned.shape[1] == 2 * width + 6
 
 
-@pytest.mark.parametrize(('channels', 'shown'), [(1, [0, 0, 0]), (2, [0, 1, 1]), (5, [0, 1, 2])])
+@pytest.mark.parametrize('channels, shown', [(1, [0, 0, 0]), (2, [0, 1, 1]), (5, [0, 1, 2])])
 def test_images_of_any_number_of_channels_are_shown(channels, shown):
     images = torch.rand(2, channels, 4, 4)
     assert np.array_equal(pictures.to_uint8(images), pictures.to_uint8(images[:, shown]))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Dataset configs of the recipes on data of a test, and how a check refuses them."""
+
 import json
 from pathlib import Path
 

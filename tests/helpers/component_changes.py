@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Small changes of the stations, by the result in which each of them has to show."""
+
 import types
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ def norm_eps(eps, kind=nn.LayerNorm):
         for module in part.modules():
             if isinstance(module, kind):
                 module.eps = eps
+
     return change
 
 
@@ -25,6 +27,7 @@ def activation(act):
         for module in part.modules():
             if isinstance(module, MLP):
                 module.act = act
+
     return change
 
 
@@ -42,7 +45,8 @@ def zeroed(name):
     return lambda part: part.get_parameter(name).data.zero_()
 
 
-# --- tokenizer ---------------------------------------------------------------------------------------------------
+# --- tokenizer
+# ---------------------------------------------------------------------------------------------------
 
 
 def shortcut_of_the_input(tokenizer, monkeypatch):
@@ -50,8 +54,9 @@ def shortcut_of_the_input(tokenizer, monkeypatch):
         hidden = block.conv2(F.silu(block.norm2(block.conv1(F.silu(block.norm1(x))))))
         if block.shortcut is None:
             return hidden + x
-        kept = x[:, :hidden.shape[1]]
-        return hidden + F.conv2d(kept, block.shortcut.weight[:, :kept.shape[1]])
+        kept = x[:, : hidden.shape[1]]
+        return hidden + F.conv2d(kept, block.shortcut.weight[:, : kept.shape[1]])
+
     monkeypatch.setattr(ResidualBlock, 'forward', forward)
 
 
@@ -62,6 +67,7 @@ def plain_interpolate(x, scale_factor, mode, original=F.interpolate):
 def nearest_by_cosine(tokenizer, monkeypatch):
     def quantize(self, latents):
         return (latents.flatten(2).transpose(1, 2) @ F.normalize(self.codebook, dim=1).t()).argmax(-1)
+
     tokenizer.quantize = types.MethodType(quantize, tokenizer)
 
 
@@ -76,7 +82,8 @@ TOKENIZER = {
 }
 
 
-# --- predictor ---------------------------------------------------------------------------------------------------
+# --- predictor
+# ---------------------------------------------------------------------------------------------------
 
 
 def visible_class_space(**changes):
@@ -85,12 +92,14 @@ def visible_class_space(**changes):
 
 def whole_vocabulary(predictor):
     def forward(self, ids, mask):
-        return self.logits(ids, mask).softmax(-1)[..., :self.token_space.codebook_size]
+        return self.logits(ids, mask).softmax(-1)[..., : self.token_space.codebook_size]
+
     predictor.forward = types.MethodType(forward, predictor)
 
 
 def own_output_at_masked_places(predictor):
     """Masked places of the decoder hold what the encoder says there, not its class output."""
+
     def states(self, ids, mask, kept):
         words = F.pad(ids.masked_fill(mask, self.token_space.mask_id), (1, 0), value=self.token_space.fake_class_id)
         x = self.embed_norm(self.word_embed(words) + self.pos_embed)
@@ -100,6 +109,7 @@ def own_output_at_masked_places(predictor):
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_norm(x)[:, 1:]
+
     predictor._states = types.MethodType(states, predictor)
 
 
@@ -118,7 +128,8 @@ PREDICTOR = {
 EXCHANGED_MASKS = {'z_t_pred', 'target_prob', 'x_t'}
 
 
-# --- backbone, token decoder, head, loss -------------------------------------------------------------------------
+# --- backbone, token decoder, head, loss
+# -------------------------------------------------------------------------
 
 
 def not_normalised(model):
@@ -127,8 +138,7 @@ def not_normalised(model):
 
 
 def not_clamped(model):
-    model.extract_feat = types.MethodType(
-        lambda self, x: self.backbone((x - self.pixel_mean) / self.pixel_std), model)
+    model.extract_feat = types.MethodType(lambda self, x: self.backbone((x - self.pixel_mean) / self.pixel_std), model)
 
 
 ENCODER = {
@@ -149,6 +159,7 @@ def features_at_the_class_position(neck):
         x = self.embed(features) + self.pos_embed
         image = torch.where(mask.unsqueeze(-1), self.mask_token + self.mask_pos_embed, x[:, 1:])
         return torch.cat([x[:, :1], image], dim=1)
+
     neck._image_positions = types.MethodType(image_positions, neck)
 
 
@@ -168,6 +179,7 @@ def appended_tokens_hidden(neck):
 def relu_head(head):
     def forward(self, states, words):
         return F.linear(self.norm(F.relu(self.fc(states))), words.detach()) + self.bias
+
     head.forward = types.MethodType(forward, head)
 
 
@@ -187,23 +199,26 @@ DECODER = {
 
 def mean_over_all_places(head):
     head.loss = lambda states, words, target, mask: dict(
-        loss=head.loss_module(head(states, words).flatten(0, 1), target.flatten(0, 1)))
+        loss=head.loss_module(head(states, words).flatten(0, 1), target.flatten(0, 1))
+    )
 
 
 def codes_alone(head):
     head.loss = lambda states, words, target, mask: dict(
-        loss=head.loss_module(head(states, words)[mask][:, :target.shape[-1]], target[mask]))
+        loss=head.loss_module(head(states, words)[mask][:, : target.shape[-1]], target[mask])
+    )
 
 
 LOSS = {
-    'no label smoothing': lambda m: setattr(m.head, 'loss_module', SoftTargetCrossEntropy(label_smoothing=0.)),
+    'no label smoothing': lambda m: setattr(m.head, 'loss_module', SoftTargetCrossEntropy(label_smoothing=0.0)),
     'mean over all places': lambda m: mean_over_all_places(m.head),
     'codes alone': lambda m: codes_alone(m.head),
 }
 STATIONS = dict(encoder_out=ENCODER, logits=DECODER, loss=LOSS)
 
 
-# --- generation --------------------------------------------------------------------------------------------------
+# --- generation
+# --------------------------------------------------------------------------------------------------
 
 LATENTS_OF_THE_PREDICTOR = {'sampling.x1', 'sampling.step1_logits'}
 START = {
@@ -213,7 +228,8 @@ START = {
 }
 
 
-# --- noise levels ------------------------------------------------------------------------------------------------
+# --- noise levels
+# ------------------------------------------------------------------------------------------------
 
 SCHEDULE = {
     'a level less': (dict(num_levels=99), 'mask_ratios'),

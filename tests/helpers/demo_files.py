@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Logs, pictures and results as the steps of the demo leave them behind."""
+
 import json
 import shutil
 from pathlib import Path
@@ -48,10 +49,20 @@ def write_data(root: Path, scenes: int = 3) -> None:
         Image.fromarray(labels).save(root / 'labels/val' / name)
         images.append(dict(id=index + 1, file_name=name, width=64, height=64))
         for category, box in ((1, (8, 8, 20, 22)), (3, (34, 20, 18, 30))):
-            annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, category_id=category, bbox=list(box),
-                                    area=box[2] * box[3], iscrowd=0, segmentation=box_mask(*box)))
-    truth = dict(images=images, annotations=annotations,
-                 categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)])
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=index + 1,
+                    category_id=category,
+                    bbox=list(box),
+                    area=box[2] * box[3],
+                    iscrowd=0,
+                    segmentation=box_mask(*box),
+                )
+            )
+    truth = dict(
+        images=images, annotations=annotations, categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)]
+    )
     (root / 'annotations').mkdir(parents=True)
     (root / 'annotations/instances_val.json').write_text(json.dumps(truth))
     manifest = dict(train=20000, val=1000, objects_train=6000, objects_val=1000)
@@ -64,13 +75,16 @@ def write_run(run, root: Path) -> None:
     write_scalars(root / run.folder / 'train', '20260101_000000', train_records(range(10, 60, 10), 40 - better))
     test = root / run.folder / 'test'
     test.mkdir(parents=True)
-    values = {'cls': {'accuracy/top1': 53.2 + better},
-              'det': {'coco/bbox_mAP': 0.212 + better / 100, 'coco/segm_mAP': 0.187 + better / 100},
-              'seg': {'mIoU': 41.5 + better, 'aAcc': 90.0}}[run.task.name]
+    values = {
+        'cls': {'accuracy/top1': 53.2 + better},
+        'det': {'coco/bbox_mAP': 0.212 + better / 100, 'coco/segm_mAP': 0.187 + better / 100},
+        'seg': {'mIoU': 41.5 + better, 'aAcc': 90.0},
+    }[run.task.name]
     (test / 'metrics.json').write_text(json.dumps(values))
     if run.task.name == 'det':
-        found = [dict(image_id=1, category_id=1, score=score, segmentation=box_mask(8, 8, 20, 20))
-                 for score in (0.22, 0.12)]
+        found = [
+            dict(image_id=1, category_id=1, score=score, segmentation=box_mask(8, 8, 20, 20)) for score in (0.22, 0.12)
+        ]
         (test / 'predictions.segm.json').write_text(json.dumps(found))
         (test / 'predictions.bbox.json').write_text(json.dumps([dict(f, bbox=[8, 8, 20, 20]) for f in found]))
     if run.task.name == 'seg':

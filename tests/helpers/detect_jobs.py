@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The nano Mask R-CNN on one process and on two, with samplers that draw nothing at random."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -46,12 +47,15 @@ class TwoBoxes(Dataset):
         for mask, x in zip(masks, (2, 34), strict=True):
             left, top = x + random.integers(8), random.integers(30)
             width, height = random.integers(12, 20, 2)
-            mask[top:top + height, left:left + width] = 1
-            image[:, top:top + height, left:left + width] += 100
+            mask[top : top + height, left : left + width] = 1
+            image[:, top : top + height, left : left + width] += 100
             boxes.append([left, top, left + width, top + height])
-        instances = InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32), masks=BitmapMasks(masks, 64, 64),
-                                 labels=torch.from_numpy(random.integers(0, 10, 2)))
-        info = dict(img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1., 1.), img_id=index)
+        instances = InstanceData(
+            bboxes=torch.tensor(boxes, dtype=torch.float32),
+            masks=BitmapMasks(masks, 64, 64),
+            labels=torch.from_numpy(random.integers(0, 10, 2)),
+        )
+        info = dict(img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1.0, 1.0), img_id=index)
         return dict(inputs=image, data_samples=DetDataSample(gt_instances=instances, metainfo=info))
 
 
@@ -60,8 +64,8 @@ def settings() -> Config:
     model.backbone.init_cfg = None
     model.backbone.arch = dict(embed_dims=32, num_layers=2, num_heads=2)
     model.neck.in_channels = 32
-    # Losses are means over samples, so equal numbers for each image make the mean over ranks that of the whole batch:
-    # true boxes come first among the regions, and two of sixteen are positive.
+    # Losses are means over samples, so equal numbers for each image make the mean over ranks that
+    # of the whole batch: true boxes come first among the regions, and two of sixteen are positive.
     model.train_cfg.rpn.sampler.type = 'FirstSampler'
     model.train_cfg.rcnn.sampler.update(type='FirstSampler', num=16, pos_fraction=2 / 16, add_gt_as_proposals=True)
     return model
@@ -76,8 +80,18 @@ def start(_: Path, world_size: int) -> dict:
 
 
 def detect(work_dir: Path, world_size: int, **options) -> dict:
-    return train(work_dir, world_size, settings(), TwoBoxes(), 4, [], scope='mmdet', collate='pseudo_collate',
-                 load_from=str(work_dir.parent / 'start_0.pth'), **options)
+    return train(
+        work_dir,
+        world_size,
+        settings(),
+        TwoBoxes(),
+        4,
+        [],
+        scope='mmdet',
+        collate='pseudo_collate',
+        load_from=str(work_dir.parent / 'start_0.pth'),
+        **options,
+    )
 
 
 def run(folder: Path) -> None:

@@ -4,6 +4,7 @@
 ``python jobs.py SCENARIO FOLDER`` imports the heavy packages once and forks the processes of one training after the
 other. Every process of a training leaves ``FOLDER/<training>_<rank>.pth``.
 """
+
 from __future__ import annotations
 
 import os
@@ -36,8 +37,13 @@ def _process(rank: int, world_size: int, port: int | None, folder: Path, name: s
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if world_size > 1:
-        os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
-                          WORLD_SIZE=str(world_size))
+        os.environ.update(
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=str(port),
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(world_size),
+        )
     torch.save(job(folder / name, world_size, **options), folder / f'{name}_{rank}.pth')
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

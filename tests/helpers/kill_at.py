@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A hook that ends the training as a power cut would, and one that records which images were trained on."""
+
 import os
 import signal
 from pathlib import Path

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Every kind of nano config under DistributedDataParallel with its defaults: a parameter without a gradient is an error
 of the second step."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -23,17 +24,22 @@ from helpers.jobs import in_two
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 KINDS = dict(
-    tokenizer='pretrain/vq-tokenizer_nano-p8_[0-9]*.py', predictor='pretrain/token-predictor_nano-p8_[0-9]*.py',
-    addp='pretrain/addp_vit-nano-p8_[0-9]*.py', classify='cls/*nano-p8_from-scratch_*.py',
-    detect='det/*nano-p8_from-scratch_*.py', segment='seg/*nano-p8_from-scratch_*.py')
+    tokenizer='pretrain/vq-tokenizer_nano-p8_[0-9]*.py',
+    predictor='pretrain/token-predictor_nano-p8_[0-9]*.py',
+    addp='pretrain/addp_vit-nano-p8_[0-9]*.py',
+    classify='cls/*nano-p8_from-scratch_*.py',
+    detect='det/*nano-p8_from-scratch_*.py',
+    segment='seg/*nano-p8_from-scratch_*.py',
+)
 
 
 def batch(kind: str, rank: int) -> dict:
     images = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(rank))
     if kind == 'detect':
         scenes = [TwoBoxes()[2 * rank + index] for index in range(2)]
-        return dict(inputs=[scene['inputs'] for scene in scenes],
-                    data_samples=[scene['data_samples'] for scene in scenes])
+        return dict(
+            inputs=[scene['inputs'] for scene in scenes], data_samples=[scene['data_samples'] for scene in scenes]
+        )
     if kind == 'segment':
         info = dict(img_shape=(64, 64), ori_shape=(64, 64))
         labels = PixelData(data=torch.randint(11, (1, 64, 64)))
@@ -44,7 +50,7 @@ def batch(kind: str, rank: int) -> dict:
 def steps(_: Path, world_size: int, kind: str) -> dict:
     torch.distributed.init_process_group('gloo')
     rank = torch.distributed.get_rank()
-    path, = CONFIGS.glob(KINDS[kind])
+    (path,) = CONFIGS.glob(KINDS[kind])
     cfg = Config.fromfile(path)
     if 'data_preprocessor' in cfg:
         cfg.model.data_preprocessor = dict(type='ClsDataPreprocessor', **cfg.data_preprocessor)
@@ -61,8 +67,11 @@ def steps(_: Path, world_size: int, kind: str) -> dict:
             model.noise = NoiseDraw(schedule.level(20 + step, 40), torch.Generator().manual_seed(rank))
         wrapped.train_step(batch(kind, rank), optimizer)
     moved = sum(not torch.equal(old, new) for old, new in zip(before, trained, strict=True))
-    return dict(weights={name: value.detach().clone() for name, value in model.named_parameters()},
-                unused=wrapped.find_unused_parameters, moved=moved / len(trained))
+    return dict(
+        weights={name: value.detach().clone() for name, value in model.named_parameters()},
+        unused=wrapped.find_unused_parameters,
+        moved=moved / len(trained),
+    )
 
 
 def run(folder: Path) -> None:

@@ -3,6 +3,7 @@
 
 Writes results.json.
 """
+
 import json
 import sys
 from pathlib import Path

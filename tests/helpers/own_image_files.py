@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Images of any number of channels, as files and in shards."""
+
 import tarfile
 
 import numpy as np

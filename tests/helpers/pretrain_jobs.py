@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """ADDP on 16 px noise: one process, DDP and FSDP, with the same pictures, levels and masks."""
+
 from __future__ import annotations
 
 import copy
@@ -42,14 +43,14 @@ def pin_noise() -> None:
 
     def own_rows(num_tokens, level, batch_size, generator, device=None):
         masks = nested_masks(num_tokens, level, batch_size * dist.get_world_size(), generator, device)
-        return tuple(mask[dist.get_rank()::dist.get_world_size()] for mask in masks)
+        return tuple(mask[dist.get_rank() :: dist.get_world_size()] for mask in masks)
 
     addp.nested_masks = own_rows
 
 
 def pretrain(work_dir: Path, world_size: int, **options) -> dict:
     settings = copy.deepcopy(MODEL)
-    settings['neck'].update(drop_rate=0., num_layers=2)
+    settings['neck'].update(drop_rate=0.0, num_layers=2)
     settings['backbone']['arch'] = dict(embed_dims=8, num_layers=3, num_heads=2)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(settings)

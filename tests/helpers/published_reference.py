@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The published implementation's results, and ours at the same stations."""
+
 from __future__ import annotations
 
 import json
@@ -47,8 +48,7 @@ def read_reference() -> Reference:
     sizes = [math.prod(shape) for shape in header['shapes'].values()]
     assert sum(sizes) == len(halves)
     weights = {
-        key: part.view(shape)
-        for (key, shape), part in zip(header['shapes'].items(), halves.split(sizes), strict=True)
+        key: part.view(shape) for (key, shape), part in zip(header['shapes'].items(), halves.split(sizes), strict=True)
     }
     planes = np.concatenate([arrays['image'], np.zeros_like(arrays['image'][:1])])
     image = np.ascontiguousarray(planes.T).view(np.int32).reshape(header['image_shape']) / 2**24
@@ -56,10 +56,17 @@ def read_reference() -> Reference:
     for name in DIGESTED:
         parts = ('pixels', 'patches') if f'{name}.pixels' in arrays else ('scores', 'logsumexp')
         results.update({f'{name}.{part}': torch.from_numpy(arrays[f'{name}.{part}']) for part in parts})
-    # published pixels are clamped where the next step reads them, ours where they are decoded: compare what it reads
+    # published pixels are clamped where the next step reads them, ours where they are decoded:
+    # compare what it reads
     results['sampling.x1.pixels'].clamp_(0, 1)
-    return Reference(weights, header['config'], header['grad_norms'], torch.from_numpy(image).float(),
-                     {name: torch.from_numpy(arrays[name]).long() for name in INTEGERS}, results)
+    return Reference(
+        weights,
+        header['config'],
+        header['grad_norms'],
+        torch.from_numpy(image).float(),
+        {name: torch.from_numpy(arrays[name]).long() for name in INTEGERS},
+        results,
+    )
 
 
 def published_checkpoint(reference: Reference) -> dict[str, Tensor]:
@@ -91,8 +98,11 @@ def predict(model, reference: Reference, noisy: Tensor, target: Tensor) -> dict[
     features = model.extract_feat(noisy)[-1]
     words = model.neck.word_embed.weight
     states = model.neck(features, ids, mask)
-    return dict(encoder_out=features, logits=model.head(model.neck.decode(features, ids, mask), words),
-                **model.head.loss(states, words, target, mask))
+    return dict(
+        encoder_out=features,
+        logits=model.head(model.neck.decode(features, ids, mask), words),
+        **model.head.loss(states, words, target, mask),
+    )
 
 
 @torch.no_grad()
@@ -104,12 +114,15 @@ def sample(model, reference: Reference) -> dict[str, Tensor]:
     ids, mask = reference.integers['sampling.ids'], reference.mask('sampling.mask1')
     sampler = AlternatingSampler(model, model.latent_size)
     start = sampler.start(*sampler.blank(len(ids)))
-    with mock.patch.multiple(alternating_sampler, sample_ids=lambda *_, **__: (ids, torch.zeros(ids.shape)),
-                             remask=lambda *_, **__: mask):
+    with mock.patch.multiple(
+        alternating_sampler, sample_ids=lambda *_, **__: (ids, torch.zeros(ids.shape)), remask=lambda *_, **__: mask
+    ):
         state = sampler.step(start, [torch.Generator()] * len(ids))
-    return {'sampling.step0_logits': model.predict_tokens(start.images, start.ids, start.mask),
-            'sampling.x1': state.images,
-            'sampling.step1_logits': model.predict_tokens(state.images, state.ids, state.mask)}
+    return {
+        'sampling.step0_logits': model.predict_tokens(start.images, start.ids, start.mask),
+        'sampling.x1': state.images,
+        'sampling.step1_logits': model.predict_tokens(state.images, state.ids, state.mask),
+    }
 
 
 @torch.no_grad()
@@ -119,12 +132,16 @@ def features(model, reference: Reference) -> dict[str, Tensor]:
     backbone = settings['backbone']
     backbone.pop('type')
     fine_tuned = ADDPViT(**dict(backbone, pre_norm=False, final_norm=False)).eval()
-    kept = {key: value for key, value in model.backbone.state_dict().items() if 'pre_norm' not in key
-            and 'final_norm' not in key}
+    kept = {
+        key: value
+        for key, value in model.backbone.state_dict().items()
+        if 'pre_norm' not in key and 'final_norm' not in key
+    }
     fine_tuned.load_state_dict(kept, strict=True)
     normalised = (reference.image - model.pixel_mean) / model.pixel_std
-    return dict(pretrain_style_tokens=model.extract_feat(reference.image)[-1],
-                finetune_tokens=fine_tuned(normalised)[-1])
+    return dict(
+        pretrain_style_tokens=model.extract_feat(reference.image)[-1], finetune_tokens=fine_tuned(normalised)[-1]
+    )
 
 
 def noise_levels(schedule: NoiseSchedule) -> dict[str, Tensor]:

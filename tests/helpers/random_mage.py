@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A small token predictor with random weights in MAGE's layout."""
+
 from __future__ import annotations
 
 import torch
@@ -13,13 +14,17 @@ HEADS, DECODER_HEADS = 3, 2
 def random_state_dict() -> dict[str, Tensor]:
     """Random weights under the published names, with all that is stored and never used."""
     state = {
-        'cls_token': torch.randn(1, 1, WIDTH), 'mask_token': torch.randn(1, 1, DECODER_WIDTH),
-        'pos_embed': torch.randn(1, 1 + LENGTH, WIDTH), 'decoder_pos_embed': torch.randn(1, 1 + LENGTH, DECODER_WIDTH),
+        'cls_token': torch.randn(1, 1, WIDTH),
+        'mask_token': torch.randn(1, 1, DECODER_WIDTH),
+        'pos_embed': torch.randn(1, 1 + LENGTH, WIDTH),
+        'decoder_pos_embed': torch.randn(1, 1 + LENGTH, DECODER_WIDTH),
         'decoder_pos_embed_learned': torch.randn(1, 1 + LENGTH, DECODER_WIDTH),
-        'patch_embed.proj.weight': torch.randn(WIDTH, 3, 4, 4), 'patch_embed.proj.bias': torch.randn(WIDTH),
+        'patch_embed.proj.weight': torch.randn(WIDTH, 3, 4, 4),
+        'patch_embed.proj.bias': torch.randn(WIDTH),
         'token_emb.word_embeddings.weight': torch.randn(VOCABULARY, WIDTH),
         'token_emb.position_embeddings.weight': torch.randn(257, WIDTH),
-        'token_emb.position_ids': torch.arange(257)[None], 'mlm_layer.bias': torch.randn(1, 1, VOCABULARY),
+        'token_emb.position_ids': torch.arange(257)[None],
+        'mlm_layer.bias': torch.randn(1, 1, VOCABULARY),
     }
 
     def linear(name, inputs, outputs):

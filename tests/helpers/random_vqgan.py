@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Small VQGANs with random weights in MaskGIT's and taming's layout."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from torch import Tensor
 @dataclass
 class Sizes:
     """A VQGAN; the defaults are a small one of taming's kind."""
+
     taming: bool = True
     channels: int = 32
     mults: tuple[int, ...] = (1, 1, 2)
     blocks: int = 1
-    attn_levels: tuple[int, ...] = (2, )
+    attn_levels: tuple[int, ...] = (2,)
     z_channels: int = 6
     embed_dim: int = 5
     codes: int = 16
@@ -30,7 +32,7 @@ def random_state_dict(sizes: Sizes) -> dict[str, Tensor]:
     state = {}
 
     def conv(name, inputs, outputs, side, bias=True):
-        state[f'{name}.weight'] = torch.randn(outputs, inputs, side, side) / (inputs * side * side)**0.5
+        state[f'{name}.weight'] = torch.randn(outputs, inputs, side, side) / (inputs * side * side) ** 0.5
         if bias:
             state[f'{name}.bias'] = torch.randn(outputs) * 0.2
 

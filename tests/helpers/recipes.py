@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the tests of full-size configs share: read one, build it without memory, list what its optimizer does."""
+
 from __future__ import annotations
 
 import copy
@@ -52,7 +53,8 @@ def build_recipe(cfg: Config) -> nn.Module:
 def build_on_meta(cfg: Config) -> nn.Module:
     """As :func:`build_recipe`, with all parameters on the meta device: names, shapes and dtypes, no numbers.
 
-    Buffers and whatever a constructor computes stay on the CPU; so a constructor may look at its own tensors.
+    Buffers and whatever a constructor computes stay on the CPU; so a constructor may look at its
+    own tensors.
     """
     with _parameters_on_meta():
         return build_recipe(cfg)
@@ -77,6 +79,7 @@ def _parameters_on_meta() -> Iterator[None]:
 def build_optimizer(cfg: Config, model: nn.Module):
     """The optimizer wrapper of a config."""
     from mmengine.optim import build_optim_wrapper
+
     with recipe_scope(cfg):
         return build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
 
@@ -85,15 +88,22 @@ def optimizer_table(cfg: Config, model: nn.Module) -> dict[str, tuple[float, flo
     """What the config's optimizer does to each trained parameter.
 
     Returns:
-        Name of the parameter to its learning rate as a share of ``optim_wrapper.optimizer.lr``, and its weight decay.
-        Parameters without gradient are left out, and so is a parameter that the optimizer was not given.
+        Name of the parameter to its learning rate as a share of ``optim_wrapper.optimizer.lr``, and
+        its weight decay. Parameters without gradient are left out, and so is a parameter that the
+        optimizer was not given.
     """
     optimizer = build_optimizer(cfg, model).optimizer
     base = cfg.optim_wrapper.optimizer.lr
-    settings = {id(parameter): (group['lr'] / base, group.get('weight_decay', 0.))
-                for group in optimizer.param_groups for parameter in group['params']}
-    return {name: settings[id(parameter)] for name, parameter in model.named_parameters()
-            if parameter.requires_grad and id(parameter) in settings}
+    settings = {
+        id(parameter): (group['lr'] / base, group.get('weight_decay', 0.0))
+        for group in optimizer.param_groups
+        for parameter in group['params']
+    }
+    return {
+        name: settings[id(parameter)]
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and id(parameter) in settings
+    }
 
 
 def without_checkpoints(node):
@@ -101,8 +111,12 @@ def without_checkpoints(node):
     if isinstance(node, Config):
         return Config(without_checkpoints(node._cfg_dict))
     if isinstance(node, dict):
-        return type(node)({key: None if key == 'init_cfg' and _reads_a_file(value) else without_checkpoints(value)
-                           for key, value in node.items()})
+        return type(node)(
+            {
+                key: None if key == 'init_cfg' and _reads_a_file(value) else without_checkpoints(value)
+                for key, value in node.items()
+            }
+        )
     return type(node)(map(without_checkpoints, node)) if isinstance(node, (list, tuple)) else node
 
 
@@ -114,7 +128,8 @@ def _reads_a_file(init_cfg) -> bool:
 def shrink(cfg: Config, **options) -> Config:
     """A copy for a test: no checkpoint is read, and what stands at the dotted names in ``options`` is replaced.
 
-    Unlike ``--cfg-options`` this replaces dicts as a whole, so that ``arch='base'`` may become a dict.
+    Unlike ``--cfg-options`` this replaces dicts as a whole, so that ``arch='base'`` may become a
+    dict.
 
     Example:
         >>> cfg = load_recipe('cls/addp-vit-nano-p8_from-scratch_1xb32-fp32-300i_fashion-scenes-64px.py')
@@ -140,5 +155,8 @@ def undocumented(task: str) -> list[str]:
     """Recipes of a folder that its README or its metafile does not name."""
     folder = CONFIGS / task
     readme, index = (folder / 'README.md').read_text(), (folder / 'metafile.yml').read_text()
-    return [path.name for path in recipe_paths(task)
-            if f'({path.name})' not in readme or f'Config: configs/{task}/{path.name}\n' not in index]
+    return [
+        path.name
+        for path in recipe_paths(task)
+        if f'({path.name})' not in readme or f'Config: configs/{task}/{path.name}\n' not in index
+    ]

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A training of three steps that writes down gradients and weights, for one process or several."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,10 +10,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-# SGD: AdamW makes steps of the size of the learning rate out of gradients that are nothing but rounding.
+# SGD: AdamW makes steps of the size of the learning rate out of gradients that are nothing but
+# rounding.
 OPTIM_WRAPPER = dict(
-    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.), clip_grad=dict(max_norm=0.5))
+    type='OptimWrapper',
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0),
+    clip_grad=dict(max_norm=0.5),
+)
 
 
 class Record(Hook):
@@ -38,32 +43,63 @@ class Record(Hook):
         model = runner.model
         if isinstance(model, FullyShardedDataParallel):
             with FullyShardedDataParallel.summon_full_params(model, writeback=False):
-                self.weights = {name.replace('_fsdp_wrapped_module.', ''): value.detach().clone()
-                                for name, value in model.named_parameters()}
+                self.weights = {
+                    name.replace('_fsdp_wrapped_module.', ''): value.detach().clone()
+                    for name, value in model.named_parameters()
+                }
         else:
-            self.weights = {name: value.detach().clone()
-                            for name, value in getattr(model, 'module', model).named_parameters()}
+            self.weights = {
+                name: value.detach().clone() for name, value in getattr(model, 'module', model).named_parameters()
+            }
 
 
-def train(work_dir: Path, world_size: int, model: dict, dataset, batch_size: int, hooks: list, scope: str,
-          strategy: dict | None = None, resume: str | None = None, load_from: str | None = None, max_iters: int = 3,
-          optim_wrapper: dict | None = None, collate: str = 'default_collate', seed: int = 0) -> dict:
+def train(
+    work_dir: Path,
+    world_size: int,
+    model: dict,
+    dataset,
+    batch_size: int,
+    hooks: list,
+    scope: str,
+    strategy: dict | None = None,
+    resume: str | None = None,
+    load_from: str | None = None,
+    max_iters: int = 3,
+    optim_wrapper: dict | None = None,
+    collate: str = 'default_collate',
+    seed: int = 0,
+) -> dict:
     """Train ``max_iters`` steps, whose batch over all processes is ``batch_size``, and return what was recorded."""
     record = Record()
     work_dir.mkdir(parents=True, exist_ok=True)
     cfg = dict(
-        model=model, work_dir=str(work_dir),
+        model=model,
+        work_dir=str(work_dir),
         train_dataloader=dict(
-            batch_size=batch_size // world_size, num_workers=0, dataset=dataset, collate_fn=dict(type=collate),
-            sampler=dict(type='InfiniteSampler', shuffle=False)),
-        train_cfg=dict(by_epoch=False, max_iters=max_iters), optim_wrapper=optim_wrapper or OPTIM_WRAPPER,
+            batch_size=batch_size // world_size,
+            num_workers=0,
+            dataset=dataset,
+            collate_fn=dict(type=collate),
+            sampler=dict(type='InfiniteSampler', shuffle=False),
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=max_iters),
+        optim_wrapper=optim_wrapper or OPTIM_WRAPPER,
         param_scheduler=[dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end=6)],
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
-                           logger=dict(type='LoggerHook', interval=1)),
-        log_processor=dict(by_epoch=False), custom_hooks=[*hooks, dict(type='addp_mm.PreflightHook')],
-        default_scope=scope, log_level='ERROR', randomness=dict(seed=seed), experiment_name=work_dir.name,
-        launcher='none' if world_size == 1 else 'pytorch', resume=bool(resume), load_from=resume or load_from,
-        cfg=Config())
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
+            logger=dict(type='LoggerHook', interval=1),
+        ),
+        log_processor=dict(by_epoch=False),
+        custom_hooks=[*hooks, dict(type='addp_mm.PreflightHook')],
+        default_scope=scope,
+        log_level='ERROR',
+        randomness=dict(seed=seed),
+        experiment_name=work_dir.name,
+        launcher='none' if world_size == 1 else 'pytorch',
+        resume=bool(resume),
+        load_from=resume or load_from,
+        cfg=Config(),
+    )
     if strategy:
         cfg['strategy'] = strategy
     runner = (FlexibleRunner if strategy else Runner)(**cfg)
@@ -71,8 +107,15 @@ def train(work_dir: Path, world_size: int, model: dict, dataset, batch_size: int
     runner.train()
     sharded = strategy is not None and isinstance(runner.model, FullyShardedDataParallel)
     units = [type(m.module).__name__ for m in FullyShardedDataParallel.fsdp_modules(runner.model)] if sharded else []
-    return dict(weights=record.weights, gradients=record.gradients, norms=record.norms, units=units,
-                parameters_here=sum(p.numel() for p in runner.model.parameters() if p.requires_grad),
-                settings=[sorted((key, value) for key, value in group.items() if isinstance(value, (int, float)))
-                          for group in runner.optim_wrapper.optimizer.param_groups],
-                dtypes=sorted({str(p.dtype) for p in runner.model.parameters()}))
+    return dict(
+        weights=record.weights,
+        gradients=record.gradients,
+        norms=record.norms,
+        units=units,
+        parameters_here=sum(p.numel() for p in runner.model.parameters() if p.requires_grad),
+        settings=[
+            sorted((key, value) for key, value in group.items() if isinstance(value, (int, float)))
+            for group in runner.optim_wrapper.optimizer.param_groups
+        ],
+        dtypes=sorted({str(p.dtype) for p in runner.model.parameters()}),
+    )

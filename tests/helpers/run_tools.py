@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A tiny data set, a tiny config, and tools/train.py and tools/test.py run as processes."""
+
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 # as Python does for a script: tests of the tools' parts import them
-CONFIG = '''
+CONFIG = """
 _base_ = {base!r}
 default_scope = 'mmpretrain'
 model = dict(
@@ -42,12 +43,13 @@ param_scheduler = dict(type='CosineAnnealingLR', T_max=2, by_epoch=True)
 auto_scale_lr = dict(base_batch_size=16)
 default_hooks = dict(logger=dict(interval=1))
 randomness = dict(seed=0)
-'''
+"""
 
 
 @dataclass
 class Finished:
     """What a tool left behind: its exit status and all that it printed."""
+
     status: int
     output: str
 
@@ -60,8 +62,13 @@ class ToolServer:
         self.log = folder / 'tool.log'
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
         self.process = subprocess.Popen(
-            [sys.executable, '-m', 'helpers.tool_server'], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+            [sys.executable, '-m', 'helpers.tool_server'],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
 
     def __call__(self, tool: str, *arguments, **environ: str) -> Finished:
         argv = [str(ROOT / 'tools' / tool), *map(str, arguments)]

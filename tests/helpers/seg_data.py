@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A few pictures in the folders of ADE20K and of Cityscapes."""
+
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,12 @@ def write_cityscapes(root: Path, sizes=((64, 128), (64, 128))) -> Path:
     for split in ('train', 'val'):
         for number, size in enumerate(sizes):
             name = f'town/town_{number:06d}_000019'
-            _write(root / 'leftImg8bit' / split / f'{name}_leftImg8bit.png',
-                   root / 'gtFine' / split / f'{name}_gtFine_labelTrainIds.png', size, 19)
+            _write(
+                root / 'leftImg8bit' / split / f'{name}_leftImg8bit.png',
+                root / 'gtFine' / split / f'{name}_gtFine_labelTrainIds.png',
+                size,
+                19,
+            )
     return root
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A stock config of mmdet, mmseg or mmpretrain with another backbone and neck: written, read, built, trained a step."""
+
 from __future__ import annotations
 
 import copy
@@ -35,8 +36,13 @@ def replaced(new, old, name: str = '') -> set[str]:
     if isinstance(new, (list, tuple)) and isinstance(old, (list, tuple)):
         new, old = dict(enumerate(new)), dict(enumerate(old))
     if isinstance(new, dict) and isinstance(old, dict) and new.get('type') == old.get('type'):
-        return set().union(*(replaced(new.get(key), old.get(key), f'{name}.{key}'.lstrip('.'))
-                             for key in {*new, *old} - {'_scope_', 'custom_imports'}), set())
+        return set().union(
+            *(
+                replaced(new.get(key), old.get(key), f'{name}.{key}'.lstrip('.'))
+                for key in {*new, *old} - {'_scope_', 'custom_imports'}
+            ),
+            set(),
+        )
     return set() if new == old else {name}
 
 

@@ -3,6 +3,7 @@
 
 ``PYTHONPATH=tests python -m helpers.swap_table`` prints it.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,9 +17,13 @@ HEAD = '| Config | Model and head | Blocks returned | Neck |\n|---|---|---|---|'
 def cases() -> dict[str, tuple[str, str]]:
     """Address of each stock config, with its package, to (address, what is replaced)."""
     from swap import test_swap_cls, test_swap_det, test_swap_seg
+
     packages = {'mmdet': test_swap_det, 'mmseg': test_swap_seg, 'mmpretrain': test_swap_cls}
-    return {f'{package}::{base}': (base, model) for package, module in packages.items()
-            for base, model in module.SWAPS.values()}
+    return {
+        f'{package}::{base}': (base, model)
+        for package, module in packages.items()
+        for base, model in module.SWAPS.values()
+    }
 
 
 def row(address: str, cfg: Config) -> str:
@@ -43,12 +48,16 @@ def _call(neck: dict) -> str:
 def table(folder: Path) -> str:
     """The whole table; ``folder`` takes a config file for each case."""
     from helpers.stock_swaps import write_swap
-    rows = [row(address, Config.fromfile(write_swap(folder / f'{index}.py', address, model)))
-            for index, (address, (_, model)) in enumerate(cases().items())]
+
+    rows = [
+        row(address, Config.fromfile(write_swap(folder / f'{index}.py', address, model)))
+        for index, (address, (_, model)) in enumerate(cases().items())
+    ]
     return '\n'.join([HEAD, *rows])
 
 
 if __name__ == '__main__':
     import tempfile
+
     with tempfile.TemporaryDirectory() as made:
         print(table(Path(made)))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A complete alternating model of a few thousand weights: tokenizer, predictor and decoder in one small module."""
+
 from __future__ import annotations
 
 import torch

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A batch for detectors of any kind, as a data loader gives it."""
+
 import numpy as np
 import torch
 
@@ -17,15 +18,24 @@ def detection_batch(sizes=((64, 96), (96, 64)), with_mask: bool = True, backgrou
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData, PixelData
+
     rng = np.random.default_rng(0)
     inputs, samples = [], []
     for index, (height, width) in enumerate(sizes):
         masks = np.zeros((THINGS, height, width), dtype=np.uint8)
         masks[0, 8:40, 4:36], masks[1, 20:60, 30:62] = 1, 1
-        sample = DetDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width),
-                                             scale_factor=(1., 1.), img_id=index, img_path=f'{index}.jpg'))
-        sample.gt_instances = InstanceData(bboxes=torch.tensor([[4., 8., 36., 40.], [30., 20., 62., 60.]]),
-                                           labels=torch.tensor([0, 1]))
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=(height, width),
+                ori_shape=(height, width),
+                scale_factor=(1.0, 1.0),
+                img_id=index,
+                img_path=f'{index}.jpg',
+            )
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[4.0, 8.0, 36.0, 40.0], [30.0, 20.0, 62.0, 60.0]]), labels=torch.tensor([0, 1])
+        )
         if with_mask:
             sample.gt_instances.masks = BitmapMasks(masks, height, width)
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A k-NN test of a second: features are three numbers that stand in 2 px images, numbers of samples are odd."""
+
 from __future__ import annotations
 
 import itertools
@@ -22,14 +23,13 @@ def samples(number: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (number, 3, 2, 2) around the means of their classes, and labels."""
     generator = torch.Generator().manual_seed(seed)
     means = torch.randn(CLASSES, 3, generator=torch.Generator().manual_seed(99))
-    labels = torch.randint(CLASSES, (number, ), generator=generator)
+    labels = torch.randint(CLASSES, (number,), generator=generator)
     features = means[labels] + 0.8 * torch.randn(number, 3, generator=generator)
     return features[..., None, None].expand(-1, -1, 2, 2).contiguous(), labels
 
 
 @DATASETS.register_module(force=True)
 class PointsInSpace(BaseDataset):
-
     def __init__(self, number: int, seed: int) -> None:
         self.images, self.labels = samples(number, seed)
         super().__init__(serialize_data=False)
@@ -51,24 +51,41 @@ class MeanColour(BaseModel):
         self.scale = torch.nn.Parameter(torch.ones(()))
 
     def extract_feat(self, inputs):
-        return (self.scale * (inputs.mean((2, 3)) if self.flat else inputs), )
+        return (self.scale * (inputs.mean((2, 3)) if self.flat else inputs),)
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         raise AssertionError('k-NN reads extract_feat')
 
 
 def loader(number: int, seed: int, batch_size: int) -> dict:
-    return dict(batch_size=batch_size, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-                collate_fn=dict(type='pseudo_collate'), dataset=dict(type='PointsInSpace', number=number, seed=seed))
+    return dict(
+        batch_size=batch_size,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='pseudo_collate'),
+        dataset=dict(type='PointsInSpace', number=number, seed=seed),
+    )
 
 
 def build_runner(work_dir, model: dict | None = None, **test_cfg) -> Runner:
     name = f'knn_{next(_RUNS)}'
     return Runner(
-        model=dict(type='MeanColour', **(model or {})), work_dir=str(work_dir), test_dataloader=loader(31, 1, 4),
+        model=dict(type='MeanColour', **(model or {})),
+        work_dir=str(work_dir),
+        test_dataloader=loader(31, 1, 4),
         test_cfg=dict(
-            dict(type='addp_mm.NearestNeighbourTestLoop', bank_dataloader=loader(53, 2, 8), num_neighbours=(3, 7),
-                 chunk_size=10), **test_cfg),
-        test_evaluator=dict(type='addp_mm.NeighbourAccuracy', topk=(1, 3)), default_scope='mmengine',
-        experiment_name=name, log_level='WARNING', cfg=Config(),
-        visualizer=dict(type='Visualizer', vis_backends=[], name=name))
+            dict(
+                type='addp_mm.NearestNeighbourTestLoop',
+                bank_dataloader=loader(53, 2, 8),
+                num_neighbours=(3, 7),
+                chunk_size=10,
+            ),
+            **test_cfg,
+        ),
+        test_evaluator=dict(type='addp_mm.NeighbourAccuracy', topk=(1, 3)),
+        default_scope='mmengine',
+        experiment_name=name,
+        log_level='WARNING',
+        cfg=Config(),
+        visualizer=dict(type='Visualizer', vis_backends=[], name=name),
+    )

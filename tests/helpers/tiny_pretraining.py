@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A pre-training that takes a second: ADDP on 16 px noise, built as a config builds it."""
+
 from __future__ import annotations
 
 import itertools
@@ -22,8 +23,9 @@ class SeededNoise(Dataset):
     """uint8 noise images, packed as mmpretrain does."""
 
     def __init__(self, length: int = 16) -> None:
-        self.images = torch.randint(256, (length, 3, 16, 16), dtype=torch.uint8,
-                                    generator=torch.Generator().manual_seed(0))
+        self.images = torch.randint(
+            256, (length, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -32,9 +34,18 @@ class SeededNoise(Dataset):
         return dict(inputs=self.images[index], data_samples=DataSample())
 
 
-def build_runner(work_dir: Path, hook: dict | None = None, max_iters: int = 6, model=None,
-                 extra_hooks: list | None = None, custom_hooks: list | None = None, by_epoch: bool = False,
-                 checkpoint_interval: int = 2, checkpoint: dict | None = None, **settings) -> Runner:
+def build_runner(
+    work_dir: Path,
+    hook: dict | None = None,
+    max_iters: int = 6,
+    model=None,
+    extra_hooks: list | None = None,
+    custom_hooks: list | None = None,
+    by_epoch: bool = False,
+    checkpoint_interval: int = 2,
+    checkpoint: dict | None = None,
+    **settings,
+) -> Runner:
     """A Runner with GenerativePretrainHook (``hook`` are its options), or with other ``custom_hooks``."""
     pretrain_hook = dict(dict(type='addp_mm.GenerativePretrainHook', preview_interval=0), **(hook or {}))
     name = f'run_{next(_RUNS)}'
@@ -42,21 +53,32 @@ def build_runner(work_dir: Path, hook: dict | None = None, max_iters: int = 6, m
         model=model or build_model(),
         work_dir=str(work_dir),
         train_dataloader=dict(
-            batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler',
-                                                      shuffle=False),
-            dataset=SeededNoise(), collate_fn=default_collate),
+            batch_size=4,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False),
+            dataset=SeededNoise(),
+            collate_fn=default_collate,
+        ),
         train_cfg=dict(by_epoch=True, max_epochs=max_iters) if by_epoch else dict(by_epoch=False, max_iters=max_iters),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2)),
         param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20)],
         default_hooks=dict(
-            checkpoint=dict(dict(type='CheckpointHook', by_epoch=by_epoch, interval=checkpoint_interval,
-                                 max_keep_ckpts=3), **(checkpoint or {})),
-            logger=dict(type='LoggerHook', interval=1)),
+            checkpoint=dict(
+                dict(type='CheckpointHook', by_epoch=by_epoch, interval=checkpoint_interval, max_keep_ckpts=3),
+                **(checkpoint or {}),
+            ),
+            logger=dict(type='LoggerHook', interval=1),
+        ),
         log_processor=dict(by_epoch=by_epoch),
         custom_hooks=custom_hooks or [pretrain_hook],
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name=name),
-        default_scope='mmpretrain', experiment_name=name, log_level='WARNING',
-        randomness=dict(seed=0), cfg=Config(), **settings)
+        default_scope='mmpretrain',
+        experiment_name=name,
+        log_level='WARNING',
+        randomness=dict(seed=0),
+        cfg=Config(),
+        **settings,
+    )
     runner = Runner(**cfg)
     for extra in extra_hooks or []:
         runner.register_hook(extra)

@@ -1,9 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Imports the heavy packages once and runs command line tools in forks of itself: one JSON job a line on stdin.
 
-A job is ``{"argv": [script, …], "cwd": folder, "environ": {…}, "log": file}``; the answer on stdout is
-the exit status.
+A job is ``{"argv": [script, …], "cwd": folder, "environ": {…}, "log": file}``; the answer on stdout
+is the exit status.
 """
+
 import gc
 import json
 import os

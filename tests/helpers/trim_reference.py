@@ -3,9 +3,11 @@
 
     python -m helpers.trim_reference addp_reference_small.pt tests/data/published_reference.npz
 
-Weights keep their exact float16 values, in two planes of bytes (high bytes repeat, so they compress). Parameters that
-the published model never uses are left out. Large results become samples (see ``digest``); small ones stay whole.
+Weights keep their exact float16 values, in two planes of bytes (high bytes repeat, so they
+compress). Parameters that the published model never uses are left out. Large results become samples
+(see ``digest``); small ones stay whole.
 """
+
 import json
 import sys
 
@@ -14,16 +16,42 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-UNUSED = ('decoder_pos_embed', 'pos_token_embed', 'pos_mask_embed', 'decoder_pred.weight', 'decoder_pred.bias',
-          'token_predictor.patch_embed.proj.weight', 'token_predictor.patch_embed.proj.bias',
-          'token_predictor.pos_embed', 'token_predictor.decoder_pos_embed', 'token_predictor.mask_token',
-          'token_predictor.cls_token', 'token_predictor.decoder_pred.weight', 'token_predictor.decoder_pred.bias',
-          'token_predictor.token_emb.position_ids')
+UNUSED = (
+    'decoder_pos_embed',
+    'pos_token_embed',
+    'pos_mask_embed',
+    'decoder_pred.weight',
+    'decoder_pred.bias',
+    'token_predictor.patch_embed.proj.weight',
+    'token_predictor.patch_embed.proj.bias',
+    'token_predictor.pos_embed',
+    'token_predictor.decoder_pos_embed',
+    'token_predictor.mask_token',
+    'token_predictor.cls_token',
+    'token_predictor.decoder_pred.weight',
+    'token_predictor.decoder_pred.bias',
+    'token_predictor.token_emb.position_ids',
+)
 INTEGERS = ('token_indices', 'mask_t', 'mask_next', 'sampling.ids', 'sampling.mask1')
-WHOLE = ('z0', 'z_t_pred', 'encoder_out', 'loss', 'finetune_tokens', 'pretrain_style_tokens', 'mask_ratios',
-         'mask_ratio_probs')
-DIGESTED = ('reconstruction', 'x_t', 'target_prob', 'logits', 'sampling.step0_logits', 'sampling.x1',
-            'sampling.step1_logits')
+WHOLE = (
+    'z0',
+    'z_t_pred',
+    'encoder_out',
+    'loss',
+    'finetune_tokens',
+    'pretrain_style_tokens',
+    'mask_ratios',
+    'mask_ratio_probs',
+)
+DIGESTED = (
+    'reconstruction',
+    'x_t',
+    'target_prob',
+    'logits',
+    'sampling.step0_logits',
+    'sampling.x1',
+    'sampling.step1_logits',
+)
 
 
 def digest(value: Tensor) -> dict[str, Tensor]:
@@ -33,8 +61,8 @@ def digest(value: Tensor) -> dict[str, Tensor]:
         value: Images (B, 3, H, W), or scores (B, N, K) over ids.
 
     Returns:
-        Images: every sixth pixel and the mean of each 8 x 8 patch. Scores: every eleventh id and the log-sum-exp of
-        each place.
+        Images: every sixth pixel and the mean of each 8 x 8 patch. Scores: every eleventh id and
+        the log-sum-exp of each place.
     """
     value = value.detach().float()
     if value.dim() == 4:
@@ -65,8 +93,12 @@ def main() -> None:
     for name in DIGESTED:
         value = flat[name].flatten(2).transpose(1, 2) if name == 'target_prob' else flat[name]
         arrays.update({f'{name}.{part}': sample.numpy() for part, sample in digest(value).items()})
-    header = dict(shapes={key: list(value.shape) for key, value in weights.items()}, config=reference['config'],
-                  grad_norms=reference['grad_norms'], image_shape=list(reference['image'].shape))
+    header = dict(
+        shapes={key: list(value.shape) for key, value in weights.items()},
+        config=reference['config'],
+        grad_norms=reference['grad_norms'],
+        image_shape=list(reference['image'].shape),
+    )
     np.savez_compressed(target, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Run by two processes: what generative pre-training agrees on between ranks. Each prints a line of JSON."""
+
 import json
 import math
 import os
@@ -37,8 +38,9 @@ def main() -> None:
     rank = dist.get_rank()
     hook = GenerativePretrainHook(seed=3)
     hook.level = NoiseLevel(rank, rank + 1, 0.6 + 0.1 * rank, 0.9)
-    runner = SimpleNamespace(iter=4, epoch=0, max_iters=5, hooks=[], work_dir='.', _resume=False, _load_from=None,
-                             model=part(1.0))
+    runner = SimpleNamespace(
+        iter=4, epoch=0, max_iters=5, hooks=[], work_dir='.', _resume=False, _load_from=None, model=part(1.0)
+    )
     spoilt = SimpleNamespace(**{**vars(runner), 'model': part(math.inf if rank else 1.0)})
     hook._checkpoints = RunCheckpoints(runner)
     losses = [math.nan if rank == 1 else 2.0, 2.0]
@@ -48,7 +50,8 @@ def main() -> None:
         failing=outcome(lambda: hook._check(runner, losses[0], 4)),
         healthy=outcome(lambda: hook._check(runner, losses[1], 4)),
         spoilt=outcome(lambda: hook._check(spoilt, losses[1], 4)),
-        streams=hook.streams.state()[:, :2500].double().sum(1).tolist())
+        streams=hook.streams.state()[:, :2500].double().sum(1).tolist(),
+    )
     print(json.dumps(found))
     torch.distributed.destroy_process_group()
 

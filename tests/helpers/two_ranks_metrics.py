@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Run by two processes: metrics of their shares of 31 predictions. Each prints what it found as a line of JSON."""
+
 import json
 import os
 import sys
@@ -18,10 +19,14 @@ def main() -> None:
     samples = predictions(31)
     mine = [samples[index] for index in DefaultSampler(samples, shuffle=False)]
     found = {}
-    for metric in (PeakSignalNoiseRatio(), StructuralSimilarity(), CodebookUsage(32),
-                   ReconstructionFID(json.loads(config))):
+    for metric in (
+        PeakSignalNoiseRatio(),
+        StructuralSimilarity(),
+        CodebookUsage(32),
+        ReconstructionFID(json.loads(config)),
+    ):
         for start in range(0, len(mine), 5):
-            metric.process({}, mine[start:start + 5])
+            metric.process({}, mine[start : start + 5])
         found.update(metric.evaluate(len(samples)))
     print(json.dumps(found))
     torch.distributed.destroy_process_group()

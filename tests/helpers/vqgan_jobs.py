@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A VQGAN on one and on two processes with the same pictures."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -21,13 +22,15 @@ def train(folder: Path, world_size: int, optimizer: dict | None = None, **settin
     if world_size > 1:
         dist.init_dist('pytorch', backend='gloo')
     model = build(schedule=SCHEDULE, **settings)
-    parts = {name: dict(part, **(optimizer or {})) if isinstance(part, dict) else part
-             for name, part in OPTIM_WRAPPER.items()}
+    parts = {
+        name: dict(part, **(optimizer or {})) if isinstance(part, dict) else part
+        for name, part in OPTIM_WRAPPER.items()
+    }
     wrapper = build_optim_wrapper(model, parts)
     trained = (MMDistributedDataParallel(module=model) if world_size > 1 else model).train()
     logged = []
     for step in range(6):
-        inputs = images(4, seed=step)[dist.get_rank()::world_size]
+        inputs = images(4, seed=step)[dist.get_rank() :: world_size]
         values = trained.train_step(batch_of(inputs), wrapper)
         logged.append({name: float(value) for name, value in values.items()})
     return dict(weights={name: value.clone() for name, value in model.state_dict().items()}, logged=logged)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Every kind of checkpoint that people hold is recognised as one thing, and our own as nothing foreign."""
+
 import ast
 import json
 from pathlib import Path
@@ -29,7 +30,7 @@ def published():
 
 
 def part(prefix):
-    return {name[len(prefix):]: weight for name, weight in published().items() if name.startswith(prefix)}
+    return {name[len(prefix) :]: weight for name, weight in published().items() if name.startswith(prefix)}
 
 
 def without(*starts):
@@ -38,23 +39,29 @@ def without(*starts):
 
 def timm_vit(**options):
     from timm.models.vision_transformer import VisionTransformer
+
     return VisionTransformer(**SIZES, **options).state_dict()
 
 
 def timm_beit(**options):
     from timm.models.beit import Beit
+
     return Beit(**SIZES, **options).state_dict()
 
 
 def mmpretrain(name, prefix='', **options):
     from mmpretrain.models import backbones
+
     state = getattr(backbones, name)(arch=ARCH, img_size=16, patch_size=8, **options).state_dict()
     return {prefix + key: value for key, value in state.items()}
 
 
 def mae():
-    names = ('decoder_pos_embed', 'mask_token', *(f'decoder_{layer}.{kind}' for layer in ('embed', 'norm', 'pred')
-                                                  for kind in ('weight', 'bias')))
+    names = (
+        'decoder_pos_embed',
+        'mask_token',
+        *(f'decoder_{layer}.{kind}' for layer in ('embed', 'norm', 'pred') for kind in ('weight', 'bias')),
+    )
     return {**timm_vit(num_classes=0), **{name: torch.ones(1) for name in names}}
 
 
@@ -66,38 +73,79 @@ KINDS = {
     'whole ADDP': (published, 'ADDP', 'ADDP'),
     'ADDP encoder': (lambda: without('vqgan', 'token_', 'decoder_', 'mlm_', 'mask_token'), 'ADDP encoder', 'ADDPViT'),
     'ADDP encoder and decoder': (lambda: without('vqgan', 'token_predictor'), 'ADDP encoder', 'ADDPViT'),
-    'MAGE': (lambda: {**part('token_predictor.'), **{f'vqgan.{k}': v for k, v in part('vqgan.').items()}}, 'MAGE',
-             'MaskedTokenPredictor'),
+    'MAGE': (
+        lambda: {**part('token_predictor.'), **{f'vqgan.{k}': v for k, v in part('vqgan.').items()}},
+        'MAGE',
+        'MaskedTokenPredictor',
+    ),
     'MAGE predictor alone': (lambda: part('token_predictor.'), 'MAGE', 'MaskedTokenPredictor'),
     'MaskGIT VQGAN': (lambda: part('vqgan.'), 'MaskGIT VQGAN', 'VQTokenizer'),
     'taming VQGAN': (lambda: random_state_dict(Sizes()), 'taming VQGAN', 'VQTokenizer'),
-    'taming VQGAN with its loss': (lambda: more(random_state_dict(Sizes()), 'loss.discriminator.main.0.weight'),
-                                   'taming VQGAN', 'VQTokenizer'),
+    'taming VQGAN with its loss': (
+        lambda: more(random_state_dict(Sizes()), 'loss.discriminator.main.0.weight'),
+        'taming VQGAN',
+        'VQTokenizer',
+    ),
     'MAE with decoder': (mae, 'MAE', 'ADDPViT'),
     'MAE encoder with its mask token': (lambda: more(timm_vit(num_classes=0), 'mask_token'), 'MAE', 'ADDPViT'),
     'MAE encoder': (lambda: timm_vit(num_classes=0), 'timm ViT', 'ADDPViT'),
     'MAE fine-tuned': (lambda: timm_vit(global_pool='avg'), 'timm ViT', 'ADDPViT'),
-    'DINOv2': (lambda: more(timm_vit(num_classes=0, init_values=1.), 'mask_token'), 'DINOv2', 'ADDPViT'),
-    'DINOv2 with registers': (lambda: more(timm_vit(num_classes=0, init_values=1.), 'mask_token', 'register_tokens'),
-                              'DINOv2', 'ADDPViT'),
-    'DINOv2 in chunks': (lambda: {key.replace('blocks.0.', 'blocks.0.0.'): value
-                                  for key, value in timm_vit(num_classes=0, init_values=1.).items()}, 'DINOv2',
-                         'ADDPViT'),
-    'DINOv2 of timm': (lambda: timm_vit(num_classes=0, init_values=1., reg_tokens=4), 'timm ViT', 'ADDPViT'),
-    'DeiT III': (lambda: {key.replace('ls1.gamma', 'gamma_1').replace('ls2.gamma', 'gamma_2'): value
-                          for key, value in timm_vit(init_values=1., no_embed_class=True).items()}, 'timm ViT',
-                 'ADDPViT'),
+    'DINOv2': (lambda: more(timm_vit(num_classes=0, init_values=1.0), 'mask_token'), 'DINOv2', 'ADDPViT'),
+    'DINOv2 with registers': (
+        lambda: more(timm_vit(num_classes=0, init_values=1.0), 'mask_token', 'register_tokens'),
+        'DINOv2',
+        'ADDPViT',
+    ),
+    'DINOv2 in chunks': (
+        lambda: {
+            key.replace('blocks.0.', 'blocks.0.0.'): value
+            for key, value in timm_vit(num_classes=0, init_values=1.0).items()
+        },
+        'DINOv2',
+        'ADDPViT',
+    ),
+    'DINOv2 of timm': (lambda: timm_vit(num_classes=0, init_values=1.0, reg_tokens=4), 'timm ViT', 'ADDPViT'),
+    'DeiT III': (
+        lambda: {
+            key.replace('ls1.gamma', 'gamma_1').replace('ls2.gamma', 'gamma_2'): value
+            for key, value in timm_vit(init_values=1.0, no_embed_class=True).items()
+        },
+        'timm ViT',
+        'ADDPViT',
+    ),
     'AugReg': (timm_vit, 'timm ViT', 'ADDPViT'),
-    'BEiT pre-trained': (lambda: more(timm_beit(use_shared_rel_pos_bias=True, use_abs_pos_emb=False), 'mask_token',
-                                      'lm_head.weight', 'lm_head.bias'), 'BEiT', 'ADDPViT'),
+    'BEiT pre-trained': (
+        lambda: more(
+            timm_beit(use_shared_rel_pos_bias=True, use_abs_pos_emb=False),
+            'mask_token',
+            'lm_head.weight',
+            'lm_head.bias',
+        ),
+        'BEiT',
+        'ADDPViT',
+    ),
     'BEiT fine-tuned': (lambda: timm_beit(use_rel_pos_bias=True, use_abs_pos_emb=False), 'BEiT', 'ADDPViT'),
-    'BEiT v2 pre-trained': (lambda: more(timm_beit(use_shared_rel_pos_bias=True, use_abs_pos_emb=False), 'mask_token',
-                                         'cls_pt_layers.0.norm1.weight', 'cls_pt_norm.weight'), 'BEiT', 'ADDPViT'),
+    'BEiT v2 pre-trained': (
+        lambda: more(
+            timm_beit(use_shared_rel_pos_bias=True, use_abs_pos_emb=False),
+            'mask_token',
+            'cls_pt_layers.0.norm1.weight',
+            'cls_pt_norm.weight',
+        ),
+        'BEiT',
+        'ADDPViT',
+    ),
     'mmpretrain ViT': (lambda: mmpretrain('VisionTransformer'), 'mmpretrain ViT', 'ADDPViT'),
-    'mmpretrain classifier': (lambda: more(mmpretrain('VisionTransformer', 'backbone.'), 'head.fc.weight'),
-                              'mmpretrain ViT', 'ADDPViT'),
-    'mmpretrain MAE': (lambda: more(mmpretrain('VisionTransformer', 'backbone.'), 'neck.mask_token'),
-                       'mmpretrain ViT', 'ADDPViT'),
+    'mmpretrain classifier': (
+        lambda: more(mmpretrain('VisionTransformer', 'backbone.'), 'head.fc.weight'),
+        'mmpretrain ViT',
+        'ADDPViT',
+    ),
+    'mmpretrain MAE': (
+        lambda: more(mmpretrain('VisionTransformer', 'backbone.'), 'neck.mask_token'),
+        'mmpretrain ViT',
+        'ADDPViT',
+    ),
     'mmpretrain BEiT': (lambda: mmpretrain('BEiTViT'), 'mmpretrain ViT', 'ADDPViT'),
 }
 
@@ -107,7 +155,8 @@ def test_exactly_one_layout_matches(kind):
     make, name, target = KINDS[kind]
     state = make()
     assert [layout.name for layout in LAYOUTS if layout.matches(state)] == [name]
-    assert find_layout(state).target == target and find_layout(state, [target]).name == name
+    assert find_layout(state).target == target
+    assert find_layout(state, [target]).name == name
 
 
 def test_every_layout_has_a_kind():
@@ -119,21 +168,40 @@ def test_every_file_of_layouts_is_listed():
     known = {id(layout) for layout in (*LAYOUTS, *layouts._CONTENTS)}
     for path in Path(layouts.__file__).parent.glob('*.py'):
         module = f'addp_mm.layouts.{path.stem}'
-        names = [target.id for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)
-                 for target in node.targets if isinstance(target, ast.Name)]
+        names = [
+            target.id
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        ]
         found = [getattr(__import__(module, fromlist=['*']), name) for name in names if path.stem != '__init__']
         assert all(id(value) in known for value in found if isinstance(value, Layout)), module
 
 
-@pytest.mark.parametrize('make', [
-    lambda: ADDPViT(dict(embed_dims=8, num_layers=2, num_heads=2), img_size=16, patch_size=8, pre_norm=True,
-                    use_rel_pos_table=True, layer_scale_init=1.).state_dict(),
-    *(lambda name=name: find_state_dict(load_checkpoint_file(ASSETS / name))
-      for name in ('addp_nano-p8.safetensors', 'token-predictor_nano-p8.safetensors',
-                   'vq-tokenizer_nano-p8.safetensors')),
-    lambda: torchvision.models.resnet18().state_dict(),
-    dict,
-])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: ADDPViT(
+            dict(embed_dims=8, num_layers=2, num_heads=2),
+            img_size=16,
+            patch_size=8,
+            pre_norm=True,
+            use_rel_pos_table=True,
+            layer_scale_init=1.0,
+        ).state_dict(),
+        *(
+            lambda name=name: find_state_dict(load_checkpoint_file(ASSETS / name))
+            for name in (
+                'addp_nano-p8.safetensors',
+                'token-predictor_nano-p8.safetensors',
+                'vq-tokenizer_nano-p8.safetensors',
+            )
+        ),
+        lambda: torchvision.models.resnet18().state_dict(),
+        dict,
+    ],
+)
 def test_our_own_and_what_nobody_knows_match_nothing(make):
     assert find_layout(make()) is None
 
@@ -156,11 +224,15 @@ def test_blocks_counted_anew_in_each_chunk_are_refused():
 
 def test_prefixes_under_which_a_layout_stands():
     vit, tokenizer = timm_vit(), random_state_dict(Sizes())
-    state = {**{f'teacher.backbone.{key}': value for key, value in vit.items()},
-             **{f'first_stage_model.{key}': value for key, value in tokenizer.items()}, 'step': torch.ones(1)}
+    state = {
+        **{f'teacher.backbone.{key}': value for key, value in vit.items()},
+        **{f'first_stage_model.{key}': value for key, value in tokenizer.items()},
+        'step': torch.ones(1),
+    }
     found = {prefix: layout.name for prefix, layout in find_prefixes(state).items()}
     assert found == {'teacher.backbone.': 'timm ViT', 'first_stage_model.': 'taming VQGAN'}
-    assert list(find_prefixes(state, ['ADDPViT'])) == ['teacher.backbone.'] and find_prefixes(vit) == {}
+    assert list(find_prefixes(state, ['ADDPViT'])) == ['teacher.backbone.']
+    assert find_prefixes(vit) == {}
 
 
 def test_a_layout_names_a_class_of_this_package():

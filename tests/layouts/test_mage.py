@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Converted MAGE checkpoints against the original network, run from the foreign state dict, and the converter."""
+
 import json
 import runpy
 import sys
@@ -56,12 +57,20 @@ def test_the_tokenizer_in_the_file_equals_the_foreign_network(checkpoint):
 def test_sizes_are_read_from_the_tensors(checkpoint):
     space = dict(codebook_size=12, num_class_slots=1000, fake_class_slot=76)
     assert MAGE.build_args(checkpoint) == dict(
-        num_tokens=9, embed_dims=24, num_layers=2, decoder_embed_dims=16, decoder_num_layers=1, mlp_ratio=4.,
-        token_space=space)
+        num_tokens=9,
+        embed_dims=24,
+        num_layers=2,
+        decoder_embed_dims=16,
+        decoder_num_layers=1,
+        mlp_ratio=4.0,
+        token_space=space,
+    )
     alone = {key: value for key, value in checkpoint.items() if not key.startswith('vqgan.')}
     assert MAGE.build_args(alone)['token_space'] == space
-    assert find_layout(checkpoint) is MAGE and find_layout(alone) is MAGE
-    assert MAGE_TOKENIZER.matches(checkpoint) and not MAGE_TOKENIZER.matches(alone)
+    assert find_layout(checkpoint) is MAGE
+    assert find_layout(alone) is MAGE
+    assert MAGE_TOKENIZER.matches(checkpoint)
+    assert not MAGE_TOKENIZER.matches(alone)
     with pytest.raises(ValueError, match='no tokenizer'):
         convert_mage_tokenizer(alone)
     with pytest.raises(ValueError, match='1013 words does not hold 1000 codes'):
@@ -100,7 +109,8 @@ def test_both_parts_load_straight_from_the_file(checkpoint, tmp_path):
         assert all(torch.equal(module.state_dict()[name], value) for name, value in convert(checkpoint).items())
 
 
-# --- the tool ----------------------------------------------------------------------------------------------------
+# --- the tool
+# ----------------------------------------------------------------------------------------------------
 
 
 def run_tool(monkeypatch, *arguments):
@@ -110,8 +120,15 @@ def run_tool(monkeypatch, *arguments):
 
 def test_the_tool_writes_either_part_with_a_config_that_loads_it(checkpoint, tmp_path, monkeypatch, capsys):
     torch.save(dict(model=checkpoint, epoch=9, args=Namespace(blr=1e-3)), tmp_path / 'mage.pth')
-    run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'predictor.safetensors', '--num-heads', '3',
-             '--decoder-num-heads', '2')
+    run_tool(
+        monkeypatch,
+        tmp_path / 'mage.pth',
+        tmp_path / 'predictor.safetensors',
+        '--num-heads',
+        '3',
+        '--decoder-num-heads',
+        '2',
+    )
     assert 'probabilities (1, 9, 12)' in capsys.readouterr().out
     run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'tokenizer.pth', '--part', 'tokenizer')
     said = capsys.readouterr().out
@@ -124,16 +141,31 @@ def test_the_tool_writes_either_part_with_a_config_that_loads_it(checkpoint, tmp
     assert json.loads((tmp_path / 'predictor.json').read_text())['predictor']['decoder_num_heads'] == 2
 
 
-@pytest.mark.parametrize('part, change', [
-    ('predictor', ('addp_mm.conversion.originals.mage.FAKE_CLASS_SLOT', 0)),
-    ('tokenizer', ('addp_mm.conversion.originals.vqgan.OriginalVQGAN._halved', lambda self, name, x: x[..., ::2, ::2])),
-])
+@pytest.mark.parametrize(
+    'part, change',
+    [
+        ('predictor', ('addp_mm.conversion.originals.mage.FAKE_CLASS_SLOT', 0)),
+        (
+            'tokenizer',
+            ('addp_mm.conversion.originals.vqgan.OriginalVQGAN._halved', lambda self, name, x: x[..., ::2, ::2]),
+        ),
+    ],
+)
 def test_the_tool_writes_nothing_where_the_sides_disagree(checkpoint, tmp_path, monkeypatch, part, change):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
     monkeypatch.setattr(*change)
     with pytest.raises(SystemExit, match='disagree: .*; nothing was written'):
-        run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'out.pth', '--part', part, '--num-heads', '3',
-                 '--decoder-num-heads', '2')
+        run_tool(
+            monkeypatch,
+            tmp_path / 'mage.pth',
+            tmp_path / 'out.pth',
+            '--part',
+            part,
+            '--num-heads',
+            '3',
+            '--decoder-num-heads',
+            '2',
+        )
     assert [path.name for path in tmp_path.iterdir()] == ['mage.pth']
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The encoder alone out of published ADDP files, held against the published implementation's features."""
+
 import argparse
 import json
 import runpy
@@ -70,11 +71,15 @@ def test_a_fine_tuned_classifier_gives_its_features(reference, encoder):
     """Published fine-tuning drops the norm after the embedding, and norms the mean of the patch tokens."""
     state = {key: value for key, value in encoder.items() if not key.startswith(('tokenizer_norm.', 'norm.'))}
     weight, bias = 1 + torch.rand(2, len(encoder['norm.weight']))
-    state |= {'fc_norm.weight': weight, 'fc_norm.bias': bias, 'head.weight': torch.ones(5, 1), 'head.bias':
-              torch.ones(5)}
+    state |= {
+        'fc_norm.weight': weight,
+        'fc_norm.bias': bias,
+        'head.weight': torch.ones(5, 1),
+        'head.bias': torch.ones(5),
+    }
     backbone = built(state)
-    assert backbone.out_type == 'avg_featmap' and set(dict(backbone.named_parameters())) == set(
-        convert_published_encoder(state))
+    assert backbone.out_type == 'avg_featmap'
+    assert set(dict(backbone.named_parameters())) == set(convert_published_encoder(state))
     mean = reference.results['finetune_tokens'][:, 1:].mean(dim=1)
     expected = torch.nn.functional.layer_norm(mean, mean.shape[-1:], weight, bias, 1e-6)
     torch.testing.assert_close(backbone(normalised(reference))[-1], expected, atol=pr.TOLERANCE, rtol=0)
@@ -83,8 +88,9 @@ def test_a_fine_tuned_classifier_gives_its_features(reference, encoder):
 def test_the_layout_is_told_by_the_keys(encoder, everything, reference):
     assert find_layout(everything) is find_layout(reference.state_dict) is PUBLISHED
     assert find_layout(encoder) is PUBLISHED_ENCODER
-    without_frozen = {key: value for key, value in everything.items()
-                      if not key.startswith(('token_predictor.', 'vqgan.'))}
+    without_frozen = {
+        key: value for key, value in everything.items() if not key.startswith(('token_predictor.', 'vqgan.'))
+    }
     assert find_layout(without_frozen) is PUBLISHED_ENCODER
     assert set(convert_published_encoder(without_frozen)) == set(convert_published_encoder(encoder))
     assert find_layout(convert_published(everything)) is None
@@ -92,19 +98,35 @@ def test_the_layout_is_told_by_the_keys(encoder, everything, reference):
 
 def test_sizes_are_read_from_the_tensors(encoder, everything):
     settings = encoder_args(convert_published_encoder(encoder))
-    assert settings == dict(arch=dict(embed_dims=48, num_layers=2, mlp_ratio=4.), img_size=128, patch_size=16,
-                            in_channels=3, pre_norm=True, final_norm=True)
+    assert settings == dict(
+        arch=dict(embed_dims=48, num_layers=2, mlp_ratio=4.0),
+        img_size=128,
+        patch_size=16,
+        in_channels=3,
+        pre_norm=True,
+        final_norm=True,
+    )
     whole = PUBLISHED.build_args(everything)
     assert {**settings, 'type': 'addp_mm.ADDPViT'}.items() <= whole['backbone'].items()
     assert not any('num_heads' in str(whole[part]) for part in ('backbone', 'neck', 'predictor'))
     bare = convert_published_encoder(
-        {key: value for key, value in encoder.items() if not key.startswith(('tokenizer_norm.', 'norm.'))})
-    assert not encoder_args(bare)['pre_norm'] and not encoder_args(bare)['final_norm']
+        {key: value for key, value in encoder.items() if not key.startswith(('tokenizer_norm.', 'norm.'))}
+    )
+    assert not encoder_args(bare)['pre_norm']
+    assert not encoder_args(bare)['final_norm']
 
 
 @pytest.mark.parametrize('part', ['encoder', 'everything'])
-@pytest.mark.parametrize('stranger', ['blocks.0.gain', 'decoder_blocks.0.gain', 'vqgan.loss.weight',
-                                      'token_predictor.vqgan.encoder.gain', 'cls_pos_embed'])
+@pytest.mark.parametrize(
+    'stranger',
+    [
+        'blocks.0.gain',
+        'decoder_blocks.0.gain',
+        'vqgan.loss.weight',
+        'token_predictor.vqgan.encoder.gain',
+        'cls_pos_embed',
+    ],
+)
 def test_unknown_keys_are_named_though_only_the_encoder_is_taken(encoder, everything, part, stranger):
     state = {**(encoder if part == 'encoder' else everything), stranger: torch.ones(1)}
     with pytest.raises(ValueError, match=rf'1 keys.*{stranger.replace("token_predictor.", "")}'):
@@ -121,7 +143,8 @@ def test_an_incomplete_encoder_is_refused(encoder):
         encoder_args(convert_published_encoder(long))
 
 
-# --- the tool ----------------------------------------------------------------------------------------------------
+# --- the tool
+# ----------------------------------------------------------------------------------------------------
 
 
 def run_tool(monkeypatch, *arguments, tool=TOOL.name):
@@ -141,14 +164,23 @@ def test_the_tool_takes_the_encoder(encoder, everything, tmp_path, monkeypatch, 
     for name in 'abc':
         backbone = MODELS.build(Config.fromfile(tmp_path / f'{name}.json').backbone)
         backbone.init_weights()
-        assert all(torch.equal(backbone.state_dict()[key], value)
-                   for key, value in convert_published_encoder(encoder).items())
+        assert all(
+            torch.equal(backbone.state_dict()[key], value) for key, value in convert_published_encoder(encoder).items()
+        )
 
 
 def test_the_tool_takes_everything_with_a_config_for_generation(everything, tmp_path, monkeypatch, capsys):
     torch.save(dict(model=everything), tmp_path / 'published.pth')
-    heads = ('--num-heads', '3', '--decoder-num-heads', '4', '--predictor-num-heads', '4',
-             '--predictor-decoder-num-heads', '4')
+    heads = (
+        '--num-heads',
+        '3',
+        '--decoder-num-heads',
+        '4',
+        '--predictor-num-heads',
+        '4',
+        '--predictor-decoder-num-heads',
+        '4',
+    )
     run_tool(monkeypatch, tmp_path / 'published.pth', tmp_path / 'addp.safetensors', *heads)
     assert 'ADDP: ' in capsys.readouterr().out
     model = load_model(str(tmp_path / 'addp.json'), tmp_path / 'addp.safetensors')
@@ -158,19 +190,41 @@ def test_the_tool_takes_everything_with_a_config_for_generation(everything, tmp_
         run_tool(monkeypatch, tmp_path / 'published.pth', tmp_path / 'other.safetensors')
 
 
-@pytest.mark.parametrize('part, what, change', [
-    ('encoder', 'features', ('layers.OriginalLayers.layer_norm', lambda self, name, x, eps=0: x)),
-    ('all', 'target', ('mage.FAKE_CLASS_SLOT', 0)),
-])
+@pytest.mark.parametrize(
+    'part, what, change',
+    [
+        ('encoder', 'features', ('layers.OriginalLayers.layer_norm', lambda self, name, x, eps=0: x)),
+        ('all', 'target', ('mage.FAKE_CLASS_SLOT', 0)),
+    ],
+)
 def test_the_tool_writes_nothing_where_the_sides_disagree(everything, tmp_path, monkeypatch, part, what, change):
     torch.save(dict(model=everything), tmp_path / 'published.pth')
     monkeypatch.setattr(f'addp_mm.conversion.originals.{change[0]}', change[1])
     with pytest.raises(SystemExit, match=f'disagree: .*{what} by .*; nothing was written'):
-        run_tool(monkeypatch, tmp_path / 'published.pth', tmp_path / 'out.pth', '--part', part, '--num-heads', '3',
-                 '--decoder-num-heads', '4', '--predictor-num-heads', '4', '--predictor-decoder-num-heads', '4')
+        run_tool(
+            monkeypatch,
+            tmp_path / 'published.pth',
+            tmp_path / 'out.pth',
+            '--part',
+            part,
+            '--num-heads',
+            '3',
+            '--decoder-num-heads',
+            '4',
+            '--predictor-num-heads',
+            '4',
+            '--predictor-decoder-num-heads',
+            '4',
+        )
     assert [path.name for path in tmp_path.iterdir()] == ['published.pth']
 
 
 def test_published_args_name_every_station(everything):
     assert set(published_args(convert_published(everything))) == {
-        'tokenizer', 'predictor', 'backbone', 'neck', 'head', 'data_preprocessor'}
+        'tokenizer',
+        'predictor',
+        'backbone',
+        'neck',
+        'head',
+        'data_preprocessor',
+    }

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """ADDPViT as timm's VisionTransformer: the same features, also in a process that has no OpenMMLab."""
+
 import importlib.util
 import json
 import subprocess
@@ -16,7 +17,7 @@ from addp_mm.layouts.to_timm import architecture_of, timm_config, to_timm
 from addp_mm.models.backbones import ADDPViT
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'model_converters'
-ARCH = dict(embed_dims=24, num_layers=2, num_heads=3, mlp_ratio=2.)
+ARCH = dict(embed_dims=24, num_layers=2, num_heads=3, mlp_ratio=2.0)
 
 
 def build(**options) -> ADDPViT:
@@ -24,7 +25,7 @@ def build(**options) -> ADDPViT:
     vit = ADDPViT(**{**dict(arch=ARCH, img_size=32, patch_size=8), **options}).eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in vit.parameters():
-        nn.init.normal_(parameter, mean=.1, std=.2, generator=generator)
+        nn.init.normal_(parameter, mean=0.1, std=0.2, generator=generator)
     return vit
 
 
@@ -37,7 +38,7 @@ def tool(name: str):
 
 
 def close(actual, expected, atol=1e-5):
-    assert expected.std() > .05
+    assert expected.std() > 0.05
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
@@ -46,11 +47,18 @@ def image():
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize('options', [
-    dict(), dict(pre_norm=True), dict(layer_scale_init=.1, num_register_tokens=3), dict(out_type='avg_featmap'),
-    dict(out_type='raw', with_cls_token=False), dict(out_type='raw', final_norm=False, qkv_bias=False),
-    dict(out_type='raw', use_abs_pos=False),
-])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(pre_norm=True),
+        dict(layer_scale_init=0.1, num_register_tokens=3),
+        dict(out_type='avg_featmap'),
+        dict(out_type='raw', with_cls_token=False),
+        dict(out_type='raw', final_norm=False, qkv_bias=False),
+        dict(out_type='raw', use_abs_pos=False),
+    ],
+)
 def test_timm_computes_the_same(options, image):
     vit = build(**options)
     weights, kwargs = to_timm(vit.state_dict(), 3, (32, 32), vit.out_type)
@@ -71,11 +79,14 @@ def test_maps_at_another_size(options):
         close(ours, theirs)
 
 
-@pytest.mark.parametrize('options,message', [
-    (dict(use_rel_pos=True), 'decomposed relative positions .*rel_pos_h'),
-    (dict(use_rel_pos_table=True), 'tables of relative positions .*rel_pos_bias_table'),
-    (dict(with_cls_token=False, out_type='featmap'), "no class token: take out_type='avg_featmap'"),
-])
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(use_rel_pos=True), 'decomposed relative positions .*rel_pos_h'),
+        (dict(use_rel_pos_table=True), 'tables of relative positions .*rel_pos_bias_table'),
+        (dict(with_cls_token=False, out_type='featmap'), "no class token: take out_type='avg_featmap'"),
+    ],
+)
 def test_what_timm_cannot_express_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         to_timm(build(**options).state_dict(), 3)
@@ -93,13 +104,15 @@ def test_strange_keys_and_outputs_are_refused():
 
 def test_the_config_is_json_and_says_how_to_prepare_images():
     _, kwargs = to_timm(build().state_dict(), 3)
-    config = timm_config(kwargs, mean=(.5, ) * 3)
+    config = timm_config(kwargs, mean=(0.5,) * 3)
     assert json.loads(json.dumps(config)) == config
-    assert config['num_features'] == 24 and config['pretrained_cfg']['mean'] == [.5] * 3
-    assert config['pretrained_cfg']['input_size'] == [3, 32, 32] and config['architecture'] in timm.list_models()
+    assert config['num_features'] == 24
+    assert config['pretrained_cfg']['mean'] == [0.5] * 3
+    assert config['pretrained_cfg']['input_size'] == [3, 32, 32]
+    assert config['architecture'] in timm.list_models()
 
 
-ALONE = '''
+ALONE = """
 import sys, timm, torch
 from safetensors.torch import load_file
 model = timm.create_model('local-dir:exported', pretrained=True).eval()
@@ -108,7 +121,7 @@ with torch.no_grad():
     apart = (model(data['image']) - data['features']).abs().max().item()
 assert not [name for name in sys.modules if name.startswith(('addp_mm', 'mmengine', 'mmcv', 'mmpretrain'))]
 print(apart, model.num_features, timm.data.resolve_model_data_config(model)['mean'][0])
-'''
+"""
 
 
 @pytest.mark.slow
@@ -119,22 +132,29 @@ def test_an_exported_checkpoint_runs_in_plain_timm(tmp_path, image, capsys):
     (tmp_path / 'config.py').write_text(
         f"model = dict(backbone=dict(type='addp_mm.ADDPViT', arch={ARCH}, img_size=32, patch_size=8, pre_norm=True, "
         "out_type='avg_featmap', init_cfg=dict(type='Pretrained', checkpoint='nowhere')))\n"
-        'data_preprocessor = dict(mean=[127.5] * 3, std=[51.] * 3)')
-    tool('vit_to_timm').main([str(tmp_path / 'classifier.pth'), str(tmp_path / 'exported'),
-                              '--config', str(tmp_path / 'config.py')])
+        'data_preprocessor = dict(mean=[127.5] * 3, std=[51.] * 3)'
+    )
+    tool('vit_to_timm').main(
+        [str(tmp_path / 'classifier.pth'), str(tmp_path / 'exported'), '--config', str(tmp_path / 'config.py')]
+    )
     assert 'local-dir:' in capsys.readouterr().out
     save_file(dict(image=image, features=vit(image)[0].detach()), tmp_path / 'features.safetensors')
     done = subprocess.run([sys.executable, '-c', ALONE], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     apart, width, mean = done.stdout.split(maxsplit=2)
-    assert float(apart) < 1e-5 and width == '24' and float(mean) == .5
+    assert float(apart) < 1e-5
+    assert width == '24'
+    assert float(mean) == 0.5
 
 
-@pytest.mark.parametrize('options,arguments,message', [
-    (dict(with_cls_token=False, out_type='featmap'), [], 'windows.*give its --config'),
-    (dict(), [], 'no standard architecture'),
-    (dict(), ['--num-heads', '3', '--prefix', 'model'], 'no model.patch_embed.projection.weight'),
-])
+@pytest.mark.parametrize(
+    'options,arguments,message',
+    [
+        (dict(with_cls_token=False, out_type='featmap'), [], 'windows.*give its --config'),
+        (dict(), [], 'no standard architecture'),
+        (dict(), ['--num-heads', '3', '--prefix', 'model'], 'no model.patch_embed.projection.weight'),
+    ],
+)
 def test_an_export_asks_for_what_weights_do_not_tell(tmp_path, options, arguments, message):
     save_file(build(**options).state_dict(), tmp_path / 'vit.safetensors')
     with pytest.raises(SystemExit, match=message):
@@ -145,11 +165,14 @@ def test_an_export_asks_for_what_weights_do_not_tell(tmp_path, options, argument
 def test_windows_are_refused(tmp_path):
     options = dict(with_cls_token=False, out_type='featmap')
     save_file(build(**options).state_dict(), tmp_path / 'vit.safetensors')
-    (tmp_path / 'config.py').write_text(f"backbone = dict(type='addp_mm.ADDPViT', arch={ARCH}, img_size=32, "
-                                        "patch_size=8, window_size=2, with_cls_token=False, out_type='featmap')")
+    (tmp_path / 'config.py').write_text(
+        f"backbone = dict(type='addp_mm.ADDPViT', arch={ARCH}, img_size=32, "
+        "patch_size=8, window_size=2, with_cls_token=False, out_type='featmap')"
+    )
     with pytest.raises(SystemExit, match='attends in windows'):
-        tool('vit_to_timm').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'out'),
-                                  '--config', str(tmp_path / 'config.py')])
+        tool('vit_to_timm').main(
+            [str(tmp_path / 'vit.safetensors'), str(tmp_path / 'out'), '--config', str(tmp_path / 'config.py')]
+        )
 
 
 def test_timm_to_addp_and_back_gives_the_same_file(tmp_path, capsys):
@@ -162,20 +185,26 @@ def test_timm_to_addp_and_back_gives_the_same_file(tmp_path, capsys):
     tool('vit_to_timm').main([str(tmp_path / 'addp.safetensors'), str(tmp_path / 'back'), '--num-heads', '3'])
     back = load_file(tmp_path / 'back' / 'model.safetensors')
     expected = {key: value for key, value in model.state_dict().items() if not key.startswith('head.')}
-    assert back.keys() == expected.keys() and all(torch.equal(back[key], expected[key]) for key in back)
+    assert back.keys() == expected.keys()
+    assert all(torch.equal(back[key], expected[key]) for key in back)
 
 
 def test_a_vit_within_a_larger_file(tmp_path, capsys):
     state = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3).state_dict()
     torch.save(dict(model_ema={f'net.{key}': value for key, value in state.items()}), tmp_path / 'larger.ckpt')
-    for given, words in ((['--prefix', 'ema'], r"under model_ema: prefix='model_ema\.'"),
-                         (['--prefix', 'model_ema'], r"layout of timm ViT under the prefix 'model_ema\.net\.'")):
+    for given, words in (
+        (['--prefix', 'ema'], r"under model_ema: prefix='model_ema\.'"),
+        (['--prefix', 'model_ema'], r"layout of timm ViT under the prefix 'model_ema\.net\.'"),
+    ):
         with pytest.raises(SystemExit, match=words):
             tool('vit').main([str(tmp_path / 'larger.ckpt'), str(tmp_path / 'vit.pth'), *given])
-    tool('vit').main([str(tmp_path / 'larger.ckpt'), str(tmp_path / 'vit.pth'), '--num-heads', '3', '--prefix',
-                      'model_ema.net'])
-    assert f'timm ViT: {len(state)} tensors read\n17 positions, read as 4 x 4 patches and 1 before them' \
+    tool('vit').main(
+        [str(tmp_path / 'larger.ckpt'), str(tmp_path / 'vit.pth'), '--num-heads', '3', '--prefix', 'model_ema.net']
+    )
+    assert (
+        f'timm ViT: {len(state)} tensors read\n17 positions, read as 4 x 4 patches and 1 before them'
         in capsys.readouterr().out
+    )
 
 
 def test_an_incomplete_vit_says_what_the_file_lacks(tmp_path):
@@ -189,26 +218,37 @@ def test_an_incomplete_vit_says_what_the_file_lacks(tmp_path):
 def test_a_wrong_number_of_heads_does_not_go_through_unseen(tmp_path):
     from timm.models.beit import Beit
 
-    model = Beit(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=0, use_abs_pos_emb=False,
-                 use_rel_pos_bias=True)
+    model = Beit(
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=1,
+        num_heads=3,
+        num_classes=0,
+        use_abs_pos_emb=False,
+        use_rel_pos_bias=True,
+    )
     save_file(model.state_dict(), tmp_path / 'beit.safetensors')
     with pytest.raises(SystemExit, match='do not fit'):
         tool('vit').main([str(tmp_path / 'beit.safetensors'), str(tmp_path / 'a.safetensors'), '--num-heads', '4'])
     tool('vit').main([str(tmp_path / 'beit.safetensors'), str(tmp_path / 'a.safetensors')])
     config = json.loads((tmp_path / 'a.json').read_text())['backbone']
-    assert config['arch']['num_heads'] == 3 and config['use_rel_pos_table']
+    assert config['arch']['num_heads'] == 3
+    assert config['use_rel_pos_table']
 
 
 def test_the_image_size_decides_what_positions_mean(tmp_path, capsys):
     """A class token and 3 x 5 patches have as many positions as the 4 x 4 patches of a DeiT III."""
     sizes = dict(patch_size=8, embed_dim=24, depth=2, num_heads=3)
     save_file(timm.models.VisionTransformer(**sizes, img_size=(24, 40)).state_dict(), tmp_path / 'vit.safetensors')
-    tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'wide.pth'), '--num-heads', '3', '--img-size',
-                      '24', '40'])
+    tool('vit').main(
+        [str(tmp_path / 'vit.safetensors'), str(tmp_path / 'wide.pth'), '--num-heads', '3', '--img-size', '24', '40']
+    )
     assert 'features (2, 16, 24); the original implementation differs by ' in capsys.readouterr().out
     assert json.loads((tmp_path / 'wide.json').read_text())['backbone']['img_size'] == [24, 40]
     tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'square.pth'), '--num-heads', '3'])
     said = capsys.readouterr().out
-    assert '16 positions, read as 4 x 4 patches and none of the class token' in said and '--img-size 24 40 or' in said
+    assert '16 positions, read as 4 x 4 patches and none of the class token' in said
+    assert '--img-size 24 40 or' in said
     with pytest.raises(SystemExit, match='--img-size 20 40 does not fit patches of 8 pixels'):
         tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'other.pth'), '--img-size', '20', '40'])

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Published ViTs in ADDPViT give what timm's and mmpretrain's own models of them give."""
+
 import re
 
 import pytest
@@ -14,15 +15,16 @@ from addp_mm.layouts import find_layout
 from addp_mm.layouts.vit_weights import num_heads_of, vit_args
 from addp_mm.models.backbones import ADDPViT
 
-SIZES = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, mlp_ratio=2., num_classes=5)
+SIZES = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, mlp_ratio=2.0, num_classes=5)
 
 
 def randomised(model: nn.Module) -> nn.Module:
     """All parameters random, none at a value that hides a missing key."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
-        nn.init.normal_(parameter, mean=1. if 'norm' in name and name.endswith('weight') else 0., std=.2,
-                        generator=generator)
+        nn.init.normal_(
+            parameter, mean=1.0 if 'norm' in name and name.endswith('weight') else 0.0, std=0.2, generator=generator
+        )
     model.eval()  # mmpretrain's returns nothing
     return model
 
@@ -30,7 +32,9 @@ def randomised(model: nn.Module) -> nn.Module:
 def convert(source: dict[str, Tensor], name: str, num_heads: int = 3, **options) -> ADDPViT:
     """ADDPViT with the weights, loaded strictly, through the layout of that name."""
     layout = find_layout(source)
-    assert layout is not None and layout.name == name and layout.target == 'ADDPViT'
+    assert layout is not None
+    assert layout.name == name
+    assert layout.target == 'ADDPViT'
     before = {key: value.clone() for key, value in source.items()}
     args = {**layout.build_args(source), **options}
     assert 'num_heads' not in args['arch']
@@ -48,7 +52,7 @@ def original(source: dict[str, Tensor], image: Tensor, **options) -> Tensor | No
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
-    assert expected.std() > .1
+    assert expected.std() > 0.1
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
@@ -65,7 +69,8 @@ def mae_decoder() -> dict[str, Tensor]:
     return {**extra, **linear, 'mask_token': torch.rand(1, 1, 12)}
 
 
-# name of the layout, options of timm's VisionTransformer, what the published file has more, keys it names otherwise
+# name of the layout, options of timm's VisionTransformer, what the published file has more, keys it
+# names otherwise
 VITS = {
     'AugReg': ('timm ViT', {}, {}, {}),
     'MAE with its decoder': ('MAE', dict(num_classes=0), mae_decoder(), {}),
@@ -74,8 +79,12 @@ VITS = {
     'DeiT III': ('timm ViT', dict(no_embed_class=True, init_values=1e-6), {}, {r'ls(\d)\.gamma': r'gamma_\1'}),
     'DeiT III of timm': ('timm ViT', dict(no_embed_class=True, init_values=1e-6), {}, {}),
     'DINOv2': ('DINOv2', dict(num_classes=0, init_values=1e-5), dict(mask_token=torch.rand(1, 24)), {}),
-    'DINOv2 in chunks': ('DINOv2', dict(num_classes=0, init_values=1e-5), dict(mask_token=torch.rand(1, 24)),
-                         {r'blocks\.([01])\.': r'blocks.0.\1.', r'blocks\.2\.': 'blocks.1.2.'}),
+    'DINOv2 in chunks': (
+        'DINOv2',
+        dict(num_classes=0, init_values=1e-5),
+        dict(mask_token=torch.rand(1, 24)),
+        {r'blocks\.([01])\.': r'blocks.0.\1.', r'blocks\.2\.': 'blocks.1.2.'},
+    ),
     'CLIP': ('timm ViT', dict(pre_norm=True), {}, {}),
     'registers of timm': ('timm ViT', dict(reg_tokens=4, no_embed_class=True), {}, {}),
     'registers with positions': ('timm ViT', dict(reg_tokens=2), {}, {}),
@@ -93,17 +102,23 @@ def test_tokens_equal_timm(case, image):
     vit = convert(source, name, out_type='raw')
     close(vit(image)[0], reference.forward_features(image))
     close(original(source, image), reference.forward_features(image))
-    assert vit.grid_size == (4, 4) and num_heads_of(vit.state_dict()) is None
+    assert vit.grid_size == (4, 4)
+    assert num_heads_of(vit.state_dict()) is None
 
 
 def test_dinov2_with_registers_in_its_own_naming(image):
-    reference = randomised(VisionTransformer(**{**SIZES, 'num_classes': 0}, init_values=1e-5, reg_tokens=4,
-                                             no_embed_class=True))
+    reference = randomised(
+        VisionTransformer(**{**SIZES, 'num_classes': 0}, init_values=1e-5, reg_tokens=4, no_embed_class=True)
+    )
     source = dict(reference.state_dict())
     # published: the class token's position apart, the register tokens under another name
-    row = torch.full((1, 1, 24), .25)
-    source.update(cls_token=source['cls_token'] - row, pos_embed=torch.cat([row, source['pos_embed']], dim=1),
-                  register_tokens=source.pop('reg_token'), mask_token=torch.rand(1, 24))
+    row = torch.full((1, 1, 24), 0.25)
+    source.update(
+        cls_token=source['cls_token'] - row,
+        pos_embed=torch.cat([row, source['pos_embed']], dim=1),
+        register_tokens=source.pop('reg_token'),
+        mask_token=torch.rand(1, 24),
+    )
     close(convert(source, 'DINOv2', out_type='raw')(image)[0], reference.forward_features(image))
     close(original(source, image), reference.forward_features(image))
 
@@ -123,7 +138,8 @@ def test_a_vit_without_a_class_token(image):
 
 def test_a_finetuned_mae_gives_what_its_head_sees(image):
     reference = randomised(VisionTransformer(**SIZES, global_pool='avg'))
-    assert 'fc_norm.weight' in reference.state_dict() and 'norm.weight' not in reference.state_dict()
+    assert 'fc_norm.weight' in reference.state_dict()
+    assert 'norm.weight' not in reference.state_dict()
     vit = convert(reference.state_dict(), 'timm ViT')
     assert vit.out_type == 'avg_featmap'
     expected = reference.forward_head(reference.forward_features(image), pre_logits=True)
@@ -134,18 +150,35 @@ def test_a_finetuned_mae_gives_what_its_head_sees(image):
 @pytest.mark.parametrize('table', ['each', 'shared'])
 @pytest.mark.parametrize('pool', ['', 'avg'])
 def test_beit_equals_timm(image, table, pool):
-    reference = randomised(Beit(**SIZES, global_pool=pool, init_values=.1, use_abs_pos_emb=False,
-                                use_rel_pos_bias=table == 'each', use_shared_rel_pos_bias=table == 'shared'))
+    reference = randomised(
+        Beit(
+            **SIZES,
+            global_pool=pool,
+            init_values=0.1,
+            use_abs_pos_emb=False,
+            use_rel_pos_bias=table == 'each',
+            use_shared_rel_pos_bias=table == 'shared',
+        )
+    )
     with torch.no_grad():
         for name, parameter in reference.named_parameters():
             if 'relative_position_bias_table' in name:
                 parameter.mul_(5)
     # buffers that published files have, and what BEiT v2 pre-trains with
-    index = dict.fromkeys(('blocks.0.attn.relative_position_index', 'rel_pos_bias.relative_position_index',
-                           'mask_token', 'lm_head.weight', 'cls_pt_layers.0.norm1.weight'), torch.zeros(1))
+    index = dict.fromkeys(
+        (
+            'blocks.0.attn.relative_position_index',
+            'rel_pos_bias.relative_position_index',
+            'mask_token',
+            'lm_head.weight',
+            'cls_pt_layers.0.norm1.weight',
+        ),
+        torch.zeros(1),
+    )
     source = dict(reference.state_dict(), **index)
     vit = convert(source, 'BEiT', **({} if pool else dict(out_type='raw')))
-    assert vit.pos_embed is None and num_heads_of(vit.state_dict()) == 3
+    assert vit.pos_embed is None
+    assert num_heads_of(vit.state_dict()) == 3
     features = reference.forward_features(image)
     expected = reference.forward_head(features, pre_logits=True) if pool else features
     close(vit(image)[0], expected)
@@ -157,7 +190,7 @@ def test_beit_with_absolute_positions_too(image):
     close(convert(reference.state_dict(), 'BEiT', out_type='raw')(image)[0], reference.forward_features(image))
 
 
-@pytest.mark.parametrize('options', [{}, dict(init_values=.1, reg_tokens=2, no_embed_class=True)])
+@pytest.mark.parametrize('options', [{}, dict(init_values=0.1, reg_tokens=2, no_embed_class=True)])
 def test_maps_at_another_image_size_equal_timm(options):
     reference = randomised(VisionTransformer(**SIZES, **options, dynamic_img_size=True))
     image = torch.rand(1, 3, 48, 24)
@@ -193,7 +226,7 @@ def test_keys_that_no_one_knows_are_named():
 
 @pytest.mark.parametrize('key,shape', [('blocks.0.mlp.w12.weight', (8, 24)), ('blocks.0.mlp.fc1.weight', (96, 24))])
 def test_gated_mlps_are_refused(key, shape):
-    source = dict(VisionTransformer(**SIZES, init_values=1.).state_dict(), mask_token=torch.ones(1, 24))
+    source = dict(VisionTransformer(**SIZES, init_values=1.0).state_dict(), mask_token=torch.ones(1, 24))
     source[key] = torch.rand(shape)
     with pytest.raises(ValueError, match=f'{key}.*SwiGLU'):
         find_layout(source).convert(source)
@@ -210,12 +243,15 @@ def test_positions_that_are_no_square_ask_for_the_image_size():
         vit_args(weights, (32, 32))
 
 
-@pytest.mark.parametrize('own, options', [
-    (0, dict(no_embed_class=True, init_values=1e-6)),
-    (1, {}),
-    (3, dict(reg_tokens=2)),
-    (0, dict(reg_tokens=2, no_embed_class=True)),
-])
+@pytest.mark.parametrize(
+    'own, options',
+    [
+        (0, dict(no_embed_class=True, init_values=1e-6)),
+        (1, {}),
+        (3, dict(reg_tokens=2)),
+        (0, dict(reg_tokens=2, no_embed_class=True)),
+    ],
+)
 def test_the_grid_decides_what_positions_mean(own, options):
     """A class token and 3 x 5 patches have as many positions as 4 x 4 patches."""
     reference = randomised(VisionTransformer(**{**SIZES, **options, 'img_size': (24, 40)}))
@@ -246,7 +282,8 @@ def test_positions_that_always_hold_the_class_token_are_never_taken_for_a_square
     options = dict(num_classes=0, init_values=1e-5 if name == 'DINOv2' else None, img_size=(24, 40))
     source = {**VisionTransformer(**{**SIZES, **options}).state_dict(), **mark}
     layout = find_layout(source)
-    assert layout.name == name and layout.convert(source)['pos_embed'].shape[1] == 16
+    assert layout.name == name
+    assert layout.convert(source)['pos_embed'].shape[1] == 16
     with pytest.raises(ValueError, match='no square map: give the image size'):
         layout.build_args(source)
     assert layout.build_args(source, grid=(3, 5))['img_size'] == (24, 40)
@@ -266,20 +303,29 @@ def test_widths_of_mlps_that_do_not_divide():
     assert int(21 * args['arch']['mlp_ratio']) == hidden
 
 
-@pytest.mark.parametrize('name,options,wrapped', [
-    ('VisionTransformer', dict(), False),
-    ('VisionTransformer', dict(pre_norm=True, layer_scale_init_value=.1), True),
-    ('VisionTransformer', dict(out_type='avg_featmap', final_norm=False), True),
-    ('DeiT3', dict(), False),
-    ('BEiTViT', dict(out_type='raw'), False),
-    ('BEiTViT', dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True), True),
-])
+@pytest.mark.parametrize(
+    'name,options,wrapped',
+    [
+        ('VisionTransformer', dict(), False),
+        ('VisionTransformer', dict(pre_norm=True, layer_scale_init_value=0.1), True),
+        ('VisionTransformer', dict(out_type='avg_featmap', final_norm=False), True),
+        ('DeiT3', dict(), False),
+        ('BEiTViT', dict(out_type='raw'), False),
+        ('BEiTViT', dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True), True),
+    ],
+)
 def test_mmpretrain_backbones(image, name, options, wrapped):
     from mmpretrain.models import backbones
+
     options = {'out_type': 'cls_token', **options} if name != 'BEiTViT' else options
-    reference = randomised(getattr(backbones, name)(
-        arch=dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48), img_size=32, patch_size=8,
-        **options))
+    reference = randomised(
+        getattr(backbones, name)(
+            arch=dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48),
+            img_size=32,
+            patch_size=8,
+            **options,
+        )
+    )
     source = dict(reference.state_dict())
     if name == 'DeiT3':  # mmpretrain 1.2 applies ln1 before the MLP too; agreement is to be had where ln2 equals it
         source = {key: source[key.replace('.ln2.', '.ln1.')] for key in source}

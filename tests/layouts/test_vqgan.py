@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Converted VQGANs against the original network run from the foreign state dict, and the command line tool."""
+
 import json
 import runpy
 import sys
@@ -47,12 +48,15 @@ def maskgit():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('layout, sizes', [
-    (TAMING, TAMING_SIZES),
-    (TAMING, Sizes(mults=(1, 2), blocks=2, attn_levels=(0, 1))),
-    (TAMING, Sizes(mults=(1, 1), attn_levels=())),
-    (MASKGIT, MASKGIT_SIZES),
-])
+@pytest.mark.parametrize(
+    'layout, sizes',
+    [
+        (TAMING, TAMING_SIZES),
+        (TAMING, Sizes(mults=(1, 2), blocks=2, attn_levels=(0, 1))),
+        (TAMING, Sizes(mults=(1, 1), attn_levels=())),
+        (MASKGIT, MASKGIT_SIZES),
+    ],
+)
 def test_conversion_equals_the_foreign_network(layout, sizes):
     state = made(sizes)
     tokenizer = converted_tokenizer(layout, state)
@@ -69,26 +73,62 @@ def test_conversion_equals_the_foreign_network(layout, sizes):
 
 def test_sizes_are_read_from_the_tensors(taming, maskgit):
     assert TAMING.build_args(taming) == dict(
-        base_channels=32, channel_mults=(1, 1, 2), codebook_size=16, embed_dims=5, in_channels=3, num_res_blocks=1,
-        num_mid_blocks=2, decoder_res_blocks=2, shortcut_from='input', conv_bias=True, downsample='conv',
-        attn_levels=(2, ), mid_attn=True, encoder_out_kernel=3, quant_conv=True, z_channels=6, input_range=(-1., 1.),
-        num_groups=32)
+        base_channels=32,
+        channel_mults=(1, 1, 2),
+        codebook_size=16,
+        embed_dims=5,
+        in_channels=3,
+        num_res_blocks=1,
+        num_mid_blocks=2,
+        decoder_res_blocks=2,
+        shortcut_from='input',
+        conv_bias=True,
+        downsample='conv',
+        attn_levels=(2,),
+        mid_attn=True,
+        encoder_out_kernel=3,
+        quant_conv=True,
+        z_channels=6,
+        input_range=(-1.0, 1.0),
+        num_groups=32,
+    )
     assert MASKGIT.build_args(maskgit) == dict(
-        base_channels=32, channel_mults=(1, 2, 2), codebook_size=16, embed_dims=6, in_channels=3, num_res_blocks=2,
-        num_mid_blocks=2, decoder_res_blocks=2, shortcut_from='output', conv_bias=False, downsample='avg',
-        attn_levels=(), mid_attn=False, encoder_out_kernel=1, quant_conv=False, z_channels=None, input_range=(0., 1.),
-        num_groups=32)
+        base_channels=32,
+        channel_mults=(1, 2, 2),
+        codebook_size=16,
+        embed_dims=6,
+        in_channels=3,
+        num_res_blocks=2,
+        num_mid_blocks=2,
+        decoder_res_blocks=2,
+        shortcut_from='output',
+        conv_bias=False,
+        downsample='avg',
+        attn_levels=(),
+        mid_attn=False,
+        encoder_out_kernel=1,
+        quant_conv=False,
+        z_channels=None,
+        input_range=(0.0, 1.0),
+        num_groups=32,
+    )
 
 
 def test_the_layout_is_told_by_the_keys(taming, maskgit):
-    assert find_layout(taming) is TAMING and find_layout(maskgit) is MASKGIT
+    assert find_layout(taming) is TAMING
+    assert find_layout(maskgit) is MASKGIT
     assert find_layout(convert_taming(taming)) is None
 
 
 def test_what_only_training_uses_is_left_out_by_name(taming):
-    extra = {'loss.discriminator.main.0.weight': torch.ones(1), 'loss.perceptual_loss.lin0.model.1.weight':
-             torch.ones(1), 'quantize.embedding.cluster_size': torch.ones(1), 'colorize': torch.ones(1),
-             'model_ema.decay': torch.ones(1), 'model_ema.encoderconv_inweight': torch.ones(1)}
+    extra = {
+        'loss.discriminator.main.0.weight': torch.ones(1),
+        'loss.perceptual_loss.lin0.model.1.weight': torch.ones(1),
+        'quantize.embedding.cluster_size': torch.ones(1),
+        'colorize': torch.ones(1),
+        'model_ema.decay': torch.ones(1),
+        'model_ema.encoderconv_inweight': torch.ones(1),
+    }
     assert set(convert_taming({**taming, **extra})) == set(convert_taming(taming))
     with pytest.raises(ValueError, match=r'2 keys.*quantize\.used, lost\.weight'):
         convert_taming({**taming, **extra, 'quantize.used': torch.ones(1), 'lost.weight': torch.ones(1)})
@@ -99,10 +139,13 @@ def test_taming_parts_in_maskgits_layout_are_unknown(maskgit):
         convert_maskgit({**maskgit, 'loss.logvar': torch.ones(1)})
 
 
-@pytest.mark.parametrize('change, words', [
-    (lambda s: s.pop('encoder.conv_out.weight'), r'encoder\.conv_out\.weight missing'),
-    (lambda s: s.update({'quantize.proj.weight': torch.ones(1)}), 'Gumbel'),
-])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (lambda s: s.pop('encoder.conv_out.weight'), r'encoder\.conv_out\.weight missing'),
+        (lambda s: s.update({'quantize.proj.weight': torch.ones(1)}), 'Gumbel'),
+    ],
+)
 def test_what_is_no_whole_vqgan_is_refused(taming, change, words):
     state = dict(taming)
     change(state)
@@ -110,13 +153,16 @@ def test_what_is_no_whole_vqgan_is_refused(taming, change, words):
         convert_taming(state)
 
 
-@pytest.mark.parametrize('key, value, words', [
-    ('quant_conv.weight', torch.ones(5, 3, 1, 1), 'encoder gives 6 channels, and 3 are quantised'),
-    ('decoder.conv_out.weight', torch.ones(1, 32, 3, 3), 'makes 1 channels from 3'),
-    ('encoder.conv_in.weight', torch.ones(16, 3, 3, 3), None),
-    ('encoder.conv_in.weight', torch.ones(64, 3, 3, 3), r'\[32, 32, 64\] channels wide, not multiples of the 64'),
-    ('decoder.levels.1.0.attn.q.weight', torch.ones(1), 'attention at different levels'),
-])
+@pytest.mark.parametrize(
+    'key, value, words',
+    [
+        ('quant_conv.weight', torch.ones(5, 3, 1, 1), 'encoder gives 6 channels, and 3 are quantised'),
+        ('decoder.conv_out.weight', torch.ones(1, 32, 3, 3), 'makes 1 channels from 3'),
+        ('encoder.conv_in.weight', torch.ones(16, 3, 3, 3), None),
+        ('encoder.conv_in.weight', torch.ones(64, 3, 3, 3), r'\[32, 32, 64\] channels wide, not multiples of the 64'),
+        ('decoder.levels.1.0.attn.q.weight', torch.ones(1), 'attention at different levels'),
+    ],
+)
 def test_sizes_that_fit_no_tokenizer_are_refused(taming, key, value, words):
     converted = {**convert_taming(taming), key: value}
     with pytest.raises(ValueError, match=words or 'not multiples'):
@@ -131,7 +177,8 @@ def test_a_foreign_file_loads_without_conversion_beforehand(taming, tmp_path):
     assert all(torch.equal(tokenizer.state_dict()[name], value) for name, value in convert_taming(taming).items())
 
 
-# --- the tool ----------------------------------------------------------------------------------------------------
+# --- the tool
+# ----------------------------------------------------------------------------------------------------
 
 
 def run_tool(monkeypatch, *arguments):
@@ -143,13 +190,15 @@ def test_the_tool_writes_weights_and_a_config_that_loads_them(taming, tmp_path, 
     torch.save(dict(state_dict={**taming, 'loss.logvar': torch.zeros(1)}, epoch=3), tmp_path / 'last.ckpt')
     run_tool(monkeypatch, tmp_path / 'last.ckpt', tmp_path / 'vqgan.safetensors')
     said = capsys.readouterr().out
-    assert '1 known as unused' in said and 'stride 4' in said and 'reconstructions (1, 3, 16, 16)' in said
+    assert '1 known as unused' in said
+    assert 'stride 4' in said
+    assert 'reconstructions (1, 3, 16, 16)' in said
     tokenizer = MODELS.build(Config.fromfile(tmp_path / 'vqgan.json').tokenizer)
     tokenizer.init_weights()
     for name, value in convert_taming(taming).items():
         assert torch.equal(tokenizer.state_dict()[name], value), name
     (tmp_path / 'child.py').write_text("_base_ = 'vqgan.json'\nmodel = dict(tokenizer=_base_.tokenizer)\n")
-    assert Config.fromfile(tmp_path / 'child.py').model.tokenizer.input_range == [-1., 1.]
+    assert Config.fromfile(tmp_path / 'child.py').model.tokenizer.input_range == [-1.0, 1.0]
 
 
 def test_the_config_finds_its_weights_from_any_folder(maskgit, tmp_path, monkeypatch):
@@ -171,10 +220,21 @@ def test_the_tool_takes_a_part_and_what_tensors_do_not_tell(maskgit, tmp_path, m
     for given in ([], ['--prefix', 'other']):
         with pytest.raises(SystemExit, match=r"MaskGIT VQGAN under the prefix 'first_stage_model\.'"):
             run_tool(monkeypatch, tmp_path / 'model.pth', tmp_path / 'out.pth', *given)
-    run_tool(monkeypatch, tmp_path / 'model.pth', tmp_path / 'out.pth', '--prefix', 'first_stage_model',
-             '--input-range', '-1', '1', '--num-groups', '16')
+    run_tool(
+        monkeypatch,
+        tmp_path / 'model.pth',
+        tmp_path / 'out.pth',
+        '--prefix',
+        'first_stage_model',
+        '--input-range',
+        '-1',
+        '1',
+        '--num-groups',
+        '16',
+    )
     config = json.loads((tmp_path / 'out.json').read_text())['tokenizer']
-    assert config['input_range'] == [-1., 1.] and config['num_groups'] == 16
+    assert config['input_range'] == [-1.0, 1.0]
+    assert config['num_groups'] == 16
     assert set(torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']) == set(convert_maskgit(maskgit))
 
 
@@ -193,39 +253,52 @@ def test_a_class_that_lightning_names_is_read_as_a_name_and_others_are_refused(t
     path = tmp_path / 'old.ckpt'
     save_with_class(path, taming, 'pytorch_lightning.callbacks.model_checkpoint', 'ModelCheckpoint', monkeypatch)
     before = torch.serialization.get_safe_globals()
-    assert set(read(str(path))) == set(taming) and 'pytorch_lightning' not in sys.modules
+    assert set(read(str(path))) == set(taming)
+    assert 'pytorch_lightning' not in sys.modules
     assert set(torch.serialization.get_safe_globals()) == set(before)
     save_with_class(path, taming, 'pytorch_lightning.callbacks.model_checkpoint', 'Trainer', monkeypatch)
     with pytest.raises(CheckpointError, match=r'old\.ckpt is refused.*model_checkpoint\.Trainer'):
         read(str(path))
 
 
-@pytest.mark.parametrize('state, arguments, words', [
-    ({'a.weight': torch.ones(1)}, [], 'holds no VQGAN'),
-    ('maskgit', ['--prefix', 'model'], r'holds no VQGAN under model\.: .*layout of MaskGIT VQGAN without any prefix'),
-    ('maskgit', ['--num-groups', '48'], 'multiple of 48'),
-    ('stranger', [], 'stranger'),
-    ('incomplete', [], r'incomplete: it lacks encoder\.norm_out\.weight, .*addp_mm\.VQTokenizer'),
-    ('damaged', [], 'not finite'),
-])
-def test_the_tool_says_what_is_wrong_and_leaves_nothing_behind(maskgit, tmp_path, monkeypatch, state, arguments,
-                                                               words):
+@pytest.mark.parametrize(
+    'state, arguments, words',
+    [
+        ({'a.weight': torch.ones(1)}, [], 'holds no VQGAN'),
+        (
+            'maskgit',
+            ['--prefix', 'model'],
+            r'holds no VQGAN under model\.: .*layout of MaskGIT VQGAN without any prefix',
+        ),
+        ('maskgit', ['--num-groups', '48'], 'multiple of 48'),
+        ('stranger', [], 'stranger'),
+        ('incomplete', [], r'incomplete: it lacks encoder\.norm_out\.weight, .*addp_mm\.VQTokenizer'),
+        ('damaged', [], 'not finite'),
+    ],
+)
+def test_the_tool_says_what_is_wrong_and_leaves_nothing_behind(maskgit, tmp_path, monkeypatch, state, arguments, words):
     if state == 'incomplete':
         state = {key: value for key, value in maskgit.items() if 'norm_out' not in key}
     elif isinstance(state, str):
-        state = {**maskgit, **({'stranger': torch.ones(1)} if state == 'stranger' else {}),
-                 **({'decoder.conv_in.bias': torch.full((64, ), torch.nan)} if state == 'damaged' else {})}
+        state = {
+            **maskgit,
+            **({'stranger': torch.ones(1)} if state == 'stranger' else {}),
+            **({'decoder.conv_in.bias': torch.full((64,), torch.nan)} if state == 'damaged' else {}),
+        }
     torch.save(state, tmp_path / 'in.pth')
     with pytest.raises(SystemExit, match=words):
         run_tool(monkeypatch, tmp_path / 'in.pth', tmp_path / 'out.safetensors', *arguments)
     assert [path.name for path in tmp_path.iterdir()] == ['in.pth']
 
 
-@pytest.mark.parametrize('present, dst, words', [
-    ('out.pth', 'out.pth', r'out\.pth exists already'),
-    ('out.json', 'out.pth', r'out\.json exists already'),
-    ('in.pth', 'out.bin', 'must end in'),
-])
+@pytest.mark.parametrize(
+    'present, dst, words',
+    [
+        ('out.pth', 'out.pth', r'out\.pth exists already'),
+        ('out.json', 'out.pth', r'out\.json exists already'),
+        ('in.pth', 'out.bin', 'must end in'),
+    ],
+)
 def test_the_tool_overwrites_nothing(tmp_path, monkeypatch, present, dst, words):
     (tmp_path / present).write_text('mine')
     with pytest.raises(SystemExit, match=words):
@@ -238,4 +311,5 @@ def test_safetensors_hold_the_same(maskgit, tmp_path, monkeypatch):
     run_tool(monkeypatch, tmp_path / 'in.pth', tmp_path / 'sub' / 'out.safetensors')
     written = load_file(tmp_path / 'sub' / 'out.safetensors')
     expected = convert_maskgit(maskgit)
-    assert set(written) == set(expected) and all(torch.equal(written[key], expected[key]) for key in written)
+    assert set(written) == set(expected)
+    assert all(torch.equal(written[key], expected[key]) for key in written)

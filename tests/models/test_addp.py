@@ -66,9 +66,12 @@ def test_trained_parameters_stay_connected_when_everything_is_masked(model):
 
 
 def test_frozen_parts_stay_in_eval_unless_dropout_is_asked_for(model):
-    assert model.backbone.training and not model.tokenizer.training and not model.predictor.training
+    assert model.backbone.training
+    assert not model.tokenizer.training
+    assert not model.predictor.training
     noisy = build(predictor=dict(train_dropout=True)).train()
-    assert noisy.predictor.training and not noisy.tokenizer.training
+    assert noisy.predictor.training
+    assert not noisy.tokenizer.training
     assert not noisy.eval().predictor.training
     torch.manual_seed(0)
     losses = {noisy.train().loss(images(), noise=noise())['loss'].item() for _ in range(3)}
@@ -77,7 +80,8 @@ def test_frozen_parts_stay_in_eval_unless_dropout_is_asked_for(model):
 
 def test_frozen_parts_are_saved_and_moved_with_the_model(model):
     keys = model.state_dict()
-    assert 'tokenizer.codes.weight' in keys and 'predictor.word_embed.weight' in keys
+    assert 'tokenizer.codes.weight' in keys
+    assert 'predictor.word_embed.weight' in keys
     assert not any('pixel_' in key for key in keys)
     assert {p.dtype for p in copy.deepcopy(model).double().predictor.parameters()} == {torch.float64}
 
@@ -91,14 +95,16 @@ def test_parts_count_as_loaded_only_after_a_whole_state_dict(load):
     load(model, {key: value for key, value in weights.items() if not key.startswith('predictor')}, strict=False)
     assert model.unloaded_parts() == ['predictor']
     load(model, weights)
-    assert model.unloaded_parts() == [] and copy.deepcopy(model).unloaded_parts() == []
+    assert model.unloaded_parts() == []
+    assert copy.deepcopy(model).unloaded_parts() == []
 
 
 def test_a_part_loaded_by_itself_counts_and_so_does_a_declared_one():
     model = build()
     model.tokenizer.load_state_dict(build().tokenizer.state_dict())
     mark_loaded(model.predictor)
-    assert is_loaded(model.tokenizer) and model.unloaded_parts() == []
+    assert is_loaded(model.tokenizer)
+    assert model.unloaded_parts() == []
 
 
 @pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load], ids=['torch', 'mmengine'])
@@ -127,8 +133,9 @@ def test_noise_is_needed_and_used_up(model):
 
 def test_backbone_sees_normalised_images(model):
     picture = images()
-    expected = model.backbone((picture - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-                              / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+    expected = model.backbone(
+        (picture - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    )
     torch.testing.assert_close(model(picture, mode='tensor')[-1], expected[-1])
 
 
@@ -139,7 +146,8 @@ def test_autocast_leaves_tokenizer_alone_and_keeps_the_loss(model, dtype):
     exact = model.loss(images(), noise=noise())['loss']
     with torch.autocast('cpu', dtype):
         ids_cast, latents_cast = model.tokenize(images())
-        assert torch.equal(ids, ids_cast) and torch.equal(latents, latents_cast)
+        assert torch.equal(ids, ids_cast)
+        assert torch.equal(latents, latents_cast)
         assert torch.equal(pixels, model.decode(latents_cast))
         loss = model.loss(images(), noise=noise())['loss']
     loss.backward()
@@ -180,21 +188,24 @@ def test_predicted_tokens_and_expected_latents(model):
     logits = model.predict_tokens(images(), ids, mask)
     assert logits.shape == (3, 16, 16)
     for row in range(3):
-        alone = model.predict_tokens(images()[row:row + 1], ids[row:row + 1], mask[row:row + 1])
-        torch.testing.assert_close(logits[row:row + 1], alone)
+        alone = model.predict_tokens(images()[row : row + 1], ids[row : row + 1], mask[row : row + 1])
+        torch.testing.assert_close(logits[row : row + 1], alone)
     latents = model.expected_latents(ids, mask)
     mean = model.predictor(ids, mask)[1, 5] @ model.tokenizer.codebook
     assert latents.shape == (3, 4, 4, 4)
     torch.testing.assert_close(latents[1, :, 1, 1], mean)
 
 
-@pytest.mark.parametrize(('changes', 'message'), [
-    (dict(predictor=dict(token_space=dict(tiny_stations.SPACE, fake_class_slot=0))), 'token space'),
-    (dict(tokenizer=dict(codebook_size=8)), '8 codes'),
-    (dict(predictor=dict(num_tokens=9)), 'predictor has 9 tokens'),
-    (dict(backbone=dict(out_type='cls_token')), "out_type='raw'"),
-    (dict(latent_size=(4, 5)), 'do not fill'),
-])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(predictor=dict(token_space=dict(tiny_stations.SPACE, fake_class_slot=0))), 'token space'),
+        (dict(tokenizer=dict(codebook_size=8)), '8 codes'),
+        (dict(predictor=dict(num_tokens=9)), 'predictor has 9 tokens'),
+        (dict(backbone=dict(out_type='cls_token')), "out_type='raw'"),
+        (dict(latent_size=(4, 5)), 'do not fill'),
+    ],
+)
 def test_stations_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
@@ -209,9 +220,15 @@ def draw_masks():
     return ids, mask, mask_next
 
 
-@pytest.mark.parametrize(('options', 'calls'), [
-    (dict(), 2), (dict(hard_target=True), 1), (dict(unreliable_tokens=False), 1),
-    (dict(hard_target=True, unreliable_tokens=False), 0)])
+@pytest.mark.parametrize(
+    'options, calls',
+    [
+        (dict(), 2),
+        (dict(hard_target=True), 1),
+        (dict(unreliable_tokens=False), 1),
+        (dict(hard_target=True, unreliable_tokens=False), 0),
+    ],
+)
 def test_ablations_of_targets_and_unreliable_tokens(options, calls):
     torch.manual_seed(0)
     model = build(**options).eval()
@@ -224,7 +241,8 @@ def test_ablations_of_targets_and_unreliable_tokens(options, calls):
     assert sum(rows) == calls * 3
 
     if options.get('hard_target'):
-        assert torch.equal(target.argmax(-1), ids) and torch.equal(target.sum(-1), torch.ones(3, 16))
+        assert torch.equal(target.argmax(-1), ids)
+        assert torch.equal(target.sum(-1), torch.ones(3, 16))
     else:
         torch.testing.assert_close(target, model.predictor(ids, mask))
     if options.get('unreliable_tokens', True):
@@ -247,7 +265,8 @@ def test_ablations_train():
 def test_a_map_need_not_be_square():
     model = build(latent_size=(2, 8), schedule=dict(max_stride=2)).eval()
     ids = torch.zeros(1, 16, dtype=torch.long)
-    assert isinstance(model, ADDP) and model.schedule.max_stride == 2
+    assert isinstance(model, ADDP)
+    assert model.schedule.max_stride == 2
     assert model.expected_latents(ids, ids.bool()).shape == (1, 4, 2, 8)
 
 
@@ -257,10 +276,11 @@ def test_as_many_tokens_in_another_map_are_refused(model):
         model.loss(flat, noise=noise())
     with pytest.raises(ImageSizeError, match='map of 4x4'):
         AlternatingSampler(model.eval(), model.latent_size, num_steps=2).inpaint(
-            flat, torch.ones(2, 16, dtype=torch.bool), torch.Generator())
+            flat, torch.ones(2, 16, dtype=torch.bool), torch.Generator()
+        )
 
 
-@pytest.mark.parametrize(('channels', 'mean'), [(1, None), (5, [0.1, 0.2, 0.3, 0.4, 0.5]), (2, [0.5])])
+@pytest.mark.parametrize('channels, mean', [(1, None), (5, [0.1, 0.2, 0.3, 0.4, 0.5]), (2, [0.5])])
 def test_images_of_other_channels_than_three(channels, mean):
     model = build(tokenizer=dict(in_channels=channels), backbone=dict(in_channels=channels), pixel_mean=mean).train()
     pictures = torch.rand(3, channels, 16, 16)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """ADDPViT's options for other methods' weights: layer scale, tables of relative positions, register tokens."""
+
 import pytest
 import torch
 from torch import nn
@@ -7,9 +8,9 @@ from torch import nn
 from addp_mm.models.backbones import ADDPViT
 from addp_mm.models.layers import resize_pos_embed, resize_rel_pos_table
 
-TINY = dict(embed_dims=24, num_layers=3, num_heads=3, mlp_ratio=2.)
-ALL = dict(layer_scale_init=.1, num_register_tokens=2)
-BEIT = dict(layer_scale_init=.1, use_rel_pos_table=True, use_abs_pos=False)
+TINY = dict(embed_dims=24, num_layers=3, num_heads=3, mlp_ratio=2.0)
+ALL = dict(layer_scale_init=0.1, num_register_tokens=2)
+BEIT = dict(layer_scale_init=0.1, use_rel_pos_table=True, use_abs_pos=False)
 
 
 def build(**options) -> ADDPViT:
@@ -27,16 +28,20 @@ def image():
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize('options,more,fewer', [
-    (dict(layer_scale_init=1e-5), {f'blocks.{i}.ls{j}.gamma' for i in range(3) for j in (1, 2)}, set()),
-    (dict(use_rel_pos_table=True), {f'blocks.{i}.attn.rel_pos_bias_table' for i in range(3)}, set()),
-    (dict(num_register_tokens=2), {'register_tokens'}, set()),
-    (dict(use_abs_pos=False), set(), {'pos_embed'}),
-    (dict(pos_antialias=True), set(), set()),
-])
+@pytest.mark.parametrize(
+    'options,more,fewer',
+    [
+        (dict(layer_scale_init=1e-5), {f'blocks.{i}.ls{j}.gamma' for i in range(3) for j in (1, 2)}, set()),
+        (dict(use_rel_pos_table=True), {f'blocks.{i}.attn.rel_pos_bias_table' for i in range(3)}, set()),
+        (dict(num_register_tokens=2), {'register_tokens'}, set()),
+        (dict(use_abs_pos=False), set(), {'pos_embed'}),
+        (dict(pos_antialias=True), set(), set()),
+    ],
+)
 def test_each_option_has_its_own_keys(options, more, fewer):
     plain, keys = set(build().state_dict()), set(build(**options).state_dict())
-    assert keys - plain == more and plain - keys == fewer
+    assert keys - plain == more
+    assert plain - keys == fewer
 
 
 @pytest.mark.parametrize('options', [ALL, BEIT])
@@ -53,17 +58,18 @@ def test_every_parameter_is_used_with_and_without_checkpointing(image, options, 
 
 
 def test_layer_scale_scales_both_branches(image):
-    vit = build(layer_scale_init=0.)
+    vit = build(layer_scale_init=0.0)
     tokens, _ = vit.embed(image)
     vit.out_type, vit.final_norm = 'raw', nn.Identity()
     assert torch.equal(vit(image)[0], tokens)
-    assert not torch.equal(build(layer_scale_init=.5)(image)[0], build()(image)[0])
+    assert not torch.equal(build(layer_scale_init=0.5)(image)[0], build()(image)[0])
 
 
 def test_register_tokens_stand_between_class_token_and_map(image):
     vit = build(num_register_tokens=2, out_type='raw').eval()
     tokens, hw = vit.embed(image)
-    assert tokens.shape == (2, 1 + 2 + 16, 24) and hw == (4, 4)
+    assert tokens.shape == (2, 1 + 2 + 16, 24)
+    assert hw == (4, 4)
     assert torch.equal(tokens[:, 1:3], vit.register_tokens.expand(2, -1, -1))
     assert torch.equal(tokens[:, :1], (vit.cls_token + vit.pos_embed[:, :1]).expand(2, -1, -1))
     assert torch.equal(tokens[:, 3:], vit.patch_embed(image)[0] + vit.pos_embed[:, 1:])
@@ -101,7 +107,7 @@ def test_depths_for_layer_decay():
 
 def test_tables_fill_windows(image):
     options = dict(BEIT, with_cls_token=False, out_type='featmap')
-    vit = build(**options, window_size=3, global_blocks=(1, ))
+    vit = build(**options, window_size=3, global_blocks=(1,))
     assert [len(block.attn.rel_pos_bias_table) for block in vit.blocks] == [25, 49, 25]
     assert vit(image)[0].shape == (2, 24, 4, 4)
     whole, full = build(**options, window_size=4), build(**options)
@@ -136,12 +142,15 @@ def test_antialiased_positions():
     torch.testing.assert_close(small.embed(image)[0], vit.embed(image)[0])
 
 
-@pytest.mark.parametrize('options,message', [
-    (dict(num_register_tokens=-1), 'num_register_tokens must not be negative'),
-    (dict(use_rel_pos=True, use_rel_pos_table=True), r'decomposed \(use_rel_pos\) or a table'),
-    (dict(use_rel_pos_table=True, num_register_tokens=1), 'no entries for register tokens'),
-    (dict(with_cls_token=False, num_register_tokens=1, window_size=2, out_type='featmap'), 'num_register_tokens=0'),
-])
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(num_register_tokens=-1), 'num_register_tokens must not be negative'),
+        (dict(use_rel_pos=True, use_rel_pos_table=True), r'decomposed \(use_rel_pos\) or a table'),
+        (dict(use_rel_pos_table=True, num_register_tokens=1), 'no entries for register tokens'),
+        (dict(with_cls_token=False, num_register_tokens=1, window_size=2, out_type='featmap'), 'num_register_tokens=0'),
+    ],
+)
 def test_contradictions(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Losses of generator and discriminator against independent computations."""
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_lecam_against_its_formula_over_three_batches():
         real, fake = logits(2 * step), logits(2 * step + 1)
         batch = np.array([real.mean(), fake.mean()])
         means = batch if means is None else means
-        expected = ((real.numpy() - means[1])**2).mean() + ((fake.numpy() - means[0])**2).mean()
+        expected = ((real.numpy() - means[1]) ** 2).mean() + ((fake.numpy() - means[0]) ** 2).mean()
         assert lecam(real, fake).item() == pytest.approx(expected, rel=1e-5)
         means = decay * means + (1 - decay) * batch
     np.testing.assert_allclose(lecam.means.numpy(), means, rtol=1e-5)
@@ -49,16 +50,17 @@ def test_r1_against_finite_differences():
     images = torch.rand(2, 2, 4, 4, dtype=torch.float64)
     asked = images.clone().requires_grad_()
     penalty = r1_penalty(asked, judge(asked))
-    step, squares = 1e-5, 0.
+    step, squares = 1e-5, 0.0
     with torch.no_grad():
         for index in np.ndindex(*images.shape):
             high, low = images.clone(), images.clone()
             high[index] += step
             low[index] -= step
-            squares += ((judge(high).sum() - judge(low).sum()).item() / (2 * step))**2
+            squares += ((judge(high).sum() - judge(low).sum()).item() / (2 * step)) ** 2
     assert penalty.item() == pytest.approx(squares / 2, rel=1e-6)
     penalty.backward()
-    assert judge[0].weight.grad.any() and judge[2].weight.grad.any()
+    assert judge[0].weight.grad.any()
+    assert judge[2].weight.grad.any()
 
 
 def test_adaptive_weight_against_gradients_by_hand():
@@ -68,7 +70,8 @@ def test_adaptive_weight_against_gradients_by_hand():
     y = layer(x)
     weight = adaptive_weight(y.square().sum(), 0.5 * y.sum(), layer.weight)
     by_hand = (2 * y.detach().T @ x).norm() / ((0.5 * x.sum(0)).norm() + 1e-4)
-    assert weight.item() == pytest.approx(by_hand.item(), rel=1e-5) and not weight.requires_grad
+    assert weight.item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert not weight.requires_grad
     assert layer.weight.grad is None
     assert adaptive_weight(1e9 * y.square().sum(), y.sum(), layer.weight).item() == 1e4
     y.sum().backward()  # the graph is still there
@@ -112,7 +115,8 @@ def test_a_frozen_judgement_is_the_same_and_leaves_the_discriminator_alone(norm)
     images = torch.rand(2, 3, 8, 8).requires_grad_()
     frozen = judge_frozen(judge, images)
     frozen.sum().backward()
-    assert images.grad.any() and all(p.grad is None for p in judge.parameters())
+    assert images.grad.any()
+    assert all(p.grad is None for p in judge.parameters())
     assert all(torch.equal(before[name], value) for name, value in judge.state_dict().items())
     torch.testing.assert_close(frozen, judge(images))
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The optimizer forgets what it gathered about codes that were drawn anew, and the configs ask for that."""
+
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,15 +40,23 @@ def test_moments_of_redrawn_codes_are_forgotten(tmp_path, algorithm):
             wrapper = runner.optim_wrapper['tokenizer'] if adversarial else runner.optim_wrapper
             optimizer = wrapper.optimizer
             optimizer.register_step_pre_hook(
-                lambda *_: seen.append({k: v.clone() for k, v in optimizer.state[codes].items()}))
+                lambda *_: seen.append({k: v.clone() for k, v in optimizer.state[codes].items()})
+            )
 
-    build_runner(tmp_path, model, [dict(type='addp_mm.CodeRestartHook'), Watch()], max_iters=5,
-                 optim_wrapper=None if adversarial else PLAIN).train()
+    build_runner(
+        tmp_path,
+        model,
+        [dict(type='addp_mm.CodeRestartHook'), Watch()],
+        max_iters=5,
+        optim_wrapper=None if adversarial else PLAIN,
+    ).train()
     assert [redrawn is not None for redrawn in drawn] == [False, False, False, True, False]
     redrawn = drawn[3]
-    assert redrawn.any() and not redrawn.all()
+    assert redrawn.any()
+    assert not redrawn.all()
     for moment in ('exp_avg', 'exp_avg_sq'):
-        assert not seen[3][moment][redrawn].any() and seen[3][moment][~redrawn].any(1).all()
+        assert not seen[3][moment][redrawn].any()
+        assert seen[3][moment][~redrawn].any(1).all()
 
 
 def test_without_the_hook_old_moments_push_on():
@@ -56,18 +65,20 @@ def test_without_the_hook_old_moments_push_on():
     for forget in (False, True):
         model = SimpleNamespace(redrawn=None, tokenizer=SimpleNamespace(codes=SimpleNamespace(weight=codes)))
         optimizer = torch.optim.Adam([codes], lr=0.1)
-        runner = SimpleNamespace(model=model, optim_wrapper=SimpleNamespace(
-            optimizer=optimizer, param_groups=optimizer.param_groups))
+        runner = SimpleNamespace(
+            model=model, optim_wrapper=SimpleNamespace(optimizer=optimizer, param_groups=optimizer.param_groups)
+        )
         hook = CodeRestartHook()
         if forget:
             hook.before_train(runner)
         codes.grad = torch.ones(2, 1)
         optimizer.step()
-        codes.data[1] = 5.
+        codes.data[1] = 5.0
         model.redrawn = torch.tensor([False, True])
         codes.grad = torch.zeros(2, 1)
         optimizer.step()
-        assert (codes[1].item() == 5.) is forget and codes[0].item() != 5.
+        assert (codes[1].item() == 5.0) is forget
+        assert codes[0].item() != 5.0
         hook.after_train(runner)
 
 

@@ -20,7 +20,8 @@ def test_logits_are_products_with_words_that_get_no_gradient(head):
     logits = head(torch.randn(2, 3, 8), words)
     assert logits.shape == (2, 3, 6)
     logits.sum().backward()
-    assert words.grad is None and all(p.grad is not None for p in head.parameters())
+    assert words.grad is None
+    assert all(p.grad is not None for p in head.parameters())
     torch.nn.init.constant_(head.bias, 2.5)
     torch.testing.assert_close(head(torch.randn(3, 8), torch.zeros(6, 6)), torch.full((3, 6), 2.5))
 
@@ -32,7 +33,7 @@ def test_loss_counts_masked_places_alone(head):
     loss = head.loss(states, words, target, mask)['loss']
     elsewhere = torch.where(mask.unsqueeze(-1), states, torch.randn_like(states))
     assert torch.equal(loss, head.loss(elsewhere, words, target, mask)['loss'])
-    by_hand = 0.
+    by_hand = 0.0
     for row, place in mask.nonzero().tolist():
         smooth = 0.9 * torch.nn.functional.pad(target[row, place], (0, 2)) + 0.1 / 6
         by_hand -= (smooth * head(states[row, place], words).log_softmax(-1)).sum().item() / 3
@@ -46,18 +47,18 @@ def test_a_head_without_a_loss_says_so():
 
 
 def test_soft_target_cross_entropy_values():
-    target = torch.tensor([[0.5, 0.5, 0.]])
-    logits = torch.tensor([[0., 0., -100., -100.]])
-    assert SoftTargetCrossEntropy(0.)(logits, target).item() == pytest.approx(math.log(2))
-    assert SoftTargetCrossEntropy(0., loss_weight=3.)(logits, target).item() == pytest.approx(3 * math.log(2))
+    target = torch.tensor([[0.5, 0.5, 0.0]])
+    logits = torch.tensor([[0.0, 0.0, -100.0, -100.0]])
+    assert SoftTargetCrossEntropy(0.0)(logits, target).item() == pytest.approx(math.log(2))
+    assert SoftTargetCrossEntropy(0.0, loss_weight=3.0)(logits, target).item() == pytest.approx(3 * math.log(2))
     assert SoftTargetCrossEntropy(0.1)(torch.zeros(1, 4), target).item() == pytest.approx(math.log(4))
-    loss = SoftTargetCrossEntropy(0.)(logits.half(), target.half())
+    loss = SoftTargetCrossEntropy(0.0)(logits.half(), target.half())
     assert loss.dtype == torch.float32
 
 
 def test_soft_target_cross_entropy_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match='label_smoothing'):
-        SoftTargetCrossEntropy(1.)
+        SoftTargetCrossEntropy(1.0)
     with pytest.raises(ValueError, match='does not fit'):
         SoftTargetCrossEntropy()(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(ValueError, match='does not fit'):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Attention, windows and relative positions against plain computations."""
+
 import math
 
 import pytest
@@ -37,7 +38,7 @@ def plain_attention(attn: Attention, x: torch.Tensor, hw=None, prefix: int = 0) 
     out = torch.zeros(b, n, c, dtype=x.dtype)
     for head in range(attn.num_heads):
         at = slice(head * dims, (head + 1) * dims)
-        q, k, v = (qkv[..., i * c:(i + 1) * c][..., at] for i in range(3))
+        q, k, v = (qkv[..., i * c : (i + 1) * c][..., at] for i in range(3))
         scores = q @ k.transpose(1, 2) / math.sqrt(dims)
         if hw is not None:
             h, w = hw
@@ -68,18 +69,21 @@ def test_relative_positions_equal_a_plain_loop(prefix):
 
 def test_relative_positions_start_at_zero_and_learn():
     attn = Attention(24, 3, rel_pos_size=(3, 4))
-    assert attn.rel_pos_h.shape == (5, 8) and attn.rel_pos_w.shape == (7, 8)
-    assert not attn.rel_pos_h.any() and not attn.rel_pos_w.any()
+    assert attn.rel_pos_h.shape == (5, 8)
+    assert attn.rel_pos_w.shape == (7, 8)
+    assert not attn.rel_pos_h.any()
+    assert not attn.rel_pos_w.any()
     attn(torch.rand(2, 12, 24), (3, 4)).square().sum().backward()
-    assert attn.rel_pos_h.grad.any() and attn.rel_pos_w.grad.any()
+    assert attn.rel_pos_h.grad.any()
+    assert attn.rel_pos_w.grad.any()
 
 
 def test_relative_positions_of_another_size_are_resized():
-    table = torch.arange(5.)[:, None].repeat(1, 2)
+    table = torch.arange(5.0)[:, None].repeat(1, 2)
     assert resize_rel_pos(table, 5) is table
     resized = resize_rel_pos(table, 9)
     assert resized.shape == (9, 2)
-    expected = ((torch.arange(9) + .5) * 5 / 9 - .5).clamp(0, 4)  # half-pixel centres of a straight line
+    expected = ((torch.arange(9) + 0.5) * 5 / 9 - 0.5).clamp(0, 4)  # half-pixel centres of a straight line
     torch.testing.assert_close(resized[:, 0], expected)
     query = torch.rand(1, 1, 25, 2)
     same = rel_pos_bias(query, resize_rel_pos(table, 9), resize_rel_pos(table, 9), (5, 5))
@@ -116,7 +120,7 @@ def test_windows_come_back_as_they_were(hw, window):
     x = torch.rand(2, *hw, 5)
     windows, padded = window_partition(x, window)
     assert windows.shape == (2 * math.ceil(hw[0] / window) * math.ceil(hw[1] / window), window, window, 5)
-    assert torch.equal(windows[0, :hw[0], :hw[1]], x[0, :window, :window])
+    assert torch.equal(windows[0, : hw[0], : hw[1]], x[0, :window, :window])
     assert torch.equal(window_unpartition(windows, padded, hw), x)
 
 
@@ -133,7 +137,8 @@ def test_windows_do_not_see_each_other():
     changed = x.clone().unflatten(1, (4, 4))
     changed[:, :2, :2] += 1
     differs = (block(changed.flatten(1, 2), (4, 4)) != block(x, (4, 4))).any(dim=-1).reshape(4, 4)
-    assert differs[:2, :2].all() and differs.sum() == 4
+    assert differs[:2, :2].all()
+    assert differs.sum() == 4
 
 
 def test_windows_that_stick_out_are_filled_with_zeros():
@@ -142,7 +147,7 @@ def test_windows_that_stick_out_are_filled_with_zeros():
     x = torch.rand(1, 8, 24)
     filled = torch.zeros(1, 3, 6, 24)
     filled[:, :2, :4] = block.norm1(x).reshape(1, 2, 4, 24)
-    parts = [block.attn(filled[:, :, i:i + 3].flatten(1, 2), (3, 3)).reshape(1, 3, 3, 24) for i in (0, 3)]
+    parts = [block.attn(filled[:, :, i : i + 3].flatten(1, 2), (3, 3)).reshape(1, 3, 3, 24) for i in (0, 3)]
     y = x + torch.cat(parts, dim=2)[:, :2, :4].flatten(1, 2)
     torch.testing.assert_close(block(x, (2, 4)), y + block.mlp(block.norm2(y)))
 
@@ -166,11 +171,12 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     x = torch.ones(4000, 3)
     y = drop(x)
     kept = y[:, 0] != 0
-    assert torch.equal(y[kept], torch.full_like(y[kept], 1 / 0.75)) and not y[~kept].any()
+    assert torch.equal(y[kept], torch.full_like(y[kept], 1 / 0.75))
+    assert not y[~kept].any()
     assert abs(kept.float().mean().item() - 0.75) < 0.03
     assert drop.eval()(x) is x
     with pytest.raises(ValueError, match='drop_path_rate'):
-        DropPath(1.)
+        DropPath(1.0)
 
 
 def test_ln2d_normalises_the_channels_of_each_place():
@@ -191,7 +197,7 @@ def cubic(distance: torch.Tensor, a: float = -0.75) -> torch.Tensor:
 
 def resize_matrix(old: int, new: int) -> torch.Tensor:
     """Bicubic resizing of a line as a matrix (new, old), borders repeated."""
-    centres = (torch.arange(new, dtype=torch.double) + .5) * old / new - .5
+    centres = (torch.arange(new, dtype=torch.double) + 0.5) * old / new - 0.5
     matrix = torch.zeros(new, old, dtype=torch.double)
     for i, centre in enumerate(centres):
         first = int(centre.floor()) - 1
@@ -228,11 +234,12 @@ def test_patch_embed_is_a_linear_map_of_each_patch():
 
 def test_initial_weights():
     block = Block(64, 4)
-    nn.init.constant_(block.norm1.bias, 3.)
+    nn.init.constant_(block.norm1.bias, 3.0)
     init_transformer_weights(block)
     bound = math.sqrt(6 / (64 + 192))
     assert bound * 0.98 < block.attn.qkv.weight.abs().max() <= bound
-    assert not block.attn.qkv.bias.any() and not block.norm1.bias.any()
+    assert not block.attn.qkv.bias.any()
+    assert not block.norm1.bias.any()
 
 
 @pytest.mark.parametrize('entries', [0, 3])
@@ -248,7 +255,8 @@ def test_a_table_of_relative_positions_equals_a_plain_loop(entries):
             assert torch.equal(bias[0, :, prefix + i, prefix + j], table[row])
     if prefix:
         to_patch, from_patch, alone = table[-3:]
-        assert (bias[0, :, 0, 1:] == to_patch[:, None]).all() and (bias[0, :, 1:, 0] == from_patch[:, None]).all()
+        assert (bias[0, :, 0, 1:] == to_patch[:, None]).all()
+        assert (bias[0, :, 1:, 0] == from_patch[:, None]).all()
         assert torch.equal(bias[0, :, 0, 0], alone)
 
 
@@ -279,9 +287,10 @@ def test_neighbours_keep_their_entries_when_a_table_is_resized():
 
 
 def test_layer_scale_multiplies_channels():
-    scale = LayerScale(3, .5)
+    scale = LayerScale(3, 0.5)
     x = torch.rand(2, 4, 3)
-    assert torch.equal(scale(x), .5 * x) and [name for name, _ in scale.named_parameters()] == ['gamma']
-    block = Block(24, 3, layer_scale_init=0.)
+    assert torch.equal(scale(x), 0.5 * x)
+    assert [name for name, _ in scale.named_parameters()] == ['gamma']
+    block = Block(24, 3, layer_scale_init=0.0)
     x = torch.rand(2, 4, 24)
     assert torch.equal(block(x), x)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """SimpleFPN and FourScaleNeck."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,22 +33,26 @@ def test_simple_fpn_normalises_channels_without_biases_before():
     x = maps(1)[0]
     same, half = neck([x])
     conv1, norm1, conv2, norm2 = neck.levels[0]
-    assert conv1.bias is None and conv2.bias is None
+    assert conv1.bias is None
+    assert conv2.bias is None
     y = F.conv2d(x, conv1.weight)
-    y = F.layer_norm(y.permute(0, 2, 3, 1), (8, ), eps=1e-6).permute(0, 3, 1, 2)
+    y = F.layer_norm(y.permute(0, 2, 3, 1), (8,), eps=1e-6).permute(0, 3, 1, 2)
     y = F.conv2d(y, conv2.weight, padding=1)
-    y = F.layer_norm(y.permute(0, 2, 3, 1), (8, ), eps=1e-6).permute(0, 3, 1, 2)
+    y = F.layer_norm(y.permute(0, 2, 3, 1), (8,), eps=1e-6).permute(0, 3, 1, 2)
     torch.testing.assert_close(same, y)
     pooled = x.unflatten(2, (2, 2)).unflatten(4, (3, 2)).amax(dim=(3, 5))
     torch.testing.assert_close(neck.levels[1][1](pooled), F.conv2d(pooled, neck.levels[1][1].weight))
     torch.testing.assert_close(half, neck.levels[1][1:](pooled))
 
 
-@pytest.mark.parametrize('options,message', [
-    (dict(scales=(3, )), 'scales of SimpleFPN'),
-    (dict(num_outs=3), 'num_outs 3'),
-    (dict(in_channels=18), 'multiple of 4'),
-])
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(scales=(3,)), 'scales of SimpleFPN'),
+        (dict(num_outs=3), 'num_outs 3'),
+        (dict(in_channels=18), 'multiple of 4'),
+    ],
+)
 def test_simple_fpn_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         SimpleFPN(**{**dict(in_channels=16, out_channels=8), **options})
@@ -77,9 +82,8 @@ def test_four_scales_take_other_norms_and_four_maps():
         neck(maps(1))
 
 
-@pytest.mark.parametrize('cfg', [
-    dict(type='addp_mm.SimpleFPN', in_channels=16),
-    dict(type='addp_mm.FourScaleNeck', embed_dims=16),
-])
+@pytest.mark.parametrize(
+    'cfg', [dict(type='addp_mm.SimpleFPN', in_channels=16), dict(type='addp_mm.FourScaleNeck', embed_dims=16)]
+)
 def test_built_from_a_config(cfg):
     assert type(MODELS.build(cfg)).__name__ == cfg['type'].split('.')[1]

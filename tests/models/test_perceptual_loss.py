@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The perceptual loss on LPIPS's network and on a ViT, with images of any number of channels."""
+
 import copy
 
 import numpy as np
@@ -13,9 +14,16 @@ from addp_mm.models.losses.perceptual_loss import load_channel_weights
 from addp_mm.registry import MODELS
 
 WIDTHS = (64, 128, 256, 512, 512)
-VIT = dict(type='addp_mm.ADDPViT', arch='nano', img_size=64, patch_size=8, pre_norm=True, out_indices=(2, 5),
-           out_type='featmap', init_cfg=dict(type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors',
-                                             prefix='backbone.'))
+VIT = dict(
+    type='addp_mm.ADDPViT',
+    arch='nano',
+    img_size=64,
+    patch_size=8,
+    pre_norm=True,
+    out_indices=(2, 5),
+    out_type='featmap',
+    init_cfg=dict(type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.'),
+)
 
 
 def images(seed, channels=3, batch=2, side=32):
@@ -62,7 +70,7 @@ def by_hand(layers_x, layers_y, channel_weights=None):
         x, y = (t.detach().double().numpy() for t in (x, y))
         x, y = (t / np.linalg.norm(t, axis=1, keepdims=True).clip(1e-10) for t in (x, y))
         scale = 1 / len(layers_x) if channel_weights is None else channel_weights[i].double().numpy()[:, None, None]
-        total.append((scale * (x - y)**2).sum(1).mean((1, 2)))
+        total.append((scale * (x - y) ** 2).sum(1).mean((1, 2)))
     return sum(total)
 
 
@@ -96,30 +104,37 @@ def test_lpips_equals_the_package(vgg, tmp_path):
 
 def test_the_names_of_vgg_are_torchvisions(vgg, tmp_path):
     from torchvision.models import vgg16
+
     with torch.device('meta'):
         full = vgg16(weights=None)
     shapes = {key: value.shape for key, value in full.state_dict().items() if key.startswith('features.')}
     assert {key: value.shape for key, value in vgg.state_dict().items()} == shapes
     state = {key: value + 1 for key, value in vgg.state_dict().items()}
     torch.save({**state, 'classifier.6.bias': torch.zeros(1000)}, tmp_path / 'vgg16.pth')
-    loss = PerceptualLoss(dict(type='addp_mm.VGG16Features',
-                               init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'vgg16.pth'))))
+    loss = PerceptualLoss(
+        dict(
+            type='addp_mm.VGG16Features',
+            init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'vgg16.pth')),
+        )
+    )
     loss.init_weights()
     assert torch.equal(loss.network.features[28].weight, state['features.28.weight'])
-    assert loss(images(0), images(1)).shape == (2, )
+    assert loss(images(0), images(1)).shape == (2,)
 
 
 def test_gradients_reach_the_reconstruction_alone(vit):
     x, y = images(0, side=64).requires_grad_(), images(1, side=64).requires_grad_()
     vit(x, y).sum().backward()
-    assert x.grad.any() and y.grad is None
+    assert x.grad.any()
+    assert y.grad is None
     assert all(p.grad is None and not p.requires_grad for p in vit.network.parameters())
 
 
 def test_the_network_is_frozen_and_belongs_to_no_one(vit):
     model = nn.Sequential(vit).train()
     assert not any(module.training for module in vit.network.modules())
-    assert not list(model.parameters()) and not model.state_dict()
+    assert not list(model.parameters())
+    assert not model.state_dict()
     copied = copy.deepcopy(vit)
     assert copied.network is not vit.network
     x, y = images(0, side=64), images(1, side=64)
@@ -149,13 +164,21 @@ def test_the_log_says_what_is_used(vgg, tmp_path, monkeypatch):
     PerceptualLoss(vgg, channel_weights=str(tmp_path / 'vgg.pth')).init_weights()
     PerceptualLoss(dict(VIT)).init_weights()
     lpips, vit = lines
-    assert lpips.startswith('perceptual loss: LPIPS: features of VGG16Features') and 'vgg.pth' in lpips
-    assert 'ADDPViT, weights from addp_mm://addp_nano-p8.safetensors' in vit and 'not LPIPS' in vit
+    assert lpips.startswith('perceptual loss: LPIPS: features of VGG16Features')
+    assert 'vgg.pth' in lpips
+    assert 'ADDPViT, weights from addp_mm://addp_nano-p8.safetensors' in vit
+    assert 'not LPIPS' in vit
 
 
-@pytest.mark.parametrize('channels, groups', [(1, [(0, 0, 0)]), (2, [(0, 1, 1)]), (4, [(0, 1, 2), (3, 3, 3)]),
-                                              (16, [(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11), (12, 13, 14),
-                                                    (15, 15, 15)])])
+@pytest.mark.parametrize(
+    'channels, groups',
+    [
+        (1, [(0, 0, 0)]),
+        (2, [(0, 1, 1)]),
+        (4, [(0, 1, 2), (3, 3, 3)]),
+        (16, [(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11), (12, 13, 14), (15, 15, 15)]),
+    ],
+)
 def test_other_numbers_of_channels_are_compared_in_groups(channels, groups):
     loss = PerceptualLoss(Pyramid())
     x, y = images(0, channels), images(1, channels)
@@ -167,9 +190,12 @@ def test_a_network_of_as_many_channels_as_the_image_sees_it_as_it_is():
     loss = PerceptualLoss(Pyramid(in_channels=4), mean=[0.5] * 4, std=[0.5] * 4, layer_weights=(1, 2))
     x, y = images(0, 4), images(1, 4)
     features_x, features_y = (loss.network(2 * t - 1) for t in (x, y))
-    first, second = (by_hand([u if u.dim() == 4 else u.transpose(1, 2)[..., None]],
-                             [v if v.dim() == 4 else v.transpose(1, 2)[..., None]])
-                     for u, v in zip(features_x, features_y, strict=True))
+    first, second = (
+        by_hand(
+            [u if u.dim() == 4 else u.transpose(1, 2)[..., None]], [v if v.dim() == 4 else v.transpose(1, 2)[..., None]]
+        )
+        for u, v in zip(features_x, features_y, strict=True)
+    )
     np.testing.assert_allclose(loss(x, y).detach().numpy(), first + 2 * second, rtol=1e-4)
 
 

@@ -20,7 +20,8 @@ def sequence():
 
 def test_probabilities_cover_the_codes_alone(predictor, sequence):
     logits, probabilities = predictor.logits(*sequence), predictor(*sequence)
-    assert logits.shape == (2, 6, 20) and probabilities.shape == (2, 6, 16)
+    assert logits.shape == (2, 6, 20)
+    assert probabilities.shape == (2, 6, 16)
     torch.testing.assert_close(probabilities, logits[..., :16].softmax(-1))
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Training of the predictor: on images and on ids, with all tokens in the encoder or with half of them dropped."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,13 +16,22 @@ SPACE = dict(codebook_size=64, num_class_slots=3, fake_class_slot=1)
 
 def tiny_tokenizer():
     torch.manual_seed(0)
-    return VQTokenizer(stem_stride=4, base_channels=32, channel_mults=(1, ), num_res_blocks=1, num_mid_blocks=1,
-                       codebook_size=64, embed_dims=4, normalize_codes=True)
+    return VQTokenizer(
+        stem_stride=4,
+        base_channels=32,
+        channel_mults=(1,),
+        num_res_blocks=1,
+        num_mid_blocks=1,
+        codebook_size=64,
+        embed_dims=4,
+        normalize_codes=True,
+    )
 
 
-def tiny_predictor(drop_rate=0.):
-    return MaskedTokenPredictor(16, 16, 2, 2, decoder_embed_dims=24, decoder_num_layers=1, drop_rate=drop_rate,
-                                token_space=SPACE)
+def tiny_predictor(drop_rate=0.0):
+    return MaskedTokenPredictor(
+        16, 16, 2, 2, decoder_embed_dims=24, decoder_num_layers=1, drop_rate=drop_rate, token_space=SPACE
+    )
 
 
 def tiny_training(tokenizer='tiny', **options):
@@ -43,38 +53,44 @@ def generator():
 
 def test_ratios_follow_the_density():
     ratios = truncated_normal_ratios(4000, 0.55, 0.25, 0.5, generator())
-    assert ratios.shape == (4000, 1) and ratios.min() >= 0.5 and ratios.max() <= 1
+    assert ratios.shape == (4000, 1)
+    assert ratios.min() >= 0.5
+    assert ratios.max() <= 1
     # the distribution of a normal density (0.55, 0.25) on [0.5, 1], by numerical integration
     grid = torch.linspace(0.5, 1, 10001)
-    cumulative = torch.exp(-((grid - 0.55) / 0.25)**2 / 2).cumsum(0)
+    cumulative = torch.exp(-(((grid - 0.55) / 0.25) ** 2) / 2).cumsum(0)
     for share in (0.25, 0.5, 0.75):
         expected = grid[(cumulative / cumulative[-1] < share).sum()]
         assert ratios.quantile(share).item() == pytest.approx(expected.item(), abs=0.01)
     shared = truncated_normal_ratios(5, 0.55, 0.25, 0.5, generator(), shared=True)
-    assert len(shared) == 5 and len(shared.unique()) == 1
+    assert len(shared) == 5
+    assert len(shared.unique()) == 1
 
 
 def test_half_the_places_are_dropped_and_they_are_masked_ones():
     """As MAGE's released code counts: ceil(L / 2) places of each row, out of ceil(L * ratio) masked ones."""
-    ratios = torch.tensor([[0.5], [0.6], [1.]]).repeat(300, 1)
+    ratios = torch.tensor([[0.5], [0.6], [1.0]]).repeat(300, 1)
     mask, kept = random_masks(ratios, 15, generator(), drop_ratio=0.5)
-    assert mask.sum(1).tolist() == [8, 9, 15] * 300 and kept.shape == (900, 7)
+    assert mask.sum(1).tolist() == [8, 9, 15] * 300
+    assert kept.shape == (900, 7)
     dropped = torch.ones(900, 15, dtype=torch.bool).scatter(1, kept, False)
-    assert (dropped.sum(1) == 8).all() and not (dropped & ~mask).any()
+    assert (dropped.sum(1) == 8).all()
+    assert not (dropped & ~mask).any()
     assert (kept.diff(dim=1) > 0).all()
     # every place is dropped about as often as any other
     assert (dropped.float().mean(0) - 8 / 15).abs().max() < 0.07
     undropped, everything = random_masks(ratios, 15, generator())
-    assert everything is None and torch.equal(undropped, mask)
+    assert everything is None
+    assert torch.equal(undropped, mask)
     with pytest.raises(ValueError, match='drop_ratio must lie in'):
-        random_masks(ratios, 15, generator(), drop_ratio=1.)
+        random_masks(ratios, 15, generator(), drop_ratio=1.0)
 
 
 def attend(block, x, seen):
     """A transformer block whose attention gives no weight to places that are not ``seen`` (B, N)."""
     attn, h = block.attn, block.norm1(x)
     q, k, v = (part.unflatten(-1, (attn.num_heads, -1)) for part in attn.qkv(h).chunk(3, dim=-1))
-    scores = torch.einsum('bqhd,bkhd->bhqk', q, k) / q.shape[-1]**0.5
+    scores = torch.einsum('bqhd,bkhd->bhqk', q, k) / q.shape[-1] ** 0.5
     weights = scores.masked_fill(~seen[:, None, None], -torch.inf).softmax(-1)
     x = x + attn.proj(torch.einsum('bhqk,bkhd->bqhd', weights, v).flatten(2))
     return x + block.mlp(block.norm2(x))
@@ -97,12 +113,14 @@ def masked_attention_logits(predictor, ids, mask, dropped):
 
 def test_dropping_places_equals_attention_that_does_not_see_them():
     predictor, ids = tiny_predictor().double(), some_ids()
-    mask, kept = random_masks(torch.tensor([[0.5], [0.6], [0.8], [1.]]), 16, generator(), drop_ratio=0.5)
+    mask, kept = random_masks(torch.tensor([[0.5], [0.6], [0.8], [1.0]]), 16, generator(), drop_ratio=0.5)
     dropped = torch.ones_like(mask).scatter(1, kept, False)
     logits, expected = predictor.logits(ids, mask, kept), masked_attention_logits(predictor, ids, mask, dropped)
     torch.testing.assert_close(logits, expected, atol=1e-12, rtol=1e-12)
-    gradients = [torch.autograd.grad(F.cross_entropy(out[mask], ids[mask]), [*predictor.parameters()])
-                 for out in (logits, expected)]
+    gradients = [
+        torch.autograd.grad(F.cross_entropy(out[mask], ids[mask]), [*predictor.parameters()])
+        for out in (logits, expected)
+    ]
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
     # dropping matters, and the comparison sees it
@@ -162,18 +180,23 @@ def test_ids_train_as_the_images_that_they_were_made_of():
 
 def test_a_training_step_on_ids_through_mmengine():
     from mmengine.optim import OptimWrapper
+
     model = tiny_training(None, drop_ratio=0.5, shared_mask_ratio=True)
     wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-2))
     torch.manual_seed(0)
     losses = [model.train().train_step(dict(inputs=some_ids(8)), wrapper)['loss'].item() for _ in range(40)]
-    assert max(losses[-5:]) < min(losses[:5]) and model.iteration == 40
+    assert max(losses[-5:]) < min(losses[:5])
+    assert model.iteration == 40
 
 
-@pytest.mark.parametrize('ids, words', [
-    (torch.zeros(2, 15, dtype=torch.long), 'rows of 15 ids from 0 to 0 do not fit a predictor of 16 tokens'),
-    (torch.full((2, 16), 64), 'from 64 to 64 .* and 64 codes'),
-    (torch.full((2, 16), -1), 'from -1 to -1'),
-])
+@pytest.mark.parametrize(
+    'ids, words',
+    [
+        (torch.zeros(2, 15, dtype=torch.long), 'rows of 15 ids from 0 to 0 do not fit a predictor of 16 tokens'),
+        (torch.full((2, 16), 64), 'from 64 to 64 .* and 64 codes'),
+        (torch.full((2, 16), -1), 'from -1 to -1'),
+    ],
+)
 def test_ids_of_another_tokenizer_are_refused(ids, words):
     with pytest.raises(ValueError, match=words):
         tiny_training(None)(ids, mode='loss')
@@ -191,7 +214,7 @@ def test_images_need_a_tokenizer():
 def test_settings_that_contradict_one_another_are_refused():
     with pytest.raises(ValueError, match='dropped places are masked ones.* got 0.6 and 0.5'):
         tiny_training(None, drop_ratio=0.6)
-    tokenizer = VQTokenizer(stem_stride=4, base_channels=32, channel_mults=(1, ), codebook_size=32, embed_dims=4)
+    tokenizer = VQTokenizer(stem_stride=4, base_channels=32, channel_mults=(1,), codebook_size=32, embed_dims=4)
     with pytest.raises(ValueError, match='the tokenizer has 32 codes'):
         tiny_training(tokenizer)
 
@@ -219,7 +242,8 @@ def test_masks_differ_by_rank_and_step_and_go_on_after_a_resume(monkeypatch):
 
 def test_the_tokenizer_stays_frozen_while_the_predictor_learns():
     model = tiny_training().train()
-    assert not model.tokenizer.training and model.predictor.training
+    assert not model.tokenizer.training
+    assert model.predictor.training
     model(images(), mode='loss')['loss'].backward()
     assert all(p.grad is None and not p.requires_grad for p in model.tokenizer.parameters())
     assert [n for n, p in model.predictor.named_parameters() if p.grad is None] == []
@@ -249,7 +273,8 @@ def test_a_predictor_does_not_learn_from_a_tokenizer_without_weights():
         model(images(), mode='loss')
     weights = tiny_tokenizer().state_dict()
     with pytest.raises(RuntimeError, match='missing codes.weight'):
-        model.tokenizer.load_state_dict({key: value for key, value in weights.items() if key != 'codes.weight'},
-                                        strict=False)
+        model.tokenizer.load_state_dict(
+            {key: value for key, value in weights.items() if key != 'codes.weight'}, strict=False
+        )
     model.tokenizer.load_state_dict(weights)
     assert torch.isfinite(model(images(), mode='loss')['loss'])

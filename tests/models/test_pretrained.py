@@ -15,13 +15,12 @@ from addp_mm.models.pretrained import Pretrained
 
 
 class Stem(BaseModule):
-
     def __init__(self):
         super().__init__()
         self.fc = nn.Linear(2, 4)
 
     def init_weights(self):
-        nn.init.constant_(self.fc.weight, 7.)
+        nn.init.constant_(self.fc.weight, 7.0)
 
 
 class Tiny(BaseModule):
@@ -56,9 +55,16 @@ def equal(module, other):
     return all(torch.equal(value, other.state_dict()[key]) for key, value in module.state_dict().items())
 
 
-@pytest.mark.parametrize('wrap', [
-    lambda s: s, lambda s: dict(state_dict=s, meta={}), lambda s: dict(model=s, epoch=1), lambda s: dict(module=s),
-    lambda s: dict(model={f'module.{key}': value for key, value in s.items()})])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda s: s,
+        lambda s: dict(state_dict=s, meta={}),
+        lambda s: dict(model=s, epoch=1),
+        lambda s: dict(module=s),
+        lambda s: dict(model={f'module.{key}': value for key, value in s.items()}),
+    ],
+)
 def test_every_wrapping_is_found(tmp_path, wrap):
     source, target = Tiny(), Tiny()
     Pretrained(file_of(tmp_path, source, wrap), strict=True)(target)
@@ -87,14 +93,15 @@ def test_children_that_the_file_lacks_are_initialised(tmp_path):
     path = file_of(tmp_path, source, wrap=lambda s: {k: v for k, v in s.items() if not k.startswith('stem')})
     target = Tiny(init_cfg=dict(type='addp_mm.Pretrained', checkpoint=path))
     target.init_weights()
-    assert (target.stem.fc.weight == 7).all() and torch.equal(target.norm.weight, source.norm.weight)
+    assert (target.stem.fc.weight == 7).all()
+    assert torch.equal(target.norm.weight, source.norm.weight)
 
 
 def ramp(grid, extra=1):
     """Positions whose channels are height and width in [0, 1] at the pixel centres, and the extra tokens 9."""
-    h, w = ((torch.arange(n) + .5) / n for n in grid)
+    h, w = ((torch.arange(n) + 0.5) / n for n in grid)
     table = torch.stack([h[:, None].expand(grid), w[None].expand(grid)], dim=-1).reshape(1, -1, 2)
-    return torch.cat([torch.full((1, extra, 2), 9.), table], dim=1)
+    return torch.cat([torch.full((1, extra, 2), 9.0), table], dim=1)
 
 
 @pytest.mark.parametrize('source, target', [((4, 4), (8, 8)), ((4, 4), (6, 12)), ((8, 8), (16, 5))])
@@ -102,14 +109,16 @@ def test_positions_are_resized_height_and_width_apart(tmp_path, source, target):
     torch.save(dict(pos_embed=ramp(source)), tmp_path / 'w.pth')
     module = Tiny(target, width=2)
     Pretrained(str(tmp_path / 'w.pth'))(module)
-    assert torch.equal(module.pos_embed[:, :1], torch.full((1, 1, 2), 9.))
+    assert torch.equal(module.pos_embed[:, :1], torch.full((1, 1, 2), 9.0))
     got, want = (x.detach()[0, 1:].reshape(*target, 2) for x in (module.pos_embed, ramp(target)))
     # Bicubic keeps a ramp away from the border, where it has no neighbours.
     border = [math.ceil(2.5 * t / s) for s, t in zip(source, target, strict=True)]
     inner = [slice(b, n - b) for b, n in zip(border, target, strict=True)]
     torch.testing.assert_close(got[inner[0], inner[1]], want[inner[0], inner[1]], atol=1e-2, rtol=0)
-    assert (got[:, :, 0].diff(dim=0) > 0).all() and (got[:, :, 1].diff(dim=1) > 0).all()
-    assert got[:, :, 0].std(dim=1).max() < 1e-5 and got[:, :, 1].std(dim=0).max() < 1e-5
+    assert (got[:, :, 0].diff(dim=0) > 0).all()
+    assert (got[:, :, 1].diff(dim=1) > 0).all()
+    assert got[:, :, 0].std(dim=1).max() < 1e-5
+    assert got[:, :, 1].std(dim=0).max() < 1e-5
 
 
 def test_positions_of_a_map_that_is_not_square(tmp_path):
@@ -134,7 +143,9 @@ def test_a_square_is_not_taken_for_the_modules_map_and_one_more_token(tmp_path, 
     Pretrained(str(tmp_path / 'w.pth'))(module)
     assert 'taken to be 4x4 places; if it is 3x5 like the module and 2 tokens, say pos_grid=(3, 5)' in ''.join(lines)
     heights, widths = module.pos_embed.detach()[0, 1:].reshape(3, 5, 2).unbind(-1)
-    assert (heights.diff(dim=0) > 0).all() and heights.std(dim=1).max() < 1e-5 and widths.std(dim=0).max() < 1e-5
+    assert (heights.diff(dim=0) > 0).all()
+    assert heights.std(dim=1).max() < 1e-5
+    assert widths.std(dim=0).max() < 1e-5
     torch.save(dict(pos_embed=ramp((3, 5), extra=2)), tmp_path / 'w.pth')
     Pretrained(str(tmp_path / 'w.pth'), pos_grid=(3, 5))(module)
     assert torch.equal(module.pos_embed, ramp((3, 5)))
@@ -147,9 +158,10 @@ def test_class_token_of_one_side_only(tmp_path):
     Pretrained(str(tmp_path / 'with.pth'))(module)
     assert torch.equal(module.pos_embed, ramp((4, 4), extra=0))
     module = Tiny((4, 4), width=2)
-    nn.init.constant_(module.pos_embed, 5.)
+    nn.init.constant_(module.pos_embed, 5.0)
     Pretrained(str(tmp_path / 'without.pth'))(module)
-    assert (module.pos_embed[:, 0] == 5).all() and torch.equal(module.pos_embed[:, 1:], ramp((4, 4), extra=0))
+    assert (module.pos_embed[:, 0] == 5).all()
+    assert torch.equal(module.pos_embed[:, 1:], ramp((4, 4), extra=0))
 
 
 def test_nothing_matches(tmp_path):
@@ -170,24 +182,32 @@ def test_wrong_width_names_key_and_shapes(tmp_path):
         Pretrained(path, prefix='backbone.')(Tiny(width=4))
     assert 'backbone.norm.weight: [8] in the file, [4] in the module' in str(error.value)
     assert 'backbone.pos_embed: [1, 17, 8] in the file, [1, 17, 4]' in str(error.value)
-    assert path in str(error.value) and 'embed_dims' in str(error.value)
+    assert path in str(error.value)
+    assert 'embed_dims' in str(error.value)
 
 
 def test_strict(tmp_path):
-    path = file_of(tmp_path, Tiny(), wrap=lambda s: {**{k: v for k, v in s.items() if k != 'norm.bias'},
-                                                     'head.weight': torch.zeros(1)})
+    path = file_of(
+        tmp_path,
+        Tiny(),
+        wrap=lambda s: {**{k: v for k, v in s.items() if k != 'norm.bias'}, 'head.weight': torch.zeros(1)},
+    )
     Pretrained(path)(Tiny())
     with pytest.raises(CheckpointError, match=r'missing norm\.bias; left over head\.weight'):
         Pretrained(path, strict=True)(Tiny())
 
 
 def test_report(tmp_path, monkeypatch):
-    path = file_of(tmp_path, Tiny(), wrap=lambda s: {**{k: v for k, v in s.items() if k != 'norm.bias'},
-                                                     'head.weight': torch.zeros(1)})
+    path = file_of(
+        tmp_path,
+        Tiny(),
+        wrap=lambda s: {**{k: v for k, v in s.items() if k != 'norm.bias'}, 'head.weight': torch.zeros(1)},
+    )
     lines = []
     monkeypatch.setattr(MMLogger.get_instance('test_report'), 'handle', lambda record: lines.append(record.msg))
     Pretrained(path)(Tiny((2, 8)))
-    assert 'taken to be 2x8' in lines[-2] and 'resized none' in lines[-1]
+    assert 'taken to be 2x8' in lines[-2]
+    assert 'resized none' in lines[-1]
     Pretrained(path)(Tiny((5, 5)))
     assert 'left out head.weight (the module has none such), missing norm.bias (they stay as initialised)' in lines[-1]
     assert 'loaded 4, resized pos_embed (1, 17, 4) -> (1, 26, 4)' in lines[-1]
@@ -195,12 +215,21 @@ def test_report(tmp_path, monkeypatch):
 
 def test_addp_vit_for_detection_takes_a_pretrained_one(tmp_path):
     from addp_mm.models.backbones import ADDPViT
+
     arch = dict(embed_dims=16, num_layers=2, num_heads=2)
     source = ADDPViT(arch, img_size=32, patch_size=8)
     path = file_of(tmp_path, source, prefix='backbone.')
-    target = ADDPViT(arch, img_size=(64, 48), patch_size=8, with_cls_token=False, window_size=2, global_blocks=(1, ),
-                     use_rel_pos=True, out_type='featmap',
-                     init_cfg=dict(type='addp_mm.Pretrained', checkpoint=path, prefix='backbone.'))
+    target = ADDPViT(
+        arch,
+        img_size=(64, 48),
+        patch_size=8,
+        with_cls_token=False,
+        window_size=2,
+        global_blocks=(1,),
+        use_rel_pos=True,
+        out_type='featmap',
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint=path, prefix='backbone.'),
+    )
     target.init_weights()
     assert torch.equal(target.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
     same = ADDPViT(arch, img_size=32, patch_size=8, with_cls_token=False, out_type='featmap')

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """addp_mm.Pretrained on checkpoints of others: converted on the way, or refused with the reason."""
+
 import json
 from pathlib import Path
 
@@ -19,13 +20,15 @@ from addp_mm.models.pretrained import Pretrained
 from addp_mm.models.tokenizers import VQTokenizer
 
 REFERENCE = Path(__file__).parents[1] / 'data' / 'published_reference.npz'
-SIZES = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, mlp_ratio=2.)
-ARCH = dict(embed_dims=24, num_layers=2, num_heads=3, mlp_ratio=2.)
+SIZES = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, mlp_ratio=2.0)
+ARCH = dict(embed_dims=24, num_layers=2, num_heads=3, mlp_ratio=2.0)
 
 
 def randomised(model):
-    return {name: torch.randn(weight.shape) if weight.is_floating_point() else weight
-            for name, weight in model.state_dict().items()}
+    return {
+        name: torch.randn(weight.shape) if weight.is_floating_point() else weight
+        for name, weight in model.state_dict().items()
+    }
 
 
 def saved(tmp_path, state, prefix=''):
@@ -61,8 +64,9 @@ def test_the_grid_tells_a_class_tokens_position_from_a_patch(tmp_path):
         Pretrained(saved(tmp_path, state), pos_grid=(5, 5))(vit)
 
 
-@pytest.mark.parametrize('prefix, given', [('', None), ('', ''), ('teacher.backbone.', 'teacher.backbone'),
-                                           ('model.', 'model.')])
+@pytest.mark.parametrize(
+    'prefix, given', [('', None), ('', ''), ('teacher.backbone.', 'teacher.backbone'), ('model.', 'model.')]
+)
 def test_a_timm_vit_is_converted_and_resized(tmp_path, report, prefix, given):
     state = randomised(VisionTransformer(**SIZES))
     vit = ADDPViT(ARCH, img_size=(48, 32), patch_size=8)
@@ -70,18 +74,30 @@ def test_a_timm_vit_is_converted_and_resized(tmp_path, report, prefix, given):
     assert torch.equal(vit.patch_embed.projection.weight, state['patch_embed.proj.weight'])
     assert torch.equal(vit.blocks[1].mlp.fc2.bias, state['blocks.1.mlp.fc2.bias'])
     assert torch.equal(vit.final_norm.weight, state['norm.weight'])
-    assert torch.equal(vit.pos_embed[:, 0], state['pos_embed'][:, 0]) and vit.pos_embed.shape[1] == 25
+    assert torch.equal(vit.pos_embed[:, 0], state['pos_embed'][:, 0])
+    assert vit.pos_embed.shape[1] == 25
     level, line = report[-1]
-    assert level == 'INFO' and f'converted from the layout of timm ViT ({len(state)} tensors' in line
-    assert 'resized pos_embed (1, 17, 24) -> (1, 25, 24)' in line and 'left out none, missing none' in line
+    assert level == 'INFO'
+    assert f'converted from the layout of timm ViT ({len(state)} tensors' in line
+    assert 'resized pos_embed (1, 17, 24) -> (1, 25, 24)' in line
+    assert 'left out none, missing none' in line
 
 
 def test_the_backbone_of_a_detector_says_what_it_has_and_lacks(tmp_path, report):
-    vit = ADDPViT(ARCH, img_size=64, patch_size=8, with_cls_token=False, window_size=2, global_blocks=(1, ),
-                  use_rel_pos=True, out_type='featmap')
+    vit = ADDPViT(
+        ARCH,
+        img_size=64,
+        patch_size=8,
+        with_cls_token=False,
+        window_size=2,
+        global_blocks=(1,),
+        use_rel_pos=True,
+        out_type='featmap',
+    )
     Pretrained(saved(tmp_path, randomised(VisionTransformer(**SIZES))))(vit)
     level, line = report[-1]
-    assert level == 'INFO' and 'left out cls_token (the module has none such)' in line
+    assert level == 'INFO'
+    assert 'left out cls_token (the module has none such)' in line
     assert 'missing blocks.0.attn.rel_pos_h' in line
 
 
@@ -116,7 +132,8 @@ def test_a_weight_that_a_loaded_block_lacks_is_a_warning(tmp_path, report):
     state = randomised(VisionTransformer(**SIZES))
     del state['blocks.1.mlp.fc2.bias']
     Pretrained(saved(tmp_path, state))(ADDPViT(ARCH, img_size=32, patch_size=8))
-    assert report[-1][0] == 'WARNING' and 'the file lacks blocks.1.mlp.fc2.bias: is it damaged?' in report[-1][1]
+    assert report[-1][0] == 'WARNING'
+    assert 'the file lacks blocks.1.mlp.fc2.bias: is it damaged?' in report[-1][1]
 
 
 def test_the_prefix_that_would_do_is_named(tmp_path):
@@ -128,8 +145,10 @@ def test_the_prefix_that_would_do_is_named(tmp_path):
 @pytest.mark.slow
 def test_mmpretrain_keeps_its_prefix(tmp_path):
     from mmpretrain.models.backbones import VisionTransformer as ViT
-    state = randomised(ViT(arch=dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48), img_size=32,
-                           patch_size=8))
+
+    state = randomised(
+        ViT(arch=dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48), img_size=32, patch_size=8)
+    )
     path = saved(tmp_path, state, 'backbone.')
     for prefix in ('backbone.', None):
         vit = ADDPViT(ARCH, img_size=32, patch_size=8)
@@ -140,8 +159,10 @@ def test_mmpretrain_keeps_its_prefix(tmp_path):
     assert all(torch.equal(weight, state[name]) for name, weight in own.state_dict().items())
 
 
-@pytest.mark.parametrize('part, kind', [('backbone', ADDPViT), ('tokenizer', VQTokenizer),
-                                        ('predictor', MaskedTokenPredictor), ('neck', TokenDecoder)])
+@pytest.mark.parametrize(
+    'part, kind',
+    [('backbone', ADDPViT), ('tokenizer', VQTokenizer), ('predictor', MaskedTokenPredictor), ('neck', TokenDecoder)],
+)
 def test_each_part_of_a_published_addp(tmp_path, published, part, kind):
     path, layout = saved(tmp_path, published), find_layout(published)
     args = layout.build_args(published)[part]
@@ -162,8 +183,11 @@ def test_each_part_of_a_published_addp(tmp_path, published, part, kind):
 def test_a_tokenizer_out_of_mage_and_by_its_own_prefix(tmp_path, published):
     args = find_layout(published).build_args(published)['tokenizer']
     args.pop('type', None)
-    mage = {name.removeprefix('token_predictor.'): weight for name, weight in published.items()
-            if name.startswith(('token_predictor.', 'vqgan.'))}
+    mage = {
+        name.removeprefix('token_predictor.'): weight
+        for name, weight in published.items()
+        if name.startswith(('token_predictor.', 'vqgan.'))
+    }
     for state, prefix in ((mage, None), (mage, 'vqgan.'), (published, 'vqgan.')):
         tokenizer = VQTokenizer(**args)
         Pretrained(saved(tmp_path, state), prefix=prefix, strict=True)(tokenizer)
@@ -172,8 +196,11 @@ def test_a_tokenizer_out_of_mage_and_by_its_own_prefix(tmp_path, published):
 
 def test_another_model_of_the_family_is_not_taken_for_the_backbone(tmp_path, published):
     # MAGE's encoder has a ViT's names, and eats ids of tokens.
-    mage = {name.removeprefix('token_predictor.'): weight for name, weight in published.items()
-            if name.startswith('token_predictor.')}
+    mage = {
+        name.removeprefix('token_predictor.'): weight
+        for name, weight in published.items()
+        if name.startswith('token_predictor.')
+    }
     vit = ADDPViT(dict(embed_dims=48, num_layers=2, num_heads=4), img_size=64, patch_size=8)
     assert set(vit.state_dict()) & set(mage)
     with pytest.raises(CheckpointError, match='layout of MAGE, which holds MaskedTokenPredictor and not ADDPViT'):
@@ -183,8 +210,15 @@ def test_another_model_of_the_family_is_not_taken_for_the_backbone(tmp_path, pub
 def test_what_fits_no_class_of_the_checkpoint(tmp_path, published):
     path = saved(tmp_path, randomised(VisionTransformer(**SIZES)))
     with pytest.raises(CheckpointError, match='layout of timm ViT'):
-        Pretrained(path)(VQTokenizer(**{key: value for key, value in find_layout(published).build_args(published)
-                                        ['tokenizer'].items() if key != 'type'}))
+        Pretrained(path)(
+            VQTokenizer(
+                **{
+                    key: value
+                    for key, value in find_layout(published).build_args(published)['tokenizer'].items()
+                    if key != 'type'
+                }
+            )
+        )
     with pytest.raises(CheckpointError, match='no weight matches Linear.*layout of timm ViT.*for ADDPViT alone'):
         Pretrained(path)(torch.nn.Linear(2, 2))
     with pytest.raises(CheckpointError, match=r"starts with 'backbone\.'.*timm ViT.*leave prefix out"):
@@ -207,8 +241,11 @@ def test_another_patch_size_is_refused_or_resized_on_request(tmp_path, report):
     state = randomised(VisionTransformer(**{**SIZES, 'img_size': 56, 'patch_size': 14}))
     path = saved(tmp_path, state)
     for options in (dict(), dict(strict=True)):
-        with pytest.raises(CheckpointError, match=r'patches of 14x14 pixels.*patches of 16x16.*patch_size=14.*'
-                                                  r'resize_patch=True'):
+        with pytest.raises(
+            CheckpointError,
+            match=r'patches of 14x14 pixels.*patches of 16x16.*patch_size=14.*'
+            r'resize_patch=True',
+        ):
             Pretrained(path, **options)(ADDPViT(ARCH, img_size=64, patch_size=16))
     source, target = ADDPViT(ARCH, img_size=56, patch_size=14), ADDPViT(ARCH, img_size=64, patch_size=16)
     Pretrained(path)(source)
@@ -222,24 +259,30 @@ def test_another_patch_size_is_refused_or_resized_on_request(tmp_path, report):
 
 @pytest.mark.parametrize('shared', [True, False])
 def test_beits_tables_are_resized_and_a_module_without_them_warns(tmp_path, report, shared):
-    state = randomised(Beit(**SIZES, use_abs_pos_emb=False, use_shared_rel_pos_bias=shared,
-                            use_rel_pos_bias=not shared))
+    state = randomised(
+        Beit(**SIZES, use_abs_pos_emb=False, use_shared_rel_pos_bias=shared, use_rel_pos_bias=not shared)
+    )
     path = saved(tmp_path, state)
-    vit = ADDPViT(ARCH, img_size=(32, 48), patch_size=8, use_rel_pos_table=True, use_abs_pos=False,
-                  layer_scale_init=None)
+    vit = ADDPViT(
+        ARCH, img_size=(32, 48), patch_size=8, use_rel_pos_table=True, use_abs_pos=False, layer_scale_init=None
+    )
     with torch.no_grad():
         Pretrained(path, strict=True)(vit)
-    assert 'resized blocks.0.attn.rel_pos_bias_table (52, 3) -> (80, 3)' in report[-1][1] and report[-1][0] == 'INFO'
+    assert 'resized blocks.0.attn.rel_pos_bias_table (52, 3) -> (80, 3)' in report[-1][1]
+    assert report[-1][0] == 'INFO'
     plain = ADDPViT(ARCH, img_size=32, patch_size=8)
     Pretrained(path)(plain)
     level, line = report[-1]
-    assert level == 'WARNING' and 'parts were left out (blocks.0.attn.rel_pos_bias_table' in line
-    assert 'use_rel_pos_table=True' in line and 'use_abs_pos=False' in line
+    assert level == 'WARNING'
+    assert 'parts were left out (blocks.0.attn.rel_pos_bias_table' in line
+    assert 'use_rel_pos_table=True' in line
+    assert 'use_abs_pos=False' in line
 
 
 def test_mmpretrains_own_beit_at_another_size(tmp_path, report):
     """Its own way of resizing calls a function that SciPy no longer has; resized here, the table never gets there."""
     from mmpretrain.models.backbones import BEiTViT
+
     arch = dict(embed_dims=24, num_layers=1, num_heads=3, feedforward_channels=48)
     source = BEiTViT(arch=arch, img_size=32, patch_size=8)
     torch.nn.init.normal_(source.layers[0].attn.relative_position_bias_table)
@@ -247,6 +290,7 @@ def test_mmpretrains_own_beit_at_another_size(tmp_path, report):
     index = target.layers[0].attn.relative_position_index.clone()
     Pretrained(saved(tmp_path, source.state_dict()))(target)
     table, old = (vit.layers[0].attn.relative_position_bias_table for vit in (target, source))
-    assert torch.equal(table[-3:], old[-3:]) and torch.equal(table[60], old[24])  # class token's, and distance 0
+    assert torch.equal(table[-3:], old[-3:])
+    assert torch.equal(table[60], old[24])
     assert torch.equal(target.layers[0].attn.relative_position_index, index)
     assert 'kept its own layers.0.attn.relative_position_index' in report[-1][1]

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Positions of every kind, in modules of any package, resized height and width apart."""
+
 import pytest
 import torch
 from torch import nn
@@ -28,7 +29,8 @@ def test_decomposed_relative_positions():
     module.rel_pos_h, module.rel_pos_w = nn.Parameter(torch.zeros(11, 4)), nn.Parameter(torch.zeros(7, 4))
     weights = dict(tables)
     done = fit_positions(weights, module)
-    assert done.resized == ['rel_pos_h (7, 4) -> (11, 4)'] and weights['rel_pos_w'] is tables['rel_pos_w']
+    assert done.resized == ['rel_pos_h (7, 4) -> (11, 4)']
+    assert weights['rel_pos_w'] is tables['rel_pos_w']
     assert torch.equal(weights['rel_pos_h'], resize_rel_pos(tables['rel_pos_h'], 11))
 
 
@@ -38,12 +40,12 @@ def test_tables_of_biases(name, entries, own_entries):
     # 4x4 places to 2x6: 49 distances to 33.
     table = torch.randn(49 + entries, 2)
     module = Holder(name, 33 + own_entries, 2, window_size=(2, 6))
-    nn.init.constant_(getattr(module.attn, name), 5.)
+    nn.init.constant_(getattr(module.attn, name), 5.0)
     weights = {f'attn.{name}': table}
     done = fit_positions(weights, module)
     fitted = weights[f'attn.{name}']
     assert torch.equal(fitted[:33], resize_rel_pos_table(table[:49], (4, 4), (2, 6)))
-    assert torch.equal(fitted[33:], table[49:] if entries and own_entries else torch.full((own_entries, 2), 5.))
+    assert torch.equal(fitted[33:], table[49:] if entries and own_entries else torch.full((own_entries, 2), 5.0))
     assert done.resized == [f'attn.{name} ({49 + entries}, 2) -> ({33 + own_entries}, 2)']
 
 
@@ -59,13 +61,16 @@ def test_a_table_from_a_window_that_is_not_square(tmp_path):
 def test_tables_of_indices_stay_the_modules_own():
     index = torch.arange(16).reshape(4, 4)
     module = Holder('relative_position_bias_table', 9, 2, buffers=dict(relative_position_index=index))
-    weights = {'attn.relative_position_bias_table': torch.randn(25, 2),
-               'attn.relative_position_index': torch.ones(9, 9)}
+    weights = {
+        'attn.relative_position_bias_table': torch.randn(25, 2),
+        'attn.relative_position_index': torch.ones(9, 9),
+    }
     done = fit_positions(weights, module)
     assert list(weights) == ['attn.relative_position_bias_table']
     assert done.left_out == ['attn.relative_position_index']
     same = {'attn.relative_position_index': index + 1}
-    assert fit_positions(same, module).left_out == [] and len(same) == 1
+    assert fit_positions(same, module).left_out == []
+    assert len(same) == 1
 
 
 def test_a_map_of_positions():
@@ -76,9 +81,11 @@ def test_a_map_of_positions():
     weights = dict(pos_embed=rows)
     done = fit_positions(weights, module)
     assert done.resized == ['pos_embed (1, 6, 6, 2) -> (1, 4, 8, 2)']
-    assert (weights['pos_embed'][0].diff(dim=0) > 0).all() and weights['pos_embed'][0].diff(dim=1).abs().max() < 1e-6
+    assert (weights['pos_embed'][0].diff(dim=0) > 0).all()
+    assert weights['pos_embed'][0].diff(dim=1).abs().max() < 1e-6
     again = dict(weights)
-    assert fit_positions(again, module).resized == [] and again['pos_embed'] is weights['pos_embed']
+    assert fit_positions(again, module).resized == []
+    assert again['pos_embed'] is weights['pos_embed']
 
 
 def test_positions_of_a_distillation_token_are_dropped():
@@ -104,4 +111,5 @@ def test_other_widths_are_left_to_the_load():
     module = nn.Module()
     module.grid_size, module.pos_embed = (4, 4), nn.Parameter(torch.zeros(1, 16, 2))
     weights = dict(pos_embed=torch.zeros(1, 9, 3), stranger=torch.zeros(1))
-    assert fit_positions(weights, module).resized == [] and weights['pos_embed'].shape == (1, 9, 3)
+    assert fit_positions(weights, module).resized == []
+    assert weights['pos_embed'].shape == (1, 9, 3)

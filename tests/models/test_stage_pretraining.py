@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Training of the tokenizer."""
+
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
@@ -10,8 +11,16 @@ from addp_mm.models.tokenizers import VQTokenizer
 
 def tiny_tokenizer():
     torch.manual_seed(0)
-    return VQTokenizer(stem_stride=4, base_channels=32, channel_mults=(1, ), num_res_blocks=1, num_mid_blocks=1,
-                       codebook_size=64, embed_dims=4, normalize_codes=True)
+    return VQTokenizer(
+        stem_stride=4,
+        base_channels=32,
+        channel_mults=(1,),
+        num_res_blocks=1,
+        num_mid_blocks=1,
+        codebook_size=64,
+        embed_dims=4,
+        normalize_codes=True,
+    )
 
 
 def images(count=4):
@@ -19,14 +28,14 @@ def images(count=4):
 
 
 def test_tokenizer_loss_against_its_definition():
-    model = TokenizerPretrain(tiny_tokenizer(), l1_weight=1.5, mse_weight=3., commitment_weight=0.5).eval()
+    model = TokenizerPretrain(tiny_tokenizer(), l1_weight=1.5, mse_weight=3.0, commitment_weight=0.5).eval()
     losses = model(images(), mode='loss')
     with torch.no_grad():
         tokenizer = model.tokenizer
         latents = tokenizer.encode_continuous(images())
         ids, codes = tokenizer.encode(images())
         error = (tokenizer.decode(codes) - images()).numpy()
-    distance = ((latents - codes)**2).mean().item()
+    distance = ((latents - codes) ** 2).mean().item()
     assert abs(losses['loss_l1'].item() - 1.5 * abs(error).mean()) < 1e-5
     assert abs(losses['loss_mse'].item() - 3 * (error**2).mean()) < 1e-5
     assert abs(losses['loss_codebook'].item() - distance) < 1e-6
@@ -41,7 +50,7 @@ def test_every_parameter_of_the_tokenizer_learns():
 
 def test_the_gradient_passes_straight_through_the_codes():
     """The encoder's gradient of the reconstruction is the one at the codes."""
-    model = TokenizerPretrain(tiny_tokenizer(), mse_weight=0., commitment_weight=0.)
+    model = TokenizerPretrain(tiny_tokenizer(), mse_weight=0.0, commitment_weight=0.0)
     tokenizer = model.tokenizer
     seen = []
     tokenizer.encoder.conv_out.register_full_backward_hook(lambda module, _, grad: seen.append(grad[0]))
@@ -50,8 +59,8 @@ def test_the_gradient_passes_straight_through_the_codes():
     raw = tokenizer.encoder(images()).detach().requires_grad_()
     normalised = torch.nn.functional.normalize(raw, dim=1)
     codes = tokenizer.encode(images())[1].detach().requires_grad_()
-    grad_codes, = torch.autograd.grad((tokenizer.decode(codes) - images()).abs().mean(), codes)
-    expected, = torch.autograd.grad(normalised, raw, grad_codes)
+    (grad_codes,) = torch.autograd.grad((tokenizer.decode(codes) - images()).abs().mean(), codes)
+    (expected,) = torch.autograd.grad(normalised, raw, grad_codes)
     torch.testing.assert_close(seen[0], expected, atol=1e-7, rtol=1e-4)
 
 
@@ -64,7 +73,8 @@ def test_unused_codes_restart_from_latents_until_the_codebook_settles():
         model(images(), mode='loss')
         changed = (weights != before).any(1)
         if iteration in (2, 4):
-            assert unused.any() and torch.equal(changed, unused)
+            assert unused.any()
+            assert torch.equal(changed, unused)
             candidates = latents.permute(0, 2, 3, 1).reshape(-1, 4)
             distances = (weights[changed].detach()[:, None] - candidates).norm(dim=2)
             assert (distances.min(1).values < 1e-6).all()
@@ -73,11 +83,12 @@ def test_unused_codes_restart_from_latents_until_the_codebook_settles():
 
 
 def test_latents_pass_unquantised_until_codes_are_drawn_from_them():
-    model = TokenizerPretrain(tiny_tokenizer(), mse_weight=0., quantize_from=1).train()
+    model = TokenizerPretrain(tiny_tokenizer(), mse_weight=0.0, quantize_from=1).train()
     latents = model.tokenizer.encode_continuous(images())
     first = model(images(), mode='loss')
     torch.testing.assert_close(first['loss_l1'], (model.tokenizer.decode(latents) - images()).abs().mean())
-    assert 'loss_codebook' not in first and not model.code_counts.any()
+    assert 'loss_codebook' not in first
+    assert not model.code_counts.any()
 
     assert 'loss_codebook' in model(images(), mode='loss')
     candidates = latents.detach().permute(0, 2, 3, 1).reshape(-1, 4)
@@ -105,7 +116,8 @@ def test_distributed_training_passes_from_unquantised_to_quantised(one_process):
 def test_tracking_leaves_evaluation_alone():
     model = TokenizerPretrain(tiny_tokenizer(), restart_interval=1, restart_until=9).eval()
     model(images(), mode='loss')
-    assert model.iteration == 0 and not model.code_counts.any()
+    assert model.iteration == 0
+    assert not model.code_counts.any()
 
 
 def test_predictions_of_the_tokenizer():
@@ -114,4 +126,4 @@ def test_predictions_of_the_tokenizer():
     assert len(samples) == 3
     torch.testing.assert_close(samples[1].reconstruction, model.reconstruct(images(3))[1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(samples[1].image, images(3)[1])
-    assert samples[0].ids.shape == (16, )
+    assert samples[0].ids.shape == (16,)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """How gradients pass the codes, and codes that follow a moving mean."""
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,8 @@ def test_the_rotation_trick_gives_the_codes_and_the_gradient_of_a_householder_pr
     for b, y, x in np.ndindex(2, 3, 2):
         e, q, g = (t[b, :, y, x].detach().numpy() for t in (latents, codes, weight))
         unit_e, unit_q = e / np.linalg.norm(e), q / np.linalg.norm(q)
-        # first reflect at the plane between e and q, then at that of q: their product rotates in the plane of both
+        # first reflect at the plane between e and q, then at that of q: their product rotates in
+        # the plane of both
         half = (unit_e + unit_q) / np.linalg.norm(unit_e + unit_q)
         matrix = (np.eye(5) - 2 * np.outer(unit_q, unit_q)) @ (np.eye(5) - 2 * np.outer(half, half))
         matrix *= np.linalg.norm(q) / np.linalg.norm(e)
@@ -45,7 +47,8 @@ def test_the_rotation_trick_survives_the_corners(codes_of):
     latents = torch.randn(2, 4, 1, 1).requires_grad_()
     output = rotation_trick(latents, codes_of(latents.detach()))
     output.sum().backward()
-    assert output.isfinite().all() and latents.grad.isfinite().all()
+    assert output.isfinite().all()
+    assert latents.grad.isfinite().all()
 
 
 def test_straight_through_copies_the_gradient():
@@ -81,7 +84,7 @@ def test_ema_codes_against_their_closed_form():
         rows, flat = latents.permute(0, 2, 3, 1).reshape(-1, 2).numpy(), ids.flatten().numpy()
         counts.append([(flat == k).sum() for k in range(3)])
         sums.append([rows[flat == k].sum(0) for k in range(3)])
-    powers = 0.2 * decay**np.arange(4, -1, -1)
+    powers = 0.2 * decay ** np.arange(4, -1, -1)
     count = decay**5 + powers @ np.array(counts)
     total = decay**5 * start.numpy() + np.einsum('t,tkc->kc', powers, np.array(sums))
     np.testing.assert_allclose(codes.numpy()[:2], (total / count[:, None])[:2], rtol=1e-5)
@@ -92,13 +95,13 @@ def test_a_restarted_code_forgets():
     codes = torch.randn(3, 2)
     ema = EMACodes(codes, 0.5)
     ema.update(codes, torch.tensor([[0, 0, 1, 2]]), torch.randn(1, 2, 2, 2))
-    codes[1] = 7.
+    codes[1] = 7.0
     which = torch.tensor([False, True, False])
     kept = ema.sums[0].clone()
     ema.restart(codes, which)
-    latents = torch.full((1, 2, 1, 1), 3.)
+    latents = torch.full((1, 2, 1, 1), 3.0)
     ema.update(codes, torch.tensor([[1]]), latents)
-    torch.testing.assert_close(codes[1], torch.full((2, ), 5.))  # (0.5 * 7 + 0.5 * 3) / (0.5 + 0.5)
+    torch.testing.assert_close(codes[1], torch.full((2,), 5.0))  # (0.5 * 7 + 0.5 * 3) / (0.5 + 0.5)
     torch.testing.assert_close(ema.sums[0], kept / 2)
 
 
@@ -111,4 +114,4 @@ def test_perplexity():
 
 def test_a_decay_outside_of_its_range_is_refused():
     with pytest.raises(ValueError, match='decay'):
-        EMACodes(torch.zeros(2, 2), 1.)
+        EMACodes(torch.zeros(2, 2), 1.0)

@@ -6,8 +6,15 @@ import torch.nn.functional as F
 from addp_mm.models.tokenizers import VQTokenizer
 from addp_mm.models.tokenizers.conv_layers import ResidualBlock
 
-NANO = dict(stem_stride=4, base_channels=32, channel_mults=(1, 2), num_res_blocks=1, num_mid_blocks=1,
-            codebook_size=32, embed_dims=8)
+NANO = dict(
+    stem_stride=4,
+    base_channels=32,
+    channel_mults=(1, 2),
+    num_res_blocks=1,
+    num_mid_blocks=1,
+    codebook_size=32,
+    embed_dims=8,
+)
 
 
 def test_residual_block_shortcuts_its_output():
@@ -38,7 +45,8 @@ def test_quantize_finds_the_nearest_code(normalize):
     torch.nn.init.normal_(tokenizer.codes.weight)
     latents = tokenizer.encode_continuous(torch.rand(2, 3, 32, 48))
     ids = tokenizer.quantize(latents)
-    assert ids.shape == (2, 4 * 6) and ids.dtype == torch.int64
+    assert ids.shape == (2, 4 * 6)
+    assert ids.dtype == torch.int64
     for image, row in zip(latents, ids, strict=True):
         for place, code in enumerate(row):
             distances = (tokenizer.codebook - image[:, place // 6, place % 6]).norm(dim=1)
@@ -61,7 +69,8 @@ def test_a_pixel_only_moves_tokens_near_it_through_the_unshuffled_stem():
     images = torch.rand(1, 3, 8, 8)
     torch.testing.assert_close(F.pixel_shuffle(F.pixel_unshuffle(images, 4), 4), images)
     tokenizer = VQTokenizer(**NANO)
-    assert tokenizer.encoder.conv_in.in_channels == 3 * 16 and tokenizer.decoder.conv_out.out_channels == 3 * 16
+    assert tokenizer.encoder.conv_in.in_channels == 3 * 16
+    assert tokenizer.decoder.conv_out.out_channels == 3 * 16
     assert tokenizer.stride == 8
 
 

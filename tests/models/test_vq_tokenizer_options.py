@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Options that other VQGANs need; their numbers are held in tests/layouts/test_vqgan.py."""
+
 import pytest
 import torch
 
@@ -22,7 +23,8 @@ def test_each_option_adds_its_parameters():
         return set(VQTokenizer(**SMALL, **options).state_dict()) - plain
 
     assert added(downsample='conv') == {'encoder.downsamples.0.weight', 'encoder.downsamples.0.bias'}
-    assert 'encoder.conv_in.bias' in added(conv_bias=True) and 'decoder.mid.1.conv2.bias' in added(conv_bias=True)
+    assert 'encoder.conv_in.bias' in added(conv_bias=True)
+    assert 'decoder.mid.1.conv2.bias' in added(conv_bias=True)
     assert {key.split('.')[0] for key in added(quant_conv=True)} == {'quant_conv', 'post_quant_conv'}
     assert {key.split('.attn')[0] for key in added(mid_attn=True)} == {'encoder.mid.0', 'decoder.mid.0'}
     # the decoder counts its levels from the coarsest
@@ -45,9 +47,9 @@ def test_input_range_and_inner_channels():
 def test_a_strided_convolution_looks_right_and_down():
     """Zeros stand only on the right and at the bottom: the first row and column meet no padding."""
     tokenizer = VQTokenizer(**SMALL, downsample='conv')
-    tokenizer.encoder.downsamples[0].weight.fill_(1.)
+    tokenizer.encoder.downsamples[0].weight.fill_(1.0)
     halved = tokenizer.encoder._halve(torch.ones(1, 32, 4, 4), 0) - tokenizer.encoder.downsamples[0].bias.view(-1, 1, 1)
-    expected = torch.tensor([[9., 6.], [6., 4.]]) * 32
+    expected = torch.tensor([[9.0, 6.0], [6.0, 4.0]]) * 32
     torch.testing.assert_close(halved[0, 0], expected)
 
 
@@ -58,15 +60,26 @@ def test_attention_sees_all_places_and_works_in_one_head():
     normed = attention.norm(x).flatten(2)
     query, key, value = (
         torch.einsum('oi,bil->bol', conv.weight[..., 0, 0], normed) + conv.bias[:, None]
-        for conv in (attention.q, attention.k, attention.v))
+        for conv in (attention.q, attention.k, attention.v)
+    )
     weights = (query.transpose(1, 2) @ key / 8).softmax(-1)
     expected = x + attention.proj((value @ weights.transpose(1, 2)).unflatten(2, (3, 5)))
     torch.testing.assert_close(attention(x), expected)
 
 
 def test_all_options_train():
-    tokenizer = VQTokenizer(**SMALL, shortcut_from='input', conv_bias=True, downsample='conv', attn_levels=(0, 1),
-                            mid_attn=True, encoder_out_kernel=3, quant_conv=True, z_channels=6, input_range=(-1, 1))
+    tokenizer = VQTokenizer(
+        **SMALL,
+        shortcut_from='input',
+        conv_bias=True,
+        downsample='conv',
+        attn_levels=(0, 1),
+        mid_attn=True,
+        encoder_out_kernel=3,
+        quant_conv=True,
+        z_channels=6,
+        input_range=(-1, 1),
+    )
     latents = tokenizer.encode_continuous(torch.rand(2, 3, 8, 8))
     (tokenizer.decode(latents).square().mean() + tokenizer.codes.weight.square().mean()).backward()
     assert all(parameter.grad is not None for parameter in tokenizer.parameters())
@@ -78,18 +91,21 @@ def test_groups_other_than_32():
     assert tokenizer(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)
 
 
-@pytest.mark.parametrize('options, words', [
-    (dict(shortcut_from='middle'), "'output' or 'input', got 'middle'"),
-    (dict(downsample='max'), "'avg' or 'conv', got 'max'"),
-    (dict(encoder_out_kernel=5), '1 or 3, got 5'),
-    (dict(attn_levels=(16, )), 'levels 0 .finest. to 1 .*not resolutions'),
-    (dict(attn_levels=(1, 1)), 'each once'),
-    (dict(mid_attn=True, num_mid_blocks=0), 'num_mid_blocks is 0'),
-    (dict(z_channels=6), 'z_channels=6 .*quant_conv=True'),
-    (dict(input_range=(1, -1)), 'black < white'),
-    (dict(input_range=(0, 0.5, 1)), 'black < white'),
-    (dict(num_groups=12), 'multiple of 12 channels wide'),
-])
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (dict(shortcut_from='middle'), "'output' or 'input', got 'middle'"),
+        (dict(downsample='max'), "'avg' or 'conv', got 'max'"),
+        (dict(encoder_out_kernel=5), '1 or 3, got 5'),
+        (dict(attn_levels=(16,)), 'levels 0 .finest. to 1 .*not resolutions'),
+        (dict(attn_levels=(1, 1)), 'each once'),
+        (dict(mid_attn=True, num_mid_blocks=0), 'num_mid_blocks is 0'),
+        (dict(z_channels=6), 'z_channels=6 .*quant_conv=True'),
+        (dict(input_range=(1, -1)), 'black < white'),
+        (dict(input_range=(0, 0.5, 1)), 'black < white'),
+        (dict(num_groups=12), 'multiple of 12 channels wide'),
+    ],
+)
 def test_options_that_contradict_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         VQTokenizer(**dict(SMALL, **options))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A VQGAN in a Runner: what the hooks do around the discriminator's start, moving averages, resuming."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -62,7 +63,8 @@ def guarded(tmp_path, psnr, max_iters=None, **options):
 def test_a_steady_start_is_left_alone(tmp_path):
     runner, chosen, lines = guarded(tmp_path, [20, 20, 19.5, 19.2, 19.1, 20, 20])
     runner.train()
-    assert chosen.scales == [1.] * 7 and lines.lines == []
+    assert chosen.scales == [1.0] * 7
+    assert lines.lines == []
     history = runner.message_hub.log_scalars
     assert history['train/psnr_drop'].data[0].tolist() == pytest.approx([0.5, 0.65, 0.85, 0.45, 0])
     assert history['train/psnr_mean'].data[0].tolist()[:4] == pytest.approx([20, 20, 19.5, 19.35])
@@ -73,14 +75,16 @@ def test_a_dip_lowers_the_weight_and_is_told(tmp_path):
     runner, chosen, lines = guarded(tmp_path, [20, 20, 17, 17, 18, 18, 15, 15, 3], factor=0.5, max_answers=2)
     runner.train()
     assert chosen.scales == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25]
-    assert len(lines.lines) == 3 and 'fallen by 3.00 dB from 20.00 dB' in lines.lines[0]
+    assert len(lines.lines) == 3
+    assert 'fallen by 3.00 dB from 20.00 dB' in lines.lines[0]
     assert runner.model.state_dict()['adversarial_scale'] == 0.25
 
 
 def test_a_warning_changes_nothing(tmp_path):
     runner, chosen, lines = guarded(tmp_path, [20, 20, 17, 17, 20], action='warn')
     runner.train()
-    assert len(lines.lines) == 1 and chosen.scales == [1.] * 5
+    assert len(lines.lines) == 1
+    assert chosen.scales == [1.0] * 5
 
 
 def test_a_rollback_goes_to_the_start_with_less_weight(tmp_path):
@@ -89,14 +93,15 @@ def test_a_rollback_goes_to_the_start_with_less_weight(tmp_path):
     states = []
 
     class Keep(Hook):
-
         def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
             if runner.iter == 2:
                 states.append({name: value.clone() for name, value in runner.model.state_dict().items()})
 
     runner.register_hook(Keep())
     runner.train()
-    assert runner.iter == 6 and len(lines.lines) == 1 and 'rollback 1 of 3' in lines.lines[0]
+    assert runner.iter == 6
+    assert len(lines.lines) == 1
+    assert 'rollback 1 of 3' in lines.lines[0]
     first, second = states
     assert [name for name in first if not torch.equal(first[name], second[name])] == ['adversarial_scale']
     assert chosen.scales == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]
@@ -107,18 +112,29 @@ def test_a_rollback_goes_to_the_start_with_less_weight(tmp_path):
 def test_a_rollback_restores_weights_and_their_averages(tmp_path, scope):
     """mmengine's hook takes the averages for the weights unless it is told that a training goes on."""
     chosen, lines = Psnr([20, 20, 17, 17, 20, 20]), Lines()
-    hooks = [dict(type=f'{scope}.EMAHook', momentum=0.3), chosen, lines,
-             dict(type='addp_mm.AdversarialStartGuard', window=2, watch=6, action='rollback')]
+    hooks = [
+        dict(type=f'{scope}.EMAHook', momentum=0.3),
+        chosen,
+        lines,
+        dict(type='addp_mm.AdversarialStartGuard', window=2, watch=6, action='rollback'),
+    ]
     runner = build_runner(tmp_path, build(schedule=SCHEDULE), hooks, max_iters=4)
     states = []
 
     class Keep(Hook):
-
         def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
             average = next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model
             if runner.iter == 2:
-                states.append([{name: value.clone() for name, value in part.state_dict().items()
-                                if 'adversarial_scale' not in name} for part in (runner.model, average)])
+                states.append(
+                    [
+                        {
+                            name: value.clone()
+                            for name, value in part.state_dict().items()
+                            if 'adversarial_scale' not in name
+                        }
+                        for part in (runner.model, average)
+                    ]
+                )
 
     runner.register_hook(Keep())
     runner.train()
@@ -126,7 +142,8 @@ def test_a_rollback_restores_weights_and_their_averages(tmp_path, scope):
     assert 'rollback 1 of 3' in lines.lines[0]
     assert any(not torch.equal(value, before[1][f'module.{name}']) for name, value in before[0].items())
     for then, now in zip(before, after, strict=True):
-        assert then.keys() == now.keys() and [name for name in then if not torch.equal(then[name], now[name])] == []
+        assert then.keys() == now.keys()
+        assert [name for name in then if not torch.equal(then[name], now[name])] == []
     assert not runner._resume
 
 
@@ -137,8 +154,10 @@ def test_rollbacks_come_to_an_end(tmp_path):
     assert len(lines.lines) == 1
 
 
-@pytest.mark.parametrize('psnr, action, words', [
-    ([20, 20, 17, 17], 'stop', r'3\.00 dB.*lecam_weight'), ([20, float('nan')], 'warn', 'iteration 2 is nan')])
+@pytest.mark.parametrize(
+    'psnr, action, words',
+    [([20, 20, 17, 17], 'stop', r'3\.00 dB.*lecam_weight'), ([20, float('nan')], 'warn', 'iteration 2 is nan')],
+)
 def test_a_training_that_is_lost_stops(tmp_path, psnr, action, words):
     with pytest.raises(TrainingCollapsed, match=words):
         guarded(tmp_path, psnr, action=action)[0].train()
@@ -146,8 +165,9 @@ def test_a_training_that_is_lost_stops(tmp_path, psnr, action, words):
 
 def test_the_guard_refuses_what_it_cannot_watch(tmp_path):
     with pytest.raises(ConfigError, match='IterBasedTrainLoop'):
-        build_runner(tmp_path, build(), [dict(type='addp_mm.AdversarialStartGuard', action='rollback')],
-                     by_epoch=True).train()
+        build_runner(
+            tmp_path, build(), [dict(type='addp_mm.AdversarialStartGuard', action='rollback')], by_epoch=True
+        ).train()
     with pytest.raises(ValueError, match='action'):
         AdversarialStartGuard(action='hope')
     with pytest.raises(ValueError, match='window'):
@@ -189,8 +209,12 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
     hooks = [dict(type='EMAHook', momentum=0.3), dict(type='addp_mm.AdversarialStartGuard', window=2, watch=6)]
     whole = build_runner(tmp_path / 'whole', build(**settings), hooks, checkpoint_interval=4)
     whole.train()
-    resumed = build_runner(tmp_path / 'resumed', build(seed=1, **settings),
-                           [*hooks, dict(type='addp_mm.PreflightHook')], resume=str(tmp_path / 'whole' / 'iter_4.pth'))
+    resumed = build_runner(
+        tmp_path / 'resumed',
+        build(seed=1, **settings),
+        [*hooks, dict(type='addp_mm.PreflightHook')],
+        resume=str(tmp_path / 'whole' / 'iter_4.pth'),
+    )
     resumed.train()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
@@ -204,25 +228,28 @@ def test_parts_of_the_optimizer():
     names = {id(p): name for name, p in model.named_parameters()}
     for part, one in wrapper.items():
         assert {names[id(p)] for group in one.param_groups for p in group['params']} == {
-            name for name in names.values() if name.startswith(part)}
+            name for name in names.values() if name.startswith(part)
+        }
         assert one.grad_name == f'{part}_grad_norm'
     from mmengine.optim import build_optim_wrapper
+
     both = dict(OPTIM_WRAPPER)
     with pytest.raises(ConfigError, match='no optimizer trains discriminator'):
         build_optim_wrapper(model, {key: value for key, value in both.items() if key != 'discriminator'})
     with pytest.raises(ConfigError, match='critic is no part'):
-        build_optim_wrapper(model, dict(both, critic=dict(optimizer=dict(type='SGD', lr=1.))))
+        build_optim_wrapper(model, dict(both, critic=dict(optimizer=dict(type='SGD', lr=1.0))))
     with pytest.raises(ConfigError, match='agree'):
         build_optim_wrapper(model, dict(both, tokenizer=dict(both['tokenizer'], accumulative_counts=2)))
     with pytest.raises(ConfigError, match='paramwise_cfg'):
-        build_optim_wrapper(model, dict(both, paramwise_cfg=dict(bias_decay_mult=0.)))
+        build_optim_wrapper(model, dict(both, paramwise_cfg=dict(bias_decay_mult=0.0)))
 
 
 def test_amp_is_set_in_each_part():
     cfg = Config(dict(optim_wrapper=dict(OPTIM_WRAPPER)))
     set_amp(cfg, 'bfloat16')
     for part in ('tokenizer', 'discriminator'):
-        assert cfg.optim_wrapper[part].type == 'AmpOptimWrapper' and cfg.optim_wrapper[part].dtype == 'bfloat16'
+        assert cfg.optim_wrapper[part].type == 'AmpOptimWrapper'
+        assert cfg.optim_wrapper[part].dtype == 'bfloat16'
     assert 'type' not in cfg.optim_wrapper
 
 

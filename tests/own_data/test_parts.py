@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Parts of tools/pretrain_from_folder.py, each by itself: work dirs, trial steps, loaders, kinds of sources."""
+
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -14,11 +15,12 @@ ROOT = Path(__file__).parents[2]
 
 def test_ends_are_foretold_from_the_log(tmp_path):
     from addp_mm.own_data.progress import Clock, duration, training_seconds
+
     folder = tmp_path / '20260101' / 'vis_data'
     folder.mkdir(parents=True)
     records = [dict(iter=10, time=2.0, loss=5.0), dict(iter=20, time=1.0, loss=4.0), dict(PSNR=20.0, step=20)]
     (folder / 'scalars.json').write_text(''.join(json.dumps(r) + '\n' for r in records) + '{"iter": 3')
-    clock = Clock(dict(tokenizer=0., predictor=100., addp=500.))
+    clock = Clock(dict(tokenizer=0.0, predictor=100.0, addp=500.0))
     line = clock.line('predictor', tmp_path, 80)
     assert line.startswith('predictor: 20 of 80 iterations (25%), loss 4;')
     assert clock.all_left() == 560
@@ -29,17 +31,36 @@ def test_ends_are_foretold_from_the_log(tmp_path):
 def test_a_trial_step_with_a_perceptual_loss_has_the_weights_of_its_network(tmp_path):
     from addp_mm.own_data.trial_steps import Trial
     from addp_mm.registry import MODELS
-    network = dict(type='addp_mm.ADDPViT', arch=dict(embed_dims=8, num_layers=1, num_heads=2), img_size=16,
-                   patch_size=8, out_indices=[0], out_type='featmap')
+
+    network = dict(
+        type='addp_mm.ADDPViT',
+        arch=dict(embed_dims=8, num_layers=1, num_heads=2),
+        img_size=16,
+        patch_size=8,
+        out_indices=[0],
+        out_type='featmap',
+    )
     states = MODELS.build(network).state_dict()
     torch.save(states, tmp_path / 'vit.pth')
     network['init_cfg'] = dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'vit.pth'))
-    tokenizer = dict(type='addp_mm.VQTokenizer', base_channels=32, channel_mults=[1, 1], num_res_blocks=1,
-                     codebook_size=8, init_cfg=dict(type='addp_mm.Pretrained', checkpoint='not/made/yet.safetensors'))
-    cfg = dict(default_scope='mmpretrain', optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
-               model=dict(type='addp_mm.TokenizerPretrain', tokenizer=tokenizer,
-                          data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0.] * 3, std=[255.] * 3),
-                          perceptual=dict(type='addp_mm.PerceptualLoss', backbone=network)))
+    tokenizer = dict(
+        type='addp_mm.VQTokenizer',
+        base_channels=32,
+        channel_mults=[1, 1],
+        num_res_blocks=1,
+        codebook_size=8,
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='not/made/yet.safetensors'),
+    )
+    cfg = dict(
+        default_scope='mmpretrain',
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+        model=dict(
+            type='addp_mm.TokenizerPretrain',
+            tokenizer=tokenizer,
+            data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0.0] * 3, std=[255.0] * 3),
+            perceptual=dict(type='addp_mm.PerceptualLoss', backbone=network),
+        ),
+    )
     trial = Trial(cfg, [3, 16, 16], torch.device('cpu'))
     assert trial.step(1) > 0
     loaded = trial.model.perceptual.network.state_dict()
@@ -48,15 +69,18 @@ def test_a_trial_step_with_a_perceptual_loss_has_the_weights_of_its_network(tmp_
 
 def find(source, tmp_path, **options):
     from addp_mm.own_data.images import dataset_cfg, find_images
-    return find_images(dataset_cfg(str(source), tmp_path / 'images.index', 0.01), **{
-        **dict(channels=None, value_range=None, changed='error'), **options})
+
+    return find_images(
+        dataset_cfg(str(source), tmp_path / 'images.index', 0.01),
+        **{**dict(channels=None, value_range=None, changed='error'), **options},
+    )
 
 
-@pytest.mark.parametrize(('kind', 'plain'), [('eight bits', True), ('16 bits', False), ('array', False),
-                                             ('pages', False)])
+@pytest.mark.parametrize('kind, plain', [('eight bits', True), ('16 bits', False), ('array', False), ('pages', False)])
 def test_three_channels_are_read_as_they_are_stored(tmp_path, kind, plain):
     from addp_mm.own_data.stages import Request, loading
     from addp_mm.registry import TRANSFORMS
+
     folder = tmp_path / 'images'
     folder.mkdir()
     values = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
@@ -85,6 +109,7 @@ def test_more_broken_images_may_be_allowed_later(tmp_path):
     from addp_mm.own_data.stages import Request, build_configs, given_anew
     from addp_mm.own_data.state import Stage
     from addp_mm.own_data.work_dir import WorkDir
+
     stages = []
     for share in (0.01, 0.2):
         images = dataset_cfg(str(tmp_path / 'photos'), tmp_path / 'images.index', share)
@@ -102,15 +127,19 @@ def test_more_broken_images_may_be_allowed_later(tmp_path):
     check_options(Config.fromfile(begun['tokenizer'].config), options)
     assert list(options.values()) == [0.2, 0.2]
     assert {name: stage.fingerprint for name, stage in begun.items()} == {
-        name: stage.fingerprint for name, stage in later.items()}
-    assert given_anew(configs['tokenizer']) == ['train_dataloader.dataset.max_broken_share=0.2',
-                                                'val_dataloader.dataset.max_broken_share=0.2']
+        name: stage.fingerprint for name, stage in later.items()
+    }
+    assert given_anew(configs['tokenizer']) == [
+        'train_dataloader.dataset.max_broken_share=0.2',
+        'val_dataloader.dataset.max_broken_share=0.2',
+    ]
     assert given_anew(configs['predictor']) == []
     assert given_anew(configs['addp']) == ['train_dataloader.dataset.max_broken_share=0.2']
 
 
 def test_looking_at_images_keeps_none_of_their_values(tmp_path, monkeypatch):
     from addp_mm.own_data import images
+
     folder = tmp_path / 'images'
     folder.mkdir()
     values = np.random.default_rng(0).integers(0, 256, (6, 40, 50, 3)).astype(np.uint8)
@@ -135,8 +164,17 @@ def test_a_stray_tar_does_not_make_a_folder_of_pictures_shards(tmp_path):
     def kind(folder):
         return dataset_cfg(str(folder), folder / 'work/images.index', 0.01)['type']
 
-    for name in ('shards/0.tar', 'shards/0.json', 'shards/.hidden/x', 'shards/work/trial.log', 'mixed/0.tar',
-                 'mixed/0.JPG', 'deep/0.tar', 'deep/cats/0.png', 'pictures/0.png'):
+    for name in (
+        'shards/0.tar',
+        'shards/0.json',
+        'shards/.hidden/x',
+        'shards/work/trial.log',
+        'mixed/0.tar',
+        'mixed/0.JPG',
+        'deep/0.tar',
+        'deep/cats/0.png',
+        'pictures/0.png',
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('')
@@ -148,7 +186,7 @@ def test_an_array_with_gaps_is_broken_and_leaves_the_statistics_alone(tmp_path):
     folder = tmp_path / 'images'
     folder.mkdir()
     for index in range(5):
-        np.save(folder / f'{index}.npy', np.full((20, 20), np.nan if index == 2 else 3., np.float32))
+        np.save(folder / f'{index}.npy', np.full((20, 20), np.nan if index == 2 else 3.0, np.float32))
     assert find(folder, tmp_path, value_range=(0, 12)).mean == [0.25]
 
 
@@ -164,8 +202,11 @@ def test_metrics_that_cannot_be_had_are_refused_before_training(tmp_path):
     nano = extra_metrics(asked(fid_extractor=str(ROOT / 'configs/_base_/evaluation/addp-vit-nano-p8_features.py')))
     check_extra_metrics(nano, 3, 64)
     check_extra_metrics(nano, 1, 64)
-    with pytest.raises(ConfigError, match='(?s)ReconstructionFID cannot be measured on pictures of 5 channels and 64 px'
-                                          '.*takes 3 channels.*Leave its option out'):
+    with pytest.raises(
+        ConfigError,
+        match='(?s)ReconstructionFID cannot be measured on pictures of 5 channels and 64 px'
+        '.*takes 3 channels.*Leave its option out',
+    ):
         check_extra_metrics(nano, 5, 64)
     for option in ('inception_weights', 'lpips_weights'):
         with pytest.raises(UserError):  # no such file, or no such package

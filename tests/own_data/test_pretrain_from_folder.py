@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Whole runs of tools/pretrain_from_folder.py, whose commands are forks of one server."""
+
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from helpers.own_image_files import pack, write_images
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
-_TINY = '''
+_TINY = """
 tokenizer.max_iters=6 tokenizer.batch_size=4 tokenizer.model.tokenizer.base_channels=32
 tokenizer.model.tokenizer.codebook_size=32 tokenizer.model.tokenizer.num_res_blocks=1
 predictor.max_iters=6 predictor.batch_size=4 predictor.model.predictor.embed_dims=16
@@ -25,12 +26,13 @@ predictor.model.predictor.num_layers=1 predictor.model.predictor.num_heads=2
 predictor.model.predictor.decoder_embed_dims=16 predictor.model.predictor.decoder_num_layers=1
 predictor.model.predictor.decoder_num_heads=2 addp.max_iters=6 addp.batch_size=4
 addp.model.backbone.arch.embed_dims=16 addp.model.backbone.arch.num_layers=1 addp.model.backbone.arch.num_heads=2
-addp.model.neck.num_layers=1 addp.model.neck.num_heads=2'''
+addp.model.neck.num_layers=1 addp.model.neck.num_heads=2"""
 TINY = _TINY.split()
 
 
 def execution(run_tool, at_start=lambda command: None):
     """What runs a command as a fork of the tool server, its output in the log."""
+
     def execute(command, log, progress):
         at_start(command)
         arguments = command[1:]
@@ -41,28 +43,57 @@ def execution(run_tool, at_start=lambda command: None):
             stream.write(finished.output)
         progress()
         return finished.status
+
     return execute
 
 
 def run(tmp_path, images, execute, *options, changes=()):
     import pretrain_from_folder
+
     work = tmp_path / 'work'
-    pretrain_from_folder.main([
-        str(images), '--image-size', '32', '--size', 'nano', '--work-dir', str(work), '--num-workers', '0', '--samples',
-        '2', '--views', '2', *options, '--cfg-options', *TINY, *changes], execute)
+    pretrain_from_folder.main(
+        [
+            str(images),
+            '--image-size',
+            '32',
+            '--size',
+            'nano',
+            '--work-dir',
+            str(work),
+            '--num-workers',
+            '0',
+            '--samples',
+            '2',
+            '--views',
+            '2',
+            *options,
+            '--cfg-options',
+            *TINY,
+            *changes,
+        ],
+        execute,
+    )
     return work
 
 
 def write_extractor(folder, channels):
     """A config that defines a tiny ViT as extractor, and its weights."""
     from addp_mm.registry import MODELS
-    backbone = dict(type='addp_mm.ADDPViT', arch=dict(embed_dims=4, num_layers=1, num_heads=2), img_size=32,
-                    patch_size=16, in_channels=channels, out_type='avg_featmap')
+
+    backbone = dict(
+        type='addp_mm.ADDPViT',
+        arch=dict(embed_dims=4, num_layers=1, num_heads=2),
+        img_size=32,
+        patch_size=16,
+        in_channels=channels,
+        out_type='avg_featmap',
+    )
     torch.manual_seed(0)
     torch.save(MODELS.build(backbone).state_dict(), folder / 'vit.pth')
     backbone['init_cfg'] = dict(type='addp_mm.Pretrained', checkpoint=str(folder / 'vit.pth'))
-    extractor = dict(type='addp_mm.BackboneFeatures', name='of-five', backbone=backbone, mean=[0.5] * channels,
-                     std=[0.5] * channels)
+    extractor = dict(
+        type='addp_mm.BackboneFeatures', name='of-five', backbone=backbone, mean=[0.5] * channels, std=[0.5] * channels
+    )
     (folder / 'extractor.py').write_text(f'extractor = {extractor!r}\n')
     return str(folder / 'extractor.py')
 
@@ -71,34 +102,49 @@ def write_extractor(folder, channels):
 def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
     images = write_images(tmp_path / 'images', 5)
     work = run(tmp_path, images, execution(run_tool), '--fid-extractor', write_extractor(tmp_path, 5))
-    measured = {key: value for stage in ('tokenizer', 'predictor')
-                for key, value in json.loads((work / stage / 'metrics.json').read_text()).items()}
+    measured = {
+        key: value
+        for stage in ('tokenizer', 'predictor')
+        for key, value in json.loads((work / stage / 'metrics.json').read_text()).items()
+    }
     assert measured.keys() == {
-        'reconstruction/psnr', 'reconstruction/ssim', 'reconstruction/rfid[of-five]', 'codebook/usage',
-        'codebook/perplexity', *(f'predictor/{what}@{share}' for what in ('accuracy', 'cross_entropy')
-                                 for share in ('0.50', '0.75', '0.95'))}
-    assert measured['predictor/cross_entropy@0.50'] < 2 * np.log(32) and measured['reconstruction/rfid[of-five]'] > 0
+        'reconstruction/psnr',
+        'reconstruction/ssim',
+        'reconstruction/rfid[of-five]',
+        'codebook/usage',
+        'codebook/perplexity',
+        *(f'predictor/{what}@{share}' for what in ('accuracy', 'cross_entropy') for share in ('0.50', '0.75', '0.95')),
+    }
+    assert measured['predictor/cross_entropy@0.50'] < 2 * np.log(32)
+    assert measured['reconstruction/rfid[of-five]'] > 0
     weights = load_file(work / 'addp/weights.safetensors')
     assert weights['backbone.patch_embed.projection.weight'].shape[1] == 5
     assert 'patch_embed.projection.weight' in load_file(work / 'addp/backbone.safetensors')
-    assert torch.equal(weights['tokenizer.codes.weight'],
-                       load_file(work / 'tokenizer/weights.safetensors')['codes.weight'])
+    assert torch.equal(
+        weights['tokenizer.codes.weight'], load_file(work / 'tokenizer/weights.safetensors')['codes.weight']
+    )
     assert len(list((work / 'addp/samples/images').glob('*.png'))) == 2
     page = (work / 'report.html').read_text()
-    assert '24 images with 5 channels, 6 of them held out' in page and page.count('<img') >= 3
-    assert 'rFID in features of of-five' in page and 'accuracy, masked share 0.75' in page
+    assert '24 images with 5 channels, 6 of them held out' in page
+    assert page.count('<img') >= 3
+    assert 'rFID in features of of-five' in page
+    assert 'accuracy, masked share 0.75' in page
     said = capsys.readouterr().out
-    assert '24 images are few' in said and 'all stages together take about' in said
+    assert '24 images are few' in said
+    assert 'all stages together take about' in said
     assert '$ python tools/train.py' in said
 
-    # the same again does nothing but the page; other options are refused in words; so is an edited config
+    # the same again does nothing but the page; other options are refused in words; so is an edited
+    # config
     run(tmp_path, images, execution(run_tool), '--fid-extractor', write_extractor(tmp_path, 5))
     said = capsys.readouterr().out
-    assert said.count('done before') == 3 and '$ python' not in said
+    assert said.count('done before') == 3
+    assert '$ python' not in said
     # other metrics train nothing anew
     run(tmp_path, images, execution(run_tool))
     said = capsys.readouterr().out
-    assert said.count('$ python') == 1 and 'tools/test.py' in said
+    assert said.count('$ python') == 1
+    assert 'tools/test.py' in said
     assert 'reconstruction/rfid[of-five]' not in json.loads((work / 'tokenizer/metrics.json').read_text())
     with pytest.raises(SystemExit, match=r'begun with other options: own_data.max_iters 6 -> 7'):
         run(tmp_path, images, execution(run_tool), changes=['predictor.max_iters=7'])
@@ -110,6 +156,7 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
 
 def kill_child_when(path, server):
     """Kill what the tool server runs as soon as a file is there."""
+
     def watch():
         until = time.monotonic() + 500
         while not path.exists() and time.monotonic() < until:
@@ -117,6 +164,7 @@ def kill_child_when(path, server):
         children = Path(f'/proc/{server.process.pid}/task/{server.process.pid}/children').read_text().split()
         for child in children:
             os.kill(int(child), signal.SIGKILL)
+
     threading.Thread(target=watch, daemon=True).start()
 
 
@@ -133,17 +181,23 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, caps
 
     with pytest.raises(SystemExit, match='(?s)ended with status -9.*goes on from here'):
         run(tmp_path, images, execution(run_tool, at_start), changes=longer)
-    assert list(run_dir.glob('iter_*.pth')) and not (tmp_path / 'work/predictor/weights.safetensors').exists()
+    assert list(run_dir.glob('iter_*.pth'))
+    assert not (tmp_path / 'work/predictor/weights.safetensors').exists()
     commands = []
     work = run(tmp_path, images, execution(run_tool, commands.append), changes=longer)
     trained = [command[2] for command in commands if 'train.py' in command[1]]
     assert [Path(config).parent.name for config in trained] == ['predictor', 'addp']
     resumed_at = re.findall(r'resumed epoch: \d+, iter: (\d+)', (work / 'predictor/train.log').read_text())
-    assert resumed_at and int(resumed_at[-1]) >= 10
+    assert resumed_at
+    assert int(resumed_at[-1]) >= 10
 
     def digest():
-        return hashlib.sha256(b''.join(value.numpy().tobytes() for _, value in sorted(
-            load_file(work / 'predictor/weights.safetensors').items()))).hexdigest()
+        return hashlib.sha256(
+            b''.join(
+                value.numpy().tobytes()
+                for _, value in sorted(load_file(work / 'predictor/weights.safetensors').items())
+            )
+        ).hexdigest()
 
     def only_the_predictor(command):
         if 'train.py' in command[1] and 'addp' in command[2]:
@@ -153,4 +207,5 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, caps
     with pytest.raises(SystemExit, match='130'):
         run(tmp_path, images, execution(run_tool, only_the_predictor), '--restart-from', 'predictor', changes=longer)
     assert 'interrupted: the same command goes on' in capsys.readouterr().err
-    assert digest() == resumed and not (work / 'addp/weights.safetensors').exists()
+    assert digest() == resumed
+    assert not (work / 'addp/weights.safetensors').exists()

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What tools/pretrain_from_folder.py finds wrong before anything is trained or removed, and how it ends."""
+
 import json
 import os
 import re
@@ -19,25 +20,46 @@ def interrupted(command, log, progress):
     if 'addp_mm.own_data.trial_steps' not in command:
         raise KeyboardInterrupt
     spec = json.loads(Path(command[3]).read_text())
-    Path(command[4]).write_text(json.dumps({
-        name: dict(parameters=9, **(dict(batch=stage['batch'], seconds=0.1, mib=1) if stage['batch'] else {}))
-        for name, stage in spec['stages'].items()}))
+    Path(command[4]).write_text(
+        json.dumps(
+            {
+                name: dict(parameters=9, **(dict(batch=stage['batch'], seconds=0.1, mib=1) if stage['batch'] else {}))
+                for name, stage in spec['stages'].items()
+            }
+        )
+    )
     return 0
 
 
 def start(images, work, *options, execute=interrupted):
     """Returns the exit status, or the words that the tool ends with."""
     import pretrain_from_folder
+
     with pytest.raises(SystemExit) as ended:
-        pretrain_from_folder.main([
-            str(images), '--image-size', '32', '--size', 'nano', '--work-dir', str(work), '--num-workers', '0',
-            *options], execute)
+        pretrain_from_folder.main(
+            [
+                str(images),
+                '--image-size',
+                '32',
+                '--size',
+                'nano',
+                '--work-dir',
+                str(work),
+                '--num-workers',
+                '0',
+                *options,
+            ],
+            execute,
+        )
     return ended.value.code
 
 
 def content(folder):
-    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob('*')
-            if path.name != '.lock'}
+    return {
+        path.relative_to(folder): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob('*')
+        if path.name != '.lock'
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +83,8 @@ def test_nothing_is_removed_until_all_that_can_be_checked_is(tmp_path, images):
     assert 'tokenizr' in start(images, work, *anew, '--cfg-options', 'tokenizr.max_iters=3')
     assert 'depth is no argument of' in start(images, work, *anew, '--cfg-options', 'addp.model.backbone.depth=3')
     assert 'max_iters must be a whole number of at least 1, got' in start(
-        images, work, '--restart-from', 'predictor', '--cfg-options', 'predictor.max_iters=abc')
+        images, work, '--restart-from', 'predictor', '--cfg-options', 'predictor.max_iters=abc'
+    )
     assert 'no_images' in start(tmp_path / 'no_images', work, *anew)
     assert 'no_extractor.py' in start(images, work, *anew, '--fid-extractor', 'no_extractor.py')
     assert content(work) == before
@@ -72,7 +95,8 @@ def test_nothing_is_removed_until_all_that_can_be_checked_is(tmp_path, images):
     assert 'ended with status 1' in start(images, work, *anew, execute=impossible)
     assert {name for name in before if name.name == 'weights.safetensors'} <= content(work).keys()
     assert start(images, work, *anew, '--cfg-options', 'tokenizer.max_iters=3') == 130
-    assert not list(work.rglob('weights.safetensors')) and not list(work.glob('*.new'))
+    assert not list(work.rglob('weights.safetensors'))
+    assert not list(work.glob('*.new'))
     assert json.loads((work / 'tokenizer/stage.json').read_text())['fitted']['max_iters'] == 3
 
 
@@ -85,16 +109,20 @@ def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images, 
 
     own_batch = '--cfg-options', 'addp.train_dataloader.batch_size=4'
     assert 'addp: config: model.backbone.depth is no argument' in start(
-        images, tmp_path / 'work', *own_batch, 'addp.model.backbone.depth=3', execute=execute)
-    assert not commands and not (tmp_path / 'work/tokenizer').exists()
+        images, tmp_path / 'work', *own_batch, 'addp.model.backbone.depth=3', execute=execute
+    )
+    assert not commands
+    assert not (tmp_path / 'work/tokenizer').exists()
     assert 'addp.train_dataloader.batch_size must be' in start(
-        images, tmp_path / 'work', '--cfg-options', 'addp.train_dataloader.batch_size=x', execute=execute)
+        images, tmp_path / 'work', '--cfg-options', 'addp.train_dataloader.batch_size=x', execute=execute
+    )
     # what only building tells is told by the trial, without a step
     assert start(images, tmp_path / 'work', *own_batch, execute=execute) == 130
     assert 'all stages but addp take about 1 min' in capsys.readouterr().out
     stages = json.loads((tmp_path / 'work/trial_spec.json').read_text())['stages']
     assert {name: stage['batch'] is None for name, stage in stages.items()} == dict(
-        tokenizer=False, predictor=False, addp=True)
+        tokenizer=False, predictor=False, addp=True
+    )
     assert json.loads((tmp_path / 'work/addp/stage.json').read_text())['fitted']['batch'] == 4
 
 
@@ -112,26 +140,41 @@ def test_what_an_interrupted_export_has_left_is_replaced(tmp_path, images):
         raise KeyboardInterrupt
 
     assert start(images, tmp_path / 'work', *options, execute=execute) == 130
-    assert 'export_weights' in commands[0][1] and '--overwrite' in commands[0]
+    assert 'export_weights' in commands[0][1]
+    assert '--overwrite' in commands[0]
 
 
-@pytest.mark.parametrize(('options', 'words'), [
-    ('--views -1', '--views: -1 must be at least 1'), ('--views 0', '--views: 0 must be at least 1'),
-    ('--augment none --views 2', "'none' gives 1 to 1 different views"),
-    ('--max-broken-share 2', '--max-broken-share: 2 must be from 0 to 1'),
-    ('--crop-scale 0 0.5', 'needed are 0 < smallest'), ('--crop-scale 0.2 2', '--crop-scale: 2 must be from 0 to 1'),
-    ('--value-range 5 5', 'LOW must be below HIGH'), ('--value-range nan 5', '--value-range: nan must be finite'),
-    ('--num-workers -1', '--num-workers: -1 must be at least 0'), ('--gpus 0', '--gpus: 0 must be at least 1'),
-    ('--samples few', "invalid int value: 'few'"), ('--channels 17', '--channels: 17 must be from 1 to 16')])
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        ('--views -1', '--views: -1 must be at least 1'),
+        ('--views 0', '--views: 0 must be at least 1'),
+        ('--augment none --views 2', "'none' gives 1 to 1 different views"),
+        ('--max-broken-share 2', '--max-broken-share: 2 must be from 0 to 1'),
+        ('--crop-scale 0 0.5', 'needed are 0 < smallest'),
+        ('--crop-scale 0.2 2', '--crop-scale: 2 must be from 0 to 1'),
+        ('--value-range 5 5', 'LOW must be below HIGH'),
+        ('--value-range nan 5', '--value-range: nan must be finite'),
+        ('--num-workers -1', '--num-workers: -1 must be at least 0'),
+        ('--gpus 0', '--gpus: 0 must be at least 1'),
+        ('--samples few', "invalid int value: 'few'"),
+        ('--channels 17', '--channels: 17 must be from 1 to 16'),
+    ],
+)
 def test_numbers_that_make_no_sense_are_refused(tmp_path, capsys, options, words):
     assert start('images', tmp_path / 'work', *options.split()) == 2
-    assert words in capsys.readouterr().err and not (tmp_path / 'work').exists()
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / 'work').exists()
 
 
-@pytest.mark.parametrize(('option', 'words'), [
-    ('tokenizer.max_iters=abc', "tokenizer.max_iters must be a whole number of at least 1, got 'abc'"),
-    ('addp.batch_size=0', 'addp.batch_size must be a whole number of at least 1, got 0'),
-    ('predictor.train_cfg.max_iters=2.5', 'predictor.train_cfg.max_iters must be a whole number')])
+@pytest.mark.parametrize(
+    'option, words',
+    [
+        ('tokenizer.max_iters=abc', "tokenizer.max_iters must be a whole number of at least 1, got 'abc'"),
+        ('addp.batch_size=0', 'addp.batch_size must be a whole number of at least 1, got 0'),
+        ('predictor.train_cfg.max_iters=2.5', 'predictor.train_cfg.max_iters must be a whole number'),
+    ],
+)
 def test_counts_that_make_no_sense_are_refused(tmp_path, images, option, words):
     assert words in start(images, tmp_path / 'work', '--cfg-options', option)
     assert os.listdir(tmp_path / 'work') == ['images.index']
@@ -163,7 +206,8 @@ def test_a_mended_image_changes_no_stage(tmp_path, images, capsys):
     # begun anew they are looked at anew
     assert start(images, tmp_path / 'work', '--restart-from', 'tokenizer') == 130
     now = json.loads((tmp_path / 'work/own_data.json').read_text())
-    assert now['fingerprint'] == begun['fingerprint'] and now['looked_at'] != begun['looked_at']
+    assert now['fingerprint'] == begun['fingerprint']
+    assert now['looked_at'] != begun['looked_at']
 
 
 def test_a_moved_work_dir_goes_on_where_it_is(tmp_path, images):
@@ -175,9 +219,11 @@ def test_a_moved_work_dir_goes_on_where_it_is(tmp_path, images):
         assert start(images, place) == 130
         for stage in ('tokenizer', 'predictor', 'addp'):
             text = (place / stage / 'config.py').read_text()
-            assert repr(f'{before}{os.sep}')[1:-1] not in text and repr(f'{place}{os.sep}')[1:-1] in text
+            assert repr(f'{before}{os.sep}')[1:-1] not in text
+            assert repr(f'{place}{os.sep}')[1:-1] in text
         now = json.loads((place / 'predictor/stage.json').read_text())
-        assert now['fingerprint'] == record['fingerprint'] and now['wanted'] == record['wanted']
+        assert now['fingerprint'] == record['fingerprint']
+        assert now['wanted'] == record['wanted']
         before = place
     assert 'another folder' in start(write_images(tmp_path / 'other', 1), before)
     assert 'begun with other options' in start(images, before, '--cfg-options', 'predictor.max_iters=7')
@@ -194,11 +240,17 @@ def test_names_that_are_no_unicode_are_shown_and_written(tmp_path, capsys):
     assert 'br\\udcf6ken.png' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(('name', 'words'), [
-    ('own_data.json', 'own_data.json is damaged .*--restart-from tokenizer'),
-    ('predictor/stage.json', 'predictor/stage.json is damaged .*--restart-from predictor'),
-    ('tokenizer/weights.safetensors', 'tokenizer/weights.safetensors is damaged .*Remove it .*--restart-from tokenizer'
-     )])
+@pytest.mark.parametrize(
+    'name, words',
+    [
+        ('own_data.json', 'own_data.json is damaged .*--restart-from tokenizer'),
+        ('predictor/stage.json', 'predictor/stage.json is damaged .*--restart-from predictor'),
+        (
+            'tokenizer/weights.safetensors',
+            'tokenizer/weights.safetensors is damaged .*Remove it .*--restart-from tokenizer',
+        ),
+    ],
+)
 def test_a_damaged_file_of_the_work_dir_is_named(tmp_path, images, name, words):
     work = tmp_path / 'work'
     assert start(images, work) == 130

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The batch that fits, by trial steps of tools/pretrain_from_folder.py."""
+
 import json
 import sys
 
@@ -9,6 +10,7 @@ import torch
 
 class FakeTrial:
     """Takes so many bytes an image."""
+
     optim_wrapper = type('Wrapper', (), dict(zero_grad=lambda self: None))()
 
     def __init__(self, each, limit=float('inf')):
@@ -24,6 +26,7 @@ class FakeTrial:
 
 def test_batches_grow_on_a_cpu_while_memory_allows(monkeypatch):
     from addp_mm.own_data import trial_steps
+
     trial = FakeTrial(each=10)
     monkeypatch.setattr(trial_steps, 'peak_memory', lambda: trial.used)
     monkeypatch.setattr(trial_steps, 'forget_peak', lambda: None)
@@ -31,11 +34,14 @@ def test_batches_grow_on_a_cpu_while_memory_allows(monkeypatch):
     trial.steps.clear()
     batch, _, peak = trial_steps.fit_on_cpu(trial, 1000, limit=4000)
     # 1000 halved is 500, 250, …; 250 need 3,500
-    assert batch == 250 and peak == 3500 and max(trial.steps) == 250
+    assert batch == 250
+    assert peak == 3500
+    assert max(trial.steps) == 250
 
 
 def test_batches_are_halved_on_a_gpu_until_they_fit(monkeypatch):
     from addp_mm.own_data import trial_steps
+
     trial = FakeTrial(each=100, limit=10_000)
     monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (10_000, 20_000))
     monkeypatch.setattr(torch.cuda, 'memory_reserved', lambda: 0)
@@ -50,6 +56,7 @@ def test_batches_are_halved_on_a_gpu_until_they_fit(monkeypatch):
 
 def test_memory_that_a_control_group_allows(tmp_path):
     from addp_mm.own_data.trial_steps import available_memory
+
     (tmp_path / 'meminfo').write_text('MemTotal: 9000 kB\nMemAvailable:    5000 kB\n')
     assert available_memory(tmp_path / 'meminfo', tmp_path) == 5000 * 1024
     (tmp_path / 'memory.max').write_text('max\n')
@@ -61,15 +68,23 @@ def test_memory_that_a_control_group_allows(tmp_path):
 
 def test_a_stage_whose_batch_is_given_is_built_and_takes_no_step(tmp_path, monkeypatch):
     from addp_mm.own_data import trial_steps
+
     (tmp_path / 'own_module_of_a_config.py').write_text('')
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(trial_steps.Trial, 'step', lambda trial, batch: pytest.fail('a step was taken'))
-    tokenizer = dict(type='addp_mm.VQTokenizer', base_channels=32, channel_mults=[1, 1], num_res_blocks=1,
-                     codebook_size=8)
-    cfg = dict(default_scope='mmpretrain', custom_imports=dict(imports=['own_module_of_a_config']),
-               optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
-               model=dict(type='addp_mm.TokenizerPretrain', tokenizer=tokenizer,
-                          data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0.] * 3, std=[255.] * 3)))
+    tokenizer = dict(
+        type='addp_mm.VQTokenizer', base_channels=32, channel_mults=[1, 1], num_res_blocks=1, codebook_size=8
+    )
+    cfg = dict(
+        default_scope='mmpretrain',
+        custom_imports=dict(imports=['own_module_of_a_config']),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+        model=dict(
+            type='addp_mm.TokenizerPretrain',
+            tokenizer=tokenizer,
+            data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0.0] * 3, std=[255.0] * 3),
+        ),
+    )
     spec, out = tmp_path / 'spec.json', tmp_path / 'out.json'
 
     def run():
@@ -79,7 +94,8 @@ def test_a_stage_whose_batch_is_given_is_built_and_takes_no_step(tmp_path, monke
 
     run()
     found = json.loads(out.read_text())['tokenizer']
-    assert list(found) == ['parameters'] and found['parameters'] > 0
+    assert list(found) == ['parameters']
+    assert found['parameters'] > 0
     assert sys.modules.pop('own_module_of_a_config')
     tokenizer['base_channels'] = 31
     with pytest.raises(ValueError):

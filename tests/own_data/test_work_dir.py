@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The work dir of tools/pretrain_from_folder.py: whose it is, what is removed of it, and when a stage is trained."""
+
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import torch
 
 def work_dir(path):
     from addp_mm.own_data.work_dir import WorkDir
+
     return WorkDir(path)
 
 
@@ -23,6 +25,7 @@ def claimed(path, **about):
 
 def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_path):
     from addp_mm.own_data.state import StateError
+
     folder = work_dir(tmp_path)
     with pytest.raises(StateError, match=f'a run that process {os.getpid()} began. .* these live .*: {os.getpid()}'):
         work_dir(tmp_path)
@@ -37,15 +40,21 @@ def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_pa
 @pytest.mark.slow
 def test_processes_that_outlive_their_tool_are_named(tmp_path):
     from addp_mm.own_data.state import StateError
+
     (tmp_path / 'tools.py').write_text(
         'import sys\nfrom pathlib import Path\nfrom addp_mm.own_data.commands import Commands\n'
         'from addp_mm.own_data.work_dir import WorkDir\nfolder = WorkDir(Path(sys.argv[1]))\nfolder.claim({})\n'
-        'Commands(folder.lock)([sys.executable, "-c", "import time; time.sleep(600)"], folder.path / "log")\n')
-    tool = subprocess.Popen([sys.executable, tmp_path / 'tools.py', tmp_path / 'work'], stdout=subprocess.DEVNULL,
-                            env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+        'Commands(folder.lock)([sys.executable, "-c", "import time; time.sleep(600)"], folder.path / "log")\n'
+    )
+    tool = subprocess.Popen(
+        [sys.executable, tmp_path / 'tools.py', tmp_path / 'work'],
+        stdout=subprocess.DEVNULL,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+    )
     noted, until = tmp_path / 'work/.lock', time.monotonic() + 120
     while not noted.is_file() or len(noted.read_text().split()) < 2:
-        assert tool.poll() is None and time.monotonic() < until
+        assert tool.poll() is None
+        assert time.monotonic() < until
         time.sleep(0.05)
     tool.kill()
     tool.wait()
@@ -59,6 +68,7 @@ def test_processes_that_outlive_their_tool_are_named(tmp_path):
 
 def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
     from addp_mm.own_data.state import StateError
+
     (tmp_path / 'thesis.tex').write_text('')
     with pytest.raises(StateError, match=r'holds thesis.tex and is no work dir'):
         work_dir(tmp_path)
@@ -80,6 +90,7 @@ def test_a_start_that_comes_to_nothing_leaves_nothing(tmp_path):
 
 def test_a_used_work_dir_is_begun_anew_with_other_images(tmp_path):
     from addp_mm.own_data.state import StateError
+
     claimed(tmp_path, images='a', channels=3)
     for part in ('tokenizer/run', 'tokens', 'predictor', 'addp', '.images.index-x1'):
         (tmp_path / part).mkdir(parents=True)
@@ -87,14 +98,17 @@ def test_a_used_work_dir_is_begun_anew_with_other_images(tmp_path):
         (tmp_path / name).write_text('old')
     folder = work_dir(tmp_path)
     folder.new_index().write_text('new')
-    assert folder.size_from('predictor') == 0 and folder.size_from('tokenizer') == 3
+    assert folder.size_from('predictor') == 0
+    assert folder.size_from('tokenizer') == 3
     folder.begin_anew('predictor', dict(images='a', channels=3))
-    assert (tmp_path / 'tokens').is_dir() and not (tmp_path / 'predictor').exists()
+    assert (tmp_path / 'tokens').is_dir()
+    assert not (tmp_path / 'predictor').exists()
     assert folder.index.read_text() == 'old'
     folder.begin_anew('tokenizer', dict(images='b', channels=1))
     folder.close()
     assert sorted(os.listdir(tmp_path)) == ['.lock', 'images.index', 'own_data.json', 'report.html', 'trial.json']
-    assert folder.index.read_text() == 'new' and folder.begun == dict(images='b', channels=1)
+    assert folder.index.read_text() == 'new'
+    assert folder.begun == dict(images='b', channels=1)
     with pytest.raises(StateError, match='images b -> a'):
         folder.check_images(dict(images='a', channels=1))
 
@@ -109,6 +123,7 @@ def test_a_list_for_a_new_beginning_that_was_refused_is_removed(tmp_path):
 
 def test_a_stage_is_trained_when_its_last_checkpoint_is_whole(tmp_path):
     from addp_mm.own_data.state import Stage
+
     stage = Stage(tmp_path, 'tokenizer', {}, [])
     stage.run_dir.mkdir(parents=True)
     before, last = stage.run_dir / 'iter_5.pth', stage.run_dir / 'iter_10.pth'
@@ -135,6 +150,7 @@ def test_a_stage_is_trained_when_its_last_checkpoint_is_whole(tmp_path):
 def test_damaged_metrics_are_named(tmp_path):
     from addp_mm.own_data.measure import measured
     from addp_mm.own_data.state import Stage, StateError
+
     stage = Stage(tmp_path, 'tokenizer', {}, [])
     assert measured(stage) == []
     stage.folder.mkdir()
@@ -148,14 +164,16 @@ def test_cut_lines_of_a_log_are_passed_over(tmp_path):
     from addp_mm.own_data.progress import latest, training_seconds
     from addp_mm.own_data.state import Stage
     from addp_mm.report.logs import read_curve
+
     stage = Stage(tmp_path, 'predictor', {}, [])
     log = stage.run_dir / '20260101/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
-    lines = [json.dumps(dict(iter=step, time=1., loss=1 / step)) for step in (10, 20)]
+    lines = [json.dumps(dict(iter=step, time=1.0, loss=1 / step)) for step in (10, 20)]
     log.write_text(f'{lines[0]}\n{{"iter": 15, "lo\n{lines[1]}\n{{"iter": 3, "data_ti')
     assert last_values(stage) == dict(loss=0.05)
     assert read_curve(stage.run_dir) == [(10, 0.1), (20, 0.05)]
-    assert latest(stage.run_dir).iteration == 20 and training_seconds(stage.run_dir) == 11
+    assert latest(stage.run_dir).iteration == 20
+    assert training_seconds(stage.run_dir) == 11
 
 
 def test_the_page_names_broken_images_and_every_batch(tmp_path):
@@ -163,21 +181,24 @@ def test_the_page_names_broken_images_and_every_batch(tmp_path):
 
     from addp_mm.own_data.page import _broken, _row
     from addp_mm.own_data.state import Stage
+
     root = tmp_path / 'photos'
     for stage in ('tokenizer', 'addp'):
         (tmp_path / stage / 'run').mkdir(parents=True)
         (tmp_path / stage / 'run/broken_images_images_train.txt').write_text(
-            f'"{root}/a.png"\t{root}/a.png: truncated\n')
+            f'"{root}/a.png"\t{root}/a.png: truncated\n'
+        )
     (tmp_path / 'tokens').mkdir()
-    (tmp_path / 'tokens/broken.jsonl').write_text(''.join(
-        json.dumps(dict(index=0, name=name, reason='no image')) + '\n' for name in ('b/c.png', 'a.png')))
+    (tmp_path / 'tokens/broken.jsonl').write_text(
+        ''.join(json.dumps(dict(index=0, name=name, reason='no image')) + '\n' for name in ('b/c.png', 'a.png'))
+    )
     assert _broken(tmp_path, str(root)) == {f'{root}/a.png': 'truncated', f'{root}/b/c.png': 'no image'}
     stage = Stage(tmp_path, 'addp', {}, [])
     stage.prepare(Config(), dict(batch=4, max_iters=2000, parameters=9))
     assert _row(stage)[:3] == ['ADDP', '2,000', '4']
 
 
-@pytest.mark.parametrize(('fitted', 'batch'), [(5, 5), (200, 64)])
+@pytest.mark.parametrize('fitted, batch', [(5, 5), (200, 64)])
 def test_ids_are_written_with_progress_and_no_more_images_at_once_than_fit(tmp_path, fitted, batch):
     from mmengine.config import Config
 
@@ -187,10 +208,11 @@ def test_ids_are_written_with_progress_and_no_more_images_at_once_than_fit(tmp_p
     from addp_mm.own_data.progress import Clock
     from addp_mm.own_data.stages import Request
     from addp_mm.own_data.state import Stage
+
     request = Request(Found({}, 200, 'abc', 3, [0.4] * 3, [0.2] * 3, 300, 50), 32, 'nano', tmp_path)
     tokenizer = Stage(tmp_path, 'tokenizer', {}, [])
-    tokenizer.prepare(Config(), dict(batch=fitted, seconds=6.))
-    clock = Clock(dict(tokenizer=0., tokens=tokens.expected_seconds(request, tokenizer), predictor=60.))
+    tokenizer.prepare(Config(), dict(batch=fitted, seconds=6.0))
+    clock = Clock(dict(tokenizer=0.0, tokens=tokens.expected_seconds(request, tokenizer), predictor=60.0))
     assert clock.all_left() == pytest.approx(60 + 196 * 8 / fitted)
     commands, lines = [], []
 
@@ -208,7 +230,9 @@ def test_ids_are_written_with_progress_and_no_more_images_at_once_than_fit(tmp_p
     runner.execute = execute
     for _ in range(2):
         tokens.tokenize(request, tokenizer, 0.01, runner, clock)
-    command, = commands
+    (command,) = commands
     assert command[command.index('--batch-size') + 1] == str(batch)
-    assert lines[0] is None and lines[1].startswith('tokens: 49 of 196 images (25%); this stage ends about')
-    assert clock.all_left() == 60 and tokens.expected_seconds(request, tokenizer) == 0
+    assert lines[0] is None
+    assert lines[1].startswith('tokens: 49 of 196 images (25%); this stage ends about')
+    assert clock.all_left() == 60
+    assert tokens.expected_seconds(request, tokenizer) == 0

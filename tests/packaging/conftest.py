@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A wheel of this checkout, installed where the checkout cannot be imported."""
+
 import shutil
 import sys
 from pathlib import Path
@@ -8,8 +9,21 @@ import pytest
 from helpers.clean_environment import ROOT, Environment, make_environment, run
 
 # what a release is made from; a local build/ or work_dirs/ must not get into it
-SOURCES = ('addp_mm', 'configs', 'tools', 'setup.py', 'setup.cfg', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml',
-           'README.md', 'LICENSE', 'Makefile', 'CHANGELOG.md', 'CONTRIBUTING.md')
+SOURCES = (
+    'addp_mm',
+    'configs',
+    'tools',
+    'setup.py',
+    'setup.cfg',
+    'pyproject.toml',
+    'MANIFEST.in',
+    'model-index.yml',
+    'README.md',
+    'LICENSE',
+    'Makefile',
+    'CHANGELOG.md',
+    'CONTRIBUTING.md',
+)
 
 
 @pytest.fixture(scope='session')
@@ -30,8 +44,20 @@ def wheel(sources, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('dist')
     build = f'from setuptools import build_meta; print(build_meta.build_sdist({str(folder)!r}))'
     sdist = run(sys.executable, '-c', build, cwd=sources).split()[-1]
-    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-index', '--no-build-isolation', '--no-deps',
-        '--wheel-dir', folder, folder / sdist, cwd=folder)
+    run(
+        sys.executable,
+        '-m',
+        'pip',
+        'wheel',
+        '--quiet',
+        '--no-index',
+        '--no-build-isolation',
+        '--no-deps',
+        '--wheel-dir',
+        folder,
+        folder / sdist,
+        cwd=folder,
+    )
     return next(folder.glob('*.whl'))
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The shipped data and weights are those that addp_mm/assets/README.md describes, and the weights are worth having."""
+
 import hashlib
 import math
 import re
@@ -35,7 +36,8 @@ def test_files_have_the_sums_of_their_readme():
     told = dict(re.findall(r'^\| `(\S+)` \| `([0-9a-f]{64})` \|', README, re.M))
     told['fashion_mnist_subset.npz'] = re.search(r'SHA-256\s+`([0-9a-f]{64})`', README).group(1)
     files = {path.name: path for path in ASSETS.iterdir() if path.name != 'README.md'}
-    assert set(told) == set(files) and len(files) == 4
+    assert set(told) == set(files)
+    assert len(files) == 4
     assert told == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 

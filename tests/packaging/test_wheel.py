@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What a wheel holds, and what it can do on a machine that never saw the checkout."""
+
 import json
 import shutil
 import zipfile
@@ -32,27 +33,54 @@ def test_inferencers_by_name_outside_of_the_checkout(installed):
     assert not [path for path in results['sys.path'] if Path(path).is_relative_to(ROOT) and '.venv' not in path]
     assert results['classifier'] == pytest.approx(results['classifier by hand'], abs=1e-6)
     assert len(results['classifier']) == 10
-    assert set(results['detector']) >= {'labels', 'scores', 'bboxes', 'masks'} and results['detector classes'] == 10
-    assert results['segmentor'] == [64, 64] and results['segmentor labels'] <= 11
+    assert set(results['detector']) >= {'labels', 'scores', 'bboxes', 'masks'}
+    assert results['detector classes'] == 10
+    assert results['segmentor'] == [64, 64]
+    assert results['segmentor labels'] <= 11
     assert results['inherited'] == 3
 
 
 def test_a_config_inherits_before_anything_is_imported(installed):
     """As mmdet's own tools/train.py reads it: mmengine alone."""
     installed.workplace.joinpath('mine.py').write_text(
-        f"_base_ = __import__('addp_mm').config_path('{CLASSIFIER}')\nmodel = dict(head=dict(num_classes=3))\n")
-    words = installed.run('-c', 'from mmengine.config import Config; cfg = Config.fromfile("mine.py"); '
-                                'print(cfg.default_scope, cfg.model.backbone.type, cfg.model.head.num_classes)')
+        f"_base_ = __import__('addp_mm').config_path('{CLASSIFIER}')\nmodel = dict(head=dict(num_classes=3))\n"
+    )
+    words = installed.run(
+        '-c',
+        'from mmengine.config import Config; cfg = Config.fromfile("mine.py"); '
+        'print(cfg.default_scope, cfg.model.backbone.type, cfg.model.head.num_classes)',
+    )
     assert words.split() == ['mmpretrain', 'addp_mm.ADDPViT', '3']
 
 
 def test_shipped_tools_run_from_a_wheel(installed):
     assert 'usage: ' in installed.run('-m', 'addp_mm', 'tools/train.py', '--help')
-    installed.run('-m', 'addp_mm', 'tools/dataset_converters/fashion_scenes.py', 'data/fashion_scenes', '--train', '4',
-                  '--val', '2', '--objects-train', '20', '--objects-val', '10')
-    installed.run('-m', 'addp_mm', 'tools/train.py', f'addp_mm::{CLASSIFIER}', '--cfg-options',
-                  'train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'train_dataloader.num_workers=0',
-                  'train_dataloader.persistent_workers=False', 'train_dataloader.batch_size=2')
+    installed.run(
+        '-m',
+        'addp_mm',
+        'tools/dataset_converters/fashion_scenes.py',
+        'data/fashion_scenes',
+        '--train',
+        '4',
+        '--val',
+        '2',
+        '--objects-train',
+        '20',
+        '--objects-val',
+        '10',
+    )
+    installed.run(
+        '-m',
+        'addp_mm',
+        'tools/train.py',
+        f'addp_mm::{CLASSIFIER}',
+        '--cfg-options',
+        'train_cfg.max_iters=1',
+        'train_cfg.val_interval=1',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_dataloader.batch_size=2',
+    )
     assert list((installed.workplace / 'work_dirs' / CLASSIFIER).glob('*/vis_data/scalars.json'))
 
 

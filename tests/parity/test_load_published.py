@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Loading and converting checkpoints in the published layout, with every key accounted for."""
+
 import argparse
 import runpy
 import sys
@@ -26,20 +27,26 @@ def test_every_key_is_used_or_known_as_unused(checkpoint):
     converted = convert_published(checkpoint)
     model = load_published(checkpoint, **pr.HEADS)
     assert set(converted) == set(model.state_dict())
-    assert model.unloaded_parts() == [] and not model.training
+    assert model.unloaded_parts() == []
+    assert not model.training
     for name, value in model.state_dict().items():
         assert torch.equal(value, converted[name]) and value.dtype == torch.float32, name
 
 
 def test_sizes_are_read_from_the_tensors(checkpoint):
     model, config = load_published(checkpoint, **pr.HEADS), pr.read_reference().config
-    assert model.backbone.patch_size == config['patch_size'] and len(model.backbone.blocks) == config['depth']
-    assert model.backbone.grid_size == (8, 8) and model.tokenizer.stride == 16
-    assert model.head.token_space.vocab_size == config['vocab_size'] and model.head.token_space.fake_class_id == 1100
-    assert len(model.neck.blocks) == config['decoder_depth'] and model.neck.blocks[0].attn.num_heads == 4
+    assert model.backbone.patch_size == config['patch_size']
+    assert len(model.backbone.blocks) == config['depth']
+    assert model.backbone.grid_size == (8, 8)
+    assert model.tokenizer.stride == 16
+    assert model.head.token_space.vocab_size == config['vocab_size']
+    assert model.head.token_space.fake_class_id == 1100
+    assert len(model.neck.blocks) == config['decoder_depth']
+    assert model.neck.blocks[0].attn.num_heads == 4
     assert model.predictor.blocks[0].attn.num_heads == model.predictor.decoder_blocks[0].attn.num_heads == 4
     other = load_published(checkpoint, **{**pr.HEADS, 'predictor_num_heads': 2}, predictor_decoder_num_heads=8)
-    assert other.predictor.blocks[0].attn.num_heads == 2 and other.predictor.decoder_blocks[0].attn.num_heads == 8
+    assert other.predictor.blocks[0].attn.num_heads == 2
+    assert other.predictor.decoder_blocks[0].attn.num_heads == 8
 
 
 def test_a_tokenizer_stored_with_the_predictor_alone_is_found(checkpoint):
@@ -58,8 +65,9 @@ def test_unknown_keys_are_listed(checkpoint):
         convert_published({**checkpoint, 'blocks.0.gain': torch.ones(1), 'vqgan.loss.weight': torch.ones(1)})
 
 
-@pytest.mark.parametrize(('part', 'name'), [('vqgan.', 'tokenizer'), ('token_predictor.', 'predictor'),
-                                            ('decoder_', 'neck')])
+@pytest.mark.parametrize(
+    'part, name', [('vqgan.', 'tokenizer'), ('token_predictor.', 'predictor'), ('decoder_', 'neck')]
+)
 def test_a_missing_part_is_named(checkpoint, part, name):
     rest = {key: value for key, value in checkpoint.items() if not key.startswith(part) and f'.{part}' not in key}
     with pytest.raises(ValueError, match=name):
@@ -67,8 +75,10 @@ def test_a_missing_part_is_named(checkpoint, part, name):
 
 
 def test_a_missing_tensor_is_named(checkpoint):
-    for key, name in (('blocks.1.norm1.weight', 'backbone.blocks.1.norm1.weight'),
-                      ('token_predictor.norm.bias', 'norm.bias')):
+    for key, name in (
+        ('blocks.1.norm1.weight', 'backbone.blocks.1.norm1.weight'),
+        ('token_predictor.norm.bias', 'norm.bias'),
+    ):
         with pytest.raises(RuntimeError, match=name.replace('.', r'\.')):
             load_published({k: v for k, v in checkpoint.items() if k != key}, **pr.HEADS)
 
@@ -90,8 +100,16 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path):
 
 
 def convert(monkeypatch, *arguments):
-    heads = ('--num-heads', '3', '--decoder-num-heads', '4', '--predictor-num-heads', '4',
-             '--predictor-decoder-num-heads', '4')
+    heads = (
+        '--num-heads',
+        '3',
+        '--decoder-num-heads',
+        '4',
+        '--predictor-num-heads',
+        '4',
+        '--predictor-decoder-num-heads',
+        '4',
+    )
     monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments), *heads])
     runpy.run_path(str(TOOL), run_name='__main__')
 
@@ -102,8 +120,10 @@ def test_the_converter_writes_what_the_model_loads(checkpoint, tmp_path, monkeyp
     convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'other.pth')
     assert 'wrote ' in capsys.readouterr().out
     model = pr.load(pr.read_reference())
-    for weights in (load_file(tmp_path / 'addp.safetensors'),
-                    torch.load(tmp_path / 'other.pth', weights_only=True)['state_dict']):
+    for weights in (
+        load_file(tmp_path / 'addp.safetensors'),
+        torch.load(tmp_path / 'other.pth', weights_only=True)['state_dict'],
+    ):
         model.load_state_dict(weights, strict=True)
     with pytest.raises(SystemExit, match='exists already'):
         convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'other.pth')

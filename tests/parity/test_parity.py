@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Equality with the published implementation, station by station and end to end."""
+
 import pytest
 import torch
 from helpers import published_reference as pr
@@ -44,9 +45,12 @@ def test_encoder_decoder_and_loss_are_as_published(training, reference):
 
 def test_gradient_norms_are_as_published(model, training, reference):
     norms = pr.gradient_norms(model, training['loss'])
-    # a value per parameter instead of its tensor shows which of our names belongs to which published one
-    marked = {key: torch.full_like(value, index, dtype=torch.float32)
-              for index, (key, value) in enumerate(reference.state_dict.items())}
+    # a value per parameter instead of its tensor shows which of our names belongs to which
+    # published one
+    marked = {
+        key: torch.full_like(value, index, dtype=torch.float32)
+        for index, (key, value) in enumerate(reference.state_dict.items())
+    }
     published = list(reference.state_dict)
     names = {name: published[int(value.flatten()[0])] for name, value in convert_published(marked).items()}
     assert {names[name] for name in norms} == set(reference.grad_norms)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Each tolerance of the parity tests fails when a station is changed: one small change at a time."""
+
 import copy
 import types
 from dataclasses import replace
@@ -60,13 +61,12 @@ def test_a_changed_predictor_is_noticed(name, model, inputs, reference):
 
 
 def test_exchanged_masks_are_noticed(trained, inputs, reference):
-    swapped = dict(reference.integers, mask_t=reference.integers['mask_next'],
-                   mask_next=reference.integers['mask_t'])
+    swapped = dict(reference.integers, mask_t=reference.integers['mask_next'], mask_next=reference.integers['mask_t'])
     results = pr.add_noise(trained, replace(reference, integers=swapped), inputs['z0'])
     assert pr.beyond_tolerance(results, reference) >= EXCHANGED_MASKS
 
 
-@pytest.mark.parametrize(('station', 'name'), [(station, name) for station in STATIONS for name in STATIONS[station]])
+@pytest.mark.parametrize('station, name', [(station, name) for station in STATIONS for name in STATIONS[station]])
 @torch.no_grad()
 def test_a_change_behind_the_noise_is_noticed(station, name, model, inputs, reference):
     STATIONS[station][name](model)
@@ -77,6 +77,7 @@ def test_a_change_behind_the_noise_is_noticed(station, name, model, inputs, refe
 def test_a_gradient_into_the_word_embeddings_of_the_head_is_noticed(model, inputs, reference):
     def forward(self, states, words):
         return F.linear(self.norm(F.gelu(self.fc(states))), words) + self.bias
+
     model.head.forward = types.MethodType(forward, model.head)
     results = pr.predict(model, reference, inputs['x_t'], inputs['target_prob'])
     assert not pr.beyond_tolerance(results, reference)
@@ -113,8 +114,14 @@ def test_a_changed_noise_schedule_is_noticed(name, reference):
 def test_every_tolerance_has_a_change_that_it_notices():
     """A result that is added to the reference needs a change of its own here."""
     noticed = {station for _, station in (*TOKENIZER.values(), *SCHEDULE.values())}
-    noticed |= {*STATIONS, *EXCHANGED_MASKS, *LATENTS_OF_THE_PREDICTOR, 'sampling.step0_logits',
-                'pretrain_style_tokens', 'finetune_tokens'}
+    noticed |= {
+        *STATIONS,
+        *EXCHANGED_MASKS,
+        *LATENTS_OF_THE_PREDICTOR,
+        'sampling.step0_logits',
+        'pretrain_style_tokens',
+        'finetune_tokens',
+    }
     # draws of the published run: put in, not compared
     given = {'mask_t', 'mask_next', 'sampling.ids', 'sampling.mask1'}
     assert noticed == {*INTEGERS, *DIGESTED, *WHOLE} - given

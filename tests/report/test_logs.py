@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the demo reads from logs, and what it says where they are missing or broken."""
+
 import re
 
 import pytest

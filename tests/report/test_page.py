@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A page that loads nothing from elsewhere, and its charts."""
+
 import re
 
 import pytest
@@ -9,8 +10,10 @@ from addp_mm.report.charts import line_chart, ticks
 from addp_mm.report.page import Page, external_references
 
 
-@pytest.mark.parametrize('low, high, expected', [
-    (0, 100, [0, 25, 50, 75, 100]), (0.13, 0.87, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (3, 3, [3, 4, 5, 6])])
+@pytest.mark.parametrize(
+    'low, high, expected',
+    [(0, 100, [0, 25, 50, 75, 100]), (0.13, 0.87, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (3, 3, [3, 4, 5, 6])],
+)
 def test_ticks_are_round_and_cover_the_range(low, high, expected):
     assert ticks(low, high) == pytest.approx(expected)
 
@@ -34,10 +37,18 @@ def test_a_name_that_is_no_unicode_does_not_cost_the_page(tmp_path):
     assert size == (tmp_path / 'page.html').stat().st_size
 
 
-@pytest.mark.parametrize('part', [
-    '<img src="picture.png">', '<img src=http://x.org/a.png>', '<link href="style.css">',
-    "<script src='a.js'></script>", '<style>p { background: url(paper.png) }</style>',
-    '<style>@import "a.css";</style>', '<svg><image href="a.png"/></svg>'])
+@pytest.mark.parametrize(
+    'part',
+    [
+        '<img src="picture.png">',
+        '<img src=http://x.org/a.png>',
+        '<link href="style.css">',
+        "<script src='a.js'></script>",
+        '<style>p { background: url(paper.png) }</style>',
+        '<style>@import "a.css";</style>',
+        '<svg><image href="a.png"/></svg>',
+    ],
+)
 def test_page_that_would_load_something_is_not_written(part, tmp_path):
     assert external_references(part)
     page = Page('t', 'l')
@@ -49,8 +60,10 @@ def test_page_that_would_load_something_is_not_written(part, tmp_path):
 
 
 def test_addresses_in_text_anchors_and_data_load_nothing():
-    assert not external_references('<p>see https://example.org, src=x</p><a href="#here">x</a>'
-                                   '<img src="data:image/png;base64,AA=="><style>a { background: url(data:x) }</style>')
+    assert not external_references(
+        '<p>see https://example.org, src=x</p><a href="#here">x</a>'
+        '<img src="data:image/png;base64,AA=="><style>a { background: url(data:x) }</style>'
+    )
 
 
 def test_figure_needs_caption_command_and_section():

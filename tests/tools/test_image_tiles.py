@@ -32,15 +32,31 @@ def test_pictures_are_resized_first_and_chosen_by_name(picture, tmp_path):
         Image.fromarray(picture).save(tmp_path / name)
     (tmp_path / 'link.png').symlink_to(tmp_path / 'field.png')
     paths = [str(path) for path in tmp_path.glob('*.png')]
-    image_tiles.main([*paths, '--out', str(tmp_path / 'tiles'), '--tile', '100', '--shorter-side', '100',
-                      '--leave-out', 'drawn*', '--only', '*.png'])
+    image_tiles.main(
+        [
+            *paths,
+            '--out',
+            str(tmp_path / 'tiles'),
+            '--tile',
+            '100',
+            '--shorter-side',
+            '100',
+            '--leave-out',
+            'drawn*',
+            '--only',
+            '*.png',
+        ]
+    )
     assert sorted(path.name for path in (tmp_path / 'tiles').glob('*.png')) == [
-        'field2_0000_0000.png', 'field_0000_0000.png']
+        'field2_0000_0000.png',
+        'field_0000_0000.png',
+    ]
     assert Image.open(tmp_path / 'tiles/field_0000_0000.png').size == (100, 100)
 
 
 def test_pictures_too_large_for_training_are_cut(picture, tmp_path, monkeypatch):
     from addp_mm.datasets import BrokenImageError, LoadImage
+
     # 3,500 pixels stand for more than 179 million
     monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 1500)
     with pytest.raises(BrokenImageError, match='cut it into tiles with tools/dataset_converters/image_tiles.py'):
@@ -54,7 +70,8 @@ def test_16_bits_are_scaled_not_clipped(tmp_path):
     Image.fromarray(pixels).save(tmp_path / 'deep.png')
     image_tiles.main([str(tmp_path / 'deep.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
     tile = np.array(Image.open(tmp_path / 'tiles/deep_0000_0000.png'))
-    assert np.abs(tile[..., 0] - pixels / 257).max() <= 0.5 and (tile[..., :1] == tile).all()
+    assert np.abs(tile[..., 0] - pixels / 257).max() <= 0.5
+    assert (tile[..., :1] == tile).all()
 
 
 def test_what_cannot_be_cut_is_said(picture, tmp_path):
@@ -76,10 +93,12 @@ def test_pictures_smaller_than_a_tile_are_named(picture, tmp_path, capsys):
     with pytest.raises(SystemExit, match=r'small\.png \(15 x 15\): smaller than a tile of 20 px'):
         image_tiles.main([str(tmp_path / 'small.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
     # a folder without tiles is free for others
-    image_tiles.main([str(tmp_path / 'small.png'), str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'),
-                      '--tile', '16'])
+    image_tiles.main(
+        [str(tmp_path / 'small.png'), str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '16']
+    )
     assert f'12 tiles of 1 pictures; smaller than a tile, and left out: {tmp_path / "small.png"}' in (
-        capsys.readouterr().out)
+        capsys.readouterr().out
+    )
 
 
 def test_a_folder_holds_tiles_of_one_kind(picture, tmp_path):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Metadata that names packages, and scripts that set things up, stay true."""
+
 import configparser
 import os
 import re
@@ -50,8 +51,11 @@ def test_the_check_at_import_accepts_what_the_extras_install(extra, family):
 
 
 def test_scripts_are_executable_and_explain_themselves():
-    for script, words in (('dist_train.sh', 'CONFIG PROCESSES'), ('dist_test.sh', 'CONFIG CHECKPOINT PROCESSES'),
-                          ('slurm_train.sh', 'PARTITION JOB_NAME CONFIG')):
+    for script, words in (
+        ('dist_train.sh', 'CONFIG PROCESSES'),
+        ('dist_test.sh', 'CONFIG CHECKPOINT PROCESSES'),
+        ('slurm_train.sh', 'PARTITION JOB_NAME CONFIG'),
+    ):
         finished = subprocess.run([ROOT / 'tools' / script], capture_output=True, text=True)
         assert finished.returncode == 2
         assert words in finished.stderr
@@ -65,10 +69,14 @@ def test_make_refuses_an_unsupported_python(tmp_path, version, works):
     python.write_text(
         '#!/bin/sh\n'
         f'[ "$1" = -m ] && {{ mkdir -p "$3/bin"; echo made; exit 0; }}\n'
-        f'exec python3 -c "import sys; sys.version_info = ({major}, {minor}, 0); $2"\n')
+        f'exec python3 -c "import sys; sys.version_info = ({major}, {minor}, 0); $2"\n'
+    )
     python.chmod(0o755)
-    finished = subprocess.run(['make', '-C', ROOT, f'{tmp_path}/venv/bin/python', f'VENV={tmp_path}/venv',
-                               f'PYTHON={python}'], capture_output=True, text=True)
+    finished = subprocess.run(
+        ['make', '-C', ROOT, f'{tmp_path}/venv/bin/python', f'VENV={tmp_path}/venv', f'PYTHON={python}'],
+        capture_output=True,
+        text=True,
+    )
     assert (finished.returncode == 0) is works, finished.stderr
     if not works:
         assert f'is {version}' in finished.stderr
@@ -83,17 +91,23 @@ def test_make_keeps_the_stacks_apart():
 
     assert "'.[openmmlab,dev]'" in make('setup', '-B').stdout
     onedl = make('setup', '-B', 'STACK=onedl').stdout
-    assert "'.[onedl,dev]'" in onedl and '.venv/' not in onedl and '.venv-onedl/bin/python' in onedl
+    assert "'.[onedl,dev]'" in onedl
+    assert '.venv/' not in onedl
+    assert '.venv-onedl/bin/python' in onedl
     refused = make('setup', 'STACK=mmcv')
-    assert refused.returncode != 0 and 'STACK is mmcv; it can be openmmlab' in refused.stderr
+    assert refused.returncode != 0
+    assert 'STACK is mmcv; it can be openmmlab' in refused.stderr
 
 
 def test_the_installation_page_has_the_versions_of_setup_cfg():
     parser = configparser.ConfigParser()
     parser.read(ROOT / 'setup.cfg')
     lines = [line for key in ('openmmlab', 'onedl') for line in parser['options.extras_require'][key].split('\n')]
-    lines += [line for line in parser['options']['install_requires'].split('\n')
-              if line.startswith(('torch', 'timm', 'numpy'))]
+    lines += [
+        line
+        for line in parser['options']['install_requires'].split('\n')
+        if line.startswith(('torch', 'timm', 'numpy'))
+    ]
     versions = [found.groups() for line in lines if (found := re.match(r'([\w-]+)[>=]=([\d.]+)', line))]
     page = (ROOT / 'docs/installation.md').read_text()
     assert len(versions) == 14

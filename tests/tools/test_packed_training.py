@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """tools/train.py on images in LMDB databases and WebDataset shards gives the weights of a training on their files."""
+
 import tarfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-CONFIG = '''
+CONFIG = """
 _base_ = {base!r}
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(
     {source}, index_file={index!r}, split='train', val_every=4,
@@ -30,7 +31,7 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=4)
 val_cfg = dict()
 val_evaluator = [dict(type='addp_mm.PeakSignalNoiseRatio'), dict(type='addp_mm.CodebookUsage', codebook_size=16)]
 default_hooks = dict(checkpoint=dict(interval=8), logger=dict(interval=1))
-'''
+"""
 
 
 def write_images(folder):
@@ -61,8 +62,11 @@ def write_database(path, files):
 
 
 def train(run_tool, folder, name, source):
-    (folder / f'{name}.py').write_text(CONFIG.format(
-        base=str(ROOT / 'configs/_base_/own_data/runtime.py'), index=str(folder / f'{name}.index'), source=source))
+    (folder / f'{name}.py').write_text(
+        CONFIG.format(
+            base=str(ROOT / 'configs/_base_/own_data/runtime.py'), index=str(folder / f'{name}.index'), source=source
+        )
+    )
     finished = run_tool('train.py', folder / f'{name}.py', '--work-dir', folder / name)
     assert finished.status == 0, finished.output
     assert finished.output.count('reconstruction/psnr') == 2
@@ -89,5 +93,6 @@ def test_training_on_packed_images_is_that_on_their_files(run_tool, files, kind)
         write_database(packed, images)
         source = f'type="addp_mm.LMDBImages", path="{packed}"'
     trained = train(run_tool, folder, f'trained_on_{kind}', source)
-    assert trained.keys() == expected.keys() and trained['iteration'] == 8
+    assert trained.keys() == expected.keys()
+    assert trained['iteration'] == 8
     assert [name for name in expected if not torch.equal(trained[name], expected[name])] == []

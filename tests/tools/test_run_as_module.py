@@ -18,4 +18,5 @@ def test_runs_a_script_as_the_interpreter_does(tmp_path):
 def test_says_what_it_takes(tmp_path):
     assert 'python -m addp_mm SCRIPT' in run(cwd=tmp_path).stderr
     done = run('missing.py', cwd=tmp_path)
-    assert done.returncode == 1 and 'no script at missing.py' in done.stderr
+    assert done.returncode == 1
+    assert 'no script at missing.py' in done.stderr

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The tool that stores the ids of a data set, run in this process, or in a forked one where it is to be killed."""
+
 import importlib.util
 import json
 import multiprocessing
@@ -22,14 +23,23 @@ from addp_mm.datasets.views.views import Views
 from addp_mm.registry import MODELS
 
 TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/tokenize_images.py'
-TOKENIZER = dict(type='addp_mm.VQTokenizer', stem_stride=4, base_channels=32, channel_mults=(1, ), num_res_blocks=1,
-                 num_mid_blocks=1, codebook_size=64, embed_dims=4, normalize_codes=True)
-CONFIG = '''
+TOKENIZER = dict(
+    type='addp_mm.VQTokenizer',
+    stem_stride=4,
+    base_channels=32,
+    channel_mults=(1,),
+    num_res_blocks=1,
+    num_mid_blocks=1,
+    codebook_size=64,
+    embed_dims=4,
+    normalize_codes=True,
+)
+CONFIG = """
 model = dict(type='addp_mm.TokenizerPretrain', tokenizer={tokenizer!r})
 train_dataloader = dict(dataset=dict(type='CustomDataset', data_root={images!r}, with_label=False,
                                      pipeline=[dict(type='addp_mm.LoadImage'), dict(type='PackInputs')]))
 default_scope = 'mmpretrain'
-'''
+"""
 NUM_IMAGES = 13
 
 
@@ -68,8 +78,20 @@ def place(tmp_path_factory):
 
 
 def arguments(place, dst, *options, images='images'):
-    return [str(place / 'vq.safetensors'), str(place / images), str(dst), '--image-size', '16', '--views', '3',
-            '--batch-size', '6', '--num-workers', '0', *options]
+    return [
+        str(place / 'vq.safetensors'),
+        str(place / images),
+        str(dst),
+        '--image-size',
+        '16',
+        '--views',
+        '3',
+        '--batch-size',
+        '6',
+        '--num-workers',
+        '0',
+        *options,
+    ]
 
 
 def names(place):
@@ -88,10 +110,13 @@ def content(folder):
 
 
 def test_the_ids_are_those_of_the_views(stored, place):
-    tokenizer = build_loaded(dict(TOKENIZER, init_cfg=dict(
-        type='addp_mm.Pretrained', checkpoint=str(place / 'vq.safetensors'), strict=True)))
+    tokenizer = build_loaded(
+        dict(TOKENIZER, init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(place / 'vq.safetensors'), strict=True))
+    )
     ids = np.load(stored / 'ids.npy')
-    assert ids.shape == (NUM_IMAGES, 3, 16) and ids.dtype == np.uint16 and len(np.unique(ids)) > 3
+    assert ids.shape == (NUM_IMAGES, 3, 16)
+    assert ids.dtype == np.uint16
+    assert len(np.unique(ids)) > 3
     for index, name in enumerate(names(place)):
         pixels = np.asarray(Image.open(place / 'images' / name))
         views = torch.from_numpy(Views(16, count=3).make(pixels, index)).float() / 255
@@ -101,12 +126,18 @@ def test_the_ids_are_those_of_the_views(stored, place):
 
 def test_what_is_recorded(stored, place):
     about = json.loads((stored / 'tokens.json').read_text())
-    assert about['images']['count'] == about['done'] == NUM_IMAGES and about['broken'] == 0
-    assert about['views'] == dict(image_size=16, count=3, augmentation='crop', crop_scale=[0.2, 1.0],
-                                  interpolation='bicubic', seed=0)
+    assert about['images']['count'] == about['done'] == NUM_IMAGES
+    assert about['broken'] == 0
+    assert about['views'] == dict(
+        image_size=16, count=3, augmentation='crop', crop_scale=[0.2, 1.0], interpolation='bicubic', seed=0
+    )
     assert sorted(content(stored)) == ['ids.npy', 'tokens.json']
-    own = dict(TOKENIZER, init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(place / 'training.pth'),
-                                        prefix='tokenizer.', strict=True))
+    own = dict(
+        TOKENIZER,
+        init_cfg=dict(
+            type='addp_mm.Pretrained', checkpoint=str(place / 'training.pth'), prefix='tokenizer.', strict=True
+        ),
+    )
     assert about['tokenizer']['fingerprint'] == tokenizer_fingerprint(build_loaded(own), own)
     assert len(TokenIds(stored, tokenizer=own, views=about['views'])) == NUM_IMAGES
 
@@ -114,7 +145,8 @@ def test_what_is_recorded(stored, place):
 def test_the_same_again_does_nothing(tool, stored, place, capsys):
     before = content(stored)
     tool.main(arguments(place, stored))
-    assert 'nothing done' in capsys.readouterr().out and content(stored) == before
+    assert 'nothing done' in capsys.readouterr().out
+    assert content(stored) == before
 
 
 @pytest.mark.parametrize('device', ['foo', 'cuda:99'])
@@ -144,7 +176,8 @@ def start(tool, argv):
     """Start the tool in a forked process, which can be killed."""
 
     def main():
-        # Killed while it holds the lock that tqdm shares among forks, it would leave this process waiting for ever.
+        # Killed while it holds the lock that tqdm shares among forks, it would leave this process
+        # waiting for ever.
         tqdm.set_lock(threading.RLock())
         tool.main(argv)
 
@@ -190,7 +223,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tool, stored, place, tmp_path, r
     argv = arguments(place, dst, '--save-seconds', '0')
     assert run_until_saved(Slowed(tool, 0.05), argv, dst, rows) == -signal.SIGKILL
     about = json.loads((dst / 'tokens.json').read_text())
-    assert rows <= about['done'] < NUM_IMAGES and not (dst / 'ids.npy').exists()
+    assert rows <= about['done'] < NUM_IMAGES
+    assert not (dst / 'ids.npy').exists()
     with pytest.raises(ValueError, match='unfinished'):
         TokenIds(dst)
     tool.main(argv)
@@ -208,7 +242,8 @@ def test_an_interruption_saves_what_was_done(tool, stored, place, tmp_path):
     time.sleep(0.5)
     process.terminate()
     process.join(60)
-    assert process.exitcode == 1 and 0 < json.loads((dst / 'tokens.json').read_text())['done'] < NUM_IMAGES
+    assert process.exitcode == 1
+    assert 0 < json.loads((dst / 'tokens.json').read_text())['done'] < NUM_IMAGES
     tool.main(argv)
     assert content(dst) == content(stored)
 
@@ -247,6 +282,7 @@ def test_another_tokenizer_other_images_or_views_are_not_mixed_in(tool, stored, 
 def with_broken(place, tmp_path):
     """The same images, of which two cannot be read."""
     import shutil
+
     folder = tmp_path / 'with_broken'
     shutil.copytree(place / 'images', folder / 'images')
     (folder / 'images/a/04.png').write_bytes((place / 'images/a/04.png').read_bytes()[:60])
@@ -276,8 +312,11 @@ def test_too_many_broken_images_stop_the_run_with_their_names(tool, with_broken,
         (with_broken / 'images' / name).write_bytes(b'')
     argv = arguments(with_broken, tmp_path / 'ids', '--max-broken-share', '0.1')
     message = refused(tool, capsys, argv)
-    assert '12 of the first 12' in message and 'more than --max-broken-share 0.1 of 13 and 10 besides' in message
-    assert f'{listed[0]} (' in message and f'{listed[9]} (' in message and str(tmp_path / 'ids/broken.jsonl') in message
+    assert '12 of the first 12' in message
+    assert 'more than --max-broken-share 0.1 of 13 and 10 besides' in message
+    assert f'{listed[0]} (' in message
+    assert f'{listed[9]} (' in message
+    assert str(tmp_path / 'ids/broken.jsonl') in message
     tool.main([*argv[:-1], '0.2'])
     assert len(TokenIds(tmp_path / 'ids')) == 1
 
@@ -296,23 +335,42 @@ def test_images_of_another_number_of_channels(tool, place, tmp_path):
     data = tool.image_loader(3, {})
     assert type(data).__name__ == 'LoadImage'
     from addp_mm.datasets.views.image_views import ImageViews, open_images
+
     views = ImageViews(open_images(str(place / 'images')), Views(16), 1, data, 0, 2)
     pixels, problem = views[0]
-    assert not pixels.any() and problem == ('a/00.png', 'it has 3 channels, the tokenizer takes 1')
+    assert not pixels.any()
+    assert problem == ('a/00.png', 'it has 3 channels, the tokenizer takes 1')
 
 
-@pytest.mark.parametrize('change, words', [
-    (dict(tokenizer='lost.safetensors'), 'tokenizer lost.safetensors does not exist'),
-    (dict(tokenizer='{place}/training.pth'), 'has no config {place}/training.json beside it'),
-    (dict(tokenizer='{place}/training.py'), 'the tokenizer has no trained weights'),
-    (dict(images='{place}/lost'), 'no such folder'),
-    (dict(size='18'), 'multiples of the tokenizer'),
-    (dict(shard='3/3'), 'expected I/N with I from 0 to N - 1'),
-    (dict(shard='1/99'), 'too few for 99 parts')])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (dict(tokenizer='lost.safetensors'), 'tokenizer lost.safetensors does not exist'),
+        (dict(tokenizer='{place}/training.pth'), 'has no config {place}/training.json beside it'),
+        (dict(tokenizer='{place}/training.py'), 'the tokenizer has no trained weights'),
+        (dict(images='{place}/lost'), 'no such folder'),
+        (dict(size='18'), 'multiples of the tokenizer'),
+        (dict(shard='3/3'), 'expected I/N with I from 0 to N - 1'),
+        (dict(shard='1/99'), 'too few for 99 parts'),
+    ],
+)
 def test_mistakes_are_named(tool, place, tmp_path, capsys, change, words):
     defaults = dict(tokenizer=str(place / 'vq.safetensors'), images=str(place / 'images'), size='16', shard='0/1')
     given = {**defaults, **{key: value.format(place=place) for key, value in change.items()}}
-    message = refused(tool, capsys, [given['tokenizer'], given['images'], str(tmp_path / 'ids'), '--image-size',
-                                     given['size'], '--shard', given['shard'], '--num-workers', '0'])
+    message = refused(
+        tool,
+        capsys,
+        [
+            given['tokenizer'],
+            given['images'],
+            str(tmp_path / 'ids'),
+            '--image-size',
+            given['size'],
+            '--shard',
+            given['shard'],
+            '--num-workers',
+            '0',
+        ],
+    )
     assert words.format(place=place) in message
     assert not (tmp_path / 'ids').exists()

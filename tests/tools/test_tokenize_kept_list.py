@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Ids of a list of images that is kept although some are gone."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -15,8 +16,17 @@ from addp_mm.datasets.tokens.token_store import broken_images
 from addp_mm.registry import MODELS
 
 TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/tokenize_images.py'
-TOKENIZER = dict(type='addp_mm.VQTokenizer', stem_stride=4, base_channels=32, channel_mults=(1, ), num_res_blocks=1,
-                 num_mid_blocks=1, codebook_size=64, embed_dims=4, normalize_codes=True)
+TOKENIZER = dict(
+    type='addp_mm.VQTokenizer',
+    stem_stride=4,
+    base_channels=32,
+    channel_mults=(1,),
+    num_res_blocks=1,
+    num_mid_blocks=1,
+    codebook_size=64,
+    embed_dims=4,
+    normalize_codes=True,
+)
 
 
 @pytest.fixture
@@ -34,8 +44,19 @@ def arguments(tmp_path):
     save_file(MODELS.build(dict(TOKENIZER)).state_dict(), tmp_path / 'vq.safetensors')
     (tmp_path / 'vq.json').write_text(json.dumps(dict(tokenizer=TOKENIZER)))
     return [str(tmp_path / name) for name in ('vq.safetensors', 'images.py', 'ids')] + [
-        '--image-size', '16', '--views', '1', '--augment', 'none', '--batch-size', '4', '--num-workers', '0',
-        '--max-broken-share', '0']
+        '--image-size',
+        '16',
+        '--views',
+        '1',
+        '--augment',
+        'none',
+        '--batch-size',
+        '4',
+        '--num-workers',
+        '0',
+        '--max-broken-share',
+        '0',
+    ]
 
 
 def test_images_that_are_gone_are_recorded_and_do_not_count_as_broken(arguments, tmp_path):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """tools/train.py and tools/test.py do what they are asked to, on a tiny classifier."""
+
 import json
 import os
 import runpy
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 def weights(path) -> dict:
     from mmengine.runner import CheckpointLoader
+
     return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')['state_dict']
 
 
@@ -63,8 +65,17 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(workplac
 
 
 def test_resume_auto_starts_at_the_beginning_where_there_is_no_checkpoint(workplace, run_tool, trained):
-    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'fresh', '--resume', 'auto', '--cfg-options',
-                        'train_cfg.max_epochs=1', f'load_from={trained / "epoch_2.pth"}')
+    finished = run_tool(
+        'train.py',
+        'tiny.py',
+        '--work-dir',
+        'fresh',
+        '--resume',
+        'auto',
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+        f'load_from={trained / "epoch_2.pth"}',
+    )
     assert finished.status == 0, finished.output
     assert 'holds no checkpoint' in finished.output
     assert f'Load checkpoint from {trained / "epoch_2.pth"}' in finished.output
@@ -80,8 +91,9 @@ def test_amp_trains_in_bfloat16_on_the_cpu(workplace, trained, run_tool):
 
 
 def test_auto_scale_lr_scales_by_the_batch(run_tool):
-    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'scaled', '--auto-scale-lr', '--cfg-options',
-                        'train_cfg.max_epochs=1')
+    finished = run_tool(
+        'train.py', 'tiny.py', '--work-dir', 'scaled', '--auto-scale-lr', '--cfg-options', 'train_cfg.max_epochs=1'
+    )
     assert finished.status == 0, finished.output
     assert 'lr: 2.5000e-04' in finished.output
 
@@ -115,18 +127,30 @@ class RankRecord(Hook):
 
 def test_two_processes_share_the_data_and_keep_equal_weights(workplace):
     (workplace / 'rank_record.py').write_text(RANK_RECORD)
-    (workplace / 'two.py').write_text("_base_ = './tiny.py'\ncustom_imports = dict(imports=['rank_record'])\n"
-                                      "custom_hooks = [dict(type='RankRecord')]\n")
-    environment = {**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(workplace), 'OMP_NUM_THREADS': '1',
-                   'CUDA_VISIBLE_DEVICES': ''}
+    (workplace / 'two.py').write_text(
+        "_base_ = './tiny.py'\ncustom_imports = dict(imports=['rank_record'])\n"
+        "custom_hooks = [dict(type='RankRecord')]\n"
+    )
+    environment = {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'PYTHONPATH': str(workplace),
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+    }
     finished = subprocess.run(
         [ROOT / 'tools/dist_train.sh', 'two.py', '2', '--work-dir', 'two', '--cfg-options', 'train_cfg.max_epochs=1'],
-        cwd=workplace, env=environment, capture_output=True, text=True)
+        cwd=workplace,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     output = finished.stdout + finished.stderr
     assert finished.returncode == 0, output
     assert 'Epoch(train) [1][2/2]' in output
     seen = [torch.load(workplace / f'two/rank_{rank}.pth', weights_only=True)['seen'] for rank in range(2)]
-    assert [len(paths) for paths in seen] == [8, 8] and len({*seen[0], *seen[1]}) == 16
+    assert [len(paths) for paths in seen] == [8, 8]
+    assert len({*seen[0], *seen[1]}) == 16
     # each process saw other pictures: only gradients that were averaged leave equal weights
     assert_equal_weights(workplace / 'two/rank_0.pth', workplace / 'two/rank_1.pth')
     assert_equal_weights(workplace / 'two/rank_0.pth', workplace / 'two/epoch_1.pth')
@@ -136,17 +160,32 @@ def test_a_sharded_training_is_tested_on_one_process(workplace, run_tool):
     sharded = 'strategy.type=addp_mm.ShardedStrategy'
     environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     finished = subprocess.run(
-        [ROOT / 'tools/dist_train.sh', 'tiny.py', '2', '--work-dir', 'sharded', '--cfg-options', sharded,
-         'train_cfg.max_epochs=1'], cwd=workplace, env=environment, capture_output=True, text=True)
+        [
+            ROOT / 'tools/dist_train.sh',
+            'tiny.py',
+            '2',
+            '--work-dir',
+            'sharded',
+            '--cfg-options',
+            sharded,
+            'train_cfg.max_epochs=1',
+        ],
+        cwd=workplace,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     output = finished.stdout + finished.stderr
     assert finished.returncode == 0, output
-    assert 'Epoch(train) [1][2/2]' in output and 'Epoch(val) [1][1/1]' in output
+    assert 'Epoch(train) [1][2/2]' in output
+    assert 'Epoch(val) [1][1/1]' in output
     tested = run_tool('test.py', 'tiny.py', 'sharded/epoch_1.pth', '--work-dir', 'tested', '--cfg-options', sharded)
     assert tested.status == 0, tested.output
     accuracy = json.loads((workplace / 'tested/metrics.json').read_text())['accuracy/top1']
     assert f'accuracy/top1: {accuracy:.4f}' in output
     alone = run_tool('train.py', 'tiny.py', '--work-dir', 'sharded', '--cfg-options', sharded)
-    assert alone.status == 1 and 'error: strategy ShardedStrategy trains on several processes' in alone.output
+    assert alone.status == 1
+    assert 'error: strategy ShardedStrategy trains on several processes' in alone.output
 
 
 def test_test_tool_writes_metrics_and_pictures(workplace, trained, run_tool):
@@ -157,12 +196,14 @@ def test_test_tool_writes_metrics_and_pictures(workplace, trained, run_tool):
     assert 0 <= metrics['accuracy/top1'] <= 100
     # every picture: those of both classes have the same file names
     assert {str(path.relative_to(workplace / 'drawn')) for path in (workplace / 'drawn').rglob('*.*')} == {
-        f'val/{name}/{index}.png' for name in ('dark', 'light') for index in range(4)}
+        f'val/{name}/{index}.png' for name in ('dark', 'light') for index in range(4)
+    }
 
 
 def test_test_tool_writes_metrics_where_it_is_told(workplace, trained, run_tool):
-    finished = run_tool('test.py', 'tiny.py', trained / 'epoch_2.pth', '--work-dir', 'tested', '--out',
-                        'new/scores.json')
+    finished = run_tool(
+        'test.py', 'tiny.py', trained / 'epoch_2.pth', '--work-dir', 'tested', '--out', 'new/scores.json'
+    )
     assert finished.status == 0, finished.output
     assert 'accuracy/top1' in json.loads((workplace / 'new/scores.json').read_text())
 
@@ -179,20 +220,24 @@ def test_metrics_are_replaced_as_a_whole(tmp_path):
 
 
 def test_an_unexpected_error_keeps_its_traceback(run_tool):
-    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'broken', '--cfg-options',
-                        'optim_wrapper.optimizer.lr=-1.0')
+    finished = run_tool(
+        'train.py', 'tiny.py', '--work-dir', 'broken', '--cfg-options', 'optim_wrapper.optimizer.lr=-1.0'
+    )
     assert finished.status == 1
-    assert 'Traceback' in finished.output and 'Invalid learning rate' in finished.output
+    assert 'Traceback' in finished.output
+    assert 'Invalid learning rate' in finished.output
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
 def test_help_needs_no_heavy_import(tool):
-    code = ('import runpy, sys\n'
-            f'sys.argv = [{tool!r}, "--help"]\n'
-            'try:\n'
-            f'    runpy.run_path({str(ROOT / "tools" / tool)!r}, run_name="__main__")\n'
-            'except SystemExit as stop:\n'
-            '    print("HEAVY", [m for m in ("torch", "mmengine", "numpy") if m in sys.modules], stop.code)\n')
+    code = (
+        'import runpy, sys\n'
+        f'sys.argv = [{tool!r}, "--help"]\n'
+        'try:\n'
+        f'    runpy.run_path({str(ROOT / "tools" / tool)!r}, run_name="__main__")\n'
+        'except SystemExit as stop:\n'
+        '    print("HEAVY", [m for m in ("torch", "mmengine", "numpy") if m in sys.modules], stop.code)\n'
+    )
     finished = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert '--cfg-options' in finished.stdout
     assert 'HEAVY [] 0' in finished.stdout

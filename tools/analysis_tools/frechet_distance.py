@@ -3,6 +3,7 @@
 
 A set is a folder of images, or a .npz that --save wrote. Images are read as RGB of 8 bits.
 """
+
 import argparse
 from pathlib import Path
 
@@ -11,12 +12,19 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('images', help='folder of images, or .npz of statistics')
     parser.add_argument('reference', nargs='?', help='what they are compared with: folder or .npz')
-    parser.add_argument('--extractor', metavar='CONFIG',
-                        help="config file that defines 'extractor', as configs/_base_/evaluation/*.py do "
-                             "[Inception with FID's weights]")
+    parser.add_argument(
+        '--extractor',
+        metavar='CONFIG',
+        help="config file that defines 'extractor', as configs/_base_/evaluation/*.py do "
+        "[Inception with FID's weights]",
+    )
     parser.add_argument('--weights', metavar='FILE', help="Inception's weights, a path or hf:// [downloaded]")
-    parser.add_argument('--image-size', type=int, metavar='PIXELS',
-                        help='resize the shorter side to this and cut out the middle, in memory [sizes as they are]')
+    parser.add_argument(
+        '--image-size',
+        type=int,
+        metavar='PIXELS',
+        help='resize the shorter side to this and cut out the middle, in memory [sizes as they are]',
+    )
     parser.add_argument('--batch-size', type=int, default=64, help='images at once [64]')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, … [a GPU if there is one]')
     parser.add_argument('--save', metavar='FILE', help='write the statistics of IMAGES as .npz')
@@ -56,8 +64,10 @@ def main(argv=None):
         folders = [name for name in sets if Path(name).is_dir()]
         extractor = extractor_of(args) if folders else None
         statistics = [
-            folder_statistics(name, extractor, args.image_size, args.batch_size, device) if name in folders
-            else FeatureStatistics.load(name) for name in sets
+            folder_statistics(name, extractor, args.image_size, args.batch_size, device)
+            if name in folders
+            else FeatureStatistics.load(name)
+            for name in sets
         ]
         if args.save:
             statistics[0].save(args.save)
@@ -65,8 +75,10 @@ def main(argv=None):
         if args.reference:
             distance = frechet_distance(*statistics)
             what = 'FID' if statistics[0].extractor == 'inception-v3' else 'Fréchet distance (no FID)'
-            print(f'{what}, features of {statistics[0].extractor}, {statistics[0].count} and {statistics[1].count} '
-                  f'images: {distance:.4f}')
+            print(
+                f'{what}, features of {statistics[0].extractor}, {statistics[0].count} and {statistics[1].count} '
+                f'images: {distance:.4f}'
+            )
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """How much ADDP's teacher, the token predictor, knows, and how much of it ADDP has learned, by mask ratio."""
+
 import argparse
 
 
@@ -23,7 +24,7 @@ def main(argv=None):
     from addp_mm.datasets.readers.load_image import decode_image
     from addp_mm.diffusion import nested_masks
 
-    paths = sorted(Path(args.images).glob('*.png'))[:args.num_images]
+    paths = sorted(Path(args.images).glob('*.png'))[: args.num_images]
     if not paths:
         raise SystemExit(f'error: no PNG in {args.images}')
     model = load_model(args.config, args.checkpoint).eval()
@@ -45,8 +46,10 @@ def main(argv=None):
             entropy, least = (torch.special.entr(p).sum(1).mean().item() for p in (target, smooth))
             likelihood = target.gather(1, truth[:, None]).log().mean().item()
             right = (target.argmax(1) == truth).float().mean().item()
-            print(f'mask ratio {level.ratio:.2f}: entropy of the targets {entropy:.2f} nats, log-probability of the '
-                  f'true code {likelihood:.2f}, best guess right {right:.1%}; ADDP loss {loss:.3f}, least {least:.3f}')
+            print(
+                f'mask ratio {level.ratio:.2f}: entropy of the targets {entropy:.2f} nats, log-probability of the '
+                f'true code {likelihood:.2f}, best guess right {right:.1%}; ADDP loss {loss:.3f}, least {least:.3f}'
+            )
 
 
 if __name__ == '__main__':

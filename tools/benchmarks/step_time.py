@@ -1,9 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Time training steps of one or more configs side by side on made-up images: step time, images a second, peak memory.
 
-Models start from random weights; no data and no checkpoint is read. The configs' own optimizer wrappers are used, with
-one update a step. Rounds alternate between the configs, so that a machine that slows down does so for all of them.
+Models start from random weights; no data and no checkpoint is read. The configs' own optimizer
+wrappers are used, with one update a step. Rounds alternate between the configs, so that a machine
+that slows down does so for all of them.
 """
+
 import argparse
 import statistics
 import time
@@ -34,6 +36,7 @@ class Contestant:
     def __init__(self, path: str, args) -> None:
         from addp_mm.analysis.batches import build_model, fix_proposals, precision_of, synthetic_batch, training_size
         from addp_mm.config.config_file import ConfigError, load_config
+
         self.cfg = load_config(path, args.cfg_options)
         if not self.cfg.get('optim_wrapper'):
             raise ConfigError(f'{path} trains nothing: it has no optim_wrapper')
@@ -54,6 +57,7 @@ class Contestant:
         from mmengine.optim import build_optim_wrapper
 
         from addp_mm.analysis.batches import scope_of
+
         settings = copy.deepcopy(self.cfg.optim_wrapper)
         settings.pop('accumulative_counts', None)
         with scope_of(self.cfg):
@@ -64,6 +68,7 @@ class Contestant:
         import torch
 
         from addp_mm.analysis.batches import scope_of, set_noise
+
         on_gpu = self.device.startswith('cuda')
         synchronize = torch.cuda.synchronize if on_gpu else nullcontext
         set_noise(self.model)
@@ -79,6 +84,7 @@ class Contestant:
     def round(self, warmup: int, steps: int) -> None:
         """A round of this config's own; the peak of memory is its own too."""
         import torch
+
         if self.device.startswith('cuda'):
             torch.cuda.reset_peak_memory_stats()
         for _ in range(warmup):
@@ -89,8 +95,10 @@ class Contestant:
         """A line of the table."""
         median, spread = statistics.median(self.times), statistics.pstdev(self.times)
         memory = f'{self.peak / 2**30:.2f}' if self.peak else 'not measured'
-        return (f'| {self.name} | {self.images} x {self.size[0]} x {self.size[1]} | {self.precision} | '
-                f'{median * 1e3:.1f} ± {spread * 1e3:.1f} | {self.images / median:.2f} | {memory} |')
+        return (
+            f'| {self.name} | {self.images} x {self.size[0]} x {self.size[1]} | {self.precision} | '
+            f'{median * 1e3:.1f} ± {spread * 1e3:.1f} | {self.images / median:.2f} | {memory} |'
+        )
 
 
 def machine(device: str) -> str:
@@ -98,8 +106,12 @@ def machine(device: str) -> str:
     import platform
 
     import torch
-    name = torch.cuda.get_device_name(device) if device.startswith('cuda') else (
-        f'{torch.get_num_threads()} CPU thread(s), {platform.machine()}; not measured on a GPU')
+
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.startswith('cuda')
+        else (f'{torch.get_num_threads()} CPU thread(s), {platform.machine()}; not measured on a GPU')
+    )
     return f'{name}; torch {torch.__version__}, Python {platform.python_version()}'
 
 
@@ -108,10 +120,12 @@ def main(argv=None):
     import torch
 
     from addp_mm.errors import reported_in_words
+
     with reported_in_words():
         args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
         if args.device.startswith('cuda') and not torch.cuda.is_available():
             from addp_mm.config.config_file import ConfigError
+
             raise ConfigError(f'--device {args.device}: PyTorch finds no GPU here; use --device cpu')
         torch.manual_seed(0)
         contestants = [Contestant(path, args) for path in args.configs]

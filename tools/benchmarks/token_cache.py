@@ -1,9 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """How much faster a predictor trains on stored ids than on images that are tokenized in each step.
 
-Both trainings run in turns in one process, with the same predictor, batch size and optimizer, so that whatever else the
-machine does slows both. The result goes into a section of a page of benchmarks.
+Both trainings run in turns in one process, with the same predictor, batch size and optimizer, so
+that whatever else the machine does slows both. The result goes into a section of a page of
+benchmarks.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -43,6 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 @dataclass(frozen=True)
 class Pair:
     """Steps a second of one turn each: on images and on stored ids."""
+
     images: float
     ids: float
 
@@ -111,45 +114,68 @@ def measure(args: argparse.Namespace, drop_ratio: float) -> list[Pair]:
     pairs = []
     for number in range(args.pairs):
         pairs.append(Pair(*(training.steps_per_second(args.steps) for training in trainings)))
-        print(f'drop ratio {drop_ratio}, turn {number + 1} of {args.pairs}: {pairs[-1].images:.2f} steps/s on images, '
-              f'{pairs[-1].ids:.2f} on ids, ratio {pairs[-1].ratio:.2f}', flush=True)
+        print(
+            f'drop ratio {drop_ratio}, turn {number + 1} of {args.pairs}: {pairs[-1].images:.2f} steps/s on images, '
+            f'{pairs[-1].ids:.2f} on ids, ratio {pairs[-1].ratio:.2f}',
+            flush=True,
+        )
     return pairs
 
 
 def row(name: str, pairs: list[Pair]) -> str:
     """A line of the table: medians, and the range of the ratio."""
     images, ids, ratios = ([getattr(pair, key) for pair in pairs] for key in ('images', 'ids', 'ratio'))
-    return (f'| {name} | {statistics.median(images):.2f} | {statistics.median(ids):.2f} | '
-            f'**{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f}) |')
+    return (
+        f'| {name} | {statistics.median(images):.2f} | {statistics.median(ids):.2f} | '
+        f'**{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f}) |'
+    )
 
 
 def section(args: argparse.Namespace, results: dict[float, list[Pair]], batch_size: int) -> str:
     """The section of the page."""
-    names = {drop: f'{drop:.0%} of the tokens dropped in the encoder' if drop else 'all tokens in the encoder'
-             for drop in results}
-    options = ''.join(f' --{key} {getattr(args, key)}' for key, default in
-                      (('images', IMAGES), ('ids', IDS), ('tokens', None)) if getattr(args, key) != default)
-    return '\n'.join([
-        HEADING, '',
-        f'Written by `tools/benchmarks/token_cache.py` on {date.today().isoformat()}: training steps a second of one '
-        f'process, batch {batch_size}, on images that the frozen tokenizer encodes in each step and on ids that '
-        '`tools/dataset_converters/tokenize_images.py` wrote before. '
-        f'Medians of {args.pairs} turns of {args.steps} steps of each, in alternation; in brackets the smallest and '
-        'largest ratio of two neighbouring turns.', '',
-        '| predictor | on images, steps/s | on stored ids, steps/s | ratio |', '|---|---|---|---|',
-        *(row(names[drop], pairs) for drop, pairs in results.items()), '',
-        'What is saved is the time of the tokenizer and of reading and cropping images; how much of a step that is '
-        'depends on the sizes of tokenizer and predictor, so measure your own with `--images` and `--ids`.', '',
-        f'Measured with {machine_class()}' + ('. ' if 'no GPU' not in machine_class() else '; not measured on a GPU. ')
-        + ', '.join(f'{name} {version}' for name, version in versions().items()) + '.', '',
-        '```bash', f'python tools/benchmarks/token_cache.py{options} --pairs {args.pairs} --steps {args.steps}', '```',
-        ''])
+    names = {
+        drop: f'{drop:.0%} of the tokens dropped in the encoder' if drop else 'all tokens in the encoder'
+        for drop in results
+    }
+    options = ''.join(
+        f' --{key} {getattr(args, key)}'
+        for key, default in (('images', IMAGES), ('ids', IDS), ('tokens', None))
+        if getattr(args, key) != default
+    )
+    return '\n'.join(
+        [
+            HEADING,
+            '',
+            f'Written by `tools/benchmarks/token_cache.py` on {date.today().isoformat()}: training steps a second of one '
+            f'process, batch {batch_size}, on images that the frozen tokenizer encodes in each step and on ids that '
+            '`tools/dataset_converters/tokenize_images.py` wrote before. '
+            f'Medians of {args.pairs} turns of {args.steps} steps of each, in alternation; in brackets the smallest and '
+            'largest ratio of two neighbouring turns.',
+            '',
+            '| predictor | on images, steps/s | on stored ids, steps/s | ratio |',
+            '|---|---|---|---|',
+            *(row(names[drop], pairs) for drop, pairs in results.items()),
+            '',
+            'What is saved is the time of the tokenizer and of reading and cropping images; how much of a step that is '
+            'depends on the sizes of tokenizer and predictor, so measure your own with `--images` and `--ids`.',
+            '',
+            f'Measured with {machine_class()}'
+            + ('. ' if 'no GPU' not in machine_class() else '; not measured on a GPU. ')
+            + ', '.join(f'{name} {version}' for name, version in versions().items())
+            + '.',
+            '',
+            '```bash',
+            f'python tools/benchmarks/token_cache.py{options} --pairs {args.pairs} --steps {args.steps}',
+            '```',
+            '',
+        ]
+    )
 
 
 def write_section(page: Path, text: str) -> None:
     """Put a section into a page, in place of the one with its heading, else at the end."""
     heading = text.splitlines()[0]
-    before = page.read_text() if page.is_file() else '# Pre-training on one\'s own images\n'
+    before = page.read_text() if page.is_file() else "# Pre-training on one's own images\n"
     parts = re.split(r'(?m)^(?=## )', before)
     kept = [part for part in parts if not part.startswith(f'{heading}\n')]
     place = next((k for k, part in enumerate(parts) if part.startswith(f'{heading}\n')), len(parts))
@@ -169,8 +195,8 @@ def main(argv: list[str] | None = None) -> None:
     with reported_in_words():
         require_writable(args.out, '--out')
         cfg = load_config(args.ids)
-        own = cfg.model.get('drop_ratio', 0.)
-        results = {drop: measure(args, drop) for drop in dict.fromkeys((own, 0.))}
+        own = cfg.model.get('drop_ratio', 0.0)
+        results = {drop: measure(args, drop) for drop in dict.fromkeys((own, 0.0))}
         write_section(args.out, section(args, results, cfg.train_dataloader.batch_size))
     for drop, pairs in results.items():
         print(f'drop ratio {drop}: {statistics.median(pair.ratio for pair in pairs):.2f} times as many steps a second')

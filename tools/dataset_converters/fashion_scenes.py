@@ -3,9 +3,10 @@
 
     python tools/dataset_converters/fashion_scenes.py data/fashion_scenes
 
-The embedded garments are used unless --source names a folder of Fashion-MNIST's IDX files. The same options give
-byte-identical files, whatever the number of workers.
+The embedded garments are used unless --source names a folder of Fashion-MNIST's IDX files. The same
+options give byte-identical files, whatever the number of workers.
 """
+
 import argparse
 import signal
 import sys
@@ -22,14 +23,23 @@ def parse_args() -> argparse.Namespace:
     spec = SceneSetSpec()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path, help='folder to make, for example data/fashion_scenes')
-    for name, text in (('image-size', 'edge of the pictures in pixels'), ('train', 'number of training scenes'),
-                       ('val', 'number of validation scenes'),
-                       ('objects-train', 'number of training pictures of one garment'),
-                       ('objects-val', 'number of validation pictures of one garment'), ('seed', 'seed')):
+    for name, text in (
+        ('image-size', 'edge of the pictures in pixels'),
+        ('train', 'number of training scenes'),
+        ('val', 'number of validation scenes'),
+        ('objects-train', 'number of training pictures of one garment'),
+        ('objects-val', 'number of validation pictures of one garment'),
+        ('seed', 'seed'),
+    ):
         default = getattr(spec, name.replace('-', '_'))
         parser.add_argument(f'--{name}', type=int, default=default, metavar='N', help=f'{text} (default: {default})')
-    parser.add_argument('--formats', nargs='+', choices=FORMATS, default=FORMATS,
-                        help='coco: instances JSON; ade: label PNGs; imagenet: a folder a class (default: all)')
+    parser.add_argument(
+        '--formats',
+        nargs='+',
+        choices=FORMATS,
+        default=FORMATS,
+        help='coco: instances JSON; ade: label PNGs; imagenet: a folder a class (default: all)',
+    )
     parser.add_argument('--source', metavar='FOLDER', help="folder of Fashion-MNIST's IDX files, gzipped or not")
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='number of processes (default: 1)')
     return parser.parse_args()
@@ -44,8 +54,9 @@ def main() -> int:
     # A polite kill then cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        spec = SceneSetSpec(args.image_size, args.train, args.val, args.objects_train, args.objects_val, args.seed,
-                            tuple(args.formats))
+        spec = SceneSetSpec(
+            args.image_size, args.train, args.val, args.objects_train, args.objects_val, args.seed, tuple(args.formats)
+        )
         written = write_fashion_scenes(args.out, spec, args.source, args.workers, show_progress)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)

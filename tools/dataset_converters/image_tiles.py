@@ -1,8 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Cut large pictures into tiles, for pre-training on few of them: satellite scenes, slides, photographs.
 
-    python tools/dataset_converters/image_tiles.py scans/*.tif --out tiles --tile 128 --shorter-side 1024
+python tools/dataset_converters/image_tiles.py scans/*.tif --out tiles --tile 128 --shorter-side
+1024
 """
+
 import argparse
 import json
 import os
@@ -22,10 +24,19 @@ NOTE = 'tiles.json'
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('images', nargs='+', type=Path,
-                        help='pictures of any size, grey or colour, of 8 or 16 bits; tiles are RGB of 8 bits')
-    parser.add_argument('--out', type=Path, required=True, help='folder for the tiles, PICTURE_TOP_LEFT.png; '
-                        'a used one takes more tiles of the same --tile and --shorter-side')
+    parser.add_argument(
+        'images',
+        nargs='+',
+        type=Path,
+        help='pictures of any size, grey or colour, of 8 or 16 bits; tiles are RGB of 8 bits',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='folder for the tiles, PICTURE_TOP_LEFT.png; '
+        'a used one takes more tiles of the same --tile and --shorter-side',
+    )
     parser.add_argument('--tile', type=int, default=128, help='side of a tile in pixels [%(default)s]')
     parser.add_argument('--shorter-side', type=int, metavar='PX', help='resize pictures to this first [as they are]')
     parser.add_argument('--only', nargs='*', metavar='PATTERN', default=['*'], help='file names to take, with * and ?')
@@ -38,8 +49,12 @@ def parse_args(argv=None):
 
 def chosen(path, only, leave_out):
     """Whether a file is to be cut. Links are not: what they point to is there by its own name."""
-    return (path.is_file() and not path.is_symlink() and any(fnmatch(path.name, pattern) for pattern in only)
-            and not any(fnmatch(path.name, pattern) for pattern in leave_out))
+    return (
+        path.is_file()
+        and not path.is_symlink()
+        and any(fnmatch(path.name, pattern) for pattern in only)
+        and not any(fnmatch(path.name, pattern) for pattern in leave_out)
+    )
 
 
 def tiles(picture, side):
@@ -53,15 +68,17 @@ def pictures_of(args):
     """The files to cut, by name.
 
     Raises:
-        UserError: A path does not exist, nothing is left, or two pictures would have tiles of the same names.
+        UserError: A path does not exist, nothing is left, or two pictures would have tiles of the
+            same names.
     """
     missing = [path for path in args.images if not os.path.lexists(path)]
     if missing:
         raise UserError(f'{first_few(missing)}: no such file')
     paths = sorted(path for path in args.images if chosen(path, args.only, args.leave_out))
     if not paths:
-        raise UserError(f'none of {len(args.images)} paths is a file to cut (links, --only and --leave-out leave files '
-                        'out)')
+        raise UserError(
+            f'none of {len(args.images)} paths is a file to cut (links, --only and --leave-out leave files out)'
+        )
     if len({path.stem for path in paths}) < len(paths):
         raise UserError('two pictures have the same name, so that tiles would replace each other')
     return paths
@@ -118,7 +135,8 @@ def cut(paths, args):
     Raises:
         UserError: A picture cannot be read, or all are smaller than a tile.
     """
-    # the limit is there for strangers' files; these are as large as one says, and each is decoded once
+    # the limit is there for strangers' files; these are as large as one says, and each is decoded
+    # once
     Image.MAX_IMAGE_PIXELS = None
     count, small = 0, []
     for path in tqdm(paths, unit='picture'):
@@ -129,8 +147,10 @@ def cut(paths, args):
         if count == before:
             small.append(f'{path} ({picture.width} x {picture.height})')
     if not count:
-        raise UserError(f'{first_few(small)}: smaller than a tile of {args.tile} px. Give a smaller --tile, or enlarge '
-                        'with --shorter-side')
+        raise UserError(
+            f'{first_few(small)}: smaller than a tile of {args.tile} px. Give a smaller --tile, or enlarge '
+            'with --shorter-side'
+        )
     left_out = f'; smaller than a tile, and left out: {first_few(small)}' if small else ''
     return f'{args.out}: {count:,} tiles of {len(paths) - len(small):,} pictures{left_out}'
 

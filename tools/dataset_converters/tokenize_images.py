@@ -1,11 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Write the token ids of a data set once, several augmented views an image, for training on addp_mm.TokenIds.
 
-    python tools/dataset_converters/tokenize_images.py vq.safetensors data/photos data/photo_tokens --image-size 256
+    python tools/dataset_converters/tokenize_images.py vq.safetensors data/photos data/photo_tokens
+    --image-size 256
 
-The same command goes on after an interruption of any kind. A view depends on --seed, on its image and its number alone,
-not on the number of processes or on interruptions.
+The same command goes on after an interruption of any kind. A view depends on --seed, on its image
+and its number alone, not on the number of processes or on interruptions.
 """
+
 import argparse
 import os
 import re
@@ -17,32 +19,69 @@ from pathlib import Path
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('tokenizer', help='config with a tokenizer (of its training, or of a model that holds one); or '
-                        'weights, .safetensors or .pth, with their config beside them as .json')
-    parser.add_argument('images', help='folder, searched with all below it; or config whose train_dataloader.dataset '
-                        'yields img_path')
+    parser.add_argument(
+        'tokenizer',
+        help='config with a tokenizer (of its training, or of a model that holds one); or '
+        'weights, .safetensors or .pth, with their config beside them as .json',
+    )
+    parser.add_argument(
+        'images', help='folder, searched with all below it; or config whose train_dataloader.dataset yields img_path'
+    )
     parser.add_argument('dst', type=Path, help='folder for the ids')
-    parser.add_argument('--checkpoint', metavar='PATH', help="weights for the config's tokenizer; those that its "
-                        'init_cfg names if not given')
+    parser.add_argument(
+        '--checkpoint',
+        metavar='PATH',
+        help="weights for the config's tokenizer; those that its init_cfg names if not given",
+    )
     parser.add_argument('--image-size', type=int, required=True, metavar='N', help='side of the views in pixels')
     parser.add_argument('--views', type=int, metavar='N', help='views of an image [crop: 8, flip: 2, none: 1]')
-    parser.add_argument('--augment', choices=['crop', 'flip', 'none'], default='crop',
-                        help='crop: random resized crop and flip; flip: the middle square and its mirror image; none: '
-                        'the middle square [crop]')
-    parser.add_argument('--crop-scale', type=float, nargs=2, default=[0.2, 1.0], metavar=('MIN', 'MAX'),
-                        help="share of the image's area in a crop [0.2 1.0]")
+    parser.add_argument(
+        '--augment',
+        choices=['crop', 'flip', 'none'],
+        default='crop',
+        help='crop: random resized crop and flip; flip: the middle square and its mirror image; none: '
+        'the middle square [crop]',
+    )
+    parser.add_argument(
+        '--crop-scale',
+        type=float,
+        nargs=2,
+        default=[0.2, 1.0],
+        metavar=('MIN', 'MAX'),
+        help="share of the image's area in a crop [0.2 1.0]",
+    )
     parser.add_argument('--interpolation', choices=['bicubic', 'bilinear'], default='bicubic')
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the views [0]')
     parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='views tokenized at once [64]')
-    parser.add_argument('--num-workers', type=int, default=min(4, os.cpu_count() or 1), metavar='N',
-                        help='processes that load images; 0: the main one [4, or the number of cores]')
+    parser.add_argument(
+        '--num-workers',
+        type=int,
+        default=min(4, os.cpu_count() or 1),
+        metavar='N',
+        help='processes that load images; 0: the main one [4, or the number of cores]',
+    )
     parser.add_argument('--device', help='[cuda where there is one, else cpu]')
-    parser.add_argument('--shard', default='0/1', metavar='I/N', help='do the I-th (from 0) of N equal parts of the '
-                        'list, beside other processes that do the others, into DST/shard-I-of-N [0/1]')
-    parser.add_argument('--max-broken-share', type=float, default=0.01, metavar='X',
-                        help='stop when more than this share of the images, and ten more, cannot be read [0.01]')
-    parser.add_argument('--save-seconds', type=float, default=10., metavar='N',
-                        help='how much work a sudden end may cost, in seconds [10]')
+    parser.add_argument(
+        '--shard',
+        default='0/1',
+        metavar='I/N',
+        help='do the I-th (from 0) of N equal parts of the '
+        'list, beside other processes that do the others, into DST/shard-I-of-N [0/1]',
+    )
+    parser.add_argument(
+        '--max-broken-share',
+        type=float,
+        default=0.01,
+        metavar='X',
+        help='stop when more than this share of the images, and ten more, cannot be read [0.01]',
+    )
+    parser.add_argument(
+        '--save-seconds',
+        type=float,
+        default=10.0,
+        metavar='N',
+        help='how much work a sudden end may cost, in seconds [10]',
+    )
     args = parser.parse_args(argv)
     shard = re.fullmatch(r'(\d+)/(\d+)', args.shard)
     if not shard or int(shard[1]) >= int(shard[2]):
@@ -74,8 +113,10 @@ def tokenizer_config(source, checkpoint=None):
     if source.endswith(('.safetensors', '.pth', '.pt')):
         require_file(source, 'tokenizer', ('.safetensors', '.pth', '.pt'))
         if not Path(config_beside(source)).is_file():
-            raise ConfigError(f'{source} has no config {config_beside(source)} beside it: name the config of its '
-                              f'training, and --checkpoint {source}')
+            raise ConfigError(
+                f'{source} has no config {config_beside(source)} beside it: name the config of its '
+                f'training, and --checkpoint {source}'
+            )
         source, checkpoint = config_beside(source), checkpoint or source
     cfg = load_config(source).to_dict()
     tokenizer = (cfg.get('model') or {}).get('tokenizer') or cfg.get('tokenizer')
@@ -99,8 +140,11 @@ def image_loader(channels, cfg):
 
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     own = [step for step in dataset.get('pipeline') or [] if str(step.get('type')).startswith('addp_mm.Load')]
-    default = dict(type='addp_mm.LoadImage') if channels == 3 else dict(type='addp_mm.LoadMultiChannelImage',
-                                                                        channels=channels)
+    default = (
+        dict(type='addp_mm.LoadImage')
+        if channels == 3
+        else dict(type='addp_mm.LoadMultiChannelImage', channels=channels)
+    )
     return TRANSFORMS.build(own[0] if own else default)
 
 
@@ -113,14 +157,16 @@ def check_share(writer, rows, share):
 
     if writer.num_broken <= num_allowed(share, rows):
         return
-    found = [f'{image["name"]} ({image["reason"]})' for image in broken_images(writer.folder)
-             if image['reason'] != GONE]
+    found = [
+        f'{image["name"]} ({image["reason"]})' for image in broken_images(writer.folder) if image['reason'] != GONE
+    ]
     if len(found) > num_allowed(share, rows):
         raise TokenStoreError(
             f'{len(found)} of the first {writer.done:,} images cannot be read, more than --max-broken-share '
             f'{share} of {rows:,} and {BROKEN_ALLOWANCE} besides: {first_few(found, 10, "; ")}. All are listed in '
             f'{writer.folder / BROKEN}. Replace or remove them, delete {writer.folder} and start again; or go on '
-            'without them with a larger --max-broken-share')
+            'without them with a larger --max-broken-share'
+        )
 
 
 def tokenize(tokenizer, writer, data, shard_start, args):
@@ -160,13 +206,21 @@ def settings_of(args, tokenizer, config, images, views):
     from addp_mm.datasets.views.image_views import list_fingerprint
 
     return dict(
-        tokenizer=dict(type=type(tokenizer).__name__, codebook_size=tokenizer.codebook_size,
-                       fingerprint=tokenizer_fingerprint(tokenizer, config)),
+        tokenizer=dict(
+            type=type(tokenizer).__name__,
+            codebook_size=tokenizer.codebook_size,
+            fingerprint=tokenizer_fingerprint(tokenizer, config),
+        ),
         images=dict(count=len(images), fingerprint=list_fingerprint(images)),
         views=views.settings(),
         shard=dict(index=args.shard[0], of=args.shard[1]),
-        notes=dict(tokenizer=config, images=os.path.abspath(args.images), batch_size=args.batch_size,
-                   versions={name: version(name) for name in ('torch', 'pillow', 'numpy')}))
+        notes=dict(
+            tokenizer=config,
+            images=os.path.abspath(args.images),
+            batch_size=args.batch_size,
+            versions={name: version(name) for name in ('torch', 'pillow', 'numpy')},
+        ),
+    )
 
 
 def run(args):
@@ -194,14 +248,17 @@ def run(args):
     with torch.inference_mode():
         length = tokenizer.encode(torch.zeros(1, channels, args.image_size, args.image_size))[0].shape[1]
     dtype = 'uint16' if tokenizer.codebook_size <= 2**16 else 'int32'
-    writer = TokenWriter(folder, settings_of(args, tokenizer, config, images, views),
-                         (stop - start, args.views, length), dtype)
+    writer = TokenWriter(
+        folder, settings_of(args, tokenizer, config, images, views), (stop - start, args.views, length), dtype
+    )
     if writer.complete:
         return f'{folder}: the same ids are there already, nothing done'
     data = ImageViews(images, views, channels, image_loader(channels, cfg), start + writer.done, stop)
     tokenize(tokenizer.to(device), writer, data, start, args)
-    return (f'{folder}: ids of {stop - start:,} images, {args.views} views of {length} tokens each; '
-            f'{writer.num_broken} images could not be read and are left out')
+    return (
+        f'{folder}: ids of {stop - start:,} images, {args.views} views of {length} tokens each; '
+        f'{writer.num_broken} images could not be read and are left out'
+    )
 
 
 def main(argv=None):

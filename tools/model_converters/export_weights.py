@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Export part of a training checkpoint as safetensors, for sharing: no optimizer, no pickle."""
+
 import argparse
 import hashlib
 import json
@@ -37,8 +38,9 @@ def select(state_dict, prefix='', drop=(), half=False):
         if not any(key.startswith(start) for key in state_dict):
             raise ValueError(f'--drop {start!r} matches no key')
     kept = {
-        key[len(prefix):]: value.half() if half and value.is_floating_point() else value
-        for key, value in state_dict.items() if key.startswith(prefix) and not key.startswith(tuple(drop))
+        key[len(prefix) :]: value.half() if half and value.is_floating_point() else value
+        for key, value in state_dict.items()
+        if key.startswith(prefix) and not key.startswith(tuple(drop))
     }
     if not kept:
         starts = sorted({key.split('.')[0] for key in state_dict})
@@ -75,13 +77,22 @@ def export(args):
 
     dst, meta = Path(args.dst), facts(args.meta)
     if not (args.overwrite and dst.is_file() and dst.suffix == '.safetensors'):
-        check_destination(args.dst, ('.safetensors', ), has_config=False)
+        check_destination(args.dst, ('.safetensors',), has_config=False)
     state_dict = find_state_dict(load_checkpoint_file(args.src), args.src, args.prefix)
     tensors = select(state_dict, args.prefix, args.drop, args.half)
     dst.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(dst, tensors, meta)
-    print(json.dumps(dict(file=str(dst), tensors=len(tensors), parameters=sum(t.numel() for t in tensors.values()),
-                          bytes=dst.stat().st_size, sha256=hashlib.sha256(dst.read_bytes()).hexdigest())))
+    print(
+        json.dumps(
+            dict(
+                file=str(dst),
+                tensors=len(tensors),
+                parameters=sum(t.numel() for t in tensors.values()),
+                bytes=dst.stat().st_size,
+                sha256=hashlib.sha256(dst.read_bytes()).hexdigest(),
+            )
+        )
+    )
 
 
 def main(argv=None):

@@ -1,10 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Convert a pre-training checkpoint of MAGE to addp_mm.MaskedTokenPredictor, or its tokenizer to addp_mm.VQTokenizer.
 
-Sizes are read from the tensors. Every key is used or known as unused; anything else is an error that names it. The
-weights are run here and as MAGE's implementation runs them, and written if both agree. Beside DST goes a config of the
-same name, ending in .json, for ``_base_`` or ``MODELS.build``: {"predictor": {…}} or {"tokenizer": {…}}.
+Sizes are read from the tensors. Every key is used or known as unused; anything else is an error
+that names it. The weights are run here and as MAGE's implementation runs them, and written if both
+agree. Beside DST goes a config of the same name, ending in .json, for ``_base_`` or
+``MODELS.build``: {"predictor": {…}} or {"tokenizer": {…}}.
 """
+
 import argparse
 
 import torch
@@ -12,11 +14,15 @@ import torch
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('src', metavar='SRC', help='checkpoint of MAGE\'s pre-training, e.g. mage-vitb-1600.pth')
+    parser.add_argument('src', metavar='SRC', help="checkpoint of MAGE's pre-training, e.g. mage-vitb-1600.pth")
     parser.add_argument('dst', metavar='DST', help='file to write (.safetensors or .pth); must not exist')
     parser.add_argument('--part', choices=('predictor', 'tokenizer'), default='predictor', help='what to take')
-    parser.add_argument('--num-heads', type=int, help='attention heads of the encoder, which tensors do not tell; '
-                        'default: 12 at a width of 768, 16 at 1024, as published')
+    parser.add_argument(
+        '--num-heads',
+        type=int,
+        help='attention heads of the encoder, which tensors do not tell; '
+        'default: 12 at a width of 768, 16 at 1024, as published',
+    )
     parser.add_argument('--decoder-num-heads', type=int, help='those of the decoder; default: 16 at these widths')
     return parser.parse_args()
 
@@ -41,9 +47,12 @@ def convert(args):
 
     if args.part == 'predictor':
         sizes = MAGE.build_args(source)
-        heads = dict(num_heads=heads_of(sizes['embed_dims'], args.num_heads, '--num-heads'),
-                     decoder_num_heads=heads_of(sizes['decoder_embed_dims'], args.decoder_num_heads,
-                                                '--decoder-num-heads', decoder=True))
+        heads = dict(
+            num_heads=heads_of(sizes['embed_dims'], args.num_heads, '--num-heads'),
+            decoder_num_heads=heads_of(
+                sizes['decoder_embed_dims'], args.decoder_num_heads, '--decoder-num-heads', decoder=True
+            ),
+        )
         config = dict(type='addp_mm.MaskedTokenPredictor', **sizes, **heads)
         converted, run = MAGE.convert(source), run_predictor
     else:

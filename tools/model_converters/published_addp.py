@@ -1,12 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Convert a published ADDP checkpoint to addp_mm.ADDP, or its encoder alone to addp_mm.ADDPViT.
 
-Sizes are read from the tensors. Every key of SRC is used or known as unused; anything else is an error that names it.
-The weights are run here and as the published implementation runs them, and written if both agree. Beside
-DST goes a config of the same name, ending in .json, for ``_base_`` or ``MODELS.build``: {"model": {…}} or
-{"backbone": {…}}. A config takes the backbone from either by
+Sizes are read from the tensors. Every key of SRC is used or known as unused; anything else is an
+error that names it. The weights are run here and as the published implementation runs them, and
+written if both agree. Beside DST goes a config of the same name, ending in .json, for ``_base_`` or
+``MODELS.build``: {"model": {…}} or {"backbone": {…}}. A config takes the backbone from either by
 ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint=DST)``, from the whole with ``prefix='backbone.'``.
 """
+
 import argparse
 
 
@@ -15,10 +16,17 @@ def parse_args():
     parser.add_argument('src', metavar='SRC', help='published checkpoint, e.g. addp-vit-base-16.pth')
     parser.add_argument('dst', metavar='DST', help='file to write (.safetensors or .pth); must not exist')
     parser.add_argument('--part', choices=('all', 'encoder'), help='what to take; default: all, if it is there')
-    heads = parser.add_argument_group('attention heads', 'Tensors do not tell them. Defaults are the published ones: '
-                                      'encoders have 12 at a width of 768 and 16 at 1024, decoders 16.')
-    for name, what in (('', 'encoder'), ('decoder-', 'token decoder'), ('predictor-', 'encoder of the predictor'),
-                       ('predictor-decoder-', 'decoder of the predictor')):
+    heads = parser.add_argument_group(
+        'attention heads',
+        'Tensors do not tell them. Defaults are the published ones: '
+        'encoders have 12 at a width of 768 and 16 at 1024, decoders 16.',
+    )
+    for name, what in (
+        ('', 'encoder'),
+        ('decoder-', 'token decoder'),
+        ('predictor-', 'encoder of the predictor'),
+        ('predictor-decoder-', 'decoder of the predictor'),
+    ):
         heads.add_argument(f'--{name}num-heads', type=int, help=what)
     return parser.parse_args()
 
@@ -37,10 +45,19 @@ def whole(source, args):
         heads_of(sizes['backbone']['arch']['embed_dims'], args.num_heads, '--num-heads'),
         heads_of(sizes['neck']['embed_dims'], args.decoder_num_heads, '--decoder-num-heads', decoder=True),
         heads_of(predictor['embed_dims'], args.predictor_num_heads, '--predictor-num-heads'),
-        heads_of(predictor['decoder_embed_dims'], args.predictor_decoder_num_heads, '--predictor-decoder-num-heads',
-                 decoder=True))
-    return ('model', dict(type='addp_mm.ADDP', **config), converted,
-            lambda model: published_agrees(model, source, config))
+        heads_of(
+            predictor['decoder_embed_dims'],
+            args.predictor_decoder_num_heads,
+            '--predictor-decoder-num-heads',
+            decoder=True,
+        ),
+    )
+    return (
+        'model',
+        dict(type='addp_mm.ADDP', **config),
+        converted,
+        lambda model: published_agrees(model, source, config),
+    )
 
 
 def encoder(source, args):
@@ -51,8 +68,12 @@ def encoder(source, args):
 
     config = dict(type='addp_mm.ADDPViT', **PUBLISHED_ENCODER.build_args(source))
     config['arch']['num_heads'] = heads_of(config['arch']['embed_dims'], args.num_heads, '--num-heads')
-    return ('backbone', config, PUBLISHED_ENCODER.convert(source),
-            lambda backbone: encoder_agrees(backbone, source, config['arch']['num_heads']))
+    return (
+        'backbone',
+        config,
+        PUBLISHED_ENCODER.convert(source),
+        lambda backbone: encoder_agrees(backbone, source, config['arch']['num_heads']),
+    )
 
 
 def convert(args):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Overlap of axis-aligned boxes."""
+
 import torch
 from torch import Tensor
 

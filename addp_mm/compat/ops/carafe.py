@@ -9,8 +9,9 @@ from .common import compute_dtype, mmcv_op
 
 
 @mmcv_op
-def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, kernel_size: int, group_size: int,
-                         scale_factor: int) -> None:
+def carafe_naive_forward(
+    features: Tensor, masks: Tensor, output: Tensor, kernel_size: int, group_size: int, scale_factor: int
+) -> None:
     """Upsample: each new pixel is a weighted sum of the window around the old one it lies in.
 
     Args:
@@ -30,8 +31,16 @@ def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, kernel
 
 
 @mmcv_op
-def carafe_naive_backward(top_grad: Tensor, features: Tensor, masks: Tensor, bottom_grad: Tensor, mask_grad: Tensor,
-                          kernel_size: int, group_size: int, scale_factor: int) -> None:
+def carafe_naive_backward(
+    top_grad: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    bottom_grad: Tensor,
+    mask_grad: Tensor,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
+) -> None:
     """Add the gradients of :func:`carafe_naive_forward` to ``bottom_grad`` and ``mask_grad``."""
     if top_grad.numel() == 0:
         return
@@ -41,17 +50,37 @@ def carafe_naive_backward(top_grad: Tensor, features: Tensor, masks: Tensor, bot
 
 
 @mmcv_op
-def carafe_forward(features: Tensor, masks: Tensor, rfeatures: Tensor, routput: Tensor, rmasks: Tensor,
-                   output: Tensor, kernel_size: int, group_size: int, scale_factor: int) -> None:
+def carafe_forward(
+    features: Tensor,
+    masks: Tensor,
+    rfeatures: Tensor,
+    routput: Tensor,
+    rmasks: Tensor,
+    output: Tensor,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
+) -> None:
     """As :func:`carafe_naive_forward`; leaves in ``rfeatures`` what :func:`carafe_backward` is given back."""
     rfeatures.copy_(features)
     carafe_naive_forward(features, masks, output, kernel_size, group_size, scale_factor)
 
 
 @mmcv_op
-def carafe_backward(top_grad: Tensor, rfeatures: Tensor, masks: Tensor, rtop_grad: Tensor, rbottom_grad_hs: Tensor,
-                    rbottom_grad: Tensor, rmask_grad: Tensor, bottom_grad: Tensor, mask_grad: Tensor, kernel_size: int,
-                    group_size: int, scale_factor: int) -> None:
+def carafe_backward(
+    top_grad: Tensor,
+    rfeatures: Tensor,
+    masks: Tensor,
+    rtop_grad: Tensor,
+    rbottom_grad_hs: Tensor,
+    rbottom_grad: Tensor,
+    rmask_grad: Tensor,
+    bottom_grad: Tensor,
+    mask_grad: Tensor,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
+) -> None:
     """Add the gradients of :func:`carafe_forward` to ``bottom_grad`` and ``mask_grad``; other buffers are unused."""
     carafe_naive_backward(top_grad, rfeatures, masks, bottom_grad, mask_grad, kernel_size, group_size, scale_factor)
 
@@ -69,8 +98,9 @@ def _weights(masks: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor
     return masks.reshape(batch, groups, kernel_size**2, height // scale, scale, width // scale, scale)
 
 
-def _gradients(grad: Tensor, features: Tensor, masks: Tensor, kernel_size: int, groups: int,
-               scale: int) -> tuple[Tensor, Tensor]:
+def _gradients(
+    grad: Tensor, features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale: int
+) -> tuple[Tensor, Tensor]:
     dtype = compute_dtype(features)
     batch, channels, height, width = features.shape
     grad = grad.to(dtype).reshape(batch, groups, channels // groups, height, scale, width, scale)

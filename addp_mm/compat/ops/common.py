@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What all operators share: no gradient recording, no autocast, float32 at least."""
+
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,8 +30,8 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 def allow_atomics() -> Iterator[None]:
     """Let torchvision's kernels add atomically although deterministic algorithms are demanded.
 
-    mmcv's compiled kernels do the same without a word; here torch warns instead of refusing, because no
-    deterministic kernel exists to be chosen.
+    mmcv's compiled kernels do the same without a word; here torch warns instead of refusing,
+    because no deterministic kernel exists to be chosen.
     """
     strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     if strict:

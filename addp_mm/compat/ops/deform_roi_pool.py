@@ -9,17 +9,28 @@ from .roi_grid import RoIGrid, bilinear_corners, chunks, pixels_of, roi_grid
 
 
 @mmcv_op
-def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output: Tensor, pooled_height: int,
-                            pooled_width: int, spatial_scale: float, sampling_ratio: int, gamma: float) -> None:
+def deform_roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    gamma: float,
+) -> None:
     """Average-pool the bins of each RoI, each moved by its own offset.
 
     Args:
         input (Tensor): (N, C, H, W) features.
         rois (Tensor): (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
-        offset (Tensor): (K, 2, pooled_height, pooled_width): x and y as fractions of the RoI, or empty for none.
+        offset (Tensor): (K, 2, pooled_height, pooled_width): x and y as fractions of the RoI, or
+            empty for none.
         output (Tensor): (K, C, pooled_height, pooled_width); filled in place.
         spatial_scale (float): Pixels of the feature map for one of the image.
-        sampling_ratio (int): Sampling points of a bin in each direction; 0: one for each started pixel.
+        sampling_ratio (int): Sampling points of a bin in each direction; 0: one for each started
+            pixel.
         gamma (float): Factor on ``offset``.
     """
     if output.numel() == 0:
@@ -37,9 +48,19 @@ def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output:
 
 
 @mmcv_op
-def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, offset: Tensor, grad_input: Tensor,
-                             grad_offset: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float,
-                             sampling_ratio: int, gamma: float) -> None:
+def deform_roi_pool_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    gamma: float,
+) -> None:
     """Add the gradients of :func:`deform_roi_pool_forward` to ``grad_input`` and ``grad_offset``."""
     if grad_output.numel() == 0:
         return

@@ -10,39 +10,45 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 @mmcv_op
-def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float,
-                               alpha: float) -> None:
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
     """Fill ``output`` with the loss of each logit.
 
     Args:
         input (Tensor): (N, C) logits.
         target (Tensor): (N,) int64 classes; C (or any number outside [0, C)) is background.
-        weight (Tensor): (C,) weights by the class of the row, or empty. Background has weight 1 (mmcv reads past
-            the end there).
+        weight (Tensor): (C,) weights by the class of the row, or empty. Background has weight 1
+            (mmcv reads past the end there).
         output (Tensor): (N, C); filled in place.
         gamma (float): Focusing exponent.
         alpha (float): Weight of positives; negatives have ``1 - alpha``.
     """
     p, positive = _probabilities(input, target)
-    loss = torch.where(positive, -alpha * (1 - p)**gamma * p.clamp(min=_TINY).log(),
-                       -(1 - alpha) * p**gamma * (1 - p).clamp(min=_TINY).log())
+    loss = torch.where(
+        positive,
+        -alpha * (1 - p) ** gamma * p.clamp(min=_TINY).log(),
+        -(1 - alpha) * p**gamma * (1 - p).clamp(min=_TINY).log(),
+    )
     output.copy_(loss * _row_weight(weight, target, input))
 
 
 @mmcv_op
-def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float,
-                                alpha: float) -> None:
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
     """Fill ``grad_input`` (N, C) with the derivative of :func:`sigmoid_focal_loss_forward`."""
     p, positive = _probabilities(input, target)
-    on_positive = (1 - p)**gamma * (1 - p - gamma * p * p.clamp(min=_TINY).log())
+    on_positive = (1 - p) ** gamma * (1 - p - gamma * p * p.clamp(min=_TINY).log())
     on_negative = p**gamma * (gamma * (1 - p) * (1 - p).clamp(min=_TINY).log() - p)
     grad = torch.where(positive, -alpha * on_positive, -(1 - alpha) * on_negative)
     grad_input.copy_(grad * _row_weight(weight, target, input))
 
 
 @mmcv_op
-def softmax_focal_loss_forward(softmax: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float,
-                               alpha: float) -> None:
+def softmax_focal_loss_forward(
+    softmax: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
     """Fill ``output`` with the loss of each row.
 
     Args:
@@ -54,16 +60,17 @@ def softmax_focal_loss_forward(softmax: Tensor, target: Tensor, weight: Tensor, 
         alpha (float): Factor on the loss.
     """
     p, known = _target_probability(softmax, target)
-    loss = -alpha * (1 - p)**gamma * p.clamp(min=_TINY).log()
+    loss = -alpha * (1 - p) ** gamma * p.clamp(min=_TINY).log()
     output.copy_(torch.where(known, loss, 0) * _class_weight(weight, target, known))
 
 
 @mmcv_op
-def softmax_focal_loss_backward(softmax: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor,
-                                gamma: float, alpha: float) -> None:
+def softmax_focal_loss_backward(
+    softmax: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
     """Fill ``grad_input`` (N, C) with the derivative by the logits, and ``buff`` (N,) with its factor for each row."""
     p, known = _target_probability(softmax, target)
-    factor = alpha * (-(1 - p)**gamma + gamma * (1 - p)**(gamma - 1) * p * p.clamp(min=_TINY).log())
+    factor = alpha * (-((1 - p) ** gamma) + gamma * (1 - p) ** (gamma - 1) * p * p.clamp(min=_TINY).log())
     factor = torch.where(known, factor, 0) * _class_weight(weight, target, known)
     buff.copy_(factor)
     hot = target[:, None] == torch.arange(softmax.size(1), device=softmax.device)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What mmcv's environment report asks of its extension."""
+
 import torch
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Operators of ``mmcv._ext`` that only a compiled mmcv has."""
+
 from collections.abc import Callable
 
 import torch
@@ -23,8 +24,8 @@ def missing_op(name: str) -> Callable:
         Callable: Raises :class:`MissingOpError` with the operator's name when called.
 
     Raises:
-        AttributeError: ``name`` starts with an underscore: no operator does, but :mod:`inspect` and others probe
-            modules for such names.
+        AttributeError: ``name`` starts with an underscore: no operator does, but :mod:`inspect` and
+            others probe modules for such names.
     """
     if name.startswith('_'):
         raise AttributeError(f"module 'mmcv._ext' has no attribute {name!r}")
@@ -35,7 +36,8 @@ def missing_op(name: str) -> Callable:
             f"mmcv's operator {name!r} is not available: the installed mmcv has no compiled operators, and addp_mm "
             f'replaces only those that need no compilation. To get {name!r}, install an mmcv with compiled operators '
             f'for torch {torch.__version__}{cuda} (mmcv instead of mmcv-lite: {_DOCS}, or onedl-mmcv); it is then '
-            'used in place of the replacements.')
+            'used in place of the replacements.'
+        )
 
     op.__name__ = op.__qualname__ = name
     return op

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Multi-scale deformable attention (Zhu et al., https://arxiv.org/abs/2010.04159)."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,8 +9,14 @@ from .common import allow_atomics, compute_dtype, mmcv_op
 
 
 @mmcv_op
-def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor,
-                           sampling_locations: Tensor, attention_weights: Tensor, im2col_step: int) -> Tensor:
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
     """Sum the values sampled at a few places of every level.
 
     Args:
@@ -26,16 +33,29 @@ def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor, value_le
     if value.numel() == 0 or sampling_locations.numel() == 0:
         return value.new_zeros(value.size(0), sampling_locations.size(1), value.size(2) * value.size(3))
     dtype = compute_dtype(value)
-    attended = _attend(value.to(dtype), value_spatial_shapes, value_level_start_index, sampling_locations.to(dtype),
-                       attention_weights.to(dtype))
+    attended = _attend(
+        value.to(dtype),
+        value_spatial_shapes,
+        value_level_start_index,
+        sampling_locations.to(dtype),
+        attention_weights.to(dtype),
+    )
     return attended.to(value.dtype)
 
 
 @mmcv_op
-def ms_deform_attn_backward(value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor,
-                            sampling_locations: Tensor, attention_weights: Tensor, grad_output: Tensor,
-                            grad_value: Tensor, grad_sampling_loc: Tensor, grad_attn_weight: Tensor,
-                            im2col_step: int) -> None:
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
     """Add the gradients of :func:`ms_deform_attn_forward` to the three ``grad_`` tensors."""
     if value.numel() == 0 or sampling_locations.numel() == 0:
         return

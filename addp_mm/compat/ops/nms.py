@@ -15,11 +15,12 @@ _BLOCK = 512
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Keep the best-scored boxes that overlap no better one by more than ``iou_threshold``.
 
-    mmcv orders tied scores by whatever ``Tensor.sort(descending=True)`` returns (not the stable variant that
-    torchvision uses), so the very same call decides here. The sorted boxes then carry their rank as score: without
-    ties torchvision's kernel has no choice left, and its arithmetic equals mmcv's for ``offset=0`` once the
-    threshold is rounded to float32 as mmcv's is. (On CUDA mmcv multiplies where torchvision divides: overlaps
-    within one rounding of the threshold may fall either way.)
+    mmcv orders tied scores by whatever ``Tensor.sort(descending=True)`` returns (not the stable
+    variant that torchvision uses), so the very same call decides here. The sorted boxes then carry
+    their rank as score: without ties torchvision's kernel has no choice left, and its arithmetic
+    equals mmcv's for ``offset=0`` once the threshold is rounded to float32 as mmcv's is. (On CUDA
+    mmcv multiplies where torchvision divides: overlaps within one rounding of the threshold may
+    fall either way.)
 
     Args:
         boxes (Tensor): (N, 4) boxes (x1, y1, x2, y2) in pixels.
@@ -52,16 +53,16 @@ def _greedy_keep(boxes: Tensor, threshold: float, offset: int) -> Tensor:
     """
     keep = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     for start in range(0, len(boxes), _BLOCK):
-        block, later = boxes[start:start + _BLOCK], boxes[start + _BLOCK:]
+        block, later = boxes[start : start + _BLOCK], boxes[start + _BLOCK :]
         inner = _exceeds(block, block, threshold, offset).triu(1).cpu().numpy()
-        alive = keep[start:start + _BLOCK].cpu().numpy()
+        alive = keep[start : start + _BLOCK].cpu().numpy()
         for row, hits in enumerate(inner):
             if alive[row]:
                 alive = alive & ~hits
         alive = torch.from_numpy(alive).to(boxes.device)
-        keep[start:start + _BLOCK] = alive
+        keep[start : start + _BLOCK] = alive
         if len(later):
-            keep[start + _BLOCK:] &= ~_exceeds(block[alive], later, threshold, offset).any(0)
+            keep[start + _BLOCK :] &= ~_exceeds(block[alive], later, threshold, offset).any(0)
     return keep
 
 
@@ -89,7 +90,8 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         iou_threshold (float): In [0, 1].
 
     Returns:
-        list[list[int]]: One list for each kept box, best first: its index, then those it suppressed in order of score.
+        list[list[int]]: One list for each kept box, best first: its index, then those it suppressed
+        in order of score.
     """
     order = dets[:, 4].contiguous().sort(0, descending=True)[1]
     boxes = dets[:, :4].to(compute_dtype(dets))[order].cpu().numpy()
@@ -100,7 +102,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     for i in range(len(boxes)):
         if not alive[i]:
             continue
-        others = i + 1 + np.flatnonzero(alive[i + 1:])
+        others = i + 1 + np.flatnonzero(alive[i + 1 :])
         sides = np.minimum(boxes[i, 2:], boxes[others, 2:]) - np.maximum(boxes[i, :2], boxes[others, :2])
         inter = sides.clip(min=0).prod(1)
         with np.errstate(divide='ignore', invalid='ignore'):

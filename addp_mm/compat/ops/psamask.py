@@ -10,14 +10,24 @@ _COLLECT = 0
 
 
 @mmcv_op
-def psamask_forward(input: Tensor, output: Tensor, psa_type: int, num_: int, h_feature: int, w_feature: int,
-                    h_mask: int, w_mask: int, half_h_mask: int, half_w_mask: int) -> None:
+def psamask_forward(
+    input: Tensor,
+    output: Tensor,
+    psa_type: int,
+    num_: int,
+    h_feature: int,
+    w_feature: int,
+    h_mask: int,
+    w_mask: int,
+    half_h_mask: int,
+    half_w_mask: int,
+) -> None:
     """Spread masks that are centred on each pixel over the whole map.
 
     Args:
         input (Tensor): (N, h_mask * w_mask, H, W): for each pixel the weights of its surroundings.
-        output (Tensor): (N, H * W, H, W); filled in place where a mask reaches. 'collect': weight of (place, for
-            pixel); 'distribute': (for pixel, place).
+        output (Tensor): (N, H * W, H, W); filled in place where a mask reaches. 'collect': weight
+            of (place, for pixel); 'distribute': (for pixel, place).
         psa_type (int): 0 collect, 1 distribute.
         half_h_mask (int): Rows of the mask above its centre; ``half_w_mask`` columns to the left.
     """
@@ -32,8 +42,18 @@ def psamask_forward(input: Tensor, output: Tensor, psa_type: int, num_: int, h_f
 
 
 @mmcv_op
-def psamask_backward(grad_output: Tensor, grad_input: Tensor, psa_type: int, num_: int, h_feature: int,
-                     w_feature: int, h_mask: int, w_mask: int, half_h_mask: int, half_w_mask: int) -> None:
+def psamask_backward(
+    grad_output: Tensor,
+    grad_input: Tensor,
+    psa_type: int,
+    num_: int,
+    h_feature: int,
+    w_feature: int,
+    h_mask: int,
+    w_mask: int,
+    half_h_mask: int,
+    half_w_mask: int,
+) -> None:
     """Fill ``grad_input`` (N, h_mask * w_mask, H, W) with the gradient of :func:`psamask_forward`."""
     # seen from the mask, a pixel of the map lies the other way
     rows, row_valid = _shift(h_mask, h_feature, -half_h_mask, h_feature, grad_input, backward=True)
@@ -46,11 +66,13 @@ def psamask_backward(grad_output: Tensor, grad_input: Tensor, psa_type: int, num
     target.copy_(torch.where(valid, _pick(grad, rows, columns), target))
 
 
-def _shift(length: int, pixels: int, half: int, limit: int, like: Tensor,
-           backward: bool = False) -> tuple[Tensor, Tensor]:
+def _shift(
+    length: int, pixels: int, half: int, limit: int, like: Tensor, backward: bool = False
+) -> tuple[Tensor, Tensor]:
     """Where entry ``i`` of one table stands in the other, for each pixel ``p``: (length, pixels) index and validity.
 
-    A pixel at ``p`` sees the place ``t`` at ``t - p + half`` in its mask, and the mask's ``m`` at ``m + p - half``.
+    A pixel at ``p`` sees the place ``t`` at ``t - p + half`` in its mask, and the mask's ``m`` at
+    ``m + p - half``.
     """
     entry = torch.arange(length, device=like.device)[:, None]
     pixel = torch.arange(pixels, device=like.device)[None]

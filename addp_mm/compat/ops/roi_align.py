@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """RoIAlign (He et al., https://arxiv.org/abs/1703.06870) with average and maximum pooling."""
+
 import torch
 import torchvision.ops  # noqa: F401  registers the kernels under torch.ops.torchvision
 from torch import Tensor
@@ -11,19 +12,31 @@ _MAX = 0
 
 
 @mmcv_op
-def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
-                      aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-                      pool_mode: int, aligned: bool) -> None:
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Pool the features of each RoI to a fixed size.
 
     Args:
         input (Tensor): (N, C, H, W) features.
         rois (Tensor): (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
         output (Tensor): (K, C, aligned_height, aligned_width); filled in place.
-        argmax_y (Tensor): As ``output``; filled with the row of the maximum (-1: none) if ``pool_mode`` is 0.
+        argmax_y (Tensor): As ``output``; filled with the row of the maximum (-1: none) if
+            ``pool_mode`` is 0.
         argmax_x (Tensor): As ``argmax_y``, the column.
         spatial_scale (float): Pixels of the feature map for one of the image.
-        sampling_ratio (int): Sampling points of a bin in each direction; 0: one for each started pixel.
+        sampling_ratio (int): Sampling points of a bin in each direction; 0: one for each started
+            pixel.
         pool_mode (int): 0 maximum, 1 average.
         aligned (bool): Shift by half a pixel.
 
@@ -37,18 +50,39 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     if aligned and not input.is_cuda:
         _refuse_negative_sizes(boxes, spatial_scale)
     if pool_mode == _MAX:
-        _max_forward(features, boxes, output, argmax_y, argmax_x, aligned_height, aligned_width, spatial_scale,
-                     sampling_ratio, aligned)
+        _max_forward(
+            features,
+            boxes,
+            output,
+            argmax_y,
+            argmax_x,
+            aligned_height,
+            aligned_width,
+            spatial_scale,
+            sampling_ratio,
+            aligned,
+        )
         return
-    pooled = torch.ops.torchvision.roi_align(features, boxes, spatial_scale, aligned_height, aligned_width,
-                                             sampling_ratio, aligned)
+    pooled = torch.ops.torchvision.roi_align(
+        features, boxes, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+    )
     output.copy_(pooled)
 
 
 @mmcv_op
-def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
-                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-                       pool_mode: int, aligned: bool) -> None:
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Add the gradient of :func:`roi_align_forward` to ``grad_input`` (N, C, H, W)."""
     if grad_output.numel() == 0:
         return
@@ -58,9 +92,9 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
         grad_input += _max_backward(grad, boxes, argmax_y.to(dtype), argmax_x.to(dtype), grad_input.shape)
         return
     with allow_atomics():
-        grad_input += torch.ops.torchvision._roi_align_backward(grad, boxes, spatial_scale, aligned_height,
-                                                                aligned_width, *grad_input.shape, sampling_ratio,
-                                                                aligned)
+        grad_input += torch.ops.torchvision._roi_align_backward(
+            grad, boxes, spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned
+        )
 
 
 def _refuse_negative_sizes(rois: Tensor, spatial_scale: float) -> None:
@@ -69,14 +103,24 @@ def _refuse_negative_sizes(rois: Tensor, spatial_scale: float) -> None:
         raise RuntimeError('RoIAlign: a RoI has a negative or undefined width or height')
 
 
-def _max_forward(features: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, pooled_height: int,
-                 pooled_width: int, spatial_scale: float, sampling_ratio: int, aligned: bool) -> None:
+def _max_forward(
+    features: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> None:
     num_rois, channels = output.shape[:2]
     height, width = features.shape[2:]
     pixels = pixels_of(features)
     grid = roi_grid(rois, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned)
     # mmcv starts the search from these values on the CPU and on CUDA
-    lowest = torch.finfo(torch.float32).min if features.is_cuda else -10000.
+    lowest = torch.finfo(torch.float32).min if features.is_cuda else -10000.0
     points = pooled_height * pooled_width * grid.valid[0].numel()
     rows = torch.arange(pooled_height, device=rois.device)[:, None]
     columns = torch.arange(pooled_width, device=rois.device)
@@ -84,8 +128,9 @@ def _max_forward(features: Tensor, rois: Tensor, output: Tensor, argmax_y: Tenso
         y, x, valid = grid.y[part], grid.x[part], grid.valid[part]
         # (k, PH, PW, GH, GW)
         shape = (len(y), pooled_height, pooled_width, *valid.shape[1:])
-        index, weight = bilinear_corners(y[:, :, None, :, None].expand(shape), x[:, None, :, None, :].expand(shape),
-                                         height, width)
+        index, weight = bilinear_corners(
+            y[:, :, None, :, None].expand(shape), x[:, None, :, None, :].expand(shape), height, width
+        )
         index = index + (rois[part, 0].long() * height * width).view(-1, 1, 1, 1, 1, 1)
         values = (pixels[:, index] * weight).sum(-1).transpose(0, 1)
         values = values.masked_fill(~valid[:, None, None, None], -torch.inf).flatten(-2)

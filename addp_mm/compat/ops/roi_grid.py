@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Where RoI operators sample their bins, and bilinear reading and writing at those points."""
+
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ _CHUNK_ELEMENTS = 1 << 24
 
 class RoIGrid(NamedTuple):
     """Sampling points of K RoIs with PH x PW bins of at most GH x GW points each."""
+
     y: Tensor  # (K, PH, GH) pixel rows
     x: Tensor  # (K, PW, GW) pixel columns
     valid: Tensor  # (K, GH, GW) bool: the points that the RoI really has
@@ -19,19 +21,21 @@ class RoIGrid(NamedTuple):
     width: Tensor  # (K,)
 
 
-def roi_grid(rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float, sampling_ratio: int,
-             aligned: bool) -> RoIGrid:
+def roi_grid(
+    rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> RoIGrid:
     """Lay out sampling points as RoIAlign does (https://arxiv.org/abs/1703.06870).
 
     Args:
         rois (Tensor): (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
-        sampling_ratio (int): Points of a bin in each direction; 0: one for each started pixel of the bin.
+        sampling_ratio (int): Points of a bin in each direction; 0: one for each started pixel of
+            the bin.
         aligned (bool): Shift by half a pixel; else RoIs are at least one pixel large.
     """
-    start_x, start_y, end_x, end_y = (rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.)).unbind(1)
+    start_x, start_y, end_x, end_y = (rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)).unbind(1)
     height, width = end_y - start_y, end_x - start_x
     if not aligned:
-        height, width = height.clamp(min=1.), width.clamp(min=1.)
+        height, width = height.clamp(min=1.0), width.clamp(min=1.0)
     y, valid_y = _axis(start_y, height, pooled_height, sampling_ratio)
     x, valid_x = _axis(start_x, width, pooled_width, sampling_ratio)
     count = (valid_y.sum(1) * valid_x.sum(1)).clamp(min=1).to(rois.dtype)
@@ -63,8 +67,8 @@ def bilinear_corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Ten
         x (Tensor): Columns in pixels, the same shape.
 
     Returns:
-        tuple: (..., 4) int64 index into the flattened map in the order (low, low), (low, high), (high, low),
-        (high, high) of (row, column), and (..., 4) weights, 0 outside.
+        tuple: (..., 4) int64 index into the flattened map in the order (low, low), (low, high),
+        (high, low), (high, high) of (row, column), and (..., 4) weights, 0 outside.
     """
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     y = torch.where(inside, y, 0).clamp(0, height - 1)

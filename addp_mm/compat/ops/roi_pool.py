@@ -9,18 +9,27 @@ from .roi_grid import chunks, pixels_of
 
 
 @mmcv_op
-def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor, pooled_height: int,
-                     pooled_width: int, spatial_scale: float) -> None:
+def roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
     """Take the maximum of the pixels that each bin of a RoI touches.
 
-    Bins are not rounded to pixels first, as torchvision's are; the right and lower edges of a RoI lie one pixel
-    further. RoIs without area are left as the caller filled them, as in mmcv.
+    Bins are not rounded to pixels first, as torchvision's are; the right and lower edges of a RoI
+    lie one pixel further. RoIs without area are left as the caller filled them, as in mmcv.
 
     Args:
         input (Tensor): (N, C, H, W) features.
         rois (Tensor): (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
-        output (Tensor): (K, C, pooled_height, pooled_width); filled in place, 0 for a bin without pixels.
-        argmax (Tensor): (K, C, pooled_height, pooled_width) int32; filled with ``row * W + column``, -1 for none.
+        output (Tensor): (K, C, pooled_height, pooled_width); filled in place, 0 for a bin without
+            pixels.
+        argmax (Tensor): (K, C, pooled_height, pooled_width) int32; filled with
+            ``row * W + column``, -1 for none.
         spatial_scale (float): Pixels of the feature map for one of the image.
     """
     if output.numel() == 0:
@@ -45,13 +54,20 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
         found = place.flatten(-2)[:, None].expand_as(values).gather(-1, best)[..., 0]
         empty = ~valid.flatten(-2).any(-1)[:, None].expand_as(value)
         filled = (wide & tall)[part].view(-1, 1, 1, 1)
-        output[part] = torch.where(filled, value.masked_fill(empty, 0.).to(output.dtype), output[part])
+        output[part] = torch.where(filled, value.masked_fill(empty, 0.0).to(output.dtype), output[part])
         argmax[part] = torch.where(filled, found.masked_fill(empty, -1).to(argmax.dtype), argmax[part])
 
 
 @mmcv_op
-def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor, pooled_height: int,
-                      pooled_width: int, spatial_scale: float) -> None:
+def roi_pool_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    grad_input: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
     """Add the gradient of :func:`roi_pool_forward` to ``grad_input`` (N, C, H, W)."""
     if grad_output.numel() == 0:
         return

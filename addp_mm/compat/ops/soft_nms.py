@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Soft non-maximum suppression (Bodla et al., https://arxiv.org/abs/1704.04503)."""
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,12 +11,20 @@ _NAIVE, _LINEAR, _GAUSSIAN = range(3)
 
 
 @mmcv_op
-def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
-            method: int, offset: int) -> Tensor:
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
     """Lower the scores of boxes that overlap better ones, and drop those that fall below ``min_score``.
 
-    Boxes that drop out are replaced by the last ones, as mmcv does it, because that order decides between equal
-    scores later on. The best box of each round stays whatever its score.
+    Boxes that drop out are replaced by the last ones, as mmcv does it, because that order decides
+    between equal scores later on. The best box of each round stays whatever its score.
 
     Args:
         boxes (Tensor): (N, 4) boxes (x1, y1, x2, y2) in pixels.
@@ -40,12 +49,13 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
         for array in (rows, areas, inds):
             array[[best, top]] = array[[top, best]]
         rest = slice(best + 1, count)
-        rows[rest, 4] *= _weights(_overlaps(rows[best], areas[best], rows[rest], areas[rest], offset),
-                                  iou_threshold, sigma, method)
+        rows[rest, 4] *= _weights(
+            _overlaps(rows[best], areas[best], rows[rest], areas[rest], offset), iou_threshold, sigma, method
+        )
         stays = ~(rows[rest, 4] < real(min_score))
         order = _fill_from_the_end(stays) + best + 1
         for array in (rows, areas, inds):
-            array[best + 1:best + 1 + len(order)] = array[order]
+            array[best + 1 : best + 1 + len(order)] = array[order]
         best, count = best + 1, best + 1 + len(order)
     dets[:count] = torch.from_numpy(rows[:count]).to(dets)
     return torch.from_numpy(inds[:count]).to(boxes.device)

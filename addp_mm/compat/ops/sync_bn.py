@@ -19,9 +19,21 @@ def sync_bn_forward_var(input: Tensor, mean: Tensor, var: Tensor) -> None:
 
 
 @mmcv_op
-def sync_bn_forward_output(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor,
-                           running_mean: Tensor, running_var: Tensor, norm: Tensor, std: Tensor, output: Tensor,
-                           eps: float, momentum: float | Tensor, group_size: int) -> None:
+def sync_bn_forward_output(
+    input: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    norm: Tensor,
+    std: Tensor,
+    output: Tensor,
+    eps: float,
+    momentum: float | Tensor,
+    group_size: int,
+) -> None:
     """Normalise ``input`` (N, C, S) into ``output``, and move the running statistics.
 
     Args:
@@ -46,8 +58,15 @@ def sync_bn_backward_param(grad_output: Tensor, norm: Tensor, grad_weight: Tenso
 
 
 @mmcv_op
-def sync_bn_backward_data(grad_output: Tensor, weight: Tensor, grad_weight: Tensor, grad_bias: Tensor, norm: Tensor,
-                          std: Tensor, grad_input: Tensor) -> None:
+def sync_bn_backward_data(
+    grad_output: Tensor,
+    weight: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    norm: Tensor,
+    std: Tensor,
+    grad_input: Tensor,
+) -> None:
     """Fill ``grad_input`` (N, C, S)."""
     count = norm.size(0) * norm.size(2)
     through_statistics = (grad_weight[:, None] * norm + grad_bias[:, None]) / count

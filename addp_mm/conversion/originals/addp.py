@@ -4,6 +4,7 @@
 Tokenizer and predictor are MaskGIT's and MAGE's: :mod:`addp_mm.conversion.originals.vqgan`,
 :mod:`addp_mm.conversion.originals.mage`.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -26,8 +27,8 @@ def encoder_features(state_dict: Mapping[str, Tensor], images: Tensor, num_heads
         num_heads: Attention heads.
 
     Returns:
-        All tokens, class token first, after the norms that there are, (B, 1 + L, C). Of a classifier the patch tokens'
-        mean, normalised, (B, C).
+        All tokens, class token first, after the norms that there are, (B, 1 + L, C). Of a
+        classifier the patch tokens' mean, normalised, (B, C).
     """
     layers = OriginalLayers(state_dict)
     patches = layers.conv('patch_embed.proj', images, stride=layers['patch_embed.proj.weight'].shape[-1], padding=0)
@@ -41,8 +42,9 @@ def encoder_features(state_dict: Mapping[str, Tensor], images: Tensor, num_heads
     return layers.layer_norm('norm', x) if 'norm' in layers else x
 
 
-def token_logits(state_dict: Mapping[str, Tensor], features: Tensor, ids: Tensor, mask: Tensor,
-                 num_heads: int) -> Tensor:
+def token_logits(
+    state_dict: Mapping[str, Tensor], features: Tensor, ids: Tensor, mask: Tensor, num_heads: int
+) -> Tensor:
     """What ADDP's token decoder takes the tokens for.
 
     Args:
@@ -53,8 +55,8 @@ def token_logits(state_dict: Mapping[str, Tensor], features: Tensor, ids: Tensor
         num_heads: Attention heads.
 
     Returns:
-        Logits of the whole vocabulary at the class position, the image's positions, and those of the V visible tokens,
-        (1, 1 + L + V, vocabulary).
+        Logits of the whole vocabulary at the class position, the image's positions, and those of
+        the V visible tokens, (1, 1 + L + V, vocabulary).
     """
     layers = OriginalLayers(state_dict)
     words, visible = layers['token_emb.weight'], (~mask[0]).nonzero()[:, 0]
@@ -111,8 +113,9 @@ def published_agrees(model, state_dict: Mapping[str, Tensor], config: Mapping) -
     mask_next = torch.rand(ids.shape) < 0.8
     mask = mask_next & (torch.rand(ids.shape) < 0.8)
     noisy, target = model.add_noise(ids, codes, mask, mask_next)
-    given, given_next = (predicted_probabilities(state_dict, ids, each, prefix='token_predictor.', **heads)
-                         for each in (mask, mask_next))
+    given, given_next = (
+        predicted_probabilities(state_dict, ids, each, prefix='token_predictor.', **heads) for each in (mask, mask_next)
+    )
     expected = (given_next @ tokenizer.codes).transpose(1, 2).unflatten(2, codes.shape[2:])
     mixed = torch.where(mask.unflatten(1, codes.shape[2:])[:, None], expected, codes)
     normalised = (noisy.clamp(0, 1) - model.pixel_mean) / model.pixel_std
@@ -121,6 +124,8 @@ def published_agrees(model, state_dict: Mapping[str, Tensor], config: Mapping) -
     return compared(
         latents=(model.tokenizer.encode_continuous(images), latents),
         distances_of_ids=(distances.gather(2, ids[..., None])[..., 0], distances.amin(2)),
-        noisy=(noisy, tokenizer.decode(mixed)), target=(target, given),
+        noisy=(noisy, tokenizer.decode(mixed)),
+        target=(target, given),
         features=(model.extract_feat(noisy)[-1], features),
-        logits=(model.predict_tokens(noisy, ids, mask), logits[:, 1:1 + ids.shape[1], :target.shape[-1]]))
+        logits=(model.predict_tokens(noisy, ids, mask), logits[:, 1 : 1 + ids.shape[1], : target.shape[-1]]),
+    )

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Layers run straight from a foreign state dict, by its own names: no module of this package takes part."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ class OriginalLayers:
     """
 
     def __init__(self, state_dict: Mapping[str, Tensor], prefix: str = '') -> None:
-        self.weights = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        self.weights = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
 
     def __contains__(self, name: str) -> bool:
         return f'{name}.weight' in self.weights
@@ -59,7 +60,7 @@ class OriginalLayers:
 
     def _attention(self, name: str, x: Tensor, num_heads: int) -> Tensor:
         query, key, value = self.linear(f'{name}.qkv', x).unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
-        scores = query @ key.transpose(2, 3) / query.shape[-1]**0.5
+        scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
         return self.linear(f'{name}.proj', (scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
 
     def words(self, name: str, x: Tensor, embeddings: Tensor) -> Tensor:

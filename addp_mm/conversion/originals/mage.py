@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What MAGE's own implementation makes of its token predictor's weights: the other side of a conversion."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -9,12 +10,19 @@ from torch import Tensor
 
 from addp_mm.conversion.originals.layers import OriginalLayers
 
-#: MAGE's ids are the codes, 1000 slots of classes, and the mask; the class of all images is slot 76.
+#: MAGE's ids are the codes, 1000 slots of classes, and the mask; the class of all images is slot
+# 76.
 CLASS_SLOTS, FAKE_CLASS_SLOT = 1000, 76
 
 
-def predicted_probabilities(state_dict: Mapping[str, Tensor], ids: Tensor, mask: Tensor, num_heads: int,
-                            decoder_num_heads: int, prefix: str = '') -> Tensor:
+def predicted_probabilities(
+    state_dict: Mapping[str, Tensor],
+    ids: Tensor,
+    mask: Tensor,
+    num_heads: int,
+    decoder_num_heads: int,
+    prefix: str = '',
+) -> Tensor:
     """Probabilities of the codes at every place, the encoder seeing all places (arXiv 2211.09117).
 
     Args:
@@ -33,7 +41,7 @@ def predicted_probabilities(state_dict: Mapping[str, Tensor], ids: Tensor, mask:
     num_codes = len(words) - CLASS_SLOTS - 1
     tokens = torch.where(mask, num_codes + CLASS_SLOTS, ids)
     tokens = torch.cat([torch.full_like(tokens[:, :1], num_codes + FAKE_CLASS_SLOT), tokens], dim=1)
-    x = words[tokens] + layers['token_emb.position_embeddings.weight'][:tokens.shape[1]]
+    x = words[tokens] + layers['token_emb.position_embeddings.weight'][: tokens.shape[1]]
     x = layers.blocks('blocks', layers.layer_norm('token_emb.LayerNorm', x), num_heads)
     x = layers.linear('decoder_embed', layers.layer_norm('norm', x))
     class_output = x[:, :1]

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What others' own implementation makes of a ViT's weights: the other side of a conversion's proof."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -21,8 +22,8 @@ def original_features(layout: str, state_dict: Mapping[str, Tensor], args: Mappi
         images: (B, in_channels, H, W) of the weights' own size.
 
     Returns:
-        All tokens after the final norm, (B, N, C); (B, C), normalised after averaging, where ``args`` says
-        'avg_featmap'. None for mmpretrain's DeiT 3, which is at fault (see :mod:`addp_mm.layouts.mmpretrain_vit`).
+        All tokens after the final norm, (B, N, C); (B, C), normalised after averaging, where
+        ``args`` says 'avg_featmap'. None for mmpretrain's DeiT 3, which is at fault (see :mod:`addp_mm.layouts.mmpretrain_vit`).
 
     Raises:
         ValueError: The implementation lacks weights that it needs.
@@ -44,10 +45,18 @@ def _common(args: Mapping) -> dict:
     arch = args['arch']
     pooled = args.get('out_type') == 'avg_featmap'
     return dict(
-        img_size=args['img_size'], patch_size=args['patch_size'], in_chans=args['in_channels'], num_classes=0,
-        embed_dim=arch['embed_dims'], depth=arch['num_layers'], num_heads=arch['num_heads'],
-        mlp_ratio=arch['mlp_ratio'], init_values=args.get('layer_scale_init'), qkv_bias=args['qkv_bias'],
-        global_pool='avg' if pooled else '')
+        img_size=args['img_size'],
+        patch_size=args['patch_size'],
+        in_chans=args['in_channels'],
+        num_classes=0,
+        embed_dim=arch['embed_dims'],
+        depth=arch['num_layers'],
+        num_heads=arch['num_heads'],
+        mlp_ratio=arch['mlp_ratio'],
+        init_values=args.get('layer_scale_init'),
+        qkv_bias=args['qkv_bias'],
+        global_pool='avg' if pooled else '',
+    )
 
 
 def _timm(weights: dict[str, Tensor], args: Mapping) -> nn.Module:
@@ -55,7 +64,7 @@ def _timm(weights: dict[str, Tensor], args: Mapping) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
     weights = without_chunks(weights)  # timm knows no chunks
-    places = args['img_size'][0] * args['img_size'][1] // args['patch_size']**2
+    places = args['img_size'][0] * args['img_size'][1] // args['patch_size'] ** 2
     kwargs = dict(_common(args), class_token=args['with_cls_token'], pre_norm=args['pre_norm'])
     if not args['final_norm']:
         kwargs['final_norm'] = False
@@ -63,17 +72,23 @@ def _timm(weights: dict[str, Tensor], args: Mapping) -> nn.Module:
         model = VisionTransformerDistilled(**{**kwargs, 'global_pool': 'token'})
     else:
         dinov2 = 'register_tokens' in weights  # timm moves the class token's position itself
-        model = VisionTransformer(**kwargs, reg_tokens=args.get('num_register_tokens', 0),
-                                  no_embed_class=dinov2 or weights['pos_embed'].shape[1] == places)
+        model = VisionTransformer(
+            **kwargs,
+            reg_tokens=args.get('num_register_tokens', 0),
+            no_embed_class=dinov2 or weights['pos_embed'].shape[1] == places,
+        )
     return _load(model, checkpoint_filter_fn(weights, model, adapt_layer_scale=True))
 
 
 def _beit(weights: dict[str, Tensor], args: Mapping) -> nn.Module:
     from timm.models.beit import Beit, checkpoint_filter_fn
 
-    model = Beit(**_common(args), use_abs_pos_emb='pos_embed' in weights,
-                 use_rel_pos_bias='blocks.0.attn.relative_position_bias_table' in weights,
-                 use_shared_rel_pos_bias='rel_pos_bias.relative_position_bias_table' in weights)
+    model = Beit(
+        **_common(args),
+        use_abs_pos_emb='pos_embed' in weights,
+        use_rel_pos_bias='blocks.0.attn.relative_position_bias_table' in weights,
+        use_shared_rel_pos_bias='rel_pos_bias.relative_position_bias_table' in weights,
+    )
     own = model.state_dict()
     return _load(model, checkpoint_filter_fn({key: weights[key] for key in own if key in weights}, model))
 
@@ -82,30 +97,45 @@ def _mmpretrain(weights: dict[str, Tensor], args: Mapping) -> nn.Module | None:
     from mmpretrain.models.backbones import BEiTViT, VisionTransformer
 
     if any(key.startswith('backbone.') for key in weights):
-        weights = {key[len('backbone.'):]: value for key, value in weights.items() if key.startswith('backbone.')}
-    arch, places = args['arch'], args['img_size'][0] * args['img_size'][1] // args['patch_size']**2
+        weights = {key[len('backbone.') :]: value for key, value in weights.items() if key.startswith('backbone.')}
+    arch, places = args['arch'], args['img_size'][0] * args['img_size'][1] // args['patch_size'] ** 2
     kwargs = dict(
-        arch=dict(embed_dims=arch['embed_dims'], num_layers=arch['num_layers'], num_heads=arch['num_heads'],
-                  feedforward_channels=len(weights['layers.0.ffn.layers.0.0.weight'])),
-        img_size=args['img_size'], patch_size=args['patch_size'], in_channels=args['in_channels'],
-        out_type=args.get('out_type', 'raw'), final_norm='ln1.weight' in weights,
-        layer_scale_init_value=args.get('layer_scale_init', 0.))
+        arch=dict(
+            embed_dims=arch['embed_dims'],
+            num_layers=arch['num_layers'],
+            num_heads=arch['num_heads'],
+            feedforward_channels=len(weights['layers.0.ffn.layers.0.0.weight']),
+        ),
+        img_size=args['img_size'],
+        patch_size=args['patch_size'],
+        in_channels=args['in_channels'],
+        out_type=args.get('out_type', 'raw'),
+        final_norm='ln1.weight' in weights,
+        layer_scale_init_value=args.get('layer_scale_init', 0.0),
+    )
     if 'layers.0.attn.q_bias' in weights or args.get('use_rel_pos_table'):
-        model = BEiTViT(**kwargs, use_abs_pos_emb='pos_embed' in weights,
-                        bias='qv_bias' if 'layers.0.attn.q_bias' in weights else args['qkv_bias'],
-                        use_rel_pos_bias='layers.0.attn.relative_position_bias_table' in weights,
-                        use_shared_rel_pos_bias='rel_pos_bias.relative_position_bias_table' in weights)
+        model = BEiTViT(
+            **kwargs,
+            use_abs_pos_emb='pos_embed' in weights,
+            bias='qv_bias' if 'layers.0.attn.q_bias' in weights else args['qkv_bias'],
+            use_rel_pos_bias='layers.0.attn.relative_position_bias_table' in weights,
+            use_shared_rel_pos_bias='rel_pos_bias.relative_position_bias_table' in weights,
+        )
     elif weights['pos_embed'].shape[1] == places and args['with_cls_token']:
         return None
     else:
-        model = VisionTransformer(**kwargs, qkv_bias=args['qkv_bias'], pre_norm=args['pre_norm'],
-                                  with_cls_token=args['with_cls_token'])
+        model = VisionTransformer(
+            **kwargs, qkv_bias=args['qkv_bias'], pre_norm=args['pre_norm'], with_cls_token=args['with_cls_token']
+        )
     return _load(model, weights)
 
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    missing = [key for key in model.load_state_dict(weights, strict=False).missing_keys
-               if not key.endswith('relative_position_index')]
+    missing = [
+        key
+        for key in model.load_state_dict(weights, strict=False).missing_keys
+        if not key.endswith('relative_position_index')
+    ]
     if missing:
         raise ValueError(f'{type(model).__name__} of {type(model).__module__} finds no {", ".join(missing[:6])}')
     model.eval()  # mmpretrain's returns nothing

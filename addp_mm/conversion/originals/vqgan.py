@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What a VQGAN's weights make of images in MaskGIT's and in taming's implementation: the other side of a conversion."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,10 @@ from addp_mm.conversion.write_converted import compared
 class OriginalVQGAN:
     """A VQGAN run from its state dict (arXiv 2012.09841; MaskGIT's arXiv 2202.04200).
 
-    Attention and the convolutions around the codebook are where there are weights for them. MaskGIT's, as released with
-    MAGE and ADDP, halves by averaging and takes a widening block's shortcut from the block's output; taming's halves by
-    a strided convolution and takes the shortcut from the input.
+    Attention and the convolutions around the codebook are where there are weights for them.
+    MaskGIT's, as released with MAGE and ADDP, halves by averaging and takes a widening block's
+    shortcut from the block's output; taming's halves by a strided convolution and takes the
+    shortcut from the input.
 
     Args:
         state_dict: Weights in the original layout.
@@ -27,8 +29,14 @@ class OriginalVQGAN:
         prefix: What the weights' names start with.
     """
 
-    def __init__(self, state_dict: Mapping[str, Tensor], taming: bool, input_range: Sequence[float] = (0., 1.),
-                 num_groups: int = 32, prefix: str = '') -> None:
+    def __init__(
+        self,
+        state_dict: Mapping[str, Tensor],
+        taming: bool,
+        input_range: Sequence[float] = (0.0, 1.0),
+        num_groups: int = 32,
+        prefix: str = '',
+    ) -> None:
         self.layers, self.taming, self.num_groups = OriginalLayers(state_dict, prefix), taming, num_groups
         self.low, self.high = input_range
 
@@ -49,8 +57,9 @@ class OriginalVQGAN:
         x = layers.conv('encoder.conv_out', self._norm_swish('encoder.norm_out', self._middle('encoder', x)))
         latents = layers.conv('quant_conv', x) if 'quant_conv' in layers else x
         flat = latents.flatten(2).transpose(1, 2)
-        return latents, torch.cdist(flat, self.codes.expand(len(flat), -1, -1),
-                                    compute_mode='donot_use_mm_for_euclid_dist')
+        return latents, torch.cdist(
+            flat, self.codes.expand(len(flat), -1, -1), compute_mode='donot_use_mm_for_euclid_dist'
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) to images (B, 3, H, W), 0 black and 1 white."""
@@ -66,8 +75,9 @@ class OriginalVQGAN:
 
     def _halved(self, name: str, x: Tensor) -> Tensor:
         # taming pads on the right and at the bottom alone
-        return self.layers.conv(name, F.pad(x, (0, 1, 0, 1)), stride=2, padding=0) if self.taming \
-            else F.avg_pool2d(x, 2)
+        return (
+            self.layers.conv(name, F.pad(x, (0, 1, 0, 1)), stride=2, padding=0) if self.taming else F.avg_pool2d(x, 2)
+        )
 
     def _middle(self, half: str, x: Tensor) -> Tensor:
         for number in range(1, 1 + self.layers.count(rf'{half}\.mid\.block_(\d+)')):
@@ -94,7 +104,7 @@ class OriginalVQGAN:
             return x
         normed = self._norm(f'{name}.norm', x)
         query, key, value = (self.layers.conv(f'{name}.{part}', normed).flatten(2) for part in 'qkv')
-        scores = query.transpose(1, 2) @ key / x.shape[1]**0.5
+        scores = query.transpose(1, 2) @ key / x.shape[1] ** 0.5
         seen = (value @ scores.softmax(-1).transpose(1, 2)).unflatten(2, x.shape[2:])
         return x + self.layers.conv(f'{name}.proj_out', seen)
 
@@ -113,16 +123,17 @@ def tokenizer_agrees(tokenizer, original: OriginalVQGAN) -> str:
         original: The network of the weights that were converted.
 
     Returns:
-        In words what :func:`~addp_mm.conversion.write_converted.compared` says. Ids are held by their distances: which
-        of two codes at the same distance is taken is a matter of rounding.
+        In words what :func:`~addp_mm.conversion.write_converted.compared` says. Ids are held by
+        their distances: which of two codes at the same distance is taken is a matter of rounding.
 
     Raises:
         ValueError: They disagree.
     """
-    images = torch.rand(1, tokenizer.in_channels, *(4 * tokenizer.stride, ) * 2)
+    images = torch.rand(1, tokenizer.in_channels, *(4 * tokenizer.stride,) * 2)
     ids, codes = tokenizer.encode(images)
     latents, distances = original.encode(images)
     return f'stride {tokenizer.stride}, ' + compared(
         latents=(tokenizer.encode_continuous(images), latents),
         distances_of_ids=(distances.gather(2, ids[..., None])[..., 0], distances.amin(2)),
-        reconstructions=(tokenizer.decode(codes), original.decode(codes)))
+        reconstructions=(tokenizer.decode(codes), original.decode(codes)),
+    )

@@ -1,8 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Garments of Fashion-MNIST (Xiao et al., 2017, MIT licence): real photographs, the material of FashionScenes.
 
-A class-balanced subset ships with the package; the full set is read from its IDX files when a folder is given.
+A class-balanced subset ships with the package; the full set is read from its IDX files when a
+folder is given.
 """
+
 import gzip
 import io
 import struct
@@ -14,8 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# Alphabetical, because that is the order in which readers of ImageNet-style folders number their classes: so one
-# class has one number in classification, detection and segmentation.
+# Alphabetical, because that is the order in which readers of ImageNet-style folders number their
+# classes: so one class has one number in classification, detection and segmentation.
 CLASSES = ('ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser')
 _IDX_ORDER = ('t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle-boot')
 # Classes whose photographs show the background through an opening: handles and straps.
@@ -36,6 +38,7 @@ class Garments:
         images: Grey values, uint8, shape (N, 28, 28); the ground is black.
         labels: Index into :data:`CLASSES`, int64, shape (N, ).
     """
+
     images: np.ndarray
     labels: np.ndarray
 
@@ -52,8 +55,8 @@ def garment_alpha(image: np.ndarray, label: int) -> np.ndarray:
 
     Args:
         image: Grey values, uint8, shape (28, 28).
-        label: Index into :data:`CLASSES`. Openings of bags and sandals stay open, those of other garments are
-            dark prints and are filled.
+        label: Index into :data:`CLASSES`. Openings of bags and sandals stay open, those of other
+            garments are dark prints and are filled.
 
     Returns:
         bool array of shape (28, 28), True on the garment.
@@ -63,7 +66,8 @@ def garment_alpha(image: np.ndarray, label: int) -> np.ndarray:
     for part in range(1, count):
         if stats[part, cv2.CC_STAT_AREA] < 8:
             mask[parts == part] = 0
-    # A frame of ground joins everything outside into part 1, so that whatever else is ground is an opening.
+    # A frame of ground joins everything outside into part 1, so that whatever else is ground is an
+    # opening.
     ground = np.pad(1 - mask, 1, constant_values=1)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(ground, connectivity=4)
     outside = parts[0, 0]
@@ -94,8 +98,10 @@ def load_garments(split: str, source: str | None = None) -> Garments:
     images = _read_idx(folder, f'{_IDX_PREFIX[split]}-images-idx3-ubyte', 3)
     labels = _read_idx(folder, f'{_IDX_PREFIX[split]}-labels-idx1-ubyte', 1)
     if images.shape[1:] != (GARMENT_SIZE, GARMENT_SIZE) or len(images) != len(labels) or labels.max() > 9:
-        raise ValueError(f'{folder}: these are not the files of Fashion-MNIST (images {images.shape}, '
-                         f'labels {labels.shape}, largest label {labels.max()})')
+        raise ValueError(
+            f'{folder}: these are not the files of Fashion-MNIST (images {images.shape}, '
+            f'labels {labels.shape}, largest label {labels.max()})'
+        )
     labels = np.array([CLASSES.index(name) for name in _IDX_ORDER])[labels]
     return _keep_visible(Garments(images, labels))
 
@@ -115,7 +121,8 @@ def balanced_subset(garments: Garments, per_class: int) -> Garments:
 def encode_subset(splits: dict[str, Garments]) -> dict[str, np.ndarray]:
     """Pack class-balanced, class-sorted garments into the arrays of the shipped file.
 
-    Each split becomes one grey PNG, a row a class, because PNG's filters make it smaller than plain deflate does.
+    Each split becomes one grey PNG, a row a class, because PNG's filters make it smaller than plain
+    deflate does.
     """
     arrays = {}
     for split, garments in splits.items():
@@ -151,7 +158,8 @@ def _find_idx_folder(source: Path, split: str) -> Path:
             return folder
     raise FileNotFoundError(
         f'{source}: neither {name} nor {name}.gz is there, nor in FashionMNIST/raw below it. Give the folder of '
-        "Fashion-MNIST's IDX files (Debian: /usr/share/datasets/fashion-mnist), or none for the embedded subset.")
+        "Fashion-MNIST's IDX files (Debian: /usr/share/datasets/fashion-mnist), or none for the embedded subset."
+    )
 
 
 def _read_idx(folder: Path, name: str, ndim: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """FashionScenes: photographs of garments, dyed and scattered over calm backgrounds, with exact annotations."""
+
 import colorsys
 from dataclasses import dataclass
 
@@ -17,22 +18,24 @@ _KINDS = ('scene', 'object')
 _COUNT_SHARES = (0.3, 0.3, 0.2, 0.12, 0.08)  # of scenes with one to five garments
 _SCENE_EXTENT = (0.48, 0.74)  # edge of the garment's photograph as a part of the picture's edge
 _OBJECT_EXTENT = (0.65, 0.95)
-_MAX_ROTATION = 20.  # degrees
+_MAX_ROTATION = 20.0  # degrees
 _MIN_VISIBLE = 0.45  # part of a garment's area that stays visible
 _PLACEMENT_TRIES = 20
 _DARKEST_SHADE = 0.3
 _MIN_CONTRAST = 0.35  # RGB distance of dye and background
 # Few colours: a picture of 64 tokens has bits for shapes or for shades, not for both.
-_DYES = np.array([
-    (0.85, 0.22, 0.22),  # red
-    (0.95, 0.60, 0.20),  # orange
-    (0.95, 0.88, 0.35),  # yellow
-    (0.30, 0.70, 0.35),  # green
-    (0.30, 0.75, 0.80),  # turquoise
-    (0.25, 0.38, 0.85),  # blue
-    (0.62, 0.32, 0.75),  # purple
-    (0.98, 0.97, 0.95),  # white
-])
+_DYES = np.array(
+    [
+        (0.85, 0.22, 0.22),  # red
+        (0.95, 0.60, 0.20),  # orange
+        (0.95, 0.88, 0.35),  # yellow
+        (0.30, 0.70, 0.35),  # green
+        (0.30, 0.75, 0.80),  # turquoise
+        (0.25, 0.38, 0.85),  # blue
+        (0.62, 0.32, 0.75),  # purple
+        (0.98, 0.97, 0.95),  # white
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,11 @@ class Scene:
 
     Args:
         image: RGB, uint8, shape (S, S, 3).
-        owner: Which garment a pixel shows, int16, shape (S, S): -1 background, k the k-th of ``labels``.
+        owner: Which garment a pixel shows, int16, shape (S, S): -1 background, k the k-th of
+            ``labels``.
         labels: Index into ``CLASSES`` of each garment, painted first to last, int64, shape (N, ).
     """
+
     image: np.ndarray
     owner: np.ndarray
     labels: np.ndarray
@@ -60,8 +65,8 @@ class Scene:
 class SceneGenerator:
     """Compose pictures from the garments of one split.
 
-    A picture depends on the garments, the picture size, the seed, the split, the kind and its index alone; no global
-    random state is read or changed.
+    A picture depends on the garments, the picture size, the seed, the split, the kind and its index
+    alone; no global random state is read or changed.
 
     Args:
         garments: Photographs to draw from.
@@ -90,7 +95,8 @@ class SceneGenerator:
         missing = [name for name, index in zip(CLASSES, self._by_class, strict=False) if not len(index)]
         if missing:
             raise ValueError(f'no garment of the classes {missing}')
-        # Small pictures shrink the photographs: they are drawn finer and averaged, against aliasing.
+        # Small pictures shrink the photographs: they are drawn finer and averaged, against
+        # aliasing.
         self._oversampling = 2 if image_size < 128 else 1
 
     def scene(self, index: int) -> Scene:
@@ -126,20 +132,28 @@ class SceneGenerator:
         image = np.rint((image + noise) * 255).clip(0, 255).astype(np.uint8)
         return Scene(image, owner, np.array(placed, np.int64))
 
-    def _find_place(self, rng: np.random.Generator, garment: np.ndarray, label: int, extent: tuple[float, float],
-                    owner: np.ndarray, areas: list[float]) -> tuple[np.ndarray, np.ndarray, float] | None:
+    def _find_place(
+        self,
+        rng: np.random.Generator,
+        garment: np.ndarray,
+        label: int,
+        extent: tuple[float, float],
+        owner: np.ndarray,
+        areas: list[float],
+    ) -> tuple[np.ndarray, np.ndarray, float] | None:
         """Draw places until every garment stays visible; None when none is found (a crowded scene)."""
         layers = _layers(garment, label)
         if rng.random() < 0.5:
             layers = np.ascontiguousarray(layers[:, ::-1])
         for _ in range(_PLACEMENT_TRIES):
             edge = rng.uniform(*extent) * self.image_size
-            # Only the rim of a photograph may leave the picture; a large one stays about the middle.
+            # Only the rim of a photograph may leave the picture; a large one stays about the
+            # middle.
             margin = min(0.44 * edge, 0.48 * self.image_size)
             centre = rng.uniform(margin, self.image_size - margin, size=2)
             warped = self._warp(layers, edge, rng.uniform(-_MAX_ROTATION, _MAX_ROTATION), centre)
             alpha = warped[..., 0].clip(0, 1)
-            area = float(layers[..., 0].sum()) * (edge / GARMENT_SIZE)**2
+            area = float(layers[..., 0].sum()) * (edge / GARMENT_SIZE) ** 2
             after = owner.copy()
             after[alpha >= 0.5] = len(areas)
             visible = np.bincount(after.ravel() + 1, minlength=len(areas) + 2)[1:]
@@ -161,7 +175,8 @@ class SceneGenerator:
 def _layers(garment: np.ndarray, label: int) -> np.ndarray:
     """Alpha and premultiplied brightness of a photograph, float32, shape (28, 28, 2)."""
     cut_out = garment_alpha(garment, label)
-    # The photograph's own soft edge fades into its black ground; on another ground it would be a dark outline.
+    # The photograph's own soft edge fades into its black ground; on another ground it would be a
+    # dark outline.
     rim = cut_out & ~cv2.erode(cut_out.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     grey = np.where(rim, cv2.dilate(garment, np.ones((3, 3), np.uint8)), garment).astype(np.float32) / 255
     shade = _DARKEST_SHADE + (1 - _DARKEST_SHADE) * grey

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Write FashionScenes to disk in the formats that stock dataset classes read."""
+
 import json
 import os
 import secrets
@@ -38,8 +39,10 @@ class SceneSetSpec:
         train, val: Number of scenes ('coco', 'ade').
         objects_train, objects_val: Number of pictures of one garment ('imagenet').
         seed: Any non-negative integer.
-        formats: Which of 'coco' (instances JSON), 'ade' (label PNGs) and 'imagenet' (a folder a class) to write.
+        formats: Which of 'coco' (instances JSON), 'ade' (label PNGs) and 'imagenet' (a folder a
+            class) to write.
     """
+
     image_size: int = 64
     train: int = 20000
     val: int = 1000
@@ -55,18 +58,24 @@ class SceneSetSpec:
         for name in ('train', 'val', 'objects_train', 'objects_val'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
-            # Readers of folders number the classes that they find: one that is absent would shift the others.
+            # Readers of folders number the classes that they find: one that is absent would shift
+            # the others.
             if name.startswith('objects') and 0 < getattr(self, name) < len(CLASSES):
                 raise ValueError(f'{name} must be 0 or at least {len(CLASSES)}, one a class, got {getattr(self, name)}')
         object.__setattr__(self, 'formats', tuple(name for name in FORMATS if name in self.formats))
 
 
-def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: str | None = None, workers: int = 1,
-                         track: Track = lambda items, _text, _total: items) -> bool:
+def write_fashion_scenes(
+    out: Path,
+    spec: SceneSetSpec,
+    source: str | None = None,
+    workers: int = 1,
+    track: Track = lambda items, _text, _total: items,
+) -> bool:
     """Write a whole set, or nothing.
 
-    Files go to a temporary sibling folder that takes the place of ``out`` at the end, so that an interrupted run
-    leaves no set that looks whole.
+    Files go to a temporary sibling folder that takes the place of ``out`` at the end, so that an
+    interrupted run leaves no set that looks whole.
 
     Args:
         out: Folder to make. It may exist and be empty, or hold the same set.
@@ -116,16 +125,27 @@ def scene_instances(scene: Scene) -> list[dict[str, Any]]:
     for label, mask in zip(scene.labels, scene.masks(), strict=False):
         ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         x, y = int(xs[0]), int(ys[0])
-        instances.append(dict(
-            category_id=int(label) + 1, bbox=[x, y, int(xs[-1]) + 1 - x, int(ys[-1]) + 1 - y],
-            area=int(mask.sum()), iscrowd=0, segmentation=encode_rle(mask)))
+        instances.append(
+            dict(
+                category_id=int(label) + 1,
+                bbox=[x, y, int(xs[-1]) + 1 - x, int(ys[-1]) + 1 - y],
+                area=int(mask.sum()),
+                iscrowd=0,
+                segmentation=encode_rle(mask),
+            )
+        )
     return instances
 
 
 def _manifest(spec: SceneSetSpec, garments: dict[str, Garments]) -> dict[str, Any]:
     sources = {split: dict(count=len(g), sha256=g.fingerprint()) for split, g in garments.items()}
-    return dict(name='FashionScenes', version=SCENES_VERSION, **{**asdict(spec), 'formats': list(spec.formats)},
-                classes=list(CLASSES), garments=sources)
+    return dict(
+        name='FashionScenes',
+        version=SCENES_VERSION,
+        **{**asdict(spec), 'formats': list(spec.formats)},
+        classes=list(CLASSES),
+        garments=sources,
+    )
 
 
 def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
@@ -137,8 +157,9 @@ def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
     if not any(out.iterdir()):
         return False
     if not (out / MARKER).is_file():
-        raise FileExistsError(f'{out} holds something that is not FashionScenes. Nothing was written; give another '
-                              'folder.')
+        raise FileExistsError(
+            f'{out} holds something that is not FashionScenes. Nothing was written; give another folder.'
+        )
     try:
         present = json.loads((out / MARKER).read_text())
     except ValueError as error:
@@ -146,8 +167,9 @@ def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
     keys = [key for key in manifest if present.get(key) != manifest[key]]
     if keys:
         differs = ', '.join(f'{key} {present.get(key)!r} instead of {manifest[key]!r}' for key in keys)
-        raise FileExistsError(f'{out} holds another set ({differs}). Nothing was written; delete it or give another '
-                              'folder.')
+        raise FileExistsError(
+            f'{out} holds another set ({differs}). Nothing was written; delete it or give another folder.'
+        )
     return True
 
 
@@ -166,6 +188,7 @@ def _moved_into_place(out: Path) -> Iterator[Path]:
 @dataclass(frozen=True)
 class _Job:
     """What a process needs to write pictures."""
+
     folder: Path
     generators: dict[str, SceneGenerator]
     formats: tuple[str, ...]
@@ -195,8 +218,9 @@ def _executor(workers: int, job: _Job) -> Iterator[Callable[..., Iterable[list]]
         cv2.setNumThreads(1)
         yield partial(map, job.write)
         return
-    # Unlike multiprocessing.Pool, an executor notices a killed worker and cannot hang while it is stopped.
-    executor = ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(job, ))
+    # Unlike multiprocessing.Pool, an executor notices a killed worker and cannot hang while it is
+    # stopped.
+    executor = ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(job,))
     try:
         yield partial(_windowed_map, executor, _write_in_worker)
     finally:
@@ -241,8 +265,10 @@ def _coco(scenes: list[list[dict[str, Any]]], spec: SceneSetSpec, split: str) ->
     flat = [dict(instance, image_id=i + 1) for i, instances in enumerate(scenes) for instance in instances]
     return dict(
         info=dict(description=f'FashionScenes, {split}', version=str(SCENES_VERSION)),
-        images=images, annotations=[dict(instance, id=k + 1) for k, instance in enumerate(flat)],
-        categories=[dict(id=k + 1, name=name, supercategory='garment') for k, name in enumerate(CLASSES)])
+        images=images,
+        annotations=[dict(instance, id=k + 1) for k, instance in enumerate(flat)],
+        categories=[dict(id=k + 1, name=name, supercategory='garment') for k, name in enumerate(CLASSES)],
+    )
 
 
 def _file_name(index: int) -> str:

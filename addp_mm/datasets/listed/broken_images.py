@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Which images could not be read, and when these are too many to go on."""
+
 from __future__ import annotations
 
 import errno
@@ -18,10 +19,18 @@ from addp_mm.errors import first_few
 # how many more than their share may be broken, so that small sets are not stopped by the first
 BROKEN_ALLOWANCE = 10
 _NUM_NAMED = 20
-# what a file itself may be the cause of; too many open files or too little memory are no reason to skip an image
+# what a file itself may be the cause of; too many open files or too little memory are no reason to
+# skip an image
 _OF_THE_FILE = {
-    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG,
-    errno.ESTALE
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EIO,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ESTALE,
 }
 
 
@@ -48,8 +57,9 @@ def is_broken_image(error: Exception) -> bool:
 class BrokenImages:
     """The broken images of a data set, counted over all its worker processes and ranks.
 
-    They share a text file to which each appends: a line is the name as JSON, a tab and the reason. An image that
-    several processes meet, or one process meets again, counts once and is logged once.
+    They share a text file to which each appends: a line is the name as JSON, a tab and the reason.
+    An image that several processes meet, or one process meets again, counts once and is logged
+    once.
 
     Args:
         path: The file. On a cluster it must lie where all ranks see it.
@@ -104,7 +114,8 @@ class BrokenImages:
                 f'{first_few((f"{key} ({value})" for key, value in found.items()), _NUM_NAMED, "; ")}. All are listed '
                 f'in {self.path}. Mend them and resume; or remove them and resume with --images-changed keep '
                 "(in a config changed='keep'), to go on with the other images of the list; or allow more: those met so "
-                f'far need a --max-broken-share (max_broken_share) of {self._share_needed(len(found)):g}.')
+                f'far need a --max-broken-share (max_broken_share) of {self._share_needed(len(found)):g}.'
+            )
 
     def _share_needed(self, broken: int) -> float:
         return math.ceil((broken - self.allowance) / self.count * 1e4) / 1e4

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Find the images below a folder, in an order that depends on their names alone."""
+
 from __future__ import annotations
 
 import heapq
@@ -19,10 +20,10 @@ _READ = 1 << 13
 class FileScan:
     """A streamed search for images below a folder.
 
-    Iterate over it for the paths relative to the folder, as bytes, sorted. More than some hundred thousand paths are
-    sorted through temporary files, so that memory does not grow with the number of images. Hidden files and folders
-    (``.name``) and ``__MACOSX`` are left out, and so is what ``excluded`` names. Links are followed; each folder is
-    visited once, whatever links lead to it, so that loops end. A folder that may not be read is left out
+    Iterate over it for the paths relative to the folder, as bytes, sorted. More than some hundred
+    thousand paths are sorted through temporary files, so that memory does not grow with the number
+    of images. Hidden files and folders (``.name``) and ``__MACOSX`` are left out, and so is what
+    ``excluded`` names. Links are followed; each folder is visited once, whatever links lead to it, so that loops end. A folder that may not be read is left out
     with a warning.
 
     Args:
@@ -32,12 +33,15 @@ class FileScan:
         run_length: How many paths are sorted in memory.
 
     Attributes:
-        folders: After the iteration, relative path and time of change in nanoseconds of each folder visited.
-        dangling: Number of links with an image's name that lead nowhere, or where one may not look; they are left out.
+        folders: After the iteration, relative path and time of change in nanoseconds of each folder
+            visited.
+        dangling: Number of links with an image's name that lead nowhere, or where one may not look;
+            they are left out.
     """
 
-    def __init__(self, root: str | os.PathLike, extensions: Sequence[str], excluded: Sequence = (),
-                 run_length: int = _RUN) -> None:
+    def __init__(
+        self, root: str | os.PathLike, extensions: Sequence[str], excluded: Sequence = (), run_length: int = _RUN
+    ) -> None:
         self.root = os.fsencode(root)
         self.ends = tuple(os.fsencode(extension.lower()) for extension in extensions)
         self.excluded = {_identity(path) for path in map(os.fsencode, excluded) if os.path.isdir(path)}
@@ -59,7 +63,7 @@ class FileScan:
             bar.update(len(run))
             run.sort()
             for path in heapq.merge(run, *map(_read_back, spilled)):
-                yield (path, )
+                yield (path,)
 
     def _walk(self) -> Iterator[bytes]:
         """All images, folder by folder. Real folders come before those behind links, which are the same ones often."""
@@ -71,7 +75,8 @@ class FileScan:
                 below = waiting.pop()
                 path = os.path.join(self.root, below) if below else self.root
                 try:
-                    # before the files are listed: what is added meanwhile makes the folder newer than this
+                    # before the files are listed: what is added meanwhile makes the folder newer
+                    # than this
                     status = os.stat(path)
                 except OSError:
                     continue
@@ -112,7 +117,8 @@ class FileScan:
 def changed_folder(root: str | os.PathLike, folders: Sequence) -> str | None:
     """The first folder that is not as a :class:`FileScan` saw it; None where all are.
 
-    A file that is added, removed or renamed changes the time of its folder; one whose content changes does not.
+    A file that is added, removed or renamed changes the time of its folder; one whose content
+    changes does not.
     """
     for below, changed in folders:
         path = os.path.join(root, below)

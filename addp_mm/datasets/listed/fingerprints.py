@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Fingerprints by which stored tokens know their tokenizer and their images again."""
+
 from __future__ import annotations
 
 import hashlib
@@ -24,8 +25,9 @@ def build_loaded(config: Mapping) -> nn.Module:
         CheckpointError: They do not fit.
     """
     if not type_name((config.get('init_cfg') or {}).get('type')).startswith('Pretrained'):
-        raise DatasetError("the tokenizer has no trained weights: give it an init_cfg=dict(type='addp_mm.Pretrained', "
-                           'checkpoint=…)')
+        raise DatasetError(
+            "the tokenizer has no trained weights: give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)"
+        )
     module = MODELS.build({key: value for key, value in config.items() if key != 'init_cfg'})
     initialize(module, dict(config['init_cfg']))
     return module.requires_grad_(False).eval()
@@ -34,8 +36,9 @@ def build_loaded(config: Mapping) -> nn.Module:
 def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
     """SHA-256 of a tokenizer: its class, the arguments that differ from the defaults, names, types, values of weights.
 
-    The same weights loaded from another file, or the same arguments written in another way, have the same fingerprint;
-    weights that were rounded to half precision on the way have another one, since ids may differ.
+    The same weights loaded from another file, or the same arguments written in another way, have
+    the same fingerprint; weights that were rounded to half precision on the way have another one,
+    since ids may differ.
 
     Args:
         module: The tokenizer with its weights.
@@ -53,8 +56,11 @@ def _own_arguments(module: nn.Module, config: Mapping) -> dict:
     parameters = inspect.signature(type(module)).parameters
     arguments = {}
     for name in sorted(set(config) - {'type', 'init_cfg', '_scope_'}):
-        value, default = (json.loads(json.dumps(item, default=str)) for item in (config[name], parameters[name].default)
-                          ) if name in parameters else (config[name], None)
+        value, default = (
+            (json.loads(json.dumps(item, default=str)) for item in (config[name], parameters[name].default))
+            if name in parameters
+            else (config[name], None)
+        )
         if value != default:
             arguments[name] = value
     return arguments

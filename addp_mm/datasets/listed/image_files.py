@@ -17,18 +17,49 @@ from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.registry import DATASETS
 
 # What Pillow or OpenCV decodes as pixels, and arrays of numpy.
-EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.bmp', '.dib', '.tif', '.tiff', '.webp', '.gif',
-              '.ppm', '.pgm', '.pbm', '.pnm', '.pam', '.jp2', '.j2k', '.jpx', '.jpf', '.jpc', '.j2c', '.avif', '.tga',
-              '.sgi', '.pcx', '.dds', '.ras', '.sr', '.npy')
+EXTENSIONS = (
+    '.jpg',
+    '.jpeg',
+    '.jpe',
+    '.jfif',
+    '.png',
+    '.apng',
+    '.bmp',
+    '.dib',
+    '.tif',
+    '.tiff',
+    '.webp',
+    '.gif',
+    '.ppm',
+    '.pgm',
+    '.pbm',
+    '.pnm',
+    '.pam',
+    '.jp2',
+    '.j2k',
+    '.jpx',
+    '.jpf',
+    '.jpc',
+    '.j2c',
+    '.avif',
+    '.tga',
+    '.sgi',
+    '.pcx',
+    '.dds',
+    '.ras',
+    '.sr',
+    '.npy',
+)
 
 
 @DATASETS.register_module()
 class ImageFiles(ListedImages):
     """All images below a folder, without labels; made for tens of millions of them.
 
-    The files are listed once, in the order of their paths, and the list is kept on disk and shared by all workers and
-    ranks. An image that is added or removed later is noticed: folders that were changed are listed again. For hidden
-    files, links and loops see :class:`~addp_mm.datasets.listed.file_scan.FileScan`.
+    The files are listed once, in the order of their paths, and the list is kept on disk and shared
+    by all workers and ranks. An image that is added or removed later is noticed: folders that were
+    changed are listed again. For hidden files, links and loops see
+    :class:`~addp_mm.datasets.listed.file_scan.FileScan`.
 
     Args:
         root: The folder.
@@ -41,8 +72,14 @@ class ImageFiles(ListedImages):
         (512, 512, 3)
     """
 
-    def __init__(self, root: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None,
-                 extensions: Sequence[str] = EXTENSIONS, **options) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        pipeline: Sequence = (),
+        index_file: str | Path | None = None,
+        extensions: Sequence[str] = EXTENSIONS,
+        **options,
+    ) -> None:
         check_folder_exists(Path(root))
         self.extensions = sorted(extension.lower() for extension in extensions)
         super().__init__(root, pipeline, index_file, **options)
@@ -56,8 +93,11 @@ class ImageFiles(ListedImages):
         about = dict(root=str(self.source.absolute()), extensions=self.extensions)
         write_names(self.index_file, names_of(iter(scan), about, folders=lambda: scan.folders), about=about)
         if scan.dangling:
-            print_log(f'{self.source}: {scan.dangling} links with names of images lead nowhere and were left out.',
-                      'current', WARNING)
+            print_log(
+                f'{self.source}: {scan.dangling} links with names of images lead nowhere and were left out.',
+                'current',
+                WARNING,
+            )
 
     def _scan(self) -> FileScan:
         # what a training writes is no image to train on, should the work dir lie among the images
@@ -81,11 +121,11 @@ class ImageFiles(ListedImages):
     def _still_the_same(self, names: PackedNames) -> bool:
         """List the images again; where they are the same, keep only the new times of the folders."""
         scan = self._scan()
-        if names_fingerprint(os.fsdecode(path) for path, in scan) != names.fingerprint:
+        if names_fingerprint(os.fsdecode(path) for (path,) in scan) != names.fingerprint:
             return False
         # a list that may not be written to is compared again next time
         with suppress(PermissionError):
-            write_names(self.index_file, ((name, ) for name in names), about={**names.about, 'folders': scan.folders})
+            write_names(self.index_file, ((name,) for name in names), about={**names.about, 'folders': scan.folders})
         return True
 
     def _advice(self) -> str:

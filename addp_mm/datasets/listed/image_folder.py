@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check a folder of images before training time is lost on it."""
+
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,13 +21,17 @@ class DatasetError(UserError, ValueError):
     """Data that cannot be trained or tested on; the message names the file or folder and what to do."""
 
 
-def check_image_folder(folder: str | Path, extensions: Sequence[str] = IMAGE_EXTENSIONS, expected: int | None = None,
-                       read: Callable[[bytes], object] = decode_image) -> list[str]:
+def check_image_folder(
+    folder: str | Path,
+    extensions: Sequence[str] = IMAGE_EXTENSIONS,
+    expected: int | None = None,
+    read: Callable[[bytes], object] = decode_image,
+) -> list[str]:
     """Check that a folder holds whole images.
 
-    Up to 2,000 files of together up to 512 MiB are all decoded. Of more, the ends of up to 20,000 files, evenly
-    spread, are read: a file that is empty or lacks its format's end mark is decoded, and so are 16 files whatever
-    their end.
+    Up to 2,000 files of together up to 512 MiB are all decoded. Of more, the ends of up to 20,000
+    files, evenly spread, are read: a file that is empty or lacks its format's end mark is decoded,
+    and so are 16 files whatever their end.
 
     Args:
         folder: Searched with all folders below it.
@@ -44,11 +49,15 @@ def check_image_folder(folder: str | Path, extensions: Sequence[str] = IMAGE_EXT
     check_folder_exists(folder)
     images = list_files(folder, extensions)
     if not images:
-        raise DatasetError(f'{folder}: no images in this folder ({", ".join(extensions)}). Check the path; if writing '
-                           'or unpacking the data was interrupted, delete the folder and do it again.')
+        raise DatasetError(
+            f'{folder}: no images in this folder ({", ".join(extensions)}). Check the path; if writing '
+            'or unpacking the data was interrupted, delete the folder and do it again.'
+        )
     if expected is not None and len(images) != expected:
-        raise DatasetError(f'{folder}: half-written, {len(images)} of {expected} images are there. Delete the data set '
-                           'and write it again.')
+        raise DatasetError(
+            f'{folder}: half-written, {len(images)} of {expected} images are there. Delete the data set '
+            'and write it again.'
+        )
     check_image_files(folder, images, read=read)
     return images
 
@@ -60,8 +69,9 @@ def check_folder_exists(folder: Path) -> None:
     if folder.exists():
         raise DatasetError(f'{folder} is a file, not a folder. Check the path given, or those in the config.')
     parent = next(parent for parent in Path(os.path.abspath(folder)).parents if parent.is_dir())
-    text = (f'{folder}: no such folder ({parent} exists). Check the path given, or data_root and data_prefix in the '
-            'config')
+    text = (
+        f'{folder}: no such folder ({parent} exists). Check the path given, or data_root and data_prefix in the config'
+    )
     if 'fashion_scenes' in folder.as_posix():
         text += ', or write the data: python tools/dataset_converters/fashion_scenes.py data/fashion_scenes'
     raise DatasetError(f'{text}.')
@@ -80,7 +90,8 @@ def list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
 def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
     """Which of ``names``, paths relative to ``folder``, are not there.
 
-    Every folder is listed once: looking for each of ImageNet's files by itself takes minutes on a network disk.
+    Every folder is listed once: looking for each of ImageNet's files by itself takes minutes on a
+    network disk.
     """
     listed: dict[str, set[str]] = {}
     absent = []
@@ -105,8 +116,9 @@ def _file_names(folder: str) -> set[str]:
         return set()
 
 
-def check_image_files(folder: str | Path, names: Sequence[str], kind: str = 'images',
-                      read: Callable[[bytes], object] = decode_image) -> None:
+def check_image_files(
+    folder: str | Path, names: Sequence[str], kind: str = 'images', read: Callable[[bytes], object] = decode_image
+) -> None:
     """Check that image files are whole, as :func:`check_image_folder` does.
 
     Args:

@@ -18,7 +18,8 @@ from addp_mm.registry import DATASETS
 
 # keys under which common writers keep what is no image
 _NO_IMAGES = (b'__len__', b'__keys__', b'num-samples', b'length')
-# process and environment by path: LMDB lets a process open a database once, and several data sets may read it
+# process and environment by path: LMDB lets a process open a database once, and several data sets
+# may read it
 _OPEN: dict[str, tuple[int, Any]] = {}
 
 
@@ -37,8 +38,14 @@ class LMDBImages(ListedImages):
         ImportError: The package ``lmdb`` is not installed.
     """
 
-    def __init__(self, path: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None,
-                 skipped_keys: Sequence[str | bytes] = _NO_IMAGES, **options) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        pipeline: Sequence = (),
+        index_file: str | Path | None = None,
+        skipped_keys: Sequence[str | bytes] = _NO_IMAGES,
+        **options,
+    ) -> None:
         self._lmdb()
         if not Path(path).exists():
             raise DatasetError(f'{path}: no such database. Check the path given, or that in the config.')
@@ -92,7 +99,7 @@ class LMDBImages(ListedImages):
             keys = transaction.cursor().iternext(keys=True, values=False)
             for key in tqdm(keys, desc='Listing images', unit=' images', disable=None):
                 if bytes(key) not in self.skipped_keys:
-                    yield (bytes(key), )
+                    yield (bytes(key),)
 
     def _state(self) -> list[int]:
         """Number of entries and of the last transaction: a database that was written to has another."""

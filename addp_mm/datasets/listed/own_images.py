@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the data sets of one's own images have in common: a list on disk, a split, and broken images skipped."""
+
 from __future__ import annotations
 
 import hashlib
@@ -31,16 +32,19 @@ class ListedImages(Dataset, ABC):
     Args:
         source: What is listed, a file or folder.
         pipeline: Transforms. The first is :class:`LoadImage` or :class:`LoadMultiChannelImage`.
-        index_file: The list. Default: in the work dir of the running training; without one, in ``~/.cache/addp_mm``.
-        changed: What to do where the source is no longer as it was listed: 'error' stops, 'keep' goes on with the list
-            (to resume a training exactly) and warns, 'rescan' makes a new one. With 'keep' other images take the place
-            of those that are gone, and these do not count as broken.
+        index_file: The list. Default: in the work dir of the running training; without one, in
+            ``~/.cache/addp_mm``.
+        changed: What to do where the source is no longer as it was listed: 'error' stops, 'keep'
+            goes on with the list (to resume a training exactly) and warns, 'rescan' makes a new
+            one. With 'keep' other images take the place of those that are gone, and these do not
+            count as broken.
         split: None for all images; 'val' for every ``val_every``-th, 'train' for the others.
         val_every: See ``split``.
-        max_broken_share: Share of images that may be broken. Such an image is logged by name and noted in
-            ``broken_images_….txt`` beside the list, and another one, always the same, takes its place. With one more,
-            training stops.
-        broken_allowance: How many more may be broken, so that small sets are not stopped by the first.
+        max_broken_share: Share of images that may be broken. Such an image is logged by name and
+            noted in ``broken_images_….txt`` beside the list, and another one, always the same,
+            takes its place. With one more, training stops.
+        broken_allowance: How many more may be broken, so that small sets are not stopped by the
+            first.
 
     Raises:
         DatasetError: Nothing is listed, or the source has changed.
@@ -49,25 +53,39 @@ class ListedImages(Dataset, ABC):
 
     columns: tuple[str, ...] = ()
 
-    def __init__(self, source: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None,
-                 changed: str = 'error', split: str | None = None, val_every: int = 50,
-                 max_broken_share: float = 0.001, broken_allowance: int = BROKEN_ALLOWANCE) -> None:
+    def __init__(
+        self,
+        source: str | Path,
+        pipeline: Sequence = (),
+        index_file: str | Path | None = None,
+        changed: str = 'error',
+        split: str | None = None,
+        val_every: int = 50,
+        max_broken_share: float = 0.001,
+        broken_allowance: int = BROKEN_ALLOWANCE,
+    ) -> None:
         if changed not in CHANGED or split not in SPLITS:
-            raise ValueError(f'changed must be one of {CHANGED} and split one of {SPLITS}, got {changed!r} and '
-                             f'{split!r}')
+            raise ValueError(
+                f'changed must be one of {CHANGED} and split one of {SPLITS}, got {changed!r} and {split!r}'
+            )
         if val_every < 2 or not 0 <= max_broken_share <= 1 or broken_allowance < 0:
-            raise ValueError('val_every must be at least 2, max_broken_share from 0 to 1 and broken_allowance not '
-                             f'negative, got {val_every}, {max_broken_share} and {broken_allowance}')
+            raise ValueError(
+                'val_every must be at least 2, max_broken_share from 0 to 1 and broken_allowance not '
+                f'negative, got {val_every}, {max_broken_share} and {broken_allowance}'
+            )
         self.source, self.changed, self.split, self.val_every = Path(source), changed, split, val_every
         self.index_file = Path(index_file) if index_file else agreed(lambda: self._default_index_file())
         agreed(self._ensure_list)
         if not self.index_file.is_file():
-            raise DatasetError(f'{self.index_file}: the list of images is not visible on every rank. Give an '
-                               'index_file in a folder that all nodes share.')
+            raise DatasetError(
+                f'{self.index_file}: the list of images is not visible on every rank. Give an '
+                'index_file in a folder that all nodes share.'
+            )
         self.names = PackedNames(self.index_file)
         if not len(self):
-            raise DatasetError(f'{self.source}: no images in it' + (f' for split {split!r}.' if split else '.')
-                               + self._advice())
+            raise DatasetError(
+                f'{self.source}: no images in it' + (f' for split {split!r}.' if split else '.') + self._advice()
+            )
         self.broken = BrokenImages(self._broken_file(), len(self), max_broken_share, broken_allowance)
         agreed(self.broken.clear)
         self.pipeline = Compose(pipeline)
@@ -116,15 +134,20 @@ class ListedImages(Dataset, ABC):
                         self._say_gone(name)
                     else:
                         self.broken.add(name, error)
-        raise DatasetError(f'{self.source}: {self.broken.allowed + 2} images drawn in the place of {name} were broken '
-                           f'or gone. Mend those listed in {self.broken.path}; where many are gone, list the images '
-                           "anew: changed='rescan' in the dataset's config, or tools/pretrain_from_folder.py "
-                           '--restart-from tokenizer.')
+        raise DatasetError(
+            f'{self.source}: {self.broken.allowed + 2} images drawn in the place of {name} were broken '
+            f'or gone. Mend those listed in {self.broken.path}; where many are gone, list the images '
+            "anew: changed='rescan' in the dataset's config, or tools/pretrain_from_folder.py "
+            '--restart-from tokenizer.'
+        )
 
     def _say_gone(self, name: str) -> None:
         if not self._gone:
-            print_log(f'{name} is gone; another image takes its place, and that of any other that is gone.', 'current',
-                      WARNING)
+            print_log(
+                f'{name} is gone; another image takes its place, and that of any other that is gone.',
+                'current',
+                WARNING,
+            )
         self._gone = True
 
     def name(self, index: int) -> str:
@@ -162,12 +185,17 @@ class ListedImages(Dataset, ABC):
             if difference is None:
                 return
             if self.changed == 'error':
-                raise DatasetError(f'{difference} since the images were listed in {self.index_file}. Set '
-                                   "changed='rescan' in the dataset's config to list them anew, or changed='keep' to "
-                                   'go on with the list.')
+                raise DatasetError(
+                    f'{difference} since the images were listed in {self.index_file}. Set '
+                    "changed='rescan' in the dataset's config to list them anew, or changed='keep' to "
+                    'go on with the list.'
+                )
             if self.changed == 'keep':
-                print_log(f'{difference} since the images were listed; {self.index_file} is used all the same.',
-                          'current', WARNING)
+                print_log(
+                    f'{difference} since the images were listed; {self.index_file} is used all the same.',
+                    'current',
+                    WARNING,
+                )
                 return
         self._write_list()
 

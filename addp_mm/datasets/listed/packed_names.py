@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Tens of millions of names and numbers in one file that all processes map into memory."""
+
 from __future__ import annotations
 
 import hashlib
@@ -20,19 +21,20 @@ _ALIGN = 16
 _SPILL = 1 << 16
 
 
-def write_names(path: str | Path, records: Iterable[tuple], columns: Sequence[str] = (),
-                about: Mapping | None = None) -> None:
+def write_names(
+    path: str | Path, records: Iterable[tuple], columns: Sequence[str] = (), about: Mapping | None = None
+) -> None:
     """Write names, and whole numbers that belong to them, to one file.
 
-    Records are streamed: at no time are more than some ten thousand of them in memory. The file appears under its name
-    when it is complete, so that other processes never see a part of it.
+    Records are streamed: at no time are more than some ten thousand of them in memory. The file
+    appears under its name when it is complete, so that other processes never see a part of it.
 
     Args:
         path: The file; its folder is made where it is lacking.
         records: Tuples of a name (bytes) and one integer (0 to 2^64 - 1) a column.
         columns: Names of the columns.
-        about: Anything that JSON holds, to be kept with the names. It is read after the last record, so that the
-            producer of the records may still fill it.
+        about: Anything that JSON holds, to be kept with the names. It is read after the last
+            record, so that the producer of the records may still fill it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +108,7 @@ class PackedNames(Sequence):
         self.path = Path(path)
         with open(self.path, 'rb') as file:
             start = file.read(len(_MAGIC) + 8)
-            size = int.from_bytes(start[len(_MAGIC):], 'little')
+            size = int.from_bytes(start[len(_MAGIC) :], 'little')
             try:
                 header = json.loads(file.read(size)) if start.startswith(_MAGIC) else {}
             except ValueError:
@@ -129,7 +131,7 @@ class PackedNames(Sequence):
             raise IndexError(f'{self.path} lists {self._count} images, there is no image {index}')
         ends = self.column('ends')
         begin = int(ends[index - 1]) if index else 0
-        return self._map('names', np.uint8)[begin:int(ends[index])].tobytes()
+        return self._map('names', np.uint8)[begin : int(ends[index])].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
         return (self[index] for index in range(self._count))
@@ -141,7 +143,7 @@ class PackedNames(Sequence):
     def _map(self, name: str, dtype: type) -> np.ndarray:
         if name not in self._maps:
             begin, length = self._places[name]
-            shape = (length // np.dtype(dtype).itemsize, )
+            shape = (length // np.dtype(dtype).itemsize,)
             # an empty section cannot be mapped
             self._maps[name] = np.memmap(self.path, dtype, 'r', begin, shape) if length else np.empty(0, dtype)
         return self._maps[name]

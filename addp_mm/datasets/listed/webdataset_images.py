@@ -28,7 +28,8 @@ def is_shard_name(name: str) -> bool:
 class WebDatasetImages(ListedImages):
     """Images in the tar shards of a WebDataset, by number: each can be read at once, and orders are random over all.
 
-    The members are listed once with their places; images are then read from the uncompressed shards without unpacking.
+    The members are listed once with their places; images are then read from the uncompressed shards
+    without unpacking.
 
     Args:
         shards: A folder of ``.tar`` files, one such file, or a pattern as ``shards/train-*.tar``.
@@ -41,17 +42,28 @@ class WebDatasetImages(ListedImages):
 
     columns = ('shard', 'offset', 'size')
 
-    def __init__(self, shards: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None,
-                 extensions: Sequence[str] = EXTENSIONS, **options) -> None:
+    def __init__(
+        self,
+        shards: str | Path,
+        pipeline: Sequence = (),
+        index_file: str | Path | None = None,
+        extensions: Sequence[str] = EXTENSIONS,
+        **options,
+    ) -> None:
         folder = glob.escape(str(shards))  # its name may hold brackets
         pattern = os.path.join(folder, '*.tar') if os.path.isdir(shards) else str(shards)
         self.shards = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
-        compressed = [shard for shard in self.shards or sorted(glob.glob(os.path.join(folder, '*')))
-                      if shard.lower().endswith(_COMPRESSED)]
+        compressed = [
+            shard
+            for shard in self.shards or sorted(glob.glob(os.path.join(folder, '*')))
+            if shard.lower().endswith(_COMPRESSED)
+        ]
         if compressed:
-            raise DatasetError(f'{compressed[0]} is compressed; shards must be uncompressed tar files, so that each '
-                               'image can be read at once. Decompress them (gunzip, unzstd, …), or unpack them and '
-                               'give the folder.')
+            raise DatasetError(
+                f'{compressed[0]} is compressed; shards must be uncompressed tar files, so that each '
+                'image can be read at once. Decompress them (gunzip, unzstd, …), or unpack them and '
+                'give the folder.'
+            )
         if not self.shards:
             raise DatasetError(f'{pattern}: no such tar files. Check the path given, or that in the config.')
         self.extensions = sorted(extension.lower() for extension in extensions)
@@ -84,8 +96,9 @@ class WebDatasetImages(ListedImages):
                                 yield name, number, member.offset_data, member.size
                                 bar.update()
                 except (tarfile.TarError, EOFError) as error:
-                    raise DatasetError(f'{shard} cannot be read as an uncompressed tar file ({error}). Unpack or '
-                                       'replace it.') from error
+                    raise DatasetError(
+                        f'{shard} cannot be read as an uncompressed tar file ({error}). Unpack or replace it.'
+                    ) from error
 
     def _state(self) -> list:
         states = ((shard, os.stat(shard)) for shard in self.shards)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Load an image of any common mode as three channels of eight bits."""
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
@@ -25,13 +26,13 @@ def image_content(results: dict, backend_args: dict | None = None) -> bytes:
 def decode_image(content: bytes, background: tuple[int, int, int] = _WHITE) -> np.ndarray:
     """Decode an image file.
 
-    The EXIF orientation is applied; transparent images, also palettes with a transparent colour, are laid on
-    ``background``; 16-bit grey keeps its whole range (65535 becomes 255, where Pillow's own conversion clips);
-    grey, palette, CMYK, YCbCr and Lab become RGB.
+    The EXIF orientation is applied; transparent images, also palettes with a transparent colour,
+    are laid on ``background``; 16-bit grey keeps its whole range (65535 becomes 255, where Pillow's
+    own conversion clips); grey, palette, CMYK, YCbCr and Lab become RGB.
 
     Args:
-        content: The bytes of a file that Pillow, OpenCV or, of bands stored one after the other in a TIFF, tifffile
-            reads.
+        content: The bytes of a file that Pillow, OpenCV or, of bands stored one after the other in
+            a TIFF, tifffile reads.
         background: RGB, 0 to 255.
 
     Returns:
@@ -64,7 +65,7 @@ def _to_rgb(stored: StoredImage, background: tuple[int, int, int]) -> np.ndarray
     unit = values / np.iinfo(values.dtype).max * 255
     rgb = unit[..., :3] if colour == 3 else np.repeat(unit[..., :1], 3, -1)
     if alpha:
-        opaque = unit[..., colour:colour + 1] / 255
+        opaque = unit[..., colour : colour + 1] / 255
         rgb = rgb * opaque + np.array(background) * (1 - opaque)
     return np.rint(rgb).astype(np.uint8)
 
@@ -81,12 +82,14 @@ def _from_16_bit(image: Image.Image) -> np.ndarray:
 class LoadImage(BaseTransform):
     """Load an image; in place of mmcv's ``LoadImageFromFile``, for all four kinds of config.
 
-    Differs from it in that a damaged file is an error that names the file (OpenCV returns truncated images with a grey
-    rest), that transparency is laid on a background, and that 16-bit grey is scaled. See :func:`decode_image`.
+    Differs from it in that a damaged file is an error that names the file (OpenCV returns truncated
+    images with a grey rest), that transparency is laid on a background, and that 16-bit grey is
+    scaled. See :func:`decode_image`.
 
-    Required keys: ``img_path``, with ``img_bytes`` where it is no file but the name of these bytes (they are taken
-    out); or ``img``, which then stays as it is (an inferencer has loaded it already).
-    Added keys: ``img`` (BGR, uint8 or float32, shape (H, W, 3)), ``img_shape`` and ``ori_shape`` (H, W).
+    Required keys: ``img_path``, with ``img_bytes`` where it is no file but the name of these bytes
+    (they are taken out); or ``img``, which then stays as it is (an inferencer has loaded it
+    already). Added keys: ``img`` (BGR, uint8 or float32, shape (H, W, 3)), ``img_shape`` and
+    ``ori_shape`` (H, W).
 
     Args:
         to_float32: Return float32 values, still 0 to 255.
@@ -98,8 +101,9 @@ class LoadImage(BaseTransform):
         BrokenImageError: The file cannot be decoded; a ValueError.
     """
 
-    def __init__(self, to_float32: bool = False, background: tuple[int, int, int] = _WHITE,
-                 backend_args: dict | None = None) -> None:
+    def __init__(
+        self, to_float32: bool = False, background: tuple[int, int, int] = _WHITE, backend_args: dict | None = None
+    ) -> None:
         self.to_float32 = to_float32
         self.background = tuple(background)
         self.backend_args = backend_args
@@ -119,5 +123,7 @@ class LoadImage(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(to_float32={self.to_float32}, background={self.background}, '
-                f'backend_args={self.backend_args})')
+        return (
+            f'{type(self).__name__}(to_float32={self.to_float32}, background={self.background}, '
+            f'backend_args={self.backend_args})'
+        )

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Decode an image file with Pillow, or with OpenCV what Pillow does not know."""
+
 from __future__ import annotations
 
 import io
@@ -10,9 +11,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 # how an image is put upright, by the value of TIFF's and EXIF's tag Orientation
-_UPRIGHT = {2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
-            5: lambda x: x.swapaxes(0, 1), 6: lambda x: np.rot90(x, -1),
-            7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: np.rot90(x)}
+_UPRIGHT = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: np.rot90(x),
+}
 
 # those of them that exchange height and width
 LYING = (5, 6, 7, 8)
@@ -22,10 +29,13 @@ class StoredImage(NamedTuple):
     """An image as its file holds it.
 
     Args:
-        values: Shape (H, W, C), of any type; None where colours need looking up or computing, as of palettes.
-        colour: How many channels from the first on are grey (1) or RGB (3); 0 where all are bands, pages or an array.
+        values: Shape (H, W, C), of any type; None where colours need looking up or computing, as of
+            palettes.
+        colour: How many channels from the first on are grey (1) or RGB (3); 0 where all are bands,
+            pages or an array.
         alpha: Whether the channel after these says how opaque they are.
     """
+
     values: np.ndarray | None
     colour: int
     alpha: bool = False
@@ -51,8 +61,10 @@ def open_upright(content: bytes) -> Image.Image | None:
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:
-        raise ValueError(f'more than {2e-6 * Image.MAX_IMAGE_PIXELS:.0f} megapixels; cut it into tiles with '
-                         'tools/dataset_converters/image_tiles.py') from error
+        raise ValueError(
+            f'more than {2e-6 * Image.MAX_IMAGE_PIXELS:.0f} megapixels; cut it into tiles with '
+            'tools/dataset_converters/image_tiles.py'
+        ) from error
     except Exception as error:  # whatever Pillow's plugins raise on odd files, also KeyError or ZeroDivisionError
         raise ValueError(str(error) or type(error).__name__) from error
 

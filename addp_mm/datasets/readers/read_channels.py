@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Channels of an image file as they are stored."""
+
 from __future__ import annotations
 
 import io
@@ -25,7 +26,8 @@ _NPY = b'\x93NUMPY'
 _PNG = b'\x89PNG'
 # width, height and highest value of a PGM or PPM; comments may stand between them
 _PNM = re.compile(rb'P[2356]' + 3 * rb'(?:\s|#[^\n]*\n)+(\d+)')
-# JPEG 2000 (ISO/IEC 15444-1, A.5.1): the first two markers, and how far behind them the depth of the first channel is
+# JPEG 2000 (ISO/IEC 15444-1, A.5.1): the first two markers, and how far behind them the depth of
+# the first channel is
 _CODESTREAM, _DEPTH_AT = b'\xff\x4f\xff\x51', 42
 _LOOKED_UP_MODES = ('P', 'PA', 'CMYK', 'YCbCr', 'LAB', 'HSV')
 
@@ -94,11 +96,11 @@ def is_array(content: bytes) -> bool:
 def _highest_value(content: bytes) -> int:
     """What white is in a PNG, PGM, PPM or JPEG 2000 file; 255 for all others."""
     if content.startswith(_PNG):
-        return 2**content[24] - 1
+        return 2 ** content[24] - 1
     if found := _PNM.match(content[:1024]):
         return int(found[3])
     at = content.find(_CODESTREAM, 0, 4096)
-    return 2**((content[at + _DEPTH_AT] & 0x7f) + 1) - 1 if at >= 0 else 255
+    return 2 ** ((content[at + _DEPTH_AT] & 0x7F) + 1) - 1 if at >= 0 else 255
 
 
 def _stretched(values: np.ndarray, highest: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Bands and pages of TIFF files, by whichever of three libraries reads a file's layout right."""
+
 from __future__ import annotations
 
 import io
@@ -25,6 +26,7 @@ _TYPES = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}
 
 class _Layout(NamedTuple):
     """Tags of the first page, by their numbers in TIFF 6.0; of those with several values the first."""
+
     width: int  # 256
     height: int  # 257
     orientation: int  # 274
@@ -165,8 +167,10 @@ def _pages_by_tifffile(content: bytes, layout: _Layout) -> list[np.ndarray]:
         tifffile = import_module('tifffile')
     except ImportError as error:
         kind = f'{layout.bands} bands' + (' stored one after the other' if layout.apart else '')
-        raise ValueError(f'a TIFF of {kind}, of {layout.bits} bits, which neither Pillow nor OpenCV reads right; '
-                         'pip install "addp_mm[data]" adds tifffile, which does; or the file is damaged') from error
+        raise ValueError(
+            f'a TIFF of {kind}, of {layout.bits} bits, which neither Pillow nor OpenCV reads right; '
+            'pip install "addp_mm[data]" adds tifffile, which does; or the file is damaged'
+        ) from error
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             pages = [_page_by_tifffile(page) for page in file.pages]

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """An endless order of samples that can be entered at any place."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
@@ -25,8 +26,8 @@ def _mixed(value: int) -> int:
 class RandomOrder:
     """A random permutation of 0, …, size - 1 that takes no memory, whatever its size.
 
-    A Feistel network permutes the next larger even number of bits; values outside of the range are permuted again
-    until they fall into it.
+    A Feistel network permutes the next larger even number of bits; values outside of the range are
+    permuted again until they fall into it.
 
     Args:
         size: Number of items.
@@ -53,15 +54,17 @@ class RandomOrder:
 class ResumableInfiniteSampler(Sampler):
     """Indices without end, one random order of the data set after the other, for iteration-based training.
 
-    As mmengine's ``InfiniteSampler``, with two differences: it can start anywhere at once (:class:`RandomStateHook`
-    says where on resume, so that nothing is loaded in vain), and it keeps no list of indices. The order depends on the
-    seed alone; rank r of w takes every w-th sample from the r-th on. Indices are :class:`SampleIndex`, from which
-    data sets seed their augmentation.
+    As mmengine's ``InfiniteSampler``, with two differences: it can start anywhere at once
+    (:class:`RandomStateHook` says where on resume, so that nothing is loaded in vain), and it keeps
+    no list of indices. The order depends on the seed alone; rank r of w takes every w-th sample
+    from the r-th on. Indices are :class:`SampleIndex`, from which data sets seed their
+    augmentation.
 
     Args:
         dataset: The data set.
         shuffle: Whether orders are random; otherwise they are 0, 1, ….
-        seed: Seed of the orders, the same on all ranks. Default: drawn, and agreed upon by all ranks.
+        seed: Seed of the orders, the same on all ranks. Default: drawn, and agreed upon by all
+            ranks.
 
     Raises:
         ValueError: The data set is empty.

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Augmentation that follows from a seed and a sample's place in the training, whichever process loads it."""
+
 from __future__ import annotations
 
 import random
@@ -44,8 +45,8 @@ def seed_cpu(*numbers: int) -> None:
 def random_state_of(index: int) -> Iterator[None]:
     """Within, the global generators of the CPU are in a state that depends on a :class:`SampleIndex` alone.
 
-    After it they are as before, so that a model in the same process draws what it would have drawn. A plain integer
-    changes nothing.
+    After it they are as before, so that a model in the same process draws what it would have drawn.
+    A plain integer changes nothing.
     """
     if not isinstance(index, SampleIndex):
         yield
@@ -64,9 +65,9 @@ def random_state_of(index: int) -> Iterator[None]:
 class SeededSamples(Dataset):
     """Any data set, with random augmentation that can be repeated.
 
-    Under :class:`ResumableInfiniteSampler` what is drawn for a sample depends on the seed and its place in the
-    training, not on the worker that loads it, their number, or what was loaded before. :class:`ImageFiles` and
-    its like do so of their own accord and need no wrapper.
+    Under :class:`ResumableInfiniteSampler` what is drawn for a sample depends on the seed and its
+    place in the training, not on the worker that loads it, their number, or what was loaded before.
+    :class:`ImageFiles` and its like do so of their own accord and need no wrapper.
 
     Args:
         dataset: Config of the data set, or the data set.

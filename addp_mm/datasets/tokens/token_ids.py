@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Stored token ids as a data set."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -26,31 +27,40 @@ from addp_mm.registry import DATASETS
 class TokenIds(Dataset):
     """The ids of images, written once by ``tools/dataset_converters/tokenize_images.py``.
 
-    An item is ``dict(inputs=ids)``, int64 of shape (L,): a random view of an image, so that an epoch visits each image
-    once. The ids stay on disk, memory-mapped; nothing is kept for an image. Images that could not be read when the ids
-    were written are left out.
+    An item is ``dict(inputs=ids)``, int64 of shape (L,): a random view of an image, so that an
+    epoch visits each image once. The ids stay on disk, memory-mapped; nothing is kept for an image.
+    Images that could not be read when the ids were written are left out.
 
     Args:
         data_root: Folder of the ids.
-        tokenizer: Config of the tokenizer whose ids are meant, with an ``init_cfg`` that names its weights. It is
-            loaded once and compared with the one that wrote the ids. Default: not checked.
-        images: Fingerprint of the list of images, or a part of what ``tokens.json`` says about them, as
-            ``dict(count=1281167)``. Default: not checked.
+        tokenizer: Config of the tokenizer whose ids are meant, with an ``init_cfg`` that names its
+            weights. It is loaded once and compared with the one that wrote the ids. Default: not
+            checked.
+        images: Fingerprint of the list of images, or a part of what ``tokens.json`` says about
+            them, as ``dict(count=1281167)``. Default: not checked.
         views: Number of views, or a part of what ``tokens.json`` says about them, as
             ``dict(count=8, augmentation='crop', image_size=256)``. Default: not checked.
-        random_view: Whether the view is drawn by numpy's global generator, as augmentations are (and repeated when a
-            training resumes under :class:`ResumableInfiniteSampler`); otherwise it is the first.
+        random_view: Whether the view is drawn by numpy's global generator, as augmentations are
+            (and repeated when a training resumes under :class:`ResumableInfiniteSampler`);
+            otherwise it is the first.
 
     Raises:
-        TokenStoreError: The folder holds no finished ids, or those of another tokenizer, other images or other views.
+        TokenStoreError: The folder holds no finished ids, or those of another tokenizer, other
+            images or other views.
 
     Example:
         >>> TokenIds('data/tokens')[0]['inputs'].shape  # doctest: +SKIP
         torch.Size([256])
     """
 
-    def __init__(self, data_root: str | Path, tokenizer: Mapping | None = None, images: Mapping | str | None = None,
-                 views: Mapping | int | None = None, random_view: bool = True) -> None:
+    def __init__(
+        self,
+        data_root: str | Path,
+        tokenizer: Mapping | None = None,
+        images: Mapping | str | None = None,
+        views: Mapping | int | None = None,
+        random_view: bool = True,
+    ) -> None:
         self.data_root = Path(data_root)
         self.random_view = random_view
         self._shards = finished_shards(self.data_root)
@@ -104,6 +114,8 @@ class TokenIds(Dataset):
             wanted['views'] = dict(count=views) if isinstance(views, int) else views
         other = list(differences(self.metainfo, wanted))
         if other:
-            raise TokenStoreError(f'{self.data_root} holds other ids than the config asks for: {"; ".join(other)}. '
-                                  'Write the ids again with what the config names (tools/dataset_converters/'
-                                  'tokenize_images.py), or correct the config')
+            raise TokenStoreError(
+                f'{self.data_root} holds other ids than the config asks for: {"; ".join(other)}. '
+                'Write the ids again with what the config names (tools/dataset_converters/'
+                'tokenize_images.py), or correct the config'
+            )

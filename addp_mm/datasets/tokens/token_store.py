@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A folder of stored token ids: what is in it, how it is written piece by piece and checked."""
+
 from __future__ import annotations
 
 import errno
@@ -40,14 +41,14 @@ def _short(value) -> str:
 class TokenWriter:
     """Writes the ids of one shard of a data set, row by row, and goes on where an earlier process was stopped.
 
-    A row holds all views of an image. ``ids.npy.partial`` becomes ``ids.npy`` after the last row; ``tokens.json`` says
-    what the ids belong to and how many rows are safe on disk; ``broken.jsonl`` names images that could not be read.
+    A row holds all views of an image. ``ids.npy.partial`` becomes ``ids.npy`` after the last row;
+    ``tokens.json`` says what the ids belong to and how many rows are safe on disk; ``broken.jsonl`` names images that could not be read.
     Whenever the process is killed, all rows up to the last :meth:`save` remain.
 
     Args:
         folder: Made where there is none.
-        settings: What the ids depend on, as JSON: dicts ``tokenizer``, ``images``, ``views``, ``shard``; and ``notes``,
-            on which nothing depends.
+        settings: What the ids depend on, as JSON: dicts ``tokenizer``, ``images``, ``views``,
+            ``shard``; and ``notes``, on which nothing depends.
         shape: (rows, views, tokens).
         dtype: Of the ids.
 
@@ -85,7 +86,7 @@ class TokenWriter:
             ids: Shape (rows, views, tokens).
             broken: Index of an image in the whole list to its name and to what is wrong with it.
         """
-        self._ids[self.done:self.done + len(ids)] = ids
+        self._ids[self.done : self.done + len(ids)] = ids
         if broken:
             with open(self.folder / BROKEN, 'ab') as file:
                 for index, (name, reason) in broken.items():
@@ -118,10 +119,11 @@ class TokenWriter:
         recorded = read_about(self.folder)
         other = list(differences(recorded, {key: value for key, value in self.about.items() if key != 'notes'}))
         if other:
-            raise TokenStoreError(f'{self.folder} holds ids that were made otherwise: {"; ".join(other)}. Give the '
-                                  'same arguments to go on with it, or name another folder')
-        self.done, self._num_broken, self._broken_bytes = (
-            recorded[key] for key in ('done', 'broken', 'broken_bytes'))
+            raise TokenStoreError(
+                f'{self.folder} holds ids that were made otherwise: {"; ".join(other)}. Give the '
+                'same arguments to go on with it, or name another folder'
+            )
+        self.done, self._num_broken, self._broken_bytes = (recorded[key] for key in ('done', 'broken', 'broken_bytes'))
         if (self.folder / BROKEN).exists():
             # rows beyond the last save are made again, and so is what is wrong with them
             os.truncate(self.folder / BROKEN, self._broken_bytes)
@@ -179,9 +181,11 @@ def open_ids(path: Path, mode: str, about: Mapping) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise TokenStoreError(f'{path}: cannot be read ({error}). Remove {path.parent} and {_AGAIN}') from error
     if [*ids.shape] != about['ids']['shape'] or str(ids.dtype) != about['ids']['dtype']:
-        raise TokenStoreError(f'{path} holds {ids.dtype} of shape {ids.shape}, {ABOUT} beside it says '
-                              f'{about["ids"]["dtype"]} of {tuple(about["ids"]["shape"])}. Remove {path.parent} and '
-                              f'{_AGAIN}')
+        raise TokenStoreError(
+            f'{path} holds {ids.dtype} of shape {ids.shape}, {ABOUT} beside it says '
+            f'{about["ids"]["dtype"]} of {tuple(about["ids"]["shape"])}. Remove {path.parent} and '
+            f'{_AGAIN}'
+        )
     return ids
 
 
@@ -195,33 +199,41 @@ def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:
     """Folders of a data set's ids, in order, each with what its ``tokens.json`` says.
 
     Args:
-        root: The folder that was written; or, where several processes shared the work, the folder of their folders
-            ``shard-0000-of-0004`` and so on.
+        root: The folder that was written; or, where several processes shared the work, the folder
+            of their folders ``shard-0000-of-0004`` and so on.
 
     Raises:
-        TokenStoreError: There is none, one is missing or unfinished, or they do not belong together.
+        TokenStoreError: There is none, one is missing or unfinished, or they do not belong
+            together.
     """
     root = Path(root)
     folders = [root] if (root / ABOUT).is_file() else sorted(path.parent for path in root.glob(f'shard-*-of-*/{ABOUT}'))
     if not folders:
-        raise TokenStoreError(f'{root}: no stored ids ({ABOUT}) in this folder. Write them: python '
-                              f'tools/dataset_converters/tokenize_images.py TOKENIZER IMAGES {root}')
+        raise TokenStoreError(
+            f'{root}: no stored ids ({ABOUT}) in this folder. Write them: python '
+            f'tools/dataset_converters/tokenize_images.py TOKENIZER IMAGES {root}'
+        )
     abouts = [read_about(folder) for folder in folders]
     _require_one_partition(folders, [about['shard'] for about in abouts])
     for folder, about in zip(folders, abouts, strict=True):
         rows = about['ids']['shape'][0]
         if about['done'] < rows or not (folder / IDS).is_file():
-            raise TokenStoreError(f'{folder}: unfinished, {about["done"]:,} of {rows:,} images are done. Run '
-                                  'tokenize_images.py with the same arguments again to go on')
+            raise TokenStoreError(
+                f'{folder}: unfinished, {about["done"]:,} of {rows:,} images are done. Run '
+                'tokenize_images.py with the same arguments again to go on'
+            )
         other = list(differences(abouts[0], {key: about[key] for key in ('tokenizer', 'images', 'views')}))
         if other:
-            raise TokenStoreError(f'{folder} and {folders[0]} do not belong together: {first_few(other)}. Remove those '
-                                  'that are not meant')
+            raise TokenStoreError(
+                f'{folder} and {folders[0]} do not belong together: {first_few(other)}. Remove those that are not meant'
+            )
     number = abouts[0]['shard']['of']
     missing = sorted(set(range(number)) - {about['shard']['index'] for about in abouts})
     if missing:
-        raise TokenStoreError(f'{root}: of {number} shards, {first_few(missing)} are missing. Run tokenize_images.py '
-                              f'with --shard I/{number} for each of them')
+        raise TokenStoreError(
+            f'{root}: of {number} shards, {first_few(missing)} are missing. Run tokenize_images.py '
+            f'with --shard I/{number} for each of them'
+        )
     return sorted(zip(folders, abouts, strict=True), key=lambda pair: pair[1]['shard']['index'])
 
 
@@ -236,5 +248,7 @@ def _require_one_partition(folders: Sequence[Path], shards: Sequence[Mapping]) -
     meant = max(partitions, key=lambda of: (len(partitions[of]) == of, len(partitions[of])))
     odd = [folder for of, parts in partitions.items() if of != meant for folder in parts.values()]
     if odd:
-        raise TokenStoreError(f'{first_few(odd)}: not of the partition into {meant} of which '
-                              f'{first_few(partitions[meant].values())} is part. Remove the folders that are not meant')
+        raise TokenStoreError(
+            f'{first_few(odd)}: not of the partition into {meant} of which '
+            f'{first_few(partitions[meant].values())} is part. Remove the folders that are not meant'
+        )

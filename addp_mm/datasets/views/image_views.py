@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Images of a folder or of another data set in a fixed order, and the views of one after the other."""
+
 from __future__ import annotations
 
 import os
@@ -17,7 +18,8 @@ from addp_mm.datasets.listed.image_folder import DatasetError
 from addp_mm.datasets.views.views import Views
 
 Problem = tuple[str, str]
-# what is wrong with images that are no longer there, where the list they stand in is kept all the same
+# what is wrong with images that are no longer there, where the list they stand in is kept all the
+# same
 GONE = 'gone since the images were listed'
 
 
@@ -25,9 +27,9 @@ def open_images(source: str) -> Dataset:
     """A data set whose ``get_data_info`` gives what a loading transform takes.
 
     Args:
-        source: A folder, searched with all below it (its list is kept in ``~/.cache/addp_mm`` and made anew when the
-            folder has changed); or a config, of which ``train_dataloader.dataset`` is built without its pipeline and
-            must yield ``img_path``.
+        source: A folder, searched with all below it (its list is kept in ``~/.cache/addp_mm`` and
+            made anew when the folder has changed); or a config, of which
+            ``train_dataloader.dataset`` is built without its pipeline and must yield ``img_path``.
 
     Raises:
         DatasetError: There is no such source, or no image in it.
@@ -64,20 +66,22 @@ def list_fingerprint(images: Dataset) -> str:
 class ImageViews(Dataset):
     """The views of one image after the other, for a data loader that neither shuffles nor stops at broken files.
 
-    An item is a pair: the views, shape (V, C, S, S), 0 to 255, and None; or black ones, and the image's name and what
-    is wrong with it.
+    An item is a pair: the views, shape (V, C, S, S), 0 to 255, and None; or black ones, and the
+    image's name and what is wrong with it.
 
     Args:
         images: All images, see :func:`open_images`.
         views: What to make of each.
         channels: Channels that the images must have.
-        load: Transform that adds 'img', shape (H, W, C) or (H, W), 0 to 255; of three channels blue is the first.
+        load: Transform that adds 'img', shape (H, W, C) or (H, W), 0 to 255; of three channels blue
+            is the first.
         start: Number of the first image.
         stop: Number after the last.
     """
 
-    def __init__(self, images: Dataset, views: Views, channels: int, load: Callable[[dict], dict], start: int,
-                 stop: int) -> None:
+    def __init__(
+        self, images: Dataset, views: Views, channels: int, load: Callable[[dict], dict], start: int, stop: int
+    ) -> None:
         self.images, self.views, self.channels = images, views, channels
         self.load, self.start, self.stop = load, start, stop
 

@@ -14,16 +14,17 @@ from addp_mm.registry import TRANSFORMS
 class MakeView(BaseTransform):
     """One square view of an image of any number of channels, resized with antialiasing.
 
-    The views are those that ``tools/dataset_converters/tokenize_images.py`` stores the ids of, so that tokenizer,
-    predictor and ADDP train on one kind of picture. Random ones are drawn by numpy's global generator, as augmentations
-    of the mm packages are.
+    The views are those that ``tools/dataset_converters/tokenize_images.py`` stores the ids of, so
+    that tokenizer, predictor and ADDP train on one kind of picture. Random ones are drawn by
+    numpy's global generator, as augmentations of the mm packages are.
 
-    Required keys: ``img``, shape (H, W) or (H, W, C), 0 to 255. Changed keys: ``img``, ``img_shape``.
+    Required keys: ``img``, shape (H, W) or (H, W, C), 0 to 255. Changed keys: ``img``,
+    ``img_shape``.
 
     Args:
         image_size: Side in pixels.
-        augmentation: 'crop': a random resized crop, flipped every other time; 'flip': the middle square, flipped every
-            other time; 'none': the middle square.
+        augmentation: 'crop': a random resized crop, flipped every other time; 'flip': the middle
+            square, flipped every other time; 'none': the middle square.
         crop_scale: Smallest and largest share of the image's area in a crop.
         interpolation: 'bicubic' or 'bilinear'.
 
@@ -31,8 +32,13 @@ class MakeView(BaseTransform):
         ValueError: A value makes no sense.
     """
 
-    def __init__(self, image_size: int, augmentation: str = 'crop', crop_scale: tuple[float, float] = (0.2, 1.0),
-                 interpolation: str = 'bicubic') -> None:
+    def __init__(
+        self,
+        image_size: int,
+        augmentation: str = 'crop',
+        crop_scale: tuple[float, float] = (0.2, 1.0),
+        interpolation: str = 'bicubic',
+    ) -> None:
         count = 2 if augmentation == 'flip' else 1
         self.views = Views(image_size, count, augmentation, tuple(crop_scale), interpolation)
 

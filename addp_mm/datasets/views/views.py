@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Augmented views of an image that depend on a seed, the image's number and the view's number alone."""
+
 from __future__ import annotations
 
 import math
@@ -22,10 +23,11 @@ class Views:
     Args:
         image_size: Side of the square views, in pixels.
         count: Number of views of an image.
-        augmentation: 'crop': a random resized crop, flipped every other time by chance, as in MAGE (arXiv 2211.09117)
-            and ADDP (arXiv 2306.05423). 'flip': the middle square and its mirror image, at most two views. 'none': the
-            middle square, one view.
-        crop_scale: Smallest and largest share of the image's area in a random crop; its sides are 3:4 to 4:3.
+        augmentation: 'crop': a random resized crop, flipped every other time by chance, as in MAGE
+            (arXiv 2211.09117) and ADDP (arXiv 2306.05423). 'flip': the middle square and its mirror
+            image, at most two views. 'none': the middle square, one view.
+        crop_scale: Smallest and largest share of the image's area in a random crop; its sides are
+            3:4 to 4:3.
         interpolation: 'bicubic' or 'bilinear', both with antialiasing.
         seed: Any non-negative integer.
 
@@ -43,13 +45,17 @@ class Views:
     def __post_init__(self) -> None:
         most = {'crop': math.inf, 'flip': 2, 'none': 1}.get(self.augmentation)
         if most is None or self.interpolation not in _FILTERS:
-            raise ValueError(f'augmentation must be one of {AUGMENTATIONS} and interpolation one of {INTERPOLATIONS}, '
-                             f'got {self.augmentation!r} and {self.interpolation!r}')
+            raise ValueError(
+                f'augmentation must be one of {AUGMENTATIONS} and interpolation one of {INTERPOLATIONS}, '
+                f'got {self.augmentation!r} and {self.interpolation!r}'
+            )
         if not 1 <= self.count <= most:
             raise ValueError(f'augmentation {self.augmentation!r} gives 1 to {most} different views, not {self.count}')
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1 or self.image_size < 1 or self.seed < 0:
-            raise ValueError('needed are 0 < smallest <= largest crop <= 1, a positive image_size and a seed of at '
-                             f'least 0, got {self}')
+            raise ValueError(
+                'needed are 0 < smallest <= largest crop <= 1, a positive image_size and a seed of at '
+                f'least 0, got {self}'
+            )
 
     def settings(self) -> dict:
         """All that the pixels of a view depend on."""
@@ -79,12 +85,13 @@ class Views:
         else:
             rows = columns = min(height, width)
             top, left, flip = (height - rows) // 2, (width - columns) // 2, view == 1
-        resized = _resize(image[top:top + rows, left:left + columns], self.image_size, _FILTERS[self.interpolation])
+        resized = _resize(image[top : top + rows, left : left + columns], self.image_size, _FILTERS[self.interpolation])
         return resized[:, ::-1] if flip else resized
 
 
-def _random_box(height: int, width: int, scale: tuple[float, float],
-                rng: np.random.Generator) -> tuple[int, int, int, int]:
+def _random_box(
+    height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random part; the largest middle part of an allowed shape where none fits."""
     for _ in range(_CROP_TRIES):
         area = height * width * rng.uniform(*scale)

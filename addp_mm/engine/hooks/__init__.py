@@ -10,6 +10,15 @@ from addp_mm.engine.hooks.random_state_hook import RandomStateHook, ResumeError
 from addp_mm.engine.hooks.reconstruction_preview_hook import ReconstructionPreviewHook
 
 __all__ = [
-    'AdversarialStartGuard', 'CodeRestartHook', 'DrawnPictures', 'FiniteLossHook', 'GenerativePretrainHook',
-    'LossGuard', 'PreflightHook', 'RandomStateHook', 'ReconstructionPreviewHook', 'ResumeError', 'TrainingCollapsed'
+    'AdversarialStartGuard',
+    'CodeRestartHook',
+    'DrawnPictures',
+    'FiniteLossHook',
+    'GenerativePretrainHook',
+    'LossGuard',
+    'PreflightHook',
+    'RandomStateHook',
+    'ReconstructionPreviewHook',
+    'ResumeError',
+    'TrainingCollapsed',
 ]

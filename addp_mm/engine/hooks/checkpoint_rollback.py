@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Takes a running training back to the last good checkpoint."""
+
 from __future__ import annotations
 
 import os.path as osp
@@ -26,7 +27,8 @@ class RollBack(Exception):
 def on_rollback(runner: Runner, go_back: Callable[[Runner, str], None]) -> None:
     """Let the loop's unit of work (an epoch, or an iteration) end in ``go_back(runner, words)`` at a :class:`RollBack`.
 
-    A hook cannot leave an iteration: the hooks after it would step the schedulers and save the failed weights.
+    A hook cannot leave an iteration: the hooks after it would step the schedulers and save the
+    failed weights.
     """
     loop = runner.train_loop
     name = 'run_epoch' if hasattr(loop, 'run_epoch') else 'run_iter'
@@ -50,35 +52,44 @@ def checkpoint_hook(runner: Runner) -> CheckpointHook:
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
             return hook
-    raise ConfigError('going back to the last good checkpoint needs checkpoints: add a CheckpointHook to '
-                      'default_hooks, or set on_failure=\'stop\'')
+    raise ConfigError(
+        'going back to the last good checkpoint needs checkpoints: add a CheckpointHook to '
+        "default_hooks, or set on_failure='stop'"
+    )
 
 
 def check_can_roll_back(runner: Runner) -> None:
     """Refuse a training that could not be taken back to one of its checkpoints.
 
-    DeepSpeed's are folders with files of its own, which :func:`restore` does not read. An epoch cannot be entered in
-    its middle: with a checkpoint from there it would start anew at the iteration of the checkpoint, so that schedules
-    by iteration and the number of all iterations would overshoot.
+    DeepSpeed's are folders with files of its own, which :func:`restore` does not read. An epoch
+    cannot be entered in its middle: with a checkpoint from there it would start anew at the
+    iteration of the checkpoint, so that schedules by iteration and the number of all iterations
+    would overshoot.
 
     Raises:
-        ConfigError: There is no CheckpointHook, or it saves by iteration in a loop of epochs, or DeepSpeed saves.
+        ConfigError: There is no CheckpointHook, or it saves by iteration in a loop of epochs, or
+            DeepSpeed saves.
     """
     hook = checkpoint_hook(runner)
     if isinstance(getattr(runner, 'strategy', None), DeepSpeedStrategy):
-        raise ConfigError('on_failure=\'rollback\' cannot read the checkpoints of DeepSpeed: set on_failure=\'stop\', '
-                          'or train with another strategy')
+        raise ConfigError(
+            "on_failure='rollback' cannot read the checkpoints of DeepSpeed: set on_failure='stop', "
+            'or train with another strategy'
+        )
     if hasattr(runner.train_loop, 'run_epoch') and not hook.by_epoch:
-        raise ConfigError('on_failure=\'rollback\' in a training by epochs needs checkpoints by epochs: set '
-                          'default_hooks.checkpoint.by_epoch=True, or train by iterations with '
-                          'train_cfg=dict(by_epoch=False, max_iters=...)')
+        raise ConfigError(
+            "on_failure='rollback' in a training by epochs needs checkpoints by epochs: set "
+            'default_hooks.checkpoint.by_epoch=True, or train by iterations with '
+            'train_cfg=dict(by_epoch=False, max_iters=...)'
+        )
 
 
 class RunCheckpoints:
     """The interval checkpoints from which a run that fails may go on: its own, and of those before it what it resumed.
 
-    A work directory may hold checkpoints of an earlier run, and after a resume from the middle those of iterations that
-    this run has not reached: going back to one of them would be going elsewhere.
+    A work directory may hold checkpoints of an earlier run, and after a resume from the middle
+    those of iterations that this run has not reached: going back to one of them would be going
+    elsewhere.
 
     Args:
         runner: A runner whose training has begun and has not saved anything yet.
@@ -102,8 +113,11 @@ class RunCheckpoints:
     def saved(self) -> list[str]:
         """Their paths, newest (most iterations or epochs) first."""
         reached = self._reached()
-        found = [(number, str(path)) for number, path, time in self._listed()
-                 if number <= reached and self._foreign.get(path) != time]
+        found = [
+            (number, str(path))
+            for number, path, time in self._listed()
+            if number <= reached and self._foreign.get(path) != time
+        ]
         return [path for _, path in sorted(found, reverse=True)] + self._resumed_from
 
     def good(self) -> Iterator[str]:
@@ -160,15 +174,16 @@ class RunCheckpoints:
 def restore(runner: Runner, path: str) -> None:
     """Set model, optimizer, schedulers, counters and the hooks' states to those of a checkpoint.
 
-    The order of the data is not set back: training goes on with batches that it has not just failed on.
+    The order of the data is not set back: training goes on with batches that it has not just failed
+    on.
 
     Args:
         runner: A runner in training.
         path: Checkpoint of this run.
     """
     resuming = runner._resume
-    # by it mmengine's EMAHook, and the hooks here, tell a training's own checkpoint (its weights are its averages, and
-    # it holds their state) from weights alone
+    # by it mmengine's EMAHook, and the hooks here, tell a training's own checkpoint (its weights
+    # are its averages, and it holds their state) from weights alone
     runner._resume = True
     try:
         runner.resume(path)
@@ -177,7 +192,8 @@ def restore(runner: Runner, path: str) -> None:
     runner.optim_wrapper.zero_grad()
     runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
     hook = checkpoint_hook(runner)
-    # the ids behind the restored point are written again: listed twice, their files would be removed too early
+    # the ids behind the restored point are written again: listed twice, their files would be
+    # removed too early
     step = int(re.search(r'(\d+)\D*$', osp.basename(path))[1])
     if hasattr(hook, 'keep_ckpt_ids'):
         hook.keep_ckpt_ids = deque((kept for kept in hook.keep_ckpt_ids if kept <= step), hook.keep_ckpt_ids.maxlen)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Pictures of a test with what a classifier found drawn on them."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ def picture_name(sample, root: str | None) -> Path:
     """Name of the drawn picture: the path of the image below ``root``, its whole path elsewhere, else its number.
 
     Args:
-        sample: Result of a model, with ``img_path`` where it was read from a file, and ``sample_idx``.
+        sample: Result of a model, with ``img_path`` where it was read from a file, and
+            ``sample_idx``.
         root: Folder of the data set.
     """
     if 'img_path' not in sample:
@@ -31,8 +33,8 @@ def picture_name(sample, root: str | None) -> Path:
 class DrawnPictures(Hook):
     """Draws on every picture of a test.
 
-    mmpretrain's own hook lets those of one file name replace each other, and shows blue what is red in images that were
-    loaded in the order blue, green, red.
+    mmpretrain's own hook lets those of one file name replace each other, and shows blue what is red
+    in images that were loaded in the order blue, green, red.
 
     Args:
         out_dir: Folder for the pictures; below it they lie as below the root of the data set.
@@ -49,5 +51,8 @@ class DrawnPictures(Hook):
             image = image.flip(0) if swapped else image  # to red, green, blue
             pixels = image.permute(1, 2, 0).cpu().numpy().astype('uint8')
             runner.visualizer.visualize_cls(
-                image=pixels, data_sample=sample, out_file=str(self.out_dir / picture_name(sample, root)),
-                **self.draw_args)
+                image=pixels,
+                data_sample=sample,
+                out_file=str(self.out_dir / picture_name(sample, root)),
+                **self.draw_args,
+            )

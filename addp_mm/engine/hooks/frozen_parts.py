@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Checks of the frozen tokenizer and predictor before pre-training starts."""
+
 from __future__ import annotations
 
 import hashlib
@@ -31,9 +32,11 @@ def check_loaded(model: nn.Module) -> None:
     """
     names = model.unloaded_parts()
     if names:
-        raise CheckpointError(f'no weights were loaded into the frozen {" and ".join(names)}: pre-training would '
-                              'learn from random targets. Give each an init_cfg=dict(type=\'addp_mm.Pretrained\', '
-                              'checkpoint=...), or a checkpoint of the whole algorithm as load_from')
+        raise CheckpointError(
+            f'no weights were loaded into the frozen {" and ".join(names)}: pre-training would '
+            "learn from random targets. Give each an init_cfg=dict(type='addp_mm.Pretrained', "
+            'checkpoint=...), or a checkpoint of the whole algorithm as load_from'
+        )
 
 
 def check_equal_on_all_ranks(parts: dict[str, nn.Module]) -> None:
@@ -49,6 +52,8 @@ def check_equal_on_all_ranks(parts: dict[str, nn.Module]) -> None:
     for name in parts:
         different = [rank for rank, found in enumerate(prints) if found[name] != prints[0][name]]
         if different:
-            raise CheckpointError(f'the {name} of rank(s) {different} differs from that of rank 0; every rank must '
-                                  'load the same frozen weights: check that all machines see the same checkpoint '
-                                  'file')
+            raise CheckpointError(
+                f'the {name} of rank(s) {different} differs from that of rank 0; every rank must '
+                'load the same frozen weights: check that all machines see the same checkpoint '
+                'file'
+            )

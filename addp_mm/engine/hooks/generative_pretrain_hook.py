@@ -9,13 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from addp_mm.engine.hooks.checkpoint_rollback import (
-    RollBack,
-    RunCheckpoints,
-    check_can_roll_back,
-    on_rollback,
-    restore,
-)
+from addp_mm.engine.hooks.checkpoint_rollback import RollBack, RunCheckpoints, check_can_roll_back, on_rollback, restore
 from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks, check_loaded
 from addp_mm.engine.hooks.loss_guard import LossGuard, TrainingCollapsed
 from addp_mm.engine.hooks.noise_streams import NoiseStreams
@@ -33,45 +27,62 @@ STATE_KEY = 'generative_pretrain'
 class GenerativePretrainHook(Hook):
     """The loop of generative pre-training around a model such as :class:`~addp_mm.models.selfsup.ADDP`.
 
-    - Before training it checks that the frozen tokenizer and predictor are loaded, and equal on all ranks.
-    - Before each iteration it draws the noise level and the source of the masks (``model.noise``) from
-      ``model.schedule``, by a stream of its own for each rank. Checkpoints hold the streams of all ranks.
-    - After each iteration it logs the level (``noise_step``; the model logs its ratios) and the loss by level
-      (``loss_at_ratio_…``).
-    - A loss that is not finite, or has collapsed, on any rank, or weights that are not finite and would be saved now,
-      stop training or take it back to the last good checkpoint of this run (model, optimizer, schedulers, counters,
-      streams; the data go on), before anything is saved.
-    - Every ``preview_interval`` iterations, and at the end, rank 0 sends a grid of generated images and the
-      alternating steps of the first of them to the visualizer. Previews have a seed of their own and leave the
-      training's random streams and the modules' modes alone.
+    - Before training it checks that the frozen tokenizer and predictor are loaded, and equal on all
+      ranks.
+    - Before each iteration it draws the noise level and the source of the masks (``model.noise``)
+      from ``model.schedule``, by a stream of its own for each rank. Checkpoints hold the streams of
+      all ranks.
+    - After each iteration it logs the level (``noise_step``; the model logs its ratios) and the
+      loss by level (``loss_at_ratio_…``).
+    - A loss that is not finite, or has collapsed, on any rank, or weights that are not finite and
+      would be saved now, stop training or take it back to the last good checkpoint of this run
+      (model, optimizer, schedulers, counters, streams; the data go on), before anything is saved.
+    - Every ``preview_interval`` iterations, and at the end, rank 0 sends a grid of generated images
+      and the alternating steps of the first of them to the visualizer. Previews have a seed of
+      their own and leave the training's random streams and the modules' modes alone.
 
     Args:
         seed: Seed of the noise streams; rank r uses ``seed + r``.
-        on_failure: 'stop' raises an error, 'rollback' goes back first, at most ``max_rollbacks`` times.
+        on_failure: 'stop' raises an error, 'rollback' goes back first, at most ``max_rollbacks``
+            times.
         max_rollbacks: Rollbacks of a whole run, resumed parts included.
-        guard: Arguments of :class:`~addp_mm.engine.hooks.LossGuard`, which says when a loss has collapsed.
+        guard: Arguments of :class:`~addp_mm.engine.hooks.LossGuard`, which says when a loss has
+            collapsed.
         num_level_bins: Bins of the mask ratio over which the loss is logged.
         preview_interval: Iterations between previews; 0 for none.
         preview_images: Images of the grid.
         preview_seed: Seed of the previews: the same noise each time, so that pictures compare.
-        sampler: Arguments of :class:`~addp_mm.generation.AlternatingSampler` other than model and grid.
+        sampler: Arguments of :class:`~addp_mm.generation.AlternatingSampler` other than model and
+            grid.
 
     Raises:
         ValueError: If an option lies outside its range.
     """
 
-    # before LoggerHook and ParamSchedulerHook, so that a failed iteration is neither logged, counted nor saved
+    # before LoggerHook and ParamSchedulerHook, so that a failed iteration is neither logged,
+    # counted nor saved
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self, seed: int = 0, on_failure: str = 'stop', max_rollbacks: int = 3, guard: dict | None = None,
-                 num_level_bins: int = 5, preview_interval: int = 1000, preview_images: int = 16,
-                 preview_seed: int = 0, sampler: dict | None = None) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        on_failure: str = 'stop',
+        max_rollbacks: int = 3,
+        guard: dict | None = None,
+        num_level_bins: int = 5,
+        preview_interval: int = 1000,
+        preview_images: int = 16,
+        preview_seed: int = 0,
+        sampler: dict | None = None,
+    ) -> None:
         if on_failure not in ('stop', 'rollback'):
-            raise ValueError(f'on_failure must be \'stop\' or \'rollback\', got {on_failure!r}')
+            raise ValueError(f"on_failure must be 'stop' or 'rollback', got {on_failure!r}")
         if max_rollbacks < 0 or num_level_bins < 1 or preview_interval < 0 or preview_images < 1:
-            raise ValueError('max_rollbacks and preview_interval must not be negative, num_level_bins and '
-                             f'preview_images at least 1; got {max_rollbacks}, {preview_interval}, '
-                             f'{num_level_bins} and {preview_images}')
+            raise ValueError(
+                'max_rollbacks and preview_interval must not be negative, num_level_bins and '
+                f'preview_images at least 1; got {max_rollbacks}, {preview_interval}, '
+                f'{num_level_bins} and {preview_images}'
+            )
         self.on_failure, self.max_rollbacks = on_failure, max_rollbacks
         self.guard = LossGuard(**(guard or {}))
         self.num_level_bins = num_level_bins
@@ -86,8 +97,10 @@ class GenerativePretrainHook(Hook):
     def before_train(self, runner: Runner) -> None:
         model = bare_model(runner)
         if not hasattr(model, 'unloaded_parts'):
-            raise TypeError(f'{type(model).__name__} has no frozen tokenizer and predictor; GenerativePretrainHook '
-                            'belongs into the config of an ADDP pre-training alone')
+            raise TypeError(
+                f'{type(model).__name__} has no frozen tokenizer and predictor; GenerativePretrainHook '
+                'belongs into the config of an ADDP pre-training alone'
+            )
         check_loaded(model)
         check_equal_on_all_ranks(model.frozen_parts)
         if self.preview_interval:
@@ -106,28 +119,33 @@ class GenerativePretrainHook(Hook):
         # the model uses its noise up
         self.level = model.noise.level
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                         outputs: dict | None = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
         loss = outputs['loss'].item()
         self._check(runner, loss, batch_idx)
         runner.message_hub.update_scalar('train/noise_step', self.level.step)
         runner.message_hub.update_scalar(f'train/{self._bin_name(runner)}', loss)
-        if self.preview_interval and (self.every_n_train_iters(runner, self.preview_interval)
-                                      or self.is_last_train_iter(runner)):
+        if self.preview_interval and (
+            self.every_n_train_iters(runner, self.preview_interval) or self.is_last_train_iter(runner)
+        ):
             self._preview(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint[STATE_KEY] = dict(streams=self.streams.state(), guard=self.guard.state(), rollbacks=self.rollbacks)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        # a checkpoint that only starts another run (load_from) brings weights, not the course of its own training
+        # a checkpoint that only starts another run (load_from) brings weights, not the course of
+        # its own training
         if STATE_KEY not in checkpoint or not runner._resume:
             return
         state = checkpoint[STATE_KEY]
         saved, wanted = self.streams.load(state['streams']), dist.get_world_size()
         if saved != wanted:
-            runner.logger.warning(f'the checkpoint holds the noise streams of {saved} rank(s), this run has {wanted}: '
-                                  'ranks without a saved stream start from their seed')
+            runner.logger.warning(
+                f'the checkpoint holds the noise streams of {saved} rank(s), this run has {wanted}: '
+                'ranks without a saved stream start from their seed'
+            )
         self.guard.load(state['guard'])
         self.rollbacks = max(self.rollbacks, state['rollbacks'])
 
@@ -149,8 +167,9 @@ class GenerativePretrainHook(Hook):
         if reason is None:
             return
         broken = [rank for rank, (value, _) in enumerate(gathered) if not math.isfinite(value)]
-        where = ', '.join(f'mask ratio {gathered[rank][1]:.3f} on rank {rank}'
-                          for rank in broken or range(len(gathered)))
+        where = ', '.join(
+            f'mask ratio {gathered[rank][1]:.3f} on rank {rank}' for rank in broken or range(len(gathered))
+        )
         failure = f'training failed at iteration {runner.iter + 1} ({where}): {reason}'
         if self.on_failure == 'stop':
             raise TrainingCollapsed(f'{failure}. {self._advice()}')
@@ -158,8 +177,11 @@ class GenerativePretrainHook(Hook):
 
     def _advice(self) -> str:
         path = next(self._checkpoints.good(), None)
-        start = (f'The last good checkpoint is {path}: resume from it' if path else
-                 f'{self._checkpoints.folder} holds no good checkpoint of this run: restart')
+        start = (
+            f'The last good checkpoint is {path}: resume from it'
+            if path
+            else f'{self._checkpoints.folder} holds no good checkpoint of this run: restart'
+        )
         changes = ['a lower learning rate', 'stronger gradient clipping']
         if self.on_failure == 'stop':
             changes.append("on_failure='rollback'")
@@ -170,8 +192,10 @@ class GenerativePretrainHook(Hook):
             raise TrainingCollapsed(f'{failure}; {self.rollbacks} rollback(s) did not help. {self._advice()}')
         path = self._checkpoints.choose(self._tried)
         if path is None:
-            raise TrainingCollapsed(f'{failure}; there is no good checkpoint yet to go back to. Lower the learning '
-                                    'rate, or save checkpoints more often')
+            raise TrainingCollapsed(
+                f'{failure}; there is no good checkpoint yet to go back to. Lower the learning '
+                'rate, or save checkpoints more often'
+            )
         self.rollbacks += 1
         self._tried.add(path)
         restore(runner, path)
@@ -187,8 +211,9 @@ class GenerativePretrainHook(Hook):
         model = bare_model(runner)
         with evaluating(model), whole_outside_of_units(runner.model):
             sampler = self._build_sampler(model)
-            samples = sampler.run(self.preview_images, torch.Generator().manual_seed(self.preview_seed),
-                                  keep_steps=True)
+            samples = sampler.run(
+                self.preview_images, torch.Generator().manual_seed(self.preview_seed), keep_steps=True
+            )
         if not dist.is_main_process():
             return
         codebook_size = len(model.tokenizer.codebook)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Tells when a training loss shows that the run is lost."""
+
 from __future__ import annotations
 
 import math
@@ -15,13 +16,14 @@ class TrainingCollapsed(UserError, RuntimeError):
 class LossGuard:
     """Watches the loss and says when, and why, training has failed.
 
-    A loss that is not finite fails at once. A collapse shows in the mean over ``window`` iterations, because the loss
-    of a single iteration depends on its noise level.
+    A loss that is not finite fails at once. A collapse shows in the mean over ``window``
+    iterations, because the loss of a single iteration depends on its noise level.
 
     Args:
-        max_rise: The running mean may lie this far (in nats) above its lowest value so far. None: not checked.
-        floor: The running mean must not fall below this value: a soft cross entropy that does has found a shortcut.
-            None: not checked.
+        max_rise: The running mean may lie this far (in nats) above its lowest value so far. None:
+            not checked.
+        floor: The running mean must not fall below this value: a soft cross entropy that does has
+            found a shortcut. None: not checked.
         window: Iterations of the running mean.
 
     Raises:
@@ -50,8 +52,10 @@ class LossGuard:
         if self.floor is not None and mean < self.floor:
             return f'the mean loss of the last {self.window} iterations, {mean:.4g}, lies below the floor {self.floor}'
         if self.max_rise is not None and mean > self.lowest + self.max_rise:
-            return (f'the mean loss of the last {self.window} iterations, {mean:.4g}, lies more than {self.max_rise} '
-                    f'above its lowest value {self.lowest:.4g}')
+            return (
+                f'the mean loss of the last {self.window} iterations, {mean:.4g}, lies more than {self.max_rise} '
+                f'above its lowest value {self.lowest:.4g}'
+            )
         self.lowest = min(self.lowest, mean)
         return None
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The random streams of generative pre-training: one a rank, resumable."""
+
 from __future__ import annotations
 
 import torch
@@ -12,8 +13,9 @@ _SEED_RANGE = 2**63 - 1
 class NoiseStreams:
     """One seeded stream of noise levels and mask seeds for each rank.
 
-    A stream gives the same number of draws to every iteration, whatever the batch size, so each process advances the
-    streams of all ranks. The process that writes a checkpoint therefore knows every rank's state without asking.
+    A stream gives the same number of draws to every iteration, whatever the batch size, so each
+    process advances the streams of all ranks. The process that writes a checkpoint therefore knows
+    every rank's state without asking.
 
     Args:
         seed: Rank r starts from ``seed + r``.
@@ -53,9 +55,12 @@ class NoiseStreams:
         """
         expected = self.generators[0].get_state().shape
         if state.dtype != torch.uint8 or state.dim() != 2 or state.shape[1:] != expected:
-            raise ValueError(f'the checkpoint\'s noise stream is {state.dtype} {tuple(state.shape)}; expected uint8 '
-                             f'(ranks, {expected[0]}): it was written by another version of PyTorch or is damaged')
+            raise ValueError(
+                f"the checkpoint's noise stream is {state.dtype} {tuple(state.shape)}; expected uint8 "
+                f'(ranks, {expected[0]}): it was written by another version of PyTorch or is damaged'
+            )
         for generator, saved in zip(self.generators, state, strict=False):
-            # set_state reads a row of a larger tensor from the wrong place, or crashes: it needs a tensor of its own
+            # set_state reads a row of a larger tensor from the wrong place, or crashes: it needs a
+            # tensor of its own
             generator.set_state(saved.cpu().clone())
         return len(state)

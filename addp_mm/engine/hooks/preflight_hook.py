@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Finds out before training what would otherwise fail, or pass in silence, hours later."""
+
 import math
 import random
 import re
@@ -23,8 +24,10 @@ from addp_mm.engine.unwrap import bare_model
 from addp_mm.errors import UserError, first_few
 from addp_mm.registry import HOOKS
 
-_MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?([\[\]\d, ]*)\)? from '
-                       r'checkpoint, the shape in current model is (?:torch\.Size\()?([\[\]\d, ]*)\)?')
+_MISMATCH = re.compile(
+    r'size mismatch for (\S+): copying a param with shape (?:torch\.Size\()?([\[\]\d, ]*)\)? from '
+    r'checkpoint, the shape in current model is (?:torch\.Size\()?([\[\]\d, ]*)\)?'
+)
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
@@ -45,8 +48,8 @@ def _random_states_kept():
 def _other_classes(model: nn.Module, key: str, saved: str, built: str) -> bool:
     """Whether a mismatch is the usual one of a classifier with another number of classes.
 
-    A classifier is a linear layer or convolution whose outputs are a multiple of the ``num_classes`` of the head that
-    it is in, or of one more where there is a background. Its number of outputs alone may differ.
+    A classifier is a linear layer or convolution whose outputs are a multiple of the
+    ``num_classes`` of the head that it is in, or of one more where there is a background. Its number of outputs alone may differ.
     """
     saved_sizes, built_sizes = (list(map(int, re.findall(r'\d+', text))) for text in (saved, built))
     parts = key.split('.')[:-1]
@@ -78,27 +81,29 @@ def _image_sizes(data) -> set[tuple[int, int]]:
 class PreflightHook(Hook):
     """Checks that a checkpoint fits the model, and one picture of each kind, before the first training step.
 
-    mmengine loads a checkpoint whose shapes differ with no more than a printed list, and meets an error of the
-    validation pipeline only after the first epoch. This hook turns both into errors at the start. A picture of the
-    training data is loaded and its size compared with what ``model.tokenizer`` and ``model.backbone`` can take
-    (their ``check_image_size``), so that the error names a file. The random generators are left as they were.
+    mmengine loads a checkpoint whose shapes differ with no more than a printed list, and meets an
+    error of the validation pipeline only after the first epoch. This hook turns both into errors at
+    the start. A picture of the training data is loaded and its size compared with what
+    ``model.tokenizer`` and ``model.backbone`` can take (their ``check_image_size``), so that the error names a file. The random generators are left as they were.
 
-    A training without a single batch, a head of fewer classes than the data, and a ``save_best`` that no metric can
-    answer are refused. A warning tells of checkpoints that would be saved between the passes of one step of the
-    optimizer.
+    A training without a single batch, a head of fewer classes than the data, and a ``save_best``
+    that no metric can answer are refused. A warning tells of checkpoints that would be saved
+    between the passes of one step of the optimizer.
 
-    - Testing and resuming: every parameter of the model must be in the checkpoint, in the same shape.
-    - ``load_from`` at the start of a training: shapes must agree, except for the number of classes of a head's
-      last layers, and at least one parameter must be found.
+    - Testing and resuming: every parameter of the model must be in the checkpoint, in the same
+      shape.
+    - ``load_from`` at the start of a training: shapes must agree, except for the number of classes
+      of a head's last layers, and at least one parameter must be found.
 
     Args:
         testing (bool): The model is tested, not trained. Default: False.
 
     Raises:
         CheckpointError: The checkpoint does not fit; names keys and both shapes.
-        PreflightError: The first picture of the training or validation data cannot be read or processed, or one of the
-            other things above would fail.
+        PreflightError: The first picture of the training or validation data cannot be read or
+            processed, or one of the other things above would fail.
     """
+
     priority = 'VERY_LOW'
 
     def __init__(self, testing: bool = False) -> None:
@@ -111,9 +116,11 @@ class PreflightHook(Hook):
         source = runner._load_from
         resuming = runner._resume and not self.testing
         if resuming and not ({'meta', 'optimizer', 'message_hub'} <= set(checkpoint)):
-            raise CheckpointError(f'{source} holds weights alone, without the state of a training, and cannot be '
-                                  'resumed. To start from these weights, give --cfg-options load_from=PATH in place of '
-                                  '--resume')
+            raise CheckpointError(
+                f'{source} holds weights alone, without the state of a training, and cannot be '
+                'resumed. To start from these weights, give --cfg-options load_from=PATH in place of '
+                '--resume'
+            )
         model = bare_model(runner)
         if isinstance(model, BaseTTAModel):
             model = model.module  # which mmengine fills
@@ -125,22 +132,29 @@ class PreflightHook(Hook):
             heads = [m for m in mismatched if _other_classes(model, *m)]
             if heads:
                 runner.logger.warning(
-                    f'{source}: not loaded, another number of classes: {first_few(key for key, _, _ in heads)}')
+                    f'{source}: not loaded, another number of classes: {first_few(key for key, _, _ in heads)}'
+                )
             mismatched = [m for m in mismatched if m not in heads]
         advice = 'Use the config that the checkpoint was trained with'
         if not (self.testing or resuming):
-            advice += (', or give a part of the model that fits, such as the backbone, an init_cfg=dict('
-                       "type='addp_mm.Pretrained', checkpoint=…, prefix='backbone.') in place of load_from")
+            advice += (
+                ', or give a part of the model that fits, such as the backbone, an init_cfg=dict('
+                "type='addp_mm.Pretrained', checkpoint=…, prefix='backbone.') in place of load_from"
+            )
         if mismatched:
-            shapes = [f'{key} is {saved} in the checkpoint and {built} in the model'
-                      for key, saved, built in mismatched]
-            raise CheckpointError(f'{source} is of another width or layout than the model of the config: '
-                                  f'{first_few(shapes)}. {advice}')
+            shapes = [
+                f'{key} is {saved} in the checkpoint and {built} in the model' for key, saved, built in mismatched
+            ]
+            raise CheckpointError(
+                f'{source} is of another width or layout than the model of the config: {first_few(shapes)}. {advice}'
+            )
         parameters = {plain_name(name) for name, _ in model.named_parameters()}
         absent = [key for key in missing if key in parameters]
         if (self.testing or resuming) and absent or parameters and len(absent) == len(parameters):
-            raise CheckpointError(f'{source} lacks {len(absent)} of the {len(parameters)} parameters of the model: '
-                                  f'{first_few(absent)}. {advice}')
+            raise CheckpointError(
+                f'{source} lacks {len(absent)} of the {len(parameters)} parameters of the model: '
+                f'{first_few(absent)}. {advice}'
+            )
 
     @staticmethod
     def _compare(model, weights) -> tuple[list[tuple[str, str, str]], list[str]]:
@@ -171,9 +185,11 @@ class PreflightHook(Hook):
                 model.val_step(loader.collate_fn([loader.dataset[0]]))
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
-            raise PreflightError('validation would fail after the first epoch; it fails on the first picture of '
-                                 f'val_dataloader: {type(error).__name__}: {error} ({where.filename}, line '
-                                 f'{where.lineno})') from error
+            raise PreflightError(
+                'validation would fail after the first epoch; it fails on the first picture of '
+                f'val_dataloader: {type(error).__name__}: {error} ({where.filename}, line '
+                f'{where.lineno})'
+            ) from error
         finally:
             model.train(was_training)
 
@@ -186,13 +202,15 @@ class PreflightHook(Hook):
             raise PreflightError(
                 f'train_dataloader has no batch: {len(loader.dataset)} pictures over {dist.get_world_size()} '
                 f'process(es) are fewer than batch_size={loader.batch_size}, and drop_last=True leaves them out. Lower '
-                'train_dataloader.batch_size, or set train_dataloader.drop_last=False')
+                'train_dataloader.batch_size, or set train_dataloader.drop_last=False'
+            )
 
     @staticmethod
     def _check_classes(runner) -> None:
         """No head may have fewer classes than the labels of the data, which index them.
 
-        Heads of one class (a region proposal's) leave classes apart, and panoptic data has heads for a part of them.
+        Heads of one class (a region proposal's) leave classes apart, and panoptic data has heads
+        for a part of them.
         """
         meta = getattr(runner.train_loop.dataloader.dataset, 'metainfo', None) or {}
         classes = meta.get('classes')
@@ -204,7 +222,8 @@ class PreflightHook(Hook):
                 raise PreflightError(
                     f'train_dataloader has {len(classes)} classes ({first_few(classes)}) and model.{name} only '
                     f'{count}: set model.{name}.num_classes={len(classes)}, or give the data set a metainfo=dict('
-                    'classes=…) of fewer')
+                    'classes=…) of fewer'
+                )
 
     @staticmethod
     def _check_save_best(runner) -> None:
@@ -218,8 +237,10 @@ class PreflightHook(Hook):
         for key in [wanted] if isinstance(wanted, str) else wanted:
             if key != 'auto' and key.partition('/')[0] not in prefixes:
                 names = ', '.join(f'{prefix}/…' for prefix in dict.fromkeys(prefixes))
-                raise PreflightError(f'default_hooks.checkpoint.save_best={key!r} is no metric of val_evaluator, whose '
-                                     f'metrics are called {names}; mmengine would say so after the first validation')
+                raise PreflightError(
+                    f'default_hooks.checkpoint.save_best={key!r} is no metric of val_evaluator, whose '
+                    f'metrics are called {names}; mmengine would say so after the first validation'
+                )
 
     @staticmethod
     def _warn_of_split_steps(runner) -> None:
@@ -235,7 +256,8 @@ class PreflightHook(Hook):
             runner.logger.warning(
                 f'checkpoints are saved every {hook.interval} iterations, a step of the optimizer takes {passes} '
                 '(accumulative_counts): resuming from one saved within a step loses the gradients of its first passes. '
-                f'Set default_hooks.checkpoint.interval={good}, or another multiple of {passes}')
+                f'Set default_hooks.checkpoint.interval={good}, or another multiple of {passes}'
+            )
 
     @staticmethod
     def _check_training_picture(runner) -> None:
@@ -246,8 +268,9 @@ class PreflightHook(Hook):
             try:
                 sample = loader.dataset[0]
             except Exception as error:
-                raise PreflightError(f'training would fail on {_picture_of(loader.dataset)}: {type(error).__name__}: '
-                                     f'{error}') from error
+                raise PreflightError(
+                    f'training would fail on {_picture_of(loader.dataset)}: {type(error).__name__}: {error}'
+                ) from error
             sizes = _image_sizes(model.data_preprocessor(loader.collate_fn([sample]), True))
         for part in (getattr(model, 'tokenizer', None), getattr(model, 'backbone', None)):
             for height, width in sizes if hasattr(part, 'check_image_size') else ():

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What the preview hooks share: a model that is evaluating for a moment, and pictures to the visualizer."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

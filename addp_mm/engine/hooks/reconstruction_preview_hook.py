@@ -18,7 +18,8 @@ class ReconstructionPreviewHook(Hook):
 
     Training shows the same images each time: the first of the first batch. The model offers
     ``reconstruct(images in [0, 1]) -> images``. A test shows the first images of the data set, from predictions that
-    hold ``image`` and ``reconstruction``. Of images with more than three channels the first three are shown.
+    hold ``image`` and ``reconstruction``. Of images with more than three channels the first three
+    are shown.
 
     Args:
         interval: Iterations between previews; the last iteration also shows one.
@@ -34,32 +35,40 @@ class ReconstructionPreviewHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if not hasattr(bare_model(runner), 'reconstruct'):
-            raise TypeError(f'{type(bare_model(runner)).__name__} has no method reconstruct(images), which '
-                            'ReconstructionPreviewHook shows; remove the hook from custom_hooks')
+            raise TypeError(
+                f'{type(bare_model(runner)).__name__} has no method reconstruct(images), which '
+                'ReconstructionPreviewHook shows; remove the hook from custom_hooks'
+            )
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                         outputs: dict | None = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
         if not dist.is_main_process():
             return
         model = bare_model(runner)
         if self.images is None:
             inputs = model.data_preprocessor(data_batch, False)['inputs']
-            self.images = (inputs[0] if isinstance(inputs, (list, tuple)) else inputs)[:self.num_images].clone()
+            self.images = (inputs[0] if isinstance(inputs, (list, tuple)) else inputs)[: self.num_images].clone()
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             return
         with evaluating(model):
             self._show(runner, self.images, model.reconstruct(self.images))
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                        outputs: list | None = None) -> None:
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: list | None = None
+    ) -> None:
         if batch_idx == 0 and dist.is_main_process():
-            samples = outputs[:self.num_images]
-            self._show(runner, torch.stack([sample.image for sample in samples]),
-                       torch.stack([sample.reconstruction for sample in samples]))
+            samples = outputs[: self.num_images]
+            self._show(
+                runner,
+                torch.stack([sample.image for sample in samples]),
+                torch.stack([sample.reconstruction for sample in samples]),
+            )
 
     def _show(self, runner: Runner, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
         tiles = [
             pictures.enlarge(picture, self.side)
-            for row in (images, reconstructions) for picture in pictures.to_uint8(row)
+            for row in (images, reconstructions)
+            for picture in pictures.to_uint8(row)
         ]
         show(runner, 'reconstructions', pictures.grid(tiles, columns=len(images)))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Looks at the weights before they are saved: a finite loss says nothing of the step that followed it."""
+
 from __future__ import annotations
 
 from mmengine import dist
@@ -30,8 +31,14 @@ def saves_now(hook: Hook, runner: Runner, batch_idx: int) -> bool:
 
 def spoilt_weight(model: nn.Module) -> str | None:
     """Name of a trained weight that is not finite on some rank, the same on all ranks; None if all are."""
-    found = next((name for name, weight in model.named_parameters()
-                  if weight.requires_grad and not weight.detach().isfinite().all()), None)
+    found = next(
+        (
+            name
+            for name, weight in model.named_parameters()
+            if weight.requires_grad and not weight.detach().isfinite().all()
+        ),
+        None,
+    )
     return next(filter(None, dist.all_gather_object(found)), None)
 
 
@@ -43,7 +50,9 @@ def refuse_spoilt_weights(hook: Hook, runner: Runner, batch_idx: int) -> None:
     """
     name = spoilt_weight(runner.model) if saves_now(hook, runner, batch_idx) else None
     if name is not None:
-        raise TrainingCollapsed(f'training failed at iteration {runner.iter + 1}: {name} is not finite after this '
-                                'step, though the loss before it was; nothing was saved. Resume from the last '
-                                'checkpoint with a lower learning rate or stronger gradient clipping '
-                                '(optim_wrapper.clip_grad)')
+        raise TrainingCollapsed(
+            f'training failed at iteration {runner.iter + 1}: {name} is not finite after this '
+            'step, though the loss before it was; nothing was saved. Resume from the last '
+            'checkpoint with a lower learning rate or stronger gradient clipping '
+            '(optim_wrapper.clip_grad)'
+        )

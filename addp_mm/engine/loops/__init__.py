@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Loops of mmengine's Runner."""
+
 from addp_mm.engine.loops.nearest_neighbour_loop import NearestNeighbourTestLoop
 
 __all__ = ['NearestNeighbourTestLoop']

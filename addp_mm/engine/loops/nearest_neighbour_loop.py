@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Testing frozen features by their nearest neighbours."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -19,39 +20,50 @@ from addp_mm.registry import LOOPS
 class NearestNeighbourTestLoop(TestLoop):
     """Classify test images by a weighted vote of the nearest labelled images (k-NN, as DINO, arXiv 2104.14294).
 
-    The model's ``extract_feat`` gives the features, its data preprocessor the images; nothing is trained. The labelled
-    images are passed over once, each by one process; then every process holds all their features (1.3 million of 768
-    numbers in float32: 4 GB, and twice that while they are collected). Each predicted sample gets
-    ``neighbour_votes``, ``{k: (num_classes, )}``, which :class:`addp_mm.NeighbourAccuracy` reads, and the votes of the
-    first k as ``pred_score``.
+    The model's ``extract_feat`` gives the features, its data preprocessor the images; nothing is
+    trained. The labelled images are passed over once, each by one process; then every process holds
+    all their features (1.3 million of 768 numbers in float32: 4 GB, and twice that while they are
+    collected). Each predicted sample gets ``neighbour_votes``, ``{k: (num_classes, )}``, which
+    :class:`addp_mm.NeighbourAccuracy` reads, and the votes of the first k as ``pred_score``.
 
     Args:
         runner: The runner.
         dataloader: Loader of the test images, or its config.
         evaluator: Evaluator, or its config.
-        bank_dataloader (dict): Config of the loader of the labelled images, with a test pipeline. Its sampler is the
-            loop's own: all images in order, none twice.
+        bank_dataloader (dict): Config of the loader of the labelled images, with a test pipeline.
+            Its sampler is the loop's own: all images in order, none twice.
         num_neighbours: Numbers of neighbours that vote, each evaluated. Defaults to (10, 20).
         temperature: Of the votes' weights. Defaults to 0.07.
         num_classes: Number of classes; None takes the largest label met. Defaults to None.
         chunk_size: Labelled features that a batch is compared with at once. Defaults to 65536.
-        bank_device: Where the labelled features are kept and compared: 'cpu' where the accelerator has no room for
-            them. None is the model's device. Defaults to None.
+        bank_device: Where the labelled features are kept and compared: 'cpu' where the accelerator
+            has no room for them. None is the model's device. Defaults to None.
         fp16: See :class:`mmengine.runner.TestLoop`.
 
     Raises:
         ValueError: ``num_neighbours`` is empty or has a number below 1, or features are no vectors.
     """
 
-    def __init__(self, runner, dataloader, evaluator, bank_dataloader: dict, num_neighbours: Sequence[int] = (10, 20),
-                 temperature: float = 0.07, num_classes: int | None = None, chunk_size: int = 65536,
-                 bank_device: str | None = None, fp16: bool = False) -> None:
+    def __init__(
+        self,
+        runner,
+        dataloader,
+        evaluator,
+        bank_dataloader: dict,
+        num_neighbours: Sequence[int] = (10, 20),
+        temperature: float = 0.07,
+        num_classes: int | None = None,
+        chunk_size: int = 65536,
+        bank_device: str | None = None,
+        fp16: bool = False,
+    ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
         if not num_neighbours or min(num_neighbours) < 1:
             raise ValueError(f'num_neighbours must be numbers of at least 1, got {tuple(num_neighbours)}')
         own_sampler = dict(type='mmengine.DefaultSampler', shuffle=False, round_up=False)
         self.bank_dataloader = runner.build_dataloader(
-            {**bank_dataloader, 'sampler': own_sampler, 'drop_last': False}, seed=0)
+            {**bank_dataloader, 'sampler': own_sampler, 'drop_last': False}, seed=0
+        )
         self.num_neighbours = tuple(num_neighbours)
         self.temperature = temperature
         self.num_classes = num_classes
@@ -87,8 +99,13 @@ class NearestNeighbourTestLoop(TestLoop):
             features.append(own.to(self.bank_device or own.device))
             labels.append(torch.tensor([int(sample.gt_label) for sample in samples], device=features[-1].device))
         size = len(self.bank_dataloader.dataset)
-        return NeighbourBank(gather_rows(torch.cat(features), size), gather_rows(torch.cat(labels), size),
-                             self.num_classes, self.temperature, self.chunk_size)
+        return NeighbourBank(
+            gather_rows(torch.cat(features), size),
+            gather_rows(torch.cat(labels), size),
+            self.num_classes,
+            self.temperature,
+            self.chunk_size,
+        )
 
     def _progress(self, loader) -> Iterator:
         return tqdm(loader, desc='features of the labelled images', unit='batch', disable=not dist.is_main_process())
@@ -101,9 +118,11 @@ class NearestNeighbourTestLoop(TestLoop):
             features = model.extract_feat(data['inputs'])
         features = features[-1] if isinstance(features, (tuple, list)) else features
         if features.dim() != 2:
-            raise ValueError(f'k-NN needs one vector an image; extract_feat gives {tuple(features.shape)}. Give the '
-                             "backbone out_type='cls_token' or 'avg_featmap', or the model "
-                             "neck=dict(type='GlobalAveragePooling')")
+            raise ValueError(
+                f'k-NN needs one vector an image; extract_feat gives {tuple(features.shape)}. Give the '
+                "backbone out_type='cls_token' or 'avg_featmap', or the model "
+                "neck=dict(type='GlobalAveragePooling')"
+            )
         return features.float(), data['data_samples']
 
 
@@ -123,5 +142,5 @@ def gather_rows(rows: Tensor, size: int) -> Tensor:
     device = rows.device
     most = -(-size // world_size)
     padded = rows.new_zeros(most, *rows.shape[1:])
-    padded[:len(rows)] = rows
+    padded[: len(rows)] = rows
     return torch.stack(dist.all_gather(padded), dim=1).flatten(0, 1)[:size].to(device)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Layer-wise learning rate decay for any model with a backbone."""
+
 import re
 from collections.abc import Callable
 
@@ -11,7 +12,8 @@ from addp_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 _EMBEDDINGS = re.compile(
-    r'(^|[._])(cls_token|mask_token|register_tokens|pos_embed|rel_pos\w*|relative_position_bias_table)$')
+    r'(^|[._])(cls_token|mask_token|register_tokens|pos_embed|rel_pos\w*|relative_position_bias_table)$'
+)
 # Names that parallel wrappers, torch.compile and checkpointing put into a parameter's name.
 _WRAPPERS = re.compile(r'(?<![^.])(module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.')
 
@@ -24,17 +26,19 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     A parameter of layer i of the backbone's n (stem 0, blocks, final norm n - 1) learns with
     ``lr · layer_decay_rate ** (n - 1 - i)``, everything outside of the backbone with ``lr``. The backbone tells the
-    layer: ``get_layer_depth(param_name, prefix) -> (i, n)``, as :class:`addp_mm.ADDPViT` and mmpretrain's backbones
-    do. mmpretrain's constructor asks the model, which detectors and segmentors do not answer; mmdet's and mmseg's go
-    by class names. The idea is BEiT's (arXiv 2106.08254, appendix), who took it from ELECTRA.
+    layer: ``get_layer_depth(param_name, prefix) -> (i, n)``, as :class:`addp_mm.ADDPViT` and
+    mmpretrain's backbones do. mmpretrain's constructor asks the model, which detectors and
+    segmentors do not answer; mmdet's and mmseg's go by class names. The idea is BEiT's (arXiv
+    2106.08254, appendix), who took it from ELECTRA.
 
     ``paramwise_cfg`` takes, besides ``layer_decay_rate`` (default 1):
 
-    - ``norm_decay_mult``, ``bias_decay_mult``, ``flat_decay_mult``: multiply the weight decay of norms, of biases, of
-      all parameters with one dimension.
-    - ``embed_decay_mult``: multiplies the weight decay of class and mask tokens, absolute and relative positions.
-    - ``custom_keys``: ``{part of a name: dict(lr_mult=…, decay_mult=…)}``; the longest that matches goes before the
-      rules above. ``lr_mult`` multiplies the layer's rate.
+    - ``norm_decay_mult``, ``bias_decay_mult``, ``flat_decay_mult``: multiply the weight decay of
+      norms, of biases, of all parameters with one dimension.
+    - ``embed_decay_mult``: multiplies the weight decay of class and mask tokens, absolute and
+      relative positions.
+    - ``custom_keys``: ``{part of a name: dict(lr_mult=…, decay_mult=…)}``; the longest that matches
+      goes before the rules above. ``lr_mult`` multiplies the layer's rate.
 
     Raises:
         ValueError: ``paramwise_cfg`` has another key, or ``layer_decay_rate`` is not in (0, 1].
@@ -47,16 +51,24 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         ...     paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0., bias_decay_mult=0., embed_decay_mult=0.))
     """
 
-    _OPTIONS = ('layer_decay_rate', 'norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult', 'embed_decay_mult',
-                'custom_keys')
+    _OPTIONS = (
+        'layer_decay_rate',
+        'norm_decay_mult',
+        'bias_decay_mult',
+        'flat_decay_mult',
+        'embed_decay_mult',
+        'custom_keys',
+    )
 
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
         unknown = sorted(set(self.paramwise_cfg) - set(self._OPTIONS))
         if unknown:
-            raise ValueError(f'paramwise_cfg of {type(self).__name__} does not know {", ".join(unknown)}; '
-                             f'it takes {", ".join(self._OPTIONS)}.')
-        if not 0 < self.paramwise_cfg.get('layer_decay_rate', 1.) <= 1:
+            raise ValueError(
+                f'paramwise_cfg of {type(self).__name__} does not know {", ".join(unknown)}; '
+                f'it takes {", ".join(self._OPTIONS)}.'
+            )
+        if not 0 < self.paramwise_cfg.get('layer_decay_rate', 1.0) <= 1:
             raise ValueError(f'layer_decay_rate={self.paramwise_cfg["layer_decay_rate"]} is not in (0, 1].')
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
@@ -71,7 +83,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if not backbones:
             raise NotImplementedError(
                 f'{type(module).__name__} has no backbone with get_layer_depth(param_name, prefix), which layer decay '
-                'asks. Use addp_mm.ADDPViT or a backbone of mmpretrain that has it, or leave the constructor out.')
+                'asks. Use addp_mm.ADDPViT or a backbone of mmpretrain that has it, or leave the constructor out.'
+            )
         groups: dict[tuple, dict] = {}
         seen = set()
         for owner_name, owner in module.named_modules():
@@ -89,12 +102,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _settings(self, name: str, param: nn.Parameter, is_norm: bool, backbones: dict[str, nn.Module]) -> dict:
         custom = self._custom(name)
-        prefix, backbone = next(((f'{key}.', part) for key, part in backbones.items() if name.startswith(f'{key}.')),
-                                (None, None))
-        scale = custom.get('lr_mult', 1.)
+        prefix, backbone = next(
+            ((f'{key}.', part) for key, part in backbones.items() if name.startswith(f'{key}.')), (None, None)
+        )
+        scale = custom.get('lr_mult', 1.0)
         if backbone is not None:
             layer, num_layers = backbone.get_layer_depth(name, prefix)
-            scale *= self.paramwise_cfg.get('layer_decay_rate', 1.)**(num_layers - 1 - layer)
+            scale *= self.paramwise_cfg.get('layer_decay_rate', 1.0) ** (num_layers - 1 - layer)
         settings = dict(lr=self.base_lr * scale, lr_scale=scale)
         if self.base_wd is not None:
             settings['weight_decay'] = self.base_wd * self._decay_mult(name, param, is_norm, custom)
@@ -108,17 +122,24 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _decay_mult(self, name: str, param: nn.Parameter, is_norm: bool, custom: dict) -> float:
         if 'decay_mult' in custom:
             return custom['decay_mult']
-        rules = (('embed_decay_mult', _EMBEDDINGS.search(name)), ('norm_decay_mult', is_norm),
-                 ('bias_decay_mult', name.endswith('.bias')), ('flat_decay_mult', param.ndim == 1))
+        rules = (
+            ('embed_decay_mult', _EMBEDDINGS.search(name)),
+            ('norm_decay_mult', is_norm),
+            ('bias_decay_mult', name.endswith('.bias')),
+            ('flat_decay_mult', param.ndim == 1),
+        )
         for option, applies in rules:
             if applies and option in self.paramwise_cfg:
                 return self.paramwise_cfg[option]
-        return 1.
+        return 1.0
 
     @staticmethod
     def _report(groups: list[dict]) -> None:
-        lines = [f'lr {group["lr"]:.3g} (x{group["lr_scale"]:.3g}), weight decay {group.get("weight_decay", 0):.3g}: '
-                 f'{len(group["params"])} parameters, {group["param_names"][0]} …' for group in groups]
+        lines = [
+            f'lr {group["lr"]:.3g} (x{group["lr_scale"]:.3g}), weight decay {group.get("weight_decay", 0):.3g}: '
+            f'{len(group["params"])} parameters, {group["param_names"][0]} …'
+            for group in groups
+        ]
         print_log('Layer decay:\n  ' + '\n  '.join(lines), logger='current')
 
 

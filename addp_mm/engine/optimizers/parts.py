@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """An optimizer for each of several parts of a model, driven by one backward pass."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -17,21 +18,26 @@ from addp_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 class JointOptimWrapperDict(OptimWrapperDict):
     """Several optimizer wrappers that step after one common backward pass.
 
-    mmengine's own leaves the steps to a ``train_step`` of the model, which DistributedDataParallel's wrapper does not
-    call. Here ``optim_context`` and ``update_params`` are the whole training step, so that a model and its wrapper need
-    none of their own.
+    mmengine's own leaves the steps to a ``train_step`` of the model, which
+    DistributedDataParallel's wrapper does not call. Here ``optim_context`` and ``update_params``
+    are the whole training step, so that a model and its wrapper need none of their own.
 
     Raises:
-        ConfigError: If the wrappers differ in type, precision or gradient accumulation, which one pass has in common.
+        ConfigError: If the wrappers differ in type, precision or gradient accumulation, which one
+            pass has in common.
     """
 
     def __init__(self, **wrappers: OptimWrapper) -> None:
         super().__init__(**wrappers)
-        kinds = {(type(wrapper).__name__, str(getattr(wrapper, 'cast_dtype', None)), wrapper._accumulative_counts)
-                 for wrapper in wrappers.values()}
+        kinds = {
+            (type(wrapper).__name__, str(getattr(wrapper, 'cast_dtype', None)), wrapper._accumulative_counts)
+            for wrapper in wrappers.values()
+        }
         if len(kinds) > 1:
-            raise ConfigError('the optimizers of one backward pass must agree in type, dtype and accumulative_counts; '
-                              f'those of {" and ".join(wrappers)} have {sorted(kinds)}')
+            raise ConfigError(
+                'the optimizers of one backward pass must agree in type, dtype and accumulative_counts; '
+                f'those of {" and ".join(wrappers)} have {sorted(kinds)}'
+            )
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -39,12 +45,14 @@ class JointOptimWrapperDict(OptimWrapperDict):
         with next(iter(self.optim_wrappers.values())).optim_context(model):
             yield
 
-    def update_params(self, losses: dict[str, Tensor], step_kwargs: dict | None = None,
-                      zero_kwargs: dict | None = None) -> None:
+    def update_params(
+        self, losses: dict[str, Tensor], step_kwargs: dict | None = None, zero_kwargs: dict | None = None
+    ) -> None:
         """Backward pass of the sum of the losses, and a step of each optimizer that has one.
 
         Args:
-            losses: Scalars by the names of the wrappers. A loss must not reach the parameters of another wrapper.
+            losses: Scalars by the names of the wrappers. A loss must not reach the parameters of
+                another wrapper.
             step_kwargs: Of the optimizers' ``step``.
             zero_kwargs: Of the optimizers' ``zero_grad``.
         """
@@ -52,7 +60,8 @@ class JointOptimWrapperDict(OptimWrapperDict):
         for name, loss in losses.items():
             wrapper = self[name]
             loss = wrapper.scale_loss(loss)
-            # each keeps a scale of its own: the sum's gradient at its parameters is that of its own loss
+            # each keeps a scale of its own: the sum's gradient at its parameters is that of its own
+            # loss
             scaled.append(wrapper.loss_scaler.scale(loss) if hasattr(wrapper, 'loss_scaler') else loss)
         torch.stack(scaled).sum().backward()
         for name, wrapper in self.items():
@@ -75,12 +84,13 @@ class PartsOptimWrapperConstructor:
     """An optimizer for each named part of a model.
 
     Args:
-        optim_wrapper_cfg: Name of an attribute of the model to the config of its optimizer wrapper, which may have a
-            ``paramwise_cfg`` and a ``constructor`` of its own.
+        optim_wrapper_cfg: Name of an attribute of the model to the config of its optimizer wrapper,
+            which may have a ``paramwise_cfg`` and a ``constructor`` of its own.
         paramwise_cfg: Not taken; each part has its own.
 
     Raises:
-        ConfigError: If a name is no part of the model, or trained parameters belong to none of the parts.
+        ConfigError: If a name is no part of the model, or trained parameters belong to none of the
+            parts.
 
     Example:
         >>> optim_wrapper = dict(
@@ -91,8 +101,10 @@ class PartsOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         if paramwise_cfg is not None:
-            raise ConfigError('paramwise_cfg belongs into the part of optim_wrapper that it is meant for: '
-                              f'{" or ".join(optim_wrapper_cfg)}')
+            raise ConfigError(
+                'paramwise_cfg belongs into the part of optim_wrapper that it is meant for: '
+                f'{" or ".join(optim_wrapper_cfg)}'
+            )
         self.parts = {name: cfg for name, cfg in optim_wrapper_cfg.items() if name != 'type'}
 
     def __call__(self, model: nn.Module) -> JointOptimWrapperDict:
@@ -100,13 +112,20 @@ class PartsOptimWrapperConstructor:
         modules = dict(model.named_children())
         unknown = [name for name in self.parts if name not in modules]
         if unknown:
-            raise ConfigError(f'optim_wrapper: {first_few(unknown)} is no part of {type(model).__name__}, which has '
-                              f'{", ".join(modules)}')
-        orphans = [name for name, parameter in model.named_parameters()
-                   if parameter.requires_grad and name.partition('.')[0] not in self.parts]
+            raise ConfigError(
+                f'optim_wrapper: {first_few(unknown)} is no part of {type(model).__name__}, which has '
+                f'{", ".join(modules)}'
+            )
+        orphans = [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name.partition('.')[0] not in self.parts
+        ]
         if orphans:
-            raise ConfigError(f'optim_wrapper: no optimizer trains {first_few(orphans)} of {type(model).__name__}; its '
-                              f'parts are {", ".join(self.parts)}')
+            raise ConfigError(
+                f'optim_wrapper: no optimizer trains {first_few(orphans)} of {type(model).__name__}; its '
+                f'parts are {", ".join(self.parts)}'
+            )
         wrappers = {name: build_optim_wrapper(modules[name], cfg) for name, cfg in self.parts.items()}
         for name, wrapper in wrappers.items():
             if wrapper.clip_grad_kwargs:

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Fully sharded data parallel training, a transformer block at a time."""
+
 from __future__ import annotations
 
 import copy
@@ -27,24 +28,27 @@ UNITS = ('Block', 'TransformerEncoderLayer')
 class ShardedStrategy(FSDPStrategy):
     """mmengine's FSDPStrategy for models with transformer blocks, frozen parts and parameter groups.
 
-    - Every block is a unit of its own: its weights are gathered when it runs and given back afterwards (FSDP, arXiv
-      2304.11277). What lies outside of the blocks is one more unit.
-    - Modules without a trainable parameter, such as ADDP's tokenizer and predictor, are not sharded: each process keeps
-      its own, so they run without communication and can be compared over the processes.
-    - Parameter groups are made before the weights are cut into shards. A shard is flat, so a constructor would take
-      all of them for vectors, and its name is another one.
-    - Gradients are clipped by the norm over all processes. ``torch.nn.utils.clip_grad_norm_``, which OptimWrapper
-      calls, sees the shards of one process.
-    - Checkpoints hold whole weights under their plain names, as those of any other training, and what the optimizer
-      wrapper keeps beside the optimizer.
+    - Every block is a unit of its own: its weights are gathered when it runs and given back
+      afterwards (FSDP, arXiv 2304.11277). What lies outside of the blocks is one more unit.
+    - Modules without a trainable parameter, such as ADDP's tokenizer and predictor, are not
+      sharded: each process keeps its own, so they run without communication and can be compared
+      over the processes.
+    - Parameter groups are made before the weights are cut into shards. A shard is flat, so a
+      constructor would take all of them for vectors, and its name is another one.
+    - Gradients are clipped by the norm over all processes. ``torch.nn.utils.clip_grad_norm_``,
+      which OptimWrapper calls, sees the shards of one process.
+    - Checkpoints hold whole weights under their plain names, as those of any other training, and
+      what the optimizer wrapper keeps beside the optimizer.
 
     Args:
         units: Names of the classes of the blocks.
-        checkpoint_units: Whether blocks compute their activations again in the backward pass instead of keeping them.
-        model_wrapper: Arguments of mmengine's ``MMFullyShardedDataParallel`` (``sharding_strategy``,
-            ``cpu_offload``, …). An ``auto_wrap_policy``, ``ignored_modules`` or ``ignored_states`` of one's own
-            replaces the units or the choice of what is not sharded.
-        state_dict_cfg: As in FSDPStrategy; 'local' writes one file a process, which nothing else can read.
+        checkpoint_units: Whether blocks compute their activations again in the backward pass
+            instead of keeping them.
+        model_wrapper: Arguments of mmengine's ``MMFullyShardedDataParallel``
+            (``sharding_strategy``, ``cpu_offload``, …). An ``auto_wrap_policy``,
+            ``ignored_modules`` or ``ignored_states`` of one's own replaces the units or the choice of what is not sharded.
+        state_dict_cfg: As in FSDPStrategy; 'local' writes one file a process, which nothing else
+            can read.
         **kwargs: Arguments of mmengine's FSDPStrategy.
 
     Raises:
@@ -52,8 +56,15 @@ class ShardedStrategy(FSDPStrategy):
         CheckpointError: If the optimizer of a checkpoint has other parameter groups.
     """
 
-    def __init__(self, *, units: Sequence[str] = UNITS, checkpoint_units: bool = False,
-                 model_wrapper: dict | None = None, state_dict_cfg: str | dict = 'full', **kwargs) -> None:
+    def __init__(
+        self,
+        *,
+        units: Sequence[str] = UNITS,
+        checkpoint_units: bool = False,
+        model_wrapper: dict | None = None,
+        state_dict_cfg: str | dict = 'full',
+        **kwargs,
+    ) -> None:
         super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
         self.units = tuple(units)
         self.checkpoint_units = checkpoint_units
@@ -84,8 +95,10 @@ class ShardedStrategy(FSDPStrategy):
         classes = {type(module) for module in model.modules() if type(module).__name__ in self.units}
         given = dict(self.model_wrapper or {})
         if not classes and 'auto_wrap_policy' not in given:
-            raise ValueError(f'ShardedStrategy: {type(model).__name__} has no {" or ".join(self.units)}. Name the '
-                             f'classes of its blocks in strategy.units; it has {first_few(_repeated(model))}')
+            raise ValueError(
+                f'ShardedStrategy: {type(model).__name__} has no {" or ".join(self.units)}. Name the '
+                f'classes of its blocks in strategy.units; it has {first_few(_repeated(model))}'
+            )
         given.setdefault('auto_wrap_policy', ModuleWrapPolicy(classes))
         if not {'ignored_modules', 'ignored_states'} & set(given):
             given['ignored_states'] = frozen_modules(model)
@@ -104,7 +117,8 @@ class ShardedStrategy(FSDPStrategy):
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Load states by the parameters' names, or by their numbers, as trainings that are not sharded save them."""
         shards = FullyShardedDataParallel.optim_state_dict_to_load(
-            model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=self._by_name(state_dict))
+            model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=self._by_name(state_dict)
+        )
         self.optim_wrapper.load_state_dict({**self._beside_the_optimizer(state_dict), **shards})
 
     def _by_name(self, state_dict: dict) -> dict:
@@ -113,7 +127,8 @@ class ShardedStrategy(FSDPStrategy):
             raise CheckpointError(
                 f'the optimizer of the checkpoint has {sum(map(len, saved))} parameters in {len(saved)} groups, that '
                 f'of the config {sum(map(len, self.group_names))} in {len(self.group_names)}: resume with the '
-                'optim_wrapper that the checkpoint was trained with')
+                'optim_wrapper that the checkpoint was trained with'
+            )
         names = dict(zip(chain(*saved), chain(*self.group_names), strict=True))
         groups = [{**group, 'params': [names[key] for key in group['params']]} for group in state_dict['param_groups']]
         return dict(state={names[key]: value for key, value in state_dict['state'].items()}, param_groups=groups)
@@ -144,8 +159,8 @@ def is_sharded(model: nn.Module) -> bool:
 def whole_outside_of_units(model: nn.Module) -> AbstractContextManager:
     """Context in which all that lies outside of a sharded model's units is whole, and can be read on every process.
 
-    Parts of the model may then be called one by one, by all processes at once; units gather themselves. Nothing happens
-    to a model that is not sharded.
+    Parts of the model may then be called one by one, by all processes at once; units gather
+    themselves. Nothing happens to a model that is not sharded.
     """
     if not is_sharded(model):
         return nullcontext()

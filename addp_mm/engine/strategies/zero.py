@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """DeepSpeed's ZeRO."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from addp_mm.registry import STRATEGIES
 class ZeroStrategy(DeepSpeedStrategy):
     """mmengine's DeepSpeedStrategy that lets hooks see checkpoints.
 
-    mmengine's passes the hooks over, so that what they keep in a checkpoint (the noise streams of pre-training) would
-    be lost. Here they get what is stored beside DeepSpeed's own files, before it is written and after it was read.
+    mmengine's passes the hooks over, so that what they keep in a checkpoint (the noise streams of
+    pre-training) would be lost. Here they get what is stored beside DeepSpeed's own files, before
+    it is written and after it was read.
 
     Args:
         **kwargs: Arguments of mmengine's DeepSpeedStrategy: ``zero_optimization``, ``bf16``, ….
@@ -27,12 +29,14 @@ class ZeroStrategy(DeepSpeedStrategy):
         try:
             import deepspeed  # noqa: F401
         except ImportError as error:
-            raise ImportError('ZeroStrategy needs DeepSpeed, which is not installed. Type\n    '
-                              'pip install deepspeed') from error
+            raise ImportError(
+                'ZeroStrategy needs DeepSpeed, which is not installed. Type\n    pip install deepspeed'
+            ) from error
         super().__init__(**kwargs)
 
-    def save_checkpoint(self, filename: str, *, extra_ckpt: dict | None = None, callback: Callable | None = None,
-                        **kwargs) -> None:
+    def save_checkpoint(
+        self, filename: str, *, extra_ckpt: dict | None = None, callback: Callable | None = None, **kwargs
+    ) -> None:
         extra_ckpt = {} if extra_ckpt is None else extra_ckpt
         if callback is not None:
             callback(extra_ckpt)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Architectures of ADDPViT, and checks of its options."""
+
 from collections.abc import Sequence
 
 from addp_mm.models.layers import OptionError
@@ -23,18 +24,21 @@ def arch_settings(arch: str | dict) -> dict:
     needed, known = {'embed_dims', 'num_layers', 'num_heads'}, {'embed_dims', 'num_layers', 'num_heads', 'mlp_ratio'}
     if not needed <= set(arch) <= known:
         raise OptionError(f'an arch dict needs {sorted(needed)} and may have mlp_ratio; got {sorted(arch)}')
-    return {'mlp_ratio': 4., **arch}
+    return {'mlp_ratio': 4.0, **arch}
 
 
 def ascending_indices(indices: int | Sequence[int], num_layers: int, name: str) -> tuple[int, ...]:
     """Block numbers counted from the start, checked."""
-    given = (indices, ) if isinstance(indices, int) else tuple(indices)
+    given = (indices,) if isinstance(indices, int) else tuple(indices)
     if any(not -num_layers <= i < num_layers for i in given):
         raise OptionError(f'{name} {given} must name blocks of {num_layers}: {-num_layers} to {num_layers - 1}')
     counted = tuple(i % num_layers for i in given)
     if list(counted) != sorted(set(counted)) or (name == 'out_indices' and not counted):
-        raise OptionError(f'{name} must ascend without repetition' +
-                         (' and name at least one block' if name == 'out_indices' else '') + f', got {given}')
+        raise OptionError(
+            f'{name} must ascend without repetition'
+            + (' and name at least one block' if name == 'out_indices' else '')
+            + f', got {given}'
+        )
     return counted
 
 

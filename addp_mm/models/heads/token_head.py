@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """From token states to logits over the token space."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -18,14 +19,17 @@ from addp_mm.registry import MODELS
 class TokenHead(BaseModule):
     """Masked language modelling head whose output layer is a word embedding that lives elsewhere.
 
-    Linear, GELU, LayerNorm, then the product with the word embeddings and a bias a word. The embeddings are detached:
-    the head does not train them (ADDP, arXiv 2306.05423, and MAGE, arXiv 2211.09117).
+    Linear, GELU, LayerNorm, then the product with the word embeddings and a bias a word. The
+    embeddings are detached: the head does not train them (ADDP, arXiv 2306.05423, and MAGE, arXiv
+    2211.09117).
 
     Args:
         in_dims: Width of the token states.
         word_dims: Width of the word embeddings. Default: ``in_dims``.
-        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its arguments).
-        loss: Config of a module called as ``loss(logits, target)``. A head without one only predicts.
+        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its
+            arguments).
+        loss: Config of a module called as ``loss(logits, target)``. A head without one only
+            predicts.
         norm_eps: Epsilon of the LayerNorm.
         init_cfg: Initialisation config.
 
@@ -35,13 +39,15 @@ class TokenHead(BaseModule):
         torch.Size([2, 3, 6])
     """
 
-    def __init__(self,
-                 in_dims: int,
-                 word_dims: int | None = None,
-                 token_space: TokenSpace | Mapping | None = None,
-                 loss: Mapping | None = None,
-                 norm_eps: float = 1e-5,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        in_dims: int,
+        word_dims: int | None = None,
+        token_space: TokenSpace | Mapping | None = None,
+        loss: Mapping | None = None,
+        norm_eps: float = 1e-5,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         word_dims = word_dims or in_dims
         self.token_space = TokenSpace.of(token_space)
@@ -80,6 +86,7 @@ class TokenHead(BaseModule):
             RuntimeError: If the head was built without a loss.
         """
         if self.loss_module is None:
-            raise RuntimeError('this TokenHead was built without a loss: pass loss=dict(type=\'addp_mm.'
-                               'SoftTargetCrossEntropy\')')
+            raise RuntimeError(
+                "this TokenHead was built without a loss: pass loss=dict(type='addp_mm.SoftTargetCrossEntropy')"
+            )
         return dict(loss=self.loss_module(self(states[mask], word_embeddings), target[mask]))

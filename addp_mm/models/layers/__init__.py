@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Parts of transformers that backbones, predictors and necks share."""
+
 from addp_mm.models.layers.attention import Attention
 from addp_mm.models.layers.block import Block
 from addp_mm.models.layers.drop import DropPath
@@ -11,16 +12,27 @@ from addp_mm.models.layers.norm import LN2d
 from addp_mm.models.layers.patch_embed import PatchEmbed
 from addp_mm.models.layers.pos_embed import resize_pos_embed
 from addp_mm.models.layers.rel_pos import rel_pos_bias, resize_rel_pos
-from addp_mm.models.layers.rel_pos_table import (
-    CLASS_ENTRIES,
-    num_offsets,
-    rel_pos_table_bias,
-    resize_rel_pos_table,
-)
+from addp_mm.models.layers.rel_pos_table import CLASS_ENTRIES, num_offsets, rel_pos_table_bias, resize_rel_pos_table
 from addp_mm.models.layers.window import window_partition, window_unpartition
 
 __all__ = [
-    'CLASS_ENTRIES', 'MLP', 'Attention', 'Block', 'DropPath', 'ImageSizeError', 'LN2d', 'LayerScale', 'OptionError',
-    'PatchEmbed', 'init_transformer_weights', 'num_offsets', 'rel_pos_bias', 'rel_pos_table_bias', 'resize_pos_embed',
-    'resize_rel_pos', 'resize_rel_pos_table', 'window_partition', 'window_unpartition'
+    'CLASS_ENTRIES',
+    'MLP',
+    'Attention',
+    'Block',
+    'DropPath',
+    'ImageSizeError',
+    'LN2d',
+    'LayerScale',
+    'OptionError',
+    'PatchEmbed',
+    'init_transformer_weights',
+    'num_offsets',
+    'rel_pos_bias',
+    'rel_pos_table_bias',
+    'resize_pos_embed',
+    'resize_rel_pos',
+    'resize_rel_pos_table',
+    'window_partition',
+    'window_unpartition',
 ]

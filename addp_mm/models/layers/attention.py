@@ -12,8 +12,8 @@ from addp_mm.models.layers.rel_pos_table import CLASS_ENTRIES, num_offsets, rel_
 class Attention(nn.Module):
     """Multi-head self-attention through ``scaled_dot_product_attention``.
 
-    PyTorch's kernels hold scores and softmax of float16 and bfloat16 inputs in float32 and subtract the row's maximum,
-    which is what the published code does by hand under float16.
+    PyTorch's kernels hold scores and softmax of float16 and bfloat16 inputs in float32 and subtract
+    the row's maximum, which is what the published code does by hand under float16.
 
     Args:
         embed_dims (int): Width of the tokens.
@@ -21,32 +21,37 @@ class Attention(nn.Module):
         qkv_bias (bool): Whether query, key and value have a bias. Defaults to True.
         attn_drop_rate (float): Dropout of the attention weights. Defaults to 0.
         proj_drop_rate (float): Dropout after the projection. Defaults to 0.
-        rel_pos_size (tuple[int, int], optional): Height and width of the map (or window) in tokens. Where given,
-            decomposed relative positions of that size, zero at first, are added to the scores; maps of other sizes
-            resize them. Defaults to None: none.
-        rel_pos_table_size (tuple[int, int], optional): The same for BEiT's relative positions, a table with one number
-            for each head and offset, zero at first. Defaults to None: none.
-        with_cls_token (bool): Whether that table has entries for a class token before the map. Defaults to False.
+        rel_pos_size (tuple[int, int], optional): Height and width of the map (or window) in tokens.
+            Where given, decomposed relative positions of that size, zero at first, are added to the
+            scores; maps of other sizes resize them. Defaults to None: none.
+        rel_pos_table_size (tuple[int, int], optional): The same for BEiT's relative positions, a
+            table with one number for each head and offset, zero at first. Defaults to None: none.
+        with_cls_token (bool): Whether that table has entries for a class token before the map.
+            Defaults to False.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``embed_dims``, or both kinds of relative positions are asked for.
+        ValueError: ``num_heads`` does not divide ``embed_dims``, or both kinds of relative
+            positions are asked for.
     """
 
-    def __init__(self,
-                 embed_dims: int,
-                 num_heads: int,
-                 qkv_bias: bool = True,
-                 attn_drop_rate: float = 0.,
-                 proj_drop_rate: float = 0.,
-                 rel_pos_size: tuple[int, int] | None = None,
-                 rel_pos_table_size: tuple[int, int] | None = None,
-                 with_cls_token: bool = False) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        attn_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        rel_pos_size: tuple[int, int] | None = None,
+        rel_pos_table_size: tuple[int, int] | None = None,
+        with_cls_token: bool = False,
+    ) -> None:
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims {embed_dims} cannot be divided into num_heads {num_heads} equal heads')
         if rel_pos_size is not None and rel_pos_table_size is not None:
-            raise ValueError('relative positions are decomposed (rel_pos_size) or a table (rel_pos_table_size), '
-                             'not both')
+            raise ValueError(
+                'relative positions are decomposed (rel_pos_size) or a table (rel_pos_table_size), not both'
+            )
         self.num_heads = num_heads
         self.attn_drop_rate = attn_drop_rate
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
@@ -66,7 +71,8 @@ class Attention(nn.Module):
         """Attend.
 
         Args:
-            x (Tensor): (B, N, C); with relative positions N = P + H * W, the P extra tokens (class token) first.
+            x (Tensor): (B, N, C); with relative positions N = P + H * W, the P extra tokens (class
+                token) first.
             hw (tuple[int, int], optional): Height and width of the map; relative positions need it.
 
         Returns:
@@ -78,6 +84,6 @@ class Attention(nn.Module):
             bias = rel_pos_bias(q, self.rel_pos_h, self.rel_pos_w, hw)
         elif self.rel_pos_table_size is not None:
             bias = rel_pos_table_bias(self.rel_pos_bias_table, self.rel_pos_table_size, hw).to(q.dtype)
-        drop = self.attn_drop_rate if self.training else 0.
+        drop = self.attn_drop_rate if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Errors of model parts whose remedy is in the config or the data."""
+
 from addp_mm.errors import UserError
 
 

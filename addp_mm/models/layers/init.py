@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Initial values of transformer weights."""
+
 from torch import nn
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Layer scale."""
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ class LayerScale(nn.Module):
 
     def __init__(self, embed_dims: int, init_value: float) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.full((embed_dims, ), float(init_value)))
+        self.gamma = nn.Parameter(torch.full((embed_dims,), float(init_value)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor): (..., embed_dims). Returns: Tensor: the same shape."""

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The transformer's feed-forward part."""
+
 from torch import Tensor, nn
 
 
@@ -9,10 +10,11 @@ class MLP(nn.Module):
     Args:
         embed_dims (int): Width of input and output.
         hidden_dims (int): Width in between.
-        drop_rate (float): Dropout after the activation and after the second linear layer. Defaults to 0.
+        drop_rate (float): Dropout after the activation and after the second linear layer. Defaults
+            to 0.
     """
 
-    def __init__(self, embed_dims: int, hidden_dims: int, drop_rate: float = 0.) -> None:
+    def __init__(self, embed_dims: int, hidden_dims: int, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(embed_dims, hidden_dims)
         self.act = nn.GELU()

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Layer normalisation of feature maps."""
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 

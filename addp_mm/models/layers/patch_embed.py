@@ -14,8 +14,8 @@ class PatchEmbed(nn.Module):
         patch_size (int): Side of a patch in pixels.
         in_channels (int): Channels of the image.
         embed_dims (int): Width of the tokens.
-        pad_to_patch (bool): Whether zeros fill the right and the bottom of an image whose sides are no multiples of
-            the patch. Defaults to False: such an image is an error.
+        pad_to_patch (bool): Whether zeros fill the right and the bottom of an image whose sides are
+            no multiples of the patch. Defaults to False: such an image is an error.
     """
 
     def __init__(self, patch_size: int, in_channels: int, embed_dims: int, pad_to_patch: bool = False) -> None:
@@ -29,8 +29,9 @@ class PatchEmbed(nn.Module):
         if not self.pad_to_patch and (height % self.patch_size or width % self.patch_size):
             raise ImageSizeError(
                 f'image of {height} x {width} (height x width) is no multiple of the patch, {self.patch_size} pixels: '
-                f'resize or crop it, set the data preprocessor\'s pad_size_divisor={self.patch_size}, or build the '
-                'backbone with pad_to_patch=True')
+                f"resize or crop it, set the data preprocessor's pad_size_divisor={self.patch_size}, or build the "
+                'backbone with pad_to_patch=True'
+            )
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Project.

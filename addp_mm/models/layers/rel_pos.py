@@ -10,7 +10,8 @@ def resize_rel_pos(table: Tensor, length: int) -> Tensor:
     """Resize a table of relative positions linearly along its distances.
 
     Args:
-        table (Tensor): (2 * old - 1, head_dims): one row for each distance, from -(old - 1) to old - 1.
+        table (Tensor): (2 * old - 1, head_dims): one row for each distance, from -(old - 1) to old
+            - 1.
         length (int): New number of rows, 2 * new - 1.
 
     Returns:
@@ -33,8 +34,8 @@ def rel_pos_bias(query: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: tuple[
     """What decomposed relative positions add to the scaled attention scores.
 
     Args:
-        query (Tensor): (B, heads, P + H * W, head_dims), not scaled. The first P places (a class token) have no
-            position on the map: their rows and columns are zero.
+        query (Tensor): (B, heads, P + H * W, head_dims), not scaled. The first P places (a class
+            token) have no position on the map: their rows and columns are zero.
         rel_pos_h (Tensor): (2 * height - 1, head_dims); of another height it is resized.
         rel_pos_w (Tensor): (2 * width - 1, head_dims); of another width it is resized.
         hw (tuple[int, int]): Height and width of the map in tokens.

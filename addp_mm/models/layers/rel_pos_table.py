@@ -1,9 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Relative positions as one number for each head and offset (Swin, arXiv 2103.14030), with BEiT's class entries.
 
-Rows of a table: offsets (query minus key) from (-(H - 1), -(W - 1)) to (H - 1, W - 1), row-major; then, where there is
-a class token, class to patch, patch to class, class to class (BEiT, arXiv 2106.08254).
+Rows of a table: offsets (query minus key) from (-(H - 1), -(W - 1)) to (H - 1, W - 1), row-major;
+then, where there is a class token, class to patch, patch to class, class to class (BEiT, arXiv
+2106.08254).
 """
+
 from functools import lru_cache
 
 import numpy as np
@@ -21,12 +23,14 @@ def num_offsets(hw: tuple[int, int]) -> int:
 def resize_rel_pos_table(table: Tensor, src_hw: tuple[int, int], dst_hw: tuple[int, int]) -> Tensor:
     """Make a table for a map of another size.
 
-    Small offsets keep their meaning, a neighbour stays a neighbour: where the map shrinks, offsets that no longer
-    occur are cut off; where it grows, the known offsets are spread in a geometric series up to the largest one, as BEiT
-    does (its code interpolates cubically there, this linearly).
+    Small offsets keep their meaning, a neighbour stays a neighbour: where the map shrinks, offsets
+    that no longer occur are cut off; where it grows, the known offsets are spread in a geometric
+    series up to the largest one, as BEiT does (its code interpolates cubically there, this
+    linearly).
 
     Args:
-        table (Tensor): (offsets, heads) or (offsets + 3, heads) of a map of ``src_hw``; class entries are kept.
+        table (Tensor): (offsets, heads) or (offsets + 3, heads) of a map of ``src_hw``; class
+            entries are kept.
         src_hw (tuple[int, int]): Height and width that the table is made for, in tokens.
         dst_hw (tuple[int, int]): Height and width asked for.
 
@@ -38,8 +42,10 @@ def resize_rel_pos_table(table: Tensor, src_hw: tuple[int, int], dst_hw: tuple[i
     """
     split = num_offsets(src_hw)
     if len(table) not in (split, split + CLASS_ENTRIES):
-        raise ValueError(f'the table of relative positions has {len(table)} rows; a map of {src_hw[0]} x {src_hw[1]} '
-                         f'needs {split}, or {split + CLASS_ENTRIES} with a class token')
+        raise ValueError(
+            f'the table of relative positions has {len(table)} rows; a map of {src_hw[0]} x {src_hw[1]} '
+            f'needs {split}, or {split + CLASS_ENTRIES} with a class token'
+        )
     if tuple(src_hw) == tuple(dst_hw):
         return table
     offsets = table[:split].float().unflatten(0, (2 * src_hw[0] - 1, 2 * src_hw[1] - 1))
@@ -52,19 +58,20 @@ def resize_rel_pos_table(table: Tensor, src_hw: tuple[int, int], dst_hw: tuple[i
 def _resampling(src: int, dst: int) -> np.ndarray:
     """(2 * dst - 1, 2 * src - 1): weights that give the values at the new offsets from those at the old ones.
 
-    An array, since a tensor kept from one call would carry that call's inference mode or device into later ones.
+    An array, since a tensor kept from one call would carry that call's inference mode or device
+    into later ones.
     """
-    steps = np.cumsum(_geometric_ratio(src - 1, dst - 1)**np.arange(src - 1))
-    known = np.concatenate([-steps[::-1], [0.], steps])
+    steps = np.cumsum(_geometric_ratio(src - 1, dst - 1) ** np.arange(src - 1))
+    known = np.concatenate([-steps[::-1], [0.0], steps])
     wanted = np.arange(1 - dst, dst)
     return np.stack([np.interp(wanted, known, one) for one in np.eye(len(known))], axis=1).astype(np.float32)
 
 
 def _geometric_ratio(terms: int, total: int) -> float:
-    """q >= 1 with 1 + q + … + q ** (terms - 1) = total; 1 where there are no fewer terms than that."""
-    low, high = 1., 1.
+    """Q >= 1 with 1 + q + … + q ** (terms - 1) = total; 1 where there are no fewer terms than that."""
+    low, high = 1.0, 1.0
     if terms < 2 or total <= terms:
-        return 1.
+        return 1.0
     while sum(high**i for i in range(terms)) < total:
         high *= 2
     for _ in range(60):
@@ -77,7 +84,8 @@ def rel_pos_table_bias(table: Tensor, src_hw: tuple[int, int], hw: tuple[int, in
     """What a table adds to the scaled attention scores of all tokens of a map.
 
     Args:
-        table (Tensor): (offsets + 3, heads) where a class token stands before the map, else (offsets, heads).
+        table (Tensor): (offsets + 3, heads) where a class token stands before the map, else
+            (offsets, heads).
         src_hw (tuple[int, int]): Height and width that the table is made for, in tokens.
         hw (tuple[int, int]): Height and width of the map; where they differ the table is resized.
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Patch embeddings at other patch sizes."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,9 +9,9 @@ from torch import Tensor
 def resize_patch_projection(weight: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize the projection of a patch embedding so that resized patches give the same tokens.
 
-    FlexiViT's PI-resize (arXiv 2212.08013, section 3.4): with B the matrix that resizes a patch bilinearly, the new
-    weight is the pseudo-inverse of B's transpose times the old one. A larger patch loses nothing; a smaller one gives
-    the nearest in the least squares sense.
+    FlexiViT's PI-resize (arXiv 2212.08013, section 3.4): with B the matrix that resizes a patch
+    bilinearly, the new weight is the pseudo-inverse of B's transpose times the old one. A larger
+    patch loses nothing; a smaller one gives the nearest in the least squares sense.
 
     Args:
         weight: (C, in_channels, h, w), the kernel of a convolution whose stride is its size.

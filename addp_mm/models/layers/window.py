@@ -13,7 +13,8 @@ def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, in
         window_size (int): Side of a window in tokens.
 
     Returns:
-        tuple: Windows (B * windows, window_size, window_size, C), row-major, and the filled-up (height, width).
+        tuple: Windows (B * windows, window_size, window_size, C), row-major, and the filled-up
+        (height, width).
     """
     b, h, w, c = x.shape
     padded_h, padded_w = (-(-side // window_size) * window_size for side in (h, w))
@@ -36,4 +37,4 @@ def window_unpartition(windows: Tensor, padded_hw: tuple[int, int], hw: tuple[in
     side, c = windows.shape[1], windows.shape[-1]
     rows, cols = padded_hw[0] // side, padded_hw[1] // side
     x = windows.reshape(-1, rows, cols, side, side, c).transpose(2, 3).reshape(-1, *padded_hw, c)
-    return x[:, :hw[0], :hw[1]]
+    return x[:, : hw[0], : hw[1]]

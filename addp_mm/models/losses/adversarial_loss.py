@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What a generator and a discriminator learn from each other, and what keeps the discriminator in check."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -27,12 +28,13 @@ def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
         images: Real images (B, C, H, W) that require a gradient.
         logits: The discriminator's (B, 1, h, w) of them.
     """
-    gradient, = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()
 
 
-def adaptive_weight(reconstruction_loss: Tensor, generator_loss: Tensor, last_layer: Tensor,
-                    maximum: float = 1e4) -> Tensor:
+def adaptive_weight(
+    reconstruction_loss: Tensor, generator_loss: Tensor, last_layer: Tensor, maximum: float = 1e4
+) -> Tensor:
     """Ratio of the lengths of both losses' gradients at the decoder's last layer (VQGAN, arXiv 2012.09841, eq. 7).
 
     The gradients are averaged over all processes, so that each uses the weight of the whole batch.
@@ -48,7 +50,7 @@ def adaptive_weight(reconstruction_loss: Tensor, generator_loss: Tensor, last_la
     """
     lengths = []
     for loss in (reconstruction_loss, generator_loss):
-        gradient, = torch.autograd.grad(loss, last_layer, retain_graph=True)
+        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
         gradient = gradient.detach().float().contiguous()
         dist.all_reduce(gradient, 'mean')
         lengths.append(gradient.norm())
@@ -59,7 +61,8 @@ class LeCAM(nn.Module):
     """Keeps the logits of real images near the moving mean of fake ones and the other way round (arXiv 2104.03310).
 
     ``E (D(x) - a_fake)^2 + E (D(y) - a_real)^2``, eq. 3 of the paper, where a are moving means of the mean logits. They
-    start as those of the first batch, are those of all processes, and are used before the batch moves them.
+    start as those of the first batch, are those of all processes, and are used before the batch
+    moves them.
 
     Args:
         decay: Of the moving means, in (0, 1).
@@ -102,6 +105,7 @@ class AdversarialSchedule:
         >>> [schedule.learns(i) for i in (99, 100)], [schedule.factor(i) for i in (149, 150, 151, 153, 160)]
         ([False, True], [0.0, 0.25, 0.5, 1.0, 1.0])
     """
+
     start: int = 0
     alone: int = 0
     ramp: int = 0
@@ -122,5 +126,5 @@ class AdversarialSchedule:
     def factor(self, iteration: int) -> float:
         """Share of the adversarial weight, in [0, 1]."""
         if iteration < self.counts_from:
-            return 0.
-        return min(1., (iteration - self.counts_from + 1) / max(self.ramp, 1))
+            return 0.0
+        return min(1.0, (iteration - self.counts_from + 1) / max(self.ramp, 1))

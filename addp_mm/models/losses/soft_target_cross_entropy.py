@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Cross entropy against probabilities."""
+
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -12,8 +13,8 @@ from addp_mm.registry import MODELS
 class SoftTargetCrossEntropy(nn.Module):
     """Cross entropy against soft targets with label smoothing, averaged over places (ADDP, arXiv 2306.05423).
 
-    Targets that know fewer classes than the logits are padded with zeros; smoothing spreads over all classes of the
-    logits. Computed in float32.
+    Targets that know fewer classes than the logits are padded with zeros; smoothing spreads over
+    all classes of the logits. Computed in float32.
 
     Args:
         label_smoothing: Share of the target spread evenly over the classes.

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from addp_mm.registry import MODELS
 
-# width and convolutions of each level; LPIPS looks at the last ReLU of each: relu1_2, 2_2, 3_3, 4_3 and 5_3
+# width and convolutions of each level; LPIPS looks at the last ReLU of each: relu1_2, 2_2, 3_3, 4_3
+# and 5_3
 _LEVELS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
@@ -14,9 +15,9 @@ _LEVELS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 class VGG16Features(BaseModule):
     """The five feature maps of VGG-16 (arXiv 1409.1556) that LPIPS compares (arXiv 1801.03924).
 
-    The names are torchvision's, so that its checkpoint of ``vgg16`` loads (its classifier is left out):
-    ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint='vgg16-397923af.pth')``, or an ``hf://`` or ``https://``
-    address of that file.
+    The names are torchvision's, so that its checkpoint of ``vgg16`` loads (its classifier is left
+    out): ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint='vgg16-397923af.pth')``, or an
+    ``hf://`` or ``https://`` address of that file.
 
     Args:
         init_cfg: Where the weights come from.

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Vector quantisation: its losses, how gradients pass the codes, and codes that follow a moving average."""
+
 from __future__ import annotations
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 def vq_losses(latents: Tensor, codes: Tensor, commitment_weight: float, learn_codes: bool = True) -> dict[str, Tensor]:
     """``|sg(z) - e|^2`` and ``commitment_weight * |z - sg(e)|^2`` (VQ-VAE, arXiv 1711.00937).
 
-    Both are means over the channels too: a sum would pull all latents onto the few directions that codes already take.
+    Both are means over the channels too: a sum would pull all latents onto the few directions that
+    codes already take.
 
     Args:
         latents: (B, C, h, w).
@@ -32,8 +34,9 @@ def straight_through(latents: Tensor, codes: Tensor) -> Tensor:
 def rotation_trick(latents: Tensor, codes: Tensor, eps: float = 1e-6) -> Tensor:
     """The codes, as latents that were rotated and stretched onto them (rotation trick, arXiv 2410.06424, section 4).
 
-    Rotation and stretch count as constants. So the gradient keeps its angle and its length relative to the vector: it
-    differs among latents of one code, where :func:`straight_through` gives all the same.
+    Rotation and stretch count as constants. So the gradient keeps its angle and its length relative
+    to the vector: it differs among latents of one code, where :func:`straight_through` gives all
+    the same.
 
     Args:
         latents: (B, C, h, w).
@@ -49,8 +52,11 @@ def rotation_trick(latents: Tensor, codes: Tensor, eps: float = 1e-6) -> Tensor:
         middle = start + end
         middle = middle / middle.norm(dim=1, keepdim=True).clamp_min(eps)
         stretch = length_to / length_from.clamp_min(eps)
-    turned = (latents - 2 * middle * (middle * latents).sum(1, keepdim=True)
-              + 2 * end * (start * latents).sum(1, keepdim=True))
+    turned = (
+        latents
+        - 2 * middle * (middle * latents).sum(1, keepdim=True)
+        + 2 * end * (start * latents).sum(1, keepdim=True)
+    )
     return stretch * turned
 
 
@@ -66,8 +72,8 @@ def perplexity(counts: Tensor) -> Tensor:
 class EMACodes(nn.Module):
     """Codes as the moving mean of the latents that chose them (VQ-VAE, arXiv 1711.00937, appendix A.1).
 
-    With n latents of sum s in a batch (of all processes) a code's count and sum become ``N <- d N + (1 - d) n`` and
-    ``m <- d m + (1 - d) s``, and the code is m / N. A code that none chose keeps its place: both shrink alike. They
+    With n latents of sum s in a batch (of all processes) a code's count and sum become
+    ``N <- d N + (1 - d) n`` and ``m <- d m + (1 - d) s``, and the code is m / N. A code that none chose keeps its place: both shrink alike. They
     start as one latent at the code's place.
 
     Args:
@@ -102,12 +108,13 @@ class EMACodes(nn.Module):
         dist.all_reduce(sums)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        # left alone, an unused code could only be moved by rounding, when both numbers have come near zero
+        # left alone, an unused code could only be moved by rounding, when both numbers have come
+        # near zero
         chosen = counts > 0
         codes[chosen] = (self.sums[chosen] / self.counts[chosen, None]).to(codes)
 
     @torch.no_grad()
     def restart(self, codes: Tensor, which: Tensor) -> None:
         """Start over at codes (K, C) where ``which`` (K) is True."""
-        self.counts[which] = 1.
+        self.counts[which] = 1.0
         self.sums[which] = codes[which].to(self.sums)

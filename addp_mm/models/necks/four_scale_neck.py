@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Four scales from four depths of a ViT."""
+
 from collections.abc import Sequence
 
 from mmcv.cnn import build_norm_layer
@@ -13,13 +14,13 @@ from addp_mm.registry import MODELS
 class FourScaleNeck(BaseModule):
     """Resize four maps of one stride by 4, 2, 1 and 1/2, as BEiT and MAE do before UperNet (arXiv 2106.08254).
 
-    The shallowest map becomes the finest: two transposed convolutions with batch norm and GELU in between, one, none,
-    and a 2 x 2 maximum.
+    The shallowest map becomes the finest: two transposed convolutions with batch norm and GELU in
+    between, one, none, and a 2 x 2 maximum.
 
     Args:
         embed_dims (int): Channels of the ViT's maps; the same come out.
-        norm_cfg (dict): Norm between the two transposed convolutions, as mmcv builds it. Defaults to
-            ``dict(type='BN')``.
+        norm_cfg (dict): Norm between the two transposed convolutions, as mmcv builds it. Defaults
+            to ``dict(type='BN')``.
         init_cfg (dict, optional): How mmengine sets the weights. Defaults to None.
 
     Raises:
@@ -35,8 +36,11 @@ class FourScaleNeck(BaseModule):
         super().__init__(init_cfg=init_cfg)
         _, norm = build_norm_layer(norm_cfg or dict(type='BN'), embed_dims)
         self.up4 = nn.Sequential(
-            nn.ConvTranspose2d(embed_dims, embed_dims, 2, stride=2), norm, nn.GELU(),
-            nn.ConvTranspose2d(embed_dims, embed_dims, 2, stride=2))
+            nn.ConvTranspose2d(embed_dims, embed_dims, 2, stride=2),
+            norm,
+            nn.GELU(),
+            nn.ConvTranspose2d(embed_dims, embed_dims, 2, stride=2),
+        )
         self.up2 = nn.ConvTranspose2d(embed_dims, embed_dims, 2, stride=2)
         self.down2 = nn.MaxPool2d(2, stride=2)
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The token decoder: from the encoder's features and the visible tokens to a state for each token."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -17,9 +18,10 @@ from addp_mm.registry import MODELS
 class TokenDecoder(BaseModule):
     """Transformer in which the visible tokens tell the masked places what the pixels do not (arXiv 2306.05423).
 
-    The sequence is the class position, the L image positions and then the word embeddings of the visible tokens. The
-    class position and every masked place hold a learned mask token, visible places the projected features; masked
-    places and appended tokens each have a position table of their own.
+    The sequence is the class position, the L image positions and then the word embeddings of the
+    visible tokens. The class position and every masked place hold a learned mask token, visible
+    places the projected features; masked places and appended tokens each have a position table of
+    their own.
 
     Args:
         num_tokens: Number of image tokens L.
@@ -29,7 +31,8 @@ class TokenDecoder(BaseModule):
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the MLPs over ``embed_dims``.
         drop_rate: Dropout in attention and MLPs, in training mode.
-        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its arguments).
+        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its
+            arguments).
         init_cfg: Initialisation config.
 
     Example:
@@ -40,16 +43,18 @@ class TokenDecoder(BaseModule):
         torch.Size([1, 4, 8])
     """
 
-    def __init__(self,
-                 num_tokens: int = 256,
-                 in_dims: int = 768,
-                 embed_dims: int | None = None,
-                 num_layers: int = 8,
-                 num_heads: int = 16,
-                 mlp_ratio: float = 4.0,
-                 drop_rate: float = 0.1,
-                 token_space: TokenSpace | Mapping | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        num_tokens: int = 256,
+        in_dims: int = 768,
+        embed_dims: int | None = None,
+        num_layers: int = 8,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        drop_rate: float = 0.1,
+        token_space: TokenSpace | Mapping | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         embed_dims = embed_dims or in_dims
         self.num_tokens = num_tokens
@@ -62,12 +67,18 @@ class TokenDecoder(BaseModule):
         self.token_pos_embed = nn.Parameter(torch.zeros(1, num_tokens, embed_dims))
         self.blocks = nn.ModuleList(
             Block(embed_dims, num_heads, mlp_ratio=mlp_ratio, drop_rate=drop_rate, attn_drop_rate=drop_rate)
-            for _ in range(num_layers))
+            for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(embed_dims, eps=1e-6)
 
         init_transformer_weights(self)
-        for table in (self.word_embed.weight, self.mask_token, self.pos_embed, self.mask_pos_embed,
-                      self.token_pos_embed):
+        for table in (
+            self.word_embed.weight,
+            self.mask_token,
+            self.pos_embed,
+            self.mask_pos_embed,
+            self.token_pos_embed,
+        ):
             nn.init.trunc_normal_(table, std=0.02)
 
     def forward(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -75,9 +86,10 @@ class TokenDecoder(BaseModule):
 
         Args:
             features: Features of the encoder, class token first, shape (B, 1 + L, in_dims).
-            ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not matter.
-            mask: Shape (B, L), bool, True where masked. Rows that mask different numbers of places run one number
-                after the other.
+            ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not
+                matter.
+            mask: Shape (B, L), bool, True where masked. Rows that mask different numbers of places
+                run one number after the other.
 
         Returns:
             Shape (B, L, embed_dims).
@@ -88,11 +100,11 @@ class TokenDecoder(BaseModule):
         self._check(features, ids, mask)
         counts = mask.sum(1)
         if (counts == counts[0]).all():
-            return self.decode(features, ids, mask)[:, 1:1 + self.num_tokens]
+            return self.decode(features, ids, mask)[:, 1 : 1 + self.num_tokens]
         order = counts.argsort(stable=True)
         sizes = counts.unique(return_counts=True)[1].tolist()
         parts = (self.decode(features[rows], ids[rows], mask[rows]) for rows in order.split(sizes))
-        return torch.cat([part[:, 1:1 + self.num_tokens] for part in parts])[order.argsort()]
+        return torch.cat([part[:, 1 : 1 + self.num_tokens] for part in parts])[order.argsort()]
 
     def decode(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """States of the whole sequence, shape (B, 1 + L + V, embed_dims), V the number of visible tokens.
@@ -121,5 +133,7 @@ class TokenDecoder(BaseModule):
     def _check(self, features: Tensor, ids: Tensor, mask: Tensor) -> None:
         expected = (len(features), self.num_tokens)
         if features.shape[1] != 1 + self.num_tokens or ids.shape != expected or mask.shape != expected:
-            raise ValueError(f'features must be (B, {1 + self.num_tokens}, C), ids and mask (B, {self.num_tokens}); '
-                             f'got {tuple(features.shape)}, {tuple(ids.shape)} and {tuple(mask.shape)}')
+            raise ValueError(
+                f'features must be (B, {1 + self.num_tokens}, C), ids and mask (B, {self.num_tokens}); '
+                f'got {tuple(features.shape)}, {tuple(ids.shape)} and {tuple(mask.shape)}'
+            )

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The token predictor: what a masked token could be, given the visible ones."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -18,9 +19,10 @@ from addp_mm.registry import MODELS
 class MaskedTokenPredictor(BaseModule):
     """Masked transformer on token ids, as in MAGE (arXiv 2211.09117), without its unused pixel embedding.
 
-    The sequence is the fake class id followed by the L image tokens, masked ones replaced by the mask id. A ViT encoder
-    sees all of it, or in MAGE's training the places that are kept alone; the decoder sees a linear projection of all
-    places, in which those that are masked or were not kept hold the encoder's class output.
+    The sequence is the fake class id followed by the L image tokens, masked ones replaced by the
+    mask id. A ViT encoder sees all of it, or in MAGE's training the places that are kept alone; the
+    decoder sees a linear projection of all places, in which those that are masked or were not kept
+    hold the encoder's class output.
 
     Args:
         num_tokens: Number of image tokens L.
@@ -31,10 +33,13 @@ class MaskedTokenPredictor(BaseModule):
         decoder_num_layers: Depth of the decoder.
         decoder_num_heads: Attention heads of the decoder. Default: ``num_heads``.
         mlp_ratio: Hidden width of the MLPs over the width of the blocks.
-        drop_rate: Dropout after the embedding, in attention and in the MLPs. Live in training mode only.
-        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its arguments).
-        train_dropout: Read by algorithms that hold the predictor frozen: whether its dropout is live in their training
-            mode, as it was in the published training, where it made the targets noisy.
+        drop_rate: Dropout after the embedding, in attention and in the MLPs. Live in training mode
+            only.
+        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its
+            arguments).
+        train_dropout: Read by algorithms that hold the predictor frozen: whether its dropout is
+            live in their training mode, as it was in the published training, where it made the
+            targets noisy.
         init_cfg: Initialisation config.
 
     Example:
@@ -44,19 +49,21 @@ class MaskedTokenPredictor(BaseModule):
         torch.Size([2, 4, 16])
     """
 
-    def __init__(self,
-                 num_tokens: int = 256,
-                 embed_dims: int = 768,
-                 num_layers: int = 12,
-                 num_heads: int = 12,
-                 decoder_embed_dims: int | None = None,
-                 decoder_num_layers: int = 8,
-                 decoder_num_heads: int | None = None,
-                 mlp_ratio: float = 4.0,
-                 drop_rate: float = 0.1,
-                 token_space: TokenSpace | Mapping | None = None,
-                 train_dropout: bool = False,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        num_tokens: int = 256,
+        embed_dims: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        decoder_embed_dims: int | None = None,
+        decoder_num_layers: int = 8,
+        decoder_num_heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        drop_rate: float = 0.1,
+        token_space: TokenSpace | Mapping | None = None,
+        train_dropout: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         decoder_embed_dims = decoder_embed_dims or embed_dims
         decoder_num_heads = decoder_num_heads or num_heads
@@ -73,8 +80,9 @@ class MaskedTokenPredictor(BaseModule):
 
         self.decoder_embed = nn.Linear(embed_dims, decoder_embed_dims)
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + num_tokens, decoder_embed_dims))
-        self.decoder_blocks = self._stack(decoder_num_layers, decoder_embed_dims, decoder_num_heads, mlp_ratio,
-                                          drop_rate)
+        self.decoder_blocks = self._stack(
+            decoder_num_layers, decoder_embed_dims, decoder_num_heads, mlp_ratio, drop_rate
+        )
         self.decoder_norm = nn.LayerNorm(decoder_embed_dims, eps=1e-6)
         self.head = TokenHead(decoder_embed_dims, embed_dims, self.token_space)
 
@@ -86,13 +94,15 @@ class MaskedTokenPredictor(BaseModule):
     def _stack(depth: int, embed_dims: int, num_heads: int, mlp_ratio: float, drop_rate: float) -> nn.ModuleList:
         return nn.ModuleList(
             Block(embed_dims, num_heads, mlp_ratio=mlp_ratio, drop_rate=drop_rate, attn_drop_rate=drop_rate)
-            for _ in range(depth))
+            for _ in range(depth)
+        )
 
     def _states(self, ids: Tensor, mask: Tensor, kept: Tensor | None) -> Tensor:
         """Decoder states of the image positions, shape (B, L, decoder_embed_dims)."""
         if ids.shape != mask.shape or ids.dim() != 2 or ids.shape[1] != self.num_tokens:
-            raise ValueError(f'ids and mask must both be (B, {self.num_tokens}), got {tuple(ids.shape)} and '
-                             f'{tuple(mask.shape)}')
+            raise ValueError(
+                f'ids and mask must both be (B, {self.num_tokens}), got {tuple(ids.shape)} and {tuple(mask.shape)}'
+            )
         if kept is not None and (kept.dim() != 2 or len(kept) != len(ids)):
             raise ValueError(f'kept must be (B, K) places with B = {len(ids)}, got {tuple(kept.shape)}')
         mask = mask.bool()
@@ -114,8 +124,9 @@ class MaskedTokenPredictor(BaseModule):
         if kept is not None:
             words = words.gather(1, kept)
             places = positions[:, 1:].expand(len(words), -1, -1)
-            positions = torch.cat([positions[:, :1].expand(len(words), -1, -1),
-                                   places.gather(1, _rows(kept, places))], dim=1)
+            positions = torch.cat(
+                [positions[:, :1].expand(len(words), -1, -1), places.gather(1, _rows(kept, places))], dim=1
+            )
         x = self.word_embed(torch.cat([fake_class, words], dim=1)) + positions
         x = self.embed_drop(self.embed_norm(x))
         for block in self.blocks:
@@ -126,23 +137,25 @@ class MaskedTokenPredictor(BaseModule):
         """Logits over the whole vocabulary at every image position.
 
         Args:
-            ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not matter.
+            ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not
+                matter.
             mask: Shape (B, L), bool, True where the token is masked.
-            kept: Places that the encoder sees beside the fake class, each at most once in a row, shape (B, K), int64.
-                MAGE's training leaves out half of all places, all of them masked (see
-                :func:`addp_mm.diffusion.random_masks`). Default: all.
+            kept: Places that the encoder sees beside the fake class, each at most once in a row,
+                shape (B, K), int64. MAGE's training leaves out half of all places, all of them
+                masked (see :func:`addp_mm.diffusion.random_masks`). Default: all.
 
         Returns:
             Shape (B, L, vocab_size).
 
         Raises:
-            ValueError: If a shape is not (B, num_tokens), or the rows of ``kept`` are not those of ``ids``.
+            ValueError: If a shape is not (B, num_tokens), or the rows of ``kept`` are not those of
+                ``ids``.
         """
         return self.head(self._states(ids, mask, kept), self.word_embed.weight)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Probabilities over the codes alone, shape (B, L, codebook_size), float32. Arguments as :meth:`logits`."""
-        return self.logits(ids, mask)[..., :self.token_space.codebook_size].float().softmax(dim=-1)
+        return self.logits(ids, mask)[..., : self.token_space.codebook_size].float().softmax(dim=-1)
 
 
 def _rows(places: Tensor, like: Tensor) -> Tensor:

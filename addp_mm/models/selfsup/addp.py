@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """ADDP: pre-training by alternating denoising of tokens and pixels."""
+
 from __future__ import annotations
 
 import math
@@ -19,18 +20,19 @@ from addp_mm.registry import MODELS
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # of channels of which nothing is known
-OTHER_MEAN, OTHER_STD = (0.5, ), (0.25, )
+OTHER_MEAN, OTHER_STD = (0.5,), (0.25,)
 
 
 @MODELS.register_module()
 class ADDP(BaseSelfSupervisor):
     """Alternating Denoising Diffusion Process (arXiv 2306.05423).
 
-    From pixels decoded out of partly unreliable tokens, backbone and token decoder predict the reliable ones. Images
-    are (B, C, H, W) in [0, 1] wherever they enter, RGB where C is 3; C is the tokenizer's and the backbone's number of
-    channels. The normalisation happens inside. Tokenizer and predictor are
-    frozen: without gradient, in eval mode under :meth:`train` (but for the predictor's dropout where it asks for it by
-    ``train_dropout``), strictly loaded, and left alone by DistributedDataParallel.
+    From pixels decoded out of partly unreliable tokens, backbone and token decoder predict the
+    reliable ones. Images are (B, C, H, W) in [0, 1] wherever they enter, RGB where C is 3; C is the
+    tokenizer's and the backbone's number of channels. The normalisation happens inside. Tokenizer
+    and predictor are frozen: without gradient, in eval mode under :meth:`train` (but for the
+    predictor's dropout where it asks for it by ``train_dropout``), strictly loaded, and left alone
+    by DistributedDataParallel.
 
     Args:
         tokenizer: Tokenizer with ``encode``, ``decode`` and ``codebook``: a config or a module.
@@ -38,14 +40,17 @@ class ADDP(BaseSelfSupervisor):
         backbone: Backbone that returns the class token and all patch tokens (``out_type='raw'``).
         neck: Token decoder.
         head: Token head with a loss.
-        schedule: A :class:`~addp_mm.diffusion.NoiseSchedule` or its arguments; what draws the noise levels reads it.
-        latent_size: Height and width of the token map. Default: the square of ``neck.num_tokens`` tokens.
-        unreliable_tokens: Whether masked places are decoded from the codes that the predictor expects there. Without
-            them (an ablation) they are decoded from the mean of all codes, which says nothing about the image.
-        hard_target: Whether the image's own tokens are to be predicted, as in MAGE (arXiv 2211.09117), instead of the
-            predictor's probabilities (an ablation).
-        pixel_mean: Subtracted from the channels before the backbone: one number for each, or one for all. Default: the
-            means of ImageNet for RGB, else 0.5.
+        schedule: A :class:`~addp_mm.diffusion.NoiseSchedule` or its arguments; what draws the noise
+            levels reads it.
+        latent_size: Height and width of the token map. Default: the square of ``neck.num_tokens``
+            tokens.
+        unreliable_tokens: Whether masked places are decoded from the codes that the predictor
+            expects there. Without them (an ablation) they are decoded from the mean of all codes,
+            which says nothing about the image.
+        hard_target: Whether the image's own tokens are to be predicted, as in MAGE (arXiv
+            2211.09117), instead of the predictor's probabilities (an ablation).
+        pixel_mean: Subtracted from the channels before the backbone: one number for each, or one
+            for all. Default: the means of ImageNet for RGB, else 0.5.
         pixel_std: Divides them afterwards. Default: the deviations of ImageNet for RGB, else 0.25.
         data_preprocessor: Must bring images to [0, 1], three channels to RGB.
         init_cfg: Initialisation config.
@@ -54,22 +59,25 @@ class ADDP(BaseSelfSupervisor):
         ValueError: If the stations do not fit one another.
     """
 
-    def __init__(self,
-                 tokenizer: dict | nn.Module,
-                 predictor: dict | nn.Module,
-                 backbone: dict | nn.Module,
-                 neck: dict | nn.Module,
-                 head: dict | nn.Module,
-                 schedule: NoiseSchedule | Mapping | None = None,
-                 latent_size: tuple[int, int] | None = None,
-                 unreliable_tokens: bool = True,
-                 hard_target: bool = False,
-                 pixel_mean: Sequence[float] | None = None,
-                 pixel_std: Sequence[float] | None = None,
-                 data_preprocessor: dict | nn.Module | None = None,
-                 init_cfg: dict | None = None) -> None:
-        super().__init__(backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor,
-                         init_cfg=init_cfg)
+    def __init__(
+        self,
+        tokenizer: dict | nn.Module,
+        predictor: dict | nn.Module,
+        backbone: dict | nn.Module,
+        neck: dict | nn.Module,
+        head: dict | nn.Module,
+        schedule: NoiseSchedule | Mapping | None = None,
+        latent_size: tuple[int, int] | None = None,
+        unreliable_tokens: bool = True,
+        hard_target: bool = False,
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(
+            backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg
+        )
         self.tokenizer = freeze(build_station(tokenizer), 'tokenizer')
         self.predictor = freeze(build_station(predictor), 'predictor')
         self.schedule = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(**(schedule or {}))
@@ -84,7 +92,8 @@ class ADDP(BaseSelfSupervisor):
             raise ValueError(f'pixel_std must be positive, got {pixel_std}')
         self.register_buffer('pixel_mean', mean, persistent=False)
         self.register_buffer('pixel_std', std, persistent=False)
-        # DistributedDataParallel neither broadcasts nor reduces what is listed here: every rank loads its own.
+        # DistributedDataParallel neither broadcasts nor reduces what is listed here: every rank
+        # loads its own.
         self._ddp_params_and_buffers_to_ignore = [
             f'{name}.{key}' for name, part in self.frozen_parts.items() for key in part.state_dict(keep_vars=True)
         ]
@@ -109,10 +118,9 @@ class ADDP(BaseSelfSupervisor):
         """Backbone features of images (B, C, H, W) in [0, 1]; values beyond are clamped."""
         return self.backbone((_images(inputs).clamp(0, 1) - self.pixel_mean) / self.pixel_std)
 
-    def loss(self,
-             inputs: Tensor | list[Tensor],
-             data_samples: list | None = None,
-             noise: NoiseDraw | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor | list[Tensor], data_samples: list | None = None, noise: NoiseDraw | None = None
+    ) -> dict[str, Tensor]:
         """Loss of a batch; deterministic given images and noise, dropout aside.
 
         Args:
@@ -132,24 +140,30 @@ class ADDP(BaseSelfSupervisor):
         noisy, target = self.add_noise(ids, latents, mask, mask_next)
         states = self.neck(self.extract_feat(noisy)[-1], ids, mask)
         losses = self.head.loss(states, self.neck.word_embed.weight, target, mask)
-        return dict(losses, mask_ratio=noisy.new_tensor(noise.level.ratio),
-                    next_mask_ratio=noisy.new_tensor(noise.level.next_ratio))
+        return dict(
+            losses,
+            mask_ratio=noisy.new_tensor(noise.level.ratio),
+            next_mask_ratio=noisy.new_tensor(noise.level.next_ratio),
+        )
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) in [0, 1] to ids (B, L) and quantised latents (B, D, h, w), in float32.
 
         Raises:
-            ImageSizeError: If the images' tokens do not form a map of ``latent_size``, even where they are as many.
+            ImageSizeError: If the images' tokens do not form a map of ``latent_size``, even where
+                they are as many.
         """
         with torch.autocast(images.device.type, enabled=False):
             ids, latents = self.tokenizer.encode(images.float())
         if tuple(latents.shape[-2:]) != self.latent_size:
             (height, width), (rows, columns) = images.shape[-2:], latents.shape[-2:]
             wanted = [side * height // rows for side in self.latent_size]
-            raise ImageSizeError(f'images of {height}x{width} px have {rows}x{columns} tokens, and this model was '
-                                 f'built for a map of {self.latent_size[0]}x{self.latent_size[1]} (latent_size): give '
-                                 f'it images of {wanted[0]}x{wanted[1]} px')
+            raise ImageSizeError(
+                f'images of {height}x{width} px have {rows}x{columns} tokens, and this model was '
+                f'built for a map of {self.latent_size[0]}x{self.latent_size[1]} (latent_size): give '
+                f'it images of {wanted[0]}x{wanted[1]} px'
+            )
         return ids, latents
 
     @torch.no_grad()
@@ -166,10 +180,12 @@ class ADDP(BaseSelfSupervisor):
             ids: Shape (B, L).
             latents: Shape (B, D, h, w).
             mask: Places masked at the level, shape (B, L), bool.
-            mask_next: Places masked at the next level, shape (B, L), bool; all of ``mask`` and more.
+            mask_next: Places masked at the next level, shape (B, L), bool; all of ``mask`` and
+                more.
 
         Returns:
-            Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which count where masked.
+            Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which
+            count where masked.
         """
         # Both at once, as a predictor with live dropout sees them.
         masks = [mask_next] * self.unreliable_tokens + [mask] * (not self.hard_target)
@@ -192,7 +208,7 @@ class ADDP(BaseSelfSupervisor):
             Shape (B, L, codebook_size).
         """
         states = self.neck(self.extract_feat(images)[-1], ids, mask)
-        return self.head(states, self.neck.word_embed.weight)[..., :self.head.token_space.codebook_size]
+        return self.head(states, self.neck.word_embed.weight)[..., : self.head.token_space.codebook_size]
 
     @torch.no_grad()
     def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -209,9 +225,11 @@ class ADDP(BaseSelfSupervisor):
     def _take_noise(self) -> NoiseDraw:
         noise, self.noise = self.noise, None
         if noise is None:
-            raise RuntimeError('ADDP.loss needs a noise level and a generator: train with '
-                               "custom_hooks=[dict(type='addp_mm.GenerativePretrainHook')], or pass "
-                               'noise=NoiseDraw(level, generator)')
+            raise RuntimeError(
+                'ADDP.loss needs a noise level and a generator: train with '
+                "custom_hooks=[dict(type='addp_mm.GenerativePretrainHook')], or pass "
+                'noise=NoiseDraw(level, generator)'
+            )
         return noise
 
     def _check_channels(self) -> int:
@@ -219,22 +237,28 @@ class ADDP(BaseSelfSupervisor):
         stem = getattr(getattr(self.backbone, 'patch_embed', None), 'projection', None)
         of_backbone = getattr(stem, 'in_channels', channels)
         if of_backbone != channels:
-            raise ValueError(f'the tokenizer has images of {channels} channels, the backbone of {of_backbone}: set '
-                             f'backbone.in_channels={channels}')
+            raise ValueError(
+                f'the tokenizer has images of {channels} channels, the backbone of {of_backbone}: set '
+                f'backbone.in_channels={channels}'
+            )
         return channels
 
     def _per_channel(self, name: str, values: Sequence[float] | None, default: Sequence[float]) -> Tensor:
         values = torch.tensor([float(value) for value in (default if values is None else values)])
         if len(values) not in (1, self.in_channels):
-            raise ValueError(f'{name} must have one number for each of {self.in_channels} channels, or one for all, '
-                             f'got {len(values)}')
+            raise ValueError(
+                f'{name} must have one number for each of {self.in_channels} channels, or one for all, '
+                f'got {len(values)}'
+            )
         return values.expand(self.in_channels).clone().view(1, -1, 1, 1)
 
     def _check_fit(self, latent_size: tuple[int, int] | None) -> tuple[int, int]:
         spaces = [self.predictor.token_space, self.neck.token_space, self.head.token_space]
         if any(space != spaces[0] for space in spaces) or spaces[0].codebook_size != self.tokenizer.codebook_size:
-            raise ValueError(f'predictor, neck and head must share the token space of a tokenizer with '
-                             f'{self.tokenizer.codebook_size} codes, got {spaces}')
+            raise ValueError(
+                f'predictor, neck and head must share the token space of a tokenizer with '
+                f'{self.tokenizer.codebook_size} codes, got {spaces}'
+            )
         num_tokens = self.neck.num_tokens
         if self.predictor.num_tokens != num_tokens:
             raise ValueError(f'the predictor has {self.predictor.num_tokens} tokens, the neck {num_tokens}')

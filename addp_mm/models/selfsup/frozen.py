@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Frozen parts of an algorithm: without gradient, loaded strictly, and known to be loaded."""
+
 from __future__ import annotations
 
 from torch import nn
@@ -11,8 +12,8 @@ from addp_mm.errors import first_few
 def freeze(part: nn.Module, name: str) -> nn.Module:
     """Take the gradient from a module and watch what is loaded into it.
 
-    A state dict that holds any of its tensors must hold all of them, in their shapes, and nothing else, whatever
-    ``strict`` says to the loader; a complete one marks the part as loaded.
+    A state dict that holds any of its tensors must hold all of them, in their shapes, and nothing
+    else, whatever ``strict`` says to the loader; a complete one marks the part as loaded.
 
     Args:
         part: Changed in place.
@@ -40,18 +41,21 @@ def mark_loaded(part: nn.Module) -> nn.Module:
 
 
 def _check_and_mark(part: nn.Module, state_dict: dict, prefix: str, *_) -> None:
-    given = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
     if not given:
         return
     own = part.state_dict()
     problems = [f'missing {key}' for key in own if key not in given]
     problems += [f'unexpected {key}' for key in given if key not in own]
     problems += [
-        f'{key} is {tuple(given[key].shape)}, needed is {tuple(value.shape)}' for key, value in own.items()
+        f'{key} is {tuple(given[key].shape)}, needed is {tuple(value.shape)}'
+        for key, value in own.items()
         if key in given and given[key].shape != value.shape
     ]
     if problems:
-        raise CheckpointError(f'the checkpoint does not fit the frozen {part.frozen_name}: '
-                              f'{first_few(problems, separator="; ")}. Frozen parts load strictly: give the '
-                              'checkpoint that was trained with this configuration')
+        raise CheckpointError(
+            f'the checkpoint does not fit the frozen {part.frozen_name}: '
+            f'{first_few(problems, separator="; ")}. Frozen parts load strictly: give the '
+            'checkpoint that was trained with this configuration'
+        )
     part.weights_loaded = True

@@ -22,53 +22,73 @@ class PredictorPretrain(BaseModel):
     """Masked token modelling for a predictor (:class:`~addp_mm.models.predictors.MaskedTokenPredictor`) on frozen ids.
 
     It trains on images, which a frozen tokenizer turns into ids, or on ids that were stored before
-    (:class:`~addp_mm.datasets.TokenIds`). Mask ratios follow a truncated normal density on [``mask_ratio_min``, 1].
-    Masks follow from ``mask_seed``, the rank and the number of training steps done: processes that start from the same
-    seed draw different ones, and a resumed training goes on with those that an uninterrupted one would have drawn.
+    (:class:`~addp_mm.datasets.TokenIds`). Mask ratios follow a truncated normal density on
+    [``mask_ratio_min``, 1]. Masks follow from ``mask_seed``, the rank and the number of training
+    steps done: processes that start from the same seed draw different ones, and a resumed training
+    goes on with those that an uninterrupted one would have drawn.
 
-    Beside its own checkpoints it loads the weights of a predictor alone, as tools/model_converters/export_weights.py
-    writes them; a tokenizer that the checkpoint lacks is then read from where its ``init_cfg`` says.
+    Beside its own checkpoints it loads the weights of a predictor alone, as
+    tools/model_converters/export_weights.py writes them; a tokenizer that the checkpoint lacks is
+    then read from where its ``init_cfg`` says.
 
-    MAGE (arXiv 2211.09117) as released is ``drop_ratio=0.5, codes_only=True, shared_mask_ratio=True``.
+    MAGE (arXiv 2211.09117) as released is
+    ``drop_ratio=0.5, codes_only=True, shared_mask_ratio=True``.
 
     Args:
-        tokenizer: Config of the tokenizer, or the module; frozen. Its ``init_cfg`` names trained weights. None where
-            all batches hold ids.
+        tokenizer: Config of the tokenizer, or the module; frozen. Its ``init_cfg`` names trained
+            weights. None where all batches hold ids.
         predictor: Config of the predictor, or the module.
         mask_ratio_mean: Mean of the density before truncation.
         mask_ratio_std: Its standard deviation.
         mask_ratio_min: Lower bound of the ratio.
-        drop_ratio: Share of all places, taken from the masked ones, that the encoder does not see in training mode.
+        drop_ratio: Share of all places, taken from the masked ones, that the encoder does not see
+            in training mode.
         shared_mask_ratio: Whether a batch shares one ratio; otherwise each image has its own.
         label_smoothing: Share of the target that is spread over all ids that can be predicted.
-        codes_only: Whether the loss is over the codes alone, not over the mask id and the class slots as well.
+        codes_only: Whether the loss is over the codes alone, not over the mask id and the class
+            slots as well.
         mask_seed: Seed of the masks.
         test_mask_ratios: Shares of masked tokens at which :meth:`predict` asks the predictor.
         data_preprocessor: Must bring images to [0, 1]; ids need none.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: If more places are dropped than are masked for certain, a ratio of ``test_mask_ratios`` is not in
-            (0, 1], or the tokenizer's codes are not those of the predictor's token space.
+        ValueError: If more places are dropped than are masked for certain, a ratio of
+            ``test_mask_ratios`` is not in (0, 1], or the tokenizer's codes are not those of the predictor's token space.
     """
 
-    def __init__(self, tokenizer: dict | nn.Module | None, predictor: dict | nn.Module, mask_ratio_mean: float = 0.55,
-                 mask_ratio_std: float = 0.25, mask_ratio_min: float = 0.5, drop_ratio: float = 0.,
-                 shared_mask_ratio: bool = False, label_smoothing: float = 0.1, codes_only: bool = False,
-                 mask_seed: int = 0, test_mask_ratios: Sequence[float] = (0.5, 0.75, 0.95),
-                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: dict | nn.Module | None,
+        predictor: dict | nn.Module,
+        mask_ratio_mean: float = 0.55,
+        mask_ratio_std: float = 0.25,
+        mask_ratio_min: float = 0.5,
+        drop_ratio: float = 0.0,
+        shared_mask_ratio: bool = False,
+        label_smoothing: float = 0.1,
+        codes_only: bool = False,
+        mask_seed: int = 0,
+        test_mask_ratios: Sequence[float] = (0.5, 0.75, 0.95),
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if not 0 <= drop_ratio <= mask_ratio_min <= 1 or drop_ratio == 1:
-            raise ValueError('dropped places are masked ones: 0 <= drop_ratio <= mask_ratio_min must hold, with '
-                             f'drop_ratio below 1, got {drop_ratio} and {mask_ratio_min}')
+            raise ValueError(
+                'dropped places are masked ones: 0 <= drop_ratio <= mask_ratio_min must hold, with '
+                f'drop_ratio below 1, got {drop_ratio} and {mask_ratio_min}'
+            )
         if not test_mask_ratios or not all(0 < ratio <= 1 for ratio in test_mask_ratios):
             raise ValueError(f'test_mask_ratios must be shares above 0 and at most 1, got {test_mask_ratios}')
         self.tokenizer = None if tokenizer is None else freeze(build_station(tokenizer), 'tokenizer')
         self.predictor = build_station(predictor)
         self.codebook_size = self.predictor.token_space.codebook_size
         if self.tokenizer is not None and self.tokenizer.codebook_size != self.codebook_size:
-            raise ValueError(f'the tokenizer has {self.tokenizer.codebook_size} codes, the predictor\'s token space '
-                             f'{self.codebook_size}: set predictor.token_space.codebook_size')
+            raise ValueError(
+                f"the tokenizer has {self.tokenizer.codebook_size} codes, the predictor's token space "
+                f'{self.codebook_size}: set predictor.token_space.codebook_size'
+            )
         self.mask_ratio_mean, self.mask_ratio_std = mask_ratio_mean, mask_ratio_std
         self.mask_ratio_min, self.drop_ratio = mask_ratio_min, drop_ratio
         self.shared_mask_ratio = shared_mask_ratio
@@ -87,20 +107,21 @@ class PredictorPretrain(BaseModel):
             self.tokenizer.eval()
         return self
 
-    def forward(self, inputs: Tensor | Sequence[Tensor], data_samples: list | None = None,
-                mode: str = 'tensor') -> Tensor | dict | list:
+    def forward(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: list | None = None, mode: str = 'tensor'
+    ) -> Tensor | dict | list:
         """Losses ('loss'), one data element a row of ids ('predict', see :meth:`predict`), or logits (B, L, vocabulary)
         of a fully masked sequence ('tensor').
 
         Args:
-            inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are; or ids (B, L) of any integer
-                type, or a list of B rows of ids.
+            inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are; or ids (B,
+                L) of any integer type, or a list of B rows of ids.
             data_samples: Not used.
             mode: 'tensor', 'loss' or 'predict'.
 
         Raises:
-            RuntimeError: Images are given and there is no tokenizer; or, but in mode 'tensor', one without loaded
-                weights.
+            RuntimeError: Images are given and there is no tokenizer; or, but in mode 'tensor', one
+                without loaded weights.
             ValueError: The first ids given do not fit the predictor.
         """
         ids = self._ids_of(inputs, mode)
@@ -116,34 +137,40 @@ class PredictorPretrain(BaseModel):
         self.iteration += self.training
         logits, targets = self.predictor.logits(ids, mask, kept)[mask], ids[mask]
         if self.codes_only:
-            logits = logits[:, :self.codebook_size]
+            logits = logits[:, : self.codebook_size]
         return dict(
             loss=F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing),
-            accuracy=(logits.detach().argmax(-1) == targets).float().mean())
+            accuracy=(logits.detach().argmax(-1) == targets).float().mean(),
+        )
 
     def predict(self, ids: Tensor) -> list[BaseDataElement]:
         """What the predictor says about masked tokens at each of ``test_mask_ratios``, all of them asked at once.
 
-        As in MAGE's inference the encoder sees all places and answers are codes alone. The masks of an image follow
-        from its ids and ``mask_seed`` (:func:`~addp_mm.diffusion.seeded_masks`).
+        As in MAGE's inference the encoder sees all places and answers are codes alone. The masks of
+        an image follow from its ids and ``mask_seed`` (:func:`~addp_mm.diffusion.seeded_masks`).
 
         Args:
             ids: Shape (B, L), int64.
 
         Returns:
-            For each of the B rows an element with ``mask_ratios`` (R numbers), ``ids`` (L), ``masks`` (R, L), bool,
-            ``predicted`` (R, L), the likeliest codes, and ``log_likelihood`` (R, L) of the true ones in nats.
+            For each of the B rows an element with ``mask_ratios`` (R numbers), ``ids`` (L),
+            ``masks`` (R, L), bool, ``predicted`` (R, L), the likeliest codes, and ``log_likelihood`` (R, L) of the true ones in nats.
         """
         masks = seeded_masks(ids, self.test_mask_ratios, self.mask_seed)
         predicted, log_likelihood = [], []
         for mask in masks:
-            log_probs = self.predictor.logits(ids, mask)[..., :self.codebook_size].float().log_softmax(-1)
+            log_probs = self.predictor.logits(ids, mask)[..., : self.codebook_size].float().log_softmax(-1)
             predicted.append(log_probs.argmax(-1))
             log_likelihood.append(log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1))
         parts = (part.unbind(1) for part in (masks, torch.stack(predicted), torch.stack(log_likelihood)))
         return [
-            BaseDataElement(metainfo=dict(mask_ratios=self.test_mask_ratios), ids=row, masks=mask, predicted=codes,
-                            log_likelihood=likelihood)
+            BaseDataElement(
+                metainfo=dict(mask_ratios=self.test_mask_ratios),
+                ids=row,
+                masks=mask,
+                predicted=codes,
+                log_likelihood=likelihood,
+            )
             for row, mask, codes, likelihood in zip(ids, *parts, strict=True)
         ]
 
@@ -154,8 +181,9 @@ class PredictorPretrain(BaseModel):
         """
         sequence = np.random.SeedSequence([self.mask_seed, dist.get_rank(), int(self.iteration)])
         generator = torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        ratios = truncated_normal_ratios(len(ids), self.mask_ratio_mean, self.mask_ratio_std, self.mask_ratio_min,
-                                         generator, self.shared_mask_ratio)
+        ratios = truncated_normal_ratios(
+            len(ids), self.mask_ratio_mean, self.mask_ratio_std, self.mask_ratio_min, generator, self.shared_mask_ratio
+        )
         return random_masks(ratios, ids.shape[1], generator, self.drop_ratio * self.training, ids.device)
 
     def _ids_of(self, inputs: Tensor | Sequence[Tensor], mode: str) -> Tensor:
@@ -166,11 +194,15 @@ class PredictorPretrain(BaseModel):
             self._check_ids(ids)
             return ids
         if self.tokenizer is None:
-            raise RuntimeError(f'a batch of shape {tuple(inputs.shape)} holds no ids (B, {self.predictor.num_tokens}), '
-                               'and tokenizer is None: read stored ids with addp_mm.TokenIds, or give a tokenizer')
+            raise RuntimeError(
+                f'a batch of shape {tuple(inputs.shape)} holds no ids (B, {self.predictor.num_tokens}), '
+                'and tokenizer is None: read stored ids with addp_mm.TokenIds, or give a tokenizer'
+            )
         if mode != 'tensor' and not is_loaded(self.tokenizer):
-            raise RuntimeError('no weights were loaded into the frozen tokenizer: the predictor would learn random ids.'
-                               " Give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)")
+            raise RuntimeError(
+                'no weights were loaded into the frozen tokenizer: the predictor would learn random ids.'
+                " Give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)"
+            )
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
             return self.tokenizer.encode(inputs.float())[0]
 
@@ -180,9 +212,11 @@ class PredictorPretrain(BaseModel):
             return
         low, high, length = int(ids.min()), int(ids.max()), self.predictor.num_tokens
         if ids.shape[1] != length or low < 0 or high >= self.codebook_size:
-            raise ValueError(f'rows of {ids.shape[1]} ids from {low} to {high} do not fit a predictor of {length} '
-                             f'tokens and {self.codebook_size} codes: set its num_tokens and token_space to those of '
-                             'the tokenizer that wrote the ids')
+            raise ValueError(
+                f'rows of {ids.shape[1]} ids from {low} to {high} do not fit a predictor of {length} '
+                f'tokens and {self.codebook_size} codes: set its num_tokens and token_space to those of '
+                'the tokenizer that wrote the ids'
+            )
         self._ids_checked = True
 
 

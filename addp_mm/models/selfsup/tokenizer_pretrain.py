@@ -18,26 +18,31 @@ CODEBOOKS = ('loss', 'ema')
 class TokenizerPretrain(BaseModel):
     """Reconstruction training of a :class:`~addp_mm.models.tokenizers.VQTokenizer`.
 
-    The loss is ``l1 * |x - y| + mse * (x - y)^2 + |sg(z) - e|^2 + commitment * |z - sg(e)|^2`` with the
-    straight-through gradient (VQ-VAE, arXiv 1711.00937). Before ``quantize_from`` the latents pass unquantised, so that
-    they span colours and shapes before codes are drawn from them. From then on codes that no latent chose since the
-    last restart are re-drawn from the latents of the current batch, until ``restart_until``, so that the codebook does
-    not collapse.
+    The loss is ``l1 * |x - y| + mse * (x - y)^2 + |sg(z) - e|^2 + commitment * |z - sg(e)|^2`` with
+    the straight-through gradient (VQ-VAE, arXiv 1711.00937). Before ``quantize_from`` the latents
+    pass unquantised, so that they span colours and shapes before codes are drawn from them. From
+    then on codes that no latent chose since the last restart are re-drawn from the latents of the
+    current batch, until ``restart_until``, so that the codebook does not collapse.
 
     Args:
         tokenizer: Config of the tokenizer, or the module.
         l1_weight: Weight of the absolute error.
         mse_weight: Weight of the squared error.
         commitment_weight: Weight of the pull of the latents towards their codes.
-        quantize_from: Iteration from which the latents are quantised; there all codes are drawn from latents.
+        quantize_from: Iteration from which the latents are quantised; there all codes are drawn
+            from latents.
         restart_interval: Iterations between two restarts of unused codes; 0 for never.
-        restart_until: No restart from this iteration on, so that the codebook settles. An optimizer with momentum needs
-            :class:`~addp_mm.engine.hooks.CodeRestartHook` to forget the moments of the codes that were re-drawn.
-        codebook: How codes learn: 'loss', by the gradient of ``|sg(z) - e|^2``; or 'ema', as the moving mean of their
-            latents (:class:`~addp_mm.models.losses.vq_loss.EMACodes`), without optimizer.
+        restart_until: No restart from this iteration on, so that the codebook settles. An optimizer
+            with momentum needs :class:`~addp_mm.engine.hooks.CodeRestartHook` to forget the moments
+            of the codes that were re-drawn.
+        codebook: How codes learn: 'loss', by the gradient of ``|sg(z) - e|^2``; or 'ema', as the
+            moving mean of their latents (:class:`~addp_mm.models.losses.vq_loss.EMACodes`), without
+            optimizer.
         ema_decay: Decay of the moving mean.
-        code_gradient: How the gradient passes the codes: 'straight_through' or 'rotation' (arXiv 2410.06424).
-        perceptual: Config of a :class:`~addp_mm.models.losses.PerceptualLoss`, or the module. None for none.
+        code_gradient: How the gradient passes the codes: 'straight_through' or 'rotation' (arXiv
+            2410.06424).
+        perceptual: Config of a :class:`~addp_mm.models.losses.PerceptualLoss`, or the module. None
+            for none.
         perceptual_weight: Its factor.
         data_preprocessor: Must bring images to [0, 1].
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
@@ -46,16 +51,29 @@ class TokenizerPretrain(BaseModel):
         ValueError: If ``codebook`` or ``code_gradient`` is none of its values.
     """
 
-    def __init__(self, tokenizer: dict | nn.Module, l1_weight: float = 1.0, mse_weight: float = 2.0,
-                 commitment_weight: float = 0.25, quantize_from: int = 0, restart_interval: int = 200,
-                 restart_until: int = 0, codebook: str = 'loss', ema_decay: float = 0.99,
-                 code_gradient: str = 'straight_through', perceptual: dict | nn.Module | None = None,
-                 perceptual_weight: float = 1.0, data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: dict | nn.Module,
+        l1_weight: float = 1.0,
+        mse_weight: float = 2.0,
+        commitment_weight: float = 0.25,
+        quantize_from: int = 0,
+        restart_interval: int = 200,
+        restart_until: int = 0,
+        codebook: str = 'loss',
+        ema_decay: float = 0.99,
+        code_gradient: str = 'straight_through',
+        perceptual: dict | nn.Module | None = None,
+        perceptual_weight: float = 1.0,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if codebook not in CODEBOOKS or code_gradient not in CODE_GRADIENTS:
-            raise ValueError(f'codebook must be one of {CODEBOOKS} and code_gradient one of {tuple(CODE_GRADIENTS)}, '
-                             f'got {codebook!r} and {code_gradient!r}')
+            raise ValueError(
+                f'codebook must be one of {CODEBOOKS} and code_gradient one of {tuple(CODE_GRADIENTS)}, '
+                f'got {codebook!r} and {code_gradient!r}'
+            )
         self.tokenizer = build_station(tokenizer)
         self.l1_weight, self.mse_weight = l1_weight, mse_weight
         self.commitment_weight = commitment_weight
@@ -70,11 +88,13 @@ class TokenizerPretrain(BaseModel):
         if codebook == 'ema':
             self.ema_codes = EMACodes(self.tokenizer.codes.weight, ema_decay)
             self.tokenizer.codes.requires_grad_(False)
-        # what the last iteration drew anew, (codebook_size) bool, until CodeRestartHook has seen to it
+        # what the last iteration drew anew, (codebook_size) bool, until CodeRestartHook has seen to
+        # it
         self.redrawn: Tensor | None = None
 
-    def forward(self, inputs: Tensor | list[Tensor], data_samples: list | None = None,
-                mode: str = 'tensor') -> Tensor | dict | list:
+    def forward(
+        self, inputs: Tensor | list[Tensor], data_samples: list | None = None, mode: str = 'tensor'
+    ) -> Tensor | dict | list:
         """Reconstructions ('tensor'), losses ('loss') or one data element an image ('predict').
 
         Args:
@@ -114,7 +134,7 @@ class TokenizerPretrain(BaseModel):
             decoder_input, quantization = self._quantize(latents)
         elif dist.is_distributed() and self.ema_codes is None:
             # DistributedDataParallel waits for a gradient of every parameter, the codes' too
-            quantization = dict(loss_codebook=0. * self.tokenizer.codes.weight.sum())
+            quantization = dict(loss_codebook=0.0 * self.tokenizer.codes.weight.sum())
         self.iteration += self.training
         return self.tokenizer.decode(decoder_input).float(), quantization
 
@@ -123,7 +143,8 @@ class TokenizerPretrain(BaseModel):
         losses = dict(
             loss_l1=self.l1_weight * error.abs().mean(),
             loss_mse=self.mse_weight * error.square().mean(),
-            psnr=-10 * error.detach().square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean())
+            psnr=-10 * error.detach().square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean(),
+        )
         if self.perceptual is not None:
             losses['loss_perceptual'] = self.perceptual_weight * self.perceptual(reconstructions, images).mean()
         return losses
@@ -153,7 +174,7 @@ class TokenizerPretrain(BaseModel):
         if first or (due and self.iteration < self.restart_until):
             unused = self.code_counts == 0
             candidates = latents.permute(0, 2, 3, 1).flatten(0, 2)
-            drawn = torch.randint(len(candidates), (int(unused.sum()), ), device=candidates.device)
+            drawn = torch.randint(len(candidates), (int(unused.sum()),), device=candidates.device)
             self.tokenizer.codes.weight[unused] = candidates[drawn].to(self.tokenizer.codes.weight)
             dist.broadcast(self.tokenizer.codes.weight.data)
             if self.ema_codes is not None:

@@ -25,53 +25,73 @@ _DISCRIMINATOR = 'discriminator_'
 class VQGANPretrain(TokenizerPretrain):
     """Training of a tokenizer against a discriminator (VQGAN, arXiv 2012.09841).
 
-    The loss of the tokenizer is that of :class:`TokenizerPretrain` and ``weight * -D(y)``, that of the discriminator
-    the hinge loss with LeCAM and R1 as options. Both are computed from one forward pass and the same weights: the
-    tokenizer sees the discriminator's weights as constants, the discriminator sees the reconstructions as constants. So
-    one backward pass serves both optimizers, and DistributedDataParallel meets each parameter once.
+    The loss of the tokenizer is that of :class:`TokenizerPretrain` and ``weight * -D(y)``, that of
+    the discriminator the hinge loss with LeCAM and R1 as options. Both are computed from one
+    forward pass and the same weights: the tokenizer sees the discriminator's weights as constants,
+    the discriminator sees the reconstructions as constants. So one backward pass serves both
+    optimizers, and DistributedDataParallel meets each parameter once.
 
     It is trained by two optimizers, in a config ``optim_wrapper=dict(
     constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=dict(…), discriminator=dict(…))``.
 
-    What is known to go wrong when the discriminator starts is met by ``schedule`` (it learns alone first, then its
-    weight rises slowly) and by :class:`~addp_mm.engine.hooks.AdversarialStartGuard`, which lowers
-    ``adversarial_scale``. Logged are the weight that the generator's loss had (``adversarial_weight``), the mean logits
-    of both kinds and the share of patches that the discriminator judges right.
+    What is known to go wrong when the discriminator starts is met by ``schedule`` (it learns alone
+    first, then its weight rises slowly) and by
+    :class:`~addp_mm.engine.hooks.AdversarialStartGuard`, which lowers ``adversarial_scale``. Logged
+    are the weight that the generator's loss had (``adversarial_weight``), the mean logits of both
+    kinds and the share of patches that the discriminator judges right.
 
     Args:
         tokenizer: Config of the tokenizer, or the module.
-        discriminator: Config of the discriminator, or the module: images (B, C, H, W) in [0, 1] to logits. A config
-            without ``in_channels`` gets the tokenizer's.
+        discriminator: Config of the discriminator, or the module: images (B, C, H, W) in [0, 1] to
+            logits. A config without ``in_channels`` gets the tokenizer's.
         adversarial_weight: Factor of the generator's loss.
-        adaptive: Whether that factor is multiplied by the ratio of the gradients of reconstruction and generator loss
-            at the decoder's last layer.
-        schedule: Arguments of :class:`~addp_mm.models.losses.adversarial_loss.AdversarialSchedule`: start, alone, ramp.
-        lecam_weight: Factor of :class:`~addp_mm.models.losses.adversarial_loss.LeCAM`; 0 for none. The paper's values
-            lie between 1e-4 and 1e-2.
+        adaptive: Whether that factor is multiplied by the ratio of the gradients of reconstruction
+            and generator loss at the decoder's last layer.
+        schedule: Arguments of :class:`~addp_mm.models.losses.adversarial_loss.AdversarialSchedule`:
+            start, alone, ramp.
+        lecam_weight: Factor of :class:`~addp_mm.models.losses.adversarial_loss.LeCAM`; 0 for none.
+            The paper's values lie between 1e-4 and 1e-2.
         lecam_decay: Decay of its moving means.
-        r1_weight: Gamma of R1, of which half counts; 0 for none. For a discriminator without batch norm.
-        r1_interval: R1 is computed every so many iterations, so many times as strong (arXiv 1912.04958, appendix B).
+        r1_weight: Gamma of R1, of which half counts; 0 for none. For a discriminator without batch
+            norm.
+        r1_interval: R1 is computed every so many iterations, so many times as strong (arXiv
+            1912.04958, appendix B).
         **settings: Of :class:`TokenizerPretrain`. ``mse_weight`` is 0 here, as published.
 
     Raises:
-        ValueError: If an option is out of its range, or the discriminator takes images of other channels.
+        ValueError: If an option is out of its range, or the discriminator takes images of other
+            channels.
     """
 
-    def __init__(self, tokenizer: dict | nn.Module, discriminator: dict | nn.Module, adversarial_weight: float = 0.8,
-                 adaptive: bool = True, schedule: dict | None = None, lecam_weight: float = 0.,
-                 lecam_decay: float = 0.99, r1_weight: float = 0., r1_interval: int = 16, mse_weight: float = 0.,
-                 **settings) -> None:
+    def __init__(
+        self,
+        tokenizer: dict | nn.Module,
+        discriminator: dict | nn.Module,
+        adversarial_weight: float = 0.8,
+        adaptive: bool = True,
+        schedule: dict | None = None,
+        lecam_weight: float = 0.0,
+        lecam_decay: float = 0.99,
+        r1_weight: float = 0.0,
+        r1_interval: int = 16,
+        mse_weight: float = 0.0,
+        **settings,
+    ) -> None:
         super().__init__(tokenizer, mse_weight=mse_weight, **settings)
         if min(adversarial_weight, lecam_weight, r1_weight) < 0 or r1_interval < 1:
-            raise ValueError('adversarial_weight, lecam_weight and r1_weight must not be negative and r1_interval at '
-                             f'least 1; got {adversarial_weight}, {lecam_weight}, {r1_weight} and {r1_interval}')
+            raise ValueError(
+                'adversarial_weight, lecam_weight and r1_weight must not be negative and r1_interval at '
+                f'least 1; got {adversarial_weight}, {lecam_weight}, {r1_weight} and {r1_interval}'
+            )
         channels = self.tokenizer.in_channels
         if isinstance(discriminator, dict):
             discriminator = dict({'in_channels': channels}, **discriminator)
         self.discriminator = build_station(discriminator)
         if getattr(self.discriminator, 'in_channels', channels) != channels:
-            raise ValueError(f'the tokenizer makes images of {channels} channels, the discriminator takes '
-                             f'{self.discriminator.in_channels}: leave out the in_channels of the discriminator')
+            raise ValueError(
+                f'the tokenizer makes images of {channels} channels, the discriminator takes '
+                f'{self.discriminator.in_channels}: leave out the in_channels of the discriminator'
+            )
         self.adversarial_weight, self.adaptive = adversarial_weight, adaptive
         self.schedule = AdversarialSchedule(**(schedule or {}))
         self.lecam_weight = lecam_weight
@@ -96,7 +116,8 @@ class VQGANPretrain(TokenizerPretrain):
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Loss of each optimizer, by the name of the part that it trains, and what is logged.
 
-        The discriminator's is left out while it does not learn. The logged ``loss`` is the tokenizer's.
+        The discriminator's is left out while it does not learn. The logged ``loss`` is the
+        tokenizer's.
         """
         judged = {name: value for name, value in losses.items() if name.startswith(_DISCRIMINATOR)}
         loss, logged = super().parse_losses({name: value for name, value in losses.items() if name not in judged})
@@ -106,8 +127,9 @@ class VQGANPretrain(TokenizerPretrain):
             logged.update({name: value for name, value in judged.items() if name != 'loss'})
         return totals, logged
 
-    def _generator_losses(self, reconstructions: Tensor, reconstruction_loss: Tensor,
-                          iteration: int) -> dict[str, Tensor]:
+    def _generator_losses(
+        self, reconstructions: Tensor, reconstruction_loss: Tensor, iteration: int
+    ) -> dict[str, Tensor]:
         factor = self.adversarial_weight * self.schedule.factor(iteration)
         if not factor:
             return {}
@@ -119,14 +141,20 @@ class VQGANPretrain(TokenizerPretrain):
 
     def _discriminator_losses(self, reconstructions: Tensor, images: Tensor, iteration: int) -> dict[str, Tensor]:
         if not self.schedule.learns(iteration):
-            # its optimizer does not step, but DistributedDataParallel waits for a gradient of every parameter
-            return (dict(loss_waiting=0. * sum(p.sum() for p in self.discriminator.parameters()))
-                    if dist.is_distributed() else {})
+            # its optimizer does not step, but DistributedDataParallel waits for a gradient of every
+            # parameter
+            return (
+                dict(loss_waiting=0.0 * sum(p.sum() for p in self.discriminator.parameters()))
+                if dist.is_distributed()
+                else {}
+            )
         real, fake = (self.discriminator(x).float() for x in (images, reconstructions))
         losses = dict(
             discriminator_loss_hinge=hinge_discriminator_loss(real, fake),
-            logits_real=real.detach().mean(), logits_fake=fake.detach().mean(),
-            judged_right=((real.detach() > 0).float().mean() + (fake.detach() < 0).float().mean()) / 2)
+            logits_real=real.detach().mean(),
+            logits_fake=fake.detach().mean(),
+            judged_right=((real.detach() > 0).float().mean() + (fake.detach() < 0).float().mean()) / 2,
+        )
         if self.lecam is not None:
             losses['discriminator_loss_lecam'] = self.lecam_weight * self.lecam(real, fake)
         if self.r1_weight and iteration % self.r1_interval == 0:

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Convolutional halves of the VQ tokenizer: released MaskGIT-style VQGAN weights, and taming's by options."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ class ConvOptions:
     Raises:
         ValueError: An option is none of its values.
     """
+
     shortcut_from: str = 'output'
     conv_bias: bool = False
     num_groups: int = 32
@@ -48,8 +50,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.norm(x)
-        query, key, value = (
-            part(hidden).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.q, self.k, self.v))
+        query, key, value = (part(hidden).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.q, self.k, self.v))
         seen = F.scaled_dot_product_attention(query, key, value)
         return x + self.proj(seen.squeeze(1).transpose(1, 2).reshape(x.shape))
 
@@ -57,10 +58,10 @@ class SpatialAttention(nn.Module):
 class ResidualBlock(nn.Module):
     """Pre-activation residual block: (B, in_channels, H, W) -> (B, out_channels, H, W).
 
-    Two facts of the weights released with MaskGIT that differ from most VQGANs: the convolutions carry no bias, and
-    where the number of channels changes the shortcut is a 1x1 convolution of the block's *output*, not of its input.
-    From the output, everything passes through a group norm, which takes away most of what is the same all over an
-    image: its colours are learned late.
+    Two facts of the weights released with MaskGIT that differ from most VQGANs: the convolutions
+    carry no bias, and where the number of channels changes the shortcut is a 1x1 convolution of the
+    block's *output*, not of its input. From the output, everything passes through a group norm,
+    which takes away most of what is the same all over an image: its colours are learned late.
 
     Args:
         in_channels: Channels of the input.
@@ -69,8 +70,9 @@ class ResidualBlock(nn.Module):
         attention: Whether attention follows, as a part of the block.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, options: ConvOptions | None = None,
-                 attention: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, options: ConvOptions | None = None, attention: bool = False
+    ) -> None:
         super().__init__()
         options = options or ConvOptions()
         self.norm1 = options.group_norm(in_channels)
@@ -95,14 +97,14 @@ class ResidualBlock(nn.Module):
 
 def _level(in_channels: int, out_channels: int, depth: int, options: ConvOptions, attention: bool) -> nn.Sequential:
     widths = [in_channels] + [out_channels] * depth
-    return nn.Sequential(
-        *(ResidualBlock(i, o, options, attention) for i, o in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(ResidualBlock(i, o, options, attention) for i, o in zip(widths, widths[1:], strict=False)))
 
 
 def _middle(channels: int, depth: int, options: ConvOptions) -> nn.Sequential:
     """Blocks of one width; attention, if any, stands behind the first."""
     return nn.Sequential(
-        *(ResidualBlock(channels, channels, options, options.mid_attn and index == 0) for index in range(depth)))
+        *(ResidualBlock(channels, channels, options, options.mid_attn and index == 0) for index in range(depth))
+    )
 
 
 class ConvEncoder(nn.Module):
@@ -110,7 +112,8 @@ class ConvEncoder(nn.Module):
 
     Args:
         in_channels: Channels of the image.
-        level_channels: Width of each level, from the finest to the coarsest; between levels the map is halved.
+        level_channels: Width of each level, from the finest to the coarsest; between levels the map
+            is halved.
         latent_channels: Channels of the latents.
         num_res_blocks: Residual blocks a level.
         num_mid_blocks: Residual blocks behind the coarsest level.
@@ -118,15 +121,24 @@ class ConvEncoder(nn.Module):
         options: See :class:`ConvOptions`.
     """
 
-    def __init__(self, in_channels: int, level_channels: Sequence[int], latent_channels: int, num_res_blocks: int,
-                 num_mid_blocks: int, stem_stride: int, options: ConvOptions) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        level_channels: Sequence[int],
+        latent_channels: int,
+        num_res_blocks: int,
+        num_mid_blocks: int,
+        stem_stride: int,
+        options: ConvOptions,
+    ) -> None:
         super().__init__()
         self.stem_stride = stem_stride
         self.conv_in = nn.Conv2d(in_channels * stem_stride**2, level_channels[0], 3, padding=1, bias=options.conv_bias)
         widths = [level_channels[0], *level_channels]
         self.levels = nn.ModuleList(
             _level(i, o, num_res_blocks, options, index in options.attn_levels)
-            for index, (i, o) in enumerate(zip(widths, level_channels, strict=False)))
+            for index, (i, o) in enumerate(zip(widths, level_channels, strict=False))
+        )
         self.downsamples = None
         if options.downsample == 'conv':
             self.downsamples = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2) for width in level_channels[:-1])
@@ -151,11 +163,20 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Latents (B, latent_channels, h, w) -> image (B, out_channels, h * stride, w * stride), not clamped.
 
-    The mirror of :class:`ConvEncoder`; between levels the map is doubled by nearest neighbour and a 3x3 convolution.
+    The mirror of :class:`ConvEncoder`; between levels the map is doubled by nearest neighbour and a
+    3x3 convolution.
     """
 
-    def __init__(self, out_channels: int, level_channels: Sequence[int], latent_channels: int, num_res_blocks: int,
-                 num_mid_blocks: int, stem_stride: int, options: ConvOptions) -> None:
+    def __init__(
+        self,
+        out_channels: int,
+        level_channels: Sequence[int],
+        latent_channels: int,
+        num_res_blocks: int,
+        num_mid_blocks: int,
+        stem_stride: int,
+        options: ConvOptions,
+    ) -> None:
         super().__init__()
         coarse_to_fine = list(reversed(level_channels))
         last = len(coarse_to_fine) - 1
@@ -165,7 +186,8 @@ class ConvDecoder(nn.Module):
         widths = [coarse_to_fine[0], *coarse_to_fine]
         self.levels = nn.ModuleList(
             _level(i, o, num_res_blocks, options, last - index in options.attn_levels)
-            for index, (i, o) in enumerate(zip(widths, coarse_to_fine, strict=False)))
+            for index, (i, o) in enumerate(zip(widths, coarse_to_fine, strict=False))
+        )
         self.upsamples = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for width in coarse_to_fine[:-1])
         self.norm_out = options.group_norm(coarse_to_fine[-1])
         self.conv_out = nn.Conv2d(coarse_to_fine[-1], out_channels * stem_stride**2, 3, padding=1)

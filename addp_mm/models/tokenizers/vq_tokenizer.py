@@ -16,41 +16,48 @@ from addp_mm.registry import MODELS
 class VQTokenizer(BaseModule):
     """Convolutional VQGAN: images to token ids, latents to images.
 
-    The defaults are the published layout (stride 16, 1024 codes of 256 dimensions; VQGAN of MaskGIT, arXiv 2202.04200,
-    as released with MAGE and ADDP). Taming's layout (arXiv 2012.09841) is ``shortcut_from='input', conv_bias=True,
-    downsample='conv', mid_attn=True, encoder_out_kernel=3, quant_conv=True, input_range=(-1, 1)`` with
+    The defaults are the published layout (stride 16, 1024 codes of 256 dimensions; VQGAN of
+    MaskGIT, arXiv 2202.04200, as released with MAGE and ADDP). Taming's layout (arXiv 2012.09841)
+    is ``shortcut_from='input', conv_bias=True, downsample='conv', mid_attn=True, encoder_out_kernel=3, quant_conv=True, input_range=(-1, 1)`` with
     ``decoder_res_blocks=num_res_blocks + 1`` and attention at the coarsest level in ``attn_levels``. A folded stem and
     normalised codes are options for small images.
 
     Args:
         base_channels: Width of the first level.
-        channel_mults: Width of each level in units of ``base_channels``; one level less than halvings.
+        channel_mults: Width of each level in units of ``base_channels``; one level less than
+            halvings.
         codebook_size: Number of codes.
         embed_dims: Dimensions of a code, which are also the channels of the latents.
         num_res_blocks: Residual blocks a level.
         num_mid_blocks: Residual blocks in the middle of the encoder and of the decoder.
         decoder_res_blocks: Residual blocks a level of the decoder, ``num_res_blocks`` if None.
-        stem_stride: Factor of the pixel-unshuffle in front of the encoder (undone behind the decoder).
-        normalize_codes: Whether latents and codes lie on the unit sphere, so that the nearest code is the one of
-            the largest cosine (ViT-VQGAN, arXiv 2110.04627).
-        shortcut_from: Where the residual blocks that widen take their shortcut: 'output' as released, or 'input'.
+        stem_stride: Factor of the pixel-unshuffle in front of the encoder (undone behind the
+            decoder).
+        normalize_codes: Whether latents and codes lie on the unit sphere, so that the nearest code
+            is the one of the largest cosine (ViT-VQGAN, arXiv 2110.04627).
+        shortcut_from: Where the residual blocks that widen take their shortcut: 'output' as
+            released, or 'input'.
         in_channels: Channels of the images.
-        conv_bias: Whether the convolutions of the residual blocks and the encoder's first have a bias.
-        downsample: How the encoder halves: 'avg', 2x2 average pooling, or 'conv', a 3x3 convolution of stride 2 with
-            zeros on the right and at the bottom.
-        attn_levels: Levels, counted from the finest (0), whose residual blocks are each followed by attention over all
-            places. Taming names them by resolution: at 256 px, 16 is level 4.
-        mid_attn: Whether attention follows the first residual block in the middle of encoder and decoder.
+        conv_bias: Whether the convolutions of the residual blocks and the encoder's first have a
+            bias.
+        downsample: How the encoder halves: 'avg', 2x2 average pooling, or 'conv', a 3x3 convolution
+            of stride 2 with zeros on the right and at the bottom.
+        attn_levels: Levels, counted from the finest (0), whose residual blocks are each followed by
+            attention over all places. Taming names them by resolution: at 256 px, 16 is level 4.
+        mid_attn: Whether attention follows the first residual block in the middle of encoder and
+            decoder.
         encoder_out_kernel: Side of the encoder's last convolution, 1 or 3.
         quant_conv: Whether a 1x1 convolution stands on either side of the codebook.
-        z_channels: With ``quant_conv``: channels between it and encoder and decoder, ``embed_dims`` if None.
-        input_range: What the weights take black and white for. Images are in [0, 1] here all the same, both ways.
+        z_channels: With ``quant_conv``: channels between it and encoder and decoder, ``embed_dims``
+            if None.
+        input_range: What the weights take black and white for. Images are in [0, 1] here all the
+            same, both ways.
         num_groups: Groups of the normalisation.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: If a width is no multiple of ``num_groups``, or an option is none of its values or contradicts
-            another.
+        ValueError: If a width is no multiple of ``num_groups``, or an option is none of its values
+            or contradicts another.
 
     Example:
         >>> import torch
@@ -60,33 +67,60 @@ class VQTokenizer(BaseModule):
         (torch.Size([1, 16]), torch.Size([1, 16, 4, 4]), torch.Size([1, 3, 64, 64]))
     """
 
-    def __init__(self, base_channels: int = 128, channel_mults: Sequence[int] = (1, 1, 2, 2, 4),
-                 codebook_size: int = 1024, embed_dims: int = 256, num_res_blocks: int = 2, num_mid_blocks: int = 2,
-                 decoder_res_blocks: int | None = None, stem_stride: int = 1, normalize_codes: bool = False,
-                 shortcut_from: str = 'output', in_channels: int = 3, conv_bias: bool = False,
-                 downsample: str = 'avg', attn_levels: Sequence[int] = (), mid_attn: bool = False,
-                 encoder_out_kernel: int = 1, quant_conv: bool = False, z_channels: int | None = None,
-                 input_range: Sequence[float] = (0., 1.), num_groups: int = 32,
-                 init_cfg: dict | list | None = None) -> None:
+    def __init__(
+        self,
+        base_channels: int = 128,
+        channel_mults: Sequence[int] = (1, 1, 2, 2, 4),
+        codebook_size: int = 1024,
+        embed_dims: int = 256,
+        num_res_blocks: int = 2,
+        num_mid_blocks: int = 2,
+        decoder_res_blocks: int | None = None,
+        stem_stride: int = 1,
+        normalize_codes: bool = False,
+        shortcut_from: str = 'output',
+        in_channels: int = 3,
+        conv_bias: bool = False,
+        downsample: str = 'avg',
+        attn_levels: Sequence[int] = (),
+        mid_attn: bool = False,
+        encoder_out_kernel: int = 1,
+        quant_conv: bool = False,
+        z_channels: int | None = None,
+        input_range: Sequence[float] = (0.0, 1.0),
+        num_groups: int = 32,
+        init_cfg: dict | list | None = None,
+    ) -> None:
         super().__init__(init_cfg)
-        options = ConvOptions(shortcut_from, conv_bias, num_groups, downsample, tuple(attn_levels), mid_attn,
-                              encoder_out_kernel)
+        options = ConvOptions(
+            shortcut_from, conv_bias, num_groups, downsample, tuple(attn_levels), mid_attn, encoder_out_kernel
+        )
         level_channels = [base_channels * mult for mult in channel_mults]
         if any(width % num_groups for width in level_channels):
-            raise ValueError(f'every level of the tokenizer must be a multiple of {num_groups} channels wide '
-                             f'(num_groups), got {level_channels} from base_channels={base_channels}, '
-                             f'channel_mults={tuple(channel_mults)}')
+            raise ValueError(
+                f'every level of the tokenizer must be a multiple of {num_groups} channels wide '
+                f'(num_groups), got {level_channels} from base_channels={base_channels}, '
+                f'channel_mults={tuple(channel_mults)}'
+            )
         _check_options(options, len(level_channels), num_mid_blocks, quant_conv, z_channels, input_range)
-        self.stride = stem_stride * 2**(len(level_channels) - 1)
+        self.stride = stem_stride * 2 ** (len(level_channels) - 1)
         self.in_channels = in_channels
         self.codebook_size, self.embed_dims = codebook_size, embed_dims
         self.normalize_codes = normalize_codes
         self.input_range = tuple(float(value) for value in input_range)
         z_channels = z_channels or embed_dims
-        self.encoder = ConvEncoder(in_channels, level_channels, z_channels, num_res_blocks, num_mid_blocks,
-                                   stem_stride, options)
-        self.decoder = ConvDecoder(in_channels, level_channels, z_channels, decoder_res_blocks or num_res_blocks,
-                                   num_mid_blocks, stem_stride, options)
+        self.encoder = ConvEncoder(
+            in_channels, level_channels, z_channels, num_res_blocks, num_mid_blocks, stem_stride, options
+        )
+        self.decoder = ConvDecoder(
+            in_channels,
+            level_channels,
+            z_channels,
+            decoder_res_blocks or num_res_blocks,
+            num_mid_blocks,
+            stem_stride,
+            options,
+        )
         self.quant_conv = nn.Conv2d(z_channels, embed_dims, 1) if quant_conv else None
         self.post_quant_conv = nn.Conv2d(embed_dims, z_channels, 1) if quant_conv else None
         self.codes = nn.Embedding(codebook_size, embed_dims)
@@ -102,9 +136,11 @@ class VQTokenizer(BaseModule):
     def check_image_size(self, height: int, width: int) -> None:
         """Raise an ImageSizeError where images of this size, in pixels, cannot be tokenized."""
         if height % self.stride or width % self.stride:
-            raise ImageSizeError(f'images of {height}x{width} px cannot be tokenized: height and width must be '
-                                 f'multiples of the tokenizer\'s stride {self.stride}; resize or crop them in the '
-                                 'pipeline')
+            raise ImageSizeError(
+                f'images of {height}x{width} px cannot be tokenized: height and width must be '
+                f"multiples of the tokenizer's stride {self.stride}; resize or crop them in the "
+                'pipeline'
+            )
 
     def encode_continuous(self, images: Tensor) -> Tensor:
         """Latents before quantisation.
@@ -121,10 +157,12 @@ class VQTokenizer(BaseModule):
         """
         channels, height, width = images.shape[-3:]
         if channels != self.in_channels:
-            raise ValueError(f'the tokenizer takes images of {self.in_channels} channels, got {channels}: set its '
-                             f'in_channels={channels}, or load the images with {self.in_channels} channels')
+            raise ValueError(
+                f'the tokenizer takes images of {self.in_channels} channels, got {channels}: set its '
+                f'in_channels={channels}, or load the images with {self.in_channels} channels'
+            )
         self.check_image_size(height, width)
-        if self.input_range != (0., 1.):
+        if self.input_range != (0.0, 1.0):
             low, high = self.input_range
             images = images * (high - low) + low
         latents = self.encoder(images)
@@ -162,7 +200,7 @@ class VQTokenizer(BaseModule):
         if self.post_quant_conv is not None:
             latents = self.post_quant_conv(latents)
         images = self.decoder(latents)
-        if self.input_range == (0., 1.):
+        if self.input_range == (0.0, 1.0):
             return images
         low, high = self.input_range
         return (images - low) / (high - low)
@@ -172,18 +210,29 @@ class VQTokenizer(BaseModule):
         return self.decode(self.encode(images)[1]).clamp(0, 1)
 
 
-def _check_options(options: ConvOptions, num_levels: int, num_mid_blocks: int, quant_conv: bool,
-                   z_channels: int | None, input_range: Sequence[float]) -> None:
+def _check_options(
+    options: ConvOptions,
+    num_levels: int,
+    num_mid_blocks: int,
+    quant_conv: bool,
+    z_channels: int | None,
+    input_range: Sequence[float],
+) -> None:
     """Refuse options that contradict one another."""
     levels = options.attn_levels
     if len(set(levels)) != len(levels) or any(not 0 <= level < num_levels for level in levels):
-        raise ValueError(f'attn_levels must name levels 0 (finest) to {num_levels - 1} of channel_mults, each once, '
-                         f'got {levels}; it takes numbers of levels, not resolutions')
+        raise ValueError(
+            f'attn_levels must name levels 0 (finest) to {num_levels - 1} of channel_mults, each once, '
+            f'got {levels}; it takes numbers of levels, not resolutions'
+        )
     if options.mid_attn and num_mid_blocks < 1:
-        raise ValueError('mid_attn=True puts attention behind the first middle block, but num_mid_blocks is '
-                         f'{num_mid_blocks}')
+        raise ValueError(
+            f'mid_attn=True puts attention behind the first middle block, but num_mid_blocks is {num_mid_blocks}'
+        )
     if z_channels is not None and not quant_conv:
-        raise ValueError(f'z_channels={z_channels} are what quant_conv turns into embed_dims and back: set '
-                         'quant_conv=True, or leave z_channels out')
+        raise ValueError(
+            f'z_channels={z_channels} are what quant_conv turns into embed_dims and back: set '
+            'quant_conv=True, or leave z_channels out'
+        )
     if len(input_range) != 2 or not input_range[0] < input_range[1]:
         raise ValueError(f'input_range must be (black, white) with black < white, got {input_range}')

@@ -1,11 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# FashionScenes' pictures of one garment, 64 px: python tools/dataset_converters/fashion_scenes.py data/fashion_scenes
+# FashionScenes' pictures of one garment, 64 px: python tools/dataset_converters/fashion_scenes.py
+# data/fashion_scenes
 dataset_type = 'CustomDataset'
 data_root = 'data/fashion_scenes/'
 metainfo = dict(
-    classes=['ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser'])
-data_preprocessor = dict(
-    num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+    classes=['ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser']
+)
+data_preprocessor = dict(num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
 train_pipeline = [
     dict(type='addp_mm.LoadImage'),
@@ -25,17 +26,24 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type, data_root=data_root, data_prefix='objects/train', metainfo=metainfo,
-        pipeline=train_pipeline))
+        type=dataset_type, data_root=data_root, data_prefix='objects/train', metainfo=metainfo, pipeline=train_pipeline
+    ),
+)
 val_dataloader = dict(
     batch_size=64,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type, data_root=data_root, data_prefix='objects/val', metainfo=metainfo, test_mode=True,
-        pipeline=test_pipeline))
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix='objects/val',
+        metainfo=metainfo,
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='Accuracy', topk=(1, ))
+val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator

@@ -4,7 +4,8 @@
 dataset_type = 'CocoDataset'
 data_root = 'data/fashion_scenes/'
 metainfo = dict(
-    classes=['ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser'])
+    classes=['ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser']
+)
 
 train_pipeline = [
     dict(type='addp_mm.LoadImage'),
@@ -27,19 +28,31 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type, data_root=data_root, ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='scenes/train/'), metainfo=metainfo,
-        filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=train_pipeline))
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='scenes/train/'),
+        metainfo=metainfo,
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=16,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type, data_root=data_root, ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='scenes/val/'), metainfo=metainfo, test_mode=True, pipeline=test_pipeline))
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='scenes/val/'),
+        metainfo=metainfo,
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 
-val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['bbox', 'segm'])
+val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['bbox', 'segm'])
 test_evaluator = val_evaluator

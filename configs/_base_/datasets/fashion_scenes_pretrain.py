@@ -1,17 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# FashionScenes without labels, 64 px: python tools/dataset_converters/fashion_scenes.py data/fashion_scenes
+# FashionScenes without labels, 64 px: python tools/dataset_converters/fashion_scenes.py
+# data/fashion_scenes
 dataset_type = 'CustomDataset'
 data_root = 'data/fashion_scenes/'
 
-train_pipeline = [
-    dict(type='addp_mm.LoadImage'),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackInputs'),
-]
-val_pipeline = [
-    dict(type='addp_mm.LoadImage'),
-    dict(type='PackInputs'),
-]
+train_pipeline = [dict(type='addp_mm.LoadImage'), dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]
+val_pipeline = [dict(type='addp_mm.LoadImage'), dict(type='PackInputs')]
 
 train_dataloader = dict(
     batch_size=64,
@@ -21,8 +15,9 @@ train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type=dataset_type, data_root=data_root, data_prefix='scenes/train', with_label=False,
-        pipeline=train_pipeline))
+        type=dataset_type, data_root=data_root, data_prefix='scenes/train', with_label=False, pipeline=train_pipeline
+    ),
+)
 val_dataloader = dict(
     batch_size=64,
     num_workers=1,
@@ -30,5 +25,11 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type=dataset_type, data_root=data_root, data_prefix='scenes/val', with_label=False, test_mode=True,
-        pipeline=val_pipeline))
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix='scenes/val',
+        with_label=False,
+        test_mode=True,
+        pipeline=val_pipeline,
+    ),
+)

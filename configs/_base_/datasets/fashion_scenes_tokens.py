@@ -1,7 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # The ids of FashionScenes under the shipped tokenizer, each scene as it is and mirrored:
-# python tools/dataset_converters/tokenize_images.py addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
-#     data/fashion_scenes/scenes/train data/fashion_scenes/tokens --image-size 64 --augment flip
+# python tools/dataset_converters/tokenize_images.py
+# addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \     data/fashion_scenes/scenes/train
+# data/fashion_scenes/tokens --image-size 64 --augment flip
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
@@ -12,11 +13,14 @@ train_dataloader = dict(
     dataset=dict(
         type='addp_mm.TokenIds',
         data_root='data/fashion_scenes/tokens',
-        views=dict(image_size=64, augmentation='flip', count=2)))
+        views=dict(image_size=64, augmentation='flip', count=2),
+    ),
+)
 
 # Held-out scenes, to test with:
-# python tools/dataset_converters/tokenize_images.py addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
-#     data/fashion_scenes/scenes/val data/fashion_scenes/tokens_val --image-size 64 --augment none
+# python tools/dataset_converters/tokenize_images.py
+# addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \     data/fashion_scenes/scenes/val
+# data/fashion_scenes/tokens_val --image-size 64 --augment none
 test_dataloader = dict(
     batch_size=64,
     num_workers=1,
@@ -26,4 +30,6 @@ test_dataloader = dict(
     dataset=dict(
         type='addp_mm.TokenIds',
         data_root='data/fashion_scenes/tokens_val',
-        views=dict(image_size=64, augmentation='none', count=1)))
+        views=dict(image_size=64, augmentation='none', count=1),
+    ),
+)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ImageNet at 256 px with the augmentation of MAE's fine-tuning (arXiv 2111.06377, A.1): RandAugment(9, 0.5), erasing.
+# ImageNet at 256 px with the augmentation of MAE's fine-tuning (arXiv 2111.06377, A.1):
+# RandAugment(9, 0.5), erasing.
 _base_ = './imagenet_256_probe.py'
 
 bgr_mean = [103.53, 116.28, 123.675]
@@ -15,7 +16,8 @@ train_pipeline = [
         total_level=10,
         magnitude_level=9,
         magnitude_std=0.5,
-        hparams=dict(pad_val=[round(value) for value in bgr_mean], interpolation='bicubic')),
+        hparams=dict(pad_val=[round(value) for value in bgr_mean], interpolation='bicubic'),
+    ),
     dict(
         type='RandomErasing',
         erase_prob=0.25,
@@ -23,7 +25,8 @@ train_pipeline = [
         min_area_ratio=0.02,
         max_area_ratio=1 / 3,
         fill_color=bgr_mean,
-        fill_std=bgr_std),
+        fill_std=bgr_std,
+    ),
     dict(type='PackInputs'),
 ]
 

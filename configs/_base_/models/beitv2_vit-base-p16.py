@@ -1,10 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Changes to a recipe's ADDPViT that start it from BEiT v2 (arXiv 2208.06366), 1600 epochs on ImageNet-1k. Its
-# relative positions, made for 14 x 14 tokens, take the place of ViTDet's; it has no absolute ones.
+# Changes to a recipe's ADDPViT that start it from BEiT v2 (arXiv 2208.06366), 1600 epochs on
+# ImageNet-1k. Its relative positions, made for 14 x 14 tokens, take the place of ViTDet's; it has
+# no absolute ones.
 baseline = dict(
     use_abs_pos=False,
     use_rel_pos=False,
     use_rel_pos_table=True,
     layer_scale_init=0.1,
     init_cfg=dict(
-        checkpoint='https://github.com/addf400/files/releases/download/BEiT-v2/beitv2_base_patch16_224_pt1k.pth'))
+        checkpoint='https://github.com/addf400/files/releases/download/BEiT-v2/beitv2_base_patch16_224_pt1k.pth'
+    ),
+)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ViTDet's Cascade Mask R-CNN on mmdet's cascade: three box heads of four convolutions and one linear layer.
+# ViTDet's Cascade Mask R-CNN on mmdet's cascade: three box heads of four convolutions and one
+# linear layer.
 _base_ = ['mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py', './vitdet_addp-vit-base-p16.py']
 
 box_head = dict(
@@ -12,8 +13,9 @@ box_head = dict(
     reg_class_agnostic=True,
     norm_cfg=_base_.norm_cfg,
     loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-    loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0))
-bbox_coder = dict(type='DeltaXYWHBBoxCoder', target_means=[0., 0., 0., 0.])
+    loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0),
+)
+bbox_coder = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0])
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1024),
     backbone=dict(_delete_=True, **_base_.backbone),
@@ -25,4 +27,6 @@ model = dict(
             dict(bbox_coder=dict(target_stds=[0.05, 0.05, 0.1, 0.1], **bbox_coder), **box_head),
             dict(bbox_coder=dict(target_stds=[0.033, 0.033, 0.067, 0.067], **bbox_coder), **box_head),
         ],
-        mask_head=dict(norm_cfg=_base_.norm_cfg)))
+        mask_head=dict(norm_cfg=_base_.norm_cfg),
+    ),
+)

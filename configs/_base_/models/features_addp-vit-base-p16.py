@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The class token as a feature, with nothing behind it. Frozen features keep the norm after the embedding that they were
-# pre-trained with (pre_norm=True).
+# The class token as a feature, with nothing behind it. Frozen features keep the norm after the
+# embedding that they were pre-trained with (pre_norm=True).
 model = dict(
     type='ImageClassifier',
     backbone=dict(
@@ -10,4 +10,6 @@ model = dict(
         patch_size=16,
         out_type='cls_token',
         pre_norm=True,
-        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth')))
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'),
+    ),
+)

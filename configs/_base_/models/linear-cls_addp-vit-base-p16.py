@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Classifier for fine-tuning: the final norm acts on the mean of the patch tokens, a linear layer on that. The norm
-# after the embedding, which pre-training has, is dropped as in the published fine-tuning (pre_norm=False).
+# Classifier for fine-tuning: the final norm acts on the mean of the patch tokens, a linear layer on
+# that. The norm after the embedding, which pre-training has, is dropped as in the published
+# fine-tuning (pre_norm=False).
 model = dict(
     type='ImageClassifier',
     backbone=dict(
@@ -10,11 +11,14 @@ model = dict(
         patch_size=16,
         out_type='avg_featmap',
         drop_path_rate=0.1,
-        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth')),
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'),
+    ),
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
         in_channels=768,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=2e-5)),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]))
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=2e-5),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)

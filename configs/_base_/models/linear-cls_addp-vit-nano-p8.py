@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The pre-training's norm after the embedding stays (`pre_norm`); the final norm acts on the mean of the patch tokens.
+# The pre-training's norm after the embedding stays (`pre_norm`); the final norm acts on the mean of
+# the patch tokens.
 model = dict(
     type='ImageClassifier',
     backbone=dict(
@@ -9,11 +10,13 @@ model = dict(
         patch_size=8,
         out_type='avg_featmap',
         pre_norm=True,
-        init_cfg=dict(
-            type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.')),
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.'),
+    ),
     head=dict(
         type='LinearClsHead',
         num_classes=10,
         in_channels=128,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02)))
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+    ),
+)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# mmdet's Mask R-CNN and its FPN on four depths of the ViT, brought to strides 4, 8, 16 and 32 (arXiv 2111.11429).
+# mmdet's Mask R-CNN and its FPN on four depths of the ViT, brought to strides 4, 8, 16 and 32
+# (arXiv 2111.11429).
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', './vitdet_addp-vit-base-p16.py']
 
 model = dict(
@@ -7,4 +8,5 @@ model = dict(
     neck=[
         dict(type='addp_mm.FourScaleNeck', embed_dims=768, norm_cfg=_base_.norm_cfg),
         dict(type='FPN', in_channels=[768, 768, 768, 768], out_channels=256, num_outs=5),
-    ])
+    ],
+)

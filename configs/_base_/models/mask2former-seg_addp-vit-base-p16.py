@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Mask2Former (arXiv 2112.01527) for semantic segmentation, 100 queries, 9 decoder layers, on the four maps that UperNet
-# gets of a ViT-B/16. Head and losses as in mmsegmentation's mask2former_r50_8xb2-160k_ade20k-512x512.
+# Mask2Former (arXiv 2112.01527) for semantic segmentation, 100 queries, 9 decoder layers, on the
+# four maps that UperNet gets of a ViT-B/16. Head and losses as in mmsegmentation's
+# mask2former_r50_8xb2-160k_ade20k-512x512.
 num_classes = 150
 model = dict(
     type='EncoderDecoder',
@@ -12,7 +13,8 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
         size=(512, 512),
-        test_cfg=dict(size_divisor=32)),
+        test_cfg=dict(size_divisor=32),
+    ),
     backbone=dict(
         type='addp_mm.ADDPViT',
         arch='base',
@@ -22,7 +24,8 @@ model = dict(
         out_type='featmap',
         final_norm=False,
         drop_path_rate=0.1,
-        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth')),
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'),
+    ),
     neck=dict(type='addp_mm.FourScaleNeck', embed_dims=768, norm_cfg=dict(type='SyncBN', requires_grad=True)),
     decode_head=dict(
         type='Mask2FormerHead',
@@ -44,9 +47,12 @@ model = dict(
                 layer_cfg=dict(
                     self_attn_cfg=dict(embed_dims=256, num_heads=8, num_levels=3, num_points=4, batch_first=True),
                     ffn_cfg=dict(
-                        embed_dims=256, feedforward_channels=1024, num_fcs=2,
-                        act_cfg=dict(type='ReLU', inplace=True)))),
-            positional_encoding=dict(num_feats=128, normalize=True)),
+                        embed_dims=256, feedforward_channels=1024, num_fcs=2, act_cfg=dict(type='ReLU', inplace=True)
+                    ),
+                ),
+            ),
+            positional_encoding=dict(num_feats=128, normalize=True),
+        ),
         enforce_decoder_input_project=False,
         positional_encoding=dict(num_feats=128, normalize=True),
         transformer_decoder=dict(
@@ -56,19 +62,32 @@ model = dict(
                 self_attn_cfg=dict(embed_dims=256, num_heads=8, batch_first=True),
                 cross_attn_cfg=dict(embed_dims=256, num_heads=8, batch_first=True),
                 ffn_cfg=dict(
-                    embed_dims=256, feedforward_channels=2048, num_fcs=2, act_cfg=dict(type='ReLU', inplace=True),
-                    add_identity=True)),
-            init_cfg=None),
+                    embed_dims=256,
+                    feedforward_channels=2048,
+                    num_fcs=2,
+                    act_cfg=dict(type='ReLU', inplace=True),
+                    add_identity=True,
+                ),
+            ),
+            init_cfg=None,
+        ),
         loss_cls=dict(
             type='mmdet.CrossEntropyLoss',
             use_sigmoid=False,
             loss_weight=2.0,
             reduction='mean',
-            class_weight=[1.0] * num_classes + [0.1]),
+            class_weight=[1.0] * num_classes + [0.1],
+        ),
         loss_mask=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=5.0),
         loss_dice=dict(
-            type='mmdet.DiceLoss', use_sigmoid=True, activate=True, reduction='mean', naive_dice=True, eps=1.0,
-            loss_weight=5.0),
+            type='mmdet.DiceLoss',
+            use_sigmoid=True,
+            activate=True,
+            reduction='mean',
+            naive_dice=True,
+            eps=1.0,
+            loss_weight=5.0,
+        ),
         train_cfg=dict(
             num_points=12544,
             oversample_ratio=3.0,
@@ -79,7 +98,11 @@ model = dict(
                     dict(type='mmdet.ClassificationCost', weight=2.0),
                     dict(type='mmdet.CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
                     dict(type='mmdet.DiceCost', weight=5.0, pred_act=True, eps=1.0),
-                ]),
-            sampler=dict(type='mmdet.MaskPseudoSampler'))),
+                ],
+            ),
+            sampler=dict(type='mmdet.MaskPseudoSampler'),
+        ),
+    ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+    test_cfg=dict(mode='whole'),
+)

@@ -3,5 +3,5 @@
 _base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', './vitdet_addp-vit-base-p16.py']
 
 model = dict(
-    backbone=dict(_delete_=True, **_base_.backbone),
-    neck=dict(_delete_=True, scales=(2, 1, 0.5), **_base_.neck))
+    backbone=dict(_delete_=True, **_base_.backbone), neck=dict(_delete_=True, scales=(2, 1, 0.5), **_base_.neck)
+)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Segmenter's mask transformer (arXiv 2105.05633) on the last map of a ViT-B/16, after its final norm.
+# Segmenter's mask transformer (arXiv 2105.05633) on the last map of a ViT-B/16, after its final
+# norm.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
@@ -9,7 +10,8 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=(512, 512)),
+        size=(512, 512),
+    ),
     backbone=dict(
         type='addp_mm.ADDPViT',
         arch='base',
@@ -19,7 +21,8 @@ model = dict(
         out_type='featmap',
         drop_path_rate=0.1,
         pad_to_patch=True,
-        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth')),
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'),
+    ),
     decode_head=dict(
         type='SegmenterMaskTransformerHead',
         in_channels=768,
@@ -30,6 +33,8 @@ model = dict(
         num_heads=12,
         embed_dims=768,
         dropout_ratio=0.0,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
     train_cfg=dict(),
-    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(480, 480)))
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(480, 480)),
+)

@@ -1,7 +1,16 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The nano vocabulary keeps one class slot, not a thousand: most of the time would go into the head. No dropout: the
-# training is too short to overfit, and on a CPU dropout takes half of the time.
+# The nano vocabulary keeps one class slot, not a thousand: most of the time would go into the head.
+# No dropout: the training is too short to overfit, and on a CPU dropout takes half of the time.
 token_space = dict(codebook_size=512, num_class_slots=1, fake_class_slot=0)
 predictor = dict(
-    type='addp_mm.MaskedTokenPredictor', num_tokens=64, embed_dims=128, num_layers=4, num_heads=4,
-    decoder_embed_dims=128, decoder_num_layers=2, decoder_num_heads=4, drop_rate=0., token_space=token_space)
+    type='addp_mm.MaskedTokenPredictor',
+    num_tokens=64,
+    embed_dims=128,
+    num_layers=4,
+    num_heads=4,
+    decoder_embed_dims=128,
+    decoder_num_layers=2,
+    decoder_num_heads=4,
+    drop_rate=0.0,
+    token_space=token_space,
+)

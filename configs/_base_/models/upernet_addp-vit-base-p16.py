@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# UperNet on four depths of a ViT-B/16, brought to strides 4, 8, 16 and 32, as MAE and BEiT do (arXiv 2111.06377, A.4).
+# UperNet on four depths of a ViT-B/16, brought to strides 4, 8, 16 and 32, as MAE and BEiT do
+# (arXiv 2111.06377, A.4).
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -10,7 +11,8 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=(512, 512)),
+        size=(512, 512),
+    ),
     backbone=dict(
         type='addp_mm.ADDPViT',
         arch='base',
@@ -20,9 +22,11 @@ model = dict(
         out_type='featmap',
         final_norm=False,
         drop_path_rate=0.1,
-        # Windows of sliding inference are whole patches unless an image is narrower than the window.
+        # Windows of sliding inference are whole patches unless an image is narrower than the
+        # window.
         pad_to_patch=True,
-        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth')),
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'),
+    ),
     neck=dict(type='addp_mm.FourScaleNeck', embed_dims=768, norm_cfg=norm_cfg),
     decode_head=dict(
         type='UPerHead',
@@ -34,7 +38,8 @@ model = dict(
         num_classes=150,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
     auxiliary_head=dict(
         type='FCNHead',
         in_channels=768,
@@ -46,6 +51,8 @@ model = dict(
         num_classes=150,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
+    ),
     train_cfg=dict(),
-    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
+)

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# UperNet with 48 channels on the outputs of blocks 2, 3, 4 and 6, brought to strides 2, 4, 8 and 16.
+# UperNet with 48 channels on the outputs of blocks 2, 3, 4 and 6, brought to strides 2, 4, 8 and
+# 16.
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -11,7 +12,8 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
         size=(64, 64),
-        test_cfg=dict(size_divisor=16)),
+        test_cfg=dict(size_divisor=16),
+    ),
     backbone=dict(
         type='addp_mm.ADDPViT',
         arch='nano',
@@ -21,8 +23,8 @@ model = dict(
         out_type='featmap',
         pre_norm=True,
         final_norm=False,
-        init_cfg=dict(
-            type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.')),
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='addp_mm://addp_nano-p8.safetensors', prefix='backbone.'),
+    ),
     neck=dict(type='addp_mm.FourScaleNeck', embed_dims=128, norm_cfg=norm_cfg),
     decode_head=dict(
         type='UPerHead',
@@ -34,7 +36,8 @@ model = dict(
         num_classes=11,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
     auxiliary_head=dict(
         type='FCNHead',
         in_channels=128,
@@ -46,6 +49,8 @@ model = dict(
         num_classes=11,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
+    ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+    test_cfg=dict(mode='whole'),
+)

@@ -1,7 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ViT-B as ViTDet uses it (arXiv 2203.16527): windows of 14 x 14 tokens, four blocks that attend everywhere, relative
-# positions, no class token, no norm at the end. `with_cp` keeps the input of each block alone and computes the rest
-# again in the backward pass, one more forward pass of the ViT, so that 1024 px fit small GPUs.
+# ViT-B as ViTDet uses it (arXiv 2203.16527): windows of 14 x 14 tokens, four blocks that attend
+# everywhere, relative positions, no class token, no norm at the end. `with_cp` keeps the input of
+# each block alone and computes the rest again in the backward pass, one more forward pass of the
+# ViT, so that 1024 px fit small GPUs.
 norm_cfg = dict(type='addp_mm.LN2d', eps=1e-6)
 backbone = dict(
     type='addp_mm.ADDPViT',
@@ -16,5 +17,6 @@ backbone = dict(
     use_rel_pos=True,
     drop_path_rate=0.1,
     with_cp=True,
-    init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'))
+    init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'),
+)
 neck = dict(type='addp_mm.SimpleFPN', in_channels=768, num_outs=5)

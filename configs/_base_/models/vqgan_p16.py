@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 256 px -> 16 x 16 tokens of 1024 codes: the layout of the released tokenizers of MaskGIT, MAGE and ADDP.
+# 256 px -> 16 x 16 tokens of 1024 codes: the layout of the released tokenizers of MaskGIT, MAGE and
+# ADDP.
 model = dict(
     type='addp_mm.VQGANPretrain',
     tokenizer=dict(type='addp_mm.VQTokenizer'),
@@ -10,7 +11,11 @@ model = dict(
         backbone=dict(
             type='addp_mm.VGG16Features',
             init_cfg=dict(
-                type='addp_mm.Pretrained', checkpoint='https://download.pytorch.org/models/vgg16-397923af.pth')),
-        channel_weights='lpips'),
+                type='addp_mm.Pretrained', checkpoint='https://download.pytorch.org/models/vgg16-397923af.pth'
+            ),
+        ),
+        channel_weights='lpips',
+    ),
     discriminator=dict(type='addp_mm.PatchDiscriminator'),
-    adversarial_weight=0.5)
+    adversarial_weight=0.5,
+)

@@ -7,7 +7,8 @@ max_iters = 200000
 model = dict(
     backbone=dict(arch=dict(embed_dims=768, num_layers=12, num_heads=12), drop_rate=0.1, attn_drop_rate=0.1),
     neck=dict(num_layers=8, num_heads=16, drop_rate=0.1),
-    head=dict(loss=dict(label_smoothing=0.1)))
+    head=dict(loss=dict(label_smoothing=0.1)),
+)
 optim_wrapper = dict(optimizer=dict(lr=1e-4 * 1024 / 256))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=5000),

@@ -5,9 +5,17 @@ own_data = dict(batch_size=1024, max_iters=150000, max_passes=1600)
 
 max_iters = 150000
 model = dict(
-    predictor=dict(embed_dims=768, num_layers=12, num_heads=12, decoder_embed_dims=768, decoder_num_layers=8,
-                   decoder_num_heads=16, drop_rate=0.1),
-    shared_mask_ratio=True)
+    predictor=dict(
+        embed_dims=768,
+        num_layers=12,
+        num_heads=12,
+        decoder_embed_dims=768,
+        decoder_num_layers=8,
+        decoder_num_heads=16,
+        drop_rate=0.1,
+    ),
+    shared_mask_ratio=True,
+)
 optim_wrapper = dict(optimizer=dict(lr=1.5e-4 * 1024 / 256))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=5000),

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 2.3 M parameters, stride 8, by reconstruction alone: for small images and CPUs. The recipe of the shipped tokenizer,
-# with more codes in fewer steps.
+# 2.3 M parameters, stride 8, by reconstruction alone: for small images and CPUs. The recipe of the
+# shipped tokenizer, with more codes in fewer steps.
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=16, max_iters=4000, max_passes=1600)
 
@@ -16,14 +16,17 @@ model = dict(
         codebook_size=1024,
         embed_dims=8,
         normalize_codes=True,
-        shortcut_from='input'),
+        shortcut_from='input',
+    ),
     quantize_from=400,
     restart_interval=100,
-    restart_until=int(0.7 * max_iters))
+    restart_until=int(0.7 * max_iters),
+)
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.),
-    clip_grad=dict(max_norm=1.0))
+    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.0),
+    clip_grad=dict(max_norm=1.0),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Stride 8 against a discriminator that starts once the codes stand still. Codes on the unit sphere of 32 dimensions (as
-# ViT-VQGAN, arXiv 2110.04627). Widths and schedule lie between the nano recipe and vqgan_p16; not measured.
+# Stride 8 against a discriminator that starts once the codes stand still. Codes on the unit sphere
+# of 32 dimensions (as ViT-VQGAN, arXiv 2110.04627). Widths and schedule lie between the nano recipe
+# and vqgan_p16; not measured.
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=64, max_iters=40000, max_passes=400)
 
@@ -16,7 +17,8 @@ model = dict(
         codebook_size=1024,
         embed_dims=32,
         normalize_codes=True,
-        shortcut_from='input'),
+        shortcut_from='input',
+    ),
     mse_weight=2.0,
     quantize_from=1000,
     restart_interval=200,
@@ -24,11 +26,13 @@ model = dict(
     discriminator=dict(type='addp_mm.PatchDiscriminator', num_layers=2),
     adversarial_weight=0.2,
     lecam_weight=0.001,
-    schedule=dict(start=int(0.5 * max_iters), alone=500, ramp=2000))
+    schedule=dict(start=int(0.5 * max_iters), alone=500, ramp=2000),
+)
 part = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=3e-4, betas=(0.9, 0.95), weight_decay=0.),
-    clip_grad=dict(max_norm=1.0))
+    optimizer=dict(type='AdamW', lr=3e-4, betas=(0.9, 0.95), weight_decay=0.0),
+    clip_grad=dict(max_norm=1.0),
+)
 optim_wrapper = dict(constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part, discriminator=part)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 12 epochs at batch 16: mmdet's 1x with AdamW as iBOT trains detectors (arXiv 2111.07832), warm-up as mmdet's Swin,
-# layer decay as ViTDet's.
+# 12 epochs at batch 16: mmdet's 1x with AdamW as iBOT trains detectors (arXiv 2111.07832), warm-up
+# as mmdet's Swin, layer decay as ViTDet's.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
@@ -8,7 +8,9 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4 * 16 / 16, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
-        layer_decay_rate=0.7, flat_decay_mult=0., custom_keys={'backbone.pos_embed': dict(decay_mult=0.)}))
+        layer_decay_rate=0.7, flat_decay_mult=0.0, custom_keys={'backbone.pos_embed': dict(decay_mult=0.0)}
+    ),
+)
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),

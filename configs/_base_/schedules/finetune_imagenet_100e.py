@@ -1,13 +1,15 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 100 epochs of batch 1024: AdamW, learning rate decaying from the head down to the embedding, 20 epochs of warm-up,
-# cosine to 1e-6. Parameters of one dimension, tokens and positions are not decayed.
+# 100 epochs of batch 1024: AdamW, learning rate decaying from the head down to the embedding, 20
+# epochs of warm-up, cosine to 1e-6. Parameters of one dimension, tokens and positions are not
+# decayed.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
     loss_scale=dict(enabled=False),
     optimizer=dict(type='AdamW', lr=1e-3 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.65, flat_decay_mult=0., embed_decay_mult=0.))
+    paramwise_cfg=dict(layer_decay_rate=0.65, flat_decay_mult=0.0, embed_decay_mult=0.0),
+)
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=20, convert_to_iter_based=True),
@@ -17,7 +19,8 @@ param_scheduler = [
         by_epoch=True,
         begin=20,
         end=100,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
 ]
 
 train_cfg = dict(by_epoch=True, max_epochs=100)

@@ -1,15 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Fine-tuning at nano scale: AdamW with a learning rate that decays from the head down to the patch embedding.
+# Fine-tuning at nano scale: AdamW with a learning rate that decays from the head down to the patch
+# embedding.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(
-        layer_decay_rate=0.85,
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        embed_decay_mult=0.),
-    clip_grad=dict(max_norm=1.0))
+    paramwise_cfg=dict(layer_decay_rate=0.85, norm_decay_mult=0.0, bias_decay_mult=0.0, embed_decay_mult=0.0),
+    clip_grad=dict(max_norm=1.0),
+)
 
 val_cfg = dict()
 test_cfg = dict()

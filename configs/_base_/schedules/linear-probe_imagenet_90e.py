@@ -1,16 +1,17 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 90 epochs of batch 16384: LARS without weight decay, its rates not adapted to the bias, 10 epochs of warm-up, cosine
-# to 0, as MAE probes (arXiv 2111.06377, A.1).
+# 90 epochs of batch 16384: LARS without weight decay, its rates not adapted to the bias, 10 epochs
+# of warm-up, cosine to 0, as MAE probes (arXiv 2111.06377, A.1).
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
     loss_scale=dict(enabled=False),
-    optimizer=dict(type='LARS', lr=0.1 * 16384 / 256, momentum=0.9, weight_decay=0.),
-    paramwise_cfg=dict(custom_keys={'.bias': dict(lars_exclude=True)}))
+    optimizer=dict(type='LARS', lr=0.1 * 16384 / 256, momentum=0.9, weight_decay=0.0),
+    paramwise_cfg=dict(custom_keys={'.bias': dict(lars_exclude=True)}),
+)
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0., by_epoch=True, begin=10, end=90, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=10, end=90, convert_to_iter_based=True),
 ]
 
 train_cfg = dict(by_epoch=True, max_epochs=90)

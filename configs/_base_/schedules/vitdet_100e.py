@@ -9,7 +9,9 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4 * 64 / 64, betas=(0.9, 0.999), weight_decay=0.1),
     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
-        layer_decay_rate=0.7, flat_decay_mult=0., custom_keys={'backbone.pos_embed': dict(decay_mult=0.)}))
+        layer_decay_rate=0.7, flat_decay_mult=0.0, custom_keys={'backbone.pos_embed': dict(decay_mult=0.0)}
+    ),
+)
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=250),

@@ -2,4 +2,5 @@
 # Optimizer states are spread over all processes (ZeRO stage 1, arXiv 1910.02054).
 # DeepSpeed knows AdamW alone by name; other optimizers of torch work as well.
 strategy = dict(
-    type='addp_mm.ZeroStrategy', zero_optimization=dict(stage=1), config=dict(zero_allow_untested_optimizer=True))
+    type='addp_mm.ZeroStrategy', zero_optimization=dict(stage=1), config=dict(zero_allow_untested_optimizer=True)
+)

@@ -31,8 +31,9 @@ def mmcv_ops(monkeypatch, ext):
     return ops
 
 
-@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='needs CUDA'))])
+@pytest.fixture(
+    params=['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA'))]
+)
 def device(request):
     return request.param
 

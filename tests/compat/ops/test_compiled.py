@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Each operator against mmcv's compiled one; runs only where an mmcv with compiled operators is installed."""
+
 import importlib.machinery
 import importlib.util
 
@@ -37,10 +38,10 @@ def cases(device):
     features = draw(2, 4, 20, 24)
     for offset in (0, 1):
         yield 'nms', (boxes, scores, 0.4, offset), ()
-        yield 'bbox_overlaps', (boxes[:30], boxes[30:50], zeros(30, 20), 0, False, offset), (2, )
+        yield 'bbox_overlaps', (boxes[:30], boxes[30:50], zeros(30, 20), 0, False, offset), (2,)
         if device == 'cpu':
             for method in range(3):
-                yield 'softnms', (boxes, scores, zeros(400, 5), 0.4, 0.5, 0.05, method, offset), (2, )
+                yield 'softnms', (boxes, scores, zeros(400, 5), 0.4, 0.5, 0.05, method, offset), (2,)
     if device == 'cpu':
         yield 'nms_match', (torch.cat([boxes, scores[:, None]], 1), 0.4), ()
     for mode in (0, 1):
@@ -50,24 +51,51 @@ def cases(device):
                 out, y, x = zeros(20, 4, 3, 3), zeros(20, 4, 3, 3), zeros(20, 4, 3, 3)
                 yield 'roi_align_forward', (features, rois, out, y, x, *numbers), (2, 3, 4)
                 COMPILED.roi_align_forward(features, rois, out, y, x, *numbers)
-                yield 'roi_align_backward', (draw(20, 4, 3, 3), rois, y, x, zeros(2, 4, 20, 24), *numbers), (4, )
+                yield 'roi_align_backward', (draw(20, 4, 3, 3), rois, y, x, zeros(2, 4, 20, 24), *numbers), (4,)
     weight, offsets, mask, bias = draw(6, 2, 3, 3), draw(2, 36, 20, 24), draw(2, 18, 20, 24), draw(6)
     offsets[0] = 0
     none, grad = zeros(0), draw(2, 6, 20, 24)
     one = (3, 3, 1, 1, 1, 1, 1, 1, 2, 2)
-    yield 'deform_conv_forward', (features, weight, offsets, zeros(2, 6, 20, 24), none, none, *one, 2), (3, )
-    yield 'deform_conv_backward_input', (features, offsets, grad.clone(), zeros(2, 4, 20, 24), zeros(2, 36, 20, 24),
-                                         weight, none, *one, 2), (3, 4)
-    yield 'deform_conv_backward_parameters', (features, offsets, grad.clone(), zeros(6, 2, 3, 3), none, none, *one, 1.,
-                                              2), (3, )
-    yield 'modulated_deform_conv_forward', (features, weight, bias, none, offsets, mask, zeros(2, 6, 20, 24), none,
-                                            *one, True), (6, )
-    yield 'modulated_deform_conv_backward', (features, weight, bias, none, offsets, mask, none, zeros(2, 4, 20, 24),
-                                             zeros(6, 2, 3, 3), zeros(6), zeros(2, 36, 20, 24), zeros(2, 18, 20, 24),
-                                             grad.clone(), *one, True), (7, 8, 9, 10, 11)
+    yield 'deform_conv_forward', (features, weight, offsets, zeros(2, 6, 20, 24), none, none, *one, 2), (3,)
+    yield (
+        'deform_conv_backward_input',
+        (features, offsets, grad.clone(), zeros(2, 4, 20, 24), zeros(2, 36, 20, 24), weight, none, *one, 2),
+        (3, 4),
+    )
+    yield (
+        'deform_conv_backward_parameters',
+        (features, offsets, grad.clone(), zeros(6, 2, 3, 3), none, none, *one, 1.0, 2),
+        (3,),
+    )
+    yield (
+        'modulated_deform_conv_forward',
+        (features, weight, bias, none, offsets, mask, zeros(2, 6, 20, 24), none, *one, True),
+        (6,),
+    )
+    yield (
+        'modulated_deform_conv_backward',
+        (
+            features,
+            weight,
+            bias,
+            none,
+            offsets,
+            mask,
+            none,
+            zeros(2, 4, 20, 24),
+            zeros(6, 2, 3, 3),
+            zeros(6),
+            zeros(2, 36, 20, 24),
+            zeros(2, 18, 20, 24),
+            grad.clone(),
+            *one,
+            True,
+        ),
+        (7, 8, 9, 10, 11),
+    )
     for kind in (0, 1):
-        yield 'psamask_forward', (draw(2, 35, 4, 6), zeros(2, 24, 4, 6), kind, 2, 4, 6, 5, 7, 2, 3), (1, )
-        yield 'psamask_backward', (draw(2, 24, 4, 6), zeros(2, 35, 4, 6), kind, 2, 4, 6, 5, 7, 2, 3), (1, )
+        yield 'psamask_forward', (draw(2, 35, 4, 6), zeros(2, 24, 4, 6), kind, 2, 4, 6, 5, 7, 2, 3), (1,)
+        yield 'psamask_backward', (draw(2, 24, 4, 6), zeros(2, 35, 4, 6), kind, 2, 4, 6, 5, 7, 2, 3), (1,)
     if device == 'cuda':
         yield from cuda_cases(draw, zeros, features, rois, generator)
 
@@ -77,31 +105,54 @@ def cuda_cases(draw, zeros, features, rois, generator):
     pooled, argmax = zeros(20, 4, 3, 3), zeros(20, 4, 3, 3, dtype=torch.int)
     yield 'roi_pool_forward', (features, rois, pooled, argmax, 3, 3, 0.5), (2, 3)
     COMPILED.roi_pool_forward(features, rois, pooled, argmax, 3, 3, 0.5)
-    yield 'roi_pool_backward', (draw(20, 4, 3, 3), rois, argmax, zeros(2, 4, 20, 24), 3, 3, 0.5), (3, )
+    yield 'roi_pool_backward', (draw(20, 4, 3, 3), rois, argmax, zeros(2, 4, 20, 24), 3, 3, 0.5), (3,)
     shifts = draw(20, 2, 3, 3)
-    yield 'deform_roi_pool_forward', (features, rois, shifts, zeros(20, 4, 3, 3), 3, 3, 0.5, 2, 0.1), (3, )
-    yield 'deform_roi_pool_backward', (draw(20, 4, 3, 3), features, rois, shifts, zeros(2, 4, 20, 24),
-                                       zeros(20, 2, 3, 3), 3, 3, 0.5, 2, 0.1), (4, 5)
-    target = torch.randint(5, (50, ), generator=generator).cuda()
+    yield 'deform_roi_pool_forward', (features, rois, shifts, zeros(20, 4, 3, 3), 3, 3, 0.5, 2, 0.1), (3,)
+    yield (
+        'deform_roi_pool_backward',
+        (draw(20, 4, 3, 3), features, rois, shifts, zeros(2, 4, 20, 24), zeros(20, 2, 3, 3), 3, 3, 0.5, 2, 0.1),
+        (4, 5),
+    )
+    target = torch.randint(5, (50,), generator=generator).cuda()
     logits = draw(50, 5)
     for name in ('forward', 'backward'):
-        yield f'sigmoid_focal_loss_{name}', (logits, target, zeros(0), zeros(50, 5), 2., 0.25), (3, )
-    yield 'softmax_focal_loss_forward', (logits.softmax(1), target, zeros(0), zeros(50), 2., 0.25), (3, )
-    yield 'softmax_focal_loss_backward', (logits.softmax(1), target, zeros(0), zeros(50), zeros(50, 5), 2., 0.25), (3,
-                                                                                                                  4)
+        yield f'sigmoid_focal_loss_{name}', (logits, target, zeros(0), zeros(50, 5), 2.0, 0.25), (3,)
+    yield 'softmax_focal_loss_forward', (logits.softmax(1), target, zeros(0), zeros(50), 2.0, 0.25), (3,)
+    yield (
+        'softmax_focal_loss_backward',
+        (logits.softmax(1), target, zeros(0), zeros(50), zeros(50, 5), 2.0, 0.25),
+        (3, 4),
+    )
     shapes, starts = torch.tensor([[6, 8], [3, 4]]).cuda(), torch.tensor([0, 48]).cuda()
     value, weights = draw(2, 60, 2, 8), draw(2, 7, 2, 2, 4).softmax(-1)
     places = torch.rand(2, 7, 2, 2, 4, 2, generator=generator).cuda()
     yield 'ms_deform_attn_forward', (value, shapes, starts, places, weights, 2), ()
-    yield 'ms_deform_attn_backward', (value, shapes, starts, places, weights, draw(2, 7, 16), zeros(2, 60, 2, 8),
-                                      zeros(2, 7, 2, 2, 4, 2), zeros(2, 7, 2, 2, 4), 2), (6, 7, 8)
+    yield (
+        'ms_deform_attn_backward',
+        (
+            value,
+            shapes,
+            starts,
+            places,
+            weights,
+            draw(2, 7, 16),
+            zeros(2, 60, 2, 8),
+            zeros(2, 7, 2, 2, 4, 2),
+            zeros(2, 7, 2, 2, 4),
+            2,
+        ),
+        (6, 7, 8),
+    )
     masks = draw(2, 25, 40, 48)
-    yield 'carafe_naive_forward', (features, masks, zeros(2, 4, 40, 48), 5, 1, 2), (2, )
-    yield 'carafe_naive_backward', (draw(2, 4, 40, 48), features, masks, zeros(2, 4, 20, 24), zeros(2, 25, 40, 48), 5,
-                                    1, 2), (3, 4)
+    yield 'carafe_naive_forward', (features, masks, zeros(2, 4, 40, 48), 5, 1, 2), (2,)
+    yield (
+        'carafe_naive_backward',
+        (draw(2, 4, 40, 48), features, masks, zeros(2, 4, 20, 24), zeros(2, 25, 40, 48), 5, 1, 2),
+        (3, 4),
+    )
     rows, columns = torch.tensor([0, 3, 19]).cuda(), torch.tensor([0, 5, 23]).cuda()
-    yield 'masked_im2col_forward', (features[:1], rows, columns, zeros(36, 3), 3, 3, 1, 1), (3, )
-    yield 'masked_col2im_forward', (draw(4, 3), rows, columns, zeros(1, 4, 20, 24), 20, 24, 4), (3, )
+    yield 'masked_im2col_forward', (features[:1], rows, columns, zeros(36, 3), 3, 3, 1, 1), (3,)
+    yield 'masked_col2im_forward', (draw(4, 3), rows, columns, zeros(1, 4, 20, 24), 20, 24, 4), (3,)
 
 
 def test_equal(ext, device):
@@ -112,5 +163,6 @@ def test_equal(ext, device):
         if results[1] is not None:
             torch.testing.assert_close(*results, atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f'{name}: {text}')
         for place in filled:
-            torch.testing.assert_close(mine[place], theirs[place], atol=1e-4, rtol=1e-4,
-                                       msg=lambda text, name=name: f'{name}: {text}')
+            torch.testing.assert_close(
+                mine[place], theirs[place], atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f'{name}: {text}'
+            )

@@ -14,8 +14,12 @@ def pair(value):
 
 
 def output_size(size, kernel, setting):
-    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(
-        size, kernel, pair(setting['stride']), pair(setting['padding']), pair(setting['dilation']), strict=True)]
+    return [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(
+            size, kernel, pair(setting['stride']), pair(setting['padding']), pair(setting['dilation']), strict=True
+        )
+    ]
 
 
 def make(generator, setting, dtype=torch.float64, batch=2, channels=4, size=(6, 5), kernel=(3, 2)):
@@ -25,9 +29,13 @@ def make(generator, setting, dtype=torch.float64, batch=2, channels=4, size=(6, 
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    return dict(input=draw(batch, channels, *size), offset=draw(batch, 2 * places, height, width) * 2,
-                mask=draw(batch, places, height, width), bias=draw(6),
-                weight=draw(6, channels // setting['groups'], *kernel))
+    return dict(
+        input=draw(batch, channels, *size),
+        offset=draw(batch, 2 * places, height, width) * 2,
+        mask=draw(batch, places, height, width),
+        bias=draw(6),
+        weight=draw(6, channels // setting['groups'], *kernel),
+    )
 
 
 def pixel(image, y, x):
@@ -57,13 +65,18 @@ def loop_deform_conv(t, setting, modulated):
                     for i in range(kh):
                         for j in range(kw):
                             k = (g * kh + i) * kw + j
-                            dy, dx = t['offset'][b, 2 * k:2 * k + 2, y, x].tolist()
-                            value = pixel(t['input'][b, g * part:(g + 1) * part], y * sh - ph + i * dh + dy,
-                                          x * sw - pw + j * dw + dx)
-                            window[g * part:(g + 1) * part, i, j] = value * (t['mask'][b, k, y, x] if modulated else 1)
+                            dy, dx = t['offset'][b, 2 * k : 2 * k + 2, y, x].tolist()
+                            value = pixel(
+                                t['input'][b, g * part : (g + 1) * part],
+                                y * sh - ph + i * dh + dy,
+                                x * sw - pw + j * dw + dx,
+                            )
+                            window[g * part : (g + 1) * part, i, j] = value * (
+                                t['mask'][b, k, y, x] if modulated else 1
+                            )
                 for o in range(outs):
                     first = o // share * ins
-                    output[b, o, y, x] = (t['weight'][o] * window[first:first + ins]).sum()
+                    output[b, o, y, x] = (t['weight'][o] * window[first : first + ins]).sum()
     return output + t['bias'][:, None, None] if modulated else output
 
 
@@ -90,12 +103,14 @@ def test_gradient(mmcv_ops, generator, setting, modulated):
     names = ['input', 'offset', 'weight'] + (['mask', 'bias'] if modulated else [])
     leaves = [t[name].requires_grad_() for name in names]
     assert torch.autograd.gradcheck(
-        lambda *args: run(mmcv_ops, t, setting, modulated, **dict(zip(names, args, strict=True))), leaves)
+        lambda *args: run(mmcv_ops, t, setting, modulated, **dict(zip(names, args, strict=True))), leaves
+    )
 
 
 @pytest.mark.parametrize('modulated', [False, True])
 def test_no_offset_gradient_a_whole_pixel_outside(mmcv_ops, generator, modulated):
-    # zero offsets and padding 1 put the first row and column exactly at -1: mmcv's kernels have no gradient there
+    # zero offsets and padding 1 put the first row and column exactly at -1: mmcv's kernels have no
+    # gradient there
     setting = SETTINGS[0]
     t = make(generator, setting, kernel=(3, 3))
     offset = torch.zeros_like(t['offset']).requires_grad_()
@@ -120,17 +135,20 @@ def test_half_rounds_once(mmcv_ops, generator, dtype, modulated):
     leaf = t['input'].clone().requires_grad_()
     half = run(mmcv_ops, t, setting, modulated, input=leaf)
     exact = run(mmcv_ops, {k: v.float() for k, v in t.items()}, setting, modulated)
-    assert half.dtype == dtype and torch.equal(half, exact.to(dtype))
+    assert half.dtype == dtype
+    assert torch.equal(half, exact.to(dtype))
     half.sum().backward()
-    assert leaf.grad.dtype == dtype and leaf.grad.abs().sum() > 0
+    assert leaf.grad.dtype == dtype
+    assert leaf.grad.abs().sum() > 0
 
 
 def test_gradients_are_added_and_scaled(ext, generator):
     setting = SETTINGS[0]
     t = make(generator, setting)
     grad = torch.ones(2, 6, *output_size((6, 5), (3, 2), setting), dtype=torch.float64)
-    numbers = dict(kW=2, kH=3, dW=1, dH=1, padW=1, padH=1, dilationW=1, dilationH=1, group=1, deformable_group=1,
-                   im2col_step=2)
+    numbers = dict(
+        kW=2, kH=3, dW=1, dH=1, padW=1, padH=1, dilationW=1, dilationH=1, group=1, deformable_group=1, im2col_step=2
+    )
     empty = grad.new_empty(0)
     once, twice = torch.zeros_like(t['weight']), torch.ones_like(t['weight'])
     ext.deform_conv_backward_parameters(t['input'], t['offset'], grad, once, empty, empty, scale=1, **numbers)
@@ -140,15 +158,41 @@ def test_gradients_are_added_and_scaled(ext, generator):
 
 def test_empty_batch(ext, generator):
     t = make(generator, SETTINGS[0], torch.float32, batch=0)
-    sizes = dict(kernel_h=3, kernel_w=2, stride_h=1, stride_w=1, pad_h=1, pad_w=1, dilation_h=1, dilation_w=1, group=1,
-                 deformable_group=1, with_bias=True)
+    sizes = dict(
+        kernel_h=3,
+        kernel_w=2,
+        stride_h=1,
+        stride_w=1,
+        pad_h=1,
+        pad_w=1,
+        dilation_h=1,
+        dilation_w=1,
+        group=1,
+        deformable_group=1,
+        with_bias=True,
+    )
     output, grads = torch.zeros(0, 6, 6, 6), {name: torch.zeros_like(value) for name, value in t.items()}
-    ext.modulated_deform_conv_forward(t['input'], t['weight'], t['bias'], output, t['offset'], t['mask'], output,
-                                      output, **sizes)
-    ext.modulated_deform_conv_backward(t['input'], t['weight'], t['bias'], output, t['offset'], t['mask'], output,
-                                       grads['input'], grads['weight'], grads['bias'], grads['offset'], grads['mask'],
-                                       output, **sizes)
-    assert not grads['weight'].any() and not grads['bias'].any()
+    ext.modulated_deform_conv_forward(
+        t['input'], t['weight'], t['bias'], output, t['offset'], t['mask'], output, output, **sizes
+    )
+    ext.modulated_deform_conv_backward(
+        t['input'],
+        t['weight'],
+        t['bias'],
+        output,
+        t['offset'],
+        t['mask'],
+        output,
+        grads['input'],
+        grads['weight'],
+        grads['bias'],
+        grads['offset'],
+        grads['mask'],
+        output,
+        **sizes,
+    )
+    assert not grads['weight'].any()
+    assert not grads['bias'].any()
 
 
 def test_layers_run(mmcv_ops, generator):

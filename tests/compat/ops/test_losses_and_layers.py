@@ -27,8 +27,8 @@ def loop_sigmoid_focal_loss(logits, target, gamma, alpha, weight):
 
 
 @pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
-@pytest.mark.parametrize('weight', [None, torch.tensor([.5, 2., 3.], dtype=torch.float64)])
-@pytest.mark.parametrize('gamma', [2., 1.5])
+@pytest.mark.parametrize('weight', [None, torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)])
+@pytest.mark.parametrize('gamma', [2.0, 1.5])
 def test_sigmoid_focal_loss(mmcv_ops, generator, device, reduction, weight, gamma):
     logits = draw(generator, 6, 3)
     expected = loop_sigmoid_focal_loss(logits, TARGET, gamma, 0.25, weight)
@@ -36,32 +36,34 @@ def test_sigmoid_focal_loss(mmcv_ops, generator, device, reduction, weight, gamm
     on_device = None if weight is None else weight.to(device)
     args = (TARGET.to(device), gamma, 0.25, on_device, reduction)
     torch.testing.assert_close(mmcv_ops.sigmoid_focal_loss(logits.to(device), *args).cpu(), expected)
-    assert torch.autograd.gradcheck(lambda x: mmcv_ops.sigmoid_focal_loss(x, *args),
-                                    logits.to(device).requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: mmcv_ops.sigmoid_focal_loss(x, *args), logits.to(device).requires_grad_())
 
 
 def test_sigmoid_focal_loss_of_extreme_logits(mmcv_ops):
-    logits = torch.tensor([[200., -200.], [-200., 200.]], requires_grad=True)
-    loss = mmcv_ops.sigmoid_focal_loss(logits, torch.tensor([0, 0]), 2., 0.25, None, 'none')
+    logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
+    loss = mmcv_ops.sigmoid_focal_loss(logits, torch.tensor([0, 0]), 2.0, 0.25, None, 'none')
     loss.sum().backward()
-    assert loss.isfinite().all() and logits.grad.isfinite().all()
-    assert not loss[0].any() and loss[1].min() > 20
+    assert loss.isfinite().all()
+    assert logits.grad.isfinite().all()
+    assert not loss[0].any()
+    assert loss[1].min() > 20
 
 
 @pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
-@pytest.mark.parametrize('weight', [None, torch.tensor([.5, 2., 3.], dtype=torch.float64)])
+@pytest.mark.parametrize('weight', [None, torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)])
 def test_softmax_focal_loss(mmcv_ops, generator, reduction, weight):
     logits, target = draw(generator, 5, 3), torch.tensor([0, 2, 1, -1, 2])
     expected = torch.zeros(5, dtype=torch.float64)
     for n, row in enumerate(logits.tolist()):
         if target[n] >= 0:
             p = math.exp(row[target[n]]) / sum(math.exp(x) for x in row)
-            expected[n] = -0.25 * (1 - p)**2 * math.log(p) * (1 if weight is None else weight[target[n]])
+            expected[n] = -0.25 * (1 - p) ** 2 * math.log(p) * (1 if weight is None else weight[target[n]])
     expected = {'none': expected, 'sum': expected.sum(), 'mean': expected.sum() / 5}[reduction]
-    torch.testing.assert_close(mmcv_ops.softmax_focal_loss(logits, target, 2., 0.25, weight, reduction), expected)
+    torch.testing.assert_close(mmcv_ops.softmax_focal_loss(logits, target, 2.0, 0.25, weight, reduction), expected)
     if reduction != 'none':  # mmcv multiplies (N, C) gradients by an (N,) one there
         assert torch.autograd.gradcheck(
-            lambda x: mmcv_ops.softmax_focal_loss(x, target, 2., 0.25, weight, reduction), logits.requires_grad_())
+            lambda x: mmcv_ops.softmax_focal_loss(x, target, 2.0, 0.25, weight, reduction), logits.requires_grad_()
+        )
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
@@ -69,16 +71,17 @@ def test_softmax_focal_loss(mmcv_ops, generator, reduction, weight):
 def test_focal_loss_half(mmcv_ops, generator, dtype, name):
     loss = getattr(mmcv_ops, name)
     logits = draw(generator, 6, 4, dtype=dtype)
-    half = loss(logits.clone().requires_grad_(), TARGET, 2., 0.25, None, 'sum')
-    exact = loss(logits.float(), TARGET, 2., 0.25, None, 'sum')
+    half = loss(logits.clone().requires_grad_(), TARGET, 2.0, 0.25, None, 'sum')
+    exact = loss(logits.float(), TARGET, 2.0, 0.25, None, 'sum')
     half.backward()
-    assert half.dtype == dtype and half.float().item() == pytest.approx(exact.item(), rel=2e-2)
+    assert half.dtype == dtype
+    assert half.float().item() == pytest.approx(exact.item(), rel=2e-2)
 
 
 @pytest.mark.parametrize('name', ['sigmoid_focal_loss', 'softmax_focal_loss'])
 def test_focal_loss_of_nothing(mmcv_ops, name):
     loss = getattr(mmcv_ops, name)
-    args = (torch.zeros(0, dtype=torch.long), 2., 0.25, None, 'sum')
+    args = (torch.zeros(0, dtype=torch.long), 2.0, 0.25, None, 'sum')
     logits = torch.zeros(0, 3, requires_grad=True)
     loss(logits, *args).backward()
     assert logits.grad.shape == (0, 3)
@@ -145,7 +148,8 @@ def test_deformable_attention_of_nothing(mmcv_ops, generator):
         leaf = value[:images].clone().requires_grad_()
         output = attend(mmcv_ops, leaf, places[:images, :queries], weights[:images, :queries])
         output.sum().backward()
-        assert output.shape == (images, queries, 6) and not leaf.grad.any()
+        assert output.shape == (images, queries, 6)
+        assert not leaf.grad.any()
 
 
 @pytest.mark.parametrize('kind', ['collect', 'distribute'])
@@ -210,7 +214,7 @@ def test_sync_bn_alone_is_batch_norm(mmcv_ops, generator):
     with torch.no_grad():
         for layer in (ours, torchs):
             layer.weight.copy_(torch.arange(4) + 0.5)
-            layer.bias.copy_(torch.arange(4) - 2.)
+            layer.bias.copy_(torch.arange(4) - 2.0)
     images = draw(generator, 3, 4, 5, 5, dtype=torch.float32)
     a, b = images.clone().requires_grad_(), images.clone().requires_grad_()
     out = function.apply(a, ours.running_mean, ours.running_var, ours.weight, ours.bias, 0.1, 1e-5, None, 1, 'default')
@@ -218,8 +222,13 @@ def test_sync_bn_alone_is_batch_norm(mmcv_ops, generator):
     probe = draw(generator, 3, 4, 5, 5, dtype=torch.float32)
     (out * probe).sum().backward()
     (expected * probe).sum().backward()
-    pairs = [(out, expected), (a.grad, b.grad), (ours.weight.grad, torchs.weight.grad),
-             (ours.bias.grad, torchs.bias.grad), (ours.running_mean, torchs.running_mean),
-             (ours.running_var, torchs.running_var)]
+    pairs = [
+        (out, expected),
+        (a.grad, b.grad),
+        (ours.weight.grad, torchs.weight.grad),
+        (ours.bias.grad, torchs.bias.grad),
+        (ours.running_mean, torchs.running_mean),
+        (ours.running_var, torchs.running_var),
+    ]
     for mine, theirs in pairs:
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)

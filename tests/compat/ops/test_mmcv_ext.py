@@ -9,12 +9,12 @@ import pytest
 from addp_mm.compat.mmcv_ext import MMCVExtFinder, install_mmcv_ext
 
 # loads one file of the package without what `import addp_mm` brings along
-LOAD = '''
+LOAD = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location('finder', {path!r})
 finder = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(finder)
-'''
+"""
 
 
 def run(code):
@@ -40,11 +40,11 @@ def test_answers_one_name_only():
 
 
 def test_installing_imports_nothing():
-    run('''
+    run("""
         finder.install_mmcv_ext()
         assert sys.meta_path[-1].__class__ is finder.MMCVExtFinder
         assert not {'torch', 'torchvision', 'mmcv', 'mmcv._ext'} & set(sys.modules)
-    ''')
+    """)
 
 
 def test_a_module_on_disk_wins(tmp_path):
@@ -52,16 +52,16 @@ def test_a_module_on_disk_wins(tmp_path):
     package.mkdir()
     (package / '__init__.py').write_text('')
     (package / '_ext.py').write_text('compiled = True')
-    run(f'''
+    run(f"""
         finder.install_mmcv_ext()
         sys.path.insert(0, {str(tmp_path)!r})
         import mmcv._ext
         assert mmcv._ext.compiled and not hasattr(mmcv._ext, 'nms')
-    ''')
+    """)
 
 
 def test_a_finder_that_was_there_before_wins():
-    run('''
+    run("""
         import importlib.abc, importlib.machinery, types
 
         class Compiled(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -77,11 +77,11 @@ def test_a_finder_that_was_there_before_wins():
         finder.install_mmcv_ext()
         import mmcv._ext
         assert mmcv._ext.compiled and not hasattr(mmcv._ext, 'nms')
-    ''')
+    """)
 
 
 def test_without_mmcv_nothing_appears():
-    run('''
+    run("""
         finder.install_mmcv_ext()
         sys.modules['mmcv'] = None
         try:
@@ -90,15 +90,17 @@ def test_without_mmcv_nothing_appears():
             pass
         else:
             raise AssertionError
-    ''')
+    """)
 
 
 def test_unknown_op_imports_and_names_itself_when_called(ext):
     op = ext.knn_forward
-    assert callable(op) and op.__name__ == 'knn_forward'
+    assert callable(op)
+    assert op.__name__ == 'knn_forward'
     with pytest.raises(NotImplementedError, match='knn_forward') as error:
         op(1, two=2)
-    assert 'mmcv.readthedocs.io' in str(error.value) and 'torch' in str(error.value)
+    assert 'mmcv.readthedocs.io' in str(error.value)
+    assert 'torch' in str(error.value)
 
 
 def test_private_names_are_no_ops(ext):
@@ -111,8 +113,14 @@ def test_every_op_has_the_arguments_that_mmcv_passes(ext):
     # names that mmcv.ops hands over by keyword; a wrong one would only show when the op runs
     expected = {
         'nms': {'iou_threshold', 'offset'},
-        'roi_align_forward': {'aligned_height', 'aligned_width', 'spatial_scale', 'sampling_ratio', 'pool_mode',
-                              'aligned'},
+        'roi_align_forward': {
+            'aligned_height',
+            'aligned_width',
+            'spatial_scale',
+            'sampling_ratio',
+            'pool_mode',
+            'aligned',
+        },
         'ms_deform_attn_forward': {'im2col_step'},
         'deform_conv_backward_parameters': {'kW', 'kH', 'group', 'deformable_group', 'scale', 'im2col_step'},
         'psamask_forward': {'psa_type', 'num_', 'half_h_mask', 'half_w_mask'},
@@ -128,8 +136,10 @@ def test_version_report(mmcv_ops):
 
 @pytest.mark.slow
 def test_the_whole_zoo_imports():
-    code = ('import addp_mm, mmdet.models, mmseg.models, mmpretrain.models, mmcv.ops, mmcv._ext as ext;'
-            'print(getattr(ext, "__file__", None) or ext.nms.__module__)')
+    code = (
+        'import addp_mm, mmdet.models, mmseg.models, mmpretrain.models, mmcv.ops, mmcv._ext as ext;'
+        'print(getattr(ext, "__file__", None) or ext.nms.__module__)'
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     provider = done.stdout.split()[-1]

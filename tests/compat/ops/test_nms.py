@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-def boxes_and_scores(generator, n, size=40., levels=None):
+def boxes_and_scores(generator, n, size=40.0, levels=None):
     corner = torch.rand(n, 2, generator=generator) * size
     boxes = torch.cat([corner, corner + 1 + torch.rand(n, 2, generator=generator) * size / 2], 1)
     scores = torch.rand(n, generator=generator)
@@ -37,7 +37,8 @@ def test_nms_equals_a_plain_loop(mmcv_ops, generator, device, n, offset):
     boxes, scores = boxes_and_scores(generator, n)
     expected = loop_nms(boxes.numpy(), scores.argsort(descending=True).tolist(), 0.3, offset)
     dets, inds = mmcv_ops.nms(boxes.to(device), scores.to(device), 0.3, offset=offset)
-    assert inds.tolist() == expected and inds.dtype == torch.long
+    assert inds.tolist() == expected
+    assert inds.dtype == torch.long
     assert torch.equal(dets.cpu(), torch.cat([boxes, scores[:, None]], 1)[expected])
 
 
@@ -53,29 +54,29 @@ def test_ties_fall_as_the_sort_that_mmcv_calls_puts_them(ext, generator, n, offs
 @pytest.mark.parametrize('threshold', [0.1, 0.3, 0.6, 0.7])
 def test_an_overlap_equal_to_the_threshold_in_float32_survives(ext, threshold):
     # a union of 10 x 1 with an overlap of 10 * threshold: the quotient rounds to float32(threshold)
-    boxes = torch.tensor([[0., 0., 10., 1.], [0., 0., 10 * threshold, 1.]])
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 1.0], [0.0, 0.0, 10 * threshold, 1.0]])
     assert iou(*boxes.numpy(), 0) == np.float32(threshold)
-    assert len(ext.nms(boxes, torch.tensor([.9, .8]), iou_threshold=threshold, offset=0)) == 2
+    assert len(ext.nms(boxes, torch.tensor([0.9, 0.8]), iou_threshold=threshold, offset=0)) == 2
 
 
 def test_offset_decides(ext):
-    boxes = torch.tensor([[0., 0., 1., 1.], [1., 0., 2., 1.]])
-    scores = torch.tensor([.9, .8])
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0]])
+    scores = torch.tensor([0.9, 0.8])
     assert ext.nms(boxes, scores, iou_threshold=0.2, offset=0).tolist() == [0, 1]
     assert ext.nms(boxes, scores, iou_threshold=0.2, offset=1).tolist() == [0]  # 2 of 6 pixels
 
 
 @pytest.mark.parametrize('offset', [0, 1])
 def test_many_blocks(ext, generator, offset):
-    boxes, scores = boxes_and_scores(generator, 1300, size=200.)
+    boxes, scores = boxes_and_scores(generator, 1300, size=200.0)
     order = scores.sort(0, descending=True)[1].tolist()
     inds = ext.nms(boxes, scores, iou_threshold=0.1, offset=offset)
     assert inds.tolist() == loop_nms(boxes.numpy(), order, 0.1, offset)
 
 
 def test_boxes_without_area(ext):
-    boxes = torch.tensor([[3., 3., 3., 3.]] * 3)
-    scores = torch.tensor([.9, .8, .7])
+    boxes = torch.tensor([[3.0, 3.0, 3.0, 3.0]] * 3)
+    scores = torch.tensor([0.9, 0.8, 0.7])
     assert ext.nms(boxes, scores, iou_threshold=0.5, offset=0).tolist() == [0, 1, 2]  # 0 / 0 exceeds nothing
     assert ext.nms(boxes, scores, iou_threshold=0.5, offset=1).tolist() == [0]
 
@@ -100,10 +101,11 @@ def test_max_num_and_score_threshold(mmcv_ops, generator):
 
 
 def test_batched_nms_keeps_classes_apart(mmcv_ops):
-    boxes = torch.tensor([[0., 0., 9., 9.]] * 4)
-    scores, classes = torch.tensor([.9, .8, .7, .6]), torch.tensor([0, 0, 1, 1])
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 4)
+    scores, classes = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 0, 1, 1])
     dets, keep = mmcv_ops.batched_nms(boxes, scores, classes, dict(type='nms', iou_threshold=0.5))
-    assert keep.tolist() == [0, 2] and dets.shape == (2, 5)
+    assert keep.tolist() == [0, 2]
+    assert dets.shape == (2, 5)
     _, keep = mmcv_ops.batched_nms(boxes, scores, classes, dict(type='nms', iou_threshold=0.5, class_agnostic=True))
     assert keep.tolist() == [0]
 
@@ -111,7 +113,9 @@ def test_batched_nms_keeps_classes_apart(mmcv_ops):
 @pytest.mark.parametrize('offset', [0, 1])
 def test_empty_nms(mmcv_ops, offset):
     dets, inds = mmcv_ops.nms(torch.zeros(0, 4), torch.zeros(0), 0.5, offset=offset)
-    assert dets.shape == (0, 5) and inds.shape == (0, ) and inds.dtype == torch.long
+    assert dets.shape == (0, 5)
+    assert inds.shape == (0,)
+    assert inds.dtype == torch.long
 
 
 def test_nms_under_autocast(ext, generator):
@@ -153,19 +157,24 @@ def test_soft_nms_equals_a_plain_loop(mmcv_ops, generator, method, offset, level
     boxes, scores = boxes_and_scores(generator, 120, levels=levels)
     rows, order = loop_soft_nms(boxes.numpy(), scores.numpy(), 0.3, 0.5, 0.1, method, offset)
     dets, inds = mmcv_ops.soft_nms(boxes, scores, 0.3, 0.5, 0.1, method, offset)
-    assert inds.tolist() == order and 0 < len(order) < 120
+    assert inds.tolist() == order
+    assert 0 < len(order) < 120
     np.testing.assert_allclose(dets.numpy(), rows, rtol=1e-5)
 
 
 def test_soft_nms_keeps_the_best_of_the_rest_whatever_its_score(mmcv_ops):
-    dets, inds = mmcv_ops.soft_nms(torch.tensor([[0., 0., 1., 1.], [5., 5., 6., 6.]]), torch.tensor([.1, .2]),
-                                   min_score=0.5)
-    assert inds.tolist() == [1] and dets.shape == (1, 5)
+    dets, inds = mmcv_ops.soft_nms(
+        torch.tensor([[0.0, 0.0, 1.0, 1.0], [5.0, 5.0, 6.0, 6.0]]), torch.tensor([0.1, 0.2]), min_score=0.5
+    )
+    assert inds.tolist() == [1]
+    assert dets.shape == (1, 5)
 
 
 def test_empty_soft_nms(mmcv_ops):
     dets, inds = mmcv_ops.soft_nms(torch.zeros(0, 4), torch.zeros(0))
-    assert dets.shape == (0, 5) and inds.shape == (0, ) and inds.dtype == torch.long
+    assert dets.shape == (0, 5)
+    assert inds.shape == (0,)
+    assert inds.dtype == torch.long
 
 
 def test_nms_match_equals_a_plain_loop(mmcv_ops, generator):

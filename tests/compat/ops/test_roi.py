@@ -6,10 +6,10 @@ import torch
 
 ROIS = [
     [0, 1.3, 2.1, 9.7, 8.2],
-    [1, -4., -3., 6., 5.],  # reaches out of the image
-    [0, 5., 5., 5.4, 5.3],  # smaller than a pixel
-    [1, 3., 2., 26., 22.],  # larger than the image
-    [1, 40., 40., 50., 50.],  # outside
+    [1, -4.0, -3.0, 6.0, 5.0],  # reaches out of the image
+    [0, 5.0, 5.0, 5.4, 5.3],  # smaller than a pixel
+    [1, 3.0, 2.0, 26.0, 22.0],  # larger than the image
+    [1, 40.0, 40.0, 50.0, 50.0],  # outside
 ]
 
 
@@ -22,7 +22,7 @@ def corners(y, x, height, width):
     """(row, column, weight) of the pixels around a point."""
     if y < -1 or y > height or x < -1 or x > width:
         return []
-    y, x = max(y, 0.), max(x, 0.)
+    y, x = max(y, 0.0), max(x, 0.0)
     y_low, x_low = int(y), int(x)
     if y_low >= height - 1:
         y_low = y_high = height - 1
@@ -35,28 +35,39 @@ def corners(y, x, height, width):
     else:
         x_high = x_low + 1
     dy, dx = y - y_low, x - x_low
-    return [(y_low, x_low, (1 - dy) * (1 - dx)), (y_low, x_high, (1 - dy) * dx), (y_high, x_low, dy * (1 - dx)),
-            (y_high, x_high, dy * dx)]
+    return [
+        (y_low, x_low, (1 - dy) * (1 - dx)),
+        (y_low, x_high, (1 - dy) * dx),
+        (y_high, x_low, dy * (1 - dx)),
+        (y_high, x_high, dy * dx),
+    ]
 
 
-def bin_points(roi, size, scale, ratio, aligned, shift=None, gamma=0.):
+def bin_points(roi, size, scale, ratio, aligned, shift=None, gamma=0.0):
     """For each bin the list of its sampling points (y, x)."""
-    half = 0.5 if aligned else 0.
+    half = 0.5 if aligned else 0.0
     x1, y1, x2, y2 = (v * scale - half for v in roi[1:])
     w, h = x2 - x1, y2 - y1
     if not aligned:
-        w, h = max(w, 1.), max(h, 1.)
+        w, h = max(w, 1.0), max(h, 1.0)
     bh, bw = h / size[0], w / size[1]
     gh, gw = ratio or math.ceil(bh), ratio or math.ceil(bw)
     for ph in range(size[0]):
         for pw in range(size[1]):
-            dy = gamma * h * shift[1][ph][pw] if shift else 0.
-            dx = gamma * w * shift[0][ph][pw] if shift else 0.
-            yield ph, pw, [(y1 + dy + ph * bh + (i + .5) * bh / gh, x1 + dx + pw * bw + (j + .5) * bw / gw)
-                           for i in range(gh) for j in range(gw)]
+            dy = gamma * h * shift[1][ph][pw] if shift else 0.0
+            dx = gamma * w * shift[0][ph][pw] if shift else 0.0
+            yield (
+                ph,
+                pw,
+                [
+                    (y1 + dy + ph * bh + (i + 0.5) * bh / gh, x1 + dx + pw * bw + (j + 0.5) * bw / gw)
+                    for i in range(gh)
+                    for j in range(gw)
+                ],
+            )
 
 
-def loop_roi_align(features, rois, size, scale, ratio, mode, aligned, shifts=None, gamma=0.):
+def loop_roi_align(features, rois, size, scale, ratio, mode, aligned, shifts=None, gamma=0.0):
     output = torch.zeros(len(rois), features.size(1), *size, dtype=torch.float64)
     height, width = features.shape[2:]
     pixels = features.double()
@@ -64,8 +75,13 @@ def loop_roi_align(features, rois, size, scale, ratio, mode, aligned, shifts=Non
         image = pixels[int(roi[0])]
         shift = shifts[n].tolist() if shifts is not None else None
         for ph, pw, points in bin_points(roi, size, scale, ratio, aligned, shift, gamma):
-            values = [sum((image[:, r, c] * w for r, c, w in corners(y, x, height, width)),
-                          torch.zeros(features.size(1), dtype=torch.float64)) for y, x in points]
+            values = [
+                sum(
+                    (image[:, r, c] * w for r, c, w in corners(y, x, height, width)),
+                    torch.zeros(features.size(1), dtype=torch.float64),
+                )
+                for y, x in points
+            ]
             stack = torch.stack(values)
             output[n, :, ph, pw] = stack.mean(0) if mode == 'avg' else stack.max(0)[0]
     return output
@@ -74,7 +90,7 @@ def loop_roi_align(features, rois, size, scale, ratio, mode, aligned, shifts=Non
 @pytest.mark.parametrize('mode', ['avg', 'max'])
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 2])
-@pytest.mark.parametrize('scale', [1., 0.5])
+@pytest.mark.parametrize('scale', [1.0, 0.5])
 def test_roi_align_equals_a_plain_loop(mmcv_ops, generator, device, mode, aligned, ratio, scale):
     features, rois = make(generator)
     pooled = mmcv_ops.roi_align(features.to(device), rois.to(device), (2, 3), scale, ratio, mode, aligned)
@@ -89,14 +105,26 @@ def test_roi_align_gradient(mmcv_ops, generator, mode, aligned, ratio):
     features, rois = make(generator, torch.float64, channels=2, height=5, width=6)
     rois[:, 1:] += 0.06  # mmcv takes a maximum at row -1 exactly for none
     assert torch.autograd.gradcheck(
-        lambda f: mmcv_ops.roi_align(f, rois, (2, 2), 0.5, ratio, mode, aligned), features.requires_grad_())
+        lambda f: mmcv_ops.roi_align(f, rois, (2, 2), 0.5, ratio, mode, aligned), features.requires_grad_()
+    )
 
 
 def test_max_pooling_tells_where(ext, generator):
     features, rois = make(generator, torch.float64)
     output, y, x = (torch.zeros(len(ROIS), 3, 2, 2, dtype=torch.float64) for _ in range(3))
-    ext.roi_align_forward(features, rois, output, y, x, aligned_height=2, aligned_width=2, spatial_scale=0.5,
-                          sampling_ratio=2, pool_mode=0, aligned=True)
+    ext.roi_align_forward(
+        features,
+        rois,
+        output,
+        y,
+        x,
+        aligned_height=2,
+        aligned_width=2,
+        spatial_scale=0.5,
+        sampling_ratio=2,
+        pool_mode=0,
+        aligned=True,
+    )
     for n, c, ph, pw in torch.cartesian_prod(*(torch.arange(s) for s in output.shape)).tolist():
         here = corners(y[n, c, ph, pw].item(), x[n, c, ph, pw].item(), 7, 9)
         value = sum(features[int(rois[n, 0]), c, row, column].item() * w for row, column, w in here)
@@ -104,12 +132,13 @@ def test_max_pooling_tells_where(ext, generator):
 
 
 def test_max_pooling_without_points(ext):
-    features, rois = torch.ones(1, 1, 4, 4), torch.tensor([[0., 1., 1., 1., 1.]])
+    features, rois = torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 1.0, 1.0, 1.0, 1.0]])
     output, y, x = (torch.zeros(1, 1, 1, 1) for _ in range(3))
-    ext.roi_align_forward(features, rois, output, y, x, 1, 1, 1., 0, 0, True)
-    assert output.item() == -10000 and y.item() == x.item() == -1  # as mmcv's CPU kernel
+    ext.roi_align_forward(features, rois, output, y, x, 1, 1, 1.0, 0, 0, True)
+    assert output.item() == -10000
+    assert y.item() == x.item() == -1
     grad = torch.zeros_like(features)
-    ext.roi_align_backward(torch.ones_like(output), rois, y, x, grad, 1, 1, 1., 0, 0, True)
+    ext.roi_align_backward(torch.ones_like(output), rois, y, x, grad, 1, 1, 1.0, 0, 0, True)
     assert not grad.any()
 
 
@@ -117,38 +146,42 @@ def test_max_pooling_without_points(ext):
 @pytest.mark.parametrize('mode', ['avg', 'max'])
 def test_roi_align_rounds_once(mmcv_ops, generator, dtype, mode):
     features, rois = make(generator, dtype)
-    half = mmcv_ops.roi_align(features.requires_grad_(), rois, 3, 1., 2, mode, True)
-    exact = mmcv_ops.roi_align(features.float(), rois.float(), 3, 1., 2, mode, True)
-    assert half.dtype == dtype and torch.equal(half, exact.to(dtype))
+    half = mmcv_ops.roi_align(features.requires_grad_(), rois, 3, 1.0, 2, mode, True)
+    exact = mmcv_ops.roi_align(features.float(), rois.float(), 3, 1.0, 2, mode, True)
+    assert half.dtype == dtype
+    assert torch.equal(half, exact.to(dtype))
     half.sum().backward()
-    assert features.grad.dtype == dtype and features.grad.abs().sum() > 0
+    assert features.grad.dtype == dtype
+    assert features.grad.abs().sum() > 0
 
 
 def test_mixed_dtypes_and_autocast(mmcv_ops, generator):
     features, rois = make(generator)
-    exact = mmcv_ops.roi_align(features, rois, 3, 1., 2, 'avg', True)
-    assert torch.equal(mmcv_ops.roi_align(features, rois.double(), 3, 1., 2, 'avg', True), exact)
+    exact = mmcv_ops.roi_align(features, rois, 3, 1.0, 2, 'avg', True)
+    assert torch.equal(mmcv_ops.roi_align(features, rois.double(), 3, 1.0, 2, 'avg', True), exact)
     with torch.autocast('cpu', torch.bfloat16):
-        assert torch.equal(mmcv_ops.roi_align(features, rois, 3, 1., 2, 'avg', True), exact)
+        assert torch.equal(mmcv_ops.roi_align(features, rois, 3, 1.0, 2, 'avg', True), exact)
 
 
 def test_negative_size_is_refused(mmcv_ops):
-    features, rois = torch.ones(1, 1, 4, 4), torch.tensor([[0., 3., 0., 1., 2.]])
+    features, rois = torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 3.0, 0.0, 1.0, 2.0]])
     with pytest.raises(RuntimeError, match='negative'):
-        mmcv_ops.roi_align(features, rois, 2, 1., 0, 'avg', True)
-    assert mmcv_ops.roi_align(features, rois, 2, 1., 0, 'avg', False).shape == (1, 1, 2, 2)
+        mmcv_ops.roi_align(features, rois, 2, 1.0, 0, 'avg', True)
+    assert mmcv_ops.roi_align(features, rois, 2, 1.0, 0, 'avg', False).shape == (1, 1, 2, 2)
 
 
 @pytest.mark.parametrize('mode', ['avg', 'max'])
 def test_no_rois(mmcv_ops, mode):
     features = torch.ones(2, 3, 4, 5, requires_grad=True)
-    pooled = mmcv_ops.roi_align(features, torch.zeros(0, 5), (2, 3), 1., 0, mode, True)
+    pooled = mmcv_ops.roi_align(features, torch.zeros(0, 5), (2, 3), 1.0, 0, mode, True)
     pooled.sum().backward()
-    assert pooled.shape == (0, 3, 2, 3) and not features.grad.any()
+    assert pooled.shape == (0, 3, 2, 3)
+    assert not features.grad.any()
     features.grad = None
-    pooled = mmcv_ops.roi_pool(features, torch.zeros(0, 5), (2, 3), 1.)
+    pooled = mmcv_ops.roi_pool(features, torch.zeros(0, 5), (2, 3), 1.0)
     pooled.sum().backward()
-    assert pooled.shape == (0, 3, 2, 3) and not features.grad.any()
+    assert pooled.shape == (0, 3, 2, 3)
+    assert not features.grad.any()
 
 
 def loop_roi_pool(features, rois, size, scale):
@@ -170,7 +203,7 @@ def loop_roi_pool(features, rois, size, scale):
     return output, argmax
 
 
-@pytest.mark.parametrize('scale', [1., 0.5])
+@pytest.mark.parametrize('scale', [1.0, 0.5])
 def test_roi_pool_equals_a_plain_loop(mmcv_ops, ext, generator, device, scale):
     features, rois = make(generator)
     features = features.round()  # ties: the first pixel in reading order
@@ -188,16 +221,17 @@ def test_roi_pool_gradient(mmcv_ops, generator):
 
 
 def test_roi_pool_leaves_inverted_rois_alone(ext):
-    output, argmax = torch.full((1, 1, 1, 1), 7.), torch.full((1, 1, 1, 1), 5, dtype=torch.int)
-    ext.roi_pool_forward(torch.ones(1, 1, 4, 4), torch.tensor([[0., 3., 0., 1., 2.]]), output, argmax, 1, 1, 1.)
-    assert output.item() == 7 and argmax.item() == 5
+    output, argmax = torch.full((1, 1, 1, 1), 7.0), torch.full((1, 1, 1, 1), 5, dtype=torch.int)
+    ext.roi_pool_forward(torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 3.0, 0.0, 1.0, 2.0]]), output, argmax, 1, 1, 1.0)
+    assert output.item() == 7
+    assert argmax.item() == 5
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_roi_pool_half(mmcv_ops, generator, dtype):
     features, rois = make(generator, dtype)
-    half = mmcv_ops.roi_pool(features.requires_grad_(), rois, 2, 1.)
-    assert torch.equal(half, mmcv_ops.roi_pool(features.float(), rois.float(), 2, 1.).to(dtype))
+    half = mmcv_ops.roi_pool(features.requires_grad_(), rois, 2, 1.0)
+    assert torch.equal(half, mmcv_ops.roi_pool(features.float(), rois.float(), 2, 1.0).to(dtype))
     half.sum().backward()
     assert features.grad.sum() == half.numel() - (half == 0).sum()
 
@@ -216,20 +250,29 @@ def test_deform_roi_pool_equals_a_plain_loop(mmcv_ops, generator, device, ratio)
 
 def test_deform_roi_pool_gradient(mmcv_ops, generator):
     features = torch.randn(2, 2, 8, 9, generator=generator, dtype=torch.float64).requires_grad_()
-    rois = torch.tensor([[0, 2., 3., 11., 12.], [1, 4., 3., 10., 9.]], dtype=torch.float64)  # inside, as are the moves
+    rois = torch.tensor(
+        [[0, 2.0, 3.0, 11.0, 12.0], [1, 4.0, 3.0, 10.0, 9.0]], dtype=torch.float64
+    )  # inside, as are the moves
     shifts = torch.rand(2, 2, 2, 2, generator=generator, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda f, s: mmcv_ops.deform_roi_pool(f, rois, s, (2, 2), 0.5, 2, 0.1), (features, shifts))
+        lambda f, s: mmcv_ops.deform_roi_pool(f, rois, s, (2, 2), 0.5, 2, 0.1), (features, shifts)
+    )
 
 
 def test_chunks_do_not_matter(mmcv_ops, generator, monkeypatch):
     from addp_mm.compat.ops import roi_grid
+
     features, rois = make(generator)
     shifts = torch.randn(len(rois), 2, 2, 2, generator=generator)
 
     def everything():
-        return torch.cat([mmcv_ops.roi_align(features, rois, 2, 1., 0, 'max', True), mmcv_ops.roi_pool(
-            features, rois, 2, 1.), mmcv_ops.deform_roi_pool(features, rois, shifts, 2, 1., 0, 0.1)])
+        return torch.cat(
+            [
+                mmcv_ops.roi_align(features, rois, 2, 1.0, 0, 'max', True),
+                mmcv_ops.roi_pool(features, rois, 2, 1.0),
+                mmcv_ops.deform_roi_pool(features, rois, shifts, 2, 1.0, 0, 0.1),
+            ]
+        )
 
     whole = everything()
     monkeypatch.setattr(roi_grid, '_CHUNK_ELEMENTS', 1)
@@ -238,6 +281,7 @@ def test_chunks_do_not_matter(mmcv_ops, generator, monkeypatch):
 
 def test_deterministic_setting_is_relaxed_only_inside():
     from addp_mm.compat.ops.common import allow_atomics
+
     torch.use_deterministic_algorithms(True)
     try:
         with allow_atomics():

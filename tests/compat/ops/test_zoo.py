@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Detectors and segmentors of the zoo, from their shipped configs at a tiny size, train and predict."""
+
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,33 @@ pytestmark = pytest.mark.slow
 CLASSES = 3
 CHANNELS = {64: 4, 128: 16, 256: 32, 512: 32, 1024: 64, 2048: 64}
 STAGES = {256: 16, 512: 32, 1024: 64, 2048: 128}  # of a ResNet-50 with 4 base channels
-WIDTH_KEYS = {'in_channels', 'out_channels', 'output_channels', 'channels', 'feat_channels', 'conv_out_channels',
-              'fc_out_channels', 'fc_channels', 'embed_dims', 'feedforward_channels', 'num_feats'}
-FIXED = {'num_classes': CLASSES, 'num_things_classes': CLASSES, 'num_queries': 20, 'max_per_img': 20,
-         'max_per_image': 20, 'num_dn_queries': 6, 'num_points': 64, 'score_thr': 0., 'subdivision_num_points': 32,
-         'batch_augments': None, 'pretrained': None, 'size': (64, 64)}
+WIDTH_KEYS = {
+    'in_channels',
+    'out_channels',
+    'output_channels',
+    'channels',
+    'feat_channels',
+    'conv_out_channels',
+    'fc_out_channels',
+    'fc_channels',
+    'embed_dims',
+    'feedforward_channels',
+    'num_feats',
+}
+FIXED = {
+    'num_classes': CLASSES,
+    'num_things_classes': CLASSES,
+    'num_queries': 20,
+    'max_per_img': 20,
+    'max_per_image': 20,
+    'num_dn_queries': 6,
+    'num_points': 64,
+    'score_thr': 0.0,
+    'subdivision_num_points': 32,
+    'batch_augments': None,
+    'pretrained': None,
+    'size': (64, 64),
+}
 DEEP = (6, 9)  # layers of the transformers
 
 
@@ -39,7 +62,7 @@ def shrink(node, channels):
         elif key in FIXED:
             node[key] = FIXED[key] if key != 'num_points' else min(value, FIXED[key])
         elif key == 'class_weight' and isinstance(value, list):
-            node[key] = [1.] * CLASSES + [0.1]
+            node[key] = [1.0] * CLASSES + [0.1]
         elif key == 'num_layers' and value in DEEP:
             node[key] = 2
         elif key in WIDTH_KEYS:
@@ -60,6 +83,7 @@ def width(key, value, kind, channels):
 def build(package, path):
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
+
     config = Config.fromfile(Path(package.__file__).parent / '.mim' / 'configs' / path)
     init_default_scope(package.__name__)
     # DINO's decoder encodes boxes at a width that no option reaches
@@ -74,9 +98,11 @@ def check_training(model, data):
     data = model.data_preprocessor(data, True)
     total, logged = model.parse_losses(model.forward(**data, mode='loss'))
     total.backward()
-    assert total.isfinite() and logged
+    assert total.isfinite()
+    assert logged
     grads = [p.grad for p in model.parameters() if p.grad is not None]
-    assert grads and all(grad.isfinite().all() for grad in grads)
+    assert grads
+    assert all(grad.isfinite().all() for grad in grads)
 
 
 def predict(model, data):
@@ -89,16 +115,25 @@ def detection_data():
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
+
     rng = np.random.default_rng(0)
     inputs, samples = [], []
     for height, size in ((64, 96), (96, 64)):
         masks = np.zeros((2, height, size), dtype=np.uint8)
         masks[0, 8:40, 4:36], masks[1, 20:60, 30:62] = 1, 1
-        boxes = torch.tensor([[4., 8., 36., 40.], [30., 20., 62., 60.]])
-        sample = DetDataSample(metainfo=dict(img_shape=(height, size), ori_shape=(height, size), scale_factor=(1., 1.),
-                                             batch_input_shape=(96, 96), img_id=0))
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 2]),
-                                           masks=BitmapMasks(masks, height, size))
+        boxes = torch.tensor([[4.0, 8.0, 36.0, 40.0], [30.0, 20.0, 62.0, 60.0]])
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=(height, size),
+                ori_shape=(height, size),
+                scale_factor=(1.0, 1.0),
+                batch_input_shape=(96, 96),
+                img_id=0,
+            )
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=boxes, labels=torch.tensor([0, 2]), masks=BitmapMasks(masks, height, size)
+        )
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         inputs.append(torch.from_numpy(rng.integers(0, 255, (3, height, size), dtype=np.uint8)))
         samples.append(sample)
@@ -128,11 +163,14 @@ DETECTORS = {
 def test_detector(mmcv_ops, path):
     import mmdet
     import mmdet.models
+
     model = build(mmdet, path)
     check_training(model, detection_data())
     for result in predict(model, detection_data()):
         found = result.pred_instances
-        assert len(found) > 0 and found.bboxes.isfinite().all() and found.scores.isfinite().all()
+        assert len(found) > 0
+        assert found.bboxes.isfinite().all()
+        assert found.scores.isfinite().all()
         assert ('masks' in found) == DETECTORS[path]
         assert found.labels.max() < CLASSES
 
@@ -140,6 +178,7 @@ def test_detector(mmcv_ops, path):
 def test_soft_nms_in_a_detector(mmcv_ops):
     import mmdet
     import mmdet.models
+
     model = build(mmdet, 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
     model.roi_head.test_cfg.nms = dict(type='soft_nms', iou_threshold=0.5, min_score=0.05)
     assert all(len(result.pred_instances) for result in predict(model, detection_data()))
@@ -148,6 +187,7 @@ def test_soft_nms_in_a_detector(mmcv_ops):
 def segmentation_data():
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
+
     generator = torch.Generator().manual_seed(0)
     samples = []
     for _ in range(2):
@@ -172,6 +212,7 @@ SEGMENTORS = [
 def test_segmentor(mmcv_ops, path):
     import mmseg
     import mmseg.models
+
     model = build(mmseg, path)
     check_training(model, segmentation_data())
     for result in predict(model, segmentation_data()):

@@ -28,7 +28,8 @@ def test_subset_pixels_are_those_of_the_original_files():
 
 
 def test_classes_are_sorted_as_folder_readers_sort_them():
-    assert list(CLASSES) == sorted(CLASSES) and len(set(CLASSES)) == 10
+    assert list(CLASSES) == sorted(CLASSES)
+    assert len(set(CLASSES)) == 10
 
 
 @pytest.mark.parametrize('layout', ['', 'FashionMNIST/raw', 'raw'])
@@ -100,4 +101,5 @@ def test_alpha_fills_prints_and_keeps_openings():
     shirt, bag = garment_alpha(image, CLASSES.index('shirt')), garment_alpha(image, CLASSES.index('bag'))
     assert shirt.sum() == 20 * 20
     assert bag.sum() == 20 * 20 - 8 * 8
-    assert not shirt[1, 1] and not shirt[3].any()
+    assert not shirt[1, 1]
+    assert not shirt[3].any()

@@ -27,8 +27,12 @@ def test_scene_depends_on_seed_split_and_index_alone(generator):
     assert equal(generator.scene(7), expected)
     garments = load_garments('val')
     assert equal(SceneGenerator(garments, 64, 'val', seed=1).scene(7), expected)
-    for other in (SceneGenerator(garments, 64, 'val', seed=2).scene(7), generator.scene(8),
-                  SceneGenerator(garments, 64, 'train', seed=1).scene(7), generator.object_picture(7)):
+    for other in (
+        SceneGenerator(garments, 64, 'val', seed=2).scene(7),
+        generator.scene(8),
+        SceneGenerator(garments, 64, 'train', seed=1).scene(7),
+        generator.object_picture(7),
+    ):
         assert not np.array_equal(other.image, expected.image)
 
 
@@ -52,8 +56,9 @@ def test_masks_labels_and_label_map_tell_the_same(scenes):
 def test_scenes_hold_one_to_five_garments_that_can_be_seen(scenes):
     counts = [len(scene.labels) for scene in scenes]
     assert set(counts) == {1, 2, 3, 4, 5}
-    # The smallest garment has 60 of 784 pixels of a photograph of 0.48 x 64 pixels; 45 % of it stays visible.
-    smallest = 60 / 784 * (0.48 * 64)**2 * 0.45
+    # The smallest garment has 60 of 784 pixels of a photograph of 0.48 x 64 pixels; 45 % of it
+    # stays visible.
+    smallest = 60 / 784 * (0.48 * 64) ** 2 * 0.45
     assert min(mask.sum() for scene in scenes for mask in scene.masks()) >= smallest
 
 
@@ -72,7 +77,7 @@ def test_no_two_garments_of_a_scene_have_the_same_colour(scenes):
         colours = [np.median(scene.image[mask].astype(float), axis=0) for mask in scene.masks()]
         directions = [colour / np.linalg.norm(colour) for colour in colours]
         for index, one in enumerate(directions):
-            assert all(one @ other < 0.995 for other in directions[index + 1:])
+            assert all(one @ other < 0.995 for other in directions[index + 1 :])
 
 
 def test_masks_cover_what_was_painted(generator):
@@ -81,7 +86,8 @@ def test_masks_cover_what_was_painted(generator):
         scene = generator.object_picture(index)
         mask = scene.owner == 0
         ground = scene.image[~mask].astype(float)
-        # Light varies by at most 10 % of a value up to 191, and noise adds some: the ground stays near its median.
+        # Light varies by at most 10 % of a value up to 191, and noise adds some: the ground stays
+        # near its median.
         distance = np.linalg.norm(scene.image - np.median(ground, axis=0), axis=-1)
         assert np.median(distance[mask]) > 2 * np.median(distance[~mask])
 
@@ -108,8 +114,9 @@ def test_any_size_gives_scenes_of_the_same_make(image_size):
     assert 0.15 < covered < 0.4
 
 
-@pytest.mark.parametrize('options, text', [
-    (dict(image_size=31), 'at least 32'), (dict(split='test'), "'test'"), (dict(seed=-1), 'negative')])
+@pytest.mark.parametrize(
+    'options, text', [(dict(image_size=31), 'at least 32'), (dict(split='test'), "'test'"), (dict(seed=-1), 'negative')]
+)
 def test_bad_options_are_refused(options, text):
     with pytest.raises(ValueError, match=text):
         SceneGenerator(load_garments('val'), **{**dict(image_size=64, split='val'), **options})

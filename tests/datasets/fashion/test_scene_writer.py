@@ -61,7 +61,8 @@ def test_annotations_equal_label_maps_and_boxes(written_set, split, count):
             drawn[mask] = annotation['category_id'] + 1
             rows, columns = np.nonzero(mask)
             assert annotation['bbox'] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-            assert annotation['area'] == mask.sum() and annotation['iscrowd'] == 0
+            assert annotation['area'] == mask.sum()
+            assert annotation['iscrowd'] == 0
         assert np.array_equal(drawn, label_map)
 
 
@@ -77,17 +78,22 @@ def test_marker_tells_what_was_written(written_set, spec):
     for key, value in dataclasses.asdict(spec).items():
         assert marker[key] == (list(value) if key == 'formats' else value)
     assert marker['classes'] == list(CLASSES)
-    assert marker['garments']['train']['count'] == 6000 and marker['garments']['val']['count'] == 1000
+    assert marker['garments']['train']['count'] == 6000
+    assert marker['garments']['val']['count'] == 1000
 
 
-@pytest.mark.parametrize('mask, counts', [
-    ([[0, 0], [0, 0]], [4]), ([[1, 1], [1, 1]], [0, 4]), ([[0, 1], [1, 1]], [1, 3]), ([[1, 0], [0, 1]], [0, 1, 2, 1])])
+@pytest.mark.parametrize(
+    'mask, counts',
+    [([[0, 0], [0, 0]], [4]), ([[1, 1], [1, 1]], [0, 4]), ([[0, 1], [1, 1]], [1, 3]), ([[1, 0], [0, 1]], [0, 1, 2, 1])],
+)
 def test_run_lengths_go_down_the_columns_and_begin_with_zeros(mask, counts):
     assert encode_rle(np.array(mask, bool)) == dict(size=[2, 2], counts=counts)
 
 
-@pytest.mark.parametrize('formats, folders', [
-    (('coco', ), {'scenes', 'annotations'}), (('ade', ), {'scenes', 'labels'}), (('imagenet', ), {'objects'})])
+@pytest.mark.parametrize(
+    'formats, folders',
+    [(('coco',), {'scenes', 'annotations'}), (('ade',), {'scenes', 'labels'}), (('imagenet',), {'objects'})],
+)
 def test_formats_choose_what_is_written(tmp_path, formats, folders, spec):
     write_fashion_scenes(tmp_path / 'out', dataclasses.replace(spec, formats=formats))
     assert {path.name for path in (tmp_path / 'out').iterdir()} == folders | {'fashion_scenes.json'}
@@ -101,7 +107,7 @@ def test_the_same_set_is_left_alone(own_set, spec):
 
 def test_an_empty_folder_is_filled(tmp_path, spec):
     (tmp_path / 'out').mkdir()
-    assert write_fashion_scenes(tmp_path / 'out', dataclasses.replace(spec, formats=('imagenet', )))
+    assert write_fashion_scenes(tmp_path / 'out', dataclasses.replace(spec, formats=('imagenet',)))
     assert (tmp_path / 'out' / 'objects').is_dir()
 
 
@@ -112,8 +118,10 @@ def test_another_set_is_not_overwritten(own_set, spec):
     assert contents(own_set) == before
 
 
-@pytest.mark.parametrize('name, text, match', [
-    ('photo.txt', 'mine', 'not FashionScenes'), ('fashion_scenes.json', '{"seed":', 'cannot be read')])
+@pytest.mark.parametrize(
+    'name, text, match',
+    [('photo.txt', 'mine', 'not FashionScenes'), ('fashion_scenes.json', '{"seed":', 'cannot be read')],
+)
 def test_a_folder_that_holds_something_else_is_refused(tmp_path, name, text, match, spec):
     (tmp_path / name).write_text(text)
     with pytest.raises(FileExistsError, match=match):
@@ -144,9 +152,14 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, workers, spec):
 def test_a_stopped_command_leaves_nothing(tmp_path, number):
     command = [sys.executable, str(CONVERTER), str(tmp_path / 'out'), '--train', '1000000', '--workers', '2']
     # a shell starts background jobs, and with them this test, deaf to SIGINT
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-                               env={**os.environ, 'PYTHONPATH': str(ROOT)},
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while process.poll() is None and not list(tmp_path.glob('.out.partial-*/scenes/train/*.png')):
         time.sleep(0.05)
     process.send_signal(number)
@@ -155,7 +168,8 @@ def test_a_stopped_command_leaves_nothing(tmp_path, number):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert 'was not written' in errors and 'Traceback' not in errors
+    assert 'was not written' in errors
+    assert 'Traceback' not in errors
     assert list(tmp_path.iterdir()) == []
 
 
@@ -163,20 +177,28 @@ def test_a_stopped_command_leaves_nothing(tmp_path, number):
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='finds the workers through /proc')
 def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path):
     command = [sys.executable, str(CONVERTER), str(tmp_path / 'out'), '--train', '1000000', '--workers', '2']
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-                               env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}
+    )
     while process.poll() is None and not list(tmp_path.glob('.out.partial-*/scenes/train/*.png')):
         time.sleep(0.05)
     children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     _, errors = process.communicate()
-    assert process.returncode == 1 and 'worker was killed' in errors
+    assert process.returncode == 1
+    assert 'worker was killed' in errors
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('options, text', [
-    (dict(formats=('voc', )), 'voc'), (dict(formats=()), 'formats'), (dict(train=-1), 'train'),
-    (dict(objects_val=5), 'objects_val must be 0 or at least 10')])
+@pytest.mark.parametrize(
+    'options, text',
+    [
+        (dict(formats=('voc',)), 'voc'),
+        (dict(formats=()), 'formats'),
+        (dict(train=-1), 'train'),
+        (dict(objects_val=5), 'objects_val must be 0 or at least 10'),
+    ],
+)
 def test_bad_options_are_refused(options, text):
     with pytest.raises(ValueError, match=text):
         SceneSetSpec(**options)
@@ -195,17 +217,37 @@ def run_main(path, monkeypatch, *arguments):
 
 
 def test_command_writes_then_says_that_nothing_is_to_do(tmp_path, monkeypatch, capsys):
-    arguments = [tmp_path / 'out', '--image-size', 32, '--train', 2, '--val', 1, '--objects-train', 10,
-                 '--objects-val', 0, '--formats', 'imagenet', 'coco']
+    arguments = [
+        tmp_path / 'out',
+        '--image-size',
+        32,
+        '--train',
+        2,
+        '--val',
+        1,
+        '--objects-train',
+        10,
+        '--objects-val',
+        0,
+        '--formats',
+        'imagenet',
+        'coco',
+    ]
     assert run_main(CONVERTER, monkeypatch, *arguments) == 0
     assert 'written' in capsys.readouterr().out
     assert run_main(CONVERTER, monkeypatch, *arguments) == 0
     assert 'nothing done' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('arguments, text', [
-    (['--image-size', 8], 'image_size must be at least 32'), (['--source', '/nowhere'], '/nowhere'),
-    (['--workers', 0], 'workers'), (['--seed', -1], 'seed')])
+@pytest.mark.parametrize(
+    'arguments, text',
+    [
+        (['--image-size', 8], 'image_size must be at least 32'),
+        (['--source', '/nowhere'], '/nowhere'),
+        (['--workers', 0], 'workers'),
+        (['--seed', -1], 'seed'),
+    ],
+)
 def test_command_names_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, text):
     assert run_main(CONVERTER, monkeypatch, tmp_path / 'out', *arguments) == 1
     assert text in capsys.readouterr().err
@@ -225,8 +267,17 @@ def test_subset_command_packs_the_garments_it_is_given(tmp_path, monkeypatch, ca
     write_source(tmp_path / 'idx', garments['train'])
     write_source(tmp_path / 'idx', garments['val'], prefix='t10k')
     command = ROOT / '.dev/fashion_mnist_subset.py'
-    run_main(command, monkeypatch, tmp_path / 'idx', '--out', tmp_path / 'subset.npz', '--train-per-class', 4,
-             '--val-per-class', 2)
+    run_main(
+        command,
+        monkeypatch,
+        tmp_path / 'idx',
+        '--out',
+        tmp_path / 'subset.npz',
+        '--train-per-class',
+        4,
+        '--val-per-class',
+        2,
+    )
     expected = encode_subset(dict(train=garments['train'], val=balanced_subset(garments['val'], 2)))
     with np.load(tmp_path / 'subset.npz') as arrays:
         assert {name: arrays[name].tobytes() for name in arrays} == {k: v.tobytes() for k, v in expected.items()}

@@ -45,7 +45,8 @@ def test_images_are_listed_in_the_order_of_their_paths(images, tmp_path):
     assert listed(images, index_file=index) == ['a.png', 'a/1.PNG', 'a/2.png', 'b.png', 'c/d/e.bmp']
     data = DATASETS.build(dict(type='addp_mm.ImageFiles', root=str(images), index_file=index, pipeline=LOAD))
     # the list of an earlier data set was used, and the path decides which image it is
-    assert data[3]['img'].max() == 0 and data[0]['img'].max() == 3
+    assert data[3]['img'].max() == 0
+    assert data[0]['img'].max() == 3
     assert data.name(1) == 'a/1.PNG'
     assert data.fingerprint == names_fingerprint(data.name(k) for k in range(5))
     with pytest.raises(IndexError, match='5 images, there is no image 5'):
@@ -54,7 +55,8 @@ def test_images_are_listed_in_the_order_of_their_paths(images, tmp_path):
 
 def test_order_does_not_depend_on_how_much_is_sorted_in_memory(images):
     whole = list(FileScan(images, ['.png', '.bmp']))
-    assert len(whole) == 5 and whole == list(FileScan(images, ['.png', '.bmp'], run_length=2))
+    assert len(whole) == 5
+    assert whole == list(FileScan(images, ['.png', '.bmp'], run_length=2))
 
 
 def test_links_are_followed_and_loops_end(images, tmp_path):
@@ -67,8 +69,15 @@ def test_links_are_followed_and_loops_end(images, tmp_path):
     (images / 'lost.png').symlink_to(tmp_path / 'nowhere')
     (images / 'b2.png').symlink_to(images / 'b.png')
     scan = FileScan(images, ['.png', '.bmp'])
-    assert [path.decode() for path, in scan] == [
-        'a.png', 'a/1.PNG', 'a/2.png', 'b.png', 'b2.png', 'c/d/e.bmp', 'link/far.png']
+    assert [path.decode() for (path,) in scan] == [
+        'a.png',
+        'a/1.PNG',
+        'a/2.png',
+        'b.png',
+        'b2.png',
+        'c/d/e.bmp',
+        'link/far.png',
+    ]
     assert scan.dangling == 1
 
 
@@ -84,7 +93,8 @@ def test_a_folder_that_may_not_be_read_is_left_out(images, tmp_path, monkeypatch
     monkeypatch.setattr('addp_mm.datasets.listed.file_scan.os.scandir', forbid)
     monkeypatch.setattr('addp_mm.datasets.listed.file_scan.print_log', lambda text, *_: warnings.append(text))
     assert len(listed(images, index_file=tmp_path / 'list')) == 5
-    assert len(warnings) == 1 and f'{images}/lost+found may not be read' in warnings[0]
+    assert len(warnings) == 1
+    assert f'{images}/lost+found may not be read' in warnings[0]
 
 
 def test_a_changed_folder_is_noticed(images, tmp_path):
@@ -111,7 +121,8 @@ def test_other_files_do_not_change_a_folder(images, tmp_path, monkeypatch):
     os.utime(images / 'c/d', ns=(1, 1))
     for _ in range(2):
         names = ImageFiles(images, index_file=index).names
-        assert ([*names], names.fingerprint) == before and ['c/d', 1] in names.about['folders']
+        assert ([*names], names.fingerprint) == before
+        assert ['c/d', 1] in names.about['folders']
         # the new times are kept: the second one has nothing to list
         monkeypatch.setattr(ImageFiles, '_scan', None)
 
@@ -119,7 +130,8 @@ def test_other_files_do_not_change_a_folder(images, tmp_path, monkeypatch):
 def test_splits_share_all_images(images, tmp_path):
     index = tmp_path / 'list'
     train, val = (listed(images, index_file=index, split=split, val_every=3) for split in ('train', 'val'))
-    assert val == ['a.png', 'b.png'] and sorted(train + val) == listed(images, index_file=index)
+    assert val == ['a.png', 'b.png']
+    assert sorted(train + val) == listed(images, index_file=index)
 
 
 def test_nothing_found_says_what_was_searched_for(tmp_path):
@@ -142,15 +154,18 @@ def test_damaged_lists_are_refused(images, tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     count, about = 200_000, {}
-    names = (f'folder-{number % 977:04d}/a-rather-long-name-of-an-image-{number:08d}.jpeg'.encode()
-             for number in range(count))
+    names = (
+        f'folder-{number % 977:04d}/a-rather-long-name-of-an-image-{number:08d}.jpeg'.encode()
+        for number in range(count)
+    )
     tracemalloc.start()
-    write_names(tmp_path / 'list', ((name, ) for name in names), about=about)
+    write_names(tmp_path / 'list', ((name,) for name in names), about=about)
     stored = PackedNames(tmp_path / 'list')
     picked = [stored[index] for index in range(0, count, 1000)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(stored) == count and picked[7] == b'folder-0161/a-rather-long-name-of-an-image-00007000.jpeg'
+    assert len(stored) == count
+    assert picked[7] == b'folder-0161/a-rather-long-name-of-an-image-00007000.jpeg'
     # as Python strings they take 21 MB
     assert peak < 3e6
     assert len(pickle.dumps(stored)) < 1000
@@ -159,15 +174,19 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 def test_scan_spills_instead_of_holding_all_paths(tmp_path, monkeypatch):
     count = 60_000
     scan = FileScan(tmp_path, ['.png'], run_length=2000)
-    monkeypatch.setattr(FileScan, '_walk', lambda self: (
-        b'%s-%08d.png' % (b'name' * 10, number * 7919 % count) for number in range(count)))
+    monkeypatch.setattr(
+        FileScan,
+        '_walk',
+        lambda self: (b'%s-%08d.png' % (b'name' * 10, number * 7919 % count) for number in range(count)),
+    )
     tracemalloc.start()
     last, ordered = b'', True
-    for path, in scan:
+    for (path,) in scan:
         last, ordered = path, ordered and last < path
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert ordered and last.endswith(b'%08d.png' % (count - 1))
+    assert ordered
+    assert last.endswith(b'%08d.png' % (count - 1))
     assert peak < count * 89 / 3  # as bytes objects each takes 89
 
 
@@ -189,14 +208,18 @@ def keep_image(batch):
 @pytest.mark.parametrize('num_workers', [0, 2])
 def test_broken_images_are_noted_once_and_replaced_by_the_same_one(spoilt, tmp_path, num_workers):
     data = ImageFiles(spoilt, LOAD, index_file=tmp_path / 'list', broken_allowance=3)
-    passes = [[pair for batch in DataLoader(data, 4, num_workers=num_workers, collate_fn=keep_image) for pair in batch]
-              for _ in range(2)]
-    assert passes[0] == passes[1] and len(passes[0]) == 40
+    passes = [
+        [pair for batch in DataLoader(data, 4, num_workers=num_workers, collate_fn=keep_image) for pair in batch]
+        for _ in range(2)
+    ]
+    assert passes[0] == passes[1]
+    assert len(passes[0]) == 40
     assert all(name == f'{value:02d}.png' for name, value in passes[0])
     assert not {'05.png', '17.png', '23.png'} & {name for name, _ in passes[0]}
     assert sorted(os.path.basename(name) for name in data.broken.read()) == ['05.png', '17.png', '23.png']
     text = (tmp_path / 'broken_images_list.txt').read_text()
-    assert len(set(text.splitlines())) == 3 and 'not an image' in text
+    assert len(set(text.splitlines())) == 3
+    assert 'not an image' in text
     # another run counts anew: images may have been mended
     assert not ImageFiles(spoilt, LOAD, index_file=tmp_path / 'list').broken.read()
 
@@ -219,7 +242,8 @@ def test_after_too_many_the_broken_ones_may_be_removed_or_allowed(spoilt, tmp_pa
     for name in ('05.png', '17.png', '23.png'):
         (spoilt / name).unlink()
     data = ImageFiles(spoilt, LOAD, max_broken_share=0, changed='keep', **options)
-    assert len(keep_image([data[k] for k in range(40)])) == 40 and not data.broken.read()
+    assert len(keep_image([data[k] for k in range(40)])) == 40
+    assert not data.broken.read()
     for path in spoilt.iterdir():
         path.unlink()
     with pytest.raises(DatasetError, match="broken or gone.*changed='rescan'"):
@@ -234,6 +258,7 @@ def test_faults_of_the_program_and_the_machine_are_no_broken_images(spoilt, tmp_
     def fail(error):
         def transform(results):
             raise error
+
         return transform
 
     for error in (KeyError('img'), ValueError('a bug'), OSError(24, 'Too many open files')):
@@ -267,6 +292,7 @@ def test_names_of_any_bytes(tmp_path):
 def test_columns_belong_to_their_names(tmp_path):
     write_names(tmp_path / 'list', [(b'', 5, 1), (b'ab', 2**63, 2)], ('first', 'second'), dict(a=[1]))
     stored = PackedNames(tmp_path / 'list')
-    assert list(stored) == [b'', b'ab'] and stored.about == dict(a=[1])
+    assert list(stored) == [b'', b'ab']
+    assert stored.about == dict(a=[1])
     assert np.array_equal(stored.column('first'), np.array([5, 2**63], np.uint64))
     assert stored.column('second').tolist() == [1, 2]

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Two ranks: one lists the images, both share the list and the count of broken ones."""
+
 import json
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ def run(rank, folder):
     except DatasetError as error:
         found['empty'] = str(error)
     pipeline = [dict(type='addp_mm.LoadImage')]
-    data = ImageFiles(folder / 'images', pipeline, index_file=folder / 'list', max_broken_share=0., broken_allowance=3)
+    data = ImageFiles(folder / 'images', pipeline, index_file=folder / 'list', max_broken_share=0.0, broken_allowance=3)
     found.update(length=len(data), scans=len(scans), sampled=[next(iter(ResumableInfiniteSampler(data, seed=1)))])
     # each rank meets two broken images, one of them is the same
     for turn in range(2):
@@ -69,7 +70,8 @@ def test_one_rank_lists_for_all(found):
     assert [item['length'] for item in found] == [40, 40]
     # of the two data sets
     assert [item['scans'] for item in found] == [2, 0]
-    assert 'no images in it' in found[0]['empty'] and found[0]['empty'] == found[1]['empty']
+    assert 'no images in it' in found[0]['empty']
+    assert found[0]['empty'] == found[1]['empty']
     assert found[0]['sampled'] != found[1]['sampled']
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Images in LMDB databases and in the tar shards of a WebDataset."""
+
 import gzip
 import io
 import os
@@ -53,9 +54,11 @@ def values(batch):
 
 @pytest.mark.parametrize('num_workers', [0, 2])
 def test_images_of_all_shards_by_number(shards, tmp_path, num_workers):
-    data = DATASETS.build(dict(type='addp_mm.WebDatasetImages', shards=str(shards), index_file=tmp_path / 'list',
-                               pipeline=LOAD))
-    assert len(data) == 12 and data.name(5).endswith('/005.png')
+    data = DATASETS.build(
+        dict(type='addp_mm.WebDatasetImages', shards=str(shards), index_file=tmp_path / 'list', pipeline=LOAD)
+    )
+    assert len(data) == 12
+    assert data.name(5).endswith('/005.png')
     assert data[5]['img_path'] == f'{shards}/train-001.tar:{data.name(5)}'
     loaded = list(DataLoader(data, 5, num_workers=num_workers, collate_fn=values))
     assert sum(loaded, []) == [*range(12)]
@@ -150,9 +153,11 @@ def database(tmp_path):
 
 @pytest.mark.parametrize('num_workers', [0, 2])
 def test_images_of_a_database(database, tmp_path, num_workers):
-    data = DATASETS.build(dict(type='addp_mm.LMDBImages', path=str(database), index_file=tmp_path / 'list',
-                               pipeline=LOAD))
-    assert len(data) == 10 and data[4]['img_path'] == f'{database}:004'
+    data = DATASETS.build(
+        dict(type='addp_mm.LMDBImages', path=str(database), index_file=tmp_path / 'list', pipeline=LOAD)
+    )
+    assert len(data) == 10
+    assert data[4]['img_path'] == f'{database}:004'
     # the database is open in this process when the workers fork, and in another data set besides
     val = LMDBImages(database, LOAD, index_file=tmp_path / 'list', split='val', val_every=5)
     assert values([val[1]]) == [5]
@@ -162,6 +167,7 @@ def test_images_of_a_database(database, tmp_path, num_workers):
 
 def test_a_changed_database_is_noticed(database, tmp_path):
     import lmdb
+
     index = tmp_path / 'list'
     assert len(LMDBImages(database, index_file=index)) == 10
     with lmdb.open(str(database), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
@@ -169,17 +175,20 @@ def test_a_changed_database_is_noticed(database, tmp_path):
     with pytest.raises(DatasetError, match='images.lmdb has changed'):
         LMDBImages(database, index_file=index)
     data = LMDBImages(database, LOAD, index_file=index, changed='rescan')
-    assert data[10]['img'].shape == (3, 4, 3) and list(data.broken.read()) == [f'{database}:new']
+    assert data[10]['img'].shape == (3, 4, 3)
+    assert list(data.broken.read()) == [f'{database}:new']
 
 
 def test_keys_that_are_gone_do_not_count_as_broken_where_the_list_is_kept(database, tmp_path):
     import lmdb
+
     index = tmp_path / 'list'
     LMDBImages(database, index_file=index)
     with lmdb.open(str(database), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
         transaction.delete(b'003')
     data = LMDBImages(database, LOAD, index_file=index, changed='keep')
-    assert values([data[3]]) != [3] and not data.broken.read()
+    assert values([data[3]]) != [3]
+    assert not data.broken.read()
 
 
 def test_without_lmdb_the_error_says_what_to_install(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Expectations are computed with numpy from the values that were stored, not by another library's conversions."""
+
 import io
 
 import cv2
@@ -35,7 +36,8 @@ def over_white(colour, alpha):
 def test_rgb_gives_bgr_as_mmcv_does(tmp_path, rgb):
     Image.fromarray(rgb).save(tmp_path / 'a.png')
     results = LoadImage()(dict(img_path=str(tmp_path / 'a.png')))
-    assert np.array_equal(results['img'], rgb[..., ::-1]) and results['img'].flags.c_contiguous
+    assert np.array_equal(results['img'], rgb[..., ::-1])
+    assert results['img'].flags.c_contiguous
     assert np.array_equal(results['img'], cv2.imread(str(tmp_path / 'a.png')))
     assert results['img'].dtype == np.uint8
     assert results['img_shape'] == results['ori_shape'] == (5, 7)
@@ -45,7 +47,8 @@ def test_registered_under_its_scope(tmp_path, rgb):
     Image.fromarray(rgb).save(tmp_path / 'a.png')
     transform = TRANSFORMS.build(dict(type='addp_mm.LoadImage', to_float32=True))
     image = transform(dict(img_path=str(tmp_path / 'a.png')))['img']
-    assert image.dtype == np.float32 and np.array_equal(image, rgb[..., ::-1])
+    assert image.dtype == np.float32
+    assert np.array_equal(image, rgb[..., ::-1])
 
 
 def test_an_image_in_memory_stays(rgb):
@@ -97,7 +100,8 @@ def test_transparency_is_laid_on_white(rng, mode):
     decoded = decode_image(png(Image.fromarray(values, mode)))
     expected = over_white(np.broadcast_to(values[..., :-1], (5, 7, 3)), values[..., -1])
     assert np.abs(decoded - expected).max() <= 1
-    assert (decoded[0] == 255).all() and np.array_equal(decoded[1], expected[1])
+    assert (decoded[0] == 255).all()
+    assert np.array_equal(decoded[1], expected[1])
 
 
 @pytest.mark.parametrize('form', ['PNG', 'TIFF'])
@@ -114,7 +118,7 @@ def test_cmyk_is_ink_on_white(rng):
     ink = rng.integers(0, 256, size=(5, 7, 4), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(ink, 'CMYK').save(stream, 'TIFF')
-    expected = (255. - ink[..., :3]) * (255 - ink[..., 3:]) / 255
+    expected = (255.0 - ink[..., :3]) * (255 - ink[..., 3:]) / 255
     assert np.abs(decode_image(stream.getvalue()) - expected).max() <= 1
 
 
@@ -123,15 +127,21 @@ def test_cmyk_jpeg_is_not_inverted():
     ink = np.full((16, 16, 4), (0, 200, 100, 50), np.uint8)
     stream = io.BytesIO()
     Image.fromarray(ink, 'CMYK').save(stream, 'JPEG', quality=95)
-    expected = (255. - ink[..., :3]) * (255 - ink[..., 3:]) / 255
+    expected = (255.0 - ink[..., :3]) * (255 - ink[..., 3:]) / 255
     assert np.abs(decode_image(stream.getvalue()) - expected).max() <= 4
 
 
 # What has to be done to the stored picture, by value of the EXIF tag 0x0112 (EXIF 2.3, 4.6.4).
 ORIENTATIONS = {
-    1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
-    5: lambda x: x.swapaxes(0, 1), 6: lambda x: np.rot90(x, -1), 7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
-    8: lambda x: np.rot90(x)}
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: np.rot90(x),
+}
 
 
 @pytest.mark.parametrize('orientation', ORIENTATIONS)
@@ -159,7 +169,7 @@ def test_exif_rotated_jpeg_stands_upright(tmp_path):
 def test_truncated_image_is_an_error_that_names_the_file(tmp_path, rng, form, keep):
     path = tmp_path / f'a.{form.lower()}'
     Image.fromarray(rng.integers(0, 256, size=(64, 64, 3), dtype=np.uint8)).save(path, form)
-    path.write_bytes(path.read_bytes()[:int(keep * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     with pytest.raises(ValueError, match=f'{path}.*cannot be read as an image'):
         LoadImage()(dict(img_path=str(path)))
 
@@ -172,8 +182,9 @@ def test_what_is_no_image_is_an_error_that_names_the_file(tmp_path, content):
         LoadImage()(dict(img_path=str(path)))
 
 
-@pytest.mark.parametrize('error', [KeyError('mode'), TypeError(), OverflowError(), ZeroDivisionError(),
-                                   AttributeError(), MemoryError()])
+@pytest.mark.parametrize(
+    'error', [KeyError('mode'), TypeError(), OverflowError(), ZeroDivisionError(), AttributeError(), MemoryError()]
+)
 def test_whatever_a_plugin_raises_is_an_error_of_the_file(tmp_path, rgb, monkeypatch, error):
     def fail(image):
         raise error

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Expectations are the values that were stored."""
+
 import io
 import struct
 from pathlib import Path
@@ -50,9 +51,20 @@ def tiff(array, orientation=1):
     height, width, bands = array.shape
     bits = 8 * array.dtype.itemsize
     # tag, type (3: 16 bits, 4: 32 bits), values
-    entries = [(256, 4, [width]), (257, 4, [height]), (258, 3, [bits] * bands), (259, 3, [1]), (262, 3, [1]),
-               (273, 4, [0]), (274, 3, [orientation]), (277, 3, [bands]), (278, 4, [height]), (279, 4, [array.nbytes]),
-               (284, 3, [1]), (338, 3, [0] * (bands - 1))]
+    entries = [
+        (256, 4, [width]),
+        (257, 4, [height]),
+        (258, 3, [bits] * bands),
+        (259, 3, [1]),
+        (262, 3, [1]),
+        (273, 4, [0]),
+        (274, 3, [orientation]),
+        (277, 3, [bands]),
+        (278, 4, [height]),
+        (279, 4, [array.nbytes]),
+        (284, 3, [1]),
+        (338, 3, [0] * (bands - 1)),
+    ]
     extra, start = b'', 8 + 2 + 12 * len(entries) + 4
     pixels = start + sum(len(found) * 2 for _, kind, found in entries if kind == 3 and len(found) > 2)
     table = b''
@@ -73,7 +85,8 @@ def test_arrays(rng, channels, dtype):
     scale = 255 / np.iinfo(dtype).max
     expected = stored[..., ::-1] if channels == 3 else stored
     np.testing.assert_allclose(results['img'], expected * scale, rtol=1e-6)
-    assert results['img'].dtype == np.float32 and results['img_shape'] == results['ori_shape'] == (5, 7)
+    assert results['img'].dtype == np.float32
+    assert results['img_shape'] == results['ori_shape'] == (5, 7)
     assert 'img_bytes' not in results
 
 
@@ -172,7 +185,8 @@ def test_other_modes_become_grey_or_colour(rng):
     for form in ('PNG', 'TIFF', 'GIF'):
         assert np.array_equal(load(encoded(palette, form), 3)['img'], np.asarray(palette.convert('RGB'))[..., ::-1])
     clear = Image.fromarray(np.dstack([rgb, np.zeros((5, 7), np.uint8)]))
-    assert (load(encoded(clear, 'PNG'), 3)['img'] == 255).all() and (load(encoded(clear, 'PNG'), 1)['img'] == 255).all()
+    assert (load(encoded(clear, 'PNG'), 3)['img'] == 255).all()
+    assert (load(encoded(clear, 'PNG'), 1)['img'] == 255).all()
     bits = rgb[..., 0] > 127
     assert np.array_equal(load(encoded(Image.fromarray(bits), 'PNG'), 1)['img'][..., 0], bits * 255)
 
@@ -186,8 +200,8 @@ def test_orientation_is_applied(rng, orientation, bits):
     content = encoded(Image.fromarray(colour), 'PNG', exif=exif)
     if bits == 16:
         wide = cv2.imencode('.png', colour[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
-        chunk = content[content.index(b'eXIf') - 4:]
-        chunk = chunk[:12 + int.from_bytes(chunk[:4], 'big')]
+        chunk = content[content.index(b'eXIf') - 4 :]
+        chunk = chunk[: 12 + int.from_bytes(chunk[:4], 'big')]
         content = wide[:33] + chunk + wide[33:]
     expected = {1: colour, 3: colour[::-1, ::-1], 6: np.rot90(colour, -1)}[orientation]
     assert np.array_equal(np.rint(load(content, 3)['img'])[..., ::-1], expected)
@@ -196,14 +210,15 @@ def test_orientation_is_applied(rng, orientation, bits):
 def test_value_range(rng):
     stored = np.array([[0, 4095, 5000]], np.uint16)
     assert np.allclose(load(npy(stored), 1, value_range=(0, 4095))['img'][0, :, 0], [0, 255, 255])
-    floats = np.array([[-1., 0., 1.]], np.float32)
+    floats = np.array([[-1.0, 0.0, 1.0]], np.float32)
     assert np.allclose(load(npy(floats), 1, value_range=(-1, 1))['img'][0, :, 0], [0, 127.5, 255])
     with pytest.raises(BrokenImageError, match='there.*float32 values have no known range: set value_range'):
         load(npy(floats), 1)
     with pytest.raises(BrokenImageError, match='not finite'):
         load(npy(floats * np.nan), 1, value_range=(0, 1))
     eight = load(npy(np.array([[0, 128, 65535]], np.uint16)), 1, to_float32=False)['img']
-    assert eight.dtype == np.uint8 and eight.ravel().tolist() == [0, 0, 255]
+    assert eight.dtype == np.uint8
+    assert eight.ravel().tolist() == [0, 0, 255]
     with pytest.raises(ValueError, match='lower, upper'):
         LoadMultiChannelImage(1, value_range=(3, 3))
     with pytest.raises(ValueError, match='1 to 16'):
@@ -222,10 +237,14 @@ def test_another_number_of_channels_is_an_error_that_names_file_and_numbers(rng,
 
 
 def test_damaged_files_are_errors_that_name_them(rng):
-    whole = [npy(values(rng, 5)), cv2.imencodemulti('.tif', [values(rng, 1, size=(64, 64))[..., 0]] * 5)[1].tobytes(),
-             encoded(Image.fromarray(values(rng, 1, size=(64, 64))[..., 0]), 'PNG'), tiff(values(rng, 5)),
-             npy(np.array([{}], object))]
-    for content in [*(content[:len(content) // 2] for content in whole), b'', b'II*\0', whole[-1]]:
+    whole = [
+        npy(values(rng, 5)),
+        cv2.imencodemulti('.tif', [values(rng, 1, size=(64, 64))[..., 0]] * 5)[1].tobytes(),
+        encoded(Image.fromarray(values(rng, 1, size=(64, 64))[..., 0]), 'PNG'),
+        tiff(values(rng, 5)),
+        npy(np.array([{}], object)),
+    ]
+    for content in [*(content[: len(content) // 2] for content in whole), b'', b'II*\0', whole[-1]]:
         # of a TIFF the pages at its start may still be there
         with pytest.raises(BrokenImageError, match='there: cannot be read'):
             load(content, 5)
@@ -245,8 +264,11 @@ def test_batches_of_the_shipped_config_are_images_between_0_and_1(rng, tmp_path,
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         images, preprocessor = ImageFiles(**data), MODELS.build(cfg.data_preprocessor)
     batch = preprocessor(default_collate([images[k] for k in range(3)]), True)['inputs']
-    assert batch.shape == (3, channels, 128, 128) and batch.dtype == torch.float32
-    assert batch.min() >= 0 and batch.max() <= 1 and batch.std() > 0.05
+    assert batch.shape == (3, channels, 128, 128)
+    assert batch.dtype == torch.float32
+    assert batch.min() >= 0
+    assert batch.max() <= 1
+    assert batch.std() > 0.05
 
 
 def test_registered(rng):

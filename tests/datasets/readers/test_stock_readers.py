@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The dataset classes of mmpretrain, mmdet and mmsegmentation read what the writer wrote, through the config bases."""
+
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def build(written_set, monkeypatch):
         dataset.data_root = str(written_set)
         for transform in dataset.pipeline:
             if transform.type == 'RandomFlip':
-                transform.prob = 0.
+                transform.prob = 0.0
         return DATASETS.build(dataset)
 
     return build_dataset
@@ -37,8 +38,13 @@ def build(written_set, monkeypatch):
 @pytest.fixture(scope='module')
 def scenes(spec):
     """The scenes that the written files should hold, made afresh."""
-    return {split: [SceneGenerator(load_garments(split), spec.image_size, split, spec.seed).scene(index)
-                    for index in range(getattr(spec, split))] for split in ('train', 'val')}
+    return {
+        split: [
+            SceneGenerator(load_garments(split), spec.image_size, split, spec.seed).scene(index)
+            for index in range(getattr(spec, split))
+        ]
+        for split in ('train', 'val')
+    }
 
 
 def as_rgb(inputs):
@@ -93,23 +99,26 @@ def test_mmseg_reads_label_maps(build, scenes, split):
 @pytest.mark.slow
 def test_true_instances_score_full_marks_with_coco_metric(build, written_set):
     dataset = build('det', 'mmdet', 'val')
-    metric = METRICS.build(dict(type='CocoMetric', ann_file=str(written_set / 'annotations/instances_val.json'),
-                                metric=['bbox', 'segm']))
+    metric = METRICS.build(
+        dict(type='CocoMetric', ann_file=str(written_set / 'annotations/instances_val.json'), metric=['bbox', 'segm'])
+    )
     metric.dataset_meta = dataset.metainfo
     for item in dataset:
         sample = item['data_samples']
         truth = sample.gt_instances
         sample.pred_instances = type(truth)(
-            bboxes=truth.bboxes.tensor, labels=truth.labels, scores=torch.ones(len(truth)),
-            masks=torch.from_numpy(truth.masks.masks).bool())
+            bboxes=truth.bboxes.tensor,
+            labels=truth.labels,
+            scores=torch.ones(len(truth)),
+            masks=torch.from_numpy(truth.masks.masks).bool(),
+        )
         metric.process(pseudo_collate([item]), [sample.to_dict()])
     scores = metric.evaluate(len(dataset))
     assert scores['coco/bbox_mAP'] == pytest.approx(1, abs=1e-3)
     assert scores['coco/segm_mAP'] == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize('kind, classes', [
-    ('cls', CLASSES), ('det', CLASSES), ('seg', ('background', *CLASSES))])
+@pytest.mark.parametrize('kind, classes', [('cls', CLASSES), ('det', CLASSES), ('seg', ('background', *CLASSES))])
 def test_config_bases_name_the_classes_in_order(kind, classes):
     cfg = Config.fromfile(BASES / f'fashion_scenes_{kind}.py')
     for loader in ('train', 'val', 'test'):
@@ -118,4 +127,5 @@ def test_config_bases_name_the_classes_in_order(kind, classes):
 
 def test_label_maps_hold_the_numbers_of_ade20k(written_set):
     values = {value for path in (written_set / 'labels').rglob('*.png') for value in np.unique(Image.open(path))}
-    assert 1 in values and values <= set(range(1, 12))
+    assert 1 in values
+    assert values <= set(range(1, 12))

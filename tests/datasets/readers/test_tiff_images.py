@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """TIFF files of all common layouts give the values that were stored, whichever library reads them."""
+
 import io
 from itertools import product
 
@@ -27,22 +28,29 @@ def tiff(values, photometric, planar='contig', extra='unspecified', **options):
     bands = values.shape[2]
     num_extra = bands - (3 if photometric == RGB else 1)
     stream = io.BytesIO()
-    tifffile.imwrite(stream, values[..., 0] if bands == 1 else np.moveaxis(values, 2, 0) if planar == 'separate'
-                     else values, photometric=photometric, planarconfig=planar if bands > 1 else None,
-                     extrasamples=[extra] + ['unspecified'] * (num_extra - 1) if num_extra else None, **options)
+    tifffile.imwrite(
+        stream,
+        values[..., 0] if bands == 1 else np.moveaxis(values, 2, 0) if planar == 'separate' else values,
+        photometric=photometric,
+        planarconfig=planar if bands > 1 else None,
+        extrasamples=[extra] + ['unspecified'] * (num_extra - 1) if num_extra else None,
+        **options,
+    )
     return stream.getvalue()
 
 
 @pytest.mark.parametrize('planar', ['contig', 'separate'])
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int16, np.float32])
-@pytest.mark.parametrize(('bands', 'photometric'), [*product((1, 2, 3, 4, 5), [GREY]), (3, RGB), (4, RGB), (5, RGB)])
+@pytest.mark.parametrize('bands, photometric', [*product((1, 2, 3, 4, 5), [GREY]), (3, RGB), (4, RGB), (5, RGB)])
 def test_values_are_those_stored(bands, photometric, dtype, planar):
     stored = stored_values(bands, dtype)
     extras = ['unspecified', 'unassalpha', 'assocalpha'] if bands in (2, 4) else ['unspecified']
-    for extra, compression, options in product(extras, [None, 'zlib', 'lzw'],
-                                               [{}, dict(bigtiff=True), dict(byteorder='>')]):
+    for extra, compression, options in product(
+        extras, [None, 'zlib', 'lzw'], [{}, dict(bigtiff=True), dict(byteorder='>')]
+    ):
         image = read_channels(tiff(stored, photometric, planar, extra, compression=compression, **options))
-        assert image.values.dtype == stored.dtype and np.array_equal(image.values, stored)
+        assert image.values.dtype == stored.dtype
+        assert np.array_equal(image.values, stored)
         colour = 3 if photometric == RGB else int(bands == 1 or bands == 2 and extra != 'unspecified')
         assert (image.colour, image.alpha) == (colour, bool(colour) and extra != 'unspecified')
 
@@ -108,7 +116,8 @@ def test_alpha_of_several_pages_is_not_lost():
         for _ in range(2):
             file.write(stored, photometric=RGB, extrasamples=['unassalpha'])
     image = read_channels(stream.getvalue())
-    assert np.array_equal(image.values, np.concatenate([stored] * 2, -1)) and image.colour == 0
+    assert np.array_equal(image.values, np.concatenate([stored] * 2, -1))
+    assert image.colour == 0
 
 
 @pytest.mark.parametrize('planar', ['contig', 'separate'])
@@ -116,7 +125,7 @@ def test_alpha_of_several_pages_is_not_lost():
 def test_damaged_files_are_errors(planar, share):
     content = tiff(stored_values(3, np.uint16).repeat(9, 0), RGB, planar)
     with pytest.raises(ValueError):
-        read_channels(content[:max(5, int(share * len(content)))])
+        read_channels(content[: max(5, int(share * len(content)))])
 
 
 def test_compression_of_opencv_s_own_files():

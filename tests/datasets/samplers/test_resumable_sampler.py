@@ -17,7 +17,7 @@ from addp_mm.registry import DATA_SAMPLERS
 class Draws:
     """Each item is its index and a number from each global generator."""
 
-    metainfo = dict(classes=('a', ))
+    metainfo = dict(classes=('a',))
 
     def __len__(self):
         return 10
@@ -50,13 +50,16 @@ def test_all_places_of_an_order_are_equally_likely():
 def test_an_order_of_a_hundred_million_takes_no_memory_and_no_time():
     order = RandomOrder(10**8, 3)
     found = {order[place] for place in range(1000)}
-    assert len(found) == 1000 and max(found) > 9e7 and len(pickle.dumps(order)) < 1000
+    assert len(found) == 1000
+    assert max(found) > 9e7
+    assert len(pickle.dumps(order)) < 1000
 
 
 def test_each_epoch_is_another_order_of_all():
     indices = first(ResumableInfiniteSampler(range(10), seed=1), 30)
-    epochs = [indices[k:k + 10] for k in (0, 10, 20)]
-    assert all(sorted(epoch) == [*range(10)] for epoch in epochs) and epochs[0] != epochs[1] != epochs[2]
+    epochs = [indices[k : k + 10] for k in (0, 10, 20)]
+    assert all(sorted(epoch) == [*range(10)] for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
     assert first(ResumableInfiniteSampler(range(4), shuffle=False), 6) == [0, 1, 2, 3, 0, 1]
     with pytest.raises(ValueError, match='empty'):
         ResumableInfiniteSampler([])
@@ -71,12 +74,13 @@ def test_it_starts_anywhere_and_ranks_share_the_order(monkeypatch):
         monkeypatch.setattr('addp_mm.datasets.samplers.resumable_sampler.get_dist_info', lambda rank=rank: (rank, 3))
         sampler = ResumableInfiniteSampler(range(10), seed=4)
         sampler.start_at(4, 13)
-        assert first(sampler, 9) == whole[13 + rank::3][:9]
+        assert first(sampler, 9) == whole[13 + rank :: 3][:9]
 
 
 def test_augmentation_depends_on_seed_and_place_alone():
     data = SeededSamples(Draws())
-    assert data.metainfo == Draws.metainfo and len(data) == 10
+    assert data.metainfo == Draws.metainfo
+    assert len(data) == 10
 
     def load(num_workers, start=0, seed=4):
         sampler = ResumableInfiniteSampler(data, seed=seed)
@@ -85,7 +89,9 @@ def test_augmentation_depends_on_seed_and_place_alone():
         return sum(itertools.islice(loader, 8 - start // 2), [])
 
     whole = load(0)
-    assert load(1) == whole and load(2) == whole and load(1, start=6) == whole[6:]
+    assert load(1) == whole
+    assert load(2) == whole
+    assert load(1, start=6) == whole[6:]
     # the same image in another epoch, or under another seed, is drawn anew
     assert all(len({item[kind] for item in whole}) == 16 for kind in (1, 2, 3))
     assert not {item[1] for item in whole} & {item[1] for item in load(0, seed=5)}
@@ -106,4 +112,6 @@ def test_loading_leaves_the_states_of_the_process_alone():
 
 def test_an_index_keeps_its_place_in_other_processes():
     index = pickle.loads(pickle.dumps(SampleIndex(5, 1, 12)))
-    assert index == 5 and (index.seed, index.position) == (1, 12) and [*range(6)][index] == 5
+    assert index == 5
+    assert (index.seed, index.position) == (1, 12)
+    assert [*range(6)][index] == 5

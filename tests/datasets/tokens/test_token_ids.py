@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Stored ids: their views, their folder, and the data set that reads them."""
+
 import json
 import pickle
 import re
@@ -18,8 +19,16 @@ from addp_mm.datasets.tokens.token_store import TokenStoreError, TokenWriter
 from addp_mm.datasets.views.views import Views
 from addp_mm.registry import DATASETS, MODELS
 
-TOKENIZER = dict(type='addp_mm.VQTokenizer', stem_stride=4, base_channels=32, channel_mults=(1, ), num_res_blocks=1,
-                 num_mid_blocks=1, codebook_size=64, embed_dims=4)
+TOKENIZER = dict(
+    type='addp_mm.VQTokenizer',
+    stem_stride=4,
+    base_channels=32,
+    channel_mults=(1,),
+    num_res_blocks=1,
+    num_mid_blocks=1,
+    codebook_size=64,
+    embed_dims=4,
+)
 
 
 @pytest.fixture(scope='module')
@@ -32,8 +41,13 @@ def tokenizer(tmp_path_factory):
 
 
 def settings(fingerprint='a' * 64, index=0, of=1, count=5):
-    return dict(tokenizer=dict(fingerprint=fingerprint, codebook_size=64), images=dict(count=count, fingerprint='b'),
-                views=dict(count=3, augmentation='crop'), shard=dict(index=index, of=of), notes=dict(any='thing'))
+    return dict(
+        tokenizer=dict(fingerprint=fingerprint, codebook_size=64),
+        images=dict(count=count, fingerprint='b'),
+        views=dict(count=3, augmentation='crop'),
+        shard=dict(index=index, of=of),
+        notes=dict(any='thing'),
+    )
 
 
 def rows_of(first, stop, views=3, length=4):
@@ -51,6 +65,7 @@ def written(folder, first=0, stop=5, broken=(), **options):
 
 # --- views
 
+
 def photo(height=40, width=60, channels=3, dtype=np.uint8):
     return np.random.default_rng(0).integers(0, 256, (height, width, channels)).astype(dtype)
 
@@ -58,7 +73,8 @@ def photo(height=40, width=60, channels=3, dtype=np.uint8):
 def test_a_view_depends_on_seed_image_and_number_alone():
     views = Views(16, count=4, seed=7)
     made = views.make(photo(), 3)
-    assert made.shape == (4, 3, 16, 16) and made.dtype == np.uint8
+    assert made.shape == (4, 3, 16, 16)
+    assert made.dtype == np.uint8
     np.random.seed(1)  # noqa: NPY002  # must not matter
     assert np.array_equal(made, views.make(photo(), 3))
     assert np.array_equal(made[:2], Views(16, count=2, seed=7).make(photo(), 3))
@@ -75,15 +91,20 @@ def test_crops_have_the_asked_size_and_shape_and_flip_half_of_the_time():
     height = (views[:, 0, -1].mean(-1) - views[:, 0, 0].mean(-1)) * 8 / 7
     width = (views[:, 1, :, -1].mean(-1) - views[:, 1, :, 0].mean(-1)) * 8 / 7
     area, aspect = height * abs(width) / (120 * 160), abs(width) / height
-    assert 0.17 < area.min() < 0.25 and 0.5 < area.max() < 0.63
-    assert aspect.min() > 0.72 and aspect.max() < 1.39 and aspect.min() < 0.8 and aspect.max() > 1.25
+    assert 0.17 < area.min() < 0.25
+    assert 0.5 < area.max() < 0.63
+    assert aspect.min() > 0.72
+    assert aspect.max() < 1.39
+    assert aspect.min() < 0.8
+    assert aspect.max() > 1.25
     assert abs((width < 0).mean() - 0.5) < 0.1
 
 
 def test_the_middle_square_and_its_mirror_image():
     image = photo()
     plain, mirrored = Views(40, count=2, augmentation='flip').make(image, 0)
-    assert np.array_equal(plain, image[:, 10:50].transpose(2, 0, 1)) and np.array_equal(mirrored, plain[..., ::-1])
+    assert np.array_equal(plain, image[:, 10:50].transpose(2, 0, 1))
+    assert np.array_equal(mirrored, plain[..., ::-1])
     assert np.array_equal(Views(40, augmentation='none').make(image, 0)[0], plain)
 
 
@@ -92,23 +113,33 @@ def test_views_of_any_number_of_channels_equal_those_of_each_channel(channels, d
     image = photo(channels=channels, dtype=dtype)
     views = Views(16, count=2)
     made = views.make(image, 0)
-    assert made.shape == (2, channels, 16, 16) and made.dtype == dtype and made.min() >= 0 and made.max() <= 255
+    assert made.shape == (2, channels, 16, 16)
+    assert made.dtype == dtype
+    assert made.min() >= 0
+    assert made.max() <= 255
     for channel in range(channels):
-        assert np.array_equal(views.make(image[..., channel:channel + 1], 0)[:, 0], made[:, channel])
+        assert np.array_equal(views.make(image[..., channel : channel + 1], 0)[:, 0], made[:, channel])
 
 
 def test_eight_bits_are_resized_alike_with_one_channel_and_with_three():
     image = photo()
     three = Views(16, count=2).make(image, 0).astype(int)
-    single = np.stack([Views(16, count=2).make(image[..., k:k + 1], 0)[:, 0] for k in range(3)], 1)
+    single = np.stack([Views(16, count=2).make(image[..., k : k + 1], 0)[:, 0] for k in range(3)], 1)
     assert abs(three - single).max() <= 1
 
 
-@pytest.mark.parametrize('options, words', [
-    (dict(augmentation='flip', count=3), 'gives 1 to 2 different views, not 3'),
-    (dict(augmentation='none', count=2), 'gives 1 to 1'), (dict(count=0), 'not 0'),
-    (dict(augmentation='blur'), "got 'blur'"), (dict(interpolation='nearest'), "'nearest'"),
-    (dict(crop_scale=(0.5, 0.2)), 'smallest <= largest'), (dict(seed=-1), 'seed')])
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (dict(augmentation='flip', count=3), 'gives 1 to 2 different views, not 3'),
+        (dict(augmentation='none', count=2), 'gives 1 to 1'),
+        (dict(count=0), 'not 0'),
+        (dict(augmentation='blur'), "got 'blur'"),
+        (dict(interpolation='nearest'), "'nearest'"),
+        (dict(crop_scale=(0.5, 0.2)), 'smallest <= largest'),
+        (dict(seed=-1), 'seed'),
+    ],
+)
 def test_views_that_cannot_be_made_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         Views(16, **options)
@@ -116,11 +147,13 @@ def test_views_that_cannot_be_made_are_refused(options, words):
 
 def test_settings_name_what_matters():
     assert Views(16, count=2, augmentation='flip', seed=3).settings() == dict(
-        image_size=16, count=2, augmentation='flip', interpolation='bicubic')
+        image_size=16, count=2, augmentation='flip', interpolation='bicubic'
+    )
     assert {'crop_scale', 'seed'} <= set(Views(16).settings())
 
 
 # --- fingerprints
+
 
 def test_a_fingerprint_tells_weights_and_arguments_apart(tokenizer, tmp_path):
     module = build_loaded(tokenizer)
@@ -138,6 +171,7 @@ def test_a_fingerprint_tells_weights_and_arguments_apart(tokenizer, tmp_path):
 
 
 # --- the folder
+
 
 def test_an_interrupted_writer_goes_on_behind_the_last_save(tmp_path):
     whole = written(tmp_path / 'whole', broken=[1, 4])
@@ -175,13 +209,20 @@ def test_ids_of_other_settings_are_not_continued(tmp_path):
         TokenWriter(tmp_path / 'other', settings(), (5, 3, 4), 'uint16')
 
 
-@pytest.mark.parametrize('spoil, words', [
-    (lambda f: (f / 'ids.npy').write_bytes((f / 'ids.npy').read_bytes()[:-8]), r'ids\.npy: cannot be read'),
-    (lambda f: (f / 'ids.npy').unlink(), 'unfinished, 5 of 5'),
-    (lambda f: (f / 'tokens.json').write_text('{"format": 1,'), r'tokens\.json: damaged'),
-    (lambda f: (f / 'tokens.json').write_text('{"format": 9}'), 'format 9'),
-    (lambda f: (f / 'tokens.json').unlink(), 'no stored ids'),
-    (lambda f: np.save(f / 'ids.npy', np.zeros((5, 2, 4), np.uint16)), r'of shape \(5, 2, 4\), tokens\.json beside')])
+@pytest.mark.parametrize(
+    'spoil, words',
+    [
+        (lambda f: (f / 'ids.npy').write_bytes((f / 'ids.npy').read_bytes()[:-8]), r'ids\.npy: cannot be read'),
+        (lambda f: (f / 'ids.npy').unlink(), 'unfinished, 5 of 5'),
+        (lambda f: (f / 'tokens.json').write_text('{"format": 1,'), r'tokens\.json: damaged'),
+        (lambda f: (f / 'tokens.json').write_text('{"format": 9}'), 'format 9'),
+        (lambda f: (f / 'tokens.json').unlink(), 'no stored ids'),
+        (
+            lambda f: np.save(f / 'ids.npy', np.zeros((5, 2, 4), np.uint16)),
+            r'of shape \(5, 2, 4\), tokens\.json beside',
+        ),
+    ],
+)
 def test_a_damaged_folder_is_named(tmp_path, spoil, words):
     folder = written(tmp_path / 'ids')
     spoil(folder)
@@ -209,6 +250,7 @@ def test_unfinished_ids_are_not_trained_on(tmp_path):
 
 # --- the data set
 
+
 def test_an_item_is_a_random_view_of_its_image(tmp_path):
     data = DATASETS.build(dict(type='addp_mm.TokenIds', data_root=str(written(tmp_path / 'ids'))))
     assert len(data) == 5
@@ -216,7 +258,9 @@ def test_an_item_is_a_random_view_of_its_image(tmp_path):
     for _ in range(40):
         for image in range(5):
             ids = data[image]['inputs']
-            assert ids.dtype == torch.int64 and ids.shape == (4, ) and len(ids.unique()) == 1
+            assert ids.dtype == torch.int64
+            assert ids.shape == (4,)
+            assert len(ids.unique()) == 1
             assert ids[0] // 16 == image
             seen[image].add(int(ids[0]) % 16)
     assert all(views == {0, 1, 2} for views in seen.values())
@@ -287,11 +331,13 @@ def test_ids_of_another_tokenizer_other_images_or_views_are_refused(tmp_path, to
     folder = written(tmp_path / 'ids', fingerprint=own)
     assert len(TokenIds(folder, tokenizer=tokenizer, images='b', views=3)) == 5
     assert len(TokenIds(folder, images=dict(count=5), views=dict(augmentation='crop', count=3))) == 5
-    for wrong, words in ((dict(tokenizer=dict(tokenizer, normalize_codes=True)), 'tokenizer.fingerprint is'),
-                         (dict(images='c'), "images.fingerprint is 'b' there and 'c' here"),
-                         (dict(images=dict(count=6)), 'images.count is 5 there and 6 here'),
-                         (dict(views=8), 'views.count is 3 there and 8 here'),
-                         (dict(views=dict(augmentation='flip')), "views.augmentation is 'crop' there and 'flip' here")):
+    for wrong, words in (
+        (dict(tokenizer=dict(tokenizer, normalize_codes=True)), 'tokenizer.fingerprint is'),
+        (dict(images='c'), "images.fingerprint is 'b' there and 'c' here"),
+        (dict(images=dict(count=6)), 'images.count is 5 there and 6 here'),
+        (dict(views=8), 'views.count is 3 there and 8 here'),
+        (dict(views=dict(augmentation='flip')), "views.augmentation is 'crop' there and 'flip' here"),
+    ):
         with pytest.raises(TokenStoreError, match=re.escape(words)):
             TokenIds(folder, **wrong)
     with pytest.raises(ValueError, match='the tokenizer has no trained weights'):
@@ -314,4 +360,5 @@ def test_workers_get_a_path_not_the_ids(tmp_path):
 def test_metainfo_is_what_the_ids_were_made_of(tmp_path):
     folder = written(tmp_path / 'ids')
     assert TokenIds(folder).metainfo == {
-        key: json.loads((folder / 'tokens.json').read_text())[key] for key in ('tokenizer', 'images', 'views')}
+        key: json.loads((folder / 'tokens.json').read_text())[key] for key in ('tokenizer', 'images', 'views')
+    }
