@@ -44,9 +44,10 @@ def prepare(args):
     """Read, check and complete the config. Nothing is written and no weight is built yet."""
     from mmengine.registry import init_default_scope
 
-    from addp_mm.checks.config_options import check_config
+    from addp_mm.checks.datasets import check_datasets
+    from addp_mm.checks.evaluators import check_evaluator
     from addp_mm.checks.launch import check_launcher
-    from addp_mm.checks.runner_cfg import check_datasets, check_evaluator
+    from addp_mm.checks.unknown_arguments import check_config
     from addp_mm.config.config_file import load_config
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy

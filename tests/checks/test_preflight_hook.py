@@ -25,7 +25,7 @@ from addp_mm.engine.hooks import PreflightHook
 
 
 class Head(nn.Module):
-    """Named and shaped like the box and mask heads of a detector: background, boxes a class, masks a class."""
+    """Shaped like the box and mask heads of a detector, whose outputs count the classes."""
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ def test_save_best_must_be_a_metric_of_the_evaluator():
 
 
 class Renaming(nn.Module):
-    """Renames a key of old checkpoints and resizes a table when it loads, as some stock modules do."""
+    """Renames a key of old checkpoints and resizes a table when it loads."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
