@@ -84,12 +84,14 @@ def write_metrics(metrics, path):
 
 def main(argv=None):
     args = parse_args(argv)
+    from addp_mm import compat
     from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import reported_in_words
 
     with reported_in_words():
         cfg = prepare(args)
         runner = build_runner(cfg)
+        runner.logger.info(compat.summary())
         if args.checkpoint is None:
             runner._init_model_weights()  # mmengine does so before training alone
         metrics = runner.test()

@@ -74,11 +74,14 @@ def prepare(args):
 
 def main(argv=None):
     args = parse_args(argv)
+    from addp_mm import compat
     from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import reported_in_words
 
     with reported_in_words():
-        build_runner(prepare(args)).train()
+        runner = build_runner(prepare(args))
+        runner.logger.info(compat.summary())
+        runner.train()
 
 
 if __name__ == '__main__':
