@@ -37,7 +37,8 @@ add_module_names = False
 html_theme = 'furo'
 html_title = 'addp_mm'
 html_theme_options = dict(source_repository='', navigation_with_keys=True)
-html_static_path = []
+html_static_path = ['_static']
+html_css_files = ['site.css']
 copybutton_prompt_text = r'>>> |\.\.\. |\$ '
 copybutton_prompt_is_regexp = True
 
@@ -59,7 +60,9 @@ def write_tools_page(app) -> None:
         paths = [path for pattern in patterns for path in sorted((ROOT / 'tools').glob(f'{pattern}.py'))]
         for path in paths:
             command = [sys.executable, str(path), '--help']
-            shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=_plain_environment())
+            shown = subprocess.run(
+                command, capture_output=True, text=True, check=True, cwd=ROOT, env=_plain_environment()
+            )
             parts += [f'### tools/{path.relative_to(ROOT / "tools")}', f'```text\n{shown.stdout.strip()}\n```']
     page = Path(app.srcdir) / 'tools_reference.md'
     text = '\n\n'.join(parts) + '\n'

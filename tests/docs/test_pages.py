@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the pages of docs/ promise: messages as the code has them, links that exist, lines of 100 columns."""
+"""The pages: quoted messages are those of the code, links exist, prose has at most 100 columns."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ STARTS_WITH_COMMAND = ('swap', 'own_data', 'installation', 'cluster', 'checkpoin
 
 @cache
 def messages_of_the_code() -> str:
-    """Every string of the package and its tools; values that a string takes in are written as NUL."""
+    """Every string of the package and its tools. NUL stands for a value inside a string."""
     found = []
     for path in sorted([*(ROOT / 'addp_mm').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -66,9 +66,8 @@ def test_prose_is_wrapped_and_links_lead_somewhere(page):
             continue
         if len(line) > 100 and ' ' in line.strip()[:100] and 'http' not in line:
             long.append(number)
-        for target in re.findall(r'\]\(([^)#\s]+)', line):
-            if '://' not in target and not (page.parent / target).exists():
-                broken.append(target)
+        targets = re.findall(r'\]\(([^)#\s]+)', line)
+        broken += [one for one in targets if '://' not in one and not (page.parent / one).exists()]
     assert not broken
     assert not long, 'lines over 100 columns'
 
