@@ -9,7 +9,10 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
@@ -177,3 +180,29 @@ def test_a_checkpoint_without_parameters_of_the_model_is_refused():
     check(detector(), part)
     with pytest.raises(CheckpointError, match=r'other.pth lacks 12 of the 14 parameters of the model: roi_head'):
         check(detector(), part, testing=True)
+
+
+@pytest.fixture
+def one_process():
+    dist.init_process_group('gloo', rank=0, world_size=1, store=dist.HashStore())
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures('one_process')
+def test_a_sharded_model_is_compared_under_its_plain_names():
+    def sharded(*args, **kwargs):
+        return FullyShardedDataParallel(
+            detector(*args, **kwargs),
+            auto_wrap_policy=ModuleWrapPolicy({Head}),
+            device_id=torch.device('cpu'),
+            use_orig_params=True,
+        )
+
+    check(sharded(), detector(), testing=True)
+    check(sharded(5), detector(3))
+    with pytest.raises(CheckpointError, match=r'roi_head.hidden_fc.weight is \[32, 8\] .* and \[16, 8\] in the model'):
+        check(sharded(), detector(width=32))
+    part = nn.ModuleDict(dict(backbone=detector()['backbone']))
+    with pytest.raises(CheckpointError, match=r'lacks 12 of the 14 parameters of the model: roi_head.hidden_fc'):
+        check(sharded(), part, testing=True)
