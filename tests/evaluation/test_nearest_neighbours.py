@@ -149,7 +149,7 @@ def test_a_model_without_weights_and_a_missing_bank_are_refused():
 
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=[dict(type='addp_mm.Pretrained', checkpoint='a.pth')]))))
     require_weights(cfg)
-    with pytest.raises(ConfigError, match='no weights: name a checkpoint after the config, or'):
+    with pytest.raises(ConfigError, match='no weights: give a checkpoint after the config, or'):
         require_weights(Config(dict(model=dict(backbone=dict(init_cfg=dict(type='Normal'))))))
     with pytest.raises(ConfigError, match='trained first: name its checkpoint'):
         require_weights(Config(dict(model=cfg.model, train_cfg=dict(max_epochs=1))))
