@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Mlp
 from torch import nn
 
-from addp_mm.models.layers import MLP, Attention
+from addp_mm.models.layers import Attention
 from addp_mm.models.losses import SoftTargetCrossEntropy
 from addp_mm.models.tokenizers.conv_layers import ResidualBlock
 
@@ -25,7 +26,7 @@ def norm_eps(eps, kind=nn.LayerNorm):
 def activation(act):
     def change(part):
         for module in part.modules():
-            if isinstance(module, MLP):
+            if isinstance(module, Mlp):
                 module.act = act
 
     return change

@@ -208,9 +208,9 @@ def test_weights_with_a_class_token_load_where_there_is_none():
 
 
 def test_a_class_token_among_the_weights_tells_that_a_position_is_its():
-    """14 x 16 places and a class token's are as many as 15 x 15."""
+    """14 x 16 positions and one of a class token are as many as 15 x 15."""
     source = build(img_size=(112, 128), patch_size=8)
-    with pytest.raises(ValueError, match='224 places, which are no square map'):
+    with pytest.raises(ValueError, match='224 positions, which are not a square map'):
         build(img_size=256, patch_size=8).load_state_dict(source.state_dict())
     same = build(img_size=(112, 128), patch_size=8, with_cls_token=False, out_type='featmap')
     same.load_state_dict(source.state_dict())
@@ -218,7 +218,7 @@ def test_a_class_token_among_the_weights_tells_that_a_position_is_its():
 
 
 def test_positions_of_an_unknown_shape_are_refused():
-    with pytest.raises(ValueError, match='12 places, which are no square map'):
+    with pytest.raises(ValueError, match='12 positions, which are not a square map'):
         build().load_state_dict(build(img_size=(24, 32)).state_dict())
 
 
@@ -238,10 +238,10 @@ def test_random_weights_are_set_at_construction():
     [
         (dict(arch='giant'), "arch must be one of .*'giant'"),
         (dict(arch=dict(embed_dims=24)), 'arch dict needs'),
-        (dict(arch=dict(TINY, depth=3)), "may have mlp_ratio.*'depth'"),
+        (dict(arch=dict(TINY, depth=3)), "may have mlp_ratio or feedforward_channels.*'depth'"),
         (dict(arch=dict(TINY, num_heads=5)), 'num_heads 5'),
         (dict(img_size=(32, 30)), 'img_size 32 x 30 .* patch_size 8'),
-        (dict(out_indices=4), r'out_indices \(4,\).*-4 to 3'),
+        (dict(out_indices=4), r'out_indices \(4,\) must be in \[-4, 3\]'),
         (dict(out_indices=(3, 1)), r'out_indices must ascend.*\(3, 1\)'),
         (dict(out_indices=()), 'at least one block'),
         (dict(out_type='tokens'), "out_type must be one of .*'tokens'"),
@@ -249,7 +249,7 @@ def test_random_weights_are_set_at_construction():
         (dict(window_size=2), 'with_cls_token=False'),
         (dict(global_blocks=(1,)), 'window_size is 0'),
         (dict(window_size=2, global_blocks=(9,)), 'global_blocks'),
-        (dict(frozen_stages=5), r'frozen_stages must lie in \[-1, 4\]'),
+        (dict(frozen_stages=5), r'frozen_stages must be in \[-1, 4\]'),
         (dict(drop_path_rate=1.0), 'drop_path_rate'),
     ],
 )

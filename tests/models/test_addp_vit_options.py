@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from addp_mm.models.backbones import ADDPViT
-from addp_mm.models.layers import resize_pos_embed, resize_rel_pos_table
+from addp_mm.models.backbones.options import arch_settings
+from addp_mm.models.layers import OptionError, resize_pos_embed, resize_rel_pos_table
 
 TINY = dict(embed_dims=24, num_layers=3, num_heads=3, mlp_ratio=2.0)
 ALL = dict(layer_scale_init=0.1, num_register_tokens=2)
@@ -153,4 +154,52 @@ def test_antialiased_positions():
 )
 def test_contradictions(options, message):
     with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+@pytest.mark.parametrize(
+    'theirs,ours',
+    [
+        (dict(layer_scale_init_value=0.1), dict(layer_scale_init=0.1)),
+        (dict(layer_scale_init_value=0.1, layer_scale_init=0.1), dict(layer_scale_init=0.1)),
+        (dict(layer_scale_init_value=0.0), {}),
+        (dict(norm_cfg=dict(type='LN', eps=1e-5)), dict(norm_eps=1e-5)),
+        (dict(norm_cfg=dict(type='LN')), dict(norm_eps=1e-6)),
+        (dict(interpolate_mode='bicubic'), {}),
+        (dict(arch=dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48)), dict(arch=TINY)),
+        (dict(arch=dict(TINY, feedforward_channels=48)), dict(arch=TINY)),
+    ],
+)
+def test_options_in_the_spelling_of_mmpretrain(image, theirs, ours):
+    assert torch.equal(build(**theirs)(image)[0], build(**ours)(image)[0])
+
+
+@pytest.mark.parametrize(
+    'theirs,ours', [('b', 'base'), ('l', 'large'), ('h', 'huge'), ('deit-t', 'tiny'), ('dinov2-small', 'small')]
+)
+def test_architectures_by_the_names_of_mmpretrain(theirs, ours):
+    from mmpretrain.models.backbones import VisionTransformer
+
+    sizes = arch_settings(theirs)
+    assert sizes == arch_settings(ours)
+    if theirs in VisionTransformer.arch_zoo:
+        named = VisionTransformer.arch_zoo[theirs]
+        assert [sizes[key] for key in ('embed_dims', 'num_layers', 'num_heads')] == list(named.values())[:3]
+        assert sizes['embed_dims'] * sizes['mlp_ratio'] == named['feedforward_channels']
+
+
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(layer_scale_init=0.1, layer_scale_init_value=0.2), 'layer_scale_init=0.1 and layer_scale_init_value=0.2'),
+        (dict(layer_scale_init=0.1, layer_scale_init_value=0), 'layer_scale_init=0.1 and layer_scale_init_value=0'),
+        (dict(norm_eps=1e-6, norm_cfg=dict(type='LN', eps=1e-5)), 'norm_eps=1e-06 and norm_cfg.eps=1e-05'),
+        (dict(norm_cfg=dict(type='BN')), "norm_cfg must be dict.type='LN'"),
+        (dict(interpolate_mode='bilinear'), "interpolate_mode must be 'bicubic', got 'bilinear'"),
+        (dict(arch=dict(TINY, feedforward_channels=96)), 'mlp_ratio=2.0 and feedforward_channels / embed_dims=4.0'),
+        (dict(arch='s'), "'s' is ambiguous: write 'small'"),
+    ],
+)
+def test_two_spellings_must_agree(options, message):
+    with pytest.raises(OptionError, match=message):
         build(**options)

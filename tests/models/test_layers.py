@@ -10,8 +10,6 @@ from torch import nn
 from addp_mm.models.layers import (
     Attention,
     Block,
-    DropPath,
-    LayerScale,
     LN2d,
     PatchEmbed,
     init_transformer_weights,
@@ -110,6 +108,11 @@ def test_attention_dropout_only_while_training():
     torch.testing.assert_close(attn(x), plain_attention(attn, x))
 
 
+def test_relative_positions_need_a_map():
+    with pytest.raises(ValueError, match='needs hw'):
+        Attention(24, 3, rel_pos_size=(3, 4))(torch.rand(1, 12, 24))
+
+
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match='embed_dims 24 .* num_heads 5'):
         Attention(24, 5)
@@ -158,25 +161,12 @@ def test_block_needs_a_map_that_fits():
     assert Block(24, 3, rel_pos_size=(4, 4))(x, (4, 4)).shape == x.shape
     with pytest.raises(ValueError, match='needs hw'):
         Block(24, 3, window_size=2)(x)
-    with pytest.raises(ValueError, match='17 tokens do not fit a map of 4 x 4: windows'):
+    with pytest.raises(ValueError, match='17 tokens do not fit a map of 4 x 4: a block with windows'):
         Block(24, 3, window_size=2)(x, (4, 4))
     with pytest.raises(ValueError, match='17 tokens do not fit a map of 5 x 4'):
         Block(24, 3, rel_pos_size=(4, 4))(x, (5, 4))
     with pytest.raises(ValueError, match='window_size'):
         Block(24, 3, window_size=-1)
-
-
-def test_drop_path_drops_whole_samples_and_keeps_the_mean():
-    drop = DropPath(0.25)
-    x = torch.ones(4000, 3)
-    y = drop(x)
-    kept = y[:, 0] != 0
-    assert torch.equal(y[kept], torch.full_like(y[kept], 1 / 0.75))
-    assert not y[~kept].any()
-    assert abs(kept.float().mean().item() - 0.75) < 0.03
-    assert drop.eval()(x) is x
-    with pytest.raises(ValueError, match='drop_path_rate'):
-        DropPath(1.0)
 
 
 def test_ln2d_normalises_the_channels_of_each_place():
@@ -286,11 +276,13 @@ def test_neighbours_keep_their_entries_when_a_table_is_resized():
         resize_rel_pos_table(table, (3, 4), (4, 4))
 
 
-def test_layer_scale_multiplies_channels():
-    scale = LayerScale(3, 0.5)
-    x = torch.rand(2, 4, 3)
-    assert torch.equal(scale(x), 0.5 * x)
-    assert [name for name, _ in scale.named_parameters()] == ['gamma']
+def test_layer_scale_of_zero_leaves_the_tokens():
     block = Block(24, 3, layer_scale_init=0.0)
     x = torch.rand(2, 4, 24)
     assert torch.equal(block(x), x)
+    assert {name for name, _ in block.named_parameters() if name.startswith('ls')} == {'ls1.gamma', 'ls2.gamma'}
+
+
+def test_a_width_given_as_a_ratio_is_not_lost_by_rounding():
+    assert int(56 * (488 / 56)) == 487
+    assert Block(56, 4, mlp_ratio=488 / 56).mlp.fc1.out_features == 488
