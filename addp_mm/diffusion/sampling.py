@@ -29,21 +29,18 @@ def annealed_temperature(step: int, steps: int, start: float = 6.0) -> float:
     return start * (1 - (step + 1) / steps)
 
 
-def mask_length(num_masked: int | Tensor, ratio: float) -> int | Tensor:
-    """Number of places to mask for the next step.
+def mask_length(num_masked: Tensor, ratio: float) -> Tensor:
+    """Number of positions to mask for the next step.
 
     Args:
-        num_masked: Number of places masked at the start of generation; an int, or int64 of shape
-            (B,).
+        num_masked: Number of positions masked at the start of generation, (B,) int64.
         ratio: Share of them to keep masked.
 
     Returns:
-        ``ceil(num_masked * ratio)``, at least 1 and at most ``num_masked``; the type of ``num_masked``.
+        ``ceil(num_masked * ratio)``, at least 1 and at most ``num_masked``, (B,) int64.
     """
-    if isinstance(num_masked, Tensor):
-        length = torch.ceil(num_masked.double() * ratio).long()
-        return torch.minimum(length.clamp(min=1), num_masked)
-    return min(max(math.ceil(num_masked * ratio), 1), num_masked)
+    length = torch.ceil(num_masked.double() * ratio).long()
+    return torch.minimum(length.clamp(min=1), num_masked)
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:

@@ -44,7 +44,7 @@ def test_ratios_and_temperature_fall_to_zero():
 
 
 def test_mask_length_is_rounded_up_and_clipped():
-    assert [mask_length(64, ratio) for ratio in (0.0, 0.01, 0.501, 1.0)] == [1, 1, 33, 64]
+    assert [int(mask_length(torch.tensor([64]), ratio)) for ratio in (0.0, 0.01, 0.501, 1.0)] == [1, 1, 33, 64]
     assert mask_length(torch.tensor([64, 10, 1, 0]), 0.501).tolist() == [33, 6, 1, 0]
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Each tolerance of the parity tests fails when a station is changed: one small change at a time."""
+"""Each tolerance of the parity tests fails when a component is changed, one change at a time."""
 
 import copy
 import types
