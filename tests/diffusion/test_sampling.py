@@ -108,7 +108,7 @@ def test_lengths_may_differ_by_row():
 
 
 def test_confidence_noise_is_gumbel():
-    """Of two positions the more likely one stays with probability sigmoid(difference / temperature)."""
+    """Of two positions the likelier stays with probability sigmoid(difference / temperature)."""
     log_probs = torch.tensor([[0.0, -1.0]]).expand(4000, 2)
     kept = ~remask(log_probs, torch.ones(4000, 2, dtype=torch.bool), 1, 2.0, seeded())
     assert kept[:, 0].float().mean().item() == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.02)
