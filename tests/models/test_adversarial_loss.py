@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from addp_mm.models.discriminators import PatchDiscriminator
-from addp_mm.models.discriminators.patch_discriminator import judge_frozen
+from addp_mm.models.discriminators.patch_discriminator import frozen_logits
 from addp_mm.models.losses.adversarial_loss import (
     AdversarialSchedule,
     LeCAM,
@@ -113,7 +113,7 @@ def test_a_frozen_judgement_is_the_same_and_leaves_the_discriminator_alone(norm)
     judge = PatchDiscriminator(base_channels=4, num_layers=1, norm=norm)
     before = {name: value.clone() for name, value in judge.state_dict().items()}
     images = torch.rand(2, 3, 8, 8).requires_grad_()
-    frozen = judge_frozen(judge, images)
+    frozen = frozen_logits(judge, images)
     frozen.sum().backward()
     assert images.grad.any()
     assert all(p.grad is None for p in judge.parameters())

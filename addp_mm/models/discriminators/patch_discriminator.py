@@ -111,7 +111,7 @@ def _smallest_side(num_layers: int) -> int:
     return 3 * 2**num_layers
 
 
-def judge_frozen(discriminator: nn.Module, images: Tensor) -> Tensor:
+def frozen_logits(discriminator: nn.Module, images: Tensor) -> Tensor:
     """Logits with a gradient to the images only.
 
     Args:
