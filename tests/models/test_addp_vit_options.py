@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""ADDPViT's options for other methods' weights: layer scale, tables of relative positions, register tokens."""
+"""ADDPViT's options for weights of other methods, and mmpretrain's spellings."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ BEIT = dict(layer_scale_init=0.1, use_rel_pos_table=True, use_abs_pos=False)
 
 
 def build(**options) -> ADDPViT:
-    """A ViT of three blocks for images of 32 pixels and patches of 8; tables of relative positions random."""
+    """A ViT of three blocks, 32 pixels, patches of 8; tables of relative positions are random."""
     torch.manual_seed(0)
     vit = ADDPViT(**{**dict(arch=TINY, img_size=32, patch_size=8), **options})
     for name, parameter in vit.named_parameters():
@@ -66,7 +66,7 @@ def test_layer_scale_scales_both_branches(image):
     assert not torch.equal(build(layer_scale_init=0.5)(image)[0], build()(image)[0])
 
 
-def test_register_tokens_stand_between_class_token_and_map(image):
+def test_register_tokens_are_between_class_token_and_map(image):
     vit = build(num_register_tokens=2, out_type='raw').eval()
     tokens, hw = vit.embed(image)
     assert tokens.shape == (2, 1 + 2 + 16, 24)
@@ -106,7 +106,7 @@ def test_depths_for_layer_decay():
             assert depth == (expected, 5), name
 
 
-def test_tables_fill_windows(image):
+def test_tables_in_windows(image):
     options = dict(BEIT, with_cls_token=False, out_type='featmap')
     vit = build(**options, window_size=3, global_blocks=(1,))
     assert [len(block.attn.rel_pos_bias_table) for block in vit.blocks] == [25, 49, 25]

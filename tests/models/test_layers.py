@@ -29,7 +29,7 @@ def _seed():
 
 
 def plain_attention(attn: Attention, x: torch.Tensor, hw=None, prefix: int = 0) -> torch.Tensor:
-    """Attention head by head and place by place, from the definition."""
+    """Attention head by head and position by position, from the definition."""
     b, n, c = x.shape
     qkv = attn.qkv(x)
     dims = c // attn.num_heads
@@ -119,7 +119,7 @@ def test_heads_must_divide_the_width():
 
 
 @pytest.mark.parametrize('hw,window', [((4, 6), 2), ((5, 7), 3), ((3, 3), 4)])
-def test_windows_come_back_as_they_were(hw, window):
+def test_windows_are_joined_to_the_same_map(hw, window):
     x = torch.rand(2, *hw, 5)
     windows, padded = window_partition(x, window)
     assert windows.shape == (2 * math.ceil(hw[0] / window) * math.ceil(hw[1] / window), window, window, 5)
@@ -144,7 +144,7 @@ def test_windows_do_not_see_each_other():
     assert differs.sum() == 4
 
 
-def test_windows_that_stick_out_are_filled_with_zeros():
+def test_incomplete_windows_are_padded_with_zeros():
     block = Block(24, 3, window_size=3, rel_pos_size=(9, 9)).eval()
     assert block.attn.rel_pos_h.shape == (5, 8)
     x = torch.rand(1, 8, 24)
@@ -169,7 +169,7 @@ def test_block_needs_a_map_that_fits():
         Block(24, 3, window_size=-1)
 
 
-def test_ln2d_normalises_the_channels_of_each_place():
+def test_ln2d_normalises_the_channels_of_each_position():
     norm, x = LN2d(6), torch.rand(2, 6, 3, 4)
     nn.init.normal_(norm.weight)
     mean, var = x.mean(1, keepdim=True), x.var(1, unbiased=False, keepdim=True)
@@ -191,22 +191,22 @@ def resize_matrix(old: int, new: int) -> torch.Tensor:
     matrix = torch.zeros(new, old, dtype=torch.double)
     for i, centre in enumerate(centres):
         first = int(centre.floor()) - 1
-        for place in range(first, first + 4):
-            matrix[i, min(max(place, 0), old - 1)] += cubic(centre - place)
+        for index in range(first, first + 4):
+            matrix[i, min(max(index, 0), old - 1)] += cubic(centre - index)
     return matrix
 
 
 @pytest.mark.parametrize('dst', [(6, 3), (8, 8), (4, 9)])
 def test_positions_resize_bicubically_height_and_width_apart(dst):
     table = torch.rand(1, 1 + 4 * 5, 3)
-    places = table[0, 1:].double().reshape(4, 5, 3)
-    expected = torch.einsum('hi,wj,ijc->hwc', resize_matrix(4, dst[0]), resize_matrix(5, dst[1]), places)
+    old = table[0, 1:].double().reshape(4, 5, 3)
+    expected = torch.einsum('hi,wj,ijc->hwc', resize_matrix(4, dst[0]), resize_matrix(5, dst[1]), old)
     resized = resize_pos_embed(table, (4, 5), dst)
     torch.testing.assert_close(resized[0, 1:].double(), expected.flatten(0, 1), rtol=0, atol=1e-5)
     assert torch.equal(resized[:, :1], table[:, :1])
 
 
-def test_positions_of_the_same_size_stay_and_wrong_tables_are_refused():
+def test_positions_of_the_same_size_stay_and_other_numbers_are_refused():
     table = torch.rand(1, 21, 3)
     assert resize_pos_embed(table, (4, 5), (4, 5)) is table
     with pytest.raises(ValueError, match='21 positions'):
@@ -244,10 +244,10 @@ def test_a_table_of_relative_positions_equals_a_plain_loop(entries):
             row = (i // w - j // w + h - 1) * (2 * w - 1) + i % w - j % w + w - 1
             assert torch.equal(bias[0, :, prefix + i, prefix + j], table[row])
     if prefix:
-        to_patch, from_patch, alone = table[-3:]
+        to_patch, from_patch, class_to_class = table[-3:]
         assert (bias[0, :, 0, 1:] == to_patch[:, None]).all()
         assert (bias[0, :, 1:, 0] == from_patch[:, None]).all()
-        assert torch.equal(bias[0, :, 0, 0], alone)
+        assert torch.equal(bias[0, :, 0, 0], class_to_class)
 
 
 def test_a_table_of_relative_positions_enters_attention():

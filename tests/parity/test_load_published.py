@@ -108,9 +108,9 @@ def test_a_training_checkpoint_is_read_from_its_file(checkpoint, tmp_path):
 def test_files_that_are_no_checkpoints_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_published(tmp_path / 'none.pth', **pr.HEADS)
-    path = tmp_path / 'picture.pth'
+    path = tmp_path / 'image.pth'
     path.write_bytes(b'no checkpoint at all')
-    with pytest.raises(CheckpointError, match='picture.pth'):
+    with pytest.raises(CheckpointError, match='image.pth'):
         load_published(path, **pr.HEADS)
 
 
