@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from addp_mm.generation import AlternatingSampler, Samples, token_mask
 
 if TYPE_CHECKING:
     from addp_mm.models.selfsup import ADDP
+    from addp_mm.models.tokenizers import VQTokenizer
 
 FEATURE_TYPES = ('avg_featmap', 'cls_token', 'featmap', 'raw')
 
@@ -90,7 +91,7 @@ def inpaint(
         ValueError: The images are not as described, the mask has another size, or the batch size is
             below 1.
     """
-    stride = model.tokenizer.stride
+    stride = cast('VQTokenizer', model.tokenizer).stride
     height, width = (side * stride for side in model.latent_size)
     images = check_images(images, model.in_channels, (height, width))
     num_tokens = math.prod(model.latent_size)
@@ -131,7 +132,7 @@ def extract_features(model: ADDP, images: Tensor, out_type: str = 'avg_featmap')
     if out_type not in FEATURE_TYPES:
         raise ValueError(f'out_type must be one of {FEATURE_TYPES}, got {out_type!r}')
     images = check_images(images, model.in_channels)
-    tokens = model.extract_feat(images.to(model.tokenizer.codebook.device))[-1]
+    tokens = model.extract_feat(images.to(model.pixel_mean.device))[-1]
     patches = tokens[:, model.backbone.num_prefix_tokens :]
     if out_type == 'cls_token':
         return tokens[:, 0]

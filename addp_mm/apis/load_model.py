@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from os import PathLike, fspath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -14,6 +14,7 @@ from addp_mm.checkpoints.reading import find_state_dict
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+    from mmengine.model import BaseModule
 
     from addp_mm.models.selfsup import ADDP
 
@@ -59,9 +60,10 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
                 f'{name} builds {type(model).__name__}, which cannot generate images: give the config of an ADDP '
                 'pre-training (configs/pretrain)'
             )
-        absent = [part for part in model.frozen_parts if not any(key.startswith(f'{part}.') for key in weights)]
+        frozen = cast('dict[str, BaseModule]', model.frozen_parts)
+        absent = [part for part in frozen if not any(key.startswith(f'{part}.') for key in weights)]
         for part in absent:
-            model.frozen_parts[part].init_weights()
+            frozen[part].init_weights()
     unloaded = [part for part in absent if part in model.unloaded_parts()]
     if unloaded:
         raise CheckpointError(
@@ -69,7 +71,7 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
             'use a checkpoint of the whole model'
         )
     for part in absent:
-        weights.update({f'{part}.{key}': value for key, value in model.frozen_parts[part].state_dict().items()})
+        weights.update({f'{part}.{key}': value for key, value in frozen[part].state_dict().items()})
     comparison = compare_weights(weights, model)
     if not comparison.is_exact:
         raise CheckpointError(
