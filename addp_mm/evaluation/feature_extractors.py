@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
 from addp_mm.errors import UserError
+from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import METRICS, MODELS
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_URL = (
     'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth'
 )
