@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from mmengine.model import BaseModel
+from torch import Tensor
 
 from addp_mm.config.config_file import ConfigError
 
@@ -26,7 +27,7 @@ RESIZES = ('Resize', 'ResizeEdge')
 
 @contextmanager
 def scope_of(cfg: Config) -> Iterator[None]:
-    """Import the package of a config and make it the default scope, as a Runner does before it builds."""
+    """Import the package of a config and make it the default scope, as a Runner does."""
     from mmengine.registry import DefaultScope
 
     import addp_mm.registry  # noqa: F401
@@ -39,8 +40,8 @@ def scope_of(cfg: Config) -> Iterator[None]:
         yield
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config with the random weights of its constructor; no checkpoint is read.
+def build_model(cfg: Config) -> BaseModel:
+    """Build the model of a config with random weights; no checkpoint is read.
 
     Raises:
         ConfigError: If the config has no model.
@@ -103,7 +104,9 @@ def _steps(node: Any) -> Iterator[dict]:
 
 
 def synthetic_batch(cfg: Config, batch_size: int, img_size: tuple[int, int]) -> dict:
-    """A batch as the config's data loader gives it: grey images with labels, boxes and masks, or label maps.
+    """Make a batch like those of the config's data loader: grey images with simple targets.
+
+    The targets are labels, boxes and masks, or label maps.
 
     Args:
         cfg: Config of default scope mmpretrain, mmdet or mmseg.
@@ -146,7 +149,7 @@ def _label_map(img_size: tuple[int, int]) -> Tensor:
 
 
 def _boxes(img_size: tuple[int, int]) -> Tensor:
-    """(NUM_OBJECTS, 4) boxes x1, y1, x2, y2; their sides are 0.05 to 0.5 of the image's, as most are in COCO."""
+    """(NUM_OBJECTS, 4) boxes x1, y1, x2, y2 with sides of 0.05 to 0.5 of the image, as in COCO."""
     height, width = img_size
     share = torch.linspace(0.05, 0.5, NUM_OBJECTS)
     x1, y1 = torch.linspace(0, 0.5, NUM_OBJECTS) * width, torch.linspace(0.5, 0, NUM_OBJECTS) * height
@@ -180,8 +183,8 @@ def _det_sample(img_size: tuple[int, int]) -> DetDataSample:
     return sample
 
 
-def losses_of(model: nn.Module, data: dict) -> dict:
-    """Losses of a preprocessed batch. ADDP gets the same noise level and the same masks in every call.
+def losses_of(model: BaseModel, data: dict) -> dict:
+    """Losses of a preprocessed batch. ADDP gets the same noise level and masks in every call.
 
     Args:
         model: A model of mmengine's interface.

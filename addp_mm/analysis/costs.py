@@ -6,9 +6,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -45,7 +47,7 @@ class ModuleCost:
 
 
 class _Root(nn.Module):
-    """Runs a function in ``forward``, so that the counter names every module of the model by its path."""
+    """Runs a function in ``forward``, so that the counter names each module by its path."""
 
     def __init__(self, model: nn.Module, run: Callable[[], object]) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ def _tree(name: str, module: nn.Module, flops: Mapping[str, int]) -> ModuleCost:
 
 
 def forward_costs(cfg: Config, batch_size: int = 1, img_size: tuple[int, int] | None = None) -> ModuleCost:
-    """Operations and parameters of the model of a config. Weights are random; no checkpoint is read.
+    """Operations and parameters of the model of a config, with random weights.
 
     A self-supervised pre-training runs as in training, its frozen parts included. Every other model
     runs from images to logits. A two-stage detector sees as many proposals as its test settings
@@ -110,7 +112,7 @@ def forward_costs(cfg: Config, batch_size: int = 1, img_size: tuple[int, int] | 
     from mmpretrain.models.selfsup import BaseSelfSupervisor
 
     cfg = copy.deepcopy(cfg)
-    test_cfg = cfg.get('model', {}).get('test_cfg') or {}
+    test_cfg: Any = cfg.get('model', {}).get('test_cfg') or {}
     if 'rpn' in test_cfg:
         # No proposal is suppressed: their number does not depend on random weights.
         test_cfg.rpn.nms.iou_threshold = 1.0
@@ -124,8 +126,8 @@ def forward_costs(cfg: Config, batch_size: int = 1, img_size: tuple[int, int] | 
         return count_flops(model, lambda: model(**data, mode='tensor'))
 
 
-def _segment(model: nn.Module, inputs: Tensor, data_samples: list) -> object:
-    """Call backbone, neck and head. The segmentor's own ``mode='tensor'`` gives Mask2Former's head no samples."""
+def _segment(model: BaseModel, inputs: Tensor, data_samples: list) -> object:
+    """Call backbone, neck and head. ``mode='tensor'`` would give Mask2Former's head no samples."""
     from mmseg.models.decode_heads import Mask2FormerHead
 
     features, head = model.extract_feat(inputs), model.decode_head

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Count operations and parameters of a config's model by module. No checkpoint, data or GPU is needed.
+"""Count operations and parameters of a config's model by module, without data or a GPU.
 
 One MAC is a multiplication with its addition and counts as two FLOPs. Matrix products, convolutions
 and attention are counted, as in most papers; norms, activation functions, resizing and sampling are
@@ -17,7 +17,11 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='path of the config file, or addp_mm::NAME')
     parser.add_argument(
-        '--img-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='size of the images in pixels [as in training]'
+        '--img-size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='size of the images in pixels [as in training]',
     )
     parser.add_argument('--batch-size', type=int, default=1, help='number of images [1]')
     parser.add_argument('--depth', type=int, default=2, help='levels of modules to list; 0 lists the total alone [2]')
@@ -35,7 +39,7 @@ def parse_args(argv=None):
 
 
 def rows_of(cost, depth: int) -> list[tuple[str, ...]]:
-    """A row for each module down to ``depth``. Modules without parameters and operations are left out."""
+    """A row for each module down to ``depth``, if it has parameters or operations."""
     level = cost.name.count('.') + 1 if cost.name else 0
     label = '  ' * level + (f'{cost.name.rsplit(".", 1)[-1]}: ' if cost.name else '') + cost.kind
     numbers = (cost.macs / 1e9, cost.flops / 1e9, cost.trained / 1e6, cost.frozen / 1e6)

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Write docs/benchmarks/memory.md: counted operations, and the measured peak memory of a training step on the CPU.
+"""Write docs/benchmarks/memory.md: counted operations, and the peak memory of a training step.
 
-Each recipe is measured in a fresh process of tools/benchmarks/step_time.py. A recipe that does not
-fit into memory is listed as not measured.
+The memory is measured on the CPU, in a fresh process of tools/benchmarks/step_time.py for each
+recipe. A recipe that does not fit into memory is listed as not measured.
 """
 
 import argparse
@@ -45,7 +45,7 @@ On a GPU, `tools/benchmarks/step_time.py CONFIG` measures time and memory, see [
 - The proposals of a two-stage detector come from random weights. Few of them are positive, so the
   mask head sees fewer of them than in a real training.
 
-| config | images x height x width | precision | `with_cp` | trained, M | frozen, M | GMACs per image | peak memory on the CPU, GiB |
+| config | images x height x width | precision | `with_cp` | trained, M | frozen, M | GMACs per image | CPU peak, GiB |
 |---|---|---|---|---|---|---|---|
 """.format(measure=' '.join(MEASURE))
 
