@@ -151,7 +151,7 @@ def test_a_model_without_weights_and_a_missing_bank_are_refused():
     require_weights(cfg)
     with pytest.raises(ConfigError, match='no weights: give a checkpoint after the config, or'):
         require_weights(Config(dict(model=dict(backbone=dict(init_cfg=dict(type='Normal'))))))
-    with pytest.raises(ConfigError, match='trained first: name its checkpoint'):
+    with pytest.raises(ConfigError, match='trained first: give its checkpoint'):
         require_weights(Config(dict(model=cfg.model, train_cfg=dict(max_epochs=1))))
     check_datasets(cfg, 'test_cfg.bank_dataloader')
     cfg.test_cfg = dict(bank_dataloader=dict(dataset=dict(type='CustomDataset', data_root='nowhere', data_prefix='x')))
