@@ -225,20 +225,9 @@ def _as_proposals(result):
 
 
 def forward_inputs(cfg, model: nn.Module, batch: dict, training: bool) -> dict:
-    """What the model is called with: the preprocessed batch, and for ADDP a noise level."""
+    """The preprocessed batch, with which the model is called."""
     with scope_of(cfg):
-        data = model.data_preprocessor(batch, training=training)
-    set_noise(model)
-    return data
-
-
-def set_noise(model: nn.Module) -> None:
-    """Give ADDP the noise level that its hook would give it: always the same one."""
-    if hasattr(model, 'schedule') and hasattr(model, 'noise'):
-        from addp_mm.models.selfsup.addp import NoiseDraw
-
-        generator = torch.Generator().manual_seed(0)
-        model.noise = NoiseDraw(model.schedule.sample(generator), generator)
+        return model.data_preprocessor(batch, training=training)
 
 
 def precision_of(cfg) -> str:

@@ -9,7 +9,7 @@ default_scope = 'mmpretrain'
 max_iters = 400000  # 40 epochs
 model = dict(restart_interval=1000, restart_until=max_iters // 4, schedule=dict(start=20000, alone=1000, ramp=5000))
 
-train_dataloader = dict(batch_size=16, sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
+train_dataloader = dict(batch_size=16, sampler=dict(type='addp_mm.ResumableInfiniteSampler'))
 val_dataloader = dict(
     batch_size=32,
     num_workers=8,

@@ -67,11 +67,10 @@ class Contestant:
         """Seconds of one step: preprocessor, forward and backward pass, update."""
         import torch
 
-        from addp_mm.analysis.batches import scope_of, set_noise
+        from addp_mm.analysis.batches import scope_of
 
         on_gpu = self.device.startswith('cuda')
         synchronize = torch.cuda.synchronize if on_gpu else nullcontext
-        set_noise(self.model)
         synchronize()
         start = time.perf_counter()
         with scope_of(self.cfg):

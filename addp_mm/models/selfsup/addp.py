@@ -15,6 +15,7 @@ from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latent
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
 from addp_mm.models.selfsup.station import build_station
+from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -40,8 +41,8 @@ class ADDP(BaseSelfSupervisor):
         backbone: Backbone that returns the class token and all patch tokens (``out_type='raw'``).
         neck: Token decoder.
         head: Token head with a loss.
-        schedule: A :class:`~addp_mm.diffusion.NoiseSchedule` or its arguments; what draws the noise
-            levels reads it.
+        schedule: A :class:`~addp_mm.diffusion.NoiseSchedule`, or its arguments; noise levels are
+            drawn from it.
         latent_size: Height and width of the token map. Default: the square of ``neck.num_tokens``
             tokens.
         unreliable_tokens: Whether masked places are decoded from the codes that the predictor
@@ -84,7 +85,6 @@ class ADDP(BaseSelfSupervisor):
         self.latent_size = self._check_fit(latent_size)
         self.unreliable_tokens = unreliable_tokens
         self.hard_target = hard_target
-        self.noise: NoiseDraw | None = None
         self.in_channels = self._check_channels()
         mean = self._per_channel('pixel_mean', pixel_mean, IMAGENET_MEAN if self.in_channels == 3 else OTHER_MEAN)
         std = self._per_channel('pixel_std', pixel_std, IMAGENET_STD if self.in_channels == 3 else OTHER_STD)
@@ -126,15 +126,13 @@ class ADDP(BaseSelfSupervisor):
         Args:
             inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are.
             data_samples: Not used.
-            noise: Level and generator. Default: ``self.noise``, which is used up by the call.
+            noise: Level and generator. None: drawn from ``schedule`` by torch's global CPU generator,
+                which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds. Defaults to None.
 
         Returns:
-            ``loss``, and to be logged ``mask_ratio`` and ``next_mask_ratio``.
-
-        Raises:
-            RuntimeError: If there is no noise.
+            ``loss``, and for the log ``mask_ratio`` and ``next_mask_ratio``.
         """
-        noise = noise or self._take_noise()
+        noise = noise or NoiseDraw.sample(self.schedule, generator_from_process())
         ids, latents = self.tokenize(_images(inputs))
         mask, mask_next = nested_masks(ids.shape[1], noise.level, len(ids), noise.generator, ids.device)
         noisy, target = self.add_noise(ids, latents, mask, mask_next)
@@ -187,13 +185,17 @@ class ADDP(BaseSelfSupervisor):
             Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which
             count where masked.
         """
-        # Both at once, as a predictor with live dropout sees them.
-        masks = [mask_next] * self.unreliable_tokens + [mask] * (not self.hard_target)
-        given = list(self.predictor(ids.repeat(len(masks), 1), torch.cat(masks)).chunk(len(masks))) if masks else []
-        target = F.one_hot(ids, self.tokenizer.codebook_size).float() if self.hard_target else given.pop()
-        # Without the predictor's word, each code is as likely as any other.
-        given_next = given.pop() if self.unreliable_tokens else torch.ones_like(target) / target.shape[-1]
-        expected = self._mean_codes(given_next, latents.shape[-2:])
+        masks = []
+        if self.unreliable_tokens:
+            masks.append(mask_next)
+        if not self.hard_target:
+            masks.append(mask)
+        # one call of the predictor for all masks
+        predictions = self.predictor(ids.repeat(len(masks), 1), torch.cat(masks)).chunk(len(masks)) if masks else ()
+        target = F.one_hot(ids, self.tokenizer.codebook_size).float() if self.hard_target else predictions[-1]
+        # without a prediction, all codes are equally likely
+        likely = predictions[0] if self.unreliable_tokens else torch.ones_like(target) / target.shape[-1]
+        expected = self._mean_codes(likely, latents.shape[-2:])
         return self.decode(corrupt(latents, expected, mask)), target
 
     def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -221,16 +223,6 @@ class ADDP(BaseSelfSupervisor):
     def _mean_codes(self, probabilities: Tensor, size: tuple[int, int]) -> Tensor:
         with torch.autocast(probabilities.device.type, enabled=False):
             return expected_latents(probabilities, self.tokenizer.codebook.float(), *size)
-
-    def _take_noise(self) -> NoiseDraw:
-        noise, self.noise = self.noise, None
-        if noise is None:
-            raise RuntimeError(
-                'ADDP.loss needs a noise level and a generator: train with '
-                "custom_hooks=[dict(type='addp_mm.GenerativePretrainHook')], or pass "
-                'noise=NoiseDraw(level, generator)'
-            )
-        return noise
 
     def _check_channels(self) -> int:
         channels = getattr(self.tokenizer, 'in_channels', 3)

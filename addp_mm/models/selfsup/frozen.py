@@ -25,7 +25,7 @@ def freeze(part: nn.Module, name: str) -> nn.Module:
     part.requires_grad_(False).eval()
     part.frozen_name = name
     part.weights_loaded = getattr(part, 'weights_loaded', False)
-    part._register_load_state_dict_pre_hook(_check_and_mark, with_module=True)
+    part.register_load_state_dict_pre_hook(_check_and_mark)
     return part
 
 

@@ -3,10 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine import dist
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from addp_mm.diffusion import random_masks, seeded_masks, truncated_normal_ratios
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
 from addp_mm.models.selfsup.station import build_station
+from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
 
@@ -23,7 +22,7 @@ class PredictorPretrain(BaseModel):
 
     It trains on images, which a frozen tokenizer turns into ids, or on ids that were stored before
     (:class:`~addp_mm.datasets.TokenIds`). Mask ratios follow a truncated normal density on
-    [``mask_ratio_min``, 1]. Masks follow from ``mask_seed``, the rank and the number of training
+    [``mask_ratio_min``, 1]. Masks follow from ``test_mask_seed``, the rank and the number of training
     steps done: processes that start from the same seed draw different ones, and a resumed training
     goes on with those that an uninterrupted one would have drawn.
 
@@ -47,8 +46,8 @@ class PredictorPretrain(BaseModel):
         label_smoothing: Share of the target that is spread over all ids that can be predicted.
         codes_only: Whether the loss is over the codes alone, not over the mask id and the class
             slots as well.
-        mask_seed: Seed of the masks.
         test_mask_ratios: Shares of masked tokens at which :meth:`predict` asks the predictor.
+        test_mask_seed: Seed of the masks of :meth:`predict`.
         data_preprocessor: Must bring images to [0, 1]; ids need none.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
@@ -68,8 +67,8 @@ class PredictorPretrain(BaseModel):
         shared_mask_ratio: bool = False,
         label_smoothing: float = 0.1,
         codes_only: bool = False,
-        mask_seed: int = 0,
         test_mask_ratios: Sequence[float] = (0.5, 0.75, 0.95),
+        test_mask_seed: int = 0,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -93,10 +92,9 @@ class PredictorPretrain(BaseModel):
         self.mask_ratio_min, self.drop_ratio = mask_ratio_min, drop_ratio
         self.shared_mask_ratio = shared_mask_ratio
         self.label_smoothing, self.codes_only = label_smoothing, codes_only
-        self.mask_seed, self.test_mask_ratios = mask_seed, tuple(test_mask_ratios)
-        self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
+        self.test_mask_ratios, self.test_mask_seed = tuple(test_mask_ratios), test_mask_seed
         self._ids_checked = False
-        self._register_load_state_dict_pre_hook(_complete, with_module=True)
+        self.register_load_state_dict_pre_hook(_complete)
         if self.tokenizer is not None:
             # DistributedDataParallel leaves alone what is listed here: every rank loads its own
             self._ddp_params_and_buffers_to_ignore = [f'tokenizer.{key}' for key in self.tokenizer.state_dict()]
@@ -134,7 +132,6 @@ class PredictorPretrain(BaseModel):
     def loss(self, ids: Tensor) -> dict[str, Tensor]:
         """Cross entropy and accuracy on the masked places of ids (B, L)."""
         mask, kept = self.draw_masks(ids)
-        self.iteration += self.training
         logits, targets = self.predictor.logits(ids, mask, kept)[mask], ids[mask]
         if self.codes_only:
             logits = logits[:, : self.codebook_size]
@@ -147,7 +144,7 @@ class PredictorPretrain(BaseModel):
         """What the predictor says about masked tokens at each of ``test_mask_ratios``, all of them asked at once.
 
         As in MAGE's inference the encoder sees all places and answers are codes alone. The masks of
-        an image follow from its ids and ``mask_seed`` (:func:`~addp_mm.diffusion.seeded_masks`).
+        an image follow from its ids and ``test_mask_seed`` (:func:`~addp_mm.diffusion.seeded_masks`).
 
         Args:
             ids: Shape (B, L), int64.
@@ -156,7 +153,7 @@ class PredictorPretrain(BaseModel):
             For each of the B rows an element with ``mask_ratios`` (R numbers), ``ids`` (L),
             ``masks`` (R, L), bool, ``predicted`` (R, L), the likeliest codes, and ``log_likelihood`` (R, L) of the true ones in nats.
         """
-        masks = seeded_masks(ids, self.test_mask_ratios, self.mask_seed)
+        masks = seeded_masks(ids, self.test_mask_ratios, self.test_mask_seed)
         predicted, log_likelihood = [], []
         for mask in masks:
             log_probs = self.predictor.logits(ids, mask)[..., : self.codebook_size].float().log_softmax(-1)
@@ -179,12 +176,12 @@ class PredictorPretrain(BaseModel):
 
         These are None, for all, where nothing is dropped, as in eval mode.
         """
-        sequence = np.random.SeedSequence([self.mask_seed, dist.get_rank(), int(self.iteration)])
-        generator = torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        generator = generator_from_process()
         ratios = truncated_normal_ratios(
             len(ids), self.mask_ratio_mean, self.mask_ratio_std, self.mask_ratio_min, generator, self.shared_mask_ratio
         )
-        return random_masks(ratios, ids.shape[1], generator, self.drop_ratio * self.training, ids.device)
+        drop_ratio = self.drop_ratio if self.training else 0.0
+        return random_masks(ratios, ids.shape[1], generator, drop_ratio, ids.device)
 
     def _ids_of(self, inputs: Tensor | Sequence[Tensor], mode: str) -> Tensor:
         if isinstance(inputs, (list, tuple)):
@@ -225,8 +222,8 @@ def _complete(model: PredictorPretrain, state_dict: dict, prefix: str, *_) -> No
     names = {name for name in model.predictor.state_dict() if f'{prefix}{name}' in state_dict}
     for name in names:
         state_dict[f'{prefix}predictor.{name}'] = state_dict.pop(f'{prefix}{name}')
-    if names:
-        state_dict.setdefault(f'{prefix}iteration', model.iteration.clone())
+    # earlier versions counted the iterations here
+    state_dict.pop(f'{prefix}iteration', None)
     tokenizer = model.tokenizer
     if tokenizer is None or any(key.startswith(f'{prefix}tokenizer.') for key in state_dict):
         return

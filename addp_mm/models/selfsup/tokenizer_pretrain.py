@@ -135,7 +135,8 @@ class TokenizerPretrain(BaseModel):
         elif dist.is_distributed() and self.ema_codes is None:
             # DistributedDataParallel waits for a gradient of every parameter, the codes' too
             quantization = dict(loss_codebook=0.0 * self.tokenizer.codes.weight.sum())
-        self.iteration += self.training
+        if self.training:
+            self.iteration += 1
         return self.tokenizer.decode(decoder_input).float(), quantization
 
     def _reconstruction_losses(self, reconstructions: Tensor, images: Tensor) -> dict[str, Tensor]:

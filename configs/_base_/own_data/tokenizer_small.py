@@ -39,7 +39,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=False, begin=1000, end=max_iters),
 ]
 custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.ReconstructionPreviewHook', interval=2000, num_images=10),
     dict(type='addp_mm.AdversarialStartGuard', action='lower', window=100, watch=5000),
