@@ -44,7 +44,7 @@ optim_wrapper = dict(constructor='addp_mm.PartsOptimWrapperConstructor', tokeniz
 custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=5000),
     dict(type='addp_mm.CodeRestartHook'),
-    dict(type='addp_mm.AdversarialStartGuard', action='rollback', window=500, watch=20000),
+    dict(type='addp_mm.AdversarialStartHook', action='rollback', window=500, watch=20000),
     # an average over codes that are still drawn anew would lie between their places
     dict(type='EMAHook', momentum=1e-4, begin_iter=max_iters // 4),
 ]

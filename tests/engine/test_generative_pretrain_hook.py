@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 
 from addp_mm.config.config_file import ConfigError
 from addp_mm.diffusion import NoiseDraw
-from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsed
+from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsedError
 from addp_mm.randomness import generator_from_process
 
 
@@ -103,7 +103,7 @@ def test_random_frozen_parts_are_refused(tmp_path, part):
 def test_not_finite_loss_stops_and_names_iteration_level_and_checkpoint(tmp_path):
     recorder = Recorder()
     runner = build_runner(tmp_path / 'run', {}, extra_hooks=[Poison(3), recorder])
-    with pytest.raises(TrainingCollapsed, match='iteration 4 .*mask ratio .*iter_2.pth') as error:
+    with pytest.raises(TrainingCollapsedError, match='iteration 4 .*mask ratio .*iter_2.pth') as error:
         runner.train()
     assert f'{recorder.levels[3][0][0].ratio:.3f}' in str(error.value)
     assert not (tmp_path / 'run' / 'iter_4.pth').exists()
@@ -174,7 +174,7 @@ class SpoilStep(Hook):
 def test_weights_spoilt_by_the_step_before_a_checkpoint_are_not_saved(tmp_path, iteration):
     runner = build_runner(tmp_path / 'stop', {}, extra_hooks=[SpoilStep(iteration)])
     with pytest.raises(
-        TrainingCollapsed,
+        TrainingCollapsedError,
         match=rf'iteration {iteration} .*head.fc.bias is not finite.*'
         rf'iter_{iteration - 2}.pth: resume from it',
     ):
@@ -193,9 +193,9 @@ def test_weights_spoilt_by_the_step_before_a_checkpoint_are_not_saved(tmp_path, 
 def test_checkpoints_of_another_run_in_the_folder_are_not_gone_back_to(tmp_path):
     build_runner(tmp_path / 'run', {}).train()
     options = dict(on_failure='rollback')
-    with pytest.raises(TrainingCollapsed, match='iteration 2 .*no good checkpoint yet'):
+    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*no good checkpoint yet'):
         build_runner(tmp_path / 'run', options, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
-    with pytest.raises(TrainingCollapsed, match='iteration 2 .*holds no good checkpoint of this run: restart'):
+    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*holds no good checkpoint of this run: restart'):
         build_runner(tmp_path / 'run', {}, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
     # resumed in the middle: what lies behind is another future, what lies before is its past
     recorder = Recorder()
@@ -227,7 +227,7 @@ def test_checkpoints_of_another_run_in_the_folder_are_not_gone_back_to(tmp_path)
 def test_checkpoints_of_other_names_and_folders_are_found(tmp_path, checkpoint):
     if 'out_dir' in checkpoint:
         checkpoint = dict(out_dir=str(tmp_path / 'elsewhere'))
-    with pytest.raises(TrainingCollapsed, match='no good checkpoint yet'):
+    with pytest.raises(TrainingCollapsedError, match='no good checkpoint yet'):
         build_runner(
             tmp_path / 'none', dict(on_failure='rollback'), checkpoint=checkpoint, extra_hooks=[Poison(1)]
         ).train()
@@ -258,20 +258,20 @@ def test_rollbacks_are_limited(tmp_path):
         checkpoint_interval=1,
         extra_hooks=[Poison(3, 4, 5)],
     )
-    with pytest.raises(TrainingCollapsed, match='2 rollback.* with a lower learning rate or stronger') as raised:
+    with pytest.raises(TrainingCollapsedError, match='2 rollback.* with a lower learning rate or stronger') as raised:
         runner.train()
     assert 'on_failure' not in str(raised.value)  # which is on already
 
 
 def test_failure_before_the_first_checkpoint_stops(tmp_path):
     runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), extra_hooks=[Poison(1)])
-    with pytest.raises(TrainingCollapsed, match='no good checkpoint yet'):
+    with pytest.raises(TrainingCollapsedError, match='no good checkpoint yet'):
         runner.train()
 
 
 def test_collapse_of_the_running_mean_stops(tmp_path):
     runner = build_runner(tmp_path / 'run', dict(guard=dict(floor=100.0, window=2)))
-    with pytest.raises(TrainingCollapsed, match='iteration 2 .*below the floor 100'):
+    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*below the floor 100'):
         runner.train()
 
 

@@ -11,7 +11,7 @@ import torch
 from mmengine import dist
 from torch import nn
 
-from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsed
+from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsedError
 from addp_mm.engine.hooks.checkpoint_rollback import RunCheckpoints
 from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks
 
@@ -26,7 +26,7 @@ def part(value: float) -> nn.Module:
 def outcome(call) -> str:
     try:
         call()
-    except (RuntimeError, TrainingCollapsed) as error:
+    except (RuntimeError, TrainingCollapsedError) as error:
         return str(error)
     return 'passed'
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Samplers with a random order that follows from the run's seed and can be entered at any position."""
+"""Samplers whose order follows from the run's seed and can be entered at any position."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _mixed(value: int) -> int:
     return value ^ value >> 31
 
 
-class RandomOrder(Sequence):
+class RandomOrder(Sequence[int]):
     """A random permutation of 0, …, size - 1. It needs no memory that grows with the size.
 
     A Feistel network permutes the numbers of the next larger even number of bits. A result outside
@@ -46,7 +46,7 @@ class RandomOrder(Sequence):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, position: int) -> int:
+    def __getitem__(self, position: int) -> int:  # type: ignore[override]  # no slices
         low = (1 << self.half) - 1
         while True:
             left, right = position >> self.half, position & low
@@ -63,11 +63,11 @@ def _order(size: int, shuffle: bool, seed: int, epoch: int) -> Sequence[int]:
 
 @DATA_SAMPLERS.register_module()
 class ResumableInfiniteSampler(Sampler):
-    """Indices without end, one random order of the data set after the other, for training by iterations.
+    """Indices without end, one random order of the data set after the other.
 
-    It differs from mmengine's ``InfiniteSampler`` in two ways: it can start at any position
-    (:class:`~addp_mm.engine.hooks.RandomStateHook` sets it on resume, so that no batch is loaded in
-    vain), and it keeps no list of indices. The order depends on the seed alone; rank r of w takes
+    For training by iterations. It differs from mmengine's ``InfiniteSampler`` in two ways. It can
+    start at any position: :class:`~addp_mm.engine.hooks.RandomStateHook` sets it on resume, so that
+    no batch is loaded in vain. It keeps no list of indices. The order depends on the seed alone; rank r of w takes
     every w-th sample, from the r-th on. Indices are :class:`SampleIndex`, from which data sets seed
     their augmentation.
 
@@ -94,7 +94,8 @@ class ResumableInfiniteSampler(Sampler):
         self.start = position
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        position, epoch, order = self.start + self.rank, -1, range(0)
+        position, epoch = self.start + self.rank, -1
+        order: Sequence[int] = ()
         while True:
             if position // self.size != epoch:
                 epoch = position // self.size
@@ -112,16 +113,18 @@ class ResumableInfiniteSampler(Sampler):
 
 @DATA_SAMPLERS.register_module()
 class ResumableEpochSampler(DefaultSampler):
-    """mmengine's ``DefaultSampler`` with the orders and indices of :class:`ResumableInfiniteSampler`.
+    """As :class:`ResumableInfiniteSampler`, for training by epochs.
 
-    For training by epochs. The order of an epoch follows from the seed and the epoch's number;
+    It is mmengine's ``DefaultSampler`` with other orders, and with indices that are
+    :class:`SampleIndex`. The order of an epoch follows from the seed and the epoch's number;
     in ``DefaultSampler`` epoch e + 1 of seed s has the order of epoch e of seed s + 1.
 
     Args:
         dataset: The data set.
         shuffle: Whether orders are random; otherwise they are 0, 1, …. Defaults to True.
         seed: As in :class:`ResumableInfiniteSampler`. Defaults to None.
-        round_up: Whether ranks get the same number of samples, some of them twice. Defaults to True.
+        round_up: Whether all ranks get the same number of samples, a few samples twice. Defaults to
+            True.
     """
 
     def __iter__(self) -> Iterator[SampleIndex]:

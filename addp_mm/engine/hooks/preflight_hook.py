@@ -19,7 +19,8 @@ from torch import nn
 from torch.utils.data import IterableDataset
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.engine.strategies.sharded import is_sharded, plain_name
+from addp_mm.checkpoints.names import strip_wrappers
+from addp_mm.engine.strategies.sharded import is_sharded
 from addp_mm.engine.unwrap import bare_model
 from addp_mm.errors import UserError, first_few
 from addp_mm.registry import HOOKS
@@ -148,7 +149,7 @@ class PreflightHook(Hook):
             raise CheckpointError(
                 f'{source} is of another width or layout than the model of the config: {first_few(shapes)}. {advice}'
             )
-        parameters = {plain_name(name) for name, _ in model.named_parameters()}
+        parameters = {strip_wrappers(name) for name, _ in model.named_parameters()}
         absent = [key for key in missing if key in parameters]
         if (self.testing or resuming) and absent or parameters and len(absent) == len(parameters):
             raise CheckpointError(
@@ -160,12 +161,12 @@ class PreflightHook(Hook):
     def _compare(model, weights) -> tuple[list[tuple[str, str, str]], list[str]]:
         try:
             missing = model.load_state_dict(weights, strict=False).missing_keys
-            return [], [plain_name(key) for key in missing]
+            return [], [strip_wrappers(key) for key in missing]
         except RuntimeError as error:
-            mismatched = [(plain_name(key), *shapes) for key, *shapes in _MISMATCH.findall(str(error))]
+            mismatched = [(strip_wrappers(key), *shapes) for key, *shapes in _MISMATCH.findall(str(error))]
             if not mismatched:
                 raise
-            names = {plain_name(name) for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+            names = {strip_wrappers(name) for name, _ in [*model.named_parameters(), *model.named_buffers()]}
             return mismatched, [key for key in sorted(names) if key not in weights]
 
     def before_train(self, runner) -> None:

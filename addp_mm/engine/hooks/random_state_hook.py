@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Random numbers of training that do not depend on what was drawn before, and positions in the data."""
+"""Random numbers and data of a resumed training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from addp_mm.datasets.samplers.resumable_sampler import ResumableInfiniteSampler
 from addp_mm.errors import UserError
@@ -109,7 +109,7 @@ class RandomStateHook(Hook):
         loop.dataloader_iterator = _AfterSkipping(loop.dataloader, loop.iter)
 
 
-def _sampler(runner: Runner) -> Sampler:
+def _sampler(runner: Runner) -> Any:
     # a loader with a batch sampler of its own, such as mmdet's, has the sampler inside it
     return runner.train_dataloader.batch_sampler.sampler
 

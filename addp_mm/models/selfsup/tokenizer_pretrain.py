@@ -90,7 +90,7 @@ class TokenizerPretrain(BaseModel):
             self.tokenizer.codes.requires_grad_(False)
         # what the last iteration drew anew, (codebook_size) bool, until CodeRestartHook has seen to
         # it
-        self.redrawn: Tensor | None = None
+        self.restarted: Tensor | None = None
 
     def forward(
         self, inputs: Tensor | list[Tensor], data_samples: list | None = None, mode: str = 'tensor'
@@ -180,6 +180,6 @@ class TokenizerPretrain(BaseModel):
             dist.broadcast(self.tokenizer.codes.weight.data)
             if self.ema_codes is not None:
                 self.ema_codes.restart(self.tokenizer.codes.weight, unused)
-            self.redrawn = unused
+            self.restarted = unused
         if first or due:
             self.code_counts.zero_()

@@ -36,7 +36,7 @@ class VQGANPretrain(TokenizerPretrain):
 
     What is known to go wrong when the discriminator starts is met by ``schedule`` (it learns alone
     first, then its weight rises slowly) and by
-    :class:`~addp_mm.engine.hooks.AdversarialStartGuard`, which lowers ``adversarial_scale``. Logged
+    :class:`~addp_mm.engine.hooks.AdversarialStartHook`, which lowers ``adversarial_scale``. Logged
     are the weight that the generator's loss had (``adversarial_weight``), the mean logits of both
     kinds and the share of patches that the discriminator judges right.
 
