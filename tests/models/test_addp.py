@@ -3,7 +3,7 @@ import copy
 
 import pytest
 import torch
-from helpers import tiny_components as tiny_stations
+from helpers import tiny_components
 from helpers.tiny_components import build, images, noise
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
@@ -203,7 +203,7 @@ def test_predicted_tokens_and_expected_latents(model):
 @pytest.mark.parametrize(
     'changes, message',
     [
-        (dict(predictor=dict(token_space=dict(tiny_stations.SPACE, fake_class_slot=0))), 'token space'),
+        (dict(predictor=dict(token_space=dict(tiny_components.SPACE, fake_class_slot=0))), 'token space'),
         (dict(tokenizer=dict(codebook_size=8)), '8 codes'),
         (dict(predictor=dict(num_tokens=9)), 'predictor has 9 tokens'),
         (dict(backbone=dict(out_type='cls_token')), "out_type='raw'"),
