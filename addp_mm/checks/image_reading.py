@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from addp_mm.checks.config_parts import transforms_of
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.readers.load_image import decode_image
-from addp_mm.datasets.readers.multi_channel import LoadMultiChannelImage
-from addp_mm.datasets.readers.read_channels import upright_size
+from addp_mm.datasets.readers.load_multi_channel_image import LoadMultiChannelImage
+from addp_mm.datasets.readers.read_image import read_rgb, upright_size
 
 
 class ImageReading(NamedTuple):
@@ -59,5 +58,5 @@ def _require_content(content: bytes) -> None:
         raise ValueError('an empty file')
 
 
-_COLOUR = ImageReading(decode_image, upright_size)
+_COLOUR = ImageReading(read_rgb, upright_size)
 _OTHERS = ImageReading(_require_content, lambda path: None)

@@ -6,7 +6,7 @@ from addp_mm.datasets.listed.lmdb_images import LMDBImages
 from addp_mm.datasets.listed.own_images import ListedImages
 from addp_mm.datasets.listed.webdataset_images import WebDatasetImages
 from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
-from addp_mm.datasets.readers.multi_channel import LoadMultiChannelImage
+from addp_mm.datasets.readers.load_multi_channel_image import LoadMultiChannelImage
 from addp_mm.datasets.samplers.resumable_sampler import ResumableInfiniteSampler
 from addp_mm.datasets.samplers.seeded_samples import SampleIndex, SeededSamples
 from addp_mm.datasets.tokens.token_ids import TokenIds

@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from addp_mm.config.config_file import require_writable_folder
-from addp_mm.datasets.readers.load_image import decode_image
+from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import UserError, first_few, reported_in_words
 
 NOTE = 'tiles.json'
@@ -120,7 +120,7 @@ def read_picture(path, shorter_side):
         UserError: It cannot be read.
     """
     try:
-        picture = Image.fromarray(decode_image(path.read_bytes()))
+        picture = Image.fromarray(read_rgb(path))
     except (OSError, ValueError) as error:
         raise UserError(f'{path}: {error}. Mend it, or give --leave-out {path.name!r}') from error
     if not shorter_side:

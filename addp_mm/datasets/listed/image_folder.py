@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from addp_mm.datasets.readers.load_image import decode_image
+from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import UserError, first_few
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -25,7 +25,7 @@ def check_image_folder(
     folder: str | Path,
     extensions: Sequence[str] = IMAGE_EXTENSIONS,
     expected: int | None = None,
-    read: Callable[[bytes], object] = decode_image,
+    read: Callable[[bytes], object] = read_rgb,
 ) -> list[str]:
     """Check that a folder holds whole images.
 
@@ -117,7 +117,7 @@ def _file_names(folder: str) -> set[str]:
 
 
 def check_image_files(
-    folder: str | Path, names: Sequence[str], kind: str = 'images', read: Callable[[bytes], object] = decode_image
+    folder: str | Path, names: Sequence[str], kind: str = 'images', read: Callable[[bytes], object] = read_rgb
 ) -> None:
     """Check that image files are whole, as :func:`check_image_folder` does.
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The dataset classes of mmpretrain, mmdet and mmsegmentation read what the writer wrote, through the config bases."""
+"""The dataset classes of mmpretrain, mmdet and mmsegmentation read FashionScenes."""
 
 from pathlib import Path
 
