@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from addp_mm.checks.config_parts import classes_of, join, local_parts, prefix_of, quoted
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.errors import DatasetError
 
 
 class _Numbered(NamedTuple):

@@ -10,15 +10,10 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from addp_mm.checks.config_parts import classes_of, join, quoted, read_text, transforms_of
+from addp_mm.checks.image_folders import check_image_files, missing_files, spread
 from addp_mm.checks.image_reading import ImageReading, reading_of
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.listed.image_folder import (
-    DatasetError,
-    check_folder_exists,
-    check_image_files,
-    missing_files,
-    spread,
-)
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
 
 _NEEDED = {
     'categories': ('id', 'name'),

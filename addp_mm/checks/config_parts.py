@@ -9,8 +9,8 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
 from addp_mm.datasets.fashion.scene_writer import MARKER
-from addp_mm.datasets.listed.image_folder import DatasetError, check_folder_exists
 from addp_mm.errors import first_few
 
 

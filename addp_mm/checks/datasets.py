@@ -8,17 +8,11 @@ from typing import Any
 from addp_mm.checks.class_folders import check_class_folders, images_of, labelled_by_folder, list_of, reads_folders
 from addp_mm.checks.coco import check_coco
 from addp_mm.checks.config_parts import classes_of, expected_images, local_parts, prefix_of, quoted, read_text
+from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_files, check_image_folder, missing_files
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.listed.image_folder import (
-    IMAGE_EXTENSIONS,
-    DatasetError,
-    check_folder_exists,
-    check_image_files,
-    check_image_folder,
-    missing_files,
-)
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
 
 
 def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.broken_images import BrokenImages, TooManyBrokenImages
 from addp_mm.datasets.listed.image_files import ImageFiles
-from addp_mm.datasets.listed.image_folder import DatasetError
 from addp_mm.datasets.listed.lmdb_images import LMDBImages
 from addp_mm.datasets.listed.own_images import ListedImages
 from addp_mm.datasets.listed.webdataset_images import WebDatasetImages

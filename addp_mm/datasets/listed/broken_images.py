@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.readers.load_image import BrokenImageError
 from addp_mm.errors import first_few
 

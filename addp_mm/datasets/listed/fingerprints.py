@@ -13,7 +13,7 @@ from mmengine.model import initialize
 from torch import nn
 
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.registry import MODELS
 
 

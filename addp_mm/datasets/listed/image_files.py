@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
+from addp_mm.datasets.errors import check_folder_exists
 from addp_mm.datasets.listed.file_scan import FileScan, changed_folder
 from addp_mm.datasets.listed.fingerprints import names_fingerprint
-from addp_mm.datasets.listed.image_folder import check_folder_exists
 from addp_mm.datasets.listed.own_images import ListedImages, names_of
 from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.registry import DATASETS

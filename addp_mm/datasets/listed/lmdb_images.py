@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.own_images import ListedImages
 from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.registry import DATASETS

@@ -17,8 +17,8 @@ from mmengine.dataset import Compose
 from mmengine.logging import MMLogger, print_log
 from torch.utils.data import Dataset
 
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.broken_images import BROKEN_ALLOWANCE, BrokenImages, is_broken_image, is_gone
-from addp_mm.datasets.listed.image_folder import DatasetError
 from addp_mm.datasets.listed.packed_names import PackedNames
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.errors import DatasetError
 
 _MAGIC = b'addp_mm names 1\n'
 _ALIGN = 16

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.image_files import EXTENSIONS
-from addp_mm.datasets.listed.image_folder import DatasetError
 from addp_mm.datasets.listed.own_images import ListedImages
 from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.registry import DATASETS

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.errors import first_few
 
 IDS, PARTIAL, ABOUT, BROKEN = 'ids.npy', 'ids.npy.partial', 'tokens.json', 'broken.jsonl'

@@ -11,10 +11,10 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.broken_images import is_broken_image, is_gone
 from addp_mm.datasets.listed.fingerprints import names_fingerprint
 from addp_mm.datasets.listed.image_files import ImageFiles
-from addp_mm.datasets.listed.image_folder import DatasetError
 from addp_mm.datasets.views.views import Views
 
 Problem = tuple[str, str]
