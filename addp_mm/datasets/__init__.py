@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 from addp_mm.datasets.errors import DatasetError
-from addp_mm.datasets.listed.broken_images import BrokenImages, TooManyBrokenImages
+from addp_mm.datasets.listed.broken_images import BrokenImages, TooManyBrokenImagesError
 from addp_mm.datasets.listed.image_files import ImageFiles
+from addp_mm.datasets.listed.listed_images import ListedImages
 from addp_mm.datasets.listed.lmdb_images import LMDBImages
-from addp_mm.datasets.listed.own_images import ListedImages
 from addp_mm.datasets.listed.webdataset_images import WebDatasetImages
 from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
 from addp_mm.datasets.readers.load_multi_channel_image import LoadMultiChannelImage
@@ -28,6 +28,6 @@ __all__ = [
     'SeededSamples',
     'TokenIds',
     'TokenStoreError',
-    'TooManyBrokenImages',
+    'TooManyBrokenImagesError',
     'WebDatasetImages',
 ]

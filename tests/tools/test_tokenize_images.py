@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from addp_mm.datasets.listed.fingerprints import build_loaded, tokenizer_fingerprint
+from addp_mm.datasets.tokens.fingerprints import build_loaded, tokenizer_fingerprint
 from addp_mm.datasets.tokens.token_ids import TokenIds
 from addp_mm.datasets.views.views import Views
 from addp_mm.registry import MODELS

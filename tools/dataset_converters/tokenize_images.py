@@ -202,7 +202,7 @@ def settings_of(args, tokenizer, config, images, views):
     """What goes into tokens.json."""
     from importlib.metadata import version
 
-    from addp_mm.datasets.listed.fingerprints import tokenizer_fingerprint
+    from addp_mm.datasets.tokens.fingerprints import tokenizer_fingerprint
     from addp_mm.datasets.views.image_views import list_fingerprint
 
     return dict(
@@ -227,7 +227,7 @@ def run(args):
     """Write, or go on writing, the ids; returns what was done, in words."""
     import torch
 
-    from addp_mm.datasets.listed.fingerprints import build_loaded
+    from addp_mm.datasets.tokens.fingerprints import build_loaded
     from addp_mm.datasets.tokens.token_store import TokenStoreError, TokenWriter
     from addp_mm.datasets.views.image_views import ImageViews, open_images
     from addp_mm.datasets.views.views import Views

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from addp_mm.datasets.listed.fingerprints import build_loaded, tokenizer_fingerprint
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
+from addp_mm.datasets.tokens.fingerprints import build_loaded, tokenizer_fingerprint
 from addp_mm.datasets.tokens.token_store import (
     IDS,
     TokenStoreError,

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.broken_images import is_broken_image, is_gone
-from addp_mm.datasets.listed.fingerprints import names_fingerprint
 from addp_mm.datasets.listed.image_files import ImageFiles
+from addp_mm.datasets.listed.packed_names import names_fingerprint
 from addp_mm.datasets.views.views import Views
 
 Problem = tuple[str, str]

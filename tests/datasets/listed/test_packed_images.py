@@ -35,7 +35,7 @@ def write_shard(path, members, **options):
 
 @pytest.fixture
 def shards(tmp_path):
-    """Three shards of four images each, of value 0 to 11, with labels; the third in another format of tar."""
+    """Three shards of four images of value 0 to 11, with labels; the third in pax format."""
     folder = tmp_path / 'shards'
     folder.mkdir()
     for shard in range(3):

@@ -12,8 +12,8 @@ import torch
 from mmengine.dataset import default_collate
 from torch.utils.data import DataLoader
 
-from addp_mm.datasets.listed.fingerprints import build_loaded, tokenizer_fingerprint
 from addp_mm.datasets.samplers.seeded_samples import SampleIndex
+from addp_mm.datasets.tokens.fingerprints import build_loaded, tokenizer_fingerprint
 from addp_mm.datasets.tokens.token_ids import TokenIds
 from addp_mm.datasets.tokens.token_store import TokenStoreError, TokenWriter
 from addp_mm.datasets.views.views import Views

@@ -1,12 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Fingerprints by which stored tokens know their tokenizer and their images again."""
+"""The fingerprint of a tokenizer, which is stored with its token ids."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from mmengine.model import initialize
@@ -64,11 +64,3 @@ def _own_arguments(module: nn.Module, config: Mapping) -> dict:
         if value != default:
             arguments[name] = value
     return arguments
-
-
-def names_fingerprint(names: Iterable[str]) -> str:
-    """SHA-256 of a list of names, in its order."""
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode('utf-8', 'surrogateescape') + b'\0')
-    return digest.hexdigest()
