@@ -274,7 +274,7 @@ def test_another_tokenizer_other_images_or_views_are_not_mixed_in(tool, stored, 
     save_file(MODELS.build(dict(TOKENIZER)).state_dict(), tmp_path / 'vq.safetensors')
     (tmp_path / 'vq.json').write_text((place / 'vq.json').read_text())
     message = refused(tool, capsys, [str(tmp_path / 'vq.safetensors'), *arguments(place, stored)[1:]])
-    assert message.startswith(f'error: {stored} holds ids that were made otherwise: tokenizer.fingerprint is')
+    assert message.startswith(f'error: {stored} holds ids of other settings: tokenizer.fingerprint is')
     assert content(stored) == before
 
 
@@ -334,9 +334,10 @@ def test_images_of_another_number_of_channels(tool, place, tmp_path):
     """A grey tokenizer needs a loader that gives one channel: what gives three is named."""
     data = tool.image_loader(3, {})
     assert type(data).__name__ == 'LoadImage'
-    from addp_mm.datasets.views.image_views import ImageViews, open_images
+    from addp_mm.datasets.listed.open_images import open_images
+    from addp_mm.datasets.views.views_dataset import ViewsDataset
 
-    views = ImageViews(open_images(str(place / 'images')), Views(16), 1, data, 0, 2)
+    views = ViewsDataset(open_images(str(place / 'images')), Views(16), 1, data, 0, 2)
     pixels, problem = views[0]
     assert not pixels.any()
     assert problem == ('a/00.png', 'it has 3 channels, the tokenizer takes 1')

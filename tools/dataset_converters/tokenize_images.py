@@ -152,7 +152,7 @@ def check_share(writer, rows, share):
     """Stop where too many images are broken, with their list; those that are gone from a list that is kept are none."""
     from addp_mm.datasets.listed.broken_images import BROKEN_ALLOWANCE, num_allowed
     from addp_mm.datasets.tokens.token_store import BROKEN, TokenStoreError, broken_images
-    from addp_mm.datasets.views.image_views import GONE
+    from addp_mm.datasets.views.views_dataset import GONE
     from addp_mm.errors import first_few
 
     if writer.num_broken <= num_allowed(share, rows):
@@ -175,10 +175,12 @@ def tokenize(tokenizer, writer, data, shard_start, args):
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from addp_mm.datasets.views.image_views import gather
+    from addp_mm.datasets.views.views_dataset import collate_views
 
     torch.backends.cudnn.deterministic = True
-    loader = DataLoader(data, max(1, args.batch_size // args.views), num_workers=args.num_workers, collate_fn=gather)
+    loader = DataLoader(
+        data, max(1, args.batch_size // args.views), num_workers=args.num_workers, collate_fn=collate_views
+    )
     device, rows = next(tokenizer.parameters()).device, data.stop - shard_start
     saved = time.monotonic()
     try:
@@ -202,8 +204,8 @@ def settings_of(args, tokenizer, config, images, views):
     """What goes into tokens.json."""
     from importlib.metadata import version
 
+    from addp_mm.datasets.listed.open_images import list_fingerprint
     from addp_mm.datasets.tokens.fingerprints import tokenizer_fingerprint
-    from addp_mm.datasets.views.image_views import list_fingerprint
 
     return dict(
         tokenizer=dict(
@@ -227,10 +229,11 @@ def run(args):
     """Write, or go on writing, the ids; returns what was done, in words."""
     import torch
 
+    from addp_mm.datasets.listed.open_images import open_images
     from addp_mm.datasets.tokens.fingerprints import build_loaded
     from addp_mm.datasets.tokens.token_store import TokenStoreError, TokenWriter
-    from addp_mm.datasets.views.image_views import ImageViews, open_images
     from addp_mm.datasets.views.views import Views
+    from addp_mm.datasets.views.views_dataset import ViewsDataset
     from addp_mm.engine.device import choose_device
 
     device = choose_device(args.device)
@@ -253,7 +256,7 @@ def run(args):
     )
     if writer.complete:
         return f'{folder}: the same ids are there already, nothing done'
-    data = ImageViews(images, views, channels, image_loader(channels, cfg), start + writer.done, stop)
+    data = ViewsDataset(images, views, channels, image_loader(channels, cfg), start + writer.done, stop)
     tokenize(tokenizer.to(device), writer, data, start, args)
     return (
         f'{folder}: ids of {stop - start:,} images, {args.views} views of {length} tokens each; '

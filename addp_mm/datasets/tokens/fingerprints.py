@@ -18,11 +18,11 @@ from addp_mm.registry import MODELS
 
 
 def build_loaded(config: Mapping) -> nn.Module:
-    """A tokenizer with the weights that its ``init_cfg`` names, in eval mode and without gradients.
+    """Build a tokenizer with the weights of its ``init_cfg``, in eval mode and without gradients.
 
     Raises:
-        DatasetError: No ``init_cfg`` names weights.
-        CheckpointError: They do not fit.
+        DatasetError: Its ``init_cfg`` names no weights.
+        CheckpointError: The weights do not fit.
     """
     if not type_name((config.get('init_cfg') or {}).get('type')).startswith('Pretrained'):
         raise DatasetError(
