@@ -132,7 +132,7 @@ def test_cmyk_jpeg_is_not_inverted():
     assert np.abs(read_rgb(stream.getvalue()) - expected).max() <= 4
 
 
-# What has to be done to the stored picture, by value of the EXIF tag 0x0112 (EXIF 2.3, 4.6.4).
+# How the stored image is put upright, by value of the EXIF tag 0x0112 (EXIF 2.3, 4.6.4).
 ORIENTATIONS = {
     1: lambda x: x,
     2: lambda x: x[:, ::-1],
@@ -176,7 +176,7 @@ def test_truncated_image_is_an_error_that_names_the_file(tmp_path, rng, form, ke
 
 
 @pytest.mark.parametrize('content', [b'', b'not an image', b'\x89PNG\r\n\x1a\n' + bytes(30)])
-def test_what_is_no_image_is_an_error_that_names_the_file(tmp_path, content):
+def test_a_file_that_is_not_an_image_is_an_error_that_names_the_file(tmp_path, content):
     path = tmp_path / 'a.png'
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f'{path}.*cannot be read as an image'):
@@ -186,7 +186,7 @@ def test_what_is_no_image_is_an_error_that_names_the_file(tmp_path, content):
 @pytest.mark.parametrize(
     'error', [KeyError('mode'), TypeError(), OverflowError(), ZeroDivisionError(), AttributeError(), MemoryError()]
 )
-def test_whatever_a_plugin_raises_is_an_error_of_the_file(tmp_path, rgb, monkeypatch, error):
+def test_any_error_of_a_plugin_is_an_error_of_the_file(tmp_path, rgb, monkeypatch, error):
     def fail(image):
         raise error
 
