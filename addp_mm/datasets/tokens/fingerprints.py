@@ -34,7 +34,7 @@ def build_loaded(config: Mapping) -> nn.Module:
 
 
 def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
-    """SHA-256 of a tokenizer: its class, the arguments that differ from the defaults, names, types, values of weights.
+    """SHA-256 of a tokenizer: its class, its arguments that are not defaults, and its weights.
 
     The same weights loaded from another file, or the same arguments written in another way, have
     the same fingerprint; weights that were rounded to half precision on the way have another one,
@@ -52,7 +52,7 @@ def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
 
 
 def _own_arguments(module: nn.Module, config: Mapping) -> dict:
-    """Arguments by name as JSON knows them. Defaults are left out: an option that is added later changes nothing."""
+    """Arguments by name, as JSON, without defaults: a later option does not change them."""
     parameters = inspect.signature(type(module)).parameters
     arguments = {}
     for name in sorted(set(config) - {'type', 'init_cfg', '_scope_'}):
