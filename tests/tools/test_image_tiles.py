@@ -57,7 +57,7 @@ def test_images_are_resized_first_and_chosen_by_name(image, tmp_path):
 def test_images_too_large_for_training_are_cut(image, tmp_path, monkeypatch):
     from addp_mm.datasets import BrokenImageError, LoadImage
 
-    # 3,500 pixels stand for more than 179 million
+    # 3,500 pixels in place of more than 179 million
     monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 1500)
     with pytest.raises(BrokenImageError, match='cut it into tiles with tools/dataset_converters/image_tiles.py'):
         LoadImage()(dict(img_path=str(tmp_path / 'field.png')))

@@ -23,7 +23,7 @@ _NPY = b'\x93NUMPY'
 _ORIENTATION = 0x0112
 _CONVERTED_MODES = ('P', 'PA', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'RGBX')
 # JPEG 2000 (ISO/IEC 15444-1, A.5.1): the markers SOC and SIZ, and the distance from them to the
-# depth of the first channel. Neither Pillow nor OpenCV tells this depth.
+# depth of the first channel. Neither Pillow nor OpenCV returns this depth.
 _CODESTREAM, _DEPTH_AT = b'\xff\x4f\xff\x51', 42
 
 
@@ -116,7 +116,7 @@ def upright_size(path: Path) -> tuple[int, int] | None:
                 return tiff_size(path)
             image = Image.open(file)
             return image.size if _orientation(image) in TRANSPOSING else image.size[::-1]
-    except Exception:  # the libraries raise many kinds; decoding the file tells what is wrong
+    except Exception:  # the libraries raise many kinds; a later decoding gives the reason
         return None
 
 

@@ -158,7 +158,7 @@ def test_images_of_a_database(database, tmp_path, num_workers):
     )
     assert len(data) == 10
     assert data[4]['img_path'] == f'{database}:004'
-    # the database is open in this process when the workers fork, and in another data set besides
+    # the database is open in this process when the workers fork, and in another data set
     val = LMDBImages(database, LOAD, index_file=tmp_path / 'list', split='val', val_every=5)
     assert values([val[1]]) == [5]
     assert sum(DataLoader(data, 3, num_workers=num_workers, collate_fn=values), []) == [*range(10)]

@@ -87,7 +87,7 @@ def test_crops_have_the_asked_size_and_shape_and_flip_half_of_the_time():
     # the values are the coordinates: they show which part a view is
     rows, columns = np.mgrid[:120, :160].astype(np.float32)
     views = Views(8, count=300, crop_scale=(0.2, 0.6), interpolation='bilinear').make(np.stack([rows, columns], -1), 0)
-    # the 8 samples of a side stand for its whole length
+    # the centres of the first and last of 8 samples are 7/8 of a side apart
     height = (views[:, 0, -1].mean(-1) - views[:, 0, 0].mean(-1)) * 8 / 7
     width = (views[:, 1, :, -1].mean(-1) - views[:, 1, :, 0].mean(-1)) * 8 / 7
     area, aspect = height * abs(width) / (120 * 160), abs(width) / height
