@@ -154,7 +154,7 @@ def check_configs(configs: Mapping[str, Config]) -> None:
     """
     from mmengine.registry import init_default_scope
 
-    from addp_mm.checks.config_options import check_config
+    from addp_mm.checks.unknown_arguments import check_config
 
     for stage, cfg in configs.items():
         init_default_scope(cfg.get('default_scope') or 'mmengine')
@@ -288,13 +288,10 @@ def _fit_predictor(cfg: Config, request: Request, configs: Mapping) -> None:
     if request.augmentation == 'crop':
         views.update(crop_scale=tuple(request.crop_scale))
     cfg.train_dataloader.dataset = dict(
-        type='addp_mm.SeededSamples',
-        dataset=dict(
-            type='addp_mm.TokenIds',
-            data_root=str(request.work_dir / 'tokens'),
-            views=views,
-            tokenizer=loaded(configs['tokenizer'].model.tokenizer.to_dict(), request.weights('tokenizer')),
-        ),
+        type='addp_mm.TokenIds',
+        data_root=str(request.work_dir / 'tokens'),
+        views=views,
+        tokenizer=loaded(configs['tokenizer'].model.tokenizer.to_dict(), request.weights('tokenizer')),
     )
 
 

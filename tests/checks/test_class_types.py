@@ -1,13 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A config in mmengine's pure Python style has classes where others have names; the tools take it the same way."""
+"""A config in mmengine's pure Python style has classes instead of names. The tools accept both."""
 
 import os
 
 import pytest
 
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
-from addp_mm.checks.config_options import check_config
-from addp_mm.checks.runner_cfg import check_datasets, require_weights
+from addp_mm.checks.datasets import check_datasets
+from addp_mm.checks.unknown_arguments import check_config
+from addp_mm.checks.weights import require_weights
 from addp_mm.config.config_file import ConfigError, load_config
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets import DatasetError
@@ -54,7 +55,7 @@ def test_it_passes_and_is_completed(cfg):
     set_visualization(cfg, 'pictures', testing=True)
     assert cfg.visualizer.type == 'mmpretrain.UniversalVisualizer'
     assert len(cfg.visualizer.vis_backends) == 1
-    assert cfg.default_hooks.visualization == dict(type='addp_mm.DrawnPictures', out_dir=os.path.abspath('pictures'))
+    assert cfg.default_hooks.visualization == dict(type='addp_mm.DrawnImagesHook', out_dir=os.path.abspath('pictures'))
     set_preflight(cfg)
     assert [type_name(hook.type) for hook in cfg.custom_hooks] == ['EMAHook', 'PreflightHook']
 

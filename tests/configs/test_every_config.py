@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, recipe_paths
 
-from addp_mm.checks.config_options import check_config
+from addp_mm.checks.unknown_arguments import check_config
 
 ROOT = Path(__file__).parents[2]
 TASKS = ('pretrain', 'cls', 'det', 'seg')
@@ -66,6 +66,13 @@ def test_the_rest_is_read_and_built(path):
     check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     model = build_recipe(cfg) if 'nano' in path.stem else build_on_meta(cfg)
     assert any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('path', EVERY, ids=lambda path: path.stem)
+def test_every_recipe_seeds_its_iterations(path):
+    cfg = load_recipe(path)
+    assert cfg.default_hooks.random_state == dict(type='addp_mm.RandomStateHook')
+    assert not [hook for hook in cfg.get('custom_hooks') or [] if hook.type == 'addp_mm.RandomStateHook']
 
 
 def test_the_model_zoo_lists_every_config_once():

@@ -8,7 +8,7 @@ import torch
 from helpers.recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, recipe_scope, shrink
 from mmengine.optim import build_optim_wrapper
 
-from addp_mm.checks.config_options import check_config
+from addp_mm.checks.unknown_arguments import check_config
 from addp_mm.registry import HOOKS
 
 PATHS = sorted((CONFIGS / 'pretrain').glob('vqgan_*.py'))
@@ -44,7 +44,7 @@ def test_names_say_what_the_config_holds(path):
     if precision == 'fp32':
         assert cfg.model.restart_until <= schedule.start
     if int(size) == 256:
-        assert cfg.train_pipeline[1].scale == cfg.val_dataloader.dataset.pipeline[2].crop_size == 256
+        assert cfg.train_pipeline[2].scale == cfg.val_dataloader.dataset.pipeline[2].crop_size == 256
     with recipe_scope(cfg):
         for hook in cfg.custom_hooks:
             HOOKS.build(hook)
