@@ -62,7 +62,7 @@ def plan(folder: Path, short: bool) -> DemoRun:
     scenes = Step(
         'scenes',
         'Write FashionScenes',
-        ('tools/dataset_converters/fashion_scenes.py', str(data_root), *sizes, '--workers', '2'),
+        ('tools/dataset_converters/fashion_scenes.py', str(data_root), *sizes, '--num-workers', '2'),
         (data_root / 'fashion_scenes.json',),
         SCENE_SOURCES,
     )

@@ -173,15 +173,13 @@ class _Look:
 
 def _look(info: dict, value_range: tuple[float, float] | None) -> _Look:
     from addp_mm.datasets.readers.load_image import image_content
-    from addp_mm.datasets.readers.multi_channel import shown_channels
-    from addp_mm.datasets.readers.read_channels import is_array, read_channels
+    from addp_mm.datasets.readers.read_image import is_array, read_image
 
     content = image_content(dict(info), None)
     # of grey or colour, alpha is no channel
-    image = read_channels(content)
-    shown = shown_channels(content, image) if image.colour else image.values
-    values = shown if image.values is None else image.values
-    channels = values.shape[2]
+    image = read_image(content)
+    shown = image.visible() if image.colour else image.values
+    values, channels = image.values, image.num_channels
     about = (
         info['img_path'],
         image.colour if image.ordinary else channels,

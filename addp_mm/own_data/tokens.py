@@ -40,7 +40,7 @@ def command(request: Request, tokenizer: Stage, max_broken_share: float) -> list
         request.work_dir / TOKENS,
         '--checkpoint',
         tokenizer.weights,
-        '--image-size',
+        '--img-size',
         request.image_size,
         '--augment',
         request.augmentation,

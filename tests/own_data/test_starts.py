@@ -151,7 +151,7 @@ def test_what_an_interrupted_export_has_left_is_replaced(tmp_path, images):
         ('--views 0', '--views: 0 must be at least 1'),
         ('--augment none --views 2', "'none' gives 1 to 1 different views"),
         ('--max-broken-share 2', '--max-broken-share: 2 must be from 0 to 1'),
-        ('--crop-scale 0 0.5', 'needed are 0 < smallest'),
+        ('--crop-scale 0 0.5', 'crop_scale must be 0 < smallest'),
         ('--crop-scale 0.2 2', '--crop-scale: 2 must be from 0 to 1'),
         ('--value-range 5 5', 'LOW must be below HIGH'),
         ('--value-range nan 5', '--value-range: nan must be finite'),

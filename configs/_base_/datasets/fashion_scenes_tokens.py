@@ -2,7 +2,7 @@
 # The ids of FashionScenes under the shipped tokenizer, each scene and its mirror image:
 # python tools/dataset_converters/tokenize_images.py \
 #     addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
-#     data/fashion_scenes/scenes/train data/fashion_scenes/tokens --image-size 64 --augment flip
+#     data/fashion_scenes/scenes/train data/fashion_scenes/tokens --img-size 64 --augment flip
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
@@ -20,7 +20,7 @@ train_dataloader = dict(
 # Held-out scenes, for tests:
 # python tools/dataset_converters/tokenize_images.py \
 #     addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
-#     data/fashion_scenes/scenes/val data/fashion_scenes/tokens_val --image-size 64 --augment none
+#     data/fashion_scenes/scenes/val data/fashion_scenes/tokens_val --img-size 64 --augment none
 test_dataloader = dict(
     batch_size=64,
     num_workers=1,

@@ -3,7 +3,7 @@
 # each epoch:
 # python tools/dataset_converters/tokenize_images.py \
 #     addp_mm::_base_/models/vq-tokenizer_in1k_released.py \
-#     data/imagenet/train data/imagenet/tokens --image-size 256 --views 16 --interpolation bilinear
+#     data/imagenet/train data/imagenet/tokens --img-size 256 --views 16 --interpolation bilinear
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
