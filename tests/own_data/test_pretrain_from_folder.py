@@ -54,7 +54,7 @@ def run(tmp_path, images, execute, *options, changes=()):
     pretrain_from_folder.main(
         [
             str(images),
-            '--image-size',
+            '--img-size',
             '32',
             '--size',
             'nano',
@@ -62,7 +62,7 @@ def run(tmp_path, images, execute, *options, changes=()):
             str(work),
             '--num-workers',
             '0',
-            '--samples',
+            '--num-images',
             '2',
             '--views',
             '2',
@@ -179,7 +179,7 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, caps
             # it appears when the first checkpoint is whole
             kill_child_when(run_dir / 'last_checkpoint', run_tool)
 
-    with pytest.raises(SystemExit, match='(?s)ended with status -9.*goes on from here'):
+    with pytest.raises(SystemExit, match='(?s)ended with status -9.*continues from here'):
         run(tmp_path, images, execution(run_tool, at_start), changes=longer)
     assert list(run_dir.glob('iter_*.pth'))
     assert not (tmp_path / 'work/predictor/weights.safetensors').exists()
@@ -206,6 +206,6 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, caps
     resumed = digest()
     with pytest.raises(SystemExit, match='130'):
         run(tmp_path, images, execution(run_tool, only_the_predictor), '--restart-from', 'predictor', changes=longer)
-    assert 'interrupted: the same command goes on' in capsys.readouterr().err
+    assert 'interrupted: the same command continues' in capsys.readouterr().err
     assert digest() == resumed
     assert not (work / 'addp/weights.safetensors').exists()
