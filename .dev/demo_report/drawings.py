@@ -7,28 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.colors import to_rgb
+import torch
+from matplotlib import colormaps
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
+from torchvision.ops import box_convert, nms
 
 from addp_mm.report.figures import Picture, figure_picture
 
-CLASS_COLOURS = (
-    '#e6194b',
-    '#3cb44b',
-    '#ffc800',
-    '#0082c8',
-    '#f58230',
-    '#b04ad8',
-    '#2fd0d0',
-    '#f032e6',
-    '#a8d11e',
-    '#fa90a8',
-)
+CLASS_COLOURS = [to_hex(colour) for colour in colormaps['tab10'].colors]
 # Of two boxes with a larger intersection over union, only the one with the higher score is drawn.
 MAX_IOU = 0.5
-_CELL_INCHES = 2.3
+_CELL_INCHES = 2.5
 _MIN_LUMA_OF_BLACK_TEXT = 0.55
 Box = tuple[float, float, float, float]
 
@@ -93,20 +85,15 @@ def detected_instances(predictions: Sequence[Mapping], image_id: int, count: int
     Returns:
         Instances by falling score. No two overlap by an IoU above :data:`MAX_IOU`.
     """
-    kept: list[Instance] = []
-    for found in sorted((p for p in predictions if p['image_id'] == image_id), key=lambda p: -p['score']):
-        box = tuple(found['bbox'])
-        if len(kept) < count and all(_iou(box, other.box) <= MAX_IOU for other in kept):
-            kept.append(Instance(found['category_id'] - 1, box, decode_mask(found['segmentation']), found['score']))
-    return kept
-
-
-def _iou(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes (x, y, w, h)."""
-    (x, y, w, h), (left, top, width, height) = one, other
-    shared = max(min(x + w, left + width) - max(x, left), 0.0) * max(min(y + h, top + height) - max(y, top), 0.0)
-    union = w * h + width * height - shared
-    return shared / union if union > 0 else 0.0
+    found = [p for p in predictions if p['image_id'] == image_id]
+    if not found:
+        return []
+    boxes = box_convert(torch.tensor([p['bbox'] for p in found], dtype=torch.float), 'xywh', 'xyxy')
+    kept = nms(boxes, torch.tensor([p['score'] for p in found]), MAX_IOU)[:count]
+    return [
+        Instance(p['category_id'] - 1, tuple(p['bbox']), decode_mask(p['segmentation']), p['score'])
+        for p in (found[index] for index in kept)
+    ]
 
 
 def instance_cell(image: Image.Image, instances: Sequence[Instance]) -> Cell:
@@ -167,7 +154,7 @@ def _draw_box(ax, instance: Instance, classes: Sequence[str]) -> None:
         x,
         max(y, 4),
         f'{classes[instance.label]}{score}',
-        fontsize=6.5,
+        fontsize=7.5,
         color='white' if dark else 'black',
         verticalalignment='bottom',
         bbox=dict(facecolor=colour, edgecolor='none', pad=0.8),

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,8 +16,13 @@ from addp_mm.datasets import DatasetError
 from addp_mm.datasets.listed.broken_images import is_gone
 from addp_mm.datasets.listed.image_files import EXTENSIONS
 from addp_mm.datasets.listed.webdataset_images import is_shard_name
+from addp_mm.datasets.readers.load_image import image_content
+from addp_mm.datasets.readers.multi_channel import LoadMultiChannelImage, shown_channels
+from addp_mm.datasets.readers.read_channels import is_array, read_channels
 from addp_mm.errors import first_few
+from addp_mm.registry import DATASETS
 
+T = TypeVar('T')
 # So many images are inspected.
 INSPECTED = 64
 FEW_IMAGES = 1000
@@ -116,44 +122,58 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
     Raises:
         DatasetError: There are too few images, their channels differ, or they need options.
     """
-    from addp_mm.registry import DATASETS
-
     images = DATASETS.build(dict(cfg, changed=changed))
     if len(images) < 4:
         raise DatasetError(f'{images.source}: {len(images)} images; at least 4 are needed to train and hold some out')
     rows = sorted({len(images) * i // INSPECTED for i in range(INSPECTED)})
-    inspected, broken = [], []
-    for row in rows:
-        name = images.name(row)
-        try:
-            info = images.get_data_info(row)
-            name = info['img_path']
-            inspected.append(_inspect(info, value_range))
-        except (OSError, ValueError) as error:
-            if not (changed == 'keep' and is_gone(error)):
-                broken.append(f'{name} ({error})')
-    if len(broken) > len(inspected):
-        raise DatasetError(f'{len(broken)} of {len(rows)} images cannot be read: {first_few(broken, 3, "; ")}')
-    if not inspected:
-        raise DatasetError(
-            f'{images.source}: {len(rows)} of the listed images were inspected, and none exists any more. List them '
-            'again with --restart-from tokenizer'
-        )
-    _check_values(inspected)
+    broken: dict[str, str] = {}
+
+    def contents() -> Iterator[tuple[str, bytes]]:
+        for row in rows:
+            try:
+                info = images.get_data_info(row)
+                yield info['img_path'], image_content(info, None)
+            except OSError as error:
+                if not (changed == 'keep' and is_gone(error)):
+                    broken[images.name(row)] = str(error)
+
+    def not_broken(function: Callable[[str, bytes], T]) -> list[T]:
+        results = []
+        for name, content in contents():
+            try:
+                results.append(function(name, content))
+            except ValueError as error:
+                broken[name] = str(error)
+        if len(broken) > len(results):
+            reasons = first_few((f'{name} ({reason})' for name, reason in broken.items()), 3, '; ')
+            raise DatasetError(f'{len(broken)} of {len(rows)} images cannot be read: {reasons}')
+        if not results:
+            raise DatasetError(
+                f'{images.source}: {len(rows)} of the listed images were inspected, and none exists any more. List '
+                'them again with --restart-from tokenizer'
+            )
+        return results
+
+    inspected = not_broken(_inspect)
+    if value_range is None:
+        _check_values(inspected)
     wanted = channels or _channels(inspected)
-    mean, std = _statistics(inspected, wanted)
+    # The statistics are of the pixels that the models will see.
+    load = LoadMultiChannelImage(wanted, value_range)
+    mean, square = np.mean(not_broken(lambda _, content: _moments(load.decode(content))), 0)
+    std = np.sqrt((square - mean**2).clip(1e-4))
     stored = [image.stored for image in inspected if image.has_other_bands and image.stored != wanted]
     return Found(
         dataset=cfg,
         count=len(images),
         fingerprint=images.fingerprint,
         channels=wanted,
-        mean=mean,
-        std=std,
+        mean=[round(float(value), 3) for value in mean],
+        std=[round(float(value), 3) for value in std],
         shortest=min(image.side for image in inspected),
         val_every=max(4, min(_VAL_SHARE, len(images) // _VAL_IMAGES)),
         plain=all(image.ordinary and image.dtype == np.uint8 for image in inspected),
-        broken=broken,
+        broken=[f'{name} ({reason})' for name, reason in broken.items()],
         most_stored=max(stored, default=0),
     )
 
@@ -171,10 +191,7 @@ class _Inspected:
         stored: Channels in the file, alpha included.
         has_other_bands: Whether alpha or other bands are stored beside grey or colour.
         array: Whether it is an ``.npy`` file.
-        bounds: Lowest and highest value, if the values of black and white are unknown. Else None.
-        moments: Mean and mean square of each channel, as arrays of shape (2, C) of values in
-            [0, 1]: of all stored channels, of grey or colour alone, and of the mean of these. Empty
-            if there are ``bounds``.
+        bounds: Lowest and highest value.
     """
 
     name: str
@@ -185,33 +202,15 @@ class _Inspected:
     stored: int
     has_other_bands: bool
     array: bool
-    bounds: tuple[float, float] | None = None
-    moments: tuple[np.ndarray, ...] = ()
+    bounds: tuple[float, float]
 
 
-def _inspect(info: dict, value_range: tuple[float, float] | None) -> _Inspected:
-    from addp_mm.datasets.readers.load_image import image_content
-    from addp_mm.datasets.readers.multi_channel import shown_channels
-    from addp_mm.datasets.readers.read_channels import is_array, read_channels
-
-    content = image_content(dict(info), None)
+def _inspect(name: str, content: bytes) -> _Inspected:
     image = read_channels(content)
-    colour = shown_channels(content, image) if image.colour else image.values
-    values = colour if image.values is None else image.values
-    assert values is not None
-    assert colour is not None
-    if values.dtype.kind == 'f' and not np.isfinite(values).all():
-        raise ValueError('values that are not finite')
-    bounds: tuple[float, float] | None = None
-    moments: tuple[np.ndarray, ...] = ()
-    if value_range is None and values.dtype.type not in (np.uint8, np.uint16, np.bool_):
-        bounds = (float(values.min()), float(values.max()))
-    else:
-        shown = _scaled(colour, value_range)
-        moments = _moments(_scaled(values, value_range)), _moments(shown), _moments(shown.mean(1, keepdims=True))
+    values = shown_channels(content, image) if image.values is None else image.values
     channels = values.shape[2]
     return _Inspected(
-        name=info['img_path'],
+        name=name,
         channels=image.colour if image.ordinary else channels,
         ordinary=image.ordinary,
         dtype=values.dtype,
@@ -219,19 +218,14 @@ def _inspect(info: dict, value_range: tuple[float, float] | None) -> _Inspected:
         stored=channels,
         has_other_bands=bool(image.colour) and channels > image.colour,
         array=is_array(content),
-        bounds=bounds,
-        moments=moments,
+        bounds=(float(values.min()), float(values.max())),
     )
 
 
-def _scaled(values: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
-    """Pixels (H, W, C) as (H x W, C), in [0, 1]."""
-    low, high = value_range or (0, 1 if values.dtype == bool else np.iinfo(values.dtype).max)
-    return ((values.reshape(-1, values.shape[2]).astype(np.float64) - low) / (high - low)).clip(0, 1)
-
-
 def _moments(pixels: np.ndarray) -> np.ndarray:
-    return np.stack([pixels.mean(0), np.square(pixels).mean(0)])
+    """Mean and mean square of each channel of (H, W, C) pixels from 0 to 255: shape (2, C)."""
+    unit = pixels.astype(np.float64) / 255
+    return np.stack([unit.mean((0, 1)), np.square(unit).mean((0, 1))])
 
 
 def _channels(inspected: Sequence[_Inspected]) -> int:
@@ -253,24 +247,12 @@ def _channels(inspected: Sequence[_Inspected]) -> int:
 
 def _check_values(inspected: Sequence[_Inspected]) -> None:
     for image in inspected:
-        if image.bounds is not None:
-            low, high = image.bounds
+        if image.dtype.type not in (np.uint8, np.uint16, np.bool_):
             raise DatasetError(
-                f'{image.name}: {image.dtype} values have no known range (in this image they are from {low:g} to '
-                f'{high:g}). Give the values of black and white as --value-range LOW HIGH'
+                f'{image.name}: {image.dtype} values have no known range (in this image they are from '
+                f'{image.bounds[0]:g} to {image.bounds[1]:g}). Give the values of black and white as '
+                '--value-range LOW HIGH'
             )
-
-
-def _statistics(inspected: Sequence[_Inspected], channels: int) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel. Each image counts alike, whatever its size."""
-    chosen = []
-    for image in inspected:
-        stored, colour, grey = image.moments
-        fitting = [moments for moments in (stored, colour) if moments.shape[1] == channels]
-        chosen.append(fitting[0] if fitting else grey.repeat(channels, 1))
-    mean, square = np.mean(chosen, 0)
-    std = np.sqrt((square - mean**2).clip(1e-4))
-    return [round(float(value), 3) for value in mean], [round(float(value), 3) for value in std]
 
 
 def warnings(found: Found, image_size: int, size: str) -> list[str]:

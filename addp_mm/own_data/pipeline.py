@@ -101,9 +101,9 @@ class Pipeline:
 
     def _find(self, cfg: dict, value_range: tuple[float, float] | None) -> Found:
         """Find the images. While they are the same, the statistics of the first start are kept."""
-        anew = self.restart == STAGES[0]
-        begun = {} if anew else self.folder.begun or {}
-        index = self.folder.new_index() if anew else self.folder.index
+        all_again = self.restart == STAGES[0]
+        begun = {} if all_again else self.folder.begun or {}
+        index = self.folder.new_index() if all_again else self.folder.index
         changed = self.args.images_changed if begun else 'rescan'
         try:
             found = find_images(

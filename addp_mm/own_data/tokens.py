@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from addp_mm.checkpoints.atomic_write import write_text
-from addp_mm.own_data.commands import Commands, tool
+from addp_mm.own_data.commands import Commands, Progress, tool
 from addp_mm.own_data.progress import Clock
 from addp_mm.own_data.stages import Request
 from addp_mm.own_data.state import Stage
@@ -57,30 +57,23 @@ def command(request: Request, tokenizer: Stage, max_broken_share: float) -> list
     )
 
 
-class Written:
-    """Progress of the ids, as far as they are on disk.
+def progress_of(folder: Path, clock: Clock) -> Progress:
+    """A function that returns a line on the ids that are on disk; None if there are none yet."""
+    first: tuple[int, float] | None = None
 
-    Args:
-        folder: Folder of the ids.
-        clock: Tells the expected ends.
-    """
-
-    def __init__(self, folder: Path, clock: Clock) -> None:
-        self.folder, self.clock = folder, clock
-        self.first: tuple[int, float] | None = None
-
-    def line(self) -> str | None:
-        """A line for the user; None if nothing is written yet."""
+    def line() -> str | None:
+        nonlocal first
         try:
-            about = json.loads((self.folder / 'tokens.json').read_text())
+            about = json.loads((folder / 'tokens.json').read_text())
             done, rows = about['done'], about['ids']['shape'][0]
         except (OSError, ValueError, KeyError):
             return None
-        self.first = self.first or (done, time.monotonic())
-        before, since = self.first
-        if done > before:
-            self.clock.expect(TOKENS, (time.monotonic() - since) / (done - before) * (rows - done))
-        return f'{TOKENS}: {done:,} of {rows:,} images ({done / rows:.0%}); {self.clock.ends(TOKENS)}'
+        first = first or (done, time.monotonic())
+        if done > first[0]:
+            clock.expect(TOKENS, (time.monotonic() - first[1]) / (done - first[0]) * (rows - done))
+        return f'{TOKENS}: {done:,} of {rows:,} images ({done / rows:.0%}); {clock.ends(TOKENS)}'
+
+    return line
 
 
 def are_written(request: Request, tokenizer: Stage) -> bool:
@@ -96,7 +89,7 @@ def tokenize(request: Request, tokenizer: Stage, max_broken_share: float, comman
         if (folder / STAMP).is_file():
             shutil.rmtree(folder)
         log = request.work_dir / 'tokenize.log'
-        commands(command(request, tokenizer, max_broken_share), log, Written(folder, clock).line)
+        commands(command(request, tokenizer, max_broken_share), log, progress_of(folder, clock))
         write_text(folder / STAMP, _about(request, tokenizer))
     clock.expect(TOKENS, 0.0)
 

@@ -157,7 +157,7 @@ class WorkDir:
 
 
 def _identity(about: Mapping) -> dict:
-    """The part of ``about`` that tells one set of images from another."""
+    """The part of ``about`` that identifies a set of images."""
     known = json.loads(json.dumps({key: about.get(key) for key in ('images', 'fingerprint', 'channels')}))
     if isinstance(known['images'], dict):
         known['images'].pop('max_broken_share', None)

@@ -25,6 +25,7 @@ class Picture:
         uri: Its data, as a ``data:`` address.
         width: In pixels.
         height: In pixels.
+        max_width: The page does not show it wider, in pixels.
         alt: Describes the picture to a reader who cannot see it.
         title: Shown above it. Defaults to none.
     """
@@ -32,6 +33,7 @@ class Picture:
     uri: str
     width: int
     height: int
+    max_width: int
     alt: str
     title: str = ''
 
@@ -45,7 +47,7 @@ def image_picture(image: Image.Image, alt: str, title: str = '') -> Picture:
     """An image as a picture, in PNG."""
     buffer = io.BytesIO()
     image.convert('RGB').save(buffer, 'png', optimize=True)
-    return Picture(_uri('image/png', buffer.getvalue()), image.width, image.height, alt, title)
+    return Picture(_uri('image/png', buffer.getvalue()), image.width, image.height, 2 * image.width, alt, title)
 
 
 def figure_picture(figure: MatplotlibFigure, alt: str) -> Picture:
@@ -53,7 +55,7 @@ def figure_picture(figure: MatplotlibFigure, alt: str) -> Picture:
     buffer = io.BytesIO()
     figure.savefig(buffer, format='svg', metadata=dict(Date=None))
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    return Picture(_uri('image/svg+xml', buffer.getvalue()), width, height, alt)
+    return Picture(_uri('image/svg+xml', buffer.getvalue()), width, height, width, alt)
 
 
 def line_charts(charts: Mapping[str, Mapping[str, Points]], x_label: str, colours: Mapping[str, str]) -> Picture:

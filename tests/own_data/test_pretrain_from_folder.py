@@ -140,7 +140,7 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
     said = capsys.readouterr().out
     assert said.count('done before') == 3
     assert '$ python' not in said
-    # other metrics train nothing anew
+    # Other metrics train nothing again.
     run(tmp_path, images, execution(run_tool))
     said = capsys.readouterr().out
     assert said.count('$ python') == 1
@@ -150,7 +150,7 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
         run(tmp_path, images, execution(run_tool), changes=['predictor.max_iters=7'])
     with (work / 'addp/config.py').open('a') as file:
         file.write('\n')
-    with pytest.raises(SystemExit, match=r'was edited since.*--addp-config, and --restart-from addp'):
+    with pytest.raises(SystemExit, match=r'was edited.*--addp-config.*--restart-from addp'):
         run(tmp_path, images, execution(run_tool))
 
 

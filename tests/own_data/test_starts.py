@@ -79,22 +79,22 @@ def test_nothing_is_removed_until_all_that_can_be_checked_is(tmp_path, images):
     for stage in ('tokenizer', 'predictor', 'addp'):
         (work / stage / 'weights.safetensors').write_text('hours of work')
     before = content(work)
-    anew = '--restart-from', 'tokenizer'
-    assert 'tokenizr' in start(images, work, *anew, '--cfg-options', 'tokenizr.max_iters=3')
-    assert 'depth is no argument of' in start(images, work, *anew, '--cfg-options', 'addp.model.backbone.depth=3')
+    restart = '--restart-from', 'tokenizer'
+    assert 'tokenizr' in start(images, work, *restart, '--cfg-options', 'tokenizr.max_iters=3')
+    assert 'depth is no argument of' in start(images, work, *restart, '--cfg-options', 'addp.model.backbone.depth=3')
     assert 'max_iters must be a whole number of at least 3, got' in start(
         images, work, '--restart-from', 'predictor', '--cfg-options', 'predictor.max_iters=abc'
     )
-    assert 'no_images' in start(tmp_path / 'no_images', work, *anew)
-    assert 'no_extractor.py' in start(images, work, *anew, '--fid-extractor', 'no_extractor.py')
+    assert 'no_images' in start(tmp_path / 'no_images', work, *restart)
+    assert 'no_extractor.py' in start(images, work, *restart, '--fid-extractor', 'no_extractor.py')
     assert content(work) == before
 
     def impossible(command, log, progress):
         return 1
 
-    assert 'ended with status 1' in start(images, work, *anew, execute=impossible)
+    assert 'ended with status 1' in start(images, work, *restart, execute=impossible)
     assert {name for name in before if name.name == 'weights.safetensors'} <= content(work).keys()
-    assert start(images, work, *anew, '--cfg-options', 'tokenizer.max_iters=3') == 130
+    assert start(images, work, *restart, '--cfg-options', 'tokenizer.max_iters=3') == 130
     assert not list(work.rglob('weights.safetensors'))
     assert not list(work.glob('*.new'))
     assert json.loads((work / 'tokenizer/stage.json').read_text())['fitted']['max_iters'] == 3
