@@ -189,7 +189,7 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, caps
     assert [Path(config).parent.name for config in trained] == ['predictor', 'addp']
     resumed_at = re.findall(r'resumed epoch: \d+, iter: (\d+)', (work / 'predictor/train.log').read_text())
     assert resumed_at
-    assert int(resumed_at[-1]) >= 10
+    assert int(resumed_at[-1]) >= 8
 
     def digest():
         return hashlib.sha256(
