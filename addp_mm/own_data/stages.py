@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +13,13 @@ from mmengine.config import Config
 
 from addp_mm.config.config_file import ConfigError, check_options, load_config, parse_options, suggest
 from addp_mm.config.shipped import config_path
-from addp_mm.config.type_names import type_name
 from addp_mm.own_data.images import Found
 
 STAGES = ('tokenizer', 'predictor', 'addp')
 SIZES = ('nano', 'small', 'base', 'large')
 WEIGHTS = 'weights.safetensors'
 OWN = 'own_data'
-_SHORT = ('batch_size', 'max_iters', 'max_passes', 'stride')
+_SHORT = ('batch_size', 'max_iters', 'max_passes')
 # Training is not shortened further, however few images there are.
 _FEWEST_ITERS = 100
 _SMALLEST_FOR_SSIM = 16
@@ -75,7 +73,7 @@ def options_by_stage(options: Sequence[str]) -> dict[str, list[str]]:
         stage, dot, rest = option.partition('.')
         if stage not in STAGES or not dot:
             raise ConfigError(
-                f'--cfg-options {option}: begin with the stage, as tokenizer.max_iters=2000; stages are '
+                f'--cfg-options {option}: begin with the stage, such as tokenizer.max_iters=2000; stages are '
                 f'{", ".join(STAGES)}{suggest(stage, STAGES)}'
             )
         short = rest.partition('=')[0] in _SHORT
@@ -223,32 +221,29 @@ def changeable_options(cfg: Mapping) -> list[str]:
     ]
 
 
-def stride_of(cfg: Config) -> int:
-    """Side of the square that one token stands for, in pixels.
+def token_layout(cfg: Config) -> tuple[int, int]:
+    """Side of the square of pixels that one token stands for, and number of codes.
 
     Args:
         cfg: Config of the tokenizer's stage.
 
     Raises:
-        ConfigError: The tokenizer is not our own, and ``own_data.stride`` is not set.
+        ConfigError: The tokenizer cannot be built.
     """
-    if stride := cfg[OWN].get('stride'):
-        return stride
-    tokenizer = cfg.model.tokenizer
-    from addp_mm.models.tokenizers import VQTokenizer
+    import torch
 
-    if type_name(tokenizer.get('type')) != 'VQTokenizer':
-        raise ConfigError(
-            f'the stride of {tokenizer.get("type")} is unknown: give the pixels of a token as '
-            '--cfg-options tokenizer.stride=…'
-        )
-    default = {name: parameter.default for name, parameter in inspect.signature(VQTokenizer).parameters.items()}
-    levels = len(tokenizer.get('channel_mults', default['channel_mults']))
-    return tokenizer.get('stem_stride', default['stem_stride']) * 2 ** (levels - 1)
+    from addp_mm.registry import MODELS
+
+    try:
+        with torch.device('meta'):
+            tokenizer = MODELS.build(cfg.model.tokenizer.to_dict())
+        return tokenizer.stride, tokenizer.codebook_size
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f'tokenizer: model.tokenizer cannot be built: {error}') from error
 
 
 def _check_size(request: Request, cfg: Config) -> None:
-    stride = stride_of(cfg)
+    stride, _ = token_layout(cfg)
     if request.image_size % stride:
         down = request.image_size // stride * stride
         raise ConfigError(
@@ -261,7 +256,7 @@ def _fit_tokenizer(cfg: Config, request: Request, configs: Mapping) -> None:  # 
     cfg.model.tokenizer.in_channels = request.found.channels
     cfg.model.data_preprocessor = preprocessor(request.found.channels)
     cfg.train_dataloader.dataset = images(request, 'train')
-    codes = cfg.model.tokenizer.get('codebook_size', 1024)
+    _, codes = token_layout(cfg)
     cfg.val_dataloader = dict(
         batch_size=16,
         num_workers=min(1, request.num_workers),
@@ -280,9 +275,9 @@ def _fit_tokenizer(cfg: Config, request: Request, configs: Mapping) -> None:  # 
 
 def _tokens(request: Request, configs: Mapping) -> tuple[int, dict]:
     """Number of tokens of an image, and the token space."""
-    tokenizer = configs['tokenizer'].model.tokenizer
-    side = request.image_size // stride_of(configs['tokenizer'])
-    return side**2, dict(codebook_size=tokenizer.get('codebook_size', 1024), num_class_slots=1, fake_class_slot=0)
+    stride, codes = token_layout(configs['tokenizer'])
+    num_tokens = (request.image_size // stride) ** 2
+    return num_tokens, dict(codebook_size=codes, num_class_slots=1, fake_class_slot=0)
 
 
 def with_weights(component: Mapping, weights: str) -> dict:
