@@ -18,6 +18,8 @@ from torchvision.ops import box_convert, nms
 from addp_mm.report.figures import Picture, figure_picture
 
 CLASS_COLOURS = [to_hex(colour) for colour in colormaps['tab10'].colors]
+# The background is grey.
+CLASS_COLOURS[7] = '#000000'
 # Of two boxes with a larger intersection over union, only the one with the higher score is drawn.
 MAX_IOU = 0.5
 _CELL_INCHES = 2.5
@@ -150,13 +152,15 @@ def _draw_box(ax, instance: Instance, classes: Sequence[str]) -> None:
     ax.add_patch(Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=1.2))
     score = '' if instance.score is None else f' {100 * instance.score:.0f}'
     dark = np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) < _MIN_LUMA_OF_BLACK_TEXT
+    at_right_edge = x > 0.7 * ax.get_xlim()[1]
     ax.text(
-        x,
+        x + w if at_right_edge else x,
         max(y, 4),
         f'{classes[instance.label]}{score}',
         fontsize=7.5,
         color='white' if dark else 'black',
         verticalalignment='bottom',
+        horizontalalignment='right' if at_right_edge else 'left',
         bbox=dict(facecolor=colour, edgecolor='none', pad=0.8),
         clip_on=True,
     )

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 Points = Sequence[tuple[float, float]]
@@ -82,6 +83,7 @@ def line_charts(charts: Mapping[str, Mapping[str, Points]], x_label: str, colour
                 raise ValueError(f'chart {title!r}: line {name!r} has no points')
             ax.plot(*zip(*points, strict=True), color=colours[name], label=name, linewidth=1.6)
         ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
         ax.tick_params(labelsize=8, colors=_SOFT, length=0)
         ax.grid(axis='y', color='#dedad0', linewidth=0.7)
