@@ -7,8 +7,8 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -17,15 +17,13 @@ from addp_mm.datasets.tokens.token_store import broken_images
 from addp_mm.own_data.commands import shown, tool
 from addp_mm.own_data.measure import command_of, measured
 from addp_mm.own_data.progress import duration, training_seconds
+from addp_mm.own_data.stages import Request
 from addp_mm.own_data.state import Stage
 from addp_mm.own_data.work_dir import TOKENS
 from addp_mm.report.figures import Points, image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve, read_previews, records, scalar_files
 from addp_mm.report.machine import machine_class, versions
 from addp_mm.report.page import Figure, Page, Section, Table
-
-if TYPE_CHECKING:
-    from addp_mm.own_data.pipeline import Pipeline
 
 LEAD = (
     'Three models were trained one after the other on the images of one folder. The tokenizer encodes an image as a '
@@ -61,50 +59,63 @@ _MEASURED = dict(
 )
 
 
-def write_page(path: Path, run: Pipeline) -> int:
-    """Write the report of a finished run; returns its size in bytes."""
-    found = run.request.found
-    command = f'python tools/pretrain_from_folder.py {run.args.images} …'
+def write_page(
+    path: Path, request: Request, stages: Mapping[str, Stage], generation: Sequence[str], ran: Sequence[str]
+) -> int:
+    """Write the report of a finished run.
+
+    Args:
+        path: The HTML file to write.
+        request: What the user asked for.
+        stages: The stages in order, by name.
+        generation: The command that generated images.
+        ran: The commands of this run, as a user types them.
+
+    Returns:
+        Size in bytes.
+    """
+    found = request.found
+    command = 'python tools/pretrain_from_folder.py …'
     if sys.argv[0].endswith('pretrain_from_folder.py'):
         command = shlex.join(['python', *sys.argv])
     overview = Figure(
         'Training time is the sum over all logged iterations. PSNR, SSIM and usage (percent of the codes that occur) '
         'are of held-out images. Loss and accuracy are of training batches.',
         [command],
-        table=Table(['', 'Iterations', 'Batch', 'Training', 'Last values'], [_row(s) for s in run.stages.values()]),
+        table=Table(['', 'Iterations', 'Batch', 'Training', 'Last values'], [_row(s) for s in stages.values()]),
     )
     sections = [
         Section(
             'Results',
             [overview],
             f'{found.count:,} images with {found.channels} channel{"s" * (found.channels > 1)}, '
-            f'{found.val_count:,} of them held out, at {run.request.image_size} px.',
+            f'{found.val_count:,} of them held out, at {request.image_size} px.',
         )
     ]
-    for name, stage in run.stages.items():
+    for name, stage in stages.items():
         figures = _stage_figures(stage, found.val_count)
         if name == 'addp':
             grid = Image.open(stage.folder / 'samples/grid.png')
             figures.append(
                 Figure(
                     'Images generated from the exported weights.',
-                    [shown(run.generation())],
+                    [shown(generation)],
                     [image_picture(grid, 'grid of generated images')],
                 )
             )
         sections.append(Section(_TITLES[name], figures))
-    broken = _broken(run.work_dir, found.dataset.get('root', ''))
+    broken = _broken(request.work_dir, found.dataset.get('root', ''))
     if broken:
         figure = Figure(
             f'{len(broken):,} images were left out; at most {_NUM_BROKEN} are shown. All are listed in '
-            f'broken_images_….txt below {run.work_dir} and in tokens/broken.jsonl.',
+            f'broken_images_….txt below {request.work_dir} and in tokens/broken.jsonl.',
             [command],
             table=Table(['Image', 'Reason'], list(broken.items())[:_NUM_BROKEN]),
         )
         sections.append(Section('Broken images', [figure]))
     software = Figure(
         'Software and machine. The commands are those of the latest start, without the stages that were done before.',
-        run.commands.ran or [command],
+        ran or [command],
         table=Table(['', ''], list(dict(versions(), machine=machine_class()).items())),
     )
     sections.append(Section('How it was made', [software]))

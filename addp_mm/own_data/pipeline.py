@@ -16,6 +16,7 @@ from addp_mm.own_data.commands import TOOLS, Commands, Execute, tool
 from addp_mm.own_data.fitting import check_disk, fit_config, try_stages
 from addp_mm.own_data.images import KINDS, Found, dataset_cfg, find_images, warnings
 from addp_mm.own_data.measure import MEASURED, check_extra_metrics, extra_metrics, measure, test_config
+from addp_mm.own_data.page import write_page
 from addp_mm.own_data.progress import Clock, duration, time_of_day
 from addp_mm.own_data.stages import STAGES, Request, build_configs, changeable_options, check_configs, options_by_stage
 from addp_mm.own_data.state import Stage
@@ -241,10 +242,8 @@ class Pipeline:
         self.commands(self.generation(), folder / 'generate.log')
 
     def _report(self) -> None:
-        from addp_mm.own_data.page import write_page
-
         path = self.work_dir / 'report.html'
-        write_page(path, self)
+        write_page(path, self.request, self.stages, self.generation(), self.commands.ran)
         print(
             f'done. Report: {path}\nweights: '
             + ', '.join(str(stage.weights) for stage in self.stages.values())

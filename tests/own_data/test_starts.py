@@ -81,7 +81,7 @@ def test_nothing_is_removed_until_all_that_can_be_checked_is(tmp_path, images):
     before = content(work)
     restart = '--restart-from', 'tokenizer'
     assert 'tokenizr' in start(images, work, *restart, '--cfg-options', 'tokenizr.max_iters=3')
-    assert 'depth is not an argument of' in start(images, work, *restart, '--cfg-options', 'addp.model.backbone.depth=3')
+    assert 'depth is not an argument' in start(images, work, *restart, '--cfg-options', 'addp.model.backbone.depth=3')
     assert 'max_iters must be a whole number of at least 3, got' in start(
         images, work, '--restart-from', 'predictor', '--cfg-options', 'predictor.max_iters=abc'
     )
@@ -108,7 +108,7 @@ def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images, 
         return interrupted(command, log, progress)
 
     own_batch = '--cfg-options', 'addp.train_dataloader.batch_size=4'
-    assert 'addp: config: model.backbone.depth is no argument' in start(
+    assert 'addp: config: model.backbone.depth is not an argument' in start(
         images, tmp_path / 'work', *own_batch, 'addp.model.backbone.depth=3', execute=execute
     )
     assert not commands

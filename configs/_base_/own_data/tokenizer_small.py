@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Stride 8, with a discriminator that starts after the last code was re-initialised. Codes are unit
-# vectors of 32 dimensions (as ViT-VQGAN, arXiv 2110.04627). Widths and schedule lie between the nano
-# recipe and vqgan_p16. Not measured.
+# vectors of 32 dimensions (as ViT-VQGAN, arXiv 2110.04627). Widths and schedule lie between the
+# nano recipe and vqgan_p16. Not measured.
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=64, max_iters=40000, max_passes=400)
 
