@@ -39,7 +39,7 @@ def resolve_iterations(node: Any, max_iters: int, key: str = '') -> Any:
         factor = float(formula[1] or 1)
         if formula[2] == '/':
             return min(0.5, factor / max_iters)
-        # AdversarialStartGuard needs watch > window.
+        # AdversarialStartHook needs watch > window.
         return max(3 if key == 'watch' else 2, round(factor * max_iters))
     raise ConfigError(
         f"{key}={node!r} is not a formula that is understood: write '0.05 * max_iters' for a number of "

@@ -109,9 +109,6 @@ class Trial:
 
     def step(self, batch: int) -> float:
         """Train on ``batch`` random images; returns the seconds that it took."""
-        from addp_mm.diffusion import NoiseDraw
-        from addp_mm.models.selfsup import ADDP
-
         assert self.shape is not None
         data: dict[str, Any]
         if len(self.shape) == 3:
@@ -120,14 +117,7 @@ class Trial:
         else:
             data = dict(inputs=torch.randint(self.model.codebook_size, (batch, *self.shape)))
         started = time.monotonic()
-        if isinstance(self.model, ADDP):
-            generator = torch.Generator().manual_seed(0)
-            noise = NoiseDraw(self.model.schedule.sample(generator), generator)
-            with self.optim_wrapper.optim_context(self.model):
-                losses = self.model.loss(self.model.data_preprocessor(data, True)['inputs'], noise=noise)
-            self.optim_wrapper.update_params(self.model.parse_losses(losses)[0])
-        else:
-            self.model.train_step(data, self.optim_wrapper)
+        self.model.train_step(data, self.optim_wrapper)
         if self.device.type == 'cuda':
             torch.cuda.synchronize()
         return time.monotonic() - started

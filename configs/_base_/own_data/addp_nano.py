@@ -22,7 +22,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end='0.1 * max_iters'),
     dict(type='CosineAnnealingLR', by_epoch=False, begin='0.1 * max_iters', end='max_iters'),
 ]
-custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
-    dict(type='addp_mm.GenerativePretrainHook', preview_interval='0.25 * max_iters', preview_images=16),
-]
+custom_hooks = [dict(type='addp_mm.GenerativePretrainHook', preview_interval='0.25 * max_iters', preview_images=16)]

@@ -13,8 +13,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end='0.05 * max_iters'),
     dict(type='CosineAnnealingLR', by_epoch=False, begin='0.05 * max_iters', end='max_iters'),
 ]
-custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
-    dict(type='addp_mm.GenerativePretrainHook', preview_interval='0.0833 * max_iters', preview_images=16),
-]
+custom_hooks = [dict(type='addp_mm.GenerativePretrainHook', preview_interval='0.0833 * max_iters', preview_images=16)]
 default_hooks = dict(checkpoint=dict(interval='0.0167 * max_iters'))

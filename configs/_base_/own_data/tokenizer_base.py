@@ -26,10 +26,9 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=False, begin='0.0133 * max_iters', end='max_iters'),
 ]
 custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.ReconstructionPreviewHook', interval='0.0333 * max_iters', num_images=10),
-    dict(type='addp_mm.AdversarialStartGuard', action='lower', window='0.00333 * max_iters', watch='0.133 * max_iters'),
+    dict(type='addp_mm.AdversarialStartHook', action='lower', window='0.00333 * max_iters', watch='0.133 * max_iters'),
     dict(type='EMAHook', momentum='15 / max_iters', begin_iter='0.25 * max_iters'),
 ]
 default_hooks = dict(checkpoint=dict(interval='0.0167 * max_iters'))

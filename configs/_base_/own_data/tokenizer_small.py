@@ -38,10 +38,9 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=False, begin='0.025 * max_iters', end='max_iters'),
 ]
 custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.ReconstructionPreviewHook', interval='0.05 * max_iters', num_images=10),
-    dict(type='addp_mm.AdversarialStartGuard', action='lower', window='0.0025 * max_iters', watch='0.125 * max_iters'),
+    dict(type='addp_mm.AdversarialStartHook', action='lower', window='0.0025 * max_iters', watch='0.125 * max_iters'),
     # The average begins when no code is re-initialised any more.
     dict(type='EMAHook', momentum='40 / max_iters', begin_iter='0.4 * max_iters'),
 ]
