@@ -2,16 +2,15 @@
 """Child registries of mmengine's roots.
 
 mmengine imports ``<scope>.registry`` when it meets ``type='<scope>.X'``, so a config of mmpretrain,
-mmdet or mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. Importing this module
-therefore also puts :mod:`addp_mm.compat` in force.
+mmdet or mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. That import runs
+``addp_mm/__init__.py`` first, which puts the patches of :mod:`addp_mm.compat` in force.
 """
 
 from importlib import import_module
 
-from addp_mm import compat, extensions
+from addp_mm.compat.versions import check_packages
 
-compat.install()  # before mmengine is imported: where it is missing, this says what to type
-extensions.install()
+check_packages()  # before mmengine is imported: if it is missing, the error says what to install
 
 from mmengine import registry as _roots  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
@@ -22,10 +21,10 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
 
 
 class _ModelRegistry(Registry):
-    """Registry of models that imports one package of :mod:`addp_mm.models` after another until a name is found.
+    """Registry that imports the packages of :mod:`addp_mm.models` one by one until a name is found.
 
-    So a detector with an ADDPViT gets no VQGAN, and needs no mmpretrain, which the algorithms in
-    ``selfsup`` do.
+    A detector with an ADDPViT therefore imports neither the VQGAN nor mmpretrain, which only the
+    algorithms in ``selfsup`` need.
     """
 
     packages = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses', 'selfsup')

@@ -19,7 +19,6 @@ from addp_mm.compat.inferencer_loader import mend_inferencer_loader
 from addp_mm.compat.inferencer_scope import mend_inference_scope, mend_inferencer_scope
 from addp_mm.compat.mmcv_ext import install_mmcv_ext
 from addp_mm.compat.packages import mend_package_names, mend_package_utils
-from addp_mm.compat.versions import check_packages
 from addp_mm.compat.weighted_cross_entropy import mend_weighted_cross_entropy
 
 MENDS = {
@@ -46,13 +45,7 @@ MENDS = {
 
 
 def install() -> None:
-    """Put every mend in force. Calling it again changes nothing.
-
-    Raises:
-        ImportError: The installed OpenMMLab packages cannot work; see
-            :func:`addp_mm.compat.versions.check_packages`.
-    """
-    check_packages()
+    """Put every mend in force. Calling it again changes nothing."""
     install_mmcv_ext()
     for module, mends in MENDS.items():
         for mend in mends:
