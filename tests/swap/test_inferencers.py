@@ -72,7 +72,7 @@ def test_an_inferencer_is_the_same_under_any_default_scope(make, own, others, tm
         {path.name for path in (tmp_path / name).rglob('*') if path.suffix in ('.png', '.jpg')}
         for name in (own, others[0])
     ]
-    assert images[0] == pictures[1] != set()
+    assert images[0] == images[1] != set()
 
 
 @pytest.mark.slow
