@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 import traceback
 import warnings
@@ -192,26 +193,34 @@ def check_operators() -> Iterator[Finding]:
 
     spec = find_spec('mmcv._ext')
     if spec is None:
-        yield Finding('warning', 'mmcv operators', 'none: detectors cannot be built', 'unset ADDP_MM_COMPAT')
-    elif spec.origin == 'addp_mm.compat.ops':
-        text = f'{len(OPS)} of addp_mm, none compiled; other operators raise MissingOpError: {", ".join(sorted(OPS))}'
+        yield Finding('warning', 'mmcv operators', 'none: most detectors cannot be built', 'unset ADDP_MM_COMPAT')
+        return
+    try:
+        importlib.import_module('mmcv._ext')
+    except Exception as error:
+        remedy = f'install an mmcv that was compiled for this torch, or: {INSTALL_MMCV} (or {INSTALL_FORKS_MMCV})'
+        yield Finding('error', 'mmcv operators', f'compiled, but do not load: {_first_line(error)}', remedy)
+        return
+    if spec.origin == 'addp_mm.compat.ops':
+        names = sorted({re.sub('_(forward|backward).*', '', name) for name in OPS if not name.startswith('get_')})
+        text = f'none is compiled; addp_mm has {", ".join(names)}; others raise MissingOpError when they are called'
         yield Finding('ok', 'mmcv operators', text)
     else:
-        try:
-            importlib.import_module('mmcv._ext')
-        except Exception as error:
-            remedy = f'install an mmcv that was compiled for this torch, or: {INSTALL_MMCV} (or {INSTALL_FORKS_MMCV})'
-            yield Finding('error', 'mmcv operators', f'compiled, but do not load: {_first_line(error)}', remedy)
-        else:
-            yield Finding('ok', 'mmcv operators', f'compiled in {spec.origin}; none of addp_mm is used')
+        yield Finding('ok', 'mmcv operators', f'compiled in {spec.origin}; none of addp_mm is used')
 
 
 def check_patches() -> Iterator[Finding]:
-    """Which patches of :mod:`addp_mm.compat` are in force."""
-    from addp_mm.compat import MENDS
+    """Which patches of :mod:`addp_mm.compat` were applied to the packages that are imported by now."""
+    from addp_mm import compat
 
-    names = sorted(mend.__name__ for mends in MENDS.values() for mend in mends)
-    yield Finding('ok', 'patches', f'{len(names)}: {", ".join(names)}')
+    if compat.is_off():
+        remedy = 'unset ADDP_MM_COMPAT, unless you want the packages unchanged'
+        yield Finding('warning', 'patches', 'none: ADDP_MM_COMPAT=off', remedy)
+        return
+    faults = '; '.join(f'{patch.name} ({patch.fault})' for patch in compat.in_force()) or 'none'
+    yield Finding('ok', 'patches', f'in force: {faults}')
+    names = ', '.join(patch.name for patch in compat.waiting()) or 'none'
+    yield Finding('ok', 'more patches', f'applied if their module is imported and has the fault: {names}')
 
 
 def check_gpus() -> Iterator[Finding]:

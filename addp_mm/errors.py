@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Errors that their reader can mend, and how command line tools report them."""
+"""Errors that a user can fix, how command line tools print them, and how they shorten lists."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -7,39 +7,40 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Base of the package's own errors about configs, data, checkpoints and the course of a training.
+    """Base of addp_mm's errors about configs, data, checkpoints and the progress of a training.
 
-    The message says what is wrong and what to do; where in the code it was found does not matter.
-    Subclasses also derive from the built-in error that they are a case of.
+    The message says what is wrong, where, and what to do; no traceback is needed. A subclass also
+    derives from the built-in error that it specialises, such as ValueError.
     """
 
 
 @contextmanager
 def reported_in_words(*others: type[Exception]) -> Iterator[None]:
-    """End the process with ``error: …`` on a :class:`UserError`; every other error keeps its traceback.
+    """End the process with the line ``error: …`` instead of a traceback on a :class:`UserError`.
 
     Args:
-        *others: Classes to treat alike.
+        *others: More classes of errors to print in this way. All others keep their traceback.
 
     Raises:
-        SystemExit: In the place of these errors.
+        SystemExit: Replaces these errors.
     """
+    kinds: tuple[type[Exception], ...] = (UserError, *others)
     try:
         yield
-    except (UserError, *others) as error:
+    except kinds as error:
         sys.exit(f'error: {error}')
 
 
 def first_few(things: Iterable, count: int = 6, separator: str = ', ') -> str:
-    """The first ``count`` things and how many more there are: ``'a, b and 3 more'``.
+    """Name the first ``count`` things, and say how many more there are: ``'a, b and 3 more'``.
 
     Args:
-        things: Anything that ``str`` turns into words.
-        count: How many are named.
-        separator: What stands between them.
+        things: Anything that ``str`` makes readable.
+        count: How many are named. Defaults to 6.
+        separator: Text between them. Defaults to ', '.
 
     Returns:
-        Words in one string; 'none' where there is nothing.
+        One string; 'none' if there is nothing.
     """
     words = [str(thing) for thing in things]
     more = f' and {len(words) - count} more' if len(words) > count else ''

@@ -1,16 +1,16 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Child registries of mmengine's roots.
+"""Child registries of mmengine's root registries.
 
-mmengine imports ``<scope>.registry`` when it meets ``type='<scope>.X'``, so a config of mmpretrain,
-mmdet or mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. That import runs
-``addp_mm/__init__.py`` first, which puts the patches of :mod:`addp_mm.compat` in force.
+mmengine imports ``<scope>.registry`` when it finds ``type='<scope>.X'``. A config of mmpretrain,
+mmdet or mmsegmentation can therefore name ``addp_mm.X`` without ``custom_imports``: that import
+runs ``addp_mm/__init__.py`` first, which installs the patches of :mod:`addp_mm.compat`.
 """
 
 from importlib import import_module
 
 from addp_mm.compat.versions import check_packages
 
-check_packages()  # before mmengine is imported: if it is missing, the error says what to install
+check_packages()  # before mmengine is imported: if it is missing, the error says what to type
 
 from mmengine import registry as _roots  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
@@ -21,15 +21,16 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
 
 
 class _ModelRegistry(Registry):
-    """Registry that imports the packages of :mod:`addp_mm.models` one by one until a name is found.
+    """Registry that imports the packages of :mod:`addp_mm.models` one by one to find a name.
 
-    A detector with an ADDPViT therefore imports neither the VQGAN nor mmpretrain, which only the
+    A detector with an ADDPViT then imports no VQGAN, and does not need mmpretrain, which only the
     algorithms in ``selfsup`` need.
     """
 
     packages = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses', 'selfsup')
 
     def get(self, key: str) -> type | None:
+        """Find a class by its name, with or without the scope; None if it is not registered."""
         scope, name = self.split_scope_key(key)
         if scope in (None, self.scope):
             registries = (self, self.parent) if scope is None else (self,)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from addp_mm.compat.distributed import TorchView
+from addp_mm.compat.importing import TorchView
 
 
 def register_checkpoint_loaders(module: ModuleType) -> None:

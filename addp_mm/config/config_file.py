@@ -126,7 +126,7 @@ def check_options(cfg: Config, options: dict) -> None:
     """Refuse an option that names nothing in ``cfg``.
 
     A new key is accepted at the top level where the Runner knows it, and below a ``dict(type=…)``,
-    whose arguments :func:`addp_mm.checks.config_options.check_config` compares with the class
+    whose arguments :func:`addp_mm.checks.unknown_arguments.check_config` compares with the class
     afterwards. Everywhere else a new key is refused where one much like it stands beside it.
     """
     known = runner_arguments()

@@ -143,7 +143,8 @@ def test_two_processes_find_what_one_finds(tmp_path):
 def test_a_model_without_weights_and_a_missing_bank_are_refused():
     from mmengine.config import Config
 
-    from addp_mm.checks.runner_cfg import check_datasets, require_weights
+    from addp_mm.checks.datasets import check_datasets
+    from addp_mm.checks.weights import require_weights
     from addp_mm.config.config_file import ConfigError
 
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=[dict(type='addp_mm.Pretrained', checkpoint='a.pth')]))))
