@@ -210,7 +210,7 @@ def check_operators() -> Iterator[Finding]:
 
 
 def check_patches() -> Iterator[Finding]:
-    """Which patches of :mod:`addp_mm.compat` were applied to the packages that are imported by now."""
+    """Which patches of :mod:`addp_mm.compat` were applied to the packages imported so far."""
     from addp_mm import compat
 
     if compat.is_off():

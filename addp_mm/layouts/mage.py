@@ -136,26 +136,28 @@ def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = 
     )
 
 
-def heads_of(width: int, given: int | None, option: str, decoder: bool = False) -> int:
-    """Attention heads of a published transformer, which its tensors do not tell.
+def heads_of(width: int, given: int | None, argument: str, decoder: bool = False) -> int:
+    """Number of attention heads of a transformer of MAGE or ADDP; its tensors do not contain it.
 
     Args:
-        width: Its width.
-        given: What the caller knows, if anything.
-        option: How the error calls the number.
-        decoder: Whether it is a decoder: those of MAGE and ADDP have 16 heads in both sizes.
+        width: Width of the transformer.
+        given: The number, or None for that of the published model of this width.
+        argument: Name of the argument that gives the number, for errors.
+        decoder: Whether it is a decoder; those of the published models have 16 heads. Defaults to
+            False.
 
     Raises:
-        ValueError: Nothing is given and no published model is as wide, or the heads do not divide
-            the width.
+        ValueError: ``given`` is None and no published model has this width, or the number does not
+            divide the width.
     """
     heads = given or (PUBLISHED_HEADS.get(width, (None, None))[decoder])
     if heads is None:
         raise ValueError(
-            f'tensors do not tell the number of attention heads, and no published model is {width} wide: say {option}'
+            f'the number of attention heads is not stored in the checkpoint, and no published model is {width} '
+            f'channels wide: give {argument} (in a converter --{argument.replace("_", "-")})'
         )
     if width % heads:
-        raise ValueError(f'{option}: {heads} heads do not divide a width of {width}')
+        raise ValueError(f'{argument}: {heads} heads do not divide a width of {width}')
     return heads
 
 

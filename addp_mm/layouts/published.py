@@ -15,7 +15,7 @@ from torch import Tensor
 
 from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, count, prefixed, require, translate, without_prefix
 from addp_mm.layouts.layout import Layout
-from addp_mm.layouts.mage import PREDICTOR_RULES, PREDICTOR_UNUSED, predictor_args, trim_positions
+from addp_mm.layouts.mage import PREDICTOR_RULES, PREDICTOR_UNUSED, heads_of, predictor_args, trim_positions
 from addp_mm.layouts.vqgan import tokenizer_args, vqgan_rules
 
 _PREDICTOR = r'token_predictor\.'
@@ -243,27 +243,39 @@ def published_args(converted: Mapping[str, Tensor]) -> dict:
 
 def published_settings(
     converted: Mapping[str, Tensor],
-    num_heads: int,
-    decoder_num_heads: int,
-    predictor_num_heads: int,
-    predictor_decoder_num_heads: int,
+    num_heads: int | None = None,
+    decoder_num_heads: int | None = None,
+    predictor_num_heads: int | None = None,
+    predictor_decoder_num_heads: int | None = None,
 ) -> dict:
     """:func:`published_args` with the numbers of heads.
 
+    A number that is not given is that of the published model of the same width, see
+    :func:`~addp_mm.layouts.mage.heads_of`.
+
     Args:
         converted: What :func:`convert_published` returns.
-        num_heads: Attention heads of the encoder.
-        decoder_num_heads: Attention heads of the token decoder.
-        predictor_num_heads: Attention heads of the predictor's encoder.
-        predictor_decoder_num_heads: Attention heads of the predictor's decoder.
+        num_heads: Attention heads of the encoder. Defaults to None.
+        decoder_num_heads: Attention heads of the token decoder. Defaults to None.
+        predictor_num_heads: Attention heads of the predictor's encoder. Defaults to None.
+        predictor_decoder_num_heads: Attention heads of the predictor's decoder. Defaults to None:
+            ``decoder_num_heads`` if that is given.
 
     Raises:
-        ValueError: If the tokens form no square map, or a part cannot be built.
+        ValueError: The tokens do not form a square map, a component cannot be built, or a number of
+            heads is not given and no published model has this width.
     """
     settings = published_args(converted)
-    settings['backbone']['arch']['num_heads'] = num_heads
-    settings['neck']['num_heads'] = decoder_num_heads
-    settings['predictor'].update(num_heads=predictor_num_heads, decoder_num_heads=predictor_decoder_num_heads)
+    arch, neck, predictor = settings['backbone']['arch'], settings['neck'], settings['predictor']
+    arch['num_heads'] = heads_of(arch['embed_dims'], num_heads, 'num_heads')
+    neck['num_heads'] = heads_of(neck['embed_dims'], decoder_num_heads, 'decoder_num_heads', decoder=True)
+    predictor['num_heads'] = heads_of(predictor['embed_dims'], predictor_num_heads, 'predictor_num_heads')
+    predictor['decoder_num_heads'] = heads_of(
+        predictor['decoder_embed_dims'],
+        predictor_decoder_num_heads or decoder_num_heads,
+        'predictor_decoder_num_heads',
+        decoder=True,
+    )
     return settings
 
 

@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""tools/generate.py: files, resuming, mistakes."""
+
 import json
 import runpy
 import subprocess

@@ -93,10 +93,10 @@ def test_an_incomplete_predictor_is_refused(checkpoint):
 def test_heads_are_asked_for_where_no_published_model_tells_them():
     assert [heads_of(768, None, ''), heads_of(768, None, '', decoder=True), heads_of(1024, None, '')] == [12, 16, 16]
     assert heads_of(768, 6, '') == 6
-    with pytest.raises(ValueError, match='24 wide: say --num-heads'):
-        heads_of(24, None, '--num-heads')
-    with pytest.raises(ValueError, match='--num-heads: 5 heads do not divide a width of 24'):
-        heads_of(24, 5, '--num-heads')
+    with pytest.raises(ValueError, match=r'24 channels wide: give num_heads \(in a converter --num-heads\)'):
+        heads_of(24, None, 'num_heads')
+    with pytest.raises(ValueError, match='num_heads: 5 heads do not divide a width of 24'):
+        heads_of(24, 5, 'num_heads')
 
 
 def test_both_parts_load_straight_from_the_file(checkpoint, tmp_path):
@@ -171,6 +171,6 @@ def test_the_tool_writes_nothing_where_the_sides_disagree(checkpoint, tmp_path, 
 
 def test_the_tool_asks_for_heads(checkpoint, tmp_path, monkeypatch):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
-    with pytest.raises(SystemExit, match='24 wide: say --num-heads'):
+    with pytest.raises(SystemExit, match='24 channels wide: give num_heads .in a converter --num-heads'):
         run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'predictor.safetensors')
     assert [path.name for path in tmp_path.iterdir()] == ['mage.pth']

@@ -186,7 +186,7 @@ def test_the_tool_takes_everything_with_a_config_for_generation(everything, tmp_
     model = load_model(str(tmp_path / 'addp.json'), tmp_path / 'addp.safetensors')
     assert all(torch.equal(model.state_dict()[key], value) for key, value in convert_published(everything).items())
     assert json.loads((tmp_path / 'addp.json').read_text())['model']['neck']['num_heads'] == 4
-    with pytest.raises(SystemExit, match='48 wide: say --num-heads'):
+    with pytest.raises(SystemExit, match='48 channels wide: give num_heads .in a converter --num-heads'):
         run_tool(monkeypatch, tmp_path / 'published.pth', tmp_path / 'other.safetensors')
 
 

@@ -270,7 +270,7 @@ def test_a_class_that_lightning_names_is_read_as_a_name_and_others_are_refused(t
             ['--prefix', 'model'],
             r'holds no VQGAN under model\.: .*layout of MaskGIT VQGAN without any prefix',
         ),
-        ('maskgit', ['--num-groups', '48'], 'multiple of 48'),
+        ('maskgit', ['--num-groups', '48'], 'multiple of num_groups=48'),
         ('stranger', [], 'stranger'),
         ('incomplete', [], r'incomplete: it lacks encoder\.norm_out\.weight, .*addp_mm\.VQTokenizer'),
         ('damaged', [], 'not finite'),

@@ -48,9 +48,9 @@ def convert(args):
     if args.part == 'predictor':
         sizes = MAGE.build_args(source)
         heads = dict(
-            num_heads=heads_of(sizes['embed_dims'], args.num_heads, '--num-heads'),
+            num_heads=heads_of(sizes['embed_dims'], args.num_heads, 'num_heads'),
             decoder_num_heads=heads_of(
-                sizes['decoder_embed_dims'], args.decoder_num_heads, '--decoder-num-heads', decoder=True
+                sizes['decoder_embed_dims'], args.decoder_num_heads, 'decoder_num_heads', decoder=True
             ),
         )
         config = dict(type='addp_mm.MaskedTokenPredictor', **sizes, **heads)

@@ -34,23 +34,15 @@ def parse_args():
 def whole(source, args):
     """Name, config, weights and proof of everything."""
     from addp_mm.conversion.originals.addp import published_agrees
-    from addp_mm.layouts.mage import heads_of
-    from addp_mm.layouts.published import convert_published, published_args, published_settings
+    from addp_mm.layouts.published import convert_published, published_settings
 
     converted = convert_published(source)
-    sizes = published_args(converted)
-    predictor = sizes['predictor']
     config = published_settings(
         converted,
-        heads_of(sizes['backbone']['arch']['embed_dims'], args.num_heads, '--num-heads'),
-        heads_of(sizes['neck']['embed_dims'], args.decoder_num_heads, '--decoder-num-heads', decoder=True),
-        heads_of(predictor['embed_dims'], args.predictor_num_heads, '--predictor-num-heads'),
-        heads_of(
-            predictor['decoder_embed_dims'],
-            args.predictor_decoder_num_heads,
-            '--predictor-decoder-num-heads',
-            decoder=True,
-        ),
+        args.num_heads,
+        args.decoder_num_heads,
+        args.predictor_num_heads,
+        args.predictor_decoder_num_heads,
     )
     return (
         'model',
@@ -67,7 +59,7 @@ def encoder(source, args):
     from addp_mm.layouts.published import PUBLISHED_ENCODER
 
     config = dict(type='addp_mm.ADDPViT', **PUBLISHED_ENCODER.build_args(source))
-    config['arch']['num_heads'] = heads_of(config['arch']['embed_dims'], args.num_heads, '--num-heads')
+    config['arch']['num_heads'] = heads_of(config['arch']['embed_dims'], args.num_heads, 'num_heads')
     return (
         'backbone',
         config,

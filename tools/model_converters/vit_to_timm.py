@@ -85,7 +85,7 @@ def normalisation(args):
     """Mean and standard deviation of the channels of images in [0, 1]."""
     from mmengine.config import Config
 
-    from addp_mm.layouts.to_timm import IMAGENET_MEAN, IMAGENET_STD
+    from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
     config = Config.fromfile(args.config) if args.config else {}
     found = config.get('data_preprocessor') or config.get('model', {}).get('data_preprocessor') or {}
