@@ -10,7 +10,7 @@ from mmengine.config import Config
 from addp_mm.checks.weights import require_checkpoint
 from addp_mm.config.config_file import ConfigError, require_writable, require_writable_folder
 from addp_mm.engine.device import choose_device
-from addp_mm.engine.hooks.drawn_pictures import picture_name
+from addp_mm.engine.hooks.drawn_images_hook import image_name
 from addp_mm.engine.runner_cfg import set_resume
 
 
@@ -73,7 +73,7 @@ def test_a_moved_training_goes_on(tmp_path, capsys, named, found):
         (tmp_path / name).touch()
     (tmp_path / 'last_checkpoint').write_text(named)
     assert resumed_from(tmp_path) == found
-    assert f'names {named or "nothing"}; training goes on from {tmp_path / found}' in capsys.readouterr().out
+    assert f'names {named or "nothing"}; training continues from {tmp_path / found}' in capsys.readouterr().out
 
 
 def test_without_any_checkpoint_an_empty_name_begins_and_a_wrong_one_is_refused(tmp_path):
@@ -86,7 +86,7 @@ def test_without_any_checkpoint_an_empty_name_begins_and_a_wrong_one_is_refused(
 
 @pytest.mark.parametrize('name', ['foo', 'meta', 'cuda:99'])
 def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(ConfigError, match=f'--device {name} is no device that this PyTorch can use here'):
+    with pytest.raises(ConfigError, match=f'--device {name}: this PyTorch cannot use the device here'):
         choose_device(name)
 
 
@@ -106,8 +106,8 @@ class Sample(SimpleNamespace):
     ],
 )
 def test_drawn_pictures_lie_as_the_images_do(path, root, name):
-    assert picture_name(Sample(img_path=path, sample_idx=3), root) == Path(name)
+    assert image_name(Sample(img_path=path, sample_idx=3), root) == Path(name)
 
 
 def test_a_drawn_picture_without_a_path_has_its_number():
-    assert picture_name(Sample(sample_idx=3), '/data') == Path('3.png')
+    assert image_name(Sample(sample_idx=3), '/data') == Path('3.png')
