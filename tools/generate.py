@@ -8,7 +8,6 @@ the same seed gives the same images whatever the batch size.
 import argparse
 import hashlib
 import json
-import os
 from pathlib import Path
 
 SETTINGS_FILE = 'generation.json'
@@ -98,10 +97,11 @@ def claim(out: Path, settings: dict) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file so that it is either there in full or not at all."""
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    """Write a file atomically."""
+    from addp_mm.checkpoints.atomic_write import atomic_path
+
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_png(path: Path, picture) -> None:

@@ -2,7 +2,6 @@
 """Test a checkpoint with any config of this repository; writes the metrics as JSON."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -69,15 +68,10 @@ def prepare(args):
 
 
 def write_metrics(metrics, path):
-    """Write ``metrics`` as JSON numbers, so that the file ``path`` is there in full or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        unfinished.write_text(json.dumps(plain, indent=2) + '\n')
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write ``metrics`` to the file ``path`` as JSON numbers."""
+    from addp_mm.checkpoints.atomic_write import write_json
+
+    write_json(path, {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()})
 
 
 def main(argv=None):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parents[1]
 
+from addp_mm.checkpoints.atomic_write import write_text  # noqa: E402
 from addp_mm.report.machine import machine_class, versions  # noqa: E402
 
 IMAGES = 'configs/pretrain/token-predictor_nano-p8_2xb16-fp32-8k_fashion-scenes-64px.py'
@@ -180,10 +181,7 @@ def write_section(page: Path, text: str) -> None:
     kept = [part for part in parts if not part.startswith(f'{heading}\n')]
     place = next((k for k, part in enumerate(parts) if part.startswith(f'{heading}\n')), len(parts))
     kept.insert(place, text)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    partial = page.with_suffix('.partial')
-    partial.write_text('\n\n'.join(part.strip('\n') for part in kept) + '\n')
-    partial.replace(page)
+    write_text(page, '\n\n'.join(part.strip('\n') for part in kept) + '\n')
 
 
 def main(argv: list[str] | None = None) -> None:

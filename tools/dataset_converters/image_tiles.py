@@ -9,12 +9,12 @@ import argparse
 import json
 import os
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
+from addp_mm.checkpoints.atomic_write import atomic_path, write_json
 from addp_mm.config.config_file import require_writable_folder
 from addp_mm.datasets.readers.load_image import decode_image
 from addp_mm.errors import UserError, first_few, reported_in_words
@@ -103,14 +103,7 @@ def claim(out, settings):
             raise UserError(f'{note} is damaged ({error}): name another --out') from error
         if found != settings:
             raise UserError(f'--out {out} holds tiles of other settings ({found}; now {settings}): name another folder')
-    write_whole(note, lambda path: path.write_text(json.dumps(settings) + '\n'))
-
-
-def write_whole(path, write):
-    """Let ``write`` make a file that is there in full or not at all."""
-    unfinished = path.with_name(f'.{path.name}.partial')
-    write(unfinished)
-    os.replace(unfinished, path)
+    write_json(note, settings)
 
 
 def read_picture(path, shorter_side):
@@ -142,7 +135,8 @@ def cut(paths, args):
     for path in tqdm(paths, unit='picture'):
         before, picture = count, read_picture(path, args.shorter_side)
         for top, left, tile in tiles(picture, args.tile):
-            write_whole(args.out / f'{path.stem}_{top:04d}_{left:04d}.png', partial(tile.save, format='PNG'))
+            with atomic_path(args.out / f'{path.stem}_{top:04d}_{left:04d}.png') as partial:
+                tile.save(partial, format='PNG')
             count += 1
         if count == before:
             small.append(f'{path} ({picture.width} x {picture.height})')

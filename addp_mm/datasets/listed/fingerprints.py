@@ -8,10 +8,10 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping
 
-import torch
 from mmengine.model import initialize
 from torch import nn
 
+from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.listed.image_folder import DatasetError
 from addp_mm.registry import MODELS
@@ -44,11 +44,7 @@ def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
         module: The tokenizer with its weights.
         config: Its config; ``type`` and ``init_cfg`` do not count.
     """
-    digest = hashlib.sha256(json.dumps([type(module).__name__, _own_arguments(module, config)]).encode())
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return module_fingerprint(module, type(module).__name__, _own_arguments(module, config))
 
 
 def _own_arguments(module: nn.Module, config: Mapping) -> dict:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from addp_mm.checkpoints.atomic_write import atomic_path
 from addp_mm.datasets.listed.image_folder import DatasetError
 
 _MAGIC = b'addp_mm names 1\n'
@@ -43,15 +44,11 @@ def write_names(
         files = {name: open(Path(folder, name), 'w+b') for name in sections}  # noqa: SIM115
         try:
             count, digest = _spill(records, columns, files)
-            whole = Path(folder, 'whole')
-            with open(whole, 'wb') as out:
+            with atomic_path(path) as whole, open(whole, 'wb') as out:
                 _join(out, files, dict(count=count, fingerprint=digest, about=dict(about or {})))
-                out.flush()
-                os.fsync(out.fileno())
         finally:
             for file in files.values():
                 file.close()
-        os.replace(whole, path)
 
 
 def _spill(records: Iterable[tuple], columns: Sequence[str], files: Mapping) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.datasets.listed.image_folder import DatasetError
 from addp_mm.errors import first_few
 
@@ -108,12 +109,7 @@ class TokenWriter:
 
     def _write_about(self) -> None:
         about = dict(self.about, done=self.done, broken=self._num_broken, broken_bytes=self._broken_bytes)
-        partial = self.folder / f'{ABOUT}.partial'
-        with open(partial, 'w') as file:
-            file.write(json.dumps(about, indent=2) + '\n')
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.folder / ABOUT)
+        write_json(self.folder / ABOUT, about)
 
     def _take_up(self) -> None:
         recorded = read_about(self.folder)
