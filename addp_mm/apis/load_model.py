@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.checkpoints.reading import find_state_dict
+from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.errors import first_few
 
 

@@ -11,11 +11,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from addp_mm.config.shipped import SCHEME, config_path
-from addp_mm.errors import UserError
-
-
-class ConfigError(UserError, ValueError):
-    """A mistake in a config, an option or a path, found before anything is built or written."""
+from addp_mm.errors import ConfigError
 
 
 def suggest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.fingerprint import module_fingerprint
-from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
+from addp_mm.checkpoints.reading import load_checkpoint_file
+from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.errors import UserError
 from addp_mm.registry import METRICS, MODELS
 

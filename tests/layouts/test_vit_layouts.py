@@ -34,7 +34,7 @@ def convert(source: dict[str, Tensor], name: str, num_heads: int = 3, **options)
     layout = find_layout(source)
     assert layout is not None
     assert layout.name == name
-    assert layout.target == 'ADDPViT'
+    assert layout.component == 'backbone'
     before = {key: value.clone() for key, value in source.items()}
     args = {**layout.build_args(source), **options}
     assert 'num_heads' not in args['arch']
@@ -48,7 +48,7 @@ def original(source: dict[str, Tensor], image: Tensor, **options) -> Tensor | No
     """What the converter's own comparison takes for the truth."""
     layout = find_layout(source)
     args = {**layout.build_args(source), **options}
-    return original_features(layout.name, source, {**args, 'arch': dict(args['arch'], num_heads=3)}, image)
+    return original_features(layout, source, {**args, 'arch': dict(args['arch'], num_heads=3)}, image)
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -267,13 +267,13 @@ def test_the_grid_decides_what_positions_mean(own, options):
         assert layout.convert(source)['pos_embed'].shape[1] == 17  # taken for DeiT III of 4 x 4 patches
         square = VisionTransformer(**SIZES, no_embed_class=True).state_dict()
         assert layout.build_args(square, grid=(4, 4))['img_size'] == (32, 32)
-    with pytest.raises(ValueError, match=f'the {own + 15} positions are not those of 4 x 5 patches'):
+    with pytest.raises(ValueError, match=f'the {own + 15} positions do not fit 4 x 5 patches'):
         layout.convert(source, grid=(4, 5))
 
 
 def test_registers_and_positions_that_are_no_square_ask_for_the_grid():
     source = VisionTransformer(**{**SIZES, 'img_size': (16, 40)}, reg_tokens=2).state_dict()
-    with pytest.raises(ValueError, match=r'of 13 positions.*the 2 registers.*pos_grid=\(height, width\).*--img-size'):
+    with pytest.raises(ValueError, match=r'13 positions.*the 2 registers.*pos_grid=\(height, width\).*--img-size'):
         find_layout(source).convert(source)
 
 
@@ -284,7 +284,7 @@ def test_positions_that_always_hold_the_class_token_are_never_taken_for_a_square
     layout = find_layout(source)
     assert layout.name == name
     assert layout.convert(source)['pos_embed'].shape[1] == 16
-    with pytest.raises(ValueError, match='no square map: give the image size'):
+    with pytest.raises(ValueError, match='do not form a square map: give the image size'):
         layout.build_args(source)
     assert layout.build_args(source, grid=(3, 5))['img_size'] == (24, 40)
 

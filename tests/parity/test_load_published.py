@@ -125,7 +125,7 @@ def test_the_converter_writes_what_the_model_loads(checkpoint, tmp_path, monkeyp
         torch.load(tmp_path / 'other.pth', weights_only=True)['state_dict'],
     ):
         model.load_state_dict(weights, strict=True)
-    with pytest.raises(SystemExit, match='exists already'):
+    with pytest.raises(SystemExit, match='exists: choose'):
         convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'other.pth')
 
 

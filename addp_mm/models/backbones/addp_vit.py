@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from addp_mm.models.backbones.options import arch_settings, ascending_indices, grid_of
 from addp_mm.models.layers import Block, OptionError, PatchEmbed, init_transformer_weights, resize_pos_embed
+from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.fit_positions import fit_positions
 from addp_mm.registry import MODELS
 
@@ -20,7 +20,7 @@ OUT_TYPES = ('cls_token', 'avg_featmap', 'featmap', 'raw')
 
 
 @MODELS.register_module()
-class ADDPViT(BaseModule):
+class ADDPViT(Component):
     """Plain vision transformer: one class from pre-training to detection.
 
     The layout is ViT's (arXiv 2010.11929), with ADDP's norm after the embedding (``pre_norm``,
@@ -84,6 +84,9 @@ class ADDPViT(BaseModule):
         >>> [tuple(x.shape) for x in backbone(torch.rand(1, 3, 96, 64))]
         [(1, 128, 12, 8), (1, 128, 12, 8)]
     """
+
+    component = 'backbone'
+    required_weights = ('patch_embed.', 'blocks.')
 
     # of weights in this layout, whatever model they are loaded into: see fit_positions
     class_token_has_position = True

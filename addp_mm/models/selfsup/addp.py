@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latents, nested_masks
 from addp_mm.models.layers import ImageSizeError
+from addp_mm.models.layers.component import Component
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
 from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
@@ -24,7 +25,7 @@ OTHER_MEAN, OTHER_STD = (0.5,), (0.25,)
 
 
 @MODELS.register_module()
-class ADDP(BaseSelfSupervisor):
+class ADDP(Component, BaseSelfSupervisor):
     """Alternating Denoising Diffusion Process (arXiv 2306.05423).
 
     From pixels decoded out of partly unreliable tokens, backbone and token decoder predict the
@@ -58,6 +59,8 @@ class ADDP(BaseSelfSupervisor):
     Raises:
         ValueError: If the stations do not fit one another.
     """
+
+    component = 'model'
 
     def __init__(
         self,
