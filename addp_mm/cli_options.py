@@ -1,0 +1,31 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Options that the command line tools share. Imports nothing but the standard library."""
+
+import argparse
+
+
+def add_renamed(parser: argparse.ArgumentParser, *, old: str, new: str) -> None:
+    """Refuse an option that was renamed, in one line that names the new one.
+
+    Args:
+        parser: The tool's parser. The old option does not appear in its help.
+        old: The option as it was, such as ``'--workers'``.
+        new: The option as it is now, such as ``'--num-workers'``.
+
+    >>> parser = argparse.ArgumentParser(prog='tool')
+    >>> add_renamed(parser, old='--workers', new='--num-workers')
+    >>> parser.parse_args(['--workers', '4'])  # exits with status 2
+    tool: error: --workers was renamed: use --num-workers
+    """
+    parser.add_argument(old, nargs='*', action=_Renamed, new=new, dest=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+class _Renamed(argparse.Action):
+    """End the process as soon as the old option is read, so that no other error comes first."""
+
+    def __init__(self, *args, new: str, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.new = new
+
+    def __call__(self, parser, namespace, values, option_string=None):  # noqa: ARG002  # argparse gives these
+        parser.exit(2, f'{parser.prog}: error: {option_string} was renamed: use {self.new}\n')
