@@ -163,7 +163,7 @@ def document(runs: Sequence[FineTuning], steps: Sequence[Step], done: dict[str, 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    from addp_mm.config.config_file import require_writable
+    from addp_mm.config.paths import require_writable
     from addp_mm.errors import reported_in_words
 
     out = args.out.resolve()

@@ -19,7 +19,7 @@ from addp_mm.compat.distributed import TorchView
 
 
 def register_checkpoint_loaders(module: Any) -> None:
-    """Make mmengine read every checkpoint with the allow-list of :mod:`addp_mm.checkpoints.reading`.
+    """Make mmengine read every checkpoint with :mod:`addp_mm.checkpoints.reading`.
 
     Args:
         module: ``mmengine.runner.checkpoint``, or the module of that name in a fork.
@@ -27,7 +27,7 @@ def register_checkpoint_loaders(module: Any) -> None:
     from addp_mm.checkpoints.hub import HUB_SCHEME
     from addp_mm.checkpoints.reading import ASSET_SCHEME, safe_load
 
-    # The loaders of rare addresses (ceph, pavi, openmmlab://) keep their code. They call torch.load.
+    # The loaders of rare addresses (ceph, pavi, openmmlab://) stay. They call torch.load.
     module.torch = TorchView(load=safe_load)
     if hasattr(module, '_safe_torch_load'):
         module._safe_torch_load = safe_load  # noqa: SLF001  (the forks have no public name for it)
@@ -61,7 +61,7 @@ def load_url(
 
     Args:
         url: Address of the file.
-        model_dir: Folder to keep the file in. Defaults to ``checkpoints`` in ``torch.hub.get_dir()``.
+        model_dir: Folder to keep the file in. Defaults to ``checkpoints`` in torch.hub's folder.
         map_location: As in ``torch.load``. Defaults to None.
         progress: Whether to show a progress bar. Defaults to True.
         check_hash: Whether the file's name ends in ``-<start of its SHA-256>``, which is then
@@ -121,7 +121,7 @@ def load_from_http(
 
 
 def load_from_hub(filename: str, map_location: Any = None) -> dict:
-    """Load ``hf://owner/repo[@revision]/path``. Only the first process of each machine downloads it."""
+    """Load ``hf://owner/repo[@revision]/path``. The first process of each machine downloads it."""
     from addp_mm.checkpoints.reading import load_checkpoint_file
 
     return _first_of_each_machine_first(lambda: load_checkpoint_file(filename, map_location))

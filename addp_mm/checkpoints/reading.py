@@ -48,7 +48,7 @@ class _History(HistoryBuffer):
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """Replaces ``builtins.getattr`` inside a checkpoint: gives only the statistics of the loss history."""
+    """Replaces ``builtins.getattr`` in a checkpoint: gives only statistics of the loss history."""
     if owner is _History and name in _STATISTICS:
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr({owner!r}, {name!r})')
@@ -129,7 +129,7 @@ def _reason(error: Exception) -> str:
 
 
 def resolve_asset(path: str) -> str:
-    """Turn ``addp_mm://NAME`` into the path of a file that the package ships; return other paths unchanged.
+    """Path of a file; ``addp_mm://NAME`` is a file that the package ships.
 
     Raises:
         CheckpointNotFoundError: The package ships no such file. The message lists its files.

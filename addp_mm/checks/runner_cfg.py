@@ -8,7 +8,8 @@ from mmengine.config import Config
 
 from addp_mm.checks.class_folders import check_same_classes
 from addp_mm.checks.datasets import check_dataset_cfg
-from addp_mm.config.config_file import ConfigError, require_file
+from addp_mm.config.config_file import ConfigError
+from addp_mm.config.paths import require_file
 from addp_mm.config.type_names import type_name
 
 DEEPSPEED_FILES = '*_model_states.pt'

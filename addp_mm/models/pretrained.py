@@ -143,7 +143,7 @@ class Pretrained:
         return fitted
 
     def _fit_patches(self, module: nn.Module, weights: dict, selection: Selection) -> list[str]:
-        """Resize patch embeddings of another patch size in ``weights``, and describe each change."""
+        """Resize patch embeddings of another size in ``weights``; return a phrase for each."""
         resized = []
         for name, (saved, built) in compare_weights(weights, module).mismatched.items():
             if 'patch_embed' not in name or not len(saved) == len(built) == 4 or saved[:2] != built[:2]:
@@ -222,7 +222,7 @@ def _initialise_children(module: nn.Module) -> None:
 
 
 def _of_loaded_blocks(loaded: Mapping, others: Iterable[str]) -> list[str]:
-    """The names in ``others`` that belong to a numbered block (``blocks.0.``) with loaded weights."""
+    """The names in ``others`` of numbered blocks (``blocks.0.``) with loaded weights."""
     block = re.compile(r'(?:\w+\.)+?\d+\.')
     blocks = {match[0] for match in map(block.match, loaded) if match}
     return [name for name in others if (match := block.match(name)) and match[0] in blocks]

@@ -101,7 +101,7 @@ def component_of(module: nn.Module) -> str:
 
 
 def foreign_layout_of(state_dict: Mapping[str, Tensor], prefix: str) -> Layout | None:
-    """The layout of a checkpoint, or of the part of it under ``prefix``; None if it is not known."""
+    """The layout of a checkpoint, or of its part under ``prefix``; None if it is not known."""
     return find_layout(state_dict) or (find_layout(without_prefix(state_dict, prefix)) if prefix else None)
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""hf:// addresses, read from a cache with the layout of huggingface_hub. No test uses the network."""
+"""hf:// addresses, read from a cache with the layout of huggingface_hub, without a network."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An offline cache with owner/repo: main has net.pth and sub/net.safetensors, v0 has net.pth."""
+    """An offline cache with owner/repo: net.pth and sub/net.safetensors; v0 has net.pth only."""
     folder = tmp_path / 'hub' / 'models--owner--repo'
     put(folder, MAIN, 'net.pth', lambda path: torch.save(dict(state_dict=weights(1.0)), path), refs=('main',))
     put(folder, MAIN, 'sub/net.safetensors', lambda path: save_file(weights(2.0), path))

@@ -8,7 +8,8 @@ import pytest
 from mmengine.config import Config
 
 from addp_mm.checks.runner_cfg import require_checkpoint
-from addp_mm.config.config_file import ConfigError, require_writable, require_writable_folder
+from addp_mm.config.config_file import ConfigError
+from addp_mm.config.paths import require_writable, require_writable_folder
 from addp_mm.engine.device import choose_device
 from addp_mm.engine.hooks.drawn_pictures import picture_name
 from addp_mm.engine.runner_cfg import set_resume
@@ -17,7 +18,7 @@ from addp_mm.engine.runner_cfg import set_resume
 @pytest.mark.parametrize(
     'name, words',
     [
-        ('folder', 'is a folder; name a file'),
+        ('folder', 'is a folder. Give a file'),
         ('config.py/x.json', r'no file can be written in .*config\.py'),
         ('/proc/x.json', 'no file can be written in /proc'),
         ('/proc/new/x.json', 'no file can be written in /proc'),

@@ -28,7 +28,7 @@ class Sizes:
 
 
 def random_state_dict(sizes: Sizes) -> dict[str, Tensor]:
-    """Random weights under the published names; of a size at which every part tells in the result."""
+    """Random weights under the published names, so large that each affects the result."""
     state = {}
 
     def conv(name, inputs, outputs, side, bias=True):

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Every kind of checkpoint that people hold is recognised as one thing, and our own as nothing foreign."""
+"""Each kind of published checkpoint has exactly one layout, and our own weights have none."""
 
 import ast
 import json

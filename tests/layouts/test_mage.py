@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Converted MAGE checkpoints against the original network, run from the foreign state dict, and the converter."""
+"""Converted MAGE checkpoints, compared with the original network, and the converter."""
 
 import json
 import runpy
@@ -110,7 +110,7 @@ def test_both_parts_load_straight_from_the_file(checkpoint, tmp_path):
 
 
 # --- the tool
-# ----------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def run_tool(monkeypatch, *arguments):
@@ -154,7 +154,7 @@ def test_the_tool_writes_either_part_with_a_config_that_loads_it(checkpoint, tmp
 def test_the_tool_writes_nothing_where_the_sides_disagree(checkpoint, tmp_path, monkeypatch, part, change):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
     monkeypatch.setattr(*change)
-    with pytest.raises(SystemExit, match='disagree: .*\. Nothing was written'):
+    with pytest.raises(SystemExit, match=r'disagree: .*\. Nothing was written'):
         run_tool(
             monkeypatch,
             tmp_path / 'mage.pth',

@@ -62,7 +62,7 @@ def test_features_equal_the_published_ones(reference, encoder, everything, part)
 
 @torch.no_grad()
 def test_a_fine_tuned_classifier_gives_its_features(reference, encoder):
-    """Published fine-tuning drops the norm after the embedding, and norms the mean of the patch tokens."""
+    """Published fine-tuning drops the norm after the embedding. It normalises averaged features."""
     state = {key: value for key, value in encoder.items() if not key.startswith(('tokenizer_norm.', 'norm.'))}
     weight, bias = 1 + torch.rand(2, len(encoder['norm.weight']))
     state |= {
@@ -140,7 +140,7 @@ def test_an_incomplete_encoder_is_refused(encoder):
 
 
 # --- the tool
-# ----------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def run_tool(monkeypatch, *arguments, tool=TOOL.name):

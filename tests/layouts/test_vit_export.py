@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""ADDPViT as timm's VisionTransformer: the same features, also in a process that has no OpenMMLab."""
+"""ADDPViT as timm's VisionTransformer gives the same features, also without OpenMMLab."""
 
 import importlib.util
 import json

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Converted VQGANs against the original network run from the foreign state dict, and the command line tool."""
+"""Converted VQGANs, compared with the original network, and the command line tool."""
 
 import json
 import runpy
@@ -182,7 +182,7 @@ def test_a_foreign_file_loads_without_conversion_beforehand(taming, tmp_path):
 
 
 # --- the tool
-# ----------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def run_tool(monkeypatch, *arguments):
@@ -269,11 +269,7 @@ def test_only_lightnings_checkpoint_class_is_read_as_a_name(taming, tmp_path, mo
     'state, arguments, words',
     [
         ({'a.weight': torch.ones(1)}, [], 'has no VQGAN'),
-        (
-            'maskgit',
-            ['--prefix', 'model'],
-            r'has no VQGAN under model\.: .*layout of MaskGIT VQGAN without a prefix',
-        ),
+        ('maskgit', ['--prefix', 'model'], r'has no VQGAN under model\.: .*layout of MaskGIT VQGAN without a prefix'),
         ('maskgit', ['--num-groups', '48'], 'multiple of 48'),
         ('stranger', [], 'stranger'),
         ('incomplete', [], r'does not fit VQTokenizer: missing encoder\.norm_out\.weight'),

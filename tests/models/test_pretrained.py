@@ -98,7 +98,7 @@ def test_children_that_the_file_lacks_are_initialised(tmp_path):
 
 
 def ramp(grid, extra=1):
-    """Positions with channels height and width in [0, 1] at the pixel centres. Extra tokens are 9."""
+    """Positions with channels height and width in [0, 1] at pixel centres. Extra tokens are 9."""
     h, w = ((torch.arange(n) + 0.5) / n for n in grid)
     table = torch.stack([h[:, None].expand(grid), w[None].expand(grid)], dim=-1).reshape(1, -1, 2)
     return torch.cat([torch.full((1, extra, 2), 9.0), table], dim=1)

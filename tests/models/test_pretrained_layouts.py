@@ -47,7 +47,7 @@ def report(monkeypatch):
 
 @pytest.fixture(scope='module')
 def published():
-    """Random weights in the published ADDP's names, sizes of the trimmed copy that the parity tests hold."""
+    """Random weights with the published names, and the sizes of the parity tests."""
     with np.load(REFERENCE, allow_pickle=False) as file:
         shapes = json.loads(file['header'].tobytes())['shapes']
     generator = torch.Generator().manual_seed(0)
@@ -284,7 +284,7 @@ def test_beits_tables_are_resized_and_a_module_without_them_warns(tmp_path, repo
 
 
 def test_mmpretrains_own_beit_at_another_size(tmp_path, report):
-    """mmpretrain resizes by a function that SciPy no longer has. Here the table is resized before."""
+    """mmpretrain resizes by a function that SciPy no longer has. We resize the table before."""
     from mmpretrain.models.backbones import BEiTViT
 
     arch = dict(embed_dims=24, num_layers=1, num_heads=3, feedforward_channels=48)

@@ -45,7 +45,10 @@ def test_drops_by_prefix(checkpoint, tmp_path):
 
 @pytest.mark.parametrize(
     'options, words',
-    [(['--prefix', 'backbone.'], r'backbone.* matches no key.*prefixes head\., tokenizer\.'), (['--drop', 'neck.'], "'neck.' matches no key")],
+    [
+        (['--prefix', 'backbone.'], r'backbone.* matches no key.*prefixes head\., tokenizer\.'),
+        (['--drop', 'neck.'], "'neck.' matches no key"),
+    ],
 )
 def test_a_prefix_that_matches_nothing_is_named(checkpoint, tmp_path, options, words):
     path, _ = checkpoint
