@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Where in a checkpoint the weights are, and what wrappers put before their names."""
+"""Finding the weights in a checkpoint, without the prefixes of wrappers."""
 
 import pytest
 import torch

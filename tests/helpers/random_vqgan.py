@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass
 class Sizes:
-    """A VQGAN; the defaults are a small one of taming's kind."""
+    """Sizes of a VQGAN. The defaults are a small one in taming's layout."""
 
     taming: bool = True
     channels: int = 32

@@ -23,7 +23,7 @@ ARCH = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=16)
 
 
 def published():
-    """The published ADDP's names, of the trimmed copy that the parity tests hold."""
+    """Names and shapes of the trimmed published ADDP of the parity tests."""
     with np.load(REFERENCE, allow_pickle=False) as file:
         shapes = json.loads(file['header'].tobytes())['shapes']
     return {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}

@@ -35,7 +35,7 @@ def checkpoint():
 
 
 @torch.no_grad()
-def test_the_predictor_equals_the_foreign_network(checkpoint):
+def test_the_predictor_equals_the_original_network(checkpoint):
     predictor = MaskedTokenPredictor(**MAGE.build_args(checkpoint), **HEADS).eval()
     predictor.load_state_dict(convert_mage(checkpoint), strict=True)
     ids, mask = torch.randint(mage.CODES, (3, mage.LENGTH)), torch.rand(3, mage.LENGTH) < 0.5
@@ -45,7 +45,7 @@ def test_the_predictor_equals_the_foreign_network(checkpoint):
 
 
 @torch.no_grad()
-def test_the_tokenizer_in_the_file_equals_the_foreign_network(checkpoint):
+def test_the_tokenizer_in_the_file_equals_the_original_network(checkpoint):
     tokenizer = VQTokenizer(**MAGE_TOKENIZER.build_args(checkpoint)).eval()
     tokenizer.load_state_dict(convert_mage_tokenizer(checkpoint), strict=True)
     images = torch.rand(2, 3, 16, 16)
@@ -78,7 +78,7 @@ def test_sizes_are_read_from_the_tensors(checkpoint):
 
 
 @pytest.mark.parametrize('stranger', ['blocks.0.gain', 'vqgan.loss.weight', 'token_predictor.norm.weight', 'head.bias'])
-def test_unknown_keys_are_named_whichever_part_is_taken(checkpoint, stranger):
+def test_unknown_keys_are_named_for_each_part(checkpoint, stranger):
     for convert in (convert_mage, convert_mage_tokenizer):
         with pytest.raises(ValueError, match=rf'1 keys.*{stranger}'):
             convert({**checkpoint, stranger: torch.ones(1)})
@@ -90,7 +90,7 @@ def test_an_incomplete_predictor_is_refused(checkpoint):
         convert_mage(rest)
 
 
-def test_heads_are_asked_for_where_no_published_model_tells_them():
+def test_heads_must_be_given_for_an_unpublished_width():
     assert [heads_of(768, None, ''), heads_of(768, None, '', decoder=True), heads_of(1024, None, '')] == [12, 16, 16]
     assert heads_of(768, 6, '') == 6
     with pytest.raises(ValueError, match='width 24: give num_heads'):
@@ -99,7 +99,7 @@ def test_heads_are_asked_for_where_no_published_model_tells_them():
         heads_of(24, 5, 'num_heads')
 
 
-def test_both_parts_load_straight_from_the_file(checkpoint, tmp_path):
+def test_both_parts_load_from_the_file_without_the_tool(checkpoint, tmp_path):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
     loads_it = dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'mage.pth'), strict=True)
     predictor = MaskedTokenPredictor(**MAGE.build_args(checkpoint), **HEADS, init_cfg=loads_it)
@@ -151,7 +151,7 @@ def test_the_tool_writes_either_part_with_a_config_that_loads_it(checkpoint, tmp
         ),
     ],
 )
-def test_the_tool_writes_nothing_where_the_sides_disagree(checkpoint, tmp_path, monkeypatch, part, change):
+def test_the_tool_writes_nothing_if_the_results_disagree(checkpoint, tmp_path, monkeypatch, part, change):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
     monkeypatch.setattr(*change)
     with pytest.raises(SystemExit, match=r'disagree: .*\. Nothing was written'):

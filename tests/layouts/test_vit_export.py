@@ -59,7 +59,7 @@ def image():
         dict(out_type='raw', use_abs_pos=False),
     ],
 )
-def test_timm_computes_the_same(options, image):
+def test_timm_gives_the_same_features(options, image):
     vit = build(**options)
     weights, kwargs = to_timm(vit.state_dict(), 3, (32, 32), vit.out_type)
     model = timm.create_model(architecture_of(kwargs), **kwargs).eval()

@@ -88,7 +88,7 @@ def test_init_cfg_loads_last_and_nothing_is_initialised_again(tmp_path):
     assert WEIGHT_INITIALIZERS.get('addp_mm.Pretrained') is Pretrained
 
 
-def test_children_that_the_file_lacks_are_initialised(tmp_path):
+def test_children_without_weights_in_the_file_are_initialised(tmp_path):
     source = Tiny()
     path = file_of(tmp_path, source, wrap=lambda s: {k: v for k, v in s.items() if not k.startswith('stem')})
     target = Tiny(init_cfg=dict(type='addp_mm.Pretrained', checkpoint=path))
@@ -105,7 +105,7 @@ def ramp(grid, extra=1):
 
 
 @pytest.mark.parametrize('source, target', [((4, 4), (8, 8)), ((4, 4), (6, 12)), ((8, 8), (16, 5))])
-def test_positions_are_resized_height_and_width_apart(tmp_path, source, target):
+def test_positions_are_resized_in_height_and_width(tmp_path, source, target):
     torch.save(dict(pos_embed=ramp(source)), tmp_path / 'w.pth')
     module = Tiny(target, width=2)
     Pretrained(str(tmp_path / 'w.pth'))(module)
@@ -213,7 +213,7 @@ def test_report(tmp_path, monkeypatch):
     assert 'loaded 4, resized pos_embed (1, 17, 4) -> (1, 26, 4)' in lines[-1]
 
 
-def test_addp_vit_for_detection_takes_a_pretrained_one(tmp_path):
+def test_addp_vit_for_detection_loads_a_pretrained_one(tmp_path):
     from addp_mm.models.backbones import ADDPViT
 
     arch = dict(embed_dims=16, num_layers=2, num_heads=2)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""addp_mm.Pretrained on checkpoints of others: converted on the way, or refused with the reason."""
+"""addp_mm.Pretrained converts checkpoints of other projects, or refuses them with the reason."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def published():
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-def test_the_grid_tells_a_class_tokens_position_from_a_patch(tmp_path):
+def test_the_grid_decides_whether_the_class_token_has_a_position(tmp_path):
     """A class token and 3 x 5 patches have as many positions as the 4 x 4 patches of a DeiT III."""
     state = randomised(VisionTransformer(**{**SIZES, 'img_size': (24, 40)}))
     vit = ADDPViT(ARCH, img_size=(24, 40), patch_size=8)
@@ -101,7 +101,7 @@ def test_the_report_for_the_backbone_of_a_detector(tmp_path, report):
     assert 'missing blocks.0.attn.rel_pos_h' in line
 
 
-def test_a_prefix_reaches_the_weights_beside_the_usual_ones(tmp_path):
+def test_a_prefix_reaches_another_mapping_of_the_file(tmp_path):
     state = randomised(VisionTransformer(**SIZES))
     torch.save(dict(model=dict(step=torch.ones(1)), model_ema=state), tmp_path / 'theirs.pth')
     vit = ADDPViT(ARCH, img_size=32, patch_size=8)
@@ -180,7 +180,7 @@ def test_each_part_of_a_published_addp(tmp_path, published, part, kind):
         assert all(torch.equal(weight, converted[f'{part}.{name}']) for name, weight in module.state_dict().items())
 
 
-def test_a_tokenizer_out_of_mage_and_by_its_own_prefix(tmp_path, published):
+def test_a_tokenizer_from_mage_and_by_its_prefix(tmp_path, published):
     args = find_layout(published).build_args(published)['tokenizer']
     args.pop('type', None)
     mage = {
@@ -233,7 +233,7 @@ def test_unknown_keys_are_an_error(tmp_path):
         Pretrained(path)(ADDPViT(ARCH, img_size=32, patch_size=8))
 
 
-def test_a_width_that_differs_says_what_the_checkpoint_is_made_for(tmp_path):
+def test_for_another_width_the_message_has_the_right_arguments(tmp_path):
     path = saved(tmp_path, randomised(VisionTransformer(**SIZES)))
     with pytest.raises(
         CheckpointError, match=r'\[24\] in the checkpoint(.|\n)*made for arch=.*24.*img_size=\(32, 32\)'

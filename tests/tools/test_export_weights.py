@@ -73,7 +73,7 @@ def test_refuses_in_words_and_writes_nothing(checkpoint, tmp_path, name, options
     assert (tmp_path / 'there.safetensors').read_text() == 'mine'
 
 
-def test_tied_weights_are_written_each(tmp_path):
+def test_tied_weights_are_written_twice(tmp_path):
     weight = torch.rand(4, 3)
     state = {'embed.weight': weight, 'head.weight': weight, 'head.part': weight[1:]}
     torch.save(dict(state_dict=state), tmp_path / 'tied.pth')
@@ -83,7 +83,7 @@ def test_tied_weights_are_written_each(tmp_path):
     assert all(torch.equal(written[key], value) for key, value in state.items())
 
 
-def test_the_file_has_the_rights_of_any_new_file(checkpoint, tmp_path):
+def test_the_file_has_the_usual_permissions(checkpoint, tmp_path):
     before = os.umask(0o027)
     try:
         export(checkpoint[0], tmp_path / 'out.safetensors')
