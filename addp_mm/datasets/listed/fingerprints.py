@@ -8,7 +8,6 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping
 
-from mmengine.model import initialize
 from torch import nn
 
 from addp_mm.checkpoints.fingerprint import module_fingerprint
@@ -23,13 +22,14 @@ def build_loaded(config: Mapping) -> nn.Module:
     Raises:
         DatasetError: No ``init_cfg`` names weights.
         CheckpointError: They do not fit.
+        ConfigError: The type is mmengine's own ``Pretrained``.
     """
     if not type_name((config.get('init_cfg') or {}).get('type')).startswith('Pretrained'):
         raise DatasetError(
             "the tokenizer has no trained weights: give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)"
         )
-    module = MODELS.build({key: value for key, value in config.items() if key != 'init_cfg'})
-    initialize(module, dict(config['init_cfg']))
+    module = MODELS.build(dict(config))
+    module.init_weights()
     return module.requires_grad_(False).eval()
 
 
