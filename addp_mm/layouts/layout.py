@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 #: Component of ADDP that a conversion gives; 'model' is the whole ADDP.
-Component = Literal['model', 'backbone', 'tokenizer', 'predictor']
+ComponentName = Literal['model', 'backbone', 'tokenizer', 'predictor']
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Layout:
     """
 
     name: str
-    component: Component
+    component: ComponentName
     matches: Callable[[Mapping[str, Tensor]], bool]
     convert: Callable[..., dict[str, Tensor]]
     build_args: Callable[..., dict]
