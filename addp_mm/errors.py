@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Errors that the user can fix, and how command line tools report them."""
+"""Errors that a user can fix, how command line tools print them, and how they shorten lists."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Base of the package's own errors about configs, data, checkpoints and training.
+    """Base of addp_mm's errors about configs, data, checkpoints and the progress of a training.
 
-    The message says what is wrong, where, and what to do, so no traceback is needed. Subclasses
-    also derive from the built-in error that fits.
+    The message says what is wrong, where, and what to do; no traceback is needed. A subclass also
+    derives from the built-in error that it specialises, such as ValueError.
     """
 
 
@@ -20,31 +20,31 @@ class ConfigError(UserError, ValueError):
 
 @contextmanager
 def reported_in_words(*others: type[Exception]) -> Iterator[None]:
-    """End the process with ``error: …`` on a :class:`UserError`. Other errors keep their traceback.
+    """End the process with the line ``error: …`` instead of a traceback on a :class:`UserError`.
 
     Args:
-        *others: Further classes that are reported in the same way.
+        *others: More classes of errors to print in this way. All others keep their traceback.
 
     Raises:
         SystemExit: Replaces these errors.
     """
-    reported: tuple[type[Exception], ...] = (UserError, *others)
+    kinds: tuple[type[Exception], ...] = (UserError, *others)
     try:
         yield
-    except reported as error:
+    except kinds as error:
         sys.exit(f'error: {error}')
 
 
 def first_few(things: Iterable, count: int = 6, separator: str = ', ') -> str:
-    """The first ``count`` things and the number of the others: ``'a, b and 3 more'``.
+    """Name the first ``count`` things, and say how many more there are: ``'a, b and 3 more'``.
 
     Args:
-        things: Objects that ``str`` turns into words.
-        count: Number of things to name. Defaults to 6.
+        things: Anything that ``str`` makes readable.
+        count: How many are named. Defaults to 6.
         separator: Text between them. Defaults to ', '.
 
     Returns:
-        One string; 'none' if there are no things.
+        One string; 'none' if there is nothing.
     """
     words = [str(thing) for thing in things]
     more = f' and {len(words) - count} more' if len(words) > count else ''

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What addp_mm adds to the OpenMMLab packages: its checkpoint reader and the names of its configs.
+"""Features that addp_mm adds to the OpenMMLab packages: safe checkpoints, and configs by name.
 
-:mod:`addp_mm.compat` works around faults of those packages; this module adds features of our own by
-the same mechanism.
+:mod:`addp_mm.compat` works around faults of those packages. This module adds features by the same
+mechanism. They are always on, also with ``ADDP_MM_COMPAT=off``.
 """
 
 from addp_mm.checkpoints.loaders import register_checkpoint_loaders
@@ -18,6 +18,6 @@ EXTENSIONS = {
 
 
 def install() -> None:
-    """Add every extension once its module is imported. A second call changes nothing."""
+    """Add every extension once its module is imported. Calling it again changes nothing."""
     for module, extend in EXTENSIONS.items():
         when_imported(module, extend)

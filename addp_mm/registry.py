@@ -1,16 +1,16 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Child registries of mmengine's roots.
+"""Child registries of mmengine's root registries.
 
-mmengine imports ``<scope>.registry`` when it meets ``type='<scope>.X'``, so a config of mmpretrain,
-mmdet or mmsegmentation can name ``addp_mm.X`` without ``custom_imports``. Importing this module
-therefore also puts :mod:`addp_mm.compat` in force.
+mmengine imports ``<scope>.registry`` when it finds ``type='<scope>.X'``. A config of mmpretrain,
+mmdet or mmsegmentation can therefore name ``addp_mm.X`` without ``custom_imports``. For the same
+reason, importing this module installs the patches of :mod:`addp_mm.compat`.
 """
 
 from importlib import import_module
 
 from addp_mm import compat, extensions
 
-compat.install()  # before mmengine is imported: where it is missing, this says what to type
+compat.install()  # before mmengine is imported: if it is missing, the error says what to type
 extensions.install()
 
 from mmengine import registry as _roots  # noqa: E402
@@ -22,15 +22,16 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
 
 
 class _ModelRegistry(Registry):
-    """Registry of models that imports one package of :mod:`addp_mm.models` after another until a name is found.
+    """Registry that imports the packages of :mod:`addp_mm.models` one by one to find a name.
 
-    So a detector with an ADDPViT gets no VQGAN, and needs no mmpretrain, which the algorithms in
-    ``selfsup`` do.
+    A detector with an ADDPViT then imports no VQGAN, and does not need mmpretrain, which only the
+    algorithms in ``selfsup`` need.
     """
 
     packages = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses', 'selfsup')
 
     def get(self, key: str) -> type | None:
+        """Find a class by its name, with or without the scope; None if it is not registered."""
         scope, name = self.split_scope_key(key)
         if scope in (None, self.scope):
             registries = (self, self.parent) if scope is None else (self,)

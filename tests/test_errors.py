@@ -2,12 +2,12 @@
 import pytest
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checks.before_training import PreflightError
 from addp_mm.checks.launch import LauncherError
 from addp_mm.compat.ops.missing import MissingOpError
 from addp_mm.config.config_file import ConfigError
 from addp_mm.datasets import DatasetError
 from addp_mm.engine.hooks import TrainingCollapsed
-from addp_mm.engine.hooks.preflight_hook import PreflightError
 from addp_mm.errors import first_few, reported_in_words
 
 

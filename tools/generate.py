@@ -132,7 +132,7 @@ def write_images(sampler, args, out: Path) -> int:
     from tqdm import tqdm
 
     from addp_mm.generation import image_generators
-    from addp_mm.generation.pictures import to_uint8
+    from addp_mm.generation.figures import to_uint8
 
     paths = [out / 'images' / f'{index:06d}.png' for index in range(args.num_images)]
     missing = [index for index, path in enumerate(paths) if not is_whole(path)]
@@ -155,17 +155,17 @@ def write_overviews(sampler, args, out: Path) -> None:
     from PIL import Image
 
     from addp_mm.generation import image_generators
-    from addp_mm.generation.pictures import grid, steps_strip
+    from addp_mm.generation.figures import image_grid, steps_figure
 
     if args.grid > 0:
         names = [out / 'images' / f'{index:06d}.png' for index in range(min(args.grid, args.num_images))]
-        write_png(out / 'grid.png', grid([np.asarray(Image.open(name).convert('RGB')) for name in names]))
+        write_png(out / 'grid.png', image_grid([np.asarray(Image.open(name).convert('RGB')) for name in names]))
     shown = min(args.show_steps, args.num_images)
     if shown > 0:
         generators = image_generators(shown, torch.Generator().manual_seed(args.seed))
         steps = sampler.complete(*sampler.blank(shown), generators, keep_steps=True).steps
         size, codes = sampler.grid_size, len(sampler.model.tokenizer.codebook)
-        write_png(out / 'steps.png', np.concatenate([steps_strip(steps, size, codes, image=i) for i in range(shown)]))
+        write_png(out / 'steps.png', np.concatenate([steps_figure(steps, size, codes, image=i) for i in range(shown)]))
 
 
 def run(args) -> None:

@@ -37,9 +37,11 @@ def prepare(args):
     """Read, check and complete the config. Nothing is written and no weight is built yet."""
     from mmengine.registry import init_default_scope
 
-    from addp_mm.checks.config_options import check_config
+    from addp_mm.checks.datasets import check_datasets
+    from addp_mm.checks.evaluators import check_evaluator
     from addp_mm.checks.launch import check_launcher
-    from addp_mm.checks.runner_cfg import check_datasets, check_evaluator, require_checkpoint, require_weights
+    from addp_mm.checks.unknown_arguments import check_config
+    from addp_mm.checks.weights import require_checkpoint, require_weights
     from addp_mm.config.config_file import load_config
     from addp_mm.config.paths import require_writable
     from addp_mm.engine import runner_cfg
@@ -77,12 +79,14 @@ def write_metrics(metrics, path):
 
 def main(argv=None):
     args = parse_args(argv)
+    from addp_mm import compat
     from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import reported_in_words
 
     with reported_in_words():
         cfg = prepare(args)
         runner = build_runner(cfg)
+        runner.logger.info(compat.summary())
         if args.checkpoint is None:
             runner._init_model_weights()  # mmengine does so before training alone
         metrics = runner.test()

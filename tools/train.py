@@ -44,9 +44,10 @@ def prepare(args):
     """Read, check and complete the config. Nothing is written and no weight is built yet."""
     from mmengine.registry import init_default_scope
 
-    from addp_mm.checks.config_options import check_config
+    from addp_mm.checks.datasets import check_datasets
+    from addp_mm.checks.evaluators import check_evaluator
     from addp_mm.checks.launch import check_launcher
-    from addp_mm.checks.runner_cfg import check_datasets, check_evaluator
+    from addp_mm.checks.unknown_arguments import check_config
     from addp_mm.config.config_file import load_config
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
@@ -73,11 +74,14 @@ def prepare(args):
 
 def main(argv=None):
     args = parse_args(argv)
+    from addp_mm import compat
     from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import reported_in_words
 
     with reported_in_words():
-        build_runner(prepare(args)).train()
+        runner = build_runner(prepare(args))
+        runner.logger.info(compat.summary())
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What a model costs, worked out on the CPU from shapes: operations, parameters, memory of a training step."""
+"""What a model costs: operations and parameters by module, and one training step to measure."""
 
-from addp_mm.analysis.costs import ModuleCost, StepMemory, forward_costs, training_memory
-from addp_mm.analysis.dry_run import DryRun
+from addp_mm.analysis.costs import ModuleCost, count_flops, forward_costs
+from addp_mm.analysis.training_step import TrainingStep
 
-__all__ = ['DryRun', 'ModuleCost', 'StepMemory', 'forward_costs', 'training_memory']
+__all__ = ['ModuleCost', 'TrainingStep', 'count_flops', 'forward_costs']

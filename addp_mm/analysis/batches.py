@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Models of configs without their weights, and batches of the size they train on."""
+"""Models of configs with random weights, and synthetic batches of the size they are trained on."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ import copy
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from torch import Tensor
 
 from addp_mm.config.config_file import ConfigError
 
-OBJECTS = 8  # COCO has 7.3 on an image
+if TYPE_CHECKING:
+    from mmdet.structures import DetDataSample
+
+NUM_OBJECTS = 8  # an image of COCO has 7.3 on average
 CROPS = ('RandomResizedCrop', 'CenterCrop', 'FixedSizeCrop', 'RandomCrop')
 RESIZES = ('Resize', 'ResizeEdge')
 
 
 @contextmanager
-def scope_of(cfg) -> Iterator[None]:
-    """What a Runner does before it builds: the config's package is imported and its scope is the default."""
+def scope_of(cfg: Config) -> Iterator[None]:
+    """Import the package of a config and make it the default scope, as a Runner does."""
     from mmengine.registry import DefaultScope
 
     import addp_mm.registry  # noqa: F401
@@ -34,10 +40,8 @@ def scope_of(cfg) -> Iterator[None]:
         yield
 
 
-def build_model(cfg) -> nn.Module:
-    """The model of a config with the weights that its constructor makes; no checkpoint is read.
-
-    Within a :class:`~addp_mm.analysis.dry_run.DryRun` it takes no memory to speak of.
+def build_model(cfg: Config) -> BaseModel:
+    """Build the model of a config with random weights; no checkpoint is read.
 
     Raises:
         ConfigError: If the config has no model.
@@ -55,39 +59,41 @@ def build_model(cfg) -> nn.Module:
         return revert_sync_batchnorm(MODELS.build(model))
 
 
-def training_size(cfg) -> tuple[int, int]:
+def training_size(cfg: Config) -> tuple[int, int]:
     """Height and width in pixels of the images that a config trains on.
 
-    That is its last crop to a fixed size; else the size that its preprocessor pads to; else, where
-    images are only resized, the size of testing, which is the largest of training in the recipes of
-    mmdet.
+    It is the first of these that the config has: the last crop to a fixed size; the size to which
+    the data preprocessor pads; the size to which the test pipeline resizes, which is the largest
+    training size in the recipes of mmdet; the backbone's ``img_size``.
 
     Raises:
-        ConfigError: If the pipelines say nothing about it.
+        ConfigError: If the config has none of them.
     """
     for step in reversed(list(_steps(cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}))):
         if step['type'].rsplit('.', 1)[-1] in CROPS and step.get('crop_type', 'absolute') == 'absolute':
-            return _height_width(step.get('crop_size', step.get('scale')), wide=False)
+            return _height_width(step.get('crop_size', step.get('scale')))
     model = cfg.get('model') or {}
     padded = (cfg.get('data_preprocessor') or model.get('data_preprocessor') or {}).get('size')
     if padded is not None:
-        return _height_width(padded, wide=False)
+        return _height_width(padded)
     for step in _steps(cfg.get('test_dataloader') or {}):
         if step['type'].rsplit('.', 1)[-1] in RESIZES and step.get('scale'):
-            return _height_width(step['scale'], wide=True)
+            # mmdet's scales are (long side, short side); an image of COCO is wider than high.
+            short, long = sorted(_height_width(step['scale']))
+            return short, long
     size = model.get('backbone', {}).get('img_size')
     if size is None:
-        raise ConfigError('the pipelines of the config name no size of images; give --shape HEIGHT WIDTH')
-    return _height_width(size, wide=False)
+        raise ConfigError('the config does not name the size of its images; add --img-size HEIGHT WIDTH')
+    return _height_width(size)
 
 
-def _height_width(side, wide: bool) -> tuple[int, int]:
-    """Two numbers; ``wide``: as of an image in landscape format, whatever their order."""
+def _height_width(side: int | tuple[int, int]) -> tuple[int, int]:
     height, width = (side, side) if isinstance(side, int) else side
-    return (min(height, width), max(height, width)) if wide else (height, width)
+    return height, width
 
 
-def _steps(node) -> Iterator[dict]:
+def _steps(node: Any) -> Iterator[dict]:
+    """Every dict with a ``type`` in nested dicts and lists, outer ones first."""
     if isinstance(node, dict):
         if isinstance(node.get('type'), str):
             yield node
@@ -97,151 +103,103 @@ def _steps(node) -> Iterator[dict]:
             yield from _steps(part)
 
 
-def synthetic_batch(cfg, batch: int, size: tuple[int, int]) -> dict:
-    """A batch as the config's data loader gives it: grey images, with labels, boxes and masks, or label maps.
+def synthetic_batch(cfg: Config, batch_size: int, img_size: tuple[int, int]) -> dict:
+    """Make a batch like those of the config's data loader: grey images with simple targets.
+
+    The targets are labels, boxes and masks, or label maps.
 
     Args:
-        cfg: A config of default scope mmpretrain, mmdet or mmseg.
-        batch: Number of images.
-        size: Height and width in pixels.
+        cfg: Config of default scope mmpretrain, mmdet or mmseg.
+        batch_size: Number of images.
+        img_size: Height and width in pixels.
 
     Raises:
         ConfigError: For any other scope.
     """
-    image = torch.full((3, *size), 127, dtype=torch.uint8)
+    image = torch.full((3, *img_size), 127, dtype=torch.uint8)
     scope = cfg.get('default_scope')
     if scope == 'mmdet':
-        return dict(inputs=[image] * batch, data_samples=[_scene(size) for _ in range(batch)])
+        return dict(inputs=[image] * batch_size, data_samples=[_det_sample(img_size) for _ in range(batch_size)])
     if scope == 'mmseg':
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
 
         samples = []
-        for _ in range(batch):
-            sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
-            sample.gt_sem_seg = PixelData(data=_quarters(size))
+        for _ in range(batch_size):
+            sample = SegDataSample(metainfo=dict(img_shape=img_size, ori_shape=img_size, pad_shape=img_size))
+            sample.gt_sem_seg = PixelData(data=_label_map(img_size))
             samples.append(sample)
-        return dict(inputs=[image] * batch, data_samples=samples)
+        return dict(inputs=[image] * batch_size, data_samples=samples)
     if scope in ('mmpretrain', 'addp_mm', None):
         from mmpretrain.structures import DataSample
 
-        samples = [DataSample().set_gt_label(0) for _ in range(batch)]
+        samples = [DataSample().set_gt_label(0) for _ in range(batch_size)]
         preprocessor = (cfg.get('data_preprocessor') or cfg.model.get('data_preprocessor') or {}).get('type', '')
-        images = image.expand(batch, -1, -1, -1) if 'SelfSup' in preprocessor else [image] * batch
+        images = image.expand(batch_size, -1, -1, -1) if 'SelfSup' in preprocessor else [image] * batch_size
         return dict(inputs=images, data_samples=samples)
-    raise ConfigError(f'default_scope {scope!r}: batches are known for mmpretrain, mmdet and mmseg')
+    raise ConfigError(f'default_scope {scope!r} is not supported; use mmpretrain, mmdet or mmseg')
 
 
-def _quarters(size: tuple[int, int]) -> Tensor:
-    """A map of the classes 0 to 3."""
-    labels = torch.zeros(1, *size, dtype=torch.long)
-    labels[:, size[0] // 2 :] += 1
-    labels[:, :, size[1] // 2 :] += 2
+def _label_map(img_size: tuple[int, int]) -> Tensor:
+    """Label map (1, H, W) with one of the classes 0 to 3 in each quarter."""
+    labels = torch.zeros(1, *img_size, dtype=torch.long)
+    labels[:, img_size[0] // 2 :] += 1
+    labels[:, :, img_size[1] // 2 :] += 2
     return labels
 
 
-def _boxes(size: tuple[int, int], count: int) -> Tensor:
-    """(count, 4) boxes x1, y1, x2, y2 of about the sizes in COCO: a twentieth to a half of the image's sides."""
-    height, width = size
-    share = torch.linspace(0.05, 0.5, count)
-    x1, y1 = torch.linspace(0, 0.5, count) * width, torch.linspace(0.5, 0, count) * height
+def _boxes(img_size: tuple[int, int]) -> Tensor:
+    """(NUM_OBJECTS, 4) boxes x1, y1, x2, y2 with sides of 0.05 to 0.5 of the image, as in COCO."""
+    height, width = img_size
+    share = torch.linspace(0.05, 0.5, NUM_OBJECTS)
+    x1, y1 = torch.linspace(0, 0.5, NUM_OBJECTS) * width, torch.linspace(0.5, 0, NUM_OBJECTS) * height
     return torch.stack([x1, y1, x1 + share * width, y1 + share * height], dim=1)
 
 
-def _scene(size: tuple[int, int]):
+def _det_sample(img_size: tuple[int, int]) -> DetDataSample:
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
 
-    boxes = _boxes(size, OBJECTS)
-    masks = np.zeros((OBJECTS, *size), dtype=np.uint8)
+    boxes = _boxes(img_size)
+    masks = np.zeros((NUM_OBJECTS, *img_size), dtype=np.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
         mask[y1:y2, x1:x2] = 1
     sample = DetDataSample(
         metainfo=dict(
-            img_shape=size,
-            ori_shape=size,
-            pad_shape=size,
-            batch_input_shape=size,
+            img_shape=img_size,
+            ori_shape=img_size,
+            pad_shape=img_size,
+            batch_input_shape=img_size,
             scale_factor=(1.0, 1.0),
             img_id=0,
             img_path='synthetic',
         )
     )
     sample.gt_instances = InstanceData(
-        bboxes=boxes, labels=torch.zeros(OBJECTS, dtype=torch.long), masks=BitmapMasks(masks, *size)
+        bboxes=boxes, labels=torch.zeros(NUM_OBJECTS, dtype=torch.long), masks=BitmapMasks(masks, *img_size)
     )
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
     return sample
 
 
-def _proposals(sample, count: int):
-    """Half of the proposals lie on the objects, more than a sampler takes as positive; half lie beside them."""
-    from mmengine.structures import InstanceData
+def losses_of(model: BaseModel, data: dict) -> dict:
+    """Losses of a preprocessed batch. ADDP gets the same noise level and masks in every call.
 
-    size = sample.metainfo['img_shape']
-    boxes = _boxes(size, OBJECTS)
-    on = boxes.repeat(-(-count // 2 // OBJECTS), 1)
-    on = on + torch.arange(len(on))[:, None] % 7 / 50
-    beside = on.flip(0)[:, [0, 1, 0, 1]] + torch.tensor([0.0, 0.0, 8.0, 8.0])
-    boxes = torch.cat([on, beside])[:count]
-    return InstanceData(
-        bboxes=boxes, scores=torch.linspace(1, 0, len(boxes)), labels=torch.zeros(len(boxes), dtype=torch.long)
-    )
-
-
-def fix_proposals(model: nn.Module) -> nn.Module:
-    """Let a two-stage detector see as many proposals, and as many positive ones, as its config allows at most.
-
-    Numbers of an untrained RPN, or none at all, would leave the RoI heads with fewer. Changes the
-    model's own methods; other models stay as they are. Returns the model.
+    Args:
+        model: A model of mmengine's interface.
+        data: Arguments of its ``forward``.
     """
-    if not (hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')):
-        return model
-    rpn, train_cfg, test_cfg = model.rpn_head, model.train_cfg, model.test_cfg
-    loss = rpn.loss
+    from addp_mm.diffusion import NoiseDraw
+    from addp_mm.models.selfsup import ADDP
 
-    def loss_and_predict(x, data_samples, proposal_cfg=None):
-        count = (proposal_cfg or train_cfg.rpn_proposal).max_per_img
-        return loss(x, data_samples), [_proposals(sample, count) for sample in data_samples]
-
-    def predict(x, data_samples, rescale=False):
-        rpn(x)
-        return [_proposals(sample, test_cfg.rpn.max_per_img) for sample in data_samples]
-
-    rpn.loss_and_predict, rpn.predict = loss_and_predict, predict
-    heads = getattr(model.roi_head, 'bbox_head', None)
-    for head in heads if isinstance(heads, nn.ModuleList) else []:
-        # a stage that predicts no shift hands its proposals on
-        head.refine_bboxes = lambda sampling_results, *_: [_as_proposals(result) for result in sampling_results]
-    return model
-
-
-def _as_proposals(result):
-    from mmengine.structures import InstanceData
-
-    boxes = torch.cat([result.pos_priors, result.neg_priors])
-    return InstanceData(bboxes=boxes)
-
-
-def forward_inputs(cfg, model: nn.Module, batch: dict, training: bool) -> dict:
-    """What the model is called with: the preprocessed batch, and for ADDP a noise level."""
-    with scope_of(cfg):
-        data = model.data_preprocessor(batch, training=training)
-    set_noise(model)
-    return data
-
-
-def set_noise(model: nn.Module) -> None:
-    """Give ADDP the noise level that its hook would give it: always the same one."""
-    if hasattr(model, 'schedule') and hasattr(model, 'noise'):
-        from addp_mm.models.selfsup.addp import NoiseDraw
-
+    if isinstance(model, ADDP):
         generator = torch.Generator().manual_seed(0)
-        model.noise = NoiseDraw(model.schedule.sample(generator), generator)
+        return model.loss(**data, noise=NoiseDraw(model.schedule.sample(generator), generator))
+    return model(**data, mode='loss')
 
 
-def precision_of(cfg) -> str:
-    """'bfloat16', 'float16' or 'float32': what a config's optimizer wrapper computes in."""
+def precision_of(cfg: Config) -> str:
+    """Precision of a config's optimizer wrapper: 'bfloat16', 'float16' or 'float32'."""
     wrapper = cfg.get('optim_wrapper') or {}
     return wrapper.get('dtype', 'float16') if 'Amp' in wrapper.get('type', '') else 'float32'

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What one calls from a notebook."""
+"""Functions for notebooks and scripts: load a model, generate, inpaint, extract features."""
 
 from addp_mm.apis.generate import extract_features, generate, inpaint
 from addp_mm.apis.load_model import load_model

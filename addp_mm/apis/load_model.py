@@ -1,43 +1,50 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A pre-trained algorithm from a config and a checkpoint."""
+"""Load a pre-trained model from a config and a checkpoint."""
 
 from __future__ import annotations
 
 from os import PathLike, fspath
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
 
+from addp_mm.checkpoints.comparison import compare_weights
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.state_dict import find_state_dict
-from addp_mm.errors import first_few
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.model import BaseModule
+
+    from addp_mm.models.selfsup import ADDP
 
 
-def load_model(config, checkpoint: str | PathLike, device: torch.device | str = 'cpu') -> nn.Module:
-    """Build the algorithm of a pre-training config and load all of its weights.
+def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, device: torch.device | str = 'cpu') -> ADDP:
+    """Build the model of an ADDP pre-training config and load all of its weights.
 
     Args:
-        config: Path of a config, or a :class:`mmengine.config.Config`.
-        checkpoint: Path, ``addp_mm://NAME`` or address of a checkpoint of the algorithm (``.pth``
-            or ``.safetensors``). Where it lacks the frozen parts as a whole, these come from their
-            own ``init_cfg``.
-        device: Where the model goes.
+        config: Path of a config, or the config.
+        checkpoint: Path, ``addp_mm://NAME`` or URL of a checkpoint of the model (``.pth`` or
+            ``.safetensors``). A frozen component of which it has no weights is loaded from the
+            component's ``init_cfg``.
+        device: Device of the model. Defaults to 'cpu'.
 
     Returns:
         The model in eval mode, without gradients.
 
     Raises:
-        ConfigError: If the config does not exist or builds no
+        ConfigError: The config does not exist or does not build an
             :class:`~addp_mm.models.selfsup.ADDP`.
-        FileNotFoundError: If the checkpoint does not exist.
-        CheckpointError: If the checkpoint cannot be read, or does not fit the config's model
-            exactly.
+        FileNotFoundError: The checkpoint does not exist.
+        CheckpointError: The checkpoint cannot be read, or its weights are not exactly those of the
+            model.
     """
     from mmengine.config import Config
     from mmengine.registry import DefaultScope
     from mmengine.runner.checkpoint import CheckpointLoader
 
     from addp_mm.config.config_file import ConfigError, load_config
+    from addp_mm.models.selfsup import ADDP
     from addp_mm.registry import MODELS
 
     name = 'the config' if isinstance(config, Config) else fspath(config)
@@ -45,36 +52,31 @@ def load_model(config, checkpoint: str | PathLike, device: torch.device | str = 
     if 'model' not in cfg:
         raise ConfigError(f'{name} has no model')
     checkpoint = fspath(checkpoint)
-    weights = find_state_dict(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'), checkpoint)
+    weights = dict(find_state_dict(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'), checkpoint))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
         model = MODELS.build(cfg.model)
-        if not (hasattr(model, 'predict_tokens') and hasattr(model, 'frozen_parts')):
+        if not isinstance(model, ADDP):
             raise ConfigError(
-                f'{name} builds {type(model).__name__}, which generates no images: give the config of '
-                'an ADDP pre-training (configs/pretrain)'
+                f'{name} builds {type(model).__name__}, which cannot generate images: give the config of an ADDP '
+                'pre-training (configs/pretrain)'
             )
-        absent = [part for part in model.frozen_parts if not any(key.startswith(f'{part}.') for key in weights)]
+        frozen = cast('dict[str, BaseModule]', model.frozen_parts)
+        absent = [part for part in frozen if not any(key.startswith(f'{part}.') for key in weights)]
         for part in absent:
-            model.frozen_parts[part].init_weights()
-    _load_exactly(model, weights, absent, checkpoint, name)
-    unloaded = model.unloaded_parts()
+            frozen[part].init_weights()
+    unloaded = [part for part in absent if part in model.unloaded_parts()]
     if unloaded:
         raise CheckpointError(
-            f'{checkpoint} holds no {" and no ".join(unloaded)}, and {name} gives none an init_cfg: '
-            'use a checkpoint of the whole algorithm'
+            f'{checkpoint} has no {" and no ".join(unloaded)}, and {name} gives no init_cfg for that: '
+            'use a checkpoint of the whole model'
         )
-    return model.requires_grad_(False).to(device).eval()
-
-
-def _load_exactly(model: nn.Module, weights: dict, absent: list[str], checkpoint: str, config: str) -> None:
-    hint = 'use the config with which the checkpoint was trained'
-    try:
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise CheckpointError(f'{checkpoint} does not fit the model of {config}: {error}; {hint}') from error
-    missing = [key for key in missing if key.split('.')[0] not in absent]
-    if missing or unexpected:
+    for part in absent:
+        weights.update({f'{part}.{key}': value for key, value in frozen[part].state_dict().items()})
+    comparison = compare_weights(weights, model)
+    if not comparison.is_exact:
         raise CheckpointError(
-            f'{checkpoint} does not fit the model of {config}: missing {first_few(missing)}; '
-            f'unexpected {first_few(unexpected)}; {hint}'
+            f'{checkpoint} does not fit the model of {name}: {comparison.differences()}; '
+            'use the config with which the checkpoint was trained'
         )
+    model.load_state_dict(weights)
+    return model.requires_grad_(False).to(device).eval()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.compat.distributed import TorchView
+from addp_mm.compat.importing import TorchView
 
 
 def register_checkpoint_loaders(module: Any) -> None:

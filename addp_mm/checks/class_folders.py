@@ -1,72 +1,76 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check the folders that name the classes of mmpretrain's folder data sets."""
+"""Check the folders that name the classes of mmpretrain's folder datasets."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from addp_mm.checks.config_parts import classes_of, join, local_parts, prefix_of, quoted
-from addp_mm.config.type_names import type_name
+from mmengine.registry import DATASETS
+
+from addp_mm.checks.dataset_cfg import classes_of, join, local_parts, prefix_of, quoted
+from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.listed.image_folder import DatasetError
 
 
-class _Numbered(NamedTuple):
-    """A folder whose sub-folders number the classes of a data set."""
+class _ClassFolders(NamedTuple):
+    """A folder whose sub-folders are the classes of a dataset."""
 
-    title: str
+    loader: str
     folder: Path
     names: list[str]
-    given: bool  # whether the config, or the class of the data set, gives classes
+    given: bool  # whether the config or the dataset class names the classes
 
 
 def check_same_classes(dataset_cfgs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that data sets that name no classes have the same class folders.
+    """Check that datasets that name no classes have the same class folders.
 
-    mmpretrain numbers class folders by their order: in one that lacks a class, or has others, the
-    same class has another number, and whatever is measured there is wrong. Data sets that give
-    classes are compared with these by :func:`check_dataset_cfg`.
+    mmpretrain numbers class folders by their order. If one dataset lacks a class or has another,
+    the same class gets another number, and every metric is wrong. Datasets that name their classes
+    are compared with these by :func:`addp_mm.checks.datasets.check_dataset_cfg`.
 
     Args:
         dataset_cfgs: The ``dataset`` of each data loader by the loader's name, that of the training
-            first. Those that read no class folders, or whose folder is not there, are passed over.
+            first. Datasets without class folders, or whose folder does not exist, are left out.
 
     Raises:
         DatasetError: Names the folders and the classes that differ.
     """
-    numbered = [found for title, cfg in dataset_cfgs.items() for found in _numbered(title, cfg)]
-    for other in numbered[1:]:
-        first = numbered[0]
+    found = [folders for loader, cfg in dataset_cfgs.items() for folders in _class_folders(loader, cfg)]
+    for other in found[1:]:
+        first = found[0]
         if first.names != other.names and not (first.given and other.given):
             raise DatasetError(
-                f'{first.folder} ({first.title}) and {other.folder} ({other.title}) have different class folders '
-                f'(only in the first: {_beyond(first, other)}; only in the second: {_beyond(other, first)}), so that '
-                'the same class would have two numbers. Make them the same; or set metainfo=dict(classes=[…]) in both '
-                'and, where a folder has not all classes, ann_file to a list of its images ("image label" lines).'
+                f'{first.folder} ({first.loader}) and {other.folder} ({other.loader}) have different class folders '
+                f'(only in the first: {_only_in(first, other)}; only in the second: {_only_in(other, first)}), so that '
+                'the same class would have two numbers. Make them the same. Or set metainfo=dict(classes=[…]) in both '
+                'and, where a folder lacks a class, ann_file to a list of its images ("image label" lines).'
             )
 
 
-def _numbered(title: str, cfg: Mapping) -> Iterable[_Numbered]:
+def _class_folders(loader: str, cfg: Mapping) -> Iterator[_ClassFolders]:
     for part in local_parts(cfg):
         if reads_folders(part) and labelled_by_folder(part) and images_of(part).is_dir():
             folder = images_of(part)
-            yield _Numbered(title, folder, names_in(folder), classes_of(part, 'mmpretrain', part['type']) is not None)
+            yield _ClassFolders(loader, folder, names_in(folder), classes_of(part, 'mmpretrain') is not None)
 
 
-def _beyond(one: _Numbered, other: _Numbered) -> str:
+def _only_in(one: _ClassFolders, other: _ClassFolders) -> str:
     return quoted(sorted(set(one.names) - set(other.names)))
 
 
 def reads_folders(cfg: Mapping) -> bool:
     """Whether a dataset config is of one of mmpretrain's classes that read folders of images."""
-    return type_name(cfg.get('type')) in ('CustomDataset', 'ImageNet')
+    names = ('CustomDataset', 'ImageNet')
+    return is_kind(cfg.get('type'), DATASETS, 'mmpretrain.datasets', *names, keeping='load_data_list')
 
 
 def images_of(cfg: Mapping) -> Path:
+    """The folder of a folder dataset's images."""
     return join(cfg, prefix_of(cfg).get('img_path') or cfg.get('split', ''))
 
 
 def list_of(cfg: Mapping) -> Path | None:
-    """The file that lists the images of a folder data set; None where all in the folder belong to it."""
+    """The file that lists the images of a folder dataset; None if it takes the whole folder."""
     ann_file, split = cfg.get('ann_file'), cfg.get('split', '')
     if not ann_file and split and join(cfg, f'meta/{split}.txt').is_file():
         ann_file = f'meta/{split}.txt'  # as mmpretrain's ImageNet does
@@ -74,12 +78,12 @@ def list_of(cfg: Mapping) -> Path | None:
 
 
 def labelled_by_folder(cfg: Mapping) -> bool:
-    """Whether the sub-folders of a folder data set are its classes."""
+    """Whether the sub-folders of a folder dataset are its classes."""
     return list_of(cfg) is None and cfg.get('with_label', True) and cfg.get('split') != 'test'
 
 
 def names_in(folder: Path) -> list[str]:
-    """Names of the folders in a folder, in the order that numbers them."""
+    """Names of the sub-folders in the order in which classes are numbered."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
@@ -89,7 +93,7 @@ def check_class_folders(folder: Path, images: Iterable[str], classes: Sequence[s
     Args:
         folder: Holds the class folders.
         images: All images below it, relative to it.
-        classes: Where the config, or the class of the data set, gives them.
+        classes: Names of the classes, if the config or the dataset class gives them.
 
     Raises:
         DatasetError: Names the folder and what is wrong.
@@ -98,29 +102,30 @@ def check_class_folders(folder: Path, images: Iterable[str], classes: Sequence[s
     empty = [name for name in found if name not in filled]
     if empty:
         raise DatasetError(
-            f'{folder}: the class folders {quoted(empty)} hold no images. Fill or remove them; if the '
-            'data were only half unpacked, do it again.'
+            f'{folder}: the class folders {quoted(empty)} hold no images. Fill or remove them. If unpacking the data '
+            'was interrupted, unpack them again.'
         )
     if classes is not None:
         _check_names(folder, found, classes)
 
 
 def _check_names(folder: Path, found: list[str], classes: Sequence[str]) -> None:
-    """Folder readers number classes by the sorted folder names, whatever ``classes`` says."""
-    if set(found) & set(classes):
-        absent, unknown = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
-        if absent or unknown:
+    """Compare class folders with classes; mmpretrain numbers the folders in alphabetical order."""
+    if not set(found) & set(classes):
+        if len(found) != len(classes):
             raise DatasetError(
-                f'{folder}: the class folders are not those of metainfo.classes (missing: '
-                f'{quoted(absent)}; not in metainfo: {quoted(unknown)}). Correct one of them.'
+                f'{folder}: {len(found)} class folders for {len(classes)} classes. Set '
+                'metainfo=dict(classes=[…]) to the names of the folders, or complete the folder.'
             )
-        if list(classes) != found:
-            raise DatasetError(
-                f'{folder}: class folders are numbered in alphabetical order, metainfo.classes has '
-                f'another ({quoted(classes)}). Sort metainfo.classes.'
-            )
-    elif len(found) != len(classes):
+        return
+    missing, unknown = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
+    if missing or unknown:
         raise DatasetError(
-            f'{folder}: {len(found)} class folders for {len(classes)} classes. Set metainfo='
-            'dict(classes=[…]) to the names of the folders, or complete the folder.'
+            f'{folder}: the class folders differ from metainfo.classes (missing: {quoted(missing)}; '
+            f'not in metainfo: {quoted(unknown)}). Correct one of them.'
+        )
+    if list(classes) != found:
+        raise DatasetError(
+            f'{folder}: class folders are numbered in alphabetical order, but metainfo.classes has '
+            f'another order ({quoted(classes)}). Sort metainfo.classes.'
         )

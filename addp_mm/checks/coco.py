@@ -8,10 +8,11 @@ from math import isfinite
 from pathlib import Path
 
 from mmengine.logging import print_log
+from mmengine.registry import TRANSFORMS
 
-from addp_mm.checks.config_parts import classes_of, join, quoted, read_text, transforms_of
+from addp_mm.checks.dataset_cfg import classes_of, join, prefix_of, quoted, read_text, transforms_of
 from addp_mm.checks.image_reading import ImageReading, reading_of
-from addp_mm.config.type_names import type_name
+from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.listed.image_folder import (
     DatasetError,
     check_folder_exists,
@@ -26,38 +27,40 @@ _NEEDED = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
 }
 _ADVICE = 'Correct it, or write the file again.'
-_MAX_BEYOND = 0.05  # share of boxes beyond their pictures from which on they are taken to mean something else
+_MAX_BEYOND = 0.05  # if more of the boxes reach beyond their images, they are not [x, y, width, height]
 _BOX = 'a bbox is [x, y, width, height] in pixels'
 
 
-def check_coco(cfg: Mapping, prefix: dict) -> None:
-    """Check the annotation file of a CocoDataset, record by record, and that its images are there, whole and fit it.
+def check_coco(cfg: Mapping) -> None:
+    """Check the annotation file of a CocoDataset, record by record, and the images that it names.
 
     Args:
         cfg: Config of the dataset.
-        prefix: Its ``data_prefix``.
 
     Raises:
-        DatasetError: Names the file, and the record where one is wrong.
+        DatasetError: Names the file, and the record if one is wrong.
     """
     path = join(cfg, cfg.get('ann_file', ''))
     content = _read_coco(path)
     _check_records(path, content)
-    classes = classes_of(cfg, 'mmdet', cfg['type'])
+    classes = classes_of(cfg, 'mmdet')
     _check_classes(path, [category['name'] for category in content['categories']], classes)
     _check_references(path, content)
     transforms = list(transforms_of(cfg.get('pipeline')))
     if any(transform.get('with_mask') for transform in transforms):
         _check_masks(path, content, classes)
-    labelled = any(type_name(transform.get('type')) == 'LoadAnnotations' for transform in transforms)
+    labelled = any(
+        is_kind(transform.get('type'), TRANSFORMS, 'mmcv.transforms', 'LoadAnnotations') for transform in transforms
+    )
     if labelled and not content['annotations'] and not cfg.get('test_mode'):
         raise DatasetError(
             f'{path}: "annotations" is empty, there is nothing to train on. Write the file again, or '
-            'set ann_file to another.'
+            'set ann_file to another file.'
         )
+    prefix = prefix_of(cfg)
     folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
-    _check_pictures(path, content['images'], folder, reading_of(cfg.get('pipeline')))
-    _check_boxes_fit(path, content)  # after the sizes that they are compared with
+    _check_images(path, content['images'], folder, reading_of(cfg.get('pipeline')))
+    _check_boxes_fit(path, content)  # after the image sizes that boxes are compared with
 
 
 def _read_coco(path: Path) -> dict:
@@ -65,15 +68,12 @@ def _read_coco(path: Path) -> dict:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DatasetError(f'{path}: broken or half-written JSON ({error}). Write or fetch it again.') from error
-    lacking = [
-        key
-        for key in ('images', 'annotations', 'categories')
-        if not isinstance(content, dict) or not isinstance(content.get(key), list)
-    ]
-    if lacking:
-        raise DatasetError(f'{path}: not a COCO annotation file, it lacks {quoted(lacking)}.')
+    sections = content if isinstance(content, dict) else {}
+    missing = [key for key in ('images', 'annotations', 'categories') if not isinstance(sections.get(key), list)]
+    if missing:
+        raise DatasetError(f'{path}: not a COCO annotation file, it lacks {quoted(missing)}. Check ann_file.')
     if not content['images']:
-        raise DatasetError(f'{path}: lists no images.')
+        raise DatasetError(f'{path}: lists no images. Write the file again, or set ann_file to another file.')
     return content
 
 
@@ -86,18 +86,18 @@ def _check_records(path: Path, content: dict) -> None:
                 raise DatasetError(f'{path}: {section}[{index}] is {record!r:.40}, not a record. {_ADVICE}')
             where = _where(path, section, index, record)
             ignored = section == 'annotations' and record.get('ignore')
-            lacking = [key for key in keys if key not in record and not (ignored and key in ('bbox', 'area'))]
-            if lacking:
-                raise DatasetError(f'{where} lacks {quoted(lacking)}. {_ADVICE}')
+            missing = [key for key in keys if key not in record and not (ignored and key in ('bbox', 'area'))]
+            if missing:
+                raise DatasetError(f'{where} lacks {quoted(missing)}. {_ADVICE}')
             for key in keys:
-                if key.endswith('id') and not isinstance(record[key], (int, str)):
+                if key.endswith('id') and not isinstance(record[key], int | str):
                     raise DatasetError(f'{where} has the {key} {record[key]!r:.40}, not a number. {_ADVICE}')
             if section == 'images':
                 _check_image(where, record)
             elif section == 'annotations' and not ignored:
                 _check_box(where, record)
             if record['id'] in seen:
-                raise DatasetError(f'{where}: the id is there twice. Number the {section} anew.')
+                raise DatasetError(f'{where}: another record has the same id. Give every record of {section} its own.')
             seen.add(record['id'])
 
 
@@ -109,9 +109,9 @@ def _check_image(where: str, image: dict) -> None:
     name, edges = image['file_name'], [image['width'], image['height']]
     if not isinstance(name, str):
         raise DatasetError(f'{where} has the file_name {name!r:.60}, not a text. {_ADVICE}')
-    if not all(isinstance(edge, (int, float)) and edge > 0 for edge in edges):
+    if not all(isinstance(edge, int | float) and edge > 0 for edge in edges):
         raise DatasetError(
-            f'{where} has the width {edges[0]!r:.20} and the height {edges[1]!r:.20}; both are numbers '
+            f'{where} has the width {edges[0]!r:.20} and the height {edges[1]!r:.20}; both must be numbers '
             f'of pixels. {_ADVICE}'
         )
 
@@ -119,23 +119,23 @@ def _check_image(where: str, image: dict) -> None:
 def _check_box(where: str, annotation: dict) -> None:
     box, area = annotation['bbox'], annotation['area']
     numbers = [*box, area] if isinstance(box, list) else []
-    if len(numbers) != 5 or not all(isinstance(number, (int, float)) and isfinite(number) for number in numbers):
+    if len(numbers) != 5 or not all(isinstance(number, int | float) and isfinite(number) for number in numbers):
         raise DatasetError(
-            f'{where} has the bbox {box!r:.60} and the area {area!r:.20}; {_BOX}, an area a number. {_ADVICE}'
+            f'{where} has the bbox {box!r:.60} and the area {area!r:.20}; {_BOX}, an area is a number. {_ADVICE}'
         )
 
 
 def _check_classes(path: Path, names: Sequence[str], classes: Sequence[str] | None) -> None:
-    absent = [name for name in classes or () if name not in names]
-    if absent:
+    missing = [name for name in classes or () if name not in names]
+    if missing:
         raise DatasetError(
-            f'{path} lacks the classes {quoted(absent)} of metainfo.classes; its categories are '
+            f'{path} lacks the classes {quoted(missing)} of metainfo.classes; its categories are '
             f'{quoted(names, 20)}. Set metainfo=dict(classes=[…]) to the names in the file.'
         )
     if classes and [name for name in names if name in classes] != list(classes):
         print_log(
-            f'{path}: mmdet numbers classes in the order of the file, metainfo.classes has another; pictures '
-            'would show wrong names. Use the order of the file.',
+            f'{path}: mmdet numbers classes in the order of the file, but metainfo.classes has another order, so that '
+            'drawn images would show wrong names. Use the order of the file.',
             'current',
             WARNING,
         )
@@ -153,46 +153,45 @@ def _check_references(path: Path, content: dict) -> None:
             )
 
 
-def _check_pictures(path: Path, images: Sequence[dict], folder: Path, reading: ImageReading) -> None:
-    """Pictures are there and whole, and those of up to 20,000 that are looked at as large as the file says."""
+def _check_images(path: Path, images: Sequence[dict], folder: Path, reading: ImageReading) -> None:
+    """Images exist and are whole, and up to 20,000 of them have the size that the file says."""
     wanted = [image['file_name'] for image in images]
     check_folder_exists(folder)
-    lost = missing_files(folder, wanted)
-    if lost:
+    missing = missing_files(folder, wanted)
+    if missing:
         raise DatasetError(
-            f'{folder}: {len(lost)} of {len(wanted)} images of {path} are not there: {quoted(lost)}. '
-            'Complete the folder, or write the data set again.'
+            f'{folder}: {len(missing)} of {len(wanted)} images of {path} do not exist: {quoted(missing)}. '
+            'Complete the folder, or write the dataset again.'
         )
     check_image_files(folder, wanted, read=reading.decode)
-    for index, image in spread(list(enumerate(images))):
-        picture, width, height = folder / image['file_name'], image['width'], image['height']
-        found = reading.size(picture)
+    for index, record in spread(list(enumerate(images))):
+        file, width, height = folder / record['file_name'], record['width'], record['height']
+        found = reading.size(file)
         if found not in (None, (height, width)):
             raise DatasetError(
-                f'{_where(path, "images", index, image)} has the width {width} and the height {height}, '
-                f'but {picture} is {found[1]} wide and {found[0]} high, its EXIF orientation applied. '
-                f'{_ADVICE}'
+                f'{_where(path, "images", index, record)} has the width {width} and the height {height}, '
+                f'but {file} is {found[1]} wide and {found[0]} high with its EXIF orientation applied. {_ADVICE}'
             )
 
 
 def _check_boxes_fit(path: Path, content: dict) -> None:
-    """Boxes are in pixels, and few reach more than one pixel beyond their picture, where mmdet clips them."""
+    """Boxes are in pixels, and few reach more than one pixel beyond their image."""
     sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
     boxes = [(index, record) for index, record in enumerate(content['annotations']) if not record.get('ignore')]
     if boxes and all(max(record['bbox']) <= 1 for _, record in boxes):
-        raise DatasetError(f'{path}: every bbox lies between 0 and 1, and {_BOX}. Multiply them by width and height.')
+        raise DatasetError(f'{path}: every bbox is between 0 and 1, but {_BOX}. Multiply them by width and height.')
     beyond = [(index, record) for index, record in boxes if _reaches_beyond(record['bbox'], *sizes[record['image_id']])]
-    if beyond:
-        index, record = beyond[0]
-        width, height = sizes[record['image_id']]
-        where = _where(path, 'annotations', index, record)
-        words = (
-            f'{where} has the bbox {record["bbox"]}, which reaches beyond its picture of width {width} and height '
-            f'{height}, as {len(beyond)} of {len(boxes)} do; {_BOX}.'
-        )
-        if len(beyond) > _MAX_BEYOND * len(boxes):
-            raise DatasetError(f'{words} {_ADVICE}')
-        print_log(f'{words} mmdet clips them.', 'current', WARNING)
+    if not beyond:
+        return
+    index, record = beyond[0]
+    width, height = sizes[record['image_id']]
+    words = (
+        f'{_where(path, "annotations", index, record)} has the bbox {record["bbox"]}, which reaches beyond its image '
+        f'of width {width} and height {height}. So do {len(beyond)} of {len(boxes)} boxes; {_BOX}.'
+    )
+    if len(beyond) > _MAX_BEYOND * len(boxes):
+        raise DatasetError(f'{words} {_ADVICE}')
+    print_log(f'{words} mmdet clips them.', 'current', WARNING)
 
 
 def _reaches_beyond(box: Sequence[float], width: float, height: float) -> bool:
@@ -206,8 +205,7 @@ def _check_masks(path: Path, content: dict, classes: Sequence[str] | None) -> No
         if annotation.get('segmentation') or annotation.get('ignore') or annotation['category_id'] not in used:
             continue
         if annotation['area'] > 0 and min(annotation['bbox'][2:]) >= 1:  # mmdet drops all others
-            where = _where(path, 'annotations', index, annotation)
             raise DatasetError(
-                f'{where} has no segmentation, but the pipeline loads masks. Add it, or load boxes '
-                'alone (with_mask=False) and train a detector without masks.'
+                f'{_where(path, "annotations", index, annotation)} has no segmentation, but the pipeline loads masks. '
+                'Add it, or set with_mask=False and train a detector without masks.'
             )

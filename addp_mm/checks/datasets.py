@@ -1,16 +1,26 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check what a dataset config points at, before a runner is built."""
+"""Check the files and folders that dataset configs name, before a runner is built."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from addp_mm.checks.class_folders import check_class_folders, images_of, labelled_by_folder, list_of, reads_folders
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from addp_mm.checks.class_folders import (
+    check_class_folders,
+    check_same_classes,
+    images_of,
+    labelled_by_folder,
+    list_of,
+    reads_folders,
+)
 from addp_mm.checks.coco import check_coco
-from addp_mm.checks.config_parts import classes_of, expected_images, local_parts, prefix_of, quoted, read_text
+from addp_mm.checks.dataset_cfg import classes_of, expected_images, local_parts, prefix_of, quoted, read_text
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
-from addp_mm.config.type_names import type_name
+from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.listed.image_folder import (
     IMAGE_EXTENSIONS,
     DatasetError,
@@ -21,31 +31,54 @@ from addp_mm.datasets.listed.image_folder import (
 )
 
 
+def check_datasets(cfg: Config, *loaders: str) -> None:
+    """Check the datasets of several data loaders, and that they number classes in the same way.
+
+    Args:
+        cfg: The whole config.
+        *loaders: Dotted names of the loaders' configs. One that the config does not have is left
+            out. Class folders are also compared with those of the training data.
+
+    Raises:
+        DatasetError: See :func:`check_dataset_cfg` and
+            :func:`addp_mm.checks.class_folders.check_same_classes`.
+    """
+    datasets = {}
+    for loader in dict.fromkeys(('train_dataloader', *loaders)):
+        node: Any = cfg
+        for part in loader.split('.'):
+            node = (node or {}).get(part)
+        if node is not None:
+            datasets[loader] = node.dataset
+            if loader in loaders:
+                check_dataset_cfg(node.dataset)
+    check_same_classes(datasets)
+
+
 def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
     """Check the files and folders of a dataset config.
 
-    Covers the stock classes that read folders of images (mmpretrain's CustomDataset and ImageNet),
-    COCO annotations (mmdet's CocoDataset) and label maps (mmseg's BaseSegDataset and its
-    subclasses), and wrappers around them. Other classes and remote paths pass unseen. Images are
-    read as the pipeline's first loader does; those of a loader that is not known here only need to
-    be there and hold something.
+    Checked are the stock classes that read folders of images (mmpretrain's CustomDataset and
+    ImageNet), COCO annotations (mmdet's CocoDataset) and label maps (mmseg's BaseSegDataset),
+    subclasses that read the same files, and wrappers around them. Other classes and remote paths
+    are not checked. Images are read as the first loader of the pipeline reads them. If that loader
+    is not known here, an image file must only exist and not be empty.
 
     Args:
         cfg: The ``dataset`` of a data loader.
 
     Raises:
-        DatasetError: A wrong path; an empty or half-written folder; damaged images; an annotation
-            file that is broken, lacks a class or does not fit its pictures. The message names the
-            file and says what to do.
+        DatasetError: A path is wrong, a folder is empty or half-written, an image is damaged, or an
+            annotation file is broken, lacks a class or does not fit its images. The message names
+            the file and says what to do.
     """
     for part in local_parts(cfg):
-        prefix = prefix_of(part)
         if reads_folders(part):
             _check_folders(part)
-        elif type_name(part.get('type')) == 'CocoDataset':
-            check_coco(part, prefix)
-        elif 'seg_map_path' in prefix:
-            check_label_maps(part, prefix)
+        elif is_kind(part.get('type'), DATASETS, 'mmdet.datasets', 'CocoDataset', keeping='load_data_list'):
+            check_coco(part)
+        elif 'seg_map_path' in prefix_of(part):
+            check_label_maps(part)
 
 
 def _check_folders(cfg: Mapping) -> None:
@@ -56,33 +89,32 @@ def _check_folders(cfg: Mapping) -> None:
     extensions = tuple(cfg.get('extensions', IMAGE_EXTENSIONS))
     images = check_image_folder(folder, extensions, expected_images(cfg, folder), read)
     if labelled_by_folder(cfg):
-        check_class_folders(folder, images, classes_of(cfg, 'mmpretrain', cfg['type']))
+        check_class_folders(folder, images, classes_of(cfg, 'mmpretrain'))
 
 
 def _check_list_file(path: Path, folder: Path, cfg: Mapping, read: Callable[[bytes], object]) -> None:
-    """A text file of ``image`` or ``image label`` lines, as mmpretrain reads it."""
+    """Check a text file of ``image`` or ``image label`` lines, as mmpretrain reads it."""
     lines = read_text(path).splitlines()
     if not lines:
-        raise DatasetError(f'{path}: the list of images is empty.')
+        raise DatasetError(f'{path}: the list of images is empty. Write it again, or set ann_file to another file.')
     check_folder_exists(folder)
     names = lines
     if cfg.get('with_label', True):
         pairs = [line.strip().rsplit(' ', 1) for line in lines]
         bad = next((k for k, pair in enumerate(pairs) if len(pair) != 2 or not pair[1].isdigit()), None)
         if bad is not None:
-            raise DatasetError(f'{path}, line {bad + 1}: {lines[bad]!r} is not of the form "image label".')
+            raise DatasetError(f'{path}, line {bad + 1}: {lines[bad]!r} is not of the form "image label". Correct it.')
         names = [pair[0] for pair in pairs]
-        classes = classes_of(cfg, 'mmpretrain', cfg['type'])
+        classes = classes_of(cfg, 'mmpretrain')
         highest = max(int(pair[1]) for pair in pairs)
         if classes is not None and highest >= len(classes):
             raise DatasetError(
-                f'{path}: label {highest}, but metainfo.classes has {len(classes)} classes. Add the '
-                'classes that are lacking.'
+                f'{path}: label {highest}, but metainfo.classes has {len(classes)} classes. Add the missing classes.'
             )
-    absent = missing_files(folder, names)
-    if absent:
+    missing = missing_files(folder, names)
+    if missing:
         raise DatasetError(
-            f'{path}: {len(absent)} of the {len(names)} images it lists are not in {folder}: '
-            f'{quoted(absent)}. Complete the folder, or correct data_prefix.'
+            f'{path}: {len(missing)} of its {len(names)} images are not in {folder}: {quoted(missing)}. '
+            'Complete the folder, or correct data_prefix.'
         )
     check_image_files(folder, names, read=read)

@@ -1,13 +1,16 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""How the checks read images: as the pipeline will that loads them."""
+"""How the checks read images: in the same way as the pipeline that loads them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from addp_mm.checks.config_parts import transforms_of
+from mmengine.registry import TRANSFORMS
+
+from addp_mm.checks.dataset_cfg import transforms_of
+from addp_mm.checks.type_lookup import find_type
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.readers.load_image import decode_image
+from addp_mm.datasets.readers.load_image import LoadImage, decode_image
 from addp_mm.datasets.readers.multi_channel import LoadMultiChannelImage
 from addp_mm.datasets.readers.read_channels import upright_size
 
@@ -15,10 +18,10 @@ from addp_mm.datasets.readers.read_channels import upright_size
 class ImageReading(NamedTuple):
     """How images are read.
 
-    Args:
-        decode: Takes the bytes of a file; a ValueError where they make no image.
-        size: Takes a path; height and width of the image once it is loaded, None where they are not
-            known.
+    Attributes:
+        decode: Takes the bytes of a file; raises a ValueError if they are not an image.
+        size: Takes a path; returns height and width in pixels of the loaded image, None if they are
+            not known.
     """
 
     decode: Callable[[bytes], object]
@@ -28,29 +31,34 @@ class ImageReading(NamedTuple):
 def reading_of(pipeline: Any) -> ImageReading:
     """How the first loader of a pipeline reads images.
 
-    What a loader of others makes of a file is not known: it then only needs to hold something.
-
     Args:
-        pipeline: The ``pipeline`` of a dataset config; without one, images are read as
-            :class:`LoadImage` does.
+        pipeline: The ``pipeline`` of a dataset config. Without one, images are read as
+            :class:`LoadImage` reads them.
+
+    Returns:
+        The way of reading. For a loader of an unknown class, a file must only not be empty.
     """
     if not pipeline:
         return _COLOUR
     loader = next(filter(_loads_images, transforms_of(pipeline)), {})
-    kind = type_name(loader.get('type'))
-    if kind == 'LoadMultiChannelImage':
+    kind = loader.get('type')
+    found = find_type(kind, TRANSFORMS)
+    if isinstance(found, type) and issubclass(found, LoadMultiChannelImage):
         arguments = {key: value for key, value in loader.items() if key != 'type'}
-        return ImageReading(LoadMultiChannelImage(**arguments).decode, upright_size)
-    return _COLOUR if kind in ('LoadImage', 'LoadImageFromFile') and _as_colour(loader) else _OTHERS
+        return ImageReading(found(**arguments).decode, upright_size)
+    ours = isinstance(found, type) and issubclass(found, LoadImage) and found.transform is LoadImage.transform
+    known = ours or type_name(kind) == 'LoadImageFromFile'  # subclasses of mmcv's may read in another way
+    return _COLOUR if known and _as_colour(loader) else _OTHERS
 
 
 def _loads_images(transform: Mapping) -> bool:
+    """Whether a transform loads images: the names of all loaders start alike, in every package."""
     kind = type_name(transform.get('type'))
     return kind.startswith('Load') and 'Annotation' not in kind
 
 
 def _as_colour(loader: Mapping) -> bool:
-    """Whether mmcv's loader makes three channels of whatever it reads, put upright."""
+    """Whether mmcv's loader makes three channels and applies the EXIF orientation."""
     return loader.get('color_type', 'color') in ('color', 'grayscale') and loader.get('imdecode_backend') != 'tifffile'
 
 
@@ -60,4 +68,4 @@ def _require_content(content: bytes) -> None:
 
 
 _COLOUR = ImageReading(decode_image, upright_size)
-_OTHERS = ImageReading(_require_content, lambda path: None)
+_OTHERS = ImageReading(_require_content, lambda _: None)

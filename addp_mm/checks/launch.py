@@ -1,12 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Starting several processes."""
+"""Check that ``--launcher`` fits the way in which the processes were started."""
 
 import os
 from collections.abc import Mapping
 
 from addp_mm.errors import UserError
 
-# what a launcher tells each process: how many there are, and which of them it is
+# program of a launcher, and its variables for the number of processes and the rank
 _LAUNCHERS = {
     'pytorch': ('torchrun', 'WORLD_SIZE', 'RANK'),
     'slurm': ('srun', 'SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
@@ -20,23 +20,22 @@ _SCRIPTS = {
 
 
 class LauncherError(UserError, RuntimeError):
-    """The way the processes were started does not fit ``--launcher``."""
+    """``--launcher`` does not fit the way in which the processes were started."""
 
 
 def check_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> None:
-    """Stop a run whose ``--launcher`` is not what started it.
+    """Check that ``--launcher`` names the launcher that started this process.
 
-    Without ``--launcher`` each of several processes would train by itself, on all data, and write
-    into the same folder; with the name of a launcher that did not start it, a process does not know
-    which one it is.
+    Without ``--launcher``, each of several processes would train alone, on all data, and write into
+    the same folder. With the name of another launcher, a process does not know its rank.
 
     Args:
         launcher: The ``--launcher`` of the tool.
-        environ: Environment to look at. Defaults to the process's own.
+        environ: Environment variables. Defaults to those of the process.
 
     Raises:
-        LauncherError: ``launcher`` is 'none' and the environment speaks of more than one process,
-            or ``launcher`` names one that the environment does not speak of.
+        LauncherError: ``launcher`` is 'none' and the environment has the variables of several
+            processes, or it lacks those of ``launcher``.
     """
     environ = os.environ if environ is None else environ
     if launcher != 'none':
@@ -52,6 +51,6 @@ def check_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> N
         if count.isdigit() and int(count) > 1:
             raise LauncherError(
                 f'{program} started {count} processes ({variable}={count}), but --launcher is none: they would train '
-                f'independently and write over each other. Add --launcher {needed}, or start one process without '
-                f'{program} (unset {variable} if it is a leftover).'
+                f'independently and overwrite each other. Add --launcher {needed}, or start one process without '
+                f'{program}. If no launcher is running, unset {variable}.'
             )

@@ -1,59 +1,138 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What lets the released OpenMMLab packages run on a current PyTorch.
+"""Patches with which the released OpenMMLab packages run on a current PyTorch.
 
-A mend applies only where the fault is present, when the module at fault is imported, and leaves a
-working installation alone. Nothing here imports torch or an OpenMMLab package until someone else
-does.
+``PATCHES`` is the table of all patches: its name, the patched module, and the fault. A patch is
+applied when its module is imported, and only if that module has the fault. Nothing here imports
+torch or an OpenMMLab package before someone else does.
+
+``ADDP_MM_COMPAT=off`` in the environment switches all patches off, mmcv's operators included, and
+leaves the packages unchanged. The check of installed versions at import and the features of
+:mod:`addp_mm.extensions`, such as safe reading of checkpoints, stay.
 """
 
-from addp_mm.compat.activation_checkpointing import mend_activation_checkpointing
-from addp_mm.compat.amp import mend_amp_optim_wrapper
-from addp_mm.compat.colour import mend_adjust_hue
-from addp_mm.compat.deepspeed import mend_deepspeed_optimizers
-from addp_mm.compat.distributed import mend_ddp, mend_init_dist, mend_sync_batchnorm
-from addp_mm.compat.flexible_runner import mend_flexible_runner
-from addp_mm.compat.focal_loss import mend_focal_loss
-from addp_mm.compat.fsdp import mend_fsdp_strategy, mend_fsdp_wrapper
-from addp_mm.compat.importing import when_imported
-from addp_mm.compat.inferencer_loader import mend_inferencer_loader
-from addp_mm.compat.inferencer_scope import mend_inference_scope, mend_inferencer_scope
-from addp_mm.compat.mmcv_ext import install_mmcv_ext
-from addp_mm.compat.packages import mend_package_names, mend_package_utils
-from addp_mm.compat.versions import check_packages
-from addp_mm.compat.weighted_cross_entropy import mend_weighted_cross_entropy
+import os
+import sys
 
-MENDS = {
-    'mmcv.image.photometric': (mend_adjust_hue,),
-    'mmdet.apis.det_inferencer': (mend_inferencer_loader,),
-    'mmdet.apis.inference': (mend_inference_scope,),
-    'mmengine._strategy.deepspeed': (mend_deepspeed_optimizers,),
-    'mmengine._strategy.fsdp': (mend_fsdp_strategy,),
-    'mmengine.config.utils': (mend_package_names,),
-    'mmengine.dist.utils': (mend_init_dist,),
-    'mmengine.model.utils': (mend_sync_batchnorm,),
-    'mmengine.model.wrappers.distributed': (mend_ddp,),
-    'mmengine.model.wrappers.fully_sharded_distributed': (mend_fsdp_wrapper,),
-    'mmengine.optim.optimizer.amp_optimizer_wrapper': (mend_amp_optim_wrapper,),
-    'mmengine.runner._flexible_runner': (mend_flexible_runner,),
-    'mmengine.runner.activation_checkpointing': (mend_activation_checkpointing,),
-    'mmengine.utils.package_utils': (mend_package_utils,),
-    'mmpretrain.apis.base': (mend_inferencer_scope,),
-    'mmseg.apis.inference': (mend_inference_scope,),
-    'mmseg.apis.mmseg_inferencer': (mend_inferencer_loader,),
-    'mmseg.models.losses.cross_entropy_loss': (mend_weighted_cross_entropy,),
-    'mmseg.models.losses.focal_loss': (mend_focal_loss,),
+from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
+from addp_mm.compat.amp import patch_amp_optim_wrapper
+from addp_mm.compat.colour import patch_adjust_hue
+from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
+from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
+from addp_mm.compat.flexible_runner import patch_flexible_runner
+from addp_mm.compat.focal_loss import patch_focal_loss
+from addp_mm.compat.fsdp import patch_fsdp_strategy, patch_fsdp_wrapper
+from addp_mm.compat.importing import when_imported
+from addp_mm.compat.inferencer_loader import patch_inferencer_loader
+from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
+from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
+from addp_mm.compat.packages import patch_package_names, patch_package_utils
+from addp_mm.compat.patch import Patch, in_force
+from addp_mm.compat.versions import check_packages
+from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
+
+__all__ = ['PATCHES', 'Patch', 'in_force', 'install', 'is_off', 'summary', 'waiting']
+
+_FAULTS = {
+    'scope': "a model's transforms are not found after a model of another package was built",
+    'loader': 'the inferencer refuses pipelines that load images with addp_mm.LoadImage',
 }
+PATCHES = (
+    Patch('operators', EXT_NAME, 'mmcv is installed without its compiled operators', patch_mmcv_ext),
+    Patch('hue', 'mmcv.image.photometric', 'hue jitter fails with numpy 2', patch_adjust_hue),
+    Patch('det_inferencer', 'mmdet.apis.det_inferencer', _FAULTS['loader'], patch_inferencer_loader),
+    Patch('seg_inferencer', 'mmseg.apis.mmseg_inferencer', _FAULTS['loader'], patch_inferencer_loader),
+    Patch('det_scope', 'mmdet.apis.inference', _FAULTS['scope'], patch_inference_scope),
+    Patch('seg_scope', 'mmseg.apis.inference', _FAULTS['scope'], patch_inference_scope),
+    Patch('cls_scope', 'mmpretrain.apis.base', _FAULTS['scope'], patch_inferencer_scope),
+    Patch(
+        'deepspeed',
+        'mmengine._strategy.deepspeed',
+        'DeepSpeedStrategy asks for optimizers that DeepSpeed has removed',
+        patch_deepspeed_optimizers,
+    ),
+    Patch(
+        'fsdp_resume',
+        'mmengine._strategy.fsdp',
+        'FSDPStrategy cannot resume with torch 2.1 or newer',
+        patch_fsdp_strategy,
+    ),
+    Patch('fsdp_cpu', 'mmengine.model.wrappers.fully_sharded_distributed', 'FSDP needs a GPU', patch_fsdp_wrapper),
+    Patch('ddp_cpu', 'mmengine.model.wrappers.distributed', 'DDP needs a GPU', patch_ddp),
+    Patch('init_dist_cpu', 'mmengine.dist.utils', 'launchers need a GPU', patch_init_dist),
+    Patch(
+        'sync_bn_cpu',
+        'mmengine.model.utils',
+        'sync_bn without a GPU fails in the first forward pass, not when the model is built',
+        patch_sync_batchnorm,
+    ),
+    Patch(
+        'amp_cpu',
+        'mmengine.optim.optimizer.amp_optimizer_wrapper',
+        'mixed precision needs a GPU',
+        patch_amp_optim_wrapper,
+    ),
+    Patch(
+        'flexible_runner',
+        'mmengine.runner._flexible_runner',
+        "FlexibleRunner ignores the config's compile key and fails without env_cfg",
+        patch_flexible_runner,
+    ),
+    Patch(
+        'activation_checkpointing',
+        'mmengine.runner.activation_checkpointing',
+        'activation_checkpointing loses keyword arguments and gradients',
+        patch_activation_checkpointing,
+    ),
+    Patch(
+        'fork_names',
+        'mmengine.config.utils',
+        "_base_ = 'mmseg::…' does not find the fork of mmsegmentation",
+        patch_package_names,
+    ),
+    Patch(
+        'pkg_resources',
+        'mmengine.utils.package_utils',
+        'packages are looked up with pkg_resources, which setuptools 81 lacks',
+        patch_package_utils,
+    ),
+    Patch(
+        'class_weight',
+        'mmseg.models.losses.cross_entropy_loss',
+        'class_weight fails if pixels are unlabelled',
+        patch_weighted_cross_entropy,
+    ),
+    Patch('focal_loss', 'mmseg.models.losses.focal_loss', 'FocalLoss fails on the CPU', patch_focal_loss),
+)
+
+
+def is_off() -> bool:
+    """Whether ``ADDP_MM_COMPAT=off`` switches the patches off."""
+    return os.environ.get('ADDP_MM_COMPAT', '').lower() == 'off'
 
 
 def install() -> None:
-    """Put every mend in force. Calling it again changes nothing.
+    """Apply every patch once its module is imported. Calling it again changes nothing.
 
     Raises:
         ImportError: The installed OpenMMLab packages cannot work; see
             :func:`addp_mm.compat.versions.check_packages`.
     """
     check_packages()
+    if is_off():
+        return
     install_mmcv_ext()
-    for module, mends in MENDS.items():
-        for mend in mends:
-            when_imported(module, mend)
+    for patch in PATCHES:
+        when_imported(patch.module, patch)
+
+
+def waiting() -> tuple[Patch, ...]:
+    """The patches whose module was not imported yet; it may or may not have the fault."""
+    return () if is_off() else tuple(patch for patch in PATCHES if patch.module not in sys.modules)
+
+
+def summary() -> str:
+    """One line for a log: the patches in force, and how many wait for their module."""
+    if is_off():
+        return 'addp_mm: ADDP_MM_COMPAT=off, no patch is in force'
+    names = ', '.join(patch.name for patch in in_force()) or 'none'
+    return f'addp_mm: patches in force: {names}; {len(waiting())} wait for their module to be imported'

@@ -1,17 +1,22 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The Runner's ``activation_checkpointing`` key."""
+"""Activation checkpointing of the Runner."""
 
-from types import ModuleType
+from typing import Any
 
 from addp_mm.compat.importing import replace
 
 
-def mend_activation_checkpointing(module: ModuleType) -> None:
-    """Checkpoint without re-entering autograd, keyword arguments included.
+def patch_activation_checkpointing(module: Any) -> bool:
+    """Use non-reentrant checkpoints, and hand keyword arguments on.
 
-    mmengine drops keyword arguments, and its re-entrant checkpoint yields no gradient where the
-    inputs need none (the first block of a model). Applied to
-    ``mmengine.runner.activation_checkpointing`` where keyword arguments are lost.
+    mmengine drops keyword arguments. Its re-entrant checkpoint gives no gradient if the inputs need
+    none, as those of a model's first block.
+
+    Args:
+        module: ``mmengine.runner.activation_checkpointing``.
+
+    Returns:
+        Whether keyword arguments were lost.
     """
     import torch
 
@@ -19,6 +24,8 @@ def mend_activation_checkpointing(module: ModuleType) -> None:
         module.wrap_forward(lambda x, scale: x * scale)(torch.ones(1), scale=2)
     except TypeError:
         replace(module, 'wrap_forward', _make_wrap_forward)
+        return True
+    return False
 
 
 def _make_wrap_forward(original):

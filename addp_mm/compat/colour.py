@@ -1,32 +1,40 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Hue jitter on numpy 2."""
 
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from addp_mm.compat.importing import replace
 
 
-def mend_adjust_hue(photometric: ModuleType) -> None:
-    """Let ``mmcv.adjust_hue`` turn the hue backwards.
+def patch_adjust_hue(photometric: Any) -> bool:
+    """Let ``mmcv.adjust_hue`` take negative factors.
 
-    mmcv casts the shift with ``np.uint8(negative)``, which numpy 2 refuses: every second picture of
-    a ColorJitter with hue fails. Applied to ``mmcv.image.photometric`` where that is so.
+    mmcv casts the shift with ``np.uint8(negative)``, which numpy 2 refuses, so that every second
+    image of a ColorJitter with hue fails.
+
+    Args:
+        photometric: ``mmcv.image.photometric``.
+
+    Returns:
+        Whether a negative factor fails.
     """
     try:
         photometric.adjust_hue(np.zeros((1, 1, 3), np.uint8), -0.1, backend='cv2')
     except OverflowError:
         replace(photometric, 'adjust_hue', lambda original: _make_adjust_hue(original, photometric))
+        return True
+    return False
 
 
-def _make_adjust_hue(original, photometric: ModuleType):
+def _make_adjust_hue(original, photometric: Any):
 
     def adjust_hue(img, hue_factor, backend=None):
         try:
             return original(img, hue_factor, backend=backend)
         except OverflowError:
-            # The hue is a circle of 256 steps, so a step back is 256 less one ahead.
+            # the hue is a circle of 256 steps: one step back is 255 steps ahead
             shift = np.uint8(int(hue_factor * 255) % 256)
             turn = _turn_pillow if (backend or photometric.imread_backend) == 'pillow' else _turn_cv2
             return turn(img, shift)

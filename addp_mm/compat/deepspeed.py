@@ -3,6 +3,7 @@
 
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from addp_mm.compat.importing import replace
 
@@ -13,11 +14,17 @@ _OPTIMIZERS = {
 }
 
 
-def mend_deepspeed_optimizers(module: ModuleType) -> None:
-    """Register those of DeepSpeed's optimizers that the installed DeepSpeed has.
+def patch_deepspeed_optimizers(module: Any) -> bool:
+    """Register the optimizers that the installed DeepSpeed has.
 
-    mmengine asks for the one-bit ones too, which DeepSpeed has removed, and so builds no strategy
-    at all. Applied to ``mmengine._strategy.deepspeed``; the original runs where it can.
+    mmengine also asks for the one-bit ones, which DeepSpeed has removed, and then cannot build the
+    strategy. The original runs if it can.
+
+    Args:
+        module: ``mmengine._strategy.deepspeed``.
+
+    Returns:
+        True.
     """
 
     def make(original):
@@ -31,13 +38,14 @@ def mend_deepspeed_optimizers(module: ModuleType) -> None:
         return register_deepspeed_optimizers
 
     replace(module, 'register_deepspeed_optimizers', make)
+    return True
 
 
 def _optimizers() -> list[type]:
     found = []
-    for place, names in _OPTIMIZERS.items():
+    for name, names in _OPTIMIZERS.items():
         try:
-            part = import_module(place)
+            part = import_module(name)
         except ImportError:
             continue
         found += [getattr(part, name) for name in names if hasattr(part, name)]

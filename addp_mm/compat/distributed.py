@@ -1,25 +1,33 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Distributed training where there is no accelerator: gloo, and wrappers without device ids."""
+"""Distributed training without an accelerator: gloo, and wrappers without device ids."""
 
 import contextlib
 import os
-from types import ModuleType, SimpleNamespace
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
-from addp_mm.compat.importing import replace, replace_method
+from addp_mm.compat.importing import TorchView, replace, replace_method
 
 
 def has_accelerator() -> bool:
-    """Whether mmengine would train on anything but the CPU."""
+    """Whether mmengine would train on another device than the CPU."""
     from mmengine.device import get_device
 
     return get_device() != 'cpu'
 
 
-def mend_init_dist(module: ModuleType) -> None:
-    """Let every launcher start on the CPU, with gloo in the place of nccl.
+def patch_init_dist(module: Any) -> bool:
+    """Let every launcher start on the CPU, with gloo instead of nccl.
 
     mmengine calls ``torch.cuda.set_device`` first, which fails without a driver. With an
-    accelerator the original runs. Applied to ``mmengine.dist.utils``.
+    accelerator the original runs.
+
+    Args:
+        module: ``mmengine.dist.utils``.
+
+    Returns:
+        True.
     """
 
     def make(original):
@@ -34,23 +42,12 @@ def mend_init_dist(module: ModuleType) -> None:
         return init_dist
 
     replace(module, 'init_dist', make)
-
-
-class TorchView(ModuleType):
-    """The module torch as one other module sees it: some names replaced, all others torch's own."""
-
-    def __init__(self, **replaced) -> None:
-        super().__init__('torch')
-        self.__dict__.update(replaced)
-
-    def __getattr__(self, name: str):
-        import torch
-
-        return getattr(torch, name)
+    return True
 
 
 @contextlib.contextmanager
-def _without_devices(module: ModuleType):
+def _without_devices(module: Any) -> Iterator[None]:
+    """Replace the GPU functions that a launcher calls."""
     torch = module.torch
     module.torch = TorchView(
         cuda=SimpleNamespace(set_device=lambda device: None, device_count=lambda: os.cpu_count() or 1)
@@ -61,11 +58,16 @@ def _without_devices(module: ModuleType):
         module.torch = torch
 
 
-def mend_ddp(module: ModuleType) -> None:
+def patch_ddp(module: Any) -> bool:
     """Wrap a model on the CPU without ``device_ids``, which torch's DDP refuses there.
 
-    Applied to ``mmengine.model.wrappers.distributed``. A model on an accelerator is wrapped as
-    before.
+    A model on an accelerator is wrapped as before.
+
+    Args:
+        module: ``mmengine.model.wrappers.distributed``.
+
+    Returns:
+        True.
     """
 
     def make(original):
@@ -79,12 +81,17 @@ def mend_ddp(module: ModuleType) -> None:
         return __init__
 
     replace_method(module.MMDistributedDataParallel, '__init__', make)
+    return True
 
 
-def mend_sync_batchnorm(module: ModuleType) -> None:
-    """Refuse ``sync_bn`` on the CPU when the model is built, not in its first forward.
+def patch_sync_batchnorm(module: Any) -> bool:
+    """Refuse ``sync_bn`` on the CPU when the model is built, not in its first forward pass.
 
-    Applied to ``mmengine.model.utils``.
+    Args:
+        module: ``mmengine.model.utils``.
+
+    Returns:
+        True.
     """
 
     def make(original):
@@ -93,10 +100,11 @@ def mend_sync_batchnorm(module: ModuleType) -> None:
             if not has_accelerator():
                 raise RuntimeError(
                     f"sync_bn='{implementation}' needs a GPU: synchronised batch norm has no CPU "
-                    'kernel. Take sync_bn out of the config (--cfg-options sync_bn=None).'
+                    'kernel. Remove sync_bn from the config (--cfg-options sync_bn=None).'
                 )
             return original(module, implementation)
 
         return convert_sync_batchnorm
 
     replace(module, 'convert_sync_batchnorm', make)
+    return True

@@ -1,16 +1,21 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """FlexibleRunner built from a config."""
 
-from types import ModuleType
+from typing import Any
 
 from addp_mm.compat.importing import replace_method
 
 
-def mend_flexible_runner(module: ModuleType) -> None:
-    """Let FlexibleRunner see the config's ``compile`` key, and do without ``env_cfg``, as Runner does.
+def patch_flexible_runner(module: Any) -> bool:
+    """Let FlexibleRunner read ``compile`` from the config, and work without ``env_cfg``.
 
-    Its ``from_cfg`` forgets the first and fails without the second. Applied to
-    ``mmengine.runner._flexible_runner``.
+    Runner does both. FlexibleRunner's ``from_cfg`` ignores the first and fails without the second.
+
+    Args:
+        module: ``mmengine.runner._flexible_runner``.
+
+    Returns:
+        True.
     """
 
     def make(original):
@@ -31,3 +36,4 @@ def mend_flexible_runner(module: ModuleType) -> None:
         return __init__
 
     replace_method(module.FlexibleRunner, '__init__', make)
+    return True

@@ -1,16 +1,21 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmsegmentation's FocalLoss on the CPU."""
 
-from types import ModuleType
+from typing import Any
 
 from addp_mm.compat.importing import replace_method
 
 
-def mend_focal_loss(module: ModuleType) -> None:
+def patch_focal_loss(module: Any) -> bool:
     """Let mmseg's ``FocalLoss`` take label maps on the CPU.
 
-    Its CPU path keeps one column of the one-hot target where all but the last belong. Applied to
-    ``mmseg.models.losses.focal_loss`` where that fails.
+    Its code for the CPU keeps one column of the one-hot target instead of all but the last.
+
+    Args:
+        module: ``mmseg.models.losses.focal_loss``.
+
+    Returns:
+        Whether a label map fails.
     """
     import torch
 
@@ -18,6 +23,8 @@ def mend_focal_loss(module: ModuleType) -> None:
         module.FocalLoss()(torch.zeros(1, 2, 1, 3), torch.zeros(1, 1, 3, dtype=torch.long))
     except (RuntimeError, ValueError):
         replace_method(module.FocalLoss, 'forward', _make_forward)
+        return True
+    return False
 
 
 def _make_forward(original):

@@ -1,23 +1,31 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""FSDPStrategy: resume on a current PyTorch, and the CPU as a device."""
+"""FSDPStrategy with a current PyTorch, and on the CPU."""
 
 import functools
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
+from typing import Any
 
 from addp_mm.compat.importing import replace_method
 
 
-def mend_fsdp_strategy(module: ModuleType) -> None:
-    """Resume the optimizer whatever the order of ``optim_state_dict_to_load``'s arguments.
+def patch_fsdp_strategy(module: Any) -> bool:
+    """Pass the arguments of ``optim_state_dict_to_load`` by name when FSDPStrategy resumes.
 
-    torch 2.1 changed that order; mmengine passes them by position. Applied to
-    ``mmengine._strategy.fsdp`` where the model does not arrive as the model.
+    mmengine passes them by position, and torch 2.1 changed their order.
+
+    Args:
+        module: ``mmengine._strategy.fsdp``.
+
+    Returns:
+        Whether the model is passed as another argument.
     """
-    if not _arguments_arrive(module):
-        replace_method(module.FSDPStrategy, 'load_optim_state_dict', lambda original: _make_load(module))
+    if _model_is_passed_as_model(module):
+        return False
+    replace_method(module.FSDPStrategy, 'load_optim_state_dict', lambda _: _make_load(module))
+    return True
 
 
-def _make_load(module: ModuleType):
+def _make_load(module: Any):
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         loadable = module.FSDP.optim_state_dict_to_load(
@@ -28,7 +36,7 @@ def _make_load(module: ModuleType):
     return load_optim_state_dict
 
 
-def _arguments_arrive(module: ModuleType) -> bool:
+def _model_is_passed_as_model(module: Any) -> bool:
     original = module.FSDP
     seen = {}
 
@@ -48,10 +56,14 @@ def _arguments_arrive(module: ModuleType) -> bool:
     return seen['model'] == 'model'
 
 
-def mend_fsdp_wrapper(module: ModuleType) -> None:
-    """Give ``MMFullyShardedDataParallel`` the CPU as its device where there is no accelerator.
+def patch_fsdp_wrapper(module: Any) -> bool:
+    """Give ``MMFullyShardedDataParallel`` the CPU as its device if there is no accelerator.
 
-    Applied to ``mmengine.model.wrappers.fully_sharded_distributed``.
+    Args:
+        module: ``mmengine.model.wrappers.fully_sharded_distributed``.
+
+    Returns:
+        True.
     """
 
     def make(original):
@@ -68,3 +80,4 @@ def mend_fsdp_wrapper(module: ModuleType) -> None:
         return __init__
 
     replace_method(module.MMFullyShardedDataParallel, '__init__', make)
+    return True

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run a function on a module as soon as that module has been imported.
+"""Call a function with a module as soon as that module has been imported, and replace its parts.
 
-A mend of a large package must not import the package itself: ``import addp_mm`` stays cheap, and a
-user who never touches mmsegmentation never pays for it.
+A patch of a large package must not import the package: ``import addp_mm`` stays cheap, and a
+package that is never used is never imported.
 """
 
 import functools
@@ -11,74 +11,90 @@ from collections import defaultdict
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from types import ModuleType
+from typing import Any
 
-Mend = Callable[[ModuleType], None]
-_MENDS: defaultdict[str, list[Mend]] = defaultdict(list)
+Callback = Callable[[ModuleType], object]
+_CALLBACKS: defaultdict[str, list[Callback]] = defaultdict(list)
 
 
-def when_imported(name: str, mend: Mend) -> None:
-    """Call ``mend(module)`` once the module ``name`` has been executed; at once if it has been already.
+def when_imported(name: str, callback: Callback) -> None:
+    """Call ``callback(module)`` after the module ``name`` was executed, now if it has been already.
 
     Args:
         name: Dotted name of the module.
-        mend: Function of the module. Registering the same one again changes nothing.
+        callback: Function of the module. Registering an equal one again changes nothing.
     """
-    if mend in _MENDS.get(name, ()):
+    if callback in _CALLBACKS[name]:
         return
-    _MENDS[name].append(mend)
-    if not any(isinstance(finder, _MendingFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _MendingFinder())
+    _CALLBACKS[name].append(callback)
+    if not any(isinstance(finder, _CallbackFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _CallbackFinder())
     if name in sys.modules:
-        mend(sys.modules[name])
+        callback(sys.modules[name])
 
 
-class _MendingFinder(MetaPathFinder):
-    """Leaves the search to the finders behind it and adds the mends to what they found."""
+class _CallbackFinder(MetaPathFinder):
+    """Leaves the search to the other finders, and adds the callbacks to what they find."""
 
     def find_spec(self, name, path=None, target=None):
-        if name not in _MENDS:
+        if name not in _CALLBACKS:
             return None
         for finder in sys.meta_path:
-            if finder is self:
-                continue
-            spec = finder.find_spec(name, path, target)
+            spec = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None:
                 if hasattr(spec.loader, 'exec_module'):
-                    _mend_after_execution(spec.loader, name)
+                    _call_after_execution(spec.loader, name)
                 return spec
         return None
 
 
-def _mend_after_execution(loader, name: str) -> None:
+def _call_after_execution(loader: Any, name: str) -> None:
     # The loader stays the same object: resources are read through it, and tools ask for its class.
     execute = loader.exec_module
 
-    def execute_and_mend(module: ModuleType) -> None:
+    def execute_and_call(module: ModuleType) -> None:
         execute(module)
-        for mend in _MENDS[name]:
-            mend(module)
+        for callback in _CALLBACKS[name]:
+            callback(module)
 
-    loader.exec_module = execute_and_mend
+    loader.exec_module = execute_and_call
 
 
 def replace(module: ModuleType, name: str, make: Callable[[Callable], Callable]) -> None:
-    """Replace a function of a module, also where other modules have imported it by name.
+    """Replace a function of a module, and wherever other modules have imported it by name.
 
     Args:
-        module: Where the function is defined.
-        name: The function's name.
-        make: Takes the original, returns its successor. The original stays reachable as
-            ``__wrapped__``.
+        module: Module that defines the function.
+        name: Name of the function.
+        make: Takes the original and returns the replacement, whose ``__wrapped__`` becomes the
+            original.
     """
     original = getattr(module, name)
-    successor = functools.wraps(original)(make(original))
-    setattr(module, name, successor)
+    replacement = functools.wraps(original)(make(original))
+    setattr(module, name, replacement)
     for other in list(sys.modules.values()):
         if getattr(other, '__dict__', {}).get(name) is original:
-            setattr(other, name, successor)
+            setattr(other, name, replacement)
 
 
 def replace_method(cls: type, name: str, make: Callable[[Callable], Callable]) -> None:
-    """Replace a method of a class; the original stays reachable as ``__wrapped__``."""
+    """Replace a method of a class; ``__wrapped__`` of the replacement is the original."""
     original = getattr(cls, name)
     setattr(cls, name, functools.wraps(original)(make(original)))
+
+
+class TorchView(ModuleType):
+    """The module torch with some names replaced, for use by one other module.
+
+    Args:
+        **replaced: The replaced names.
+    """
+
+    def __init__(self, **replaced: Any) -> None:
+        super().__init__('torch')
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        import torch
+
+        return getattr(torch, name)

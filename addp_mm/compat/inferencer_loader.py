@@ -1,23 +1,29 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""mmdet's and mmsegmentation's inferencers on pipelines that load images with ``addp_mm.LoadImage``."""
+"""Inferencers of mmdet and mmsegmentation on pipelines with ``addp_mm.LoadImage``."""
 
-from types import ModuleType
+from typing import Any
 
 from addp_mm.compat.importing import replace_method
 
 _NAME = 'addp_mm.LoadImage'
 
 
-def mend_inferencer_loader(module: ModuleType) -> None:
-    """Let an inferencer read files as its model was trained and tested.
+def patch_inferencer_loader(module: Any) -> bool:
+    """Let an inferencer read files with ``addp_mm.LoadImage`` if its model was trained with it.
 
-    Both look for ``LoadImageFromFile`` by name, refuse a test pipeline without it, and read with it
-    alone, which drops the alpha of transparent images. Where a pipeline has ``addp_mm.LoadImage``
-    in its place, files are read with that. Pipelines with the stock loader are left alone. Applied
-    to ``mmdet.apis.det_inferencer`` and ``mmseg.apis.mmseg_inferencer``.
+    Both inferencers look for ``LoadImageFromFile`` by name, refuse a test pipeline without it, and
+    read with it, which drops the alpha channel of transparent images. Pipelines with
+    ``LoadImageFromFile`` stay unchanged.
+
+    Args:
+        module: ``mmdet.apis.det_inferencer`` or ``mmseg.apis.mmseg_inferencer``.
+
+    Returns:
+        True.
     """
     inferencer = getattr(module, 'DetInferencer', None) or module.MMSegInferencer
     replace_method(inferencer, '_init_pipeline', _make_init_pipeline)
+    return True
 
 
 def _make_init_pipeline(original):

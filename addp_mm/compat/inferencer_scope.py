@@ -1,17 +1,22 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Models of several packages side by side in one process (mmpretrain issue 1839)."""
+"""Models of several packages in one process (mmpretrain issue 1839)."""
 
-from types import ModuleType
+from typing import Any
 
 from addp_mm.compat.importing import replace, replace_method
 
 
-def mend_inferencer_scope(base: ModuleType) -> None:
-    """Build an inferencer's transforms in mmpretrain's scope, whichever scope another package left behind.
+def patch_inferencer_scope(base: Any) -> bool:
+    """Build the transforms of mmpretrain's inferencers in mmpretrain's scope.
 
-    mmdet's and mmsegmentation's inferencers set the default scope for the whole process, and
+    The inferencers of mmdet and mmsegmentation set the default scope of the whole process, and
     mmpretrain's build their pipeline in it: ``PackInputs is not in the mmseg::transform registry``.
-    Applied to ``mmpretrain.apis.base``.
+
+    Args:
+        base: ``mmpretrain.apis.base``.
+
+    Returns:
+        True.
     """
 
     def make(original):
@@ -25,14 +30,21 @@ def mend_inferencer_scope(base: ModuleType) -> None:
         return __init__
 
     replace_method(base.BaseInferencer, '__init__', make)
+    return True
 
 
-def mend_inference_scope(inference: ModuleType) -> None:
-    """Let a model take pictures in the scope of its own config, whichever scope another package left behind.
+def patch_inference_scope(inference: Any) -> bool:
+    """Build a model's test pipeline in the scope of the model's config.
 
-    ``init_detector`` and ``init_model`` set the default scope for the whole process, and ``inference_detector`` and
-    ``inference_model`` build the model's test pipeline in whatever it is by then: ``PackSegInputs is not in the
-    mmdet::transform registry``. Applied to ``mmdet.apis.inference`` and ``mmseg.apis.inference``.
+    ``init_detector`` and ``init_model`` set the default scope of the whole process, and
+    ``inference_detector`` and ``inference_model`` build the pipeline in the scope set last:
+    ``PackSegInputs is not in the mmdet::transform registry``.
+
+    Args:
+        inference: ``mmdet.apis.inference`` or ``mmseg.apis.inference``.
+
+    Returns:
+        True.
     """
     package = inference.__name__.split('.')[0]
 
@@ -47,3 +59,4 @@ def mend_inference_scope(inference: ModuleType) -> None:
         return infer
 
     replace(inference, 'inference_detector' if package == 'mmdet' else 'inference_model', make)
+    return True

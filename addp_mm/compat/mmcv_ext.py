@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Answer ``import mmcv._ext`` where mmcv was installed without its compiled operators.
+"""Provide ``mmcv._ext`` if mmcv was installed without its compiled operators.
 
-The finder stands last on ``sys.meta_path``: Python asks it only after every other finder has
-failed, so a compiled ``mmcv._ext`` always wins. Neither mmcv nor torchvision is imported until
-somebody imports ``mmcv._ext``.
+The finder is the last on ``sys.meta_path``: Python asks it only after all others have failed, so a
+compiled ``mmcv._ext`` always wins. Neither mmcv nor torchvision is imported before someone imports
+``mmcv._ext``.
 """
 
 import sys
@@ -16,27 +16,31 @@ EXT_NAME = 'mmcv._ext'
 
 
 class MMCVExtFinder(MetaPathFinder, Loader):
-    """Find and load one module, ``mmcv._ext``, made of :mod:`addp_mm.compat.ops`."""
+    """Finds and loads one module, ``mmcv._ext``, made of :mod:`addp_mm.compat.ops`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != EXT_NAME:
-            return None
-        return ModuleSpec(EXT_NAME, self, origin='addp_mm.compat.ops')
+        """Return a spec for ``mmcv._ext``, None for all other names."""
+        return ModuleSpec(EXT_NAME, MMCVExtFinder(), origin='addp_mm.compat.ops') if fullname == EXT_NAME else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        return None
+        """Let Python create the module."""
 
     def exec_module(self, module: ModuleType) -> None:
+        """Fill the module with the operators."""
         from addp_mm.compat import ops
 
         module.__doc__ = ops.__doc__
-        module.__getattr__ = ops.missing_op
-        vars(module).update(ops.OPS)
+        vars(module).update(ops.OPS, __getattr__=ops.missing_op)
 
 
 def install_mmcv_ext() -> None:
-    """Provide ``mmcv._ext`` to whoever imports it and has no compiled one. Calling it again changes nothing."""
+    """Add the finder to ``sys.meta_path``. Calling it again changes nothing."""
     if not any(isinstance(finder, MMCVExtFinder) for finder in sys.meta_path):
         sys.meta_path.append(MMCVExtFinder())
+
+
+def patch_mmcv_ext(module: ModuleType) -> bool:
+    """Whether ``mmcv._ext`` is made of our operators; a compiled one stays."""
+    return module.__spec__ is not None and isinstance(module.__spec__.loader, MMCVExtFinder)

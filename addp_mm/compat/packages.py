@@ -1,54 +1,63 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Finding an installed OpenMMLab package and its configs."""
+"""Find an installed OpenMMLab package and its configs."""
 
+import functools
 import os
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
-from types import ModuleType
+from typing import Any
 
 from addp_mm.compat.importing import replace
 from addp_mm.compat.versions import FORKS, Lookup, installed_version
 
 
-def mend_package_names(config_utils: ModuleType, lookup: Lookup = installed_version) -> None:
+def patch_package_names(config_utils: Any, lookup: Lookup = installed_version) -> bool:
     """Let ``_base_ = 'mmseg::…'`` find the fork of mmsegmentation.
 
-    mmengine asks for the distribution's name, and the fork's is another; asked for the import name
-    it finds the folder. Applied to ``mmengine.config.utils`` where only the fork is installed.
+    mmengine looks up the name of the distribution, and the fork has another name. With the import
+    name it finds the folder.
+
+    Args:
+        config_utils: ``mmengine.config.utils``.
+        lookup: Gives the version of a distribution. Defaults to that of the installed packages.
+
+    Returns:
+        Whether a fork is installed without the original.
     """
-    names = config_utils.MODULE2PACKAGE
+    names, patched = config_utils.MODULE2PACKAGE, False
     for module, providers in FORKS.items():
         package = names.get(module, module)
         if package != module and lookup(package) is None and any(lookup(fork.name) for fork in providers):
-            names[module] = module
+            names[module], patched = module, True
+    return patched
 
 
-def mend_package_utils(package_utils: ModuleType) -> None:
+def patch_package_utils(package_utils: Any) -> bool:
     """Look packages up without ``pkg_resources``, which setuptools 81 no longer has.
 
-    Applied to ``mmengine.utils.package_utils`` where it is missing and asked for.
+    Args:
+        package_utils: ``mmengine.utils.package_utils``.
+
+    Returns:
+        Whether ``pkg_resources`` is needed and missing.
     """
     if find_spec('pkg_resources') is not None:
-        return
+        return False
     try:
         package_utils.is_installed('mmengine')
     except ModuleNotFoundError as error:
         if error.name != 'pkg_resources':
             raise
-        for name, successor in (
-            ('is_installed', is_installed),
-            ('get_installed_path', get_installed_path),
-            ('package2module', package2module),
-        ):
-            replace(package_utils, name, lambda original, successor=successor: _alias(successor))
+        for function in (is_installed, get_installed_path, package2module):
+            replace(package_utils, function.__name__, functools.partial(_same_as, function))
+        return True
+    return False
 
 
-def _alias(function):
-
-    def alias(package: str):
-        return function(package)
-
-    return alias
+def _same_as(function: Callable[[str], Any], _: Callable) -> Callable[[str], Any]:
+    """A function of its own, whose ``__wrapped__`` can be set, that calls another."""
+    return lambda package: function(package)
 
 
 def is_installed(package: str) -> bool:
@@ -63,16 +72,16 @@ def package2module(package: str) -> str:
     """Import name of an installed distribution.
 
     Raises:
-        ValueError: The distribution does not say.
+        ValueError: The distribution does not name its modules.
     """
     lines = (distribution(package).read_text('top_level.txt') or '').split()
     if not lines:
-        raise ValueError(f'can not infer the module name of {package}')
+        raise ValueError(f'the distribution {package} does not name its modules')
     return lines[0]
 
 
 def get_installed_path(package: str) -> str:
-    """Folder of the module that a distribution or an import name stands for.
+    """Folder of a module, found by the name of its distribution or its import name.
 
     Raises:
         PackageNotFoundError: No such distribution and no such module.

@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Are the OpenMMLab packages there, and do they fit together? Asked before any of them is imported.
+"""Check which OpenMMLab packages are installed, before any of them is imported.
 
 Two families provide the same import names: the originals and the maintained onedl forks. pip does
 not know that they overwrite each other, and mmdet 3.3 refuses mmcv 2.2 only deep inside an import.
-Here each such case is one error that says what to type. A package that is absent is no error until
-something needs it; mmengine is needed at once.
+Here each such case is one error that says what to type. A missing package is an error only when
+something needs it; mmengine is always needed.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from importlib.util import find_spec
 class Provider:
     """A distribution that provides one of the import names.
 
-    Args:
-        name: What pip calls it.
+    Attributes:
+        name: Name of the distribution.
         supported: Versions that addp_mm supports.
-        needs_mmcv: Versions of mmcv that it accepts; empty if it does not ask.
+        needs_mmcv: Versions of mmcv that it accepts; '' if it accepts all.
     """
 
     name: str
@@ -29,9 +29,8 @@ class Provider:
     needs_mmcv: str = ''
 
 
-# The extras of setup.cfg say what is installed; a source checkout cannot ask them, so a test
-# compares. Forks are accepted from the versions installed there upwards; originals are not
-# developed any more, and older ones work.
+# The extras of setup.cfg name the versions that pip installs; a test compares them with these.
+# Forks are accepted from those versions on. Originals are no longer developed, and older ones work.
 ORIGINALS = {
     'mmengine': (Provider('mmengine', '>=0.10.4,<1'), Provider('mmengine-lite', '>=0.10.4,<1')),
     'mmcv': (Provider('mmcv-lite', '>=2.0,<3'), Provider('mmcv', '>=2.0,<3'), Provider('mmcv-full', '>=2.0,<3')),
@@ -65,16 +64,16 @@ def installed_version(distribution: str) -> str | None:
 def check_packages(
     lookup: Lookup = installed_version, importable: Callable[[str], bool] = lambda name: find_spec(name) is not None
 ) -> None:
-    """Refuse a set of OpenMMLab packages that cannot work.
+    """Check that the installed OpenMMLab packages can work together.
 
     Args:
-        lookup: Gives the version of a distribution, or None if it is not installed.
-        importable: Whether a top-level import name can be found.
+        lookup: Gives the version of a distribution, None if it is not installed. Defaults to the
+            installed packages.
+        importable: Whether a top-level import name can be found. Defaults to a search for it.
 
     Raises:
-        ImportError: mmengine is missing, both families are installed on top of each other, a
-            version is not supported, or a package does not accept the installed mmcv. Names what is
-            wrong and what to type.
+        ImportError: mmengine is missing, both families are installed, a version is not supported,
+            or a package does not accept the installed mmcv. Says what is wrong and what to type.
     """
     if not importable('mmengine'):
         raise ImportError(
@@ -87,7 +86,7 @@ def check_packages(
         names = ' '.join(provider.name for provider, _ in [*originals.values(), *forks.values()])
         raise ImportError(
             f'{" and ".join(both)}: installed both as original and as onedl fork. They write into the same folders, '
-            f'so neither is whole. Type\n    pip uninstall -y {names}\n    {INSTALL_ORIGINALS}\n'
+            f'so that neither is complete. Type\n    pip uninstall -y {names}\n    {INSTALL_ORIGINALS}\n'
             f'or {INSTALL_FORKS} as the last line.'
         )
     installed = {**originals, **forks}
@@ -97,7 +96,10 @@ def check_packages(
 
 
 def require_mmpretrain(importable: Callable[[str], bool] = lambda name: find_spec(name) is not None) -> None:
-    """Say what to type where the algorithms are asked for and mmpretrain, whose base class they have, is missing.
+    """Check that mmpretrain is installed, whose base class the algorithms have.
+
+    Args:
+        importable: Whether a top-level import name can be found. Defaults to a search for it.
 
     Raises:
         ImportError: mmpretrain is not installed.
@@ -110,7 +112,7 @@ def require_mmpretrain(importable: Callable[[str], bool] = lambda name: find_spe
 
 
 def _installed(family: dict, lookup: Lookup) -> dict[str, tuple[Provider, str]]:
-    found = {}
+    found: dict[str, tuple[Provider, str]] = {}
     for module, providers in family.items():
         for provider in providers:
             version = lookup(provider.name)
@@ -146,8 +148,7 @@ def _wrong_mmcv(installed: dict, importable: Callable[[str], bool]):
             if not importable('mmcv'):
                 yield f'{provider.name} {version} needs mmcv, which is not installed. Type\n    {install}'
         elif not _fits(mmcv_version, provider.needs_mmcv):
-            # mmcv and mmcv-lite share one folder: installing the second over the first leaves a
-            # mixture.
+            # mmcv and mmcv-lite share one folder: the first must go before the second is installed
             uninstall = '' if install.startswith(f'pip install {mmcv.name}=') else f'pip uninstall -y {mmcv.name}\n    '
             yield (
                 f'{provider.name} {version} needs mmcv {provider.needs_mmcv}, but {mmcv.name} {mmcv_version} is '

@@ -1,16 +1,22 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmsegmentation's cross entropy with class weights."""
 
-from types import ModuleType
+from typing import Any
 
 from addp_mm.compat.importing import replace
 
 
-def mend_weighted_cross_entropy(module: ModuleType) -> None:
-    """Let ``class_weight`` and unlabelled pixels go together.
+def patch_weighted_cross_entropy(module: Any) -> bool:
+    """Let mmseg's ``cross_entropy`` take ``class_weight`` if some pixels are unlabelled.
 
-    The mean divides by the sum of the weights of all labels, and looks one up for the ignored label
-    too, 255. Applied to ``mmseg.models.losses.cross_entropy_loss`` where that fails.
+    It divides by the sum of the weights of all labels, and looks up a weight for the ignored label
+    255, which fails.
+
+    Args:
+        module: ``mmseg.models.losses.cross_entropy_loss``.
+
+    Returns:
+        Whether an ignored label fails.
     """
     import torch
 
@@ -18,6 +24,8 @@ def mend_weighted_cross_entropy(module: ModuleType) -> None:
         module.cross_entropy(torch.zeros(1, 2, 1), torch.tensor([[255]]), class_weight=torch.ones(2), ignore_index=255)
     except IndexError:
         replace(module, 'cross_entropy', _make_cross_entropy)
+        return True
+    return False
 
 
 def _make_cross_entropy(original):
@@ -26,7 +34,7 @@ def _make_cross_entropy(original):
         pred, label, weight=None, class_weight=None, reduction='mean', avg_factor=None, ignore_index=-100, **kwargs
     ):
         if class_weight is not None and reduction == 'mean' and avg_factor is None:
-            # an ignored pixel is of no class and counts nothing
+            # an ignored pixel has no class and no weight
             avg_factor = class_weight[label[label != ignore_index]].sum()
         return original(
             pred,

@@ -66,7 +66,7 @@ def check_options(cfg: Config, options: dict) -> None:
     """Refuse an option whose key is not in the config.
 
     A new key is accepted at the top level if the Runner reads it, and below a ``dict(type=…)``,
-    whose arguments :func:`addp_mm.checks.config_options.check_config` compares with the class
+    whose arguments :func:`addp_mm.checks.unknown_arguments.check_config` compares with the class
     later. Anywhere else a new key is refused if the config has a similar key beside it.
 
     Args:

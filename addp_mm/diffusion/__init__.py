@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Pure functions of tensors and a generator: noise levels, corruption and the rules of sampling."""
+"""Pure functions of tensors and a generator: noise levels, masks, corruption, sampling rules."""
 
 from addp_mm.diffusion.corruption import corrupt, expected_latents
 from addp_mm.diffusion.masking import random_masks, seeded_masks, truncated_normal_ratios

@@ -8,29 +8,29 @@ from torch import Tensor
 
 
 def expected_latents(probabilities: Tensor, codebook: Tensor, height: int, width: int) -> Tensor:
-    """Mean code vector at each place.
+    """Mean code vector at each position.
 
     Args:
-        probabilities: Shape (B, height * width, codebook_size).
-        codebook: Shape (codebook_size, C).
+        probabilities: (B, height * width, codebook_size).
+        codebook: (codebook_size, C).
         height: Height of the token map.
         width: Width of the token map.
 
     Returns:
-        Latents, shape (B, C, height, width), in the codebook's precision.
+        Latents (B, C, height, width), in the codebook's dtype.
     """
     return (probabilities.to(codebook.dtype) @ codebook).transpose(1, 2).unflatten(2, (height, width))
 
 
 def corrupt(latents: Tensor, expected: Tensor, mask: Tensor) -> Tensor:
-    """Latents whose masked places hold expected ones (z_t of ADDP, arXiv 2306.05423).
+    """Replace latents at masked positions with expected ones (z_t of ADDP, arXiv 2306.05423).
 
     Args:
-        latents: Shape (B, C, h, w).
-        expected: Shape (B, C, h, w).
-        mask: Shape (B, h * w), bool, True where masked.
+        latents: (B, C, h, w).
+        expected: (B, C, h, w).
+        mask: (B, h * w), bool, True where masked.
 
     Returns:
-        Shape (B, C, h, w).
+        (B, C, h, w).
     """
     return torch.where(mask.view(len(mask), 1, *latents.shape[-2:]), expected, latents)

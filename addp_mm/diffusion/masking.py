@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Masks of masked token modelling: a share of the tokens for each row, and which of them the encoder sees at all."""
+"""Masks of masked token modelling, and the tokens that the encoder sees."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from addp_mm.diffusion.schedule import masked_count
 def truncated_normal_ratios(
     num_rows: int, mean: float, std: float, minimum: float, generator: torch.Generator, shared: bool = False
 ) -> Tensor:
-    """Mask ratios by a normal density that is cut off at ``minimum`` and 1 (MAGE, arXiv 2211.09117).
+    """Mask ratios from a normal density truncated to [``minimum``, 1] (MAGE, arXiv 2211.09117).
 
     Args:
         num_rows: Number of rows B.
-        mean: Mean of the density before it is cut off.
-        std: Its standard deviation.
+        mean: Mean of the density before truncation.
+        std: Standard deviation of the density before truncation.
         minimum: Smallest ratio.
         generator: Source of the ratios, on the CPU.
-        shared: Whether all rows have the same ratio, as in MAGE's released code.
+        shared: Whether all rows have the same ratio, as in MAGE's released code. Defaults to False.
 
     Returns:
-        Shape (B, 1), float32, on the CPU.
+        (B, 1), float32, on the CPU.
     """
     ratios = torch.empty(1 if shared else num_rows, 1)
     nn.init.trunc_normal_(ratios, mean, std, minimum, 1.0, generator)
@@ -40,28 +40,29 @@ def random_masks(
     drop_ratio: float = 0.0,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Random masks of given ratios, and the places that an encoder keeps when it drops masked ones.
+    """Random masks of given ratios, and the positions that an encoder keeps.
 
-    One noise draw gives both, so that what is dropped is masked (MAGE, arXiv 2211.09117, and its
-    released code, where ``ceil(num_tokens * 0.5)`` places of each row are dropped).
+    One noise draw gives both, so that all dropped positions are masked (MAGE, arXiv 2211.09117, and
+    its released code, which drops ``ceil(num_tokens * 0.5)`` positions of each row).
 
     Args:
-        ratios: Share of masked tokens of each row, shape (B, 1), on the CPU.
+        ratios: Share of masked tokens of each row, (B, 1), on the CPU.
         num_tokens: Number of tokens L.
         generator: Source of the noise, on the CPU.
-        drop_ratio: Share of all tokens that are dropped, the same number in each row.
-        device: Where the results go; ``None``: the CPU.
+        drop_ratio: Share of all tokens that are dropped, the same number in each row. Defaults to
+            0.
+        device: Device of the results. Defaults to None: the CPU.
 
     Returns:
-        ``mask`` (B, L), bool, True where masked: ``ceil(L * ratio)`` places of a row and never less than are dropped;
-        and ``kept`` (B, K), int64, ascending: the places that are not dropped, or ``None`` where
-        ``drop_ratio`` is 0.
+        ``mask`` (B, L), bool, True where masked: ``ceil(L * ratio)`` positions of a row, at least
+        as many as are dropped. ``kept`` (B, K), int64, ascending: the positions that are not
+        dropped; None if ``drop_ratio`` is 0.
 
     Raises:
-        ValueError: If ``drop_ratio`` is outside [0, 1).
+        ValueError: ``drop_ratio`` is outside [0, 1).
     """
     if not 0 <= drop_ratio < 1:
-        raise ValueError(f'drop_ratio must lie in [0, 1), got {drop_ratio}')
+        raise ValueError(f'drop_ratio must be in [0, 1), got {drop_ratio}')
     num_dropped = masked_count(num_tokens, drop_ratio)
     order = torch.rand(len(ratios), num_tokens, generator=generator).argsort(1)
     mask = order.argsort(1) < (ratios * num_tokens).ceil().clamp(min=num_dropped)
@@ -70,18 +71,19 @@ def random_masks(
 
 
 def seeded_masks(ids: Tensor, ratios: Sequence[float], seed: int) -> Tensor:
-    """Random masks that follow from a row's own ids and a seed, for measuring.
+    """Random masks that depend on a row's own ids and a seed only, for evaluation.
 
-    So a row has the same masks in every run, whatever batch, process or place in the order it comes
-    in. The masks of a row lie within one another, so that ratios are compared on the same draw.
+    A row has the same masks in every run, batch and process. Its masks are nested: each contains
+    those of smaller ratios, so that all ratios are compared on one draw.
 
     Args:
-        ids: Shape (B, L), int64, on any device.
+        ids: (B, L), int64, on any device.
         ratios: R shares of masked tokens.
         seed: Not negative.
 
     Returns:
-        Shape (R, B, L), bool, where the ids are: True at ``ceil(L * ratio)`` places of each row.
+        (R, B, L), bool, on the device of the ids: True at ``ceil(L * ratio)`` positions of each
+        row.
     """
     ranks = torch.stack(
         [torch.from_numpy(np.random.default_rng([seed, *row]).permutation(len(row))) for row in ids.tolist()]

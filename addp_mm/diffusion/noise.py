@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Seeded noise that does not depend on the device of the model."""
+"""Seeded noise that is independent of the model's device."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ GeneratorLike = torch.Generator | Sequence[torch.Generator]
 def uniform_noise(
     batch_size: int, *shape: int, generator: GeneratorLike, device: torch.device | str | None = None
 ) -> Tensor:
-    """Uniform noise in [0, 1), drawn where the generator lives and moved to ``device``.
+    """Uniform noise in [0, 1), drawn on the generator's device and moved to ``device``.
 
-    A generator on the CPU therefore gives a model on a GPU the same noise as a model on the CPU.
+    A generator on the CPU therefore gives the same noise to a model on a GPU and to one on the CPU.
 
     Args:
         batch_size: Number of rows B.
-        shape: Shape of a row.
-        generator: One generator for the batch, or one for each row: then a row's noise does not
-            depend on the rows beside it.
-        device: Where the noise goes; ``None``: where it was drawn.
+        *shape: Shape of a row.
+        generator: One generator for the batch, or one for each row. With one for each row, a row's
+            noise does not depend on the other rows.
+        device: Device of the noise. Defaults to None: that of the generator.
 
     Returns:
-        Shape (B, *shape), float32.
+        (B, *shape), float32.
 
     Raises:
-        ValueError: If there is neither one generator nor one for each row.
+        ValueError: The number of generators is not B.
     """
     if isinstance(generator, torch.Generator):
         return torch.rand(batch_size, *shape, generator=generator, device=generator.device).to(device)

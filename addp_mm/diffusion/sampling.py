@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Rules of generation: which ids are drawn, which places stay, how many are masked again.
+"""Rules of generation: which ids are drawn, which stay, how many positions are masked again.
 
-All of them follow the released ADDP code, which follows MaskGIT (arXiv 2202.04200).
+They follow the released ADDP code, which follows MaskGIT (arXiv 2202.04200).
 """
 
 from __future__ import annotations
@@ -15,52 +15,49 @@ from addp_mm.diffusion.noise import GeneratorLike, uniform_noise
 
 
 def cosine_ratio(step: int, steps: int) -> float:
-    """Share of the masked places that stay masked after ``step`` (from 0) of ``steps``: cos(π/2·(step+1)/steps)."""
+    """Share of positions that stay masked after ``step`` (from 0): cos(π/2·(step+1)/steps)."""
     return math.cos(math.pi / 2 * (step + 1) / steps)
 
 
 def linear_ratio(step: int, steps: int) -> float:
-    """Share of the masked places that stay masked after ``step`` (from 0) of ``steps``: 1 − (step+1)/steps."""
+    """Share of positions that stay masked after ``step`` (from 0): 1 − (step+1)/steps."""
     return 1 - (step + 1) / steps
 
 
 def annealed_temperature(step: int, steps: int, start: float = 6.0) -> float:
-    """Temperature of the confidence noise after ``step`` (from 0) of ``steps``: start · (1 − (step+1)/steps)."""
+    """Temperature of the confidence noise at ``step`` (from 0): start · (1 − (step+1)/steps)."""
     return start * (1 - (step + 1) / steps)
 
 
-def mask_length(num_masked: int | Tensor, ratio: float) -> int | Tensor:
-    """Number of places to mask for the next step.
+def mask_length(num_masked: Tensor, ratio: float) -> Tensor:
+    """Number of positions to mask for the next step.
 
     Args:
-        num_masked: Number of places masked at the start of generation; an int, or int64 of shape
-            (B,).
+        num_masked: Number of positions masked at the start of generation, (B,) int64.
         ratio: Share of them to keep masked.
 
     Returns:
-        ``ceil(num_masked * ratio)``, at least 1 and at most ``num_masked``; the type of ``num_masked``.
+        ``ceil(num_masked * ratio)``, at least 1 and at most ``num_masked``, (B,) int64.
     """
-    if isinstance(num_masked, Tensor):
-        length = torch.ceil(num_masked.double() * ratio).long()
-        return torch.minimum(length.clamp(min=1), num_masked)
-    return min(max(math.ceil(num_masked * ratio), 1), num_masked)
+    length = torch.ceil(num_masked.double() * ratio).long()
+    return torch.minimum(length.clamp(min=1), num_masked)
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Probabilities of the fewest most likely codes that together reach ``top_p``, zero elsewhere.
+    """Keep the most likely codes that together reach ``top_p``; set all others to zero.
 
     Args:
-        probabilities: Shape (..., K).
+        probabilities: (..., K).
         top_p: In (0, 1]; 1 keeps all.
 
     Returns:
-        Shape (..., K), not normalised again.
+        (..., K), not normalised again.
 
     Raises:
-        ValueError: If ``top_p`` is outside (0, 1].
+        ValueError: ``top_p`` is outside (0, 1].
     """
     if not 0 < top_p <= 1:
-        raise ValueError(f'top_p must lie in (0, 1], got {top_p}')
+        raise ValueError(f'top_p must be in (0, 1], got {top_p}')
     if top_p == 1:
         return probabilities
     ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
@@ -71,21 +68,21 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 def sample_ids(
     logits: Tensor, generator: GeneratorLike, top_p: float = 1.0, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Draw an id at each place.
+    """Draw an id at each position.
 
     Args:
-        logits: Shape (B, L, K), over the codes alone.
+        logits: (B, L, K), over the codes only.
         generator: One for the batch, or one for each row (see
             :func:`~addp_mm.diffusion.noise.uniform_noise`).
-        top_p: Draws from the :func:`nucleus` when below 1.
-        temperature: Divides the logits; positive.
+        top_p: Below 1, ids are drawn from the :func:`nucleus`. Defaults to 1.
+        temperature: Divides the logits; positive. Defaults to 1.
 
     Returns:
-        ids (B, L), int64, and their log-probabilities (B, L), float32, under the softmax of the
+        Ids (B, L), int64, and their log-probabilities (B, L), float32, under the softmax of the
         given logits.
 
     Raises:
-        ValueError: If ``temperature`` is not positive or ``top_p`` is outside (0, 1].
+        ValueError: ``temperature`` is not positive, or ``top_p`` is outside (0, 1].
     """
     if temperature <= 0:
         raise ValueError(f'temperature must be positive, got {temperature}')
@@ -101,25 +98,25 @@ def sample_ids(
 def remask(
     log_probs: Tensor, mask: Tensor, length: int | Tensor, temperature: float, generator: GeneratorLike
 ) -> Tensor:
-    """Mask the least certain places again.
+    """Mask the least confident positions again.
 
     Args:
-        log_probs: Log-probability of the drawn ids, shape (B, L).
-        mask: Places that were masked before the draw, shape (B, L), bool; all others are known and
+        log_probs: Log-probabilities of the drawn ids, (B, L).
+        mask: Positions that were masked before the draw, (B, L), bool. All others are known and
             stay.
-        length: Number of places to mask; an int, or int64 of shape (B,).
+        length: Number of positions to mask; an int, or int64 (B,).
         temperature: Scale of the Gumbel noise added to the log-probabilities.
         generator: One for the batch, or one for each row.
 
     Returns:
-        Shape (B, L), bool: ``length`` places a row, all of them inside ``mask``.
+        (B, L), bool: ``length`` positions in each row, all of them inside ``mask``.
 
     Raises:
-        ValueError: If a row has fewer than ``length`` masked places.
+        ValueError: A row has fewer than ``length`` masked positions.
     """
     length = torch.as_tensor(length, device=mask.device).expand(len(mask))
     if (length > mask.sum(1)).any():
-        raise ValueError('cannot mask more places than were masked before: known places keep their ids')
+        raise ValueError('cannot mask more positions than were masked before: known positions keep their ids')
     noise = uniform_noise(*log_probs.shape, generator=generator, device=log_probs.device)
     tiny = torch.finfo(noise.dtype).tiny
     exponential = -torch.log(noise.clamp(min=tiny))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Noise levels of training: which share of the tokens is masked, how often, and what comes next."""
+"""Noise levels of training: the share of masked tokens, its probability and the next level."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """A level and the noisier one that follows it.
+    """A noise level and the noisier one after it.
 
-    Args:
+    Attributes:
         step: Index of the level in its schedule.
         next_step: Index of the next level, at least ``step``.
         ratio: Share of masked tokens at ``step``.
@@ -41,22 +41,26 @@ class NoiseDraw:
 
 
 class NoiseSchedule:
-    """Discrete noise levels with probabilities (ADDP, arXiv 2306.05423, appendix, and its released code).
+    """Discrete noise levels with probabilities (ADDP, arXiv 2306.05423, and its released code).
 
-    The levels are the ratios cos(πk / 2n), k = 0 … n, with ``min_ratio`` ≤ r < 1, ascending; their
-    probabilities follow the normal density with ``mean`` and ``std``, cut off at ``min_ratio`` and
-    1.
+    The levels are the ratios r = cos(πk / 2n), k = 0 … n, with ``min_ratio`` ≤ r < 1, ascending.
+    Their probabilities follow the normal density with ``mean`` and ``std``, truncated to
+    [``min_ratio``, 1].
 
     Args:
-        num_levels: The n above.
-        min_ratio: Smallest share of masked tokens.
-        mean: Mean of the density.
-        std: Standard deviation of the density.
-        max_stride: The next level lies 1 to ``max_stride`` places further, at most at the last
-            level.
+        num_levels: n. Defaults to 100.
+        min_ratio: Smallest share of masked tokens. Defaults to 0.5.
+        mean: Mean of the density. Defaults to 0.55.
+        std: Standard deviation of the density. Defaults to 0.25.
+        max_stride: The next level is 1 to ``max_stride`` levels further, at most the last one.
+            Defaults to 5.
+
+    Attributes:
+        ratios: Shares of masked tokens, ascending, (levels,) float64.
+        probabilities: Probabilities of the levels, (levels,) float64.
 
     Raises:
-        ValueError: If no level is left, or a number makes no sense.
+        ValueError: No level is left, or a number is out of its range.
 
     Example:
         >>> schedule = NoiseSchedule()
@@ -81,7 +85,7 @@ class NoiseSchedule:
             raise ValueError(f'no level has {min_ratio} <= ratio < 1 with num_levels={num_levels}')
         density = torch.exp(-0.5 * ((ratios - mean) / std) ** 2)
         if not 0 < density.sum() < math.inf:
-            raise ValueError(f'a normal density of mean {mean} and std {std} has no weight between {min_ratio} and 1')
+            raise ValueError(f'a normal density of mean {mean} and std {std} is zero between {min_ratio} and 1')
         self.ratios = ratios
         self.probabilities = density / density.sum()
         self.max_stride = max_stride
@@ -93,14 +97,14 @@ class NoiseSchedule:
         """The level at ``step`` followed by the one at ``next_step``.
 
         Raises:
-            ValueError: If not 0 <= step <= next_step < number of levels.
+            ValueError: Not 0 <= step <= next_step < number of levels.
         """
         if not 0 <= step <= next_step < len(self):
             raise ValueError(f'steps must satisfy 0 <= step <= next_step < {len(self)}, got {step} and {next_step}')
         return NoiseLevel(step, next_step, float(self.ratios[step]), float(self.ratios[next_step]))
 
     def sample(self, generator: torch.Generator) -> NoiseLevel:
-        """Draw a level by the probabilities, and its next one evenly among the places within reach."""
+        """Draw a level by its probability, and the stride to its next level uniformly."""
         draw = torch.rand(2, generator=generator, device=generator.device, dtype=torch.float64).cpu()
         cumulative = self.probabilities.cumsum(0)
         step = int(torch.searchsorted(cumulative, draw[:1] * cumulative[-1], right=True).clamp(max=len(self) - 1))
@@ -120,14 +124,14 @@ def nested_masks(
     generator: torch.Generator,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Masks of a level and of its next one from the same noise, so that the first lies inside the second.
+    """Masks of a level and of its next one from one noise draw: the first is inside the second.
 
     Args:
         num_tokens: Number of tokens L.
         level: Gives both ratios.
-        batch_size: Number of masks B; every one has the same number of masked places.
+        batch_size: Number of masks B; all have the same number of masked positions.
         generator: Source of the noise, on any device.
-        device: Where the masks go; ``None``: where they were drawn.
+        device: Device of the masks. Defaults to None: that of the generator.
 
     Returns:
         ``mask_t`` and ``mask_next``, each (B, L), bool, True where masked.

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The map of token ids: the only place where their numbers stand."""
+"""The map of token ids, from which all of their numbers derive."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TokenSpace:
-    """Ids known to the token predictor and the token decoder.
+    """Ids of the token predictor and the token decoder.
 
-    The ids are laid out as ``[codes | class slots | mask]``. The defaults are those of the released
-    ADDP and MAGE weights (vocabulary 2025, mask id 2024, fake class id 1100); the class slots are a
-    heritage of class-conditional generation, of which unconditional models use just one, the fake
-    class.
+    The ids are ordered as ``[codes | class slots | mask]``. The defaults are those of the released
+    ADDP and MAGE weights (vocabulary 2025, mask id 2024, fake class id 1100). The class slots come
+    from class-conditional generation; unconditional models use one of them, the fake class.
 
     Args:
-        codebook_size: Number of codes of the tokenizer.
-        num_class_slots: Number of ids kept for classes.
-        fake_class_slot: The slot that stands at position 0 of every sequence.
+        codebook_size: Number of codes of the tokenizer. Defaults to 1024.
+        num_class_slots: Number of ids reserved for classes. Defaults to 1000.
+        fake_class_slot: The slot at position 0 of every sequence. Defaults to 76.
 
     Raises:
-        ValueError: If a size is not positive or the fake class lies outside the class slots.
+        ValueError: A size is not positive, or the fake class is outside the class slots.
 
     Example:
         >>> space = TokenSpace()
@@ -38,23 +37,26 @@ class TokenSpace:
         if self.codebook_size < 1 or self.num_class_slots < 1:
             raise ValueError(f'codebook_size and num_class_slots must be at least 1, got {self}')
         if not 0 <= self.fake_class_slot < self.num_class_slots:
-            raise ValueError(f'fake_class_slot must lie in [0, {self.num_class_slots}), got {self.fake_class_slot}')
+            raise ValueError(f'fake_class_slot must be in [0, {self.num_class_slots}), got {self.fake_class_slot}')
 
     @property
     def fake_class_id(self) -> int:
+        """Id at position 0 of every sequence."""
         return self.codebook_size + self.fake_class_slot
 
     @property
     def mask_id(self) -> int:
+        """Id of masked tokens."""
         return self.codebook_size + self.num_class_slots
 
     @property
     def vocab_size(self) -> int:
+        """Number of ids."""
         return self.mask_id + 1
 
     @classmethod
     def of(cls, value: TokenSpace | Mapping | None) -> TokenSpace:
-        """A token space from itself, from a config's dict, or (None) the published one."""
-        if isinstance(value, cls):
+        """The given token space, one from a config's dict, or the published one for None."""
+        if isinstance(value, TokenSpace):
             return value
         return cls(**(value or {}))

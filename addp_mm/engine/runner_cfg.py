@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from addp_mm.checks.runner_cfg import DEEPSPEED_FILES, require_checkpoint
+from addp_mm.checks.weights import DEEPSPEED_FILES, require_checkpoint
 from addp_mm.config.config_file import ConfigError
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name

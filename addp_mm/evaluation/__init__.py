@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Metrics of reconstruction, generation, token prediction and features, as mmengine metrics."""
+
 from addp_mm.evaluation.feature_extractors import BackboneFeatures, FeatureExtractor, InceptionFeatures, build_extractor
 from addp_mm.evaluation.feature_statistics import FeatureStatistics, StatisticsError, frechet_distance
 from addp_mm.evaluation.frechet import FrechetDistance, ReconstructionFID

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Predictions as batches of images."""
+"""Batches of images from predictions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def stacked(samples: Sequence[dict], *keys: str) -> Iterator[tuple[Tensor, ...]]:
-    """Neighbouring predictions of one image size as batches, in their order.
+    """Stack consecutive predictions of one image size into batches, in their order.
 
     Args:
-        samples: Predictions that hold an image (C, H, W) under each key.
+        samples: Predictions with an image (C, H, W) under each key.
         *keys: Names of the images.
 
     Yields:
-        A batch (B, C, H, W) for each key.
+        One batch (B, C, H, W) for each key.
 
     Raises:
         ValueError: If a prediction lacks a key, or its images differ in shape.
@@ -26,15 +26,15 @@ def stacked(samples: Sequence[dict], *keys: str) -> Iterator[tuple[Tensor, ...]]
     for sample in samples:
         missing = [key for key in keys if key not in sample]
         if missing:
-            raise ValueError(f'a prediction holds no {missing[0]!r}; it has {", ".join(sorted(sample))}')
+            raise ValueError(f'a prediction has no {missing[0]!r}; it has {", ".join(sorted(sample))}')
         shapes = {key: tuple(sample[key].shape) for key in keys}
         if len(set(shapes.values())) > 1:
             raise ValueError(f'images of a prediction differ in shape: {shapes}')
     for _, group in groupby(samples, key=lambda sample: sample[keys[0]].shape):
-        group = list(group)
-        yield tuple(torch.stack([sample[key] for sample in group]) for key in keys)
+        batch = list(group)
+        yield tuple(torch.stack([sample[key] for sample in batch]) for key in keys)
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Images in [0, 1] as uint8, clipped and rounded as an image file of eight bits would hold them."""
+    """Convert images in [0, 1] to uint8, clipped and rounded as in an image file of 8 bits."""
     return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Networks whose features the Fréchet distance compares."""
+"""Networks that extract the features for the Fréchet distance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,27 +21,29 @@ from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.checkpoints.reading import load_checkpoint_file
 from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.errors import UserError
+from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import METRICS, MODELS
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_URL = (
     'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth'
 )
 _INCEPTION_DIGEST = '6726825d'  # start of the SHA-256 of the file, as its name says
 _INSTEAD = (
-    "or compare features of another network by extractor=dict(type='addp_mm.BackboneFeatures', …), whose "
-    'distances are no FID'
+    "or use the features of another network: extractor=dict(type='addp_mm.BackboneFeatures', …). "
+    'The distance is then not an FID'
 )
 
 
 class FeatureExtractor(nn.Module):
-    """Base: images, uint8 (B, C, H, W), to features (B, D), without gradient and in eval mode.
+    """Base class: images, uint8 (B, C, H, W), to features (B, D), without gradient.
+
+    The network stays in eval mode.
 
     Attributes:
-        name (str): What the network is called in the output.
-        fingerprint (str): SHA-256 of its weights and of all that shapes its features.
-        is_inception (bool): Whether its Fréchet distance is the FID: Inception with the weights of
-            FID.
+        name: Name of the network in the keys of metrics.
+        fingerprint: SHA-256 of the weights and of all settings that change the features.
+        is_inception: Whether the Fréchet distance of the features is the FID: Inception with the
+            weights of the original FID.
     """
 
     name: str
@@ -49,10 +51,11 @@ class FeatureExtractor(nn.Module):
     is_inception = False
 
     def key(self, metric: str) -> str:
-        """``metric``, followed by the name of the network where that is not FID's Inception."""
+        """Return ``metric``, followed by the name of the network unless that is FID's Inception."""
         return metric if self.is_inception else f'{metric}[{self.name}]'
 
-    def train(self, mode: bool = True) -> FeatureExtractor:
+    def train(self, mode: bool = True) -> FeatureExtractor:  # noqa: ARG002  # torch's signature
+        """Stay in eval mode."""
         return super().train(False)
 
 
@@ -60,23 +63,24 @@ class FeatureExtractor(nn.Module):
 class InceptionFeatures(FeatureExtractor):
     """The 2048 features of FID's Inception-v3 (arXiv 1706.08500), through torch-fidelity.
 
-    Network, TensorFlow's way to resize to 299 pixels and weights are those of the original FID
-    code. A grey image is repeated to three channels.
+    The network, its weights and the resizing to 299 pixels are those of the original FID code. A
+    grey image is repeated to three channels.
 
     Args:
-        weights: File by path or ``hf://``. By default FID's, which are downloaded once to torch's
-            cache. A distance that other weights give bears the start of their SHA-256 in its name.
+        weights: Path or ``hf://`` address of the weights. If it is None, FID's weights are
+            downloaded once to torch's cache. With other weights, the name of the extractor
+            contains the start of their SHA-256. Defaults to None.
 
     Raises:
         UserError: If torch-fidelity is not installed.
-        CheckpointError: If the weights cannot be had, or are not those of this network.
+        CheckpointError: If the weights cannot be read, or do not fit the network.
     """
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
         if find_spec('torch_fidelity') is None:
             raise UserError(
-                'FID reads features of Inception through torch-fidelity, which is not installed: type\n'
+                'FID takes the features of Inception from torch-fidelity, which is not installed. Type\n'
                 f'    pip install torch-fidelity\n{_INSTEAD}'
             )
         state_dict, digest = _read_inception(weights)
@@ -87,6 +91,7 @@ class InceptionFeatures(FeatureExtractor):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        """Extract features (B, 2048) of images, uint8 (B, C, H, W)."""
         (features,) = self.network(_in_channels(images, 3, self.name))
         return features
 
@@ -106,7 +111,7 @@ def _read_inception(weights: str | None) -> tuple[dict[str, Tensor], str]:
             checkpoint = load_checkpoint_file(path)
     except CheckpointError as error:
         raise CheckpointError(
-            f'no weights of Inception: {error}\nGive their path by '
+            f'the weights of Inception cannot be read: {error}\nGive their path: '
             f"extractor=dict(type='addp_mm.InceptionFeatures', weights=…), {_INSTEAD}."
         ) from error
     digest = hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
@@ -116,8 +121,7 @@ def _read_inception(weights: str | None) -> tuple[dict[str, Tensor], str]:
 def _build_inception(state_dict: dict[str, Tensor], source: str) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    # torch-fidelity unpickles whatever its file holds; it is given the tensors that were read
-    # safely
+    # torch-fidelity unpickles its file without checks, so it gets a file with tensors only.
     buffer = io.BytesIO()
     torch.save(state_dict, buffer)
     buffer.seek(0)
@@ -126,32 +130,35 @@ def _build_inception(state_dict: dict[str, Tensor], source: str) -> nn.Module:
     except RuntimeError as error:
         raise CheckpointError(
             f"{source} does not hold the weights of FID's Inception-v3 in torch-fidelity's layout "
-            f'({str(error).splitlines()[0]}). Take {INCEPTION_URL}.'
+            f'({str(error).splitlines()[0]}). Download {INCEPTION_URL}.'
         ) from error
 
 
 @METRICS.register_module()
 class BackboneFeatures(FeatureExtractor):
-    """Features of any registered backbone, where Inception's weights may not be used or do not fit the images.
+    """Features of any registered backbone, for images that do not suit Inception.
 
-    The output says the ``name``: distances in another network's features are no FID and compare
-    with nothing but distances in the same features.
+    A distance in these features is not an FID. It can only be compared with distances in the
+    features of the same network, so the keys of metrics contain ``name``.
 
     Args:
-        backbone: Config of a module from images to vectors (B, D) or maps (B, D, h, w), which are
-            averaged over their places; of several outputs the last counts. Its ``init_cfg`` loads
-            the weights.
-        name: What the output calls it, such as 'addp-vit-nano-p8': letters, digits, '.', '_' and
-            '-'.
-        mean: Subtracted from the channels of images in [0, 1]; ImageNet's by default.
-        std: Divides them.
-        input_size: Side in pixels to which images are resized first (bilinear, antialiased); None
-            keeps their size.
+        backbone: Config of a module from images to vectors (B, D) or maps (B, D, h, w). Maps are
+            averaged over positions. If there are several outputs, the last one is used. Its
+            ``init_cfg`` loads the weights.
+        name: Name in the keys of metrics, such as 'addp-vit-nano-p8': letters, digits, '.', '_'
+            and '-'.
+        mean: Subtracted from each channel of images in [0, 1]. Defaults to ImageNet's.
+        std: Divides each channel afterwards. Defaults to ImageNet's.
+        input_size: Side in pixels to which images are resized first (bilinear, antialiased). If it
+            is None, they keep their size. Defaults to None.
 
     Raises:
         ValueError: If an option is out of its range.
-        CheckpointError: If the backbone's weights were not loaded.
+        CheckpointError: If not all weights of the backbone were loaded.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -164,23 +171,21 @@ class BackboneFeatures(FeatureExtractor):
         super().__init__()
         if not re.fullmatch(r'[\w.-]+', name) or 'inception' in name.lower():
             raise ValueError(
-                f'name of the extractor: letters, digits, ".", "_" and "-", and not Inception, which '
-                f'FID is of; got {name!r}'
+                'the name of the extractor consists of letters, digits, ".", "_" and "-" and does not contain '
+                f'"inception", the network of FID; got {name!r}'
             )
         if len(mean) != len(std):
-            raise ValueError(f'mean and std must have one number for each channel, got {mean} and {std}')
+            raise ValueError(f'mean and std need one number for each channel, got {mean} and {std}')
         network = MODELS.build(backbone)
-        loaded = getattr(network, 'is_init', False)  # as timm's by its own constructor, with pretrained=True
-        if not loaded:
-            loaded = _initialise(network)
-        if not loaded:
+        # timm's backbones with pretrained=True load their weights in the constructor.
+        if not getattr(network, 'is_init', False) and not _load_weights(network):
             raise CheckpointError(
-                f'{name}: not all weights of {type(network).__name__} were loaded, and features of random weights tell '
-                "nothing: give backbone an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…) that has them all"
+                f'{name}: not all weights of {type(network).__name__} were loaded, and features of random weights have '
+                "no meaning. Give backbone an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…) with all of them"
             )
         self.name = name
         self.network = network.requires_grad_(False)
-        self.network.eval()  # mmpretrain's backbones return nothing from it
+        self.network.eval()  # not chained: mmpretrain's backbones return None
         self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.input_size = input_size
@@ -189,6 +194,7 @@ class BackboneFeatures(FeatureExtractor):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        """Extract features (B, D) of images, uint8 (B, C, H, W)."""
         x = _in_channels(images, len(self.mean), self.name).float() / 255
         if self.input_size is not None:
             x = F.interpolate(x, size=(self.input_size, self.input_size), mode='bilinear', antialias=True)
@@ -198,42 +204,43 @@ class BackboneFeatures(FeatureExtractor):
             features = features.mean((2, 3))
         if features.dim() != 2:
             raise ValueError(
-                f'{self.name} gives features {tuple(features.shape)}; needed are vectors (B, D) or maps '
-                "(B, D, h, w): for ADDPViT, out_type='avg_featmap' or 'cls_token'"
+                f'{self.name} gives features {tuple(features.shape)}, but the metric needs vectors (B, D) or maps '
+                "(B, D, h, w). Set out_type='avg_featmap' or 'cls_token' for ADDPViT"
             )
         return features
 
 
-def _initialise(network: nn.Module) -> bool:
-    """Run the network's ``init_weights``; whether that loaded a weight for each of its parameters."""
+def _load_weights(network: nn.Module) -> bool:
+    """Call ``init_weights``, and return whether it loaded a weight for each parameter."""
     loaded = []
 
-    def note(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    def note(_: nn.Module, state_dict: dict, prefix: str, *__) -> None:
         loaded.append(all(prefix + name in state_dict for name, _ in network.named_parameters()))
 
     hook = network.register_load_state_dict_pre_hook(note)
-    if hasattr(network, 'init_weights'):
-        network.init_weights()
+    init_weights: Callable[[], None] | None = getattr(network, 'init_weights', None)
+    if init_weights is not None:
+        init_weights()
     hook.remove()
     return any(loaded)
 
 
 def _in_channels(images: Tensor, channels: int, name: str) -> Tensor:
-    """Grey images repeated to the network's channels; others must fit."""
+    """Repeat grey images to the network's channels, and refuse any other number of channels."""
     if images.dtype != torch.uint8:
-        raise TypeError(f'features are extracted from uint8 images, got {images.dtype}')
+        raise TypeError(f'the extractor needs uint8 images, got {images.dtype}')
     if images.shape[1] == 1:
         return images.expand(-1, channels, -1, -1)
     if images.shape[1] != channels:
         raise ValueError(
-            f'{name} takes {channels} channels, and the images have {images.shape[1]}: give a backbone of '
-            f'in_channels={images.shape[1]}, with a mean and a std for each channel'
+            f'{name} takes {channels} channels, but the images have {images.shape[1]}. Use a backbone with '
+            f'in_channels={images.shape[1]}, and a mean and a std for each channel'
         )
     return images
 
 
 def build_extractor(extractor: dict | FeatureExtractor | None) -> FeatureExtractor:
-    """The extractor of a config, or itself; Inception with FID's weights where it is None."""
+    """Build an extractor from a config; Inception with FID's weights from None."""
     if isinstance(extractor, FeatureExtractor):
         return extractor
     return METRICS.build(extractor or dict(type='addp_mm.InceptionFeatures'))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Statistics of the images in a folder."""
+"""Feature statistics of the images in a folder."""
 
 from __future__ import annotations
 
@@ -26,59 +26,60 @@ _EXTENSIONS = (*_JPEG, '.png', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
 def folder_statistics(
     folder: str | os.PathLike,
     extractor: FeatureExtractor,
-    image_size: int | None = None,
+    img_size: int | None = None,
     batch_size: int = 64,
     device: torch.device | str = 'cpu',
 ) -> FeatureStatistics:
-    """Statistics of the features of all images below a folder, as RGB of 8 bits.
+    """Statistics of the features of all images in a folder and its subfolders, as RGB of 8 bits.
 
     Args:
-        folder: Images at any depth; other files are passed over.
+        folder: Folder of images; files of other types are ignored.
         extractor: Network that gives the features.
-        image_size: Side in pixels to which images are brought first, in memory: the shorter side is
-            resized (bicubic, antialiased), then the middle is cut out. None keeps their sizes.
-        batch_size: Images at once.
-        device: Where the network runs.
+        img_size: Side in pixels to which images are resized first, in memory: the shorter side is
+            resized (bicubic, antialiased), then the centre is cropped. If it is None, they keep
+            their size. Defaults to None.
+        batch_size: Number of images in a batch. Defaults to 64.
+        device: Where the network runs. Defaults to 'cpu'.
 
     Raises:
-        UserError: If there are no images, or one cannot be read.
+        UserError: If there are no images, or if one cannot be read.
     """
     paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in _EXTENSIONS)
     if not paths:
-        raise UserError(f'{folder} has no images ({", ".join(_EXTENSIONS)})')
-    if image_size is None and any(path.suffix.lower() in _JPEG for path in paths):
+        raise UserError(f'{folder} has no images (files that end in {", ".join(_EXTENSIONS)})')
+    if img_size is None and any(path.suffix.lower() in _JPEG for path in paths):
         print_log(
-            f'{folder} holds JPEG files, which are compared as they are. If they were resized and saved again, '
-            'compression shifts the distance by points: save as PNG, or resize the originals here (image_size).',
+            f'{folder} has JPEG files. If they were resized and saved as JPEG, the compression changes the distance '
+            'by points: save as PNG, or resize the original images here (img_size).',
             logger='current',
             level=logging.WARNING,
         )
     extractor = extractor.to(device)
     statistics = FeatureStatistics(extractor.name, extractor.fingerprint)
-    for batch in _batches(paths, image_size, batch_size):
+    for batch in _batches(paths, img_size, batch_size):
         images = torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)
         statistics.update(extractor(images))
     return statistics.cpu()
 
 
-def _batches(paths: Sequence[Path], image_size: int | None, batch_size: int) -> Iterator[np.ndarray]:
-    """uint8 (B, H, W, 3) of neighbouring images of one size."""
+def _batches(paths: Sequence[Path], img_size: int | None, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield batches, uint8 (B, H, W, 3), of consecutive images of one size."""
     for start in range(0, len(paths), batch_size):
-        images = (_read(path, image_size) for path in paths[start : start + batch_size])
+        images = (_read(path, img_size) for path in paths[start : start + batch_size])
         for _, group in groupby(images, key=lambda image: image.shape):
             yield np.stack(list(group))
 
 
-def _read(path: Path, image_size: int | None) -> np.ndarray:
+def _read(path: Path, img_size: int | None) -> np.ndarray:
     try:
         image = decode_image(path.read_bytes())
     except ValueError as error:
         raise UserError(f'{path}: cannot be read as an image ({error}). Replace or remove it.') from error
-    if image_size is None or image.shape[:2] == (image_size, image_size):
+    if img_size is None or image.shape[:2] == (img_size, img_size):
         return image
     height, width = image.shape[:2]
-    factor = image_size / min(height, width)
-    size = (max(image_size, round(width * factor)), max(image_size, round(height * factor)))
+    factor = img_size / min(height, width)
+    size = (max(img_size, round(width * factor)), max(img_size, round(height * factor)))
     resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-    top, left = (resized.shape[0] - image_size) // 2, (resized.shape[1] - image_size) // 2
-    return resized[top : top + image_size, left : left + image_size]
+    top, left = (resized.shape[0] - img_size) // 2, (resized.shape[1] - img_size) // 2
+    return resized[top : top + img_size, left : left + img_size]

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Weighted vote of the nearest neighbours among labelled features, and its accuracy."""
+"""Classification by a weighted vote of the nearest neighbours, and its accuracy."""
 
 from __future__ import annotations
 
@@ -14,59 +14,63 @@ from addp_mm.registry import METRICS
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536) -> tuple[Tensor, Tensor]:
-    """The ``k`` rows of a bank with the largest inner product, exactly, without the whole matrix of products.
+    """Find the ``k`` rows of a bank with the largest inner product.
+
+    The search is exact and works in chunks.
 
     Args:
         queries: Shape (B, C).
         bank: Shape (N, C), N at least k.
         k: Number of neighbours.
-        chunk_size: Rows of the bank that are compared at once; memory holds (B, chunk_size + k)
-            products.
+        chunk_size: Rows of the bank that are compared at once; (B, chunk_size + k) products are
+            held in memory. Defaults to 65536.
 
     Returns:
-        Products in descending order and row numbers, each (B, k).
+        Products in descending order, (B, k), and the indices of their rows, (B, k).
 
     Raises:
-        ValueError: If k lies outside [1, N].
+        ValueError: If k is not in [1, N].
     """
     if not 1 <= k <= len(bank):
-        raise ValueError(f'{k} neighbours of a bank of {len(bank)} features: k must lie in [1, {len(bank)}]')
+        raise ValueError(f'the number of neighbours must be in [1, {len(bank)}], the size of the bank; got {k}')
     values = queries.new_empty(len(queries), 0)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), chunk_size):
         products = queries @ bank[start : start + chunk_size].t()
         own = torch.arange(start, start + products.shape[1], device=rows.device).expand_as(products)
         values, rows = torch.cat([values, products], 1), torch.cat([rows, own], 1)
-        values, places = values.topk(min(k, values.shape[1]), dim=1)
-        rows = rows.gather(1, places)
+        values, order = values.topk(min(k, values.shape[1]), dim=1)
+        rows = rows.gather(1, order)
     return values, rows
 
 
 def neighbour_votes(similarities: Tensor, labels: Tensor, num_classes: int, temperature: float) -> Tensor:
-    """Votes for each class, weighted by exp(similarity / temperature) (DINO, arXiv 2104.14294, after 1805.01978).
+    """Votes for each class, weighted by exp(similarity / temperature).
+
+    Source: arXiv 1805.01978, used by DINO (arXiv 2104.14294).
 
     Args:
         similarities: Cosines to the neighbours, shape (B, k).
         labels: Classes of the neighbours, shape (B, k), int64.
         num_classes: Number of classes.
-        temperature: Positive.
+        temperature: Temperature of the softmax over the neighbours, positive.
 
     Returns:
-        Shape (B, num_classes), each row of sum 1.
+        Shape (B, num_classes); each row sums to 1.
     """
-    weights = (similarities / temperature).softmax(1)  # votes count relative to one another alone
+    weights = (similarities / temperature).softmax(1)
     return weights.new_zeros(len(weights), num_classes).scatter_add_(1, labels, weights)
 
 
 class NeighbourBank:
-    """Labelled features that vote on others.
+    """Labelled features that vote on the class of other features.
 
     Args:
         features: Shape (N, C); they are normalised to length 1.
         labels: Shape (N), int64.
-        num_classes: Number of classes; the largest label and one where it is None.
-        temperature: Of the votes.
-        chunk_size: Features that are compared at once.
+        num_classes: Number of classes; the largest label plus 1 if None. Defaults to None.
+        temperature: Temperature of the votes. Defaults to 0.07.
+        chunk_size: Features of the bank that are compared at once. Defaults to 65536.
 
     Example:
         >>> bank = NeighbourBank(torch.eye(3), torch.tensor([0, 1, 1]))
@@ -92,14 +96,14 @@ class NeighbourBank:
         return len(self.features)
 
     def votes(self, features: Tensor, num_neighbours: Sequence[int]) -> dict[int, Tensor]:
-        """Votes for each class by number of neighbours.
+        """Votes for each class, for several numbers of neighbours.
 
         Args:
-            features: Shape (B, C), of any length.
+            features: Shape (B, C); they are normalised to length 1.
             num_neighbours: Numbers of neighbours that vote.
 
         Returns:
-            ``{k: (B, num_classes)}``.
+            Votes (B, num_classes) by number of neighbours.
         """
         queries = F.normalize(features, dim=1).to(self.features)
         similarities, rows = nearest(queries, self.features, max(num_neighbours), self.chunk_size)
@@ -112,13 +116,16 @@ class NeighbourBank:
 
 @METRICS.register_module()
 class NeighbourAccuracy(BaseMetric):
-    """Accuracy of the votes that :class:`addp_mm.NearestNeighbourTestLoop` puts into ``neighbour_votes``, in percent.
+    """Accuracy of nearest-neighbour classification, in percent.
+
+    Reads ``gt_label`` and ``neighbour_votes`` of each prediction, which
+    :class:`addp_mm.NearestNeighbourTestLoop` writes.
 
     Args:
-        topk: A sample counts where its label is among the so many classes with the most votes and
-            has any: which classes without a vote come next is chance.
-        collect_device: See :class:`mmengine.evaluator.BaseMetric`.
-        prefix: See :class:`mmengine.evaluator.BaseMetric`.
+        topk: A sample is correct if its label is among this many classes with the most votes. A
+            class without a vote is never correct. Defaults to (1,).
+        collect_device: See :class:`mmengine.evaluator.BaseMetric`. Defaults to 'cpu'.
+        prefix: See :class:`mmengine.evaluator.BaseMetric`. Defaults to None.
     """
 
     default_prefix = 'knn'
@@ -127,7 +134,8 @@ class NeighbourAccuracy(BaseMetric):
         super().__init__(collect_device, prefix)
         self.topk = tuple(topk)
 
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:  # noqa: ARG002  # mmengine's signature
+        """Note for each sample, k and top-k whether the votes are correct."""
         for sample in data_samples:
             found = {}
             for k, votes in sample['neighbour_votes'].items():
@@ -137,4 +145,5 @@ class NeighbourAccuracy(BaseMetric):
             self.results.append(found)
 
     def compute_metrics(self, results: list[dict[str, bool]]) -> dict[str, float]:
+        """Average the samples."""
         return {name: 100 * sum(result[name] for result in results) / len(results) for name in results[0]}

@@ -1,13 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Structural similarity of two images."""
+"""Structural similarity of two images, by torchmetrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
@@ -15,14 +13,13 @@ from addp_mm.evaluation.batches import stacked
 from addp_mm.registry import METRICS
 
 _WINDOW, _SIGMA = 11, 1.5
-_LUMINANCE, _CONTRAST = 0.01**2, 0.03**2  # C1 and C2 for values that span 1
 
 
 def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
     """SSIM (Wang et al., IEEE TIP 13(4), 2004, eq. 13): Gaussian window of 11 pixels and sigma 1.5.
 
-    Only places where the whole window lies within the image count; channels are compared one by one
-    and averaged.
+    torchmetrics computes the map. As in the paper, only positions count where the whole window fits
+    into the image; torchmetrics' own mean also counts mirrored borders. The channels are averaged.
 
     Args:
         images: (B, C, H, W) in [0, 1]; H and W at least 11.
@@ -34,27 +31,17 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes differ or an image is smaller than the window.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     if images.shape != others.shape:
         raise ValueError(f'images {tuple(images.shape)} and {tuple(others.shape)} must have the same shape')
     if min(images.shape[-2:]) < _WINDOW:
         raise ValueError(f'SSIM needs images of at least {_WINDOW} x {_WINDOW} pixels, got {tuple(images.shape[-2:])}')
-    # variances are differences of near numbers
-    x, y = (batch.double().flatten(0, 1)[:, None] for batch in (images, others))
-    mean_x, mean_y = _blur(x), _blur(y)
-    variance_x = _blur(x * x) - mean_x.square()
-    variance_y = _blur(y * y) - mean_y.square()
-    covariance = _blur(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _LUMINANCE) / (mean_x.square() + mean_y.square() + _LUMINANCE)
-    structure = (2 * covariance + _CONTRAST) / (variance_x + variance_y + _CONTRAST)
-    return (luminance * structure).mean((1, 2, 3)).unflatten(0, images.shape[:2]).mean(1)
-
-
-def _blur(x: Tensor) -> Tensor:
-    """Gaussian means of (N, 1, H, W) at the places where the window fits."""
-    offsets = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
-    window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
-    window = window / window.sum()
-    return F.conv2d(F.conv2d(x, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
+    _, similarity = structural_similarity_index_measure(
+        images.double(), others.double(), sigma=_SIGMA, data_range=1.0, reduction='none', return_full_image=True
+    )
+    border = _WINDOW // 2
+    return similarity[..., border:-border, border:-border].mean((1, 2, 3))
 
 
 @METRICS.register_module()
@@ -66,9 +53,11 @@ class StructuralSimilarity(BaseMetric):
 
     default_prefix = 'reconstruction'
 
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:  # noqa: ARG002  # mmengine's signature
+        """Keep the similarity of each image."""
         for images, reconstructions in stacked(data_samples, 'image', 'reconstruction'):
             self.results.extend(structural_similarity(images, reconstructions).tolist())
 
     def compute_metrics(self, results: list[float]) -> dict[str, float]:
+        """Average the images."""
         return dict(ssim=float(np.mean(results)))

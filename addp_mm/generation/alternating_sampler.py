@@ -25,65 +25,88 @@ from addp_mm.generation.sampling_state import Samples, SamplingStep, join_steps
 SCHEDULES: dict[str, Callable[[int, int], float]] = dict(cosine=cosine_ratio, linear=linear_ratio)
 
 
-class AlternatingModel(Protocol):
-    """What the sampler asks of a model; :class:`~addp_mm.models.selfsup.ADDP` offers it."""
+class Tokenizer(Protocol):
+    """What the sampler needs of a model's tokenizer."""
 
-    tokenizer: object
-    """Has ``codebook`` (K, D) and ``lookup(ids, h, w)``, ids (B, L) to latents (B, D, h, w)."""
+    @property
+    def codebook(self) -> Tensor:
+        """Vectors of the codes, (K, D)."""
+
+    def lookup(self, ids: Tensor, height: int, width: int) -> Tensor:
+        """Latents (B, D, height, width) of ids (B, L)."""
+
+
+class AlternatingModel(Protocol):
+    """What the sampler needs of a model; :class:`~addp_mm.models.selfsup.ADDP` has it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
 
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids (B, L) and latents (B, D, h, w) of images (B, C, H, W) in [0, 1]; in float32, also under autocast."""
+        """Ids (B, L) and latents (B, D, h, w) of images (B, C, H, W) in [0, 1].
+
+        In float32, also under autocast.
+        """
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, C, H, W), about [0, 1], of latents (B, D, h, w); in float32, also under autocast."""
+        """Images (B, C, H, W), about [0, 1], of latents (B, D, h, w).
+
+        In float32, also under autocast.
+        """
 
     def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits over the codes, (B, L, codebook_size), from pixels and visible tokens."""
 
     def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Latents (B, D, h, w) that the predictor expects, given the visible tokens: the pixels of the start."""
+        """Latents (B, D, h, w) that the predictor expects from visible tokens, for the start."""
 
 
 def image_generators(num_images: int, generator: torch.Generator) -> list[torch.Generator]:
-    """One stream of noise for each image, all from one generator, of which a single number is drawn.
+    """One random stream for each image, all from one number drawn from ``generator``.
 
-    An image's noise depends on its place in the sequence alone, so that batches may be cut
-    anywhere. Seeds of CPU generators count modulo 2**32; the stride is odd, so no two images of a
-    run share one.
+    An image's noise depends on its index only, so that batches can have any size. A CPU generator
+    uses its seed modulo 2**32. The stride between seeds is odd, so no two images of a run have the
+    same seed.
+
+    Args:
+        num_images: Number of images.
+        generator: Advanced by one number.
     """
     base = int(torch.randint(2**32, (), generator=generator, device=generator.device))
     return [torch.Generator().manual_seed((base + index * 0x9E3779B1) % 2**32) for index in range(num_images)]
 
 
 class AlternatingSampler:
-    """Draws images with the two directions of ADDP in turn (arXiv 2306.05423, section 3.3 and its released code).
+    """Generates images with the two directions of ADDP in turn (arXiv 2306.05423, section 3.3).
 
-    Each step predicts all masked tokens from pixels and visible tokens, keeps the most certain
-    draws, masks the rest again and decodes the next pixels, in which masked places show the mean of
-    the codes under that prediction.
+    Each step predicts all masked tokens from pixels and visible tokens, keeps the most confident
+    draws, masks the others again and decodes the next pixels. In these, masked positions show the
+    mean of the codes under the prediction. Details follow the released code.
 
-    The sampler owns no randomness, device or file: noise comes from the generators it is given, one
-    an image, and tensors live where the model's codebook does. The same seed gives the same images
-    whatever the batch size, up to the rounding of the kernels that a device picks for a batch size.
+    The sampler has no random state, device or file of its own. Noise comes from the given
+    generators, one for each image, and tensors are on the device of the model's codebook. The same
+    seed gives the same images for every batch size, up to the rounding of the kernels that a device
+    selects for a batch size.
 
     Args:
-        model: Offers ``predict_tokens``, ``expected_latents`` and ``tokenizer``, and is in eval
-            mode.
-        grid_size: (h, w) of the tokens.
-        num_steps: Number of steps N.
-        schedule: 'cosine', 'linear', or a function of (step, N) that gives the share of places to
-            stay masked.
-        temperature: Scale of the Gumbel noise on the confidence.
-        anneal: Whether the temperature falls to zero with the steps, as
-            ``temperature * (1 - (step + 1) / N)``, or stays constant.
+        model: Has ``predict_tokens``, ``expected_latents`` and ``tokenizer``, and is in eval mode.
+        grid_size: (h, w) in tokens.
+        num_steps: Number of steps N. Defaults to 20.
+        schedule: 'cosine', 'linear', or a function from (step, N) to the share of positions that
+            stay masked. Defaults to 'cosine'.
+        temperature: Scale of the Gumbel noise on the confidence. Defaults to 6.
+        anneal: Whether the temperature falls to zero, as ``temperature * (1 - (step + 1) / N)``, or
+            stays constant. Defaults to True.
         top_p: Ids are drawn from the most likely codes that together reach this probability.
+            Defaults to 1: from all codes.
 
     Raises:
-        ValueError: If an option lies outside its range, or the schedule's name is not known.
+        ValueError: An option is out of its range, or the schedule's name is unknown.
 
     Example:
-        >>> sampler = AlternatingSampler(model, grid_size=(8, 8), num_steps=8)            # doctest: +SKIP
-        >>> sampler.run(4, torch.Generator().manual_seed(0)).images.shape                 # doctest: +SKIP
+        >>> sampler = AlternatingSampler(model, grid_size=(8, 8), num_steps=8)  # doctest: +SKIP
+        >>> sampler.run(4, torch.Generator().manual_seed(0)).images.shape  # doctest: +SKIP
         torch.Size([4, 3, 64, 64])
     """
 
@@ -101,7 +124,7 @@ class AlternatingSampler:
             raise ValueError(f'schedule must be one of {sorted(SCHEDULES)} or a function, got {schedule!r}')
         if num_steps < 1 or temperature < 0 or not math.isfinite(temperature) or not 0 < top_p <= 1:
             raise ValueError(
-                'num_steps must be at least 1, temperature not negative, top_p in (0, 1]; got '
+                'num_steps must be at least 1, temperature finite and not negative, top_p in (0, 1]; got '
                 f'num_steps={num_steps}, temperature={temperature}, top_p={top_p}'
             )
         if len(grid_size) != 2 or min(grid_size) < 1:
@@ -114,6 +137,7 @@ class AlternatingSampler:
 
     @property
     def num_tokens(self) -> int:
+        """Number of tokens L of an image."""
         return self.grid_size[0] * self.grid_size[1]
 
     @torch.no_grad()
@@ -121,22 +145,21 @@ class AlternatingSampler:
         """State before the first step.
 
         Args:
-            ids: (B, L) int64; what stands at masked places does not matter.
-            mask: (B, L) bool, True = to be generated.
+            ids: (B, L) int64; masked positions are ignored.
+            mask: (B, L) bool, True where to generate.
 
         Raises:
-            ValueError: If a shape does not fit the grid, or the model is in training mode.
+            ValueError: A shape does not fit the grid, or the model is in training mode.
         """
         if getattr(self.model, 'training', False):
-            raise ValueError('the model is in training mode, where dropout makes samples differ: call model.eval()')
+            raise ValueError('the model is in training mode, where dropout changes the samples: call model.eval()')
         if ids.dim() != 2 or ids.shape[1] != self.num_tokens or mask.shape != ids.shape:
             raise ValueError(
                 f'ids and mask must be (B, {self.num_tokens}) for grid {self.grid_size}, '
                 f'got {tuple(ids.shape)} and {tuple(mask.shape)}'
             )
         confidence = torch.zeros(ids.shape, device=ids.device).masked_fill(~mask, math.inf)
-        # nothing has been predicted from pixels yet: only here the predictor fills the masked
-        # places
+        # There are no pixels to predict from yet: here alone the predictor fills masked positions.
         images = self._decode(ids, mask, self.model.expected_latents(ids, mask))
         return SamplingStep(0, ids, mask, images, confidence, mask.sum(1))
 
@@ -146,23 +169,22 @@ class AlternatingSampler:
 
         Args:
             state: State of B images with ``index`` below ``num_steps``.
-            generators: One an image.
+            generators: One for each image.
 
         Raises:
-            ValueError: If the model's logits are not finite.
+            ValueError: The model's logits are non-finite.
         """
         ratio = self.ratio(state.index, self.num_steps)
         logits = self.model.predict_tokens(state.images, state.ids, state.mask)
         if not logits.isfinite().all():
             raise ValueError(
-                'the model gives logits that are not finite: its weights are spoilt (was the training '
-                'stopped by a loss that is not finite?), or float16 is too small for them'
+                'the model gives non-finite logits (NaN or Inf): its weights are non-finite (did the training '
+                'stop with a non-finite loss?), or they exceed the range of float16'
             )
         drawn, log_probs = sample_ids(logits, generators, self.top_p)
         ids = torch.where(state.mask, drawn, state.ids)
-        length = mask_length(state.num_masked, ratio)
-        # an injected schedule may rise: known places keep their ids all the same
-        length = torch.minimum(length, state.mask.sum(1))
+        # A schedule given as a function may rise; known positions keep their ids in any case.
+        length = torch.minimum(mask_length(state.num_masked, ratio), state.mask.sum(1))
         mask = remask(log_probs, state.mask, length, self._temperature(state.index), generators)
         if state.index + 1 == self.num_steps:
             mask = torch.zeros_like(mask)
@@ -174,7 +196,7 @@ class AlternatingSampler:
         return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked)
 
     def trajectory(self, ids: Tensor, mask: Tensor, generators: Sequence[torch.Generator]) -> Iterator[SamplingStep]:
-        """All states of one batch, from the start to the finished images: ``num_steps + 1`` of them."""
+        """All ``num_steps + 1`` states of one batch, from the start to the finished images."""
         state = self.start(ids, mask)
         yield state
         for _ in range(self.num_steps):
@@ -182,7 +204,7 @@ class AlternatingSampler:
             yield state
 
     def blank(self, num_images: int) -> tuple[Tensor, Tensor]:
-        """Ids and mask, (B, L) each, of images of which nothing is known."""
+        """Ids and mask, (B, L) each, of images without known tokens."""
         device = self.model.tokenizer.codebook.device
         shape = (num_images, self.num_tokens)
         return torch.zeros(shape, dtype=torch.int64, device=device), torch.ones(shape, dtype=torch.bool, device=device)
@@ -200,12 +222,13 @@ class AlternatingSampler:
         Args:
             num_images: Number of images N.
             generator: Source of all noise.
-            batch_size: Images at a time; all at once by default.
-            keep_steps: Whether to keep the states after each step.
-            progress: Called after each step of each batch with the number of images it advanced.
+            batch_size: Images at a time. Defaults to None: all.
+            keep_steps: Whether to keep the state after each step. Defaults to False.
+            progress: Called after each step with the number of images in the batch. Defaults to
+                None.
 
         Returns:
-            The finished images, where the model is.
+            The finished images, on the model's device.
         """
         ids, mask = self.blank(num_images)
         return self.complete(ids, mask, image_generators(num_images, generator), batch_size, keep_steps, progress)
@@ -220,20 +243,20 @@ class AlternatingSampler:
         keep_steps: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
-        """Generate a part of each image anew.
+        """Generate the masked part of each image.
 
         Args:
             images: (B, C, H, W) in [0, 1].
-            mask: (B, L) bool over the tokens, True = generate. See :func:`token_mask` for masks
-                over pixels.
+            mask: (B, L) bool over the tokens, True where to generate. See :func:`token_mask` for
+                masks over pixels.
             generator: Source of all noise.
-            batch_size: See :meth:`run`.
-            keep_steps: See :meth:`run`.
-            progress: See :meth:`run`.
+            batch_size: See :meth:`run`. Defaults to None.
+            keep_steps: See :meth:`run`. Defaults to False.
+            progress: See :meth:`run`. Defaults to None.
 
         Returns:
-            The finished images, where the model is. Known places keep their tokens, so their pixels
-            are the tokenizer's reconstruction, seen beside the new neighbours.
+            The finished images, on the model's device. Known positions keep their tokens; their
+            pixels are decoded together with the new tokens beside them.
         """
         device = self.model.tokenizer.codebook.device
         batch_size = _checked_batch_size(batch_size, len(images))
@@ -250,15 +273,18 @@ class AlternatingSampler:
         keep_steps: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
-        """Generate the masked tokens, batch by batch; :meth:`run` and :meth:`inpaint` come down to this.
+        """Generate the masked tokens batch by batch; :meth:`run` and :meth:`inpaint` call this.
 
         Args:
-            ids: (N, L) int64.
-            mask: (N, L) bool, True = generate.
-            generators: One an image.
-            batch_size: See :meth:`run`.
-            keep_steps: See :meth:`run`.
-            progress: See :meth:`run`.
+            ids: (N, L) int64; masked positions are ignored.
+            mask: (N, L) bool, True where to generate.
+            generators: One for each image.
+            batch_size: See :meth:`run`. Defaults to None.
+            keep_steps: See :meth:`run`. Defaults to False.
+            progress: See :meth:`run`. Defaults to None.
+
+        Returns:
+            The finished images, on the model's device.
         """
         batch_size = _checked_batch_size(batch_size, len(ids))
         last, kept = [], []
@@ -282,7 +308,7 @@ class AlternatingSampler:
         return annealed_temperature(index, self.num_steps, self.temperature) if self.anneal else self.temperature
 
     def _decode(self, ids: Tensor, mask: Tensor, soft: Tensor) -> Tensor:
-        """Pixels of ids (B, L) whose masked places hold soft latents (B, D, h, w)."""
+        """Pixels of ids (B, L), with soft latents (B, D, h, w) at masked positions."""
         latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
         return self.model.decode(latents).clamp(0, 1)
 
@@ -295,17 +321,17 @@ def _checked_batch_size(batch_size: int | None, num_images: int) -> int:
 
 
 def token_mask(pixel_mask: Tensor, stride: int) -> Tensor:
-    """Mask over pixels to mask over tokens: a token is masked where any of its pixels is.
+    """Convert a mask over pixels to a mask over tokens: a token is masked if any of its pixels is.
 
     Args:
-        pixel_mask: (B, H, W) bool, True = generate.
-        stride: Pixels of a token's side.
+        pixel_mask: (B, H, W) bool, True where to generate.
+        stride: Side of a token in pixels.
 
     Returns:
         (B, H·W / stride²) bool.
 
     Raises:
-        ValueError: If a side is no multiple of the stride.
+        ValueError: A side is not a multiple of the stride.
     """
     if pixel_mask.dim() != 3 or pixel_mask.shape[1] % stride or pixel_mask.shape[2] % stride:
         raise ValueError(

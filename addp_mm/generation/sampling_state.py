@@ -1,27 +1,30 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What generation hands on from step to step, and in the end."""
+"""State of generation after a step, and its result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+from PIL import Image
 from torch import Tensor
+
+from addp_mm.generation.figures import to_uint8
 
 
 @dataclass(frozen=True)
 class SamplingStep:
     """State of a batch after a step.
 
-    Args:
-        index: Steps taken so far; 0 before the first.
-        ids: Token ids, (B, L) int64. What stands at masked places is a draw that was not kept.
-        mask: (B, L) bool, True = masked.
-        images: Decoded pixels, (B, C, H, W) in [0, 1]; masked places show the expected latents.
-        confidence: Log-probability of each drawn id, (B, L) float32, +inf at places that were known
-            before the step.
-        num_masked: Places masked before the first step, (B,) int64.
+    Attributes:
+        index: Number of steps taken; 0 before the first.
+        ids: Token ids, (B, L) int64. At masked positions they are draws that were not kept.
+        mask: (B, L) bool, True where masked.
+        images: Decoded pixels, (B, C, H, W) in [0, 1]; masked positions show the expected latents.
+        confidence: Log-probability of each drawn id, (B, L) float32; +inf at positions that were
+            known before the step.
+        num_masked: Number of positions masked before the first step, (B,) int64.
     """
 
     index: int
@@ -32,44 +35,40 @@ class SamplingStep:
     num_masked: Tensor
 
     def cpu(self) -> SamplingStep:
-        """The same on the CPU."""
-        return SamplingStep(
-            index=self.index,
-            ids=self.ids.cpu(),
-            mask=self.mask.cpu(),
-            images=self.images.cpu(),
-            confidence=self.confidence.cpu(),
-            num_masked=self.num_masked.cpu(),
-        )
+        """The same state on the CPU."""
+        return join_steps([self], 'cpu')
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Finished images.
+    """Generated images.
 
-    Args:
+    Attributes:
         images: (N, C, H, W) in [0, 1].
         ids: (N, L) int64.
-        steps: All states, from the start to the end, of the whole set of images on the CPU; empty
-            unless asked for.
+        steps: States of all images, from the start to the end, on the CPU; empty unless asked for.
     """
 
     images: Tensor
     ids: Tensor
     steps: tuple[SamplingStep, ...] = ()
 
+    def to_pil(self) -> list[Image.Image]:
+        """The N images as RGB images of Pillow.
 
-def join_steps(states: Sequence[SamplingStep]) -> SamplingStep:
-    """One state of all images from those of several batches after the same step."""
+        Of images with more than three channels the first three are shown; images with fewer repeat
+        their last channel.
+        """
+        return [Image.fromarray(image) for image in to_uint8(self.images)]
 
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(state, name) for state in states])
 
-    return SamplingStep(
-        index=states[0].index,
-        ids=joined('ids'),
-        mask=joined('mask'),
-        images=joined('images'),
-        confidence=joined('confidence'),
-        num_masked=joined('num_masked'),
-    )
+def join_steps(states: Sequence[SamplingStep], device: torch.device | str | None = None) -> SamplingStep:
+    """Concatenate the states of several batches after the same step.
+
+    Args:
+        states: At least one.
+        device: Device of the result. Defaults to None: that of the states.
+    """
+    names = [field.name for field in fields(SamplingStep) if field.name != 'index']
+    joined = {name: torch.cat([getattr(state, name) for state in states]).to(device) for name in names}
+    return SamplingStep(index=states[0].index, **joined)

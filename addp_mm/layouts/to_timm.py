@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, translate
 from addp_mm.layouts.vit_weights import num_blocks, vit_args
 
@@ -29,7 +30,6 @@ _ARCHITECTURES = {
     1024: 'vit_large_patch16_224',
     1280: 'vit_huge_patch14_224',
 }
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def to_timm(

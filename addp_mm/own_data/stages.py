@@ -154,7 +154,7 @@ def check_configs(configs: Mapping[str, Config]) -> None:
     """
     from mmengine.registry import init_default_scope
 
-    from addp_mm.checks.config_options import check_config
+    from addp_mm.checks.unknown_arguments import check_config
 
     for stage, cfg in configs.items():
         init_default_scope(cfg.get('default_scope') or 'mmengine')

@@ -33,7 +33,7 @@ def test_class_folders_that_differ_are_named_with_their_classes(tmp_path):
         check_same_classes(dict(train_dataloader=train, val_dataloader=dict(type='RepeatDataset', dataset=val)))
 
 
-def test_one_data_set_with_classes_does_not_number_the_other(tmp_path):
+def test_one_dataset_with_classes_does_not_number_the_other(tmp_path):
     classes = dict(metainfo=dict(classes=['a', 'b', 'c']))
     train = folders(tmp_path / 'train', 'abc', **classes)
     val = folders(tmp_path / 'val', 'ab')
@@ -52,6 +52,6 @@ def test_one_data_set_with_classes_does_not_number_the_other(tmp_path):
         dict(type='ADE20KDataset'),
     ],
 )
-def test_data_sets_that_read_no_class_folders_are_passed_over(tmp_path, options):
+def test_datasets_without_class_folders_are_not_compared(tmp_path, options):
     train = folders(tmp_path / 'train', 'abc')
     check_same_classes(dict(train=train, val=folders(tmp_path / 'val', 'ab', **options)))

@@ -1,13 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A config in mmengine's pure Python style has classes where others have names; the tools take it the same way."""
+"""A config in mmengine's pure Python style has classes instead of names. The tools accept both."""
 
 import os
 
 import pytest
 
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
-from addp_mm.checks.config_options import check_config
-from addp_mm.checks.runner_cfg import check_datasets, require_weights
+from addp_mm.checks.datasets import check_datasets
+from addp_mm.checks.unknown_arguments import check_config
+from addp_mm.checks.weights import require_weights
 from addp_mm.config.config_file import ConfigError, load_config
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets import DatasetError

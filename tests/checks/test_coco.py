@@ -56,7 +56,7 @@ def test_an_annotation_file_without_images_is_refused(own_set):
     refused(dataset_cfg('det', own_set), 'lists no images')
 
 
-def test_images_that_annotations_name_must_be_there(own_set):
+def test_images_that_annotations_name_must_exist(own_set):
     (own_set / 'scenes/train/000004.png').unlink()
     refused(dataset_cfg('det', own_set), own_set / 'scenes/train', "'000004.png'", '1 of 12')
 
@@ -85,7 +85,7 @@ def test_an_image_or_category_that_lacks_a_key_is_named(own_set, section, key):
         (dict(bbox=[1, 2, float('nan'), 4]), 'nan'),
         (dict(area='large'), "'large'"),
         (dict(category_id=[1]), 'category_id [1]'),
-        (dict(id=1), 'there twice'),
+        (dict(id=1), 'another record has the same id'),
     ],
 )
 def test_an_annotation_with_a_wrong_value_is_named(own_set, change, text):
@@ -104,7 +104,7 @@ def test_an_image_with_a_wrong_value_is_named(own_set, change, text):
 
 
 @pytest.mark.parametrize('loader', ['train', 'val'])
-def test_boxes_beyond_their_picture_are_refused(own_set, loader):
+def test_boxes_beyond_their_image_are_refused(own_set, loader):
     path = own_set / f'annotations/instances_{loader}.json'
     cfg = dataset_cfg('det', own_set, loader)
 
@@ -120,17 +120,17 @@ def test_boxes_beyond_their_picture_are_refused(own_set, loader):
     check_dataset_cfg(cfg)
 
 
-def test_a_box_or_two_beyond_their_pictures_are_a_warning(own_set, monkeypatch):
+def test_a_few_boxes_beyond_their_images_cause_a_warning(own_set, monkeypatch):
     path, said = own_set / 'annotations/instances_train.json', []
     monkeypatch.setattr('addp_mm.checks.coco.print_log', lambda words, *_: said.append(words))
     change_json(path, lambda content: content['annotations'][3].update(bbox=[4, 5, 60, 61]))
     check_dataset_cfg(dataset_cfg('det', own_set))
     assert 'annotations[3]' in said[0]
-    assert 'as 1 of' in said[0]
+    assert 'So do 1 of' in said[0]
     assert 'mmdet clips' in said[0]
 
 
-def test_boxes_as_parts_of_the_picture_are_refused(own_set):
+def test_boxes_between_0_and_1_are_refused(own_set):
     path = own_set / 'annotations/instances_train.json'
 
     def divide(content):
@@ -143,14 +143,14 @@ def test_boxes_as_parts_of_the_picture_are_refused(own_set):
     refused(cfg, path, 'between 0 and 1', 'Multiply')
 
 
-def test_a_size_that_is_not_the_picture_s_is_named(own_set):
-    path, picture = own_set / 'annotations/instances_train.json', own_set / 'scenes/train/000004.png'
-    lying = Image.Exif()
-    lying[0x0112] = 6
-    image = Image.open(picture).crop((0, 0, 64, 48))
-    image.save(picture, exif=lying)
+def test_a_size_that_differs_from_the_image_is_named(own_set):
+    path, file = own_set / 'annotations/instances_train.json', own_set / 'scenes/train/000004.png'
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    image = Image.open(file).crop((0, 0, 64, 48))
+    image.save(file, exif=rotated)
     cfg = dataset_cfg('det', own_set)
-    refused(cfg, f'{path}: images[4]', 'width 64 and the height 64', f'{picture} is 48 wide and 64 high')
+    refused(cfg, f'{path}: images[4]', 'width 64 and the height 64', f'{file} is 48 wide and 64 high')
     cfg.pipeline[0] = dict(type='LoadAnything')
     check_dataset_cfg(cfg)
 
@@ -165,14 +165,14 @@ def test_a_training_needs_annotations(own_set):
     check_dataset_cfg(cfg)
 
 
-def test_a_record_that_is_none_is_named(own_set):
+def test_a_record_that_is_a_number_is_named(own_set):
     path = own_set / 'annotations/instances_train.json'
     change_json(path, lambda content: content['annotations'].insert(2, 7))
     refused(dataset_cfg('det', own_set), f'{path}: annotations[2] is 7')
 
 
 @pytest.mark.parametrize('empty', [None, []])
-def test_annotations_without_masks_are_refused_where_the_pipeline_loads_masks(own_set, empty):
+def test_annotations_without_masks_are_refused_if_the_pipeline_loads_masks(own_set, empty):
     path = own_set / 'annotations/instances_train.json'
     change_json(path, lambda content: content['annotations'][3].update(segmentation=empty))
     cfg = dataset_cfg('det', own_set)

@@ -41,7 +41,7 @@ def test_a_wrapped_dataset_is_checked(tmp_path):
     refused(dict(type='ConcatDataset', datasets=[inner]), tmp_path / 'away')
 
 
-def test_remote_data_pass_unseen():
+def test_remote_data_are_not_checked():
     check_dataset_cfg(dict(type='CocoDataset', data_root='s3://bucket/coco', ann_file='a.json'))
 
 
@@ -79,7 +79,7 @@ def test_damage_is_found_beyond_the_images_that_are_decoded(tmp_path, monkeypatc
 
 
 def test_damage_in_the_middle_of_an_image_is_found_in_small_folders(tmp_path, monkeypatch):
-    """The end of the file is sound."""
+    """The end of the file is whole."""
     values = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for index in range(150):
         Image.fromarray(values).save(tmp_path / f'{index:03d}.png')
@@ -128,7 +128,7 @@ def test_a_class_that_metainfo_lacks_is_named(own_set):
     refused(cfg, "not in metainfo: 'coat'")
 
 
-def test_classes_in_an_order_that_folders_do_not_have_are_refused(own_set):
+def test_classes_in_another_order_than_the_folders_are_refused(own_set):
     cfg = dataset_cfg('cls', own_set)
     cfg.metainfo = dict(classes=CLASSES[::-1])
     refused(cfg, 'alphabetical')
@@ -189,7 +189,7 @@ def test_a_list_is_checked_to_its_end(tmp_path, index):
     paths[index].write_bytes(content[:40])
     refused(cfg, paths[index], 'Replace or remove')
     paths[index].unlink()
-    refused(cfg, 'list.txt', '1 of the 2400 images', f"'a/{index}.png'")
+    refused(cfg, 'list.txt', '1 of its 2400 images', f"'a/{index}.png'")
 
 
 def test_a_list_is_compared_with_one_listing_of_each_folder(tmp_path, monkeypatch):
@@ -202,15 +202,36 @@ def test_a_list_is_compared_with_one_listing_of_each_folder(tmp_path, monkeypatc
     assert listings == [str(tmp_path / 'images' / name) for name in 'abc']
 
 
-def test_a_damaged_note_of_the_writer_is_named(own_set):
+def test_a_damaged_file_of_the_writer_is_named(own_set):
     (own_set / 'fashion_scenes.json').write_text('{')
     refused(dataset_cfg('pretrain', own_set), own_set / 'fashion_scenes.json', 'Delete')
 
 
-def test_the_note_of_the_writer_does_not_count_for_folders_elsewhere(own_set, tmp_path):
+def test_the_file_of_the_writer_does_not_count_for_other_folders(own_set, tmp_path):
     folder = tmp_path / 'elsewhere'
     folder.mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / 'a.png')
     cfg = dataset_cfg('pretrain', own_set)
     cfg.data_prefix = str(folder)
     check_dataset_cfg(cfg)
+
+
+@pytest.mark.slow
+def test_subclasses_that_read_the_same_files_are_checked(own_set, tmp_path):
+    from mmdet.datasets import CocoDataset
+    from mmpretrain.datasets import CustomDataset
+
+    class Mine(CocoDataset):
+        pass
+
+    class Folders(CustomDataset):
+        pass
+
+    class Otherwise(CocoDataset):
+        def load_data_list(self):
+            return []
+
+    (own_set / 'scenes/train/000004.png').unlink()
+    refused(dict(dataset_cfg('det', own_set), type=Mine), "'000004.png'")
+    check_dataset_cfg(dict(dataset_cfg('det', own_set), type=Otherwise))
+    refused(dict(type=Folders, data_prefix=str(tmp_path / 'away')), tmp_path / 'away', 'no such folder')

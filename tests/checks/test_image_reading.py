@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Checks read images as the pipeline's loader does."""
+"""The checks read images in the same way as the loader of the pipeline."""
 
 import numpy as np
 import pytest
@@ -65,14 +65,14 @@ def test_images_are_read_as_the_first_loader_does(tmp_path, write, broken):
     refused(cfg, tmp_path / broken, '4 channels found, 5 expected', 'set channels')
 
 
-def test_what_an_unknown_loader_reads_must_hold_something(tmp_path):
+def test_files_of_an_unknown_loader_must_not_be_empty(tmp_path):
     cfg = class_folders(tmp_path, UNKNOWN)
     (tmp_path / 'b/0.npy').write_bytes(b'')
     refused(cfg, tmp_path / 'b/0.npy', 'an empty file')
 
 
 @pytest.mark.parametrize('option', [dict(imdecode_backend='tifffile'), dict(color_type='unchanged')])
-def test_the_stock_loader_makes_colours_unless_told_otherwise(tmp_path, option):
+def test_the_stock_loader_makes_colours_unless_an_option_says_otherwise(tmp_path, option):
     stock = dict(type='LoadImageFromFile')
     refused(class_folders(tmp_path, stock), 'cannot be read')
     check_dataset_cfg(class_folders(tmp_path, dict(stock, **option)))
@@ -80,7 +80,7 @@ def test_the_stock_loader_makes_colours_unless_told_otherwise(tmp_path, option):
 
 @pytest.mark.parametrize('end', ['.png', '.jpg', '.tif', '.webp', '.npy'])
 @pytest.mark.parametrize('orientation', [1, 3, 6])
-def test_the_size_in_the_head_is_that_of_the_loaded_image(tmp_path, end, orientation):
+def test_the_size_in_the_header_is_that_of_the_loaded_image(tmp_path, end, orientation):
     path = tmp_path / f'a{end}'
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -92,7 +92,7 @@ def test_the_size_in_the_head_is_that_of_the_loaded_image(tmp_path, end, orienta
     assert upright_size(path) == loader(dict(img_path=str(path)))['img_shape']
 
 
-def test_a_head_that_says_nothing_has_no_size(tmp_path):
+def test_a_damaged_header_has_no_size(tmp_path):
     (tmp_path / 'a.png').write_bytes(b'text')
     np.save(tmp_path / 'a.npy', np.zeros(3))
     assert upright_size(tmp_path / 'a.png') is None
@@ -111,11 +111,11 @@ def test_the_size_is_read_without_decoding(tmp_path, monkeypatch):
 def test_label_maps_are_compared_with_the_size_of_tiffs_of_five_bands(tmp_path, planar):
     tifffile = pytest.importorskip('tifffile')
     cfg = dict(segmentation(tmp_path, FIVE_BANDS), img_suffix='.tif')
-    lying = [(274, 'H', 1, 6, True)]
+    rotated = [(274, 'H', 1, 6, True)]
     for index in range(3):
         bands = np.zeros((10, 8, 5) if planar == 'contig' else (5, 10, 8), np.uint16)
         tifffile.imwrite(
-            tmp_path / f'images/{index}.tif', bands, photometric='minisblack', planarconfig=planar, extratags=lying
+            tmp_path / f'images/{index}.tif', bands, photometric='minisblack', planarconfig=planar, extratags=rotated
         )
     check_dataset_cfg(cfg)
     Image.fromarray(np.zeros((10, 8), np.uint8)).save(tmp_path / 'maps/1.png')

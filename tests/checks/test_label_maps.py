@@ -9,11 +9,11 @@ from helpers.checked_data import dataset_cfg, refused
 from PIL import Image
 
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
-from addp_mm.checks.config_parts import default_of
+from addp_mm.checks.dataset_cfg import default_of
 from addp_mm.checks.datasets import check_dataset_cfg
 
 
-def test_label_maps_must_be_there(own_set):
+def test_label_maps_must_exist(own_set):
     (own_set / 'labels/train/000004.png').unlink()
     refused(dataset_cfg('seg', own_set), own_set / 'labels/train', "'000004.png'")
     shutil.rmtree(own_set / 'labels/train')
@@ -35,7 +35,7 @@ def test_a_damaged_label_map_is_named(own_set):
 
 
 def segmentation(root, cfg, count, image_end, map_end):
-    """Write images and label maps of the values 0 to 2; returns the config, the images and the maps."""
+    """Write images, and label maps of the values 0 to 2; return the config and both lists."""
     pairs = []
     for folder, end, shape in (('images', image_end, (8, 8, 3)), ('maps', map_end, (8, 8))):
         (root / folder / 'town').mkdir(parents=True)
@@ -60,7 +60,7 @@ def test_a_damaged_label_map_is_found_among_many(tmp_path, content):
 THREE = dict(type='BaseSegDataset', img_suffix='.png', metainfo=dict(classes=['a', 'b', 'c']))
 
 
-def test_a_label_map_of_another_size_than_its_picture_is_refused(tmp_path):
+def test_a_label_map_of_another_size_than_its_image_is_refused(tmp_path):
     cfg, images, maps = segmentation(tmp_path, THREE, 3, '.png', '.png')
     Image.fromarray(np.zeros((4, 8), np.uint8)).save(maps[1])
     refused(cfg, maps[1], 'is 8 wide and 4 high', f'{images[1]} is 8 wide and 8 high')
@@ -89,7 +89,7 @@ STOCK = [('ADE20KDataset', '.jpg', '.png'), ('CityscapesDataset', '_leftImg8bit.
 
 
 @pytest.mark.parametrize('name, image_end, map_end', STOCK)
-def test_a_class_with_suffixes_of_its_own_is_checked_in_pairs(tmp_path, name, image_end, map_end):
+def test_a_class_with_its_own_suffixes_is_checked_in_pairs(tmp_path, name, image_end, map_end):
     cfg, images, maps = segmentation(tmp_path, dict(type=name), 5, image_end, map_end)
     check_dataset_cfg(cfg)
     maps[3].unlink()
@@ -99,7 +99,7 @@ def test_a_class_with_suffixes_of_its_own_is_checked_in_pairs(tmp_path, name, im
 
 
 @pytest.mark.parametrize('name, image_end, map_end', STOCK)
-def test_images_that_a_split_file_names_must_be_there(tmp_path, name, image_end, map_end):
+def test_images_that_a_split_file_names_must_exist(tmp_path, name, image_end, map_end):
     cfg, images, maps = segmentation(tmp_path, dict(type=name, ann_file='split.txt'), 5, image_end, map_end)
     (tmp_path / 'split.txt').write_text('town/000\ntown/002\n')
     maps[1].unlink()
@@ -107,13 +107,13 @@ def test_images_that_a_split_file_names_must_be_there(tmp_path, name, image_end,
     images[2].write_bytes(b'')
     refused(cfg, images[2], 'cannot be read')
     images[2].unlink()
-    refused(cfg, 'split.txt', '1 of the 2 images', f"'town/002{image_end}'", 'img_suffix')
+    refused(cfg, 'split.txt', '1 of its 2 images', f"'town/002{image_end}'", 'img_suffix')
     (tmp_path / 'split.txt').write_text('')
     refused(cfg, 'split.txt', 'empty')
 
 
-def test_some_classes_of_a_stock_data_set_pass(tmp_path):
-    """mmseg turns the labels of the others into ignored ones."""
+def test_some_classes_of_a_stock_dataset_pass(tmp_path):
+    """mmseg ignores the labels of the others."""
     cfg, *_ = segmentation(tmp_path, dict(type='CityscapesDataset'), 2, *STOCK[1][1:])
     check_dataset_cfg(dict(cfg, metainfo=dict(classes=['road'])))
 
@@ -133,5 +133,25 @@ class Handing(Plain):
         super().__init__(**others)
 
 
-def test_defaults_are_read_where_a_class_leaves_them_alone():
-    assert [default_of(cls, 'suffix') for cls in (Plain, Handing, Fixed, None)] == ['.jpg', '.jpg', None, None]
+def test_defaults_of_a_class_that_takes_keyword_arguments_are_unknown():
+    assert [default_of(cls, 'suffix') for cls in (Plain, Handing, Fixed, None)] == ['.jpg', None, None, None]
+
+
+@pytest.mark.slow
+def test_defaults_of_stock_datasets_are_those_of_their_objects():
+    from mmseg.datasets import BaseSegDataset
+    from mmseg.registry import DATASETS
+
+    names = ('img_suffix', 'seg_map_suffix', 'reduce_zero_label')
+    read = 0
+    for cls in DATASETS.module_dict.values():
+        if not issubclass(cls, BaseSegDataset) or cls.load_data_list is not BaseSegDataset.load_data_list:
+            continue
+        try:
+            dataset = cls(ann_file='', data_prefix=dict(img_path='', seg_map_path=''), lazy_init=True)
+        except (AssertionError, FileNotFoundError, TypeError):
+            continue  # it looks for its files
+        expected = {name: getattr(dataset, name) for name in names}
+        assert {name: default_of(cls, name) for name in names} == expected, cls
+        read += 1
+    assert read >= 10

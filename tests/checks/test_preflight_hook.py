@@ -1,24 +1,34 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What of a checkpoint may differ from the model at the start of a training."""
+"""The preflight hook: a checkpoint that does not fit, and faults of a built runner."""
 
 import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checks.before_training import (
+    PreflightError,
+    check_number_of_batches,
+    check_number_of_classes,
+    check_save_best,
+    warn_about_checkpoint_interval,
+)
 from addp_mm.engine.hooks import PreflightHook
-from addp_mm.engine.hooks.preflight_hook import PreflightError
 
 
 class Head(nn.Module):
-    """Named and shaped like the box and mask heads of a detector: background, boxes a class, masks a class."""
+    """Shaped like the box and mask heads of a detector, whose outputs count the classes."""
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
@@ -86,56 +96,113 @@ def test_outputs_without_classes_are_no_classifiers():
         (dict(interval=-1, by_epoch=False), None),
     ],
 )
-def test_checkpoints_within_a_step_of_the_optimizer_are_warned_of(hook, interval, parts, caplog):
+def test_checkpoints_within_an_optimizer_step_cause_a_warning(hook, interval, parts, caplog):
     wrapper = OptimWrapper(SGD(nn.Linear(1, 1).parameters(), lr=1.0), accumulative_counts=2)
     runner = SimpleNamespace(
         hooks=[CheckpointHook(**hook)],
         logger=logging.getLogger('preflight'),
         optim_wrapper=OptimWrapperDict(part=wrapper) if parts else wrapper,
     )
-    PreflightHook._warn_of_split_steps(runner)
+    warn_about_checkpoint_interval(runner)
     wanted = [] if interval is None else [f'checkpoint.interval={interval}, or another multiple of 2']
     assert len(caplog.messages) == len(wanted)
     assert all(words in caplog.text for words in wanted)
 
 
-def runner_with(dataset=None, model=None, loader=None, save_best=None, prefixes=()):
+def runner_with(dataset=None, loader=None, save_best=None, prefixes=()):
     """What the checks before training look at."""
     loader = SimpleNamespace(dataset=dataset) if loader is None else loader  # one without a batch is false
     evaluator = SimpleNamespace(metrics=[SimpleNamespace(prefix=prefix) for prefix in prefixes])
     return SimpleNamespace(
         train_loop=SimpleNamespace(dataloader=loader),
         val_loop=SimpleNamespace(evaluator=evaluator),
-        model=model,
         hooks=[CheckpointHook(save_best=save_best)],
     )
 
 
 def test_a_training_without_a_batch_is_refused():
-    pictures = list(range(16))
-    with pytest.raises(PreflightError, match='16 pictures .* batch_size=100.*drop_last=False'):
-        PreflightHook._check_number_of_batches(runner_with(loader=DataLoader(pictures, 100, drop_last=True)))
+    images = list(range(16))
+    with pytest.raises(PreflightError, match='16 images .* batch_size=100.*drop_last=False'):
+        check_number_of_batches(runner_with(loader=DataLoader(images, 100, drop_last=True)))
     for loader in (
-        DataLoader(pictures, 100),
-        DataLoader(pictures, 16, drop_last=True),
-        DataLoader(pictures, 100, sampler=InfiniteSampler(pictures), drop_last=True),
+        DataLoader(images, 100),
+        DataLoader(images, 16, drop_last=True),
+        DataLoader(images, 100, sampler=InfiniteSampler(images), drop_last=True),
     ):
-        PreflightHook._check_number_of_batches(runner_with(loader=loader))
+        check_number_of_batches(runner_with(loader=loader))
 
 
 def test_a_head_of_fewer_classes_than_the_data_is_refused():
     names = ('ant', 'bee', 'cow', 'dog')
     data = SimpleNamespace(metainfo=dict(classes=names))
-    with pytest.raises(PreflightError, match=r'4 classes \(ant, .*model.roi_head only 2.*roi_head.num_classes=4'):
-        PreflightHook._check_classes(runner_with(data, detector(2)))
+    with pytest.raises(PreflightError, match=r'4 classes \(ant, .*model.roi_head has only 2.*roi_head.num_classes=4'):
+        check_number_of_classes(runner_with(data), detector(2))
     panoptic = SimpleNamespace(metainfo=dict(classes=names, thing_classes=names[:2]))
     for dataset, classes in ((data, 4), (data, 9), (data, 1), (panoptic, 2), (object(), 2)):
-        PreflightHook._check_classes(runner_with(dataset, detector(classes)))
+        check_number_of_classes(runner_with(dataset), detector(classes))
 
 
 def test_save_best_must_be_a_metric_of_the_evaluator():
     for wrong in ('bbox_mAP', 'acc/top1', ['coco/bbox_mAP', 'mAP']):
         with pytest.raises(PreflightError, match=r'save_best=.* called coco/…'):
-            PreflightHook._check_save_best(runner_with(save_best=wrong, prefixes=['coco']))
+            check_save_best(runner_with(save_best=wrong, prefixes=['coco']))
     for right, prefixes in (('auto', ['coco']), ('coco/bbox_mAP', ['coco', 'fid']), (None, ['coco']), ('mIoU', [None])):
-        PreflightHook._check_save_best(runner_with(save_best=right, prefixes=prefixes))
+        check_save_best(runner_with(save_best=right, prefixes=prefixes))
+
+
+class Renaming(nn.Module):
+    """Renames a key of old checkpoints and resizes a table when it loads."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(length))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        old = state_dict.pop(f'{prefix}table', None)
+        if old is not None:
+            state_dict[f'{prefix}positions'] = old.mean().expand(len(self.positions))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def test_what_a_module_adapts_when_it_loads_is_no_difference():
+    old = nn.Module()
+    old.table = nn.Parameter(torch.ones(3))
+    check(nn.ModuleDict(dict(part=Renaming(5))), nn.ModuleDict(dict(part=old)), testing=True)
+    with pytest.raises(CheckpointError, match=r'part.positions is \[3\] in the checkpoint and \[5\] in the model'):
+        check(nn.ModuleDict(dict(part=Renaming(5))), nn.ModuleDict(dict(part=Renaming(3))), testing=True)
+
+
+def test_a_checkpoint_without_parameters_of_the_model_is_refused():
+    other = nn.ModuleDict(dict(other=nn.Linear(1, 1)))
+    with pytest.raises(CheckpointError, match=r'lacks 14 of the 14 parameters.*instead of load_from'):
+        check(detector(), other)
+    part = nn.ModuleDict(dict(backbone=detector()['backbone']))
+    check(detector(), part)
+    with pytest.raises(CheckpointError, match=r'other.pth lacks 12 of the 14 parameters of the model: roi_head'):
+        check(detector(), part, testing=True)
+
+
+@pytest.fixture
+def one_process():
+    dist.init_process_group('gloo', rank=0, world_size=1, store=dist.HashStore())
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures('one_process')
+def test_a_sharded_model_is_compared_under_its_plain_names():
+    def sharded(*args, **kwargs):
+        return FullyShardedDataParallel(
+            detector(*args, **kwargs),
+            auto_wrap_policy=ModuleWrapPolicy({Head}),
+            device_id=torch.device('cpu'),
+            use_orig_params=True,
+        )
+
+    check(sharded(), detector(), testing=True)
+    check(sharded(5), detector(3))
+    with pytest.raises(CheckpointError, match=r'roi_head.hidden_fc.weight is \[32, 8\] .* and \[16, 8\] in the model'):
+        check(sharded(), detector(width=32))
+    part = nn.ModuleDict(dict(backbone=detector()['backbone']))
+    with pytest.raises(CheckpointError, match=r'lacks 12 of the 14 parameters of the model: roi_head.hidden_fc'):
+        check(sharded(), part, testing=True)

@@ -98,7 +98,7 @@ def test_launcher_pytorch_trains_with_gloo_and_fsdp_resumes(tmp_path):
         assert 'resumed 2 4 {4.0}' in output
 
 
-def test_without_the_mends_both_fail(monkeypatch):
+def test_without_the_patches_both_fail(monkeypatch):
     from mmengine.dist import init_dist
     from mmengine.model import MMDistributedDataParallel
 
@@ -123,8 +123,8 @@ def test_with_an_accelerator_the_originals_run(monkeypatch):
     module.torch = torch
     module.init_dist = lambda *args, **kwargs: calls.append((args, kwargs))
     module.convert_sync_batchnorm = lambda *args: calls.append(args) or args[0]
-    distributed.mend_init_dist(module)
-    distributed.mend_sync_batchnorm(module)
+    distributed.patch_init_dist(module)
+    distributed.patch_sync_batchnorm(module)
     module.init_dist('pytorch', 'nccl', timeout=3)
     model = torch.nn.BatchNorm1d(1)
     assert module.convert_sync_batchnorm(model) is model
@@ -137,7 +137,7 @@ def test_fsdp_strategy_that_passes_by_name_stays():
 
     from torch.distributed.fsdp import FullyShardedDataParallel
 
-    from addp_mm.compat.fsdp import mend_fsdp_strategy
+    from addp_mm.compat.fsdp import patch_fsdp_strategy
 
     module = ModuleType('healthy')
     module.FSDP = FullyShardedDataParallel
@@ -152,6 +152,6 @@ def test_fsdp_strategy_that_passes_by_name_stays():
 
     module.FSDPStrategy = FSDPStrategy
     healthy = FSDPStrategy.load_optim_state_dict
-    mend_fsdp_strategy(module)
+    assert not patch_fsdp_strategy(module)
     assert FSDPStrategy.load_optim_state_dict is healthy
     assert module.FSDP is FullyShardedDataParallel

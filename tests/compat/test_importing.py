@@ -9,43 +9,43 @@ from addp_mm.compat.importing import replace, replace_method, when_imported
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    (tmp_path / 'shop_to_mend.py').write_text('def price():\n    return 1\n')
-    (tmp_path / 'customer_of_shop.py').write_text('from shop_to_mend import price\n')
+    (tmp_path / 'shop_to_patch.py').write_text('def price():\n    return 1\n')
+    (tmp_path / 'customer_of_shop.py').write_text('from shop_to_patch import price\n')
     monkeypatch.syspath_prepend(tmp_path)
-    yield 'shop_to_mend'
-    for name in ('shop_to_mend', 'customer_of_shop'):
+    yield 'shop_to_patch'
+    for name in ('shop_to_patch', 'customer_of_shop'):
         sys.modules.pop(name, None)
 
 
-def test_mend_runs_after_import_and_once(package):
+def test_a_callback_runs_after_the_import_and_once(package):
     calls = []
-    mend = calls.append
-    when_imported(package, mend)
-    when_imported(package, mend)
+    callback = calls.append
+    when_imported(package, callback)
+    when_imported(package, callback)
     assert calls == []
-    import shop_to_mend
+    import shop_to_patch
 
-    assert calls == [shop_to_mend]
-    assert type(shop_to_mend.__loader__).__name__ == 'SourceFileLoader'
+    assert calls == [shop_to_patch]
+    assert type(shop_to_patch.__loader__).__name__ == 'SourceFileLoader'
 
 
-def test_mend_runs_at_once_on_an_imported_module(package):
-    import shop_to_mend
+def test_a_callback_runs_now_for_an_imported_module(package):
+    import shop_to_patch
 
     calls = []
     when_imported(package, calls.append)
-    assert calls == [shop_to_mend]
+    assert calls == [shop_to_patch]
 
 
 def test_replace_reaches_names_imported_elsewhere(package):
     import customer_of_shop
-    import shop_to_mend
+    import shop_to_patch
 
-    original = shop_to_mend.price
-    replace(shop_to_mend, 'price', lambda old: lambda: old() + 1)
-    assert shop_to_mend.price() == customer_of_shop.price() == 2
-    assert shop_to_mend.price.__wrapped__ is original
-    assert shop_to_mend.price.__name__ == 'price'
+    original = shop_to_patch.price
+    replace(shop_to_patch, 'price', lambda old: lambda: old() + 1)
+    assert shop_to_patch.price() == customer_of_shop.price() == 2
+    assert shop_to_patch.price.__wrapped__ is original
+    assert shop_to_patch.price.__name__ == 'price'
 
 
 def test_replace_method():
@@ -89,8 +89,8 @@ def test_missing_mmpretrain_is_reported_where_an_algorithm_is_asked_for():
 
 def test_install_is_idempotent():
     from addp_mm import compat
-    from addp_mm.compat.importing import _MENDS
+    from addp_mm.compat.importing import _CALLBACKS
 
-    before = {name: list(mends) for name, mends in _MENDS.items()}, len(sys.meta_path)
+    before = {name: list(callbacks) for name, callbacks in _CALLBACKS.items()}, len(sys.meta_path)
     compat.install()
-    assert before == ({name: list(mends) for name, mends in _MENDS.items()}, len(sys.meta_path))
+    assert before == ({name: list(callbacks) for name, callbacks in _CALLBACKS.items()}, len(sys.meta_path))

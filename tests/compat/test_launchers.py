@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The launchers slurm and mpi on the CPU, with the environment that srun and mpirun give a single process."""
+"""The launchers slurm and mpi on the CPU, in the environment of srun and mpirun."""
 
 import json
 import os

@@ -16,14 +16,14 @@ def names():
 
 def test_fork_of_mmseg_is_found_by_its_import_name():
     module = names()
-    packages.mend_package_names(module, {'onedl-mmsegmentation': '1.4.2'}.get)
+    packages.patch_package_names(module, {'onedl-mmsegmentation': '1.4.2'}.get)
     assert module.MODULE2PACKAGE == {'mmseg': 'mmseg', 'mmdet': 'mmdet', 'mmpose': 'mmpose'}
 
 
 @pytest.mark.parametrize('installed', [{}, {'mmsegmentation': '1.2.2'}])
 def test_originals_keep_their_name(installed):
     module = names()
-    packages.mend_package_names(module, installed.get)
+    packages.patch_package_names(module, installed.get)
     assert module.MODULE2PACKAGE['mmseg'] == 'mmsegmentation'
 
 
@@ -47,7 +47,7 @@ def test_lookup_without_pkg_resources(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pkg_resources', None)
     with pytest.raises(ModuleNotFoundError):
         original('pillow')
-    packages.mend_package_utils(module)
+    packages.patch_package_utils(module)
     assert module.is_installed('pillow')
     assert module.is_installed('PIL')
     assert not module.is_installed('no_such_package')
@@ -61,7 +61,7 @@ def test_lookup_with_pkg_resources_stays(monkeypatch):
     module, original = package_utils()
     find = packages.find_spec
     monkeypatch.setattr(packages, 'find_spec', lambda name: find('sys' if name == 'pkg_resources' else name))
-    packages.mend_package_utils(module)
+    packages.patch_package_utils(module)
     assert module.is_installed is original
 
 
@@ -69,7 +69,7 @@ def test_lookup_that_does_not_ask_for_pkg_resources_stays(monkeypatch):
     module, _ = package_utils()
     healthy = module.is_installed = lambda package: True
     monkeypatch.setattr(packages, 'find_spec', lambda name: None)
-    packages.mend_package_utils(module)
+    packages.patch_package_utils(module)
     assert module.is_installed is healthy
 
 

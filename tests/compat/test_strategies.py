@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""FlexibleRunner built from a config, and DeepSpeedStrategy with a DeepSpeed that has dropped optimizers."""
+"""FlexibleRunner from a config, and DeepSpeedStrategy with a DeepSpeed that lacks optimizers."""
 
 import sys
 from types import ModuleType
@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 import addp_mm  # noqa: F401
-from addp_mm.compat.deepspeed import mend_deepspeed_optimizers
+from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 
 
 def test_flexible_runner_reads_compile_and_needs_no_env_cfg(tmp_path):
@@ -46,11 +46,11 @@ def strategy_module(error: type[Exception] | None) -> ModuleType:
         return ['its own']
 
     module.register_deepspeed_optimizers = register_deepspeed_optimizers
-    mend_deepspeed_optimizers(module)
+    patch_deepspeed_optimizers(module)
     return module
 
 
-def test_deepspeed_optimizers_that_are_there_are_registered(monkeypatch):
+def test_deepspeed_optimizers_that_exist_are_registered(monkeypatch):
     adam = ModuleType('deepspeed.ops.adam')
     adam.FusedAdam = type('FusedAdam', (), {})
     for name, module in {

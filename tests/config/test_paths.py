@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
-from addp_mm.checks.runner_cfg import require_checkpoint
+from addp_mm.checks.weights import require_checkpoint
 from addp_mm.config.config_file import ConfigError
 from addp_mm.config.paths import require_writable, require_writable_folder
 from addp_mm.engine.device import choose_device

@@ -22,7 +22,7 @@ from helpers.recipes import (
     undocumented,
 )
 
-from addp_mm.checks.config_options import check_config
+from addp_mm.checks.unknown_arguments import check_config
 
 PATHS = recipe_paths('cls')
 load = functools.cache(load_recipe)  # read, never changed

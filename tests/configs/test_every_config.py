@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, recipe_paths
 
-from addp_mm.checks.config_options import check_config
+from addp_mm.checks.unknown_arguments import check_config
 
 ROOT = Path(__file__).parents[2]
 TASKS = ('pretrain', 'cls', 'det', 'seg')

@@ -17,7 +17,7 @@ from helpers.recipes import (
     undocumented,
 )
 
-from addp_mm.checks.config_options import check_config
+from addp_mm.checks.unknown_arguments import check_config
 from addp_mm.diffusion import NoiseDraw
 
 PATHS = recipe_paths('pretrain', 'addp_*.py')

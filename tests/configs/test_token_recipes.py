@@ -20,7 +20,7 @@ from helpers.recipes import (
 )
 from PIL import Image
 
-from addp_mm.checks.config_options import check_config
+from addp_mm.checks.unknown_arguments import check_config
 from addp_mm.registry import DATASETS
 
 LARGE = 'pretrain/token-predictor_vit-base-p16_from-ids_8xb64-accum8-bf16-coslr-1600e_in1k-256px.py'

@@ -8,7 +8,7 @@ import torch
 from helpers.recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, recipe_scope, shrink
 from mmengine.optim import build_optim_wrapper
 
-from addp_mm.checks.config_options import check_config
+from addp_mm.checks.unknown_arguments import check_config
 from addp_mm.registry import HOOKS
 
 PATHS = sorted((CONFIGS / 'pretrain').glob('vqgan_*.py'))

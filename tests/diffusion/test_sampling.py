@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Rules of generation against plain computations."""
+
 import math
 
 import pytest
@@ -30,7 +32,7 @@ def test_expected_latents_are_row_major_means():
     torch.testing.assert_close(latents[1, :, 1, 2], probabilities[1, 5] @ codebook)
 
 
-def test_corruption_changes_masked_places_alone():
+def test_corruption_changes_masked_positions_only():
     clean, expected = torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, 2)
     mixed = corrupt(clean, expected, torch.tensor([[True, False, False, True]]))
     assert mixed[0, 0].tolist() == mixed[0, 1].tolist() == [[1, 0], [0, 1]]
@@ -44,7 +46,7 @@ def test_ratios_and_temperature_fall_to_zero():
 
 
 def test_mask_length_is_rounded_up_and_clipped():
-    assert [mask_length(64, ratio) for ratio in (0.0, 0.01, 0.501, 1.0)] == [1, 1, 33, 64]
+    assert [int(mask_length(torch.tensor([64]), ratio)) for ratio in (0.0, 0.01, 0.501, 1.0)] == [1, 1, 33, 64]
     assert mask_length(torch.tensor([64, 10, 1, 0]), 0.501).tolist() == [33, 6, 1, 0]
 
 
@@ -69,7 +71,7 @@ def test_ids_follow_the_probabilities():
     torch.testing.assert_close(log_probs, probabilities[ids].log())
 
 
-def test_low_temperature_draws_the_likeliest_code_and_none_is_refused():
+def test_a_low_temperature_draws_the_most_likely_code_and_zero_is_refused():
     logits = torch.randn(2, 9, 7)
     assert torch.equal(sample_ids(logits, seeded(), temperature=1e-4)[0], logits.argmax(-1))
     with pytest.raises(ValueError, match='temperature'):
@@ -87,7 +89,7 @@ def test_a_row_with_its_own_generator_does_not_depend_on_the_batch():
         uniform_noise(3, 9, generator=[seeded(), seeded()])
 
 
-def test_least_certain_places_are_masked_again_and_known_ones_never():
+def test_least_confident_positions_are_masked_again_and_known_ones_never():
     log_probs = torch.tensor([[-9.0, -1.0, -2.0, -3.0, -4.0]])
     mask = torch.tensor([[False, True, True, True, True]])
     assert remask(log_probs, mask, 2, 0.0, seeded()).tolist() == [[False, False, False, True, True]]
@@ -101,12 +103,12 @@ def test_lengths_may_differ_by_row():
     log_probs, mask = torch.zeros(3, 6), torch.ones(3, 6, dtype=torch.bool)
     assert remask(log_probs, mask, torch.tensor([0, 2, 6]), 1.0, seeded()).sum(1).tolist() == [0, 2, 6]
     mask[1, :5] = False
-    with pytest.raises(ValueError, match='known places'):
+    with pytest.raises(ValueError, match='known positions'):
         remask(log_probs, mask, 2, 1.0, seeded())
 
 
 def test_confidence_noise_is_gumbel():
-    """Of two places the surer one is kept with probability sigmoid of the difference over the temperature."""
+    """Of two positions the likelier stays with probability sigmoid(difference / temperature)."""
     log_probs = torch.tensor([[0.0, -1.0]]).expand(4000, 2)
     kept = ~remask(log_probs, torch.ones(4000, 2, dtype=torch.bool), 1, 2.0, seeded())
     assert kept[:, 0].float().mean().item() == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.02)

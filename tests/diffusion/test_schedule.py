@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Noise levels and nested masks."""
+
 import math
 from collections import Counter
 
@@ -46,18 +48,18 @@ def test_a_seed_gives_the_same_level():
 
 
 @pytest.mark.parametrize(
-    'arguments',
+    'arguments, message',
     [
-        dict(num_levels=0),
-        dict(std=0.0),
-        dict(max_stride=0),
-        dict(min_ratio=1.0),
-        dict(mean=10.0, std=0.1),
-        dict(mean=math.nan),
+        (dict(num_levels=0), 'num_levels and max_stride'),
+        (dict(std=0.0), 'std positive'),
+        (dict(max_stride=0), 'num_levels and max_stride'),
+        (dict(min_ratio=1.0), 'no level has'),
+        (dict(mean=10.0, std=0.1), 'is zero between'),
+        (dict(mean=math.nan), 'is zero between'),
     ],
 )
-def test_senseless_schedules_are_refused(arguments):
-    with pytest.raises(ValueError):
+def test_schedules_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
         NoiseSchedule(**arguments)
 
 
@@ -82,6 +84,6 @@ def test_masks_are_nested_exact_and_seeded():
     assert torch.equal(mask, nested_masks(256, level, 5, seeded())[0])
 
 
-def test_places_are_masked_evenly():
+def test_all_positions_are_equally_likely_to_be_masked():
     mask, _ = nested_masks(8, NoiseLevel(0, 1, 0.5, 0.75), 4000, seeded())
     assert mask.float().mean(0).tolist() == pytest.approx([0.5] * 8, abs=0.03)

@@ -7,8 +7,8 @@ import pytest
 from mmengine.config import Config
 
 import addp_mm  # noqa: F401
-from addp_mm.checks.config_options import check_config
-from addp_mm.checks.runner_cfg import require_checkpoint
+from addp_mm.checks.unknown_arguments import check_config
+from addp_mm.checks.weights import require_checkpoint
 from addp_mm.config.config_file import ConfigError
 from addp_mm.engine import strategy_cfg
 from addp_mm.engine.runner_cfg import set_amp, set_auto_scale_lr, set_resume

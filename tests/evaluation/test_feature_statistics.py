@@ -38,16 +38,16 @@ def test_mean_and_covariance_are_numpys(batches):
     np.testing.assert_allclose(statistics.covariance, np.cov(rows.double().numpy(), rowvar=False), rtol=1e-8)
 
 
-def test_shares_of_several_processes_join_to_the_whole():
+def test_statistics_of_several_processes_merge_to_the_whole():
     rows = features(50)
-    joined = FeatureStatistics('net', 'f')
+    merged = FeatureStatistics('net', 'f')
     for share in (rows[:0], rows[:1], rows[1:20], rows[20:]):
-        joined.merge(statistics_of(share, 3))
+        merged.merge(statistics_of(share, 3))
     whole = statistics_of(rows)
-    torch.testing.assert_close(joined.mean, whole.mean)
-    torch.testing.assert_close(joined.covariance, whole.covariance)
-    with pytest.raises(StatisticsError, match='cannot be compared'):
-        joined.merge(statistics_of(rows, fingerprint='g'))
+    torch.testing.assert_close(merged.mean, whole.mean)
+    torch.testing.assert_close(merged.covariance, whole.covariance)
+    with pytest.raises(StatisticsError, match='statistics cannot be compared'):
+        merged.merge(statistics_of(rows, fingerprint='g'))
 
 
 def test_distance_is_that_of_a_general_matrix_root():
@@ -55,6 +55,20 @@ def test_distance_is_that_of_a_general_matrix_root():
     found = frechet_distance(statistics_of(a, 4), statistics_of(b, 3))
     assert found == pytest.approx(distance_by_scipy(a, b), rel=1e-9)
     assert found == pytest.approx(frechet_distance(statistics_of(b), statistics_of(a)), rel=1e-9)
+
+
+@pytest.mark.parametrize('count, dims, shift', [(400, 16, 0.0), (400, 16, 1e3), (30, 40, 0.0)])
+def test_distance_is_that_of_torchmetrics(count, dims, shift):
+    fid = pytest.importorskip('torchmetrics.image.fid')
+    extractor = torch.nn.Flatten()
+    extractor.num_features = dims
+    a, b = features(count, dims, shift=shift), features(count, dims, seed=1, shift=shift + 0.5)
+    metric = fid.FrechetInceptionDistance(extractor, normalize=True)
+    for rows, real in ((a, True), (b, False)):
+        metric.update(rows[:, :, None, None], real=real)
+    # torchmetrics returns float32
+    expected = pytest.approx(metric.compute().item(), rel=1e-5)
+    assert frechet_distance(statistics_of(a, 4), statistics_of(b, 3)) == expected
 
 
 def test_distance_of_gaussians_that_differ_by_scale_and_mean():
@@ -66,8 +80,8 @@ def test_distance_of_gaussians_that_differ_by_scale_and_mean():
     assert frechet_distance(statistics_of(a), statistics_of(b)) == pytest.approx(step + 4 * covariance)
 
 
-def test_singular_covariances_do_no_harm():
-    """Five images of forty features: the general root is unreliable there, the distance of a set to itself is 0."""
+def test_singular_covariances_are_supported():
+    """Five images of forty features: a general matrix root is unreliable there."""
     a = features(5, 40)
     assert frechet_distance(statistics_of(a), statistics_of(a)) == pytest.approx(0, abs=1e-4)
     shifted = frechet_distance(statistics_of(a), statistics_of(a + 2))
@@ -80,13 +94,13 @@ def test_singular_covariances_do_no_harm():
     )
 
 
-def test_few_images_are_warned_of(monkeypatch):
+def test_few_images_give_a_warning(monkeypatch):
     said = []
     monkeypatch.setattr('addp_mm.evaluation.feature_statistics.print_log', lambda words, **_: said.append(words))
     frechet_distance(statistics_of(features(6)), statistics_of(features(7)))
     assert len(said) == 1
     assert said[0].startswith('6 images are few for 6 features of net')
-    with pytest.raises(StatisticsError, match='at least two images; features of 1'):
+    with pytest.raises(StatisticsError, match='at least two images, got 1'):
         frechet_distance(statistics_of(features(1)), statistics_of(features(7)))
 
 
@@ -98,23 +112,23 @@ def test_saved_statistics_are_read_again(tmp_path):
     torch.testing.assert_close(again.covariance, statistics.covariance)
     other = statistics_of(features(20, seed=4))
     assert frechet_distance(again, other) == pytest.approx(frechet_distance(statistics, other))
-    with pytest.raises(StatisticsError, match=r'net \(fingerprint f\) and of net \(g\) cannot be compared'):
+    with pytest.raises(StatisticsError, match=r'extractors net \(fingerprint f\) and net \(g\) differ'):
         frechet_distance(again, statistics_of(features(20), fingerprint='g'))
 
 
-def test_files_that_are_no_statistics_are_named(tmp_path):
-    with pytest.raises(StatisticsError, match=r'none.npz: there is no such file.*--save FILE'):
+def test_files_that_are_not_statistics_are_named(tmp_path):
+    with pytest.raises(StatisticsError, match=r'none.npz does not exist. Write it from images: .* IMAGES --out FILE'):
         FeatureStatistics.load(tmp_path / 'none.npz')
     foreign = tmp_path / 'foreign.npz'
     np.savez(foreign, mu=np.zeros(3), sigma=np.eye(3))
-    with pytest.raises(StatisticsError, match='lacks count, extractor, fingerprint: which network'):
+    with pytest.raises(StatisticsError, match='has no count, extractor, fingerprint, so the network'):
         FeatureStatistics.load(foreign)
     for content in (b'', b'PK\x03\x04 broken', b'text'):
         foreign.write_bytes(content)
-        with pytest.raises(StatisticsError, match='foreign.npz is no .npz of statistics'):
+        with pytest.raises(StatisticsError, match='foreign.npz is not a .npz file of statistics'):
             FeatureStatistics.load(foreign)
     np.save(tmp_path / 'array.npy', np.zeros(3))
-    with pytest.raises(StatisticsError, match='array.npy is no .npz'):
+    with pytest.raises(StatisticsError, match='array.npy is not a .npz file'):
         FeatureStatistics.load(tmp_path / 'array.npy')
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Accuracy and cross entropy of a predictor on masked tokens: masks, predictions, numbers, a config in a Runner."""
+"""Accuracy and cross entropy of a predictor on masked tokens."""
 
 import copy
 import math
@@ -40,7 +40,7 @@ def some_ids(count=6, length=12):
     return torch.randint(10, (count, length), generator=torch.Generator().manual_seed(2))
 
 
-def trained_on_nothing(**options):
+def untrained(**options):
     torch.manual_seed(0)
     predictor = MaskedTokenPredictor(12, 16, 2, 2, decoder_num_layers=1, token_space=SPACE, drop_rate=0.4)
     return PredictorPretrain(None, predictor, drop_ratio=0.5, **options).eval()
@@ -56,19 +56,18 @@ def measured(model, *batches):
     return metric.evaluate(count)
 
 
-def test_masks_have_the_asked_number_of_places_and_lie_within_one_another():
+def test_masks_have_the_asked_number_of_positions_and_are_nested():
     masks = seeded_masks(some_ids(500, 15), RATIOS, 0)
     assert masks.shape == (3, 500, 15)
     assert masks.dtype == torch.bool
     assert [mask.sum(1).unique().tolist() for mask in masks] == [[8], [12], [15]]
     assert not (masks[0] & ~masks[1]).any()
     assert not (masks[1] & ~masks[2]).any()
-    # every place is masked about as often as any other: five standard deviations of a share of 8 in
-    # 15
+    # Positions are masked equally often: five standard deviations of a share of 8 in 15.
     assert (masks[0].float().mean(0) - 8 / 15).abs().max() < 5 * (8 / 15 * 7 / 15 / 500) ** 0.5
 
 
-def test_a_row_has_its_masks_wherever_it_comes_and_another_seed_gives_others():
+def test_masks_of_a_row_depend_on_its_ids_and_the_seed_alone():
     ids = some_ids()
     whole = seeded_masks(ids, RATIOS, 0)
     torch.manual_seed(5)
@@ -78,9 +77,9 @@ def test_a_row_has_its_masks_wherever_it_comes_and_another_seed_gives_others():
 
 
 def test_numbers_are_those_of_the_definition():
-    """Known logits, and every number counted one token after the other."""
+    """Known logits; each number is counted token by token."""
     table = torch.randn(12, 14, generator=torch.Generator().manual_seed(1)).mul(2)
-    table[:, 10:] = 50  # the mask id and the class slots are no answers
+    table[:, 10:] = 50  # the mask id and the class slots are not codes
     predictor, ids = Known(table), some_ids(40)
     found = measured(PredictorPretrain(None, predictor, mask_seed=3), ids[:30], ids[30:])
     codes = table.double().numpy()[:, :10]
@@ -90,17 +89,17 @@ def test_numbers_are_those_of_the_definition():
         hits, nats = [], []
         for row, mask in zip(ids.tolist(), torch.cat(parts).tolist(), strict=True):
             assert sum(mask) == math.ceil(ratio * 12)
-            for place in range(12):
-                if mask[place]:
-                    hits.append(codes[place].argmax() == row[place])
-                    nats.append(-log_probs[place, row[place]])
+            for position in range(12):
+                if mask[position]:
+                    hits.append(codes[position].argmax() == row[position])
+                    nats.append(-log_probs[position, row[position]])
         assert found[f'predictor/accuracy@{ratio:.2f}'] == pytest.approx(np.mean(hits))
         assert 0 < np.mean(hits) < 1
         assert found[f'predictor/cross_entropy@{ratio:.2f}'] == pytest.approx(np.mean(nats), rel=1e-6)
     assert len(found) == 6
 
 
-def test_a_predictor_that_knows_nothing_is_at_chance_and_one_that_knows_all_is_right():
+def test_uniform_predictions_are_at_chance_and_perfect_ones_are_correct():
     ids = some_ids(300)
     ignorant = measured(PredictorPretrain(None, Known(torch.zeros(12, 14)), test_mask_ratios=[1.0]), ids)
     assert ignorant['predictor/cross_entropy@1.00'] == pytest.approx(math.log(10))
@@ -113,7 +112,7 @@ def test_a_predictor_that_knows_nothing_is_at_chance_and_one_that_knows_all_is_r
 
 
 def test_prediction_is_of_the_whole_sequence_without_dropout_and_does_not_count_as_a_step():
-    model, lengths = trained_on_nothing(), []
+    model, lengths = untrained(), []
     model.predictor.blocks[0].register_forward_hook(lambda block, args, out: lengths.append(out.shape[1]))
     first = measured(model, some_ids())
     assert lengths == [13] * 3
@@ -122,12 +121,12 @@ def test_prediction_is_of_the_whole_sequence_without_dropout_and_does_not_count_
     torch.manual_seed(9)
     again = measured(model, *some_ids().flip(0).split(1))
     assert again == pytest.approx(first, rel=1e-6)
-    assert measured(trained_on_nothing(mask_seed=1), some_ids()) != pytest.approx(first, rel=1e-6)
+    assert measured(untrained(mask_seed=1), some_ids()) != pytest.approx(first, rel=1e-6)
 
 
 def test_masked_tokens_are_hidden_from_the_predictor():
-    """With all masked, all images have the same answers; with some masked, they follow from the visible ones alone."""
-    model = trained_on_nothing(test_mask_ratios=(0.5, 1.0))
+    """If all are masked, all images get the same prediction; else it depends on the visible ones."""
+    model = untrained(test_mask_ratios=(0.5, 1.0))
     with torch.no_grad():
         predictions = model(some_ids(), mode='predict')
         alike = torch.stack([prediction.predicted[1] for prediction in predictions])
@@ -142,27 +141,27 @@ def test_masked_tokens_are_hidden_from_the_predictor():
 
 
 def test_predictions_that_do_not_fit_the_metric_are_refused():
-    with pytest.raises(ValueError, match="no 'mask_ratios'; it has ids"):
+    with pytest.raises(ValueError, match="has no 'mask_ratios'; it has ids"):
         MaskedTokenAccuracy().process({}, [dict(ids=some_ids()[0])])
     metric = MaskedTokenAccuracy()
     for ratios in ((0.5,), (0.7,)):
-        model = trained_on_nothing(test_mask_ratios=ratios)
+        model = untrained(test_mask_ratios=ratios)
         metric.process({}, [prediction.to_dict() for prediction in model(some_ids(), mode='predict')])
-    with pytest.raises(ValueError, match=r'at mask ratios \(0.5,\) and at \(0.7,\)'):
+    with pytest.raises(ValueError, match=r'need the same mask ratios, got \(0.5,\) and \(0.7,\)'):
         metric.evaluate(12)
     for wrong in ((), (0.0, 0.5), (1.1,)):
         with pytest.raises(ValueError, match='test_mask_ratios must be'):
-            trained_on_nothing(test_mask_ratios=wrong)
+            untrained(test_mask_ratios=wrong)
 
 
 def test_keys_name_the_ratio_in_full():
-    found = measured(trained_on_nothing(test_mask_ratios=(0.5, 0.123, 1)), some_ids())
+    found = measured(untrained(test_mask_ratios=(0.5, 0.123, 1)), some_ids())
     assert {key.rpartition('@')[2] for key in found} == {'0.50', '0.123', '1.00'}
 
 
 @pytest.fixture(scope='module')
 def recipe(tmp_path_factory):
-    """The recipe on images, on a few of them, and its scope."""
+    """The recipe on a few images, within its scope."""
     from helpers.recipes import load_recipe, recipe_scope
 
     root = tmp_path_factory.mktemp('scenes')
@@ -195,7 +194,7 @@ def run(cfg, work_dir, **changes):
 
 @pytest.mark.slow
 def test_validation_does_not_change_the_training(recipe, tmp_path):
-    """The weights of four steps, with and without a validation after two. The recipe has no dropout to be disturbed."""
+    """The weights of four steps are the same with and without a validation after two."""
     assert recipe.model.predictor.drop_rate == 0
     runner = run(recipe, tmp_path / 'validated')
     runner.train()
@@ -212,7 +211,7 @@ def test_validation_does_not_change_the_training(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_the_shipped_weights_are_tested_as_they_are(recipe, tmp_path):
-    """Predictor alone in the file; the tokenizer comes from where the config names it."""
+    """The file has the predictor alone; the tokenizer comes from the checkpoint in the config."""
     full = copy.deepcopy(recipe)
     full.model.predictor = dict(
         full.model.predictor, embed_dims=128, num_layers=4, decoder_embed_dims=128, decoder_num_layers=2

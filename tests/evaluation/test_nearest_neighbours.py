@@ -66,7 +66,7 @@ def test_neighbours_come_in_order_and_fewer_ones_are_the_first_of_many():
     assert (products.diff(dim=1) <= 0).all()
     assert rows.sort(1).values.tolist() == [list(range(30))] * 3
     assert torch.equal(nearest(bank[:3], bank, 5, chunk_size=11)[1], rows[:, :5])
-    with pytest.raises(ValueError, match=r'31 neighbours of a bank of 30 features: k must lie in \[1, 30\]'):
+    with pytest.raises(ValueError, match=r'must be in \[1, 30\], the size of the bank; got 31'):
         nearest(bank[:3], bank, 31)
 
 
@@ -79,14 +79,14 @@ def test_the_temperature_decides_between_near_and_many():
     assert bank.votes(query, [3])[3].argmax() == 1
 
 
-def test_accuracy_counts_what_it_is_given():
+def test_accuracy_is_the_share_of_correct_samples():
     metric = NeighbourAccuracy(topk=(1, 2))
     votes = torch.tensor([0.5, 0.3, 0.2])
     metric.process({}, [dict(gt_label=torch.tensor([label]), neighbour_votes={4: votes}) for label in (0, 1, 1, 2)])
     assert metric.evaluate(4) == {'knn/k4_top1': 25.0, 'knn/k4_top2': 75.0}
 
 
-def test_classes_without_a_vote_are_never_right():
+def test_classes_without_a_vote_are_never_correct():
     metric = NeighbourAccuracy(topk=(3,))
     metric.process(
         {},
@@ -106,7 +106,7 @@ def test_runner_tests_a_model(tmp_path):
     assert len(runner.test_loop.bank) == 53
 
 
-def test_features_that_are_no_vectors_and_odd_numbers_are_refused(tmp_path):
+def test_features_that_are_not_vectors_and_wrong_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r'one vector an image; extract_feat gives \(8, 3, 2, 2\)'):
         build_runner(tmp_path, model=dict(flat=False)).test()
     with pytest.raises(ValueError, match=r'at least 1, got \(0,\)'):
@@ -115,7 +115,7 @@ def test_features_that_are_no_vectors_and_odd_numbers_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds(tmp_path):
+def test_two_processes_measure_what_one_measures(tmp_path):
     """53 labelled and 31 test images on two processes: neither is counted twice."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
@@ -143,7 +143,8 @@ def test_two_processes_find_what_one_finds(tmp_path):
 def test_a_model_without_weights_and_a_missing_bank_are_refused():
     from mmengine.config import Config
 
-    from addp_mm.checks.runner_cfg import check_datasets, require_weights
+    from addp_mm.checks.datasets import check_datasets
+    from addp_mm.checks.weights import require_weights
     from addp_mm.config.config_file import ConfigError
 
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=[dict(type='addp_mm.Pretrained', checkpoint='a.pth')]))))

@@ -37,9 +37,9 @@ def test_lpips_is_that_of_the_package(tmp_path):
         metric.process({}, samples)
         found.append(metric.evaluate(4))
     assert found[0] == pytest.approx(found[1])
-    with pytest.raises(ValueError, match='these have 5 channels'):
+    with pytest.raises(ValueError, match='but these have 5 channels'):
         metric.process({}, [dict(image=torch.rand(5, 64, 64), reconstruction=torch.rand(5, 64, 64))])
-    with pytest.raises(CheckpointError, match=r'alexnet.pth lacks features.2.weight: .*VGG16'):
+    with pytest.raises(CheckpointError, match=r'alexnet.pth has no features.2.weight. .*VGG16'):
         LearnedPerceptualSimilarity('vgg', str(tmp_path / 'alexnet.pth'))
-    with pytest.raises(CheckpointError, match='no weights for LPIPS'):
+    with pytest.raises(CheckpointError, match='the weights for LPIPS cannot be read'):
         LearnedPerceptualSimilarity(weights=str(tmp_path / 'none.pth'))

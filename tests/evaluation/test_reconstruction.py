@@ -50,7 +50,7 @@ def test_psnr_of_equal_images_is_finite():
     assert evaluate(PeakSignalNoiseRatio(), [dict(image=image, reconstruction=image)])['reconstruction/psnr'] == 100
 
 
-def test_images_of_several_sizes_count_alike():
+def test_images_of_several_sizes_have_the_same_weight():
     samples = [
         dict(image=torch.zeros(1, *size), reconstruction=torch.full((1, *size), 10**-power))
         for size, power in (((2, 2), 1), ((9, 4), 2), ((2, 2), 3))
@@ -59,7 +59,7 @@ def test_images_of_several_sizes_count_alike():
 
 
 def test_a_prediction_without_a_reconstruction_is_named():
-    with pytest.raises(ValueError, match="no 'reconstruction'; it has ids, image"):
+    with pytest.raises(ValueError, match="has no 'reconstruction'; it has ids, image"):
         evaluate(PeakSignalNoiseRatio(), [dict(image=torch.rand(3, 2, 2), ids=0)])
 
 
@@ -106,5 +106,5 @@ def test_codebook_usage_and_perplexity():
 
 
 def test_ids_beyond_the_codebook_are_refused():
-    with pytest.raises(ValueError, match='ids lie in .0, 8., and CodebookUsage was given codebook_size=8'):
+    with pytest.raises(ValueError, match='ids are in .0, 8., but CodebookUsage has codebook_size=8'):
         evaluate(CodebookUsage(8), [dict(ids=torch.tensor([0, 8]))])

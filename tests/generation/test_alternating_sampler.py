@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""The alternating sampler: seeds, batches, schedules, inpainting."""
+
 import math
 
 import pytest
@@ -19,7 +21,7 @@ def sampler(model=None, **options):
 
 
 @pytest.mark.parametrize('options', [{}, dict(schedule='linear', top_p=0.7), dict(temperature=2.0, anneal=False)])
-def test_same_seed_gives_same_images_whatever_the_batch_size(options):
+def test_same_seed_gives_same_images_for_every_batch_size(options):
     whole = sampler(**options).run(7, seeded())
     for batch_size in (1, 2, 3, 5, 7):
         parts = sampler(**options).run(7, seeded(), batch_size=batch_size)
@@ -58,7 +60,7 @@ def test_masked_counts_follow_the_formula_and_masks_shrink(schedule):
         assert (after.confidence[before.mask] <= 0).all()
 
 
-def test_an_injected_schedule_that_rises_unlearns_nothing():
+def test_known_tokens_stay_under_a_schedule_that_rises():
     steps = sampler(schedule=lambda step, steps: 0.2 if step == 0 else 0.9).run(2, seeded(), keep_steps=True).steps
     assert [int(step.mask.sum(1)[0]) for step in steps] == [12, 3, 3, 3, 3, 3, 0]
 
@@ -81,7 +83,7 @@ def test_pixels_between_steps_mix_expected_and_drawn_latents():
     torch.testing.assert_close(state.images, model.tokenizer.decode(hard * ~mask + soft * mask))
 
 
-def test_without_noise_on_confidence_the_surest_places_are_kept():
+def test_without_noise_the_most_confident_positions_are_kept():
     state = sampler(temperature=0.0).run(4, seeded(), keep_steps=True).steps[3]
     for row in range(4):
         assert state.confidence[row][state.mask[row]].max() <= state.confidence[row][~state.mask[row]].min()
@@ -180,10 +182,10 @@ def test_a_model_in_training_mode_is_refused():
         sampler(model).run(1, seeded())
 
 
-def test_spoilt_weights_give_no_images():
+def test_non_finite_weights_are_refused():
     model = tiny_model()
     torch.nn.init.constant_(model.head.bias, math.nan)
-    with pytest.raises(ValueError, match='logits that are not finite: its weights are spoilt'):
+    with pytest.raises(ValueError, match='non-finite logits .NaN or Inf.: its weights are non-finite'):
         AlternatingSampler(model, model.grid_size, num_steps=2).run(1, torch.Generator())
 
 

@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""tools/generate.py: files, resuming, mistakes."""
+
 import json
 import runpy
 import subprocess
@@ -101,7 +103,7 @@ def test_broken_images_are_made_again(files, tmp_path, capsys, break_it):
     assert (after['000001.png'] == before['000001.png']).all()
 
 
-def test_a_run_without_an_image_does_not_bind_the_folder(files, tmp_path):
+def test_settings_of_a_folder_without_images_are_overwritten(files, tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'generation.json').write_text('{"seed": 1}')
     assert len(generate(files, tmp_path, '--num-images', '1')) == 1

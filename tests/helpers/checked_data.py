@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Dataset configs of the recipes on data of a test, and how a check refuses them."""
+"""Dataset configs of the recipes on the data of a test, and what their check must say."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,14 @@ BASES = Path(__file__).resolve().parents[2] / 'configs/_base_/datasets'
 
 
 def dataset_cfg(kind, root, loader='train'):
+    """The dataset config of a FashionScenes recipe, on the data in ``root``."""
     dataset = Config.fromfile(BASES / f'fashion_scenes_{kind}.py')[f'{loader}_dataloader'].dataset
     dataset.data_root = str(root)
     return dataset
 
 
 def refused(cfg, *texts):
+    """The check refuses the config with a message that holds every text."""
     with pytest.raises(DatasetError) as caught:
         check_dataset_cfg(cfg)
     for text in texts:
@@ -27,6 +29,7 @@ def refused(cfg, *texts):
 
 
 def change_json(path, change):
+    """Rewrite a JSON file after ``change`` has changed its content."""
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))

@@ -1,14 +1,15 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Small changes of the stations, by the result in which each of them has to show."""
+"""Small changes of the components, by the result that each of them must change."""
 
 import types
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Mlp
 from torch import nn
 
-from addp_mm.models.layers import MLP, Attention
+from addp_mm.models.layers import Attention
 from addp_mm.models.losses import SoftTargetCrossEntropy
 from addp_mm.models.tokenizers.conv_layers import ResidualBlock
 
@@ -25,7 +26,7 @@ def norm_eps(eps, kind=nn.LayerNorm):
 def activation(act):
     def change(part):
         for module in part.modules():
-            if isinstance(module, MLP):
+            if isinstance(module, Mlp):
                 module.act = act
 
     return change
@@ -46,7 +47,6 @@ def zeroed(name):
 
 
 # --- tokenizer
-# ---------------------------------------------------------------------------------------------------
 
 
 def shortcut_of_the_input(tokenizer, monkeypatch):
@@ -83,7 +83,6 @@ TOKENIZER = {
 
 
 # --- predictor
-# ---------------------------------------------------------------------------------------------------
 
 
 def visible_class_space(**changes):
@@ -97,8 +96,8 @@ def whole_vocabulary(predictor):
     predictor.forward = types.MethodType(forward, predictor)
 
 
-def own_output_at_masked_places(predictor):
-    """Masked places of the decoder hold what the encoder says there, not its class output."""
+def own_output_at_masked_positions(predictor):
+    """Masked positions of the decoder get the encoder's own output instead of its class output."""
 
     def states(self, ids, mask, kept):
         words = F.pad(ids.masked_fill(mask, self.token_space.mask_id), (1, 0), value=self.token_space.fake_class_id)
@@ -122,14 +121,13 @@ PREDICTOR = {
     'softmax over the whole vocabulary': whole_vocabulary,
     'no norm after the embedding': without('embed_norm'),
     'no final norm': without('norm'),
-    'own output at masked places': own_output_at_masked_places,
+    'own output at masked positions': own_output_at_masked_positions,
     'no bias of the words': zeroed('head.bias'),
 }
 EXCHANGED_MASKS = {'z_t_pred', 'target_prob', 'x_t'}
 
 
 # --- backbone, token decoder, head, loss
-# -------------------------------------------------------------------------
 
 
 def not_normalised(model):
@@ -197,13 +195,13 @@ DECODER = {
 }
 
 
-def mean_over_all_places(head):
+def mean_over_all_positions(head):
     head.loss = lambda states, words, target, mask: dict(
         loss=head.loss_module(head(states, words).flatten(0, 1), target.flatten(0, 1))
     )
 
 
-def codes_alone(head):
+def codes_only(head):
     head.loss = lambda states, words, target, mask: dict(
         loss=head.loss_module(head(states, words)[mask][:, : target.shape[-1]], target[mask])
     )
@@ -211,14 +209,13 @@ def codes_alone(head):
 
 LOSS = {
     'no label smoothing': lambda m: setattr(m.head, 'loss_module', SoftTargetCrossEntropy(label_smoothing=0.0)),
-    'mean over all places': lambda m: mean_over_all_places(m.head),
-    'codes alone': lambda m: codes_alone(m.head),
+    'mean over all positions': lambda m: mean_over_all_positions(m.head),
+    'codes only': lambda m: codes_only(m.head),
 }
-STATIONS = dict(encoder_out=ENCODER, logits=DECODER, loss=LOSS)
+COMPONENTS = dict(encoder_out=ENCODER, logits=DECODER, loss=LOSS)
 
 
 # --- generation
-# --------------------------------------------------------------------------------------------------
 
 LATENTS_OF_THE_PREDICTOR = {'sampling.x1', 'sampling.step1_logits'}
 START = {
@@ -229,7 +226,6 @@ START = {
 
 
 # --- noise levels
-# ------------------------------------------------------------------------------------------------
 
 SCHEDULE = {
     'a level less': (dict(num_levels=99), 'mask_ratios'),

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The published implementation's results, and ours at the same stations."""
+"""Results of the published implementation, and ours for the same components."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from addp_mm.apis import load_published
 from addp_mm.diffusion import NoiseSchedule
@@ -70,7 +70,7 @@ def read_reference() -> Reference:
 
 
 def published_checkpoint(reference: Reference) -> dict[str, Tensor]:
-    """All keys of a published checkpoint: with the unused parameters, and the tokenizer once more."""
+    """All keys of a published checkpoint, with unused parameters and a second tokenizer."""
     unused = {key: torch.zeros(1) for key in UNUSED}
     again = {f'token_predictor.{key}': value for key, value in reference.state_dict.items() if key.startswith('vqgan.')}
     return {**reference.state_dict, **unused, **again}
@@ -107,9 +107,9 @@ def predict(model, reference: Reference, noisy: Tensor, target: Tensor) -> dict[
 
 @torch.no_grad()
 def sample(model, reference: Reference) -> dict[str, Tensor]:
-    """A step of :class:`AlternatingSampler` from nothing, its draws replaced by the published ones.
+    """The first step of :class:`AlternatingSampler`, with the published draws instead of its own.
 
-    All places being masked, the pixels it starts from do not matter.
+    All positions are masked, so the pixels at the start do not matter.
     """
     ids, mask = reference.integers['sampling.ids'], reference.mask('sampling.mask1')
     sampler = AlternatingSampler(model, model.latent_size)
@@ -160,7 +160,7 @@ def differences(results: dict[str, Tensor], reference: Reference) -> dict[str, f
                 parts.pop('patches')  # means of pixels before the clamp
             for part, sampled in parts.items():
                 found[f'{name}.{part}'] = _largest(sampled, reference.results[f'{name}.{part}'])
-            if name == 'target_prob':  # most of them lie about 1e-3: hold their logarithms as well
+            if name == 'target_prob':  # most of them are near 1e-3: compare their logarithms too
                 expected = reference.results['target_prob.scores'].log()
                 found['target_prob.log'] = _largest(digest(value)['scores'].log(), expected)
         else:
@@ -169,7 +169,7 @@ def differences(results: dict[str, Tensor], reference: Reference) -> dict[str, f
 
 
 def beyond_tolerance(results: dict[str, Tensor], reference: Reference) -> set[str]:
-    """Names of the results that do not hold; the parts of sampled results count as the whole."""
+    """Names of the results that differ; a part of a sampled result counts as the whole."""
     names = (*INTEGERS, *DIGESTED, *WHOLE)
     bad = [part for part, largest in differences(results, reference).items() if not largest <= TOLERANCE]
     return {name for name in names for part in bad if part == name or part.startswith(name + '.')}
@@ -185,11 +185,3 @@ def gradient_norms(model, loss: Tensor) -> dict[str, float]:
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     grads = torch.autograd.grad(loss, list(trained.values()))
     return {name: float(grad.norm()) for name, grad in zip(trained, grads, strict=True)}
-
-
-def replace_modules(root: nn.Module, kind: type, make) -> None:
-    """Put ``make(module)`` in the place of every module of a kind."""
-    for module in list(root.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, kind):
-                setattr(module, name, make(child))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A complete alternating model of a few thousand weights: tokenizer, predictor and decoder in one small module."""
+"""An alternating model of a few thousand weights: tokenizer, predictor and decoder in one."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class TinyAlternatingModel(nn.Module):
         super().__init__()
         self.tokenizer = TinyTokenizer(codebook_size)
         self.embed = nn.Embedding(codebook_size + 1, dims)
-        self.place = nn.Parameter(torch.randn(self.grid_size[0] * self.grid_size[1], dims))
+        self.pos_embed = nn.Parameter(torch.randn(self.grid_size[0] * self.grid_size[1], dims))
         self.pixels = nn.Conv2d(3, dims, self.tokenizer.stride, self.tokenizer.stride)
         self.mix = nn.TransformerEncoderLayer(dims, 2, 16, batch_first=True)
         self.head = nn.Linear(dims, codebook_size)
 
     def _mixed(self, ids: Tensor, mask: Tensor, extra: Tensor | float = 0.0) -> Tensor:
         words = self.embed(ids.masked_fill(mask, self.embed.num_embeddings - 1))
-        return 3 * self.head(self.mix(words + self.place + extra))
+        return 3 * self.head(self.mix(words + self.pos_embed + extra))
 
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(images.device.type, enabled=False):

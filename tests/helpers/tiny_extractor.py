@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Predictions on 16 px and a ViT of three thousand weights that compares them."""
+"""Predictions of 16 px, and a feature extractor: a ViT of three thousand weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BACKBONE = dict(
 
 
 def write_weights(path: Path, seed: int = 0, **changes) -> dict:
-    """Config of an extractor with seeded weights, which are written to ``path``."""
+    """Write seeded weights to ``path``, and return the config of an extractor that loads them."""
     backbone = {**BACKBONE, **changes}
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A k-NN test of a second: features are three numbers that stand in 2 px images, numbers of samples are odd."""
+"""A k-NN test of a second: images of 2 px, features of three numbers, odd numbers of samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLASSES = 5
 
 
 def samples(number: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (number, 3, 2, 2) around the means of their classes, and labels."""
+    """Images (number, 3, 2, 2) near the means of their classes, and labels."""
     generator = torch.Generator().manual_seed(seed)
     means = torch.randn(CLASSES, 3, generator=torch.Generator().manual_seed(99))
     labels = torch.randint(CLASSES, (number,), generator=generator)

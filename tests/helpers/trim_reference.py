@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Trim the reference vectors of the published implementation to a file that a repository can carry.
+"""Trim the reference results of the published implementation to a small file.
 
     python -m helpers.trim_reference addp_reference_small.pt tests/data/published_reference.npz
 
@@ -55,14 +55,14 @@ DIGESTED = (
 
 
 def digest(value: Tensor) -> dict[str, Tensor]:
-    """Samples of a large result, and sums in which every element takes part.
+    """Samples of a large result, and sums over all of its elements.
 
     Args:
         value: Images (B, 3, H, W), or scores (B, N, K) over ids.
 
     Returns:
         Images: every sixth pixel and the mean of each 8 x 8 patch. Scores: every eleventh id and
-        the log-sum-exp of each place.
+        the log-sum-exp of each position.
     """
     value = value.detach().float()
     if value.dim() == 4:
@@ -71,7 +71,7 @@ def digest(value: Tensor) -> dict[str, Tensor]:
 
 
 def pack_half(value: Tensor) -> np.ndarray:
-    """float16 tensor -> its bytes, all low ones before all high ones."""
+    """Bytes of a float16 tensor, all low ones before all high ones."""
     return np.ascontiguousarray(value.half().numpy().reshape(-1).view(np.uint8).reshape(-1, 2).T)
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     # uniform noise of torch.rand is a multiple of 2**-24
     image = (reference['image'].double() * 2**24).round().int()
     if not torch.equal(image.double() / 2**24, reference['image'].double()):
-        sys.exit('the image is no multiple of 2**-24: keep it as float32')
+        sys.exit('the image is not a multiple of 2**-24: keep it as float32')
     arrays['image'] = np.ascontiguousarray(image.numpy().reshape(-1).view(np.uint8).reshape(-1, 4)[:, :3].T)
     for name in INTEGERS:
         arrays[name] = flat[name].numpy().astype(np.int16)

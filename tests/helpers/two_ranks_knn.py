@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by two processes: a whole k-NN test in a Runner. Rank 0 prints the metrics and the bank as a line of JSON."""
+"""Run by two processes: a k-NN test in a Runner. Each prints metrics and bank as JSON."""
 
 import json
 import os

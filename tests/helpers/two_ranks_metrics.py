@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by two processes: metrics of their shares of 31 predictions. Each prints what it found as a line of JSON."""
+"""Run by two processes: metrics of their shares of 31 predictions. Each prints them as JSON."""
 
 import json
 import os

@@ -270,7 +270,7 @@ def test_only_lightnings_checkpoint_class_is_read_as_a_name(taming, tmp_path, mo
     [
         ({'a.weight': torch.ones(1)}, [], 'has no VQGAN'),
         ('maskgit', ['--prefix', 'model'], r'has no VQGAN under model\.: .*layout of MaskGIT VQGAN without a prefix'),
-        ('maskgit', ['--num-groups', '48'], 'multiple of 48'),
+        ('maskgit', ['--num-groups', '48'], 'multiple of num_groups=48'),
         ('stranger', [], 'stranger'),
         ('incomplete', [], r'does not fit VQTokenizer: missing encoder\.norm_out\.weight'),
         ('damaged', [], 'NaN or Inf'),

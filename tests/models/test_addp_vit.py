@@ -36,14 +36,14 @@ def test_out_types(image, out_type, shape):
     assert [tuple(x.shape) for x in outs] == [shape, shape]
 
 
-def test_out_types_show_the_same_tokens(image):
+def test_out_types_select_from_the_same_tokens(image):
     raw = build(out_type='raw', final_norm=False)(image)[0]
     assert torch.equal(build(out_type='cls_token', final_norm=False)(image)[0], raw[:, 0])
     featmap = build(out_type='featmap', final_norm=False)(image)[0]
     assert torch.equal(featmap[:, :, 1, 2], raw[:, 1 + 1 * 4 + 2])
 
 
-def test_norms_stand_where_they_belong(image):
+def test_norms_are_at_their_positions(image):
     plain, normed = build(out_type='raw', final_norm=False), build(out_type='raw', out_indices=(2, 3))
     nn.init.constant_(normed.final_norm.bias, 5.0)
     inner, last = normed(image)
@@ -86,14 +86,14 @@ def test_any_multiple_of_the_patch_with_positions_resized(size, grid):
     torch.testing.assert_close(native(image)[0], out)
 
 
-def test_a_size_that_does_not_fit_is_refused_or_filled_up():
+def test_a_size_that_does_not_fit_is_refused_or_padded():
     image = torch.rand(1, 3, 30, 41)
     with pytest.raises(ValueError, match=r'30 x 41.*8 pixels.*pad_to_patch'):
         build()(image)
-    filled = torch.zeros(1, 3, 32, 48)
-    filled[..., :30, :41] = image
+    padded = torch.zeros(1, 3, 32, 48)
+    padded[..., :30, :41] = image
     vit = build(pad_to_patch=True, out_type='featmap')
-    assert torch.equal(vit(image)[0], vit(filled)[0])
+    assert torch.equal(vit(image)[0], vit(padded)[0])
 
 
 def test_only_blocks_that_are_used_are_built(image):
@@ -122,7 +122,7 @@ def test_windows_with_global_blocks(image):
     torch.testing.assert_close(whole(image)[0], full(image)[0])
 
 
-def test_drop_path_grows_and_rests_in_eval(image):
+def test_drop_path_grows_and_is_off_in_eval(image):
     vit = build(drop_path_rate=0.3, drop_rate=0.1, attn_drop_rate=0.1)
     assert [block.drop_path.drop_prob for block in vit.blocks] == pytest.approx([0, 0.1, 0.2, 0.3])
     assert not torch.equal(vit(image)[0], vit(image)[0])
@@ -152,7 +152,7 @@ def test_checkpointing_runs_each_block_again(image):
 
 
 @pytest.mark.parametrize('stages,frozen_blocks', [(0, 0), (2, 2), (4, 4)])
-def test_frozen_stages_hold_no_gradient_and_stay_in_eval(image, stages, frozen_blocks):
+def test_frozen_stages_have_no_gradient_and_stay_in_eval(image, stages, frozen_blocks):
     vit = build(frozen_stages=stages, pre_norm=True, drop_rate=0.5, drop_path_rate=0.5)
     assert vit.train() is vit
     assert vit.training
@@ -207,10 +207,10 @@ def test_weights_with_a_class_token_load_where_there_is_none():
     assert torch.equal(target.pos_embed, source.pos_embed[:, 1:])
 
 
-def test_a_class_token_among_the_weights_tells_that_a_position_is_its():
-    """14 x 16 places and a class token's are as many as 15 x 15."""
+def test_a_class_token_among_the_weights_has_one_of_the_positions():
+    """14 x 16 positions and one of a class token are as many as 15 x 15."""
     source = build(img_size=(112, 128), patch_size=8)
-    with pytest.raises(ValueError, match='224 places, which are no square map'):
+    with pytest.raises(ValueError, match='224 positions, which are not a square map'):
         build(img_size=256, patch_size=8).load_state_dict(source.state_dict())
     same = build(img_size=(112, 128), patch_size=8, with_cls_token=False, out_type='featmap')
     same.load_state_dict(source.state_dict())
@@ -218,7 +218,7 @@ def test_a_class_token_among_the_weights_tells_that_a_position_is_its():
 
 
 def test_positions_of_an_unknown_shape_are_refused():
-    with pytest.raises(ValueError, match='12 places, which are no square map'):
+    with pytest.raises(ValueError, match='12 positions, which are not a square map'):
         build().load_state_dict(build(img_size=(24, 32)).state_dict())
 
 
@@ -238,10 +238,10 @@ def test_random_weights_are_set_at_construction():
     [
         (dict(arch='giant'), "arch must be one of .*'giant'"),
         (dict(arch=dict(embed_dims=24)), 'arch dict needs'),
-        (dict(arch=dict(TINY, depth=3)), "may have mlp_ratio.*'depth'"),
+        (dict(arch=dict(TINY, depth=3)), "may have mlp_ratio or feedforward_channels.*'depth'"),
         (dict(arch=dict(TINY, num_heads=5)), 'num_heads 5'),
         (dict(img_size=(32, 30)), 'img_size 32 x 30 .* patch_size 8'),
-        (dict(out_indices=4), r'out_indices \(4,\).*-4 to 3'),
+        (dict(out_indices=4), r'out_indices \(4,\) must be in \[-4, 3\]'),
         (dict(out_indices=(3, 1)), r'out_indices must ascend.*\(3, 1\)'),
         (dict(out_indices=()), 'at least one block'),
         (dict(out_type='tokens'), "out_type must be one of .*'tokens'"),
@@ -249,7 +249,7 @@ def test_random_weights_are_set_at_construction():
         (dict(window_size=2), 'with_cls_token=False'),
         (dict(global_blocks=(1,)), 'window_size is 0'),
         (dict(window_size=2, global_blocks=(9,)), 'global_blocks'),
-        (dict(frozen_stages=5), r'frozen_stages must lie in \[-1, 4\]'),
+        (dict(frozen_stages=5), r'frozen_stages must be in \[-1, 4\]'),
         (dict(drop_path_rate=1.0), 'drop_path_rate'),
     ],
 )

@@ -1,12 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""ADDPViT's options for other methods' weights: layer scale, tables of relative positions, register tokens."""
+"""ADDPViT's options for weights of other methods, and mmpretrain's spellings."""
 
 import pytest
 import torch
 from torch import nn
 
 from addp_mm.models.backbones import ADDPViT
-from addp_mm.models.layers import resize_pos_embed, resize_rel_pos_table
+from addp_mm.models.backbones.options import arch_settings
+from addp_mm.models.layers import OptionError, resize_pos_embed, resize_rel_pos_table
 
 TINY = dict(embed_dims=24, num_layers=3, num_heads=3, mlp_ratio=2.0)
 ALL = dict(layer_scale_init=0.1, num_register_tokens=2)
@@ -14,7 +15,7 @@ BEIT = dict(layer_scale_init=0.1, use_rel_pos_table=True, use_abs_pos=False)
 
 
 def build(**options) -> ADDPViT:
-    """A ViT of three blocks for images of 32 pixels and patches of 8; tables of relative positions random."""
+    """A ViT of three blocks, 32 pixels, patches of 8; tables of relative positions are random."""
     torch.manual_seed(0)
     vit = ADDPViT(**{**dict(arch=TINY, img_size=32, patch_size=8), **options})
     for name, parameter in vit.named_parameters():
@@ -65,7 +66,7 @@ def test_layer_scale_scales_both_branches(image):
     assert not torch.equal(build(layer_scale_init=0.5)(image)[0], build()(image)[0])
 
 
-def test_register_tokens_stand_between_class_token_and_map(image):
+def test_register_tokens_are_between_class_token_and_map(image):
     vit = build(num_register_tokens=2, out_type='raw').eval()
     tokens, hw = vit.embed(image)
     assert tokens.shape == (2, 1 + 2 + 16, 24)
@@ -105,7 +106,7 @@ def test_depths_for_layer_decay():
             assert depth == (expected, 5), name
 
 
-def test_tables_fill_windows(image):
+def test_tables_in_windows(image):
     options = dict(BEIT, with_cls_token=False, out_type='featmap')
     vit = build(**options, window_size=3, global_blocks=(1,))
     assert [len(block.attn.rel_pos_bias_table) for block in vit.blocks] == [25, 49, 25]
@@ -153,4 +154,52 @@ def test_antialiased_positions():
 )
 def test_contradictions(options, message):
     with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+@pytest.mark.parametrize(
+    'theirs,ours',
+    [
+        (dict(layer_scale_init_value=0.1), dict(layer_scale_init=0.1)),
+        (dict(layer_scale_init_value=0.1, layer_scale_init=0.1), dict(layer_scale_init=0.1)),
+        (dict(layer_scale_init_value=0.0), {}),
+        (dict(norm_cfg=dict(type='LN', eps=1e-5)), dict(norm_eps=1e-5)),
+        (dict(norm_cfg=dict(type='LN')), dict(norm_eps=1e-6)),
+        (dict(interpolate_mode='bicubic'), {}),
+        (dict(arch=dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48)), dict(arch=TINY)),
+        (dict(arch=dict(TINY, feedforward_channels=48)), dict(arch=TINY)),
+    ],
+)
+def test_options_in_the_spelling_of_mmpretrain(image, theirs, ours):
+    assert torch.equal(build(**theirs)(image)[0], build(**ours)(image)[0])
+
+
+@pytest.mark.parametrize(
+    'theirs,ours', [('b', 'base'), ('l', 'large'), ('h', 'huge'), ('deit-t', 'tiny'), ('dinov2-small', 'small')]
+)
+def test_architectures_by_the_names_of_mmpretrain(theirs, ours):
+    from mmpretrain.models.backbones import VisionTransformer
+
+    sizes = arch_settings(theirs)
+    assert sizes == arch_settings(ours)
+    if theirs in VisionTransformer.arch_zoo:
+        named = VisionTransformer.arch_zoo[theirs]
+        assert [sizes[key] for key in ('embed_dims', 'num_layers', 'num_heads')] == list(named.values())[:3]
+        assert sizes['embed_dims'] * sizes['mlp_ratio'] == named['feedforward_channels']
+
+
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(layer_scale_init=0.1, layer_scale_init_value=0.2), 'layer_scale_init=0.1 and layer_scale_init_value=0.2'),
+        (dict(layer_scale_init=0.1, layer_scale_init_value=0), 'layer_scale_init=0.1 and layer_scale_init_value=0'),
+        (dict(norm_eps=1e-6, norm_cfg=dict(type='LN', eps=1e-5)), 'norm_eps=1e-06 and norm_cfg.eps=1e-05'),
+        (dict(norm_cfg=dict(type='BN')), "norm_cfg must be dict.type='LN'"),
+        (dict(interpolate_mode='bilinear'), "interpolate_mode must be 'bicubic', got 'bilinear'"),
+        (dict(arch=dict(TINY, feedforward_channels=96)), 'mlp_ratio=2.0 and feedforward_channels / embed_dims=4.0'),
+        (dict(arch='s'), "'s' is ambiguous: write 'small'"),
+    ],
+)
+def test_two_spellings_must_agree(options, message):
+    with pytest.raises(OptionError, match=message):
         build(**options)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from addp_mm.models.discriminators import PatchDiscriminator
-from addp_mm.models.discriminators.patch_discriminator import judge_frozen
+from addp_mm.models.discriminators.patch_discriminator import frozen_logits
 from addp_mm.models.losses.adversarial_loss import (
     AdversarialSchedule,
     LeCAM,
@@ -46,21 +46,21 @@ def test_lecam_against_its_formula_over_three_batches():
 
 def test_r1_against_finite_differences():
     torch.manual_seed(0)
-    judge = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Softplus(), nn.Conv2d(3, 1, 3)).double()
+    discriminator = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Softplus(), nn.Conv2d(3, 1, 3)).double()
     images = torch.rand(2, 2, 4, 4, dtype=torch.float64)
     asked = images.clone().requires_grad_()
-    penalty = r1_penalty(asked, judge(asked))
+    penalty = r1_penalty(asked, discriminator(asked))
     step, squares = 1e-5, 0.0
     with torch.no_grad():
         for index in np.ndindex(*images.shape):
             high, low = images.clone(), images.clone()
             high[index] += step
             low[index] -= step
-            squares += ((judge(high).sum() - judge(low).sum()).item() / (2 * step)) ** 2
+            squares += ((discriminator(high).sum() - discriminator(low).sum()).item() / (2 * step)) ** 2
     assert penalty.item() == pytest.approx(squares / 2, rel=1e-6)
     penalty.backward()
-    assert judge[0].weight.grad.any()
-    assert judge[2].weight.grad.any()
+    assert discriminator[0].weight.grad.any()
+    assert discriminator[2].weight.grad.any()
 
 
 def test_adaptive_weight_against_gradients_by_hand():
@@ -87,10 +87,10 @@ def test_schedule():
 
 
 @pytest.mark.parametrize('num_layers, field', [(1, 16), (2, 34), (3, 70)])
-def test_a_logit_sees_the_patch_that_is_said(num_layers, field):
-    judge = PatchDiscriminator(in_channels=1, base_channels=2, num_layers=num_layers, norm='none')
+def test_the_receptive_field_of_a_logit(num_layers, field):
+    discriminator = PatchDiscriminator(in_channels=1, base_channels=2, num_layers=num_layers, norm='none')
     image = torch.rand(1, 1, 160, 160).requires_grad_()
-    logits_of = judge(image)
+    logits_of = discriminator(image)
     row = logits_of.shape[-1] // 2
     logits_of[0, 0, row, row].backward()
     seen = image.grad[0, 0].abs().sum(0).nonzero().flatten()
@@ -99,26 +99,26 @@ def test_a_logit_sees_the_patch_that_is_said(num_layers, field):
 
 @pytest.mark.parametrize('num_layers', [1, 2, 3])
 def test_the_smallest_image_gives_one_logit(num_layers):
-    judge = PatchDiscriminator(in_channels=2, base_channels=2, num_layers=num_layers)
-    side = judge.smallest_side
-    assert judge(torch.rand(1, 2, side, side)).shape == (1, 1, 1, 1)
+    discriminator = PatchDiscriminator(in_channels=2, base_channels=2, num_layers=num_layers)
+    side = discriminator.smallest_side
+    assert discriminator(torch.rand(1, 2, side, side)).shape == (1, 1, 1, 1)
     with pytest.raises(ValueError, match='num_layers'):
-        judge(torch.rand(1, 2, side, side - 1))
+        discriminator(torch.rand(1, 2, side, side - 1))
     with pytest.raises(ValueError, match='in_channels=3'):
-        judge(torch.rand(1, 3, side, side))
+        discriminator(torch.rand(1, 3, side, side))
 
 
 @pytest.mark.parametrize('norm', ['group', 'batch', 'none'])
-def test_a_frozen_judgement_is_the_same_and_leaves_the_discriminator_alone(norm):
-    judge = PatchDiscriminator(base_channels=4, num_layers=1, norm=norm)
-    before = {name: value.clone() for name, value in judge.state_dict().items()}
+def test_frozen_logits_are_the_same_and_leave_the_discriminator_alone(norm):
+    discriminator = PatchDiscriminator(base_channels=4, num_layers=1, norm=norm)
+    before = {name: value.clone() for name, value in discriminator.state_dict().items()}
     images = torch.rand(2, 3, 8, 8).requires_grad_()
-    frozen = judge_frozen(judge, images)
+    frozen = frozen_logits(discriminator, images)
     frozen.sum().backward()
     assert images.grad.any()
-    assert all(p.grad is None for p in judge.parameters())
-    assert all(torch.equal(before[name], value) for name, value in judge.state_dict().items())
-    torch.testing.assert_close(frozen, judge(images))
+    assert all(p.grad is None for p in discriminator.parameters())
+    assert all(torch.equal(before[name], value) for name, value in discriminator.state_dict().items())
+    torch.testing.assert_close(frozen, discriminator(images))
 
 
 def test_bad_options_are_refused():

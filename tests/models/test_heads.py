@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""The token head and its loss."""
+
 import math
 
 import pytest
@@ -15,7 +17,7 @@ def head():
     return TokenHead(8, 6, SPACE, loss=dict(type='addp_mm.SoftTargetCrossEntropy'))
 
 
-def test_logits_are_products_with_words_that_get_no_gradient(head):
+def test_word_embeddings_get_no_gradient(head):
     words = torch.randn(6, 6, requires_grad=True)
     logits = head(torch.randn(2, 3, 8), words)
     assert logits.shape == (2, 3, 6)
@@ -26,7 +28,7 @@ def test_logits_are_products_with_words_that_get_no_gradient(head):
     torch.testing.assert_close(head(torch.randn(3, 8), torch.zeros(6, 6)), torch.full((3, 6), 2.5))
 
 
-def test_loss_counts_masked_places_alone(head):
+def test_loss_is_over_masked_positions_only(head):
     states, words = torch.randn(2, 3, 8), torch.randn(6, 6)
     target = torch.rand(2, 3, 4).softmax(-1)
     mask = torch.tensor([[True, False, True], [False, False, True]])
@@ -34,13 +36,13 @@ def test_loss_counts_masked_places_alone(head):
     elsewhere = torch.where(mask.unsqueeze(-1), states, torch.randn_like(states))
     assert torch.equal(loss, head.loss(elsewhere, words, target, mask)['loss'])
     by_hand = 0.0
-    for row, place in mask.nonzero().tolist():
-        smooth = 0.9 * torch.nn.functional.pad(target[row, place], (0, 2)) + 0.1 / 6
-        by_hand -= (smooth * head(states[row, place], words).log_softmax(-1)).sum().item() / 3
+    for row, position in mask.nonzero().tolist():
+        smooth = 0.9 * torch.nn.functional.pad(target[row, position], (0, 2)) + 0.1 / 6
+        by_hand -= (smooth * head(states[row, position], words).log_softmax(-1)).sum().item() / 3
     assert loss.item() == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_a_head_without_a_loss_says_so():
+def test_a_head_without_a_loss_is_refused():
     head = TokenHead(8, token_space=SPACE)
     with pytest.raises(RuntimeError, match='without a loss'):
         head.loss(torch.zeros(1, 1, 8), torch.zeros(6, 8), torch.zeros(1, 1, 4), torch.ones(1, 1).bool())
@@ -56,7 +58,7 @@ def test_soft_target_cross_entropy_values():
     assert loss.dtype == torch.float32
 
 
-def test_soft_target_cross_entropy_refuses_what_does_not_fit():
+def test_shapes_and_options_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match='label_smoothing'):
         SoftTargetCrossEntropy(1.0)
     with pytest.raises(ValueError, match='does not fit'):

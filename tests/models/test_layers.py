@@ -10,8 +10,6 @@ from torch import nn
 from addp_mm.models.layers import (
     Attention,
     Block,
-    DropPath,
-    LayerScale,
     LN2d,
     PatchEmbed,
     init_transformer_weights,
@@ -31,7 +29,7 @@ def _seed():
 
 
 def plain_attention(attn: Attention, x: torch.Tensor, hw=None, prefix: int = 0) -> torch.Tensor:
-    """Attention head by head and place by place, from the definition."""
+    """Attention head by head and position by position, from the definition."""
     b, n, c = x.shape
     qkv = attn.qkv(x)
     dims = c // attn.num_heads
@@ -110,13 +108,18 @@ def test_attention_dropout_only_while_training():
     torch.testing.assert_close(attn(x), plain_attention(attn, x))
 
 
+def test_relative_positions_need_a_map():
+    with pytest.raises(ValueError, match='needs hw'):
+        Attention(24, 3, rel_pos_size=(3, 4))(torch.rand(1, 12, 24))
+
+
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match='embed_dims 24 .* num_heads 5'):
         Attention(24, 5)
 
 
 @pytest.mark.parametrize('hw,window', [((4, 6), 2), ((5, 7), 3), ((3, 3), 4)])
-def test_windows_come_back_as_they_were(hw, window):
+def test_windows_are_joined_to_the_same_map(hw, window):
     x = torch.rand(2, *hw, 5)
     windows, padded = window_partition(x, window)
     assert windows.shape == (2 * math.ceil(hw[0] / window) * math.ceil(hw[1] / window), window, window, 5)
@@ -141,7 +144,7 @@ def test_windows_do_not_see_each_other():
     assert differs.sum() == 4
 
 
-def test_windows_that_stick_out_are_filled_with_zeros():
+def test_incomplete_windows_are_padded_with_zeros():
     block = Block(24, 3, window_size=3, rel_pos_size=(9, 9)).eval()
     assert block.attn.rel_pos_h.shape == (5, 8)
     x = torch.rand(1, 8, 24)
@@ -158,7 +161,7 @@ def test_block_needs_a_map_that_fits():
     assert Block(24, 3, rel_pos_size=(4, 4))(x, (4, 4)).shape == x.shape
     with pytest.raises(ValueError, match='needs hw'):
         Block(24, 3, window_size=2)(x)
-    with pytest.raises(ValueError, match='17 tokens do not fit a map of 4 x 4: windows'):
+    with pytest.raises(ValueError, match='17 tokens do not fit a map of 4 x 4: a block with windows'):
         Block(24, 3, window_size=2)(x, (4, 4))
     with pytest.raises(ValueError, match='17 tokens do not fit a map of 5 x 4'):
         Block(24, 3, rel_pos_size=(4, 4))(x, (5, 4))
@@ -166,20 +169,7 @@ def test_block_needs_a_map_that_fits():
         Block(24, 3, window_size=-1)
 
 
-def test_drop_path_drops_whole_samples_and_keeps_the_mean():
-    drop = DropPath(0.25)
-    x = torch.ones(4000, 3)
-    y = drop(x)
-    kept = y[:, 0] != 0
-    assert torch.equal(y[kept], torch.full_like(y[kept], 1 / 0.75))
-    assert not y[~kept].any()
-    assert abs(kept.float().mean().item() - 0.75) < 0.03
-    assert drop.eval()(x) is x
-    with pytest.raises(ValueError, match='drop_path_rate'):
-        DropPath(1.0)
-
-
-def test_ln2d_normalises_the_channels_of_each_place():
+def test_ln2d_normalises_the_channels_of_each_position():
     norm, x = LN2d(6), torch.rand(2, 6, 3, 4)
     nn.init.normal_(norm.weight)
     mean, var = x.mean(1, keepdim=True), x.var(1, unbiased=False, keepdim=True)
@@ -201,22 +191,22 @@ def resize_matrix(old: int, new: int) -> torch.Tensor:
     matrix = torch.zeros(new, old, dtype=torch.double)
     for i, centre in enumerate(centres):
         first = int(centre.floor()) - 1
-        for place in range(first, first + 4):
-            matrix[i, min(max(place, 0), old - 1)] += cubic(centre - place)
+        for index in range(first, first + 4):
+            matrix[i, min(max(index, 0), old - 1)] += cubic(centre - index)
     return matrix
 
 
 @pytest.mark.parametrize('dst', [(6, 3), (8, 8), (4, 9)])
 def test_positions_resize_bicubically_height_and_width_apart(dst):
     table = torch.rand(1, 1 + 4 * 5, 3)
-    places = table[0, 1:].double().reshape(4, 5, 3)
-    expected = torch.einsum('hi,wj,ijc->hwc', resize_matrix(4, dst[0]), resize_matrix(5, dst[1]), places)
+    old = table[0, 1:].double().reshape(4, 5, 3)
+    expected = torch.einsum('hi,wj,ijc->hwc', resize_matrix(4, dst[0]), resize_matrix(5, dst[1]), old)
     resized = resize_pos_embed(table, (4, 5), dst)
     torch.testing.assert_close(resized[0, 1:].double(), expected.flatten(0, 1), rtol=0, atol=1e-5)
     assert torch.equal(resized[:, :1], table[:, :1])
 
 
-def test_positions_of_the_same_size_stay_and_wrong_tables_are_refused():
+def test_positions_of_the_same_size_stay_and_other_numbers_are_refused():
     table = torch.rand(1, 21, 3)
     assert resize_pos_embed(table, (4, 5), (4, 5)) is table
     with pytest.raises(ValueError, match='21 positions'):
@@ -254,10 +244,10 @@ def test_a_table_of_relative_positions_equals_a_plain_loop(entries):
             row = (i // w - j // w + h - 1) * (2 * w - 1) + i % w - j % w + w - 1
             assert torch.equal(bias[0, :, prefix + i, prefix + j], table[row])
     if prefix:
-        to_patch, from_patch, alone = table[-3:]
+        to_patch, from_patch, class_to_class = table[-3:]
         assert (bias[0, :, 0, 1:] == to_patch[:, None]).all()
         assert (bias[0, :, 1:, 0] == from_patch[:, None]).all()
-        assert torch.equal(bias[0, :, 0, 0], alone)
+        assert torch.equal(bias[0, :, 0, 0], class_to_class)
 
 
 def test_a_table_of_relative_positions_enters_attention():
@@ -286,11 +276,13 @@ def test_neighbours_keep_their_entries_when_a_table_is_resized():
         resize_rel_pos_table(table, (3, 4), (4, 4))
 
 
-def test_layer_scale_multiplies_channels():
-    scale = LayerScale(3, 0.5)
-    x = torch.rand(2, 4, 3)
-    assert torch.equal(scale(x), 0.5 * x)
-    assert [name for name, _ in scale.named_parameters()] == ['gamma']
+def test_layer_scale_of_zero_leaves_the_tokens():
     block = Block(24, 3, layer_scale_init=0.0)
     x = torch.rand(2, 4, 24)
     assert torch.equal(block(x), x)
+    assert {name for name, _ in block.named_parameters() if name.startswith('ls')} == {'ls1.gamma', 'ls2.gamma'}
+
+
+def test_a_width_given_as_a_ratio_is_not_lost_by_rounding():
+    assert int(56 * (488 / 56)) == 487
+    assert Block(56, 4, mlp_ratio=488 / 56).mlp.fc1.out_features == 488

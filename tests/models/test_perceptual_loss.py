@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The perceptual loss on LPIPS's network and on a ViT, with images of any number of channels."""
+"""The perceptual loss with the network of LPIPS and with a ViT, for any number of channels."""
 
 import copy
 
@@ -130,7 +130,7 @@ def test_gradients_reach_the_reconstruction_alone(vit):
     assert all(p.grad is None and not p.requires_grad for p in vit.network.parameters())
 
 
-def test_the_network_is_frozen_and_belongs_to_no_one(vit):
+def test_the_network_is_frozen_and_not_a_submodule(vit):
     model = nn.Sequential(vit).train()
     assert not any(module.training for module in vit.network.modules())
     assert not list(model.parameters())
@@ -157,7 +157,7 @@ def test_random_weights_are_refused():
         late(images(0, side=64), images(1, side=64))
 
 
-def test_the_log_says_what_is_used(vgg, tmp_path, monkeypatch):
+def test_the_log_names_the_network(vgg, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr('addp_mm.models.losses.perceptual_loss.print_log', lambda text, logger: lines.append(text))
     write_channel_weights(tmp_path / 'vgg.pth')
@@ -186,7 +186,7 @@ def test_other_numbers_of_channels_are_compared_in_groups(channels, groups):
     torch.testing.assert_close(loss(x, y), expected)
 
 
-def test_a_network_of_as_many_channels_as_the_image_sees_it_as_it_is():
+def test_a_network_with_the_channels_of_the_image_needs_no_groups():
     loss = PerceptualLoss(Pyramid(in_channels=4), mean=[0.5] * 4, std=[0.5] * 4, layer_weights=(1, 2))
     x, y = images(0, 4), images(1, 4)
     features_x, features_y = (loss.network(2 * t - 1) for t in (x, y))

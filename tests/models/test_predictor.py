@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""The masked token predictor."""
+
 import pytest
 import torch
 
@@ -18,14 +20,14 @@ def sequence():
     return ids, torch.tensor([[True, False, True, False, False, False], [False] * 5 + [True]])
 
 
-def test_probabilities_cover_the_codes_alone(predictor, sequence):
+def test_probabilities_are_over_the_codes_only(predictor, sequence):
     logits, probabilities = predictor.logits(*sequence), predictor(*sequence)
     assert logits.shape == (2, 6, 20)
     assert probabilities.shape == (2, 6, 16)
     torch.testing.assert_close(probabilities, logits[..., :16].softmax(-1))
 
 
-def test_ids_behind_the_mask_do_not_matter_and_visible_ones_do(predictor, sequence):
+def test_only_visible_ids_change_the_prediction(predictor, sequence):
     ids, mask = sequence
     hidden = torch.where(mask, torch.zeros_like(ids), ids)
     assert torch.equal(predictor(ids, mask), predictor(hidden, mask))
@@ -39,10 +41,11 @@ def test_all_parameters_are_trained_by_masked_token_modelling(predictor, sequenc
     ids, mask = sequence
     torch.nn.functional.cross_entropy(predictor.logits(ids, mask)[mask], ids[mask]).backward()
     for name, parameter in predictor.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
 
 
-def test_dropout_is_live_in_training_mode_only(predictor, sequence):
+def test_dropout_is_active_in_training_mode_only(predictor, sequence):
     assert torch.equal(predictor(*sequence), predictor(*sequence))
     predictor.train()
     assert not torch.equal(predictor(*sequence), predictor(*sequence))

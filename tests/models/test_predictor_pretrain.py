@@ -82,7 +82,7 @@ def test_half_the_places_are_dropped_and_they_are_masked_ones():
     undropped, everything = random_masks(ratios, 15, generator())
     assert everything is None
     assert torch.equal(undropped, mask)
-    with pytest.raises(ValueError, match='drop_ratio must lie in'):
+    with pytest.raises(ValueError, match='drop_ratio must be in'):
         random_masks(ratios, 15, generator(), drop_ratio=1.0)
 
 

@@ -141,7 +141,8 @@ def test_a_square_is_not_taken_for_the_modules_map_and_one_more_token(tmp_path, 
     logger = MMLogger.get_instance('test_square')
     monkeypatch.setattr(logger, 'handle', lambda record: lines.append(record.msg))
     Pretrained(str(tmp_path / 'w.pth'))(module)
-    assert 'taken to be 4x4 places; if it is 3x5 like the module and 2 tokens, say pos_grid=(3, 5)' in ''.join(lines)
+    sentence = 'read as 4x4 positions; if it is 3x5 positions like the module and 2 tokens, set pos_grid=(3, 5)'
+    assert sentence in ''.join(lines)
     heights, widths = module.pos_embed.detach()[0, 1:].reshape(3, 5, 2).unbind(-1)
     assert (heights.diff(dim=0) > 0).all()
     assert heights.std(dim=1).max() < 1e-5
@@ -206,7 +207,7 @@ def test_report(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(MMLogger.get_instance('test_report'), 'handle', lambda record: lines.append(record.msg))
     Pretrained(path)(Tiny((2, 8)))
-    assert 'taken to be 2x8' in lines[-2]
+    assert 'read as 2x8' in lines[-2]
     assert 'resized none' in lines[-1]
     Pretrained(path)(Tiny((5, 5)))
     assert 'left out head.weight (not in the module), missing norm.bias (they stay as initialised)' in lines[-1]

@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""The token decoder."""
+
 import pytest
 import torch
 
@@ -32,7 +34,7 @@ def test_masked_features_and_ids_and_the_class_output_are_hidden(decoder, inputs
     assert torch.equal(decoder(features, ids, mask), decoder(other, ids.masked_fill(mask, 0), mask))
 
 
-def test_visible_features_and_ids_reach_masked_places(decoder, inputs):
+def test_visible_features_and_ids_reach_masked_positions(decoder, inputs):
     features, ids, mask = inputs
     plain = decoder(features, ids, mask)
     other = features.clone()
@@ -41,14 +43,14 @@ def test_visible_features_and_ids_reach_masked_places(decoder, inputs):
     assert not torch.allclose(plain[mask], decoder(features, (ids + 1) % 16, mask)[mask])
 
 
-def test_appended_tokens_follow_the_order_of_their_places(decoder):
+def test_appended_tokens_are_in_the_order_of_their_positions(decoder):
     ids = torch.tensor([[3, 1, 2, 0]])
     mask = torch.tensor([[False, True, False, False]])
     expected = decoder.word_embed(torch.tensor([3, 2, 0])) + decoder.token_pos_embed[0, [0, 2, 3]]
     torch.testing.assert_close(decoder._visible_tokens(ids, mask)[0], expected)
 
 
-def test_rows_may_mask_different_numbers_of_places(decoder, inputs):
+def test_rows_may_mask_different_numbers_of_positions(decoder, inputs):
     features, ids, _ = inputs
     features, ids = features.repeat(2, 1, 1), ids.repeat(2, 1)
     mask = torch.tensor([[1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 1]]).bool()

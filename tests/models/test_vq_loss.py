@@ -15,7 +15,7 @@ def pair(shape=(2, 5, 3, 2), seed=0):
 
 
 def test_the_rotation_trick_gives_the_codes_and_the_gradient_of_a_householder_product():
-    """Independently: the rotation from e to q as two reflections, as matrices, for each place."""
+    """Independently: rotation from e to q as two reflections, as matrices, for each position."""
     latents, codes = pair()
     weight = torch.randn(latents.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     output = rotation_trick(latents, codes)

@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""The VQ tokenizer: residual blocks, layout, quantisation."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,8 +50,8 @@ def test_quantize_finds_the_nearest_code(normalize):
     assert ids.shape == (2, 4 * 6)
     assert ids.dtype == torch.int64
     for image, row in zip(latents, ids, strict=True):
-        for place, code in enumerate(row):
-            distances = (tokenizer.codebook - image[:, place // 6, place % 6]).norm(dim=1)
+        for position, code in enumerate(row):
+            distances = (tokenizer.codebook - image[:, position // 6, position % 6]).norm(dim=1)
             assert distances[code] <= distances.min() + 1e-5
     if normalize:
         torch.testing.assert_close(latents.norm(dim=1), torch.ones(2, 4, 6))
@@ -64,8 +66,8 @@ def test_lookup_is_row_major_and_encode_agrees():
     assert tokenizer.decode(latents).shape == (1, 3, 16, 32)
 
 
-def test_a_pixel_only_moves_tokens_near_it_through_the_unshuffled_stem():
-    """pixel_unshuffle and pixel_shuffle must be inverse to one another: the identity network keeps places."""
+def test_the_stem_folds_pixels_into_channels():
+    """pixel_shuffle is the inverse of pixel_unshuffle."""
     images = torch.rand(1, 3, 8, 8)
     torch.testing.assert_close(F.pixel_shuffle(F.pixel_unshuffle(images, 4), 4), images)
     tokenizer = VQTokenizer(**NANO)
@@ -75,7 +77,7 @@ def test_a_pixel_only_moves_tokens_near_it_through_the_unshuffled_stem():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match='multiple of 32'):
+    with pytest.raises(ValueError, match='multiple of num_groups=32'):
         VQTokenizer(base_channels=48)
     with pytest.raises(ValueError, match=r'36x32 px.*stride 8'):
         VQTokenizer(**NANO).encode(torch.rand(1, 3, 36, 32))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Options that other VQGANs need; their numbers are held in tests/layouts/test_vqgan.py."""
+"""Options of other VQGANs; tests/layouts/test_vqgan.py compares their numbers."""
 
 import pytest
 import torch
@@ -44,8 +44,8 @@ def test_input_range_and_inner_channels():
 
 
 @torch.no_grad()
-def test_a_strided_convolution_looks_right_and_down():
-    """Zeros stand only on the right and at the bottom: the first row and column meet no padding."""
+def test_a_strided_convolution_pads_right_and_bottom():
+    """The first row and column are without padding."""
     tokenizer = VQTokenizer(**SMALL, downsample='conv')
     tokenizer.encoder.downsamples[0].weight.fill_(1.0)
     halved = tokenizer.encoder._halve(torch.ones(1, 32, 4, 4), 0) - tokenizer.encoder.downsamples[0].bias.view(-1, 1, 1)
@@ -54,7 +54,7 @@ def test_a_strided_convolution_looks_right_and_down():
 
 
 @torch.no_grad()
-def test_attention_sees_all_places_and_works_in_one_head():
+def test_attention_over_all_positions_with_one_head():
     attention = SpatialAttention(64, ConvOptions()).eval()
     x = torch.randn(2, 64, 3, 5)
     normed = attention.norm(x).flatten(2)
@@ -103,9 +103,9 @@ def test_groups_other_than_32():
         (dict(z_channels=6), 'z_channels=6 .*quant_conv=True'),
         (dict(input_range=(1, -1)), 'black < white'),
         (dict(input_range=(0, 0.5, 1)), 'black < white'),
-        (dict(num_groups=12), 'multiple of 12 channels wide'),
+        (dict(num_groups=12), 'multiple of num_groups=12 channels'),
     ],
 )
-def test_options_that_contradict_are_refused(options, words):
+def test_options_that_contradict_each_other_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         VQTokenizer(**dict(SMALL, **options))

@@ -31,7 +31,7 @@ def test_every_size_builds(tmp_path, size, channels):
     from helpers.recipes import build_on_meta
     from mmengine.registry import init_default_scope
 
-    from addp_mm.checks.config_options import check_config
+    from addp_mm.checks.unknown_arguments import check_config
     from addp_mm.own_data.schedule import accumulate
     from addp_mm.own_data.stages import build_configs
 

@@ -81,7 +81,7 @@ def test_nothing_is_removed_until_all_that_can_be_checked_is(tmp_path, images):
     before = content(work)
     anew = '--restart-from', 'tokenizer'
     assert 'tokenizr' in start(images, work, *anew, '--cfg-options', 'tokenizr.max_iters=3')
-    assert 'depth is no argument of' in start(images, work, *anew, '--cfg-options', 'addp.model.backbone.depth=3')
+    assert 'depth is not an argument of' in start(images, work, *anew, '--cfg-options', 'addp.model.backbone.depth=3')
     assert 'max_iters must be a whole number of at least 1, got' in start(
         images, work, '--restart-from', 'predictor', '--cfg-options', 'predictor.max_iters=abc'
     )

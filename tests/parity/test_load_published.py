@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from addp_mm.apis import load_published
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.layouts.published import convert_published
+from addp_mm.layouts.published import convert_published, published_settings
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'model_converters' / 'published_addp.py'
 
@@ -30,7 +30,8 @@ def test_every_key_is_used_or_known_as_unused(checkpoint):
     assert model.unloaded_parts() == []
     assert not model.training
     for name, value in model.state_dict().items():
-        assert torch.equal(value, converted[name]) and value.dtype == torch.float32, name
+        assert torch.equal(value, converted[name]), name
+        assert value.dtype == torch.float32, name
 
 
 def test_sizes_are_read_from_the_tensors(checkpoint):
@@ -47,6 +48,20 @@ def test_sizes_are_read_from_the_tensors(checkpoint):
     other = load_published(checkpoint, **{**pr.HEADS, 'predictor_num_heads': 2}, predictor_decoder_num_heads=8)
     assert other.predictor.blocks[0].attn.num_heads == 2
     assert other.predictor.decoder_blocks[0].attn.num_heads == 8
+
+
+def test_heads_follow_from_a_published_width_and_are_named_for_others(checkpoint):
+    with pytest.raises(ValueError, match='width 48: give num_heads'):
+        load_published(checkpoint)
+    with pytest.raises(ValueError, match='give predictor_num_heads'):
+        load_published(checkpoint, num_heads=3, decoder_num_heads=4)
+    converted = convert_published(checkpoint)
+    converted['backbone.patch_embed.projection.weight'] = torch.empty(768, 3, 8, 8, device='meta')
+    converted['neck.embed.weight'] = torch.empty(1024, 768, device='meta')
+    settings = published_settings(converted, predictor_num_heads=4, predictor_decoder_num_heads=2)
+    assert settings['backbone']['arch']['num_heads'] == 12
+    assert settings['neck']['num_heads'] == 16
+    assert (settings['predictor']['num_heads'], settings['predictor']['decoder_num_heads']) == (4, 2)
 
 
 def test_a_tokenizer_stored_with_the_predictor_alone_is_found(checkpoint):
@@ -93,9 +108,9 @@ def test_a_training_checkpoint_is_read_from_its_file(checkpoint, tmp_path):
 def test_files_that_are_no_checkpoints_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_published(tmp_path / 'none.pth', **pr.HEADS)
-    path = tmp_path / 'picture.pth'
+    path = tmp_path / 'image.pth'
     path.write_bytes(b'no checkpoint at all')
-    with pytest.raises(CheckpointError, match='picture.pth'):
+    with pytest.raises(CheckpointError, match='image.pth'):
         load_published(path, **pr.HEADS)
 
 

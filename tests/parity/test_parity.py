@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Equality with the published implementation, station by station and end to end."""
+"""Equality with the published implementation, component by component and end to end."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def model(reference):
 
 @pytest.fixture(scope='module')
 def training(model, reference):
-    """All results of a training step, each station fed by the one before it."""
+    """All results of a training step; each component gets the output of the one before it."""
     tokens = pr.tokenize(model, reference)
     noisy = pr.add_noise(model, reference, tokens['z0'])
     return {**tokens, **noisy, **pr.predict(model, reference, noisy['x_t'], noisy['target_prob'])}
@@ -45,8 +45,7 @@ def test_encoder_decoder_and_loss_are_as_published(training, reference):
 
 def test_gradient_norms_are_as_published(model, training, reference):
     norms = pr.gradient_norms(model, training['loss'])
-    # a value per parameter instead of its tensor shows which of our names belongs to which
-    # published one
+    # One number for each parameter instead of its tensor maps our names to the published ones.
     marked = {
         key: torch.full_like(value, index, dtype=torch.float32)
         for index, (key, value) in enumerate(reference.state_dict.items())

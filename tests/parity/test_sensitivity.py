@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Each tolerance of the parity tests fails when a station is changed: one small change at a time."""
+"""Each tolerance of the parity tests fails when a component is changed, one change at a time."""
 
 import copy
 import types
@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from helpers import published_reference as pr
 from helpers.component_changes import (
+    COMPONENTS,
     EXCHANGED_MASKS,
     LATENTS_OF_THE_PREDICTOR,
     PREDICTOR,
     SCHEDULE,
     START,
-    STATIONS,
     TOKENIZER,
 )
 from helpers.trim_reference import DIGESTED, INTEGERS, WHOLE
@@ -48,9 +48,9 @@ def model(trained):
 
 @pytest.mark.parametrize('name', TOKENIZER)
 def test_a_changed_tokenizer_is_noticed(name, model, reference, monkeypatch):
-    change, station = TOKENIZER[name]
+    change, component = TOKENIZER[name]
     change(model.tokenizer, monkeypatch)
-    assert station in pr.beyond_tolerance(pr.tokenize(model, reference), reference)
+    assert component in pr.beyond_tolerance(pr.tokenize(model, reference), reference)
 
 
 @pytest.mark.parametrize('name', PREDICTOR)
@@ -66,12 +66,14 @@ def test_exchanged_masks_are_noticed(trained, inputs, reference):
     assert pr.beyond_tolerance(results, reference) >= EXCHANGED_MASKS
 
 
-@pytest.mark.parametrize('station, name', [(station, name) for station in STATIONS for name in STATIONS[station]])
+@pytest.mark.parametrize(
+    'component, name', [(component, name) for component in COMPONENTS for name in COMPONENTS[component]]
+)
 @torch.no_grad()
-def test_a_change_behind_the_noise_is_noticed(station, name, model, inputs, reference):
-    STATIONS[station][name](model)
+def test_a_change_behind_the_noise_is_noticed(component, name, model, inputs, reference):
+    COMPONENTS[component][name](model)
     broken = pr.beyond_tolerance(pr.predict(model, reference, inputs['x_t'], inputs['target_prob']), reference)
-    assert station in broken
+    assert component in broken
 
 
 def test_a_gradient_into_the_word_embeddings_of_the_head_is_noticed(model, inputs, reference):
@@ -107,15 +109,15 @@ def test_a_missing_or_additional_norm_is_noticed_in_the_features(model, referenc
 
 @pytest.mark.parametrize('name', SCHEDULE)
 def test_a_changed_noise_schedule_is_noticed(name, reference):
-    change, station = SCHEDULE[name]
-    assert station in pr.beyond_tolerance(pr.noise_levels(NoiseSchedule(**change)), reference)
+    change, component = SCHEDULE[name]
+    assert component in pr.beyond_tolerance(pr.noise_levels(NoiseSchedule(**change)), reference)
 
 
 def test_every_tolerance_has_a_change_that_it_notices():
     """A result that is added to the reference needs a change of its own here."""
-    noticed = {station for _, station in (*TOKENIZER.values(), *SCHEDULE.values())}
+    noticed = {component for _, component in (*TOKENIZER.values(), *SCHEDULE.values())}
     noticed |= {
-        *STATIONS,
+        *COMPONENTS,
         *EXCHANGED_MASKS,
         *LATENTS_OF_THE_PREDICTOR,
         'sampling.step0_logits',

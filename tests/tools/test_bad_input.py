@@ -200,7 +200,7 @@ def test_resume_refuses_weights_alone(run_tool, trained, workplace):
     torch.save(state, workplace / 'weights_alone.pth')
     refused(
         run_tool('train.py', 'tiny.py', '--resume', 'weights_alone.pth', '--work-dir', 'alone'),
-        'weights alone',
+        'weights only',
         'load_from',
     )
 

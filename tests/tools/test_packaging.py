@@ -106,7 +106,7 @@ def test_the_installation_page_has_the_versions_of_setup_cfg():
     lines += [
         line
         for line in parser['options']['install_requires'].split('\n')
-        if line.startswith(('torch', 'timm', 'numpy'))
+        if line.startswith(('torch>', 'torchvision', 'timm', 'numpy'))
     ]
     versions = [found.groups() for line in lines if (found := re.match(r'([\w-]+)[>=]=([\d.]+)', line))]
     page = (ROOT / 'docs/installation.md').read_text()

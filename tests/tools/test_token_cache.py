@@ -1,14 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The benchmark of stored ids: the comparison it makes, and the page it writes. (It is not timed in tests.)"""
+"""The benchmark of stored ids: its comparison and its page. Nothing is timed in the tests."""
 
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import token_cache as tool
 
 ROOT = Path(__file__).parents[2]
-
-import token_cache as tool  # noqa: E402
 
 
 def test_both_trainings_have_one_predictor_and_one_loss():
@@ -23,12 +22,12 @@ def test_both_trainings_have_one_predictor_and_one_loss():
     assert images.optim_wrapper == ids.optim_wrapper
 
 
-def test_where_the_page_goes_is_asked_before_anything_is_timed(tmp_path):
+def test_the_page_is_checked_before_anything_is_timed(tmp_path):
     with pytest.raises(SystemExit, match='error: --out .* is a folder'):
         tool.main(['--ids', 'no_such_config.py', '--out', str(tmp_path)])
 
 
-def test_the_section_has_medians_and_replaces_itself_alone(tmp_path):
+def test_the_section_has_medians_and_replaces_only_itself(tmp_path):
     pairs = [tool.Pair(2.0, 8.0), tool.Pair(4.0, 8.0), tool.Pair(4.0, 20.0)]
     args = Namespace(images=tool.IMAGES, ids=tool.IDS, tokens=None, pairs=3, steps=7)
     text = tool.section(args, {0.5: pairs, 0.0: pairs[:1]}, 16)
@@ -37,7 +36,7 @@ def test_the_section_has_medians_and_replaces_itself_alone(tmp_path):
     assert 'token_cache.py --pairs 3 --steps 7\n' in text
     page = tmp_path / 'docs/page.md'
     tool.write_section(page, text)
-    assert page.read_text().startswith("# Pre-training on one's own images\n\n## Predictor from stored ids\n")
+    assert page.read_text().startswith('# Pre-training on your own images\n\n## Predictor from stored ids\n')
     page.write_text('# Title\n\n## Before\n\nkept\n\n## Predictor from stored ids\n\nold\n\n## After\n\nkept too\n')
     tool.write_section(page, text)
     once = page.read_text()

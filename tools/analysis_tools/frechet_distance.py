@@ -1,42 +1,47 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Fréchet distance of two sets of images: FID, or a distance in the features of a backbone.
 
-A set is a folder of images, or a .npz that --save wrote. Images are read as RGB of 8 bits.
+A set is a folder of images, or a .npz file that --out wrote. Images are read as RGB of 8 bits.
 """
 
 import argparse
 from pathlib import Path
 
+from addp_mm.cli_options import add_renamed
+
 
 def parse_args(argv=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('images', help='folder of images, or .npz of statistics')
-    parser.add_argument('reference', nargs='?', help='what they are compared with: folder or .npz')
+    parser.add_argument('images', help='folder of images, or .npz file of statistics')
+    parser.add_argument('reference', nargs='?', help='folder or .npz file to compare them with')
     parser.add_argument(
         '--extractor',
         metavar='CONFIG',
-        help="config file that defines 'extractor', as configs/_base_/evaluation/*.py do "
-        "[Inception with FID's weights]",
+        help="config file with an 'extractor', such as configs/_base_/evaluation/*.py [Inception with FID's weights]",
     )
-    parser.add_argument('--weights', metavar='FILE', help="Inception's weights, a path or hf:// [downloaded]")
+    parser.add_argument('--weights', metavar='FILE', help='weights of Inception: a path or hf:// address [downloaded]')
     parser.add_argument(
-        '--image-size',
+        '--img-size',
         type=int,
         metavar='PIXELS',
-        help='resize the shorter side to this and cut out the middle, in memory [sizes as they are]',
+        help='resize the shorter side to this, and crop the centre [no resizing]',
     )
-    parser.add_argument('--batch-size', type=int, default=64, help='images at once [64]')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, … [a GPU if there is one]')
-    parser.add_argument('--save', metavar='FILE', help='write the statistics of IMAGES as .npz')
+    parser.add_argument('--batch-size', type=int, default=64, help='images in a batch [64]')
+    parser.add_argument('--device', help='cpu, cuda or cuda:1 [cuda if there is a GPU]')
+    parser.add_argument('--out', metavar='FILE', help='write the statistics of IMAGES to this .npz file')
+    add_renamed(parser, old='--image-size', new='--img-size')
+    add_renamed(parser, old='--save', new='--out')
     args = parser.parse_args(argv)
-    if args.reference is None and args.save is None:
-        parser.error('give a REFERENCE to compare with, or --save FILE')
+    if args.reference is None and args.out is None:
+        parser.error('give a REFERENCE to compare with, or --out FILE')
     if args.extractor and args.weights:
-        parser.error('--weights is for Inception; the config of --extractor names its own')
+        parser.error('--weights is for Inception and cannot be used with --extractor')
     return args
 
 
 def extractor_of(args):
+    """Build the extractor that the options name."""
     from addp_mm.config.config_file import load_config
     from addp_mm.errors import UserError
     from addp_mm.evaluation import build_extractor
@@ -45,11 +50,12 @@ def extractor_of(args):
         return build_extractor(dict(type='addp_mm.InceptionFeatures', weights=args.weights))
     cfg = load_config(args.extractor)
     if cfg.get('extractor') is None:
-        raise UserError(f"{args.extractor} defines no 'extractor'")
+        raise UserError(f"{args.extractor} does not define 'extractor'")
     return build_extractor(cfg.extractor)
 
 
 def main(argv=None):
+    """Compute the statistics and print the distance."""
     args = parse_args(argv)
     from addp_mm.config.paths import require_writable
     from addp_mm.engine.device import choose_device
@@ -58,23 +64,23 @@ def main(argv=None):
 
     with reported_in_words():
         device = choose_device(args.device)
-        if args.save:
-            require_writable(args.save, '--save')
+        if args.out:
+            require_writable(args.out, '--out')
         sets = [name for name in (args.images, args.reference) if name is not None]
         folders = [name for name in sets if Path(name).is_dir()]
         extractor = extractor_of(args) if folders else None
         statistics = [
-            folder_statistics(name, extractor, args.image_size, args.batch_size, device)
+            folder_statistics(name, extractor, args.img_size, args.batch_size, device)
             if name in folders
             else FeatureStatistics.load(name)
             for name in sets
         ]
-        if args.save:
-            statistics[0].save(args.save)
-            print(f'{args.save}: {statistics[0].count} images, features of {statistics[0].extractor}')
+        if args.out:
+            statistics[0].save(args.out)
+            print(f'{args.out}: {statistics[0].count} images, features of {statistics[0].extractor}')
         if args.reference:
             distance = frechet_distance(*statistics)
-            what = 'FID' if statistics[0].extractor == 'inception-v3' else 'Fréchet distance (no FID)'
+            what = 'FID' if statistics[0].extractor == 'inception-v3' else 'Fréchet distance (not FID)'
             print(
                 f'{what}, features of {statistics[0].extractor}, {statistics[0].count} and {statistics[1].count} '
                 f'images: {distance:.4f}'

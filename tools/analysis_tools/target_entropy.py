@@ -1,20 +1,24 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""How much ADDP's teacher, the token predictor, knows, and how much of it ADDP has learned, by mask ratio."""
+"""Compare the ADDP loss with its lower bound, the entropy of its targets, by mask ratio."""
 
 import argparse
 
 
 def parse_args(argv=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of the pre-training')
-    parser.add_argument('checkpoint', help='checkpoint of the pre-training: a path or addp_mm://NAME')
-    parser.add_argument('images', help='folder of PNGs of the size of the pre-training')
-    parser.add_argument('--num-images', type=int, default=64, help='the first so many [64]')
-    parser.add_argument('--levels', type=int, default=4, help='noise levels to draw, with seeds 0, 1, … [4]')
+    parser.add_argument('checkpoint', help='checkpoint of the pre-training: a path, or addp_mm://NAME')
+    parser.add_argument('images', help='folder of PNG files of the size of the pre-training')
+    parser.add_argument('--num-images', type=int, default=64, help='number of images, in the order of their names [64]')
+    parser.add_argument(
+        '--levels', type=int, default=4, help='number of noise levels, drawn with the seeds 0, 1, … [4]'
+    )
     return parser.parse_args(argv)
 
 
 def main(argv=None):
+    """Print a line for each noise level."""
     args = parse_args(argv)
     from pathlib import Path
 
@@ -26,10 +30,9 @@ def main(argv=None):
 
     paths = sorted(Path(args.images).glob('*.png'))[: args.num_images]
     if not paths:
-        raise SystemExit(f'error: no PNG in {args.images}')
+        raise SystemExit(f'error: {args.images} has no PNG files')
     model = load_model(args.config, args.checkpoint).eval()
-    pictures = [torch.tensor(decode_image(path.read_bytes())) for path in paths]
-    images = torch.stack(pictures).permute(0, 3, 1, 2) / 255
+    images = torch.stack([torch.tensor(decode_image(path.read_bytes())) for path in paths]).permute(0, 3, 1, 2) / 255
     smoothing, vocab_size = model.head.loss_module.label_smoothing, model.head.token_space.vocab_size
     with torch.no_grad():
         ids, latents = model.tokenize(images)
@@ -48,7 +51,7 @@ def main(argv=None):
             right = (target.argmax(1) == truth).float().mean().item()
             print(
                 f'mask ratio {level.ratio:.2f}: entropy of the targets {entropy:.2f} nats, log-probability of the '
-                f'true code {likelihood:.2f}, best guess right {right:.1%}; ADDP loss {loss:.3f}, least {least:.3f}'
+                f'true code {likelihood:.2f}, accuracy {right:.1%}; ADDP loss {loss:.3f}, lower bound {least:.3f}'
             )
 
 

@@ -1,9 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""How much faster a predictor trains on stored ids than on images that are tokenized in each step.
+"""Measure how much faster a predictor trains on stored ids than on images tokenized in each step.
 
-Both trainings run in turns in one process, with the same predictor, batch size and optimizer, so
-that whatever else the machine does slows both. The result goes into a section of a page of
-benchmarks.
+Both trainings take turns in one process, with the same predictor, batch size and optimizer, so that
+other load of the machine slows both. The result is written to a section of a benchmark page.
 """
 
 from __future__ import annotations
@@ -12,16 +11,15 @@ import argparse
 import logging
 import re
 import statistics
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-TOOLS = Path(__file__).resolve().parents[1]
-
-from addp_mm.checkpoints.atomic_write import write_text  # noqa: E402
-from addp_mm.report.machine import machine_class, versions  # noqa: E402
+from addp_mm.checkpoints.atomic_write import write_text
+from addp_mm.report.machine import machine_class, versions
 
 IMAGES = 'configs/pretrain/token-predictor_nano-p8_2xb16-fp32-8k_fashion-scenes-64px.py'
 IDS = 'configs/pretrain/token-predictor_nano-p8_from-ids_2xb16-fp32-8k_fashion-scenes-64px.py'
@@ -30,13 +28,18 @@ WARM_UP = 3
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--images', default=IMAGES, metavar='CONFIG', help='trains on images [the nano predictor]')
-    parser.add_argument('--ids', default=IDS, metavar='CONFIG', help='trains on stored ids [the nano predictor]')
-    parser.add_argument('--tokens', metavar='FOLDER', help="the stored ids [the config's]")
-    parser.add_argument('--steps', type=int, default=20, metavar='N', help='steps of a turn [20]')
+    parser.add_argument(
+        '--images', default=IMAGES, metavar='CONFIG', help='config that trains on images [nano predictor]'
+    )
+    parser.add_argument(
+        '--ids', default=IDS, metavar='CONFIG', help='config that trains on stored ids [nano predictor]'
+    )
+    parser.add_argument('--tokens', metavar='FOLDER', help="folder of the stored ids [the config's]")
+    parser.add_argument('--steps', type=int, default=20, metavar='N', help='steps in a turn [20]')
     parser.add_argument('--pairs', type=int, default=5, metavar='N', help='turns of each training [5]')
-    parser.add_argument('--out', type=Path, default=PAGE, help=f'page whose section is written [{PAGE}]')
+    parser.add_argument('--out', type=Path, default=PAGE, help=f'page with the section [{PAGE}]')
     args = parser.parse_args(argv)
     if args.steps < 1 or args.pairs < 1:
         parser.error('--steps and --pairs must be at least 1')
@@ -45,18 +48,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Pair:
-    """Steps a second of one turn each: on images and on stored ids."""
+    """Steps per second of one turn on images and one turn on stored ids."""
 
     images: float
     ids: float
 
     @property
     def ratio(self) -> float:
+        """How many times faster the training on ids is."""
         return self.ids / self.images
 
 
 class Training:
-    """Training steps of a config's model on its data, one after the other."""
+    """Model, optimizer and data of a config."""
 
     def __init__(self, cfg) -> None:
         import torch
@@ -81,6 +85,7 @@ class Training:
             yield from self.loader
 
     def steps_per_second(self, steps: int) -> float:
+        """Run training steps, and return how many run in a second."""
         import torch
 
         start = time.perf_counter()
@@ -92,12 +97,12 @@ class Training:
 
 
 def configs(args: argparse.Namespace, drop_ratio: float):
-    """Both configs, with one predictor and one loss; they differ in where the ids come from."""
+    """Both configs with the same predictor and loss; they differ in the source of the ids."""
     from addp_mm.config.config_file import ConfigError, load_config
 
     images, ids = load_config(args.images), load_config(args.ids)
     if images.train_dataloader.batch_size != ids.train_dataloader.batch_size:
-        raise ConfigError(f'{args.images} and {args.ids} have other batch sizes: the comparison would mean nothing')
+        raise ConfigError(f'{args.images} and {args.ids} must have the same batch size')
     ids.model.drop_ratio = drop_ratio
     if args.tokens:
         ids.train_dataloader.dataset.data_root = args.tokens
@@ -108,7 +113,7 @@ def configs(args: argparse.Namespace, drop_ratio: float):
 
 
 def measure(args: argparse.Namespace, drop_ratio: float) -> list[Pair]:
-    """Take turns; the first steps of each training do not count."""
+    """Take turns, after a few steps of each training that are not measured."""
     trainings = [Training(cfg) for cfg in configs(args, drop_ratio)]
     for training in trainings:
         training.steps_per_second(WARM_UP)
@@ -143,27 +148,33 @@ def section(args: argparse.Namespace, results: dict[float, list[Pair]], batch_si
         for key, default in (('images', IMAGES), ('ids', IDS), ('tokens', None))
         if getattr(args, key) != default
     )
+    what = (
+        f'Written by `tools/benchmarks/token_cache.py` on {date.today().isoformat()}: training steps per second of '
+        f'one process, batch {batch_size}, on images that the frozen tokenizer encodes in each step and on ids that '
+        f'`tools/dataset_converters/tokenize_images.py` stored. Medians of {args.pairs} turns of {args.steps} steps of '
+        'each; in brackets the smallest and largest ratio of two neighbouring turns.'
+    )
+    why = (
+        'Stored ids save the time of the tokenizer and of reading and cropping images. Its share of a step depends on '
+        'the sizes of tokenizer and predictor: measure your own with `--images` and `--ids`.'
+    )
+    with_what = (
+        f'Measured with {machine_class()}{"; not measured on a GPU" if "no GPU" in machine_class() else ""}. '
+        f'{", ".join(f"{name} {version}" for name, version in versions().items())}.'
+    )
     return '\n'.join(
         [
             HEADING,
             '',
-            f'Written by `tools/benchmarks/token_cache.py` on {date.today().isoformat()}: training steps a second of one '
-            f'process, batch {batch_size}, on images that the frozen tokenizer encodes in each step and on ids that '
-            '`tools/dataset_converters/tokenize_images.py` wrote before. '
-            f'Medians of {args.pairs} turns of {args.steps} steps of each, in alternation; in brackets the smallest and '
-            'largest ratio of two neighbouring turns.',
+            wrapped(what),
             '',
             '| predictor | on images, steps/s | on stored ids, steps/s | ratio |',
             '|---|---|---|---|',
             *(row(names[drop], pairs) for drop, pairs in results.items()),
             '',
-            'What is saved is the time of the tokenizer and of reading and cropping images; how much of a step that is '
-            'depends on the sizes of tokenizer and predictor, so measure your own with `--images` and `--ids`.',
+            wrapped(why),
             '',
-            f'Measured with {machine_class()}'
-            + ('. ' if 'no GPU' not in machine_class() else '; not measured on a GPU. ')
-            + ', '.join(f'{name} {version}' for name, version in versions().items())
-            + '.',
+            wrapped(with_what),
             '',
             '```bash',
             f'python tools/benchmarks/token_cache.py{options} --pairs {args.pairs} --steps {args.steps}',
@@ -173,24 +184,30 @@ def section(args: argparse.Namespace, results: dict[float, list[Pair]], batch_si
     )
 
 
+def wrapped(prose: str) -> str:
+    """Break prose into lines of at most 100 columns."""
+    return textwrap.fill(prose, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def write_section(page: Path, text: str) -> None:
-    """Put a section into a page, in place of the one with its heading, else at the end."""
+    """Replace the section of a page that has the same heading, or append it."""
     heading = text.splitlines()[0]
-    before = page.read_text() if page.is_file() else "# Pre-training on one's own images\n"
+    before = page.read_text() if page.is_file() else '# Pre-training on your own images\n'
     parts = re.split(r'(?m)^(?=## )', before)
     kept = [part for part in parts if not part.startswith(f'{heading}\n')]
-    place = next((k for k, part in enumerate(parts) if part.startswith(f'{heading}\n')), len(parts))
-    kept.insert(place, text)
+    index = next((k for k, part in enumerate(parts) if part.startswith(f'{heading}\n')), len(parts))
+    kept.insert(index, text)
     write_text(page, '\n\n'.join(part.strip('\n') for part in kept) + '\n')
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Measure, and write the section."""
     args = parse_args(argv)
     from addp_mm.config.config_file import load_config
     from addp_mm.config.paths import require_writable
     from addp_mm.errors import reported_in_words
 
-    logging.disable(logging.WARNING)  # mmengine names every weight that is loaded or frozen
+    logging.disable(logging.WARNING)  # mmengine logs every weight that is loaded or frozen
     with reported_in_words():
         require_writable(args.out, '--out')
         cfg = load_config(args.ids)
@@ -198,7 +215,9 @@ def main(argv: list[str] | None = None) -> None:
         results = {drop: measure(args, drop) for drop in dict.fromkeys((own, 0.0))}
         write_section(args.out, section(args, results, cfg.train_dataloader.batch_size))
     for drop, pairs in results.items():
-        print(f'drop ratio {drop}: {statistics.median(pair.ratio for pair in pairs):.2f} times as many steps a second')
+        print(
+            f'drop ratio {drop}: {statistics.median(pair.ratio for pair in pairs):.2f} times as many steps per second'
+        )
     print(f'wrote {args.out}')
 
 

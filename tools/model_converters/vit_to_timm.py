@@ -84,7 +84,7 @@ def backbone_config(args, config, weights):
 
 def normalisation(args, config):
     """Mean and standard deviation of each channel of images in [0, 1]."""
-    from addp_mm.layouts.to_timm import IMAGENET_MEAN, IMAGENET_STD
+    from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
     found = config.get('data_preprocessor') or config.get('model', {}).get('data_preprocessor') or {}
     return tuple(

@@ -12,12 +12,12 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
     """Fill ``ious`` with the overlaps of two sets of boxes.
 
     Args:
-        bboxes1 (Tensor): (M, 4) boxes (x1, y1, x2, y2) in pixels.
-        bboxes2 (Tensor): (N, 4) boxes; N = M if ``aligned``.
-        ious (Tensor): (M,) if ``aligned``, else (M, N); filled in place.
-        mode (int): 0 divides by the union, 1 by the area of ``bboxes1``.
-        aligned (bool): Compare row by row instead of all with all.
-        offset (int): 0 or 1; the width of a box is ``x2 - x1 + offset``.
+        bboxes1: (M, 4) boxes (x1, y1, x2, y2) in pixels.
+        bboxes2: (N, 4) boxes; N = M if ``aligned``.
+        ious: (M,) if ``aligned``, else (M, N); filled in place.
+        mode: 0 divides by the union, 1 by the area of ``bboxes1``.
+        aligned: Compare row by row, not all with all.
+        offset: 0 or 1; the width of a box is ``x2 - x1 + offset``.
     """
     if ious.numel() == 0:
         return

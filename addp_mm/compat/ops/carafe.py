@@ -12,15 +12,15 @@ from .common import compute_dtype, mmcv_op
 def carafe_naive_forward(
     features: Tensor, masks: Tensor, output: Tensor, kernel_size: int, group_size: int, scale_factor: int
 ) -> None:
-    """Upsample: each new pixel is a weighted sum of the window around the old one it lies in.
+    """Upsample: each new pixel is a weighted sum of a window around its old pixel.
 
     Args:
-        features (Tensor): (N, C, H, W).
-        masks (Tensor): (N, group_size * kernel_size^2, H * scale_factor, W * scale_factor) weights.
-        output (Tensor): (N, C, H * scale_factor, W * scale_factor); filled in place.
-        kernel_size (int): Side of the window, odd.
-        group_size (int): Groups of channels with weights of their own.
-        scale_factor (int): Factor on height and width.
+        features: (N, C, H, W).
+        masks: (N, group_size * kernel_size^2, H * scale_factor, W * scale_factor) weights.
+        output: (N, C, H * scale_factor, W * scale_factor); filled in place.
+        kernel_size: Side of the window, odd.
+        group_size: Number of channel groups, each with its own weights.
+        scale_factor: Factor on height and width.
     """
     if output.numel() == 0:
         return
@@ -61,7 +61,7 @@ def carafe_forward(
     group_size: int,
     scale_factor: int,
 ) -> None:
-    """As :func:`carafe_naive_forward`; leaves in ``rfeatures`` what :func:`carafe_backward` is given back."""
+    """As :func:`carafe_naive_forward`; ``rfeatures`` keeps the features for the backward pass."""
     rfeatures.copy_(features)
     carafe_naive_forward(features, masks, output, kernel_size, group_size, scale_factor)
 
@@ -81,7 +81,7 @@ def carafe_backward(
     group_size: int,
     scale_factor: int,
 ) -> None:
-    """Add the gradients of :func:`carafe_forward` to ``bottom_grad`` and ``mask_grad``; other buffers are unused."""
+    """Add the gradients of :func:`carafe_forward` to ``bottom_grad`` and ``mask_grad``."""
     carafe_naive_backward(top_grad, rfeatures, masks, bottom_grad, mask_grad, kernel_size, group_size, scale_factor)
 
 
@@ -93,7 +93,7 @@ def _windows(features: Tensor, kernel_size: int, groups: int) -> Tensor:
 
 
 def _weights(masks: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
-    """(N, groups * kernel_size^2, H * scale, W * scale) -> (N, groups, kernel_size^2, H, scale, W, scale)."""
+    """(N, groups * kernel_size^2, H * scale, W * scale) -> (N, groups, k^2, H, scale, W, scale)."""
     batch, _, height, width = masks.shape
     return masks.reshape(batch, groups, kernel_size**2, height // scale, scale, width // scale, scale)
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What all operators share: no gradient recording, no autocast, float32 at least."""
+"""Common to all operators: no gradients, no autocast, float32 at least."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def mmcv_op(function: Callable) -> Callable:
-    """Run an operator as a compiled kernel runs: outside autograd, and in the dtypes it was given under autocast."""
+    """Run an operator outside autograd and autocast, as a compiled kernel runs."""
 
     @functools.wraps(function)
     def run(*args, **kwargs):
@@ -22,16 +22,16 @@ def mmcv_op(function: Callable) -> Callable:
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """float64 stays float64; everything else is computed in float32."""
+    """The dtype of the computation: float64 for float64, float32 for all others."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 @contextmanager
 def allow_atomics() -> Iterator[None]:
-    """Let torchvision's kernels add atomically although deterministic algorithms are demanded.
+    """Let torchvision's kernels add atomically, even if deterministic algorithms are required.
 
-    mmcv's compiled kernels do the same without a word; here torch warns instead of refusing,
-    because no deterministic kernel exists to be chosen.
+    No deterministic kernel exists, and mmcv's compiled kernels add atomically too. torch then warns
+    instead of refusing.
     """
     strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     if strict:

@@ -1,5 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Deformable convolution, versions 1 (https://arxiv.org/abs/1703.06211) and 2 (https://arxiv.org/abs/1811.11168)."""
+"""Deformable convolution, versions 1 (arXiv 1703.06211) and 2 (arXiv 1811.11168)."""
+
+from typing import NamedTuple
 
 import torch
 import torchvision.ops  # noqa: F401  registers the kernels under torch.ops.torchvision
@@ -28,31 +30,31 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Convolve at places moved by ``offset``.
+    """Convolve at positions moved by ``offset``.
 
     Args:
-        input (Tensor): (N, C, H, W).
-        weight (Tensor): (D, C / group, kH, kW).
-        offset (Tensor): (N, deformable_group * kH * kW * 2, Ho, Wo): row and column in pixels for
-            each kernel place.
-        output (Tensor): (N, D, Ho, Wo); filled in place.
-        columns, ones (Tensor): mmcv's buffers; not used. Nor is ``im2col_step``.
+        input: (N, C, H, W).
+        weight: (D, C / group, kH, kW).
+        offset: (N, deformable_group * kH * kW * 2, Ho, Wo): row and column in pixels for each
+            kernel position.
+        output: (N, D, Ho, Wo); filled in place.
+        columns: Buffer of mmcv, not used.
+        ones: Buffer of mmcv, not used.
+        kW: Columns of the kernel.
+        kH: Rows of the kernel.
+        dW: Horizontal stride.
+        dH: Vertical stride.
+        padW: Columns of zeros left and right.
+        padH: Rows of zeros above and below.
+        dilationW: Horizontal dilation.
+        dilationH: Vertical dilation.
+        group: Groups of channels.
+        deformable_group: Groups of channels with their own offsets.
+        im2col_step: Block size of mmcv, not used.
     """
     if input.numel():
-        output.copy_(
-            _forward(
-                input,
-                weight,
-                None,
-                offset,
-                None,
-                (dH, dW),
-                (padH, padW),
-                (dilationH, dilationW),
-                group,
-                deformable_group,
-            )
-        )
+        settings = _Settings((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
+        output.copy_(_forward(input, weight, None, offset, None, settings))
 
 
 @mmcv_op
@@ -78,21 +80,10 @@ def deform_conv_backward_input(
 ) -> None:
     """Add the gradients of :func:`deform_conv_forward` to ``gradInput`` and ``gradOffset``."""
     if input.numel():
-        grads = _backward(
-            gradOutput,
-            input,
-            weight,
-            None,
-            offset,
-            None,
-            (dH, dW),
-            (padH, padW),
-            (dilationH, dilationW),
-            group,
-            deformable_group,
-        )
-        gradInput += grads[0]
-        gradOffset += grads[2]
+        settings = _Settings((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
+        grads = _backward(gradOutput, input, weight, None, offset, None, settings)
+        gradInput.add_(grads[0])
+        gradOffset.add_(grads[2])
 
 
 @mmcv_op
@@ -118,20 +109,8 @@ def deform_conv_backward_parameters(
 ) -> None:
     """Add ``scale`` times the gradient of :func:`deform_conv_forward` to ``gradWeight``."""
     if input.numel():
-        grads = _backward(
-            gradOutput,
-            input,
-            gradWeight,
-            None,
-            offset,
-            None,
-            (dH, dW),
-            (padH, padW),
-            (dilationH, dilationW),
-            group,
-            deformable_group,
-        )
-        gradWeight += scale * grads[1]
+        settings = _Settings((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
+        gradWeight.add_(scale * _backward(gradOutput, input, gradWeight, None, offset, None, settings)[1])
 
 
 @mmcv_op
@@ -156,25 +135,14 @@ def modulated_deform_conv_forward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Convolve at moved places, each weighted by ``mask`` (N, deformable_group * kernel_h * kernel_w, Ho, Wo).
+    """Convolve at moved positions, each weighted by ``mask``.
 
-    Other arguments as in :func:`deform_conv_forward`; ``bias`` (D,) counts if ``with_bias``.
+    ``mask`` is (N, deformable_group * kernel_h * kernel_w, Ho, Wo). ``bias`` (D,) is used if
+    ``with_bias``. All others are as in :func:`deform_conv_forward`.
     """
     if input.numel():
-        output.copy_(
-            _forward(
-                input,
-                weight,
-                bias if with_bias else None,
-                offset,
-                mask,
-                (stride_h, stride_w),
-                (pad_h, pad_w),
-                (dilation_h, dilation_w),
-                group,
-                deformable_group,
-            )
-        )
+        settings = _Settings((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+        output.copy_(_forward(input, weight, bias if with_bias else None, offset, mask, settings))
 
 
 @mmcv_op
@@ -207,29 +175,30 @@ def modulated_deform_conv_backward(
     """Add the gradients of :func:`modulated_deform_conv_forward` to the five ``grad_`` tensors."""
     if input.numel() == 0:
         return
-    grads = _backward(
-        grad_output,
-        input,
-        weight,
-        bias if with_bias else None,
-        offset,
-        mask,
-        (stride_h, stride_w),
-        (pad_h, pad_w),
-        (dilation_h, dilation_w),
-        group,
-        deformable_group,
-    )
+    settings = _Settings((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+    grads = _backward(grad_output, input, weight, bias if with_bias else None, offset, mask, settings)
     for total, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads[:4], strict=True):
         total += grad
     if with_bias:
         grad_bias += grads[4]
 
 
+class _Settings(NamedTuple):
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    deform_groups: int
+
+    def for_torchvision(self, mask: Tensor | None) -> tuple[int | bool, ...]:
+        """The settings in the order of torchvision's kernels."""
+        return (*self.stride, *self.padding, *self.dilation, self.groups, self.deform_groups, mask is not None)
+
+
 def _arguments(
     input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """Cast to the dtype of the computation, and make the tensors that torchvision wants in place of None."""
+    """Cast to the dtype of the computation, and replace None as torchvision needs it."""
     dtype = compute_dtype(input)
     bias = input.new_zeros(weight.size(0)) if bias is None else bias
     mask = input.new_zeros(input.size(0), 1) if mask is None else mask
@@ -237,25 +206,10 @@ def _arguments(
 
 
 def _forward(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    offset: Tensor,
-    mask: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-    deform_groups: int,
+    input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor, mask: Tensor | None, settings: _Settings
 ) -> Tensor:
     return torch.ops.torchvision.deform_conv2d(
-        *_arguments(input, weight, bias, offset, mask),
-        *stride,
-        *padding,
-        *dilation,
-        groups,
-        deform_groups,
-        mask is not None,
+        *_arguments(input, weight, bias, offset, mask), *settings.for_torchvision(mask)
     )
 
 
@@ -266,44 +220,26 @@ def _backward(
     bias: Tensor | None,
     offset: Tensor,
     mask: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-    deform_groups: int,
+    settings: _Settings,
 ) -> tuple[Tensor, ...]:
     """Gradients by input, weight, offset, mask and bias."""
     arguments = _arguments(input, weight, bias, offset, mask)
     with allow_atomics():
-        grads = torch.ops.torchvision._deform_conv2d_backward(
-            grad.to(arguments[0].dtype),
-            *arguments,
-            *stride,
-            *padding,
-            *dilation,
-            groups,
-            deform_groups,
-            mask is not None,
+        grads = torch.ops.torchvision._deform_conv2d_backward(  # noqa: SLF001  # its only name
+            grad.to(arguments[0].dtype), *arguments, *settings.for_torchvision(mask)
         )
-    outside = _outside(arguments[2], input.shape[2:], weight.shape[2:], stride, padding, dilation)
+    outside = _outside(arguments[2], input.shape[2:], weight.shape[2:], settings)
     return grads[0], grads[1], grads[2].masked_fill(outside, 0), grads[3], grads[4]
 
 
-def _outside(
-    offset: Tensor,
-    size: torch.Size,
-    kernel: torch.Size,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> Tensor:
-    """Tell which places lie a whole pixel outside, where mmcv has no gradient by the offset.
+def _outside(offset: Tensor, size: torch.Size, kernel: torch.Size, settings: _Settings) -> Tensor:
+    """Which positions are a whole pixel outside, where mmcv has no gradient by the offset.
 
-    torchvision has one for places at exactly -1. That is not rare: zero-initialised offsets and a
-    padding of 1 put the whole first row and column there.
+    torchvision has one at exactly -1. That is frequent: with offsets of zero and a padding of 1,
+    the whole first row and column are there.
 
     Returns:
-        Tensor: Bool, of the shape of ``offset``.
+        Bool, of the shape of ``offset``.
     """
     batch, _, height, width = offset.shape
     offset = offset.view(batch, -1, *kernel, 2, height, width)
@@ -311,8 +247,8 @@ def _outside(
     for axis in (0, 1):
         steps = torch.arange(offset.size(5 + axis), dtype=offset.dtype, device=offset.device)
         taps = torch.arange(kernel[axis], dtype=offset.dtype, device=offset.device)
-        start = (steps * stride[axis] - padding[axis]).view((-1, 1) if axis == 0 else (1, -1))
-        place = start + (taps * dilation[axis]).view((-1, 1, 1, 1) if axis == 0 else (1, -1, 1, 1))
-        place = place + offset[:, :, :, :, axis]
-        outside |= (place <= -1) | (place >= size[axis])
+        start = (steps * settings.stride[axis] - settings.padding[axis]).view((-1, 1) if axis == 0 else (1, -1))
+        tap = (taps * settings.dilation[axis]).view((-1, 1, 1, 1) if axis == 0 else (1, -1, 1, 1))
+        position = start + tap + offset[:, :, :, :, axis]
+        outside |= (position <= -1) | (position >= size[axis])
     return outside[:, :, :, :, None].expand_as(offset).reshape(batch, -1, height, width)

@@ -23,15 +23,17 @@ def deform_roi_pool_forward(
     """Average-pool the bins of each RoI, each moved by its own offset.
 
     Args:
-        input (Tensor): (N, C, H, W) features.
-        rois (Tensor): (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
-        offset (Tensor): (K, 2, pooled_height, pooled_width): x and y as fractions of the RoI, or
+        input: (N, C, H, W) features.
+        rois: (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
+        offset: (K, 2, pooled_height, pooled_width): x and y as fractions of the RoI, or
             empty for none.
-        output (Tensor): (K, C, pooled_height, pooled_width); filled in place.
-        spatial_scale (float): Pixels of the feature map for one of the image.
-        sampling_ratio (int): Sampling points of a bin in each direction; 0: one for each started
+        output: (K, C, pooled_height, pooled_width); filled in place.
+        pooled_height: Rows of bins of a RoI.
+        pooled_width: Columns of bins of a RoI.
+        spatial_scale: Pixels of the feature map for one of the image.
+        sampling_ratio: Sampling points of a bin in each direction; 0: one for each started
             pixel.
-        gamma (float): Factor on ``offset``.
+        gamma: Factor on ``offset``.
     """
     if output.numel() == 0:
         return
@@ -61,7 +63,7 @@ def deform_roi_pool_backward(
     sampling_ratio: int,
     gamma: float,
 ) -> None:
-    """Add the gradients of :func:`deform_roi_pool_forward` to ``grad_input`` and ``grad_offset``."""
+    """Add the gradients of the forward pass to ``grad_input`` and ``grad_offset``."""
     if grad_output.numel() == 0:
         return
     dtype = compute_dtype(input)
@@ -86,13 +88,13 @@ def deform_roi_pool_backward(
 
 
 def _points(grid: RoIGrid, part: slice, shift: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and columns (k, PH, PW, GH, GW) of the moved points, and their weight (k, 1, 1, GH, GW) in the mean."""
+    """Moved points, rows and columns (k, PH, PW, GH, GW), and their weights (k, 1, 1, GH, GW)."""
     y, x = grid.y[part][:, :, None, :, None], grid.x[part][:, None, :, None, :]
     if shift.numel():
         y = y + (gamma * grid.height[part, None, None] * shift[part, 1])[..., None, None]
         x = x + (gamma * grid.width[part, None, None] * shift[part, 0])[..., None, None]
     y, x = torch.broadcast_tensors(y, x)
-    return y, x, grid.valid[part][:, None, None] / grid.count[part].view(-1, 1, 1, 1, 1)
+    return y, x, grid.valid[part][:, None, None] / grid.number[part].view(-1, 1, 1, 1, 1)
 
 
 def _image_start(rois: Tensor, pixels: int) -> Tensor:
@@ -100,7 +102,7 @@ def _image_start(rois: Tensor, pixels: int) -> Tensor:
 
 
 def _slopes(corners: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Change of the value with x and y, as mmcv's kernel has it: at the border it extrapolates the edge pixels."""
+    """Derivatives by x and y as in mmcv's kernel, which extrapolates the pixels at the border."""
     y_low, x_low = y.clamp(0, height - 1).floor(), x.clamp(0, width - 1).floor()
     y_high, x_high = (y_low + 1).clamp(max=height - 1), (x_low + 1).clamp(max=width - 1)
     low_low, low_high, high_low, high_high = corners.unbind(-1)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Focal loss (Lin et al., https://arxiv.org/abs/1708.02002) of logits and of softmax probabilities."""
+"""Focal loss (Lin et al., https://arxiv.org/abs/1708.02002) of logits and probabilities."""
 
 import torch
 from torch import Tensor
@@ -16,13 +16,13 @@ def sigmoid_focal_loss_forward(
     """Fill ``output`` with the loss of each logit.
 
     Args:
-        input (Tensor): (N, C) logits.
-        target (Tensor): (N,) int64 classes; C (or any number outside [0, C)) is background.
-        weight (Tensor): (C,) weights by the class of the row, or empty. Background has weight 1
+        input: (N, C) logits.
+        target: (N,) int64 classes; C (or any number outside [0, C)) is background.
+        weight: (C,) weights by the class of the row, or empty. Background has weight 1
             (mmcv reads past the end there).
-        output (Tensor): (N, C); filled in place.
-        gamma (float): Focusing exponent.
-        alpha (float): Weight of positives; negatives have ``1 - alpha``.
+        output: (N, C); filled in place.
+        gamma: Focusing exponent.
+        alpha: Weight of positives; negatives have ``1 - alpha``.
     """
     p, positive = _probabilities(input, target)
     loss = torch.where(
@@ -52,12 +52,12 @@ def softmax_focal_loss_forward(
     """Fill ``output`` with the loss of each row.
 
     Args:
-        softmax (Tensor): (N, C) probabilities.
-        target (Tensor): (N,) int64 classes; negative ones count nothing.
-        weight (Tensor): (C,) class weights, or empty.
-        output (Tensor): (N,); filled in place.
-        gamma (float): Focusing exponent.
-        alpha (float): Factor on the loss.
+        softmax: (N, C) probabilities.
+        target: (N,) int64 classes; negative ones have no loss.
+        weight: (C,) class weights, or empty.
+        output: (N,); filled in place.
+        gamma: Focusing exponent.
+        alpha: Factor on the loss.
     """
     p, known = _target_probability(softmax, target)
     loss = -alpha * (1 - p) ** gamma * p.clamp(min=_TINY).log()
@@ -68,7 +68,7 @@ def softmax_focal_loss_forward(
 def softmax_focal_loss_backward(
     softmax: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``grad_input`` (N, C) with the derivative by the logits, and ``buff`` (N,) with its factor for each row."""
+    """Fill ``grad_input`` (N, C) with the derivative by the logits, ``buff`` with row factors."""
     p, known = _target_probability(softmax, target)
     factor = alpha * (-((1 - p) ** gamma) + gamma * (1 - p) ** (gamma - 1) * p * p.clamp(min=_TINY).log())
     factor = torch.where(known, factor, 0) * _class_weight(weight, target, known)
@@ -78,7 +78,7 @@ def softmax_focal_loss_backward(
 
 
 def _probabilities(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, C) probabilities, and (N, C) bool: the class of the row."""
+    """(N, C) probabilities, and (N, C) bool: whether the column is the class of the row."""
     classes = torch.arange(logits.size(1), device=logits.device)
     return logits.to(compute_dtype(logits)).sigmoid(), target[:, None] == classes
 
@@ -97,7 +97,7 @@ def _class_weight(weight: Tensor, target: Tensor, known: Tensor) -> Tensor:
 
 
 def _target_probability(softmax: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) probability of the target (1 where there is none), and (N,) bool: there is a target."""
+    """(N,) probability of the target (1 without a target), and (N,) bool: there is a target."""
     known = target >= 0
     p = softmax.to(compute_dtype(softmax)).gather(1, target.clamp(min=0)[:, None])[:, 0]
     return torch.where(known, p, 1), known

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Columns of a convolution that is computed only where a mask is set."""
+"""Convolution that is computed only at the positions of a mask."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,26 +18,28 @@ def masked_im2col_forward(
     pad_h: int,
     pad_w: int,
 ) -> None:
-    """Gather the window of each marked place.
+    """Gather the window of each marked position.
 
     Args:
-        im (Tensor): (1, C, H, W).
-        mask_h_idx (Tensor): (M,) int64 rows of the marked places.
-        mask_w_idx (Tensor): (M,) int64 columns.
-        col (Tensor): (C * kernel_h * kernel_w, M); filled in place.
-        pad_h (int): Rows of zeros above and below; ``pad_w`` columns left and right.
+        im: (1, C, H, W).
+        mask_h_idx: (M,) int64 rows of the marked positions.
+        mask_w_idx: (M,) int64 columns.
+        col: (C * kernel_h * kernel_w, M); filled in place.
+        kernel_h: Rows of the window.
+        kernel_w: Columns of the window.
+        pad_h: Rows of zeros above and below.
+        pad_w: Columns of zeros left and right.
     """
-    # marked places may lie outside the valid convolution: they see zeros, however small the padding
-    # is
+    # windows of marked positions may reach beyond the padding, where they see zeros
     padded = F.pad(im[0], (pad_w, kernel_w, pad_h, kernel_h))
     rows = [padded[:, mask_h_idx + i, mask_w_idx + j] for i in range(kernel_h) for j in range(kernel_w)]
-    for place, row in enumerate(rows):
-        col[place :: len(rows)] = row
+    for k, row in enumerate(rows):
+        col[k :: len(rows)] = row
 
 
 @mmcv_op
 def masked_col2im_forward(
     col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, im: Tensor, height: int, width: int, channels: int
 ) -> None:
-    """Write the results (C, M) to the marked places of ``im`` (1, C, H, W)."""
+    """Write the results (C, M) to the marked positions of ``im`` (1, C, H, W)."""
     im[0, :, mask_h_idx, mask_w_idx] = col.to(im.dtype)

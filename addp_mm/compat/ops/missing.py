@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Operators of ``mmcv._ext`` that only a compiled mmcv has."""
+"""Operators of ``mmcv._ext`` that are available only in a compiled mmcv."""
 
 from collections.abc import Callable
 
@@ -15,17 +15,17 @@ class MissingOpError(UserError, NotImplementedError):
 
 
 def missing_op(name: str) -> Callable:
-    """Stand in for an operator at import; ``mmcv.ops`` asks for all its operators by name when it is imported.
+    """Replace a missing operator: ``mmcv.ops`` looks up all its operators when it is imported.
 
     Args:
-        name (str): Attribute asked of ``mmcv._ext``.
+        name: Attribute of ``mmcv._ext``.
 
     Returns:
-        Callable: Raises :class:`MissingOpError` with the operator's name when called.
+        A function that raises :class:`MissingOpError` with the operator's name.
 
     Raises:
-        AttributeError: ``name`` starts with an underscore: no operator does, but :mod:`inspect` and
-            others probe modules for such names.
+        AttributeError: ``name`` starts with an underscore, which no operator does, but
+            :mod:`inspect` and others look up such names.
     """
     if name.startswith('_'):
         raise AttributeError(f"module 'mmcv._ext' has no attribute {name!r}")

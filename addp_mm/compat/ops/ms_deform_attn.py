@@ -17,18 +17,18 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Sum the values sampled at a few places of every level.
+    """Sum the values sampled at a few positions of every level.
 
     Args:
-        value (Tensor): (B, K, M, D) values of M heads at the K pixels of all levels.
-        value_spatial_shapes (Tensor): (L, 2) int64 height and width of each level.
-        value_level_start_index (Tensor): (L,) int64 index of the first pixel of each level.
-        sampling_locations (Tensor): (B, Q, M, L, P, 2) x and y in [0, 1] of the level.
-        attention_weights (Tensor): (B, Q, M, L, P).
-        im2col_step (int): mmcv's blocking of the batch; not used.
+        value: (B, K, M, D) values of M heads at the K pixels of all levels.
+        value_spatial_shapes: (L, 2) int64 height and width of each level.
+        value_level_start_index: (L,) int64 index of the first pixel of each level.
+        sampling_locations: (B, Q, M, L, P, 2) x and y as fractions of the level, in [0, 1].
+        attention_weights: (B, Q, M, L, P).
+        im2col_step: mmcv's blocking of the batch; not used.
 
     Returns:
-        Tensor: (B, Q, M * D), in the dtype of ``value``.
+        (B, Q, M * D), in the dtype of ``value``.
     """
     if value.numel() == 0 or sampling_locations.numel() == 0:
         return value.new_zeros(value.size(0), sampling_locations.size(1), value.size(2) * value.size(3))

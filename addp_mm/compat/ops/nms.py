@@ -13,23 +13,22 @@ _BLOCK = 512
 
 @mmcv_op
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Keep the best-scored boxes that overlap no better one by more than ``iou_threshold``.
+    """Keep the boxes that do not overlap a box of higher score by more than ``iou_threshold``.
 
-    mmcv orders tied scores by whatever ``Tensor.sort(descending=True)`` returns (not the stable
-    variant that torchvision uses), so the very same call decides here. The sorted boxes then carry
-    their rank as score: without ties torchvision's kernel has no choice left, and its arithmetic
-    equals mmcv's for ``offset=0`` once the threshold is rounded to float32 as mmcv's is. (On CUDA
-    mmcv multiplies where torchvision divides: overlaps within one rounding of the threshold may
-    fall either way.)
+    mmcv orders equal scores as ``Tensor.sort(descending=True)`` does, torchvision by a stable sort.
+    So the boxes are sorted by the same call here, and torchvision gets their ranks as scores. With
+    ``offset=0`` and a threshold rounded to float32, its arithmetic equals mmcv's. On CUDA mmcv
+    multiplies where torchvision divides, so that overlaps within one rounding of the threshold may
+    differ.
 
     Args:
-        boxes (Tensor): (N, 4) boxes (x1, y1, x2, y2) in pixels.
-        scores (Tensor): (N,).
-        iou_threshold (float): In [0, 1].
-        offset (int): 0 or 1; the width of a box is ``x2 - x1 + offset``.
+        boxes: (N, 4) boxes (x1, y1, x2, y2) in pixels.
+        scores: (N,).
+        iou_threshold: In [0, 1].
+        offset: 0 or 1; the width of a box is ``x2 - x1 + offset``.
 
     Returns:
-        Tensor: (K,) int64 indices of the kept boxes, best first.
+        (K,) int64 indices of the kept boxes, best first.
     """
     if boxes.numel() == 0:
         return torch.empty(0, dtype=torch.long, device=boxes.device)
@@ -43,23 +42,16 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def _greedy_keep(boxes: Tensor, threshold: float, offset: int) -> Tensor:
-    """Suppress among sorted boxes; only one transfer to the host for each block of boxes.
-
-    Args:
-        boxes (Tensor): (N, 4), best first.
-
-    Returns:
-        Tensor: (N,) bool, True = kept.
-    """
+    """Which boxes (N, 4), best first, are kept: (N,) bool. Each block goes to the CPU once."""
     keep = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     for start in range(0, len(boxes), _BLOCK):
         block, later = boxes[start : start + _BLOCK], boxes[start + _BLOCK :]
         inner = _exceeds(block, block, threshold, offset).triu(1).cpu().numpy()
-        alive = keep[start : start + _BLOCK].cpu().numpy()
+        on_cpu = keep[start : start + _BLOCK].cpu().numpy()
         for row, hits in enumerate(inner):
-            if alive[row]:
-                alive = alive & ~hits
-        alive = torch.from_numpy(alive).to(boxes.device)
+            if on_cpu[row]:
+                on_cpu = on_cpu & ~hits
+        alive = torch.from_numpy(on_cpu).to(boxes.device)
         keep[start : start + _BLOCK] = alive
         if len(later):
             keep[start + _BLOCK :] &= ~_exceeds(block[alive], later, threshold, offset).any(0)
@@ -67,7 +59,7 @@ def _greedy_keep(boxes: Tensor, threshold: float, offset: int) -> Tensor:
 
 
 def _exceeds(first: Tensor, second: Tensor, threshold: float, offset: int) -> Tensor:
-    """Tell which pairs overlap by more than the threshold: (M, 4), (N, 4) -> (M, N) bool."""
+    """Which pairs overlap by more than the threshold: (M, 4), (N, 4) -> (M, N) bool."""
     first = first[:, None]
     left_top = torch.maximum(first[..., :2], second[:, :2])
     sides = (torch.minimum(first[..., 2:], second[:, 2:]) - left_top + offset).clamp(min=0)
@@ -83,19 +75,19 @@ def _areas(boxes: Tensor, offset: int) -> Tensor:
 
 @mmcv_op
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Group each kept box with the boxes that it suppresses (overlap of at least ``iou_threshold``).
+    """Group each kept box with those that it suppresses (overlap of at least ``iou_threshold``).
 
     Args:
-        dets (Tensor): (N, 5) boxes and scores.
-        iou_threshold (float): In [0, 1].
+        dets: (N, 5) boxes and scores.
+        iou_threshold: In [0, 1].
 
     Returns:
-        list[list[int]]: One list for each kept box, best first: its index, then those it suppressed
+        One list for each kept box, best first: its index, then those it suppressed
         in order of score.
     """
     order = dets[:, 4].contiguous().sort(0, descending=True)[1]
     boxes = dets[:, :4].to(compute_dtype(dets))[order].cpu().numpy()
-    order, threshold = order.cpu().numpy(), np.float32(iou_threshold)
+    ranked, threshold = order.cpu().numpy(), np.float32(iou_threshold)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     alive = np.ones(len(boxes), dtype=bool)
     groups = []
@@ -108,5 +100,5 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         with np.errstate(divide='ignore', invalid='ignore'):
             hits = others[inter / (areas[i] + areas[others] - inter) >= threshold]
         alive[hits] = False
-        groups.append([int(order[i]), *order[hits].tolist()])
+        groups.append([int(ranked[i]), *ranked[hits].tolist()])
     return groups

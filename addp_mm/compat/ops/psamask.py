@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Attention maps of PSANet (Zhao et al., Point-wise Spatial Attention Network for Scene Parsing, ECCV 2018)."""
+"""Attention maps of PSANet (Zhao et al., Point-wise Spatial Attention Network, ECCV 2018)."""
 
 import torch
 from torch import Tensor
@@ -25,11 +25,17 @@ def psamask_forward(
     """Spread masks that are centred on each pixel over the whole map.
 
     Args:
-        input (Tensor): (N, h_mask * w_mask, H, W): for each pixel the weights of its surroundings.
-        output (Tensor): (N, H * W, H, W); filled in place where a mask reaches. 'collect': weight
-            of (place, for pixel); 'distribute': (for pixel, place).
-        psa_type (int): 0 collect, 1 distribute.
-        half_h_mask (int): Rows of the mask above its centre; ``half_w_mask`` columns to the left.
+        input: (N, h_mask * w_mask, H, W): for each pixel the weights of its surroundings.
+        output: (N, H * W, H, W); filled in place where a mask reaches. 'collect': the weight of a
+            position for a pixel is at (position, pixel); 'distribute': at (pixel, position).
+        psa_type: 0 collect, 1 distribute.
+        num_: N.
+        h_feature: H.
+        w_feature: W.
+        h_mask: Rows of a mask.
+        w_mask: Columns of a mask.
+        half_h_mask: Rows of a mask above its centre.
+        half_w_mask: Columns of a mask left of its centre.
     """
     rows, row_valid = _shift(h_feature, h_feature, half_h_mask, h_mask, output)
     columns, column_valid = _shift(w_feature, w_feature, half_w_mask, w_mask, output)
@@ -54,8 +60,8 @@ def psamask_backward(
     half_h_mask: int,
     half_w_mask: int,
 ) -> None:
-    """Fill ``grad_input`` (N, h_mask * w_mask, H, W) with the gradient of :func:`psamask_forward`."""
-    # seen from the mask, a pixel of the map lies the other way
+    """Fill ``grad_input`` (N, h_mask * w_mask, H, W) with the gradient."""
+    # from the mask to the map, positions shift in the other direction
     rows, row_valid = _shift(h_mask, h_feature, -half_h_mask, h_feature, grad_input, backward=True)
     columns, column_valid = _shift(w_mask, w_feature, -half_w_mask, w_feature, grad_input, backward=True)
     grad = grad_output.reshape(num_, h_feature, w_feature, h_feature, w_feature)
@@ -69,10 +75,13 @@ def psamask_backward(
 def _shift(
     length: int, pixels: int, half: int, limit: int, like: Tensor, backward: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Where entry ``i`` of one table stands in the other, for each pixel ``p``: (length, pixels) index and validity.
+    """Index in one table of every entry of the other, for each pixel, and whether it exists.
 
-    A pixel at ``p`` sees the place ``t`` at ``t - p + half`` in its mask, and the mask's ``m`` at
-    ``m + p - half``.
+    The mask of the pixel ``p`` has the position ``t`` at ``t - p + half``; its entry ``m`` is the
+    position ``m + p - half``.
+
+    Returns:
+        (length, pixels) index and validity.
     """
     entry = torch.arange(length, device=like.device)[:, None]
     pixel = torch.arange(pixels, device=like.device)[None]

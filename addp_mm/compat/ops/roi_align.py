@@ -28,17 +28,19 @@ def roi_align_forward(
     """Pool the features of each RoI to a fixed size.
 
     Args:
-        input (Tensor): (N, C, H, W) features.
-        rois (Tensor): (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
-        output (Tensor): (K, C, aligned_height, aligned_width); filled in place.
-        argmax_y (Tensor): As ``output``; filled with the row of the maximum (-1: none) if
+        input: (N, C, H, W) features.
+        rois: (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
+        output: (K, C, aligned_height, aligned_width); filled in place.
+        argmax_y: As ``output``; filled with the row of the maximum (-1: none) if
             ``pool_mode`` is 0.
-        argmax_x (Tensor): As ``argmax_y``, the column.
-        spatial_scale (float): Pixels of the feature map for one of the image.
-        sampling_ratio (int): Sampling points of a bin in each direction; 0: one for each started
+        argmax_x: As ``argmax_y``, the column.
+        aligned_height: Rows of bins of a RoI.
+        aligned_width: Columns of bins of a RoI.
+        spatial_scale: Pixels of the feature map for one of the image.
+        sampling_ratio: Sampling points of a bin in each direction; 0: one for each started
             pixel.
-        pool_mode (int): 0 maximum, 1 average.
-        aligned (bool): Shift by half a pixel.
+        pool_mode: 0 maximum, 1 average.
+        aligned: Shift by half a pixel.
 
     Raises:
         RuntimeError: A RoI has a negative size (CPU and ``aligned`` only, as in mmcv).
@@ -92,7 +94,7 @@ def roi_align_backward(
         grad_input += _max_backward(grad, boxes, argmax_y.to(dtype), argmax_x.to(dtype), grad_input.shape)
         return
     with allow_atomics():
-        grad_input += torch.ops.torchvision._roi_align_backward(
+        grad_input += torch.ops.torchvision._roi_align_backward(  # noqa: SLF001  # its only name
             grad, boxes, spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned
         )
 

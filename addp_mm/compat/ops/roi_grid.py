@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Where RoI operators sample their bins, and bilinear reading and writing at those points."""
+"""Sampling points of RoI operators, and bilinear reading and writing at those points."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,8 +15,8 @@ class RoIGrid(NamedTuple):
 
     y: Tensor  # (K, PH, GH) pixel rows
     x: Tensor  # (K, PW, GW) pixel columns
-    valid: Tensor  # (K, GH, GW) bool: the points that the RoI really has
-    count: Tensor  # (K,) points of a bin
+    valid: Tensor  # (K, GH, GW) bool: the points that the RoI has
+    number: Tensor  # (K,) points of a bin
     height: Tensor  # (K,) of the RoI, in pixels of the feature map
     width: Tensor  # (K,)
 
@@ -27,10 +27,12 @@ def roi_grid(
     """Lay out sampling points as RoIAlign does (https://arxiv.org/abs/1703.06870).
 
     Args:
-        rois (Tensor): (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
-        sampling_ratio (int): Points of a bin in each direction; 0: one for each started pixel of
-            the bin.
-        aligned (bool): Shift by half a pixel; else RoIs are at least one pixel large.
+        rois: (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
+        pooled_height: Rows of bins of a RoI.
+        pooled_width: Columns of bins of a RoI.
+        spatial_scale: Pixels of the feature map for one of the image.
+        sampling_ratio: Points of a bin in each direction; 0: one for each started pixel of the bin.
+        aligned: Shift by half a pixel; else RoIs are at least one pixel large.
     """
     start_x, start_y, end_x, end_y = (rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)).unbind(1)
     height, width = end_y - start_y, end_x - start_x
@@ -60,14 +62,18 @@ def chunks(num_rois: int, elements_per_roi: int) -> Iterator[slice]:
 
 
 def bilinear_corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Find the four pixels around each point, as RoIAlign does: points up to one pixel outside count as on the edge.
+    """Find the four pixels around each point, as RoIAlign does.
+
+    Points up to one pixel outside the map count as points on its edge.
 
     Args:
-        y (Tensor): Rows in pixels, any shape.
-        x (Tensor): Columns in pixels, the same shape.
+        y: Rows in pixels, any shape.
+        x: Columns in pixels, the same shape.
+        height: Rows of the map.
+        width: Columns of the map.
 
     Returns:
-        tuple: (..., 4) int64 index into the flattened map in the order (low, low), (low, high),
+        (..., 4) int64 index into the flattened map in the order (low, low), (low, high),
         (high, low), (high, high) of (row, column), and (..., 4) weights, 0 outside.
     """
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
@@ -77,8 +83,8 @@ def bilinear_corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Ten
     y_high, x_high = (y_low + 1).clamp(max=height - 1), (x_low + 1).clamp(max=width - 1)
     below, right = y - y_low, x - x_low
     above, left = 1 - below, 1 - right
-    index = torch.stack([y_low * width + x_low, y_low * width + x_high, y_high * width + x_low,
-                         y_high * width + x_high], dim=-1)  # yapf: disable
+    rows, columns = (y_low, y_low, y_high, y_high), (x_low, x_high, x_low, x_high)
+    index = torch.stack([row * width + column for row, column in zip(rows, columns, strict=True)], dim=-1)
     weight = torch.stack([above * left, above * right, below * left, below * right], dim=-1)
     return index, weight * inside[..., None]
 

@@ -21,16 +21,18 @@ def roi_pool_forward(
     """Take the maximum of the pixels that each bin of a RoI touches.
 
     Bins are not rounded to pixels first, as torchvision's are; the right and lower edges of a RoI
-    lie one pixel further. RoIs without area are left as the caller filled them, as in mmcv.
+    are one pixel further. The output of RoIs without area stays unchanged, as in mmcv.
 
     Args:
-        input (Tensor): (N, C, H, W) features.
-        rois (Tensor): (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
-        output (Tensor): (K, C, pooled_height, pooled_width); filled in place, 0 for a bin without
+        input: (N, C, H, W) features.
+        rois: (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
+        output: (K, C, pooled_height, pooled_width); filled in place, 0 for a bin without
             pixels.
-        argmax (Tensor): (K, C, pooled_height, pooled_width) int32; filled with
+        argmax: (K, C, pooled_height, pooled_width) int32; filled with
             ``row * W + column``, -1 for none.
-        spatial_scale (float): Pixels of the feature map for one of the image.
+        pooled_height: Rows of bins of a RoI.
+        pooled_width: Columns of bins of a RoI.
+        spatial_scale: Pixels of the feature map for one of the image.
     """
     if output.numel() == 0:
         return
@@ -46,12 +48,12 @@ def roi_pool_forward(
         y, x = first_y[part, :, None] + rows, first_x[part, :, None] + columns
         # (k, PH, PW, GH, GW)
         valid = (y < last_y[part, :, None])[:, :, None, :, None] & (x < last_x[part, :, None])[:, None, :, None, :]
-        place = y.clamp(max=height - 1)[:, :, None, :, None] * width + x.clamp(max=width - 1)[:, None, :, None, :]
-        source = place + (boxes[part, 0].long() * height * width).view(-1, 1, 1, 1, 1)
+        pixel = y.clamp(max=height - 1)[:, :, None, :, None] * width + x.clamp(max=width - 1)[:, None, :, None, :]
+        source = pixel + (boxes[part, 0].long() * height * width).view(-1, 1, 1, 1, 1)
         values = pixels[:, source].transpose(0, 1).masked_fill(~valid[:, None], -torch.inf).flatten(-2)
         best = values.argmax(-1, keepdim=True)
         value = values.gather(-1, best)[..., 0]
-        found = place.flatten(-2)[:, None].expand_as(values).gather(-1, best)[..., 0]
+        found = pixel.flatten(-2)[:, None].expand_as(values).gather(-1, best)[..., 0]
         empty = ~valid.flatten(-2).any(-1)[:, None].expand_as(value)
         filled = (wide & tall)[part].view(-1, 1, 1, 1)
         output[part] = torch.where(filled, value.masked_fill(empty, 0.0).to(output.dtype), output[part])
@@ -81,7 +83,7 @@ def roi_pool_backward(
 
 
 def _bins(start: Tensor, end: Tensor, pooled: int, spatial_scale: float, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """First and one past the last pixel of each bin along one axis (K, pooled), and whether the RoI has extent."""
+    """First and last + 1 pixel of each bin on one axis (K, pooled); whether the RoI has a size."""
     start, end = start * spatial_scale, (end + 1) * spatial_scale
     step = ((end - start) / pooled)[:, None]
     index = torch.arange(pooled, dtype=start.dtype, device=start.device)

@@ -21,23 +21,23 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lower the scores of boxes that overlap better ones, and drop those that fall below ``min_score``.
+    """Lower the scores of boxes that overlap better ones, and drop those below ``min_score``.
 
-    Boxes that drop out are replaced by the last ones, as mmcv does it, because that order decides
-    between equal scores later on. The best box of each round stays whatever its score.
+    Dropped boxes are replaced by the last ones, as in mmcv, because that order decides between
+    equal scores later. The best box of each round stays, even below ``min_score``.
 
     Args:
-        boxes (Tensor): (N, 4) boxes (x1, y1, x2, y2) in pixels.
-        scores (Tensor): (N,).
-        dets (Tensor): (N, 5); the first K rows are filled with the kept boxes and their new scores.
-        iou_threshold (float): Overlap from which 'naive' and 'linear' act.
-        sigma (float): Width of the Gaussian.
-        min_score (float): Boxes below it are dropped.
-        method (int): 0 naive, 1 linear, 2 Gaussian.
-        offset (int): 0 or 1; the width of a box is ``x2 - x1 + offset``.
+        boxes: (N, 4) boxes (x1, y1, x2, y2) in pixels.
+        scores: (N,).
+        dets: (N, 5); the first K rows are filled with the kept boxes and their new scores.
+        iou_threshold: Overlap from which 'naive' and 'linear' act.
+        sigma: Width of the Gaussian.
+        min_score: Boxes below it are dropped.
+        method: 0 naive, 1 linear, 2 Gaussian.
+        offset: 0 or 1; the width of a box is ``x2 - x1 + offset``.
 
     Returns:
-        Tensor: (K,) int64 indices in the order of the rows of ``dets``.
+        (K,) int64 indices in the order of the rows of ``dets``.
     """
     dtype = compute_dtype(boxes)
     rows = torch.cat([boxes.to(dtype), scores.to(dtype)[:, None]], dim=1).cpu().numpy().copy()
@@ -77,7 +77,7 @@ def _weights(overlaps: np.ndarray, iou_threshold: float, sigma: float, method: i
 
 
 def _fill_from_the_end(stays: np.ndarray) -> np.ndarray:
-    """Positions after each gap was filled with the last element that stays: (N,) bool -> (K,) indices."""
+    """Order after each gap is filled with the last kept element: (N,) bool -> (K,) indices."""
     count = int(stays.sum())
     order = np.arange(count)
     order[~stays[:count]] = (count + np.flatnonzero(stays[count:]))[::-1]

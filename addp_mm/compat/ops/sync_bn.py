@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The local parts of mmcv's synchronised batch normalisation (``MMSyncBN``); mmcv itself talks to the other ranks."""
+"""Synchronised batch normalisation on one rank (``MMSyncBN``); mmcv exchanges between ranks."""
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ def sync_bn_forward_mean(input: Tensor, mean: Tensor) -> None:
 
 @mmcv_op
 def sync_bn_forward_var(input: Tensor, mean: Tensor, var: Tensor) -> None:
-    """Fill ``var`` (C,) float32 with the mean squared distance of ``input`` (N, C, S) to ``mean`` (C,)."""
+    """Fill ``var`` (C,) float32 with the variances of ``input`` (N, C, S) around ``mean`` (C,)."""
     var.copy_((input.float() - mean[:, None]).square().mean((0, 2)))
 
 
@@ -34,12 +34,22 @@ def sync_bn_forward_output(
     momentum: float | Tensor,
     group_size: int,
 ) -> None:
-    """Normalise ``input`` (N, C, S) into ``output``, and move the running statistics.
+    """Normalise the input, and update the running statistics.
 
     Args:
-        norm (Tensor): (N, C, S) float32; filled with the normalised input.
-        std (Tensor): (C,) float32; filled with the standard deviations.
-        group_size (int): Number of ranks, for the unbiased running variance.
+        input: (N, C, S).
+        mean: (C,) float32 means over all ranks.
+        var: (C,) float32 variances over all ranks.
+        weight: (C,) factors.
+        bias: (C,) summands.
+        running_mean: (C,); updated in place.
+        running_var: (C,); updated in place.
+        norm: (N, C, S) float32; filled with the normalised input.
+        std: (C,) float32; filled with the standard deviations.
+        output: (N, C, S); filled in place.
+        eps: Added to the variances.
+        momentum: Weight of this batch in the running statistics.
+        group_size: Number of ranks, for the unbiased running variance.
     """
     std.copy_((var + eps).sqrt())
     norm.copy_((input.float() - mean[:, None]) / std[:, None])
@@ -67,7 +77,7 @@ def sync_bn_backward_data(
     std: Tensor,
     grad_input: Tensor,
 ) -> None:
-    """Fill ``grad_input`` (N, C, S)."""
+    """Fill ``grad_input`` (N, C, S) with the derivative by the input."""
     count = norm.size(0) * norm.size(2)
     through_statistics = (grad_weight[:, None] * norm + grad_bias[:, None]) / count
     grad_input.copy_(weight[:, None] * (grad_output.float() - through_statistics) / std[:, None])

@@ -17,7 +17,7 @@ from addp_mm.engine.hooks.previews import evaluating, show
 from addp_mm.engine.hooks.weight_guard import saves_now, spoilt_weight
 from addp_mm.engine.strategies.sharded import is_sharded, whole_outside_of_units
 from addp_mm.engine.unwrap import bare_model
-from addp_mm.generation import AlternatingSampler, pictures
+from addp_mm.generation import AlternatingSampler, figures
 from addp_mm.registry import HOOKS
 
 STATE_KEY = 'generative_pretrain'
@@ -217,5 +217,5 @@ class GenerativePretrainHook(Hook):
         if not dist.is_main_process():
             return
         codebook_size = len(model.tokenizer.codebook)
-        show(runner, 'generated', pictures.grid(list(pictures.to_uint8(samples.images))))
-        show(runner, 'alternating_steps', pictures.steps_strip(samples.steps, sampler.grid_size, codebook_size))
+        show(runner, 'generated', figures.image_grid(list(figures.to_uint8(samples.images))))
+        show(runner, 'alternating_steps', figures.steps_figure(samples.steps, sampler.grid_size, codebook_size))

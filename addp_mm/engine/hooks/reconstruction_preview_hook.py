@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 
 from addp_mm.engine.hooks.previews import evaluating, show
 from addp_mm.engine.unwrap import bare_model
-from addp_mm.generation import pictures
+from addp_mm.generation import figures
 from addp_mm.registry import HOOKS
 
 
@@ -67,8 +67,8 @@ class ReconstructionPreviewHook(Hook):
 
     def _show(self, runner: Runner, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
         tiles = [
-            pictures.enlarge(picture, self.side)
+            figures.enlarge(image, self.side)
             for row in (images, reconstructions)
-            for picture in pictures.to_uint8(row)
+            for image in figures.to_uint8(row)
         ]
-        show(runner, 'reconstructions', pictures.grid(tiles, columns=len(images)))
+        show(runner, 'reconstructions', figures.image_grid(tiles, columns=len(images)))

@@ -13,7 +13,7 @@ from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 from mmengine.optim import BaseOptimWrapper, build_optim_wrapper
 from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from addp_mm.checkpoints.errors import CheckpointError
@@ -154,6 +154,19 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
 def is_sharded(model: nn.Module) -> bool:
     """Whether a model's weights are spread over the processes by :class:`ShardedStrategy`."""
     return isinstance(model, FullyShardedDataParallel)
+
+
+def whole(model: nn.Module) -> AbstractContextManager:
+    """Context in which a sharded model's weights are whole on every process, in memory of the CPU.
+
+    All processes must enter it at once. Changes of the weights are lost. Nothing happens to a model
+    that is not sharded.
+    """
+    if not is_sharded(model):
+        return nullcontext()
+    # weights that no process shares out cannot be moved
+    offload = model.sharding_strategy is not ShardingStrategy.NO_SHARD
+    return FullyShardedDataParallel.summon_full_params(model, writeback=False, offload_to_cpu=offload)
 
 
 def whole_outside_of_units(model: nn.Module) -> AbstractContextManager:

@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Backbones: images to features."""
+
 from addp_mm.models.backbones.addp_vit import ADDPViT
 
 __all__ = ['ADDPViT']

@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""The PatchGAN discriminator."""
+
 from __future__ import annotations
 
 import torch
@@ -12,22 +14,23 @@ _NORMS = ('group', 'batch', 'none')
 
 @MODELS.register_module()
 class PatchDiscriminator(BaseModule):
-    """Judges overlapping patches of an image: real or reconstructed (PatchGAN, arXiv 1611.07004).
+    """Classify patches of an image as real or reconstructed (PatchGAN, arXiv 1611.07004).
 
-    4x4 convolutions: ``num_layers`` of stride 2, which double the width up to 8 times the first,
-    one of stride 1 and the output. With 3 layers each logit sees 70 px, with 2 layers 34, with 1
-    layer 16.
+    The layers are 4x4 convolutions: ``num_layers`` of stride 2, which double the width up to 8
+    times the first, one of stride 1 and the output. The receptive field of a logit is 70 px with 3
+    layers, 34 px with 2 and 16 px with 1.
 
     Args:
-        in_channels: Channels of the images.
-        base_channels: Width of the first layer.
-        num_layers: Layers of stride 2.
-        norm: 'group' (of at most 32 groups) does not mix images, so that a batch on several
-            processes is judged as on one; 'batch' is the published one; or 'none'.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+        in_channels: Channels of the images. Defaults to 3.
+        base_channels: Width of the first layer. Defaults to 64.
+        num_layers: Number of layers of stride 2. Defaults to 3.
+        norm: 'group' (at most 32 groups; images do not influence each other, so results do not
+            depend on the number of processes), 'batch' (as published) or 'none'. Defaults to
+            'group'.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
-        ValueError: If the norm is not one of these, or there is no layer.
+        ValueError: The norm is unknown, or a number is below 1.
 
     Example:
         >>> PatchDiscriminator(in_channels=4)(torch.rand(2, 4, 64, 64)).shape
@@ -69,25 +72,32 @@ class PatchDiscriminator(BaseModule):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 1, h, w), large where the image looks real, of images (B, in_channels, H, W) in [0, 1].
+        """Classify patches.
+
+        Args:
+            images: (B, in_channels, H, W) in [0, 1].
+
+        Returns:
+            Logits (B, 1, h, w), large where the image looks real.
 
         Raises:
-            ValueError: If the images have other channels, or are too small for a single logit.
+            ValueError: The images have other channels, or are too small for one logit.
         """
         if images.shape[1] != self.in_channels:
             raise ValueError(
-                f'the discriminator judges images of {self.in_channels} channels, got '
+                f'the discriminator needs images of {self.in_channels} channels, got '
                 f'{images.shape[1]}; set in_channels={images.shape[1]}'
             )
         if min(images.shape[-2:]) < self.smallest_side:
             raise ValueError(
-                f'images of {images.shape[-2]}x{images.shape[-1]} px are too small for a discriminator '
-                f'that needs {self.smallest_side} px; lower its num_layers'
+                f'images of {images.shape[-2]}x{images.shape[-1]} px are too small for the discriminator, '
+                f'which needs {self.smallest_side} px: lower its num_layers'
             )
         return self.layers(2 * images - 1)
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
+    """Normalisation layer by its name in the options."""
     if kind == 'none':
         return nn.Identity()
     if kind == 'batch':
@@ -97,12 +107,20 @@ def _norm(kind: str, channels: int) -> nn.Module:
 
 
 def _smallest_side(num_layers: int) -> int:
-    """Pixels of which one logit is left: two layers of stride 1 each take a pixel off."""
+    """Side in pixels of the smallest image: the two layers of stride 1 need a map of 3 x 3."""
     return 3 * 2**num_layers
 
 
-def judge_frozen(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """The discriminator's logits with a gradient to the images and none to its weights; its buffers stay."""
+def frozen_logits(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """Logits with a gradient to the images only.
+
+    Args:
+        discriminator: Its weights get no gradient and its buffers do not change.
+        images: (B, C, H, W).
+
+    Returns:
+        (B, 1, h, w).
+    """
     weights = {name: value.detach() for name, value in discriminator.named_parameters()}
     buffers = {name: value.clone() for name, value in discriminator.named_buffers()}
     return torch.func.functional_call(discriminator, {**weights, **buffers}, (images,))

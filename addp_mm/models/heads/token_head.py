@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""From token states to logits over the token space."""
+"""Token states to logits over the token space."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from addp_mm.registry import MODELS
 
 @MODELS.register_module()
 class TokenHead(Component):
-    """Masked language modelling head whose output layer is a word embedding that lives elsewhere.
+    """Head of masked token modelling; its output layer is the word embedding of another module.
 
-    Linear, GELU, LayerNorm, then the product with the word embeddings and a bias a word. The
-    embeddings are detached: the head does not train them (ADDP, arXiv 2306.05423, and MAGE, arXiv
-    2211.09117).
+    Linear, GELU, LayerNorm, then the product with the word embeddings plus a bias for each word.
+    The embeddings are detached: the head does not train them (ADDP, arXiv 2306.05423, and MAGE,
+    arXiv 2211.09117).
 
     Args:
         in_dims: Width of the token states.
-        word_dims: Width of the word embeddings. Default: ``in_dims``.
-        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its
-            arguments).
-        loss: Config of a module called as ``loss(logits, target)``. A head without one only
+        word_dims: Width of the word embeddings. Defaults to None: ``in_dims``.
+        token_space: The map of token ids, a :class:`~addp_mm.diffusion.token_space.TokenSpace` or
+            its arguments. Defaults to None: the published one.
+        loss: Config of a module called as ``loss(logits, target)``. Defaults to None: the head only
             predicts.
-        norm_eps: Epsilon of the LayerNorm.
-        init_cfg: Initialisation config.
+        norm_eps: Added to the variance in the LayerNorm. Defaults to 1e-5.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Example:
-        >>> head = TokenHead(in_dims=8, token_space=dict(codebook_size=4, num_class_slots=1, fake_class_slot=0))
+        >>> space = dict(codebook_size=4, num_class_slots=1, fake_class_slot=0)
+        >>> head = TokenHead(in_dims=8, token_space=space)
         >>> head(torch.rand(2, 3, 8), torch.rand(6, 8)).shape
         torch.Size([2, 3, 6])
     """
@@ -63,29 +64,29 @@ class TokenHead(Component):
         """Logits over the whole vocabulary.
 
         Args:
-            states: Token states, shape (..., in_dims).
-            word_embeddings: Shape (vocab_size, word_dims); no gradient flows to them.
+            states: Token states, (..., in_dims).
+            word_embeddings: (vocab_size, word_dims); they get no gradient.
 
         Returns:
-            Logits, shape (..., vocab_size).
+            Logits, (..., vocab_size).
         """
         words = self.norm(F.gelu(self.fc(states)))
         return F.linear(words, word_embeddings.detach()) + self.bias
 
     def loss(self, states: Tensor, word_embeddings: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Loss of the masked places.
+        """Loss of the masked positions.
 
         Args:
-            states: Token states of the image positions, shape (B, L, in_dims).
-            word_embeddings: Shape (vocab_size, word_dims).
-            target: Target probabilities over the codes, shape (B, L, codebook_size).
-            mask: Shape (B, L), bool, True where the place is masked.
+            states: Token states of the image positions, (B, L, in_dims).
+            word_embeddings: (vocab_size, word_dims).
+            target: Target probabilities over the codes, (B, L, codebook_size).
+            mask: (B, L), bool, True where masked.
 
         Returns:
             ``dict(loss=...)``, a scalar.
 
         Raises:
-            RuntimeError: If the head was built without a loss.
+            RuntimeError: The head was built without a loss.
         """
         if self.loss_module is None:
             raise RuntimeError(

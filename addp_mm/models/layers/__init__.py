@@ -1,13 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Parts of transformers that backbones, predictors and necks share."""
+"""Layers of transformers that backbones, predictors and necks share."""
 
 from addp_mm.models.layers.attention import Attention
 from addp_mm.models.layers.block import Block
-from addp_mm.models.layers.drop import DropPath
 from addp_mm.models.layers.errors import ImageSizeError, OptionError
 from addp_mm.models.layers.init import init_transformer_weights
-from addp_mm.models.layers.layer_scale import LayerScale
-from addp_mm.models.layers.mlp import MLP
 from addp_mm.models.layers.norm import LN2d
 from addp_mm.models.layers.patch_embed import PatchEmbed
 from addp_mm.models.layers.pos_embed import resize_pos_embed
@@ -17,13 +14,10 @@ from addp_mm.models.layers.window import window_partition, window_unpartition
 
 __all__ = [
     'CLASS_ENTRIES',
-    'MLP',
     'Attention',
     'Block',
-    'DropPath',
     'ImageSizeError',
     'LN2d',
-    'LayerScale',
     'OptionError',
     'PatchEmbed',
     'init_transformer_weights',

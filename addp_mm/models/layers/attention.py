@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Multi-head self-attention on the fused kernels of PyTorch."""
+"""Multi-head self-attention on PyTorch's fused kernels."""
 
 import torch
 import torch.nn.functional as F
@@ -12,22 +12,21 @@ from addp_mm.models.layers.rel_pos_table import CLASS_ENTRIES, num_offsets, rel_
 class Attention(nn.Module):
     """Multi-head self-attention through ``scaled_dot_product_attention``.
 
-    PyTorch's kernels hold scores and softmax of float16 and bfloat16 inputs in float32 and subtract
-    the row's maximum, which is what the published code does by hand under float16.
+    For float16 and bfloat16 inputs PyTorch's kernels compute scores and softmax in float32 and
+    subtract the maximum of each row. The published code does the same by hand under float16.
 
     Args:
-        embed_dims (int): Width of the tokens.
-        num_heads (int): Number of heads; must divide ``embed_dims``.
-        qkv_bias (bool): Whether query, key and value have a bias. Defaults to True.
-        attn_drop_rate (float): Dropout of the attention weights. Defaults to 0.
-        proj_drop_rate (float): Dropout after the projection. Defaults to 0.
-        rel_pos_size (tuple[int, int], optional): Height and width of the map (or window) in tokens.
-            Where given, decomposed relative positions of that size, zero at first, are added to the
-            scores; maps of other sizes resize them. Defaults to None: none.
-        rel_pos_table_size (tuple[int, int], optional): The same for BEiT's relative positions, a
-            table with one number for each head and offset, zero at first. Defaults to None: none.
-        with_cls_token (bool): Whether that table has entries for a class token before the map.
-            Defaults to False.
+        embed_dims: Width of the tokens.
+        num_heads: Number of heads; must divide ``embed_dims``.
+        qkv_bias: Whether query, key and value have a bias. Defaults to True.
+        attn_drop_rate: Dropout of the attention weights. Defaults to 0.
+        proj_drop_rate: Dropout after the projection. Defaults to 0.
+        rel_pos_size: Height and width in tokens of the map (or window) whose decomposed relative
+            positions are learned, from zero on, and added to the scores. They are resized for maps
+            of other sizes. Defaults to None: no relative positions.
+        rel_pos_table_size: The same for BEiT's table of relative positions, one number for each
+            head and offset. Defaults to None: no table.
+        with_cls_token: Whether that table has entries for a class token. Defaults to False.
 
     Raises:
         ValueError: ``num_heads`` does not divide ``embed_dims``, or both kinds of relative
@@ -64,26 +63,36 @@ class Attention(nn.Module):
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * rel_pos_size[1] - 1, head_dims))
         self.rel_pos_table_size = rel_pos_table_size
         if rel_pos_table_size is not None:
-            rows = num_offsets(rel_pos_table_size) + CLASS_ENTRIES * with_cls_token
+            rows = num_offsets(rel_pos_table_size) + (CLASS_ENTRIES if with_cls_token else 0)
             self.rel_pos_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
+
+    @property
+    def needs_map(self) -> bool:
+        """Whether :meth:`forward` needs the height and width of the map."""
+        return self.use_rel_pos or self.rel_pos_table_size is not None
 
     def forward(self, x: Tensor, hw: tuple[int, int] | None = None) -> Tensor:
         """Attend.
 
         Args:
-            x (Tensor): (B, N, C); with relative positions N = P + H * W, the P extra tokens (class
-                token) first.
-            hw (tuple[int, int], optional): Height and width of the map; relative positions need it.
+            x: (B, N, C). With relative positions N = P + H * W, the P extra tokens (a class token)
+                first.
+            hw: Height H and width W of the map; relative positions need them. Defaults to None.
 
         Returns:
-            Tensor: (B, N, C).
+            (B, N, C).
         """
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        bias = None
-        if self.use_rel_pos:
-            bias = rel_pos_bias(q, self.rel_pos_h, self.rel_pos_w, hw)
-        elif self.rel_pos_table_size is not None:
-            bias = rel_pos_table_bias(self.rel_pos_bias_table, self.rel_pos_table_size, hw).to(q.dtype)
         drop = self.attn_drop_rate if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(q, hw), dropout_p=drop)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+    def _bias(self, query: Tensor, hw: tuple[int, int] | None) -> Tensor | None:
+        """Bias of the relative positions, (B or 1, heads, N, N); None without them."""
+        if not self.needs_map:
+            return None
+        if hw is None:
+            raise ValueError('attention with relative positions needs hw, the height and width of the map')
+        if self.rel_pos_table_size is None:
+            return rel_pos_bias(query, self.rel_pos_h, self.rel_pos_w, hw)
+        return rel_pos_table_bias(self.rel_pos_bias_table, self.rel_pos_table_size, hw).to(query.dtype)

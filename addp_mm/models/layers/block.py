@@ -1,37 +1,41 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The pre-norm transformer block of encoder, token decoder and predictor."""
+"""The pre-norm transformer block of backbone, token decoder and predictor."""
 
+from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
 from addp_mm.models.layers.attention import Attention
-from addp_mm.models.layers.drop import DropPath
-from addp_mm.models.layers.layer_scale import LayerScale
-from addp_mm.models.layers.mlp import MLP
 from addp_mm.models.layers.window import window_partition, window_unpartition
 
 
 class Block(nn.Module):
-    """Norm, attention, norm, MLP, each with a residual (ViT, arXiv 2010.11929); within windows if asked (ViTDet).
+    """LayerNorm and attention, LayerNorm and MLP, each with a residual (ViT, arXiv 2010.11929).
+
+    Attention can be restricted to windows (ViTDet, arXiv 2203.16527).
 
     Args:
-        embed_dims (int): Width of the tokens.
-        num_heads (int): Number of heads; must divide ``embed_dims``.
-        mlp_ratio (float): Width of the MLP over ``embed_dims``. Defaults to 4.
-        qkv_bias (bool): Whether query, key and value have a bias. Defaults to True.
-        drop_rate (float): Dropout after the projection and twice in the MLP. Defaults to 0.
-        attn_drop_rate (float): Dropout of the attention weights. Defaults to 0.
-        drop_path_rate (float): Stochastic depth of both branches. Defaults to 0.
-        norm_eps (float): Added to the variance in the norms. Defaults to 1e-6.
-        window_size (int): Side of the attention windows in tokens; 0 attends everywhere. Zeros fill
-            the last windows and take part, as in ViTDet. Tokens without a place on the map are
-            refused then. Defaults to 0.
-        rel_pos_size (tuple[int, int], optional): Map for which decomposed relative positions are
-            made; with windows the window counts instead. Defaults to None: no relative positions.
-        rel_pos_table_size (tuple[int, int], optional): The same for BEiT's table of relative
-            positions. Defaults to None: no table.
-        with_cls_token (bool): Whether that table has entries for a class token. Defaults to False.
-        layer_scale_init (float, optional): Start of the learned factors of both branches. Defaults
-            to None: no factors.
+        embed_dims: Width of the tokens.
+        num_heads: Number of heads; must divide ``embed_dims``.
+        mlp_ratio: Width of the MLP over ``embed_dims``. Defaults to 4.
+        qkv_bias: Whether query, key and value have a bias. Defaults to True.
+        drop_rate: Dropout after the projection and twice in the MLP. Defaults to 0.
+        attn_drop_rate: Dropout of the attention weights. Defaults to 0.
+        drop_path_rate: Stochastic depth of both branches (arXiv 1603.09382). Defaults to 0.
+        norm_eps: Added to the variance in the norms. Defaults to 1e-6.
+        window_size: Side of the attention windows in tokens; 0 for global attention. As in ViTDet,
+            zeros pad the last windows and take part in attention. A block with windows accepts no
+            tokens beside the map. Defaults to 0.
+        rel_pos_size: Height and width in tokens of the map whose decomposed relative positions are
+            learned. With windows their size counts instead. Defaults to None: no relative
+            positions.
+        rel_pos_table_size: The same for BEiT's table of relative positions. Defaults to None: no
+            table.
+        with_cls_token: Whether that table has entries for a class token. Defaults to False.
+        layer_scale_init: Initial value of the learned channel factors of both branches (CaiT, arXiv
+            2103.17239). Defaults to None: no factors.
+
+    Raises:
+        ValueError: ``window_size`` is negative, or see :class:`Attention`.
 
     Example:
         >>> Block(64, 4)(torch.rand(2, 17, 64)).shape
@@ -56,7 +60,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         if window_size < 0:
-            raise ValueError(f'window_size must be 0 (attend everywhere) or positive, got {window_size}')
+            raise ValueError(f'window_size must be 0 (global attention) or positive, got {window_size}')
         if window_size:
             window = (window_size, window_size)
             rel_pos_size = rel_pos_size and window
@@ -67,7 +71,8 @@ class Block(nn.Module):
             embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, rel_pos_size, rel_pos_table_size, with_cls_token
         )
         self.norm2 = nn.LayerNorm(embed_dims, eps=norm_eps)
-        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio), drop_rate)
+        # a ratio computed as hidden / embed_dims may be smaller by a rounding error
+        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio + 1e-6), drop=drop_rate)
         self.ls1, self.ls2 = (
             nn.Identity() if layer_scale_init is None else LayerScale(embed_dims, layer_scale_init) for _ in range(2)
         )
@@ -77,35 +82,34 @@ class Block(nn.Module):
         """Transform the tokens.
 
         Args:
-            x (Tensor): (B, N, C).
-            hw (tuple[int, int], optional): Height and width of the map in tokens, which windows (N
-                = H * W) and relative positions (N = P + H * W, the P extra tokens first) need.
+            x: (B, N, C). With windows N = H * W; with relative positions N = P + H * W, the P extra
+                tokens first.
+            hw: Height H and width W of the map in tokens; windows and relative positions need them.
                 Defaults to None.
 
         Returns:
-            Tensor: (B, N, C).
+            (B, N, C).
 
         Raises:
-            ValueError: Windows or relative positions are used and ``hw`` is missing or does not fit
-                N.
+            ValueError: ``hw`` is needed and missing, or does not fit N.
         """
-        if self.window_size or self.attn.use_rel_pos or self.attn.rel_pos_table_size:
-            self._check_map(x.shape[1], hw)
-        attend = self._attend_in_windows if self.window_size else self.attn
-        x = x + self.drop_path(self.ls1(attend(self.norm1(x), hw)))
+        x = x + self.drop_path(self.ls1(self._attend(self.norm1(x), hw)))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
-    def _attend_in_windows(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+    def _attend(self, x: Tensor, hw: tuple[int, int] | None) -> Tensor:
+        """Attention of (B, N, C), in windows if there are any."""
+        if not (self.window_size or self.attn.needs_map):
+            return self.attn(x)
+        if hw is None:
+            raise ValueError('a block with windows or relative positions needs hw, the height and width of the map')
+        extra = x.shape[1] - hw[0] * hw[1]
+        if extra < 0 or (self.window_size and extra):
+            raise ValueError(
+                f'{x.shape[1]} tokens do not fit a map of {hw[0]} x {hw[1]}'
+                + (': a block with windows accepts no tokens beside the map' if self.window_size else '')
+            )
+        if not self.window_size:
+            return self.attn(x, hw)
         windows, padded_hw = window_partition(x.unflatten(1, hw), self.window_size)
         out = self.attn(windows.flatten(1, 2), (self.window_size, self.window_size))
         return window_unpartition(out.reshape(windows.shape), padded_hw, hw).flatten(1, 2)
-
-    def _check_map(self, num_tokens: int, hw: tuple[int, int] | None) -> None:
-        if hw is None:
-            raise ValueError('a block with windows or relative positions needs hw, the height and width of the map')
-        extra = num_tokens - hw[0] * hw[1]
-        if extra < 0 or (self.window_size and extra):
-            raise ValueError(
-                f'{num_tokens} tokens do not fit a map of {hw[0]} x {hw[1]}'
-                + (': windows leave no room for tokens beside the map' if self.window_size else '')
-            )

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Positions of a checkpoint made to fit a module: absolute ones, decomposed relative ones and tables of biases."""
+"""Resize the positions of a checkpoint to the sizes of a module."""
 
 import math
 from collections.abc import Collection
@@ -15,6 +15,8 @@ from addp_mm.models.layers.rel_pos_table import CLASS_ENTRIES, num_offsets, resi
 _BIAS_TABLES = ('relative_position_bias_table', 'rel_pos_bias_table')
 _INDICES = ('relative_position_index', 'rel_pos_index', 'relative_coords_table')
 
+Size = tuple[int, int]
+
 
 @dataclass
 class FittedPositions:
@@ -22,9 +24,9 @@ class FittedPositions:
 
     Attributes:
         resized: 'name (shape before) -> (shape after)' of every table that was resized.
-        assumed: Sentences about sizes that could have been meant otherwise.
-        left_out: Names of weights taken out: tables of indices, which belong to one size and are
-            the module's own.
+        assumed: Sentences about sizes that have a second possible reading.
+        left_out: Names of weights that were removed: tables of indices, which belong to one size.
+            The module has its own.
     """
 
     resized: list[str] = field(default_factory=list)
@@ -35,32 +37,36 @@ class FittedPositions:
 def fit_positions(
     weights: dict[str, Tensor],
     module: nn.Module,
-    source_grid: tuple[int, int] | None = None,
+    source_grid: Size | None = None,
     source_names: Collection[str] | None = None,
 ) -> FittedPositions:
-    """Resize the positions among a module's weights to its own sizes, height and width apart.
+    """Resize positions among a module's weights to its own sizes, height and width independently.
 
-    Known by the last part of their names: ``pos_embed`` (1, P + H * W, C), with P extra tokens
-    first, or (1, H, W, C); ``rel_pos_h`` and ``rel_pos_w`` (2 * length - 1, C) of MViTv2 and
-    ViTDet; ``relative_position_bias_table`` ((2 * H - 1) * (2 * W - 1) + E, heads) of Swin (E = 0)
-    and BEiT (E = 3, for the class token). What only one side has for extra tokens is dropped, or
-    the module's own.
+    The last part of a weight's name tells its kind:
+
+    - ``pos_embed``, (1, P + H * W, C) with P extra tokens first, or (1, H, W, C);
+    - ``rel_pos_h`` and ``rel_pos_w``, (2 * length - 1, C), of MViTv2 and ViTDet;
+    - ``relative_position_bias_table`` and ``rel_pos_bias_table``, ((2 * H - 1) * (2 * W - 1) + E,
+      heads), of Swin (E = 0) and BEiT (E = 3, for the class token).
+
+    Extra tokens that only the weights have are dropped; those that only the module has keep its
+    values.
 
     Args:
-        weights: Named as in the module; those resized are replaced in it.
-        module: Where they will be loaded.
-        source_grid: (height, width) of the weights' map in patches. By default it has the module's
-            size where the numbers of places agree, else it is square.
-        source_names: Names of all weights at hand, those too that the module has no place for; by
-            default those of ``weights``. A class token among them tells that one of the positions
-            is its, where the module's class says that it always is (``class_token_has_position``).
+        weights: Named as in the module; changed in place.
+        module: The module that will load them.
+        source_grid: (height, width) in patches of the map of the weights. Defaults to None: the
+            module's size if the number of positions agrees, else a square.
+        source_names: Names of all weights of the checkpoint, including those that the module lacks.
+            A class token among them shows that one of the positions is its own, if the module's
+            class says so (``class_token_has_position``). Defaults to None: ``weights``.
 
     Returns:
         What was done.
 
     Raises:
-        ValueError: A number of places is no square map, or not that of ``source_grid``; names the
-            weight.
+        ValueError: A number of positions does not form a square map, or not that of
+            ``source_grid``. The message names the weight.
     """
     # Not module.state_dict(): this is also called while a sharded module loads.
     done, own = FittedPositions(), {**dict(module.named_parameters()), **dict(module.named_buffers())}
@@ -68,24 +74,23 @@ def fit_positions(
     for name, weight in list(weights.items()):
         if name not in own:
             continue
-        owner, _, leaf = name.rpartition('.')
-        wanted, owner = own[name].detach(), module.get_submodule(owner)
-        if leaf == 'pos_embed' and weight.dim() == wanted.dim() == 3 and weight.shape[2] == wanted.shape[2]:
-            with_class = (
-                getattr(owner, 'class_token_has_position', False)
-                and f'{name.removesuffix(leaf)}cls_token' in source_names
-            )
-            fitted = _fit_absolute(name, weight, wanted, owner, source_grid, (1,) if with_class else None, done)
-        elif leaf == 'pos_embed' and weight.dim() == wanted.dim() == 4 and weight.shape[3] == wanted.shape[3]:
-            fitted = _fit_map(weight, wanted)
-        elif leaf in ('rel_pos_h', 'rel_pos_w') and weight.shape[1:] == wanted.shape[1:]:
-            fitted = resize_rel_pos(weight, len(wanted))
-        elif leaf in _BIAS_TABLES and weight.shape[1:] == wanted.shape[1:]:
-            fitted = _fit_bias_table(name, weight, wanted, owner, source_grid)
-        elif leaf in _INDICES and weight.shape != wanted.shape:
+        owner_name, _, leaf = name.rpartition('.')
+        wanted, owner = own[name].detach(), module.get_submodule(owner_name)
+        same_width = weight.shape[-1] == wanted.shape[-1] and weight.dim() == wanted.dim()
+        if leaf in _INDICES and weight.shape != wanted.shape:
             del weights[name]
             done.left_out.append(name)
             continue
+        if leaf == 'pos_embed' and same_width and weight.dim() == 3:
+            class_token = name.removesuffix(leaf) + 'cls_token'
+            has_class = getattr(owner, 'class_token_has_position', False) and class_token in source_names
+            fitted = _fit_absolute(name, weight, wanted, owner, source_grid, (1,) if has_class else None, done)
+        elif leaf == 'pos_embed' and same_width and weight.dim() == 4:
+            fitted = _fit_map(weight, wanted)
+        elif leaf in ('rel_pos_h', 'rel_pos_w') and same_width:
+            fitted = resize_rel_pos(weight, len(wanted))
+        elif leaf in _BIAS_TABLES and same_width:
+            fitted = _fit_bias_table(name, weight, wanted, owner, source_grid)
         else:
             continue
         if fitted is not weight:
@@ -94,8 +99,8 @@ def fit_positions(
     return done
 
 
-def grid_of(module: nn.Module) -> tuple[int, int] | None:
-    """(height, width) of a transformer's patches, by the names that addp_mm, mmpretrain, mmseg and timm use."""
+def grid_of(module: nn.Module) -> Size | None:
+    """(height, width) in patches of a transformer of addp_mm, mmpretrain, mmseg or timm."""
     patch_embed = getattr(module, 'patch_embed', None)
     for owner, name in (
         (module, 'patch_resolution'),
@@ -111,10 +116,12 @@ def grid_of(module: nn.Module) -> tuple[int, int] | None:
 
 
 def _fit_map(weight: Tensor, wanted: Tensor) -> Tensor:
-    source, size = weight.shape[1:3], wanted.shape[1:3]
-    if source == size:
+    """Resize position embeddings (1, H, W, C) to the size of ``wanted``."""
+    (source_h, source_w), (h, w) = weight.shape[1:3], wanted.shape[1:3]
+    if (source_h, source_w) == (h, w):
         return weight
-    return resize_pos_embed(weight.flatten(1, 2), source, size, num_prefix_tokens=0).unflatten(1, tuple(size))
+    flat = resize_pos_embed(weight.flatten(1, 2), (source_h, source_w), (h, w), num_prefix_tokens=0)
+    return flat.unflatten(1, (h, w))
 
 
 def _fit_absolute(
@@ -122,10 +129,11 @@ def _fit_absolute(
     weight: Tensor,
     wanted: Tensor,
     owner: nn.Module,
-    source_grid: tuple[int, int] | None,
+    source_grid: Size | None,
     known_extra: tuple[int, ...] | None,
     done: FittedPositions,
 ) -> Tensor:
+    """Resize position embeddings (1, P + H * W, C) to the owner's extra tokens and grid."""
     grid = grid_of(owner)
     if grid is None:
         return weight
@@ -142,12 +150,12 @@ def _source_of(
     name: str,
     weight: Tensor,
     extra: int,
-    grid: tuple[int, int],
-    source_grid: tuple[int, int] | None,
+    grid: Size,
+    source_grid: Size | None,
     known_extra: tuple[int, ...] | None,
     done: FittedPositions,
-) -> tuple[int, tuple[int, int]]:
-    """Number of extra tokens (a class token, DeiT's distillation token) and grid of a table of positions."""
+) -> tuple[int, Size]:
+    """Number of extra tokens (DeiT has two) and grid of a checkpoint's table."""
     length, known = weight.shape[1], source_grid or grid
     numbers = known_extra or tuple(dict.fromkeys((extra, 1, 0, 2)))
     side = _side(length - extra) if known_extra is None else 0
@@ -155,38 +163,37 @@ def _source_of(
         if length - number != math.prod(known):
             continue
         if source_grid is None and number != extra and side:
-            # 13 x 15 places and one more token than the module's are as many as 14 x 14 and the
-            # module's tokens.
+            # 13 x 15 positions with one more token than the module has are as many as 14 x 14
+            # positions with the module's tokens.
             done.assumed.append(
-                f'{name} is taken to be {side}x{side} places; if it is {grid[0]}x{grid[1]} like the '
-                f'module and {number} tokens, say pos_grid={grid}.'
+                f'{name} is read as {side}x{side} positions; if it is {grid[0]}x{grid[1]} positions like '
+                f'the module and {number} tokens, set pos_grid={grid}.'
             )
             return extra, (side, side)
         if source_grid is None and grid[0] != grid[1] and _side(length - number):
             done.assumed.append(
-                f'{name} is taken to be {grid[0]}x{grid[1]} places like the module; if it is a '
-                'square map, say pos_grid=(side, side).'
+                f'{name} is read as {grid[0]}x{grid[1]} positions like the module; if it is a square map, '
+                'set pos_grid=(side, side).'
             )
         return number, known
     for number in numbers:
         side = _side(length - number)
         if source_grid is None and side:
             return number, (side, side)
-    places = length - (known_extra or (extra,))[0]
+    positions = length - (known_extra or (extra,))[0]
     raise ValueError(
-        f'{name} {tuple(weight.shape)} has {places} places, which are '
+        f'{name} {tuple(weight.shape)} has {positions} positions, which are '
         + (
             f'not pos_grid={tuple(source_grid)}'
             if source_grid
-            else f'no square map and not the {grid[0]}x{grid[1]} of the module; load it by '
-            "init_cfg=dict(type='addp_mm.Pretrained', …) and say pos_grid=(height, width) in patches"
+            else f'not a square map and not the {grid[0]}x{grid[1]} of the module; load it with '
+            "init_cfg=dict(type='addp_mm.Pretrained', …) and set its pos_grid=(height, width) in patches"
         )
     )
 
 
-def _fit_bias_table(
-    name: str, weight: Tensor, wanted: Tensor, owner: nn.Module, source_grid: tuple[int, int] | None
-) -> Tensor:
+def _fit_bias_table(name: str, weight: Tensor, wanted: Tensor, owner: nn.Module, source_grid: Size | None) -> Tensor:
+    """Resize a table of relative positions (rows, heads) to the owner's window."""
     window = _pair(getattr(owner, 'rel_pos_table_size', None)) or _pair(getattr(owner, 'window_size', None))
     entries, window = _split_table(len(wanted), window)
     source_entries, source = _split_table(len(weight), source_grid or window)
@@ -194,8 +201,9 @@ def _fit_bias_table(
         return weight
     if source is None:
         raise ValueError(
-            f'{name} {tuple(weight.shape)} has {len(weight)} rows: those of no square window, which has '
-            '(2 * side - 1) ** 2, and 3 more for a class token. Say pos_grid=(height, width) in patches'
+            f'{name} {tuple(weight.shape)} has {len(weight)} rows, which do not belong to a square window: '
+            'that has (2 * side - 1) ** 2 rows, and 3 more with a class token. Set pos_grid=(height, width) '
+            'in patches'
         )
     if (source_entries, source) == (entries, window):
         return weight
@@ -204,8 +212,8 @@ def _fit_bias_table(
     return torch.cat([table[: num_offsets(window)], tail[:entries]])
 
 
-def _split_table(rows: int, window: tuple[int, int] | None) -> tuple[int, tuple[int, int] | None]:
-    """Rows for a class token, and the window of the others: the given one where it fits, else a square one."""
+def _split_table(rows: int, window: Size | None) -> tuple[int, Size | None]:
+    """Rows of the class token, and the window of the rest: ``window`` if it fits, else a square."""
     for entries in (0, CLASS_ENTRIES):
         if window and rows - entries == num_offsets(window):
             return entries, window
@@ -216,7 +224,8 @@ def _split_table(rows: int, window: tuple[int, int] | None) -> tuple[int, tuple[
     return 0, None
 
 
-def _pair(size) -> tuple[int, int] | None:
+def _pair(size: object) -> Size | None:
+    """(height, width) of a number or a pair of numbers; None for anything else."""
     if isinstance(size, int) and size > 0:
         return size, size
     if isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(n, int) for n in size):
@@ -225,6 +234,6 @@ def _pair(size) -> tuple[int, int] | None:
 
 
 def _side(number: int) -> int:
-    """Side of the square of that area; 0 where there is none."""
+    """Side of the square map of ``number`` positions; 0 if there is none."""
     side = math.isqrt(max(number, 0))
     return side if side * side == number else 0

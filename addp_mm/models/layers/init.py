@@ -5,10 +5,12 @@ from torch import nn
 
 
 def init_transformer_weights(module: nn.Module) -> None:
-    """Set every linear layer to Xavier-uniform with zero bias and every LayerNorm to one and zero, as MAE does.
+    """Initialise a transformer as MAE does (arXiv 2111.06377).
+
+    Linear layers get Xavier-uniform weights and zero biases, LayerNorms ones and zeros.
 
     Args:
-        module (nn.Module): Changed in place, with everything in it.
+        module: Changed in place, with all of its submodules.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):

@@ -9,14 +9,15 @@ from addp_mm.registry import MODELS
 
 @MODELS.register_module()
 class LN2d(nn.LayerNorm):
-    """Layer normalisation over the channels of every place of a map, as ViTDet uses in its neck and heads.
+    """Layer normalisation over the channels at each position of a map, as in ViTDet's neck.
 
-    ``norm_cfg=dict(type='addp_mm.LN2d', eps=1e-6)`` works wherever the OpenMMLab packages take a norm config; without
-    eps mmcv passes its own default for all norms, 1e-5.
+    Use it as ``norm_cfg=dict(type='addp_mm.LN2d', eps=1e-6)`` in OpenMMLab configs. Without ``eps``
+    mmcv passes 1e-5, its own default for all norms.
 
     Args:
-        num_channels (int): Channels of the map.
-        eps (float): Added to the variance. Defaults to 1e-6.
+        num_channels: Channels of the map.
+        eps: Added to the variance. Defaults to 1e-6.
+        **kwargs: Other arguments of :class:`torch.nn.LayerNorm`.
     """
 
     _abbr_ = 'ln'
@@ -25,6 +26,6 @@ class LN2d(nn.LayerNorm):
         super().__init__(num_channels, eps=eps, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor): (B, C, H, W). Returns: Tensor: the same shape."""
+        """Normalise a map (B, C, H, W); the shape stays."""
         x_bhwc = x.permute(0, 2, 3, 1)
         return F.layer_norm(x_bhwc, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)

@@ -11,11 +11,11 @@ class PatchEmbed(nn.Module):
     """One linear projection for each patch.
 
     Args:
-        patch_size (int): Side of a patch in pixels.
-        in_channels (int): Channels of the image.
-        embed_dims (int): Width of the tokens.
-        pad_to_patch (bool): Whether zeros fill the right and the bottom of an image whose sides are
-            no multiples of the patch. Defaults to False: such an image is an error.
+        patch_size: Side of a patch in pixels.
+        in_channels: Channels of the image.
+        embed_dims: Width of the tokens.
+        pad_to_patch: Whether images whose sides are not multiples of the patch are padded with
+            zeros on the right and at the bottom. Defaults to False: such an image is an error.
     """
 
     def __init__(self, patch_size: int, in_channels: int, embed_dims: int, pad_to_patch: bool = False) -> None:
@@ -25,25 +25,29 @@ class PatchEmbed(nn.Module):
         self.projection = nn.Conv2d(in_channels, embed_dims, kernel_size=patch_size, stride=patch_size)
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raise an ImageSizeError where images of this size, in pixels, cannot be taken."""
+        """Check that images of this size, in pixels, can be embedded.
+
+        Raises:
+            ImageSizeError: A side is not a multiple of the patch and ``pad_to_patch`` is False.
+        """
         if not self.pad_to_patch and (height % self.patch_size or width % self.patch_size):
             raise ImageSizeError(
-                f'image of {height} x {width} (height x width) is no multiple of the patch, {self.patch_size} pixels: '
-                f"resize or crop it, set the data preprocessor's pad_size_divisor={self.patch_size}, or build the "
-                'backbone with pad_to_patch=True'
+                f'an image of {height} x {width} (height x width) is not a multiple of the patch, '
+                f"{self.patch_size} pixels: resize or crop it, set the data preprocessor's "
+                f'pad_size_divisor={self.patch_size}, or build the backbone with pad_to_patch=True'
             )
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Project.
+        """Project the patches.
 
         Args:
-            x (Tensor): (B, in_channels, H, W).
+            x: (B, in_channels, H, W).
 
         Returns:
-            tuple: Tokens (B, h * w, embed_dims), row-major, and (h, w).
+            Tokens (B, h * w, embed_dims), row-major, and (h, w).
 
         Raises:
-            ImageSizeError: H or W is no multiple of the patch and ``pad_to_patch`` is off.
+            ImageSizeError: See :meth:`check_image_size`.
         """
         h, w = x.shape[-2:]
         self.check_image_size(h, w)

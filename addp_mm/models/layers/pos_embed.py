@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Learned positions at other sizes."""
+"""Learned position embeddings at other sizes."""
 
 import torch
 import torch.nn.functional as F
@@ -13,27 +13,27 @@ def resize_pos_embed(
     num_prefix_tokens: int = 1,
     antialias: bool = False,
 ) -> Tensor:
-    """Resize a table of positions bicubically, height and width apart.
+    """Resize position embeddings bicubically, height and width independently.
 
     Args:
-        pos_embed (Tensor): (1, P + H * W, C), row-major, the P positions of extra tokens first.
-        src_hw (tuple[int, int]): Height and width that the table was made for, in tokens.
-        dst_hw (tuple[int, int]): Height and width asked for.
-        num_prefix_tokens (int): P, kept as they are. Defaults to 1, the class token.
-        antialias (bool): Whether the cubic is timm's, with antialiasing where the table shrinks;
-            the default is that of MAE's and ADDP's code. Defaults to False.
+        pos_embed: (1, P + H * W, C), row-major, the P extra tokens first.
+        src_hw: Height H and width W of the given embeddings, in tokens.
+        dst_hw: Height H' and width W' of the result.
+        num_prefix_tokens: P; the embeddings of these tokens stay. Defaults to 1, the class token.
+        antialias: Whether to use timm's cubic filter, which smooths when it shrinks, instead of the
+            filter in the code of MAE and ADDP. Defaults to False.
 
     Returns:
-        Tensor: (1, P + H' * W', C), in the table's dtype.
+        (1, P + H' * W', C), in the embeddings' dtype.
 
     Raises:
-        ValueError: The table does not have P + H * W positions.
+        ValueError: There are not P + H * W embeddings.
     """
     expected = num_prefix_tokens + src_hw[0] * src_hw[1]
     if pos_embed.shape[1] != expected:
         raise ValueError(
-            f'pos_embed holds {pos_embed.shape[1]} positions; {num_prefix_tokens} extra and a map of '
-            f'{src_hw[0]} x {src_hw[1]} are {expected}'
+            f'pos_embed has {pos_embed.shape[1]} positions, but {num_prefix_tokens} extra tokens and a '
+            f'map of {src_hw[0]} x {src_hw[1]} need {expected}'
         )
     if tuple(src_hw) == tuple(dst_hw):
         return pos_embed

@@ -10,12 +10,11 @@ def resize_rel_pos(table: Tensor, length: int) -> Tensor:
     """Resize a table of relative positions linearly along its distances.
 
     Args:
-        table (Tensor): (2 * old - 1, head_dims): one row for each distance, from -(old - 1) to old
-            - 1.
-        length (int): New number of rows, 2 * new - 1.
+        table: (2 * old - 1, head_dims): one row for each distance, from -(old - 1) to old - 1.
+        length: New number of rows, 2 * new - 1.
 
     Returns:
-        Tensor: (length, head_dims), in the table's dtype.
+        (length, head_dims), in the table's dtype.
     """
     if table.shape[0] == length:
         return table
@@ -24,24 +23,24 @@ def resize_rel_pos(table: Tensor, length: int) -> Tensor:
 
 
 def _gather(table: Tensor, size: int) -> Tensor:
-    """(any, head_dims) -> (size, size, head_dims): row for query place minus key place."""
+    """(any, head_dims) -> (size, size, head_dims): the rows for query minus key position."""
     table = resize_rel_pos(table, 2 * size - 1)
-    places = torch.arange(size, device=table.device)
-    return table[places[:, None] - places[None, :] + size - 1]
+    positions = torch.arange(size, device=table.device)
+    return table[positions[:, None] - positions[None, :] + size - 1]
 
 
 def rel_pos_bias(query: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: tuple[int, int]) -> Tensor:
-    """What decomposed relative positions add to the scaled attention scores.
+    """Bias of decomposed relative positions, to be added to the scaled attention scores.
 
     Args:
-        query (Tensor): (B, heads, P + H * W, head_dims), not scaled. The first P places (a class
-            token) have no position on the map: their rows and columns are zero.
-        rel_pos_h (Tensor): (2 * height - 1, head_dims); of another height it is resized.
-        rel_pos_w (Tensor): (2 * width - 1, head_dims); of another width it is resized.
-        hw (tuple[int, int]): Height and width of the map in tokens.
+        query: (B, heads, P + H * W, head_dims), not scaled. The first P tokens (a class token) have
+            no position on the map: their rows and columns are zero.
+        rel_pos_h: (2 * height - 1, head_dims); resized if H is another height.
+        rel_pos_w: (2 * width - 1, head_dims); resized if W is another width.
+        hw: Height H and width W of the map in tokens.
 
     Returns:
-        Tensor: (B, heads, P + H * W, P + H * W), in the query's dtype.
+        (B, heads, P + H * W, P + H * W), in the query's dtype.
     """
     h, w = hw
     prefix = query.shape[2] - h * w

@@ -1,9 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Relative positions as one number for each head and offset (Swin, arXiv 2103.14030), with BEiT's class entries.
+"""Relative positions as one number for each head and offset.
 
-Rows of a table: offsets (query minus key) from (-(H - 1), -(W - 1)) to (H - 1, W - 1), row-major;
-then, where there is a class token, class to patch, patch to class, class to class (BEiT, arXiv
-2106.08254).
+Swin (arXiv 2103.14030) and BEiT (arXiv 2106.08254) use them.
+A table has one row for each offset (query minus key) from (-(H - 1), -(W - 1)) to (H - 1, W - 1),
+row-major. With a class token, BEiT's three class entries follow: class to patch, patch to class,
+class to class.
 """
 
 from functools import lru_cache
@@ -16,29 +17,27 @@ CLASS_ENTRIES = 3
 
 
 def num_offsets(hw: tuple[int, int]) -> int:
-    """Rows that a map of ``hw`` needs, class entries not counted."""
+    """Number of rows for a map of height and width ``hw``, class entries not counted."""
     return (2 * hw[0] - 1) * (2 * hw[1] - 1)
 
 
 def resize_rel_pos_table(table: Tensor, src_hw: tuple[int, int], dst_hw: tuple[int, int]) -> Tensor:
-    """Make a table for a map of another size.
+    """Resize a table for a map of another size.
 
-    Small offsets keep their meaning, a neighbour stays a neighbour: where the map shrinks, offsets
-    that no longer occur are cut off; where it grows, the known offsets are spread in a geometric
-    series up to the largest one, as BEiT does (its code interpolates cubically there, this
-    linearly).
+    Small offsets keep their values: a neighbour stays a neighbour. Where the map shrinks, offsets
+    that no longer occur are cut off. Where it grows, the known offsets are spread in a geometric
+    series up to the largest one, as BEiT does. BEiT's code interpolates cubically, this linearly.
 
     Args:
-        table (Tensor): (offsets, heads) or (offsets + 3, heads) of a map of ``src_hw``; class
-            entries are kept.
-        src_hw (tuple[int, int]): Height and width that the table is made for, in tokens.
-        dst_hw (tuple[int, int]): Height and width asked for.
+        table: (offsets, heads) or (offsets + 3, heads) of a map of ``src_hw``. Class entries stay.
+        src_hw: Height and width of the table's map, in tokens.
+        dst_hw: Height and width of the map to resize to, in tokens.
 
     Returns:
-        Tensor: (offsets or offsets + 3, heads), in the table's dtype.
+        (offsets or offsets + 3, heads), in the table's dtype.
 
     Raises:
-        ValueError: The table has not as many rows as a map of ``src_hw`` needs.
+        ValueError: The number of rows does not fit a map of ``src_hw``.
     """
     split = num_offsets(src_hw)
     if len(table) not in (split, split + CLASS_ENTRIES):
@@ -56,10 +55,10 @@ def resize_rel_pos_table(table: Tensor, src_hw: tuple[int, int], dst_hw: tuple[i
 
 @lru_cache(maxsize=64)
 def _resampling(src: int, dst: int) -> np.ndarray:
-    """(2 * dst - 1, 2 * src - 1): weights that give the values at the new offsets from those at the old ones.
+    """Matrix (2 * dst - 1, 2 * src - 1) from the values at old offsets to those at new ones.
 
-    An array, since a tensor kept from one call would carry that call's inference mode or device
-    into later ones.
+    It is an array because a cached tensor would keep the inference mode and the device of the call
+    that made it.
     """
     steps = np.cumsum(_geometric_ratio(src - 1, dst - 1) ** np.arange(src - 1))
     known = np.concatenate([-steps[::-1], [0.0], steps])
@@ -68,7 +67,7 @@ def _resampling(src: int, dst: int) -> np.ndarray:
 
 
 def _geometric_ratio(terms: int, total: int) -> float:
-    """Q >= 1 with 1 + q + … + q ** (terms - 1) = total; 1 where there are no fewer terms than that."""
+    """The q with 1 + q + … + q ** (terms - 1) = total, at least 1, by bisection."""
     low, high = 1.0, 1.0
     if terms < 2 or total <= terms:
         return 1.0
@@ -81,16 +80,15 @@ def _geometric_ratio(terms: int, total: int) -> float:
 
 
 def rel_pos_table_bias(table: Tensor, src_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
-    """What a table adds to the scaled attention scores of all tokens of a map.
+    """Bias of a table, to be added to the scaled attention scores.
 
     Args:
-        table (Tensor): (offsets + 3, heads) where a class token stands before the map, else
-            (offsets, heads).
-        src_hw (tuple[int, int]): Height and width that the table is made for, in tokens.
-        hw (tuple[int, int]): Height and width of the map; where they differ the table is resized.
+        table: (offsets + 3, heads) if the first token is a class token, else (offsets, heads).
+        src_hw: Height and width of the table's map, in tokens.
+        hw: Height H and width W of the map to attend on; the table is resized if they differ.
 
     Returns:
-        Tensor: (1, heads, P + H * W, P + H * W), P being 1 with class entries and 0 without.
+        (1, heads, P + H * W, P + H * W); P is 1 with class entries and 0 without.
     """
     table = resize_rel_pos_table(table, src_hw, hw)
     h, w = hw
@@ -100,7 +98,7 @@ def rel_pos_table_bias(table: Tensor, src_hw: tuple[int, int], hw: tuple[int, in
     cols = (x[:, None] - x[None, :] + w - 1)[None, :, None, :]
     bias = offsets.unflatten(1, (2 * h - 1, 2 * w - 1))[:, rows, cols].reshape(len(offsets), h * w, h * w)
     if entries.shape[1]:
-        to_patch, from_patch, alone = entries.reshape(-1, CLASS_ENTRIES, 1, 1).unbind(1)
+        to_patch, from_patch, class_to_class = entries.reshape(-1, CLASS_ENTRIES, 1, 1).unbind(1)
         bias = torch.cat([from_patch.expand(-1, h * w, 1), bias], dim=2)
-        bias = torch.cat([torch.cat([alone, to_patch.expand(-1, 1, h * w)], dim=2), bias], dim=1)
+        bias = torch.cat([torch.cat([class_to_class, to_patch.expand(-1, 1, h * w)], dim=2), bias], dim=1)
     return bias[None]

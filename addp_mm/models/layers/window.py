@@ -1,20 +1,20 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Cutting a map into square windows and putting it together again."""
+"""Split a map into square windows and join them."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Cut a map into windows without overlap; zeros fill the right and the bottom up to whole windows.
+    """Split a map into windows without overlap; zeros pad the right and the bottom.
 
     Args:
-        x (Tensor): (B, H, W, C).
-        window_size (int): Side of a window in tokens.
+        x: (B, H, W, C).
+        window_size: Side of a window in tokens.
 
     Returns:
-        tuple: Windows (B * windows, window_size, window_size, C), row-major, and the filled-up
-        (height, width).
+        Windows (B * windows, window_size, window_size, C), row-major, and the padded (height,
+        width).
     """
     b, h, w, c = x.shape
     padded_h, padded_w = (-(-side // window_size) * window_size for side in (h, w))
@@ -24,15 +24,15 @@ def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, in
 
 
 def window_unpartition(windows: Tensor, padded_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
-    """Put windows of :func:`window_partition` together again and cut off what was filled in.
+    """Join the windows of :func:`window_partition` and cut the padding off.
 
     Args:
-        windows (Tensor): (B * windows, window_size, window_size, C).
-        padded_hw (tuple[int, int]): Filled-up height and width.
-        hw (tuple[int, int]): Height and width of the map.
+        windows: (B * windows, window_size, window_size, C).
+        padded_hw: Padded height and width.
+        hw: Height and width of the map.
 
     Returns:
-        Tensor: (B, H, W, C).
+        (B, H, W, C).
     """
     side, c = windows.shape[1], windows.shape[-1]
     rows, cols = padded_hw[0] // side, padded_hw[1] // side

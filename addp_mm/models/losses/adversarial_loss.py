@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What a generator and a discriminator learn from each other, and what keeps the discriminator in check."""
+"""Losses of a generator and a discriminator, regularisers and the schedule of the discriminator."""
 
 from __future__ import annotations
 
@@ -12,21 +12,32 @@ from torch import Tensor, nn
 
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """``(max(0, 1 - D(x)) + max(0, 1 + D(y))) / 2`` of logits of any shape, each averaged (arXiv 1705.02894)."""
+    """Hinge loss of the discriminator (arXiv 1705.02894).
+
+    Args:
+        real: Logits D(x) of real images, any shape.
+        fake: Logits D(y) of generated images, any shape.
+
+    Returns:
+        Scalar, ``(mean max(0, 1 - D(x)) + mean max(0, 1 + D(y))) / 2``.
+    """
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
 def hinge_generator_loss(fake: Tensor) -> Tensor:
-    """``-D(y)``, averaged."""
+    """Mean of ``-D(y)`` over the logits of generated images, a scalar."""
     return -fake.mean()
 
 
 def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """Squared length of the gradient of an image's summed logits at the image, averaged (R1, arXiv 1801.04406).
+    """Mean squared gradient norm of the discriminator at real images (R1, arXiv 1801.04406).
 
     Args:
         images: Real images (B, C, H, W) that require a gradient.
-        logits: The discriminator's (B, 1, h, w) of them.
+        logits: The discriminator's logits of them, (B, 1, h, w), summed for each image.
+
+    Returns:
+        Scalar.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()
@@ -35,52 +46,59 @@ def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
 def adaptive_weight(
     reconstruction_loss: Tensor, generator_loss: Tensor, last_layer: Tensor, maximum: float = 1e4
 ) -> Tensor:
-    """Ratio of the lengths of both losses' gradients at the decoder's last layer (VQGAN, arXiv 2012.09841, eq. 7).
+    """Ratio of the gradient norms of both losses at the decoder's last layer.
 
-    The gradients are averaged over all processes, so that each uses the weight of the whole batch.
+    Source: VQGAN, arXiv 2012.09841, eq. 7. The gradients are averaged over all processes, so that
+    all use the weight of the whole batch.
 
     Args:
         reconstruction_loss: Scalar; its graph is kept.
         generator_loss: Scalar; its graph is kept.
         last_layer: Weight of the layer.
-        maximum: Upper bound of the ratio.
+        maximum: Upper bound of the ratio. Defaults to 1e4.
 
     Returns:
         Scalar without gradient.
     """
-    lengths = []
+    norms = []
     for loss in (reconstruction_loss, generator_loss):
         (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
         gradient = gradient.detach().float().contiguous()
         dist.all_reduce(gradient, 'mean')
-        lengths.append(gradient.norm())
-    return (lengths[0] / (lengths[1] + 1e-4)).clamp(max=maximum)
+        norms.append(gradient.norm())
+    return (norms[0] / (norms[1] + 1e-4)).clamp(max=maximum)
 
 
 class LeCAM(nn.Module):
-    """Keeps the logits of real images near the moving mean of fake ones and the other way round (arXiv 2104.03310).
+    """Pull logits of real images to the moving mean of fake ones, and vice versa.
 
-    ``E (D(x) - a_fake)^2 + E (D(y) - a_real)^2``, eq. 3 of the paper, where a are moving means of the mean logits. They
-    start as those of the first batch, are those of all processes, and are used before the batch
-    moves them.
+    The penalty is ``E (D(x) - a_fake)^2 + E (D(y) - a_real)^2`` (LeCAM, arXiv 2104.03310, eq. 3),
+    where the a are moving means of the mean logits of all processes. They start with the values of
+    the first batch. A batch is penalised before it updates them.
 
     Args:
-        decay: Of the moving means, in (0, 1).
+        decay: Decay of the moving means, in (0, 1). Defaults to 0.99.
+
+    Raises:
+        ValueError: The decay is outside (0, 1).
     """
+
+    means: Tensor
+    started: Tensor
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()
         if not 0 < decay < 1:
-            raise ValueError(f'the decay of LeCAM must lie in (0, 1), got {decay}')
+            raise ValueError(f'the decay of LeCAM must be in (0, 1), got {decay}')
         self.decay = decay
         self.register_buffer('means', torch.zeros(2))
         self.register_buffer('started', torch.zeros((), dtype=torch.bool))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Penalty of logits of any shape, a scalar; in training it moves the means."""
+        """Penalty of logits of any shape, a scalar. In training mode the means are updated."""
         batch = torch.stack([real.detach().float().mean(), fake.detach().float().mean()])
         dist.all_reduce(batch, 'mean')
-        # a graph that is still to run backward must not see the buffer change
+        # A copy: the buffer must not change in a graph that has yet to run backward.
         means = torch.where(self.started, self.means, batch)
         if self.training:
             self.means.copy_(torch.lerp(batch, means, self.decay))
@@ -90,20 +108,24 @@ class LeCAM(nn.Module):
 
 @dataclass(frozen=True)
 class AdversarialSchedule:
-    """When the discriminator learns and from when on it counts, in iterations.
+    """When the discriminator learns, and when the generator uses it; all in iterations.
 
     Args:
-        start: The discriminator begins to learn.
-        alone: It learns for so many iterations before its judgement counts.
-        ramp: From then on its weight rises linearly to the full one, within so many iterations.
+        start: First iteration in which the discriminator learns. Defaults to 0.
+        alone: Number of iterations in which it learns without any effect on the generator. Defaults
+            to 0.
+        ramp: Number of iterations in which its weight then rises linearly to the full one. Defaults
+            to 0.
 
     Raises:
-        ValueError: If one is negative.
+        ValueError: A number is negative.
 
     Example:
         >>> schedule = AdversarialSchedule(start=100, alone=50, ramp=4)
-        >>> [schedule.learns(i) for i in (99, 100)], [schedule.factor(i) for i in (149, 150, 151, 153, 160)]
-        ([False, True], [0.0, 0.25, 0.5, 1.0, 1.0])
+        >>> [schedule.learns(i) for i in (99, 100)]
+        [False, True]
+        >>> [schedule.factor(i) for i in (149, 150, 151, 153, 160)]
+        [0.0, 0.25, 0.5, 1.0, 1.0]
     """
 
     start: int = 0
@@ -116,7 +138,7 @@ class AdversarialSchedule:
 
     @property
     def counts_from(self) -> int:
-        """The first iteration in which the discriminator counts."""
+        """The first iteration in which the generator uses the discriminator."""
         return self.start + self.alone
 
     def learns(self, iteration: int) -> bool:

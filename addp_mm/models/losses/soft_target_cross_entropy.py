@@ -11,17 +11,17 @@ from addp_mm.registry import MODELS
 
 @MODELS.register_module()
 class SoftTargetCrossEntropy(nn.Module):
-    """Cross entropy against soft targets with label smoothing, averaged over places (ADDP, arXiv 2306.05423).
+    """Cross entropy against soft targets with label smoothing (ADDP, arXiv 2306.05423).
 
-    Targets that know fewer classes than the logits are padded with zeros; smoothing spreads over
-    all classes of the logits. Computed in float32.
+    The loss is averaged over positions and computed in float32. Zeros pad targets with fewer
+    classes than the logits; smoothing is over all classes of the logits.
 
     Args:
-        label_smoothing: Share of the target spread evenly over the classes.
-        loss_weight: Factor of the loss.
+        label_smoothing: Share of the target spread evenly over the classes. Defaults to 0.1.
+        loss_weight: Factor of the loss. Defaults to 1.
 
     Raises:
-        ValueError: If ``label_smoothing`` is outside [0, 1).
+        ValueError: ``label_smoothing`` is outside [0, 1).
 
     Example:
         >>> import torch
@@ -32,7 +32,7 @@ class SoftTargetCrossEntropy(nn.Module):
     def __init__(self, label_smoothing: float = 0.1, loss_weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f'label_smoothing must lie in [0, 1), got {label_smoothing}')
+            raise ValueError(f'label_smoothing must be in [0, 1), got {label_smoothing}')
         self.label_smoothing = label_smoothing
         self.loss_weight = loss_weight
 
@@ -40,11 +40,11 @@ class SoftTargetCrossEntropy(nn.Module):
         """The loss, a scalar.
 
         Args:
-            logits: Shape (N, V).
-            target: Probabilities, shape (N, K) with K <= V.
+            logits: (N, V).
+            target: Probabilities, (N, K) with K <= V.
 
         Raises:
-            ValueError: If N differs or K > V.
+            ValueError: N differs or K > V.
         """
         missing = logits.shape[-1] - target.shape[-1]
         if missing < 0 or len(logits) != len(target):

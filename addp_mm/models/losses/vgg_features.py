@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""VGG-16 as a feature extractor."""
+
 from __future__ import annotations
 
 from mmengine.model import BaseModule
@@ -6,8 +8,8 @@ from torch import Tensor, nn
 
 from addp_mm.registry import MODELS
 
-# width and convolutions of each level; LPIPS looks at the last ReLU of each: relu1_2, 2_2, 3_3, 4_3
-# and 5_3
+# Width and number of convolutions of each level. LPIPS compares the last ReLU of each: relu1_2,
+# relu2_2, relu3_3, relu4_3 and relu5_3.
 _LEVELS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
@@ -15,12 +17,12 @@ _LEVELS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 class VGG16Features(BaseModule):
     """The five feature maps of VGG-16 (arXiv 1409.1556) that LPIPS compares (arXiv 1801.03924).
 
-    The names are torchvision's, so that its checkpoint of ``vgg16`` loads (its classifier is left
-    out): ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint='vgg16-397923af.pth')``, or an
-    ``hf://`` or ``https://`` address of that file.
+    The names are torchvision's, so that its checkpoint of ``vgg16`` loads, without the classifier:
+    ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint='vgg16-397923af.pth')``, or an ``hf://``
+    or ``https://`` address of that file.
 
     Args:
-        init_cfg: Where the weights come from.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
     """
 
     def __init__(self, init_cfg: dict | None = None) -> None:
@@ -38,7 +40,7 @@ class VGG16Features(BaseModule):
         self.features = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps of 64, 128, 256, 512 and 512 channels at strides 1 to 16, of images (B, 3, H, W)."""
+        """Map images (B, 3, H, W) to maps of 64, 128, 256, 512, 512 channels at strides 1 to 16."""
         maps, x = [], images
         for index, layer in enumerate(self.features, 1):
             x = layer(x)

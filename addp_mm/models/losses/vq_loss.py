@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Vector quantisation: its losses, how gradients pass the codes, and codes that follow a moving average."""
+"""Vector quantisation: losses, gradients through the codes, codes as moving averages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from torch import Tensor, nn
 def vq_losses(latents: Tensor, codes: Tensor, commitment_weight: float, learn_codes: bool = True) -> dict[str, Tensor]:
     """``|sg(z) - e|^2`` and ``commitment_weight * |z - sg(e)|^2`` (VQ-VAE, arXiv 1711.00937).
 
-    Both are means over the channels too: a sum would pull all latents onto the few directions that
-    codes already take.
+    Both are means over the channels as well. A sum would pull all latents to the few directions in
+    which codes are already.
 
     Args:
         latents: (B, C, h, w).
         codes: Their codes, the same shape.
-        commitment_weight: Factor of the pull of the latents towards their codes.
-        learn_codes: False where the codes have no gradient, as with :class:`EMACodes`.
+        commitment_weight: Factor of the second loss, which pulls latents to their codes.
+        learn_codes: Whether the codes learn by gradient; not so with :class:`EMACodes`. Defaults to
+            True.
+
+    Returns:
+        ``loss_commitment``, and ``loss_codebook`` if ``learn_codes``; scalars.
     """
     losses = dict(loss_codebook=F.mse_loss(codes, latents.detach())) if learn_codes else {}
     losses['loss_commitment'] = commitment_weight * F.mse_loss(latents, codes.detach())
@@ -27,24 +31,24 @@ def vq_losses(latents: Tensor, codes: Tensor, commitment_weight: float, learn_co
 
 
 def straight_through(latents: Tensor, codes: Tensor) -> Tensor:
-    """The codes, with their gradient copied to the latents (VQ-VAE, arXiv 1711.00937); both (B, C, h, w)."""
+    """The codes (B, C, h, w), with their gradient copied to the latents (arXiv 1711.00937)."""
     return latents + (codes - latents).detach()
 
 
 def rotation_trick(latents: Tensor, codes: Tensor, eps: float = 1e-6) -> Tensor:
-    """The codes, as latents that were rotated and stretched onto them (rotation trick, arXiv 2410.06424, section 4).
+    """The codes, as latents rotated and stretched to them (arXiv 2410.06424, section 4).
 
-    Rotation and stretch count as constants. So the gradient keeps its angle and its length relative
-    to the vector: it differs among latents of one code, where :func:`straight_through` gives all
-    the same.
+    Rotation and stretch are constants for the gradient. It keeps its angle and its relative length
+    to the vector, so latents of one code get different gradients. With :func:`straight_through`
+    they get the same.
 
     Args:
         latents: (B, C, h, w).
         codes: The same shape.
-        eps: Lower bound of lengths that divide.
+        eps: Lower bound of lengths in denominators. Defaults to 1e-6.
 
     Returns:
-        (B, C, h, w), equal to ``codes`` up to rounding; no gradient to ``codes``.
+        (B, C, h, w), equal to ``codes`` up to rounding; ``codes`` get no gradient.
     """
     with torch.no_grad():
         length_from, length_to = (x.norm(dim=1, keepdim=True) for x in (latents, codes))
@@ -52,53 +56,57 @@ def rotation_trick(latents: Tensor, codes: Tensor, eps: float = 1e-6) -> Tensor:
         middle = start + end
         middle = middle / middle.norm(dim=1, keepdim=True).clamp_min(eps)
         stretch = length_to / length_from.clamp_min(eps)
-    turned = (
+    rotated = (
         latents
         - 2 * middle * (middle * latents).sum(1, keepdim=True)
         + 2 * end * (start * latents).sum(1, keepdim=True)
     )
-    return stretch * turned
+    return stretch * rotated
 
 
 CODE_GRADIENTS = {'straight_through': straight_through, 'rotation': rotation_trick}
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """Exponential of the entropy of counts (K): the number of codes in even use that would be as diverse."""
+    """Exponential of the entropy of counts (K,): the effective number of codes in use."""
     shares = counts.float() / counts.sum().clamp_min(1)
     return (-(shares * shares.clamp_min(1e-12).log()).sum()).exp()
 
 
 class EMACodes(nn.Module):
-    """Codes as the moving mean of the latents that chose them (VQ-VAE, arXiv 1711.00937, appendix A.1).
+    """Codes as moving means of the latents that chose them (arXiv 1711.00937, appendix A.1).
 
     With n latents of sum s in a batch (of all processes) a code's count and sum become
-    ``N <- d N + (1 - d) n`` and ``m <- d m + (1 - d) s``, and the code is m / N. A code that none chose keeps its place: both shrink alike. They
-    start as one latent at the code's place.
+    ``N <- d N + (1 - d) n`` and ``m <- d m + (1 - d) s``, and the code is m / N. A code that no
+    latent chose stays, because both shrink by the same factor. At the start, each code counts as
+    one latent equal to itself.
 
     Args:
-        codes: Their start (K, C).
-        decay: d, in (0, 1).
+        codes: Initial codes, (K, C).
+        decay: d, in (0, 1). Defaults to 0.99.
 
     Raises:
-        ValueError: If the decay is outside (0, 1).
+        ValueError: The decay is outside (0, 1).
     """
+
+    counts: Tensor
+    sums: Tensor
 
     def __init__(self, codes: Tensor, decay: float = 0.99) -> None:
         super().__init__()
         if not 0 < decay < 1:
-            raise ValueError(f'the decay of an EMA codebook must lie in (0, 1), got {decay}')
+            raise ValueError(f'the decay of an EMA codebook must be in (0, 1), got {decay}')
         self.decay = decay
         self.register_buffer('counts', torch.ones(len(codes)))
         self.register_buffer('sums', codes.detach().clone().float())
 
     @torch.no_grad()
     def update(self, codes: Tensor, ids: Tensor, latents: Tensor) -> None:
-        """Move codes (K, C) in place.
+        """Update the codes in place.
 
         Args:
-            codes: Changed where a latent chose them.
-            ids: (B, h * w), the codes that were chosen.
+            codes: (K, C); those that a latent chose are changed.
+            ids: Ids of the chosen codes, (B, h * w).
             latents: (B, C, h, w).
         """
         rows = latents.permute(0, 2, 3, 1).flatten(0, 2).float()
@@ -108,13 +116,12 @@ class EMACodes(nn.Module):
         dist.all_reduce(sums)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        # left alone, an unused code could only be moved by rounding, when both numbers have come
-        # near zero
+        # Unused codes are left out: near zero, the quotient would only add rounding.
         chosen = counts > 0
         codes[chosen] = (self.sums[chosen] / self.counts[chosen, None]).to(codes)
 
     @torch.no_grad()
     def restart(self, codes: Tensor, which: Tensor) -> None:
-        """Start over at codes (K, C) where ``which`` (K) is True."""
+        """Reset the statistics of codes (K, C) where ``which`` (K,) is True."""
         self.counts[which] = 1.0
         self.sums[which] = codes[which].to(self.sums)

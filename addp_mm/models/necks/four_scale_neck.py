@@ -12,19 +12,16 @@ from addp_mm.registry import MODELS
 
 @MODELS.register_module()
 class FourScaleNeck(Component):
-    """Resize four maps of one stride by 4, 2, 1 and 1/2, as BEiT and MAE do before UperNet (arXiv 2106.08254).
+    """Resize four maps of one stride by 4, 2, 1 and 1/2, as BEiT does before UperNet.
 
-    The shallowest map becomes the finest: two transposed convolutions with batch norm and GELU in
-    between, one, none, and a 2 x 2 maximum.
+    Source: BEiT (arXiv 2106.08254); MAE does the same. The map of the shallowest block becomes the
+    finest. Layers from the finest to the coarsest: two transposed convolutions with a norm and GELU
+    between them; one transposed convolution; none; 2 x 2 max pooling.
 
     Args:
-        embed_dims (int): Channels of the ViT's maps; the same come out.
-        norm_cfg (dict): Norm between the two transposed convolutions, as mmcv builds it. Defaults
-            to ``dict(type='BN')``.
-        init_cfg (dict, optional): How mmengine sets the weights. Defaults to None.
-
-    Raises:
-        ValueError: Not exactly four maps given.
+        embed_dims: Channels of all maps.
+        norm_cfg: Config of the norm, as mmcv builds it. Defaults to None: ``dict(type='BN')``.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Example:
         >>> neck = FourScaleNeck(192)
@@ -45,14 +42,17 @@ class FourScaleNeck(Component):
         self.down2 = nn.MaxPool2d(2, stride=2)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Resize.
+        """Resize the maps.
 
         Args:
-            inputs (Sequence[Tensor]): Four maps (B, embed_dims, h, w), the shallowest first.
+            inputs: Four maps (B, embed_dims, h, w), that of the shallowest block first.
 
         Returns:
-            tuple[Tensor]: Maps of 4h x 4w, 2h x 2w, h x w and h//2 x w//2.
+            Maps of 4h x 4w, 2h x 2w, h x w and h//2 x w//2.
+
+        Raises:
+            ValueError: There are not four maps.
         """
         if len(inputs) != 4:
-            raise ValueError(f'FourScaleNeck takes four maps, got {len(inputs)}: give the backbone four out_indices')
+            raise ValueError(f'FourScaleNeck takes four maps, got {len(inputs)}: set four out_indices of the backbone')
         return self.up4(inputs[0]), self.up2(inputs[1]), inputs[2], self.down2(inputs[3])

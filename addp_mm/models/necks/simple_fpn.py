@@ -12,7 +12,7 @@ from addp_mm.registry import MODELS
 
 
 def _resize_layers(channels: int, scale: float) -> tuple[nn.Sequential, int]:
-    """Layers that resize a map by ``scale`` (a power of two), and the channels they leave."""
+    """Layers that resize a map by ``scale``, and the channels of their output."""
     if scale == 4:
         return nn.Sequential(
             nn.ConvTranspose2d(channels, channels // 2, 2, stride=2),
@@ -26,32 +26,32 @@ def _resize_layers(channels: int, scale: float) -> tuple[nn.Sequential, int]:
         return nn.Sequential(), channels
     if scale == 0.5:
         return nn.Sequential(nn.MaxPool2d(2, stride=2)), channels
-    raise ValueError(f'scales of SimpleFPN are 4, 2, 1 and 0.5, got {scale}')
+    raise ValueError(f'scales of SimpleFPN must be among 4, 2, 1 and 0.5, got {scale}')
 
 
 @MODELS.register_module()
 class SimpleFPN(Component):
-    """Feature pyramid from a ViT's last map alone (ViTDet, arXiv 2203.16527, section 3).
+    """Feature pyramid from a ViT's last map (ViTDet, arXiv 2203.16527, section 3).
 
-    A map of stride ``patch_size`` gives maps of stride ``patch_size / scale``. Each is brought to
-    ``out_channels`` by a 1 x 1 and a 3 x 3 convolution without bias, both followed by a LayerNorm over channels.
+    A map of stride ``patch_size`` gives maps of stride ``patch_size / scale``. A 1 x 1 and a 3 x 3
+    convolution without bias, each with a LayerNorm over channels, bring them to ``out_channels``.
 
     Args:
-        in_channels (int): Channels of the ViT's map; a multiple of 4.
-        out_channels (int): Channels of every level. Defaults to 256.
-        scales (Sequence[float]): Resizing of each level, from the finest; out of 4, 2, 1, 0.5.
-            Defaults to (4, 2, 1, 0.5).
-        num_outs (int, optional): Number of levels; those beyond ``scales`` take every second place
-            of the level before. Defaults to None: ``len(scales)``.
-        init_cfg (dict, optional): How mmengine sets the weights. Defaults to None.
+        in_channels: Channels of the ViT's map; a multiple of 4.
+        out_channels: Channels of every level. Defaults to 256.
+        scales: Scale of each level, from the finest; each 4, 2, 1 or 0.5. Defaults to (4, 2, 1,
+            0.5).
+        num_outs: Number of levels. Those beyond ``scales`` take every second position of the level
+            before. Defaults to None: ``len(scales)``.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
-        ValueError: An unknown scale, fewer ``num_outs`` than ``scales``, or not exactly one map
-            given.
+        ValueError: A scale is unknown, ``num_outs`` is less than the number of scales, or
+            ``in_channels`` is not a multiple of 4.
 
     Example:
         >>> neck = SimpleFPN(192, 64, num_outs=5)
-        >>> [tuple(x.shape[2:]) for x in neck((torch.rand(1, 192, 8, 8), ))]
+        >>> [tuple(x.shape[2:]) for x in neck([torch.rand(1, 192, 8, 8)])]
         [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2)]
     """
 
@@ -87,13 +87,16 @@ class SimpleFPN(Component):
         """Make the pyramid.
 
         Args:
-            inputs (Sequence[Tensor]): One map (B, in_channels, h, w).
+            inputs: One map (B, in_channels, h, w).
 
         Returns:
-            tuple[Tensor]: ``num_outs`` maps (B, out_channels, h * scale, w * scale).
+            ``num_outs`` maps (B, out_channels, h * scale, w * scale).
+
+        Raises:
+            ValueError: There is not exactly one map.
         """
         if len(inputs) != 1:
-            raise ValueError(f'SimpleFPN takes one map, got {len(inputs)}: give the backbone one of out_indices')
+            raise ValueError(f'SimpleFPN takes one map, got {len(inputs)}: set one of out_indices of the backbone')
         outs = [level(inputs[0]) for level in self.levels]
         for _ in range(self.num_extra_outs):
             outs.append(F.max_pool2d(outs[-1], 1, stride=2))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The token decoder: from the encoder's features and the visible tokens to a state for each token."""
+"""The token decoder: features and visible tokens to a state for each token."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from addp_mm.registry import MODELS
 
 @MODELS.register_module()
 class TokenDecoder(Component):
-    """Transformer in which the visible tokens tell the masked places what the pixels do not (arXiv 2306.05423).
+    """Transformer over image features and embeddings of visible tokens (arXiv 2306.05423).
 
     The sequence is the class position, the L image positions and then the word embeddings of the
-    visible tokens. The class position and every masked place hold a learned mask token, visible
-    places the projected features; masked places and appended tokens each have a position table of
-    their own.
+    visible tokens. The class position and all masked positions have a learned mask token, visible
+    positions the projected features. Masked positions and appended tokens have position embeddings
+    of their own.
 
     Args:
-        num_tokens: Number of image tokens L.
-        in_dims: Width of the features.
-        embed_dims: Width of the decoder and of its word embeddings. Default: ``in_dims``.
-        num_layers: Depth.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden width of the MLPs over ``embed_dims``.
-        drop_rate: Dropout in attention and MLPs, in training mode.
-        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its
-            arguments).
-        init_cfg: Initialisation config.
+        num_tokens: Number of image tokens L. Defaults to 256.
+        in_dims: Width of the features. Defaults to 768.
+        embed_dims: Width of the decoder and of its word embeddings. Defaults to None: ``in_dims``.
+        num_layers: Number of blocks. Defaults to 8.
+        num_heads: Attention heads. Defaults to 16.
+        mlp_ratio: Width of the MLPs over ``embed_dims``. Defaults to 4.
+        drop_rate: Dropout in attention and MLPs. Defaults to 0.1.
+        token_space: The map of token ids, a :class:`~addp_mm.diffusion.token_space.TokenSpace` or
+            its arguments. Defaults to None: the published one.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Example:
         >>> space = dict(codebook_size=16, num_class_slots=1, fake_class_slot=0)
@@ -87,17 +87,16 @@ class TokenDecoder(Component):
         """States of the image positions.
 
         Args:
-            features: Features of the encoder, class token first, shape (B, 1 + L, in_dims).
-            ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not
-                matter.
-            mask: Shape (B, L), bool, True where masked. Rows that mask different numbers of places
-                run one number after the other.
+            features: Features of the encoder, class token first, (B, 1 + L, in_dims).
+            ids: Ids of the image tokens, (B, L), int64; masked positions are ignored.
+            mask: (B, L), bool, True where masked. Rows with different numbers of masked positions
+                are processed one number after the other.
 
         Returns:
-            Shape (B, L, embed_dims).
+            (B, L, embed_dims).
 
         Raises:
-            ValueError: If a shape does not fit.
+            ValueError: A shape does not fit.
         """
         self._check(features, ids, mask)
         counts = mask.sum(1)
@@ -109,9 +108,15 @@ class TokenDecoder(Component):
         return torch.cat([part[:, 1 : 1 + self.num_tokens] for part in parts])[order.argsort()]
 
     def decode(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """States of the whole sequence, shape (B, 1 + L + V, embed_dims), V the number of visible tokens.
+        """States of the whole sequence.
 
-        Arguments as :meth:`forward`, but every row masks the same number of places.
+        Args:
+            features: See :meth:`forward`.
+            ids: See :meth:`forward`.
+            mask: See :meth:`forward`, but all rows have the same number of masked positions.
+
+        Returns:
+            (B, 1 + L + V, embed_dims) for V visible tokens.
         """
         mask = mask.bool()
         x = torch.cat([self._image_positions(features, mask), self._visible_tokens(ids, mask)], dim=1)
@@ -120,17 +125,17 @@ class TokenDecoder(Component):
         return self.norm(x)
 
     def _image_positions(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Class position and image positions, shape (B, 1 + L, embed_dims)."""
+        """Class position and image positions, (B, 1 + L, embed_dims)."""
         visible = self.embed(features[:, 1:]) + self.pos_embed[:, 1:]
         image = torch.where(mask.unsqueeze(-1), self.mask_token + self.mask_pos_embed, visible)
         class_position = (self.mask_token + self.pos_embed[:, :1]).expand(len(image), -1, -1)
         return torch.cat([class_position, image], dim=1)
 
     def _visible_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Embedded visible tokens in the order of their places, shape (B, V, embed_dims)."""
+        """Embedded visible tokens in the order of their positions, (B, V, embed_dims)."""
         num_visible = self.num_tokens - int(mask[0].sum())
-        places = mask.byte().argsort(dim=1, stable=True)[:, :num_visible]
-        return self.word_embed(ids.gather(1, places)) + self.token_pos_embed[0, places]
+        positions = mask.byte().argsort(dim=1, stable=True)[:, :num_visible]
+        return self.word_embed(ids.gather(1, positions)) + self.token_pos_embed[0, positions]
 
     def _check(self, features: Tensor, ids: Tensor, mask: Tensor) -> None:
         expected = (len(features), self.num_tokens)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The token predictor: what a masked token could be, given the visible ones."""
+"""The token predictor: probabilities of the masked tokens, given the visible ones."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from addp_mm.registry import MODELS
 
 @MODELS.register_module()
 class MaskedTokenPredictor(Component):
-    """Masked transformer on token ids, as in MAGE (arXiv 2211.09117), without its unused pixel embedding.
+    """Masked transformer on token ids (MAGE, arXiv 2211.09117), without its unused pixel embedding.
 
-    The sequence is the fake class id followed by the L image tokens, masked ones replaced by the
-    mask id. A ViT encoder sees all of it, or in MAGE's training the places that are kept alone; the
-    decoder sees a linear projection of all places, in which those that are masked or were not kept
-    hold the encoder's class output.
+    The sequence is the fake class id and then the L image tokens; the mask id replaces masked ones.
+    A ViT encoder processes all of it, or in MAGE's training only the positions that are kept. The
+    decoder processes a linear projection of all positions. In it, the encoder's class output
+    replaces positions that are masked or were not kept.
 
     Args:
-        num_tokens: Number of image tokens L.
-        embed_dims: Width of the encoder and of the word embeddings.
-        num_layers: Depth of the encoder.
-        num_heads: Attention heads of the encoder.
-        decoder_embed_dims: Width of the decoder. Default: ``embed_dims``.
-        decoder_num_layers: Depth of the decoder.
-        decoder_num_heads: Attention heads of the decoder. Default: ``num_heads``.
-        mlp_ratio: Hidden width of the MLPs over the width of the blocks.
-        drop_rate: Dropout after the embedding, in attention and in the MLPs. Live in training mode
-            only.
-        token_space: The map of token ids (:class:`~addp_mm.diffusion.token_space.TokenSpace` or its
-            arguments).
-        train_dropout: Read by algorithms that hold the predictor frozen: whether its dropout is
-            live in their training mode, as it was in the published training, where it made the
-            targets noisy.
-        init_cfg: Initialisation config.
+        num_tokens: Number of image tokens L. Defaults to 256.
+        embed_dims: Width of the encoder and of the word embeddings. Defaults to 768.
+        num_layers: Number of blocks of the encoder. Defaults to 12.
+        num_heads: Attention heads of the encoder. Defaults to 12.
+        decoder_embed_dims: Width of the decoder. Defaults to None: ``embed_dims``.
+        decoder_num_layers: Number of blocks of the decoder. Defaults to 8.
+        decoder_num_heads: Attention heads of the decoder. Defaults to None: ``num_heads``.
+        mlp_ratio: Width of the MLPs over the width of the blocks. Defaults to 4.
+        drop_rate: Dropout after the embedding, in attention and in the MLPs. Defaults to 0.1.
+        token_space: The map of token ids, a :class:`~addp_mm.diffusion.token_space.TokenSpace` or
+            its arguments. Defaults to None: the published one.
+        train_dropout: For algorithms with a frozen predictor: whether its dropout is active while
+            they train, as in the published training, where it made the targets noisy. Defaults to
+            False.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Example:
         >>> space = dict(codebook_size=16, num_class_slots=1, fake_class_slot=0)
@@ -95,19 +94,20 @@ class MaskedTokenPredictor(Component):
 
     @staticmethod
     def _stack(depth: int, embed_dims: int, num_heads: int, mlp_ratio: float, drop_rate: float) -> nn.ModuleList:
+        """Transformer blocks."""
         return nn.ModuleList(
             Block(embed_dims, num_heads, mlp_ratio=mlp_ratio, drop_rate=drop_rate, attn_drop_rate=drop_rate)
             for _ in range(depth)
         )
 
     def _states(self, ids: Tensor, mask: Tensor, kept: Tensor | None) -> Tensor:
-        """Decoder states of the image positions, shape (B, L, decoder_embed_dims)."""
+        """Decoder states of the image positions, (B, L, decoder_embed_dims)."""
         if ids.shape != mask.shape or ids.dim() != 2 or ids.shape[1] != self.num_tokens:
             raise ValueError(
                 f'ids and mask must both be (B, {self.num_tokens}), got {tuple(ids.shape)} and {tuple(mask.shape)}'
             )
         if kept is not None and (kept.dim() != 2 or len(kept) != len(ids)):
-            raise ValueError(f'kept must be (B, K) places with B = {len(ids)}, got {tuple(kept.shape)}')
+            raise ValueError(f'kept must be (B, K) positions with B = {len(ids)}, got {tuple(kept.shape)}')
         mask = mask.bool()
         x = self.decoder_embed(self._encode(ids.masked_fill(mask, self.token_space.mask_id), kept))
         class_state, image = x[:, :1], x[:, 1:]
@@ -121,16 +121,14 @@ class MaskedTokenPredictor(Component):
         return self.decoder_norm(x)[:, 1:]
 
     def _encode(self, words: Tensor, kept: Tensor | None) -> Tensor:
-        """Encoder states of the fake class and of the kept places, (B, 1 + K, embed_dims)."""
+        """Encoder states of the fake class and of the kept positions, (B, 1 + K, embed_dims)."""
         fake_class = words.new_full((len(words), 1), self.token_space.fake_class_id)
-        positions = self.pos_embed
+        pos_embed: Tensor = self.pos_embed
         if kept is not None:
             words = words.gather(1, kept)
-            places = positions[:, 1:].expand(len(words), -1, -1)
-            positions = torch.cat(
-                [positions[:, :1].expand(len(words), -1, -1), places.gather(1, _rows(kept, places))], dim=1
-            )
-        x = self.word_embed(torch.cat([fake_class, words], dim=1)) + positions
+            class_pos, image_pos = pos_embed.expand(len(words), -1, -1).split([1, self.num_tokens], dim=1)
+            pos_embed = torch.cat([class_pos, image_pos.gather(1, _rows(kept, image_pos))], dim=1)
+        x = self.word_embed(torch.cat([fake_class, words], dim=1)) + pos_embed
         x = self.embed_drop(self.embed_norm(x))
         for block in self.blocks:
             x = block(x)
@@ -140,27 +138,33 @@ class MaskedTokenPredictor(Component):
         """Logits over the whole vocabulary at every image position.
 
         Args:
-            ids: Ids of the image tokens, shape (B, L), int64; what stands at masked places does not
-                matter.
-            mask: Shape (B, L), bool, True where the token is masked.
-            kept: Places that the encoder sees beside the fake class, each at most once in a row,
-                shape (B, K), int64. MAGE's training leaves out half of all places, all of them
-                masked (see :func:`addp_mm.diffusion.random_masks`). Default: all.
+            ids: Ids of the image tokens, (B, L), int64; masked positions are ignored.
+            mask: (B, L), bool, True where masked.
+            kept: Positions that the encoder sees beside the fake class, (B, K), int64, each at most
+                once in a row. MAGE's training drops half of all positions, all of them masked (see
+                :func:`addp_mm.diffusion.random_masks`). Defaults to None: all.
 
         Returns:
-            Shape (B, L, vocab_size).
+            (B, L, vocab_size).
 
         Raises:
-            ValueError: If a shape is not (B, num_tokens), or the rows of ``kept`` are not those of
-                ``ids``.
+            ValueError: A shape is not (B, num_tokens), or ``kept`` has another number of rows.
         """
         return self.head(self._states(ids, mask, kept), self.word_embed.weight)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Probabilities over the codes alone, shape (B, L, codebook_size), float32. Arguments as :meth:`logits`."""
+        """Probabilities over the codes.
+
+        Args:
+            ids: See :meth:`logits`.
+            mask: See :meth:`logits`.
+
+        Returns:
+            (B, L, codebook_size), float32.
+        """
         return self.logits(ids, mask)[..., : self.token_space.codebook_size].float().softmax(dim=-1)
 
 
-def _rows(places: Tensor, like: Tensor) -> Tensor:
-    """Places (B, K) as an index along dimension 1 of (B, …, C)."""
-    return places.unsqueeze(-1).expand(-1, -1, like.shape[-1])
+def _rows(positions: Tensor, like: Tensor) -> Tensor:
+    """Positions (B, K) as an index along dimension 1 of (B, …, C)."""
+    return positions.unsqueeze(-1).expand(-1, -1, like.shape[-1])

@@ -12,14 +12,13 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latents, nested_masks
+from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.layers.component import Component
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
 from addp_mm.models.selfsup.station import build_station
 from addp_mm.registry import MODELS
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 # of channels of which nothing is known
 OTHER_MEAN, OTHER_STD = (0.5,), (0.25,)
 

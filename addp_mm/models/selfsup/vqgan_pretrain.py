@@ -5,7 +5,7 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
-from addp_mm.models.discriminators.patch_discriminator import judge_frozen
+from addp_mm.models.discriminators.patch_discriminator import frozen_logits
 from addp_mm.models.losses.adversarial_loss import (
     AdversarialSchedule,
     LeCAM,
@@ -133,7 +133,7 @@ class VQGANPretrain(TokenizerPretrain):
         factor = self.adversarial_weight * self.schedule.factor(iteration)
         if not factor:
             return {}
-        loss = hinge_generator_loss(judge_frozen(self.discriminator, reconstructions).float())
+        loss = hinge_generator_loss(frozen_logits(self.discriminator, reconstructions).float())
         weight = factor * self.adversarial_scale
         if self.adaptive:
             weight = weight * adaptive_weight(reconstruction_loss, loss, self.tokenizer.decoder.conv_out.weight)

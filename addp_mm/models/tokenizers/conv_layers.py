@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Convolutional halves of the VQ tokenizer: released MaskGIT-style VQGAN weights, and taming's by options."""
+"""Encoder and decoder of the VQ tokenizer: MaskGIT's layout by default, taming's by options."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ConvOptions:
-    """In what the released VQGANs differ; the defaults are MaskGIT's, see
-    :class:`~addp_mm.models.tokenizers.VQTokenizer` for each of them.
+    """Differences between the released VQGANs; the defaults are MaskGIT's.
+
+    See :class:`~addp_mm.models.tokenizers.VQTokenizer` for each option.
 
     Raises:
-        ValueError: An option is none of its values.
+        ValueError: An option is not one of its values.
     """
 
     shortcut_from: str = 'output'
@@ -36,12 +37,17 @@ class ConvOptions:
             raise ValueError(f'encoder_out_kernel must be 1 or 3, got {self.encoder_out_kernel!r}')
 
     def group_norm(self, channels: int) -> nn.GroupNorm:
-        """GroupNorm as all released weights use it, eps 1e-6."""
+        """GroupNorm with the epsilon of all released weights, 1e-6."""
         return nn.GroupNorm(self.num_groups, channels, eps=1e-6)
 
 
 class SpatialAttention(nn.Module):
-    """Every place looks at every other with one head, on top of its input: (B, C, H, W) -> (B, C, H, W)."""
+    """Residual self-attention over all positions of a map with one head.
+
+    Args:
+        channels: Channels of the map.
+        options: Groups of the norm.
+    """
 
     def __init__(self, channels: int, options: ConvOptions) -> None:
         super().__init__()
@@ -49,25 +55,26 @@ class SpatialAttention(nn.Module):
         self.q, self.k, self.v, self.proj = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend on a map (B, C, H, W); the shape stays."""
         hidden = self.norm(x)
         query, key, value = (part(hidden).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.q, self.k, self.v))
-        seen = F.scaled_dot_product_attention(query, key, value)
-        return x + self.proj(seen.squeeze(1).transpose(1, 2).reshape(x.shape))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return x + self.proj(attended.squeeze(1).transpose(1, 2).reshape(x.shape))
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation residual block: (B, in_channels, H, W) -> (B, out_channels, H, W).
+    """Pre-activation residual block.
 
-    Two facts of the weights released with MaskGIT that differ from most VQGANs: the convolutions
-    carry no bias, and where the number of channels changes the shortcut is a 1x1 convolution of the
-    block's *output*, not of its input. From the output, everything passes through a group norm,
-    which takes away most of what is the same all over an image: its colours are learned late.
+    The weights released with MaskGIT differ from most VQGANs in two ways. The convolutions have no
+    bias. Where the number of channels changes, the shortcut is a 1x1 convolution of the block's
+    *output*, not of its input. With a shortcut from the output everything passes through a group
+    norm, which removes most of what is constant over an image, so that colours are learned late.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        options: Source of the shortcut, bias, groups of the norms.
-        attention: Whether attention follows, as a part of the block.
+        options: Source of the shortcut, bias, groups of the norms. Defaults to None: MaskGIT's.
+        attention: Whether attention ends the block. Defaults to False.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class ResidualBlock(nn.Module):
         self.attn = SpatialAttention(out_channels, options) if attention else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = self.conv2(F.silu(self.norm2(hidden)))
         if self.shortcut is not None:
@@ -96,28 +104,29 @@ class ResidualBlock(nn.Module):
 
 
 def _level(in_channels: int, out_channels: int, depth: int, options: ConvOptions, attention: bool) -> nn.Sequential:
+    """Residual blocks of one level; the first changes the number of channels."""
     widths = [in_channels] + [out_channels] * depth
     return nn.Sequential(*(ResidualBlock(i, o, options, attention) for i, o in zip(widths, widths[1:], strict=False)))
 
 
 def _middle(channels: int, depth: int, options: ConvOptions) -> nn.Sequential:
-    """Blocks of one width; attention, if any, stands behind the first."""
+    """Residual blocks of one width; the first may end in attention."""
     return nn.Sequential(
         *(ResidualBlock(channels, channels, options, options.mid_attn and index == 0) for index in range(depth))
     )
 
 
 class ConvEncoder(nn.Module):
-    """Image (B, in_channels, H, W) -> latents (B, latent_channels, H / stride, W / stride).
+    """Images to latents; the stride is ``stem_stride`` * 2 ** (number of levels - 1).
 
     Args:
-        in_channels: Channels of the image.
-        level_channels: Width of each level, from the finest to the coarsest; between levels the map
-            is halved.
+        in_channels: Channels of the images.
+        level_channels: Width of each level, from the finest to the coarsest. The map is halved
+            between levels.
         latent_channels: Channels of the latents.
-        num_res_blocks: Residual blocks a level.
-        num_mid_blocks: Residual blocks behind the coarsest level.
-        stem_stride: The image is first folded by pixel-unshuffle with this factor (1: not at all).
+        num_res_blocks: Residual blocks in each level.
+        num_mid_blocks: Residual blocks after the coarsest level.
+        stem_stride: Factor of the pixel-unshuffle before the first convolution; 1 for none.
         options: See :class:`ConvOptions`.
     """
 
@@ -148,6 +157,7 @@ class ConvEncoder(nn.Module):
         self.conv_out = nn.Conv2d(level_channels[-1], latent_channels, kernel, padding=kernel // 2)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, in_channels, H, W) to latents (B, latent_channels, H / s, W / s)."""
         x = self.conv_in(F.pixel_unshuffle(images, self.stem_stride))
         for index, level in enumerate(self.levels):
             x = level(self._halve(x, index - 1) if index else x)
@@ -156,15 +166,23 @@ class ConvEncoder(nn.Module):
     def _halve(self, x: Tensor, level: int) -> Tensor:
         if self.downsamples is None:
             return F.avg_pool2d(x, 2)
-        # taming fills up on the right and at the bottom only
+        # taming pads on the right and at the bottom only
         return self.downsamples[level](F.pad(x, (0, 1, 0, 1)))
 
 
 class ConvDecoder(nn.Module):
-    """Latents (B, latent_channels, h, w) -> image (B, out_channels, h * stride, w * stride), not clamped.
+    """Latents to images, the mirror of :class:`ConvEncoder`.
 
-    The mirror of :class:`ConvEncoder`; between levels the map is doubled by nearest neighbour and a
-    3x3 convolution.
+    Between levels the map is doubled by nearest neighbour and a 3x3 convolution.
+
+    Args:
+        out_channels: Channels of the images.
+        level_channels: See :class:`ConvEncoder`; also from the finest to the coarsest.
+        latent_channels: See :class:`ConvEncoder`.
+        num_res_blocks: See :class:`ConvEncoder`.
+        num_mid_blocks: Residual blocks before the coarsest level.
+        stem_stride: Factor of the pixel-shuffle after the last convolution; 1 for none.
+        options: See :class:`ConvOptions`.
     """
 
     def __init__(
@@ -193,6 +211,7 @@ class ConvDecoder(nn.Module):
         self.conv_out = nn.Conv2d(coarse_to_fine[-1], out_channels * stem_stride**2, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (B, latent_channels, h, w) to images (B, out_channels, h * s, w * s)."""
         x = self.mid(self.conv_in(latents))
         for index, level in enumerate(self.levels):
             if index:

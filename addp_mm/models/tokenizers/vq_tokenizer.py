@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""The VQ tokenizer."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,48 +18,54 @@ from addp_mm.registry import MODELS
 class VQTokenizer(Component):
     """Convolutional VQGAN: images to token ids, latents to images.
 
-    The defaults are the published layout (stride 16, 1024 codes of 256 dimensions; VQGAN of
+    The defaults are the published layout: stride 16, 1024 codes of 256 dimensions (the VQGAN of
     MaskGIT, arXiv 2202.04200, as released with MAGE and ADDP). Taming's layout (arXiv 2012.09841)
-    is ``shortcut_from='input', conv_bias=True, downsample='conv', mid_attn=True, encoder_out_kernel=3, quant_conv=True, input_range=(-1, 1)`` with
-    ``decoder_res_blocks=num_res_blocks + 1`` and attention at the coarsest level in ``attn_levels``. A folded stem and
-    normalised codes are options for small images.
+    is ``shortcut_from='input', conv_bias=True, downsample='conv', mid_attn=True,
+    encoder_out_kernel=3, quant_conv=True, input_range=(-1, 1)`` with ``decoder_res_blocks`` =
+    ``num_res_blocks`` + 1 and attention at the coarsest level in ``attn_levels``. ``stem_stride``
+    and ``normalize_codes`` serve small images.
 
     Args:
-        base_channels: Width of the first level.
-        channel_mults: Width of each level in units of ``base_channels``; one level less than
-            halvings.
-        codebook_size: Number of codes.
-        embed_dims: Dimensions of a code, which are also the channels of the latents.
-        num_res_blocks: Residual blocks a level.
-        num_mid_blocks: Residual blocks in the middle of the encoder and of the decoder.
-        decoder_res_blocks: Residual blocks a level of the decoder, ``num_res_blocks`` if None.
-        stem_stride: Factor of the pixel-unshuffle in front of the encoder (undone behind the
-            decoder).
-        normalize_codes: Whether latents and codes lie on the unit sphere, so that the nearest code
-            is the one of the largest cosine (ViT-VQGAN, arXiv 2110.04627).
-        shortcut_from: Where the residual blocks that widen take their shortcut: 'output' as
-            released, or 'input'.
-        in_channels: Channels of the images.
+        base_channels: Width of the first level. Defaults to 128.
+        channel_mults: Width of each level in units of ``base_channels``, from the finest to the
+            coarsest. The map is halved between levels. Defaults to (1, 1, 2, 2, 4).
+        codebook_size: Number of codes. Defaults to 1024.
+        embed_dims: Dimensions of a code, which are also the channels of the latents. Defaults to
+            256.
+        num_res_blocks: Residual blocks in each level. Defaults to 2.
+        num_mid_blocks: Residual blocks in the middle of the encoder and of the decoder. Defaults to
+            2.
+        decoder_res_blocks: Residual blocks in each level of the decoder. Defaults to None:
+            ``num_res_blocks``.
+        stem_stride: Factor of the pixel-unshuffle before the encoder; the decoder reverses it.
+            Defaults to 1: none.
+        normalize_codes: Whether latents and codes have length 1, so that the nearest code has the
+            largest cosine (ViT-VQGAN, arXiv 2110.04627). Defaults to False.
+        shortcut_from: Source of the shortcut in residual blocks that change the width: 'output' as
+            released, or 'input'. Defaults to 'output'.
+        in_channels: Channels of the images. Defaults to 3.
         conv_bias: Whether the convolutions of the residual blocks and the encoder's first have a
-            bias.
+            bias. Defaults to False.
         downsample: How the encoder halves: 'avg', 2x2 average pooling, or 'conv', a 3x3 convolution
-            of stride 2 with zeros on the right and at the bottom.
-        attn_levels: Levels, counted from the finest (0), whose residual blocks are each followed by
-            attention over all places. Taming names them by resolution: at 256 px, 16 is level 4.
-        mid_attn: Whether attention follows the first residual block in the middle of encoder and
-            decoder.
-        encoder_out_kernel: Side of the encoder's last convolution, 1 or 3.
-        quant_conv: Whether a 1x1 convolution stands on either side of the codebook.
-        z_channels: With ``quant_conv``: channels between it and encoder and decoder, ``embed_dims``
-            if None.
-        input_range: What the weights take black and white for. Images are in [0, 1] here all the
-            same, both ways.
-        num_groups: Groups of the normalisation.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+            of stride 2 with zeros on the right and at the bottom. Defaults to 'avg'.
+        attn_levels: Levels, counted from the finest (0), whose residual blocks end in attention
+            over all positions. Taming names them by resolution: at 256 px, 16 is level 4. Defaults
+            to ().
+        mid_attn: Whether the first residual block in the middle of encoder and decoder ends in
+            attention. Defaults to False.
+        encoder_out_kernel: Kernel size of the encoder's last convolution, 1 or 3. Defaults to 1.
+        quant_conv: Whether a 1x1 convolution is before and after the quantisation. Defaults to
+            False.
+        z_channels: With ``quant_conv``: channels between it and encoder and decoder. Defaults to
+            None: ``embed_dims``.
+        input_range: Values of black and white that the weights expect. Inputs and outputs of this
+            class are in [0, 1] in any case. Defaults to (0, 1).
+        num_groups: Groups of the group norms. Defaults to 32.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
-        ValueError: If a width is no multiple of ``num_groups``, or an option is none of its values
-            or contradicts another.
+        ValueError: A width is not a multiple of ``num_groups``, or an option is not one of its
+            values or contradicts another one.
 
     Example:
         >>> import torch
@@ -101,9 +109,8 @@ class VQTokenizer(Component):
         level_channels = [base_channels * mult for mult in channel_mults]
         if any(width % num_groups for width in level_channels):
             raise ValueError(
-                f'every level of the tokenizer must be a multiple of {num_groups} channels wide '
-                f'(num_groups), got {level_channels} from base_channels={base_channels}, '
-                f'channel_mults={tuple(channel_mults)}'
+                f'every level of the tokenizer must have a multiple of num_groups={num_groups} channels, got '
+                f'{level_channels} from base_channels={base_channels}, channel_mults={tuple(channel_mults)}'
             )
         _check_options(options, len(level_channels), num_mid_blocks, quant_conv, z_channels, input_range)
         self.stride = stem_stride * 2 ** (len(level_channels) - 1)
@@ -133,11 +140,15 @@ class VQTokenizer(Component):
 
     @property
     def codebook(self) -> Tensor:
-        """The vectors that :meth:`decode` takes, (codebook_size, embed_dims)."""
+        """Vectors of the codes as :meth:`decode` expects them, (codebook_size, embed_dims)."""
         return F.normalize(self.codes.weight, dim=1) if self.normalize_codes else self.codes.weight
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raise an ImageSizeError where images of this size, in pixels, cannot be tokenized."""
+        """Check that images of this size, in pixels, can be tokenized.
+
+        Raises:
+            ImageSizeError: A side is not a multiple of the stride.
+        """
         if height % self.stride or width % self.stride:
             raise ImageSizeError(
                 f'images of {height}x{width} px cannot be tokenized: height and width must be '
@@ -155,13 +166,13 @@ class VQTokenizer(Component):
             (B, C, H / stride, W / stride).
 
         Raises:
-            ImageSizeError: If height or width is no multiple of the stride.
-            ValueError: If the images have other channels.
+            ImageSizeError: Height or width is not a multiple of the stride.
+            ValueError: The images have another number of channels.
         """
         channels, height, width = images.shape[-3:]
         if channels != self.in_channels:
             raise ValueError(
-                f'the tokenizer takes images of {self.in_channels} channels, got {channels}: set its '
+                f'the tokenizer needs images of {self.in_channels} channels, got {channels}: set its '
                 f'in_channels={channels}, or load the images with {self.in_channels} channels'
             )
         self.check_image_size(height, width)
@@ -180,7 +191,7 @@ class VQTokenizer(Component):
             latents: (B, C, h, w).
 
         Returns:
-            (B, h * w) int64, row by row.
+            (B, h * w) int64, row-major.
         """
         flat = latents.flatten(2).transpose(1, 2).float()
         codebook = self.codebook.float()
@@ -193,13 +204,27 @@ class VQTokenizer(Component):
         return F.embedding(ids, self.codebook).transpose(1, 2).unflatten(2, (height, width))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, in_channels, H, W) in [0, 1] to ids (B, h * w) and quantised latents (B, C, h, w)."""
+        """Tokenize images.
+
+        Args:
+            images: (B, in_channels, H, W) in [0, 1].
+
+        Returns:
+            Ids (B, h * w) int64 and quantised latents (B, C, h, w).
+        """
         latents = self.encode_continuous(images)
         ids = self.quantize(latents)
         return ids, self.lookup(ids, *latents.shape[-2:])
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to images (B, in_channels, h * stride, w * stride), about [0, 1], not clamped."""
+        """Decode latents.
+
+        Args:
+            latents: (B, C, h, w).
+
+        Returns:
+            Images (B, in_channels, h * stride, w * stride), about [0, 1], not clamped.
+        """
         if self.post_quant_conv is not None:
             latents = self.post_quant_conv(latents)
         images = self.decoder(latents)
@@ -209,7 +234,7 @@ class VQTokenizer(Component):
         return (images - low) / (high - low)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Reconstruction of images, (B, in_channels, H, W) in [0, 1], clamped."""
+        """Reconstruct images (B, in_channels, H, W) in [0, 1]; the result is clamped to [0, 1]."""
         return self.decode(self.encode(images)[1]).clamp(0, 1)
 
 
@@ -221,21 +246,21 @@ def _check_options(
     z_channels: int | None,
     input_range: Sequence[float],
 ) -> None:
-    """Refuse options that contradict one another."""
+    """Check options that contradict each other."""
     levels = options.attn_levels
     if len(set(levels)) != len(levels) or any(not 0 <= level < num_levels for level in levels):
         raise ValueError(
-            f'attn_levels must name levels 0 (finest) to {num_levels - 1} of channel_mults, each once, '
-            f'got {levels}; it takes numbers of levels, not resolutions'
+            f'attn_levels must name levels 0 (finest) to {num_levels - 1} of channel_mults, each once; they are '
+            f'not resolutions. Got {levels}'
         )
     if options.mid_attn and num_mid_blocks < 1:
         raise ValueError(
-            f'mid_attn=True puts attention behind the first middle block, but num_mid_blocks is {num_mid_blocks}'
+            f'mid_attn=True adds attention to the first middle block, but num_mid_blocks is {num_mid_blocks}'
         )
     if z_channels is not None and not quant_conv:
         raise ValueError(
-            f'z_channels={z_channels} are what quant_conv turns into embed_dims and back: set '
-            'quant_conv=True, or leave z_channels out'
+            f'z_channels={z_channels} needs quant_conv, which converts them to embed_dims and back: set '
+            'quant_conv=True, or remove z_channels'
         )
     if len(input_range) != 2 or not input_range[0] < input_range[1]:
         raise ValueError(f'input_range must be (black, white) with black < white, got {input_range}')

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Each operator against mmcv's compiled one; runs only where an mmcv with compiled operators is installed."""
+"""Each operator against mmcv's compiled one, if the installed mmcv has compiled operators."""
 
 import importlib.machinery
 import importlib.util

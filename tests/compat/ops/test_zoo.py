@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Detectors and segmentors of the zoo, from their shipped configs at a tiny size, train and predict."""
+"""Detectors and segmentors of the zoo, at a tiny size, train and predict."""
 
 from pathlib import Path
 

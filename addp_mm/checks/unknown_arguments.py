@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Finds misspelt arguments in a whole config before anything is built."""
+"""Find misspelt arguments in a whole config before anything is built."""
 
 import inspect
 from collections.abc import Iterator
@@ -10,10 +10,11 @@ from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from addp_mm.checks.signature import Arguments, accepted_arguments
+from addp_mm.checks.type_lookup import find_type
 from addp_mm.config.config_file import ConfigError, runner_arguments, suggest
 
-# Registries a section of the config builds from. In a model also parts that are no modules appear:
-# assigners, coders. In an evaluator, networks whose features it compares.
+# Registries that build a section of the config. A model also has parts that are not modules, such
+# as assigners and coders; an evaluator may have networks.
 _SECTIONS = {
     'model': ('MODELS', 'TASK_UTILS'),
     'optim_wrapper': ('OPTIM_WRAPPERS', 'OPTIMIZERS'),
@@ -31,7 +32,7 @@ _SECTIONS = {
 _LISTS = ('custom_hooks', 'param_scheduler', 'vis_backends', 'visualizer.vis_backends')
 _LEAVES = ('TRANSFORMS', 'HOOKS', 'METRICS', 'OPTIMIZERS')
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-# Arguments that builders read beside the class's own.
+# Keys that builders read beside the arguments of the class.
 _BUILDER_KEYS = {
     'type',
     '_scope_',
@@ -46,7 +47,7 @@ _BUILDER_KEYS = {
     'metainfo',
     'bg_cls_weight',
 }
-# Sub-dicts that layers interpret themselves (shorthand types, extra keys).
+# Sub-dicts that layers read themselves, with short type names or more keys.
 _SHORTHAND = (
     'norm_cfg',
     'act_cfg',
@@ -80,14 +81,14 @@ _PLAIN_KEYS = {
 _LOADER_KEYS = set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
 
 
-def _resolve(kind, registries: tuple[str, ...], scope: str) -> tuple[Any, str]:
-    """The class or function that ``kind`` names, and the registry that has it; (None, '') where none has."""
-    for name in registries:
-        with getattr(roots, name).switch_scope_and_registry(scope) as registry:
-            found = registry.get(kind if isinstance(kind, str) else getattr(kind, '__name__', ''))
+def _resolve(kind: str | type, registries: tuple[str, ...], scope: str) -> tuple[Any, str]:
+    """The class or function that ``kind`` names, and its registry ('' if none has it)."""
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    for registry in registries:
+        found = find_type(name, getattr(roots, registry), scope)
         if found is not None and (isinstance(kind, str) or found is kind):
-            return found, name
-    return (None, '') if isinstance(kind, str) else (kind, '')
+            return found, registry
+    return (None if isinstance(kind, str) else kind), ''
 
 
 def _nodes(node, path: str) -> Iterator[tuple[str, dict]]:
@@ -116,19 +117,23 @@ def _check_section(section, path: str, registries: tuple[str, ...], scope: str) 
             hint = _hint(key, accepted, certain)
             if hint:
                 name = node['type'] if isinstance(node['type'], str) else target.__name__
-                raise ConfigError(f'config: {where}.{key} is no argument of {name}{hint}')
+                raise ConfigError(f'config: {where}.{key} is not an argument of {name}{hint}')
 
 
 def _hint(key: str, accepted: Arguments, certain: bool) -> str:
-    """What to say about an unknown ``key``; nothing where it may be right after all.
+    """The end of the message about an unknown ``key``; '' if the key may be right.
 
-    A part may read keys of a part below before it builds that, and an open-ended class takes any:
-    there only a name much like a known one is surely a mistake. It is ``certain`` that the
-    package's own classes do neither, and that nothing reads the keys of a transform, hook, metric
-    or optimizer but the class.
+    An open-ended class takes any key, and a part of a model may read keys of a part below it. There
+    only a key much like a known argument is refused.
+
+    Args:
+        key: The unknown key.
+        accepted: Arguments of the class.
+        certain: Whether only the class itself reads its keys: it is one of addp_mm, or a transform,
+            hook, metric or optimizer.
     """
     if accepted.open_ended:
-        return suggest(key, accepted.names, cutoff=0.88)
+        return suggest(key, accepted.names, cutoff=0.85)  # two letters of seven in the wrong order
     if certain:
         taken = ', '.join(sorted(accepted.names)) or 'no arguments'
         return suggest(key, accepted.names) or f'; it takes {taken}'
@@ -138,14 +143,14 @@ def _hint(key: str, accepted: Arguments, certain: bool) -> str:
 def _check_loader(loader: dict, path: str, scope: str) -> None:
     for key in loader:
         if key not in _LOADER_KEYS:
-            raise ConfigError(f'config: {path}.{key} is no option of a data loader{suggest(key, _LOADER_KEYS)}')
+            raise ConfigError(f'config: {path}.{key} is not an option of a data loader{suggest(key, _LOADER_KEYS)}')
     _check_section(loader.get('dataset'), f'{path}.dataset', ('DATASETS', 'TRANSFORMS'), scope)
     for part in ('sampler', 'batch_sampler'):
         _check_section(loader.get(part), f'{path}.{part}', ('DATA_SAMPLERS',), scope)
 
 
 def _check_lists(cfg: Config) -> None:
-    """Refuse entries that are no dicts, such as the strings that mmengine makes of ``dict(…)`` in an option."""
+    """Refuse entries that are not dicts; mmengine reads ``dict(…)`` in an option as a string."""
     for name in _LISTS:
         node = cfg
         for part in name.split('.'):
@@ -154,9 +159,8 @@ def _check_lists(cfg: Config) -> None:
         for entry in entries:
             if entry is not None and not isinstance(entry, dict):
                 raise ConfigError(
-                    f'config: {name} holds {entry!r}, which is no dict. Dicts cannot be written in '
-                    f'--cfg-options: write it into a config file, or change a part of one that is there '
-                    f'by {name}.0.KEY=VALUE'
+                    f'config: {name} holds {entry!r}, which is not a dict. --cfg-options cannot hold a dict: '
+                    f'write it into a config file, or change a key of an existing entry with {name}.0.KEY=VALUE'
                 )
 
 
@@ -176,20 +180,20 @@ def _check_top_level(cfg: Config, needed: tuple[str, ...]) -> None:
             continue
         for key in node:
             if key not in keys:
-                raise ConfigError(f'config: {section}.{key} is no option of {section}{suggest(key, keys)}')
+                raise ConfigError(f'config: {section}.{key} is not an option of {section}{suggest(key, keys)}')
 
 
 def check_config(cfg: Config, needed: tuple[str, ...] = ('model',)) -> None:
-    """Compare the arguments that ``cfg`` gives with those that its classes take.
+    """Compare the arguments in a config with those that its classes take.
 
     Args:
-        cfg: The whole config, options merged. Its ``default_scope`` says where bare type names are
-            looked up.
-        needed: Top-level parts that must be there.
+        cfg: The whole config with options merged. Type names without a package are looked up in its
+            ``default_scope``.
+        needed: Top-level keys that the config must have. Defaults to ('model',).
 
     Raises:
-        ConfigError: A part is missing or an argument is unknown; names the key and the nearest
-            known ones.
+        ConfigError: A key is missing or an argument is unknown. Names the key and the nearest known
+            ones.
     """
     scope = cfg.get('default_scope') or 'mmengine'
     _check_top_level(cfg, needed)

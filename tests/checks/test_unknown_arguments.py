@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
-from addp_mm.checks.config_options import check_config
+from addp_mm.checks.unknown_arguments import check_config
 from addp_mm.config.config_file import ConfigError, load_config
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,9 @@ def test_a_misspelt_key_of_a_file_is_named(detection, tmp_path, where, right, wr
     for part in where.split('.'):
         node = node[int(part)] if part.isdigit() else node[part]
     node[wrong] = node.pop(right, 256)
-    with pytest.raises(ConfigError, match=rf'config: {where}\.{wrong} is no argument of \S+; did you mean .*{right}'):
+    with pytest.raises(
+        ConfigError, match=rf'config: {where}\.{wrong} is not an argument of \S+; did you mean .*{right}'
+    ):
         check(cfg, tmp_path / 'wrong.py')
 
 
@@ -63,14 +65,16 @@ def test_a_misspelt_key_of_a_file_is_named(detection, tmp_path, where, right, wr
     ],
 )
 def test_an_argument_that_a_stock_class_does_not_have_is_named(detection, tmp_path, where, kind, taken):
-    """Nothing like it is among the arguments: the class would fail, or a hook take it for its own, once it is built."""
+    """No argument has a similar name."""
     cfg = Config(detection.to_dict())
     cfg.setdefault('default_hooks', {}).setdefault('timer', dict(type='IterTimerHook'))
     node = cfg
     for part in where.split('.'):
         node = node[int(part)] if part.isdigit() else node[part]
     node.umbrella = 3
-    with pytest.raises(ConfigError, match=rf'config: {where}\.umbrella is no argument of {kind}; it takes .*{taken}'):
+    with pytest.raises(
+        ConfigError, match=rf'config: {where}\.umbrella is not an argument of {kind}; it takes .*{taken}'
+    ):
         check(cfg, tmp_path / 'wrong.py')
 
 
@@ -83,7 +87,7 @@ def test_an_argument_that_a_stock_class_does_not_have_is_named(detection, tmp_pa
         ('visualizer.vis_backends=[LocalVisBackend]', r'visualizer\.vis_backends', 'LocalVisBackend'),
     ],
 )
-def test_an_entry_that_is_no_dict_is_named(option, key, entry):
+def test_an_entry_that_is_not_a_dict_is_named(option, key, entry):
     cfg = load_config(str(DETECTION), [option])
-    with pytest.raises(ConfigError, match=rf'config: {key} holds .?{entry}.*config file, or .* by {key}\.0\.KEY'):
+    with pytest.raises(ConfigError, match=rf'config: {key} holds .?{entry}.*config file, or .* with {key}\.0\.KEY'):
         check_config(cfg)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Each mend: the fault without it, the mended behaviour, and a healthy module left alone."""
+"""Each patch: the fault without it, the behaviour with it, and a module without the fault."""
 
 from types import ModuleType
 
@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import addp_mm  # noqa: F401
-from addp_mm.compat.activation_checkpointing import mend_activation_checkpointing
-from addp_mm.compat.colour import mend_adjust_hue
-from addp_mm.compat.focal_loss import mend_focal_loss
+from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
+from addp_mm.compat.colour import patch_adjust_hue
+from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.versions import installed_version
-from addp_mm.compat.weighted_cross_entropy import mend_weighted_cross_entropy
+from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
 needs_cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason='shows what happens without an accelerator')
 
@@ -28,23 +28,22 @@ def test_hue_turns_back_as_far_as_ahead(backend):
     import mmcv
     from mmcv.image import photometric
 
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     faulty = int(np.__version__.split('.')[0]) >= 2 and installed_version('onedl-mmcv') is None
     assert hasattr(photometric.adjust_hue, '__wrapped__') == faulty
     if faulty:
         with pytest.raises(OverflowError):
-            photometric.adjust_hue.__wrapped__(picture, -0.2, backend)
-    turned = mmcv.adjust_hue(picture, -0.2, backend=backend)
+            photometric.adjust_hue.__wrapped__(image, -0.2, backend)
+    turned = mmcv.adjust_hue(image, -0.2, backend=backend)
     assert turned.dtype == np.uint8
-    assert turned.shape == picture.shape
-    # -0.2 is 51 of 255 steps back on a circle of 256: the same hue as 205 steps ahead, in two moves
-    # forward.
-    ahead = picture
+    assert turned.shape == image.shape
+    # 51 of 255 steps back on a circle of 256 are the same hue as 205 steps ahead, in two moves
+    ahead = image
     for factor in (103 / 255, 102 / 255):
         ahead = mmcv.adjust_hue(ahead, factor, backend=backend)
     assert np.abs(turned.astype(int) - ahead.astype(int)).mean() < 4
     with pytest.raises(ValueError, match='hue_factor'):
-        mmcv.adjust_hue(picture, -0.7, backend=backend)
+        mmcv.adjust_hue(image, -0.7, backend=backend)
 
 
 def test_pure_red_turned_back_a_third_is_blue():
@@ -62,7 +61,7 @@ def test_healthy_adjust_hue_stays():
         return img
 
     module = module_with(adjust_hue=adjust_hue)
-    mend_adjust_hue(module)
+    assert not patch_adjust_hue(module)
     assert module.adjust_hue is adjust_hue
 
 
@@ -136,7 +135,7 @@ def test_healthy_activation_checkpointing_stays():
         return forward
 
     module = module_with(wrap_forward=wrap_forward)
-    mend_activation_checkpointing(module)
+    assert not patch_activation_checkpointing(module)
     assert module.wrap_forward is wrap_forward
 
 
@@ -155,7 +154,7 @@ def focal_loss_by_hand(pred, target, num_classes, ignore_index=255, gamma=2.0, a
 
 @pytest.mark.slow
 def test_mmseg_class_weights_leave_unlabelled_pixels_out():
-    """The mean over labelled pixels by hand, each counted by the weight of its class."""
+    """The mean over labelled pixels, each with the weight of its class, computed by hand."""
     from mmseg.models.losses import CrossEntropyLoss
 
     generator = torch.Generator().manual_seed(0)
@@ -172,7 +171,7 @@ def test_mmseg_class_weights_leave_unlabelled_pixels_out():
         torch.testing.assert_close(loss, total / count)
     healthy = module_with(cross_entropy=lambda *args, **kwargs: 0.0)
     original = healthy.cross_entropy
-    mend_weighted_cross_entropy(healthy)
+    assert not patch_weighted_cross_entropy(healthy)
     assert healthy.cross_entropy is original
 
 
@@ -203,5 +202,5 @@ def test_healthy_focal_loss_stays():
             return pred.sum()
 
     forward = FocalLoss.forward
-    mend_focal_loss(module_with(FocalLoss=FocalLoss))
+    assert not patch_focal_loss(module_with(FocalLoss=FocalLoss))
     assert FocalLoss.forward is forward

@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A detector is judged by the annotations of the pictures that it sees."""
+"""A detector is evaluated with the annotations of its own images."""
 
 import pytest
 from mmengine.config import Config
 
-from addp_mm.checks.runner_cfg import check_evaluator
+from addp_mm.checks.evaluators import check_evaluator
 from addp_mm.config.config_file import ConfigError
 
 
@@ -18,10 +18,10 @@ def config(ann_file: str, kind: str = 'CocoMetric') -> Config:
 
 
 @pytest.mark.parametrize('kind', ['CocoMetric', 'mmdet.CocoMetric'])
-def test_annotations_of_other_pictures_are_refused(kind):
+def test_annotations_of_other_images_are_refused(kind):
     with pytest.raises(
         ConfigError,
-        match=r'val_evaluator reads data/coco/val.json and val_dataloader '
+        match=r'val_evaluator reads data/coco/val.json, but val_dataloader reads '
         r'data/mine/val.json.*Set val_evaluator.ann_file=data/mine/val.json',
     ):
         check_evaluator(config('data/coco/val.json', kind), 'val')
@@ -29,6 +29,6 @@ def test_annotations_of_other_pictures_are_refused(kind):
 
 def test_the_same_file_by_another_path_passes():
     check_evaluator(config('data/../data/mine/val.json'), 'val')
-    check_evaluator(config('data/coco/val.json', 'LVISMetric'), 'val')  # not ours to judge
-    check_evaluator(config(None), 'val')  # read from the data set itself
+    check_evaluator(config('data/coco/val.json', 'OtherMetric'), 'val')  # a class that is not known
+    check_evaluator(config(None), 'val')  # read from the dataset itself
     check_evaluator(Config(dict()), 'test')

@@ -1,0 +1,71 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""One training step of a config on a synthetic batch, to be timed or measured."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from addp_mm.analysis.batches import build_model, losses_of, precision_of, scope_of, synthetic_batch, training_size
+from addp_mm.config.config_file import ConfigError
+
+
+class TrainingStep:
+    """Model, optimizer and synthetic batch of a config; each call is one step with one update.
+
+    Weights are random, and no data is read. Gradient accumulation of the config is left out.
+
+    Args:
+        cfg: Config with an ``optim_wrapper``.
+        batch_size: Number of images, that of the config on one GPU if None. Defaults to None.
+        img_size: Height and width in pixels, as in training if None. Defaults to None.
+        device: Where the model is trained. Defaults to 'cpu'.
+
+    Raises:
+        ConfigError: If the config has no ``optim_wrapper``.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        batch_size: int | None = None,
+        img_size: tuple[int, int] | None = None,
+        device: torch.device | str = 'cpu',
+    ) -> None:
+        if not cfg.get('optim_wrapper'):
+            raise ConfigError('the config has no optim_wrapper, so it cannot be trained')
+        self.cfg = cfg
+        self.batch_size = batch_size or cfg.train_dataloader.batch_size
+        self.img_size = img_size or training_size(cfg)
+        self.precision = precision_of(cfg)
+        self.device = torch.device(device)
+        self.model = build_model(cfg).to(self.device).train()
+        self.batch = synthetic_batch(cfg, self.batch_size, self.img_size)
+        settings = copy.deepcopy(cfg.optim_wrapper)
+        settings.pop('accumulative_counts', None)
+        with scope_of(cfg):
+            self.optimizer = build_optim_wrapper(self.model, settings)
+
+    def __call__(self) -> None:
+        """Preprocess, run the forward and the backward pass, and update the weights."""
+        with scope_of(self.cfg), self.optimizer.optim_context(self.model):
+            losses = losses_of(self.model, self.model.data_preprocessor(dict(self.batch), training=True))
+        loss, _ = self.model.parse_losses(losses)
+        self.optimizer.update_params(loss)
+
+    def peak_memory(self) -> int:
+        """Largest memory so far in bytes.
+
+        On a GPU it is what PyTorch allocated. On the CPU it is the resident memory of this process,
+        including the interpreter and all libraries.
+        """
+        if self.device.type == 'cuda':
+            return torch.cuda.max_memory_allocated(self.device)
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == 'darwin' else 1024 * peak

@@ -1,0 +1,207 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Check a built runner before its first training step, one function for each check."""
+
+import math
+import random
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine import dist
+from mmengine.dataset import InfiniteSampler
+from mmengine.hooks import CheckpointHook
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from addp_mm.errors import UserError, first_few
+
+
+class PreflightError(UserError, RuntimeError):
+    """A fault that would stop or spoil the training later, found before its first step."""
+
+
+def check_number_of_batches(runner: Runner) -> None:
+    """Check that the training data make at least one batch.
+
+    Args:
+        runner: The runner, built.
+
+    Raises:
+        PreflightError: ``drop_last`` drops the only batch of each process.
+    """
+    loader = runner.train_loop.dataloader
+    if isinstance(loader.dataset, IterableDataset) or isinstance(loader.sampler, InfiniteSampler):
+        return
+    if len(loader) == 0:
+        raise PreflightError(
+            f'train_dataloader has no batch: {len(loader.dataset)} images over {dist.get_world_size()} '
+            f'process(es) are fewer than batch_size={loader.batch_size}, and drop_last=True drops them. Lower '
+            'train_dataloader.batch_size, or set train_dataloader.drop_last=False'
+        )
+
+
+def check_number_of_classes(runner: Runner, model: nn.Module) -> None:
+    """Check that no head has fewer classes than the training data, whose labels are class indices.
+
+    Heads of one class, such as a region proposal's, do not tell classes apart. Panoptic data have
+    heads for a part of the classes. Neither is checked.
+
+    Args:
+        runner: The runner, built.
+        model: Its model without a wrapper.
+
+    Raises:
+        PreflightError: Names the head and both numbers.
+    """
+    meta = getattr(runner.train_loop.dataloader.dataset, 'metainfo', None) or {}
+    classes = meta.get('classes')
+    if classes is None or 'thing_classes' in meta:
+        return
+    for name, module in model.named_modules():
+        count = getattr(module, 'num_classes', None)
+        if isinstance(count, int) and 1 < count < len(classes):
+            raise PreflightError(
+                f'train_dataloader has {len(classes)} classes ({first_few(classes)}), but model.{name} has only '
+                f'{count}: set model.{name}.num_classes={len(classes)}, or give the dataset a '
+                'metainfo=dict(classes=…) with fewer'
+            )
+
+
+def check_save_best(runner: Runner) -> None:
+    """Check that ``save_best`` names a metric of the validation.
+
+    Args:
+        runner: The runner, built.
+
+    Raises:
+        PreflightError: No metric has this prefix.
+    """
+    wanted = next((hook.save_best for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    if runner.val_loop is None or not wanted:
+        return
+    prefixes = [metric.prefix for metric in runner.val_loop.evaluator.metrics]
+    if not all(prefixes):
+        return  # a metric without a prefix can have any name
+    for key in [wanted] if isinstance(wanted, str) else wanted:
+        if key != 'auto' and key.partition('/')[0] not in prefixes:
+            names = ', '.join(f'{prefix}/…' for prefix in dict.fromkeys(prefixes))
+            raise PreflightError(
+                f'default_hooks.checkpoint.save_best={key!r} is not a metric of val_evaluator. Its metrics are '
+                f'called {names}. Name one of them, or set save_best=auto'
+            )
+
+
+def check_first_training_image(runner: Runner, model: BaseModel) -> None:
+    """Check that the first training image can be read, and that the model takes images of its size.
+
+    ``model.tokenizer`` and ``model.backbone`` are asked through their ``check_image_size``.
+
+    Args:
+        runner: The runner, built.
+        model: Its model without a wrapper.
+
+    Raises:
+        PreflightError: Names the image.
+    """
+    loader = runner.train_loop.dataloader
+    if isinstance(loader.dataset, IterableDataset):
+        return
+    with _random_states_kept(), torch.no_grad():
+        try:
+            batch = _first_batch(loader)
+        except Exception as error:
+            raise PreflightError(
+                f'training would fail on {_first_image(loader.dataset)}: {type(error).__name__}: {error}'
+            ) from error
+        sizes = _image_sizes(model.data_preprocessor(batch, True))
+    parts: list[Any] = [getattr(model, name, None) for name in ('tokenizer', 'backbone')]
+    for part in parts:
+        for height, width in sizes if hasattr(part, 'check_image_size') else ():
+            try:
+                part.check_image_size(height, width)
+            except UserError as error:
+                raise PreflightError(f'training would fail on {_first_image(loader.dataset)}: {error}') from error
+
+
+def check_first_validation_image(runner: Runner) -> None:
+    """Check that the first validation image passes through the pipeline and the model.
+
+    Args:
+        runner: The runner, built.
+
+    Raises:
+        PreflightError: Names the error and the line of code that raised it.
+    """
+    if runner.val_loop is None or isinstance(runner.val_loop.dataloader.dataset, IterableDataset):
+        return
+    model = runner.model
+    was_training = model.training
+    model.eval()
+    try:
+        with _random_states_kept(), torch.no_grad():
+            model.val_step(_first_batch(runner.val_loop.dataloader))
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise PreflightError(
+            'validation would fail after the first epoch, on the first image of val_dataloader: '
+            f'{type(error).__name__}: {error} ({where.filename}, line {where.lineno})'
+        ) from error
+    finally:
+        model.train(was_training)
+
+
+def warn_about_checkpoint_interval(runner: Runner) -> None:
+    """Warn if checkpoints are saved between the backward passes of one optimizer step.
+
+    A checkpoint holds no gradients, so that resuming loses those of an unfinished step.
+
+    Args:
+        runner: The runner, built.
+    """
+    wrapper = runner.optim_wrapper
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    passes = max(getattr(one, '_accumulative_counts', 1) for one in wrappers)
+    for hook in runner.hooks:
+        if not isinstance(hook, CheckpointHook) or hook.by_epoch or hook.interval < 1 or hook.interval % passes == 0:
+            continue
+        good = math.ceil(hook.interval / passes) * passes
+        runner.logger.warning(
+            f'checkpoints are saved every {hook.interval} iterations, but one optimizer step takes {passes} '
+            '(accumulative_counts). Resuming from a checkpoint saved within a step loses the gradients of its first '
+            f'iterations. Set default_hooks.checkpoint.interval={good}, or another multiple of {passes}'
+        )
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Restore the random states of Python, numpy and torch afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # transforms use it
+    with torch.random.fork_rng():
+        yield
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def _first_batch(loader: DataLoader):
+    return loader.collate_fn([loader.dataset[0]])
+
+
+def _first_image(dataset: Any) -> str:
+    """Path of the first image if the dataset knows it."""
+    try:
+        return dataset.get_data_info(0)['img_path']
+    except Exception:  # any dataset may be given, and this name only adds to another error
+        return 'the first image of train_dataloader'
+
+
+def _image_sizes(data) -> set[tuple[int, int]]:
+    """Heights and widths in pixels of the images in a batch as a data preprocessor returns it."""
+    inputs = data.get('inputs') if isinstance(data, dict) else None
+    inputs = inputs if isinstance(inputs, list | tuple) else [inputs]
+    return {(one.shape[2], one.shape[3]) for one in inputs if isinstance(one, torch.Tensor) and one.ndim == 4}

@@ -1,0 +1,53 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Find the class that the ``type`` of a config names."""
+
+import sys
+from typing import Any
+
+from mmengine.registry import Registry
+
+from addp_mm.config.type_names import type_name
+
+
+def find_type(kind: str | type | None, registry: Registry, scope: str | None = None) -> Any:
+    """Find the class or function that a ``type`` names.
+
+    Args:
+        kind: The ``type`` of a config: a name, or the class itself.
+        registry: Root registry that builds from the config.
+        scope: Package in which names without a package are looked up. Defaults to the default scope
+            of the run.
+
+    Returns:
+        The class or function; None if it is not registered.
+    """
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(scope) as scoped:
+        return scoped.get(kind)
+
+
+def is_kind(kind: str | type | None, registry: Registry, module: str, *names: str, keeping: str = '') -> bool:
+    """Whether a ``type`` names one of the classes of a module, or a subclass.
+
+    Args:
+        kind: The ``type`` of a config.
+        registry: Root registry that builds from the config.
+        module: Module that has the classes, such as 'mmdet.datasets'. It is not imported for the
+            test, which would take seconds: without it there is no subclass of its classes.
+        *names: Names of the classes.
+        keeping: A method that a subclass must not override. Defaults to none.
+
+    Returns:
+        The answer. A name that is not registered in the default scope counts by itself.
+    """
+    found = find_type(kind, registry)
+    if not isinstance(found, type):
+        return type_name(kind) in names
+    bases = [getattr(sys.modules.get(module), name, None) for name in names]
+    return any(
+        base is not None
+        and issubclass(found, base)
+        and (not keeping or getattr(found, keeping) is getattr(base, keeping))
+        for base in bases
+    )
