@@ -7,7 +7,7 @@ from addp_mm.checks.launch import LauncherError
 from addp_mm.compat.ops.missing import MissingOpError
 from addp_mm.config.config_file import ConfigError
 from addp_mm.datasets import DatasetError
-from addp_mm.engine.hooks import TrainingCollapsed
+from addp_mm.engine.hooks import TrainingCollapsedError
 from addp_mm.errors import first_few, reported_in_words
 
 
@@ -19,7 +19,7 @@ from addp_mm.errors import first_few, reported_in_words
         (MissingOpError, NotImplementedError),
         (DatasetError, ValueError),
         (ConfigError, ValueError),
-        (TrainingCollapsed, RuntimeError),
+        (TrainingCollapsedError, RuntimeError),
         (PreflightError, RuntimeError),
     ],
 )

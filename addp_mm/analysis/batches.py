@@ -195,7 +195,7 @@ def losses_of(model: BaseModel, data: dict) -> dict:
 
     if isinstance(model, ADDP):
         generator = torch.Generator().manual_seed(0)
-        return model.loss(**data, noise=NoiseDraw(model.schedule.sample(generator), generator))
+        return model.loss(**data, noise=NoiseDraw.sample(model.schedule, generator))
     return model(**data, mode='loss')
 
 

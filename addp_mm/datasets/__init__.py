@@ -7,8 +7,8 @@ from addp_mm.datasets.listed.own_images import ListedImages
 from addp_mm.datasets.listed.webdataset_images import WebDatasetImages
 from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
 from addp_mm.datasets.readers.multi_channel import LoadMultiChannelImage
-from addp_mm.datasets.samplers.resumable_sampler import ResumableInfiniteSampler
-from addp_mm.datasets.samplers.seeded_samples import SampleIndex, SeededSamples
+from addp_mm.datasets.samplers.resumable_sampler import ResumableEpochSampler, ResumableInfiniteSampler
+from addp_mm.datasets.samplers.seeded_samples import SampleIndex, SeedAugmentation
 from addp_mm.datasets.tokens.token_ids import TokenIds
 from addp_mm.datasets.tokens.token_store import TokenStoreError
 from addp_mm.datasets.views.make_view import MakeView
@@ -23,9 +23,10 @@ __all__ = [
     'LoadImage',
     'LoadMultiChannelImage',
     'MakeView',
+    'ResumableEpochSampler',
     'ResumableInfiniteSampler',
     'SampleIndex',
-    'SeededSamples',
+    'SeedAugmentation',
     'TokenIds',
     'TokenStoreError',
     'TooManyBrokenImages',

@@ -29,7 +29,7 @@ class NoiseLevel:
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """What one training step leaves to chance.
+    """The random part of one training step.
 
     Args:
         level: The noise level of the batch.
@@ -38,6 +38,11 @@ class NoiseDraw:
 
     level: NoiseLevel
     generator: torch.Generator
+
+    @classmethod
+    def sample(cls, schedule: NoiseSchedule, generator: torch.Generator) -> NoiseDraw:
+        """Draw a level from a schedule; the masks follow from the same generator."""
+        return cls(schedule.sample(generator), generator)
 
 
 class NoiseSchedule:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The device that a command line tool computes on."""
+"""The device of a command line tool."""
 
 import re
 
@@ -9,19 +9,22 @@ from addp_mm.config.config_file import ConfigError
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of an option ``--device``; without one, a GPU where there is one.
+    """The device of an option ``--device``.
+
+    Args:
+        name: Name of the device. None: a GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: PyTorch cannot use it here.
+        ConfigError: PyTorch cannot use the device here.
     """
     if name is None:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         device = torch.device(name)
-        torch.zeros((), device=device).item()  # a name of a device is not yet a device
-    except (RuntimeError, AssertionError, ImportError) as error:  # depending on what PyTorch lacks
+        torch.zeros((), device=device).item()  # a valid name does not mean that the device exists
+    except (RuntimeError, AssertionError, ImportError) as error:  # which one depends on how PyTorch was built
         reason = re.split(r'\. |\n', str(error))[0]
         raise ConfigError(
-            f'--device {name} is no device that this PyTorch can use here ({reason}); --device cpu always is'
+            f'--device {name}: this PyTorch cannot use the device here ({reason}); --device cpu always works'
         ) from error
     return device

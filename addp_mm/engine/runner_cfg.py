@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the command line tools put into a config before the Runner is built from it."""
+"""What the command line tools change in a config before they build the Runner."""
 
 import os
 import re
@@ -13,22 +13,25 @@ from addp_mm.config.config_file import ConfigError
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name
 
-_PICTURES = 100  # every so many pictures of validation and test, one is drawn
+_DRAW_INTERVAL = 100  # one of so many images of validation and test is drawn
 _VISUALIZERS = {
     'mmpretrain': 'mmpretrain.UniversalVisualizer',
     'mmdet': 'mmdet.DetLocalVisualizer',
     'mmseg': 'mmseg.SegLocalVisualizer',
 }
 _DRAWING_HOOKS = {
-    'mmpretrain': dict(type='mmpretrain.VisualizationHook', enable=True, interval=_PICTURES),
-    'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_PICTURES),
-    'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_PICTURES),
+    'mmpretrain': dict(type='mmpretrain.VisualizationHook', enable=True, interval=_DRAW_INTERVAL),
+    'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_DRAW_INTERVAL),
+    'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_DRAW_INTERVAL),
 }
-_NOT_DRAWING = ('type', 'enable', 'interval', 'priority')  # arguments of mmpretrain's hook; it draws with the others
+_NOT_DRAWING = ('type', 'enable', 'interval', 'priority')  # mmpretrain's hook passes its other arguments on
 
 
 def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
-    """Choose the work dir: the command line's, else the config's, else ``work_dirs/<name of the config>``."""
+    """Set the work dir.
+
+    It is the command line's, else the config's, else ``work_dirs/<name of the config>``.
+    """
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename or config_path).stem)
     path = Path(cfg.work_dir)
     if path.exists() and not path.is_dir():
@@ -36,10 +39,10 @@ def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Resume from a path, or with ``'auto'`` from the latest checkpoint of the work dir where there is one.
+    """Resume from a path, or with ``'auto'`` from the latest checkpoint of the work dir.
 
-    Without one, ``'auto'`` starts at the beginning (from the config's ``load_from``), so that the
-    same command may be given again after every interruption.
+    Without a checkpoint, ``'auto'`` starts at the beginning (from the config's ``load_from``), so
+    that you can give the same command again after every interruption.
     """
     if resume is None:
         if cfg.get('resume') and not cfg.get('load_from'):
@@ -50,7 +53,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     if resume == 'auto':
         latest = _latest_checkpoint(cfg.work_dir)
         if latest is None:
-            print(f'--resume auto: {cfg.work_dir} holds no checkpoint; training starts at the beginning')
+            print(f'--resume auto: {cfg.work_dir} has no checkpoint; training starts at the beginning')
             cfg.resume = False
             set_resume(cfg, None)
             return
@@ -63,11 +66,10 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def _latest_checkpoint(work_dir: str) -> str | None:
-    """The checkpoint that ``last_checkpoint`` names, if there is this file.
+    """The checkpoint that the file ``last_checkpoint`` names, if there is this file.
 
-    That one may be elsewhere, where the work dir was moved: then the checkpoint of its name in the
-    work dir. It may be empty, where the process was killed as it wrote the name: then the newest
-    checkpoint, which was whole before.
+    If the work dir was moved, it is the checkpoint of that name in the work dir. If the process was
+    killed while it wrote the name, it is the newest checkpoint.
     """
     named = find_latest_checkpoint(work_dir)
     if named is None or named and Path(named).exists():
@@ -78,62 +80,75 @@ def _latest_checkpoint(work_dir: str) -> str | None:
         if (number := re.fullmatch(r'(?:epoch|iter)_(\d+)(?:\.pth)?', path.name))
     }
     moved = Path(work_dir) / Path(named).name
-    found = moved if named and moved.exists() else max(numbers, key=numbers.get, default=None)
+    found = moved if named and moved.exists() else max(numbers, key=lambda path: numbers[path], default=None)
     if found is None:
         return named or None
-    print(f'--resume auto: last_checkpoint of {work_dir} names {named or "nothing"}; training goes on from {found}')
+    print(f'--resume auto: last_checkpoint of {work_dir} names {named or "nothing"}; training continues from {found}')
     return str(found)
 
 
 def set_amp(cfg: Config, dtype: str | None) -> None:
-    """Train in mixed precision: ``'bfloat16'`` without a loss scale, ``'float16'`` with a dynamic one."""
+    """Train in mixed precision.
+
+    Args:
+        cfg: The config.
+        dtype: ``'bfloat16'``, without a loss scale, or ``'float16'``, with a dynamic one. None
+            changes nothing.
+    """
     if dtype is None:
         return
     for wrapper in _optim_wrappers(cfg):
         kind = type_name(wrapper.get('type', 'OptimWrapper'))
         if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise ConfigError(f'--amp replaces OptimWrapper; optim_wrapper.type is {kind}')
-        wrapper.type = 'AmpOptimWrapper'
-        wrapper.dtype = dtype
+        wrapper.update(type='AmpOptimWrapper', dtype=dtype)
         if dtype == 'bfloat16':
-            wrapper.loss_scale = dict(enabled=False)
+            wrapper['loss_scale'] = dict(enabled=False)
         else:
             wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate linearly with the batch of all processes (mmengine's ``auto_scale_lr``)."""
+    """Scale the learning rate with the batch of all processes (mmengine's ``auto_scale_lr``)."""
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise ConfigError(
-            '--auto-scale-lr: the config does not say which batch size its learning rate is made for; '
+            '--auto-scale-lr: the config does not say for which batch size its learning rate is; '
             'add auto_scale_lr = dict(base_batch_size=…)'
         )
     if cfg.auto_scale_lr.get('enable'):
         return
     cfg.auto_scale_lr.enable = True
-    # mmengine compares with the batch of one pass, and a step of the optimizer sums up several
+    # mmengine compares with the batch of one pass, and an optimizer step accumulates several passes
     counts = {wrapper.get('accumulative_counts', 1) for wrapper in _optim_wrappers(cfg)}
     if len(counts) > 1:
         raise ConfigError(
             '--auto-scale-lr: the parts of optim_wrapper differ in accumulative_counts '
-            f'({sorted(counts)}), so that one batch size cannot stand for both; set their learning '
-            'rates by hand'
+            f'({sorted(counts)}), so one batch size does not fit both; set their learning rates by hand'
         )
     if counts != {1}:
         cfg.auto_scale_lr.base_batch_size /= counts.pop()
 
 
 def _optim_wrappers(cfg: Config) -> list[dict]:
-    """Configs of the optimizers: one for each of several parts of the model, or one for all."""
+    """Configs of the optimizers: one for each part of the model, or one for the whole model."""
     parts = [part for part in cfg.optim_wrapper.values() if isinstance(part, dict) and 'optimizer' in part]
     return parts or [cfg.optim_wrapper]
 
 
 def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = False) -> None:
-    """Draw with the visualizer of the config's scope, into the work dir and TensorBoard, or into ``show_dir``.
+    """Choose the visualizer of the config's scope.
 
-    A visualizer or a hook that the config names itself is kept. A test without ``show_dir`` draws
-    nothing else: mmdet's hook would draw every picture, whatever its interval.
+    It draws into the work dir and TensorBoard. A visualizer or a hook that the config names itself
+    is kept.
+
+    Args:
+        cfg: The config.
+        show_dir: Folder for all drawn images of a test. None: no such folder. Defaults to None.
+        testing: Whether the model is tested. A test without ``show_dir`` gets no drawing hook, as
+            mmdet's would draw every image at any interval. Defaults to False.
+
+    Raises:
+        ConfigError: The predictions of this model cannot be drawn, or the folder cannot be written.
     """
     scope = cfg.get('default_scope')
     backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
@@ -145,7 +160,7 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
     cfg.visualizer = visualizer
 
     hooks = cfg.setdefault('default_hooks', ConfigDict())
-    # Only a classifier's output is what mmpretrain's hook can draw.
+    # mmpretrain's hook can draw the output of classifiers only
     model = type_name(cfg.model.type)
     drawable = scope in _DRAWING_HOOKS and (scope != 'mmpretrain' or model.endswith('ImageClassifier'))
     if not hooks.get('visualization') and drawable and not (testing and show_dir is None):
@@ -153,14 +168,14 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
     if show_dir is None:
         return
     if not drawable:
-        raise ConfigError(f'--show-dir: nothing here draws the output of {model} (default_scope {scope!r})')
+        raise ConfigError(f'--show-dir: the output of {model} cannot be drawn (default_scope {scope!r})')
     folder = str(Path(show_dir).absolute())
     require_writable_folder(folder, f'--show-dir {show_dir}')
     hooks.visualization.interval = 1
     if type_name(hooks.visualization.type) == 'VisualizationHook':
-        # mmpretrain's, in whose folder pictures of one file name replace each other
+        # mmpretrain's hook overwrites images of the same file name
         drawing = {key: value for key, value in hooks.visualization.items() if key not in _NOT_DRAWING}
-        hooks.visualization = ConfigDict(drawing, type='addp_mm.DrawnPictures', out_dir=folder)
+        hooks.visualization = ConfigDict(drawing, type='addp_mm.DrawnImagesHook', out_dir=folder)
     elif scope == 'mmpretrain':
         hooks.visualization.update(enable=True, out_dir=folder)
     elif scope == 'mmdet':

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The config's ``strategy``: what fits together, and what goes where before the FlexibleRunner is built from it."""
+"""The config's ``strategy``: checks of it, and what a FlexibleRunner needs besides."""
 
 from importlib.util import find_spec
 
@@ -23,19 +23,18 @@ _RUNNER_KEYS = {
 
 
 def set_strategy(cfg: Config, testing: bool = False) -> None:
-    """Check a config's ``strategy`` and complete the config for it. Nothing happens to a config without one.
+    """Check a config's ``strategy`` and complete the config for it.
 
-    A test needs no strategy: checkpoints hold whole weights, and the Runner spreads the data
-    itself.
+    A config without a strategy is left as it is. A test needs no strategy: checkpoints hold whole
+    weights, and the Runner distributes the data itself.
 
     Args:
-        cfg: The config, its ``launcher`` set.
-        testing: The model is tested, not trained.
+        cfg: The config, with ``launcher``.
+        testing: Whether the model is tested, not trained. Defaults to False.
 
     Raises:
         ConfigError: The strategy does not exist, does not fit the launcher, the model or another
-            key of the config, or a package it needs is not installed; says what to write or to
-            type.
+            key of the config, or needs a package that is not installed.
     """
     strategy = cfg.get('strategy')
     if testing or not strategy:
@@ -44,22 +43,21 @@ def set_strategy(cfg: Config, testing: bool = False) -> None:
     name = _check_type(strategy)
     if cfg.get('runner_type', 'FlexibleRunner') != 'FlexibleRunner':
         raise ConfigError(
-            f'config: a strategy is what FlexibleRunner reads, and runner_type is {cfg.runner_type!r}; '
-            'take one of them out'
+            f'config: only FlexibleRunner reads strategy, and runner_type is {cfg.runner_type!r}; remove one of them'
         )
     for key, advice in _RUNNER_KEYS.items():
         if cfg.get(key):
             raise ConfigError(
-                f'config: with a strategy nothing reads {key!r}; {advice}, or take the strategy out '
+                f'config: with a strategy {key!r} has no effect; {advice}, or remove the strategy '
                 '(--cfg-options strategy=None)'
             )
     single = name == 'SingleDeviceStrategy'
     if single != (cfg.launcher == 'none'):
         raise ConfigError(
-            'strategy SingleDeviceStrategy lets each process train on its own; take --launcher or the strategy out'
+            'strategy SingleDeviceStrategy lets each process train by itself; remove --launcher or the strategy'
             if single
             else f'strategy {name} trains on several processes, and '
-            f'--launcher is none. {_START}, or take the strategy out (--cfg-options strategy=None)'
+            f'--launcher is none. {_START}, or remove the strategy (--cfg-options strategy=None)'
         )
     if name == 'ShardedStrategy':
         _check_sharded(cfg)
@@ -76,7 +74,7 @@ def _check_type(strategy: dict) -> str:
     name = type_name(kind)
     if name in _OWN:
         raise ConfigError(
-            f'strategy {name} has faults that {_OWN[name]} mends (docs/cluster.md names them); write '
+            f'strategy {name} has faults that {_OWN[name]} fixes (docs/cluster.md names them); write '
             f'strategy.type={_OWN[name]}, which takes the same arguments'
         )
     found = kind if isinstance(kind, type) else STRATEGIES.get(kind)
@@ -99,15 +97,15 @@ def _check_sharded(cfg: Config) -> None:
     for hook in cfg.get('custom_hooks') or []:
         if _kind(hook) == 'EMAHook':
             raise ConfigError(
-                f'{SHARDED} does not fit EMAHook, which copies the weights of one process; take the hook '
-                'out or train with DDPStrategy'
+                f'{SHARDED} does not fit EMAHook, which copies the weights of one process; remove the hook '
+                'or train with DDPStrategy'
             )
 
 
 def _set_zero(cfg: Config) -> None:
-    """Move what OptimWrapper does by itself to where DeepSpeed, which does it in its place, reads it."""
+    """Move the options of OptimWrapper that DeepSpeed takes over to DeepSpeed's keys."""
     if find_spec('deepspeed') is None:
-        raise ConfigError(f'{ZERO} needs DeepSpeed, which is not installed. Type\n    pip install deepspeed')
+        raise ConfigError(f'{ZERO} needs DeepSpeed, which is not installed. Install it:\n    pip install deepspeed')
     if _kind(cfg.model) in _WRITING:
         raise ConfigError(
             f'{ZERO} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
@@ -139,8 +137,7 @@ def _set_zero(cfg: Config) -> None:
             raise ConfigError(
                 f'{ZERO} runs mixed precision in bfloat16 (--amp bfloat16); optim_wrapper.dtype is {dtype}'
             )
-        # DeepSpeed's own bf16 turns the whole model to bfloat16, frozen tokenizer and norms
-        # included.
+        # DeepSpeed's own bf16 converts the whole model, with the frozen tokenizer and norms
         config = dict(strategy.get('config') or {})
         strategy.config = dict(config, torch_autocast=dict(enabled=True, dtype='bfloat16'))
     wrapper.type = 'DeepSpeedOptimWrapper'

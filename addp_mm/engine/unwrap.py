@@ -1,13 +1,19 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The model inside its wrappers."""
+"""The model inside its wrappers, and what a runner says only privately."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 
 
-def bare_model(runner: Runner) -> nn.Module:
-    """The runner's model without a wrapper for distributed training."""
+def bare_model(runner: Runner) -> Any:
+    """The runner's model without the wrapper for distributed training."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def is_resuming(runner: Runner) -> bool:
+    """Whether the checkpoint being loaded continues a training, and does not only bring weights."""
+    return bool(runner._resume)  # noqa: SLF001  # mmengine has no public attribute for it

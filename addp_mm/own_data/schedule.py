@@ -10,7 +10,7 @@ from addp_mm.config.type_names import type_name
 _HOOKS = {
     'ReconstructionPreviewHook': ('interval',),
     'GenerativePretrainHook': ('preview_interval',),
-    'AdversarialStartGuard': ('window', 'watch'),
+    'AdversarialStartHook': ('window', 'watch'),
     'EMAHook': ('begin_iter',),
 }
 _MODEL = ('quantize_from', 'restart_interval', 'restart_until')
@@ -51,7 +51,7 @@ def scale_iterations(cfg: MutableMapping, factor: float) -> None:
     for hook in cfg.get('custom_hooks') or []:
         kind = type_name(hook['type'])
         scale(hook, *_HOOKS.get(kind, ()))
-        if kind == 'AdversarialStartGuard':
+        if kind == 'AdversarialStartHook':
             hook['watch'] = max(hook['watch'], hook['window'] + 1)
         if kind == 'EMAHook' and 'momentum' in hook:
             hook['momentum'] = min(0.5, hook['momentum'] / factor)

@@ -288,13 +288,10 @@ def _fit_predictor(cfg: Config, request: Request, configs: Mapping) -> None:
     if request.augmentation == 'crop':
         views.update(crop_scale=tuple(request.crop_scale))
     cfg.train_dataloader.dataset = dict(
-        type='addp_mm.SeededSamples',
-        dataset=dict(
-            type='addp_mm.TokenIds',
-            data_root=str(request.work_dir / 'tokens'),
-            views=views,
-            tokenizer=loaded(configs['tokenizer'].model.tokenizer.to_dict(), request.weights('tokenizer')),
-        ),
+        type='addp_mm.TokenIds',
+        data_root=str(request.work_dir / 'tokens'),
+        views=views,
+        tokenizer=loaded(configs['tokenizer'].model.tokenizer.to_dict(), request.weights('tokenizer')),
     )
 
 

@@ -114,16 +114,11 @@ class Trial:
         """A step on random data; returns seconds."""
         import torch
 
-        from addp_mm.diffusion import NoiseDraw
-
         high = 256 if len(self.shape) == 3 else self.model.codebook_size
         dtype = torch.uint8 if len(self.shape) == 3 else torch.int64
         data = dict(inputs=torch.randint(high, (batch, *self.shape), dtype=dtype))
         if len(self.shape) == 3:
             data['data_samples'] = None
-        if hasattr(self.model, 'noise'):
-            generator = torch.Generator().manual_seed(0)
-            self.model.noise = NoiseDraw(self.model.schedule.sample(generator), generator)
         started = time.monotonic()
         self.model.train_step(data, self.optim_wrapper)
         if self.device.type == 'cuda':

@@ -8,7 +8,7 @@ _base_ = [
 default_scope = 'mmpretrain'
 
 max_iters = 300
-train_dataloader = dict(sampler=dict(type='InfiniteSampler', shuffle=True), batch_size=32)
+train_dataloader = dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True), batch_size=32)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [

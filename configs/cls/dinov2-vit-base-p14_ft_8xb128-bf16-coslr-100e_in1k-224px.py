@@ -5,7 +5,7 @@ _base_ = ['./addp-vit-base-p16_ft_8xb128-bf16-coslr-100e_in1k-256px.py', '../_ba
 model = dict(backbone=dict(_base_.baseline, img_size=224))
 
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1].scale = 224
+train_pipeline[2].scale = 224
 test_pipeline[1].scale = 224
 test_pipeline[2].crop_size = 224
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -9,3 +9,5 @@ model = dict(
     backbone=dict(_delete_=True, **_base_.backbone),
     neck=dict(_delete_=True, type='addp_mm.SimpleFPN', in_channels=768, scales=(2, 1, 0.5), num_outs=4),
 )
+
+default_hooks = dict(random_state=dict(type='addp_mm.RandomStateHook'))

@@ -59,3 +59,5 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
+
+default_hooks = dict(random_state=dict(type='addp_mm.RandomStateHook'))

@@ -9,3 +9,5 @@ model = dict(
     backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='torchvision://resnet50')),
     roi_head=dict(bbox_head=dict(norm_cfg=head_norm_cfg), mask_head=dict(norm_cfg=head_norm_cfg)),
 )
+
+default_hooks = dict(random_state=dict(type='addp_mm.RandomStateHook'))

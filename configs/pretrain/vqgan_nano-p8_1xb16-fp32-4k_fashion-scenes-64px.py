@@ -49,7 +49,7 @@ train_cfg = dict(max_iters=max_iters)
 custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),
     dict(type='addp_mm.CodeRestartHook'),
-    dict(type='addp_mm.AdversarialStartGuard', action='lower', window=50, watch=1500),
+    dict(type='addp_mm.AdversarialStartHook', action='lower', window=50, watch=1500),
     # an average over codes that are still drawn anew would lie between their places
     dict(type='EMAHook', momentum=0.005, begin_iter=int(0.4 * max_iters)),
 ]

@@ -9,7 +9,7 @@ default_scope = 'mmpretrain'
 max_iters = 400000  # 40 epochs
 model = dict(restart_interval=1000, restart_until=max_iters // 4, schedule=dict(start=20000, alone=1000, ramp=5000))
 
-train_dataloader = dict(batch_size=16, sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
+train_dataloader = dict(batch_size=16, sampler=dict(type='addp_mm.ResumableInfiniteSampler'))
 val_dataloader = dict(
     batch_size=32,
     num_workers=8,
@@ -44,7 +44,7 @@ optim_wrapper = dict(constructor='addp_mm.PartsOptimWrapperConstructor', tokeniz
 custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=5000),
     dict(type='addp_mm.CodeRestartHook'),
-    dict(type='addp_mm.AdversarialStartGuard', action='rollback', window=500, watch=20000),
+    dict(type='addp_mm.AdversarialStartHook', action='rollback', window=500, watch=20000),
     # an average over codes that are still drawn anew would lie between their places
     dict(type='EMAHook', momentum=1e-4, begin_iter=max_iters // 4),
 ]

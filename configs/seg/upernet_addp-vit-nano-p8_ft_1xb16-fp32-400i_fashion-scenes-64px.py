@@ -15,7 +15,7 @@ model = dict(
     decode_head=dict(loss_decode=dict(class_weight=class_weight)),
     auxiliary_head=dict(loss_decode=dict(class_weight=class_weight)),
 )
-train_dataloader = dict(sampler=dict(type='InfiniteSampler', shuffle=True), batch_size=16)
+train_dataloader = dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True), batch_size=16)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=16)

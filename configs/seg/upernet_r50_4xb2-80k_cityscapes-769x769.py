@@ -3,3 +3,5 @@
 _base_ = 'mmseg::upernet/upernet_r50_4xb2-80k_cityscapes-769x769.py'
 custom_imports = dict(imports=['addp_mm'])
 auto_scale_lr = dict(enable=False, base_batch_size=8)
+
+default_hooks = dict(random_state=dict(type='addp_mm.RandomStateHook'))

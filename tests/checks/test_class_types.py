@@ -55,7 +55,7 @@ def test_it_passes_and_is_completed(cfg):
     set_visualization(cfg, 'pictures', testing=True)
     assert cfg.visualizer.type == 'mmpretrain.UniversalVisualizer'
     assert len(cfg.visualizer.vis_backends) == 1
-    assert cfg.default_hooks.visualization == dict(type='addp_mm.DrawnPictures', out_dir=os.path.abspath('pictures'))
+    assert cfg.default_hooks.visualization == dict(type='addp_mm.DrawnImagesHook', out_dir=os.path.abspath('pictures'))
     set_preflight(cfg)
     assert [type_name(hook.type) for hook in cfg.custom_hooks] == ['EMAHook', 'PreflightHook']
 

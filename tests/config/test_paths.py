@@ -11,7 +11,7 @@ from addp_mm.checks.weights import require_checkpoint
 from addp_mm.config.config_file import ConfigError
 from addp_mm.config.paths import require_writable, require_writable_folder
 from addp_mm.engine.device import choose_device
-from addp_mm.engine.hooks.drawn_pictures import picture_name
+from addp_mm.engine.hooks.drawn_images_hook import image_name
 from addp_mm.engine.runner_cfg import set_resume
 
 
@@ -74,7 +74,7 @@ def test_a_moved_training_is_resumed(tmp_path, capsys, named, found):
         (tmp_path / name).touch()
     (tmp_path / 'last_checkpoint').write_text(named)
     assert resumed_from(tmp_path) == found
-    assert f'names {named or "nothing"}; training goes on from {tmp_path / found}' in capsys.readouterr().out
+    assert f'names {named or "nothing"}; training continues from {tmp_path / found}' in capsys.readouterr().out
 
 
 def test_without_a_checkpoint_a_wrong_name_is_refused(tmp_path):
@@ -87,7 +87,7 @@ def test_without_a_checkpoint_a_wrong_name_is_refused(tmp_path):
 
 @pytest.mark.parametrize('name', ['foo', 'meta', 'cuda:99'])
 def test_a_missing_device_is_refused(name):
-    with pytest.raises(ConfigError, match=f'--device {name} is no device that this PyTorch can use here'):
+    with pytest.raises(ConfigError, match=f'--device {name}: this PyTorch cannot use the device here'):
         choose_device(name)
 
 
@@ -107,8 +107,8 @@ class Sample(SimpleNamespace):
     ],
 )
 def test_drawn_images_have_the_folders_of_the_originals(path, root, name):
-    assert picture_name(Sample(img_path=path, sample_idx=3), root) == Path(name)
+    assert image_name(Sample(img_path=path, sample_idx=3), root) == Path(name)
 
 
 def test_a_drawn_image_without_a_path_has_its_number():
-    assert picture_name(Sample(sample_idx=3), '/data') == Path('3.png')
+    assert image_name(Sample(sample_idx=3), '/data') == Path('3.png')

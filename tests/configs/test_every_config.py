@@ -68,6 +68,13 @@ def test_the_rest_is_read_and_built(path):
     assert any(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize('path', EVERY, ids=lambda path: path.stem)
+def test_every_recipe_seeds_its_iterations(path):
+    cfg = load_recipe(path)
+    assert cfg.default_hooks.random_state == dict(type='addp_mm.RandomStateHook')
+    assert not [hook for hook in cfg.get('custom_hooks') or [] if hook.type == 'addp_mm.RandomStateHook']
+
+
 def test_the_model_zoo_lists_every_config_once():
     """And says what the READMEs of the folders say: it is written from them."""
     model_zoo = model_zoo_tool()

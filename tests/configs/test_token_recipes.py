@@ -111,9 +111,8 @@ def test_nano_trains_on_what_the_tool_wrote_by_the_command_in_the_config(tmp_pat
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     command = (CONFIGS / '_base_/datasets/fashion_scenes_tokens.py').read_text().split('tokenize_images.py ')[1]
-    tokenizer, backslash, hash_sign, _, _, *options = command.split('train_dataloader')[0].split()
-    assert backslash == '\\'
-    assert hash_sign == '#'
+    words = [word for word in command.split('train_dataloader')[0].split() if word not in ('#', '\\')]
+    tokenizer, _, _, *options = words
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))  # where lists of images are kept
     (tmp_path / 'images').mkdir()
     for index in range(32):
@@ -129,10 +128,10 @@ def test_nano_trains_on_what_the_tool_wrote_by_the_command_in_the_config(tmp_pat
         runner = Runner.from_cfg(copy.deepcopy(cfg))
         runner.train()
     model = runner.model
-    assert int(model.iteration) == 3
+    assert runner.iter == 3
     assert model.tokenizer is None
     weights = torch.load(Path(cfg.work_dir) / 'iter_3.pth', weights_only=False)['state_dict']
-    assert {name.split('.')[0] for name in weights} == {'predictor', 'iteration'}
+    assert {name.split('.')[0] for name in weights} == {'predictor'}
 
     other = dict(cfg.train_dataloader.dataset.to_dict(), views=dict(augmentation='crop'))
     with recipe_scope(cfg), pytest.raises(ValueError, match="views.augmentation is 'flip' there and 'crop' here"):

@@ -44,7 +44,7 @@ def test_names_say_what_the_config_holds(path):
     if precision == 'fp32':
         assert cfg.model.restart_until <= schedule.start
     if int(size) == 256:
-        assert cfg.train_pipeline[1].scale == cfg.val_dataloader.dataset.pipeline[2].crop_size == 256
+        assert cfg.train_pipeline[2].scale == cfg.val_dataloader.dataset.pipeline[2].crop_size == 256
     with recipe_scope(cfg):
         for hook in cfg.custom_hooks:
             HOOKS.build(hook)

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Each stage of pre-training, killed in its course, goes on to the very weights of an uninterrupted run."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -28,7 +29,8 @@ custom_imports = dict(imports=['addp_mm', 'helpers.kill_at'])
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=8)
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20)]
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=4),
-                     logger=dict(type='LoggerHook', interval=1))
+                     logger=dict(type='LoggerHook', interval=1),
+                     random_state=dict(type='addp_mm.RandomStateHook'))
 log_processor = dict(by_epoch=False)
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
 """
@@ -44,7 +46,7 @@ IDS = """
 train_dataloader = dict(
     batch_size=4, num_workers=1, persistent_workers=True, collate_fn=dict(type='default_collate'),
     sampler=dict(type='addp_mm.ResumableInfiniteSampler'),
-    dataset=dict(type='addp_mm.SeededSamples', dataset=dict(type='addp_mm.TokenIds', data_root={root!r})))
+    dataset=dict(type='addp_mm.TokenIds', data_root={root!r}))
 """
 
 
@@ -55,7 +57,7 @@ def tokenizer_config(folder):
         discriminator=DISCRIMINATOR,
         lecam_weight=0.1,
         schedule=dict(start=2, ramp=4),
-        restart_interval=3,
+        restart_interval=2,  # restarts at 2, 4 and 6: on both sides of the checkpoint
         restart_until=20,
         data_preprocessor=PREPROCESSOR,
     )
@@ -71,11 +73,12 @@ def predictor_config(folder):
 
 
 def addp_config(folder):
-    stations = {
+    components = {
         name: dict(MODEL[name], init_cfg=dict(LOADED, checkpoint=str(folder / f'{name}.pth')))
         for name in ('tokenizer', 'predictor')
     }
-    model = dict(MODEL, **stations)
+    model = dict(MODEL, **components)
+    model['neck'] = dict(MODEL['neck'], drop_rate=0.1)
     hooks = ["dict(type='addp_mm.GenerativePretrainHook', preview_interval=3, preview_images=1)"]
     return model, ADAMW, hooks, IMAGES.format(root=str(folder / 'images'))
 
@@ -113,7 +116,7 @@ def _train(arguments, log):
 def train(place, stage, name, *options, kill_at=None, seed=5):
     """Run tools/train.py in a process; return its exit status and what it printed."""
     model, wrapper, hooks, data = STAGES[stage](place)
-    hooks = ["dict(type='addp_mm.RandomStateHook')", "dict(type='RecordBatches')", *hooks]
+    hooks = ["dict(type='RecordBatches')", *hooks]
     if kill_at is not None:
         hooks.append(f"dict(type='KillAt', iteration={kill_at})")
     config, log = place / f'{stage}_{name}.py', place / f'{stage}_{name}.log'
@@ -181,3 +184,18 @@ def test_broken_images_of_a_training_are_listed_in_its_work_dir(place):
     (path,) = folder.glob('broken_images_images_*.txt')
     assert '07.png' in path.read_text()
     assert len(list(folder.glob('images_images_*.index'))) == 1
+
+
+def test_the_seed_of_the_command_line_changes_masks_and_order(place):
+    starts = []
+    for seed in (5, 6):
+        status, output = train(
+            place, 'addp', f'seed{seed}', '--seed', seed, '--cfg-options', 'train_cfg.max_iters=1', seed=None
+        )
+        assert status == 0, output
+        (scalars,) = (place / 'addp' / f'seed{seed}').rglob('vis_data/scalars.json')
+        ratio = json.loads(scalars.read_text().splitlines()[0])['mask_ratio']
+        starts.append((ratio, trained_on(place / 'addp' / f'seed{seed}')))
+    (first_ratio, first_batches), (second_ratio, second_batches) = starts
+    assert first_ratio != second_ratio
+    assert first_batches != second_batches

@@ -11,13 +11,13 @@ from helpers.tiny_pretraining import build_runner
 from mmengine.hooks import Hook
 
 from addp_mm.config.config_file import ConfigError
-from addp_mm.diffusion import NoiseSchedule
-from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsed
-from addp_mm.engine.hooks.noise_streams import NoiseStreams
+from addp_mm.diffusion import NoiseDraw
+from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsedError
+from addp_mm.randomness import generator_from_process
 
 
 class Recorder(Hook):
-    """Notes each iteration's level and a number of its mask generator, and the loss."""
+    """Notes the level that each iteration will draw, a number of its mask generator, and the loss."""
 
     priority = 'VERY_LOW'
 
@@ -25,12 +25,14 @@ class Recorder(Hook):
         self.levels, self.losses, self.learning_rates = {}, {}, {}
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        noise = runner.model.noise
-        number = torch.rand((), generator=torch.Generator().set_state(noise.generator.get_state()))
+        with torch.random.fork_rng(devices=[]):
+            noise = NoiseDraw.sample(runner.model.schedule, generator_from_process())
+        number = torch.rand((), generator=noise.generator)
         self.levels.setdefault(runner.iter, []).append((noise.level, float(number)))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.losses[runner.iter] = outputs['loss'].item()
+        assert outputs['mask_ratio'].item() == pytest.approx(self.levels[runner.iter][-1][0].ratio)
         self.learning_rates[runner.iter] = runner.optim_wrapper.get_lr()['lr'][0]
 
 
@@ -58,57 +60,21 @@ def scalars(runner):
 
 def test_levels_and_losses_of_a_resumed_run_equal_the_uninterrupted(tmp_path):
     whole, first, second = Recorder(), Recorder(), Recorder()
-    build_runner(tmp_path / 'whole', dict(seed=5), extra_hooks=[whole]).train()
-    build_runner(tmp_path / 'parts', dict(seed=5), max_iters=4, extra_hooks=[first]).train()
-    build_runner(tmp_path / 'parts', dict(seed=5), extra_hooks=[second], resume=True).train()
+    build_runner(tmp_path / 'whole', {}, extra_hooks=[whole]).train()
+    build_runner(tmp_path / 'parts', {}, max_iters=4, extra_hooks=[first]).train()
+    build_runner(tmp_path / 'parts', {}, extra_hooks=[second], resume=True).train()
     assert sorted(second.levels) == [4, 5]
     assert {**first.levels, **second.levels} == whole.levels
     assert len({number for drawn in whole.levels.values() for _, number in drawn}) == 6
 
 
-def test_a_checkpoint_to_start_from_does_not_bring_its_stream(tmp_path):
+def test_a_checkpoint_to_start_from_does_not_bring_its_random_numbers(tmp_path):
     first, second = Recorder(), Recorder()
-    build_runner(tmp_path / 'first', dict(seed=5), max_iters=2, extra_hooks=[first]).train()
+    build_runner(tmp_path / 'first', {}, max_iters=2, extra_hooks=[first]).train()
     build_runner(
-        tmp_path / 'second',
-        dict(seed=5),
-        max_iters=2,
-        extra_hooks=[second],
-        load_from=str(tmp_path / 'first' / 'iter_2.pth'),
+        tmp_path / 'second', {}, max_iters=2, extra_hooks=[second], load_from=str(tmp_path / 'first' / 'iter_2.pth')
     ).train()
     assert second.levels == first.levels
-
-
-def test_streams_differ_by_rank_and_every_process_knows_them_all():
-    schedule = NoiseSchedule()
-    one, two = NoiseStreams(7, 2), NoiseStreams(7, 2)
-    drawn = [(one.draw(schedule, 0).level, two.draw(schedule, 1).level) for _ in range(20)]
-    assert [level for level, _ in drawn] != [level for _, level in drawn]
-    assert torch.equal(one.state(), two.state())
-    # rank 1 of a run with seed 7 is rank 0 of a run with seed 8
-    other = NoiseStreams(8)
-    assert [other.draw(schedule).level for _ in range(20)] == [level for _, level in drawn]
-    with pytest.raises(ValueError, match='noise stream'):
-        one.load(torch.zeros(3))
-
-
-def test_streams_of_several_ranks_go_on_where_they_were_saved():
-    schedule, streams, resumed = NoiseSchedule(), NoiseStreams(7, 3), NoiseStreams(0, 3)
-    for _ in range(5):
-        streams.draw(schedule)
-    assert resumed.load(streams.state()) == 3
-    for rank in (0, 1, 2, 2, 1):
-        first, second = streams.draw(schedule, rank), resumed.draw(schedule, rank)
-        assert first.level == second.level
-        assert first.generator.initial_seed() == second.generator.initial_seed()
-
-
-def test_levels_follow_the_schedule():
-    schedule, stream = NoiseSchedule(), NoiseStreams(0)
-    counts = torch.zeros(len(schedule))
-    for _ in range(4000):
-        counts[stream.draw(schedule).level.step] += 1
-    assert (counts / 4000 - schedule.probabilities).abs().max() < 0.01
 
 
 def test_level_and_loss_by_level_are_logged(tmp_path):
@@ -116,7 +82,8 @@ def test_level_and_loss_by_level_are_logged(tmp_path):
     runner = build_runner(tmp_path / 'run', dict(num_level_bins=2), extra_hooks=[recorder])
     runner.train()
     lines = scalars(runner)
-    assert [line['noise_step'] for line in lines] == [recorder.levels[i][0][0].step for i in range(6)]
+    ratios = [recorder.levels[i][0][0].ratio for i in range(6)]
+    assert [line['mask_ratio'] for line in lines] == pytest.approx(ratios)
     bins = sorted({key for line in lines for key in line if key.startswith('loss_at_ratio')})
     assert set(bins) <= {'loss_at_ratio_0.51-0.75', 'loss_at_ratio_0.75-1.00'}
     first = recorder.levels[0][0][0]
@@ -136,13 +103,13 @@ def test_random_frozen_parts_are_refused(tmp_path, part):
 def test_not_finite_loss_stops_and_names_iteration_level_and_checkpoint(tmp_path):
     recorder = Recorder()
     runner = build_runner(tmp_path / 'run', {}, extra_hooks=[Poison(3), recorder])
-    with pytest.raises(TrainingCollapsed, match='iteration 4 .*mask ratio .*iter_2.pth') as error:
+    with pytest.raises(TrainingCollapsedError, match='iteration 4 .*mask ratio .*iter_2.pth') as error:
         runner.train()
     assert f'{recorder.levels[3][0][0].ratio:.3f}' in str(error.value)
     assert not (tmp_path / 'run' / 'iter_4.pth').exists()
 
 
-def test_rollback_restores_model_optimizer_schedule_and_stream(tmp_path):
+def test_rollback_restores_model_optimizer_schedule_and_random_numbers(tmp_path):
     recorder = Recorder()
     poison = Poison(3)
     runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), extra_hooks=[poison, recorder], max_iters=6)
@@ -207,7 +174,7 @@ class SpoilStep(Hook):
 def test_weights_spoilt_by_the_step_before_a_checkpoint_are_not_saved(tmp_path, iteration):
     runner = build_runner(tmp_path / 'stop', {}, extra_hooks=[SpoilStep(iteration)])
     with pytest.raises(
-        TrainingCollapsed,
+        TrainingCollapsedError,
         match=rf'iteration {iteration} .*head.fc.bias is not finite.*'
         rf'iter_{iteration - 2}.pth: resume from it',
     ):
@@ -226,9 +193,9 @@ def test_weights_spoilt_by_the_step_before_a_checkpoint_are_not_saved(tmp_path, 
 def test_checkpoints_of_another_run_in_the_folder_are_not_gone_back_to(tmp_path):
     build_runner(tmp_path / 'run', {}).train()
     options = dict(on_failure='rollback')
-    with pytest.raises(TrainingCollapsed, match='iteration 2 .*no good checkpoint yet'):
+    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*no good checkpoint yet'):
         build_runner(tmp_path / 'run', options, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
-    with pytest.raises(TrainingCollapsed, match='iteration 2 .*holds no good checkpoint of this run: restart'):
+    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*holds no good checkpoint of this run: restart'):
         build_runner(tmp_path / 'run', {}, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
     # resumed in the middle: what lies behind is another future, what lies before is its past
     recorder = Recorder()
@@ -260,7 +227,7 @@ def test_checkpoints_of_another_run_in_the_folder_are_not_gone_back_to(tmp_path)
 def test_checkpoints_of_other_names_and_folders_are_found(tmp_path, checkpoint):
     if 'out_dir' in checkpoint:
         checkpoint = dict(out_dir=str(tmp_path / 'elsewhere'))
-    with pytest.raises(TrainingCollapsed, match='no good checkpoint yet'):
+    with pytest.raises(TrainingCollapsedError, match='no good checkpoint yet'):
         build_runner(
             tmp_path / 'none', dict(on_failure='rollback'), checkpoint=checkpoint, extra_hooks=[Poison(1)]
         ).train()
@@ -291,20 +258,20 @@ def test_rollbacks_are_limited(tmp_path):
         checkpoint_interval=1,
         extra_hooks=[Poison(3, 4, 5)],
     )
-    with pytest.raises(TrainingCollapsed, match='2 rollback.* with a lower learning rate or stronger') as raised:
+    with pytest.raises(TrainingCollapsedError, match='2 rollback.* with a lower learning rate or stronger') as raised:
         runner.train()
     assert 'on_failure' not in str(raised.value)  # which is on already
 
 
 def test_failure_before_the_first_checkpoint_stops(tmp_path):
     runner = build_runner(tmp_path / 'run', dict(on_failure='rollback'), extra_hooks=[Poison(1)])
-    with pytest.raises(TrainingCollapsed, match='no good checkpoint yet'):
+    with pytest.raises(TrainingCollapsedError, match='no good checkpoint yet'):
         runner.train()
 
 
 def test_collapse_of_the_running_mean_stops(tmp_path):
     runner = build_runner(tmp_path / 'run', dict(guard=dict(floor=100.0, window=2)))
-    with pytest.raises(TrainingCollapsed, match='iteration 2 .*below the floor 100'):
+    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*below the floor 100'):
         runner.train()
 
 

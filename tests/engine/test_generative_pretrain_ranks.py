@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_two_ranks_agree_on_parts_failures_and_streams():
+def test_two_ranks_agree_on_parts_and_failures():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
@@ -30,4 +30,3 @@ def test_two_ranks_agree_on_parts_failures_and_streams():
     assert 'iteration 5 (mask ratio 0.700 on rank 1): the loss is nan' in zero['failing']
     assert 'iteration 5' in zero['spoilt']
     assert 'weight is not finite after this step' in zero['spoilt']
-    assert zero['streams'][0] != zero['streams'][1]

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 
-from addp_mm.engine.hooks import LossGuard, TrainingCollapsed
+from addp_mm.engine.hooks import LossGuard, TrainingCollapsedError
 
 STAGES = Path(__file__).parents[2] / 'configs/_base_/own_data'
 
@@ -74,7 +74,7 @@ def test_the_hook_stops_before_spoilt_weights_are_saved(tmp_path):
                 torch.nn.init.constant_(runner.model.factor, math.nan)
 
     runner = build_runner(tmp_path, model=Mean(), custom_hooks=[dict(type='addp_mm.FiniteLossHook'), Poison()])
-    with pytest.raises(TrainingCollapsed, match='iteration 4: the loss is nan.*learning rate'):
+    with pytest.raises(TrainingCollapsedError, match='iteration 4: the loss is nan.*learning rate'):
         runner.train()
     assert [path.name for path in tmp_path.glob('iter_*.pth')] == ['iter_2.pth']
 
@@ -82,5 +82,5 @@ def test_the_hook_stops_before_spoilt_weights_are_saved(tmp_path):
 @pytest.mark.parametrize('path', sorted(STAGES.glob('*_*.py')), ids=lambda path: path.stem)
 def test_every_stage_on_own_images_stops_at_values_that_are_not_finite(path):
     hooks = {hook.type for hook in Config.fromfile(path).custom_hooks}
-    stopping = {'AdversarialStartGuard', 'FiniteLossHook', 'GenerativePretrainHook'}
+    stopping = {'AdversarialStartHook', 'FiniteLossHook', 'GenerativePretrainHook'}
     assert len(hooks & {f'addp_mm.{name}' for name in stopping}) == 1

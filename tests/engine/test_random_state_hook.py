@@ -1,50 +1,54 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What RandomStateHook refuses, and where it resumes when the batch size or the number of images changes."""
+"""What RandomStateHook asks of a checkpoint, and where it resumes when batch size or number of images change."""
 
 import pytest
 import torch
 from helpers.tiny_pretraining import SeededNoise, build_runner
+from mmengine.hooks import Hook
 
 from addp_mm.engine.hooks import RandomStateHook, ResumeError
 
-HOOKS = [dict(type='addp_mm.GenerativePretrainHook', preview_interval=0), dict(type='addp_mm.RandomStateHook')]
 
-
-def runner_of(work_dir, sampler='addp_mm.ResumableInfiniteSampler', batch_size=4, length=16, hooks=HOOKS, **settings):
-    runner = build_runner(work_dir, custom_hooks=hooks, **settings)
+def runner_of(work_dir, sampler='addp_mm.ResumableInfiniteSampler', batch_size=4, length=16, state=True, **settings):
+    runner = build_runner(work_dir, **settings)
     runner._train_dataloader.update(batch_size=batch_size, sampler=dict(type=sampler), dataset=SeededNoise(length))
+    if not state:
+        runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, RandomStateHook)]
     return runner
 
 
-def test_it_needs_its_sampler_and_iterations(tmp_path):
-    with pytest.raises(ResumeError, match=r'sampler=dict\(type=.addp_mm.ResumableInf.*got IterBasedTrainLoop and Inf'):
-        runner_of(tmp_path / 'a', 'InfiniteSampler').train()
-    with pytest.raises(ResumeError, match='by_epoch=False.*got EpochBasedTrainLoop'):
-        runner_of(tmp_path / 'b', by_epoch=True).train()
-
-
-def test_a_checkpoint_without_it_is_refused(tmp_path):
-    runner_of(tmp_path, hooks=HOOKS[:1], max_iters=2).train()
-    with pytest.raises(ResumeError, match='written without RandomStateHook'):
+def test_a_checkpoint_without_it_is_refused_where_the_sampler_needs_a_position(tmp_path):
+    runner_of(tmp_path, state=False, max_iters=2).train()
+    with pytest.raises(ResumeError, match='written without RandomStateHook: .*default_hooks.random_state=None'):
         runner_of(tmp_path, resume=True).train()
     # weights alone are welcome
     runner_of(tmp_path / 'other', load_from=str(tmp_path / 'iter_2.pth'), max_iters=2).train()
 
 
-def test_another_batch_size_goes_on_after_the_same_sample(tmp_path):
+@pytest.mark.parametrize('by_epoch', [False, True])
+def test_a_checkpoint_without_it_is_a_warning_with_other_samplers(tmp_path, by_epoch, capsys):
+    kind = dict(sampler='DefaultSampler' if by_epoch else 'InfiniteSampler', by_epoch=by_epoch, checkpoint_interval=1)
+    runner_of(tmp_path, state=False, max_iters=1, **kind).train()
+    runner_of(tmp_path, max_iters=2, resume=True, **kind).train()
+    assert 'will not equal an uninterrupted one' in capsys.readouterr().out
+    (saved,) = tmp_path.glob('*_2.pth')
+    assert torch.load(saved, weights_only=False)['random_state'] == dict(run_seed=0, seed=0)
+
+
+def test_another_batch_size_continues_after_the_same_sample(tmp_path):
     runner_of(tmp_path, max_iters=2).train()
     state = torch.load(tmp_path / 'iter_2.pth', weights_only=False)['random_state']
-    assert state == dict(seed=0, size=16, trained=8)
+    assert state == dict(run_seed=0, seed=0, size=16, trained=8)
     resumed = runner_of(tmp_path, resume=True, batch_size=2, max_iters=4)
     resumed.train()
     sampler = resumed.train_loop.dataloader.sampler
     assert (sampler.seed, sampler.start) == (0, 8)
     state = torch.load(tmp_path / 'iter_4.pth', weights_only=False)['random_state']
-    assert state == dict(seed=0, size=16, trained=12)
+    assert state == dict(run_seed=0, seed=0, size=16, trained=12)
     # resumed once more, with other images
-    again = runner_of(tmp_path, resume=True, length=20, max_iters=6)
-    again.train()
-    assert torch.load(tmp_path / 'iter_6.pth', weights_only=False)['random_state'] == dict(seed=0, size=20, trained=20)
+    runner_of(tmp_path, resume=True, length=20, max_iters=6).train()
+    state = torch.load(tmp_path / 'iter_6.pth', weights_only=False)['random_state']
+    assert state == dict(run_seed=0, seed=0, size=20, trained=20)
 
 
 def test_draws_of_an_iteration_do_not_depend_on_what_was_drawn_before(tmp_path):
@@ -59,3 +63,37 @@ def test_draws_of_an_iteration_do_not_depend_on_what_was_drawn_before(tmp_path):
     runner.train_loop._iter += 1
     hook.before_train_iter(runner, 1)
     assert not torch.equal(torch.rand(3), expected)
+
+
+class Draws(Hook):
+    """Notes a random number of each iteration."""
+
+    priority = 'LOW'
+
+    def __init__(self):
+        self.numbers = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.numbers.append(torch.rand(()).item())
+
+
+@pytest.mark.parametrize('by_epoch', [False, True])
+def test_a_run_without_a_seed_resumes_with_the_seed_that_it_drew(tmp_path, by_epoch):
+    numbers = []
+    for max_iters in (1, 2):
+        draws = Draws()
+        runner = runner_of(
+            tmp_path,
+            sampler='DefaultSampler' if by_epoch else 'InfiniteSampler',
+            by_epoch=by_epoch,
+            checkpoint_interval=1,
+            max_iters=max_iters,
+            extra_hooks=[draws],
+            resume=max_iters > 1,
+            seed=None,
+        )
+        runner.train()
+        numbers.append(draws.numbers)
+    states = [torch.load(path, weights_only=False)['random_state'] for path in sorted(tmp_path.glob('*_[12].pth'))]
+    assert states[0] == states[1]
+    assert not set(numbers[0]) & set(numbers[1])

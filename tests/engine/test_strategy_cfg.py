@@ -60,7 +60,7 @@ def test_fragments_pass_as_bases(name, tmp_path, with_deepspeed):
         (dict(type='FSDPStrategy'), {}, 'write strategy.type=addp_mm.ShardedStrategy'),
         (dict(type='DeepSpeedStrategy'), {}, 'write strategy.type=addp_mm.ZeroStrategy'),
         (dict(type='DDPStrategy'), dict(launcher='none'), 'DDPStrategy trains on several.*tools/dist_train.sh'),
-        (dict(type='SingleDeviceStrategy'), {}, 'lets each process train on its own'),
+        (dict(type='SingleDeviceStrategy'), {}, 'lets each process train by itself'),
         (dict(type='DDPStrategy'), dict(runner_type='Runner'), "runner_type is 'Runner'"),
         (dict(type='DDPStrategy'), dict(model_wrapper_cfg=dict(type='X')), 'write it as strategy.model_wrapper'),
         (dict(type='DDPStrategy'), dict(sync_bn='torch'), 'write it as strategy.sync_bn'),
@@ -84,7 +84,7 @@ def test_the_tokenizer_is_not_trained_in_shards(kind, with_deepspeed):
 
 def test_without_deepspeed_the_error_says_what_to_type(monkeypatch):
     monkeypatch.setattr(strategy_cfg, 'find_spec', lambda name: None)
-    with pytest.raises(ConfigError, match='Type\n    pip install deepspeed'):
+    with pytest.raises(ConfigError, match='Install it:\n    pip install deepspeed'):
         set_strategy(config(dict(type='addp_mm.ZeroStrategy')))
 
 

@@ -18,7 +18,7 @@ from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
-from addp_mm.diffusion import NoiseDraw
+from addp_mm.randomness import Purpose, seed_process
 from helpers.detect_jobs import TwoBoxes
 from helpers.jobs import in_two
 
@@ -61,10 +61,8 @@ def steps(_: Path, world_size: int, kind: str) -> dict:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = OptimWrapper(torch.optim.SGD(trained, lr=1e-3))
     before = [parameter.detach().clone() for parameter in trained]
-    schedule = getattr(model, 'schedule', None)
     for step in range(2):
-        if schedule is not None:
-            model.noise = NoiseDraw(schedule.level(20 + step, 40), torch.Generator().manual_seed(rank))
+        seed_process(0, Purpose.TRAINING_STEP, rank, step)
         wrapped.train_step(batch(kind, rank), optimizer)
     moved = sum(not torch.equal(old, new) for old, new in zip(before, trained, strict=True))
     return dict(

@@ -14,8 +14,9 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
 from addp_mm.diffusion import nested_masks
-from addp_mm.engine.hooks.noise_streams import NoiseStreams
+from addp_mm.engine.hooks import random_state_hook
 from addp_mm.models.selfsup import addp, mark_loaded
+from addp_mm.randomness import seed_process
 from addp_mm.registry import MODELS
 from helpers.jobs import in_one, in_two
 from helpers.recording import OPTIM_WRAPPER, train
@@ -38,8 +39,7 @@ class Noise(Dataset):
 
 def pin_noise() -> None:
     """Every rank draws rank 0's levels, and its own rows of the masks of the whole batch."""
-    draw = NoiseStreams.draw
-    NoiseStreams.draw = lambda streams, schedule, rank=0: draw(streams, schedule, 0)
+    random_state_hook.seed_process = lambda seed, purpose, rank, iteration: seed_process(seed, purpose, 0, iteration)
 
     def own_rows(num_tokens, level, batch_size, generator, device=None):
         masks = nested_masks(num_tokens, level, batch_size * dist.get_world_size(), generator, device)

@@ -88,6 +88,7 @@ def train(
         default_hooks=dict(
             checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
             logger=dict(type='LoggerHook', interval=1),
+            random_state=dict(type='addp_mm.RandomStateHook'),
         ),
         log_processor=dict(by_epoch=False),
         custom_hooks=[*hooks, dict(type='addp_mm.PreflightHook')],

@@ -44,6 +44,7 @@ def build_runner(
     by_epoch: bool = False,
     checkpoint_interval: int = 2,
     checkpoint: dict | None = None,
+    seed: int | None = 0,
     **settings,
 ) -> Runner:
     """A Runner with GenerativePretrainHook (``hook`` are its options), or with other ``custom_hooks``."""
@@ -68,6 +69,7 @@ def build_runner(
                 **(checkpoint or {}),
             ),
             logger=dict(type='LoggerHook', interval=1),
+            random_state=dict(type='addp_mm.RandomStateHook'),
         ),
         log_processor=dict(by_epoch=by_epoch),
         custom_hooks=custom_hooks or [pretrain_hook],
@@ -75,7 +77,7 @@ def build_runner(
         default_scope='mmpretrain',
         experiment_name=name,
         log_level='WARNING',
-        randomness=dict(seed=0),
+        randomness=dict(seed=seed),
         cfg=Config(),
         **settings,
     )

@@ -3,17 +3,18 @@ import copy
 
 import pytest
 import torch
-from helpers import tiny_components as tiny_stations
+from helpers import tiny_components
 from helpers.tiny_components import build, images, noise
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from torch import nn
 
-from addp_mm.diffusion import NoiseSchedule
+from addp_mm.diffusion import NoiseDraw, NoiseSchedule
 from addp_mm.generation import AlternatingSampler
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.selfsup import ADDP, is_loaded, mark_loaded
 from addp_mm.models.selfsup.addp import IMAGENET_MEAN, IMAGENET_STD
+from addp_mm.randomness import generator_from_process
 
 
 @pytest.fixture
@@ -122,13 +123,17 @@ def test_frozen_parts_load_strictly_whatever_the_loader_is_told(load, spoil):
     assert 'predictor' in model.unloaded_parts()
 
 
-def test_noise_is_needed_and_used_up(model):
-    with pytest.raises(RuntimeError, match='GenerativePretrainHook'):
-        model(images(), None, mode='loss')
-    model.noise = noise()
-    assert torch.equal(model(images(), None, mode='loss')['loss'], model.loss(images(), noise=noise())['loss'])
-    with pytest.raises(RuntimeError, match='GenerativePretrainHook'):
-        model(images(), None, mode='loss')
+def test_noise_comes_from_the_generator_of_the_process(model):
+    def losses(seed):
+        torch.manual_seed(seed)
+        return model(images(), None, mode='loss')
+
+    assert torch.equal(losses(1)['loss'], losses(1)['loss'])
+    assert len({losses(seed)['loss'].item() for seed in range(4)}) == 4
+    assert len({losses(seed)['mask_ratio'].item() for seed in range(4)}) > 1
+    torch.manual_seed(1)
+    drawn = NoiseDraw.sample(model.schedule, generator_from_process())
+    assert torch.equal(model.loss(images(), noise=drawn)['loss'], losses(1)['loss'])
 
 
 def test_backbone_sees_normalised_images(model):
@@ -162,7 +167,6 @@ def test_distributed_training_leaves_frozen_parts_alone(model, tmp_path):
         frozen = {f'{name}.{key}' for name, part in model.frozen_parts.items() for key in part.state_dict()}
         assert wrapped.parameters_to_ignore == frozen
         assert {name for name, p in model.named_parameters() if not p.requires_grad} <= frozen
-        model.noise = noise()
         wrapped(images(), None, mode='loss')['loss'].backward()
         assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
     finally:
@@ -199,7 +203,7 @@ def test_predicted_tokens_and_expected_latents(model):
 @pytest.mark.parametrize(
     'changes, message',
     [
-        (dict(predictor=dict(token_space=dict(tiny_stations.SPACE, fake_class_slot=0))), 'token space'),
+        (dict(predictor=dict(token_space=dict(tiny_components.SPACE, fake_class_slot=0))), 'token space'),
         (dict(tokenizer=dict(codebook_size=8)), '8 codes'),
         (dict(predictor=dict(num_tokens=9)), 'predictor has 9 tokens'),
         (dict(backbone=dict(out_type='cls_token')), "out_type='raw'"),

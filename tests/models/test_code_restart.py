@@ -28,7 +28,7 @@ def test_moments_of_redrawn_codes_are_forgotten(tmp_path, algorithm):
 
     def noting(latents):
         restart(latents)
-        drawn.append(None if model.redrawn is None else model.redrawn.clone())
+        drawn.append(None if model.restarted is None else model.restarted.clone())
 
     model._restart_codes = noting
 
@@ -50,20 +50,20 @@ def test_moments_of_redrawn_codes_are_forgotten(tmp_path, algorithm):
         max_iters=5,
         optim_wrapper=None if adversarial else PLAIN,
     ).train()
-    assert [redrawn is not None for redrawn in drawn] == [False, False, False, True, False]
-    redrawn = drawn[3]
-    assert redrawn.any()
-    assert not redrawn.all()
+    assert [restarted is not None for restarted in drawn] == [False, False, False, True, False]
+    restarted = drawn[3]
+    assert restarted.any()
+    assert not restarted.all()
     for moment in ('exp_avg', 'exp_avg_sq'):
-        assert not seen[3][moment][redrawn].any()
-        assert seen[3][moment][~redrawn].any(1).all()
+        assert not seen[3][moment][restarted].any()
+        assert seen[3][moment][~restarted].any(1).all()
 
 
 def test_without_the_hook_old_moments_push_on():
     """What the hook is for: a code that was chosen, then no more, then drawn anew moves by what it had gathered."""
     codes = torch.nn.Parameter(torch.zeros(2, 1))
     for forget in (False, True):
-        model = SimpleNamespace(redrawn=None, tokenizer=SimpleNamespace(codes=SimpleNamespace(weight=codes)))
+        model = SimpleNamespace(restarted=None, tokenizer=SimpleNamespace(codes=SimpleNamespace(weight=codes)))
         optimizer = torch.optim.Adam([codes], lr=0.1)
         runner = SimpleNamespace(
             model=model, optim_wrapper=SimpleNamespace(optimizer=optimizer, param_groups=optimizer.param_groups)
@@ -74,7 +74,7 @@ def test_without_the_hook_old_moments_push_on():
         codes.grad = torch.ones(2, 1)
         optimizer.step()
         codes.data[1] = 5.0
-        model.redrawn = torch.tensor([False, True])
+        model.restarted = torch.tensor([False, True])
         codes.grad = torch.zeros(2, 1)
         optimizer.step()
         assert (codes[1].item() == 5.0) is forget

@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import EMAHook, Hook
 
 from addp_mm.config.config_file import ConfigError
-from addp_mm.engine.hooks import AdversarialStartGuard, CodeRestartHook, TrainingCollapsed
+from addp_mm.engine.hooks import AdversarialStartHook, CodeRestartHook, TrainingCollapsedError
 from addp_mm.engine.optimizers import JointOptimWrapperDict
 from addp_mm.engine.runner_cfg import set_amp
 
@@ -55,7 +55,7 @@ class Lines(Hook):
 
 def guarded(tmp_path, psnr, max_iters=None, **options):
     chosen, lines = Psnr(psnr), Lines()
-    guard = dict(dict(type='addp_mm.AdversarialStartGuard', window=2, watch=6), **options)
+    guard = dict(dict(type='addp_mm.AdversarialStartHook', window=2, watch=6), **options)
     runner = build_runner(tmp_path, build(schedule=SCHEDULE), [chosen, lines, guard], max_iters=max_iters or len(psnr))
     return runner, chosen, lines
 
@@ -116,7 +116,7 @@ def test_a_rollback_restores_weights_and_their_averages(tmp_path, scope):
         dict(type=f'{scope}.EMAHook', momentum=0.3),
         chosen,
         lines,
-        dict(type='addp_mm.AdversarialStartGuard', window=2, watch=6, action='rollback'),
+        dict(type='addp_mm.AdversarialStartHook', window=2, watch=6, action='rollback'),
     ]
     runner = build_runner(tmp_path, build(schedule=SCHEDULE), hooks, max_iters=4)
     states = []
@@ -149,7 +149,7 @@ def test_a_rollback_restores_weights_and_their_averages(tmp_path, scope):
 
 def test_rollbacks_come_to_an_end(tmp_path):
     runner, _, lines = guarded(tmp_path, [20, 20, 17, 17, 17, 17], action='rollback', max_answers=1)
-    with pytest.raises(TrainingCollapsed, match='1 rollback'):
+    with pytest.raises(TrainingCollapsedError, match='1 rollback'):
         runner.train()
     assert len(lines.lines) == 1
 
@@ -159,19 +159,19 @@ def test_rollbacks_come_to_an_end(tmp_path):
     [([20, 20, 17, 17], 'stop', r'3\.00 dB.*lecam_weight'), ([20, float('nan')], 'warn', 'iteration 2 is nan')],
 )
 def test_a_training_that_is_lost_stops(tmp_path, psnr, action, words):
-    with pytest.raises(TrainingCollapsed, match=words):
+    with pytest.raises(TrainingCollapsedError, match=words):
         guarded(tmp_path, psnr, action=action)[0].train()
 
 
 def test_the_guard_refuses_what_it_cannot_watch(tmp_path):
     with pytest.raises(ConfigError, match='IterBasedTrainLoop'):
         build_runner(
-            tmp_path, build(), [dict(type='addp_mm.AdversarialStartGuard', action='rollback')], by_epoch=True
+            tmp_path, build(), [dict(type='addp_mm.AdversarialStartHook', action='rollback')], by_epoch=True
         ).train()
     with pytest.raises(ValueError, match='action'):
-        AdversarialStartGuard(action='hope')
+        AdversarialStartHook(action='hope')
     with pytest.raises(ValueError, match='window'):
-        AdversarialStartGuard(window=10, watch=10)
+        AdversarialStartHook(window=10, watch=10)
 
 
 def test_moving_averages_are_validated_and_saved(tmp_path):
@@ -206,7 +206,7 @@ def test_moving_averages_are_validated_and_saved(tmp_path):
 
 def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
     settings = dict(schedule=SCHEDULE, lecam_weight=0.1, codebook='ema')
-    hooks = [dict(type='EMAHook', momentum=0.3), dict(type='addp_mm.AdversarialStartGuard', window=2, watch=6)]
+    hooks = [dict(type='EMAHook', momentum=0.3), dict(type='addp_mm.AdversarialStartHook', window=2, watch=6)]
     whole = build_runner(tmp_path / 'whole', build(**settings), hooks, checkpoint_interval=4)
     whole.train()
     resumed = build_runner(
@@ -236,7 +236,7 @@ def test_parts_of_the_optimizer():
     both = dict(OPTIM_WRAPPER)
     with pytest.raises(ConfigError, match='no optimizer trains discriminator'):
         build_optim_wrapper(model, {key: value for key, value in both.items() if key != 'discriminator'})
-    with pytest.raises(ConfigError, match='critic is no part'):
+    with pytest.raises(ConfigError, match='critic is not a part'):
         build_optim_wrapper(model, dict(both, critic=dict(optimizer=dict(type='SGD', lr=1.0))))
     with pytest.raises(ConfigError, match='agree'):
         build_optim_wrapper(model, dict(both, tokenizer=dict(both['tokenizer'], accumulative_counts=2)))

@@ -108,7 +108,7 @@ def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images, 
         return interrupted(command, log, progress)
 
     own_batch = '--cfg-options', 'addp.train_dataloader.batch_size=4'
-    assert 'addp: config: model.backbone.depth is no argument' in start(
+    assert 'addp: config: model.backbone.depth is not an argument' in start(
         images, tmp_path / 'work', *own_batch, 'addp.model.backbone.depth=3', execute=execute
     )
     assert not commands

@@ -1,14 +1,17 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""An endless order of samples that can be entered at any place."""
+"""Samplers whose order follows from the run's seed and can be entered at any position."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 
+import numpy as np
+from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
 from addp_mm.datasets.samplers.seeded_samples import SampleIndex
+from addp_mm.randomness import Purpose, seed_sequence
 from addp_mm.registry import DATA_SAMPLERS
 
 _ROUNDS = 6
@@ -16,55 +19,63 @@ _MASK = (1 << 64) - 1
 
 
 def _mixed(value: int) -> int:
-    """A well mixed 64-bit function (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Mix the bits of a 64-bit number (the finaliser of SplitMix64, Steele et al. 2014)."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
     value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
     return value ^ value >> 31
 
 
-class RandomOrder:
-    """A random permutation of 0, …, size - 1 that takes no memory, whatever its size.
+class RandomOrder(Sequence[int]):
+    """A random permutation of 0, …, size - 1. It needs no memory that grows with the size.
 
-    A Feistel network permutes the next larger even number of bits; values outside of the range are
-    permuted again until they fall into it.
+    A Feistel network permutes the numbers of the next larger even number of bits. A result outside
+    the range is permuted again until it is inside.
 
     Args:
         size: Number of items.
-        seed: Any integer.
+        seed: Seed of the run.
+        epoch: Number of the pass over the items. Defaults to 0.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, epoch: int = 0) -> None:
         self.size = size
         self.half = max(1, -(-(size - 1).bit_length() // 2))
-        self.keys = [_mixed(_mixed(seed & _MASK) + turn) for turn in range(_ROUNDS)]
+        self.keys = seed_sequence(seed, Purpose.DATA_ORDER, iteration=epoch).generate_state(_ROUNDS, np.uint64).tolist()
 
-    def __getitem__(self, place: int) -> int:
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, position: int) -> int:  # type: ignore[override]  # no slices
         low = (1 << self.half) - 1
         while True:
-            left, right = place >> self.half, place & low
+            left, right = position >> self.half, position & low
             for key in self.keys:
                 left, right = right, left ^ _mixed(right ^ key) & low
-            place = left << self.half | right
-            if place < self.size:
-                return place
+            position = left << self.half | right
+            if position < self.size:
+                return position
+
+
+def _order(size: int, shuffle: bool, seed: int, epoch: int) -> Sequence[int]:
+    return RandomOrder(size, seed, epoch) if shuffle else range(size)
 
 
 @DATA_SAMPLERS.register_module()
 class ResumableInfiniteSampler(Sampler):
-    """Indices without end, one random order of the data set after the other, for iteration-based training.
+    """Indices without end, one random order of the data set after the other.
 
-    As mmengine's ``InfiniteSampler``, with two differences: it can start anywhere at once
-    (:class:`RandomStateHook` says where on resume, so that nothing is loaded in vain), and it keeps
-    no list of indices. The order depends on the seed alone; rank r of w takes every w-th sample
-    from the r-th on. Indices are :class:`SampleIndex`, from which data sets seed their
-    augmentation.
+    For training by iterations. It differs from mmengine's ``InfiniteSampler`` in two ways. It can
+    start at any position: :class:`~addp_mm.engine.hooks.RandomStateHook` sets it on resume, so that
+    no batch is loaded in vain. It keeps no list of indices. The order depends on the seed alone; rank r of w takes
+    every w-th sample, from the r-th on. Indices are :class:`SampleIndex`, from which data sets seed
+    their augmentation.
 
     Args:
         dataset: The data set.
-        shuffle: Whether orders are random; otherwise they are 0, 1, ….
-        seed: Seed of the orders, the same on all ranks. Default: drawn, and agreed upon by all
-            ranks.
+        shuffle: Whether orders are random; otherwise they are 0, 1, …. Defaults to True.
+        seed: Seed of the orders, the same on all ranks. None: a random seed, the same on all ranks.
+            mmengine passes the seed of the run. Defaults to None.
 
     Raises:
         ValueError: The data set is empty.
@@ -72,22 +83,23 @@ class ResumableInfiniteSampler(Sampler):
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
         self.rank, self.world_size = get_dist_info()
-        self.size, self.shuffle = len(dataset), shuffle
+        self.dataset, self.size, self.shuffle = dataset, len(dataset), shuffle
         if not self.size:
             raise ValueError('the data set is empty: check its paths')
         self.seed = sync_random_seed() if seed is None else seed
         self.start = 0
 
-    def start_at(self, seed: int, position: int) -> None:
+    def start_at(self, position: int) -> None:
         """Let the next iterators start after ``position`` samples of all ranks together."""
-        self.seed, self.start = seed, position
+        self.start = position
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        position, epoch = self.start + self.rank, None
+        position, epoch = self.start + self.rank, -1
+        order: Sequence[int] = ()
         while True:
             if position // self.size != epoch:
                 epoch = position // self.size
-                order = RandomOrder(self.size, _mixed(self.seed & _MASK) + epoch) if self.shuffle else range(self.size)
+                order = _order(self.size, self.shuffle, self.seed, epoch)
             yield SampleIndex(order[position % self.size], self.seed, position)
             position += self.world_size
 
@@ -96,4 +108,27 @@ class ResumableInfiniteSampler(Sampler):
         return self.size
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing: there are no epochs here."""
+        """Do nothing: an endless sampler has no epochs."""
+
+
+@DATA_SAMPLERS.register_module()
+class ResumableEpochSampler(DefaultSampler):
+    """As :class:`ResumableInfiniteSampler`, for training by epochs.
+
+    It is mmengine's ``DefaultSampler`` with other orders, and with indices that are
+    :class:`SampleIndex`. The order of an epoch follows from the seed and the epoch's number;
+    in ``DefaultSampler`` epoch e + 1 of seed s has the order of epoch e of seed s + 1.
+
+    Args:
+        dataset: The data set.
+        shuffle: Whether orders are random; otherwise they are 0, 1, …. Defaults to True.
+        seed: As in :class:`ResumableInfiniteSampler`. Defaults to None.
+        round_up: Whether all ranks get the same number of samples, a few samples twice. Defaults to
+            True.
+    """
+
+    def __iter__(self) -> Iterator[SampleIndex]:
+        size = len(self.dataset)
+        order = _order(size, self.shuffle, self.seed, self.epoch)
+        for number in range(self.rank, self.total_size, self.world_size):
+            yield SampleIndex(order[number % size], self.seed, self.epoch * self.total_size + number)

@@ -1,22 +1,22 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Augmentation that follows from a seed and a sample's place in the training, whichever process loads it."""
+"""Augmentation that follows from a seed and the position of a sample in training."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from mmcv.transforms import BaseTransform
 
-from addp_mm.registry import DATASETS
+from addp_mm.randomness import Purpose, seed_process
+from addp_mm.registry import TRANSFORMS
 
 
 class SampleIndex(int):
-    """An index into a data set that knows the seed and the place of its sample in the training.
+    """An index into a data set that knows the seed and the position of its sample in training.
 
     To every data set it is a plain integer.
     """
@@ -25,6 +25,13 @@ class SampleIndex(int):
     position: int
 
     def __new__(cls, index: int, seed: int, position: int) -> SampleIndex:
+        """Make an index.
+
+        Args:
+            index: Number of the sample in the data set.
+            seed: Seed of the run.
+            position: Number of samples, of all ranks together, that come before it in training.
+        """
         made = super().__new__(cls, index)
         made.seed, made.position = seed, position
         return made
@@ -33,60 +40,46 @@ class SampleIndex(int):
         return type(self), (int(self), self.seed, self.position)
 
 
-def seed_cpu(*numbers: int) -> None:
-    """Seed the global generators of Python, numpy and torch's CPU from non-negative integers."""
-    words = np.random.SeedSequence(numbers).generate_state(8)
-    random.seed(words[:2].tobytes())
-    np.random.seed(words[2:6])  # noqa: NPY002  # what the mm packages' augmentations draw from
-    torch.default_generator.manual_seed(int(words[6:8].view(np.uint64)[0] >> np.uint64(1)))
-
-
 @contextmanager
 def random_state_of(index: int) -> Iterator[None]:
-    """Within, the global generators of the CPU are in a state that depends on a :class:`SampleIndex` alone.
+    """A context in which the global CPU generators depend on a :class:`SampleIndex` alone.
 
-    After it they are as before, so that a model in the same process draws what it would have drawn.
-    A plain integer changes nothing.
+    Afterwards the generators have the state that they had before, so that a model in the same
+    process draws the same numbers as without it. A plain integer changes nothing.
     """
     if not isinstance(index, SampleIndex):
         yield
         return
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    seed_cpu(index.seed, index.position)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  # see seed_process
+    seed_process(index.seed, Purpose.AUGMENTATION, iteration=index.position, cuda=False)
     try:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+        np.random.set_state(states[1])  # noqa: NPY002  # see seed_process
         torch.set_rng_state(states[2])
 
 
-@DATASETS.register_module()
-class SeededSamples(Dataset):
-    """Any data set, with random augmentation that can be repeated.
+@TRANSFORMS.register_module()
+class SeedAugmentation(BaseTransform):
+    """Seeds the transforms after it, for data sets of mmengine, mmpretrain, mmdet and mmseg.
 
-    Under :class:`ResumableInfiniteSampler` what is drawn for a sample depends on the seed and its
-    place in the training, not on the worker that loads it, their number, or what was loaded before.
-    :class:`ImageFiles` and its like do so of their own accord and need no wrapper.
-
-    Args:
-        dataset: Config of the data set, or the data set.
+    It is the first transform of a training pipeline. Under :class:`ResumableInfiniteSampler` or
+    :class:`ResumableEpochSampler` the random numbers of a sample then depend on the run's seed and
+    the sample's position in training, not on the worker that loads it or on what was loaded before.
+    Under other samplers it does nothing. The data sets of this package need no such transform.
     """
 
-    def __init__(self, dataset: dict | Dataset) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+    def transform(self, results: dict) -> dict:
+        """Seed the global CPU generators.
 
-    @property
-    def metainfo(self) -> dict:
-        return getattr(self.dataset, 'metainfo', {})
+        Args:
+            results: Sample with ``sample_idx``, which mmengine's ``BaseDataset`` sets.
 
-    def full_init(self) -> None:
-        if hasattr(self.dataset, 'full_init'):
-            self.dataset.full_init()
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        with random_state_of(index):
-            return self.dataset[index]
+        Returns:
+            ``results``, unchanged.
+        """
+        index = results.get('sample_idx')
+        if isinstance(index, SampleIndex):
+            seed_process(index.seed, Purpose.AUGMENTATION, iteration=index.position, cuda=False)
+        return results

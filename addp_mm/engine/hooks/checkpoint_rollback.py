@@ -20,15 +20,20 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from addp_mm.config.config_file import ConfigError
 
 
-class RollBack(Exception):
-    """Leaves the iteration or epoch that failed, before any later hook acts on it; see :func:`on_rollback`."""
+class RollBackError(Exception):
+    """Ends a failed iteration or epoch before any later hook acts; see :func:`on_rollback`."""
 
 
 def on_rollback(runner: Runner, go_back: Callable[[Runner, str], None]) -> None:
-    """Let the loop's unit of work (an epoch, or an iteration) end in ``go_back(runner, words)`` at a :class:`RollBack`.
+    """Let the training loop call a function where a hook raises :class:`RollBackError`.
 
-    A hook cannot leave an iteration: the hooks after it would step the schedulers and save the
-    failed weights.
+    A hook cannot end an iteration by returning: the hooks after it would step the schedulers and
+    save the failed weights.
+
+    Args:
+        runner: A runner in training. Its loop's ``run_epoch`` or ``run_iter`` is wrapped.
+        go_back: Called with the runner and the error's message instead of the rest of the epoch, or
+            of the iteration in a loop by iterations.
     """
     loop = runner.train_loop
     name = 'run_epoch' if hasattr(loop, 'run_epoch') else 'run_iter'
@@ -37,8 +42,8 @@ def on_rollback(runner: Runner, go_back: Callable[[Runner, str], None]) -> None:
     def guarded(*args: object, **kwargs: object) -> None:
         try:
             work(*args, **kwargs)
-        except RollBack as failure:
-            go_back(runner, str(failure))
+        except RollBackError as error:
+            go_back(runner, str(error))
 
     setattr(loop, name, guarded)
 
@@ -59,12 +64,11 @@ def checkpoint_hook(runner: Runner) -> CheckpointHook:
 
 
 def check_can_roll_back(runner: Runner) -> None:
-    """Refuse a training that could not be taken back to one of its checkpoints.
+    """Refuse a training that could not go back to one of its checkpoints.
 
-    DeepSpeed's are folders with files of its own, which :func:`restore` does not read. An epoch
-    cannot be entered in its middle: with a checkpoint from there it would start anew at the
-    iteration of the checkpoint, so that schedules by iteration and the number of all iterations
-    would overshoot.
+    DeepSpeed's checkpoints are folders with files of its own, which :func:`restore` does not read.
+    mmengine cannot enter an epoch in its middle: from a checkpoint there it would run the whole
+    epoch again, and the number of iterations would exceed that of the schedules.
 
     Raises:
         ConfigError: There is no CheckpointHook, or it saves by iteration in a loop of epochs, or
@@ -85,11 +89,11 @@ def check_can_roll_back(runner: Runner) -> None:
 
 
 class RunCheckpoints:
-    """The interval checkpoints from which a run that fails may go on: its own, and of those before it what it resumed.
+    """The interval checkpoints that a failed run may go back to.
 
-    A work directory may hold checkpoints of an earlier run, and after a resume from the middle
-    those of iterations that this run has not reached: going back to one of them would be going
-    elsewhere.
+    These are its own, and those of the run that it resumed up to that point. A work directory may
+    also hold checkpoints of an earlier run, and of iterations that this run has not reached: these
+    belong to other trainings.
 
     Args:
         runner: A runner whose training has begun and has not saved anything yet.
@@ -98,16 +102,18 @@ class RunCheckpoints:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-        resumed = next((str(path) for path in (runner._resume, runner._load_from) if isinstance(path, str)), None)
+        # mmengine has no public attribute for these
+        sources = (runner._resume, runner._load_from)  # noqa: SLF001
+        resumed = next((path for path in sources if isinstance(path, str)), None)
         start = self._reached()
-        # Resumed without a name: from the last one in the work directory.
+        # without a name mmengine resumes from the last checkpoint in the work directory
         here = start > 0 and (resumed is None or Path(resumed).resolve().parent == self.folder.resolve())
         self._foreign = {path: time for number, path, time in self._listed() if not (here and number <= start)}
-        self._resumed_from = [resumed] if start > 0 and not here else []
+        self._resumed_from = [resumed] if resumed and start > 0 and not here else []
 
     @property
     def folder(self) -> Path:
-        """Where the checkpoints go."""
+        """Folder of the checkpoints."""
         return Path((self.hook and self.hook.out_dir) or self.runner.work_dir)
 
     def saved(self) -> list[str]:
@@ -121,21 +127,23 @@ class RunCheckpoints:
         return [path for _, path in sorted(found, reverse=True)] + self._resumed_from
 
     def good(self) -> Iterator[str]:
-        """Those of :meth:`saved` that can be read and hold finite weights alone, newest first."""
+        """Those of :meth:`saved` that can be read and hold finite weights only, newest first."""
         for path in self.saved():
             try:
                 weights = CheckpointLoader.load_checkpoint(path, map_location='cpu')['state_dict']
             except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-                self.runner.logger.warning(f'{path} cannot be read and is passed over: {error}')
+                self.runner.logger.warning(f'{path} cannot be read and is skipped: {error}')
                 continue
             broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
             if broken:
-                self.runner.logger.warning(f'{path} is passed over: {broken[0]} is not finite')
+                self.runner.logger.warning(f'{path} is skipped: {broken[0]} is not finite')
                 continue
             yield path
 
     def choose(self, tried: set[str]) -> str | None:
-        """The newest good checkpoint that was not tried, or else the newest good one; the same on all ranks.
+        """The newest good checkpoint that was not tried, else the newest good one.
+
+        All ranks get the same.
 
         Args:
             tried: Checkpoints from which training failed before.
@@ -143,7 +151,7 @@ class RunCheckpoints:
         Returns:
             Path, or None if there is no good checkpoint.
         """
-        choice = [None]
+        choice: list[str | None] = [None]
         if dist.is_main_process():
             newest = None
             for path in self.good():
@@ -160,7 +168,7 @@ class RunCheckpoints:
         return self.runner.epoch if self.hook is not None and self.hook.by_epoch else self.runner.iter
 
     def _listed(self) -> Iterator[tuple[int, Path, int]]:
-        """Number, path and time of writing of every checkpoint in the folder; none of a folder that is not local."""
+        """Number, path and time of writing of every checkpoint; none if the folder is not local."""
         if self.hook is None or not self.folder.is_dir():
             return
         # 'iter_{}.pth', or 'iter_{:06d}.pth'
@@ -174,28 +182,26 @@ class RunCheckpoints:
 def restore(runner: Runner, path: str) -> None:
     """Set model, optimizer, schedulers, counters and the hooks' states to those of a checkpoint.
 
-    The order of the data is not set back: training goes on with batches that it has not just failed
-    on.
+    The data continue: training does not repeat the batches on which it failed.
 
     Args:
         runner: A runner in training.
         path: Checkpoint of this run.
     """
-    resuming = runner._resume
-    # by it mmengine's EMAHook, and the hooks here, tell a training's own checkpoint (its weights
-    # are its averages, and it holds their state) from weights alone
-    runner._resume = True
+    # EMAHook and the hooks here read it: a checkpoint to resume from holds their state
+    resuming = runner._resume  # noqa: SLF001  # mmengine has no public attribute for it
+    runner._resume = True  # noqa: SLF001
     try:
         runner.resume(path)
     finally:
-        runner._resume = resuming
+        runner._resume = resuming  # noqa: SLF001
     runner.optim_wrapper.zero_grad()
     runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
     hook = checkpoint_hook(runner)
-    # the ids behind the restored point are written again: listed twice, their files would be
-    # removed too early
-    step = int(re.search(r'(\d+)\D*$', osp.basename(path))[1])
-    if hasattr(hook, 'keep_ckpt_ids'):
+    number = re.search(r'(\d+)\D*$', osp.basename(path))
+    if number and hasattr(hook, 'keep_ckpt_ids'):
+        # later checkpoints are written again; listed twice, they would be removed too early
+        step = int(number[1])
         hook.keep_ckpt_ids = deque((kept for kept in hook.keep_ckpt_ids if kept <= step), hook.keep_ckpt_ids.maxlen)
     if dist.is_main_process():
         Path(runner.work_dir, 'last_checkpoint').write_text(path)

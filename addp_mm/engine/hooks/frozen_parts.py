@@ -3,29 +3,20 @@
 
 from __future__ import annotations
 
-import hashlib
+from typing import Any
 
-import torch
 from mmengine import dist
 from torch import nn
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.fingerprint import module_fingerprint
 
 
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 of a module's parameters and buffers: names, shapes, types and bytes."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def check_loaded(model: nn.Module) -> None:
+def check_loaded(model: Any) -> None:
     """Refuse frozen parts with random weights.
 
     Args:
-        model: Offers ``unloaded_parts()``, such as :class:`~addp_mm.models.selfsup.ADDP`.
+        model: Has ``unloaded_parts()``, such as :class:`~addp_mm.models.selfsup.ADDP`.
 
     Raises:
         CheckpointError: If weights were never loaded into a frozen part.
@@ -48,7 +39,7 @@ def check_equal_on_all_ranks(parts: dict[str, nn.Module]) -> None:
     Raises:
         CheckpointError: If a part differs from rank 0's on any rank; raised on every rank.
     """
-    prints = dist.all_gather_object({name: fingerprint(part) for name, part in parts.items()})
+    prints = dist.all_gather_object({name: module_fingerprint(part) for name, part in parts.items()})
     for name in parts:
         different = [rank for rank, found in enumerate(prints) if found[name] != prints[0][name]]
         if different:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the preview hooks share: a model that is evaluating for a moment, and pictures to the visualizer."""
+"""What the preview hooks share: a model in eval mode, and figures for the visualizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every module has the mode it had before."""
+    """A context of eval mode without gradients; afterwards every module has its old mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -25,6 +25,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def show(runner: Runner, name: str, picture: np.ndarray) -> None:
-    """Send a picture, uint8 (H, W, 3) RGB, to the visualizer's backends under the number of iterations done."""
-    runner.visualizer.add_image(name, np.ascontiguousarray(picture), step=runner.iter + 1)
+def show(runner: Runner, name: str, figure: np.ndarray) -> None:
+    """Send a figure to the visualizer's backends, at the number of iterations done.
+
+    Args:
+        runner: The runner.
+        name: Name of the figure.
+        figure: uint8 (H, W, 3), RGB.
+    """
+    runner.visualizer.add_image(name, np.ascontiguousarray(figure), step=runner.iter + 1)

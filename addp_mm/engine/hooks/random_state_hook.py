@@ -1,106 +1,121 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Random numbers and data of a resumed training."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from addp_mm.datasets.samplers.resumable_sampler import ResumableInfiniteSampler
-from addp_mm.datasets.samplers.seeded_samples import seed_cpu
 from addp_mm.errors import UserError
+from addp_mm.randomness import Purpose, seed_process
 from addp_mm.registry import HOOKS
 
 STATE_KEY = 'random_state'
 
 
 class ResumeError(UserError, ValueError):
-    """A config or checkpoint with which a training cannot be resumed exactly."""
+    """A checkpoint from which a training cannot be resumed exactly."""
 
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Let an interrupted training go on as if nothing had happened.
+    """Makes a resumed training draw the random numbers of an uninterrupted one.
 
-    - Before each iteration the global generators of Python, numpy and torch (all devices) are
-      seeded from the run's seed, the rank and the iteration. So there is no random state that a
-      checkpoint could miss, on whichever rank, and validation or previews between two iterations
-      change nothing.
-    - Checkpoints hold the seed of the data and how many samples were trained on (``random_state``).
-      On resume the sampler starts there at once, where mmengine would load all earlier batches
-      again. Another batch size or another number of ranks also goes on after the same sample.
+    - Before each iteration it seeds the global generators of Python, numpy and torch (all devices)
+      from the run's seed, the rank and the iteration. Noise levels, masks, dropout, code restarts
+      and RoI sampling draw from them. So no random state needs to be saved, and validation or
+      previews between two iterations change nothing.
+    - Checkpoints hold the seeds of the run and of the sampler (``random_state``), and with
+      :class:`~addp_mm.datasets.ResumableInfiniteSampler` the number of samples that were trained
+      on. On resume that sampler starts there at once, where mmengine would load all earlier batches
+      again. After a change of the batch size or of the number of ranks, training continues after
+      the same sample.
 
-    Random augmentation repeats in data sets that follow :class:`~addp_mm.datasets.SampleIndex`:
-    those of this package that read images, and :class:`~addp_mm.datasets.SeededSamples` around any
-    other.
+    Random augmentation repeats in the data sets of this package that read images or ids, and in
+    others whose pipeline starts with :class:`~addp_mm.datasets.SeedAugmentation`.
 
     Raises:
-        ResumeError: Training is not iteration-based, the sampler is not
-            :class:`~addp_mm.datasets.ResumableInfiniteSampler`, or a checkpoint to resume from was
-            written without this hook.
+        ResumeError: A checkpoint to resume from was written without this hook, and the sampler is
+            :class:`~addp_mm.datasets.ResumableInfiniteSampler`.
     """
 
-    # other hooks draw in the generators' state of their iteration
+    # other hooks draw from the generators of their iteration
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
-        self._resumed: dict | None = None
-        self._start = self._trained = 0
+        self._loaded: dict | None = None
+        self._seed = self._start = self._trained = 0
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        # load_from brings weights alone; a rollback in the course of a training takes new data
-        if not runner._resume or self._trained:
-            return
-        if STATE_KEY not in checkpoint:
-            raise ResumeError(
-                'the checkpoint was written without RandomStateHook: it does not say which images were '
-                'trained on. Remove the hook from custom_hooks to resume all the same, or start anew'
-            )
-        self._resumed = checkpoint[STATE_KEY]
+        """Keep the state of a checkpoint until training starts."""
+        self._loaded = checkpoint.get(STATE_KEY)
 
     def before_train(self, runner: Runner) -> None:
-        loop = runner.train_loop
-        sampler = getattr(loop.dataloader, 'sampler', None)
-        if not isinstance(loop, IterBasedTrainLoop) or not isinstance(sampler, ResumableInfiniteSampler):
-            raise ResumeError(
-                'RandomStateHook needs train_cfg=dict(by_epoch=False, …) and train_dataloader.sampler='
-                f"dict(type='addp_mm.ResumableInfiniteSampler'), got {type(loop).__name__} and "
-                f'{type(sampler).__name__}'
-            )
-        self._each = loop.dataloader.batch_size * dist.get_world_size()
-        state = self._resumed
-        if state is None:
+        """Set the sampler to the position of the checkpoint."""
+        sampler = _sampler(runner)
+        endless = isinstance(sampler, ResumableInfiniteSampler)
+        self._seed = runner.seed
+        if not runner.iter:  # a checkpoint without iterations brought weights alone (load_from)
             return
-        if state['size'] != sampler.size:
-            runner.logger.warning(
-                f'there were {state["size"]} images, now there are {sampler.size}: training goes on '
-                'in another order of them'
-            )
-        self._start = state['trained']
-        sampler.start_at(state['seed'], self._start)
-        loop.dataloader_iterator = _AfterSkipping(loop.dataloader, loop.iter)
+        if self._loaded is None:
+            message = 'the checkpoint was written without RandomStateHook'
+            if endless:
+                raise ResumeError(
+                    f'{message}: it does not say which samples were trained on. Set '
+                    'default_hooks.random_state=None to start at the first sample, or start the training again'
+                )
+            runner.logger.warning(f'{message}: the resumed training will not equal an uninterrupted one')
+            return
+        self._seed = self._loaded.get('run_seed', runner.seed)
+        if 'seed' in self._loaded:
+            sampler.seed = self._loaded['seed']
+        if endless:
+            self._resume_data(runner, sampler, self._loaded)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        seed_cpu(runner.seed, dist.get_rank(), runner.iter)
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed_all(torch.initial_seed())
+        """Seed the process."""
+        seed_process(self._seed, Purpose.TRAINING_STEP, dist.get_rank(), runner.iter)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        self._trained += self._each
+        """Count the samples."""
+        self._trained += runner.train_dataloader.batch_sampler.batch_size * dist.get_world_size()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        sampler = runner.train_loop.dataloader.sampler
-        checkpoint[STATE_KEY] = dict(seed=sampler.seed, size=sampler.size, trained=self._start + self._trained)
+        """Store the seeds of the run and the sampler, and the position in the data."""
+        sampler = _sampler(runner)
+        state = checkpoint[STATE_KEY] = dict(run_seed=self._seed)
+        if hasattr(sampler, 'seed'):
+            state['seed'] = sampler.seed
+        if isinstance(sampler, ResumableInfiniteSampler):
+            state.update(size=sampler.size, trained=self._start + self._trained)
+
+    def _resume_data(self, runner: Runner, sampler: ResumableInfiniteSampler, state: dict) -> None:
+        if state.get('size') != sampler.size:
+            runner.logger.warning(
+                f'the data set had {state.get("size")} samples and now has {sampler.size}: training continues in '
+                'another order of the samples'
+            )
+        self._start = state['trained']
+        sampler.start_at(self._start)
+        loop = runner.train_loop
+        loop.dataloader_iterator = _AfterSkipping(loop.dataloader, loop.iter)
+
+
+def _sampler(runner: Runner) -> Any:
+    # a loader with a batch sampler of its own, such as mmdet's, has the sampler inside it
+    return runner.train_dataloader.batch_sampler.sampler
 
 
 class _AfterSkipping:
-    """Batches of a loader whose sampler already stands at the right place.
+    """Batches of a loader whose sampler is already at the right position.
 
     mmengine's loop asks for as many batches as were trained on and drops them: these are None, at
     no cost. The forks' loop calls ``skip_iter`` instead.

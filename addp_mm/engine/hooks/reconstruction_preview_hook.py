@@ -1,5 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Figures of a tokenizer's reconstructions."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from mmengine import dist
@@ -14,17 +18,20 @@ from addp_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ReconstructionPreviewHook(Hook):
-    """Shows a tokenizer's reconstructions below their originals, while it trains and when it is tested.
+    """Shows a tokenizer's reconstructions below their originals, in training and in tests.
 
-    Training shows the same images each time: the first of the first batch. The model offers
-    ``reconstruct(images in [0, 1]) -> images``. A test shows the first images of the data set, from predictions that
-    hold ``image`` and ``reconstruction``. Of images with more than three channels the first three
-    are shown.
+    Training shows the same images each time: the first of the first batch. The model has
+    ``reconstruct(images in [0, 1]) -> images``. A test shows the first images of the data set, from
+    predictions that hold ``image`` and ``reconstruction``. Of images with more than three channels
+    the first three are shown.
 
     Args:
-        interval: Iterations between previews; the last iteration also shows one.
-        num_images: Images of a preview.
-        side: Pixels of the longer side of each picture, at least.
+        interval: Iterations between previews; the last iteration also shows one. Defaults to 1000.
+        num_images: Images of a preview. Defaults to 8.
+        side: Smallest length of the longer side of each image, in pixels. Defaults to 128.
+
+    Raises:
+        ValueError: If ``interval`` or ``num_images`` is less than 1.
     """
 
     def __init__(self, interval: int = 1000, num_images: int = 8, side: int = 128) -> None:
@@ -34,15 +41,15 @@ class ReconstructionPreviewHook(Hook):
         self.images: torch.Tensor | None = None
 
     def before_train(self, runner: Runner) -> None:
+        """Check that the model can reconstruct."""
         if not hasattr(bare_model(runner), 'reconstruct'):
             raise TypeError(
                 f'{type(bare_model(runner)).__name__} has no method reconstruct(images), which '
                 'ReconstructionPreviewHook shows; remove the hook from custom_hooks'
             )
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Show a preview when it is due."""
         if not dist.is_main_process():
             return
         model = bare_model(runner)
@@ -54,9 +61,8 @@ class ReconstructionPreviewHook(Hook):
         with evaluating(model):
             self._show(runner, self.images, model.reconstruct(self.images))
 
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: list | None = None
-    ) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Show the first images of the data set."""
         if batch_idx == 0 and dist.is_main_process():
             samples = outputs[: self.num_images]
             self._show(

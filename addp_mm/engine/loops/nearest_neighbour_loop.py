@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from mmengine import dist
@@ -18,30 +18,33 @@ from addp_mm.registry import LOOPS
 
 @LOOPS.register_module()
 class NearestNeighbourTestLoop(TestLoop):
-    """Classify test images by a weighted vote of the nearest labelled images (k-NN, as DINO, arXiv 2104.14294).
+    """Classifies test images by a weighted vote of the nearest labelled images.
 
-    The model's ``extract_feat`` gives the features, its data preprocessor the images; nothing is
-    trained. The labelled images are passed over once, each by one process; then every process holds
-    all their features (1.3 million of 768 numbers in float32: 4 GB, and twice that while they are
-    collected). Each predicted sample gets ``neighbour_votes``, ``{k: (num_classes, )}``, which
-    :class:`addp_mm.NeighbourAccuracy` reads, and the votes of the first k as ``pred_score``.
+    This is the k-NN protocol of DINO (arXiv 2104.14294). The features come from the model's
+    ``extract_feat``; nothing is trained. One process computes the features of each labelled image;
+    then every process holds all of them (1.3 million of 768 numbers in float32: 4 GB, and twice
+    that while they are collected). Each predicted sample gets ``neighbour_votes``,
+    ``{k: (num_classes, )}``, which :class:`addp_mm.NeighbourAccuracy` reads, and the votes of the
+    first k as ``pred_score``.
 
     Args:
         runner: The runner.
         dataloader: Loader of the test images, or its config.
         evaluator: Evaluator, or its config.
-        bank_dataloader (dict): Config of the loader of the labelled images, with a test pipeline.
-            Its sampler is the loop's own: all images in order, none twice.
-        num_neighbours: Numbers of neighbours that vote, each evaluated. Defaults to (10, 20).
-        temperature: Of the votes' weights. Defaults to 0.07.
-        num_classes: Number of classes; None takes the largest label met. Defaults to None.
-        chunk_size: Labelled features that a batch is compared with at once. Defaults to 65536.
-        bank_device: Where the labelled features are kept and compared: 'cpu' where the accelerator
-            has no room for them. None is the model's device. Defaults to None.
-        fp16: See :class:`mmengine.runner.TestLoop`.
+        bank_dataloader: Config of the loader of the labelled images, with a test pipeline.
+            The loop replaces its sampler: all images in order, each once.
+        num_neighbours: Numbers of voting neighbours, each evaluated. Defaults to (10, 20).
+        temperature: Temperature of the votes' weights. Defaults to 0.07.
+        num_classes: Number of classes. None: from the largest label found. Defaults to None.
+        chunk_size: Number of labelled features with which a batch is compared at once. Defaults to
+            65536.
+        bank_device: Device of the labelled features and of the comparison: 'cpu' if they do not fit
+            into the GPU. None: the model's device. Defaults to None.
+        fp16: As in :class:`mmengine.runner.TestLoop`. Defaults to False.
 
     Raises:
-        ValueError: ``num_neighbours`` is empty or has a number below 1, or features are no vectors.
+        ValueError: ``num_neighbours`` is empty or has a number below 1, or features are not
+            vectors.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class NearestNeighbourTestLoop(TestLoop):
         self.num_classes = num_classes
         self.chunk_size = chunk_size
         self.bank_device = bank_device
-        self.bank: NeighbourBank | None = None
+        self.bank: NeighbourBank
 
     def run(self) -> dict:
         """Collect the labelled features, then test. Returns the metrics."""
@@ -79,7 +82,7 @@ class NearestNeighbourTestLoop(TestLoop):
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict | Sequence[dict]) -> None:
-        """Predict one batch and hand it to the evaluator."""
+        """Predict one batch and pass it to the evaluator."""
         self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
         features, samples = self._extract(data_batch)
         votes = self.bank.votes(features.to(self.bank.features.device), self.num_neighbours)
@@ -107,7 +110,7 @@ class NearestNeighbourTestLoop(TestLoop):
             self.chunk_size,
         )
 
-    def _progress(self, loader) -> Iterator:
+    def _progress(self, loader) -> Iterable:
         return tqdm(loader, desc='features of the labelled images', unit='batch', disable=not dist.is_main_process())
 
     def _extract(self, batch) -> tuple[Tensor, list]:
@@ -130,7 +133,7 @@ def gather_rows(rows: Tensor, size: int) -> Tensor:
     """All processes' rows in the order of the dataset.
 
     Args:
-        rows: What this process has: those of images rank, rank + world size, …; shape (n, ...).
+        rows: Rows of the images rank, rank + world size, … of this process, shape (n, ...).
         size: Number of images of all processes, N.
 
     Returns:

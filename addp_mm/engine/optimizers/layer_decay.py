@@ -2,53 +2,50 @@
 """Layer-wise learning rate decay for any model with a backbone."""
 
 import re
-from collections.abc import Callable
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001  # the base of all batch norms
 _EMBEDDINGS = re.compile(
     r'(^|[._])(cls_token|mask_token|register_tokens|pos_embed|rel_pos\w*|relative_position_bias_table)$'
 )
-# Names that parallel wrappers, torch.compile and checkpointing put into a parameter's name.
-_WRAPPERS = re.compile(r'(?<![^.])(module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.')
-
-Depth = Callable[[str], 'tuple[int, int]']
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Learning rates that shrink with the distance from the output, in classifiers, detectors and segmentors alike.
+    """Learning rates that shrink with the distance from the output, for all kinds of models.
 
-    A parameter of layer i of the backbone's n (stem 0, blocks, final norm n - 1) learns with
-    ``lr · layer_decay_rate ** (n - 1 - i)``, everything outside of the backbone with ``lr``. The backbone tells the
-    layer: ``get_layer_depth(param_name, prefix) -> (i, n)``, as :class:`addp_mm.ADDPViT` and
-    mmpretrain's backbones do. mmpretrain's constructor asks the model, which detectors and
-    segmentors do not answer; mmdet's and mmseg's go by class names. The idea is BEiT's (arXiv
-    2106.08254, appendix), who took it from ELECTRA.
+    A parameter in layer i of the n layers of the backbone (stem 0, blocks, final norm n - 1) has
+    the learning rate ``lr * layer_decay_rate ** (n - 1 - i)``; parameters outside the backbone have
+    ``lr``. The backbone gives the layer by ``get_layer_depth(param_name, prefix) -> (i, n)``, as
+    :class:`addp_mm.ADDPViT` and mmpretrain's backbones do. mmpretrain's constructor calls a method
+    of the model that detectors and segmentors lack; mmdet's and mmseg's know a few class names.
+    The idea is BEiT's (arXiv 2106.08254, appendix), after ELECTRA.
 
     ``paramwise_cfg`` takes, besides ``layer_decay_rate`` (default 1):
 
-    - ``norm_decay_mult``, ``bias_decay_mult``, ``flat_decay_mult``: multiply the weight decay of
+    - ``norm_decay_mult``, ``bias_decay_mult``, ``flat_decay_mult``: factors of the weight decay of
       norms, of biases, of all parameters with one dimension.
-    - ``embed_decay_mult``: multiplies the weight decay of class and mask tokens, absolute and
+    - ``embed_decay_mult``: factor of the weight decay of class and mask tokens, absolute and
       relative positions.
-    - ``custom_keys``: ``{part of a name: dict(lr_mult=…, decay_mult=…)}``; the longest that matches
-      goes before the rules above. ``lr_mult`` multiplies the layer's rate.
+    - ``custom_keys``: ``{part of a name: dict(lr_mult=…, decay_mult=…)}``; the longest match has
+      precedence over the rules above. ``lr_mult`` multiplies the layer's rate.
 
     Raises:
         ValueError: ``paramwise_cfg`` has another key, or ``layer_decay_rate`` is not in (0, 1].
-        NotImplementedError: The model has no backbone that tells the depth of its parameters.
+        NotImplementedError: The model has no backbone with ``get_layer_depth``.
 
     Examples:
         >>> optim_wrapper = dict(
         ...     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
         ...     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
-        ...     paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0., bias_decay_mult=0., embed_decay_mult=0.))
+        ...     paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0., bias_decay_mult=0.))
     """
 
     _OPTIONS = (
@@ -77,13 +74,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         Args:
             params: Groups, filled in place.
             module: The model, without the parallel wrapper around it.
-            **kwargs: What the parent's recursion passes; without effect.
+            **kwargs: Arguments of the parent's recursion; not used.
         """
-        backbones = {_plain(name): part for name, part in module.named_modules() if _is_backbone(name, part)}
+        backbones = {strip_wrappers(name): part for name, part in module.named_modules() if _is_backbone(name, part)}
         if not backbones:
             raise NotImplementedError(
                 f'{type(module).__name__} has no backbone with get_layer_depth(param_name, prefix), which layer decay '
-                'asks. Use addp_mm.ADDPViT or a backbone of mmpretrain that has it, or leave the constructor out.'
+                'calls. Use addp_mm.ADDPViT or a backbone of mmpretrain that has it, or remove the constructor.'
             )
         groups: dict[tuple, dict] = {}
         seen = set()
@@ -92,7 +89,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 if not param.requires_grad or id(param) in seen:
                     continue
                 seen.add(id(param))
-                name = _plain(f'{owner_name}.{short_name}' if owner_name else short_name)
+                name = strip_wrappers(f'{owner_name}.{short_name}' if owner_name else short_name)
                 settings = self._settings(name, param, isinstance(owner, _NORMS), backbones)
                 group = groups.setdefault(tuple(sorted(settings.items())), dict(settings, params=[], param_names=[]))
                 group['params'].append(param)
@@ -100,7 +97,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params.extend(sorted(groups.values(), key=lambda group: group['lr_scale']))
         self._report(params)
 
-    def _settings(self, name: str, param: nn.Parameter, is_norm: bool, backbones: dict[str, nn.Module]) -> dict:
+    def _settings(self, name: str, param: nn.Parameter, is_norm: bool, backbones: dict[str, Any]) -> dict:
         custom = self._custom(name)
         prefix, backbone = next(
             ((f'{key}.', part) for key, part in backbones.items() if name.startswith(f'{key}.')), (None, None)
@@ -143,9 +140,5 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         print_log('Layer decay:\n  ' + '\n  '.join(lines), logger='current')
 
 
-def _plain(name: str) -> str:
-    return _WRAPPERS.sub('', f'{name}.')[:-1]
-
-
 def _is_backbone(name: str, module: nn.Module) -> bool:
-    return _plain(name).split('.')[-1] == 'backbone' and hasattr(module, 'get_layer_depth')
+    return strip_wrappers(name).split('.')[-1] == 'backbone' and hasattr(module, 'get_layer_depth')

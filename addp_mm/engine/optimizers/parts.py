@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""An optimizer for each of several parts of a model, driven by one backward pass."""
+"""An optimizer for each of several parts of a model, with one backward pass."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from addp_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 class JointOptimWrapperDict(OptimWrapperDict):
     """Several optimizer wrappers that step after one common backward pass.
 
-    mmengine's own leaves the steps to a ``train_step`` of the model, which
+    mmengine's own class leaves the steps to a ``train_step`` of the model, which
     DistributedDataParallel's wrapper does not call. Here ``optim_context`` and ``update_params``
-    are the whole training step, so that a model and its wrapper need none of their own.
+    are the whole training step, so that neither a model nor its wrapper needs its own.
 
     Raises:
         ConfigError: If the wrappers differ in type, precision or gradient accumulation, which one
-            pass has in common.
+            pass shares.
     """
 
     def __init__(self, **wrappers: OptimWrapper) -> None:
         super().__init__(**wrappers)
         kinds = {
-            (type(wrapper).__name__, str(getattr(wrapper, 'cast_dtype', None)), wrapper._accumulative_counts)
+            (type(wrapper).__name__, str(getattr(wrapper, 'cast_dtype', None)), wrapper._accumulative_counts)  # noqa: SLF001  # no public attribute
             for wrapper in wrappers.values()
         }
         if len(kinds) > 1:
@@ -41,7 +41,7 @@ class JointOptimWrapperDict(OptimWrapperDict):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast and gradient accumulation, in which all wrappers agree."""
+        """Autocast and gradient accumulation, which are the same for all wrappers."""
         with next(iter(self.optim_wrappers.values())).optim_context(model):
             yield
 
@@ -53,20 +53,19 @@ class JointOptimWrapperDict(OptimWrapperDict):
         Args:
             losses: Scalars by the names of the wrappers. A loss must not reach the parameters of
                 another wrapper.
-            step_kwargs: Of the optimizers' ``step``.
-            zero_kwargs: Of the optimizers' ``zero_grad``.
+            step_kwargs: Arguments of the optimizers' ``step``. Defaults to None.
+            zero_kwargs: Arguments of the optimizers' ``zero_grad``. Defaults to None.
         """
         scaled = []
         for name, loss in losses.items():
             wrapper = self[name]
             loss = wrapper.scale_loss(loss)
-            # each keeps a scale of its own: the sum's gradient at its parameters is that of its own
-            # loss
+            # each has its own scale: a loss has gradients at the parameters of its wrapper only
             scaled.append(wrapper.loss_scaler.scale(loss) if hasattr(wrapper, 'loss_scaler') else loss)
         torch.stack(scaled).sum().backward()
         for name, wrapper in self.items():
-            # all count on, so that they stay in step with those that have no loss yet
-            wrapper._inner_count += 1
+            # all count, also those without a loss yet, so that they step together
+            wrapper._inner_count += 1  # noqa: SLF001  # no public attribute
             if not wrapper.should_update():
                 continue
             if name in losses:
@@ -85,12 +84,11 @@ class PartsOptimWrapperConstructor:
 
     Args:
         optim_wrapper_cfg: Name of an attribute of the model to the config of its optimizer wrapper,
-            which may have a ``paramwise_cfg`` and a ``constructor`` of its own.
-        paramwise_cfg: Not taken; each part has its own.
+            which may have its own ``paramwise_cfg`` and ``constructor``.
+        paramwise_cfg: Refused; each part has its own. Defaults to None.
 
     Raises:
-        ConfigError: If a name is no part of the model, or trained parameters belong to none of the
-            parts.
+        ConfigError: If a name is not a part of the model, or no part holds a trained parameter.
 
     Example:
         >>> optim_wrapper = dict(
@@ -102,18 +100,19 @@ class PartsOptimWrapperConstructor:
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         if paramwise_cfg is not None:
             raise ConfigError(
-                'paramwise_cfg belongs into the part of optim_wrapper that it is meant for: '
+                'paramwise_cfg belongs in the part of optim_wrapper for which it is meant: '
                 f'{" or ".join(optim_wrapper_cfg)}'
             )
         self.parts = {name: cfg for name, cfg in optim_wrapper_cfg.items() if name != 'type'}
 
     def __call__(self, model: nn.Module) -> JointOptimWrapperDict:
+        """Build the optimizers of a model, which may be in a wrapper."""
         model = getattr(model, 'module', model)
         modules = dict(model.named_children())
         unknown = [name for name in self.parts if name not in modules]
         if unknown:
             raise ConfigError(
-                f'optim_wrapper: {first_few(unknown)} is no part of {type(model).__name__}, which has '
+                f'optim_wrapper: {first_few(unknown)} is not a part of {type(model).__name__}, which has '
                 f'{", ".join(modules)}'
             )
         orphans = [

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
+from typing import Any
 
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
@@ -17,6 +18,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import first_few
 from addp_mm.registry import STRATEGIES
@@ -26,29 +28,30 @@ UNITS = ('Block', 'TransformerEncoderLayer')
 
 @STRATEGIES.register_module()
 class ShardedStrategy(FSDPStrategy):
-    """mmengine's FSDPStrategy for models with transformer blocks, frozen parts and parameter groups.
+    """mmengine's FSDPStrategy for transformers with frozen parts and parameter groups.
 
-    - Every block is a unit of its own: its weights are gathered when it runs and given back
-      afterwards (FSDP, arXiv 2304.11277). What lies outside of the blocks is one more unit.
+    - Each block is a unit: its weights are gathered when it runs and released afterwards (FSDP,
+      arXiv 2304.11277). The rest of the model is one more unit.
     - Modules without a trainable parameter, such as ADDP's tokenizer and predictor, are not
-      sharded: each process keeps its own, so they run without communication and can be compared
-      over the processes.
-    - Parameter groups are made before the weights are cut into shards. A shard is flat, so a
-      constructor would take all of them for vectors, and its name is another one.
+      sharded. Each process has a copy, which runs without communication and can be compared over
+      the processes.
+    - Parameter groups are made before the weights are cut into shards. A shard is flat and has
+      another name, so a constructor would take every parameter for a vector.
     - Gradients are clipped by the norm over all processes. ``torch.nn.utils.clip_grad_norm_``,
       which OptimWrapper calls, sees the shards of one process.
     - Checkpoints hold whole weights under their plain names, as those of any other training, and
-      what the optimizer wrapper keeps beside the optimizer.
+      the state that the optimizer wrapper has besides the optimizer's.
 
     Args:
-        units: Names of the classes of the blocks.
+        units: Class names of the blocks. Defaults to ``('Block', 'TransformerEncoderLayer')``.
         checkpoint_units: Whether blocks compute their activations again in the backward pass
-            instead of keeping them.
+            instead of keeping them. Defaults to False.
         model_wrapper: Arguments of mmengine's ``MMFullyShardedDataParallel``
-            (``sharding_strategy``, ``cpu_offload``, …). An ``auto_wrap_policy``,
-            ``ignored_modules`` or ``ignored_states`` of one's own replaces the units or the choice of what is not sharded.
-        state_dict_cfg: As in FSDPStrategy; 'local' writes one file a process, which nothing else
-            can read.
+            (``sharding_strategy``, ``cpu_offload``, …). Your own ``auto_wrap_policy`` replaces the
+            units, your own ``ignored_modules`` or ``ignored_states`` the choice of what is not
+            sharded. Defaults to None.
+        state_dict_cfg: As in FSDPStrategy; 'local' writes one file a process, which no other
+            training can read. Defaults to 'full'.
         **kwargs: Arguments of mmengine's FSDPStrategy.
 
     Raises:
@@ -70,6 +73,7 @@ class ShardedStrategy(FSDPStrategy):
         self.checkpoint_units = checkpoint_units
 
     def prepare(self, model: nn.Module | dict, *, optim_wrapper: BaseOptimWrapper | dict | None = None, **kwargs):
+        """Build the optimizer for the whole weights, then shard the model."""
         if self._prepared:
             return self._prepared_components()
         if isinstance(optim_wrapper, dict):
@@ -77,9 +81,9 @@ class ShardedStrategy(FSDPStrategy):
             optim_wrapper = build_optim_wrapper(model, _for_shards(optim_wrapper))
         return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
 
-    def build_optim_wrapper(self, optim_wrapper: BaseOptimWrapper, model: nn.Module) -> BaseOptimWrapper:
-        """Hand the shards to an optimizer that was built for the whole weights and has no state yet."""
-        shards = {plain_name(name): parameter for name, parameter in model.named_parameters()}
+    def build_optim_wrapper(self, optim_wrapper: BaseOptimWrapper, model: Any) -> BaseOptimWrapper:
+        """Give the shards to an optimizer without state, which was built for the whole weights."""
+        shards = {strip_wrappers(name): parameter for name, parameter in model.named_parameters()}
         self.group_names = []
         for group in optim_wrapper.optimizer.param_groups:
             names = [self.id_to_name[id(parameter)] for parameter in group['params']]
@@ -93,7 +97,7 @@ class ShardedStrategy(FSDPStrategy):
         if is_model_wrapper(model):
             return model
         classes = {type(module) for module in model.modules() if type(module).__name__ in self.units}
-        given = dict(self.model_wrapper or {})
+        given: dict[str, Any] = dict(self.model_wrapper or {})  # type: ignore[has-type]  # set by the base class
         if not classes and 'auto_wrap_policy' not in given:
             raise ValueError(
                 f'ShardedStrategy: {type(model).__name__} has no {" or ".join(self.units)}. Name the '
@@ -110,12 +114,15 @@ class ShardedStrategy(FSDPStrategy):
         return super()._wrap_model(model)
 
     def optim_state_dict(self) -> dict:
-        """Whole states of the optimizer by the parameters' names, on rank 0; elsewhere only what is not sharded."""
+        """Whole states of the optimizer by the parameters' names.
+
+        On rank 0; other ranks get only what is not sharded.
+        """
         state = FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)
         return {**self._beside_the_optimizer(self.optim_wrapper.state_dict()), **state}
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Load states by the parameters' names, or by their numbers, as trainings that are not sharded save them."""
+        """Load states by the parameters' names, or by their numbers as in other trainings."""
         shards = FullyShardedDataParallel.optim_state_dict_to_load(
             model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=self._by_name(state_dict)
         )
@@ -170,10 +177,10 @@ def whole(model: nn.Module) -> AbstractContextManager:
 
 
 def whole_outside_of_units(model: nn.Module) -> AbstractContextManager:
-    """Context in which all that lies outside of a sharded model's units is whole, and can be read on every process.
+    """A context in which the weights outside a sharded model's units are whole on every process.
 
-    Parts of the model may then be called one by one, by all processes at once; units gather
-    themselves. Nothing happens to a model that is not sharded.
+    All processes together can then call parts of the model; units gather themselves. A model that
+    is not sharded is left as it is.
     """
     if not is_sharded(model):
         return nullcontext()
@@ -181,7 +188,7 @@ def whole_outside_of_units(model: nn.Module) -> AbstractContextManager:
 
 
 class _InstanceOf:
-    """mmengine copies the function that says what to checkpoint; a class is a function that survives the copy."""
+    """A function with state that can be copied: mmengine copies the function that it is given."""
 
     def __init__(self, classes: tuple[type, ...]) -> None:
         self.classes = classes
@@ -191,19 +198,14 @@ class _InstanceOf:
 
 
 def _for_shards(optim_wrapper: dict) -> dict:
-    """A copy of the config whose loss scaler, if there is one, agrees over the processes."""
+    """A copy of the config whose loss scaler, if there is one, is the same on all processes."""
     copied = copy.deepcopy(optim_wrapper)
     if type_name(copied.get('type')) == 'AmpOptimWrapper':
         copied.setdefault('use_fsdp', True)
     return copied
 
 
-def plain_name(name: str) -> str:
-    """A parameter's name without what sharding and checkpointing of activations put into it."""
-    return name.replace('_fsdp_wrapped_module.', '').replace('_checkpoint_wrapped_module.', '')
-
-
 def _repeated(model: nn.Module) -> list[str]:
-    """Names of the classes that stand in the model's lists of modules."""
+    """Names of the classes in the model's lists of modules."""
     lists = (module for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential)))
     return sorted({type(part).__name__ for parts in lists for part in parts})

@@ -12,11 +12,11 @@ from addp_mm.registry import STRATEGIES
 
 @STRATEGIES.register_module()
 class ZeroStrategy(DeepSpeedStrategy):
-    """mmengine's DeepSpeedStrategy that lets hooks see checkpoints.
+    """mmengine's DeepSpeedStrategy, whose checkpoints the hooks see.
 
-    mmengine's passes the hooks over, so that what they keep in a checkpoint (the noise streams of
-    pre-training) would be lost. Here they get what is stored beside DeepSpeed's own files, before
-    it is written and after it was read.
+    mmengine's own does not call the hooks, so that their state (such as the position in the data)
+    would be lost. Here they get the file beside DeepSpeed's own files, before it is written and
+    after it was read.
 
     Args:
         **kwargs: Arguments of mmengine's DeepSpeedStrategy: ``zero_optimization``, ``bf16``, ….
@@ -30,22 +30,25 @@ class ZeroStrategy(DeepSpeedStrategy):
             import deepspeed  # noqa: F401
         except ImportError as error:
             raise ImportError(
-                'ZeroStrategy needs DeepSpeed, which is not installed. Type\n    pip install deepspeed'
+                'ZeroStrategy needs DeepSpeed, which is not installed. Install it:\n    pip install deepspeed'
             ) from error
         super().__init__(**kwargs)
 
     def save_checkpoint(
         self, filename: str, *, extra_ckpt: dict | None = None, callback: Callable | None = None, **kwargs
     ) -> None:
+        """Save, after the hooks have added their state."""
         extra_ckpt = {} if extra_ckpt is None else extra_ckpt
         if callback is not None:
             callback(extra_ckpt)
         super().save_checkpoint(filename, extra_ckpt=extra_ckpt, **kwargs)
 
     def load_checkpoint(self, filename: str, *, callback: Callable | None = None, **kwargs) -> dict:
+        """Load weights, and let the hooks read their state."""
         return _shown(super().load_checkpoint(filename, **kwargs), callback)
 
     def resume(self, filename: str, *, callback: Callable | None = None, **kwargs) -> dict:
+        """Load weights, optimizer and counters, and let the hooks read their state."""
         return _shown(super().resume(filename, **kwargs), callback)
 
 

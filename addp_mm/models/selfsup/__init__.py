@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Pre-training algorithms: they compose components and hold no maths."""
+
 from addp_mm.compat.versions import require_mmpretrain
 
 require_mmpretrain()

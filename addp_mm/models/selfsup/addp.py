@@ -15,11 +15,12 @@ from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latent
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.layers.component import Component
+from addp_mm.models.selfsup.component import build_component
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
-from addp_mm.models.selfsup.station import build_station
+from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
-# of channels of which nothing is known
+# of channels that are not RGB
 OTHER_MEAN, OTHER_STD = (0.5,), (0.25,)
 
 
@@ -27,12 +28,12 @@ OTHER_MEAN, OTHER_STD = (0.5,), (0.25,)
 class ADDP(Component, BaseSelfSupervisor):
     """Alternating Denoising Diffusion Process (arXiv 2306.05423).
 
-    From pixels decoded out of partly unreliable tokens, backbone and token decoder predict the
-    reliable ones. Images are (B, C, H, W) in [0, 1] wherever they enter, RGB where C is 3; C is the
-    tokenizer's and the backbone's number of channels. The normalisation happens inside. Tokenizer
-    and predictor are frozen: without gradient, in eval mode under :meth:`train` (but for the
-    predictor's dropout where it asks for it by ``train_dropout``), strictly loaded, and left alone
-    by DistributedDataParallel.
+    Backbone and token decoder see pixels that were decoded from partly unreliable tokens, and
+    predict the reliable tokens. All methods take images (B, C, H, W) in [0, 1], RGB if C is 3; C is
+    the number of channels of the tokenizer and the backbone. The model normalises them itself.
+    Tokenizer and predictor are frozen: they have no gradient, load strictly, and are ignored by
+    DistributedDataParallel. :meth:`train` leaves them in eval mode, except for the predictor's
+    dropout if it has ``train_dropout=True``.
 
     Args:
         tokenizer: Tokenizer with ``encode``, ``decode`` and ``codebook``: a config or a module.
@@ -40,23 +41,24 @@ class ADDP(Component, BaseSelfSupervisor):
         backbone: Backbone that returns the class token and all patch tokens (``out_type='raw'``).
         neck: Token decoder.
         head: Token head with a loss.
-        schedule: A :class:`~addp_mm.diffusion.NoiseSchedule` or its arguments; what draws the noise
-            levels reads it.
-        latent_size: Height and width of the token map. Default: the square of ``neck.num_tokens``
-            tokens.
-        unreliable_tokens: Whether masked places are decoded from the codes that the predictor
-            expects there. Without them (an ablation) they are decoded from the mean of all codes,
-            which says nothing about the image.
-        hard_target: Whether the image's own tokens are to be predicted, as in MAGE (arXiv
-            2211.09117), instead of the predictor's probabilities (an ablation).
+        schedule: A :class:`~addp_mm.diffusion.NoiseSchedule`, or its arguments; noise levels are
+            drawn from it. Defaults to None.
+        latent_size: Height and width of the token map. None: the square of ``neck.num_tokens``
+            tokens. Defaults to None.
+        unreliable_tokens: Whether masked positions are decoded from the codes that the predictor
+            expects there. False (an ablation): from the mean of all codes, which holds no
+            information about the image. Defaults to True.
+        hard_target: Whether the targets are the image's own tokens, as in MAGE (arXiv 2211.09117;
+            an ablation), and not the predictor's probabilities. Defaults to False.
         pixel_mean: Subtracted from the channels before the backbone: one number for each, or one
-            for all. Default: the means of ImageNet for RGB, else 0.5.
-        pixel_std: Divides them afterwards. Default: the deviations of ImageNet for RGB, else 0.25.
-        data_preprocessor: Must bring images to [0, 1], three channels to RGB.
-        init_cfg: Initialisation config.
+            for all. None: the means of ImageNet for RGB, else 0.5. Defaults to None.
+        pixel_std: Divides the channels afterwards. None: the deviations of ImageNet for RGB, else
+            0.25. Defaults to None.
+        data_preprocessor: Must bring images to [0, 1], three channels to RGB. Defaults to None.
+        init_cfg: Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If the stations do not fit one another.
+        ValueError: If the components do not fit together.
     """
 
     component = 'model'
@@ -80,13 +82,12 @@ class ADDP(Component, BaseSelfSupervisor):
         super().__init__(
             backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg
         )
-        self.tokenizer = freeze(build_station(tokenizer), 'tokenizer')
-        self.predictor = freeze(build_station(predictor), 'predictor')
+        self.tokenizer = freeze(build_component(tokenizer), 'tokenizer')
+        self.predictor = freeze(build_component(predictor), 'predictor')
         self.schedule = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(**(schedule or {}))
         self.latent_size = self._check_fit(latent_size)
         self.unreliable_tokens = unreliable_tokens
         self.hard_target = hard_target
-        self.noise: NoiseDraw | None = None
         self.in_channels = self._check_channels()
         mean = self._per_channel('pixel_mean', pixel_mean, IMAGENET_MEAN if self.in_channels == 3 else OTHER_MEAN)
         std = self._per_channel('pixel_std', pixel_std, IMAGENET_STD if self.in_channels == 3 else OTHER_STD)
@@ -94,8 +95,7 @@ class ADDP(Component, BaseSelfSupervisor):
             raise ValueError(f'pixel_std must be positive, got {pixel_std}')
         self.register_buffer('pixel_mean', mean, persistent=False)
         self.register_buffer('pixel_std', std, persistent=False)
-        # DistributedDataParallel neither broadcasts nor reduces what is listed here: every rank
-        # loads its own.
+        # DistributedDataParallel ignores these names: every rank loads its own weights
         self._ddp_params_and_buffers_to_ignore = [
             f'{name}.{key}' for name, part in self.frozen_parts.items() for key in part.state_dict(keep_vars=True)
         ]
@@ -117,26 +117,28 @@ class ADDP(Component, BaseSelfSupervisor):
         return self
 
     def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
-        """Backbone features of images (B, C, H, W) in [0, 1]; values beyond are clamped."""
+        """Backbone features of images (B, C, H, W), which are clamped to [0, 1]."""
         return self.backbone((_images(inputs).clamp(0, 1) - self.pixel_mean) / self.pixel_std)
 
     def loss(
-        self, inputs: Tensor | list[Tensor], data_samples: list | None = None, noise: NoiseDraw | None = None
+        self,
+        inputs: Tensor | list[Tensor],
+        data_samples: list | None = None,  # noqa: ARG002  # mmpretrain passes it
+        noise: NoiseDraw | None = None,
     ) -> dict[str, Tensor]:
         """Loss of a batch; deterministic given images and noise, dropout aside.
 
         Args:
             inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are.
-            data_samples: Not used.
-            noise: Level and generator. Default: ``self.noise``, which is used up by the call.
+            data_samples: Not used. Defaults to None.
+            noise: Level and generator. None: drawn from ``schedule`` by torch's global CPU
+                generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds. Defaults to
+                None.
 
         Returns:
-            ``loss``, and to be logged ``mask_ratio`` and ``next_mask_ratio``.
-
-        Raises:
-            RuntimeError: If there is no noise.
+            ``loss``, and for the log ``mask_ratio`` and ``next_mask_ratio``.
         """
-        noise = noise or self._take_noise()
+        noise = noise or NoiseDraw.sample(self.schedule, generator_from_process())
         ids, latents = self.tokenize(_images(inputs))
         mask, mask_next = nested_masks(ids.shape[1], noise.level, len(ids), noise.generator, ids.device)
         noisy, target = self.add_noise(ids, latents, mask, mask_next)
@@ -150,11 +152,16 @@ class ADDP(Component, BaseSelfSupervisor):
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) in [0, 1] to ids (B, L) and quantised latents (B, D, h, w), in float32.
+        """Tokenize images, in float32.
+
+        Args:
+            images: Shape (B, C, H, W), in [0, 1].
+
+        Returns:
+            Ids (B, L) and quantised latents (B, D, h, w).
 
         Raises:
-            ImageSizeError: If the images' tokens do not form a map of ``latent_size``, even where
-                they are as many.
+            ImageSizeError: If the token map does not have ``latent_size``.
         """
         with torch.autocast(images.device.type, enabled=False):
             ids, latents = self.tokenizer.encode(images.float())
@@ -170,40 +177,44 @@ class ADDP(Component, BaseSelfSupervisor):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, D, h, w) to images (B, C, H, W), about [0, 1] and not clamped, in float32."""
+        """Decode latents (B, D, h, w) to images (B, C, H, W), not clamped, in float32."""
         with torch.autocast(latents.device.type, enabled=False):
             return self.tokenizer.decode(latents.float())
 
     @torch.no_grad()
     def add_noise(self, ids: Tensor, latents: Tensor, mask: Tensor, mask_next: Tensor) -> tuple[Tensor, Tensor]:
-        """Noisy images of a level, and what is to be predicted from them.
+        """Noisy images of a level, and the targets of their prediction.
 
         Args:
             ids: Shape (B, L).
             latents: Shape (B, D, h, w).
-            mask: Places masked at the level, shape (B, L), bool.
-            mask_next: Places masked at the next level, shape (B, L), bool; all of ``mask`` and
-                more.
+            mask: Positions masked at the level, shape (B, L), bool.
+            mask_next: Positions masked at the next level, shape (B, L), bool; contains ``mask``.
 
         Returns:
             Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which
             count where masked.
         """
-        # Both at once, as a predictor with live dropout sees them.
-        masks = [mask_next] * self.unreliable_tokens + [mask] * (not self.hard_target)
-        given = list(self.predictor(ids.repeat(len(masks), 1), torch.cat(masks)).chunk(len(masks))) if masks else []
-        target = F.one_hot(ids, self.tokenizer.codebook_size).float() if self.hard_target else given.pop()
-        # Without the predictor's word, each code is as likely as any other.
-        given_next = given.pop() if self.unreliable_tokens else torch.ones_like(target) / target.shape[-1]
-        expected = self._mean_codes(given_next, latents.shape[-2:])
+        masks = []
+        if self.unreliable_tokens:
+            masks.append(mask_next)
+        if not self.hard_target:
+            masks.append(mask)
+        predictions: Sequence[Tensor] = ()
+        if masks:  # one call of the predictor for all masks
+            predictions = self.predictor(ids.repeat(len(masks), 1), torch.cat(masks)).chunk(len(masks))
+        target = F.one_hot(ids, self.tokenizer.codebook_size).float() if self.hard_target else predictions[-1]
+        # without a prediction, all codes are equally likely
+        likely = predictions[0] if self.unreliable_tokens else torch.ones_like(target) / target.shape[-1]
+        expected = self._mean_codes(likely, latents.shape[-2:])
         return self.decode(corrupt(latents, expected, mask)), target
 
     def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits over the codes at every place.
+        """Logits over the codes at every position.
 
         Args:
-            images: Shape (B, C, H, W), in [0, 1]; values beyond are clamped.
-            ids: Shape (B, L), int64; what stands at masked places does not matter.
+            images: Shape (B, C, H, W); clamped to [0, 1].
+            ids: Shape (B, L), int64; ids at masked positions have no effect.
             mask: Shape (B, L), bool, True where masked.
 
         Returns:
@@ -214,25 +225,20 @@ class ADDP(Component, BaseSelfSupervisor):
 
     @torch.no_grad()
     def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Mean code vectors under the predictor, shape (B, D, h, w). Arguments as :meth:`predict_tokens`.
+        """Mean code vectors under the predictor, from which generation starts.
 
-        Generation starts from them; after that it decodes the mean under its own logits.
+        Args:
+            ids: Shape (B, L), int64; ids at masked positions have no effect.
+            mask: Shape (B, L), bool, True where masked.
+
+        Returns:
+            Shape (B, D, h, w).
         """
         return self._mean_codes(self.predictor(ids, mask), self.latent_size)
 
-    def _mean_codes(self, probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    def _mean_codes(self, probabilities: Tensor, size: Sequence[int]) -> Tensor:
         with torch.autocast(probabilities.device.type, enabled=False):
-            return expected_latents(probabilities, self.tokenizer.codebook.float(), *size)
-
-    def _take_noise(self) -> NoiseDraw:
-        noise, self.noise = self.noise, None
-        if noise is None:
-            raise RuntimeError(
-                'ADDP.loss needs a noise level and a generator: train with '
-                "custom_hooks=[dict(type='addp_mm.GenerativePretrainHook')], or pass "
-                'noise=NoiseDraw(level, generator)'
-            )
-        return noise
+            return expected_latents(probabilities, self.tokenizer.codebook.float(), size[0], size[1])
 
     def _check_channels(self) -> int:
         channels = getattr(self.tokenizer, 'in_channels', 3)
@@ -240,19 +246,19 @@ class ADDP(Component, BaseSelfSupervisor):
         of_backbone = getattr(stem, 'in_channels', channels)
         if of_backbone != channels:
             raise ValueError(
-                f'the tokenizer has images of {channels} channels, the backbone of {of_backbone}: set '
+                f'the tokenizer takes images of {channels} channels, the backbone of {of_backbone}: set '
                 f'backbone.in_channels={channels}'
             )
         return channels
 
     def _per_channel(self, name: str, values: Sequence[float] | None, default: Sequence[float]) -> Tensor:
-        values = torch.tensor([float(value) for value in (default if values is None else values)])
-        if len(values) not in (1, self.in_channels):
+        numbers = torch.tensor([float(value) for value in (default if values is None else values)])
+        if len(numbers) not in (1, self.in_channels):
             raise ValueError(
                 f'{name} must have one number for each of {self.in_channels} channels, or one for all, '
-                f'got {len(values)}'
+                f'got {len(numbers)}'
             )
-        return values.expand(self.in_channels).clone().view(1, -1, 1, 1)
+        return numbers.expand(self.in_channels).clone().view(1, -1, 1, 1)
 
     def _check_fit(self, latent_size: tuple[int, int] | None) -> tuple[int, int]:
         spaces = [self.predictor.token_space, self.neck.token_space, self.head.token_space]
@@ -267,10 +273,12 @@ class ADDP(Component, BaseSelfSupervisor):
         if getattr(self.backbone, 'out_type', 'raw') != 'raw':
             raise ValueError(f"ADDP needs a backbone with out_type='raw', got {self.backbone.out_type!r}")
         side = math.isqrt(num_tokens)
-        size = tuple(latent_size or (side, side))
-        if math.prod(size) != num_tokens:
-            raise ValueError(f'{num_tokens} tokens do not fill a map of {size}: give latent_size=(height, width)')
-        return size
+        height, width = latent_size or (side, side)
+        if height * width != num_tokens:
+            raise ValueError(
+                f'{num_tokens} tokens do not fill a map of {(height, width)}: give latent_size=(height, width)'
+            )
+        return height, width
 
 
 def _images(inputs: Tensor | list[Tensor]) -> Tensor:

@@ -1,60 +1,64 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Pre-training of the token predictor."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from mmengine import dist
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from addp_mm.diffusion import random_masks, seeded_masks, truncated_normal_ratios
+from addp_mm.models.losses.masked_token_loss import masked_token_losses
+from addp_mm.models.selfsup.component import build_component
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
-from addp_mm.models.selfsup.station import build_station
+from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class PredictorPretrain(BaseModel):
-    """Masked token modelling for a predictor (:class:`~addp_mm.models.predictors.MaskedTokenPredictor`) on frozen ids.
+    """Masked token modelling for a predictor on frozen ids.
 
-    It trains on images, which a frozen tokenizer turns into ids, or on ids that were stored before
-    (:class:`~addp_mm.datasets.TokenIds`). Mask ratios follow a truncated normal density on
-    [``mask_ratio_min``, 1]. Masks follow from ``mask_seed``, the rank and the number of training
-    steps done: processes that start from the same seed draw different ones, and a resumed training
-    goes on with those that an uninterrupted one would have drawn.
+    The predictor is a :class:`~addp_mm.models.predictors.MaskedTokenPredictor`. It trains on
+    images, which a frozen tokenizer turns into ids, or on stored ids
+    (:class:`~addp_mm.datasets.TokenIds`).
+    Mask ratios follow a truncated normal density on [``mask_ratio_min``, 1]. Masks are drawn by
+    torch's global CPU generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
-    Beside its own checkpoints it loads the weights of a predictor alone, as
-    tools/model_converters/export_weights.py writes them; a tokenizer that the checkpoint lacks is
-    then read from where its ``init_cfg`` says.
+    Besides its own checkpoints it loads the weights of a predictor alone, as
+    tools/model_converters/export_weights.py writes them. A tokenizer that the checkpoint lacks is
+    then loaded by its ``init_cfg``.
 
     MAGE (arXiv 2211.09117) as released is
     ``drop_ratio=0.5, codes_only=True, shared_mask_ratio=True``.
 
     Args:
         tokenizer: Config of the tokenizer, or the module; frozen. Its ``init_cfg`` names trained
-            weights. None where all batches hold ids.
+            weights. None: all batches hold ids.
         predictor: Config of the predictor, or the module.
-        mask_ratio_mean: Mean of the density before truncation.
-        mask_ratio_std: Its standard deviation.
-        mask_ratio_min: Lower bound of the ratio.
-        drop_ratio: Share of all places, taken from the masked ones, that the encoder does not see
-            in training mode.
+        mask_ratio_mean: Mean of the density before truncation. Defaults to 0.55.
+        mask_ratio_std: Its standard deviation. Defaults to 0.25.
+        mask_ratio_min: Lower bound of the ratio. Defaults to 0.5.
+        drop_ratio: Share of all positions, taken from the masked ones, that the encoder does not
+            see in training mode. Defaults to 0.0.
         shared_mask_ratio: Whether a batch shares one ratio; otherwise each image has its own.
+            Defaults to False.
         label_smoothing: Share of the target that is spread over all ids that can be predicted.
-        codes_only: Whether the loss is over the codes alone, not over the mask id and the class
-            slots as well.
-        mask_seed: Seed of the masks.
-        test_mask_ratios: Shares of masked tokens at which :meth:`predict` asks the predictor.
-        data_preprocessor: Must bring images to [0, 1]; ids need none.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+            Defaults to 0.1.
+        codes_only: Whether the loss is over the codes alone, without the mask id and the class
+            slots. Defaults to False.
+        test_mask_ratios: Shares of masked tokens at which :meth:`predict` tests the predictor.
+            Defaults to (0.5, 0.75, 0.95).
+        test_mask_seed: Seed of the masks of :meth:`predict`. Defaults to 0.
+        data_preprocessor: Must bring images to [0, 1]; ids need none. Defaults to None.
+        init_cfg: Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If more places are dropped than are masked for certain, a ratio of
-            ``test_mask_ratios`` is not in (0, 1], or the tokenizer's codes are not those of the predictor's token space.
+        ValueError: If ``drop_ratio`` exceeds ``mask_ratio_min``, a ratio of ``test_mask_ratios`` is
+            not in (0, 1], or tokenizer and predictor differ in the number of codes.
     """
 
     def __init__(
@@ -68,8 +72,8 @@ class PredictorPretrain(BaseModel):
         shared_mask_ratio: bool = False,
         label_smoothing: float = 0.1,
         codes_only: bool = False,
-        mask_seed: int = 0,
         test_mask_ratios: Sequence[float] = (0.5, 0.75, 0.95),
+        test_mask_seed: int = 0,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -81,8 +85,8 @@ class PredictorPretrain(BaseModel):
             )
         if not test_mask_ratios or not all(0 < ratio <= 1 for ratio in test_mask_ratios):
             raise ValueError(f'test_mask_ratios must be shares above 0 and at most 1, got {test_mask_ratios}')
-        self.tokenizer = None if tokenizer is None else freeze(build_station(tokenizer), 'tokenizer')
-        self.predictor = build_station(predictor)
+        self.tokenizer = None if tokenizer is None else freeze(build_component(tokenizer), 'tokenizer')
+        self.predictor = build_component(predictor)
         self.codebook_size = self.predictor.token_space.codebook_size
         if self.tokenizer is not None and self.tokenizer.codebook_size != self.codebook_size:
             raise ValueError(
@@ -93,36 +97,42 @@ class PredictorPretrain(BaseModel):
         self.mask_ratio_min, self.drop_ratio = mask_ratio_min, drop_ratio
         self.shared_mask_ratio = shared_mask_ratio
         self.label_smoothing, self.codes_only = label_smoothing, codes_only
-        self.mask_seed, self.test_mask_ratios = mask_seed, tuple(test_mask_ratios)
-        self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
+        self.test_mask_ratios, self.test_mask_seed = tuple(test_mask_ratios), test_mask_seed
         self._ids_checked = False
-        self._register_load_state_dict_pre_hook(_complete, with_module=True)
+        self.register_load_state_dict_pre_hook(_complete)
         if self.tokenizer is not None:
-            # DistributedDataParallel leaves alone what is listed here: every rank loads its own
+            # DistributedDataParallel ignores these names: every rank loads its own weights
             self._ddp_params_and_buffers_to_ignore = [f'tokenizer.{key}' for key in self.tokenizer.state_dict()]
 
     def train(self, mode: bool = True) -> PredictorPretrain:
+        """Set the training mode of the predictor; the tokenizer stays in eval mode."""
         super().train(mode)
         if self.tokenizer is not None:
             self.tokenizer.eval()
         return self
 
     def forward(
-        self, inputs: Tensor | Sequence[Tensor], data_samples: list | None = None, mode: str = 'tensor'
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        data_samples: list | None = None,  # noqa: ARG002  # mmengine passes it
+        mode: str = 'tensor',
     ) -> Tensor | dict | list:
-        """Losses ('loss'), one data element a row of ids ('predict', see :meth:`predict`), or logits (B, L, vocabulary)
-        of a fully masked sequence ('tensor').
+        """Losses, predictions or logits of images or ids.
 
         Args:
             inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are; or ids (B,
                 L) of any integer type, or a list of B rows of ids.
-            data_samples: Not used.
-            mode: 'tensor', 'loss' or 'predict'.
+            data_samples: Not used. Defaults to None.
+            mode: 'loss', 'predict' (see :meth:`predict`) or 'tensor'. Defaults to 'tensor'.
+
+        Returns:
+            Losses, one data element for each row of ids, or the logits (B, L, vocabulary) of a
+            fully masked sequence.
 
         Raises:
-            RuntimeError: Images are given and there is no tokenizer; or, but in mode 'tensor', one
-                without loaded weights.
-            ValueError: The first ids given do not fit the predictor.
+            RuntimeError: Images are given, and there is no tokenizer, or one without loaded
+                weights (allowed in mode 'tensor').
+            ValueError: The ids do not fit the predictor.
         """
         ids = self._ids_of(inputs, mode)
         if mode == 'loss':
@@ -132,31 +142,29 @@ class PredictorPretrain(BaseModel):
         return self.predictor.logits(ids, torch.ones_like(ids, dtype=torch.bool))
 
     def loss(self, ids: Tensor) -> dict[str, Tensor]:
-        """Cross entropy and accuracy on the masked places of ids (B, L)."""
+        """Cross entropy and accuracy at the masked positions of ids (B, L)."""
         mask, kept = self.draw_masks(ids)
-        self.iteration += self.training
-        logits, targets = self.predictor.logits(ids, mask, kept)[mask], ids[mask]
+        logits = self.predictor.logits(ids, mask, kept)
         if self.codes_only:
-            logits = logits[:, : self.codebook_size]
-        return dict(
-            loss=F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing),
-            accuracy=(logits.detach().argmax(-1) == targets).float().mean(),
-        )
+            logits = logits[..., : self.codebook_size]
+        return masked_token_losses(logits, ids, mask, self.label_smoothing)
 
     def predict(self, ids: Tensor) -> list[BaseDataElement]:
-        """What the predictor says about masked tokens at each of ``test_mask_ratios``, all of them asked at once.
+        """Predictions of all masked tokens, at each of ``test_mask_ratios``.
 
-        As in MAGE's inference the encoder sees all places and answers are codes alone. The masks of
-        an image follow from its ids and ``mask_seed`` (:func:`~addp_mm.diffusion.seeded_masks`).
+        As in MAGE's inference the encoder sees all positions, and only codes are predicted. The
+        masks of an image follow from its ids and ``test_mask_seed``
+        (:func:`~addp_mm.diffusion.seeded_masks`).
 
         Args:
             ids: Shape (B, L), int64.
 
         Returns:
             For each of the B rows an element with ``mask_ratios`` (R numbers), ``ids`` (L),
-            ``masks`` (R, L), bool, ``predicted`` (R, L), the likeliest codes, and ``log_likelihood`` (R, L) of the true ones in nats.
+            ``masks`` (R, L), bool, ``predicted`` (R, L), the likeliest codes, and
+            ``log_likelihood`` (R, L) of the true codes in nats.
         """
-        masks = seeded_masks(ids, self.test_mask_ratios, self.mask_seed)
+        masks = seeded_masks(ids, self.test_mask_ratios, self.test_mask_seed)
         predicted, log_likelihood = [], []
         for mask in masks:
             log_probs = self.predictor.logits(ids, mask)[..., : self.codebook_size].float().log_softmax(-1)
@@ -175,19 +183,24 @@ class PredictorPretrain(BaseModel):
         ]
 
     def draw_masks(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """This step's mask (B, L) of ids (B, L) on this rank, and the places (B, K) that the encoder sees.
+        """Draw the masks of a training step.
 
-        These are None, for all, where nothing is dropped, as in eval mode.
+        Args:
+            ids: Shape (B, L).
+
+        Returns:
+            The mask (B, L), and the positions (B, K) that the encoder sees, or None if it sees all,
+            as in eval mode.
         """
-        sequence = np.random.SeedSequence([self.mask_seed, dist.get_rank(), int(self.iteration)])
-        generator = torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        generator = generator_from_process()
         ratios = truncated_normal_ratios(
             len(ids), self.mask_ratio_mean, self.mask_ratio_std, self.mask_ratio_min, generator, self.shared_mask_ratio
         )
-        return random_masks(ratios, ids.shape[1], generator, self.drop_ratio * self.training, ids.device)
+        drop_ratio = self.drop_ratio if self.training else 0.0
+        return random_masks(ratios, ids.shape[1], generator, drop_ratio, ids.device)
 
     def _ids_of(self, inputs: Tensor | Sequence[Tensor], mode: str) -> Tensor:
-        if isinstance(inputs, (list, tuple)):
+        if not isinstance(inputs, Tensor):
             inputs = torch.stack(tuple(inputs)) if inputs[0].dim() == 1 else inputs[0]
         if inputs.dim() == 2 and not inputs.is_floating_point():
             ids = inputs.long()
@@ -207,7 +220,7 @@ class PredictorPretrain(BaseModel):
             return self.tokenizer.encode(inputs.float())[0]
 
     def _check_ids(self, ids: Tensor) -> None:
-        """Each batch on a CPU, and the first on a device, where a look at the values waits for it."""
+        """Check each batch on a CPU, but on a GPU, where it would wait, only the first."""
         if self._ids_checked and ids.device.type != 'cpu':
             return
         low, high, length = int(ids.min()), int(ids.max()), self.predictor.num_tokens
@@ -221,12 +234,12 @@ class PredictorPretrain(BaseModel):
 
 
 def _complete(model: PredictorPretrain, state_dict: dict, prefix: str, *_) -> None:
-    """Let a checkpoint of a predictor alone, or of a training on ids, be one of the whole model."""
+    """Complete a checkpoint of a predictor alone, or of a training on ids."""
     names = {name for name in model.predictor.state_dict() if f'{prefix}{name}' in state_dict}
     for name in names:
         state_dict[f'{prefix}predictor.{name}'] = state_dict.pop(f'{prefix}{name}')
-    if names:
-        state_dict.setdefault(f'{prefix}iteration', model.iteration.clone())
+    # earlier versions counted the iterations here
+    state_dict.pop(f'{prefix}iteration', None)
     tokenizer = model.tokenizer
     if tokenizer is None or any(key.startswith(f'{prefix}tokenizer.') for key in state_dict):
         return

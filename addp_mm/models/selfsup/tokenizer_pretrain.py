@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Pre-training of a tokenizer by reconstruction."""
+
 from __future__ import annotations
 
 import torch
@@ -7,8 +9,9 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from addp_mm.models.losses.reconstruction_loss import reconstruction_losses
 from addp_mm.models.losses.vq_loss import CODE_GRADIENTS, EMACodes, perplexity, vq_losses
-from addp_mm.models.selfsup.station import build_station
+from addp_mm.models.selfsup.component import build_component
 from addp_mm.registry import MODELS
 
 CODEBOOKS = ('loss', 'ema')
@@ -20,35 +23,37 @@ class TokenizerPretrain(BaseModel):
 
     The loss is ``l1 * |x - y| + mse * (x - y)^2 + |sg(z) - e|^2 + commitment * |z - sg(e)|^2`` with
     the straight-through gradient (VQ-VAE, arXiv 1711.00937). Before ``quantize_from`` the latents
-    pass unquantised, so that they span colours and shapes before codes are drawn from them. From
-    then on codes that no latent chose since the last restart are re-drawn from the latents of the
-    current batch, until ``restart_until``, so that the codebook does not collapse.
+    are not quantised, so that they spread before codes are sampled from them. Afterwards, until
+    ``restart_until``, codes that no latent chose since the last restart are sampled again from the
+    latents of the current batch, so that the codebook does not collapse. They are drawn by torch's
+    global generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
     Args:
         tokenizer: Config of the tokenizer, or the module.
-        l1_weight: Weight of the absolute error.
-        mse_weight: Weight of the squared error.
-        commitment_weight: Weight of the pull of the latents towards their codes.
-        quantize_from: Iteration from which the latents are quantised; there all codes are drawn
-            from latents.
-        restart_interval: Iterations between two restarts of unused codes; 0 for never.
-        restart_until: No restart from this iteration on, so that the codebook settles. An optimizer
-            with momentum needs :class:`~addp_mm.engine.hooks.CodeRestartHook` to forget the moments
-            of the codes that were re-drawn.
+        l1_weight: Weight of the absolute error. Defaults to 1.0.
+        mse_weight: Weight of the squared error. Defaults to 2.0.
+        commitment_weight: Weight of the term that pulls latents to their codes. Defaults to 0.25.
+        quantize_from: Iteration from which the latents are quantised; at it all codes are sampled
+            from latents. Defaults to 0.
+        restart_interval: Iterations between two restarts of unused codes; 0: no restarts. Defaults
+            to 200.
+        restart_until: Iteration from which there is no restart, so that the codebook settles. An
+            optimizer with momentum needs :class:`~addp_mm.engine.hooks.CodeRestartHook`. Defaults
+            to 0.
         codebook: How codes learn: 'loss', by the gradient of ``|sg(z) - e|^2``; or 'ema', as the
             moving mean of their latents (:class:`~addp_mm.models.losses.vq_loss.EMACodes`), without
-            optimizer.
-        ema_decay: Decay of the moving mean.
+            an optimizer. Defaults to 'loss'.
+        ema_decay: Decay of the moving mean. Defaults to 0.99.
         code_gradient: How the gradient passes the codes: 'straight_through' or 'rotation' (arXiv
-            2410.06424).
-        perceptual: Config of a :class:`~addp_mm.models.losses.PerceptualLoss`, or the module. None
-            for none.
-        perceptual_weight: Its factor.
-        data_preprocessor: Must bring images to [0, 1].
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+            2410.06424). Defaults to 'straight_through'.
+        perceptual: Config of a :class:`~addp_mm.models.losses.PerceptualLoss`, or the module. None:
+            no such loss. Defaults to None.
+        perceptual_weight: Weight of the perceptual loss. Defaults to 1.0.
+        data_preprocessor: Must bring images to [0, 1]. Defaults to None.
+        init_cfg: Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If ``codebook`` or ``code_gradient`` is none of its values.
+        ValueError: If ``codebook`` or ``code_gradient`` is not one of its values.
     """
 
     def __init__(
@@ -74,13 +79,13 @@ class TokenizerPretrain(BaseModel):
                 f'codebook must be one of {CODEBOOKS} and code_gradient one of {tuple(CODE_GRADIENTS)}, '
                 f'got {codebook!r} and {code_gradient!r}'
             )
-        self.tokenizer = build_station(tokenizer)
+        self.tokenizer = build_component(tokenizer)
         self.l1_weight, self.mse_weight = l1_weight, mse_weight
         self.commitment_weight = commitment_weight
         self.quantize_from = quantize_from
         self.restart_interval, self.restart_until = restart_interval, restart_until
         self.code_gradient = CODE_GRADIENTS[code_gradient]
-        self.perceptual = None if perceptual is None else build_station(perceptual)
+        self.perceptual = None if perceptual is None else build_component(perceptual)
         self.perceptual_weight = perceptual_weight
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self.register_buffer('code_counts', torch.zeros(self.tokenizer.codebook_size, dtype=torch.long))
@@ -88,19 +93,21 @@ class TokenizerPretrain(BaseModel):
         if codebook == 'ema':
             self.ema_codes = EMACodes(self.tokenizer.codes.weight, ema_decay)
             self.tokenizer.codes.requires_grad_(False)
-        # what the last iteration drew anew, (codebook_size) bool, until CodeRestartHook has seen to
-        # it
-        self.redrawn: Tensor | None = None
+        # bool (codebook_size): codes restarted in this iteration, until CodeRestartHook has read it
+        self.restarted: Tensor | None = None
 
     def forward(
-        self, inputs: Tensor | list[Tensor], data_samples: list | None = None, mode: str = 'tensor'
+        self,
+        inputs: Tensor | list[Tensor],
+        data_samples: list | None = None,  # noqa: ARG002  # mmengine passes it
+        mode: str = 'tensor',
     ) -> Tensor | dict | list:
         """Reconstructions ('tensor'), losses ('loss') or one data element an image ('predict').
 
         Args:
             inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are.
-            data_samples: Not used.
-            mode: 'tensor', 'loss' or 'predict'.
+            data_samples: Not used. Defaults to None.
+            mode: 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
         """
         images = inputs[0] if isinstance(inputs, list) else inputs
         if mode == 'loss':
@@ -110,10 +117,11 @@ class TokenizerPretrain(BaseModel):
         return self.tokenizer(images)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape, through the codes, clamped to [0, 1]."""
+        """Reconstruct images (B, C, H, W) in [0, 1] from their codes; clamped to [0, 1]."""
         return self.tokenizer(images)
 
     def predict(self, images: Tensor) -> list[BaseDataElement]:
+        """Ids and reconstructions of images (B, C, H, W) in [0, 1], one element an image."""
         ids, latents = self.tokenizer.encode(images)
         reconstructions = self.tokenizer.decode(latents).clamp(0, 1)
         return [
@@ -122,35 +130,32 @@ class TokenizerPretrain(BaseModel):
         ]
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch (B, C, H, W) in [0, 1], its PSNR, and usage and perplexity of the codes."""
+        """Losses of images (B, C, H, W) in [0, 1], PSNR, and usage and perplexity of the codes."""
         reconstructions, quantization = self._autoencode(images)
         return {**self._reconstruction_losses(reconstructions, images), **quantization}
 
     def _autoencode(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reconstructions (B, C, H, W), not clamped, and the losses of codebook and encoder; counts the iteration."""
+        """Reconstructions (B, C, H, W), not clamped, and the losses of codebook and encoder."""
         latents = self.tokenizer.encode_continuous(images).float()
-        decoder_input, quantization = latents, {}
+        decoder_input: Tensor = latents
+        quantization: dict[str, Tensor] = {}
         if not self.training or self.iteration >= self.quantize_from:
             decoder_input, quantization = self._quantize(latents)
         elif dist.is_distributed() and self.ema_codes is None:
-            # DistributedDataParallel waits for a gradient of every parameter, the codes' too
+            # DistributedDataParallel waits for a gradient of every parameter, also of the codes
             quantization = dict(loss_codebook=0.0 * self.tokenizer.codes.weight.sum())
-        self.iteration += self.training
+        if self.training:
+            self.iteration += 1
         return self.tokenizer.decode(decoder_input).float(), quantization
 
     def _reconstruction_losses(self, reconstructions: Tensor, images: Tensor) -> dict[str, Tensor]:
-        error = reconstructions - images
-        losses = dict(
-            loss_l1=self.l1_weight * error.abs().mean(),
-            loss_mse=self.mse_weight * error.square().mean(),
-            psnr=-10 * error.detach().square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean(),
-        )
+        losses = reconstruction_losses(reconstructions, images, self.l1_weight, self.mse_weight)
         if self.perceptual is not None:
             losses['loss_perceptual'] = self.perceptual_weight * self.perceptual(reconstructions, images).mean()
         return losses
 
     def _quantize(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Codes of the latents with the gradient that passes them, and the losses of codebook and encoder."""
+        """Codes of the latents, with a gradient to them, and the losses of codebook and encoder."""
         if self.training:
             self._restart_codes(latents.detach())
         ids = self.tokenizer.quantize(latents.detach())
@@ -167,7 +172,7 @@ class TokenizerPretrain(BaseModel):
 
     @torch.no_grad()
     def _restart_codes(self, latents: Tensor) -> None:
-        """Draws unused codes anew from the latents of this batch (of rank 0) when it is time to."""
+        """Sample unused codes again from the latents of rank 0's batch, when a restart is due."""
         since = int(self.iteration) - self.quantize_from
         first = since == 0 and self.quantize_from > 0
         due = since > 0 and self.restart_interval > 0 and since % self.restart_interval == 0
@@ -179,6 +184,6 @@ class TokenizerPretrain(BaseModel):
             dist.broadcast(self.tokenizer.codes.weight.data)
             if self.ema_codes is not None:
                 self.ema_codes.restart(self.tokenizer.codes.weight, unused)
-            self.redrawn = unused
+            self.restarted = unused
         if first or due:
             self.code_counts.zero_()

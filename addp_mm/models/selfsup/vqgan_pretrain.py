@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Pre-training of a tokenizer against a discriminator."""
+
 from __future__ import annotations
 
 import torch
@@ -14,7 +16,7 @@ from addp_mm.models.losses.adversarial_loss import (
     hinge_generator_loss,
     r1_penalty,
 )
-from addp_mm.models.selfsup.station import build_station
+from addp_mm.models.selfsup.component import build_component
 from addp_mm.models.selfsup.tokenizer_pretrain import TokenizerPretrain
 from addp_mm.registry import MODELS
 
@@ -25,42 +27,43 @@ _DISCRIMINATOR = 'discriminator_'
 class VQGANPretrain(TokenizerPretrain):
     """Training of a tokenizer against a discriminator (VQGAN, arXiv 2012.09841).
 
-    The loss of the tokenizer is that of :class:`TokenizerPretrain` and ``weight * -D(y)``, that of
-    the discriminator the hinge loss with LeCAM and R1 as options. Both are computed from one
-    forward pass and the same weights: the tokenizer sees the discriminator's weights as constants,
-    the discriminator sees the reconstructions as constants. So one backward pass serves both
-    optimizers, and DistributedDataParallel meets each parameter once.
+    The tokenizer's loss is that of :class:`TokenizerPretrain` plus ``weight * -D(y)``; the
+    discriminator's is the hinge loss, optionally with LeCAM and R1. Both come from one forward pass
+    with the same weights: the tokenizer's loss treats the discriminator's weights as constants, the
+    discriminator's loss the reconstructions. So one backward pass serves both optimizers, and
+    DistributedDataParallel sees each parameter once.
 
-    It is trained by two optimizers, in a config ``optim_wrapper=dict(
+    Two optimizers train it: ``optim_wrapper=dict(
     constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=dict(…), discriminator=dict(…))``.
 
-    What is known to go wrong when the discriminator starts is met by ``schedule`` (it learns alone
-    first, then its weight rises slowly) and by
-    :class:`~addp_mm.engine.hooks.AdversarialStartGuard`, which lowers ``adversarial_scale``. Logged
-    are the weight that the generator's loss had (``adversarial_weight``), the mean logits of both
-    kinds and the share of patches that the discriminator judges right.
+    Reconstructions can collapse when the adversarial loss starts. Against that, ``schedule`` lets
+    the discriminator learn alone first and then raises the weight slowly, and
+    :class:`~addp_mm.engine.hooks.AdversarialStartHook` lowers ``adversarial_scale``. The log has
+    the weight of the generator's loss (``adversarial_weight``), the mean logits of real images and
+    reconstructions, and the share of patches that the discriminator classifies correctly.
 
     Args:
         tokenizer: Config of the tokenizer, or the module.
         discriminator: Config of the discriminator, or the module: images (B, C, H, W) in [0, 1] to
             logits. A config without ``in_channels`` gets the tokenizer's.
-        adversarial_weight: Factor of the generator's loss.
+        adversarial_weight: Factor of the generator's loss. Defaults to 0.8.
         adaptive: Whether that factor is multiplied by the ratio of the gradients of reconstruction
-            and generator loss at the decoder's last layer.
+            and generator loss at the decoder's last layer. Defaults to True.
         schedule: Arguments of :class:`~addp_mm.models.losses.adversarial_loss.AdversarialSchedule`:
-            start, alone, ramp.
-        lecam_weight: Factor of :class:`~addp_mm.models.losses.adversarial_loss.LeCAM`; 0 for none.
-            The paper's values lie between 1e-4 and 1e-2.
-        lecam_decay: Decay of its moving means.
-        r1_weight: Gamma of R1, of which half counts; 0 for none. For a discriminator without batch
-            norm.
-        r1_interval: R1 is computed every so many iterations, so many times as strong (arXiv
-            1912.04958, appendix B).
-        **settings: Of :class:`TokenizerPretrain`. ``mse_weight`` is 0 here, as published.
+            start, alone, ramp. Defaults to None.
+        lecam_weight: Factor of :class:`~addp_mm.models.losses.adversarial_loss.LeCAM`; 0: none. The
+            paper's values are between 1e-4 and 1e-2. Defaults to 0.0.
+        lecam_decay: Decay of its moving means. Defaults to 0.99.
+        r1_weight: Gamma of R1, which is multiplied by one half; 0: none. For a discriminator
+            without batch norm. Defaults to 0.0.
+        r1_interval: Iterations between two computations of R1, which is multiplied by this number
+            (arXiv 1912.04958, appendix B). Defaults to 16.
+        mse_weight: Weight of the squared error; 0 as published. Defaults to 0.0.
+        **settings: Arguments of :class:`TokenizerPretrain`.
 
     Raises:
-        ValueError: If an option is out of its range, or the discriminator takes images of other
-            channels.
+        ValueError: If an option is out of its range, or the discriminator's number of channels is
+            not the tokenizer's.
     """
 
     def __init__(
@@ -86,11 +89,11 @@ class VQGANPretrain(TokenizerPretrain):
         channels = self.tokenizer.in_channels
         if isinstance(discriminator, dict):
             discriminator = dict({'in_channels': channels}, **discriminator)
-        self.discriminator = build_station(discriminator)
+        self.discriminator = build_component(discriminator)
         if getattr(self.discriminator, 'in_channels', channels) != channels:
             raise ValueError(
                 f'the tokenizer makes images of {channels} channels, the discriminator takes '
-                f'{self.discriminator.in_channels}: leave out the in_channels of the discriminator'
+                f'{self.discriminator.in_channels}: remove in_channels from the discriminator'
             )
         self.adversarial_weight, self.adaptive = adversarial_weight, adaptive
         self.schedule = AdversarialSchedule(**(schedule or {}))
@@ -100,23 +103,26 @@ class VQGANPretrain(TokenizerPretrain):
         self.register_buffer('adversarial_scale', torch.ones(()))
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch (B, C, H, W) in [0, 1]; those of the discriminator have names ``discriminator_…``.
+        """Losses of images (B, C, H, W) in [0, 1].
 
-        Outside of training they are those of :class:`TokenizerPretrain`.
+        Those of the discriminator have names ``discriminator_…``. In eval mode they are those of
+        :class:`TokenizerPretrain`.
         """
         iteration = int(self.iteration)
         reconstructions, quantization = self._autoencode(images)
         losses = self._reconstruction_losses(reconstructions, images)
         if self.training:
-            reconstruction_loss = sum(value for name, value in losses.items() if name.startswith('loss'))
+            reconstruction_loss = torch.stack(
+                [value for name, value in losses.items() if name.startswith('loss')]
+            ).sum()
             losses.update(self._generator_losses(reconstructions, reconstruction_loss, iteration))
             losses.update(self._discriminator_losses(reconstructions.detach(), images, iteration))
         return {**losses, **quantization}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Loss of each optimizer, by the name of the part that it trains, and what is logged.
+        """The loss of each optimizer, by the part that it trains, and the values for the log.
 
-        The discriminator's is left out while it does not learn. The logged ``loss`` is the
+        There is none of the discriminator while it does not learn. The logged ``loss`` is the
         tokenizer's.
         """
         judged = {name: value for name, value in losses.items() if name.startswith(_DISCRIMINATOR)}
@@ -141,13 +147,11 @@ class VQGANPretrain(TokenizerPretrain):
 
     def _discriminator_losses(self, reconstructions: Tensor, images: Tensor, iteration: int) -> dict[str, Tensor]:
         if not self.schedule.learns(iteration):
-            # its optimizer does not step, but DistributedDataParallel waits for a gradient of every
-            # parameter
-            return (
-                dict(loss_waiting=0.0 * sum(p.sum() for p in self.discriminator.parameters()))
-                if dist.is_distributed()
-                else {}
-            )
+            if not dist.is_distributed():
+                return {}
+            # DistributedDataParallel waits for a gradient of every parameter
+            sums = torch.stack([parameter.sum() for parameter in self.discriminator.parameters()])
+            return dict(loss_waiting=0.0 * sums.sum())
         real, fake = (self.discriminator(x).float() for x in (images, reconstructions))
         losses = dict(
             discriminator_loss_hinge=hinge_discriminator_loss(real, fake),
@@ -162,7 +166,7 @@ class VQGANPretrain(TokenizerPretrain):
         return losses
 
     def _r1(self, images: Tensor) -> Tensor:
-        # squares of small gradients, differentiated again: not in low precision
+        # squares of small gradients need float32
         with torch.autocast(images.device.type, enabled=False):
             images = images.detach().float().requires_grad_()
             return r1_penalty(images, self.discriminator(images))

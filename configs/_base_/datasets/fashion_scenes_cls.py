@@ -9,6 +9,7 @@ metainfo = dict(
 data_preprocessor = dict(num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
 train_pipeline = [
+    dict(type='addp_mm.SeedAugmentation'),
     dict(type='addp_mm.LoadImage'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
@@ -24,7 +25,7 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='addp_mm.ResumableEpochSampler', shuffle=True),
     dataset=dict(
         type=dataset_type, data_root=data_root, data_prefix='objects/train', metainfo=metainfo, pipeline=train_pipeline
     ),

@@ -8,6 +8,7 @@ metainfo = dict(
 )
 
 train_pipeline = [
+    dict(type='addp_mm.SeedAugmentation'),
     dict(type='addp_mm.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(64, 64), keep_ratio=True),
@@ -26,7 +27,7 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='addp_mm.ResumableEpochSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

@@ -4,7 +4,12 @@
 dataset_type = 'CustomDataset'
 data_root = 'data/fashion_scenes/'
 
-train_pipeline = [dict(type='addp_mm.LoadImage'), dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]
+train_pipeline = [
+    dict(type='addp_mm.SeedAugmentation'),
+    dict(type='addp_mm.LoadImage'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs'),
+]
 val_pipeline = [dict(type='addp_mm.LoadImage'), dict(type='PackInputs')]
 
 train_dataloader = dict(
@@ -12,7 +17,7 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type=dataset_type, data_root=data_root, data_prefix='scenes/train', with_label=False, pipeline=train_pipeline

@@ -34,6 +34,7 @@ metainfo = dict(
 )
 
 train_pipeline = [
+    dict(type='addp_mm.SeedAugmentation'),
     dict(type='addp_mm.LoadImage'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='RandomFlip', prob=0.5),
@@ -50,7 +51,7 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

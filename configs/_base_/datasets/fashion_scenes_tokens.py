@@ -1,14 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The ids of FashionScenes under the shipped tokenizer, each scene as it is and mirrored:
-# python tools/dataset_converters/tokenize_images.py
-# addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \     data/fashion_scenes/scenes/train
-# data/fashion_scenes/tokens --image-size 64 --augment flip
+# The ids of FashionScenes under the shipped tokenizer, each scene and its mirror image:
+# python tools/dataset_converters/tokenize_images.py \
+#     addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
+#     data/fashion_scenes/scenes/train data/fashion_scenes/tokens --image-size 64 --augment flip
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='addp_mm.TokenIds',
@@ -17,10 +17,10 @@ train_dataloader = dict(
     ),
 )
 
-# Held-out scenes, to test with:
-# python tools/dataset_converters/tokenize_images.py
-# addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \     data/fashion_scenes/scenes/val
-# data/fashion_scenes/tokens_val --image-size 64 --augment none
+# Held-out scenes, for tests:
+# python tools/dataset_converters/tokenize_images.py \
+#     addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
+#     data/fashion_scenes/scenes/val data/fashion_scenes/tokens_val --image-size 64 --augment none
 test_dataloader = dict(
     batch_size=64,
     num_workers=1,

@@ -6,6 +6,7 @@ _base_ = './imagenet_256_probe.py'
 bgr_mean = [103.53, 116.28, 123.675]
 bgr_std = [57.375, 57.12, 58.395]
 train_pipeline = [
+    dict(type='addp_mm.SeedAugmentation'),
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=256, backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),

@@ -1,15 +1,16 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # The ids of ImageNet at 256 px. A view takes 0.65 GB; training draws one of the views of an image
-# each epoch: python tools/dataset_converters/tokenize_images.py
-# addp_mm::_base_/models/vq-tokenizer_in1k_released.py \     data/imagenet/train
-# data/imagenet/tokens --image-size 256 --views 16 --interpolation bilinear
+# each epoch:
+# python tools/dataset_converters/tokenize_images.py \
+#     addp_mm::_base_/models/vq-tokenizer_in1k_released.py \
+#     data/imagenet/train data/imagenet/tokens --image-size 256 --views 16 --interpolation bilinear
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='addp_mm.ResumableEpochSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='addp_mm.TokenIds',

@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# One's own images, in colour, without labels: all below data/own_images/. For a training that goes
-# on exactly where it was interrupted, add dict(type='addp_mm.RandomStateHook') to custom_hooks.
+# Images of your own, in colour, without labels: all files below data/own_images/.
 data_root = 'data/own_images/'
 image_size = 128
 

@@ -23,8 +23,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
 ]
-custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
-    dict(type='addp_mm.GenerativePretrainHook', preview_interval=500, preview_images=16),
-]
+custom_hooks = [dict(type='addp_mm.GenerativePretrainHook', preview_interval=500, preview_images=16)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)

@@ -14,9 +14,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=3000),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=3000, end=max_iters),
 ]
-custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
-    dict(type='addp_mm.GenerativePretrainHook', preview_interval=5000, preview_images=16),
-]
+custom_hooks = [dict(type='addp_mm.GenerativePretrainHook', preview_interval=5000, preview_images=16)]
 default_hooks = dict(checkpoint=dict(interval=1000))
 train_cfg = dict(max_iters=max_iters)

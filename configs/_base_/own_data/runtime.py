@@ -10,10 +10,10 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True, seed=0),
+    sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
 )
-custom_hooks = [dict(type='addp_mm.RandomStateHook'), dict(type='addp_mm.FiniteLossHook')]
+custom_hooks = [dict(type='addp_mm.FiniteLossHook')]
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500, max_keep_ckpts=2))
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

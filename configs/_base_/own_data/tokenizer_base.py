@@ -28,10 +28,9 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=False, begin=2000, end=max_iters),
 ]
 custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.ReconstructionPreviewHook', interval=5000, num_images=10),
-    dict(type='addp_mm.AdversarialStartGuard', action='lower', window=500, watch=20000),
+    dict(type='addp_mm.AdversarialStartHook', action='lower', window=500, watch=20000),
     dict(type='EMAHook', momentum=1e-4, begin_iter=max_iters // 4),
 ]
 default_hooks = dict(checkpoint=dict(interval=2500))

@@ -32,7 +32,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
 ]
 custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
     dict(type='addp_mm.FiniteLossHook'),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),

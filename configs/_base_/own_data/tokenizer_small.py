@@ -39,10 +39,9 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=False, begin=1000, end=max_iters),
 ]
 custom_hooks = [
-    dict(type='addp_mm.RandomStateHook'),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.ReconstructionPreviewHook', interval=2000, num_images=10),
-    dict(type='addp_mm.AdversarialStartGuard', action='lower', window=100, watch=5000),
+    dict(type='addp_mm.AdversarialStartHook', action='lower', window=100, watch=5000),
     # an average over codes that are still drawn anew would lie between their places
     dict(type='EMAHook', momentum=0.001, begin_iter=int(0.4 * max_iters)),
 ]

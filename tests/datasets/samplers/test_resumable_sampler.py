@@ -8,22 +8,32 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from addp_mm.datasets import ResumableInfiniteSampler, SampleIndex, SeededSamples
+from addp_mm.datasets import ResumableEpochSampler, ResumableInfiniteSampler, SampleIndex, SeedAugmentation
 from addp_mm.datasets.samplers.resumable_sampler import RandomOrder
-from addp_mm.datasets.samplers.seeded_samples import random_state_of, seed_cpu
+from addp_mm.datasets.samplers.seeded_samples import random_state_of
+from addp_mm.randomness import Purpose, seed_process
 from addp_mm.registry import DATA_SAMPLERS
 
 
 class Draws:
-    """Each item is its index and a number from each global generator."""
+    """Each item is its index and a number from each global generator, drawn in the context or after the transform."""
 
-    metainfo = dict(classes=('a',))
+    def __init__(self, transform=False):
+        self.transform = SeedAugmentation() if transform else None
 
     def __len__(self):
         return 10
 
     def __getitem__(self, index):
-        return [int(index), random.random(), np.random.random(), float(torch.rand(()))]  # noqa: NPY002
+        if self.transform:
+            self.transform(dict(sample_idx=index))
+            return numbers(index)
+        with random_state_of(index):
+            return numbers(index)
+
+
+def numbers(index):
+    return [int(index), random.random(), np.random.random(), float(torch.rand(()))]  # noqa: NPY002
 
 
 def first(sampler, count):
@@ -32,24 +42,24 @@ def first(sampler, count):
 
 @pytest.mark.parametrize('size', [1, 2, 3, 10, 64, 65, 1000])
 def test_orders_are_permutations(size):
-    orders = [[RandomOrder(size, seed)[place] for place in range(size)] for seed in range(3)]
+    orders = [[RandomOrder(size, seed)[position] for position in range(size)] for seed in range(3)]
     assert all(sorted(order) == [*range(size)] for order in orders)
     assert size < 10 or len({tuple(order) for order in orders}) == 3
 
 
-def test_all_places_of_an_order_are_equally_likely():
+def test_all_positions_of_an_order_are_equally_likely():
     counts = np.zeros((7, 7))
     for seed in range(2000):
         order = RandomOrder(7, seed)
-        for place in range(7):
-            counts[place, order[place]] += 1
+        for position in range(7):
+            counts[position, order[position]] += 1
     # mean 286, standard deviation 16
     assert np.abs(counts - 2000 / 7).max() < 5 * 16
 
 
 def test_an_order_of_a_hundred_million_takes_no_memory_and_no_time():
     order = RandomOrder(10**8, 3)
-    found = {order[place] for place in range(1000)}
+    found = {order[position] for position in range(1000)}
     assert len(found) == 1000
     assert max(found) > 9e7
     assert len(pickle.dumps(order)) < 1000
@@ -68,23 +78,23 @@ def test_each_epoch_is_another_order_of_all():
 def test_it_starts_anywhere_and_ranks_share_the_order(monkeypatch):
     whole = first(ResumableInfiniteSampler(range(10), seed=4), 40)
     later = DATA_SAMPLERS.build(dict(type='addp_mm.ResumableInfiniteSampler', dataset=range(10), seed=9))
-    later.start_at(4, 13)
+    later.seed = 4
+    later.start_at(13)
     assert first(later, 27) == whole[13:]
     for rank in range(3):
         monkeypatch.setattr('addp_mm.datasets.samplers.resumable_sampler.get_dist_info', lambda rank=rank: (rank, 3))
         sampler = ResumableInfiniteSampler(range(10), seed=4)
-        sampler.start_at(4, 13)
+        sampler.start_at(13)
         assert first(sampler, 9) == whole[13 + rank :: 3][:9]
 
 
-def test_augmentation_depends_on_seed_and_place_alone():
-    data = SeededSamples(Draws())
-    assert data.metainfo == Draws.metainfo
-    assert len(data) == 10
+@pytest.mark.parametrize('transform', [False, True], ids=['context', 'transform'])
+def test_augmentation_depends_on_seed_and_position_alone(transform):
+    data = Draws(transform)
 
     def load(num_workers, start=0, seed=4):
         sampler = ResumableInfiniteSampler(data, seed=seed)
-        sampler.start_at(seed, start)
+        sampler.start_at(start)
         loader = DataLoader(data, 2, sampler=sampler, num_workers=num_workers, collate_fn=list)
         return sum(itertools.islice(loader, 8 - start // 2), [])
 
@@ -92,26 +102,53 @@ def test_augmentation_depends_on_seed_and_place_alone():
     assert load(1) == whole
     assert load(2) == whole
     assert load(1, start=6) == whole[6:]
-    # the same image in another epoch, or under another seed, is drawn anew
+    # the same image has other numbers in another epoch and under another seed
     assert all(len({item[kind] for item in whole}) == 16 for kind in (1, 2, 3))
     assert not {item[1] for item in whole} & {item[1] for item in load(0, seed=5)}
 
 
 def test_loading_leaves_the_states_of_the_process_alone():
-    data = SeededSamples(Draws())
-    seed_cpu(3)
-    expected = Draws()[0]
-    seed_cpu(3)
+    data = Draws()
+    seed_process(3, Purpose.TRAINING_STEP)
+    expected = numbers(0)
+    seed_process(3, Purpose.TRAINING_STEP)
     inside = data[SampleIndex(0, 1, 2)]
-    assert Draws()[0] == expected != inside == data[SampleIndex(0, 1, 2)]
-    # a plain index goes on with the state of the process
-    seed_cpu(3)
-    with random_state_of(7):
-        assert Draws()[0] == expected
+    assert numbers(0) == expected != inside == data[SampleIndex(0, 1, 2)]
+    # a plain index continues with the state of the process
+    for changed in (data, Draws(transform=True)):
+        seed_process(3, Purpose.TRAINING_STEP)
+        assert changed[0] == expected
 
 
-def test_an_index_keeps_its_place_in_other_processes():
+def test_an_index_keeps_its_position_in_other_processes():
     index = pickle.loads(pickle.dumps(SampleIndex(5, 1, 12)))
     assert index == 5
     assert (index.seed, index.position) == (1, 12)
     assert [*range(6)][index] == 5
+
+
+def epochs_of(seed, count=4, **options):
+    sampler = ResumableEpochSampler(range(10), seed=seed, **options)
+    for epoch in range(count):
+        sampler.set_epoch(epoch)
+        yield [*sampler]
+
+
+def test_epochs_are_orders_of_all_and_no_two_seeds_share_one():
+    epochs = [*epochs_of(1), *epochs_of(2)]
+    assert all(sorted(epoch) == [*range(10)] for epoch in epochs)
+    # mmengine's DefaultSampler repeats the order of seed 1, epoch 1 as that of seed 2, epoch 0
+    assert len({tuple(epoch) for epoch in epochs}) == 8
+    assert [index.position for epoch in epochs[:4] for index in epoch] == [*range(40)]
+    assert [*epochs_of(1, shuffle=False)] == [[*range(10)]] * 4
+
+
+def test_ranks_share_an_epoch(monkeypatch):
+    (whole,) = epochs_of(4, count=1)
+    ranks = []
+    for rank in range(3):
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, 3))
+        ranks += [next(epochs_of(4)), next(epochs_of(4, round_up=False))]
+    assert [len(indices) for indices in ranks[::2]] == [4, 4, 4]
+    assert [index for row in zip(*ranks[::2], strict=True) for index in row] == whole + whole[:2]
+    assert sorted(sum(ranks[1::2], [])) == [*range(10)]

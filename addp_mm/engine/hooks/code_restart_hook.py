@@ -1,5 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Resets the optimizer's state of codes that were re-initialised."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -13,38 +17,40 @@ from addp_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class CodeRestartHook(Hook):
-    """Makes the optimizer forget the moments of codes that were drawn anew.
+    """Sets the optimizer's moments of re-initialised codes to zero.
 
-    A code that :class:`~addp_mm.models.selfsup.TokenizerPretrain` has put in another place would
-    otherwise be pushed on by what its old place had gathered. The moments are set to zero before
-    the step of that very iteration. (An EMA codebook has no optimizer; its own means start over by
-    themselves.)
+    :class:`~addp_mm.models.selfsup.TokenizerPretrain` moves unused codes to other positions. The
+    moments that were gathered at the old position would push such a code away from the new one. The
+    hook resets them before the optimizer's step of the same iteration. (A codebook with ``'ema'``
+    has no optimizer and resets its own means.)
     """
 
     def before_train(self, runner: Runner) -> None:
+        """Hook into the optimizer that trains the codes."""
         model = bare_model(runner)
-        if not hasattr(model, 'redrawn'):
+        if not hasattr(model, 'restarted'):
             raise TypeError(
-                f'{type(model).__name__} draws no codes anew; CodeRestartHook belongs into the config of a '
-                'tokenizer training alone'
+                f'{type(model).__name__} restarts no codes; CodeRestartHook belongs in the config of a '
+                'tokenizer training only'
             )
-        self.codes = model.tokenizer.codes.weight
+        self.codes: Tensor = model.tokenizer.codes.weight
         wrappers = runner.optim_wrapper.values() if hasattr(runner.optim_wrapper, 'values') else [runner.optim_wrapper]
         for wrapper in wrappers:
             if any(parameter is self.codes for group in wrapper.param_groups for parameter in group['params']):
                 self.handle = wrapper.optimizer.register_step_pre_hook(
-                    lambda optimizer, *_: self._forget(model, optimizer)
+                    lambda optimizer, *_: self._reset(model, optimizer)
                 )
 
     def after_train(self, runner: Runner) -> None:
+        """Release the optimizer."""
         if hasattr(self, 'handle'):
             self.handle.remove()
 
     @torch.no_grad()
-    def _forget(self, model: torch.nn.Module, optimizer: Optimizer) -> None:
-        if model.redrawn is None:
+    def _reset(self, model: Any, optimizer: Optimizer) -> None:
+        if model.restarted is None:
             return
         for value in optimizer.state.get(self.codes, {}).values():
             if isinstance(value, Tensor) and value.shape == self.codes.shape:
-                value[model.redrawn] = 0.0
-        model.redrawn = None
+                value[model.restarted] = 0.0
+        model.restarted = None

@@ -1,9 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Watches the reconstructions of a tokenizer while its discriminator starts."""
+
 from __future__ import annotations
 
 import math
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine import dist
@@ -11,10 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from addp_mm.config.config_file import ConfigError
-from addp_mm.engine.hooks.checkpoint_rollback import RollBack, checkpoint_hook, on_rollback, restore
-from addp_mm.engine.hooks.loss_guard import TrainingCollapsed
-from addp_mm.engine.hooks.weight_guard import refuse_spoilt_weights
-from addp_mm.engine.unwrap import bare_model
+from addp_mm.engine.hooks.checkpoint_rollback import RollBackError, checkpoint_hook, on_rollback, restore
+from addp_mm.engine.hooks.failures import TrainingCollapsedError, refuse_non_finite_weights
+from addp_mm.engine.unwrap import bare_model, is_resuming
 from addp_mm.registry import HOOKS
 
 STATE_KEY = 'adversarial_start'
@@ -22,37 +24,38 @@ _ACTIONS = ('warn', 'lower', 'rollback', 'stop')
 
 
 @HOOKS.register_module()
-class AdversarialStartGuard(Hook):
-    """Compares a tokenizer's reconstructions before and after its discriminator begins to count.
+class AdversarialStartHook(Hook):
+    """Compares a tokenizer's reconstructions before and after the adversarial loss starts.
 
-    The mean PSNR of the last ``window`` training batches of all processes is logged
-    (``psnr_mean``); with it, from the start on, how far it lies below the mean before the start
-    (``psnr_drop``, dB). A drop of more than ``max_drop`` is answered once a window, until ``watch``
-    iterations after the start:
+    It logs the mean PSNR of the last ``window`` training batches of all processes (``psnr_mean``),
+    and after the start by how much it is below the mean before the start (``psnr_drop``, dB). Until
+    ``watch`` iterations after the start, a drop of more than ``max_drop`` has a consequence, at
+    most once a window:
 
     - 'warn': a warning in the log.
     - 'lower': the weight of the adversarial loss is multiplied by ``factor``.
     - 'rollback': training goes back to a checkpoint that the hook writes at the start, with the
       weight multiplied by ``factor``. Needs ``IterBasedTrainLoop``.
-    - 'stop': :class:`~addp_mm.engine.hooks.TrainingCollapsed` is raised.
+    - 'stop': :class:`~addp_mm.engine.hooks.TrainingCollapsedError` is raised.
 
-    A PSNR that is not finite always stops the training.
+    A non-finite PSNR always stops the training.
 
     Args:
-        action: One of these.
-        max_drop: In dB.
-        window: Iterations of a mean.
-        watch: Iterations after the start in which drops are answered; longer than ``window``.
-        factor: In (0, 1).
-        max_answers: So many times weight is taken away; the next drop only warns ('lower') or stops
-            ('rollback').
+        action: One of these. Defaults to 'lower'.
+        max_drop: In dB. Defaults to 1.0.
+        window: Iterations of a mean. Defaults to 100.
+        watch: Iterations after the start in which a drop has a consequence; more than ``window``.
+            Defaults to 2000.
+        factor: In (0, 1). Defaults to 0.5.
+        max_answers: How often the weight is lowered; the next drop only warns ('lower') or stops
+            the training ('rollback'). Defaults to 3.
 
     Raises:
         ValueError: If an option is out of its range.
     """
 
-    # behind the schedulers, moving averages and checkpoints: what it writes at the start is a whole
-    # iteration
+    # after the schedulers, moving averages and checkpoints, so that the checkpoint that it writes
+    # at the start holds a whole iteration
     priority = 'LOWEST'
 
     def __init__(
@@ -80,41 +83,41 @@ class AdversarialStartGuard(Hook):
         self.start_checkpoint = ''
 
     def before_train(self, runner: Runner) -> None:
+        """Check that the model has a discriminator, and that training can go back if it must."""
         model = bare_model(runner)
         if not hasattr(model, 'adversarial_scale'):
             raise TypeError(
-                f'{type(model).__name__} has no discriminator; AdversarialStartGuard belongs into the '
-                'config of a VQGAN training alone'
+                f'{type(model).__name__} has no discriminator; AdversarialStartHook belongs in the '
+                'config of a VQGAN training only'
             )
         if model.iteration > model.schedule.counts_from and self.before is None:
             runner.logger.warning(
-                f'the discriminator counts from iteration {model.schedule.counts_from} on, and the '
-                f'model has had {int(model.iteration)}: there is no PSNR from before to compare with'
+                f'the adversarial loss starts at iteration {model.schedule.counts_from}, and the '
+                f'model was trained for {int(model.iteration)}: there is no earlier PSNR to compare with'
             )
         if self.action != 'rollback':
             return
         checkpoint_hook(runner)
         if hasattr(runner.train_loop, 'run_epoch'):
             raise ConfigError(
-                "AdversarialStartGuard(action='rollback') goes back to the middle of an epoch: train "
+                "AdversarialStartHook(action='rollback') goes back to the middle of an epoch: train "
                 "with train_cfg=dict(type='IterBasedTrainLoop', max_iters=…), or choose "
                 "action='lower'"
             )
         on_rollback(runner, self._roll_back)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Log the mean PSNR and its drop, and act on a large drop."""
         model = bare_model(runner)
-        psnr = torch.tensor(float(outputs['psnr']), dtype=torch.float64)
-        dist.all_reduce(psnr, 'mean')
-        psnr = psnr.item()
+        shared = torch.tensor(float(outputs['psnr']), dtype=torch.float64)
+        dist.all_reduce(shared, 'mean')
+        psnr = shared.item()
         if not math.isfinite(psnr):
-            raise TrainingCollapsed(
+            raise TrainingCollapsedError(
                 f'the PSNR of iteration {runner.iter + 1} is {psnr}: lower the learning rates, or '
                 'clip the gradients (clip_grad in each part of optim_wrapper)'
             )
-        refuse_spoilt_weights(self, runner, batch_idx)
+        refuse_non_finite_weights(self, runner, batch_idx)
         self.recent.append(psnr)
         mean = sum(self.recent) / len(self.recent)
         runner.message_hub.update_scalar('train/psnr_mean', mean)
@@ -128,12 +131,14 @@ class AdversarialStartGuard(Hook):
                 self._answer(runner, drop)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Store the means, so that a resumed run decides as an uninterrupted one."""
         checkpoint[STATE_KEY] = dict(
             recent=list(self.recent), before=self.before, answers=self.answers, start_checkpoint=self.start_checkpoint
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if STATE_KEY not in checkpoint or not runner._resume:
+        """Continue from the stored means on resume."""
+        if STATE_KEY not in checkpoint or not is_resuming(runner):
             return
         state = checkpoint[STATE_KEY]
         self.recent = deque(state['recent'], maxlen=self.window)
@@ -144,8 +149,8 @@ class AdversarialStartGuard(Hook):
         self.before = mean
         self.recent.clear()
         runner.logger.info(
-            f'from iteration {runner.iter + 2} on the discriminator counts; mean PSNR of the last '
-            f'iterations {mean:.2f} dB'
+            f'the adversarial loss starts at iteration {runner.iter + 2}; the mean PSNR of the last '
+            f'iterations is {mean:.2f} dB'
         )
         if self.action == 'rollback':
             self.start_checkpoint = f'before_discriminator_{runner.iter + 1}.pth'
@@ -154,36 +159,42 @@ class AdversarialStartGuard(Hook):
     def _answer(self, runner: Runner, drop: float) -> None:
         model = bare_model(runner)
         words = (
-            f'iteration {runner.iter + 1}: since the discriminator counts, the mean PSNR of {self.window} '
+            f'iteration {runner.iter + 1}: since the adversarial loss started, the mean PSNR of {self.window} '
             f'iterations has fallen by {drop:.2f} dB from {self.before:.2f} dB'
         )
         if self.action == 'stop':
-            raise TrainingCollapsed(
+            raise TrainingCollapsedError(
                 f'{words}. Lower adversarial_weight, lengthen schedule.alone and schedule.ramp, or '
                 'add lecam_weight=0.001'
             )
         if self.action == 'rollback':
             if self.answers >= self.max_answers:
-                raise TrainingCollapsed(f'{words}; {self.answers} rollback(s) did not help: lower adversarial_weight')
-            raise RollBack(words)
-        # the next window is judged by itself
+                raise TrainingCollapsedError(
+                    f'{words}; {self.answers} rollback(s) did not help: lower adversarial_weight'
+                )
+            raise RollBackError(words)
+        # the next window starts empty
         self.recent.clear()
         if self.action == 'warn' or self.answers >= self.max_answers:
             runner.logger.warning(words)
             return
         self.answers += 1
         model.adversarial_scale.mul_(self.factor)
-        runner.logger.warning(f'{words}; the adversarial loss now counts {model.adversarial_scale.item():.3g} times')
+        runner.logger.warning(
+            f'{words}; the adversarial loss is now multiplied by {model.adversarial_scale.item():.3g}'
+        )
 
     def _roll_back(self, runner: Runner, failure: str) -> None:
         path = Path(runner.work_dir, self.start_checkpoint)
         if not path.is_file():
-            raise TrainingCollapsed(f'{failure}; {path}, written when the discriminator began to count, is gone')
+            raise TrainingCollapsedError(
+                f'{failure}; {path}, which was written when the adversarial loss started, no longer exists'
+            )
         self.answers += 1
         restore(runner, str(path))
         scale = bare_model(runner).adversarial_scale
         scale.fill_(self.factor**self.answers)
         runner.logger.warning(
-            f'{failure}; went back to {path.name}, the adversarial loss counts {scale.item():.3g} '
-            f'times (rollback {self.answers} of {self.max_answers})'
+            f'{failure}; went back to {path.name}, the adversarial loss is now multiplied by {scale.item():.3g} '
+            f'(rollback {self.answers} of {self.max_answers})'
         )

@@ -7,7 +7,7 @@ from mmpretrain.models.utils import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from addp_mm.engine.hooks.drawn_pictures import DrawnPictures, picture_name
+from addp_mm.engine.hooks.drawn_images_hook import DrawnImagesHook, image_name
 
 
 class Visualizer:
@@ -33,12 +33,12 @@ def test_colours_are_in_the_order_that_is_drawn(tmp_path, to_rgb, colour):
     )
     image = torch.tensor([1, 2, 3], dtype=torch.uint8)[:, None, None].expand(3, 4, 4)
     sample = DataSample(metainfo=dict(img_path=str(tmp_path / 'data/val/cat/0.jpg')))
-    DrawnPictures(str(tmp_path / 'out')).after_test_iter(runner, 0, dict(inputs=[image]), [sample])
+    DrawnImagesHook(str(tmp_path / 'out')).after_test_iter(runner, 0, dict(inputs=[image]), [sample])
     assert runner.visualizer.drawn == {str(tmp_path / 'out/val/cat/0.jpg.png'): colour}
 
 
 def test_pictures_are_named_by_where_they_come_from():
     inside, outside = (DataSample(metainfo=dict(img_path=path)) for path in ('/data/val/a.png', '/other/a.png'))
-    assert str(picture_name(inside, '/data')) == 'val/a.png'
-    assert str(picture_name(outside, '/data')) == 'other/a.png'
-    assert str(picture_name(DataSample(metainfo=dict(sample_idx=7)), None)) == '7.png'
+    assert str(image_name(inside, '/data')) == 'val/a.png'
+    assert str(image_name(outside, '/data')) == 'other/a.png'
+    assert str(image_name(DataSample(metainfo=dict(sample_idx=7)), None)) == '7.png'

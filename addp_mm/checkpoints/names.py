@@ -1,0 +1,19 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Names of weights without what wrappers put into them."""
+
+from __future__ import annotations
+
+import re
+
+# data parallel wrappers, FSDP, torch.compile and activation checkpointing
+_WRAPPERS = re.compile(r'(?<![^.])(module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.')
+
+
+def strip_wrappers(name: str) -> str:
+    """Name of a weight or module without the parts that wrappers add, such as ``module.``.
+
+    Example:
+        >>> strip_wrappers('module.backbone._fsdp_wrapped_module.norm.weight')
+        'backbone.norm.weight'
+    """
+    return _WRAPPERS.sub('', f'{name}.')[:-1]
