@@ -5,6 +5,7 @@ import argparse
 import difflib
 import inspect
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -13,6 +14,7 @@ from addp_mm.config.paths import require_file
 from addp_mm.config.shipped import SCHEME, config_path
 from addp_mm.errors import ConfigError
 
+_SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 #: Names that mm configs have at their top level beside the arguments of the Runner.
 _EXTRA_TOP_LEVEL = {
     'default_scope',
@@ -105,16 +107,17 @@ def load_config(path: str, options: list[str] | None = None) -> Config:
     """Read a config and merge the options of the command line into it.
 
     Args:
-        path: A file, or ``addp_mm::NAME`` for a config that the package ships.
+        path: A file, or the name of a shipped config: ``addp_mm::NAME``, or ``NAME`` without its
+            ``.py``.
         options: ``['a.b=1', …]``. Defaults to None.
 
     Raises:
         ConfigError: The file does not exist, or the key of an option is not in the config.
         ShippedFileError: The package ships no config of that name.
     """
-    if path.startswith(SCHEME):
+    if path.startswith(SCHEME) or (Path(path).suffix not in _SUFFIXES and not Path(path).exists()):
         path = config_path(path)
-    require_file(path, 'config', ('.py', '.json', '.yaml', '.yml'))
+    require_file(path, 'config', _SUFFIXES)
     cfg = Config.fromfile(path)
     if options:
         parsed = parse_options(options)
