@@ -23,6 +23,7 @@ from mmengine.logging import HistoryBuffer
 
 from addp_mm.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from addp_mm.checkpoints.hub import HUB_SCHEME, download_from_hub
+from addp_mm.checkpoints.names import strip_wrappers
 
 ASSETS = Path(__file__).resolve().parents[1] / 'assets'
 ASSET_SCHEME = 'addp_mm://'
@@ -276,14 +277,11 @@ def find_state_dict(
 
 
 def _tensors(mapping: Mapping) -> dict[str, torch.Tensor]:
-    tensors = {
-        key.replace('_orig_mod.', ''): value
+    return {
+        strip_wrappers(key): value
         for key, value in mapping.items()
         if isinstance(key, str) and isinstance(value, torch.Tensor)
     }
-    if all(key.startswith('module.') for key in tensors):
-        tensors = {key[len('module.') :]: value for key, value in tensors.items()}
-    return tensors
 
 
 def _where_weights_are(below: Mapping[str, Mapping], prefix: str | None) -> str:

@@ -6,6 +6,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
 from torch import nn
 
+from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.checks.before_training import (
     check_first_training_image,
     check_first_validation_image,
@@ -15,7 +16,6 @@ from addp_mm.checks.before_training import (
     warn_about_checkpoint_interval,
 )
 from addp_mm.checks.checkpoint_fit import check_checkpoint_fit, check_training_state
-from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.engine.strategies.sharded import is_sharded, whole
 from addp_mm.engine.unwrap import bare_model
 from addp_mm.registry import HOOKS
