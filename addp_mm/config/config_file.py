@@ -13,6 +13,8 @@ from mmengine.config import Config, DictAction
 from addp_mm.config.shipped import SCHEME, config_path
 from addp_mm.errors import UserError
 
+_SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+
 
 class ConfigError(UserError, ValueError):
     """A mistake in a config, an option or a path, found before anything is built or written."""
@@ -154,7 +156,7 @@ def load_config(path: str, options: list[str] | None = None) -> Config:
     """Read the config at ``path`` and merge command line ``options`` into it.
 
     Args:
-        path: A file, or ``addp_mm::NAME`` for one that the package ships.
+        path: A file, or the name of a shipped config: ``addp_mm::NAME``, or ``NAME`` without its ``.py``.
         options: ``['a.b=1', …]``.
 
     Raises:
@@ -162,9 +164,9 @@ def load_config(path: str, options: list[str] | None = None) -> Config:
             in it.
         ShippedFileError: The package ships no config of that name.
     """
-    if path.startswith(SCHEME):
+    if path.startswith(SCHEME) or (Path(path).suffix not in _SUFFIXES and not Path(path).exists()):
         path = config_path(path)
-    require_file(path, 'config', ('.py', '.json', '.yaml', '.yml'))
+    require_file(path, 'config', _SUFFIXES)
     cfg = Config.fromfile(path)
     if options:
         parsed = parse_options(options)

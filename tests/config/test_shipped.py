@@ -157,3 +157,9 @@ def test_every_detector_and_segmentor_names_its_visualizer():
     for folder, visualizer in (('det', 'DetLocalVisualizer'), ('seg', 'SegLocalVisualizer')):
         types = {path.name: Config.fromfile(path).visualizer.type for path in (ROOT / 'configs' / folder).glob('*.py')}
         assert not {name: kind for name, kind in types.items() if not kind.endswith(visualizer)}
+
+
+@pytest.mark.parametrize('name', [CLASSIFIER, f'cls/{CLASSIFIER}', f'addp_mm::{CLASSIFIER}'])
+def test_a_shipped_config_is_loaded_by_its_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(name).filename == str(ROOT / f'configs/cls/{CLASSIFIER}.py')

@@ -149,9 +149,9 @@ def test_a_model_without_weights_and_a_missing_bank_are_refused():
 
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=[dict(type='addp_mm.Pretrained', checkpoint='a.pth')]))))
     require_weights(cfg)
-    with pytest.raises(ConfigError, match='no weights: name a checkpoint after the config, or'):
+    with pytest.raises(ConfigError, match='no weights: give a checkpoint after the config, or'):
         require_weights(Config(dict(model=dict(backbone=dict(init_cfg=dict(type='Normal'))))))
-    with pytest.raises(ConfigError, match='trained first: name its checkpoint'):
+    with pytest.raises(ConfigError, match='trained first: give its checkpoint'):
         require_weights(Config(dict(model=cfg.model, train_cfg=dict(max_epochs=1))))
     check_datasets(cfg, 'test_cfg.bank_dataloader')
     cfg.test_cfg = dict(bank_dataloader=dict(dataset=dict(type='CustomDataset', data_root='nowhere', data_prefix='x')))
