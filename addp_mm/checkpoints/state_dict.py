@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.errors import first_few
 
 
@@ -56,14 +57,11 @@ def find_state_dict(
 
 
 def _tensors(mapping: Mapping) -> dict[str, torch.Tensor]:
-    tensors = {
-        key.replace('_orig_mod.', ''): value
+    return {
+        strip_wrappers(key): value
         for key, value in mapping.items()
         if isinstance(key, str) and isinstance(value, torch.Tensor)
     }
-    if all(key.startswith('module.') for key in tensors):
-        tensors = {key[len('module.') :]: value for key, value in tensors.items()}
-    return tensors
 
 
 def _advice(others: Mapping[str, Mapping], prefix: str | None) -> str:
