@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import re
 
-# Data parallel wrappers stand in front of the whole model, so a submodule may be called 'module'.
-# FSDP, torch.compile and activation checkpointing wrap modules at any depth.
-_WRAPPERS = re.compile(r'^(_orig_mod\.)?module\.|(?<![^.])(_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.')
+# Data parallel wrappers (of the model or of a component), FSDP, torch.compile, activation checkpointing.
+_WRAPPERS = re.compile(r'(?<![^.])(module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.')
 
 
 def strip_wrappers(name: str) -> str:
