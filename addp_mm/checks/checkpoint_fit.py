@@ -42,8 +42,8 @@ def check_checkpoint_fit(checkpoint: Mapping, model: nn.Module, source: str, log
 
     Args:
         checkpoint: Content of the file: the weights, or a dict with them under ``state_dict``.
-        model: The model, with or without wrappers. The weights that fit are loaded into it; mmengine
-            loads them again afterwards.
+        model: The model, with or without wrappers. The weights that fit are loaded into it, and
+            mmengine loads them again afterwards.
         source: Path or address of the checkpoint, for messages.
         logger: Warns about classifiers that are not loaded.
         complete: Whether the checkpoint must hold every parameter of the model. If not, it must
