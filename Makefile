@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# `make demo` and `make test` set up all they need in .venv and repeat nothing that is there already. STACK=onedl does
-# the same with the onedl forks of the OpenMMLab packages, in .venv-onedl: they share import names with the originals.
+# Every target first installs what it needs into .venv, unless it is installed already. STACK=onedl installs the onedl
+# forks of the OpenMMLab packages instead of the originals, into .venv-onedl: both use the same import names.
 STACK ?= openmmlab
 ifeq ($(filter $(STACK),openmmlab onedl),)
 $(error STACK is $(STACK); it can be openmmlab (the original packages) or onedl (the maintained forks))
@@ -14,20 +14,21 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup clean help
+.PHONY: demo test lint docs setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo   pre-train, generate and fine-tune on real images; writes work_dirs/demo/report.html'
 	@echo 'make test   run the tests'
-	@echo 'make lint   ruff and the import rules'
+	@echo 'make lint   check style, format, types and import rules'
+	@echo 'make docs   build the documentation into build/docs'
 	@echo 'make setup  only create $(VENV) with everything installed'
-	@echo 'STACK=onedl with any of them: the onedl forks, in .venv-onedl, in the place of the original packages'
+	@echo 'STACK=onedl with any of them: the onedl forks in .venv-onedl, instead of the original packages'
 
 setup: $(READY)
 
 $(BIN)/python:
-	@test -n '$(PYTHON)' || { echo 'addp_mm needs Python 3.10, 3.11 or 3.12 and found none.' \
+	@test -n '$(PYTHON)' || { echo 'addp_mm needs Python 3.10, 3.11 or 3.12; none was found.' \
 		'Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit(\
 		"addp_mm needs Python 3.10, 3.11 or 3.12; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.11" % v)'
@@ -35,14 +36,13 @@ $(BIN)/python:
 		'On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# opencv-python, which mmengine asks for, loads libGL even where no window is ever opened; servers often lack it, and the
-# headless build needs none.
+# opencv-python, which mmengine requires, loads libGL. Servers often lack it; the headless build does not need it.
 $(READY): setup.cfg pyproject.toml setup.py | $(BIN)/python
 	@echo 'Installing into $(VENV); PyTorch is large, so this takes a few minutes the first time.'
-	@$(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip  # the last make was killed before it had pip
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip  # an interrupted make left no pip
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade 'pip>=23' 'setuptools>=64,<81' wheel
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(STACK),dev]'
-	@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo 'opencv-python does not load here (no libGL?): taking the headless build'; \
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo 'opencv-python cannot be imported (no libGL?): installing the headless build'; \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
 		$(BIN)/python -m pip install --disable-pip-version-check --quiet --force-reinstall --no-deps opencv-python-headless; }
 	@$(BIN)/python -c 'import addp_mm'
@@ -56,7 +56,14 @@ test: $(READY)
 
 lint: $(READY)
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_import_rules.py
+
+docs: $(READY)
+	@$(BIN)/python -c 'import furo, myst_parser, sphinx_copybutton, sphinx_design' 2>/dev/null || \
+		$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(STACK),dev,docs]'
+	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Put configs, tools and the model index into the wheel, as ``addp_mm/.mim``; everything else is in setup.cfg.
+"""Put configs, tools and the model index into the wheel, as ``addp_mm/.mim``.
 
-mim and mmengine look for them there. setuptools' own tables cannot say it: package data must lie
-inside its package, and no package can have a name that starts with a dot.
+mim and mmengine look for them there. setup.cfg cannot do this: package data must be inside its
+package, and a package name cannot start with a dot. All other settings are in setup.cfg.
 """
 
 import os
@@ -13,7 +13,10 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
+    """Build the package, then copy the files beside it."""
+
     def run(self):
+        """Build."""
         super().run()
         if self.editable_mode:  # an editable install reads them from the checkout
             return

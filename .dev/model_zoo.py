@@ -1,5 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Write docs/model_zoo.md: every config, its command and its published number, from the READMEs beside the configs."""
+"""Write docs/model_zoo.md: every config, its command and its published number.
+
+The numbers are read from the READMEs beside the configs.
+"""
 
 import argparse
 import re
@@ -17,26 +20,30 @@ TASKS = dict(
 )
 HEAD = """# Model zoo
 
-Written by `python .dev/model_zoo.py` from the README of each folder of configs, which say more: what
-the values are taken from, and under which settings a number was reached. *Published* is what others report for this
-model and task, not what this repository has reached, and mostly under settings of their own; "–": no number known to
-us. **Nothing at full size has been trained here, so the last column is empty**; the nano recipes, on FashionScenes, are
-measured in [benchmarks/fashion_scenes.md](benchmarks/fashion_scenes.md). Memory and operations of the ADDP recipes:
-[benchmarks/memory.md](benchmarks/memory.md); step times: [benchmarks/gpu.md](benchmarks/gpu.md).
+`python .dev/model_zoo.py` writes this page from the README of each folder of configs. The READMEs
+say more: the sources of all values, and the settings of each published number. *Published* is what
+others report for this model and task, mostly with settings of their own; "–" means that we know no
+number. **Nothing at full size has been trained here, so the last column is empty.** The nano
+recipes are measured on FashionScenes:
+[benchmarks/fashion_scenes.md](benchmarks/fashion_scenes.md). Memory and operations of the ADDP
+recipes: [benchmarks/memory.md](benchmarks/memory.md). Step times:
+[benchmarks/gpu.md](benchmarks/gpu.md).
 
-Commands are run from the root of the repository, with the number of GPUs that the config is written for; with fewer,
-see the READMEs. With `NNODES` each machine runs the command, `NODE_RANK` and `MASTER_ADDR` set.
+Run the commands in the root of the repository, with the number of GPUs that the config is written
+for. With fewer GPUs, see the READMEs. If a command has `NNODES`, run it on each machine, with
+`NODE_RANK` and `MASTER_ADDR` set.
 """
 
 
 def parse_args(argv=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', type=Path, default=PAGE, help=f'file to write [{PAGE.relative_to(ROOT)}]')
     return parser.parse_args(argv)
 
 
 def published(task: str) -> dict[str, tuple[str, str]]:
-    """Name of a config to its published numbers and their source, from the tables of a README."""
+    """Published numbers and their source for each config, from the tables of a README."""
     found, header, source = {}, [], ''
     for line in (ROOT / 'configs' / task / 'README.md').read_text().splitlines():
         cells = [cell.strip() for cell in line.strip().strip('|').split('|')] if line.startswith('|') else []
@@ -53,14 +60,14 @@ def published(task: str) -> dict[str, tuple[str, str]]:
 
 
 def num_gpus(config: str) -> int:
-    """GPUs that a config is written for: the batch that its learning rate stands for, over that of one GPU."""
+    """GPUs of a config: the batch that its learning rate is for, divided by that of one GPU."""
     cfg = Config.fromfile(ROOT / config)
     batch = cfg.train_dataloader.batch_size * cfg.optim_wrapper.get('accumulative_counts', 1)
     return cfg.auto_scale_lr.base_batch_size // batch
 
 
 def command(config: str) -> str:
-    """How the run of a config is started: ``configs/…`` to a line of shell."""
+    """Shell command that runs a config, given as ``configs/…``."""
     name = Path(config).name
     if '_knn-' in name:
         return f"tools/dist_test.sh {config} '' 8"
@@ -73,7 +80,7 @@ def command(config: str) -> str:
 
 
 def table(task: str) -> str:
-    """A row for each config of a folder."""
+    """Table with a row for each config of a folder."""
     title, metric = TASKS[task]
     numbers = published(task)
     lines = [
@@ -90,11 +97,12 @@ def table(task: str) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """The complete page."""
     return '\n'.join([HEAD, *map(table, TASKS)])
 
 
 def main(argv=None):
+    """Run the tool."""
     args = parse_args(argv)
     args.out.write_text(page())
     print(f'wrote {args.out}')

@@ -1,33 +1,139 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run a script with addp_mm's mends in force: ``python -m addp_mm SCRIPT [ARGUMENT ...]``.
+"""The ``addp`` command; ``python -m addp_mm`` is the same.
 
-SCRIPT is a file, such as mmdet's own ``tools/test.py``, or a tool that addp_mm ships where no such
-file exists: ``python -m addp_mm tools/train.py addp_mm::cls/…``.
-
-A config's ``custom_imports=['addp_mm']`` does the same once the config is read. Some scripts, such
-as mmdet's own ``tools/test.py``, import operators before they read any config, which fails where
-mmcv has none compiled.
+Most subcommands run a script of ``tools/``, which can be run without this command, too. A script of
+another package, such as mmdet's ``tools/test.py``, is run by ``addp run SCRIPT``: addp_mm's patches
+are then in force before the script imports anything.
 """
 
+import difflib
 import os
 import runpy
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from addp_mm.config.shipped import tool_path
 from addp_mm.errors import reported_in_words
 
+# name: (script below tools/, what it does)
+TOOLS = {
+    'train': ('train.py', 'train a config: pre-training, classification, detection, segmentation'),
+    'test': ('test.py', 'test a checkpoint; writes the metrics as JSON'),
+    'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
+    'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
+}
+CONVERTERS = {
+    'published-addp': ('model_converters/published_addp.py', 'published ADDP checkpoint to addp_mm'),
+    'vqgan': ('model_converters/vqgan.py', 'VQGAN of MaskGIT, MAGE or taming-transformers to VQTokenizer'),
+    'mage': ('model_converters/mage.py', 'MAGE checkpoint to MaskedTokenPredictor'),
+    'vit': ('model_converters/vit.py', 'MAE, BEiT, DeiT, DINOv2, timm or mmpretrain ViT to ADDPViT'),
+    'vit-to-timm': ('model_converters/vit_to_timm.py', 'ADDPViT to a folder that timm loads'),
+    'export': ('model_converters/export_weights.py', 'training checkpoint to safetensors, without optimizer'),
+    'efficientnet-lite': ('model_converters/efficientnet_lite.py', 'EfficientNet-Lite weights for perceptual losses'),
+}
+OWN = {
+    'convert': 'convert a checkpoint; addp convert --help lists the kinds',
+    'list': 'list the shipped configs; addp list nano lists those with "nano" in their name',
+    'doctor': 'check the environment and run one training step',
+    'run': 'run a Python script with the patches of addp_mm in force',
+}
+EPILOG = """\
+CONFIG is a path, or the name of a shipped config: addp list shows the names.
+addp COMMAND --help shows the arguments of a command."""
 
-def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
-        sys.exit(__doc__)
-    script = sys.argv[1]
-    if not os.path.isfile(script):
-        with reported_in_words():
-            script = tool_path(script)
-    sys.argv = [script, *sys.argv[2:]]
-    # as the interpreter does for a script
-    sys.path[0] = os.path.dirname(os.path.abspath(script))
-    runpy.run_path(script, run_name='__main__')
+
+def _rows(commands: dict[str, str]) -> str:
+    width = max(map(len, commands))
+    return '\n'.join(f'  {name:<{width}}  {text}' for name, text in commands.items())
+
+
+def _texts(table: dict[str, tuple[str, str]]) -> dict[str, str]:
+    return {name: text for name, (_, text) in table.items()}
+
+
+def _help() -> str:
+    return f'usage: addp COMMAND ...\n\ncommands:\n{_rows(_texts(TOOLS) | OWN)}\n\n{EPILOG}'
+
+
+def _convert_help() -> str:
+    return f'usage: addp convert KIND SRC DST ...\n\nkinds:\n{_rows(_texts(CONVERTERS))}'
+
+
+def _unknown(command: str, name: str, known: Sequence[str]) -> NoReturn:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f'did you mean {", ".join(near)}?' if near else f'choose from {", ".join(known)}'
+    sys.stderr.write(f'{command}: error: {name} is unknown; {hint}\n')
+    sys.exit(2)
+
+
+def _run_script(path: str, arguments: Sequence[str]) -> None:
+    """Run a script in this process, as ``python PATH ARGUMENTS`` does."""
+    sys.argv = [path, *arguments]
+    sys.path[0] = os.path.dirname(os.path.abspath(path))
+    runpy.run_path(path, run_name='__main__')
+
+
+def _run_tool(name: str, arguments: Sequence[str]) -> None:
+    with reported_in_words():
+        path = tool_path(name)
+    _run_script(path, arguments)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ('-h', '--help'):
+        print('usage: addp run SCRIPT ...\n\nSCRIPT is a file, or a tool of addp_mm such as tools/train.py.')
+        sys.exit(0 if arguments else 2)
+    script, *rest = arguments
+    if os.path.isfile(script):
+        _run_script(script, rest)
+    else:
+        _run_tool(script, rest)
+
+
+def _convert(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ('-h', '--help'):
+        print(_convert_help())
+        sys.exit(0 if arguments else 2)
+    kind, *rest = arguments
+    if kind not in CONVERTERS:
+        _unknown('addp convert', kind, list(CONVERTERS))
+    _run_tool(CONVERTERS[kind][0], rest)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        argv: Arguments behind ``addp``. Defaults to those of the process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ('-h', '--help'):
+        print(_help())
+        sys.exit(0 if arguments else 2)
+    command, *rest = arguments
+    if command == '--version':
+        from addp_mm.version import __version__
+
+        print(f'addp_mm {__version__}')
+    elif command in TOOLS:
+        _run_tool(TOOLS[command][0], rest)
+    elif command == 'convert':
+        _convert(rest)
+    elif command == 'list':
+        from addp_mm.list_configs import main as list_configs
+
+        list_configs(rest)
+    elif command == 'doctor':
+        from addp_mm.doctor import main as doctor
+
+        doctor(rest)
+    elif command == 'run':
+        _run(rest)
+    elif command.endswith('.py'):  # python -m addp_mm SCRIPT
+        _run(arguments)
+    else:
+        _unknown('addp', command, [*TOOLS, *OWN])
 
 
 if __name__ == '__main__':

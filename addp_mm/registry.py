@@ -2,16 +2,15 @@
 """Child registries of mmengine's root registries.
 
 mmengine imports ``<scope>.registry`` when it finds ``type='<scope>.X'``. A config of mmpretrain,
-mmdet or mmsegmentation can therefore name ``addp_mm.X`` without ``custom_imports``. For the same
-reason, importing this module installs the patches of :mod:`addp_mm.compat`.
+mmdet or mmsegmentation can therefore name ``addp_mm.X`` without ``custom_imports``: that import
+runs ``addp_mm/__init__.py`` first, which installs the patches of :mod:`addp_mm.compat`.
 """
 
 from importlib import import_module
 
-from addp_mm import compat, extensions
+from addp_mm.compat.versions import check_packages
 
-compat.install()  # before mmengine is imported: if it is missing, the error says what to type
-extensions.install()
+check_packages()  # before mmengine is imported: if it is missing, the error says what to type
 
 from mmengine import registry as _roots  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Every test starts from the same seed, on one thread and without a Runner, whatever ran before it."""
+"""Every test starts with the same seed, on one thread and without a Runner of another test."""
 
 import os
 
@@ -30,5 +30,5 @@ def seeded():
 
 @pytest.fixture(autouse=True)
 def without_a_current_logger():
-    """The logger of a Runner outlives it, and with it the work dir where things are kept."""
+    """The logger of a Runner outlives it, and keeps its work dir."""
     MMLogger._instance_dict.clear()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Test on several processes: tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [tools/test.py options]
-# CHECKPOINT may be '': then the weights are those that the model's init_cfg names.
-# Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON.
+# If CHECKPOINT is '', the weights come from the model's init_cfg.
+# Environment: PYTHON; on several machines also NNODES, NODE_RANK, MASTER_ADDR and PORT (29500).
 set -euo pipefail
 [ $# -ge 3 ] && [[ $3 =~ ^[1-9][0-9]*$ ]] || { echo "usage: $0 CONFIG CHECKPOINT PROCESSES [options of tools/test.py]" >&2; exit 2; }
 config=$1 checkpoint=$2 processes=$3

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Train on several processes of one machine or of several: tools/dist_train.sh CONFIG PROCESSES [tools/train.py options]
-# Environment: on several machines NNODES, NODE_RANK, MASTER_ADDR and PORT (29500); PYTHON. A single machine takes a free
-# port by itself.
+# Environment: PYTHON; on several machines also NNODES, NODE_RANK, MASTER_ADDR and PORT (29500). A single machine uses
+# a free port.
 set -euo pipefail
 [ $# -ge 2 ] && [[ $2 =~ ^[1-9][0-9]*$ ]] || { echo "usage: $0 CONFIG PROCESSES [options of tools/train.py]" >&2; exit 2; }
 config=$1 processes=$2

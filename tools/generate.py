@@ -1,21 +1,20 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Generate images with a pre-trained ADDP: PNGs, a grid and the alternating steps of the first ones.
+"""Generate images with a pre-trained ADDP: PNG files, a grid and the alternating steps.
 
-Whole images already in the folder are kept, so that an interrupted run goes on where it stopped;
-the same seed gives the same images whatever the batch size.
+Run the same command again to continue an interrupted run: complete images in the folder are kept.
+The same seed gives the same images for every batch size.
 """
 
 import argparse
 import hashlib
 import json
-import os
 from pathlib import Path
 
 SETTINGS_FILE = 'generation.json'
 
 
 class UsageError(ValueError):
-    """Something about the arguments, in words for their writer."""
+    """A wrong argument. The message says what is wrong and what to do."""
 
 
 def _positive(text: str) -> int:
@@ -33,26 +32,34 @@ def _seed(text: str) -> int:
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('config', help='config of the pre-training')
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config of the pre-training: a file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='checkpoint of the pre-training: a path or addp_mm://NAME')
-    parser.add_argument('--out', required=True, help='folder for images/, grid.png, steps.png')
-    parser.add_argument('--num-images', type=_positive, default=16, help='images in the folder in the end')
-    parser.add_argument('--batch-size', type=_positive, default=16, help='images at a time')
-    parser.add_argument('--steps', type=_positive, default=20, help='alternating steps')
-    parser.add_argument('--schedule', choices=['cosine', 'linear'], default='cosine', help='of the masked share')
-    parser.add_argument('--temperature', type=float, default=6.0, help='of the noise on the confidence')
+    parser.add_argument('--out', required=True, help='folder for images/, grid.png and steps.png')
+    parser.add_argument('--num-images', type=_positive, default=16, help='images in the folder at the end [16]')
+    parser.add_argument('--batch-size', type=_positive, default=16, help='images that are generated together [16]')
+    parser.add_argument('--steps', type=_positive, default=20, help='alternating steps [20]')
+    parser.add_argument(
+        '--schedule',
+        choices=['cosine', 'linear'],
+        default='cosine',
+        help='how the masked share falls from step to step [cosine]',
+    )
+    parser.add_argument('--temperature', type=float, default=6.0, help='scale of the noise on the confidence [6.0]')
     parser.add_argument('--constant-temperature', action='store_true', help='do not anneal the temperature to zero')
-    parser.add_argument('--top-p', type=float, default=1.0, help='draw from the most likely codes up to this share')
-    parser.add_argument('--seed', type=_seed, default=0, help='seed of all noise')
-    parser.add_argument('--grid', type=int, default=64, help='images of grid.png at most, 0 for no grid')
-    parser.add_argument('--show-steps', type=int, default=1, help='images whose steps are drawn, 0 for none')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
+    parser.add_argument(
+        '--top-p', type=float, default=1.0, help='sample from the most likely codes that sum to this probability [1.0]'
+    )
+    parser.add_argument('--seed', type=_seed, default=0, help='seed of all random numbers [0]')
+    parser.add_argument('--grid', type=int, default=64, help='largest number of images in grid.png; 0: no grid [64]')
+    parser.add_argument('--show-steps', type=int, default=1, help='images whose steps are in steps.png; 0: none [1]')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
     return parser.parse_args(argv)
 
 
 def settings_of(args) -> dict:
-    """What decides about the pixels: images of other settings do not belong into one folder."""
+    """Return the settings that decide about the pixels. All images of a folder share them."""
     from addp_mm.checkpoints.reading import resolve_asset
 
     path = Path(resolve_asset(args.checkpoint))
@@ -70,13 +77,15 @@ def settings_of(args) -> dict:
 
 
 def claim(out: Path, settings: dict) -> None:
-    """Make the folder this run's, or find that it already is.
+    """Write the settings into the folder, or compare them with those in it.
 
-    Settings without an image bind nobody: a run may end before its first one.
+    If the folder has no image yet, its settings are overwritten.
 
     Raises:
-        UsageError: If it holds images of other settings.
+        UsageError: The folder holds images of other settings, or files of unknown origin.
     """
+    from addp_mm.checkpoints.atomic_write import write_json
+
     if out.exists() and not out.is_dir():
         raise UsageError(f'--out {out} is a file, not a folder')
     record, images = out / SETTINGS_FILE, out / 'images'
@@ -84,12 +93,12 @@ def claim(out: Path, settings: dict) -> None:
     if not record.is_file() and any(images.iterdir()):
         raise UsageError(f'{images} holds files but {record} is missing: choose another --out')
     if not any(images.glob('*.png')):
-        write(record, json.dumps(settings, indent=2).encode())
+        write_json(record, settings)
         return
     try:
         found = json.loads(record.read_text())
     except json.JSONDecodeError as error:
-        raise UsageError(f'{record} is not readable ({error}): choose another --out') from error
+        raise UsageError(f'{record} cannot be read ({error}): choose another --out') from error
     changed = [f'{key} {found.get(key)} -> {value}' for key, value in settings.items() if found.get(key) != value]
     if changed:
         raise UsageError(
@@ -97,37 +106,30 @@ def claim(out: Path, settings: dict) -> None:
         )
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file so that it is either there in full or not at all."""
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
-
-
-def write_png(path: Path, picture) -> None:
-    import io
-
+def write_png(path: Path, image) -> None:
+    """Write an image, uint8 of shape (height, width, 3), atomically."""
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format='PNG')
-    write(path, buffer.getvalue())
+    from addp_mm.checkpoints.atomic_write import atomic_path
+
+    with atomic_path(path) as partial:
+        Image.fromarray(image).save(partial, format='PNG')
 
 
-def is_whole(path: Path) -> bool:
-    """Whether there is a PNG whose checksums are right; a copy or a full disk may have left a part of one."""
+def is_complete(path: Path) -> bool:
+    """Whether the file is a PNG with correct checksums, not a part of one."""
     from PIL import Image
 
     try:
-        with Image.open(path, formats=['PNG']) as picture:
-            picture.verify()
-    except (OSError, SyntaxError):  # Pillow's words for a broken PNG
+        with Image.open(path, formats=['PNG']) as image:
+            image.verify()
+    except (OSError, SyntaxError):  # Pillow raises SyntaxError for a broken PNG
         return False
     return True
 
 
 def write_images(sampler, args, out: Path) -> int:
-    """Generate the images that the folder lacks or that are broken there; returns how many these were."""
+    """Generate the images that are missing or broken in the folder; return how many they were."""
     import torch
     from tqdm import tqdm
 
@@ -135,7 +137,7 @@ def write_images(sampler, args, out: Path) -> int:
     from addp_mm.generation.figures import to_uint8
 
     paths = [out / 'images' / f'{index:06d}.png' for index in range(args.num_images)]
-    missing = [index for index, path in enumerate(paths) if not is_whole(path)]
+    missing = [index for index, path in enumerate(paths) if not is_complete(path)]
     generators = image_generators(args.num_images, torch.Generator().manual_seed(args.seed))
     with tqdm(total=len(missing) * args.steps, unit='step', desc=f'{len(missing)} images') as bar:
         for begin in range(0, len(missing), args.batch_size):
@@ -143,13 +145,13 @@ def write_images(sampler, args, out: Path) -> int:
             samples = sampler.complete(
                 *sampler.blank(len(batch)), [generators[index] for index in batch], progress=bar.update
             )
-            for index, picture in zip(batch, to_uint8(samples.images), strict=True):
-                write_png(paths[index], picture)
+            for index, image in zip(batch, to_uint8(samples.images), strict=True):
+                write_png(paths[index], image)
     return len(missing)
 
 
 def write_overviews(sampler, args, out: Path) -> None:
-    """Write grid.png from the images, and steps.png by generating the first ones again."""
+    """Write grid.png from the images, and steps.png by generating the first images again."""
     import numpy as np
     import torch
     from PIL import Image
@@ -169,6 +171,7 @@ def write_overviews(sampler, args, out: Path) -> None:
 
 
 def run(args) -> None:
+    """Generate the images and the overviews."""
     from addp_mm.apis import load_model
     from addp_mm.engine.device import choose_device
     from addp_mm.generation import AlternatingSampler
@@ -194,6 +197,7 @@ def run(args) -> None:
 
 
 def main(argv=None):
+    """Run the tool."""
     args = parse_args(argv)
     from addp_mm.errors import reported_in_words
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Test under Slurm: tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [tools/test.py options]
-# CHECKPOINT may be '': then the weights are those that the model's init_cfg names.
-# Environment: GPUS (8 in all), GPUS_PER_NODE (8), CPUS_PER_TASK (8), PORT (drawn from 20000 to 39999), SRUN_ARGS (more
+# If CHECKPOINT is '', the weights come from the model's init_cfg.
+# Environment: GPUS (total, 8), GPUS_PER_NODE (8), CPUS_PER_TASK (8), PORT (random, 20000 to 39999), SRUN_ARGS (more
 # options of srun), PYTHON.
 set -euo pipefail
 [ $# -ge 4 ] || { echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]" >&2; exit 2; }

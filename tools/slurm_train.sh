@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Train under Slurm: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [tools/train.py options]
-# Environment: GPUS (8 in all), GPUS_PER_NODE (8), CPUS_PER_TASK (8), PORT (drawn from 20000 to 39999), SRUN_ARGS (more
+# Environment: GPUS (total, 8), GPUS_PER_NODE (8), CPUS_PER_TASK (8), PORT (random, 20000 to 39999), SRUN_ARGS (more
 # options of srun), PYTHON.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 PARTITION JOB_NAME CONFIG [options of tools/train.py]" >&2; exit 2; }

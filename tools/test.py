@@ -1,41 +1,34 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Test a checkpoint with any config of this repository; writes the metrics as JSON."""
+"""Test a checkpoint with a config and write the metrics as JSON."""
 
 import argparse
-import json
-import os
 from pathlib import Path
+
+from addp_mm.cli_options import add_runner_options, parse_runner_args
 
 
 def parse_args(argv=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('config', help='config file, or the name of a shipped config')
     parser.add_argument(
-        'checkpoint', nargs='?', help='path or address of the checkpoint; needless where nothing is trained, as in k-NN'
+        'checkpoint',
+        nargs='?',
+        help='path or URL of the checkpoint; not needed for a config that trains nothing, such as k-NN',
     )
     parser.add_argument('--work-dir', help='folder for logs and metrics [work_dirs/<config name>]')
-    parser.add_argument('--out', help='file for the metrics, as JSON [<work dir>/metrics.json]')
+    parser.add_argument('--out', help='JSON file for the metrics [<work dir>/metrics.json]')
     parser.add_argument(
         '--show-dir',
-        help='folder for every picture with what the model found drawn on it; those of '
-        'a classifier under their path below the root of the data set',
+        help="folder for all images with the predictions drawn on them; a classifier's images keep their path "
+        'below the root of the data set',
     )
-    parser.add_argument('--seed', type=int, help='seed of whatever is drawn at random')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        metavar='KEY=VALUE',
-        help='change settings of the config, e.g. test_dataloader.batch_size=8',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_runner_options(parser)
+    return parse_runner_args(parser, argv)
 
 
 def prepare(args):
-    """Read, check and complete the config. Nothing is written and no weight is built yet."""
+    """Read, check and complete the config. Nothing is written and no model is built yet."""
     from mmengine.registry import init_default_scope
 
     from addp_mm.checks.datasets import check_datasets
@@ -43,7 +36,8 @@ def prepare(args):
     from addp_mm.checks.launch import check_launcher
     from addp_mm.checks.unknown_arguments import check_config
     from addp_mm.checks.weights import require_checkpoint, require_weights
-    from addp_mm.config.config_file import load_config, require_writable
+    from addp_mm.config.config_file import load_config
+    from addp_mm.config.paths import require_writable
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
 
@@ -70,21 +64,11 @@ def prepare(args):
     return cfg
 
 
-def write_metrics(metrics, path):
-    """Write ``metrics`` as JSON numbers, so that the file ``path`` is there in full or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        unfinished.write_text(json.dumps(plain, indent=2) + '\n')
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def main(argv=None):
+    """Run the tool."""
     args = parse_args(argv)
     from addp_mm import compat
+    from addp_mm.checkpoints.atomic_write import write_json
     from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import reported_in_words
 
@@ -93,10 +77,12 @@ def main(argv=None):
         runner = build_runner(cfg)
         runner.logger.info(compat.summary())
         if args.checkpoint is None:
-            runner._init_model_weights()  # mmengine does so before training alone
+            # mmengine's Runner has no public method that initialises weights on all ranks
+            runner._init_model_weights()  # noqa: SLF001
         metrics = runner.test()
     if runner.rank == 0:
-        write_metrics(metrics, Path(args.out))
+        numbers = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
+        write_json(args.out, numbers)
         print(f'metrics: {args.out}')
 
 

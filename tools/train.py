@@ -1,47 +1,41 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Train any config of this repository: pre-training, classification, detection or segmentation."""
+"""Train a config: pre-training, classification, detection or segmentation."""
 
 import argparse
-import os
+
+from addp_mm.cli_options import add_runner_options, parse_runner_args
 
 
 def parse_args(argv=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('config', help='config file, or the name of a shipped config')
     parser.add_argument('--work-dir', help='folder for logs, curves and checkpoints [work_dirs/<config name>]')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='auto|CHECKPOINT',
-        help='go on from a checkpoint, or from the latest one in the work dir',
+        help='continue from this checkpoint; without a value, from the latest one in the work dir',
     )
     parser.add_argument(
         '--amp',
         nargs='?',
         const='bfloat16',
         choices=['bfloat16', 'float16'],
-        help='automatic mixed precision, in bfloat16 unless said otherwise',
+        help='automatic mixed precision; without a value, in bfloat16',
     )
     parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate by the true over the base batch size'
+        '--auto-scale-lr',
+        action='store_true',
+        help='multiply the learning rate by the batch size over all GPUs, divided by auto_scale_lr.base_batch_size',
     )
-    parser.add_argument('--seed', type=int, help='seed of weights, order and augmentation')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        metavar='KEY=VALUE',
-        help='change settings of the config, e.g. train_dataloader.batch_size=8',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_runner_options(parser)
+    return parse_runner_args(parser, argv)
 
 
 def prepare(args):
-    """Read, check and complete the config. Nothing is written and no weight is built yet."""
+    """Read, check and complete the config. Nothing is written and no model is built yet."""
     from mmengine.registry import init_default_scope
 
     from addp_mm.checks.datasets import check_datasets
@@ -73,6 +67,7 @@ def prepare(args):
 
 
 def main(argv=None):
+    """Run the tool."""
     args = parse_args(argv)
     from addp_mm import compat
     from addp_mm.engine.runner_cfg import build_runner

@@ -10,8 +10,8 @@ from typing import Any
 from mmengine.registry import DATASETS
 
 from addp_mm.checks.type_lookup import find_type
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
 from addp_mm.datasets.fashion.scene_writer import MARKER
-from addp_mm.datasets.listed.image_folder import DatasetError, check_folder_exists
 from addp_mm.errors import first_few
 
 # mmsegmentation's datasets hand **kwargs to their base class unchanged, except this one.

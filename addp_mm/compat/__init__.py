@@ -27,7 +27,6 @@ from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferen
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.patch import Patch, in_force
-from addp_mm.compat.versions import check_packages
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
 __all__ = ['PATCHES', 'Patch', 'in_force', 'install', 'is_off', 'summary', 'waiting']
@@ -111,13 +110,7 @@ def is_off() -> bool:
 
 
 def install() -> None:
-    """Apply every patch once its module is imported. Calling it again changes nothing.
-
-    Raises:
-        ImportError: The installed OpenMMLab packages cannot work; see
-            :func:`addp_mm.compat.versions.check_packages`.
-    """
-    check_packages()
+    """Apply every patch once its module is imported. Calling it again changes nothing."""
     if is_off():
         return
     install_mmcv_ext()

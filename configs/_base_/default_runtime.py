@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Runtime shared by all kinds of config; detection and segmentation name their scope and visualizer
-# in det_runtime.py and seg_runtime.py. tools/train.py and tools/test.py pick both where a config
-# leaves the plain `Visualizer`.
+# Runtime of all configs. Detection and segmentation set their scope and visualizer in
+# det_runtime.py and seg_runtime.py. If a config keeps the plain `Visualizer`, tools/train.py and
+# tools/test.py choose one.
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# On the mean of the patch tokens instead of the class token.
+# The feature is the mean of the patch tokens instead of the class token.
 _base_ = './addp-vit-base-p16_knn-cls_in1k-256px.py'
 
 model = dict(backbone=dict(out_type='avg_featmap'))

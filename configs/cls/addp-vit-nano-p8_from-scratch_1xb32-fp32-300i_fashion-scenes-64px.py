@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The same model and schedule from random weights: what pre-training is compared with.
+# The same model and schedule from random weights, to compare with pre-training.
 _base_ = './addp-vit-nano-p8_ft_1xb32-fp32-300i_fashion-scenes-64px.py'
 
 model = dict(backbone=dict(init_cfg=None))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 224 px of 14 px patches: as many tokens as 256 px of 16 px.
+# 224 px with patches of 14 px: as many tokens as 256 px with patches of 16 px.
 _base_ = [
     './addp-vit-base-p16_linear-cls_8xb2048-bf16-coslr-90e_in1k-256px.py',
     '../_base_/models/dinov2_vit-base-p14.py',

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ResNet-50, supervised on ImageNet-1k. It knows no stochastic depth.
+# ResNet-50, supervised on ImageNet-1k. It has no stochastic depth.
 _base_ = './addp-vit-base-p16_ft_8xb128-bf16-coslr-100e_in1k-256px.py'
 
 model = dict(

@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The stock Mask R-CNN of mmdet with backbone, neck and data replaced, all else as it was; for
-# mmdet's own tools too.
+# mmdet's Mask R-CNN with another backbone, neck and data; everything else is mmdet's. It also works
+# with mmdet's own tools.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['addp_mm'])
 
-# Backbone and neck: maps of stride 4, 8, 16, 32 and 64, as the heads expect them.
+# Backbone and neck: maps of stride 4, 8, 16, 32 and 64, which the heads expect.
 model = dict(
     backbone=dict(
         _delete_=True,

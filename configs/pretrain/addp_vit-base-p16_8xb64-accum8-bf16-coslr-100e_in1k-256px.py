@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# What the ablations beside this file are compared with.
+# The baseline of the ablations in this folder.
 _base_ = './addp_vit-base-p16_8xb64-accum8-bf16-coslr-1600e_in1k-256px.py'
 
 param_scheduler = [

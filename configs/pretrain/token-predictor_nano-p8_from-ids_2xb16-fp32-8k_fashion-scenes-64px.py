@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# MAGE's training (arXiv 2211.09117) on stored ids: half of the tokens dropped in the encoder, the
-# loss over the codes.
+# MAGE's training (arXiv 2211.09117) on stored ids: the encoder drops half of the tokens, the loss
+# is over the codes.
 _base_ = [
     '../_base_/models/vq-tokenizer_nano-p8_released.py',
     '../_base_/models/token-predictor_nano-p8.py',

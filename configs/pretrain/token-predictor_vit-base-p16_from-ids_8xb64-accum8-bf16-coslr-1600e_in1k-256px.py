@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# MAGE ViT-B (arXiv 2211.09117) by its released recipe (github.com/LTH14/mage), on stored ids.
+# MAGE ViT-B (arXiv 2211.09117) with its released recipe (github.com/LTH14/mage), on stored ids.
 _base_ = [
     '../_base_/models/vq-tokenizer_in1k_released.py',
     '../_base_/datasets/imagenet_256_tokens.py',
@@ -34,7 +34,7 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=1600)
 
-# what the base has are previews of ADDP
+# replaces the base's hook, which draws previews of ADDP
 custom_hooks = []
 default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=3))
 randomness = dict(seed=0, diff_rank_seed=True)

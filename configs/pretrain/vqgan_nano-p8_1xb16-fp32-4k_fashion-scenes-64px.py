@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The tokenizer of vq-tokenizer_nano-p8, in a third of its steps, against a discriminator and with
-# features of the shipped ADDP ViT. The discriminator starts when the codes stand still, at half of
-# the training.
+# The tokenizer of vq-tokenizer_nano-p8 in a third of the steps, with a discriminator and a
+# perceptual loss on features of the shipped ADDP ViT. The discriminator starts at half of the
+# training, when the codes no longer change much.
 _base_ = ['vq-tokenizer_nano-p8_2xb8-fp32-12k_fashion-scenes-64px.py']
 
 max_iters = 4000
@@ -25,7 +25,7 @@ model = dict(
         ),
     ),
     perceptual_weight=0.1,
-    # sees 34 px
+    # receptive field of 34 px
     discriminator=dict(type='addp_mm.PatchDiscriminator', base_channels=32, num_layers=2),
     adversarial_weight=0.2,
     lecam_weight=0.001,
@@ -50,6 +50,6 @@ custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.AdversarialStartHook', action='lower', window=50, watch=1500),
-    # an average over codes that are still drawn anew would lie between their places
+    # an average over codes that are still re-initialised would be between old and new positions
     dict(type='EMAHook', momentum=0.005, begin_iter=int(0.4 * max_iters)),
 ]

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Mask2Former on ADDP's ViT-B: its head, clipping and scales; learning rates and their decay as for
-# UperNet.
+# Mask2Former on ADDP's ViT-B: Mask2Former's head, clipping and scales; UperNet's learning rates and
+# layer decay.
 _base_ = [
     '../_base_/models/mask2former-seg_addp-vit-base-p16.py',
     '../_base_/datasets/ade20k_512x512.py',
@@ -24,7 +24,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-# The kernel of deformable attention on GPUs knows float32 and float16 only.
+# The CUDA kernel of deformable attention supports only float32 and float16.
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Crops of 37 patches a side.
+# Crops of 37 x 37 patches.
 _base_ = [
     '../_base_/models/segmenter-mask_addp-vit-base-p16.py',
     '../_base_/models/dinov2_vit-base-p14.py',

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# For tools/test.py alone: the mean over six scales, each as it is and flipped.
+# Only for tools/test.py: the mean over six scales, each with and without a flip.
 _base_ = './upernet_addp-vit-base-p16_8xb2-bf16-160k_ade20k-512x512.py'
 
 model = dict(_delete_=True, type='SegTTAModel', module=_base_.model)

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ViT-L with the learning rate, layer decay and drop path of BEiT v2's ViT-L at the same crop, batch
-# and length.
+# ViT-L with the learning rate, layer decay and drop path of BEiT v2's ViT-L, which has the same
+# crop, batch and schedule length.
 _base_ = './upernet_addp-vit-base-p16_8xb2-bf16-160k_ade20k-512x512.py'
 
 model = dict(

@@ -8,8 +8,8 @@ _base_ = [
 default_scope = 'mmseg'
 
 max_iters = 400
-# Three quarters of all pixels are background: weighted like the garments, it is all that so short a
-# training learns.
+# Three quarters of all pixels are background. With equal weights, so short a training learns only
+# the background.
 class_weight = [0.1] + [1.0] * 10
 model = dict(
     decode_head=dict(loss_decode=dict(class_weight=class_weight)),

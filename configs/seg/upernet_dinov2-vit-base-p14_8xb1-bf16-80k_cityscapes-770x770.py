@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Crops of 55 patches a side.
+# Crops of 55 x 55 patches.
 _base_ = [
     '../_base_/models/upernet_addp-vit-base-p16.py',
     '../_base_/models/dinov2_vit-base-p14.py',

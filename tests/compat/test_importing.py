@@ -69,7 +69,7 @@ def test_import_of_addp_mm_is_cheap():
 def test_missing_mmengine_is_reported_by_the_import():
     code = (
         'import sys, importlib.util as util; find = util.find_spec; '
-        'util.find_spec = lambda name, *a: None if name == "mmengine" else find(name, *a); import addp_mm'
+        'util.find_spec = lambda name, *a: None if name == "mmengine" else find(name, *a); import addp_mm.registry'
     )
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert run.returncode != 0

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A k-NN config by the tool, from the weights on disk to the accuracy."""
+"""tools/test.py evaluates a k-NN config, from the weights on disk to the accuracy."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from addp_mm.models.backbones import ADDPViT
 
 @pytest.mark.slow
 def test_the_tool_evaluates_the_weights_that_init_cfg_names(small_scenes, tmp_path, monkeypatch):
-    """k-NN by ``tools/test.py CONFIG`` against features and votes computed one by one from the files."""
+    """``tools/test.py CONFIG`` agrees with features and votes that are computed file by file."""
     options = dict(arch=dict(embed_dims=8, num_layers=2, num_heads=2), img_size=64)
     backbone = ADDPViT(**options, pre_norm=True).eval()
     save_file({f'backbone.{name}': value for name, value in backbone.state_dict().items()}, tmp_path / 'w.safetensors')

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The full-size classification configs: what they build, what their optimizer does, a step of each family."""
+"""The full-size classification configs: models, optimizers, and one step of each family."""
 
 import copy
 import functools
@@ -47,7 +47,10 @@ def parts(path) -> tuple[str, str]:
 
 
 def small(path) -> tuple:
-    """The config with two narrow blocks on 2 x 2 patches (a ResNet as deep as it is, on 64 px), 10 classes; side."""
+    """Return the config at a small size, with 10 classes, and the image side.
+
+    A ViT has two narrow blocks and 2 x 2 patches. A ResNet keeps its depth, with 64 px.
+    """
     cfg = load(path)
     options = (
         {}
@@ -97,8 +100,7 @@ def test_names_say_what_the_config_holds(path):
             int(patch),
             out_type,
         )
-        # frozen ADDP keeps the norm it was pre-trained with; published fine-tuning and other models
-        # have none
+        # frozen ADDP keeps the norm of its pre-training; published fine-tuning has none
         frozen_addp = backbone.startswith('addp') and setting != 'ft'
         assert cfg.model.backbone.get('pre_norm', False) is frozen_addp
     size = int(re.search(r'in1k-(\d+)px$', path.stem)[1])
@@ -133,7 +135,7 @@ def changed(path, other) -> set:
 
 
 @pytest.mark.parametrize('backbone', [*BASELINES, 'resnet50'])
-def test_baselines_share_every_value_with_addp_but_the_model(backbone):
+def test_baselines_differ_from_addp_only_in_the_model(backbone):
     own = {path for path in PATHS if path.stem.startswith(backbone)}
     assert len(own) == 3
     for path in own:
@@ -147,7 +149,7 @@ def test_baselines_share_every_value_with_addp_but_the_model(backbone):
 
 
 def depth_by_hand(name: str, blocks: int) -> int:
-    """0 the embedding, 1 to ``blocks`` the blocks, ``blocks`` + 1 the final norm and the head."""
+    """Depth of a weight: 0 the embedding, then the blocks, then the final norm and the head."""
     block = re.match(r'backbone\.blocks\.(\d+)\.', name)
     if block:
         return int(block[1]) + 1
@@ -229,7 +231,7 @@ def rate_by_hand(epoch: float, warm_up: int, epochs: int, peak: float, least: fl
     ],
 )
 def test_rates_over_the_training(name, warm_up, epochs, peak, least):
-    """Of every group, in iterations: 10 an epoch here. Published warm-up starts at 0 and mmengine's above it."""
+    """Learning rate of every group by iteration, 10 an epoch. mmengine's warm-up starts above 0."""
     from mmengine.registry import PARAM_SCHEDULERS
 
     cfg, _ = small(CONFIGS / 'cls' / name)
@@ -250,7 +252,7 @@ def test_rates_over_the_training(name, warm_up, epochs, peak, least):
         assert group['lr'] == pytest.approx(least * group.get('lr_scale', 1), rel=0.1, abs=1e-5 * peak)
 
 
-# The others build the same layers: MAE and AugReg ADDP's, the large models the base ones'.
+# The others have the same layers: MAE and AugReg those of ADDP, large models those of base models.
 BUILT = [path for path in FINETUNE + LINEAR if not re.match('mae|augreg|.*-large', path.stem)]
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The detection recipes at full size are what their papers say; at a small size they train and predict."""
+"""Detection recipes: the values of their papers; training and prediction at a small size."""
 
 import copy
 from functools import cache
@@ -27,7 +27,7 @@ BASE = dict(blocks=12, width=768, global_blocks=(2, 5, 8, 11), drop_path=0.1, sh
 LARGE = dict(
     blocks=24, width=1024, global_blocks=(5, 11, 17, 23), drop_path=0.4, shares=(0.003777893, 0.004722366, 0.8)
 )
-# Recipe without its ending: size of the ViT, weight decay, images a GPU.
+# Name of the recipe up to its schedule: size of the ViT, weight decay, images per GPU.
 RECIPES = {
     'mask-rcnn_addp-vit-base-p16_vitdet_16xb4-bf16-100e_coco-1024px': (BASE, 0.1, 4),
     'mask-rcnn_addp-vit-base-p16_vitdet_16xb4-bf16-25e_coco-1024px': (BASE, 0.1, 4),
@@ -73,7 +73,7 @@ def _loaded(stem: str):
 
 
 def load(stem: str):
-    """A config, read once: with what it inherits that takes a good part of a second."""
+    """A config. It is cached because reading it takes up to a second."""
     return copy.deepcopy(_loaded(stem))
 
 
@@ -97,7 +97,7 @@ def test_readme_and_metafile_name_every_recipe():
 
 
 def expected_settings(name: str, model: nn.Module, size: dict, weight_decay: float, is_dino: bool):
-    """Share of the learning rate, and weight decay, as ViTDet's recipe (or DINO's) says."""
+    """Share of the learning rate, and weight decay, in ViTDet's or DINO's recipe."""
     decay = {12: 0.7, 24: 0.8}[size['blocks']]
     if is_dino:
         return (0.1 if name.startswith('backbone.') else 1.0), weight_decay
@@ -221,7 +221,7 @@ def advance(scheduler, steps: int) -> None:
 
 
 @pytest.mark.parametrize('baseline', BASELINES)
-def test_baselines_change_the_backbone_alone(baseline):
+def test_baselines_change_only_the_backbone(baseline):
     checkpoint, options = BASELINES[baseline]
     for head in HEADS:
         (path,) = recipe_paths('det', head.format(baseline) + '_*')
@@ -246,7 +246,7 @@ def test_resnet_baselines_are_mmdets(path):
     cfg = load(path.stem)
     assert cfg.model.backbone.init_cfg.checkpoint == 'torchvision://resnet50'
     assert build_on_meta(cfg).backbone.depth == 50
-    if '_lsj-' in path.stem:  # mmdet's 100 epochs are 25 passes through images that are listed four times
+    if '_lsj-' in path.stem:  # mmdet's 100 epochs: 25 passes over a list that has every image four times
         assert cfg.train_cfg.max_epochs * cfg.train_dataloader.dataset.times == (25 if '25e' in path.stem else 100)
 
 
@@ -297,7 +297,7 @@ FAMILIES = {
 @pytest.mark.parametrize('stem', FAMILIES)
 def test_family_trains_and_predicts(stem):
     cfg = shrink(load(stem), **SMALL, **FAMILIES[stem])
-    if 'retinanet' not in stem:  # bfloat16 is many times slower on most CPUs: one family keeps it
+    if 'retinanet' not in stem:  # bfloat16 is slow on most CPUs: only one family uses it here
         cfg.optim_wrapper.type = 'OptimWrapper'
         cfg.optim_wrapper.pop('dtype', None)
         cfg.optim_wrapper.pop('loss_scale', None)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""No config of the tree escapes: each is one of a family that has tests of its own, or is read and built here."""
+"""Every config is tested: by the tests of its family, or it is read and built here."""
 
 import ast
 import importlib.util
@@ -24,7 +24,7 @@ def model_zoo_tool():
 
 
 def listed(task: str) -> set[Path]:
-    """Configs that the test module of a folder asks :func:`recipe_paths` for, as its source says."""
+    """Configs that the test module of a folder gets from ``recipe_paths``, read from its source."""
     source = (Path(__file__).parent / f'test_{task}_recipes.py').read_text()
     calls = [
         node
@@ -40,7 +40,7 @@ def listed(task: str) -> set[Path]:
 
 
 def families() -> set[Path]:
-    """Configs that the tests of their folder go through: each of them is read and compared with what it should hold."""
+    """Configs that the tests of their folder read and check."""
     found = {path for task in TASKS for path in listed(task)}
     for task in ('cls', 'det', 'seg'):  # tests/configs/test_finetune_configs.py
         found |= {path for setting in ('ft', 'from-scratch') for path in (CONFIGS / task).glob(f'*nano-p8_{setting}_*')}
@@ -50,12 +50,12 @@ def families() -> set[Path]:
 REST = [path for path in EVERY if path not in families()]
 
 
-def test_configs_lie_in_the_four_folders():
+def test_configs_are_in_the_four_folders():
     assert {path.relative_to(CONFIGS).parts[:-1] for path in EVERY} == {(task,) for task in TASKS}
 
 
 @pytest.mark.parametrize('task', TASKS)
-def test_the_tests_of_each_family_go_through_its_folder(task):
+def test_the_tests_of_each_family_cover_its_folder(task):
     assert listed(task)
     assert all(path.parent == CONFIGS / task for path in listed(task))
 
@@ -76,13 +76,13 @@ def test_every_recipe_seeds_its_iterations(path):
 
 
 def test_the_model_zoo_lists_every_config_once():
-    """And says what the READMEs of the folders say: it is written from them."""
+    """The page is equal to what .dev/model_zoo.py writes from the READMEs of the folders."""
     model_zoo = model_zoo_tool()
     page = model_zoo.PAGE.read_text()
     assert page == model_zoo.page(), 'run .dev/model_zoo.py'
     listed = re.findall(r'^\| \[.*?\]\(\.\./configs/(.*?)\) \|', page, re.M)
     assert sorted(listed) == [str(path.relative_to(CONFIGS)) for path in EVERY]
-    # nothing is said to be reproduced that was not
+    # no number is claimed to be reproduced here
     assert all(line.endswith('| |') for line in page.splitlines() if line.startswith('| ['))
 
 
@@ -98,7 +98,7 @@ def test_published_numbers_are_read_from_the_readmes():
     'name, start',
     [
         ('mask-rcnn_addp-vit-base-p16_vitdet_16xb4-bf16-100e_coco-1024px.py', 'NNODES=2 tools/dist_train.sh {} 8'),
-        # 64 images a step, two a GPU, as its learning rate asks; the name, mmdet's own, does not say so
+        # 64 images a step, two a GPU, for its learning rate; mmdet's name does not show it
         ('mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_ln-heads_lsj-100e_coco.py', 'NNODES=4 tools/dist_train.sh {} 8'),
         ('mask-rcnn_r50_fpn_1x_coco.py', 'tools/dist_train.sh {} 8'),
         ('mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px.py', 'python tools/train.py {}'),
@@ -114,7 +114,7 @@ def test_commands_start_as_many_gpus_as_the_learning_rate_is_for(name, start):
     ids=lambda path: path.stem,
 )
 def test_gpus_and_batch_of_the_name_are_those_of_the_learning_rate(path):
-    """So that --auto-scale-lr changes nothing where a config runs as it was written."""
+    """--auto-scale-lr changes nothing if a config runs with the GPUs and batch of its name."""
     cfg = load_recipe(path)
     gpus, batch = map(int, re.search(r'_(\d+)xb(\d+)', path.stem).groups())
     assert cfg.train_dataloader.batch_size == batch

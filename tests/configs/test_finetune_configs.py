@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The nano configs of the three tasks: what they build, and one step of training and prediction of each."""
+"""The nano configs of the three tasks: models, and one step of training and prediction of each."""
 
 import importlib
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
+import addp_mm  # noqa: F401  # before the packages, which need its mmcv._ext
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 PACKAGES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg'}
@@ -26,7 +26,7 @@ def load(task: str, setting: str) -> Config:
 
 
 def build_model(task: str) -> torch.nn.Module:
-    """The task's model with random weights, as the runner builds it."""
+    """The task's model with random weights, built as by a Runner."""
     cfg = load(task, 'from-scratch')
     scope = PACKAGES[task]
     importlib.import_module(f'{scope}.models')
@@ -71,7 +71,7 @@ def batch(task: str) -> dict:
 
 
 @pytest.mark.parametrize('task', PACKAGES)
-def test_scratch_differs_in_its_weights_alone(task):
+def test_scratch_differs_only_in_its_weights(task):
     (pretrained,), (scratch,) = paths(task, 'ft'), paths(task, 'from-scratch')
     assert scratch.name == pretrained.name.replace('_ft_', '_from-scratch_')
     pretrained, scratch = Config.fromfile(pretrained).to_dict(), Config.fromfile(scratch).to_dict()
@@ -93,8 +93,8 @@ def test_names_say_what_the_config_holds(task):
 
 
 @pytest.mark.parametrize('task', PACKAGES)
-def test_the_backbone_is_the_one_of_pretraining(task):
-    """Same options as ADDP's own backbone but for what it returns and for dropout."""
+def test_the_backbone_is_that_of_pretraining(task):
+    """The options are those of ADDP's backbone, except for outputs and dropout."""
     backbone = dict(load(task, 'ft').model.backbone)
     pretrained = dict(Config.fromfile(CONFIGS / '_base_/models/addp_vit-nano-p8.py').model.backbone)
     free = {'init_cfg', 'out_type', 'out_indices', 'final_norm', 'drop_rate', 'attn_drop_rate', 'drop_path_rate'}
@@ -142,7 +142,7 @@ def test_learning_rates_fall_from_head_to_embedding(task):
 
 @pytest.mark.slow
 def test_detection_levels_fit_the_objects():
-    """Strides of neck, anchors and region extractors agree; training finds positive anchors for every size met."""
+    """Strides of neck, anchors and extractors agree; every object size has positive anchors."""
     cfg = load('det', 'ft')
     model = build_model('det')
     maps = model.extract_feat(torch.rand(1, 3, 64, 64))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The full-size pre-training configs: what they build, what their optimizer does, one step at reduced size."""
+"""The full-size pre-training configs: models, optimizers, and one step at reduced size."""
 
 import re
 
@@ -105,7 +105,7 @@ def test_every_ablation_changes_one_option_of_the_short_run():
 
 @pytest.mark.parametrize('arch', LONG)
 def test_sizes_and_optimizer_of_the_published_models(arch):
-    """Widths and depths as published; norms and biases are not decayed, all that is trained learns at one rate."""
+    """Published widths and depths; no decay of norms and biases; one learning rate for all."""
     cfg = load_recipe(LONG[arch])
     model = build_on_meta(cfg)
     width, depth, heads = {'base': (768, 12, 12), 'large': (1024, 24, 16)}[arch]

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The segmentation recipes: what they build, learning rates and decay, the schedule, and one step of each family."""
+"""Segmentation recipes: models, learning rates, weight decay, schedule, one step of each family."""
 
 import re
 from functools import cache
@@ -26,8 +26,7 @@ from torch import nn
 
 PATHS = {path.stem: path for path in recipe_paths('seg')}
 TRAINED = [name for name in PATHS if '-vit-' in name and not name.endswith('-ms')]
-# (learning rate of a batch of 16, layer decay, drop path, outputs) as the README of configs/seg
-# gives them
+# (learning rate at batch 16, layer decay, drop path, outputs), from the README of configs/seg
 SETTINGS = {
     'base': (1e-4, 0.65, 0.1, (3, 5, 7, 11)),
     'large': (4e-5, 0.9, 0.2, (7, 11, 15, 23)),
@@ -74,7 +73,7 @@ def test_a_config_builds_what_its_name_says(name):
 
 
 @pytest.mark.parametrize('name', TRAINED)
-def test_the_backbone_is_the_recipes(name):
+def test_the_backbone_is_that_of_the_recipe(name):
     cfg, model = on_meta(name)
     _, _, drop_path, outputs = settings_of(name)
     backbone = model.backbone
@@ -90,8 +89,8 @@ def test_the_backbone_is_the_recipes(name):
 
 
 @pytest.mark.parametrize('name', [name for name in TRAINED if 'addp-vit' not in name])
-def test_a_baseline_differs_in_its_encoder_alone(name):
-    """DINOv2's crops hold 37 patches of 14 px, or 55; AugReg's images lie in [-1, 1]; all else is ADDP's recipe."""
+def test_a_baseline_differs_only_in_its_encoder(name):
+    """DINOv2's crops have 37 or 55 patches of 14 px a side; AugReg's images are in [-1, 1]."""
     ours = re.sub(r'(?<=_)(mae|beitv2|deit3|augreg)-vit', 'addp-vit', name)
     ours = re.sub(r'dinov2-vit-base-p14(.*)518x518', r'addp-vit-base-p16\g<1>512x512', ours)
     ours = re.sub(r'dinov2-vit-base-p14(.*)770x770', r'addp-vit-base-p16\g<1>768x768', ours)
@@ -132,7 +131,7 @@ def test_learning_rate_and_decay_of_every_parameter(name):
 
 
 def test_the_rate_rises_for_1500_iterations_and_falls_linearly():
-    """A hundredth of the schedule is run."""
+    """The test runs a hundredth of the schedule."""
     cfg = load_recipe(PATHS[UPERNET])
     assert [(scheduler.begin, scheduler.end) for scheduler in cfg.param_scheduler] == [(0, 1500), (1500, 160_000)]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-4)
@@ -149,7 +148,7 @@ def test_the_rate_rises_for_1500_iterations_and_falls_linearly():
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
-    # mmengine arrives at 0 with the last iteration, not after it
+    # mmengine reaches 0 at the last iteration, not after it
     falls_for = 1600 - 15 - 1
     expected = [1e-4 * (1e-6 + (1 - 1e-6) * t / 14) for t in range(15)]
     expected += [1e-4 * (1 - t / falls_for) for t in range(falls_for + 1)]
@@ -163,7 +162,7 @@ def data_roots(tmp_path_factory) -> dict:
 
 
 def small(name: str, data_roots: dict):
-    """A recipe with a backbone 16 wide, crops of 64 px and the data of this test."""
+    """A recipe with 16 channels, crops of 64 px and the data of this test."""
     arch, side = dict(embed_dims=16, num_layers=4, num_heads=2), 64
     cfg = shrink(
         load_recipe(PATHS[name]),
@@ -253,7 +252,7 @@ def test_one_step_and_one_prediction(name, data_roots):
 
 @pytest.mark.slow
 def test_several_scales_are_averaged_by_the_ms_config(data_roots, tmp_path):
-    """The runner loads a checkpoint of the plain config into the wrapped model; one scale gives the plain result."""
+    """The model loads a checkpoint of the plain config; one scale gives the plain result."""
     single = small(UPERNET, data_roots)
     model = revert_sync_batchnorm(build_recipe(single))
     model.init_weights()

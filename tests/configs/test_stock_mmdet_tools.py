@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""mmdet's stock Mask R-CNN with our backbone, through the scripts that mmdet's own package ships."""
+"""mmdet's Mask R-CNN with our backbone, run by the scripts that mmdet ships."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/det/mask-rcnn_addp-vit-nano-p8_coco-style_fashion-scenes.py'
 
 
-# mmdet's test.py imports mmdet's operators before it reads the config, and with it custom_imports.
+# mmdet's test.py imports mmdet's operators before it reads the config and its custom_imports.
 AFTER_IMPORT = ['-m', 'addp_mm']
 
 
@@ -23,7 +23,7 @@ def stock_file(name: str) -> Path:
 
 
 def run(script: list, *args) -> str:
-    """Run a script on the config elsewhere than in the repository, and return what it printed."""
+    """Run a script on the config outside of the repository, and return what it printed."""
     *args, options, cwd = args
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, *script, str(CONFIG), *args, '--cfg-options', *options]

@@ -29,7 +29,7 @@ IMAGES = 'pretrain/token-predictor_nano-p8_2xb16-fp32-8k_fashion-scenes-64px.py'
 
 
 def test_values_of_the_published_recipe():
-    """README and code of github.com/LTH14/mage: the command for ViT-B, and the defaults that it leaves alone."""
+    """The command for ViT-B in the README of github.com/LTH14/mage, and defaults in its code."""
     cfg = load_recipe(LARGE)
     check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     wrapper, model = cfg.optim_wrapper, cfg.model
@@ -67,7 +67,7 @@ def test_norms_and_biases_are_not_decayed(path):
     assert expected['predictor.head.bias'][1] == 0.0
 
 
-def test_nano_differs_from_training_on_images_in_where_ids_come_from_and_in_what_mage_adds():
+def test_nano_differs_from_training_on_images_only_in_the_data_and_in_the_options_of_mage():
     ids, images = load_recipe(NANO), load_recipe(IMAGES)
     assert ids.model.predictor == images.model.predictor
     assert ids.train_dataloader.dataset.tokenizer == images.model.tokenizer
@@ -101,8 +101,8 @@ def test_a_step_of_the_full_recipe_at_reduced_size():
 
 
 @pytest.mark.slow
-def test_nano_trains_on_what_the_tool_wrote_by_the_command_in_the_config(tmp_path, monkeypatch):
-    """Ids of a few pictures by the shipped tokenizer, and three steps of the config on them through a Runner."""
+def test_nano_trains_on_ids_written_by_the_command_in_the_config(tmp_path, monkeypatch):
+    """The tool writes ids of a few images; a Runner trains the config on them for three steps."""
     from mmengine.runner import Runner
 
     spec = importlib.util.spec_from_file_location(
@@ -113,7 +113,7 @@ def test_nano_trains_on_what_the_tool_wrote_by_the_command_in_the_config(tmp_pat
     command = (CONFIGS / '_base_/datasets/fashion_scenes_tokens.py').read_text().split('tokenize_images.py ')[1]
     words = [word for word in command.split('train_dataloader')[0].split() if word not in ('#', '\\')]
     tokenizer, _, _, *options = words
-    monkeypatch.setenv('HOME', str(tmp_path / 'home'))  # where lists of images are kept
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))  # lists of images are cached there
     (tmp_path / 'images').mkdir()
     for index in range(32):
         pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3)).astype(np.uint8)

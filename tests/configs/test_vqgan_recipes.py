@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The VQGAN configs: names, what they build, what their optimizers train, a step at reduced size."""
+"""The VQGAN configs: names, models, optimizers, and one step at reduced size."""
 
 import re
 
@@ -50,7 +50,7 @@ def test_names_say_what_the_config_holds(path):
             HOOKS.build(hook)
 
 
-def test_the_full_size_is_the_released_layout_and_all_of_it_is_trained():
+def test_the_full_size_has_the_released_layout_and_is_trained_as_a_whole():
     cfg = load_recipe(FULL)
     model = build_on_meta(cfg)
     tokenizer = model.tokenizer
@@ -66,7 +66,7 @@ def test_the_full_size_is_the_released_layout_and_all_of_it_is_trained():
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
 def test_a_step_at_reduced_size(path):
-    """Of the perceptual networks, the ViTs take part with the shipped weights; VGG's are not at hand."""
+    """Perceptual losses of ViTs use the shipped weights; VGG's weights are not available here."""
     cfg = shrink(
         load_recipe(path),
         **{
@@ -89,6 +89,6 @@ def test_a_step_at_reduced_size(path):
     assert logged['loss_perceptual'] > 0
     assert logged['discriminator_loss_hinge'] > 0
     assert 'loss_generator' in logged
-    # the hinge pulls the last bias both ways alike as long as all logits lie between -1 and 1
+    # the hinge gives the last bias a zero gradient as long as all logits are between -1 and 1
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
     assert still <= {'discriminator.layers.5.bias'}

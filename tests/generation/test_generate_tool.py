@@ -39,7 +39,7 @@ def test_writes_images_grid_and_steps(files, tmp_path, capsys):
     assert np.asarray(Image.open(tmp_path / 'steps.png')).shape == (2 * 98 + 2, 4 * 98 + 2, 3)
     assert json.loads((tmp_path / 'generation.json').read_text())['steps'] == 3
     assert '5 new image(s)' in capsys.readouterr().out
-    assert not list(tmp_path.rglob('*.tmp'))
+    assert not list(tmp_path.rglob('.*.partial'))
 
 
 def test_continues_and_equals_an_uninterrupted_run_of_other_batches(files, tmp_path, capsys):
@@ -76,7 +76,7 @@ def test_other_settings_do_not_mix_into_a_folder(files, tmp_path):
         (dict(options=['--temperature', 'nan']), 'temperature'),
     ],
 )
-def test_mistakes_are_named_and_nothing_is_written(files, tmp_path, change, message):
+def test_wrong_arguments_are_named_and_nothing_is_written(files, tmp_path, change, message):
     paths = [change.get('config', files[0]), change.get('checkpoint', files[1])]
     with pytest.raises(SystemExit, match=message):
         main([*paths, '--out', str(tmp_path / 'out'), '--device', 'cpu', *change.get('options', [])])
@@ -86,14 +86,14 @@ def test_mistakes_are_named_and_nothing_is_written(files, tmp_path, change, mess
 @pytest.mark.parametrize(
     'break_it',
     [
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: b'',
-        lambda whole: b'no PNG',
-        lambda whole: whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:],
+        lambda content: content[: len(content) // 2],
+        lambda content: b'',
+        lambda content: b'no PNG',
+        lambda content: content[:-20] + bytes([content[-20] ^ 1]) + content[-19:],
     ],
     ids=['cut', 'empty', 'other', 'flipped-bit'],
 )
-def test_broken_images_are_made_again(files, tmp_path, capsys, break_it):
+def test_broken_images_are_generated_again(files, tmp_path, capsys, break_it):
     before = generate(files, tmp_path, '--num-images', '2', '--batch-size', '1')
     broken = tmp_path / 'images' / '000001.png'
     broken.write_bytes(break_it(broken.read_bytes()))
@@ -103,7 +103,7 @@ def test_broken_images_are_made_again(files, tmp_path, capsys, break_it):
     assert (after['000001.png'] == before['000001.png']).all()
 
 
-def test_settings_of_a_folder_without_images_are_overwritten(files, tmp_path):
+def test_settings_of_a_folder_without_an_image_are_overwritten(files, tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'generation.json').write_text('{"seed": 1}')
     assert len(generate(files, tmp_path, '--num-images', '1')) == 1
@@ -117,7 +117,7 @@ def test_a_seed_out_of_range_is_named_before_anything_is_written(files, tmp_path
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_folder_with_files_of_others_is_left_alone(files, tmp_path):
+def test_a_folder_with_other_files_is_left_unchanged(files, tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images' / '000000.png').write_bytes(b'mine')
     with pytest.raises(SystemExit, match='generation.json is missing'):
@@ -125,7 +125,7 @@ def test_a_folder_with_files_of_others_is_left_alone(files, tmp_path):
     assert (tmp_path / 'images' / '000000.png').read_bytes() == b'mine'
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_neither_torch_nor_mmengine():
     code = (
         f'import runpy, sys\nsys.argv = ["generate.py", "--help"]\ntry:\n'
         f'    runpy.run_path({str(TOOL)!r}, run_name="__main__")\nexcept SystemExit:\n    pass\n'

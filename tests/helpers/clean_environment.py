@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*command, cwd: Path, **environ: str) -> str:
-    """What the command printed on stdout; the test fails with all of its words where it fails."""
+    """Return what the command printed on stdout. If it fails, the test fails with its output."""
     inherited = {name: value for name, value in os.environ.items() if name not in ('PYTHONPATH', 'PYTHONHOME')}
     done = subprocess.run(
         [str(word) for word in command],
@@ -27,15 +27,26 @@ def run(*command, cwd: Path, **environ: str) -> str:
 
 @dataclass
 class Environment:
-    """An environment that has the packages of this interpreter, addp_mm as installed into it, and no checkout."""
+    """An environment with the packages of this interpreter, and addp_mm if it is installed there.
+
+    Args:
+        python: Its interpreter.
+        folder: Current folder of the commands.
+    """
 
     python: Path
-    workplace: Path
+    folder: Path
 
     def run(self, *arguments) -> str:
-        return run(self.python, *arguments, cwd=self.workplace)
+        """Run the interpreter."""
+        return run(self.python, *arguments, cwd=self.folder)
+
+    def addp(self, *arguments) -> str:
+        """Run the ``addp`` command that pip installed."""
+        return run(self.python.with_name('addp'), *arguments, cwd=self.folder)
 
     def install(self, *arguments) -> None:
+        """Install with pip, without network."""
         run(
             sys.executable,
             '-m',
@@ -49,18 +60,19 @@ class Environment:
             '--no-build-isolation',
             '--ignore-installed',
             *arguments,
-            cwd=self.workplace,
+            cwd=self.folder,
         )
 
 
 def make_environment(folder: Path) -> Environment:
+    """Create an environment below ``folder``."""
     venv.create(folder / 'env', with_pip=False, symlinks=os.name != 'nt')
     python = next(path for path in (folder / 'env/bin/python', folder / 'env/Scripts/python.exe') if path.exists())
     site_packages = run(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))', cwd=folder).strip()
-    # Folders named in a .pth file are searched last, and .pth files inside of them (an editable
-    # addp_mm) are not read.
+    # Python searches folders named in a .pth file last, and does not read .pth files in them, such
+    # as that of an editable addp_mm.
     known = [path for path in map(Path, sys.path) if path.is_dir() and path.name in ('site-packages', 'dist-packages')]
     known += [path for path in map(Path, sys.path) if (path / 'torch').is_dir() and path not in known]
     Path(site_packages, 'packages_of_the_tests.pth').write_text(''.join(f'{path}\n' for path in known))
-    (folder / 'workplace').mkdir()
-    return Environment(python, folder / 'workplace')
+    (folder / 'work').mkdir()
+    return Environment(python, folder / 'work')

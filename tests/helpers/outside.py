@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by an interpreter that has addp_mm from a wheel: each package's inferencer predicts by a config's name.
+"""Inferencers of three packages predict by the name of a shipped config; writes results.json.
 
-Writes results.json.
+The interpreter has addp_mm from a wheel.
 """
 
 import json
@@ -18,11 +18,11 @@ import addp_mm
 CLASSIFIER = 'addp-vit-nano-p8_ft_1xb32-fp32-300i_fashion-scenes-64px'
 DETECTOR = 'mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px'
 SEGMENTOR = 'upernet_addp-vit-nano-p8_ft_1xb16-fp32-400i_fashion-scenes-64px'
-PICTURE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
 
 
 def random_weights(name: str, scope: str) -> str:
-    """A checkpoint as a Runner leaves it, of the model that the shipped config describes."""
+    """Write a checkpoint of the config's model, in the format of a Runner; return its path."""
     cfg = Config.fromfile(addp_mm.config_path(name))
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(scope):
@@ -39,8 +39,8 @@ def classify() -> dict:
     weights = random_weights(CLASSIFIER, 'mmpretrain')
     assert CLASSIFIER in list_models('*addp*'), list_models('*addp*')
     model = get_model(CLASSIFIER, pretrained=weights)
-    result = inference_model(CLASSIFIER, PICTURE, pretrained=weights)
-    pixels = torch.from_numpy(PICTURE).permute(2, 0, 1)[None]
+    result = inference_model(CLASSIFIER, IMAGE, pretrained=weights)
+    pixels = torch.from_numpy(IMAGE).permute(2, 0, 1)[None]
     pixels = model.data_preprocessor(dict(inputs=pixels))['inputs']
     with torch.no_grad():
         by_hand = model(pixels).softmax(dim=1)[0]
@@ -51,7 +51,7 @@ def detect() -> dict:
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(DETECTOR, random_weights(DETECTOR, 'mmdet'), device='cpu', show_progress=False)
-    prediction = inferencer(PICTURE, return_vis=True, no_save_vis=True)['predictions'][0]
+    prediction = inferencer(IMAGE, return_vis=True, no_save_vis=True)['predictions'][0]
     return {'detector': sorted(prediction), 'detector classes': len(inferencer.model.dataset_meta['classes'])}
 
 
@@ -59,7 +59,7 @@ def segment() -> dict:
     from mmseg.apis import MMSegInferencer
 
     inferencer = MMSegInferencer(SEGMENTOR, random_weights(SEGMENTOR, 'mmseg'), device='cpu')
-    labels = inferencer(PICTURE)['predictions']
+    labels = inferencer(IMAGE)['predictions']
     return {'segmentor': list(labels.shape), 'segmentor labels': int(labels.max()) + 1}
 
 
@@ -69,5 +69,5 @@ def inherit() -> dict:
 
 
 if __name__ == '__main__':
-    place = {'package': addp_mm.__file__, 'sys.path': sys.path}
-    Path('results.json').write_text(json.dumps({**place, **detect(), **segment(), **classify(), **inherit()}))
+    origin = {'package': addp_mm.__file__, 'sys.path': sys.path}
+    Path('results.json').write_text(json.dumps({**origin, **detect(), **segment(), **classify(), **inherit()}))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the tests of full-size configs share: read one, build it without memory, list what its optimizer does."""
+"""Full-size configs in tests: read one, build it without memory, list its learning rates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
+import addp_mm  # noqa: F401  # before the packages, which need its mmcv._ext
 from addp_mm.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -21,7 +21,7 @@ LOADED = ('Pretrained', 'PretrainedInit')
 
 
 def recipe_paths(task: str, pattern: str = '*.py') -> list[Path]:
-    """Config files of a folder (``'cls'``, ``'det'``, ``'pretrain'``, ``'seg'``) but for those at nano scale."""
+    """Config files of a folder (``'cls'``, ``'det'``, ``'pretrain'``, ``'seg'``) without nano."""
     return sorted(path for path in (CONFIGS / task).glob(pattern) if 'nano' not in path.stem)
 
 
@@ -32,7 +32,7 @@ def load_recipe(path: str | Path) -> Config:
 
 @contextmanager
 def recipe_scope(cfg: Config) -> Iterator[None]:
-    """What the Runner does before it builds anything of ``cfg``: its package is imported, its scope the default."""
+    """Import the package of ``cfg`` and make its scope the default, as a Runner does."""
     scope = cfg.get('default_scope') or 'mmengine'
     if scope in ('mmdet', 'mmpretrain', 'mmseg'):
         for part in ('models', 'datasets', 'engine'):
@@ -42,7 +42,7 @@ def recipe_scope(cfg: Config) -> Iterator[None]:
 
 
 def build_recipe(cfg: Config) -> nn.Module:
-    """The model of a config as the Runner builds it, before ``init_weights``: no checkpoint is read."""
+    """Build the model as a Runner does, without ``init_weights``: no checkpoint is read."""
     model = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
@@ -51,10 +51,9 @@ def build_recipe(cfg: Config) -> nn.Module:
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
-    """As :func:`build_recipe`, with all parameters on the meta device: names, shapes and dtypes, no numbers.
+    """Build as :func:`build_recipe`, with all parameters on the meta device, without numbers.
 
-    Buffers and whatever a constructor computes stay on the CPU; so a constructor may look at its
-    own tensors.
+    Buffers and other tensors of a constructor stay on the CPU, so it can read them.
     """
     with _parameters_on_meta():
         return build_recipe(cfg)
@@ -85,12 +84,11 @@ def build_optimizer(cfg: Config, model: nn.Module):
 
 
 def optimizer_table(cfg: Config, model: nn.Module) -> dict[str, tuple[float, float]]:
-    """What the config's optimizer does to each trained parameter.
+    """Learning rate and weight decay of each trained parameter.
 
     Returns:
-        Name of the parameter to its learning rate as a share of ``optim_wrapper.optimizer.lr``, and
-        its weight decay. Parameters without gradient are left out, and so is a parameter that the
-        optimizer was not given.
+        For each name, the learning rate as a share of ``optim_wrapper.optimizer.lr``, and the
+        weight decay. Parameters without gradient or without optimizer are left out.
     """
     optimizer = build_optimizer(cfg, model).optimizer
     base = cfg.optim_wrapper.optimizer.lr
@@ -107,7 +105,7 @@ def optimizer_table(cfg: Config, model: nn.Module) -> dict[str, tuple[float, flo
 
 
 def without_checkpoints(node):
-    """A copy of (a part of) a config in which no ``init_cfg`` reads a file."""
+    """Copy a config, or a part of it, so that no ``init_cfg`` reads a file."""
     if isinstance(node, Config):
         return Config(without_checkpoints(node._cfg_dict))
     if isinstance(node, dict):
@@ -126,15 +124,12 @@ def _reads_a_file(init_cfg) -> bool:
 
 
 def shrink(cfg: Config, **options) -> Config:
-    """A copy for a test: no checkpoint is read, and what stands at the dotted names in ``options`` is replaced.
+    """Copy a config so that no checkpoint is read, and replace the values named in ``options``.
 
-    Unlike ``--cfg-options`` this replaces dicts as a whole, so that ``arch='base'`` may become a
-    dict.
+    Unlike ``--cfg-options``, this replaces a dict as a whole: ``arch='base'`` can become a dict.
 
     Example:
-        >>> cfg = load_recipe('cls/addp-vit-nano-p8_from-scratch_1xb32-fp32-300i_fashion-scenes-64px.py')
-        >>> shrink(cfg, **{'model.backbone.arch': dict(embed_dims=8, num_layers=2, num_heads=2)}).model.backbone.arch
-        {'embed_dims': 8, 'num_layers': 2, 'num_heads': 2}
+        >>> shrink(cfg, **{'model.backbone.arch': dict(embed_dims=8, num_layers=2, num_heads=2)})
     """
     small = without_checkpoints(copy.deepcopy(cfg))
     for name, value in options.items():
@@ -147,12 +142,12 @@ def shrink(cfg: Config, **options) -> Config:
 
 
 def train_step(cfg: Config, model: nn.Module, batch: dict) -> dict:
-    """One step of the config's own optimizer wrapper on a batch as a data loader gives it; returns the log values."""
+    """Train one step with the config's optimizer on a batch; return the log values."""
     return model.train().train_step(batch, build_optimizer(cfg, model))
 
 
 def undocumented(task: str) -> list[str]:
-    """Recipes of a folder that its README or its metafile does not name."""
+    """Recipes that are missing in the README or the metafile of their folder."""
     folder = CONFIGS / task
     readme, index = (folder / 'README.md').read_text(), (folder / 'metafile.yml').read_text()
     return [

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-# as Python does for a script: tests of the tools' parts import them
 CONFIG = """
 _base_ = {base!r}
 default_scope = 'mmpretrain'
@@ -48,7 +47,7 @@ randomness = dict(seed=0)
 
 @dataclass
 class Finished:
-    """What a tool left behind: its exit status and all that it printed."""
+    """Exit status and output of a tool."""
 
     status: int
     output: str
@@ -78,7 +77,7 @@ class ToolServer:
         for line in self.process.stdout:
             if line.startswith('STATUS '):
                 return Finished(int(line.split()[1]), self.log.read_text(errors='replace'))
-        raise RuntimeError('the tool server ended; run tests/helpers/tool_server.py by hand to see why')
+        raise RuntimeError('the tool server ended; run python -m helpers.tool_server in tests/ to see why')
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -87,7 +86,7 @@ class ToolServer:
 
 @pytest.fixture(scope='session')
 def workplace(tmp_path_factory) -> Path:
-    """A folder with 8 + 8 training and 4 + 4 validation pictures of two classes and ``tiny.py``, their config."""
+    """A folder with 8 + 8 training and 4 + 4 validation images of two classes, and their config."""
     folder = tmp_path_factory.mktemp('tools')
     generator = np.random.default_rng(0)
     for split, count in (('train', 8), ('val', 4)):
@@ -103,7 +102,7 @@ def workplace(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def run_tool(workplace):
-    """Run a tool inside the workplace: ``run_tool('train.py', 'tiny.py', …)``."""
+    """Run a tool in the folder of the data set: ``run_tool('train.py', 'tiny.py', …)``."""
     server = ToolServer(workplace)
     yield server
     server.close()
@@ -111,7 +110,7 @@ def run_tool(workplace):
 
 @pytest.fixture(scope='session')
 def trained(workplace, run_tool) -> Path:
-    """The work dir of a whole training of two epochs, kept as it is by every test."""
+    """The work dir of a complete training of two epochs. No test changes it."""
     finished = run_tool('train.py', 'tiny.py', '--work-dir', 'trained')
     assert finished.status == 0, finished.output
     return workplace / 'trained'

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A few pictures in the folders of ADE20K and of Cityscapes."""
+"""A few images in the folder layouts of ADE20K and of Cityscapes."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def write_ade20k(root: Path, sizes=((80, 96), (50, 260))) -> Path:
-    """Pictures of (height, width) for training and validation; 0 in the label maps means unlabelled."""
+    """Write images of (height, width) for training and validation; label 0 means unlabelled."""
     for folder, split in (('training', 'train'), ('validation', 'val')):
         for number, size in enumerate(sizes):
             name = f'ADE_{split}_{number:08d}'
@@ -17,7 +17,7 @@ def write_ade20k(root: Path, sizes=((80, 96), (50, 260))) -> Path:
 
 
 def write_cityscapes(root: Path, sizes=((64, 128), (64, 128))) -> Path:
-    """Pictures of one city with label maps of training ids."""
+    """Write images of one city, with label maps of training ids."""
     for split in ('train', 'val'):
         for number, size in enumerate(sizes):
             name = f'town/town_{number:06d}_000019'

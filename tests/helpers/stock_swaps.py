@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A stock config of mmdet, mmseg or mmpretrain with another backbone and neck: written, read, built, trained a step."""
+"""A config of mmdet, mmseg or mmpretrain with another backbone and neck: write, build, train it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
-import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
+import addp_mm  # noqa: F401  # before the packages, which need its mmcv._ext
 
 WIDTH = 32
 ARCH = dict(embed_dims=WIDTH, num_layers=4, num_heads=2)
@@ -22,9 +22,14 @@ IMPORTS = {False: '', True: "custom_imports = dict(imports=['addp_mm'], allow_fa
 
 
 def write_swap(path: Path, base: str, model: str, custom_imports: bool = False) -> Path:
-    """A config that inherits ``base`` (``'mmseg::…'``) and says what ``model``, source text, replaces.
+    """Write a config that inherits ``base`` (``'mmseg::…'``) and replaces parts of it.
 
-    ARCH and WIDTH in the text become those of a backbone small enough for a test.
+    Args:
+        path: File to write.
+        base: Name of the config in its package.
+        model: Source text with the replacements. ARCH and WIDTH in it become those of a backbone
+            that is small enough for a test.
+        custom_imports: Whether the config imports addp_mm. Defaults to False.
     """
     text = model.replace('ARCH', repr(ARCH)).replace('WIDTH', str(WIDTH))
     path.write_text(f'_base_ = {base!r}\n{IMPORTS[custom_imports]}{text}')
@@ -32,7 +37,7 @@ def write_swap(path: Path, base: str, model: str, custom_imports: bool = False) 
 
 
 def replaced(new, old, name: str = '') -> set[str]:
-    """Dotted names at which two configs differ; a part that is of another type as a whole counts as one."""
+    """Dotted names at which two configs differ. A part of another type counts as one difference."""
     if isinstance(new, (list, tuple)) and isinstance(old, (list, tuple)):
         new, old = dict(enumerate(new)), dict(enumerate(old))
     if isinstance(new, dict) and isinstance(old, dict) and new.get('type') == old.get('type'):
@@ -47,7 +52,7 @@ def replaced(new, old, name: str = '') -> set[str]:
 
 
 def build(cfg: Config):
-    """The model through its package's own registry, as the Runner does it on one device."""
+    """Build the model with its package's registry, as a Runner does on one device."""
     scope = cfg.default_scope
     models = importlib.import_module(f'{scope}.registry').MODELS
     model = copy.deepcopy(cfg.model)
@@ -60,7 +65,11 @@ def build(cfg: Config):
 
 
 def step_and_predict(cfg: Config, model, batch: dict):
-    """One step of the config's own optimizer; returns the logged values, names without gradient, and predictions."""
+    """Train one step with the config's optimizer, and predict.
+
+    Returns:
+        The logged values, names of parameters without gradient, and the predictions.
+    """
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         optimizer = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
         norms = {}
@@ -75,7 +84,7 @@ def step_and_predict(cfg: Config, model, batch: dict):
 
 
 def run_in_new_process(source: str) -> str:
-    """Run a script; returns what it printed."""
+    """Run a script in a new process; return what it printed."""
     done = subprocess.run([sys.executable, '-c', source], capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout

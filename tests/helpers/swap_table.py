@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The table of docs/swap.md, made from the cases that the tests run.
+"""The table of docs/swap.md, from the cases that the tests run.
 
 ``PYTHONPATH=tests python -m helpers.swap_table`` prints it.
 """
@@ -15,7 +15,7 @@ HEAD = '| Config | Model and head | Blocks returned | Neck |\n|---|---|---|---|'
 
 
 def cases() -> dict[str, tuple[str, str]]:
-    """Address of each stock config, with its package, to (address, what is replaced)."""
+    """For each stock config, ``package::path``, its path and the text that replaces parts of it."""
     from swap import test_swap_cls, test_swap_det, test_swap_seg
 
     packages = {'mmdet': test_swap_det, 'mmseg': test_swap_seg, 'mmpretrain': test_swap_cls}
@@ -27,7 +27,7 @@ def cases() -> dict[str, tuple[str, str]]:
 
 
 def row(address: str, cfg: Config) -> str:
-    """The line of one config."""
+    """Return the line of one config."""
     model = cfg.model
     head = next((model[name] for name in ('decode_head', 'panoptic_head', 'head') if name in model), {})
     head = head if isinstance(head, dict) else head[-1]
@@ -46,7 +46,7 @@ def _call(neck: dict) -> str:
 
 
 def table(folder: Path) -> str:
-    """The whole table; ``folder`` takes a config file for each case."""
+    """Return the whole table. A config file for each case is written into ``folder``."""
     from helpers.stock_swaps import write_swap
 
     rows = [

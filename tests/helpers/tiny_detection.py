@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A batch for detectors of any kind, as a data loader gives it."""
+"""A batch for detectors of any kind, in the format of a data loader."""
 
 import numpy as np
 import torch
@@ -8,12 +8,13 @@ THINGS = 2  # classes of the two objects are 0 and 1
 
 
 def detection_batch(sizes=((64, 96), (96, 64)), with_mask: bool = True, background: int | None = None) -> dict:
-    """Two pictures with two objects each: boxes, labels, masks and, for panoptic heads, a map of classes.
+    """Two images with two objects each: boxes, labels, masks and, for panoptic heads, a class map.
 
     Args:
-        sizes: (height, width) of each picture in pixels; at least 64 x 64.
-        with_mask: Whether the objects have masks; some heads of boxes make use of any they find.
-        background: Class of what is no object; where it is given there is ``gt_sem_seg``.
+        sizes: (height, width) of each image in pixels, at least 64 x 64. Defaults to
+            ((64, 96), (96, 64)).
+        with_mask: Whether the objects have masks. Defaults to True.
+        background: Class of pixels without an object; adds ``gt_sem_seg``. Defaults to None.
     """
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks

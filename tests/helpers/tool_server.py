@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Imports the heavy packages once and runs command line tools in forks of itself: one JSON job a line on stdin.
+"""Import the heavy packages once, and run command line tools in forks of this process.
 
-A job is ``{"argv": [script, …], "cwd": folder, "environ": {…}, "log": file}``; the answer on stdout
-is the exit status.
+Each line of stdin is a job in JSON: ``{"argv": [script, …], "cwd": folder, "environ": {…}, "log":
+file}``. The answer on stdout is the exit status.
 """
 
 import gc
@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 
 
 def run(job: dict) -> int:
-    """Run the tool in this process, its output in the log, and return the exit status."""
+    """Run the tool in this process with its output in the log; return the exit status."""
     log = os.open(job['log'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -48,7 +48,7 @@ def run(job: dict) -> int:
 
 
 def main() -> None:
-    Config(dict(a=1)).pretty_text  # noqa: B018  # reads the grammar once for all forks
+    Config(dict(a=1)).pretty_text  # noqa: B018  # loads the formatter once for all forks
     gc.freeze()
     for line in sys.stdin:
         child = os.fork()

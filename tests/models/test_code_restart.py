@@ -87,5 +87,5 @@ def test_every_tokenizer_config_forgets():
     assert len(paths) > 6
     for path in paths:
         cfg = Config.fromfile(path)
-        assert cfg.model.restart_until > 0, path
+        assert cfg.model.restart_until, path
         assert any(hook.type == 'addp_mm.CodeRestartHook' for hook in cfg.custom_hooks), path

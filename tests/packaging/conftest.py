@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.clean_environment import ROOT, Environment, make_environment, run
 
-# what a release is made from; a local build/ or work_dirs/ must not get into it
+# the files of a release; a local build/ or work_dirs/ must not be in it
 SOURCES = (
     'addp_mm',
     'configs',
@@ -22,7 +22,9 @@ SOURCES = (
     'LICENSE',
     'Makefile',
     'CHANGELOG.md',
+    'CITATION.cff',
     'CONTRIBUTING.md',
+    'SECURITY.md',
 )
 
 
@@ -40,7 +42,7 @@ def sources(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def wheel(sources, tmp_path_factory) -> Path:
-    """Built from an sdist, so that both are complete."""
+    """Built from an sdist, so the test sees if either is incomplete."""
     folder = tmp_path_factory.mktemp('dist')
     build = f'from setuptools import build_meta; print(build_meta.build_sdist({str(folder)!r}))'
     sdist = run(sys.executable, '-c', build, cwd=sources).split()[-1]

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The shipped data and weights are those that addp_mm/assets/README.md describes, and the weights are worth having."""
+"""The shipped files have the checksums of addp_mm/assets/README.md, and the weights are good."""
 
 import hashlib
 import math
@@ -32,13 +32,13 @@ def images():
     return torch.stack([torch.from_numpy(generator.scene(index).image).permute(2, 0, 1) for index in range(32)]) / 255
 
 
-def test_files_have_the_sums_of_their_readme():
-    told = dict(re.findall(r'^\| `(\S+)` \| `([0-9a-f]{64})` \|', README, re.M))
-    told['fashion_mnist_subset.npz'] = re.search(r'SHA-256\s+`([0-9a-f]{64})`', README).group(1)
+def test_files_have_the_checksums_of_their_readme():
+    stated = dict(re.findall(r'^\| `(\S+)` \| `([0-9a-f]{64})` \|', README, re.M))
+    stated['fashion_mnist_subset.npz'] = re.search(r'SHA-256\s+`([0-9a-f]{64})`', README).group(1)
     files = {path.name: path for path in ASSETS.iterdir() if path.name != 'README.md'}
-    assert set(told) == set(files)
+    assert set(stated) == set(files)
     assert len(files) == 4
-    assert told == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert stated == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
 def test_tokenizer_reconstructs_scenes_at_22_db_or_better(model, images):

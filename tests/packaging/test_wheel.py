@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What a wheel holds, and what it can do on a machine that never saw the checkout."""
+"""What a wheel holds, and whether it works without the checkout."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def files_below(root: Path, folder: str) -> set[str]:
     return {path.relative_to(root).as_posix() for path in (root / folder).rglob('*') if path.is_file()}
 
 
-def test_a_wheel_holds_configs_tools_and_index_once(wheel, sources):
+def test_a_wheel_holds_package_configs_tools_and_index_and_nothing_else(wheel, sources):
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {name.removeprefix('addp_mm/.mim/') for name in names if name.startswith('addp_mm/.mim/')}
     assert shipped == files_below(sources, 'configs') | files_below(sources, 'tools') | {'model-index.yml'}
@@ -26,9 +26,9 @@ def test_a_wheel_holds_configs_tools_and_index_once(wheel, sources):
 
 
 def test_inferencers_by_name_outside_of_the_checkout(installed):
-    shutil.copy2(ROOT / 'tests/helpers/outside.py', installed.workplace)
+    shutil.copy2(ROOT / 'tests/helpers/outside.py', installed.folder)
     installed.run('outside.py')
-    results = json.loads((installed.workplace / 'results.json').read_text())
+    results = json.loads((installed.folder / 'results.json').read_text())
     assert Path(results['package']).is_relative_to(installed.python.parents[1])
     assert not [path for path in results['sys.path'] if Path(path).is_relative_to(ROOT) and '.venv' not in path]
     assert results['classifier'] == pytest.approx(results['classifier by hand'], abs=1e-6)
@@ -41,8 +41,8 @@ def test_inferencers_by_name_outside_of_the_checkout(installed):
 
 
 def test_a_config_inherits_before_anything_is_imported(installed):
-    """As mmdet's own tools/train.py reads it: mmengine alone."""
-    installed.workplace.joinpath('mine.py').write_text(
+    """mmdet's own tools/train.py reads a config like this, with mmengine alone."""
+    installed.folder.joinpath('mine.py').write_text(
         f"_base_ = __import__('addp_mm').config_path('{CLASSIFIER}')\nmodel = dict(head=dict(num_classes=3))\n"
     )
     words = installed.run(
@@ -51,6 +51,16 @@ def test_a_config_inherits_before_anything_is_imported(installed):
         'print(cfg.default_scope, cfg.model.backbone.type, cfg.model.head.num_classes)',
     )
     assert words.split() == ['mmpretrain', 'addp_mm.ADDPViT', '3']
+
+
+def test_the_command_works_from_a_wheel(installed):
+    assert 'usage: addp COMMAND' in installed.addp('--help')
+    assert f'\n{CLASSIFIER} ' in installed.addp('list', 'nano')
+    report = json.loads(installed.addp('doctor', '--json'))
+    assert report['error'] == 0
+    found = {finding['subject']: finding['text'] for finding in report['findings']}
+    assert str(installed.python.parents[1]) in found['addp_mm']
+    assert 'loss' in found['training on cpu']
 
 
 def test_shipped_tools_run_from_a_wheel(installed):
@@ -69,11 +79,9 @@ def test_shipped_tools_run_from_a_wheel(installed):
         '--objects-val',
         '10',
     )
-    installed.run(
-        '-m',
-        'addp_mm',
-        'tools/train.py',
-        f'addp_mm::{CLASSIFIER}',
+    installed.addp(
+        'train',
+        CLASSIFIER,
         '--cfg-options',
         'train_cfg.max_iters=1',
         'train_cfg.val_interval=1',
@@ -81,7 +89,7 @@ def test_shipped_tools_run_from_a_wheel(installed):
         'train_dataloader.persistent_workers=False',
         'train_dataloader.batch_size=2',
     )
-    assert list((installed.workplace / 'work_dirs' / CLASSIFIER).glob('*/vis_data/scalars.json'))
+    assert list((installed.folder / 'work_dirs' / CLASSIFIER).glob('*/vis_data/scalars.json'))
 
 
 def test_an_editable_install_reads_its_checkout(sources, tmp_path):

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Inferencers of three packages on configs of ours, built under one default scope and called under another.
+"""Inferencers of three packages with our configs: built in one default scope, called in another.
 
 mmpretrain#1839: what an Inferencer builds late (collation, visualizer, pipeline) comes from the
 scope of that moment.
@@ -15,7 +15,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
+import addp_mm  # noqa: F401  # before the packages, which need its mmcv._ext
 from addp_mm.datasets import LoadImage
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -68,15 +68,15 @@ def test_an_inferencer_is_the_same_under_any_default_scope(make, own, others, tm
             assert DefaultScope.get_current_instance().scope_name == calling
     assert len(results[0])
     np.testing.assert_array_equal(*results)
-    pictures = [
+    images = [
         {path.name for path in (tmp_path / name).rglob('*') if path.suffix in ('.png', '.jpg')}
         for name in (own, others[0])
     ]
-    assert pictures[0] == pictures[1] != set()
+    assert images[0] == images[1] != set()
 
 
 @pytest.mark.slow
-def test_the_nano_classifier_takes_pictures_of_any_size_and_leaves_its_own_as_they_are(tmp_path):
+def test_the_nano_classifier_resizes_images_of_other_sizes_only(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert np.shape(classify(tmp_path)(values[:50])) == (10,)
     Image.fromarray(values).save(tmp_path / 'a.png')
@@ -101,7 +101,7 @@ def segmentor():
 @pytest.mark.slow
 @pytest.mark.parametrize('makers', [(segmentor, detector), (detector, segmentor)])
 def test_a_detector_and_a_segmentor_side_by_side_take_files_and_arrays(makers, tmp_path):
-    """Which was built last sets the default scope of the process."""
+    """The Inferencer that was built last sets the default scope of the process."""
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / 'a.png')
     with DefaultScope.overwrite_default_scope('mmengine'):
@@ -139,7 +139,7 @@ def test_an_inferencer_reads_transparent_files_as_training_does(task, by_name, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['det', 'seg'])
-def test_an_inferencer_on_the_stock_loader_is_left_alone(task):
+def test_an_inferencer_with_the_stock_loader_is_unchanged(task):
     from mmdet.apis import DetInferencer
     from mmseg.apis import MMSegInferencer
 

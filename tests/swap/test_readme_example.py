@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The config that README.md shows builds: the whole Mask R-CNN, without weights, and an optimizer by depth."""
+"""The config in README.md builds: a Mask R-CNN without weights, and its optimizer."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_config_of_the_readme_builds_and_gives_five_maps(config):
     assert rates == {round(0.7**depth, 6) for depth in range(14)}
 
 
-def test_python_of_the_readme_names_what_is_there():
+def test_names_in_the_python_of_the_readme_exist():
     import addp_mm.apis
 
     imported = re.search(r'^from addp_mm.apis import (.+)$', README, re.M).group(1)

@@ -1,12 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""mmpretrain's own configs with ADDPViT: classifiers, fine-tuning with its layer decay, and the linear probe."""
+"""mmpretrain's own configs with ADDPViT: classifiers, fine-tuning, linear probe."""
 
 import pytest
 import torch
 from helpers.stock_swaps import WIDTH, build, replaced, step_and_predict, write_swap
 from mmengine.config import Config
 
-# A config below mmpretrain's configs, and what is replaced in it.
+# A config of mmpretrain, and the text that replaces parts of it.
 SWAPS = {
     'resnet': (
         'resnet/resnet50_8xb32_in1k.py',
@@ -84,7 +84,7 @@ def test_a_stock_config_trains_and_predicts(name, custom_imports, tmp_path):
     assert same == (name == 'mae-linear-probe')
 
 
-def test_mmpretrains_layer_decay_asks_our_backbone(tmp_path):
+def test_mmpretrains_layer_decay_uses_the_depths_of_our_backbone(tmp_path):
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import DefaultScope
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""mmdet's own configs with ADDPViT: two stages, one stage, DETRs, panoptic; backbone and neck alone are replaced."""
+"""mmdet's own configs with ADDPViT. Only backbone and neck are replaced."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ BACKBONE = """
 model = dict(
     backbone=dict(_delete_=True, type='addp_mm.ADDPViT', arch=ARCH, img_size=1024, out_type='featmap'),
 """
-# These fill images up to multiples of 1 px, which the ViT would refuse.
+# These configs do not pad images to multiples of the patch size, which the ViT needs.
 ANY_SIZE = BACKBONE.replace("out_type='featmap'", "out_type='featmap', pad_to_patch=True")
 FROM_STRIDE_4 = """    neck=dict(_delete_=True, type='addp_mm.SimpleFPN', in_channels=WIDTH, num_outs=5))
 """
@@ -27,7 +27,7 @@ model = dict(
     neck=dict(type='addp_mm.FourScaleNeck', embed_dims=WIDTH),
     panoptic_head=dict(in_channels=[WIDTH] * 4))
 """
-# A config below mmdet's configs and what is replaced in it.
+# A config of mmdet, and the text that replaces parts of it.
 SWAPS = {
     'faster-rcnn': ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', BACKBONE + FROM_STRIDE_4),
     'mask-rcnn': ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', BACKBONE + FROM_STRIDE_4),
@@ -52,19 +52,19 @@ SWAPS = {
 }
 WITH_MASKS = ('mask-rcnn', 'cascade-mask-rcnn', 'point-rend')
 PANOPTIC = ('mask2former-panoptic', 'panoptic-fpn')
-STUFF = 80  # the first class that is no thing
+STUFF = 80  # the first class that is stuff, not a thing
 
 
 def read(tmp_path: Path, name: str) -> Config:
     base, model = SWAPS[name]
     cfg = Config.fromfile(write_swap(tmp_path / f'{name}.py', f'mmdet::{base}', model))
-    cfg.model.data_preprocessor.batch_augments = None  # Mask2Former fills everything up to 1024 px
+    cfg.model.data_preprocessor.batch_augments = None  # Mask2Former pads all images to 1024 px
     for key, few in FEW.items():
         set_everywhere(cfg.model, key, few)
     return cfg
 
 
-# As many proposals and queries as pictures of 90 px need.
+# As many proposals and queries as images of 90 px need.
 FEW = {'num': 32, 'max_per_img': 30, 'num_queries': 30}
 
 
@@ -85,7 +85,7 @@ def test_only_backbone_and_neck_are_replaced(name, tmp_path):
     path = write_swap(tmp_path / 'swap.py', f'mmdet::{base}', model)
     (tmp_path / 'stock.py').write_text(f"_base_ = 'mmdet::{base}'\n")
     names = replaced(Config.fromfile(path).to_dict(), Config.fromfile(tmp_path / 'stock.py').to_dict())
-    # Mask2Former has no neck that could bring its four maps to ResNet's channels.
+    # Mask2Former has no neck that could give its four maps ResNet's channels.
     follows = {f'model.panoptic_head.in_channels.{i}' for i in range(4)} if name == 'mask2former-panoptic' else set()
     assert names == {'model.backbone', 'model.neck'} | follows
 
@@ -134,8 +134,8 @@ model.eval()
 found = model.test_step(detection_batch(((64, 96), )))[0].pred_instances
 print(type(model.backbone).__name__, bool(torch.isfinite(logged['loss'])), len(found))
 """
-# Without operators mmdet.models itself cannot be imported before addp_mm. DINO calls none on the
-# CPU, so that an empty module of their name stands for an mmcv that has them.
+# Without operators, mmdet.models cannot be imported before addp_mm. DINO calls none on the CPU, so
+# an empty module stands for the operators of mmcv.
 WITH_OPERATORS = """
 from importlib.machinery import ModuleSpec
 from types import ModuleType

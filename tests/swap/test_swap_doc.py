@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""docs/swap.md lists the cases that are tested, its example builds, and its strides are those of the necks."""
+"""docs/swap.md: its table lists the tested cases, its example builds, its strides are correct."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ DOC = (Path(__file__).parents[2] / 'docs/swap.md').read_text()
 
 
 @pytest.mark.slow
-def test_table_is_the_tested_cases(tmp_path):
+def test_the_table_lists_the_tested_cases(tmp_path):
     made = table(tmp_path)
     assert len(made.splitlines()) - 2 >= 12
     assert made in DOC, (
@@ -44,7 +44,7 @@ def test_example_builds(tmp_path):
 
 
 def test_strides_of_the_necks():
-    """The lines ``| `SimpleFPN(…)` | strides | channels |`` are true of patches of 16 px."""
+    """The lines ``| `SimpleFPN(…)` | strides | channels |`` hold for patches of 16 px."""
     from addp_mm.models.necks import FourScaleNeck, SimpleFPN
 
     lines = re.findall(r'^\| `(\w+)\((.*?)\)` \| ([\d, ]+) \| (.+?) \|$', DOC, re.M)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""mmsegmentation's own configs with ADDPViT: only backbone, neck and the channels that follow are replaced."""
+"""mmsegmentation's own configs with ADDPViT. Only backbone, neck and channels are replaced."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +24,8 @@ model = dict(
 PYRAMID = FOUR_MAPS + "    neck=dict(type='addp_mm.FourScaleNeck', embed_dims=WIDTH),\n"
 AUXILIARY = '    auxiliary_head=dict(in_channels=WIDTH),\n    pretrained=None)\n'
 ONE_HEAD = FOUR_MAPS + '    decode_head=dict(in_channels=WIDTH),\n' + AUXILIARY
-# A config below mmseg's configs and what is replaced in it. DeepLabV3+ uses two maps alone, and a
-# neck that makes more would have parameters without a gradient.
+# A config of mmseg, and the text that replaces parts of it. DeepLabV3+ uses only two maps: a neck
+# with more of them would have parameters without a gradient.
 SWAPS = {
     'upernet': (
         'upernet/upernet_r50_4xb4-160k_ade20k-512x512.py',
@@ -84,8 +84,7 @@ def segmentation_batch(size=(96, 64)) -> dict:
 def read(tmp_path, name: str, custom_imports: bool) -> Config:
     base, model = SWAPS[name]
     cfg = Config.fromfile(write_swap(tmp_path / f'{name}.py', f'mmseg::{base}', model, custom_imports))
-    # the step is of the test's pictures, not of crops of 512 px; SyncBN is turned into BN by the
-    # Runner
+    # the step uses the images of the test, not crops of 512 px; a Runner turns SyncBN into BN
     cfg.model.data_preprocessor.size = None
     cfg.model.data_preprocessor.size_divisor = 16
     return cfg
@@ -121,9 +120,9 @@ def test_a_stock_config_trains_and_predicts(name, tmp_path):
 
 @pytest.mark.slow
 def test_mmseg_may_be_imported_first(tmp_path):
-    """Everywhere else in this file addp_mm comes first, and no config names it in custom_imports."""
+    """In the other tests of this file addp_mm comes first, and no config has custom_imports."""
     base, model = SWAPS['upernet']
-    # by its path: the forks' mmengine finds mmseg::… only once addp_mm is there
+    # by its path: the forks' mmengine finds mmseg::… only after addp_mm is imported
     base = Path(find_spec('mmseg').origin).parent / '.mim/configs' / base
     path = write_swap(tmp_path / 'swap.py', str(base), model, custom_imports=True)
     source = f"""

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Mistakes are refused before training, in words that name them, and leave what is there alone."""
+"""Wrong input is refused before training with an error that names it; existing files stay."""
 
 import hashlib
 import pickle
@@ -17,7 +17,8 @@ def refused(finished, *phrases):
     for phrase in phrases:
         assert phrase in finished.output
     assert 'Epoch(train)' not in finished.output
-    assert 'error: ' in finished.output and 'Traceback' not in finished.output, finished.output
+    assert 'error: ' in finished.output, finished.output
+    assert 'Traceback' not in finished.output, finished.output
 
 
 def digests(folder) -> dict:
@@ -88,7 +89,7 @@ def test_wrong_checkpoint_path_names_near_files(run_tool, trained, workplace):
         (['--show-dir', 'tiny.py'], ['--show-dir tiny.py', 'no file can be written']),
     ],
 )
-def test_a_test_asks_first_where_its_results_go(run_tool, trained, options, phrases):
+def test_a_test_checks_first_that_its_results_can_be_written(run_tool, trained, options, phrases):
     finished = run_tool('test.py', 'tiny.py', trained / 'epoch_2.pth', '--work-dir', 'unwritten', *options)
     refused(finished, *phrases)
     assert 'Epoch(test)' not in finished.output
@@ -252,7 +253,7 @@ def test_failing_start_keeps_earlier_checkpoints(run_tool, trained, workplace):
     assert digests(folder) == before
 
 
-def test_image_size_that_is_no_multiple_of_the_patch(run_tool, workplace):
+def test_image_size_that_is_not_a_multiple_of_the_patch(run_tool, workplace):
     finished = run_tool(
         'train.py', 'tiny.py', '--work-dir', 'odd', '--cfg-options', 'val_dataloader.dataset.pipeline.1.scale=36'
     )
@@ -260,7 +261,7 @@ def test_image_size_that_is_no_multiple_of_the_patch(run_tool, workplace):
     assert not list((workplace / 'odd').glob('*.pth'))
 
 
-def test_training_images_that_are_no_multiple_of_the_patch(run_tool, workplace):
+def test_training_images_that_are_not_a_multiple_of_the_patch(run_tool, workplace):
     shutil.copytree(workplace / 'data/train', workplace / 'data/odd')
     for path in (workplace / 'data/odd').rglob('*.png'):
         Image.open(path).resize((30, 30)).save(path)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Metadata that names packages, and scripts that set things up, stay true."""
+"""Package metadata, the Makefile and the launch scripts are consistent with each other."""
 
 import configparser
 import os
@@ -63,7 +63,7 @@ def test_scripts_are_executable_and_explain_themselves():
 
 @pytest.mark.parametrize('version, works', [('3.9', False), ('3.10', True), ('3.12', True), ('3.13', False)])
 def test_make_refuses_an_unsupported_python(tmp_path, version, works):
-    """A stand-in interpreter of any version runs the checks of the Makefile with ``sys.version_info`` replaced."""
+    """A stand-in interpreter runs the checks of the Makefile with another ``sys.version_info``."""
     python = tmp_path / 'python'
     major, minor = version.split('.')
     python.write_text(
@@ -83,7 +83,7 @@ def test_make_refuses_an_unsupported_python(tmp_path, version, works):
 
 
 def test_make_keeps_the_stacks_apart():
-    # make hands its own options, such as STACK=onedl, to what it runs: this test, perhaps
+    # make passes its own options, such as STACK=onedl, to what it runs, which may be this test
     environ = {name: value for name, value in os.environ.items() if name not in ('MAKEFLAGS', 'MAKEOVERRIDES', 'STACK')}
 
     def make(*arguments):

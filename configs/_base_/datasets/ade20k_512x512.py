@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ADE20K, 150 classes, in crops of 512 px. In its label maps 0 means unlabelled: the dataset has 1
-# taken off.
+# ADE20K, 150 classes, in crops of 512 px. In its label maps 0 means unlabelled: the dataset
+# subtracts 1 from every label.
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016/'
 crop_size = (512, 512)
@@ -15,15 +15,15 @@ train_pipeline = [
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
-# Labels are loaded after resizing, so that the metric sees them at their own size.
+# Labels are loaded after resizing: the metric compares them at their original size.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# Six scales, each as it is and flipped: what the -ms configs and mmsegmentation's `test.py --tta`
-# take.
+# Six scales, each with and without a flip. The -ms configs and mmsegmentation's `test.py --tta` use
+# them.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(

@@ -1,71 +1,32 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ADE20K, 150 classes, in crops of 518 px. In its label maps 0 means unlabelled: the dataset has 1
-# taken off.
-dataset_type = 'ADE20KDataset'
-data_root = 'data/ade/ADEChallengeData2016/'
+# ADE20K in crops of 518 px, 37 patches of 14 px. Every step of the 512 px pipelines that has a size
+# gets the new one.
+_base_ = './ade20k_512x512.py'
+
 crop_size = (518, 518)
 scale = (2072, 518)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    dict(step, **{key: size for key, size in dict(scale=scale, crop_size=crop_size).items() if key in step})
+    for step in _base_.train_pipeline
 ]
-# Labels are loaded after resizing, so that the metric sees them at their own size.
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
+    dict(step, **{key: size for key, size in dict(scale=scale).items() if key in step}) for step in _base_.test_pipeline
 ]
-# Six scales, each as it is and flipped: what the -ms configs and mmsegmentation's `test.py --tta`
-# take.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
         type='TestTimeAug',
         transforms=[
             [
-                dict(type='Resize', scale=(int(2072 * ratio), int(518 * ratio)), keep_ratio=True)
+                dict(type='Resize', scale=(int(scale[0] * ratio), int(scale[1] * ratio)), keep_ratio=True)
                 for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
             ],
-            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
+            *_base_.tta_pipeline[1]['transforms'][1:],
         ],
     ),
 ]
-tta_model = dict(type='SegTTAModel')
 
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-        pipeline=test_pipeline,
-    ),
-)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator

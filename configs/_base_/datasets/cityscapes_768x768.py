@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Cityscapes, 19 classes, in crops of 768 px, as plain ViTs are trained on it (SETR, Segmenter).
+# Cityscapes, 19 classes, in crops of 768 px, as SETR and Segmenter train plain ViTs.
 dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes/'
 crop_size = (768, 768)

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # COCO with instance masks and large-scale jitter (arXiv 2012.07177): 0.1 to 2 times 1024 px, then a
-# crop of 1024 px at most. What is smaller is filled up by the model's data preprocessor.
+# crop of 1024 px at most. The model's data preprocessor pads smaller images.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 image_size = (1024, 1024)

@@ -1,29 +1,17 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# As coco_lsj-1024px.py for patches of 14 px: 64 x 64 tokens again.
+# COCO with large-scale jitter in crops of 896 px, 64 patches of 14 px. Every step of the 1024 px
+# pipelines that has a size gets the new one.
 _base_ = './coco_lsj-1024px.py'
 
 image_size = (896, 896)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='RandomResize', scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True),
-    dict(
-        type='RandomCrop',
-        crop_type='absolute_range',
-        crop_size=image_size,
-        recompute_bbox=True,
-        allow_negative_crop=True,
-    ),
-    dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
-    dict(type='PackDetInputs'),
+    dict(step, **{key: size for key, size in dict(scale=image_size, crop_size=image_size).items() if key in step})
+    for step in _base_.train_pipeline
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=image_size, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(step, **{key: size for key, size in dict(scale=image_size).items() if key in step})
+    for step in _base_.test_pipeline
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

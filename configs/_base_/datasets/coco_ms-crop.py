@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# COCO with instance masks at 1333 x 800, in training resized to a short side of 480 to 800 px, half
-# of the time after a crop (DETR, arXiv 2005.12872).
+# COCO with instance masks at 1333 x 800. Training images are resized to a short side of 480 to
+# 800 px, half of them after a crop (DETR, arXiv 2005.12872).
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
 short_sides = dict(type='RandomChoiceResize', scales=[(side, 1333) for side in range(480, 801, 32)], keep_ratio=True)

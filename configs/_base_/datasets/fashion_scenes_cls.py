@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# FashionScenes' pictures of one garment, 64 px: python tools/dataset_converters/fashion_scenes.py
-# data/fashion_scenes
+# FashionScenes: images of one garment, 64 px. To write them:
+# python tools/dataset_converters/fashion_scenes.py data/fashion_scenes
 dataset_type = 'CustomDataset'
 data_root = 'data/fashion_scenes/'
 metainfo = dict(
@@ -16,7 +16,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='addp_mm.LoadImage'),
-    dict(type='Resize', scale=(64, 64)),  # of other people's pictures: the data set's are of this size
+    dict(type='Resize', scale=(64, 64)),  # the data set has this size; other images may not
     dict(type='PackInputs'),
 ]
 

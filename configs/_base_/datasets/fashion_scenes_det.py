@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# FashionScenes with boxes and instance masks, 64 px:
+# FashionScenes with boxes and instance masks, 64 px. To write them:
 # python tools/dataset_converters/fashion_scenes.py data/fashion_scenes
 dataset_type = 'CocoDataset'
 data_root = 'data/fashion_scenes/'

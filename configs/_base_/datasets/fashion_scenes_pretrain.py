@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# FashionScenes without labels, 64 px: python tools/dataset_converters/fashion_scenes.py
-# data/fashion_scenes
+# FashionScenes without labels, 64 px. To write them:
+# python tools/dataset_converters/fashion_scenes.py data/fashion_scenes
 dataset_type = 'CustomDataset'
 data_root = 'data/fashion_scenes/'
 

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ImageNet at 256 px for k-NN: both splits without augmentation. The 10 and the 20 nearest training
-# images vote, weighted with temperature 0.07, as DINO evaluates (arXiv 2104.14294).
+# ImageNet at 256 px for k-NN: both splits without augmentation. The 10 or 20 nearest training
+# images vote, weighted with temperature 0.07, as in DINO (arXiv 2104.14294).
 _base_ = './imagenet_256_probe.py'
 
 train_dataloader = val_dataloader = val_evaluator = None

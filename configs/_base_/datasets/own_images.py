@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Images of your own, in colour, without labels: all files below data/own_images/.
+# Your own colour images without labels: all images below data/own_images/.
 data_root = 'data/own_images/'
 image_size = 128
 

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# One's own images of 1 to 16 channels: grey, several bands or pages, arrays. Copy this file to
-# change `channels`: a child config that sets it changes none of what follows from it here.
+# Your own images of 1 to 16 channels: grey, several bands or pages, arrays. Copy this file to
+# change `channels`: other values here depend on it, and a child config would not change them.
 _base_ = ['own_images.py']
 channels = 5
 
@@ -17,5 +17,5 @@ val_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=val_pipeline))
 
-# one mean for all channels; three of them are loaded as BGR, any other number in the file's order
+# one mean for all channels; three channels are loaded as BGR, other numbers in the file's order
 data_preprocessor = dict(mean=[0], std=[255], to_rgb=channels == 3)

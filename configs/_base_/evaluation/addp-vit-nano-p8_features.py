@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Features for Fréchet distances where Inception's are not at hand: the shipped ADDP ViT, 128 wide,
-# at 64 px. These distances are no FID.
+# Features for Fréchet distances without Inception: the shipped ADDP ViT, 128 features, at 64 px.
+# These distances are not FID.
 extractor = dict(
     type='addp_mm.BackboneFeatures',
     name='addp-vit-nano-p8',

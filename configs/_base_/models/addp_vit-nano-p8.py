@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ADDP at nano scale: shipped tokenizer and predictor, a ViT 128 wide and 6 blocks deep, no dropout
-# (published: 0.1).
+# ADDP at nano scale: shipped tokenizer and predictor, a ViT with 128 dimensions and 6 blocks, no
+# dropout (published: 0.1).
 _base_ = ['./vq-tokenizer_nano-p8.py', './token-predictor_nano-p8.py']
 
 model = dict(

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Changes to a recipe's ADDPViT that start it from BEiT v2 (arXiv 2208.06366), 1600 epochs on
-# ImageNet-1k. Its relative positions, made for 14 x 14 tokens, take the place of ViTDet's; it has
-# no absolute ones.
+# Changes to a recipe that initialise its ADDPViT from BEiT v2 (arXiv 2208.06366), 1600 epochs on
+# ImageNet-1k. Its relative positions, for 14 x 14 tokens, replace those of ViTDet. It has no
+# absolute positions.
 baseline = dict(
     use_abs_pos=False,
     use_rel_pos=False,

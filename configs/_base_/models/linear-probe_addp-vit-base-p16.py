@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Linear layer on the frozen class token, normalised without parameters, as MAE probes (arXiv
-# 2111.06377, A.1). Frozen features keep the norm after the embedding that they were pre-trained
-# with (pre_norm=True).
+# Linear layer on the frozen class token, normalised without parameters, as in MAE (arXiv
+# 2111.06377, A.1). Frozen features keep the norm after the embedding that pre-training has
+# (pre_norm=True).
 model = dict(
     type='ImageClassifier',
     backbone=dict(

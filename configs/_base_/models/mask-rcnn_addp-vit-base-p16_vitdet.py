@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # ViTDet's Mask R-CNN: mmdet's, with two convolutions in the RPN, four and one linear layer in the
-# box head, and LayerNorm over channels. Every image is filled up to 1024 x 1024, in training and in
+# box head, and LayerNorm over channels. Every image is padded to 1024 x 1024, in training and in
 # testing.
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', './vitdet_addp-vit-base-p16.py']
 

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Mask2Former (arXiv 2112.01527) for semantic segmentation, 100 queries, 9 decoder layers, on the
-# four maps that UperNet gets of a ViT-B/16. Head and losses as in mmsegmentation's
+# same four maps of a ViT-B/16 as UperNet. Head and losses are those of mmsegmentation's
 # mask2former_r50_8xb2-160k_ade20k-512x512.
 num_classes = 150
 model = dict(

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The nano vocabulary keeps one class slot, not a thousand: most of the time would go into the head.
+# The nano vocabulary has one class slot. With a thousand, the head would take most of the time.
 # No dropout: the training is too short to overfit, and on a CPU dropout takes half of the time.
 token_space = dict(codebook_size=512, num_class_slots=1, fake_class_slot=0)
 predictor = dict(

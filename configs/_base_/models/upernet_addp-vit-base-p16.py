@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# UperNet on four depths of a ViT-B/16, brought to strides 4, 8, 16 and 32, as MAE and BEiT do
+# UperNet on four depths of a ViT-B/16, resized to strides 4, 8, 16 and 32, as in MAE and BEiT
 # (arXiv 2111.06377, A.4).
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
@@ -22,8 +22,8 @@ model = dict(
         out_type='featmap',
         final_norm=False,
         drop_path_rate=0.1,
-        # Windows of sliding inference are whole patches unless an image is narrower than the
-        # window.
+        # Windows of sliding inference consist of whole patches unless an image is smaller than
+        # the window.
         pad_to_patch=True,
         init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'),
     ),

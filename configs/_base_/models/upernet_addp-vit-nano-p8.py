@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# UperNet with 48 channels on the outputs of blocks 2, 3, 4 and 6, brought to strides 2, 4, 8 and
+# UperNet with 48 channels on the outputs of blocks 2, 3, 4 and 6, resized to strides 2, 4, 8 and
 # 16.
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(

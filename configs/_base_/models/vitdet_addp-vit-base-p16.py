@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ViT-B as ViTDet uses it (arXiv 2203.16527): windows of 14 x 14 tokens, four blocks that attend
-# everywhere, relative positions, no class token, no norm at the end. `with_cp` keeps the input of
-# each block alone and computes the rest again in the backward pass, one more forward pass of the
-# ViT, so that 1024 px fit small GPUs.
+# ViT-B as in ViTDet (arXiv 2203.16527): windows of 14 x 14 tokens, four blocks with global
+# attention, relative positions, no class token, no final norm. `with_cp` stores only the input of
+# each block and computes the block again in the backward pass. It costs one more forward pass of
+# the ViT, and 1024 px fit small GPUs.
 norm_cfg = dict(type='addp_mm.LN2d', eps=1e-6)
 backbone = dict(
     type='addp_mm.ADDPViT',

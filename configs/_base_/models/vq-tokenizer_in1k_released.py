@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# MaskGIT's VQGAN (arXiv 2202.04200) out of the released ADDP checkpoint: 256 px -> 16 x 16 tokens,
+# MaskGIT's VQGAN (arXiv 2202.04200) from the released ADDP checkpoint: 256 px -> 16 x 16 tokens,
 # 1024 codes.
 tokenizer = dict(
     type='addp_mm.VQTokenizer',

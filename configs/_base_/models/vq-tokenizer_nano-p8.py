@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 64 px -> 8 x 8 tokens, 512 codes; 2.3 M parameters. A folded stem (4 x 4 pixels) keeps it quick on
-# a CPU.
+# 64 px -> 8 x 8 tokens, 512 codes, 2.3 M parameters. A stem of stride 4 makes it fast on a CPU.
 tokenizer = dict(
     type='addp_mm.VQTokenizer',
     stem_stride=4,

@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 12 epochs at batch 16: mmdet's 1x with AdamW as iBOT trains detectors (arXiv 2111.07832), warm-up
-# as mmdet's Swin, layer decay as ViTDet's.
+# 12 epochs at batch 16: mmdet's 1x with the AdamW of iBOT's detectors (arXiv 2111.07832), the
+# warm-up of mmdet's Swin and the layer decay of ViTDet.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
-    loss_scale=dict(enabled=False),  # bfloat16 needs none
+    loss_scale=dict(enabled=False),  # not needed with bfloat16
     optimizer=dict(type='AdamW', lr=1e-4 * 16 / 16, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 36 epochs, steps as mmdet's Swin.
+# 36 epochs, with the steps of mmdet's Swin.
 _base_ = './coco_vit_1x.py'
 
 param_scheduler = [

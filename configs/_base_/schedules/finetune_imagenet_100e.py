@@ -1,7 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 100 epochs of batch 1024: AdamW, learning rate decaying from the head down to the embedding, 20
-# epochs of warm-up, cosine to 1e-6. Parameters of one dimension, tokens and positions are not
-# decayed.
+# 100 epochs at batch 1024: AdamW, layer-wise decay of the learning rate, 20 epochs of warm-up,
+# cosine to 1e-6. No weight decay for parameters of one dimension, tokens and positions.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',

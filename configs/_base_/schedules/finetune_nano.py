@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Fine-tuning at nano scale: AdamW with a learning rate that decays from the head down to the patch
-# embedding.
+# Fine-tuning at nano scale: AdamW with layer-wise decay of the learning rate.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),

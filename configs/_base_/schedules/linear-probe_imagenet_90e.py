@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 90 epochs of batch 16384: LARS without weight decay, its rates not adapted to the bias, 10 epochs
-# of warm-up, cosine to 0, as MAE probes (arXiv 2111.06377, A.1).
+# 90 epochs at batch 16384: LARS without weight decay and without adaptive rates for biases, 10
+# epochs of warm-up, cosine to 0, as in MAE (arXiv 2111.06377, A.1).
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Batch 4096: AdamW without decay of norms and biases. bfloat16 needs no scaling of the loss. A
-# config adds the number of epochs and the gradient accumulation that brings its batch to 4096.
+# Batch 4096: AdamW without weight decay of norms and biases. bfloat16 needs no loss scaling. A
+# config adds the number of epochs and the gradient accumulation that gives a batch of 4096.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 80 000 iterations of batch 8: AdamW with layer-wise decay of the learning rate, 1500 of warm-up,
-# then linear to 0. Biases, norms, tokens and positions are not decayed. bfloat16 needs no scaling
-# of the loss.
+# 80 000 iterations at batch 8: AdamW with layer-wise decay of the learning rate, 1500 iterations
+# of warm-up, then linear to 0. No weight decay for biases, norms, tokens and positions. bfloat16
+# needs no loss scaling.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',

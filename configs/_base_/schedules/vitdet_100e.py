@@ -1,11 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ViTDet: 100 epochs of 118,000 pictures at batch 64; steps after 88.9 and 96.3 epochs. Vectors
-# (norms, biases, layer scale) and absolute positions are not decayed, relative positions are.
+# ViTDet: 100 epochs of 118,000 images at batch 64, steps after 88.9 and 96.3 epochs. No weight
+# decay for vectors (norms, biases, layer scale) and absolute positions; relative positions have it.
 max_iters = 184375
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
-    loss_scale=dict(enabled=False),  # bfloat16 needs none
+    loss_scale=dict(enabled=False),  # not needed with bfloat16
     optimizer=dict(type='AdamW', lr=1e-4 * 64 / 64, betas=(0.9, 0.999), weight_decay=0.1),
     constructor='addp_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(

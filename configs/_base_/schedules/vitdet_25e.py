@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# A quarter of ViTDet's schedule, steps included.
+# A quarter of ViTDet's schedule and of its steps.
 _base_ = './vitdet_100e.py'
 
 max_iters = 46094

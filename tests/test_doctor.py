@@ -1,0 +1,109 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""``addp doctor`` reports a working environment as ok, and names a fault with its remedy."""
+
+import builtins
+import json
+import subprocess
+import sys
+
+import pytest
+
+from addp_mm import doctor
+from addp_mm.compat.versions import INSTALL_ORIGINALS, installed_version
+
+
+def report(capsys, *options) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as stop:
+        doctor.main(options)
+    return stop.value.code, capsys.readouterr().out
+
+
+def findings(check) -> dict[str, doctor.Finding]:
+    return {finding.subject: finding for finding in check()}
+
+
+@pytest.mark.slow
+def test_this_environment_works_and_trains():
+    done = subprocess.run([sys.executable, '-m', 'addp_mm', 'doctor', '--json'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found['error'] == 0
+    by_subject = {finding['subject']: finding for finding in found['findings']}
+    assert {'Python', 'torch', 'torchvision', 'opencv', 'mmengine', 'mmcv operators', 'patches'} <= set(by_subject)
+    assert 'loss' in by_subject['training on cpu']['text']
+
+
+def test_both_families_at_once_are_an_error_with_a_remedy(capsys, monkeypatch):
+    installed = {'mmengine': '0.10.7', 'onedl-mmengine': '0.10.12', 'torch': '2.0.0'}
+    monkeypatch.setattr(doctor, 'installed_version', lambda name: installed.get(name) or installed_version(name))
+    monkeypatch.setattr(doctor, 'CHECKS', (doctor.check_requirements, doctor.check_openmmlab))
+    status, text = report(capsys)
+    assert status == 1
+    assert 'error    torch: 2.0.0 is not supported' in text
+    assert "-> pip install 'torch>=2.6'" in text
+    assert 'mmengine: mmengine 0.10.7 (original), onedl-mmengine 0.10.12 (onedl fork)' in text
+    assert 'error    OpenMMLab: mmengine: installed both' in text
+    assert '-> pip uninstall -y mmengine' in text
+    assert f'-> {INSTALL_ORIGINALS}' in text
+    assert '2 error(s)' in text
+
+
+@pytest.mark.parametrize(
+    'module, check, subject, remedy',
+    [
+        ('cv2', doctor.check_opencv, 'opencv', 'opencv-python-headless'),
+        ('torch', doctor.check_torch, 'torch', 'https://pytorch.org'),
+        ('torchvision', doctor.check_torch, 'torchvision', 'of the same release'),
+    ],
+)
+def test_a_package_that_does_not_load_is_an_error(monkeypatch, module, check, subject, remedy):
+    import_ = builtins.__import__
+
+    def broken(name, *args, **kwargs):
+        if name == module:
+            raise ImportError('libGL.so.1: cannot open shared object file\nmore')
+        return import_(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, '__import__', broken)
+    finding = findings(check)[subject]
+    assert finding.status == 'error'
+    assert 'ImportError: libGL.so.1: cannot open shared object file' in finding.text
+    assert remedy in finding.remedy
+
+
+def test_a_missing_package_is_a_warning_and_mmengine_an_error(monkeypatch):
+    monkeypatch.setattr(doctor, 'installed_version', lambda name: None)
+    monkeypatch.setattr(doctor, 'find_spec', lambda name: None)
+    found = findings(doctor.check_openmmlab)
+    assert {name: found[name].status for name in ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')} == {
+        'mmengine': 'error',
+        'mmcv': 'warning',
+        'mmdet': 'warning',
+        'mmseg': 'warning',
+        'mmpretrain': 'warning',
+    }
+    assert INSTALL_ORIGINALS in found['mmengine'].remedy
+    assert findings(doctor.check_setuptools)['setuptools'].remedy == "pip install 'setuptools<81'"
+
+
+def test_a_step_that_fails_is_an_error_and_ends_no_report(capsys, monkeypatch):
+    def fails(device):
+        raise RuntimeError(f'no kernel for {device}')
+
+    monkeypatch.setattr(doctor, 'train_step', fails)
+    monkeypatch.setattr(doctor, 'CHECKS', (doctor.check_training, doctor.check_setuptools))
+    status, text = report(capsys, '--json')
+    found = json.loads(text)
+    assert status == 1
+    assert found['findings'][0]['text'].startswith('RuntimeError: no kernel for cpu')
+    assert found['findings'][-1]['subject'] == 'setuptools'
+
+
+def test_a_check_that_fails_itself_is_an_error(capsys, monkeypatch):
+    def check_moon():
+        raise OSError('out of reach')
+
+    monkeypatch.setattr(doctor, 'CHECKS', (check_moon,))
+    status, text = report(capsys)
+    assert status == 1
+    assert 'error    moon: not checked: OSError: out of reach' in text
