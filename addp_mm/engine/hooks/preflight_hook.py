@@ -62,7 +62,7 @@ class PreflightHook(Hook):
         if is_sharded(runner.model):
             model = runner.model  # its weights are whole only below the wrapper
         with whole(runner.model):
-            check_checkpoint_fit(checkpoint, model, source, runner.logger, self.testing or resuming, strip_wrappers)
+            check_checkpoint_fit(checkpoint, model, source, runner.logger, self.testing or resuming)
 
     def before_train(self, runner: Runner) -> None:
         """Run the checks that need a built runner."""
