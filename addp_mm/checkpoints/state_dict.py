@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.errors import first_few
 
 
@@ -24,8 +25,8 @@ def find_state_dict(
             ``'teacher.backbone.'``. Defaults to None: the caller has no such option.
 
     Returns:
-        Tensors by name, without the ``module.`` and ``_orig_mod.`` of parallel wrappers and
-        torch.compile. Tensors from another mapping are named ``MAPPING.NAME``, so that they start
+        Tensors by name, without what wrappers add to names, see
+        :func:`~addp_mm.checkpoints.names.strip_wrappers`. Tensors from another mapping are named ``MAPPING.NAME``, so that they start
         with ``prefix``.
 
     Raises:
@@ -56,14 +57,11 @@ def find_state_dict(
 
 
 def _tensors(mapping: Mapping) -> dict[str, torch.Tensor]:
-    tensors = {
-        key.replace('_orig_mod.', ''): value
+    return {
+        strip_wrappers(key): value
         for key, value in mapping.items()
         if isinstance(key, str) and isinstance(value, torch.Tensor)
     }
-    if all(key.startswith('module.') for key in tensors):
-        tensors = {key[len('module.') :]: value for key, value in tensors.items()}
-    return tensors
 
 
 def _advice(others: Mapping[str, Mapping], prefix: str | None) -> str:
