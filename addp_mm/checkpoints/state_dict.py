@@ -25,8 +25,8 @@ def find_state_dict(
             ``'teacher.backbone.'``. Defaults to None: the caller has no such option.
 
     Returns:
-        Tensors by name, without the ``module.`` and ``_orig_mod.`` of parallel wrappers and
-        torch.compile. Tensors from another mapping are named ``MAPPING.NAME``, so that they start
+        Tensors by name, without what wrappers add to names, see
+        :func:`~addp_mm.checkpoints.names.strip_wrappers`. Tensors from another mapping are named ``MAPPING.NAME``, so that they start
         with ``prefix``.
 
     Raises:

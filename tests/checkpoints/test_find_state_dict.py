@@ -26,6 +26,12 @@ def test_names_of_compiled_and_parallel_modules():
     assert list(find_state_dict(inside)) == ['backbone.layer.weight']
 
 
+def test_mmengines_moving_average_is_found_by_its_prefix():
+    average = dict(steps=torch.tensor(3), **{f'module.{name}': w for name, w in WEIGHTS.items()})
+    checkpoint = dict(state_dict=dict(other=torch.ones(1)), ema_state_dict=average)
+    assert 'ema_state_dict.layer.weight' in find_state_dict(checkpoint, 'a.pth', 'ema_state_dict.')
+
+
 @pytest.mark.parametrize(
     'checkpoint, prefix',
     [
