@@ -26,8 +26,8 @@ def find_state_dict(
 
     Returns:
         Tensors by name, without what wrappers add to names, see
-        :func:`~addp_mm.checkpoints.names.strip_wrappers`. Tensors from another mapping are named ``MAPPING.NAME``, so that they start
-        with ``prefix``.
+        :func:`~addp_mm.checkpoints.names.strip_wrappers`. Tensors from another mapping are named
+        ``MAPPING.NAME``, so that they start with ``prefix``.
 
     Raises:
         CheckpointError: There are no tensors. The message names the mappings that hold some.

@@ -6,7 +6,6 @@ from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
 from torch import nn
 
-from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.checks.before_training import (
     check_first_training_image,
     check_first_validation_image,
