@@ -5,11 +5,7 @@ from __future__ import annotations
 
 import re
 
-<<<<<<< HEAD
-# Data parallel wrappers, FSDP, torch.compile, activation checkpointing.
-=======
 # Data parallel (of the model or a component), FSDP, torch.compile, activation checkpointing.
->>>>>>> checkpoints
 _WRAPPERS = re.compile(r'(?<![^.])(module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.')
 
 

@@ -36,5 +36,5 @@ def change_json(path, change):
 
 
 def annotations_loader(cfg):
-    """The config of LoadAnnotations in the pipeline of a dataset config; a change changes the pipeline."""
+    """The config of LoadAnnotations in a pipeline; a change of it changes the pipeline."""
     return next(one for one in cfg.pipeline if one['type'] == 'LoadAnnotations')
