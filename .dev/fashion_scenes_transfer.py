@@ -19,7 +19,7 @@ from demo_report.finetunings import ADDP_WEIGHTS, TASKS, WEIGHTS, FineTuning, fi
 from demo_report.steps import ROOT, Done, Step, StepError, StepRunner, clock, fingerprint
 
 from addp_mm.checkpoints.atomic_write import write_json, write_text
-from addp_mm.config.config_file import require_writable
+from addp_mm.config.paths import require_writable
 from addp_mm.errors import reported_in_words
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import machine_class, versions

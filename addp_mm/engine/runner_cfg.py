@@ -9,7 +9,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from addp_mm.checks.weights import DEEPSPEED_FILES, require_checkpoint
-from addp_mm.config.config_file import ConfigError, require_writable_folder
+from addp_mm.config.config_file import ConfigError
+from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name
 
 _DRAW_INTERVAL = 100  # one of so many images of validation and test is drawn

@@ -51,7 +51,7 @@ def test_a_quoted_message_is_in_the_code(message):
 
 
 def test_a_changed_message_is_noticed():
-    assert missing_parts('holds no weights: … of another world') == ['of another world']
+    assert missing_parts('holds no weights. … of another world') == ['of another world']
     assert len(our_sections()) >= 5
     assert all(rows(title) for title in our_sections())
 

@@ -153,7 +153,7 @@ def test_the_same_again_does_nothing(tool, stored, inputs, capsys):
 
 @pytest.mark.parametrize('device', ['foo', 'cuda:99'])
 def test_a_device_that_is_not_there_is_refused_before_anything_is_made(tool, inputs, tmp_path, device):
-    with pytest.raises(SystemExit, match=f'error: --device {device} is no device'):
+    with pytest.raises(SystemExit, match=f'error: --device {device}: this PyTorch cannot use the device'):
         tool.main(arguments(inputs, tmp_path / 'ids', '--device', device))
     assert not (tmp_path / 'ids').exists()
 

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from addp_mm.checkpoints.atomic_write import atomic_path, write_json
-from addp_mm.config.config_file import require_writable_folder
+from addp_mm.config.paths import require_writable_folder
 from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import UserError, first_few, reported_in_words
 

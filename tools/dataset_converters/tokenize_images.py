@@ -115,8 +115,9 @@ def tokenizer_config(source: str, checkpoint: str | None = None) -> tuple[dict, 
     """
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    from addp_mm.checkpoints.reading import find_state_dict
-    from addp_mm.config.config_file import ConfigError, load_config, require_file
+    from addp_mm.checkpoints.state_dict import find_state_dict
+    from addp_mm.config.config_file import ConfigError, load_config
+    from addp_mm.config.paths import require_file
     from addp_mm.conversion.write_converted import config_beside
 
     if source.endswith(('.safetensors', '.pth', '.pt')):

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Mapping
 
-import torch
-from mmengine.model import initialize
 from torch import nn
 
+from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.registry import MODELS
@@ -23,13 +21,14 @@ def build_loaded(config: Mapping) -> nn.Module:
     Raises:
         DatasetError: Its ``init_cfg`` names no weights.
         CheckpointError: The weights do not fit.
+        ConfigError: The type is mmengine's own ``Pretrained``.
     """
     if not type_name((config.get('init_cfg') or {}).get('type')).startswith('Pretrained'):
         raise DatasetError(
             "the tokenizer has no trained weights: give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)"
         )
-    module = MODELS.build({key: value for key, value in config.items() if key != 'init_cfg'})
-    initialize(module, dict(config['init_cfg']))
+    module = MODELS.build(dict(config))
+    module.init_weights()
     return module.requires_grad_(False).eval()
 
 
@@ -44,11 +43,7 @@ def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
         module: The tokenizer with its weights.
         config: Its config; ``type`` and ``init_cfg`` do not count.
     """
-    digest = hashlib.sha256(json.dumps([type(module).__name__, _own_arguments(module, config)]).encode())
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return module_fingerprint(module, type(module).__name__, _own_arguments(module, config))
 
 
 def _own_arguments(module: nn.Module, config: Mapping) -> dict:
