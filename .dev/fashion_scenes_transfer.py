@@ -11,6 +11,7 @@ import argparse
 import os
 import statistics
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -112,6 +113,11 @@ def tables(runs: Sequence[FineTuning], results: Results, seeds: Sequence[int]) -
     return lines
 
 
+def prose(text: str) -> str:
+    """Text wrapped at 100 columns, as in all pages."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def document(runs: Sequence[FineTuning], steps: Sequence[Step], done: dict[str, Done], args: argparse.Namespace) -> str:
     """The page in Markdown."""
     results = gather(runs)
@@ -125,23 +131,28 @@ def document(runs: Sequence[FineTuning], steps: Sequence[Step], done: dict[str, 
             '',
             f'Written by `.dev/fashion_scenes_transfer.py` on {date.today().isoformat()}.',
             '',
-            f'Percent on the validation set, mean ± sample standard deviation of {len(args.seeds)} seed(s). Both '
-            'columns have the same model, schedule and seeds. Only the first weights of the backbone differ. The seed '
-            'sets the head, the data order and the augmentation, and a random backbone. The shipped ADDP weights come '
-            'from one pre-training: the spread of pre-trainings is not in these numbers.',
+            prose(
+                f'Percent on the validation set, mean ± sample standard deviation of {len(args.seeds)} seed(s). Both '
+                'columns have the same model, schedule and seeds. Only the first weights of the backbone differ. The '
+                'seed sets the head, the data order and the augmentation, and a random backbone. The shipped ADDP '
+                'weights come '
+                'from one pre-training: the spread of pre-trainings is not in these numbers.'
+            ),
             '',
-            verdict(results),
+            prose(verdict(results)),
             '',
             *tables(runs, results, args.seeds),
             '',
             '## Measured with',
             '',
-            f'{machine}.{gpu} {args.jobs} run(s) at once. The longest training or test took {clock(longest)} minutes, '
-            f'all of them {clock(sum(done[step.name].seconds for step in steps))}.',
+            prose(
+                f'{machine}.{gpu} {args.jobs} run(s) at once. The longest training or test took {clock(longest)} '
+                f'minutes, all of them {clock(sum(done[step.name].seconds for step in steps))}.'
+            ),
             '',
-            ', '.join(f'{name} {version}' for name, version in versions().items()) + '.',
+            prose(', '.join(f'{name} {version}' for name, version in versions().items()) + '.'),
             '',
-            f'ADDP weights: `{ADDP_WEIGHTS}`, SHA-256 `{fingerprint(ADDP_WEIGHTS)}`.',
+            prose(f'ADDP weights: `{ADDP_WEIGHTS}`, SHA-256 `{fingerprint(ADDP_WEIGHTS)}`.'),
             '',
             '## Commands',
             '',
