@@ -34,7 +34,7 @@ class Instance:
     Args:
         label: Index of the class, from 0.
         box: (x, y, w, h) in pixels.
-        mask: bool, shape (H, W).
+        mask: bool, (H, W).
         score: Score of a detection, from 0 to 1. Defaults to None.
     """
 

@@ -72,8 +72,8 @@ class InceptionFeatures(FeatureExtractor):
             contains the start of their SHA-256. Defaults to None.
 
     Raises:
-        UserError: If torch-fidelity is not installed.
-        CheckpointError: If the weights cannot be read, or do not fit the network.
+        UserError: Torch-fidelity is not installed.
+        CheckpointError: The weights cannot be read, or do not fit the network.
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -153,8 +153,8 @@ class BackboneFeatures(FeatureExtractor):
             is None, they keep their size. Defaults to None.
 
     Raises:
-        ValueError: If an option is out of its range.
-        CheckpointError: If not all weights of the backbone were loaded.
+        ValueError: An option is out of its range.
+        CheckpointError: Not all weights of the backbone were loaded.
     """
 
     mean: Tensor

@@ -55,7 +55,7 @@ class FeatureStatistics:
         """Covariance (C, C): ``scatter / (count - 1)``.
 
         Raises:
-            StatisticsError: If there are fewer than two images.
+            StatisticsError: There are fewer than two images.
         """
         if self.count < 2:
             raise StatisticsError(f'a covariance needs at least two images, got {self.count}')
@@ -65,7 +65,7 @@ class FeatureStatistics:
         """Add features (B, C).
 
         Raises:
-            ValueError: If they are not vectors, or not finite.
+            ValueError: They are not vectors, or not finite.
         """
         if features.dim() != 2:
             raise ValueError(f'features must have the shape (B, C), got {tuple(features.shape)}')
@@ -82,7 +82,7 @@ class FeatureStatistics:
         """Add all images of other statistics of the same extractor.
 
         Raises:
-            StatisticsError: If their extractor is another one.
+            StatisticsError: Their extractor is another one.
         """
         require_same_extractor(self, other)
         if other.count:
@@ -122,7 +122,7 @@ class FeatureStatistics:
         """Read a file that :meth:`save` wrote.
 
         Raises:
-            StatisticsError: If the file does not exist or was not written by :meth:`save`.
+            StatisticsError: The file does not exist or was not written by :meth:`save`.
         """
         if not os.path.isfile(path):
             raise StatisticsError(f'{path} does not exist. {_HOW_TO_WRITE}')
@@ -153,7 +153,7 @@ def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str
     """Refuse to compare statistics whose features come from different networks.
 
     Raises:
-        StatisticsError: If the fingerprints differ.
+        StatisticsError: The fingerprints differ.
     """
     if a.fingerprint != b.fingerprint:
         raise StatisticsError(
@@ -179,7 +179,7 @@ def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStati
         The distance, at least 0; 0 up to rounding for equal statistics.
 
     Raises:
-        StatisticsError: If the extractors differ, or if a set has fewer than two images.
+        StatisticsError: The extractors differ, or if a set has fewer than two images.
     """
     require_same_extractor(statistics_a, statistics_b)
     for statistics in (statistics_a, statistics_b):

@@ -145,7 +145,7 @@ class FrechetDistance(_FrechetMetric):
         prefix: See :class:`mmengine.evaluator.BaseMetric`. Defaults to None.
 
     Raises:
-        StatisticsError: If the reference cannot be read, or was made with another extractor.
+        StatisticsError: The reference cannot be read, or was made with another extractor.
     """
 
     default_prefix = 'generation'

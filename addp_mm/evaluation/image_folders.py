@@ -42,7 +42,7 @@ def folder_statistics(
         device: Where the network runs. Defaults to 'cpu'.
 
     Raises:
-        UserError: If there are no images, or if one cannot be read.
+        UserError: There are no images, or if one cannot be read.
     """
     paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in _EXTENSIONS)
     if not paths:

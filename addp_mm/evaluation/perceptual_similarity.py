@@ -45,8 +45,8 @@ class LearnedPerceptualSimilarity(BaseMetric):
         prefix: See :class:`mmengine.evaluator.BaseMetric`. Defaults to None.
 
     Raises:
-        UserError: If the package lpips is not installed.
-        CheckpointError: If the weights cannot be read or do not fit.
+        UserError: The package lpips is not installed.
+        CheckpointError: The weights cannot be read or do not fit.
     """
 
     default_prefix = 'reconstruction'

@@ -29,7 +29,7 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
         (B) in [-1, 1], float64.
 
     Raises:
-        ValueError: If the shapes differ or an image is smaller than the window.
+        ValueError: The shapes differ or an image is smaller than the window.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

@@ -34,8 +34,8 @@ class Garments:
     """Photographs of one split.
 
     Args:
-        images: Grey values, uint8, shape (N, 28, 28), on a black background.
-        labels: Indices into :data:`CLASSES`, int64, shape (N,).
+        images: Grey values, uint8, (N, 28, 28), on a black background.
+        labels: Indices into :data:`CLASSES`, int64, (N,).
     """
 
     images: np.ndarray

@@ -43,7 +43,7 @@ class Scene:
     """One image with its annotations.
 
     Args:
-        image: RGB, uint8, shape (S, S, 3).
+        image: RGB, uint8, (S, S, 3).
         owner: The garment that a pixel shows, as an index into ``labels``; -1 is background. int16,
             shape (S, S).
         labels: Indices into ``CLASSES`` of the garments, in the order of painting, int64,

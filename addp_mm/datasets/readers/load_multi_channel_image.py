@@ -76,7 +76,7 @@ class LoadMultiChannelImage(BaseTransform):
             content: The bytes of the file.
 
         Returns:
-            Shape (H, W, C), 0 to 255, the channels in the file's order.
+            (H, W, C), 0 to 255, the channels in the file's order.
 
         Raises:
             ValueError: The file is damaged, or has another number of channels.

@@ -29,7 +29,7 @@ class ViewsDataset(Dataset):
         images: All images, see :func:`~addp_mm.datasets.listed.open_images.open_images`.
         views: How the views are made.
         channels: Channels that the images must have.
-        load: Transform that adds ``img``, shape (H, W, C) or (H, W), 0 to 255; three channels are
+        load: Transform that adds ``img``, (H, W, C) or (H, W), 0 to 255; three channels are
             BGR.
         start: Number of the first image.
         stop: Number after the last image.

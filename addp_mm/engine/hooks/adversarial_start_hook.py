@@ -51,7 +51,7 @@ class AdversarialStartHook(Hook):
             the training ('rollback'). Defaults to 3.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: An option is out of its range.
     """
 
     # after the schedulers, moving averages and checkpoints, so that the checkpoint that it writes

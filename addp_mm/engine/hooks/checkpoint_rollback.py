@@ -52,7 +52,7 @@ def checkpoint_hook(runner: Runner) -> CheckpointHook:
     """The runner's CheckpointHook.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: There is none.
     """
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):

@@ -32,7 +32,7 @@ class LossGuard:
         window: Iterations of the running mean. Defaults to 100.
 
     Raises:
-        ValueError: If the window or the rise is not positive.
+        ValueError: The window or the rise is not positive.
     """
 
     def __init__(self, max_rise: float | None = 1.0, floor: float | None = 1e-3, window: int = 100) -> None:

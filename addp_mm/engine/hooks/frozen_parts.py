@@ -19,7 +19,7 @@ def check_loaded(model: Any) -> None:
         model: Has ``unloaded_parts()``, such as :class:`~addp_mm.models.selfsup.ADDP`.
 
     Raises:
-        CheckpointError: If weights were never loaded into a frozen part.
+        CheckpointError: Weights were never loaded into a frozen part.
     """
     names = model.unloaded_parts()
     if names:
@@ -37,7 +37,7 @@ def check_equal_on_all_ranks(parts: dict[str, nn.Module]) -> None:
         parts: Modules by name.
 
     Raises:
-        CheckpointError: If a part differs from rank 0's on any rank; raised on every rank.
+        CheckpointError: A part differs from rank 0's on any rank; raised on every rank.
     """
     prints = dist.all_gather_object({name: module_fingerprint(part) for name, part in parts.items()})
     for name in parts:

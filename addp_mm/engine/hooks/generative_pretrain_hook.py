@@ -58,7 +58,7 @@ class GenerativePretrainHook(Hook):
             grid. None: 12 steps. Defaults to None.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: An option is out of its range.
     """
 
     # before LoggerHook and ParamSchedulerHook, so that a failed iteration is neither logged,

@@ -137,7 +137,7 @@ def gather_rows(rows: Tensor, size: int) -> Tensor:
         size: Number of images of all processes, N.
 
     Returns:
-        Shape (N, ...), on the device of ``rows``, the same in every process.
+        (N, ...), on the device of ``rows``, the same in every process.
     """
     world_size = dist.get_world_size()
     if world_size == 1:

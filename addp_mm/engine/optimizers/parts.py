@@ -23,7 +23,7 @@ class JointOptimWrapperDict(OptimWrapperDict):
     are the whole training step, so that neither a model nor its wrapper needs its own.
 
     Raises:
-        ConfigError: If the wrappers differ in type, precision or gradient accumulation, which one
+        ConfigError: The wrappers differ in type, precision or gradient accumulation, which one
             pass shares.
     """
 
@@ -88,7 +88,7 @@ class PartsOptimWrapperConstructor:
         paramwise_cfg: Refused; each part has its own. Defaults to None.
 
     Raises:
-        ConfigError: If a name is not a part of the model, or no part holds a trained parameter.
+        ConfigError: A name is not a part of the model, or no part holds a trained parameter.
 
     Example:
         >>> optim_wrapper = dict(

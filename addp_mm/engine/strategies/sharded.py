@@ -55,8 +55,8 @@ class ShardedStrategy(FSDPStrategy):
         **kwargs: Arguments of mmengine's FSDPStrategy.
 
     Raises:
-        ValueError: If the model has none of the ``units``.
-        CheckpointError: If the optimizer of a checkpoint has other parameter groups.
+        ValueError: The model has none of the ``units``.
+        CheckpointError: The optimizer of a checkpoint has other parameter groups.
     """
 
     def __init__(

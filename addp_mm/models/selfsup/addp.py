@@ -55,10 +55,10 @@ class ADDP(Component, BaseSelfSupervisor):
         pixel_std: Divides the channels afterwards. None: the deviations of ImageNet for RGB, else
             0.25. Defaults to None.
         data_preprocessor: Must bring images to [0, 1], three channels to RGB. Defaults to None.
-        init_cfg: Initialisation config. Defaults to None.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
-        ValueError: If the components do not fit together.
+        ValueError: The components do not fit together.
     """
 
     component = 'model'
@@ -155,13 +155,13 @@ class ADDP(Component, BaseSelfSupervisor):
         """Tokenize images, in float32.
 
         Args:
-            images: Shape (B, C, H, W), in [0, 1].
+            images: (B, C, H, W), in [0, 1].
 
         Returns:
             Ids (B, L) and quantised latents (B, D, h, w).
 
         Raises:
-            ImageSizeError: If the token map does not have ``latent_size``.
+            ImageSizeError: The token map does not have ``latent_size``.
         """
         with torch.autocast(images.device.type, enabled=False):
             ids, latents = self.tokenizer.encode(images.float())
@@ -186,10 +186,10 @@ class ADDP(Component, BaseSelfSupervisor):
         """Noisy images of a level, and the targets of their prediction.
 
         Args:
-            ids: Shape (B, L).
-            latents: Shape (B, D, h, w).
-            mask: Positions masked at the level, shape (B, L), bool.
-            mask_next: Positions masked at the next level, shape (B, L), bool; contains ``mask``.
+            ids: (B, L).
+            latents: (B, D, h, w).
+            mask: Positions masked at the level, (B, L), bool.
+            mask_next: Positions masked at the next level, (B, L), bool; contains ``mask``.
 
         Returns:
             Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which
@@ -213,12 +213,12 @@ class ADDP(Component, BaseSelfSupervisor):
         """Logits over the codes at every position.
 
         Args:
-            images: Shape (B, C, H, W); clamped to [0, 1].
-            ids: Shape (B, L), int64; ids at masked positions have no effect.
-            mask: Shape (B, L), bool, True where masked.
+            images: (B, C, H, W); clamped to [0, 1].
+            ids: (B, L), int64; ids at masked positions have no effect.
+            mask: (B, L), bool, True where masked.
 
         Returns:
-            Shape (B, L, codebook_size).
+            (B, L, codebook_size).
         """
         states = self.neck(self.extract_feat(images)[-1], ids, mask)
         return self.head(states, self.neck.word_embed.weight)[..., : self.head.token_space.codebook_size]
@@ -228,11 +228,11 @@ class ADDP(Component, BaseSelfSupervisor):
         """Mean code vectors under the predictor, from which generation starts.
 
         Args:
-            ids: Shape (B, L), int64; ids at masked positions have no effect.
-            mask: Shape (B, L), bool, True where masked.
+            ids: (B, L), int64; ids at masked positions have no effect.
+            mask: (B, L), bool, True where masked.
 
         Returns:
-            Shape (B, D, h, w).
+            (B, D, h, w).
         """
         return self._mean_codes(self.predictor(ids, mask), self.latent_size)
 

@@ -54,7 +54,7 @@ class PredictorPretrain(BaseModel):
             Defaults to (0.5, 0.75, 0.95).
         test_mask_seed: Seed of the masks of :meth:`predict`. Defaults to 0.
         data_preprocessor: Must bring images to [0, 1]; ids need none. Defaults to None.
-        init_cfg: Initialisation config. Defaults to None.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
         ValueError: If ``drop_ratio`` exceeds ``mask_ratio_min``, a ratio of ``test_mask_ratios`` is
@@ -157,7 +157,7 @@ class PredictorPretrain(BaseModel):
         (:func:`~addp_mm.diffusion.seeded_masks`).
 
         Args:
-            ids: Shape (B, L), int64.
+            ids: (B, L), int64.
 
         Returns:
             For each of the B rows an element with ``mask_ratios`` (R numbers), ``ids`` (L),
@@ -186,7 +186,7 @@ class PredictorPretrain(BaseModel):
         """Draw the masks of a training step.
 
         Args:
-            ids: Shape (B, L).
+            ids: (B, L).
 
         Returns:
             The mask (B, L), and the positions (B, K) that the encoder sees, or None if it sees all,

@@ -50,7 +50,7 @@ class TokenizerPretrain(BaseModel):
             no such loss. Defaults to None.
         perceptual_weight: Weight of the perceptual loss. Defaults to 1.0.
         data_preprocessor: Must bring images to [0, 1]. Defaults to None.
-        init_cfg: Initialisation config. Defaults to None.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
         ValueError: If ``codebook`` or ``code_gradient`` is not one of its values.

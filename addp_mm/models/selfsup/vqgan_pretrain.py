@@ -62,7 +62,7 @@ class VQGANPretrain(TokenizerPretrain):
         **settings: Arguments of :class:`TokenizerPretrain`.
 
     Raises:
-        ValueError: If an option is out of its range, or the discriminator's number of channels is
+        ValueError: An option is out of its range, or the discriminator's number of channels is
             not the tokenizer's.
     """
 
