@@ -36,7 +36,7 @@ def check_image_folder(
     Args:
         folder: Searched with all folders below it.
         extensions: Ends of image file names, compared in lower case. Defaults to common formats.
-        expected: How many images there should be. Defaults to None, which means any number.
+        expected: How many images there should be. Defaults to None: any number.
         read: Decodes the bytes of a file; raises a ValueError if it is damaged. Defaults to
             :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
 

@@ -155,7 +155,7 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
 
     Args:
         cfg: The config.
-        show_dir: Folder for all drawn images of a test. None: no such folder. Defaults to None.
+        show_dir: Folder for all drawn images of a test. Defaults to None: no such folder.
         testing: Whether the model is tested. A test without ``show_dir`` gets no drawing hook, as
             mmdet's would draw every image at any interval. Defaults to False.
 

@@ -72,7 +72,7 @@ class InceptionFeatures(FeatureExtractor):
             contains the start of their SHA-256. Defaults to None.
 
     Raises:
-        UserError: Torch-fidelity is not installed.
+        UserError: torch-fidelity is not installed.
         CheckpointError: The weights cannot be read, or do not fit the network.
     """
 
@@ -149,8 +149,8 @@ class BackboneFeatures(FeatureExtractor):
             and '-'.
         mean: Subtracted from each channel of images in [0, 1]. Defaults to ImageNet's.
         std: Divides each channel afterwards. Defaults to ImageNet's.
-        input_size: Side in pixels to which images are resized first (bilinear, antialiased). If it
-            is None, they keep their size. Defaults to None.
+        input_size: Side in pixels to which images are resized first (bilinear, antialiased).
+            Defaults to None: they keep their size.
 
     Raises:
         ValueError: An option is out of its range.

@@ -179,7 +179,7 @@ def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStati
         The distance, at least 0; 0 up to rounding for equal statistics.
 
     Raises:
-        StatisticsError: The extractors differ, or if a set has fewer than two images.
+        StatisticsError: The extractors differ, or a set has fewer than two images.
     """
     require_same_extractor(statistics_a, statistics_b)
     for statistics in (statistics_a, statistics_b):

@@ -29,7 +29,7 @@ def nearest(queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536) -> t
         Products in descending order, (B, k), and the indices of their rows, (B, k).
 
     Raises:
-        ValueError: K is not in [1, N].
+        ValueError: k is not in [1, N].
     """
     if not 1 <= k <= len(bank):
         raise ValueError(f'the number of neighbours must be in [1, {len(bank)}], the size of the bank; got {k}')
@@ -68,7 +68,7 @@ class NeighbourBank:
     Args:
         features: (N, C); they are normalised to length 1.
         labels: (N), int64.
-        num_classes: Number of classes; the largest label plus 1 if None. Defaults to None.
+        num_classes: Number of classes. Defaults to None: the largest label plus 1.
         temperature: Temperature of the votes. Defaults to 0.07.
         chunk_size: Features of the bank that are compared at once. Defaults to 65536.
 

@@ -34,7 +34,7 @@ class LMDBImages(ListedImages):
     Args:
         path: The database, a folder or a file.
         pipeline: Transforms. Defaults to none.
-        index_file: The file of the list. Defaults to None, see :class:`ListedImages`.
+        index_file: The file of the list. Defaults to None: see :class:`ListedImages`.
         skipped_keys: Keys of values that are not images. Defaults to those of common writers.
         **options: See :class:`ListedImages`.
 

@@ -116,7 +116,7 @@ class PackedNames:
         return (self[index] for index in range(len(self)))
 
     def column(self, name: str) -> np.ndarray:
-        """The numbers of a column, uint64, shape (N,), memory-mapped."""
+        """The numbers of a column, uint64 (N,), memory-mapped."""
         return self._table[:, 1 + self._columns.index(name)]
 
     def __reduce__(self) -> tuple:

@@ -75,7 +75,7 @@ class StoredImage:
             background: RGB, 0 to 255, under transparent pixels. Defaults to white.
 
         Returns:
-            uint8, shape (H, W, 3). 16 bits are scaled: 65535 becomes 255.
+            uint8 (H, W, 3). 16 bits are scaled: 65535 becomes 255.
 
         Raises:
             ValueError: The channels are no colours, or their type has no known range.

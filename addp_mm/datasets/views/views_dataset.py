@@ -65,5 +65,5 @@ class ViewsDataset(Dataset):
 
 
 def collate_views(items: Sequence[tuple[Tensor, Problem | None]]) -> tuple[Tensor, list[Problem | None]]:
-    """Views of several images, float32, shape (B, V, C, S, S), in [0, 1], and their problems."""
+    """Views of several images, float32 (B, V, C, S, S), in [0, 1], and their problems."""
     return torch.stack([views.float() for views, _ in items]).div_(255), [problem for _, problem in items]

@@ -55,7 +55,7 @@ class GenerativePretrainHook(Hook):
         preview_interval: Iterations between previews; 0: no previews. Defaults to 1000.
         preview_images: Images of the grid. Defaults to 16.
         sampler: Arguments of :class:`~addp_mm.generation.AlternatingSampler` other than model and
-            grid. None: 12 steps. Defaults to None.
+            grid. Defaults to None: 12 steps.
 
     Raises:
         ValueError: An option is out of its range.

@@ -35,11 +35,11 @@ class NearestNeighbourTestLoop(TestLoop):
             The loop replaces its sampler: all images in order, each once.
         num_neighbours: Numbers of voting neighbours, each evaluated. Defaults to (10, 20).
         temperature: Temperature of the votes' weights. Defaults to 0.07.
-        num_classes: Number of classes. None: from the largest label found. Defaults to None.
+        num_classes: Number of classes. Defaults to None: from the largest label found.
         chunk_size: Number of labelled features with which a batch is compared at once. Defaults to
             65536.
         bank_device: Device of the labelled features and of the comparison: 'cpu' if they do not fit
-            into the GPU. None: the model's device. Defaults to None.
+            into the GPU. Defaults to None: the model's device.
         fp16: As in :class:`mmengine.runner.TestLoop`. Defaults to False.
 
     Raises:

@@ -51,9 +51,9 @@ class ADDP(Component, BaseSelfSupervisor):
         hard_target: Whether the targets are the image's own tokens, as in MAGE (arXiv 2211.09117;
             an ablation), and not the predictor's probabilities. Defaults to False.
         pixel_mean: Subtracted from the channels before the backbone: one number for each, or one
-            for all. None: the means of ImageNet for RGB, else 0.5. Defaults to None.
-        pixel_std: Divides the channels afterwards. None: the deviations of ImageNet for RGB, else
-            0.25. Defaults to None.
+            for all. Defaults to None: the means of ImageNet for RGB, else 0.5.
+        pixel_std: Divides the channels afterwards. Defaults to None: the deviations of ImageNet for
+            RGB, else 0.25.
         data_preprocessor: Must bring images to [0, 1], three channels to RGB. Defaults to None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
 

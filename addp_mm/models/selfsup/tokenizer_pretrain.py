@@ -46,8 +46,8 @@ class TokenizerPretrain(BaseModel):
         ema_decay: Decay of the moving mean. Defaults to 0.99.
         code_gradient: How the gradient passes the codes: 'straight_through' or 'rotation' (arXiv
             2410.06424). Defaults to 'straight_through'.
-        perceptual: Config of a :class:`~addp_mm.models.losses.PerceptualLoss`, or the module. None:
-            no such loss. Defaults to None.
+        perceptual: Config of a :class:`~addp_mm.models.losses.PerceptualLoss`, or the module.
+            Defaults to None: no such loss.
         perceptual_weight: Weight of the perceptual loss. Defaults to 1.0.
         data_preprocessor: Must bring images to [0, 1]. Defaults to None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
