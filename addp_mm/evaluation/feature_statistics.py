@@ -82,7 +82,7 @@ class FeatureStatistics:
         """Add all images of other statistics of the same extractor.
 
         Raises:
-            StatisticsError: Their extractor is another one.
+            StatisticsError: Their extractor differs.
         """
         require_same_extractor(self, other)
         if other.count:
@@ -106,7 +106,7 @@ class FeatureStatistics:
     def save(self, path: str | os.PathLike) -> None:
         """Write a .npz file: ``mu``, ``sigma``, ``count``, ``extractor`` and ``fingerprint``."""
         covariance = self.covariance.cpu().numpy()
-        # np.savez would append .npz to the name of a path, but not to an open file.
+        # np.savez would append .npz to a path, but not to the name of an open file.
         with atomic_path(path) as partial, partial.open('wb') as file:
             np.savez(
                 file,
@@ -166,10 +166,10 @@ def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str
 def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStatistics) -> float:
     """Squared Fréchet distance of two Gaussians: |m - n|² + tr(A + B - 2 (A B)^½).
 
-    Source: FID, arXiv 1706.08500, eq. 6. The trace of the root is computed as that of
-    (A^½ B A^½)^½. Its eigenvalues are real and not negative, also for singular covariances, which
-    few images give. With no more images than features the distance is biased upwards, and a warning
-    is logged.
+    Source: FID, arXiv 1706.08500, eq. 6. The trace of the root is computed as that of (A^½ B
+    A^½)^½. Its eigenvalues are real and not negative, also for singular covariances, which few
+    images give. If there are not more images than features, the distance is biased upwards, and a
+    warning is logged.
 
     Args:
         statistics_a: Statistics of one set of images.

@@ -2,8 +2,8 @@
 """Fréchet distance of reconstructions to their images, and of generated images to a reference.
 
 torchmetrics' ``FrechetInceptionDistance`` agrees to 1e-5 where both apply (a test compares them).
-Ours is kept because that class neither saves and compares statistics of a reference with the
-fingerprint of their extractor, nor leaves out the images that a distributed sampler repeats.
+That class does not replace this one: it cannot save the statistics of a reference with the
+fingerprint of their extractor, and it counts the images that a distributed sampler repeats.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from addp_mm.registry import METRICS
 class _Stream:
     """Statistics of the images of one process.
 
-    The last image is held back, because the sampler may have repeated it.
+    The last image is added later, because the sampler may have repeated it.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
@@ -33,7 +33,7 @@ class _Stream:
 
     @property
     def count(self) -> int:
-        """Number of images, the last one included."""
+        """Number of images, including the last one."""
         return self.statistics.count + (self.last is not None)
 
     def add(self, features: Tensor) -> None:

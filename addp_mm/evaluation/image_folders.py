@@ -36,8 +36,8 @@ def folder_statistics(
         folder: Folder of images; files of other types are ignored.
         extractor: Network that gives the features.
         img_size: Side in pixels to which images are resized first, in memory: the shorter side is
-            resized (bicubic, antialiased), then the centre is cropped. Defaults to None: they keep
-            their size.
+            resized (bicubic, antialiased), then the centre is cropped. Defaults to None: the images
+            keep their size.
         batch_size: Number of images in a batch. Defaults to 64.
         device: Where the network runs. Defaults to 'cpu'.
 

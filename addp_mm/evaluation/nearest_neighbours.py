@@ -22,8 +22,8 @@ def nearest(queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536) -> t
         queries: (B, C).
         bank: (N, C), N at least k.
         k: Number of neighbours.
-        chunk_size: Rows of the bank that are compared at once; (B, chunk_size + k) products are
-            held in memory. Defaults to 65536.
+        chunk_size: Rows of the bank that are compared at once; (B, chunk_size + k) products are in
+            memory. Defaults to 65536.
 
     Returns:
         Products in descending order, (B, k), and the indices of their rows, (B, k).
@@ -135,7 +135,7 @@ class NeighbourAccuracy(BaseMetric):
         self.topk = tuple(topk)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:  # noqa: ARG002  # mmengine's signature
-        """Note for each sample, k and top-k whether the votes are correct."""
+        """Keep for each sample, k and top-k whether the votes are correct."""
         for sample in data_samples:
             found = {}
             for k, votes in sample['neighbour_votes'].items():

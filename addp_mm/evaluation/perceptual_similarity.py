@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""LPIPS of reconstructions, by the package of its authors.
+"""LPIPS of reconstructions, computed by the package of its authors.
 
 torchmetrics computes the same numbers (difference below 1e-7 with random networks), but its
-public class downloads the network itself and takes no file of weights.
+public class downloads the network itself and does not accept a file of weights.
 """
 
 from __future__ import annotations

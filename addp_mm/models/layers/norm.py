@@ -26,6 +26,6 @@ class LN2d(nn.LayerNorm):
         super().__init__(num_channels, eps=eps, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise a map (B, C, H, W); the shape stays."""
+        """Normalise a map (B, C, H, W); the result has the same shape."""
         x_bhwc = x.permute(0, 2, 3, 1)
         return F.layer_norm(x_bhwc, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)

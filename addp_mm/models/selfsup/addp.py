@@ -31,7 +31,7 @@ class ADDP(Component, BaseSelfSupervisor):
     Backbone and token decoder see pixels that were decoded from partly unreliable tokens, and
     predict the reliable tokens. All methods take images (B, C, H, W) in [0, 1], RGB if C is 3; C is
     the number of channels of the tokenizer and the backbone. The model normalises them itself.
-    Tokenizer and predictor are frozen: they have no gradient, load strictly, and are ignored by
+    Tokenizer and predictor are frozen: they have no gradient, load strictly and are ignored by
     DistributedDataParallel. :meth:`train` leaves them in eval mode, except for the predictor's
     dropout if it has ``train_dropout=True``.
 
@@ -42,12 +42,12 @@ class ADDP(Component, BaseSelfSupervisor):
         neck: Token decoder.
         head: Token head with a loss.
         schedule: A :class:`~addp_mm.diffusion.NoiseSchedule`, or its arguments; noise levels are
-            drawn from it. Defaults to None.
-        latent_size: Height and width of the token map. None: the square of ``neck.num_tokens``
-            tokens. Defaults to None.
+            drawn from it. Defaults to None: the published one.
+        latent_size: Height and width of the token map. Defaults to None: the square of
+            ``neck.num_tokens`` tokens.
         unreliable_tokens: Whether masked positions are decoded from the codes that the predictor
-            expects there. False (an ablation): from the mean of all codes, which holds no
-            information about the image. Defaults to True.
+            expects there. False is an ablation: they are decoded from the mean of all codes, which
+            has no information about the image. Defaults to True.
         hard_target: Whether the targets are the image's own tokens, as in MAGE (arXiv 2211.09117;
             an ablation), and not the predictor's probabilities. Defaults to False.
         pixel_mean: Subtracted from the channels before the backbone: one number for each, or one
@@ -102,7 +102,7 @@ class ADDP(Component, BaseSelfSupervisor):
 
     @property
     def frozen_parts(self) -> dict[str, nn.Module]:
-        """Tokenizer and predictor by name."""
+        """Tokenizer and predictor, by name."""
         return dict(tokenizer=self.tokenizer, predictor=self.predictor)
 
     def unloaded_parts(self) -> list[str]:
@@ -126,14 +126,13 @@ class ADDP(Component, BaseSelfSupervisor):
         data_samples: list | None = None,  # noqa: ARG002  # mmpretrain passes it
         noise: NoiseDraw | None = None,
     ) -> dict[str, Tensor]:
-        """Loss of a batch; deterministic given images and noise, dropout aside.
+        """Loss of a batch. Without dropout it depends only on the images and the noise.
 
         Args:
-            inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are.
+            inputs: Images (B, C, H, W) in [0, 1], or a list with them as first entry.
             data_samples: Not used. Defaults to None.
-            noise: Level and generator. None: drawn from ``schedule`` by torch's global CPU
-                generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds. Defaults to
-                None.
+            noise: Level and generator. Defaults to None: drawn from ``schedule`` by torch's global
+                CPU generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
         Returns:
             ``loss``, and for the log ``mask_ratio`` and ``next_mask_ratio``.
@@ -193,7 +192,7 @@ class ADDP(Component, BaseSelfSupervisor):
 
         Returns:
             Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which
-            count where masked.
+            are used at masked positions only.
         """
         masks = []
         if self.unreliable_tokens:
@@ -276,7 +275,7 @@ class ADDP(Component, BaseSelfSupervisor):
         height, width = latent_size or (side, side)
         if height * width != num_tokens:
             raise ValueError(
-                f'{num_tokens} tokens do not fill a map of {(height, width)}: give latent_size=(height, width)'
+                f'{num_tokens} tokens do not form a map of {(height, width)}: give latent_size=(height, width)'
             )
         return height, width
 
