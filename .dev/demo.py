@@ -1,9 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Show ADDP at work on real images: data, pre-training, generation, and transfer to three tasks, on one page.
+"""Show ADDP on real images: generation, pre-training and three downstream tasks, in one report.
 
-Each step is a call of a tool that may be called by hand, and is printed. Steps that are done are
-not repeated, so that an interrupted demo goes on where it was. The page is written to
-work_dirs/demo/report.html.
+Each step calls a tool of this repository, and its command is printed. Steps that are done are not
+repeated: an interrupted demo continues. The report is work_dirs/demo/report.html.
 """
 
 from __future__ import annotations
@@ -12,34 +11,35 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from demo_report.demo_page import DemoRun, build_page
 from demo_report.finetunings import ADDP_WEIGHTS, ASSETS, finetunings
-from demo_report.steps import ROOT, Step, StepFailed, StepRunner, clock
+from demo_report.steps import ROOT, Step, StepError, StepRunner, clock
 
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
 
 PRETRAIN_ITERS = 50
-# Scenes of another version are not taken for done: the tool, asked again, says what to do with
-# them.
+# With another version of these, the scenes are not up to date: the tool says what to do then.
 SCENE_SOURCES = (Path('addp_mm/datasets/fashion/fashion_scenes.py'), ASSETS / 'fashion_mnist_subset.npz')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--short',
         action='store_true',
-        help='a handful of iterations and images, to see that all works; writes work_dirs/demo_short',
+        help='a few iterations and images, to check that everything works; writes work_dirs/demo_short',
     )
     parser.add_argument(
         '--jobs',
         type=int,
         default=min(2, cores()),
         metavar='N',
-        help='steps at once, of about 1.5 GB each [2, or 1 on one core]',
+        help='steps at once, of about 1.5 GB each (default: 2, or 1 on one core)',
     )
     args = parser.parse_args(argv)
     if args.jobs < 1:
@@ -51,18 +51,18 @@ def pretrain_config() -> Path:
     """The nano config of ADDP's pre-training."""
     found = sorted((ROOT / 'configs/pretrain').glob('addp_vit-nano*fashion-scenes*.py'))
     if len(found) != 1:
-        raise FileNotFoundError(f'configs/pretrain should hold one addp_vit-nano*fashion-scenes*.py, not {len(found)}')
+        raise FileNotFoundError(f'configs/pretrain should have one addp_vit-nano*fashion-scenes*.py, not {len(found)}')
     return found[0].relative_to(ROOT)
 
 
 def plan(folder: Path, short: bool) -> DemoRun:
-    """The steps of the demo, in ``folder``; none is run yet."""
+    """The steps of the demo in ``folder``. None is run yet."""
     data_root = folder / 'fashion_scenes' if short else Path('data/fashion_scenes')
     sizes = ['--train', '64', '--val', '16', '--objects-train', '64', '--objects-val', '32'] if short else []
     scenes = Step(
         'scenes',
         'Write FashionScenes',
-        ('tools/dataset_converters/fashion_scenes.py', str(data_root), *sizes, '--workers', '2'),
+        ('tools/dataset_converters/fashion_scenes.py', str(data_root), *sizes, '--num-workers', '2'),
         (data_root / 'fashion_scenes.json',),
         SCENE_SOURCES,
     )
@@ -78,7 +78,7 @@ def plan(folder: Path, short: bool) -> DemoRun:
         options += [f'train_dataloader.dataset.data_root={data_root}/', 'train_dataloader.batch_size=8']
     pretrain = Step(
         'pretrain',
-        'Pre-train ADDP a little further',
+        'Continue the pre-training of ADDP',
         ('tools/train.py', str(config), '--work-dir', str(folder / 'pretrain'), '--cfg-options', *options),
         (folder / 'pretrain' / f'iter_{iters}.pth',),
         (config, ADDP_WEIGHTS),
@@ -86,8 +86,8 @@ def plan(folder: Path, short: bool) -> DemoRun:
         folder / 'pretrain',
     )
     samples = folder / 'samples'
-    # At 64 tokens the published temperature of 6, made for 256, leaves the order of unmasking
-    # almost to chance
+    # The published temperature of 6 is made for 256 tokens. With 64 tokens the order of unmasking
+    # would be almost random.
     sampling = (
         '--temperature',
         '2',
@@ -111,21 +111,22 @@ def plan(folder: Path, short: bool) -> DemoRun:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the demo."""
     args = parse_args(argv)
     os.chdir(ROOT)
     if not ADDP_WEIGHTS.is_file():
-        sys.exit(f'error: {ADDP_WEIGHTS} is missing; this checkout is not whole. Clone the repository again.')
+        sys.exit(f'error: {ADDP_WEIGHTS} is missing: the checkout is incomplete. Clone the repository again')
     folder = Path('work_dirs/demo_short' if args.short else 'work_dirs/demo')
     began = time.monotonic()
     demo = plan(folder, args.short)
     try:
         done = StepRunner(folder, args.jobs, max(1, cores() // args.jobs)).run(list(demo.steps.values()))
         report = folder / 'report.html'
-        size = build_page(DemoRun(**{**vars(demo), 'done': done})).write(report)
-    except (StepFailed, LogError) as error:
+        size = build_page(replace(demo, done=done)).write(report)
+    except (StepError, LogError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` goes on from here')
+        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues from here')
     print(f'{report}: {size / 1e6:.1f} MB, after {clock(time.monotonic() - began)} minutes. Open it in a browser.')
 
 

@@ -5,6 +5,7 @@ python .dev/fashion_mnist_subset.py /usr/share/datasets/fashion-mnist
 """
 
 import argparse
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,22 +16,24 @@ from addp_mm.datasets.fashion.fashion_mnist import SUBSET_FILE, balanced_subset,
 MAX_BYTES = 3_000_000
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', help="folder of Fashion-MNIST's IDX files")
-    parser.add_argument('--out', type=Path, default=SUBSET_FILE, help='file to write (default: the shipped one)')
-    parser.add_argument('--train-per-class', type=int, default=600, help='training garments a class (default: 600)')
-    parser.add_argument('--val-per-class', type=int, default=100, help='test garments a class (default: 100)')
-    return parser.parse_args()
+    parser.add_argument('--out', type=Path, default=SUBSET_FILE, help='file to write [the shipped one]')
+    parser.add_argument('--train-per-class', type=int, default=600, help='training garments of each class [600]')
+    parser.add_argument('--val-per-class', type=int, default=100, help='test garments of each class [100]')
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the subset and print its size and fingerprints."""
+    args = parse_args(argv)
     counts = dict(train=args.train_per_class, val=args.val_per_class)
     subset = {split: balanced_subset(load_garments(split, args.source), count) for split, count in counts.items()}
     arrays = encode_subset(subset)
     if sum(array.nbytes for array in arrays.values()) > MAX_BYTES:
-        raise SystemExit(f'the subset would exceed {MAX_BYTES} bytes; ask for fewer garments')
+        raise SystemExit(f'the subset would exceed {MAX_BYTES} bytes; give fewer garments of each class')
     np.savez(args.out, **arrays)
     print(f'{args.out}: {args.out.stat().st_size} bytes, SHA-256 {sha256(args.out.read_bytes()).hexdigest()}')
     for split, garments in subset.items():

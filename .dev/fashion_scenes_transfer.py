@@ -1,24 +1,27 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What ADDP's pre-training is worth on FashionScenes: classification, detection and segmentation over several seeds.
+"""Compare ADDP weights with random weights on FashionScenes, over several seeds.
 
-Trains and tests each task from the shipped ADDP weights and from random weights through
-tools/train.py and tools/test.py, and writes a table. Runs that are done are not repeated.
+Trains and tests classification, detection and segmentation by tools/train.py and tools/test.py, and
+writes a page with the results. Runs that are done are not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 from demo_report.finetunings import ADDP_WEIGHTS, TASKS, WEIGHTS, FineTuning, finetunings
-from demo_report.steps import ROOT, Done, Step, StepFailed, StepRunner, clock, fingerprint
+from demo_report.steps import ROOT, Done, Step, StepError, StepRunner, clock, fingerprint
 
+from addp_mm.checkpoints.atomic_write import write_json, write_text
+from addp_mm.config.paths import require_writable
+from addp_mm.errors import reported_in_words
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import machine_class, versions
 
@@ -26,16 +29,19 @@ Results = dict[str, dict[str, list[float]]]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds [0 1 2]')
-    parser.add_argument('--out', type=Path, default=Path('docs/benchmarks/fashion_scenes.md'), help='the table')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds (default: 0 1 2)')
+    parser.add_argument('--out', type=Path, default=Path('docs/benchmarks/fashion_scenes.md'), help='page to write')
     parser.add_argument(
         '--work-dir',
         type=Path,
         default=Path('work_dirs/benchmarks/fashion_scenes'),
-        help='folder of the runs [work_dirs/benchmarks/fashion_scenes]',
+        help='folder of the runs (default: work_dirs/benchmarks/fashion_scenes)',
     )
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='runs at once, of one thread each [1]')
+    parser.add_argument(
+        '--jobs', type=int, default=1, metavar='N', help='runs at once, of one thread each (default: 1)'
+    )
     args = parser.parse_args(argv)
     if args.jobs < 1 or len(set(args.seeds)) < len(args.seeds):
         parser.error('--jobs must be at least 1, and each seed may be given once')
@@ -58,16 +64,14 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 
 def verdict(results: Results) -> str:
-    """Says for which metrics ADDP weights are above random ones with every seed, and where they are not."""
+    """Sentences on the metrics in which ADDP weights are better with every seed, and the others."""
     clear, partly, below = [], [], []
     for title, by_weights in results.items():
         addp, random = by_weights['addp'], by_weights['random']
         better = statistics.mean(addp) > statistics.mean(random)
         (clear if min(addp) > max(random) else partly if better else below).append(title)
     sentences = [
-        f'With ADDP weights, the worst seed is above the best seed from random weights in {_list(clear)}.'
-        if clear
-        else '',
+        f'The worst seed of ADDP weights is above the best seed of random weights in {_list(clear)}.' if clear else '',
         f'The mean is above, but the seeds overlap, in {_list(partly)}.' if partly else '',
         f'**ADDP weights are not above random weights in {_list(below)}.**' if below else '',
     ]
@@ -79,7 +83,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def tables(runs: Sequence[FineTuning], results: Results, seeds: Sequence[int]) -> list[str]:
-    """The lines of the table of means and of the table of seeds."""
+    """The lines of three tables: means, each seed, and training settings."""
     lines = ['| task | metric | ADDP weights | random weights | difference of means |', '|---|---|---|---|---|']
     for task in TASKS:
         for metric in task.metrics:
@@ -109,6 +113,11 @@ def tables(runs: Sequence[FineTuning], results: Results, seeds: Sequence[int]) -
     return lines
 
 
+def prose(text: str) -> str:
+    """Text wrapped at 100 columns, as in all pages."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def document(runs: Sequence[FineTuning], steps: Sequence[Step], done: dict[str, Done], args: argparse.Namespace) -> str:
     """The page in Markdown."""
     results = gather(runs)
@@ -122,27 +131,32 @@ def document(runs: Sequence[FineTuning], steps: Sequence[Step], done: dict[str, 
             '',
             f'Written by `.dev/fashion_scenes_transfer.py` on {date.today().isoformat()}.',
             '',
-            f'Percent on the validation set, mean ± sample standard deviation of {len(args.seeds)} seed(s). Both columns '
-            "have the same model, schedule and seeds; only the backbone's first weights differ. The seed decides about "
-            'the head, the order and the augmentation, and about the backbone where it starts random; the shipped ADDP '
-            'weights come from one pre-training, whose own spread is not in these numbers.',
+            prose(
+                f'Percent on the validation set, mean ± sample standard deviation of {len(args.seeds)} seed(s). Both '
+                'columns have the same model, schedule and seeds. Only the first weights of the backbone differ. The '
+                'seed sets the head, the data order and the augmentation, and a random backbone. The shipped ADDP '
+                'weights come '
+                'from one pre-training: the spread of pre-trainings is not in these numbers.'
+            ),
             '',
-            verdict(results),
+            prose(verdict(results)),
             '',
             *tables(runs, results, args.seeds),
             '',
             '## Measured with',
             '',
-            f'{machine}.{gpu} {args.jobs} run(s) at once; the longest training or test took {clock(longest)} minutes, all '
-            f'of them together {clock(sum(done[step.name].seconds for step in steps))}.',
+            prose(
+                f'{machine}.{gpu} {args.jobs} run(s) at once. The longest training or test took {clock(longest)} '
+                f'minutes, all of them {clock(sum(done[step.name].seconds for step in steps))}.'
+            ),
             '',
-            ', '.join(f'{name} {version}' for name, version in versions().items()) + '.',
+            prose(', '.join(f'{name} {version}' for name, version in versions().items()) + '.'),
             '',
-            f'ADDP weights: `{ADDP_WEIGHTS}`, SHA-256 `{fingerprint(ADDP_WEIGHTS)}`.',
+            prose(f'ADDP weights: `{ADDP_WEIGHTS}`, SHA-256 `{fingerprint(ADDP_WEIGHTS)}`.'),
             '',
             '## Commands',
             '',
-            'All of them, and this page, again:',
+            'To repeat everything and write this page:',
             '',
             '```bash',
             'python tools/dataset_converters/fashion_scenes.py data/fashion_scenes',
@@ -162,10 +176,8 @@ def document(runs: Sequence[FineTuning], steps: Sequence[Step], done: dict[str, 
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the benchmark and write its page."""
     args = parse_args(argv)
-    from addp_mm.config.config_file import require_writable
-    from addp_mm.errors import reported_in_words
-
     out = args.out.resolve()
     with reported_in_words():
         require_writable(out, '--out')
@@ -180,13 +192,12 @@ def main(argv: list[str] | None = None) -> None:
     try:
         done = StepRunner(args.work_dir, args.jobs, threads=1).run(steps)
         text = document(runs, steps, done, args)
-        (ROOT / args.work_dir / 'results.json').write_text(json.dumps(gather(runs), indent=2) + '\n')
-    except (StepFailed, LogError) as error:
+        write_json(ROOT / args.work_dir / 'results.json', gather(runs))
+    except (StepError, LogError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` goes on from here')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding='utf-8')
+        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues from here')
+    write_text(out, text)
     print(f'{args.out}: written')
 
 

@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class ConfigError(UserError, ValueError):
+    """A mistake in a config, an option or a path, found before anything is built or written."""
+
+
 @contextmanager
 def reported_in_words(*others: type[Exception]) -> Iterator[None]:
     """End the process with the line ``error: …`` instead of a traceback on a :class:`UserError`.

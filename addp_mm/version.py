@@ -1,4 +1,4 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Version of the package."""
+"""The version of the package."""
 
 __version__ = '0.1.0'

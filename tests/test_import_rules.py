@@ -21,6 +21,7 @@ RULES = [
         ('addp_mm.models.backbones', 'addp_mm.models.layers', 'addp_mm.registry', 'addp_mm.errors'),
     ),
     ('addp_mm.diffusion', ('addp_mm.models',), ()),
+    ('addp_mm.datasets', ('addp_mm.engine', 'addp_mm.checks'), ()),
     ('addp_mm.layouts', ('addp_mm.models', 'addp_mm.apis'), ()),
     ('addp_mm.models.predictors', ('addp_mm.models.tokenizers',), ()),
     ('addp_mm.models.tokenizers', ('addp_mm.models.predictors',), ()),

@@ -1,11 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Train tokenizer, token predictor and ADDP on one's own images, one after the other.
+"""Train a tokenizer, a token predictor and ADDP on your own images, one after the other.
 
-    python tools/pretrain_from_folder.py photos --image-size 128 --size small --work-dir
-    work_dirs/photos
+    python tools/pretrain_from_folder.py photos --img-size 128 --work-dir work_dirs/photos
 
-The same command goes on where an interrupted one was. Every stage is a config in the work dir,
-trained by tools/train.py, and can be trained by hand from there. See docs/own_data.md.
+If it is interrupted, the same command continues. Each stage is trained by tools/train.py from a
+config in the work dir, which you can also train by hand. See docs/own_data.md.
 """
 
 import argparse
@@ -14,30 +13,35 @@ import signal
 import sys
 from pathlib import Path
 
+from addp_mm.cli_options import add_renamed
+
 
 def add_images(parser):
+    """Add the options on the images."""
     parser.add_argument(
         'images',
-        help='folder, searched with all below it; LMDB database; or WebDataset shards: a '
-        "folder of .tar files, or a quoted pattern 'shards/*.tar'",
+        help='folder, searched with all its subfolders; LMDB database; or WebDataset shards: a folder of .tar files, '
+        "or a quoted pattern 'shards/*.tar'",
     )
     parser.add_argument(
-        '--image-size', type=number(int, 1), required=True, metavar='N', help='side of the pictures in pixels'
+        '--img-size', type=number(int, 1), required=True, metavar='N', help='side of the training images, in pixels'
     )
-    parser.add_argument('--channels', type=number(int, 1, 16), metavar='N', help='1 to 16 [those of the images]')
+    parser.add_argument(
+        '--channels', type=number(int, 1, 16), metavar='N', help='channels, 1 to 16 (default: those of the images)'
+    )
     parser.add_argument(
         '--value-range',
         type=number(float),
         nargs=2,
         metavar=('LOW', 'HIGH'),
-        help='values that become black and white; needed for floats and 32 bits',
+        help='values of black and white; required for floats and 32 bits',
     )
     parser.add_argument(
         '--augment',
         choices=['crop', 'flip', 'none'],
         default='crop',
-        help='crop: random resized crop and flip; flip: the middle square, or its mirror image; none: '
-        'the middle square [crop]',
+        help='crop: random resized crop and flip; flip: centre square, mirrored or not; none: centre square '
+        '(default: crop)',
     )
     parser.add_argument(
         '--crop-scale',
@@ -45,96 +49,100 @@ def add_images(parser):
         nargs=2,
         default=[0.2, 1.0],
         metavar=('MIN', 'MAX'),
-        help="share of the image's area in a crop [0.2 1.0]",
+        help='area of a crop as a share of the image (default: 0.2 1.0)',
     )
     parser.add_argument(
-        '--views', type=number(int, 1), metavar='N', help='stored views of an image [crop: 8, flip: 2, none: 1]'
+        '--views',
+        type=number(int, 1),
+        metavar='N',
+        help='stored views of each image (default: 8 with --augment crop, 2 with flip, 1 with none)',
     )
     parser.add_argument(
         '--max-broken-share',
         type=number(float, 0, 1),
         default=0.01,
         metavar='X',
-        help='share of broken images with which training stops; fewer are skipped [0.01]',
+        help='training stops if a larger share of the images is broken; fewer are skipped (default: 0.01)',
     )
     parser.add_argument(
         '--images-changed',
         choices=['error', 'keep'],
         default='error',
-        help='what to do where images came or went since the work dir was begun: stop, or keep to the old list [error]',
+        help='if images were added or removed since the first start: stop, or keep the old list (default: error)',
     )
 
 
 def add_stages(parser):
+    """Add the options on the stages."""
     parser.add_argument(
-        '--size', choices=['nano', 'small', 'base', 'large'], default='small', help='of all three models [small]'
+        '--size',
+        choices=['nano', 'small', 'base', 'large'],
+        default='small',
+        help='size of all three models (default: small)',
     )
     for stage in ('tokenizer', 'predictor', 'addp'):
-        parser.add_argument(f'--{stage}-config', metavar='FILE', help=f'config with changes for the stage {stage}')
+        parser.add_argument(f'--{stage}-config', metavar='FILE', help=f'config with changes of the stage {stage}')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         default=[],
         metavar='STAGE.KEY=VALUE',
-        help='change a setting of a '
-        'stage, as tokenizer.max_iters=20000 addp.batch_size=128 addp.model.backbone.arch=base',
+        help='change settings of a stage, such as tokenizer.max_iters=20000 addp.batch_size=128 '
+        'addp.model.backbone.arch=base',
     )
     parser.add_argument('--work-dir', type=Path, required=True, help='folder for everything that is written')
     parser.add_argument(
         '--restart-from',
         choices=['tokenizer', 'tokens', 'predictor', 'addp'],
-        metavar='STAGE',
-        help='remove this stage and all later ones from the work dir and do them anew: tokenizer, '
-        'tokens, predictor, addp',
+        help='remove this stage and all later ones from the work dir, and run them again',
     )
 
 
 def add_machine(parser):
+    """Add the options on the machine."""
     parser.add_argument(
-        '--gpus',
-        type=number(int, 1),
-        metavar='N',
-        help='processes that train, one a GPU [all GPUs; without one, a single process]',
+        '--gpus', type=number(int, 1), metavar='N', help='training processes, one on each GPU (default: all GPUs)'
     )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch'],
-        help='pytorch: tools/dist_train.sh, also for a single process [as --gpus needs]',
+        help='pytorch: use tools/dist_train.sh for a single process too (default: as --gpus needs)',
     )
     parser.add_argument(
-        '--precision',
-        choices=['auto', 'float32', 'bfloat16'],
+        '--amp',
+        choices=['auto', 'off', 'bfloat16'],
         default='auto',
-        help='auto: bfloat16 on GPUs that have it [auto]',
+        help='mixed precision; auto: bfloat16 on GPUs that support it (default: auto)',
     )
     parser.add_argument(
         '--num-workers',
         type=number(int, 0),
         metavar='N',
-        help='processes that load images, for each that trains [up to 4, as there are cores]',
+        help='processes that load images, for each training process (default: up to 4, by the number of cores)',
     )
 
 
 def add_results(parser):
+    """Add the options on the results."""
     parser.add_argument(
-        '--samples', type=number(int, 1), default=16, metavar='N', help='images to generate in the end [16]'
+        '--num-images', type=number(int, 1), default=16, metavar='N', help='images to generate at the end (default: 16)'
     )
     parser.add_argument(
         '--fid-extractor',
         metavar='CONFIG',
-        help='measure the tokenizer by the Fréchet distance in '
-        "features of the 'extractor' that this config defines, as configs/_base_/evaluation/*.py do",
+        help="measure the tokenizer's Fréchet distance in features of the 'extractor' in this config; see "
+        'configs/_base_/evaluation',
     )
     parser.add_argument(
-        '--inception-weights', metavar='FILE', help="measure rFID, with FID's Inception; a path or hf://"
+        '--inception-weights', metavar='FILE', help="measure rFID with FID's Inception; a path or hf://"
     )
     parser.add_argument(
-        '--lpips-weights', metavar='FILE', help="measure LPIPS, with torchvision's AlexNet; a path or hf://"
+        '--lpips-weights', metavar='FILE', help="measure LPIPS with torchvision's AlexNet; a path or hf://"
     )
 
 
 def number(kind, least=-math.inf, most=math.inf):
-    """What argparse turns a word into a number with, and refuses one outside a range."""
+    """Return a function that converts an argument to a number and refuses one out of range."""
 
     def read(text):
         value = kind(text)
@@ -143,12 +151,13 @@ def number(kind, least=-math.inf, most=math.inf):
             raise argparse.ArgumentTypeError(f'{text} must be {within if math.isfinite(least) else "finite"}')
         return value
 
-    # argparse says 'invalid int value' for words that are no number
+    # argparse prints this name: "invalid int value".
     read.__name__ = kind.__name__
     return read
 
 
 def parse_args(argv=None):
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for title, add in (
         ('images', add_images),
@@ -157,6 +166,8 @@ def parse_args(argv=None):
         ('results', add_results),
     ):
         add(parser.add_argument_group(title))
+    for old, new in (('--image-size', '--img-size'), ('--samples', '--num-images'), ('--precision', '--amp')):
+        add_renamed(parser, old=old, new=new)
     args = parser.parse_args(argv)
     from addp_mm.datasets.views.views import Views
 
@@ -165,14 +176,14 @@ def parse_args(argv=None):
     if args.value_range and not args.value_range[0] < args.value_range[1]:
         parser.error('--value-range LOW HIGH: LOW must be below HIGH')
     try:
-        Views(args.image_size, args.views, args.augment, tuple(args.crop_scale))
+        Views(args.img_size, args.views, args.augment, tuple(args.crop_scale))
     except ValueError as error:
         parser.error(f'--views, --augment and --crop-scale: {error}')
     return args
 
 
-def end(number, frame):
-    """End as Ctrl-C does."""
+def interrupt(number, _frame):
+    """Handle a signal as Ctrl-C."""
     raise KeyboardInterrupt(number)
 
 
@@ -180,25 +191,26 @@ def main(argv=None, execute=None):
     """Run the tool.
 
     Args:
-        argv (list[str], optional): Command line.
-        execute (Callable, optional): In place of starting a process: called with the command, the
-            log and what tells the progress; returns the exit status.
+        argv: Command line. Defaults to None, that of this process.
+        execute: Runs a command instead of a process: called with the command, the log and
+            a function that returns a line on the progress; returns the exit status. Defaults to
+            None.
     """
     args = parse_args(argv)
     from addp_mm.errors import reported_in_words
     from addp_mm.own_data.pipeline import Pipeline
 
-    # names of files need not be Unicode
+    # File names may contain bytes that are not UTF-8.
     sys.stdout.reconfigure(errors='backslashreplace')
-    # a polite kill ends the training that runs as well
-    previous = signal.signal(signal.SIGTERM, end)
+    # SIGTERM also ends the training that runs.
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         with reported_in_words(OSError):
             Pipeline(args, execute).run()
-    except KeyboardInterrupt as interrupt:
-        print(f'interrupted: the same command goes on with what is in {args.work_dir}', file=sys.stderr)
-        # as a shell tells which signal ended a process
-        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+    except KeyboardInterrupt as error:
+        print(f'interrupted: the same command continues with what is in {args.work_dir}', file=sys.stderr)
+        # The status of a process that the signal ended.
+        sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
     finally:
         signal.signal(signal.SIGTERM, previous)
 

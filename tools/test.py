@@ -36,7 +36,8 @@ def prepare(args):
     from addp_mm.checks.launch import check_launcher
     from addp_mm.checks.unknown_arguments import check_config
     from addp_mm.checks.weights import require_checkpoint, require_weights
-    from addp_mm.config.config_file import load_config, require_writable
+    from addp_mm.config.config_file import load_config
+    from addp_mm.config.paths import require_writable
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The fine-tunings that show what pre-training is worth: three tasks, each from ADDP weights and from random ones."""
+"""Fine-tunings on three tasks, each from ADDP weights and from random weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from addp_mm.report.logs import LogError, read_curve, read_metrics
+from mmengine.config import Config
+
+from addp_mm.report.logs import LogError, read_curve, read_json
 from demo_report.steps import ROOT, Step
 
 ASSETS = Path('addp_mm/assets')
@@ -24,8 +26,9 @@ class Metric:
     Args:
         title: Its name in tables.
         key: Its name in metrics.json.
-        factor: Brings it to percent.
-        if_empty: Its value where a model found nothing, so that the metric's library leaves it out.
+        factor: Converts it to percent. Defaults to 1.0.
+        if_empty: Its value if the model detected nothing and the metric is not written. Defaults to
+            None.
     """
 
     title: str
@@ -36,7 +39,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Task:
-    """A downstream task: its configs, its metrics, and where its predictions go for drawing."""
+    """A downstream task: its configs, its metrics, and the path of the predictions to draw."""
 
     name: str
     title: str
@@ -49,12 +52,12 @@ class Task:
         """The nano config of this task that starts from ``weights``.
 
         Raises:
-            FileNotFoundError: If there is none, or more than one.
+            FileNotFoundError: There is none, or more than one.
         """
         pattern = f'*nano-p8_{"ft" if weights == "addp" else "from-scratch"}_*_fashion-scenes-64px.py'
         found = sorted((ROOT / 'configs' / self.name).glob(pattern))
         if len(found) != 1:
-            raise FileNotFoundError(f'configs/{self.name} should hold one {pattern}, and holds {len(found)}')
+            raise FileNotFoundError(f'configs/{self.name} should have one {pattern}, and has {len(found)}')
         return found[0].relative_to(ROOT)
 
 
@@ -74,16 +77,16 @@ TASKS = (
 
 @dataclass(frozen=True)
 class FineTuning:
-    """One fine-tuning: a task, the weights that it starts from, and a seed, in a folder of its own.
+    """One fine-tuning.
 
     Args:
         task: One of ``TASKS``.
         weights: 'addp' or 'random'.
-        seed: Seed of head, order and augmentation (and of the backbone where it starts random).
-        folder: Its work dir, relative to the repository; training in ``train``, the test in
+        seed: Seed of the head, the data order and the augmentation, and of a random backbone.
+        folder: Its work dir, relative to the repository. The training is in ``train``, the test in
             ``test``.
-        data_root: Folder of FashionScenes, where other than the config's.
-        max_iters: Iterations, where other than the config's.
+        data_root: Folder of FashionScenes. Defaults to None, that of the config.
+        max_iters: Iterations. Defaults to None, those of the config.
     """
 
     task: Task
@@ -95,21 +98,24 @@ class FineTuning:
 
     @property
     def title(self) -> str:
+        """Model and weights, for the reader."""
         return f'{self.task.model} from {WEIGHTS[self.weights]}'
 
     @property
     def predictions(self) -> Path:
+        """Path of the predictions."""
         return self.folder / 'test' / self.task.prediction_path
 
     @property
     def iterations(self) -> int:
+        """Iterations of the training."""
         return self.max_iters or load_config(self.task.config(self.weights)).train_cfg.max_iters
 
     def steps(self, after: tuple[Step, ...] = ()) -> tuple[Step, Step]:
-        """Training, then the test of its last checkpoint."""
+        """The training, and the test of its last checkpoint."""
         config, name = self.task.config(self.weights), self.folder.name
         checkpoint, metrics = self.folder / 'train' / f'iter_{self.iterations}.pth', self.folder / 'test/metrics.json'
-        # Validation is left to tools/test.py.
+        # tools/test.py validates, not the training.
         options = ['train_cfg.val_begin=1000000', *self._data_options('train', 'val')]
         if self.max_iters:
             options += [f'train_cfg.max_iters={self.max_iters}', 'default_hooks.logger.interval=1']
@@ -156,7 +162,7 @@ class FineTuning:
 
     @property
     def _manifest(self) -> Path:
-        """What tells these scenes from others, relative to the repository."""
+        """The manifest, which identifies the version of the scenes; relative to the repository."""
         loader = load_config(self.task.config(self.weights)).train_dataloader
         return Path(self.data_root or loader.dataset.data_root) / 'fashion_scenes.json'
 
@@ -176,15 +182,15 @@ class FineTuning:
         """Each metric of the task in percent, by title.
 
         Raises:
-            LogError: If the test did not write one of them.
+            LogError: The test did not write one of them.
         """
         path = ROOT / self.folder / 'test' / 'metrics.json'
-        written = read_metrics(path)
+        written = read_json(path)
         values = {}
         for metric in self.task.metrics:
             value = written.get(metric.key, metric.if_empty)
             if value is None:
-                raise LogError(f'{path} does not tell {metric.key}; it tells {", ".join(written) or "nothing"}')
+                raise LogError(f'{path} has no {metric.key}; it has {", ".join(written) or "nothing"}')
             values[metric.title] = float(value) * metric.factor
         return values
 
@@ -193,7 +199,7 @@ class FineTuning:
         return read_curve(ROOT / self.folder / 'train')
 
     def schedule(self) -> dict[str, int]:
-        """What it was trained with: iterations, batch_size, and the images at hand in the training set."""
+        """``iterations``, ``batch_size`` and the number of training ``images``."""
         loader = load_config(self.task.config(self.weights)).train_dataloader
         manifest = json.loads((ROOT / self._manifest).read_text())
         images = manifest['objects_train' if self.task.name == 'cls' else 'train']
@@ -204,23 +210,21 @@ class FineTuning:
 
 
 @cache
-def load_config(path: Path):
+def load_config(path: Path) -> Config:
     """A config of this repository with its bases merged in."""
-    from mmengine.config import Config
-
     return Config.fromfile(ROOT / path)
 
 
 def finetunings(
     folder: Path, seeds: Sequence[int], data_root: Path | None = None, max_iters: int | None = None
 ) -> list[FineTuning]:
-    """All six for each seed; ADDP and random weights take turns.
+    """Six fine-tunings for each seed: three tasks, ADDP and random weights.
 
     Args:
-        folder: Work dir, relative to the repository; each run has a folder in it.
+        folder: Work dir, relative to the repository. Each run has a folder in it.
         seeds: Seeds.
-        data_root: Folder of FashionScenes, where other than the configs'.
-        max_iters: Iterations, where other than the configs'.
+        data_root: Folder of FashionScenes. Defaults to None, that of the configs.
+        max_iters: Iterations. Defaults to None, those of the configs.
     """
     return [
         FineTuning(task, weights, seed, Path(folder) / f'{task.name}_{weights}_seed{seed}', data_root, max_iters)

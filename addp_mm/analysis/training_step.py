@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -56,16 +57,14 @@ class TrainingStep:
         loss, _ = self.model.parse_losses(losses)
         self.optimizer.update_params(loss)
 
-    def peak_memory(self) -> int:
+    def peak_memory(self) -> int | None:
         """Largest memory so far in bytes.
 
         On a GPU it is what PyTorch allocated. On the CPU it is the resident memory of this process,
-        including the interpreter and all libraries.
+        including the interpreter and all libraries; None if the system is not Linux.
         """
         if self.device.type == 'cuda':
             return torch.cuda.max_memory_allocated(self.device)
-        import resource
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == 'darwin' else 1024 * peak
+        # Not getrusage: its peak includes that of the process that started this one.
+        status = Path('/proc/self/status')
+        return 1024 * int(status.read_text().partition('VmHWM:')[2].split()[0]) if status.is_file() else None

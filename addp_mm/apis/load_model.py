@@ -10,7 +10,7 @@ import torch
 
 from addp_mm.checkpoints.comparison import compare_weights
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.checkpoints.reading import find_state_dict
+from addp_mm.checkpoints.state_dict import find_state_dict
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:  # tools import this file before they need torch
+    from torch import Tensor
 
 
 @contextmanager
@@ -72,4 +73,4 @@ def write_safetensors(
     from safetensors.torch import save_file
 
     with atomic_path(path) as partial:
-        save_file(dict(tensors), partial, metadata=metadata and dict(metadata))
+        save_file(dict(tensors), partial, metadata=dict(metadata) if metadata else None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.errors import first_few
 
 Shape = tuple[int, ...]
@@ -34,23 +35,30 @@ class Comparison:
         """Whether the checkpoint has exactly the module's weights."""
         return not (self.missing or self.unexpected or self.mismatched)
 
+    def shapes(self, prefix: str = '') -> list[str]:
+        """The mismatched weights, one phrase each.
+
+        Args:
+            prefix: Text before each name. Defaults to ''.
+        """
+        return [
+            f'{prefix}{name} is {list(saved)} in the checkpoint and {list(built)} in the model'
+            for name, (saved, built) in self.mismatched.items()
+        ]
+
     def differences(self, prefix: str = '') -> str:
         """One sentence for an error message; '' if there is no difference.
 
         Args:
             prefix: Text before each name of the checkpoint. Defaults to ''.
         """
-        shapes = (
-            f'{prefix}{name} is {list(saved)} in the checkpoint and {list(built)} in the model'
-            for name, (saved, built) in self.mismatched.items()
-        )
         parts = []
         if self.missing:
             parts.append(f'missing {first_few(self.missing)}')
         if self.unexpected:
             parts.append(f'unexpected {first_few(f"{prefix}{name}" for name in self.unexpected)}')
         if self.mismatched:
-            parts.append(f'another shape: {first_few(shapes)}')
+            parts.append(f'another shape: {first_few(self.shapes(prefix))}')
         return '; '.join(parts)
 
 
@@ -77,3 +85,20 @@ def compare_weights(weights: Mapping[str, Tensor], module: nn.Module | Mapping[s
         unexpected=tuple(name for name in weights if name not in own),
         mismatched=mismatched,
     )
+
+
+def load_exactly(weights: Mapping[str, Tensor], module: nn.Module, source: str) -> None:
+    """Load weights that must have exactly the names and shapes of the module's own.
+
+    Args:
+        weights: Tensors by name.
+        module: Where they are loaded.
+        source: Name of the checkpoint in the error.
+
+    Raises:
+        CheckpointError: They differ. Nothing was loaded.
+    """
+    comparison = compare_weights(weights, module)
+    if not comparison.is_exact:
+        raise CheckpointError(f'{source} does not fit {type(module).__name__}: {comparison.differences()}.')
+    module.load_state_dict(weights)

@@ -1,59 +1,60 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Files from the network that are whole, or not there."""
+"""Downloads that keep a file only if it is complete."""
 
-import contextlib
+from __future__ import annotations
+
 import hashlib
 import os
 import sys
-import uuid
 from collections.abc import Iterator
-from typing import Any
+
+from addp_mm.checkpoints.atomic_write import atomic_path
+from addp_mm.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 
 _CHUNK = 1 << 20
 
 
-def download(url: str, path: str, sha256_start: str | None = None, progress: bool = True) -> None:
-    """Download a file to ``path``, which exists only once all of it has arrived.
+def download(url: str, path: str | os.PathLike, sha256_start: str | None = None, progress: bool = True) -> None:
+    """Download a file.
 
-    ``torch.hub.download_url_to_file`` does not compare what came with what was announced, so that a connection that
-    breaks leaves half a file in its cache, which every later run would take.
+    ``torch.hub.download_url_to_file`` does not compare the number of bytes with the number that
+    the server announced. It therefore keeps half a file when the connection breaks.
 
     Args:
         url: Address; http or https.
-        path: Where the file goes; its folder exists.
-        sha256_start: Hexadecimal digits that the SHA-256 of the content has to start with.
-        progress: Whether to show a bar on standard error.
+        path: File to write. It appears only when the download is complete.
+        sha256_start: Hexadecimal digits with which the SHA-256 of the content must start.
+            Defaults to None: it is not checked.
+        progress: Whether to show a progress bar on standard error. Defaults to True.
 
     Raises:
-        CheckpointError: The server does not answer or refuses, the connection breaks, or the digest
-            differs.
+        CheckpointNotFoundError: The server has no such file.
+        CheckpointError: The server does not answer or refuses, the connection breaks, or the
+            SHA-256 differs.
     """
     from http.client import HTTPException
     from urllib.error import HTTPError
 
-    from addp_mm.checkpoints.errors import CheckpointError, CheckpointNotFoundError
-
     digest = hashlib.sha256()
     try:
-        with _moved_when_done(path) as file:
+        with atomic_path(path) as partial, open(partial, 'wb') as file:
             for chunk in _chunks(url, progress):
                 digest.update(chunk)
                 file.write(chunk)
             if not digest.hexdigest().startswith(sha256_start or ''):
                 raise CheckpointError(
-                    f'{url}: its SHA-256 starts with {digest.hexdigest()[:8]}, not with '
-                    f'{sha256_start} as its name says. Nothing was kept; download it again.'
+                    f'{url}: its SHA-256 starts with {digest.hexdigest()[:8]}, but its name says '
+                    f'{sha256_start}. The file was not kept. Download it again.'
                 )
     except HTTPError as error:
         kind = CheckpointNotFoundError if error.code in (404, 410) else CheckpointError
         raise kind(f'{url}: the server answers {error.code} {error.reason}. Check the address.') from error
+    except CheckpointError:
+        raise
     except (OSError, HTTPException) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(
-            f'{url} could not be downloaded to {path}: {getattr(error, "reason", error)}. Nothing '
-            'unfinished was kept. Try again, or download it elsewhere and give the path of the '
-            'file.'
+            f'{url} could not be downloaded to {path}: {getattr(error, "reason", error)}. No part of the file was '
+            'kept. Try again, or download the file in another way and give its path.'
         ) from error
 
 
@@ -63,8 +64,8 @@ def _chunks(url: str, progress: bool) -> Iterator[bytes]:
     from tqdm import tqdm
 
     with urlopen(Request(url, headers={'User-Agent': 'addp_mm'}), timeout=60) as answer:
-        announced = answer.headers.get('Content-Length')
-        announced = int(announced) if announced and announced.isdigit() else None
+        length = answer.headers.get('Content-Length')
+        announced = int(length) if length and length.isdigit() else None
         arrived = 0
         with tqdm(total=announced, disable=not progress, unit='B', unit_scale=True, file=sys.stderr) as bar:
             while chunk := answer.read(_CHUNK):
@@ -73,16 +74,3 @@ def _chunks(url: str, progress: bool) -> Iterator[bytes]:
                 yield chunk
     if announced is not None and arrived != announced:
         raise ConnectionError(f'the connection broke after {arrived} of {announced} bytes')
-
-
-@contextlib.contextmanager
-def _moved_when_done(path: str) -> Iterator[Any]:
-    # A name of its own for each process: several may download the same file.
-    unfinished = f'{path}.{uuid.uuid4().hex}.partial'
-    try:
-        with open(unfinished, 'xb') as file:
-            yield file
-        os.replace(unfinished, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(unfinished)

@@ -5,8 +5,8 @@ from addp_mm.errors import UserError
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A file cannot be used as a checkpoint. The message names the file and says what to do."""
+    """A checkpoint cannot be used. The message names the file and says what to do."""
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
-    """There is no such file."""
+    """The checkpoint does not exist."""

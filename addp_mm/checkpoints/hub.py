@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Files of repositories on the Hugging Face Hub: ``hf://owner/repo@revision/path/in/repo``.
 
-``huggingface_hub`` does the work: it downloads beside its cache and moves a file in only when it is whole, shares the
-cache with every other program of the user, and finds cached files without a network.
+``huggingface_hub`` downloads them. It keeps complete files only, shares its cache with the user's
+other programs, and finds cached files without a network.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class HubFile:
     Attributes:
         repo: 'owner/name'.
         path: Path inside the repository.
-        revision: Branch, tag or commit; None for the default branch. Only a commit names the same
-            bytes for ever.
+        revision: Branch, tag or commit; None for the default branch. Only a commit always names
+            the same content.
     """
 
     repo: str
@@ -37,33 +37,38 @@ class HubFile:
 
     @classmethod
     def parse(cls, address: str) -> HubFile:
-        """Read ``hf://owner/repo[@revision]/path``; a slash in a revision is written ``%2F``.
+        """Read ``hf://owner/repo[@revision]/path``. A slash in a revision is written ``%2F``.
 
         Raises:
-            CheckpointError: The address does not have this form; says what form it has to have.
+            CheckpointError: The address does not have this form.
         """
         match = re.fullmatch(rf'{HUB_SCHEME}({_NAME}/{_NAME})(?:@([^/@]+))?/([^/].*)', address)
         if not match:
             raise CheckpointError(
-                f'{address} is no address of a file on the Hub: write {_FORM}. A slash in the revision is written %2F.'
+                f'{address} is not the address of a file on the Hub. Write {_FORM}. '
+                'A slash in the revision is written %2F.'
             )
         repo, revision, path = match.groups()
         if repo.split('/')[0] in ('datasets', 'spaces', 'models'):
-            raise CheckpointError(f'{address}: only files of model repositories are loaded, without models/: {_FORM}')
+            raise CheckpointError(
+                f'{address}: only files of model repositories can be loaded, and their address has no models/. '
+                f'Write {_FORM}.'
+            )
         if any(part in ('', '.', '..') for part in path.split('/')):
-            raise CheckpointError(f'{address}: {path} is no path inside a repository. Write {_FORM}.')
+            raise CheckpointError(f'{address}: {path} is not a path inside a repository. Write {_FORM}.')
         return cls(repo, path, unquote(revision) if revision else None)
 
     def __str__(self) -> str:
+        """The address."""
         revision = f'@{quote(self.revision, safe="")}' if self.revision else ''
         return f'{HUB_SCHEME}{self.repo}{revision}/{self.path}'
 
 
 def download_from_hub(address: str) -> str:
-    """Local path of a file on the Hub: from the cache, or downloaded into it.
+    """Find a file of the Hub in the local cache, or download it into the cache.
 
-    Where the file is cached and the Hub cannot be reached (or ``HF_HUB_OFFLINE=1`` is set), the
-    cached file is taken; with a commit as the revision the Hub is not even asked.
+    The cached file is used if the Hub cannot be reached or ``HF_HUB_OFFLINE=1`` is set. If the
+    revision is a commit, the Hub is not asked.
 
     Args:
         address: ``hf://owner/repo[@revision]/path``.
@@ -72,8 +77,8 @@ def download_from_hub(address: str) -> str:
         Path in the cache (``HF_HUB_CACHE``, by default ``~/.cache/huggingface/hub``).
 
     Raises:
-        CheckpointNotFoundError: There is no such repository, revision or file, or neither network
-            nor cache has it.
+        CheckpointNotFoundError: The repository, revision or file does not exist, or the file is
+            not in the cache and the Hub cannot be reached.
         CheckpointError: The address is malformed, access is refused, or the download failed.
     """
     file = HubFile.parse(address)
@@ -83,7 +88,7 @@ def download_from_hub(address: str) -> str:
         raise CheckpointError(f'{address} needs the package huggingface_hub: pip install huggingface_hub') from error
     try:
         path = hf_hub_download(file.repo, file.path, revision=file.revision)
-    except Exception as error:  # which classes a broken connection raises depends on the HTTP library underneath
+    except Exception as error:  # the class for a broken connection depends on the HTTP library
         raise _in_words(file, error) from error
     return os.fspath(path)
 
@@ -93,49 +98,45 @@ def _in_words(file: HubFile, error: Exception) -> CheckpointError:
 
     page = f'https://huggingface.co/{file.repo}'
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return CheckpointNotFoundError(_nowhere(file))
+        return CheckpointNotFoundError(_not_cached(file))
     if isinstance(error, errors.GatedRepoError):
         return CheckpointError(
             f'{file}: {file.repo} is gated. Ask for access at {page}, then log in: hf auth login (or set HF_TOKEN).'
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return CheckpointNotFoundError(
-            f'{file}: the Hub has no repository {file.repo}, or it is private. Check the '
-            f'name at {page}; for a private one log in: hf auth login (or set HF_TOKEN).'
+            f'{file}: the Hub has no repository {file.repo}, or it is private. Check the name at {page}. '
+            'If it is private, log in: hf auth login (or set HF_TOKEN).'
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return CheckpointNotFoundError(
             f'{file}: {file.repo} has no branch, tag or commit {file.revision}. Check {page}/commits.'
         )
     if isinstance(error, errors.EntryNotFoundError):
+        revision = file.revision or 'main'
         return CheckpointNotFoundError(
-            f'{file}: {file.repo} has no file {file.path} at revision '
-            f'{file.revision or "main"}. Check {page}/tree/{file.revision or "main"}.'
+            f'{file}: {file.repo} has no file {file.path} at revision {revision}. Check {page}/tree/{revision}.'
         )
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return CheckpointError(
-        f'{file} could not be downloaded ({type(error).__name__}: {reason}). Nothing unfinished is '
-        'used; run again to go on, or give the path of a file.'
+        f'{file} could not be downloaded ({type(error).__name__}: {reason}). An incomplete file is never used. '
+        'Run the command again to continue the download, or give the path of a file.'
     )
 
 
-def _nowhere(file: HubFile) -> str:
+def _not_cached(file: HubFile) -> str:
     from huggingface_hub import constants
 
     why = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else 'the Hub cannot be reached'
     folder = os.path.join(constants.HF_HUB_CACHE, 'models--' + file.repo.replace('/', '--'))
     snapshots = os.path.join(folder, 'snapshots')
-    held = [
+    cached = sorted(
         os.path.relpath(os.path.join(root, name), snapshots) for root, _, names in os.walk(snapshots) for name in names
-    ]
-    has = (
-        f'The cache has, of this repository: {first_few(sorted(held))} (commit/path)'
-        if held
-        else 'The cache has nothing of this repository'
     )
     revision = f' --revision {file.revision}' if file.revision else ''
     return (
-        f'{file}: {why}, and the file is not in the cache {constants.HF_HUB_CACHE}. {has}. On a machine with a '
-        f'network run: hf download {file.repo} {file.path}{revision}; then copy {os.path.basename(folder)} from '
-        'its cache to this one, or give the path of the file.'
+        f'{file}: {why}, and the file is not in the cache {constants.HF_HUB_CACHE}. Cached files of this repository '
+        f'(commit/path): {first_few(cached)}. On a machine with a network run: hf download {file.repo} {file.path}'
+        f'{revision}. Then copy {os.path.basename(folder)} from the cache there to the cache here, or give the path '
+        'of the file.'
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-# data parallel wrappers, FSDP, torch.compile and activation checkpointing
+# Data parallel (of the model or a component), FSDP, torch.compile, activation checkpointing.
 _WRAPPERS = re.compile(r'(?<![^.])(module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.')
 
 

@@ -1,9 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Reading a checkpoint without running anything that it holds.
+"""Reading a checkpoint without running code from it.
 
-A pickle is a program. torch's ``weights_only`` unpickler runs only what is on its list; mmengine's
-own checkpoints hold a few classes more (the loss history, numpy arrays), and published ones an
-``argparse.Namespace``. Those are allowed by name while one file is read, nothing is switched off, and a file that asks for anything else is refused.
+A pickle is a program. torch's ``weights_only`` unpickler only runs what is on its list. mmengine's
+checkpoints hold a few more classes (the loss history, numpy arrays), and published ones an
+``argparse.Namespace``. These are allowed by name while one file is read. A file that needs any
+other class is refused.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +34,21 @@ _ZIP_HEAD = b'PK\x03\x04'
 
 
 class _History(HistoryBuffer):
-    """Stands in for HistoryBuffer while a file is read, and turns into one.
+    """Replaces HistoryBuffer while a file is read, and becomes one afterwards.
 
-    HistoryBuffer's own ``__setstate__`` writes functions named by the file into a table of the
-    class, which all later buffers call.
+    HistoryBuffer's own ``__setstate__`` writes functions that the file names into a table of the
+    class. All later buffers would call them.
     """
 
     def __setstate__(self, state: Mapping) -> None:
         arrays = {key: np.asarray(state[key], dtype=np.float64) for key in ('_log_history', '_count_history')}
         self.__dict__.update(arrays, max_length=int(state['max_length']))
         self._set_default_statistics()
-        self.__class__ = HistoryBuffer
+        self.__class__ = HistoryBuffer  # type: ignore[assignment]  # its base class, of the same layout
 
 
-def _statistic(owner: Any, name: str):
-    """What ``builtins.getattr`` means inside a checkpoint: the statistics of the loss history, nothing else."""
+def _statistic(owner: Any, name: str) -> Any:
+    """Replaces ``builtins.getattr`` in a checkpoint: gives only statistics of the loss history."""
     if owner is _History and name in _STATISTICS:
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr({owner!r}, {name!r})')
@@ -55,6 +56,7 @@ def _statistic(owner: Any, name: str):
 
 def _allowed_globals() -> list:
     core = getattr(np, '_core', None) or np.core
+    reconstruct = core.multiarray._reconstruct  # noqa: SLF001  (numpy's pickles name it)
     allowed = [
         (_History, _HISTORY),
         (_statistic, 'builtins.getattr'),
@@ -62,21 +64,20 @@ def _allowed_globals() -> list:
         slice,
         np.ndarray,
         np.dtype,
-        ConfigDict,  # nested dicts in the metainfo of a data set
+        ConfigDict,  # nested dicts in the metainfo of a dataset
         *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
     ]
     for module in ('numpy.core', 'numpy._core'):
         allowed += [
-            (core.multiarray._reconstruct, f'{module}.multiarray._reconstruct'),
+            (reconstruct, f'{module}.multiarray._reconstruct'),
             (core.multiarray.scalar, f'{module}.multiarray.scalar'),
         ]
     return allowed
 
 
 @contextlib.contextmanager
-def _allow():
-    # Leaving the context removes what it added, so what the user allowed before must not be added
-    # again.
+def _allow() -> Iterator[None]:
+    # Leaving the context removes what it added. What the user allowed before must stay.
     before = torch.serialization.get_safe_globals()
     with torch.serialization.safe_globals([entry for entry in _allowed_globals() if entry not in before]):
         yield
@@ -87,8 +88,8 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
 
     Args:
         file: Path or binary file object.
-        map_location: Same as ``torch.load``'s.
-        **_: Other arguments of ``torch.load``, without effect.
+        map_location: As in ``torch.load``. Defaults to None.
+        **_: Other arguments of ``torch.load``. They have no effect.
 
     Returns:
         The object stored in the file.
@@ -109,22 +110,20 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
 def _refusal(file: Any, name: str, error: Exception) -> str:
     refused = re.findall(r'GLOBAL ([\w.]+(?:\([^\n]*?\))?)', str(error))
     if not refused:
-        return (
-            f'{name} is not a checkpoint, or it is damaged: {_reason(error)}. Download it, or have it written, again.'
-        )
+        return f'{name} is not a checkpoint, or it is damaged: {_reason(error)}. Download it or save it again.'
     if isinstance(file, (str, os.PathLike)):
-        # Lists all of them, but only in a sound file of the zip format.
+        # Lists all refused classes, but only of an undamaged file in the zip format.
         with contextlib.suppress(ValueError, pickle.UnpicklingError):
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(file) or refused
     return (
         f'{name} is refused: besides weights it holds {", ".join(sorted(set(refused)))}, and loading that could '
-        'run code. Nothing was loaded. Ask its author for the weights alone (a state dict, or safetensors); if you '
-        'trust the file and the class only holds data, allow that class with torch.serialization.add_safe_globals.'
+        'run code. Nothing was loaded. Ask its author for the weights alone (a state dict, or safetensors). If you '
+        'trust the file and the class only holds data, allow the class with torch.serialization.add_safe_globals.'
     )
 
 
 def _reason(error: Exception) -> str:
-    # torch puts its advice to switch the check off around the reason.
+    # The message also has torch's advice to switch the check off, which is left out.
     text = str(error).rpartition('WeightsUnpickler error:')[2]
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
@@ -133,32 +132,33 @@ def resolve_asset(path: str) -> str:
     """Path of a file; ``addp_mm://NAME`` is a file that the package ships.
 
     Raises:
-        CheckpointNotFoundError: The package ships no such file; lists those it has.
+        CheckpointNotFoundError: The package ships no such file. The message lists its files.
     """
     if not path.startswith(ASSET_SCHEME):
         return path
     name = path[len(ASSET_SCHEME) :]
     shipped = sorted(entry.name for entry in ASSETS.iterdir() if entry.is_file()) if ASSETS.is_dir() else []
     if name not in shipped:
-        raise CheckpointNotFoundError(f'{path}: addp_mm ships no {name!r}; it has {", ".join(shipped) or "no files"}.')
+        raise CheckpointNotFoundError(
+            f'{path}: addp_mm ships no {name!r}. It ships {", ".join(shipped) or "no files"}.'
+        )
     return str(ASSETS / name)
 
 
 def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
-    """Read a checkpoint, ``.pth`` or ``.safetensors``, without running anything that it holds.
+    """Read a checkpoint, ``.pth`` or ``.safetensors``, without running code from it.
 
     Args:
-        path: File, also as ``file://…``, ``addp_mm://NAME`` for one that the package ships, or
-            ``hf://owner/repo[@revision]/path`` for one on the Hugging Face Hub.
-        map_location: Device of the tensors, as in ``torch.load``.
+        path: File. ``file://…``, ``addp_mm://NAME`` for a file that the package ships, and
+            ``hf://owner/repo[@revision]/path`` for a file on the Hugging Face Hub work too.
+        map_location: Device of the tensors, as in ``torch.load``. Defaults to 'cpu'.
 
     Returns:
-        dict: What the file holds. A safetensors file becomes ``dict(state_dict=…, meta=…)``.
+        What the file holds. A safetensors file becomes ``dict(state_dict=…, meta=…)``.
 
     Raises:
-        CheckpointNotFoundError: There is no such file.
+        CheckpointNotFoundError: The file does not exist.
         CheckpointError: The file is empty, truncated, not a checkpoint, or holds more than data.
-            Names the file, what is wrong and what to do.
     """
     path = os.fspath(path)
     if path.startswith(HUB_SCHEME):
@@ -175,7 +175,7 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
         return _load_safetensors(path, map_location)
     _check_head(path, head)
     checkpoint = safe_load(path, map_location)
-    if not isinstance(checkpoint, Mapping):
+    if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f'{path} holds a {type(checkpoint).__name__}, not a checkpoint: expected a dict of '
             'weights, or a dict with them under state_dict, model or module.'
@@ -189,30 +189,31 @@ def _check_file(path: str) -> None:
     scheme = re.match(r'[\w.+-]+://', path)
     if scheme and not os.path.isfile(path):
         raise CheckpointNotFoundError(
-            f'{path}: {scheme[0]} is not read here. Known are paths, {FILE_SCHEME}, {ASSET_SCHEME} and {HUB_SCHEME}; '
-            'in configs and wherever mmengine loads, also http://, https://, torchvision:// and open-mmlab://. '
-            'Otherwise copy the file and give its path.'
+            f'{path}: {scheme[0]} cannot be read here. Paths, {FILE_SCHEME}, {ASSET_SCHEME} and {HUB_SCHEME} can. '
+            'Configs also take http://, https://, torchvision:// and open-mmlab://. '
+            'For any other address, copy the file to this machine and give its path.'
         )
     if not os.path.isfile(path):
-        raise CheckpointNotFoundError(f'{path} can not be found. Check the path of the checkpoint.')
+        raise CheckpointNotFoundError(f'{path} does not exist. Check the path of the checkpoint.')
     if os.path.getsize(path) == 0:
-        raise CheckpointError(f'{path} is empty. Download it, or have it written, again.')
+        raise CheckpointError(f'{path} is empty. Download it or save it again.')
 
 
 def _check_head(path: str, head: bytes) -> None:
     if head.startswith(_ZIP_HEAD):
         if not zipfile.is_zipfile(path):
             raise CheckpointError(
-                f'{path} is truncated: the end of the file is missing. Download it again, or take '
-                'the checkpoint before it.'
+                f'{path} is truncated: the end of the file is missing. Download it again, or use the checkpoint '
+                'that was saved before it.'
             )
     elif head.startswith(b'version https://git-lfs'):
         raise CheckpointError(f'{path} is a Git LFS pointer, not the weights. Run git lfs pull.')
     elif head.lstrip()[:1] == b'<':
-        raise CheckpointError(f'{path} is a web page, not a checkpoint: the download went wrong. Download it again.')
+        raise CheckpointError(f'{path} is a web page, not a checkpoint. Check the address and download it again.')
     elif not head.startswith(b'\x80'):
         raise CheckpointError(
-            f'{path} is not a checkpoint: it starts like neither a PyTorch nor a safetensors file. Check the path.'
+            f'{path} is not a checkpoint: it starts neither like a PyTorch file nor like a safetensors file. '
+            'Check the path.'
         )
 
 
@@ -222,76 +223,7 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
     device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
         with safe_open(path, framework='pt', device=device) as file:
-            return dict(
-                state_dict={key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118
-                meta=dict(file.metadata() or {}),
-            )
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is not a dict)
+            return dict(state_dict=tensors, meta=dict(file.metadata() or {}))
     except SafetensorError as error:
         raise CheckpointError(f'{path} is truncated or not a safetensors file ({error}). Download it again.') from error
-
-
-def find_state_dict(
-    checkpoint: Mapping, source: str = 'the checkpoint', prefix: str | None = None
-) -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint: under state_dict, model or module, or the checkpoint itself.
-
-    Args:
-        checkpoint: What :func:`load_checkpoint_file` returned.
-        source: Its name in the error.
-        prefix: What the names of the wanted weights start with, ending in a dot. Where no name
-            does, it may begin with the name of another mapping in the checkpoint: ``'model_ema.'``,
-            ``'teacher.backbone.'``. None where the caller has no such option.
-
-    Returns:
-        dict: Tensors by name, without the ``module.`` and ``_orig_mod.`` of parallel wrappers and
-        torch.compile. From another mapping they are named ``MAPPING.NAME``, so that they start with
-        ``prefix``.
-
-    Raises:
-        CheckpointError: There are no tensors; names the mappings that hold some.
-    """
-    place = next(
-        (checkpoint[key] for key in ('state_dict', 'model', 'module') if isinstance(checkpoint.get(key), Mapping)),
-        checkpoint,
-    )
-    tensors = _tensors(place)
-    if any(key.startswith(prefix or '') for key in tensors):
-        return tensors
-    below = {
-        str(key): found
-        for level in (checkpoint, place)
-        for key, value in level.items()
-        if isinstance(value, Mapping) and value is not place and (found := _tensors(value))
-    }
-    named = next((key for key in below if prefix and prefix.startswith(f'{key}.')), None)
-    if named is not None:
-        return {f'{named}.{key}': value for key, value in below[named].items()}
-    if not tensors:
-        raise CheckpointError(
-            f'{source} holds no weights: no tensors under state_dict, model, module, nor at its top '
-            f'({", ".join(map(str, list(checkpoint)[:8])) or "it is empty"}).'
-            f'{_where_weights_are(below, prefix)}'
-        )
-    return tensors
-
-
-def _tensors(mapping: Mapping) -> dict[str, torch.Tensor]:
-    tensors = {
-        key.replace('_orig_mod.', ''): value
-        for key, value in mapping.items()
-        if isinstance(key, str) and isinstance(value, torch.Tensor)
-    }
-    if all(key.startswith('module.') for key in tensors):
-        tensors = {key[len('module.') :]: value for key, value in tensors.items()}
-    return tensors
-
-
-def _where_weights_are(below: Mapping[str, Mapping], prefix: str | None) -> str:
-    if not below:
-        return ''
-    advice = (
-        'save that mapping as a file of its own'
-        if prefix is None
-        else ' or '.join(f"prefix='{key}.'" for key in below) + ' reaches them'
-    )
-    return f' There are weights under {", ".join(below)}: {advice}.'

@@ -2,13 +2,14 @@
 """Check that a checkpoint fits the model before mmengine loads it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from logging import Logger
 
 from torch import Tensor, nn
 
 from addp_mm.checkpoints.comparison import Shape, compare_weights
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.errors import first_few
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -36,33 +37,24 @@ def check_training_state(checkpoint: Mapping, source: str) -> None:
         )
 
 
-def check_checkpoint_fit(
-    checkpoint: Mapping,
-    model: nn.Module,
-    source: str,
-    logger: Logger,
-    complete: bool,
-    plain_name: Callable[[str], str] = str,
-) -> None:
+def check_checkpoint_fit(checkpoint: Mapping, model: nn.Module, source: str, logger: Logger, complete: bool) -> None:
     """Check that the weights of a checkpoint fit a model.
 
     Args:
         checkpoint: Content of the file: the weights, or a dict with them under ``state_dict``.
-        model: The model. The weights that fit are loaded into it, as mmengine does once more
-            afterwards.
+        model: The model, with or without wrappers. The weights that fit are loaded into it, and
+            mmengine loads them again afterwards.
         source: Path or address of the checkpoint, for messages.
         logger: Warns about classifiers that are not loaded.
         complete: Whether the checkpoint must hold every parameter of the model. If not, it must
             hold at least one, and classifiers may have another number of classes.
-        plain_name: Removes from a name in the model what wrappers have put into it. Defaults to
-            no change.
 
     Raises:
         CheckpointError: The checkpoint does not fit. The message names keys and both shapes.
     """
-    modules = {plain_name(f'{name}.').rstrip('.'): module for name, module in model.named_modules()}
-    parameters = {plain_name(name): parameter for name, parameter in model.named_parameters()}
-    buffers = {plain_name(name): buffer for name, buffer in model.named_buffers()}
+    modules = {strip_wrappers(name): module for name, module in model.named_modules()}
+    parameters = {strip_wrappers(name): parameter for name, parameter in model.named_parameters()}
+    buffers = {strip_wrappers(name): buffer for name, buffer in model.named_buffers()}
     weights = _as_loaded(checkpoint.get('state_dict', checkpoint), modules)
     found = compare_weights(weights, {**parameters, **buffers})
     mismatched = found.mismatched
@@ -93,7 +85,7 @@ def _as_loaded(weights: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) 
 
     Some modules rename keys of old checkpoints, or resize position embeddings, when they load.
     """
-    adapted = OrderedDict((name.removeprefix('module.'), weight) for name, weight in weights.items())
+    adapted = OrderedDict((strip_wrappers(name), weight) for name, weight in weights.items())
     versions = getattr(weights, '_metadata', {})
     for name, module in modules.items():
         prefix = f'{name}.' if name else ''

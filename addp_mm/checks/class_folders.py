@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 
 from addp_mm.checks.dataset_cfg import classes_of, join, local_parts, prefix_of, quoted
 from addp_mm.checks.type_lookup import is_kind
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.errors import DatasetError
 
 
 class _ClassFolders(NamedTuple):

@@ -11,15 +11,10 @@ from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
 from addp_mm.checks.dataset_cfg import classes_of, join, prefix_of, quoted, read_text, transforms_of
+from addp_mm.checks.image_folders import check_image_files, missing_files, spread
 from addp_mm.checks.image_reading import ImageReading, reading_of
 from addp_mm.checks.type_lookup import is_kind
-from addp_mm.datasets.listed.image_folder import (
-    DatasetError,
-    check_folder_exists,
-    check_image_files,
-    missing_files,
-    spread,
-)
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
 
 _NEEDED = {
     'categories': ('id', 'name'),

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS
 
 from addp_mm.checks.type_lookup import find_type
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
 from addp_mm.datasets.fashion.scene_writer import MARKER
-from addp_mm.datasets.listed.image_folder import DatasetError, check_folder_exists
 from addp_mm.errors import first_few
 
 # mmsegmentation's datasets hand **kwargs to their base class unchanged, except this one.
@@ -47,7 +47,7 @@ def classes_of(cfg: Mapping, package: str) -> Sequence[str] | None:
 
     Args:
         cfg: Config of the dataset.
-        package: Package of the dataset class, if no default scope is set.
+        package: Package of the dataset class, if the default scope does not have it.
     """
     classes = (cfg.get('metainfo') or {}).get('classes')
     if isinstance(classes, str):
@@ -61,9 +61,9 @@ def own_classes(cfg: Mapping, package: str) -> Sequence[str] | None:
 
 
 def dataset_class(cfg: Mapping, package: str) -> type | None:
-    """The class of a dataset config, looked up in the default scope, else in ``package``."""
-    scope = None if DefaultScope.get_current_instance() else package
-    return find_type(cfg.get('type'), DATASETS, scope)
+    """The class of a dataset config, looked up in the default scope, then in ``package``."""
+    kind = cfg.get('type')
+    return find_type(kind, DATASETS) or find_type(kind, DATASETS, package)
 
 
 def default_of(cls: type | None, argument: str) -> Any:

@@ -18,17 +18,11 @@ from addp_mm.checks.class_folders import (
 )
 from addp_mm.checks.coco import check_coco
 from addp_mm.checks.dataset_cfg import classes_of, expected_images, local_parts, prefix_of, quoted, read_text
+from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_files, check_image_folder, missing_files
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
 from addp_mm.checks.type_lookup import is_kind
-from addp_mm.datasets.listed.image_folder import (
-    IMAGE_EXTENSIONS,
-    DatasetError,
-    check_folder_exists,
-    check_image_files,
-    check_image_folder,
-    missing_files,
-)
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
 
 
 def check_datasets(cfg: Config, *loaders: str) -> None:

@@ -10,9 +10,9 @@ from mmengine.registry import TRANSFORMS
 from addp_mm.checks.dataset_cfg import transforms_of
 from addp_mm.checks.type_lookup import find_type
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.readers.load_image import LoadImage, decode_image
-from addp_mm.datasets.readers.multi_channel import LoadMultiChannelImage
-from addp_mm.datasets.readers.read_channels import upright_size
+from addp_mm.datasets.readers.load_image import LoadImage
+from addp_mm.datasets.readers.load_multi_channel_image import LoadMultiChannelImage
+from addp_mm.datasets.readers.read_image import read_rgb, upright_size
 
 
 class ImageReading(NamedTuple):
@@ -67,5 +67,5 @@ def _require_content(content: bytes) -> None:
         raise ValueError('an empty file')
 
 
-_COLOUR = ImageReading(decode_image, upright_size)
+_COLOUR = ImageReading(read_rgb, upright_size)
 _OTHERS = ImageReading(_require_content, lambda _: None)

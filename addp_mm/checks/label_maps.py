@@ -20,18 +20,11 @@ from addp_mm.checks.dataset_cfg import (
     quoted,
     read_text,
 )
+from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_files, check_image_folder, missing_files, spread
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.listed.image_folder import (
-    IMAGE_EXTENSIONS,
-    DatasetError,
-    check_folder_exists,
-    check_image_files,
-    check_image_folder,
-    missing_files,
-    spread,
-)
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
 
 _NUM_LABELS_READ = 64  # label maps whose values are read
 

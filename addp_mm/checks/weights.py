@@ -7,7 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from addp_mm.config.config_file import ConfigError, require_file
+from addp_mm.config.config_file import ConfigError
+from addp_mm.config.paths import require_file
 from addp_mm.config.type_names import type_name
 
 DEEPSPEED_FILES = '*_model_states.pt'

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Configs, tools and the model index, wherever addp_mm runs from.
+"""Paths of the shipped configs, tools and model index.
 
-A wheel holds them in ``addp_mm/.mim``, where mim and mmengine look for them in a package; a
-checkout and an editable install have them beside the package.
+In a wheel they are in ``addp_mm/.mim``, where mim and mmengine look for them. In a checkout and an
+editable install they are beside the package.
 """
 
 import difflib
@@ -17,22 +17,22 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class ShippedFileError(UserError, FileNotFoundError):
-    """No config or tool of that name is shipped; the message has the nearest ones."""
+    """The package ships no config or tool of that name. The message suggests similar names."""
 
 
 def shipped_root() -> Path:
-    """Folder that holds ``configs``, ``tools`` and ``model-index.yml``.
+    """Folder with ``configs``, ``tools`` and ``model-index.yml``.
 
     Raises:
-        ShippedFileError: The package stands alone, as where only its folder was copied.
+        ShippedFileError: Only the folder of the package was copied.
     """
     for folder in (_PACKAGE / '.mim', _PACKAGE.parent):
-        # a folder `configs` alone proves nothing: other packages leave one in site-packages
+        # a folder `configs` is not enough: other packages leave one in site-packages
         if (folder / 'model-index.yml').is_file() and (folder / 'configs').is_dir():
             return folder
     raise ShippedFileError(
         f'addp_mm in {_PACKAGE} came without its configs and tools: neither {_PACKAGE / ".mim"} nor '
-        f'{_PACKAGE.parent} holds model-index.yml and configs/. Install a wheel, or the checkout '
+        f'{_PACKAGE.parent} has model-index.yml and configs/. Install a wheel, or the checkout '
         "with pip install -e '.[openmmlab]'."
     )
 
@@ -40,19 +40,19 @@ def shipped_root() -> Path:
 def config_path(name: str) -> str:
     """Path of a shipped config, to open it or to inherit from it.
 
-    Any config can inherit by ``_base_ = __import__('addp_mm').config_path('…')``: mmengine
-    evaluates that line, so nothing needs to be imported before.
+    A config can inherit by ``_base_ = __import__('addp_mm').config_path('…')``. mmengine evaluates
+    that line, so addp_mm need not be imported before.
 
     Args:
-        name: The config's name, ``'addp-vit-nano-p8_ft_…'``, or its path below ``configs``,
-            ``'cls/addp-vit-nano-p8_ft_….py'`` or ``'_base_/default_runtime.py'``; ``.py`` may be left out.
+        name: Name of the config, ``'addp-vit-nano-p8_ft_…'``, or its path in ``configs``,
+            ``'cls/addp-vit-nano-p8_ft_….py'`` or ``'_base_/default_runtime.py'``. The ending
+            ``.py`` may be left out.
 
     Returns:
         An absolute path.
 
     Raises:
-        ShippedFileError: There is no such config, or the name belongs to several and needs its
-            folder.
+        ShippedFileError: There is no such config, or several have that name.
     """
     name = name.removeprefix(SCHEME).removeprefix('configs/').removesuffix('.py')
     configs = _configs()
@@ -63,7 +63,7 @@ def config_path(name: str) -> str:
         return str(configs[same_name[0]])
     if same_name:
         raise ShippedFileError(
-            f'{name} is the name of several configs: {", ".join(same_name)}. Name one with its folder.'
+            f'{name} is the name of several configs: {", ".join(same_name)}. Give the name with its folder.'
         )
     names = {path.rpartition('/')[2]: path for path in configs}
     near = [names[n] for n in difflib.get_close_matches(name.rpartition('/')[2], names, n=3, cutoff=0.5)]
@@ -74,7 +74,10 @@ def config_path(name: str) -> str:
 
 
 def tool_path(name: str) -> str:
-    """Path of a shipped tool, such as ``'train.py'``, ``'tools/test.py'`` or ``'model_converters/export_weights.py'``.
+    """Path of a shipped tool.
+
+    Args:
+        name: ``'train.py'``, ``'tools/test.py'``, ``'model_converters/vit.py'`` or alike.
 
     Raises:
         ShippedFileError: There is no such tool.
@@ -96,7 +99,7 @@ def tool_path(name: str) -> str:
 
 
 def metafiles() -> Iterator[Path]:
-    """The files that ``model-index.yml`` puts together, one a folder of configs."""
+    """The metafiles that ``model-index.yml`` imports, one for each folder of configs."""
     import yaml
 
     for path in yaml.safe_load((shipped_root() / 'model-index.yml').read_text(encoding='utf-8'))['Import']:
@@ -104,11 +107,11 @@ def metafiles() -> Iterator[Path]:
 
 
 def find_model(name: str) -> tuple[str, str | None] | None:
-    """Config and weights of a model in the index, by its name in any case or by an alias.
+    """Find a model in the index by its name or an alias, in upper or lower case.
 
     Returns:
-        The config's path and the weights' address (None where the index has none), or None where no
-        model is called so.
+        The config's path and the weights' address (None if the index has none), or None if no model
+        has that name.
     """
     import yaml
 

@@ -1,39 +1,44 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""addp_mm's configs by name, where mmengine and mmpretrain know only the names of OpenMMLab's own packages.
+"""Lets mmengine and mmpretrain find addp_mm's configs and models by name.
 
-mmengine keeps a fixed table of packages whose configs ``_base_ = 'package::…'`` may inherit. An
-entry for addp_mm in it would not do: the table also decides how registries import a package, and an
-inherited config gets the package's name as scope, which is wrong for configs whose types are mostly
-those of mmdet, mmseg or mmpretrain.
+mmengine has a fixed table of packages whose configs ``_base_ = 'package::…'`` may inherit. An entry
+for addp_mm would be wrong: registries use the table too, and an inherited config gets the package's
+name as scope. Most types in our configs are those of mmdet, mmseg or mmpretrain.
 """
 
 import functools
-from types import ModuleType
+from collections.abc import Callable
+from typing import Any
 
 from addp_mm.compat.importing import replace_method
 from addp_mm.config.shipped import SCHEME, ShippedFileError, config_path, find_model, metafiles, shipped_root
 
 
-def add_base_names(config: ModuleType) -> None:
-    """Let ``_base_ = 'addp_mm::cls/…'`` find a shipped config. Applied to ``mmengine.config.config``."""
-    original = config.Config._get_cfg_path
+def add_base_names(config: Any) -> None:
+    """Let ``_base_ = 'addp_mm::cls/…'`` find a shipped config.
+
+    Args:
+        config: The module ``mmengine.config.config``.
+    """
+    original = config.Config._get_cfg_path  # noqa: SLF001  (mmengine has no public way)
 
     @functools.wraps(original)
     def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         return (config_path(cfg_path), None) if cfg_path.startswith(SCHEME) else original(cfg_path, filename)
 
-    config.Config._get_cfg_path = staticmethod(_get_cfg_path)
+    config.Config._get_cfg_path = staticmethod(_get_cfg_path)  # noqa: SLF001
 
 
-def add_inferencer_names(infer: ModuleType) -> None:
-    """Let an Inferencer of any scope take the name of a model in addp_mm's index; its own package's names go first.
+def add_inferencer_names(infer: Any) -> None:
+    """Let Inferencers find the models of addp_mm's index by name, after those of their own package.
 
-    Applied to ``mmengine.infer.infer``.
+    Args:
+        infer: The module ``mmengine.infer.infer``.
     """
 
-    def make(original):
+    def make(original: Callable) -> Callable:
 
-        def _load_model_from_metafile(self, model: str):
+        def _load_model_from_metafile(self: Any, model: str) -> tuple:
             try:
                 return original(self, model)
             except ValueError:
@@ -48,29 +53,30 @@ def add_inferencer_names(infer: ModuleType) -> None:
     replace_method(infer.BaseInferencer, '_load_model_from_metafile', make)
 
 
-def add_models_to_hub(model: ModuleType) -> None:
-    """Add classifiers and pre-trainings to ``mmpretrain.list_models`` and ``get_model``, once its own are there.
+def add_models_to_hub(model: Any) -> None:
+    """Add classifiers and pre-training algorithms to ``mmpretrain.list_models`` and ``get_model``.
 
-    Applied to ``mmpretrain.apis.model``.
+    Args:
+        model: The module ``mmpretrain.apis.model``.
     """
     hub = model.ModelHub
-    original = hub._register_mmpretrain_models
-    registered = []
+    original = hub._register_mmpretrain_models  # noqa: SLF001  (mmpretrain has no public way)
 
-    @functools.wraps(original)
-    def _register_mmpretrain_models(cls) -> None:
-        original()
-        if registered:
-            return
-        registered.append(True)
+    @functools.cache
+    def add_ours() -> None:
         for metafile in _metafiles():
             if metafile.parent.name in ('cls', 'pretrain'):
-                cls.register_model_index(metafile, config_prefix=shipped_root())
+                hub.register_model_index(metafile, config_prefix=shipped_root())
 
-    hub._register_mmpretrain_models = classmethod(_register_mmpretrain_models)
+    @functools.wraps(original)
+    def _register_mmpretrain_models(cls: Any) -> None:  # noqa: ARG001  (a class method)
+        original()
+        add_ours()
+
+    hub._register_mmpretrain_models = classmethod(_register_mmpretrain_models)  # noqa: SLF001
 
 
-# A package that came without its configs still lets others serve theirs.
+# Without its configs, addp_mm must not hide the models of other packages.
 def _find_model(name: str) -> tuple[str, str | None] | None:
     try:
         return find_model(name)

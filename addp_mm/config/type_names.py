@@ -1,7 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the ``type`` of a config names: a string, or in mmengine's pure Python style the class itself."""
+"""Class names in configs."""
 
 
 def type_name(kind: str | type | None) -> str:
-    """Bare name of the class: ``'ADDPViT'`` for ``'addp_mm.ADDPViT'`` and for the class; ``''`` for None."""
+    """Bare class name of a config's ``type``: 'ADDPViT' for 'addp_mm.ADDPViT' and for the class.
+
+    Args:
+        kind: The type. None gives ''.
+    """
     return (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rsplit('.', 1)[-1]

@@ -1,12 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-from addp_mm.datasets.listed.broken_images import BrokenImages, TooManyBrokenImages
+"""Data sets, transforms and samplers."""
+
+from addp_mm.datasets.errors import DatasetError
+from addp_mm.datasets.listed.broken_images import BrokenImages, TooManyBrokenImagesError
 from addp_mm.datasets.listed.image_files import ImageFiles
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.listed.listed_images import ListedImages
 from addp_mm.datasets.listed.lmdb_images import LMDBImages
-from addp_mm.datasets.listed.own_images import ListedImages
 from addp_mm.datasets.listed.webdataset_images import WebDatasetImages
 from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
-from addp_mm.datasets.readers.multi_channel import LoadMultiChannelImage
+from addp_mm.datasets.readers.load_multi_channel_image import LoadMultiChannelImage
 from addp_mm.datasets.samplers.resumable_sampler import ResumableEpochSampler, ResumableInfiniteSampler
 from addp_mm.datasets.samplers.seeded_samples import SampleIndex, SeedAugmentation
 from addp_mm.datasets.tokens.token_ids import TokenIds
@@ -29,6 +31,6 @@ __all__ = [
     'SeedAugmentation',
     'TokenIds',
     'TokenStoreError',
-    'TooManyBrokenImages',
+    'TooManyBrokenImagesError',
     'WebDatasetImages',
 ]

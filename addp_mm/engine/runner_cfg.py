@@ -9,7 +9,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from addp_mm.checks.weights import DEEPSPEED_FILES, require_checkpoint
-from addp_mm.config.config_file import ConfigError, require_writable_folder
+from addp_mm.config.config_file import ConfigError
+from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name
 
 _DRAW_INTERVAL = 100  # one of so many images of validation and test is drawn
@@ -30,11 +31,23 @@ def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
     """Set the work dir.
 
     It is the command line's, else the config's, else ``work_dirs/<name of the config>``.
+    Data sets of own images keep their list and the record of broken images there.
     """
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename or config_path).stem)
     path = Path(cfg.work_dir)
     if path.exists() and not path.is_dir():
         raise ConfigError(f'work dir {path} is a file; name a folder with --work-dir')
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        _give_work_dir(cfg.get(loader), cfg.work_dir)
+
+
+def _give_work_dir(part: object, work_dir: str) -> None:
+    if isinstance(part, dict):
+        if type_name(part.get('type')) in ('ImageFiles', 'LMDBImages', 'WebDatasetImages'):
+            part.setdefault('work_dir', work_dir)
+        part = list(part.values())
+    for inner in part if isinstance(part, list) else ():
+        _give_work_dir(inner, work_dir)
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:

@@ -119,7 +119,7 @@ def _set_zero(cfg: Config) -> None:
     if kind == 'DeepSpeedOptimWrapper':
         return
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ConfigError(f'{ZERO} takes the place of OptimWrapper and AmpOptimWrapper; optim_wrapper.type is {kind}')
+        raise ConfigError(f'{ZERO} replaces OptimWrapper and AmpOptimWrapper; optim_wrapper.type is {kind}')
     clip = wrapper.pop('clip_grad', None)
     if clip and (
         set(clip) - {'max_norm', 'norm_type', 'type'}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +17,9 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
+from addp_mm.checkpoints.fingerprint import module_fingerprint
+from addp_mm.checkpoints.reading import load_checkpoint_file
+from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.errors import UserError
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import METRICS, MODELS
@@ -86,7 +87,7 @@ class InceptionFeatures(FeatureExtractor):
         self.network = _build_inception(state_dict, weights or INCEPTION_URL)
         self.is_inception = digest.startswith(_INCEPTION_DIGEST)
         self.name = 'inception-v3' if self.is_inception else f'inception-v3-{digest[:8]}'
-        self.fingerprint = fingerprint_of(self.network, 'torch-fidelity inception-v3, 2048 features')
+        self.fingerprint = module_fingerprint(self.network, 'torch-fidelity inception-v3, 2048 features')
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -189,7 +190,7 @@ class BackboneFeatures(FeatureExtractor):
         self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.input_size = input_size
         built_from = {key: value for key, value in backbone.items() if key != 'init_cfg'}
-        self.fingerprint = fingerprint_of(network, built_from, list(mean), list(std), input_size)
+        self.fingerprint = module_fingerprint(network, built_from, list(mean), list(std), input_size)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -236,15 +237,6 @@ def _in_channels(images: Tensor, channels: int, name: str) -> Tensor:
             f'in_channels={images.shape[1]}, and a mean and a std for each channel'
         )
     return images
-
-
-def fingerprint_of(network: nn.Module, *settings: object) -> str:
-    """SHA-256 of a network's weights, their names, types and shapes, and of the settings, as hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, weight in sorted(network.state_dict().items()):
-        digest.update(f'{name} {weight.dtype} {tuple(weight.shape)}'.encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def build_extractor(extractor: dict | FeatureExtractor | None) -> FeatureExtractor:

@@ -14,7 +14,7 @@ import torch
 from mmengine.logging import print_log
 from PIL import Image
 
-from addp_mm.datasets.readers.load_image import decode_image
+from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import UserError
 from addp_mm.evaluation.feature_extractors import FeatureExtractor
 from addp_mm.evaluation.feature_statistics import FeatureStatistics
@@ -72,7 +72,7 @@ def _batches(paths: Sequence[Path], img_size: int | None, batch_size: int) -> It
 
 def _read(path: Path, img_size: int | None) -> np.ndarray:
     try:
-        image = decode_image(path.read_bytes())
+        image = read_rgb(path)
     except ValueError as error:
         raise UserError(f'{path}: cannot be read as an image ({error}). Replace or remove it.') from error
     if img_size is None or image.shape[:2] == (img_size, img_size):

@@ -18,7 +18,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.checkpoints.reading import find_state_dict
+from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.errors import UserError
 from addp_mm.evaluation.batches import stacked
 from addp_mm.registry import METRICS

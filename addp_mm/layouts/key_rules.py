@@ -1,18 +1,21 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Translating the keys of a state dict by rules, with none left unaccounted for."""
+"""Renaming the keys of a state dict by rules. Every key must be used or known as unused."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from torch import Tensor
 
 from addp_mm.errors import first_few
 
-#: A pattern for the whole key, the new name (with groups of the pattern), and what happens to the
-# tensor, if anything.
-Rule = tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]
+Change = Callable[[Tensor], Tensor]
+#: A pattern for the whole key, the new name (with groups of the pattern), and optionally a function
+#: that changes the tensor.
+Rule = tuple[str, str] | tuple[str, str, Change]
+_Value = TypeVar('_Value')
 
 #: The two tensors of most layers.
 WB = r'(weight|bias)'
@@ -21,84 +24,75 @@ VIT_BLOCK = r'(\d+\.(?:norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(?:w
 
 
 def translate(
-    state_dict: Mapping[str, Tensor], rules: Sequence[Rule], unused: Sequence[str], what: str
+    state_dict: Mapping[str, Tensor], rules: Sequence[Rule], unused: Sequence[str], name: str
 ) -> dict[str, Tensor]:
-    """The tensors that rules name, under their new names, as contiguous float32.
+    """Rename tensors by rules. The result is contiguous and in float32.
 
     Args:
-        state_dict: Left as it is.
-        rules: The first that fits a key decides.
-        unused: Patterns for whole keys that are known and not taken.
-        what: Whose layout this is, for the error.
+        state_dict: It is not changed.
+        rules: The first rule whose pattern matches a key is applied.
+        unused: Patterns for whole keys that are known and left out.
+        name: Name of the layout in the error.
 
     Returns:
         A new state dict.
 
     Raises:
-        ValueError: If a key is neither used nor known as unused; names it.
+        ValueError: A key is neither used nor known as unused. The message names it.
     """
     converted, unknown = {}, []
     for key, value in state_dict.items():
-        if matches_any(key, unused):
+        if any(re.fullmatch(pattern, key) for pattern in unused):
             continue
-        name, change = rename(key, rules)
-        if name is None:
+        renamed = rename(key, rules)
+        if renamed is None:
             unknown.append(key)
         else:
-            converted[name] = change(value).float().contiguous()
-    refuse_unknown(unknown, what)
+            new, change = renamed
+            converted[new] = (change(value) if change else value).float().contiguous()
+    if unknown:
+        raise ValueError(
+            f'{len(unknown)} keys of the checkpoint are neither used nor known as unused in the layout of {name}: '
+            f'{first_few(unknown, count=20)}'
+        )
     return converted
 
 
-def rename(key: str, rules: Iterable[Rule]) -> tuple[str | None, Callable[[Tensor], Tensor]]:
-    """New name of a key, None without a rule for it, and what happens to its tensor."""
+def rename(key: str, rules: Iterable[Rule]) -> tuple[str, Change | None] | None:
+    """The new name of a key and the change of its tensor, if any; None if no rule matches."""
     for pattern, replacement, *change in rules:
         match = re.fullmatch(pattern, key)
         if match:
-            return match.expand(replacement), (change[0] if change else _as_it_is)
-    return None, _as_it_is
-
-
-def _as_it_is(value: Tensor) -> Tensor:
-    return value
-
-
-def matches_any(key: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns fits the whole key."""
-    return any(re.fullmatch(pattern, key) for pattern in patterns)
-
-
-def refuse_unknown(unknown: Sequence[str], what: str) -> None:
-    """Raises ValueError that names the keys, if there are any."""
-    if unknown:
-        raise ValueError(
-            f'{len(unknown)} keys of the checkpoint are neither used nor known as unused in {what}: '
-            f'{first_few(unknown, count=20)}'
-        )
+            return match.expand(replacement), change[0] if change else None
+    return None
 
 
 def prefixed(rules: Iterable[Rule], old: str, new: str) -> tuple[Rule, ...]:
     """The rules for keys that start with ``old``, giving names that start with ``new``."""
-    return tuple((re.escape(old) + pattern, new + replacement, *change) for pattern, replacement, *change in rules)
+    return tuple((re.escape(old) + rule[0], new + rule[1], *rule[2:]) for rule in rules)  # type: ignore[misc]
 
 
 def dotted(prefix: str | None) -> str:
-    """A prefix as keys have it: ``backbone`` is ``backbone.``; nothing stays nothing."""
+    """A prefix as keys have it: ``backbone`` becomes ``backbone.``; None and '' become ''."""
     return f'{prefix.rstrip(".")}.' if prefix else ''
 
 
-def without_prefix(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose keys start so, without it."""
+def without_prefix(state_dict: Mapping[str, _Value], prefix: str) -> dict[str, _Value]:
+    """The values whose keys start with ``prefix``, under their names without it."""
     return {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
 
 
 def count(keys: Iterable[str], pattern: str) -> int:
-    """Number of different indices that a pattern's group finds at the start of the keys."""
+    """Number of different indices that the pattern's group finds at the start of the keys."""
     return len({match[1] for match in map(re.compile(pattern).match, keys) if match})
 
 
 def require(state_dict: Mapping[str, Tensor], names: Iterable[str], what: str) -> None:
-    """Raises ValueError that names the tensors which are not there, if any."""
+    """Check that tensors are there.
+
+    Raises:
+        ValueError: Some are missing. The message names them.
+    """
     missing = [name for name in names if name not in state_dict]
     if missing:
         raise ValueError(f'not {what}: {first_few(missing)} missing')

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""MAGE's pre-training checkpoints (https://github.com/LTH14/mage): token predictor and tokenizer in one file."""
+"""MAGE's pre-training checkpoints (https://github.com/LTH14/mage): predictor and tokenizer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, count, prefixed, requ
 from addp_mm.layouts.layout import Layout
 from addp_mm.layouts.vqgan import convert_maskgit, tokenizer_args, vqgan_rules
 
-#: The class id that stands at position 0 of every sequence (1100) is the 77th class slot.
+#: Class slot of the fake class id (1100) at position 0 of every sequence.
 FAKE_CLASS_SLOT = 76
-#: Ids that MAGE and ADDP keep between the codes and the mask.
+#: Number of ids between the codes and the mask id.
 NUM_CLASS_SLOTS = 1000
 
-#: Attention heads of the published encoders and decoders, by width (ViT-B and ViT-L; MAGE and ADDP
-# have the same).
+#: Attention heads of the published encoders and decoders of MAGE and ADDP, by width (ViT-B, ViT-L).
 PUBLISHED_HEADS = {768: (12, 16), 1024: (16, 16)}
 
-#: Stored and never used: the pixel embedding and the fixed tables of the autoencoder that MAGE
-# began as, its pixel
-#: output, and numbers that count from 0 upwards.
+#: Tensors of the autoencoder MAE from which MAGE's code was developed, and position ids. MAGE saves
+#: them and does not use them.
 PREDICTOR_UNUSED = (
     r'cls_token',
     r'mask_token',
@@ -60,30 +58,32 @@ _NEEDED = (
 
 
 def convert_mage(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate MAGE's token predictor into :class:`~addp_mm.models.predictors.MaskedTokenPredictor`.
+    """Convert MAGE's predictor to :class:`~addp_mm.models.predictors.MaskedTokenPredictor`.
 
     Args:
-        state_dict: MAGE's pre-training model, bare; its tokenizer (``vqgan.*``) is checked and left
-            out.
+        state_dict: MAGE's pre-training model, bare. The keys of its tokenizer (``vqgan.*``) are
+            checked and left out.
 
     Returns:
         A new state dict in float32.
 
     Raises:
-        ValueError: If a key is unaccounted for or the predictor is incomplete.
+        ValueError: A key is unknown, or the predictor is incomplete.
     """
     return _convert_both(state_dict)[0]
 
 
 def convert_mage_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tokenizer in a MAGE checkpoint as :class:`~addp_mm.models.tokenizers.VQTokenizer`.
+    """Convert MAGE's tokenizer to :class:`~addp_mm.models.tokenizers.VQTokenizer`.
+
+    Args:
+        state_dict: As in :func:`convert_mage`.
 
     Raises:
-        ValueError: If a key is unaccounted for or there is no whole tokenizer.
+        ValueError: A key is unknown, or there is no tokenizer or an incomplete one.
     """
-    tokenizer = _convert_both(state_dict)[1]
-    if not tokenizer:
-        raise ValueError('the checkpoint holds no tokenizer (vqgan.*)')
+    if not _convert_both(state_dict)[1]:
+        raise ValueError('the checkpoint has no tokenizer (vqgan.*)')
     return convert_maskgit(without_prefix(state_dict, 'vqgan.'))
 
 
@@ -96,7 +96,7 @@ def _convert_both(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 
 
 def trim_positions(predictor: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published table of positions is made for 256 tokens; fewer tokens never reach its end, which is cut off."""
+    """Cut the published table of 256 positions to the number of tokens, in place."""
     if 'pos_embed' in predictor and 'decoder_pos_embed' in predictor:
         length = predictor['decoder_pos_embed'].shape[1]
         predictor['pos_embed'] = predictor['pos_embed'][:, :length].contiguous()
@@ -104,26 +104,26 @@ def trim_positions(predictor: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = None) -> dict:
-    """Arguments of :class:`~addp_mm.models.predictors.MaskedTokenPredictor` that a converted state dict tells.
+    """Infer the arguments of a MaskedTokenPredictor from its weights.
 
     Args:
         converted: What :func:`convert_mage` returns.
-        codebook_size: Number of codes of the tokenizer that belongs to it. Default: all words but
-            the 1000 class slots and the mask, as in every published model.
+        codebook_size: Number of codes of its tokenizer. Defaults to the size of the vocabulary
+            without the 1000 class slots and the mask id, as in every published model.
 
     Returns:
-        All but ``num_heads`` and ``decoder_num_heads``, which tensors do not tell.
+        All arguments but ``num_heads`` and ``decoder_num_heads``, which do not follow from weights.
 
     Raises:
-        ValueError: If the vocabulary is too small for the published map of ids.
+        ValueError: The vocabulary is too small for the published map of ids.
     """
     vocab_size, embed_dims = converted['word_embed.weight'].shape
     codebook_size = vocab_size - NUM_CLASS_SLOTS - 1 if codebook_size is None else codebook_size
     num_class_slots = vocab_size - codebook_size - 1
     if codebook_size < 1 or num_class_slots <= FAKE_CLASS_SLOT:
         raise ValueError(
-            f'a vocabulary of {vocab_size} words does not hold {codebook_size} codes, more than '
-            f'{FAKE_CLASS_SLOT} class slots and the mask'
+            f'a vocabulary of {vocab_size} words is too small for {codebook_size} codes, more than '
+            f'{FAKE_CLASS_SLOT} class slots and the mask id'
         )
     return dict(
         num_tokens=converted['decoder_pos_embed'].shape[1] - 1,
@@ -136,56 +136,55 @@ def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = 
     )
 
 
-def heads_of(width: int, given: int | None, argument: str, decoder: bool = False) -> int:
-    """Number of attention heads of a transformer of MAGE or ADDP; its tensors do not contain it.
+def heads_of(width: int, given: int | None, option: str, decoder: bool = False) -> int:
+    """Number of attention heads of a published transformer, which does not follow from its weights.
 
     Args:
         width: Width of the transformer.
-        given: The number, or None for that of the published model of this width.
-        argument: Name of the argument that gives the number, for errors.
-        decoder: Whether it is a decoder; those of the published models have 16 heads. Defaults to
-            False.
+        given: The number, if the caller knows it.
+        option: Name of the number in errors: 'num_heads' or a like name.
+        decoder: Whether it is a decoder. The decoders of MAGE and ADDP have 16 heads in both
+            sizes. Defaults to False.
 
     Raises:
-        ValueError: ``given`` is None and no published model has this width, or the number does not
-            divide the width.
+        ValueError: No number is given and no published model has this width, or the width is not
+            a multiple of the number.
     """
     heads = given or (PUBLISHED_HEADS.get(width, (None, None))[decoder])
     if heads is None:
         raise ValueError(
-            f'the number of attention heads is not stored in the checkpoint, and no published model is {width} '
-            f'channels wide: give {argument} (in a converter --{argument.replace("_", "-")})'
+            f'the number of attention heads does not follow from the weights, and no published model has the width '
+            f'{width}: give {option} (on the command line --{option.replace("_", "-")})'
         )
     if width % heads:
-        raise ValueError(f'{argument}: {heads} heads do not divide a width of {width}')
+        raise ValueError(f'{option}: the width {width} is not a multiple of {heads} heads')
     return heads
 
 
 def mage_args(state_dict: Mapping[str, Tensor]) -> dict:
-    """Arguments of the token predictor in a MAGE checkpoint; the number of codes is its tokenizer's, if it has one."""
+    """Infer the arguments of the predictor in a MAGE checkpoint, with its tokenizer's codes."""
     codes = state_dict.get('vqgan.quantize.embedding.weight')
     return predictor_args(convert_mage(state_dict), None if codes is None else len(codes))
 
 
 def mage_tokenizer_args(state_dict: Mapping[str, Tensor]) -> dict:
-    """Arguments of the tokenizer in a MAGE checkpoint."""
+    """Infer the arguments of the tokenizer in a MAGE checkpoint."""
     return tokenizer_args(convert_mage_tokenizer(state_dict))
 
 
-#: MAGE's whole pre-training model, for its token predictor.
+#: MAGE's whole pre-training model, from which the predictor is taken.
 MAGE = Layout(
     name='MAGE',
-    target='MaskedTokenPredictor',
+    component='predictor',
     matches=lambda state_dict: {'token_emb.word_embeddings.weight', 'mlm_layer.bias'} <= set(state_dict),
     convert=convert_mage,
     build_args=mage_args,
 )
 
-#: The same file, for its tokenizer. Not among ``LAYOUTS``: a checkpoint is taken for what it mainly
-# is.
+#: The same file, from which the tokenizer is taken.
 MAGE_TOKENIZER = Layout(
     name='MAGE tokenizer',
-    target='VQTokenizer',
+    component='tokenizer',
     matches=lambda state_dict: MAGE.matches(state_dict) and 'vqgan.quantize.embedding.weight' in state_dict,
     convert=convert_mage_tokenizer,
     build_args=mage_tokenizer_args,

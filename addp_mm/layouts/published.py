@@ -1,13 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Published ADDP checkpoints (https://github.com/ChangyaoTian/ADDP): everything, or the encoder alone.
+"""Published ADDP checkpoints (https://github.com/ChangyaoTian/ADDP): whole model or encoder.
 
-Nothing else in the package knows these names. ``tools/model_converters/published_addp.py`` and
+No other module of the package knows these names. ``tools/model_converters/published_addp.py`` and
 :func:`~addp_mm.apis.load_published` call this module.
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -16,21 +16,21 @@ from torch import Tensor
 from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, count, prefixed, require, translate, without_prefix
 from addp_mm.layouts.layout import Layout
 from addp_mm.layouts.mage import PREDICTOR_RULES, PREDICTOR_UNUSED, heads_of, predictor_args, trim_positions
+from addp_mm.layouts.vit_weights import vit_args, vit_layout
 from addp_mm.layouts.vqgan import tokenizer_args, vqgan_rules
 
-_PREDICTOR = r'token_predictor\.'
-#: Stored and never used by the published model (a pattern has to match the whole key).
-NEVER_USED = (
+#: Patterns for whole keys that the published model saves and does not use.
+_UNUSED = (
     r'decoder_pos_embed',
     r'pos_token_embed',
     r'pos_mask_embed',
     rf'decoder_pred\.{WB}',
-    *(_PREDICTOR + pattern for pattern in PREDICTOR_UNUSED),
+    *(r'token_predictor\.' + pattern for pattern in PREDICTOR_UNUSED),
 )
 
 
 def _without_class_row(table: Tensor) -> Tensor:
-    """(1, 1 + L, C) -> (1, L, C): the row of the class position is stored and never used."""
+    """(1, 1 + L, C) -> (1, L, C). The row of the class position is never used."""
     return table[:, 1:]
 
 
@@ -57,9 +57,11 @@ _DECODER_RULES: tuple[Rule, ...] = (
     (r'mlm_layer\.bias', 'head.bias', torch.flatten),
 )
 
-_NEEDED_IN_ENCODER = ('cls_token', 'pos_embed', 'patch_embed.projection.weight', 'blocks.0.mlp.fc1.weight')
 _NEEDED = (
-    *(f'backbone.{name}' for name in _NEEDED_IN_ENCODER),
+    'backbone.cls_token',
+    'backbone.pos_embed',
+    'backbone.patch_embed.projection.weight',
+    'backbone.blocks.0.mlp.fc1.weight',
     'neck.embed.weight',
     'neck.blocks.0.mlp.fc1.weight',
     'neck.word_embed.weight',
@@ -77,22 +79,22 @@ _NEEDED = (
 
 
 def convert_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate a published state dict into that of :class:`~addp_mm.models.selfsup.ADDP`.
+    """Convert a published state dict to that of :class:`~addp_mm.models.selfsup.ADDP`.
 
     Args:
-        state_dict: Published layout; the tokenizer as ``vqgan.*``, repeated under
-            ``token_predictor.vqgan.*`` or only there. Left as it is.
+        state_dict: Published layout. The tokenizer is under ``vqgan.*``, under
+            ``token_predictor.vqgan.*``, or under both. It is not changed.
 
     Returns:
         A new state dict in float32.
 
     Raises:
-        ValueError: If a key is neither used nor among :data:`NEVER_USED`, if the two copies of the
-            tokenizer differ, or if there is no ADDP encoder, predictor or tokenizer in it.
+        ValueError: A key is unknown, the two copies of the tokenizer differ, or a component is
+            missing or incomplete.
     """
     source = _with_one_tokenizer(state_dict)
     rules = (*prefixed(_ENCODER_RULES, '', 'backbone.'), *_DECODER_RULES, *_frozen_rules(source))
-    converted = translate(source, rules, NEVER_USED, 'ADDP')
+    converted = translate(source, rules, _UNUSED, 'ADDP')
     missing = sorted({name.split('.')[0] for name in _NEEDED if name not in converted})
     if missing:
         raise ValueError(f'not a whole published ADDP checkpoint: {", ".join(missing)} missing or incomplete')
@@ -100,120 +102,53 @@ def convert_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**converted, 'predictor.pos_embed': predictor['pos_embed']}
 
 
-def convert_published_encoder(
-    state_dict: Mapping[str, Tensor], grid: tuple[int, int] | None = None
-) -> dict[str, Tensor]:
-    """Translate the encoder of a published state dict into that of :class:`~addp_mm.models.backbones.ADDPViT`.
-
-    Args:
-        state_dict: The encoder alone, a whole ADDP, or a fine-tuned classifier. What belongs to the
-            token decoder, the predictor, the tokenizer or the classifier's ``head`` is left out by
-            name. The norm of a classifier's mean (``fc_norm``) becomes the final norm.
-        grid: As the other layouts of ViTs have it. Not needed: the positions always hold the class
-            token's.
-
-    Returns:
-        A new state dict in float32.
-
-    Raises:
-        ValueError: If a key belongs to no part of ADDP, or the encoder is incomplete.
-    """
-    source = _with_one_tokenizer(state_dict)
-    left_out = (*NEVER_USED, *(rule[0] for rule in (*_DECODER_RULES, *_frozen_rules(source))), rf'head\.{WB}')
-    if {'norm.weight', 'fc_norm.weight'} <= set(source):
-        raise ValueError('the checkpoint has two final norms, norm and fc_norm: of ADDP it can have one')
-    rules = (*_ENCODER_RULES, (rf'fc_norm\.{WB}', r'final_norm.\1'))
-    converted = translate(source, rules, left_out, 'ADDP')
-    require(converted, _NEEDED_IN_ENCODER, 'a whole ADDP encoder')
-    return converted
-
-
 def _frozen_rules(keys: Iterable[str]) -> tuple[Rule, ...]:
     """Rules for predictor and tokenizer of a state dict with these keys."""
     tokenizer = without_prefix(dict.fromkeys(keys), 'vqgan.')
     return (
         *prefixed(PREDICTOR_RULES, 'token_predictor.', 'predictor.'),
-        *prefixed(vqgan_rules(tokenizer), 'vqgan.', 'tokenizer.'),
+        *prefixed(vqgan_rules(list(tokenizer)), 'vqgan.', 'tokenizer.'),
     )
 
 
 def _with_one_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with the tokenizer under ``vqgan.`` alone."""
+    """The state dict with the tokenizer under ``vqgan.`` only."""
     repeated = 'token_predictor.vqgan.'
     source = {key: value for key, value in state_dict.items() if not key.startswith(repeated)}
     for key, value in without_prefix(state_dict, repeated).items():
         first = source.setdefault(f'vqgan.{key}', value)
         if first.shape != value.shape or not torch.equal(first, value):
-            raise ValueError(f'{repeated}{key} differs from vqgan.{key}: the checkpoint holds two different tokenizers')
+            raise ValueError(f'{repeated}{key} differs from vqgan.{key}: the checkpoint has two different tokenizers')
     return source
 
 
-def encoder_args(converted: Mapping[str, Tensor], grid: tuple[int, int] | None = None) -> dict:
-    """Arguments of :class:`~addp_mm.models.backbones.ADDPViT` that a converted encoder tells.
-
-    Args:
-        converted: What :func:`convert_published_encoder` returns.
-        grid: (height, width) of the positions in patches; needed only where they form no square
-            map.
-
-    Returns:
-        ``arch`` lacks ``num_heads``, which tensors do not tell.
-
-    Raises:
-        ValueError: If the positions form no square map, or not that of ``grid``.
-    """
-    embed_dims, in_channels, patch_size = converted['patch_embed.projection.weight'].shape[:3]
-    return dict(
-        arch=dict(
-            embed_dims=embed_dims,
-            num_layers=count(converted, r'blocks\.(\d+)'),
-            mlp_ratio=len(converted['blocks.0.mlp.fc1.weight']) / embed_dims,
-        ),
-        img_size=_image_size(converted['pos_embed'].shape[1] - 1, grid, patch_size),
-        patch_size=patch_size,
-        in_channels=in_channels,
-        pre_norm='pre_norm.weight' in converted,
-        final_norm='final_norm.weight' in converted,
-    )
-
-
-def _side(num_tokens: int) -> int:
-    side = math.isqrt(num_tokens)
-    if side * side != num_tokens:
-        raise ValueError(f'{num_tokens} tokens form no square map')
-    return side
-
-
-def _image_size(num_tokens: int, grid: tuple[int, int] | None, patch_size: int) -> int | tuple[int, int]:
-    if grid is None:
-        return _side(num_tokens) * patch_size
-    if math.prod(grid) != num_tokens:
-        raise ValueError(f'{num_tokens} tokens are not those of {grid[0]} x {grid[1]} patches')
-    return grid[0] * patch_size, grid[1] * patch_size
-
-
-def _encoder_build_args(state_dict: Mapping[str, Tensor], grid: tuple[int, int] | None = None) -> dict:
-    classifier = dict(out_type='avg_featmap') if 'fc_norm.weight' in state_dict else {}
-    return {**encoder_args(convert_published_encoder(state_dict), grid), **classifier}
+def _encoder_part(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's and the unknown keys, from an encoder, a whole ADDP, or a classifier."""
+    source = _with_one_tokenizer(state_dict)
+    others = (*_UNUSED, *(rule[0] for rule in (*_DECODER_RULES, *_frozen_rules(source))), rf'head\.{WB}')
+    encoder = {key: value for key, value in source.items() if not any(re.fullmatch(other, key) for other in others)}
+    require(encoder, ('cls_token', 'pos_embed'), 'a whole ADDP encoder')
+    if {'norm.weight', 'fc_norm.weight'} <= set(encoder):
+        raise ValueError('the checkpoint has two final norms, norm and fc_norm. ADDPViT has only one')
+    return encoder
 
 
 def published_args(converted: Mapping[str, Tensor]) -> dict:
-    """Arguments of :class:`~addp_mm.models.selfsup.ADDP` that a converted state dict tells.
+    """Infer the arguments of :class:`~addp_mm.models.selfsup.ADDP` from its weights.
 
     Args:
         converted: What :func:`convert_published` returns.
 
     Returns:
-        Configs of the stations; those of backbone, neck and predictor lack their numbers of heads.
+        Configs of the components. Those of backbone, neck and predictor lack their numbers of
+        attention heads.
 
     Raises:
-        ValueError: If the tokens form no square map, or a part cannot be built.
+        ValueError: The tokens do not form a square map, or a component cannot have these sizes.
     """
     tokenizer = tokenizer_args(without_prefix(converted, 'tokenizer.'))
     predictor = predictor_args(without_prefix(converted, 'predictor.'), tokenizer['codebook_size'])
-    backbone = encoder_args(without_prefix(converted, 'backbone.'))
-    num_tokens = converted['neck.mask_pos_embed'].shape[1]
-    _side(num_tokens)
+    backbone = vit_args(without_prefix(converted, 'backbone.'))
     width, in_dims = converted['neck.embed.weight'].shape
     token_space = predictor['token_space']
     return dict(
@@ -222,7 +157,7 @@ def published_args(converted: Mapping[str, Tensor]) -> dict:
         backbone=dict(type='addp_mm.ADDPViT', out_type='raw', drop_rate=0.1, attn_drop_rate=0.1, **backbone),
         neck=dict(
             type='addp_mm.TokenDecoder',
-            num_tokens=num_tokens,
+            num_tokens=converted['neck.mask_pos_embed'].shape[1],
             in_dims=in_dims,
             embed_dims=width,
             num_layers=count(converted, r'neck\.blocks\.(\d+)'),
@@ -248,26 +183,24 @@ def published_settings(
     predictor_num_heads: int | None = None,
     predictor_decoder_num_heads: int | None = None,
 ) -> dict:
-    """:func:`published_args` with the numbers of heads.
-
-    A number that is not given is that of the published model of the same width, see
-    :func:`~addp_mm.layouts.mage.heads_of`.
+    """:func:`published_args` with the numbers of attention heads.
 
     Args:
         converted: What :func:`convert_published` returns.
-        num_heads: Attention heads of the encoder. Defaults to None.
-        decoder_num_heads: Attention heads of the token decoder. Defaults to None.
-        predictor_num_heads: Attention heads of the predictor's encoder. Defaults to None.
-        predictor_decoder_num_heads: Attention heads of the predictor's decoder. Defaults to None:
-            ``decoder_num_heads`` if that is given.
+        num_heads: Attention heads of the encoder. Defaults to the published number for its width.
+        decoder_num_heads: Attention heads of the token decoder. Defaults to the published number.
+        predictor_num_heads: Attention heads of the predictor's encoder. Defaults to the published
+            number.
+        predictor_decoder_num_heads: Attention heads of the predictor's decoder. Defaults to
+            ``decoder_num_heads``, else to the published number.
 
     Raises:
-        ValueError: The tokens do not form a square map, a component cannot be built, or a number of
-            heads is not given and no published model has this width.
+        ValueError: The tokens do not form a square map, a component cannot have these sizes, or no
+            published model has its width and its number of heads is not given.
     """
     settings = published_args(converted)
-    arch, neck, predictor = settings['backbone']['arch'], settings['neck'], settings['predictor']
-    arch['num_heads'] = heads_of(arch['embed_dims'], num_heads, 'num_heads')
+    backbone, neck, predictor = (settings[name] for name in ('backbone', 'neck', 'predictor'))
+    backbone['arch']['num_heads'] = heads_of(backbone['arch']['embed_dims'], num_heads, 'num_heads')
     neck['num_heads'] = heads_of(neck['embed_dims'], decoder_num_heads, 'decoder_num_heads', decoder=True)
     predictor['num_heads'] = heads_of(predictor['embed_dims'], predictor_num_heads, 'predictor_num_heads')
     predictor['decoder_num_heads'] = heads_of(
@@ -284,22 +217,21 @@ def _is_whole(state_dict: Mapping[str, Tensor]) -> bool:
     return {'tokenizer_norm', 'decoder_embed', 'token_predictor'} <= starts
 
 
-#: Everything that pre-training holds.
+#: The whole pre-training model.
 PUBLISHED = Layout(
     name='ADDP',
-    target='ADDP',
+    component='model',
     matches=_is_whole,
     convert=convert_published,
     build_args=lambda state_dict: published_args(convert_published(state_dict)),
 )
 
-#: The encoder without the frozen parts. It takes whole files and classifiers as well; told by its
-# keys alone, a
-#: classifier is a plain ViT like MAE's, and is converted to the same.
-PUBLISHED_ENCODER = Layout(
-    name='ADDP encoder',
-    target='ADDPViT',
-    matches=lambda state_dict: 'tokenizer_norm.weight' in state_dict and not _is_whole(state_dict),
-    convert=convert_published_encoder,
-    build_args=_encoder_build_args,
+#: The encoder. Its ``convert`` also takes whole models and classifiers. ``find_layout`` takes a
+#: classifier for a 'timm ViT', because the keys are the same; the result is the same too.
+PUBLISHED_ENCODER = vit_layout(
+    'ADDP encoder',
+    lambda state_dict: 'tokenizer_norm.weight' in state_dict and not _is_whole(state_dict),
+    (*_ENCODER_RULES, (rf'fc_norm\.{WB}', r'fc_norm.\1')),
+    prepare=_encoder_part,
+    class_position=True,
 )

@@ -6,24 +6,24 @@ others), MAE (https://github.com/facebookresearch/mae), DeiT and DeiT III
 (https://github.com/facebookresearch/deit), DINOv2 (https://github.com/facebookresearch/dinov2).
 
 Classification heads are left out. A fine-tuned MAE has no final norm but ``fc_norm``, the norm of
-the averaged patch features: it becomes the final norm, which ``ADDPViT(out_type='avg_featmap')``
-applies at that very place. The epsilon of norms and the kind of GELU are in no tensor: timm's CLIP
-models with other ones (``norm_eps=1e-5``, quick GELU) load, and the latter compute something else.
+the averaged patch features. It becomes the final norm: ``ADDPViT(out_type='avg_featmap')`` applies
+it to the averaged features too. The epsilon of norms and the kind of GELU do not follow from
+weights. timm's CLIP models have other ones: give ``norm_eps=1e-5``. Models with quick GELU load
+but give other results.
 
-DINOv2's training wraps its blocks in chunks, ``blocks.CHUNK.BLOCK``, and counts the blocks through
-all of them.
+DINOv2's training saves its blocks in chunks, ``blocks.CHUNK.BLOCK``. It counts the blocks through
+all chunks.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
 
 from torch import Tensor
 
-from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, translate
-from addp_mm.layouts.vit_weights import HEADS, LAYER_SCALE, choose_final_norm, complete_stem, refuse_swiglu, vit_layout
+from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule
+from addp_mm.layouts.vit_weights import HEADS, LAYER_SCALE, vit_layout
 
 #: The tensors of every plain ViT.
 PLAIN: tuple[Rule, ...] = (
@@ -42,17 +42,17 @@ _TIMM: tuple[Rule, ...] = (
 )
 _DINOV2: tuple[Rule, ...] = ((r'register_tokens', 'register_tokens'),)
 
-_MASK_TOKEN = (r'mask_token',)
+_MASK_TOKEN = r'mask_token'
 _MAE_DECODER = (r'decoder_pos_embed', r'decoder_(embed|norm|pred)\.(weight|bias)', rf'decoder_blocks\.{VIT_BLOCK}')
-_ATTENTION_POOLING = (r'attn_pool\..+',)
+_ATTENTION_POOLING = r'attn_pool\..+'
 
 _CHUNK = re.compile(r'blocks\.\d+\.(?=\d+\.)')
-#: What others add to a plain ViT's names: MAGE and ADDP, which grew out of MAE's code, and BEiT.
+#: Keys that MAGE, ADDP and BEiT add to the names of a plain ViT.
 _OTHERS = re.compile(r'token_emb|tokenizer_norm|.*(\.attn\.q_bias|relative_position_bias_table)$')
 
 
 def without_chunks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``blocks.CHUNK.BLOCK.*`` as ``blocks.BLOCK.*``; all else as it is.
+    """Rename ``blocks.CHUNK.BLOCK.*`` to ``blocks.BLOCK.*``.
 
     Raises:
         ValueError: Two chunks have a block of the same number.
@@ -60,38 +60,10 @@ def without_chunks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     weights = {_CHUNK.sub('blocks.', key, count=1): value for key, value in state_dict.items()}
     if len(weights) < len(state_dict):
         raise ValueError(
-            'the blocks are in chunks (blocks.CHUNK.BLOCK) and counted anew in each; DINOv2 counts them '
-            'through all chunks'
+            'the blocks are in chunks (blocks.CHUNK.BLOCK), and two chunks have a block of the same number. '
+            'DINOv2 counts the blocks through all chunks'
         )
     return weights
-
-
-def _convert(
-    state_dict: Mapping[str, Tensor],
-    rules: tuple[Rule, ...],
-    unused: tuple[str, ...],
-    what: str,
-    class_position: bool = False,
-    grid: tuple[int, int] | None = None,
-) -> dict[str, Tensor]:
-    refuse_swiglu(state_dict)
-    weights = translate(without_chunks(state_dict), rules, unused, what)
-    if 'patch_embed.projection.weight' not in weights:
-        raise ValueError(f'no whole {what}: patch_embed.proj.weight is missing')
-    choose_final_norm(weights)
-    complete_stem(weights, grid, class_position)
-    return weights
-
-
-convert_mae = partial(
-    _convert, rules=PLAIN, unused=(*HEADS, *_MASK_TOKEN, *_MAE_DECODER), what='MAE', class_position=True
-)
-convert_dinov2 = partial(
-    _convert, rules=(*PLAIN, *_DINOV2), unused=(*HEADS, *_MASK_TOKEN), what='DINOv2', class_position=True
-)
-convert_timm_vit = partial(
-    _convert, rules=(*PLAIN, *_TIMM), unused=(*HEADS, *_ATTENTION_POOLING), what="timm's VisionTransformer"
-)
 
 
 def _is_vit(state_dict: Mapping[str, Tensor]) -> bool:
@@ -125,6 +97,8 @@ def _is_timm(state_dict: Mapping[str, Tensor]) -> bool:
     return _is_vit(state_dict) and not _is_mae(state_dict) and not _is_dinov2(state_dict)
 
 
-MAE = vit_layout('MAE', _is_mae, convert_mae)
-DINOV2 = vit_layout('DINOv2', _is_dinov2, convert_dinov2)
-TIMM_VIT = vit_layout('timm ViT', _is_timm, convert_timm_vit)
+MAE = vit_layout('MAE', _is_mae, PLAIN, (*HEADS, _MASK_TOKEN, *_MAE_DECODER), class_position=True)
+DINOV2 = vit_layout(
+    'DINOv2', _is_dinov2, (*PLAIN, *_DINOV2), (*HEADS, _MASK_TOKEN), prepare=without_chunks, class_position=True
+)
+TIMM_VIT = vit_layout('timm ViT', _is_timm, (*PLAIN, *_TIMM), (*HEADS, _ATTENTION_POOLING))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The way back: ADDPViT's weights as timm's VisionTransformer, usable without OpenMMLab."""
+"""Converting ADDPViT's weights to timm's VisionTransformer, which needs no OpenMMLab."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _RULES: tuple[Rule, ...] = (
     (rf'blocks\.{VIT_BLOCK}', r'blocks.\1'),
     (r'blocks\.(\d+\.ls[12]\.gamma)', r'blocks.\1'),
 )
-#: Output of ADDPViT, and where timm pools and normalises for the same.
+#: Output of ADDPViT, and the pooling with which timm gives the same.
 _POOLING = {'cls_token': 'token', 'avg_featmap': 'avg', 'featmap': '', 'raw': ''}
-#: Names that timm registers, by width; the arguments decide about everything.
+#: Names that timm registers, by width. The arguments set all sizes.
 _ARCHITECTURES = {
     192: 'vit_tiny_patch16_224',
     384: 'vit_small_patch16_224',
@@ -38,19 +38,18 @@ def to_timm(
     img_size: tuple[int, int] | None = None,
     out_type: str = 'cls_token',
 ) -> tuple[dict[str, Tensor], dict]:
-    """Translate ADDPViT's weights into those of timm's VisionTransformer.
+    """Convert ADDPViT's weights to those of timm's VisionTransformer.
 
-    timm knows no bias of the patch projection where there is a norm after the embedding: the bias
-    is added to the positions instead. Positions of the class token are added to it where there are
-    register tokens. At image sizes other than ``img_size`` timm resizes positions as
-    ``ADDPViT(pos_antialias=True)`` does.
+    With a norm after the embedding, timm has no bias of the patch projection: the bias is added to
+    the positions. With register tokens, timm has no position of the class token: it is added to the
+    class token. At other image sizes timm resizes positions as ``ADDPViT(pos_antialias=True)``.
 
     Args:
-        state_dict: Of ADDPViT without windows (which leave no trace in weights, so that this is for
-            the caller to know), with ``norm_eps`` 1e-6. Left as it is.
+        state_dict: Of an ADDPViT without window attention and with ``norm_eps`` 1e-6. Neither
+            follows from the weights, so the caller must check them. It is not changed.
         num_heads: Attention heads.
-        img_size: Height and width in pixels; needed only where the positions form no square map.
-        out_type: What ADDPViT gives and timm's model is to give: 'cls_token', 'avg_featmap' (the
+        img_size: Height and width in pixels. Defaults to None: the positions form a square map.
+        out_type: Output of ADDPViT that timm's model shall give: 'cls_token', 'avg_featmap' (the
             norm follows the mean), or 'featmap' or 'raw', for which timm gives all tokens. Defaults
             to 'cls_token'.
 
@@ -58,8 +57,8 @@ def to_timm(
         State dict, and the arguments of ``timm.create_model(architecture_of(…), **kwargs)`` for it.
 
     Raises:
-        ValueError: The weights have something that timm's VisionTransformer cannot express, named,
-            or a key is unaccounted for.
+        ValueError: timm's VisionTransformer has no equivalent of a weight, or a key is unknown. The
+            message names it.
     """
     if out_type not in _POOLING:
         raise ValueError(f'out_type must be one of {tuple(_POOLING)}, got {out_type!r}')
@@ -68,7 +67,7 @@ def to_timm(
     weights = translate(state_dict, (*_RULES, (rf'final_norm\.{WB}', rf'{norm}.\1')), (), 'ADDPViT')
     args = vit_args(state_dict, img_size)
     if out_type == 'cls_token' and not args['with_cls_token']:
-        raise ValueError("the weights have no class token: take out_type='avg_featmap' or 'featmap'")
+        raise ValueError("the weights have no class token: use out_type='avg_featmap' or 'featmap'")
     _fold_patch_bias(weights)
     registers = weights['reg_token'].shape[1] if 'reg_token' in weights else 0
     if registers and 'cls_token' in weights and 'pos_embed' in weights:
@@ -88,32 +87,33 @@ def to_timm(
         class_token=args['with_cls_token'],
         dynamic_img_size=True,
     )
-    optional = dict(
-        init_values=args.get('layer_scale_init'),
-        pre_norm=args['pre_norm'],
-        reg_tokens=registers,
-        no_embed_class=bool(registers),
-        pos_embed='none' if 'pos_embed' not in weights else None,
-        final_norm=None if args['final_norm'] else False,
-    )
-    kwargs.update({key: value for key, value in optional.items() if value or value is False and key == 'final_norm'})
+    if 'layer_scale_init' in args:
+        kwargs['init_values'] = args['layer_scale_init']
+    if args['pre_norm']:
+        kwargs['pre_norm'] = True
+    if registers:
+        kwargs.update(reg_tokens=registers, no_embed_class=True)
+    if 'pos_embed' not in weights:
+        kwargs['pos_embed'] = 'none'
+    if not args['final_norm']:
+        kwargs['final_norm'] = False
     return weights, kwargs
 
 
 def architecture_of(kwargs: Mapping) -> str:
-    """Name under which ``timm.create_model`` builds a VisionTransformer from all these arguments."""
+    """Name of a VisionTransformer in ``timm.create_model`` to build with these arguments."""
     return _ARCHITECTURES.get(kwargs['embed_dim'], 'vit_base_patch16_224')
 
 
 def timm_config(
     kwargs: Mapping, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
 ) -> dict:
-    """``config.json`` beside ``model.safetensors``, as timm and the Hugging Face hub read it.
+    """Content of ``config.json``, which timm and the Hub read beside ``model.safetensors``.
 
     Args:
         kwargs: From :func:`to_timm`.
-        mean: Of the channels, for images in [0, 1]. Defaults to ImageNet's.
-        std: The same. Defaults to ImageNet's.
+        mean: Mean of each channel, for images in [0, 1]. Defaults to ImageNet's.
+        std: Standard deviation of each channel. Defaults to ImageNet's.
     """
     input_size = [kwargs['in_chans'], *kwargs['img_size']]
     return dict(
@@ -145,7 +145,7 @@ def _refuse_relative_positions(state_dict: Mapping[str, Tensor]) -> None:
         ('rel_pos_bias_table', 'tables of relative positions'),
     ):
         if any(key.endswith(f'attn.{name}') for key in state_dict):
-            raise ValueError(f"the weights have {words} (blocks.*.attn.{name}), which timm's VisionTransformer has not")
+            raise ValueError(f"the weights have {words} (blocks.*.attn.{name}), and timm's VisionTransformer has none")
 
 
 def _fold_patch_bias(weights: dict[str, Tensor]) -> None:
@@ -158,6 +158,6 @@ def _fold_patch_bias(weights: dict[str, Tensor]) -> None:
         weights['pos_embed'] = torch.cat([pos_embed[:, :prefix], pos_embed[:, prefix:] + bias], dim=1)
     elif bias.any():
         raise ValueError(
-            'the patch projection has a bias and the tokens have no positions: with a norm after the '
-            "embedding timm's VisionTransformer has no place for it"
+            'the patch projection has a bias, there is a norm after the embedding, and the tokens have no positions: '
+            "timm's VisionTransformer has no such bias"
         )

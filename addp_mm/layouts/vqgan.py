@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""VQGAN checkpoints: MaskGIT's as ADDP and MAGE release it, and those of taming-transformers.
+"""VQGAN checkpoints: MaskGIT's, as ADDP and MAGE release it, and those of taming-transformers.
 
-Both name their tensors as https://github.com/CompVis/taming-transformers does. Taming's have
+Both name their tensors as https://github.com/CompVis/taming-transformers does. Taming's VQGANs have
 attention in the middle and at the coarsest level, biases, strided convolutions and convolutions
-around the codebook, and take images in [-1, 1]; MaskGIT's have none of these and take images in [0,
-1].
+around the codebook, and take images in [-1, 1]. MaskGIT's has none of these and takes images in
+[0, 1].
 """
 
 from __future__ import annotations
@@ -17,12 +17,9 @@ from torch import Tensor
 from addp_mm.layouts.key_rules import WB, Rule, count, require, translate
 from addp_mm.layouts.layout import Layout
 
-#: What taming's training keeps with the tokenizer: the discriminator and perceptual loss, the
-# running means from which
-#: an averaged codebook is made, the random colours in which label maps are shown. None of it runs
-# in the tokenizer.
-#: So with the moving average of all weights that latent-diffusion keeps beside them, its names
-# without their dots.
+#: Tensors that taming's training saves and the tokenizer does not use: discriminator and perceptual
+#: loss, running means of an averaged codebook, random colours of label maps. latent-diffusion also
+#: saves a moving average of all weights, under names without dots.
 TAMING_UNUSED = (r'loss\..*', r'quantize\.embedding\.(cluster_size|embed_avg)', r'colorize', r'model_ema\..*')
 
 _NEEDED = (
@@ -39,9 +36,10 @@ _NEEDED = (
 def vqgan_rules(keys: Sequence[str] | Mapping[str, Tensor]) -> tuple[Rule, ...]:
     """Rules from a VQGAN's keys to those of :class:`~addp_mm.models.tokenizers.VQTokenizer`.
 
+    The VQGAN counts its decoder levels from the finest, VQTokenizer from the coarsest.
+
     Args:
-        keys: All keys of the VQGAN; decoder levels are counted from the finest in them and from the
-            coarsest here.
+        keys: All keys of the VQGAN.
     """
     residual = rf'((?:norm|conv)[12]\.{WB})'
     attention = rf'(norm|q|k|v|proj)(?:_out)?\.{WB}'
@@ -75,7 +73,7 @@ def vqgan_rules(keys: Sequence[str] | Mapping[str, Tensor]) -> tuple[Rule, ...]:
 
 
 def convert_maskgit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate a VQGAN into the state dict of :class:`~addp_mm.models.tokenizers.VQTokenizer`.
+    """Convert MaskGIT's VQGAN to the state dict of :class:`~addp_mm.models.tokenizers.VQTokenizer`.
 
     Args:
         state_dict: A VQGAN in MaskGIT's layout, bare.
@@ -84,39 +82,41 @@ def convert_maskgit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         A new state dict in float32.
 
     Raises:
-        ValueError: If a key has no place in the tokenizer, or the tokenizer is incomplete.
+        ValueError: A key does not belong to the tokenizer, or the tokenizer is incomplete.
     """
     return _convert(state_dict, (), "MaskGIT's VQGAN")
 
 
 def convert_taming(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As :func:`convert_maskgit`, for taming's layout: :data:`TAMING_UNUSED` is left out."""
+    """Convert taming's VQGAN as :func:`convert_maskgit` does. :data:`TAMING_UNUSED` is left out."""
     return _convert(state_dict, TAMING_UNUSED, "taming's VQGAN")
 
 
-def _convert(state_dict: Mapping[str, Tensor], unused: Sequence[str], what: str) -> dict[str, Tensor]:
+def _convert(state_dict: Mapping[str, Tensor], unused: Sequence[str], name: str) -> dict[str, Tensor]:
     if 'quantize.proj.weight' in state_dict:
         raise ValueError(
-            'the checkpoint has a Gumbel quantiser (quantize.proj.weight), which picks codes by a '
-            'convolution; VQTokenizer picks the nearest code'
+            'the checkpoint has a Gumbel quantiser (quantize.proj.weight), which chooses codes by a convolution. '
+            'VQTokenizer chooses the nearest code, so it cannot hold these weights'
         )
-    converted = translate(state_dict, vqgan_rules(state_dict), unused, what)
-    require(converted, _NEEDED, what)
+    converted = translate(state_dict, vqgan_rules(state_dict), unused, name)
+    require(converted, _NEEDED, f'a whole {name}')
     return converted
 
 
 def tokenizer_args(
     converted: Mapping[str, Tensor], input_range: Sequence[float] = (0.0, 1.0), num_groups: int = 32
 ) -> dict:
-    """Arguments of :class:`~addp_mm.models.tokenizers.VQTokenizer` for a converted state dict.
+    """Infer the arguments of :class:`~addp_mm.models.tokenizers.VQTokenizer` from its weights.
 
     Args:
         converted: What :func:`convert_maskgit` or :func:`convert_taming` returns.
-        input_range: See the tokenizer; tensors do not tell it.
-        num_groups: See the tokenizer; tensors do not tell it, and all released VQGANs have 32.
+        input_range: Values of black and white. It does not follow from the weights. Defaults to
+            (0.0, 1.0).
+        num_groups: Groups of the norms. It does not follow from the weights. Defaults to 32, as in
+            all released VQGANs.
 
     Raises:
-        ValueError: If the sizes fit together in no VQTokenizer.
+        ValueError: No VQTokenizer has these sizes.
     """
     base_channels, in_channels = converted['encoder.conv_in.weight'].shape[:2]
     widths = [
@@ -150,7 +150,7 @@ def tokenizer_args(
 
 
 def _shortcut_from(converted: Mapping[str, Tensor]) -> str:
-    """'input' if a block that changes the width takes its shortcut from there; 'output' also where none does."""
+    """Whether blocks that change the width take the shortcut from their 'input' or 'output'."""
     for key, value in converted.items():
         if re.fullmatch(r'encoder\..*\.shortcut\.weight', key):
             block_input = converted[key.replace('shortcut', 'conv1')].shape[1]
@@ -159,7 +159,7 @@ def _shortcut_from(converted: Mapping[str, Tensor]) -> str:
 
 
 def _attn_levels(converted: Mapping[str, Tensor], half: str, num_levels: int) -> tuple[int, ...]:
-    """Levels with attention, counted from the finest."""
+    """Levels of the encoder or decoder with attention, counted from the finest."""
     found = [level for level in range(num_levels) if f'{half}.levels.{level}.0.attn.q.weight' in converted]
     return tuple(found if half == 'encoder' else sorted(num_levels - 1 - level for level in found))
 
@@ -170,21 +170,21 @@ def _check_sizes(
     problems = []
     if widths[0] != base_channels or any(width % base_channels for width in widths):
         problems.append(
-            f'the levels are {widths} channels wide, not multiples of the {base_channels} of the first '
-            'convolution, beginning with 1'
+            f'the levels have {widths} channels, which are not multiples of the {base_channels} of the first '
+            'convolution, starting with 1'
         )
     if _attn_levels(converted, 'encoder', len(widths)) != _attn_levels(converted, 'decoder', len(widths)):
         problems.append('encoder and decoder have attention at different levels')
     if len(converted['decoder.conv_out.weight']) != converted['encoder.conv_in.weight'].shape[1]:
         problems.append(
-            f'it makes {len(converted["decoder.conv_out.weight"])} channels from '
-            f'{converted["encoder.conv_in.weight"].shape[1]}'
+            f'it takes {converted["encoder.conv_in.weight"].shape[1]} channels and returns '
+            f'{len(converted["decoder.conv_out.weight"])}'
         )
     latent_channels = converted['quant_conv.weight'].shape[1] if 'quant_conv.weight' in converted else embed_dims
     if latent_channels != z_channels:
         problems.append(
-            f'the encoder gives {z_channels} channels, and {latent_channels} are quantised (a variational '
-            'autoencoder with double_z is no VQGAN)'
+            f'the encoder returns {z_channels} channels, and {latent_channels} are quantised (a variational '
+            'autoencoder with double_z is not a VQGAN)'
         )
     if problems:
         raise ValueError('VQTokenizer cannot hold this VQGAN: ' + '; '.join(problems))
@@ -197,7 +197,7 @@ def _is_vqgan(state_dict: Mapping[str, Tensor]) -> bool:
 #: MaskGIT's VQGAN as released with MAGE and ADDP.
 MASKGIT = Layout(
     name='MaskGIT VQGAN',
-    target='VQTokenizer',
+    component='tokenizer',
     matches=lambda state_dict: _is_vqgan(state_dict) and 'encoder.conv_in.bias' not in state_dict,
     convert=convert_maskgit,
     build_args=lambda state_dict: tokenizer_args(convert_maskgit(state_dict)),
@@ -206,7 +206,7 @@ MASKGIT = Layout(
 #: VQGANs trained with taming-transformers.
 TAMING = Layout(
     name='taming VQGAN',
-    target='VQTokenizer',
+    component='tokenizer',
     matches=lambda state_dict: _is_vqgan(state_dict) and 'encoder.conv_in.bias' in state_dict,
     convert=convert_taming,
     build_args=lambda state_dict: tokenizer_args(convert_taming(state_dict), (-1.0, 1.0)),

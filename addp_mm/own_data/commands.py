@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Commands of this repository, run one after the other with their output in a log."""
+"""Runs commands of this repository as processes, with their output in a log file."""
 
 from __future__ import annotations
 
@@ -8,100 +8,166 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from addp_mm.config.shipped import shipped_root
 from addp_mm.errors import UserError
-from addp_mm.own_data.work_dir import Lock
 
 TOOLS = shipped_root() / 'tools'
-HEARTBEAT = 30.0
-_POLL = 0.2
-_TAIL = 25
+Progress = Callable[[], 'str | None']
+Execute = Callable[[Sequence[str], Path, Progress], int]
+_POLL_SECONDS = 0.2
+_KIB_PER_MIB = 1024
 
 
-class CommandFailed(UserError, RuntimeError):
-    """A command ended with an error; its log was quoted."""
+class CommandError(UserError, RuntimeError):
+    """A command ended with an error."""
 
 
-def tool(name: str, *arguments) -> list[str]:
-    """``python tools/<name> …`` as a list."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended.
+
+    Args:
+        status: Exit status; negative if a signal ended it.
+        seconds: Wall time.
+        peak_mib: Peak memory of the process without its children, in MiB.
+    """
+
+    status: int
+    seconds: float
+    peak_mib: float
+
+
+class LoggedProcess:
+    """A process whose output goes to a log file.
+
+    Args:
+        command: Program and arguments.
+        log: File that the output is appended to. Its folder is created.
+        environment: Variables to set besides those of this process. Defaults to None.
+        cwd: Folder to run in. Defaults to None, the current one.
+    """
+
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._began = time.monotonic()
+        with log.open('ab') as stream:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env={**os.environ, 'PYTHONUNBUFFERED': '1', **(environment or {})},
+            )
+        self.pid = self._process.pid
+
+    def wait(self, heartbeat: Callable[[], None] | None = None, interval: float = 30.0) -> Outcome:
+        """Wait for the end. If the waiting is interrupted, the process is ended as well.
+
+        Args:
+            heartbeat: Called every ``interval`` seconds. Defaults to None.
+            interval: In seconds. Defaults to 30.
+        """
+        beat = self._began
+        try:
+            # Unlike Popen.wait, wait4 reports the memory of this one process.
+            while not (ended := os.wait4(self.pid, os.WNOHANG))[0]:
+                time.sleep(_POLL_SECONDS)
+                if heartbeat and time.monotonic() - beat >= interval:
+                    beat = time.monotonic()
+                    heartbeat()
+        except BaseException:
+            self.terminate()
+            self._process.wait()
+            raise
+        _, status, usage = ended
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        # macOS counts bytes, Linux counts KiB.
+        per_mib = _KIB_PER_MIB * (_KIB_PER_MIB if sys.platform == 'darwin' else 1)
+        return Outcome(self._process.returncode, time.monotonic() - self._began, usage.ru_maxrss / per_mib)
+
+    def terminate(self) -> None:
+        """Ask the process to end (SIGTERM)."""
+        self._process.terminate()
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """The last lines of a log that are not empty; none if there is no log."""
+    text = log.read_text(errors='replace') if log.is_file() else ''
+    return [line for line in text.replace('\r', '\n').split('\n') if line.strip()][-count:]
+
+
+def quoted_end(log: Path, count: int = 25) -> str:
+    """The last lines of a log, to quote in an error message."""
+    return '\n'.join(f'  | {line}' for line in last_lines(log, count))
+
+
+def tool(name: str, *arguments: object) -> list[str]:
+    """``python tools/NAME …`` as a list."""
     return [sys.executable, str(TOOLS / name), *map(str, arguments)]
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command as one types it."""
+    """A command as a user types it in the root of the repository."""
     words = ['python' if word == sys.executable else word for word in command]
-    return shlex.join(
-        os.path.relpath(word, TOOLS.parent) if word.startswith(f'{TOOLS}{os.sep}') else word for word in words
-    )
+    return shlex.join(word.removeprefix(f'{TOOLS.parent}{os.sep}') for word in words)
 
 
 class Commands:
-    """Runs commands as processes.
+    """Runs one command after the other, and keeps a list of them.
 
     Args:
-        held: A lock that the processes hold as well, so that one that outlives this process is
-            noticed.
-        say: Called with lines for the user.
+        execute: Runs a command instead of :class:`LoggedProcess`: called with the command, the log
+            and the progress function, returns the exit status. Defaults to None.
+        note_pid: Called with the id of each process that was started, and with None when it has
+            ended. Defaults to a function that does nothing.
+        say: Called with each line for the user. Defaults to print.
     """
 
-    def __init__(self, held: Lock | None = None, say: Callable[[str], None] = print) -> None:
-        self.held, self.say = held, say
+    def __init__(
+        self,
+        execute: Execute | None = None,
+        note_pid: Callable[[int | None], None] = lambda _pid: None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self._execute, self._note_pid, self._say = execute or self._run, note_pid, say
         self.ran: list[str] = []
 
-    def __call__(self, command: Sequence[str], log: Path, progress: Callable[[], str | None] = lambda: None) -> None:
-        """Run to the end.
+    def __call__(self, command: Sequence[str], log: Path, progress: Progress = lambda: None) -> None:
+        """Run a command to its end.
 
         Args:
             command: Program and arguments.
-            log: File to which the output is appended.
-            progress: Called every half minute for a line on how far it is.
+            log: File that the output is appended to.
+            progress: Returns a line for the user, or None. Called every half minute. Defaults to a
+                function that returns None.
 
         Raises:
-            CommandFailed: It ended with another status than 0.
+            CommandError: The exit status is not 0.
         """
-        self.say(f'$ {shown(command)}')
+        self._say(f'$ {shown(command)}')
         self.ran.append(shown(command))
-        log.parent.mkdir(parents=True, exist_ok=True)
-        status = self.execute(command, log, progress)
+        status = self._execute(command, log, progress)
         if status:
-            tail = '\n'.join(f'  | {line}' for line in _lines(log)[-_TAIL:])
-            raise CommandFailed(
-                f'this command ended with status {status}:\n$ {shown(command)}\nThe end of {log}:\n'
-                f'{tail}\nThe same pretrain_from_folder.py goes on from here once the cause is mended'
+            raise CommandError(
+                f'this command ended with status {status}:\n$ {shown(command)}\nThe end of {log}:\n{quoted_end(log)}\n'
+                'Fix the cause, then run pretrain_from_folder.py with the same options: it continues from here'
             )
 
-    def execute(self, command: Sequence[str], log: Path, progress: Callable[[], str | None]) -> int:
-        """Start, wait, tell the progress; returns the exit status."""
-        environment = {**os.environ, 'PYTHONUNBUFFERED': '1', 'PYTHON': sys.executable}
-        with log.open('ab') as stream:
-            process = subprocess.Popen(
-                list(command),
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                pass_fds=[self.held.fileno()] if self.held else [],
-            )
-        if self.held:
-            self.held.note(process.pid)
-        beat = time.monotonic()
-        try:
-            while process.poll() is None:
-                time.sleep(_POLL)
-                if time.monotonic() - beat >= HEARTBEAT:
-                    beat, line = time.monotonic(), progress()
-                    if line:
-                        self.say(line)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        return process.returncode
+    def _run(self, command: Sequence[str], log: Path, progress: Progress) -> int:
+        def heartbeat() -> None:
+            if line := progress():
+                self._say(line)
 
-
-def _lines(log: Path) -> list[str]:
-    text = log.read_text(errors='replace') if log.is_file() else ''
-    return [line for line in text.replace('\r', '\n').split('\n') if line.strip()]
+        process = LoggedProcess(command, log, dict(PYTHON=sys.executable))
+        self._note_pid(process.pid)
+        outcome = process.wait(heartbeat)
+        self._note_pid(None)
+        return outcome.status

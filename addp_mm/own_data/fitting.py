@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Stages fitted to the machine before they are begun: each is built, most take trial steps, the disk is looked at."""
+"""Fits the stages to the machine before they begin: finds batches, checks the disk."""
 
 from __future__ import annotations
 
@@ -8,103 +8,113 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
+from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.errors import UserError
 from addp_mm.own_data.commands import Commands
-from addp_mm.own_data.schedule import accumulate
+from addp_mm.own_data.schedule import resolve_iterations
 from addp_mm.own_data.stages import OWN, Request
-from addp_mm.own_data.state import write_atomically
 
 MIB = 2**20
-# weights and two moments of the optimizer, and so many checkpoints at once
-_STATES, _CHECKPOINTS = 3, 3
+# A checkpoint holds the weights and two moments of the optimizer; three exist at once.
+_COPIES_OF_WEIGHTS = 3 * 3
 _BYTES_OF_LOGS = 200 * MIB
 _BUILT_FROM = ('model', 'optim_wrapper', 'default_scope', 'custom_imports')
 
 
 def try_stages(configs: Mapping[str, Config], request: Request, processes: int, commands: Commands) -> dict:
-    """Build the model and the optimizer of each stage, and take steps where the batch is still to be found.
+    """Build model and optimizer of each stage, and take trial steps if the batch is not given.
 
     Args:
-        configs: Of the stages that are to be begun.
-        request: What was asked for.
-        processes: That train at once.
-        commands: To run addp_mm/own_data/trial_steps.py with.
+        configs: Configs of the stages that have not begun.
+        request: What the user asked for.
+        processes: Number of processes that train at once.
+        commands: Runs addp_mm/own_data/trial_steps.py.
 
     Returns:
-        By stage ``parameters``; and ``batch``, ``seconds`` of a step and ``mib`` where the batch
-        was to be found.
+        By stage: ``parameters``; and ``batch``, ``seconds`` of a step and ``mib`` if trial steps
+        were taken.
 
     Raises:
-        CommandFailed: A stage cannot be built, or a single image does not fit.
+        CommandError: A stage cannot be built, or a single image does not fit into the memory.
     """
     if not configs:
         return {}
-    asked = {}
+    asked: dict[str, dict[str, Any]] = {}
     for name, cfg in configs.items():
-        asked[name] = dict(cfg={key: cfg[key] for key in _BUILT_FROM if key in cfg}, batch=None, shape=None)
-        if OWN in cfg:
-            asked[name].update(
-                batch=max(1, -(-cfg[OWN].batch_size // processes)),
-                shape=(
-                    [cfg.model.predictor.num_tokens]
-                    if name == 'predictor'
-                    else [request.found.channels, request.image_size, request.image_size]
-                ),
-            )
+        parts = {key: value for key, value in cfg.to_dict().items() if key in _BUILT_FROM}
+        asked[name] = dict(cfg=resolve_iterations(parts, cfg[OWN].max_iters), batch=None, shape=None)
+        if 'batch_size' not in cfg.train_dataloader:
+            shape = [request.found.channels, request.image_size, request.image_size]
+            if name == 'predictor':
+                shape = [cfg.model.predictor.num_tokens]
+            asked[name].update(batch=max(1, -(-cfg[OWN].batch_size // processes)), shape=shape)
     spec, out = request.work_dir / 'trial_spec.json', request.work_dir / 'trial.json'
-    write_atomically(spec, json.dumps(dict(stages=asked, processes=processes)))
+    write_json(spec, dict(stages=asked, processes=processes))
     command = [sys.executable, '-m', 'addp_mm.own_data.trial_steps', str(spec), str(out)]
     commands(command, request.work_dir / 'trial.log')
     return json.loads(out.read_text())
 
 
 def check_disk(work_dir: Path, request: Request, tried: Mapping, freed: int = 0) -> None:
-    """Find that there is room for checkpoints, ids and logs.
+    """Check that checkpoints, token ids and logs fit on the disk.
 
     Args:
-        work_dir: Where they go.
-        request: What was asked for.
-        tried: Of :func:`try_stages`.
-        freed: Bytes that are removed before.
+        work_dir: Folder that they are written to.
+        request: What the user asked for.
+        tried: Result of :func:`try_stages`.
+        freed: Bytes that are removed before. Defaults to 0.
 
     Raises:
-        UserError: There is less.
+        UserError: The disk is too full.
     """
-    num_tokens = (request.image_size // 8) ** 2
-    needed = request.found.train_count * request.views * num_tokens * 2 * ('predictor' in tried)
-    needed += sum(4 * tried[name]['parameters'] * _STATES * _CHECKPOINTS for name in tried)
+    ids = request.found.train_count * request.views * (request.image_size // 8) ** 2
+    needed = 2 * ids * ('predictor' in tried)
+    needed += sum(4 * stage['parameters'] * _COPIES_OF_WEIGHTS for stage in tried.values())
     needed += _BYTES_OF_LOGS * bool(tried)
     free = shutil.disk_usage(work_dir).free + freed
     if needed > free:
         raise UserError(
-            f'{work_dir}: checkpoints and ids take up to {needed / MIB:,.0f} MiB, and {free / MIB:,.0f} '
-            'MiB are free. Choose a --work-dir on another disk, or fewer --views'
+            f'{work_dir}: checkpoints and token ids need up to {needed / MIB:,.0f} MiB, and {free / MIB:,.0f} MiB are '
+            'free. Choose a --work-dir on another disk, or fewer --views'
         )
 
 
-def set_batch(name: str, cfg: Config, tried: Mapping, processes: int) -> dict:
-    """Give a config, in place, the batch that fits.
+def fit_config(name: str, cfg: Config, tried: Mapping, processes: int) -> tuple[Config, dict]:
+    """The config to train with: the batch fits, and numbers of iterations are plain numbers.
+
+    If a step of the optimizer needs more images than fit, gradients are accumulated over several
+    iterations, and ``max_iters`` grows by as much.
 
     Args:
-        name: Of the stage.
-        cfg: Of :func:`~addp_mm.own_data.stages.build_configs`.
-        tried: What :func:`try_stages` found out about it.
-        processes: That train at once.
+        name: Name of the stage.
+        cfg: From :func:`~addp_mm.own_data.stages.build_configs`.
+        tried: Result of :func:`try_stages` for this stage.
+        processes: Number of processes that train at once.
 
     Returns:
-        What is worth knowing later: ``batch`` of a process, ``max_iters``, and what was found out.
+        The config, and what later runs need to know: ``batch`` of a process, ``max_iters``,
+        ``accumulated`` iterations of a step, and what ``tried`` says.
     """
-    own, fitted = cfg.pop(OWN, None), dict(tried)
-    if own is None:
-        fitted.update(batch=cfg.train_dataloader.batch_size)
-    else:
-        counts = max(1, round(own['batch_size'] / (fitted['batch'] * processes)))
-        accumulate(cfg, fitted['batch'], counts)
+    plain = cfg.to_dict()
+    own, loader, loop = plain.pop(OWN), plain['train_dataloader'], plain['train_cfg']
+    batch, counts = loader.get('batch_size'), 1
+    if batch is None:
+        batch = loader['batch_size'] = tried['batch']
+        counts = max(1, round(own['batch_size'] / (batch * processes)))
         times = f' x {processes} processes' if processes > 1 else ''
-        times += f' x {counts} passes' if counts > 1 else ''
-        print(f'{name}: {own["max_iters"]:,} steps of {fitted["batch"]}{times} images')
-        fitted.update(accumulated=counts)
-    return dict(fitted, max_iters=cfg.train_cfg.max_iters)
+        times += f' x {counts} iterations' if counts > 1 else ''
+        print(f'{name}: {own["max_iters"]:,} steps of {batch}{times} images')
+    if counts > 1:
+        wrapper = plain['optim_wrapper']
+        parts = [part for part in wrapper.values() if isinstance(part, dict) and 'optimizer' in part]
+        for part in parts or [wrapper]:
+            part['accumulative_counts'] = counts
+    if loop['max_iters'] == 'max_iters':
+        loop['max_iters'] = own['max_iters'] * counts
+    max_iters = loop['max_iters']
+    fitted = dict(tried, batch=batch, accumulated=counts, max_iters=max_iters)
+    return Config(resolve_iterations(plain, max_iters)), fitted

@@ -1,12 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What images there are: their list, their channels and their sizes, found before time is lost on them."""
+"""The images of the user: their list, and channels, sizes and statistics of some of them."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,10 +16,17 @@ from addp_mm.datasets import DatasetError
 from addp_mm.datasets.listed.broken_images import is_gone
 from addp_mm.datasets.listed.image_files import EXTENSIONS
 from addp_mm.datasets.listed.webdataset_images import is_shard_name
+from addp_mm.datasets.readers.load_image import image_content
+from addp_mm.datasets.readers.load_multi_channel_image import LoadMultiChannelImage
+from addp_mm.datasets.readers.read_image import is_array, read_image
 from addp_mm.errors import first_few
+from addp_mm.registry import DATASETS
 
-PROBED = 64
+T = TypeVar('T')
+# So many images are inspected.
+INSPECTED = 64
 FEW_IMAGES = 1000
+FEW_IMAGES_OF_LARGE = 20_000
 MAX_CHANNELS = 16
 KINDS = dict(LMDBImages='LMDB database', WebDatasetImages='WebDataset shards', ImageFiles='folder of image files')
 _VAL_SHARE, _VAL_IMAGES = 50, 16
@@ -25,21 +34,22 @@ _VAL_SHARE, _VAL_IMAGES = 50, 16
 
 @dataclass(frozen=True)
 class Found:
-    """The images, as far as a look at some of them tells.
+    """The images, as far as the inspected ones tell.
 
     Args:
-        dataset: Config of the data set without pipeline and split.
-        count: Images in all.
-        fingerprint: Of the list of their names.
-        channels: That the models will have.
-        mean, std: Of each channel, of the images that were looked at, in [0, 1].
-        shortest: Shortest side among these, in pixels.
+        dataset: Config of the dataset without pipeline and split.
+        count: Number of images.
+        fingerprint: Fingerprint of the list of names.
+        channels: Channels of the models.
+        mean: Mean of each channel, in [0, 1].
+        std: Standard deviation of each channel.
+        shortest: Shortest side, in pixels.
         val_every: One image of so many is held out.
-        plain: Whether all that were looked at are grey or colour images of eight bits, not pages,
-            arrays or 16 bits.
-        broken: Names, with reasons, of those looked at that could not be read.
-        most_stored: The most channels of an image of which some, as alpha, are not trained on; 0
-            without such.
+        plain: Whether all are grey or colour images of eight bits, and no arrays or pages. Defaults
+            to True.
+        broken: Names and reasons of those that could not be read. Defaults to none.
+        most_stored: The most channels of an image whose alpha or other bands are left out; 0 if
+            there is none. Defaults to 0.
     """
 
     dataset: dict
@@ -56,11 +66,23 @@ class Found:
 
     @property
     def train_count(self) -> int:
-        return self.count - -(-self.count // self.val_every)
+        """Number of training images."""
+        return self.count - self.val_count
+
+    @property
+    def val_count(self) -> int:
+        """Number of held-out images."""
+        return -(-self.count // self.val_every)
 
 
 def dataset_cfg(source: str, index_file: Path, max_broken_share: float) -> dict:
-    """Config of the data set for a folder, an LMDB database or WebDataset shards."""
+    """Config of the dataset of a folder, an LMDB database or WebDataset shards.
+
+    Args:
+        source: Path, or a pattern of shards such as ``'shards/*.tar'``.
+        index_file: Where the list of images is stored, in the work dir.
+        max_broken_share: Share of broken images that is tolerated.
+    """
     path = Path(source)
     options = dict(index_file=str(index_file), max_broken_share=max_broken_share)
     if path.suffix == '.lmdb' or (path / 'data.mdb').is_file():
@@ -72,7 +94,7 @@ def dataset_cfg(source: str, index_file: Path, max_broken_share: float) -> dict:
 
 
 def _holds_shards(folder: Path, work_dir: Path) -> bool:
-    """Whether a folder holds tar files, and neither pictures beside them nor folders that may hold some."""
+    """Whether a folder has tar files, but no images and no other folders."""
     found = False
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -88,73 +110,88 @@ def _holds_shards(folder: Path, work_dir: Path) -> bool:
 
 
 def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float] | None, changed: str) -> Found:
-    """List the images and look at some.
+    """List the images and inspect some of them.
 
     Args:
         cfg: From :func:`dataset_cfg`.
-        channels: What the user asked for; None to take the images' own.
-        value_range: What the user gave for values whose type has no range.
-        changed: What to do where the images are no longer those of the list: 'error', 'keep' or
-            'rescan'.
+        channels: Channels of the models; None to take those of the images.
+        value_range: Values of black and white, for types without a range.
+        changed: What to do if the images have changed since the list was made: 'error', 'keep' (the
+            old list) or 'rescan'.
 
     Raises:
-        DatasetError: There are too few images, or those looked at are of different kinds, or of one
-            that needs options.
+        DatasetError: There are too few images, their channels differ, or they need options.
     """
-    from addp_mm.registry import DATASETS
-
     images = DATASETS.build(dict(cfg, changed=changed))
     if len(images) < 4:
         raise DatasetError(f'{images.source}: {len(images)} images; at least 4 are needed to train and hold some out')
-    rows = sorted({len(images) * i // PROBED for i in range(PROBED)})
-    looked_at, broken = [], []
-    for row in rows:
-        name = images.name(row)
-        try:
-            info = images.get_data_info(row)
-            name = info['img_path']
-            looked_at.append(_look(info, value_range))
-        except (OSError, ValueError) as error:
-            if not (changed == 'keep' and is_gone(error)):
-                broken.append(f'{name} ({error})')
-    if len(broken) > len(looked_at):
-        raise DatasetError(
-            f'{len(broken)} of {len(rows)} images looked at cannot be read: {first_few(broken, 3, "; ")}'
-        )
-    if not looked_at:
-        raise DatasetError(
-            f'{images.source}: the {len(rows)} images looked at are gone; list the images anew, with '
-            '--restart-from tokenizer'
-        )
-    wanted = channels or _channels(looked_at)
-    _check_values(looked_at)
-    mean, std = _statistics(looked_at, wanted)
-    shortest = min(look.side for look in looked_at)
-    every = max(4, min(_VAL_SHARE, len(images) // _VAL_IMAGES))
-    plain = all(look.ordinary and look.dtype == np.uint8 for look in looked_at)
-    most_stored = max((look.stored for look in looked_at if look.stored != wanted and look.more_than_shown), default=0)
-    return Found(cfg, len(images), images.fingerprint, wanted, mean, std, shortest, every, plain, broken, most_stored)
+    rows = sorted({len(images) * i // INSPECTED for i in range(INSPECTED)})
+    broken: dict[str, str] = {}
+
+    def contents() -> Iterator[tuple[str, bytes]]:
+        for row in rows:
+            try:
+                info = images.get_data_info(row)
+                yield info['img_path'], image_content(dict(info), None)
+            except OSError as error:
+                if not (changed == 'keep' and is_gone(error)):
+                    broken[images.name(row)] = str(error)
+
+    def not_broken(function: Callable[[str, bytes], T]) -> list[T]:
+        results = []
+        for name, content in contents():
+            try:
+                results.append(function(name, content))
+            except ValueError as error:
+                broken[name] = str(error)
+        if len(broken) > len(results):
+            reasons = first_few((f'{name} ({reason})' for name, reason in broken.items()), 3, '; ')
+            raise DatasetError(f'{len(broken)} of {len(rows)} images cannot be read: {reasons}')
+        if not results:
+            raise DatasetError(
+                f'{images.source}: {len(rows)} of the listed images were inspected, and none exists any more. List '
+                'them again with --restart-from tokenizer'
+            )
+        return results
+
+    inspected = not_broken(_inspect)
+    if value_range is None:
+        _check_values(inspected)
+    wanted = channels or _channels(inspected)
+    # The statistics are of the pixels that the models will see.
+    load = LoadMultiChannelImage(wanted, value_range)
+    mean, square = np.mean(not_broken(lambda _, content: _moments(load.decode(content))), 0)
+    std = np.sqrt((square - mean**2).clip(1e-4))
+    stored = [image.stored for image in inspected if image.has_other_bands and image.stored != wanted]
+    return Found(
+        dataset=cfg,
+        count=len(images),
+        fingerprint=images.fingerprint,
+        channels=wanted,
+        mean=[round(float(value), 3) for value in mean],
+        std=[round(float(value), 3) for value in std],
+        shortest=min(image.side for image in inspected),
+        val_every=max(4, min(_VAL_SHARE, len(images) // _VAL_IMAGES)),
+        plain=all(image.ordinary and image.dtype == np.uint8 for image in inspected),
+        broken=[f'{name} ({reason})' for name, reason in broken.items()],
+        most_stored=max(stored, default=0),
+    )
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What is kept of an image that was looked at.
+class _Inspected:
+    """What is known of one image. Its pixels are not kept.
 
     Args:
         name: Its path.
-        channels: That it is best trained with.
-        ordinary: Whether it is grey or colour as usual.
-        dtype: Of its values.
-        side: The shorter one, in pixels.
-        stored: Number of its channels, with alpha.
-        more_than_shown: Whether alpha or other bands stand beside grey or colour.
-        array: Whether it is a file of numpy.
-        bounds: Lowest and highest value, where nothing says which are black and white; None where
-            that is known.
-        moments: Mean and mean square of each stored channel, shape (2, C), in [0, 1]; None where
-            there are bounds.
-        shown: The same of its grey or colour, without alpha and other bands.
-        grey: The same of the mean of these, shape (2, 1).
+        channels: Channels to train with.
+        ordinary: Whether it is a usual grey or colour image.
+        dtype: Type of its values.
+        side: Shorter side, in pixels.
+        stored: Channels in the file, alpha included.
+        has_other_bands: Whether alpha or other bands are stored beside grey or colour.
+        array: Whether it is an ``.npy`` file.
+        bounds: Lowest and highest value.
     """
 
     name: str
@@ -163,127 +200,87 @@ class _Look:
     dtype: np.dtype
     side: int
     stored: int
-    more_than_shown: bool
+    has_other_bands: bool
     array: bool
-    bounds: tuple[float, float] | None = None
-    moments: np.ndarray | None = None
-    shown: np.ndarray | None = None
-    grey: np.ndarray | None = None
+    bounds: tuple[float, float]
 
 
-def _look(info: dict, value_range: tuple[float, float] | None) -> _Look:
-    from addp_mm.datasets.readers.load_image import image_content
-    from addp_mm.datasets.readers.multi_channel import shown_channels
-    from addp_mm.datasets.readers.read_channels import is_array, read_channels
-
-    content = image_content(dict(info), None)
-    # of grey or colour, alpha is no channel
-    image = read_channels(content)
-    shown = shown_channels(content, image) if image.colour else image.values
-    values = shown if image.values is None else image.values
-    channels = values.shape[2]
-    about = (
-        info['img_path'],
-        image.colour if image.ordinary else channels,
-        image.ordinary,
-        values.dtype,
-        min(values.shape[:2]),
-        channels,
-        bool(image.colour) and channels > image.colour,
-        is_array(content),
+def _inspect(name: str, content: bytes) -> _Inspected:
+    image = read_image(content)
+    values, channels = image.values, image.num_channels
+    finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
+    if not finite.size:
+        raise ValueError('no finite values')
+    return _Inspected(
+        name=name,
+        channels=image.colour if image.ordinary else channels,
+        ordinary=image.ordinary,
+        dtype=values.dtype,
+        side=min(values.shape[:2]),
+        stored=channels,
+        has_other_bands=bool(image.colour) and channels > image.colour,
+        array=is_array(content),
+        bounds=(float(finite.min()), float(finite.max())),
     )
-    if value_range is None and values.dtype not in (np.uint8, np.uint16, bool):
-        finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
-        if not finite.size:
-            raise ValueError('no finite values')
-        return _Look(*about, bounds=(finite.min(), finite.max()))
-    if values.dtype.kind == 'f' and not np.isfinite(values).all():
-        raise ValueError('values that are not finite')
-    seen = _scaled(shown, value_range)
-    return _Look(
-        *about,
-        moments=_moments(_scaled(values, value_range)),
-        shown=_moments(seen),
-        grey=_moments(seen.mean(1, keepdims=True)),
-    )
-
-
-def _scaled(values: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
-    low, high = value_range or (0, 1 if values.dtype == bool else np.iinfo(values.dtype).max)
-    return ((values.reshape(-1, values.shape[2]).astype(np.float64) - low) / (high - low)).clip(0, 1)
 
 
 def _moments(pixels: np.ndarray) -> np.ndarray:
-    return np.stack([pixels.mean(0), np.square(pixels).mean(0)])
+    """Mean and mean square of each channel of (H, W, C) pixels from 0 to 255: shape (2, C)."""
+    unit = pixels.astype(np.float64) / 255
+    return np.stack([unit.mean((0, 1)), np.square(unit).mean((0, 1))])
 
 
-def _channels(looked_at: list[_Look]) -> int:
-    kinds = Counter(look.channels for look in looked_at)
-    if set(kinds) == {1, 3} and all(look.ordinary for look in looked_at):
+def _channels(inspected: Sequence[_Inspected]) -> int:
+    kinds = Counter(image.channels for image in inspected)
+    if set(kinds) == {1, 3} and all(image.ordinary for image in inspected):
         return 3
     if len(kinds) > 1:
-        examples = {look.channels: look.name for look in reversed(looked_at)}
+        examples = {image.channels: image.name for image in reversed(inspected)}
+        found = '; '.join(f'{count} ({kinds[count]} images, such as {examples[count]})' for count in sorted(kinds))
         raise DatasetError(
-            'images of different numbers of channels: '
-            + '; '.join(
-                f'{channels} ({kinds[channels]} of those looked at, as {examples[channels]})'
-                for channels in sorted(kinds)
-            )
-            + '. Give --channels, and remove what has another number'
+            f'the images have different numbers of channels: {found}. Give --channels, and remove the other images'
         )
-    channels = next(iter(kinds))
+    (channels,) = kinds
     if channels > MAX_CHANNELS:
-        order = '; arrays must be (H, W, C)' if looked_at[0].array else ''
-        raise DatasetError(f'{looked_at[0].name} has {channels} channels; 1 to {MAX_CHANNELS} can be trained on{order}')
+        order = '. Arrays must be (H, W, C)' if inspected[0].array else ''
+        raise DatasetError(f'{inspected[0].name} has {channels} channels; 1 to {MAX_CHANNELS} are supported{order}')
     return channels
 
 
-def _check_values(looked_at: list[_Look]) -> None:
-    for look in looked_at:
-        if look.bounds is not None:
+def _check_values(inspected: Sequence[_Inspected]) -> None:
+    for image in inspected:
+        if image.dtype.type not in (np.uint8, np.uint16, np.bool_):
             raise DatasetError(
-                f"{look.name}: {look.dtype} values have no known range; this image's lie between "
-                f'{look.bounds[0]:g} and {look.bounds[1]:g}. Give --value-range LOW HIGH'
+                f'{image.name}: {image.dtype} values have no known range (in this image they are from '
+                f'{image.bounds[0]:g} to {image.bounds[1]:g}). Give the values of black and white as '
+                '--value-range LOW HIGH'
             )
-
-
-def _statistics(looked_at: list[_Look], channels: int) -> tuple[list, list]:
-    """Mean and deviation of each channel; of all channels together where the models will have other ones."""
-    # each image counts alike, whatever its size
-    mean, square = np.mean(
-        [
-            next(
-                (moments for moments in (look.moments, look.shown) if moments.shape[1] == channels),
-                look.grey.repeat(channels, 1),
-            )
-            for look in looked_at
-        ],
-        0,
-    )
-    std = np.sqrt((square - mean**2).clip(1e-4))
-    return [round(float(value), 3) for value in mean], [round(float(value), 3) for value in std]
 
 
 def warnings(found: Found, image_size: int, size: str) -> list[str]:
-    """What is likely to disappoint, in words."""
-    words = []
+    """What is likely to disappoint the user.
+
+    Args:
+        found: The images.
+        image_size: Side of the training images, in pixels.
+        size: Size of the models.
+    """
+    lines = []
     if found.count < FEW_IMAGES:
-        words.append(
-            f'{found.count:,} images are few: predictor and ADDP will learn them by heart. Under '
-            f'{FEW_IMAGES:,} start from weights of other images, or take --size nano and look at what is held '
-            'out'
+        lines.append(
+            f'{found.count:,} images are few: the predictor and ADDP will overfit. With fewer than {FEW_IMAGES:,} '
+            'images, start from weights of other images, or use --size nano and watch the held-out images'
         )
-    if found.count < 20_000 and size in ('base', 'large'):
-        words.append(
-            f'{found.count:,} images are few for --size {size}; --size small trains faster and is likely to '
-            'generalise better'
+    if found.count < FEW_IMAGES_OF_LARGE and size in ('base', 'large'):
+        lines.append(
+            f'{found.count:,} images are few for --size {size}: --size small trains faster and probably generalises '
+            'better'
         )
     if found.shortest < image_size:
-        words.append(f'some images have a side of {found.shortest} px and are enlarged to {image_size} px')
+        lines.append(f'some images have a side of {found.shortest} px and are enlarged to {image_size} px')
     if found.most_stored:
-        words.append(
-            f'some images have {found.most_stored} channels, of which {found.channels} are trained on: alpha '
-            'is laid on white, other bands are left out. Where these are to be learned from as well, give '
-            f'--channels {found.most_stored}'
+        lines.append(
+            f'some images have {found.most_stored} channels, and the models have {found.channels}: alpha is blended '
+            f'with white, other bands are left out. To train on all of them, give --channels {found.most_stored}'
         )
-    return words
+    return lines

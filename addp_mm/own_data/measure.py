@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What tokenizer and predictor do to images that were held out, by tools/test.py on their exported weights."""
+"""Measures tokenizer and predictor on held-out images, by tools/test.py on the exported weights."""
 
 from __future__ import annotations
 
@@ -8,41 +8,40 @@ from collections.abc import Mapping
 
 from mmengine.config import Config
 
+from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.config.config_file import ConfigError, load_config
 from addp_mm.config.shipped import config_path
 from addp_mm.own_data.commands import Commands, tool
-from addp_mm.own_data.stages import Request, images, loaded, preprocessor
-from addp_mm.own_data.state import Stage, read_json, write_atomically
+from addp_mm.own_data.stages import Request, images, preprocessor, with_weights
+from addp_mm.own_data.state import Stage, read_json
 
 TEST, METRICS = 'test.py', 'metrics.json'
 MEASURED = ('tokenizer', 'predictor')
 _BATCH = 16
-# in the order of the page: start of the key, how the page calls it, and digits behind the point
+# In the order of the report: start of the key, name in the report, decimals.
 _NAMES = (
     ('reconstruction/psnr', 'PSNR, dB', 2),
     ('reconstruction/ssim', 'SSIM', 3),
     ('reconstruction/rfid', 'rFID', 3),
     ('reconstruction/lpips', 'LPIPS', 4),
     ('codebook/usage', 'codes in use, %', 1),
-    ('codebook/perplexity', 'perplexity of the codes', 1),
+    ('codebook/perplexity', 'code perplexity', 1),
     ('predictor/accuracy', 'accuracy, masked share ', 4),
     ('predictor/cross_entropy', 'cross entropy in nats, masked share ', 3),
 )
 
 
 def extra_metrics(args: Namespace) -> list[dict]:
-    """Configs of the metrics that the command line asks for besides those of every tokenizer.
+    """Configs of the metrics of the tokenizer that the command line adds.
 
     Raises:
-        ConfigError: The config of the extractor defines none.
+        ConfigError: The config of ``--fid-extractor`` has no ``extractor``.
     """
     found = []
     if args.fid_extractor:
         cfg = load_config(args.fid_extractor)
         if cfg.get('extractor') is None:
-            raise ConfigError(
-                f"--fid-extractor {args.fid_extractor} defines no 'extractor'; see configs/_base_/evaluation"
-            )
+            raise ConfigError(f"--fid-extractor {args.fid_extractor} has no 'extractor'; see configs/_base_/evaluation")
         found.append(dict(type='addp_mm.ReconstructionFID', extractor=cfg.extractor.to_dict()))
     if args.inception_weights:
         found.append(
@@ -57,11 +56,16 @@ def extra_metrics(args: Namespace) -> list[dict]:
 
 
 def check_extra_metrics(metrics: list[dict], channels: int, image_size: int) -> None:
-    """Build each and give it two pictures: what is missing or does not fit is told before hours of training.
+    """Try each metric on two images, so that the user learns of an error before the training.
+
+    Args:
+        metrics: From :func:`extra_metrics`.
+        channels: Channels of the images.
+        image_size: Side of the images, in pixels.
 
     Raises:
         UserError: Weights or a package are missing.
-        ConfigError: A metric does not take images of these channels or this size.
+        ConfigError: A metric cannot use images with these channels or of this size.
     """
     import torch
     from mmengine.logging import MMLogger
@@ -69,39 +73,39 @@ def check_extra_metrics(metrics: list[dict], channels: int, image_size: int) -> 
     from addp_mm.registry import METRICS as REGISTRY
 
     if metrics:
-        # else mmengine lists how each weight of the extractor came about
+        # mmengine would log how each weight of the extractor was initialised.
         MMLogger.get_instance('pretrain_from_folder', log_level='WARNING')
-    pictures = torch.zeros(2, channels, image_size, image_size)
+    images = torch.zeros(2, channels, image_size, image_size)
     for cfg in metrics:
         metric = REGISTRY.build(cfg)
         try:
-            metric.process({}, [dict(image=picture, reconstruction=picture) for picture in pictures])
+            metric.process({}, [dict(image=image, reconstruction=image) for image in images])
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
-                f'{cfg["type"].removeprefix("addp_mm.")} cannot be measured on pictures of {channels} '
-                f'channels and {image_size} px: {error}. Leave its option out'
+                f'{cfg["type"].removeprefix("addp_mm.")} cannot be measured on images of {channels} '
+                f'channels and {image_size} px: {error}. Remove its option'
             ) from error
 
 
 def test_config(name: str, configs: Mapping[str, Config], request: Request, extra: list[dict]) -> Config:
-    """The config to test a stage with: it names the exported weights itself, and holds no training.
+    """The config that tests a stage. It names the exported weights.
 
     Args:
         name: One of :data:`MEASURED`.
-        configs: Of :func:`~addp_mm.own_data.stages.build_configs`.
-        request: What was asked for.
-        extra: Of :func:`extra_metrics`; for the tokenizer.
+        configs: From :func:`~addp_mm.own_data.stages.build_configs`.
+        request: What the user asked for.
+        extra: From :func:`extra_metrics`, for the tokenizer.
     """
     trained = configs['tokenizer']
-    tokenizer = loaded(trained.model.tokenizer.to_dict(), request.weights('tokenizer'))
+    tokenizer = with_weights(trained.model.tokenizer.to_dict(), request.weights('tokenizer'))
     if name == 'tokenizer':
         model = dict(type='addp_mm.TokenizerPretrain', tokenizer=tokenizer)
-        # a user's config may name a single one
+        # A user's config may have a single evaluator.
         own = trained.val_evaluator
         evaluator = [*(own if isinstance(own, list) else [own]), *extra]
     else:
         model = configs['predictor'].model.to_dict()
-        model.update(tokenizer=tokenizer, predictor=loaded(model['predictor'], request.weights('predictor')))
+        model.update(tokenizer=tokenizer, predictor=with_weights(model['predictor'], request.weights('predictor')))
         evaluator = [dict(type='addp_mm.MaskedTokenAccuracy')]
     model['data_preprocessor'] = preprocessor(request.found.channels)
     workers = min(1, request.num_workers)
@@ -132,18 +136,18 @@ def command_of(stage: Stage) -> list[str]:
 
 
 def measure(stage: Stage, cfg: Config, commands: Commands) -> None:
-    """Write ``metrics.json`` of a stage that is done, unless it is there and was measured by the same config."""
+    """Write ``metrics.json`` of a stage that is done, unless this config has written it."""
     text = f'# Written by tools/pretrain_from_folder.py for weights {stage.fingerprint}\n{cfg.pretty_text}'
     config, metrics = stage.folder / TEST, stage.folder / METRICS
     if config.is_file() and config.read_text() == text and _metrics(stage):
         return
     metrics.unlink(missing_ok=True)
-    write_atomically(config, text)
+    write_text(config, text)
     commands(command_of(stage), stage.folder / 'test.log')
 
 
 def measured(stage: Stage) -> list[tuple[str, str]]:
-    """Names and values for the page, in words; empty where nothing was measured."""
+    """Names and values for the report; empty if nothing was measured."""
     found, rows = _metrics(stage), []
     for start, words, digits in _NAMES:
         for key, value in found.items():
@@ -155,7 +159,7 @@ def measured(stage: Stage) -> list[tuple[str, str]]:
 
 
 def _metrics(stage: Stage) -> dict:
-    """What was measured of a stage; empty before that.
+    """The metrics of a stage; empty if nothing was measured.
 
     Raises:
         StateError: The file is damaged.
@@ -163,4 +167,4 @@ def _metrics(stage: Stage) -> dict:
     path = stage.folder / METRICS
     if not path.is_file():
         return {}
-    return read_json(path, f'Remove it to have it measured anew; --restart-from {stage.name} also trains anew')
+    return read_json(path, 'Remove it: the same command measures again')

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The page that a run of tools/pretrain_from_folder.py ends with."""
+"""The report of tools/pretrain_from_folder.py."""
 
 from __future__ import annotations
 
@@ -8,179 +8,186 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from PIL import Image
 
 from addp_mm.datasets.listed.broken_images import BrokenImages
 from addp_mm.datasets.tokens.token_store import broken_images
-from addp_mm.own_data import progress
 from addp_mm.own_data.commands import shown, tool
 from addp_mm.own_data.measure import command_of, measured
+from addp_mm.own_data.progress import duration, training_seconds
+from addp_mm.own_data.stages import Request
+from addp_mm.own_data.state import Stage
 from addp_mm.own_data.work_dir import TOKENS
-from addp_mm.report.charts import line_chart
-from addp_mm.report.logs import LogError, read_curve, read_pictures, records, scalar_files
+from addp_mm.report.figures import Points, image_picture, line_charts
+from addp_mm.report.logs import LogError, read_curve, read_previews, records, scalar_files
 from addp_mm.report.machine import machine_class, versions
-from addp_mm.report.page import Page, table
-from addp_mm.report.pictures import img
+from addp_mm.report.page import Figure, Page, Section, Table
 
 LEAD = (
-    'Three models, trained one after the other on the images of one folder: a tokenizer that writes a picture as a '
-    'grid of codes, a predictor that guesses codes that are hidden, and a vision transformer that learns from both '
-    'by denoising tokens and pixels in turn (ADDP).'
+    'Three models were trained one after the other on the images of one folder. The tokenizer encodes an image as a '
+    'grid of codes. The predictor predicts codes that are masked. The vision transformer (ADDP) learns from both: it '
+    'denoises tokens and pixels in turn.'
 )
 _POINTS, _NUM_BROKEN = 300, 10
-# name in the log, heading of the chart
-_CURVES = {
-    'tokenizer': {'psnr': 'PSNR of training batches (dB)', 'loss': 'Loss', 'perplexity': 'Perplexity of the codes'},
-    'predictor': {'loss': 'Loss', 'accuracy': 'Accuracy on masked tokens'},
-    'addp': {'loss': 'Loss'},
-}
-_LOOK = {
-    'reconstructions': 'Above the images, below what the tokenizer leaves of them. Later stages see no more.',
-    'generated': 'Generated from noise, the same at each preview.',
-    'alternating_steps': 'How the first of them came about: codes above, pixels below.',
-}
-_MEASURED = dict(
-    tokenizer="What reconstructions lose. A distance in other features than Inception's is no FID.",
-    predictor='Share of the masked tokens whose likeliest code is the true one, all of them asked at once.',
-)
+_COLOUR = '#14708c'
 _TITLES = dict(tokenizer='Tokenizer', predictor='Token predictor', addp='ADDP')
+# By stage: name in the log, title of the chart.
+_CURVES = dict(
+    tokenizer=dict(psnr='PSNR of training batches (dB)', loss='Loss', perplexity='Perplexity of the codes'),
+    predictor=dict(loss='Loss', accuracy='Accuracy on masked tokens'),
+    addp=dict(loss='Loss'),
+)
+# By stage: name of the preview, what it shows.
+_PREVIEWS = dict(
+    tokenizer=dict(
+        reconstructions='Upper rows: images. Lower rows: their reconstructions by the tokenizer. Details that are lost '
+        'here are lost to the later stages too.'
+    ),
+    predictor={},
+    addp=dict(
+        generated='Generated images. All previews start from the same noise.',
+        alternating_steps='The steps that generated the first image, from left to right: codes above, pixels below.',
+    ),
+)
+_MEASURED = dict(
+    tokenizer="How much the reconstructions lose. A Fréchet distance in features of a network other than FID's "
+    'Inception is not comparable with published FIDs.',
+    predictor='Share of the masked tokens whose most likely code is the true one. All masked tokens are predicted at '
+    'once.',
+)
 
 
-def write_page(path: Path, run) -> int:
-    """Write the page of a finished :class:`~addp_mm.own_data.pipeline.Pipeline`; returns its size in bytes."""
-    found = run.request.found
-    page = Page("Pre-training on one's own images", LEAD)
-    page.section(
-        'In numbers',
-        f'{found.count:,} images with {found.channels} '
-        f'channel{"s" * (found.channels > 1)}, {found.count - found.train_count:,} of them held '
-        f'out, at {run.request.image_size} px.',
-    )
-    command = (
-        shlex.join(['python', *sys.argv])
-        if sys.argv[0].endswith('pretrain_from_folder.py')
-        else (f'python tools/pretrain_from_folder.py {run.args.images} …')
-    )
-    page.figure(
-        table(
-            ['', 'Iterations', 'Batch', 'Training', 'Last values'],
-            [_row(stage) for stage in run.stages.values()],
-            'results',
-        ),
-        'Training time is the sum of all logged iterations. PSNR, SSIM and usage (share of the codes in use, '
-        'in percent) are of images that were held out; loss and accuracy are of training batches.',
+def write_page(
+    path: Path, request: Request, stages: Mapping[str, Stage], generation: Sequence[str], ran: Sequence[str]
+) -> int:
+    """Write the report of a finished run.
+
+    Args:
+        path: The HTML file to write.
+        request: What the user asked for.
+        stages: The stages in order, by name.
+        generation: The command that generated images.
+        ran: The commands of this run, as a user types them.
+
+    Returns:
+        Size in bytes.
+    """
+    found = request.found
+    command = 'python tools/pretrain_from_folder.py …'
+    if sys.argv[0].endswith('pretrain_from_folder.py'):
+        command = shlex.join(['python', *sys.argv])
+    overview = Figure(
+        'Training time is the sum over all logged iterations. PSNR, SSIM and usage (percent of the codes that occur) '
+        'are of held-out images. Loss and accuracy are of training batches.',
         [command],
+        table=Table(['', 'Iterations', 'Batch', 'Training', 'Last values'], [_row(s) for s in stages.values()]),
     )
-    for name, stage in run.stages.items():
-        page.section(_TITLES[name])
-        train = [shown(tool('train.py', stage.config, '--work-dir', stage.run_dir, '--resume', 'auto'))]
-        for content, caption in _pictures(stage):
-            page.figure(content, caption, train)
-        rows = [[escape(what), value] for what, value in measured(stage)]
-        if rows:
-            page.figure(
-                table(['', 'exported weights'], rows),
-                f'{_MEASURED[name]} Of all {found.count - found.train_count:,} images that were held out.',
-                [shown(command_of(stage))],
+    sections = [
+        Section(
+            'Results',
+            [overview],
+            f'{found.count:,} images with {found.channels} channel{"s" * (found.channels > 1)}, '
+            f'{found.val_count:,} of them held out, at {request.image_size} px.',
+        )
+    ]
+    for name, stage in stages.items():
+        figures = _stage_figures(stage, found.val_count)
+        if name == 'addp':
+            grid = Image.open(stage.folder / 'samples/grid.png')
+            figures.append(
+                Figure(
+                    'Images generated from the exported weights.',
+                    [shown(generation)],
+                    [image_picture(grid, 'grid of generated images')],
+                )
             )
-        charts = _charts(stage)
-        if charts:
-            page.figure(f'<div class="charts">{"".join(charts)}</div>', "From the training's log.", train)
-    grid = run.stages['addp'].folder / 'samples' / 'grid.png'
-    if grid.is_file():
-        page.figure(
-            img(Image.open(grid), 'samples', 'sheet'),
-            'Samples drawn from the exported weights.',
-            [shown(run.generation())],
-        )
-    broken = _broken(run.work_dir, found.dataset.get('root', ''))
+        sections.append(Section(_TITLES[name], figures))
+    broken = _broken(request.work_dir, found.dataset.get('root', ''))
     if broken:
-        page.figure(
-            table(
-                ['images left out', 'reason'],
-                [[escape(name), escape(reason)] for name, reason in list(broken.items())[:_NUM_BROKEN]],
-            ),
-            f'Broken images: {len(broken):,}, of which the first {_NUM_BROKEN} at most are above. All are '
-            f'listed in broken_images_….txt below {run.work_dir}, and in tokens/broken.jsonl.',
+        figure = Figure(
+            f'{len(broken):,} images were left out; at most {_NUM_BROKEN} are shown. All are listed in '
+            f'broken_images_….txt below {request.work_dir} and in tokens/broken.jsonl.',
             [command],
+            table=Table(['Image', 'Reason'], list(broken.items())[:_NUM_BROKEN]),
         )
-    page.section('How it was made')
-    rows = [[escape(key), escape(str(value))] for key, value in dict(versions(), machine=machine_class()).items()]
-    page.figure(
-        table(['', ''], rows),
-        'Software and machine. Commands are those of the latest start; stages that were '
-        'done before are not among them.',
-        run.commands.ran or [command],
+        sections.append(Section('Broken images', [figure]))
+    software = Figure(
+        'Software and machine. The commands are those of the latest start, without the stages that were done before.',
+        ran or [command],
+        table=Table(['', ''], list(dict(versions(), machine=machine_class()).items())),
     )
-    return page.write(path)
+    sections.append(Section('How it was made', [software]))
+    return Page('Pre-training on your own images', LEAD, sections).write(path)
+
+
+def _stage_figures(stage: Stage, val_count: int) -> list[Figure]:
+    """Previews, measurements and curves of a stage, as far as they exist."""
+    train = [shown(tool('train.py', stage.config, '--work-dir', stage.run_dir, '--resume', 'auto'))]
+    figures = []
+    for name, caption in _PREVIEWS[stage.name].items():
+        try:
+            step, image = read_previews(stage.run_dir, name)[-1]
+        except LogError:
+            continue
+        picture = image_picture(image, name.replace('_', ' '))
+        figures.append(Figure(f'{caption} After {step:,} iterations.', train, [picture]))
+    rows = measured(stage)
+    if rows:
+        figures.append(
+            Figure(
+                f'{_MEASURED[stage.name]} Measured on all {val_count:,} held-out images.',
+                [shown(command_of(stage))],
+                table=Table(['', 'Exported weights'], rows),
+            )
+        )
+    charts: dict[str, dict[str, Points]] = {}
+    for name, title in _CURVES[stage.name].items():
+        try:
+            points = [(x, y) for x, y in read_curve(stage.run_dir, name) if math.isfinite(y)]
+        except LogError:
+            continue
+        if points:
+            charts[title] = {'': points[:: max(1, len(points) // _POINTS)]}
+    if charts:
+        figures.append(
+            Figure('From the log of the training.', train, [line_charts(charts, 'iteration', {'': _COLOUR})])
+        )
+    return figures
 
 
 def _broken(work_dir: Path, root: str) -> dict[str, str]:
-    """Reasons by name of the images that a stage could not read; stored ids name them by their place below the root."""
+    """Names and reasons of the images that a stage could not read."""
+    # The store of ids names them relative to the root.
     found = {os.path.join(root, image['name']): image['reason'] for image in broken_images(work_dir / TOKENS)}
     for path in sorted(work_dir.glob('*/*/broken_images_*.txt')):
         found.update(BrokenImages(path, count=0, share=0.0).read())
     return {name: reason.removeprefix(f'{name}: ') for name, reason in sorted(found.items())}
 
 
-def _row(stage) -> list[str]:
-    fitted = stage.record()['fitted']
-    batch = str(fitted.get('batch', '–')) + (f' x {fitted["accumulated"]}' if fitted.get('accumulated', 1) > 1 else '')
-    values = ', '.join(f'{escape(name)} {value:.4g}' for name, value in last_values(stage).items())
-    return [
-        _TITLES[stage.name],
-        f'{fitted["max_iters"]:,}',
-        batch,
-        progress.duration(progress.training_seconds(stage.run_dir)),
-        values,
-    ]
+def _row(stage: Stage) -> list[str]:
+    fitted = stage.fitted
+    batch = f'{fitted["batch"]}' + (f' x {fitted["accumulated"]}' if fitted['accumulated'] > 1 else '')
+    values = ', '.join(f'{name} {value:.4g}' for name, value in last_values(stage).items())
+    seconds = training_seconds(stage.run_dir)
+    return [_TITLES[stage.name], f'{fitted["max_iters"]:,}', batch, duration(seconds), values]
 
 
-def last_values(stage) -> dict[str, float]:
-    """What the log says last of a stage: of validation where there is one."""
+def last_values(stage: Stage) -> dict[str, float]:
+    """The last logged values of a stage; those of the tokenizer are of its last validation."""
+    names = ('PSNR', 'SSIM', 'usage', 'perplexity') if stage.name == 'tokenizer' else ('loss', 'accuracy')
     found = {}
     for file in scalar_files(stage.run_dir):
         for record in records(file):
-            names = ('PSNR', 'SSIM', 'usage', 'perplexity') if 'iter' not in record else ('loss', 'accuracy')
-            found.update(
-                {_short(key): value for key, value in record.items() if _short(key) in names and math.isfinite(value)}
-            )
-    return {key: value for key, value in found.items() if stage.name != 'tokenizer' or key != 'loss'}
+            # Records of a validation have no iteration.
+            if ('iter' in record) == (stage.name != 'tokenizer'):
+                values = {_short(key): value for key, value in record.items()}
+                found.update({name: values[name] for name in names if math.isfinite(values.get(name, math.nan))})
+    return found
 
 
 def _short(name: str) -> str:
-    """``reconstruction/psnr`` as ``PSNR``."""
+    """``'reconstruction/psnr'`` as ``'PSNR'``."""
     last = name.rpartition('/')[2]
     return last.upper() if last.lower() in ('psnr', 'ssim') else last
-
-
-def _pictures(stage) -> list[tuple[str, str]]:
-    shown_here: list[tuple[str, str]] = []
-    names: Sequence[str] = dict(tokenizer=('reconstructions',), addp=('generated', 'alternating_steps')).get(
-        stage.name, ()
-    )
-    for name in names:
-        try:
-            step, picture = read_pictures(stage.run_dir, name)[-1]
-        except LogError:
-            continue
-        wide = f'<div class="wide">{img(picture, name, "sheet" if name == "generated" else "")}</div>'
-        shown_here.append((wide, f'{name.replace("_", " ").capitalize()} after {step:,} iterations. {_LOOK[name]}'))
-    return shown_here
-
-
-def _charts(stage) -> list[str]:
-    charts = []
-    curves: Mapping[str, str] = _CURVES[stage.name]
-    for name, title in curves.items():
-        try:
-            points = [(x, y) for x, y in read_curve(stage.run_dir, name) if math.isfinite(y)]
-        except LogError:
-            continue
-        if points:
-            thinned = points[:: max(1, len(points) // _POINTS)]
-            charts.append(line_chart(dict(addp=thinned), title, 'iterations'))
-    return charts

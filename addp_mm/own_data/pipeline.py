@@ -1,23 +1,27 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The stages in their order: what is done is passed over, what was begun goes on."""
+"""The stages in order: those that are done are skipped, one that was interrupted is resumed."""
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
-from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+
+from mmengine.config import Config
 
 from addp_mm.datasets import DatasetError
 from addp_mm.errors import UserError, first_few
-from addp_mm.own_data import progress, tokens
-from addp_mm.own_data.commands import TOOLS, Commands, tool
-from addp_mm.own_data.fitting import check_disk, set_batch, try_stages
+from addp_mm.own_data import tokens
+from addp_mm.own_data.commands import TOOLS, Commands, Execute, tool
+from addp_mm.own_data.fitting import check_disk, fit_config, try_stages
 from addp_mm.own_data.images import KINDS, Found, dataset_cfg, find_images, warnings
 from addp_mm.own_data.measure import MEASURED, check_extra_metrics, extra_metrics, measure, test_config
-from addp_mm.own_data.stages import STAGES, Request, build_configs, check_configs, given_anew, options_by_stage
-from addp_mm.own_data.state import Stage, moved
+from addp_mm.own_data.page import write_page
+from addp_mm.own_data.progress import Clock, duration, time_of_day
+from addp_mm.own_data.stages import STAGES, Request, build_configs, changeable_options, check_configs, options_by_stage
+from addp_mm.own_data.state import Stage
 from addp_mm.own_data.work_dir import PARTS, TOKENS, WorkDir
+from addp_mm.report.machine import cores
 
 _PREFIX = dict(tokenizer='tokenizer.', predictor='predictor.', addp='')
 
@@ -27,37 +31,38 @@ class Pipeline:
 
     Args:
         args: The command line.
-        execute: See :func:`pretrain_from_folder.main`.
+        execute: Runs a command instead of a process; see
+            :class:`~addp_mm.own_data.commands.Commands`. Defaults to None.
 
     Raises:
-        StateError: The work dir is something else, or in use.
+        StateError: The work dir is used by another run, or holds something else.
     """
 
-    def __init__(self, args: Namespace, execute: Callable | None = None) -> None:
+    def __init__(self, args: Namespace, execute: Execute | None = None) -> None:
         self.args, self.work_dir = args, args.work_dir
         self.folder = WorkDir(self.work_dir)
-        # what was trained is removed by --restart-from only when all that can be checked is
+        # --restart-from removes trained stages only after everything was checked.
         self.restart = args.restart_from if self.folder.is_begun else None
-        self.commands = Commands(self.folder.lock)
-        if execute is not None:
-            self.commands.execute = execute
+        self.commands = Commands(execute, self.folder.note_pid)
+        self.stages: dict[str, Stage] = {}
+        self.new: dict[str, Config] = {}
 
     def run(self) -> None:
         """Do all that is not done yet.
 
         Raises:
-            UserError: Something is wrong with images, options or work dir, or a command failed.
+            UserError: Images, options or work dir are wrong, or a command failed.
         """
         try:
-            self._look()
+            self._inspect()
             self._check()
             self._prepare()
             self._work()
         finally:
             self.folder.close()
 
-    def _look(self) -> None:
-        """Look at the images, and find that the work dir is theirs."""
+    def _inspect(self) -> None:
+        """Inspect the images, and compare them with those of the work dir."""
         args = self.args
         cfg = dataset_cfg(args.images, self.folder.index, args.max_broken_share)
         print(f'{args.images} is read as {KINDS[cfg["type"].removeprefix("addp_mm.")]}')
@@ -67,27 +72,22 @@ class Pipeline:
             images=cfg,
             fingerprint=found.fingerprint,
             channels=found.channels,
-            looked_at=dict(mean=found.mean, std=found.std, plain=found.plain),
+            inspected=dict(mean=found.mean, std=found.std, plain=found.plain),
         )
         if self.restart != STAGES[0]:
             self.folder.check_images(self.about)
-        self.folder.keep_list()
         print(
-            f'{found.count:,} images with {found.channels} channel{"s" * (found.channels > 1)}, one in '
-            f'{found.val_every} held out; the shortest side of those looked at is {found.shortest} px'
+            f'{found.count:,} images with {found.channels} channel{"s" * (found.channels > 1)}, '
+            f'{found.val_count:,} of them held out; shortest side of the inspected images: {found.shortest} px'
         )
-        for words in warnings(found, args.image_size, args.size):
-            print(f'warning: {words}')
+        for line in warnings(found, args.img_size, args.size):
+            print(f'warning: {line}')
         if found.broken:
-            print(
-                f'warning: {len(found.broken)} of the images looked at are broken: {first_few(found.broken, 3, "; ")}'
-            )
+            print(f'warning: {len(found.broken)} inspected images are broken: {first_few(found.broken, 3, "; ")}')
         self.processes, bfloat16 = self._devices()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        workers = max(1, min(4, cores // self.processes)) if args.num_workers is None else args.num_workers
         self.request = Request(
             found,
-            args.image_size,
+            args.img_size,
             args.size,
             self.work_dir,
             {stage: config for stage in STAGES if (config := getattr(args, f'{stage}_config'))},
@@ -97,56 +97,52 @@ class Pipeline:
             args.views,
             value_range,
             bfloat16,
-            workers,
+            max(1, min(4, cores() // self.processes)) if args.num_workers is None else args.num_workers,
         )
 
     def _find(self, cfg: dict, value_range: tuple[float, float] | None) -> Found:
-        """The images; what a look at them said when the work dir was begun is kept while they are the same."""
-        anew = self.restart == STAGES[0]
-        begun = {} if anew else self.folder.begun or {}
-        index = self.folder.new_index() if anew else self.folder.index
+        """Find the images. While they are the same, the statistics of the first start are kept."""
+        all_again = self.restart == STAGES[0]
+        begun = {} if all_again else self.folder.begun or {}
+        index = self.folder.new_index() if all_again else self.folder.index
         changed = self.args.images_changed if begun else 'rescan'
         try:
             found = find_images(
                 dict(cfg, index_file=str(index)), self.args.channels or begun.get('channels'), value_range, changed
             )
         except DatasetError as error:
-            hint = (
-                '; with this tool: --images-changed keep, or --restart-from tokenizer'
-                if "changed='rescan'" in str(error)
-                else ''
-            )
-            raise DatasetError(f'{error}{hint}') from error
+            # The dataset names the option of its config; name that of this tool too.
+            options = '; with this tool: --images-changed keep, or --restart-from tokenizer'
+            raise DatasetError(f'{error}{options if "rescan" in str(error) else ""}') from error
         same = begun.get('fingerprint') == found.fingerprint
-        return replace(found, dataset=cfg, **(begun.get('looked_at', {}) if same else {}))
+        return replace(found, dataset=cfg, **(begun.get('inspected', {}) if same else {}))
 
     def _check(self) -> None:
-        """Find what is wrong with the options, as far as that can be told without training."""
-        configs = self.configs = build_configs(self.request)
-        check_configs(configs)
+        """Check the options, as far as possible without training."""
+        self.configs = build_configs(self.request)
+        check_configs(self.configs)
         self.extra = extra_metrics(self.args)
         check_extra_metrics(self.extra, self.request.found.channels, self.request.image_size)
-        anew = PARTS[PARTS.index(self.restart) :] if self.restart else ()
-        self.stages, self.new, before = {}, {}, self.request.found.fingerprint
-        begun_at = self.work_dir if self.restart == STAGES[0] else self.folder.begun_at
-        for name, cfg in configs.items():
-            stage = self.stages[name] = Stage(self.work_dir, name, cfg.to_dict(), [before], begun_at)
+        restarted = PARTS[PARTS.index(self.restart) :] if self.restart else ()
+        before = self.request.found.fingerprint
+        for name, cfg in self.configs.items():
+            stage = self.stages[name] = Stage(self.work_dir, name, cfg.to_dict(), [before])
             before = stage.fingerprint
-            if name in anew or stage.record() is None:
+            if name in restarted or not stage.is_prepared:
                 self.new[name] = cfg
             else:
                 stage.check()
 
     def _prepare(self) -> None:
-        """Fit the batches of the stages that are to be begun to the memory, and write their configs."""
-        if self.restart != STAGES[0] and 'looked_at' not in (self.folder.begun or {}):
-            self.folder.claim(moved(self.about, self.work_dir, self.folder.begun_at))
+        """Fit the batches of new stages to the memory, and write their configs."""
+        if self.restart != STAGES[0]:
+            self.folder.claim(self.about)
         tried = try_stages(self.new, self.request, self.processes, self.commands)
         check_disk(self.work_dir, self.request, tried, self.folder.size_from(self.restart) if self.restart else 0)
         if self.restart:
-            self.folder.begin_anew(self.restart, self.about)
+            self.folder.restart(self.restart, self.about)
         for name, cfg in self.new.items():
-            self.stages[name].prepare(cfg, set_batch(name, cfg, tried[name], self.processes))
+            self.stages[name].prepare(*fit_config(name, cfg, tried[name], self.processes))
 
     def _work(self) -> None:
         clock = self._clock()
@@ -162,50 +158,45 @@ class Pipeline:
         self._report()
 
     def _devices(self) -> tuple[int, bool]:
-        """Processes that train, and whether in bfloat16."""
+        """Number of training processes, and whether they use bfloat16."""
         import torch
 
         gpus = torch.cuda.device_count()
         processes = self.args.gpus or max(1, gpus)
         if gpus and processes > gpus:
-            raise UserError(f'--gpus {processes}: this machine has {gpus}')
+            raise UserError(f'--gpus {processes}: this machine has {gpus} GPUs')
         auto = gpus > 0 and torch.cuda.is_bf16_supported()
-        return processes, self.args.precision == 'bfloat16' or self.args.precision == 'auto' and auto
+        return processes, self.args.amp == 'bfloat16' or self.args.amp == 'auto' and auto
 
-    def _clock(self) -> progress.Clock:
+    def _clock(self) -> Clock:
+        """Expected ends of the stages, printed for the user."""
         expected = {}
         for name, stage in self.stages.items():
+            done, fitted = stage.done(), stage.fitted
             if name == 'predictor':
-                expected[TOKENS] = (
-                    0.0 if stage.done() else tokens.expected_seconds(self.request, self.stages['tokenizer'])
-                )
-            fitted = stage.record()['fitted']
-            expected[name] = 0.0 if stage.done() else fitted.get('seconds', 0.0) * fitted['max_iters']
-        clock = progress.Clock(expected)
+                expected[TOKENS] = 0.0 if done else tokens.expected_seconds(self.request, self.stages['tokenizer'])
+            expected[name] = 0.0 if done else fitted.get('seconds', 0.0) * fitted['max_iters']
+        clock = Clock(expected)
         if clock.all_left():
-            unknown = [
-                name
-                for name, stage in self.stages.items()
-                if not stage.done() and 'seconds' not in stage.record()['fitted']
-            ]
+            unknown = [name for name, s in self.stages.items() if not s.done() and 'seconds' not in s.fitted]
             which = f'all stages but {" and ".join(unknown)}' if unknown else 'all stages together'
             print(
-                f'{which} take about {progress.duration(clock.all_left())} and end about '
-                f'{progress.at(clock.all_left())}, by trial steps without loading of images'
+                f'{which} take about {duration(clock.all_left())} and end about {time_of_day(clock.all_left())} '
+                '(trial steps, without the loading of images)'
             )
         return clock
 
-    def _train(self, stage: Stage, clock: progress.Clock) -> None:
+    def _train(self, stage: Stage, clock: Clock) -> None:
         number = f'[{1 + STAGES.index(stage.name)}/{len(STAGES)} {stage.name}]'
         if stage.done():
             print(f'{number} done before: {stage.weights}')
             return
-        max_iters = stage.record()['fitted']['max_iters']
+        max_iters = stage.fitted['max_iters']
         if stage.final_checkpoint(max_iters) is None:
-            stage.mend_latest()
+            stage.repair_last_checkpoint()
             print(f'{number} {max_iters:,} iterations, log in {stage.folder / "train.log"}')
             config = ['--work-dir', str(stage.run_dir), '--resume', 'auto']
-            options = given_anew(self.configs[stage.name])
+            options = changeable_options(self.configs[stage.name])
             config += ['--cfg-options', *options] if options else []
             if self.processes > 1 or self.args.launcher == 'pytorch':
                 command = ['bash', str(TOOLS / 'dist_train.sh'), str(stage.config), str(self.processes), *config]
@@ -215,33 +206,21 @@ class Pipeline:
         checkpoint = stage.final_checkpoint(max_iters)
         if checkpoint is None:
             raise UserError(
-                f'{stage.run_dir} has no checkpoint of iteration {max_iters}: see '
-                f'{stage.folder / "train.log"}; is train_cfg.max_iters of {stage.config} another?'
+                f'{stage.run_dir} has no checkpoint of iteration {max_iters}: see {stage.folder / "train.log"}'
             )
         clock.expect(stage.name, 0.0)
-        export, log = 'model_converters/export_weights.py', stage.folder / 'export.log'
         if stage.name == 'addp':
-            self.commands(
-                tool(export, checkpoint, stage.folder / 'backbone.safetensors', '--prefix', 'backbone.', '--overwrite'),
-                log,
-            )
-        # last of all, since its being there says that the stage is done
-        self.commands(
-            tool(
-                export,
-                checkpoint,
-                stage.weights,
-                '--prefix',
-                _PREFIX[stage.name],
-                '--meta',
-                f'fingerprint={stage.fingerprint}',
-                '--overwrite',
-            ),
-            log,
-        )
+            self._export(stage, checkpoint, stage.folder / 'backbone.safetensors', '--prefix', 'backbone.')
+        # These weights are written last: they mean that the stage is done.
+        fingerprint = f'fingerprint={stage.fingerprint}'
+        self._export(stage, checkpoint, stage.weights, '--prefix', _PREFIX[stage.name], '--meta', fingerprint)
+
+    def _export(self, stage: Stage, checkpoint: Path, out: Path, *options: str) -> None:
+        command = tool('model_converters/export_weights.py', checkpoint, out, *options, '--overwrite')
+        self.commands(command, stage.folder / 'export.log')
 
     def generation(self) -> list[str]:
-        """The command that draws samples."""
+        """The command that generates images."""
         stage, steps = self.stages['addp'], 12 if self.request.size == 'nano' else 20
         return tool(
             'generate.py',
@@ -250,7 +229,7 @@ class Pipeline:
             '--out',
             stage.folder / 'samples',
             '--num-images',
-            self.args.samples,
+            self.args.num_images,
             '--steps',
             steps,
         )
@@ -258,17 +237,15 @@ class Pipeline:
     def _generate(self) -> None:
         folder = self.stages['addp'].folder
         out = folder / 'samples'
-        if (out / 'grid.png').is_file() and len(list((out / 'images').glob('*.png'))) >= self.args.samples:
+        if (out / 'grid.png').is_file() and len(list((out / 'images').glob('*.png'))) >= self.args.num_images:
             return
         self.commands(self.generation(), folder / 'generate.log')
 
     def _report(self) -> None:
-        from addp_mm.own_data.page import write_page
-
         path = self.work_dir / 'report.html'
-        write_page(path, self)
+        write_page(path, self.request, self.stages, self.generation(), self.commands.ran)
         print(
-            f'done. Page: {path}\nweights: '
+            f'done. Report: {path}\nweights: '
             + ', '.join(str(stage.weights) for stage in self.stages.values())
             + f', {self.stages["addp"].folder / "backbone.safetensors"}'
         )

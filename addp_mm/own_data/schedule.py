@@ -1,71 +1,47 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Counts of iterations in a stage's config, stretched or shortened all together."""
+"""Numbers of iterations in a stage's config, written as formulas over ``max_iters``."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import re
+from typing import Any
 
-from addp_mm.config.type_names import type_name
+from addp_mm.config.config_file import ConfigError
 
-_HOOKS = {
-    'ReconstructionPreviewHook': ('interval',),
-    'GenerativePretrainHook': ('preview_interval',),
-    'AdversarialStartHook': ('window', 'watch'),
-    'EMAHook': ('begin_iter',),
-}
-_MODEL = ('quantize_from', 'restart_interval', 'restart_until')
-_ADVERSARIAL = ('start', 'alone', 'ramp')
-_LOGS = 200
+_FORMULA = re.compile(r'(?:(\d+(?:\.\d+)?)\s*([*/])\s*)?max_iters')
+_WORD = re.compile(r'(?<![\w.])max_iters(?![\w.])')
 
 
-def scale_iterations(cfg: MutableMapping, factor: float) -> None:
-    """Multiply every count of iterations in a config, in place.
+def resolve_iterations(node: Any, max_iters: int, key: str = '') -> Any:
+    """Replace the formulas over ``max_iters`` in a config by numbers.
 
-    These are the number of iterations, of warm-up and of the whole schedule of the learning rate,
-    between validations, previews and checkpoints, and those by which a tokenizer's training and its
-    hooks go.
+    ``'0.05 * max_iters'`` and ``'max_iters'`` are numbers of iterations, at least 2 (a warm-up of
+    fewer never ends). ``'40 / max_iters'`` is a rate per iteration, at most 0.5.
 
     Args:
-        cfg: Config of a stage.
-        factor: Any positive number.
+        node: A nest of dicts and lists. It is not changed.
+        max_iters: Iterations of the whole training.
+        key: Key of ``node`` in the dict that holds it. Defaults to ''.
+
+    Returns:
+        A copy that shares no dict or list with ``node``.
+
+    Raises:
+        ConfigError: A string has the word ``max_iters`` and is none of these formulas.
     """
-
-    def scale(node: MutableMapping, *keys: str, least: int = 1) -> None:
-        for key in keys:
-            if node.get(key):
-                node[key] = max(least, round(node[key] * factor))
-
-    # no value of a base is shared with another part afterwards
-    scale(cfg['train_cfg'], 'max_iters', 'val_interval')
-    total = cfg['train_cfg']['max_iters']
-    for scheduler in cfg.get('param_scheduler') or []:
-        if scheduler.get('begin', 0) == 0 and type_name(scheduler['type']) == 'LinearLR':
-            # over less than two iterations mmengine's warm-up would never end
-            scale(scheduler, 'end', least=2)
-        else:
-            scale(scheduler, 'begin', least=2)
-            scale(scheduler, 'end', 'T_max', least=3)
-    model = cfg['model']
-    scale(model, *_MODEL)
-    scale(model.get('schedule') or {}, *_ADVERSARIAL)
-    for hook in cfg.get('custom_hooks') or []:
-        kind = type_name(hook['type'])
-        scale(hook, *_HOOKS.get(kind, ()))
-        if kind == 'AdversarialStartHook':
-            hook['watch'] = max(hook['watch'], hook['window'] + 1)
-        if kind == 'EMAHook' and 'momentum' in hook:
-            hook['momentum'] = min(0.5, hook['momentum'] / factor)
-    hooks = cfg['default_hooks']
-    scale(hooks['checkpoint'], 'interval')
-    hooks.setdefault('logger', {})['interval'] = max(1, min(50, total // _LOGS))
-
-
-def accumulate(cfg: MutableMapping, batch_size: int, counts: int) -> None:
-    """Take a step of the optimizer after ``counts`` batches of ``batch_size`` images, as many steps as before."""
-    cfg['train_dataloader']['batch_size'] = batch_size
-    if counts > 1:
-        scale_iterations(cfg, counts)
-        wrapper = cfg['optim_wrapper']
-        parts = [part for part in wrapper.values() if isinstance(part, MutableMapping) and 'optimizer' in part]
-        for part in parts or [wrapper]:
-            part['accumulative_counts'] = counts
+    if isinstance(node, dict):
+        return {name: resolve_iterations(value, max_iters, name) for name, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(resolve_iterations(value, max_iters) for value in node)
+    if not isinstance(node, str) or not _WORD.search(node):
+        return node
+    if formula := _FORMULA.fullmatch(node):
+        factor = float(formula[1] or 1)
+        if formula[2] == '/':
+            return min(0.5, factor / max_iters)
+        # AdversarialStartHook needs watch > window.
+        return max(3 if key == 'watch' else 2, round(factor * max_iters))
+    raise ConfigError(
+        f"{key}={node!r} is not a formula that is understood: write '0.05 * max_iters' for a number of "
+        "iterations, '40 / max_iters' for a rate, or a plain number"
+    )

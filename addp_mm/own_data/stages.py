@@ -1,10 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The configs of the three trainings, from presets, the images and what the user changes."""
+"""Configs of the three trainings: from the presets, the images and the changes of the user."""
 
 from __future__ import annotations
 
-import copy
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +13,15 @@ from mmengine.config import Config
 
 from addp_mm.config.config_file import ConfigError, check_options, load_config, parse_options, suggest
 from addp_mm.config.shipped import config_path
-from addp_mm.config.type_names import type_name
 from addp_mm.own_data.images import Found
-from addp_mm.own_data.schedule import scale_iterations
 
 STAGES = ('tokenizer', 'predictor', 'addp')
 SIZES = ('nano', 'small', 'base', 'large')
 WEIGHTS = 'weights.safetensors'
 OWN = 'own_data'
-_SHORT = ('batch_size', 'max_iters', 'max_passes', 'stride')
-# what presets compute with, and no Runner reads
-_SCRATCH = ('max_iters', 'part')
+_SHORT = ('batch_size', 'max_iters', 'max_passes')
+# Training is not shortened further, however few images there are.
+_FEWEST_ITERS = 100
 _SMALLEST_FOR_SSIM = 16
 
 
@@ -35,15 +31,17 @@ class Request:
 
     Args:
         found: The images.
-        image_size: Side of the pictures that the models train on, in pixels.
+        image_size: Side of the training images, in pixels.
         size: One of :data:`SIZES`.
         work_dir: Absolute path.
-        configs: Config with the user's changes, by stage.
-        options: ``KEY=VALUE`` by stage.
-        augmentation, crop_scale, views: Of :class:`~addp_mm.datasets.views.views.Views`.
-        value_range: For values whose type has no range.
-        bfloat16: Whether to train in mixed precision.
-        num_workers: Processes that load images, for each that trains.
+        configs: Config with the user's changes, by stage. Defaults to none.
+        options: ``KEY=VALUE``, by stage. Defaults to none.
+        augmentation: As in :class:`~addp_mm.datasets.views.views.Views`. Defaults to 'crop'.
+        crop_scale: As in ``Views``. Defaults to (0.2, 1.0).
+        views: As in ``Views``. Defaults to 8.
+        value_range: Values of black and white, for types without a range. Defaults to None.
+        bfloat16: Whether to train in mixed precision. Defaults to False.
+        num_workers: Processes that load images, for each training process. Defaults to 2.
     """
 
     found: Found
@@ -60,11 +58,12 @@ class Request:
     num_workers: int = 2
 
     def weights(self, stage: str) -> str:
+        """Path of the exported weights of a stage."""
         return str(self.work_dir / stage / WEIGHTS)
 
 
 def options_by_stage(options: Sequence[str]) -> dict[str, list[str]]:
-    """``['addp.max_iters=9', …]`` as ``{'addp': ['max_iters=9'], …}``.
+    """``['addp.max_iters=9', …]`` as ``{'addp': ['own_data.max_iters=9'], …}``.
 
     Raises:
         ConfigError: An option does not begin with the name of a stage.
@@ -74,7 +73,7 @@ def options_by_stage(options: Sequence[str]) -> dict[str, list[str]]:
         stage, dot, rest = option.partition('.')
         if stage not in STAGES or not dot:
             raise ConfigError(
-                f'--cfg-options {option}: begin with the stage, as tokenizer.max_iters=2000; stages are '
+                f'--cfg-options {option}: begin with the stage, such as tokenizer.max_iters=2000; stages are '
                 f'{", ".join(STAGES)}{suggest(stage, STAGES)}'
             )
         short = rest.partition('=')[0] in _SHORT
@@ -83,41 +82,40 @@ def options_by_stage(options: Sequence[str]) -> dict[str, list[str]]:
 
 
 def build_configs(request: Request) -> dict[str, Config]:
-    """Config of each stage before batches are fitted to the memory; what is still to be fitted is in ``own_data``.
+    """Build the config of each stage, before its batch is fitted.
 
-    A config or option of the user's that sets ``train_dataloader.batch_size`` leaves nothing to be
-    fitted.
+    Numbers of iterations may still be formulas over ``max_iters``, and ``own_data`` holds the
+    images and the number of steps: :func:`~addp_mm.own_data.fitting.fit_config` replaces both. A
+    user who sets ``train_dataloader.batch_size`` leaves no batch to fit.
 
     Raises:
-        ConfigError: Options that name nothing, or sizes that do not fit one another.
+        ConfigError: An option has no meaning, or sizes do not belong together.
     """
     configs: dict[str, Config] = {}
     for stage in STAGES:
         cfg = Config.fromfile(config_path(f'_base_/own_data/{stage}_{request.size}.py'))
+        cfg.pop('part', None)
         users = load_config(request.configs[stage]) if stage in request.configs else Config()
         options = list(request.options.get(stage, ()))
-        own = _set_steps(stage, cfg, users, options, request.found.train_count)
-        # twice: sizes follow from what the user changes in the model, and the user has the last
-        # word
+        cfg[OWN] = _own_data(stage, cfg, users, options, request.found.train_count)
+        # Merged twice: sizes follow from the user's model, and the user's values win.
         _merge_model(cfg, users, options)
         _FITTING[stage](cfg, request, configs)
         cfg.train_dataloader.num_workers = request.num_workers
         cfg.train_dataloader.persistent_workers = request.num_workers > 0
+        cfg.default_hooks.logger.interval = max(1, min(50, cfg[OWN].max_iters // 200))
         if request.bfloat16:
             from addp_mm.engine.runner_cfg import set_amp
 
             set_amp(cfg, 'bfloat16')
-        for key in _SCRATCH:
-            cfg.pop(key, None)
         _merge_all(cfg, users, options)
         if 'batch_size' in cfg.train_dataloader:
             _check_count(f'{stage}.train_dataloader.batch_size', cfg.train_dataloader.batch_size)
-        else:
-            cfg[OWN] = own
-        _check_count(f'{stage}.train_cfg.max_iters', cfg.train_cfg.max_iters)
+        if cfg.train_cfg.max_iters != 'max_iters':
+            _check_count(f'{stage}.train_cfg.max_iters', cfg.train_cfg.max_iters, 3)
         configs[stage] = cfg
         if stage == 'tokenizer':
-            _check_size(request, cfg, own)
+            _check_size(request, cfg)
     return configs
 
 
@@ -138,19 +136,19 @@ def _merge_all(cfg: Config, users: Config, options: Sequence[str]) -> None:
         cfg.merge_from_dict(parsed)
 
 
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f'{name} must be a whole number of at least 1, got {value!r}')
+def _check_count(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f'{name} must be a whole number of at least {least}, got {value!r}')
 
 
 def check_configs(configs: Mapping[str, Config]) -> None:
-    """Find misspelt arguments in all stages.
+    """Refuse misspelt arguments in all stages.
 
     Args:
-        configs: Of :func:`build_configs`.
+        configs: From :func:`build_configs`.
 
     Raises:
-        ConfigError: An argument that its class does not take.
+        ConfigError: A class does not have the argument.
     """
     from mmengine.registry import init_default_scope
 
@@ -164,46 +162,47 @@ def check_configs(configs: Mapping[str, Config]) -> None:
             raise ConfigError(f'{stage}: {error}') from error
 
 
-def _set_steps(stage: str, cfg: Config, users: Config, options: Sequence[str], count: int) -> dict:
-    """Scale the preset to the number of steps asked for, or to the number of images; returns what own_data says."""
-    asked = parse_options([o.removeprefix(f'{OWN}.') for o in options if o.startswith(f'{OWN}.')] or ['_=0'])
-    asked = {**dict(users.get(OWN) or {}), **{key: value for key, value in asked.items() if key != '_'}}
-    unknown = set(asked) - set(_SHORT)
-    if unknown:
-        raise ConfigError(f'own_data has no {sorted(unknown)[0]!r}; it takes {", ".join(_SHORT)}')
+def _own_data(stage: str, cfg: Config, users: Config, options: Sequence[str], count: int) -> dict:
+    """The preset's ``own_data`` with the user's changes, shortened if there are few images."""
+    given = [option.removeprefix(f'{OWN}.') for option in options if option.startswith(f'{OWN}.')]
+    asked = {**(users.get(OWN) or {}), **(parse_options(given) if given else {})}
     for key, value in asked.items():
-        _check_count(f'{stage}.{key}', value)
-    own = {**cfg.pop(OWN).to_dict(), **asked}
+        if key not in _SHORT:
+            raise ConfigError(f'{stage}: own_data has no {key!r}; it takes {", ".join(_SHORT)}')
+        _check_count(f'{stage}.{key}', value, 3 if key == 'max_iters' else 1)
+    own = {**cfg[OWN].to_dict(), **asked}
     if 'max_iters' not in asked:
-        own['max_iters'] = max(100, min(own['max_iters'], math.ceil(own['max_passes'] * count / own['batch_size'])))
-    # a copy, in which nothing is shared: presets name one part twice
-    plain = copy.deepcopy(cfg.to_dict())
-    scale_iterations(plain, own['max_iters'] / plain['train_cfg']['max_iters'])
-    cfg._cfg_dict.update(Config(plain)._cfg_dict)
+        enough = math.ceil(own['max_passes'] * count / own['batch_size'])
+        own['max_iters'] = max(_FEWEST_ITERS, min(own['max_iters'], enough))
     return own
 
 
 def preprocessor(channels: int) -> dict:
-    """Images as the loaders give them, to [0, 1] and RGB."""
+    """Config that scales the loaders' images (0 to 255) to [0, 1], three channels as RGB."""
     count = 3 if channels == 3 else 1
     return dict(type='SelfSupDataPreprocessor', mean=[0.0] * count, std=[255.0] * count, to_rgb=channels == 3)
 
 
 def loading(request: Request) -> dict:
-    """The transform that reads an image."""
+    """Config of the transform that reads an image."""
     if request.found.channels == 3 and request.found.plain and request.value_range is None:
         return dict(type='addp_mm.LoadImage')
     return dict(type='addp_mm.LoadMultiChannelImage', channels=request.found.channels, value_range=request.value_range)
 
 
 def images(request: Request, split: str) -> dict:
-    """Config of the training's or the held-out images."""
+    """Config of the dataset: the training images or the held-out ones.
+
+    Args:
+        request: What the user asked for.
+        split: 'train' or 'val'.
+    """
     view = dict(type='addp_mm.MakeView', image_size=request.image_size, augmentation='none')
     if split == 'train':
         view.update(augmentation=request.augmentation)
         if request.augmentation == 'crop':
             view.update(crop_scale=tuple(request.crop_scale))
-    # whether the images have changed is found out before: later the list that was begun with counts
+    # Changed images were noticed before this config is used: from then on the list counts.
     return dict(
         request.found.dataset,
         split=split,
@@ -213,8 +212,8 @@ def images(request: Request, split: str) -> dict:
     )
 
 
-def given_anew(cfg: Mapping) -> list[str]:
-    """``KEY=VALUE`` of what may change while a stage trains: how many images may be broken."""
+def changeable_options(cfg: Mapping) -> list[str]:
+    """``KEY=VALUE`` of what may change after a stage has begun: how many images may be broken."""
     return [
         f'{loader}.dataset.max_broken_share={share}'
         for loader in ('train_dataloader', 'val_dataloader')
@@ -222,37 +221,42 @@ def given_anew(cfg: Mapping) -> list[str]:
     ]
 
 
-def stride_of(tokenizer: Mapping, own: Mapping | None = None) -> int:
-    """Pixels that a token stands for, on a side."""
-    if own and own.get('stride'):
-        return own['stride']
-    from addp_mm.models.tokenizers import VQTokenizer
+def token_layout(cfg: Config) -> tuple[int, int]:
+    """Side of the square of pixels that one token stands for, and number of codes.
 
-    if type_name(tokenizer.get('type')) != 'VQTokenizer':
-        raise ConfigError(
-            f'{tokenizer.get("type")} does not say how many pixels a token stands for: give '
-            'tokenizer.stride=… to --cfg-options'
-        )
-    default = {name: parameter.default for name, parameter in inspect.signature(VQTokenizer).parameters.items()}
-    levels = len(tokenizer.get('channel_mults', default['channel_mults']))
-    return tokenizer.get('stem_stride', default['stem_stride']) * 2 ** (levels - 1)
+    Args:
+        cfg: Config of the tokenizer's stage.
+
+    Raises:
+        ConfigError: The tokenizer cannot be built.
+    """
+    import torch
+
+    from addp_mm.registry import MODELS
+
+    try:
+        with torch.device('meta'):
+            tokenizer = MODELS.build(cfg.model.tokenizer.to_dict())
+        return tokenizer.stride, tokenizer.codebook_size
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f'tokenizer: model.tokenizer cannot be built: {error}') from error
 
 
-def _check_size(request: Request, cfg: Config, own: Mapping) -> None:
-    stride = stride_of(cfg.model.tokenizer, own)
+def _check_size(request: Request, cfg: Config) -> None:
+    stride, _ = token_layout(cfg)
     if request.image_size % stride:
         down = request.image_size // stride * stride
         raise ConfigError(
-            f'--image-size {request.image_size}: this tokenizer (--size {request.size}) takes multiples '
-            f'of {stride} px, as {down or stride} or {down + stride}'
+            f'--img-size {request.image_size}: this tokenizer (--size {request.size}) needs a multiple of {stride} px, '
+            f'such as {down or stride} or {down + stride}'
         )
 
 
-def _fit_tokenizer(cfg: Config, request: Request, configs: Mapping) -> None:
+def _fit_tokenizer(cfg: Config, request: Request, configs: Mapping) -> None:  # noqa: ARG001  # as the others
     cfg.model.tokenizer.in_channels = request.found.channels
     cfg.model.data_preprocessor = preprocessor(request.found.channels)
     cfg.train_dataloader.dataset = images(request, 'train')
-    codes = cfg.model.tokenizer.get('codebook_size', 1024)
+    _, codes = token_layout(cfg)
     cfg.val_dataloader = dict(
         batch_size=16,
         num_workers=min(1, request.num_workers),
@@ -270,15 +274,15 @@ def _fit_tokenizer(cfg: Config, request: Request, configs: Mapping) -> None:
 
 
 def _tokens(request: Request, configs: Mapping) -> tuple[int, dict]:
-    """Number of tokens of an image, and the token space: they follow from the tokenizer."""
-    tokenizer = configs['tokenizer'].model.tokenizer
-    side = request.image_size // stride_of(tokenizer, configs['tokenizer'].get(OWN))
-    return side**2, dict(codebook_size=tokenizer.get('codebook_size', 1024), num_class_slots=1, fake_class_slot=0)
+    """Number of tokens of an image, and the token space."""
+    stride, codes = token_layout(configs['tokenizer'])
+    num_tokens = (request.image_size // stride) ** 2
+    return num_tokens, dict(codebook_size=codes, num_class_slots=1, fake_class_slot=0)
 
 
-def loaded(part: Mapping, weights: str) -> dict:
-    """A part with an init_cfg that names its weights."""
-    return dict(part, init_cfg=dict(type='addp_mm.Pretrained', checkpoint=weights, strict=True))
+def with_weights(component: Mapping, weights: str) -> dict:
+    """A component with an ``init_cfg`` that names its weights."""
+    return dict(component, init_cfg=dict(type='addp_mm.Pretrained', checkpoint=weights, strict=True))
 
 
 def _fit_predictor(cfg: Config, request: Request, configs: Mapping) -> None:
@@ -291,7 +295,7 @@ def _fit_predictor(cfg: Config, request: Request, configs: Mapping) -> None:
         type='addp_mm.TokenIds',
         data_root=str(request.work_dir / 'tokens'),
         views=views,
-        tokenizer=loaded(configs['tokenizer'].model.tokenizer.to_dict(), request.weights('tokenizer')),
+        tokenizer=with_weights(configs['tokenizer'].model.tokenizer.to_dict(), request.weights('tokenizer')),
     )
 
 
@@ -300,8 +304,8 @@ def _fit_addp(cfg: Config, request: Request, configs: Mapping) -> None:
 
     num_tokens, space = _tokens(request, configs)
     model, tokenizer = cfg.model, configs['tokenizer'].model.tokenizer.to_dict()
-    model.tokenizer = loaded(tokenizer, request.weights('tokenizer'))
-    model.predictor = loaded(configs['predictor'].model.predictor.to_dict(), request.weights('predictor'))
+    model.tokenizer = with_weights(tokenizer, request.weights('tokenizer'))
+    model.predictor = with_weights(configs['predictor'].model.predictor.to_dict(), request.weights('predictor'))
     model.data_preprocessor = preprocessor(request.found.channels)
     if request.found.channels != 3:
         model.update(pixel_mean=request.found.mean, pixel_std=request.found.std)

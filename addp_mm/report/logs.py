@@ -1,26 +1,32 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Reading what mmengine's loggers leave in a work dir."""
+"""Reads what mmengine's loggers and tools/test.py write into a work dir."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 
 class LogError(RuntimeError):
-    """A log or a result that a report needs is missing or cannot be read."""
+    """A log or a result that a report needs is missing or damaged."""
 
 
 def scalar_files(work_dir: Path) -> list[Path]:
-    """``<work_dir>/<start time>/vis_data/scalars.json``, in the order of the starts."""
+    """``WORK_DIR/START_TIME/vis_data/scalars.json`` of each start, in order."""
     return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
 
 
 def records(file: Path, last_bytes: int | None = None) -> Iterator[dict]:
-    """What a ``scalars.json`` holds, or its last bytes, in order; lines that a kill or a full disk cut are left out."""
+    """The records of a ``scalars.json``, in order. Incomplete lines are skipped.
+
+    Args:
+        file: The log.
+        last_bytes: Read only so many bytes at its end. Defaults to None, the whole file.
+    """
     with file.open('rb') as stream:
         if last_bytes is not None:
             stream.seek(max(0, stream.seek(0, 2) - last_bytes))
@@ -35,19 +41,25 @@ def records(file: Path, last_bytes: int | None = None) -> Iterator[dict]:
 
 
 def read_curve(work_dir: Path, name: str = 'loss') -> list[tuple[int, float]]:
-    """The values of ``name`` over the iterations; a resumed run goes on where the earlier one was left.
+    """The values of a scalar over the iterations.
+
+    Values of a resumed run replace those of the earlier run from the same iterations on.
+
+    Args:
+        work_dir: Work dir of tools/train.py.
+        name: Name of the scalar. Defaults to 'loss'.
 
     Returns:
-        (iteration, value) pairs, ascending.
+        Pairs (iteration, value), ascending.
 
     Raises:
-        LogError: If no log is there, or none tells ``name``.
+        LogError: There is no log, or no log has the scalar.
     """
     files = scalar_files(work_dir)
     if not files:
         raise LogError(
-            f'{work_dir} holds no */vis_data/scalars.json: the training there did not start, or its '
-            'visualizer has no LocalVisBackend'
+            f'{work_dir} has no */vis_data/scalars.json: the training did not start, or its visualizer has no '
+            'LocalVisBackend'
         )
     values: dict[int, float] = {}
     seen: set[str] = set()
@@ -58,37 +70,52 @@ def read_curve(work_dir: Path, name: str = 'loss') -> list[tuple[int, float]]:
             values = {known: value for known, value in values.items() if known < step}
             values[step] = float(record[name])
     if not values:
-        raise LogError(f'the logs in {work_dir} do not tell {name!r}; they tell {", ".join(sorted(seen)) or "nothing"}')
+        raise LogError(f'the logs in {work_dir} have no {name!r}; they have {", ".join(sorted(seen)) or "nothing"}')
     return sorted(values.items())
 
 
-def read_metrics(path: Path) -> dict[str, float]:
-    """The metrics that tools/test.py wrote.
+def read_json(path: Path) -> Any:
+    """Read a JSON file that a training or a test wrote.
 
     Raises:
-        LogError: If the file is missing or is not JSON.
+        LogError: The file is missing or is not JSON.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise LogError(f'{path} is missing: the test that writes it has not run, or has failed')
     try:
-        return json.loads(path.read_text())
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise LogError(f'{path} is missing: the step that writes it has not run, or has failed') from error
     except ValueError as error:
-        raise LogError(f'{path} is not JSON ({error}); delete it and run the test again') from error
+        raise LogError(f'{path} is not JSON ({error}): delete it and run the step again') from error
 
 
-def read_pictures(work_dir: Path, name: str) -> list[tuple[int, Image.Image]]:
-    """Pictures called ``name`` that hooks sent to the visualizer of the latest start.
+def read_image(path: Path) -> Image.Image:
+    """Read an image that a training or a test wrote.
+
+    Raises:
+        LogError: The file is missing.
+    """
+    try:
+        return Image.open(path)
+    except FileNotFoundError as error:
+        raise LogError(f'{path} is missing: the step that writes it has not run, or has failed') from error
+
+
+def read_previews(work_dir: Path, name: str) -> list[tuple[int, Image.Image]]:
+    """Images that hooks sent to the visualizer of the latest start.
+
+    Args:
+        work_dir: Work dir of tools/train.py.
+        name: Name of the images.
 
     Returns:
-        (iteration, picture) pairs, ascending.
+        Pairs (iteration, image), ascending.
 
     Raises:
-        LogError: If there is none.
+        LogError: There is none.
     """
     folders = sorted(Path(work_dir).glob('*/vis_data/vis_image'))
     files = folders[-1].glob(f'{name}_*.png') if folders else []
     found = sorted((int(file.stem.rpartition('_')[2]), file) for file in files)
     if not found:
-        raise LogError(f'{work_dir} holds no */vis_data/vis_image/{name}_*.png')
+        raise LogError(f'{work_dir} has no */vis_data/vis_image/{name}_*.png')
     return [(step, Image.open(file).convert('RGB')) for step, file in found]

@@ -11,9 +11,14 @@ from addp_mm.checkpoints.reading import load_checkpoint_file
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / 'a.txt'
     write_text(path, 'old')
-    with pytest.raises(OSError, match='disk'), atomic_path(path) as partial:
-        partial.write_text('half')
-        raise OSError('disk')
+
+    def fail():
+        with atomic_path(path) as partial:
+            partial.write_text('half')
+            raise OSError('disk')
+
+    with pytest.raises(OSError, match='disk'):
+        fail()
     assert path.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [path]
 

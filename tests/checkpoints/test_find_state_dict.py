@@ -1,11 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Where in a checkpoint the weights are, and what wrappers put before their names."""
+"""Finding the weights in a checkpoint, without the prefixes of wrappers."""
 
 import pytest
 import torch
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.checkpoints.reading import find_state_dict
+from addp_mm.checkpoints.state_dict import find_state_dict
 
 WEIGHTS = {'layer.weight': torch.arange(4.0).reshape(2, 2)}
 
@@ -26,6 +26,12 @@ def test_names_of_compiled_and_parallel_modules():
     assert list(find_state_dict(inside)) == ['backbone.layer.weight']
 
 
+def test_mmengines_moving_average_is_found_by_its_prefix():
+    average = dict(steps=torch.tensor(3), **{f'module.{name}': w for name, w in WEIGHTS.items()})
+    checkpoint = dict(state_dict=dict(other=torch.ones(1)), ema_state_dict=average)
+    assert 'ema_state_dict.layer.weight' in find_state_dict(checkpoint, 'a.pth', 'ema_state_dict.')
+
+
 @pytest.mark.parametrize(
     'checkpoint, prefix',
     [
@@ -44,7 +50,9 @@ def test_a_prefix_reaches_other_mappings_of_the_file(checkpoint, prefix):
 
 def test_mappings_that_hold_weights_are_named():
     checkpoint = dict(student=WEIGHTS, teacher=WEIGHTS, optimizer=dict(state={0: dict(exp_avg=torch.ones(1))}))
-    with pytest.raises(CheckpointError, match=r"under student, teacher: prefix='student\.' or prefix='teacher\.'"):
+    with pytest.raises(
+        CheckpointError, match=r"under student, teacher. To load them, give prefix='student\.' or prefix='teacher\.'"
+    ):
         find_state_dict(checkpoint, 'a.pth', 'backbone.')
-    with pytest.raises(CheckpointError, match='under student, teacher: save that mapping'):
+    with pytest.raises(CheckpointError, match='under student, teacher. Save that mapping'):
         find_state_dict(checkpoint, 'a.pth')

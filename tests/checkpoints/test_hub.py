@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""hf:// addresses, from a cache laid out as huggingface_hub lays it; no test reaches the network."""
+"""hf:// addresses, read from a cache with the layout of huggingface_hub, without a network."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An offline cache with owner/repo: main holds net.pth and sub/net.safetensors, tag v0 another net.pth."""
+    """An offline cache with owner/repo: net.pth and sub/net.safetensors; v0 has net.pth only."""
     folder = tmp_path / 'hub' / 'models--owner--repo'
     put(folder, MAIN, 'net.pth', lambda path: torch.save(dict(state_dict=weights(1.0)), path), refs=('main',))
     put(folder, MAIN, 'sub/net.safetensors', lambda path: save_file(weights(2.0), path))
@@ -71,7 +71,7 @@ def weights(value):
         (f'hf://owner/repo@{OLD}/net.pth', 3.0),
     ],
 )
-def test_every_way_of_loading_takes_the_cached_revision(cache, address, value):
+def test_every_loader_uses_the_cached_revision(cache, address, value):
     module = nn.Linear(2, 2)
     Pretrained(address, strict=True)(module)
     assert (module.weight == value).all()
@@ -81,7 +81,7 @@ def test_every_way_of_loading_takes_the_cached_revision(cache, address, value):
         assert torch.equal(loaded.get('state_dict', loaded)['weight'], module.weight)
 
 
-def test_a_cached_file_is_read_as_safely_as_any(cache, tmp_path):
+def test_a_cached_file_is_read_safely(cache, tmp_path):
     put(cache, MAIN, 'code.pth', lambda path: torch.save(dict(meta=RunsCode(tmp_path / 'ran')), path))
     with pytest.raises(CheckpointError, match=r'code\.pth is refused.*posix\.system'):
         CheckpointLoader.load_checkpoint('hf://owner/repo/code.pth')
@@ -99,7 +99,7 @@ class RunsCode:
 @pytest.mark.parametrize(
     'address', ['hf://owner/repo/other.pth', f'hf://owner/repo@{"c" * 40}/net.pth', 'hf://other/repo/net.pth']
 )
-def test_neither_network_nor_cache(cache, address):
+def test_a_file_neither_cached_nor_reachable(cache, address):
     with pytest.raises(CheckpointNotFoundError) as error:
         Pretrained(address)(nn.Linear(2, 2))
     message, file = str(error.value), HubFile.parse(address)
@@ -110,7 +110,7 @@ def test_neither_network_nor_cache(cache, address):
     assert (f'--revision {"c" * 40}' in message) == (file.revision is not None)
 
 
-def test_an_unfinished_download_is_not_taken(cache):
+def test_an_incomplete_download_is_not_used(cache):
     torch.save(weights(4.0), cache / 'blobs' / 'half.incomplete')
     with pytest.raises(CheckpointNotFoundError, match='HF_HUB_OFFLINE'):
         download_from_hub('hf://owner/repo/half')
@@ -128,7 +128,7 @@ def test_without_the_flag_and_without_a_network(cache, monkeypatch):
 
 
 def answer(kind):
-    """An error of the Hub as its client raises it, made without an answer to parse."""
+    """An error as the client of the Hub raises it, made without a response."""
     error = kind.__new__(kind)
     Exception.__init__(error, '404 Client Error.\n\nSomething long')
     return error
@@ -149,11 +149,11 @@ def answer(kind):
         (
             OSError(28, 'No space left on device'),
             CheckpointError,
-            'No space left on device.*Nothing unfinished is used',
+            'No space left on device.*An incomplete file is never used',
         ),
     ],
 )
-def test_what_the_hub_says_in_words(monkeypatch, error, kind, message):
+def test_each_error_of_the_hub_becomes_one_of_ours(monkeypatch, error, kind, message):
     asked = []
 
     def refuse(repo, path, revision=None):

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""http addresses, from a server of this process: whole files are kept, unfinished ones never."""
+"""http addresses, read from a server in this process. Only complete files are kept."""
 
 import hashlib
 import io
@@ -88,7 +88,7 @@ def test_half_a_file_is_never_used(server, name):
 def test_an_older_file_stays_while_a_newer_one_breaks(server, tmp_path):
     (tmp_path / 'net.pth').write_bytes(b'whole')
     server.breaks = True
-    with pytest.raises(CheckpointError, match='Nothing unfinished was kept'):
+    with pytest.raises(CheckpointError, match='No part of the file was kept'):
         download(f'{server.url}/net.pth', str(tmp_path / 'net.pth'), progress=False)
     assert (tmp_path / 'net.pth').read_bytes() == b'whole'
     assert [path.name for path in tmp_path.iterdir()] == ['net.pth']
@@ -97,7 +97,7 @@ def test_an_older_file_stays_while_a_newer_one_breaks(server, tmp_path):
 def test_a_server_that_does_not_know_the_file(server):
     with pytest.raises(FileNotFoundError, match=r'other\.pth: the server answers 404'):
         CheckpointLoader.load_checkpoint(f'{server.url}/other.pth')
-    with pytest.raises(CheckpointError, match='names no file'):
+    with pytest.raises(CheckpointError, match='does not name a file'):
         CheckpointLoader.load_checkpoint(f'{server.url}/')
 
 
@@ -135,7 +135,7 @@ def test_the_digest_in_a_name_is_checked(server, monkeypatch):
     monkeypatch.setitem(FILES, f'/net-{digest}.pth', FILES['/net.pth'])
     monkeypatch.setitem(FILES, '/net-00000000.pth', FILES['/net.pth'])
     assert 'model' in load_url(f'{server.url}/net-{digest}.pth', check_hash=True, progress=False)
-    with pytest.raises(CheckpointError, match=f'starts with {digest}, not with 00000000'):
+    with pytest.raises(CheckpointError, match=f'starts with {digest}, but its name says 00000000'):
         load_url(f'{server.url}/net-00000000.pth', check_hash=True, progress=False)
     assert [path.name for path in server.kept.iterdir()] == [f'net-{digest}.pth']
 

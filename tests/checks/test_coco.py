@@ -2,7 +2,7 @@
 """COCO annotations are checked record by record before anything is built."""
 
 import pytest
-from helpers.checked_data import change_json, dataset_cfg, refused
+from helpers.checked_data import annotations_loader, change_json, dataset_cfg, refused
 from PIL import Image
 
 from addp_mm.checks.datasets import check_dataset_cfg
@@ -139,7 +139,7 @@ def test_boxes_between_0_and_1_are_refused(own_set):
 
     change_json(path, divide)
     cfg = dataset_cfg('det', own_set)
-    cfg.pipeline[1].with_mask = False
+    annotations_loader(cfg).with_mask = False
     refused(cfg, path, 'between 0 and 1', 'Multiply')
 
 
@@ -161,7 +161,7 @@ def test_a_training_needs_annotations(own_set):
     cfg = dataset_cfg('det', own_set)
     refused(cfg, 'instances_train.json', 'nothing to train on', 'ann_file')
     check_dataset_cfg(dataset_cfg('det', own_set, 'val'))
-    cfg.pipeline[1] = dict(type='LoadEmptyAnnotations')
+    cfg.pipeline = [dict(type='LoadEmptyAnnotations')]
     check_dataset_cfg(cfg)
 
 
@@ -177,7 +177,7 @@ def test_annotations_without_masks_are_refused_if_the_pipeline_loads_masks(own_s
     change_json(path, lambda content: content['annotations'][3].update(segmentation=empty))
     cfg = dataset_cfg('det', own_set)
     refused(cfg, f'{path}: annotations[3]', 'no segmentation', 'with_mask=False')
-    cfg.pipeline[1].with_mask = False
+    annotations_loader(cfg).with_mask = False
     check_dataset_cfg(cfg)
 
 

@@ -9,9 +9,9 @@ from helpers.checked_data import dataset_cfg, refused
 from PIL import Image
 
 from addp_mm.checks.datasets import check_dataset_cfg
+from addp_mm.checks.image_folders import check_image_folder, missing_files
 from addp_mm.datasets import DatasetError
 from addp_mm.datasets.fashion.fashion_mnist import CLASSES
-from addp_mm.datasets.listed.image_folder import check_image_folder, missing_files
 
 
 @pytest.mark.parametrize('kind', ['pretrain', 'cls', 'det', 'seg'])
@@ -66,7 +66,7 @@ def test_a_damaged_image_is_named(own_set, content):
 
 
 def test_damage_is_found_beyond_the_images_that_are_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr('addp_mm.datasets.listed.image_folder._DECODE_ALL_FILES', 0)
+    monkeypatch.setattr('addp_mm.checks.image_folders._DECODE_ALL_FILES', 0)
     for index in range(100):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f'{index:03d}.png')
     assert len(check_image_folder(tmp_path)) == 100
@@ -91,7 +91,7 @@ def test_damage_in_the_middle_of_an_image_is_found_in_small_folders(tmp_path, mo
     # many or large ones are decoded in part, so that a training starts soon
     for limit in ('_DECODE_ALL_FILES', '_DECODE_ALL_BYTES'):
         with monkeypatch.context() as patch:
-            patch.setattr(f'addp_mm.datasets.listed.image_folder.{limit}', 149)
+            patch.setattr(f'addp_mm.checks.image_folders.{limit}', 149)
             assert len(check_image_folder(tmp_path)) == 150
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from addp_mm.checks.datasets import check_dataset_cfg
 from addp_mm.datasets import LoadImage, LoadMultiChannelImage
-from addp_mm.datasets.readers.read_channels import upright_size
+from addp_mm.datasets.readers.read_image import upright_size
 
 FIVE_BANDS = dict(type='addp_mm.LoadMultiChannelImage', channels=5)
 COLOUR = dict(type='addp_mm.LoadImage')

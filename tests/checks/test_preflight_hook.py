@@ -206,3 +206,7 @@ def test_a_sharded_model_is_compared_under_its_plain_names():
     part = nn.ModuleDict(dict(backbone=detector()['backbone']))
     with pytest.raises(CheckpointError, match=r'lacks 12 of the 14 parameters of the model: roi_head.hidden_fc'):
         check(sharded(), part, testing=True)
+
+
+def test_a_part_called_module_is_compared_too():
+    check(nn.ModuleDict(dict(module=detector())), nn.ModuleDict(dict(module=detector())), testing=True)

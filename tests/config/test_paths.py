@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Paths of the command line: where checkpoints are found, and where results can be written."""
+"""Paths of the command line: checkpoints to read and files to write."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +8,8 @@ import pytest
 from mmengine.config import Config
 
 from addp_mm.checks.weights import require_checkpoint
-from addp_mm.config.config_file import ConfigError, require_writable, require_writable_folder
+from addp_mm.config.config_file import ConfigError
+from addp_mm.config.paths import require_writable, require_writable_folder
 from addp_mm.engine.device import choose_device
 from addp_mm.engine.hooks.drawn_images_hook import image_name
 from addp_mm.engine.runner_cfg import set_resume
@@ -17,13 +18,13 @@ from addp_mm.engine.runner_cfg import set_resume
 @pytest.mark.parametrize(
     'name, words',
     [
-        ('folder', 'is a folder; name a file'),
+        ('folder', 'is a folder. Give a file'),
         ('config.py/x.json', r'no file can be written in .*config\.py'),
         ('/proc/x.json', 'no file can be written in /proc'),
         ('/proc/new/x.json', 'no file can be written in /proc'),
     ],
 )
-def test_a_place_where_nothing_can_be_written_is_refused(tmp_path, name, words):
+def test_a_path_that_cannot_be_written_is_refused(tmp_path, name, words):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'config.py').touch()
     with pytest.raises(ConfigError, match=f'--out .*{words}'):
@@ -32,7 +33,7 @@ def test_a_place_where_nothing_can_be_written_is_refused(tmp_path, name, words):
         require_writable_folder(tmp_path / 'config.py', '--show-dir x')
 
 
-def test_a_place_that_is_to_be_made_is_left_to_be_made(tmp_path, monkeypatch):
+def test_the_check_creates_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     require_writable('new/folder/x.json', '--out')
     require_writable_folder('other', '--show-dir')
@@ -41,7 +42,7 @@ def test_a_place_that_is_to_be_made_is_left_to_be_made(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ['there.json']
 
 
-def test_the_home_folder_is_found_by_its_sign(tmp_path, monkeypatch):
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     path = tmp_path / 'vit.pth'
     path.touch()
@@ -68,7 +69,7 @@ def resumed_from(folder: Path) -> str | None:
         ('', 'iter_10.pth'),
     ],
 )
-def test_a_moved_training_goes_on(tmp_path, capsys, named, found):
+def test_a_moved_training_is_resumed(tmp_path, capsys, named, found):
     for name in ('iter_9.pth', 'iter_10.pth', 'best.pth', 'iter_11.pth.partial'):
         (tmp_path / name).touch()
     (tmp_path / 'last_checkpoint').write_text(named)
@@ -76,7 +77,7 @@ def test_a_moved_training_goes_on(tmp_path, capsys, named, found):
     assert f'names {named or "nothing"}; training continues from {tmp_path / found}' in capsys.readouterr().out
 
 
-def test_without_any_checkpoint_an_empty_name_begins_and_a_wrong_one_is_refused(tmp_path):
+def test_without_a_checkpoint_a_wrong_name_is_refused(tmp_path):
     (tmp_path / 'last_checkpoint').write_text('')
     assert resumed_from(tmp_path) is None
     (tmp_path / 'last_checkpoint').write_text('/old/place/iter_9.pth')
@@ -85,7 +86,7 @@ def test_without_any_checkpoint_an_empty_name_begins_and_a_wrong_one_is_refused(
 
 
 @pytest.mark.parametrize('name', ['foo', 'meta', 'cuda:99'])
-def test_a_device_that_is_not_there_is_refused(name):
+def test_a_missing_device_is_refused(name):
     with pytest.raises(ConfigError, match=f'--device {name}: this PyTorch cannot use the device here'):
         choose_device(name)
 
@@ -105,9 +106,9 @@ class Sample(SimpleNamespace):
         ('/data/0.png', '', 'data/0.png'),
     ],
 )
-def test_drawn_pictures_lie_as_the_images_do(path, root, name):
+def test_drawn_images_have_the_folders_of_the_originals(path, root, name):
     assert image_name(Sample(img_path=path, sample_idx=3), root) == Path(name)
 
 
-def test_a_drawn_picture_without_a_path_has_its_number():
+def test_a_drawn_image_without_a_path_has_its_number():
     assert image_name(Sample(sample_idx=3), '/data') == Path('3.png')

@@ -39,7 +39,7 @@ def test_a_base_is_found_too():
     assert addp_mm.config_path('_base_/default_runtime') == str(ROOT / 'configs/_base_/default_runtime.py')
 
 
-def test_a_wrong_name_names_the_nearest():
+def test_similar_names_are_suggested():
     with pytest.raises(shipped.ShippedFileError, match=f'did you mean .*cls/{CLASSIFIER}'):
         addp_mm.config_path('addp-vit-nano-p8_ft_1xb32-fp32-200i_fashion-scenes-64px')
     with pytest.raises(shipped.ShippedFileError, match='no config §; there are _base_/.* more'):
@@ -58,7 +58,7 @@ def test_an_ambiguous_name_asks_for_the_folder(tmp_path, monkeypatch):
     assert addp_mm.config_path('b/same') == str(tmp_path / 'configs/b/same.py')
 
 
-def test_a_package_without_configs_says_so_and_leaves_others_alone(tmp_path, monkeypatch):
+def test_a_package_without_configs_does_not_hide_others(tmp_path, monkeypatch):
     (tmp_path / 'configs').mkdir()  # some other package's
     monkeypatch.setattr(shipped, '_PACKAGE', tmp_path / 'addp_mm')
     with pytest.raises(shipped.ShippedFileError, match='came without its configs'):
@@ -91,11 +91,11 @@ def test_tools_take_a_shipped_config():
 
 
 def by_name(name: str):
-    """What an Inferencer of mmdet makes of a model's name."""
+    """Config and weights that an Inferencer of mmdet finds by a model's name."""
     return BaseInferencer._load_model_from_metafile(SimpleNamespace(scope='mmdet'), name)
 
 
-def test_inferencers_know_the_index_after_their_own():
+def test_inferencers_find_the_models_of_the_index():
     cfg, weights = by_name('Mask-RCNN_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px')
     assert cfg.model.backbone.type == 'addp_mm.ADDPViT'
     assert weights is None
@@ -129,7 +129,7 @@ def test_the_index_has_every_metafile():
 
 
 @pytest.mark.parametrize('metafile', METAFILES, ids=lambda path: path.parent.name)
-def test_a_metafile_follows_the_format_and_stands_alone(metafile):
+def test_a_metafile_follows_the_format(metafile):
     index = load_model_index(str(metafile))
     index.build_models_with_collections()
     assert not [error for model in index.models for error in model.check_errors or []]
@@ -153,7 +153,7 @@ def test_names_are_listed_once():
 
 @pytest.mark.slow
 def test_every_detector_and_segmentor_names_its_visualizer():
-    """mmsegmentation's Inferencer refuses the plain one, and mmdet's draws nothing with it."""
+    """mmsegmentation's Inferencer refuses the default one, and mmdet's draws nothing with it."""
     for folder, visualizer in (('det', 'DetLocalVisualizer'), ('seg', 'SegLocalVisualizer')):
         types = {path.name: Config.fromfile(path).visualizer.type for path in (ROOT / 'configs' / folder).glob('*.py')}
         assert not {name: kind for name, kind in types.items() if not kind.endswith(visualizer)}

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The demo's page, and that its commands are what they say."""
+"""The report of the demo, and its commands."""
 
 import re
 import shutil
@@ -10,20 +10,20 @@ import demo
 import numpy as np
 import pytest
 from demo_report.demo_page import build_page
+from demo_report.drawings import CLASS_COLOURS, Instance, decode_mask, detected_instances, instance_cell, scene_grid
 from demo_report.finetunings import TASKS, load_config
 from demo_report.steps import Done
 from helpers.demo_files import CLASSES, ROOT, box_mask, png, train_records, write_data, write_run, write_scalars
+from helpers.html_page import ParsedPage
+from matplotlib.colors import to_rgb
 from PIL import Image
 
-from addp_mm.report import page as page_module
-from addp_mm.report import pictures
 from addp_mm.report.logs import LogError
-from addp_mm.report.page import external_references
 
 
 @pytest.fixture
 def finished(tmp_path):
-    """A demo in ``tmp_path`` whose steps all left what they would."""
+    """A demo in ``tmp_path`` whose steps are all done."""
     write_data(tmp_path / 'data')
     planned = demo.plan(tmp_path, short=False)
     write_scalars(planned.pretrain, '20260101_000000', train_records(range(5, 105, 5), 30))
@@ -42,33 +42,32 @@ def finished(tmp_path):
     )
 
 
-def test_report_shows_every_result_with_its_commands(finished, tmp_path):
+def test_the_report_shows_every_result_with_its_commands(finished, tmp_path):
     size = build_page(finished).write(tmp_path / 'report.html')
     html = (tmp_path / 'report.html').read_text()
     assert size == len(html.encode()) < 8_000_000
-    assert not external_references(html)
+    parsed = ParsedPage(html)
+    assert parsed.external() == []
     figures = re.findall(r'<figure>(.*?)</figure>', html, re.DOTALL)
     assert len(figures) >= 9
     for figure in figures:
-        assert re.search(r'<figcaption>.+</figcaption><details>.*<pre>python \S', figure, re.DOTALL)
+        assert re.search(r'<figcaption>.+</figcaption>\s*<details>.*<pre>python \S', figure, re.DOTALL)
     for number in ('63.2', '53.2', '31.2', '21.2', '28.7', '18.7', '51.5', '41.5', '+10.0'):
-        assert number in html
-    assert 'Seed 0' in html
-    assert '20,000 training images' in html
-    assert '6,000 training images' in html
+        assert number in parsed.text
+    assert 'Seed 0' in parsed.text
+    assert '20,000 training images' in parsed.text
+    assert '6,000 training images' in parsed.text
     for step in finished.steps.values():
-        assert page_module.escape(step.shown) in html
-    assert html.count('class="line addp"') == 4
-    assert html.count('class="line random"') == 3
-    assert html.count('class="scene"') == 3 * 3
-    assert 'bag 22' in html
-    assert 'bag 12' not in html
-    assert 'mean nothing' not in html
+        assert step.shown in parsed.text
+    assert [image['alt'] for image in parsed.attributes('img')][
+        -1
+    ] == 'line charts: ViT classifier, Mask R-CNN, UperNet'
+    assert 'no meaning' not in parsed.text
 
 
-def test_short_report_says_that_its_numbers_mean_nothing(finished):
+def test_a_short_report_says_that_its_numbers_have_no_meaning(finished):
     html = build_page(replace(finished, short=True)).html()
-    assert html.index('mean nothing') < html.index('<figure>')
+    assert html.index('have no meaning') < html.index('<figure>')
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_short_report_says_that_its_numbers_mean_nothing(finished):
         'seg_random_seed0/train/20260101_000000/vis_data/scalars.json',
     ],
 )
-def test_what_a_step_did_not_write_is_named(finished, tmp_path, path):
+def test_a_missing_output_of_a_step_is_named(finished, tmp_path, path):
     target = tmp_path / path
     if target.is_dir():
         shutil.rmtree(target)
@@ -95,82 +94,52 @@ def test_what_a_step_did_not_write_is_named(finished, tmp_path, path):
         build_page(finished)
 
 
-def test_metric_that_was_not_written_is_an_error_and_nothing_found_is_zero(finished, tmp_path):
+def test_a_missing_metric_is_an_error_and_no_detection_is_zero(finished, tmp_path):
     by_name = {run.folder.name: run for run in finished.runs}
     (tmp_path / 'seg_addp_seed0/test/metrics.json').write_text('{"aAcc": 1.0}')
-    with pytest.raises(LogError, match='does not tell mIoU; it tells aAcc'):
+    with pytest.raises(LogError, match='has no mIoU; it has aAcc'):
         by_name['seg_addp_seed0'].results()
     (tmp_path / 'det_addp_seed0/test/metrics.json').write_text('{}')
     assert by_name['det_addp_seed0'].results() == {'Box AP': 0.0, 'Mask AP': 0.0}
 
 
-def test_the_surest_boxes_are_drawn_however_unsure_and_one_at_a_place():
-    places = {'bag': (8, 8, 20, 20), 'coat': (9, 8, 20, 20), 'dress': (36, 20, 18, 30), 'far': (2, 50, 6, 6)}
+def test_the_detections_with_the_highest_scores_are_drawn_without_duplicates():
+    boxes = {'bag': (8, 8, 20, 20), 'coat': (9, 8, 20, 20), 'dress': (36, 20, 18, 30), 'far': (2, 50, 6, 6)}
     found = [
-        dict(
-            image_id=image_id,
-            category_id=category,
-            score=score,
-            bbox=list(places[place]),
-            segmentation=box_mask(*places[place]),
-        )
-        for image_id, category, score, place in (
-            (1, 3, 0.04, 'dress'),
-            (1, 1, 0.12, 'bag'),
-            (1, 2, 0.07, 'coat'),
-            (1, 2, 0.01, 'far'),
-            (2, 2, 0.9, 'far'),
+        dict(image_id=image_id, category_id=category, score=score, bbox=list(box), segmentation=box_mask(*box))
+        for image_id, category, score, box in (
+            (1, 3, 0.04, boxes['dress']),
+            (1, 1, 0.12, boxes['bag']),
+            (1, 2, 0.07, boxes['coat']),
+            (1, 2, 0.01, boxes['far']),
+            (2, 2, 0.9, boxes['far']),
         )
     ]
-    drawn = pictures.found_instances(found, image_id=1, count=2)
-    assert [(one.label, one.score, one.box) for one in drawn] == [(0, 0.12, places['bag']), (2, 0.04, places['dress'])]
-    assert len(pictures.found_instances(found, image_id=1, count=9)) == 3
-    assert pictures.found_instances(found, image_id=3, count=2) == []
+    drawn = detected_instances(found, image_id=1, count=2)
+    assert [(one.label, one.score, one.box) for one in drawn] == [(0, 0.12, boxes['bag']), (2, 0.04, boxes['dress'])]
+    assert len(detected_instances(found, image_id=1, count=9)) == 3
+    assert detected_instances(found, image_id=3, count=2) == []
 
 
-def test_model_that_found_nothing_is_said_to_have(finished, tmp_path):
-    assert 'found nothing' not in build_page(finished).html()
+def test_a_model_without_detections_is_named(finished, tmp_path):
+    assert 'detects nothing' not in build_page(finished).html()
     for kind in ('bbox', 'segm'):
         (tmp_path / f'det_random_seed0/test/predictions.{kind}.json').write_text('[]')
     html = build_page(finished).html()
-    assert 'Mask R-CNN from random weights found nothing at all in these scenes.' in html
-    assert 'Mask R-CNN from ADDP weights found nothing' not in html
+    assert 'Mask R-CNN from random weights detects nothing' in html
+    assert 'Mask R-CNN from ADDP weights detects nothing' not in html
 
 
-def test_plates_of_boxes_at_one_corner_do_not_hide_each_other():
-    mask = np.zeros((64, 64), bool)
-    boxes = [(20, 20, 24, 30), (20, 20, 30, 24), (21, 20, 26, 26)]
-    drawing = pictures.draw_instances(
-        Image.new('RGB', (64, 64)), [pictures.Instance(i, box, mask) for i, box in enumerate(boxes)], CLASSES
-    )
-    plates = [
-        tuple(map(float, found))
-        for found in re.findall(r'<rect x="(\S+)" y="(\S+)" width="(\S+)" height="(\S+)" fill=', drawing)
-    ]
-    assert len(plates) == 3
-    for index, (x, y, w, h) in enumerate(plates):
-        assert x >= 0
-        assert y >= 0
-        assert x + w <= 64.1
-        assert y + h <= 64.1
-        for left, top, long, high in plates[:index]:
-            assert x + w <= left or left + long <= x or y + h <= top or top + high <= y
-
-
-def test_masks_and_labels_are_drawn_where_they_are():
-    scene = Image.new('RGB', (64, 64), (100, 100, 100))
-    mask = pictures.decode_mask(box_mask(8, 16, 20, 22))
+def test_masks_are_tinted_and_boxes_are_drawn():
+    mask = decode_mask(box_mask(8, 16, 20, 22))
     assert mask.sum() == 20 * 22
     assert mask[16:38, 8:28].all()
-    drawing = pictures.draw_instances(scene, [pictures.Instance(1, (8, 16, 20, 22), mask, 0.5)], CLASSES)
-    assert 'x="8.0" y="16.0" width="20.0" height="22.0"' in drawing
-    assert 'coat 50' in drawing
-    labels = np.ones((64, 64), np.uint8)
-    labels[0, 0] = 3
-    drawn = pictures.draw_label_map(scene, labels).astype(int)
-    colour = pictures.rgb(pictures.CLASS_COLOURS[1])
-    assert np.abs(drawn[0, 0] - (40 + 0.6 * colour)).max() <= 1
-    assert len(np.unique(drawn[1, 1])) == 1
+    scene = Image.new('RGB', (64, 64), (100, 100, 100))
+    cell = instance_cell(scene, [Instance(1, (8, 16, 20, 22), mask, 0.5)])
+    colour = 255 * np.array(to_rgb(CLASS_COLOURS[1]))
+    assert np.abs(cell.pixels[20, 10] - (40 + 0.6 * colour)).max() <= 1
+    assert len(np.unique(cell.pixels[0, 0])) == 1
+    assert scene_grid(['Scene'], [[cell]], CLASSES).alt == '1 scenes; columns: Scene'
 
 
 @pytest.mark.parametrize('short', [False, True])

@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Steps of the demo: run once, again where something changed, and with the reason where one fails."""
+"""Steps of the demo: run once, run again after a change, and quoted if they fail."""
 
 from pathlib import Path
 
 import pytest
-from demo_report.steps import Step, StepFailed, StepRunner
+from demo_report.steps import Step, StepError, StepRunner
 
 
 def echo(name: str, folder: Path, text: str = 'x', **fields) -> Step:
@@ -13,7 +13,7 @@ def echo(name: str, folder: Path, text: str = 'x', **fields) -> Step:
     return Step(name, f'Write {name}', ('-c', code), (folder / name,), **fields)
 
 
-@pytest.mark.parametrize('name', ['input', 'input.py'])  # source code is no config
+@pytest.mark.parametrize('name', ['input', 'input.py'])  # source code is not a config
 def test_steps_run_once_until_command_or_input_changes(tmp_path, capsys, name):
     (tmp_path / name).write_text('1')
     first = echo('first', tmp_path, inputs=(tmp_path / name,))
@@ -34,8 +34,8 @@ def test_steps_run_once_until_command_or_input_changes(tmp_path, capsys, name):
     assert not runner.run([first])['first'].skipped
 
 
-def test_a_step_is_not_repeated_where_what_it_needs_came_out_the_same(tmp_path):
-    """Wherever it came from: the benchmark goes on with the runs of the demo, whose scenes are a step of their own."""
+def test_a_step_is_not_repeated_if_its_inputs_are_the_same(tmp_path):
+    """The benchmark reuses runs of the demo, where the scenes come from a step."""
     (tmp_path / 'input').write_text('1')
     code = f'open({str(tmp_path / "first")!r}, "w").write("same")'
     first = Step('first', 'Write', ('-c', code), (tmp_path / 'first',), (tmp_path / 'input',))
@@ -49,7 +49,7 @@ def test_a_step_is_not_repeated_where_what_it_needs_came_out_the_same(tmp_path):
     assert StepRunner(tmp_path).run([alone])['second'].skipped
 
 
-def test_step_waits_for_what_it_needs_and_empties_its_folder(tmp_path):
+def test_a_step_waits_for_others_and_empties_its_folder(tmp_path):
     own = tmp_path / 'own'
     own.mkdir()
     (own / 'left').write_text('from before')
@@ -61,11 +61,11 @@ def test_step_waits_for_what_it_needs_and_empties_its_folder(tmp_path):
     assert not (own / 'left').exists()
 
 
-def test_failed_step_shows_its_log_and_keeps_what_is_done(tmp_path):
+def test_a_failed_step_quotes_its_log_and_keeps_other_steps(tmp_path):
     first = echo('first', tmp_path)
     failing = Step('failing', 'Fail', ('-c', 'print("why"); raise SystemExit(3)'), (), after=(first,))
     after = echo('after', tmp_path, after=(failing,))
-    with pytest.raises(StepFailed) as error:
+    with pytest.raises(StepError) as error:
         StepRunner(tmp_path).run([first, failing, after])
     message = str(error.value)
     assert 'exit status 3' in message
@@ -74,5 +74,5 @@ def test_failed_step_shows_its_log_and_keeps_what_is_done(tmp_path):
     assert not (tmp_path / 'after').exists()
     assert StepRunner(tmp_path).run([first])['first'].skipped
     empty = Step('empty', 'Empty', ('-c', 'pass'), (tmp_path / 'never',))
-    with pytest.raises(StepFailed, match='did not write .*never'):
+    with pytest.raises(StepError, match='did not write .*never'):
         StepRunner(tmp_path).run([empty])

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The page of the transfer benchmark: spread over the seeds, a verdict that hides no loss, commands."""
+"""The page of the transfer benchmark: spread over the seeds, verdict, commands."""
 
 from dataclasses import replace
 
@@ -15,26 +15,26 @@ def test_spread_is_the_sample_standard_deviation():
     assert transfer.mean_and_spread([1.25]) == '1.2'
 
 
-def test_verdict_hides_no_loss():
+def test_the_verdict_names_metrics_that_are_not_better():
     results = {
         'Accuracy': dict(addp=[60, 61, 62], random=[50, 51, 59]),
         'mIoU': dict(addp=[40, 45, 50], random=[39, 41, 42]),
         'Box AP': dict(addp=[20, 21, 22], random=[20, 23, 24]),
     }
     text = transfer.verdict(results)
-    assert 'worst seed is above the best seed from random weights in Accuracy.' in text
+    assert 'The worst seed of ADDP weights is above the best seed of random weights in Accuracy.' in text
     assert 'the seeds overlap, in mIoU.' in text
     assert '**ADDP weights are not above random weights in Box AP.**' in text
 
 
-def test_where_the_page_goes_is_asked_before_anything_is_trained(tmp_path, monkeypatch):
+def test_the_output_path_is_checked_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the tool goes to another folder
     monkeypatch.setattr(transfer, 'StepRunner', lambda *args, **options: pytest.fail('work began'))
     with pytest.raises(SystemExit, match='error: --out .* is a folder'):
         transfer.main(['--out', str(tmp_path)])
 
 
-def test_benchmark_page_tells_seeds_data_and_commands(tmp_path, monkeypatch):
+def test_the_page_has_seeds_data_and_commands(tmp_path, monkeypatch):
     write_data(tmp_path / 'data')
     monkeypatch.setattr(transfer, 'fingerprint', lambda path: 'abc123')
     runs = [replace(run, data_root=tmp_path / 'data') for run in finetunings(tmp_path / 'bench', [0, 1])]

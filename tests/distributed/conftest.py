@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='module')
 def run_jobs(tmp_path_factory):
-    """Run a scenario of ``jobs.py`` and return what its processes recorded, by ``<training>_<rank>``."""
+    """Run a scenario of ``jobs.py``; return the records, by ``<training>_<rank>``."""
 
     def run(scenario: str) -> dict:
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the launch scripts start: torchrun on one machine and on two, and srun, which a few lines stand in for."""
+"""What the launch scripts start: torchrun on one machine and on two, and a stub of srun."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-# The tool's place is taken by a script that shows what it was given and adds up the ranks of all
+# The tool is replaced by a script that shows what it was given and adds up the ranks of all
 # processes.
 TOOL = r"""
 import os, sys

@@ -51,7 +51,7 @@ def test_a_quoted_message_is_in_the_code(message):
 
 
 def test_a_changed_message_is_noticed():
-    assert missing_parts('holds no weights: … of another world') == ['of another world']
+    assert missing_parts('holds no weights. … of another world') == ['of another world']
     assert len(our_sections()) >= 5
     assert all(rows(title) for title in our_sections())
 
@@ -62,7 +62,7 @@ def test_prose_is_wrapped_and_links_lead_somewhere(page):
     for number, line in enumerate(page.read_text().splitlines(), 1):
         if line.lstrip().startswith('```'):
             in_code = not in_code
-        if in_code or line.startswith('|'):
+        if in_code or line.startswith(('|', '![')):
             continue
         if len(line) > 100 and ' ' in line.strip()[:100] and 'http' not in line:
             long.append(number)
@@ -77,3 +77,10 @@ def test_a_guide_starts_with_what_to_type(name):
     lines = (ROOT / f'docs/{name}.md').read_text().splitlines()
     assert lines[0].startswith('# ')
     assert lines[2].startswith('```')
+
+
+def test_the_table_of_patches_is_complete():
+    from addp_mm import compat
+
+    rows = '\n'.join(f'| `{patch.name}` | `{patch.module}` | {patch.fault} |' for patch in compat.PATCHES)
+    assert rows in (ROOT / 'docs/compat.md').read_text(), f'put these rows into docs/compat.md:\n{rows}'

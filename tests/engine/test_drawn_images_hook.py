@@ -37,7 +37,7 @@ def test_colours_are_in_the_order_that_is_drawn(tmp_path, to_rgb, colour):
     assert runner.visualizer.drawn == {str(tmp_path / 'out/val/cat/0.jpg.png'): colour}
 
 
-def test_pictures_are_named_by_where_they_come_from():
+def test_drawn_images_have_the_paths_of_their_images():
     inside, outside = (DataSample(metainfo=dict(img_path=path)) for path in ('/data/val/a.png', '/other/a.png'))
     assert str(image_name(inside, '/data')) == 'val/a.png'
     assert str(image_name(outside, '/data')) == 'other/a.png'

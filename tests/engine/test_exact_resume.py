@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Each stage of pre-training, killed in its course, goes on to the very weights of an uninterrupted run."""
+"""Each stage of pre-training, killed and resumed, ends with the weights of an uninterrupted run."""
 
 import json
 import multiprocessing
@@ -88,8 +88,8 @@ STAGES = dict(tokenizer=tokenizer_config, predictor=predictor_config, addp=addp_
 
 
 @pytest.fixture(scope='module')
-def place(tmp_path_factory):
-    """Images, one of them broken; stored ids in three views; weights of a tokenizer and a predictor."""
+def prepared(tmp_path_factory):
+    """Images, one of them broken; stored ids of three views; weights of tokenizer and predictor."""
     folder, rng = tmp_path_factory.mktemp('resume'), np.random.default_rng(0)
     (folder / 'images').mkdir()
     for index in range(22):
@@ -113,19 +113,19 @@ def _train(arguments, log):
     runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
 
 
-def train(place, stage, name, *options, kill_at=None, seed=5):
+def train(prepared, stage, name, *options, kill_at=None, seed=5):
     """Run tools/train.py in a process; return its exit status and what it printed."""
-    model, wrapper, hooks, data = STAGES[stage](place)
+    model, wrapper, hooks, data = STAGES[stage](prepared)
     hooks = ["dict(type='RecordBatches')", *hooks]
     if kill_at is not None:
         hooks.append(f"dict(type='KillAt', iteration={kill_at})")
-    config, log = place / f'{stage}_{name}.py', place / f'{stage}_{name}.log'
+    config, log = prepared / f'{stage}_{name}.py', prepared / f'{stage}_{name}.log'
     config.write_text(
         f'{COMMON}{data}model = {model!r}\noptim_wrapper = {wrapper!r}\n'
         f'custom_hooks = [{", ".join(hooks)}]\nrandomness = dict(seed={seed})\n'
     )
     process = multiprocessing.get_context('fork').Process(
-        target=_train, args=([config, '--work-dir', place / stage / name.split('_')[0], *options], log)
+        target=_train, args=([config, '--work-dir', prepared / stage / name.split('_')[0], *options], log)
     )
     process.start()
     process.join()
@@ -137,7 +137,7 @@ def trained_on(folder):
 
 
 def tensors(value, prefix=''):
-    """All tensors of a nested checkpoint by their place in it."""
+    """All tensors of a nested checkpoint by their position in it."""
     if isinstance(value, torch.Tensor):
         return {prefix: value}
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
@@ -145,15 +145,15 @@ def tensors(value, prefix=''):
 
 
 @pytest.mark.parametrize('stage, workers', [('tokenizer', 1), ('predictor', 2), ('addp', 0)])
-def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(place, stage, workers):
+def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(prepared, stage, workers):
     # no seed: over many runs of the tests every iteration gets its turn
     kill_at = random.SystemRandom().randrange(8)
     print(f'{stage}: killed in iteration {kill_at} of 0 to 7')
-    status, output = train(place, stage, 'whole')
+    status, output = train(prepared, stage, 'whole')
     assert status == 0, output
-    status, output = train(place, stage, 'parts_killed', kill_at=kill_at)
+    status, output = train(prepared, stage, 'parts_killed', kill_at=kill_at)
     assert status == -signal.SIGKILL, output
-    assert not (place / stage / 'parts/iter_8.pth').exists()
+    assert not (prepared / stage / 'parts/iter_8.pth').exists()
     # nothing depends on how many processes load the images either
     options = [
         '--resume',
@@ -161,9 +161,11 @@ def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(place, st
         f'train_dataloader.num_workers={workers}',
         f'train_dataloader.persistent_workers={workers > 0}',
     ]
-    status, output = train(place, stage, 'parts_resumed', *options)
+    status, output = train(prepared, stage, 'parts_resumed', *options)
     assert status == 0, output
-    whole, parts = (torch.load(place / stage / name / 'iter_8.pth', weights_only=False) for name in ('whole', 'parts'))
+    whole, parts = (
+        torch.load(prepared / stage / name / 'iter_8.pth', weights_only=False) for name in ('whole', 'parts')
+    )
     for key in ('state_dict', 'optimizer'):
         expected, found = tensors(whole[key]), tensors(parts[key])
         assert expected.keys() == found.keys()
@@ -171,31 +173,31 @@ def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(place, st
         other = [name for name, value in expected.items() if not torch.equal(value, found[name])]
         assert other == [], f'killed in iteration {kill_at}'
     # there is one checkpoint before the last, of four iterations
-    batches, start = trained_on(place / stage / 'parts'), 0 if kill_at < 4 else 4
+    batches, start = trained_on(prepared / stage / 'parts'), 0 if kill_at < 4 else 4
     assert [number for number, _ in batches] == [*range(kill_at + 1), *range(start, 8)]
-    assert batches[:start] + batches[kill_at + 1 :] == trained_on(place / stage / 'whole'), f'killed in {kill_at}'
-    assert len({value for _, value in trained_on(place / stage / 'whole')}) == 8
+    assert batches[:start] + batches[kill_at + 1 :] == trained_on(prepared / stage / 'whole'), f'killed in {kill_at}'
+    assert len({value for _, value in trained_on(prepared / stage / 'whole')}) == 8
 
 
-def test_broken_images_of_a_training_are_listed_in_its_work_dir(place):
-    folder = place / 'tokenizer/whole'
+def test_broken_images_of_a_training_are_listed_in_its_work_dir(prepared):
+    folder = prepared / 'tokenizer/whole'
     if not folder.is_dir():
-        assert train(place, 'tokenizer', 'whole')[0] == 0
+        assert train(prepared, 'tokenizer', 'whole')[0] == 0
     (path,) = folder.glob('broken_images_images_*.txt')
     assert '07.png' in path.read_text()
     assert len(list(folder.glob('images_images_*.index'))) == 1
 
 
-def test_the_seed_of_the_command_line_changes_masks_and_order(place):
+def test_the_seed_of_the_command_line_changes_masks_and_order(prepared):
     starts = []
     for seed in (5, 6):
         status, output = train(
-            place, 'addp', f'seed{seed}', '--seed', seed, '--cfg-options', 'train_cfg.max_iters=1', seed=None
+            prepared, 'addp', f'seed{seed}', '--seed', seed, '--cfg-options', 'train_cfg.max_iters=1', seed=None
         )
         assert status == 0, output
-        (scalars,) = (place / 'addp' / f'seed{seed}').rglob('vis_data/scalars.json')
+        (scalars,) = (prepared / 'addp' / f'seed{seed}').rglob('vis_data/scalars.json')
         ratio = json.loads(scalars.read_text().splitlines()[0])['mask_ratio']
-        starts.append((ratio, trained_on(place / 'addp' / f'seed{seed}')))
+        starts.append((ratio, trained_on(prepared / 'addp' / f'seed{seed}')))
     (first_ratio, first_batches), (second_ratio, second_batches) = starts
     assert first_ratio != second_ratio
     assert first_batches != second_batches

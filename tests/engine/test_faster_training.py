@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Accumulation, bfloat16, compilation and checkpointing of activations change how a step is computed, not what."""
+"""Accumulation, bfloat16, compilation and activation checkpointing keep a step's result."""
 
 import shutil
 

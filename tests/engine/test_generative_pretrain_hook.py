@@ -17,7 +17,7 @@ from addp_mm.randomness import generator_from_process
 
 
 class Recorder(Hook):
-    """Notes the level that each iteration will draw, a number of its mask generator, and the loss."""
+    """Notes the level that each iteration will draw, a number of its masks' noise, and the loss."""
 
     priority = 'VERY_LOW'
 
@@ -156,7 +156,7 @@ def test_rollback_passes_over_broken_checkpoints(tmp_path):
     assert all(weights(path)['head.fc.weight'].isfinite().all() for path in (tmp_path / 'run').glob('*.pth'))
 
 
-class SpoilStep(Hook):
+class InfiniteStep(Hook):
     """Makes a weight infinite by the step of an iteration (from 1), after its loss, once."""
 
     priority = 'HIGHEST'
@@ -171,8 +171,8 @@ class SpoilStep(Hook):
 
 
 @pytest.mark.parametrize('iteration', [4, 6])  # one that is saved, and the last
-def test_weights_spoilt_by_the_step_before_a_checkpoint_are_not_saved(tmp_path, iteration):
-    runner = build_runner(tmp_path / 'stop', {}, extra_hooks=[SpoilStep(iteration)])
+def test_weights_that_a_step_made_infinite_are_not_saved(tmp_path, iteration):
+    runner = build_runner(tmp_path / 'stop', {}, extra_hooks=[InfiniteStep(iteration)])
     with pytest.raises(
         TrainingCollapsedError,
         match=rf'iteration {iteration} .*head.fc.bias is not finite.*'
@@ -180,7 +180,7 @@ def test_weights_spoilt_by_the_step_before_a_checkpoint_are_not_saved(tmp_path, 
     ):
         runner.train()
     assert not (tmp_path / 'stop' / f'iter_{iteration}.pth').exists()
-    runner = build_runner(tmp_path / 'back', dict(on_failure='rollback'), extra_hooks=[SpoilStep(iteration)])
+    runner = build_runner(tmp_path / 'back', dict(on_failure='rollback'), extra_hooks=[InfiniteStep(iteration)])
     runner.train()
     assert runner.iter == 6
     assert all(
@@ -197,7 +197,7 @@ def test_checkpoints_of_another_run_in_the_folder_are_not_gone_back_to(tmp_path)
         build_runner(tmp_path / 'run', options, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
     with pytest.raises(TrainingCollapsedError, match='iteration 2 .*holds no good checkpoint of this run: restart'):
         build_runner(tmp_path / 'run', {}, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
-    # resumed in the middle: what lies behind is another future, what lies before is its past
+    # resumed in the middle: later checkpoints belong to another run, earlier ones to its own past
     recorder = Recorder()
     runner = build_runner(
         tmp_path / 'run',
@@ -304,12 +304,12 @@ def test_previews_reach_the_visualizer_and_disturb_nothing(tmp_path):
     preview = dict(preview_interval=2, preview_images=3, sampler=dict(num_steps=3))
     runner = build_runner(tmp_path / 'run', preview, max_iters=5, extra_hooks=[with_previews, Modes()])
     runner.train()
-    pictures = {path.name: cv2.imread(str(path)) for path in (tmp_path / 'run').rglob('vis_image/*.png')}
-    assert sorted(pictures) == sorted(
+    figures = {path.name: cv2.imread(str(path)) for path in (tmp_path / 'run').rglob('vis_image/*.png')}
+    assert sorted(figures) == sorted(
         f'{name}_{i}.png' for name in ('generated', 'alternating_steps') for i in (2, 4, 5)
     )
-    assert pictures['generated_2.png'].shape == (2 * 18 + 2, 2 * 18 + 2, 3)
-    assert pictures['alternating_steps_4.png'].shape[1] > pictures['alternating_steps_4.png'].shape[0]
+    assert figures['generated_2.png'].shape == (2 * 18 + 2, 2 * 18 + 2, 3)
+    assert figures['alternating_steps_4.png'].shape[1] > figures['alternating_steps_4.png'].shape[0]
     assert set(Modes.seen) == {(True, True, False)}
     build_runner(tmp_path / 'without', {}, max_iters=5, extra_hooks=[without]).train()
     assert with_previews.levels == without.levels
@@ -321,9 +321,9 @@ def test_mistakes_show_before_the_first_iteration(tmp_path):
     hook = dict(preview_interval=100, sampler=dict(schedule='square'))
     with pytest.raises(ValueError, match='schedule'):
         build_runner(tmp_path / 'sampler', hook, extra_hooks=[recorder]).train()
+    tokenizer = build_model().tokenizer.requires_grad_()
+    tokenizer.train_step = None
     with pytest.raises(TypeError, match='VQTokenizer has no frozen tokenizer'):
-        tokenizer = build_model().tokenizer.requires_grad_()
-        tokenizer.train_step = None
         build_runner(tmp_path / 'model', model=tokenizer, extra_hooks=[recorder]).train()
     assert not recorder.levels
 

@@ -28,5 +28,5 @@ def test_two_ranks_agree_on_parts_and_failures():
     assert zero['equal'] == zero['healthy'] == 'passed'
     assert 'the predictor of rank(s) [1] differs' in zero['different']
     assert 'iteration 5 (mask ratio 0.700 on rank 1): the loss is nan' in zero['failing']
-    assert 'iteration 5' in zero['spoilt']
-    assert 'weight is not finite after this step' in zero['spoilt']
+    assert 'iteration 5' in zero['non_finite']
+    assert 'weight is not finite after this step' in zero['non_finite']

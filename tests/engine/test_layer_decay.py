@@ -94,7 +94,7 @@ def segmentor():
 
 
 def depth_by_hand(name):
-    """Layers of a ViT with 4 blocks: 0 the embedding, 1 to 4 the blocks, 5 the final norm and all that follows."""
+    """Layers of a ViT with 4 blocks: 0 embedding, 1 to 4 blocks, 5 final norm and the rest."""
     if not name.startswith('backbone.'):
         return 5
     name = name[len('backbone.') :]

@@ -58,7 +58,7 @@ def test_bad_options_are_refused(options):
         LossGuard(**options)
 
 
-def test_the_hook_stops_before_spoilt_weights_are_saved(tmp_path):
+def test_the_hook_stops_before_non_finite_weights_are_saved(tmp_path):
 
     class Mean(BaseModel):
         def __init__(self):

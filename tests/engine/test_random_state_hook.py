@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What RandomStateHook asks of a checkpoint, and where it resumes when batch size or number of images change."""
+"""What RandomStateHook needs in a checkpoint, and where it resumes with other data or batches."""
 
 import pytest
 import torch

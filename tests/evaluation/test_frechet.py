@@ -222,7 +222,7 @@ def test_fid_is_that_of_torch_fidelity(tmp_path, monkeypatch):
     torch.save(dict(weight=torch.zeros(1)), tmp_path / 'wrong.pth')
     with pytest.raises(CheckpointError, match="does not hold the weights of FID's Inception-v3"):
         InceptionFeatures(str(tmp_path / 'wrong.pth'))
-    with pytest.raises(CheckpointError, match=r'none.pth can not be found(.|\n)*BackboneFeatures'):
+    with pytest.raises(CheckpointError, match=r'none.pth does not exist(.|\n)*BackboneFeatures'):
         InceptionFeatures(str(tmp_path / 'none.pth'))
 
 

@@ -124,7 +124,7 @@ def test_prediction_is_of_the_whole_sequence_without_dropout_and_follows_from_th
 
 
 def test_masked_tokens_are_hidden_from_the_predictor():
-    """If all are masked, all images get the same prediction; else it depends on the visible ones."""
+    """If all are masked, all images get one prediction; else it follows from the visible ones."""
     model = untrained(test_mask_ratios=(0.5, 1.0))
     with torch.no_grad():
         predictions = model(some_ids(), mode='predict')

@@ -33,3 +33,8 @@ def change_json(path, change):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def annotations_loader(cfg):
+    """The config of LoadAnnotations in a pipeline; a change of it changes the pipeline."""
+    return next(one for one in cfg.pipeline if one['type'] == 'LoadAnnotations')

@@ -10,7 +10,7 @@ def assert_equal(first: dict, second: dict, atol: float = 1e-5) -> None:
 
 
 def assert_ddp_equals_one(runs: dict) -> None:
-    """Both processes have the gradients of each step, and the weights at the end, of one that sees the whole batch."""
+    """Two processes have the gradients and the final weights of one that sees the whole batch."""
     one = runs['one_0']
     assert len(one['gradients']) == 3
     assert max(one['norms']) > 0.5

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Logs, pictures and results as the steps of the demo leave them behind."""
+"""Logs, images and results like those of the demo's steps."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def png(path: Path, size=(64, 64), seed=0) -> None:
 
 
 def box_mask(x, y, w, h) -> dict:
-    """A filled box as uncompressed run lengths of a 64 × 64 picture."""
+    """A filled box as uncompressed run lengths of a 64 × 64 image."""
     counts = [64 * x + y, h]
     for _ in range(w - 1):
         counts += [64 - h, h]
@@ -70,7 +70,7 @@ def write_data(root: Path, scenes: int = 3) -> None:
 
 
 def write_run(run, root: Path) -> None:
-    """What the training and the test of one fine-tuning leave behind; ADDP weights do better by 10."""
+    """Results of a fine-tuning; those of ADDP weights are better by 10."""
     better = 10 if run.weights == 'addp' else 0
     write_scalars(root / run.folder / 'train', '20260101_000000', train_records(range(10, 60, 10), 40 - better))
     test = root / run.folder / 'test'

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by itself: trainings on one and on two processes of the same data, whose weights and gradients are written down.
+"""Trainings on one and on two processes of the same data, whose weights and gradients are recorded.
 
-``python jobs.py SCENARIO FOLDER`` imports the heavy packages once and forks the processes of one training after the
-other. Every process of a training leaves ``FOLDER/<training>_<rank>.pth``.
+Run by itself: ``python jobs.py SCENARIO FOLDER`` imports the heavy packages once and forks the
+processes of one training after the other. Each writes ``FOLDER/<training>_<rank>.pth``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def in_one(folder: Path, name: str, job, **options) -> None:
 
 
 def in_two(folder: Path, name: str, job, **options) -> None:
-    """Run ``job(world_size=2)`` in two processes that know of each other."""
+    """Run ``job(world_size=2)`` in two processes of one group."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A hook that ends the training as a power cut would, and one that records which images were trained on."""
+"""A hook that kills the training, and one that records which images were trained on."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class KillAt(Hook):
-    """SIGKILL in the midst of an iteration, counted from 0."""
+    """Sends SIGKILL in an iteration, counted from 0."""
 
     def __init__(self, iteration: int) -> None:
         self.iteration = iteration

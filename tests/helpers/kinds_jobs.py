@@ -1,6 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Every kind of nano config under DistributedDataParallel with its defaults: a parameter without a gradient is an error
-of the second step."""
+"""Every kind of nano config under DistributedDataParallel with its defaults.
+
+A parameter without a gradient is an error of the second step.
+"""
 
 from __future__ import annotations
 

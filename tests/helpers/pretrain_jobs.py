@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""ADDP on 16 px noise: one process, DDP and FSDP, with the same pictures, levels and masks."""
+"""ADDP on 16 px noise: one process, DDP and FSDP, with the same images, levels and masks."""
 
 from __future__ import annotations
 

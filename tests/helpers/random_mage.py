@@ -12,7 +12,7 @@ HEADS, DECODER_HEADS = 3, 2
 
 
 def random_state_dict() -> dict[str, Tensor]:
-    """Random weights under the published names, with all that is stored and never used."""
+    """Random weights under the published names, with the tensors that are never used."""
     state = {
         'cls_token': torch.randn(1, 1, WIDTH),
         'mask_token': torch.randn(1, 1, DECODER_WIDTH),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass
 class Sizes:
-    """A VQGAN; the defaults are a small one of taming's kind."""
+    """Sizes of a VQGAN. The defaults are a small one in taming's layout."""
 
     taming: bool = True
     channels: int = 32
@@ -28,7 +28,7 @@ class Sizes:
 
 
 def random_state_dict(sizes: Sizes) -> dict[str, Tensor]:
-    """Random weights under the published names; of a size at which every part tells in the result."""
+    """Random weights under the published names, so large that each affects the result."""
     state = {}
 
     def conv(name, inputs, outputs, side, bias=True):

@@ -69,7 +69,7 @@ def train(
     collate: str = 'default_collate',
     seed: int = 0,
 ) -> dict:
-    """Train ``max_iters`` steps, whose batch over all processes is ``batch_size``, and return what was recorded."""
+    """Train ``max_iters`` steps of ``batch_size`` samples of all processes; return the record."""
     record = Record()
     work_dir.mkdir(parents=True, exist_ok=True)
     cfg = dict(

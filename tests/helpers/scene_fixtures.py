@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Fixtures: small FashionScenes, and IDX files."""
+
 import gzip
 import shutil
 import struct
@@ -28,7 +30,7 @@ def written_set(tmp_path_factory, spec):
 
 @pytest.fixture
 def own_set(written_set, tmp_path):
-    """A copy to spoil."""
+    """A copy that a test may change."""
     return shutil.copytree(written_set, tmp_path / 'fashion_scenes')
 
 

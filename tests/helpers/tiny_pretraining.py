@@ -47,7 +47,7 @@ def build_runner(
     seed: int | None = 0,
     **settings,
 ) -> Runner:
-    """A Runner with GenerativePretrainHook (``hook`` are its options), or with other ``custom_hooks``."""
+    """A Runner with GenerativePretrainHook (``hook``: its options) or ``custom_hooks``."""
     pretrain_hook = dict(dict(type='addp_mm.GenerativePretrainHook', preview_interval=0), **(hook or {}))
     name = f'run_{next(_RUNS)}'
     cfg = dict(

@@ -91,7 +91,7 @@ def build_runner(
     optim_wrapper=None,
     **settings,
 ) -> Runner:
-    """A Runner that trains on eight pictures; ``evaluator`` is of every third iteration."""
+    """A Runner that trains on eight images; ``evaluator`` is of every third iteration."""
     name = f'vqgan_{next(_RUNS)}'
     loader = dict(
         batch_size=4,

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by two processes: what generative pre-training agrees on between ranks. Each prints a line of JSON."""
+"""Run by two processes: what pre-training compares between ranks. Each prints a line of JSON."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def main() -> None:
     runner = SimpleNamespace(
         iter=4, epoch=0, max_iters=5, hooks=[], work_dir='.', _resume=False, _load_from=None, model=part(1.0)
     )
-    spoilt = SimpleNamespace(**{**vars(runner), 'model': part(math.inf if rank else 1.0)})
+    non_finite = SimpleNamespace(**{**vars(runner), 'model': part(math.inf if rank else 1.0)})
     hook._checkpoints = RunCheckpoints(runner)
     losses = [math.nan if rank == 1 else 2.0, 2.0]
     found = dict(
@@ -48,7 +48,7 @@ def main() -> None:
         different=outcome(lambda: check_equal_on_all_ranks(dict(tokenizer=part(1.0), predictor=part(2.0 + rank)))),
         failing=outcome(lambda: hook._check(runner, losses[0], ratio, 4)),
         healthy=outcome(lambda: hook._check(runner, losses[1], ratio, 4)),
-        spoilt=outcome(lambda: hook._check(spoilt, losses[1], ratio, 4)),
+        non_finite=outcome(lambda: hook._check(non_finite, losses[1], ratio, 4)),
     )
     print(json.dumps(found))
     torch.distributed.destroy_process_group()

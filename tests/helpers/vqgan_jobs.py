@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A VQGAN on one and on two processes with the same pictures."""
+"""A VQGAN on one and on two processes with the same images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SGD = dict(optimizer=dict(type='SGD', lr=0.05))
 
 
 def train(folder: Path, world_size: int, optimizer: dict | None = None, **settings) -> dict:
-    """Six steps through every phase; each process has its part of the pictures. Weights and what was logged."""
+    """Six steps through every phase; each process has a part of the images. Weights and log."""
     if world_size > 1:
         dist.init_dist('pytorch', backend='gloo')
     model = build(schedule=SCHEDULE, **settings)

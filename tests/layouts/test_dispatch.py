@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Every kind of checkpoint that people hold is recognised as one thing, and our own as nothing foreign."""
+"""Each kind of published checkpoint has exactly one layout, and our own weights have none."""
 
 import ast
 import json
@@ -12,9 +12,9 @@ import torchvision
 from helpers.random_vqgan import Sizes, random_state_dict
 
 from addp_mm import layouts
-from addp_mm.checkpoints.reading import ASSETS, find_state_dict, load_checkpoint_file
+from addp_mm.checkpoints.reading import ASSETS, load_checkpoint_file
+from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.layouts import LAYOUTS, Layout, find_layout, find_prefixes
-from addp_mm.layouts.layout import TARGETS
 from addp_mm.models.backbones import ADDPViT
 
 REFERENCE = Path(__file__).parents[1] / 'data' / 'published_reference.npz'
@@ -23,7 +23,7 @@ ARCH = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=16)
 
 
 def published():
-    """The published ADDP's names, of the trimmed copy that the parity tests hold."""
+    """Names and shapes of the trimmed published ADDP of the parity tests."""
     with np.load(REFERENCE, allow_pickle=False) as file:
         shapes = json.loads(file['header'].tobytes())['shapes']
     return {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}
@@ -70,31 +70,31 @@ def more(state, *names):
 
 
 KINDS = {
-    'whole ADDP': (published, 'ADDP', 'ADDP'),
-    'ADDP encoder': (lambda: without('vqgan', 'token_', 'decoder_', 'mlm_', 'mask_token'), 'ADDP encoder', 'ADDPViT'),
-    'ADDP encoder and decoder': (lambda: without('vqgan', 'token_predictor'), 'ADDP encoder', 'ADDPViT'),
+    'whole ADDP': (published, 'ADDP', 'model'),
+    'ADDP encoder': (lambda: without('vqgan', 'token_', 'decoder_', 'mlm_', 'mask_token'), 'ADDP encoder', 'backbone'),
+    'ADDP encoder and decoder': (lambda: without('vqgan', 'token_predictor'), 'ADDP encoder', 'backbone'),
     'MAGE': (
         lambda: {**part('token_predictor.'), **{f'vqgan.{k}': v for k, v in part('vqgan.').items()}},
         'MAGE',
-        'MaskedTokenPredictor',
+        'predictor',
     ),
-    'MAGE predictor alone': (lambda: part('token_predictor.'), 'MAGE', 'MaskedTokenPredictor'),
-    'MaskGIT VQGAN': (lambda: part('vqgan.'), 'MaskGIT VQGAN', 'VQTokenizer'),
-    'taming VQGAN': (lambda: random_state_dict(Sizes()), 'taming VQGAN', 'VQTokenizer'),
+    'MAGE predictor alone': (lambda: part('token_predictor.'), 'MAGE', 'predictor'),
+    'MaskGIT VQGAN': (lambda: part('vqgan.'), 'MaskGIT VQGAN', 'tokenizer'),
+    'taming VQGAN': (lambda: random_state_dict(Sizes()), 'taming VQGAN', 'tokenizer'),
     'taming VQGAN with its loss': (
         lambda: more(random_state_dict(Sizes()), 'loss.discriminator.main.0.weight'),
         'taming VQGAN',
-        'VQTokenizer',
+        'tokenizer',
     ),
-    'MAE with decoder': (mae, 'MAE', 'ADDPViT'),
-    'MAE encoder with its mask token': (lambda: more(timm_vit(num_classes=0), 'mask_token'), 'MAE', 'ADDPViT'),
-    'MAE encoder': (lambda: timm_vit(num_classes=0), 'timm ViT', 'ADDPViT'),
-    'MAE fine-tuned': (lambda: timm_vit(global_pool='avg'), 'timm ViT', 'ADDPViT'),
-    'DINOv2': (lambda: more(timm_vit(num_classes=0, init_values=1.0), 'mask_token'), 'DINOv2', 'ADDPViT'),
+    'MAE with decoder': (mae, 'MAE', 'backbone'),
+    'MAE encoder with its mask token': (lambda: more(timm_vit(num_classes=0), 'mask_token'), 'MAE', 'backbone'),
+    'MAE encoder': (lambda: timm_vit(num_classes=0), 'timm ViT', 'backbone'),
+    'MAE fine-tuned': (lambda: timm_vit(global_pool='avg'), 'timm ViT', 'backbone'),
+    'DINOv2': (lambda: more(timm_vit(num_classes=0, init_values=1.0), 'mask_token'), 'DINOv2', 'backbone'),
     'DINOv2 with registers': (
         lambda: more(timm_vit(num_classes=0, init_values=1.0), 'mask_token', 'register_tokens'),
         'DINOv2',
-        'ADDPViT',
+        'backbone',
     ),
     'DINOv2 in chunks': (
         lambda: {
@@ -102,18 +102,18 @@ KINDS = {
             for key, value in timm_vit(num_classes=0, init_values=1.0).items()
         },
         'DINOv2',
-        'ADDPViT',
+        'backbone',
     ),
-    'DINOv2 of timm': (lambda: timm_vit(num_classes=0, init_values=1.0, reg_tokens=4), 'timm ViT', 'ADDPViT'),
+    'DINOv2 of timm': (lambda: timm_vit(num_classes=0, init_values=1.0, reg_tokens=4), 'timm ViT', 'backbone'),
     'DeiT III': (
         lambda: {
             key.replace('ls1.gamma', 'gamma_1').replace('ls2.gamma', 'gamma_2'): value
             for key, value in timm_vit(init_values=1.0, no_embed_class=True).items()
         },
         'timm ViT',
-        'ADDPViT',
+        'backbone',
     ),
-    'AugReg': (timm_vit, 'timm ViT', 'ADDPViT'),
+    'AugReg': (timm_vit, 'timm ViT', 'backbone'),
     'BEiT pre-trained': (
         lambda: more(
             timm_beit(use_shared_rel_pos_bias=True, use_abs_pos_emb=False),
@@ -122,9 +122,9 @@ KINDS = {
             'lm_head.bias',
         ),
         'BEiT',
-        'ADDPViT',
+        'backbone',
     ),
-    'BEiT fine-tuned': (lambda: timm_beit(use_rel_pos_bias=True, use_abs_pos_emb=False), 'BEiT', 'ADDPViT'),
+    'BEiT fine-tuned': (lambda: timm_beit(use_rel_pos_bias=True, use_abs_pos_emb=False), 'BEiT', 'backbone'),
     'BEiT v2 pre-trained': (
         lambda: more(
             timm_beit(use_shared_rel_pos_bias=True, use_abs_pos_emb=False),
@@ -133,30 +133,30 @@ KINDS = {
             'cls_pt_norm.weight',
         ),
         'BEiT',
-        'ADDPViT',
+        'backbone',
     ),
-    'mmpretrain ViT': (lambda: mmpretrain('VisionTransformer'), 'mmpretrain ViT', 'ADDPViT'),
+    'mmpretrain ViT': (lambda: mmpretrain('VisionTransformer'), 'mmpretrain ViT', 'backbone'),
     'mmpretrain classifier': (
         lambda: more(mmpretrain('VisionTransformer', 'backbone.'), 'head.fc.weight'),
         'mmpretrain ViT',
-        'ADDPViT',
+        'backbone',
     ),
     'mmpretrain MAE': (
         lambda: more(mmpretrain('VisionTransformer', 'backbone.'), 'neck.mask_token'),
         'mmpretrain ViT',
-        'ADDPViT',
+        'backbone',
     ),
-    'mmpretrain BEiT': (lambda: mmpretrain('BEiTViT'), 'mmpretrain ViT', 'ADDPViT'),
+    'mmpretrain BEiT': (lambda: mmpretrain('BEiTViT'), 'mmpretrain ViT', 'backbone'),
 }
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_exactly_one_layout_matches(kind):
-    make, name, target = KINDS[kind]
+    make, name, component = KINDS[kind]
     state = make()
     assert [layout.name for layout in LAYOUTS if layout.matches(state)] == [name]
-    assert find_layout(state).target == target
-    assert find_layout(state, [target]).name == name
+    assert find_layout(state).component == component
+    assert find_layout(state, [component]).name == name
 
 
 def test_every_layout_has_a_kind():
@@ -165,7 +165,7 @@ def test_every_layout_has_a_kind():
 
 
 def test_every_file_of_layouts_is_listed():
-    known = {id(layout) for layout in (*LAYOUTS, *layouts._CONTENTS)}
+    known = {id(layout) for layout in (*LAYOUTS, *layouts.SECONDARY)}
     for path in Path(layouts.__file__).parent.glob('*.py'):
         module = f'addp_mm.layouts.{path.stem}'
         names = [
@@ -202,27 +202,27 @@ def test_every_file_of_layouts_is_listed():
         dict,
     ],
 )
-def test_our_own_and_what_nobody_knows_match_nothing(make):
+def test_our_own_and_unknown_names_match_nothing(make):
     assert find_layout(make()) is None
 
 
-def test_a_checkpoint_may_hold_something_else_that_is_asked_for_by_its_class():
+def test_a_second_component_is_found_if_it_is_asked_for():
     mage = KINDS['MAGE'][0]()
-    assert find_layout(mage, ['VQTokenizer']).name == 'MAGE tokenizer'
-    assert find_layout(part('token_predictor.'), ['VQTokenizer']) is None
-    assert find_layout(mage, ['ADDPViT']) is None
+    assert find_layout(mage, ['tokenizer']).name == 'MAGE tokenizer'
+    assert find_layout(part('token_predictor.'), ['tokenizer']) is None
+    assert find_layout(mage, ['backbone']) is None
 
 
-def test_blocks_counted_anew_in_each_chunk_are_refused():
+def test_chunks_with_blocks_of_the_same_number_are_refused():
     source = timm_vit(num_classes=0)
     for chunk in (0, 1):
         source = {**source, **{key.replace('blocks.0.', f'blocks.{chunk}.0.'): value for key, value in source.items()}}
     source = {key: value for key, value in source.items() if not key.startswith('blocks.0.') or '0.0.' in key}
-    with pytest.raises(ValueError, match='counted anew in each'):
+    with pytest.raises(ValueError, match='two chunks have a block of the same number'):
         find_layout(source).convert(source)
 
 
-def test_prefixes_under_which_a_layout_stands():
+def test_prefixes_with_a_known_layout():
     vit, tokenizer = timm_vit(), random_state_dict(Sizes())
     state = {
         **{f'teacher.backbone.{key}': value for key, value in vit.items()},
@@ -231,11 +231,5 @@ def test_prefixes_under_which_a_layout_stands():
     }
     found = {prefix: layout.name for prefix, layout in find_prefixes(state).items()}
     assert found == {'teacher.backbone.': 'timm ViT', 'first_stage_model.': 'taming VQGAN'}
-    assert list(find_prefixes(state, ['ADDPViT'])) == ['teacher.backbone.']
+    assert list(find_prefixes(state, ['backbone'])) == ['teacher.backbone.']
     assert find_prefixes(vit) == {}
-
-
-def test_a_layout_names_a_class_of_this_package():
-    assert {layout.target for layout in LAYOUTS} == set(TARGETS)
-    with pytest.raises(ValueError, match="one of .*'ResNet'"):
-        Layout('odd', 'ResNet', lambda _: True, dict, dict)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Converted MAGE checkpoints against the original network, run from the foreign state dict, and the converter."""
+"""Converted MAGE checkpoints, compared with the original network, and the converter."""
 
 import json
 import runpy
@@ -35,7 +35,7 @@ def checkpoint():
 
 
 @torch.no_grad()
-def test_the_predictor_equals_the_foreign_network(checkpoint):
+def test_the_predictor_equals_the_original_network(checkpoint):
     predictor = MaskedTokenPredictor(**MAGE.build_args(checkpoint), **HEADS).eval()
     predictor.load_state_dict(convert_mage(checkpoint), strict=True)
     ids, mask = torch.randint(mage.CODES, (3, mage.LENGTH)), torch.rand(3, mage.LENGTH) < 0.5
@@ -45,7 +45,7 @@ def test_the_predictor_equals_the_foreign_network(checkpoint):
 
 
 @torch.no_grad()
-def test_the_tokenizer_in_the_file_equals_the_foreign_network(checkpoint):
+def test_the_tokenizer_in_the_file_equals_the_original_network(checkpoint):
     tokenizer = VQTokenizer(**MAGE_TOKENIZER.build_args(checkpoint)).eval()
     tokenizer.load_state_dict(convert_mage_tokenizer(checkpoint), strict=True)
     images = torch.rand(2, 3, 16, 16)
@@ -73,12 +73,12 @@ def test_sizes_are_read_from_the_tensors(checkpoint):
     assert not MAGE_TOKENIZER.matches(alone)
     with pytest.raises(ValueError, match='no tokenizer'):
         convert_mage_tokenizer(alone)
-    with pytest.raises(ValueError, match='1013 words does not hold 1000 codes'):
+    with pytest.raises(ValueError, match='1013 words is too small for 1000 codes'):
         predictor_args(convert_mage(alone), codebook_size=1000)
 
 
 @pytest.mark.parametrize('stranger', ['blocks.0.gain', 'vqgan.loss.weight', 'token_predictor.norm.weight', 'head.bias'])
-def test_unknown_keys_are_named_whichever_part_is_taken(checkpoint, stranger):
+def test_unknown_keys_are_named_for_each_part(checkpoint, stranger):
     for convert in (convert_mage, convert_mage_tokenizer):
         with pytest.raises(ValueError, match=rf'1 keys.*{stranger}'):
             convert({**checkpoint, stranger: torch.ones(1)})
@@ -90,16 +90,16 @@ def test_an_incomplete_predictor_is_refused(checkpoint):
         convert_mage(rest)
 
 
-def test_heads_are_asked_for_where_no_published_model_tells_them():
+def test_heads_must_be_given_for_an_unpublished_width():
     assert [heads_of(768, None, ''), heads_of(768, None, '', decoder=True), heads_of(1024, None, '')] == [12, 16, 16]
     assert heads_of(768, 6, '') == 6
-    with pytest.raises(ValueError, match=r'24 channels wide: give num_heads \(in a converter --num-heads\)'):
+    with pytest.raises(ValueError, match='width 24: give num_heads'):
         heads_of(24, None, 'num_heads')
-    with pytest.raises(ValueError, match='num_heads: 5 heads do not divide a width of 24'):
+    with pytest.raises(ValueError, match='num_heads: the width 24 is not a multiple of 5 heads'):
         heads_of(24, 5, 'num_heads')
 
 
-def test_both_parts_load_straight_from_the_file(checkpoint, tmp_path):
+def test_both_parts_load_from_the_file_without_the_tool(checkpoint, tmp_path):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
     loads_it = dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'mage.pth'), strict=True)
     predictor = MaskedTokenPredictor(**MAGE.build_args(checkpoint), **HEADS, init_cfg=loads_it)
@@ -110,7 +110,7 @@ def test_both_parts_load_straight_from_the_file(checkpoint, tmp_path):
 
 
 # --- the tool
-# ----------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def run_tool(monkeypatch, *arguments):
@@ -151,10 +151,10 @@ def test_the_tool_writes_either_part_with_a_config_that_loads_it(checkpoint, tmp
         ),
     ],
 )
-def test_the_tool_writes_nothing_where_the_sides_disagree(checkpoint, tmp_path, monkeypatch, part, change):
+def test_the_tool_writes_nothing_if_the_results_disagree(checkpoint, tmp_path, monkeypatch, part, change):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
     monkeypatch.setattr(*change)
-    with pytest.raises(SystemExit, match='disagree: .*; nothing was written'):
+    with pytest.raises(SystemExit, match=r'disagree: .*\. Nothing was written'):
         run_tool(
             monkeypatch,
             tmp_path / 'mage.pth',
@@ -171,6 +171,6 @@ def test_the_tool_writes_nothing_where_the_sides_disagree(checkpoint, tmp_path, 
 
 def test_the_tool_asks_for_heads(checkpoint, tmp_path, monkeypatch):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
-    with pytest.raises(SystemExit, match='24 channels wide: give num_heads .in a converter --num-heads'):
+    with pytest.raises(SystemExit, match='width 24: give num_heads'):
         run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'predictor.safetensors')
     assert [path.name for path in tmp_path.iterdir()] == ['mage.pth']

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""ADDPViT as timm's VisionTransformer: the same features, also in a process that has no OpenMMLab."""
+"""ADDPViT as timm's VisionTransformer gives the same features, also without OpenMMLab."""
 
 import importlib.util
 import json
@@ -59,7 +59,7 @@ def image():
         dict(out_type='raw', use_abs_pos=False),
     ],
 )
-def test_timm_computes_the_same(options, image):
+def test_timm_gives_the_same_features(options, image):
     vit = build(**options)
     weights, kwargs = to_timm(vit.state_dict(), 3, (32, 32), vit.out_type)
     model = timm.create_model(architecture_of(kwargs), **kwargs).eval()
@@ -84,10 +84,10 @@ def test_maps_at_another_size(options):
     [
         (dict(use_rel_pos=True), 'decomposed relative positions .*rel_pos_h'),
         (dict(use_rel_pos_table=True), 'tables of relative positions .*rel_pos_bias_table'),
-        (dict(with_cls_token=False, out_type='featmap'), "no class token: take out_type='avg_featmap'"),
+        (dict(with_cls_token=False, out_type='featmap'), "no class token: use out_type='avg_featmap'"),
     ],
 )
-def test_what_timm_cannot_express_is_refused(options, message):
+def test_options_that_timm_does_not_have_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         to_timm(build(**options).state_dict(), 3)
 
@@ -96,7 +96,7 @@ def test_strange_keys_and_outputs_are_refused():
     weights = build().state_dict()
     with pytest.raises(ValueError, match='stranger'):
         to_timm({**weights, 'stranger': torch.ones(1)}, 3)
-    with pytest.raises(ValueError, match='no positions that tell the image size'):
+    with pytest.raises(ValueError, match='no positions, so the image size is not known'):
         to_timm(build(use_abs_pos=False).state_dict(), 3)
     with pytest.raises(ValueError, match="out_type must be one of .*'map'"):
         to_timm(weights, 3, out_type='map')
@@ -131,7 +131,7 @@ def test_an_exported_checkpoint_runs_in_plain_timm(tmp_path, image, capsys):
     torch.save(dict(state_dict={**checkpoint, 'head.fc.weight': torch.ones(1)}), tmp_path / 'classifier.pth')
     (tmp_path / 'config.py').write_text(
         f"model = dict(backbone=dict(type='addp_mm.ADDPViT', arch={ARCH}, img_size=32, patch_size=8, pre_norm=True, "
-        "out_type='avg_featmap', init_cfg=dict(type='Pretrained', checkpoint='nowhere')))\n"
+        "out_type='avg_featmap', init_cfg=dict(type='addp_mm.Pretrained', checkpoint='nowhere')))\n"
         'data_preprocessor = dict(mean=[127.5] * 3, std=[51.] * 3)'
     )
     tool('vit_to_timm').main(
@@ -150,12 +150,12 @@ def test_an_exported_checkpoint_runs_in_plain_timm(tmp_path, image, capsys):
 @pytest.mark.parametrize(
     'options,arguments,message',
     [
-        (dict(with_cls_token=False, out_type='featmap'), [], 'windows.*give its --config'),
-        (dict(), [], 'no standard architecture'),
+        (dict(with_cls_token=False, out_type='featmap'), [], 'window attention.*give its --config'),
+        (dict(), [], 'not a standard architecture'),
         (dict(), ['--num-heads', '3', '--prefix', 'model'], 'no model.patch_embed.projection.weight'),
     ],
 )
-def test_an_export_asks_for_what_weights_do_not_tell(tmp_path, options, arguments, message):
+def test_an_export_asks_for_what_does_not_follow_from_weights(tmp_path, options, arguments, message):
     save_file(build(**options).state_dict(), tmp_path / 'vit.safetensors')
     with pytest.raises(SystemExit, match=message):
         tool('vit_to_timm').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'out'), *arguments])
@@ -169,7 +169,7 @@ def test_windows_are_refused(tmp_path):
         f"backbone = dict(type='addp_mm.ADDPViT', arch={ARCH}, img_size=32, "
         "patch_size=8, window_size=2, with_cls_token=False, out_type='featmap')"
     )
-    with pytest.raises(SystemExit, match='attends in windows'):
+    with pytest.raises(SystemExit, match='has window attention'):
         tool('vit_to_timm').main(
             [str(tmp_path / 'vit.safetensors'), str(tmp_path / 'out'), '--config', str(tmp_path / 'config.py')]
         )
@@ -178,7 +178,7 @@ def test_windows_are_refused(tmp_path):
 def test_timm_to_addp_and_back_gives_the_same_file(tmp_path, capsys):
     model = timm.create_model('vit_tiny_patch16_224', depth=1, embed_dim=24, num_heads=3, img_size=32, num_classes=4)
     save_file(model.state_dict(), tmp_path / 'timm.safetensors')
-    with pytest.raises(SystemExit, match='say --num-heads'):
+    with pytest.raises(SystemExit, match='give --num-heads'):
         tool('vit').main([str(tmp_path / 'timm.safetensors'), str(tmp_path / 'addp.safetensors')])
     tool('vit').main([str(tmp_path / 'timm.safetensors'), str(tmp_path / 'addp.safetensors'), '--num-heads', '3'])
     assert 'the original implementation differs by' in capsys.readouterr().out
@@ -193,7 +193,7 @@ def test_a_vit_within_a_larger_file(tmp_path, capsys):
     state = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3).state_dict()
     torch.save(dict(model_ema={f'net.{key}': value for key, value in state.items()}), tmp_path / 'larger.ckpt')
     for given, words in (
-        (['--prefix', 'ema'], r"under model_ema: prefix='model_ema\.'"),
+        (['--prefix', 'ema'], r"under model_ema\. To load them, give prefix='model_ema\.'"),
         (['--prefix', 'model_ema'], r"layout of timm ViT under the prefix 'model_ema\.net\.'"),
     ):
         with pytest.raises(SystemExit, match=words):
@@ -207,15 +207,15 @@ def test_a_vit_within_a_larger_file(tmp_path, capsys):
     )
 
 
-def test_an_incomplete_vit_says_what_the_file_lacks(tmp_path):
+def test_a_missing_weight_is_named(tmp_path):
     state = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3).state_dict()
     del state['blocks.1.mlp.fc2.bias']
     save_file(state, tmp_path / 'vit.safetensors')
-    with pytest.raises(SystemExit, match=r'incomplete: it lacks blocks\.1\.mlp\.fc2\.bias of addp_mm\.ADDPViT'):
+    with pytest.raises(SystemExit, match=r'does not fit ADDPViT: missing blocks\.1\.mlp\.fc2\.bias'):
         tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'out.pth'), '--num-heads', '3'])
 
 
-def test_a_wrong_number_of_heads_does_not_go_through_unseen(tmp_path):
+def test_a_wrong_number_of_heads_is_refused(tmp_path):
     from timm.models.beit import Beit
 
     model = Beit(
@@ -229,7 +229,7 @@ def test_a_wrong_number_of_heads_does_not_go_through_unseen(tmp_path):
         use_rel_pos_bias=True,
     )
     save_file(model.state_dict(), tmp_path / 'beit.safetensors')
-    with pytest.raises(SystemExit, match='do not fit'):
+    with pytest.raises(SystemExit, match='does not fit'):
         tool('vit').main([str(tmp_path / 'beit.safetensors'), str(tmp_path / 'a.safetensors'), '--num-heads', '4'])
     tool('vit').main([str(tmp_path / 'beit.safetensors'), str(tmp_path / 'a.safetensors')])
     config = json.loads((tmp_path / 'a.json').read_text())['backbone']
@@ -237,7 +237,7 @@ def test_a_wrong_number_of_heads_does_not_go_through_unseen(tmp_path):
     assert config['use_rel_pos_table']
 
 
-def test_the_image_size_decides_what_positions_mean(tmp_path, capsys):
+def test_the_image_size_decides_how_positions_are_read(tmp_path, capsys):
     """A class token and 3 x 5 patches have as many positions as the 4 x 4 patches of a DeiT III."""
     sizes = dict(patch_size=8, embed_dim=24, depth=2, num_heads=3)
     save_file(timm.models.VisionTransformer(**sizes, img_size=(24, 40)).state_dict(), tmp_path / 'vit.safetensors')
@@ -248,7 +248,7 @@ def test_the_image_size_decides_what_positions_mean(tmp_path, capsys):
     assert json.loads((tmp_path / 'wide.json').read_text())['backbone']['img_size'] == [24, 40]
     tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'square.pth'), '--num-heads', '3'])
     said = capsys.readouterr().out
-    assert '16 positions, read as 4 x 4 patches and none of the class token' in said
+    assert '16 positions, read as 4 x 4 patches and none for the class token' in said
     assert '--img-size 24 40 or' in said
     with pytest.raises(SystemExit, match='--img-size 20 40 does not fit patches of 8 pixels'):
         tool('vit').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'other.pth'), '--img-size', '20', '40'])

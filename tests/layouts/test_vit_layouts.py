@@ -19,7 +19,7 @@ SIZES = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, mlp_
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """All parameters random, none at a value that hides a missing key."""
+    """Random parameters, none at a default value that hides a missing key."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         nn.init.normal_(
@@ -34,7 +34,7 @@ def convert(source: dict[str, Tensor], name: str, num_heads: int = 3, **options)
     layout = find_layout(source)
     assert layout is not None
     assert layout.name == name
-    assert layout.target == 'ADDPViT'
+    assert layout.component == 'backbone'
     before = {key: value.clone() for key, value in source.items()}
     args = {**layout.build_args(source), **options}
     assert 'num_heads' not in args['arch']
@@ -45,10 +45,10 @@ def convert(source: dict[str, Tensor], name: str, num_heads: int = 3, **options)
 
 
 def original(source: dict[str, Tensor], image: Tensor, **options) -> Tensor | None:
-    """What the converter's own comparison takes for the truth."""
+    """Features of the original implementation, as the converter computes them."""
     layout = find_layout(source)
     args = {**layout.build_args(source), **options}
-    return original_features(layout.name, source, {**args, 'arch': dict(args['arch'], num_heads=3)}, image)
+    return original_features(layout, source, {**args, 'arch': dict(args['arch'], num_heads=3)}, image)
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -62,7 +62,7 @@ def image():
 
 
 def mae_decoder() -> dict[str, Tensor]:
-    """What a MAE pre-training file has beside the encoder."""
+    """The decoder of a MAE pre-training file."""
     decoder = VisionTransformer(**{**SIZES, 'depth': 1, 'embed_dim': 12}).state_dict()
     extra = {f'decoder_{key}': value for key, value in decoder.items() if key.startswith(('blocks', 'norm', 'pos'))}
     linear = {f'decoder_{name}.{part}': torch.rand(3) for name in ('embed', 'pred') for part in ('weight', 'bias')}
@@ -136,7 +136,7 @@ def test_a_vit_without_a_class_token(image):
     close(vit(image)[0].flatten(2).transpose(1, 2), reference.forward_features(image))
 
 
-def test_a_finetuned_mae_gives_what_its_head_sees(image):
+def test_a_finetuned_mae_gives_the_input_of_its_head(image):
     reference = randomised(VisionTransformer(**SIZES, global_pool='avg'))
     assert 'fc_norm.weight' in reference.state_dict()
     assert 'norm.weight' not in reference.state_dict()
@@ -215,7 +215,7 @@ def test_beit_at_another_image_size_equals_timm():
     close(loaded(image)[0], vit(image)[0])
 
 
-def test_keys_that_no_one_knows_are_named():
+def test_unknown_keys_are_named():
     for name, (layout, options, extra, _) in VITS.items():
         source = dict(VisionTransformer(**{**SIZES, **options}).state_dict(), **extra)
         source.update({'blocks.1.attn.q_norm.weight': torch.ones(8), 'stranger': torch.ones(1)})
@@ -232,7 +232,7 @@ def test_gated_mlps_are_refused(key, shape):
         find_layout(source).convert(source)
 
 
-def test_positions_that_are_no_square_ask_for_the_image_size():
+def test_positions_that_are_not_square_need_the_image_size():
     reference = randomised(VisionTransformer(**{**SIZES, 'img_size': (32, 64)}))
     layout = find_layout(reference.state_dict())
     with pytest.raises(ValueError, match='give the image size'):
@@ -252,7 +252,7 @@ def test_positions_that_are_no_square_ask_for_the_image_size():
         (0, dict(reg_tokens=2, no_embed_class=True)),
     ],
 )
-def test_the_grid_decides_what_positions_mean(own, options):
+def test_the_grid_decides_how_positions_are_read(own, options):
     """A class token and 3 x 5 patches have as many positions as 4 x 4 patches."""
     reference = randomised(VisionTransformer(**{**SIZES, **options, 'img_size': (24, 40)}))
     source, image = reference.state_dict(), torch.rand(1, 3, 24, 40)
@@ -267,24 +267,24 @@ def test_the_grid_decides_what_positions_mean(own, options):
         assert layout.convert(source)['pos_embed'].shape[1] == 17  # taken for DeiT III of 4 x 4 patches
         square = VisionTransformer(**SIZES, no_embed_class=True).state_dict()
         assert layout.build_args(square, grid=(4, 4))['img_size'] == (32, 32)
-    with pytest.raises(ValueError, match=f'the {own + 15} positions are not those of 4 x 5 patches'):
+    with pytest.raises(ValueError, match=f'the {own + 15} positions do not fit 4 x 5 patches'):
         layout.convert(source, grid=(4, 5))
 
 
-def test_registers_and_positions_that_are_no_square_ask_for_the_grid():
+def test_registers_and_positions_that_are_not_square_need_the_grid():
     source = VisionTransformer(**{**SIZES, 'img_size': (16, 40)}, reg_tokens=2).state_dict()
-    with pytest.raises(ValueError, match=r'of 13 positions.*the 2 registers.*pos_grid=\(height, width\).*--img-size'):
+    with pytest.raises(ValueError, match=r'13 positions.*the 2 registers.*pos_grid=\(height, width\).*--img-size'):
         find_layout(source).convert(source)
 
 
 @pytest.mark.parametrize('name, mark', [('MAE', mae_decoder()), ('DINOv2', dict(mask_token=torch.rand(1, 24)))])
-def test_positions_that_always_hold_the_class_token_are_never_taken_for_a_square(name, mark):
+def test_positions_with_a_class_token_are_not_read_as_a_square(name, mark):
     options = dict(num_classes=0, init_values=1e-5 if name == 'DINOv2' else None, img_size=(24, 40))
     source = {**VisionTransformer(**{**SIZES, **options}).state_dict(), **mark}
     layout = find_layout(source)
     assert layout.name == name
     assert layout.convert(source)['pos_embed'].shape[1] == 16
-    with pytest.raises(ValueError, match='no square map: give the image size'):
+    with pytest.raises(ValueError, match='do not form a square map: give the image size'):
         layout.build_args(source)
     assert layout.build_args(source, grid=(3, 5))['img_size'] == (24, 40)
 

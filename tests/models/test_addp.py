@@ -36,9 +36,11 @@ def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one(model):
     model.loss(images(), noise=noise())['loss'].backward()
     for name, parameter in model.named_parameters():
         if name.startswith(('tokenizer.', 'predictor.')):
-            assert not parameter.requires_grad and parameter.grad is None, name
+            assert not parameter.requires_grad, name
+            assert parameter.grad is None, name
         else:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
 
 
 @pytest.mark.slow
@@ -137,11 +139,11 @@ def test_noise_comes_from_the_generator_of_the_process(model):
 
 
 def test_backbone_sees_normalised_images(model):
-    picture = images()
+    batch = images()
     expected = model.backbone(
-        (picture - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        (batch - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
     )
-    torch.testing.assert_close(model(picture, mode='tensor')[-1], expected[-1])
+    torch.testing.assert_close(model(batch, mode='tensor')[-1], expected[-1])
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
@@ -250,10 +252,10 @@ def test_ablations_of_targets_and_unreliable_tokens(options, calls):
     else:
         torch.testing.assert_close(target, model.predictor(ids, mask))
     if options.get('unreliable_tokens', True):
-        place = model.predictor(ids, mask_next) @ codes
+        expected_codes = model.predictor(ids, mask_next) @ codes
     else:
-        place = codes.mean(0).expand(3, 16, -1)
-    expected = torch.where(mask.unsqueeze(-1), place, codes[ids])
+        expected_codes = codes.mean(0).expand(3, 16, -1)
+    expected = torch.where(mask.unsqueeze(-1), expected_codes, codes[ids])
     torch.testing.assert_close(images, model.decode(expected.transpose(1, 2).unflatten(2, (4, 4))))
 
 
@@ -287,8 +289,8 @@ def test_as_many_tokens_in_another_map_are_refused(model):
 @pytest.mark.parametrize('channels, mean', [(1, None), (5, [0.1, 0.2, 0.3, 0.4, 0.5]), (2, [0.5])])
 def test_images_of_other_channels_than_three(channels, mean):
     model = build(tokenizer=dict(in_channels=channels), backbone=dict(in_channels=channels), pixel_mean=mean).train()
-    pictures = torch.rand(3, channels, 16, 16)
-    model.loss(pictures, noise=noise())['loss'].backward()
+    batch = torch.rand(3, channels, 16, 16)
+    model.loss(batch, noise=noise())['loss'].backward()
     assert model.backbone.patch_embed.projection.weight.grad.abs().sum() > 0
     expected = [0.5] * channels if mean is None or len(mean) == 1 else mean
     assert model.pixel_mean.flatten().tolist() == pytest.approx(expected)

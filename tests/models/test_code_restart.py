@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The optimizer forgets what it gathered about codes that were drawn anew, and the configs ask for that."""
+"""Moments of restarted codes are reset, and the configs of all tokenizers have the hook."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ PLAIN = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, betas=(0
 
 
 @pytest.mark.parametrize('algorithm', ['VQGANPretrain', 'TokenizerPretrain'])
-def test_moments_of_redrawn_codes_are_forgotten(tmp_path, algorithm):
+def test_moments_of_restarted_codes_are_reset(tmp_path, algorithm):
     """Only theirs, and before the step of the same iteration; with two optimizers and with one."""
     adversarial = algorithm == 'VQGANPretrain'
     model = build(restart_interval=3, restart_until=9, type=f'addp_mm.{algorithm}')
@@ -60,7 +60,7 @@ def test_moments_of_redrawn_codes_are_forgotten(tmp_path, algorithm):
 
 
 def test_without_the_hook_old_moments_push_on():
-    """What the hook is for: a code that was chosen, then no more, then drawn anew moves by what it had gathered."""
+    """Without it, a restarted code without a gradient moves by its old moments."""
     codes = torch.nn.Parameter(torch.zeros(2, 1))
     for forget in (False, True):
         model = SimpleNamespace(restarted=None, tokenizer=SimpleNamespace(codes=SimpleNamespace(weight=codes)))
@@ -82,10 +82,10 @@ def test_without_the_hook_old_moments_push_on():
         hook.after_train(runner)
 
 
-def test_every_tokenizer_config_forgets():
+def test_every_tokenizer_config_has_the_hook():
     paths = [*CONFIGS.glob('pretrain/vq*.py'), *CONFIGS.glob('_base_/own_data/tokenizer_*.py')]
     assert len(paths) > 6
     for path in paths:
         cfg = Config.fromfile(path)
-        assert cfg.model.restart_until > 0, path
+        assert cfg.model.restart_until, path
         assert any(hook.type == 'addp_mm.CodeRestartHook' for hook in cfg.custom_hooks), path

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Training of the predictor: on images and on ids, with all tokens in the encoder or with half of them dropped."""
+"""Training of the predictor on images and on ids, with all or half of the tokens in the encoder."""
 
 import pytest
 import torch
@@ -67,8 +67,8 @@ def test_ratios_follow_the_density():
     assert len(shared.unique()) == 1
 
 
-def test_half_the_places_are_dropped_and_they_are_masked_ones():
-    """As MAGE's released code counts: ceil(L / 2) places of each row, out of ceil(L * ratio) masked ones."""
+def test_half_the_positions_are_dropped_and_they_are_masked_ones():
+    """As in MAGE's code: ceil(L / 2) of the ceil(L * ratio) masked positions of a row."""
     ratios = torch.tensor([[0.5], [0.6], [1.0]]).repeat(300, 1)
     mask, kept = random_masks(ratios, 15, generator(), drop_ratio=0.5)
     assert mask.sum(1).tolist() == [8, 9, 15] * 300
@@ -77,7 +77,7 @@ def test_half_the_places_are_dropped_and_they_are_masked_ones():
     assert (dropped.sum(1) == 8).all()
     assert not (dropped & ~mask).any()
     assert (kept.diff(dim=1) > 0).all()
-    # every place is dropped about as often as any other
+    # every position is dropped about as often as any other
     assert (dropped.float().mean(0) - 8 / 15).abs().max() < 0.07
     undropped, everything = random_masks(ratios, 15, generator())
     assert everything is None
@@ -87,7 +87,7 @@ def test_half_the_places_are_dropped_and_they_are_masked_ones():
 
 
 def attend(block, x, seen):
-    """A transformer block whose attention gives no weight to places that are not ``seen`` (B, N)."""
+    """A transformer block whose attention ignores positions that are not ``seen`` (B, N)."""
     attn, h = block.attn, block.norm1(x)
     q, k, v = (part.unflatten(-1, (attn.num_heads, -1)) for part in attn.qkv(h).chunk(3, dim=-1))
     scores = torch.einsum('bqhd,bkhd->bhqk', q, k) / q.shape[-1] ** 0.5
@@ -97,7 +97,7 @@ def attend(block, x, seen):
 
 
 def masked_attention_logits(predictor, ids, mask, dropped):
-    """The same maths at full length: dropped places stay in the sequence, and nobody looks at them."""
+    """The same maths at full length: dropped positions stay in the sequence and are ignored."""
     first = torch.zeros(len(ids), 1, dtype=torch.bool)
     words = torch.cat([torch.full((len(ids), 1), 64 + 1), ids.masked_fill(mask, 64 + 3)], 1)
     x = predictor.embed_norm(predictor.word_embed.weight[words] + predictor.pos_embed)
@@ -111,7 +111,7 @@ def masked_attention_logits(predictor, ids, mask, dropped):
     return predictor.head(predictor.decoder_norm(x)[:, 1:], predictor.word_embed.weight)
 
 
-def test_dropping_places_equals_attention_that_does_not_see_them():
+def test_dropping_positions_equals_attention_that_does_not_see_them():
     predictor, ids = tiny_predictor().double(), some_ids()
     mask, kept = random_masks(torch.tensor([[0.5], [0.6], [0.8], [1.0]]), 16, generator(), drop_ratio=0.5)
     dropped = torch.ones_like(mask).scatter(1, kept, False)
@@ -129,7 +129,7 @@ def test_dropping_places_equals_attention_that_does_not_see_them():
     torch.testing.assert_close(predictor.logits(ids, mask), whole, atol=1e-12, rtol=1e-12)
 
 
-def test_the_order_of_kept_places_does_not_matter():
+def test_the_order_of_kept_positions_does_not_matter():
     predictor, ids = tiny_predictor().double(), some_ids()
     mask, kept = random_masks(torch.full((4, 1), 0.7), 16, generator(), drop_ratio=0.5)
     torch.testing.assert_close(predictor.logits(ids, mask, kept), predictor.logits(ids, mask, kept.flip(1)))
@@ -137,7 +137,7 @@ def test_the_order_of_kept_places_does_not_matter():
         predictor.logits(ids, mask, kept[:3])
 
 
-def test_the_encoder_runs_on_half_of_the_places_in_training_alone():
+def test_the_encoder_runs_on_half_of_the_positions_in_training_alone():
     model, lengths = tiny_training(None, drop_ratio=0.5), []
     model.predictor.blocks[0].register_forward_hook(lambda block, args, out: lengths.append(out.shape[1]))
     for mode in (True, False):
@@ -149,7 +149,7 @@ def test_the_encoder_runs_on_half_of_the_places_in_training_alone():
 @pytest.mark.parametrize('codes_only, vocabulary', [(False, 64 + 3 + 1), (True, 64)])
 @pytest.mark.parametrize('training', [True, False])
 def test_loss_against_its_definition(codes_only, vocabulary, training):
-    """Label smoothing 0.1 on masked places: 0.9 of the id and 0.1 spread over all that can be predicted."""
+    """Label smoothing 0.1 at masked positions: 0.9 of the id, 0.1 spread over the vocabulary."""
     model = tiny_training(None, drop_ratio=0.5, codes_only=codes_only).train(training)
     ids = some_ids()
     torch.manual_seed(7)
@@ -214,7 +214,7 @@ def test_images_need_a_tokenizer():
 
 
 def test_settings_that_contradict_one_another_are_refused():
-    with pytest.raises(ValueError, match='dropped places are masked ones.* got 0.6 and 0.5'):
+    with pytest.raises(ValueError, match='dropped positions are masked ones.* got 0.6 and 0.5'):
         tiny_training(None, drop_ratio=0.6)
     tokenizer = VQTokenizer(stem_stride=4, base_channels=32, channel_mults=(1,), codebook_size=32, embed_dims=4)
     with pytest.raises(ValueError, match='the tokenizer has 32 codes'):

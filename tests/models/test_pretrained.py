@@ -24,7 +24,7 @@ class Stem(BaseModule):
 
 
 class Tiny(BaseModule):
-    """A module with positions on a grid (h, w) after ``extra`` tokens, and a child with an init of its own."""
+    """A module with positions on a grid (h, w) after ``extra`` tokens, and a child with weights."""
 
     def __init__(self, grid=(4, 4), width=4, extra=1, init_cfg=None):
         super().__init__(init_cfg)
@@ -79,7 +79,7 @@ def test_safetensors_and_shipped_files(tmp_path, monkeypatch):
     assert equal(source, target)
 
 
-def test_init_cfg_loads_last_and_nothing_draws_again(tmp_path):
+def test_init_cfg_loads_last_and_nothing_is_initialised_again(tmp_path):
     source = Tiny()
     path = file_of(tmp_path, source, prefix='backbone.')
     target = Tiny(init_cfg=dict(type='addp_mm.Pretrained', checkpoint=path, prefix='backbone.'))
@@ -88,7 +88,7 @@ def test_init_cfg_loads_last_and_nothing_draws_again(tmp_path):
     assert WEIGHT_INITIALIZERS.get('addp_mm.Pretrained') is Pretrained
 
 
-def test_children_that_the_file_lacks_are_initialised(tmp_path):
+def test_children_without_weights_in_the_file_are_initialised(tmp_path):
     source = Tiny()
     path = file_of(tmp_path, source, wrap=lambda s: {k: v for k, v in s.items() if not k.startswith('stem')})
     target = Tiny(init_cfg=dict(type='addp_mm.Pretrained', checkpoint=path))
@@ -98,14 +98,14 @@ def test_children_that_the_file_lacks_are_initialised(tmp_path):
 
 
 def ramp(grid, extra=1):
-    """Positions whose channels are height and width in [0, 1] at the pixel centres, and the extra tokens 9."""
+    """Positions with channels height and width in [0, 1] at pixel centres. Extra tokens are 9."""
     h, w = ((torch.arange(n) + 0.5) / n for n in grid)
     table = torch.stack([h[:, None].expand(grid), w[None].expand(grid)], dim=-1).reshape(1, -1, 2)
     return torch.cat([torch.full((1, extra, 2), 9.0), table], dim=1)
 
 
 @pytest.mark.parametrize('source, target', [((4, 4), (8, 8)), ((4, 4), (6, 12)), ((8, 8), (16, 5))])
-def test_positions_are_resized_height_and_width_apart(tmp_path, source, target):
+def test_positions_are_resized_in_height_and_width(tmp_path, source, target):
     torch.save(dict(pos_embed=ramp(source)), tmp_path / 'w.pth')
     module = Tiny(target, width=2)
     Pretrained(str(tmp_path / 'w.pth'))(module)
@@ -134,7 +134,7 @@ def test_positions_of_a_map_that_is_not_square(tmp_path):
 
 
 def test_a_square_is_not_taken_for_the_modules_map_and_one_more_token(tmp_path, monkeypatch):
-    """A class token and 4 x 4 places are as many rows as two tokens and 3 x 5."""
+    """A class token and 4 x 4 positions have as many rows as two tokens and 3 x 5."""
     torch.save(dict(pos_embed=ramp((4, 4))), tmp_path / 'w.pth')
     module = Tiny((3, 5), width=2)
     lines = []
@@ -181,8 +181,8 @@ def test_wrong_width_names_key_and_shapes(tmp_path):
     path = file_of(tmp_path, Tiny(width=8), prefix='backbone.')
     with pytest.raises(CheckpointError) as error:
         Pretrained(path, prefix='backbone.')(Tiny(width=4))
-    assert 'backbone.norm.weight: [8] in the file, [4] in the module' in str(error.value)
-    assert 'backbone.pos_embed: [1, 17, 8] in the file, [1, 17, 4]' in str(error.value)
+    assert 'backbone.norm.weight is [8] in the checkpoint and [4] in the model' in str(error.value)
+    assert 'backbone.pos_embed is [1, 17, 8] in the checkpoint and [1, 17, 4]' in str(error.value)
     assert path in str(error.value)
     assert 'embed_dims' in str(error.value)
 
@@ -194,7 +194,7 @@ def test_strict(tmp_path):
         wrap=lambda s: {**{k: v for k, v in s.items() if k != 'norm.bias'}, 'head.weight': torch.zeros(1)},
     )
     Pretrained(path)(Tiny())
-    with pytest.raises(CheckpointError, match=r'missing norm\.bias; left over head\.weight'):
+    with pytest.raises(CheckpointError, match=r'missing norm\.bias; unexpected head\.weight'):
         Pretrained(path, strict=True)(Tiny())
 
 
@@ -210,11 +210,11 @@ def test_report(tmp_path, monkeypatch):
     assert 'read as 2x8' in lines[-2]
     assert 'resized none' in lines[-1]
     Pretrained(path)(Tiny((5, 5)))
-    assert 'left out head.weight (the module has none such), missing norm.bias (they stay as initialised)' in lines[-1]
+    assert 'left out head.weight (not in the module), missing norm.bias (they stay as initialised)' in lines[-1]
     assert 'loaded 4, resized pos_embed (1, 17, 4) -> (1, 26, 4)' in lines[-1]
 
 
-def test_addp_vit_for_detection_takes_a_pretrained_one(tmp_path):
+def test_addp_vit_for_detection_loads_a_pretrained_one(tmp_path):
     from addp_mm.models.backbones import ADDPViT
 
     arch = dict(embed_dims=16, num_layers=2, num_heads=2)
@@ -237,6 +237,6 @@ def test_addp_vit_for_detection_takes_a_pretrained_one(tmp_path):
     Pretrained(path, prefix='backbone.')(same)
     assert torch.equal(same.pos_embed, source.pos_embed[:, 1:])
     wide = ADDPViT({**arch, 'embed_dims': 32}, img_size=32, patch_size=8)
-    message = r'backbone\.cls_token: \[1, 1, 16\] in the file, \[1, 1, 32\](.|\n)*more'
+    message = r'backbone\.cls_token is \[1, 1, 16\] in the checkpoint and \[1, 1, 32\](.|\n)*more'
     with pytest.raises(CheckpointError, match=message):
         Pretrained(path, prefix='backbone.')(wide)

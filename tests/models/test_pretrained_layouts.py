@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""addp_mm.Pretrained on checkpoints of others: converted on the way, or refused with the reason."""
+"""addp_mm.Pretrained converts checkpoints of other projects, or refuses them with the reason."""
 
 import json
 from pathlib import Path
@@ -47,20 +47,20 @@ def report(monkeypatch):
 
 @pytest.fixture(scope='module')
 def published():
-    """Random weights in the published ADDP's names, sizes of the trimmed copy that the parity tests hold."""
+    """Random weights with the published names, and the sizes of the parity tests."""
     with np.load(REFERENCE, allow_pickle=False) as file:
         shapes = json.loads(file['header'].tobytes())['shapes']
     generator = torch.Generator().manual_seed(0)
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-def test_the_grid_tells_a_class_tokens_position_from_a_patch(tmp_path):
+def test_the_grid_decides_whether_the_class_token_has_a_position(tmp_path):
     """A class token and 3 x 5 patches have as many positions as the 4 x 4 patches of a DeiT III."""
     state = randomised(VisionTransformer(**{**SIZES, 'img_size': (24, 40)}))
     vit = ADDPViT(ARCH, img_size=(24, 40), patch_size=8)
     Pretrained(saved(tmp_path, state), pos_grid=(3, 5))(vit)
     assert torch.equal(vit.pos_embed, state['pos_embed'])
-    with pytest.raises(CheckpointError, match=r'theirs\.pth.*the 16 positions are not those of 5 x 5 patches'):
+    with pytest.raises(CheckpointError, match=r'theirs\.pth.*the 16 positions do not fit 5 x 5 patches'):
         Pretrained(saved(tmp_path, state), pos_grid=(5, 5))(vit)
 
 
@@ -83,7 +83,7 @@ def test_a_timm_vit_is_converted_and_resized(tmp_path, report, prefix, given):
     assert 'left out none, missing none' in line
 
 
-def test_the_backbone_of_a_detector_says_what_it_has_and_lacks(tmp_path, report):
+def test_the_report_for_the_backbone_of_a_detector(tmp_path, report):
     vit = ADDPViT(
         ARCH,
         img_size=64,
@@ -97,11 +97,11 @@ def test_the_backbone_of_a_detector_says_what_it_has_and_lacks(tmp_path, report)
     Pretrained(saved(tmp_path, randomised(VisionTransformer(**SIZES))))(vit)
     level, line = report[-1]
     assert level == 'INFO'
-    assert 'left out cls_token (the module has none such)' in line
+    assert 'left out cls_token (not in the module)' in line
     assert 'missing blocks.0.attn.rel_pos_h' in line
 
 
-def test_a_prefix_reaches_the_weights_beside_the_usual_ones(tmp_path):
+def test_a_prefix_reaches_another_mapping_of_the_file(tmp_path):
     state = randomised(VisionTransformer(**SIZES))
     torch.save(dict(model=dict(step=torch.ones(1)), model_ema=state), tmp_path / 'theirs.pth')
     vit = ADDPViT(ARCH, img_size=32, patch_size=8)
@@ -109,13 +109,13 @@ def test_a_prefix_reaches_the_weights_beside_the_usual_ones(tmp_path):
     assert torch.equal(vit.patch_embed.projection.weight, state['patch_embed.proj.weight'])
 
 
-def test_names_of_a_vit_that_no_layout_has_leave_nothing_random(tmp_path):
-    """Names of blocks and positions are ours by chance; the rest would stay random."""
+def test_a_vit_of_an_unknown_layout_is_refused(tmp_path):
+    """Names of blocks and positions match by accident. The rest would stay random."""
     state = randomised(VisionTransformer(**SIZES))
     stem = {name.replace('patch_embed.proj', 'stem'): weight for name, weight in state.items()}
     blocks = {name.replace('blocks.', 'layers.'): weight for name, weight in state.items()}
     for changed, lacking in ((stem, r'patch_embed\.\*'), (blocks, r'patch_embed\.\* and no blocks\.\*')):
-        with pytest.raises(CheckpointError, match=rf'has no {lacking} for ADDPViT.*Left over are \w+'):
+        with pytest.raises(CheckpointError, match=rf'has no {lacking} for ADDPViT.*Unexpected are \w+'):
             Pretrained(saved(tmp_path, changed))(ADDPViT(ARCH, img_size=32, patch_size=8))
 
 
@@ -133,10 +133,10 @@ def test_a_weight_that_a_loaded_block_lacks_is_a_warning(tmp_path, report):
     del state['blocks.1.mlp.fc2.bias']
     Pretrained(saved(tmp_path, state))(ADDPViT(ARCH, img_size=32, patch_size=8))
     assert report[-1][0] == 'WARNING'
-    assert 'the file lacks blocks.1.mlp.fc2.bias: is it damaged?' in report[-1][1]
+    assert 'The file lacks parts of loaded blocks (blocks.1.mlp.fc2.bias)' in report[-1][1]
 
 
-def test_the_prefix_that_would_do_is_named(tmp_path):
+def test_the_right_prefix_is_named(tmp_path):
     path = saved(tmp_path, randomised(VisionTransformer(**SIZES)), 'model.')
     with pytest.raises(CheckpointError, match=r"no weight matches.*the layout of timm ViT under the prefix 'model\.'"):
         Pretrained(path)(ADDPViT(ARCH, img_size=32, patch_size=8))
@@ -180,7 +180,7 @@ def test_each_part_of_a_published_addp(tmp_path, published, part, kind):
         assert all(torch.equal(weight, converted[f'{part}.{name}']) for name, weight in module.state_dict().items())
 
 
-def test_a_tokenizer_out_of_mage_and_by_its_own_prefix(tmp_path, published):
+def test_a_tokenizer_from_mage_and_by_its_prefix(tmp_path, published):
     args = find_layout(published).build_args(published)['tokenizer']
     args.pop('type', None)
     mage = {
@@ -194,8 +194,8 @@ def test_a_tokenizer_out_of_mage_and_by_its_own_prefix(tmp_path, published):
         assert torch.equal(tokenizer.codes.weight, published['vqgan.quantize.embedding.weight'])
 
 
-def test_another_model_of_the_family_is_not_taken_for_the_backbone(tmp_path, published):
-    # MAGE's encoder has a ViT's names, and eats ids of tokens.
+def test_a_predictor_is_not_loaded_into_a_backbone(tmp_path, published):
+    # MAGE's encoder has the names of a ViT, but its input are token ids.
     mage = {
         name.removeprefix('token_predictor.'): weight
         for name, weight in published.items()
@@ -203,11 +203,11 @@ def test_another_model_of_the_family_is_not_taken_for_the_backbone(tmp_path, pub
     }
     vit = ADDPViT(dict(embed_dims=48, num_layers=2, num_heads=4), img_size=64, patch_size=8)
     assert set(vit.state_dict()) & set(mage)
-    with pytest.raises(CheckpointError, match='layout of MAGE, which holds MaskedTokenPredictor and not ADDPViT'):
+    with pytest.raises(CheckpointError, match=r'layout of MAGE, which holds a predictor\. ADDPViT is a backbone'):
         Pretrained(saved(tmp_path, mage))(vit)
 
 
-def test_what_fits_no_class_of_the_checkpoint(tmp_path, published):
+def test_modules_of_another_kind_are_refused(tmp_path, published):
     path = saved(tmp_path, randomised(VisionTransformer(**SIZES)))
     with pytest.raises(CheckpointError, match='layout of timm ViT'):
         Pretrained(path)(
@@ -219,21 +219,25 @@ def test_what_fits_no_class_of_the_checkpoint(tmp_path, published):
                 }
             )
         )
-    with pytest.raises(CheckpointError, match='no weight matches Linear.*layout of timm ViT.*for ADDPViT alone'):
+    with pytest.raises(
+        CheckpointError, match='no weight matches Linear.*layout of timm ViT.*only converted to a backbone'
+    ):
         Pretrained(path)(torch.nn.Linear(2, 2))
     with pytest.raises(CheckpointError, match=r"starts with 'backbone\.'.*timm ViT.*leave prefix out"):
         Pretrained(path, prefix='backbone.')(torch.nn.Linear(2, 2))
 
 
-def test_keys_that_no_conversion_knows_are_an_error(tmp_path):
+def test_unknown_keys_are_an_error(tmp_path):
     path = saved(tmp_path, {**randomised(VisionTransformer(**SIZES)), 'stranger': torch.ones(1)})
     with pytest.raises(CheckpointError, match=r'theirs\.pth has the layout of timm ViT and cannot be.*stranger'):
         Pretrained(path)(ADDPViT(ARCH, img_size=32, patch_size=8))
 
 
-def test_a_width_that_differs_says_what_the_checkpoint_is_made_for(tmp_path):
+def test_for_another_width_the_message_has_the_right_arguments(tmp_path):
     path = saved(tmp_path, randomised(VisionTransformer(**SIZES)))
-    with pytest.raises(CheckpointError, match=r'\[24\] in the file(.|\n)*made for arch=.*24.*img_size=\(32, 32\)'):
+    with pytest.raises(
+        CheckpointError, match=r'\[24\] in the checkpoint(.|\n)*made for arch=.*24.*img_size=\(32, 32\)'
+    ):
         Pretrained(path)(ADDPViT({**ARCH, 'embed_dims': 48}, img_size=32, patch_size=8))
 
 
@@ -274,13 +278,13 @@ def test_beits_tables_are_resized_and_a_module_without_them_warns(tmp_path, repo
     Pretrained(path)(plain)
     level, line = report[-1]
     assert level == 'WARNING'
-    assert 'parts were left out (blocks.0.attn.rel_pos_bias_table' in line
+    assert 'Parts of loaded blocks were left out (blocks.0.attn.rel_pos_bias_table' in line
     assert 'use_rel_pos_table=True' in line
     assert 'use_abs_pos=False' in line
 
 
 def test_mmpretrains_own_beit_at_another_size(tmp_path, report):
-    """Its own way of resizing calls a function that SciPy no longer has; resized here, the table never gets there."""
+    """mmpretrain resizes by a function that SciPy no longer has. We resize the table before."""
     from mmpretrain.models.backbones import BEiTViT
 
     arch = dict(embed_dims=24, num_layers=1, num_heads=3, feedforward_channels=48)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Positions of every kind, in modules of any package, resized height and width apart."""
+"""Positions of every kind are resized, height and width separately, in modules of any package."""
 
 import pytest
 import torch

@@ -104,7 +104,7 @@ def one_process(tmp_path):
 
 
 def test_distributed_training_passes_from_unquantised_to_quantised(one_process):
-    """DistributedDataParallel refuses the second iteration where a parameter got no gradient in the first."""
+    """DistributedDataParallel refuses the second iteration if a parameter got no gradient."""
     model = TokenizerPretrain(tiny_tokenizer(), quantize_from=2)
     wrapped = MMDistributedDataParallel(module=model)
     for _ in range(3):

@@ -55,7 +55,7 @@ def test_one_backward_pass_gives_both_gradients_of_two():
 
 
 def test_losses_against_their_definition():
-    """The generator's loss and its adaptive weight by autograd on a copy, the discriminator being part of the graph."""
+    """The generator's loss and its adaptive weight, by autograd through a copy of both networks."""
     model = build(adversarial_weight=0.7, schedule=dict(ramp=4)).train()
     other = copy.deepcopy(model)
     losses = model(images(), mode='loss')

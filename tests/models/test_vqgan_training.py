@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A VQGAN in a Runner: what the hooks do around the discriminator's start, moving averages, resuming."""
+"""A VQGAN in a Runner: the hooks at the discriminator's start, moving averages, resuming."""
 
 from types import SimpleNamespace
 
@@ -33,7 +33,7 @@ weights, validated = [], None
 
 
 class Psnr(Hook):
-    """Puts chosen numbers in the place of the PSNR, one after the other, before the guard looks."""
+    """Replaces the PSNR by given numbers, one after the other, before the guard reads it."""
 
     priority = 'VERY_HIGH'
 
@@ -110,7 +110,7 @@ def test_a_rollback_goes_to_the_start_with_less_weight(tmp_path):
 
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain'])
 def test_a_rollback_restores_weights_and_their_averages(tmp_path, scope):
-    """mmengine's hook takes the averages for the weights unless it is told that a training goes on."""
+    """mmengine's hook takes the averages for weights unless the training is resumed."""
     chosen, lines = Psnr([20, 20, 17, 17, 20, 20]), Lines()
     hooks = [
         dict(type=f'{scope}.EMAHook', momentum=0.3),

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What tools/pretrain_from_folder.py finds out about images before it trains on them."""
+"""How tools/pretrain_from_folder.py inspects the images."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_grey_and_colour_together_are_colour_and_other_mixtures_are_refused(tmp_
     Image.new('RGBA', (50, 50)).save(folder / 'transparent.png')
     assert found_in(folder, tmp_path / 'a').channels == 3
     np.save(folder / 'bands.npy', np.zeros((50, 50, 7), np.uint8))
-    with pytest.raises(DatasetError, match=r'3 \(25 of those .*; 7 \(1 of those .*bands.npy\). Give --channels'):
+    with pytest.raises(DatasetError, match=r'3 \(25 images.*; 7 \(1 images.*bands.npy\). Give --channels'):
         found_in(folder, tmp_path / 'b')
 
 
@@ -50,14 +50,14 @@ def test_floats_need_a_range(tmp_path):
     (tmp_path / 'images').mkdir()
     for index in range(5):
         np.save(tmp_path / 'images' / f'{index}.npy', np.full((40, 40), 3.0 * index, np.float32))
-    with pytest.raises(DatasetError, match='lie between 0 and 0. Give --value-range LOW HIGH'):
+    with pytest.raises(DatasetError, match='from 0 to 0.*Give the values of black and white as --value-range LOW HIGH'):
         found_in(tmp_path / 'images', tmp_path)
     found = found_in(tmp_path / 'images', tmp_path, value_range=(0, 12))
     assert found.channels == 1
     assert found.mean == [0.5]
 
 
-def test_shards_are_looked_at_like_folders(tmp_path):
+def test_shards_are_inspected_like_folders(tmp_path):
     folder = write_images(tmp_path / 'images', 3)
     shards = found_in(pack(folder, tmp_path / 'shards') / '*.tar', tmp_path / 'a')
     files = found_in(folder, tmp_path / 'b')
@@ -65,7 +65,7 @@ def test_shards_are_looked_at_like_folders(tmp_path):
     assert (shards.count, shards.channels, shards.mean) == (files.count, files.channels, files.mean)
 
 
-def test_broken_images_are_named_and_so_are_those_of_a_shard_that_is_gone(tmp_path, monkeypatch):
+def test_broken_images_and_those_of_a_missing_shard_are_named(tmp_path, monkeypatch):
     from addp_mm.own_data.images import find_images
 
     folder = write_images(tmp_path / 'images', 3)
@@ -81,14 +81,14 @@ def test_broken_images_are_named_and_so_are_those_of_a_shard_that_is_gone(tmp_pa
     gone.unlink()
     found = find_images(dict(listed.dataset, shards=str(shards)), None, None, 'keep')
     assert (found.count, found.broken) == (24, [])
-    # as if it vanished while they are looked at
+    # As if it was removed during the inspection.
     monkeypatch.setattr('addp_mm.datasets.WebDatasetImages._ensure_list', lambda self: None)
     found = find_images(listed.dataset, None, None, 'error')
     assert len(found.broken) == 12
     assert all(str(gone) in name for name in found.broken)
 
 
-def test_sources_are_told_apart(tmp_path):
+def test_kinds_of_sources_are_recognised(tmp_path):
     from addp_mm.own_data.images import dataset_cfg
 
     (tmp_path / 'packed').mkdir()
@@ -104,7 +104,7 @@ def test_sources_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize('extra, channels', [('unspecified', 4), ('unassalpha', 3)])
-def test_near_infrared_is_a_channel_and_alpha_is_none(tmp_path, extra, channels):
+def test_near_infrared_is_a_channel_and_alpha_is_not(tmp_path, extra, channels):
     tifffile = pytest.importorskip('tifffile')
     from addp_mm.own_data.images import warnings
 
@@ -118,10 +118,10 @@ def test_near_infrared_is_a_channel_and_alpha_is_none(tmp_path, extra, channels)
         )
     found = found_in(tmp_path / 'images', tmp_path / 'a')
     assert found.channels == channels
-    # a fifth of the white ground shines through
+    # An opacity of 80 % leaves a fifth of the white background.
     assert found.mean == pytest.approx([0.2, 0.4, 0.6, 0.8] if channels == 4 else [0.36, 0.52, 0.68], abs=3e-3)
-    assert any('4 channels, of which' in word for word in warnings(found, 32, 'nano')) == (channels == 3)
-    # told what to take, nothing is lost in silence, and nothing said that is not so
+    assert any('4 channels, and the models have' in line for line in warnings(found, 32, 'nano')) == (channels == 3)
+    # With --channels the warning still says what is left out, and only that.
     other = found_in(tmp_path / 'images', tmp_path / 'b', channels=7 - channels)
     assert other.mean == pytest.approx([0.2, 0.4, 0.6, 0.8][: 7 - channels], abs=3e-3)
     assert other.most_stored == (4 if channels == 4 else 0)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Parts of tools/pretrain_from_folder.py, each by itself: work dirs, trial steps, loaders, kinds of sources."""
+"""Parts of tools/pretrain_from_folder.py: progress, trial steps, loaders, sources, metrics."""
 
 import json
 from argparse import Namespace
@@ -13,7 +13,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def test_ends_are_foretold_from_the_log(tmp_path):
+def test_ends_are_predicted_from_the_log(tmp_path):
     from addp_mm.own_data.progress import Clock, duration, training_seconds
 
     folder = tmp_path / '20260101' / 'vis_data'
@@ -106,7 +106,7 @@ def test_more_broken_images_may_be_allowed_later(tmp_path):
 
     from addp_mm.config.config_file import check_options, parse_options
     from addp_mm.own_data.images import Found, dataset_cfg
-    from addp_mm.own_data.stages import Request, build_configs, given_anew
+    from addp_mm.own_data.stages import Request, build_configs, changeable_options
     from addp_mm.own_data.state import Stage
     from addp_mm.own_data.work_dir import WorkDir
 
@@ -123,42 +123,37 @@ def test_more_broken_images_may_be_allowed_later(tmp_path):
     begun, later = stages
     begun['tokenizer'].prepare(configs['tokenizer'], {})
     later['tokenizer'].check()
-    options = parse_options(given_anew(configs['tokenizer']))
+    options = parse_options(changeable_options(configs['tokenizer']))
     check_options(Config.fromfile(begun['tokenizer'].config), options)
     assert list(options.values()) == [0.2, 0.2]
     assert {name: stage.fingerprint for name, stage in begun.items()} == {
         name: stage.fingerprint for name, stage in later.items()
     }
-    assert given_anew(configs['tokenizer']) == [
+    assert changeable_options(configs['tokenizer']) == [
         'train_dataloader.dataset.max_broken_share=0.2',
         'val_dataloader.dataset.max_broken_share=0.2',
     ]
-    assert given_anew(configs['predictor']) == []
-    assert given_anew(configs['addp']) == ['train_dataloader.dataset.max_broken_share=0.2']
+    assert changeable_options(configs['predictor']) == []
+    assert changeable_options(configs['addp']) == ['train_dataloader.dataset.max_broken_share=0.2']
 
 
-def test_looking_at_images_keeps_none_of_their_values(tmp_path, monkeypatch):
-    from addp_mm.own_data import images
+def test_statistics_are_of_the_channels_that_are_trained(tmp_path):
+    from addp_mm.datasets import DatasetError
 
     folder = tmp_path / 'images'
     folder.mkdir()
     values = np.random.default_rng(0).integers(0, 256, (6, 40, 50, 3)).astype(np.uint8)
     for index, value in enumerate(values):
         np.save(folder / f'{index}.npy', value)
-    looked_at, look = [], images._look
-    monkeypatch.setattr(images, '_look', lambda *given: looked_at.append(look(*given)) or looked_at[-1])
     found = find(folder, tmp_path)
-    assert len(looked_at) == 6
-    assert max(value.size for one in looked_at for value in vars(one).values() if isinstance(value, np.ndarray)) == 6
     unit = values / 255
     assert found.mean == pytest.approx(unit.mean((0, 1, 2)).tolist(), abs=1e-3)
-    # to be trained with another number of channels, these count together
-    other = find(folder, tmp_path, channels=2)
-    assert other.mean == pytest.approx([unit.mean()] * 2, abs=1e-3)
-    assert other.std == pytest.approx([unit.mean(3).std()] * 2, abs=1e-3)
+    assert found.std == pytest.approx(unit.std((0, 1, 2)).tolist(), abs=2e-3)
+    with pytest.raises(DatasetError, match='6 of 6 images cannot be read: .*3 channels found, 2 expected'):
+        find(folder, tmp_path, channels=2)
 
 
-def test_a_stray_tar_does_not_make_a_folder_of_pictures_shards(tmp_path):
+def test_a_tar_beside_images_does_not_make_a_folder_of_shards(tmp_path):
     from addp_mm.own_data.images import dataset_cfg
 
     def kind(folder):
@@ -173,13 +168,13 @@ def test_a_stray_tar_does_not_make_a_folder_of_pictures_shards(tmp_path):
         'mixed/0.JPG',
         'deep/0.tar',
         'deep/cats/0.png',
-        'pictures/0.png',
+        'images/0.png',
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('')
     assert kind(tmp_path / 'shards') == 'addp_mm.WebDatasetImages'
-    assert {kind(tmp_path / name) for name in ('mixed', 'deep', 'pictures')} == {'addp_mm.ImageFiles'}
+    assert {kind(tmp_path / name) for name in ('mixed', 'deep', 'images')} == {'addp_mm.ImageFiles'}
 
 
 def test_an_array_with_gaps_is_broken_and_leaves_the_statistics_alone(tmp_path):
@@ -190,7 +185,7 @@ def test_an_array_with_gaps_is_broken_and_leaves_the_statistics_alone(tmp_path):
     assert find(folder, tmp_path, value_range=(0, 12)).mean == [0.25]
 
 
-def test_metrics_that_cannot_be_had_are_refused_before_training(tmp_path):
+def test_metrics_that_cannot_be_computed_are_refused_before_training(tmp_path):
     from addp_mm.config.config_file import ConfigError
     from addp_mm.errors import UserError
     from addp_mm.own_data.measure import check_extra_metrics, extra_metrics
@@ -204,13 +199,13 @@ def test_metrics_that_cannot_be_had_are_refused_before_training(tmp_path):
     check_extra_metrics(nano, 1, 64)
     with pytest.raises(
         ConfigError,
-        match='(?s)ReconstructionFID cannot be measured on pictures of 5 channels and 64 px'
-        '.*takes 3 channels.*Leave its option out',
+        match='(?s)ReconstructionFID cannot be measured on images of 5 channels and 64 px'
+        '.*takes 3 channels.*Remove its option',
     ):
         check_extra_metrics(nano, 5, 64)
     for option in ('inception_weights', 'lpips_weights'):
         with pytest.raises(UserError):  # no such file, or no such package
             check_extra_metrics(extra_metrics(asked(**{option: str(tmp_path / 'none.pth')})), 3, 64)
     (tmp_path / 'empty.py').write_text('model = 1\n')
-    with pytest.raises(ConfigError, match="empty.py defines no 'extractor'"):
+    with pytest.raises(ConfigError, match="empty.py has no 'extractor'"):
         extra_metrics(asked(fid_extractor=str(tmp_path / 'empty.py')))

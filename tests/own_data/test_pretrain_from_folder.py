@@ -54,7 +54,7 @@ def run(tmp_path, images, execute, *options, changes=()):
     pretrain_from_folder.main(
         [
             str(images),
-            '--image-size',
+            '--img-size',
             '32',
             '--size',
             'nano',
@@ -62,7 +62,7 @@ def run(tmp_path, images, execute, *options, changes=()):
             str(work),
             '--num-workers',
             '0',
-            '--samples',
+            '--num-images',
             '2',
             '--views',
             '2',
@@ -140,7 +140,7 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
     said = capsys.readouterr().out
     assert said.count('done before') == 3
     assert '$ python' not in said
-    # other metrics train nothing anew
+    # Other metrics train nothing again.
     run(tmp_path, images, execution(run_tool))
     said = capsys.readouterr().out
     assert said.count('$ python') == 1
@@ -150,7 +150,7 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
         run(tmp_path, images, execution(run_tool), changes=['predictor.max_iters=7'])
     with (work / 'addp/config.py').open('a') as file:
         file.write('\n')
-    with pytest.raises(SystemExit, match=r'was edited since.*--addp-config, and --restart-from addp'):
+    with pytest.raises(SystemExit, match=r'was edited.*--addp-config.*--restart-from addp'):
         run(tmp_path, images, execution(run_tool))
 
 
@@ -179,7 +179,7 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, caps
             # it appears when the first checkpoint is whole
             kill_child_when(run_dir / 'last_checkpoint', run_tool)
 
-    with pytest.raises(SystemExit, match='(?s)ended with status -9.*goes on from here'):
+    with pytest.raises(SystemExit, match='(?s)ended with status -9.*continues from here'):
         run(tmp_path, images, execution(run_tool, at_start), changes=longer)
     assert list(run_dir.glob('iter_*.pth'))
     assert not (tmp_path / 'work/predictor/weights.safetensors').exists()
@@ -189,7 +189,7 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, caps
     assert [Path(config).parent.name for config in trained] == ['predictor', 'addp']
     resumed_at = re.findall(r'resumed epoch: \d+, iter: (\d+)', (work / 'predictor/train.log').read_text())
     assert resumed_at
-    assert int(resumed_at[-1]) >= 10
+    assert int(resumed_at[-1]) >= 8
 
     def digest():
         return hashlib.sha256(
@@ -206,6 +206,6 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, caps
     resumed = digest()
     with pytest.raises(SystemExit, match='130'):
         run(tmp_path, images, execution(run_tool, only_the_predictor), '--restart-from', 'predictor', changes=longer)
-    assert 'interrupted: the same command goes on' in capsys.readouterr().err
+    assert 'interrupted: the same command continues' in capsys.readouterr().err
     assert digest() == resumed
     assert not (work / 'addp/weights.safetensors').exists()

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What tools/pretrain_from_folder.py finds wrong before anything is trained or removed, and how it ends."""
+"""Errors that tools/pretrain_from_folder.py finds before anything is trained, and its ends."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from PIL import Image
 
 
 def interrupted(command, log, progress):
-    """In place of commands: trial steps that find out what they may; at the first training comes Ctrl-C."""
+    """Instead of commands: trial steps succeed, the first training is interrupted by Ctrl-C."""
     if 'addp_mm.own_data.trial_steps' not in command:
         raise KeyboardInterrupt
     spec = json.loads(Path(command[3]).read_text())
@@ -32,14 +32,14 @@ def interrupted(command, log, progress):
 
 
 def start(images, work, *options, execute=interrupted):
-    """Returns the exit status, or the words that the tool ends with."""
+    """Return the exit status, or the message that the tool ends with."""
     import pretrain_from_folder
 
     with pytest.raises(SystemExit) as ended:
         pretrain_from_folder.main(
             [
                 str(images),
-                '--image-size',
+                '--img-size',
                 '32',
                 '--size',
                 'nano',
@@ -58,13 +58,13 @@ def content(folder):
     return {
         path.relative_to(folder): path.read_bytes() if path.is_file() else None
         for path in folder.rglob('*')
-        if path.name != '.lock'
+        if path.name not in ('.lock', '.processes')
     }
 
 
 @pytest.fixture(autouse=True)
 def plain_text(monkeypatch):
-    """Nobody reads the configs; to make them pretty takes most of the time."""
+    """Configs are not formatted: it would take most of the time."""
     monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: f'{cfg.to_dict()}\n'))
 
 
@@ -79,22 +79,22 @@ def test_nothing_is_removed_until_all_that_can_be_checked_is(tmp_path, images):
     for stage in ('tokenizer', 'predictor', 'addp'):
         (work / stage / 'weights.safetensors').write_text('hours of work')
     before = content(work)
-    anew = '--restart-from', 'tokenizer'
-    assert 'tokenizr' in start(images, work, *anew, '--cfg-options', 'tokenizr.max_iters=3')
-    assert 'depth is not an argument of' in start(images, work, *anew, '--cfg-options', 'addp.model.backbone.depth=3')
-    assert 'max_iters must be a whole number of at least 1, got' in start(
+    restart = '--restart-from', 'tokenizer'
+    assert 'tokenizr' in start(images, work, *restart, '--cfg-options', 'tokenizr.max_iters=3')
+    assert 'depth is not an argument' in start(images, work, *restart, '--cfg-options', 'addp.model.backbone.depth=3')
+    assert 'max_iters must be a whole number of at least 3, got' in start(
         images, work, '--restart-from', 'predictor', '--cfg-options', 'predictor.max_iters=abc'
     )
-    assert 'no_images' in start(tmp_path / 'no_images', work, *anew)
-    assert 'no_extractor.py' in start(images, work, *anew, '--fid-extractor', 'no_extractor.py')
+    assert 'no_images' in start(tmp_path / 'no_images', work, *restart)
+    assert 'no_extractor.py' in start(images, work, *restart, '--fid-extractor', 'no_extractor.py')
     assert content(work) == before
 
     def impossible(command, log, progress):
         return 1
 
-    assert 'ended with status 1' in start(images, work, *anew, execute=impossible)
+    assert 'ended with status 1' in start(images, work, *restart, execute=impossible)
     assert {name for name in before if name.name == 'weights.safetensors'} <= content(work).keys()
-    assert start(images, work, *anew, '--cfg-options', 'tokenizer.max_iters=3') == 130
+    assert start(images, work, *restart, '--cfg-options', 'tokenizer.max_iters=3') == 130
     assert not list(work.rglob('weights.safetensors'))
     assert not list(work.glob('*.new'))
     assert json.loads((work / 'tokenizer/stage.json').read_text())['fitted']['max_iters'] == 3
@@ -116,7 +116,7 @@ def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images, 
     assert 'addp.train_dataloader.batch_size must be' in start(
         images, tmp_path / 'work', '--cfg-options', 'addp.train_dataloader.batch_size=x', execute=execute
     )
-    # what only building tells is told by the trial, without a step
+    # The trial builds a stage whose batch is given, without a step.
     assert start(images, tmp_path / 'work', *own_batch, execute=execute) == 130
     assert 'all stages but addp take about 1 min' in capsys.readouterr().out
     stages = json.loads((tmp_path / 'work/trial_spec.json').read_text())['stages']
@@ -126,7 +126,7 @@ def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images, 
     assert json.loads((tmp_path / 'work/addp/stage.json').read_text())['fitted']['batch'] == 4
 
 
-def test_what_an_interrupted_export_has_left_is_replaced(tmp_path, images):
+def test_an_interrupted_export_is_written_again(tmp_path, images):
     options = '--cfg-options', 'tokenizer.max_iters=5'
     assert start(images, tmp_path / 'work', *options) == 130
     run_dir = tmp_path / 'work/tokenizer/run'
@@ -151,17 +151,17 @@ def test_what_an_interrupted_export_has_left_is_replaced(tmp_path, images):
         ('--views 0', '--views: 0 must be at least 1'),
         ('--augment none --views 2', "'none' gives 1 to 1 different views"),
         ('--max-broken-share 2', '--max-broken-share: 2 must be from 0 to 1'),
-        ('--crop-scale 0 0.5', 'needed are 0 < smallest'),
+        ('--crop-scale 0 0.5', 'crop_scale must be 0 < smallest'),
         ('--crop-scale 0.2 2', '--crop-scale: 2 must be from 0 to 1'),
         ('--value-range 5 5', 'LOW must be below HIGH'),
         ('--value-range nan 5', '--value-range: nan must be finite'),
         ('--num-workers -1', '--num-workers: -1 must be at least 0'),
         ('--gpus 0', '--gpus: 0 must be at least 1'),
-        ('--samples few', "invalid int value: 'few'"),
+        ('--num-images few', "invalid int value: 'few'"),
         ('--channels 17', '--channels: 17 must be from 1 to 16'),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(tmp_path, capsys, options, words):
+def test_numbers_out_of_range_are_refused(tmp_path, capsys, options, words):
     assert start('images', tmp_path / 'work', *options.split()) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / 'work').exists()
@@ -170,32 +170,31 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path, capsys, options, words
 @pytest.mark.parametrize(
     'option, words',
     [
-        ('tokenizer.max_iters=abc', "tokenizer.max_iters must be a whole number of at least 1, got 'abc'"),
+        ('tokenizer.max_iters=abc', "tokenizer.max_iters must be a whole number of at least 3, got 'abc'"),
         ('addp.batch_size=0', 'addp.batch_size must be a whole number of at least 1, got 0'),
         ('predictor.train_cfg.max_iters=2.5', 'predictor.train_cfg.max_iters must be a whole number'),
     ],
 )
-def test_counts_that_make_no_sense_are_refused(tmp_path, images, option, words):
+def test_invalid_counts_are_refused(tmp_path, images, option, words):
     assert words in start(images, tmp_path / 'work', '--cfg-options', option)
     assert os.listdir(tmp_path / 'work') == ['images.index']
 
 
-def test_a_refused_folder_is_left_as_it_was(tmp_path, images):
+def test_a_refused_folder_stays_as_it_was(tmp_path, images):
     before = content(tmp_path)
     assert 'is no work dir of this tool' in start(images, images)
     assert 'no_images' in start(tmp_path / 'no_images', tmp_path / 'work')
     assert content(tmp_path) == before
-    # what was listed for other images is not in the way
+    # The list of other images is replaced.
     (tmp_path / 'few').mkdir()
     assert 'few' in start(tmp_path / 'few', tmp_path / 'work')
-    assert not (tmp_path / 'work').exists()
     other = write_images(tmp_path / 'other', 3, count=5)
     assert 'begin with the stage' in start(other, tmp_path / 'work', '--cfg-options', 'max_iters=3')
     assert os.listdir(tmp_path / 'work') == ['images.index']
     assert start(images, tmp_path / 'work') == 130
 
 
-def test_a_mended_image_changes_no_stage(tmp_path, images, capsys):
+def test_a_fixed_image_changes_no_stage(tmp_path, images, capsys):
     name = images / '03.png'
     name.write_bytes(b'no image')
     assert start(images, tmp_path / 'work') == 130
@@ -203,35 +202,31 @@ def test_a_mended_image_changes_no_stage(tmp_path, images, capsys):
     Image.fromarray(np.full((40, 48), 255, np.uint8)).save(name)
     assert start(images, tmp_path / 'work') == 130
     assert json.loads((tmp_path / 'work/own_data.json').read_text()) == begun
-    # begun anew they are looked at anew
+    # A restart inspects the images again.
     assert start(images, tmp_path / 'work', '--restart-from', 'tokenizer') == 130
     now = json.loads((tmp_path / 'work/own_data.json').read_text())
     assert now['fingerprint'] == begun['fingerprint']
-    assert now['looked_at'] != begun['looked_at']
+    assert now['inspected'] != begun['inspected']
 
 
-def test_a_moved_work_dir_goes_on_where_it_is(tmp_path, images):
-    before, work = tmp_path / 'before', tmp_path / "it's moved"
-    assert start(images, before) == 130
-    record = json.loads((before / 'predictor/stage.json').read_text())
-    for place in (work, tmp_path / 'again'):
-        before.rename(place)
-        assert start(images, place) == 130
-        for stage in ('tokenizer', 'predictor', 'addp'):
-            text = (place / stage / 'config.py').read_text()
-            assert repr(f'{before}{os.sep}')[1:-1] not in text
-            assert repr(f'{place}{os.sep}')[1:-1] in text
-        now = json.loads((place / 'predictor/stage.json').read_text())
-        assert now['fingerprint'] == record['fingerprint']
-        assert now['wanted'] == record['wanted']
-        before = place
-    assert 'another folder' in start(write_images(tmp_path / 'other', 1), before)
-    assert 'begun with other options' in start(images, before, '--cfg-options', 'predictor.max_iters=7')
-    assert start(images, before, '--restart-from', 'tokenizer') == 130
-    assert json.loads((before / 'own_data.json').read_text())['images']['index_file'] == str(before / 'images.index')
+def test_a_moved_work_dir_is_refused_until_it_is_restarted(tmp_path, images):
+    work, moved = tmp_path / 'work', tmp_path / 'moved'
+    assert start(images, work) == 130
+    work.rename(moved)
+    assert 'moved was moved from' in start(images, moved)
+    assert start(images, moved, '--restart-from', 'tokenizer') == 130
+    assert start(images, moved) == 130
 
 
-def test_names_that_are_no_unicode_are_shown_and_written(tmp_path, capsys):
+@pytest.mark.parametrize(
+    'old, new', [('--image-size', '--img-size'), ('--samples', '--num-images'), ('--precision', '--amp')]
+)
+def test_renamed_options_name_the_new_one(tmp_path, capsys, old, new):
+    assert start('images', tmp_path / 'work', old, '3') == 2
+    assert f'{old} was renamed: use {new}' in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf8_are_shown_and_written(tmp_path, capsys):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b'/f\xf6lder'))
     write_images(folder, 1, count=8)
     (folder / os.fsdecode(b'br\xf6ken.png')).write_bytes(b'no image')
@@ -247,7 +242,7 @@ def test_names_that_are_no_unicode_are_shown_and_written(tmp_path, capsys):
         ('predictor/stage.json', 'predictor/stage.json is damaged .*--restart-from predictor'),
         (
             'tokenizer/weights.safetensors',
-            'tokenizer/weights.safetensors is damaged .*Remove it .*--restart-from tokenizer',
+            'tokenizer/weights.safetensors is damaged .*Remove it: .*--restart-from tokenizer',
         ),
     ],
 )
@@ -259,12 +254,12 @@ def test_a_damaged_file_of_the_work_dir_is_named(tmp_path, images, name, words):
     assert start(images, work, *words.split('.*')[-1].split()) == 130
 
 
-def test_the_exit_status_tells_the_signal(tmp_path, images, capsys):
+def test_the_exit_status_is_that_of_the_signal(tmp_path, images, capsys):
     def killed(command, log, progress):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
         return 0
 
     assert start(images, tmp_path / 'work', execute=killed) == 143
-    assert 'interrupted: the same command goes on' in capsys.readouterr().err
+    assert 'interrupted: the same command continues' in capsys.readouterr().err
     assert start(images, tmp_path / 'work') == 130

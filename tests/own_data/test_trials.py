@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The batch that fits, by trial steps of tools/pretrain_from_folder.py."""
+"""Trial steps of tools/pretrain_from_folder.py: the batch that fits."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import torch
 
 
 class FakeTrial:
-    """Takes so many bytes an image."""
+    """A step takes ``each`` bytes for every image."""
 
     optim_wrapper = type('Wrapper', (), dict(zero_grad=lambda self: None))()
 
@@ -29,7 +29,7 @@ def test_batches_grow_on_a_cpu_while_memory_allows(monkeypatch):
 
     trial = FakeTrial(each=10)
     monkeypatch.setattr(trial_steps, 'peak_memory', lambda: trial.used)
-    monkeypatch.setattr(trial_steps, 'forget_peak', lambda: None)
+    monkeypatch.setattr(trial_steps, 'reset_peak_memory', lambda: None)
     assert trial_steps.fit_on_cpu(trial, 64, limit=4000)[0] == 64
     trial.steps.clear()
     batch, _, peak = trial_steps.fit_on_cpu(trial, 1000, limit=4000)
@@ -98,5 +98,5 @@ def test_a_stage_whose_batch_is_given_is_built_and_takes_no_step(tmp_path, monke
     assert found['parameters'] > 0
     assert sys.modules.pop('own_module_of_a_config')
     tokenizer['base_channels'] = 31
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match='32'):
         run()

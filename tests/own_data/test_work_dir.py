@@ -1,11 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The work dir of tools/pretrain_from_folder.py: whose it is, what is removed of it, and when a stage is trained."""
+"""The work dir of tools/pretrain_from_folder.py: its lock, its images, restarts and its stages."""
 
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,11 +28,11 @@ def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_pa
     from addp_mm.own_data.state import StateError
 
     folder = work_dir(tmp_path)
-    with pytest.raises(StateError, match=f'a run that process {os.getpid()} began. .* these live .*: {os.getpid()}'):
+    with pytest.raises(StateError, match=f'is in use by process {os.getpid()}. Wait for it, or end it'):
         work_dir(tmp_path)
-    folder.claim(dict(images='a', channels=3, looked_at=dict(mean=[0.5])))
-    # what a look at some images says changes when a broken one is mended
-    folder.check_images(dict(images='a', channels=3, looked_at=dict(mean=[0.4])))
+    folder.claim(dict(images='a', channels=3, inspected=dict(mean=[0.5])))
+    # The statistics change if a broken image is replaced.
+    folder.check_images(dict(images='a', channels=3, inspected=dict(mean=[0.4])))
     with pytest.raises(StateError, match='channels 3 -> 1'):
         folder.check_images(dict(images='a', channels=1))
     folder.close()
@@ -44,14 +45,15 @@ def test_processes_that_outlive_their_tool_are_named(tmp_path):
     (tmp_path / 'tools.py').write_text(
         'import sys\nfrom pathlib import Path\nfrom addp_mm.own_data.commands import Commands\n'
         'from addp_mm.own_data.work_dir import WorkDir\nfolder = WorkDir(Path(sys.argv[1]))\nfolder.claim({})\n'
-        'Commands(folder.lock)([sys.executable, "-c", "import time; time.sleep(600)"], folder.path / "log")\n'
+        'Commands(note_pid=folder.note_pid)(\n'
+        '    [sys.executable, "-c", "import time; time.sleep(600)"], folder.path / "log")\n'
     )
     tool = subprocess.Popen(
         [sys.executable, tmp_path / 'tools.py', tmp_path / 'work'],
         stdout=subprocess.DEVNULL,
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
     )
-    noted, until = tmp_path / 'work/.lock', time.monotonic() + 120
+    noted, until = tmp_path / 'work/.processes', time.monotonic() + 120
     while not noted.is_file() or len(noted.read_text().split()) < 2:
         assert tool.poll() is None
         assert time.monotonic() < until
@@ -60,10 +62,14 @@ def test_processes_that_outlive_their_tool_are_named(tmp_path):
     tool.wait()
     child = int(noted.read_text().split()[1])
     try:
-        with pytest.raises(StateError, match=f'process {tool.pid} began. .* these live on this machine: {child}. Wait'):
+        with pytest.raises(StateError, match=f'in use by process {child}, which a run that was killed has started'):
             work_dir(tmp_path / 'work')
     finally:
         os.kill(child, 9)
+    until = time.monotonic() + 60
+    while Path(f'/proc/{child}').exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    work_dir(tmp_path / 'work').close()
 
 
 def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
@@ -75,45 +81,43 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
     assert os.listdir(tmp_path) == ['thesis.tex']
 
 
-def test_a_start_that_comes_to_nothing_leaves_nothing(tmp_path):
+def test_a_start_that_fails_leaves_at_most_the_list_of_images(tmp_path):
+    work_dir(tmp_path / 'made').close()
+    assert not (tmp_path / 'made').exists()
     folder = work_dir(tmp_path / 'made')
     folder.index.write_text('')
     folder.close()
-    assert not (tmp_path / 'made').exists()
-    # what was there stays, as the list of an earlier start that was killed
-    begun = tmp_path / 'begun'
-    (begun / '.images.index-x1').mkdir(parents=True)
-    (begun / 'images.index').write_text('')
-    work_dir(begun).close()
-    assert sorted(os.listdir(begun)) == ['.images.index-x1', 'images.index']
+    # The list of images took time and is kept.
+    assert os.listdir(tmp_path / 'made') == ['images.index']
+    work_dir(tmp_path / 'made').close()
 
 
-def test_a_used_work_dir_is_begun_anew_with_other_images(tmp_path):
+def test_a_work_dir_is_restarted_with_other_images(tmp_path):
     from addp_mm.own_data.state import StateError
 
     claimed(tmp_path, images='a', channels=3)
-    for part in ('tokenizer/run', 'tokens', 'predictor', 'addp', '.images.index-x1'):
+    for part in ('tokenizer/run', 'tokens', 'predictor', 'addp'):
         (tmp_path / part).mkdir(parents=True)
-    for name in ('.images.index-x1/names', 'images.index', 'trial.json', 'report.html', 'tokenizer/run/iter_3.pth'):
+    for name in ('images.index', 'trial.json', 'report.html', 'tokenizer/run/iter_3.pth'):
         (tmp_path / name).write_text('old')
     folder = work_dir(tmp_path)
     folder.new_index().write_text('new')
     assert folder.size_from('predictor') == 0
     assert folder.size_from('tokenizer') == 3
-    folder.begin_anew('predictor', dict(images='a', channels=3))
+    folder.restart('predictor', dict(images='a', channels=3))
     assert (tmp_path / 'tokens').is_dir()
     assert not (tmp_path / 'predictor').exists()
     assert folder.index.read_text() == 'old'
-    folder.begin_anew('tokenizer', dict(images='b', channels=1))
+    folder.restart('tokenizer', dict(images='b', channels=1))
     folder.close()
     assert sorted(os.listdir(tmp_path)) == ['.lock', 'images.index', 'own_data.json', 'report.html', 'trial.json']
     assert folder.index.read_text() == 'new'
-    assert folder.begun == dict(images='b', channels=1)
+    assert folder.begun == dict(images='b', channels=1, work_dir=str(tmp_path))
     with pytest.raises(StateError, match='images b -> a'):
         folder.check_images(dict(images='a', channels=1))
 
 
-def test_a_list_for_a_new_beginning_that_was_refused_is_removed(tmp_path):
+def test_a_new_list_of_images_is_removed_if_the_restart_is_refused(tmp_path):
     claimed(tmp_path, images='a')
     folder = work_dir(tmp_path)
     folder.new_index().write_text('new')
@@ -132,16 +136,16 @@ def test_a_stage_is_trained_when_its_last_checkpoint_is_whole(tmp_path):
     latest.write_text(str(before))
     torch.save(dict(iter=10), last)
     os.truncate(last, last.stat().st_size // 2)
-    # killed in the midst of writing: mmengine resumes from the one that is named
+    # Killed while writing a checkpoint: mmengine resumes from the one that is named.
     assert stage.final_checkpoint(10) is None
-    stage.mend_latest()
+    stage.repair_last_checkpoint()
     assert latest.read_text() == str(before)
     latest.write_text(f'{last}\n')
     assert stage.final_checkpoint(10) == last
-    # killed between opening and writing the name
+    # Killed between opening the file and writing the name.
     latest.write_text('')
     assert stage.final_checkpoint(10) is None
-    stage.mend_latest()
+    stage.repair_last_checkpoint()
     assert latest.read_text() == str(last)
     last.unlink()
     assert stage.final_checkpoint(10) is None
@@ -155,11 +159,13 @@ def test_damaged_metrics_are_named(tmp_path):
     assert measured(stage) == []
     stage.folder.mkdir()
     (stage.folder / 'metrics.json').write_text('{"reconstruction/psnr": 2')
-    with pytest.raises(StateError, match=r'tokenizer/metrics\.json is damaged .*Remove it to have it measured anew'):
+    with pytest.raises(
+        StateError, match=r'tokenizer/metrics\.json is damaged .*Remove it: the same command measures again'
+    ):
         measured(stage)
 
 
-def test_cut_lines_of_a_log_are_passed_over(tmp_path):
+def test_incomplete_lines_of_a_log_are_skipped(tmp_path):
     from addp_mm.own_data.page import last_values
     from addp_mm.own_data.progress import latest, training_seconds
     from addp_mm.own_data.state import Stage
@@ -176,7 +182,7 @@ def test_cut_lines_of_a_log_are_passed_over(tmp_path):
     assert training_seconds(stage.run_dir) == 11
 
 
-def test_the_page_names_broken_images_and_every_batch(tmp_path):
+def test_the_report_names_broken_images_and_the_batch(tmp_path):
     from mmengine.config import Config
 
     from addp_mm.own_data.page import _broken, _row
@@ -194,12 +200,12 @@ def test_the_page_names_broken_images_and_every_batch(tmp_path):
     )
     assert _broken(tmp_path, str(root)) == {f'{root}/a.png': 'truncated', f'{root}/b/c.png': 'no image'}
     stage = Stage(tmp_path, 'addp', {}, [])
-    stage.prepare(Config(), dict(batch=4, max_iters=2000, parameters=9))
+    stage.prepare(Config(), dict(batch=4, accumulated=1, max_iters=2000, parameters=9))
     assert _row(stage)[:3] == ['ADDP', '2,000', '4']
 
 
 @pytest.mark.parametrize('fitted, batch', [(5, 5), (200, 64)])
-def test_ids_are_written_with_progress_and_no_more_images_at_once_than_fit(tmp_path, fitted, batch):
+def test_ids_are_written_with_progress_in_a_batch_that_fits(tmp_path, fitted, batch):
     from mmengine.config import Config
 
     from addp_mm.own_data import tokens
@@ -226,8 +232,7 @@ def test_ids_are_written_with_progress_and_no_more_images_at_once_than_fit(tmp_p
         assert clock.expected['tokens'] < 60
         return 0
 
-    runner = Commands(say=lambda line: None)
-    runner.execute = execute
+    runner = Commands(execute, say=lambda line: None)
     for _ in range(2):
         tokens.tokenize(request, tokenizer, 0.01, runner, clock)
     (command,) = commands
@@ -236,3 +241,16 @@ def test_ids_are_written_with_progress_and_no_more_images_at_once_than_fit(tmp_p
     assert lines[1].startswith('tokens: 49 of 196 images (25%); this stage ends about')
     assert clock.all_left() == 60
     assert tokens.expected_seconds(request, tokenizer) == 0
+
+
+def test_a_moved_work_dir_is_refused(tmp_path):
+    from addp_mm.own_data.state import StateError
+
+    claimed(tmp_path / 'before', images='a', channels=3)
+    (tmp_path / 'before').rename(tmp_path / 'after')
+    folder = work_dir(tmp_path / 'after')
+    with pytest.raises(StateError, match='after was moved from .*before, .* Move it back, or add --restart-from'):
+        folder.check_images(dict(images='a', channels=3))
+    folder.restart('tokenizer', dict(images='a', channels=3))
+    folder.check_images(dict(images='a', channels=3))
+    folder.close()

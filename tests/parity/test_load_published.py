@@ -51,7 +51,7 @@ def test_sizes_are_read_from_the_tensors(checkpoint):
 
 
 def test_heads_follow_from_a_published_width_and_are_named_for_others(checkpoint):
-    with pytest.raises(ValueError, match='48 channels wide: give num_heads'):
+    with pytest.raises(ValueError, match='width 48: give num_heads'):
         load_published(checkpoint)
     with pytest.raises(ValueError, match='give predictor_num_heads'):
         load_published(checkpoint, num_heads=3, decoder_num_heads=4)
@@ -140,7 +140,7 @@ def test_the_converter_writes_what_the_model_loads(checkpoint, tmp_path, monkeyp
         torch.load(tmp_path / 'other.pth', weights_only=True)['state_dict'],
     ):
         model.load_state_dict(weights, strict=True)
-    with pytest.raises(SystemExit, match='exists already'):
+    with pytest.raises(SystemExit, match='exists: choose'):
         convert(monkeypatch, tmp_path / 'published.pth', tmp_path / 'other.pth')
 
 

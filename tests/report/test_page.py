@@ -1,82 +1,64 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A page that loads nothing from elsewhere, and its charts."""
+"""A report in one file: sections, figures and tables, and nothing that is loaded from elsewhere."""
 
-import re
+import base64
 
 import pytest
+from helpers.html_page import ParsedPage
+from PIL import Image
 
-from addp_mm.report import page as page_module
-from addp_mm.report.charts import line_chart, ticks
-from addp_mm.report.page import Page, external_references
-
-
-@pytest.mark.parametrize(
-    'low, high, expected',
-    [(0, 100, [0, 25, 50, 75, 100]), (0.13, 0.87, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (3, 3, [3, 4, 5, 6])],
-)
-def test_ticks_are_round_and_cover_the_range(low, high, expected):
-    assert ticks(low, high) == pytest.approx(expected)
+from addp_mm.report.figures import image_picture, line_charts
+from addp_mm.report.page import Figure, Page, Section, Table
 
 
-def test_chart_places_points_and_refuses_what_is_not_a_number():
-    chart = line_chart({'addp': [(0, 0.0), (10, 1.0)], 'random': [(0, 1.0), (10, 0.5)]}, 'a < b', 'iteration')
-    lines = re.findall(r'polyline class="line (\w+)" points="([^"]+)"', chart)
-    assert lines == [('addp', '40,196 348,26'), ('random', '40,26 348,111')]
-    assert 'a &lt; b' in chart
-    with pytest.raises(ValueError, match='not finite'):
-        line_chart({'addp': [(0, float('nan'))]}, 'loss', 'iteration')
-    with pytest.raises(ValueError, match='no points'):
-        line_chart({'addp': []}, 'loss', 'iteration')
+def page(**changes):
+    picture = image_picture(Image.new('RGB', (8, 4)), 'black <image>', 'Title of it')
+    curves = line_charts({'Loss': {'a': [(0, 1.0), (10, 0.5)], 'b': [(0, 2.0)]}}, 'iteration', dict(a='red', b='blue'))
+    figures = [
+        Figure('A caption', ['python a.py "x"'], [picture]),
+        Figure('Curves', ['python b.py', 'python c.py'], [curves]),
+        Figure('Numbers', ['python d.py'], table=Table(['', 'PSNR'], [['tokenizer', '24.5']])),
+    ]
+    return Page(**{**dict(title='A & B', lead='Lead', sections=[Section('First', figures, 'Text')]), **changes})
 
 
-def test_a_name_that_is_no_unicode_does_not_cost_the_page(tmp_path):
-    page = Page('Title', 'Lead')
-    page.section('Broken', 'br\udcf6ken.png')
-    size = page.write(tmp_path / 'page.html')
-    assert 'br?ken.png' in (tmp_path / 'page.html').read_text(encoding='utf-8')
-    assert size == (tmp_path / 'page.html').stat().st_size
+def test_a_page_shows_its_figures_with_captions_and_commands(tmp_path):
+    size = page(warning='Short run').write(tmp_path / 'report.html')
+    html = (tmp_path / 'report.html').read_text(encoding='utf-8')
+    assert size == len(html.encode())
+    parsed = ParsedPage(html)
+    assert parsed.external() == []
+    for shown in ('A & B', 'Short run', 'First', 'A caption', 'python a.py "x"', '2 commands', 'tokenizer', '24.5'):
+        assert shown in parsed.text
+    images = parsed.attributes('img')
+    assert [image['alt'] for image in images] == ['black <image>', 'line charts: Loss']
+    assert (images[0]['width'], images[0]['height']) == ('8', '4')
+    assert len(parsed.attributes('figcaption')) == 3
 
 
-@pytest.mark.parametrize(
-    'part',
-    [
-        '<img src="picture.png">',
-        '<img src=http://x.org/a.png>',
-        '<link href="style.css">',
-        "<script src='a.js'></script>",
-        '<style>p { background: url(paper.png) }</style>',
-        '<style>@import "a.css";</style>',
-        '<svg><image href="a.png"/></svg>',
-    ],
-)
-def test_page_that_would_load_something_is_not_written(part, tmp_path):
-    assert external_references(part)
-    page = Page('t', 'l')
-    page.section('s')
-    page.figure(part, 'caption', ['python a.py'])
-    with pytest.raises(ValueError, match='would load'):
-        page.write(tmp_path / 'report.html')
-    assert not (tmp_path / 'report.html').exists()
-
-
-def test_addresses_in_text_anchors_and_data_load_nothing():
-    assert not external_references(
-        '<p>see https://example.org, src=x</p><a href="#here">x</a>'
-        '<img src="data:image/png;base64,AA=="><style>a { background: url(data:x) }</style>'
+def test_external_addresses_are_found_by_the_check_itself():
+    html = (
+        '<style>a { background: url(paper.png) }</style><img src="a.png"><a href="#here">x</a><p>see https://x.org</p>'
     )
+    assert len(ParsedPage(html).external()) == 2
 
 
-def test_figure_needs_caption_command_and_section():
-    page = Page('t', 'l')
-    with pytest.raises(ValueError, match='commands'):
-        page.figure('x', 'caption', ['python a.py'])
-    page.section('s')
-    for caption, commands in (('', ['python a.py']), ('caption', [])):
-        with pytest.raises(ValueError, match='commands'):
-            page.figure('x', caption, commands)
+def test_charts_are_svg_figures():
+    (figure,) = [figure for figure in page().sections[0].figures if figure.caption == 'Curves']
+    svg = base64.b64decode(figure.pictures[0].uri.partition(',')[2]).decode()
+    assert svg.count('<svg') == 1
+    with pytest.raises(ValueError, match="line 'a' has no points"):
+        line_charts({'Loss': {'a': []}}, 'iteration', dict(a='red'))
 
 
-def test_page_that_grew_too_large_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(page_module, 'MAX_BYTES', 1000)
-    with pytest.raises(ValueError, match='more than'):
-        Page('t', 'l').write(tmp_path / 'report.html')
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    page(title='br\udcf6ken.png').write(tmp_path / 'page.html')
+    assert 'br\\udcf6ken.png' in (tmp_path / 'page.html').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('changes', [dict(caption=''), dict(commands=[]), dict(table=None)])
+def test_a_figure_needs_caption_commands_and_content(changes):
+    complete = dict(caption='c', commands=['python a.py'], table=Table(['a'], [['b']]))
+    Figure(**complete)
+    with pytest.raises(ValueError, match='needs a caption'):
+        Figure(**{**complete, **changes})

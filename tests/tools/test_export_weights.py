@@ -45,9 +45,12 @@ def test_drops_by_prefix(checkpoint, tmp_path):
 
 @pytest.mark.parametrize(
     'options, words',
-    [(['--prefix', 'backbone.'], r"\['head', 'tokenizer'\]"), (['--drop', 'neck.'], "'neck.' matches no key")],
+    [
+        (['--prefix', 'backbone.'], r'backbone.* matches no key.*prefixes head\., tokenizer\.'),
+        (['--drop', 'neck.'], "'neck.' matches no key"),
+    ],
 )
-def test_says_what_does_not_match(checkpoint, tmp_path, options, words):
+def test_a_prefix_that_matches_nothing_is_named(checkpoint, tmp_path, options, words):
     path, _ = checkpoint
     with pytest.raises(SystemExit, match=f'error: .*{words}'):
         export(path, tmp_path / 'out.safetensors', *options)
@@ -58,8 +61,8 @@ def test_says_what_does_not_match(checkpoint, tmp_path, options, words):
     'name, options, words',
     [
         ('out.pth', [], r'error: .*out.pth must end in .safetensors'),
-        ('there.safetensors', [], r'error: .*there.safetensors exists already'),
-        ('out.safetensors', ['--meta', 'a'], "error: --meta wants KEY=VALUE, got 'a'"),
+        ('there.safetensors', [], r'error: .*there.safetensors exists:'),
+        ('out.safetensors', ['--meta', 'a'], "error: --meta must be KEY=VALUE, got 'a'"),
     ],
 )
 def test_refuses_in_words_and_writes_nothing(checkpoint, tmp_path, name, options, words):
@@ -70,7 +73,7 @@ def test_refuses_in_words_and_writes_nothing(checkpoint, tmp_path, name, options
     assert (tmp_path / 'there.safetensors').read_text() == 'mine'
 
 
-def test_tied_weights_are_written_each(tmp_path):
+def test_tied_weights_are_written_twice(tmp_path):
     weight = torch.rand(4, 3)
     state = {'embed.weight': weight, 'head.weight': weight, 'head.part': weight[1:]}
     torch.save(dict(state_dict=state), tmp_path / 'tied.pth')
@@ -80,7 +83,7 @@ def test_tied_weights_are_written_each(tmp_path):
     assert all(torch.equal(written[key], value) for key, value in state.items())
 
 
-def test_the_file_has_the_rights_of_any_new_file(checkpoint, tmp_path):
+def test_the_file_has_the_usual_permissions(checkpoint, tmp_path):
     before = os.umask(0o027)
     try:
         export(checkpoint[0], tmp_path / 'out.safetensors')
@@ -89,7 +92,7 @@ def test_the_file_has_the_rights_of_any_new_file(checkpoint, tmp_path):
     assert stat.S_IMODE((tmp_path / 'out.safetensors').stat().st_mode) == 0o640
 
 
-def test_overwrites_on_request_through_a_file_of_its_own(checkpoint, tmp_path):
+def test_overwrites_on_request(checkpoint, tmp_path):
     for name in ('out.safetensors', 'out.partial'):
         (tmp_path / name).write_text('mine')
     export(checkpoint[0], tmp_path / 'out.safetensors', '--overwrite', '--meta', 'a=b=c')

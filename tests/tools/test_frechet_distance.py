@@ -14,7 +14,7 @@ TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/frechet_distance.py'
     [
         (['--out', '.'], 'error: --out . is a folder'),
         (['--out', '/proc/x.npz'], 'no file can be written in /proc'),
-        (['--out', 'x.npz', '--device', 'foo'], 'error: --device foo is no device'),
+        (['--out', 'x.npz', '--device', 'foo'], 'error: --device foo: this PyTorch cannot use the device here'),
     ],
 )
 def test_wrong_options_are_refused_before_the_extractor_is_built(tmp_path, options, words):

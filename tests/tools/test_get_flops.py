@@ -180,5 +180,5 @@ def test_step_time_on_the_cpu(capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='asks for a GPU where there is none')
 def test_step_time_needs_the_device_it_is_asked_for():
-    with pytest.raises(SystemExit, match='--device cuda is no device that this PyTorch can use here'):
+    with pytest.raises(SystemExit, match='--device cuda: this PyTorch cannot use the device here'):
         tool('benchmarks/step_time.py').main([str(CLS), '--device', 'cuda'])

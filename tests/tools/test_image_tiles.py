@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Large pictures cut into tiles."""
+"""Large images cut into tiles."""
 
 import image_tiles
 import numpy as np
@@ -14,22 +14,22 @@ def limit(monkeypatch):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'field.png')
     return pixels
 
 
-def test_tiles_are_the_picture_side_by_side(picture, tmp_path):
+def test_tiles_are_the_image_side_by_side(image, tmp_path):
     image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
     found = sorted((tmp_path / 'tiles').glob('*.png'))
     assert len(found) == 2 * 3
-    assert (np.array(Image.open(tmp_path / 'tiles/field_0020_0040.png')) == picture[20:40, 40:60]).all()
+    assert (np.array(Image.open(tmp_path / 'tiles/field_0020_0040.png')) == image[20:40, 40:60]).all()
 
 
-def test_pictures_are_resized_first_and_chosen_by_name(picture, tmp_path):
+def test_images_are_resized_first_and_chosen_by_name(image, tmp_path):
     for name in ('field2.png', 'drawn.png'):
-        Image.fromarray(picture).save(tmp_path / name)
+        Image.fromarray(image).save(tmp_path / name)
     (tmp_path / 'link.png').symlink_to(tmp_path / 'field.png')
     paths = [str(path) for path in tmp_path.glob('*.png')]
     image_tiles.main(
@@ -54,10 +54,10 @@ def test_pictures_are_resized_first_and_chosen_by_name(picture, tmp_path):
     assert Image.open(tmp_path / 'tiles/field_0000_0000.png').size == (100, 100)
 
 
-def test_pictures_too_large_for_training_are_cut(picture, tmp_path, monkeypatch):
+def test_images_too_large_for_training_are_cut(image, tmp_path, monkeypatch):
     from addp_mm.datasets import BrokenImageError, LoadImage
 
-    # 3,500 pixels stand for more than 179 million
+    # 3,500 pixels in place of more than 179 million
     monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 1500)
     with pytest.raises(BrokenImageError, match='cut it into tiles with tools/dataset_converters/image_tiles.py'):
         LoadImage()(dict(img_path=str(tmp_path / 'field.png')))
@@ -74,8 +74,8 @@ def test_16_bits_are_scaled_not_clipped(tmp_path):
     assert (tile[..., :1] == tile).all()
 
 
-def test_what_cannot_be_cut_is_said(picture, tmp_path):
-    (tmp_path / 'broken.png').write_bytes(b'no picture')
+def test_what_cannot_be_cut_is_named(image, tmp_path):
+    (tmp_path / 'broken.png').write_bytes(b'no image')
     with pytest.raises(SystemExit, match=r'broken.png: .*--leave-out'):
         image_tiles.main([str(tmp_path / 'broken.png'), '--out', str(tmp_path / 'tiles')])
     with pytest.raises(SystemExit, match='none of 1 paths'):
@@ -83,25 +83,25 @@ def test_what_cannot_be_cut_is_said(picture, tmp_path):
     with pytest.raises(SystemExit, match=r'error: \S+nothing.png: no such file'):
         image_tiles.main([str(tmp_path / 'field.png'), str(tmp_path / 'nothing.png'), '--out', str(tmp_path / 't')])
     (tmp_path / 'other').mkdir()
-    Image.fromarray(picture).save(tmp_path / 'other/field.png')
+    Image.fromarray(image).save(tmp_path / 'other/field.png')
     with pytest.raises(SystemExit, match='the same name'):
         image_tiles.main([str(tmp_path / 'field.png'), str(tmp_path / 'other/field.png'), '--out', str(tmp_path / 't')])
 
 
-def test_pictures_smaller_than_a_tile_are_named(picture, tmp_path, capsys):
-    Image.fromarray(picture[:15, :15]).save(tmp_path / 'small.png')
+def test_images_smaller_than_a_tile_are_named(image, tmp_path, capsys):
+    Image.fromarray(image[:15, :15]).save(tmp_path / 'small.png')
     with pytest.raises(SystemExit, match=r'small\.png \(15 x 15\): smaller than a tile of 20 px'):
         image_tiles.main([str(tmp_path / 'small.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
     # a folder without tiles is free for others
     image_tiles.main(
         [str(tmp_path / 'small.png'), str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '16']
     )
-    assert f'12 tiles of 1 pictures; smaller than a tile, and left out: {tmp_path / "small.png"}' in (
+    assert f'12 tiles of 1 images; smaller than a tile, and left out: {tmp_path / "small.png"}' in (
         capsys.readouterr().out
     )
 
 
-def test_a_folder_holds_tiles_of_one_kind(picture, tmp_path):
+def test_a_folder_holds_tiles_of_one_kind(image, tmp_path):
     def cut(*options, out='tiles'):
         image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / out), '--tile', *options])
 
@@ -121,7 +121,7 @@ def test_a_folder_holds_tiles_of_one_kind(picture, tmp_path):
         cut('20', out='field.png')
 
 
-def test_a_tile_whose_writing_failed_is_not_there(picture, tmp_path, monkeypatch):
+def test_a_tile_whose_writing_failed_is_not_there(image, tmp_path, monkeypatch):
     def save(tile, path, format):
         path.write_bytes(b'half')
         raise OSError('no space left')

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""tools/train.py on images in LMDB databases and WebDataset shards gives the weights of a training on their files."""
+"""Training on an LMDB database or on WebDataset shards equals training on the image files."""
 
 import tarfile
 from pathlib import Path

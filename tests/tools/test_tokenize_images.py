@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The tool that stores the ids of a data set, run in this process, or in a forked one where it is to be killed."""
+"""The tool that stores token ids runs in this process, or in a fork if it is to be killed."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from addp_mm.datasets.listed.fingerprints import build_loaded, tokenizer_fingerprint
+from addp_mm.datasets.tokens.fingerprints import build_loaded, tokenizer_fingerprint
 from addp_mm.datasets.tokens.token_ids import TokenIds
 from addp_mm.datasets.views.views import Views
 from addp_mm.registry import MODELS
@@ -60,8 +60,8 @@ def tool():
 
 
 @pytest.fixture(scope='module')
-def place(tmp_path_factory):
-    """Images in two folders; a tokenizer as the config and checkpoint of a training, and as weights with a config."""
+def inputs(tmp_path_factory):
+    """Images in two folders; a tokenizer as config and checkpoint, and as weights with a config."""
     folder = tmp_path_factory.mktemp('tokenize')
     for index in range(NUM_IMAGES):
         path = folder / 'images' / 'ab'[index % 2] / f'{index:02d}.png'
@@ -77,12 +77,12 @@ def place(tmp_path_factory):
     return folder
 
 
-def arguments(place, dst, *options, images='images'):
+def arguments(inputs, dst, *options, images='images'):
     return [
-        str(place / 'vq.safetensors'),
-        str(place / images),
+        str(inputs / 'vq.safetensors'),
+        str(inputs / images),
         str(dst),
-        '--image-size',
+        '--img-size',
         '16',
         '--views',
         '3',
@@ -94,37 +94,39 @@ def arguments(place, dst, *options, images='images'):
     ]
 
 
-def names(place):
-    return sorted(str(path.relative_to(place / 'images')) for path in (place / 'images').rglob('*.png'))
+def names(inputs):
+    return sorted(str(path.relative_to(inputs / 'images')) for path in (inputs / 'images').rglob('*.png'))
 
 
 @pytest.fixture(scope='module')
-def stored(tool, place):
+def stored(tool, inputs):
     """The ids of an uninterrupted run."""
-    tool.main(arguments(place, place / 'stored'))
-    return place / 'stored'
+    tool.main(arguments(inputs, inputs / 'stored'))
+    return inputs / 'stored'
 
 
 def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_ids_are_those_of_the_views(stored, place):
+def test_the_ids_are_those_of_the_views(stored, inputs):
     tokenizer = build_loaded(
-        dict(TOKENIZER, init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(place / 'vq.safetensors'), strict=True))
+        dict(
+            TOKENIZER, init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(inputs / 'vq.safetensors'), strict=True)
+        )
     )
     ids = np.load(stored / 'ids.npy')
     assert ids.shape == (NUM_IMAGES, 3, 16)
     assert ids.dtype == np.uint16
     assert len(np.unique(ids)) > 3
-    for index, name in enumerate(names(place)):
-        pixels = np.asarray(Image.open(place / 'images' / name))
+    for index, name in enumerate(names(inputs)):
+        pixels = np.asarray(Image.open(inputs / 'images' / name))
         views = torch.from_numpy(Views(16, count=3).make(pixels, index)).float() / 255
         with torch.no_grad():
             assert np.array_equal(ids[index], tokenizer.encode(views)[0].numpy()), name
 
 
-def test_what_is_recorded(stored, place):
+def test_what_is_recorded(stored, inputs):
     about = json.loads((stored / 'tokens.json').read_text())
     assert about['images']['count'] == about['done'] == NUM_IMAGES
     assert about['broken'] == 0
@@ -135,40 +137,40 @@ def test_what_is_recorded(stored, place):
     own = dict(
         TOKENIZER,
         init_cfg=dict(
-            type='addp_mm.Pretrained', checkpoint=str(place / 'training.pth'), prefix='tokenizer.', strict=True
+            type='addp_mm.Pretrained', checkpoint=str(inputs / 'training.pth'), prefix='tokenizer.', strict=True
         ),
     )
     assert about['tokenizer']['fingerprint'] == tokenizer_fingerprint(build_loaded(own), own)
     assert len(TokenIds(stored, tokenizer=own, views=about['views'])) == NUM_IMAGES
 
 
-def test_the_same_again_does_nothing(tool, stored, place, capsys):
+def test_the_same_again_does_nothing(tool, stored, inputs, capsys):
     before = content(stored)
-    tool.main(arguments(place, stored))
+    tool.main(arguments(inputs, stored))
     assert 'nothing done' in capsys.readouterr().out
     assert content(stored) == before
 
 
 @pytest.mark.parametrize('device', ['foo', 'cuda:99'])
-def test_a_device_that_is_not_there_is_refused_before_anything_is_made(tool, place, tmp_path, device):
-    with pytest.raises(SystemExit, match=f'error: --device {device} is no device'):
-        tool.main(arguments(place, tmp_path / 'ids', '--device', device))
+def test_a_device_that_is_not_there_is_refused_before_anything_is_made(tool, inputs, tmp_path, device):
+    with pytest.raises(SystemExit, match=f'error: --device {device}: this PyTorch cannot use the device'):
+        tool.main(arguments(inputs, tmp_path / 'ids', '--device', device))
     assert not (tmp_path / 'ids').exists()
 
 
 @pytest.mark.parametrize('options', [('--num-workers', '2'), ('--batch-size', '3'), ('--save-seconds', '0')])
-def test_neither_workers_nor_saving_matter(tool, stored, place, tmp_path, options):
-    tool.main(arguments(place, tmp_path / 'ids', *options))
+def test_neither_workers_nor_saving_matter(tool, stored, inputs, tmp_path, options):
+    tool.main(arguments(inputs, tmp_path / 'ids', *options))
     assert (tmp_path / 'ids/ids.npy').read_bytes() == (stored / 'ids.npy').read_bytes()
 
 
 @pytest.mark.slow
-def test_other_ways_to_name_the_same_things(tool, stored, place, tmp_path):
+def test_other_ways_to_name_the_same_things(tool, stored, inputs, tmp_path):
     """A training's config with its checkpoint, and a data set's config."""
     ids = (stored / 'ids.npy').read_bytes()
     for number, images in enumerate(('images', 'training.py')):
-        argv = arguments(place, tmp_path / str(number), images=images)
-        tool.main([str(place / 'training.py'), *argv[1:], '--checkpoint', str(place / 'training.pth')])
+        argv = arguments(inputs, tmp_path / str(number), images=images)
+        tool.main([str(inputs / 'training.py'), *argv[1:], '--checkpoint', str(inputs / 'training.pth')])
         assert (tmp_path / str(number) / 'ids.npy').read_bytes() == ids
 
 
@@ -176,8 +178,8 @@ def start(tool, argv):
     """Start the tool in a forked process, which can be killed."""
 
     def main():
-        # Killed while it holds the lock that tqdm shares among forks, it would leave this process
-        # waiting for ever.
+        # If it is killed while it holds the lock that tqdm shares among forks, this process would
+        # wait for ever.
         tqdm.set_lock(threading.RLock())
         tool.main(argv)
 
@@ -187,7 +189,7 @@ def start(tool, argv):
 
 
 def run_until_saved(tool, argv, dst, rows):
-    """Run until ``rows`` are recorded as safe, and kill without a chance to tidy up."""
+    """Run until ``rows`` are recorded as safe, and kill without a chance to clean up."""
     process = start(tool, argv)
     until = time.monotonic() + 60
     while process.is_alive() and time.monotonic() < until:
@@ -201,7 +203,7 @@ def run_until_saved(tool, argv, dst, rows):
 
 
 class Slowed:
-    """A tool whose tokenizer waits after each batch, so that a kill finds it at work."""
+    """A tool whose tokenizer waits after each batch, so that it is killed while it works."""
 
     def __init__(self, tool, seconds):
         self.tool, self.seconds = tool, seconds
@@ -218,9 +220,9 @@ class Slowed:
 
 
 @pytest.mark.parametrize('rows', [0, 2, 8, 12])
-def test_a_killed_run_goes_on_to_the_same_bytes(tool, stored, place, tmp_path, rows):
+def test_a_killed_run_goes_on_to_the_same_bytes(tool, stored, inputs, tmp_path, rows):
     dst = tmp_path / 'ids'
-    argv = arguments(place, dst, '--save-seconds', '0')
+    argv = arguments(inputs, dst, '--save-seconds', '0')
     assert run_until_saved(Slowed(tool, 0.05), argv, dst, rows) == -signal.SIGKILL
     about = json.loads((dst / 'tokens.json').read_text())
     assert rows <= about['done'] < NUM_IMAGES
@@ -231,10 +233,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tool, stored, place, tmp_path, r
     assert content(dst) == content(stored)
 
 
-def test_an_interruption_saves_what_was_done(tool, stored, place, tmp_path):
-    """A polite kill, and hours between two saves."""
+def test_an_interruption_saves_what_was_done(tool, stored, inputs, tmp_path):
+    """SIGTERM, with hours between two saves."""
     dst = tmp_path / 'ids'
-    argv = arguments(place, dst, '--save-seconds', '9999')
+    argv = arguments(inputs, dst, '--save-seconds', '9999')
     process = start(Slowed(tool, 0.2), argv)
     until = time.monotonic() + 60
     while not (dst / 'ids.npy.partial').is_file() and time.monotonic() < until:
@@ -248,9 +250,9 @@ def test_an_interruption_saves_what_was_done(tool, stored, place, tmp_path):
     assert content(dst) == content(stored)
 
 
-def test_shards_hold_the_same_ids(tool, stored, place, tmp_path):
+def test_shards_hold_the_same_ids(tool, stored, inputs, tmp_path):
     for index in (2, 0, 1):
-        tool.main(arguments(place, tmp_path / 'ids', '--shard', f'{index}/3'))
+        tool.main(arguments(inputs, tmp_path / 'ids', '--shard', f'{index}/3'))
     parts = [np.load(tmp_path / f'ids/shard-000{index}-of-0003/ids.npy') for index in range(3)]
     assert [len(part) for part in parts] == [4, 4, 5]
     assert np.array_equal(np.concatenate(parts), np.load(stored / 'ids.npy'))
@@ -264,31 +266,31 @@ def refused(tool, capsys, argv):
     return str(end.value) + capsys.readouterr().err
 
 
-def test_another_tokenizer_other_images_or_views_are_not_mixed_in(tool, stored, place, tmp_path, capsys):
+def test_another_tokenizer_other_images_or_views_are_not_mixed_in(tool, stored, inputs, tmp_path, capsys):
     before = content(stored)
-    assert 'views.seed is 0 there and 1 here' in refused(tool, capsys, arguments(place, stored, '--seed', '1'))
-    message = refused(tool, capsys, arguments(place, stored, '--views', '2'))
+    assert 'views.seed is 0 there and 1 here' in refused(tool, capsys, arguments(inputs, stored, '--seed', '1'))
+    message = refused(tool, capsys, arguments(inputs, stored, '--views', '2'))
     assert 'views.count is 3 there and 2 here' in message
-    assert 'images.fingerprint' in refused(tool, capsys, arguments(place, stored, images='images/a'))
+    assert 'images.fingerprint' in refused(tool, capsys, arguments(inputs, stored, images='images/a'))
     torch.manual_seed(1)
     save_file(MODELS.build(dict(TOKENIZER)).state_dict(), tmp_path / 'vq.safetensors')
-    (tmp_path / 'vq.json').write_text((place / 'vq.json').read_text())
-    message = refused(tool, capsys, [str(tmp_path / 'vq.safetensors'), *arguments(place, stored)[1:]])
-    assert message.startswith(f'error: {stored} holds ids that were made otherwise: tokenizer.fingerprint is')
+    (tmp_path / 'vq.json').write_text((inputs / 'vq.json').read_text())
+    message = refused(tool, capsys, [str(tmp_path / 'vq.safetensors'), *arguments(inputs, stored)[1:]])
+    assert message.startswith(f'error: {stored} holds ids of other settings: tokenizer.fingerprint is')
     assert content(stored) == before
 
 
 @pytest.fixture
-def with_broken(place, tmp_path):
+def with_broken(inputs, tmp_path):
     """The same images, of which two cannot be read."""
     import shutil
 
     folder = tmp_path / 'with_broken'
-    shutil.copytree(place / 'images', folder / 'images')
-    (folder / 'images/a/04.png').write_bytes((place / 'images/a/04.png').read_bytes()[:60])
+    shutil.copytree(inputs / 'images', folder / 'images')
+    (folder / 'images/a/04.png').write_bytes((inputs / 'images/a/04.png').read_bytes()[:60])
     (folder / 'images/b/05.png').write_bytes(b'')
     for name in ('vq.safetensors', 'vq.json'):
-        shutil.copy(place / name, folder)
+        shutil.copy(inputs / name, folder)
     return folder
 
 
@@ -313,7 +315,7 @@ def test_too_many_broken_images_stop_the_run_with_their_names(tool, with_broken,
     argv = arguments(with_broken, tmp_path / 'ids', '--max-broken-share', '0.1')
     message = refused(tool, capsys, argv)
     assert '12 of the first 12' in message
-    assert 'more than --max-broken-share 0.1 of 13 and 10 besides' in message
+    assert 'more than --max-broken-share 0.1 of 13 and 10 more' in message
     assert f'{listed[0]} (' in message
     assert f'{listed[9]} (' in message
     assert str(tmp_path / 'ids/broken.jsonl') in message
@@ -321,22 +323,23 @@ def test_too_many_broken_images_stop_the_run_with_their_names(tool, with_broken,
     assert len(TokenIds(tmp_path / 'ids')) == 1
 
 
-def test_grey_images_for_a_grey_tokenizer(tool, place, tmp_path):
+def test_grey_images_for_a_grey_tokenizer(tool, inputs, tmp_path):
     torch.manual_seed(0)
     grey = dict(TOKENIZER, in_channels=1)
     save_file(MODELS.build(dict(grey)).state_dict(), tmp_path / 'grey.safetensors')
     (tmp_path / 'grey.json').write_text(json.dumps(dict(tokenizer=grey)))
-    tool.main([str(tmp_path / 'grey.safetensors'), *arguments(place, tmp_path / 'ids')[1:]])
+    tool.main([str(tmp_path / 'grey.safetensors'), *arguments(inputs, tmp_path / 'ids')[1:]])
     assert len(np.unique(np.load(tmp_path / 'ids/ids.npy'))) > 3
 
 
-def test_images_of_another_number_of_channels(tool, place, tmp_path):
-    """A grey tokenizer needs a loader that gives one channel: what gives three is named."""
+def test_images_of_another_number_of_channels(tool, inputs, tmp_path):
+    """A grey tokenizer needs images of one channel: one of three is named."""
     data = tool.image_loader(3, {})
     assert type(data).__name__ == 'LoadImage'
-    from addp_mm.datasets.views.image_views import ImageViews, open_images
+    from addp_mm.datasets.listed.open_images import open_images
+    from addp_mm.datasets.views.views_dataset import ViewsDataset
 
-    views = ImageViews(open_images(str(place / 'images')), Views(16), 1, data, 0, 2)
+    views = ViewsDataset(open_images(str(inputs / 'images')), Views(16), 1, data, 0, 2)
     pixels, problem = views[0]
     assert not pixels.any()
     assert problem == ('a/00.png', 'it has 3 channels, the tokenizer takes 1')
@@ -346,17 +349,17 @@ def test_images_of_another_number_of_channels(tool, place, tmp_path):
     'change, words',
     [
         (dict(tokenizer='lost.safetensors'), 'tokenizer lost.safetensors does not exist'),
-        (dict(tokenizer='{place}/training.pth'), 'has no config {place}/training.json beside it'),
-        (dict(tokenizer='{place}/training.py'), 'the tokenizer has no trained weights'),
-        (dict(images='{place}/lost'), 'no such folder'),
+        (dict(tokenizer='{inputs}/training.pth'), 'has no config {inputs}/training.json beside it'),
+        (dict(tokenizer='{inputs}/training.py'), 'the tokenizer has no trained weights'),
+        (dict(images='{inputs}/lost'), 'no such folder'),
         (dict(size='18'), 'multiples of the tokenizer'),
         (dict(shard='3/3'), 'expected I/N with I from 0 to N - 1'),
         (dict(shard='1/99'), 'too few for 99 parts'),
     ],
 )
-def test_mistakes_are_named(tool, place, tmp_path, capsys, change, words):
-    defaults = dict(tokenizer=str(place / 'vq.safetensors'), images=str(place / 'images'), size='16', shard='0/1')
-    given = {**defaults, **{key: value.format(place=place) for key, value in change.items()}}
+def test_mistakes_are_named(tool, inputs, tmp_path, capsys, change, words):
+    defaults = dict(tokenizer=str(inputs / 'vq.safetensors'), images=str(inputs / 'images'), size='16', shard='0/1')
+    given = {**defaults, **{key: value.format(inputs=inputs) for key, value in change.items()}}
     message = refused(
         tool,
         capsys,
@@ -364,7 +367,7 @@ def test_mistakes_are_named(tool, place, tmp_path, capsys, change, words):
             given['tokenizer'],
             given['images'],
             str(tmp_path / 'ids'),
-            '--image-size',
+            '--img-size',
             given['size'],
             '--shard',
             given['shard'],
@@ -372,5 +375,5 @@ def test_mistakes_are_named(tool, place, tmp_path, capsys, change, words):
             '0',
         ],
     )
-    assert words.format(place=place) in message
+    assert words.format(inputs=inputs) in message
     assert not (tmp_path / 'ids').exists()

@@ -44,7 +44,7 @@ def arguments(tmp_path):
     save_file(MODELS.build(dict(TOKENIZER)).state_dict(), tmp_path / 'vq.safetensors')
     (tmp_path / 'vq.json').write_text(json.dumps(dict(tokenizer=TOKENIZER)))
     return [str(tmp_path / name) for name in ('vq.safetensors', 'images.py', 'ids')] + [
-        '--image-size',
+        '--img-size',
         '16',
         '--views',
         '1',

@@ -57,7 +57,7 @@ def extractor_of(args):
 def main(argv=None):
     """Compute the statistics and print the distance."""
     args = parse_args(argv)
-    from addp_mm.config.config_file import require_writable
+    from addp_mm.config.paths import require_writable
     from addp_mm.engine.device import choose_device
     from addp_mm.errors import reported_in_words
     from addp_mm.evaluation import FeatureStatistics, folder_statistics, frechet_distance

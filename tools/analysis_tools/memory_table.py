@@ -7,7 +7,6 @@ recipe. A recipe that does not fit into memory is listed as not measured.
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,19 +30,25 @@ HEAD = """# Memory of a training step
 python tools/analysis_tools/memory_table.py
 ```
 
-writes this page: one recipe with ViT-B for each kind of model. **Nothing here was measured on a GPU.**
-On a GPU, `tools/benchmarks/step_time.py CONFIG` measures time and memory, see [gpu.md](gpu.md).
+writes this page: one recipe with ViT-B for each kind of model. **Nothing here was measured on a
+GPU.** On a GPU, `tools/benchmarks/step_time.py CONFIG` measures time and memory
+([gpu.md](gpu.md)).
 
-- **Parameters** (trained and frozen) and **GMACs** (operations of one forward pass of one image) are
-  counted; `tools/analysis_tools/get_flops.py CONFIG` lists them by module.
-- **Peak memory** is measured: the resident memory of a fresh process on the CPU that runs one
-  training step (forward and backward pass, update) with the batch size of the table. It includes the
-  interpreter and all libraries. The command for a row is
-  `python {measure} --batch-size B CONFIG`.
-- On the CPU, attention with a bias or with dropout keeps the scores of all pairs of tokens. A GPU's
-  fused attention does not, so a GPU needs less for these models.
+- **Parameters** (trained and frozen) and **GMACs** (operations of one forward pass of one image)
+  are counted; `tools/analysis_tools/get_flops.py CONFIG` lists them by module.
+- **CPU peak** is measured: the resident memory of a fresh process on the CPU that runs one training
+  step (forward and backward pass, update) with the batch size of the table. It includes the
+  interpreter and all libraries.
+- On the CPU, attention with a bias or with dropout keeps the scores of all pairs of tokens. The
+  fused attention of a GPU does not keep them.
 - The proposals of a two-stage detector come from random weights. Few of them are positive, so the
   mask head sees fewer of them than in a real training.
+
+The command for a row:
+
+```bash
+python {measure} --batch-size B CONFIG
+```
 
 | config | images x height x width | precision | `with_cp` | trained, M | frozen, M | GMACs per image | CPU peak, GiB |
 |---|---|---|---|---|---|---|---|
@@ -66,7 +71,7 @@ def measured_peak(config: Path, batch_size: int) -> str:
         return 'not measured'
     if done.returncode:
         sys.exit(f'error: {" ".join(command)} failed:\n{done.stderr}')
-    return re.search(r'\| ([\d.]+) \|$', done.stdout.strip()).group(1)
+    return done.stdout.strip().rsplit(' | ', 1)[1].removesuffix(' |')
 
 
 def row(name: str, batch_size: int) -> str:

@@ -25,14 +25,14 @@ def main(argv=None):
     import torch
 
     from addp_mm.apis import load_model
-    from addp_mm.datasets.readers.load_image import decode_image
+    from addp_mm.datasets.readers.read_image import read_rgb
     from addp_mm.diffusion import nested_masks
 
     paths = sorted(Path(args.images).glob('*.png'))[: args.num_images]
     if not paths:
         raise SystemExit(f'error: {args.images} has no PNG files')
     model = load_model(args.config, args.checkpoint).eval()
-    images = torch.stack([torch.tensor(decode_image(path.read_bytes())) for path in paths]).permute(0, 3, 1, 2) / 255
+    images = torch.stack([torch.tensor(read_rgb(path)) for path in paths]).permute(0, 3, 1, 2) / 255
     smoothing, vocab_size = model.head.loss_module.label_smoothing, model.head.token_space.vocab_size
     with torch.no_grad():
         ids, latents = model.tokenize(images)

@@ -46,7 +46,7 @@ class Contestant:
         img_size = tuple(args.img_size) if args.img_size else None
         self.step = TrainingStep(load_config(path, args.cfg_options), args.batch_size, img_size, args.device)
         self.times: list[float] = []
-        self.peak = 0
+        self.peak: int | None = None
 
     def run(self, warmup: int, steps: int) -> None:
         """Take a turn: ``warmup`` untimed steps, then ``steps`` timed ones."""
@@ -62,14 +62,16 @@ class Contestant:
                 torch.cuda.synchronize(self.step.device)
             if number >= warmup:
                 self.times.append(time.perf_counter() - start)
-        self.peak = max(self.peak, self.step.peak_memory())
+        peak = self.step.peak_memory()
+        self.peak = peak if self.peak is None or peak is None else max(self.peak, peak)
 
     def report(self) -> str:
         """A line of the table."""
         step, median, spread = self.step, statistics.median(self.times), statistics.pstdev(self.times)
+        peak = 'not measured' if self.peak is None else f'{self.peak / 2**30:.2f}'
         return (
             f'| {self.name} | {step.batch_size} x {step.img_size[0]} x {step.img_size[1]} | {step.precision} | '
-            f'{median * 1e3:.1f} ± {spread * 1e3:.1f} | {step.batch_size / median:.2f} | {self.peak / 2**30:.2f} |'
+            f'{median * 1e3:.1f} ± {spread * 1e3:.1f} | {step.batch_size / median:.2f} | {peak} |'
         )
 
 

@@ -203,7 +203,8 @@ def write_section(page: Path, text: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Measure, and write the section."""
     args = parse_args(argv)
-    from addp_mm.config.config_file import load_config, require_writable
+    from addp_mm.config.config_file import load_config
+    from addp_mm.config.paths import require_writable
     from addp_mm.errors import reported_in_words
 
     logging.disable(logging.WARNING)  # mmengine logs every weight that is loaded or frozen

@@ -1,54 +1,53 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Cut large pictures into tiles, for pre-training on few of them: satellite scenes, slides, photographs.
+"""Cut large images into tiles, to pre-train on few of them: satellite scenes, slides, photographs.
 
-python tools/dataset_converters/image_tiles.py scans/*.tif --out tiles --tile 128 --shorter-side
-1024
+    python tools/dataset_converters/image_tiles.py scans/*.tif --out tiles --shorter-side 1024
+
+Give --tile for the side of the tiles.
 """
 
 import argparse
 import json
 import os
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
-from addp_mm.config.config_file import require_writable_folder
-from addp_mm.datasets.readers.load_image import decode_image
+from addp_mm.checkpoints.atomic_write import atomic_path, write_json
+from addp_mm.config.paths import require_writable_folder
+from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import UserError, first_few, reported_in_words
 
 NOTE = 'tiles.json'
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        'images',
-        nargs='+',
-        type=Path,
-        help='pictures of any size, grey or colour, of 8 or 16 bits; tiles are RGB of 8 bits',
+        'images', nargs='+', type=Path, help='images of any size, grey or colour, 8 or 16 bits; tiles are 8-bit RGB'
     )
     parser.add_argument(
         '--out',
         type=Path,
         required=True,
-        help='folder for the tiles, PICTURE_TOP_LEFT.png; '
-        'a used one takes more tiles of the same --tile and --shorter-side',
+        help='folder for the tiles, IMAGE_TOP_LEFT.png; it may hold tiles of the same --tile and --shorter-side',
     )
-    parser.add_argument('--tile', type=int, default=128, help='side of a tile in pixels [%(default)s]')
-    parser.add_argument('--shorter-side', type=int, metavar='PX', help='resize pictures to this first [as they are]')
+    parser.add_argument('--tile', type=int, default=128, metavar='PX', help='side of a tile in pixels [128]')
+    parser.add_argument('--shorter-side', type=int, metavar='PX', help='resize the images to this first [no resizing]')
     parser.add_argument('--only', nargs='*', metavar='PATTERN', default=['*'], help='file names to take, with * and ?')
     parser.add_argument('--leave-out', nargs='*', metavar='PATTERN', default=[], help='file names to leave out')
     args = parser.parse_args(argv)
     if args.tile < 1 or (args.shorter_side is not None and args.shorter_side < args.tile):
-        parser.error('--tile must be at least 1, and --shorter-side no less than --tile')
+        parser.error('--tile must be at least 1, and --shorter-side at least --tile')
     return args
 
 
-def chosen(path, only, leave_out):
-    """Whether a file is to be cut. Links are not: what they point to is there by its own name."""
+def chosen(path: Path, only: Sequence[str], leave_out: Sequence[str]) -> bool:
+    """Whether a file is to be cut. Links are not: their targets have names of their own."""
     return (
         path.is_file()
         and not path.is_symlink()
@@ -57,19 +56,19 @@ def chosen(path, only, leave_out):
     )
 
 
-def tiles(picture, side):
+def tiles(image: Image.Image, side: int) -> Iterator[tuple[int, int, Image.Image]]:
     """(top, left, tile) of all whole tiles, side by side from the upper left corner."""
-    for top in range(0, picture.height - side + 1, side):
-        for left in range(0, picture.width - side + 1, side):
-            yield top, left, picture.crop((left, top, left + side, top + side))
+    for top in range(0, image.height - side + 1, side):
+        for left in range(0, image.width - side + 1, side):
+            yield top, left, image.crop((left, top, left + side, top + side))
 
 
-def pictures_of(args):
-    """The files to cut, by name.
+def images_of(args: argparse.Namespace) -> list[Path]:
+    """The files to cut, sorted.
 
     Raises:
-        UserError: A path does not exist, nothing is left, or two pictures would have tiles of the
-            same names.
+        UserError: A path does not exist, no file remains, or two files would have tiles of the same
+            names.
     """
     missing = [path for path in args.images if not os.path.lexists(path)]
     if missing:
@@ -80,22 +79,22 @@ def pictures_of(args):
             f'none of {len(args.images)} paths is a file to cut (links, --only and --leave-out leave files out)'
         )
     if len({path.stem for path in paths}) < len(paths):
-        raise UserError('two pictures have the same name, so that tiles would replace each other')
+        raise UserError('two images have the same name, so their tiles would replace each other')
     return paths
 
 
-def claim(out, settings):
-    """Make the folder one of tiles of these settings, or find that it already is.
+def claim(out: Path, settings: dict) -> None:
+    """Create the folder of the tiles with a note of their settings, or compare an existing note.
 
     Raises:
-        UserError: It holds something else, or tiles of other settings.
+        UserError: The folder holds other files, or tiles of other settings.
     """
     require_writable_folder(out, f'--out {out}')
     out.mkdir(parents=True, exist_ok=True)
     note = out / NOTE
     if not note.is_file() and any(not path.name.startswith('.') for path in out.iterdir()):
         raise UserError(f'--out {out} is not empty and holds no {NOTE}: name another folder')
-    # a note without tiles is of a run that came to nothing
+    # If the folder has no tile yet, its settings are overwritten.
     if any(out.glob('*.png')):
         try:
             found = json.loads(note.read_text())
@@ -103,62 +102,57 @@ def claim(out, settings):
             raise UserError(f'{note} is damaged ({error}): name another --out') from error
         if found != settings:
             raise UserError(f'--out {out} holds tiles of other settings ({found}; now {settings}): name another folder')
-    write_whole(note, lambda path: path.write_text(json.dumps(settings) + '\n'))
+    write_json(note, settings)
 
 
-def write_whole(path, write):
-    """Let ``write`` make a file that is there in full or not at all."""
-    unfinished = path.with_name(f'.{path.name}.partial')
-    write(unfinished)
-    os.replace(unfinished, path)
-
-
-def read_picture(path, shorter_side):
-    """A picture as RGB, with its shorter side of so many pixels if any are given.
+def read_resized(path: Path, shorter_side: int | None) -> Image.Image:
+    """Read an image as RGB and resize its shorter side, unless ``shorter_side`` is None.
 
     Raises:
         UserError: It cannot be read.
     """
     try:
-        picture = Image.fromarray(decode_image(path.read_bytes()))
+        image = Image.fromarray(read_rgb(path))
     except (OSError, ValueError) as error:
-        raise UserError(f'{path}: {error}. Mend it, or give --leave-out {path.name!r}') from error
+        raise UserError(f'{path}: {error}. Repair it, or give --leave-out {path.name!r}') from error
     if not shorter_side:
-        return picture
-    scale = shorter_side / min(picture.size)
-    return picture.resize([max(shorter_side, round(length * scale)) for length in picture.size], Image.BICUBIC)
+        return image
+    scale = shorter_side / min(image.size)
+    width, height = (max(shorter_side, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def cut(paths, args):
-    """Write the tiles of all pictures; returns what was done, in words.
+def cut(paths: Sequence[Path], args: argparse.Namespace) -> str:
+    """Write the tiles of all images; returns a summary.
 
     Raises:
-        UserError: A picture cannot be read, or all are smaller than a tile.
+        UserError: An image cannot be read, or all are smaller than a tile.
     """
-    # the limit is there for strangers' files; these are as large as one says, and each is decoded
-    # once
+    # Pillow's limit is for files of strangers. These are the user's, and each is decoded once.
     Image.MAX_IMAGE_PIXELS = None
     count, small = 0, []
-    for path in tqdm(paths, unit='picture'):
-        before, picture = count, read_picture(path, args.shorter_side)
-        for top, left, tile in tiles(picture, args.tile):
-            write_whole(args.out / f'{path.stem}_{top:04d}_{left:04d}.png', partial(tile.save, format='PNG'))
+    for path in tqdm(paths, unit='image'):
+        before, image = count, read_resized(path, args.shorter_side)
+        for top, left, tile in tiles(image, args.tile):
+            with atomic_path(args.out / f'{path.stem}_{top:04d}_{left:04d}.png') as partial:
+                tile.save(partial, format='PNG')
             count += 1
         if count == before:
-            small.append(f'{path} ({picture.width} x {picture.height})')
+            small.append(f'{path} ({image.width} x {image.height})')
     if not count:
         raise UserError(
             f'{first_few(small)}: smaller than a tile of {args.tile} px. Give a smaller --tile, or enlarge '
             'with --shorter-side'
         )
     left_out = f'; smaller than a tile, and left out: {first_few(small)}' if small else ''
-    return f'{args.out}: {count:,} tiles of {len(paths) - len(small):,} pictures{left_out}'
+    return f'{args.out}: {count:,} tiles of {len(paths) - len(small):,} images{left_out}'
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Cut the images."""
     args = parse_args(argv)
     with reported_in_words(OSError):
-        paths = pictures_of(args)
+        paths = images_of(args)
         claim(args.out, dict(tile=args.tile, shorter_side=args.shorter_side))
         print(cut(paths, args))
 

@@ -1,11 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Write the token ids of a data set once, several augmented views an image, for training on addp_mm.TokenIds.
+"""Write the token ids of a data set once, with several views of each image, for addp_mm.TokenIds.
 
-    python tools/dataset_converters/tokenize_images.py vq.safetensors data/photos data/photo_tokens
-    --image-size 256
+    python tools/dataset_converters/tokenize_images.py vq.pth data/photos data/ids --img-size 256
 
-The same command goes on after an interruption of any kind. A view depends on --seed, on its image
-and its number alone, not on the number of processes or on interruptions.
+The same command resumes after an interruption. A view depends only on --seed, its image and its
+number, not on the number of processes.
 """
 
 import argparse
@@ -14,33 +13,45 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from addp_mm.cli_options import add_renamed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from addp_mm.datasets.tokens.token_store import TokenWriter
+    from addp_mm.datasets.views.views import Views
+    from addp_mm.datasets.views.views_dataset import ViewsDataset
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'tokenizer',
-        help='config with a tokenizer (of its training, or of a model that holds one); or '
-        'weights, .safetensors or .pth, with their config beside them as .json',
+        help='config with a tokenizer (its own, or that of a model that holds one); or weights, .safetensors or '
+        '.pth, with their config beside them as .json',
     )
     parser.add_argument(
-        'images', help='folder, searched with all below it; or config whose train_dataloader.dataset yields img_path'
+        'images', help='folder, searched with all below it; or config whose train_dataloader.dataset gives img_path'
     )
     parser.add_argument('dst', type=Path, help='folder for the ids')
     parser.add_argument(
-        '--checkpoint',
-        metavar='PATH',
-        help="weights for the config's tokenizer; those that its init_cfg names if not given",
+        '--checkpoint', metavar='PATH', help="weights for the config's tokenizer [those that its init_cfg names]"
     )
-    parser.add_argument('--image-size', type=int, required=True, metavar='N', help='side of the views in pixels')
+    parser.add_argument('--img-size', type=int, required=True, metavar='N', help='side of the views in pixels')
     parser.add_argument('--views', type=int, metavar='N', help='views of an image [crop: 8, flip: 2, none: 1]')
     parser.add_argument(
         '--augment',
         choices=['crop', 'flip', 'none'],
         default='crop',
-        help='crop: random resized crop and flip; flip: the middle square and its mirror image; none: '
-        'the middle square [crop]',
+        help='crop: random resized crop and flip; flip: the centre square and its mirror image; none: the centre '
+        'square [crop]',
     )
     parser.add_argument(
         '--crop-scale',
@@ -52,7 +63,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--interpolation', choices=['bicubic', 'bilinear'], default='bicubic')
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the views [0]')
-    parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='views tokenized at once [64]')
+    parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='views in a batch [64]')
     parser.add_argument(
         '--num-workers',
         type=int,
@@ -60,28 +71,25 @@ def parse_args(argv=None):
         metavar='N',
         help='processes that load images; 0: the main one [4, or the number of cores]',
     )
-    parser.add_argument('--device', help='[cuda where there is one, else cpu]')
+    parser.add_argument('--device', help='[cuda if there is one, else cpu]')
     parser.add_argument(
         '--shard',
         default='0/1',
         metavar='I/N',
-        help='do the I-th (from 0) of N equal parts of the '
-        'list, beside other processes that do the others, into DST/shard-I-of-N [0/1]',
+        help='tokenize the I-th (from 0) of N equal parts of the list, into DST/shard-I-of-N; other processes do the '
+        'other parts [0/1]',
     )
     parser.add_argument(
         '--max-broken-share',
         type=float,
         default=0.01,
         metavar='X',
-        help='stop when more than this share of the images, and ten more, cannot be read [0.01]',
+        help='stop if more than this share of the images, plus ten, cannot be read [0.01]',
     )
     parser.add_argument(
-        '--save-seconds',
-        type=float,
-        default=10.0,
-        metavar='N',
-        help='how much work a sudden end may cost, in seconds [10]',
+        '--save-seconds', type=float, default=10.0, metavar='N', help='save the finished ids every N seconds [10]'
     )
+    add_renamed(parser, old='--image-size', new='--img-size')
     args = parser.parse_args(argv)
     shard = re.fullmatch(r'(\d+)/(\d+)', args.shard)
     if not shard or int(shard[1]) >= int(shard[2]):
@@ -91,23 +99,25 @@ def parse_args(argv=None):
     return args
 
 
-def tokenizer_config(source, checkpoint=None):
-    """Config of the tokenizer with an init_cfg that names its weights, and the config it stands in.
+def tokenizer_config(source: str, checkpoint: str | None = None) -> tuple[dict, dict]:
+    """Find the tokenizer of a config.
 
     Args:
-        source (str): The command line's TOKENIZER.
-        checkpoint (str, optional): The command line's --checkpoint.
+        source: TOKENIZER of the command line.
+        checkpoint: --checkpoint of the command line. Defaults to None.
 
     Returns:
-        tuple[dict, dict]: Both.
+        The config of the tokenizer with an ``init_cfg`` that names its weights, and the whole
+        config.
 
     Raises:
         ConfigError: There is no such file, or no tokenizer in it.
     """
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    from addp_mm.checkpoints.reading import find_state_dict
-    from addp_mm.config.config_file import ConfigError, load_config, require_file
+    from addp_mm.checkpoints.state_dict import find_state_dict
+    from addp_mm.config.config_file import ConfigError, load_config
+    from addp_mm.config.paths import require_file
     from addp_mm.conversion.write_converted import config_beside
 
     if source.endswith(('.safetensors', '.pth', '.pt')):
@@ -129,12 +139,12 @@ def tokenizer_config(source, checkpoint=None):
     return tokenizer, cfg
 
 
-def image_loader(channels, cfg):
-    """The transform that reads images: that of the config's training pipeline where it is one of this package's.
+def image_loader(channels: int, cfg: Mapping) -> 'Callable[[dict], dict]':
+    """The transform that reads images: that of the training pipeline if it is one of addp_mm.
 
     Args:
-        channels (int): Channels that the tokenizer takes.
-        cfg (dict): Config the tokenizer stands in.
+        channels: Number of channels that the tokenizer takes.
+        cfg: The whole config of the tokenizer.
     """
     from addp_mm.registry import TRANSFORMS
 
@@ -148,11 +158,15 @@ def image_loader(channels, cfg):
     return TRANSFORMS.build(own[0] if own else default)
 
 
-def check_share(writer, rows, share):
-    """Stop where too many images are broken, with their list; those that are gone from a list that is kept are none."""
+def check_share(writer: 'TokenWriter', rows: int, share: float) -> None:
+    """Check that not too many of ``rows`` images are broken. Images that are gone do not count.
+
+    Raises:
+        TokenStoreError: More than ``share`` of them, plus ten, are broken; the message lists them.
+    """
     from addp_mm.datasets.listed.broken_images import BROKEN_ALLOWANCE, num_allowed
     from addp_mm.datasets.tokens.token_store import BROKEN, TokenStoreError, broken_images
-    from addp_mm.datasets.views.image_views import GONE
+    from addp_mm.datasets.views.views_dataset import GONE
     from addp_mm.errors import first_few
 
     if writer.num_broken <= num_allowed(share, rows):
@@ -163,22 +177,26 @@ def check_share(writer, rows, share):
     if len(found) > num_allowed(share, rows):
         raise TokenStoreError(
             f'{len(found)} of the first {writer.done:,} images cannot be read, more than --max-broken-share '
-            f'{share} of {rows:,} and {BROKEN_ALLOWANCE} besides: {first_few(found, 10, "; ")}. All are listed in '
-            f'{writer.folder / BROKEN}. Replace or remove them, delete {writer.folder} and start again; or go on '
-            'without them with a larger --max-broken-share'
+            f'{share} of {rows:,} and {BROKEN_ALLOWANCE} more: {first_few(found, 10, "; ")}. All are listed in '
+            f'{writer.folder / BROKEN}. Replace or remove them, delete {writer.folder} and start again; or leave '
+            'them out with a larger --max-broken-share'
         )
 
 
-def tokenize(tokenizer, writer, data, shard_start, args):
-    """Write the ids of all images that are left; whatever ends it, what was done is saved."""
+def tokenize(
+    tokenizer: 'nn.Module', writer: 'TokenWriter', data: 'ViewsDataset', shard_start: int, args: argparse.Namespace
+) -> None:
+    """Write the ids of the remaining images. Finished ids are saved also when an error ends it."""
     import torch
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from addp_mm.datasets.views.image_views import gather
+    from addp_mm.datasets.views.views_dataset import collate_views
 
     torch.backends.cudnn.deterministic = True
-    loader = DataLoader(data, max(1, args.batch_size // args.views), num_workers=args.num_workers, collate_fn=gather)
+    loader = DataLoader(
+        data, max(1, args.batch_size // args.views), num_workers=args.num_workers, collate_fn=collate_views
+    )
     device, rows = next(tokenizer.parameters()).device, data.stop - shard_start
     saved = time.monotonic()
     try:
@@ -198,12 +216,14 @@ def tokenize(tokenizer, writer, data, shard_start, args):
         writer.save()
 
 
-def settings_of(args, tokenizer, config, images, views):
-    """What goes into tokens.json."""
+def settings_of(
+    args: argparse.Namespace, tokenizer: 'nn.Module', config: dict, images: Sequence, views: 'Views'
+) -> dict:
+    """The settings for ``tokens.json``."""
     from importlib.metadata import version
 
-    from addp_mm.datasets.listed.fingerprints import tokenizer_fingerprint
-    from addp_mm.datasets.views.image_views import list_fingerprint
+    from addp_mm.datasets.listed.open_images import list_fingerprint
+    from addp_mm.datasets.tokens.fingerprints import tokenizer_fingerprint
 
     return dict(
         tokenizer=dict(
@@ -223,18 +243,19 @@ def settings_of(args, tokenizer, config, images, views):
     )
 
 
-def run(args):
-    """Write, or go on writing, the ids; returns what was done, in words."""
+def run(args: argparse.Namespace) -> str:
+    """Write the ids, or resume; returns a summary."""
     import torch
 
-    from addp_mm.datasets.listed.fingerprints import build_loaded
+    from addp_mm.datasets.listed.open_images import open_images
+    from addp_mm.datasets.tokens.fingerprints import build_loaded
     from addp_mm.datasets.tokens.token_store import TokenStoreError, TokenWriter
-    from addp_mm.datasets.views.image_views import ImageViews, open_images
     from addp_mm.datasets.views.views import Views
+    from addp_mm.datasets.views.views_dataset import ViewsDataset
     from addp_mm.engine.device import choose_device
 
     device = choose_device(args.device)
-    views = Views(args.image_size, args.views, args.augment, tuple(args.crop_scale), args.interpolation, args.seed)
+    views = Views(args.img_size, args.views, args.augment, tuple(args.crop_scale), args.interpolation, args.seed)
     config, cfg = tokenizer_config(args.tokenizer, args.checkpoint)
     images = open_images(args.images)
     (index, number), folder = args.shard, args.dst
@@ -246,14 +267,14 @@ def run(args):
     tokenizer = build_loaded(config)
     channels = config.get('in_channels', 3)
     with torch.inference_mode():
-        length = tokenizer.encode(torch.zeros(1, channels, args.image_size, args.image_size))[0].shape[1]
+        length = tokenizer.encode(torch.zeros(1, channels, args.img_size, args.img_size))[0].shape[1]
     dtype = 'uint16' if tokenizer.codebook_size <= 2**16 else 'int32'
     writer = TokenWriter(
         folder, settings_of(args, tokenizer, config, images, views), (stop - start, args.views, length), dtype
     )
     if writer.complete:
-        return f'{folder}: the same ids are there already, nothing done'
-    data = ImageViews(images, views, channels, image_loader(channels, cfg), start + writer.done, stop)
+        return f'{folder}: the same ids exist already, nothing done'
+    data = ViewsDataset(images, views, channels, image_loader(channels, cfg), start + writer.done, stop)
     tokenize(tokenizer.to(device), writer, data, start, args)
     return (
         f'{folder}: ids of {stop - start:,} images, {args.views} views of {length} tokens each; '
@@ -261,17 +282,18 @@ def run(args):
     )
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the ids."""
     args = parse_args(argv)
     from addp_mm.errors import reported_in_words
 
-    # a polite kill saves what was done, as Ctrl-C does
+    # SIGTERM then saves what was done, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with reported_in_words(ValueError, OSError):
             print(run(args))
     except KeyboardInterrupt:
-        sys.exit(f'interrupted: what was done is in {args.dst}; the same command goes on with it')
+        sys.exit(f'interrupted: finished ids are in {args.dst}; the same command resumes')
 
 
 if __name__ == '__main__':

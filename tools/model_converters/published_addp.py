@@ -1,48 +1,45 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Convert a published ADDP checkpoint to addp_mm.ADDP, or its encoder alone to addp_mm.ADDPViT.
+"""Convert a published ADDP checkpoint to addp_mm.ADDP, or its encoder to addp_mm.ADDPViT.
 
-Sizes are read from the tensors. Every key of SRC is used or known as unused; anything else is an
-error that names it. The weights are run here and as the published implementation runs them, and
-written if both agree. Beside DST goes a config of the same name, ending in .json, for ``_base_`` or
-``MODELS.build``: {"model": {…}} or {"backbone": {…}}. A config takes the backbone from either by
-``init_cfg=dict(type='addp_mm.Pretrained', checkpoint=DST)``, from the whole with ``prefix='backbone.'``.
+Sizes follow from the shapes. Every key of SRC is used or known as unused; any other key is an
+error. This package and the published implementation run the weights, which are written if both
+agree. Beside DST goes a config of the same name with the ending .json, for ``_base_`` or
+``MODELS.build``: {"model": {…}} or {"backbone": {…}}. A config loads the backbone from either file
+by ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint=DST)``, from the whole model with
+``prefix='backbone.'``.
 """
 
-import argparse
+from addp_mm.conversion.command import converter_parser, read_source
+from addp_mm.errors import reported_in_words
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('src', metavar='SRC', help='published checkpoint, e.g. addp-vit-base-16.pth')
-    parser.add_argument('dst', metavar='DST', help='file to write (.safetensors or .pth); must not exist')
-    parser.add_argument('--part', choices=('all', 'encoder'), help='what to take; default: all, if it is there')
+def parse_args(argv=None):
+    """Parse the command line."""
+    parser = converter_parser(__doc__, 'published checkpoint, e.g. addp-vit-base-16.pth')
+    parser.add_argument('--part', choices=('all', 'encoder'), help='what to convert; default: all, if it is there')
     heads = parser.add_argument_group(
         'attention heads',
-        'Tensors do not tell them. Defaults are the published ones: '
+        'They do not follow from the weights. Defaults are the published ones: '
         'encoders have 12 at a width of 768 and 16 at 1024, decoders 16.',
     )
     for name, what in (
         ('', 'encoder'),
         ('decoder-', 'token decoder'),
         ('predictor-', 'encoder of the predictor'),
-        ('predictor-decoder-', 'decoder of the predictor'),
+        ('predictor-decoder-', 'decoder of the predictor; default: as the token decoder'),
     ):
         heads.add_argument(f'--{name}num-heads', type=int, help=what)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def whole(source, args):
-    """Name, config, weights and proof of everything."""
+    """Name, config, weights and check of the whole model."""
     from addp_mm.conversion.originals.addp import published_agrees
     from addp_mm.layouts.published import convert_published, published_settings
 
     converted = convert_published(source)
     config = published_settings(
-        converted,
-        args.num_heads,
-        args.decoder_num_heads,
-        args.predictor_num_heads,
-        args.predictor_decoder_num_heads,
+        converted, args.num_heads, args.decoder_num_heads, args.predictor_num_heads, args.predictor_decoder_num_heads
     )
     return (
         'model',
@@ -53,38 +50,38 @@ def whole(source, args):
 
 
 def encoder(source, args):
-    """Name, config, weights and proof of the encoder."""
+    """Name, config, weights and check of the encoder."""
     from addp_mm.conversion.originals.addp import encoder_agrees
     from addp_mm.layouts.mage import heads_of
     from addp_mm.layouts.published import PUBLISHED_ENCODER
 
     config = dict(type='addp_mm.ADDPViT', **PUBLISHED_ENCODER.build_args(source))
-    config['arch']['num_heads'] = heads_of(config['arch']['embed_dims'], args.num_heads, 'num_heads')
+    num_heads = heads_of(config['arch']['embed_dims'], args.num_heads, 'num_heads')
+    config['arch']['num_heads'] = num_heads
     return (
         'backbone',
         config,
         PUBLISHED_ENCODER.convert(source),
-        lambda backbone: encoder_agrees(backbone, source, config['arch']['num_heads']),
+        lambda backbone: encoder_agrees(backbone, source, num_heads),
     )
 
 
 def convert(args):
-    from addp_mm.apis.load_published import read_published
+    """Convert the checkpoint."""
     from addp_mm.conversion.write_converted import check_destination, write_converted
     from addp_mm.layouts.published import PUBLISHED
 
     check_destination(args.dst)
-    source = read_published(args.src)
+    source, _ = read_source(args.src)
     part = args.part or ('all' if PUBLISHED.matches(source) else 'encoder')
     name, config, converted, run = (whole if part == 'all' else encoder)(source, args)
-    print(f'{len(source)} tensors read, {len(source) - len(converted)} belong to other parts or are known as unused')
+    print(f'{len(source)} tensors read, {len(source) - len(converted)} of other components or known as unused')
     print(write_converted(args.dst, name, config, converted, run))
 
 
-def main():
-    args = parse_args()
-    from addp_mm.errors import reported_in_words
-
+def main(argv=None):
+    """Run the command."""
+    args = parse_args(argv)
     with reported_in_words(ValueError, OSError):
         convert(args)
 

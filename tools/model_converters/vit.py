@@ -1,67 +1,63 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Convert a ViT to addp_mm.ADDPViT: MAE, BEiT (v2), DeiT (III), DINOv2, timm's or mmpretrain's VisionTransformer.
+"""Convert a ViT of another project to addp_mm.ADDPViT.
 
-The layout is recognised and sizes are read from the tensors. Every key is used or known as unused
-(heads, decoders); anything else is an error that names it. The weights are run by ADDPViT and by
-timm's (or mmpretrain's) own implementation, and written if both agree. Beside DST goes a config of
-the same name, ending in .json, for ``_base_`` or ``MODELS.build``: {"backbone": {…}}.
+SRC has the layout of MAE, BEiT (v2), DeiT (III), DINOv2, or of timm's or mmpretrain's
+VisionTransformer. The layout is recognised, and sizes follow from the shapes. Every key is used or
+known as unused (heads, decoders); any other key is an error. ADDPViT and the implementation of timm
+or mmpretrain run the weights, which are written if both agree. Beside DST goes a config of the same
+name with the ending .json, for ``_base_`` or ``MODELS.build``: {"backbone": {…}}.
 """
 
-import argparse
 import re
 
-import torch
+from addp_mm.conversion.command import converter_parser, read_source
+from addp_mm.errors import first_few, reported_in_words
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('src', metavar='SRC', help='checkpoint (.pth or .safetensors), e.g. mae_pretrain_vit_base.pth')
-    parser.add_argument('dst', metavar='DST', help='file to write (.safetensors or .pth); must not exist')
+    """Parse the command line."""
+    parser = converter_parser(__doc__, 'checkpoint (.pth or .safetensors), e.g. mae_pretrain_vit_base.pth')
     parser.add_argument(
         '--prefix',
-        help='take only keys that start so, e.g. model. of Lightning or '
-        'teacher.backbone. of DINOv2; may begin with a mapping of the file, e.g. model_ema.',
+        help='only use keys that start with this, e.g. model. of Lightning or teacher.backbone. of DINOv2; '
+        'it may start with the name of a mapping in the file, e.g. model_ema.',
     )
     parser.add_argument(
         '--num-heads',
         type=int,
-        help='attention heads, which tensors do not tell; default: those of '
-        'the standard architectures (tiny to huge), or of the relative positions',
+        help='attention heads, which do not follow from the weights; default: those of the standard architectures '
+        '(tiny to huge), or of the relative positions',
     )
     parser.add_argument(
         '--img-size',
         type=int,
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
-        help='pixels; needed only where the positions form no square map, or form one by accident: 196 '
-        'are taken for 14 x 14 patches, not for 13 x 15 and a class token',
+        help='pixels; only needed if the positions do not form a square map, or could form one by accident: 196 '
+        'are read as 14 x 14 patches, not as 13 x 15 and a class token',
     )
     return parser.parse_args(argv)
 
 
 def read(src, prefix):
-    """State dict and its layout."""
-    from addp_mm.checkpoints.reading import find_state_dict, load_checkpoint_file
-    from addp_mm.errors import first_few
+    """Read a checkpoint; return its state dict and layout."""
     from addp_mm.layouts import LAYOUTS, advice_on_prefix, find_layout
-    from addp_mm.layouts.key_rules import dotted, without_prefix
+    from addp_mm.layouts.key_rules import dotted
 
     prefix = dotted(prefix)
-    everything = find_state_dict(load_checkpoint_file(src), src, prefix)
-    source = without_prefix(everything, prefix)
-    layout = find_layout(source, {'ADDPViT'})
+    weights, source = read_source(src, prefix)
+    layout = find_layout(source, {'backbone'})
     if layout is None:
-        known = ', '.join(layout.name for layout in LAYOUTS if layout.target == 'ADDPViT')
+        known = ', '.join(layout.name for layout in LAYOUTS if layout.component == 'backbone')
         raise ValueError(
-            f'{src} has none of the known layouts of ViTs ({known})'
-            f'{f" under {prefix}" if prefix else ""}; it holds {first_few(everything)}. '
-            f'{advice_on_prefix(everything, {"ADDPViT"})}'
+            f'{src} has none of the known layouts of ViTs ({known}){f" under {prefix}" if prefix else ""}. It has '
+            f'{first_few(weights)}. {advice_on_prefix(weights, {"backbone"})}'
         )
     return source, layout
 
 
 def grid_of(source, img_size):
-    """(height, width) in patches of images of ``img_size``, or None."""
+    """(height, width) of images of ``img_size`` in patches; None for None."""
     if img_size is None:
         return None
     patch_size = next(
@@ -72,21 +68,21 @@ def grid_of(source, img_size):
     return tuple(side // patch_size for side in img_size)
 
 
-def reading(source, vit, img_size):
-    """How the positions were read, and how else they could be, where tensors leave that open."""
+def describe_positions(source, vit, img_size):
+    """How the positions were read, and what else they could be."""
     positions = next((value for key, value in source.items() if re.fullmatch(r'(backbone\.)?pos_embed', key)), None)
     if positions is None:
         return 'no absolute positions'
     rows, (height, width) = positions.shape[1], vit.grid_size
-    said = f'{rows} positions, read as {height} x {width} patches'
+    text = f'{rows} positions, read as {height} x {width} patches'
     if rows > height * width:
-        return f'{said} and {rows - height * width} before them'
+        return f'{text} and {rows - height * width} before them'
     if img_size or not vit.with_cls_token:
-        return said
-    # a square less the class token's is always a map as well
+        return text
+    # a square minus one is always (side - 1) * (side + 1)
     sides = ((height - 1) * vit.patch_size, (width + 1) * vit.patch_size)
     return (
-        f'{said} and none of the class token. If they are a class token and a map that is not square, say so, e.g. '
+        f'{text} and none for the class token. If they are a class token and a map that is not square, give e.g. '
         f'--img-size {sides[0]} {sides[1]} or {sides[1]} {sides[0]}'
     )
 
@@ -97,30 +93,33 @@ def settings(layout, source, converted, num_heads, grid):
 
     args = layout.build_args(source, grid=grid)
     heads = num_heads or num_heads_of(converted)
-    width, depth = args['arch']['embed_dims'], args['arch']['num_layers']
     if heads is None:
         raise ValueError(
-            f'tensors do not tell the number of attention heads, and {depth} blocks of {width} channels '
-            'are no standard architecture: say --num-heads'
+            'the number of attention heads does not follow from the weights, and '
+            f'{args["arch"]["num_layers"]} blocks with {args["arch"]["embed_dims"]} channels are not a standard '
+            'architecture: give --num-heads'
         )
     args['arch']['num_heads'] = heads
     return dict(type='addp_mm.ADDPViT', **args)
 
 
 def agreement(layout, source, config, vit):
-    """Run both sides and say how far they are apart."""
+    """Run both implementations; return the comparison in words."""
+    import torch
+
+    from addp_mm.conversion.agreement import compared, finite
     from addp_mm.conversion.originals.vit import original_features
-    from addp_mm.conversion.write_converted import compared, finite
 
     images = torch.rand(2, config['in_channels'], *(side * vit.patch_size for side in vit.grid_size))
     vit.out_type = config['out_type'] if config.get('out_type') == 'avg_featmap' else 'raw'
-    features, original = vit(images)[0], original_features(layout.name, source, config, images)
+    features, original = vit(images)[0], original_features(layout, source, config, images)
     if original is None:
         return f"{finite(features=features)}; not compared: mmpretrain's DeiT 3 applies its first norm twice"
     return compared(features=(features, original))
 
 
 def convert(args):
+    """Convert the checkpoint."""
     from addp_mm.conversion.write_converted import check_destination, write_converted
 
     check_destination(args.dst)
@@ -131,16 +130,15 @@ def convert(args):
     print(f'{args.src} has the layout of {layout.name}: {len(source)} tensors read')
 
     def run(vit):
-        print(reading(source, vit, args.img_size))
+        print(describe_positions(source, vit, args.img_size))
         return agreement(layout, source, config, vit)
 
     print(write_converted(args.dst, 'backbone', config, converted, run))
 
 
 def main(argv=None):
+    """Run the command."""
     args = parse_args(argv)
-    from addp_mm.errors import reported_in_words
-
     with reported_in_words(ValueError, OSError):
         convert(args)
 

@@ -1,21 +1,22 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the published implementation makes of ADDP's encoder and token decoder: the other side of a conversion.
+"""The published forward pass of ADDP's encoder and token decoder.
 
-Tokenizer and predictor are MaskGIT's and MAGE's: :mod:`addp_mm.conversion.originals.vqgan`,
-:mod:`addp_mm.conversion.originals.mage`.
+Its tokenizer and predictor are MaskGIT's and MAGE's, see
+:mod:`addp_mm.conversion.originals.vqgan` and :mod:`addp_mm.conversion.originals.mage`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from addp_mm.conversion.agreement import compared
 from addp_mm.conversion.originals.layers import OriginalLayers
 from addp_mm.conversion.originals.mage import predicted_probabilities
 from addp_mm.conversion.originals.vqgan import OriginalVQGAN
-from addp_mm.conversion.write_converted import compared
 
 
 def encoder_features(state_dict: Mapping[str, Tensor], images: Tensor, num_heads: int) -> Tensor:
@@ -27,8 +28,8 @@ def encoder_features(state_dict: Mapping[str, Tensor], images: Tensor, num_heads
         num_heads: Attention heads.
 
     Returns:
-        All tokens, class token first, after the norms that there are, (B, 1 + L, C). Of a
-        classifier the patch tokens' mean, normalised, (B, C).
+        All tokens after the final norm, class token first, (B, 1 + L, C). For a classifier, the
+        mean of the patch tokens after its norm, (B, C).
     """
     layers = OriginalLayers(state_dict)
     patches = layers.conv('patch_embed.proj', images, stride=layers['patch_embed.proj.weight'].shape[-1], padding=0)
@@ -45,7 +46,7 @@ def encoder_features(state_dict: Mapping[str, Tensor], images: Tensor, num_heads
 def token_logits(
     state_dict: Mapping[str, Tensor], features: Tensor, ids: Tensor, mask: Tensor, num_heads: int
 ) -> Tensor:
-    """What ADDP's token decoder takes the tokens for.
+    """Logits of ADDP's token decoder.
 
     Args:
         state_dict: Weights in the published layout.
@@ -55,8 +56,8 @@ def token_logits(
         num_heads: Attention heads.
 
     Returns:
-        Logits of the whole vocabulary at the class position, the image's positions, and those of
-        the V visible tokens, (1, 1 + L + V, vocabulary).
+        Logits of the whole vocabulary at the class position, the L positions of the image, and the
+        positions of the V visible tokens, (1, 1 + L + V, vocabulary).
     """
     layers = OriginalLayers(state_dict)
     words, visible = layers['token_emb.weight'], (~mask[0]).nonzero()[:, 0]
@@ -69,16 +70,16 @@ def token_logits(
     return layers.words('mlm_layer', layers.layer_norm('decoder_norm', x), words)
 
 
-def encoder_agrees(backbone, state_dict: Mapping[str, Tensor], num_heads: int) -> str:
-    """Hold a converted encoder against the published implementation, on noise.
+def encoder_agrees(backbone: Any, state_dict: Mapping[str, Tensor], num_heads: int) -> str:
+    """Compare a converted encoder with the published implementation, on noise.
 
     Args:
-        backbone: :class:`~addp_mm.models.backbones.ADDPViT`.
-        state_dict: The weights that were converted.
+        backbone: :class:`~addp_mm.models.backbones.ADDPViT` with the converted weights.
+        state_dict: The published weights.
         num_heads: Attention heads.
 
     Returns:
-        In words what :func:`~addp_mm.conversion.write_converted.compared` says.
+        The result of :func:`~addp_mm.conversion.agreement.compared`.
 
     Raises:
         ValueError: They disagree.
@@ -90,16 +91,16 @@ def encoder_agrees(backbone, state_dict: Mapping[str, Tensor], num_heads: int) -
     return compared(features=(backbone(images)[-1], encoder_features(state_dict, images, num_heads)))
 
 
-def published_agrees(model, state_dict: Mapping[str, Tensor], config: Mapping) -> str:
-    """Hold converted weights of all parts against the published implementation, each part on ours' input to it.
+def published_agrees(model: Any, state_dict: Mapping[str, Tensor], config: Mapping) -> str:
+    """Compare all converted components with the published implementation, each on the same input.
 
     Args:
-        model: :class:`~addp_mm.models.selfsup.ADDP`.
-        state_dict: The weights that were converted.
-        config: The model's, for the numbers of heads.
+        model: :class:`~addp_mm.models.selfsup.ADDP` with the converted weights.
+        state_dict: The published weights.
+        config: Config of the model, for the numbers of heads.
 
     Returns:
-        In words what :func:`~addp_mm.conversion.write_converted.compared` says.
+        The result of :func:`~addp_mm.conversion.agreement.compared`.
 
     Raises:
         ValueError: They disagree.

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Layers run straight from a foreign state dict, by its own names: no module of this package takes part."""
+"""Layers that run from a foreign state dict, by its own names, without modules of this package."""
 
 from __future__ import annotations
 
@@ -8,49 +8,57 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from addp_mm.layouts.key_rules import count
+from addp_mm.layouts.key_rules import count, without_prefix
 
 
 class OriginalLayers:
-    """The layers of which original implementations consist.
+    """The layers of original implementations.
 
     Args:
         state_dict: Weights under their original names.
-        prefix: Only keys that start so are taken, without it.
+        prefix: Only keys that start with it are used, without it. Defaults to ''.
     """
 
     def __init__(self, state_dict: Mapping[str, Tensor], prefix: str = '') -> None:
-        self.weights = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        self.weights = without_prefix(state_dict, prefix)
 
     def __contains__(self, name: str) -> bool:
+        """Whether the layer has a weight."""
         return f'{name}.weight' in self.weights
 
     def __getitem__(self, key: str) -> Tensor:
-        """Float32. Raises ValueError where there is no such weight."""
+        """A weight in float32.
+
+        Raises:
+            ValueError: There is no such weight.
+        """
         if key not in self.weights:
-            raise ValueError(f'the original implementation finds no {key}')
+            raise ValueError(f'the checkpoint has no {key}, which the original implementation uses')
         return self.weights[key].float()
 
     def count(self, pattern: str) -> int:
-        """How many numbers stand in the group of a pattern, from 0 upwards."""
+        """Number of different indices that the pattern's group finds at the start of the keys."""
         return count(self.weights, pattern)
 
     def pair(self, name: str) -> tuple[Tensor, Tensor | None]:
-        """Weight, and bias where there is one."""
+        """Weight and bias of a layer. The bias is None if there is none."""
         return self[f'{name}.weight'], self[f'{name}.bias'] if f'{name}.bias' in self.weights else None
 
     def linear(self, name: str, x: Tensor) -> Tensor:
+        """Linear layer, (…, C) -> (…, D)."""
         return F.linear(x, *self.pair(name))
 
     def conv(self, name: str, x: Tensor, stride: int = 1, padding: int | None = None) -> Tensor:
+        """Convolution, (B, C, H, W) -> (B, D, H', W'). The padding defaults to half the kernel."""
         weight, bias = self.pair(name)
         return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2 if padding is None else padding)
 
     def layer_norm(self, name: str, x: Tensor, eps: float = 1e-6) -> Tensor:
+        """LayerNorm over the last dimension."""
         return F.layer_norm(x, x.shape[-1:], *self.pair(name), eps)
 
     def blocks(self, name: str, x: Tensor, num_heads: int) -> Tensor:
-        """All transformer blocks (norm first) of a name, ``blocks.0``, ``blocks.1``, …, on (B, N, C)."""
+        """All transformer blocks (norm first) of a name, ``blocks.0``, …, on (B, N, C)."""
         for index in range(self.count(rf'{name}\.(\d+)\.')):
             block = f'{name}.{index}'
             x = x + self._attention(f'{block}.attn', self.layer_norm(f'{block}.norm1', x), num_heads)
@@ -64,6 +72,15 @@ class OriginalLayers:
         return self.linear(f'{name}.proj', (scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
 
     def words(self, name: str, x: Tensor, embeddings: Tensor) -> Tensor:
-        """Logits (B, N, vocabulary) of the head that MAGE and ADDP share; its output layer are the word embeddings."""
+        """Logits of the head of MAGE and ADDP, whose output layer are the word embeddings.
+
+        Args:
+            name: Name of the head.
+            x: (B, N, C).
+            embeddings: (vocabulary, C).
+
+        Returns:
+            (B, N, vocabulary).
+        """
         hidden = self.layer_norm(f'{name}.ln', F.gelu(self.linear(f'{name}.fc', x)), eps=1e-5)
         return hidden @ embeddings.t() + self[f'{name}.bias'].flatten()

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What MAGE's own implementation makes of its token predictor's weights: the other side of a conversion."""
+"""The published forward pass of MAGE's predictor."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from torch import Tensor
 
 from addp_mm.conversion.originals.layers import OriginalLayers
 
-#: MAGE's ids are the codes, 1000 slots of classes, and the mask; the class of all images is slot
-# 76.
+#: MAGE's ids are the codes, 1000 class slots, and the mask id. Slot 76 is the class of all images.
 CLASS_SLOTS, FAKE_CLASS_SLOT = 1000, 76
 
 
@@ -23,15 +22,15 @@ def predicted_probabilities(
     decoder_num_heads: int,
     prefix: str = '',
 ) -> Tensor:
-    """Probabilities of the codes at every place, the encoder seeing all places (arXiv 2211.09117).
+    """Probabilities of the codes at every position (arXiv 2211.09117).
 
     Args:
         state_dict: Weights in MAGE's layout.
         ids: Token ids, (B, L).
         mask: (B, L), True where masked.
         num_heads: Attention heads of the encoder.
-        decoder_num_heads: Those of the decoder.
-        prefix: What the weights' names start with.
+        decoder_num_heads: Attention heads of the decoder.
+        prefix: Start of the weights' names. Defaults to ''.
 
     Returns:
         (B, L, number of codes).

@@ -1,42 +1,52 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What others' own implementation makes of a ViT's weights: the other side of a conversion's proof."""
+"""Forward passes of ViTs in the implementations of timm, mmpretrain and ADDP."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from addp_mm.checkpoints.comparison import compare_weights
 from addp_mm.conversion.originals.addp import encoder_features
+from addp_mm.errors import first_few
+from addp_mm.layouts.beit import BEIT
+from addp_mm.layouts.key_rules import without_prefix
+from addp_mm.layouts.layout import Layout
+from addp_mm.layouts.mmpretrain_vit import MMPRETRAIN_VIT
+from addp_mm.layouts.published import PUBLISHED_ENCODER
 from addp_mm.layouts.timm_vit import without_chunks
 
 
-def original_features(layout: str, state_dict: Mapping[str, Tensor], args: Mapping, images: Tensor) -> Tensor | None:
-    """Features by timm (for weights named as MAE's, DeiT's, DINOv2's, timm's and BEiT's), mmpretrain, or as ADDP's own.
+def original_features(layout: Layout, state_dict: Mapping[str, Tensor], args: Mapping, images: Tensor) -> Tensor | None:
+    """Features of a ViT in its original implementation.
+
+    mmpretrain runs weights in its own layout, this package's copy of ADDP's forward pass those of
+    ADDP, and timm all others.
 
     Args:
-        layout: Name of the layout, see :data:`addp_mm.layouts.LAYOUTS`.
+        layout: Layout of the weights, of the backbone component.
         state_dict: Weights in that layout, bare.
         args: Arguments of ADDPViT for them, with the number of heads.
         images: (B, in_channels, H, W) of the weights' own size.
 
     Returns:
-        All tokens after the final norm, (B, N, C); (B, C), normalised after averaging, where
-        ``args`` says 'avg_featmap'. None for mmpretrain's DeiT 3, which is at fault (see :mod:`addp_mm.layouts.mmpretrain_vit`).
+        All tokens after the final norm, (B, N, C). With ``out_type='avg_featmap'`` in ``args``, the
+        averaged features after the norm, (B, C). None for mmpretrain's DeiT 3, which has a fault
+        (see :mod:`addp_mm.layouts.mmpretrain_vit`).
 
     Raises:
-        ValueError: The implementation lacks weights that it needs.
+        ValueError: The implementation needs weights that are missing.
     """
-    if layout == 'ADDP encoder':
+    if layout is PUBLISHED_ENCODER:
         return encoder_features(state_dict, images, args['arch']['num_heads'])
-    build = {'BEiT': _beit, 'mmpretrain ViT': _mmpretrain}.get(layout, _timm)
-    model = build(dict(state_dict), args)
-    if model is None:
-        return None
     with torch.no_grad():
-        if layout == 'mmpretrain ViT':
-            return model(images)[0]
+        if layout is MMPRETRAIN_VIT:
+            model = _mmpretrain(dict(state_dict), args)
+            return None if model is None else model(images)[0]
+        model = (_beit if layout is BEIT else _timm)(dict(state_dict), args)
         features = model.forward_features(images)
         return model.forward_head(features, pre_logits=True) if args.get('out_type') == 'avg_featmap' else features
 
@@ -59,28 +69,28 @@ def _common(args: Mapping) -> dict:
     )
 
 
-def _timm(weights: dict[str, Tensor], args: Mapping) -> nn.Module:
+def _timm(weights: dict[str, Tensor], args: Mapping) -> Any:
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-    weights = without_chunks(weights)  # timm knows no chunks
-    places = args['img_size'][0] * args['img_size'][1] // args['patch_size'] ** 2
+    weights = without_chunks(weights)  # timm has no chunks
+    num_patches = args['img_size'][0] * args['img_size'][1] // args['patch_size'] ** 2
     kwargs = dict(_common(args), class_token=args['with_cls_token'], pre_norm=args['pre_norm'])
     if not args['final_norm']:
         kwargs['final_norm'] = False
     if 'dist_token' in weights:
-        model = VisionTransformerDistilled(**{**kwargs, 'global_pool': 'token'})
+        model: Any = VisionTransformerDistilled(**{**kwargs, 'global_pool': 'token'})
     else:
         dinov2 = 'register_tokens' in weights  # timm moves the class token's position itself
         model = VisionTransformer(
             **kwargs,
             reg_tokens=args.get('num_register_tokens', 0),
-            no_embed_class=dinov2 or weights['pos_embed'].shape[1] == places,
+            no_embed_class=dinov2 or weights['pos_embed'].shape[1] == num_patches,
         )
     return _load(model, checkpoint_filter_fn(weights, model, adapt_layer_scale=True))
 
 
-def _beit(weights: dict[str, Tensor], args: Mapping) -> nn.Module:
+def _beit(weights: dict[str, Tensor], args: Mapping) -> Any:
     from timm.models.beit import Beit, checkpoint_filter_fn
 
     model = Beit(
@@ -93,12 +103,11 @@ def _beit(weights: dict[str, Tensor], args: Mapping) -> nn.Module:
     return _load(model, checkpoint_filter_fn({key: weights[key] for key in own if key in weights}, model))
 
 
-def _mmpretrain(weights: dict[str, Tensor], args: Mapping) -> nn.Module | None:
+def _mmpretrain(weights: dict[str, Tensor], args: Mapping) -> Any:
     from mmpretrain.models.backbones import BEiTViT, VisionTransformer
 
-    if any(key.startswith('backbone.') for key in weights):
-        weights = {key[len('backbone.') :]: value for key, value in weights.items() if key.startswith('backbone.')}
-    arch, places = args['arch'], args['img_size'][0] * args['img_size'][1] // args['patch_size'] ** 2
+    weights = without_prefix(weights, 'backbone.') or weights
+    arch, num_patches = args['arch'], args['img_size'][0] * args['img_size'][1] // args['patch_size'] ** 2
     kwargs = dict(
         arch=dict(
             embed_dims=arch['embed_dims'],
@@ -121,7 +130,7 @@ def _mmpretrain(weights: dict[str, Tensor], args: Mapping) -> nn.Module | None:
             use_rel_pos_bias='layers.0.attn.relative_position_bias_table' in weights,
             use_shared_rel_pos_bias='rel_pos_bias.relative_position_bias_table' in weights,
         )
-    elif weights['pos_embed'].shape[1] == places and args['with_cls_token']:
+    elif weights['pos_embed'].shape[1] == num_patches and args['with_cls_token']:
         return None
     else:
         model = VisionTransformer(
@@ -131,12 +140,12 @@ def _mmpretrain(weights: dict[str, Tensor], args: Mapping) -> nn.Module | None:
 
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    missing = [
-        key
-        for key in model.load_state_dict(weights, strict=False).missing_keys
-        if not key.endswith('relative_position_index')
-    ]
+    names = compare_weights(weights, model).missing
+    missing = [name for name in names if not name.endswith('relative_position_index')]
     if missing:
-        raise ValueError(f'{type(model).__name__} of {type(model).__module__} finds no {", ".join(missing[:6])}')
+        raise ValueError(
+            f'the checkpoint has no {first_few(missing)}, which {type(model).__name__} of {type(model).__module__} uses'
+        )
+    model.load_state_dict(weights, strict=False)
     model.eval()  # mmpretrain's returns nothing
     return model

@@ -1,32 +1,33 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What a VQGAN's weights make of images in MaskGIT's and in taming's implementation: the other side of a conversion."""
+"""The published forward passes of MaskGIT's and taming's VQGANs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from addp_mm.conversion.agreement import compared
 from addp_mm.conversion.originals.layers import OriginalLayers
-from addp_mm.conversion.write_converted import compared
 
 
 class OriginalVQGAN:
     """A VQGAN run from its state dict (arXiv 2012.09841; MaskGIT's arXiv 2202.04200).
 
-    Attention and the convolutions around the codebook are where there are weights for them.
-    MaskGIT's, as released with MAGE and ADDP, halves by averaging and takes a widening block's
-    shortcut from the block's output; taming's halves by a strided convolution and takes the
-    shortcut from the input.
+    Attention and the convolutions around the codebook are applied if there are weights for them.
+    MaskGIT's VQGAN, as released with MAGE and ADDP, halves maps by averaging. Its blocks that
+    change the width take the shortcut from their output. Taming's VQGAN halves maps by a strided
+    convolution, and its shortcuts start at the input.
 
     Args:
         state_dict: Weights in the original layout.
-        taming: Whose implementation.
-        input_range: What it takes black and white for.
-        num_groups: Groups of the norms.
-        prefix: What the weights' names start with.
+        taming: Whether to use taming's implementation instead of MaskGIT's.
+        input_range: Values of black and white. Defaults to (0.0, 1.0).
+        num_groups: Groups of the norms. Defaults to 32.
+        prefix: Start of the weights' names. Defaults to ''.
     """
 
     def __init__(
@@ -42,11 +43,18 @@ class OriginalVQGAN:
 
     @property
     def codes(self) -> Tensor:
-        """(K, C)."""
+        """The codebook, (K, C)."""
         return self.layers['quantize.embedding.weight']
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) in [0, 1] to latents (B, C, h, w) and their distances to the codes, (B, h * w, K)."""
+        """Encode images.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+
+        Returns:
+            Latents (B, C, h, w) and their distances to the codes, (B, h * w, K).
+        """
         layers = self.layers
         num_levels = layers.count(r'encoder\.down\.(\d+)')
         x = layers.conv('encoder.conv_in', images * (self.high - self.low) + self.low)
@@ -62,7 +70,7 @@ class OriginalVQGAN:
         )
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to images (B, 3, H, W), 0 black and 1 white."""
+        """Decode latents (B, C, h, w) to images (B, 3, H, W), with 0 for black and 1 for white."""
         layers = self.layers
         x = layers.conv('post_quant_conv', latents) if 'post_quant_conv' in layers else latents
         x = self._middle('decoder', layers.conv('decoder.conv_in', x))
@@ -74,7 +82,7 @@ class OriginalVQGAN:
         return (x - self.low) / (self.high - self.low)
 
     def _halved(self, name: str, x: Tensor) -> Tensor:
-        # taming pads on the right and at the bottom alone
+        # taming only pads on the right and at the bottom
         return (
             self.layers.conv(name, F.pad(x, (0, 1, 0, 1)), stride=2, padding=0) if self.taming else F.avg_pool2d(x, 2)
         )
@@ -99,7 +107,7 @@ class OriginalVQGAN:
         return x + hidden
 
     def _attention(self, name: str, x: Tensor) -> Tensor:
-        """Over all places, by one head; nothing where there are no weights for it."""
+        """Attention over all positions with one head, if there are weights for it."""
         if f'{name}.q' not in self.layers:
             return x
         normed = self._norm(f'{name}.norm', x)
@@ -115,16 +123,18 @@ class OriginalVQGAN:
         return F.silu(self._norm(name, x))
 
 
-def tokenizer_agrees(tokenizer, original: OriginalVQGAN) -> str:
-    """Hold a converted tokenizer against the original, both ways, on noise.
+def tokenizer_agrees(tokenizer: Any, original: OriginalVQGAN) -> str:
+    """Compare encoding and decoding of a converted tokenizer with the original, on noise.
+
+    Ids are compared by the distance of their codes, because rounding decides between two codes at
+    the same distance.
 
     Args:
-        tokenizer: :class:`~addp_mm.models.tokenizers.VQTokenizer`.
-        original: The network of the weights that were converted.
+        tokenizer: :class:`~addp_mm.models.tokenizers.VQTokenizer` with the converted weights.
+        original: The original network.
 
     Returns:
-        In words what :func:`~addp_mm.conversion.write_converted.compared` says. Ids are held by
-        their distances: which of two codes at the same distance is taken is a matter of rounding.
+        The result of :func:`~addp_mm.conversion.agreement.compared`.
 
     Raises:
         ValueError: They disagree.

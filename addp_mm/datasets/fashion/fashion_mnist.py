@@ -1,8 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Garments of Fashion-MNIST (Xiao et al., 2017, MIT licence): real photographs, the material of FashionScenes.
+"""Garments of Fashion-MNIST (Xiao et al., 2017, MIT licence), of which FashionScenes is made.
 
-A class-balanced subset ships with the package; the full set is read from its IDX files when a
-folder is given.
+A class-balanced subset ships with the package. The full set is read from its IDX files.
 """
 
 import gzip
@@ -16,11 +15,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# Alphabetical, because that is the order in which readers of ImageNet-style folders number their
-# classes: so one class has one number in classification, detection and segmentation.
+# In alphabetical order, as readers of ImageNet-style folders number their classes. So a class has
+# the same number in classification, detection and segmentation.
 CLASSES = ('ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser')
 _IDX_ORDER = ('t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle-boot')
-# Classes whose photographs show the background through an opening: handles and straps.
+# Classes whose photographs show the background through an opening, such as a handle.
 _OPEN_CLASSES = tuple(CLASSES.index(name) for name in ('bag', 'sandal'))
 
 GARMENT_SIZE = 28
@@ -35,8 +34,8 @@ class Garments:
     """Photographs of one split.
 
     Args:
-        images: Grey values, uint8, shape (N, 28, 28); the ground is black.
-        labels: Index into :data:`CLASSES`, int64, shape (N, ).
+        images: Grey values, uint8, shape (N, 28, 28), on a black background.
+        labels: Indices into :data:`CLASSES`, int64, shape (N,).
     """
 
     images: np.ndarray
@@ -46,28 +45,27 @@ class Garments:
         return len(self.labels)
 
     def fingerprint(self) -> str:
-        """SHA-256 over pixels and labels: tells one source of garments from another."""
+        """SHA-256 of pixels and labels."""
         return sha256(self.images.tobytes() + self.labels.astype('<i8').tobytes()).hexdigest()
 
 
 def garment_alpha(image: np.ndarray, label: int) -> np.ndarray:
-    """Cut a garment out of its black ground.
+    """Separate a garment from its black background.
 
     Args:
         image: Grey values, uint8, shape (28, 28).
-        label: Index into :data:`CLASSES`. Openings of bags and sandals stay open, those of other
-            garments are dark prints and are filled.
+        label: Index into :data:`CLASSES`. Openings of bags and sandals stay open. In other garments
+            they are dark prints and are filled.
 
     Returns:
-        bool array of shape (28, 28), True on the garment.
+        bool, shape (28, 28), True on the garment.
     """
     mask = (image > _FOREGROUND_GREY).astype(np.uint8)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     for part in range(1, count):
         if stats[part, cv2.CC_STAT_AREA] < 8:
             mask[parts == part] = 0
-    # A frame of ground joins everything outside into part 1, so that whatever else is ground is an
-    # opening.
+    # A frame joins all outer background into one part. Every other part is an opening.
     ground = np.pad(1 - mask, 1, constant_values=1)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(ground, connectivity=4)
     outside = parts[0, 0]
@@ -82,12 +80,13 @@ def load_garments(split: str, source: str | None = None) -> Garments:
     """Load the garments of one split.
 
     Args:
-        split: 'train' or 'val'. 'val' is Fashion-MNIST's test split: no garment is in both.
-        source: Folder of Fashion-MNIST's IDX files, gzipped or not, or a folder that holds them in
-            ``FashionMNIST/raw`` (torchvision's layout) or ``raw``. None takes the subset that ships with the package.
+        split: 'train' or 'val'. 'val' is Fashion-MNIST's test split. No garment is in both.
+        source: Folder of Fashion-MNIST's IDX files, gzipped or not, or a folder with them in
+            ``FashionMNIST/raw`` (torchvision's layout) or ``raw``. Defaults to None, which takes
+            the subset that ships with the package.
 
     Raises:
-        ValueError: An unknown split, or a file that is damaged.
+        ValueError: The split is unknown, or a file is damaged.
         FileNotFoundError: The folder does not hold the files.
     """
     if split not in _IDX_PREFIX:
@@ -107,12 +106,16 @@ def load_garments(split: str, source: str | None = None) -> Garments:
 
 
 def balanced_subset(garments: Garments, per_class: int) -> Garments:
-    """The first ``per_class`` garments of every class, in the order of the classes."""
+    """Take the first ``per_class`` garments of every class, in the order of the classes.
+
+    Raises:
+        ValueError: A class has fewer garments.
+    """
     chosen = []
     for label, name in enumerate(CLASSES):
         found = np.flatnonzero(garments.labels == label)[:per_class]
         if len(found) < per_class:
-            raise ValueError(f'only {len(found)} garments of class {name!r}, {per_class} are asked for')
+            raise ValueError(f'only {len(found)} garments of class {name!r}, {per_class} are requested')
         chosen.append(found)
     index = np.concatenate(chosen)
     return Garments(garments.images[index], garments.labels[index])
@@ -121,8 +124,16 @@ def balanced_subset(garments: Garments, per_class: int) -> Garments:
 def encode_subset(splits: dict[str, Garments]) -> dict[str, np.ndarray]:
     """Pack class-balanced, class-sorted garments into the arrays of the shipped file.
 
-    Each split becomes one grey PNG, a row a class, because PNG's filters make it smaller than plain
-    deflate does.
+    Each split becomes one grey PNG with a row for each class. PNG is smaller than deflate alone.
+
+    Args:
+        splits: Garments by the name of the split.
+
+    Returns:
+        The bytes of the PNGs, uint8, by ``<split>_png``.
+
+    Raises:
+        ValueError: The garments are not balanced, or not sorted by class.
     """
     arrays = {}
     for split, garments in splits.items():
@@ -157,24 +168,25 @@ def _find_idx_folder(source: Path, split: str) -> Path:
         if any((folder / file).is_file() for file in (name, f'{name}.gz')):
             return folder
     raise FileNotFoundError(
-        f'{source}: neither {name} nor {name}.gz is there, nor in FashionMNIST/raw below it. Give the folder of '
-        "Fashion-MNIST's IDX files (Debian: /usr/share/datasets/fashion-mnist), or none for the embedded subset."
+        f'{source}: neither {name} nor {name}.gz is in this folder or in FashionMNIST/raw below it. Give the '
+        "folder of Fashion-MNIST's IDX files (Debian: /usr/share/datasets/fashion-mnist), or none for the "
+        'embedded subset.'
     )
 
 
 def _read_idx(folder: Path, name: str, ndim: int) -> np.ndarray:
-    """Read one IDX file of bytes (http://yann.lecun.com/exdb/mnist): magic, sizes, then the values."""
+    """Read an IDX file of bytes (http://yann.lecun.com/exdb/mnist): magic, sizes, values."""
     path = folder / name if (folder / name).is_file() else folder / f'{name}.gz'
     if not path.is_file():
-        raise FileNotFoundError(f'{folder}: neither {name} nor {name}.gz is there')
+        raise FileNotFoundError(f'{folder}: neither {name} nor {name}.gz is in this folder')
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
         magic, shape = _read_idx_header(content, ndim)
     except (OSError, EOFError, struct.error) as error:
-        raise ValueError(f'{path}: damaged or truncated ({error}). Fetch it again.') from error
+        raise ValueError(f'{path}: damaged or truncated ({error}). Download it again.') from error
     start = 4 + 4 * ndim
     if magic != 0x0800 + ndim or len(content) - start != int(np.prod(shape)):
-        raise ValueError(f'{path}: not an IDX file of bytes with {ndim} dimensions, or truncated. Fetch it again.')
+        raise ValueError(f'{path}: not an IDX file of bytes with {ndim} dimensions, or truncated. Download it again.')
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""FashionScenes: photographs of garments, dyed and scattered over calm backgrounds, with exact annotations."""
+"""FashionScenes: dyed photographs of garments on smooth backgrounds, with exact annotations."""
 
 import colorsys
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ import numpy as np
 
 from addp_mm.datasets.fashion.fashion_mnist import CLASSES, GARMENT_SIZE, Garments, garment_alpha
 
-# Raise it when the same seed no longer gives the same pictures.
+# Increase it when the same seed no longer gives the same images.
 SCENES_VERSION = 2
 SPLITS = ('train', 'val')
 MIN_IMAGE_SIZE = 32
 
 _KINDS = ('scene', 'object')
 _COUNT_SHARES = (0.3, 0.3, 0.2, 0.12, 0.08)  # of scenes with one to five garments
-_SCENE_EXTENT = (0.48, 0.74)  # edge of the garment's photograph as a part of the picture's edge
+_SCENE_EXTENT = (0.48, 0.74)  # edge of the garment's photograph as a share of the image's edge
 _OBJECT_EXTENT = (0.65, 0.95)
 _MAX_ROTATION = 20.0  # degrees
-_MIN_VISIBLE = 0.45  # part of a garment's area that stays visible
+_MIN_VISIBLE = 0.45  # share of a garment's area that stays visible
 _PLACEMENT_TRIES = 20
 _DARKEST_SHADE = 0.3
 _MIN_CONTRAST = 0.35  # RGB distance of dye and background
-# Few colours: a picture of 64 tokens has bits for shapes or for shades, not for both.
+# Few colours: 64 tokens have bits for shapes or for shades, not for both.
 _DYES = np.array(
     [
         (0.85, 0.22, 0.22),  # red
@@ -40,13 +40,14 @@ _DYES = np.array(
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture with its annotations.
+    """One image with its annotations.
 
     Args:
         image: RGB, uint8, shape (S, S, 3).
-        owner: Which garment a pixel shows, int16, shape (S, S): -1 background, k the k-th of
-            ``labels``.
-        labels: Index into ``CLASSES`` of each garment, painted first to last, int64, shape (N, ).
+        owner: The garment that a pixel shows, as an index into ``labels``; -1 is background. int16,
+            shape (S, S).
+        labels: Indices into ``CLASSES`` of the garments, in the order of painting, int64,
+            shape (N,).
     """
 
     image: np.ndarray
@@ -58,21 +59,27 @@ class Scene:
         return self.owner[None] == np.arange(len(self.labels))[:, None, None]
 
     def label_map(self) -> np.ndarray:
-        """ADE20K-style classes, uint8, shape (S, S): 1 background, 2 + index into ``CLASSES``; 0 is never used."""
+        """Classes as ADE20K numbers them, uint8, shape (S, S).
+
+        1 is background, a garment is 2 + its index into ``CLASSES``. 0 is not used.
+        """
         return np.concatenate([self.labels + 2, [1]]).astype(np.uint8)[self.owner]
 
 
 class SceneGenerator:
-    """Compose pictures from the garments of one split.
+    """Compose images from the garments of one split.
 
-    A picture depends on the garments, the picture size, the seed, the split, the kind and its index
-    alone; no global random state is read or changed.
+    An image depends only on the garments, its size, the seed, the split, the kind and its index. No
+    global random state is read or changed.
 
     Args:
-        garments: Photographs to draw from.
-        image_size: Edge S of the square pictures in pixels, at least 32.
+        garments: Photographs to choose from.
+        image_size: Edge S of the square images in pixels, at least 32.
         split: 'train' or 'val'.
-        seed: Any non-negative integer.
+        seed: Any non-negative integer. Defaults to 0.
+
+    Raises:
+        ValueError: A value is outside its range, or a class has no garment.
 
     >>> generator = SceneGenerator(load_garments('val'), image_size=64, split='val')
     >>> scene = generator.scene(0)
@@ -95,18 +102,17 @@ class SceneGenerator:
         missing = [name for name, index in zip(CLASSES, self._by_class, strict=False) if not len(index)]
         if missing:
             raise ValueError(f'no garment of the classes {missing}')
-        # Small pictures shrink the photographs: they are drawn finer and averaged, against
-        # aliasing.
+        # Small images shrink the photographs: these are drawn finer and averaged against aliasing.
         self._oversampling = 2 if image_size < 128 else 1
 
     def scene(self, index: int) -> Scene:
-        """One to five garments that may overlap; at least 45 % of each stays visible."""
+        """Compose one to five garments, which may overlap; at least 45 % of each stays visible."""
         rng = self._rng('scene', index)
         labels = rng.integers(len(CLASSES), size=rng.choice(len(_COUNT_SHARES), p=_COUNT_SHARES) + 1)
         return self._compose(rng, labels, _SCENE_EXTENT)
 
-    def object_picture(self, index: int) -> Scene:
-        """One large garment; its class is ``index % 10``, so that any run of ten pictures is balanced."""
+    def object_image(self, index: int) -> Scene:
+        """Compose one large garment of class ``index % 10``."""
         return self._compose(self._rng('object', index), np.array([index % len(CLASSES)]), _OBJECT_EXTENT)
 
     def _rng(self, kind: str, index: int) -> np.random.Generator:
@@ -120,10 +126,10 @@ class SceneGenerator:
         placed: list[int] = []
         for label, dye in zip(labels, _dyes(rng, ground), strict=False):
             garment = self.garments.images[rng.choice(self._by_class[label])]
-            place = self._find_place(rng, garment, label, extent, owner, areas)
-            if place is None:
+            placement = self._place(rng, garment, label, extent, owner, areas)
+            if placement is None:
                 continue
-            alpha, shade, area = place
+            alpha, shade, area = placement
             owner[alpha >= 0.5] = len(placed)
             image = image * (1 - alpha[..., None]) + shade[..., None] * dye
             areas.append(area)
@@ -132,7 +138,7 @@ class SceneGenerator:
         image = np.rint((image + noise) * 255).clip(0, 255).astype(np.uint8)
         return Scene(image, owner, np.array(placed, np.int64))
 
-    def _find_place(
+    def _place(
         self,
         rng: np.random.Generator,
         garment: np.ndarray,
@@ -141,14 +147,18 @@ class SceneGenerator:
         owner: np.ndarray,
         areas: list[float],
     ) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """Draw places until every garment stays visible; None when none is found (a crowded scene)."""
+        """Try random positions until every garment stays visible.
+
+        Returns:
+            Alpha and shade times alpha, float32, shape (S, S), and the garment's area in pixels;
+            None if no position was found, in a crowded scene.
+        """
         layers = _layers(garment, label)
         if rng.random() < 0.5:
             layers = np.ascontiguousarray(layers[:, ::-1])
         for _ in range(_PLACEMENT_TRIES):
             edge = rng.uniform(*extent) * self.image_size
-            # Only the rim of a photograph may leave the picture; a large one stays about the
-            # middle.
+            # Only the rim of a photograph may leave the image. A large one stays near the centre.
             margin = min(0.44 * edge, 0.48 * self.image_size)
             centre = rng.uniform(margin, self.image_size - margin, size=2)
             warped = self._warp(layers, edge, rng.uniform(-_MAX_ROTATION, _MAX_ROTATION), centre)
@@ -162,11 +172,11 @@ class SceneGenerator:
         return None
 
     def _warp(self, layers: np.ndarray, edge: float, degrees: float, centre: np.ndarray) -> np.ndarray:
-        """Rotate the photograph, scale it to ``edge`` pixels and put its middle at ``centre`` (x, y)."""
+        """Rotate a photograph, scale it to ``edge`` pixels and move its centre to (x, y)."""
         fine = self._oversampling
         middle = (GARMENT_SIZE - 1) / 2
         matrix = cv2.getRotationMatrix2D((middle, middle), degrees, edge * fine / GARMENT_SIZE)
-        matrix[:, 2] += centre * fine - 0.5 - middle
+        matrix[:, 2] = matrix[:, 2] + (centre * fine - 0.5 - middle)
         size = self.image_size * fine
         warped = cv2.warpAffine(layers, matrix, (size, size), flags=cv2.INTER_CUBIC)
         return warped if fine == 1 else cv2.resize(warped, None, fx=1 / fine, fy=1 / fine, interpolation=cv2.INTER_AREA)
@@ -175,8 +185,7 @@ class SceneGenerator:
 def _layers(garment: np.ndarray, label: int) -> np.ndarray:
     """Alpha and premultiplied brightness of a photograph, float32, shape (28, 28, 2)."""
     cut_out = garment_alpha(garment, label)
-    # The photograph's own soft edge fades into its black ground; on another ground it would be a
-    # dark outline.
+    # The soft edge of a photograph fades to black. Elsewhere it would be a dark outline.
     rim = cut_out & ~cv2.erode(cut_out.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     grey = np.where(rim, cv2.dilate(garment, np.ones((3, 3), np.uint8)), garment).astype(np.float32) / 255
     shade = _DARKEST_SHADE + (1 - _DARKEST_SHADE) * grey
@@ -188,12 +197,12 @@ def _muted_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, colour: np.ndarray, size: int) -> np.ndarray:
-    """One colour under smooth light: (S, S, 3) in [0, 1]."""
+    """One colour under smooth light, shape (S, S, 3), in [0, 1]."""
     coarse = rng.uniform(-1, 1, size=(3, 3)).astype(np.float32) * rng.uniform(0.03, 0.1)
     light = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
     return (colour * (1 + light[..., None])).clip(0, 1)
 
 
 def _dyes(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
-    """Colours for the garments of a scene, in random order: those that stand out from the background, (D, 3)."""
+    """The colours that contrast with the background, in random order, shape (D, 3)."""
     return rng.permutation(_DYES[np.linalg.norm(_DYES - ground, axis=1) >= _MIN_CONTRAST])

@@ -28,19 +28,25 @@ _BATCH = 64
 _QUEUED = 32
 
 Track = Callable[[Iterable, str, int], Iterable]
+_worker_job: '_Job'
 
 
 @dataclass(frozen=True)
 class SceneSetSpec:
-    """What a set holds. Two equal specs on equal garments give byte-identical files.
+    """What a set contains. Equal specs on equal garments give byte-identical files.
 
     Args:
-        image_size: Edge of the square pictures in pixels.
-        train, val: Number of scenes ('coco', 'ade').
-        objects_train, objects_val: Number of pictures of one garment ('imagenet').
-        seed: Any non-negative integer.
-        formats: Which of 'coco' (instances JSON), 'ade' (label PNGs) and 'imagenet' (a folder a
-            class) to write.
+        image_size: Edge of the square images in pixels. Defaults to 64.
+        train: Number of training scenes ('coco', 'ade'). Defaults to 20000.
+        val: Number of validation scenes. Defaults to 1000.
+        objects_train: Number of training images of one garment ('imagenet'). Defaults to 6000.
+        objects_val: Number of validation images of one garment. Defaults to 1000.
+        seed: Any non-negative integer. Defaults to 0.
+        formats: Some of 'coco' (instances JSON), 'ade' (label PNGs) and 'imagenet' (a folder for
+            each class). Defaults to all.
+
+    Raises:
+        ValueError: A value is outside its range.
     """
 
     image_size: int = 64
@@ -58,10 +64,11 @@ class SceneSetSpec:
         for name in ('train', 'val', 'objects_train', 'objects_val'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
-            # Readers of folders number the classes that they find: one that is absent would shift
-            # the others.
+            # Readers of folders number the classes that they find. A missing one shifts the others.
             if name.startswith('objects') and 0 < getattr(self, name) < len(CLASSES):
-                raise ValueError(f'{name} must be 0 or at least {len(CLASSES)}, one a class, got {getattr(self, name)}')
+                raise ValueError(
+                    f'{name} must be 0 or at least {len(CLASSES)}, one for each class, got {getattr(self, name)}'
+                )
         object.__setattr__(self, 'formats', tuple(name for name in FORMATS if name in self.formats))
 
 
@@ -69,37 +76,39 @@ def write_fashion_scenes(
     out: Path,
     spec: SceneSetSpec,
     source: str | None = None,
-    workers: int = 1,
+    num_workers: int = 1,
     track: Track = lambda items, _text, _total: items,
 ) -> bool:
     """Write a whole set, or nothing.
 
-    Files go to a temporary sibling folder that takes the place of ``out`` at the end, so that an
-    interrupted run leaves no set that looks whole.
+    Files are written to a temporary folder beside ``out``, which is renamed at the end. So an
+    interrupted run leaves no set that looks complete.
 
     Args:
-        out: Folder to make. It may exist and be empty, or hold the same set.
+        out: Folder to create. It may exist if it is empty or holds the same set.
         spec: What to write.
-        source: Folder of Fashion-MNIST's IDX files; None takes the embedded subset.
-        workers: Number of processes. The files do not depend on it.
-        track: Wraps an iterable to show progress: called with the iterable, a text and its length.
+        source: Folder of Fashion-MNIST's IDX files. Defaults to None, which takes the embedded
+            subset.
+        num_workers: Number of processes. The files do not depend on it. Defaults to 1.
+        track: Wraps an iterable to show progress. It is called with the iterable, a text and its
+            length. Defaults to no progress.
 
     Returns:
-        False when the same set was there already and nothing was done.
+        False if the same set existed already and nothing was done.
 
     Raises:
         FileExistsError: ``out`` holds something else.
-        ValueError: Options that cannot be.
+        ValueError: An option is outside its range.
     """
-    if workers < 1:
-        raise ValueError(f'workers must be at least 1, got {workers}')
+    if num_workers < 1:
+        raise ValueError(f'num_workers must be at least 1, got {num_workers}')
     garments = {split: load_garments(split, source) for split in SPLITS}
     generators = {s: SceneGenerator(garments[s], spec.image_size, s, spec.seed) for s in SPLITS}
     manifest = _manifest(spec, garments)
     out = Path(out).resolve()
     if _same_set(out, manifest):
         return False
-    with _moved_into_place(out) as folder, _executor(workers, _Job(folder, generators, spec.formats)) as render:
+    with _moved_into_place(out) as folder, _executor(num_workers, _Job(folder, generators, spec.formats)) as render:
         for split in SPLITS:
             if {'coco', 'ade'} & set(spec.formats):
                 scenes = _collect(render, 'scenes', split, getattr(spec, split), track)
@@ -112,7 +121,7 @@ def write_fashion_scenes(
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """Uncompressed COCO run lengths of a bool mask (H, W): column by column, beginning with zeros."""
+    """Uncompressed COCO run lengths of a bool mask (H, W), column by column, zeros first."""
     flat = mask.ravel(order='F')
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
@@ -120,7 +129,10 @@ def encode_rle(mask: np.ndarray) -> dict[str, Any]:
 
 
 def scene_instances(scene: Scene) -> list[dict[str, Any]]:
-    """COCO annotations of a scene without ids: category (1 to 10), box (x, y, w, h), area and run lengths."""
+    """COCO annotations of a scene, without ids.
+
+    Each has a category (1 to 10), a box (x, y, w, h) and an area in pixels, and run lengths.
+    """
     instances = []
     for label, mask in zip(scene.labels, scene.masks(), strict=False):
         ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -149,7 +161,7 @@ def _manifest(spec: SceneSetSpec, garments: dict[str, Garments]) -> dict[str, An
 
 
 def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
-    """Whether ``out`` holds this set already; an error when it holds something else."""
+    """Whether ``out`` holds this set already; an error if it holds something else."""
     if not out.exists():
         return False
     if not out.is_dir():
@@ -187,14 +199,14 @@ def _moved_into_place(out: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process needs to write pictures."""
+    """What a process needs to write images."""
 
     folder: Path
     generators: dict[str, SceneGenerator]
     formats: tuple[str, ...]
 
     def write(self, kind: str, split: str, indices: range) -> list:
-        """Write pictures of a kind ('scenes' or 'objects'); their COCO instances."""
+        """Write images of a kind ('scenes' or 'objects') and return their COCO instances."""
         return [getattr(self, f'_write_{kind}')(split, index) for index in indices]
 
     def _write_scenes(self, split: str, index: int) -> list[dict[str, Any]]:
@@ -205,22 +217,21 @@ class _Job:
         return scene_instances(scene) if 'coco' in self.formats else []
 
     def _write_objects(self, split: str, index: int) -> list[dict[str, Any]]:
-        picture = self.generators[split].object_picture(index)
-        name = CLASSES[int(picture.labels[0])]
-        _write_png(self.folder / 'objects' / split / name / _file_name(index), picture.image)
+        scene = self.generators[split].object_image(index)
+        name = CLASSES[int(scene.labels[0])]
+        _write_png(self.folder / 'objects' / split / name / _file_name(index), scene.image)
         return []
 
 
 @contextmanager
-def _executor(workers: int, job: _Job) -> Iterator[Callable[..., Iterable[list]]]:
-    """A function that maps ``job.write`` over its arguments, in this process or in ``workers`` others."""
-    if workers == 1:
+def _executor(num_workers: int, job: _Job) -> Iterator[Callable[..., Iterable[list]]]:
+    """A function that maps ``job.write`` over its arguments, in this process or in others."""
+    if num_workers == 1:
         cv2.setNumThreads(1)
         yield partial(map, job.write)
         return
-    # Unlike multiprocessing.Pool, an executor notices a killed worker and cannot hang while it is
-    # stopped.
-    executor = ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(job,))
+    # Unlike multiprocessing.Pool, an executor notices a killed worker and does not hang.
+    executor = ProcessPoolExecutor(num_workers, initializer=_init_worker, initargs=(job,))
     try:
         yield partial(_windowed_map, executor, _write_in_worker)
     finally:
@@ -228,7 +239,7 @@ def _executor(workers: int, job: _Job) -> Iterator[Callable[..., Iterable[list]]
 
 
 def _windowed_map(executor: ProcessPoolExecutor, function: Callable, *arguments: Iterable) -> Iterator[list]:
-    """``executor.map`` with few tasks under way: executors with thousands queued can deadlock (cpython 105829)."""
+    """``executor.map`` with a short queue: a long one can deadlock (cpython issue 105829)."""
     pending: deque[Future] = deque()
     for values in zip(*arguments, strict=True):
         pending.append(executor.submit(function, *values))
@@ -239,11 +250,11 @@ def _windowed_map(executor: ProcessPoolExecutor, function: Callable, *arguments:
 
 
 def _init_worker(job: _Job) -> None:
-    """Keep the garments in the process rather than send them with every batch."""
+    """Keep the garments in the process instead of sending them with every batch."""
     global _worker_job
     _worker_job = job
     cv2.setNumThreads(1)
-    # Interruptions are the parent's to handle: it stops the workers and removes what they wrote.
+    # The parent handles interruptions: it stops the workers and removes what they wrote.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -253,7 +264,7 @@ def _write_in_worker(kind: str, split: str, indices: range) -> list:
 
 
 def _collect(render: Callable[..., Iterable[list]], kind: str, split: str, total: int, track: Track) -> list:
-    """Write pictures 0 to ``total`` in batches; results in the order of the pictures."""
+    """Write images 0 to ``total`` - 1 in batches; the results are in their order."""
     batches = [range(start, min(start + _BATCH, total)) for start in range(0, total, _BATCH)]
     results = render([kind] * len(batches), [split] * len(batches), batches)
     return [item for batch in track(results, f'{split} {kind}', len(batches)) for item in batch]

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Which images could not be read, and when these are too many to go on."""
+"""The record of images that could not be read, and the limit on their number."""
 
 from __future__ import annotations
 
@@ -12,60 +12,55 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.readers.load_image import BrokenImageError
 from addp_mm.errors import first_few
 
-# how many more than their share may be broken, so that small sets are not stopped by the first
+# How many more than their share may be broken, so that one broken image does not stop a small set.
 BROKEN_ALLOWANCE = 10
 _NUM_NAMED = 20
-# what a file itself may be the cause of; too many open files or too little memory are no reason to
-# skip an image
+# Errors of the file itself. Too many open files or too little memory do not make an image broken.
 _OF_THE_FILE = {
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EIO,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ESTALE,
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
+    *(errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE),
 }
 
 
-class TooManyBrokenImages(DatasetError):
+class TooManyBrokenImagesError(DatasetError):
     """More images are broken than were allowed; the message lists them."""
 
 
 def is_gone(error: Exception) -> bool:
-    """Whether what was listed is no longer there."""
+    """Whether a listed image does not exist any more."""
     return isinstance(error, FileNotFoundError)
 
 
 def num_allowed(share: float, count: int, allowance: int = BROKEN_ALLOWANCE) -> int:
-    """How many of ``count`` images may be broken: their share, and some more."""
-    # 0.29 * 100 is a little less than 29
+    """How many of ``count`` images may be broken: their share, and ``allowance`` more.
+
+    ``allowance`` defaults to 10.
+    """
+    # 0.29 * 100 is a little less than 29.
     return math.floor(share * count + 1e-6) + allowance
 
 
 def is_broken_image(error: Exception) -> bool:
-    """Whether an error lies in one image, and not in the program or the machine."""
+    """Whether an error is the fault of one image, and not of the program or the machine."""
     return isinstance(error, BrokenImageError) or isinstance(error, OSError) and error.errno in _OF_THE_FILE
 
 
 class BrokenImages:
     """The broken images of a data set, counted over all its worker processes and ranks.
 
-    They share a text file to which each appends: a line is the name as JSON, a tab and the reason.
-    An image that several processes meet, or one process meets again, counts once and is logged
-    once.
+    All processes append to one text file. A line is the name as JSON, a tab and the reason. An
+    image that is found broken several times counts once and is logged once.
 
     Args:
-        path: The file. On a cluster it must lie where all ranks see it.
-        count: Number of images in all.
-        share: How many of them may be broken.
-        allowance: How many more, so that small sets are not stopped by the first.
+        path: The file. On a cluster all ranks must be able to read and write it.
+        count: Number of all images.
+        share: Share of them that may be broken.
+        allowance: How many more may be broken, so that one broken image does not stop a small set.
+            Defaults to 10.
     """
 
     def __init__(self, path: str | Path, count: int, share: float, allowance: int = BROKEN_ALLOWANCE) -> None:
@@ -73,47 +68,47 @@ class BrokenImages:
         self.allowed = num_allowed(share, count, allowance)
 
     def clear(self) -> None:
-        """Forget what an earlier run met; its files may be mended."""
+        """Remove the record of an earlier run; the images may have been repaired."""
         self.path.unlink(missing_ok=True)
 
     def read(self) -> dict[str, str]:
-        """Reasons by name, in the order in which they were met."""
+        """Reasons by name, in the order in which they were recorded."""
         try:
             text = self.path.read_text(encoding='utf-8')
         except FileNotFoundError:
             return {}
-        found = {}
-        # the last line may still be in writing
+        found: dict[str, str] = {}
+        # Another process may still be writing the last line.
         for line in text.split('\n')[:-1]:
             name, _, reason = line.partition('\t')
             found.setdefault(json.loads(name), reason)
         return found
 
     def add(self, name: str, error: Exception) -> None:
-        """Note a broken image.
+        """Record a broken image.
 
         Raises:
-            TooManyBrokenImages: It is one too many.
+            TooManyBrokenImagesError: More images are broken than are allowed.
         """
         found = self.read()
         if name not in found:
             reason = ' '.join(str(error).split())
             line = f'{json.dumps(name)}\t{reason}\n'.encode('utf-8', 'replace')
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # one write to a file opened for appending: lines of other processes stay whole
+            # One write to a file opened for appending does not break lines of other processes.
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 os.write(descriptor, line)
             finally:
                 os.close(descriptor)
-            print_log(f'{reason} Another image takes its place.', 'current', WARNING)
+            print_log(f'{reason} Another image is used instead.', 'current', WARNING)
             found[name] = reason
         if len(found) > self.allowed:
-            raise TooManyBrokenImages(
+            raise TooManyBrokenImagesError(
                 f'{len(found)} images are broken, {self.allowed} are allowed: '
                 f'{first_few((f"{key} ({value})" for key, value in found.items()), _NUM_NAMED, "; ")}. All are listed '
-                f'in {self.path}. Mend them and resume; or remove them and resume with --images-changed keep '
-                "(in a config changed='keep'), to go on with the other images of the list; or allow more: those met so "
+                f'in {self.path}. Repair them and resume; or remove them and resume with --images-changed keep '
+                "(in a config changed='keep'), to use the other images of the list; or allow more: those found so "
                 f'far need a --max-broken-share (max_broken_share) of {self._share_needed(len(found)):g}.'
             )
 

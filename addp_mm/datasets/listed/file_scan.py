@@ -1,124 +1,116 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Find the images below a folder, in an order that depends on their names alone."""
+"""Find the images below a folder, in an order that depends on their paths alone."""
 
 from __future__ import annotations
 
-import heapq
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from logging import WARNING
 
 from mmengine.logging import print_log
 from tqdm import tqdm
 
-_RUN = 400_000
-_READ = 1 << 13
-
 
 class FileScan:
-    """A streamed search for images below a folder.
+    """A search for images below a folder.
 
-    Iterate over it for the paths relative to the folder, as bytes, sorted. More than some hundred
-    thousand paths are sorted through temporary files, so that memory does not grow with the number
-    of images. Hidden files and folders (``.name``) and ``__MACOSX`` are left out, and so is what
-    ``excluded`` names. Links are followed; each folder is visited once, whatever links lead to it, so that loops end. A folder that may not be read is left out
-    with a warning.
+    Iterate over it for the paths relative to the folder, as bytes, in their sorted order. Memory
+    holds the names of one folder and of those that lead to it.
+
+    Hidden files and folders (``.name``), ``__MACOSX`` and the excluded folders are left out. Links
+    to files are followed. A link to a folder is followed unless the search finds this folder by
+    itself, or has visited it before: loops end. A folder without read permission is left out with
+    a warning.
 
     Args:
         root: The folder.
         extensions: Ends of image file names, compared in lower case.
-        excluded: Folders that are not searched.
-        run_length: How many paths are sorted in memory.
+        excluded: Folders that are not searched. Defaults to none.
 
     Attributes:
-        folders: After the iteration, relative path and time of change in nanoseconds of each folder
-            visited.
-        dangling: Number of links with an image's name that lead nowhere, or where one may not look;
-            they are left out.
+        folders: After the iteration, the relative path and the time of change, in nanoseconds, of
+            each visited folder.
+        dangling: After the iteration, the number of links that have an image's name and a missing
+            or unreadable target. They are left out.
     """
 
-    def __init__(
-        self, root: str | os.PathLike, extensions: Sequence[str], excluded: Sequence = (), run_length: int = _RUN
-    ) -> None:
+    def __init__(self, root: str | os.PathLike, extensions: Sequence[str], excluded: Sequence = ()) -> None:
         self.root = os.fsencode(root)
         self.ends = tuple(os.fsencode(extension.lower()) for extension in extensions)
-        self.excluded = {_identity(path) for path in map(os.fsencode, excluded) if os.path.isdir(path)}
-        self.run_length = run_length
+        self.excluded = {_identity(os.fsencode(path)) for path in excluded if os.path.isdir(path)}
         self.folders: list[tuple[str, int]] = []
         self.dangling = 0
+        self._seen: set[tuple[int, int]] = set()
 
     def __iter__(self) -> Iterator[tuple[bytes]]:
-        self.folders, self.dangling = [], 0
-        with ExitStack() as stack, tqdm(desc='Listing images', unit=' images', disable=None) as bar:
-            run: list[bytes] = []
-            spilled = []
-            for path in self._walk():
-                run.append(path)
-                if len(run) >= self.run_length:
-                    spilled.append(stack.enter_context(_spilled(run)))
-                    run = []
-                    bar.update(self.run_length)
-            bar.update(len(run))
-            run.sort()
-            for path in heapq.merge(run, *map(_read_back, spilled)):
+        self.folders, self.dangling, self._seen = [], 0, set(self.excluded)
+        with tqdm(desc='Listing images', unit=' images', disable=None) as bar:
+            for path in self._walk(b''):
+                bar.update()
                 yield (path,)
 
-    def _walk(self) -> Iterator[bytes]:
-        """All images, folder by folder. Real folders come before those behind links, which are the same ones often."""
-        seen = set(self.excluded)
-        links = [b'']
-        while links:
-            waiting = [links.pop(0)]
-            while waiting:
-                below = waiting.pop()
-                path = os.path.join(self.root, below) if below else self.root
-                try:
-                    # before the files are listed: what is added meanwhile makes the folder newer
-                    # than this
-                    status = os.stat(path)
-                except OSError:
-                    continue
-                if (status.st_dev, status.st_ino) in seen:
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-                self.folders.append((os.fsdecode(below), status.st_mtime_ns))
-                real, linked = yield from self._list(path, below)
-                waiting += sorted(real, reverse=True)
-                links += sorted(linked)
-
-    def _list(self, path: bytes, below: bytes) -> Iterator[bytes]:
-        real, linked = [], []
+    def _walk(self, below: bytes) -> Iterator[bytes]:
+        """Paths of the images in one folder and below it; ``below`` is relative to the root."""
+        path = os.path.join(self.root, below) if below else self.root
         try:
-            found = os.scandir(path)
+            # Before the files are listed: one that is added meanwhile makes the folder newer.
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in self._seen:
+                return
+            names = self._names_in(path)
         except PermissionError as error:
             print_log(f'{os.fsdecode(path)} may not be read and is left out ({error.strerror}).', 'current', WARNING)
-            return real, linked
-        with found as entries:
+            names = []
+        except FileNotFoundError:
+            return
+        self._seen.add((status.st_dev, status.st_ino))
+        self.folders.append((os.fsdecode(below), status.st_mtime_ns))
+        for name in names:
+            if name.endswith(b'/'):
+                yield from self._walk(os.path.join(below, name[:-1]))
+            else:
+                yield os.path.join(below, name)
+
+    def _names_in(self, path: bytes) -> list[bytes]:
+        """Sorted names of images and folders. A folder's ends in ``/``: paths are sorted, too."""
+        names = []
+        with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith(b'.') or entry.name == b'__MACOSX':
+                if _is_hidden(entry.name):
                     continue
-                relative = os.path.join(below, entry.name) if below else entry.name
                 try:
                     is_folder, is_file = entry.is_dir(), entry.is_file()
-                except PermissionError:  # behind a link
+                except OSError:  # a link whose target may not be read, or a link to itself
                     is_folder = is_file = False
                 if is_folder:
-                    (linked if entry.is_symlink() else real).append(relative)
+                    if not (entry.is_symlink() and self._is_found_by_itself(entry.path)):
+                        names.append(entry.name + b'/')
                 elif entry.name.lower().endswith(self.ends):
                     if is_file:
-                        yield relative
+                        names.append(entry.name)
                     elif entry.is_symlink():
                         self.dangling += 1
-        return real, linked
+        return sorted(names)
+
+    def _is_found_by_itself(self, link: bytes) -> bool:
+        """Whether the target of a link to a folder is below the root and not hidden."""
+        target = os.path.relpath(os.path.realpath(link), os.path.realpath(self.root))
+        return target == b'.' or not any(_is_hidden(part) for part in target.split(b'/'))
+
+
+def _is_hidden(name: bytes) -> bool:
+    return name.startswith(b'.') or name == b'__MACOSX'
 
 
 def changed_folder(root: str | os.PathLike, folders: Sequence) -> str | None:
-    """The first folder that is not as a :class:`FileScan` saw it; None where all are.
+    """The first folder that is not as a :class:`FileScan` found it; None if all are.
 
     A file that is added, removed or renamed changes the time of its folder; one whose content
     changes does not.
+
+    Args:
+        root: The folder that was searched.
+        folders: The scan's ``folders``.
     """
     for below, changed in folders:
         path = os.path.join(root, below)
@@ -133,19 +125,3 @@ def changed_folder(root: str | os.PathLike, folders: Sequence) -> str | None:
 def _identity(path: bytes) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_dev, status.st_ino
-
-
-def _spilled(run: list[bytes]):
-    """A temporary file with the sorted paths of a run; a zero byte, which no path holds, closes each."""
-    run.sort()
-    file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-    file.write(b'\0'.join(run) + b'\0')
-    file.seek(0)
-    return file
-
-
-def _read_back(file) -> Iterator[bytes]:
-    rest = b''
-    while block := file.read(_READ):
-        *paths, rest = (rest + block).split(b'\0')
-        yield from paths

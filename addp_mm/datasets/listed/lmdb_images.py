@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Images in an LMDB database as a data set."""
+
 from __future__ import annotations
 
 import errno
@@ -11,28 +13,30 @@ from typing import Any
 
 from tqdm import tqdm
 
-from addp_mm.datasets.listed.image_folder import DatasetError
-from addp_mm.datasets.listed.own_images import ListedImages
+from addp_mm.datasets.errors import DatasetError
+from addp_mm.datasets.listed.listed_images import ListedImages
 from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.registry import DATASETS
 
-# keys under which common writers keep what is no image
+# Keys under which common writers store other things than images.
 _NO_IMAGES = (b'__len__', b'__keys__', b'num-samples', b'length')
-# process and environment by path: LMDB lets a process open a database once, and several data sets
-# may read it
+# Process and environment by path. LMDB lets a process open a database only once, and several data
+# sets may read it.
 _OPEN: dict[str, tuple[int, Any]] = {}
 
 
 @DATASETS.register_module()
 class LMDBImages(ListedImages):
-    """Images in an LMDB database: each value holds the bytes of an image file. Needs ``pip install addp_mm[data]``.
+    """Images in an LMDB database, without labels. Needs ``pip install addp_mm[data]``.
 
-    The keys are listed once, in the database's order.
+    Each value is the content of an image file. The keys are listed once, in the database's order.
 
     Args:
         path: The database, a folder or a file.
-        pipeline: See :class:`ListedImages`, as for all other arguments.
-        skipped_keys: Keys of values that are no images.
+        pipeline: Transforms. Defaults to none.
+        index_file: The file of the list. Defaults to None, see :class:`ListedImages`.
+        skipped_keys: Keys of values that are not images. Defaults to those of common writers.
+        **options: See :class:`ListedImages`.
 
     Raises:
         ImportError: The package ``lmdb`` is not installed.
@@ -64,11 +68,11 @@ class LMDBImages(ListedImages):
         pid, environment = _OPEN.get(path, (None, None))
         if pid == os.getpid():
             return environment
-        # one of the parent process must not be used in a forked one
+        # An environment of the parent process must not be used in a forked one.
         self._close()
         lmdb = self._lmdb()
         try:
-            # workers and ranks only read: no lock file, which a read-only disk would refuse
+            # Workers and ranks only read. A read-only disk would refuse a lock file.
             environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False)
         except lmdb.Error as error:
             raise DatasetError(f'{self.source} cannot be opened as an LMDB database ({error}).') from error
@@ -80,18 +84,19 @@ class LMDBImages(ListedImages):
         if environment is not None:
             environment.close()
 
-    def _read(self, listed: int) -> dict:
-        key = self.names[listed]
+    def _read(self, row: int) -> dict:
+        key = self.names[row]
         with self._open().begin() as transaction:
             value = transaction.get(key)
         name = f'{self.source}:{key.decode("utf-8", "surrogateescape")}'
         if value is None:
-            raise FileNotFoundError(errno.ENOENT, 'no such key any more', name)
-        # an empty value is a broken image: it is named when it is decoded
+            raise FileNotFoundError(errno.ENOENT, 'the key is gone', name)
+        # An empty value is a broken image. The error of the decoder names it.
         return dict(img_path=name, img_bytes=bytes(value))
 
     def _write_list(self) -> None:
-        write_names(self.index_file, self._keys(), about=dict(path=str(self.source.absolute()), state=self._state()))
+        about = dict(path=str(self.source.absolute()), state=self._state())
+        write_names(self.index_file, self._keys(), about=lambda: about)
         self._close()
 
     def _keys(self) -> Iterator[tuple[bytes]]:
@@ -102,14 +107,14 @@ class LMDBImages(ListedImages):
                     yield (bytes(key),)
 
     def _state(self) -> list[int]:
-        """Number of entries and of the last transaction: a database that was written to has another."""
+        """Numbers that change when the database is written to: entries and last transaction."""
         environment = self._open()
         return [environment.stat()['entries'], environment.info()['last_txnid']]
 
     def _difference(self, names: PackedNames) -> str | None:
         about = names.about
         if about.get('path') != str(self.source.absolute()):
-            return f'another database, {self.source}, was given in place of {about.get("path")}'
+            return f'another database, {self.source}, was given instead of {about.get("path")}'
         state = self._state()
         self._close()
         return None if state == about['state'] else f'{self.source} has changed'

@@ -1,5 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Tens of millions of names and numbers in one file that all processes map into memory."""
+"""Tens of millions of names and numbers in one file, which all processes map into memory.
+
+The file holds the bytes of all names, then a table of uint64 with one row a name (the end of the
+name, then its numbers), then a JSON header, its length and a signature.
+"""
 
 from __future__ import annotations
 
@@ -8,146 +12,120 @@ import json
 import os
 import shutil
 import tempfile
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.checkpoints.atomic_write import atomic_path
+from addp_mm.datasets.errors import DatasetError
 
-_MAGIC = b'addp_mm names 1\n'
-_ALIGN = 16
-_SPILL = 1 << 16
+_SIGNATURE = b'addp_mm names 2\n'
+_END = 8 + len(_SIGNATURE)
+_UINT64 = np.dtype('<u8')
 
 
 def write_names(
-    path: str | Path, records: Iterable[tuple], columns: Sequence[str] = (), about: Mapping | None = None
+    path: str | Path, records: Iterable[tuple], columns: Sequence[str] = (), about: Callable[[], Mapping] = dict
 ) -> None:
-    """Write names, and whole numbers that belong to them, to one file.
+    """Write names, and integers that belong to them, to one file.
 
-    Records are streamed: at no time are more than some ten thousand of them in memory. The file
-    appears under its name when it is complete, so that other processes never see a part of it.
+    Records are streamed: memory does not grow with their number. The file is written atomically.
 
     Args:
-        path: The file; its folder is made where it is lacking.
-        records: Tuples of a name (bytes) and one integer (0 to 2^64 - 1) a column.
-        columns: Names of the columns.
-        about: Anything that JSON holds, to be kept with the names. It is read after the last
-            record, so that the producer of the records may still fill it.
+        path: The file; its folder is created if it is missing.
+        records: Tuples of a name (bytes) and, for each column, one integer (0 to 2^64 - 1).
+        columns: Names of the columns. Defaults to none.
+        about: Called after the last record; returns a JSON object that is stored with the names.
+            Defaults to an empty one.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{path.name}-', dir=path.parent) as folder:
-        sections = ['names', 'ends', *columns]
-        files = {name: open(Path(folder, name), 'w+b') for name in sections}  # noqa: SIM115
-        try:
-            count, digest = _spill(records, columns, files)
-            whole = Path(folder, 'whole')
-            with open(whole, 'wb') as out:
-                _join(out, files, dict(count=count, fingerprint=digest, about=dict(about or {})))
-                out.flush()
-                os.fsync(out.fileno())
-        finally:
-            for file in files.values():
-                file.close()
-        os.replace(whole, path)
+    with atomic_path(path) as partial, open(partial, 'wb') as file, tempfile.TemporaryFile(dir=path.parent) as table:
+        digest, count, end = hashlib.sha256(), 0, 0
+        for name, *numbers in records:
+            end += len(name)
+            count += 1
+            file.write(name)
+            digest.update(name + b'\0')
+            table.write(np.array([end, *numbers], _UINT64).tobytes())
+        file.write(bytes(-end % _UINT64.itemsize))
+        table.seek(0)
+        shutil.copyfileobj(table, file, 1 << 20)
+        header = dict(count=count, bytes=end, columns=[*columns], fingerprint=digest.hexdigest(), about={**about()})
+        text = json.dumps(header).encode()
+        file.write(text + len(text).to_bytes(8, 'little') + _SIGNATURE)
 
 
-def _spill(records: Iterable[tuple], columns: Sequence[str], files: Mapping) -> tuple[int, str]:
-    """Write each section to a file of its own; return the number of names and their SHA-256."""
-    numbers = {name: array('Q') for name in ('ends', *columns)}
-    digest, count, end = hashlib.sha256(), 0, 0
-    for name, *values in records:
-        end += len(name)
-        count += 1
-        files['names'].write(name)
-        digest.update(name + b'\0')
-        numbers['ends'].append(end)
-        for column, value in zip(columns, values, strict=True):
-            numbers[column].append(value)
-        if count % _SPILL == 0:
-            _flush(numbers, files)
-    _flush(numbers, files)
-    return count, digest.hexdigest()
+class PackedNames:
+    """Names (bytes) by number, as :func:`write_names` wrote them.
 
-
-def _flush(numbers: Mapping[str, array], files: Mapping) -> None:
-    for name, values in numbers.items():
-        values.tofile(files[name])
-        del values[:]
-
-
-def _join(out, files: Mapping, header: dict) -> None:
-    sizes = {name: file.seek(0, os.SEEK_END) for name, file in files.items()}
-    text = json.dumps(dict(header, sizes=sizes)).encode()
-    out.write(_MAGIC + len(text).to_bytes(8, 'little') + text)
-    for file in files.values():
-        out.write(bytes(-out.tell() % _ALIGN))
-        file.seek(0)
-        shutil.copyfileobj(file, out, 1 << 20)
-
-
-class PackedNames(Sequence):
-    """Names (bytes) by number, as :func:`write_names` wrote them. Nothing is read but what is asked for.
-
-    Workers get the path, not the content, and share the pages of the file with all other processes.
+    The names are memory-mapped. A pickle holds only the path, so workers share the file's pages.
 
     Args:
         path: The file.
 
     Attributes:
-        about: What was kept with the names.
-        fingerprint: SHA-256 of the names, each closed by a zero byte, in their order.
+        about: What was stored with the names.
+        fingerprint: SHA-256 of the names in their order, each followed by a zero byte.
 
     Raises:
-        DatasetError: This is no such file, or only a part of one.
+        DatasetError: The file is not such a list, or is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        try:
+            header, header_at = self._read_header()
+            self.about, self.fingerprint = header['about'], header['fingerprint']
+            self._columns = header['columns']
+            shape = header['count'], 1 + len(self._columns)
+            table_at = header['bytes'] + -header['bytes'] % _UINT64.itemsize
+            if table_at + shape[0] * shape[1] * _UINT64.itemsize != header_at:
+                raise ValueError('the sizes do not fit')
+            self._names = self._map(np.uint8, 0, (header['bytes'],))
+            self._table = self._map(_UINT64, table_at, shape)
+        except (ValueError, KeyError, OSError) as error:
+            raise DatasetError(
+                f'{self.path} is not a list of images, or is damaged. Delete it; it is made again.'
+            ) from error
+
+    def _read_header(self) -> tuple[dict, int]:
+        """The header and its offset in the file."""
         with open(self.path, 'rb') as file:
-            start = file.read(len(_MAGIC) + 8)
-            size = int.from_bytes(start[len(_MAGIC) :], 'little')
-            try:
-                header = json.loads(file.read(size)) if start.startswith(_MAGIC) else {}
-            except ValueError:
-                header = {}
-            whole = file.seek(0, os.SEEK_END)
-        self._places, end = {}, len(start) + size
-        for name, length in header.get('sizes', {}).items():
-            begin = end + -end % _ALIGN
-            self._places[name], end = (begin, length), begin + length
-        if 'count' not in header or whole != end:
-            raise DatasetError(f'{self.path} is no list of images, or a damaged one. Delete it; it is made again.')
-        self._count, self.fingerprint, self.about = header['count'], header['fingerprint'], header['about']
-        self._maps: dict[str, np.ndarray] = {}
+            end = file.seek(-_END, os.SEEK_END)
+            last = file.read()
+            if not last.endswith(_SIGNATURE):
+                raise ValueError('no signature')
+            start = file.seek(end - int.from_bytes(last[:8], 'little'))
+            return json.loads(file.read()[:-_END]), start
+
+    def _map(self, dtype: np.dtype | type, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+        # An empty array cannot be mapped.
+        return np.memmap(self.path, dtype, 'r', offset, shape) if shape[0] else np.empty(shape, dtype)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._table)
 
     def __getitem__(self, index: int) -> bytes:
-        if not 0 <= index < self._count:
-            raise IndexError(f'{self.path} lists {self._count} images, there is no image {index}')
-        ends = self.column('ends')
-        begin = int(ends[index - 1]) if index else 0
-        return self._map('names', np.uint8)[begin : int(ends[index])].tobytes()
+        if not 0 <= index < len(self):
+            raise IndexError(f'{self.path} lists {len(self)} images, there is no image {index}')
+        start = self._table[index - 1, 0] if index else 0
+        return self._names[int(start) : int(self._table[index, 0])].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
-        return (self[index] for index in range(self._count))
+        return (self[index] for index in range(len(self)))
 
     def column(self, name: str) -> np.ndarray:
-        """A column, uint64 (N), memory-mapped."""
-        return self._map(name, np.uint64)
+        """The numbers of a column, uint64, shape (N,), memory-mapped."""
+        return self._table[:, 1 + self._columns.index(name)]
 
-    def _map(self, name: str, dtype: type) -> np.ndarray:
-        if name not in self._maps:
-            begin, length = self._places[name]
-            shape = (length // np.dtype(dtype).itemsize,)
-            # an empty section cannot be mapped
-            self._maps[name] = np.memmap(self.path, dtype, 'r', begin, shape) if length else np.empty(0, dtype)
-        return self._maps[name]
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path,)
 
-    def __getstate__(self) -> dict:
-        # a pickled memory map would be its whole content
-        return {**self.__dict__, '_maps': {}}
+
+def names_fingerprint(names: Iterable[str]) -> str:
+    """The fingerprint of a list of names, as :class:`PackedNames` has it."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode('utf-8', 'surrogateescape') + b'\0')
+    return digest.hexdigest()

@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Images in the tar shards of a WebDataset as a data set."""
+
 from __future__ import annotations
 
 import glob
@@ -9,13 +11,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.image_files import EXTENSIONS
-from addp_mm.datasets.listed.image_folder import DatasetError
-from addp_mm.datasets.listed.own_images import ListedImages
+from addp_mm.datasets.listed.listed_images import ListedImages
 from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.registry import DATASETS
 
-# a member in the middle of these cannot be read alone
+# A single member of these cannot be read without all that is before it.
 _COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz', '.tar.zst', '.tar.lz4')
 
 
@@ -26,15 +28,18 @@ def is_shard_name(name: str) -> bool:
 
 @DATASETS.register_module()
 class WebDatasetImages(ListedImages):
-    """Images in the tar shards of a WebDataset, by number: each can be read at once, and orders are random over all.
+    """Images in the tar shards of a WebDataset, without labels.
 
-    The members are listed once with their places; images are then read from the uncompressed shards
-    without unpacking.
+    The members are listed once with their offsets. Each image is then read by itself, without
+    unpacking, so the order of a training is random over all shards.
 
     Args:
-        shards: A folder of ``.tar`` files, one such file, or a pattern as ``shards/train-*.tar``.
-        pipeline: See :class:`ListedImages`, as for all other arguments.
-        extensions: Ends of members' names that are images, compared in lower case.
+        shards: A folder of ``.tar`` files, one such file, or a pattern like ``shards/train-*.tar``.
+        pipeline: Transforms. Defaults to none.
+        index_file: The file of the list. Defaults to None, see :class:`ListedImages`.
+        extensions: Ends of members' names that are images, compared in lower case. Defaults to all
+            formats that can be read.
+        **options: See :class:`ListedImages`.
 
     Raises:
         DatasetError: There are no such shards, or one of them is compressed or damaged.
@@ -50,7 +55,7 @@ class WebDatasetImages(ListedImages):
         extensions: Sequence[str] = EXTENSIONS,
         **options,
     ) -> None:
-        folder = glob.escape(str(shards))  # its name may hold brackets
+        folder = glob.escape(str(shards))  # its name may contain brackets
         pattern = os.path.join(folder, '*.tar') if os.path.isdir(shards) else str(shards)
         self.shards = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
         compressed = [
@@ -69,18 +74,18 @@ class WebDatasetImages(ListedImages):
         self.extensions = sorted(extension.lower() for extension in extensions)
         super().__init__(shards, pipeline, index_file, **options)
 
-    def _read(self, listed: int) -> dict:
-        shard, offset, size = (int(self.names.column(column)[listed]) for column in self.columns)
-        # as listed: with changed='keep' other shards may lie there by now
+    def _read(self, row: int) -> dict:
+        shard, offset, size = (int(self.names.column(column)[row]) for column in self.columns)
+        # The shards of the list: with changed='keep' there may be other ones now.
         path = self.names.about['shards'][shard][0]
         with open(path, 'rb') as file:
             file.seek(offset)
             content = file.read(size)
-        return dict(img_path=f'{path}:{self.names[listed].decode("utf-8", "surrogateescape")}', img_bytes=content)
+        return dict(img_path=f'{path}:{self.names[row].decode("utf-8", "surrogateescape")}', img_bytes=content)
 
     def _write_list(self) -> None:
         about = dict(shards=self._state(), extensions=self.extensions)
-        write_names(self.index_file, self._members(), self.columns, about)
+        write_names(self.index_file, self._members(), self.columns, lambda: about)
 
     def _members(self) -> Iterator[tuple[bytes, int, int, int]]:
         ends = tuple(self.extensions)
@@ -89,8 +94,8 @@ class WebDatasetImages(ListedImages):
                 try:
                     with tarfile.open(shard, 'r:') as archive:
                         while (member := archive.next()) is not None:
-                            # tarfile keeps all members
-                            archive.members.clear()
+                            # tarfile would keep all members in memory.
+                            archive.members.clear()  # type: ignore[attr-defined]
                             if member.isreg() and not member.issparse() and member.name.lower().endswith(ends):
                                 name = member.name.encode('utf-8', 'surrogateescape')
                                 yield name, number, member.offset_data, member.size
@@ -115,4 +120,4 @@ class WebDatasetImages(ListedImages):
         return None if len(seen) == len(self.shards) else f'{self.source}: shards were removed'
 
     def _advice(self) -> str:
-        return f' Searched for were members that end in {", ".join(self.extensions)}.'
+        return f' The search was for members that end in {", ".join(self.extensions)}.'

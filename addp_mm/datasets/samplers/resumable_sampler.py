@@ -67,9 +67,9 @@ class ResumableInfiniteSampler(Sampler):
 
     For training by iterations. It differs from mmengine's ``InfiniteSampler`` in two ways. It can
     start at any position: :class:`~addp_mm.engine.hooks.RandomStateHook` sets it on resume, so that
-    no batch is loaded in vain. It keeps no list of indices. The order depends on the seed alone; rank r of w takes
-    every w-th sample, from the r-th on. Indices are :class:`SampleIndex`, from which data sets seed
-    their augmentation.
+    no batch is loaded in vain. It keeps no list of indices. The order depends on the seed alone;
+    rank r of w takes every w-th sample, from the r-th on. Indices are :class:`SampleIndex`, from
+    which data sets seed their augmentation.
 
     Args:
         dataset: The data set.

@@ -1,1 +1,2 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""Stored token ids."""

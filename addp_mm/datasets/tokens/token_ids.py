@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from addp_mm.datasets.listed.fingerprints import build_loaded, tokenizer_fingerprint
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
+from addp_mm.datasets.tokens.fingerprints import build_loaded, tokenizer_fingerprint
 from addp_mm.datasets.tokens.token_store import (
     IDS,
     TokenStoreError,
@@ -25,24 +25,25 @@ from addp_mm.registry import DATASETS
 
 @DATASETS.register_module()
 class TokenIds(Dataset):
-    """The ids of images, written once by ``tools/dataset_converters/tokenize_images.py``.
+    """The ids of images, which ``tools/dataset_converters/tokenize_images.py`` wrote.
 
-    An item is ``dict(inputs=ids)``, int64 of shape (L,): a random view of an image, so that an
-    epoch visits each image once. The ids stay on disk, memory-mapped; nothing is kept for an image.
-    Images that could not be read when the ids were written are left out.
+    An item is ``dict(inputs=ids)``, int64, shape (L,): one view of an image, so an epoch visits
+    each image once. The ids are memory-mapped. Images that could not be read when the ids were
+    written are left out.
 
     Args:
         data_root: Folder of the ids.
-        tokenizer: Config of the tokenizer whose ids are meant, with an ``init_cfg`` that names its
-            weights. It is loaded once and compared with the one that wrote the ids. Default: not
-            checked.
-        images: Fingerprint of the list of images, or a part of what ``tokens.json`` says about
-            them, as ``dict(count=1281167)``. Default: not checked.
-        views: Number of views, or a part of what ``tokens.json`` says about them, as
-            ``dict(count=8, augmentation='crop', image_size=256)``. Default: not checked.
+        tokenizer: Config of the tokenizer, with an ``init_cfg`` that names its weights. It is
+            loaded once and compared with the tokenizer that wrote the ids. Defaults to None, which
+            means no check.
+        images: Fingerprint of the list of images, or a part of ``images`` in ``tokens.json``, such
+            as ``dict(count=1281167)``. Defaults to None, which means no check.
+        views: Number of views, or a part of ``views`` in ``tokens.json``, such as
+            ``dict(count=8, augmentation='crop', image_size=256)``. Defaults to None, which means
+            no check.
         random_view: Whether the view is drawn by numpy's global generator, as augmentations are
-            (and repeated when a training resumes under :class:`ResumableInfiniteSampler`);
-            otherwise it is the first.
+            (:class:`ResumableInfiniteSampler` makes this repeatable); otherwise it is the first
+            one. Defaults to True.
 
     Raises:
         TokenStoreError: The folder holds no finished ids, or those of another tokenizer, other
@@ -68,14 +69,14 @@ class TokenIds(Dataset):
         self._maps = self._open()
         self._ends = np.cumsum([len(ids) for ids in self._maps])
         broken = np.array([image['index'] for folder, _ in self._shards for image in broken_images(folder)], np.int64)
-        # how many whole images stand before each broken one
+        # The number of whole images before each broken one.
         self._before_broken = np.sort(broken) - np.arange(len(broken))
         if not len(self):
             raise TokenStoreError(f'{self.data_root}: none of the {self._ends[-1]} images could be read')
 
     @property
     def metainfo(self) -> dict:
-        """What ``tokens.json`` says about tokenizer, images and views."""
+        """The parts ``tokenizer``, ``images`` and ``views`` of ``tokens.json``."""
         return {key: self._shards[0][1][key] for key in ('tokenizer', 'images', 'views')}
 
     def __len__(self) -> int:
@@ -94,7 +95,7 @@ class TokenIds(Dataset):
         return dict(inputs=torch.from_numpy(ids[view].astype(np.int64)))
 
     def __getstate__(self) -> dict:
-        # a pickled memory map would be its whole content
+        # A pickled memory map would hold the whole content.
         return {**self.__dict__, '_maps': None}
 
     def __setstate__(self, state: dict) -> None:
@@ -105,7 +106,7 @@ class TokenIds(Dataset):
         return [open_ids(folder / IDS, 'r', about) for folder, about in self._shards]
 
     def _check(self, tokenizer: Mapping | None, images: Mapping | str | None, views: Mapping | int | None) -> None:
-        wanted = {}
+        wanted: dict[str, Mapping] = {}
         if tokenizer is not None:
             wanted['tokenizer'] = dict(fingerprint=tokenizer_fingerprint(build_loaded(tokenizer), tokenizer))
         if images is not None:

@@ -1,30 +1,39 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A folder of stored token ids: what is in it, how it is written piece by piece and checked."""
+"""A folder of stored token ids: how it is written, resumed and checked."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.checkpoints.atomic_write import write_json
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.errors import first_few
 
 IDS, PARTIAL, ABOUT, BROKEN = 'ids.npy', 'ids.npy.partial', 'tokens.json', 'broken.jsonl'
 FORMAT = 1
+_SHARDS = 'shard-????-of-????'
 _AGAIN = 'write the ids again into another folder (tools/dataset_converters/tokenize_images.py)'
 
 
 class TokenStoreError(DatasetError):
-    """Stored ids that are damaged, unfinished, or belong to something else than is asked for."""
+    """Stored ids that are damaged or unfinished, or that belong to other images or settings."""
 
 
 def differences(recorded: Mapping, wanted: Mapping, path: str = '') -> Iterator[str]:
-    """Words on each value of ``wanted`` that is another one in ``recorded``; nested dicts are walked."""
+    """Describe each value of ``wanted`` that differs in ``recorded``.
+
+    Args:
+        recorded: What is stored, as JSON. Keys that ``wanted`` lacks do not count.
+        wanted: What is asked for. Nested dicts are compared key by key.
+        path: Prefix of the keys in the descriptions. Defaults to ''.
+    """
     for key, value in wanted.items():
         name, found = f'{path}{key}', recorded.get(key)
         if isinstance(value, Mapping) and isinstance(found, Mapping):
@@ -33,45 +42,48 @@ def differences(recorded: Mapping, wanted: Mapping, path: str = '') -> Iterator[
             yield f'{name} is {_short(found)} there and {_short(value)} here'
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return f'{text[:12]}…' if len(text) == 64 else repr(value)
 
 
 class TokenWriter:
-    """Writes the ids of one shard of a data set, row by row, and goes on where an earlier process was stopped.
+    """Writes the ids of one shard of a data set, row by row, and resumes an interrupted run.
 
-    A row holds all views of an image. ``ids.npy.partial`` becomes ``ids.npy`` after the last row;
-    ``tokens.json`` says what the ids belong to and how many rows are safe on disk; ``broken.jsonl`` names images that could not be read.
-    Whenever the process is killed, all rows up to the last :meth:`save` remain.
+    A row holds all views of an image. ``ids.npy.partial`` becomes ``ids.npy`` after the last row.
+    ``tokens.json`` holds the settings and the number of rows that are safely on disk.
+    ``broken.jsonl`` names the images that could not be read. If the process is killed, all rows up
+    to the last :meth:`save` remain.
 
     Args:
-        folder: Made where there is none.
-        settings: What the ids depend on, as JSON: dicts ``tokenizer``, ``images``, ``views``,
-            ``shard``; and ``notes``, on which nothing depends.
+        folder: It is created if it is missing.
+        settings: What the ids depend on, as JSON: dicts ``tokenizer``, ``images``, ``views`` and
+            ``shard``; and ``notes``, which are not compared.
         shape: (rows, views, tokens).
-        dtype: Of the ids.
+        dtype: Type of the ids.
 
     Raises:
-        TokenStoreError: The folder holds something else, ids of other settings, or damaged ones.
+        TokenStoreError: The folder holds other files, ids of other settings, or damaged ones.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping, shape: tuple[int, int, int], dtype: str) -> None:
         self.folder = Path(folder)
         self.about = dict(format=FORMAT, **settings, ids=dict(shape=list(shape), dtype=str(np.dtype(dtype))))
         self.done, self._broken_bytes, self._num_broken = 0, 0, 0
+        for partial in self.folder.glob(f'.{ABOUT}.*.partial'):  # left by a process that was killed
+            partial.unlink()
         if (self.folder / ABOUT).is_file():
-            self._take_up()
+            self._resume()
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise TokenStoreError(f'{self.folder} is not empty and holds no {ABOUT}: name another folder')
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_about()
-        self._ids = None if self.complete else self._open_ids(tuple(shape))
+        self._ids = open_ids(self.folder / IDS, 'r', self.about) if self.complete else self._open_ids(shape)
 
     @property
     def complete(self) -> bool:
-        """Whether all rows are written and nothing is left to do."""
+        """Whether all rows are written."""
         return (self.folder / IDS).is_file()
 
     @property
@@ -84,7 +96,8 @@ class TokenWriter:
 
         Args:
             ids: Shape (rows, views, tokens).
-            broken: Index of an image in the whole list to its name and to what is wrong with it.
+            broken: Name of each broken image and the reason, by the image's number in the whole
+                list.
         """
         self._ids[self.done : self.done + len(ids)] = ids
         if broken:
@@ -98,7 +111,7 @@ class TokenWriter:
         self.done += len(ids)
 
     def save(self) -> None:
-        """Make the rows written so far safe; after the last row, finish."""
+        """Sync the rows written so far to disk; after the last row, finish."""
         if self.complete:
             return
         self._ids.flush()
@@ -108,27 +121,22 @@ class TokenWriter:
 
     def _write_about(self) -> None:
         about = dict(self.about, done=self.done, broken=self._num_broken, broken_bytes=self._broken_bytes)
-        partial = self.folder / f'{ABOUT}.partial'
-        with open(partial, 'w') as file:
-            file.write(json.dumps(about, indent=2) + '\n')
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.folder / ABOUT)
+        write_json(self.folder / ABOUT, about)
 
-    def _take_up(self) -> None:
+    def _resume(self) -> None:
         recorded = read_about(self.folder)
         other = list(differences(recorded, {key: value for key, value in self.about.items() if key != 'notes'}))
         if other:
             raise TokenStoreError(
-                f'{self.folder} holds ids that were made otherwise: {"; ".join(other)}. Give the '
-                'same arguments to go on with it, or name another folder'
+                f'{self.folder} holds ids of other settings: {"; ".join(other)}. Give the '
+                'same arguments to resume, or name another folder'
             )
         self.done, self._num_broken, self._broken_bytes = (recorded[key] for key in ('done', 'broken', 'broken_bytes'))
         if (self.folder / BROKEN).exists():
-            # rows beyond the last save are made again, and so is what is wrong with them
+            # Rows after the last save are made again, and so are their records.
             os.truncate(self.folder / BROKEN, self._broken_bytes)
 
-    def _open_ids(self, shape: tuple[int, int, int]) -> np.ndarray:
+    def _open_ids(self, shape: tuple[int, int, int]) -> np.memmap:
         path, dtype = self.folder / PARTIAL, np.dtype(self.about['ids']['dtype'])
         if not self.done:
             ids = np.lib.format.open_memmap(path, 'w+', dtype, shape)
@@ -141,7 +149,7 @@ class TokenWriter:
 
 
 def _reserve(path: Path) -> None:
-    """Take the disk space now: a memory map that finds none later ends the process without a word."""
+    """Reserve the disk space: a memory map on a full disk kills the process without a message."""
     if not hasattr(os, 'posix_fallocate'):
         return
     with open(path, 'r+b') as file:
@@ -154,7 +162,7 @@ def _reserve(path: Path) -> None:
 
 
 def read_about(folder: Path) -> dict:
-    """What ``tokens.json`` says.
+    """Read ``tokens.json``.
 
     Raises:
         TokenStoreError: It is damaged, or of another format.
@@ -169,14 +177,21 @@ def read_about(folder: Path) -> dict:
     raise TokenStoreError(f'{path}: format {about["format"]}, this version of addp_mm reads format {FORMAT}: {_AGAIN}')
 
 
-def open_ids(path: Path, mode: str, about: Mapping) -> np.ndarray:
-    """The memory-mapped ids of a file.
+def open_ids(path: Path, mode: Literal['r', 'r+'], about: Mapping) -> np.memmap:
+    """Map a file of ids into memory.
+
+    Args:
+        path: The ``.npy`` file.
+        mode: 'r' or 'r+'.
+        about: The content of ``tokens.json``.
 
     Raises:
-        TokenStoreError: They are not of the shape or type of ``about``, or the file is cut off.
+        TokenStoreError: The ids have another shape or type than in ``about``, or the file is
+            truncated.
     """
     try:
-        ids = np.load(path, mmap_mode='r')  # which refuses a file that is cut off; 'r+' would fill it up with zeros
+        # 'r' refuses a truncated file; 'r+' would fill it with zeros.
+        ids = np.load(path, mmap_mode='r')
         ids = ids if mode == 'r' else np.load(path, mmap_mode=mode)
     except (OSError, ValueError, EOFError) as error:
         raise TokenStoreError(f'{path}: cannot be read ({error}). Remove {path.parent} and {_AGAIN}') from error
@@ -196,36 +211,39 @@ def broken_images(folder: Path) -> list[dict]:
 
 
 def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:
-    """Folders of a data set's ids, in order, each with what its ``tokens.json`` says.
+    """Find the folders of a data set's ids.
 
     Args:
-        root: The folder that was written; or, where several processes shared the work, the folder
-            of their folders ``shard-0000-of-0004`` and so on.
+        root: The folder that was written; or the folder of ``shard-0000-of-0004`` and so on, if
+            several processes shared the work.
+
+    Returns:
+        Each folder with the content of its ``tokens.json``, in the order of the images.
 
     Raises:
-        TokenStoreError: There is none, one is missing or unfinished, or they do not belong
-            together.
+        TokenStoreError: There are no ids, a shard is missing or unfinished, or the shards do not
+            belong together.
     """
     root = Path(root)
-    folders = [root] if (root / ABOUT).is_file() else sorted(path.parent for path in root.glob(f'shard-*-of-*/{ABOUT}'))
+    folders = [root] if (root / ABOUT).is_file() else sorted(path.parent for path in root.glob(f'{_SHARDS}/{ABOUT}'))
     if not folders:
         raise TokenStoreError(
             f'{root}: no stored ids ({ABOUT}) in this folder. Write them: python '
             f'tools/dataset_converters/tokenize_images.py TOKENIZER IMAGES {root}'
         )
     abouts = [read_about(folder) for folder in folders]
-    _require_one_partition(folders, [about['shard'] for about in abouts])
     for folder, about in zip(folders, abouts, strict=True):
         rows = about['ids']['shape'][0]
         if about['done'] < rows or not (folder / IDS).is_file():
             raise TokenStoreError(
                 f'{folder}: unfinished, {about["done"]:,} of {rows:,} images are done. Run '
-                'tokenize_images.py with the same arguments again to go on'
+                'tokenize_images.py with the same arguments again to resume'
             )
-        other = list(differences(abouts[0], {key: about[key] for key in ('tokenizer', 'images', 'views')}))
+        expected = {key: about[key] for key in ('tokenizer', 'images', 'views')}
+        other = list(differences(abouts[0], {**expected, 'shard': dict(of=about['shard']['of'])}))
         if other:
             raise TokenStoreError(
-                f'{folder} and {folders[0]} do not belong together: {first_few(other)}. Remove those that are not meant'
+                f'{folder} and {folders[0]} do not belong together: {first_few(other)}. Remove the wrong ones'
             )
     number = abouts[0]['shard']['of']
     missing = sorted(set(range(number)) - {about['shard']['index'] for about in abouts})
@@ -234,21 +252,4 @@ def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:
             f'{root}: of {number} shards, {first_few(missing)} are missing. Run tokenize_images.py '
             f'with --shard I/{number} for each of them'
         )
-    return sorted(zip(folders, abouts, strict=True), key=lambda pair: pair[1]['shard']['index'])
-
-
-def _require_one_partition(folders: Sequence[Path], shards: Sequence[Mapping]) -> None:
-    """Raise :class:`TokenStoreError` where shards are not different parts of one partition: rows would come twice."""
-    partitions: dict[int, dict[int, Path]] = {}
-    for folder, shard in zip(folders, shards, strict=True):
-        twin = partitions.setdefault(shard['of'], {}).setdefault(shard['index'], folder)
-        if twin != folder:
-            raise TokenStoreError(f'{twin} and {folder} are both shard {shard["index"]} of {shard["of"]}. Remove one')
-    # what belongs there is the whole one, or else the larger one
-    meant = max(partitions, key=lambda of: (len(partitions[of]) == of, len(partitions[of])))
-    odd = [folder for of, parts in partitions.items() if of != meant for folder in parts.values()]
-    if odd:
-        raise TokenStoreError(
-            f'{first_few(odd)}: not of the partition into {meant} of which '
-            f'{first_few(partitions[meant].values())} is part. Remove the folders that are not meant'
-        )
+    return list(zip(folders, abouts, strict=True))

@@ -1,4 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+"""The transform that makes one view of an image."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -12,24 +14,25 @@ from addp_mm.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class MakeView(BaseTransform):
-    """One square view of an image of any number of channels, resized with antialiasing.
+    """Make one square view of an image of any number of channels, resized with antialiasing.
 
-    The views are those that ``tools/dataset_converters/tokenize_images.py`` stores the ids of, so
-    that tokenizer, predictor and ADDP train on one kind of picture. Random ones are drawn by
-    numpy's global generator, as augmentations of the mm packages are.
+    The views are those of ``tools/dataset_converters/tokenize_images.py``, so tokenizer, predictor
+    and ADDP train on the same kind of image. Random values come from numpy's global generator, as
+    in the transforms of mmcv.
 
     Required keys: ``img``, shape (H, W) or (H, W, C), 0 to 255. Changed keys: ``img``,
     ``img_shape``.
 
     Args:
         image_size: Side in pixels.
-        augmentation: 'crop': a random resized crop, flipped every other time; 'flip': the middle
-            square, flipped every other time; 'none': the middle square.
-        crop_scale: Smallest and largest share of the image's area in a crop.
-        interpolation: 'bicubic' or 'bilinear'.
+        augmentation: 'crop': a random resized crop. 'flip' and 'none': the centre square. 'crop'
+            and 'flip' flip it with probability 0.5. Defaults to 'crop'.
+        crop_scale: Smallest and largest share of the image's area in a crop. Defaults to
+            (0.2, 1.0).
+        interpolation: 'bicubic' or 'bilinear'. Defaults to 'bicubic'.
 
     Raises:
-        ValueError: A value makes no sense.
+        ValueError: A value is outside its range.
     """
 
     def __init__(
@@ -40,9 +43,10 @@ class MakeView(BaseTransform):
         interpolation: str = 'bicubic',
     ) -> None:
         count = 2 if augmentation == 'flip' else 1
-        self.views = Views(image_size, count, augmentation, tuple(crop_scale), interpolation)
+        self.views = Views(image_size, count, augmentation, (crop_scale[0], crop_scale[1]), interpolation)
 
     def transform(self, results: dict) -> dict:
+        """Replace the image of ``results`` by its view."""
         image = results['img']
         image = image[..., None] if image.ndim == 2 else image
         views = self.views

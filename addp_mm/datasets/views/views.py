@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Augmented views of an image that depend on a seed, the image's number and the view's number alone."""
+"""Augmented views of an image. They depend on a seed, the image's and the view's number alone."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Views:
     """How the views of an image are made.
 
     Args:
-        image_size: Side of the square views, in pixels.
-        count: Number of views of an image.
-        augmentation: 'crop': a random resized crop, flipped every other time by chance, as in MAGE
-            (arXiv 2211.09117) and ADDP (arXiv 2306.05423). 'flip': the middle square and its mirror
-            image, at most two views. 'none': the middle square, one view.
-        crop_scale: Smallest and largest share of the image's area in a random crop; its sides are
-            3:4 to 4:3.
-        interpolation: 'bicubic' or 'bilinear', both with antialiasing.
-        seed: Any non-negative integer.
+        image_size: Side of the square views in pixels.
+        count: Number of views of an image. Defaults to 1.
+        augmentation: 'crop': a random resized crop, flipped with probability 0.5, as in MAGE (arXiv
+            2211.09117) and ADDP (arXiv 2306.05423). 'flip': the centre square and its mirror image,
+            at most two views. 'none': the centre square, one view. Defaults to 'crop'.
+        crop_scale: Smallest and largest share of the image's area in a random crop, whose aspect
+            ratio is 3:4 to 4:3. Defaults to (0.2, 1.0).
+        interpolation: 'bicubic' or 'bilinear', both with antialiasing. Defaults to 'bicubic'.
+        seed: Any non-negative integer. Defaults to 0.
 
     Raises:
-        ValueError: A value makes no sense.
+        ValueError: A value is outside its range.
     """
 
     image_size: int
@@ -53,26 +53,25 @@ class Views:
             raise ValueError(f'augmentation {self.augmentation!r} gives 1 to {most} different views, not {self.count}')
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1 or self.image_size < 1 or self.seed < 0:
             raise ValueError(
-                'needed are 0 < smallest <= largest crop <= 1, a positive image_size and a seed of at '
-                f'least 0, got {self}'
+                f'crop_scale must be 0 < smallest <= largest <= 1, image_size positive and seed at least 0, got {self}'
             )
 
     def settings(self) -> dict:
-        """All that the pixels of a view depend on."""
+        """The settings that the pixels of a view depend on."""
         used = asdict(self)
         for key in () if self.augmentation == 'crop' else ('crop_scale', 'seed'):
             used.pop(key)
         return used
 
     def make(self, image: np.ndarray, index: int) -> np.ndarray:
-        """All views of an image.
+        """Make all views of an image.
 
         Args:
             image: Shape (H, W, C), 0 to 255.
             index: The image's number in its list.
 
         Returns:
-            Shape (count, C, image_size, image_size), uint8 where the image is, float32 otherwise.
+            Shape (count, C, image_size, image_size); uint8 if the image is uint8, else float32.
         """
         return np.stack([self._make(image, index, view).transpose(2, 0, 1) for view in range(self.count)])
 
@@ -92,7 +91,7 @@ class Views:
 def _random_box(
     height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random part; the largest middle part of an allowed shape where none fits."""
+    """Top, left, height and width of a random crop; if none fits, of the largest centre crop."""
     for _ in range(_CROP_TRIES):
         area = height * width * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(*np.log(_ASPECTS)))

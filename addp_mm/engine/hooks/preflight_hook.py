@@ -15,7 +15,6 @@ from addp_mm.checks.before_training import (
     warn_about_checkpoint_interval,
 )
 from addp_mm.checks.checkpoint_fit import check_checkpoint_fit, check_training_state
-from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.engine.strategies.sharded import is_sharded, whole
 from addp_mm.engine.unwrap import bare_model
 from addp_mm.registry import HOOKS
@@ -62,7 +61,7 @@ class PreflightHook(Hook):
         if is_sharded(runner.model):
             model = runner.model  # its weights are whole only below the wrapper
         with whole(runner.model):
-            check_checkpoint_fit(checkpoint, model, source, runner.logger, self.testing or resuming, strip_wrappers)
+            check_checkpoint_fit(checkpoint, model, source, runner.logger, self.testing or resuming)
 
     def before_train(self, runner: Runner) -> None:
         """Run the checks that need a built runner."""

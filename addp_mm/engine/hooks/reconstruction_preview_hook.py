@@ -73,8 +73,6 @@ class ReconstructionPreviewHook(Hook):
 
     def _show(self, runner: Runner, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
         tiles = [
-            figures.enlarge(image, self.side)
-            for row in (images, reconstructions)
-            for image in figures.to_uint8(row)
+            figures.enlarge(image, self.side) for row in (images, reconstructions) for image in figures.to_uint8(row)
         ]
         show(runner, 'reconstructions', figures.image_grid(tiles, columns=len(images)))

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,12 +20,13 @@ from addp_mm.models.backbones.options import (
     norm_epsilon,
 )
 from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, resize_pos_embed
+from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.fit_positions import fit_positions
 from addp_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class ADDPViT(BaseModule):
+class ADDPViT(Component):
     """Plain vision transformer for pre-training, classification, detection and segmentation.
 
     The layout is ViT's (arXiv 2010.11929), with ADDP's norm after the embedding (``pre_norm``;
@@ -100,6 +100,9 @@ class ADDPViT(BaseModule):
         >>> [tuple(x.shape) for x in backbone(torch.rand(1, 3, 96, 64))]
         [(1, 128, 12, 8)]
     """
+
+    component = 'backbone'
+    required_weights = ('patch_embed.', 'blocks.')
 
     # Read by fit_positions: weights in this layout have a position for the class token.
     class_token_has_position = True

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.layers import init_transformer_weights
+from addp_mm.models.layers.component import Component
 from addp_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class TokenHead(BaseModule):
+class TokenHead(Component):
     """Head of masked token modelling; its output layer is the word embedding of another module.
 
     Linear, GELU, LayerNorm, then the product with the word embeddings plus a bias for each word.
@@ -39,6 +39,8 @@ class TokenHead(BaseModule):
         >>> head(torch.rand(2, 3, 8), torch.rand(6, 8)).shape
         torch.Size([2, 3, 6])
     """
+
+    component = 'head'
 
     def __init__(
         self,

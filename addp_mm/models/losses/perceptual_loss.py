@@ -17,7 +17,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.checkpoints.reading import find_state_dict
+from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import MODELS
 

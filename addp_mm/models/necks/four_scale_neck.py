@@ -4,14 +4,14 @@
 from collections.abc import Sequence
 
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from addp_mm.models.layers.component import Component
 from addp_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class FourScaleNeck(BaseModule):
+class FourScaleNeck(Component):
     """Resize four maps of one stride by 4, 2, 1 and 1/2, as BEiT does before UperNet.
 
     Source: BEiT (arXiv 2106.08254); MAE does the same. The map of the shallowest block becomes the

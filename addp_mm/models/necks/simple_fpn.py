@@ -4,10 +4,10 @@
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from addp_mm.models.layers import LN2d
+from addp_mm.models.layers.component import Component
 from addp_mm.registry import MODELS
 
 
@@ -30,7 +30,7 @@ def _resize_layers(channels: int, scale: float) -> tuple[nn.Sequential, int]:
 
 
 @MODELS.register_module()
-class SimpleFPN(BaseModule):
+class SimpleFPN(Component):
     """Feature pyramid from a ViT's last map (ViTDet, arXiv 2203.16527, section 3).
 
     A map of stride ``patch_size`` gives maps of stride ``patch_size / scale``. A 1 x 1 and a 3 x 3

@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.layers import Block, init_transformer_weights
+from addp_mm.models.layers.component import Component
 from addp_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class TokenDecoder(BaseModule):
+class TokenDecoder(Component):
     """Transformer over image features and embeddings of visible tokens (arXiv 2306.05423).
 
     The sequence is the class position, the L image positions and then the word embeddings of the
@@ -42,6 +42,8 @@ class TokenDecoder(BaseModule):
         >>> decoder(torch.rand(1, 5, 8), torch.zeros(1, 4, dtype=torch.long), mask).shape
         torch.Size([1, 4, 8])
     """
+
+    component = 'neck'
 
     def __init__(
         self,

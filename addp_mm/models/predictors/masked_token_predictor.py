@@ -6,17 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.heads.token_head import TokenHead
 from addp_mm.models.layers import Block, init_transformer_weights
+from addp_mm.models.layers.component import Component
 from addp_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class MaskedTokenPredictor(BaseModule):
+class MaskedTokenPredictor(Component):
     """Masked transformer on token ids (MAGE, arXiv 2211.09117), without its unused pixel embedding.
 
     The sequence is the fake class id and then the L image tokens; the mask id replaces masked ones.
@@ -47,6 +47,9 @@ class MaskedTokenPredictor(BaseModule):
         >>> predictor(torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.bool)).shape
         torch.Size([2, 4, 16])
     """
+
+    component = 'predictor'
+    required_weights = ('word_embed.', 'blocks.', 'decoder_blocks.')
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latents, nested_masks
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.models.layers import ImageSizeError
+from addp_mm.models.layers.component import Component
 from addp_mm.models.selfsup.component import build_component
 from addp_mm.models.selfsup.frozen import freeze, is_loaded
 from addp_mm.randomness import generator_from_process
@@ -24,7 +25,7 @@ OTHER_MEAN, OTHER_STD = (0.5,), (0.25,)
 
 
 @MODELS.register_module()
-class ADDP(BaseSelfSupervisor):
+class ADDP(Component, BaseSelfSupervisor):
     """Alternating Denoising Diffusion Process (arXiv 2306.05423).
 
     Backbone and token decoder see pixels that were decoded from partly unreliable tokens, and
@@ -59,6 +60,8 @@ class ADDP(BaseSelfSupervisor):
     Raises:
         ValueError: If the components do not fit together.
     """
+
+    component = 'model'
 
     def __init__(
         self,

@@ -80,7 +80,7 @@ class PredictorPretrain(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         if not 0 <= drop_ratio <= mask_ratio_min <= 1 or drop_ratio == 1:
             raise ValueError(
-                'dropped places are masked ones: 0 <= drop_ratio <= mask_ratio_min must hold, with '
+                'dropped positions are masked ones: 0 <= drop_ratio <= mask_ratio_min must hold, with '
                 f'drop_ratio below 1, got {drop_ratio} and {mask_ratio_min}'
             )
         if not test_mask_ratios or not all(0 < ratio <= 1 for ratio in test_mask_ratios):

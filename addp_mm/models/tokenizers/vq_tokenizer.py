@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from addp_mm.models.layers import ImageSizeError
+from addp_mm.models.layers.component import Component
 from addp_mm.models.tokenizers.conv_layers import ConvDecoder, ConvEncoder, ConvOptions
 from addp_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class VQTokenizer(BaseModule):
+class VQTokenizer(Component):
     """Convolutional VQGAN: images to token ids, latents to images.
 
     The defaults are the published layout: stride 16, 1024 codes of 256 dimensions (the VQGAN of
@@ -74,6 +74,9 @@ class VQTokenizer(BaseModule):
         >>> ids.shape, latents.shape, tokenizer.decode(latents).shape
         (torch.Size([1, 16]), torch.Size([1, 16, 4, 4]), torch.Size([1, 3, 64, 64]))
     """
+
+    component = 'tokenizer'
+    required_weights = ('encoder.', 'decoder.', 'codes.')
 
     def __init__(
         self,

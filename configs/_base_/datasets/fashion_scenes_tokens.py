@@ -2,7 +2,7 @@
 # Token ids of FashionScenes from the shipped tokenizer, for each scene and its mirror image. To
 # write them: python tools/dataset_converters/tokenize_images.py \
 #   addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
-#   data/fashion_scenes/scenes/train data/fashion_scenes/tokens --image-size 64 --augment flip
+#   data/fashion_scenes/scenes/train data/fashion_scenes/tokens --img-size 64 --augment flip
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
@@ -19,7 +19,7 @@ train_dataloader = dict(
 
 # Held-out scenes for testing: python tools/dataset_converters/tokenize_images.py \
 #   addp_mm::_base_/models/vq-tokenizer_nano-p8_released.py \
-#   data/fashion_scenes/scenes/val data/fashion_scenes/tokens_val --image-size 64 --augment none
+#   data/fashion_scenes/scenes/val data/fashion_scenes/tokens_val --img-size 64 --augment none
 test_dataloader = dict(
     batch_size=64,
     num_workers=1,

@@ -1,10 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ADDP at nano scale, by the recipe of the shipped weights in fewer steps. Tokenizer and predictor
-# are those of the stages before.
+# ADDP at nano scale: the recipe of the shipped weights with fewer steps. The tool sets the
+# tokenizer and the predictor to those of the stages before.
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=32, max_iters=2000, max_passes=1600)
 
-max_iters = 2000
 model = dict(
     type='addp_mm.ADDP',
     backbone=dict(
@@ -20,8 +19,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=3.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end='0.1 * max_iters'),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin='0.1 * max_iters', end='max_iters'),
 ]
-custom_hooks = [dict(type='addp_mm.GenerativePretrainHook', preview_interval=500, preview_images=16)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+custom_hooks = [dict(type='addp_mm.GenerativePretrainHook', preview_interval='0.25 * max_iters', preview_images=16)]

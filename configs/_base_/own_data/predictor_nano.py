@@ -1,10 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The predictor of the nano recipes on stored ids, half of the tokens dropped in the encoder (MAGE,
-# arXiv 2211.09117).
+# The predictor of the nano recipes, trained on stored ids. The encoder drops half of the tokens
+# (MAGE, arXiv 2211.09117).
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=32, max_iters=3000, max_passes=1600)
 
-max_iters = 3000
 model = dict(
     type='addp_mm.PredictorPretrain',
     tokenizer=None,
@@ -28,7 +27,6 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=3.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end='0.0667 * max_iters'),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin='0.0667 * max_iters', end='max_iters'),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)

@@ -1,8 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# What the stages of tools/pretrain_from_folder.py have in common. That tool reads `own_data` in the
-# file of a stage: images for one step of the optimizer, the number of steps, and after how many
-# passes over the images to stop all the same. All other counts of iterations in these files are
-# meant for that number of steps and are scaled with it.
+# Settings that all stages of tools/pretrain_from_folder.py share.
+#
+# That tool reads `own_data` of a stage's config:
+#   batch_size  images in one step of the optimizer
+#   max_iters   steps of the optimizer
+#   max_passes  upper limit of passes over the images; few images shorten the training
+# It fits the batch to the memory. It also replaces formulas over max_iters by numbers:
+#   '0.05 * max_iters'  a number of iterations, here 5 % of the training
+#   '40 / max_iters'    a rate per iteration
 _base_ = ['../default_runtime.py']
 default_scope = 'mmpretrain'
 
@@ -13,7 +18,8 @@ train_dataloader = dict(
     sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
 )
+train_cfg = dict(type='IterBasedTrainLoop', max_iters='max_iters')
 custom_hooks = [dict(type='addp_mm.FiniteLossHook')]
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500, max_keep_ckpts=2))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval='0.125 * max_iters', max_keep_ckpts=2))
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

@@ -1,10 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 2.3 M parameters, stride 8, by reconstruction alone: for small images and CPUs. The recipe of the
-# shipped tokenizer, with more codes in fewer steps.
+# 2.3 M parameters, stride 8, trained by reconstruction alone: for small images and CPUs. The recipe
+# of the shipped tokenizer with more codes and fewer steps.
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=16, max_iters=4000, max_passes=1600)
 
-max_iters = 4000
 model = dict(
     type='addp_mm.TokenizerPretrain',
     tokenizer=dict(
@@ -18,9 +17,9 @@ model = dict(
         normalize_codes=True,
         shortcut_from='input',
     ),
-    quantize_from=400,
-    restart_interval=100,
-    restart_until=int(0.7 * max_iters),
+    quantize_from='0.1 * max_iters',
+    restart_interval='0.025 * max_iters',
+    restart_until='0.7 * max_iters',
 )
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -28,12 +27,12 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end='0.05 * max_iters'),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin='0.05 * max_iters', end='max_iters'),
 ]
 custom_hooks = [
     dict(type='addp_mm.FiniteLossHook'),
     dict(type='addp_mm.CodeRestartHook'),
-    dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),
+    dict(type='addp_mm.ReconstructionPreviewHook', interval='0.25 * max_iters', num_images=10),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
+train_cfg = dict(val_interval='0.25 * max_iters')

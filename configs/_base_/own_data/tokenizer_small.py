@@ -1,11 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Stride 8 against a discriminator that starts once the codes stand still. Codes on the unit sphere
-# of 32 dimensions (as ViT-VQGAN, arXiv 2110.04627). Widths and schedule lie between the nano recipe
-# and vqgan_p16; not measured.
+# Stride 8, with a discriminator that starts after the last code was re-initialised. Codes are unit
+# vectors of 32 dimensions (as ViT-VQGAN, arXiv 2110.04627). Widths and schedule lie between the
+# nano recipe and vqgan_p16. Not measured.
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=64, max_iters=40000, max_passes=400)
 
-max_iters = 40000
 model = dict(
     type='addp_mm.VQGANPretrain',
     tokenizer=dict(
@@ -20,13 +19,13 @@ model = dict(
         shortcut_from='input',
     ),
     mse_weight=2.0,
-    quantize_from=1000,
-    restart_interval=200,
-    restart_until=int(0.4 * max_iters),
+    quantize_from='0.025 * max_iters',
+    restart_interval='0.005 * max_iters',
+    restart_until='0.4 * max_iters',
     discriminator=dict(type='addp_mm.PatchDiscriminator', num_layers=2),
     adversarial_weight=0.2,
     lecam_weight=0.001,
-    schedule=dict(start=int(0.5 * max_iters), alone=500, ramp=2000),
+    schedule=dict(start='0.5 * max_iters', alone='0.0125 * max_iters', ramp='0.05 * max_iters'),
 )
 part = dict(
     type='OptimWrapper',
@@ -35,15 +34,15 @@ part = dict(
 )
 optim_wrapper = dict(constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part, discriminator=part)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=1000, end=max_iters),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end='0.025 * max_iters'),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin='0.025 * max_iters', end='max_iters'),
 ]
 custom_hooks = [
     dict(type='addp_mm.CodeRestartHook'),
-    dict(type='addp_mm.ReconstructionPreviewHook', interval=2000, num_images=10),
-    dict(type='addp_mm.AdversarialStartHook', action='lower', window=100, watch=5000),
-    # an average over codes that are still drawn anew would lie between their places
-    dict(type='EMAHook', momentum=0.001, begin_iter=int(0.4 * max_iters)),
+    dict(type='addp_mm.ReconstructionPreviewHook', interval='0.05 * max_iters', num_images=10),
+    dict(type='addp_mm.AdversarialStartHook', action='lower', window='0.0025 * max_iters', watch='0.125 * max_iters'),
+    # The average begins when no code is re-initialised any more.
+    dict(type='EMAHook', momentum='40 / max_iters', begin_iter='0.4 * max_iters'),
 ]
-default_hooks = dict(checkpoint=dict(interval=1000))
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval='0.025 * max_iters'))
+train_cfg = dict(val_interval='0.05 * max_iters')

@@ -31,7 +31,7 @@ def test_scene_depends_on_seed_split_and_index_alone(generator):
         SceneGenerator(garments, 64, 'val', seed=2).scene(7),
         generator.scene(8),
         SceneGenerator(garments, 64, 'train', seed=1).scene(7),
-        generator.object_picture(7),
+        generator.object_image(7),
     ):
         assert not np.array_equal(other.image, expected.image)
 
@@ -43,7 +43,7 @@ def test_no_global_random_state_is_used(generator):
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
-def test_masks_labels_and_label_map_tell_the_same(scenes):
+def test_masks_labels_and_label_map_agree(scenes):
     for scene in scenes:
         masks = scene.masks()
         assert masks.sum(0).max() <= 1
@@ -63,7 +63,7 @@ def test_scenes_hold_one_to_five_garments_that_can_be_seen(scenes):
 
 
 def test_garments_overlap_in_some_scenes(scenes):
-    """Where masks touch with another class, one garment lies on the other or beside it."""
+    """Masks of two garments touch if one is on the other or beside it."""
     touching = 0
     for scene in scenes:
         left, right = scene.owner[:, :-1], scene.owner[:, 1:]
@@ -72,7 +72,7 @@ def test_garments_overlap_in_some_scenes(scenes):
 
 
 def test_no_two_garments_of_a_scene_have_the_same_colour(scenes):
-    """A dye times shades of grey keeps its direction in RGB; the median over a garment tells it."""
+    """A dye times shades of grey keeps its direction in RGB; the median shows it."""
     for scene in scenes:
         colours = [np.median(scene.image[mask].astype(float), axis=0) for mask in scene.masks()]
         directions = [colour / np.linalg.norm(colour) for colour in colours]
@@ -83,7 +83,7 @@ def test_no_two_garments_of_a_scene_have_the_same_colour(scenes):
 def test_masks_cover_what_was_painted(generator):
     """Pixels of a garment differ from the ground, pixels far from any garment do not."""
     for index in range(10):
-        scene = generator.object_picture(index)
+        scene = generator.object_image(index)
         mask = scene.owner == 0
         ground = scene.image[~mask].astype(float)
         # Light varies by at most 10 % of a value up to 191, and noise adds some: the ground stays
@@ -101,9 +101,9 @@ def test_backgrounds_are_calm(scenes):
         assert np.median(change) <= 0.03 * 255
 
 
-def test_object_pictures_hold_one_garment_of_each_class_in_turn(generator):
-    pictures = [generator.object_picture(index) for index in range(20)]
-    assert [picture.labels.tolist() for picture in pictures] == [[index % 10] for index in range(20)]
+def test_object_images_hold_one_garment_of_each_class_in_turn(generator):
+    images = [generator.object_image(index) for index in range(20)]
+    assert [image.labels.tolist() for image in images] == [[index % 10] for index in range(20)]
 
 
 @pytest.mark.parametrize('image_size', [32, 64, 100, 224])

@@ -26,7 +26,7 @@ def contents(folder):
 
 
 def test_number_of_workers_does_not_change_a_byte(written_set, tmp_path, spec):
-    write_fashion_scenes(tmp_path / 'again', spec, workers=2)
+    write_fashion_scenes(tmp_path / 'again', spec, num_workers=2)
     assert contents(tmp_path / 'again') == contents(written_set)
 
 
@@ -38,7 +38,7 @@ def test_more_scenes_begin_with_the_same_ones(written_set, tmp_path, spec):
             assert more[name] == content
 
 
-def test_another_seed_gives_other_pictures(written_set, tmp_path, spec):
+def test_another_seed_gives_other_images(written_set, tmp_path, spec):
     write_fashion_scenes(tmp_path / 'other', dataclasses.replace(spec, seed=4))
     first, other = contents(written_set), contents(tmp_path / 'other')
     assert first.keys() == other.keys()
@@ -73,7 +73,7 @@ def test_object_folders_are_balanced(written_set, split, a_class):
     assert [len(list(folder.iterdir())) for folder in folders] == [a_class] * 10
 
 
-def test_marker_tells_what_was_written(written_set, spec):
+def test_marker_names_what_was_written(written_set, spec):
     marker = json.loads((written_set / 'fashion_scenes.json').read_text())
     for key, value in dataclasses.asdict(spec).items():
         assert marker[key] == (list(value) if key == 'formats' else value)
@@ -135,23 +135,23 @@ def test_a_file_in_the_way_is_refused(tmp_path, spec):
         write_fashion_scenes(tmp_path / 'out', spec)
 
 
-@pytest.mark.parametrize('workers', [1, 2])
-def test_an_interrupted_run_leaves_nothing(tmp_path, workers, spec):
+@pytest.mark.parametrize('num_workers', [1, 2])
+def test_an_interrupted_run_leaves_nothing(tmp_path, num_workers, spec):
     def stop_late(items, text, total):
         yield from items
         if text == 'val scenes':
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_fashion_scenes(tmp_path / 'out', spec, workers=workers, track=stop_late)
+        write_fashion_scenes(tmp_path / 'out', spec, num_workers=num_workers, track=stop_late)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_leaves_nothing(tmp_path, number):
-    command = [sys.executable, str(CONVERTER), str(tmp_path / 'out'), '--train', '1000000', '--workers', '2']
-    # a shell starts background jobs, and with them this test, deaf to SIGINT
+    command = [sys.executable, str(CONVERTER), str(tmp_path / 'out'), '--train', '1000000', '--num-workers', '2']
+    # A shell starts background jobs, also this test, with SIGINT ignored.
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
@@ -176,7 +176,7 @@ def test_a_stopped_command_leaves_nothing(tmp_path, number):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='finds the workers through /proc')
 def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path):
-    command = [sys.executable, str(CONVERTER), str(tmp_path / 'out'), '--train', '1000000', '--workers', '2']
+    command = [sys.executable, str(CONVERTER), str(tmp_path / 'out'), '--train', '1000000', '--num-workers', '2']
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}
     )
@@ -204,6 +204,13 @@ def test_bad_options_are_refused(options, text):
         SceneSetSpec(**options)
 
 
+def test_old_options_name_the_new_ones(tmp_path, monkeypatch, capsys):
+    for old, new in (('--image-size', '--img-size'), ('--workers', '--num-workers')):
+        with pytest.raises(SystemExit):
+            run_main(CONVERTER, monkeypatch, tmp_path / 'out', old, 32)
+        assert f'{old} was renamed: use {new}' in capsys.readouterr().err
+
+
 def run_main(path, monkeypatch, *arguments):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -216,10 +223,10 @@ def run_main(path, monkeypatch, *arguments):
         signal.signal(signal.SIGTERM, handler)
 
 
-def test_command_writes_then_says_that_nothing_is_to_do(tmp_path, monkeypatch, capsys):
+def test_command_writes_then_says_that_nothing_was_done(tmp_path, monkeypatch, capsys):
     arguments = [
         tmp_path / 'out',
-        '--image-size',
+        '--img-size',
         32,
         '--train',
         2,
@@ -242,9 +249,9 @@ def test_command_writes_then_says_that_nothing_is_to_do(tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     'arguments, text',
     [
-        (['--image-size', 8], 'image_size must be at least 32'),
+        (['--img-size', 8], 'image_size must be at least 32'),
         (['--source', '/nowhere'], '/nowhere'),
-        (['--workers', 0], 'workers'),
+        (['--num-workers', 0], 'num_workers'),
         (['--seed', -1], 'seed'),
     ],
 )

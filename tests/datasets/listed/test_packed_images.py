@@ -35,7 +35,7 @@ def write_shard(path, members, **options):
 
 @pytest.fixture
 def shards(tmp_path):
-    """Three shards of four images each, of value 0 to 11, with labels; the third in another format of tar."""
+    """Three shards of four images of value 0 to 11, with labels; the third in pax format."""
     folder = tmp_path / 'shards'
     folder.mkdir()
     for shard in range(3):
@@ -158,7 +158,7 @@ def test_images_of_a_database(database, tmp_path, num_workers):
     )
     assert len(data) == 10
     assert data[4]['img_path'] == f'{database}:004'
-    # the database is open in this process when the workers fork, and in another data set besides
+    # the database is open in this process when the workers fork, and in another data set
     val = LMDBImages(database, LOAD, index_file=tmp_path / 'list', split='val', val_every=5)
     assert values([val[1]]) == [5]
     assert sum(DataLoader(data, 3, num_workers=num_workers, collate_fn=values), []) == [*range(10)]

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The dataset classes of mmpretrain, mmdet and mmsegmentation read what the writer wrote, through the config bases."""
+"""The dataset classes of mmpretrain, mmdet and mmsegmentation read FashionScenes."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def build(written_set, monkeypatch):
 
 @pytest.fixture(scope='module')
 def scenes(spec):
-    """The scenes that the written files should hold, made afresh."""
+    """The scenes that the written files should hold, made again."""
     return {
         split: [
             SceneGenerator(load_garments(split), spec.image_size, split, spec.seed).scene(index)
@@ -66,9 +66,9 @@ def test_mmpretrain_numbers_the_class_folders_alike(build, spec):
     assert tuple(dataset.metainfo['classes']) == CLASSES
     generator = SceneGenerator(load_garments('val'), spec.image_size, 'val', spec.seed)
     for index in range(10):
-        item = dataset[index]  # one picture a class, folders in alphabetical order
+        item = dataset[index]  # one image for each class, folders in alphabetical order
         assert item['data_samples'].gt_label.item() == index
-        assert np.array_equal(as_rgb(item['inputs']), generator.object_picture(index).image)
+        assert np.array_equal(as_rgb(item['inputs']), generator.object_image(index).image)
 
 
 @pytest.mark.slow

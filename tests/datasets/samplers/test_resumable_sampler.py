@@ -16,7 +16,7 @@ from addp_mm.registry import DATA_SAMPLERS
 
 
 class Draws:
-    """Each item is its index and a number from each global generator, drawn in the context or after the transform."""
+    """Each item is its index and a number from each global generator."""
 
     def __init__(self, transform=False):
         self.transform = SeedAugmentation() if transform else None

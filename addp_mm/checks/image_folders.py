@@ -1,12 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check a folder of images before training time is lost on it."""
+"""Check that a folder holds whole images."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from addp_mm.datasets.readers.load_image import decode_image
-from addp_mm.errors import UserError, first_few
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
+from addp_mm.datasets.readers.read_image import read_rgb
+from addp_mm.errors import first_few
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
@@ -16,34 +18,34 @@ _DECODE_ALL_FILES, _DECODE_ALL_BYTES = 2000, 512 * 2**20
 _END_MARKS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9'}
 _END_BYTES = 64
 
-
-class DatasetError(UserError, ValueError):
-    """Data that cannot be trained or tested on; the message names the file or folder and what to do."""
+_Item = TypeVar('_Item')
 
 
 def check_image_folder(
     folder: str | Path,
     extensions: Sequence[str] = IMAGE_EXTENSIONS,
     expected: int | None = None,
-    read: Callable[[bytes], object] = decode_image,
+    read: Callable[[bytes], object] = read_rgb,
 ) -> list[str]:
     """Check that a folder holds whole images.
 
-    Up to 2,000 files of together up to 512 MiB are all decoded. Of more, the ends of up to 20,000
-    files, evenly spread, are read: a file that is empty or lacks its format's end mark is decoded,
-    and so are 16 files whatever their end.
+    Up to 2,000 files of up to 512 MiB in total are all decoded. Of more files, the ends of up to
+    20,000, evenly spread, are read. A file that is empty or lacks its format's end mark is decoded,
+    and so are 16 files in any case.
 
     Args:
         folder: Searched with all folders below it.
-        extensions: Ends of image file names, compared in lower case.
-        expected: How many images should be there, where something tells.
-        read: Decodes the bytes of a file; raises a ValueError where it is damaged.
+        extensions: Ends of image file names, compared in lower case. Defaults to common formats.
+        expected: How many images there should be. Defaults to None, which means any number.
+        read: Decodes the bytes of a file; raises a ValueError if it is damaged. Defaults to
+            :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
 
     Returns:
         Paths of the images relative to ``folder``, sorted.
 
     Raises:
-        DatasetError: No such folder, no images in it, fewer or more than expected, or damaged ones.
+        DatasetError: There is no such folder, it has no images, fewer or more than expected, or
+            damaged ones.
     """
     folder = Path(folder)
     check_folder_exists(folder)
@@ -62,21 +64,6 @@ def check_image_folder(
     return images
 
 
-def check_folder_exists(folder: Path) -> None:
-    """Raise a DatasetError that says which part of the path is wrong, and how FashionScenes is written."""
-    if folder.is_dir():
-        return
-    if folder.exists():
-        raise DatasetError(f'{folder} is a file, not a folder. Check the path given, or those in the config.')
-    parent = next(parent for parent in Path(os.path.abspath(folder)).parents if parent.is_dir())
-    text = (
-        f'{folder}: no such folder ({parent} exists). Check the path given, or data_root and data_prefix in the config'
-    )
-    if 'fashion_scenes' in folder.as_posix():
-        text += ', or write the data: python tools/dataset_converters/fashion_scenes.py data/fashion_scenes'
-    raise DatasetError(f'{text}.')
-
-
 def list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
     """Files below a folder, relative to it, sorted; links to folders are followed."""
     ends = tuple(extension.lower() for extension in extensions)
@@ -88,9 +75,9 @@ def list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
 
 
 def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
-    """Which of ``names``, paths relative to ``folder``, are not there.
+    """Find which of ``names``, paths relative to ``folder``, do not exist.
 
-    Every folder is listed once: looking for each of ImageNet's files by itself takes minutes on a
+    Every folder is listed once. To look for each of ImageNet's files by itself takes minutes on a
     network disk.
     """
     listed: dict[str, set[str]] = {}
@@ -102,7 +89,7 @@ def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
         if base not in listed[below]:
             absent.append(name)
     if absent and os.path.isfile(os.path.join(folder, absent[0])):
-        # a file system that does not tell small letters from capitals
+        # This file system does not distinguish lower case from upper case.
         absent = [name for name in absent if not os.path.isfile(os.path.join(folder, name))]
     return absent
 
@@ -110,25 +97,26 @@ def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
 def _file_names(folder: str) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            # a link counts without being followed, which would look for its file
+            # A link counts and is not followed: that would look for its file.
             return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
     except OSError:
         return set()
 
 
 def check_image_files(
-    folder: str | Path, names: Sequence[str], kind: str = 'images', read: Callable[[bytes], object] = decode_image
+    folder: str | Path, names: Sequence[str], kind: str = 'images', read: Callable[[bytes], object] = read_rgb
 ) -> None:
     """Check that image files are whole, as :func:`check_image_folder` does.
 
     Args:
-        folder: Where they are.
+        folder: The folder of the files.
         names: Paths relative to ``folder``.
-        kind: What the message calls them.
-        read: Decodes the bytes of a file; raises a ValueError where it is damaged.
+        kind: What the message calls them. Defaults to 'images'.
+        read: Decodes the bytes of a file; raises a ValueError if it is damaged. Defaults to
+            :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
 
     Raises:
-        DatasetError: Names damaged files.
+        DatasetError: Files are damaged; the message names them.
     """
     decoded = set(names if _few(folder, names) else spread(names, _NUM_DECODED))
     damaged = []
@@ -145,7 +133,7 @@ def check_image_files(
 
 
 def _few(folder: str | Path, names: Sequence[str]) -> bool:
-    """Whether files are so few and small that decoding all of them takes no more than a minute."""
+    """Whether all files can be decoded within a minute."""
     if len(names) > _DECODE_ALL_FILES:
         return False
     paths = [os.path.join(folder, name) for name in names]
@@ -163,6 +151,6 @@ def _ends_well(path: Path) -> bool:
         return False
 
 
-def spread(items: Sequence, count: int = _MAX_OPENED) -> Sequence:
-    """At most ``count`` items, evenly spread over all."""
+def spread(items: Sequence[_Item], count: int = _MAX_OPENED) -> Sequence[_Item]:
+    """At most ``count`` items, evenly spread over all. ``count`` defaults to 20,000."""
     return items if len(items) <= count else [items[i * len(items) // count] for i in range(count)]

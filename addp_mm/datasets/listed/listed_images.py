@@ -1,12 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the data sets of one's own images have in common: a list on disk, a split, and broken images skipped."""
+"""The base of the data sets of own images: a list on disk, a split, broken images skipped."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from typing import Any
 import numpy as np
 from mmengine import dist
 from mmengine.dataset import Compose
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.broken_images import BROKEN_ALLOWANCE, BrokenImages, is_broken_image, is_gone
-from addp_mm.datasets.listed.image_folder import DatasetError
 from addp_mm.datasets.listed.packed_names import PackedNames
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
 
@@ -27,28 +26,34 @@ SPLITS = (None, 'train', 'val')
 
 
 class ListedImages(Dataset, ABC):
-    """Images by number out of a list on disk. The first process writes the list, all others map it into memory.
+    """Images by number, from a list on disk.
+
+    Rank 0 writes the list; all processes map it into memory. A broken image is logged by name and
+    recorded in ``broken_images_….txt``, and another image, always the same, is used instead.
 
     Args:
-        source: What is listed, a file or folder.
-        pipeline: Transforms. The first is :class:`LoadImage` or :class:`LoadMultiChannelImage`.
-        index_file: The list. Default: in the work dir of the running training; without one, in
-            ``~/.cache/addp_mm``.
-        changed: What to do where the source is no longer as it was listed: 'error' stops, 'keep'
-            goes on with the list (to resume a training exactly) and warns, 'rescan' makes a new
-            one. With 'keep' other images take the place of those that are gone, and these do not
-            count as broken.
-        split: None for all images; 'val' for every ``val_every``-th, 'train' for the others.
-        val_every: See ``split``.
-        max_broken_share: Share of images that may be broken. Such an image is logged by name and
-            noted in ``broken_images_….txt`` beside the list, and another one, always the same,
-            takes its place. With one more, training stops.
-        broken_allowance: How many more may be broken, so that small sets are not stopped by the
-            first.
+        source: The file or folder with the images.
+        pipeline: Transforms. The first one is :class:`LoadImage` or :class:`LoadMultiChannelImage`.
+            Defaults to none.
+        index_file: The file of the list. Defaults to None, which puts it into ``work_dir``.
+        changed: What happens if the source has changed since it was listed. 'error': an error.
+            'keep': a warning, and the list is used, so that a training can be resumed exactly;
+            images that are gone are replaced and do not count as broken. 'rescan': the images are
+            listed again. Defaults to 'error'.
+        split: None: all images. 'val': every ``val_every``-th. 'train': the others. Defaults to
+            None.
+        val_every: See ``split``. Defaults to 50.
+        max_broken_share: Share of the images that may be broken. With one more, the training
+            stops. Defaults to 0.001.
+        broken_allowance: How many more may be broken, so that one broken image does not stop a
+            small set. Defaults to 10.
+        work_dir: Folder of the training, for the list and the record of broken images. Defaults
+            to None: the list is in ``~/.cache/addp_mm/image_lists`` and the record beside the
+            list. ``tools/train.py`` and ``tools/test.py`` set it.
 
     Raises:
-        DatasetError: Nothing is listed, or the source has changed.
-        ValueError: An option lies outside its range.
+        DatasetError: There are no images, or the source has changed.
+        ValueError: An option is outside its range.
     """
 
     columns: tuple[str, ...] = ()
@@ -63,6 +68,7 @@ class ListedImages(Dataset, ABC):
         val_every: int = 50,
         max_broken_share: float = 0.001,
         broken_allowance: int = BROKEN_ALLOWANCE,
+        work_dir: str | Path | None = None,
     ) -> None:
         if changed not in CHANGED or split not in SPLITS:
             raise ValueError(
@@ -74,8 +80,8 @@ class ListedImages(Dataset, ABC):
                 f'negative, got {val_every}, {max_broken_share} and {broken_allowance}'
             )
         self.source, self.changed, self.split, self.val_every = Path(source), changed, split, val_every
-        self.index_file = Path(index_file) if index_file else agreed(lambda: self._default_index_file())
-        agreed(self._ensure_list)
+        self.index_file = Path(index_file or self._default_index_file(work_dir))
+        _on_main_process(self._ensure_list)
         if not self.index_file.is_file():
             raise DatasetError(
                 f'{self.index_file}: the list of images is not visible on every rank. Give an '
@@ -86,14 +92,16 @@ class ListedImages(Dataset, ABC):
             raise DatasetError(
                 f'{self.source}: no images in it' + (f' for split {split!r}.' if split else '.') + self._advice()
             )
-        self.broken = BrokenImages(self._broken_file(), len(self), max_broken_share, broken_allowance)
-        agreed(self.broken.clear)
+        name = '_'.join(['broken_images', self.index_file.stem.removeprefix('images_'), *filter(None, [split])])
+        folder = Path(work_dir or self.index_file.parent)
+        self.broken = BrokenImages(folder / f'{name}.txt', len(self), max_broken_share, broken_allowance)
+        _on_main_process(self.broken.clear)
         self.pipeline = Compose(pipeline)
-        self._gone = False
+        self._gone_is_logged = False
 
     @property
     def metainfo(self) -> dict:
-        """Nothing: images without labels."""
+        """Empty: the images have no labels."""
         return {}
 
     @property
@@ -108,10 +116,10 @@ class ListedImages(Dataset, ABC):
         return held_out if self.split == 'val' else len(self.names) - held_out
 
     def __getitem__(self, index: int) -> Any:
-        """What the pipeline makes of an image.
+        """The output of the pipeline for an image.
 
         Raises:
-            TooManyBrokenImages: More images are broken than may be.
+            TooManyBrokenImagesError: More images are broken than are allowed.
         """
         if not 0 <= index < len(self):
             raise IndexError(f'{self.source} has {len(self)} images, there is no image {index}')
@@ -119,7 +127,7 @@ class ListedImages(Dataset, ABC):
             for attempt in range(self.broken.allowed + 2):
                 chosen = int(index)
                 if attempt:
-                    # drawn from the numbers alone: the same in each process and after a resume
+                    # The same in each process and after a resume.
                     words = np.random.SeedSequence([chosen, attempt]).generate_state(1, np.uint64)
                     chosen = int(words[0] % np.uint64(len(self)))
                 name = self.name(chosen)
@@ -131,36 +139,36 @@ class ListedImages(Dataset, ABC):
                     if not is_broken_image(error):
                         raise
                     if self.changed == 'keep' and is_gone(error):
-                        self._say_gone(name)
+                        self._log_gone(name)
                     else:
                         self.broken.add(name, error)
         raise DatasetError(
-            f'{self.source}: {self.broken.allowed + 2} images drawn in the place of {name} were broken '
-            f'or gone. Mend those listed in {self.broken.path}; where many are gone, list the images '
-            "anew: changed='rescan' in the dataset's config, or tools/pretrain_from_folder.py "
+            f'{self.source}: {self.broken.allowed + 2} images sampled in place of {name} were broken '
+            f'or gone. Repair those listed in {self.broken.path}. If many are gone, list the images '
+            "again: changed='rescan' in the dataset's config, or tools/pretrain_from_folder.py "
             '--restart-from tokenizer.'
         )
 
-    def _say_gone(self, name: str) -> None:
-        if not self._gone:
+    def _log_gone(self, name: str) -> None:
+        if not self._gone_is_logged:
             print_log(
-                f'{name} is gone; another image takes its place, and that of any other that is gone.',
+                f'{name} is gone. Another image is used instead, and so for all others that are gone.',
                 'current',
                 WARNING,
             )
-        self._gone = True
+        self._gone_is_logged = True
 
     def name(self, index: int) -> str:
-        """The name of an image, as it is listed."""
-        return self.names[self._listed(index)].decode('utf-8', 'surrogateescape')
+        """The name of an image in the list."""
+        return self.names[self._row(index)].decode('utf-8', 'surrogateescape')
 
     def get_data_info(self, index: int) -> dict:
-        """What the pipeline starts from: ``sample_idx``, ``img_path`` and, if it is no file, ``img_bytes``."""
-        return dict(sample_idx=index, **self._read(self._listed(index)))
+        """The input of the pipeline: ``sample_idx``, ``img_path``; packed images: ``img_bytes``."""
+        return dict(sample_idx=index, **self._read(self._row(index)))
 
     @abstractmethod
-    def _read(self, listed: int) -> dict:
-        """``img_path`` of an image by its number in the list, and ``img_bytes`` where that is no path of a file."""
+    def _read(self, row: int) -> dict:
+        """``img_path`` of a row of the list; ``img_bytes`` too if that is not a file's path."""
 
     @abstractmethod
     def _write_list(self) -> None:
@@ -173,10 +181,11 @@ class ListedImages(Dataset, ABC):
     def _advice(self) -> str:
         return ''
 
-    def _listed(self, index: int) -> int:
+    def _row(self, index: int) -> int:
+        """The row of the list of an image of the split."""
         if self.split is None:
             return index
-        # every val_every-th image is held out, from the first on
+        # Rows 0, val_every, 2 * val_every, … are held out.
         return index * self.val_every if self.split == 'val' else index + index // (self.val_every - 1) + 1
 
     def _ensure_list(self) -> None:
@@ -187,55 +196,32 @@ class ListedImages(Dataset, ABC):
             if self.changed == 'error':
                 raise DatasetError(
                     f'{difference} since the images were listed in {self.index_file}. Set '
-                    "changed='rescan' in the dataset's config to list them anew, or changed='keep' to "
-                    'go on with the list.'
+                    "changed='rescan' in the dataset's config to list them again, or changed='keep' to "
+                    'use the list as it is.'
                 )
             if self.changed == 'keep':
                 print_log(
-                    f'{difference} since the images were listed; {self.index_file} is used all the same.',
+                    f'{difference} since the images were listed; {self.index_file} is used nevertheless.',
                     'current',
                     WARNING,
                 )
                 return
         self._write_list()
 
-    def _default_index_file(self) -> Path:
-        folder = running_work_dir() or Path.home() / '.cache/addp_mm/image_lists'
+    def _default_index_file(self, work_dir: str | Path | None) -> Path:
+        folder = Path(work_dir) if work_dir else Path.home() / '.cache/addp_mm/image_lists'
         path = self.source.absolute()
         return folder / f'images_{path.name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.index'
 
-    def _broken_file(self) -> Path:
-        end = f'_{self.split}' if self.split else ''
-        folder = agreed(running_work_dir) or self.index_file.parent
-        return folder / f'broken_images_{self.index_file.stem.removeprefix("images_")}{end}.txt'
 
-
-def agreed(function: Callable) -> Any:
-    """Let rank 0 alone call a function, and return its result on all ranks, or raise its DatasetError there."""
-    outcome = [None, None]
+def _on_main_process(function: Callable[[], None]) -> None:
+    """Call a function on rank 0 and wait for it on all ranks; its DatasetError is raised on all."""
+    message: list[str | None] = [None]
     if dist.is_main_process():
         try:
-            outcome[0] = function()
+            function()
         except DatasetError as error:
-            outcome[1] = str(error)
-    dist.broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise DatasetError(outcome[1])
-    return outcome[0]
-
-
-def running_work_dir() -> Path | None:
-    """The work dir of the Runner that writes the current log, if there is one."""
-    # asked for without need, mmengine makes an instance
-    if not MMLogger._instance_dict:
-        return None
-    for handler in MMLogger.get_current_instance().handlers:
-        if isinstance(handler, logging.FileHandler):
-            return Path(handler.baseFilename).parents[1]
-    return None
-
-
-def names_of(records: Iterator[tuple], about: dict, **known: Callable) -> Iterator[tuple]:
-    """Pass records on; when they are at their end, keep what is known only then."""
-    yield from records
-    about.update({key: value() for key, value in known.items()})
+            message[0] = str(error)
+    dist.broadcast_object_list(message)
+    if message[0] is not None:
+        raise DatasetError(message[0])

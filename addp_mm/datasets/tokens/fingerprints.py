@@ -1,40 +1,39 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Fingerprints by which stored tokens know their tokenizer and their images again."""
+"""The fingerprint of a tokenizer, which is stored with its token ids."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import torch
-from mmengine.model import initialize
 from torch import nn
 
+from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.listed.image_folder import DatasetError
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.registry import MODELS
 
 
 def build_loaded(config: Mapping) -> nn.Module:
-    """A tokenizer with the weights that its ``init_cfg`` names, in eval mode and without gradients.
+    """Build a tokenizer with the weights of its ``init_cfg``, in eval mode and without gradients.
 
     Raises:
-        DatasetError: No ``init_cfg`` names weights.
-        CheckpointError: They do not fit.
+        DatasetError: Its ``init_cfg`` names no weights.
+        CheckpointError: The weights do not fit.
+        ConfigError: The type is mmengine's own ``Pretrained``.
     """
     if not type_name((config.get('init_cfg') or {}).get('type')).startswith('Pretrained'):
         raise DatasetError(
             "the tokenizer has no trained weights: give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)"
         )
-    module = MODELS.build({key: value for key, value in config.items() if key != 'init_cfg'})
-    initialize(module, dict(config['init_cfg']))
+    module = MODELS.build(dict(config))
+    module.init_weights()
     return module.requires_grad_(False).eval()
 
 
 def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
-    """SHA-256 of a tokenizer: its class, the arguments that differ from the defaults, names, types, values of weights.
+    """SHA-256 of a tokenizer: its class, its arguments that are not defaults, and its weights.
 
     The same weights loaded from another file, or the same arguments written in another way, have
     the same fingerprint; weights that were rounded to half precision on the way have another one,
@@ -44,15 +43,11 @@ def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
         module: The tokenizer with its weights.
         config: Its config; ``type`` and ``init_cfg`` do not count.
     """
-    digest = hashlib.sha256(json.dumps([type(module).__name__, _own_arguments(module, config)]).encode())
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return module_fingerprint(module, type(module).__name__, _own_arguments(module, config))
 
 
 def _own_arguments(module: nn.Module, config: Mapping) -> dict:
-    """Arguments by name as JSON knows them. Defaults are left out: an option that is added later changes nothing."""
+    """Arguments by name, as JSON, without defaults: a later option does not change them."""
     parameters = inspect.signature(type(module)).parameters
     arguments = {}
     for name in sorted(set(config) - {'type', 'init_cfg', '_scope_'}):
@@ -64,11 +59,3 @@ def _own_arguments(module: nn.Module, config: Mapping) -> dict:
         if value != default:
             arguments[name] = value
     return arguments
-
-
-def names_fingerprint(names: Iterable[str]) -> str:
-    """SHA-256 of a list of names, in its order."""
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode('utf-8', 'surrogateescape') + b'\0')
-    return digest.hexdigest()

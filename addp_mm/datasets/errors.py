@@ -1,0 +1,31 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The error of data sets, and the check that a folder exists."""
+
+import os
+from pathlib import Path
+
+from addp_mm.errors import UserError
+
+
+class DatasetError(UserError, ValueError):
+    """Data that cannot be used; the message names the file or folder and what to do."""
+
+
+def check_folder_exists(folder: Path) -> None:
+    """Check that a folder exists.
+
+    Raises:
+        DatasetError: It does not. The message says which part of the path is wrong, and how
+            FashionScenes is written.
+    """
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise DatasetError(f'{folder} is a file, not a folder. Check the path given, or those in the config.')
+    parent = next(parent for parent in Path(os.path.abspath(folder)).parents if parent.is_dir())
+    text = (
+        f'{folder}: no such folder ({parent} exists). Check the path given, or data_root and data_prefix in the config'
+    )
+    if 'fashion_scenes' in folder.as_posix():
+        text += ', or write the data: python tools/dataset_converters/fashion_scenes.py data/fashion_scenes'
+    raise DatasetError(f'{text}.')

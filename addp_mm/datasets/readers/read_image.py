@@ -1,0 +1,184 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The one way from an image file to pixels.
+
+tifffile reads TIFF, numpy reads ``.npy``. Pillow reads all other formats that it knows. OpenCV
+reads the rest, and colours of more than eight bits, which Pillow would cut to eight.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from addp_mm.datasets.readers.read_tiff import is_tiff, read_tiff, tiff_size, too_large
+from addp_mm.datasets.readers.stored_image import TRANSPOSING, WHITE, StoredImage, upright, with_channels
+
+_NPY = b'\x93NUMPY'
+_ORIENTATION = 0x0112
+_CONVERTED_MODES = ('P', 'PA', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'RGBX')
+# JPEG 2000 (ISO/IEC 15444-1, A.5.1): the markers SOC and SIZ, and the distance from them to the
+# depth of the first channel. Neither Pillow nor OpenCV returns this depth.
+_CODESTREAM, _DEPTH_AT = b'\xff\x4f\xff\x51', 42
+
+
+def read_image(source: bytes | str | os.PathLike, all_pages: bool = True) -> StoredImage:
+    """Read an image file with the type and range of its values.
+
+    Args:
+        source: A path, or the bytes of an image file or of an ``.npy`` file.
+        all_pages: Whether all pages of a TIFF are read, as channels; otherwise the first one.
+            Defaults to True.
+
+    Returns:
+        The pixels, with the EXIF orientation applied.
+
+    Raises:
+        ValueError: The file is damaged, of an unknown format, or has too many pixels to be decoded
+            again for each crop.
+        OSError: The path cannot be read.
+
+    Example:
+        >>> image = read_image('scan.tif')  # doctest: +SKIP
+        >>> image.values.shape, image.values.dtype, image.colour  # doctest: +SKIP
+        ((512, 512, 4), dtype('uint16'), 3)
+    """
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if is_array(content):
+        return StoredImage(_read_array(content), 0)
+    if is_tiff(content):
+        tiff = read_tiff(content, _max_pixels(), all_pages)
+        if tiff is not None:
+            return tiff
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            white = _white_of_colour(image, content)
+            if white > 255:
+                return _read_deep_colour(image, content, white)
+            image.load()
+            deep_grey = image.mode == 'I' and image.format in ('PNG', 'PPM')
+            return _from_pillow(ImageOps.exif_transpose(image), deep_grey)
+    except Image.UnidentifiedImageError:
+        return StoredImage.from_channels(_decode_with_opencv(content))
+    except (MemoryError, ValueError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise too_large(_max_pixels() or 0) from error
+    except Exception as error:  # Pillow's plugins raise many kinds on damaged files, also KeyError
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def read_rgb(source: bytes | str | os.PathLike, background: Sequence[float] = WHITE) -> np.ndarray:
+    """Read an image file as RGB of eight bits.
+
+    Transparent pixels are blended onto ``background``. 16 bits are scaled: 65535 becomes 255. Of a
+    TIFF with several pages, the first one is read.
+
+    Args:
+        source: A path, or the bytes of an image file.
+        background: RGB, 0 to 255. Defaults to white.
+
+    Returns:
+        uint8, shape (H, W, 3).
+
+    Raises:
+        ValueError: The file is damaged or of an unknown format, or its values have no known range.
+        OSError: The path cannot be read.
+    """
+    return read_image(source, all_pages=False).rgb(background)
+
+
+def is_array(content: bytes) -> bool:
+    """Whether a file that starts with these bytes is an ``.npy`` file."""
+    return content.startswith(_NPY)
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of an image with its EXIF orientation applied, without decoding it.
+
+    Args:
+        path: Of an image file or an ``.npy`` file.
+
+    Returns:
+        None if the file is damaged, or of a kind that Pillow, tifffile and numpy do not know.
+    """
+    try:
+        if path.suffix.lower() == '.npy':
+            height, width = np.load(path, mmap_mode='r').shape[:2]
+            return height, width
+        with open(path, 'rb') as file:
+            if is_tiff(file.read(4)):
+                return tiff_size(path)
+            image = Image.open(file)
+            return image.size if _orientation(image) in TRANSPOSING else image.size[::-1]
+    except Exception:  # the libraries raise many kinds; a later decoding gives the reason
+        return None
+
+
+def _max_pixels() -> int | None:
+    """Twice Pillow's limit, from which Pillow itself refuses an image."""
+    return Image.MAX_IMAGE_PIXELS and 2 * Image.MAX_IMAGE_PIXELS
+
+
+def _orientation(image: Image.Image) -> int:
+    # PngImageFile.getexif would decode the image.
+    return Image.Image.getexif(image).get(_ORIENTATION, 1)
+
+
+def _from_pillow(image: Image.Image, deep_grey: bool) -> StoredImage:
+    # PNG's tRNS chunk and GIF's transparent index. Of 16-bit grey, Pillow cannot convert it.
+    transparent = 'transparency' in image.info and image.mode in ('1', 'L', 'P', 'RGB')
+    if transparent or image.mode in _CONVERTED_MODES:
+        image = image.convert('RGBA' if transparent or image.mode == 'PA' else 'RGB')
+    premultiplied = image.mode in ('La', 'RGBa')
+    values = with_channels(np.asarray(image))
+    stored = StoredImage.from_channels(values.astype(np.uint16) if deep_grey else values)
+    return StoredImage(stored.values, stored.colour, stored.alpha, premultiplied)
+
+
+def _white_of_colour(image: Image.Image, content: bytes) -> int:
+    """The value of white if Pillow would cut the colours of this file to eight bits; else 255."""
+    tile = getattr(image, 'tile', None)
+    if image.mode not in ('RGB', 'RGBA') or not tile:
+        return 255
+    arguments = tile[0][3]
+    if image.format == 'PNG':
+        return 65535 if '16' in arguments else 255
+    if image.format == 'PPM':
+        return arguments[1] if isinstance(arguments, tuple) else 255
+    at = content.find(_CODESTREAM, 0, 4096) if image.format == 'JPEG2000' else -1
+    return 2 ** ((content[at + _DEPTH_AT] & 0x7F) + 1) - 1 if at >= 0 else 255
+
+
+def _read_deep_colour(image: Image.Image, content: bytes, white: int) -> StoredImage:
+    """RGB or RGBA of more than eight bits, scaled to 16 bits, by OpenCV."""
+    values = _decode_with_opencv(content)
+    if white != 65535:
+        values = np.rint(values * (65535 / white)).clip(0, 65535).astype(np.uint16)
+    return StoredImage.from_channels(upright(values, _orientation(image)))
+
+
+def _decode_with_opencv(content: bytes) -> np.ndarray:
+    """Shape (H, W, C), uint8 or uint16; three channels are RGB, four are RGBA."""
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ValueError('not an image, damaged, or of an unknown format')
+    image = image.reshape(*image.shape[:2], -1)
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(image.shape[2])
+    return image if order is None else image[..., order]
+
+
+def _read_array(content: bytes) -> np.ndarray:
+    try:
+        # A pickle could run any code.
+        return with_channels(np.load(io.BytesIO(content), allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,39 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Base class of the components of ADDP."""
+
+from __future__ import annotations
+
+from mmengine.model import BaseModule, PretrainedInit
+
+from addp_mm.errors import ConfigError
+
+
+class Component(BaseModule):
+    """A module of this package whose weights may come from a checkpoint.
+
+    Attributes:
+        component: Component of ADDP that the module is: 'model' for the whole, 'backbone', 'neck',
+            'head', 'tokenizer' or 'predictor'; '' if it is none of them.
+            ``addp_mm.Pretrained`` uses it to find the module's weights in a checkpoint.
+        required_weights: Starts of weight names. ``addp_mm.Pretrained`` refuses a checkpoint
+            without a weight for each of them, because the module would stay random.
+    """
+
+    component: str = ''
+    required_weights: tuple[str, ...] = ()
+
+    def init_weights(self) -> None:
+        """Initialise the weights, as ``init_cfg`` says.
+
+        Raises:
+            ConfigError: ``init_cfg`` has mmengine's ``type='Pretrained'``. It would ignore weights
+                that do not match and leave the module random.
+        """
+        configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg or {}]
+        if any(config.get('type') in ('Pretrained', PretrainedInit) for config in configs):
+            raise ConfigError(
+                f"init_cfg of {type(self).__name__} has type='Pretrained', which leaves weights random without an "
+                "error if their names or shapes differ. Write type='addp_mm.Pretrained' instead; it takes the same "
+                'checkpoint and prefix.'
+            )
+        super().init_weights()
