@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check that a folder holds whole images."""
+"""Check that the images of a folder are complete."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -27,16 +27,16 @@ def check_image_folder(
     expected: int | None = None,
     read: Callable[[bytes], object] = read_rgb,
 ) -> list[str]:
-    """Check that a folder holds whole images.
+    """Check that a folder has images and that they are complete.
 
-    Up to 2,000 files of up to 512 MiB in total are all decoded. Of more files, the ends of up to
-    20,000, evenly spread, are read. A file that is empty or lacks its format's end mark is decoded,
-    and so are 16 files in any case.
+    Up to 2,000 files of up to 512 MiB in total are all decoded. If there are more, the ends of up
+    to 20,000 files, evenly spread, are read. A file is decoded if it is empty or lacks the end mark
+    of its format. 16 more files are always decoded.
 
     Args:
-        folder: Searched with all folders below it.
+        folder: The folder; all folders below it are searched too.
         extensions: Ends of image file names, compared in lower case. Defaults to common formats.
-        expected: How many images there should be. Defaults to None: any number.
+        expected: Expected number of images. Defaults to None: any number.
         read: Decodes the bytes of a file; raises a ValueError if it is damaged. Defaults to
             :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
 
@@ -44,8 +44,8 @@ def check_image_folder(
         Paths of the images relative to ``folder``, sorted.
 
     Raises:
-        DatasetError: There is no such folder, it has no images, fewer or more than expected, or
-            damaged ones.
+        DatasetError: The folder does not exist, has no images, has another number than expected, or
+            has damaged images.
     """
     folder = Path(folder)
     check_folder_exists(folder)
@@ -57,8 +57,7 @@ def check_image_folder(
         )
     if expected is not None and len(images) != expected:
         raise DatasetError(
-            f'{folder}: half-written, {len(images)} of {expected} images are there. Delete the data set '
-            'and write it again.'
+            f'{folder}: incomplete, {len(images)} of {expected} images exist. Delete the data set and write it again.'
         )
     check_image_files(folder, images, read=read)
     return images
@@ -77,7 +76,7 @@ def list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
 def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
     """Find which of ``names``, paths relative to ``folder``, do not exist.
 
-    Every folder is listed once. To look for each of ImageNet's files by itself takes minutes on a
+    Every folder is listed once. A separate look-up of each of ImageNet's files takes minutes on a
     network disk.
     """
     listed: dict[str, set[str]] = {}
@@ -89,7 +88,7 @@ def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
         if base not in listed[below]:
             absent.append(name)
     if absent and os.path.isfile(os.path.join(folder, absent[0])):
-        # This file system does not distinguish lower case from upper case.
+        # The file system does not distinguish lower case from upper case.
         absent = [name for name in absent if not os.path.isfile(os.path.join(folder, name))]
     return absent
 
@@ -97,7 +96,7 @@ def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
 def _file_names(folder: str) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            # A link counts and is not followed: that would look for its file.
+            # Links are not followed: that would look up their files.
             return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
     except OSError:
         return set()
@@ -106,12 +105,12 @@ def _file_names(folder: str) -> set[str]:
 def check_image_files(
     folder: str | Path, names: Sequence[str], kind: str = 'images', read: Callable[[bytes], object] = read_rgb
 ) -> None:
-    """Check that image files are whole, as :func:`check_image_folder` does.
+    """Check that image files are complete, as :func:`check_image_folder` does.
 
     Args:
         folder: The folder of the files.
         names: Paths relative to ``folder``.
-        kind: What the message calls them. Defaults to 'images'.
+        kind: Name of the files in the message. Defaults to 'images'.
         read: Decodes the bytes of a file; raises a ValueError if it is damaged. Defaults to
             :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
 
@@ -133,7 +132,7 @@ def check_image_files(
 
 
 def _few(folder: str | Path, names: Sequence[str]) -> bool:
-    """Whether all files can be decoded within a minute."""
+    """Whether the files are few enough to decode all within a minute."""
     if len(names) > _DECODE_ALL_FILES:
         return False
     paths = [os.path.join(folder, name) for name in names]
@@ -152,5 +151,5 @@ def _ends_well(path: Path) -> bool:
 
 
 def spread(items: Sequence[_Item], count: int = _MAX_OPENED) -> Sequence[_Item]:
-    """At most ``count`` items, evenly spread over all. ``count`` defaults to 20,000."""
+    """At most ``count`` items, evenly spread over all. Defaults to 20,000 items."""
     return items if len(items) <= count else [items[i * len(items) // count] for i in range(count)]

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Common to all operators: no gradients, no autocast, float32 at least."""
+"""Common rules of all operators: no gradients, no autocast, at least float32."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 @contextmanager
 def allow_atomics() -> Iterator[None]:
-    """Let torchvision's kernels add atomically, even if deterministic algorithms are required.
+    """Allow atomic additions in torchvision's kernels, even if torch must be deterministic.
 
     No deterministic kernel exists, and mmcv's compiled kernels add atomically too. torch then warns
     instead of refusing.

@@ -30,7 +30,7 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Convolve at positions moved by ``offset``.
+    """Convolve at positions shifted by ``offset``.
 
     Args:
         input: (N, C, H, W).
@@ -135,7 +135,7 @@ def modulated_deform_conv_forward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Convolve at moved positions, each weighted by ``mask``.
+    """Convolve at shifted positions, each weighted by ``mask``.
 
     ``mask`` is (N, deformable_group * kernel_h * kernel_w, Ho, Wo). ``bias`` (D,) is used if
     ``with_bias``. All others are as in :func:`deform_conv_forward`.
@@ -222,7 +222,7 @@ def _backward(
     mask: Tensor | None,
     settings: _Settings,
 ) -> tuple[Tensor, ...]:
-    """Gradients by input, weight, offset, mask and bias."""
+    """Gradients of input, weight, offset, mask and bias."""
     arguments = _arguments(input, weight, bias, offset, mask)
     with allow_atomics():
         grads = torch.ops.torchvision._deform_conv2d_backward(  # noqa: SLF001  # its only name
@@ -233,10 +233,10 @@ def _backward(
 
 
 def _outside(offset: Tensor, size: torch.Size, kernel: torch.Size, settings: _Settings) -> Tensor:
-    """Which positions are a whole pixel outside, where mmcv has no gradient by the offset.
+    """Mark the positions that are a whole pixel outside; there mmcv's offset has no gradient.
 
-    torchvision has one at exactly -1. That is frequent: with offsets of zero and a padding of 1,
-    the whole first row and column are there.
+    torchvision has a gradient at exactly -1. This case is frequent: with offsets of zero and a
+    padding of 1, the whole first row and column are at -1.
 
     Returns:
         Bool, of the shape of ``offset``.

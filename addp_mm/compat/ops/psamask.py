@@ -26,8 +26,9 @@ def psamask_forward(
 
     Args:
         input: (N, h_mask * w_mask, H, W): for each pixel the weights of its surroundings.
-        output: (N, H * W, H, W); filled in place where a mask reaches. 'collect': the weight of a
-            position for a pixel is at (position, pixel); 'distribute': at (pixel, position).
+        output: (N, H * W, H, W); filled in place at the positions inside a mask. 'collect': the
+            weight of a position for a pixel is at (position, pixel); 'distribute': at (pixel,
+            position).
         psa_type: 0 collect, 1 distribute.
         num_: N.
         h_feature: H.
@@ -61,7 +62,7 @@ def psamask_backward(
     half_w_mask: int,
 ) -> None:
     """Fill ``grad_input`` (N, h_mask * w_mask, H, W) with the gradient."""
-    # from the mask to the map, positions shift in the other direction
+    # the positions of the map are shifted in the other direction
     rows, row_valid = _shift(h_mask, h_feature, -half_h_mask, h_feature, grad_input, backward=True)
     columns, column_valid = _shift(w_mask, w_feature, -half_w_mask, w_feature, grad_input, backward=True)
     grad = grad_output.reshape(num_, h_feature, w_feature, h_feature, w_feature)
@@ -75,7 +76,7 @@ def psamask_backward(
 def _shift(
     length: int, pixels: int, half: int, limit: int, like: Tensor, backward: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Index in one table of every entry of the other, for each pixel, and whether it exists.
+    """For each pixel, indices from one table into the other, and whether the entry exists.
 
     The mask of the pixel ``p`` has the position ``t`` at ``t - p + half``; its entry ``m`` is the
     position ``m + p - half``.
