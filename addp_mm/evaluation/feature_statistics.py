@@ -25,8 +25,8 @@ class StatisticsError(UserError, ValueError):
 class FeatureStatistics:
     """Mean and covariance of features in float64, computed in one pass; features are not kept.
 
-    Batches are joined by the pairwise update of Chan, Golub and LeVeque (1979), which is exact up to
-    rounding.
+    Batches are joined by the pairwise update of Chan, Golub and LeVeque (1979), which is exact up
+    to rounding.
 
     Args:
         extractor: Name of the network that the features come from.
