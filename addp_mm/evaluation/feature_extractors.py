@@ -20,7 +20,8 @@ from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.checkpoints.reading import load_checkpoint_file
 from addp_mm.checkpoints.state_dict import find_state_dict
-from addp_mm.errors import UserError
+from addp_mm.config.config_file import load_config
+from addp_mm.errors import ConfigError, UserError
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import METRICS, MODELS
 
@@ -244,3 +245,15 @@ def build_extractor(extractor: dict | FeatureExtractor | None) -> FeatureExtract
     if isinstance(extractor, FeatureExtractor):
         return extractor
     return METRICS.build(extractor or dict(type='addp_mm.InceptionFeatures'))
+
+
+def extractor_of(config: str) -> dict:
+    """The ``extractor`` that a config file defines.
+
+    Raises:
+        ConfigError: There is no such file, or no ``extractor`` in it.
+    """
+    cfg = load_config(config)
+    if cfg.get('extractor') is None:
+        raise ConfigError(f"{config} has no 'extractor'; see configs/_base_/evaluation")
+    return cfg.extractor.to_dict()
