@@ -164,12 +164,12 @@ def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str
 
 
 def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStatistics) -> float:
-    """Squared Fréchet distance of two Gaussians: |m - n|² + tr(A + B - 2 (A B)^½).
+    """Squared Fréchet distance of two Gaussians: ``|m - n|² + tr(A + B - 2 (A B)^½)``.
 
     Source: FID, arXiv 1706.08500, eq. 6. The trace of the root is computed as that of
-    (A^½ B A^½)^½. Its eigenvalues are real and not negative, also for singular covariances, which
-    few images give. With no more images than features the distance is biased upwards, and a warning
-    is logged.
+    ``(A^½ B A^½)^½``. Its eigenvalues are real and not negative, also for singular covariances,
+    which few images give. With no more images than features the distance is biased upwards, and
+    a warning is logged.
 
     Args:
         statistics_a: Statistics of one set of images.

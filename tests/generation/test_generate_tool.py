@@ -71,7 +71,7 @@ def test_other_settings_do_not_mix_into_a_folder(files, tmp_path):
         (dict(config='none.py'), 'none.py'),
         (dict(checkpoint='none.pth'), 'none.pth'),
         (dict(options=['--device', 'gpu']), '--device gpu'),
-        (dict(options=['--device', 'meta']), '--device meta .*cpu'),
+        (dict(options=['--device', 'meta']), '--device meta: .*--device cpu'),
         (dict(options=['--top-p', '1.5']), 'top_p'),
         (dict(options=['--temperature', 'nan']), 'temperature'),
     ],

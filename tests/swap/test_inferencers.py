@@ -125,8 +125,8 @@ def test_an_inferencer_reads_transparent_files_as_training_does(task, by_name, t
     values[:32, :, 3] = 0
     Image.fromarray(values).save(tmp_path / 'a.png')
     cfg = Config.fromfile(config_of(task))
-    loaders = {cfg[f'{split}_dataloader'].dataset.pipeline[0].type for split in ('train', 'val', 'test')}
-    assert loaders == {'addp_mm.LoadImage'}
+    for split in ('train', 'val', 'test'):
+        assert 'addp_mm.LoadImage' in [step.type for step in cfg[f'{split}_dataloader'].dataset.pipeline]
     if not by_name:
         cfg.test_dataloader.dataset.pipeline[0].type = LoadImage
     with DefaultScope.overwrite_default_scope(scope):

@@ -78,7 +78,7 @@ def test_resume_auto_starts_at_the_beginning_where_there_is_no_checkpoint(workpl
         f'load_from={trained / "epoch_2.pth"}',
     )
     assert finished.status == 0, finished.output
-    assert 'holds no checkpoint' in finished.output
+    assert 'has no checkpoint' in finished.output
     assert f'Load checkpoint from {trained / "epoch_2.pth"}' in finished.output
 
 
