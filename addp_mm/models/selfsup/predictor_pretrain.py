@@ -238,8 +238,6 @@ def _complete(model: PredictorPretrain, state_dict: dict, prefix: str, *_) -> No
     names = {name for name in model.predictor.state_dict() if f'{prefix}{name}' in state_dict}
     for name in names:
         state_dict[f'{prefix}predictor.{name}'] = state_dict.pop(f'{prefix}{name}')
-    # earlier versions counted the iterations here
-    state_dict.pop(f'{prefix}iteration', None)
     tokenizer = model.tokenizer
     if tokenizer is None or any(key.startswith(f'{prefix}tokenizer.') for key in state_dict):
         return
