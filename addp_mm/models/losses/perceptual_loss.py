@@ -17,6 +17,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import MODELS
@@ -97,7 +98,7 @@ class PerceptualLoss(BaseModule):
     def init_weights(self) -> None:
         """Load the network and the weights of the channels, and log their names."""
         if isinstance(self.network, BaseModule) and not self._loaded:
-            self.network.init_weights()
+            init_weights(self.network)
         if self.channel_weights_path is not None:
             weights = load_channel_weights(self.channel_weights_path)
             self.channel_weights = [weight.to(self.mean.device) for weight in weights]
