@@ -26,8 +26,8 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
     Args:
         config: Path of a config, or the config.
         checkpoint: Path, ``addp_mm://NAME`` or URL of a checkpoint of the model (``.pth`` or
-            ``.safetensors``). A frozen component of which it has no weights is loaded from the
-            component's ``init_cfg``.
+            ``.safetensors``). If it has no weights of a frozen component, the component's
+            ``init_cfg`` loads them.
         device: Device of the model. Defaults to 'cpu'.
 
     Returns:
@@ -68,7 +68,7 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
     unloaded = [part for part in absent if part in model.unloaded_parts()]
     if unloaded:
         raise CheckpointError(
-            f'{checkpoint} has no {" and no ".join(unloaded)}, and {name} gives no init_cfg for that: '
+            f'{checkpoint} has no {" and no ".join(unloaded)}, and {name} has no init_cfg that loads it: '
             'use a checkpoint of the whole model'
         )
     for part in absent:

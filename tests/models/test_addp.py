@@ -220,10 +220,10 @@ def test_predicted_tokens_and_expected_latents(model):
         (dict(tokenizer=dict(codebook_size=8)), '8 codes'),
         (dict(predictor=dict(num_tokens=9)), 'predictor has 9 tokens'),
         (dict(backbone=dict(out_type='cls_token')), "out_type='raw'"),
-        (dict(latent_size=(4, 5)), 'do not fill'),
+        (dict(latent_size=(4, 5)), 'do not form'),
     ],
 )
-def test_stations_that_do_not_fit_are_refused(changes, message):
+def test_components_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
 

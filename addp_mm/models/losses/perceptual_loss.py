@@ -39,8 +39,8 @@ class PerceptualLoss(BaseModule):
       used: ``dict(type='addp_mm.ADDPViT', out_indices=(2, 5), out_type='featmap', init_cfg=…)`` or
       ``dict(type='mmpretrain.TIMMBackbone', …, features_only=True, pretrained=True)``.
 
-    The network is not a submodule. It stays in eval mode and out of optimizers, checkpoints and
-    moving averages; ``init_weights`` loads it. A log line names it.
+    The network is not a submodule, so that optimizers, checkpoints and moving averages do not
+    contain it. It stays in eval mode. ``init_weights`` loads it and logs its name.
 
     The network has as many input channels as ``mean`` has numbers. Images with another number of
     channels are split into groups of that many channels (the last channel pads the last group; a
@@ -82,7 +82,7 @@ class PerceptualLoss(BaseModule):
         self._loaded = isinstance(backbone, nn.Module) or getattr(network, 'is_init', False)
         network.register_load_state_dict_pre_hook(self._note_loading)
         network.eval()  # not chained: in mmpretrain's backbones it returns None
-        # in a tuple, which nn.Module does not register
+        # a tuple, whose modules nn.Module does not register
         self._unregistered = (network.requires_grad_(False),)
         self.channel_weights_path = channel_weights
         self.channel_weights: list[Tensor] | None = None
