@@ -104,11 +104,6 @@ def add_machine(parser):
         '--gpus', type=number(int, 1), metavar='N', help='training processes, one on each GPU (default: all GPUs)'
     )
     parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch'],
-        help='pytorch: use tools/dist_train.sh for a single process too (default: as --gpus needs)',
-    )
-    parser.add_argument(
         '--amp',
         choices=['auto', 'off', 'bfloat16'],
         default='auto',

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.fingerprint import module_fingerprint
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.checkpoints.reading import load_checkpoint_file
 from addp_mm.checkpoints.state_dict import find_state_dict
-from addp_mm.errors import UserError
+from addp_mm.config.config_file import load_config
+from addp_mm.errors import ConfigError, UserError
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import METRICS, MODELS
 
@@ -218,9 +220,8 @@ def _load_weights(network: nn.Module) -> bool:
         loaded.append(all(prefix + name in state_dict for name, _ in network.named_parameters()))
 
     hook = network.register_load_state_dict_pre_hook(note)
-    init_weights: Callable[[], None] | None = getattr(network, 'init_weights', None)
-    if init_weights is not None:
-        init_weights()
+    if hasattr(network, 'init_weights'):
+        init_weights(network)
     hook.remove()
     return any(loaded)
 
@@ -244,3 +245,15 @@ def build_extractor(extractor: dict | FeatureExtractor | None) -> FeatureExtract
     if isinstance(extractor, FeatureExtractor):
         return extractor
     return METRICS.build(extractor or dict(type='addp_mm.InceptionFeatures'))
+
+
+def extractor_of(config: str) -> dict:
+    """The ``extractor`` that a config file defines.
+
+    Raises:
+        ConfigError: There is no such file, or no ``extractor`` in it.
+    """
+    cfg = load_config(config)
+    if cfg.get('extractor') is None:
+        raise ConfigError(f"{config} has no 'extractor'; see configs/_base_/evaluation")
+    return cfg.extractor.to_dict()

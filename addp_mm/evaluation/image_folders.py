@@ -59,7 +59,7 @@ def folder_statistics(
     for batch in _batches(paths, img_size, batch_size):
         images = torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)
         statistics.update(extractor(images))
-    return statistics.cpu()
+    return statistics
 
 
 def _batches(paths: Sequence[Path], img_size: int | None, batch_size: int) -> Iterator[np.ndarray]:

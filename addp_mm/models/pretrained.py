@@ -83,7 +83,9 @@ class Pretrained:
         """
         _initialise_children(module)
         state_dict = find_state_dict(
-            CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location), self.checkpoint, self.prefix
+            CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location, logger='silent'),
+            self.checkpoint,
+            self.prefix,
         )
         selection = select_weights(state_dict, module, self.prefix, self.checkpoint, self.pos_grid)
         names = compare_weights(selection.weights, module)

@@ -234,11 +234,6 @@ def test_masks_come_from_the_generator_of_the_process():
     assert masks(1) == masks(1)
 
 
-def test_checkpoints_that_counted_iterations_still_load():
-    model = tiny_training(None)
-    model.load_state_dict({**model.state_dict(), 'iteration': torch.tensor(7)})
-
-
 def test_the_tokenizer_stays_frozen_while_the_predictor_learns():
     model = tiny_training().train()
     assert not model.tokenizer.training

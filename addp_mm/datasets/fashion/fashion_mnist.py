@@ -105,48 +105,6 @@ def load_garments(split: str, source: str | None = None) -> Garments:
     return _keep_visible(Garments(images, labels))
 
 
-def balanced_subset(garments: Garments, per_class: int) -> Garments:
-    """Take the first ``per_class`` garments of every class, in the order of the classes.
-
-    Raises:
-        ValueError: A class has fewer garments.
-    """
-    chosen = []
-    for label, name in enumerate(CLASSES):
-        found = np.flatnonzero(garments.labels == label)[:per_class]
-        if len(found) < per_class:
-            raise ValueError(f'only {len(found)} garments of class {name!r}, {per_class} are requested')
-        chosen.append(found)
-    index = np.concatenate(chosen)
-    return Garments(garments.images[index], garments.labels[index])
-
-
-def encode_subset(splits: dict[str, Garments]) -> dict[str, np.ndarray]:
-    """Pack class-balanced, class-sorted garments into the arrays of the shipped file.
-
-    Each split becomes one grey PNG with a row for each class. PNG is smaller than deflate alone.
-
-    Args:
-        splits: Garments by the name of the split.
-
-    Returns:
-        The bytes of the PNGs, uint8, by ``<split>_png``.
-
-    Raises:
-        ValueError: The garments are not balanced, or not sorted by class.
-    """
-    arrays = {}
-    for split, garments in splits.items():
-        per_class = len(garments) // len(CLASSES)
-        if not np.array_equal(garments.labels, np.repeat(np.arange(len(CLASSES)), per_class)):
-            raise ValueError(f'the garments of split {split!r} are not balanced and sorted by class')
-        rows = garments.images.reshape(len(CLASSES), per_class, GARMENT_SIZE, GARMENT_SIZE).transpose(0, 2, 1, 3)
-        png = io.BytesIO()
-        Image.fromarray(rows.reshape(-1, per_class * GARMENT_SIZE)).save(png, 'PNG', optimize=True)
-        arrays[f'{split}_png'] = np.frombuffer(png.getvalue(), np.uint8)
-    return arrays
-
-
 def _read_subset(split: str) -> Garments:
     with np.load(SUBSET_FILE, allow_pickle=False) as arrays:
         mosaic = np.asarray(Image.open(io.BytesIO(arrays[f'{split}_png'].tobytes())))
@@ -176,20 +134,16 @@ def _find_idx_folder(source: Path, split: str) -> Path:
 
 def _read_idx(folder: Path, name: str, ndim: int) -> np.ndarray:
     """Read an IDX file of bytes (http://yann.lecun.com/exdb/mnist): magic, sizes, values."""
-    path = folder / name if (folder / name).is_file() else folder / f'{name}.gz'
-    if not path.is_file():
+    path = next((path for path in (folder / name, folder / f'{name}.gz') if path.is_file()), None)
+    if path is None:
         raise FileNotFoundError(f'{folder}: neither {name} nor {name}.gz is in this folder')
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
-        magic, shape = _read_idx_header(content, ndim)
-    except (OSError, EOFError, struct.error) as error:
-        raise ValueError(f'{path}: damaged or truncated ({error}). Download it again.') from error
-    start = 4 + 4 * ndim
-    if magic != 0x0800 + ndim or len(content) - start != int(np.prod(shape)):
-        raise ValueError(f'{path}: not an IDX file of bytes with {ndim} dimensions, or truncated. Download it again.')
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def _read_idx_header(content: bytes, ndim: int) -> tuple[int, tuple[int, ...]]:
-    magic, *shape = struct.unpack_from(f'>{1 + ndim}I', content)
-    return magic, tuple(shape)
+        magic, *shape = struct.unpack_from(f'>{1 + ndim}I', content)
+        if magic != 0x0800 + ndim:
+            raise ValueError(f'magic number {magic:#x}')
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+    except (OSError, EOFError, ValueError, struct.error) as error:
+        raise ValueError(
+            f'{path}: not an IDX file of bytes with {ndim} dimensions, or truncated ({error}). Download it again.'
+        ) from error

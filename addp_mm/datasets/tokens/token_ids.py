@@ -12,14 +12,7 @@ from torch.utils.data import Dataset
 
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
 from addp_mm.datasets.tokens.fingerprints import build_loaded, tokenizer_fingerprint
-from addp_mm.datasets.tokens.token_store import (
-    IDS,
-    TokenStoreError,
-    broken_images,
-    differences,
-    finished_shards,
-    open_ids,
-)
+from addp_mm.datasets.tokens.token_store import IDS, TokenStoreError, differences, finished_shards, open_ids
 from addp_mm.registry import DATASETS
 
 
@@ -67,7 +60,7 @@ class TokenIds(Dataset):
         self._check(tokenizer, images, views)
         self._maps = self._open()
         self._ends = np.cumsum([len(ids) for ids in self._maps])
-        broken = np.array([image['index'] for folder, _ in self._shards for image in broken_images(folder)], np.int64)
+        broken = np.array([image['index'] for _, about in self._shards for image in about['broken']], np.int64)
         # The number of whole images before each broken one.
         self._before_broken = np.sort(broken) - np.arange(len(broken))
         if not len(self):
@@ -102,7 +95,7 @@ class TokenIds(Dataset):
         self._maps = self._open()
 
     def _open(self) -> list[np.ndarray]:
-        return [open_ids(folder / IDS, 'r', about) for folder, about in self._shards]
+        return [open_ids(folder / IDS, about) for folder, about in self._shards]
 
     def _check(self, tokenizer: Mapping | None, images: Mapping | str | None, views: Mapping | int | None) -> None:
         wanted: dict[str, Mapping] = {}

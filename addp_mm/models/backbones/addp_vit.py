@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from addp_mm.models.backbones.options import (
     arch_settings,
     ascending_indices,
-    check_interpolation,
     check_options,
     grid_of,
     layer_scale_start,
@@ -167,8 +166,8 @@ class ADDPViT(Component):
             use_rel_pos_table,
             drop_path_rate,
             frozen_stages,
+            interpolate_mode,
         )
-        check_interpolation(interpolate_mode)
         eps = norm_epsilon(norm_eps, norm_cfg)
 
         self._build_embedding(in_channels, pad_to_patch, use_abs_pos)

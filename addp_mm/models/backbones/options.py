@@ -101,18 +101,6 @@ def norm_epsilon(norm_eps: float | None, norm_cfg: Mapping | None) -> float:
     return 1e-6 if eps is None else eps
 
 
-def check_interpolation(interpolate_mode: str) -> None:
-    """Check mmpretrain's option for resizing position embeddings.
-
-    Raises:
-        OptionError: The mode is not bicubic.
-    """
-    if interpolate_mode != 'bicubic':
-        raise OptionError(
-            f"interpolate_mode must be 'bicubic', got {interpolate_mode!r}; pos_antialias=True selects timm's filter"
-        )
-
-
 def ascending_indices(indices: int | Sequence[int], num_layers: int, name: str) -> tuple[int, ...]:
     """Block numbers counted from the start.
 
@@ -158,6 +146,7 @@ def check_options(
     use_rel_pos_table: bool,
     drop_path_rate: float,
     frozen_stages: int,
+    interpolate_mode: str,
 ) -> None:
     """Check options of ADDPViT that are out of range or contradict each other.
 
@@ -184,6 +173,10 @@ def check_options(
         (global_blocks and not window_size, 'global_blocks names blocks without windows, but window_size is 0'),
         (not 0 <= drop_path_rate < 1, f'drop_path_rate must be in [0, 1), got {drop_path_rate}'),
         (not -1 <= frozen_stages <= num_layers, f'frozen_stages must be in [-1, {num_layers}], got {frozen_stages}'),
+        (
+            interpolate_mode != 'bicubic',
+            f"interpolate_mode must be 'bicubic', got {interpolate_mode!r}; pos_antialias=True selects timm's filter",
+        ),
     )
     for is_wrong, message in problems:
         if is_wrong:

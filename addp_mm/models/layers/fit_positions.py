@@ -158,28 +158,22 @@ def _source_of(
     """Number of extra tokens (DeiT has two) and grid of a checkpoint's table."""
     length, known = weight.shape[1], source_grid or grid
     numbers = known_extra or tuple(dict.fromkeys((extra, 1, 0, 2)))
-    side = _side(length - extra) if known_extra is None else 0
-    for number in numbers:
-        if length - number != math.prod(known):
-            continue
-        if source_grid is None and number != extra and side:
-            # 13 x 15 positions with one more token than the module has are as many as 14 x 14
-            # positions with the module's tokens.
+    readings = [(number, known) for number in numbers if length - number == math.prod(known)]
+    if source_grid is None:
+        readings += [(number, (side, side)) for number in numbers if (side := _side(length - number))]
+    # The number of tokens that the module has comes first; then the module's grid, before a square.
+    readings.sort(key=lambda reading: reading[0] != numbers[0])
+    for number, other in readings[1:]:
+        if other != readings[0][1]:
+            # 13 x 15 positions and two tokens are as many as 14 x 14 positions and one token
+            (h, w), (other_h, other_w) = readings[0][1], other
             done.assumed.append(
-                f'{name} is read as {side}x{side} positions; if it has {grid[0]}x{grid[1]} positions like '
-                f'the module and {number} tokens, set pos_grid={grid}.'
+                f'{name} is read as {h}x{w} positions; if it is {other_h}x{other_w} positions and {number} '
+                f'tokens, set pos_grid={other}.'
             )
-            return extra, (side, side)
-        if source_grid is None and grid[0] != grid[1] and _side(length - number):
-            done.assumed.append(
-                f'{name} is read as {grid[0]}x{grid[1]} positions like the module; if it is a square map, '
-                'set pos_grid=(side, side).'
-            )
-        return number, known
-    for number in numbers:
-        side = _side(length - number)
-        if source_grid is None and side:
-            return number, (side, side)
+            break
+    if readings:
+        return readings[0]
     positions = length - (known_extra or (extra,))[0]
     raise ValueError(
         f'{name} {tuple(weight.shape)} has {positions} positions, which are '

@@ -16,7 +16,7 @@ from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.layers.component import Component
 from addp_mm.models.selfsup.component import build_component
-from addp_mm.models.selfsup.frozen import freeze, is_loaded
+from addp_mm.models.selfsup.frozen import add_missing_parts, freeze, is_loaded
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
@@ -84,6 +84,7 @@ class ADDP(Component, BaseSelfSupervisor):
         )
         self.tokenizer = freeze(build_component(tokenizer), 'tokenizer')
         self.predictor = freeze(build_component(predictor), 'predictor')
+        self.register_load_state_dict_pre_hook(_add_frozen_parts)
         self.schedule = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(**(schedule or {}))
         self.latent_size = self._check_fit(latent_size)
         self.unreliable_tokens = unreliable_tokens
@@ -278,6 +279,10 @@ class ADDP(Component, BaseSelfSupervisor):
                 f'{num_tokens} tokens do not form a map of {(height, width)}: give latent_size=(height, width)'
             )
         return height, width
+
+
+def _add_frozen_parts(model: ADDP, state_dict: dict, prefix: str, *_) -> None:
+    add_missing_parts(state_dict, prefix, model.frozen_parts)
 
 
 def _images(inputs: Tensor | list[Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -41,6 +42,21 @@ def mark_loaded(part: Any) -> Any:
     """Mark a trained module, which was passed as an object, as loaded. Returns the module."""
     part.weights_loaded = True
     return part
+
+
+def add_missing_parts(state_dict: dict, prefix: str, parts: Mapping[str, nn.Module]) -> None:
+    """Add the weights of loaded frozen parts to a state dict that has none of them.
+
+    A loader then does not report them as missing.
+
+    Args:
+        state_dict: State dict that is loaded into the algorithm, changed in place.
+        prefix: What its names start with.
+        parts: Frozen parts by their name in the algorithm.
+    """
+    for name, part in parts.items():
+        if is_loaded(part) and not any(key.startswith(f'{prefix}{name}.') for key in state_dict):
+            state_dict.update({f'{prefix}{name}.{key}': value for key, value in part.state_dict().items()})
 
 
 def _check_and_mark(part: Any, state_dict: dict, prefix: str, *_) -> None:

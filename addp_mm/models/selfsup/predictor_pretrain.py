@@ -10,10 +10,11 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.diffusion import random_masks, seeded_masks, truncated_normal_ratios
 from addp_mm.models.losses.masked_token_loss import masked_token_losses
 from addp_mm.models.selfsup.component import build_component
-from addp_mm.models.selfsup.frozen import freeze, is_loaded
+from addp_mm.models.selfsup.frozen import add_missing_parts, freeze, is_loaded
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
@@ -238,12 +239,9 @@ def _complete(model: PredictorPretrain, state_dict: dict, prefix: str, *_) -> No
     names = {name for name in model.predictor.state_dict() if f'{prefix}{name}' in state_dict}
     for name in names:
         state_dict[f'{prefix}predictor.{name}'] = state_dict.pop(f'{prefix}{name}')
-    # earlier versions counted the iterations here
-    state_dict.pop(f'{prefix}iteration', None)
     tokenizer = model.tokenizer
     if tokenizer is None or any(key.startswith(f'{prefix}tokenizer.') for key in state_dict):
         return
     if not is_loaded(tokenizer) and getattr(tokenizer, 'init_cfg', None):
-        tokenizer.init_weights()
-    if is_loaded(tokenizer):
-        state_dict.update({f'{prefix}tokenizer.{name}': value for name, value in tokenizer.state_dict().items()})
+        init_weights(tokenizer)
+    add_missing_parts(state_dict, prefix, dict(tokenizer=tokenizer))

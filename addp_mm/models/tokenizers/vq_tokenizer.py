@@ -176,10 +176,8 @@ class VQTokenizer(Component):
                 f'in_channels={channels}, or load the images with {self.in_channels} channels'
             )
         self.check_image_size(height, width)
-        if self.input_range != (0.0, 1.0):
-            low, high = self.input_range
-            images = images * (high - low) + low
-        latents = self.encoder(images)
+        low, high = self.input_range
+        latents = self.encoder(images * (high - low) + low)
         if self.quant_conv is not None:
             latents = self.quant_conv(latents)
         return F.normalize(latents, dim=1) if self.normalize_codes else latents
@@ -228,8 +226,6 @@ class VQTokenizer(Component):
         if self.post_quant_conv is not None:
             latents = self.post_quant_conv(latents)
         images = self.decoder(latents)
-        if self.input_range == (0.0, 1.0):
-            return images
         low, high = self.input_range
         return (images - low) / (high - low)
 
