@@ -48,7 +48,7 @@ class LoggedProcess:
         command: Program and arguments.
         log: File that the output is appended to. Its folder is created.
         environment: Variables to set besides those of this process. Defaults to None.
-        cwd: Folder to run in. Defaults to None, the current one.
+        cwd: Folder to run in. Defaults to None: the current one.
         pass_fds: Open files that the process inherits. Defaults to none.
     """
 

@@ -115,7 +115,7 @@ def test_a_folder_holds_tiles_of_one_kind(image, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / 'tiles').iterdir()} == before
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine/thesis.txt').touch()
-    with pytest.raises(SystemExit, match=r'mine is not empty and holds no tiles\.json'):
+    with pytest.raises(SystemExit, match=r'mine is not empty and has no tiles\.json'):
         cut('20', out='mine')
     with pytest.raises(SystemExit, match=r'--out \S+field.png: no file can be written'):
         cut('20', out='field.png')

@@ -93,7 +93,7 @@ def claim(out: Path, settings: dict) -> None:
     out.mkdir(parents=True, exist_ok=True)
     note = out / NOTE
     if not note.is_file() and any(not path.name.startswith('.') for path in out.iterdir()):
-        raise UserError(f'--out {out} is not empty and holds no {NOTE}: name another folder')
+        raise UserError(f'--out {out} is not empty and has no {NOTE}: name another folder')
     # If the folder has no tile yet, its settings are overwritten.
     if any(out.glob('*.png')):
         try:
