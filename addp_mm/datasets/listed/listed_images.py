@@ -117,7 +117,7 @@ class ListedImages(Dataset, ABC):
             TooManyBrokenImagesError: More images are broken than are allowed.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f'{self.source} has {len(self)} images, there is no image {index}')
+            raise IndexError(f'{self.source} has {len(self)} images, so that image {index} does not exist')
         with random_state_of(index):
             for attempt in range(self.broken.allowed + 2):
                 chosen = int(index)
