@@ -9,7 +9,7 @@ pass with its frozen parts). A two-stage detector sees as many proposals as its 
 
 import argparse
 
-from addp_mm.cli_options import add_renamed
+from addp_mm.cli_options import add_renamed, number
 
 
 def parse_args(argv=None):
@@ -18,24 +18,19 @@ def parse_args(argv=None):
     parser.add_argument('config', help='path of the config file, or addp_mm::NAME')
     parser.add_argument(
         '--img-size',
-        type=int,
+        type=number(int, 1),
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
         help='size of the images in pixels [as in training]',
     )
-    parser.add_argument('--batch-size', type=int, default=1, help='number of images [1]')
-    parser.add_argument('--depth', type=int, default=2, help='levels of modules to list; 0 lists the total alone [2]')
+    parser.add_argument('--batch-size', type=number(int, 1), default=1, help='number of images [1]')
+    parser.add_argument(
+        '--depth', type=number(int, 0), default=2, help='levels of modules to list; 0 lists the total alone [2]'
+    )
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change settings of the config')
     add_renamed(parser, old='--shape', new='--img-size')
     add_renamed(parser, old='--batch', new='--batch-size')
-    args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        parser.error(f'--batch-size must be 1 or more, got {args.batch_size}')
-    if args.depth < 0:
-        parser.error(f'--depth must be 0 or more, got {args.depth}')
-    if args.img_size and min(args.img_size) < 1:
-        parser.error(f'--img-size must be two positive numbers, got {args.img_size}')
-    return args
+    return parser.parse_args(argv)
 
 
 def rows_of(cost, depth: int) -> list[tuple[str, ...]]:
