@@ -4,7 +4,7 @@
 import argparse
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def add_renamed(parser: argparse.ArgumentParser, *, old: str, new: str) -> None:
-    """Refuse an option that was renamed, in one line that names the new one.
+    """Refuse a renamed option with an error of one line that names the new option.
 
     Args:
         parser: The tool's parser. The old option does not appear in its help.
-        old: The option as it was, such as ``'--workers'``.
-        new: The option as it is now, such as ``'--num-workers'``.
+        old: The old name, such as ``'--workers'``.
+        new: The new name, such as ``'--num-workers'``.
 
     >>> parser = argparse.ArgumentParser(prog='tool')
     >>> add_renamed(parser, old='--workers', new='--num-workers')
@@ -64,7 +64,7 @@ def add_runner_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_runner_args(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Parse the arguments of such a tool and set LOCAL_RANK, which mmengine reads.
+    """Parse the arguments of a tool that starts a Runner; set LOCAL_RANK, which mmengine reads.
 
     Args:
         parser: A parser with the options of :func:`add_runner_options`.

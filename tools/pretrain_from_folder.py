@@ -170,7 +170,7 @@ def main(argv=None, execute=None):
     """Run the tool.
 
     Args:
-        argv: Command line. Defaults to None, that of this process.
+        argv: Command line. Defaults to None: that of this process.
         execute: Runs a command instead of a process: called with the command, the log and
             a function that returns a line on the progress; returns the exit status. Defaults to
             None.

@@ -55,7 +55,7 @@ class FeatureStatistics:
         """Covariance (C, C): ``scatter / (count - 1)``.
 
         Raises:
-            StatisticsError: If there are fewer than two images.
+            StatisticsError: There are fewer than two images.
         """
         if self.count < 2:
             raise StatisticsError(f'a covariance needs at least two images, got {self.count}')
@@ -65,7 +65,7 @@ class FeatureStatistics:
         """Add features (B, C).
 
         Raises:
-            ValueError: If they are not vectors, or not finite.
+            ValueError: They are not vectors, or not finite.
         """
         if features.dim() != 2:
             raise ValueError(f'features must have the shape (B, C), got {tuple(features.shape)}')
@@ -104,7 +104,7 @@ class FeatureStatistics:
         """Read a file that :meth:`save` wrote.
 
         Raises:
-            StatisticsError: If the file does not exist or was not written by :meth:`save`.
+            StatisticsError: The file does not exist or was not written by :meth:`save`.
         """
         if not os.path.isfile(path):
             raise StatisticsError(f'{path} does not exist. {_HOW_TO_WRITE}')
@@ -135,7 +135,7 @@ def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str
     """Refuse to compare statistics whose features come from different networks.
 
     Raises:
-        StatisticsError: If the fingerprints differ.
+        StatisticsError: The fingerprints differ.
     """
     if a.fingerprint != b.fingerprint:
         raise StatisticsError(
@@ -150,8 +150,8 @@ def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStati
 
     Source: FID, arXiv 1706.08500, eq. 6. The trace of the root is computed as that of
     ``(A^½ B A^½)^½``. Its eigenvalues are real and not negative, also for singular covariances,
-    which few images give. With no more images than features the distance is biased upwards, and
-    a warning is logged.
+    which few images give. If there are not more images than features, the distance is biased
+    upwards, and a warning is logged.
 
     Args:
         statistics_a: Statistics of one set of images.
@@ -161,7 +161,7 @@ def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStati
         The distance, at least 0; 0 up to rounding for equal statistics.
 
     Raises:
-        StatisticsError: If the extractors differ, or if a set has fewer than two images.
+        StatisticsError: The extractors differ, or a set has fewer than two images.
     """
     require_same_extractor(statistics_a, statistics_b)
     for statistics in (statistics_a, statistics_b):

@@ -63,8 +63,8 @@ class ReconstructionFID(_FrechetMetric):
     every other extractor.
 
     Args:
-        extractor: Config of :class:`InceptionFeatures` or :class:`BackboneFeatures`, or the module;
-            Inception with FID's weights if None. Defaults to None.
+        extractor: Config of :class:`InceptionFeatures` or :class:`BackboneFeatures`, or the module.
+            Defaults to None: Inception with FID's weights.
         collect_device: See :class:`mmengine.evaluator.BaseMetric`. Defaults to 'cpu'.
         prefix: See :class:`mmengine.evaluator.BaseMetric`. Defaults to None.
     """
@@ -88,13 +88,13 @@ class FrechetDistance(_FrechetMetric):
     Args:
         reference: Statistics of the reference, a .npz file that
             tools/analysis_tools/frechet_distance.py writes from a folder of images.
-        extractor: Config of :class:`InceptionFeatures` or :class:`BackboneFeatures`, or the module;
-            Inception with FID's weights if None. Defaults to None.
+        extractor: Config of :class:`InceptionFeatures` or :class:`BackboneFeatures`, or the module.
+            Defaults to None: Inception with FID's weights.
         collect_device: See :class:`mmengine.evaluator.BaseMetric`. Defaults to 'cpu'.
         prefix: See :class:`mmengine.evaluator.BaseMetric`. Defaults to None.
 
     Raises:
-        StatisticsError: If the reference cannot be read, or was made with another extractor.
+        StatisticsError: The reference cannot be read, or was made with another extractor.
     """
 
     default_prefix = 'generation'

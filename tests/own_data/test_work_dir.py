@@ -191,9 +191,8 @@ def test_the_report_names_broken_images_and_the_batch(tmp_path):
             f'"{root}/a.png"\t{root}/a.png: truncated\n'
         )
     (tmp_path / 'tokens').mkdir()
-    (tmp_path / 'tokens/broken.jsonl').write_text(
-        ''.join(json.dumps(dict(index=0, name=name, reason='no image')) + '\n' for name in ('b/c.png', 'a.png'))
-    )
+    broken = [dict(index=0, name=name, reason='no image') for name in ('b/c.png', 'a.png')]
+    (tmp_path / 'tokens/tokens.json').write_text(json.dumps(dict(format=2, broken=broken)))
     assert _broken(tmp_path, str(root)) == {f'{root}/a.png': 'truncated', f'{root}/b/c.png': 'no image'}
     stage = Stage(tmp_path, 'addp', {}, [])
     stage.prepare(Config(), dict(batch=4, accumulated=1, max_iters=2000, parameters=9))

@@ -59,12 +59,13 @@ class Training:
         from mmengine.registry import init_default_scope
         from mmengine.runner import Runner
 
+        from addp_mm.checkpoints.init_weights import init_weights
         from addp_mm.registry import MODELS
 
         init_default_scope(cfg.default_scope)
         torch.manual_seed(0)
         self.model = MODELS.build(cfg.model)
-        self.model.init_weights()
+        init_weights(self.model)
         self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         self.model.to(self.device).train()
         self.optimizer = build_optim_wrapper(self.model, cfg.optim_wrapper)
