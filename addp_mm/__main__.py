@@ -3,7 +3,7 @@
 
 Most subcommands run a script of ``tools/``, which can be run without this command, too. A script of
 another package, such as mmdet's ``tools/test.py``, is run by ``addp run SCRIPT``: addp_mm's patches
-are then in force before the script imports anything.
+are then active before the script imports anything.
 """
 
 import difflib
@@ -38,7 +38,7 @@ OWN = {
     'convert': 'convert a checkpoint; addp convert --help lists the kinds',
     'list': 'list the shipped configs; addp list nano lists those with "nano" in their name',
     'doctor': 'check the environment and run one training step',
-    'run': 'run a Python script with the patches of addp_mm in force',
+    'run': 'run a Python script with the patches of addp_mm active',
 }
 EPILOG = """\
 CONFIG is a path, or the name of a shipped config: addp list shows the names.
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command.
 
     Args:
-        argv: Arguments behind ``addp``. Defaults to those of the process.
+        argv: Arguments after ``addp``. Defaults to None: those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ('-h', '--help'):

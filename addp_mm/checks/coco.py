@@ -11,10 +11,10 @@ from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
 from addp_mm.checks.dataset_cfg import classes_of, join, prefix_of, quoted, read_text, transforms_of
-from addp_mm.checks.image_folders import check_image_files, missing_files, spread
+from addp_mm.checks.image_folders import check_listed_images, spread
 from addp_mm.checks.image_reading import ImageReading, reading_of
 from addp_mm.checks.type_lookup import is_kind
-from addp_mm.datasets.errors import DatasetError, check_folder_exists
+from addp_mm.datasets.errors import DatasetError
 
 _NEEDED = {
     'categories': ('id', 'name'),
@@ -149,16 +149,8 @@ def _check_references(path: Path, content: dict) -> None:
 
 
 def _check_images(path: Path, images: Sequence[dict], folder: Path, reading: ImageReading) -> None:
-    """Images exist and are whole, and up to 20,000 of them have the size that the file says."""
-    wanted = [image['file_name'] for image in images]
-    check_folder_exists(folder)
-    missing = missing_files(folder, wanted)
-    if missing:
-        raise DatasetError(
-            f'{folder}: {len(missing)} of {len(wanted)} images of {path} do not exist: {quoted(missing)}. '
-            'Complete the folder, or write the dataset again.'
-        )
-    check_image_files(folder, wanted, read=reading.decode)
+    """Images exist and are whole, and up to 2,000 of them have the size that the file says."""
+    check_listed_images(path, folder, [image['file_name'] for image in images], reading.decode)
     for index, record in spread(list(enumerate(images))):
         file, width, height = folder / record['file_name'], record['width'], record['height']
         found = reading.size(file)

@@ -2,7 +2,6 @@
 """Read paths, classes and defaults from dataset configs, for the checks."""
 
 import inspect
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from mmengine.registry import DATASETS
 
 from addp_mm.checks.type_lookup import find_type
 from addp_mm.datasets.errors import DatasetError, check_folder_exists
-from addp_mm.datasets.fashion.scene_writer import MARKER
 from addp_mm.errors import first_few
 
 # mmsegmentation's datasets hand **kwargs to their base class unchanged, except this one.
@@ -82,24 +80,6 @@ def default_of(cls: type | None, argument: str) -> Any:
         if not base.__module__.startswith('mmseg.') or base.__name__ in _SETS_DEFAULTS:
             return None
     return None
-
-
-def expected_images(cfg: Mapping, folder: Path) -> int | None:
-    """Number of images that a folder of FashionScenes must hold, as its writer noted it.
-
-    Raises:
-        DatasetError: The file is damaged.
-    """
-    root = Path(cfg.get('data_root') or '')
-    marker = root / MARKER
-    if not marker.is_file() or not folder.is_relative_to(root):
-        return None
-    try:
-        manifest = json.loads(marker.read_text())
-    except json.JSONDecodeError as error:
-        raise DatasetError(f'{marker}: damaged ({error}). Delete {root} and write the dataset again.') from error
-    kind, _, split = folder.relative_to(root).as_posix().partition('/')
-    return manifest.get(split if kind in ('scenes', 'labels') else f'{kind}_{split}')
 
 
 def join(cfg: Mapping, path: str | None) -> Path:

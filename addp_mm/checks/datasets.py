@@ -17,12 +17,12 @@ from addp_mm.checks.class_folders import (
     reads_folders,
 )
 from addp_mm.checks.coco import check_coco
-from addp_mm.checks.dataset_cfg import classes_of, expected_images, local_parts, prefix_of, quoted, read_text
-from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_files, check_image_folder, missing_files
+from addp_mm.checks.dataset_cfg import classes_of, local_parts, prefix_of, read_text
+from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_folder, check_listed_images
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
 from addp_mm.checks.type_lookup import is_kind
-from addp_mm.datasets.errors import DatasetError, check_folder_exists
+from addp_mm.datasets.errors import DatasetError
 
 
 def check_datasets(cfg: Config, *loaders: str) -> None:
@@ -62,7 +62,7 @@ def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
         cfg: The ``dataset`` of a data loader.
 
     Raises:
-        DatasetError: A path is wrong, a folder is empty or half-written, an image is damaged, or an
+        DatasetError: A path is wrong, a folder is empty, an image is damaged, or an
             annotation file is broken, lacks a class or does not fit its images. The message names
             the file and says what to do.
     """
@@ -81,19 +81,15 @@ def _check_folders(cfg: Mapping) -> None:
         _check_list_file(path, folder, cfg, read)
         return
     extensions = tuple(cfg.get('extensions', IMAGE_EXTENSIONS))
-    images = check_image_folder(folder, extensions, expected_images(cfg, folder), read)
+    images = check_image_folder(folder, extensions, read)
     if labelled_by_folder(cfg):
         check_class_folders(folder, images, classes_of(cfg, 'mmpretrain'))
 
 
 def _check_list_file(path: Path, folder: Path, cfg: Mapping, read: Callable[[bytes], object]) -> None:
     """Check a text file of ``image`` or ``image label`` lines, as mmpretrain reads it."""
-    lines = read_text(path).splitlines()
-    if not lines:
-        raise DatasetError(f'{path}: the list of images is empty. Write it again, or set ann_file to another file.')
-    check_folder_exists(folder)
-    names = lines
-    if cfg.get('with_label', True):
+    names = lines = read_text(path).splitlines()
+    if lines and cfg.get('with_label', True):
         pairs = [line.strip().rsplit(' ', 1) for line in lines]
         bad = next((k for k, pair in enumerate(pairs) if len(pair) != 2 or not pair[1].isdigit()), None)
         if bad is not None:
@@ -105,10 +101,4 @@ def _check_list_file(path: Path, folder: Path, cfg: Mapping, read: Callable[[byt
             raise DatasetError(
                 f'{path}: label {highest}, but metainfo.classes has {len(classes)} classes. Add the missing classes.'
             )
-    missing = missing_files(folder, names)
-    if missing:
-        raise DatasetError(
-            f'{path}: {len(missing)} of its {len(names)} images are not in {folder}: {quoted(missing)}. '
-            'Complete the folder, or correct data_prefix.'
-        )
-    check_image_files(folder, names, read=read)
+    check_listed_images(path, folder, names, read)

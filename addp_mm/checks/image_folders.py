@@ -6,65 +6,73 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from addp_mm.checks.dataset_cfg import quoted
 from addp_mm.datasets.errors import DatasetError, check_folder_exists
 from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import first_few
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
-
-_MAX_OPENED = 20_000
-_NUM_DECODED = 16
-_DECODE_ALL_FILES, _DECODE_ALL_BYTES = 2000, 512 * 2**20
-_END_MARKS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9'}
-_END_BYTES = 64
+_MAX_CHECKED = 2000
 
 _Item = TypeVar('_Item')
 
 
 def check_image_folder(
-    folder: str | Path,
-    extensions: Sequence[str] = IMAGE_EXTENSIONS,
-    expected: int | None = None,
-    read: Callable[[bytes], object] = read_rgb,
+    folder: Path, extensions: Sequence[str] = IMAGE_EXTENSIONS, read: Callable[[bytes], object] = read_rgb
 ) -> list[str]:
     """Check that a folder holds whole images.
-
-    Up to 2,000 files of up to 512 MiB in total are all decoded. Of more files, the ends of up to
-    20,000, evenly spread, are read. A file that is empty or lacks its format's end mark is decoded,
-    and so are 16 files in any case.
 
     Args:
         folder: Searched with all folders below it.
         extensions: Ends of image file names, compared in lower case. Defaults to common formats.
-        expected: How many images there should be. Defaults to None, which means any number.
-        read: Decodes the bytes of a file; raises a ValueError if it is damaged. Defaults to
+        read: As in :func:`check_image_files`. Defaults to
             :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
 
     Returns:
         Paths of the images relative to ``folder``, sorted.
 
     Raises:
-        DatasetError: There is no such folder, it has no images, fewer or more than expected, or
-            damaged ones.
+        DatasetError: There is no such folder, or it has no images or damaged ones.
     """
-    folder = Path(folder)
     check_folder_exists(folder)
-    images = list_files(folder, extensions)
+    images = _list_files(folder, extensions)
     if not images:
         raise DatasetError(
             f'{folder}: no images in this folder ({", ".join(extensions)}). Check the path; if writing '
             'or unpacking the data was interrupted, delete the folder and do it again.'
         )
-    if expected is not None and len(images) != expected:
-        raise DatasetError(
-            f'{folder}: half-written, {len(images)} of {expected} images are there. Delete the data set '
-            'and write it again.'
-        )
-    check_image_files(folder, images, read=read)
+    check_image_files(folder, images, read)
     return images
 
 
-def list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
+def check_listed_images(
+    source: Path, folder: Path, names: Sequence[str], read: Callable[[bytes], object] = read_rgb
+) -> None:
+    """Check that the images that a file lists exist and are whole.
+
+    Args:
+        source: The file that lists them, for messages.
+        folder: The folder of the images.
+        names: Paths relative to ``folder``.
+        read: As in :func:`check_image_files`. Defaults to
+            :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
+
+    Raises:
+        DatasetError: The list is empty, or the folder or images are missing or damaged.
+    """
+    if not names:
+        raise DatasetError(f'{source}: the list of images is empty. Write it again, or set ann_file to another file.')
+    check_folder_exists(folder)
+    missing = missing_files(folder, names)
+    if missing:
+        raise DatasetError(
+            f'{source}: {len(missing)} of its {len(names)} images are not in {folder}: {quoted(missing)}. '
+            'Complete the folder, or correct data_prefix, or img_suffix if there is one.'
+        )
+    check_image_files(folder, names, read)
+
+
+def _list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
     """Files below a folder, relative to it, sorted; links to folders are followed."""
     ends = tuple(extension.lower() for extension in extensions)
     files = []
@@ -74,7 +82,7 @@ def list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
     return sorted(files)
 
 
-def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
+def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
     """Find which of ``names``, paths relative to ``folder``, do not exist.
 
     Every folder is listed once. To look for each of ImageNet's files by itself takes minutes on a
@@ -85,72 +93,36 @@ def missing_files(folder: str | Path, names: Iterable[str]) -> list[str]:
     for name in names:
         below, base = os.path.split(name)
         if below not in listed:
-            listed[below] = _file_names(os.path.join(folder, below))
+            path = folder / below
+            listed[below] = set(os.listdir(path)) if path.is_dir() else set()
         if base not in listed[below]:
             absent.append(name)
-    if absent and os.path.isfile(os.path.join(folder, absent[0])):
-        # This file system does not distinguish lower case from upper case.
-        absent = [name for name in absent if not os.path.isfile(os.path.join(folder, name))]
     return absent
 
 
-def _file_names(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            # A link counts and is not followed: that would look for its file.
-            return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
-    except OSError:
-        return set()
-
-
-def check_image_files(
-    folder: str | Path, names: Sequence[str], kind: str = 'images', read: Callable[[bytes], object] = read_rgb
-) -> None:
-    """Check that image files are whole, as :func:`check_image_folder` does.
+def check_image_files(folder: Path, names: Sequence[str], read: Callable[[bytes], object] = read_rgb) -> None:
+    """Check that image files can be decoded: all of up to 2,000, else 2,000 that are evenly spread.
 
     Args:
         folder: The folder of the files.
         names: Paths relative to ``folder``.
-        kind: What the message calls them. Defaults to 'images'.
         read: Decodes the bytes of a file; raises a ValueError if it is damaged. Defaults to
             :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
 
     Raises:
         DatasetError: Files are damaged; the message names them.
     """
-    decoded = set(names if _few(folder, names) else spread(names, _NUM_DECODED))
     damaged = []
     for name in spread(names):
-        path = Path(folder, name)
-        if name in decoded or not _ends_well(path):
-            try:
-                read(path.read_bytes())
-            except (OSError, ValueError) as error:
-                damaged.append(f'{path} ({error})')
+        try:
+            read((folder / name).read_bytes())
+        except (OSError, ValueError) as error:
+            damaged.append(f'{folder / name} ({error})')
     if damaged:
-        advice = 'Replace or remove them.' if kind == 'images' else 'Replace them.'
-        raise DatasetError(f'{len(damaged)} {kind} cannot be read: {first_few(damaged, 5)}. {advice}')
+        raise DatasetError(f'{len(damaged)} images cannot be read: {first_few(damaged, 5)}. Replace or remove them.')
 
 
-def _few(folder: str | Path, names: Sequence[str]) -> bool:
-    """Whether all files can be decoded within a minute."""
-    if len(names) > _DECODE_ALL_FILES:
-        return False
-    paths = [os.path.join(folder, name) for name in names]
-    return sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) <= _DECODE_ALL_BYTES
-
-
-def _ends_well(path: Path) -> bool:
-    mark = _END_MARKS.get(path.suffix.lower())
-    try:
-        with open(path, 'rb') as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _END_BYTES))
-            return size > 0 and (mark is None or mark in file.read())
-    except OSError:
-        return False
-
-
-def spread(items: Sequence[_Item], count: int = _MAX_OPENED) -> Sequence[_Item]:
-    """At most ``count`` items, evenly spread over all. ``count`` defaults to 20,000."""
-    return items if len(items) <= count else [items[i * len(items) // count] for i in range(count)]
+def spread(items: Sequence[_Item]) -> Sequence[_Item]:
+    """At most 2,000 items, evenly spread over all."""
+    count = min(len(items), _MAX_CHECKED)
+    return [items[i * len(items) // count] for i in range(count)]

@@ -1,7 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check label maps of semantic segmentation before a runner is built."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,20 +12,23 @@ from addp_mm.checks.dataset_cfg import (
     classes_of,
     dataset_class,
     default_of,
-    expected_images,
     join,
     own_classes,
     prefix_of,
     quoted,
     read_text,
 )
-from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_files, check_image_folder, missing_files, spread
+from addp_mm.checks.image_folders import (
+    IMAGE_EXTENSIONS,
+    check_image_folder,
+    check_listed_images,
+    missing_files,
+    spread,
+)
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.errors import DatasetError, check_folder_exists
-
-_NUM_LABELS_READ = 64  # label maps whose values are read
 
 
 def check_label_maps(cfg: Mapping) -> None:
@@ -65,13 +67,20 @@ def check_label_maps(cfg: Mapping) -> None:
     if not classes:
         kind = type_name(cfg.get('type'))
         raise DatasetError(f'{kind} on {folder}: no classes. Set metainfo=dict(classes=[…], palette=[…]).')
-    if _known_format(label_suffix):
-        check_image_files(label_folder, list(maps), 'label maps', _label_values)
-        for name, image in spread(list(maps.items())):
-            _check_pair(label_folder / name, folder / image, reading.size)
-        # a class with its own classes converts their labels to those of the config
-        own = own_classes(cfg, 'mmseg') or ()
-        _check_labels(cfg, cls, label_folder, list(maps), max(len(classes), len(own)))
+    if Path(f'name{label_suffix}').suffix.lower() not in Image.registered_extensions():
+        return  # only the pipeline can read them
+    # a class with its own classes converts their labels to those of the config
+    num_classes = max(len(classes), len(own_classes(cfg, 'mmseg') or ()))
+    # if the default cannot be read, the value that refuses less is taken
+    reduced = cfg.get('reduce_zero_label', default_of(cls, 'reduce_zero_label'))
+    for name, image in spread(list(maps.items())):
+        values = _read_map(label_folder / name, folder / image, reading.size)
+        _check_labels(
+            label_folder / name,
+            values[values != cfg.get('ignore_index', 255)],
+            num_classes,
+            reduced is None or bool(reduced),
+        )
 
 
 def _images(cfg: Mapping, folder: Path, suffix: str | None, read: Callable[[bytes], object]) -> list[str]:
@@ -79,20 +88,10 @@ def _images(cfg: Mapping, folder: Path, suffix: str | None, read: Callable[[byte
     ann_file = cfg.get('ann_file')
     if not suffix or not ann_file or join(cfg, ann_file).is_dir():
         extensions = (suffix,) if suffix else IMAGE_EXTENSIONS
-        return check_image_folder(folder, extensions, expected_images(cfg, folder), read)
+        return check_image_folder(folder, extensions, read)
     path = join(cfg, ann_file)
-    stems = [line.strip() for line in read_text(path).splitlines()]
-    if not stems:
-        raise DatasetError(f'{path}: the list of images is empty. Write it again, or set ann_file to another file.')
-    check_folder_exists(folder)
-    images = [stem + suffix for stem in stems]
-    missing = missing_files(folder, images)
-    if missing:
-        raise DatasetError(
-            f'{path}: {len(missing)} of its {len(images)} images are not in {folder}: '
-            f'{quoted(missing)}. Complete the folder, or correct data_prefix or img_suffix.'
-        )
-    check_image_files(folder, images, read=read)
+    images = [line.strip() + suffix for line in read_text(path).splitlines()]
+    check_listed_images(path, folder, images, read)
     return images
 
 
@@ -111,11 +110,11 @@ def _stem(image: str, suffix: str | None) -> str:
     return image[: -len(suffix)] if suffix else str(Path(image).with_suffix(''))
 
 
-def _check_pair(path: Path, image: Path, size: Callable[[Path], tuple[int, int] | None]) -> None:
-    """A label map has one label for each pixel of its image."""
+def _read_map(path: Path, image: Path, size: Callable[[Path], tuple[int, int] | None]) -> np.ndarray:
+    """The labels of a map, (H, W): one for each pixel of its image."""
     try:
         with Image.open(path) as label_map:
-            channels, (width, height) = label_map.getbands(), label_map.size
+            channels, values = label_map.getbands(), np.asarray(label_map)
     except (OSError, SyntaxError) as error:
         raise DatasetError(f'{path}: the label map cannot be read ({error}). Replace it.') from error
     if len(channels) > 1:
@@ -123,46 +122,20 @@ def _check_pair(path: Path, image: Path, size: Callable[[Path], tuple[int, int] 
             f'{path}: the label map has the channels {", ".join(channels)}; it must have one, whose '
             'values are class indices. Convert its colours to class indices.'
         )
-    found = size(image)
+    (height, width), found = values.shape, size(image)
     if found not in (None, (height, width)):
         raise DatasetError(
             f'{path}: the label map is {width} wide and {height} high, but its image {image} is '
             f'{found[1]} wide and {found[0]} high with its EXIF orientation applied. Write the label map in that size.'
         )
+    return values
 
 
-def _known_format(suffix: str) -> bool:
-    """Whether Pillow reads label maps with this suffix; others only the pipeline can read."""
-    return Path(f'name{suffix}').suffix.lower() in Image.registered_extensions()
-
-
-def _label_values(content: bytes) -> np.ndarray:
-    """Values in a label map, ascending.
-
-    Raises:
-        ValueError: The label map is damaged.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return np.unique(np.asarray(image)).astype(int)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(str(error)) from error
-
-
-def _check_labels(cfg: Mapping, cls: type | None, folder: Path, maps: Sequence[str], num_classes: int) -> None:
-    """Every label in some of the maps has a class."""
-    reduce_zero_label = cfg.get('reduce_zero_label', default_of(cls, 'reduce_zero_label'))
-    # if the default cannot be read, the value that refuses less is taken
-    reduce_zero_label = True if reduce_zero_label is None else bool(reduce_zero_label)
-    for name in maps[:: max(1, len(maps) // _NUM_LABELS_READ)]:
-        path = folder / name
-        values = _label_values(path.read_bytes())
-        labels = values[values != cfg.get('ignore_index', 255)]
-        if reduce_zero_label:
-            labels = labels[labels != 0] - 1
-        if len(labels) and labels.max() >= num_classes:
-            raise DatasetError(
-                f'{path}: label {labels.max() + reduce_zero_label}, but there are {num_classes} classes '
-                f'(reduce_zero_label={reduce_zero_label}). Add the missing classes to '
-                'metainfo.classes, or correct the label map.'
-            )
+def _check_labels(path: Path, labels: np.ndarray, num_classes: int, reduce_zero_label: bool) -> None:
+    """Every label has a class; with ``reduce_zero_label``, 0 has none and 1 is the first class."""
+    highest = int(labels.max(initial=0))
+    if highest - reduce_zero_label >= num_classes:
+        raise DatasetError(
+            f'{path}: label {highest}, but there are {num_classes} classes (reduce_zero_label={reduce_zero_label}). '
+            'Add the missing classes to metainfo.classes, or correct the label map.'
+        )

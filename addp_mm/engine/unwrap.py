@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Parts of a runner: the model inside its wrappers, the hook that saves, its private state."""
+"""The model inside its wrappers, the hook that saves, and private state of a runner."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def find_checkpoint_hook(runner: Runner) -> CheckpointHook | None:
 
 
 def is_resuming(runner: Runner) -> bool:
-    """Whether the checkpoint being loaded continues a training, and does not only bring weights."""
+    """Whether the checkpoint that is being loaded resumes a training, not only loads weights."""
     return bool(runner._resume)  # noqa: SLF001  # mmengine has no public attribute for it

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from addp_mm.datasets.listed.broken_images import BrokenImages
-from addp_mm.datasets.tokens.token_store import broken_images
+from addp_mm.datasets.tokens.token_store import ABOUT, read_about
 from addp_mm.own_data.commands import shown, tool
 from addp_mm.own_data.measure import command_of, measured
 from addp_mm.own_data.progress import duration, training_seconds
@@ -108,7 +108,7 @@ def write_page(
     if broken:
         figure = Figure(
             f'{len(broken):,} images were left out; at most {_NUM_BROKEN} are shown. All are listed in '
-            f'broken_images_….txt below {request.work_dir} and in tokens/broken.jsonl.',
+            f'broken_images_….txt below {request.work_dir} and in tokens/tokens.json.',
             [command],
             table=Table(['Image', 'Reason'], list(broken.items())[:_NUM_BROKEN]),
         )
@@ -160,7 +160,9 @@ def _stage_figures(stage: Stage, val_count: int) -> list[Figure]:
 def _broken(work_dir: Path, root: str) -> dict[str, str]:
     """Names and reasons of the images that a stage could not read."""
     # The store of ids names them relative to the root.
-    found = {os.path.join(root, image['name']): image['reason'] for image in broken_images(work_dir / TOKENS)}
+    tokens = work_dir / TOKENS
+    broken = read_about(tokens)['broken'] if (tokens / ABOUT).is_file() else []
+    found = {os.path.join(root, image['name']): image['reason'] for image in broken}
     for path in sorted(work_dir.glob('*/*/broken_images_*.txt')):
         found.update(BrokenImages(path, count=0, share=0.0).read())
     return {name: reason.removeprefix(f'{name}: ') for name, reason in sorted(found.items())}

@@ -58,7 +58,7 @@ def test_an_annotation_file_without_images_is_refused(own_set):
 
 def test_images_that_annotations_name_must_exist(own_set):
     (own_set / 'scenes/train/000004.png').unlink()
-    refused(dataset_cfg('det', own_set), own_set / 'scenes/train', "'000004.png'", '1 of 12')
+    refused(dataset_cfg('det', own_set), own_set / 'scenes/train', "'000004.png'", '1 of its 12 images')
 
 
 def lacks(own_set, section, index, key):

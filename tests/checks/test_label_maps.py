@@ -54,7 +54,7 @@ def test_a_damaged_label_map_is_found_among_many(tmp_path, content):
     cfg, _, maps = segmentation(tmp_path, cfg, 150, '.png', '.png')
     check_dataset_cfg(cfg)
     maps[1].write_bytes(content(maps[1].read_bytes()))
-    refused(cfg, maps[1], '1 label maps cannot be read', 'Replace')
+    refused(cfg, maps[1], 'the label map cannot be read', 'Replace')
 
 
 THREE = dict(type='BaseSegDataset', img_suffix='.png', metainfo=dict(classes=['a', 'b', 'c']))

@@ -8,11 +8,18 @@ import struct
 import numpy as np
 import pytest
 
-from addp_mm.datasets.fashion.fashion_mnist import CLASSES
+from addp_mm.datasets.fashion.fashion_mnist import CLASSES, Garments, load_garments
 from addp_mm.datasets.fashion.scene_writer import SceneSetSpec, write_fashion_scenes
 
 # Fashion-MNIST's own order of the labels 0 to 9.
 IDX_ORDER = ['t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle-boot']
+
+
+def few_garments(split, per_class):
+    """The first garments of each class of the shipped subset, sorted by class."""
+    garments = load_garments(split)
+    index = np.concatenate([np.flatnonzero(garments.labels == label)[:per_class] for label in range(len(CLASSES))])
+    return Garments(garments.images[index], garments.labels[index])
 
 
 @pytest.fixture(scope='session')

@@ -209,7 +209,9 @@ def test_ids_of_another_tokenizer_are_refused(ids, words):
 
 
 def test_images_need_a_tokenizer():
-    with pytest.raises(RuntimeError, match=r'shape \(4, 3, 16, 16\) holds no ids \(B, 16\), and tokenizer is None'):
+    with pytest.raises(
+        RuntimeError, match=r'shape \(4, 3, 16, 16\) does not contain ids \(B, 16\), and tokenizer is None'
+    ):
         tiny_training(None)(images(), mode='loss')
 
 

@@ -129,7 +129,7 @@ def test_the_ids_are_those_of_the_views(stored, inputs):
 def test_what_is_recorded(stored, inputs):
     about = json.loads((stored / 'tokens.json').read_text())
     assert about['images']['count'] == about['done'] == NUM_IMAGES
-    assert about['broken'] == 0
+    assert about['broken'] == []
     assert about['views'] == dict(
         image_size=16, count=3, augmentation='crop', crop_scale=[0.2, 1.0], interpolation='bicubic', seed=0
     )
@@ -298,7 +298,7 @@ def test_broken_images_are_named_recorded_and_left_out(tool, stored, with_broken
     argv = arguments(with_broken, tmp_path / 'ids')
     tool.main(argv)
     assert '2 images could not be read and are left out' in capsys.readouterr().out
-    recorded = [json.loads(line) for line in (tmp_path / 'ids/broken.jsonl').read_text().splitlines()]
+    recorded = json.loads((tmp_path / 'ids/tokens.json').read_text())['broken']
     listed = names(with_broken)
     assert [image['name'] for image in recorded] == ['a/04.png', 'b/05.png']
     assert [image['index'] for image in recorded] == [listed.index('a/04.png'), listed.index('b/05.png')]
@@ -318,7 +318,7 @@ def test_too_many_broken_images_stop_the_run_with_their_names(tool, with_broken,
     assert 'more than --max-broken-share 0.1 of 13 and 10 more' in message
     assert f'{listed[0]} (' in message
     assert f'{listed[9]} (' in message
-    assert str(tmp_path / 'ids/broken.jsonl') in message
+    assert str(tmp_path / 'ids/tokens.json') in message
     tool.main([*argv[:-1], '0.2'])
     assert len(TokenIds(tmp_path / 'ids')) == 1
 

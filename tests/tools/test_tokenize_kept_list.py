@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from addp_mm.datasets import ImageFiles
-from addp_mm.datasets.tokens.token_store import broken_images
+from addp_mm.datasets.tokens.token_store import read_about
 from addp_mm.registry import MODELS
 
 TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/tokenize_images.py'
@@ -66,7 +66,7 @@ def test_images_that_are_gone_are_recorded_and_do_not_count_as_broken(arguments,
     (tmp_path / 'images/12.png').write_bytes(b'no image')
     tool.main(arguments)
     assert np.load(tmp_path / 'ids/ids.npy').shape == (14, 1, 16)
-    recorded = broken_images(tmp_path / 'ids')
+    recorded = read_about(tmp_path / 'ids')['broken']
     assert [image['index'] for image in recorded] == [*range(11), 12]
     assert all(image['reason'] == 'gone since the images were listed' for image in recorded[:-1])
     assert 'cannot be read as an image' in recorded[-1]['reason']

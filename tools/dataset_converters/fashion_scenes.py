@@ -10,14 +10,12 @@ same options give byte-identical files, with any number of workers.
 import argparse
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tqdm import tqdm
-
 from addp_mm.cli_options import add_renamed
-from addp_mm.datasets.fashion.scene_writer import FORMATS, SceneSetSpec, write_fashion_scenes
+from addp_mm.datasets.fashion.scene_writer import SceneSetSpec, write_fashion_scenes
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -35,23 +33,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ):
         default = getattr(spec, name)
         parser.add_argument(flag, dest=name, type=int, default=default, metavar='N', help=f'{text} [{default}]')
-    parser.add_argument(
-        '--formats',
-        nargs='+',
-        choices=FORMATS,
-        default=FORMATS,
-        help='coco: instances JSON; ade: label PNGs; imagenet: a folder for each class [all]',
-    )
     parser.add_argument('--source', metavar='FOLDER', help="folder of Fashion-MNIST's IDX files, gzipped or not")
     parser.add_argument('--num-workers', type=int, default=1, metavar='N', help='number of processes [1]')
     add_renamed(parser, old='--image-size', new='--img-size')
     add_renamed(parser, old='--workers', new='--num-workers')
     return parser.parse_args(argv)
-
-
-def show_progress(items: Iterable, text: str, total: int) -> Iterable:
-    """Wrap an iterable of batches into a progress bar."""
-    return tqdm(items, desc=f'{text:>13}', total=total, unit='batch')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,10 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # SIGTERM then cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        spec = SceneSetSpec(
-            args.image_size, args.train, args.val, args.objects_train, args.objects_val, args.seed, tuple(args.formats)
-        )
-        written = write_fashion_scenes(args.out, spec, args.source, args.num_workers, show_progress)
+        spec = SceneSetSpec(args.image_size, args.train, args.val, args.objects_train, args.objects_val, args.seed)
+        written = write_fashion_scenes(args.out, spec, args.source, args.num_workers)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

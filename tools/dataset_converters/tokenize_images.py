@@ -165,20 +165,16 @@ def check_share(writer: 'TokenWriter', rows: int, share: float) -> None:
         TokenStoreError: More than ``share`` of them, plus ten, are broken; the message lists them.
     """
     from addp_mm.datasets.listed.broken_images import BROKEN_ALLOWANCE, num_allowed
-    from addp_mm.datasets.tokens.token_store import BROKEN, TokenStoreError, broken_images
+    from addp_mm.datasets.tokens.token_store import ABOUT, TokenStoreError
     from addp_mm.datasets.views.views_dataset import GONE
     from addp_mm.errors import first_few
 
-    if writer.num_broken <= num_allowed(share, rows):
-        return
-    found = [
-        f'{image["name"]} ({image["reason"]})' for image in broken_images(writer.folder) if image['reason'] != GONE
-    ]
+    found = [f'{image["name"]} ({image["reason"]})' for image in writer.broken if image['reason'] != GONE]
     if len(found) > num_allowed(share, rows):
         raise TokenStoreError(
             f'{len(found)} of the first {writer.done:,} images cannot be read, more than --max-broken-share '
             f'{share} of {rows:,} and {BROKEN_ALLOWANCE} more: {first_few(found, 10, "; ")}. All are listed in '
-            f'{writer.folder / BROKEN}. Replace or remove them, delete {writer.folder} and start again; or leave '
+            f'{writer.folder / ABOUT}. Replace or remove them, delete {writer.folder} and start again; or leave '
             'them out with a larger --max-broken-share'
         )
 
@@ -278,7 +274,7 @@ def run(args: argparse.Namespace) -> str:
     tokenize(tokenizer.to(device), writer, data, start, args)
     return (
         f'{folder}: ids of {stop - start:,} images, {args.views} views of {length} tokens each; '
-        f'{writer.num_broken} images could not be read and are left out'
+        f'{len(writer.broken)} images could not be read and are left out'
     )
 
 

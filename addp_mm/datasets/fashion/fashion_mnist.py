@@ -34,8 +34,8 @@ class Garments:
     """Photographs of one split.
 
     Args:
-        images: Grey values, uint8, shape (N, 28, 28), on a black background.
-        labels: Indices into :data:`CLASSES`, int64, shape (N,).
+        images: Grey values, uint8 (N, 28, 28), on a black background.
+        labels: Indices into :data:`CLASSES`, int64 (N,).
     """
 
     images: np.ndarray
@@ -53,12 +53,12 @@ def garment_alpha(image: np.ndarray, label: int) -> np.ndarray:
     """Separate a garment from its black background.
 
     Args:
-        image: Grey values, uint8, shape (28, 28).
+        image: Grey values, uint8 (28, 28).
         label: Index into :data:`CLASSES`. Openings of bags and sandals stay open. In other garments
             they are dark prints and are filled.
 
     Returns:
-        bool, shape (28, 28), True on the garment.
+        bool (28, 28), True on the garment.
     """
     mask = (image > _FOREGROUND_GREY).astype(np.uint8)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -82,8 +82,8 @@ def load_garments(split: str, source: str | None = None) -> Garments:
     Args:
         split: 'train' or 'val'. 'val' is Fashion-MNIST's test split. No garment is in both.
         source: Folder of Fashion-MNIST's IDX files, gzipped or not, or a folder with them in
-            ``FashionMNIST/raw`` (torchvision's layout) or ``raw``. Defaults to None, which takes
-            the subset that ships with the package.
+            ``FashionMNIST/raw`` (torchvision's layout) or ``raw``. Defaults to None: the subset
+            that ships with the package.
 
     Raises:
         ValueError: The split is unknown, or a file is damaged.
@@ -103,48 +103,6 @@ def load_garments(split: str, source: str | None = None) -> Garments:
         )
     labels = np.array([CLASSES.index(name) for name in _IDX_ORDER])[labels]
     return _keep_visible(Garments(images, labels))
-
-
-def balanced_subset(garments: Garments, per_class: int) -> Garments:
-    """Take the first ``per_class`` garments of every class, in the order of the classes.
-
-    Raises:
-        ValueError: A class has fewer garments.
-    """
-    chosen = []
-    for label, name in enumerate(CLASSES):
-        found = np.flatnonzero(garments.labels == label)[:per_class]
-        if len(found) < per_class:
-            raise ValueError(f'only {len(found)} garments of class {name!r}, {per_class} are requested')
-        chosen.append(found)
-    index = np.concatenate(chosen)
-    return Garments(garments.images[index], garments.labels[index])
-
-
-def encode_subset(splits: dict[str, Garments]) -> dict[str, np.ndarray]:
-    """Pack class-balanced, class-sorted garments into the arrays of the shipped file.
-
-    Each split becomes one grey PNG with a row for each class. PNG is smaller than deflate alone.
-
-    Args:
-        splits: Garments by the name of the split.
-
-    Returns:
-        The bytes of the PNGs, uint8, by ``<split>_png``.
-
-    Raises:
-        ValueError: The garments are not balanced, or not sorted by class.
-    """
-    arrays = {}
-    for split, garments in splits.items():
-        per_class = len(garments) // len(CLASSES)
-        if not np.array_equal(garments.labels, np.repeat(np.arange(len(CLASSES)), per_class)):
-            raise ValueError(f'the garments of split {split!r} are not balanced and sorted by class')
-        rows = garments.images.reshape(len(CLASSES), per_class, GARMENT_SIZE, GARMENT_SIZE).transpose(0, 2, 1, 3)
-        png = io.BytesIO()
-        Image.fromarray(rows.reshape(-1, per_class * GARMENT_SIZE)).save(png, 'PNG', optimize=True)
-        arrays[f'{split}_png'] = np.frombuffer(png.getvalue(), np.uint8)
-    return arrays
 
 
 def _read_subset(split: str) -> Garments:
@@ -176,20 +134,16 @@ def _find_idx_folder(source: Path, split: str) -> Path:
 
 def _read_idx(folder: Path, name: str, ndim: int) -> np.ndarray:
     """Read an IDX file of bytes (http://yann.lecun.com/exdb/mnist): magic, sizes, values."""
-    path = folder / name if (folder / name).is_file() else folder / f'{name}.gz'
-    if not path.is_file():
+    path = next((path for path in (folder / name, folder / f'{name}.gz') if path.is_file()), None)
+    if path is None:
         raise FileNotFoundError(f'{folder}: neither {name} nor {name}.gz is in this folder')
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
-        magic, shape = _read_idx_header(content, ndim)
-    except (OSError, EOFError, struct.error) as error:
-        raise ValueError(f'{path}: damaged or truncated ({error}). Download it again.') from error
-    start = 4 + 4 * ndim
-    if magic != 0x0800 + ndim or len(content) - start != int(np.prod(shape)):
-        raise ValueError(f'{path}: not an IDX file of bytes with {ndim} dimensions, or truncated. Download it again.')
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def _read_idx_header(content: bytes, ndim: int) -> tuple[int, tuple[int, ...]]:
-    magic, *shape = struct.unpack_from(f'>{1 + ndim}I', content)
-    return magic, tuple(shape)
+        magic, *shape = struct.unpack_from(f'>{1 + ndim}I', content)
+        if magic != 0x0800 + ndim:
+            raise ValueError(f'magic number {magic:#x}')
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+    except (OSError, EOFError, ValueError, struct.error) as error:
+        raise ValueError(
+            f'{path}: not an IDX file of bytes with {ndim} dimensions, or truncated ({error}). Download it again.'
+        ) from error

@@ -6,9 +6,8 @@ import os
 import secrets
 import shutil
 import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,16 +17,14 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
-from addp_mm.datasets.fashion.fashion_mnist import CLASSES, Garments, load_garments
+from addp_mm.checkpoints.atomic_write import write_json
+from addp_mm.datasets.fashion.fashion_mnist import CLASSES, load_garments
 from addp_mm.datasets.fashion.fashion_scenes import SCENES_VERSION, SPLITS, Scene, SceneGenerator
 
-FORMATS = ('coco', 'ade', 'imagenet')
 MARKER = 'fashion_scenes.json'
-_BATCH = 64
-_QUEUED = 32
-
-Track = Callable[[Iterable, str, int], Iterable]
+_BATCH = 64  # images that a process writes before it reports
 _worker_job: '_Job'
 
 
@@ -37,13 +34,12 @@ class SceneSetSpec:
 
     Args:
         image_size: Edge of the square images in pixels. Defaults to 64.
-        train: Number of training scenes ('coco', 'ade'). Defaults to 20000.
+        train: Number of training scenes, with COCO annotations and label maps. Defaults to 20000.
         val: Number of validation scenes. Defaults to 1000.
-        objects_train: Number of training images of one garment ('imagenet'). Defaults to 6000.
+        objects_train: Number of training images of one garment, in a folder for each class.
+            Defaults to 6000.
         objects_val: Number of validation images of one garment. Defaults to 1000.
         seed: Any non-negative integer. Defaults to 0.
-        formats: Some of 'coco' (instances JSON), 'ade' (label PNGs) and 'imagenet' (a folder for
-            each class). Defaults to all.
 
     Raises:
         ValueError: A value is outside its range.
@@ -55,12 +51,8 @@ class SceneSetSpec:
     objects_train: int = 6000
     objects_val: int = 1000
     seed: int = 0
-    formats: tuple[str, ...] = FORMATS
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.formats) - set(FORMATS))
-        if unknown or not self.formats:
-            raise ValueError(f'formats must be some of {FORMATS}, got {list(self.formats)}')
         for name in ('train', 'val', 'objects_train', 'objects_val'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
@@ -69,17 +61,10 @@ class SceneSetSpec:
                 raise ValueError(
                     f'{name} must be 0 or at least {len(CLASSES)}, one for each class, got {getattr(self, name)}'
                 )
-        object.__setattr__(self, 'formats', tuple(name for name in FORMATS if name in self.formats))
 
 
-def write_fashion_scenes(
-    out: Path,
-    spec: SceneSetSpec,
-    source: str | None = None,
-    num_workers: int = 1,
-    track: Track = lambda items, _text, _total: items,
-) -> bool:
-    """Write a whole set, or nothing.
+def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: str | None = None, num_workers: int = 1) -> bool:
+    """Write a whole set, or nothing, with a progress bar in a terminal.
 
     Files are written to a temporary folder beside ``out``, which is renamed at the end. So an
     interrupted run leaves no set that looks complete.
@@ -87,11 +72,8 @@ def write_fashion_scenes(
     Args:
         out: Folder to create. It may exist if it is empty or holds the same set.
         spec: What to write.
-        source: Folder of Fashion-MNIST's IDX files. Defaults to None, which takes the embedded
-            subset.
+        source: Folder of Fashion-MNIST's IDX files. Defaults to None: the embedded subset.
         num_workers: Number of processes. The files do not depend on it. Defaults to 1.
-        track: Wraps an iterable to show progress. It is called with the iterable, a text and its
-            length. Defaults to no progress.
 
     Returns:
         False if the same set existed already and nothing was done.
@@ -102,21 +84,19 @@ def write_fashion_scenes(
     """
     if num_workers < 1:
         raise ValueError(f'num_workers must be at least 1, got {num_workers}')
-    garments = {split: load_garments(split, source) for split in SPLITS}
-    generators = {s: SceneGenerator(garments[s], spec.image_size, s, spec.seed) for s in SPLITS}
-    manifest = _manifest(spec, garments)
+    generators = {s: SceneGenerator(load_garments(s, source), spec.image_size, s, spec.seed) for s in SPLITS}
+    manifest = _manifest(spec, generators)
     out = Path(out).resolve()
     if _same_set(out, manifest):
         return False
-    with _moved_into_place(out) as folder, _executor(num_workers, _Job(folder, generators, spec.formats)) as render:
+    with _moved_into_place(out) as folder, _writer(num_workers, _Job(folder, generators)) as write:
         for split in SPLITS:
-            if {'coco', 'ade'} & set(spec.formats):
-                scenes = _collect(render, 'scenes', split, getattr(spec, split), track)
-                if 'coco' in spec.formats:
-                    _write_json(folder / f'annotations/instances_{split}.json', _coco(scenes, spec, split))
-            if 'imagenet' in spec.formats:
-                _collect(render, 'objects', split, getattr(spec, f'objects_{split}'), track)
-        _write_json(folder / MARKER, manifest, indent=2)
+            scenes = write('scenes', split, getattr(spec, split))
+            annotations = folder / f'annotations/instances_{split}.json'
+            annotations.parent.mkdir(exist_ok=True)
+            annotations.write_text(json.dumps(_coco(scenes, spec.image_size, split)))
+            write('objects', split, getattr(spec, f'objects_{split}'))
+        write_json(folder / MARKER, manifest)
     return True
 
 
@@ -149,14 +129,14 @@ def scene_instances(scene: Scene) -> list[dict[str, Any]]:
     return instances
 
 
-def _manifest(spec: SceneSetSpec, garments: dict[str, Garments]) -> dict[str, Any]:
-    sources = {split: dict(count=len(g), sha256=g.fingerprint()) for split, g in garments.items()}
+def _manifest(spec: SceneSetSpec, generators: dict[str, SceneGenerator]) -> dict[str, Any]:
+    garments = {split: generator.garments for split, generator in generators.items()}
     return dict(
         name='FashionScenes',
         version=SCENES_VERSION,
-        **{**asdict(spec), 'formats': list(spec.formats)},
+        **asdict(spec),
         classes=list(CLASSES),
-        garments=sources,
+        garments={split: dict(count=len(one), sha256=one.fingerprint()) for split, one in garments.items()},
     )
 
 
@@ -203,50 +183,40 @@ class _Job:
 
     folder: Path
     generators: dict[str, SceneGenerator]
-    formats: tuple[str, ...]
 
-    def write(self, kind: str, split: str, indices: range) -> list:
-        """Write images of a kind ('scenes' or 'objects') and return their COCO instances."""
-        return [getattr(self, f'_write_{kind}')(split, index) for index in indices]
-
-    def _write_scenes(self, split: str, index: int) -> list[dict[str, Any]]:
+    def write(self, kind: str, split: str, index: int) -> list[dict[str, Any]]:
+        """Write an image of a kind, 'scenes' or 'objects'; return its COCO instances."""
+        file = f'{index:06d}.png'
+        if kind == 'objects':
+            scene = self.generators[split].object_image(index)
+            _write_png(self.folder / 'objects' / split / CLASSES[int(scene.labels[0])] / file, scene.image)
+            return []
         scene = self.generators[split].scene(index)
-        _write_png(self.folder / 'scenes' / split / _file_name(index), scene.image)
-        if 'ade' in self.formats:
-            _write_png(self.folder / 'labels' / split / _file_name(index), scene.label_map())
-        return scene_instances(scene) if 'coco' in self.formats else []
-
-    def _write_objects(self, split: str, index: int) -> list[dict[str, Any]]:
-        scene = self.generators[split].object_image(index)
-        name = CLASSES[int(scene.labels[0])]
-        _write_png(self.folder / 'objects' / split / name / _file_name(index), scene.image)
-        return []
+        _write_png(self.folder / 'scenes' / split / file, scene.image)
+        _write_png(self.folder / 'labels' / split / file, scene.label_map())
+        return scene_instances(scene)
 
 
 @contextmanager
-def _executor(num_workers: int, job: _Job) -> Iterator[Callable[..., Iterable[list]]]:
-    """A function that maps ``job.write`` over its arguments, in this process or in others."""
+def _writer(num_workers: int, job: _Job) -> Iterator[Callable[[str, str, int], list]]:
+    """A function that calls ``job.write`` for the images 0 to ``total`` - 1 of a kind and split.
+
+    It works in this process or in others. Its results are in the order of the images.
+    """
+
+    def collect(run: Callable[..., Iterable], write: Callable, kind: str, split: str, total: int) -> list:
+        return list(tqdm(run(partial(write, kind, split), range(total)), f'{split} {kind}', total, disable=None))
+
     if num_workers == 1:
         cv2.setNumThreads(1)
-        yield partial(map, job.write)
+        yield partial(collect, map, job.write)
         return
     # Unlike multiprocessing.Pool, an executor notices a killed worker and does not hang.
     executor = ProcessPoolExecutor(num_workers, initializer=_init_worker, initargs=(job,))
     try:
-        yield partial(_windowed_map, executor, _write_in_worker)
+        yield partial(collect, partial(executor.map, chunksize=_BATCH), _write_in_worker)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _windowed_map(executor: ProcessPoolExecutor, function: Callable, *arguments: Iterable) -> Iterator[list]:
-    """``executor.map`` with a short queue: a long one can deadlock (cpython issue 105829)."""
-    pending: deque[Future] = deque()
-    for values in zip(*arguments, strict=True):
-        pending.append(executor.submit(function, *values))
-        if len(pending) >= _QUEUED:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _init_worker(job: _Job) -> None:
@@ -259,20 +229,12 @@ def _init_worker(job: _Job) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _write_in_worker(kind: str, split: str, indices: range) -> list:
-    return _worker_job.write(kind, split, indices)
+def _write_in_worker(kind: str, split: str, index: int) -> list[dict[str, Any]]:
+    return _worker_job.write(kind, split, index)
 
 
-def _collect(render: Callable[..., Iterable[list]], kind: str, split: str, total: int, track: Track) -> list:
-    """Write images 0 to ``total`` - 1 in batches; the results are in their order."""
-    batches = [range(start, min(start + _BATCH, total)) for start in range(0, total, _BATCH)]
-    results = render([kind] * len(batches), [split] * len(batches), batches)
-    return [item for batch in track(results, f'{split} {kind}', len(batches)) for item in batch]
-
-
-def _coco(scenes: list[list[dict[str, Any]]], spec: SceneSetSpec, split: str) -> dict[str, Any]:
-    size = spec.image_size
-    images = [dict(id=i + 1, file_name=_file_name(i), width=size, height=size) for i in range(len(scenes))]
+def _coco(scenes: list[list[dict[str, Any]]], size: int, split: str) -> dict[str, Any]:
+    images = [dict(id=i + 1, file_name=f'{i:06d}.png', width=size, height=size) for i in range(len(scenes))]
     flat = [dict(instance, image_id=i + 1) for i, instances in enumerate(scenes) for instance in instances]
     return dict(
         info=dict(description=f'FashionScenes, {split}', version=str(SCENES_VERSION)),
@@ -282,15 +244,6 @@ def _coco(scenes: list[list[dict[str, Any]]], spec: SceneSetSpec, split: str) ->
     )
 
 
-def _file_name(index: int) -> str:
-    return f'{index:06d}.png'
-
-
 def _write_png(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, 'PNG')
-
-
-def _write_json(path: Path, content: dict[str, Any], indent: int | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=indent))

@@ -35,13 +35,10 @@ def is_gone(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError)
 
 
-def num_allowed(share: float, count: int, allowance: int = BROKEN_ALLOWANCE) -> int:
-    """How many of ``count`` images may be broken: their share, and ``allowance`` more.
-
-    ``allowance`` defaults to 10.
-    """
+def num_allowed(share: float, count: int) -> int:
+    """How many of ``count`` images may be broken: their share and ten more."""
     # 0.29 * 100 is a little less than 29.
-    return math.floor(share * count + 1e-6) + allowance
+    return math.floor(share * count + 1e-6) + BROKEN_ALLOWANCE
 
 
 def is_broken_image(error: Exception) -> bool:
@@ -58,14 +55,12 @@ class BrokenImages:
     Args:
         path: The file. On a cluster all ranks must be able to read and write it.
         count: Number of all images.
-        share: Share of them that may be broken.
-        allowance: How many more may be broken, so that one broken image does not stop a small set.
-            Defaults to 10.
+        share: Share of them that may be broken, beside :data:`BROKEN_ALLOWANCE`.
     """
 
-    def __init__(self, path: str | Path, count: int, share: float, allowance: int = BROKEN_ALLOWANCE) -> None:
-        self.path, self.count, self.allowance = Path(path), count, allowance
-        self.allowed = num_allowed(share, count, allowance)
+    def __init__(self, path: str | Path, count: int, share: float) -> None:
+        self.path, self.count = Path(path), count
+        self.allowed = num_allowed(share, count)
 
     def clear(self) -> None:
         """Remove the record of an earlier run; the images may have been repaired."""
@@ -104,13 +99,11 @@ class BrokenImages:
             print_log(f'{reason} Another image is used instead.', 'current', WARNING)
             found[name] = reason
         if len(found) > self.allowed:
+            share = math.ceil((len(found) - BROKEN_ALLOWANCE) / self.count * 1e4) / 1e4
             raise TooManyBrokenImagesError(
                 f'{len(found)} images are broken, {self.allowed} are allowed: '
                 f'{first_few((f"{key} ({value})" for key, value in found.items()), _NUM_NAMED, "; ")}. All are listed '
                 f'in {self.path}. Repair them and resume; or remove them and resume with --images-changed keep '
                 "(in a config changed='keep'), to use the other images of the list; or allow more: those found so "
-                f'far need a --max-broken-share (max_broken_share) of {self._share_needed(len(found)):g}.'
+                f'far need a --max-broken-share (max_broken_share) of {share:g}.'
             )
-
-    def _share_needed(self, broken: int) -> float:
-        return math.ceil((broken - self.allowance) / self.count * 1e4) / 1e4

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from addp_mm.datasets.errors import DatasetError
-from addp_mm.datasets.listed.broken_images import BROKEN_ALLOWANCE, BrokenImages, is_broken_image, is_gone
-from addp_mm.datasets.listed.packed_names import PackedNames
+from addp_mm.datasets.listed.broken_images import BrokenImages, is_broken_image, is_gone
+from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
 
 CHANGED = ('error', 'keep', 'rescan')
@@ -35,7 +35,7 @@ class ListedImages(Dataset, ABC):
         source: The file or folder with the images.
         pipeline: Transforms. The first one is :class:`LoadImage` or :class:`LoadMultiChannelImage`.
             Defaults to none.
-        index_file: The file of the list. Defaults to None, which puts it into ``work_dir``.
+        index_file: The file of the list. Defaults to None: in ``work_dir``.
         changed: What happens if the source has changed since it was listed. 'error': an error.
             'keep': a warning, and the list is used, so that a training can be resumed exactly;
             images that are gone are replaced and do not count as broken. 'rescan': the images are
@@ -43,10 +43,9 @@ class ListedImages(Dataset, ABC):
         split: None: all images. 'val': every ``val_every``-th. 'train': the others. Defaults to
             None.
         val_every: See ``split``. Defaults to 50.
-        max_broken_share: Share of the images that may be broken. With one more, the training
-            stops. Defaults to 0.001.
-        broken_allowance: How many more may be broken, so that one broken image does not stop a
-            small set. Defaults to 10.
+        max_broken_share: Share of the images that may be broken, beside ten more, so that one
+            broken image does not stop a small set. With another one, the training stops. Defaults
+            to 0.001.
         work_dir: Folder of the training, for the list and the record of broken images. Defaults
             to None: the list is in ``~/.cache/addp_mm/image_lists`` and the record beside the
             list. ``tools/train.py`` and ``tools/test.py`` set it.
@@ -55,8 +54,6 @@ class ListedImages(Dataset, ABC):
         DatasetError: There are no images, or the source has changed.
         ValueError: An option is outside its range.
     """
-
-    columns: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -67,17 +64,15 @@ class ListedImages(Dataset, ABC):
         split: str | None = None,
         val_every: int = 50,
         max_broken_share: float = 0.001,
-        broken_allowance: int = BROKEN_ALLOWANCE,
         work_dir: str | Path | None = None,
     ) -> None:
         if changed not in CHANGED or split not in SPLITS:
             raise ValueError(
                 f'changed must be one of {CHANGED} and split one of {SPLITS}, got {changed!r} and {split!r}'
             )
-        if val_every < 2 or not 0 <= max_broken_share <= 1 or broken_allowance < 0:
+        if val_every < 2 or not 0 <= max_broken_share <= 1:
             raise ValueError(
-                'val_every must be at least 2, max_broken_share from 0 to 1 and broken_allowance not '
-                f'negative, got {val_every}, {max_broken_share} and {broken_allowance}'
+                f'val_every must be at least 2 and max_broken_share from 0 to 1, got {val_every} and {max_broken_share}'
             )
         self.source, self.changed, self.split, self.val_every = Path(source), changed, split, val_every
         self.index_file = Path(index_file or self._default_index_file(work_dir))
@@ -94,7 +89,7 @@ class ListedImages(Dataset, ABC):
             )
         name = '_'.join(['broken_images', self.index_file.stem.removeprefix('images_'), *filter(None, [split])])
         folder = Path(work_dir or self.index_file.parent)
-        self.broken = BrokenImages(folder / f'{name}.txt', len(self), max_broken_share, broken_allowance)
+        self.broken = BrokenImages(folder / f'{name}.txt', len(self), max_broken_share)
         _on_main_process(self.broken.clear)
         self.pipeline = Compose(pipeline)
         self._gone_is_logged = False
@@ -171,12 +166,17 @@ class ListedImages(Dataset, ABC):
         """``img_path`` of a row of the list; ``img_bytes`` too if that is not a file's path."""
 
     @abstractmethod
-    def _write_list(self) -> None:
-        """Write ``index_file``."""
+    def _names(self) -> Iterator[bytes]:
+        """List the images: the name of each, in the order of the list."""
 
     @abstractmethod
-    def _difference(self, names: PackedNames) -> str | None:
+    def _about(self) -> dict:
+        """What the list depends on, as JSON."""
+
+    def _difference(self, listed: PackedNames) -> str | None:
         """In words, how the source or the settings differ from those that were listed."""
+        changed = [key for key, value in self._about().items() if listed.about.get(key) != value]
+        return f'{self.source}: {", ".join(changed)} changed' if changed else None
 
     def _advice(self) -> str:
         return ''
@@ -189,7 +189,7 @@ class ListedImages(Dataset, ABC):
         return index * self.val_every if self.split == 'val' else index + index // (self.val_every - 1) + 1
 
     def _ensure_list(self) -> None:
-        if self.index_file.is_file():
+        if self.index_file.is_file() and self.changed != 'rescan':
             difference = self._difference(PackedNames(self.index_file))
             if difference is None:
                 return
@@ -199,14 +199,13 @@ class ListedImages(Dataset, ABC):
                     "changed='rescan' in the dataset's config to list them again, or changed='keep' to "
                     'use the list as it is.'
                 )
-            if self.changed == 'keep':
-                print_log(
-                    f'{difference} since the images were listed; {self.index_file} is used nevertheless.',
-                    'current',
-                    WARNING,
-                )
-                return
-        self._write_list()
+            print_log(
+                f'{difference} since the images were listed; {self.index_file} is used nevertheless.',
+                'current',
+                WARNING,
+            )
+            return
+        write_names(self.index_file, self._names(), self._about())
 
     def _default_index_file(self, work_dir: str | Path | None) -> Path:
         folder = Path(work_dir) if work_dir else Path.home() / '.cache/addp_mm/image_lists'

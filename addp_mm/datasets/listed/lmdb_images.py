@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.listed_images import ListedImages
-from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.registry import DATASETS
 
 # Keys under which common writers store other things than images.
@@ -35,7 +34,6 @@ class LMDBImages(ListedImages):
         path: The database, a folder or a file.
         pipeline: Transforms. Defaults to none.
         index_file: The file of the list. Defaults to None, see :class:`ListedImages`.
-        skipped_keys: Keys of values that are not images. Defaults to those of common writers.
         **options: See :class:`ListedImages`.
 
     Raises:
@@ -43,17 +41,11 @@ class LMDBImages(ListedImages):
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        pipeline: Sequence = (),
-        index_file: str | Path | None = None,
-        skipped_keys: Sequence[str | bytes] = _NO_IMAGES,
-        **options,
+        self, path: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None, **options
     ) -> None:
         self._lmdb()
         if not Path(path).exists():
             raise DatasetError(f'{path}: no such database. Check the path given, or that in the config.')
-        self.skipped_keys = {key.encode() if isinstance(key, str) else key for key in skipped_keys}
         super().__init__(path, pipeline, index_file, **options)
 
     @staticmethod
@@ -94,27 +86,17 @@ class LMDBImages(ListedImages):
         # An empty value is a broken image. The error of the decoder names it.
         return dict(img_path=name, img_bytes=bytes(value))
 
-    def _write_list(self) -> None:
-        about = dict(path=str(self.source.absolute()), state=self._state())
-        write_names(self.index_file, self._keys(), about=lambda: about)
-        self._close()
-
-    def _keys(self) -> Iterator[tuple[bytes]]:
+    def _names(self) -> Iterator[bytes]:
         with self._open().begin() as transaction:
             keys = transaction.cursor().iternext(keys=True, values=False)
             for key in tqdm(keys, desc='Listing images', unit=' images', disable=None):
-                if bytes(key) not in self.skipped_keys:
-                    yield (bytes(key),)
-
-    def _state(self) -> list[int]:
-        """Numbers that change when the database is written to: entries and last transaction."""
-        environment = self._open()
-        return [environment.stat()['entries'], environment.info()['last_txnid']]
-
-    def _difference(self, names: PackedNames) -> str | None:
-        about = names.about
-        if about.get('path') != str(self.source.absolute()):
-            return f'another database, {self.source}, was given instead of {about.get("path")}'
-        state = self._state()
+                if bytes(key) not in _NO_IMAGES:
+                    yield bytes(key)
         self._close()
-        return None if state == about['state'] else f'{self.source} has changed'
+
+    def _about(self) -> dict:
+        """The path, and numbers that change when the database is written to."""
+        environment = self._open()
+        entries, transaction = environment.stat()['entries'], environment.info()['last_txnid']
+        self._close()
+        return dict(database=str(self.source.absolute()), entries=entries, transaction=transaction)

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.image_files import EXTENSIONS
 from addp_mm.datasets.listed.listed_images import ListedImages
-from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.registry import DATASETS
 
 # A single member of these cannot be read without all that is before it.
@@ -36,7 +35,7 @@ class WebDatasetImages(ListedImages):
     Args:
         shards: A folder of ``.tar`` files, one such file, or a pattern like ``shards/train-*.tar``.
         pipeline: Transforms. Defaults to none.
-        index_file: The file of the list. Defaults to None, see :class:`ListedImages`.
+        index_file: The file of the list. Defaults to None: see :class:`ListedImages`.
         extensions: Ends of members' names that are images, compared in lower case. Defaults to all
             formats that can be read.
         **options: See :class:`ListedImages`.
@@ -44,8 +43,6 @@ class WebDatasetImages(ListedImages):
     Raises:
         DatasetError: There are no such shards, or one of them is compressed or damaged.
     """
-
-    columns = ('shard', 'offset', 'size')
 
     def __init__(
         self,
@@ -74,20 +71,21 @@ class WebDatasetImages(ListedImages):
         self.extensions = sorted(extension.lower() for extension in extensions)
         super().__init__(shards, pipeline, index_file, **options)
 
+    def name(self, index: int) -> str:
+        """The name of a member in its shard."""
+        return super().name(index).split(':', 3)[-1]
+
     def _read(self, row: int) -> dict:
-        shard, offset, size = (int(self.names.column(column)[row]) for column in self.columns)
+        shard, offset, size, name = self.names[row].split(b':', 3)
         # The shards of the list: with changed='keep' there may be other ones now.
-        path = self.names.about['shards'][shard][0]
+        path = self.names.about['shards'][int(shard)][0]
         with open(path, 'rb') as file:
-            file.seek(offset)
-            content = file.read(size)
-        return dict(img_path=f'{path}:{self.names[row].decode("utf-8", "surrogateescape")}', img_bytes=content)
+            file.seek(int(offset))
+            content = file.read(int(size))
+        return dict(img_path=f'{path}:{name.decode("utf-8", "surrogateescape")}', img_bytes=content)
 
-    def _write_list(self) -> None:
-        about = dict(shards=self._state(), extensions=self.extensions)
-        write_names(self.index_file, self._members(), self.columns, lambda: about)
-
-    def _members(self) -> Iterator[tuple[bytes, int, int, int]]:
+    def _names(self) -> Iterator[bytes]:
+        """``SHARD:OFFSET:SIZE:NAME`` of each image, with the number of its shard."""
         ends = tuple(self.extensions)
         with tqdm(desc='Listing images', unit=' images', disable=None) as bar:
             for number, shard in enumerate(self.shards):
@@ -98,26 +96,17 @@ class WebDatasetImages(ListedImages):
                             archive.members.clear()  # type: ignore[attr-defined]
                             if member.isreg() and not member.issparse() and member.name.lower().endswith(ends):
                                 name = member.name.encode('utf-8', 'surrogateescape')
-                                yield name, number, member.offset_data, member.size
+                                yield f'{number}:{member.offset_data}:{member.size}:'.encode() + name
                                 bar.update()
                 except (tarfile.TarError, EOFError) as error:
                     raise DatasetError(
                         f'{shard} cannot be read as an uncompressed tar file ({error}). Unpack or replace it.'
                     ) from error
 
-    def _state(self) -> list:
+    def _about(self) -> dict:
         states = ((shard, os.stat(shard)) for shard in self.shards)
-        return [[os.path.abspath(shard), state.st_size, state.st_mtime_ns] for shard, state in states]
-
-    def _difference(self, names: PackedNames) -> str | None:
-        about = names.about
-        if about.get('extensions') != self.extensions:
-            return f'{self.source}: other extensions were asked for'
-        seen = {tuple(state) for state in about['shards']}
-        changed = [state[0] for state in self._state() if tuple(state) not in seen]
-        if changed:
-            return f'{changed[0]} has changed or was added'
-        return None if len(seen) == len(self.shards) else f'{self.source}: shards were removed'
+        shards = [[os.path.abspath(shard), state.st_size, state.st_mtime_ns] for shard, state in states]
+        return dict(shards=shards, extensions=self.extensions)
 
     def _advice(self) -> str:
         return f' The search was for members that end in {", ".join(self.extensions)}.'

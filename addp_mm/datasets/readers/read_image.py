@@ -84,7 +84,7 @@ def read_rgb(source: bytes | str | os.PathLike, background: Sequence[float] = WH
         background: RGB, 0 to 255. Defaults to white.
 
     Returns:
-        uint8, shape (H, W, 3).
+        uint8 (H, W, 3).
 
     Raises:
         ValueError: The file is damaged or of an unknown format, or its values have no known range.

@@ -14,62 +14,23 @@ from addp_mm.datasets.samplers.seeded_samples import SampleIndex
 from addp_mm.randomness import Purpose, seed_sequence
 from addp_mm.registry import DATA_SAMPLERS
 
-_ROUNDS = 6
-_MASK = (1 << 64) - 1
 
-
-def _mixed(value: int) -> int:
-    """Mix the bits of a 64-bit number (the finaliser of SplitMix64, Steele et al. 2014)."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
-    return value ^ value >> 31
-
-
-class RandomOrder(Sequence[int]):
-    """A random permutation of 0, …, size - 1. It needs no memory that grows with the size.
-
-    A Feistel network permutes the numbers of the next larger even number of bits. A result outside
-    the range is permuted again until it is inside.
-
-    Args:
-        size: Number of items.
-        seed: Seed of the run.
-        epoch: Number of the pass over the items. Defaults to 0.
-    """
-
-    def __init__(self, size: int, seed: int, epoch: int = 0) -> None:
-        self.size = size
-        self.half = max(1, -(-(size - 1).bit_length() // 2))
-        self.keys = seed_sequence(seed, Purpose.DATA_ORDER, iteration=epoch).generate_state(_ROUNDS, np.uint64).tolist()
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, position: int) -> int:  # type: ignore[override]  # no slices
-        low = (1 << self.half) - 1
-        while True:
-            left, right = position >> self.half, position & low
-            for key in self.keys:
-                left, right = right, left ^ _mixed(right ^ key) & low
-            position = left << self.half | right
-            if position < self.size:
-                return position
-
-
-def _order(size: int, shuffle: bool, seed: int, epoch: int) -> Sequence[int]:
-    return RandomOrder(size, seed, epoch) if shuffle else range(size)
+def _order(size: int, shuffle: bool, seed: int, epoch: int) -> Sequence[int] | np.ndarray:
+    """Indices of one pass over the data: 0, 1, …, or a random permutation of them."""
+    if not shuffle:
+        return range(size)
+    return np.random.default_rng(seed_sequence(seed, Purpose.DATA_ORDER, iteration=epoch)).permutation(size)
 
 
 @DATA_SAMPLERS.register_module()
 class ResumableInfiniteSampler(Sampler):
     """Indices without end, one random order of the data set after the other.
 
-    For training by iterations. It differs from mmengine's ``InfiniteSampler`` in two ways. It can
-    start at any position: :class:`~addp_mm.engine.hooks.RandomStateHook` sets it on resume, so that
-    no batch is loaded in vain. It keeps no list of indices. The order depends on the seed alone;
-    rank r of w takes every w-th sample, from the r-th on. Indices are :class:`SampleIndex`, from
-    which data sets seed their augmentation.
+    For training by iterations. It differs from mmengine's ``InfiniteSampler`` in that it can start
+    at any position: :class:`~addp_mm.engine.hooks.RandomStateHook` sets it on resume, so that no
+    batch is loaded in vain. The order depends on the seed alone; rank r of w takes every w-th
+    sample, from the r-th on. Indices are :class:`SampleIndex`, from which data sets seed their
+    augmentation.
 
     Args:
         dataset: The data set.
@@ -95,7 +56,7 @@ class ResumableInfiniteSampler(Sampler):
 
     def __iter__(self) -> Iterator[SampleIndex]:
         position, epoch = self.start + self.rank, -1
-        order: Sequence[int] = ()
+        order: Sequence[int] | np.ndarray = ()
         while True:
             if position // self.size != epoch:
                 epoch = position // self.size

@@ -12,14 +12,7 @@ from torch.utils.data import Dataset
 
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
 from addp_mm.datasets.tokens.fingerprints import build_loaded, tokenizer_fingerprint
-from addp_mm.datasets.tokens.token_store import (
-    IDS,
-    TokenStoreError,
-    broken_images,
-    differences,
-    finished_shards,
-    open_ids,
-)
+from addp_mm.datasets.tokens.token_store import IDS, TokenStoreError, differences, finished_shards, open_ids
 from addp_mm.registry import DATASETS
 
 
@@ -27,20 +20,19 @@ from addp_mm.registry import DATASETS
 class TokenIds(Dataset):
     """The ids of images, which ``tools/dataset_converters/tokenize_images.py`` wrote.
 
-    An item is ``dict(inputs=ids)``, int64, shape (L,): one view of an image, so an epoch visits
-    each image once. The ids are memory-mapped. Images that could not be read when the ids were
-    written are left out.
+    An item is ``dict(inputs=ids)``, int64 (L,): one view of an image, so an epoch visits each image
+    once. The ids are memory-mapped. Images that could not be read when the ids were written are
+    left out.
 
     Args:
         data_root: Folder of the ids.
         tokenizer: Config of the tokenizer, with an ``init_cfg`` that names its weights. It is
-            loaded once and compared with the tokenizer that wrote the ids. Defaults to None, which
-            means no check.
+            loaded once and compared with the tokenizer that wrote the ids. Defaults to None: no
+            check.
         images: Fingerprint of the list of images, or a part of ``images`` in ``tokens.json``, such
-            as ``dict(count=1281167)``. Defaults to None, which means no check.
+            as ``dict(count=1281167)``. Defaults to None: no check.
         views: Number of views, or a part of ``views`` in ``tokens.json``, such as
-            ``dict(count=8, augmentation='crop', image_size=256)``. Defaults to None, which means
-            no check.
+            ``dict(count=8, augmentation='crop', image_size=256)``. Defaults to None: no check.
         random_view: Whether the view is drawn by numpy's global generator, as augmentations are
             (:class:`ResumableInfiniteSampler` makes this repeatable); otherwise it is the first
             one. Defaults to True.
@@ -68,7 +60,7 @@ class TokenIds(Dataset):
         self._check(tokenizer, images, views)
         self._maps = self._open()
         self._ends = np.cumsum([len(ids) for ids in self._maps])
-        broken = np.array([image['index'] for folder, _ in self._shards for image in broken_images(folder)], np.int64)
+        broken = np.array([image['index'] for _, about in self._shards for image in about['broken']], np.int64)
         # The number of whole images before each broken one.
         self._before_broken = np.sort(broken) - np.arange(len(broken))
         if not len(self):
@@ -103,7 +95,7 @@ class TokenIds(Dataset):
         self._maps = self._open()
 
     def _open(self) -> list[np.ndarray]:
-        return [open_ids(folder / IDS, 'r', about) for folder, about in self._shards]
+        return [open_ids(folder / IDS, about) for folder, about in self._shards]
 
     def _check(self, tokenizer: Mapping | None, images: Mapping | str | None, views: Mapping | int | None) -> None:
         wanted: dict[str, Mapping] = {}

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,8 +15,8 @@ from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.errors import first_few
 
-IDS, PARTIAL, ABOUT, BROKEN = 'ids.npy', 'ids.npy.partial', 'tokens.json', 'broken.jsonl'
-FORMAT = 1
+IDS, PARTIAL, ABOUT = 'ids.npy', 'ids.npy.partial', 'tokens.json'
+FORMAT = 2
 _SHARDS = 'shard-????-of-????'
 _AGAIN = 'write the ids again into another folder (tools/dataset_converters/tokenize_images.py)'
 
@@ -51,9 +50,8 @@ class TokenWriter:
     """Writes the ids of one shard of a data set, row by row, and resumes an interrupted run.
 
     A row holds all views of an image. ``ids.npy.partial`` becomes ``ids.npy`` after the last row.
-    ``tokens.json`` holds the settings and the number of rows that are safely on disk.
-    ``broken.jsonl`` names the images that could not be read. If the process is killed, all rows up
-    to the last :meth:`save` remain.
+    ``tokens.json`` holds the settings, the number of rows that are safely on disk, and the images
+    that could not be read. If the process is killed, all rows up to the last :meth:`save` remain.
 
     Args:
         folder: It is created if it is missing.
@@ -62,6 +60,10 @@ class TokenWriter:
         shape: (rows, views, tokens).
         dtype: Type of the ids.
 
+    Attributes:
+        done: Number of rows written so far.
+        broken: Index, name and reason of each image that could not be read, as dicts.
+
     Raises:
         TokenStoreError: The folder holds other files, ids of other settings, or damaged ones.
     """
@@ -69,7 +71,8 @@ class TokenWriter:
     def __init__(self, folder: str | Path, settings: Mapping, shape: tuple[int, int, int], dtype: str) -> None:
         self.folder = Path(folder)
         self.about = dict(format=FORMAT, **settings, ids=dict(shape=list(shape), dtype=str(np.dtype(dtype))))
-        self.done, self._broken_bytes, self._num_broken = 0, 0, 0
+        self.done = 0
+        self.broken: list[dict] = []
         for partial in self.folder.glob(f'.{ABOUT}.*.partial'):  # left by a process that was killed
             partial.unlink()
         if (self.folder / ABOUT).is_file():
@@ -77,51 +80,43 @@ class TokenWriter:
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise TokenStoreError(f'{self.folder} is not empty and holds no {ABOUT}: name another folder')
         else:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._write_about()
-        self._ids = open_ids(self.folder / IDS, 'r', self.about) if self.complete else self._open_ids(shape)
+        if self.complete:
+            open_ids(self.folder / IDS, self.about)
+        else:
+            self._file = self._open_partial()
+            self.save()
 
     @property
     def complete(self) -> bool:
         """Whether all rows are written."""
         return (self.folder / IDS).is_file()
 
-    @property
-    def num_broken(self) -> int:
-        """Number of images recorded as broken so far."""
-        return self._num_broken
-
     def write(self, ids: np.ndarray, broken: Mapping[int, tuple[str, str]]) -> None:
         """Add rows.
 
         Args:
-            ids: Shape (rows, views, tokens).
+            ids: (rows, views, tokens).
             broken: Name of each broken image and the reason, by the image's number in the whole
                 list.
         """
-        self._ids[self.done : self.done + len(ids)] = ids
-        if broken:
-            with open(self.folder / BROKEN, 'ab') as file:
-                for index, (name, reason) in broken.items():
-                    file.write(json.dumps(dict(index=index, name=name, reason=reason)).encode() + b'\n')
-                file.flush()
-                os.fsync(file.fileno())
-                self._broken_bytes = file.tell()
-            self._num_broken += len(broken)
+        self._file.write(ids.astype(self.about['ids']['dtype']).tobytes())
+        self.broken += [dict(index=index, name=name, reason=reason) for index, (name, reason) in broken.items()]
         self.done += len(ids)
 
     def save(self) -> None:
         """Sync the rows written so far to disk; after the last row, finish."""
         if self.complete:
             return
-        self._ids.flush()
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._write_about()
-        if self.done == len(self._ids):
+        if self.done == self.about['ids']['shape'][0]:
+            self._file.close()
             os.replace(self.folder / PARTIAL, self.folder / IDS)
 
     def _write_about(self) -> None:
-        about = dict(self.about, done=self.done, broken=self._num_broken, broken_bytes=self._broken_bytes)
-        write_json(self.folder / ABOUT, about)
+        write_json(self.folder / ABOUT, dict(self.about, done=self.done, broken=self.broken))
 
     def _resume(self) -> None:
         recorded = read_about(self.folder)
@@ -131,34 +126,24 @@ class TokenWriter:
                 f'{self.folder} holds ids of other settings: {"; ".join(other)}. Give the '
                 'same arguments to resume, or name another folder'
             )
-        self.done, self._num_broken, self._broken_bytes = (recorded[key] for key in ('done', 'broken', 'broken_bytes'))
-        if (self.folder / BROKEN).exists():
-            # Rows after the last save are made again, and so are their records.
-            os.truncate(self.folder / BROKEN, self._broken_bytes)
+        self.done, self.broken = recorded['done'], recorded['broken']
 
-    def _open_ids(self, shape: tuple[int, int, int]) -> np.memmap:
-        path, dtype = self.folder / PARTIAL, np.dtype(self.about['ids']['dtype'])
-        if not self.done:
-            ids = np.lib.format.open_memmap(path, 'w+', dtype, shape)
-            _reserve(path)
-            return ids
-        ids = open_ids(path, 'r+', self.about)
-        if self.done == shape[0]:
-            os.replace(path, self.folder / IDS)
-        return ids
-
-
-def _reserve(path: Path) -> None:
-    """Reserve the disk space: a memory map on a full disk kills the process without a message."""
-    if not hasattr(os, 'posix_fallocate'):
-        return
-    with open(path, 'r+b') as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                size = os.fstat(file.fileno()).st_size / 2**20
-                raise TokenStoreError(f'{path}: no space left on the disk for {size:,.0f} MiB of ids') from error
+    def _open_partial(self) -> BinaryIO:
+        """Open the file after the rows that are done. Rows after them are written again."""
+        path, (rows, views, length) = self.folder / PARTIAL, self.about['ids']['shape']
+        dtype = np.dtype(self.about['ids']['dtype'])
+        header = dict(descr=np.lib.format.dtype_to_descr(dtype), fortran_order=False, shape=(rows, views, length))
+        size = path.stat().st_size if path.is_file() else 0
+        file = open(path, 'r+b' if self.done else 'wb')  # noqa: SIM115  (it stays open until the last row)
+        np.lib.format.write_array_header_1_0(file, header)
+        end = file.tell() + self.done * views * length * dtype.itemsize
+        if self.done and size < end:
+            raise TokenStoreError(
+                f'{path}: truncated, it has {size:,} of {end:,} bytes. Remove {self.folder} and {_AGAIN}'
+            )
+        file.truncate(end)
+        file.seek(end)
+        return file
 
 
 def read_about(folder: Path) -> dict:
@@ -177,12 +162,11 @@ def read_about(folder: Path) -> dict:
     raise TokenStoreError(f'{path}: format {about["format"]}, this version of addp_mm reads format {FORMAT}: {_AGAIN}')
 
 
-def open_ids(path: Path, mode: Literal['r', 'r+'], about: Mapping) -> np.memmap:
+def open_ids(path: Path, about: Mapping) -> np.memmap:
     """Map a file of ids into memory.
 
     Args:
         path: The ``.npy`` file.
-        mode: 'r' or 'r+'.
         about: The content of ``tokens.json``.
 
     Raises:
@@ -190,9 +174,7 @@ def open_ids(path: Path, mode: Literal['r', 'r+'], about: Mapping) -> np.memmap:
             truncated.
     """
     try:
-        # 'r' refuses a truncated file; 'r+' would fill it with zeros.
         ids = np.load(path, mmap_mode='r')
-        ids = ids if mode == 'r' else np.load(path, mmap_mode=mode)
     except (OSError, ValueError, EOFError) as error:
         raise TokenStoreError(f'{path}: cannot be read ({error}). Remove {path.parent} and {_AGAIN}') from error
     if [*ids.shape] != about['ids']['shape'] or str(ids.dtype) != about['ids']['dtype']:
@@ -202,12 +184,6 @@ def open_ids(path: Path, mode: Literal['r', 'r+'], about: Mapping) -> np.memmap:
             f'{_AGAIN}'
         )
     return ids
-
-
-def broken_images(folder: Path) -> list[dict]:
-    """Index, name and reason of each image that was left out, in the order of the list."""
-    path = folder / BROKEN
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Options of ADDPViT: architectures, mmpretrain's spellings, and checks."""
+"""Options of ADDPViT: architectures, mmpretrain's names, and checks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,8 +34,9 @@ def arch_settings(arch: str | Mapping) -> dict:
     """Settings of an architecture, completed and checked.
 
     Args:
-        arch: A name, ours or mmpretrain's, or a mapping with ``embed_dims``, ``num_layers``,
-            ``num_heads`` and optionally ``mlp_ratio`` or mmpretrain's ``feedforward_channels``.
+        arch: A name of this package or of mmpretrain, or a mapping with ``embed_dims``,
+            ``num_layers``, ``num_heads`` and optionally ``mlp_ratio`` or mmpretrain's
+            ``feedforward_channels``.
 
     Returns:
         ``embed_dims``, ``num_layers``, ``num_heads`` and ``mlp_ratio``.
@@ -66,20 +67,20 @@ def arch_settings(arch: str | Mapping) -> dict:
 
 
 def same_option(name: str, value: float | None, other_name: str, other_value: float | None) -> float | None:
-    """The value of an option with two spellings; None if neither is given.
+    """The value of an option with two names; None if neither is given.
 
     Raises:
         OptionError: Both are given with different values.
     """
     if value is not None and other_value is not None and value != other_value:
         raise OptionError(
-            f'{name}={value} and {other_name}={other_value} are two spellings of one option: give one of them'
+            f'{name}={value} and {other_name}={other_value} are two names of one option: give one of them'
         )
     return other_value if value is None else value
 
 
 def layer_scale_start(layer_scale_init: float | None, layer_scale_init_value: float | None) -> float | None:
-    """Initial value of layer scale from both spellings; None without layer scale.
+    """Initial value of layer scale from both names; None without layer scale.
 
     mmpretrain's ``layer_scale_init_value`` is 0 without layer scale.
     """
@@ -158,7 +159,7 @@ def check_options(
         (num_register_tokens < 0, f'num_register_tokens must not be negative, got {num_register_tokens}'),
         (
             window_size and (with_cls_token or num_register_tokens),
-            'windows accept no class and register tokens: with window_size set with_cls_token=False and '
+            'windows accept neither class nor register tokens: with window_size set with_cls_token=False and '
             'num_register_tokens=0',
         ),
         (

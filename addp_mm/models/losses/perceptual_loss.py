@@ -17,6 +17,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import MODELS
@@ -38,8 +39,8 @@ class PerceptualLoss(BaseModule):
       used: ``dict(type='addp_mm.ADDPViT', out_indices=(2, 5), out_type='featmap', init_cfg=…)`` or
       ``dict(type='mmpretrain.TIMMBackbone', …, features_only=True, pretrained=True)``.
 
-    The network is not a submodule. It stays in eval mode and out of optimizers, checkpoints and
-    moving averages; ``init_weights`` loads it. A log line names it.
+    The network is not a submodule, so that optimizers, checkpoints and moving averages do not
+    contain it. It stays in eval mode. ``init_weights`` loads it and logs its name.
 
     The network has as many input channels as ``mean`` has numbers. Images with another number of
     channels are split into groups of that many channels (the last channel pads the last group; a
@@ -81,7 +82,7 @@ class PerceptualLoss(BaseModule):
         self._loaded = isinstance(backbone, nn.Module) or getattr(network, 'is_init', False)
         network.register_load_state_dict_pre_hook(self._note_loading)
         network.eval()  # not chained: in mmpretrain's backbones it returns None
-        # in a tuple, which nn.Module does not register
+        # a tuple, whose modules nn.Module does not register
         self._unregistered = (network.requires_grad_(False),)
         self.channel_weights_path = channel_weights
         self.channel_weights: list[Tensor] | None = None
@@ -97,7 +98,7 @@ class PerceptualLoss(BaseModule):
     def init_weights(self) -> None:
         """Load the network and the weights of the channels, and log their names."""
         if isinstance(self.network, BaseModule) and not self._loaded:
-            self.network.init_weights()
+            init_weights(self.network)
         if self.channel_weights_path is not None:
             weights = load_channel_weights(self.channel_weights_path)
             self.channel_weights = [weight.to(self.mean.device) for weight in weights]

@@ -1,16 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 import numpy as np
 import pytest
+from helpers.scene_fixtures import few_garments
 
-from addp_mm.datasets.fashion.fashion_mnist import (
-    CLASSES,
-    SUBSET_FILE,
-    Garments,
-    balanced_subset,
-    encode_subset,
-    garment_alpha,
-    load_garments,
-)
+from addp_mm.datasets.fashion.fashion_mnist import CLASSES, SUBSET_FILE, Garments, garment_alpha, load_garments
 
 
 def test_subset_is_balanced_small_and_keeps_the_splits_apart():
@@ -35,7 +28,7 @@ def test_classes_are_sorted_as_folder_readers_sort_them():
 @pytest.mark.parametrize('layout', ['', 'FashionMNIST/raw', 'raw'])
 @pytest.mark.parametrize('compress', [False, True])
 def test_idx_files_give_back_the_garments(tmp_path, write_source, layout, compress):
-    garments = balanced_subset(load_garments('val'), 2)
+    garments = few_garments('val', 2)
     write_source(tmp_path / layout, garments, compress, 't10k')
     read = load_garments('val', str(tmp_path))
     assert np.array_equal(read.images, garments.images)
@@ -43,7 +36,7 @@ def test_idx_files_give_back_the_garments(tmp_path, write_source, layout, compre
 
 
 def test_almost_black_photographs_are_left_out(tmp_path, write_source):
-    garments = balanced_subset(load_garments('val'), 2)
+    garments = few_garments('val', 2)
     dark = Garments(np.concatenate([garments.images, np.zeros((1, 28, 28), np.uint8)]), np.append(garments.labels, 0))
     write_source(tmp_path, dark)
     assert len(load_garments('train', str(tmp_path))) == len(garments)
@@ -55,7 +48,7 @@ def test_missing_idx_files_name_the_folder(tmp_path):
 
 
 def test_missing_label_file_is_named(tmp_path, write_source):
-    write_source(tmp_path, balanced_subset(load_garments('val'), 1))
+    write_source(tmp_path, few_garments('val', 1))
     (tmp_path / 'train-labels-idx1-ubyte').unlink()
     with pytest.raises(FileNotFoundError, match='train-labels-idx1-ubyte'):
         load_garments('train', str(tmp_path))
@@ -63,7 +56,7 @@ def test_missing_label_file_is_named(tmp_path, write_source):
 
 @pytest.mark.parametrize('compress', [False, True])
 def test_truncated_idx_file_is_named(tmp_path, write_source, compress):
-    write_source(tmp_path, balanced_subset(load_garments('val'), 2), compress)
+    write_source(tmp_path, few_garments('val', 2), compress)
     path = next(tmp_path.glob('train-images*'))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=f'{path.name}.*truncated'):
@@ -80,17 +73,6 @@ def test_another_idx_set_is_refused(tmp_path, write_idx):
 def test_unknown_split_is_refused():
     with pytest.raises(ValueError, match="'test'"):
         load_garments('test')
-
-
-def test_encoding_refuses_what_is_not_balanced():
-    garments = balanced_subset(load_garments('val'), 2)
-    with pytest.raises(ValueError, match='not balanced'):
-        encode_subset(dict(val=Garments(garments.images[1:], garments.labels[1:])))
-
-
-def test_too_few_garments_for_a_subset_are_refused():
-    with pytest.raises(ValueError, match='only 100 garments'):
-        balanced_subset(load_garments('val'), 101)
 
 
 def test_alpha_fills_prints_and_keeps_openings():

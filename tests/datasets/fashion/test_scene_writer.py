@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.scene_fixtures import few_garments
 from PIL import Image
 from pycocotools.coco import COCO
 
-from addp_mm.datasets.fashion.fashion_mnist import CLASSES, balanced_subset, encode_subset, load_garments
+from addp_mm.datasets.fashion.fashion_mnist import CLASSES, load_garments
 from addp_mm.datasets.fashion.scene_writer import SceneSetSpec, encode_rle, write_fashion_scenes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,7 +77,7 @@ def test_object_folders_are_balanced(written_set, split, a_class):
 def test_marker_names_what_was_written(written_set, spec):
     marker = json.loads((written_set / 'fashion_scenes.json').read_text())
     for key, value in dataclasses.asdict(spec).items():
-        assert marker[key] == (list(value) if key == 'formats' else value)
+        assert marker[key] == value
     assert marker['classes'] == list(CLASSES)
     assert marker['garments']['train']['count'] == 6000
     assert marker['garments']['val']['count'] == 1000
@@ -90,15 +91,6 @@ def test_run_lengths_go_down_the_columns_and_begin_with_zeros(mask, counts):
     assert encode_rle(np.array(mask, bool)) == dict(size=[2, 2], counts=counts)
 
 
-@pytest.mark.parametrize(
-    'formats, folders',
-    [(('coco',), {'scenes', 'annotations'}), (('ade',), {'scenes', 'labels'}), (('imagenet',), {'objects'})],
-)
-def test_formats_choose_what_is_written(tmp_path, formats, folders, spec):
-    write_fashion_scenes(tmp_path / 'out', dataclasses.replace(spec, formats=formats))
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == folders | {'fashion_scenes.json'}
-
-
 def test_the_same_set_is_left_alone(own_set, spec):
     before = {path: path.stat().st_mtime_ns for path in own_set.rglob('*')}
     assert not write_fashion_scenes(own_set, spec)
@@ -107,7 +99,7 @@ def test_the_same_set_is_left_alone(own_set, spec):
 
 def test_an_empty_folder_is_filled(tmp_path, spec):
     (tmp_path / 'out').mkdir()
-    assert write_fashion_scenes(tmp_path / 'out', dataclasses.replace(spec, formats=('imagenet',)))
+    assert write_fashion_scenes(tmp_path / 'out', spec)
     assert (tmp_path / 'out' / 'objects').is_dir()
 
 
@@ -136,14 +128,15 @@ def test_a_file_in_the_way_is_refused(tmp_path, spec):
 
 
 @pytest.mark.parametrize('num_workers', [1, 2])
-def test_an_interrupted_run_leaves_nothing(tmp_path, num_workers, spec):
-    def stop_late(items, text, total):
+def test_an_interrupted_run_leaves_nothing(tmp_path, num_workers, spec, monkeypatch):
+    def stop_late(items, text, total, disable):
         yield from items
         if text == 'val scenes':
             raise KeyboardInterrupt
 
+    monkeypatch.setattr('addp_mm.datasets.fashion.scene_writer.tqdm', stop_late)
     with pytest.raises(KeyboardInterrupt):
-        write_fashion_scenes(tmp_path / 'out', spec, num_workers=num_workers, track=stop_late)
+        write_fashion_scenes(tmp_path / 'out', spec, num_workers=num_workers)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,13 +184,7 @@ def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'options, text',
-    [
-        (dict(formats=('voc',)), 'voc'),
-        (dict(formats=()), 'formats'),
-        (dict(train=-1), 'train'),
-        (dict(objects_val=5), 'objects_val must be 0 or at least 10'),
-    ],
+    'options, text', [(dict(train=-1), 'train'), (dict(objects_val=5), 'objects_val must be 0 or at least 10')]
 )
 def test_bad_options_are_refused(options, text):
     with pytest.raises(ValueError, match=text):
@@ -236,9 +223,6 @@ def test_command_writes_then_says_that_nothing_was_done(tmp_path, monkeypatch, c
         10,
         '--objects-val',
         0,
-        '--formats',
-        'imagenet',
-        'coco',
     ]
     assert run_main(CONVERTER, monkeypatch, *arguments) == 0
     assert 'written' in capsys.readouterr().out
@@ -262,15 +246,15 @@ def test_command_names_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, t
 
 
 def test_source_folder_is_used(tmp_path, spec, write_source):
-    write_source(tmp_path / 'idx', balanced_subset(load_garments('train'), 3))
-    write_source(tmp_path / 'idx', balanced_subset(load_garments('val'), 3), prefix='t10k')
+    write_source(tmp_path / 'idx', few_garments('train', 3))
+    write_source(tmp_path / 'idx', few_garments('val', 3), prefix='t10k')
     write_fashion_scenes(tmp_path / 'out', spec, source=str(tmp_path / 'idx'))
     marker = json.loads((tmp_path / 'out/fashion_scenes.json').read_text())
     assert marker['garments']['train']['count'] == 30
 
 
 def test_subset_command_packs_the_garments_it_is_given(tmp_path, monkeypatch, capsys, write_source):
-    garments = {split: balanced_subset(load_garments(split), 4) for split in ('train', 'val')}
+    garments, val = {split: few_garments(split, 4) for split in ('train', 'val')}, few_garments('val', 2)
     write_source(tmp_path / 'idx', garments['train'])
     write_source(tmp_path / 'idx', garments['val'], prefix='t10k')
     command = ROOT / '.dev/fashion_mnist_subset.py'
@@ -285,7 +269,7 @@ def test_subset_command_packs_the_garments_it_is_given(tmp_path, monkeypatch, ca
         '--val-per-class',
         2,
     )
-    expected = encode_subset(dict(train=garments['train'], val=balanced_subset(garments['val'], 2)))
-    with np.load(tmp_path / 'subset.npz') as arrays:
-        assert {name: arrays[name].tobytes() for name in arrays} == {k: v.tobytes() for k, v in expected.items()}
+    monkeypatch.setattr('addp_mm.datasets.fashion.fashion_mnist.SUBSET_FILE', tmp_path / 'subset.npz')
+    for split, expected in (('train', garments['train']), ('val', val)):
+        assert load_garments(split).fingerprint() == expected.fingerprint()
     assert garments['train'].fingerprint() in capsys.readouterr().out

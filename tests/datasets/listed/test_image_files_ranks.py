@@ -11,23 +11,24 @@ from mmengine import dist
 from PIL import Image
 
 from addp_mm.datasets import DatasetError, ImageFiles, ResumableInfiniteSampler
-from addp_mm.datasets.listed.file_scan import FileScan
+from addp_mm.datasets.listed import broken_images, image_files
 
 
 def run(rank, folder):
     os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank))
     torch.distributed.init_process_group('gloo', f'file://{folder}/meeting', rank=rank, world_size=2)
     scans = []
-    walk = FileScan._walk
-    FileScan._walk = lambda self, below: scans.append(below) or walk(self, below)
+    find = image_files.find_images
+    image_files.find_images = lambda root, *others: scans.append(root) or find(root, *others)
+    broken_images.BROKEN_ALLOWANCE = 3
     found = {}
     try:
         ImageFiles(folder / 'empty', index_file=folder / 'empty.index', extensions=['.none'])
     except DatasetError as error:
         found['empty'] = str(error)
     pipeline = [dict(type='addp_mm.LoadImage')]
-    data = ImageFiles(folder / 'images', pipeline, index_file=folder / 'list', max_broken_share=0.0, broken_allowance=3)
-    found.update(length=len(data), scans=scans.count(b''), sampled=[next(iter(ResumableInfiniteSampler(data, seed=1)))])
+    data = ImageFiles(folder / 'images', pipeline, index_file=folder / 'list', max_broken_share=0.0)
+    found.update(length=len(data), scans=len(scans), sampled=[next(iter(ResumableInfiniteSampler(data, seed=1)))])
     # each rank meets two broken images, one of them is the same
     for turn in range(2):
         dist.barrier()

@@ -84,11 +84,11 @@ def test_changed_shards_are_noticed(shards, tmp_path):
     index = tmp_path / 'list'
     assert len(WebDatasetImages(shards, index_file=index)) == 12
     write_shard(shards / 'train-003.tar', [('a.png', png(99))])
-    with pytest.raises(DatasetError, match='train-003.tar has changed or was added'):
+    with pytest.raises(DatasetError, match='shards changed since'):
         WebDatasetImages(shards, index_file=index)
     assert len(WebDatasetImages(shards, index_file=index, changed='rescan')) == 13
     os.remove(shards / 'train-003.tar')
-    with pytest.raises(DatasetError, match='shards were removed'):
+    with pytest.raises(DatasetError, match='shards changed since'):
         WebDatasetImages(shards, index_file=index)
 
 
@@ -172,7 +172,7 @@ def test_a_changed_database_is_noticed(database, tmp_path):
     assert len(LMDBImages(database, index_file=index)) == 10
     with lmdb.open(str(database), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
         transaction.put(b'new', b'no image')
-    with pytest.raises(DatasetError, match='images.lmdb has changed'):
+    with pytest.raises(DatasetError, match='images.lmdb: entries, transaction changed since'):
         LMDBImages(database, index_file=index)
     data = LMDBImages(database, LOAD, index_file=index, changed='rescan')
     assert data[10]['img'].shape == (3, 4, 3)

@@ -9,7 +9,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from addp_mm.datasets import ResumableEpochSampler, ResumableInfiniteSampler, SampleIndex, SeedAugmentation
-from addp_mm.datasets.samplers.resumable_sampler import RandomOrder
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
 from addp_mm.randomness import Purpose, seed_process
 from addp_mm.registry import DATA_SAMPLERS
@@ -38,31 +37,6 @@ def numbers(index):
 
 def first(sampler, count):
     return list(itertools.islice(sampler, count))
-
-
-@pytest.mark.parametrize('size', [1, 2, 3, 10, 64, 65, 1000])
-def test_orders_are_permutations(size):
-    orders = [[RandomOrder(size, seed)[position] for position in range(size)] for seed in range(3)]
-    assert all(sorted(order) == [*range(size)] for order in orders)
-    assert size < 10 or len({tuple(order) for order in orders}) == 3
-
-
-def test_all_positions_of_an_order_are_equally_likely():
-    counts = np.zeros((7, 7))
-    for seed in range(2000):
-        order = RandomOrder(7, seed)
-        for position in range(7):
-            counts[position, order[position]] += 1
-    # mean 286, standard deviation 16
-    assert np.abs(counts - 2000 / 7).max() < 5 * 16
-
-
-def test_an_order_of_a_hundred_million_takes_no_memory_and_no_time():
-    order = RandomOrder(10**8, 3)
-    found = {order[position] for position in range(1000)}
-    assert len(found) == 1000
-    assert max(found) > 9e7
-    assert len(pickle.dumps(order)) < 1000
 
 
 def test_each_epoch_is_another_order_of_all():

@@ -180,13 +180,13 @@ def test_an_interrupted_writer_resumes_after_the_last_save(tmp_path):
     writer.save()
     writer.write(rows_of(2, 5) + 1, {4: ('4.png', 'lost')})  # what a process wrote that was killed before it saved
     again = TokenWriter(tmp_path / 'ids', settings(), (5, 3, 4), 'uint16')
-    assert (again.done, again.num_broken, again.complete) == (2, 1, False)
+    assert (again.done, len(again.broken), again.complete) == (2, 1, False)
     again.write(rows_of(2, 5), {4: ('4.png', 'cut off')})
     again.save()
     assert again.complete
     for path in sorted(whole.iterdir()):
         assert path.read_bytes() == (tmp_path / 'ids' / path.name).read_bytes()
-    assert [path.name for path in sorted(whole.iterdir())] == ['broken.jsonl', 'ids.npy', 'tokens.json']
+    assert [path.name for path in sorted(whole.iterdir())] == ['ids.npy', 'tokens.json']
     assert TokenWriter(tmp_path / 'ids', settings(), (5, 3, 4), 'uint16').complete
 
 
@@ -236,7 +236,7 @@ def test_a_partial_file_that_was_cut_off_is_not_filled_up_with_zeros(tmp_path):
     writer.save()
     path = tmp_path / 'ids/ids.npy.partial'
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(TokenStoreError, match='cannot be read'):
+    with pytest.raises(TokenStoreError, match='truncated'):
         TokenWriter(tmp_path / 'ids', settings(), (5, 3, 4), 'uint16')
 
 
