@@ -26,8 +26,9 @@ def psamask_forward(
 
     Args:
         input: (N, h_mask * w_mask, H, W): for each pixel the weights of its surroundings.
-        output: (N, H * W, H, W); filled in place where a mask reaches. 'collect': the weight of a
-            position for a pixel is at (position, pixel); 'distribute': at (pixel, position).
+        output: (N, H * W, H, W); filled in place at the positions inside a mask. 'collect': the
+            weight of a position for a pixel is at (position, pixel); 'distribute': at (pixel,
+            position).
         psa_type: 0 collect, 1 distribute.
         num_: N.
         h_feature: H.
