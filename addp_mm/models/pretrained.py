@@ -195,16 +195,12 @@ class Pretrained:
         # Fewer than half is rarely intended, e.g. only the positions of another package's ViT.
         if len(loaded) < len(missing):
             sentences.append('Less than half of the module was loaded: check that you want this.')
-        incomplete = _of_loaded_blocks(loaded, unexpected)
+        lacking = (name for name in missing if name.endswith(('.weight', '.bias')))
+        incomplete = _of_loaded_blocks(loaded, [*unexpected, *lacking])
         if incomplete:
             sentences.append(
-                f'Parts of loaded blocks were left out ({first_few(incomplete)}): the module computes something else '
-                f'than the trained one.{_options_of(selection)}'
-            )
-        lacking = _of_loaded_blocks(loaded, (name for name in missing if name.endswith(('.weight', '.bias'))))
-        if lacking:
-            sentences.append(
-                f'The file lacks parts of loaded blocks ({first_few(lacking)}): check that it is complete.'
+                f'Parts of loaded blocks were left out or are missing ({first_few(incomplete)}): the module computes '
+                f'something else than the trained one.{_options_of(selection)}'
             )
         level = logging.WARNING if len(sentences) > 1 else logging.INFO
         print_log(' '.join(sentences), logger='current', level=level)
