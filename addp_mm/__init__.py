@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """ADDP (Alternating Denoising Diffusion Process) for OpenMMLab.
 
-Importing this package puts the patches of :mod:`addp_mm.compat` in force and lets mmengine find the
-shipped configs. It imports neither torch nor an OpenMMLab package: the ``addp`` command prints its
-help at once, and ``addp doctor`` runs where these packages are broken.
+Importing this package activates the patches of :mod:`addp_mm.compat` and lets mmengine find the
+shipped configs. It imports neither torch nor an OpenMMLab package. The ``addp`` command therefore
+prints its help at once, and ``addp doctor`` runs where these packages are broken.
 """
 
 import sys

@@ -3,7 +3,7 @@
 
 Most subcommands run a script of ``tools/``, which can be run without this command, too. A script of
 another package, such as mmdet's ``tools/test.py``, is run by ``addp run SCRIPT``: addp_mm's patches
-are then in force before the script imports anything.
+are then active before the script imports anything.
 """
 
 import difflib
@@ -11,6 +11,8 @@ import os
 import runpy
 import sys
 from collections.abc import Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import NoReturn
 
 from addp_mm.config.shipped import tool_path
@@ -36,7 +38,7 @@ OWN = {
     'convert': 'convert a checkpoint; addp convert --help lists the kinds',
     'list': 'list the shipped configs; addp list nano lists those with "nano" in their name',
     'doctor': 'check the environment and run one training step',
-    'run': 'run a Python script with the patches of addp_mm in force',
+    'run': 'run a Python script with the patches of addp_mm active',
 }
 EPILOG = """\
 CONFIG is a path, or the name of a shipped config: addp list shows the names.
@@ -74,10 +76,18 @@ def _run_script(path: str, arguments: Sequence[str]) -> None:
     runpy.run_path(path, run_name='__main__')
 
 
-def _run_tool(name: str, arguments: Sequence[str]) -> None:
+def _run_tool(name: str, arguments: Sequence[str], command: str) -> None:
+    """Call ``main`` of a tool. Its help and errors name the command that the user typed."""
     with reported_in_words():
         path = tool_path(name)
-    _run_script(path, arguments)
+    spec = spec_from_file_location(f'addp_mm_tool_{Path(path).stem}', path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    tool = module_from_spec(spec)
+    sys.modules[spec.name] = tool  # worker processes find the tool's functions by this name
+    sys.argv = [command, *arguments]
+    spec.loader.exec_module(tool)
+    tool.main(list(arguments))
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -87,8 +97,10 @@ def _run(arguments: Sequence[str]) -> None:
     script, *rest = arguments
     if os.path.isfile(script):
         _run_script(script, rest)
-    else:
-        _run_tool(script, rest)
+        return
+    with reported_in_words():
+        path = tool_path(script)
+    _run_script(path, rest)
 
 
 def _convert(arguments: Sequence[str]) -> None:
@@ -98,14 +110,14 @@ def _convert(arguments: Sequence[str]) -> None:
     kind, *rest = arguments
     if kind not in CONVERTERS:
         _unknown('addp convert', kind, list(CONVERTERS))
-    _run_tool(CONVERTERS[kind][0], rest)
+    _run_tool(CONVERTERS[kind][0], rest, f'addp convert {kind}')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command.
 
     Args:
-        argv: Arguments behind ``addp``. Defaults to those of the process.
+        argv: Arguments after ``addp``. Defaults to None: those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ('-h', '--help'):
@@ -117,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         print(f'addp_mm {__version__}')
     elif command in TOOLS:
-        _run_tool(TOOLS[command][0], rest)
+        _run_tool(TOOLS[command][0], rest, f'addp {command}')
     elif command == 'convert':
         _convert(rest)
     elif command == 'list':

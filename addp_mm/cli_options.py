@@ -6,12 +6,12 @@ import os
 
 
 def add_renamed(parser: argparse.ArgumentParser, *, old: str, new: str) -> None:
-    """Refuse an option that was renamed, in one line that names the new one.
+    """Refuse a renamed option with an error of one line that names the new option.
 
     Args:
         parser: The tool's parser. The old option does not appear in its help.
-        old: The option as it was, such as ``'--workers'``.
-        new: The option as it is now, such as ``'--num-workers'``.
+        old: The old name, such as ``'--workers'``.
+        new: The new name, such as ``'--num-workers'``.
 
     >>> parser = argparse.ArgumentParser(prog='tool')
     >>> add_renamed(parser, old='--workers', new='--num-workers')
@@ -37,7 +37,7 @@ def add_runner_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_runner_args(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Parse the arguments of such a tool and set LOCAL_RANK, which mmengine reads.
+    """Parse the arguments of a tool that starts a Runner; set LOCAL_RANK, which mmengine reads.
 
     Args:
         parser: A parser with the options of :func:`add_runner_options`.

@@ -47,9 +47,9 @@ class Finding:
 
     Args:
         status: How serious it is.
-        subject: What was looked at.
+        subject: What was checked.
         text: What was found.
-        remedy: What to do. Defaults to '', for nothing.
+        remedy: What to do. Defaults to '': nothing.
     """
 
     status: Literal['ok', 'warning', 'error']
@@ -97,7 +97,7 @@ def check_requirements() -> Iterator[Finding]:
     for requirement in map(Requirement, lines):
         if requirement.marker and not requirement.marker.evaluate({'extra': ''}):
             continue
-        if requirement.name == 'opencv-python':  # check_opencv: the headless package is as good
+        if requirement.name == 'opencv-python':  # see check_opencv, which also accepts the headless package
             continue
         version = installed_version(requirement.name)
         install = f"pip install '{requirement.name}{requirement.specifier}'"
@@ -111,7 +111,7 @@ def check_requirements() -> Iterator[Finding]:
 
 
 def check_torch() -> Iterator[Finding]:
-    """Whether torch and torchvision load and belong together."""
+    """Whether torch and torchvision can be imported and are compatible."""
     try:
         import torch
     except Exception as error:
@@ -130,7 +130,7 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_opencv() -> Iterator[Finding]:
-    """Whether OpenCV loads; the usual package needs libGL, which servers often lack."""
+    """Whether OpenCV can be imported; the usual package needs libGL, which servers often lack."""
     try:
         import cv2
     except Exception as error:
@@ -145,12 +145,12 @@ def check_setuptools() -> Iterator[Finding]:
     if find_spec('pkg_resources'):
         yield Finding('ok', 'setuptools', f'{version}, with pkg_resources')
     else:
-        text = f'{version or "not installed"}: no pkg_resources; mmengine works by a patch of addp_mm, mim does not'
+        text = f'{version or "not installed"}: no pkg_resources; mmengine works with a patch, mim does not'
         yield Finding('warning', 'setuptools', text, "pip install 'setuptools<81'")
 
 
 def check_openmmlab() -> Iterator[Finding]:
-    """Which OpenMMLab packages are installed, from which family, and whether they fit together."""
+    """Which OpenMMLab packages are installed, of which family, and whether they are compatible."""
     for module in ORIGINALS:
         found = [
             f'{provider.name} {version} ({family})'
@@ -218,9 +218,9 @@ def check_patches() -> Iterator[Finding]:
         yield Finding('warning', 'patches', 'none: ADDP_MM_COMPAT=off', remedy)
         return
     faults = '; '.join(f'{patch.name} ({patch.fault})' for patch in compat.in_force()) or 'none'
-    yield Finding('ok', 'patches', f'in force: {faults}')
+    yield Finding('ok', 'patches', f'active: {faults}')
     names = ', '.join(patch.name for patch in compat.waiting()) or 'none'
-    yield Finding('ok', 'more patches', f'applied if their module is imported and has the fault: {names}')
+    yield Finding('ok', 'more patches', f'applied when their module is imported, if it has the fault: {names}')
 
 
 def check_gpus() -> Iterator[Finding]:
@@ -248,8 +248,8 @@ def check_training() -> Iterator[Finding]:
         try:
             loss = train_step(device)
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            text = f'{_first_line(error)} ({place.filename}:{place.lineno})'
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            text = f'{_first_line(error)} ({frame.filename}:{frame.lineno})'
             yield Finding('error', f'training on {device}', text, 'see the lines above; if they are ok, report this')
         else:
             yield Finding('ok', f'training on {device}', f'one step of the nano classifier, loss {loss:.3f}')
@@ -310,7 +310,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 
 def examine() -> Iterator[Finding]:
-    """Run every check. One that fails itself becomes an error of the report."""
+    """Run every check. If a check raises an exception, the report shows it as an error."""
     for check in CHECKS:
         try:
             yield from check()
@@ -333,7 +333,7 @@ def _quiet(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def shown(finding: Finding) -> str:
-    """A finding as lines of text, the remedy indented."""
+    """A finding as lines of text, with an indented remedy."""
     lines = [f'{finding.status:<8} {finding.subject}: {finding.text}']
     if finding.remedy:
         lines += [f'         -> {line.strip()}' for line in finding.remedy.strip().splitlines()]

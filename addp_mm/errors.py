@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Errors that a user can fix, how command line tools print them, and how they name things."""
+"""Errors that you can fix, how command line tools print them, and how they name things."""
 
 import difflib
 import sys
@@ -37,11 +37,11 @@ def reported_in_words(*others: type[Exception]) -> Iterator[None]:
 
 
 def first_few(things: Iterable, count: int = 6, separator: str = ', ') -> str:
-    """Name the first ``count`` things, and say how many more there are: ``'a, b and 3 more'``.
+    """Join the first ``count`` items, and count the others: ``'a, b and 3 more'``.
 
     Args:
-        things: Anything that ``str`` makes readable.
-        count: How many are named. Defaults to 6.
+        things: Items that ``str`` makes readable.
+        count: Number of items to name. Defaults to 6.
         separator: Text between them. Defaults to ', '.
 
     Returns:

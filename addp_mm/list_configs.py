@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""``addp list``: a table of the shipped configs, with what the model index says about them."""
+"""``addp list``: a table of the shipped configs with their entries in the model index."""
 
 import argparse
 import difflib
@@ -23,7 +23,8 @@ def rows(pattern: str = '') -> list[tuple[str, ...]]:
             lower case. Defaults to '', which every name matches.
 
     Returns:
-        One row a config, with the columns of :data:`HEADER`; ``'-'`` where the index has no entry.
+        One row for each config, with the columns of :data:`HEADER`; ``'-'`` where the index has no
+        entry.
     """
     import yaml
 
@@ -63,7 +64,7 @@ def table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table, or end with status 1 and the nearest names if no config matches."""
+    """Print the table. If no config matches, print the nearest names and exit with status 1."""
     parser = argparse.ArgumentParser(prog='addp list', description='List the shipped configs.')
     parser.add_argument('pattern', nargs='?', default='', help="part of a name, or a pattern such as 'mask-rcnn_*1x*'")
     args = parser.parse_args(argv)

@@ -18,7 +18,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What random numbers are drawn for. The values are part of the seeds: do not change them."""
+    """What random numbers are for. The values are part of the seeds: do not change them."""
 
     TRAINING_STEP = 0  # noise levels, masks, dropout, code restarts, RoI sampling
     PREVIEW = 1  # images generated for the visualizer during training
@@ -31,8 +31,8 @@ def seed_sequence(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0
 
     Args:
         seed: Seed of the run, not negative.
-        purpose: What is drawn.
-        rank: Rank of the process, where ranks must differ. Defaults to 0.
+        purpose: What the random numbers are for.
+        rank: Rank of the process, if each rank needs other numbers. Defaults to 0.
         iteration: Number of the training iteration, epoch or sample. Defaults to 0.
     """
     return np.random.SeedSequence([seed, purpose, rank, iteration])

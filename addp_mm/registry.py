@@ -10,7 +10,7 @@ from importlib import import_module
 
 from addp_mm.compat.versions import check_packages
 
-check_packages()  # before mmengine is imported: if it is missing, the error says what to type
+check_packages()  # before mmengine is imported: if it is missing, the error gives the command to install it
 
 from mmengine import registry as _roots  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402

@@ -104,11 +104,6 @@ def add_machine(parser):
         '--gpus', type=number(int, 1), metavar='N', help='training processes, one on each GPU (default: all GPUs)'
     )
     parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch'],
-        help='pytorch: use tools/dist_train.sh for a single process too (default: as --gpus needs)',
-    )
-    parser.add_argument(
         '--amp',
         choices=['auto', 'off', 'bfloat16'],
         default='auto',
@@ -191,7 +186,7 @@ def main(argv=None, execute=None):
     """Run the tool.
 
     Args:
-        argv: Command line. Defaults to None, that of this process.
+        argv: Command line. Defaults to None: that of this process.
         execute: Runs a command instead of a process: called with the command, the log and
             a function that returns a line on the progress; returns the exit status. Defaults to
             None.

@@ -34,7 +34,7 @@ class Instance:
     Args:
         label: Index of the class, from 0.
         box: (x, y, w, h) in pixels.
-        mask: bool, shape (H, W).
+        mask: bool (H, W).
         score: Score of a detection, from 0 to 1. Defaults to None.
     """
 
@@ -114,7 +114,7 @@ def tinted(image: Image.Image, labels: np.ndarray) -> np.ndarray:
         labels: Index of the class of each pixel, below 0 for none; shape (H, W).
 
     Returns:
-        uint8, shape (H, W, 3).
+        uint8 (H, W, 3).
     """
     grey = np.asarray(image.convert('RGB'), dtype=float).mean(-1, keepdims=True)
     palette = 255 * np.array([to_rgb(colour) for colour in CLASS_COLOURS])

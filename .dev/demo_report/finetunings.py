@@ -85,7 +85,7 @@ class FineTuning:
         seed: Seed of the head, the data order and the augmentation, and of a random backbone.
         folder: Its work dir, relative to the repository. The training is in ``train``, the test in
             ``test``.
-        data_root: Folder of FashionScenes. Defaults to None, that of the config.
+        data_root: Folder of FashionScenes. Defaults to None: that of the config.
         max_iters: Iterations. Defaults to None, those of the config.
     """
 
@@ -223,7 +223,7 @@ def finetunings(
     Args:
         folder: Work dir, relative to the repository. Each run has a folder in it.
         seeds: Seeds.
-        data_root: Folder of FashionScenes. Defaults to None, that of the configs.
+        data_root: Folder of FashionScenes. Defaults to None: that of the configs.
         max_iters: Iterations. Defaults to None, those of the configs.
     """
     return [

@@ -44,7 +44,7 @@ def build_model(cfg: Config) -> BaseModel:
     """Build the model of a config with random weights; no checkpoint is read.
 
     Raises:
-        ConfigError: If the config has no model.
+        ConfigError: The config has no model.
     """
     from mmengine.model.utils import revert_sync_batchnorm
 
@@ -67,7 +67,7 @@ def training_size(cfg: Config) -> tuple[int, int]:
     training size in the recipes of mmdet; the backbone's ``img_size``.
 
     Raises:
-        ConfigError: If the config has none of them.
+        ConfigError: The config has none of them.
     """
     for step in reversed(list(_steps(cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}))):
         if step['type'].rsplit('.', 1)[-1] in CROPS and step.get('crop_type', 'absolute') == 'absolute':

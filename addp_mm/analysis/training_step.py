@@ -26,7 +26,7 @@ class TrainingStep:
         device: Where the model is trained. Defaults to 'cpu'.
 
     Raises:
-        ConfigError: If the config has no ``optim_wrapper``.
+        ConfigError: The config has no ``optim_wrapper``.
     """
 
     def __init__(

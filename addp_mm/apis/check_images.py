@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-#: Allowed distance from [0, 1], for rounding as in an image that was normalised and restored.
+#: Allowed distance from [0, 1]: an image that was normalised and restored has rounding errors.
 TOLERANCE = 1e-3
 
 
@@ -35,6 +35,6 @@ def check_images(images: Tensor, channels: int, size: tuple[int, int] | None = N
     if not images.is_floating_point() or low < -TOLERANCE or high > 1 + TOLERANCE:
         raise ValueError(
             f'images must be floating point in [0, 1], got {images.dtype} from {low:g} to {high:g}: '
-            'divide bytes by 255, clamp what a resize overshoots, and do not subtract the mean: the model does it'
+            'divide bytes by 255, clamp values after a resize, and do not subtract the mean: the model does it'
         )
     return images.clamp(0, 1)

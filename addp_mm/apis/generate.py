@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Images and features from a pre-trained model."""
+"""Generate images and extract features with a pre-trained model."""
 
 from __future__ import annotations
 

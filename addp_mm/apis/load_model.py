@@ -10,6 +10,7 @@ import torch
 
 from addp_mm.checkpoints.comparison import compare_weights
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.checkpoints.state_dict import find_state_dict
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
     Args:
         config: Path of a config, or the config.
         checkpoint: Path, ``addp_mm://NAME`` or URL of a checkpoint of the model (``.pth`` or
-            ``.safetensors``). A frozen component of which it has no weights is loaded from the
-            component's ``init_cfg``.
+            ``.safetensors``). If it has no weights of a frozen component, the component's
+            ``init_cfg`` loads them.
         device: Device of the model. Defaults to 'cpu'.
 
     Returns:
@@ -52,7 +53,7 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
     if 'model' not in cfg:
         raise ConfigError(f'{name} has no model')
     checkpoint = fspath(checkpoint)
-    weights = dict(find_state_dict(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'), checkpoint))
+    weights = dict(find_state_dict(CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent'), checkpoint))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
         model = MODELS.build(cfg.model)
         if not isinstance(model, ADDP):
@@ -63,11 +64,11 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
         frozen = cast('dict[str, BaseModule]', model.frozen_parts)
         absent = [part for part in frozen if not any(key.startswith(f'{part}.') for key in weights)]
         for part in absent:
-            frozen[part].init_weights()
+            init_weights(frozen[part])
     unloaded = [part for part in absent if part in model.unloaded_parts()]
     if unloaded:
         raise CheckpointError(
-            f'{checkpoint} has no {" and no ".join(unloaded)}, and {name} gives no init_cfg for that: '
+            f'{checkpoint} has no {" and no ".join(unloaded)}, and {name} has no init_cfg that loads it: '
             'use a checkpoint of the whole model'
         )
     for part in absent:

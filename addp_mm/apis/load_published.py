@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Released ADDP weights as a model."""
+"""Build a model from released ADDP weights."""
 
 from __future__ import annotations
 

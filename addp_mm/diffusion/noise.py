@@ -26,7 +26,7 @@ def uniform_noise(
         device: Device of the noise. Defaults to None: that of the generator.
 
     Returns:
-        (B, *shape), float32.
+        ``(B, *shape)``, float32.
 
     Raises:
         ValueError: The number of generators is not B.

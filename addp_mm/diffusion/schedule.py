@@ -109,7 +109,7 @@ class NoiseSchedule:
         return NoiseLevel(step, next_step, float(self.ratios[step]), float(self.ratios[next_step]))
 
     def sample(self, generator: torch.Generator) -> NoiseLevel:
-        """Draw a level by its probability, and the stride to its next level uniformly."""
+        """Draw a level from the probabilities, and the stride to its next level uniformly."""
         draw = torch.rand(2, generator=generator, device=generator.device, dtype=torch.float64).cpu()
         cumulative = self.probabilities.cumsum(0)
         step = int(torch.searchsorted(cumulative, draw[:1] * cumulative[-1], right=True).clamp(max=len(self) - 1))

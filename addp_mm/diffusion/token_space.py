@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The map of token ids, from which all of their numbers derive."""
+"""The map of token ids. All constants of the ids derive from it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ def choose_device(name: str | None) -> torch.device:
     """The device of an option ``--device``.
 
     Args:
-        name: Name of the device. None: a GPU if there is one, else the CPU.
+        name: Name of the device. None chooses a GPU if there is one, else the CPU.
 
     Raises:
         ConfigError: PyTorch cannot use the device here.
@@ -21,8 +21,12 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         device = torch.device(name)
-        torch.zeros((), device=device).item()  # a valid name does not mean that the device exists
-    except (RuntimeError, AssertionError, ImportError) as error:  # which one depends on how PyTorch was built
+        torch.zeros((), device=device).item()  # the device of a valid name may be missing
+    except (
+        RuntimeError,
+        AssertionError,
+        ImportError,
+    ) as error:  # the type of the error depends on the build of PyTorch
         reason = re.split(r'\. |\n', str(error))[0]
         raise ConfigError(
             f'--device {name}: this PyTorch cannot use the device here ({reason}); --device cpu always works'

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the command line tools change in a config before they build the Runner."""
+"""Changes of a config by the command line tools, before they build the Runner."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from addp_mm.config.config_file import ConfigError
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name
 
-_DRAW_INTERVAL = 100  # one of so many images of validation and test is drawn
+_DRAW_INTERVAL = 100  # interval between drawn images of validation and test
 _VISUALIZERS = {
     'mmpretrain': 'mmpretrain.UniversalVisualizer',
     'mmdet': 'mmdet.DetLocalVisualizer',
@@ -30,8 +30,9 @@ _NOT_DRAWING = ('type', 'enable', 'interval', 'priority')  # mmpretrain's hook p
 def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
     """Set the work dir.
 
-    It is the command line's, else the config's, else ``work_dirs/<name of the config>``.
-    Data sets of own images keep their list and the record of broken images there.
+    It is that of the command line, else that of the config, else
+    ``work_dirs/<name of the config>``. Data sets of your own images keep their list and the record
+    of broken images there.
     """
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename or config_path).stem)
     path = Path(cfg.work_dir)
@@ -78,7 +79,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def _latest_checkpoint(work_dir: str) -> str | None:
-    """The checkpoint that the file ``last_checkpoint`` names, if there is this file.
+    """The checkpoint that the file ``last_checkpoint`` names, if the file exists.
 
     If the work dir was moved, it is the checkpoint of that name in the work dir. If the process was
     killed while it wrote the name, it is the newest checkpoint.
@@ -104,8 +105,8 @@ def set_amp(cfg: Config, dtype: str | None) -> None:
 
     Args:
         cfg: The config.
-        dtype: ``'bfloat16'``, without a loss scale, or ``'float16'``, with a dynamic one. None
-            changes nothing.
+        dtype: ``'bfloat16'``, without a loss scale, or ``'float16'``, with a dynamic loss scale.
+            None changes nothing.
     """
     if dtype is None:
         return
@@ -124,25 +125,25 @@ def set_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate with the batch of all processes (mmengine's ``auto_scale_lr``)."""
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise ConfigError(
-            '--auto-scale-lr: the config does not say for which batch size its learning rate is; '
+            '--auto-scale-lr: the config does not contain the batch size of its learning rate; '
             'add auto_scale_lr = dict(base_batch_size=…)'
         )
     if cfg.auto_scale_lr.get('enable'):
         return
     cfg.auto_scale_lr.enable = True
-    # mmengine compares with the batch of one pass, and an optimizer step accumulates several passes
+    # mmengine compares with the batch of one pass, but an optimizer step accumulates several passes
     counts = {wrapper.get('accumulative_counts', 1) for wrapper in _optim_wrappers(cfg)}
     if len(counts) > 1:
         raise ConfigError(
-            '--auto-scale-lr: the parts of optim_wrapper differ in accumulative_counts '
-            f'({sorted(counts)}), so one batch size does not fit both; set their learning rates by hand'
+            '--auto-scale-lr: the components in optim_wrapper differ in accumulative_counts '
+            f'({sorted(counts)}), so they have no common batch size; set their learning rates by hand'
         )
     if counts != {1}:
         cfg.auto_scale_lr.base_batch_size /= counts.pop()
 
 
 def _optim_wrappers(cfg: Config) -> list[dict]:
-    """Configs of the optimizers: one for each part of the model, or one for the whole model."""
+    """Configs of the optimizers: one for each component, or one for the whole model."""
     parts = [part for part in cfg.optim_wrapper.values() if isinstance(part, dict) and 'optimizer' in part]
     return parts or [cfg.optim_wrapper]
 
@@ -150,14 +151,13 @@ def _optim_wrappers(cfg: Config) -> list[dict]:
 def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = False) -> None:
     """Choose the visualizer of the config's scope.
 
-    It draws into the work dir and TensorBoard. A visualizer or a hook that the config names itself
-    is kept.
+    It draws into the work dir and TensorBoard. A visualizer or a hook of the config is kept.
 
     Args:
         cfg: The config.
-        show_dir: Folder for all drawn images of a test. None: no such folder. Defaults to None.
-        testing: Whether the model is tested. A test without ``show_dir`` gets no drawing hook, as
-            mmdet's would draw every image at any interval. Defaults to False.
+        show_dir: Folder for all drawn images of a test. Defaults to None: no such folder.
+        testing: Whether the model is tested. A test without ``show_dir`` gets no drawing hook,
+            because mmdet's hook would draw every image. Defaults to False.
 
     Raises:
         ConfigError: The predictions of this model cannot be drawn, or the folder cannot be written.
@@ -172,7 +172,7 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
     cfg.visualizer = visualizer
 
     hooks = cfg.setdefault('default_hooks', ConfigDict())
-    # mmpretrain's hook can draw the output of classifiers only
+    # mmpretrain's hook can only draw the output of classifiers
     model = type_name(cfg.model.type)
     drawable = scope in _DRAWING_HOOKS and (scope != 'mmpretrain' or model.endswith('ImageClassifier'))
     if not hooks.get('visualization') and drawable and not (testing and show_dir is None):

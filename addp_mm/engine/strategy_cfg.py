@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The config's ``strategy``: checks of it, and what a FlexibleRunner needs besides."""
+"""Check the config's ``strategy``, and complete the config for FlexibleRunner."""
 
 from importlib.util import find_spec
 
@@ -16,7 +16,7 @@ _START = 'Start it by tools/dist_train.sh, tools/slurm_train.sh or torchrun with
 # Top-level keys that Runner reads and FlexibleRunner does not.
 _RUNNER_KEYS = {
     'model_wrapper_cfg': 'write it as strategy.model_wrapper',
-    'sync_bn': 'write it as strategy.sync_bn, which DDPStrategy takes',
+    'sync_bn': 'write it as strategy.sync_bn, an option of DDPStrategy',
     'activation_checkpointing': f'use strategy.checkpoint_units=True of {SHARDED}, or with_cp=True of the backbone',
     'find_unused_parameters': 'write it into strategy.model_wrapper',
 }
@@ -25,7 +25,7 @@ _RUNNER_KEYS = {
 def set_strategy(cfg: Config, testing: bool = False) -> None:
     """Check a config's ``strategy`` and complete the config for it.
 
-    A config without a strategy is left as it is. A test needs no strategy: checkpoints hold whole
+    A config without a strategy is not changed. A test needs no strategy: checkpoints contain whole
     weights, and the Runner distributes the data itself.
 
     Args:
@@ -103,7 +103,7 @@ def _check_sharded(cfg: Config) -> None:
 
 
 def _set_zero(cfg: Config) -> None:
-    """Move the options of OptimWrapper that DeepSpeed takes over to DeepSpeed's keys."""
+    """Move the options of OptimWrapper that DeepSpeed implements to DeepSpeed's keys."""
     if find_spec('deepspeed') is None:
         raise ConfigError(f'{ZERO} needs DeepSpeed, which is not installed. Install it:\n    pip install deepspeed')
     if _kind(cfg.model) in _WRITING:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The model inside its wrappers, and what a runner says only privately."""
+"""The model inside its wrappers, and private state of a runner."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def bare_model(runner: Runner) -> Any:
 
 
 def is_resuming(runner: Runner) -> bool:
-    """Whether the checkpoint being loaded continues a training, and does not only bring weights."""
+    """Whether the checkpoint that is being loaded resumes a training, not only loads weights."""
     return bool(runner._resume)  # noqa: SLF001  # mmengine has no public attribute for it

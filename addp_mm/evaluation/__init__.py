@@ -1,7 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Metrics of reconstruction, generation, token prediction and features, as mmengine metrics."""
 
-from addp_mm.evaluation.feature_extractors import BackboneFeatures, FeatureExtractor, InceptionFeatures, build_extractor
+from addp_mm.evaluation.feature_extractors import (
+    BackboneFeatures,
+    FeatureExtractor,
+    InceptionFeatures,
+    build_extractor,
+    extractor_of,
+)
 from addp_mm.evaluation.feature_statistics import FeatureStatistics, StatisticsError, frechet_distance
 from addp_mm.evaluation.frechet import FrechetDistance, ReconstructionFID
 from addp_mm.evaluation.image_folders import folder_statistics
@@ -26,6 +32,7 @@ __all__ = [
     'StatisticsError',
     'StructuralSimilarity',
     'build_extractor',
+    'extractor_of',
     'folder_statistics',
     'frechet_distance',
     'structural_similarity',

@@ -21,7 +21,7 @@ def stacked(samples: Sequence[dict], *keys: str) -> Iterator[tuple[Tensor, ...]]
         One batch (B, C, H, W) for each key.
 
     Raises:
-        ValueError: If a prediction lacks a key, or its images differ in shape.
+        ValueError: A prediction lacks a key, or its images differ in shape.
     """
     for sample in samples:
         missing = [key for key in keys if key not in sample]

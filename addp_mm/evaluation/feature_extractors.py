@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,16 +18,18 @@ from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.fingerprint import module_fingerprint
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.checkpoints.reading import load_checkpoint_file
 from addp_mm.checkpoints.state_dict import find_state_dict
-from addp_mm.errors import UserError
+from addp_mm.config.config_file import load_config
+from addp_mm.errors import ConfigError, UserError
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import METRICS, MODELS
 
 INCEPTION_URL = (
     'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth'
 )
-_INCEPTION_DIGEST = '6726825d'  # start of the SHA-256 of the file, as its name says
+_INCEPTION_DIGEST = '6726825d'  # start of the file's SHA-256, as in its name
 _INSTEAD = (
     "or use the features of another network: extractor=dict(type='addp_mm.BackboneFeatures', …). "
     'The distance is then not an FID'
@@ -72,8 +74,8 @@ class InceptionFeatures(FeatureExtractor):
             contains the start of their SHA-256. Defaults to None.
 
     Raises:
-        UserError: If torch-fidelity is not installed.
-        CheckpointError: If the weights cannot be read, or do not fit the network.
+        UserError: torch-fidelity is not installed.
+        CheckpointError: The weights cannot be read, or do not fit the network.
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -136,7 +138,7 @@ def _build_inception(state_dict: dict[str, Tensor], source: str) -> nn.Module:
 
 @METRICS.register_module()
 class BackboneFeatures(FeatureExtractor):
-    """Features of any registered backbone, for images that do not suit Inception.
+    """Features of any registered backbone, for images that are unsuitable for Inception.
 
     A distance in these features is not an FID. It can only be compared with distances in the
     features of the same network, so the keys of metrics contain ``name``.
@@ -149,12 +151,12 @@ class BackboneFeatures(FeatureExtractor):
             and '-'.
         mean: Subtracted from each channel of images in [0, 1]. Defaults to ImageNet's.
         std: Divides each channel afterwards. Defaults to ImageNet's.
-        input_size: Side in pixels to which images are resized first (bilinear, antialiased). If it
-            is None, they keep their size. Defaults to None.
+        input_size: Side in pixels to which images are resized first (bilinear, antialiased).
+            Defaults to None: they keep their size.
 
     Raises:
-        ValueError: If an option is out of its range.
-        CheckpointError: If not all weights of the backbone were loaded.
+        ValueError: An option is out of its range.
+        CheckpointError: Not all weights of the backbone were loaded.
     """
 
     mean: Tensor
@@ -185,7 +187,7 @@ class BackboneFeatures(FeatureExtractor):
             )
         self.name = name
         self.network = network.requires_grad_(False)
-        self.network.eval()  # not chained: mmpretrain's backbones return None
+        self.network.eval()  # eval() is a statement of its own: in mmpretrain's backbones it returns None
         self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.input_size = input_size
@@ -211,16 +213,15 @@ class BackboneFeatures(FeatureExtractor):
 
 
 def _load_weights(network: nn.Module) -> bool:
-    """Call ``init_weights``, and return whether it loaded a weight for each parameter."""
+    """Call ``init_weights``; return whether it loaded a weight for each parameter."""
     loaded = []
 
     def note(_: nn.Module, state_dict: dict, prefix: str, *__) -> None:
         loaded.append(all(prefix + name in state_dict for name, _ in network.named_parameters()))
 
     hook = network.register_load_state_dict_pre_hook(note)
-    init_weights: Callable[[], None] | None = getattr(network, 'init_weights', None)
-    if init_weights is not None:
-        init_weights()
+    if hasattr(network, 'init_weights'):
+        init_weights(network)
     hook.remove()
     return any(loaded)
 
@@ -244,3 +245,15 @@ def build_extractor(extractor: dict | FeatureExtractor | None) -> FeatureExtract
     if isinstance(extractor, FeatureExtractor):
         return extractor
     return METRICS.build(extractor or dict(type='addp_mm.InceptionFeatures'))
+
+
+def extractor_of(config: str) -> dict:
+    """The ``extractor`` that a config file defines.
+
+    Raises:
+        ConfigError: There is no such file, or no ``extractor`` in it.
+    """
+    cfg = load_config(config)
+    if cfg.get('extractor') is None:
+        raise ConfigError(f"{config} has no 'extractor'; see configs/_base_/evaluation")
+    return cfg.extractor.to_dict()

@@ -25,8 +25,8 @@ class StatisticsError(UserError, ValueError):
 class FeatureStatistics:
     """Mean and covariance of features in float64, computed in one pass; features are not kept.
 
-    Batches and the statistics of several processes are merged by the pairwise update of Chan, Golub
-    and LeVeque (1979), which is exact up to rounding.
+    Batches are joined by the pairwise update of Chan, Golub and LeVeque (1979), which is exact up
+    to rounding.
 
     Args:
         extractor: Name of the network that the features come from.
@@ -55,7 +55,7 @@ class FeatureStatistics:
         """Covariance (C, C): ``scatter / (count - 1)``.
 
         Raises:
-            StatisticsError: If there are fewer than two images.
+            StatisticsError: There are fewer than two images.
         """
         if self.count < 2:
             raise StatisticsError(f'a covariance needs at least two images, got {self.count}')
@@ -65,53 +65,35 @@ class FeatureStatistics:
         """Add features (B, C).
 
         Raises:
-            ValueError: If they are not vectors, or not finite.
+            ValueError: They are not vectors, or not finite.
         """
         if features.dim() != 2:
             raise ValueError(f'features must have the shape (B, C), got {tuple(features.shape)}')
         if len(features) == 0:
             return
-        features = features.detach().double()
+        features = features.detach().cpu().double()
         mean = features.mean(0)
         if not mean.isfinite().all():
             raise ValueError(f'features of {self.extractor} are not finite. Check the images and the weights')
         deviations = features - mean
-        self._merge(len(features), mean, deviations.t() @ deviations)
-
-    def merge(self, other: FeatureStatistics) -> None:
-        """Add all images of other statistics of the same extractor.
-
-        Raises:
-            StatisticsError: If their extractor is another one.
-        """
-        require_same_extractor(self, other)
-        if other.count:
-            self._merge(other.count, other.mean, other.scatter)
-
-    def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        scatter = deviations.t() @ deviations
         if self.count == 0:
-            self.count, self.mean, self.scatter = count, mean.clone(), scatter.clone()
+            self.count, self.mean, self.scatter = len(features), mean, scatter
             return
-        total = self.count + count
-        step = mean.to(self.mean) - self.mean
-        self.scatter += scatter.to(self.scatter) + torch.outer(step, step) * (self.count * count / total)
-        self.mean += step * (count / total)
+        total = self.count + len(features)
+        step = mean - self.mean
+        self.scatter += scatter + torch.outer(step, step) * (self.count * len(features) / total)
+        self.mean += step * (len(features) / total)
         self.count = total
-
-    def cpu(self) -> FeatureStatistics:
-        """Move to the CPU, in place; returns itself."""
-        self.mean, self.scatter = self.mean.cpu(), self.scatter.cpu()
-        return self
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a .npz file: ``mu``, ``sigma``, ``count``, ``extractor`` and ``fingerprint``."""
-        covariance = self.covariance.cpu().numpy()
         # np.savez would append .npz to the name of a path, but not to an open file.
         with atomic_path(path) as partial, partial.open('wb') as file:
             np.savez(
                 file,
-                mu=self.mean.cpu().numpy(),
-                sigma=covariance,
+                mu=self.mean.numpy(),
+                sigma=self.covariance.numpy(),
                 count=self.count,
                 extractor=self.extractor,
                 fingerprint=self.fingerprint,
@@ -122,7 +104,7 @@ class FeatureStatistics:
         """Read a file that :meth:`save` wrote.
 
         Raises:
-            StatisticsError: If the file does not exist or was not written by :meth:`save`.
+            StatisticsError: The file does not exist or was not written by :meth:`save`.
         """
         if not os.path.isfile(path):
             raise StatisticsError(f'{path} does not exist. {_HOW_TO_WRITE}')
@@ -153,7 +135,7 @@ def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str
     """Refuse to compare statistics whose features come from different networks.
 
     Raises:
-        StatisticsError: If the fingerprints differ.
+        StatisticsError: The fingerprints differ.
     """
     if a.fingerprint != b.fingerprint:
         raise StatisticsError(
@@ -164,12 +146,12 @@ def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str
 
 
 def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStatistics) -> float:
-    """Squared Fréchet distance of two Gaussians: |m - n|² + tr(A + B - 2 (A B)^½).
+    """Squared Fréchet distance of two Gaussians: ``|m - n|² + tr(A + B - 2 (A B)^½)``.
 
     Source: FID, arXiv 1706.08500, eq. 6. The trace of the root is computed as that of
-    (A^½ B A^½)^½. Its eigenvalues are real and not negative, also for singular covariances, which
-    few images give. With no more images than features the distance is biased upwards, and a warning
-    is logged.
+    ``(A^½ B A^½)^½``. Its eigenvalues are real and not negative, also for singular covariances,
+    which few images give. If there are not more images than features, the distance is biased
+    upwards, and a warning is logged.
 
     Args:
         statistics_a: Statistics of one set of images.
@@ -179,13 +161,13 @@ def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStati
         The distance, at least 0; 0 up to rounding for equal statistics.
 
     Raises:
-        StatisticsError: If the extractors differ, or if a set has fewer than two images.
+        StatisticsError: The extractors differ, or a set has fewer than two images.
     """
     require_same_extractor(statistics_a, statistics_b)
     for statistics in (statistics_a, statistics_b):
         _warn_of_few_images(statistics)
-    a, b = statistics_a.covariance, statistics_b.covariance.to(statistics_a.covariance)
-    step = statistics_a.mean - statistics_b.mean.to(a)
+    a, b = statistics_a.covariance, statistics_b.covariance
+    step = statistics_a.mean - statistics_b.mean
     root = _root(a)
     product = root @ b @ root
     overlap = torch.linalg.eigvalsh((product + product.t()) / 2).clamp_min(0).sqrt().sum()

@@ -36,13 +36,13 @@ def folder_statistics(
         folder: Folder of images; files of other types are ignored.
         extractor: Network that gives the features.
         img_size: Side in pixels to which images are resized first, in memory: the shorter side is
-            resized (bicubic, antialiased), then the centre is cropped. If it is None, they keep
-            their size. Defaults to None.
+            resized (bicubic, antialiased), then the centre is cropped. Defaults to None: the images
+            keep their size.
         batch_size: Number of images in a batch. Defaults to 64.
         device: Where the network runs. Defaults to 'cpu'.
 
     Raises:
-        UserError: If there are no images, or if one cannot be read.
+        UserError: There are no images, or one cannot be read.
     """
     paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in _EXTENSIONS)
     if not paths:
@@ -59,7 +59,7 @@ def folder_statistics(
     for batch in _batches(paths, img_size, batch_size):
         images = torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)
         statistics.update(extractor(images))
-    return statistics.cpu()
+    return statistics
 
 
 def _batches(paths: Sequence[Path], img_size: int | None, batch_size: int) -> Iterator[np.ndarray]:

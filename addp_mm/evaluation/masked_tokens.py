@@ -23,7 +23,7 @@ class MaskedTokenAccuracy(BaseMetric):
     and ``cross_entropy@0.50``, which is ln(number of codes) for uniform predictions.
 
     Raises:
-        ValueError: If a prediction lacks an entry, or has other mask ratios than the first one.
+        ValueError: A prediction lacks an entry, or has other mask ratios than the first one.
     """
 
     default_prefix = 'predictor'

@@ -19,17 +19,17 @@ def nearest(queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536) -> t
     The search is exact and works in chunks.
 
     Args:
-        queries: Shape (B, C).
-        bank: Shape (N, C), N at least k.
+        queries: (B, C).
+        bank: (N, C), N at least k.
         k: Number of neighbours.
-        chunk_size: Rows of the bank that are compared at once; (B, chunk_size + k) products are
-            held in memory. Defaults to 65536.
+        chunk_size: Rows of the bank that are compared at once; (B, chunk_size + k) products are in
+            memory. Defaults to 65536.
 
     Returns:
         Products in descending order, (B, k), and the indices of their rows, (B, k).
 
     Raises:
-        ValueError: If k is not in [1, N].
+        ValueError: k is not in [1, N].
     """
     if not 1 <= k <= len(bank):
         raise ValueError(f'the number of neighbours must be in [1, {len(bank)}], the size of the bank; got {k}')
@@ -50,13 +50,13 @@ def neighbour_votes(similarities: Tensor, labels: Tensor, num_classes: int, temp
     Source: arXiv 1805.01978, used by DINO (arXiv 2104.14294).
 
     Args:
-        similarities: Cosines to the neighbours, shape (B, k).
-        labels: Classes of the neighbours, shape (B, k), int64.
+        similarities: Cosines to the neighbours, (B, k).
+        labels: Classes of the neighbours, (B, k), int64.
         num_classes: Number of classes.
         temperature: Temperature of the softmax over the neighbours, positive.
 
     Returns:
-        Shape (B, num_classes); each row sums to 1.
+        (B, num_classes); each row sums to 1.
     """
     weights = (similarities / temperature).softmax(1)
     return weights.new_zeros(len(weights), num_classes).scatter_add_(1, labels, weights)
@@ -66,9 +66,9 @@ class NeighbourBank:
     """Labelled features that vote on the class of other features.
 
     Args:
-        features: Shape (N, C); they are normalised to length 1.
-        labels: Shape (N), int64.
-        num_classes: Number of classes; the largest label plus 1 if None. Defaults to None.
+        features: (N, C); they are normalised to length 1.
+        labels: (N), int64.
+        num_classes: Number of classes. Defaults to None: the largest label plus 1.
         temperature: Temperature of the votes. Defaults to 0.07.
         chunk_size: Features of the bank that are compared at once. Defaults to 65536.
 
@@ -99,7 +99,7 @@ class NeighbourBank:
         """Votes for each class, for several numbers of neighbours.
 
         Args:
-            features: Shape (B, C); they are normalised to length 1.
+            features: (B, C); they are normalised to length 1.
             num_neighbours: Numbers of neighbours that vote.
 
         Returns:
@@ -135,7 +135,7 @@ class NeighbourAccuracy(BaseMetric):
         self.topk = tuple(topk)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:  # noqa: ARG002  # mmengine's signature
-        """Note for each sample, k and top-k whether the votes are correct."""
+        """Keep for each sample, k and top-k whether the votes are correct."""
         for sample in data_samples:
             found = {}
             for k, votes in sample['neighbour_votes'].items():

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""LPIPS of reconstructions, by the package of its authors.
+"""LPIPS of reconstructions, computed by the package of its authors.
 
 torchmetrics computes the same numbers (difference below 1e-7 with random networks), but its
-public class downloads the network itself and takes no file of weights.
+public class downloads the network itself and does not accept a file of weights.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class LearnedPerceptualSimilarity(BaseMetric):
         prefix: See :class:`mmengine.evaluator.BaseMetric`. Defaults to None.
 
     Raises:
-        UserError: If the package lpips is not installed.
-        CheckpointError: If the weights cannot be read or do not fit.
+        UserError: The package lpips is not installed.
+        CheckpointError: The weights cannot be read or do not fit.
     """
 
     default_prefix = 'reconstruction'

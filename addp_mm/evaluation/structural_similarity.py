@@ -18,8 +18,9 @@ _WINDOW, _SIGMA = 11, 1.5
 def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
     """SSIM (Wang et al., IEEE TIP 13(4), 2004, eq. 13): Gaussian window of 11 pixels and sigma 1.5.
 
-    torchmetrics computes the map. As in the paper, only positions count where the whole window fits
-    into the image; torchmetrics' own mean also counts mirrored borders. The channels are averaged.
+    torchmetrics computes the map. As in the paper, the mean is over the positions whose whole
+    window is inside the image; torchmetrics' own mean also includes mirrored borders. The channels
+    are averaged.
 
     Args:
         images: (B, C, H, W) in [0, 1]; H and W at least 11.
@@ -29,7 +30,7 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
         (B) in [-1, 1], float64.
 
     Raises:
-        ValueError: If the shapes differ or an image is smaller than the window.
+        ValueError: The shapes differ or an image is smaller than the window.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

@@ -26,7 +26,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = dict(cosine=cosine_ratio, li
 
 
 class Tokenizer(Protocol):
-    """What the sampler needs of a model's tokenizer."""
+    """The attributes of a tokenizer that the sampler uses."""
 
     @property
     def codebook(self) -> Tensor:
@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
 
 
 class AlternatingModel(Protocol):
-    """What the sampler needs of a model; :class:`~addp_mm.models.selfsup.ADDP` has it."""
+    """The attributes of a model, such as ADDP, that the sampler uses."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -81,13 +81,12 @@ class AlternatingSampler:
     """Generates images with the two directions of ADDP in turn (arXiv 2306.05423, section 3.3).
 
     Each step predicts all masked tokens from pixels and visible tokens, keeps the most confident
-    draws, masks the others again and decodes the next pixels. In these, masked positions show the
-    mean of the codes under the prediction. Details follow the released code.
+    draws, masks the others again and decodes the next pixels. Masked positions are decoded from the
+    mean code under the prediction. Details follow the released code.
 
-    The sampler has no random state, device or file of its own. Noise comes from the given
-    generators, one for each image, and tensors are on the device of the model's codebook. The same
-    seed gives the same images for every batch size, up to the rounding of the kernels that a device
-    selects for a batch size.
+    The sampler uses only the given generators, one for each image. Tensors are on the device of the
+    model's codebook. The same seed gives the same images for every batch size, up to the rounding
+    of the kernels that a device selects for a batch size.
 
     Args:
         model: Has ``predict_tokens``, ``expected_latents`` and ``tokenizer``, and is in eval mode.
@@ -159,7 +158,8 @@ class AlternatingSampler:
                 f'got {tuple(ids.shape)} and {tuple(mask.shape)}'
             )
         confidence = torch.zeros(ids.shape, device=ids.device).masked_fill(~mask, math.inf)
-        # There are no pixels to predict from yet: here alone the predictor fills masked positions.
+        # There are no pixels yet, so the predictor gives the latents of masked positions. Only the
+        # start needs it.
         images = self._decode(ids, mask, self.model.expected_latents(ids, mask))
         return SamplingStep(0, ids, mask, images, confidence, mask.sum(1))
 
@@ -183,7 +183,7 @@ class AlternatingSampler:
             )
         drawn, log_probs = sample_ids(logits, generators, self.top_p)
         ids = torch.where(state.mask, drawn, state.ids)
-        # A schedule given as a function may rise; known positions keep their ids in any case.
+        # A schedule given as a function may rise, but known positions must keep their ids.
         length = torch.minimum(mask_length(state.num_masked, ratio), state.mask.sum(1))
         mask = remask(log_probs, state.mask, length, self._temperature(state.index), generators)
         if state.index + 1 == self.num_steps:

@@ -25,7 +25,7 @@ def to_uint8(images: torch.Tensor | np.ndarray) -> np.ndarray:
         uint8 array (B, H, W, 3), RGB.
 
     Raises:
-        ValueError: The shape is another, or a value is non-finite.
+        ValueError: The shape is wrong, or a value is non-finite.
     """
     array = images.detach().float().cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
     if array.ndim != 4 or array.shape[1] < 1:

@@ -46,7 +46,8 @@ class Samples:
     Attributes:
         images: (N, C, H, W) in [0, 1].
         ids: (N, L) int64.
-        steps: States of all images, from the start to the end, on the CPU; empty unless asked for.
+        steps: States of all images, from the start to the end, on the CPU; empty without
+            ``keep_steps``.
     """
 
     images: Tensor

@@ -30,7 +30,7 @@ from addp_mm.registry import WEIGHT_INITIALIZERS
 class Pretrained:
     """Initialise a module from a checkpoint, or raise an error.
 
-    Differences from mmengine's initialiser of that name: it converts the layouts of
+    Differences from mmengine's initialiser of the same name: it converts the layouts of
     :mod:`addp_mm.layouts`, resizes positions to the module's grid, and reports which weights were
     loaded, resized, left out or missing. If nothing matches or a shape differs, it raises an error
     instead of leaving the module random.
@@ -39,14 +39,14 @@ class Pretrained:
         checkpoint: Path (``.pth`` or ``.safetensors``), ``addp_mm://NAME`` for a file that the
             package ships, ``hf://owner/repo[@revision]/path`` for a file on the Hugging Face Hub,
             or any address for mmengine's CheckpointLoader (http, https, torchvision, …).
-        prefix: Load only the weights whose names start with it, and remove it: ``'backbone.'``.
-            If the checkpoint is converted, names are those of this package. The prefix may start
-            with a mapping of the file that holds other weights: ``'model_ema.'``. Defaults to None:
-            all weights; from a converted checkpoint of the whole ADDP, the module's component.
+        prefix: Load only the weights whose names start with it, and remove it: ``'backbone.'``. If
+            the checkpoint is converted, names are those of this package. The prefix may start with
+            the key of another state dict in the file: ``'model_ema.'``. Defaults to None: all
+            weights; from a converted checkpoint of the whole ADDP, the module's component.
         strict: Whether the checkpoint and the module must have the same names. Defaults to False.
         pos_grid: (height, width) of the checkpoint's positions, in patches. It is only needed if
-            they are not square, or could be square by accident: 196 positions are read as 14 x 14,
-            not as 13 x 15 and a class token. Defaults to None.
+            they are not square, or only seem to be square: 196 positions are read as 14 x 14, not
+            as 13 x 15 and a class token. Defaults to None.
         resize_patch: Whether a patch embedding of another patch size is resized (FlexiViT, arXiv
             2212.08013) instead of refused. Defaults to False.
         map_location: Device to which the file is read. Defaults to 'cpu'.
@@ -83,7 +83,9 @@ class Pretrained:
         """
         _initialise_children(module)
         state_dict = find_state_dict(
-            CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location), self.checkpoint, self.prefix
+            CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location, logger='silent'),
+            self.checkpoint,
+            self.prefix,
         )
         selection = select_weights(state_dict, module, self.prefix, self.checkpoint, self.pos_grid)
         names = compare_weights(selection.weights, module)
@@ -121,15 +123,16 @@ class Pretrained:
         )
 
     def _check_required(self, module: nn.Module, weights: Mapping, names: Comparison) -> None:
-        # A few names of an unknown layout may match by accident, e.g. the positions or all blocks.
+        # Some names of an unknown layout may match by accident, e.g. the position embeddings or all
+        # blocks.
         required = module.required_weights if isinstance(module, Component) else ()
         lacking = [start for start in required if not any(name.startswith(start) for name in weights)]
-        # A file without unexpected names may lack e.g. the patch embedding on purpose.
+        # A file without unexpected names may lack weights on purpose, e.g. the patch embedding.
         if 'blocks.' in lacking or (lacking and names.unexpected):
             raise CheckpointError(
                 f'{self.checkpoint} has no {" and no ".join(f"{start}*" for start in lacking)} for '
                 f'{type(module).__name__}, which would stay random. Unexpected are {first_few(names.unexpected)}: '
-                'the file has no known layout. Rename the weights, or remove those that shall not be loaded '
+                'the file has no known layout. Rename the weights, or remove those that must not be loaded '
                 '(docs/checkpoints.md).'
             )
 
@@ -192,14 +195,14 @@ class Pretrained:
             f'{" (not in the module)" if unexpected else ""}{kept}, missing {first_few(missing)}'
             f'{" (they stay as initialised)" if missing else ""}.'
         ]
-        # Fewer than half is rarely intended, e.g. only the positions of another package's ViT.
+        # Rarely intended: e.g. only the position embeddings of another package's ViT match.
         if len(loaded) < len(missing):
             sentences.append('Less than half of the module was loaded: check that you want this.')
         lacking = (name for name in missing if name.endswith(('.weight', '.bias')))
         incomplete = _of_loaded_blocks(loaded, [*unexpected, *lacking])
         if incomplete:
             sentences.append(
-                f'Parts of loaded blocks were left out or are missing ({first_few(incomplete)}): the module computes '
+                f'Weights of loaded blocks were left out or are missing ({first_few(incomplete)}): the module computes '
                 f'something else than the trained one.{_options_of(selection)}'
             )
         level = logging.WARNING if len(sentences) > 1 else logging.INFO

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Selecting the weights of a checkpoint that belong to a module, in any known layout."""
+"""Select the weights of a checkpoint that belong to a module, in any known layout."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from addp_mm.models.layers.component import Component
 
 @dataclass
 class Selection:
-    """Weights under the names of the module that they belong to.
+    """Weights of a module, under the module's names.
 
     Attributes:
         weights: The weights that start with ``prefix``, without it.
         prefix: The prefix that was removed.
-        layout: Foreign layout that they were converted from; None if they had this package's names.
+        layout: Layout from which they were converted; None if they had this package's names.
         converted: The weights before the conversion; empty if there was none.
     """
 
@@ -32,7 +32,7 @@ class Selection:
     converted: Mapping[str, Tensor] = field(default_factory=dict)
 
     def options(self) -> dict:
-        """Arguments of the module that the weights belong to, as far as they follow from shapes."""
+        """Arguments of the module that can be inferred from the weights' shapes."""
         if self.layout is None:
             return {}
         try:
@@ -49,22 +49,23 @@ def select_weights(
     source: str,
     pos_grid: tuple[int, int] | None = None,
 ) -> Selection:
-    """Select the weights of a checkpoint for a module. They are converted if then more names match.
+    """Select the weights of a checkpoint for a module; convert them if more names match then.
 
     The layout is recognised in the whole checkpoint, or in the part under ``prefix``. If it
-    converts to a whole ADDP and ``prefix`` is empty, the module's component is taken.
+    converts to a whole ADDP and ``prefix`` is empty, the weights of the module's component are
+    taken.
 
     Args:
         state_dict: All tensors of the checkpoint, by name.
-        module: Where they will be loaded.
-        prefix: Start of the names of the wanted weights; '' for all.
+        module: The module that will load them.
+        prefix: Prefix of the wanted weights' names; '' for all.
         source: Name of the checkpoint in errors.
         pos_grid: (height, width) of the checkpoint's positions in patches. Defaults to None: not
             known.
 
     Raises:
         CheckpointError: No name starts with ``prefix``, a recognised layout cannot be converted, or
-            it is the layout of another component than the module.
+            it is the layout of another component.
     """
     own = set(module.state_dict())
     component = component_of(module)
@@ -87,7 +88,7 @@ def select_weights(
     if not best.weights:
         raise CheckpointError(_no_prefix(state_dict, prefix, source))
     if best is plain and component and other is not None and other.component not in (component, 'model'):
-        # Components of related models have the same names for different things.
+        # Components of related models use the same names for different weights.
         raise CheckpointError(
             f'{source} has the layout of {other.name}, which holds a {other.component}. {type(module).__name__} is a '
             f'{component}. {advice_on_prefix(state_dict, {component})}'

@@ -49,12 +49,17 @@ class LoggedProcess:
         log: File that the output is appended to. Its folder is created.
         environment: Variables to set besides those of this process. Defaults to None.
         cwd: Folder to run in. Defaults to None, the current one.
+        pass_fds: Open files that the process inherits. Defaults to none.
     """
 
     def __init__(
-        self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
-        self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._began = time.monotonic()
         with log.open('ab') as stream:
@@ -65,8 +70,8 @@ class LoggedProcess:
                 stderr=subprocess.STDOUT,
                 cwd=cwd,
                 env={**os.environ, 'PYTHONUNBUFFERED': '1', **(environment or {})},
+                pass_fds=pass_fds,
             )
-        self.pid = self._process.pid
 
     def wait(self, heartbeat: Callable[[], None] | None = None, interval: float = 30.0) -> Outcome:
         """Wait for the end. If the waiting is interrupted, the process is ended as well.
@@ -78,13 +83,13 @@ class LoggedProcess:
         beat = self._began
         try:
             # Unlike Popen.wait, wait4 reports the memory of this one process.
-            while not (ended := os.wait4(self.pid, os.WNOHANG))[0]:
+            while not (ended := os.wait4(self._process.pid, os.WNOHANG))[0]:
                 time.sleep(_POLL_SECONDS)
                 if heartbeat and time.monotonic() - beat >= interval:
                     beat = time.monotonic()
                     heartbeat()
         except BaseException:
-            self.terminate()
+            self._process.terminate()
             self._process.wait()
             raise
         _, status, usage = ended
@@ -92,10 +97,6 @@ class LoggedProcess:
         # macOS counts bytes, Linux counts KiB.
         per_mib = _KIB_PER_MIB * (_KIB_PER_MIB if sys.platform == 'darwin' else 1)
         return Outcome(self._process.returncode, time.monotonic() - self._began, usage.ru_maxrss / per_mib)
-
-    def terminate(self) -> None:
-        """Ask the process to end (SIGTERM)."""
-        self._process.terminate()
 
 
 def last_lines(log: Path, count: int) -> list[str]:
@@ -126,18 +127,14 @@ class Commands:
     Args:
         execute: Runs a command instead of :class:`LoggedProcess`: called with the command, the log
             and the progress function, returns the exit status. Defaults to None.
-        note_pid: Called with the id of each process that was started, and with None when it has
-            ended. Defaults to a function that does nothing.
+        pass_fds: Open files that the commands inherit. Defaults to none.
         say: Called with each line for the user. Defaults to print.
     """
 
     def __init__(
-        self,
-        execute: Execute | None = None,
-        note_pid: Callable[[int | None], None] = lambda _pid: None,
-        say: Callable[[str], None] = print,
+        self, execute: Execute | None = None, pass_fds: Sequence[int] = (), say: Callable[[str], None] = print
     ) -> None:
-        self._execute, self._note_pid, self._say = execute or self._run, note_pid, say
+        self._execute, self._pass_fds, self._say = execute or self._run, pass_fds, say
         self.ran: list[str] = []
 
     def __call__(self, command: Sequence[str], log: Path, progress: Progress = lambda: None) -> None:
@@ -166,8 +163,5 @@ class Commands:
             if line := progress():
                 self._say(line)
 
-        process = LoggedProcess(command, log, dict(PYTHON=sys.executable))
-        self._note_pid(process.pid)
-        outcome = process.wait(heartbeat)
-        self._note_pid(None)
-        return outcome.status
+        process = LoggedProcess(command, log, dict(PYTHON=sys.executable), pass_fds=self._pass_fds)
+        return process.wait(heartbeat).status

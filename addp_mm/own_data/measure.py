@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from mmengine.config import Config
 
 from addp_mm.checkpoints.atomic_write import write_text
-from addp_mm.config.config_file import ConfigError, load_config
+from addp_mm.config.config_file import ConfigError
 from addp_mm.config.shipped import config_path
+from addp_mm.evaluation import extractor_of
 from addp_mm.own_data.commands import Commands, tool
-from addp_mm.own_data.stages import Request, images, preprocessor, with_weights
+from addp_mm.own_data.stages import Request, held_out_loader, preprocessor, with_weights
 from addp_mm.own_data.state import Stage, read_json
 
 TEST, METRICS = 'test.py', 'metrics.json'
 MEASURED = ('tokenizer', 'predictor')
-_BATCH = 16
 # In the order of the report: start of the key, name in the report, decimals.
 _NAMES = (
     ('reconstruction/psnr', 'PSNR, dB', 2),
@@ -37,19 +37,10 @@ def extra_metrics(args: Namespace) -> list[dict]:
     Raises:
         ConfigError: The config of ``--fid-extractor`` has no ``extractor``.
     """
-    found = []
-    if args.fid_extractor:
-        cfg = load_config(args.fid_extractor)
-        if cfg.get('extractor') is None:
-            raise ConfigError(f"--fid-extractor {args.fid_extractor} has no 'extractor'; see configs/_base_/evaluation")
-        found.append(dict(type='addp_mm.ReconstructionFID', extractor=cfg.extractor.to_dict()))
+    extractors = [extractor_of(args.fid_extractor)] if args.fid_extractor else []
     if args.inception_weights:
-        found.append(
-            dict(
-                type='addp_mm.ReconstructionFID',
-                extractor=dict(type='addp_mm.InceptionFeatures', weights=args.inception_weights),
-            )
-        )
+        extractors.append(dict(type='addp_mm.InceptionFeatures', weights=args.inception_weights))
+    found = [dict(type='addp_mm.ReconstructionFID', extractor=extractor) for extractor in extractors]
     if args.lpips_weights:
         found.append(dict(type='addp_mm.LearnedPerceptualSimilarity', net='alex', weights=args.lpips_weights))
     return found
@@ -108,7 +99,6 @@ def test_config(name: str, configs: Mapping[str, Config], request: Request, extr
         model.update(tokenizer=tokenizer, predictor=with_weights(model['predictor'], request.weights('predictor')))
         evaluator = [dict(type='addp_mm.MaskedTokenAccuracy')]
     model['data_preprocessor'] = preprocessor(request.found.channels)
-    workers = min(1, request.num_workers)
     cfg = Config.fromfile(config_path('_base_/default_runtime.py'))
     cfg.merge_from_dict(
         dict(
@@ -117,14 +107,7 @@ def test_config(name: str, configs: Mapping[str, Config], request: Request, extr
             test_evaluator=evaluator,
             test_cfg=dict(),
             randomness=dict(seed=0),
-            test_dataloader=dict(
-                batch_size=_BATCH,
-                num_workers=workers,
-                persistent_workers=workers > 0,
-                sampler=dict(type='DefaultSampler', shuffle=False),
-                collate_fn=dict(type='default_collate'),
-                dataset=images(request, 'val'),
-            ),
+            test_dataloader=held_out_loader(request),
         )
     )
     return cfg

@@ -43,7 +43,7 @@ class Pipeline:
         self.folder = WorkDir(self.work_dir)
         # --restart-from removes trained stages only after everything was checked.
         self.restart = args.restart_from if self.folder.is_begun else None
-        self.commands = Commands(execute, self.folder.note_pid)
+        self.commands = Commands(execute, [self.folder.lock.fileno()])
         self.stages: dict[str, Stage] = {}
         self.new: dict[str, Config] = {}
 
@@ -174,7 +174,7 @@ class Pipeline:
         for name, stage in self.stages.items():
             done, fitted = stage.done(), stage.fitted
             if name == 'predictor':
-                expected[TOKENS] = 0.0 if done else tokens.expected_seconds(self.request, self.stages['tokenizer'])
+                expected[TOKENS] = 0.0
             expected[name] = 0.0 if done else fitted.get('seconds', 0.0) * fitted['max_iters']
         clock = Clock(expected)
         if clock.all_left():
@@ -182,7 +182,7 @@ class Pipeline:
             which = f'all stages but {" and ".join(unknown)}' if unknown else 'all stages together'
             print(
                 f'{which} take about {duration(clock.all_left())} and end about {time_of_day(clock.all_left())} '
-                '(trial steps, without the loading of images)'
+                '(trial steps, without the loading and tokenizing of images)'
             )
         return clock
 
@@ -198,7 +198,7 @@ class Pipeline:
             config = ['--work-dir', str(stage.run_dir), '--resume', 'auto']
             options = changeable_options(self.configs[stage.name])
             config += ['--cfg-options', *options] if options else []
-            if self.processes > 1 or self.args.launcher == 'pytorch':
+            if self.processes > 1:
                 command = ['bash', str(TOOLS / 'dist_train.sh'), str(stage.config), str(self.processes), *config]
             else:
                 command = tool('train.py', stage.config, *config)

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from addp_mm.report.logs import records, scalar_files
@@ -13,30 +12,10 @@ from addp_mm.report.logs import records, scalar_files
 _LAST_BYTES = 20_000
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The last line of a training's log: iterations done, seconds of each, values by name."""
-
-    iteration: int
-    seconds: float
-    values: Mapping[str, float]
-
-
-def latest(run_dir: Path) -> Reading | None:
-    """Read the end of the newest log of a training.
-
-    Args:
-        run_dir: Work dir of tools/train.py.
-
-    Returns:
-        None if nothing is logged yet.
-    """
-    files = scalar_files(run_dir)
-    if not files:
-        return None
-    # Records of validations have no iteration.
-    found = [record for record in records(files[-1], _LAST_BYTES) if 'iter' in record and 'time' in record]
-    return Reading(int(found[-1]['iter']), float(found[-1]['time']), found[-1]) if found else None
+def latest(run_dir: Path) -> dict | None:
+    """The last training record in the newest log of a training; None if nothing is logged yet."""
+    found = [record for file in scalar_files(run_dir)[-1:] for record in _training_records(file, _LAST_BYTES)]
+    return found[-1] if found else None
 
 
 def training_seconds(run_dir: Path) -> float:
@@ -44,12 +23,16 @@ def training_seconds(run_dir: Path) -> float:
     total = 0.0
     for file in scalar_files(run_dir):
         last = 0
-        for record in records(file):
-            if 'iter' in record and 'time' in record:
-                iterations = record['iter'] - last if 0 < last < record['iter'] else 1
-                total += record['time'] * iterations
-                last = record['iter']
+        for record in _training_records(file):
+            iterations = record['iter'] - last if 0 < last < record['iter'] else 1
+            total += record['time'] * iterations
+            last = record['iter']
     return total
+
+
+def _training_records(file: Path, last_bytes: int | None = None) -> Iterator[dict]:
+    # Records of validations have no iteration.
+    return (record for record in records(file, last_bytes) if 'iter' in record and 'time' in record)
 
 
 class Clock:
@@ -64,13 +47,13 @@ class Clock:
 
     def line(self, stage: str, run_dir: Path, max_iters: int) -> str | None:
         """A line on the progress of a training; None if nothing is logged yet."""
-        reading = latest(run_dir)
-        if reading is None:
+        record = latest(run_dir)
+        if record is None:
             return None
-        self.expect(stage, reading.seconds * max(0, max_iters - reading.iteration))
-        loss = f', loss {reading.values["loss"]:.4g}' if 'loss' in reading.values else ''
-        done = f'{reading.iteration:,} of {max_iters:,} iterations ({reading.iteration / max_iters:.0%})'
-        return f'{stage}: {done}{loss}; {self.ends(stage)}'
+        done = record['iter']
+        self.expect(stage, record['time'] * max(0, max_iters - done))
+        loss = f', loss {record["loss"]:.4g}' if 'loss' in record else ''
+        return f'{stage}: {done:,} of {max_iters:,} iterations ({done / max_iters:.0%}){loss}; {self.ends(stage)}'
 
     def expect(self, stage: str, seconds: float) -> None:
         """Set the seconds that are left of a stage."""
@@ -95,7 +78,5 @@ def time_of_day(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``3700`` as ``'1 h 01 min'``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours} h {minutes:02d} min' if hours else f'{minutes} min {rest:02d} s' if minutes else f'{rest} s'
+    """``3700`` as ``'1:01:40'``."""
+    return str(datetime.timedelta(seconds=round(seconds)))

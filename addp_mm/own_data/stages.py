@@ -36,7 +36,7 @@ class Request:
         size: One of :data:`SIZES`.
         work_dir: Absolute path.
         configs: Config with the user's changes, by stage. Defaults to none.
-        options: ``KEY=VALUE``, by stage. Defaults to none.
+        options: Values by key, by stage. Defaults to none.
         augmentation: As in :class:`~addp_mm.datasets.views.views.Views`. Defaults to 'crop'.
         crop_scale: As in ``Views``. Defaults to (0.2, 1.0).
         views: As in ``Views``. Defaults to 8.
@@ -50,7 +50,7 @@ class Request:
     size: str
     work_dir: Path
     configs: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     augmentation: str = 'crop'
     crop_scale: tuple[float, float] = (0.2, 1.0)
     views: int = 8
@@ -63,11 +63,11 @@ class Request:
         return str(self.work_dir / stage / WEIGHTS)
 
 
-def options_by_stage(options: Sequence[str]) -> dict[str, list[str]]:
-    """``['addp.max_iters=9', …]`` as ``{'addp': ['own_data.max_iters=9'], …}``.
+def options_by_stage(options: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``['addp.max_iters=9', …]`` as ``{'addp': {'own_data.max_iters': 9}, …}``.
 
     Raises:
-        ConfigError: An option does not begin with the name of a stage.
+        ConfigError: An option does not begin with the name of a stage, or has no ``=``.
     """
     sorted_out: dict[str, list[str]] = {}
     for option in options:
@@ -79,7 +79,7 @@ def options_by_stage(options: Sequence[str]) -> dict[str, list[str]]:
             )
         short = rest.partition('=')[0] in _SHORT
         sorted_out.setdefault(stage, []).append(f'{OWN}.{rest}' if short else rest)
-    return sorted_out
+    return {stage: parse_options(own) for stage, own in sorted_out.items()}
 
 
 def build_configs(request: Request) -> dict[str, Config]:
@@ -96,11 +96,14 @@ def build_configs(request: Request) -> dict[str, Config]:
     for stage in STAGES:
         cfg = Config.fromfile(config_path(f'_base_/own_data/{stage}_{request.size}.py'))
         cfg.pop('part', None)
-        users = load_config(request.configs[stage]) if stage in request.configs else Config()
-        options = list(request.options.get(stage, ()))
-        cfg[OWN] = _own_data(stage, cfg, users, options, request.found.train_count)
+        users = load_config(request.configs[stage]).to_dict() if stage in request.configs else {}
+        options = dict(request.options.get(stage, {}))
+        own = {key: options.pop(key) for key in list(options) if key.startswith(f'{OWN}.')}
+        asked = {**users.pop(OWN, {}), **{key.removeprefix(f'{OWN}.'): value for key, value in own.items()}}
+        cfg[OWN] = _own_data(stage, cfg[OWN].to_dict(), asked, request.found.train_count)
         # Merged twice: sizes follow from the user's model, and the user's values win.
-        _merge_model(cfg, users, options)
+        cfg.merge_from_dict(dict(model=users.get('model', {})))
+        cfg.merge_from_dict({key: value for key, value in options.items() if key.startswith('model.')})
         _FITTING[stage](cfg, request, configs)
         cfg.train_dataloader.num_workers = request.num_workers
         cfg.train_dataloader.persistent_workers = request.num_workers > 0
@@ -109,7 +112,9 @@ def build_configs(request: Request) -> dict[str, Config]:
             from addp_mm.engine.runner_cfg import set_amp
 
             set_amp(cfg, 'bfloat16')
-        _merge_all(cfg, users, options)
+        cfg.merge_from_dict(users)
+        check_options(cfg, options)
+        cfg.merge_from_dict(options)
         if 'batch_size' in cfg.train_dataloader:
             _check_count(f'{stage}.train_dataloader.batch_size', cfg.train_dataloader.batch_size)
         if cfg.train_cfg.max_iters != 'max_iters':
@@ -118,23 +123,6 @@ def build_configs(request: Request) -> dict[str, Config]:
         if stage == 'tokenizer':
             _check_size(request, cfg)
     return configs
-
-
-def _merge_model(cfg: Config, users: Config, options: Sequence[str]) -> None:
-    if 'model' in users:
-        cfg.merge_from_dict(dict(model=users.model.to_dict()))
-    of_model = [option for option in options if option.startswith('model.')]
-    if of_model:
-        cfg.merge_from_dict(parse_options(of_model))
-
-
-def _merge_all(cfg: Config, users: Config, options: Sequence[str]) -> None:
-    cfg.merge_from_dict({key: value for key, value in users.to_dict().items() if key != OWN})
-    rest = [option for option in options if not option.startswith(f'{OWN}.')]
-    if rest:
-        parsed = parse_options(rest)
-        check_options(cfg, parsed)
-        cfg.merge_from_dict(parsed)
 
 
 def _check_count(name: str, value: Any, least: int = 1) -> None:
@@ -163,15 +151,13 @@ def check_configs(configs: Mapping[str, Config]) -> None:
             raise ConfigError(f'{stage}: {error}') from error
 
 
-def _own_data(stage: str, cfg: Config, users: Config, options: Sequence[str], count: int) -> dict:
+def _own_data(stage: str, preset: Mapping, asked: Mapping, count: int) -> dict:
     """The preset's ``own_data`` with the user's changes, shortened if there are few images."""
-    given = [option.removeprefix(f'{OWN}.') for option in options if option.startswith(f'{OWN}.')]
-    asked = {**(users.get(OWN) or {}), **(parse_options(given) if given else {})}
     for key, value in asked.items():
         if key not in _SHORT:
             raise ConfigError(f'{stage}: own_data has no {key!r}; it takes {", ".join(_SHORT)}')
         _check_count(f'{stage}.{key}', value, 3 if key == 'max_iters' else 1)
-    own = {**cfg[OWN].to_dict(), **asked}
+    own = {**preset, **asked}
     if 'max_iters' not in asked:
         enough = math.ceil(own['max_passes'] * count / own['batch_size'])
         own['max_iters'] = max(_FEWEST_ITERS, min(own['max_iters'], enough))
@@ -210,6 +196,18 @@ def images(request: Request, split: str) -> dict:
         val_every=request.found.val_every,
         changed='keep',
         pipeline=[loading(request), view, dict(type='PackInputs')],
+    )
+
+
+def held_out_loader(request: Request) -> dict:
+    """Config of the loader of the held-out images."""
+    return dict(
+        batch_size=16,
+        num_workers=min(1, request.num_workers),
+        persistent_workers=request.num_workers > 0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+        dataset=images(request, 'val'),
     )
 
 
@@ -258,14 +256,7 @@ def _fit_tokenizer(cfg: Config, request: Request, configs: Mapping) -> None:  # 
     cfg.model.data_preprocessor = preprocessor(request.found.channels)
     cfg.train_dataloader.dataset = images(request, 'train')
     _, codes = token_layout(cfg)
-    cfg.val_dataloader = dict(
-        batch_size=16,
-        num_workers=min(1, request.num_workers),
-        persistent_workers=request.num_workers > 0,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        collate_fn=dict(type='default_collate'),
-        dataset=images(request, 'val'),
-    )
+    cfg.val_dataloader = held_out_loader(request)
     cfg.val_evaluator = [
         dict(type='addp_mm.PeakSignalNoiseRatio'),
         *([dict(type='addp_mm.StructuralSimilarity')] if request.image_size >= _SMALLEST_FOR_SSIM else []),

@@ -17,7 +17,7 @@ from addp_mm.own_data.stages import WEIGHTS
 
 RECORD, CONFIG, RUN, LAST = 'stage.json', 'config.py', 'run', 'last_checkpoint'
 # These options change the speed of a training or when it stops, not its result.
-_NOT_COMPARED = ('num_workers', 'persistent_workers', 'dataset.max_broken_share')
+_NOT_COMPARED = ('num_workers', 'persistent_workers', 'max_broken_share')
 
 
 class StateError(UserError, RuntimeError):
@@ -41,17 +41,13 @@ def read_json(path: Path, fix: str) -> Any:
         raise StateError(f'{path} is damaged ({error}). {fix}') from error
 
 
-def comparable(cfg: Mapping) -> dict:
+def comparable(cfg: Any) -> Any:
     """A config as plain JSON values, without the options that do not change the result."""
-    plain = json.loads(json.dumps(cfg, default=str))
-    for loader in ('train_dataloader', 'val_dataloader'):
-        for name in _NOT_COMPARED:
-            *parents, key = name.split('.')
-            node = plain.get(loader) or {}
-            for parent in parents:
-                node = node.get(parent) or {}
-            node.pop(key, None)
-    return plain
+
+    def compared(node: dict) -> dict:
+        return {key: value for key, value in node.items() if key not in _NOT_COMPARED}
+
+    return json.loads(json.dumps(cfg, default=str), object_hook=compared)
 
 
 def differences(before: Any, now: Any, name: str = '') -> Iterator[str]:

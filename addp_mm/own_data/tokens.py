@@ -17,18 +17,6 @@ from addp_mm.own_data.work_dir import TOKENS
 
 STAMP = 'made_from.txt'
 _MAX_BATCH = 64
-# A training step runs encoder and decoder, forward and, twice as long, backward. Here only the
-# encoder runs, forward.
-_SHARE_OF_STEP = 1 / 6
-
-
-def expected_seconds(request: Request, tokenizer: Stage) -> float:
-    """Expected seconds by the tokenizer's trial steps; 0 if there were none, or the ids exist."""
-    if are_written(request, tokenizer):
-        return 0.0
-    fitted = tokenizer.fitted
-    steps = request.found.train_count * request.views / fitted.get('batch', 1)
-    return fitted.get('seconds', 0.0) * steps * _SHARE_OF_STEP
 
 
 def command(request: Request, tokenizer: Stage, max_broken_share: float) -> list[str]:

@@ -2,7 +2,7 @@
 """Find the batch that fits into memory and the seconds of a step, by trial steps on random data.
 
 Run by tools/pretrain_from_folder.py. On a GPU the batch is halved until a step fits. On a CPU,
-where too large a batch ends the process, it is doubled as long as the measured growth allows.
+where too large a batch ends the process, it follows from the memory of two small steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import argparse
 import contextlib
 import json
 import math
-import os
+import re
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,8 @@ import torch
 MIB = 2**20
 # Shares of the free memory that a training may use.
 _GPU_SHARE, _CPU_SHARE = 0.9, 0.7
-# Once a step on a CPU takes so many seconds, larger batches are extrapolated and not tried.
-_SLOW_SECONDS = 15.0
+# Images of the second step on a CPU.
+_FEW = 4
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,32 +41,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def available_memory(meminfo: Path = Path('/proc/meminfo'), cgroup: Path = Path('/sys/fs/cgroup')) -> int:
-    """Free bytes of RAM: of the machine, or of the control group if fewer."""
-    found = []
-    try:
-        lines = dict(line.split(':', 1) for line in meminfo.read_text().splitlines() if ':' in line)
-        found.append(int(lines['MemAvailable'].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
-        found.append(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2)
-    for limit, used in (
-        ('memory.max', 'memory.current'),
-        ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'),
-    ):
-        with contextlib.suppress(OSError, ValueError):
-            found.append(int((cgroup / limit).read_text()) - int((cgroup / used).read_text()))
-    return max(0, min(found))
+    """Free bytes of RAM: of the machine, or of the control group if fewer; on Linux."""
+    free = 1024 * int(re.findall(r'MemAvailable:\s*(\d+)', meminfo.read_text())[0])
+    with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit
+        limit = int((cgroup / 'memory.max').read_text())
+        free = min(free, limit - int((cgroup / 'memory.current').read_text()))
+    return max(0, free)
 
 
 def peak_memory() -> int:
-    """Peak memory of this process in bytes; on Linux since the last :func:`reset_peak_memory`."""
-    try:
-        lines = Path('/proc/self/status').read_text().splitlines()
-        return int(next(line for line in lines if line.startswith('VmHWM')).split()[1]) * 1024
-    except (OSError, StopIteration):
-        import resource
-        import sys
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+    """Peak memory of this process in bytes, since the last :func:`reset_peak_memory`; on Linux."""
+    return 1024 * int(re.findall(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[0])
 
 
 def reset_peak_memory() -> None:
@@ -169,38 +155,27 @@ def fit_on_gpu(trial: Trial, batch: int) -> tuple[int, float, int]:
 
 
 def fit_on_cpu(trial: Trial, batch: int, limit: float) -> tuple[int, float, float]:
-    """Double the batch, from one image up to ``batch``, as long as memory allows.
+    """The largest equal part of a batch that fits, by the memory of two small steps.
 
     Args:
         trial: Takes the steps.
-        batch: The largest batch to try.
+        batch: The largest batch.
         limit: Bytes that this process may use.
 
     Returns:
-        Batch, seconds of a step, and peak memory in bytes.
+        Batch, expected seconds of a step, and expected peak memory in bytes.
     """
-    sizes = [batch]
-    while sizes[-1] > 1:
-        sizes.append(math.ceil(sizes[-1] / 2))
-    sizes.reverse()
-    trial.step(1)
-    reset_peak_memory()
-    seconds, peak, done = trial.step(sizes[0]), float(peak_memory()), sizes[0]
-    per_image = 0.0
-    for size in sizes[1:]:
-        # Before the first growth is measured, an image may need as much as the whole process.
-        expected = peak + (per_image or peak) * (size - done)
-        if expected > limit:
-            break
-        if per_image and seconds * size / done > _SLOW_SECONDS:
-            seconds, peak, done = seconds * size / done, expected, size
-            continue
+    trial.step(1)  # creates the state of the optimizer
+    few, peaks, seconds = min(_FEW, batch), [], 0.0
+    for images in (1, few):
         reset_peak_memory()
-        now = trial.step(size)
-        new = peak_memory()
-        per_image = max((new - peak) / (size - done), peak * 1e-4)
-        seconds, peak, done = now, max(new, peak), size
-    return done, seconds, peak
+        seconds = trial.step(images)
+        peaks.append(peak_memory())
+    one, more = peaks
+    per_image = max(1.0, (more - one) / max(1, few - 1))
+    most = max(1, int((limit - one) / per_image) + 1)
+    batch = math.ceil(batch / math.ceil(batch / most))
+    return batch, seconds * batch / few, one + per_image * (batch - 1)
 
 
 def try_batches(trial: Trial, batch: int, processes: int) -> dict:
@@ -208,9 +183,11 @@ def try_batches(trial: Trial, batch: int, processes: int) -> dict:
     peak: float
     if trial.device.type == 'cuda':
         batch, seconds, peak = fit_on_gpu(trial, batch)
-    else:
+    elif sys.platform == 'linux':
         share = _CPU_SHARE / processes
         batch, seconds, peak = fit_on_cpu(trial, batch, peak_memory() + share * available_memory())
+    else:  # the memory cannot be measured
+        seconds, peak = trial.step(batch), 0.0
     print(f'a step of {batch} images takes {seconds:.2f} s and {peak / MIB:,.0f} MiB', flush=True)
     return dict(batch=batch, seconds=seconds, mib=peak / MIB)
 

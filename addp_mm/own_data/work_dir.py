@@ -3,28 +3,30 @@
 
 from __future__ import annotations
 
-import json
-import os
+import fcntl
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from addp_mm.checkpoints.atomic_write import write_json, write_text
+from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.errors import first_few
-from addp_mm.own_data.state import StateError, differences, read_json
+from addp_mm.own_data.state import StateError, comparable, differences, read_json
 
-MARKER, INDEX, LOCK, PROCESSES = 'own_data.json', 'images.index', '.lock', '.processes'
+MARKER, INDEX, LOCK = 'own_data.json', 'images.index', '.lock'
 TOKENS = 'tokens'
 # A restart removes one of these and all after it.
 PARTS = ('tokenizer', TOKENS, 'predictor', 'addp')
 _NEW_INDEX = f'{INDEX}.new'
+# What identifies a set of images.
+_IDENTITY = ('images', 'fingerprint', 'channels')
 
 
 class WorkDir:
     """The folder of a run. It is locked until :meth:`close`.
+
+    The commands of the run inherit the open file :attr:`lock`, so a training whose run was killed
+    still locks the folder.
 
     Args:
         path: Absolute path. It is created if it is missing.
@@ -42,36 +44,20 @@ class WorkDir:
                     f'{path} holds {first_few(other)} and is no work dir of this tool: choose another --work-dir'
                 )
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path / LOCK)
-        self._take_lock()
-
-    def _take_lock(self) -> None:
-        """Refuse a folder that a run, or a process of a killed run, still uses."""
-        processes = self.path / PROCESSES
-        noted = processes.read_text().split() if processes.is_file() else []
+        self.lock = (path / LOCK).open('a')
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.lock.close()
             raise StateError(
-                f'{self.path} is in use by process {noted[0] if noted else "?"}. Wait for it, or end it'
+                f'{path} is in use by another run, or by a command of a run that was killed. Wait for it, or end it: '
+                f'"fuser {path / LOCK}" lists the processes'
             ) from error
-        if noted[1:] and _is_alive(int(noted[1])):
-            self._lock.release()
-            raise StateError(
-                f'{self.path} is in use by process {noted[1]}, which a run that was killed has started. Wait for it, '
-                f'or end it. If process {noted[1]} is something else, remove {processes}'
-            )
-        self.note_pid(None)
-
-    def note_pid(self, pid: int | None) -> None:
-        """Store the ids of this process and of the command that it runs, for a later start."""
-        write_text(self.path / PROCESSES, f'{os.getpid()} {pid or ""}\n')
 
     def close(self) -> None:
         """Unlock the folder. Remove it if nothing was written into it."""
-        for name in (_NEW_INDEX, PROCESSES):
-            (self.path / name).unlink(missing_ok=True)
-        self._lock.release()
+        (self.path / _NEW_INDEX).unlink(missing_ok=True)
+        self.lock.close()
         if not self.is_begun:
             (self.path / LOCK).unlink(missing_ok=True)
             with suppress(OSError):  # the list of images is kept: it took time
@@ -116,7 +102,8 @@ class WorkDir:
                 f'{self.path} was moved from {begun_at}, and the configs in it name files there. Move it back, or add '
                 f'--restart-from {PARTS[0]}'
             )
-        other = list(differences(_identity(before), _identity(about)))
+        then, now = (comparable({key: of.get(key) for key in _IDENTITY}) for of in (before, about))
+        other = list(differences(then, now))
         if other:
             raise StateError(
                 f'{self.path} was begun with other images: {first_few(other, 5, "; ")}. Choose another --work-dir, or '
@@ -142,11 +129,8 @@ class WorkDir:
         """
         # The last part goes first: if this is interrupted, the parts that are left belong together.
         for folder in reversed(self._from(part)):
-            removed = folder.with_name(f'.{folder.name}.removed')
-            shutil.rmtree(removed, ignore_errors=True)
             if folder.exists():
-                folder.rename(removed)
-                shutil.rmtree(removed, ignore_errors=True)
+                shutil.rmtree(folder)
         if part == PARTS[0]:
             if (self.path / _NEW_INDEX).is_file():
                 (self.path / _NEW_INDEX).replace(self.index)
@@ -154,21 +138,3 @@ class WorkDir:
 
     def _from(self, part: str) -> list[Path]:
         return [self.path / name for name in PARTS[PARTS.index(part) :]]
-
-
-def _identity(about: Mapping) -> dict:
-    """The part of ``about`` that identifies a set of images."""
-    known = json.loads(json.dumps({key: about.get(key) for key in ('images', 'fingerprint', 'channels')}))
-    if isinstance(known['images'], dict):
-        known['images'].pop('max_broken_share', None)
-    return known
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -25,7 +25,7 @@ def records(file: Path, last_bytes: int | None = None) -> Iterator[dict]:
 
     Args:
         file: The log.
-        last_bytes: Read only so many bytes at its end. Defaults to None, the whole file.
+        last_bytes: Read only so many bytes at its end. Defaults to None: the whole file.
     """
     with file.open('rb') as stream:
         if last_bytes is not None:

@@ -3,8 +3,4 @@ _base_ = [
     '../_base_/models/cascade-mask-rcnn_dinov2-vit-base-p14_vitdet.py',
     '../_base_/datasets/coco_lsj-896px.py',
     '../_base_/schedules/vitdet_25e.py',
-    '../_base_/det_runtime.py',
 ]
-custom_imports = dict(imports=['addp_mm'])
-
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))

@@ -5,16 +5,8 @@ _base_ = [
     '../_base_/schedules/finetune_nano.py',
     '../_base_/det_runtime.py',
 ]
-default_scope = 'mmdet'
-
-max_iters = 300
-train_dataloader = dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True), batch_size=16)
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=16)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=max_iters),
-]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=_base_.max_iters, max_keep_ckpts=1)
+)
 randomness = dict(seed=0)

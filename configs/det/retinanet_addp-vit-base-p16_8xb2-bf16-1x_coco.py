@@ -3,6 +3,4 @@ _base_ = [
     '../_base_/models/retinanet_addp-vit-base-p16.py',
     'mmdet::_base_/datasets/coco_detection.py',
     '../_base_/schedules/coco_vit_1x.py',
-    '../_base_/det_runtime.py',
 ]
-custom_imports = dict(imports=['addp_mm'])

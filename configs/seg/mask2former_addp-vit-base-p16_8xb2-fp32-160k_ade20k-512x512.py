@@ -5,23 +5,15 @@ _base_ = [
     '../_base_/models/mask2former-seg_addp-vit-base-p16.py',
     '../_base_/datasets/ade20k_512x512.py',
     '../_base_/schedules/seg_160k.py',
-    '../_base_/seg_runtime.py',
 ]
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(
-        type='RandomChoiceResize',
-        scales=[int(512 * tenths / 10) for tenths in range(5, 21)],
-        resize_type='ResizeShortestEdge',
-        max_size=2048,
-    ),
-    dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[2] = dict(
+    type='RandomChoiceResize',
+    scales=[int(512 * tenths / 10) for tenths in range(5, 21)],
+    resize_type='ResizeShortestEdge',
+    max_size=2048,
+)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 # The CUDA kernel of deformable attention supports only float32 and float16.
@@ -40,4 +32,3 @@ optim_wrapper = dict(
         ),
     ),
 )
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))

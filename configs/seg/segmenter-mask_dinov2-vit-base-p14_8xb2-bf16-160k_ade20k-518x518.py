@@ -5,7 +5,6 @@ _base_ = [
     '../_base_/models/dinov2_vit-base-p14.py',
     '../_base_/datasets/ade20k_518x518.py',
     '../_base_/schedules/seg_160k.py',
-    '../_base_/seg_runtime.py',
 ]
 
 model = dict(
@@ -13,4 +12,3 @@ model = dict(
     backbone=dict(_base_.baseline, img_size=518),
     test_cfg=dict(crop_size=(518, 518), stride=(486, 486)),
 )
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))

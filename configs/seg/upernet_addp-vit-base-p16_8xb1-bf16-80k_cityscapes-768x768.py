@@ -3,7 +3,6 @@ _base_ = [
     '../_base_/models/upernet_addp-vit-base-p16.py',
     '../_base_/datasets/cityscapes_768x768.py',
     '../_base_/schedules/seg_80k.py',
-    '../_base_/seg_runtime.py',
 ]
 
 model = dict(
@@ -13,4 +12,3 @@ model = dict(
     auxiliary_head=dict(num_classes=19),
     test_cfg=dict(crop_size=(768, 768), stride=(512, 512)),
 )
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=8000, save_best='mIoU'))

@@ -5,6 +5,4 @@ _base_ = [
     '../_base_/models/upernet_addp-vit-base-p16.py',
     '../_base_/datasets/ade20k_512x512.py',
     '../_base_/schedules/seg_160k.py',
-    '../_base_/seg_runtime.py',
 ]
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))

@@ -5,8 +5,6 @@ _base_ = [
     '../_base_/schedules/finetune_nano.py',
     '../_base_/seg_runtime.py',
 ]
-default_scope = 'mmseg'
-
 max_iters = 400
 # Three quarters of all pixels are background. With equal weights, so short a training learns only
 # the background.
@@ -15,9 +13,7 @@ model = dict(
     decode_head=dict(loss_decode=dict(class_weight=class_weight)),
     auxiliary_head=dict(loss_decode=dict(class_weight=class_weight)),
 )
-train_dataloader = dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True), batch_size=16)
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 auto_scale_lr = dict(base_batch_size=16)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),

@@ -5,7 +5,6 @@ _base_ = [
     '../_base_/models/dinov2_vit-base-p14.py',
     '../_base_/datasets/cityscapes_770x770.py',
     '../_base_/schedules/seg_80k.py',
-    '../_base_/seg_runtime.py',
 ]
 
 model = dict(
@@ -15,4 +14,3 @@ model = dict(
     auxiliary_head=dict(num_classes=19),
     test_cfg=dict(crop_size=(770, 770), stride=(513, 513)),
 )
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=8000, save_best='mIoU'))

@@ -238,7 +238,7 @@ def test_custom_keys_go_before_the_rules_and_multiply_the_layers_rate():
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(ValueError, match='does not know layer_decay; it takes'):
+    with pytest.raises(ValueError, match='has unknown keys layer_decay; it takes'):
         optim_wrapper(Model(), layer_decay=RATE)
     with pytest.raises(ValueError, match='layer_decay_rate=65 is not in'):
         optim_wrapper(Model(), layer_decay_rate=65)

@@ -38,18 +38,6 @@ def test_mean_and_covariance_are_numpys(batches):
     np.testing.assert_allclose(statistics.covariance, np.cov(rows.double().numpy(), rowvar=False), rtol=1e-8)
 
 
-def test_statistics_of_several_processes_merge_to_the_whole():
-    rows = features(50)
-    merged = FeatureStatistics('net', 'f')
-    for share in (rows[:0], rows[:1], rows[1:20], rows[20:]):
-        merged.merge(statistics_of(share, 3))
-    whole = statistics_of(rows)
-    torch.testing.assert_close(merged.mean, whole.mean)
-    torch.testing.assert_close(merged.covariance, whole.covariance)
-    with pytest.raises(StatisticsError, match='statistics cannot be compared'):
-        merged.merge(statistics_of(rows, fingerprint='g'))
-
-
 def test_distance_is_that_of_a_general_matrix_root():
     a, b = features(60), features(80, seed=1, shift=0.5)
     found = frechet_distance(statistics_of(a, 4), statistics_of(b, 3))

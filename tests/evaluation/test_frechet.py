@@ -90,9 +90,6 @@ def test_images_that_the_sampler_repeats_are_left_out(extractor):
     assert metric.evaluate(19) != pytest.approx(expected, rel=1e-3)
     metric.process({}, [*samples, samples[0]])
     assert metric.evaluate(20) == pytest.approx(expected, rel=1e-5)
-    metric.process({}, [*samples, *samples[:2]])
-    with pytest.raises(ValueError, match='saw 22 images, but its share of the data set is 20'):
-        metric.evaluate(20)
 
 
 def test_generated_images_against_a_reference(extractor, config, tmp_path):

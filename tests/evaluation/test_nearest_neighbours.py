@@ -107,7 +107,7 @@ def test_runner_tests_a_model(tmp_path):
 
 
 def test_features_that_are_not_vectors_and_wrong_numbers_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r'one vector an image; extract_feat gives \(8, 3, 2, 2\)'):
+    with pytest.raises(ValueError, match=r'one vector per image; extract_feat gives \(8, 3, 2, 2\)'):
         build_runner(tmp_path, model=dict(flat=False)).test()
     with pytest.raises(ValueError, match=r'at least 1, got \(0,\)'):
         build_runner(tmp_path, num_neighbours=(0,)).test()

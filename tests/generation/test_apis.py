@@ -158,7 +158,7 @@ def test_checkpoints_that_do_not_fit_are_refused(model, tmp_path):
         attempt({**weights, 'neck.extra': torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r'another shape: neck.mask_token is \[1, 1, 9\]'):
         attempt({**weights, 'neck.mask_token': torch.zeros(1, 1, 9)})
-    with pytest.raises(CheckpointError, match='has no tokenizer, and .* gives no init_cfg'):
+    with pytest.raises(CheckpointError, match='has no tokenizer, and .* has no init_cfg'):
         attempt({key: value for key, value in weights.items() if not key.startswith('tokenizer.')})
     with pytest.raises(FileNotFoundError, match='none.pth'):
         load_model(config, tmp_path / 'none.pth')

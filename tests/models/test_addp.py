@@ -125,6 +125,17 @@ def test_frozen_parts_load_strictly_whatever_the_loader_is_told(load, spoil):
     assert 'predictor' in model.unloaded_parts()
 
 
+def test_a_loader_does_not_report_loaded_frozen_parts_as_missing():
+    model, weights = build(), build().state_dict()
+    trained = {key: value for key, value in weights.items() if not key.startswith(('tokenizer.', 'predictor.'))}
+    model.tokenizer.load_state_dict(build().tokenizer.state_dict())
+    missing = model.load_state_dict(trained, strict=False).missing_keys
+    assert missing
+    assert all(key.startswith('predictor.') for key in missing)
+    model.predictor.load_state_dict(build().predictor.state_dict())
+    model.load_state_dict(trained)
+
+
 def test_noise_comes_from_the_generator_of_the_process(model):
     def losses(seed):
         torch.manual_seed(seed)
@@ -209,10 +220,10 @@ def test_predicted_tokens_and_expected_latents(model):
         (dict(tokenizer=dict(codebook_size=8)), '8 codes'),
         (dict(predictor=dict(num_tokens=9)), 'predictor has 9 tokens'),
         (dict(backbone=dict(out_type='cls_token')), "out_type='raw'"),
-        (dict(latent_size=(4, 5)), 'do not fill'),
+        (dict(latent_size=(4, 5)), 'do not form'),
     ],
 )
-def test_stations_that_do_not_fit_are_refused(changes, message):
+def test_components_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
 

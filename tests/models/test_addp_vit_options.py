@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""ADDPViT's options for weights of other methods, and mmpretrain's spellings."""
+"""ADDPViT's options for weights of other methods, and mmpretrain's names."""
 
 import pytest
 import torch
@@ -200,6 +200,6 @@ def test_architectures_by_the_names_of_mmpretrain(theirs, ours):
         (dict(arch='s'), "'s' is ambiguous: write 'small'"),
     ],
 )
-def test_two_spellings_must_agree(options, message):
+def test_two_names_of_an_option_must_agree(options, message):
     with pytest.raises(OptionError, match=message):
         build(**options)

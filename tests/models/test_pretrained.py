@@ -141,7 +141,7 @@ def test_a_square_is_not_taken_for_the_modules_map_and_one_more_token(tmp_path, 
     logger = MMLogger.get_instance('test_square')
     monkeypatch.setattr(logger, 'handle', lambda record: lines.append(record.msg))
     Pretrained(str(tmp_path / 'w.pth'))(module)
-    sentence = 'read as 4x4 positions; if it is 3x5 positions like the module and 2 tokens, set pos_grid=(3, 5)'
+    sentence = 'read as 4x4 positions; if it is 3x5 positions and 2 tokens, set pos_grid=(3, 5)'
     assert sentence in ''.join(lines)
     heights, widths = module.pos_embed.detach()[0, 1:].reshape(3, 5, 2).unbind(-1)
     assert (heights.diff(dim=0) > 0).all()

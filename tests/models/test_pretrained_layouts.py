@@ -133,7 +133,7 @@ def test_a_weight_that_a_loaded_block_lacks_is_a_warning(tmp_path, report):
     del state['blocks.1.mlp.fc2.bias']
     Pretrained(saved(tmp_path, state))(ADDPViT(ARCH, img_size=32, patch_size=8))
     assert report[-1][0] == 'WARNING'
-    assert 'Parts of loaded blocks were left out or are missing (blocks.1.mlp.fc2.bias)' in report[-1][1]
+    assert 'Weights of loaded blocks were left out or are missing (blocks.1.mlp.fc2.bias)' in report[-1][1]
 
 
 def test_the_right_prefix_is_named(tmp_path):
@@ -278,7 +278,7 @@ def test_beits_tables_are_resized_and_a_module_without_them_warns(tmp_path, repo
     Pretrained(path)(plain)
     level, line = report[-1]
     assert level == 'WARNING'
-    assert 'Parts of loaded blocks were left out or are missing (blocks.0.attn.rel_pos_bias_table' in line
+    assert 'Weights of loaded blocks were left out or are missing (blocks.0.attn.rel_pos_bias_table' in line
     assert 'use_rel_pos_table=True' in line
     assert 'use_abs_pos=False' in line
 

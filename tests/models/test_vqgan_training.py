@@ -236,7 +236,7 @@ def test_parts_of_the_optimizer():
     both = dict(OPTIM_WRAPPER)
     with pytest.raises(ConfigError, match='no optimizer trains discriminator'):
         build_optim_wrapper(model, {key: value for key, value in both.items() if key != 'discriminator'})
-    with pytest.raises(ConfigError, match='critic is not a part'):
+    with pytest.raises(ConfigError, match='critic is not a component'):
         build_optim_wrapper(model, dict(both, critic=dict(optimizer=dict(type='SGD', lr=1.0))))
     with pytest.raises(ConfigError, match='agree'):
         build_optim_wrapper(model, dict(both, tokenizer=dict(both['tokenizer'], accumulative_counts=2)))

@@ -25,7 +25,7 @@ def test_ends_are_predicted_from_the_log(tmp_path):
     assert line.startswith('predictor: 20 of 80 iterations (25%), loss 4;')
     assert clock.all_left() == 560
     assert training_seconds(tmp_path) == 2.0 + 10 * 1.0
-    assert [duration(seconds) for seconds in (9, 95, 3700)] == ['9 s', '1 min 35 s', '1 h 01 min']
+    assert [duration(seconds) for seconds in (9, 95, 3700)] == ['0:00:09', '0:01:35', '1:01:40']
 
 
 def test_a_trial_step_with_a_perceptual_loss_has_the_weights_of_its_network(tmp_path):

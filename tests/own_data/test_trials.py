@@ -24,7 +24,7 @@ class FakeTrial:
         return 0.01
 
 
-def test_batches_grow_on_a_cpu_while_memory_allows(monkeypatch):
+def test_batches_on_a_cpu_follow_from_the_memory_of_small_steps(monkeypatch):
     from addp_mm.own_data import trial_steps
 
     trial = FakeTrial(each=10)
@@ -32,11 +32,14 @@ def test_batches_grow_on_a_cpu_while_memory_allows(monkeypatch):
     monkeypatch.setattr(trial_steps, 'reset_peak_memory', lambda: None)
     assert trial_steps.fit_on_cpu(trial, 64, limit=4000)[0] == 64
     trial.steps.clear()
-    batch, _, peak = trial_steps.fit_on_cpu(trial, 1000, limit=4000)
-    # 1000 halved is 500, 250, …; 250 need 3,500
+    batch, seconds, peak = trial_steps.fit_on_cpu(trial, 1000, limit=4000)
+    # 300 images fit; 250, which need 3,500, are an equal part of 1000
     assert batch == 250
     assert peak == 3500
-    assert max(trial.steps) == 250
+    assert seconds == pytest.approx(0.01 * 250 / 4)
+    assert max(trial.steps) == 4
+    assert trial_steps.fit_on_cpu(FakeTrial(each=10), 1, limit=4000)[0] == 1
+    assert trial_steps.fit_on_cpu(trial, 8, limit=10)[0] == 1
 
 
 def test_batches_are_halved_on_a_gpu_until_they_fit(monkeypatch):

@@ -28,7 +28,7 @@ def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_pa
     from addp_mm.own_data.state import StateError
 
     folder = work_dir(tmp_path)
-    with pytest.raises(StateError, match=f'is in use by process {os.getpid()}. Wait for it, or end it'):
+    with pytest.raises(StateError, match='is in use by another run, .* Wait for it, or end it'):
         work_dir(tmp_path)
     folder.claim(dict(images='a', channels=3, inspected=dict(mean=[0.5])))
     # The statistics change if a broken image is replaced.
@@ -39,30 +39,30 @@ def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_pa
 
 
 @pytest.mark.slow
-def test_processes_that_outlive_their_tool_are_named(tmp_path):
+def test_processes_that_outlive_their_tool_keep_the_lock(tmp_path):
     from addp_mm.own_data.state import StateError
 
     (tmp_path / 'tools.py').write_text(
         'import sys\nfrom pathlib import Path\nfrom addp_mm.own_data.commands import Commands\n'
         'from addp_mm.own_data.work_dir import WorkDir\nfolder = WorkDir(Path(sys.argv[1]))\nfolder.claim({})\n'
-        'Commands(note_pid=folder.note_pid)(\n'
-        '    [sys.executable, "-c", "import time; time.sleep(600)"], folder.path / "log")\n'
+        'code = "import os, time; print(os.getpid()); time.sleep(600)"\n'
+        'Commands(pass_fds=[folder.lock.fileno()])([sys.executable, "-c", code], folder.path / "log")\n'
     )
     tool = subprocess.Popen(
         [sys.executable, tmp_path / 'tools.py', tmp_path / 'work'],
         stdout=subprocess.DEVNULL,
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
     )
-    noted, until = tmp_path / 'work/.processes', time.monotonic() + 120
-    while not noted.is_file() or len(noted.read_text().split()) < 2:
+    log, until = tmp_path / 'work/log', time.monotonic() + 120
+    while not log.is_file() or not log.read_text().endswith('\n'):
         assert tool.poll() is None
         assert time.monotonic() < until
         time.sleep(0.05)
     tool.kill()
     tool.wait()
-    child = int(noted.read_text().split()[1])
+    child = int(log.read_text())
     try:
-        with pytest.raises(StateError, match=f'in use by process {child}, which a run that was killed has started'):
+        with pytest.raises(StateError, match='in use by another run, or by a command of a run that was killed'):
             work_dir(tmp_path / 'work')
     finally:
         os.kill(child, 9)
@@ -178,7 +178,7 @@ def test_incomplete_lines_of_a_log_are_skipped(tmp_path):
     log.write_text(f'{lines[0]}\n{{"iter": 15, "lo\n{lines[1]}\n{{"iter": 3, "data_ti')
     assert last_values(stage) == dict(loss=0.05)
     assert read_curve(stage.run_dir) == [(10, 0.1), (20, 0.05)]
-    assert latest(stage.run_dir).iteration == 20
+    assert latest(stage.run_dir)['iter'] == 20
     assert training_seconds(stage.run_dir) == 11
 
 
@@ -217,8 +217,7 @@ def test_ids_are_written_with_progress_in_a_batch_that_fits(tmp_path, fitted, ba
     request = Request(Found({}, 200, 'abc', 3, [0.4] * 3, [0.2] * 3, 300, 50), 32, 'nano', tmp_path)
     tokenizer = Stage(tmp_path, 'tokenizer', {}, [])
     tokenizer.prepare(Config(), dict(batch=fitted, seconds=6.0))
-    clock = Clock(dict(tokenizer=0.0, tokens=tokens.expected_seconds(request, tokenizer), predictor=60.0))
-    assert clock.all_left() == pytest.approx(60 + 196 * 8 / fitted)
+    clock = Clock(dict(tokenizer=0.0, tokens=0.0, predictor=60.0))
     commands, lines = [], []
 
     def execute(command, log, progress):
@@ -239,7 +238,7 @@ def test_ids_are_written_with_progress_in_a_batch_that_fits(tmp_path, fitted, ba
     assert lines[0] is None
     assert lines[1].startswith('tokens: 49 of 196 images (25%); this stage ends about')
     assert clock.all_left() == 60
-    assert tokens.expected_seconds(request, tokenizer) == 0
+    assert tokens.are_written(request, tokenizer)
 
 
 def test_a_moved_work_dir_is_refused(tmp_path):

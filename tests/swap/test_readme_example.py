@@ -2,6 +2,8 @@
 """The config in README.md builds: a Mask R-CNN without weights, and its optimizer."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,11 +48,14 @@ def test_config_of_the_readme_builds_and_gives_five_maps(config):
     assert rates == {round(0.7**depth, 6) for depth in range(14)}
 
 
-def test_names_in_the_python_of_the_readme_exist():
-    import addp_mm.apis
-
-    imported = re.search(r'^from addp_mm.apis import (.+)$', README, re.M).group(1)
-    assert all(hasattr(addp_mm.apis, name) for name in imported.split(', '))
-    config, weights = re.search(r"load_model\('(.+?)',\s+'(.+?)'\)", README).groups()
-    assert (ROOT / config).is_file()
-    assert (ROOT / weights).is_file()
+def test_the_python_of_the_readme_runs_and_prints_one_line_a_component():
+    code = re.search(r'```python\n(from addp_mm.apis .+?)```', README, re.S).group(1)
+    code, _, published = code.partition('published = ')
+    assert published.startswith('load_published(')
+    code += 'assert [image.size for image in images] == [(64, 64)] * 4'
+    run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    lines = (run.stdout + run.stderr).splitlines()
+    assert [line for line in lines if 'Warning' not in line] == lines[:2]
+    assert 'VQTokenizer from addp_mm://' in lines[0]
+    assert 'MaskedTokenPredictor from addp_mm://' in lines[1]

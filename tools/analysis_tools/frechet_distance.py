@@ -40,27 +40,13 @@ def parse_args(argv=None):
     return args
 
 
-def extractor_of(args):
-    """Build the extractor that the options name."""
-    from addp_mm.config.config_file import load_config
-    from addp_mm.errors import UserError
-    from addp_mm.evaluation import build_extractor
-
-    if args.extractor is None:
-        return build_extractor(dict(type='addp_mm.InceptionFeatures', weights=args.weights))
-    cfg = load_config(args.extractor)
-    if cfg.get('extractor') is None:
-        raise UserError(f"{args.extractor} does not define 'extractor'")
-    return build_extractor(cfg.extractor)
-
-
 def main(argv=None):
     """Compute the statistics and print the distance."""
     args = parse_args(argv)
     from addp_mm.config.paths import require_writable
     from addp_mm.engine.device import choose_device
     from addp_mm.errors import reported_in_words
-    from addp_mm.evaluation import FeatureStatistics, folder_statistics, frechet_distance
+    from addp_mm.evaluation import FeatureStatistics, build_extractor, extractor_of, folder_statistics, frechet_distance
 
     with reported_in_words():
         device = choose_device(args.device)
@@ -68,7 +54,8 @@ def main(argv=None):
             require_writable(args.out, '--out')
         sets = [name for name in (args.images, args.reference) if name is not None]
         folders = [name for name in sets if Path(name).is_dir()]
-        extractor = extractor_of(args) if folders else None
+        inception = dict(type='addp_mm.InceptionFeatures', weights=args.weights)
+        extractor = build_extractor(extractor_of(args.extractor) if args.extractor else inception) if folders else None
         statistics = [
             folder_statistics(name, extractor, args.img_size, args.batch_size, device)
             if name in folders

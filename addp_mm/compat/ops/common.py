@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Common to all operators: no gradients, no autocast, float32 at least."""
+"""Common to all operators: their table, no gradients, no autocast, float32 at least."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -8,9 +8,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+OPS: dict[str, Callable] = {}
+
 
 def mmcv_op(function: Callable) -> Callable:
-    """Run an operator outside autograd and autocast, as a compiled kernel runs."""
+    """Add an operator to :data:`OPS`, to run without autograd and autocast as compiled ones do."""
 
     @functools.wraps(function)
     def run(*args, **kwargs):
@@ -18,6 +20,7 @@ def mmcv_op(function: Callable) -> Callable:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             return function(*args, **kwargs)
 
+    OPS[function.__name__] = run
     return run
 
 

@@ -12,23 +12,7 @@ from .common import allow_atomics, compute_dtype, mmcv_op
 
 @mmcv_op
 def deform_conv_forward(
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    output: Tensor,
-    columns: Tensor,
-    ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **numbers
 ) -> None:
     """Convolve at positions moved by ``offset``.
 
@@ -40,21 +24,10 @@ def deform_conv_forward(
         output: (N, D, Ho, Wo); filled in place.
         columns: Buffer of mmcv, not used.
         ones: Buffer of mmcv, not used.
-        kW: Columns of the kernel.
-        kH: Rows of the kernel.
-        dW: Horizontal stride.
-        dH: Vertical stride.
-        padW: Columns of zeros left and right.
-        padH: Rows of zeros above and below.
-        dilationW: Horizontal dilation.
-        dilationH: Vertical dilation.
-        group: Groups of channels.
-        deformable_group: Groups of channels with their own offsets.
-        im2col_step: Block size of mmcv, not used.
+        **numbers: Kernel, strides and groups; see :meth:`_Settings.of`.
     """
     if input.numel():
-        settings = _Settings((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
-        output.copy_(_forward(input, weight, None, offset, None, settings))
+        output.copy_(_forward(input, weight, None, offset, None, _Settings.of(**numbers)))
 
 
 @mmcv_op
@@ -66,22 +39,11 @@ def deform_conv_backward_input(
     gradOffset: Tensor,
     weight: Tensor,
     columns: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **numbers,
 ) -> None:
     """Add the gradients of :func:`deform_conv_forward` to ``gradInput`` and ``gradOffset``."""
     if input.numel():
-        settings = _Settings((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
-        grads = _backward(gradOutput, input, weight, None, offset, None, settings)
+        grads = _backward(gradOutput, input, weight, None, offset, None, _Settings.of(**numbers))
         gradInput.add_(grads[0])
         gradOffset.add_(grads[2])
 
@@ -94,23 +56,13 @@ def deform_conv_backward_parameters(
     gradWeight: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
     scale: float,
-    im2col_step: int,
+    **numbers,
 ) -> None:
     """Add ``scale`` times the gradient of :func:`deform_conv_forward` to ``gradWeight``."""
     if input.numel():
-        settings = _Settings((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
-        gradWeight.add_(scale * _backward(gradOutput, input, gradWeight, None, offset, None, settings)[1])
+        grads = _backward(gradOutput, input, gradWeight, None, offset, None, _Settings.of(**numbers))
+        gradWeight.add_(scale * grads[1])
 
 
 @mmcv_op
@@ -123,25 +75,17 @@ def modulated_deform_conv_forward(
     mask: Tensor,
     output: Tensor,
     columns: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
     with_bias: bool,
+    **numbers,
 ) -> None:
     """Convolve at moved positions, each weighted by ``mask``.
 
     ``mask`` is (N, deformable_group * kernel_h * kernel_w, Ho, Wo). ``bias`` (D,) is used if
-    ``with_bias``. All others are as in :func:`deform_conv_forward`.
+    ``with_bias``. All others are as in :func:`deform_conv_forward`; for the numbers see
+    :meth:`_Settings.of_modulated`.
     """
     if input.numel():
-        settings = _Settings((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+        settings = _Settings.of_modulated(**numbers)
         output.copy_(_forward(input, weight, bias if with_bias else None, offset, mask, settings))
 
 
@@ -160,22 +104,13 @@ def modulated_deform_conv_backward(
     grad_offset: Tensor,
     grad_mask: Tensor,
     grad_output: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
     with_bias: bool,
+    **numbers,
 ) -> None:
     """Add the gradients of :func:`modulated_deform_conv_forward` to the five ``grad_`` tensors."""
     if input.numel() == 0:
         return
-    settings = _Settings((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+    settings = _Settings.of_modulated(**numbers)
     grads = _backward(grad_output, input, weight, bias if with_bias else None, offset, mask, settings)
     for total, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads[:4], strict=True):
         total += grad
@@ -189,6 +124,18 @@ class _Settings(NamedTuple):
     dilation: tuple[int, int]
     groups: int
     deform_groups: int
+
+    @classmethod
+    def of(cls, dW, dH, padW, padH, dilationW, dilationH, group, deformable_group, **_) -> '_Settings':
+        """From mmcv's numbers for version 1; size of the kernel and block size are not used."""
+        return cls((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
+
+    @classmethod
+    def of_modulated(
+        cls, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group, **_
+    ) -> '_Settings':
+        """From mmcv's numbers for version 2; the size of the kernel is not used."""
+        return cls((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
 
     def for_torchvision(self, mask: Tensor | None) -> tuple[int | bool, ...]:
         """The settings in the order of torchvision's kernels."""

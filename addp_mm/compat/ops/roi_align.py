@@ -6,7 +6,7 @@ import torchvision.ops  # noqa: F401  registers the kernels under torch.ops.torc
 from torch import Tensor
 
 from .common import allow_atomics, compute_dtype, mmcv_op
-from .roi_grid import bilinear_corners, chunks, pixels_of, roi_grid
+from .roi_grid import RoIGrid, bilinear_corners, chunks, pixels_of, roi_grid
 
 _MAX = 0
 
@@ -52,18 +52,8 @@ def roi_align_forward(
     if aligned and not input.is_cuda:
         _refuse_negative_sizes(boxes, spatial_scale)
     if pool_mode == _MAX:
-        _max_forward(
-            features,
-            boxes,
-            output,
-            argmax_y,
-            argmax_x,
-            aligned_height,
-            aligned_width,
-            spatial_scale,
-            sampling_ratio,
-            aligned,
-        )
+        grid = roi_grid(boxes, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+        _max_forward(features, boxes, grid, output, argmax_y, argmax_x)
         return
     pooled = torch.ops.torchvision.roi_align(
         features, boxes, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
@@ -106,21 +96,11 @@ def _refuse_negative_sizes(rois: Tensor, spatial_scale: float) -> None:
 
 
 def _max_forward(
-    features: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    aligned: bool,
+    features: Tensor, rois: Tensor, grid: RoIGrid, output: Tensor, argmax_y: Tensor, argmax_x: Tensor
 ) -> None:
-    num_rois, channels = output.shape[:2]
+    num_rois, channels, pooled_height, pooled_width = output.shape
     height, width = features.shape[2:]
     pixels = pixels_of(features)
-    grid = roi_grid(rois, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned)
     # mmcv starts the search from these values on the CPU and on CUDA
     lowest = torch.finfo(torch.float32).min if features.is_cuda else -10000.0
     points = pooled_height * pooled_width * grid.valid[0].numel()

@@ -34,8 +34,8 @@ class Garments:
     """Photographs of one split.
 
     Args:
-        images: Grey values, uint8, shape (N, 28, 28), on a black background.
-        labels: Indices into :data:`CLASSES`, int64, shape (N,).
+        images: Grey values, uint8 (N, 28, 28), on a black background.
+        labels: Indices into :data:`CLASSES`, int64 (N,).
     """
 
     images: np.ndarray
@@ -53,12 +53,12 @@ def garment_alpha(image: np.ndarray, label: int) -> np.ndarray:
     """Separate a garment from its black background.
 
     Args:
-        image: Grey values, uint8, shape (28, 28).
+        image: Grey values, uint8 (28, 28).
         label: Index into :data:`CLASSES`. Openings of bags and sandals stay open. In other garments
             they are dark prints and are filled.
 
     Returns:
-        bool, shape (28, 28), True on the garment.
+        bool (28, 28), True on the garment.
     """
     mask = (image > _FOREGROUND_GREY).astype(np.uint8)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -82,8 +82,8 @@ def load_garments(split: str, source: str | None = None) -> Garments:
     Args:
         split: 'train' or 'val'. 'val' is Fashion-MNIST's test split. No garment is in both.
         source: Folder of Fashion-MNIST's IDX files, gzipped or not, or a folder with them in
-            ``FashionMNIST/raw`` (torchvision's layout) or ``raw``. Defaults to None, which takes
-            the subset that ships with the package.
+            ``FashionMNIST/raw`` (torchvision's layout) or ``raw``. Defaults to None: the subset
+            that ships with the package.
 
     Raises:
         ValueError: The split is unknown, or a file is damaged.

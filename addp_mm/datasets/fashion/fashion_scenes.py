@@ -43,11 +43,10 @@ class Scene:
     """One image with its annotations.
 
     Args:
-        image: RGB, uint8, shape (S, S, 3).
+        image: RGB, uint8 (S, S, 3).
         owner: The garment that a pixel shows, as an index into ``labels``; -1 is background. int16,
             shape (S, S).
-        labels: Indices into ``CLASSES`` of the garments, in the order of painting, int64,
-            shape (N,).
+        labels: Indices into ``CLASSES`` of the garments, in the order of painting, int64 (N,).
     """
 
     image: np.ndarray
@@ -55,11 +54,11 @@ class Scene:
     labels: np.ndarray
 
     def masks(self) -> np.ndarray:
-        """Visible part of each garment: bool, shape (N, S, S)."""
+        """Visible part of each garment: bool (N, S, S)."""
         return self.owner[None] == np.arange(len(self.labels))[:, None, None]
 
     def label_map(self) -> np.ndarray:
-        """Classes as ADE20K numbers them, uint8, shape (S, S).
+        """Classes as ADE20K numbers them, uint8 (S, S).
 
         1 is background, a garment is 2 + its index into ``CLASSES``. 0 is not used.
         """
@@ -150,8 +149,8 @@ class SceneGenerator:
         """Try random positions until every garment stays visible.
 
         Returns:
-            Alpha and shade times alpha, float32, shape (S, S), and the garment's area in pixels;
-            None if no position was found, in a crowded scene.
+            Alpha and shade times alpha, float32 (S, S), and the garment's area in pixels; None if
+            no position was found, in a crowded scene.
         """
         layers = _layers(garment, label)
         if rng.random() < 0.5:
@@ -183,7 +182,7 @@ class SceneGenerator:
 
 
 def _layers(garment: np.ndarray, label: int) -> np.ndarray:
-    """Alpha and premultiplied brightness of a photograph, float32, shape (28, 28, 2)."""
+    """Alpha and premultiplied brightness of a photograph, float32 (28, 28, 2)."""
     cut_out = garment_alpha(garment, label)
     # The soft edge of a photograph fades to black. Elsewhere it would be a dark outline.
     rim = cut_out & ~cv2.erode(cut_out.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)

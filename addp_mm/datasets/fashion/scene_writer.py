@@ -72,8 +72,7 @@ def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: str | None = Non
     Args:
         out: Folder to create. It may exist if it is empty or holds the same set.
         spec: What to write.
-        source: Folder of Fashion-MNIST's IDX files. Defaults to None, which takes the embedded
-            subset.
+        source: Folder of Fashion-MNIST's IDX files. Defaults to None: the embedded subset.
         num_workers: Number of processes. The files do not depend on it. Defaults to 1.
 
     Returns:

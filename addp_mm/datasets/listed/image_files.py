@@ -33,7 +33,7 @@ class ImageFiles(ListedImages):
     Args:
         root: The folder.
         pipeline: Transforms. Defaults to none.
-        index_file: The file of the list. Defaults to None, see :class:`ListedImages`.
+        index_file: The file of the list. Defaults to None: see :class:`ListedImages`.
         extensions: Ends of image file names, compared in lower case. Defaults to all formats that
             can be read.
         **options: See :class:`ListedImages`.

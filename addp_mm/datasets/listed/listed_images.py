@@ -35,7 +35,7 @@ class ListedImages(Dataset, ABC):
         source: The file or folder with the images.
         pipeline: Transforms. The first one is :class:`LoadImage` or :class:`LoadMultiChannelImage`.
             Defaults to none.
-        index_file: The file of the list. Defaults to None, which puts it into ``work_dir``.
+        index_file: The file of the list. Defaults to None: in ``work_dir``.
         changed: What happens if the source has changed since it was listed. 'error': an error.
             'keep': a warning, and the list is used, so that a training can be resumed exactly;
             images that are gone are replaced and do not count as broken. 'rescan': the images are

@@ -35,7 +35,7 @@ class WebDatasetImages(ListedImages):
     Args:
         shards: A folder of ``.tar`` files, one such file, or a pattern like ``shards/train-*.tar``.
         pipeline: Transforms. Defaults to none.
-        index_file: The file of the list. Defaults to None, see :class:`ListedImages`.
+        index_file: The file of the list. Defaults to None: see :class:`ListedImages`.
         extensions: Ends of members' names that are images, compared in lower case. Defaults to all
             formats that can be read.
         **options: See :class:`ListedImages`.

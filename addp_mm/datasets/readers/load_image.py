@@ -23,8 +23,8 @@ def image_content(results: dict, backend_args: dict | None = None) -> bytes:
     Args:
         results: Sample of a pipeline. ``img_bytes`` is removed from it and returned; without this
             key the file ``img_path`` is read.
-        backend_args: Arguments of mmengine's file backend. Defaults to None, which infers it from
-            the path.
+        backend_args: Arguments of mmengine's file backend. Defaults to None: inferred from the
+            path.
     """
     content = results.pop('img_bytes', None)
     return fileio.get(results['img_path'], backend_args=backend_args) if content is None else content
@@ -70,8 +70,8 @@ class LoadImage(BaseTransform):
 
     Args:
         to_float32: Whether ``img`` is float32 instead of uint8. Defaults to False.
-        backend_args: Arguments of mmengine's file backend. Defaults to None, which infers it from
-            the path.
+        backend_args: Arguments of mmengine's file backend. Defaults to None: inferred from the
+            path.
 
     Raises:
         FileNotFoundError: There is no such file.

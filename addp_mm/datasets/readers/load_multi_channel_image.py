@@ -38,11 +38,11 @@ class LoadMultiChannelImage(BaseTransform):
         channels: Number of channels, 1 to 16.
         value_range: The values that become 0 and 255; values outside are clipped. It is required
             for floats and 32-bit integers, and serves for 12-bit values in 16 bits: ``(0, 4095)``.
-            Defaults to None, which takes the range of the type, 0 to 255 or 0 to 65535.
+            Defaults to None: the range of the type, 0 to 255 or 0 to 65535.
         to_float32: Whether ``img`` is float32, so that 16-bit values keep their steps; otherwise
             uint8. Defaults to True.
-        backend_args: Arguments of mmengine's file backend. Defaults to None, which infers it from
-            the path.
+        backend_args: Arguments of mmengine's file backend. Defaults to None: inferred from the
+            path.
 
     Raises:
         ValueError: ``channels`` or ``value_range`` is outside its range.
@@ -76,7 +76,7 @@ class LoadMultiChannelImage(BaseTransform):
             content: The bytes of the file.
 
         Returns:
-            Shape (H, W, C), 0 to 255, the channels in the file's order.
+            (H, W, C), 0 to 255, the channels in the file's order.
 
         Raises:
             ValueError: The file is damaged, or has another number of channels.

@@ -82,7 +82,7 @@ def read_rgb(source: bytes | str | os.PathLike) -> np.ndarray:
         source: A path, or the bytes of an image file.
 
     Returns:
-        uint8, shape (H, W, 3).
+        uint8 (H, W, 3).
 
     Raises:
         ValueError: The file is damaged or of an unknown format, or its values have no known range.

@@ -16,7 +16,7 @@ class StoredImage:
     """An image as it is stored in its file, with the EXIF orientation applied.
 
     Args:
-        values: Shape (H, W, C), of any type, in this machine's byte order. Palettes, CMYK, YCbCr
+        values: (H, W, C), of any type, in this machine's byte order. Palettes, CMYK, YCbCr
             and Lab are converted to RGB or RGBA, uint8.
         colour: How many of the first channels are grey (1) or RGB (3). 0: all channels are bands,
             pages or an array.
@@ -66,7 +66,7 @@ class StoredImage:
         """The image as RGB of eight bits, transparent pixels on white.
 
         Returns:
-            uint8, shape (H, W, 3). 16 bits are scaled: 65535 becomes 255.
+            uint8 (H, W, 3). 16 bits are scaled: 65535 becomes 255.
 
         Raises:
             ValueError: The channels are no colours, or their type has no known range.
@@ -104,7 +104,7 @@ def upright(values: np.ndarray, orientation: int) -> np.ndarray:
     """Apply the TIFF and EXIF tag Orientation.
 
     Args:
-        values: Shape (H, W, ...).
+        values: (H, W, ...).
         orientation: 1 to 8; any other value changes nothing.
     """
     if orientation in TRANSPOSING:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from addp_mm.checkpoints.fingerprint import module_fingerprint
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.registry import MODELS
@@ -28,7 +29,7 @@ def build_loaded(config: Mapping) -> nn.Module:
             "the tokenizer has no trained weights: give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)"
         )
     module = MODELS.build(dict(config))
-    module.init_weights()
+    init_weights(module)
     return module.requires_grad_(False).eval()
 
 

@@ -20,20 +20,19 @@ from addp_mm.registry import DATASETS
 class TokenIds(Dataset):
     """The ids of images, which ``tools/dataset_converters/tokenize_images.py`` wrote.
 
-    An item is ``dict(inputs=ids)``, int64, shape (L,): one view of an image, so an epoch visits
-    each image once. The ids are memory-mapped. Images that could not be read when the ids were
-    written are left out.
+    An item is ``dict(inputs=ids)``, int64 (L,): one view of an image, so an epoch visits each image
+    once. The ids are memory-mapped. Images that could not be read when the ids were written are
+    left out.
 
     Args:
         data_root: Folder of the ids.
         tokenizer: Config of the tokenizer, with an ``init_cfg`` that names its weights. It is
-            loaded once and compared with the tokenizer that wrote the ids. Defaults to None, which
-            means no check.
+            loaded once and compared with the tokenizer that wrote the ids. Defaults to None: no
+            check.
         images: Fingerprint of the list of images, or a part of ``images`` in ``tokens.json``, such
-            as ``dict(count=1281167)``. Defaults to None, which means no check.
+            as ``dict(count=1281167)``. Defaults to None: no check.
         views: Number of views, or a part of ``views`` in ``tokens.json``, such as
-            ``dict(count=8, augmentation='crop', image_size=256)``. Defaults to None, which means
-            no check.
+            ``dict(count=8, augmentation='crop', image_size=256)``. Defaults to None: no check.
         random_view: Whether the view is drawn by numpy's global generator, as augmentations are
             (:class:`ResumableInfiniteSampler` makes this repeatable); otherwise it is the first
             one. Defaults to True.

@@ -96,7 +96,7 @@ class TokenWriter:
         """Add rows.
 
         Args:
-            ids: Shape (rows, views, tokens).
+            ids: (rows, views, tokens).
             broken: Name of each broken image and the reason, by the image's number in the whole
                 list.
         """

@@ -67,11 +67,11 @@ class Views:
         """Make all views of an image.
 
         Args:
-            image: Shape (H, W, C), 0 to 255.
+            image: (H, W, C), 0 to 255.
             index: The image's number in its list.
 
         Returns:
-            Shape (count, C, image_size, image_size); uint8 if the image is uint8, else float32.
+            (count, C, image_size, image_size); uint8 if the image is uint8, else float32.
         """
         return np.stack([self._make(image, index, view).transpose(2, 0, 1) for view in range(self.count)])
 

@@ -29,7 +29,7 @@ class ViewsDataset(Dataset):
         images: All images, see :func:`~addp_mm.datasets.listed.open_images.open_images`.
         views: How the views are made.
         channels: Channels that the images must have.
-        load: Transform that adds ``img``, shape (H, W, C) or (H, W), 0 to 255; three channels are
+        load: Transform that adds ``img``, (H, W, C) or (H, W), 0 to 255; three channels are
             BGR.
         start: Number of the first image.
         stop: Number after the last image.
@@ -65,5 +65,5 @@ class ViewsDataset(Dataset):
 
 
 def collate_views(items: Sequence[tuple[Tensor, Problem | None]]) -> tuple[Tensor, list[Problem | None]]:
-    """Views of several images, float32, shape (B, V, C, S, S), in [0, 1], and their problems."""
+    """Views of several images, float32 (B, V, C, S, S), in [0, 1], and their problems."""
     return torch.stack([views.float() for views, _ in items]).div_(255), [problem for _, problem in items]

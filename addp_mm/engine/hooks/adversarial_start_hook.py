@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Watches the reconstructions of a tokenizer while its discriminator starts."""
+"""Monitor the reconstructions of a tokenizer when its discriminator starts."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _ACTIONS = ('warn', 'lower', 'rollback', 'stop')
 class AdversarialStartHook(Hook):
     """Compares a tokenizer's reconstructions before and after the adversarial loss starts.
 
-    It logs the mean PSNR of the last ``window`` training batches of all processes (``psnr_mean``),
-    and after the start by how much it is below the mean before the start (``psnr_drop``, dB). Until
-    ``watch`` iterations after the start, a drop of more than ``max_drop`` has a consequence, at
-    most once a window:
+    It logs the mean PSNR of the last ``window`` training batches of all processes (``psnr_mean``).
+    After the start it also logs the drop below the mean before the start (``psnr_drop``, dB). If
+    the drop exceeds ``max_drop`` in the first ``watch`` iterations after the start, the hook acts,
+    at most once per window:
 
     - 'warn': a warning in the log.
     - 'lower': the weight of the adversarial loss is multiplied by ``factor``.
@@ -41,21 +41,21 @@ class AdversarialStartHook(Hook):
     A non-finite PSNR always stops the training.
 
     Args:
-        action: One of these. Defaults to 'lower'.
-        max_drop: In dB. Defaults to 1.0.
+        action: One of these actions. Defaults to 'lower'.
+        max_drop: Largest allowed drop in dB. Defaults to 1.0.
         window: Iterations of a mean. Defaults to 100.
-        watch: Iterations after the start in which a drop has a consequence; more than ``window``.
-            Defaults to 2000.
-        factor: In (0, 1). Defaults to 0.5.
+        watch: Number of iterations after the start in which the hook acts on a drop; more than
+            ``window``. Defaults to 2000.
+        factor: Factor of the weight, in (0, 1). Defaults to 0.5.
         max_answers: How often the weight is lowered; the next drop only warns ('lower') or stops
             the training ('rollback'). Defaults to 3.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: An option is out of its range.
     """
 
-    # after the schedulers, moving averages and checkpoints, so that the checkpoint that it writes
-    # at the start holds a whole iteration
+    # Runs after the schedulers, moving averages and checkpoints, so that its own checkpoint at the
+    # start contains a complete iteration.
     priority = 'LOWEST'
 
     def __init__(
@@ -83,7 +83,7 @@ class AdversarialStartHook(Hook):
         self.start_checkpoint = ''
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the model has a discriminator, and that training can go back if it must."""
+        """Check that the model has a discriminator, and that 'rollback' is possible."""
         model = bare_model(runner)
         if not hasattr(model, 'adversarial_scale'):
             raise TypeError(
@@ -131,7 +131,7 @@ class AdversarialStartHook(Hook):
                 self._answer(runner, drop)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Store the means, so that a resumed run decides as an uninterrupted one."""
+        """Store the means, so that a resumed run acts as an uninterrupted one."""
         checkpoint[STATE_KEY] = dict(
             recent=list(self.recent), before=self.before, answers=self.answers, start_checkpoint=self.start_checkpoint
         )

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Takes a running training back to the last good checkpoint."""
+"""Take a running training back to the last good checkpoint."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class RollBackError(Exception):
 
 
 def on_rollback(runner: Runner, go_back: Callable[[Runner, str], None]) -> None:
-    """Let the training loop call a function where a hook raises :class:`RollBackError`.
+    """Make the training loop call a function when a hook raises :class:`RollBackError`.
 
     A hook cannot end an iteration by returning: the hooks after it would step the schedulers and
     save the failed weights.
 
     Args:
         runner: A runner in training. Its loop's ``run_epoch`` or ``run_iter`` is wrapped.
-        go_back: Called with the runner and the error's message instead of the rest of the epoch, or
-            of the iteration in a loop by iterations.
+        go_back: Called with the runner and the error's message. It replaces the rest of the epoch,
+            or of the iteration in a training by iterations.
     """
     loop = runner.train_loop
     name = 'run_epoch' if hasattr(loop, 'run_epoch') else 'run_iter'
@@ -52,7 +52,7 @@ def checkpoint_hook(runner: Runner) -> CheckpointHook:
     """The runner's CheckpointHook.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: There is none.
     """
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
@@ -64,11 +64,11 @@ def checkpoint_hook(runner: Runner) -> CheckpointHook:
 
 
 def check_can_roll_back(runner: Runner) -> None:
-    """Refuse a training that could not go back to one of its checkpoints.
+    """Refuse a training that cannot go back to one of its checkpoints.
 
-    DeepSpeed's checkpoints are folders with files of its own, which :func:`restore` does not read.
-    mmengine cannot enter an epoch in its middle: from a checkpoint there it would run the whole
-    epoch again, and the number of iterations would exceed that of the schedules.
+    DeepSpeed's checkpoints are folders of DeepSpeed's files, which :func:`restore` cannot read.
+    mmengine cannot continue in the middle of an epoch: it would run the whole epoch again, and the
+    number of iterations would exceed that of the schedules.
 
     Raises:
         ConfigError: There is no CheckpointHook, or it saves by iteration in a loop of epochs, or
@@ -91,9 +91,9 @@ def check_can_roll_back(runner: Runner) -> None:
 class RunCheckpoints:
     """The interval checkpoints that a failed run may go back to.
 
-    These are its own, and those of the run that it resumed up to that point. A work directory may
-    also hold checkpoints of an earlier run, and of iterations that this run has not reached: these
-    belong to other trainings.
+    These are its own checkpoints, and those of the resumed run up to the point of the resume. A
+    work directory may also contain checkpoints of an earlier run, or of iterations that this run
+    has not reached. They belong to other trainings.
 
     Args:
         runner: A runner whose training has begun and has not saved anything yet.
@@ -117,7 +117,7 @@ class RunCheckpoints:
         return Path((self.hook and self.hook.out_dir) or self.runner.work_dir)
 
     def saved(self) -> list[str]:
-        """Their paths, newest (most iterations or epochs) first."""
+        """Paths of the checkpoints, the newest (most iterations or epochs) first."""
         reached = self._reached()
         found = [
             (number, str(path))
@@ -127,7 +127,7 @@ class RunCheckpoints:
         return [path for _, path in sorted(found, reverse=True)] + self._resumed_from
 
     def good(self) -> Iterator[str]:
-        """Those of :meth:`saved` that can be read and hold finite weights only, newest first."""
+        """Those of :meth:`saved` that are readable and only have finite weights."""
         for path in self.saved():
             try:
                 weights = CheckpointLoader.load_checkpoint(path, map_location='cpu')['state_dict']
@@ -143,7 +143,7 @@ class RunCheckpoints:
     def choose(self, tried: set[str]) -> str | None:
         """The newest good checkpoint that was not tried, else the newest good one.
 
-        All ranks get the same.
+        All ranks get the same path.
 
         Args:
             tried: Checkpoints from which training failed before.
@@ -188,7 +188,7 @@ def restore(runner: Runner, path: str) -> None:
         runner: A runner in training.
         path: Checkpoint of this run.
     """
-    # EMAHook and the hooks here read it: a checkpoint to resume from holds their state
+    # EMAHook and the hooks of this package read their state only if this is set
     resuming = runner._resume  # noqa: SLF001  # mmengine has no public attribute for it
     runner._resume = True  # noqa: SLF001
     try:
@@ -200,7 +200,8 @@ def restore(runner: Runner, path: str) -> None:
     hook = checkpoint_hook(runner)
     number = re.search(r'(\d+)\D*$', osp.basename(path))
     if number and hasattr(hook, 'keep_ckpt_ids'):
-        # later checkpoints are written again; listed twice, they would be removed too early
+        # Later checkpoints are written again. If they were listed twice, they would be removed too
+        # early.
         step = int(number[1])
         hook.keep_ckpt_ids = deque((kept for kept in hook.keep_ckpt_ids if kept <= step), hook.keep_ckpt_ids.maxlen)
     if dist.is_main_process():

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Resets the optimizer's state of codes that were re-initialised."""
+"""Reset the optimizer's state of re-initialised codes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from addp_mm.registry import HOOKS
 class CodeRestartHook(Hook):
     """Sets the optimizer's moments of re-initialised codes to zero.
 
-    :class:`~addp_mm.models.selfsup.TokenizerPretrain` moves unused codes to other positions. The
-    moments that were gathered at the old position would push such a code away from the new one. The
-    hook resets them before the optimizer's step of the same iteration. (A codebook with ``'ema'``
-    has no optimizer and resets its own means.)
+    :class:`~addp_mm.models.selfsup.TokenizerPretrain` samples unused codes again from the latents.
+    The moments of the old values would push such a code away from its new value. The hook resets
+    them before the optimizer's step of the same iteration. (A codebook with ``'ema'`` has no
+    optimizer and resets its own means.)
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Hook into the optimizer that trains the codes."""
+        """Register a function that runs before each step of the codes' optimizer."""
         model = bare_model(runner)
         if not hasattr(model, 'restarted'):
             raise TypeError(
@@ -42,7 +42,7 @@ class CodeRestartHook(Hook):
                 )
 
     def after_train(self, runner: Runner) -> None:
-        """Release the optimizer."""
+        """Remove that function."""
         if hasattr(self, 'handle'):
             self.handle.remove()
 

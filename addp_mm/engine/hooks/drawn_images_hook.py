@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Images of a test with a classifier's predictions drawn on them."""
+"""Draw a classifier's predictions on the images of a test."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def image_name(sample: Any, root: str | None) -> Path:
 
     Args:
         sample: Result of a model, with ``img_path`` if it was read from a file, and ``sample_idx``.
-        root: Folder of the data set. None: not known.
+        root: Folder of the data set; None if it is unknown.
 
     Returns:
-        The path below ``root``; for images elsewhere the whole path; for images without a file the
-        number of the sample. It ends in ``.png``.
+        The path below ``root``; the whole path for an image outside ``root``; the number of the
+        sample for an image without a file. It ends in ``.png``.
     """
     if 'img_path' not in sample:
         return Path(f'{sample.sample_idx}.png')
@@ -36,12 +36,12 @@ def image_name(sample: Any, root: str | None) -> Path:
 class DrawnImagesHook(Hook):
     """Draws the predictions on every image of a test.
 
-    mmpretrain's own hook overwrites images of the same file name, and swaps red and blue in images
-    that were loaded in the order blue, green, red.
+    mmpretrain's own hook overwrites drawn images with the same file name. It also swaps red and
+    blue in images that were loaded as BGR.
 
     Args:
-        out_dir: Folder for the drawn images. Below it they have the paths that the images have
-            below the root of the data set.
+        out_dir: Folder for the drawn images. Their paths below it are those of the images below the
+            root of the data set.
         **draw_args: Arguments of mmpretrain's ``UniversalVisualizer.visualize_cls``.
     """
 

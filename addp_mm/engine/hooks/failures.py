@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Signs that a training has failed: its loss, and its weights before they are saved."""
+"""Detect a failed training by its loss, and by its weights before they are saved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrainingCollapsedError(UserError, RuntimeError):
 
 
 class LossGuard:
-    """Watches the loss and says when, and why, training has failed.
+    """Monitor the loss, and detect that a training has failed.
 
     A non-finite loss fails at once. A collapse shows in the mean over ``window`` iterations,
     because the loss of a single iteration depends on its noise level.
@@ -27,12 +27,12 @@ class LossGuard:
     Args:
         max_rise: Largest difference between the running mean and its lowest value so far, in nats.
             None: not checked. Defaults to 1.0.
-        floor: Smallest running mean: a soft cross entropy below it has found a shortcut. None: not
-            checked. Defaults to 1e-3.
+        floor: Smallest allowed running mean: a soft cross entropy below it shows a shortcut. None:
+            not checked. Defaults to 1e-3.
         window: Iterations of the running mean. Defaults to 100.
 
     Raises:
-        ValueError: If the window or the rise is not positive.
+        ValueError: The window or the rise is not positive.
     """
 
     def __init__(self, max_rise: float | None = 1.0, floor: float | None = 1e-3, window: int = 100) -> None:
@@ -43,10 +43,10 @@ class LossGuard:
         self.lowest = math.inf
 
     def check(self, loss: float) -> str | None:
-        """Take the loss of one iteration.
+        """Check the loss of one iteration.
 
         Returns:
-            None, or what is wrong in words.
+            A description of the failure, or None.
         """
         if not math.isfinite(loss):
             return f'the loss is {loss}'
@@ -63,7 +63,7 @@ class LossGuard:
         return None
 
     def state(self) -> dict:
-        """What a checkpoint holds, so that a resumed run decides as an uninterrupted one."""
+        """State for a checkpoint, so that a resumed run acts as an uninterrupted one."""
         return dict(recent=list(self.recent), lowest=self.lowest)
 
     def load(self, state: dict) -> None:
@@ -73,7 +73,7 @@ class LossGuard:
 
 
 def saves_now(hook: Hook, runner: Runner, batch_idx: int) -> bool:
-    """Whether this iteration ends with an interval checkpoint, or is the last one.
+    """Whether this iteration ends with an interval checkpoint, or is the last iteration.
 
     Args:
         hook: Any hook, called in ``after_train_iter``.
@@ -110,7 +110,7 @@ def non_finite_weight(model: nn.Module) -> str | None:
 def refuse_non_finite_weights(hook: Hook, runner: Runner, batch_idx: int) -> None:
     """Stop training, on all ranks, if non-finite weights would be saved now.
 
-    A finite loss says nothing about the step of the optimizer that follows it.
+    A finite loss does not guarantee finite weights: the optimizer's step follows it.
 
     Args:
         hook: Any hook, called in ``after_train_iter``.

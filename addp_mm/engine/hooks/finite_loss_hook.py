@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Stops a training whose loss or weights are non-finite."""
+"""Stop a training whose loss or weights are non-finite."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from addp_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops training, on all ranks, at a non-finite loss or before non-finite weights are saved.
+    """Stop training on all ranks at a non-finite loss, or before non-finite weights are saved.
 
-    For trainings without :class:`~addp_mm.engine.hooks.GenerativePretrainHook` and
-    :class:`~addp_mm.engine.hooks.AdversarialStartHook`, which do so themselves. It reads 'loss'
-    from what the model's ``train_step`` returns.
+    It is for trainings without :class:`~addp_mm.engine.hooks.GenerativePretrainHook` and
+    :class:`~addp_mm.engine.hooks.AdversarialStartHook`, which have these checks. It reads 'loss'
+    from the result of the model's ``train_step``.
 
     Raises:
         TrainingCollapsedError: The mean loss of all ranks, or a weight that would be saved, is

@@ -13,13 +13,13 @@ from addp_mm.checkpoints.fingerprint import module_fingerprint
 
 
 def check_loaded(model: Any) -> None:
-    """Refuse frozen parts with random weights.
+    """Refuse frozen components with random weights.
 
     Args:
-        model: Has ``unloaded_parts()``, such as :class:`~addp_mm.models.selfsup.ADDP`.
+        model: A model with ``unloaded_parts()``, such as :class:`~addp_mm.models.selfsup.ADDP`.
 
     Raises:
-        CheckpointError: If weights were never loaded into a frozen part.
+        CheckpointError: No weights were loaded into a frozen component.
     """
     names = model.unloaded_parts()
     if names:
@@ -31,13 +31,13 @@ def check_loaded(model: Any) -> None:
 
 
 def check_equal_on_all_ranks(parts: dict[str, nn.Module]) -> None:
-    """Compare the parts' fingerprints over all ranks.
+    """Compare the components' fingerprints over all ranks.
 
     Args:
         parts: Modules by name.
 
     Raises:
-        CheckpointError: If a part differs from rank 0's on any rank; raised on every rank.
+        CheckpointError: A component differs from that of rank 0 on any rank; raised on every rank.
     """
     prints = dist.all_gather_object({name: module_fingerprint(part) for name, part in parts.items()})
     for name in parts:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Checks, failures and previews of a generative pre-training."""
+"""Checks, failure handling and previews of a generative pre-training."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ STATE_KEY = 'generative_pretrain'
 
 @HOOKS.register_module()
 class GenerativePretrainHook(Hook):
-    """Watches the pre-training of a model such as :class:`~addp_mm.models.selfsup.ADDP`.
+    """Monitor the pre-training of a model such as :class:`~addp_mm.models.selfsup.ADDP`.
 
     - Before training it checks that the frozen tokenizer and predictor are loaded, and equal on all
       ranks.
     - After each iteration it logs the loss by mask ratio (``loss_at_ratio_…``).
-    - A non-finite or collapsed loss on any rank, or non-finite weights that would be saved now,
-      stop training or take it back to the last good checkpoint of this run (model, optimizer,
-      schedulers, counters; the data continue), before anything is saved.
+    - It stops training, or takes it back to the last good checkpoint of this run, if the loss is
+      non-finite or has collapsed on any rank, or if non-finite weights would be saved now. A
+      rollback restores model, optimizer, schedulers and counters; the data continue. Nothing is
+      saved before.
     - Every ``preview_interval`` iterations, and at the end, rank 0 sends a grid of generated images
       and the alternating steps of the first of them to the visualizer. All previews of a run start
       from the same noise, so that they can be compared. They change neither the random numbers of
@@ -47,22 +48,22 @@ class GenerativePretrainHook(Hook):
 
     Args:
         on_failure: 'stop' raises an error; 'rollback' goes back at most ``max_rollbacks`` times,
-            then raises it. Defaults to 'stop'.
-        max_rollbacks: Rollbacks of a whole run, resumed parts included. Defaults to 3.
-        guard: Arguments of :class:`~addp_mm.engine.hooks.LossGuard`, which says when a loss has
-            collapsed. Defaults to None.
+            then raises the error. Defaults to 'stop'.
+        max_rollbacks: Rollbacks of a whole run, including those before a resume. Defaults to 3.
+        guard: Arguments of :class:`~addp_mm.engine.hooks.LossGuard`, which detects a collapsed
+            loss. Defaults to None: its defaults.
         num_level_bins: Bins of the mask ratio by which the loss is logged. Defaults to 5.
         preview_interval: Iterations between previews; 0: no previews. Defaults to 1000.
         preview_images: Images of the grid. Defaults to 16.
         sampler: Arguments of :class:`~addp_mm.generation.AlternatingSampler` other than model and
-            grid. None: 12 steps. Defaults to None.
+            grid. Defaults to None: 12 steps.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: An option is out of its range.
     """
 
-    # before LoggerHook and ParamSchedulerHook, so that a failed iteration is neither logged,
-    # counted nor saved
+    # Runs before LoggerHook and ParamSchedulerHook, so that a failed iteration is neither logged,
+    # counted nor saved.
     priority = 'ABOVE_NORMAL'
 
     def __init__(
@@ -90,10 +91,10 @@ class GenerativePretrainHook(Hook):
         self.sampler = dict(num_steps=12) if sampler is None else dict(sampler)
         self.rollbacks = 0
         self._tried: set[str] = set()
-        self._checkpoints: Any = None  # RunCheckpoints, from the first iteration on
+        self._checkpoints: Any = None  # a RunCheckpoints after the first iteration
 
     def before_train(self, runner: Runner) -> None:
-        """Check the frozen parts, the sampler's options and the checkpoint settings."""
+        """Check the frozen components, the sampler's options and the checkpoint settings."""
         model = bare_model(runner)
         if not hasattr(model, 'unloaded_parts'):
             raise TypeError(
@@ -103,7 +104,7 @@ class GenerativePretrainHook(Hook):
         check_loaded(model)
         check_equal_on_all_ranks(model.frozen_parts)
         if self.preview_interval:
-            # an error in the sampler's options shows now, not at the first preview
+            # to find an error in the sampler's options before the first preview
             self._build_sampler(model)
         self._checkpoints = None
         if self.on_failure == 'rollback':
@@ -130,7 +131,7 @@ class GenerativePretrainHook(Hook):
         checkpoint[STATE_KEY] = dict(guard=self.guard.state(), rollbacks=self.rollbacks)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Continue from the stored values on resume; ``load_from`` brings weights only."""
+        """Continue from the stored values on resume; ``load_from`` loads weights only."""
         if STATE_KEY not in checkpoint or not is_resuming(runner):
             return
         state = checkpoint[STATE_KEY]
@@ -145,7 +146,7 @@ class GenerativePretrainHook(Hook):
         return f'loss_at_ratio_{low + index * width:.2f}-{low + (index + 1) * width:.2f}'
 
     def _check(self, runner: Runner, loss: float, ratio: float, batch_idx: int) -> None:
-        """Check the mean loss of all ranks, and weights about to be saved, on all ranks alike."""
+        """Check the mean loss of all ranks, and weights that will be saved now, on all ranks."""
         gathered = torch.stack(dist.all_gather(torch.tensor([loss, ratio], dtype=torch.float64))).tolist()
         reason = self.guard.check(sum(value for value, _ in gathered) / len(gathered))
         if reason is None and saves_now(self, runner, batch_idx):

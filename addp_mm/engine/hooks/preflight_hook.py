@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Checks a checkpoint and the first images before training starts."""
+"""Check a checkpoint and the first images before training starts."""
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
@@ -22,10 +22,10 @@ from addp_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class PreflightHook(Hook):
-    """Checks that a checkpoint fits the model, and the first image of each kind, before training.
+    """Check before training that a checkpoint fits the model, and the first image of each kind.
 
-    mmengine only prints a list if shapes in a checkpoint differ, and meets an error of the
-    validation pipeline after the first epoch. Here both are errors at the start:
+    mmengine only prints a list if shapes in a checkpoint differ, and finds an error of the
+    validation pipeline after the first epoch. With this hook both are errors at the start:
 
     - Testing and resuming: every parameter of the model must be in the checkpoint, in the same
       shape.
@@ -51,7 +51,7 @@ class PreflightHook(Hook):
         """Compare ``checkpoint`` with the model before mmengine loads it."""
         if not isinstance(runner.model, nn.Module):
             return  # DeepSpeed's engine has loaded its own files strictly
-        # mmengine has no public name for what the run loads
+        # mmengine has no public attribute for the checkpoint of a run
         source, resuming = runner._load_from, runner._resume and not self.testing  # noqa: SLF001
         if resuming:
             check_training_state(checkpoint, source)
@@ -59,7 +59,7 @@ class PreflightHook(Hook):
         if isinstance(model, BaseTTAModel):
             model = model.module  # the module that mmengine loads into
         if is_sharded(runner.model):
-            model = runner.model  # its weights are whole only below the wrapper
+            model = runner.model  # only the module inside the wrapper has whole weights
         with whole(runner.model):
             check_checkpoint_fit(checkpoint, model, source, runner.logger, self.testing or resuming)
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the preview hooks share: a model in eval mode, and figures for the visualizer."""
+"""Functions of the preview hooks: a model in eval mode, and figures for the visualizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """A context of eval mode without gradients; afterwards every module has its old mode."""
+    """A context with eval mode and without gradients; at its end every module has its old mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

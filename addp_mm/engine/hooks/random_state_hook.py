@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Random numbers and data of a resumed training."""
+"""Resume a training with the random numbers and data of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ class ResumeError(UserError, ValueError):
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Makes a resumed training draw the random numbers of an uninterrupted one.
+    """Make a resumed training draw the random numbers of an uninterrupted one.
 
     - Before each iteration it seeds the global generators of Python, numpy and torch (all devices)
       from the run's seed, the rank and the iteration. Noise levels, masks, dropout, code restarts
-      and RoI sampling draw from them. So no random state needs to be saved, and validation or
-      previews between two iterations change nothing.
+      and RoI sampling draw from them. So no random state has to be saved, and validation or
+      previews between two iterations do not change the training.
     - Checkpoints hold the seeds of the run and of the sampler (``random_state``), and with
       :class:`~addp_mm.datasets.ResumableInfiniteSampler` the number of samples that were trained
-      on. On resume that sampler starts there at once, where mmengine would load all earlier batches
+      on. On resume that sampler starts there at once; mmengine would load all earlier batches
       again. After a change of the batch size or of the number of ranks, training continues after
       the same sample.
 
-    Random augmentation repeats in the data sets of this package that read images or ids, and in
-    others whose pipeline starts with :class:`~addp_mm.datasets.SeedAugmentation`.
+    Random augmentation also repeats in the data sets of this package that read images or ids, and
+    in other data sets whose pipeline starts with :class:`~addp_mm.datasets.SeedAugmentation`.
 
     Raises:
         ResumeError: A checkpoint to resume from was written without this hook, and the sampler is
             :class:`~addp_mm.datasets.ResumableInfiniteSampler`.
     """
 
-    # other hooks draw from the generators of their iteration
+    # runs first: other hooks draw from the generators of their iteration
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
@@ -61,13 +61,13 @@ class RandomStateHook(Hook):
         sampler = _sampler(runner)
         endless = isinstance(sampler, ResumableInfiniteSampler)
         self._seed = runner.seed
-        if not runner.iter:  # a checkpoint without iterations brought weights alone (load_from)
+        if not runner.iter:  # a checkpoint without iterations has weights only (load_from)
             return
         if self._loaded is None:
             message = 'the checkpoint was written without RandomStateHook'
             if endless:
                 raise ResumeError(
-                    f'{message}: it does not say which samples were trained on. Set '
+                    f'{message}: it does not contain the position in the data. Set '
                     'default_hooks.random_state=None to start at the first sample, or start the training again'
                 )
             runner.logger.warning(f'{message}: the resumed training will not equal an uninterrupted one')
@@ -110,15 +110,15 @@ class RandomStateHook(Hook):
 
 
 def _sampler(runner: Runner) -> Any:
-    # a loader with a batch sampler of its own, such as mmdet's, has the sampler inside it
+    # a batch sampler, such as mmdet's, contains the sampler
     return runner.train_dataloader.batch_sampler.sampler
 
 
 class _AfterSkipping:
     """Batches of a loader whose sampler is already at the right position.
 
-    mmengine's loop asks for as many batches as were trained on and drops them: these are None, at
-    no cost. The forks' loop calls ``skip_iter`` instead.
+    mmengine's loop reads all batches that were trained on and drops them: here they are None and
+    cost nothing. The forks' loop calls ``skip_iter`` instead.
     """
 
     def __init__(self, loader: DataLoader, skipped: int) -> None:

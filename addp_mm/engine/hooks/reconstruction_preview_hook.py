@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Figures of a tokenizer's reconstructions."""
+"""Show figures of a tokenizer's reconstructions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from addp_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ReconstructionPreviewHook(Hook):
-    """Shows a tokenizer's reconstructions below their originals, in training and in tests.
+    """Show a tokenizer's reconstructions below their originals, in training and in tests.
 
-    Training shows the same images each time: the first of the first batch. The model has
+    Training always shows the same images: the first of the first batch. The model must have
     ``reconstruct(images in [0, 1]) -> images``. A test shows the first images of the data set, from
-    predictions that hold ``image`` and ``reconstruction``. Of images with more than three channels
-    the first three are shown.
+    predictions with ``image`` and ``reconstruction``. If images have more than three channels, the
+    first three are shown.
 
     Args:
         interval: Iterations between previews; the last iteration also shows one. Defaults to 1000.

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Testing frozen features by their nearest neighbours."""
+"""Test frozen features by their nearest neighbours."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from addp_mm.registry import LOOPS
 
 @LOOPS.register_module()
 class NearestNeighbourTestLoop(TestLoop):
-    """Classifies test images by a weighted vote of the nearest labelled images.
+    """Classify test images by a weighted vote of the nearest labelled images.
 
     This is the k-NN protocol of DINO (arXiv 2104.14294). The features come from the model's
     ``extract_feat``; nothing is trained. One process computes the features of each labelled image;
-    then every process holds all of them (1.3 million of 768 numbers in float32: 4 GB, and twice
-    that while they are collected). Each predicted sample gets ``neighbour_votes``,
+    then every process has all of them in memory (1.3 million features of 768 numbers in float32: 4
+    GB, and twice that while they are collected). Each predicted sample gets ``neighbour_votes``,
     ``{k: (num_classes, )}``, which :class:`addp_mm.NeighbourAccuracy` reads, and the votes of the
     first k as ``pred_score``.
 
@@ -33,13 +33,13 @@ class NearestNeighbourTestLoop(TestLoop):
         evaluator: Evaluator, or its config.
         bank_dataloader: Config of the loader of the labelled images, with a test pipeline.
             The loop replaces its sampler: all images in order, each once.
-        num_neighbours: Numbers of voting neighbours, each evaluated. Defaults to (10, 20).
+        num_neighbours: Numbers of voting neighbours; each is evaluated. Defaults to (10, 20).
         temperature: Temperature of the votes' weights. Defaults to 0.07.
-        num_classes: Number of classes. None: from the largest label found. Defaults to None.
+        num_classes: Number of classes. Defaults to None: inferred from the largest label.
         chunk_size: Number of labelled features with which a batch is compared at once. Defaults to
             65536.
         bank_device: Device of the labelled features and of the comparison: 'cpu' if they do not fit
-            into the GPU. None: the model's device. Defaults to None.
+            into the GPU. Defaults to None: the model's device.
         fp16: As in :class:`mmengine.runner.TestLoop`. Defaults to False.
 
     Raises:
@@ -114,7 +114,7 @@ class NearestNeighbourTestLoop(TestLoop):
         return tqdm(loader, desc='features of the labelled images', unit='batch', disable=not dist.is_main_process())
 
     def _extract(self, batch) -> tuple[Tensor, list]:
-        """Features (B, C) in float32 and the data samples of a batch as the loader gives it."""
+        """Features (B, C) in float32 and data samples of a batch of the loader."""
         model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
         data = model.data_preprocessor(batch, False)
         with torch.autocast(data['inputs'].device.type, enabled=self.fp16):
@@ -122,7 +122,7 @@ class NearestNeighbourTestLoop(TestLoop):
         features = features[-1] if isinstance(features, (tuple, list)) else features
         if features.dim() != 2:
             raise ValueError(
-                f'k-NN needs one vector an image; extract_feat gives {tuple(features.shape)}. Give the '
+                f'k-NN needs one vector per image; extract_feat gives {tuple(features.shape)}. Give the '
                 "backbone out_type='cls_token' or 'avg_featmap', or the model "
                 "neck=dict(type='GlobalAveragePooling')"
             )
@@ -137,7 +137,7 @@ def gather_rows(rows: Tensor, size: int) -> Tensor:
         size: Number of images of all processes, N.
 
     Returns:
-        Shape (N, ...), on the device of ``rows``, the same in every process.
+        (N, ...), on the device of ``rows``, the same in every process.
     """
     world_size = dist.get_world_size()
     if world_size == 1:

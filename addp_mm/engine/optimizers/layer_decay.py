@@ -19,13 +19,13 @@ _EMBEDDINGS = re.compile(
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Learning rates that shrink with the distance from the output, for all kinds of models.
+    """Learning rates that decrease with the distance from the output, for all kinds of models.
 
     A parameter in layer i of the n layers of the backbone (stem 0, blocks, final norm n - 1) has
     the learning rate ``lr * layer_decay_rate ** (n - 1 - i)``; parameters outside the backbone have
     ``lr``. The backbone gives the layer by ``get_layer_depth(param_name, prefix) -> (i, n)``, as
     :class:`addp_mm.ADDPViT` and mmpretrain's backbones do. mmpretrain's constructor calls a method
-    of the model that detectors and segmentors lack; mmdet's and mmseg's know a few class names.
+    of the model that detectors and segmentors lack; mmdet's and mmseg's support only a few classes.
     The idea is BEiT's (arXiv 2106.08254, appendix), after ELECTRA.
 
     ``paramwise_cfg`` takes, besides ``layer_decay_rate`` (default 1):
@@ -62,7 +62,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         unknown = sorted(set(self.paramwise_cfg) - set(self._OPTIONS))
         if unknown:
             raise ValueError(
-                f'paramwise_cfg of {type(self).__name__} does not know {", ".join(unknown)}; '
+                f'paramwise_cfg of {type(self).__name__} has unknown keys {", ".join(unknown)}; '
                 f'it takes {", ".join(self._OPTIONS)}.'
             )
         if not 0 < self.paramwise_cfg.get('layer_decay_rate', 1.0) <= 1:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""An optimizer for each of several parts of a model, with one backward pass."""
+"""One optimizer for each of several components of a model, with one backward pass."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class JointOptimWrapperDict(OptimWrapperDict):
 
     mmengine's own class leaves the steps to a ``train_step`` of the model, which
     DistributedDataParallel's wrapper does not call. Here ``optim_context`` and ``update_params``
-    are the whole training step, so that neither a model nor its wrapper needs its own.
+    are the whole training step, so that a model and its wrapper need no ``train_step`` of their
+    own.
 
     Raises:
-        ConfigError: If the wrappers differ in type, precision or gradient accumulation, which one
-            pass shares.
+        ConfigError: The wrappers differ in type, precision or gradient accumulation.
     """
 
     def __init__(self, **wrappers: OptimWrapper) -> None:
@@ -60,11 +60,11 @@ class JointOptimWrapperDict(OptimWrapperDict):
         for name, loss in losses.items():
             wrapper = self[name]
             loss = wrapper.scale_loss(loss)
-            # each has its own scale: a loss has gradients at the parameters of its wrapper only
+            # each wrapper scales its own loss, which has gradients at its own parameters only
             scaled.append(wrapper.loss_scaler.scale(loss) if hasattr(wrapper, 'loss_scaler') else loss)
         torch.stack(scaled).sum().backward()
         for name, wrapper in self.items():
-            # all count, also those without a loss yet, so that they step together
+            # wrappers without a loss count too, so that all step together
             wrapper._inner_count += 1  # noqa: SLF001  # no public attribute
             if not wrapper.should_update():
                 continue
@@ -80,15 +80,15 @@ class JointOptimWrapperDict(OptimWrapperDict):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class PartsOptimWrapperConstructor:
-    """An optimizer for each named part of a model.
+    """One optimizer for each named component of a model.
 
     Args:
-        optim_wrapper_cfg: Name of an attribute of the model to the config of its optimizer wrapper,
-            which may have its own ``paramwise_cfg`` and ``constructor``.
-        paramwise_cfg: Refused; each part has its own. Defaults to None.
+        optim_wrapper_cfg: Config of the optimizer wrapper for each component, by the name of the
+            model's attribute. It may have its own ``paramwise_cfg`` and ``constructor``.
+        paramwise_cfg: Must be None; each component has its own. Defaults to None.
 
     Raises:
-        ConfigError: If a name is not a part of the model, or no part holds a trained parameter.
+        ConfigError: A name is not a component of the model, or a trained parameter belongs to none.
 
     Example:
         >>> optim_wrapper = dict(
@@ -100,8 +100,7 @@ class PartsOptimWrapperConstructor:
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         if paramwise_cfg is not None:
             raise ConfigError(
-                'paramwise_cfg belongs in the part of optim_wrapper for which it is meant: '
-                f'{" or ".join(optim_wrapper_cfg)}'
+                f'write paramwise_cfg into the config of a component in optim_wrapper: {" or ".join(optim_wrapper_cfg)}'
             )
         self.parts = {name: cfg for name, cfg in optim_wrapper_cfg.items() if name != 'type'}
 
@@ -112,7 +111,7 @@ class PartsOptimWrapperConstructor:
         unknown = [name for name in self.parts if name not in modules]
         if unknown:
             raise ConfigError(
-                f'optim_wrapper: {first_few(unknown)} is not a part of {type(model).__name__}, which has '
+                f'optim_wrapper: {first_few(unknown)} is not a component of {type(model).__name__}, which has '
                 f'{", ".join(modules)}'
             )
         orphans = [
@@ -123,7 +122,7 @@ class PartsOptimWrapperConstructor:
         if orphans:
             raise ConfigError(
                 f'optim_wrapper: no optimizer trains {first_few(orphans)} of {type(model).__name__}; its '
-                f'parts are {", ".join(self.parts)}'
+                f'components are {", ".join(self.parts)}'
             )
         wrappers = {name: build_optim_wrapper(modules[name], cfg) for name, cfg in self.parts.items()}
         for name, wrapper in wrappers.items():

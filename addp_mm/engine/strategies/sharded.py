@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Fully sharded data parallel training, a transformer block at a time."""
+"""Fully sharded data parallel training by transformer blocks."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ UNITS = ('Block', 'TransformerEncoderLayer')
 
 @STRATEGIES.register_module()
 class ShardedStrategy(FSDPStrategy):
-    """mmengine's FSDPStrategy for transformers with frozen parts and parameter groups.
+    """mmengine's FSDPStrategy for transformers with frozen components and parameter groups.
 
     - Each block is a unit: its weights are gathered when it runs and released afterwards (FSDP,
-      arXiv 2304.11277). The rest of the model is one more unit.
+      arXiv 2304.11277). The rest of the model is another unit.
     - Modules without a trainable parameter, such as ADDP's tokenizer and predictor, are not
       sharded. Each process has a copy, which runs without communication and can be compared over
       the processes.
-    - Parameter groups are made before the weights are cut into shards. A shard is flat and has
-      another name, so a constructor would take every parameter for a vector.
+    - Parameter groups are built before the weights are sharded. A shard is flat and has another
+      name, so a constructor would treat every parameter as a vector.
     - Gradients are clipped by the norm over all processes. ``torch.nn.utils.clip_grad_norm_``,
       which OptimWrapper calls, sees the shards of one process.
-    - Checkpoints hold whole weights under their plain names, as those of any other training, and
-      the state that the optimizer wrapper has besides the optimizer's.
+    - Checkpoints contain whole weights under the usual names, as in any other training, and the
+      state of the optimizer wrapper besides the optimizer's.
 
     Args:
         units: Class names of the blocks. Defaults to ``('Block', 'TransformerEncoderLayer')``.
@@ -48,15 +48,15 @@ class ShardedStrategy(FSDPStrategy):
             instead of keeping them. Defaults to False.
         model_wrapper: Arguments of mmengine's ``MMFullyShardedDataParallel``
             (``sharding_strategy``, ``cpu_offload``, …). Your own ``auto_wrap_policy`` replaces the
-            units, your own ``ignored_modules`` or ``ignored_states`` the choice of what is not
-            sharded. Defaults to None.
-        state_dict_cfg: As in FSDPStrategy; 'local' writes one file a process, which no other
+            units; your own ``ignored_modules`` or ``ignored_states`` replaces the choice of modules
+            that are not sharded. Defaults to None.
+        state_dict_cfg: As in FSDPStrategy; 'local' writes one file per process, which no other
             training can read. Defaults to 'full'.
         **kwargs: Arguments of mmengine's FSDPStrategy.
 
     Raises:
-        ValueError: If the model has none of the ``units``.
-        CheckpointError: If the optimizer of a checkpoint has other parameter groups.
+        ValueError: The model has none of the ``units``.
+        CheckpointError: The optimizer of a checkpoint has other parameter groups.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ShardedStrategy(FSDPStrategy):
         return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
 
     def build_optim_wrapper(self, optim_wrapper: BaseOptimWrapper, model: Any) -> BaseOptimWrapper:
-        """Give the shards to an optimizer without state, which was built for the whole weights."""
+        """Pass the shards to an optimizer without state that was built for the whole weights."""
         shards = {strip_wrappers(name): parameter for name, parameter in model.named_parameters()}
         self.group_names = []
         for group in optim_wrapper.optimizer.param_groups:
@@ -116,7 +116,7 @@ class ShardedStrategy(FSDPStrategy):
     def optim_state_dict(self) -> dict:
         """Whole states of the optimizer by the parameters' names.
 
-        On rank 0; other ranks get only what is not sharded.
+        Rank 0 gets all of them; the other ranks get only the states that are not sharded.
         """
         state = FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)
         return {**self._beside_the_optimizer(self.optim_wrapper.state_dict()), **state}
@@ -146,7 +146,7 @@ class ShardedStrategy(FSDPStrategy):
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """The largest modules that have parameters, none of which is trained."""
+    """The largest modules that have parameters but no trained ones."""
     found: list[nn.Module] = []
     inside: set[int] = set()
     for module in model.modules():
@@ -159,28 +159,28 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether a model's weights are spread over the processes by :class:`ShardedStrategy`."""
+    """Whether :class:`ShardedStrategy` has sharded a model's weights."""
     return isinstance(model, FullyShardedDataParallel)
 
 
 def whole(model: nn.Module) -> AbstractContextManager:
-    """Context in which a sharded model's weights are whole on every process, in memory of the CPU.
+    """A context with the whole weights of a sharded model on every process, in CPU memory.
 
-    All processes must enter it at once. Changes of the weights are lost. Nothing happens to a model
-    that is not sharded.
+    All processes must enter it together. Changes of the weights are lost. A model that is not
+    sharded is unchanged.
     """
     if not is_sharded(model):
         return nullcontext()
-    # weights that no process shares out cannot be moved
+    # weights that are not sharded cannot be moved
     offload = model.sharding_strategy is not ShardingStrategy.NO_SHARD
     return FullyShardedDataParallel.summon_full_params(model, writeback=False, offload_to_cpu=offload)
 
 
 def whole_outside_of_units(model: nn.Module) -> AbstractContextManager:
-    """A context in which the weights outside a sharded model's units are whole on every process.
+    """A context with the whole weights outside a sharded model's units on every process.
 
-    All processes together can then call parts of the model; units gather themselves. A model that
-    is not sharded is left as it is.
+    All processes together can then call submodules of the model; the units gather their weights
+    themselves. A model that is not sharded is unchanged.
     """
     if not is_sharded(model):
         return nullcontext()
@@ -188,7 +188,7 @@ def whole_outside_of_units(model: nn.Module) -> AbstractContextManager:
 
 
 class _InstanceOf:
-    """A function with state that can be copied: mmengine copies the function that it is given."""
+    """A function with state that can be copied, because mmengine copies it."""
 
     def __init__(self, classes: tuple[type, ...]) -> None:
         self.classes = classes

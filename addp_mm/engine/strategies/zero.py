@@ -12,11 +12,11 @@ from addp_mm.registry import STRATEGIES
 
 @STRATEGIES.register_module()
 class ZeroStrategy(DeepSpeedStrategy):
-    """mmengine's DeepSpeedStrategy, whose checkpoints the hooks see.
+    """mmengine's DeepSpeedStrategy, whose checkpoints contain the hooks' state.
 
-    mmengine's own does not call the hooks, so that their state (such as the position in the data)
-    would be lost. Here they get the file beside DeepSpeed's own files, before it is written and
-    after it was read.
+    mmengine's own strategy does not call the hooks, so that their state (such as the position in
+    the data) would be lost. Here they get the content of the file next to DeepSpeed's own files,
+    before it is written and after it is read.
 
     Args:
         **kwargs: Arguments of mmengine's DeepSpeedStrategy: ``zero_optimization``, ``bf16``, ….

@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from addp_mm.models.backbones.options import (
     arch_settings,
     ascending_indices,
-    check_interpolation,
     check_options,
     grid_of,
     layer_scale_start,
@@ -33,7 +32,7 @@ class ADDPViT(Component):
     ``tokenizer_norm`` in the published code) and ViTDet's windows and relative positions (arXiv
     2203.16527). Layer scale (DeiT III, arXiv 2204.07118), tables of relative positions (BEiT, arXiv
     2106.08254) and register tokens (arXiv 2309.16588) serve the weights of other methods, which
-    ``addp_mm.layouts`` translates.
+    ``addp_mm.layouts`` converts.
 
     Options of mmpretrain's VisionTransformer are accepted under its names too.
 
@@ -45,7 +44,7 @@ class ADDPViT(Component):
         img_size: Pixels of a side, or (height, width), for which position embeddings are stored.
             They are resized for images of other sizes. Defaults to 256.
         patch_size: Side of a patch in pixels. Defaults to 16.
-        in_channels: Channels of the image. Defaults to 3.
+        in_channels: Channels of the images. Defaults to 3.
         out_indices: Blocks whose outputs are returned, ascending; negative numbers count from the
             end. Blocks after the last of them are not built. Defaults to -1.
         out_type: What is returned of each block. 'cls_token': (B, C). 'avg_featmap': (B, C), the
@@ -104,7 +103,7 @@ class ADDPViT(Component):
     component = 'backbone'
     required_weights = ('patch_embed.', 'blocks.')
 
-    # Read by fit_positions: weights in this layout have a position for the class token.
+    # fit_positions reads it: in this layout, the class token has a position embedding
     class_token_has_position = True
 
     pos_embed: nn.Parameter | None
@@ -167,8 +166,8 @@ class ADDPViT(Component):
             use_rel_pos_table,
             drop_path_rate,
             frozen_stages,
+            interpolate_mode,
         )
-        check_interpolation(interpolate_mode)
         eps = norm_epsilon(norm_eps, norm_cfg)
 
         self._build_embedding(in_channels, pad_to_patch, use_abs_pos)
@@ -276,7 +275,7 @@ class ADDPViT(Component):
 
         Returns:
             The depth, and the number of depths. The embedding has depth 0, block i has i + 1, the
-            final norm and all that follows ``num_layers`` + 1.
+            final norm and the modules after it ``num_layers`` + 1.
         """
         last = self.num_layers + 1
         if not param_name.startswith(prefix):
@@ -297,7 +296,7 @@ class ADDPViT(Component):
         self.pos_embed = nn.Parameter(torch.zeros(1, num_positions, self.embed_dims)) if use_abs_pos else None
 
     def _reset_parameters(self) -> None:
-        """Initialise as MAE does; the patch projection counts as a linear layer."""
+        """Initialise as MAE does; the patch projection is initialised as a linear layer."""
         init_transformer_weights(self)
         nn.init.xavier_uniform_(self.patch_embed.projection.weight.data.flatten(1))
         if self.patch_embed.projection.bias is not None:
@@ -310,7 +309,7 @@ class ADDPViT(Component):
             nn.init.normal_(self.register_tokens, std=0.02)
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
-        """Modules and parameters that ``frozen_stages`` names."""
+        """Modules and parameters that ``frozen_stages`` freezes."""
         if self.frozen_stages < 0:
             return []
         parts: list[nn.Module | nn.Parameter] = [self.patch_embed, self.pre_norm, self.drop_after_pos]
@@ -322,7 +321,7 @@ class ADDPViT(Component):
 
 
 def _fit_to_backbone(backbone: ADDPViT, state_dict: dict, prefix: str, *_) -> None:
-    """Before loading, resize positions and drop extra tokens that the backbone lacks."""
+    """Before loading, resize position embeddings and drop extra tokens that the backbone lacks."""
     own = {key[len(prefix) :]: weight for key, weight in state_dict.items() if key.startswith(prefix)}
     for sentence in fit_positions(own, backbone).assumed:
         print_log(f'{prefix}{sentence}', logger='current', level=logging.WARNING)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Options of ADDPViT: architectures, mmpretrain's spellings, and checks."""
+"""Options of ADDPViT: architectures, mmpretrain's names, and checks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,8 +34,9 @@ def arch_settings(arch: str | Mapping) -> dict:
     """Settings of an architecture, completed and checked.
 
     Args:
-        arch: A name, ours or mmpretrain's, or a mapping with ``embed_dims``, ``num_layers``,
-            ``num_heads`` and optionally ``mlp_ratio`` or mmpretrain's ``feedforward_channels``.
+        arch: A name of this package or of mmpretrain, or a mapping with ``embed_dims``,
+            ``num_layers``, ``num_heads`` and optionally ``mlp_ratio`` or mmpretrain's
+            ``feedforward_channels``.
 
     Returns:
         ``embed_dims``, ``num_layers``, ``num_heads`` and ``mlp_ratio``.
@@ -66,20 +67,20 @@ def arch_settings(arch: str | Mapping) -> dict:
 
 
 def same_option(name: str, value: float | None, other_name: str, other_value: float | None) -> float | None:
-    """The value of an option with two spellings; None if neither is given.
+    """The value of an option with two names; None if neither is given.
 
     Raises:
         OptionError: Both are given with different values.
     """
     if value is not None and other_value is not None and value != other_value:
         raise OptionError(
-            f'{name}={value} and {other_name}={other_value} are two spellings of one option: give one of them'
+            f'{name}={value} and {other_name}={other_value} are two names of one option: give one of them'
         )
     return other_value if value is None else value
 
 
 def layer_scale_start(layer_scale_init: float | None, layer_scale_init_value: float | None) -> float | None:
-    """Initial value of layer scale from both spellings; None without layer scale.
+    """Initial value of layer scale from both names; None without layer scale.
 
     mmpretrain's ``layer_scale_init_value`` is 0 without layer scale.
     """
@@ -98,18 +99,6 @@ def norm_epsilon(norm_eps: float | None, norm_cfg: Mapping | None) -> float:
         raise OptionError(f"norm_cfg must be dict(type='LN', eps=…): ADDPViT has LayerNorms only; got {dict(norm_cfg)}")
     eps = same_option('norm_eps', norm_eps, 'norm_cfg.eps', None if norm_cfg is None else norm_cfg.get('eps'))
     return 1e-6 if eps is None else eps
-
-
-def check_interpolation(interpolate_mode: str) -> None:
-    """Check mmpretrain's option for resizing position embeddings.
-
-    Raises:
-        OptionError: The mode is not bicubic.
-    """
-    if interpolate_mode != 'bicubic':
-        raise OptionError(
-            f"interpolate_mode must be 'bicubic', got {interpolate_mode!r}; pos_antialias=True selects timm's filter"
-        )
 
 
 def ascending_indices(indices: int | Sequence[int], num_layers: int, name: str) -> tuple[int, ...]:
@@ -157,6 +146,7 @@ def check_options(
     use_rel_pos_table: bool,
     drop_path_rate: float,
     frozen_stages: int,
+    interpolate_mode: str,
 ) -> None:
     """Check options of ADDPViT that are out of range or contradict each other.
 
@@ -169,7 +159,7 @@ def check_options(
         (num_register_tokens < 0, f'num_register_tokens must not be negative, got {num_register_tokens}'),
         (
             window_size and (with_cls_token or num_register_tokens),
-            'windows accept no class and register tokens: with window_size set with_cls_token=False and '
+            'windows accept neither class nor register tokens: with window_size set with_cls_token=False and '
             'num_register_tokens=0',
         ),
         (
@@ -183,6 +173,10 @@ def check_options(
         (global_blocks and not window_size, 'global_blocks names blocks without windows, but window_size is 0'),
         (not 0 <= drop_path_rate < 1, f'drop_path_rate must be in [0, 1), got {drop_path_rate}'),
         (not -1 <= frozen_stages <= num_layers, f'frozen_stages must be in [-1, {num_layers}], got {frozen_stages}'),
+        (
+            interpolate_mode != 'bicubic',
+            f"interpolate_mode must be 'bicubic', got {interpolate_mode!r}; pos_antialias=True selects timm's filter",
+        ),
     )
     for is_wrong, message in problems:
         if is_wrong:

@@ -54,7 +54,7 @@ class PatchDiscriminator(BaseModule):
                 f'{num_layers} and {in_channels}'
             )
         self.in_channels = in_channels
-        self.smallest_side = _smallest_side(num_layers)
+        self.smallest_side = 3 * 2**num_layers  # the two layers of stride 1 need a map of 3 x 3
         widths = [base_channels * min(2**level, 8) for level in range(num_layers + 1)]
         layers: list[nn.Module] = [nn.Conv2d(in_channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
         for level, (width_in, width_out) in enumerate(zip(widths, widths[1:], strict=False), 1):
@@ -104,11 +104,6 @@ def _norm(kind: str, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels)
     groups = next(groups for groups in range(min(32, channels), 0, -1) if channels % groups == 0)
     return nn.GroupNorm(groups, channels)
-
-
-def _smallest_side(num_layers: int) -> int:
-    """Side in pixels of the smallest image: the two layers of stride 1 need a map of 3 x 3."""
-    return 3 * 2**num_layers
 
 
 def frozen_logits(discriminator: nn.Module, images: Tensor) -> Tensor:

@@ -22,15 +22,15 @@ class Attention(nn.Module):
         attn_drop_rate: Dropout of the attention weights. Defaults to 0.
         proj_drop_rate: Dropout after the projection. Defaults to 0.
         rel_pos_size: Height and width in tokens of the map (or window) whose decomposed relative
-            positions are learned, from zero on, and added to the scores. They are resized for maps
-            of other sizes. Defaults to None: no relative positions.
+            positions are learned, with initial value zero, and added to the scores. They are
+            resized for maps of other sizes. Defaults to None: no relative positions.
         rel_pos_table_size: The same for BEiT's table of relative positions, one number for each
             head and offset. Defaults to None: no table.
         with_cls_token: Whether that table has entries for a class token. Defaults to False.
 
     Raises:
         ValueError: ``num_heads`` does not divide ``embed_dims``, or both kinds of relative
-            positions are asked for.
+            positions are given.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class Block(nn.Module):
             zeros pad the last windows and take part in attention. A block with windows accepts no
             tokens beside the map. Defaults to 0.
         rel_pos_size: Height and width in tokens of the map whose decomposed relative positions are
-            learned. With windows their size counts instead. Defaults to None: no relative
+            learned. With windows it is replaced by ``window_size``. Defaults to None: no relative
             positions.
         rel_pos_table_size: The same for BEiT's table of relative positions. Defaults to None: no
             table.

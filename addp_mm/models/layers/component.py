@@ -12,18 +12,18 @@ class Component(BaseModule):
     """A module of this package whose weights may come from a checkpoint.
 
     Attributes:
-        component: Component of ADDP that the module is: 'model' for the whole, 'backbone', 'neck',
-            'head', 'tokenizer' or 'predictor'; '' if it is none of them.
-            ``addp_mm.Pretrained`` uses it to find the module's weights in a checkpoint.
-        required_weights: Starts of weight names. ``addp_mm.Pretrained`` refuses a checkpoint
-            without a weight for each of them, because the module would stay random.
+        component: The module's role in ADDP: 'model' for the whole algorithm, 'backbone', 'neck',
+            'head', 'tokenizer' or 'predictor'; '' for another module. ``addp_mm.Pretrained`` uses
+            it to find the module's weights in a checkpoint.
+        required_weights: Prefixes of weight names. ``addp_mm.Pretrained`` refuses a checkpoint that
+            has no weight for one of them, because these weights would stay random.
     """
 
     component: str = ''
     required_weights: tuple[str, ...] = ()
 
     def init_weights(self) -> None:
-        """Initialise the weights, as ``init_cfg`` says.
+        """Initialise the weights according to ``init_cfg``.
 
         Raises:
             ConfigError: ``init_cfg`` has mmengine's ``type='Pretrained'``. It would ignore weights

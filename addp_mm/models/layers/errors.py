@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Errors of model components that a change of the config or of the data fixes."""
+"""Errors of model components. You fix them in the config or in the data."""
 
 from addp_mm.errors import UserError
 

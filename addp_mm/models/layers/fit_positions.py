@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Resize the positions of a checkpoint to the sizes of a module."""
+"""Resize the position embeddings of a checkpoint to the sizes of a module."""
 
 import math
 from collections.abc import Collection
@@ -20,12 +20,12 @@ Size = tuple[int, int]
 
 @dataclass
 class FittedPositions:
-    """What :func:`fit_positions` did.
+    """Result of :func:`fit_positions`.
 
     Attributes:
         resized: 'name (shape before) -> (shape after)' of every table that was resized.
-        assumed: Sentences about sizes that have a second possible reading.
-        left_out: Names of weights that were removed: tables of indices, which belong to one size.
+        assumed: Sentences about tables whose size allows two interpretations.
+        left_out: Names of weights that were removed: tables of indices, which depend on the size.
             The module has its own.
     """
 
@@ -40,9 +40,9 @@ def fit_positions(
     source_grid: Size | None = None,
     source_names: Collection[str] | None = None,
 ) -> FittedPositions:
-    """Resize positions among a module's weights to its own sizes, height and width independently.
+    """Resize position embeddings to the module's sizes, height and width independently.
 
-    The last part of a weight's name tells its kind:
+    The last part of a weight's name gives its kind:
 
     - ``pos_embed``, (1, P + H * W, C) with P extra tokens first, or (1, H, W, C);
     - ``rel_pos_h`` and ``rel_pos_w``, (2 * length - 1, C), of MViTv2 and ViTDet;
@@ -58,11 +58,11 @@ def fit_positions(
         source_grid: (height, width) in patches of the map of the weights. Defaults to None: the
             module's size if the number of positions agrees, else a square.
         source_names: Names of all weights of the checkpoint, including those that the module lacks.
-            A class token among them shows that one of the positions is its own, if the module's
-            class says so (``class_token_has_position``). Defaults to None: ``weights``.
+            If they include a class token and the module's class has ``class_token_has_position``,
+            the first position belongs to the class token. Defaults to None: ``weights``.
 
     Returns:
-        What was done.
+        The resized and removed weights.
 
     Raises:
         ValueError: A number of positions does not form a square map, or not that of
@@ -158,28 +158,22 @@ def _source_of(
     """Number of extra tokens (DeiT has two) and grid of a checkpoint's table."""
     length, known = weight.shape[1], source_grid or grid
     numbers = known_extra or tuple(dict.fromkeys((extra, 1, 0, 2)))
-    side = _side(length - extra) if known_extra is None else 0
-    for number in numbers:
-        if length - number != math.prod(known):
-            continue
-        if source_grid is None and number != extra and side:
-            # 13 x 15 positions with one more token than the module has are as many as 14 x 14
-            # positions with the module's tokens.
+    readings = [(number, known) for number in numbers if length - number == math.prod(known)]
+    if source_grid is None:
+        readings += [(number, (side, side)) for number in numbers if (side := _side(length - number))]
+    # The number of tokens that the module has comes first; then the module's grid, before a square.
+    readings.sort(key=lambda reading: reading[0] != numbers[0])
+    for number, other in readings[1:]:
+        if other != readings[0][1]:
+            # 13 x 15 positions and two tokens are as many as 14 x 14 positions and one token
+            (h, w), (other_h, other_w) = readings[0][1], other
             done.assumed.append(
-                f'{name} is read as {side}x{side} positions; if it is {grid[0]}x{grid[1]} positions like '
-                f'the module and {number} tokens, set pos_grid={grid}.'
+                f'{name} is read as {h}x{w} positions; if it is {other_h}x{other_w} positions and {number} '
+                f'tokens, set pos_grid={other}.'
             )
-            return extra, (side, side)
-        if source_grid is None and grid[0] != grid[1] and _side(length - number):
-            done.assumed.append(
-                f'{name} is read as {grid[0]}x{grid[1]} positions like the module; if it is a square map, '
-                'set pos_grid=(side, side).'
-            )
-        return number, known
-    for number in numbers:
-        side = _side(length - number)
-        if source_grid is None and side:
-            return number, (side, side)
+            break
+    if readings:
+        return readings[0]
     positions = length - (known_extra or (extra,))[0]
     raise ValueError(
         f'{name} {tuple(weight.shape)} has {positions} positions, which are '

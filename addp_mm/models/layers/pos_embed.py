@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Learned position embeddings at other sizes."""
+"""Resize learned position embeddings."""
 
 import torch
 import torch.nn.functional as F

@@ -17,16 +17,16 @@ CLASS_ENTRIES = 3
 
 
 def num_offsets(hw: tuple[int, int]) -> int:
-    """Number of rows for a map of height and width ``hw``, class entries not counted."""
+    """Number of rows for a map of height and width ``hw``, without class entries."""
     return (2 * hw[0] - 1) * (2 * hw[1] - 1)
 
 
 def resize_rel_pos_table(table: Tensor, src_hw: tuple[int, int], dst_hw: tuple[int, int]) -> Tensor:
     """Resize a table for a map of another size.
 
-    Small offsets keep their values: a neighbour stays a neighbour. Where the map shrinks, offsets
-    that no longer occur are cut off. Where it grows, the known offsets are spread in a geometric
-    series up to the largest one, as BEiT does. BEiT's code interpolates cubically, this linearly.
+    Small offsets keep their values. If the map shrinks, offsets that no longer occur are removed.
+    If it grows, the known offsets are spread in a geometric series up to the largest one, as BEiT
+    does. BEiT's code interpolates cubically, this function linearly.
 
     Args:
         table: (offsets, heads) or (offsets + 3, heads) of a map of ``src_hw``. Class entries stay.
@@ -57,8 +57,8 @@ def resize_rel_pos_table(table: Tensor, src_hw: tuple[int, int], dst_hw: tuple[i
 def _resampling(src: int, dst: int) -> np.ndarray:
     """Matrix (2 * dst - 1, 2 * src - 1) from the values at old offsets to those at new ones.
 
-    It is an array because a cached tensor would keep the inference mode and the device of the call
-    that made it.
+    It is an array, because a cached tensor would keep the inference mode and the device of the
+    first call.
     """
     steps = np.cumsum(_geometric_ratio(src - 1, dst - 1) ** np.arange(src - 1))
     known = np.concatenate([-steps[::-1], [0.0], steps])

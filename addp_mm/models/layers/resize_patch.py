@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Patch embeddings at other patch sizes."""
+"""Resize patch embeddings to another patch size."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,8 @@ def resize_patch_projection(weight: Tensor, size: tuple[int, int]) -> Tensor:
 
     This is FlexiViT's PI-resize (arXiv 2212.08013, section 3.4). Let B be the matrix that resizes a
     patch bilinearly. The new weight is the pseudo-inverse of B's transpose times the old weight.
-    A larger patch loses nothing. A smaller one is the best fit in the least squares sense.
+    For a larger patch the tokens are exactly the same. For a smaller one they are the best fit in
+    the least squares sense.
 
     Args:
         weight: (C, in_channels, h, w), the kernel of a convolution whose stride is its size.

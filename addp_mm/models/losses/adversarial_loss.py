@@ -98,7 +98,7 @@ class LeCAM(nn.Module):
         """Penalty of logits of any shape, a scalar. In training mode the means are updated."""
         batch = torch.stack([real.detach().float().mean(), fake.detach().float().mean()])
         dist.all_reduce(batch, 'mean')
-        # A copy: the buffer must not change in a graph that has yet to run backward.
+        # A copy: the buffer must not change before the graph has run backward.
         means = torch.where(self.started, self.means, batch)
         if self.training:
             self.means.copy_(torch.lerp(batch, means, self.decay))
@@ -108,7 +108,7 @@ class LeCAM(nn.Module):
 
 @dataclass(frozen=True)
 class AdversarialSchedule:
-    """When the discriminator learns, and when the generator uses it; all in iterations.
+    """Iterations in which the discriminator learns and the generator uses it.
 
     Args:
         start: First iteration in which the discriminator learns. Defaults to 0.

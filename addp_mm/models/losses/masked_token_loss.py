@@ -11,9 +11,9 @@ def masked_token_losses(logits: Tensor, ids: Tensor, mask: Tensor, label_smoothi
     """Cross entropy and accuracy at the masked positions.
 
     Args:
-        logits: Shape (B, L, vocabulary).
-        ids: Shape (B, L), int64.
-        mask: Shape (B, L), bool, True where masked.
+        logits: (B, L, vocabulary).
+        ids: (B, L), int64.
+        mask: (B, L), bool, True where masked.
         label_smoothing: Share of the target that is spread over the vocabulary.
 
     Returns:

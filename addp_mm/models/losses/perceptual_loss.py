@@ -17,6 +17,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import MODELS
@@ -38,8 +39,8 @@ class PerceptualLoss(BaseModule):
       used: ``dict(type='addp_mm.ADDPViT', out_indices=(2, 5), out_type='featmap', init_cfg=…)`` or
       ``dict(type='mmpretrain.TIMMBackbone', …, features_only=True, pretrained=True)``.
 
-    The network is not a submodule. It stays in eval mode and out of optimizers, checkpoints and
-    moving averages; ``init_weights`` loads it. A log line names it.
+    The network is not a submodule, so that optimizers, checkpoints and moving averages do not
+    contain it. It stays in eval mode. ``init_weights`` loads it and logs its name.
 
     The network has as many input channels as ``mean`` has numbers. Images with another number of
     channels are split into groups of that many channels (the last channel pads the last group; a
@@ -52,8 +53,6 @@ class PerceptualLoss(BaseModule):
             ``lin0.model.1.weight``, …, as a path, ``hf://`` or ``https://`` address; or 'lpips' for
             the file in the installed ``lpips`` package. Defaults to None: all channels have the
             same weight.
-        layer_weights: Weight of each layer. Defaults to None: 1 with ``channel_weights``, else 1 /
-            number of layers.
         mean: Subtracted from the channels of images in [0, 1]. Defaults to ImageNet's.
         std: Divides the channels. Defaults to ImageNet's.
         input_size: Side in pixels to which images are resized, for networks with a fixed input
@@ -70,7 +69,6 @@ class PerceptualLoss(BaseModule):
         self,
         backbone: dict | nn.Module,
         channel_weights: str | None = None,
-        layer_weights: Sequence[float] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         input_size: int | None = None,
@@ -84,11 +82,10 @@ class PerceptualLoss(BaseModule):
         self._loaded = isinstance(backbone, nn.Module) or getattr(network, 'is_init', False)
         network.register_load_state_dict_pre_hook(self._note_loading)
         network.eval()  # not chained: in mmpretrain's backbones it returns None
-        # in a tuple, which nn.Module does not register
+        # a tuple, whose modules nn.Module does not register
         self._unregistered = (network.requires_grad_(False),)
         self.channel_weights_path = channel_weights
         self.channel_weights: list[Tensor] | None = None
-        self.layer_weights = None if layer_weights is None else tuple(layer_weights)
         self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.input_size = input_size
@@ -101,7 +98,7 @@ class PerceptualLoss(BaseModule):
     def init_weights(self) -> None:
         """Load the network and the weights of the channels, and log their names."""
         if isinstance(self.network, BaseModule) and not self._loaded:
-            self.network.init_weights()
+            init_weights(self.network)
         if self.channel_weights_path is not None:
             weights = load_channel_weights(self.channel_weights_path)
             self.channel_weights = [weight.to(self.mean.device) for weight in weights]
@@ -132,8 +129,7 @@ class PerceptualLoss(BaseModule):
         Raises:
             CheckpointError: No weights were loaded into the network, or ``channel_weights`` do not
                 fit it.
-            ValueError: The shapes differ, ``layer_weights`` do not fit the network, or its features
-                are pooled.
+            ValueError: The shapes differ, or the network's features are pooled.
         """
         if not self._loaded:
             raise CheckpointError(
@@ -151,11 +147,11 @@ class PerceptualLoss(BaseModule):
         features = self._features(reconstructions)
         with torch.no_grad():
             targets = self._features(images)
-        weights = self._weights_of_layers(features)
-        channels = self._weights_of_channels(features)
+        # the channels' weights also weight the layers; without them it is the mean of the layers
+        share = 1 / len(features) if self.channel_weights is None else 1.0
         distances = [
-            weight * _distance(x, y, channel)
-            for weight, x, y, channel in zip(weights, features, targets, channels, strict=True)
+            share * _distance(x, y, weights)
+            for x, y, weights in zip(features, targets, self._weights_of_channels(features), strict=True)
         ]
         distance = sum(distances[1:], distances[0])
         return distance.unflatten(0, (len(images), -1)).mean(1)
@@ -167,16 +163,6 @@ class PerceptualLoss(BaseModule):
             x = F.interpolate(x, size=(self.input_size, self.input_size), mode='bilinear', antialias=True)
         layers = self.network(x)
         return [_unit_features(layer) for layer in (layers if isinstance(layers, (tuple, list)) else [layers])]
-
-    def _weights_of_layers(self, features: list[Tensor]) -> Sequence[float]:
-        if self.layer_weights is None:
-            return [1.0 if self.channel_weights is not None else 1 / len(features)] * len(features)
-        if len(self.layer_weights) != len(features):
-            raise ValueError(
-                f'layer_weights has {len(self.layer_weights)} numbers, but the network returns {len(features)} '
-                'layers (its out_indices)'
-            )
-        return self.layer_weights
 
     def _weights_of_channels(self, features: list[Tensor]) -> Sequence[Tensor | None]:
         if self.channel_weights is None:

@@ -12,8 +12,8 @@ def reconstruction_losses(
     """Weighted absolute and squared errors, and the PSNR.
 
     Args:
-        reconstructions: Shape (B, C, H, W), not clamped.
-        images: Shape (B, C, H, W), in [0, 1].
+        reconstructions: (B, C, H, W), not clamped.
+        images: (B, C, H, W), in [0, 1].
         l1_weight: Weight of the mean absolute error.
         mse_weight: Weight of the mean squared error.
 

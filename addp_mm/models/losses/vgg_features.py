@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor
+from torchvision.models.vgg import cfgs, make_layers
 
 from addp_mm.registry import MODELS
 
-# Width and number of convolutions of each level. LPIPS compares the last ReLU of each: relu1_2,
-# relu2_2, relu3_3, relu4_3 and relu5_3.
-_LEVELS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+# Number of layers up to the last ReLU of each level, which LPIPS compares: relu1_2, relu2_2,
+# relu3_3, relu4_3 and relu5_3.
+_ENDS = (4, 9, 16, 23, 30)
 
 
 @MODELS.register_module()
@@ -27,23 +28,13 @@ class VGG16Features(BaseModule):
 
     def __init__(self, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        layers: list[nn.Module] = []
-        self.ends = []
-        channels = 3
-        for width, depth in _LEVELS:
-            if layers:
-                layers.append(nn.MaxPool2d(2))
-            for _ in range(depth):
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-                channels = width
-            self.ends.append(len(layers))
-        self.features = nn.Sequential(*layers)
+        self.features = make_layers(cfgs['D'])[: _ENDS[-1]]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H, W) to maps of 64, 128, 256, 512, 512 channels at strides 1 to 16."""
         maps, x = [], images
         for index, layer in enumerate(self.features, 1):
             x = layer(x)
-            if index in self.ends:
+            if index in _ENDS:
                 maps.append(x)
         return tuple(maps)

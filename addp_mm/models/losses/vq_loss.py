@@ -12,14 +12,14 @@ from torch import Tensor, nn
 def vq_losses(latents: Tensor, codes: Tensor, commitment_weight: float, learn_codes: bool = True) -> dict[str, Tensor]:
     """``|sg(z) - e|^2`` and ``commitment_weight * |z - sg(e)|^2`` (VQ-VAE, arXiv 1711.00937).
 
-    Both are means over the channels as well. A sum would pull all latents to the few directions in
-    which codes are already.
+    Both are means over the channels as well. A sum over the channels would pull all latents to the
+    few directions that have codes.
 
     Args:
         latents: (B, C, h, w).
-        codes: Their codes, the same shape.
+        codes: The nearest codes, the same shape.
         commitment_weight: Factor of the second loss, which pulls latents to their codes.
-        learn_codes: Whether the codes learn by gradient; not so with :class:`EMACodes`. Defaults to
+        learn_codes: Whether the codes learn by gradient; False with :class:`EMACodes`. Defaults to
             True.
 
     Returns:
@@ -38,9 +38,9 @@ def straight_through(latents: Tensor, codes: Tensor) -> Tensor:
 def rotation_trick(latents: Tensor, codes: Tensor, eps: float = 1e-6) -> Tensor:
     """The codes, as latents rotated and stretched to them (arXiv 2410.06424, section 4).
 
-    Rotation and stretch are constants for the gradient. It keeps its angle and its relative length
-    to the vector, so latents of one code get different gradients. With :func:`straight_through`
-    they get the same.
+    Rotation and stretch are constants in the backward pass. The gradient keeps its angle to the
+    vector and its relative length, so that latents of one code get different gradients. With
+    :func:`straight_through` they get the same gradient.
 
     Args:
         latents: (B, C, h, w).
@@ -74,12 +74,12 @@ def perplexity(counts: Tensor) -> Tensor:
 
 
 class EMACodes(nn.Module):
-    """Codes as moving means of the latents that chose them (arXiv 1711.00937, appendix A.1).
+    """Codes as moving means of the latents quantised to them (arXiv 1711.00937, appendix A.1).
 
     With n latents of sum s in a batch (of all processes) a code's count and sum become
-    ``N <- d N + (1 - d) n`` and ``m <- d m + (1 - d) s``, and the code is m / N. A code that no
-    latent chose stays, because both shrink by the same factor. At the start, each code counts as
-    one latent equal to itself.
+    ``N <- d N + (1 - d) n`` and ``m <- d m + (1 - d) s``, and the code is m / N. A code without
+    latents in the batch stays, because N and m shrink by the same factor. At the start, each code
+    counts as one latent equal to itself.
 
     Args:
         codes: Initial codes, (K, C).
@@ -105,8 +105,8 @@ class EMACodes(nn.Module):
         """Update the codes in place.
 
         Args:
-            codes: (K, C); those that a latent chose are changed.
-            ids: Ids of the chosen codes, (B, h * w).
+            codes: (K, C); those with latents in the batch are changed.
+            ids: Ids of the latents' codes, (B, h * w).
             latents: (B, C, h, w).
         """
         rows = latents.permute(0, 2, 3, 1).flatten(0, 2).float()
@@ -116,7 +116,7 @@ class EMACodes(nn.Module):
         dist.all_reduce(sums)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        # Unused codes are left out: near zero, the quotient would only add rounding.
+        # Unused codes are left out: the quotient of small numbers would only add rounding errors.
         chosen = counts > 0
         codes[chosen] = (self.sums[chosen] / self.counts[chosen, None]).to(codes)
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Four scales from four depths of a ViT."""
+"""Maps of four scales from four blocks of a ViT."""
 
 from collections.abc import Sequence
 
@@ -51,7 +51,7 @@ class FourScaleNeck(Component):
             Maps of 4h x 4w, 2h x 2w, h x w and h//2 x w//2.
 
         Raises:
-            ValueError: There are not four maps.
+            ValueError: The number of maps is not four.
         """
         if len(inputs) != 4:
             raise ValueError(f'FourScaleNeck takes four maps, got {len(inputs)}: set four out_indices of the backbone')

@@ -89,8 +89,8 @@ class TokenDecoder(Component):
         Args:
             features: Features of the encoder, class token first, (B, 1 + L, in_dims).
             ids: Ids of the image tokens, (B, L), int64; masked positions are ignored.
-            mask: (B, L), bool, True where masked. Rows with different numbers of masked positions
-                are processed one number after the other.
+            mask: (B, L), bool, True where masked. Rows with the same number of masked positions are
+                processed together.
 
         Returns:
             (B, L, embed_dims).

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Pre-training algorithms: they compose components and hold no maths."""
+"""Pre-training algorithms, composed of components."""
 
 from addp_mm.compat.versions import require_mmpretrain
 

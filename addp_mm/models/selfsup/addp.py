@@ -16,7 +16,7 @@ from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.layers.component import Component
 from addp_mm.models.selfsup.component import build_component
-from addp_mm.models.selfsup.frozen import freeze, is_loaded
+from addp_mm.models.selfsup.frozen import add_missing_parts, freeze, is_loaded
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
@@ -31,7 +31,7 @@ class ADDP(Component, BaseSelfSupervisor):
     Backbone and token decoder see pixels that were decoded from partly unreliable tokens, and
     predict the reliable tokens. All methods take images (B, C, H, W) in [0, 1], RGB if C is 3; C is
     the number of channels of the tokenizer and the backbone. The model normalises them itself.
-    Tokenizer and predictor are frozen: they have no gradient, load strictly, and are ignored by
+    Tokenizer and predictor are frozen: they have no gradient, load strictly and are ignored by
     DistributedDataParallel. :meth:`train` leaves them in eval mode, except for the predictor's
     dropout if it has ``train_dropout=True``.
 
@@ -42,23 +42,23 @@ class ADDP(Component, BaseSelfSupervisor):
         neck: Token decoder.
         head: Token head with a loss.
         schedule: A :class:`~addp_mm.diffusion.NoiseSchedule`, or its arguments; noise levels are
-            drawn from it. Defaults to None.
-        latent_size: Height and width of the token map. None: the square of ``neck.num_tokens``
-            tokens. Defaults to None.
+            drawn from it. Defaults to None: the published one.
+        latent_size: Height and width of the token map. Defaults to None: the square of
+            ``neck.num_tokens`` tokens.
         unreliable_tokens: Whether masked positions are decoded from the codes that the predictor
-            expects there. False (an ablation): from the mean of all codes, which holds no
-            information about the image. Defaults to True.
+            expects there. False is an ablation: they are decoded from the mean of all codes, which
+            has no information about the image. Defaults to True.
         hard_target: Whether the targets are the image's own tokens, as in MAGE (arXiv 2211.09117;
             an ablation), and not the predictor's probabilities. Defaults to False.
         pixel_mean: Subtracted from the channels before the backbone: one number for each, or one
-            for all. None: the means of ImageNet for RGB, else 0.5. Defaults to None.
-        pixel_std: Divides the channels afterwards. None: the deviations of ImageNet for RGB, else
-            0.25. Defaults to None.
+            for all. Defaults to None: the means of ImageNet for RGB, else 0.5.
+        pixel_std: Divides the channels afterwards. Defaults to None: the deviations of ImageNet for
+            RGB, else 0.25.
         data_preprocessor: Must bring images to [0, 1], three channels to RGB. Defaults to None.
-        init_cfg: Initialisation config. Defaults to None.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
-        ValueError: If the components do not fit together.
+        ValueError: The components do not fit together.
     """
 
     component = 'model'
@@ -84,6 +84,7 @@ class ADDP(Component, BaseSelfSupervisor):
         )
         self.tokenizer = freeze(build_component(tokenizer), 'tokenizer')
         self.predictor = freeze(build_component(predictor), 'predictor')
+        self.register_load_state_dict_pre_hook(_add_frozen_parts)
         self.schedule = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(**(schedule or {}))
         self.latent_size = self._check_fit(latent_size)
         self.unreliable_tokens = unreliable_tokens
@@ -102,7 +103,7 @@ class ADDP(Component, BaseSelfSupervisor):
 
     @property
     def frozen_parts(self) -> dict[str, nn.Module]:
-        """Tokenizer and predictor by name."""
+        """Tokenizer and predictor, by name."""
         return dict(tokenizer=self.tokenizer, predictor=self.predictor)
 
     def unloaded_parts(self) -> list[str]:
@@ -126,14 +127,13 @@ class ADDP(Component, BaseSelfSupervisor):
         data_samples: list | None = None,  # noqa: ARG002  # mmpretrain passes it
         noise: NoiseDraw | None = None,
     ) -> dict[str, Tensor]:
-        """Loss of a batch; deterministic given images and noise, dropout aside.
+        """Loss of a batch. Without dropout it depends only on the images and the noise.
 
         Args:
-            inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are.
+            inputs: Images (B, C, H, W) in [0, 1], or a list with them as first entry.
             data_samples: Not used. Defaults to None.
-            noise: Level and generator. None: drawn from ``schedule`` by torch's global CPU
-                generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds. Defaults to
-                None.
+            noise: Level and generator. Defaults to None: drawn from ``schedule`` by torch's global
+                CPU generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
         Returns:
             ``loss``, and for the log ``mask_ratio`` and ``next_mask_ratio``.
@@ -155,13 +155,13 @@ class ADDP(Component, BaseSelfSupervisor):
         """Tokenize images, in float32.
 
         Args:
-            images: Shape (B, C, H, W), in [0, 1].
+            images: (B, C, H, W), in [0, 1].
 
         Returns:
             Ids (B, L) and quantised latents (B, D, h, w).
 
         Raises:
-            ImageSizeError: If the token map does not have ``latent_size``.
+            ImageSizeError: The token map does not have ``latent_size``.
         """
         with torch.autocast(images.device.type, enabled=False):
             ids, latents = self.tokenizer.encode(images.float())
@@ -186,14 +186,14 @@ class ADDP(Component, BaseSelfSupervisor):
         """Noisy images of a level, and the targets of their prediction.
 
         Args:
-            ids: Shape (B, L).
-            latents: Shape (B, D, h, w).
-            mask: Positions masked at the level, shape (B, L), bool.
-            mask_next: Positions masked at the next level, shape (B, L), bool; contains ``mask``.
+            ids: (B, L).
+            latents: (B, D, h, w).
+            mask: Positions masked at the level, (B, L), bool.
+            mask_next: Positions masked at the next level, (B, L), bool; contains ``mask``.
 
         Returns:
             Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which
-            count where masked.
+            are used at masked positions only.
         """
         masks = []
         if self.unreliable_tokens:
@@ -213,12 +213,12 @@ class ADDP(Component, BaseSelfSupervisor):
         """Logits over the codes at every position.
 
         Args:
-            images: Shape (B, C, H, W); clamped to [0, 1].
-            ids: Shape (B, L), int64; ids at masked positions have no effect.
-            mask: Shape (B, L), bool, True where masked.
+            images: (B, C, H, W); clamped to [0, 1].
+            ids: (B, L), int64; ids at masked positions have no effect.
+            mask: (B, L), bool, True where masked.
 
         Returns:
-            Shape (B, L, codebook_size).
+            (B, L, codebook_size).
         """
         states = self.neck(self.extract_feat(images)[-1], ids, mask)
         return self.head(states, self.neck.word_embed.weight)[..., : self.head.token_space.codebook_size]
@@ -228,11 +228,11 @@ class ADDP(Component, BaseSelfSupervisor):
         """Mean code vectors under the predictor, from which generation starts.
 
         Args:
-            ids: Shape (B, L), int64; ids at masked positions have no effect.
-            mask: Shape (B, L), bool, True where masked.
+            ids: (B, L), int64; ids at masked positions have no effect.
+            mask: (B, L), bool, True where masked.
 
         Returns:
-            Shape (B, D, h, w).
+            (B, D, h, w).
         """
         return self._mean_codes(self.predictor(ids, mask), self.latent_size)
 
@@ -276,9 +276,13 @@ class ADDP(Component, BaseSelfSupervisor):
         height, width = latent_size or (side, side)
         if height * width != num_tokens:
             raise ValueError(
-                f'{num_tokens} tokens do not fill a map of {(height, width)}: give latent_size=(height, width)'
+                f'{num_tokens} tokens do not form a map of {(height, width)}: give latent_size=(height, width)'
             )
         return height, width
+
+
+def _add_frozen_parts(model: ADDP, state_dict: dict, prefix: str, *_) -> None:
+    add_missing_parts(state_dict, prefix, model.frozen_parts)
 
 
 def _images(inputs: Tensor | list[Tensor]) -> Tensor:

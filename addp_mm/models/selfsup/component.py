@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Components of an algorithm, from their configs."""
+"""Build the components of an algorithm."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from addp_mm.registry import MODELS
 
 
 def build_component(component: dict | nn.Module) -> Any:
-    """Build a component of an algorithm from its config; a module is returned as it is."""
+    """Build a component of an algorithm from its config; return a module unchanged."""
     return component if isinstance(component, nn.Module) else MODELS.build(component)

@@ -1,8 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Frozen parts of an algorithm: without gradient, loaded strictly, and known to be loaded."""
+"""Frozen components of an algorithm: no gradient, strict loading, a mark once loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -14,8 +15,9 @@ from addp_mm.checkpoints.errors import CheckpointError
 def freeze(part: Any, name: str) -> Any:
     """Freeze a module, and check every state dict that is loaded into it.
 
-    A state dict that holds any of its tensors must hold all of them, in their shapes, and nothing
-    else, whatever ``strict`` the loader uses. A complete one marks the part as loaded.
+    A state dict with any of its tensors must have all of them, in the same shapes, and no others.
+    This does not depend on ``strict`` of the loader. A complete state dict marks the component as
+    loaded.
 
     Args:
         part: The module, changed in place.
@@ -37,9 +39,24 @@ def is_loaded(part: nn.Module) -> bool:
 
 
 def mark_loaded(part: Any) -> Any:
-    """Mark a module as loaded, for a trained module that is passed as an object. Returns it."""
+    """Mark a trained module, which was passed as an object, as loaded. Returns the module."""
     part.weights_loaded = True
     return part
+
+
+def add_missing_parts(state_dict: dict, prefix: str, parts: Mapping[str, nn.Module]) -> None:
+    """Add the weights of loaded frozen parts to a state dict that has none of them.
+
+    A loader then does not report them as missing.
+
+    Args:
+        state_dict: State dict that is loaded into the algorithm, changed in place.
+        prefix: What its names start with.
+        parts: Frozen parts by their name in the algorithm.
+    """
+    for name, part in parts.items():
+        if is_loaded(part) and not any(key.startswith(f'{prefix}{name}.') for key in state_dict):
+            state_dict.update({f'{prefix}{name}.{key}': value for key, value in part.state_dict().items()})
 
 
 def _check_and_mark(part: Any, state_dict: dict, prefix: str, *_) -> None:
@@ -50,6 +67,6 @@ def _check_and_mark(part: Any, state_dict: dict, prefix: str, *_) -> None:
     if not comparison.is_exact:
         raise CheckpointError(
             f'the checkpoint does not fit the frozen {part.frozen_name}: {comparison.differences()}. '
-            'Frozen parts load strictly: give the checkpoint that was trained with this configuration'
+            'Frozen components load strictly: give the checkpoint that was trained with this config'
         )
     part.weights_loaded = True

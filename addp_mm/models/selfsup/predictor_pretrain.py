@@ -10,10 +10,11 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.diffusion import random_masks, seeded_masks, truncated_normal_ratios
 from addp_mm.models.losses.masked_token_loss import masked_token_losses
 from addp_mm.models.selfsup.component import build_component
-from addp_mm.models.selfsup.frozen import freeze, is_loaded
+from addp_mm.models.selfsup.frozen import add_missing_parts, freeze, is_loaded
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
@@ -29,15 +30,15 @@ class PredictorPretrain(BaseModel):
     torch's global CPU generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
     Besides its own checkpoints it loads the weights of a predictor alone, as
-    tools/model_converters/export_weights.py writes them. A tokenizer that the checkpoint lacks is
-    then loaded by its ``init_cfg``.
+    tools/model_converters/export_weights.py writes them. The tokenizer's ``init_cfg`` then loads
+    the tokenizer.
 
     MAGE (arXiv 2211.09117) as released is
     ``drop_ratio=0.5, codes_only=True, shared_mask_ratio=True``.
 
     Args:
-        tokenizer: Config of the tokenizer, or the module; frozen. Its ``init_cfg`` names trained
-            weights. None: all batches hold ids.
+        tokenizer: Config of the tokenizer, or the module; frozen. Its ``init_cfg`` loads trained
+            weights. None: all batches contain ids.
         predictor: Config of the predictor, or the module.
         mask_ratio_mean: Mean of the density before truncation. Defaults to 0.55.
         mask_ratio_std: Its standard deviation. Defaults to 0.25.
@@ -53,8 +54,8 @@ class PredictorPretrain(BaseModel):
         test_mask_ratios: Shares of masked tokens at which :meth:`predict` tests the predictor.
             Defaults to (0.5, 0.75, 0.95).
         test_mask_seed: Seed of the masks of :meth:`predict`. Defaults to 0.
-        data_preprocessor: Must bring images to [0, 1]; ids need none. Defaults to None.
-        init_cfg: Initialisation config. Defaults to None.
+        data_preprocessor: Must scale images to [0, 1]; ids need none. Defaults to None.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
         ValueError: If ``drop_ratio`` exceeds ``mask_ratio_min``, a ratio of ``test_mask_ratios`` is
@@ -120,8 +121,8 @@ class PredictorPretrain(BaseModel):
         """Losses, predictions or logits of images or ids.
 
         Args:
-            inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are; or ids (B,
-                L) of any integer type, or a list of B rows of ids.
+            inputs: Images (B, C, H, W) in [0, 1], or a list with them as first entry; or ids (B, L)
+                of any integer type, or a list of B rows of ids.
             data_samples: Not used. Defaults to None.
             mode: 'loss', 'predict' (see :meth:`predict`) or 'tensor'. Defaults to 'tensor'.
 
@@ -130,8 +131,8 @@ class PredictorPretrain(BaseModel):
             fully masked sequence.
 
         Raises:
-            RuntimeError: Images are given, and there is no tokenizer, or one without loaded
-                weights (allowed in mode 'tensor').
+            RuntimeError: Images are given, and there is no tokenizer, or no weights were loaded
+                into it (allowed in mode 'tensor').
             ValueError: The ids do not fit the predictor.
         """
         ids = self._ids_of(inputs, mode)
@@ -157,7 +158,7 @@ class PredictorPretrain(BaseModel):
         (:func:`~addp_mm.diffusion.seeded_masks`).
 
         Args:
-            ids: Shape (B, L), int64.
+            ids: (B, L), int64.
 
         Returns:
             For each of the B rows an element with ``mask_ratios`` (R numbers), ``ids`` (L),
@@ -186,7 +187,7 @@ class PredictorPretrain(BaseModel):
         """Draw the masks of a training step.
 
         Args:
-            ids: Shape (B, L).
+            ids: (B, L).
 
         Returns:
             The mask (B, L), and the positions (B, K) that the encoder sees, or None if it sees all,
@@ -208,7 +209,7 @@ class PredictorPretrain(BaseModel):
             return ids
         if self.tokenizer is None:
             raise RuntimeError(
-                f'a batch of shape {tuple(inputs.shape)} holds no ids (B, {self.predictor.num_tokens}), '
+                f'a batch of shape {tuple(inputs.shape)} does not contain ids (B, {self.predictor.num_tokens}), '
                 'and tokenizer is None: read stored ids with addp_mm.TokenIds, or give a tokenizer'
             )
         if mode != 'tensor' and not is_loaded(self.tokenizer):
@@ -220,7 +221,7 @@ class PredictorPretrain(BaseModel):
             return self.tokenizer.encode(inputs.float())[0]
 
     def _check_ids(self, ids: Tensor) -> None:
-        """Check each batch on a CPU, but on a GPU, where it would wait, only the first."""
+        """Check each batch on a CPU; only the first on a GPU, where the check would block."""
         if self._ids_checked and ids.device.type != 'cpu':
             return
         low, high, length = int(ids.min()), int(ids.max()), self.predictor.num_tokens
@@ -234,16 +235,13 @@ class PredictorPretrain(BaseModel):
 
 
 def _complete(model: PredictorPretrain, state_dict: dict, prefix: str, *_) -> None:
-    """Complete a checkpoint of a predictor alone, or of a training on ids."""
+    """Complete a checkpoint of a predictor alone, or one of a training on ids."""
     names = {name for name in model.predictor.state_dict() if f'{prefix}{name}' in state_dict}
     for name in names:
         state_dict[f'{prefix}predictor.{name}'] = state_dict.pop(f'{prefix}{name}')
-    # earlier versions counted the iterations here
-    state_dict.pop(f'{prefix}iteration', None)
     tokenizer = model.tokenizer
     if tokenizer is None or any(key.startswith(f'{prefix}tokenizer.') for key in state_dict):
         return
     if not is_loaded(tokenizer) and getattr(tokenizer, 'init_cfg', None):
-        tokenizer.init_weights()
-    if is_loaded(tokenizer):
-        state_dict.update({f'{prefix}tokenizer.{name}': value for name, value in tokenizer.state_dict().items()})
+        init_weights(tokenizer)
+    add_missing_parts(state_dict, prefix, dict(tokenizer=tokenizer))

@@ -24,7 +24,7 @@ class TokenizerPretrain(BaseModel):
     The loss is ``l1 * |x - y| + mse * (x - y)^2 + |sg(z) - e|^2 + commitment * |z - sg(e)|^2`` with
     the straight-through gradient (VQ-VAE, arXiv 1711.00937). Before ``quantize_from`` the latents
     are not quantised, so that they spread before codes are sampled from them. Afterwards, until
-    ``restart_until``, codes that no latent chose since the last restart are sampled again from the
+    ``restart_until``, codes that were not used since the last restart are sampled again from the
     latents of the current batch, so that the codebook does not collapse. They are drawn by torch's
     global generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
@@ -33,24 +33,24 @@ class TokenizerPretrain(BaseModel):
         l1_weight: Weight of the absolute error. Defaults to 1.0.
         mse_weight: Weight of the squared error. Defaults to 2.0.
         commitment_weight: Weight of the term that pulls latents to their codes. Defaults to 0.25.
-        quantize_from: Iteration from which the latents are quantised; at it all codes are sampled
-            from latents. Defaults to 0.
+        quantize_from: Iteration from which the latents are quantised. In this iteration all codes
+            are sampled from latents. Defaults to 0.
         restart_interval: Iterations between two restarts of unused codes; 0: no restarts. Defaults
             to 200.
-        restart_until: Iteration from which there is no restart, so that the codebook settles. An
+        restart_until: Iteration from which there is no restart, so that the codebook converges. An
             optimizer with momentum needs :class:`~addp_mm.engine.hooks.CodeRestartHook`. Defaults
             to 0.
         codebook: How codes learn: 'loss', by the gradient of ``|sg(z) - e|^2``; or 'ema', as the
             moving mean of their latents (:class:`~addp_mm.models.losses.vq_loss.EMACodes`), without
             an optimizer. Defaults to 'loss'.
         ema_decay: Decay of the moving mean. Defaults to 0.99.
-        code_gradient: How the gradient passes the codes: 'straight_through' or 'rotation' (arXiv
-            2410.06424). Defaults to 'straight_through'.
-        perceptual: Config of a :class:`~addp_mm.models.losses.PerceptualLoss`, or the module. None:
-            no such loss. Defaults to None.
+        code_gradient: How the gradient passes through the codes: 'straight_through' or 'rotation'
+            (arXiv 2410.06424). Defaults to 'straight_through'.
+        perceptual: Config of a :class:`~addp_mm.models.losses.PerceptualLoss`, or the module.
+            Defaults to None: no such loss.
         perceptual_weight: Weight of the perceptual loss. Defaults to 1.0.
-        data_preprocessor: Must bring images to [0, 1]. Defaults to None.
-        init_cfg: Initialisation config. Defaults to None.
+        data_preprocessor: Must scale images to [0, 1]. Defaults to None.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
         ValueError: If ``codebook`` or ``code_gradient`` is not one of its values.
@@ -102,10 +102,10 @@ class TokenizerPretrain(BaseModel):
         data_samples: list | None = None,  # noqa: ARG002  # mmengine passes it
         mode: str = 'tensor',
     ) -> Tensor | dict | list:
-        """Reconstructions ('tensor'), losses ('loss') or one data element an image ('predict').
+        """Reconstructions ('tensor'), losses ('loss') or one data element per image ('predict').
 
         Args:
-            inputs: Images (B, C, H, W) in [0, 1], or a list whose first entry they are.
+            inputs: Images (B, C, H, W) in [0, 1], or a list with them as first entry.
             data_samples: Not used. Defaults to None.
             mode: 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
         """
@@ -121,7 +121,7 @@ class TokenizerPretrain(BaseModel):
         return self.tokenizer(images)
 
     def predict(self, images: Tensor) -> list[BaseDataElement]:
-        """Ids and reconstructions of images (B, C, H, W) in [0, 1], one element an image."""
+        """Ids and reconstructions of images (B, C, H, W) in [0, 1], one element per image."""
         ids, latents = self.tokenizer.encode(images)
         reconstructions = self.tokenizer.decode(latents).clamp(0, 1)
         return [

@@ -29,15 +29,15 @@ class VQGANPretrain(TokenizerPretrain):
 
     The tokenizer's loss is that of :class:`TokenizerPretrain` plus ``weight * -D(y)``; the
     discriminator's is the hinge loss, optionally with LeCAM and R1. Both come from one forward pass
-    with the same weights: the tokenizer's loss treats the discriminator's weights as constants, the
-    discriminator's loss the reconstructions. So one backward pass serves both optimizers, and
-    DistributedDataParallel sees each parameter once.
+    with the same weights. The tokenizer's loss treats the discriminator's weights as constants, and
+    the discriminator's loss treats the reconstructions as constants. One backward pass therefore
+    serves both optimizers, and DistributedDataParallel sees each parameter once.
 
     Two optimizers train it: ``optim_wrapper=dict(
     constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=dict(…), discriminator=dict(…))``.
 
-    Reconstructions can collapse when the adversarial loss starts. Against that, ``schedule`` lets
-    the discriminator learn alone first and then raises the weight slowly, and
+    Reconstructions can collapse when the adversarial loss starts. To prevent this, ``schedule``
+    lets the discriminator learn alone first and then raises the weight slowly, and
     :class:`~addp_mm.engine.hooks.AdversarialStartHook` lowers ``adversarial_scale``. The log has
     the weight of the generator's loss (``adversarial_weight``), the mean logits of real images and
     reconstructions, and the share of patches that the discriminator classifies correctly.
@@ -50,7 +50,7 @@ class VQGANPretrain(TokenizerPretrain):
         adaptive: Whether that factor is multiplied by the ratio of the gradients of reconstruction
             and generator loss at the decoder's last layer. Defaults to True.
         schedule: Arguments of :class:`~addp_mm.models.losses.adversarial_loss.AdversarialSchedule`:
-            start, alone, ramp. Defaults to None.
+            start, alone, ramp. Defaults to None: its defaults.
         lecam_weight: Factor of :class:`~addp_mm.models.losses.adversarial_loss.LeCAM`; 0: none. The
             paper's values are between 1e-4 and 1e-2. Defaults to 0.0.
         lecam_decay: Decay of its moving means. Defaults to 0.99.
@@ -62,7 +62,7 @@ class VQGANPretrain(TokenizerPretrain):
         **settings: Arguments of :class:`TokenizerPretrain`.
 
     Raises:
-        ValueError: If an option is out of its range, or the discriminator's number of channels is
+        ValueError: An option is out of its range, or the discriminator's number of channels is
             not the tokenizer's.
     """
 
@@ -120,10 +120,11 @@ class VQGANPretrain(TokenizerPretrain):
         return {**losses, **quantization}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The loss of each optimizer, by the part that it trains, and the values for the log.
+        """The loss of each optimizer, by the component that it trains, and the values for the log.
 
-        There is none of the discriminator while it does not learn. The logged ``loss`` is the
+        The discriminator has no loss while it does not learn. The logged ``loss`` is the
         tokenizer's.
+
         """
         judged = {name: value for name, value in losses.items() if name.startswith(_DISCRIMINATOR)}
         loss, logged = super().parse_losses({name: value for name, value in losses.items() if name not in judged})

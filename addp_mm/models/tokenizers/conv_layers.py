@@ -55,7 +55,7 @@ class SpatialAttention(nn.Module):
         self.q, self.k, self.v, self.proj = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend on a map (B, C, H, W); the shape stays."""
+        """Apply attention to a map (B, C, H, W); the result has the same shape."""
         hidden = self.norm(x)
         query, key, value = (part(hidden).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.q, self.k, self.v))
         attended = F.scaled_dot_product_attention(query, key, value)
@@ -67,14 +67,15 @@ class ResidualBlock(nn.Module):
 
     The weights released with MaskGIT differ from most VQGANs in two ways. The convolutions have no
     bias. Where the number of channels changes, the shortcut is a 1x1 convolution of the block's
-    *output*, not of its input. With a shortcut from the output everything passes through a group
-    norm, which removes most of what is constant over an image, so that colours are learned late.
+    **output*, not of its input. With a shortcut from the output all values pass through a group
+    norm. It removes most of the information that is constant over an image, so that colours are
+    learned late.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         options: Source of the shortcut, bias, groups of the norms. Defaults to None: MaskGIT's.
-        attention: Whether attention ends the block. Defaults to False.
+        attention: Whether the block ends with attention. Defaults to False.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ def _level(in_channels: int, out_channels: int, depth: int, options: ConvOptions
 
 
 def _middle(channels: int, depth: int, options: ConvOptions) -> nn.Sequential:
-    """Residual blocks of one width; the first may end in attention."""
+    """Residual blocks of one width; the first may end with attention."""
     return nn.Sequential(
         *(ResidualBlock(channels, channels, options, options.mid_attn and index == 0) for index in range(depth))
     )

@@ -48,14 +48,14 @@ class VQTokenizer(Component):
             bias. Defaults to False.
         downsample: How the encoder halves: 'avg', 2x2 average pooling, or 'conv', a 3x3 convolution
             of stride 2 with zeros on the right and at the bottom. Defaults to 'avg'.
-        attn_levels: Levels, counted from the finest (0), whose residual blocks end in attention
+        attn_levels: Levels, counted from the finest (0), whose residual blocks end with attention
             over all positions. Taming names them by resolution: at 256 px, 16 is level 4. Defaults
             to ().
-        mid_attn: Whether the first residual block in the middle of encoder and decoder ends in
+        mid_attn: Whether the first residual block in the middle of encoder and decoder ends with
             attention. Defaults to False.
         encoder_out_kernel: Kernel size of the encoder's last convolution, 1 or 3. Defaults to 1.
-        quant_conv: Whether a 1x1 convolution is before and after the quantisation. Defaults to
-            False.
+        quant_conv: Whether there is a 1x1 convolution before and after the quantisation. Defaults
+            to False.
         z_channels: With ``quant_conv``: channels between it and encoder and decoder. Defaults to
             None: ``embed_dims``.
         input_range: Values of black and white that the weights expect. Inputs and outputs of this
@@ -176,10 +176,8 @@ class VQTokenizer(Component):
                 f'in_channels={channels}, or load the images with {self.in_channels} channels'
             )
         self.check_image_size(height, width)
-        if self.input_range != (0.0, 1.0):
-            low, high = self.input_range
-            images = images * (high - low) + low
-        latents = self.encoder(images)
+        low, high = self.input_range
+        latents = self.encoder(images * (high - low) + low)
         if self.quant_conv is not None:
             latents = self.quant_conv(latents)
         return F.normalize(latents, dim=1) if self.normalize_codes else latents
@@ -228,8 +226,6 @@ class VQTokenizer(Component):
         if self.post_quant_conv is not None:
             latents = self.post_quant_conv(latents)
         images = self.decoder(latents)
-        if self.input_range == (0.0, 1.0):
-            return images
         low, high = self.input_range
         return (images - low) / (high - low)
 

@@ -3,5 +3,6 @@
 _base_ = './cityscapes_768x768.py'
 
 crop_size = (770, 770)
-train_pipeline = [dict(step, crop_size=crop_size) if 'crop_size' in step else step for step in _base_.train_pipeline]
+train_pipeline = _base_.train_pipeline
+train_pipeline[3].crop_size = crop_size
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

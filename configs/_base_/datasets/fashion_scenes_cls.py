@@ -21,11 +21,11 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=32,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='addp_mm.ResumableEpochSampler', shuffle=True),
+    sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type, data_root=data_root, data_prefix='objects/train', metainfo=metainfo, pipeline=train_pipeline
     ),

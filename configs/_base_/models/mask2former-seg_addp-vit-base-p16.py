@@ -2,30 +2,12 @@
 # Mask2Former (arXiv 2112.01527) for semantic segmentation, 100 queries, 9 decoder layers, on the
 # same four maps of a ViT-B/16 as UperNet. Head and losses are those of mmsegmentation's
 # mask2former_r50_8xb2-160k_ade20k-512x512.
+_base_ = './segmentor_addp-vit-base-p16.py'
+
 num_classes = 150
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(512, 512),
-        test_cfg=dict(size_divisor=32),
-    ),
-    backbone=dict(
-        type='addp_mm.ADDPViT',
-        arch='base',
-        img_size=512,
-        patch_size=16,
-        out_indices=(3, 5, 7, 11),
-        out_type='featmap',
-        final_norm=False,
-        drop_path_rate=0.1,
-        init_cfg=dict(type='addp_mm.Pretrained', checkpoint='hf://Changyao/ADDP/addp-vit-base-16.pth'),
-    ),
+    data_preprocessor=dict(test_cfg=dict(size_divisor=32)),
+    backbone=dict(out_indices=(3, 5, 7, 11), final_norm=False),
     neck=dict(type='addp_mm.FourScaleNeck', embed_dims=768, norm_cfg=dict(type='SyncBN', requires_grad=True)),
     decode_head=dict(
         type='Mask2FormerHead',
@@ -103,6 +85,5 @@ model = dict(
             sampler=dict(type='mmdet.MaskPseudoSampler'),
         ),
     ),
-    train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )

@@ -1,6 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # 12 epochs at batch 16: mmdet's 1x with the AdamW of iBOT's detectors (arXiv 2111.07832), the
 # warm-up of mmdet's Swin and the layer decay of ViTDet.
+_base_ = '../det_runtime.py'
+custom_imports = dict(imports=['addp_mm'])
+
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',

@@ -2,6 +2,8 @@
 # 160 000 iterations at batch 16: AdamW with layer-wise decay of the learning rate, 1500 iterations
 # of warm-up, then linear to 0. No weight decay for biases, norms, tokens and positions. bfloat16
 # needs no loss scaling.
+_base_ = '../seg_runtime.py'
+
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
@@ -21,5 +23,6 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=16
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'))
 log_processor = dict(by_epoch=False)
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -1,25 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 80 000 iterations at batch 8: AdamW with layer-wise decay of the learning rate, 1500 iterations
-# of warm-up, then linear to 0. No weight decay for biases, norms, tokens and positions. bfloat16
-# needs no loss scaling.
-optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    dtype='bfloat16',
-    loss_scale=dict(enabled=False),
-    optimizer=dict(type='AdamW', lr=1e-4 * 8 / 16, betas=(0.9, 0.999), weight_decay=0.05),
-    constructor='addp_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.65, flat_decay_mult=0.0, embed_decay_mult=0.0),
-)
+# 80 000 iterations at batch 8, otherwise as for 160 000.
+_base_ = './seg_160k.py'
 
 max_iters = 80000
+optim_wrapper = dict(optimizer=dict(lr=1e-4 * 8 / 16))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=max_iters),
 ]
-
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=8000)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-
-log_processor = dict(by_epoch=False)
-auto_scale_lr = dict(enable=False, base_batch_size=8)
+train_cfg = dict(max_iters=max_iters, val_interval=8000)
+default_hooks = dict(checkpoint=dict(interval=8000))
+auto_scale_lr = dict(base_batch_size=8)

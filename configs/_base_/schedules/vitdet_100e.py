@@ -1,6 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # ViTDet: 100 epochs of 118,000 images at batch 64, steps after 88.9 and 96.3 epochs. No weight
 # decay for vectors (norms, biases, layer scale) and absolute positions; relative positions have it.
+_base_ = '../det_runtime.py'
+custom_imports = dict(imports=['addp_mm'])
+
 max_iters = 184375
 optim_wrapper = dict(
     type='AmpOptimWrapper',
@@ -23,5 +26,6 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=36
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
 auto_scale_lr = dict(enable=False, base_batch_size=64)
