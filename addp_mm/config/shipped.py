@@ -104,7 +104,7 @@ def metafiles() -> Iterator[Path]:
 
 
 def find_model(name: str) -> tuple[str, str | None] | None:
-    """Find a model in the index by its name or an alias, in upper or lower case.
+    """Find a model in the index by its name, in upper or lower case.
 
     Returns:
         The config's path and the weights' address (None if the index has none), or None if no model
@@ -114,11 +114,8 @@ def find_model(name: str) -> tuple[str, str | None] | None:
 
     for metafile in metafiles():
         for model in yaml.safe_load(metafile.read_text(encoding='utf-8'))['Models']:
-            aliases = model.get('Alias') or []
-            names = [model['Name'], *([aliases] if isinstance(aliases, str) else aliases)]
-            if name.lower() in (known.lower() for known in names):
-                weights = model.get('Weights')
-                return str(shipped_root() / model['Config']), weights[0] if isinstance(weights, list) else weights
+            if name.lower() == model['Name'].lower():
+                return str(shipped_root() / model['Config']), model.get('Weights')
     return None
 
 

@@ -90,6 +90,3 @@ class LoadImage(BaseTransform):
         if self.to_float32:
             results['img'] = results['img'].astype(np.float32)
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(to_float32={self.to_float32}, backend_args={self.backend_args})'
