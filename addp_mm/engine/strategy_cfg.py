@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from mmengine.config import Config
 from mmengine.registry import STRATEGIES
 
-from addp_mm.config.config_file import ConfigError, suggest
 from addp_mm.config.type_names import type_name
+from addp_mm.errors import ConfigError, suggest
 
 SHARDED, ZERO = 'addp_mm.ShardedStrategy', 'addp_mm.ZeroStrategy'
 _OWN = {'FSDPStrategy': SHARDED, 'DeepSpeedStrategy': ZERO}
