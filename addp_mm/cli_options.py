@@ -4,7 +4,7 @@
 import argparse
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,6 +46,23 @@ def number(kind: type[int] | type[float], least: float = -math.inf, most: float 
     # argparse prints this name: "invalid int value".
     read.__name__ = kind.__name__
     return read
+
+
+def aligned(rows: Sequence[Sequence[str]], separator: str = '  ', numbers: bool = False) -> str:
+    """Rows of cells as lines of text with aligned columns.
+
+    Args:
+        rows: As many cells in each.
+        separator: Text between columns. Defaults to two spaces.
+        numbers: Whether all columns but the first are numbers, aligned on the right. Defaults to
+            False.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ['<', *('>' if numbers else '<') * (len(widths) - 1)]
+    return '\n'.join(
+        separator.join(f'{cell:{side}{width}}' for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def add_runner_options(parser: argparse.ArgumentParser) -> None:

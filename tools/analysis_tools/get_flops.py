@@ -9,7 +9,7 @@ pass with its frozen parts). A two-stage detector sees as many proposals as its 
 
 import argparse
 
-from addp_mm.cli_options import add_renamed, number
+from addp_mm.cli_options import add_renamed, aligned, number
 
 
 def parse_args(argv=None):
@@ -45,18 +45,6 @@ def rows_of(cost, depth: int) -> list[tuple[str, ...]]:
     return rows
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Format rows in aligned columns, the first one left-aligned."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    return '\n'.join(
-        ' | '.join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [header, *rows]
-    )
-
-
 def main(argv=None):
     """Print the table."""
     args = parse_args(argv)
@@ -74,7 +62,8 @@ def main(argv=None):
         size = tuple(args.img_size or training_size(cfg))
         cost = forward_costs(cfg, args.batch_size, size)
         print(f'{args.batch_size} image(s) of {size[0]} x {size[1]} px; one MAC is two FLOPs')
-        print(table(('module', 'GMACs', 'GFLOPs', 'trained, M', 'frozen, M'), rows_of(cost, args.depth)))
+        header = ('module', 'GMACs', 'GFLOPs', 'trained, M', 'frozen, M')
+        print(aligned([header, *rows_of(cost, args.depth)], ' | ', numbers=True))
 
 
 if __name__ == '__main__':

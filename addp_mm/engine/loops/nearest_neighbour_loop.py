@@ -36,8 +36,6 @@ class NearestNeighbourTestLoop(TestLoop):
         num_neighbours: Numbers of voting neighbours; each is evaluated. Defaults to (10, 20).
         temperature: Temperature of the votes' weights. Defaults to 0.07.
         num_classes: Number of classes. Defaults to None: inferred from the largest label.
-        chunk_size: Number of labelled features with which a batch is compared at once. Defaults to
-            65536.
         bank_device: Device of the labelled features and of the comparison: 'cpu' if they do not fit
             into the GPU. Defaults to None: the model's device.
         fp16: As in :class:`mmengine.runner.TestLoop`. Defaults to False.
@@ -56,7 +54,6 @@ class NearestNeighbourTestLoop(TestLoop):
         num_neighbours: Sequence[int] = (10, 20),
         temperature: float = 0.07,
         num_classes: int | None = None,
-        chunk_size: int = 65536,
         bank_device: str | None = None,
         fp16: bool = False,
     ) -> None:
@@ -70,7 +67,6 @@ class NearestNeighbourTestLoop(TestLoop):
         self.num_neighbours = tuple(num_neighbours)
         self.temperature = temperature
         self.num_classes = num_classes
-        self.chunk_size = chunk_size
         self.bank_device = bank_device
         self.bank: NeighbourBank
 
@@ -113,7 +109,6 @@ class NearestNeighbourTestLoop(TestLoop):
             gather_rows(torch.cat(labels), size),
             self.num_classes,
             self.temperature,
-            self.chunk_size,
         )
 
     def _extract(self, batch) -> tuple[Tensor, list]:
