@@ -56,7 +56,7 @@ def run_logged(
         command: Program and arguments.
         log: File that the output is appended to. Its folder is created.
         environment: Variables to set besides those of this process. Defaults to None.
-        cwd: Folder to run in. Defaults to None, the current one.
+        cwd: Folder to run in. Defaults to None: the current one.
         pass_fds: Open files that the process inherits. Defaults to none.
         heartbeat: Called every ``interval`` seconds. Defaults to None.
         interval: In seconds. Defaults to 30.

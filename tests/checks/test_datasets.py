@@ -198,4 +198,4 @@ def test_subclasses_that_read_the_same_files_are_checked(own_set, tmp_path):
     (own_set / 'scenes/train/000004.png').unlink()
     refused(dict(dataset_cfg('det', own_set), type=Mine), "'000004.png'")
     check_dataset_cfg(dict(dataset_cfg('det', own_set), type=Otherwise))
-    refused(dict(type=Folders, data_prefix=str(tmp_path / 'away')), tmp_path / 'away', 'no such folder')
+    refused(dict(type=Folders, data_prefix=str(tmp_path / 'away')), tmp_path / 'away', 'does not exist')

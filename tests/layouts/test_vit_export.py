@@ -96,7 +96,7 @@ def test_strange_keys_and_outputs_are_refused():
     weights = build().state_dict()
     with pytest.raises(ValueError, match='stranger'):
         to_timm({**weights, 'stranger': torch.ones(1)}, 3)
-    with pytest.raises(ValueError, match='no positions, so the image size is not known'):
+    with pytest.raises(ValueError, match='no positions, so the image size is unknown'):
         to_timm(build(use_abs_pos=False).state_dict(), 3)
     with pytest.raises(ValueError, match="out_type must be one of .*'map'"):
         to_timm(weights, 3, out_type='map')
