@@ -46,19 +46,15 @@ class Comparison:
             for name, (saved, built) in self.mismatched.items()
         ]
 
-    def differences(self, prefix: str = '') -> str:
-        """One sentence for an error message; '' if there is no difference.
-
-        Args:
-            prefix: Text before each name of the checkpoint. Defaults to ''.
-        """
+    def differences(self) -> str:
+        """One sentence for an error message; '' if there is no difference."""
         parts = []
         if self.missing:
             parts.append(f'missing {first_few(self.missing)}')
         if self.unexpected:
-            parts.append(f'unexpected {first_few(f"{prefix}{name}" for name in self.unexpected)}')
+            parts.append(f'unexpected {first_few(self.unexpected)}')
         if self.mismatched:
-            parts.append(f'another shape: {first_few(self.shapes(prefix))}')
+            parts.append(f'another shape: {first_few(self.shapes())}')
         return '; '.join(parts)
 
 

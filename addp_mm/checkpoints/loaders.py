@@ -49,14 +49,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     return load_checkpoint_file(filename, map_location)
 
 
-def load_url(
-    url: str,
-    model_dir: str | None = None,
-    map_location: Any = None,
-    progress: bool = True,
-    check_hash: bool = False,
-    file_name: str | None = None,
-) -> dict:
+def load_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> dict:
     """Load a file from the network, or from torch's download cache if it was downloaded before.
 
     Args:
@@ -64,9 +57,6 @@ def load_url(
         model_dir: Folder for the file. Defaults to None: ``checkpoints`` in torch.hub's folder.
         map_location: As in ``torch.load``. Defaults to None.
         progress: Whether to show a progress bar. Defaults to True.
-        check_hash: Whether the file's name ends in ``-<start of its SHA-256>``, which is then
-            checked. Defaults to False.
-        file_name: Name of the stored file. Defaults to None: the last part of the address.
 
     Returns:
         The content of the file.
@@ -83,15 +73,14 @@ def load_url(
     from addp_mm.checkpoints.reading import load_checkpoint_file
 
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
-    name = file_name or os.path.basename(urlparse(url).path)
+    name = os.path.basename(urlparse(url).path)
     if not name:
         raise CheckpointError(f'{url} is not the address of a file. Give an address that ends in the name of a file.')
     path = os.path.join(folder, name)
     is_new = not os.path.exists(path)
     if is_new:
         sys.stderr.write(f'Downloading {url} to {path}\n')
-        match = torch.hub.HASH_REGEX.search(name) if check_hash else None
-        download(url, path, match.group(1) if match else None, progress)
+        download(url, path, progress)
     try:
         return load_checkpoint_file(path, map_location)
     except CheckpointError as error:

@@ -2,13 +2,9 @@
 """Check a built runner before its first training step; each check is one function."""
 
 import math
-import random
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine import dist
 from mmengine.dataset import InfiniteSampler
@@ -20,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from addp_mm.errors import UserError, first_few
+from addp_mm.randomness import random_states_kept
 
 
 class PreflightError(UserError, RuntimeError):
@@ -112,7 +109,7 @@ def check_first_training_image(runner: Runner, model: BaseModel) -> None:
     loader = runner.train_loop.dataloader
     if isinstance(loader.dataset, IterableDataset):
         return
-    with _random_states_kept(), torch.no_grad():
+    with torch.random.fork_rng(), random_states_kept(), torch.no_grad():
         try:
             batch = _first_batch(loader)
         except Exception as error:
@@ -144,7 +141,7 @@ def check_first_validation_image(runner: Runner) -> None:
     was_training = model.training
     model.eval()
     try:
-        with _random_states_kept(), torch.no_grad():
+        with torch.random.fork_rng(), random_states_kept(), torch.no_grad():
             model.val_step(_first_batch(runner.val_loop.dataloader))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -176,16 +173,6 @@ def warn_about_checkpoint_interval(runner: Runner) -> None:
             '(accumulative_counts). Resuming from a checkpoint saved within a step loses the gradients of its first '
             f'iterations. Set default_hooks.checkpoint.interval={good}, or another multiple of {passes}'
         )
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Restore the random states of Python, numpy and torch at the end."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # transforms use it
-    with torch.random.fork_rng():
-        yield
-    random.setstate(python_state)
-    np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _first_batch(loader: DataLoader):

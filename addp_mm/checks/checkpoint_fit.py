@@ -57,20 +57,16 @@ def check_checkpoint_fit(checkpoint: Mapping, model: nn.Module, source: str, log
     buffers = {strip_wrappers(name): buffer for name, buffer in model.named_buffers()}
     weights = _as_loaded(checkpoint.get('state_dict', checkpoint), modules)
     found = compare_weights(weights, {**parameters, **buffers})
-    mismatched = found.mismatched
     if not complete:
-        classifiers = [name for name, shapes in mismatched.items() if _is_classifier(name, *shapes, modules)]
+        classifiers = [name for name, shapes in found.mismatched.items() if _is_classifier(name, *shapes, modules)]
         if classifiers:
             logger.warning(f'{source}: not loaded, another number of classes: {first_few(classifiers)}')
-        mismatched = {name: shapes for name, shapes in mismatched.items() if name not in classifiers}
+        for name in classifiers:
+            del found.mismatched[name]
     advice = _SAME_CONFIG if complete else _SAME_CONFIG + _OR_PART_OF_IT
-    if mismatched:
-        shapes = (
-            f'{name} is {list(saved)} in the checkpoint and {list(built)} in the model'
-            for name, (saved, built) in mismatched.items()
-        )
+    if found.mismatched:
         raise CheckpointError(
-            f'{source} has another width or layout than the model of the config: {first_few(shapes)}. {advice}'
+            f'{source} has another width or layout than the model of the config: {first_few(found.shapes())}. {advice}'
         )
     missing = [name for name in found.missing if name in parameters]
     if missing and (complete or len(missing) == len(parameters)):

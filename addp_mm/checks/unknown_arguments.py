@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from addp_mm.checks.signature import Arguments, accepted_arguments
 from addp_mm.checks.type_lookup import find_type
-from addp_mm.config.config_file import ConfigError, runner_arguments, suggest
+from addp_mm.config.config_file import runner_arguments
+from addp_mm.errors import ConfigError, suggest
 
 # Registries that build a section of the config. A model also contains objects that are not modules,
 # such as assigners and coders; an evaluator may contain networks.

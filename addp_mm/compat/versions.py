@@ -50,6 +50,9 @@ INSTALL_ORIGINALS = "pip install 'addp_mm[openmmlab]'"
 INSTALL_FORKS = "pip install 'addp_mm[onedl]'"
 INSTALL_MMCV = 'pip install mmcv-lite==2.1.0'
 INSTALL_FORKS_MMCV = f"pip install '{FORKS['mmcv'][0].name}{FORKS['mmcv'][0].supported}'"
+_NOT_INSTALLED = (
+    f'which is not installed. Type\n    {INSTALL_ORIGINALS}\nor, for the maintained forks,\n    {INSTALL_FORKS}'
+)
 
 Lookup = Callable[[str], 'str | None']
 
@@ -78,10 +81,7 @@ def check_packages(
             it.
     """
     if not importable('mmengine'):
-        raise ImportError(
-            f'addp_mm needs mmengine, which is not installed. Type\n    {INSTALL_ORIGINALS}\n'
-            f'or, for the maintained forks,\n    {INSTALL_FORKS}'
-        )
+        raise ImportError(f'addp_mm needs mmengine, {_NOT_INSTALLED}')
     originals, forks = _installed(ORIGINALS, lookup), _installed(FORKS, lookup)
     both = sorted(set(originals) & set(forks))
     if both:
@@ -97,20 +97,14 @@ def check_packages(
         raise ImportError('\n'.join(complaints))
 
 
-def require_mmpretrain(importable: Callable[[str], bool] = lambda name: find_spec(name) is not None) -> None:
+def require_mmpretrain() -> None:
     """Check that mmpretrain is installed, which has the base class of the algorithms.
-
-    Args:
-        importable: Whether a top-level import name can be found. Defaults to a search for it.
 
     Raises:
         ImportError: mmpretrain is not installed.
     """
-    if not importable('mmpretrain'):
-        raise ImportError(
-            "addp_mm's algorithms need mmpretrain, which is not installed. "
-            f'Type\n    {INSTALL_ORIGINALS}\nor, for the maintained forks,\n    {INSTALL_FORKS}'
-        )
+    if find_spec('mmpretrain') is None:
+        raise ImportError(f"addp_mm's algorithms need mmpretrain, {_NOT_INSTALLED}")
 
 
 def _installed(family: dict, lookup: Lookup) -> dict[str, tuple[Provider, str]]:

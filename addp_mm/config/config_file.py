@@ -2,9 +2,7 @@
 """Read a config file and the options of the command line. Errors suggest similar names."""
 
 import argparse
-import difflib
 import inspect
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from mmengine.config import Config, DictAction
 
 from addp_mm.config.paths import require_file
 from addp_mm.config.shipped import SCHEME, config_path
-from addp_mm.errors import ConfigError
+from addp_mm.errors import ConfigError, suggest
 
 _SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 #: Top-level names of OpenMMLab configs besides the arguments of the Runner.
@@ -29,18 +27,6 @@ _EXTRA_TOP_LEVEL = {
     'strategy',
     'compile',
 }
-
-
-def suggest(name: str, candidates: Iterable[object], cutoff: float = 0.6) -> str:
-    """Return ``'; did you mean a, b?'`` with the candidates most similar to ``name``, else ''.
-
-    Args:
-        name: The wrong name.
-        candidates: Existing names.
-        cutoff: Smallest similarity, from 0 to 1. Defaults to 0.6.
-    """
-    similar = difflib.get_close_matches(name, sorted({str(c) for c in candidates}), n=3, cutoff=cutoff)
-    return f'; did you mean {", ".join(similar)}?' if similar else ''
 
 
 def parse_options(options: list[str]) -> dict:

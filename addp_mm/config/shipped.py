@@ -5,12 +5,11 @@ In a wheel they are in ``addp_mm/.mim``, where mim and mmengine look for them. I
 editable install they are next to the package.
 """
 
-import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from addp_mm.errors import UserError, first_few
+from addp_mm.errors import UserError, first_few, suggest
 
 SCHEME = 'addp_mm::'
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -61,16 +60,8 @@ def config_path(name: str) -> str:
     same_name = [path for path in configs if path.rpartition('/')[2] == name]
     if len(same_name) == 1:
         return str(configs[same_name[0]])
-    if same_name:
-        raise ShippedFileError(
-            f'{name} is the name of several configs: {", ".join(same_name)}. Give the name with its folder.'
-        )
-    names = {path.rpartition('/')[2]: path for path in configs}
-    near = [names[n] for n in difflib.get_close_matches(name.rpartition('/')[2], names, n=3, cutoff=0.5)]
-    raise ShippedFileError(
-        f'addp_mm ships no config {name}; '
-        + (f'did you mean {", ".join(near)}?' if near else f'there are {first_few(configs)}.')
-    )
+    similar = f'; did you mean {" or ".join(same_name)}?' if same_name else suggest(name, configs, 0.5)
+    raise ShippedFileError(f'addp_mm ships no config {name}{similar or f"; there are {first_few(configs)}."}')
 
 
 def tool_path(name: str) -> str:
@@ -92,23 +83,29 @@ def tool_path(name: str) -> str:
     }
     if wanted in tools:
         return str(tools[wanted])
-    near = difflib.get_close_matches(wanted, tools, n=3, cutoff=0.5)
     raise ShippedFileError(
-        f'no script at {name}, and addp_mm ships no tool of that name; '
-        + (f'did you mean {", ".join(near)}?' if near else f'it has {first_few(tools)}.')
+        f'no script at {name}, and addp_mm ships no tool of that name'
+        + (suggest(wanted, tools, 0.5) or f'; it has {first_few(tools)}.')
     )
 
 
 def metafiles() -> Iterator[Path]:
-    """The metafiles that ``model-index.yml`` imports, one for each folder of configs."""
+    """The metafiles that ``model-index.yml`` imports, one for each folder of configs.
+
+    None if the package came without its configs: it must not hide the models of other packages.
+    """
     import yaml
 
-    for path in yaml.safe_load((shipped_root() / 'model-index.yml').read_text(encoding='utf-8'))['Import']:
-        yield shipped_root() / path
+    try:
+        root = shipped_root()
+    except ShippedFileError:
+        return
+    for path in yaml.safe_load((root / 'model-index.yml').read_text(encoding='utf-8'))['Import']:
+        yield root / path
 
 
 def find_model(name: str) -> tuple[str, str | None] | None:
-    """Find a model in the index by its name or an alias, in upper or lower case.
+    """Find a model in the index by its name, in upper or lower case.
 
     Returns:
         The config's path and the weights' address (None if the index has none), or None if no model
@@ -118,11 +115,8 @@ def find_model(name: str) -> tuple[str, str | None] | None:
 
     for metafile in metafiles():
         for model in yaml.safe_load(metafile.read_text(encoding='utf-8'))['Models']:
-            aliases = model.get('Alias') or []
-            names = [model['Name'], *([aliases] if isinstance(aliases, str) else aliases)]
-            if name.lower() in (known.lower() for known in names):
-                weights = model.get('Weights')
-                return str(shipped_root() / model['Config']), weights[0] if isinstance(weights, list) else weights
+            if name.lower() == model['Name'].lower():
+                return str(shipped_root() / model['Config']), model.get('Weights')
     return None
 
 

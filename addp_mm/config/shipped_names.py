@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from addp_mm.compat.importing import replace_method
-from addp_mm.config.shipped import SCHEME, ShippedFileError, config_path, find_model, metafiles, shipped_root
+from addp_mm.config.shipped import SCHEME, config_path, find_model, metafiles, shipped_root
 
 
 def add_base_names(config: Any) -> None:
@@ -42,7 +42,7 @@ def add_inferencer_names(infer: Any) -> None:
             try:
                 return original(self, model)
             except ValueError:
-                found = _find_model(model)
+                found = find_model(model)
                 if found is None:
                     raise
             path, weights = found
@@ -64,7 +64,7 @@ def add_models_to_hub(model: Any) -> None:
 
     @functools.cache
     def add_ours() -> None:
-        for metafile in _metafiles():
+        for metafile in metafiles():
             if metafile.parent.name in ('cls', 'pretrain'):
                 hub.register_model_index(metafile, config_prefix=shipped_root())
 
@@ -74,18 +74,3 @@ def add_models_to_hub(model: Any) -> None:
         add_ours()
 
     hub._register_mmpretrain_models = classmethod(_register_mmpretrain_models)  # noqa: SLF001
-
-
-# If addp_mm was installed without configs, the models of other packages must still be found.
-def _find_model(name: str) -> tuple[str, str | None] | None:
-    try:
-        return find_model(name)
-    except ShippedFileError:
-        return None
-
-
-def _metafiles() -> list:
-    try:
-        return list(metafiles())
-    except ShippedFileError:
-        return []

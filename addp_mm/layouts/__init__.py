@@ -15,7 +15,7 @@ from addp_mm.errors import first_few
 from addp_mm.layouts.beit import BEIT
 from addp_mm.layouts.key_rules import without_prefix
 from addp_mm.layouts.layout import Layout
-from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER
+from addp_mm.layouts.mage import MAGE
 from addp_mm.layouts.mmpretrain_vit import MMPRETRAIN_VIT
 from addp_mm.layouts.published import PUBLISHED, PUBLISHED_ENCODER
 from addp_mm.layouts.timm_vit import DINOV2, MAE, TIMM_VIT
@@ -35,10 +35,6 @@ LAYOUTS: tuple[Layout, ...] = (
     MMPRETRAIN_VIT,
 )
 
-#: Layouts of a second component in a checkpoint of :data:`LAYOUTS`. They are found only if a caller
-#: wants that component.
-SECONDARY: tuple[Layout, ...] = (MAGE_TOKENIZER,)
-
 
 def find_layout(state_dict: Mapping[str, Tensor], components: Collection[str] | None = None) -> Layout | None:
     """Find the layout of a bare state dict.
@@ -51,7 +47,7 @@ def find_layout(state_dict: Mapping[str, Tensor], components: Collection[str] | 
     Returns:
         The first layout that matches; None if no layout matches, as for weights of this package.
     """
-    wanted = LAYOUTS if components is None else [x for x in (*LAYOUTS, *SECONDARY) if x.component in components]
+    wanted = [layout for layout in LAYOUTS if components is None or layout.component in components]
     return next((layout for layout in wanted if layout.matches(state_dict)), None)
 
 
@@ -88,4 +84,4 @@ def advice_on_prefix(state_dict: Mapping[str, Tensor], components: Collection[st
     return f'It has the layout of {first_few(phrases, separator=" and of ")}.'
 
 
-__all__ = ['LAYOUTS', 'SECONDARY', 'Layout', 'advice_on_prefix', 'find_layout', 'find_prefixes']
+__all__ = ['LAYOUTS', 'Layout', 'advice_on_prefix', 'find_layout', 'find_prefixes']

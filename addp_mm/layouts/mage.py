@@ -1,5 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""MAGE's pre-training checkpoints (https://github.com/LTH14/mage): predictor and tokenizer."""
+"""MAGE's pre-training checkpoints (https://github.com/LTH14/mage).
+
+The predictor is converted here. The tokenizer, under ``vqgan.*``, has the layout of
+:data:`~addp_mm.layouts.vqgan.MASKGIT`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor
 
 from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, count, prefixed, require, translate, without_prefix
 from addp_mm.layouts.layout import Layout
-from addp_mm.layouts.vqgan import convert_maskgit, tokenizer_args, vqgan_rules
+from addp_mm.layouts.vqgan import vqgan_rules
 
 #: Class slot of the fake class id (1100) at position 0 of every sequence.
 FAKE_CLASS_SLOT = 76
@@ -32,6 +36,13 @@ PREDICTOR_UNUSED = (
     r'token_emb\.position_ids',
 )
 
+#: The head of MAGE and of ADDP.
+HEAD_RULES: tuple[Rule, ...] = (
+    (rf'mlm_layer\.fc\.{WB}', r'head.fc.\1'),
+    (rf'mlm_layer\.ln\.{WB}', r'head.norm.\1'),
+    (r'mlm_layer\.bias', 'head.bias', torch.flatten),
+)
+
 PREDICTOR_RULES: tuple[Rule, ...] = (
     (r'token_emb\.word_embeddings\.weight', 'word_embed.weight'),
     (r'token_emb\.position_embeddings\.weight', 'pos_embed', lambda table: table[None]),
@@ -42,9 +53,7 @@ PREDICTOR_RULES: tuple[Rule, ...] = (
     (r'decoder_pos_embed_learned', 'decoder_pos_embed'),
     (rf'decoder_blocks\.{VIT_BLOCK}', r'decoder_blocks.\1'),
     (rf'decoder_norm\.{WB}', r'decoder_norm.\1'),
-    (rf'mlm_layer\.fc\.{WB}', r'head.fc.\1'),
-    (rf'mlm_layer\.ln\.{WB}', r'head.norm.\1'),
-    (r'mlm_layer\.bias', 'head.bias', torch.flatten),
+    *HEAD_RULES,
 )
 
 _NEEDED = (
@@ -70,29 +79,11 @@ def convert_mage(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: A key is unknown, or the predictor is incomplete.
     """
-    return _convert_both(state_dict)[0]
-
-
-def convert_mage_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert MAGE's tokenizer to :class:`~addp_mm.models.tokenizers.VQTokenizer`.
-
-    Args:
-        state_dict: As in :func:`convert_mage`.
-
-    Raises:
-        ValueError: A key is unknown, or the tokenizer is missing or incomplete.
-    """
-    if not _convert_both(state_dict)[1]:
-        raise ValueError('the checkpoint has no tokenizer (vqgan.*)')
-    return convert_maskgit(without_prefix(state_dict, 'vqgan.'))
-
-
-def _convert_both(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     vqgan = prefixed(vqgan_rules(without_prefix(state_dict, 'vqgan.')), 'vqgan.', 'tokenizer.')
     converted = translate(state_dict, (*prefixed(PREDICTOR_RULES, '', 'predictor.'), *vqgan), PREDICTOR_UNUSED, 'MAGE')
     predictor = trim_positions(without_prefix(converted, 'predictor.'))
     require(predictor, _NEEDED, 'a whole MAGE checkpoint')
-    return predictor, without_prefix(converted, 'tokenizer.')
+    return predictor
 
 
 def trim_positions(predictor: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -167,11 +158,6 @@ def mage_args(state_dict: Mapping[str, Tensor]) -> dict:
     return predictor_args(convert_mage(state_dict), None if codes is None else len(codes))
 
 
-def mage_tokenizer_args(state_dict: Mapping[str, Tensor]) -> dict:
-    """Infer the arguments of the tokenizer in a MAGE checkpoint."""
-    return tokenizer_args(convert_mage_tokenizer(state_dict))
-
-
 #: MAGE's whole pre-training model, converted to the predictor.
 MAGE = Layout(
     name='MAGE',
@@ -179,13 +165,4 @@ MAGE = Layout(
     matches=lambda state_dict: {'token_emb.word_embeddings.weight', 'mlm_layer.bias'} <= set(state_dict),
     convert=convert_mage,
     build_args=mage_args,
-)
-
-#: The same file, converted to the tokenizer.
-MAGE_TOKENIZER = Layout(
-    name='MAGE tokenizer',
-    component='tokenizer',
-    matches=lambda state_dict: MAGE.matches(state_dict) and 'vqgan.quantize.embedding.weight' in state_dict,
-    convert=convert_mage_tokenizer,
-    build_args=mage_tokenizer_args,
 )

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, count, prefixed, require, translate, without_prefix
 from addp_mm.layouts.layout import Layout
-from addp_mm.layouts.mage import PREDICTOR_RULES, PREDICTOR_UNUSED, heads_of, predictor_args, trim_positions
+from addp_mm.layouts.mage import HEAD_RULES, PREDICTOR_RULES, PREDICTOR_UNUSED, heads_of, predictor_args, trim_positions
+from addp_mm.layouts.timm_vit import PLAIN
 from addp_mm.layouts.vit_weights import vit_args, vit_layout
 from addp_mm.layouts.vqgan import tokenizer_args, vqgan_rules
 
@@ -34,14 +35,7 @@ def _without_class_row(table: Tensor) -> Tensor:
     return table[:, 1:]
 
 
-_ENCODER_RULES: tuple[Rule, ...] = (
-    (r'cls_token', 'cls_token'),
-    (r'pos_embed', 'pos_embed'),
-    (rf'patch_embed\.proj\.{WB}', r'patch_embed.projection.\1'),
-    (rf'tokenizer_norm\.{WB}', r'pre_norm.\1'),
-    (rf'blocks\.{VIT_BLOCK}', r'blocks.\1'),
-    (rf'norm\.{WB}', r'final_norm.\1'),
-)
+_ENCODER_RULES: tuple[Rule, ...] = (*PLAIN, (rf'tokenizer_norm\.{WB}', r'pre_norm.\1'))
 
 _DECODER_RULES: tuple[Rule, ...] = (
     (rf'decoder_embed\.{WB}', r'neck.embed.\1'),
@@ -52,9 +46,7 @@ _DECODER_RULES: tuple[Rule, ...] = (
     (r'decoder_pos_token_embed', 'neck.token_pos_embed', _without_class_row),
     (rf'decoder_blocks\.{VIT_BLOCK}', r'neck.blocks.\1'),
     (rf'decoder_norm\.{WB}', r'neck.norm.\1'),
-    (rf'mlm_layer\.fc\.{WB}', r'head.fc.\1'),
-    (rf'mlm_layer\.ln\.{WB}', r'head.norm.\1'),
-    (r'mlm_layer\.bias', 'head.bias', torch.flatten),
+    *HEAD_RULES,
 )
 
 _NEEDED = (
@@ -231,7 +223,7 @@ PUBLISHED = Layout(
 PUBLISHED_ENCODER = vit_layout(
     'ADDP encoder',
     lambda state_dict: 'tokenizer_norm.weight' in state_dict and not _is_whole(state_dict),
-    (*_ENCODER_RULES, (rf'fc_norm\.{WB}', r'fc_norm.\1')),
+    _ENCODER_RULES,
     prepare=_encoder_part,
     class_position=True,
 )

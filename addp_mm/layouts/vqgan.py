@@ -126,7 +126,11 @@ def tokenizer_args(
     codebook_size, embed_dims = converted['codes.weight'].shape
     z_channels, _, encoder_out_kernel, _ = converted['encoder.conv_out.weight'].shape
     quant_conv = 'quant_conv.weight' in converted
-    _check_sizes(converted, base_channels, widths, embed_dims, z_channels)
+    if widths[0] != base_channels or any(width % base_channels for width in widths):
+        raise ValueError(
+            f'VQTokenizer cannot hold this VQGAN: the levels have {widths} channels, which are not multiples of the '
+            f'{base_channels} of the first convolution, starting with 1'
+        )
     return dict(
         base_channels=base_channels,
         channel_mults=tuple(width // base_channels for width in widths),
@@ -139,7 +143,9 @@ def tokenizer_args(
         shortcut_from=_shortcut_from(converted),
         conv_bias='encoder.conv_in.bias' in converted,
         downsample='conv' if 'encoder.downsamples.0.weight' in converted else 'avg',
-        attn_levels=_attn_levels(converted, 'encoder', len(widths)),
+        attn_levels=tuple(
+            level for level in range(len(widths)) if f'encoder.levels.{level}.0.attn.q.weight' in converted
+        ),
         mid_attn='encoder.mid.0.attn.q.weight' in converted,
         encoder_out_kernel=encoder_out_kernel,
         quant_conv=quant_conv,
@@ -156,38 +162,6 @@ def _shortcut_from(converted: Mapping[str, Tensor]) -> str:
             block_input = converted[key.replace('shortcut', 'conv1')].shape[1]
             return 'input' if value.shape[1] == block_input else 'output'
     return 'output'
-
-
-def _attn_levels(converted: Mapping[str, Tensor], half: str, num_levels: int) -> tuple[int, ...]:
-    """Levels of the encoder or decoder with attention, counted from the finest."""
-    found = [level for level in range(num_levels) if f'{half}.levels.{level}.0.attn.q.weight' in converted]
-    return tuple(found if half == 'encoder' else sorted(num_levels - 1 - level for level in found))
-
-
-def _check_sizes(
-    converted: Mapping[str, Tensor], base_channels: int, widths: Sequence[int], embed_dims: int, z_channels: int
-) -> None:
-    problems = []
-    if widths[0] != base_channels or any(width % base_channels for width in widths):
-        problems.append(
-            f'the levels have {widths} channels, which are not multiples of the {base_channels} of the first '
-            'convolution, starting with 1'
-        )
-    if _attn_levels(converted, 'encoder', len(widths)) != _attn_levels(converted, 'decoder', len(widths)):
-        problems.append('encoder and decoder have attention at different levels')
-    if len(converted['decoder.conv_out.weight']) != converted['encoder.conv_in.weight'].shape[1]:
-        problems.append(
-            f'it takes {converted["encoder.conv_in.weight"].shape[1]} channels and returns '
-            f'{len(converted["decoder.conv_out.weight"])}'
-        )
-    latent_channels = converted['quant_conv.weight'].shape[1] if 'quant_conv.weight' in converted else embed_dims
-    if latent_channels != z_channels:
-        problems.append(
-            f'the encoder returns {z_channels} channels, and {latent_channels} are quantised (a variational '
-            'autoencoder with double_z is not a VQGAN)'
-        )
-    if problems:
-        raise ValueError('VQTokenizer cannot represent this VQGAN: ' + '; '.join(problems))
 
 
 def _is_vqgan(state_dict: Mapping[str, Tensor]) -> bool:

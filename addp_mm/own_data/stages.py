@@ -11,8 +11,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from addp_mm.config.config_file import ConfigError, check_options, load_config, parse_options, suggest
+from addp_mm.config.config_file import check_options, load_config, parse_options
 from addp_mm.config.shipped import config_path
+from addp_mm.errors import ConfigError, suggest
 from addp_mm.own_data.images import Found
 
 STAGES = ('tokenizer', 'predictor', 'addp')

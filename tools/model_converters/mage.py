@@ -54,11 +54,13 @@ def predictor(source, args):
 def tokenizer(source):
     """Config, weights and check of the tokenizer."""
     from addp_mm.conversion.originals.vqgan import OriginalVQGAN, tokenizer_agrees
-    from addp_mm.layouts.mage import MAGE_TOKENIZER
+    from addp_mm.layouts.key_rules import without_prefix
+    from addp_mm.layouts.vqgan import MASKGIT
 
-    config = dict(type='addp_mm.VQTokenizer', **MAGE_TOKENIZER.build_args(source))
-    original = OriginalVQGAN(source, taming=False, prefix='vqgan.')
-    return config, MAGE_TOKENIZER.convert(source), lambda model: tokenizer_agrees(model, original)
+    vqgan = without_prefix(source, 'vqgan.')
+    config = dict(type='addp_mm.VQTokenizer', **MASKGIT.build_args(vqgan))
+    original = OriginalVQGAN(vqgan, taming=False)
+    return config, MASKGIT.convert(vqgan), lambda model: tokenizer_agrees(model, original)
 
 
 def convert(args):

@@ -143,20 +143,14 @@ def _manifest(spec: SceneSetSpec, generators: dict[str, SceneGenerator]) -> dict
 
 def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
     """Whether ``out`` contains this set already; an error if it contains other files."""
-    if not out.exists():
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    if not out.is_dir():
-        raise FileExistsError(f'{out} is a file. Give another folder.')
-    if not any(out.iterdir()):
-        return False
-    if not (out / MARKER).is_file():
-        raise FileExistsError(
-            f'{out} contains files that are not FashionScenes. Nothing was written; give another folder.'
-        )
     try:
         present = json.loads((out / MARKER).read_text())
-    except ValueError as error:
-        raise FileExistsError(f'{out / MARKER} cannot be read ({error}). Delete {out} and write it again.') from error
+    except (OSError, ValueError) as error:
+        raise FileExistsError(
+            f'{out} holds something that is not FashionScenes ({error}). Nothing was written; give another folder.'
+        ) from error
     keys = [key for key in manifest if present.get(key) != manifest[key]]
     if keys:
         differs = ', '.join(f'{key} {present.get(key)!r} instead of {manifest[key]!r}' for key in keys)

@@ -76,6 +76,3 @@ class ImageFiles(ListedImages):
         one, other = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
         changed = min(filter(None, (one, other)), default=None)
         return None if changed is None else f'{self.source} has changed: {os.fsdecode(changed)} was added or removed'
-
-    def _advice(self) -> str:
-        return f' The search was for {", ".join(self.extensions)}.'

@@ -55,6 +55,8 @@ class ListedImages(Dataset, ABC):
         ValueError: An option is outside its range.
     """
 
+    extensions: Sequence[str] = ()
+
     def __init__(
         self,
         source: str | Path,
@@ -85,7 +87,9 @@ class ListedImages(Dataset, ABC):
         self.names = PackedNames(self.index_file)
         if not len(self):
             raise DatasetError(
-                f'{self.source} has no images' + (f' for split {split!r}.' if split else '.') + self._advice()
+                f'{self.source} has no images'
+                + (f' for split {split!r}' if split else '')
+                + (f'. The search was for names that end in {", ".join(self.extensions)}.' if self.extensions else '.')
             )
         name = '_'.join(['broken_images', self.index_file.stem.removeprefix('images_'), *filter(None, [split])])
         folder = Path(work_dir or self.index_file.parent)
@@ -123,8 +127,7 @@ class ListedImages(Dataset, ABC):
                 chosen = int(index)
                 if attempt:
                     # The substitute is the same in each process and after a resume.
-                    words = np.random.SeedSequence([chosen, attempt]).generate_state(1, np.uint64)
-                    chosen = int(words[0] % np.uint64(len(self)))
+                    chosen = int(np.random.default_rng([chosen, attempt]).integers(len(self)))
                 name = self.name(chosen)
                 try:
                     results = self.get_data_info(chosen)
@@ -177,9 +180,6 @@ class ListedImages(Dataset, ABC):
         """Description of a change of the source or the settings since the list was written."""
         changed = [key for key, value in self._about().items() if listed.about.get(key) != value]
         return f'{self.source}: {", ".join(changed)} changed' if changed else None
-
-    def _advice(self) -> str:
-        return ''
 
     def _row(self, index: int) -> int:
         """Row in the list of an image of the split."""

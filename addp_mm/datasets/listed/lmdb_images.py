@@ -6,9 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tqdm import tqdm
@@ -16,6 +14,11 @@ from tqdm import tqdm
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.listed_images import ListedImages
 from addp_mm.registry import DATASETS
+
+try:
+    import lmdb
+except ImportError:
+    lmdb = None  # type: ignore[assignment]
 
 # Keys of common writers whose values are not images.
 _NO_IMAGES = (b'__len__', b'__keys__', b'num-samples', b'length')
@@ -43,17 +46,11 @@ class LMDBImages(ListedImages):
     def __init__(
         self, path: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None, **options
     ) -> None:
-        self._lmdb()
+        if lmdb is None:
+            raise ImportError('LMDBImages needs the package lmdb: pip install "addp_mm[data]"')
         if not Path(path).exists():
             raise DatasetError(f'{path}: this database does not exist. Check the path given, or that in the config.')
         super().__init__(path, pipeline, index_file, **options)
-
-    @staticmethod
-    def _lmdb() -> ModuleType:
-        try:
-            return import_module('lmdb')
-        except ImportError as error:
-            raise ImportError('LMDBImages needs the package lmdb: pip install "addp_mm[data]"') from error
 
     def _open(self) -> Any:
         path = os.path.realpath(self.source)
@@ -62,7 +59,6 @@ class LMDBImages(ListedImages):
             return environment
         # A forked process must not use an environment of its parent.
         self._close()
-        lmdb = self._lmdb()
         try:
             # Workers and ranks only read, and a lock file cannot be written on a read-only disk.
             environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False)

@@ -56,19 +56,11 @@ class WebDatasetImages(ListedImages):
         folder = glob.escape(str(shards))  # its name may contain brackets
         pattern = os.path.join(folder, '*.tar') if os.path.isdir(shards) else str(shards)
         self.shards = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
-        compressed = [
-            shard
-            for shard in self.shards or sorted(glob.glob(os.path.join(folder, '*')))
-            if shard.lower().endswith(_COMPRESSED)
-        ]
-        if compressed:
-            raise DatasetError(
-                f'{compressed[0]} is compressed; shards must be uncompressed tar files, so that each '
-                'image can be read at once. Decompress them (gunzip, unzstd, …), or unpack them and '
-                'give the folder.'
-            )
         if not self.shards:
-            raise DatasetError(f'{pattern}: there are no tar files. Check the path given, or that in the config.')
+            raise DatasetError(
+                f'{pattern}: no such tar files. Shards must be uncompressed, so that each image can be read at once: '
+                'decompress them (gunzip, unzstd, …), or unpack them and give the folder.'
+            )
         self.extensions = sorted(extension.lower() for extension in extensions)
         super().__init__(shards, pipeline, index_file, **options)
 
@@ -101,13 +93,10 @@ class WebDatasetImages(ListedImages):
                                 bar.update()
                 except (tarfile.TarError, EOFError) as error:
                     raise DatasetError(
-                        f'{shard} cannot be read as an uncompressed tar file ({error}). Unpack or replace it.'
+                        f'{shard} cannot be read as an uncompressed tar file ({error}). Decompress or replace it.'
                     ) from error
 
     def _about(self) -> dict:
         states = ((shard, os.stat(shard)) for shard in self.shards)
         shards = [[os.path.abspath(shard), state.st_size, state.st_mtime_ns] for shard, state in states]
         return dict(shards=shards, extensions=self.extensions)
-
-    def _advice(self) -> str:
-        return f' The search was for members that end in {", ".join(self.extensions)}.'

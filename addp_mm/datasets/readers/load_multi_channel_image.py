@@ -116,9 +116,3 @@ class LoadMultiChannelImage(BaseTransform):
             raise ValueError('values that are not finite')
         scaled = ((values.astype(np.float32) - lower) * (255 / (upper - lower))).clip(0, 255)
         return scaled.astype(np.float32) if self.to_float32 else np.rint(scaled).astype(np.uint8)
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(channels={self.channels}, value_range={self.value_range}, '
-            f'to_float32={self.to_float32}, backend_args={self.backend_args})'
-        )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from addp_mm.datasets.readers.read_tiff import is_tiff, read_tiff, tiff_size, too_large
-from addp_mm.datasets.readers.stored_image import TRANSPOSING, WHITE, StoredImage, upright, with_channels
+from addp_mm.datasets.readers.stored_image import TRANSPOSING, StoredImage, upright, with_channels
 
 _NPY = b'\x93NUMPY'
 _ORIENTATION = 0x0112
@@ -72,15 +71,14 @@ def read_image(source: bytes | str | os.PathLike, all_pages: bool = True) -> Sto
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def read_rgb(source: bytes | str | os.PathLike, background: Sequence[float] = WHITE) -> np.ndarray:
+def read_rgb(source: bytes | str | os.PathLike) -> np.ndarray:
     """Read an image file as RGB of eight bits.
 
-    Transparent pixels are blended onto ``background``. 16 bits are scaled: 65535 becomes 255. If a
-    TIFF has several pages, the first one is read.
+    Transparent pixels are blended onto white. 16 bits are scaled: 65535 becomes 255. Of a TIFF with
+    several pages, the first one is read.
 
     Args:
         source: A path, or the bytes of an image file.
-        background: RGB, 0 to 255. Defaults to white.
 
     Returns:
         uint8 (H, W, 3).
@@ -89,7 +87,7 @@ def read_rgb(source: bytes | str | os.PathLike, background: Sequence[float] = WH
         ValueError: The file is damaged or of an unknown format, or its values have no known range.
         OSError: The path cannot be read.
     """
-    return read_image(source, all_pages=False).rgb(background)
+    return read_image(source, all_pages=False).rgb()
 
 
 def is_array(content: bytes) -> bool:

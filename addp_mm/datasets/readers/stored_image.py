@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-WHITE = (255, 255, 255)
 # Values of the TIFF and EXIF tag Orientation that exchange height and width.
 TRANSPOSING = (5, 6, 7, 8)
 
@@ -47,14 +45,11 @@ class StoredImage:
         """Whether the channels are grey or RGB, with or without alpha, and no others."""
         return self.colour > 0 and self.num_channels == self.colour + self.alpha
 
-    def visible(self, background: Sequence[float] = WHITE) -> np.ndarray:
-        """The grey or RGB channels, with alpha blended onto a background.
-
-        Args:
-            background: RGB, 0 to 255. Defaults to white.
+    def visible(self) -> np.ndarray:
+        """The grey or RGB channels, with alpha blended onto white.
 
         Returns:
-            (H, W, 1 or 3) of the type of ``values``; with alpha always (H, W, 3).
+            The type of ``values``, shape (H, W, 1 or 3).
 
         Raises:
             ValueError: There is an alpha channel, and the values are neither uint8 nor uint16.
@@ -64,15 +59,11 @@ class StoredImage:
             return colour
         white = highest_value(self.values.dtype)
         opacity = self.values[..., self.colour : self.colour + 1] / white
-        ground = np.array(background) * (white / 255) * (1 - opacity)
-        blended = (colour if self.premultiplied else colour * opacity) + ground
+        blended = (colour if self.premultiplied else colour * opacity) + white * (1 - opacity)
         return np.rint(blended).clip(0, white).astype(self.values.dtype)
 
-    def rgb(self, background: Sequence[float] = WHITE) -> np.ndarray:
-        """The image as RGB of eight bits.
-
-        Args:
-            background: RGB, 0 to 255, under transparent pixels. Defaults to white.
+    def rgb(self) -> np.ndarray:
+        """The image as RGB of eight bits, transparent pixels on white.
 
         Returns:
             uint8 (H, W, 3). 16 bits are scaled: 65535 becomes 255.
@@ -83,7 +74,7 @@ class StoredImage:
         if not self.colour:
             raise ValueError(f'{self.num_channels} channels; load it with addp_mm.LoadMultiChannelImage')
         white = highest_value(self.values.dtype)
-        values = self.visible(background)
+        values = self.visible()
         if white != 255:
             values = np.rint(values * (255 / white)).astype(np.uint8)
         return np.repeat(values, 3, -1) if values.shape[2] == 1 else values

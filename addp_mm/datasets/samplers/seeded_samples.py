@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-import torch
 from mmcv.transforms import BaseTransform
 
-from addp_mm.randomness import Purpose, seed_process
+from addp_mm.randomness import Purpose, random_states_kept, seed_process
 from addp_mm.registry import TRANSFORMS
 
 
@@ -50,14 +47,9 @@ def random_state_of(index: int) -> Iterator[None]:
     if not isinstance(index, SampleIndex):
         yield
         return
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  # see seed_process
-    seed_process(index.seed, Purpose.AUGMENTATION, iteration=index.position, cuda=False)
-    try:
+    with random_states_kept():
+        seed_process(index.seed, Purpose.AUGMENTATION, iteration=index.position, cuda=False)
         yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002  # see seed_process
-        torch.set_rng_state(states[2])
 
 
 @TRANSFORMS.register_module()

@@ -49,14 +49,13 @@ def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
 
 def _own_arguments(module: nn.Module, config: Mapping) -> dict:
     """Arguments by name, as JSON, without defaults, so that a new option does not change them."""
-    parameters = inspect.signature(type(module)).parameters
-    arguments = {}
-    for name in sorted(set(config) - {'type', 'init_cfg', '_scope_'}):
-        value, default = (
-            (json.loads(json.dumps(item, default=str)) for item in (config[name], parameters[name].default))
-            if name in parameters
-            else (config[name], None)
-        )
-        if value != default:
-            arguments[name] = value
-    return arguments
+
+    def as_json(value: object) -> object:
+        return json.loads(json.dumps(value, default=str))
+
+    defaults = {name: parameter.default for name, parameter in inspect.signature(type(module)).parameters.items()}
+    return {
+        name: as_json(value)
+        for name, value in config.items()
+        if name not in ('type', 'init_cfg', '_scope_') and as_json(value) != as_json(defaults.get(name))
+    }

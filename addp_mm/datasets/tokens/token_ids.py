@@ -29,9 +29,9 @@ class TokenIds(Dataset):
         tokenizer: Config of the tokenizer, with an ``init_cfg`` that loads its weights. It is
             loaded once and compared with the tokenizer that wrote the ids. Defaults to None: no
             check.
-        images: Fingerprint of the list of images, or a part of ``images`` in ``tokens.json``, such
-            as ``dict(count=1281167)``. Defaults to None: no check.
-        views: Number of views, or a part of ``views`` in ``tokens.json``, such as
+        images: A part of ``images`` in ``tokens.json``, such as ``dict(count=1281167)``. Defaults
+            to None: no check.
+        views: A part of ``views`` in ``tokens.json``, such as
             ``dict(count=8, augmentation='crop', image_size=256)``. Defaults to None: no check.
         random_view: Whether the view is drawn by numpy's global generator, as augmentations are
             (:class:`ResumableInfiniteSampler` makes this repeatable); otherwise it is the first
@@ -50,8 +50,8 @@ class TokenIds(Dataset):
         self,
         data_root: str | Path,
         tokenizer: Mapping | None = None,
-        images: Mapping | str | None = None,
-        views: Mapping | int | None = None,
+        images: Mapping | None = None,
+        views: Mapping | None = None,
         random_view: bool = True,
     ) -> None:
         self.data_root = Path(data_root)
@@ -97,14 +97,10 @@ class TokenIds(Dataset):
     def _open(self) -> list[np.ndarray]:
         return [open_ids(folder / IDS, about) for folder, about in self._shards]
 
-    def _check(self, tokenizer: Mapping | None, images: Mapping | str | None, views: Mapping | int | None) -> None:
-        wanted: dict[str, Mapping] = {}
+    def _check(self, tokenizer: Mapping | None, images: Mapping | None, views: Mapping | None) -> None:
+        wanted: dict[str, Mapping] = dict(images=images or {}, views=views or {})
         if tokenizer is not None:
             wanted['tokenizer'] = dict(fingerprint=tokenizer_fingerprint(build_loaded(tokenizer), tokenizer))
-        if images is not None:
-            wanted['images'] = dict(fingerprint=images) if isinstance(images, str) else images
-        if views is not None:
-            wanted['views'] = dict(count=views) if isinstance(views, int) else views
         other = list(differences(self.metainfo, wanted))
         if other:
             raise TokenStoreError(

@@ -57,6 +57,3 @@ class MakeView(BaseTransform):
         results['img'] = np.ascontiguousarray(made[chosen].transpose(1, 2, 0))
         results['img_shape'] = results['img'].shape[:2]
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.views})'

@@ -136,7 +136,7 @@ def test_compressed_shards_say_what_to_do(tmp_path, given):
     (tmp_path / 'shards').mkdir()
     write_shard(tmp_path / 'shards/plain', [('a.png', png(1))])
     (tmp_path / 'shards/a.tar.gz').write_bytes(gzip.compress((tmp_path / 'shards/plain').read_bytes()))
-    with pytest.raises(DatasetError, match=r'a\.tar\.gz is compressed; shards must be uncompressed tar files'):
+    with pytest.raises(DatasetError, match=r'uncompressed.*[Dd]ecompress'):
         WebDatasetImages(tmp_path / given, index_file=tmp_path / 'list')
 
 
@@ -192,10 +192,7 @@ def test_keys_that_are_gone_do_not_count_as_broken_where_the_list_is_kept(databa
 
 
 def test_without_lmdb_the_error_says_what_to_install(tmp_path, monkeypatch):
-    def no_lmdb(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr('addp_mm.datasets.listed.lmdb_images.import_module', no_lmdb)
+    monkeypatch.setattr('addp_mm.datasets.listed.lmdb_images.lmdb', None)
     with pytest.raises(ImportError, match=r'pip install "addp_mm\[data\]"'):
         LMDBImages(tmp_path)
 

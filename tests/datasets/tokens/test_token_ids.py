@@ -317,13 +317,13 @@ def test_nothing_but_broken_images_is_refused(tmp_path):
 def test_ids_of_another_tokenizer_other_images_or_views_are_refused(tmp_path, tokenizer):
     own = tokenizer_fingerprint(build_loaded(tokenizer), tokenizer)
     folder = written(tmp_path / 'ids', fingerprint=own)
-    assert len(TokenIds(folder, tokenizer=tokenizer, images='b', views=3)) == 5
+    assert len(TokenIds(folder, tokenizer=tokenizer, images=dict(fingerprint='b'), views=dict(count=3))) == 5
     assert len(TokenIds(folder, images=dict(count=5), views=dict(augmentation='crop', count=3))) == 5
     for wrong, words in (
         (dict(tokenizer=dict(tokenizer, normalize_codes=True)), 'tokenizer.fingerprint is'),
-        (dict(images='c'), "images.fingerprint is 'b', but 'c' is needed"),
+        (dict(images=dict(fingerprint='c')), "images.fingerprint is 'b', but 'c' is needed"),
         (dict(images=dict(count=6)), 'images.count is 5, but 6 is needed'),
-        (dict(views=8), 'views.count is 3, but 8 is needed'),
+        (dict(views=dict(count=8)), 'views.count is 3, but 8 is needed'),
         (dict(views=dict(augmentation='flip')), "views.augmentation is 'crop', but 'flip' is needed"),
     ):
         with pytest.raises(TokenStoreError, match=re.escape(words)):
