@@ -23,7 +23,7 @@ from addp_mm.errors import first_few, reported_in_words
         (PreflightError, RuntimeError),
     ],
 )
-def test_own_errors_are_reported_in_words(kind, built_in):
+def test_user_errors_are_printed_in_one_line(kind, built_in):
     assert issubclass(kind, built_in)
     with pytest.raises(SystemExit, match='^error: do this$'), reported_in_words():
         raise kind('do this')

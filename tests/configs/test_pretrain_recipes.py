@@ -74,7 +74,7 @@ def flat(node, path: str = '') -> dict:
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
-def test_names_say_what_the_config_holds(path):
+def test_names_agree_with_the_configs(path):
     cfg = load_recipe(path)
     check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     gpus, batch, accum, precision, epochs, size = re.search(

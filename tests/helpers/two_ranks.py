@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by two processes: what pre-training compares between ranks. Each prints a line of JSON."""
+"""Run by two processes: the comparisons of pre-training. Each process prints a line of JSON."""
 
 import json
 import math

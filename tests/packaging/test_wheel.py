@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What a wheel holds, and whether it works without the checkout."""
+"""The files of a wheel, and its use without the checkout."""
 
 import json
 import shutil

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(COMPILED is None, reason='needs an mmcv with com
 
 
 def cases(device):
-    """Name, arguments and the positions of the tensors that are filled."""
+    """Name, arguments, and the positions of the arguments that are filled."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
@@ -101,7 +101,7 @@ def cases(device):
 
 
 def cuda_cases(draw, zeros, features, rois, generator):
-    """Operators that mmcv has on CUDA only."""
+    """Operators that mmcv has for CUDA only."""
     pooled, argmax = zeros(20, 4, 3, 3), zeros(20, 4, 3, 3, dtype=torch.int)
     yield 'roi_pool_forward', (features, rois, pooled, argmax, 3, 3, 0.5), (2, 3)
     COMPILED.roi_pool_forward(features, rois, pooled, argmax, 3, 3, 0.5)

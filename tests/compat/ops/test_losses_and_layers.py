@@ -60,7 +60,7 @@ def test_softmax_focal_loss(mmcv_ops, generator, reduction, weight):
             expected[n] = -0.25 * (1 - p) ** 2 * math.log(p) * (1 if weight is None else weight[target[n]])
     expected = {'none': expected, 'sum': expected.sum(), 'mean': expected.sum() / 5}[reduction]
     torch.testing.assert_close(mmcv_ops.softmax_focal_loss(logits, target, 2.0, 0.25, weight, reduction), expected)
-    if reduction != 'none':  # mmcv multiplies (N, C) gradients by an (N,) one there
+    if reduction != 'none':  # here mmcv multiplies an (N, C) gradient by an (N,) gradient
         assert torch.autograd.gradcheck(
             lambda x: mmcv_ops.softmax_focal_loss(x, target, 2.0, 0.25, weight, reduction), logits.requires_grad_()
         )
@@ -209,7 +209,7 @@ def test_masked_conv(mmcv_ops, generator, padding):
 
 
 def test_sync_bn_alone_is_batch_norm(mmcv_ops, generator):
-    ours, torchs = torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)  # mmcv's own layer wants a process group
+    ours, torchs = torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)  # mmcv's own layer needs a process group
     function = mmcv_ops.sync_bn.SyncBatchNormFunction
     with torch.no_grad():
         for layer in (ours, torchs):
