@@ -150,7 +150,7 @@ def check_setuptools() -> Iterator[Finding]:
 
 
 def check_openmmlab() -> Iterator[Finding]:
-    """Which OpenMMLab packages are installed, load, and are compatible."""
+    """Which OpenMMLab packages are installed, whether they can be imported, and if they fit."""
     for module in ORIGINALS:
         found = [
             f'{provider.name} {version} ({family})'
@@ -210,8 +210,8 @@ def check_patches() -> Iterator[Finding]:
         remedy = 'unset ADDP_MM_COMPAT, unless you want the packages unchanged'
         yield Finding('warning', 'patches', 'none: ADDP_MM_COMPAT=off', remedy)
         return
-    faults = '; '.join(f'{patch.name} ({patch.fault})' for patch in compat.in_force()) or 'none'
-    yield Finding('ok', 'patches', f'active: {faults}')
+    faults = '; '.join(f'{patch.name} ({patch.fault})' for patch in compat.applied()) or 'none'
+    yield Finding('ok', 'patches', f'applied: {faults}')
     names = ', '.join(patch.name for patch in compat.waiting()) or 'none'
     yield Finding('ok', 'more patches', f'applied when their module is imported, if it has the fault: {names}')
 

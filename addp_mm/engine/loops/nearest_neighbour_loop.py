@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine import dist
-from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
 from torch import Tensor
 from tqdm import tqdm
 
+from addp_mm.engine.unwrap import bare_model
 from addp_mm.evaluation.nearest_neighbours import NeighbourBank
 from addp_mm.registry import LOOPS
 
@@ -93,7 +93,13 @@ class NearestNeighbourTestLoop(TestLoop):
     @torch.no_grad()
     def _make_bank(self) -> NeighbourBank:
         features, labels = [], []
-        for batch in self._progress(self.bank_dataloader):
+        bank = tqdm(
+            self.bank_dataloader,
+            desc='features of the labelled images',
+            unit='batch',
+            disable=not dist.is_main_process(),
+        )
+        for batch in bank:
             own, samples = self._extract(batch)
             features.append(own.to(self.bank_device or own.device))
             labels.append(torch.tensor([int(sample.gt_label) for sample in samples], device=features[-1].device))
@@ -105,12 +111,9 @@ class NearestNeighbourTestLoop(TestLoop):
             self.temperature,
         )
 
-    def _progress(self, loader) -> Iterable:
-        return tqdm(loader, desc='features of the labelled images', unit='batch', disable=not dist.is_main_process())
-
     def _extract(self, batch) -> tuple[Tensor, list]:
         """Features (B, C) in float32 and data samples of a batch of the loader."""
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        model = bare_model(self.runner)
         data = model.data_preprocessor(batch, False)
         with torch.autocast(data['inputs'].device.type, enabled=self.fp16):
             features = model.extract_feat(data['inputs'])
