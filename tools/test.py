@@ -34,7 +34,7 @@ def prepare(args):
     from addp_mm.checks.datasets import check_datasets
     from addp_mm.checks.evaluators import check_evaluator
     from addp_mm.checks.launch import check_launcher
-    from addp_mm.checks.unknown_arguments import check_config
+    from addp_mm.checks.unknown_arguments import check_config, check_numbers
     from addp_mm.checks.weights import require_checkpoint, require_weights
     from addp_mm.config.config_file import load_config
     from addp_mm.config.paths import require_writable
@@ -49,6 +49,7 @@ def prepare(args):
         args.checkpoint = require_checkpoint(args.checkpoint)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_config(cfg, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
+    check_numbers(cfg)
     cfg.launcher = args.launcher
     runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
     args.out = args.out or str(Path(cfg.work_dir) / 'metrics.json')

@@ -65,11 +65,13 @@ def config_path(name: str) -> str:
         raise ShippedFileError(
             f'{name} is the name of several configs: {", ".join(same_name)}. Give the name with its folder.'
         )
-    names = {path.rpartition('/')[2]: path for path in configs}
-    near = [names[n] for n in difflib.get_close_matches(name.rpartition('/')[2], names, n=3, cutoff=0.5)]
+    names = {path.rpartition('/')[2]: path for path in configs if not path.startswith('_base_/')}
+    begun = [path for known, path in names.items() if name and known.startswith(name)]
+    near = begun[:3] or [names[n] for n in difflib.get_close_matches(name.rpartition('/')[2], names, n=3, cutoff=0.5)]
     raise ShippedFileError(
-        f'addp_mm ships no config {name}; '
-        + (f'did you mean {", ".join(near)}?' if near else f'there are {first_few(configs)}.')
+        f'addp_mm ships no config {name}'
+        + (f'; did you mean {", ".join(near)}?' if near else '.')
+        + ' The names are printed by: addp list'
     )
 
 
