@@ -105,7 +105,8 @@ def _resolve(kind: str | type, registries: tuple[str, ...], scope: str) -> tuple
 
 def _similar_types(name: str, registries: tuple[str, ...], scope: str) -> str:
     """``'; did you mean a?'`` for a misspelt type, or one without its scope; else ''."""
-    plain, names = type_name(name), {}
+    plain = type_name(name)
+    names: dict[str, str] = {}
     for root in (getattr(roots, registry) for registry in registries):
         for registry in (root, *root.children.values()):
             registry.import_from_location()

@@ -3,6 +3,7 @@
 
 import argparse
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 

@@ -66,12 +66,8 @@ def config_path(name: str) -> str:
         )
     names = {path.rpartition('/')[2]: path for path in configs if not path.startswith('_base_/')}
     begun = [path for known, path in names.items() if name and known.startswith(name)]
-    near = begun[:3] or [names[n] for n in difflib.get_close_matches(name.rpartition('/')[2], names, n=3, cutoff=0.5)]
-    raise ShippedFileError(
-        f'addp_mm ships no config {name}'
-        + (f'; did you mean {", ".join(near)}?' if near else '.')
-        + ' The names are printed by: addp list'
-    )
+    hint = f'; did you mean {", ".join(begun[:3])}?' if begun else suggest(name, names.values(), cutoff=0.5)
+    raise ShippedFileError(f'addp_mm ships no config {name}{hint or "."} The names are printed by: addp list')
 
 
 def tool_path(name: str) -> str:

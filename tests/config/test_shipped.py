@@ -56,7 +56,9 @@ def test_an_ambiguous_name_asks_for_the_folder(tmp_path, monkeypatch):
         (tmp_path / 'configs' / folder).mkdir(parents=True)
         (tmp_path / 'configs' / folder / 'same.py').touch()
     monkeypatch.setattr(shipped, 'shipped_root', lambda: tmp_path)
-    with pytest.raises(shipped.ShippedFileError, match='did you mean a/same or b/same'):
+    with pytest.raises(
+        shipped.ShippedFileError, match='several configs: a/same, b/same. Give the name with its folder'
+    ):
         addp_mm.config_path('same')
     assert addp_mm.config_path('b/same') == str(tmp_path / 'configs/b/same.py')
 
