@@ -109,7 +109,7 @@ def _similar_types(name: str, registries: tuple[str, ...], scope: str) -> str:
     names: dict[str, str] = {}
     for root in (getattr(roots, registry) for registry in registries):
         for registry in (root, *root.children.values()):
-            registry.import_from_location()
+            registry.get(plain)  # imports what the registry needs to know its names
             for known in registry.module_dict:
                 names.setdefault(known, known if registry.scope in (scope, root.scope) else f'{registry.scope}.{known}')
     near = [plain] if plain in names else difflib.get_close_matches(plain, names, n=3, cutoff=0.85)

@@ -120,7 +120,7 @@ def test_words_and_impossible_numbers_are_refused(option, message):
     [
         ('model.backbone.type=ADDPVit', r"type='ADDPVit' is not registered; did you mean addp_mm\.ADDPViT"),
         ('model.backbone.type=ADDPViT', r"type='ADDPViT' is not registered; did you mean addp_mm\.ADDPViT"),
-        ('optim_wrapper.optimizer.type=AdanW', r"optimizer\.type='AdanW' is not registered; did you mean Adan, AdamW"),
+        ('optim_wrapper.optimizer.type=AdamWW', r"optimizer\.type='AdamWW' is not registered; did you mean AdamW"),
     ],
 )
 def test_a_misspelt_type_is_refused_before_anything_is_built(option, message):
