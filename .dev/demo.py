@@ -18,9 +18,11 @@ from demo_report.demo_page import DemoRun, build_page
 from demo_report.finetunings import ADDP_WEIGHTS, ASSETS, finetunings
 from demo_report.steps import ROOT, Step, StepError, StepRunner, clock
 
+from addp_mm.cli_options import number
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
 
+PRETRAIN_CONFIG = Path('configs/pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py')
 PRETRAIN_ITERS = 50
 # With another version of these, the scenes are not up to date: the tool says what to do then.
 SCENE_SOURCES = (Path('addp_mm/datasets/fashion/fashion_scenes.py'), ASSETS / 'fashion_mnist_subset.npz')
@@ -36,23 +38,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--jobs',
-        type=int,
+        type=number(int, 1),
         default=min(2, cores()),
         metavar='N',
         help='steps at once, of about 1.5 GB each (default: 2, or 1 on one core)',
     )
-    args = parser.parse_args(argv)
-    if args.jobs < 1:
-        parser.error(f'--jobs must be at least 1, got {args.jobs}')
-    return args
-
-
-def pretrain_config() -> Path:
-    """The nano config of ADDP's pre-training."""
-    found = sorted((ROOT / 'configs/pretrain').glob('addp_vit-nano*fashion-scenes*.py'))
-    if len(found) != 1:
-        raise FileNotFoundError(f'configs/pretrain should have one addp_vit-nano*fashion-scenes*.py, not {len(found)}')
-    return found[0].relative_to(ROOT)
+    return parser.parse_args(argv)
 
 
 def plan(folder: Path, short: bool) -> DemoRun:
@@ -66,7 +57,7 @@ def plan(folder: Path, short: bool) -> DemoRun:
         (data_root / 'fashion_scenes.json',),
         SCENE_SOURCES,
     )
-    config, iters = pretrain_config(), 4 if short else PRETRAIN_ITERS
+    config, iters = PRETRAIN_CONFIG, 4 if short else PRETRAIN_ITERS
     options = [
         f'load_from={ADDP_WEIGHTS}',
         f'train_cfg.max_iters={iters}',

@@ -8,12 +8,11 @@ config in the work dir, which you can also train by hand. See docs/own_data.md.
 """
 
 import argparse
-import math
 import signal
 import sys
 from pathlib import Path
 
-from addp_mm.cli_options import add_renamed
+from addp_mm.cli_options import add_renamed, number
 
 
 def add_images(parser):
@@ -134,21 +133,6 @@ def add_results(parser):
     parser.add_argument(
         '--lpips-weights', metavar='FILE', help="measure LPIPS with torchvision's AlexNet; a path or hf://"
     )
-
-
-def number(kind, least=-math.inf, most=math.inf):
-    """Return a function that converts an argument to a number and refuses one out of range."""
-
-    def read(text):
-        value = kind(text)
-        if not (least <= value <= most and math.isfinite(value)):
-            within = f'from {least} to {most}' if math.isfinite(most) else f'at least {least}'
-            raise argparse.ArgumentTypeError(f'{text} must be {within if math.isfinite(least) else "finite"}')
-        return value
-
-    # argparse prints this name: "invalid int value".
-    read.__name__ = kind.__name__
-    return read
 
 
 def parse_args(argv=None):

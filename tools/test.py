@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from addp_mm.cli_options import add_runner_options, parse_runner_args
+from addp_mm.cli_options import add_runner_options, parse_runner_args, read_runner_config
 
 
 def parse_args(argv=None):
@@ -29,34 +29,22 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Read, check and complete the config. Nothing is written and no model is built yet."""
-    from mmengine.registry import init_default_scope
-
     from addp_mm.checks.datasets import check_datasets
     from addp_mm.checks.evaluators import check_evaluator
-    from addp_mm.checks.launch import check_launcher
-    from addp_mm.checks.unknown_arguments import check_config
     from addp_mm.checks.weights import require_checkpoint, require_weights
-    from addp_mm.config.config_file import load_config
     from addp_mm.config.paths import require_writable
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
 
-    check_launcher(args.launcher)
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = read_runner_config(args, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     if args.checkpoint is None:
         require_weights(cfg)
     else:
         args.checkpoint = require_checkpoint(args.checkpoint)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    check_config(cfg, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
-    cfg.launcher = args.launcher
-    runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
     args.out = args.out or str(Path(cfg.work_dir) / 'metrics.json')
     require_writable(args.out, '--out')
     cfg.load_from, cfg.resume = args.checkpoint, False
     set_strategy(cfg, testing=True)
-    if args.seed is not None:
-        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
     check_datasets(cfg, 'test_dataloader', 'test_cfg.bank_dataloader')
     check_evaluator(cfg, 'test')
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)

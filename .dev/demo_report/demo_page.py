@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from addp_mm.generation.figures import image_grid
 from addp_mm.report.figures import image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve, read_image, read_json, read_previews
 from addp_mm.report.machine import machine_class, versions
@@ -120,19 +121,11 @@ def _scenes(demo: DemoRun, split: str) -> list[Path]:
     return sorted((ROOT / demo.data_root / 'scenes' / split).glob('*.png'))
 
 
-def _tiles(images: Sequence[Image.Image], columns: int, margin: int = 2) -> Image.Image:
-    width, height = images[0].size
-    rows = -(-len(images) // columns)
-    sheet = Image.new('RGB', (columns * (width + margin) + margin, rows * (height + margin) + margin), 'white')
-    for index, image in enumerate(images):
-        sheet.paste(image, (margin + index % columns * (width + margin), margin + index // columns * (height + margin)))
-    return sheet
-
-
 def _generation(demo: DemoRun) -> Section:
     paths = _scenes(demo, 'train')[:64]
     generated = image_picture(_open(demo.samples / 'grid.png'), 'grid of generated scenes', 'Generated')
-    real = image_picture(_tiles([_open(path) for path in paths], 8), 'grid of training scenes', 'Training scenes')
+    scenes = Image.fromarray(image_grid([np.asarray(_open(path)) for path in paths], 8))
+    real = image_picture(scenes, 'grid of training scenes', 'Training scenes')
     grids = Figure(
         f'Left: images that ADDP generated from the shipped weights, without selection. Right: the first {len(paths)} '
         'training scenes (FashionScenes: garments of Fashion-MNIST on plain backgrounds).',

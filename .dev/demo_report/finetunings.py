@@ -44,34 +44,42 @@ class Task:
     name: str
     title: str
     model: str
+    config_name: str
     metrics: tuple[Metric, ...]
     prediction_option: str = ''
     prediction_path: str = ''
 
     def config(self, weights: str) -> Path:
-        """The nano config of this task that starts from ``weights``.
-
-        Raises:
-            FileNotFoundError: There is none, or more than one.
-        """
-        pattern = f'*nano-p8_{"ft" if weights == "addp" else "from-scratch"}_*_fashion-scenes-64px.py'
-        found = sorted((ROOT / 'configs' / self.name).glob(pattern))
-        if len(found) != 1:
-            raise FileNotFoundError(f'configs/{self.name} should have one {pattern}, and has {len(found)}')
-        return found[0].relative_to(ROOT)
+        """The nano config of this task that starts from ``weights``."""
+        return Path('configs', self.name, self.config_name.format('ft' if weights == 'addp' else 'from-scratch'))
 
 
 TASKS = (
-    Task('cls', 'Classification', 'ViT classifier', (Metric('Accuracy', 'accuracy/top1'),)),
+    Task(
+        'cls',
+        'Classification',
+        'ViT classifier',
+        'addp-vit-nano-p8_{}_1xb32-fp32-300i_fashion-scenes-64px.py',
+        (Metric('Accuracy', 'accuracy/top1'),),
+    ),
     Task(
         'det',
         'Detection',
         'Mask R-CNN',
+        'mask-rcnn_addp-vit-nano-p8_{}_1xb16-fp32-300i_fashion-scenes-64px.py',
         (Metric('Box AP', 'coco/bbox_mAP', 100.0, 0.0), Metric('Mask AP', 'coco/segm_mAP', 100.0, 0.0)),
         'test_evaluator.outfile_prefix',
         'predictions',
     ),
-    Task('seg', 'Segmentation', 'UperNet', (Metric('mIoU', 'mIoU'),), 'test_evaluator.output_dir', 'labels'),
+    Task(
+        'seg',
+        'Segmentation',
+        'UperNet',
+        'upernet_addp-vit-nano-p8_{}_1xb16-fp32-400i_fashion-scenes-64px.py',
+        (Metric('mIoU', 'mIoU'),),
+        'test_evaluator.output_dir',
+        'labels',
+    ),
 )
 
 

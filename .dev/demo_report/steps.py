@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addp_mm.checkpoints.atomic_write import write_json
-from addp_mm.own_data.commands import LoggedProcess, last_lines, quoted_end
+from addp_mm.own_data.commands import last_lines, quoted_end, run_logged
 
 ROOT = Path(__file__).resolve().parents[2]
 HEARTBEAT_SECONDS = 20.0
@@ -145,8 +145,8 @@ class StepRunner:
             line = ''.join(last_lines(log, 1)).strip() or 'no output yet'
             self._say(number, f'  {line[:_LINE_WIDTH]}')
 
-        process = LoggedProcess([sys.executable, *step.command], log, self.environment, ROOT)
-        outcome = process.wait(heartbeat, HEARTBEAT_SECONDS)
+        command = [sys.executable, *step.command]
+        outcome = run_logged(command, log, self.environment, ROOT, heartbeat=heartbeat, interval=HEARTBEAT_SECONDS)
         missing = [str(path) for path in step.outputs if not (ROOT / path).exists()]
         if outcome.status or missing:
             reason = f'exit status {outcome.status}' if outcome.status else f'it did not write {", ".join(missing)}'

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Downloads that keep a file only if it is complete."""
+"""Download files, and keep a file only if it is complete."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _CHUNK = 1 << 20
 def download(url: str, path: str | os.PathLike, progress: bool = True) -> None:
     """Download a file.
 
-    ``torch.hub.download_url_to_file`` does not compare the number of bytes with the number that
-    the server announced. It therefore keeps half a file when the connection breaks.
+    ``torch.hub.download_url_to_file`` does not compare the number of bytes with the number that the
+    server announced. It therefore keeps an incomplete file when the connection breaks.
 
     Args:
         url: Address; http or https.

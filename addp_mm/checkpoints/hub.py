@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Files of repositories on the Hugging Face Hub: ``hf://owner/repo@revision/path/in/repo``.
 
-``huggingface_hub`` downloads them. It keeps complete files only, shares its cache with the user's
-other programs, and finds cached files without a network.
+``huggingface_hub`` downloads them. It only keeps complete files, shares its cache with your other
+programs, and finds cached files without a network.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def download_from_hub(address: str) -> str:
     """Find a file of the Hub in the local cache, or download it into the cache.
 
     The cached file is used if the Hub cannot be reached or ``HF_HUB_OFFLINE=1`` is set. If the
-    revision is a commit, the Hub is not asked.
+    revision is a commit, there is no request to the Hub.
 
     Args:
         address: ``hf://owner/repo[@revision]/path``.

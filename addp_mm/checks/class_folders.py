@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check the folders that name the classes of mmpretrain's folder datasets."""
+"""Check the class folders of mmpretrain's folder datasets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,18 +13,19 @@ from addp_mm.datasets.errors import DatasetError
 
 
 def check_same_classes(dataset_cfgs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that datasets that name no classes have the same class folders.
+    """Check that datasets without names of classes have the same class folders.
 
-    mmpretrain numbers class folders by their order. If one dataset lacks a class or has another,
-    the same class gets another number, and every metric is wrong. Datasets that name their classes
-    are compared with these by :func:`addp_mm.checks.datasets.check_dataset_cfg`.
+    mmpretrain numbers class folders by their order. If one dataset lacks a class or has another
+    one, the same class gets another number, and every metric is wrong.
+    :func:`addp_mm.checks.datasets.check_dataset_cfg` compares the folders of a dataset with its
+    names of classes.
 
     Args:
         dataset_cfgs: The ``dataset`` of each data loader by the loader's name, that of the training
-            first. Datasets without class folders, or whose folder does not exist, are left out.
+            first. Datasets without class folders, or whose folder does not exist, are skipped.
 
     Raises:
-        DatasetError: Names the folders and the classes that differ.
+        DatasetError: The folders differ. The message names the folders and the classes.
     """
     found = [
         (loader, part)
@@ -57,7 +58,7 @@ def images_of(cfg: Mapping) -> Path:
 
 
 def list_of(cfg: Mapping) -> Path | None:
-    """The file that lists the images of a folder dataset; None if it takes the whole folder."""
+    """The file that lists the images of a folder dataset; None if it reads the whole folder."""
     ann_file, split = cfg.get('ann_file'), cfg.get('split', '')
     if not ann_file and split and join(cfg, f'meta/{split}.txt').is_file():
         ann_file = f'meta/{split}.txt'  # as mmpretrain's ImageNet does
@@ -75,21 +76,21 @@ def names_in(folder: Path) -> list[str]:
 
 
 def check_class_folders(folder: Path, images: Iterable[str], classes: Sequence[str] | None) -> None:
-    """Check that class folders hold images and are those of the classes.
+    """Check that class folders contain images and are those of the classes.
 
     Args:
-        folder: Holds the class folders.
+        folder: The folder of the class folders.
         images: All images below it, relative to it.
         classes: Names of the classes, if the config or the dataset class gives them.
 
     Raises:
-        DatasetError: Names the folder and what is wrong.
+        DatasetError: A class folder is empty, or the folders differ from the classes.
     """
     found, filled = names_in(folder), {Path(image).parts[0] for image in images}
     empty = [name for name in found if name not in filled]
     if empty:
         raise DatasetError(
-            f'{folder}: the class folders {quoted(empty)} hold no images. Fill or remove them. If unpacking the data '
+            f'{folder}: the class folders {quoted(empty)} have no images. Fill or remove them. If unpacking the data '
             'was interrupted, unpack them again.'
         )
     if classes is not None:

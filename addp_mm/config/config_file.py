@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Reading a config file and the options of the command line. Errors suggest similar names."""
+"""Read a config file and the options of the command line. Errors suggest similar names."""
 
 import argparse
 import inspect
@@ -13,7 +13,7 @@ from addp_mm.config.shipped import SCHEME, config_path
 from addp_mm.errors import ConfigError, suggest
 
 _SUFFIXES = ('.py', '.json', '.yaml', '.yml')
-#: Names that mm configs have at their top level beside the arguments of the Runner.
+#: Top-level names of OpenMMLab configs besides the arguments of the Runner.
 _EXTRA_TOP_LEVEL = {
     'default_scope',
     'custom_imports',
@@ -44,7 +44,7 @@ def parse_options(options: list[str]) -> dict:
 
 
 def runner_arguments() -> set[str]:
-    """Names that the Runner reads from the top level of a config."""
+    """Top-level names of a config that Runner reads."""
     from mmengine.runner import Runner
 
     return set(inspect.signature(Runner.__init__).parameters) - {'self'} | _EXTRA_TOP_LEVEL
@@ -53,9 +53,9 @@ def runner_arguments() -> set[str]:
 def check_options(cfg: Config, options: dict) -> None:
     """Refuse an option whose key is not in the config.
 
-    A new key is accepted at the top level if the Runner reads it, and below a ``dict(type=…)``,
-    whose arguments :func:`addp_mm.checks.unknown_arguments.check_config` compares with the class
-    later. Anywhere else a new key is refused if the config has a similar key beside it.
+    A new key is accepted at the top level if Runner reads it. It is also accepted in a
+    ``dict(type=…)``: :func:`addp_mm.checks.unknown_arguments.check_config` compares it with the
+    arguments of the class later. Elsewhere a new key is refused if the same dict has a similar key.
 
     Args:
         cfg: The config, before the options are merged.
@@ -95,7 +95,7 @@ def load_config(path: str, options: list[str] | None = None) -> Config:
     Args:
         path: A file, or the name of a shipped config: ``addp_mm::NAME``, or ``NAME`` without its
             ``.py``.
-        options: ``['a.b=1', …]``. Defaults to None.
+        options: ``['a.b=1', …]``. Defaults to None: no options.
 
     Raises:
         ConfigError: The file does not exist, or the key of an option is not in the config.

@@ -2,7 +2,7 @@
 """Paths of the shipped configs, tools and model index.
 
 In a wheel they are in ``addp_mm/.mim``, where mim and mmengine look for them. In a checkout and an
-editable install they are beside the package.
+editable install they are next to the package.
 """
 
 import os
@@ -26,11 +26,11 @@ def shipped_root() -> Path:
         ShippedFileError: Only the folder of the package was copied.
     """
     for folder in (_PACKAGE / '.mim', _PACKAGE.parent):
-        # a folder `configs` is not enough: other packages leave one in site-packages
+        # a folder `configs` is not enough: other packages install one in site-packages
         if (folder / 'model-index.yml').is_file() and (folder / 'configs').is_dir():
             return folder
     raise ShippedFileError(
-        f'addp_mm in {_PACKAGE} came without its configs and tools: neither {_PACKAGE / ".mim"} nor '
+        f'addp_mm in {_PACKAGE} was installed without its configs and tools: neither {_PACKAGE / ".mim"} nor '
         f'{_PACKAGE.parent} has model-index.yml and configs/. Install a wheel, or the checkout '
         "with pip install -e '.[openmmlab]'."
     )
@@ -40,7 +40,7 @@ def config_path(name: str) -> str:
     """Path of a shipped config, to open it or to inherit from it.
 
     A config can inherit by ``_base_ = __import__('addp_mm').config_path('…')``. mmengine evaluates
-    that line, so addp_mm need not be imported before.
+    that line, so that addp_mm does not have to be imported before.
 
     Args:
         name: Name of the config, ``'addp-vit-nano-p8_ft_…'``, or its path in ``configs``,
@@ -51,7 +51,7 @@ def config_path(name: str) -> str:
         An absolute path.
 
     Raises:
-        ShippedFileError: There is no such config, or several have that name.
+        ShippedFileError: No config or several configs have that name.
     """
     name = name.removeprefix(SCHEME).removeprefix('configs/').removesuffix('.py')
     configs = _configs()
@@ -68,10 +68,11 @@ def tool_path(name: str) -> str:
     """Path of a shipped tool.
 
     Args:
-        name: ``'train.py'``, ``'tools/test.py'``, ``'model_converters/vit.py'`` or alike.
+        name: A name or path, such as ``'train.py'``, ``'tools/test.py'`` or
+            ``'model_converters/vit.py'``.
 
     Raises:
-        ShippedFileError: There is no such tool.
+        ShippedFileError: No tool has that name.
     """
     folder = shipped_root() / 'tools'
     wanted = os.path.normpath(name.replace('\\', '/')).removeprefix('tools/')

@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Lets mmengine and mmpretrain find addp_mm's configs and models by name.
+"""Make mmengine and mmpretrain find addp_mm's configs and models by name.
 
-mmengine has a fixed table of packages whose configs ``_base_ = 'package::…'`` may inherit. An entry
+mmengine has a fixed table of packages whose configs ``_base_ = 'package::…'`` can inherit. An entry
 for addp_mm would be wrong: registries use the table too, and an inherited config gets the package's
-name as scope. Most types in our configs are those of mmdet, mmseg or mmpretrain.
+name as scope, but most types in addp_mm's configs are those of mmdet, mmseg or mmpretrain.
 """
 
 import functools
@@ -15,7 +15,7 @@ from addp_mm.config.shipped import SCHEME, config_path, find_model, metafiles, s
 
 
 def add_base_names(config: Any) -> None:
-    """Let ``_base_ = 'addp_mm::cls/…'`` find a shipped config.
+    """Make ``_base_ = 'addp_mm::cls/…'`` find a shipped config.
 
     Args:
         config: The module ``mmengine.config.config``.
@@ -30,7 +30,7 @@ def add_base_names(config: Any) -> None:
 
 
 def add_inferencer_names(infer: Any) -> None:
-    """Let Inferencers find the models of addp_mm's index by name, after those of their own package.
+    """Make Inferencers find the models of addp_mm's index by name, after those of their package.
 
     Args:
         infer: The module ``mmengine.infer.infer``.

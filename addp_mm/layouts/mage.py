@@ -24,8 +24,8 @@ NUM_CLASS_SLOTS = 1000
 #: Attention heads of the published encoders and decoders of MAGE and ADDP, by width (ViT-B, ViT-L).
 PUBLISHED_HEADS = {768: (12, 16), 1024: (16, 16)}
 
-#: Tensors of the autoencoder MAE from which MAGE's code was developed, and position ids. MAGE saves
-#: them and does not use them.
+#: Tensors of MAE, on whose code MAGE's code is based, and position ids. MAGE saves them and does
+#: not use them.
 PREDICTOR_UNUSED = (
     r'cls_token',
     r'mask_token',
@@ -87,7 +87,7 @@ def convert_mage(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def trim_positions(predictor: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Cut the published table of 256 positions to the number of tokens, in place."""
+    """Reduce the published table of 256 positions to the number of tokens, in place."""
     if 'pos_embed' in predictor and 'decoder_pos_embed' in predictor:
         length = predictor['decoder_pos_embed'].shape[1]
         predictor['pos_embed'] = predictor['pos_embed'][:, :length].contiguous()
@@ -98,12 +98,12 @@ def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = 
     """Infer the arguments of a MaskedTokenPredictor from its weights.
 
     Args:
-        converted: What :func:`convert_mage` returns.
-        codebook_size: Number of codes of its tokenizer. Defaults to the size of the vocabulary
-            without the 1000 class slots and the mask id, as in every published model.
+        converted: Result of :func:`convert_mage`.
+        codebook_size: Number of codes of its tokenizer. Defaults to None: the size of the
+            vocabulary without the 1000 class slots and the mask id, as in every published model.
 
     Returns:
-        All arguments but ``num_heads`` and ``decoder_num_heads``, which do not follow from weights.
+        All arguments except ``num_heads`` and ``decoder_num_heads``, which cannot be inferred.
 
     Raises:
         ValueError: The vocabulary is too small for the published map of ids.
@@ -128,12 +128,12 @@ def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = 
 
 
 def heads_of(width: int, given: int | None, option: str, decoder: bool = False) -> int:
-    """Number of attention heads of a published transformer, which does not follow from its weights.
+    """Number of attention heads of a published transformer, inferred from its width.
 
     Args:
         width: Width of the transformer.
-        given: The number, if the caller knows it.
-        option: Name of the number in errors: 'num_heads' or a like name.
+        given: The number, if it is known; otherwise None.
+        option: Name of the option in errors, such as 'num_heads'.
         decoder: Whether it is a decoder. The decoders of MAGE and ADDP have 16 heads in both
             sizes. Defaults to False.
 
@@ -144,7 +144,7 @@ def heads_of(width: int, given: int | None, option: str, decoder: bool = False) 
     heads = given or (PUBLISHED_HEADS.get(width, (None, None))[decoder])
     if heads is None:
         raise ValueError(
-            f'the number of attention heads does not follow from the weights, and no published model has the width '
+            f'the number of attention heads cannot be inferred from the weights, and no published model has the width '
             f'{width}: give {option} (on the command line --{option.replace("_", "-")})'
         )
     if width % heads:

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Published ADDP checkpoints (https://github.com/ChangyaoTian/ADDP): whole model or encoder.
 
-No other module of the package knows these names. ``tools/model_converters/published_addp.py`` and
-:func:`~addp_mm.apis.load_published` call this module.
+These names occur in this module only. ``tools/model_converters/published_addp.py`` and
+:func:`~addp_mm.apis.load_published` call it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from addp_mm.layouts.timm_vit import PLAIN
 from addp_mm.layouts.vit_weights import vit_args, vit_layout
 from addp_mm.layouts.vqgan import tokenizer_args, vqgan_rules
 
-#: Patterns for whole keys that the published model saves and does not use.
+#: Patterns for whole keys that the published model saves but does not use.
 _UNUSED = (
     r'decoder_pos_embed',
     r'pos_token_embed',
@@ -115,7 +115,7 @@ def _with_one_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _encoder_part(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's and the unknown keys, from an encoder, a whole ADDP, or a classifier."""
+    """The keys of the encoder and the unknown keys of an encoder, a whole ADDP or a classifier."""
     source = _with_one_tokenizer(state_dict)
     others = (*_UNUSED, *(rule[0] for rule in (*_DECODER_RULES, *_frozen_rules(source))), rf'head\.{WB}')
     encoder = {key: value for key, value in source.items() if not any(re.fullmatch(other, key) for other in others)}
@@ -129,7 +129,7 @@ def published_args(converted: Mapping[str, Tensor]) -> dict:
     """Infer the arguments of :class:`~addp_mm.models.selfsup.ADDP` from its weights.
 
     Args:
-        converted: What :func:`convert_published` returns.
+        converted: Result of :func:`convert_published`.
 
     Returns:
         Configs of the components. Those of backbone, neck and predictor lack their numbers of
@@ -178,7 +178,7 @@ def published_settings(
     """:func:`published_args` with the numbers of attention heads.
 
     Args:
-        converted: What :func:`convert_published` returns.
+        converted: Result of :func:`convert_published`.
         num_heads: Attention heads of the encoder. Defaults to the published number for its width.
         decoder_num_heads: Attention heads of the token decoder. Defaults to the published number.
         predictor_num_heads: Attention heads of the predictor's encoder. Defaults to the published
@@ -218,8 +218,8 @@ PUBLISHED = Layout(
     build_args=lambda state_dict: published_args(convert_published(state_dict)),
 )
 
-#: The encoder. Its ``convert`` also takes whole models and classifiers. ``find_layout`` takes a
-#: classifier for a 'timm ViT', because the keys are the same; the result is the same too.
+#: The encoder. Its ``convert`` also takes whole models and classifiers. ``find_layout`` recognises
+#: a classifier as a 'timm ViT', because the keys are the same; the result is the same too.
 PUBLISHED_ENCODER = vit_layout(
     'ADDP encoder',
     lambda state_dict: 'tokenizer_norm.weight' in state_dict and not _is_whole(state_dict),

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""VQGAN checkpoints: MaskGIT's, as ADDP and MAGE release it, and those of taming-transformers.
+"""VQGAN checkpoints: MaskGIT's, as released with ADDP and MAGE, and taming-transformers'.
 
 Both name their tensors as https://github.com/CompVis/taming-transformers does. Taming's VQGANs have
 attention in the middle and at the coarsest level, biases, strided convolutions and convolutions
@@ -96,7 +96,7 @@ def _convert(state_dict: Mapping[str, Tensor], unused: Sequence[str], name: str)
     if 'quantize.proj.weight' in state_dict:
         raise ValueError(
             'the checkpoint has a Gumbel quantiser (quantize.proj.weight), which chooses codes by a convolution. '
-            'VQTokenizer chooses the nearest code, so it cannot hold these weights'
+            'VQTokenizer chooses the nearest code, so it cannot load these weights'
         )
     converted = translate(state_dict, vqgan_rules(state_dict), unused, name)
     require(converted, _NEEDED, f'a whole {name}')
@@ -109,11 +109,11 @@ def tokenizer_args(
     """Infer the arguments of :class:`~addp_mm.models.tokenizers.VQTokenizer` from its weights.
 
     Args:
-        converted: What :func:`convert_maskgit` or :func:`convert_taming` returns.
-        input_range: Values of black and white. It does not follow from the weights. Defaults to
-            (0.0, 1.0).
-        num_groups: Groups of the norms. It does not follow from the weights. Defaults to 32, as in
-            all released VQGANs.
+        converted: Result of :func:`convert_maskgit` or :func:`convert_taming`.
+        input_range: Values of black and white, which cannot be inferred from the weights. Defaults
+            to (0.0, 1.0).
+        num_groups: Groups of the norms, which cannot be inferred from the weights. Defaults to 32,
+            as in all released VQGANs.
 
     Raises:
         ValueError: No VQTokenizer has these sizes.
@@ -156,7 +156,7 @@ def tokenizer_args(
 
 
 def _shortcut_from(converted: Mapping[str, Tensor]) -> str:
-    """Whether blocks that change the width take the shortcut from their 'input' or 'output'."""
+    """Source of the shortcut in blocks that change the width: 'input' or 'output'."""
     for key, value in converted.items():
         if re.fullmatch(r'encoder\..*\.shortcut\.weight', key):
             block_input = converted[key.replace('shortcut', 'conv1')].shape[1]

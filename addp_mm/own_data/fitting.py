@@ -1,27 +1,20 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Fits the stages to the machine before they begin: finds batches, checks the disk."""
+"""Fits the stages to the machine before they begin: finds the batches."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from addp_mm.checkpoints.atomic_write import write_json
-from addp_mm.errors import UserError
 from addp_mm.own_data.commands import Commands
 from addp_mm.own_data.schedule import resolve_iterations
 from addp_mm.own_data.stages import OWN, Request
 
-MIB = 2**20
-# A checkpoint holds the weights and two moments of the optimizer; three exist at once.
-_COPIES_OF_WEIGHTS = 3 * 3
-_BYTES_OF_LOGS = 200 * MIB
 _BUILT_FROM = ('model', 'optim_wrapper', 'default_scope', 'custom_imports')
 
 
@@ -57,30 +50,6 @@ def try_stages(configs: Mapping[str, Config], request: Request, processes: int, 
     command = [sys.executable, '-m', 'addp_mm.own_data.trial_steps', str(spec), str(out)]
     commands(command, request.work_dir / 'trial.log')
     return json.loads(out.read_text())
-
-
-def check_disk(work_dir: Path, request: Request, tried: Mapping, freed: int = 0) -> None:
-    """Check that checkpoints, token ids and logs fit on the disk.
-
-    Args:
-        work_dir: Folder that they are written to.
-        request: What the user asked for.
-        tried: Result of :func:`try_stages`.
-        freed: Bytes that are removed before. Defaults to 0.
-
-    Raises:
-        UserError: The disk is too full.
-    """
-    ids = request.found.train_count * request.views * (request.image_size // 8) ** 2
-    needed = 2 * ids * ('predictor' in tried)
-    needed += sum(4 * stage['parameters'] * _COPIES_OF_WEIGHTS for stage in tried.values())
-    needed += _BYTES_OF_LOGS * bool(tried)
-    free = shutil.disk_usage(work_dir).free + freed
-    if needed > free:
-        raise UserError(
-            f'{work_dir}: checkpoints and token ids need up to {needed / MIB:,.0f} MiB, and {free / MIB:,.0f} MiB are '
-            'free. Choose a --work-dir on another disk, or fewer --views'
-        )
 
 
 def fit_config(name: str, cfg: Config, tried: Mapping, processes: int) -> tuple[Config, dict]:

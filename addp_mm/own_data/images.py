@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -95,18 +95,11 @@ def dataset_cfg(source: str, index_file: Path, max_broken_share: float) -> dict:
 
 def _holds_shards(folder: Path, work_dir: Path) -> bool:
     """Whether a folder has tar files, but no images and no other folders."""
-    found = False
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith('.') or entry.name == '__MACOSX':
-                continue
-            if entry.is_dir():
-                if not (work_dir.exists() and os.path.samefile(entry.path, work_dir)):
-                    return False
-            elif entry.name.lower().endswith(EXTENSIONS):
-                return False
-            found = found or is_shard_name(entry.name)
-    return found
+    with os.scandir(folder) as found:
+        entries = [e for e in found if not e.name.startswith(('.', '__MACOSX')) and Path(e.path).absolute() != work_dir]
+    if any(entry.is_dir() or entry.name.lower().endswith(EXTENSIONS) for entry in entries):
+        return False
+    return any(is_shard_name(entry.name) for entry in entries)
 
 
 def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float] | None, changed: str) -> Found:
@@ -128,22 +121,17 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
     rows = sorted({len(images) * i // INSPECTED for i in range(INSPECTED)})
     broken: dict[str, str] = {}
 
-    def contents() -> Iterator[tuple[str, bytes]]:
-        for row in rows:
-            try:
-                info = images.get_data_info(row)
-                yield info['img_path'], image_content(dict(info), None)
-            except OSError as error:
-                if not (changed == 'keep' and is_gone(error)):
-                    broken[images.name(row)] = str(error)
-
     def not_broken(function: Callable[[str, bytes], T]) -> list[T]:
         results = []
-        for name, content in contents():
+        for row in rows:
+            name = images.name(row)
             try:
-                results.append(function(name, content))
-            except ValueError as error:
-                broken[name] = str(error)
+                info = images.get_data_info(row)
+                name = info['img_path']
+                results.append(function(name, image_content(dict(info), None)))
+            except (OSError, ValueError) as error:
+                if not (changed == 'keep' and is_gone(error)):
+                    broken[name] = str(error)
         if len(broken) > len(results):
             reasons = first_few((f'{name} ({reason})' for name, reason in broken.items()), 3, '; ')
             raise DatasetError(f'{len(broken)} of {len(rows)} images cannot be read: {reasons}')

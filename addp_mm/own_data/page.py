@@ -16,12 +16,12 @@ from addp_mm.datasets.listed.broken_images import BrokenImages
 from addp_mm.datasets.tokens.token_store import ABOUT, read_about
 from addp_mm.own_data.commands import shown, tool
 from addp_mm.own_data.measure import command_of, measured
-from addp_mm.own_data.progress import duration, training_seconds
+from addp_mm.own_data.progress import duration, latest, training_seconds
 from addp_mm.own_data.stages import Request
 from addp_mm.own_data.state import Stage
 from addp_mm.own_data.work_dir import TOKENS
 from addp_mm.report.figures import Points, image_picture, line_charts
-from addp_mm.report.logs import LogError, read_curve, read_previews, records, scalar_files
+from addp_mm.report.logs import LogError, read_curve, read_previews
 from addp_mm.report.machine import machine_class, versions
 from addp_mm.report.page import Figure, Page, Section, Table
 
@@ -79,8 +79,7 @@ def write_page(
     if sys.argv[0].endswith('pretrain_from_folder.py'):
         command = shlex.join(['python', *sys.argv])
     overview = Figure(
-        'Training time is the sum over all logged iterations. PSNR, SSIM and usage (percent of the codes that occur) '
-        'are of held-out images. Loss and accuracy are of training batches.',
+        'Training time is the sum over all logged iterations. Loss and accuracy are of training batches.',
         [command],
         table=Table(['', 'Iterations', 'Batch', 'Training', 'Last values'], [_row(s) for s in stages.values()]),
     )
@@ -171,25 +170,7 @@ def _broken(work_dir: Path, root: str) -> dict[str, str]:
 def _row(stage: Stage) -> list[str]:
     fitted = stage.fitted
     batch = f'{fitted["batch"]}' + (f' x {fitted["accumulated"]}' if fitted['accumulated'] > 1 else '')
-    values = ', '.join(f'{name} {value:.4g}' for name, value in last_values(stage).items())
+    record = latest(stage.run_dir) or {}
+    values = ', '.join(f'{name} {record[name]:.4g}' for name in ('loss', 'accuracy') if name in record)
     seconds = training_seconds(stage.run_dir)
     return [_TITLES[stage.name], f'{fitted["max_iters"]:,}', batch, duration(seconds), values]
-
-
-def last_values(stage: Stage) -> dict[str, float]:
-    """The last logged values of a stage; those of the tokenizer are of its last validation."""
-    names = ('PSNR', 'SSIM', 'usage', 'perplexity') if stage.name == 'tokenizer' else ('loss', 'accuracy')
-    found = {}
-    for file in scalar_files(stage.run_dir):
-        for record in records(file):
-            # Records of a validation have no iteration.
-            if ('iter' in record) == (stage.name != 'tokenizer'):
-                values = {_short(key): value for key, value in record.items()}
-                found.update({name: values[name] for name in names if math.isfinite(values.get(name, math.nan))})
-    return found
-
-
-def _short(name: str) -> str:
-    """``'reconstruction/psnr'`` as ``'PSNR'``."""
-    last = name.rpartition('/')[2]
-    return last.upper() if last.lower() in ('psnr', 'ssim') else last

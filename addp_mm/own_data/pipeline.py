@@ -13,7 +13,7 @@ from addp_mm.datasets import DatasetError
 from addp_mm.errors import UserError, first_few
 from addp_mm.own_data import tokens
 from addp_mm.own_data.commands import TOOLS, Commands, Execute, tool
-from addp_mm.own_data.fitting import check_disk, fit_config, try_stages
+from addp_mm.own_data.fitting import fit_config, try_stages
 from addp_mm.own_data.images import KINDS, Found, dataset_cfg, find_images, warnings
 from addp_mm.own_data.measure import MEASURED, check_extra_metrics, extra_metrics, measure, test_config
 from addp_mm.own_data.page import write_page
@@ -138,7 +138,6 @@ class Pipeline:
         if self.restart != STAGES[0]:
             self.folder.claim(self.about)
         tried = try_stages(self.new, self.request, self.processes, self.commands)
-        check_disk(self.work_dir, self.request, tried, self.folder.size_from(self.restart) if self.restart else 0)
         if self.restart:
             self.folder.restart(self.restart, self.about)
         for name, cfg in self.new.items():

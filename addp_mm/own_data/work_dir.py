@@ -114,11 +114,6 @@ class WorkDir:
         """Store what images the folder belongs to."""
         write_json(self._marker, dict(about, work_dir=str(self.path)))
 
-    def size_from(self, part: str) -> int:
-        """Bytes of what :meth:`restart` removes."""
-        files = (file for folder in self._from(part) for file in folder.rglob('*') if file.is_file())
-        return sum(file.lstat().st_size for file in files)
-
     def restart(self, part: str, about: Mapping) -> None:
         """Remove a part and all later ones.
 
@@ -128,13 +123,10 @@ class WorkDir:
             about: What :meth:`claim` stores.
         """
         # The last part goes first: if this is interrupted, the parts that are left belong together.
-        for folder in reversed(self._from(part)):
-            if folder.exists():
-                shutil.rmtree(folder)
+        for name in reversed(PARTS[PARTS.index(part) :]):
+            if (self.path / name).exists():
+                shutil.rmtree(self.path / name)
         if part == PARTS[0]:
             if (self.path / _NEW_INDEX).is_file():
                 (self.path / _NEW_INDEX).replace(self.index)
             self.claim(about)
-
-    def _from(self, part: str) -> list[Path]:
-        return [self.path / name for name in PARTS[PARTS.index(part) :]]

@@ -95,7 +95,7 @@ def test_an_older_file_stays_while_a_newer_one_breaks(server, tmp_path):
 def test_a_server_that_does_not_know_the_file(server):
     with pytest.raises(FileNotFoundError, match=r'other\.pth: the server answers 404'):
         CheckpointLoader.load_checkpoint(f'{server.url}/other.pth')
-    with pytest.raises(CheckpointError, match='does not name a file'):
+    with pytest.raises(CheckpointError, match='is not the address of a file'):
         CheckpointLoader.load_checkpoint(f'{server.url}/')
 
 

@@ -7,7 +7,6 @@ Give --tile for the side of the tiles.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
@@ -16,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from addp_mm.checkpoints.atomic_write import atomic_path, write_json
-from addp_mm.config.paths import require_writable_folder
+from addp_mm.checkpoints.atomic_write import atomic_path
+from addp_mm.config.output_folder import claim_folder
 from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import UserError, first_few, reported_in_words
 
@@ -83,28 +82,6 @@ def images_of(args: argparse.Namespace) -> list[Path]:
     return paths
 
 
-def claim(out: Path, settings: dict) -> None:
-    """Create the folder of the tiles with a note of their settings, or compare an existing note.
-
-    Raises:
-        UserError: The folder holds other files, or tiles of other settings.
-    """
-    require_writable_folder(out, f'--out {out}')
-    out.mkdir(parents=True, exist_ok=True)
-    note = out / NOTE
-    if not note.is_file() and any(not path.name.startswith('.') for path in out.iterdir()):
-        raise UserError(f'--out {out} is not empty and holds no {NOTE}: name another folder')
-    # If the folder has no tile yet, its settings are overwritten.
-    if any(out.glob('*.png')):
-        try:
-            found = json.loads(note.read_text())
-        except ValueError as error:
-            raise UserError(f'{note} is damaged ({error}): name another --out') from error
-        if found != settings:
-            raise UserError(f'--out {out} holds tiles of other settings ({found}; now {settings}): name another folder')
-    write_json(note, settings)
-
-
 def read_resized(path: Path, shorter_side: int | None) -> Image.Image:
     """Read an image as RGB and resize its shorter side, unless ``shorter_side`` is None.
 
@@ -153,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with reported_in_words(OSError):
         paths = images_of(args)
-        claim(args.out, dict(tile=args.tile, shorter_side=args.shorter_side))
+        claim_folder(args.out, args.out / NOTE, dict(tile=args.tile, shorter_side=args.shorter_side))
         print(cut(paths, args))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addp_mm.cli_options import add_renamed
+from addp_mm.cli_options import add_renamed, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +44,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--checkpoint', metavar='PATH', help="weights for the config's tokenizer [those that its init_cfg names]"
     )
-    parser.add_argument('--img-size', type=int, required=True, metavar='N', help='side of the views in pixels')
-    parser.add_argument('--views', type=int, metavar='N', help='views of an image [crop: 8, flip: 2, none: 1]')
+    parser.add_argument(
+        '--img-size', type=number(int, 1), required=True, metavar='N', help='side of the views in pixels'
+    )
+    parser.add_argument(
+        '--views', type=number(int, 1), metavar='N', help='views of an image [crop: 8, flip: 2, none: 1]'
+    )
     parser.add_argument(
         '--augment',
         choices=['crop', 'flip', 'none'],
@@ -63,7 +67,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--interpolation', choices=['bicubic', 'bilinear'], default='bicubic')
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the views [0]')
-    parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='views in a batch [64]')
+    parser.add_argument('--batch-size', type=number(int, 1), default=64, metavar='N', help='views in a batch [64]')
     parser.add_argument(
         '--num-workers',
         type=int,

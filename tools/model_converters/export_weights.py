@@ -35,6 +35,8 @@ def select(state_dict, prefix='', drop=(), half=False):
     Raises:
         ValueError: Nothing is left, or no key starts with one of ``drop``.
     """
+    import torch
+
     for start in drop:
         if not any(key.startswith(start) for key in state_dict):
             raise ValueError(f'--drop {start!r} matches no key')
@@ -46,17 +48,8 @@ def select(state_dict, prefix='', drop=(), half=False):
     if not kept:
         prefixes = sorted({key.split('.')[0] + '.' for key in state_dict})
         raise ValueError(f'--prefix {prefix!r} matches no key. The checkpoint has the prefixes {first_few(prefixes)}')
-    return unshared({key: value.contiguous() for key, value in kept.items()})
-
-
-def unshared(tensors):
-    """Copy tensors that share memory with an earlier one, which safetensors refuses."""
-    seen, result = set(), {}
-    for key, value in tensors.items():
-        storage = value.untyped_storage().data_ptr()
-        result[key] = value.clone() if storage in seen else value
-        seen.add(storage)
-    return result
+    # Copied: safetensors refuses tensors that share memory.
+    return {key: value.clone(memory_format=torch.contiguous_format) for key, value in kept.items()}
 
 
 def metadata(pairs):

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Images in the tar shards of a WebDataset as a data set."""
+"""Images in the tar shards of a WebDataset as a dataset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from addp_mm.datasets.listed.image_files import EXTENSIONS
 from addp_mm.datasets.listed.listed_images import ListedImages
 from addp_mm.registry import DATASETS
 
-# A single member of these cannot be read without all that is before it.
+# a member of these files cannot be read without the members before it
 _COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz', '.tar.zst', '.tar.lz4')
 
 
@@ -29,19 +29,20 @@ def is_shard_name(name: str) -> bool:
 class WebDatasetImages(ListedImages):
     """Images in the tar shards of a WebDataset, without labels.
 
-    The members are listed once with their offsets. Each image is then read by itself, without
-    unpacking, so the order of a training is random over all shards.
+    The members are listed once with their offsets. Each image can then be read separately, without
+    unpacking, so that the order of a training is random over all shards.
 
     Args:
-        shards: A folder of ``.tar`` files, one such file, or a pattern like ``shards/train-*.tar``.
-        pipeline: Transforms. Defaults to none.
+        shards: A folder of ``.tar`` files, a ``.tar`` file, or a pattern like
+            ``shards/train-*.tar``.
+        pipeline: Transforms. Defaults to (): none.
         index_file: The file of the list. Defaults to None: see :class:`ListedImages`.
-        extensions: Ends of members' names that are images, compared in lower case. Defaults to all
+        extensions: Extensions of images among the members, compared in lower case. Defaults to all
             formats that can be read.
         **options: See :class:`ListedImages`.
 
     Raises:
-        DatasetError: There are no such shards, or one of them is compressed or damaged.
+        DatasetError: There are no shards, or one of them is compressed or damaged.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class WebDatasetImages(ListedImages):
 
     def _read(self, row: int) -> dict:
         shard, offset, size, name = self.names[row].split(b':', 3)
-        # The shards of the list: with changed='keep' there may be other ones now.
+        # the shards of the list: with changed='keep' the folder may have other shards now
         path = self.names.about['shards'][int(shard)][0]
         with open(path, 'rb') as file:
             file.seek(int(offset))

@@ -21,8 +21,8 @@ def image_content(results: dict, backend_args: dict | None = None) -> bytes:
     """The bytes of an image file.
 
     Args:
-        results: Sample of a pipeline. ``img_bytes`` is removed from it and returned; without this
-            key the file ``img_path`` is read.
+        results: Sample of a pipeline. If it has ``img_bytes``, they are removed from it and
+            returned; otherwise the file ``img_path`` is read.
         backend_args: Arguments of mmengine's file backend. Defaults to None: inferred from the
             path.
     """
@@ -35,7 +35,7 @@ def load_into(results: dict, read: Callable[[bytes], np.ndarray], backend_args: 
 
     Args:
         results: Sample of a pipeline, see :func:`image_content`.
-        read: Makes an array (H, W, C) of the bytes; a ValueError if it cannot.
+        read: Converts the bytes to an array (H, W, C); raises a ValueError if it cannot.
         backend_args: Arguments of mmengine's file backend; None infers it from the path.
 
     Returns:
@@ -74,7 +74,7 @@ class LoadImage(BaseTransform):
             path.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         BrokenImageError: The file cannot be decoded. It is a ValueError.
     """
 
@@ -83,7 +83,7 @@ class LoadImage(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Load the image of ``results``; see the class for the keys."""
+        """Load the image of ``results``. For the keys see the class."""
         if 'img_path' not in results and 'img' in results:
             return results
         results = load_into(results, read_rgb, self.backend_args)

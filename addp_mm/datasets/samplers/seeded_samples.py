@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Augmentation that follows from a seed and the position of a sample in training."""
+"""Augmentation that depends on a seed and the position of a sample in training only."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from addp_mm.registry import TRANSFORMS
 
 
 class SampleIndex(int):
-    """An index into a data set that knows the seed and the position of its sample in training.
+    """An index into a dataset, with the seed and the position of its sample in training.
 
-    To every data set it is a plain integer.
+    Every dataset can use it as an integer.
     """
 
     seed: int
@@ -39,10 +39,10 @@ class SampleIndex(int):
 
 @contextmanager
 def random_state_of(index: int) -> Iterator[None]:
-    """A context in which the global CPU generators depend on a :class:`SampleIndex` alone.
+    """A context in which the global CPU generators depend on a :class:`SampleIndex` only.
 
-    Afterwards the generators have the state that they had before, so that a model in the same
-    process draws the same numbers as without it. A plain integer changes nothing.
+    At its end the generators have their earlier state, so that a model in the same process draws
+    the same numbers as without it. A plain integer changes nothing.
     """
     if not isinstance(index, SampleIndex):
         yield
@@ -56,10 +56,10 @@ def random_state_of(index: int) -> Iterator[None]:
 class SeedAugmentation(BaseTransform):
     """Seeds the transforms after it, for data sets of mmengine, mmpretrain, mmdet and mmseg.
 
-    It is the first transform of a training pipeline. Under :class:`ResumableInfiniteSampler` or
+    It is the first transform of a training pipeline. With :class:`ResumableInfiniteSampler` or
     :class:`ResumableEpochSampler` the random numbers of a sample then depend on the run's seed and
-    the sample's position in training, not on the worker that loads it or on what was loaded before.
-    Under other samplers it does nothing. The data sets of this package need no such transform.
+    the sample's position in training, but not on the worker or on earlier samples. With other
+    samplers it does nothing. The datasets of this package do not need this transform.
     """
 
     def transform(self, results: dict) -> dict:

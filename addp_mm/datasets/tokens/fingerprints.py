@@ -20,7 +20,7 @@ def build_loaded(config: Mapping) -> nn.Module:
     """Build a tokenizer with the weights of its ``init_cfg``, in eval mode and without gradients.
 
     Raises:
-        DatasetError: Its ``init_cfg`` names no weights.
+        DatasetError: Its ``init_cfg`` loads no weights.
         CheckpointError: The weights do not fit.
         ConfigError: The type is mmengine's own ``Pretrained``.
     """
@@ -36,13 +36,13 @@ def build_loaded(config: Mapping) -> nn.Module:
 def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
     """SHA-256 of a tokenizer: its class, its arguments that are not defaults, and its weights.
 
-    The same weights loaded from another file, or the same arguments written in another way, have
-    the same fingerprint; weights that were rounded to half precision on the way have another one,
-    since ids may differ.
+    The same weights from another file, or the same arguments written in another way, have the same
+    fingerprint. Weights that were rounded to half precision have another one, because ids may
+    differ.
 
     Args:
         module: The tokenizer with its weights.
-        config: Its config; ``type`` and ``init_cfg`` do not count.
+        config: Its config; ``type`` and ``init_cfg`` are ignored.
     """
     return module_fingerprint(module, type(module).__name__, _own_arguments(module, config))
 

@@ -47,7 +47,7 @@ def test_images_are_listed_in_the_order_of_their_paths(images, tmp_path):
     assert data[0]['img'].max() == 3
     assert data.name(1) == 'a/1.PNG'
     assert data.fingerprint == names_fingerprint(data.name(k) for k in range(5))
-    with pytest.raises(IndexError, match='5 images, there is no image 5'):
+    with pytest.raises(IndexError, match='5 images, so that image 5 does not exist'):
         data[5]
 
 
@@ -126,7 +126,7 @@ def test_nothing_found_says_what_was_searched_for(tmp_path):
     (tmp_path / 'images').mkdir()
     with pytest.raises(DatasetError, match=r'no images in it. The search was for names that end in .*\.png'):
         ImageFiles(tmp_path / 'images', index_file=tmp_path / 'list')
-    with pytest.raises(DatasetError, match='no such folder.*Check the path given'):
+    with pytest.raises(DatasetError, match='does not exist.*Check the path given'):
         ImageFiles(tmp_path / 'imags', index_file=tmp_path / 'list')
 
 
@@ -245,7 +245,7 @@ def test_after_too_many_the_broken_ones_may_be_removed_or_allowed(with_broken, t
     assert not data.broken.read()
     for path in with_broken.iterdir():
         path.unlink()
-    with pytest.raises(DatasetError, match="broken or gone.*changed='rescan'"):
+    with pytest.raises(DatasetError, match="broken or missing.*changed='rescan'"):
         data[0]
 
 

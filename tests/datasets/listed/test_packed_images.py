@@ -70,7 +70,7 @@ def test_patterns_and_single_shards(shards, tmp_path):
     some = WebDatasetImages(shards / 'train-00[02].tar', LOAD, index_file=tmp_path / 'some')
     assert values(some[k] for k in range(8)) == [0, 1, 2, 3, 8, 9, 10, 11]
     assert len(WebDatasetImages(shards / 'train-001.tar', index_file=tmp_path / 'one')) == 4
-    with pytest.raises(DatasetError, match='no such tar files'):
+    with pytest.raises(DatasetError, match='there are no tar files'):
         WebDatasetImages(shards / 'val-*.tar')
 
 
@@ -199,7 +199,7 @@ def test_without_lmdb_the_error_says_what_to_install(tmp_path, monkeypatch):
 
 def test_a_path_that_is_no_database(tmp_path):
     pytest.importorskip('lmdb')
-    with pytest.raises(DatasetError, match='no such database'):
+    with pytest.raises(DatasetError, match='this database does not exist'):
         LMDBImages(tmp_path / 'nowhere')
     (tmp_path / 'file').write_bytes(np.zeros(9000, np.uint8).tobytes())
     with pytest.raises(DatasetError, match='cannot be opened as an LMDB database'):

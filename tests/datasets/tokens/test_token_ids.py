@@ -205,7 +205,7 @@ def test_ids_of_other_settings_are_not_continued(tmp_path):
         TokenWriter(folder, settings(count=6), (5, 3, 4), 'uint16')
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other/thesis.txt').write_text('mine')
-    with pytest.raises(TokenStoreError, match=r'not empty and holds no tokens\.json'):
+    with pytest.raises(TokenStoreError, match=r'not empty and has no tokens\.json'):
         TokenWriter(tmp_path / 'other', settings(), (5, 3, 4), 'uint16')
 
 
@@ -213,10 +213,10 @@ def test_ids_of_other_settings_are_not_continued(tmp_path):
     'damage, words',
     [
         (lambda f: (f / 'ids.npy').write_bytes((f / 'ids.npy').read_bytes()[:-8]), r'ids\.npy: cannot be read'),
-        (lambda f: (f / 'ids.npy').unlink(), 'unfinished, 5 of 5'),
+        (lambda f: (f / 'ids.npy').unlink(), 'is incomplete, 5 of 5'),
         (lambda f: (f / 'tokens.json').write_text('{"format": 1,'), r'tokens\.json: damaged'),
         (lambda f: (f / 'tokens.json').write_text('{"format": 9}'), 'format 9'),
-        (lambda f: (f / 'tokens.json').unlink(), 'no stored ids'),
+        (lambda f: (f / 'tokens.json').unlink(), 'has no stored ids'),
         (
             lambda f: np.save(f / 'ids.npy', np.zeros((5, 2, 4), np.uint16)),
             r'of shape \(5, 2, 4\), tokens\.json beside',
@@ -240,11 +240,11 @@ def test_a_partial_file_that_was_cut_off_is_not_filled_up_with_zeros(tmp_path):
         TokenWriter(tmp_path / 'ids', settings(), (5, 3, 4), 'uint16')
 
 
-def test_unfinished_ids_are_not_trained_on(tmp_path):
+def test_incomplete_ids_are_not_trained_on(tmp_path):
     writer = TokenWriter(tmp_path / 'ids', settings(), (5, 3, 4), 'uint16')
     writer.write(rows_of(0, 2), {})
     writer.save()
-    with pytest.raises(TokenStoreError, match='unfinished, 2 of 5 images are done'):
+    with pytest.raises(TokenStoreError, match='is incomplete, 2 of 5 images are done'):
         TokenIds(tmp_path / 'ids')
 
 
