@@ -31,6 +31,8 @@ def prepare(args):
     """Read, check and complete the config. Nothing is written and no model is built yet."""
     from addp_mm.checks.datasets import check_datasets
     from addp_mm.checks.evaluators import check_evaluator
+    from addp_mm.checks.launch import check_launcher
+    from addp_mm.checks.unknown_arguments import check_config, check_numbers
     from addp_mm.checks.weights import require_checkpoint, require_weights
     from addp_mm.config.paths import require_writable
     from addp_mm.engine import runner_cfg
@@ -41,6 +43,11 @@ def prepare(args):
         require_weights(cfg)
     else:
         args.checkpoint = require_checkpoint(args.checkpoint)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    check_config(cfg, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
+    check_numbers(cfg)
+    cfg.launcher = args.launcher
+    runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
     args.out = args.out or str(Path(cfg.work_dir) / 'metrics.json')
     require_writable(args.out, '--out')
     cfg.load_from, cfg.resume = args.checkpoint, False

@@ -38,10 +38,19 @@ def prepare(args):
     """Read, check and complete the config. Nothing is written and no model is built yet."""
     from addp_mm.checks.datasets import check_datasets
     from addp_mm.checks.evaluators import check_evaluator
+    from addp_mm.checks.launch import check_launcher
+    from addp_mm.checks.unknown_arguments import check_config, check_numbers
+    from addp_mm.config.config_file import load_config
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
 
-    cfg = read_runner_config(args, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
+    check_launcher(args.launcher)
+    cfg = load_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
+    check_numbers(cfg)
+    cfg.launcher = args.launcher
+    runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
     runner_cfg.set_resume(cfg, args.resume)
     runner_cfg.set_amp(cfg, args.amp)
     if args.auto_scale_lr:

@@ -27,8 +27,8 @@ class HubFile(NamedTuple):
 
     Attributes:
         repo: 'owner/name'.
-        revision: Branch, tag or commit; None for the default branch. Only a commit always names
-            the same content.
+        revision: Branch, tag or commit; None for the default branch. Only a commit always names the
+            same content.
         path: Path inside the repository.
     """
 

@@ -98,7 +98,7 @@ def check_packages(
 
 
 def require_mmpretrain() -> None:
-    """Check that mmpretrain is installed, whose base class the algorithms have.
+    """Check that mmpretrain is installed, which has the base class of the algorithms.
 
     Raises:
         ImportError: mmpretrain is not installed.

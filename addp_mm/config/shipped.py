@@ -60,8 +60,18 @@ def config_path(name: str) -> str:
     same_name = [path for path in configs if path.rpartition('/')[2] == name]
     if len(same_name) == 1:
         return str(configs[same_name[0]])
-    similar = f'; did you mean {" or ".join(same_name)}?' if same_name else suggest(name, configs, 0.5)
-    raise ShippedFileError(f'addp_mm ships no config {name}{similar or f"; there are {first_few(configs)}."}')
+    if same_name:
+        raise ShippedFileError(
+            f'{name} is the name of several configs: {", ".join(same_name)}. Give the name with its folder.'
+        )
+    names = {path.rpartition('/')[2]: path for path in configs if not path.startswith('_base_/')}
+    begun = [path for known, path in names.items() if name and known.startswith(name)]
+    near = begun[:3] or [names[n] for n in difflib.get_close_matches(name.rpartition('/')[2], names, n=3, cutoff=0.5)]
+    raise ShippedFileError(
+        f'addp_mm ships no config {name}'
+        + (f'; did you mean {", ".join(near)}?' if near else '.')
+        + ' The names are printed by: addp list'
+    )
 
 
 def tool_path(name: str) -> str:

@@ -158,7 +158,7 @@ def mage_args(state_dict: Mapping[str, Tensor]) -> dict:
     return predictor_args(convert_mage(state_dict), None if codes is None else len(codes))
 
 
-#: MAGE's whole pre-training model, from which the predictor is taken.
+#: MAGE's whole pre-training model, converted to the predictor.
 MAGE = Layout(
     name='MAGE',
     component='predictor',

@@ -268,9 +268,9 @@ def refused(tool, capsys, argv):
 
 def test_another_tokenizer_other_images_or_views_are_not_mixed_in(tool, stored, inputs, tmp_path, capsys):
     before = content(stored)
-    assert 'views.seed is 0 there and 1 here' in refused(tool, capsys, arguments(inputs, stored, '--seed', '1'))
+    assert 'views.seed is 0, but 1 is needed' in refused(tool, capsys, arguments(inputs, stored, '--seed', '1'))
     message = refused(tool, capsys, arguments(inputs, stored, '--views', '2'))
-    assert 'views.count is 3 there and 2 here' in message
+    assert 'views.count is 3, but 2 is needed' in message
     assert 'images.fingerprint' in refused(tool, capsys, arguments(inputs, stored, images='images/a'))
     torch.manual_seed(1)
     save_file(MODELS.build(dict(TOKENIZER)).state_dict(), tmp_path / 'vq.safetensors')

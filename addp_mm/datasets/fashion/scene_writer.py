@@ -142,7 +142,7 @@ def _manifest(spec: SceneSetSpec, generators: dict[str, SceneGenerator]) -> dict
 
 
 def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
-    """Whether ``out`` holds this set already; an error if it holds something else."""
+    """Whether ``out`` contains this set already; an error if it contains other files."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:

@@ -87,7 +87,7 @@ class ListedImages(Dataset, ABC):
         self.names = PackedNames(self.index_file)
         if not len(self):
             raise DatasetError(
-                f'{self.source}: no images in it'
+                f'{self.source} has no images'
                 + (f' for split {split!r}' if split else '')
                 + (f'. The search was for names that end in {", ".join(self.extensions)}.' if self.extensions else '.')
             )
@@ -121,12 +121,12 @@ class ListedImages(Dataset, ABC):
             TooManyBrokenImagesError: More images are broken than are allowed.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f'{self.source} has {len(self)} images, there is no image {index}')
+            raise IndexError(f'{self.source} has {len(self)} images, so that image {index} does not exist')
         with random_state_of(index):
             for attempt in range(self.broken.allowed + 2):
                 chosen = int(index)
                 if attempt:
-                    # The same in each process and after a resume.
+                    # The substitute is the same in each process and after a resume.
                     chosen = int(np.random.default_rng([chosen, attempt]).integers(len(self)))
                 name = self.name(chosen)
                 try:

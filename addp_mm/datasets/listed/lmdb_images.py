@@ -20,7 +20,7 @@ try:
 except ImportError:
     lmdb = None  # type: ignore[assignment]
 
-# Keys under which common writers store other things than images.
+# Keys of common writers whose values are not images.
 _NO_IMAGES = (b'__len__', b'__keys__', b'num-samples', b'length')
 # Process and environment by path. A process can open a database only once, but several datasets may
 # read it.

@@ -48,7 +48,7 @@ def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
 
 
 def _own_arguments(module: nn.Module, config: Mapping) -> dict:
-    """Arguments by name, as JSON, without defaults: a later option does not change them."""
+    """Arguments by name, as JSON, without defaults, so that a new option does not change them."""
 
     def as_json(value: object) -> object:
         return json.loads(json.dumps(value, default=str))

@@ -74,7 +74,7 @@ def test_links_are_followed_and_loops_end(images, tmp_path, monkeypatch):
     assert [f'{images}: 1 links' in text for text in warnings] == [True]
 
 
-def test_a_folder_that_may_not_be_read_is_left_out(images, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_skipped(images, tmp_path, monkeypatch):
     scandir, warnings = os.scandir, []
 
     def forbid(path):
@@ -87,7 +87,7 @@ def test_a_folder_that_may_not_be_read_is_left_out(images, tmp_path, monkeypatch
     monkeypatch.setattr('addp_mm.datasets.listed.file_scan.print_log', lambda text, *_: warnings.append(text))
     assert len(listed(images, index_file=tmp_path / 'list')) == 5
     assert len(warnings) == 1
-    assert f'{images}/lost+found may not be read' in warnings[0]
+    assert f'{images}/lost+found cannot be read' in warnings[0]
 
 
 def test_a_changed_folder_is_noticed(images, tmp_path):

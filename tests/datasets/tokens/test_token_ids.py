@@ -199,9 +199,9 @@ def test_a_writer_that_was_stopped_before_the_last_renaming_finishes(tmp_path):
 
 def test_ids_of_other_settings_are_not_continued(tmp_path):
     folder = written(tmp_path / 'ids')
-    with pytest.raises(TokenStoreError, match='tokenizer.fingerprint is aaaaaaaaaaaa… there and cccccccccccc'):
+    with pytest.raises(TokenStoreError, match='tokenizer.fingerprint is aaaaaaaaaaaa…, but cccccccccccc'):
         TokenWriter(folder, settings(fingerprint='c' * 64), (5, 3, 4), 'uint16')
-    with pytest.raises(TokenStoreError, match='images.count is 5 there and 6 here'):
+    with pytest.raises(TokenStoreError, match='images.count is 5, but 6 is needed'):
         TokenWriter(folder, settings(count=6), (5, 3, 4), 'uint16')
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other/thesis.txt').write_text('mine')
@@ -219,7 +219,7 @@ def test_ids_of_other_settings_are_not_continued(tmp_path):
         (lambda f: (f / 'tokens.json').unlink(), 'has no stored ids'),
         (
             lambda f: np.save(f / 'ids.npy', np.zeros((5, 2, 4), np.uint16)),
-            r'of shape \(5, 2, 4\), tokens\.json beside',
+            r'of shape \(5, 2, 4\), but tokens\.json has',
         ),
     ],
 )
@@ -321,10 +321,10 @@ def test_ids_of_another_tokenizer_other_images_or_views_are_refused(tmp_path, to
     assert len(TokenIds(folder, images=dict(count=5), views=dict(augmentation='crop', count=3))) == 5
     for wrong, words in (
         (dict(tokenizer=dict(tokenizer, normalize_codes=True)), 'tokenizer.fingerprint is'),
-        (dict(images=dict(fingerprint='c')), "images.fingerprint is 'b' there and 'c' here"),
-        (dict(images=dict(count=6)), 'images.count is 5 there and 6 here'),
-        (dict(views=dict(count=8)), 'views.count is 3 there and 8 here'),
-        (dict(views=dict(augmentation='flip')), "views.augmentation is 'crop' there and 'flip' here"),
+        (dict(images=dict(fingerprint='c')), "images.fingerprint is 'b', but 'c' is needed"),
+        (dict(images=dict(count=6)), 'images.count is 5, but 6 is needed'),
+        (dict(views=dict(count=8)), 'views.count is 3, but 8 is needed'),
+        (dict(views=dict(augmentation='flip')), "views.augmentation is 'crop', but 'flip' is needed"),
     ):
         with pytest.raises(TokenStoreError, match=re.escape(words)):
             TokenIds(folder, **wrong)
