@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Draw docs/images/alternation.png: one image on its way through the alternating steps.
+"""Draw docs/images/alternation.png: the alternating steps of one image.
 
-The shipped nano weights generate it, so the figure shows what the code does.
+The shipped nano weights generate it, so that the figure shows real steps.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Show ADDP on real images: generation, pre-training and three downstream tasks, in one report.
+"""Run generation, pre-training and three downstream tasks, and write one report.
 
-Each step calls a tool of this repository, and its command is printed. Steps that are done are not
-repeated: an interrupted demo continues. The report is work_dirs/demo/report.html.
+Each step calls a tool of this repository, and its command is printed. Finished steps are not
+repeated, so that you can continue an interrupted demo. The report is work_dirs/demo/report.html.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from addp_mm.report.machine import cores
 
 PRETRAIN_CONFIG = Path('configs/pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py')
 PRETRAIN_ITERS = 50
-# With another version of these, the scenes are not up to date: the tool says what to do then.
+# If these files change, the scenes are out of date; the error of the tool has a remedy.
 SCENE_SOURCES = (Path('addp_mm/datasets/fashion/fashion_scenes.py'), ASSETS / 'fashion_mnist_subset.npz')
 
 
@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def plan(folder: Path, short: bool) -> DemoRun:
-    """The steps of the demo in ``folder``. None is run yet."""
+    """The steps of the demo in ``folder``; nothing is run."""
     data_root = folder / 'fashion_scenes' if short else Path('data/fashion_scenes')
     sizes = ['--train', '64', '--val', '16', '--objects-train', '64', '--objects-val', '32'] if short else []
     scenes = Step(
@@ -77,8 +77,8 @@ def plan(folder: Path, short: bool) -> DemoRun:
         folder / 'pretrain',
     )
     samples = folder / 'samples'
-    # The published temperature of 6 is made for 256 tokens. With 64 tokens the order of unmasking
-    # would be almost random.
+    # The published temperature of 6 is for 256 tokens. With 64 tokens the order of unmasking would
+    # be almost random.
     sampling = (
         '--temperature',
         '2',
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     except (StepError, LogError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues from here')
+        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues at this step')
     print(f'{report}: {size / 1e6:.1f} MB, after {clock(time.monotonic() - began)} minutes. Open it in a browser.')
 
 

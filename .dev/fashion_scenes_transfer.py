@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Compare ADDP weights with random weights on FashionScenes, over several seeds.
 
-Trains and tests classification, detection and segmentation by tools/train.py and tools/test.py, and
-writes a page with the results. Runs that are done are not repeated.
+Trains and tests classification, detection and segmentation with tools/train.py and tools/test.py,
+and writes a page with the results. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     except (StepError, LogError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues from here')
+        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues at this step')
     write_text(out, text)
     print(f'{args.out}: written')
 

@@ -27,7 +27,7 @@ def parse_args(argv=None):
         '--schedule',
         choices=['cosine', 'linear'],
         default='cosine',
-        help='how the masked share falls from step to step [cosine]',
+        help='how the share of masked tokens falls from step to step [cosine]',
     )
     parser.add_argument('--temperature', type=float, default=6.0, help='scale of the noise on the confidence [6.0]')
     parser.add_argument('--constant-temperature', action='store_true', help='do not anneal the temperature to zero')
@@ -48,7 +48,7 @@ def parse_args(argv=None):
 
 
 def settings_of(args) -> dict:
-    """Return the settings that decide about the pixels. All images of a folder share them."""
+    """The settings that determine the pixels. All images of a folder have the same settings."""
     from addp_mm.checkpoints.reading import resolve_asset
 
     path = Path(resolve_asset(args.checkpoint))
@@ -76,7 +76,7 @@ def write_png(path: Path, image) -> None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether the file is a PNG with correct checksums, not a part of one."""
+    """Whether the file is a complete PNG with correct checksums."""
     from PIL import Image
 
     try:
@@ -88,7 +88,7 @@ def is_complete(path: Path) -> bool:
 
 
 def write_images(sampler, args, out: Path) -> int:
-    """Generate the images that are missing or broken in the folder; return how many they were."""
+    """Generate the images that are missing or broken in the folder; return their number."""
     import torch
     from tqdm import tqdm
 
@@ -110,7 +110,7 @@ def write_images(sampler, args, out: Path) -> int:
 
 
 def write_overviews(sampler, args, out: Path) -> None:
-    """Write grid.png from the images, and steps.png by generating the first images again."""
+    """Write grid.png from the images, and steps.png from the first images, generated again."""
     import numpy as np
     import torch
     from PIL import Image

@@ -14,14 +14,14 @@ def parse_args(argv=None):
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        help='path or URL of the checkpoint; not needed for a config that trains nothing, such as k-NN',
+        help='path or URL of the checkpoint; not needed for a config without training, such as k-NN',
     )
     parser.add_argument('--work-dir', help='folder for logs and metrics [work_dirs/<config name>]')
     parser.add_argument('--out', help='JSON file for the metrics [<work dir>/metrics.json]')
     parser.add_argument(
         '--show-dir',
-        help="folder for all images with the predictions drawn on them; a classifier's images keep their path "
-        'below the root of the data set',
+        help="folder for all images with the drawn predictions; a classifier's images keep their path "
+        'below the root of the dataset',
     )
     add_runner_options(parser)
     return parse_runner_args(parser, argv)

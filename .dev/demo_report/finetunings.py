@@ -27,7 +27,7 @@ class Metric:
         title: Its name in tables.
         key: Its name in metrics.json.
         factor: Converts it to percent. Defaults to 1.0.
-        if_empty: Its value if the model detected nothing and the metric is not written. Defaults to
+        if_empty: Its value if the model detected nothing and the metric is missing. Defaults to
             None.
     """
 
@@ -94,7 +94,7 @@ class FineTuning:
         folder: Its work dir, relative to the repository. The training is in ``train``, the test in
             ``test``.
         data_root: Folder of FashionScenes. Defaults to None: that of the config.
-        max_iters: Iterations. Defaults to None, those of the config.
+        max_iters: Iterations. Defaults to None: those of the config.
     """
 
     task: Task
@@ -106,7 +106,7 @@ class FineTuning:
 
     @property
     def title(self) -> str:
-        """Model and weights, for the reader."""
+        """Model and weights, as text."""
         return f'{self.task.model} from {WEIGHTS[self.weights]}'
 
     @property
@@ -123,7 +123,7 @@ class FineTuning:
         """The training, and the test of its last checkpoint."""
         config, name = self.task.config(self.weights), self.folder.name
         checkpoint, metrics = self.folder / 'train' / f'iter_{self.iterations}.pth', self.folder / 'test/metrics.json'
-        # tools/test.py validates, not the training.
+        # tools/test.py validates instead of the training
         options = ['train_cfg.val_begin=1000000', *self._data_options('train', 'val')]
         if self.max_iters:
             options += [f'train_cfg.max_iters={self.max_iters}', 'default_hooks.logger.interval=1']
@@ -190,7 +190,7 @@ class FineTuning:
         """Each metric of the task in percent, by title.
 
         Raises:
-            LogError: The test did not write one of them.
+            LogError: The test did not write a metric.
         """
         path = ROOT / self.folder / 'test' / 'metrics.json'
         written = read_json(path)
@@ -219,7 +219,7 @@ class FineTuning:
 
 @cache
 def load_config(path: Path) -> Config:
-    """A config of this repository with its bases merged in."""
+    """A config of this repository, merged with its bases."""
     return Config.fromfile(ROOT / path)
 
 
@@ -232,7 +232,7 @@ def finetunings(
         folder: Work dir, relative to the repository. Each run has a folder in it.
         seeds: Seeds.
         data_root: Folder of FashionScenes. Defaults to None: that of the configs.
-        max_iters: Iterations. Defaults to None, those of the configs.
+        max_iters: Iterations. Defaults to None: those of the configs.
     """
     return [
         FineTuning(task, weights, seed, Path(folder) / f'{task.name}_{weights}_seed{seed}', data_root, max_iters)

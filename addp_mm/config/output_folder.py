@@ -11,22 +11,22 @@ from addp_mm.errors import ConfigError
 
 
 def claim_folder(results: Path, record: Path, settings: Mapping) -> None:
-    """Create a folder of results and a record of their settings, or compare an existing record.
+    """Create a folder of results with a record of their settings, or compare the existing record.
 
     If the folder has no PNG file yet, the record is overwritten.
 
     Args:
         results: The folder.
         record: JSON file of the settings.
-        settings: JSON values that all results share.
+        settings: Settings of all results, as JSON values.
 
     Raises:
-        ConfigError: The folder cannot be written, or holds other files or other settings.
+        ConfigError: The folder cannot be written, contains other files, or has other settings.
     """
     require_writable_folder(results, f'--out {record.parent}')
     results.mkdir(parents=True, exist_ok=True)
     if not record.is_file() and any(not path.name.startswith('.') for path in results.iterdir()):
-        raise ConfigError(f'{results} holds files but {record} is missing: choose another --out')
+        raise ConfigError(f'{results} contains files but {record} is missing: choose another --out')
     if not any(results.glob('*.png')):
         write_json(record, settings)
         return
@@ -37,6 +37,6 @@ def claim_folder(results: Path, record: Path, settings: Mapping) -> None:
     changed = [f'{key} {found.get(key)} -> {value}' for key, value in settings.items() if found.get(key) != value]
     if changed:
         raise ConfigError(
-            f'{results} holds images of other settings ({"; ".join(changed)}): choose another --out, or remove '
+            f'{results} contains images of other settings ({"; ".join(changed)}): choose another --out, or remove '
             'that folder'
         )

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Runs commands of this repository as processes, with their output in a log file."""
+"""Run commands of this repository as processes, with their output in a log file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CommandError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended.
+    """Result of a process.
 
     Args:
         status: Exit status; negative if a signal ended it.
@@ -50,14 +50,14 @@ def run_logged(
     heartbeat: Callable[[], None] | None = None,
     interval: float = 30.0,
 ) -> Outcome:
-    """Run a command with its output in a log. If this is interrupted, the command is ended as well.
+    """Run a command with its output in a log. An interruption also ends the command.
 
     Args:
         command: Program and arguments.
-        log: File that the output is appended to. Its folder is created.
-        environment: Variables to set besides those of this process. Defaults to None.
-        cwd: Folder to run in. Defaults to None: the current one.
-        pass_fds: Open files that the process inherits. Defaults to none.
+        log: File to which the output is appended. Its folder is created.
+        environment: Variables to set in addition to those of this process. Defaults to None.
+        cwd: Folder to run in. Defaults to None: the current folder.
+        pass_fds: Open files that the process inherits. Defaults to (): none.
         heartbeat: Called every ``interval`` seconds. Defaults to None.
         interval: In seconds. Defaults to 30.
     """
@@ -74,7 +74,7 @@ def run_logged(
             pass_fds=pass_fds,
         )
     try:
-        # Unlike Popen.wait, wait4 reports the memory of this one process.
+        # Unlike Popen.wait, wait4 reports the memory of the process.
         while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
             time.sleep(_POLL_SECONDS)
             if heartbeat and time.monotonic() - beat >= interval:
@@ -92,7 +92,7 @@ def run_logged(
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log that are not empty; none if there is no log."""
+    """The last lines of a log that are not empty; an empty list if there is no log."""
     text = log.read_text(errors='replace') if log.is_file() else ''
     return [line for line in text.replace('\r', '\n').split('\n') if line.strip()][-count:]
 
@@ -108,19 +108,19 @@ def tool(name: str, *arguments: object) -> list[str]:
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command as a user types it in the root of the repository."""
+    """A command as you type it in the root of the repository."""
     words = ['python' if word == sys.executable else word for word in command]
     return shlex.join(word.removeprefix(f'{TOOLS.parent}{os.sep}') for word in words)
 
 
 class Commands:
-    """Runs one command after the other, and keeps a list of them.
+    """Runs commands one after the other, and keeps a list of them.
 
     Args:
-        execute: Runs a command instead of :func:`run_logged`: called with the command, the log
-            and the progress function, returns the exit status. Defaults to None.
-        pass_fds: Open files that the commands inherit. Defaults to none.
-        say: Called with each line for the user. Defaults to print.
+        execute: Function that replaces :func:`run_logged`. It is called with the command, the log
+            and the progress function, and returns the exit status. Defaults to None.
+        pass_fds: Open files that the commands inherit. Defaults to (): none.
+        say: Called with each line of output. Defaults to print.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class Commands:
 
         Args:
             command: Program and arguments.
-            log: File that the output is appended to.
-            progress: Returns a line for the user, or None. Called every half minute. Defaults to a
+            log: File to which the output is appended.
+            progress: Called every half minute; returns a line of output, or None. Defaults to a
                 function that returns None.
 
         Raises:
@@ -147,7 +147,7 @@ class Commands:
         if status:
             raise CommandError(
                 f'this command ended with status {status}:\n$ {shown(command)}\nThe end of {log}:\n{quoted_end(log)}\n'
-                'Fix the cause, then run pretrain_from_folder.py with the same options: it continues from here'
+                'Fix the cause, then run pretrain_from_folder.py with the same options: it continues at this command'
             )
 
     def _run(self, command: Sequence[str], log: Path, progress: Progress) -> int:

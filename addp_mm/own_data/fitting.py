@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Fits the stages to the machine before they begin: finds the batches."""
+"""Find the batch size of each stage for this machine, before the stage begins."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _BUILT_FROM = ('model', 'optim_wrapper', 'default_scope', 'custom_imports')
 
 
 def try_stages(configs: Mapping[str, Config], request: Request, processes: int, commands: Commands) -> dict:
-    """Build model and optimizer of each stage, and take trial steps if the batch is not given.
+    """Build model and optimizer of each stage; run trial steps if the batch size is not given.
 
     Args:
         configs: Configs of the stages that have not begun.
-        request: What the user asked for.
+        request: The user's settings.
         processes: Number of processes that train at once.
         commands: Runs addp_mm/own_data/trial_steps.py.
 
     Returns:
-        By stage: ``parameters``; and ``batch``, ``seconds`` of a step and ``mib`` if trial steps
-        were taken.
+        By stage: ``parameters``; after trial steps also ``batch``, ``seconds`` of a step and
+        ``mib``.
 
     Raises:
         CommandError: A stage cannot be built, or a single image does not fit into the memory.
@@ -53,20 +53,20 @@ def try_stages(configs: Mapping[str, Config], request: Request, processes: int, 
 
 
 def fit_config(name: str, cfg: Config, tried: Mapping, processes: int) -> tuple[Config, dict]:
-    """The config to train with: the batch fits, and numbers of iterations are plain numbers.
+    """The config of the training: the batch fits into memory, and formulas are resolved.
 
-    If a step of the optimizer needs more images than fit, gradients are accumulated over several
-    iterations, and ``max_iters`` grows by as much.
+    If an optimizer step needs more images than fit into memory, gradients are accumulated over
+    several iterations, and ``max_iters`` is multiplied by their number.
 
     Args:
         name: Name of the stage.
-        cfg: From :func:`~addp_mm.own_data.stages.build_configs`.
+        cfg: Config from :func:`~addp_mm.own_data.stages.build_configs`.
         tried: Result of :func:`try_stages` for this stage.
         processes: Number of processes that train at once.
 
     Returns:
-        The config, and what later runs need to know: ``batch`` of a process, ``max_iters``,
-        ``accumulated`` iterations of a step, and what ``tried`` says.
+        The config, and the values for later runs: ``batch`` of a process, ``max_iters``,
+        ``accumulated`` iterations of a step, and those of ``tried``.
     """
     plain = cfg.to_dict()
     own, loader, loop = plain.pop(OWN), plain['train_dataloader'], plain['train_cfg']

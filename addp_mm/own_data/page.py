@@ -33,17 +33,17 @@ LEAD = (
 _POINTS, _NUM_BROKEN = 300, 10
 _COLOUR = '#14708c'
 _TITLES = dict(tokenizer='Tokenizer', predictor='Token predictor', addp='ADDP')
-# By stage: name in the log, title of the chart.
+# by stage: name in the log, title of the chart
 _CURVES = dict(
     tokenizer=dict(psnr='PSNR of training batches (dB)', loss='Loss', perplexity='Perplexity of the codes'),
     predictor=dict(loss='Loss', accuracy='Accuracy on masked tokens'),
     addp=dict(loss='Loss'),
 )
-# By stage: name of the preview, what it shows.
+# by stage: name of the preview, its description
 _PREVIEWS = dict(
     tokenizer=dict(
-        reconstructions='Upper rows: images. Lower rows: their reconstructions by the tokenizer. Details that are lost '
-        'here are lost to the later stages too.'
+        reconstructions='Upper rows: images. Lower rows: their reconstructions by the tokenizer. Details that are '
+        'missing here are also missing in the later stages.'
     ),
     predictor={},
     addp=dict(
@@ -66,10 +66,10 @@ def write_page(
 
     Args:
         path: The HTML file to write.
-        request: What the user asked for.
+        request: The user's settings.
         stages: The stages in order, by name.
         generation: The command that generated images.
-        ran: The commands of this run, as a user types them.
+        ran: The commands of this run, as you type them.
 
     Returns:
         Size in bytes.
@@ -106,23 +106,23 @@ def write_page(
     broken = _broken(request.work_dir, found.dataset.get('root', ''))
     if broken:
         figure = Figure(
-            f'{len(broken):,} images were left out; at most {_NUM_BROKEN} are shown. All are listed in '
+            f'{len(broken):,} images were skipped; at most {_NUM_BROKEN} are shown. All are listed in '
             f'broken_images_….txt below {request.work_dir} and in tokens/tokens.json.',
             [command],
             table=Table(['Image', 'Reason'], list(broken.items())[:_NUM_BROKEN]),
         )
         sections.append(Section('Broken images', [figure]))
     software = Figure(
-        'Software and machine. The commands are those of the latest start, without the stages that were done before.',
+        'Software and machine. The commands are those of the latest start, without earlier finished stages.',
         ran or [command],
         table=Table(['', ''], list(dict(versions(), machine=machine_class()).items())),
     )
-    sections.append(Section('How it was made', [software]))
+    sections.append(Section('How this page was created', [software]))
     return Page('Pre-training on your own images', LEAD, sections).write(path)
 
 
 def _stage_figures(stage: Stage, val_count: int) -> list[Figure]:
-    """Previews, measurements and curves of a stage, as far as they exist."""
+    """The existing previews, measurements and curves of a stage."""
     train = [shown(tool('train.py', stage.config, '--work-dir', stage.run_dir, '--resume', 'auto'))]
     figures = []
     for name, caption in _PREVIEWS[stage.name].items():
@@ -158,7 +158,7 @@ def _stage_figures(stage: Stage, val_count: int) -> list[Figure]:
 
 def _broken(work_dir: Path, root: str) -> dict[str, str]:
     """Names and reasons of the images that a stage could not read."""
-    # The store of ids names them relative to the root.
+    # tokens.json has names relative to the root
     tokens = work_dir / TOKENS
     broken = read_about(tokens)['broken'] if (tokens / ABOUT).is_file() else []
     found = {os.path.join(root, image['name']): image['reason'] for image in broken}

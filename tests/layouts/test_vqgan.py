@@ -181,7 +181,7 @@ def test_the_tool_writes_weights_and_a_config_that_loads_them(taming, tmp_path, 
     torch.save(dict(state_dict={**taming, 'loss.logvar': torch.zeros(1)}, epoch=3), tmp_path / 'last.ckpt')
     run_tool(monkeypatch, tmp_path / 'last.ckpt', tmp_path / 'vqgan.safetensors')
     said = capsys.readouterr().out
-    assert '1 known as unused' in said
+    assert '1 unused' in said
     assert 'stride 4' in said
     assert 'reconstructions (1, 3, 16, 16)' in said
     tokenizer = MODELS.build(Config.fromfile(tmp_path / 'vqgan.json').tokenizer)

@@ -42,7 +42,7 @@ def test_a_process_ends_with_the_run_that_waits_for_it(tmp_path):
 def test_a_failed_command_quotes_its_log(tmp_path):
     lines = []
     commands = Commands(say=lines.append)
-    with pytest.raises(CommandError, match=r'(?s)ended with status 3.*\| why.*continues from here'):
+    with pytest.raises(CommandError, match=r'(?s)ended with status 3.*\| why.*continues at this command'):
         commands(python('print("why"); raise SystemExit(3)'), tmp_path / 'log')
     assert lines[0].startswith('$ python -c')
     assert commands.ran == [lines[0][2:]]

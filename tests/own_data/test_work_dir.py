@@ -76,7 +76,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
     from addp_mm.own_data.state import StateError
 
     (tmp_path / 'thesis.tex').write_text('')
-    with pytest.raises(StateError, match=r'holds thesis.tex and is no work dir'):
+    with pytest.raises(StateError, match=r'contains thesis.tex and is not a work dir'):
         work_dir(tmp_path)
     assert os.listdir(tmp_path) == ['thesis.tex']
 
@@ -158,7 +158,7 @@ def test_damaged_metrics_are_named(tmp_path):
     stage.folder.mkdir()
     (stage.folder / 'metrics.json').write_text('{"reconstruction/psnr": 2')
     with pytest.raises(
-        StateError, match=r'tokenizer/metrics\.json is damaged .*Remove it: the same command measures again'
+        StateError, match=r'tokenizer/metrics\.json is damaged .*Remove it: the same command measures the stage again'
     ):
         measured(stage)
 

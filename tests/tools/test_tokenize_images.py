@@ -297,7 +297,7 @@ def with_broken(inputs, tmp_path):
 def test_broken_images_are_named_recorded_and_left_out(tool, stored, with_broken, tmp_path, capsys):
     argv = arguments(with_broken, tmp_path / 'ids')
     tool.main(argv)
-    assert '2 images could not be read and are left out' in capsys.readouterr().out
+    assert '2 images could not be read and are skipped' in capsys.readouterr().out
     recorded = json.loads((tmp_path / 'ids/tokens.json').read_text())['broken']
     listed = names(with_broken)
     assert [image['name'] for image in recorded] == ['a/04.png', 'b/05.png']

@@ -4,7 +4,8 @@
 One MAC is a multiplication with its addition and counts as two FLOPs. Matrix products, convolutions
 and attention are counted, as in most papers; norms, activation functions, resizing and sampling are
 not. The model runs once on the CPU with random weights. A pre-training runs as in training (forward
-pass with its frozen parts). A two-stage detector sees as many proposals as its test settings allow.
+pass with its frozen components). A two-stage detector gets as many proposals as its test settings
+allow.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--batch-size', type=number(int, 1), default=1, help='number of images [1]')
     parser.add_argument(
-        '--depth', type=number(int, 0), default=2, help='levels of modules to list; 0 lists the total alone [2]'
+        '--depth', type=number(int, 0), default=2, help='levels of modules to list; 0 lists the total only [2]'
     )
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change settings of the config')
     add_renamed(parser, old='--shape', new='--img-size')

@@ -2,8 +2,8 @@
 """Measure training steps of one or more configs: time of a step, images per second, peak memory.
 
 Images are synthetic and weights random; no data and no checkpoint is read. Each config keeps its
-own optimizer wrapper, with one update in a step. The configs take turns, so that a machine that
-slows down slows them all.
+own optimizer wrapper, with one update in a step. The configs take turns, so that changes in the
+speed of the machine affect all of them.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Contestant:
         self.peak: int | None = None
 
     def run(self, warmup: int, steps: int) -> None:
-        """Take a turn: ``warmup`` untimed steps, then ``steps`` timed ones."""
+        """Run one turn: ``warmup`` untimed steps, then ``steps`` timed ones."""
         import torch
 
         on_gpu = self.step.device.type == 'cuda'

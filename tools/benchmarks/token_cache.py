@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Measure how much faster a predictor trains on stored ids than on images tokenized in each step.
+"""Compare the speed of a predictor's training on stored ids and on images.
 
-Both trainings take turns in one process, with the same predictor, batch size and optimizer, so that
-other load of the machine slows both.
+On images, each step tokenizes its batch. Both trainings take turns in one process, with the same
+predictor, batch size and optimizer, so that other load of the machine affects both.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """How many times faster the training on ids is."""
+        """Speed of the training on ids, divided by that on images."""
         return self.ids / self.images
 
 
@@ -77,7 +77,7 @@ class Training:
             yield from self.loader
 
     def steps_per_second(self, steps: int) -> float:
-        """Run training steps, and return how many run in a second."""
+        """Run training steps; return the number of steps per second."""
         import torch
 
         start = time.perf_counter()
@@ -105,7 +105,7 @@ def configs(args: argparse.Namespace, drop_ratio: float):
 
 
 def measure(args: argparse.Namespace, drop_ratio: float) -> list[Pair]:
-    """Take turns, after a few steps of each training that are not measured."""
+    """Measure turns, after a few steps of each training that are not measured."""
     trainings = [Training(cfg) for cfg in configs(args, drop_ratio)]
     for training in trainings:
         training.steps_per_second(WARM_UP)

@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Convert a pre-training checkpoint of MAGE to addp_mm.MaskedTokenPredictor or addp_mm.VQTokenizer.
 
-Sizes follow from the shapes. Every key is used or known as unused; any other key is an error. This
-package and MAGE's implementation run the weights, which are written if both agree. Beside DST goes
-a config of the same name with the ending .json, for ``_base_`` or ``MODELS.build``:
-{"predictor": {…}} or {"tokenizer": {…}}.
+Sizes are inferred from the shapes. An unknown key is an error. The weights are written if this
+package and MAGE's implementation give the same results. A config is written next to DST, with the
+same name and the ending .json, for ``_base_`` or ``MODELS.build``: {"predictor": {…}} or
+{"tokenizer": {…}}.
 """
 
 from addp_mm.conversion.command import converter_parser, read_source
@@ -18,7 +18,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--num-heads',
         type=int,
-        help='attention heads of the encoder, which do not follow from the weights; '
+        help='attention heads of the encoder, which cannot be inferred from the weights; '
         'default: 12 at a width of 768, 16 at 1024, as published',
     )
     parser.add_argument(
@@ -70,7 +70,7 @@ def convert(args):
     check_destination(args.dst)
     source, _ = read_source(args.src)
     config, converted, run = predictor(source, args) if args.part == 'predictor' else tokenizer(source)
-    print(f'{len(source)} tensors read, {len(source) - len(converted)} of other components or known as unused')
+    print(f'{len(source)} tensors read, {len(source) - len(converted)} of other components or unused')
     print(write_converted(args.dst, args.part, config, converted, run))
 
 

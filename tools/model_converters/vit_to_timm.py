@@ -16,7 +16,7 @@ from pathlib import Path
 from addp_mm.conversion.command import converter_parser, read_source
 from addp_mm.errors import reported_in_words
 
-TOLERANCE = 1e-4  # of the largest feature
+TOLERANCE = 1e-4  # relative to the largest feature
 
 
 def parse_args(argv=None):
@@ -29,7 +29,7 @@ def parse_args(argv=None):
         help='config with model.backbone (or backbone), as in training; default: the .json beside SRC, which the '
         'converters write',
     )
-    parser.add_argument('--prefix', help='start of the names of the backbone; default: backbone. if a name has it')
+    parser.add_argument('--prefix', help="prefix of the backbone's names; default: backbone. if a name has it")
     parser.add_argument(
         '--out-type',
         choices=('cls_token', 'avg_featmap', 'featmap'),
@@ -83,7 +83,7 @@ def read(args):
 
 
 def check_options(vit):
-    """Refuse options that do not follow from the weights and that timm does not have."""
+    """Refuse options that timm does not have and that cannot be inferred from the weights."""
     if any(block.window_size for block in vit.blocks):
         raise ValueError("the backbone has window attention, and timm's VisionTransformer has none")
     if vit.blocks[0].norm1.eps != 1e-6:
@@ -94,7 +94,7 @@ def difference(vit, weights, kwargs, out_type):
     """Run both implementations; return the largest difference, relative to the largest feature.
 
     Raises:
-        ValueError: It is larger than :data:`TOLERANCE`.
+        ValueError: The difference is larger than :data:`TOLERANCE`.
     """
     import timm
     import torch
