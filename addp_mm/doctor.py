@@ -150,7 +150,7 @@ def check_setuptools() -> Iterator[Finding]:
 
 
 def check_openmmlab() -> Iterator[Finding]:
-    """Which OpenMMLab packages are installed, load, and are compatible."""
+    """Which OpenMMLab packages are installed, whether they can be imported, and if they fit."""
     for module in ORIGINALS:
         found = [
             f'{provider.name} {version} ({family})'

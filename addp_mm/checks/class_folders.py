@@ -1,24 +1,15 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check the class folders of mmpretrain's folder datasets."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.registry import DATASETS
 
 from addp_mm.checks.dataset_cfg import classes_of, join, local_parts, prefix_of, quoted
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.errors import DatasetError
-
-
-class _ClassFolders(NamedTuple):
-    """A folder whose sub-folders are the classes of a dataset."""
-
-    loader: str
-    folder: Path
-    names: list[str]
-    given: bool  # whether the config or the dataset class gives the names of the classes
 
 
 def check_same_classes(dataset_cfgs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -36,27 +27,23 @@ def check_same_classes(dataset_cfgs: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         DatasetError: The folders differ. The message names the folders and the classes.
     """
-    found = [folders for loader, cfg in dataset_cfgs.items() for folders in _class_folders(loader, cfg)]
-    for other in found[1:]:
-        first = found[0]
-        if first.names != other.names and not (first.given and other.given):
+    found = [
+        (loader, part)
+        for loader, cfg in dataset_cfgs.items()
+        for part in local_parts(cfg)
+        if reads_folders(part) and labelled_by_folder(part) and images_of(part).is_dir()
+    ]
+    for loader, part in found[1:]:
+        first_loader, first = found[0]
+        names, others = names_in(images_of(first)), names_in(images_of(part))
+        if names != others and None in (classes_of(first, 'mmpretrain'), classes_of(part, 'mmpretrain')):
             raise DatasetError(
-                f'{first.folder} ({first.loader}) and {other.folder} ({other.loader}) have different class folders '
-                f'(only in the first: {_only_in(first, other)}; only in the second: {_only_in(other, first)}), so that '
-                'the same class would have two numbers. Make them the same. Or set metainfo=dict(classes=[…]) in both '
-                'and, where a folder lacks a class, ann_file to a list of its images ("image label" lines).'
+                f'{images_of(first)} ({first_loader}) and {images_of(part)} ({loader}) have different class folders '
+                f'(only in the first: {quoted(sorted(set(names) - set(others)))}; only in the second: '
+                f'{quoted(sorted(set(others) - set(names)))}), so that the same class would have two numbers. Make '
+                'them the same. Or set metainfo=dict(classes=[…]) in both and, where a folder lacks a class, ann_file '
+                'to a list of its images ("image label" lines).'
             )
-
-
-def _class_folders(loader: str, cfg: Mapping) -> Iterator[_ClassFolders]:
-    for part in local_parts(cfg):
-        if reads_folders(part) and labelled_by_folder(part) and images_of(part).is_dir():
-            folder = images_of(part)
-            yield _ClassFolders(loader, folder, names_in(folder), classes_of(part, 'mmpretrain') is not None)
-
-
-def _only_in(one: _ClassFolders, other: _ClassFolders) -> str:
-    return quoted(sorted(set(one.names) - set(other.names)))
 
 
 def reads_folders(cfg: Mapping) -> bool:

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Find misspelt arguments in a whole config, before anything is built."""
 
+import difflib
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from addp_mm.checks.signature import Arguments, accepted_arguments
 from addp_mm.checks.type_lookup import find_type
-from addp_mm.config.config_file import runner_arguments
-from addp_mm.errors import ConfigError, suggest
+from addp_mm.config.config_file import ConfigError, runner_arguments, suggest
+from addp_mm.config.type_names import type_name
 
 # Registries that build a section of the config. A model also contains objects that are not modules,
 # such as assigners and coders; an evaluator may contain networks.
@@ -79,6 +80,16 @@ _PLAIN_KEYS = {
         'dynamic_intervals_list',
     },
 }
+# smallest value and kind
+_NUMBERS: dict[str, tuple[int, type]] = {
+    'train_cfg.max_iters': (1, int),
+    'train_cfg.max_epochs': (1, int),
+    'train_cfg.val_interval': (1, int),
+    'optim_wrapper.optimizer.lr': (0, float),
+    'optim_wrapper.accumulative_counts': (1, int),
+    **{f'{loader}.batch_size': (1, int) for loader in _LOADERS},
+    **{f'{loader}.num_workers': (0, int) for loader in _LOADERS},
+}
 _LOADER_KEYS = set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
 
 
@@ -90,6 +101,19 @@ def _resolve(kind: str | type, registries: tuple[str, ...], scope: str) -> tuple
         if found is not None and (isinstance(kind, str) or found is kind):
             return found, registry
     return (None if isinstance(kind, str) else kind), ''
+
+
+def _similar_types(name: str, registries: tuple[str, ...], scope: str) -> str:
+    """``'; did you mean a?'`` for a misspelt type, or one without its scope; else ''."""
+    plain = type_name(name)
+    names: dict[str, str] = {}
+    for root in (getattr(roots, registry) for registry in registries):
+        for registry in (root, *root.children.values()):
+            registry.get(plain)  # imports what the registry needs to know its names
+            for known in registry.module_dict:
+                names.setdefault(known, known if registry.scope in (scope, root.scope) else f'{registry.scope}.{known}')
+    near = [plain] if plain in names else difflib.get_close_matches(plain, names, n=3, cutoff=0.85)
+    return f'; did you mean {", ".join(names[one] for one in near)}?' if near else ''
 
 
 def _nodes(node, path: str) -> Iterator[tuple[str, dict]]:
@@ -109,6 +133,9 @@ def _check_section(section, path: str, registries: tuple[str, ...], scope: str) 
     for where, node in _nodes(section, path):
         target, registry = _resolve(node['type'], registries, node.get('_scope_', scope))
         if target is None:
+            near = _similar_types(node['type'], registries, scope)
+            if near:
+                raise ConfigError(f'config: {where}.type={node["type"]!r} is not registered{near}')
             continue
         accepted = accepted_arguments(target)
         for key in node:
@@ -182,6 +209,23 @@ def _check_top_level(cfg: Config, needed: tuple[str, ...]) -> None:
         for key in node:
             if key not in keys:
                 raise ConfigError(f'config: {section}.{key} is not an option of {section}{suggest(key, keys)}')
+
+
+def check_numbers(cfg: Config) -> None:
+    """Refuse words and impossible values where a training needs a number.
+
+    Raises:
+        ConfigError: A value is wrong. Names the key.
+    """
+    for name, (least, number) in _NUMBERS.items():
+        node: Any = cfg
+        *parents, key = name.split('.')
+        for part in parents:
+            node = (node.get(part) if isinstance(node, dict | Config) else None) or {}
+        value = node.get(key)
+        if value is not None and (not isinstance(value, int | float) or value < least or value != number(value)):
+            kind = 'a whole number' if number is int else 'a number'
+            raise ConfigError(f'config: {name} must be {kind} of at least {least}, got {value!r}')
 
 
 def check_config(cfg: Config, needed: tuple[str, ...] = ('model',)) -> None:

@@ -3,6 +3,7 @@
 
 import argparse
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def runner_arguments() -> set[str]:
     return set(inspect.signature(Runner.__init__).parameters) - {'self'} | _EXTRA_TOP_LEVEL
 
 
-def check_options(cfg: Config, options: dict) -> None:
+def check_options(cfg: Config, options: dict, also: Iterable[str] = ()) -> None:
     """Refuse an option whose key is not in the config.
 
     A new key is accepted at the top level if Runner reads it. It is also accepted in a
@@ -60,6 +61,7 @@ def check_options(cfg: Config, options: dict) -> None:
     Args:
         cfg: The config, before the options are merged.
         options: Values by key, ``{'a.b': 1}``.
+        also: More names that the error may suggest. Defaults to none.
 
     Raises:
         ConfigError: A key is refused.
@@ -68,9 +70,8 @@ def check_options(cfg: Config, options: dict) -> None:
     for option in options:
         parts = option.split('.')
         if parts[0] not in cfg and parts[0] not in known:
-            raise ConfigError(
-                f'--cfg-options {option}: the config has no {parts[0]!r}{suggest(parts[0], known | set(cfg.keys()))}'
-            )
+            similar = suggest(parts[0], known | set(cfg.keys()) | set(also))
+            raise ConfigError(f'--cfg-options {option}: the config has no {parts[0]!r}{similar}')
         node: Any = cfg
         for depth, part in enumerate(parts):
             path = '.'.join(parts[:depth])

@@ -60,8 +60,14 @@ def config_path(name: str) -> str:
     same_name = [path for path in configs if path.rpartition('/')[2] == name]
     if len(same_name) == 1:
         return str(configs[same_name[0]])
-    similar = f'; did you mean {" or ".join(same_name)}?' if same_name else suggest(name, configs, 0.5)
-    raise ShippedFileError(f'addp_mm ships no config {name}{similar or f"; there are {first_few(configs)}."}')
+    if same_name:
+        raise ShippedFileError(
+            f'{name} is the name of several configs: {", ".join(same_name)}. Give the name with its folder.'
+        )
+    names = {path.rpartition('/')[2]: path for path in configs if not path.startswith('_base_/')}
+    begun = [path for known, path in names.items() if name and known.startswith(name)]
+    hint = f'; did you mean {", ".join(begun[:3])}?' if begun else suggest(name, names.values(), cutoff=0.5)
+    raise ShippedFileError(f'addp_mm ships no config {name}{hint or "."} The names are printed by: addp list')
 
 
 def tool_path(name: str) -> str:

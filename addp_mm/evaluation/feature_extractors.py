@@ -31,7 +31,8 @@ INCEPTION_URL = (
 )
 _INCEPTION_DIGEST = '6726825d'  # start of the file's SHA-256, as in its name
 _INSTEAD = (
-    "or use the features of another network: extractor=dict(type='addp_mm.BackboneFeatures', …). "
+    'or use the features of another network: --extractor CONFIG of a tool, in a config '
+    "extractor=dict(type='addp_mm.BackboneFeatures', …). "
     'The distance is then not an FID'
 )
 

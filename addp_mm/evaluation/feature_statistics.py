@@ -128,7 +128,7 @@ class FeatureStatistics:
         return self
 
 
-_HOW_TO_WRITE = 'Write it from images: tools/analysis_tools/frechet_distance.py IMAGES --out FILE'
+_HOW_TO_WRITE = 'Give a folder of images, or write the file: tools/analysis_tools/frechet_distance.py IMAGES --out FILE'
 
 
 def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str = 'statistics') -> None:

@@ -116,11 +116,8 @@ def _convert(
 
 
 def _no_prefix(state_dict: Mapping[str, Tensor], prefix: str, source: str) -> str:
-    layout = find_layout(state_dict)
-    if layout is not None:
-        return (
-            f'{source} has no weight that starts with {prefix!r}. It has the layout of {layout.name} and is converted '
-            f'to a {layout.component}: leave prefix out.'
-        )
     prefixes = sorted({name.split('.')[0] + '.' for name in state_dict if '.' in name})
-    return f'{source} has no weight that starts with {prefix!r}. Its prefixes are {first_few(prefixes)}.'
+    return (
+        f'{source} has no weight that starts with {prefix!r}. Its prefixes are {first_few(prefixes)}. '
+        f'{advice_on_prefix(state_dict)}'
+    )

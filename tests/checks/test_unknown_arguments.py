@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Misspelt arguments inside a config file are found before anything is built."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,13 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
-from addp_mm.checks.unknown_arguments import check_config
+from addp_mm.checks.unknown_arguments import check_config, check_numbers
 from addp_mm.config.config_file import ConfigError, load_config
 
 pytestmark = pytest.mark.slow
 DETECTION = Path(__file__).parents[2] / 'configs/det/mask-rcnn_addp-vit-nano-p8_coco-style_fashion-scenes.py'
+
+NANO_CLASSIFIER = 'addp-vit-nano-p8_ft_1xb32-fp32-300i_fashion-scenes-64px'
 
 
 @pytest.fixture(scope='module')
@@ -91,3 +94,35 @@ def test_an_entry_that_is_not_a_dict_is_named(option, key, entry):
     cfg = load_config(str(DETECTION), [option])
     with pytest.raises(ConfigError, match=rf'config: {key} contains .?{entry}.*config file, or .* with {key}\.0\.KEY'):
         check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    'option, message',
+    [
+        ('train_cfg.max_iters=abc', "train_cfg.max_iters must be a whole number of at least 1, got 'abc'"),
+        ('train_dataloader.batch_size=0', 'train_dataloader.batch_size must be a whole number of at least 1, got 0'),
+        (
+            'train_dataloader.batch_size=1.5',
+            'train_dataloader.batch_size must be a whole number of at least 1, got 1.5',
+        ),
+        ('train_dataloader.num_workers=-1', 'train_dataloader.num_workers must be a whole number of at least 0'),
+        ('optim_wrapper.optimizer.lr=abc', "optim_wrapper.optimizer.lr must be a number of at least 0, got 'abc'"),
+    ],
+)
+def test_words_and_impossible_numbers_are_refused(option, message):
+    check_numbers(load_config(NANO_CLASSIFIER))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_numbers(load_config(NANO_CLASSIFIER, [option]))
+
+
+@pytest.mark.parametrize(
+    'option, message',
+    [
+        ('model.backbone.type=ADDPVit', r"type='ADDPVit' is not registered; did you mean addp_mm\.ADDPViT"),
+        ('model.backbone.type=ADDPViT', r"type='ADDPViT' is not registered; did you mean addp_mm\.ADDPViT"),
+        ('optim_wrapper.optimizer.type=AdamWW', r"optimizer\.type='AdamWW' is not registered; did you mean AdamW"),
+    ],
+)
+def test_a_misspelt_type_is_refused_before_anything_is_built(option, message):
+    with pytest.raises(ConfigError, match=message):
+        check_config(load_config(NANO_CLASSIFIER, [option]))

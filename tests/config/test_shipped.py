@@ -42,8 +42,11 @@ def test_a_base_is_found_too():
 def test_similar_names_are_suggested():
     with pytest.raises(shipped.ShippedFileError, match=f'did you mean .*cls/{CLASSIFIER}'):
         addp_mm.config_path('addp-vit-nano-p8_ft_1xb32-fp32-200i_fashion-scenes-64px')
-    with pytest.raises(shipped.ShippedFileError, match='no config §; there are _base_/.* more'):
+    with pytest.raises(shipped.ShippedFileError, match=r'no config §\. .*: addp list$'):
         addp_mm.config_path('§')
+    with pytest.raises(shipped.ShippedFileError, match='did you mean pretrain/addp_vit-nano') as error:
+        addp_mm.config_path('addp_vit-nano')
+    assert '_base_' not in str(error.value)
     with pytest.raises(shipped.ShippedFileError, match='no script at trian.py.*did you mean train.py'):
         shipped.tool_path('trian.py')
 
@@ -53,7 +56,9 @@ def test_an_ambiguous_name_needs_the_folder(tmp_path, monkeypatch):
         (tmp_path / 'configs' / folder).mkdir(parents=True)
         (tmp_path / 'configs' / folder / 'same.py').touch()
     monkeypatch.setattr(shipped, 'shipped_root', lambda: tmp_path)
-    with pytest.raises(shipped.ShippedFileError, match='did you mean a/same or b/same'):
+    with pytest.raises(
+        shipped.ShippedFileError, match='several configs: a/same, b/same. Give the name with its folder'
+    ):
         addp_mm.config_path('same')
     assert addp_mm.config_path('b/same') == str(tmp_path / 'configs/b/same.py')
 

@@ -105,7 +105,9 @@ def test_saved_statistics_are_read_again(tmp_path):
 
 
 def test_files_that_are_not_statistics_are_named(tmp_path):
-    with pytest.raises(StatisticsError, match=r'none.npz does not exist. Write it from images: .* IMAGES --out FILE'):
+    with pytest.raises(
+        StatisticsError, match=r'none.npz does not exist. Give a folder of images, .* IMAGES --out FILE'
+    ):
         FeatureStatistics.load(tmp_path / 'none.npz')
     foreign = tmp_path / 'foreign.npz'
     np.savez(foreign, mu=np.zeros(3), sigma=np.eye(3))

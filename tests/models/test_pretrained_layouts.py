@@ -223,7 +223,7 @@ def test_modules_of_another_kind_are_refused(tmp_path, published):
         CheckpointError, match='no weight matches Linear.*layout of timm ViT.*only converted to a backbone'
     ):
         Pretrained(path)(torch.nn.Linear(2, 2))
-    with pytest.raises(CheckpointError, match=r"starts with 'backbone\.'.*timm ViT.*leave prefix out"):
+    with pytest.raises(CheckpointError, match=r"starts with 'backbone\.'.*timm ViT without a prefix"):
         Pretrained(path, prefix='backbone.')(torch.nn.Linear(2, 2))
 
 

@@ -58,8 +58,8 @@ class WebDatasetImages(ListedImages):
         self.shards = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not self.shards:
             raise DatasetError(
-                f'{pattern}: no such tar files. Shards must be uncompressed, so that each image can be read at once: '
-                'decompress them (gunzip, unzstd, …), or unpack them and give the folder.'
+                f'{pattern}: there are no tar files. Shards must be uncompressed, so that each image can be read at '
+                'once: decompress them (gunzip, unzstd, …), or unpack them and give the folder.'
             )
         self.extensions = sorted(extension.lower() for extension in extensions)
         super().__init__(shards, pipeline, index_file, **options)

@@ -99,8 +99,6 @@ class LoadMultiChannelImage(BaseTransform):
             return values
         if values.shape[2] == 1:
             return np.repeat(values, 3, -1)
-        if (values == values[..., :1]).all():
-            return values[..., :1]
         grey = values @ _LUMINANCE
         return (grey if values.dtype.kind == 'f' else np.rint(grey)).astype(values.dtype)[..., None]
 
@@ -109,8 +107,6 @@ class LoadMultiChannelImage(BaseTransform):
             values = values.astype(np.uint8) * np.uint8(255)
         if self.value_range is None and values.dtype not in (np.uint8, np.uint16):
             raise ValueError(f'{values.dtype} values have no known range: set value_range of LoadMultiChannelImage')
-        if not self.to_float32 and self.value_range is None and values.dtype == np.uint8:
-            return values
         lower, upper = self.value_range or (0, np.iinfo(values.dtype).max)
         if values.dtype.kind == 'f' and not np.isfinite(values).all():
             raise ValueError('values that are not finite')

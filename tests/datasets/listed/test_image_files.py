@@ -124,7 +124,7 @@ def test_splits_share_all_images(images, tmp_path):
 
 def test_the_error_without_images_names_the_searched_extensions(tmp_path):
     (tmp_path / 'images').mkdir()
-    with pytest.raises(DatasetError, match=r'no images in it. The search was for names that end in .*\.png'):
+    with pytest.raises(DatasetError, match=r'has no images. The search was for names that end in .*\.png'):
         ImageFiles(tmp_path / 'images', index_file=tmp_path / 'list')
     with pytest.raises(DatasetError, match='does not exist.*Check the path given'):
         ImageFiles(tmp_path / 'imags', index_file=tmp_path / 'list')
