@@ -126,7 +126,7 @@ def test_sizes_and_optimizer_of_the_published_models(arch):
     assert model.latent_size == (16, 16)
     dropouts = {m.p for m in [*model.backbone.modules(), *model.neck.modules()] if isinstance(m, torch.nn.Dropout)}
     assert dropouts == {0.1}
-    for part in model.frozen_parts.values():
+    for part in model.frozen_components.values():
         assert part.init_cfg.strict
         assert part.init_cfg.checkpoint == f'hf://Changyao/ADDP/addp-vit-{arch}-16.pth'
 

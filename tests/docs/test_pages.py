@@ -47,7 +47,7 @@ def our_sections() -> list[str]:
 
 @pytest.mark.parametrize('message', [message for title in our_sections() for message in rows(title)])
 def test_a_quoted_message_is_in_the_code(message):
-    assert not missing_parts(message), f'docs/messages.md quotes `{message}`; the code says something else now'
+    assert not missing_parts(message), f'docs/messages.md quotes `{message}`; but the code has another message now'
 
 
 def test_a_changed_message_is_noticed():

@@ -92,7 +92,7 @@ def test_level_and_loss_by_level_are_logged(tmp_path):
 
 
 @pytest.mark.parametrize('part', ['tokenizer', 'predictor'])
-def test_random_frozen_parts_are_refused(tmp_path, part):
+def test_random_frozen_components_are_refused(tmp_path, part):
     model = build_model()
     getattr(model, part).weights_loaded = False
     with pytest.raises(RuntimeError, match=f'frozen {part}'):
@@ -195,7 +195,7 @@ def test_checkpoints_of_another_run_in_the_folder_are_not_used(tmp_path):
     options = dict(on_failure='rollback')
     with pytest.raises(TrainingCollapsedError, match='iteration 2 .*no good checkpoint yet'):
         build_runner(tmp_path / 'run', options, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
-    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*holds no good checkpoint of this run: restart'):
+    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*has no good checkpoint of this run: restart'):
         build_runner(tmp_path / 'run', {}, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
     # resumed in the middle: later checkpoints belong to another run, earlier ones to this run
     recorder = Recorder()

@@ -154,7 +154,7 @@ def test_the_learning_rates_of_components_scale_with_the_batch_of_their_steps():
     for other in (part, dict(part, accumulative_counts=2)):
         cfg = config(auto_scale_lr=dict(enable=False, base_batch_size=256))
         cfg.optim_wrapper = dict(
-            constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part, discriminator=other
+            constructor='addp_mm.ComponentsOptimWrapperConstructor', tokenizer=part, discriminator=other
         )
         if other is part:
             set_auto_scale_lr(cfg)

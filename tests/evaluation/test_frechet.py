@@ -217,7 +217,7 @@ def test_fid_is_that_of_torch_fidelity(tmp_path, monkeypatch):
     folders = [folder_statistics(tmp_path / key, extractor) for key in ('image', 'reconstruction')]
     assert frechet_distance(*folders) == pytest.approx(found[1], rel=1e-6)
     torch.save(dict(weight=torch.zeros(1)), tmp_path / 'wrong.pth')
-    with pytest.raises(CheckpointError, match="does not hold the weights of FID's Inception-v3"):
+    with pytest.raises(CheckpointError, match="does not contain the weights of FID's Inception-v3"):
         InceptionFeatures(str(tmp_path / 'wrong.pth'))
     with pytest.raises(CheckpointError, match=r'none.pth does not exist(.|\n)*BackboneFeatures'):
         InceptionFeatures(str(tmp_path / 'none.pth'))

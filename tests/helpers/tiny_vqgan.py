@@ -30,7 +30,7 @@ TOKENIZER = dict(
 )
 DISCRIMINATOR = dict(type='addp_mm.PatchDiscriminator', base_channels=4, num_layers=1)
 OPTIM_WRAPPER = dict(
-    constructor='addp_mm.PartsOptimWrapperConstructor',
+    constructor='addp_mm.ComponentsOptimWrapperConstructor',
     tokenizer=dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3, betas=(0.5, 0.9))),
     discriminator=dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3, betas=(0.5, 0.9))),
 )

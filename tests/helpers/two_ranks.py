@@ -13,7 +13,7 @@ from torch import nn
 
 from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsedError
 from addp_mm.engine.hooks.checkpoint_rollback import RunCheckpoints
-from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks
+from addp_mm.engine.hooks.frozen_components import check_equal_on_all_ranks
 
 
 def part(value: float) -> nn.Module:

@@ -51,7 +51,7 @@ def test_every_frozen_parameter_matters(model):
             yield model.loss(images(2), noise=noise(step, step + 5, seed))['loss'].item()
 
     before = list(losses())
-    for name, part in model.frozen_parts.items():
+    for name, part in model.frozen_components.items():
         for key, parameter in part.named_parameters():
             kept = parameter.clone()
             parameter += 3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
@@ -92,14 +92,14 @@ def test_frozen_components_are_saved_and_moved_with_the_model(model):
 @pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load], ids=['torch', 'mmengine'])
 def test_components_are_loaded_only_after_a_complete_state_dict(load):
     model, weights = build(), build().state_dict()
-    assert model.unloaded_parts() == ['tokenizer', 'predictor']
+    assert model.unloaded_components() == ['tokenizer', 'predictor']
     load(model, {key: value for key, value in weights.items() if key.startswith('backbone')}, strict=False)
-    assert model.unloaded_parts() == ['tokenizer', 'predictor']
+    assert model.unloaded_components() == ['tokenizer', 'predictor']
     load(model, {key: value for key, value in weights.items() if not key.startswith('predictor')}, strict=False)
-    assert model.unloaded_parts() == ['predictor']
+    assert model.unloaded_components() == ['predictor']
     load(model, weights)
-    assert model.unloaded_parts() == []
-    assert copy.deepcopy(model).unloaded_parts() == []
+    assert model.unloaded_components() == []
+    assert copy.deepcopy(model).unloaded_components() == []
 
 
 def test_a_component_is_loaded_by_its_own_weights_or_by_declaration():
@@ -107,7 +107,7 @@ def test_a_component_is_loaded_by_its_own_weights_or_by_declaration():
     model.tokenizer.load_state_dict(build().tokenizer.state_dict())
     mark_loaded(model.predictor)
     assert is_loaded(model.tokenizer)
-    assert model.unloaded_parts() == []
+    assert model.unloaded_components() == []
 
 
 @pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load], ids=['torch', 'mmengine'])
@@ -122,7 +122,7 @@ def test_frozen_components_load_strictly_also_with_strict_false(load, spoil):
         weights['predictor.norm.weight'] = torch.ones(9)
     with pytest.raises(RuntimeError, match=r'frozen predictor.*norm\.'):
         load(model, weights, strict=False)
-    assert 'predictor' in model.unloaded_parts()
+    assert 'predictor' in model.unloaded_components()
 
 
 def test_a_loader_does_not_report_loaded_frozen_components_as_missing():
@@ -177,7 +177,7 @@ def test_distributed_training_does_not_change_frozen_components(model, tmp_path)
     torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
     try:
         wrapped = MMDistributedDataParallel(module=model)
-        frozen = {f'{name}.{key}' for name, part in model.frozen_parts.items() for key in part.state_dict()}
+        frozen = {f'{name}.{key}' for name, part in model.frozen_components.items() for key in part.state_dict()}
         assert wrapped.parameters_to_ignore == frozen
         assert {name for name, p in model.named_parameters() if not p.requires_grad} <= frozen
         wrapped(images(), None, mode='loss')['loss'].backward()

@@ -203,7 +203,7 @@ def test_a_predictor_is_not_loaded_into_a_backbone(tmp_path, published):
     }
     vit = ADDPViT(dict(embed_dims=48, num_layers=2, num_heads=4), img_size=64, patch_size=8)
     assert set(vit.state_dict()) & set(mage)
-    with pytest.raises(CheckpointError, match=r'layout of MAGE, which holds a predictor\. ADDPViT is a backbone'):
+    with pytest.raises(CheckpointError, match=r'layout of MAGE, which is for a predictor\. ADDPViT is a backbone'):
         Pretrained(saved(tmp_path, mage))(vit)
 
 

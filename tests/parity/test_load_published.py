@@ -27,7 +27,7 @@ def test_every_key_is_used_or_listed_as_unused(checkpoint):
     converted = convert_published(checkpoint)
     model = load_published(checkpoint, **pr.HEADS)
     assert set(converted) == set(model.state_dict())
-    assert model.unloaded_parts() == []
+    assert model.unloaded_components() == []
     assert not model.training
     for name, value in model.state_dict().items():
         assert torch.equal(value, converted[name]), name

@@ -207,12 +207,12 @@ def loop_roi_pool(features, rois, size, scale):
 def test_roi_pool_equals_a_plain_loop(mmcv_ops, ext, generator, device, scale):
     features, rois = make(generator)
     features = features.round()  # ties: the first pixel in reading order
-    expected, places = loop_roi_pool(features, rois, (2, 3), scale)
+    expected, positions = loop_roi_pool(features, rois, (2, 3), scale)
     pooled = mmcv_ops.roi_pool(features.to(device), rois.to(device), (2, 3), scale)
     assert torch.equal(pooled.cpu(), expected)
     output, argmax = torch.zeros_like(expected), torch.zeros_like(expected, dtype=torch.int)
     ext.roi_pool_forward(features, rois, output, argmax, pooled_height=2, pooled_width=3, spatial_scale=scale)
-    assert torch.equal(argmax.long(), places)
+    assert torch.equal(argmax.long(), positions)
 
 
 def test_roi_pool_gradient(mmcv_ops, generator):
