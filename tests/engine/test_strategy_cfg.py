@@ -105,7 +105,7 @@ def test_deepspeed_takes_over_clipping_accumulation_and_precision(with_deepspeed
 @pytest.mark.parametrize(
     'change, words',
     [
-        (dict(clip_grad=dict(max_norm=1.0, norm_type=1)), 'Euclidean norm alone'),
+        (dict(clip_grad=dict(max_norm=1.0, norm_type=1)), 'Euclidean norm only'),
         (dict(type='AmpOptimWrapper', dtype='float16'), 'bfloat16'),
         (dict(type='Other'), 'optim_wrapper.type is Other'),
     ],
