@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Draw docs/images/alternation.png: one image on its way through the alternating steps.
+"""Draw docs/images/alternation.png: the alternating steps of one image.
 
-The shipped nano weights generate it, so the figure shows what the code does.
+The shipped nano weights generate it, so that the figure shows real steps.
 """
 
 import argparse
@@ -12,13 +12,13 @@ import numpy as np
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.patches import ConnectionPatch
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py'
 WEIGHTS = 'addp_mm://addp_nano-p8.safetensors'
 NUM_STEPS, SHOWN = 8, (0, 2, 4, 6, 8)
-ARROW = dict(arrowstyle='-|>', color='0.25', lw=1.4, shrinkA=2, shrinkB=2)
+ARROW = dict(arrowstyle='-|>', color='0.25', lw=1.4, shrinkA=2, shrinkB=2, mutation_scale=12)
 
 
 def parse_args(argv=None):
@@ -38,6 +38,11 @@ def token_image(step, codebook_size: int, side: int) -> np.ndarray:
     return shown.reshape(side, side, 3)
 
 
+def _arrow(figure, axis, start, other, end) -> None:
+    """Draw an arrow between two axes; the points are in axes coordinates."""
+    figure.add_artist(ConnectionPatch(start, end, axis.transAxes, other.transAxes, **ARROW))
+
+
 def draw(steps, codebook_size: int, side: int, out: Path) -> None:
     """Draw the shown steps as columns: tokens above, pixels below, and the arrows between them."""
     figure, axes = plt.subplots(2, len(SHOWN), figsize=(11.5, 5.0), dpi=150)
@@ -53,25 +58,9 @@ def draw(steps, codebook_size: int, side: int, out: Path) -> None:
         for axis in (top, bottom):
             axis.set_xticks([])
             axis.set_yticks([])
-        figure.add_artist(
-            FancyArrowPatch(
-                figure_point(figure, top, (0.5, -0.16)),
-                figure_point(figure, bottom, (0.5, 1.02)),
-                transform=figure.transFigure,
-                mutation_scale=12,
-                **ARROW,
-            )
-        )
+        _arrow(figure, top, (0.5, -0.16), bottom, (0.5, 1.02))
         if column + 1 < len(SHOWN):
-            figure.add_artist(
-                FancyArrowPatch(
-                    figure_point(figure, bottom, (1.02, 0.7)),
-                    figure_point(figure, axes[0, column + 1], (-0.02, 0.3)),
-                    transform=figure.transFigure,
-                    mutation_scale=12,
-                    **ARROW,
-                )
-            )
+            _arrow(figure, bottom, (1.02, 0.7), axes[0, column + 1], (-0.02, 0.3))
     axes[0, 0].set_ylabel('tokens', fontsize=11)
     axes[1, 0].set_ylabel('pixels', fontsize=11)
     axes[1, 2].set_xlabel(
@@ -82,12 +71,6 @@ def draw(steps, codebook_size: int, side: int, out: Path) -> None:
     )
     figure.savefig(out)
     plt.close(figure)
-
-
-def figure_point(figure, axis, point) -> tuple[float, float]:
-    """A point in axis coordinates as figure coordinates."""
-    figure.canvas.draw()
-    return tuple(figure.transFigure.inverted().transform(axis.transAxes.transform(point)))
 
 
 def main(argv=None):

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Show ADDP on real images: generation, pre-training and three downstream tasks, in one report.
+"""Run generation, pre-training and three downstream tasks, and write one report.
 
-Each step calls a tool of this repository, and its command is printed. Steps that are done are not
-repeated: an interrupted demo continues. The report is work_dirs/demo/report.html.
+Each step calls a tool of this repository, and its command is printed. Finished steps are not
+repeated, so that you can continue an interrupted demo. The report is work_dirs/demo/report.html.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from demo_report.demo_page import DemoRun, build_page
 from demo_report.finetunings import ADDP_WEIGHTS, ASSETS, finetunings
 from demo_report.steps import ROOT, Step, StepError, StepRunner, clock
 
+from addp_mm.cli_options import number
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
 
+PRETRAIN_CONFIG = Path('configs/pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py')
 PRETRAIN_ITERS = 50
-# With another version of these, the scenes are not up to date: the tool says what to do then.
+# If these files change, the scenes are out of date; the error of the tool has a remedy.
 SCENE_SOURCES = (Path('addp_mm/datasets/fashion/fashion_scenes.py'), ASSETS / 'fashion_mnist_subset.npz')
 
 
@@ -36,27 +38,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--jobs',
-        type=int,
+        type=number(int, 1),
         default=min(2, cores()),
         metavar='N',
         help='steps at once, of about 1.5 GB each (default: 2, or 1 on one core)',
     )
-    args = parser.parse_args(argv)
-    if args.jobs < 1:
-        parser.error(f'--jobs must be at least 1, got {args.jobs}')
-    return args
-
-
-def pretrain_config() -> Path:
-    """The nano config of ADDP's pre-training."""
-    found = sorted((ROOT / 'configs/pretrain').glob('addp_vit-nano*fashion-scenes*.py'))
-    if len(found) != 1:
-        raise FileNotFoundError(f'configs/pretrain should have one addp_vit-nano*fashion-scenes*.py, not {len(found)}')
-    return found[0].relative_to(ROOT)
+    return parser.parse_args(argv)
 
 
 def plan(folder: Path, short: bool) -> DemoRun:
-    """The steps of the demo in ``folder``. None is run yet."""
+    """The steps of the demo in ``folder``; nothing is run."""
     data_root = folder / 'fashion_scenes' if short else Path('data/fashion_scenes')
     sizes = ['--train', '64', '--val', '16', '--objects-train', '64', '--objects-val', '32'] if short else []
     scenes = Step(
@@ -66,7 +57,7 @@ def plan(folder: Path, short: bool) -> DemoRun:
         (data_root / 'fashion_scenes.json',),
         SCENE_SOURCES,
     )
-    config, iters = pretrain_config(), 4 if short else PRETRAIN_ITERS
+    config, iters = PRETRAIN_CONFIG, 4 if short else PRETRAIN_ITERS
     options = [
         f'load_from={ADDP_WEIGHTS}',
         f'train_cfg.max_iters={iters}',
@@ -86,8 +77,8 @@ def plan(folder: Path, short: bool) -> DemoRun:
         folder / 'pretrain',
     )
     samples = folder / 'samples'
-    # The published temperature of 6 is made for 256 tokens. With 64 tokens the order of unmasking
-    # would be almost random.
+    # The published temperature of 6 is for 256 tokens. With 64 tokens the order of unmasking would
+    # be almost random.
     sampling = (
         '--temperature',
         '2',
@@ -126,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     except (StepError, LogError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues from here')
+        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues at this step')
     print(f'{report}: {size / 1e6:.1f} MB, after {clock(time.monotonic() - began)} minutes. Open it in a browser.')
 
 

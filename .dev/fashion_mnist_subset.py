@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Make the class-balanced subset of Fashion-MNIST that ships with the package.
+"""Write the class-balanced subset of Fashion-MNIST that ships with the package.
 
 python .dev/fashion_mnist_subset.py /usr/share/datasets/fashion-mnist
 """
@@ -42,7 +42,7 @@ def balanced_subset(garments: Garments, per_class: int) -> Garments:
 
 
 def encode_subset(garments: Garments) -> np.ndarray:
-    """Pack balanced garments, sorted by class, into one grey PNG with a row for each class.
+    """Pack garments, balanced and sorted by class, into one grey PNG with a row for each class.
 
     PNG is smaller than deflate alone.
 

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Compare ADDP weights with random weights on FashionScenes, over several seeds.
 
-Trains and tests classification, detection and segmentation by tools/train.py and tools/test.py, and
-writes a page with the results. Runs that are done are not repeated.
+Trains and tests classification, detection and segmentation with tools/train.py and tools/test.py,
+and writes a page with the results. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from demo_report.finetunings import ADDP_WEIGHTS, TASKS, WEIGHTS, FineTuning, finetunings
 from demo_report.steps import ROOT, Done, Step, StepError, StepRunner, clock, fingerprint
 
-from addp_mm.checkpoints.atomic_write import write_json, write_text
+from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.config.paths import require_writable
 from addp_mm.errors import reported_in_words
 from addp_mm.report.logs import LogError
@@ -82,35 +82,29 @@ def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f'{", ".join(names[:-1])} and {names[-1]}'
 
 
-def tables(runs: Sequence[FineTuning], results: Results, seeds: Sequence[int]) -> list[str]:
-    """The lines of three tables: means, each seed, and training settings."""
-    lines = ['| task | metric | ADDP weights | random weights | difference of means |', '|---|---|---|---|---|']
+def tables(runs: Sequence[FineTuning], results: Results, seeds: Sequence[int]) -> tuple[str, str, str]:
+    """Three tables: means, each seed, and training settings."""
+    means = ['| task | metric | ADDP weights | random weights | difference of means |', '|---|---|---|---|---|']
     for task in TASKS:
         for metric in task.metrics:
             addp, random = (results[metric.title][weights] for weights in WEIGHTS)
-            lines.append(
+            means.append(
                 f'| {task.title}, {task.model} | {metric.title} | {mean_and_spread(addp)} | '
                 f'{mean_and_spread(random)} | {statistics.mean(addp) - statistics.mean(random):+.1f} |'
             )
-    lines += [
-        '',
-        'Each seed:',
-        '',
-        f'| metric | weights | {" | ".join(f"seed {seed}" for seed in seeds)} |',
-        f'|---|---|{"---|" * len(seeds)}',
-    ]
-    lines += [
+    each = [f'| metric | weights | {" | ".join(f"seed {s}" for s in seeds)} |', f'|---|---|{"---|" * len(seeds)}']
+    each += [
         f'| {title} | {WEIGHTS[weights]} | {" | ".join(f"{value:.1f}" for value in values)} |'
         for title, by_weights in results.items()
         for weights, values in by_weights.items()
     ]
-    lines += ['', '| task | training images | batch size | iterations |', '|---|---|---|---|']
+    settings = ['| task | training images | batch size | iterations |', '|---|---|---|---|']
     for run in runs[: 2 * len(TASKS) : 2]:
         schedule = run.schedule()
-        lines.append(
+        settings.append(
             f'| {run.task.title} | {schedule["images"]:,} | {schedule["batch_size"]} | {schedule["iterations"]:,} |'
         )
-    return lines
+    return '\n'.join(means), '\n'.join(each), '\n'.join(settings)
 
 
 def prose(text: str) -> str:
@@ -121,58 +115,41 @@ def prose(text: str) -> str:
 def document(runs: Sequence[FineTuning], steps: Sequence[Step], done: dict[str, Done], args: argparse.Namespace) -> str:
     """The page in Markdown."""
     results = gather(runs)
+    means, each, settings = tables(runs, results, args.seeds)
     machine = machine_class()
     gpu = ' Not measured on a GPU.' if machine.endswith('no GPU') else ''
     longest = max(done[step.name].seconds for step in steps)
-    again = f'python .dev/fashion_scenes_transfer.py --seeds {" ".join(map(str, args.seeds))}'
-    return '\n'.join(
-        [
-            '# FashionScenes: ADDP weights against random weights',
-            '',
-            f'Written by `.dev/fashion_scenes_transfer.py` on {date.today().isoformat()}.',
-            '',
-            prose(
-                f'Percent on the validation set, mean ± sample standard deviation of {len(args.seeds)} seed(s). Both '
-                'columns have the same model, schedule and seeds. Only the first weights of the backbone differ. The '
-                'seed sets the head, the data order and the augmentation, and a random backbone. The shipped ADDP '
-                'weights come '
-                'from one pre-training: the spread of pre-trainings is not in these numbers.'
-            ),
-            '',
-            prose(verdict(results)),
-            '',
-            *tables(runs, results, args.seeds),
-            '',
-            '## Measured with',
-            '',
-            prose(
-                f'{machine}.{gpu} {args.jobs} run(s) at once. The longest training or test took {clock(longest)} '
-                f'minutes, all of them {clock(sum(done[step.name].seconds for step in steps))}.'
-            ),
-            '',
-            prose(', '.join(f'{name} {version}' for name, version in versions().items()) + '.'),
-            '',
-            prose(f'ADDP weights: `{ADDP_WEIGHTS}`, SHA-256 `{fingerprint(ADDP_WEIGHTS)}`.'),
-            '',
-            '## Commands',
-            '',
-            'To repeat everything and write this page:',
-            '',
-            '```bash',
-            'python tools/dataset_converters/fashion_scenes.py data/fashion_scenes',
-            f'{again} --jobs {args.jobs}',
-            '```',
-            '',
-            '<details><summary>Each run</summary>',
-            '',
-            '```bash',
-            *(step.shown for step in steps),
-            '```',
-            '',
-            '</details>',
-            '',
-        ]
-    )
+    again = f'python .dev/fashion_scenes_transfer.py --seeds {" ".join(map(str, args.seeds))} --jobs {args.jobs}'
+    commands = '\n'.join(step.shown for step in steps)
+    paragraphs = [
+        '# FashionScenes: ADDP weights against random weights',
+        f'Written by `.dev/fashion_scenes_transfer.py` on {date.today().isoformat()}.',
+        prose(
+            f'Percent on the validation set, mean ± sample standard deviation of {len(args.seeds)} seed(s). Both '
+            'columns have the same model, schedule and seeds. Only the first weights of the backbone differ. The '
+            'seed sets the head, the data order and the augmentation, and a random backbone. The shipped ADDP '
+            'weights come from one pre-training: the spread of pre-trainings is not in these numbers.'
+        ),
+        prose(verdict(results)),
+        means,
+        'Each seed:',
+        each,
+        settings,
+        '## Measured with',
+        prose(
+            f'{machine}.{gpu} {args.jobs} run(s) at once. The longest training or test took {clock(longest)} '
+            f'minutes, all of them {clock(sum(done[step.name].seconds for step in steps))}.'
+        ),
+        prose(', '.join(f'{name} {version}' for name, version in versions().items()) + '.'),
+        prose(f'ADDP weights: `{ADDP_WEIGHTS}`, SHA-256 `{fingerprint(ADDP_WEIGHTS)}`.'),
+        '## Commands',
+        'To repeat everything and write this page:',
+        f'```bash\npython tools/dataset_converters/fashion_scenes.py data/fashion_scenes\n{again}\n```',
+        '<details><summary>Each run</summary>',
+        f'```bash\n{commands}\n```',
+        '</details>',
+    ]
+    return '\n\n'.join(paragraphs) + '\n'
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -192,11 +169,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         done = StepRunner(args.work_dir, args.jobs, threads=1).run(steps)
         text = document(runs, steps, done, args)
-        write_json(ROOT / args.work_dir / 'results.json', gather(runs))
     except (StepError, LogError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues from here')
+        sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues at this step')
     write_text(out, text)
     print(f'{args.out}: written')
 

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Write docs/model_zoo.md: every config, its command and its published number.
 
-The numbers are read from the READMEs beside the configs.
+The numbers are read from the READMEs in the folders of the configs.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def published(task: str) -> dict[str, tuple[str, str]]:
 
 
 def num_gpus(config: str) -> int:
-    """GPUs of a config: the batch that its learning rate is for, divided by that of one GPU."""
+    """GPUs of a config: the batch size of its learning rate, divided by that of one GPU."""
     cfg = Config.fromfile(ROOT / config)
     batch = cfg.train_dataloader.batch_size * cfg.optim_wrapper.get('accumulative_counts', 1)
     return cfg.auto_scale_lr.base_batch_size // batch

@@ -10,7 +10,7 @@ import difflib
 import os
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import NoReturn
@@ -40,26 +40,16 @@ OWN = {
     'doctor': 'check the environment and run one training step',
     'run': 'run a Python script with the patches of addp_mm active',
 }
-EPILOG = """\
+EPILOG = """
 CONFIG is a path, or the name of a shipped config: addp list shows the names.
 addp COMMAND --help shows the arguments of a command."""
 
 
-def _rows(commands: dict[str, str]) -> str:
-    width = max(map(len, commands))
-    return '\n'.join(f'  {name:<{width}}  {text}' for name, text in commands.items())
-
-
-def _texts(table: dict[str, tuple[str, str]]) -> dict[str, str]:
-    return {name: text for name, (_, text) in table.items()}
-
-
-def _help() -> str:
-    return f'usage: addp COMMAND ...\n\ncommands:\n{_rows(_texts(TOOLS) | OWN)}\n\n{EPILOG}'
-
-
-def _convert_help() -> str:
-    return f'usage: addp convert KIND SRC DST ...\n\nkinds:\n{_rows(_texts(CONVERTERS))}'
+def _show_help_if_asked(arguments: Sequence[str], usage: str, commands: Mapping[str, str], epilog: str = '') -> None:
+    if not arguments or arguments[0] in ('-h', '--help'):
+        width = max(map(len, commands), default=0)
+        print(f'usage: {usage}\n', *(f'  {name:<{width}}  {text}' for name, text in commands.items()), epilog, sep='\n')
+        sys.exit(0 if arguments else 2)
 
 
 def _unknown(command: str, name: str, known: Sequence[str]) -> NoReturn:
@@ -91,9 +81,9 @@ def _run_tool(name: str, arguments: Sequence[str], command: str) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0] in ('-h', '--help'):
-        print('usage: addp run SCRIPT ...\n\nSCRIPT is a file, or a tool of addp_mm such as tools/train.py.')
-        sys.exit(0 if arguments else 2)
+    _show_help_if_asked(
+        arguments, 'addp run SCRIPT ...', {'SCRIPT': 'a file, or a tool of addp_mm such as tools/train.py'}
+    )
     script, *rest = arguments
     if os.path.isfile(script):
         _run_script(script, rest)
@@ -104,9 +94,8 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _convert(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0] in ('-h', '--help'):
-        print(_convert_help())
-        sys.exit(0 if arguments else 2)
+    kinds = {name: text for name, (_, text) in CONVERTERS.items()}
+    _show_help_if_asked(arguments, 'addp convert KIND SRC DST ...', kinds)
     kind, *rest = arguments
     if kind not in CONVERTERS:
         _unknown('addp convert', kind, list(CONVERTERS))
@@ -120,9 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: Arguments after ``addp``. Defaults to None: those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ('-h', '--help'):
-        print(_help())
-        sys.exit(0 if arguments else 2)
+    commands = {**{name: text for name, (_, text) in TOOLS.items()}, **OWN}
+    _show_help_if_asked(arguments, 'addp COMMAND ...', commands, EPILOG)
     command, *rest = arguments
     if command == '--version':
         from addp_mm.version import __version__

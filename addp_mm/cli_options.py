@@ -2,7 +2,13 @@
 """Options that the command line tools share. Imports nothing but the standard library."""
 
 import argparse
+import math
 import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def add_renamed(parser: argparse.ArgumentParser, *, old: str, new: str) -> None:
@@ -19,6 +25,44 @@ def add_renamed(parser: argparse.ArgumentParser, *, old: str, new: str) -> None:
     tool: error: --workers was renamed: use --num-workers
     """
     parser.add_argument(old, nargs='*', action=_Renamed, new=new, dest=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def number(kind: type[int] | type[float], least: float = -math.inf, most: float = math.inf) -> Callable[[str], float]:
+    """A ``type`` for argparse: a finite number in a range.
+
+    Args:
+        kind: ``int`` or ``float``.
+        least: The smallest number that is allowed. Defaults to no limit.
+        most: The largest number that is allowed. Defaults to no limit.
+    """
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not (least <= value <= most and math.isfinite(value)):
+            within = f'from {least} to {most}' if math.isfinite(most) else f'at least {least}'
+            raise argparse.ArgumentTypeError(f'{text} must be {within if math.isfinite(least) else "finite"}')
+        return value
+
+    # argparse prints this name: "invalid int value".
+    read.__name__ = kind.__name__
+    return read
+
+
+def aligned(rows: Sequence[Sequence[str]], separator: str = '  ', numbers: bool = False) -> str:
+    """Rows of cells as lines of text with aligned columns.
+
+    Args:
+        rows: As many cells in each.
+        separator: Text between columns. Defaults to two spaces.
+        numbers: Whether all columns but the first are numbers, aligned on the right. Defaults to
+            False.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ['<', *('>' if numbers else '<') * (len(widths) - 1)]
+    return '\n'.join(
+        separator.join(f'{cell:{side}{width}}' for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def add_runner_options(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +90,35 @@ def parse_runner_args(parser: argparse.ArgumentParser, argv: list[str] | None) -
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
+
+
+def read_runner_config(args: argparse.Namespace, needed: tuple[str, ...]) -> 'Config':
+    """Read and check the config of such a tool; set its launcher, work dir and seed.
+
+    Args:
+        args: From :func:`parse_runner_args`, with ``config`` and ``work_dir``.
+        needed: Keys that the config must have.
+
+    Raises:
+        ConfigError: The config does not exist or has a mistake, or the launcher does not fit.
+    """
+    from mmengine.registry import init_default_scope
+
+    from addp_mm.checks.launch import check_launcher
+    from addp_mm.checks.unknown_arguments import check_config, check_numbers
+    from addp_mm.config.config_file import load_config
+    from addp_mm.engine.runner_cfg import set_work_dir
+
+    check_launcher(args.launcher)
+    cfg = load_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    check_config(cfg, needed=needed)
+    check_numbers(cfg)
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args.work_dir, args.config)
+    if args.seed is not None:
+        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
+    return cfg
 
 
 class _Renamed(argparse.Action):

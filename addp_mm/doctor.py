@@ -150,7 +150,7 @@ def check_setuptools() -> Iterator[Finding]:
 
 
 def check_openmmlab() -> Iterator[Finding]:
-    """Which OpenMMLab packages are installed, of which family, and whether they are compatible."""
+    """Which OpenMMLab packages are installed, whether they can be imported, and if they fit."""
     for module in ORIGINALS:
         found = [
             f'{provider.name} {version} ({family})'
@@ -161,7 +161,13 @@ def check_openmmlab() -> Iterator[Finding]:
         if not found and find_spec(module):
             found = ['without package metadata']
         if found:
-            yield Finding('ok', module, ', '.join(found))
+            try:
+                importlib.import_module(module)
+            except Exception as error:
+                remedy = 'see the errors above, or reinstall it'
+                yield Finding('error', module, f'{", ".join(found)}, cannot be imported: {_first_line(error)}', remedy)
+            else:
+                yield Finding('ok', module, ', '.join(found))
         else:
             status: Literal['warning', 'error'] = 'error' if module == 'mmengine' else 'warning'
             yield Finding(status, module, 'not installed', f'{INSTALL_ORIGINALS}, or {INSTALL_FORKS}')
@@ -172,19 +178,6 @@ def check_openmmlab() -> Iterator[Finding]:
         yield Finding('error', 'OpenMMLab', problem.strip(), remedy)
     else:
         yield Finding('ok', 'OpenMMLab', 'the versions fit together')
-
-
-def check_imports() -> Iterator[Finding]:
-    """Whether each installed OpenMMLab package can be imported."""
-    for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg'):
-        if not find_spec(name):
-            continue
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            yield Finding('error', f'import {name}', _first_line(error), 'see the errors above, or reinstall it')
-        else:
-            yield Finding('ok', f'import {name}', 'works')
 
 
 def check_operators() -> Iterator[Finding]:
@@ -217,8 +210,8 @@ def check_patches() -> Iterator[Finding]:
         remedy = 'unset ADDP_MM_COMPAT, unless you want the packages unchanged'
         yield Finding('warning', 'patches', 'none: ADDP_MM_COMPAT=off', remedy)
         return
-    faults = '; '.join(f'{patch.name} ({patch.fault})' for patch in compat.in_force()) or 'none'
-    yield Finding('ok', 'patches', f'active: {faults}')
+    faults = '; '.join(f'{patch.name} ({patch.fault})' for patch in compat.applied()) or 'none'
+    yield Finding('ok', 'patches', f'applied: {faults}')
     names = ', '.join(patch.name for patch in compat.waiting()) or 'none'
     yield Finding('ok', 'more patches', f'applied when their module is imported, if it has the fault: {names}')
 
@@ -301,7 +294,6 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_opencv,
     check_setuptools,
     check_openmmlab,
-    check_imports,
     check_operators,
     check_patches,
     check_gpus,

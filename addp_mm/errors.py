@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Errors that you can fix, how command line tools print them, and how they shorten lists."""
+"""Errors that you can fix, how command line tools print them, and how they name things."""
 
+import difflib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -49,3 +50,15 @@ def first_few(things: Iterable, count: int = 6, separator: str = ', ') -> str:
     words = [str(thing) for thing in things]
     more = f' and {len(words) - count} more' if len(words) > count else ''
     return (separator.join(words[:count]) or 'none') + more
+
+
+def suggest(name: str, candidates: Iterable[object], cutoff: float = 0.6) -> str:
+    """Return ``'; did you mean a, b?'`` with the candidates most similar to ``name``, else ''.
+
+    Args:
+        name: The wrong name.
+        candidates: Names that exist.
+        cutoff: Least similarity, from 0 to 1. Defaults to 0.6.
+    """
+    similar = difflib.get_close_matches(name, sorted({str(c) for c in candidates}), n=3, cutoff=cutoff)
+    return f'; did you mean {", ".join(similar)}?' if similar else ''

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 
+from addp_mm.cli_options import aligned
 from addp_mm.config.shipped import metafiles, shipped_root
 from addp_mm.errors import reported_in_words
 
@@ -55,14 +56,6 @@ def rows(pattern: str = '') -> list[tuple[str, ...]]:
     return found
 
 
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells in aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return '\n'.join(
-        '  '.join(f'{cell:<{width}}' for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table. If no config matches, print the nearest names and exit with status 1."""
     parser = argparse.ArgumentParser(prog='addp list', description='List the shipped configs.')
@@ -76,5 +69,5 @@ def main(argv: Sequence[str] | None = None) -> None:
             near = difflib.get_close_matches(args.pattern, [*sorted(words), *names], n=3, cutoff=0.6)
             hint = f'; did you mean {", ".join(near)}?' if near else ''
             sys.exit(f'error: no shipped config matches {args.pattern}{hint}')
-        print(table([HEADER, *found]))
+        print(aligned([HEADER, *found]))
         print(f'\n{len(found)} configs. Train one with: addp train CONFIG')

@@ -9,6 +9,8 @@ share no random numbers, and a resumed run draws what an uninterrupted run would
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
@@ -59,6 +61,18 @@ def seed_process(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0,
     torch.default_generator.manual_seed(torch_seed)
     if cuda and torch.cuda.is_available():
         torch.cuda.manual_seed_all(torch_seed)
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """A context after which the global CPU generators have the states that they had before."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  # as in seed_process
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
 
 
 @torch.compiler.disable

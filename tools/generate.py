@@ -7,28 +7,11 @@ The same seed gives the same images for every batch size.
 
 import argparse
 import hashlib
-import json
 from pathlib import Path
 
+from addp_mm.cli_options import number
+
 SETTINGS_FILE = 'generation.json'
-
-
-class UsageError(ValueError):
-    """A wrong argument. The message says what is wrong and what to do."""
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'must be at least 1, got {text}')
-    return number
-
-
-def _seed(text: str) -> int:
-    number = int(text)
-    if not -(2**63) <= number < 2**64:
-        raise argparse.ArgumentTypeError(f'must be a number of 64 bits, got {text}')
-    return number
 
 
 def parse_args(argv=None):
@@ -37,29 +20,35 @@ def parse_args(argv=None):
     parser.add_argument('config', help='config of the pre-training: a file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='checkpoint of the pre-training: a path or addp_mm://NAME')
     parser.add_argument('--out', required=True, help='folder for images/, grid.png and steps.png')
-    parser.add_argument('--num-images', type=_positive, default=16, help='images in the folder at the end [16]')
-    parser.add_argument('--batch-size', type=_positive, default=16, help='images that are generated together [16]')
-    parser.add_argument('--steps', type=_positive, default=20, help='alternating steps [20]')
+    parser.add_argument('--num-images', type=number(int, 1), default=16, help='images in the folder at the end [16]')
+    parser.add_argument('--batch-size', type=number(int, 1), default=16, help='images that are generated together [16]')
+    parser.add_argument('--steps', type=number(int, 1), default=20, help='alternating steps [20]')
     parser.add_argument(
         '--schedule',
         choices=['cosine', 'linear'],
         default='cosine',
-        help='how the masked share falls from step to step [cosine]',
+        help='how the share of masked tokens falls from step to step [cosine]',
     )
     parser.add_argument('--temperature', type=float, default=6.0, help='scale of the noise on the confidence [6.0]')
     parser.add_argument('--constant-temperature', action='store_true', help='do not anneal the temperature to zero')
     parser.add_argument(
         '--top-p', type=float, default=1.0, help='sample from the most likely codes that sum to this probability [1.0]'
     )
-    parser.add_argument('--seed', type=_seed, default=0, help='seed of all random numbers [0]')
-    parser.add_argument('--grid', type=int, default=64, help='largest number of images in grid.png; 0: no grid [64]')
-    parser.add_argument('--show-steps', type=int, default=1, help='images whose steps are in steps.png; 0: none [1]')
+    parser.add_argument(
+        '--seed', type=number(int, -(2**63), 2**64 - 1), default=0, help='seed of all random numbers [0]'
+    )
+    parser.add_argument(
+        '--grid', type=number(int, 0), default=64, help='largest number of images in grid.png; 0: no grid [64]'
+    )
+    parser.add_argument(
+        '--show-steps', type=number(int, 0), default=1, help='images whose steps are in steps.png; 0: none [1]'
+    )
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
     return parser.parse_args(argv)
 
 
 def settings_of(args) -> dict:
-    """Return the settings that decide about the pixels. All images of a folder share them."""
+    """The settings that determine the pixels. All images of a folder have the same settings."""
     from addp_mm.checkpoints.reading import resolve_asset
 
     path = Path(resolve_asset(args.checkpoint))
@@ -76,36 +65,6 @@ def settings_of(args) -> dict:
     )
 
 
-def claim(out: Path, settings: dict) -> None:
-    """Write the settings into the folder, or compare them with those in it.
-
-    If the folder has no image yet, its settings are overwritten.
-
-    Raises:
-        UsageError: The folder holds images of other settings, or files of unknown origin.
-    """
-    from addp_mm.checkpoints.atomic_write import write_json
-
-    if out.exists() and not out.is_dir():
-        raise UsageError(f'--out {out} is a file, not a folder')
-    record, images = out / SETTINGS_FILE, out / 'images'
-    images.mkdir(parents=True, exist_ok=True)
-    if not record.is_file() and any(images.iterdir()):
-        raise UsageError(f'{images} holds files but {record} is missing: choose another --out')
-    if not any(images.glob('*.png')):
-        write_json(record, settings)
-        return
-    try:
-        found = json.loads(record.read_text())
-    except json.JSONDecodeError as error:
-        raise UsageError(f'{record} cannot be read ({error}): choose another --out') from error
-    changed = [f'{key} {found.get(key)} -> {value}' for key, value in settings.items() if found.get(key) != value]
-    if changed:
-        raise UsageError(
-            f'{out} holds images of other settings ({"; ".join(changed)}): choose another --out, or remove that folder'
-        )
-
-
 def write_png(path: Path, image) -> None:
     """Write an image, uint8 of shape (height, width, 3), atomically."""
     from PIL import Image
@@ -117,7 +76,7 @@ def write_png(path: Path, image) -> None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether the file is a PNG with correct checksums, not a part of one."""
+    """Whether the file is a complete PNG with correct checksums."""
     from PIL import Image
 
     try:
@@ -129,7 +88,7 @@ def is_complete(path: Path) -> bool:
 
 
 def write_images(sampler, args, out: Path) -> int:
-    """Generate the images that are missing or broken in the folder; return how many they were."""
+    """Generate the images that are missing or broken in the folder; return their number."""
     import torch
     from tqdm import tqdm
 
@@ -151,7 +110,7 @@ def write_images(sampler, args, out: Path) -> int:
 
 
 def write_overviews(sampler, args, out: Path) -> None:
-    """Write grid.png from the images, and steps.png by generating the first images again."""
+    """Write grid.png from the images, and steps.png from the first images, generated again."""
     import numpy as np
     import torch
     from PIL import Image
@@ -159,11 +118,11 @@ def write_overviews(sampler, args, out: Path) -> None:
     from addp_mm.generation import image_generators
     from addp_mm.generation.figures import image_grid, steps_figure
 
-    if args.grid > 0:
+    if args.grid:
         names = [out / 'images' / f'{index:06d}.png' for index in range(min(args.grid, args.num_images))]
         write_png(out / 'grid.png', image_grid([np.asarray(Image.open(name).convert('RGB')) for name in names]))
     shown = min(args.show_steps, args.num_images)
-    if shown > 0:
+    if shown:
         generators = image_generators(shown, torch.Generator().manual_seed(args.seed))
         steps = sampler.complete(*sampler.blank(shown), generators, keep_steps=True).steps
         size, codes = sampler.grid_size, len(sampler.model.tokenizer.codebook)
@@ -173,7 +132,9 @@ def write_overviews(sampler, args, out: Path) -> None:
 def run(args) -> None:
     """Generate the images and the overviews."""
     from addp_mm.apis import load_model
+    from addp_mm.config.output_folder import claim_folder
     from addp_mm.engine.device import choose_device
+    from addp_mm.errors import ConfigError
     from addp_mm.generation import AlternatingSampler
 
     device, out = choose_device(args.device), Path(args.out)
@@ -189,8 +150,8 @@ def run(args) -> None:
             args.top_p,
         )
     except ValueError as error:
-        raise UsageError(str(error)) from error
-    claim(out, settings_of(args))
+        raise ConfigError(str(error)) from error
+    claim_folder(out / 'images', out / SETTINGS_FILE, settings_of(args))
     written = write_images(sampler, args, out)
     write_overviews(sampler, args, out)
     print(f'{written} new image(s), {args.num_images} in all, in {out / "images"}')
@@ -201,7 +162,7 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm.errors import reported_in_words
 
-    with reported_in_words(UsageError, OSError):
+    with reported_in_words(OSError):
         run(args)
 
 

@@ -8,19 +8,18 @@ config in the work dir, which you can also train by hand. See docs/own_data.md.
 """
 
 import argparse
-import math
 import signal
 import sys
 from pathlib import Path
 
-from addp_mm.cli_options import add_renamed
+from addp_mm.cli_options import add_renamed, number
 
 
 def add_images(parser):
     """Add the options on the images."""
     parser.add_argument(
         'images',
-        help='folder, searched with all its subfolders; LMDB database; or WebDataset shards: a folder of .tar files, '
+        help='folder, with all its subfolders; LMDB database; or WebDataset shards: a folder of .tar files, '
         "or a quoted pattern 'shards/*.tar'",
     )
     parser.add_argument(
@@ -90,7 +89,7 @@ def add_stages(parser):
         help='change settings of a stage, such as tokenizer.max_iters=20000 addp.batch_size=128 '
         'addp.model.backbone.arch=base',
     )
-    parser.add_argument('--work-dir', type=Path, required=True, help='folder for everything that is written')
+    parser.add_argument('--work-dir', type=Path, required=True, help='folder for all output')
     parser.add_argument(
         '--restart-from',
         choices=['tokenizer', 'tokens', 'predictor', 'addp'],
@@ -136,21 +135,6 @@ def add_results(parser):
     )
 
 
-def number(kind, least=-math.inf, most=math.inf):
-    """Return a function that converts an argument to a number and refuses one out of range."""
-
-    def read(text):
-        value = kind(text)
-        if not (least <= value <= most and math.isfinite(value)):
-            within = f'from {least} to {most}' if math.isfinite(most) else f'at least {least}'
-            raise argparse.ArgumentTypeError(f'{text} must be {within if math.isfinite(least) else "finite"}')
-        return value
-
-    # argparse prints this name: "invalid int value".
-    read.__name__ = kind.__name__
-    return read
-
-
 def parse_args(argv=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -187,24 +171,24 @@ def main(argv=None, execute=None):
 
     Args:
         argv: Command line. Defaults to None: that of this process.
-        execute: Runs a command instead of a process: called with the command, the log and
-            a function that returns a line on the progress; returns the exit status. Defaults to
-            None.
+        execute: Function that replaces the process of a command. It is called with the command, the
+            log and a function that returns a line on the progress, and returns the exit status.
+            Defaults to None.
     """
     args = parse_args(argv)
     from addp_mm.errors import reported_in_words
     from addp_mm.own_data.pipeline import Pipeline
 
-    # File names may contain bytes that are not UTF-8.
+    # file names may contain bytes that are not UTF-8
     sys.stdout.reconfigure(errors='backslashreplace')
-    # SIGTERM also ends the training that runs.
+    # so that SIGTERM also ends the running training
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         with reported_in_words(OSError):
             Pipeline(args, execute).run()
     except KeyboardInterrupt as error:
-        print(f'interrupted: the same command continues with what is in {args.work_dir}', file=sys.stderr)
-        # The status of a process that the signal ended.
+        print(f'interrupted: the same command continues the work in {args.work_dir}', file=sys.stderr)
+        # the status of a process that the signal ended
         sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from addp_mm.cli_options import add_runner_options, parse_runner_args
+from addp_mm.cli_options import add_runner_options, parse_runner_args, read_runner_config
 
 
 def parse_args(argv=None):
@@ -14,14 +14,14 @@ def parse_args(argv=None):
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        help='path or URL of the checkpoint; not needed for a config that trains nothing, such as k-NN',
+        help='path or URL of the checkpoint; not needed for a config without training, such as k-NN',
     )
     parser.add_argument('--work-dir', help='folder for logs and metrics [work_dirs/<config name>]')
     parser.add_argument('--out', help='JSON file for the metrics [<work dir>/metrics.json]')
     parser.add_argument(
         '--show-dir',
-        help="folder for all images with the predictions drawn on them; a classifier's images keep their path "
-        'below the root of the data set',
+        help="folder for all images with the drawn predictions; a classifier's images keep their path "
+        'below the root of the dataset',
     )
     add_runner_options(parser)
     return parse_runner_args(parser, argv)
@@ -29,35 +29,22 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Read, check and complete the config. Nothing is written and no model is built yet."""
-    from mmengine.registry import init_default_scope
-
     from addp_mm.checks.datasets import check_datasets
     from addp_mm.checks.evaluators import check_evaluator
-    from addp_mm.checks.launch import check_launcher
-    from addp_mm.checks.unknown_arguments import check_config, check_numbers
     from addp_mm.checks.weights import require_checkpoint, require_weights
-    from addp_mm.config.config_file import load_config
     from addp_mm.config.paths import require_writable
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
 
-    check_launcher(args.launcher)
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = read_runner_config(args, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     if args.checkpoint is None:
         require_weights(cfg)
     else:
         args.checkpoint = require_checkpoint(args.checkpoint)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    check_config(cfg, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
-    check_numbers(cfg)
-    cfg.launcher = args.launcher
-    runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
     args.out = args.out or str(Path(cfg.work_dir) / 'metrics.json')
     require_writable(args.out, '--out')
     cfg.load_from, cfg.resume = args.checkpoint, False
     set_strategy(cfg, testing=True)
-    if args.seed is not None:
-        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
     check_datasets(cfg, 'test_dataloader', 'test_cfg.bank_dataloader')
     check_evaluator(cfg, 'test')
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)

@@ -3,7 +3,7 @@
 
 import argparse
 
-from addp_mm.cli_options import add_runner_options, parse_runner_args
+from addp_mm.cli_options import add_runner_options, parse_runner_args, read_runner_config
 
 
 def parse_args(argv=None):
@@ -36,30 +36,17 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Read, check and complete the config. Nothing is written and no model is built yet."""
-    from mmengine.registry import init_default_scope
-
     from addp_mm.checks.datasets import check_datasets
     from addp_mm.checks.evaluators import check_evaluator
-    from addp_mm.checks.launch import check_launcher
-    from addp_mm.checks.unknown_arguments import check_config, check_numbers
-    from addp_mm.config.config_file import load_config
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
 
-    check_launcher(args.launcher)
-    cfg = load_config(args.config, args.cfg_options)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
-    check_numbers(cfg)
-    cfg.launcher = args.launcher
-    runner_cfg.set_work_dir(cfg, args.work_dir, args.config)
+    cfg = read_runner_config(args, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     runner_cfg.set_resume(cfg, args.resume)
     runner_cfg.set_amp(cfg, args.amp)
     if args.auto_scale_lr:
         runner_cfg.set_auto_scale_lr(cfg)
     set_strategy(cfg)
-    if args.seed is not None:
-        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
     check_datasets(cfg, 'train_dataloader', 'val_dataloader')
     check_evaluator(cfg, 'val')
     runner_cfg.set_visualization(cfg)

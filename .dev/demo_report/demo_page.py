@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The report of .dev/demo.py, from the files that its steps wrote."""
+"""The report of .dev/demo.py, from the files of its steps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from addp_mm.generation.figures import image_grid
 from addp_mm.report.figures import image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve, read_image, read_json, read_previews
 from addp_mm.report.machine import machine_class, versions
@@ -25,11 +26,11 @@ COLOURS = {'ADDP weights': '#14708c', 'random weights': '#b8692a'}
 LEAD = (
     'ADDP pre-trains a vision transformer by generating images: it alternates between discrete tokens and pixels. This '
     'page shows the images that it generates. It then compares the transformer, as the backbone of a classifier, of '
-    'Mask R-CNN and of UperNet, with one that was trained from random weights by the same schedule.'
+    'Mask R-CNN and of UperNet, with one that was trained from random weights with the same schedule.'
 )
 SHORT = (
     'Short run: each step had only a few iterations and images, to check that everything works. The numbers and '
-    'pictures on this page have no meaning.'
+    'figures on this page have no meaning.'
 )
 
 
@@ -44,7 +45,7 @@ class DemoRun:
         runs: The six fine-tunings.
         steps: All steps in order, by name.
         done: Results of the steps, by name.
-        short: Whether it was a run of a few iterations.
+        short: Whether it is a run of a few iterations.
     """
 
     pretrain: Path
@@ -120,19 +121,11 @@ def _scenes(demo: DemoRun, split: str) -> list[Path]:
     return sorted((ROOT / demo.data_root / 'scenes' / split).glob('*.png'))
 
 
-def _tiles(images: Sequence[Image.Image], columns: int, margin: int = 2) -> Image.Image:
-    width, height = images[0].size
-    rows = -(-len(images) // columns)
-    sheet = Image.new('RGB', (columns * (width + margin) + margin, rows * (height + margin) + margin), 'white')
-    for index, image in enumerate(images):
-        sheet.paste(image, (margin + index % columns * (width + margin), margin + index // columns * (height + margin)))
-    return sheet
-
-
 def _generation(demo: DemoRun) -> Section:
     paths = _scenes(demo, 'train')[:64]
     generated = image_picture(_open(demo.samples / 'grid.png'), 'grid of generated scenes', 'Generated')
-    real = image_picture(_tiles([_open(path) for path in paths], 8), 'grid of training scenes', 'Training scenes')
+    scenes = Image.fromarray(image_grid([np.asarray(_open(path)) for path in paths], 8))
+    real = image_picture(scenes, 'grid of training scenes', 'Training scenes')
     grids = Figure(
         f'Left: images that ADDP generated from the shipped weights, without selection. Right: the first {len(paths)} '
         'training scenes (FashionScenes: garments of Fashion-MNIST on plain backgrounds).',
@@ -201,7 +194,7 @@ def _detection(demo: DemoRun) -> Section:
     caption = (
         f'Mask R-CNN on the first {len(examples)} validation scenes with at least two garments: boxes, masks, classes, '
         'and scores in percent. For each model as many detections are shown as the scene has garments: those with the '
-        'highest scores, however low. A box that overlaps one with a higher score by an IoU above '
+        'highest scores, even if these are low. A box that overlaps another with a higher score by an IoU above '
         f'{MAX_IOU:g} is not shown.{nothing}'
     )
     return Section('Detection', [Figure(caption, demo.commands_of('det'), [scene_grid(COLUMNS, rows, classes)])])
@@ -234,7 +227,7 @@ def _segmentation(demo: DemoRun) -> Section:
     rows = []
     for record in _examples(truth):
         image = _open(demo.data_root / 'scenes/val' / record['file_name'])
-        # Label maps count 0 as unlabelled and 1 as background.
+        # in label maps 0 is unlabelled and 1 is background
         maps = [np.asarray(read_image(ROOT / folder / record['file_name'])).astype(int) - 2 for folder in folders]
         rows.append([Cell(np.asarray(image)), *(Cell(tinted(image, labels)) for labels in maps)])
     caption = 'UperNet on the same scenes. Garments are coloured by class. Pixels of the background class are grey.'
@@ -261,14 +254,14 @@ def _making(demo: DemoRun) -> Section:
     ]
     figures = [
         Figure(
-            'Time and peak memory of each step. The memory of processes that load data comes on top.',
+            'Time and peak memory of each step. The memory of processes that load data is not included.',
             demo.commands(*demo.steps),
             table=Table(['Step', 'Minutes', 'Peak memory'], rows),
         ),
         Figure('Versions.', ['python -m pip list'], table=Table(['Package', 'Version'], list(versions().items()))),
     ]
     text = (
-        f'Machine: {machine_class()}. The steps took {clock(total)} minutes in sum; several ran at once if there were '
+        f'Machine: {machine_class()}. The steps took {clock(total)} minutes in total; several ran at once with '
         'enough cores. Each step is a command that you can run by hand.'
     )
-    return Section('How this page was made', figures, text)
+    return Section('How this page was created', figures, text)

@@ -20,7 +20,7 @@ from addp_mm.report.figures import Picture, figure_picture
 CLASS_COLOURS = [to_hex(colour) for colour in colormaps['tab10'].colors]
 # The background is grey.
 CLASS_COLOURS[7] = '#000000'
-# Of two boxes with a larger intersection over union, only the one with the higher score is drawn.
+# If two boxes have a larger intersection over union, only the one with the higher score is drawn.
 MAX_IOU = 0.5
 _CELL_INCHES = 2.5
 _MIN_LUMA_OF_BLACK_TEXT = 0.55
@@ -82,10 +82,10 @@ def detected_instances(predictions: Sequence[Mapping], image_id: int, count: int
     Args:
         predictions: COCO results with ``bbox`` and ``segmentation``.
         image_id: Id of the image.
-        count: The most to return.
+        count: Largest number of instances.
 
     Returns:
-        Instances by falling score. No two overlap by an IoU above :data:`MAX_IOU`.
+        Instances by descending score. No two overlap by an IoU above :data:`MAX_IOU`.
     """
     found = [p for p in predictions if p['image_id'] == image_id]
     if not found:
@@ -107,7 +107,7 @@ def instance_cell(image: Image.Image, instances: Sequence[Instance]) -> Cell:
 
 
 def tinted(image: Image.Image, labels: np.ndarray) -> np.ndarray:
-    """Tint an image by class and fade the rest.
+    """Tint an image by class, and fade the other pixels.
 
     Args:
         image: The scene.
@@ -148,7 +148,7 @@ def scene_grid(heads: Sequence[str], rows: Sequence[Sequence[Cell]], classes: Se
 def _draw_box(ax, instance: Instance, classes: Sequence[str]) -> None:
     x, y, w, h = instance.box
     colour = colour_of(instance.label)
-    # The centre of the first pixel is at 0.
+    # the centre of the first pixel is at 0
     ax.add_patch(Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=1.2))
     score = '' if instance.score is None else f' {100 * instance.score:.0f}'
     dark = np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) < _MIN_LUMA_OF_BLACK_TEXT

@@ -27,7 +27,7 @@ class Metric:
         title: Its name in tables.
         key: Its name in metrics.json.
         factor: Converts it to percent. Defaults to 1.0.
-        if_empty: Its value if the model detected nothing and the metric is not written. Defaults to
+        if_empty: Its value if the model detected nothing and the metric is missing. Defaults to
             None.
     """
 
@@ -44,34 +44,42 @@ class Task:
     name: str
     title: str
     model: str
+    config_name: str
     metrics: tuple[Metric, ...]
     prediction_option: str = ''
     prediction_path: str = ''
 
     def config(self, weights: str) -> Path:
-        """The nano config of this task that starts from ``weights``.
-
-        Raises:
-            FileNotFoundError: There is none, or more than one.
-        """
-        pattern = f'*nano-p8_{"ft" if weights == "addp" else "from-scratch"}_*_fashion-scenes-64px.py'
-        found = sorted((ROOT / 'configs' / self.name).glob(pattern))
-        if len(found) != 1:
-            raise FileNotFoundError(f'configs/{self.name} should have one {pattern}, and has {len(found)}')
-        return found[0].relative_to(ROOT)
+        """The nano config of this task that starts from ``weights``."""
+        return Path('configs', self.name, self.config_name.format('ft' if weights == 'addp' else 'from-scratch'))
 
 
 TASKS = (
-    Task('cls', 'Classification', 'ViT classifier', (Metric('Accuracy', 'accuracy/top1'),)),
+    Task(
+        'cls',
+        'Classification',
+        'ViT classifier',
+        'addp-vit-nano-p8_{}_1xb32-fp32-300i_fashion-scenes-64px.py',
+        (Metric('Accuracy', 'accuracy/top1'),),
+    ),
     Task(
         'det',
         'Detection',
         'Mask R-CNN',
+        'mask-rcnn_addp-vit-nano-p8_{}_1xb16-fp32-300i_fashion-scenes-64px.py',
         (Metric('Box AP', 'coco/bbox_mAP', 100.0, 0.0), Metric('Mask AP', 'coco/segm_mAP', 100.0, 0.0)),
         'test_evaluator.outfile_prefix',
         'predictions',
     ),
-    Task('seg', 'Segmentation', 'UperNet', (Metric('mIoU', 'mIoU'),), 'test_evaluator.output_dir', 'labels'),
+    Task(
+        'seg',
+        'Segmentation',
+        'UperNet',
+        'upernet_addp-vit-nano-p8_{}_1xb16-fp32-400i_fashion-scenes-64px.py',
+        (Metric('mIoU', 'mIoU'),),
+        'test_evaluator.output_dir',
+        'labels',
+    ),
 )
 
 
@@ -86,7 +94,7 @@ class FineTuning:
         folder: Its work dir, relative to the repository. The training is in ``train``, the test in
             ``test``.
         data_root: Folder of FashionScenes. Defaults to None: that of the config.
-        max_iters: Iterations. Defaults to None, those of the config.
+        max_iters: Iterations. Defaults to None: those of the config.
     """
 
     task: Task
@@ -98,7 +106,7 @@ class FineTuning:
 
     @property
     def title(self) -> str:
-        """Model and weights, for the reader."""
+        """Model and weights, as text."""
         return f'{self.task.model} from {WEIGHTS[self.weights]}'
 
     @property
@@ -115,7 +123,7 @@ class FineTuning:
         """The training, and the test of its last checkpoint."""
         config, name = self.task.config(self.weights), self.folder.name
         checkpoint, metrics = self.folder / 'train' / f'iter_{self.iterations}.pth', self.folder / 'test/metrics.json'
-        # tools/test.py validates, not the training.
+        # tools/test.py validates instead of the training
         options = ['train_cfg.val_begin=1000000', *self._data_options('train', 'val')]
         if self.max_iters:
             options += [f'train_cfg.max_iters={self.max_iters}', 'default_hooks.logger.interval=1']
@@ -182,7 +190,7 @@ class FineTuning:
         """Each metric of the task in percent, by title.
 
         Raises:
-            LogError: The test did not write one of them.
+            LogError: The test did not write a metric.
         """
         path = ROOT / self.folder / 'test' / 'metrics.json'
         written = read_json(path)
@@ -211,7 +219,7 @@ class FineTuning:
 
 @cache
 def load_config(path: Path) -> Config:
-    """A config of this repository with its bases merged in."""
+    """A config of this repository, merged with its bases."""
     return Config.fromfile(ROOT / path)
 
 
@@ -224,7 +232,7 @@ def finetunings(
         folder: Work dir, relative to the repository. Each run has a folder in it.
         seeds: Seeds.
         data_root: Folder of FashionScenes. Defaults to None: that of the configs.
-        max_iters: Iterations. Defaults to None, those of the configs.
+        max_iters: Iterations. Defaults to None: those of the configs.
     """
     return [
         FineTuning(task, weights, seed, Path(folder) / f'{task.name}_{weights}_seed{seed}', data_root, max_iters)

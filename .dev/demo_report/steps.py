@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Commands as steps: each logs to a file, and is skipped if the same step was done before."""
+"""Commands as steps: each logs to a file, and is skipped if it is already done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addp_mm.checkpoints.atomic_write import write_json
-from addp_mm.own_data.commands import LoggedProcess, last_lines, quoted_end
+from addp_mm.own_data.commands import last_lines, quoted_end, run_logged
 
 ROOT = Path(__file__).resolve().parents[2]
 HEARTBEAT_SECONDS = 20.0
@@ -35,10 +35,10 @@ class Step:
         name: Short name, also of its log and stamp.
         title: Describes the step to the user.
         command: Arguments after ``python``, the tool first. Paths are relative to the repository.
-        outputs: Files that exist once the step is done.
-        inputs: Files that it depends on. Defaults to none.
-        after: Steps that it needs. Defaults to none.
-        folder: Folder of this step alone, emptied before it runs. Defaults to None.
+        outputs: Files that the step writes.
+        inputs: Files on which it depends. Defaults to (): none.
+        after: Steps that it needs. Defaults to (): none.
+        folder: Folder of this step only, emptied before it runs. Defaults to None.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Step:
 
     @property
     def shown(self) -> str:
-        """The command as a user types it."""
+        """The command as you type it."""
         return shlex.join(('python', *self.command))
 
 
@@ -60,9 +60,9 @@ class Done:
     """Result of a step.
 
     Args:
-        seconds: Time that it took.
+        seconds: Duration.
         peak_mib: Peak memory of its process, in MiB.
-        skipped: Whether it was done before.
+        skipped: Whether it was already done.
     """
 
     seconds: float
@@ -71,7 +71,7 @@ class Done:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file; of a config, SHA-256 of its values with the bases merged in."""
+    """SHA-256 of a file; for a config, SHA-256 of its values, merged with its bases."""
     path = ROOT / path
     if path.suffix != '.py' or ROOT / 'configs' not in path.parents:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -90,8 +90,9 @@ class StepRunner:
     """Runs steps, several at once.
 
     Args:
-        work_dir: Logs go to ``logs/`` in it, stamps of steps that are done to ``stamps/``.
-        jobs: Commands at once. Defaults to 1.
+        work_dir: Folder of the logs (``logs/``) and of a stamp for each finished step
+            (``stamps/``).
+        jobs: Number of commands that run at once. Defaults to 1.
         threads: CPU threads of each command, unless OMP_NUM_THREADS is set. Defaults to 1.
     """
 
@@ -104,14 +105,14 @@ class StepRunner:
         """Run all steps, each after the steps that it needs.
 
         Args:
-            steps: The steps; each stands behind those that it needs.
+            steps: The steps; each after those that it needs.
 
         Returns:
             The results by name of the step.
 
         Raises:
-            StepError: A step failed; the steps that run at that time are run to their end. Steps
-                that are done are not repeated the next time.
+            StepError: A step failed. Steps that were running are run to their end. Finished steps
+                are not repeated the next time.
         """
         self._began, self._total = time.monotonic(), len(steps)
         futures: dict[str, Future[Done]] = {}
@@ -126,13 +127,13 @@ class StepRunner:
         return {name: future.result() for name, future in futures.items()}
 
     def _run_step(self, step: Step, number: int, needed: Sequence[Future[Done]]) -> Done:
-        # The pool starts steps in order, so those that are needed run or are done.
+        # The pool starts steps in order, so the needed steps are running or done.
         for future in needed:
             future.result()
         key, stamp = self._key(step), self.work_dir / 'stamps' / f'{step.name}.json'
         before = _finished_before(step, stamp, key)
         if before:
-            self._say(number, f'{step.title}: done before, {clock(before.seconds)}\n$ {step.shown}')
+            self._say(number, f'{step.title}: already done, {clock(before.seconds)}\n$ {step.shown}')
             return before
         self._say(number, f'{step.title}\n$ {step.shown}')
         log = self.work_dir / 'logs' / f'{step.name}.log'
@@ -145,15 +146,15 @@ class StepRunner:
             line = ''.join(last_lines(log, 1)).strip() or 'no output yet'
             self._say(number, f'  {line[:_LINE_WIDTH]}')
 
-        process = LoggedProcess([sys.executable, *step.command], log, self.environment, ROOT)
-        outcome = process.wait(heartbeat, HEARTBEAT_SECONDS)
+        command = [sys.executable, *step.command]
+        outcome = run_logged(command, log, self.environment, ROOT, heartbeat=heartbeat, interval=HEARTBEAT_SECONDS)
         missing = [str(path) for path in step.outputs if not (ROOT / path).exists()]
         if outcome.status or missing:
             reason = f'exit status {outcome.status}' if outcome.status else f'it did not write {", ".join(missing)}'
             raise StepError(
                 f'{step.title}: failed ({reason}). The end of {_from_here(log)}:\n{quoted_end(log)}\n'
                 f'To run this step alone:\n$ {step.shown}\n'
-                'To continue from here (steps that are done are not repeated):\n'
+                'To continue at this step (finished steps are not repeated):\n'
                 f'$ {shlex.join(("python", *map(_from_here, sys.argv)))}'
             )
         write_json(stamp, dict(key=key, command=step.shown, seconds=outcome.seconds, peak_mib=outcome.peak_mib))
@@ -161,14 +162,14 @@ class StepRunner:
         return Done(outcome.seconds, outcome.peak_mib, skipped=False)
 
     def _key(self, step: Step) -> str:
-        """Fingerprint of the command and of the files that the step depends on."""
+        """Fingerprint of the command and of the step's inputs."""
         files = {*step.inputs, *(path for needed in step.after for path in needed.outputs)}
         parts = [step.shown, *sorted(f'{path} {fingerprint(path)}' for path in files)]
         return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
 
     def _say(self, number: int, text: str) -> None:
         head = f'[{number:2d}/{self._total} {clock(time.monotonic() - self._began):>5}]'
-        # One write, so that lines of several threads do not mix.
+        # a single write, so that lines of several threads do not mix
         print(f'{head} {text}\n', end='', flush=True)
 
 

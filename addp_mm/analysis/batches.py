@@ -20,14 +20,14 @@ from addp_mm.config.config_file import ConfigError
 if TYPE_CHECKING:
     from mmdet.structures import DetDataSample
 
-NUM_OBJECTS = 8  # an image of COCO has 7.3 on average
+NUM_OBJECTS = 8  # an image of COCO has 7.3 objects on average
 CROPS = ('RandomResizedCrop', 'CenterCrop', 'FixedSizeCrop', 'RandomCrop')
 RESIZES = ('Resize', 'ResizeEdge')
 
 
 @contextmanager
 def scope_of(cfg: Config) -> Iterator[None]:
-    """Import the package of a config and make it the default scope, as a Runner does."""
+    """Import the package of a config and make it the default scope, as Runner does."""
     from mmengine.registry import DefaultScope
 
     import addp_mm.registry  # noqa: F401
@@ -83,7 +83,7 @@ def training_size(cfg: Config) -> tuple[int, int]:
             return short, long
     size = model.get('backbone', {}).get('img_size')
     if size is None:
-        raise ConfigError('the config does not name the size of its images; add --img-size HEIGHT WIDTH')
+        raise ConfigError('the config does not define the size of its images; add --img-size HEIGHT WIDTH')
     return _height_width(size)
 
 
@@ -93,7 +93,7 @@ def _height_width(side: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _steps(node: Any) -> Iterator[dict]:
-    """Every dict with a ``type`` in nested dicts and lists, outer ones first."""
+    """Every dict with a ``type`` in nested dicts and lists, the outer ones first."""
     if isinstance(node, dict):
         if isinstance(node.get('type'), str):
             yield node
@@ -114,7 +114,7 @@ def synthetic_batch(cfg: Config, batch_size: int, img_size: tuple[int, int]) -> 
         img_size: Height and width in pixels.
 
     Raises:
-        ConfigError: For any other scope.
+        ConfigError: The default scope is another one.
     """
     image = torch.full((3, *img_size), 127, dtype=torch.uint8)
     scope = cfg.get('default_scope')

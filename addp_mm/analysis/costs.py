@@ -20,7 +20,7 @@ from addp_mm.analysis.batches import build_model, losses_of, scope_of, synthetic
 
 @dataclass
 class ModuleCost:
-    """What a module costs in one forward pass, its submodules included.
+    """Costs of a module in one forward pass, including its submodules.
 
     Attributes:
         name: Name in the model, '' for the model itself.
@@ -61,10 +61,10 @@ class _Root(nn.Module):
 def count_flops(model: nn.Module, run: Callable[[], object]) -> ModuleCost:
     """Count the operations of the modules of ``model`` during a call of ``run``.
 
-    torch's ``FlopCounterMode`` counts. Attention is computed by plain matrix products meanwhile,
-    because torch has no formula for the fused attention of the CPU. Operations count for every
-    module whose ``forward`` is running. A submodule that another part of the model calls, such as
-    DINO's box branches in its decoder, therefore counts for both.
+    torch's ``FlopCounterMode`` counts. During the count, attention is computed by plain matrix
+    products, because torch has no formula for the fused attention of the CPU. Operations are added
+    to every module whose ``forward`` is running. A submodule that another module calls, such as
+    DINO's box branches in its decoder, is therefore added to both.
 
     Args:
         model: The model.
@@ -89,7 +89,7 @@ def _tree(name: str, module: nn.Module, flops: Mapping[str, int]) -> ModuleCost:
     return ModuleCost(
         name,
         type(module).__name__,
-        # A head whose `loss` is called instead of its `forward` costs what its submodules cost.
+        # If `loss` of a head is called instead of `forward`, its costs are those of its submodules.
         flops=max(flops.get(name, 0), sum(child.flops for child in children)),
         trained=sum(size for size, trained in sizes if trained),
         frozen=sum(size for size, trained in sizes if not trained),
@@ -100,21 +100,21 @@ def _tree(name: str, module: nn.Module, flops: Mapping[str, int]) -> ModuleCost:
 def forward_costs(cfg: Config, batch_size: int = 1, img_size: tuple[int, int] | None = None) -> ModuleCost:
     """Operations and parameters of the model of a config, with random weights.
 
-    A self-supervised pre-training runs as in training, its frozen parts included. Every other model
-    runs from images to logits. A two-stage detector sees as many proposals as its test settings
-    allow.
+    A self-supervised pre-training runs as in training, including its frozen components. Every other
+    model runs from images to logits. A two-stage detector gets as many proposals as its test
+    settings allow.
 
     Args:
         cfg: Config of one of the four kinds (``configs/pretrain``, ``cls``, ``det``, ``seg``).
         batch_size: Number of images. Defaults to 1.
-        img_size: Height and width in pixels, as in training if None. Defaults to None.
+        img_size: Height and width in pixels. Defaults to None: as in training.
     """
     from mmpretrain.models.selfsup import BaseSelfSupervisor
 
     cfg = copy.deepcopy(cfg)
     test_cfg: Any = cfg.get('model', {}).get('test_cfg') or {}
     if 'rpn' in test_cfg:
-        # No proposal is suppressed: their number does not depend on random weights.
+        # No proposal is suppressed, so that their number does not depend on the random weights.
         test_cfg.rpn.nms.iou_threshold = 1.0
     model = build_model(cfg).eval()
     with scope_of(cfg):

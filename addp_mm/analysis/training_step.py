@@ -21,9 +21,9 @@ class TrainingStep:
 
     Args:
         cfg: Config with an ``optim_wrapper``.
-        batch_size: Number of images, that of the config on one GPU if None. Defaults to None.
-        img_size: Height and width in pixels, as in training if None. Defaults to None.
-        device: Where the model is trained. Defaults to 'cpu'.
+        batch_size: Number of images. Defaults to None: that of the config on one GPU.
+        img_size: Height and width in pixels. Defaults to None: as in training.
+        device: Device of the model. Defaults to 'cpu'.
 
     Raises:
         ConfigError: The config has no ``optim_wrapper``.

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from addp_mm.checkpoints.comparison import load_exactly
 from addp_mm.checkpoints.reading import load_checkpoint_file
 from addp_mm.checkpoints.state_dict import find_state_dict
@@ -57,22 +55,11 @@ def load_published(
     """
     from addp_mm.models.selfsup import ADDP  # imports mmpretrain, which other functions here do not need
 
-    converted = convert_published(read_published(checkpoint))
+    found = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint_file(checkpoint)
+    source = 'the checkpoint' if isinstance(checkpoint, Mapping) else fspath(checkpoint)
+    converted = convert_published(find_state_dict(found, source))
     model = ADDP(
         **published_settings(converted, num_heads, decoder_num_heads, predictor_num_heads, predictor_decoder_num_heads)
     )
-    source = 'the checkpoint' if isinstance(checkpoint, Mapping) else fspath(checkpoint)
     load_exactly(converted, model, source)
     return model.eval()
-
-
-def read_published(checkpoint: Mapping | str | PathLike) -> dict[str, Tensor]:
-    """Read a state dict in the published layout from a file or a mapping, wrapped or bare.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        CheckpointError: The file is damaged, is not a checkpoint, or holds more than data.
-    """
-    if isinstance(checkpoint, Mapping):
-        return find_state_dict(checkpoint)
-    return find_state_dict(load_checkpoint_file(checkpoint), fspath(checkpoint))

@@ -1,2 +1,2 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Reading, comparing and writing checkpoints."""
+"""Read, compare and write checkpoints."""

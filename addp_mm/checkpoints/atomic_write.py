@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Files that exist as a whole or not at all."""
+"""Write files atomically: a file is complete, or it does not exist."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:  # tools import this file before they need torch
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file under a temporary name, and rename it when the block ends without an error.
 
-    The temporary file lies beside ``path``, so the rename is atomic. It is synced to disk before.
-    Several processes may write the same file: the last one to finish wins. If the block raises,
-    the temporary file is removed and a file that was there before stays as it was.
+    The temporary file is in the folder of ``path``, so the rename is atomic. It is synced to disk
+    before the rename. Several processes may write the same file: the last one to finish wins. If
+    the block raises an error, the temporary file is removed and an existing file is not changed.
 
     Args:
         path: The file to write. Its folder is created if it is missing.
@@ -40,7 +40,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         partial.touch(exist_ok=False)
         mode = partial.stat().st_mode
         yield partial
-        # Some writers, such as safetensors, make files that only their owner can read.
+        # Some writers, such as safetensors, create files that only their owner can read.
         partial.chmod(mode)
         with open(partial, 'rb+') as file:
             os.fsync(file.fileno())

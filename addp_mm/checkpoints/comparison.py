@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""How the weights of a checkpoint differ from those of a module."""
+"""Compare the weights of a checkpoint with those of a module."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Comparison:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def shapes(self, prefix: str = '') -> list[str]:
-        """The mismatched weights, one phrase each.
+        """The mismatched weights, one phrase for each.
 
         Args:
             prefix: Text before each name. Defaults to ''.
@@ -46,19 +46,15 @@ class Comparison:
             for name, (saved, built) in self.mismatched.items()
         ]
 
-    def differences(self, prefix: str = '') -> str:
-        """One sentence for an error message; '' if there is no difference.
-
-        Args:
-            prefix: Text before each name of the checkpoint. Defaults to ''.
-        """
+    def differences(self) -> str:
+        """One sentence for an error message; '' if there is no difference."""
         parts = []
         if self.missing:
             parts.append(f'missing {first_few(self.missing)}')
         if self.unexpected:
-            parts.append(f'unexpected {first_few(f"{prefix}{name}" for name in self.unexpected)}')
+            parts.append(f'unexpected {first_few(self.unexpected)}')
         if self.mismatched:
-            parts.append(f'another shape: {first_few(self.shapes(prefix))}')
+            parts.append(f'another shape: {first_few(self.shapes())}')
         return '; '.join(parts)
 
 
@@ -92,7 +88,7 @@ def load_exactly(weights: Mapping[str, Tensor], module: nn.Module, source: str) 
 
     Args:
         weights: Tensors by name.
-        module: Where they are loaded.
+        module: The module that loads them.
         source: Name of the checkpoint in the error.
 
     Raises:

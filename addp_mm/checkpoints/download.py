@@ -1,9 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Downloads that keep a file only if it is complete."""
+"""Download files, and keep a file only if it is complete."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -14,43 +13,31 @@ from addp_mm.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 _CHUNK = 1 << 20
 
 
-def download(url: str, path: str | os.PathLike, sha256_start: str | None = None, progress: bool = True) -> None:
+def download(url: str, path: str | os.PathLike, progress: bool = True) -> None:
     """Download a file.
 
-    ``torch.hub.download_url_to_file`` does not compare the number of bytes with the number that
-    the server announced. It therefore keeps half a file when the connection breaks.
+    ``torch.hub.download_url_to_file`` does not compare the number of bytes with the number that the
+    server announced. It therefore keeps an incomplete file when the connection breaks.
 
     Args:
         url: Address; http or https.
         path: File to write. It appears only when the download is complete.
-        sha256_start: Hexadecimal digits with which the SHA-256 of the content must start.
-            Defaults to None: it is not checked.
         progress: Whether to show a progress bar on standard error. Defaults to True.
 
     Raises:
         CheckpointNotFoundError: The server has no such file.
-        CheckpointError: The server does not answer or refuses, the connection breaks, or the
-            SHA-256 differs.
+        CheckpointError: The server does not answer or refuses, or the connection breaks.
     """
     from http.client import HTTPException
     from urllib.error import HTTPError
 
-    digest = hashlib.sha256()
     try:
         with atomic_path(path) as partial, open(partial, 'wb') as file:
             for chunk in _chunks(url, progress):
-                digest.update(chunk)
                 file.write(chunk)
-            if not digest.hexdigest().startswith(sha256_start or ''):
-                raise CheckpointError(
-                    f'{url}: its SHA-256 starts with {digest.hexdigest()[:8]}, but its name says '
-                    f'{sha256_start}. The file was not kept. Download it again.'
-                )
     except HTTPError as error:
         kind = CheckpointNotFoundError if error.code in (404, 410) else CheckpointError
         raise kind(f'{url}: the server answers {error.code} {error.reason}. Check the address.') from error
-    except CheckpointError:
-        raise
     except (OSError, HTTPException) as error:
         raise CheckpointError(
             f'{url} could not be downloaded to {path}: {getattr(error, "reason", error)}. No part of the file was '

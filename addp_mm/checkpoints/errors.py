@@ -5,7 +5,7 @@ from addp_mm.errors import UserError
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A checkpoint cannot be used. The message names the file and says what to do."""
+    """A checkpoint cannot be used. The message names the file and a remedy."""
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):

@@ -16,9 +16,9 @@ def module_fingerprint(module: nn.Module, *settings: object) -> str:
     Weights that were rounded to half precision have another fingerprint.
 
     Args:
-        module: Its state dict counts, buffers included. It may be on any device.
-        *settings: Values that change what the module computes. They are written as JSON; a value
-            that JSON does not know is written by ``str``.
+        module: The module, on any device. The fingerprint includes its buffers.
+        *settings: Values that change the module's results. They are written as JSON; a value that
+            JSON does not support is written by ``str``.
 
     Returns:
         64 hexadecimal digits.

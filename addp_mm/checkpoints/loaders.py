@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Lets mmengine read checkpoints through :mod:`addp_mm.checkpoints.reading`.
+"""Make mmengine read checkpoints through :mod:`addp_mm.checkpoints.reading`.
 
 On torch 2.6 and newer mmengine cannot resume from its own checkpoints. For http addresses it
-switches torch's check off, and the onedl forks do so after each refusal. With these loaders, every
-address ends in the same reader, which never runs code from a file.
+switches torch's check off, and the onedl forks do so after each refusal. With these loaders, the
+same reader reads every file, and it never runs code from a file.
 """
 
 from __future__ import annotations
@@ -43,33 +43,23 @@ def register_checkpoint_loaders(module: Any) -> None:
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a local file, or a file that addp_mm ships."""
-    # mmengine logs the name of the loader, so this function needs a name of its own.
+    # mmengine logs the name of the loader, so the loader is a named function.
     from addp_mm.checkpoints.reading import load_checkpoint_file
 
     return load_checkpoint_file(filename, map_location)
 
 
-def load_url(
-    url: str,
-    model_dir: str | None = None,
-    map_location: Any = None,
-    progress: bool = True,
-    check_hash: bool = False,
-    file_name: str | None = None,
-) -> dict:
+def load_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> dict:
     """Load a file from the network, or from torch's download cache if it was downloaded before.
 
     Args:
         url: Address of the file.
-        model_dir: Folder to keep the file in. Defaults to ``checkpoints`` in torch.hub's folder.
+        model_dir: Folder for the file. Defaults to None: ``checkpoints`` in torch.hub's folder.
         map_location: As in ``torch.load``. Defaults to None.
         progress: Whether to show a progress bar. Defaults to True.
-        check_hash: Whether the file's name ends in ``-<start of its SHA-256>``, which is then
-            checked. Defaults to False.
-        file_name: Name to keep the file under. Defaults to the last part of the address.
 
     Returns:
-        What the file holds.
+        The content of the file.
 
     Raises:
         CheckpointError: The download failed, or the file is not a checkpoint or holds more than
@@ -83,20 +73,19 @@ def load_url(
     from addp_mm.checkpoints.reading import load_checkpoint_file
 
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
-    name = file_name or os.path.basename(urlparse(url).path)
+    name = os.path.basename(urlparse(url).path)
     if not name:
-        raise CheckpointError(f'{url} does not name a file. Give an address that ends in the name of a file.')
+        raise CheckpointError(f'{url} is not the address of a file. Give an address that ends in the name of a file.')
     path = os.path.join(folder, name)
     is_new = not os.path.exists(path)
     if is_new:
         sys.stderr.write(f'Downloading {url} to {path}\n')
-        match = torch.hub.HASH_REGEX.search(name) if check_hash else None
-        download(url, path, match.group(1) if match else None, progress)
+        download(url, path, progress)
     try:
         return load_checkpoint_file(path, map_location)
     except CheckpointError as error:
         if is_new:
-            # If the server announces no length, a broken connection looks like the end of the file.
+            # If the server sends no length, a broken connection looks like the end of the file.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             raise CheckpointError(f'{error} (The file came from {url} and was not kept.)') from error
@@ -137,12 +126,12 @@ def _first_of_each_machine_first(load: Callable[[], dict]) -> dict:
         if _local_rank() == 0:
             checkpoint = load()
     finally:
-        # Also after an error: otherwise the other processes wait until the time-out.
+        # Also after an error: otherwise the other processes would wait until the time-out.
         barrier()
     return checkpoint if checkpoint is not None else load()
 
 
 def _local_rank() -> int:
-    # mmengine's get_local_rank needs a process group that none of its launchers makes. torchrun and
+    # mmengine's get_local_rank needs a process group that its launchers do not create. torchrun and
     # mmengine's Slurm launcher set LOCAL_RANK. Under MPI our tools have set it to 0.
     return int(os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', os.environ.get('LOCAL_RANK', 0)))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Names of weights without what wrappers put into them."""
+"""Names of weights without the parts that wrappers add."""
 
 from __future__ import annotations
 

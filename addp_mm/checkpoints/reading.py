@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Reading a checkpoint without running code from it.
+"""Read a checkpoint without running code from it.
 
-A pickle is a program. torch's ``weights_only`` unpickler only runs what is on its list. mmengine's
-checkpoints hold a few more classes (the loss history, numpy arrays), and published ones an
-``argparse.Namespace``. These are allowed by name while one file is read. A file that needs any
+A pickle is a program. torch's ``weights_only`` unpickler only accepts the classes of its list.
+mmengine's checkpoints contain a few more classes (the loss history, numpy arrays), and published
+ones an ``argparse.Namespace``. These are allowed by name while one file is read. A file with any
 other class is refused.
 """
 
@@ -36,8 +36,8 @@ _ZIP_HEAD = b'PK\x03\x04'
 class _History(HistoryBuffer):
     """Replaces HistoryBuffer while a file is read, and becomes one afterwards.
 
-    HistoryBuffer's own ``__setstate__`` writes functions that the file names into a table of the
-    class. All later buffers would call them.
+    HistoryBuffer's own ``__setstate__`` writes functions from the file into a table of the class.
+    All later buffers would call them.
     """
 
     def __setstate__(self, state: Mapping) -> None:
@@ -48,7 +48,7 @@ class _History(HistoryBuffer):
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """Replaces ``builtins.getattr`` in a checkpoint: gives only statistics of the loss history."""
+    """Replaces ``builtins.getattr`` in a checkpoint; returns statistics of a loss history only."""
     if owner is _History and name in _STATISTICS:
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr({owner!r}, {name!r})')
@@ -77,14 +77,14 @@ def _allowed_globals() -> list:
 
 @contextlib.contextmanager
 def _allow() -> Iterator[None]:
-    # Leaving the context removes what it added. What the user allowed before must stay.
+    # Leaving the context removes its entries. Entries that the user allowed before must stay.
     before = torch.serialization.get_safe_globals()
     with torch.serialization.safe_globals([entry for entry in _allowed_globals() if entry not in before]):
         yield
 
 
 def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
-    """``torch.load`` with ``weights_only=True`` and the allow-list, whatever the caller asks for.
+    """``torch.load`` with ``weights_only=True`` and the allow-list; the caller cannot change it.
 
     Args:
         file: Path or binary file object.
@@ -95,7 +95,7 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
         The object stored in the file.
 
     Raises:
-        CheckpointError: The file holds a class that is not allowed, or cannot be read.
+        CheckpointError: The file contains a class that is not allowed, or cannot be read.
     """
     name = os.fspath(file) if isinstance(file, (str, os.PathLike)) else getattr(file, 'name', 'the checkpoint')
     with _allow():
@@ -103,7 +103,7 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
             return torch.load(file, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError as error:
             raise CheckpointError(_refusal(file, name, error)) from error
-        except Exception as error:  # a damaged pickle can raise anything
+        except Exception as error:  # a damaged pickle can raise any exception
             raise CheckpointError(f'{name} cannot be read as a checkpoint: {_reason(error)}') from error
 
 
@@ -112,7 +112,7 @@ def _refusal(file: Any, name: str, error: Exception) -> str:
     if not refused:
         return f'{name} is not a checkpoint, or it is damaged: {_reason(error)}. Download it or save it again.'
     if isinstance(file, (str, os.PathLike)):
-        # Lists all refused classes, but only of an undamaged file in the zip format.
+        # It lists all refused classes, but only of an undamaged file in the zip format.
         with contextlib.suppress(ValueError, pickle.UnpicklingError):
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(file) or refused
     return (
@@ -123,7 +123,7 @@ def _refusal(file: Any, name: str, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    # The message also has torch's advice to switch the check off, which is left out.
+    # torch's message also advises to switch the check off; that part is left out.
     text = str(error).rpartition('WeightsUnpickler error:')[2]
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
@@ -154,7 +154,7 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
         map_location: Device of the tensors, as in ``torch.load``. Defaults to 'cpu'.
 
     Returns:
-        What the file holds. A safetensors file becomes ``dict(state_dict=…, meta=…)``.
+        The content of the file. A safetensors file becomes ``dict(state_dict=…, meta=…)``.
 
     Raises:
         CheckpointNotFoundError: The file does not exist.

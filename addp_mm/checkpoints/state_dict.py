@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Finding the weights in a checkpoint that was read."""
+"""Find the weights in a checkpoint that was read."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def find_state_dict(
     """Find the weights in a checkpoint: under state_dict, model or module, or at its top level.
 
     Args:
-        checkpoint: What :func:`~addp_mm.checkpoints.reading.load_checkpoint_file` returned.
+        checkpoint: Result of :func:`~addp_mm.checkpoints.reading.load_checkpoint_file`.
         source: Name of the checkpoint in errors. Defaults to 'the checkpoint'.
-        prefix: Start of the names of the wanted weights, with its dot. If no name starts so, it
-            may start with the name of another mapping in the checkpoint: ``'model_ema.'``,
+        prefix: Prefix of the wanted weights' names, with its dot. If no name has it, it may start
+            with the name of another mapping in the checkpoint: ``'model_ema.'``,
             ``'teacher.backbone.'``. Defaults to None: the caller has no such option.
 
     Returns:
-        Tensors by name, without what wrappers add to names, see
+        Tensors by name, without the parts that wrappers add to names, see
         :func:`~addp_mm.checkpoints.names.strip_wrappers`. Tensors from another mapping are named
         ``MAPPING.NAME``, so that they start with ``prefix``.
 
     Raises:
-        CheckpointError: There are no tensors. The message names the mappings that hold some.
+        CheckpointError: There are no tensors. The message names the mappings with tensors.
     """
     main = next(
         (checkpoint[key] for key in ('state_dict', 'model', 'module') if isinstance(checkpoint.get(key), Mapping)),

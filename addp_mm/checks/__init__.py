@@ -1,2 +1,2 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Everything that is refused before training starts: configs, data, weights and the launcher."""
+"""Checks before training starts: of configs, data, weights and the launcher."""

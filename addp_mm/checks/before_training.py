@@ -1,14 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check a built runner before its first training step, one function for each check."""
+"""Check a built runner before its first training step; each check is one function."""
 
 import math
-import random
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine import dist
 from mmengine.dataset import InfiniteSampler
@@ -20,14 +16,15 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from addp_mm.errors import UserError, first_few
+from addp_mm.randomness import random_states_kept
 
 
 class PreflightError(UserError, RuntimeError):
-    """A fault that would stop or spoil the training later, found before its first step."""
+    """A fault that would stop or invalidate the training later, found before the first step."""
 
 
 def check_number_of_batches(runner: Runner) -> None:
-    """Check that the training data make at least one batch.
+    """Check that the training data give at least one batch.
 
     Args:
         runner: The runner, built.
@@ -49,15 +46,15 @@ def check_number_of_batches(runner: Runner) -> None:
 def check_number_of_classes(runner: Runner, model: nn.Module) -> None:
     """Check that no head has fewer classes than the training data, whose labels are class indices.
 
-    Heads of one class, such as a region proposal's, do not tell classes apart. Panoptic data have
-    heads for a part of the classes. Neither is checked.
+    Two kinds of heads are not checked: heads of one class, such as that of a region proposal
+    network, and heads for panoptic data, which have a part of the classes.
 
     Args:
         runner: The runner, built.
         model: Its model without a wrapper.
 
     Raises:
-        PreflightError: Names the head and both numbers.
+        PreflightError: A head has fewer classes. The message names the head and both numbers.
     """
     meta = getattr(runner.train_loop.dataloader.dataset, 'metainfo', None) or {}
     classes = meta.get('classes')
@@ -93,26 +90,26 @@ def check_save_best(runner: Runner) -> None:
             names = ', '.join(f'{prefix}/…' for prefix in dict.fromkeys(prefixes))
             raise PreflightError(
                 f'default_hooks.checkpoint.save_best={key!r} is not a metric of val_evaluator. Its metrics are '
-                f'called {names}. Name one of them, or set save_best=auto'
+                f'called {names}. Set save_best to one of them, or to auto'
             )
 
 
 def check_first_training_image(runner: Runner, model: BaseModel) -> None:
     """Check that the first training image can be read, and that the model takes images of its size.
 
-    ``model.tokenizer`` and ``model.backbone`` are asked through their ``check_image_size``.
+    It calls ``check_image_size`` of ``model.tokenizer`` and ``model.backbone``.
 
     Args:
         runner: The runner, built.
         model: Its model without a wrapper.
 
     Raises:
-        PreflightError: Names the image.
+        PreflightError: The check failed. The message names the image.
     """
     loader = runner.train_loop.dataloader
     if isinstance(loader.dataset, IterableDataset):
         return
-    with _random_states_kept(), torch.no_grad():
+    with torch.random.fork_rng(), random_states_kept(), torch.no_grad():
         try:
             batch = _first_batch(loader)
         except Exception as error:
@@ -136,7 +133,7 @@ def check_first_validation_image(runner: Runner) -> None:
         runner: The runner, built.
 
     Raises:
-        PreflightError: Names the error and the line of code that raised it.
+        PreflightError: The check failed. The message names the error and its line of code.
     """
     if runner.val_loop is None or isinstance(runner.val_loop.dataloader.dataset, IterableDataset):
         return
@@ -144,7 +141,7 @@ def check_first_validation_image(runner: Runner) -> None:
     was_training = model.training
     model.eval()
     try:
-        with _random_states_kept(), torch.no_grad():
+        with torch.random.fork_rng(), random_states_kept(), torch.no_grad():
             model.val_step(_first_batch(runner.val_loop.dataloader))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -159,7 +156,7 @@ def check_first_validation_image(runner: Runner) -> None:
 def warn_about_checkpoint_interval(runner: Runner) -> None:
     """Warn if checkpoints are saved between the backward passes of one optimizer step.
 
-    A checkpoint holds no gradients, so that resuming loses those of an unfinished step.
+    A checkpoint contains no gradients, so that resuming loses those of an unfinished step.
 
     Args:
         runner: The runner, built.
@@ -178,25 +175,15 @@ def warn_about_checkpoint_interval(runner: Runner) -> None:
         )
 
 
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Restore the random states of Python, numpy and torch afterwards."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # transforms use it
-    with torch.random.fork_rng():
-        yield
-    random.setstate(python_state)
-    np.random.set_state(numpy_state)  # noqa: NPY002
-
-
 def _first_batch(loader: DataLoader):
     return loader.collate_fn([loader.dataset[0]])
 
 
 def _first_image(dataset: Any) -> str:
-    """Path of the first image if the dataset knows it."""
+    """Path of the first image, if the dataset has it."""
     try:
         return dataset.get_data_info(0)['img_path']
-    except Exception:  # any dataset may be given, and this name only adds to another error
+    except Exception:  # the dataset may be of any class, and the name is only part of another error
         return 'the first image of train_dataloader'
 
 

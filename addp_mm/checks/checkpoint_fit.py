@@ -15,24 +15,24 @@ from addp_mm.errors import first_few
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _SAME_CONFIG = 'Use the config that the checkpoint was trained with'
 _OR_PART_OF_IT = (
-    ', or load a part of the model that fits, such as the backbone, with '
+    ', or load one component that fits, such as the backbone, with '
     "init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…, prefix='backbone.') instead of load_from"
 )
 
 
 def check_training_state(checkpoint: Mapping, source: str) -> None:
-    """Check that a checkpoint holds the state of a training, so that the training can be resumed.
+    """Check that a checkpoint contains the state of a training, so that it can be resumed.
 
     Args:
         checkpoint: Content of the file.
         source: Path or address of the checkpoint, for the message.
 
     Raises:
-        CheckpointError: The checkpoint holds weights only.
+        CheckpointError: The checkpoint contains weights only.
     """
     if not {'meta', 'optimizer', 'message_hub'} <= set(checkpoint):
         raise CheckpointError(
-            f'{source} holds weights only, without the state of a training, and cannot be resumed. '
+            f'{source} contains weights only, without the state of a training, and cannot be resumed. '
             'To start from these weights, give --cfg-options load_from=PATH instead of --resume'
         )
 
@@ -46,8 +46,8 @@ def check_checkpoint_fit(checkpoint: Mapping, model: nn.Module, source: str, log
             mmengine loads them again afterwards.
         source: Path or address of the checkpoint, for messages.
         logger: Warns about classifiers that are not loaded.
-        complete: Whether the checkpoint must hold every parameter of the model. If not, it must
-            hold at least one, and classifiers may have another number of classes.
+        complete: Whether the checkpoint must contain every parameter of the model. If not, it must
+            contain at least one, and classifiers may have another number of classes.
 
     Raises:
         CheckpointError: The checkpoint does not fit. The message names keys and both shapes.
@@ -57,20 +57,16 @@ def check_checkpoint_fit(checkpoint: Mapping, model: nn.Module, source: str, log
     buffers = {strip_wrappers(name): buffer for name, buffer in model.named_buffers()}
     weights = _as_loaded(checkpoint.get('state_dict', checkpoint), modules)
     found = compare_weights(weights, {**parameters, **buffers})
-    mismatched = found.mismatched
     if not complete:
-        classifiers = [name for name, shapes in mismatched.items() if _is_classifier(name, *shapes, modules)]
+        classifiers = [name for name, shapes in found.mismatched.items() if _is_classifier(name, *shapes, modules)]
         if classifiers:
             logger.warning(f'{source}: not loaded, another number of classes: {first_few(classifiers)}')
-        mismatched = {name: shapes for name, shapes in mismatched.items() if name not in classifiers}
+        for name in classifiers:
+            del found.mismatched[name]
     advice = _SAME_CONFIG if complete else _SAME_CONFIG + _OR_PART_OF_IT
-    if mismatched:
-        shapes = (
-            f'{name} is {list(saved)} in the checkpoint and {list(built)} in the model'
-            for name, (saved, built) in mismatched.items()
-        )
+    if found.mismatched:
         raise CheckpointError(
-            f'{source} has another width or layout than the model of the config: {first_few(shapes)}. {advice}'
+            f'{source} has another width or layout than the model of the config: {first_few(found.shapes())}. {advice}'
         )
     missing = [name for name in found.missing if name in parameters]
     if missing and (complete or len(missing) == len(parameters)):
@@ -89,7 +85,7 @@ def _as_loaded(weights: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) 
     versions = getattr(weights, '_metadata', {})
     for name, module in modules.items():
         prefix = f'{name}.' if name else ''
-        # torch calls this method for each module; it is where modules adapt the weights
+        # torch calls this method for each module, and modules adapt the weights in it
         module._load_from_state_dict(adapted, prefix, versions.get(name, {}), False, [], [], [])  # noqa: SLF001
     return adapted
 

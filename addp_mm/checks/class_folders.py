@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check the folders that name the classes of mmpretrain's folder datasets."""
+"""Check the class folders of mmpretrain's folder datasets."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.registry import DATASETS
 
@@ -12,50 +12,38 @@ from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.errors import DatasetError
 
 
-class _ClassFolders(NamedTuple):
-    """A folder whose sub-folders are the classes of a dataset."""
-
-    loader: str
-    folder: Path
-    names: list[str]
-    given: bool  # whether the config or the dataset class names the classes
-
-
 def check_same_classes(dataset_cfgs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that datasets that name no classes have the same class folders.
+    """Check that datasets without names of classes have the same class folders.
 
-    mmpretrain numbers class folders by their order. If one dataset lacks a class or has another,
-    the same class gets another number, and every metric is wrong. Datasets that name their classes
-    are compared with these by :func:`addp_mm.checks.datasets.check_dataset_cfg`.
+    mmpretrain numbers class folders by their order. If one dataset lacks a class or has another
+    one, the same class gets another number, and every metric is wrong.
+    :func:`addp_mm.checks.datasets.check_dataset_cfg` compares the folders of a dataset with its
+    names of classes.
 
     Args:
         dataset_cfgs: The ``dataset`` of each data loader by the loader's name, that of the training
-            first. Datasets without class folders, or whose folder does not exist, are left out.
+            first. Datasets without class folders, or whose folder does not exist, are skipped.
 
     Raises:
-        DatasetError: Names the folders and the classes that differ.
+        DatasetError: The folders differ. The message names the folders and the classes.
     """
-    found = [folders for loader, cfg in dataset_cfgs.items() for folders in _class_folders(loader, cfg)]
-    for other in found[1:]:
-        first = found[0]
-        if first.names != other.names and not (first.given and other.given):
+    found = [
+        (loader, part)
+        for loader, cfg in dataset_cfgs.items()
+        for part in local_parts(cfg)
+        if reads_folders(part) and labelled_by_folder(part) and images_of(part).is_dir()
+    ]
+    for loader, part in found[1:]:
+        first_loader, first = found[0]
+        names, others = names_in(images_of(first)), names_in(images_of(part))
+        if names != others and None in (classes_of(first, 'mmpretrain'), classes_of(part, 'mmpretrain')):
             raise DatasetError(
-                f'{first.folder} ({first.loader}) and {other.folder} ({other.loader}) have different class folders '
-                f'(only in the first: {_only_in(first, other)}; only in the second: {_only_in(other, first)}), so that '
-                'the same class would have two numbers. Make them the same. Or set metainfo=dict(classes=[…]) in both '
-                'and, where a folder lacks a class, ann_file to a list of its images ("image label" lines).'
+                f'{images_of(first)} ({first_loader}) and {images_of(part)} ({loader}) have different class folders '
+                f'(only in the first: {quoted(sorted(set(names) - set(others)))}; only in the second: '
+                f'{quoted(sorted(set(others) - set(names)))}), so that the same class would have two numbers. Make '
+                'them the same. Or set metainfo=dict(classes=[…]) in both and, where a folder lacks a class, ann_file '
+                'to a list of its images ("image label" lines).'
             )
-
-
-def _class_folders(loader: str, cfg: Mapping) -> Iterator[_ClassFolders]:
-    for part in local_parts(cfg):
-        if reads_folders(part) and labelled_by_folder(part) and images_of(part).is_dir():
-            folder = images_of(part)
-            yield _ClassFolders(loader, folder, names_in(folder), classes_of(part, 'mmpretrain') is not None)
-
-
-def _only_in(one: _ClassFolders, other: _ClassFolders) -> str:
-    return quoted(sorted(set(one.names) - set(other.names)))
 
 
 def reads_folders(cfg: Mapping) -> bool:
@@ -70,7 +58,7 @@ def images_of(cfg: Mapping) -> Path:
 
 
 def list_of(cfg: Mapping) -> Path | None:
-    """The file that lists the images of a folder dataset; None if it takes the whole folder."""
+    """The file that lists the images of a folder dataset; None if it reads the whole folder."""
     ann_file, split = cfg.get('ann_file'), cfg.get('split', '')
     if not ann_file and split and join(cfg, f'meta/{split}.txt').is_file():
         ann_file = f'meta/{split}.txt'  # as mmpretrain's ImageNet does
@@ -88,21 +76,21 @@ def names_in(folder: Path) -> list[str]:
 
 
 def check_class_folders(folder: Path, images: Iterable[str], classes: Sequence[str] | None) -> None:
-    """Check that class folders hold images and are those of the classes.
+    """Check that class folders contain images and are those of the classes.
 
     Args:
-        folder: Holds the class folders.
+        folder: The folder of the class folders.
         images: All images below it, relative to it.
         classes: Names of the classes, if the config or the dataset class gives them.
 
     Raises:
-        DatasetError: Names the folder and what is wrong.
+        DatasetError: A class folder is empty, or the folders differ from the classes.
     """
     found, filled = names_in(folder), {Path(image).parts[0] for image in images}
     empty = [name for name in found if name not in filled]
     if empty:
         raise DatasetError(
-            f'{folder}: the class folders {quoted(empty)} hold no images. Fill or remove them. If unpacking the data '
+            f'{folder}: the class folders {quoted(empty)} have no images. Fill or remove them. If unpacking the data '
             'was interrupted, unpack them again.'
         )
     if classes is not None:

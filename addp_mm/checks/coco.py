@@ -22,18 +22,18 @@ _NEEDED = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
 }
 _ADVICE = 'Correct it, or write the file again.'
-_MAX_BEYOND = 0.05  # if more of the boxes reach beyond their images, they are not [x, y, width, height]
+_MAX_BEYOND = 0.05  # if a larger share of the boxes exceeds their images, they are not [x, y, width, height]
 _BOX = 'a bbox is [x, y, width, height] in pixels'
 
 
 def check_coco(cfg: Mapping) -> None:
-    """Check the annotation file of a CocoDataset, record by record, and the images that it names.
+    """Check the annotation file of a CocoDataset, record by record, and its images.
 
     Args:
         cfg: Config of the dataset.
 
     Raises:
-        DatasetError: Names the file, and the record if one is wrong.
+        DatasetError: Something is wrong. The message names the file and the record.
     """
     path = join(cfg, cfg.get('ann_file', ''))
     content = _read_coco(path)
@@ -49,31 +49,31 @@ def check_coco(cfg: Mapping) -> None:
     )
     if labelled and not content['annotations'] and not cfg.get('test_mode'):
         raise DatasetError(
-            f'{path}: "annotations" is empty, there is nothing to train on. Write the file again, or '
+            f'{path}: "annotations" is empty, so that there is no training data. Write the file again, or '
             'set ann_file to another file.'
         )
     prefix = prefix_of(cfg)
     folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
     _check_images(path, content['images'], folder, reading_of(cfg.get('pipeline')))
-    _check_boxes_fit(path, content)  # after the image sizes that boxes are compared with
+    _check_boxes_fit(path, content)  # after the image sizes, which this check uses
 
 
 def _read_coco(path: Path) -> dict:
     try:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise DatasetError(f'{path}: broken or half-written JSON ({error}). Write or fetch it again.') from error
+        raise DatasetError(f'{path}: broken or incomplete JSON ({error}). Write or download it again.') from error
     sections = content if isinstance(content, dict) else {}
     missing = [key for key in ('images', 'annotations', 'categories') if not isinstance(sections.get(key), list)]
     if missing:
         raise DatasetError(f'{path}: not a COCO annotation file, it lacks {quoted(missing)}. Check ann_file.')
     if not content['images']:
-        raise DatasetError(f'{path}: lists no images. Write the file again, or set ann_file to another file.')
+        raise DatasetError(f'{path}: "images" is empty. Write the file again, or set ann_file to another file.')
     return content
 
 
 def _check_records(path: Path, content: dict) -> None:
-    """Every record has what mmdet and pycocotools read from it."""
+    """Every record has the entries that mmdet and pycocotools read."""
     for section, keys in _NEEDED.items():
         seen = set()
         for index, record in enumerate(content[section]):
@@ -86,13 +86,13 @@ def _check_records(path: Path, content: dict) -> None:
                 raise DatasetError(f'{where} lacks {quoted(missing)}. {_ADVICE}')
             for key in keys:
                 if key.endswith('id') and not isinstance(record[key], int | str):
-                    raise DatasetError(f'{where} has the {key} {record[key]!r:.40}, not a number. {_ADVICE}')
+                    raise DatasetError(f'{where} has the {key} {record[key]!r:.40}, which is not a number. {_ADVICE}')
             if section == 'images':
                 _check_image(where, record)
             elif section == 'annotations' and not ignored:
                 _check_box(where, record)
             if record['id'] in seen:
-                raise DatasetError(f'{where}: another record has the same id. Give every record of {section} its own.')
+                raise DatasetError(f'{where}: another record has the same id. The ids of {section} must differ.')
             seen.add(record['id'])
 
 
@@ -103,7 +103,7 @@ def _where(path: Path, section: str, index: int, record: dict) -> str:
 def _check_image(where: str, image: dict) -> None:
     name, edges = image['file_name'], [image['width'], image['height']]
     if not isinstance(name, str):
-        raise DatasetError(f'{where} has the file_name {name!r:.60}, not a text. {_ADVICE}')
+        raise DatasetError(f'{where} has the file_name {name!r:.60}, which is not a string. {_ADVICE}')
     if not all(isinstance(edge, int | float) and edge > 0 for edge in edges):
         raise DatasetError(
             f'{where} has the width {edges[0]!r:.20} and the height {edges[1]!r:.20}; both must be numbers '
@@ -149,7 +149,7 @@ def _check_references(path: Path, content: dict) -> None:
 
 
 def _check_images(path: Path, images: Sequence[dict], folder: Path, reading: ImageReading) -> None:
-    """Images exist and are whole, and up to 2,000 of them have the size that the file says."""
+    """Images exist and are complete; up to 2,000 of them have the size given in the file."""
     check_listed_images(path, folder, [image['file_name'] for image in images], reading.decode)
     for index, record in spread(list(enumerate(images))):
         file, width, height = folder / record['file_name'], record['width'], record['height']
@@ -162,7 +162,7 @@ def _check_images(path: Path, images: Sequence[dict], folder: Path, reading: Ima
 
 
 def _check_boxes_fit(path: Path, content: dict) -> None:
-    """Boxes are in pixels, and few reach more than one pixel beyond their image."""
+    """Boxes are in pixels, and few exceed their image by more than one pixel."""
     sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
     boxes = [(index, record) for index, record in enumerate(content['annotations']) if not record.get('ignore')]
     if boxes and all(max(record['bbox']) <= 1 for _, record in boxes):
@@ -173,7 +173,7 @@ def _check_boxes_fit(path: Path, content: dict) -> None:
     index, record = beyond[0]
     width, height = sizes[record['image_id']]
     words = (
-        f'{_where(path, "annotations", index, record)} has the bbox {record["bbox"]}, which reaches beyond its image '
+        f'{_where(path, "annotations", index, record)} has the bbox {record["bbox"]}, which exceeds its image '
         f'of width {width} and height {height}. So do {len(beyond)} of {len(boxes)} boxes; {_BOX}.'
     )
     if len(beyond) > _MAX_BEYOND * len(boxes):

@@ -12,12 +12,12 @@ from addp_mm.checks.type_lookup import find_type
 from addp_mm.datasets.errors import DatasetError, check_folder_exists
 from addp_mm.errors import first_few
 
-# mmsegmentation's datasets hand **kwargs to their base class unchanged, except this one.
+# mmsegmentation's datasets pass **kwargs to their base class unchanged, except this one.
 _SETS_DEFAULTS = ('REFUGEDataset',)
 
 
 def local_parts(cfg: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the datasets that a dataset config wraps, then itself. Remote paths are left out."""
+    """Yield the datasets inside a dataset config, then the config. Remote paths are left out."""
     for inner in [cfg.get('dataset'), *(cfg.get('datasets') or [])]:
         if inner is not None:
             yield from local_parts(inner)
@@ -41,11 +41,11 @@ def transforms_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def classes_of(cfg: Mapping, package: str) -> Sequence[str] | None:
-    """Classes that a dataset config names; if it names none, those of the dataset class.
+    """Classes of a dataset config; if it has none, those of the dataset class.
 
     Args:
         cfg: Config of the dataset.
-        package: Package of the dataset class, if the default scope does not have it.
+        package: Package of the dataset class, if it is not in the default scope.
     """
     classes = (cfg.get('metainfo') or {}).get('classes')
     if isinstance(classes, str):
@@ -54,7 +54,7 @@ def classes_of(cfg: Mapping, package: str) -> Sequence[str] | None:
 
 
 def own_classes(cfg: Mapping, package: str) -> Sequence[str] | None:
-    """Classes that the class of a dataset has, whatever the config names."""
+    """Classes of the dataset class. The classes of the config are ignored."""
     return getattr(dataset_class(cfg, package), 'METAINFO', {}).get('classes')
 
 
@@ -68,7 +68,7 @@ def default_of(cls: type | None, argument: str) -> Any:
     """Default of an argument of a dataset class, read from the signatures of its ``__init__``.
 
     Returns:
-        The default. None if there is none, or if the class takes ``**kwargs`` and may set the
+        The default. None if there is no default, or if the class takes ``**kwargs`` and may set the
         argument itself.
     """
     for base in cls.__mro__ if cls else ():
@@ -95,7 +95,7 @@ def read_text(path: Path) -> str:
     """
     if not path.is_file():
         check_folder_exists(path.parent)
-        raise DatasetError(f'{path}: no such annotation file. Check ann_file and data_root in the config.')
+        raise DatasetError(f'{path}: this annotation file does not exist. Check ann_file and data_root in the config.')
     try:
         return path.read_text()
     except UnicodeDecodeError as error:
@@ -103,5 +103,5 @@ def read_text(path: Path) -> str:
 
 
 def quoted(names: Iterable, count: int = 5) -> str:
-    """The first ``count`` names in quotation marks, and how many more there are."""
+    """The first ``count`` names in quotation marks, and the number of the others."""
     return first_few(map(repr, names), count)

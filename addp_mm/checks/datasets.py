@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check the files and folders that dataset configs name, before a runner is built."""
+"""Check the files and folders of dataset configs, before a runner is built."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,8 +30,8 @@ def check_datasets(cfg: Config, *loaders: str) -> None:
 
     Args:
         cfg: The whole config.
-        *loaders: Dotted names of the loaders' configs. One that the config does not have is left
-            out. Class folders are also compared with those of the training data.
+        *loaders: Dotted names of the loaders' configs. Names that the config does not have are
+            skipped. Class folders are also compared with those of the training data.
 
     Raises:
         DatasetError: See :func:`check_dataset_cfg` and
@@ -52,11 +52,11 @@ def check_datasets(cfg: Config, *loaders: str) -> None:
 def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
     """Check the files and folders of a dataset config.
 
-    Checked are the stock classes that read folders of images (mmpretrain's CustomDataset and
+    It checks the standard classes that read folders of images (mmpretrain's CustomDataset and
     ImageNet), COCO annotations (mmdet's CocoDataset) and label maps (mmseg's BaseSegDataset),
     subclasses that read the same files, and wrappers around them. Other classes and remote paths
-    are not checked. Images are read as the first loader of the pipeline reads them. If that loader
-    is not known here, an image file must only exist and not be empty.
+    are not checked. Images are read as the first loader of the pipeline reads them. If the loader
+    is of an unknown class, an image file must only exist and not be empty.
 
     Args:
         cfg: The ``dataset`` of a data loader.
@@ -64,7 +64,7 @@ def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
     Raises:
         DatasetError: A path is wrong, a folder is empty, an image is damaged, or an
             annotation file is broken, lacks a class or does not fit its images. The message names
-            the file and says what to do.
+            the file and a remedy.
     """
     for part in local_parts(cfg):
         if reads_folders(part):

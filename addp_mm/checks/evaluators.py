@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check that the metrics of a config read the annotations of the images that are evaluated."""
+"""Check that the metrics of a config read the annotations of the evaluated images."""
 
 import os
 

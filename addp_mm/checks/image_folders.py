@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check that a folder holds whole images."""
+"""Check that the images of a folder are complete."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -20,10 +20,10 @@ _Item = TypeVar('_Item')
 def check_image_folder(
     folder: Path, extensions: Sequence[str] = IMAGE_EXTENSIONS, read: Callable[[bytes], object] = read_rgb
 ) -> list[str]:
-    """Check that a folder holds whole images.
+    """Check that a folder has images and that they are complete.
 
     Args:
-        folder: Searched with all folders below it.
+        folder: The folder; all folders below it are searched too.
         extensions: Ends of image file names, compared in lower case. Defaults to common formats.
         read: As in :func:`check_image_files`. Defaults to
             :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
@@ -32,7 +32,7 @@ def check_image_folder(
         Paths of the images relative to ``folder``, sorted.
 
     Raises:
-        DatasetError: There is no such folder, or it has no images or damaged ones.
+        DatasetError: The folder does not exist, has no images, or has damaged images.
     """
     check_folder_exists(folder)
     images = _list_files(folder, extensions)
@@ -48,7 +48,7 @@ def check_image_folder(
 def check_listed_images(
     source: Path, folder: Path, names: Sequence[str], read: Callable[[bytes], object] = read_rgb
 ) -> None:
-    """Check that the images that a file lists exist and are whole.
+    """Check that the images that a file lists exist and are complete.
 
     Args:
         source: The file that lists them, for messages.
@@ -85,7 +85,7 @@ def _list_files(folder: Path, extensions: Sequence[str]) -> list[str]:
 def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
     """Find which of ``names``, paths relative to ``folder``, do not exist.
 
-    Every folder is listed once. To look for each of ImageNet's files by itself takes minutes on a
+    Every folder is listed once. A separate look-up of each of ImageNet's files takes minutes on a
     network disk.
     """
     listed: dict[str, set[str]] = {}

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""How the checks read images: in the same way as the pipeline that loads them."""
+"""Read images in the checks in the same way as the pipeline."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,8 +20,8 @@ class ImageReading(NamedTuple):
 
     Attributes:
         decode: Takes the bytes of a file; raises a ValueError if they are not an image.
-        size: Takes a path; returns height and width in pixels of the loaded image, None if they are
-            not known.
+        size: Takes a path; returns height and width in pixels of the loaded image, or None if they
+            are unknown.
     """
 
     decode: Callable[[bytes], object]
@@ -36,7 +36,8 @@ def reading_of(pipeline: Any) -> ImageReading:
             :class:`LoadImage` reads them.
 
     Returns:
-        The way of reading. For a loader of an unknown class, a file must only not be empty.
+        The functions that read images. For a loader of an unknown class, they only refuse empty
+        files.
     """
     if not pipeline:
         return _COLOUR
@@ -47,18 +48,18 @@ def reading_of(pipeline: Any) -> ImageReading:
         arguments = {key: value for key, value in loader.items() if key != 'type'}
         return ImageReading(found(**arguments).decode, upright_size)
     ours = isinstance(found, type) and issubclass(found, LoadImage) and found.transform is LoadImage.transform
-    known = ours or type_name(kind) == 'LoadImageFromFile'  # subclasses of mmcv's may read in another way
+    known = ours or type_name(kind) == 'LoadImageFromFile'  # a subclass of mmcv's loader may read in another way
     return _COLOUR if known and _as_colour(loader) else _OTHERS
 
 
 def _loads_images(transform: Mapping) -> bool:
-    """Whether a transform loads images: the names of all loaders start alike, in every package."""
+    """Whether a transform loads images: the names of loaders start alike in all packages."""
     kind = type_name(transform.get('type'))
     return kind.startswith('Load') and 'Annotation' not in kind
 
 
 def _as_colour(loader: Mapping) -> bool:
-    """Whether mmcv's loader makes three channels and applies the EXIF orientation."""
+    """Whether mmcv's loader returns three channels and applies the EXIF orientation."""
     return loader.get('color_type', 'color') in ('color', 'grayscale') and loader.get('imdecode_backend') != 'tifffile'
 
 

@@ -34,18 +34,18 @@ from addp_mm.datasets.errors import DatasetError, check_folder_exists
 def check_label_maps(cfg: Mapping) -> None:
     """Check images and label maps of a dataset of mmsegmentation.
 
-    Each image has a label map of its size, all files are whole, and every label has a class.
-    Suffixes that the config does not name are those of the dataset class.
+    Each image has a label map of its size, all files are complete, and every label has a class. If
+    the config has no suffixes, those of the dataset class are used.
 
     Args:
         cfg: Config of the dataset; its ``data_prefix`` has ``seg_map_path``.
 
     Raises:
-        DatasetError: Names the file or folder.
+        DatasetError: Something is wrong. The message names the file or folder.
     """
     prefix, cls = prefix_of(cfg), dataset_class(cfg, 'mmseg')
     if not is_kind(cls, DATASETS, 'mmseg.datasets', 'BaseSegDataset', keeping='load_data_list'):
-        cls = None  # it may pair files in another way
+        cls = None  # a subclass may pair files in another way
     suffix = cfg.get('img_suffix', default_of(cls, 'img_suffix'))
     label_suffix = cfg.get('seg_map_suffix', default_of(cls, 'seg_map_suffix') or '.png')
     folder, label_folder = join(cfg, prefix.get('img_path')), join(cfg, prefix['seg_map_path'])
@@ -61,7 +61,7 @@ def check_label_maps(cfg: Mapping) -> None:
             f'{label_folder}: {len(missing)} of {len(maps)} label maps do not exist: {quoted(missing)}. '
             'Complete the folder, or write the dataset again.'
         )
-    for name in missing:  # without a suffix, the names that the class gives them are not known
+    for name in missing:  # without a suffix, the names of the label maps are unknown
         del maps[name]
     classes = classes_of(cfg, 'mmseg')
     if not classes:
@@ -71,7 +71,7 @@ def check_label_maps(cfg: Mapping) -> None:
         return  # only the pipeline can read them
     # a class with its own classes converts their labels to those of the config
     num_classes = max(len(classes), len(own_classes(cfg, 'mmseg') or ()))
-    # if the default cannot be read, the value that refuses less is taken
+    # if the default cannot be read, the value that refuses fewer labels is used
     reduced = cfg.get('reduce_zero_label', default_of(cls, 'reduce_zero_label'))
     for name, image in spread(list(maps.items())):
         values = _read_map(label_folder / name, folder / image, reading.size)
@@ -84,7 +84,7 @@ def check_label_maps(cfg: Mapping) -> None:
 
 
 def _images(cfg: Mapping, folder: Path, suffix: str | None, read: Callable[[bytes], object]) -> list[str]:
-    """Paths of the images, relative to ``folder``; all exist and are whole."""
+    """Paths of the images, relative to ``folder``; all exist and are complete."""
     ann_file = cfg.get('ann_file')
     if not suffix or not ann_file or join(cfg, ann_file).is_dir():
         extensions = (suffix,) if suffix else IMAGE_EXTENSIONS
@@ -96,12 +96,12 @@ def _images(cfg: Mapping, folder: Path, suffix: str | None, read: Callable[[byte
 
 
 def _check_case(folder: Path, images: Sequence[str], suffix: str) -> None:
-    """Every image ends in the suffix itself: mmseg tells capital letters from small ones."""
+    """Every image has the suffix in the same case: mmseg distinguishes upper and lower case."""
     others = [image for image in images if not image.endswith(suffix)]
     if others:
         raise DatasetError(
-            f'{folder}: {len(others)} of {len(images)} images have another suffix than img_suffix={suffix!r} in '
-            f'capital and small letters, and mmseg would leave them out: {quoted(others)}. Rename them, or set '
+            f'{folder}: the suffix of {len(others)} of {len(images)} images differs from img_suffix={suffix!r} in '
+            f'upper or lower case, and mmseg would skip them: {quoted(others)}. Rename them, or set '
             'img_suffix.'
         )
 

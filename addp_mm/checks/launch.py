@@ -1,12 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check that ``--launcher`` fits the way in which the processes were started."""
+"""Check that ``--launcher`` names the launcher that started the processes."""
 
 import os
 from collections.abc import Mapping
 
 from addp_mm.errors import UserError
 
-# program of a launcher, and its variables for the number of processes and the rank
+# program of each launcher, and its variables for the number of processes and the rank
 _LAUNCHERS = {
     'pytorch': ('torchrun', 'WORLD_SIZE', 'RANK'),
     'slurm': ('srun', 'SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
@@ -20,18 +20,18 @@ _SCRIPTS = {
 
 
 class LauncherError(UserError, RuntimeError):
-    """``--launcher`` does not fit the way in which the processes were started."""
+    """``--launcher`` does not name the launcher that started the processes."""
 
 
 def check_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> None:
     """Check that ``--launcher`` names the launcher that started this process.
 
     Without ``--launcher``, each of several processes would train alone, on all data, and write into
-    the same folder. With the name of another launcher, a process does not know its rank.
+    the same folder. With another launcher, a process cannot find its rank.
 
     Args:
         launcher: The ``--launcher`` of the tool.
-        environ: Environment variables. Defaults to those of the process.
+        environ: Environment variables. Defaults to None: those of the process.
 
     Raises:
         LauncherError: ``launcher`` is 'none' and the environment has the variables of several

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Which keyword arguments a registered class or function takes, read from its signatures."""
+"""Read the keyword arguments of a registered class or function from its signatures."""
 
 import functools
 import inspect
@@ -11,8 +11,8 @@ class Arguments(NamedTuple):
     """Keyword arguments of a class or function.
 
     Attributes:
-        names: The known ones.
-        open_ended: Whether others may be taken as well.
+        names: Names of the known arguments.
+        open_ended: Whether there may be others.
     """
 
     names: frozenset[str]
@@ -23,8 +23,8 @@ class Arguments(NamedTuple):
 def accepted_arguments(target: Callable) -> Arguments:
     """Keyword arguments of a class or a function.
 
-    A class that takes ``**kwargs`` may take anything; the names of its base classes are known. The
-    classes of addp_mm hand ``**kwargs`` to their base class, so that the base class decides.
+    A class with ``**kwargs`` may take any argument; those of its base classes are known. The
+    classes of addp_mm pass ``**kwargs`` to their base class, so that its signature decides.
 
     Args:
         target: The registered class or function.

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Find the class that the ``type`` of a config names."""
+"""Find the class of a config's ``type``."""
 
 import sys
 from typing import Any
@@ -10,13 +10,13 @@ from addp_mm.config.type_names import type_name
 
 
 def find_type(kind: str | type | None, registry: Registry, scope: str | None = None) -> Any:
-    """Find the class or function that a ``type`` names.
+    """Find the class or function of a ``type``.
 
     Args:
         kind: The ``type`` of a config: a name, or the class itself.
         registry: Root registry that builds from the config.
-        scope: Package in which names without a package are looked up. Defaults to the default scope
-            of the run.
+        scope: Package in which names without a package are looked up. Defaults to None: the default
+            scope of the run.
 
     Returns:
         The class or function; None if it is not registered.
@@ -28,18 +28,18 @@ def find_type(kind: str | type | None, registry: Registry, scope: str | None = N
 
 
 def is_kind(kind: str | type | None, registry: Registry, module: str, *names: str, keeping: str = '') -> bool:
-    """Whether a ``type`` names one of the classes of a module, or a subclass.
+    """Whether a ``type`` is one of the classes of a module, or a subclass.
 
     Args:
         kind: The ``type`` of a config.
         registry: Root registry that builds from the config.
-        module: Module that has the classes, such as 'mmdet.datasets'. It is not imported for the
-            test, which would take seconds: without it there is no subclass of its classes.
+        module: Module of the classes, such as 'mmdet.datasets'. It is not imported, which would
+            take seconds: if it is not imported yet, no subclass of its classes exists.
         *names: Names of the classes.
-        keeping: A method that a subclass must not override. Defaults to none.
+        keeping: A method that a subclass must not override. Defaults to '': any.
 
     Returns:
-        The answer. A name that is not registered in the default scope counts by itself.
+        Whether it is. If the name is not registered in the default scope, the names are compared.
     """
     found = find_type(kind, registry)
     if not isinstance(found, type):

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Find misspelt arguments in a whole config before anything is built."""
+"""Find misspelt arguments in a whole config, before anything is built."""
 
 import difflib
 import inspect
@@ -15,8 +15,8 @@ from addp_mm.checks.type_lookup import find_type
 from addp_mm.config.config_file import ConfigError, runner_arguments, suggest
 from addp_mm.config.type_names import type_name
 
-# Registries that build a section of the config. A model also has parts that are not modules, such
-# as assigners and coders; an evaluator may have networks.
+# Registries that build a section of the config. A model also contains objects that are not modules,
+# such as assigners and coders; an evaluator may contain networks.
 _SECTIONS = {
     'model': ('MODELS', 'TASK_UTILS'),
     'optim_wrapper': ('OPTIM_WRAPPERS', 'OPTIMIZERS'),
@@ -34,7 +34,7 @@ _SECTIONS = {
 _LISTS = ('custom_hooks', 'param_scheduler', 'vis_backends', 'visualizer.vis_backends')
 _LEAVES = ('TRANSFORMS', 'HOOKS', 'METRICS', 'OPTIMIZERS')
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-# Keys that builders read beside the arguments of the class.
+# Keys that builders read in addition to the arguments of the class.
 _BUILDER_KEYS = {
     'type',
     '_scope_',
@@ -49,7 +49,7 @@ _BUILDER_KEYS = {
     'metainfo',
     'bg_cls_weight',
 }
-# Sub-dicts that layers read themselves, with short type names or more keys.
+# Dicts that layers read themselves, with short type names or more keys.
 _SHORTHAND = (
     'norm_cfg',
     'act_cfg',
@@ -94,7 +94,7 @@ _LOADER_KEYS = set(inspect.signature(DataLoader.__init__).parameters) - {'self'}
 
 
 def _resolve(kind: str | type, registries: tuple[str, ...], scope: str) -> tuple[Any, str]:
-    """The class or function that ``kind`` names, and its registry ('' if none has it)."""
+    """The class or function of ``kind``, and its registry ('' if it is not registered)."""
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
     for registry in registries:
         found = find_type(name, getattr(roots, registry), scope)
@@ -151,8 +151,8 @@ def _check_section(section, path: str, registries: tuple[str, ...], scope: str) 
 def _hint(key: str, accepted: Arguments, certain: bool) -> str:
     """The end of the message about an unknown ``key``; '' if the key may be right.
 
-    An open-ended class takes any key, and a part of a model may read keys of a part below it. There
-    only a key much like a known argument is refused.
+    An open-ended class takes any key, and a module may read keys for its submodules. In these cases
+    only a key that is similar to a known argument is refused.
 
     Args:
         key: The unknown key.
@@ -161,7 +161,7 @@ def _hint(key: str, accepted: Arguments, certain: bool) -> str:
             hook, metric or optimizer.
     """
     if accepted.open_ended:
-        return suggest(key, accepted.names, cutoff=0.85)  # two letters of seven in the wrong order
+        return suggest(key, accepted.names, cutoff=0.85)  # e.g. two of seven letters in the wrong order
     if certain:
         taken = ', '.join(sorted(accepted.names)) or 'no arguments'
         return suggest(key, accepted.names) or f'; it takes {taken}'
@@ -178,7 +178,7 @@ def _check_loader(loader: dict, path: str, scope: str) -> None:
 
 
 def _check_lists(cfg: Config) -> None:
-    """Refuse entries that are not dicts; mmengine reads ``dict(…)`` in an option as a string."""
+    """Refuse entries that are not dicts: mmengine reads ``dict(…)`` in an option as a string."""
     for name in _LISTS:
         node = cfg
         for part in name.split('.'):
@@ -187,7 +187,7 @@ def _check_lists(cfg: Config) -> None:
         for entry in entries:
             if entry is not None and not isinstance(entry, dict):
                 raise ConfigError(
-                    f'config: {name} holds {entry!r}, which is not a dict. --cfg-options cannot hold a dict: '
+                    f'config: {name} contains {entry!r}, which is not a dict. --cfg-options cannot contain a dict: '
                     f'write it into a config file, or change a key of an existing entry with {name}.0.KEY=VALUE'
                 )
 
@@ -201,7 +201,7 @@ def _check_top_level(cfg: Config, needed: tuple[str, ...]) -> None:
     for name in cfg:
         hint = suggest(name, absent, cutoff=0.88)
         if name not in known and hint:
-            raise ConfigError(f'config: nothing reads {name!r}{hint}')
+            raise ConfigError(f'config: {name!r} is not a key of a config{hint}')
     for section, keys in _PLAIN_KEYS.items():
         node = cfg.get(section)
         if not isinstance(node, dict) or 'type' in node:
@@ -237,8 +237,8 @@ def check_config(cfg: Config, needed: tuple[str, ...] = ('model',)) -> None:
         needed: Top-level keys that the config must have. Defaults to ('model',).
 
     Raises:
-        ConfigError: A key is missing or an argument is unknown. Names the key and the nearest known
-            ones.
+        ConfigError: A key is missing or an argument is unknown. The message names the key and
+            similar ones.
     """
     scope = cfg.get('default_scope') or 'mmengine'
     _check_top_level(cfg, needed)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Check that a run has the weights that it needs, before a runner is built."""
+"""Check that the weights of a run exist, before a runner is built."""
 
 import os
 from pathlib import Path
@@ -12,26 +12,26 @@ from addp_mm.config.paths import require_file
 from addp_mm.config.type_names import type_name
 
 DEEPSPEED_FILES = '*_model_states.pt'
-# Names under which mmengine and addp_mm register an initializer that loads a checkpoint, and the
-# name of mmengine's class.
+# Names of the initializers that load a checkpoint in mmengine and addp_mm, and the name of
+# mmengine's class.
 _PRETRAINED = ('Pretrained', 'PretrainedInit')
 _CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors')
 
 
 def require_weights(cfg: Config) -> None:
-    """Check that a model can be tested without a checkpoint: an ``init_cfg`` names its weights.
+    """Check that a model can be tested without a checkpoint: an ``init_cfg`` loads its weights.
 
     Args:
         cfg: The whole config.
 
     Raises:
-        ConfigError: The model is trained first, or nothing names its weights.
+        ConfigError: The model must be trained first, or no ``init_cfg`` loads weights.
     """
     if cfg.get('train_cfg') is not None:
-        raise ConfigError('the model of this config is trained first: give its checkpoint after the config')
+        raise ConfigError('the model of this config must be trained first: give its checkpoint after the config')
     if not _names_weights(cfg.model):
         raise ConfigError(
-            'the model has no weights: give a checkpoint after the config, or give a part of the model '
+            'the model has no weights: give a checkpoint after the config, or give a component of the model '
             "an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)"
         )
 
@@ -47,19 +47,19 @@ def require_checkpoint(path: str, what: str = 'checkpoint') -> str:
 
     Args:
         path: Path or address of the checkpoint.
-        what: The option, for messages. Defaults to 'checkpoint'.
+        what: Name of the option in messages. Defaults to 'checkpoint'.
 
     Returns:
         The path, with ``~`` replaced by the home folder.
 
     Raises:
-        ConfigError: There is no such file, or it is a folder of DeepSpeed.
+        ConfigError: The file does not exist, or it is a folder of DeepSpeed.
     """
     path = os.path.expanduser(path)
     if any(Path(path).glob(DEEPSPEED_FILES)):
         folder = Path(path).parent
         raise ConfigError(
-            f'{what} {path} holds the shards of a DeepSpeed training. Only that training can resume from them. '
+            f'{what} {path} contains the shards of a DeepSpeed training. Only that training can resume from them. '
             f'Join its weights with\n    python {folder}/zero_to_fp32.py {folder} WHOLE --tag '
             f'{Path(path).name}\nand give the file in WHOLE'
         )

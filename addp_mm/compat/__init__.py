@@ -1,13 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Patches with which the released OpenMMLab packages run on a current PyTorch.
+"""Patches that make the released OpenMMLab packages run on a current PyTorch.
 
 ``PATCHES`` is the table of all patches: its name, the patched module, and the fault. A patch is
-applied when its module is imported, and only if that module has the fault. Nothing here imports
-torch or an OpenMMLab package before someone else does.
+applied when its module is imported, and only if that module has the fault. This package does not
+import torch or an OpenMMLab package by itself.
 
-``ADDP_MM_COMPAT=off`` in the environment switches all patches off, mmcv's operators included, and
+``ADDP_MM_COMPAT=off`` in the environment switches off all patches, including mmcv's operators, and
 leaves the packages unchanged. The check of installed versions at import and the features of
-:mod:`addp_mm.extensions`, such as safe reading of checkpoints, stay.
+:mod:`addp_mm.extensions`, such as the safe reading of checkpoints, stay on.
 """
 
 import os
@@ -26,10 +26,10 @@ from addp_mm.compat.inferencer_loader import patch_inferencer_loader
 from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
-from addp_mm.compat.patch import Patch, in_force
+from addp_mm.compat.patch import Patch, applied
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
-__all__ = ['PATCHES', 'Patch', 'in_force', 'install', 'is_off', 'summary', 'waiting']
+__all__ = ['PATCHES', 'Patch', 'applied', 'install', 'is_off', 'summary', 'waiting']
 
 _FAULTS = {
     'scope': "a model's transforms are not found after a model of another package was built",
@@ -46,7 +46,7 @@ PATCHES = (
     Patch(
         'deepspeed',
         'mmengine._strategy.deepspeed',
-        'DeepSpeedStrategy asks for optimizers that DeepSpeed has removed',
+        'DeepSpeedStrategy needs optimizers that DeepSpeed has removed',
         patch_deepspeed_optimizers,
     ),
     Patch(
@@ -110,7 +110,7 @@ def is_off() -> bool:
 
 
 def install() -> None:
-    """Apply every patch once its module is imported. Calling it again changes nothing."""
+    """Apply every patch when its module is imported. A second call changes nothing."""
     if is_off():
         return
     install_mmcv_ext()
@@ -119,13 +119,13 @@ def install() -> None:
 
 
 def waiting() -> tuple[Patch, ...]:
-    """The patches whose module was not imported yet; it may or may not have the fault."""
+    """The patches whose module was not imported yet. It may have the fault or not."""
     return () if is_off() else tuple(patch for patch in PATCHES if patch.module not in sys.modules)
 
 
 def summary() -> str:
-    """One line for a log: the patches in force, and how many wait for their module."""
+    """One line for a log: the applied patches, and the number of patches that wait."""
     if is_off():
-        return 'addp_mm: ADDP_MM_COMPAT=off, no patch is in force'
-    names = ', '.join(patch.name for patch in in_force()) or 'none'
-    return f'addp_mm: patches in force: {names}; {len(waiting())} wait for their module to be imported'
+        return 'addp_mm: ADDP_MM_COMPAT=off, no patch is applied'
+    names = ', '.join(patch.name for patch in applied()) or 'none'
+    return f'addp_mm: applied patches: {names}; {len(waiting())} wait for the import of their module'

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Activation checkpointing of the Runner."""
+"""Activation checkpointing of Runner."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from addp_mm.compat.importing import replace
 
 
 def patch_activation_checkpointing(module: Any) -> bool:
-    """Use non-reentrant checkpoints, and hand keyword arguments on.
+    """Use non-reentrant checkpoints, and pass keyword arguments.
 
     mmengine drops keyword arguments. Its re-entrant checkpoint gives no gradient if the inputs need
-    none, as those of a model's first block.
+    no gradient, such as those of a model's first block.
 
     Args:
         module: ``mmengine.runner.activation_checkpointing``.

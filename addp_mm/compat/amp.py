@@ -12,7 +12,7 @@ class PrecisionError(UserError, ValueError):
 
 
 def patch_amp_optim_wrapper(module: Any) -> bool:
-    """Let ``AmpOptimWrapper`` train in bfloat16 without an accelerator, which mmengine refuses.
+    """Make ``AmpOptimWrapper`` train in bfloat16 on the CPU, which mmengine refuses.
 
     With an accelerator the original runs.
 

@@ -9,7 +9,7 @@ from addp_mm.compat.importing import replace
 
 
 def patch_adjust_hue(photometric: Any) -> bool:
-    """Let ``mmcv.adjust_hue`` take negative factors.
+    """Make ``mmcv.adjust_hue`` accept negative factors.
 
     mmcv casts the shift with ``np.uint8(negative)``, which numpy 2 refuses, so that every second
     image of a ColorJitter with hue fails.
@@ -34,7 +34,7 @@ def _make_adjust_hue(original, photometric: Any):
         try:
             return original(img, hue_factor, backend=backend)
         except OverflowError:
-            # the hue is a circle of 256 steps: one step back is 255 steps ahead
+            # the hue is a circle of 256 steps: one step backward is 255 steps forward
             shift = np.uint8(int(hue_factor * 255) % 256)
             turn = _turn_pillow if (backend or photometric.imread_backend) == 'pillow' else _turn_cv2
             return turn(img, shift)

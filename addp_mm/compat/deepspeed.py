@@ -17,8 +17,8 @@ _OPTIMIZERS = {
 def patch_deepspeed_optimizers(module: Any) -> bool:
     """Register the optimizers that the installed DeepSpeed has.
 
-    mmengine also asks for the one-bit ones, which DeepSpeed has removed, and then cannot build the
-    strategy. The original runs if it can.
+    mmengine also registers the one-bit optimizers. DeepSpeed has removed them, so that mmengine
+    cannot build the strategy. If DeepSpeed has them, the original runs.
 
     Args:
         module: ``mmengine._strategy.deepspeed``.

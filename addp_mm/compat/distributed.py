@@ -18,7 +18,7 @@ def has_accelerator() -> bool:
 
 
 def patch_init_dist(module: Any) -> bool:
-    """Let every launcher start on the CPU, with gloo instead of nccl.
+    """Make every launcher start on the CPU, with gloo instead of nccl.
 
     mmengine calls ``torch.cuda.set_device`` first, which fails without a driver. With an
     accelerator the original runs.

@@ -7,7 +7,7 @@ from addp_mm.compat.importing import replace_method
 
 
 def patch_flexible_runner(module: Any) -> bool:
-    """Let FlexibleRunner read ``compile`` from the config, and work without ``env_cfg``.
+    """Make FlexibleRunner read ``compile`` from the config, and work without ``env_cfg``.
 
     Runner does both. FlexibleRunner's ``from_cfg`` ignores the first and fails without the second.
 

@@ -7,9 +7,9 @@ from addp_mm.compat.importing import replace_method
 
 
 def patch_focal_loss(module: Any) -> bool:
-    """Let mmseg's ``FocalLoss`` take label maps on the CPU.
+    """Make mmseg's ``FocalLoss`` accept label maps on the CPU.
 
-    Its code for the CPU keeps one column of the one-hot target instead of all but the last.
+    Its code for the CPU keeps one column of the one-hot target instead of all except the last.
 
     Args:
         module: ``mmseg.models.losses.focal_loss``.

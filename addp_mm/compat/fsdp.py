@@ -57,7 +57,7 @@ def _model_is_passed_as_model(module: Any) -> bool:
 
 
 def patch_fsdp_wrapper(module: Any) -> bool:
-    """Give ``MMFullyShardedDataParallel`` the CPU as its device if there is no accelerator.
+    """Make ``MMFullyShardedDataParallel`` use the CPU if there is no accelerator.
 
     Args:
         module: ``mmengine.model.wrappers.fully_sharded_distributed``.

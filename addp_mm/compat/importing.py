@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Call a function with a module as soon as that module has been imported, and replace its parts.
+"""Call a function with a module after its import, and replace functions of the module.
 
-A patch of a large package must not import the package: ``import addp_mm`` stays cheap, and a
-package that is never used is never imported.
+A patch of a large package must not import the package: ``import addp_mm`` must be fast, and a
+package that is not used must not be imported.
 """
 
 import functools
@@ -18,11 +18,11 @@ _CALLBACKS: defaultdict[str, list[Callback]] = defaultdict(list)
 
 
 def when_imported(name: str, callback: Callback) -> None:
-    """Call ``callback(module)`` after the module ``name`` was executed, now if it has been already.
+    """Call ``callback(module)`` after the module is imported; now if it is imported already.
 
     Args:
         name: Dotted name of the module.
-        callback: Function of the module. Registering an equal one again changes nothing.
+        callback: Function of the module. Registering an equal function again changes nothing.
     """
     if callback in _CALLBACKS[name]:
         return
@@ -34,7 +34,7 @@ def when_imported(name: str, callback: Callback) -> None:
 
 
 class _CallbackFinder(MetaPathFinder):
-    """Leaves the search to the other finders, and adds the callbacks to what they find."""
+    """Calls the other finders, and adds the callbacks to the modules that they find."""
 
     def find_spec(self, name, path=None, target=None):
         if name not in _CALLBACKS:
@@ -49,7 +49,7 @@ class _CallbackFinder(MetaPathFinder):
 
 
 def _call_after_execution(loader: Any, name: str) -> None:
-    # The loader stays the same object: resources are read through it, and tools ask for its class.
+    # The loader stays the same object: resources are read through it, and tools check its class.
     execute = loader.exec_module
 
     def execute_and_call(module: ModuleType) -> None:
@@ -61,12 +61,12 @@ def _call_after_execution(loader: Any, name: str) -> None:
 
 
 def replace(module: ModuleType, name: str, make: Callable[[Callable], Callable]) -> None:
-    """Replace a function of a module, and wherever other modules have imported it by name.
+    """Replace a function of a module, also in modules that have imported it by name.
 
     Args:
         module: Module that defines the function.
         name: Name of the function.
-        make: Takes the original and returns the replacement, whose ``__wrapped__`` becomes the
+        make: Takes the original and returns the replacement. Its ``__wrapped__`` is set to the
             original.
     """
     original = getattr(module, name)

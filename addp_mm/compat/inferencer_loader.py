@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Inferencers of mmdet and mmsegmentation on pipelines with ``addp_mm.LoadImage``."""
+"""Inferencers of mmdet and mmsegmentation for pipelines with ``addp_mm.LoadImage``."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ _NAME = 'addp_mm.LoadImage'
 
 
 def patch_inferencer_loader(module: Any) -> bool:
-    """Let an inferencer read files with ``addp_mm.LoadImage`` if its model was trained with it.
+    """Make an inferencer read files with ``addp_mm.LoadImage`` if its model was trained with it.
 
-    Both inferencers look for ``LoadImageFromFile`` by name, refuse a test pipeline without it, and
-    read with it, which drops the alpha channel of transparent images. Pipelines with
-    ``LoadImageFromFile`` stay unchanged.
+    Both inferencers look for ``LoadImageFromFile`` by name and refuse a test pipeline without it.
+    They read images with it, which drops the alpha channel of transparent images. Pipelines with
+    ``LoadImageFromFile`` are not changed.
 
     Args:
         module: ``mmdet.apis.det_inferencer`` or ``mmseg.apis.mmseg_inferencer``.

@@ -36,9 +36,9 @@ def patch_inferencer_scope(base: Any) -> bool:
 def patch_inference_scope(inference: Any) -> bool:
     """Build a model's test pipeline in the scope of the model's config.
 
-    ``init_detector`` and ``init_model`` set the default scope of the whole process, and
-    ``inference_detector`` and ``inference_model`` build the pipeline in the scope set last:
-    ``PackSegInputs is not in the mmdet::transform registry``.
+    ``init_detector`` and ``init_model`` set the default scope of the whole process.
+    ``inference_detector`` and ``inference_model`` build the pipeline in the scope that was set
+    last: ``PackSegInputs is not in the mmdet::transform registry``.
 
     Args:
         inference: ``mmdet.apis.inference`` or ``mmseg.apis.inference``.

@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Provide ``mmcv._ext`` if mmcv was installed without its compiled operators.
 
-The finder is the last on ``sys.meta_path``: Python asks it only after all others have failed, so a
-compiled ``mmcv._ext`` always wins. Neither mmcv nor torchvision is imported before someone imports
-``mmcv._ext``.
+The finder is the last on ``sys.meta_path``: Python calls it only if all others have failed, so that
+a compiled ``mmcv._ext`` is always used if there is one. Neither mmcv nor torchvision is imported
+before ``mmcv._ext`` is.
 """
 
 import sys
@@ -16,12 +16,12 @@ EXT_NAME = 'mmcv._ext'
 
 
 class MMCVExtFinder(MetaPathFinder, Loader):
-    """Finds and loads one module, ``mmcv._ext``, made of :mod:`addp_mm.compat.ops`."""
+    """Finds and loads ``mmcv._ext``, with the operators of :mod:`addp_mm.compat.ops`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return a spec for ``mmcv._ext``, None for all other names."""
+        """Return a spec for ``mmcv._ext``, and None for all other names."""
         return ModuleSpec(EXT_NAME, MMCVExtFinder(), origin='addp_mm.compat.ops') if fullname == EXT_NAME else None
 
     def create_module(self, spec: ModuleSpec) -> None:
@@ -36,11 +36,11 @@ class MMCVExtFinder(MetaPathFinder, Loader):
 
 
 def install_mmcv_ext() -> None:
-    """Add the finder to ``sys.meta_path``. Calling it again changes nothing."""
+    """Add the finder to ``sys.meta_path``. A second call changes nothing."""
     if not any(isinstance(finder, MMCVExtFinder) for finder in sys.meta_path):
         sys.meta_path.append(MMCVExtFinder())
 
 
 def patch_mmcv_ext(module: ModuleType) -> bool:
-    """Whether ``mmcv._ext`` is made of our operators; a compiled one stays."""
+    """Whether ``mmcv._ext`` has the operators of this package; a compiled one stays."""
     return module.__spec__ is not None and isinstance(module.__spec__.loader, MMCVExtFinder)

@@ -13,14 +13,14 @@ from addp_mm.compat.versions import FORKS, Lookup, installed_version
 
 
 def patch_package_names(config_utils: Any, lookup: Lookup = installed_version) -> bool:
-    """Let ``_base_ = 'mmseg::…'`` find the fork of mmsegmentation.
+    """Make ``_base_ = 'mmseg::…'`` find the fork of mmsegmentation.
 
-    mmengine looks up the name of the distribution, and the fork has another name. With the import
+    mmengine looks up the name of the distribution, but the fork has another name. With the import
     name it finds the folder.
 
     Args:
         config_utils: ``mmengine.config.utils``.
-        lookup: Gives the version of a distribution. Defaults to that of the installed packages.
+        lookup: Returns the version of a distribution. Defaults to :func:`installed_version`.
 
     Returns:
         Whether a fork is installed without the original.
@@ -56,7 +56,7 @@ def patch_package_utils(package_utils: Any) -> bool:
 
 
 def _same_as(function: Callable[[str], Any], _: Callable) -> Callable[[str], Any]:
-    """A function of its own, whose ``__wrapped__`` can be set, that calls another."""
+    """A new function that calls another one, so that its ``__wrapped__`` can be set."""
     return lambda package: function(package)
 
 
@@ -72,11 +72,11 @@ def package2module(package: str) -> str:
     """Import name of an installed distribution.
 
     Raises:
-        ValueError: The distribution does not name its modules.
+        ValueError: The distribution does not list its modules.
     """
     lines = (distribution(package).read_text('top_level.txt') or '').split()
     if not lines:
-        raise ValueError(f'the distribution {package} does not name its modules')
+        raise ValueError(f'the distribution {package} does not list its modules')
     return lines[0]
 
 
@@ -84,7 +84,7 @@ def get_installed_path(package: str) -> str:
     """Folder of a module, found by the name of its distribution or its import name.
 
     Raises:
-        PackageNotFoundError: No such distribution and no such module.
+        PackageNotFoundError: Neither a distribution nor a module has that name.
     """
     spec = find_spec(package)
     if spec is None and installed_version(package) is not None:

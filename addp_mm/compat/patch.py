@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""One patch of an OpenMMLab package, and the list of those in force."""
+"""One patch of an OpenMMLab package, and the list of applied patches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Patch:
     Attributes:
         name: Short name for tables and logs.
         module: Dotted name of the module that has the fault.
-        fault: What fails without the patch, and when, in one line.
-        apply: Patches the module if it has the fault; returns whether it has.
+        fault: The failure without the patch, in one line.
+        apply: Patches the module if it has the fault; returns whether it has the fault.
     """
 
     name: str
@@ -25,11 +25,11 @@ class Patch:
     apply: Callable[[ModuleType], bool]
 
     def __call__(self, module: ModuleType) -> None:
-        """Patch a module that was just imported, and keep in mind whether it had the fault."""
+        """Patch a module that was just imported, and record whether it had the fault."""
         if self.apply(module):
             _IN_FORCE.append(self)
 
 
-def in_force() -> tuple[Patch, ...]:
-    """The patches that were applied so far in this process, in that order."""
+def applied() -> tuple[Patch, ...]:
+    """The patches that were applied so far in this process, in their order."""
     return tuple(_IN_FORCE)

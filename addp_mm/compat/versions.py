@@ -2,9 +2,9 @@
 """Check which OpenMMLab packages are installed, before any of them is imported.
 
 Two families provide the same import names: the originals and the maintained onedl forks. pip does
-not know that they overwrite each other, and mmdet 3.3 refuses mmcv 2.2 only deep inside an import.
-Here each such case is one error that says what to type. A missing package is an error only when
-something needs it; mmengine is always needed.
+not detect that they overwrite each other, and mmdet 3.3 refuses mmcv 2.2 only during an import.
+This module raises one error for each such case, with the command that fixes it. A missing package
+is an error only if it is needed; mmengine is always needed.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Provider:
     Attributes:
         name: Name of the distribution.
         supported: Versions that addp_mm supports.
-        needs_mmcv: Versions of mmcv that it accepts; '' if it accepts all.
+        needs_mmcv: Versions of mmcv that it accepts; '' for all versions.
     """
 
     name: str
@@ -30,7 +30,8 @@ class Provider:
 
 
 # The extras of setup.cfg name the versions that pip installs; a test compares them with these.
-# Forks are accepted from those versions on. Originals are no longer developed, and older ones work.
+# Forks must have at least those versions. Originals are no longer developed, and older versions
+# work.
 ORIGINALS = {
     'mmengine': (Provider('mmengine', '>=0.10.4,<1'), Provider('mmengine-lite', '>=0.10.4,<1')),
     'mmcv': (Provider('mmcv-lite', '>=2.0,<3'), Provider('mmcv', '>=2.0,<3'), Provider('mmcv-full', '>=2.0,<3')),
@@ -49,6 +50,9 @@ INSTALL_ORIGINALS = "pip install 'addp_mm[openmmlab]'"
 INSTALL_FORKS = "pip install 'addp_mm[onedl]'"
 INSTALL_MMCV = 'pip install mmcv-lite==2.1.0'
 INSTALL_FORKS_MMCV = f"pip install '{FORKS['mmcv'][0].name}{FORKS['mmcv'][0].supported}'"
+_NOT_INSTALLED = (
+    f'which is not installed. Type\n    {INSTALL_ORIGINALS}\nor, for the maintained forks,\n    {INSTALL_FORKS}'
+)
 
 Lookup = Callable[[str], 'str | None']
 
@@ -67,19 +71,17 @@ def check_packages(
     """Check that the installed OpenMMLab packages can work together.
 
     Args:
-        lookup: Gives the version of a distribution, None if it is not installed. Defaults to the
-            installed packages.
+        lookup: Returns the version of a distribution, None if it is not installed. Defaults to
+            :func:`installed_version`.
         importable: Whether a top-level import name can be found. Defaults to a search for it.
 
     Raises:
         ImportError: mmengine is missing, both families are installed, a version is not supported,
-            or a package does not accept the installed mmcv. Says what is wrong and what to type.
+            or a package does not accept the installed mmcv. The message has a command that fixes
+            it.
     """
     if not importable('mmengine'):
-        raise ImportError(
-            f'addp_mm needs mmengine, which is not installed. Type\n    {INSTALL_ORIGINALS}\n'
-            f'or, for the maintained forks,\n    {INSTALL_FORKS}'
-        )
+        raise ImportError(f'addp_mm needs mmengine, {_NOT_INSTALLED}')
     originals, forks = _installed(ORIGINALS, lookup), _installed(FORKS, lookup)
     both = sorted(set(originals) & set(forks))
     if both:
@@ -95,20 +97,14 @@ def check_packages(
         raise ImportError('\n'.join(complaints))
 
 
-def require_mmpretrain(importable: Callable[[str], bool] = lambda name: find_spec(name) is not None) -> None:
-    """Check that mmpretrain is installed, whose base class the algorithms have.
-
-    Args:
-        importable: Whether a top-level import name can be found. Defaults to a search for it.
+def require_mmpretrain() -> None:
+    """Check that mmpretrain is installed, which has the base class of the algorithms.
 
     Raises:
         ImportError: mmpretrain is not installed.
     """
-    if not importable('mmpretrain'):
-        raise ImportError(
-            "addp_mm's algorithms need mmpretrain, which is not installed. "
-            f'Type\n    {INSTALL_ORIGINALS}\nor, for the maintained forks,\n    {INSTALL_FORKS}'
-        )
+    if find_spec('mmpretrain') is None:
+        raise ImportError(f"addp_mm's algorithms need mmpretrain, {_NOT_INSTALLED}")
 
 
 def _installed(family: dict, lookup: Lookup) -> dict[str, tuple[Provider, str]]:
@@ -148,7 +144,7 @@ def _wrong_mmcv(installed: dict, importable: Callable[[str], bool]):
             if not importable('mmcv'):
                 yield f'{provider.name} {version} needs mmcv, which is not installed. Type\n    {install}'
         elif not _fits(mmcv_version, provider.needs_mmcv):
-            # mmcv and mmcv-lite share one folder: the first must go before the second is installed
+            # mmcv and mmcv-lite share one folder: remove the first before you install the second
             uninstall = '' if install.startswith(f'pip install {mmcv.name}=') else f'pip uninstall -y {mmcv.name}\n    '
             yield (
                 f'{provider.name} {version} needs mmcv {provider.needs_mmcv}, but {mmcv.name} {mmcv_version} is '

@@ -7,10 +7,10 @@ from addp_mm.compat.importing import replace
 
 
 def patch_weighted_cross_entropy(module: Any) -> bool:
-    """Let mmseg's ``cross_entropy`` take ``class_weight`` if some pixels are unlabelled.
+    """Make mmseg's ``cross_entropy`` accept ``class_weight`` if some pixels are unlabelled.
 
-    It divides by the sum of the weights of all labels, and looks up a weight for the ignored label
-    255, which fails.
+    The original divides by the sum of the weights of all labels. It fails to find a weight for the
+    ignored label 255.
 
     Args:
         module: ``mmseg.models.losses.cross_entropy_loss``.

@@ -1,8 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Reading a config file and the options of the command line. Errors suggest similar names."""
+"""Read a config file and the options of the command line. Errors suggest similar names."""
 
 import argparse
-import difflib
 import inspect
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +11,10 @@ from mmengine.config import Config, DictAction
 
 from addp_mm.config.paths import require_file
 from addp_mm.config.shipped import SCHEME, config_path
-from addp_mm.errors import ConfigError
+from addp_mm.errors import ConfigError, suggest
 
 _SUFFIXES = ('.py', '.json', '.yaml', '.yml')
-#: Names that mm configs have at their top level beside the arguments of the Runner.
+#: Top-level names of OpenMMLab configs besides the arguments of the Runner.
 _EXTRA_TOP_LEVEL = {
     'default_scope',
     'custom_imports',
@@ -29,18 +28,6 @@ _EXTRA_TOP_LEVEL = {
     'strategy',
     'compile',
 }
-
-
-def suggest(name: str, candidates: Iterable[object], cutoff: float = 0.6) -> str:
-    """Return ``'; did you mean a, b?'`` with the candidates most similar to ``name``, else ''.
-
-    Args:
-        name: The wrong name.
-        candidates: Names that exist.
-        cutoff: Least similarity, from 0 to 1. Defaults to 0.6.
-    """
-    similar = difflib.get_close_matches(name, sorted({str(c) for c in candidates}), n=3, cutoff=cutoff)
-    return f'; did you mean {", ".join(similar)}?' if similar else ''
 
 
 def parse_options(options: list[str]) -> dict:
@@ -58,7 +45,7 @@ def parse_options(options: list[str]) -> dict:
 
 
 def runner_arguments() -> set[str]:
-    """Names that the Runner reads from the top level of a config."""
+    """Top-level names of a config that Runner reads."""
     from mmengine.runner import Runner
 
     return set(inspect.signature(Runner.__init__).parameters) - {'self'} | _EXTRA_TOP_LEVEL
@@ -67,9 +54,9 @@ def runner_arguments() -> set[str]:
 def check_options(cfg: Config, options: dict, also: Iterable[str] = ()) -> None:
     """Refuse an option whose key is not in the config.
 
-    A new key is accepted at the top level if the Runner reads it, and below a ``dict(type=…)``,
-    whose arguments :func:`addp_mm.checks.unknown_arguments.check_config` compares with the class
-    later. Anywhere else a new key is refused if the config has a similar key beside it.
+    A new key is accepted at the top level if Runner reads it. It is also accepted in a
+    ``dict(type=…)``: :func:`addp_mm.checks.unknown_arguments.check_config` compares it with the
+    arguments of the class later. Elsewhere a new key is refused if the same dict has a similar key.
 
     Args:
         cfg: The config, before the options are merged.
@@ -109,7 +96,7 @@ def load_config(path: str, options: list[str] | None = None) -> Config:
     Args:
         path: A file, or the name of a shipped config: ``addp_mm::NAME``, or ``NAME`` without its
             ``.py``.
-        options: ``['a.b=1', …]``. Defaults to None.
+        options: ``['a.b=1', …]``. Defaults to None: no options.
 
     Raises:
         ConfigError: The file does not exist, or the key of an option is not in the config.

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Checks of paths from the command line, done before any work starts."""
+"""Check paths from the command line before any work starts."""
 
 import difflib
 import tempfile
@@ -17,7 +17,7 @@ def require_file(path: str, what: str, suffixes: tuple[str, ...]) -> None:
         suffixes: Endings of the files that the error may suggest.
 
     Raises:
-        ConfigError: It does not exist, or is a folder. The message names similar files.
+        ConfigError: The file does not exist, or is a folder. The message names similar files.
     """
     file = Path(path)
     if file.is_dir():
@@ -29,7 +29,7 @@ def require_file(path: str, what: str, suffixes: tuple[str, ...]) -> None:
 def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
     """Suggest files with a similar name, in and below the nearest existing folder."""
     folder = next(parent for parent in path.parents if parent.is_dir())
-    top_level = folder in (Path('.'), Path('/'))  # too large to search in depth
+    top_level = folder in (Path('.'), Path('/'))  # too large to search below it
     files = [*folder.glob('*')] if top_level else [*folder.rglob('*')]
     if top_level and path.parent != folder:
         files += Path('configs').rglob('*')
@@ -39,7 +39,7 @@ def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
 
 
 def require_writable_folder(folder: str | Path, what: str) -> None:
-    """Check that files can be written in a folder, which may not exist yet. Leaves nothing behind.
+    """Check that files can be written in a folder, which may not exist yet. No file remains.
 
     Args:
         folder: The folder.
@@ -51,7 +51,7 @@ def require_writable_folder(folder: str | Path, what: str) -> None:
     path = Path(folder).absolute()
     try:
         path = next(parent for parent in (path, *path.parents) if parent.exists())
-        # Permissions are not enough: no file can be written in /proc.
+        # The permissions are not enough: no file can be written in /proc.
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -66,7 +66,7 @@ def require_writable(path: str | Path, what: str) -> None:
         what: Name of the option in the error.
 
     Raises:
-        ConfigError: It cannot be written, or is a folder.
+        ConfigError: The file cannot be written, or is a folder.
     """
     if Path(path).is_dir():
         raise ConfigError(f'{what} {path} is a folder. Give a file, e.g. {Path(path) / "result"}')

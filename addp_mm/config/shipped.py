@@ -2,15 +2,14 @@
 """Paths of the shipped configs, tools and model index.
 
 In a wheel they are in ``addp_mm/.mim``, where mim and mmengine look for them. In a checkout and an
-editable install they are beside the package.
+editable install they are next to the package.
 """
 
-import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from addp_mm.errors import UserError, first_few
+from addp_mm.errors import UserError, first_few, suggest
 
 SCHEME = 'addp_mm::'
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -27,11 +26,11 @@ def shipped_root() -> Path:
         ShippedFileError: Only the folder of the package was copied.
     """
     for folder in (_PACKAGE / '.mim', _PACKAGE.parent):
-        # a folder `configs` is not enough: other packages leave one in site-packages
+        # a folder `configs` is not enough: other packages install one in site-packages
         if (folder / 'model-index.yml').is_file() and (folder / 'configs').is_dir():
             return folder
     raise ShippedFileError(
-        f'addp_mm in {_PACKAGE} came without its configs and tools: neither {_PACKAGE / ".mim"} nor '
+        f'addp_mm in {_PACKAGE} was installed without its configs and tools: neither {_PACKAGE / ".mim"} nor '
         f'{_PACKAGE.parent} has model-index.yml and configs/. Install a wheel, or the checkout '
         "with pip install -e '.[openmmlab]'."
     )
@@ -41,7 +40,7 @@ def config_path(name: str) -> str:
     """Path of a shipped config, to open it or to inherit from it.
 
     A config can inherit by ``_base_ = __import__('addp_mm').config_path('…')``. mmengine evaluates
-    that line, so addp_mm need not be imported before.
+    that line, so that addp_mm does not have to be imported before.
 
     Args:
         name: Name of the config, ``'addp-vit-nano-p8_ft_…'``, or its path in ``configs``,
@@ -52,7 +51,7 @@ def config_path(name: str) -> str:
         An absolute path.
 
     Raises:
-        ShippedFileError: There is no such config, or several have that name.
+        ShippedFileError: No config or several configs have that name.
     """
     name = name.removeprefix(SCHEME).removeprefix('configs/').removesuffix('.py')
     configs = _configs()
@@ -67,22 +66,19 @@ def config_path(name: str) -> str:
         )
     names = {path.rpartition('/')[2]: path for path in configs if not path.startswith('_base_/')}
     begun = [path for known, path in names.items() if name and known.startswith(name)]
-    near = begun[:3] or [names[n] for n in difflib.get_close_matches(name.rpartition('/')[2], names, n=3, cutoff=0.5)]
-    raise ShippedFileError(
-        f'addp_mm ships no config {name}'
-        + (f'; did you mean {", ".join(near)}?' if near else '.')
-        + ' The names are printed by: addp list'
-    )
+    hint = f'; did you mean {", ".join(begun[:3])}?' if begun else suggest(name, names.values(), cutoff=0.5)
+    raise ShippedFileError(f'addp_mm ships no config {name}{hint or "."} The names are printed by: addp list')
 
 
 def tool_path(name: str) -> str:
     """Path of a shipped tool.
 
     Args:
-        name: ``'train.py'``, ``'tools/test.py'``, ``'model_converters/vit.py'`` or alike.
+        name: A name or path, such as ``'train.py'``, ``'tools/test.py'`` or
+            ``'model_converters/vit.py'``.
 
     Raises:
-        ShippedFileError: There is no such tool.
+        ShippedFileError: No tool has that name.
     """
     folder = shipped_root() / 'tools'
     wanted = os.path.normpath(name.replace('\\', '/')).removeprefix('tools/')
@@ -93,23 +89,29 @@ def tool_path(name: str) -> str:
     }
     if wanted in tools:
         return str(tools[wanted])
-    near = difflib.get_close_matches(wanted, tools, n=3, cutoff=0.5)
     raise ShippedFileError(
-        f'no script at {name}, and addp_mm ships no tool of that name; '
-        + (f'did you mean {", ".join(near)}?' if near else f'it has {first_few(tools)}.')
+        f'no script at {name}, and addp_mm ships no tool of that name'
+        + (suggest(wanted, tools, 0.5) or f'; it has {first_few(tools)}.')
     )
 
 
 def metafiles() -> Iterator[Path]:
-    """The metafiles that ``model-index.yml`` imports, one for each folder of configs."""
+    """The metafiles that ``model-index.yml`` imports, one for each folder of configs.
+
+    None if the package came without its configs: it must not hide the models of other packages.
+    """
     import yaml
 
-    for path in yaml.safe_load((shipped_root() / 'model-index.yml').read_text(encoding='utf-8'))['Import']:
-        yield shipped_root() / path
+    try:
+        root = shipped_root()
+    except ShippedFileError:
+        return
+    for path in yaml.safe_load((root / 'model-index.yml').read_text(encoding='utf-8'))['Import']:
+        yield root / path
 
 
 def find_model(name: str) -> tuple[str, str | None] | None:
-    """Find a model in the index by its name or an alias, in upper or lower case.
+    """Find a model in the index by its name, in upper or lower case.
 
     Returns:
         The config's path and the weights' address (None if the index has none), or None if no model
@@ -119,11 +121,8 @@ def find_model(name: str) -> tuple[str, str | None] | None:
 
     for metafile in metafiles():
         for model in yaml.safe_load(metafile.read_text(encoding='utf-8'))['Models']:
-            aliases = model.get('Alias') or []
-            names = [model['Name'], *([aliases] if isinstance(aliases, str) else aliases)]
-            if name.lower() in (known.lower() for known in names):
-                weights = model.get('Weights')
-                return str(shipped_root() / model['Config']), weights[0] if isinstance(weights, list) else weights
+            if name.lower() == model['Name'].lower():
+                return str(shipped_root() / model['Config']), model.get('Weights')
     return None
 
 

@@ -1,9 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Lets mmengine and mmpretrain find addp_mm's configs and models by name.
+"""Make mmengine and mmpretrain find addp_mm's configs and models by name.
 
-mmengine has a fixed table of packages whose configs ``_base_ = 'package::…'`` may inherit. An entry
+mmengine has a fixed table of packages whose configs ``_base_ = 'package::…'`` can inherit. An entry
 for addp_mm would be wrong: registries use the table too, and an inherited config gets the package's
-name as scope. Most types in our configs are those of mmdet, mmseg or mmpretrain.
+name as scope, but most types in addp_mm's configs are those of mmdet, mmseg or mmpretrain.
 """
 
 import functools
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from addp_mm.compat.importing import replace_method
-from addp_mm.config.shipped import SCHEME, ShippedFileError, config_path, find_model, metafiles, shipped_root
+from addp_mm.config.shipped import SCHEME, config_path, find_model, metafiles, shipped_root
 
 
 def add_base_names(config: Any) -> None:
-    """Let ``_base_ = 'addp_mm::cls/…'`` find a shipped config.
+    """Make ``_base_ = 'addp_mm::cls/…'`` find a shipped config.
 
     Args:
         config: The module ``mmengine.config.config``.
@@ -30,7 +30,7 @@ def add_base_names(config: Any) -> None:
 
 
 def add_inferencer_names(infer: Any) -> None:
-    """Let Inferencers find the models of addp_mm's index by name, after those of their own package.
+    """Make Inferencers find the models of addp_mm's index by name, after those of their package.
 
     Args:
         infer: The module ``mmengine.infer.infer``.
@@ -42,7 +42,7 @@ def add_inferencer_names(infer: Any) -> None:
             try:
                 return original(self, model)
             except ValueError:
-                found = _find_model(model)
+                found = find_model(model)
                 if found is None:
                     raise
             path, weights = found
@@ -64,7 +64,7 @@ def add_models_to_hub(model: Any) -> None:
 
     @functools.cache
     def add_ours() -> None:
-        for metafile in _metafiles():
+        for metafile in metafiles():
             if metafile.parent.name in ('cls', 'pretrain'):
                 hub.register_model_index(metafile, config_prefix=shipped_root())
 
@@ -74,18 +74,3 @@ def add_models_to_hub(model: Any) -> None:
         add_ours()
 
     hub._register_mmpretrain_models = classmethod(_register_mmpretrain_models)  # noqa: SLF001
-
-
-# Without its configs, addp_mm must not hide the models of other packages.
-def _find_model(name: str) -> tuple[str, str | None] | None:
-    try:
-        return find_model(name)
-    except ShippedFileError:
-        return None
-
-
-def _metafiles() -> list:
-    try:
-        return list(metafiles())
-    except ShippedFileError:
-        return []

@@ -3,7 +3,7 @@
 
 
 def type_name(kind: str | type | None) -> str:
-    """Bare class name of a config's ``type``: 'ADDPViT' for 'addp_mm.ADDPViT' and for the class.
+    """Class name of a config's ``type``: 'ADDPViT' for 'addp_mm.ADDPViT' and for the class.
 
     Args:
         kind: The type. None gives ''.

@@ -1,2 +1,2 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Converting checkpoints of other projects, with a proof that the result computes the same."""
+"""Convert checkpoints of other projects, and check that the results are the same."""

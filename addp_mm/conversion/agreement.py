@@ -1,12 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Comparing the results of converted weights with those of the original implementation."""
+"""Compare the results of converted weights with those of the original implementation."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-#: Largest difference allowed, relative to the largest value: float32 through up to 40 blocks. A
-#: wrong norm, shortcut or order of heads gives more than 0.1.
+#: Largest allowed difference, relative to the largest value: rounding errors of float32 in up to 40
+#: blocks. A wrong norm, shortcut or order of heads gives more than 0.1.
 TOLERANCE = 1e-3
 
 
@@ -14,13 +14,14 @@ def compared(**results: tuple[Tensor, Tensor]) -> str:
     """Check that results agree with those of the original implementation.
 
     Args:
-        **results: Our result and the original one, of the same shape, by the name for messages.
+        **results: The converted result and the original one, of the same shape, by the name for
+            messages.
 
     Returns:
-        Shapes and differences, in words.
+        A sentence with shapes and differences.
 
     Raises:
-        ValueError: A result is not finite, or a difference is larger than :data:`TOLERANCE`.
+        ValueError: A result is non-finite, or a difference is larger than :data:`TOLERANCE`.
     """
     shapes = finite(**{name: ours for name, (ours, _) in results.items()})
     differences = {name: relative_difference(ours, theirs) for name, (ours, theirs) in results.items()}
@@ -53,10 +54,10 @@ def finite(**results: Tensor) -> str:
     """Check that results are finite.
 
     Returns:
-        Their shapes, in words.
+        A phrase with their shapes.
 
     Raises:
-        ValueError: One of them has NaN or Inf.
+        ValueError: A result is non-finite.
     """
     for name, value in results.items():
         if not value.isfinite().all():

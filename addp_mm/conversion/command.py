@@ -1,12 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the commands in ``tools/model_converters`` share: arguments and reading the source."""
+"""Common functions of ``tools/model_converters``: arguments, and reading the source."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # --help does not import torch
+if TYPE_CHECKING:  # so that --help does not import torch
     from torch import Tensor
 
 
@@ -31,7 +31,7 @@ def read_source(src: str, prefix: str = '') -> tuple[dict[str, Tensor], dict[str
 
     Args:
         src: Checkpoint.
-        prefix: Start of the wanted names, with its dot; see
+        prefix: Prefix of the wanted names, with its dot; see
             :func:`~addp_mm.checkpoints.state_dict.find_state_dict`. Defaults to ''.
 
     Returns:

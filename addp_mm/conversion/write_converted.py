@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The last step of every converter: check converted weights, then write them with their config."""
+"""The last step of every converter: check the converted weights; write them with a config."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def check_destination(dst: str, endings: Sequence[str] = ENDINGS, has_config: bo
     Args:
         dst: File to write.
         endings: Allowed endings of the name. Defaults to :data:`ENDINGS`.
-        has_config: Whether a config is written beside it. Defaults to True.
+        has_config: Whether a config is written next to it. Defaults to True.
 
     Raises:
         ValueError: The name has another ending.
-        FileExistsError: The file exists, or the config beside it.
+        FileExistsError: The file or the config next to it exists.
     """
     if not dst.endswith(tuple(endings)):
         raise ValueError(f'{dst} must end in {" or ".join(endings)}')
@@ -48,16 +48,16 @@ def write_converted(
 
     Args:
         dst: File of the weights; see :func:`check_destination`. Nothing is written after an error.
-        name: Name of such a module in configs: 'model', 'tokenizer', 'predictor', 'backbone'.
+        name: Name of the component in configs: 'model', 'tokenizer', 'predictor', 'backbone'.
         config: Config of the module, with its ``type``.
         weights: Its whole state dict.
-        run: Function that runs the module, in eval mode and without gradients, and describes the
-            result in words.
+        run: Function that runs the module, in eval mode and without gradients, and returns a
+            description of the result.
 
     Returns:
-        What was checked and written, in words. The config beside ``dst`` is ``{name: config}`` with
-        an ``init_cfg`` that loads the weights from the same folder. mmengine's
-        ``Config.fromfile`` and ``_base_`` read it.
+        A description of the check and of the files. The config next to ``dst`` is
+        ``{name: config}`` with an ``init_cfg`` that loads the weights from the same folder.
+        mmengine's ``Config.fromfile`` and ``_base_`` read it.
 
     Raises:
         CheckpointError: The weights do not fit the config.

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The error of data sets, and the check that a folder exists."""
+"""The error of datasets, and the check that a folder exists."""
 
 import os
 from pathlib import Path
@@ -8,15 +8,15 @@ from addp_mm.errors import UserError
 
 
 class DatasetError(UserError, ValueError):
-    """Data that cannot be used; the message names the file or folder and what to do."""
+    """Data that cannot be used. The message names the file or folder and a remedy."""
 
 
 def check_folder_exists(folder: Path) -> None:
     """Check that a folder exists.
 
     Raises:
-        DatasetError: It does not. The message says which part of the path is wrong, and how
-            FashionScenes is written.
+        DatasetError: It does not exist. The message names the wrong part of the path and the
+            command that writes FashionScenes.
     """
     if folder.is_dir():
         return
@@ -24,7 +24,7 @@ def check_folder_exists(folder: Path) -> None:
         raise DatasetError(f'{folder} is a file, not a folder. Check the path given, or those in the config.')
     parent = next(parent for parent in Path(os.path.abspath(folder)).parents if parent.is_dir())
     text = (
-        f'{folder}: no such folder ({parent} exists). Check the path given, or data_root and data_prefix in the config'
+        f'{folder} does not exist ({parent} exists). Check the path given, or data_root and data_prefix in the config'
     )
     if 'fashion_scenes' in folder.as_posix():
         text += ', or write the data: python tools/dataset_converters/fashion_scenes.py data/fashion_scenes'

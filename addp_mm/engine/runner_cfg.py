@@ -188,8 +188,6 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
         # mmpretrain's hook overwrites images of the same file name
         drawing = {key: value for key, value in hooks.visualization.items() if key not in _NOT_DRAWING}
         hooks.visualization = ConfigDict(drawing, type='addp_mm.DrawnImagesHook', out_dir=folder)
-    elif scope == 'mmpretrain':
-        hooks.visualization.update(enable=True, out_dir=folder)
     elif scope == 'mmdet':
         hooks.visualization.update(draw=True, test_out_dir=folder)
     else:

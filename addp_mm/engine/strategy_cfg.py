@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from mmengine.config import Config
 from mmengine.registry import STRATEGIES
 
-from addp_mm.config.config_file import ConfigError, suggest
 from addp_mm.config.type_names import type_name
+from addp_mm.errors import ConfigError, suggest
 
 SHARDED, ZERO = 'addp_mm.ShardedStrategy', 'addp_mm.ZeroStrategy'
 _OWN = {'FSDPStrategy': SHARDED, 'DeepSpeedStrategy': ZERO}
@@ -59,6 +59,11 @@ def set_strategy(cfg: Config, testing: bool = False) -> None:
             else f'strategy {name} trains on several processes, and '
             f'--launcher is none. {_START}, or remove the strategy (--cfg-options strategy=None)'
         )
+    if name in ('ShardedStrategy', 'ZeroStrategy') and _kind(cfg.model) in _WRITING:
+        raise ConfigError(
+            f'addp_mm.{name} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
+            'weights; train the tokenizer with DDPStrategy or without a strategy'
+        )
     if name == 'ShardedStrategy':
         _check_sharded(cfg)
     elif name == 'ZeroStrategy':
@@ -89,11 +94,6 @@ def _kind(node: dict) -> str:
 
 
 def _check_sharded(cfg: Config) -> None:
-    if _kind(cfg.model) in _WRITING:
-        raise ConfigError(
-            f'{SHARDED} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
-            'weights; train the tokenizer with DDPStrategy or without a strategy'
-        )
     for hook in cfg.get('custom_hooks') or []:
         if _kind(hook) == 'EMAHook':
             raise ConfigError(
@@ -106,11 +106,6 @@ def _set_zero(cfg: Config) -> None:
     """Move the options of OptimWrapper that DeepSpeed implements to DeepSpeed's keys."""
     if find_spec('deepspeed') is None:
         raise ConfigError(f'{ZERO} needs DeepSpeed, which is not installed. Install it:\n    pip install deepspeed')
-    if _kind(cfg.model) in _WRITING:
-        raise ConfigError(
-            f'{ZERO} does not fit addp_mm.{_kind(cfg.model)}, which writes codes into its own '
-            'weights; train the tokenizer with DDPStrategy or without a strategy'
-        )
     strategy, wrapper = cfg.strategy, cfg.optim_wrapper
     if ((strategy.get('zero_optimization') or {}).get('stage') or 0) > 2:
         raise ConfigError(f'{ZERO} takes stages 1 and 2; to spread the weights too, use {SHARDED}')

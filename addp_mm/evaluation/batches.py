@@ -10,6 +10,17 @@ import torch
 from torch import Tensor
 
 
+def require_entries(sample: dict, keys: Sequence[str]) -> None:
+    """Refuse a prediction that lacks an entry.
+
+    Raises:
+        ValueError: The message names the missing entry.
+    """
+    missing = [key for key in keys if key not in sample]
+    if missing:
+        raise ValueError(f'a prediction has no {missing[0]!r}; it has {", ".join(sorted(sample))}')
+
+
 def stacked(samples: Sequence[dict], *keys: str) -> Iterator[tuple[Tensor, ...]]:
     """Stack consecutive predictions of one image size into batches, in their order.
 
@@ -24,9 +35,7 @@ def stacked(samples: Sequence[dict], *keys: str) -> Iterator[tuple[Tensor, ...]]
         ValueError: A prediction lacks a key, or its images differ in shape.
     """
     for sample in samples:
-        missing = [key for key in keys if key not in sample]
-        if missing:
-            raise ValueError(f'a prediction has no {missing[0]!r}; it has {", ".join(sorted(sample))}')
+        require_entries(sample, keys)
         shapes = {key: tuple(sample[key].shape) for key in keys}
         if len(set(shapes.values())) > 1:
             raise ValueError(f'images of a prediction differ in shape: {shapes}')

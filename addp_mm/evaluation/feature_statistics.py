@@ -88,7 +88,7 @@ class FeatureStatistics:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a .npz file: ``mu``, ``sigma``, ``count``, ``extractor`` and ``fingerprint``."""
-        # np.savez would append .npz to the name of a path, but not to an open file.
+        # np.savez would append .npz to a path, but not to the name of an open file.
         with atomic_path(path) as partial, partial.open('wb') as file:
             np.savez(
                 file,

@@ -30,7 +30,9 @@ class _FrechetMetric(BaseMetric):
 
     images: tuple[str, ...]
 
-    def __init__(self, extractor: dict | FeatureExtractor | None, collect_device: str, prefix: str | None) -> None:
+    def __init__(
+        self, extractor: dict | FeatureExtractor | None = None, collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
         super().__init__(collect_device, prefix)
         self.extractor = build_extractor(extractor)
 
@@ -69,11 +71,6 @@ class ReconstructionFID(_FrechetMetric):
 
     default_prefix = 'reconstruction'
     images = ('image', 'reconstruction')
-
-    def __init__(
-        self, extractor: dict | FeatureExtractor | None = None, collect_device: str = 'cpu', prefix: str | None = None
-    ) -> None:
-        super().__init__(extractor, collect_device, prefix)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the distance from the statistics of all processes."""

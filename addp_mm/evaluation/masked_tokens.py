@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.evaluator import BaseMetric
 
+from addp_mm.evaluation.batches import require_entries
 from addp_mm.registry import METRICS
 
 _READ = ('mask_ratios', 'ids', 'masks', 'predicted', 'log_likelihood')
@@ -31,9 +32,7 @@ class MaskedTokenAccuracy(BaseMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:  # noqa: ARG002  # mmengine's signature
         """Count masked and correct tokens of each image, and add up the cross entropy."""
         for sample in data_samples:
-            missing = [key for key in _READ if key not in sample]
-            if missing:
-                raise ValueError(f'a prediction has no {missing[0]!r}; it has {", ".join(sorted(sample))}')
+            require_entries(sample, _READ)
             masks = sample['masks']
             hits = ((sample['predicted'] == sample['ids']) & masks).sum(-1)
             nats = -sample['log_likelihood'].double().masked_fill(~masks, 0.0).sum(-1)

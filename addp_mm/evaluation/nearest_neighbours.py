@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
@@ -13,17 +12,15 @@ from torch import Tensor
 from addp_mm.registry import METRICS
 
 
-def nearest(queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536) -> tuple[Tensor, Tensor]:
+def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Find the ``k`` rows of a bank with the largest inner product.
 
-    The search is exact and works in chunks.
+    The search is exact; all (B, N) products are in memory.
 
     Args:
         queries: (B, C).
         bank: (N, C), N at least k.
         k: Number of neighbours.
-        chunk_size: Rows of the bank that are compared at once; (B, chunk_size + k) products are in
-            memory. Defaults to 65536.
 
     Returns:
         Products in descending order, (B, k), and the indices of their rows, (B, k).
@@ -33,14 +30,7 @@ def nearest(queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536) -> t
     """
     if not 1 <= k <= len(bank):
         raise ValueError(f'the number of neighbours must be in [1, {len(bank)}], the size of the bank; got {k}')
-    values = queries.new_empty(len(queries), 0)
-    rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for start in range(0, len(bank), chunk_size):
-        products = queries @ bank[start : start + chunk_size].t()
-        own = torch.arange(start, start + products.shape[1], device=rows.device).expand_as(products)
-        values, rows = torch.cat([values, products], 1), torch.cat([rows, own], 1)
-        values, order = values.topk(min(k, values.shape[1]), dim=1)
-        rows = rows.gather(1, order)
+    values, rows = (queries @ bank.t()).topk(k, dim=1)
     return values, rows
 
 
@@ -70,7 +60,6 @@ class NeighbourBank:
         labels: (N), int64.
         num_classes: Number of classes. Defaults to None: the largest label plus 1.
         temperature: Temperature of the votes. Defaults to 0.07.
-        chunk_size: Features of the bank that are compared at once. Defaults to 65536.
 
     Example:
         >>> bank = NeighbourBank(torch.eye(3), torch.tensor([0, 1, 1]))
@@ -79,18 +68,12 @@ class NeighbourBank:
     """
 
     def __init__(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        num_classes: int | None = None,
-        temperature: float = 0.07,
-        chunk_size: int = 65536,
+        self, features: Tensor, labels: Tensor, num_classes: int | None = None, temperature: float = 0.07
     ) -> None:
         self.features = F.normalize(features, dim=1)
         self.labels = labels
         self.num_classes = num_classes or int(labels.max()) + 1
         self.temperature = temperature
-        self.chunk_size = chunk_size
 
     def __len__(self) -> int:
         return len(self.features)
@@ -106,7 +89,7 @@ class NeighbourBank:
             Votes (B, num_classes) by number of neighbours.
         """
         queries = F.normalize(features, dim=1).to(self.features)
-        similarities, rows = nearest(queries, self.features, max(num_neighbours), self.chunk_size)
+        similarities, rows = nearest(queries, self.features, max(num_neighbours))
         labels = self.labels[rows]
         return {
             k: neighbour_votes(similarities[:, :k], labels[:, :k], self.num_classes, self.temperature)

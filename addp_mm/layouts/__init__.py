@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Layouts of checkpoints that other projects publish, one a file: pure functions on state dicts.
+"""Layouts of other projects' checkpoints, one per file: pure functions on state dicts.
 
 :func:`find_layout` recognises a checkpoint by its keys. ``addp_mm.Pretrained`` and
 ``tools/model_converters`` convert checkpoints with these layouts.
@@ -15,13 +15,13 @@ from addp_mm.errors import first_few
 from addp_mm.layouts.beit import BEIT
 from addp_mm.layouts.key_rules import without_prefix
 from addp_mm.layouts.layout import Layout
-from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER
+from addp_mm.layouts.mage import MAGE
 from addp_mm.layouts.mmpretrain_vit import MMPRETRAIN_VIT
 from addp_mm.layouts.published import PUBLISHED, PUBLISHED_ENCODER
 from addp_mm.layouts.timm_vit import DINOV2, MAE, TIMM_VIT
 from addp_mm.layouts.vqgan import MASKGIT, TAMING
 
-#: All layouts. If several match a checkpoint, the first one is taken.
+#: All layouts. If several match a checkpoint, the first one is used.
 LAYOUTS: tuple[Layout, ...] = (
     PUBLISHED,
     PUBLISHED_ENCODER,
@@ -35,28 +35,24 @@ LAYOUTS: tuple[Layout, ...] = (
     MMPRETRAIN_VIT,
 )
 
-#: Layouts of a second component in a checkpoint of :data:`LAYOUTS`. They are found only if a caller
-#: asks for that component.
-SECONDARY: tuple[Layout, ...] = (MAGE_TOKENIZER,)
-
 
 def find_layout(state_dict: Mapping[str, Tensor], components: Collection[str] | None = None) -> Layout | None:
     """Find the layout of a bare state dict.
 
     Args:
         state_dict: Tensors by name, without an outer ``model`` or ``state_dict``.
-        components: Components of which one is wanted, see
-            :class:`~addp_mm.layouts.layout.Layout`. Defaults to None: any.
+        components: The wanted components; see :class:`~addp_mm.layouts.layout.Layout`. Defaults to
+            None: any.
 
     Returns:
-        The first layout that matches; None if there is none. Weights of this package have none.
+        The first layout that matches; None if no layout matches, as for weights of this package.
     """
-    wanted = LAYOUTS if components is None else [x for x in (*LAYOUTS, *SECONDARY) if x.component in components]
+    wanted = [layout for layout in LAYOUTS if components is None or layout.component in components]
     return next((layout for layout in wanted if layout.matches(state_dict)), None)
 
 
 def find_prefixes(state_dict: Mapping[str, Tensor], components: Collection[str] | None = None) -> dict[str, Layout]:
-    """Find prefixes of one or two names under which a larger checkpoint has a known layout.
+    """Find prefixes of one or two names whose weights have a known layout.
 
     Args:
         state_dict: Tensors by name.
@@ -72,7 +68,7 @@ def find_prefixes(state_dict: Mapping[str, Tensor], components: Collection[str] 
 
 
 def advice_on_prefix(state_dict: Mapping[str, Tensor], components: Collection[str] | None = None) -> str:
-    """A sentence for an error: the prefixes under which the checkpoint has a known layout.
+    """A sentence for an error: the prefixes of weights with a known layout.
 
     Args:
         state_dict: Tensors by name.
@@ -88,4 +84,4 @@ def advice_on_prefix(state_dict: Mapping[str, Tensor], components: Collection[st
     return f'It has the layout of {first_few(phrases, separator=" and of ")}.'
 
 
-__all__ = ['LAYOUTS', 'SECONDARY', 'Layout', 'advice_on_prefix', 'find_layout', 'find_prefixes']
+__all__ = ['LAYOUTS', 'Layout', 'advice_on_prefix', 'find_layout', 'find_prefixes']

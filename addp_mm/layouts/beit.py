@@ -1,11 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """BEiT and BEiT v2 (https://github.com/microsoft/unilm, folders beit and beit2), and timm's Beit.
 
-The table of relative positions that pre-training shares among the blocks is copied into each
-block, as BEiT's own fine-tuning does. Query and value have a bias; the bias of the key becomes
-zero. Pre-trained files end in ``norm``. Fine-tuned files have ``fc_norm``, the norm of the averaged
-patch features, which becomes the final norm. Heads, and the layers that BEiT v2 only uses in
-pre-training (``cls_pt_layers``), are left out.
+The table of relative positions that pre-training shares among the blocks is copied into each block,
+as BEiT's own fine-tuning does. Query and value have a bias; the bias of the key becomes zero.
+Pre-trained files have ``norm`` as their last layer. Fine-tuned files have ``fc_norm``, the norm of
+the averaged patch features, which becomes the final norm. Heads, and the layers that BEiT v2 only
+uses in pre-training (``cls_pt_layers``), are left out.
 """
 
 from __future__ import annotations

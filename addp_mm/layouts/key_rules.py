@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Renaming the keys of a state dict by rules. Every key must be used or known as unused."""
+"""Rename the keys of a state dict by rules. Every key must be used, or listed as unused."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def translate(
     """Rename tensors by rules. The result is contiguous and in float32.
 
     Args:
-        state_dict: It is not changed.
+        state_dict: Tensors by name; it is not changed.
         rules: The first rule whose pattern matches a key is applied.
-        unused: Patterns for whole keys that are known and left out.
+        unused: Patterns for whole keys that are left out.
         name: Name of the layout in the error.
 
     Returns:
         A new state dict.
 
     Raises:
-        ValueError: A key is neither used nor known as unused. The message names it.
+        ValueError: A key is neither used nor listed as unused. The message names it.
     """
     converted, unknown = {}, []
     for key, value in state_dict.items():
@@ -52,8 +52,7 @@ def translate(
             converted[new] = (change(value) if change else value).float().contiguous()
     if unknown:
         raise ValueError(
-            f'{len(unknown)} keys of the checkpoint are neither used nor known as unused in the layout of {name}: '
-            f'{first_few(unknown, count=20)}'
+            f'{len(unknown)} keys of the checkpoint are unknown in the layout of {name}: {first_few(unknown, count=20)}'
         )
     return converted
 
@@ -68,30 +67,30 @@ def rename(key: str, rules: Iterable[Rule]) -> tuple[str, Change | None] | None:
 
 
 def prefixed(rules: Iterable[Rule], old: str, new: str) -> tuple[Rule, ...]:
-    """The rules for keys that start with ``old``, giving names that start with ``new``."""
+    """The same rules for keys that start with ``old`` and new names that start with ``new``."""
     return tuple((re.escape(old) + rule[0], new + rule[1], *rule[2:]) for rule in rules)  # type: ignore[misc]
 
 
 def dotted(prefix: str | None) -> str:
-    """A prefix as keys have it: ``backbone`` becomes ``backbone.``; None and '' become ''."""
+    """A prefix with its dot: ``backbone`` becomes ``backbone.``; None and '' become ''."""
     return f'{prefix.rstrip(".")}.' if prefix else ''
 
 
 def without_prefix(state_dict: Mapping[str, _Value], prefix: str) -> dict[str, _Value]:
-    """The values whose keys start with ``prefix``, under their names without it."""
+    """The values whose keys start with ``prefix``; it is removed from their names."""
     return {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
 
 
 def count(keys: Iterable[str], pattern: str) -> int:
-    """Number of different indices that the pattern's group finds at the start of the keys."""
+    """Number of different indices in the pattern's group, at the start of the keys."""
     return len({match[1] for match in map(re.compile(pattern).match, keys) if match})
 
 
 def require(state_dict: Mapping[str, Tensor], names: Iterable[str], what: str) -> None:
-    """Check that tensors are there.
+    """Check that tensors exist.
 
     Raises:
-        ValueError: Some are missing. The message names them.
+        ValueError: Tensors are missing. The message names them.
     """
     missing = [name for name in names if name not in state_dict]
     if missing:

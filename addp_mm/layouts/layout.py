@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A layout: the names and shapes that one project gives to the weights in its checkpoints."""
+"""A layout: the names and shapes of the weights in the checkpoints of one project."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 
 from torch import Tensor
 
-#: Component of ADDP that a conversion gives; 'model' is the whole ADDP.
+#: Component of ADDP that a conversion returns; 'model' is the whole ADDP.
 ComponentName = Literal['model', 'backbone', 'tokenizer', 'predictor']
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One foreign layout: how to recognise it, and how to rename its weights.
+    """One layout: functions that recognise it and rename its weights.
 
     All functions take the bare state dict (tensors by name, see
     :func:`~addp_mm.checkpoints.state_dict.find_state_dict`) and do not change it.
@@ -23,13 +23,13 @@ class Layout:
     Attributes:
         name: Name in messages, e.g. 'MAE'.
         component: Component whose state dict ``convert`` returns.
-        matches: Whether a state dict has this layout, judged by its keys and shapes. Never raises.
-        convert: Conversion into the keys of this package. Raises ValueError that names every key
-            that it neither uses nor knows as unused. If ``component`` is 'backbone', it and
-            ``build_args`` also take ``grid``, (height, width) of the positions in patches.
-            Defaults to None: not known.
-        build_args: Arguments of the component that follow from the shapes, from a state dict in
-            this layout. The number of attention heads does not follow from shapes.
+        matches: Whether a state dict has this layout, by its keys and shapes. It never raises an
+            error.
+        convert: Conversion to the keys of this package. It raises a ValueError with every unknown
+            key. If ``component`` is 'backbone', it and ``build_args`` also take ``grid``, (height,
+            width) of the positions in patches, by default None: unknown.
+        build_args: Arguments of the component, inferred from the shapes of a state dict in this
+            layout. The number of attention heads cannot be inferred from shapes.
     """
 
     name: str

@@ -1,5 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""MAGE's pre-training checkpoints (https://github.com/LTH14/mage): predictor and tokenizer."""
+"""MAGE's pre-training checkpoints (https://github.com/LTH14/mage).
+
+The predictor is converted here. The tokenizer, under ``vqgan.*``, has the layout of
+:data:`~addp_mm.layouts.vqgan.MASKGIT`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor
 
 from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, count, prefixed, require, translate, without_prefix
 from addp_mm.layouts.layout import Layout
-from addp_mm.layouts.vqgan import convert_maskgit, tokenizer_args, vqgan_rules
+from addp_mm.layouts.vqgan import vqgan_rules
 
 #: Class slot of the fake class id (1100) at position 0 of every sequence.
 FAKE_CLASS_SLOT = 76
@@ -20,8 +24,8 @@ NUM_CLASS_SLOTS = 1000
 #: Attention heads of the published encoders and decoders of MAGE and ADDP, by width (ViT-B, ViT-L).
 PUBLISHED_HEADS = {768: (12, 16), 1024: (16, 16)}
 
-#: Tensors of the autoencoder MAE from which MAGE's code was developed, and position ids. MAGE saves
-#: them and does not use them.
+#: Tensors of MAE, on whose code MAGE's code is based, and position ids. MAGE saves them and does
+#: not use them.
 PREDICTOR_UNUSED = (
     r'cls_token',
     r'mask_token',
@@ -30,6 +34,13 @@ PREDICTOR_UNUSED = (
     rf'patch_embed\.proj\.{WB}',
     rf'decoder_pred\.{WB}',
     r'token_emb\.position_ids',
+)
+
+#: The head of MAGE and of ADDP.
+HEAD_RULES: tuple[Rule, ...] = (
+    (rf'mlm_layer\.fc\.{WB}', r'head.fc.\1'),
+    (rf'mlm_layer\.ln\.{WB}', r'head.norm.\1'),
+    (r'mlm_layer\.bias', 'head.bias', torch.flatten),
 )
 
 PREDICTOR_RULES: tuple[Rule, ...] = (
@@ -42,9 +53,7 @@ PREDICTOR_RULES: tuple[Rule, ...] = (
     (r'decoder_pos_embed_learned', 'decoder_pos_embed'),
     (rf'decoder_blocks\.{VIT_BLOCK}', r'decoder_blocks.\1'),
     (rf'decoder_norm\.{WB}', r'decoder_norm.\1'),
-    (rf'mlm_layer\.fc\.{WB}', r'head.fc.\1'),
-    (rf'mlm_layer\.ln\.{WB}', r'head.norm.\1'),
-    (r'mlm_layer\.bias', 'head.bias', torch.flatten),
+    *HEAD_RULES,
 )
 
 _NEEDED = (
@@ -70,33 +79,15 @@ def convert_mage(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: A key is unknown, or the predictor is incomplete.
     """
-    return _convert_both(state_dict)[0]
-
-
-def convert_mage_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert MAGE's tokenizer to :class:`~addp_mm.models.tokenizers.VQTokenizer`.
-
-    Args:
-        state_dict: As in :func:`convert_mage`.
-
-    Raises:
-        ValueError: A key is unknown, or there is no tokenizer or an incomplete one.
-    """
-    if not _convert_both(state_dict)[1]:
-        raise ValueError('the checkpoint has no tokenizer (vqgan.*)')
-    return convert_maskgit(without_prefix(state_dict, 'vqgan.'))
-
-
-def _convert_both(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     vqgan = prefixed(vqgan_rules(without_prefix(state_dict, 'vqgan.')), 'vqgan.', 'tokenizer.')
     converted = translate(state_dict, (*prefixed(PREDICTOR_RULES, '', 'predictor.'), *vqgan), PREDICTOR_UNUSED, 'MAGE')
     predictor = trim_positions(without_prefix(converted, 'predictor.'))
     require(predictor, _NEEDED, 'a whole MAGE checkpoint')
-    return predictor, without_prefix(converted, 'tokenizer.')
+    return predictor
 
 
 def trim_positions(predictor: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Cut the published table of 256 positions to the number of tokens, in place."""
+    """Reduce the published table of 256 positions to the number of tokens, in place."""
     if 'pos_embed' in predictor and 'decoder_pos_embed' in predictor:
         length = predictor['decoder_pos_embed'].shape[1]
         predictor['pos_embed'] = predictor['pos_embed'][:, :length].contiguous()
@@ -107,12 +98,12 @@ def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = 
     """Infer the arguments of a MaskedTokenPredictor from its weights.
 
     Args:
-        converted: What :func:`convert_mage` returns.
-        codebook_size: Number of codes of its tokenizer. Defaults to the size of the vocabulary
-            without the 1000 class slots and the mask id, as in every published model.
+        converted: Result of :func:`convert_mage`.
+        codebook_size: Number of codes of its tokenizer. Defaults to None: the size of the
+            vocabulary without the 1000 class slots and the mask id, as in every published model.
 
     Returns:
-        All arguments but ``num_heads`` and ``decoder_num_heads``, which do not follow from weights.
+        All arguments except ``num_heads`` and ``decoder_num_heads``, which cannot be inferred.
 
     Raises:
         ValueError: The vocabulary is too small for the published map of ids.
@@ -137,12 +128,12 @@ def predictor_args(converted: Mapping[str, Tensor], codebook_size: int | None = 
 
 
 def heads_of(width: int, given: int | None, option: str, decoder: bool = False) -> int:
-    """Number of attention heads of a published transformer, which does not follow from its weights.
+    """Number of attention heads of a published transformer, inferred from its width.
 
     Args:
         width: Width of the transformer.
-        given: The number, if the caller knows it.
-        option: Name of the number in errors: 'num_heads' or a like name.
+        given: The number, if it is known; otherwise None.
+        option: Name of the option in errors, such as 'num_heads'.
         decoder: Whether it is a decoder. The decoders of MAGE and ADDP have 16 heads in both
             sizes. Defaults to False.
 
@@ -153,7 +144,7 @@ def heads_of(width: int, given: int | None, option: str, decoder: bool = False) 
     heads = given or (PUBLISHED_HEADS.get(width, (None, None))[decoder])
     if heads is None:
         raise ValueError(
-            f'the number of attention heads does not follow from the weights, and no published model has the width '
+            f'the number of attention heads cannot be inferred from the weights, and no published model has the width '
             f'{width}: give {option} (on the command line --{option.replace("_", "-")})'
         )
     if width % heads:
@@ -167,25 +158,11 @@ def mage_args(state_dict: Mapping[str, Tensor]) -> dict:
     return predictor_args(convert_mage(state_dict), None if codes is None else len(codes))
 
 
-def mage_tokenizer_args(state_dict: Mapping[str, Tensor]) -> dict:
-    """Infer the arguments of the tokenizer in a MAGE checkpoint."""
-    return tokenizer_args(convert_mage_tokenizer(state_dict))
-
-
-#: MAGE's whole pre-training model, from which the predictor is taken.
+#: MAGE's whole pre-training model, converted to the predictor.
 MAGE = Layout(
     name='MAGE',
     component='predictor',
     matches=lambda state_dict: {'token_emb.word_embeddings.weight', 'mlm_layer.bias'} <= set(state_dict),
     convert=convert_mage,
     build_args=mage_args,
-)
-
-#: The same file, from which the tokenizer is taken.
-MAGE_TOKENIZER = Layout(
-    name='MAGE tokenizer',
-    component='tokenizer',
-    matches=lambda state_dict: MAGE.matches(state_dict) and 'vqgan.quantize.embedding.weight' in state_dict,
-    convert=convert_mage_tokenizer,
-    build_args=mage_tokenizer_args,
 )

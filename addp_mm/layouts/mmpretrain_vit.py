@@ -1,13 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmpretrain's VisionTransformer, DeiT 3 and BEiTViT.
 
-The checkpoint holds the backbone, or an algorithm or classifier with it (``backbone.*``). The other
-parts of MAE, BEiT or a classifier (``neck.*``, ``head.*``, ``target_generator.*``) are left out.
-The final norm is ``ln1``, or ``ln2``, the norm of averaged patch features, if there is no ``ln1``.
+The checkpoint contains the backbone, or an algorithm or classifier with it (``backbone.*``). The
+other components of MAE, BEiT or a classifier (``neck.*``, ``head.*``, ``target_generator.*``) are
+left out. The final norm is ``ln1``, or ``ln2``, the norm of averaged patch features, if there is no
+``ln1``.
 
 DeiT 3 in mmpretrain 1.2 has a fault: it applies ``ln1`` before the MLP too and never uses ``ln2``.
 The weights that OpenMMLab distributes for it are DeiT III's own. They were trained with both norms,
-and both are converted. A DeiT 3 that was trained in mmpretrain gives other results here.
+and both are converted. A DeiT 3 that was trained in mmpretrain gives other results in this package.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Published ADDP checkpoints (https://github.com/ChangyaoTian/ADDP): whole model or encoder.
 
-No other module of the package knows these names. ``tools/model_converters/published_addp.py`` and
-:func:`~addp_mm.apis.load_published` call this module.
+These names occur in this module only. ``tools/model_converters/published_addp.py`` and
+:func:`~addp_mm.apis.load_published` call it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, count, prefixed, require, translate, without_prefix
 from addp_mm.layouts.layout import Layout
-from addp_mm.layouts.mage import PREDICTOR_RULES, PREDICTOR_UNUSED, heads_of, predictor_args, trim_positions
+from addp_mm.layouts.mage import HEAD_RULES, PREDICTOR_RULES, PREDICTOR_UNUSED, heads_of, predictor_args, trim_positions
+from addp_mm.layouts.timm_vit import PLAIN
 from addp_mm.layouts.vit_weights import vit_args, vit_layout
 from addp_mm.layouts.vqgan import tokenizer_args, vqgan_rules
 
-#: Patterns for whole keys that the published model saves and does not use.
+#: Patterns for whole keys that the published model saves but does not use.
 _UNUSED = (
     r'decoder_pos_embed',
     r'pos_token_embed',
@@ -34,14 +35,7 @@ def _without_class_row(table: Tensor) -> Tensor:
     return table[:, 1:]
 
 
-_ENCODER_RULES: tuple[Rule, ...] = (
-    (r'cls_token', 'cls_token'),
-    (r'pos_embed', 'pos_embed'),
-    (rf'patch_embed\.proj\.{WB}', r'patch_embed.projection.\1'),
-    (rf'tokenizer_norm\.{WB}', r'pre_norm.\1'),
-    (rf'blocks\.{VIT_BLOCK}', r'blocks.\1'),
-    (rf'norm\.{WB}', r'final_norm.\1'),
-)
+_ENCODER_RULES: tuple[Rule, ...] = (*PLAIN, (rf'tokenizer_norm\.{WB}', r'pre_norm.\1'))
 
 _DECODER_RULES: tuple[Rule, ...] = (
     (rf'decoder_embed\.{WB}', r'neck.embed.\1'),
@@ -52,9 +46,7 @@ _DECODER_RULES: tuple[Rule, ...] = (
     (r'decoder_pos_token_embed', 'neck.token_pos_embed', _without_class_row),
     (rf'decoder_blocks\.{VIT_BLOCK}', r'neck.blocks.\1'),
     (rf'decoder_norm\.{WB}', r'neck.norm.\1'),
-    (rf'mlm_layer\.fc\.{WB}', r'head.fc.\1'),
-    (rf'mlm_layer\.ln\.{WB}', r'head.norm.\1'),
-    (r'mlm_layer\.bias', 'head.bias', torch.flatten),
+    *HEAD_RULES,
 )
 
 _NEEDED = (
@@ -123,7 +115,7 @@ def _with_one_tokenizer(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _encoder_part(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's and the unknown keys, from an encoder, a whole ADDP, or a classifier."""
+    """The keys of the encoder and the unknown keys of an encoder, a whole ADDP or a classifier."""
     source = _with_one_tokenizer(state_dict)
     others = (*_UNUSED, *(rule[0] for rule in (*_DECODER_RULES, *_frozen_rules(source))), rf'head\.{WB}')
     encoder = {key: value for key, value in source.items() if not any(re.fullmatch(other, key) for other in others)}
@@ -137,7 +129,7 @@ def published_args(converted: Mapping[str, Tensor]) -> dict:
     """Infer the arguments of :class:`~addp_mm.models.selfsup.ADDP` from its weights.
 
     Args:
-        converted: What :func:`convert_published` returns.
+        converted: Result of :func:`convert_published`.
 
     Returns:
         Configs of the components. Those of backbone, neck and predictor lack their numbers of
@@ -186,7 +178,7 @@ def published_settings(
     """:func:`published_args` with the numbers of attention heads.
 
     Args:
-        converted: What :func:`convert_published` returns.
+        converted: Result of :func:`convert_published`.
         num_heads: Attention heads of the encoder. Defaults to the published number for its width.
         decoder_num_heads: Attention heads of the token decoder. Defaults to the published number.
         predictor_num_heads: Attention heads of the predictor's encoder. Defaults to the published
@@ -226,12 +218,12 @@ PUBLISHED = Layout(
     build_args=lambda state_dict: published_args(convert_published(state_dict)),
 )
 
-#: The encoder. Its ``convert`` also takes whole models and classifiers. ``find_layout`` takes a
-#: classifier for a 'timm ViT', because the keys are the same; the result is the same too.
+#: The encoder. Its ``convert`` also takes whole models and classifiers. ``find_layout`` recognises
+#: a classifier as a 'timm ViT', because the keys are the same; the result is the same too.
 PUBLISHED_ENCODER = vit_layout(
     'ADDP encoder',
     lambda state_dict: 'tokenizer_norm.weight' in state_dict and not _is_whole(state_dict),
-    (*_ENCODER_RULES, (rf'fc_norm\.{WB}', r'fc_norm.\1')),
+    _ENCODER_RULES,
     prepare=_encoder_part,
     class_position=True,
 )

@@ -1,15 +1,15 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""ViTs that name their weights as timm's VisionTransformer does.
+"""ViTs with the names of timm's VisionTransformer.
 
 Sources: timm (https://github.com/huggingface/pytorch-image-models; AugReg, DeiT III, CLIP and
 others), MAE (https://github.com/facebookresearch/mae), DeiT and DeiT III
 (https://github.com/facebookresearch/deit), DINOv2 (https://github.com/facebookresearch/dinov2).
 
-Classification heads are left out. A fine-tuned MAE has no final norm but ``fc_norm``, the norm of
-the averaged patch features. It becomes the final norm: ``ADDPViT(out_type='avg_featmap')`` applies
-it to the averaged features too. The epsilon of norms and the kind of GELU do not follow from
-weights. timm's CLIP models have other ones: give ``norm_eps=1e-5``. Models with quick GELU load
-but give other results.
+Classification heads are left out. A fine-tuned MAE has ``fc_norm`` instead of a final norm, the
+norm of the averaged patch features. It becomes the final norm: ``ADDPViT(out_type='avg_featmap')``
+applies it to the averaged features too. The epsilon of norms and the kind of GELU cannot be
+inferred from weights. timm's CLIP models have other values: give ``norm_eps=1e-5``. Models with
+quick GELU can be loaded, but give other results.
 
 DINOv2's training saves its blocks in chunks, ``blocks.CHUNK.BLOCK``. It counts the blocks through
 all chunks.
@@ -75,7 +75,8 @@ def _is_vit(state_dict: Mapping[str, Tensor]) -> bool:
 
 
 def _is_mae(state_dict: Mapping[str, Tensor]) -> bool:
-    # An encoder cut out of the training may keep the decoder's mask token, or more of it.
+    # An encoder that was extracted from the training may have the decoder's mask token, or more of
+    # it.
     return (
         _is_vit(state_dict)
         and not _is_dinov2(state_dict)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Converting ADDPViT's weights to timm's VisionTransformer, which needs no OpenMMLab."""
+"""Convert ADDPViT's weights to timm's VisionTransformer, which does not need OpenMMLab."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _RULES: tuple[Rule, ...] = (
     (rf'blocks\.{VIT_BLOCK}', r'blocks.\1'),
     (r'blocks\.(\d+\.ls[12]\.gamma)', r'blocks.\1'),
 )
-#: Output of ADDPViT, and the pooling with which timm gives the same.
+#: Output of ADDPViT, and timm's pooling that gives the same output.
 _POOLING = {'cls_token': 'token', 'avg_featmap': 'avg', 'featmap': '', 'raw': ''}
-#: Names that timm registers, by width. The arguments set all sizes.
+#: Names in timm's registry, by width. The arguments set all sizes.
 _ARCHITECTURES = {
     192: 'vit_tiny_patch16_224',
     384: 'vit_small_patch16_224',
@@ -41,15 +41,17 @@ def to_timm(
     """Convert ADDPViT's weights to those of timm's VisionTransformer.
 
     With a norm after the embedding, timm has no bias of the patch projection: the bias is added to
-    the positions. With register tokens, timm has no position of the class token: it is added to the
-    class token. At other image sizes timm resizes positions as ``ADDPViT(pos_antialias=True)``.
+    the position embeddings. With register tokens, timm has no position embedding of the class
+    token: it is added to the class token. At other image sizes timm resizes position embeddings as
+    ``ADDPViT(pos_antialias=True)``.
 
     Args:
-        state_dict: Of an ADDPViT without window attention and with ``norm_eps`` 1e-6. Neither
-            follows from the weights, so the caller must check them. It is not changed.
+        state_dict: Weights of an ADDPViT without window attention and with ``norm_eps`` 1e-6.
+            Neither can be inferred from the weights, so the caller must check them. It is not
+            changed.
         num_heads: Attention heads.
         img_size: Height and width in pixels. Defaults to None: the positions form a square map.
-        out_type: Output of ADDPViT that timm's model shall give: 'cls_token', 'avg_featmap' (the
+        out_type: Output of ADDPViT that timm's model must give: 'cls_token', 'avg_featmap' (the
             norm follows the mean), or 'featmap' or 'raw', for which timm gives all tokens. Defaults
             to 'cls_token'.
 
@@ -108,10 +110,10 @@ def architecture_of(kwargs: Mapping) -> str:
 def timm_config(
     kwargs: Mapping, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
 ) -> dict:
-    """Content of ``config.json``, which timm and the Hub read beside ``model.safetensors``.
+    """Content of ``config.json``, which timm and the Hub read next to ``model.safetensors``.
 
     Args:
-        kwargs: From :func:`to_timm`.
+        kwargs: Arguments from :func:`to_timm`.
         mean: Mean of each channel, for images in [0, 1]. Defaults to ImageNet's.
         std: Standard deviation of each channel. Defaults to ImageNet's.
     """

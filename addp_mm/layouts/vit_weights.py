@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Converting the weights of plain vision transformers, after their keys were renamed."""
+"""Convert the weights of plain vision transformers after their keys were renamed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STANDARD_HEADS = {(128, 6): 4, (192, 12): 3, (384, 12): 6, (768, 12): 12, (1024,
 #: Heads of a classifier, which are left out. ``head.0`` and ``head.1`` are MAE's linear probe.
 HEADS = (r'head\.(\d+\.)?\w+', rf'head_dist\.{WB}', rf'pre_logits\.fc\.{WB}')
 
-#: Layer scale as timm and DINOv2 name it, and as BEiT and DeiT III do.
+#: Names of layer scale in timm and DINOv2, and in BEiT and DeiT III.
 LAYER_SCALE: tuple[Rule, ...] = (
     (r'blocks\.(\d+\.ls[12]\.gamma)', r'blocks.\1'),
     (r'blocks\.(\d+)\.gamma_([12])', r'blocks.\1.ls\2.gamma'),
@@ -45,8 +45,8 @@ def vit_layout(
         name: As in :class:`~addp_mm.layouts.layout.Layout`.
         matches: As in :class:`~addp_mm.layouts.layout.Layout`.
         rules: New names of the keys. The norm of averaged features is named ``fc_norm.*``. It
-            becomes the final norm if there is no other, and then ``build_args`` asks for averaged
-            features.
+            becomes the final norm if there is no other; ``build_args`` then sets
+            ``out_type='avg_featmap'``.
         unused: Patterns for keys that are left out. Defaults to ().
         prepare: Function on the state dict that is applied first. Defaults to dict: a copy.
         class_position: As in :func:`complete_stem`. Defaults to False.
@@ -114,7 +114,7 @@ def _choose_final_norm(weights: dict[str, Tensor]) -> None:
 
 
 def complete_stem(weights: dict[str, Tensor], grid: tuple[int, int] | None, class_position: bool = False) -> None:
-    """Bring patch bias, positions and extra tokens into the form of ADDPViT, in place.
+    """Convert patch bias, positions and extra tokens to the form of ADDPViT, in place.
 
     A missing patch bias (CLIP) and a missing position of the class token (DeiT III) become zero.
     DeiT's distillation token becomes a register token. Positions of register tokens are added to
@@ -122,7 +122,7 @@ def complete_stem(weights: dict[str, Tensor], grid: tuple[int, int] | None, clas
 
     Args:
         weights: Named as ADDPViT's.
-        grid: (height, width) of the positions in patches. It decides cases that shapes leave open:
+        grid: (height, width) of the positions in patches. It is needed where shapes are ambiguous:
             196 positions are 14 x 14 patches, or 13 x 15 patches and a class token. With None, a
             square map is assumed if one is possible.
         class_position: Whether the layout always has a position for the class token and none for
@@ -159,7 +159,7 @@ def _num_extra_positions(rows: int, cls: int, num_registers: int, grid: tuple[in
         raise ValueError(f'the {rows} positions do not fit {grid[0]} x {grid[1]} patches')
     if num_registers:
         raise ValueError(
-            f'{rows} positions do not form a square map, so shapes do not say whether the class token and the '
+            f'{rows} positions do not form a square map, so it is unknown whether the class token and the '
             f'{num_registers} registers have positions. Give the grid: pos_grid=(height, width) of '
             'addp_mm.Pretrained in patches, or --img-size HEIGHT WIDTH of tools/model_converters/vit.py in pixels'
         )
@@ -175,7 +175,7 @@ def vit_args(weights: Mapping[str, Tensor], img_size: tuple[int, int] | None = N
 
     Returns:
         The arguments. ``arch`` lacks ``num_heads``, see :func:`num_heads_of`. Window attention
-        does not follow from weights and is not included.
+        cannot be inferred from weights and is not included.
 
     Raises:
         ValueError: A tensor is missing or has a shape that ADDPViT cannot have, or ``img_size`` is
@@ -220,7 +220,7 @@ def vit_args(weights: Mapping[str, Tensor], img_size: tuple[int, int] | None = N
 
 
 def num_heads_of(weights: Mapping[str, Tensor]) -> int | None:
-    """Number of attention heads, from relative positions or the standard architecture, or None."""
+    """Number of attention heads from relative positions or the standard architecture; else None."""
     table = weights.get('blocks.0.attn.rel_pos_bias_table')
     if table is not None:
         return table.shape[1]
@@ -247,7 +247,7 @@ def _image_size(weights: Mapping[str, Tensor], patch_size: int, img_size: tuple[
             h, w = img_size[0] // patch_size, img_size[1] // patch_size
         positions = h * w if (2 * h - 1) * (2 * w - 1) == offsets else 0
     elif img_size is None:
-        raise ValueError('the weights have no positions, so the image size is not known: give it (--img-size)')
+        raise ValueError('the weights have no positions, so the image size is unknown: give it (--img-size)')
     else:
         return img_size
     if img_size is None:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""VQGAN checkpoints: MaskGIT's, as ADDP and MAGE release it, and those of taming-transformers.
+"""VQGAN checkpoints: MaskGIT's, as released with ADDP and MAGE, and taming-transformers'.
 
 Both name their tensors as https://github.com/CompVis/taming-transformers does. Taming's VQGANs have
 attention in the middle and at the coarsest level, biases, strided convolutions and convolutions
@@ -96,7 +96,7 @@ def _convert(state_dict: Mapping[str, Tensor], unused: Sequence[str], name: str)
     if 'quantize.proj.weight' in state_dict:
         raise ValueError(
             'the checkpoint has a Gumbel quantiser (quantize.proj.weight), which chooses codes by a convolution. '
-            'VQTokenizer chooses the nearest code, so it cannot hold these weights'
+            'VQTokenizer chooses the nearest code, so it cannot load these weights'
         )
     converted = translate(state_dict, vqgan_rules(state_dict), unused, name)
     require(converted, _NEEDED, f'a whole {name}')
@@ -109,11 +109,11 @@ def tokenizer_args(
     """Infer the arguments of :class:`~addp_mm.models.tokenizers.VQTokenizer` from its weights.
 
     Args:
-        converted: What :func:`convert_maskgit` or :func:`convert_taming` returns.
-        input_range: Values of black and white. It does not follow from the weights. Defaults to
-            (0.0, 1.0).
-        num_groups: Groups of the norms. It does not follow from the weights. Defaults to 32, as in
-            all released VQGANs.
+        converted: Result of :func:`convert_maskgit` or :func:`convert_taming`.
+        input_range: Values of black and white, which cannot be inferred from the weights. Defaults
+            to (0.0, 1.0).
+        num_groups: Groups of the norms, which cannot be inferred from the weights. Defaults to 32,
+            as in all released VQGANs.
 
     Raises:
         ValueError: No VQTokenizer has these sizes.
@@ -126,7 +126,11 @@ def tokenizer_args(
     codebook_size, embed_dims = converted['codes.weight'].shape
     z_channels, _, encoder_out_kernel, _ = converted['encoder.conv_out.weight'].shape
     quant_conv = 'quant_conv.weight' in converted
-    _check_sizes(converted, base_channels, widths, embed_dims, z_channels)
+    if widths[0] != base_channels or any(width % base_channels for width in widths):
+        raise ValueError(
+            f'VQTokenizer cannot hold this VQGAN: the levels have {widths} channels, which are not multiples of the '
+            f'{base_channels} of the first convolution, starting with 1'
+        )
     return dict(
         base_channels=base_channels,
         channel_mults=tuple(width // base_channels for width in widths),
@@ -139,7 +143,9 @@ def tokenizer_args(
         shortcut_from=_shortcut_from(converted),
         conv_bias='encoder.conv_in.bias' in converted,
         downsample='conv' if 'encoder.downsamples.0.weight' in converted else 'avg',
-        attn_levels=_attn_levels(converted, 'encoder', len(widths)),
+        attn_levels=tuple(
+            level for level in range(len(widths)) if f'encoder.levels.{level}.0.attn.q.weight' in converted
+        ),
         mid_attn='encoder.mid.0.attn.q.weight' in converted,
         encoder_out_kernel=encoder_out_kernel,
         quant_conv=quant_conv,
@@ -150,44 +156,12 @@ def tokenizer_args(
 
 
 def _shortcut_from(converted: Mapping[str, Tensor]) -> str:
-    """Whether blocks that change the width take the shortcut from their 'input' or 'output'."""
+    """Source of the shortcut in blocks that change the width: 'input' or 'output'."""
     for key, value in converted.items():
         if re.fullmatch(r'encoder\..*\.shortcut\.weight', key):
             block_input = converted[key.replace('shortcut', 'conv1')].shape[1]
             return 'input' if value.shape[1] == block_input else 'output'
     return 'output'
-
-
-def _attn_levels(converted: Mapping[str, Tensor], half: str, num_levels: int) -> tuple[int, ...]:
-    """Levels of the encoder or decoder with attention, counted from the finest."""
-    found = [level for level in range(num_levels) if f'{half}.levels.{level}.0.attn.q.weight' in converted]
-    return tuple(found if half == 'encoder' else sorted(num_levels - 1 - level for level in found))
-
-
-def _check_sizes(
-    converted: Mapping[str, Tensor], base_channels: int, widths: Sequence[int], embed_dims: int, z_channels: int
-) -> None:
-    problems = []
-    if widths[0] != base_channels or any(width % base_channels for width in widths):
-        problems.append(
-            f'the levels have {widths} channels, which are not multiples of the {base_channels} of the first '
-            'convolution, starting with 1'
-        )
-    if _attn_levels(converted, 'encoder', len(widths)) != _attn_levels(converted, 'decoder', len(widths)):
-        problems.append('encoder and decoder have attention at different levels')
-    if len(converted['decoder.conv_out.weight']) != converted['encoder.conv_in.weight'].shape[1]:
-        problems.append(
-            f'it takes {converted["encoder.conv_in.weight"].shape[1]} channels and returns '
-            f'{len(converted["decoder.conv_out.weight"])}'
-        )
-    latent_channels = converted['quant_conv.weight'].shape[1] if 'quant_conv.weight' in converted else embed_dims
-    if latent_channels != z_channels:
-        problems.append(
-            f'the encoder returns {z_channels} channels, and {latent_channels} are quantised (a variational '
-            'autoencoder with double_z is not a VQGAN)'
-        )
-    if problems:
-        raise ValueError('VQTokenizer cannot hold this VQGAN: ' + '; '.join(problems))
 
 
 def _is_vqgan(state_dict: Mapping[str, Tensor]) -> bool:

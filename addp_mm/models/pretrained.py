@@ -198,16 +198,12 @@ class Pretrained:
         # Rarely intended: e.g. only the position embeddings of another package's ViT match.
         if len(loaded) < len(missing):
             sentences.append('Less than half of the module was loaded: check that you want this.')
-        incomplete = _of_loaded_blocks(loaded, unexpected)
+        lacking = (name for name in missing if name.endswith(('.weight', '.bias')))
+        incomplete = _of_loaded_blocks(loaded, [*unexpected, *lacking])
         if incomplete:
             sentences.append(
-                f'Weights of loaded blocks were left out ({first_few(incomplete)}): the module computes something else '
-                f'than the trained one.{_options_of(selection)}'
-            )
-        lacking = _of_loaded_blocks(loaded, (name for name in missing if name.endswith(('.weight', '.bias'))))
-        if lacking:
-            sentences.append(
-                f'The file lacks weights of loaded blocks ({first_few(lacking)}): check that it is complete.'
+                f'Weights of loaded blocks were left out or are missing ({first_few(incomplete)}): the module computes '
+                f'something else than the trained one.{_options_of(selection)}'
             )
         level = logging.WARNING if len(sentences) > 1 else logging.INFO
         print_log(' '.join(sentences), logger='current', level=level)

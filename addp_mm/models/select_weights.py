@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.errors import first_few
-from addp_mm.layouts import Layout, find_layout
+from addp_mm.layouts import Layout, advice_on_prefix, find_layout
 from addp_mm.layouts.key_rules import without_prefix
 from addp_mm.models.layers.component import Component
 
@@ -91,7 +91,7 @@ def select_weights(
         # Components of related models use the same names for different weights.
         raise CheckpointError(
             f'{source} has the layout of {other.name}, which holds a {other.component}. {type(module).__name__} is a '
-            f'{component}.'
+            f'{component}. {advice_on_prefix(state_dict, {component})}'
         )
     return best
 
@@ -116,11 +116,8 @@ def _convert(
 
 
 def _no_prefix(state_dict: Mapping[str, Tensor], prefix: str, source: str) -> str:
-    layout = find_layout(state_dict)
-    if layout is not None:
-        return (
-            f'{source} has no weight that starts with {prefix!r}. It has the layout of {layout.name} and is converted '
-            f'to a {layout.component}: leave prefix out.'
-        )
     prefixes = sorted({name.split('.')[0] + '.' for name in state_dict if '.' in name})
-    return f'{source} has no weight that starts with {prefix!r}. Its prefixes are {first_few(prefixes)}.'
+    return (
+        f'{source} has no weight that starts with {prefix!r}. Its prefixes are {first_few(prefixes)}. '
+        f'{advice_on_prefix(state_dict)}'
+    )

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Runs commands of this repository as processes, with their output in a log file."""
+"""Run commands of this repository as processes, with their output in a log file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CommandError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended.
+    """Result of a process.
 
     Args:
         status: Exit status; negative if a signal ended it.
@@ -41,66 +41,58 @@ class Outcome:
     peak_mib: float
 
 
-class LoggedProcess:
-    """A process whose output goes to a log file.
+def run_logged(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    heartbeat: Callable[[], None] | None = None,
+    interval: float = 30.0,
+) -> Outcome:
+    """Run a command with its output in a log. An interruption also ends the command.
 
     Args:
         command: Program and arguments.
-        log: File that the output is appended to. Its folder is created.
-        environment: Variables to set besides those of this process. Defaults to None.
-        cwd: Folder to run in. Defaults to None, the current one.
-        pass_fds: Open files that the process inherits. Defaults to none.
+        log: File to which the output is appended. Its folder is created.
+        environment: Variables to set in addition to those of this process. Defaults to None.
+        cwd: Folder to run in. Defaults to None: the current folder.
+        pass_fds: Open files that the process inherits. Defaults to (): none.
+        heartbeat: Called every ``interval`` seconds. Defaults to None.
+        interval: In seconds. Defaults to 30.
     """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        log: Path,
-        environment: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        pass_fds: Sequence[int] = (),
-    ) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self._began = time.monotonic()
-        with log.open('ab') as stream:
-            self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                cwd=cwd,
-                env={**os.environ, 'PYTHONUNBUFFERED': '1', **(environment or {})},
-                pass_fds=pass_fds,
-            )
-
-    def wait(self, heartbeat: Callable[[], None] | None = None, interval: float = 30.0) -> Outcome:
-        """Wait for the end. If the waiting is interrupted, the process is ended as well.
-
-        Args:
-            heartbeat: Called every ``interval`` seconds. Defaults to None.
-            interval: In seconds. Defaults to 30.
-        """
-        beat = self._began
-        try:
-            # Unlike Popen.wait, wait4 reports the memory of this one process.
-            while not (ended := os.wait4(self._process.pid, os.WNOHANG))[0]:
-                time.sleep(_POLL_SECONDS)
-                if heartbeat and time.monotonic() - beat >= interval:
-                    beat = time.monotonic()
-                    heartbeat()
-        except BaseException:
-            self._process.terminate()
-            self._process.wait()
-            raise
-        _, status, usage = ended
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        # macOS counts bytes, Linux counts KiB.
-        per_mib = _KIB_PER_MIB * (_KIB_PER_MIB if sys.platform == 'darwin' else 1)
-        return Outcome(self._process.returncode, time.monotonic() - self._began, usage.ru_maxrss / per_mib)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    began = beat = time.monotonic()
+    with log.open('ab') as stream:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env={**os.environ, 'PYTHONUNBUFFERED': '1', **(environment or {})},
+            pass_fds=pass_fds,
+        )
+    try:
+        # Unlike Popen.wait, wait4 reports the memory of the process.
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            time.sleep(_POLL_SECONDS)
+            if heartbeat and time.monotonic() - beat >= interval:
+                beat = time.monotonic()
+                heartbeat()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    _, status, usage = ended
+    process.returncode = os.waitstatus_to_exitcode(status)
+    # macOS counts bytes, Linux counts KiB.
+    per_mib = _KIB_PER_MIB * (_KIB_PER_MIB if sys.platform == 'darwin' else 1)
+    return Outcome(process.returncode, time.monotonic() - began, usage.ru_maxrss / per_mib)
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log that are not empty; none if there is no log."""
+    """The last lines of a log that are not empty; an empty list if there is no log."""
     text = log.read_text(errors='replace') if log.is_file() else ''
     return [line for line in text.replace('\r', '\n').split('\n') if line.strip()][-count:]
 
@@ -116,19 +108,19 @@ def tool(name: str, *arguments: object) -> list[str]:
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command as a user types it in the root of the repository."""
+    """A command as you type it in the root of the repository."""
     words = ['python' if word == sys.executable else word for word in command]
     return shlex.join(word.removeprefix(f'{TOOLS.parent}{os.sep}') for word in words)
 
 
 class Commands:
-    """Runs one command after the other, and keeps a list of them.
+    """Runs commands one after the other, and keeps a list of them.
 
     Args:
-        execute: Runs a command instead of :class:`LoggedProcess`: called with the command, the log
-            and the progress function, returns the exit status. Defaults to None.
-        pass_fds: Open files that the commands inherit. Defaults to none.
-        say: Called with each line for the user. Defaults to print.
+        execute: Function that replaces :func:`run_logged`. It is called with the command, the log
+            and the progress function, and returns the exit status. Defaults to None.
+        pass_fds: Open files that the commands inherit. Defaults to (): none.
+        say: Called with each line of output. Defaults to print.
     """
 
     def __init__(
@@ -142,8 +134,8 @@ class Commands:
 
         Args:
             command: Program and arguments.
-            log: File that the output is appended to.
-            progress: Returns a line for the user, or None. Called every half minute. Defaults to a
+            log: File to which the output is appended.
+            progress: Called every half minute; returns a line of output, or None. Defaults to a
                 function that returns None.
 
         Raises:
@@ -155,7 +147,7 @@ class Commands:
         if status:
             raise CommandError(
                 f'this command ended with status {status}:\n$ {shown(command)}\nThe end of {log}:\n{quoted_end(log)}\n'
-                'Fix the cause, then run pretrain_from_folder.py with the same options: it continues from here'
+                'Fix the cause, then run pretrain_from_folder.py with the same options: it continues at this command'
             )
 
     def _run(self, command: Sequence[str], log: Path, progress: Progress) -> int:
@@ -163,5 +155,5 @@ class Commands:
             if line := progress():
                 self._say(line)
 
-        process = LoggedProcess(command, log, dict(PYTHON=sys.executable), pass_fds=self._pass_fds)
-        return process.wait(heartbeat).status
+        environment = dict(PYTHON=sys.executable)
+        return run_logged(command, log, environment, pass_fds=self._pass_fds, heartbeat=heartbeat).status

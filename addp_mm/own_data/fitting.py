@@ -1,42 +1,35 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Fits the stages to the machine before they begin: finds batches, checks the disk."""
+"""Find the batch size of each stage for this machine, before the stage begins."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from addp_mm.checkpoints.atomic_write import write_json
-from addp_mm.errors import UserError
 from addp_mm.own_data.commands import Commands
 from addp_mm.own_data.schedule import resolve_iterations
 from addp_mm.own_data.stages import OWN, Request
 
-MIB = 2**20
-# A checkpoint holds the weights and two moments of the optimizer; three exist at once.
-_COPIES_OF_WEIGHTS = 3 * 3
-_BYTES_OF_LOGS = 200 * MIB
 _BUILT_FROM = ('model', 'optim_wrapper', 'default_scope', 'custom_imports')
 
 
 def try_stages(configs: Mapping[str, Config], request: Request, processes: int, commands: Commands) -> dict:
-    """Build model and optimizer of each stage, and take trial steps if the batch is not given.
+    """Build model and optimizer of each stage; run trial steps if the batch size is not given.
 
     Args:
         configs: Configs of the stages that have not begun.
-        request: What the user asked for.
+        request: The user's settings.
         processes: Number of processes that train at once.
         commands: Runs addp_mm/own_data/trial_steps.py.
 
     Returns:
-        By stage: ``parameters``; and ``batch``, ``seconds`` of a step and ``mib`` if trial steps
-        were taken.
+        By stage: ``parameters``; after trial steps also ``batch``, ``seconds`` of a step and
+        ``mib``.
 
     Raises:
         CommandError: A stage cannot be built, or a single image does not fit into the memory.
@@ -59,45 +52,21 @@ def try_stages(configs: Mapping[str, Config], request: Request, processes: int, 
     return json.loads(out.read_text())
 
 
-def check_disk(work_dir: Path, request: Request, tried: Mapping, freed: int = 0) -> None:
-    """Check that checkpoints, token ids and logs fit on the disk.
-
-    Args:
-        work_dir: Folder that they are written to.
-        request: What the user asked for.
-        tried: Result of :func:`try_stages`.
-        freed: Bytes that are removed before. Defaults to 0.
-
-    Raises:
-        UserError: The disk is too full.
-    """
-    ids = request.found.train_count * request.views * (request.image_size // 8) ** 2
-    needed = 2 * ids * ('predictor' in tried)
-    needed += sum(4 * stage['parameters'] * _COPIES_OF_WEIGHTS for stage in tried.values())
-    needed += _BYTES_OF_LOGS * bool(tried)
-    free = shutil.disk_usage(work_dir).free + freed
-    if needed > free:
-        raise UserError(
-            f'{work_dir}: checkpoints and token ids need up to {needed / MIB:,.0f} MiB, and {free / MIB:,.0f} MiB are '
-            'free. Choose a --work-dir on another disk, or fewer --views'
-        )
-
-
 def fit_config(name: str, cfg: Config, tried: Mapping, processes: int) -> tuple[Config, dict]:
-    """The config to train with: the batch fits, and numbers of iterations are plain numbers.
+    """The config of the training: the batch fits into memory, and formulas are resolved.
 
-    If a step of the optimizer needs more images than fit, gradients are accumulated over several
-    iterations, and ``max_iters`` grows by as much.
+    If an optimizer step needs more images than fit into memory, gradients are accumulated over
+    several iterations, and ``max_iters`` is multiplied by their number.
 
     Args:
         name: Name of the stage.
-        cfg: From :func:`~addp_mm.own_data.stages.build_configs`.
+        cfg: Config from :func:`~addp_mm.own_data.stages.build_configs`.
         tried: Result of :func:`try_stages` for this stage.
         processes: Number of processes that train at once.
 
     Returns:
-        The config, and what later runs need to know: ``batch`` of a process, ``max_iters``,
-        ``accumulated`` iterations of a step, and what ``tried`` says.
+        The config, and the values for later runs: ``batch`` of a process, ``max_iters``,
+        ``accumulated`` iterations of a step, and those of ``tried``.
     """
     plain = cfg.to_dict()
     own, loader, loop = plain.pop(OWN), plain['train_dataloader'], plain['train_cfg']

@@ -1,11 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The images of the user: their list, and channels, sizes and statistics of some of them."""
+"""Your images: their list, and channels, sizes and statistics of a sample."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ from addp_mm.errors import first_few
 from addp_mm.registry import DATASETS
 
 T = TypeVar('T')
-# So many images are inspected.
+# number of images to inspect
 INSPECTED = 64
 FEW_IMAGES = 1000
 FEW_IMAGES_OF_LARGE = 20_000
@@ -34,7 +34,7 @@ _VAL_SHARE, _VAL_IMAGES = 50, 16
 
 @dataclass(frozen=True)
 class Found:
-    """The images, as far as the inspected ones tell.
+    """The images, with properties of the inspected ones.
 
     Args:
         dataset: Config of the dataset without pipeline and split.
@@ -44,12 +44,12 @@ class Found:
         mean: Mean of each channel, in [0, 1].
         std: Standard deviation of each channel.
         shortest: Shortest side, in pixels.
-        val_every: One image of so many is held out.
-        plain: Whether all are grey or colour images of eight bits, and no arrays or pages. Defaults
-            to True.
-        broken: Names and reasons of those that could not be read. Defaults to none.
-        most_stored: The most channels of an image whose alpha or other bands are left out; 0 if
-            there is none. Defaults to 0.
+        val_every: Every ``val_every``-th image is held out.
+        plain: Whether all are grey or colour images of eight bits, without arrays or pages.
+            Defaults to True.
+        broken: Names and reasons of the images that could not be read. Defaults to (): none.
+        most_stored: Largest number of stored channels among images with alpha or other bands that
+            are dropped; 0 without such images. Defaults to 0.
     """
 
     dataset: dict
@@ -81,7 +81,7 @@ def dataset_cfg(source: str, index_file: Path, max_broken_share: float) -> dict:
     Args:
         source: Path, or a pattern of shards such as ``'shards/*.tar'``.
         index_file: Where the list of images is stored, in the work dir.
-        max_broken_share: Share of broken images that is tolerated.
+        max_broken_share: Share of images that may be broken.
     """
     path = Path(source)
     options = dict(index_file=str(index_file), max_broken_share=max_broken_share)
@@ -95,61 +95,49 @@ def dataset_cfg(source: str, index_file: Path, max_broken_share: float) -> dict:
 
 def _holds_shards(folder: Path, work_dir: Path) -> bool:
     """Whether a folder has tar files, but no images and no other folders."""
-    found = False
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith('.') or entry.name == '__MACOSX':
-                continue
-            if entry.is_dir():
-                if not (work_dir.exists() and os.path.samefile(entry.path, work_dir)):
-                    return False
-            elif entry.name.lower().endswith(EXTENSIONS):
-                return False
-            found = found or is_shard_name(entry.name)
-    return found
+    with os.scandir(folder) as found:
+        entries = [e for e in found if not e.name.startswith(('.', '__MACOSX')) and Path(e.path).absolute() != work_dir]
+    if any(entry.is_dir() or entry.name.lower().endswith(EXTENSIONS) for entry in entries):
+        return False
+    return any(is_shard_name(entry.name) for entry in entries)
 
 
 def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float] | None, changed: str) -> Found:
-    """List the images and inspect some of them.
+    """List the images and inspect a sample of them.
 
     Args:
-        cfg: From :func:`dataset_cfg`.
-        channels: Channels of the models; None to take those of the images.
+        cfg: Config from :func:`dataset_cfg`.
+        channels: Channels of the models; None for those of the images.
         value_range: Values of black and white, for types without a range.
-        changed: What to do if the images have changed since the list was made: 'error', 'keep' (the
+        changed: Reaction if the images have changed since they were listed: 'error', 'keep' (the
             old list) or 'rescan'.
 
     Raises:
-        DatasetError: There are too few images, their channels differ, or they need options.
+        DatasetError: There are too few images, their channels differ, or an option is needed.
     """
     images = DATASETS.build(dict(cfg, changed=changed))
     if len(images) < 4:
-        raise DatasetError(f'{images.source}: {len(images)} images; at least 4 are needed to train and hold some out')
+        raise DatasetError(f'{images.source}: {len(images)} images; at least 4 are needed for training and validation')
     rows = sorted({len(images) * i // INSPECTED for i in range(INSPECTED)})
     broken: dict[str, str] = {}
 
-    def contents() -> Iterator[tuple[str, bytes]]:
-        for row in rows:
-            try:
-                info = images.get_data_info(row)
-                yield info['img_path'], image_content(dict(info), None)
-            except OSError as error:
-                if not (changed == 'keep' and is_gone(error)):
-                    broken[images.name(row)] = str(error)
-
     def not_broken(function: Callable[[str, bytes], T]) -> list[T]:
         results = []
-        for name, content in contents():
+        for row in rows:
+            name = images.name(row)
             try:
-                results.append(function(name, content))
-            except ValueError as error:
-                broken[name] = str(error)
+                info = images.get_data_info(row)
+                name = info['img_path']
+                results.append(function(name, image_content(dict(info), None)))
+            except (OSError, ValueError) as error:
+                if not (changed == 'keep' and is_gone(error)):
+                    broken[name] = str(error)
         if len(broken) > len(results):
             reasons = first_few((f'{name} ({reason})' for name, reason in broken.items()), 3, '; ')
             raise DatasetError(f'{len(broken)} of {len(rows)} images cannot be read: {reasons}')
         if not results:
             raise DatasetError(
-                f'{images.source}: {len(rows)} of the listed images were inspected, and none exists any more. List '
+                f'{images.source}: {len(rows)} of the listed images were inspected, but none of them exists. List '
                 'them again with --restart-from tokenizer'
             )
         return results
@@ -158,7 +146,7 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
     if value_range is None:
         _check_values(inspected)
     wanted = channels or _channels(inspected)
-    # The statistics are of the pixels that the models will see.
+    # The statistics are those of the pixels that the models get.
     load = LoadMultiChannelImage(wanted, value_range)
     mean, square = np.mean(not_broken(lambda _, content: _moments(load.decode(content))), 0)
     std = np.sqrt((square - mean**2).clip(1e-4))
@@ -180,7 +168,7 @@ def find_images(cfg: dict, channels: int | None, value_range: tuple[float, float
 
 @dataclass(frozen=True)
 class _Inspected:
-    """What is known of one image. Its pixels are not kept.
+    """Properties of one image. Its pixels are not kept.
 
     Args:
         name: Its path.
@@ -188,8 +176,8 @@ class _Inspected:
         ordinary: Whether it is a usual grey or colour image.
         dtype: Type of its values.
         side: Shorter side, in pixels.
-        stored: Channels in the file, alpha included.
-        has_other_bands: Whether alpha or other bands are stored beside grey or colour.
+        stored: Channels in the file, including alpha.
+        has_other_bands: Whether alpha or other bands are stored in addition to grey or colour.
         array: Whether it is an ``.npy`` file.
         bounds: Lowest and highest value.
     """
@@ -225,7 +213,7 @@ def _inspect(name: str, content: bytes) -> _Inspected:
 
 
 def _moments(pixels: np.ndarray) -> np.ndarray:
-    """Mean and mean square of each channel of (H, W, C) pixels from 0 to 255: shape (2, C)."""
+    """Mean and mean square, (2, C), of each channel of (H, W, C) pixels from 0 to 255."""
     unit = pixels.astype(np.float64) / 255
     return np.stack([unit.mean((0, 1)), np.square(unit).mean((0, 1))])
 
@@ -258,7 +246,7 @@ def _check_values(inspected: Sequence[_Inspected]) -> None:
 
 
 def warnings(found: Found, image_size: int, size: str) -> list[str]:
-    """What is likely to disappoint the user.
+    """Warnings about images that are likely to give bad results.
 
     Args:
         found: The images.
@@ -281,6 +269,6 @@ def warnings(found: Found, image_size: int, size: str) -> list[str]:
     if found.most_stored:
         lines.append(
             f'some images have {found.most_stored} channels, and the models have {found.channels}: alpha is blended '
-            f'with white, other bands are left out. To train on all of them, give --channels {found.most_stored}'
+            f'with white, and other bands are dropped. To train on all channels, give --channels {found.most_stored}'
         )
     return lines

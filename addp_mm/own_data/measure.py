@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Measures tokenizer and predictor on held-out images, by tools/test.py on the exported weights."""
+"""Measure tokenizer and predictor on held-out images, with tools/test.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from addp_mm.own_data.state import Stage, read_json
 
 TEST, METRICS = 'test.py', 'metrics.json'
 MEASURED = ('tokenizer', 'predictor')
-# In the order of the report: start of the key, name in the report, decimals.
+# in the order of the report: prefix of the key, name in the report, decimals
 _NAMES = (
     ('reconstruction/psnr', 'PSNR, dB', 2),
     ('reconstruction/ssim', 'SSIM', 3),
@@ -32,7 +32,7 @@ _NAMES = (
 
 
 def extra_metrics(args: Namespace) -> list[dict]:
-    """Configs of the metrics of the tokenizer that the command line adds.
+    """Configs of the tokenizer's metrics from the command line.
 
     Raises:
         ConfigError: The config of ``--fid-extractor`` has no ``extractor``.
@@ -47,10 +47,10 @@ def extra_metrics(args: Namespace) -> list[dict]:
 
 
 def check_extra_metrics(metrics: list[dict], channels: int, image_size: int) -> None:
-    """Try each metric on two images, so that the user learns of an error before the training.
+    """Try each metric on two images, to find errors before the training.
 
     Args:
-        metrics: From :func:`extra_metrics`.
+        metrics: Configs from :func:`extra_metrics`.
         channels: Channels of the images.
         image_size: Side of the images, in pixels.
 
@@ -79,19 +79,19 @@ def check_extra_metrics(metrics: list[dict], channels: int, image_size: int) -> 
 
 
 def test_config(name: str, configs: Mapping[str, Config], request: Request, extra: list[dict]) -> Config:
-    """The config that tests a stage. It names the exported weights.
+    """The config that tests the exported weights of a stage.
 
     Args:
         name: One of :data:`MEASURED`.
-        configs: From :func:`~addp_mm.own_data.stages.build_configs`.
-        request: What the user asked for.
-        extra: From :func:`extra_metrics`, for the tokenizer.
+        configs: Configs from :func:`~addp_mm.own_data.stages.build_configs`.
+        request: The user's settings.
+        extra: Configs from :func:`extra_metrics`, for the tokenizer.
     """
     trained = configs['tokenizer']
     tokenizer = with_weights(trained.model.tokenizer.to_dict(), request.weights('tokenizer'))
     if name == 'tokenizer':
         model = dict(type='addp_mm.TokenizerPretrain', tokenizer=tokenizer)
-        # A user's config may have a single evaluator.
+        # the user's config may have a single evaluator
         own = trained.val_evaluator
         evaluator = [*(own if isinstance(own, list) else [own]), *extra]
     else:
@@ -119,7 +119,7 @@ def command_of(stage: Stage) -> list[str]:
 
 
 def measure(stage: Stage, cfg: Config, commands: Commands) -> None:
-    """Write ``metrics.json`` of a stage that is done, unless this config has written it."""
+    """Write ``metrics.json`` of a finished stage, unless the same config has written it."""
     text = f'# Written by tools/pretrain_from_folder.py for weights {stage.fingerprint}\n{cfg.pretty_text}'
     config, metrics = stage.folder / TEST, stage.folder / METRICS
     if config.is_file() and config.read_text() == text and _metrics(stage):
@@ -150,4 +150,4 @@ def _metrics(stage: Stage) -> dict:
     path = stage.folder / METRICS
     if not path.is_file():
         return {}
-    return read_json(path, 'Remove it: the same command measures again')
+    return read_json(path, 'Remove it: the same command measures the stage again')

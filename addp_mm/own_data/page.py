@@ -16,12 +16,12 @@ from addp_mm.datasets.listed.broken_images import BrokenImages
 from addp_mm.datasets.tokens.token_store import ABOUT, read_about
 from addp_mm.own_data.commands import shown, tool
 from addp_mm.own_data.measure import command_of, measured
-from addp_mm.own_data.progress import duration, training_seconds
+from addp_mm.own_data.progress import duration, latest, training_seconds
 from addp_mm.own_data.stages import Request
 from addp_mm.own_data.state import Stage
 from addp_mm.own_data.work_dir import TOKENS
 from addp_mm.report.figures import Points, image_picture, line_charts
-from addp_mm.report.logs import LogError, read_curve, read_previews, records, scalar_files
+from addp_mm.report.logs import LogError, read_curve, read_previews
 from addp_mm.report.machine import machine_class, versions
 from addp_mm.report.page import Figure, Page, Section, Table
 
@@ -33,17 +33,17 @@ LEAD = (
 _POINTS, _NUM_BROKEN = 300, 10
 _COLOUR = '#14708c'
 _TITLES = dict(tokenizer='Tokenizer', predictor='Token predictor', addp='ADDP')
-# By stage: name in the log, title of the chart.
+# by stage: name in the log, title of the chart
 _CURVES = dict(
     tokenizer=dict(psnr='PSNR of training batches (dB)', loss='Loss', perplexity='Perplexity of the codes'),
     predictor=dict(loss='Loss', accuracy='Accuracy on masked tokens'),
     addp=dict(loss='Loss'),
 )
-# By stage: name of the preview, what it shows.
+# by stage: name of the preview, its description
 _PREVIEWS = dict(
     tokenizer=dict(
-        reconstructions='Upper rows: images. Lower rows: their reconstructions by the tokenizer. Details that are lost '
-        'here are lost to the later stages too.'
+        reconstructions='Upper rows: images. Lower rows: their reconstructions by the tokenizer. Details that are '
+        'missing here are also missing in the later stages.'
     ),
     predictor={},
     addp=dict(
@@ -66,10 +66,10 @@ def write_page(
 
     Args:
         path: The HTML file to write.
-        request: What the user asked for.
+        request: The user's settings.
         stages: The stages in order, by name.
         generation: The command that generated images.
-        ran: The commands of this run, as a user types them.
+        ran: The commands of this run, as you type them.
 
     Returns:
         Size in bytes.
@@ -79,8 +79,7 @@ def write_page(
     if sys.argv[0].endswith('pretrain_from_folder.py'):
         command = shlex.join(['python', *sys.argv])
     overview = Figure(
-        'Training time is the sum over all logged iterations. PSNR, SSIM and usage (percent of the codes that occur) '
-        'are of held-out images. Loss and accuracy are of training batches.',
+        'Training time is the sum over all logged iterations. Loss and accuracy are of training batches.',
         [command],
         table=Table(['', 'Iterations', 'Batch', 'Training', 'Last values'], [_row(s) for s in stages.values()]),
     )
@@ -107,23 +106,23 @@ def write_page(
     broken = _broken(request.work_dir, found.dataset.get('root', ''))
     if broken:
         figure = Figure(
-            f'{len(broken):,} images were left out; at most {_NUM_BROKEN} are shown. All are listed in '
+            f'{len(broken):,} images were skipped; at most {_NUM_BROKEN} are shown. All are listed in '
             f'broken_images_….txt below {request.work_dir} and in tokens/tokens.json.',
             [command],
             table=Table(['Image', 'Reason'], list(broken.items())[:_NUM_BROKEN]),
         )
         sections.append(Section('Broken images', [figure]))
     software = Figure(
-        'Software and machine. The commands are those of the latest start, without the stages that were done before.',
+        'Software and machine. The commands are those of the latest start, without earlier finished stages.',
         ran or [command],
         table=Table(['', ''], list(dict(versions(), machine=machine_class()).items())),
     )
-    sections.append(Section('How it was made', [software]))
+    sections.append(Section('How this page was created', [software]))
     return Page('Pre-training on your own images', LEAD, sections).write(path)
 
 
 def _stage_figures(stage: Stage, val_count: int) -> list[Figure]:
-    """Previews, measurements and curves of a stage, as far as they exist."""
+    """The existing previews, measurements and curves of a stage."""
     train = [shown(tool('train.py', stage.config, '--work-dir', stage.run_dir, '--resume', 'auto'))]
     figures = []
     for name, caption in _PREVIEWS[stage.name].items():
@@ -159,7 +158,7 @@ def _stage_figures(stage: Stage, val_count: int) -> list[Figure]:
 
 def _broken(work_dir: Path, root: str) -> dict[str, str]:
     """Names and reasons of the images that a stage could not read."""
-    # The store of ids names them relative to the root.
+    # tokens.json has names relative to the root
     tokens = work_dir / TOKENS
     broken = read_about(tokens)['broken'] if (tokens / ABOUT).is_file() else []
     found = {os.path.join(root, image['name']): image['reason'] for image in broken}
@@ -171,25 +170,7 @@ def _broken(work_dir: Path, root: str) -> dict[str, str]:
 def _row(stage: Stage) -> list[str]:
     fitted = stage.fitted
     batch = f'{fitted["batch"]}' + (f' x {fitted["accumulated"]}' if fitted['accumulated'] > 1 else '')
-    values = ', '.join(f'{name} {value:.4g}' for name, value in last_values(stage).items())
+    record = latest(stage.run_dir) or {}
+    values = ', '.join(f'{name} {record[name]:.4g}' for name in ('loss', 'accuracy') if name in record)
     seconds = training_seconds(stage.run_dir)
     return [_TITLES[stage.name], f'{fitted["max_iters"]:,}', batch, duration(seconds), values]
-
-
-def last_values(stage: Stage) -> dict[str, float]:
-    """The last logged values of a stage; those of the tokenizer are of its last validation."""
-    names = ('PSNR', 'SSIM', 'usage', 'perplexity') if stage.name == 'tokenizer' else ('loss', 'accuracy')
-    found = {}
-    for file in scalar_files(stage.run_dir):
-        for record in records(file):
-            # Records of a validation have no iteration.
-            if ('iter' in record) == (stage.name != 'tokenizer'):
-                values = {_short(key): value for key, value in record.items()}
-                found.update({name: values[name] for name in names if math.isfinite(values.get(name, math.nan))})
-    return found
-
-
-def _short(name: str) -> str:
-    """``'reconstruction/psnr'`` as ``'PSNR'``."""
-    last = name.rpartition('/')[2]
-    return last.upper() if last.lower() in ('psnr', 'ssim') else last

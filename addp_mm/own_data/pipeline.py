@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The stages in order: those that are done are skipped, one that was interrupted is resumed."""
+"""The stages in order: finished stages are skipped, and an interrupted stage is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from addp_mm.datasets import DatasetError
 from addp_mm.errors import UserError, first_few
 from addp_mm.own_data import tokens
 from addp_mm.own_data.commands import TOOLS, Commands, Execute, tool
-from addp_mm.own_data.fitting import check_disk, fit_config, try_stages
+from addp_mm.own_data.fitting import fit_config, try_stages
 from addp_mm.own_data.images import KINDS, Found, dataset_cfg, find_images, warnings
 from addp_mm.own_data.measure import MEASURED, check_extra_metrics, extra_metrics, measure, test_config
 from addp_mm.own_data.page import write_page
@@ -31,24 +31,24 @@ class Pipeline:
 
     Args:
         args: The command line.
-        execute: Runs a command instead of a process; see
+        execute: Function that replaces the process of a command; see
             :class:`~addp_mm.own_data.commands.Commands`. Defaults to None.
 
     Raises:
-        StateError: The work dir is used by another run, or holds something else.
+        StateError: The work dir is used by another run, or contains other files.
     """
 
     def __init__(self, args: Namespace, execute: Execute | None = None) -> None:
         self.args, self.work_dir = args, args.work_dir
         self.folder = WorkDir(self.work_dir)
-        # --restart-from removes trained stages only after everything was checked.
+        # --restart-from removes trained stages only after all checks.
         self.restart = args.restart_from if self.folder.is_begun else None
         self.commands = Commands(execute, [self.folder.lock.fileno()])
         self.stages: dict[str, Stage] = {}
         self.new: dict[str, Config] = {}
 
     def run(self) -> None:
-        """Do all that is not done yet.
+        """Run everything that is not done yet.
 
         Raises:
             UserError: Images, options or work dir are wrong, or a command failed.
@@ -101,7 +101,7 @@ class Pipeline:
         )
 
     def _find(self, cfg: dict, value_range: tuple[float, float] | None) -> Found:
-        """Find the images. While they are the same, the statistics of the first start are kept."""
+        """Find the images. If they are the same, the statistics of the first start are kept."""
         all_again = self.restart == STAGES[0]
         begun = {} if all_again else self.folder.begun or {}
         index = self.folder.new_index() if all_again else self.folder.index
@@ -111,14 +111,14 @@ class Pipeline:
                 dict(cfg, index_file=str(index)), self.args.channels or begun.get('channels'), value_range, changed
             )
         except DatasetError as error:
-            # The dataset names the option of its config; name that of this tool too.
+            # The dataset's error names the option of its config; add the option of this tool.
             options = '; with this tool: --images-changed keep, or --restart-from tokenizer'
             raise DatasetError(f'{error}{options if "rescan" in str(error) else ""}') from error
         same = begun.get('fingerprint') == found.fingerprint
         return replace(found, dataset=cfg, **(begun.get('inspected', {}) if same else {}))
 
     def _check(self) -> None:
-        """Check the options, as far as possible without training."""
+        """Check the options that can be checked without training."""
         self.configs = build_configs(self.request)
         check_configs(self.configs)
         self.extra = extra_metrics(self.args)
@@ -134,11 +134,10 @@ class Pipeline:
                 stage.check()
 
     def _prepare(self) -> None:
-        """Fit the batches of new stages to the memory, and write their configs."""
+        """Find batch sizes of new stages that fit into memory, and write their configs."""
         if self.restart != STAGES[0]:
             self.folder.claim(self.about)
         tried = try_stages(self.new, self.request, self.processes, self.commands)
-        check_disk(self.work_dir, self.request, tried, self.folder.size_from(self.restart) if self.restart else 0)
         if self.restart:
             self.folder.restart(self.restart, self.about)
         for name, cfg in self.new.items():
@@ -179,17 +178,17 @@ class Pipeline:
         clock = Clock(expected)
         if clock.all_left():
             unknown = [name for name, s in self.stages.items() if not s.done() and 'seconds' not in s.fitted]
-            which = f'all stages but {" and ".join(unknown)}' if unknown else 'all stages together'
+            which = f'all stages except {" and ".join(unknown)}' if unknown else 'all stages together'
             print(
                 f'{which} take about {duration(clock.all_left())} and end about {time_of_day(clock.all_left())} '
-                '(trial steps, without the loading and tokenizing of images)'
+                '(estimated from trial steps, without loading and tokenizing of images)'
             )
         return clock
 
     def _train(self, stage: Stage, clock: Clock) -> None:
         number = f'[{1 + STAGES.index(stage.name)}/{len(STAGES)} {stage.name}]'
         if stage.done():
-            print(f'{number} done before: {stage.weights}')
+            print(f'{number} already done: {stage.weights}')
             return
         max_iters = stage.fitted['max_iters']
         if stage.final_checkpoint(max_iters) is None:
@@ -211,7 +210,7 @@ class Pipeline:
         clock.expect(stage.name, 0.0)
         if stage.name == 'addp':
             self._export(stage, checkpoint, stage.folder / 'backbone.safetensors', '--prefix', 'backbone.')
-        # These weights are written last: they mean that the stage is done.
+        # These weights are written last: if they exist, the stage is done.
         fingerprint = f'fingerprint={stage.fingerprint}'
         self._export(stage, checkpoint, stage.weights, '--prefix', _PREFIX[stage.name], '--meta', fingerprint)
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Progress of a training, and when all stages are expected to end."""
+"""Progress of a training, and the expected ends of the stages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def training_seconds(run_dir: Path) -> float:
 
 
 def _training_records(file: Path, last_bytes: int | None = None) -> Iterator[dict]:
-    # Records of validations have no iteration.
+    # records of validations have no iteration
     return (record for record in records(file, last_bytes) if 'iter' in record and 'time' in record)
 
 
@@ -39,7 +39,7 @@ class Clock:
     """Expected ends of the stages.
 
     Args:
-        expected: Seconds that are left of each stage, in order; 0 for a stage that is done.
+        expected: Remaining seconds of each stage, in order; 0 for a finished stage.
     """
 
     def __init__(self, expected: Mapping[str, float]) -> None:
@@ -56,22 +56,22 @@ class Clock:
         return f'{stage}: {done:,} of {max_iters:,} iterations ({done / max_iters:.0%}){loss}; {self.ends(stage)}'
 
     def expect(self, stage: str, seconds: float) -> None:
-        """Set the seconds that are left of a stage."""
+        """Set the remaining seconds of a stage."""
         self.expected[stage] = seconds
 
     def ends(self, stage: str) -> str:
-        """When the stage that runs, and all later ones, are expected to end."""
+        """Expected ends of the running stage and of all stages, as text."""
         names = list(self.expected)
         rest = sum(self.expected[name] for name in names[names.index(stage) :])
         return f'this stage ends about {time_of_day(self.expected[stage])}, all stages about {time_of_day(rest)}'
 
     def all_left(self) -> float:
-        """Seconds that are left of all stages."""
+        """Remaining seconds of all stages."""
         return sum(self.expected.values())
 
 
 def time_of_day(seconds: float) -> str:
-    """The time in so many seconds, with the date if it is another day."""
+    """The time of day in ``seconds`` seconds, with the date if it is another day."""
     now = datetime.datetime.now().astimezone()
     then = now + datetime.timedelta(seconds=seconds)
     return then.strftime('%H:%M') if then.date() == now.date() else then.strftime('%a %d %b %H:%M')

@@ -15,19 +15,19 @@ _WORD = re.compile(r'(?<![\w.])max_iters(?![\w.])')
 def resolve_iterations(node: Any, max_iters: int, key: str = '') -> Any:
     """Replace the formulas over ``max_iters`` in a config by numbers.
 
-    ``'0.05 * max_iters'`` and ``'max_iters'`` are numbers of iterations, at least 2 (a warm-up of
-    fewer never ends). ``'40 / max_iters'`` is a rate per iteration, at most 0.5.
+    ``'0.05 * max_iters'`` and ``'max_iters'`` are numbers of iterations, at least 2 (a shorter
+    warm-up never ends). ``'40 / max_iters'`` is a rate per iteration, at most 0.5.
 
     Args:
-        node: A nest of dicts and lists. It is not changed.
+        node: Nested dicts and lists. They are not changed.
         max_iters: Iterations of the whole training.
-        key: Key of ``node`` in the dict that holds it. Defaults to ''.
+        key: Key of ``node`` in its dict. Defaults to ''.
 
     Returns:
         A copy that shares no dict or list with ``node``.
 
     Raises:
-        ConfigError: A string has the word ``max_iters`` and is none of these formulas.
+        ConfigError: A string contains ``max_iters`` but is not one of these formulas.
     """
     if isinstance(node, dict):
         return {name: resolve_iterations(value, max_iters, name) for name, value in node.items()}
@@ -39,9 +39,9 @@ def resolve_iterations(node: Any, max_iters: int, key: str = '') -> Any:
         factor = float(formula[1] or 1)
         if formula[2] == '/':
             return min(0.5, factor / max_iters)
-        # AdversarialStartHook needs watch > window.
+        # AdversarialStartHook needs watch > window
         return max(3 if key == 'watch' else 2, round(factor * max_iters))
     raise ConfigError(
-        f"{key}={node!r} is not a formula that is understood: write '0.05 * max_iters' for a number of "
+        f"{key}={node!r} is not a known formula: write '0.05 * max_iters' for a number of "
         "iterations, '40 / max_iters' for a rate, or a plain number"
     )

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Configs of the three trainings: from the presets, the images and the changes of the user."""
+"""Configs of the three trainings, from the presets, the images and the user's changes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from addp_mm.config.config_file import ConfigError, check_options, load_config, parse_options, suggest
+from addp_mm.config.config_file import check_options, load_config, parse_options
 from addp_mm.config.shipped import config_path
+from addp_mm.errors import ConfigError, suggest
 from addp_mm.own_data.images import Found
 
 STAGES = ('tokenizer', 'predictor', 'addp')
@@ -20,22 +21,22 @@ SIZES = ('nano', 'small', 'base', 'large')
 WEIGHTS = 'weights.safetensors'
 OWN = 'own_data'
 _SHORT = ('batch_size', 'max_iters', 'max_passes')
-# Training is not shortened further, however few images there are.
+# shortest training, even with very few images
 _FEWEST_ITERS = 100
 _SMALLEST_FOR_SSIM = 16
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for.
+    """The user's settings.
 
     Args:
         found: The images.
         image_size: Side of the training images, in pixels.
         size: One of :data:`SIZES`.
         work_dir: Absolute path.
-        configs: Config with the user's changes, by stage. Defaults to none.
-        options: Values by key, by stage. Defaults to none.
+        configs: Config with the user's changes, by stage. Defaults to {}: none.
+        options: Values by key, by stage. Defaults to {}: none.
         augmentation: As in :class:`~addp_mm.datasets.views.views.Views`. Defaults to 'crop'.
         crop_scale: As in ``Views``. Defaults to (0.2, 1.0).
         views: As in ``Views``. Defaults to 8.
@@ -82,14 +83,14 @@ def options_by_stage(options: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def build_configs(request: Request) -> dict[str, Config]:
-    """Build the config of each stage, before its batch is fitted.
+    """Build the config of each stage, before its batch size is known.
 
-    Numbers of iterations may still be formulas over ``max_iters``, and ``own_data`` holds the
-    images and the number of steps: :func:`~addp_mm.own_data.fitting.fit_config` replaces both. A
-    user who sets ``train_dataloader.batch_size`` leaves no batch to fit.
+    Numbers of iterations may still be formulas over ``max_iters``, and ``own_data`` contains the
+    number of images and of steps: :func:`~addp_mm.own_data.fitting.fit_config` replaces both. If
+    you set ``train_dataloader.batch_size``, no batch size is searched.
 
     Raises:
-        ConfigError: An option has no meaning, or sizes do not belong together.
+        ConfigError: An option is unknown, or sizes do not fit together.
     """
     configs: dict[str, Config] = {}
     for stage in STAGES:
@@ -100,7 +101,8 @@ def build_configs(request: Request) -> dict[str, Config]:
         own = {key: options.pop(key) for key in list(options) if key.startswith(f'{OWN}.')}
         asked = {**users.pop(OWN, {}), **{key.removeprefix(f'{OWN}.'): value for key, value in own.items()}}
         cfg[OWN] = _own_data(stage, cfg[OWN].to_dict(), asked, request.found.train_count)
-        # Merged twice: sizes follow from the user's model, and the user's values win.
+        # Merged twice: sizes are inferred from the user's model, and the user's values have
+        # priority.
         cfg.merge_from_dict(dict(model=users.get('model', {})))
         cfg.merge_from_dict({key: value for key, value in options.items() if key.startswith('model.')})
         _FITTING[stage](cfg, request, configs)
@@ -133,7 +135,7 @@ def check_configs(configs: Mapping[str, Config]) -> None:
     """Refuse misspelt arguments in all stages.
 
     Args:
-        configs: From :func:`build_configs`.
+        configs: Configs from :func:`build_configs`.
 
     Raises:
         ConfigError: A class does not have the argument.
@@ -180,7 +182,7 @@ def images(request: Request, split: str) -> dict:
     """Config of the dataset: the training images or the held-out ones.
 
     Args:
-        request: What the user asked for.
+        request: The user's settings.
         split: 'train' or 'val'.
     """
     view = dict(type='addp_mm.MakeView', image_size=request.image_size, augmentation='none')
@@ -188,7 +190,7 @@ def images(request: Request, split: str) -> dict:
         view.update(augmentation=request.augmentation)
         if request.augmentation == 'crop':
             view.update(crop_scale=tuple(request.crop_scale))
-    # Changed images were noticed before this config is used: from then on the list counts.
+    # Changes of the images were checked before this config is used; then the list is fixed.
     return dict(
         request.found.dataset,
         split=split,
@@ -211,7 +213,7 @@ def held_out_loader(request: Request) -> dict:
 
 
 def changeable_options(cfg: Mapping) -> list[str]:
-    """``KEY=VALUE`` of what may change after a stage has begun: how many images may be broken."""
+    """``KEY=VALUE`` of the option that you may change later: the share of broken images."""
     return [
         f'{loader}.dataset.max_broken_share={share}'
         for loader in ('train_dataloader', 'val_dataloader')
@@ -220,7 +222,7 @@ def changeable_options(cfg: Mapping) -> list[str]:
 
 
 def token_layout(cfg: Config) -> tuple[int, int]:
-    """Side of the square of pixels that one token stands for, and number of codes.
+    """Side of a token in pixels, and number of codes.
 
     Args:
         cfg: Config of the tokenizer's stage.
@@ -272,7 +274,7 @@ def _tokens(request: Request, configs: Mapping) -> tuple[int, dict]:
 
 
 def with_weights(component: Mapping, weights: str) -> dict:
-    """A component with an ``init_cfg`` that names its weights."""
+    """A component with an ``init_cfg`` that loads its weights."""
     return dict(component, init_cfg=dict(type='addp_mm.Pretrained', checkpoint=weights, strict=True))
 
 

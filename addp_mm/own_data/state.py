@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The files that a work dir holds of one stage. They are the only memory of a training."""
+"""The files of one stage in a work dir. They are the only state of a training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from addp_mm.errors import UserError, first_few
 from addp_mm.own_data.stages import WEIGHTS
 
 RECORD, CONFIG, RUN, LAST = 'stage.json', 'config.py', 'run', 'last_checkpoint'
-# These options change the speed of a training or when it stops, not its result.
+# These options change the speed of a training or its end, but not its result.
 _NOT_COMPARED = ('num_workers', 'persistent_workers', 'max_broken_share')
 
 
@@ -29,7 +29,7 @@ def read_json(path: Path, fix: str) -> Any:
 
     Args:
         path: The file.
-        fix: What the user can do if the file is damaged.
+        fix: Advice for a damaged file.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -51,7 +51,7 @@ def comparable(cfg: Any) -> Any:
 
 
 def differences(before: Any, now: Any, name: str = '') -> Iterator[str]:
-    """Describe where two nests of dicts and lists differ: ``'model.depth 3 -> 4'``."""
+    """Describe the differences of nested dicts and lists: ``'model.depth 3 -> 4'``."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             yield from differences(before.get(key), now.get(key), f'{name}.{key}' if name else key)
@@ -68,8 +68,8 @@ class Stage:
     Args:
         work_dir: Work dir of the tool.
         name: 'tokenizer', 'predictor' or 'addp'.
-        wanted: Config of the stage before its batch is fitted to the memory.
-        depends_on: Fingerprints of what else the result depends on: the images, the stage before.
+        wanted: Config of the stage before its batch size is known.
+        depends_on: Other fingerprints on which the result depends: the images, the earlier stage.
     """
 
     def __init__(self, work_dir: Path, name: str, wanted: Mapping, depends_on: Sequence[str]) -> None:
@@ -88,7 +88,7 @@ class Stage:
 
     @property
     def fitted(self) -> dict:
-        """What :meth:`prepare` stored about batch, memory and time.
+        """Batch, memory and time, as :meth:`prepare` stored them.
 
         Raises:
             FileNotFoundError: The stage is not prepared.
@@ -115,7 +115,7 @@ class Stage:
         except SafetensorError as error:
             raise StateError(
                 f'{self.weights} is damaged ({error}). Remove it: the same command exports it again from the last '
-                f'checkpoint in {self.run_dir}. If no checkpoint is there: {self._restart}'
+                f'checkpoint in {self.run_dir}. If there is no checkpoint: {self._restart}'
             ) from error
 
     def check(self) -> None:
@@ -126,9 +126,9 @@ class Stage:
         """
         record = self._record()
         if record['fingerprint'] != self.fingerprint:
-            other = list(differences(record['wanted'], self.wanted)) or ['the images, or a stage before']
+            other = list(differences(record['wanted'], self.wanted)) or ['the images or an earlier stage']
             raise StateError(
-                f'{self.folder} was begun with other options: {first_few(other, 6, "; ")}. Use the same options to '
+                f'{self.folder} was started with other options: {first_few(other, 6, "; ")}. Use the same options to '
                 f'continue. {self._restart}'
             )
         if not self.config.is_file() or _digest(self.config) != record['config']:
@@ -139,7 +139,7 @@ class Stage:
             )
 
     def prepare(self, cfg: Config, fitted: Mapping) -> None:
-        """Write the config to train with, and a record of it.
+        """Write the config of the training, and a record of it.
 
         Args:
             cfg: The complete config.

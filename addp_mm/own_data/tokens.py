@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Token ids of all images, which the predictor trains on: written by tokenize_images.py."""
+"""Token ids of all images, the training data of the predictor, written by tokenize_images.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_BATCH = 64
 
 
 def command(request: Request, tokenizer: Stage, max_broken_share: float) -> list[str]:
-    """The command that writes the ids. A batch that fits in training also fits here."""
+    """The command that writes the ids. A batch that fits in training fits here too."""
     return tool(
         'dataset_converters/tokenize_images.py',
         tokenizer.config,
@@ -46,7 +46,7 @@ def command(request: Request, tokenizer: Stage, max_broken_share: float) -> list
 
 
 def progress_of(folder: Path, clock: Clock) -> Progress:
-    """A function that returns a line on the ids that are on disk; None if there are none yet."""
+    """A function that returns a line on the ids on disk, or None if there are none."""
     first: tuple[int, float] | None = None
 
     def line() -> str | None:

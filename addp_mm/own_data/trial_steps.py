@@ -1,8 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Find the batch that fits into memory and the seconds of a step, by trial steps on random data.
+"""Find the batch size that fits into memory and the time of a step, by trial steps.
 
-Run by tools/pretrain_from_folder.py. On a GPU the batch is halved until a step fits. On a CPU,
-where too large a batch ends the process, it follows from the memory of two small steps.
+tools/pretrain_from_folder.py runs it, with random data. On a GPU the batch is halved until a step
+fits. On a CPU a batch that is too large would end the process; there the batch is computed from the
+memory of two small steps.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Any
 import torch
 
 MIB = 2**20
-# Shares of the free memory that a training may use.
+# shares of the free memory that a training may use
 _GPU_SHARE, _CPU_SHARE = 0.9, 0.7
-# Images of the second step on a CPU.
+# number of images of the second step on a CPU
 _FEW = 4
 
 
@@ -34,14 +35,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'spec',
         type=Path,
         help='JSON file: number of processes; by stage its config, the batch of a process and the shape of an image. '
-        'A stage without a batch is built and takes no step',
+        'A stage without a batch is built but runs no step',
     )
     parser.add_argument('out', type=Path, help='JSON file to write: parameters of each stage; batch, seconds and MiB')
     return parser.parse_args(argv)
 
 
 def available_memory(meminfo: Path = Path('/proc/meminfo'), cgroup: Path = Path('/sys/fs/cgroup')) -> int:
-    """Free bytes of RAM: of the machine, or of the control group if fewer; on Linux."""
+    """Free bytes of RAM of the machine, or of the control group if it has less; on Linux."""
     free = 1024 * int(re.findall(r'MemAvailable:\s*(\d+)', meminfo.read_text())[0])
     with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit
         limit = int((cgroup / 'memory.max').read_text())
@@ -55,7 +56,7 @@ def peak_memory() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Let :func:`peak_memory` measure from now on, if the system allows it."""
+    """Restart the measurement of :func:`peak_memory`, if the system allows it."""
     with contextlib.suppress(OSError):
         Path('/proc/self/clear_refs').write_text('5')
 
@@ -67,7 +68,7 @@ class Trial:
         cfg: Config of the stage: ``model``, ``optim_wrapper``, ``default_scope``,
             ``custom_imports``.
         shape: Shape of an image, (C, H, W), or of the ids of an image, (L,).
-        device: Where to train.
+        device: Device of the model.
     """
 
     def __init__(self, cfg: dict, shape: Sequence[int] | None, device: torch.device) -> None:
@@ -89,7 +90,7 @@ class Trial:
         self.optim_wrapper = build_optim_wrapper(self.model, cfg['optim_wrapper'])
         self.parameters = sum(p.numel() for p in self.model.parameters())
         if hasattr(self.model, 'iteration') and hasattr(self.model, 'quantize_from'):
-            # Late in the training of a tokenizer all terms of its loss count.
+            # late in the training of a tokenizer all terms of its loss are active
             late = 1 + max(self.model.quantize_from, getattr(getattr(self.model, 'schedule', None), 'counts_from', 0))
             self.model.iteration.fill_(late * getattr(self.model, 'r1_interval', 1))
 
@@ -110,9 +111,9 @@ class Trial:
 
 
 def _without_weights(node: Any) -> Any:
-    """A model's config without ``init_cfg``: the weights do not exist yet, and need no time.
+    """A model's config without ``init_cfg``: the weights do not exist yet.
 
-    A perceptual loss keeps its ``init_cfg``: it does not compute without weights.
+    A perceptual loss keeps its ``init_cfg``: it does not work without weights.
     """
     if isinstance(node, dict):
         return {
@@ -127,7 +128,7 @@ def fit_on_gpu(trial: Trial, batch: int) -> tuple[int, float, int]:
     """Halve the batch until a step fits.
 
     Args:
-        trial: Takes the steps.
+        trial: Runs the steps.
         batch: The largest batch to try.
 
     Returns:
@@ -158,14 +159,14 @@ def fit_on_cpu(trial: Trial, batch: int, limit: float) -> tuple[int, float, floa
     """The largest equal part of a batch that fits, by the memory of two small steps.
 
     Args:
-        trial: Takes the steps.
+        trial: Runs the steps.
         batch: The largest batch.
         limit: Bytes that this process may use.
 
     Returns:
         Batch, expected seconds of a step, and expected peak memory in bytes.
     """
-    trial.step(1)  # creates the state of the optimizer
+    trial.step(1)  # the first step creates the state of the optimizer
     few, peaks, seconds = min(_FEW, batch), [], 0.0
     for images in (1, few):
         reset_peak_memory()
@@ -179,7 +180,7 @@ def fit_on_cpu(trial: Trial, batch: int, limit: float) -> tuple[int, float, floa
 
 
 def try_batches(trial: Trial, batch: int, processes: int) -> dict:
-    """Find the batch, at most ``batch``; returns ``batch``, ``seconds`` of a step and ``mib``."""
+    """Find a batch of at most ``batch``; return ``batch``, ``seconds`` of a step and ``mib``."""
     peak: float
     if trial.device.type == 'cuda':
         batch, seconds, peak = fit_on_gpu(trial, batch)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The work dir as a whole: its lock, the images it belongs to, and what a restart removes."""
+"""The work dir: its lock, its images, and the files that a restart removes."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from addp_mm.own_data.state import StateError, comparable, differences, read_jso
 
 MARKER, INDEX, LOCK = 'own_data.json', 'images.index', '.lock'
 TOKENS = 'tokens'
-# A restart removes one of these and all after it.
+# a restart removes one of these and all later ones
 PARTS = ('tokenizer', TOKENS, 'predictor', 'addp')
 _NEW_INDEX = f'{INDEX}.new'
-# What identifies a set of images.
+# keys that identify a set of images
 _IDENTITY = ('images', 'fingerprint', 'channels')
 
 
 class WorkDir:
     """The folder of a run. It is locked until :meth:`close`.
 
-    The commands of the run inherit the open file :attr:`lock`, so a training whose run was killed
-    still locks the folder.
+    The commands of the run inherit the open file :attr:`lock`, so that a training still locks the
+    folder after its run was killed.
 
     Args:
         path: Absolute path. It is created if it is missing.
 
     Raises:
-        StateError: Another run uses the folder, it holds something else, or it was moved.
+        StateError: Another run uses the folder, it contains other files, or it was moved.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +41,7 @@ class WorkDir:
             other = sorted(p.name for p in path.iterdir() if p.name[0] != '.' and p.name != INDEX)
             if other:
                 raise StateError(
-                    f'{path} holds {first_few(other)} and is no work dir of this tool: choose another --work-dir'
+                    f'{path} contains {first_few(other)} and is not a work dir of this tool: choose another --work-dir'
                 )
         path.mkdir(parents=True, exist_ok=True)
         self.lock = (path / LOCK).open('a')
@@ -60,7 +60,7 @@ class WorkDir:
         self.lock.close()
         if not self.is_begun:
             (self.path / LOCK).unlink(missing_ok=True)
-            with suppress(OSError):  # the list of images is kept: it took time
+            with suppress(OSError):  # the list of images is kept, because listing takes time
                 self.path.rmdir()
 
     @property
@@ -70,7 +70,7 @@ class WorkDir:
 
     @property
     def begun(self) -> dict | None:
-        """What :meth:`claim` stored; None before that.
+        """The record that :meth:`claim` stored; None before.
 
         Raises:
             StateError: The file is damaged.
@@ -86,38 +86,33 @@ class WorkDir:
         return path
 
     def check_images(self, about: Mapping) -> None:
-        """Compare the images with those that the folder was begun with.
+        """Compare the images with those of the first start.
 
         Args:
             about: ``images`` (config of the dataset), ``fingerprint`` and ``channels``.
 
         Raises:
-            StateError: The folder was begun with other images, or was moved since.
+            StateError: The folder was started with other images, or was moved since.
         """
         if (before := self.begun) is None:
             return
         begun_at = Path(before.get('work_dir', self.path))
         if begun_at != self.path:
             raise StateError(
-                f'{self.path} was moved from {begun_at}, and the configs in it name files there. Move it back, or add '
+                f'{self.path} was moved from {begun_at}, but its configs contain the old paths. Move it back, or add '
                 f'--restart-from {PARTS[0]}'
             )
         then, now = (comparable({key: of.get(key) for key in _IDENTITY}) for of in (before, about))
         other = list(differences(then, now))
         if other:
             raise StateError(
-                f'{self.path} was begun with other images: {first_few(other, 5, "; ")}. Choose another --work-dir, or '
+                f'{self.path} was started with other images: {first_few(other, 5, "; ")}. Choose another --work-dir or '
                 f'add --restart-from {PARTS[0]}'
             )
 
     def claim(self, about: Mapping) -> None:
-        """Store what images the folder belongs to."""
+        """Store the images of the folder."""
         write_json(self._marker, dict(about, work_dir=str(self.path)))
-
-    def size_from(self, part: str) -> int:
-        """Bytes of what :meth:`restart` removes."""
-        files = (file for folder in self._from(part) for file in folder.rglob('*') if file.is_file())
-        return sum(file.lstat().st_size for file in files)
 
     def restart(self, part: str, about: Mapping) -> None:
         """Remove a part and all later ones.
@@ -125,16 +120,14 @@ class WorkDir:
         Args:
             part: One of :data:`PARTS`. With 'tokenizer' the folder also gets the new list of
                 images.
-            about: What :meth:`claim` stores.
+            about: The record for :meth:`claim`.
         """
-        # The last part goes first: if this is interrupted, the parts that are left belong together.
-        for folder in reversed(self._from(part)):
-            if folder.exists():
-                shutil.rmtree(folder)
+        # The last part is removed first: after an interruption, the remaining parts belong
+        # together.
+        for name in reversed(PARTS[PARTS.index(part) :]):
+            if (self.path / name).exists():
+                shutil.rmtree(self.path / name)
         if part == PARTS[0]:
             if (self.path / _NEW_INDEX).is_file():
                 (self.path / _NEW_INDEX).replace(self.index)
             self.claim(about)
-
-    def _from(self, part: str) -> list[Path]:
-        return [self.path / name for name in PARTS[PARTS.index(part) :]]

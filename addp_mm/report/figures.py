@@ -26,9 +26,9 @@ class Picture:
         uri: Its data, as a ``data:`` address.
         width: In pixels.
         height: In pixels.
-        max_width: The page does not show it wider, in pixels.
+        max_width: Largest width on the page, in pixels.
         alt: Describes the picture to a reader who cannot see it.
-        title: Shown above it. Defaults to none.
+        title: Text above it. Defaults to '': none.
     """
 
     uri: str
@@ -40,7 +40,7 @@ class Picture:
 
     @property
     def is_wide(self) -> bool:
-        """Whether a narrow screen has to scroll it."""
+        """Whether you have to scroll it on a narrow screen."""
         return self.width > 2 * self.height
 
 
@@ -65,7 +65,7 @@ def line_charts(charts: Mapping[str, Mapping[str, Points]], x_label: str, colour
     Args:
         charts: Points (x, y) by name of the line, by title of the chart.
         x_label: Name of the horizontal axis.
-        colours: Colour by name of the line. A legend is drawn if there are several.
+        colours: Colour by name of the line. A legend is drawn if there are several lines.
 
     Raises:
         ValueError: A line has no points.

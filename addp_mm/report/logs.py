@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Reads what mmengine's loggers and tools/test.py write into a work dir."""
+"""Read the files that mmengine's loggers and tools/test.py write into a work dir."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def records(file: Path, last_bytes: int | None = None) -> Iterator[dict]:
 
     Args:
         file: The log.
-        last_bytes: Read only so many bytes at its end. Defaults to None: the whole file.
+        last_bytes: Number of bytes to read at its end. Defaults to None: the whole file.
     """
     with file.open('rb') as stream:
         if last_bytes is not None:
@@ -43,7 +43,7 @@ def records(file: Path, last_bytes: int | None = None) -> Iterator[dict]:
 def read_curve(work_dir: Path, name: str = 'loss') -> list[tuple[int, float]]:
     """The values of a scalar over the iterations.
 
-    Values of a resumed run replace those of the earlier run from the same iterations on.
+    Values of a resumed run replace those of the earlier run for the same iterations.
 
     Args:
         work_dir: Work dir of tools/train.py.

@@ -15,7 +15,7 @@ TEMPLATES = Path(__file__).with_name('templates')
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text. The first cell of a row names the row."""
+    """A table of text. The first cell of a row is its name."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -26,10 +26,10 @@ class Figure:
     """Pictures or a table.
 
     Args:
-        caption: Says what the reader sees.
-        commands: The commands that made it, as a user types them.
-        pictures: Shown side by side. Defaults to none.
-        table: Defaults to None.
+        caption: Describes the content.
+        commands: The commands that created it, as you type them.
+        pictures: Pictures side by side. Defaults to (): none.
+        table: The table. Defaults to None.
 
     Raises:
         ValueError: There is no caption, no command, or nothing to show.
@@ -42,7 +42,7 @@ class Figure:
 
     def __post_init__(self) -> None:
         if not (self.caption and self.commands and (self.pictures or self.table)):
-            raise ValueError('a figure needs a caption, the commands that made it, and pictures or a table')
+            raise ValueError('a figure needs a caption, the commands that created it, and pictures or a table')
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Page:
         title: Title of the page.
         lead: First paragraph.
         sections: Sections in order.
-        warning: A notice above everything else. Defaults to none.
+        warning: A notice at the top of the page. Defaults to '': none.
     """
 
     title: str

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The runtime of mmseg's configs. Its Inferencer and tools draw with the visualizer that the config
-# names.
+# The runtime of mmseg's configs. mmseg's Inferencer and tools draw with the visualizer of the
+# config.
 _base_ = './default_runtime.py'
 default_scope = 'mmseg'
 visualizer = dict(type='SegLocalVisualizer')

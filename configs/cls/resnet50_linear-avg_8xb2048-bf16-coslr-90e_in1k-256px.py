@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ResNet-50, supervised on ImageNet-1k. Its averaged features come from a batch norm: the head
-# needs no other one.
+# ResNet-50, supervised on ImageNet-1k. Its averaged features follow a batch norm, so the head needs
+# no norm.
 _base_ = './addp-vit-base-p16_linear-avg_8xb2048-bf16-coslr-90e_in1k-256px.py'
 
 model = dict(

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# mmdet's DINO with another backbone and neck. It keeps mmdet's schedule and learning rate, a tenth
-# of it in the backbone, as detrex trains ViTDet backbones.
+# mmdet's DINO with another backbone and neck. It keeps mmdet's schedule and learning rate. The
+# backbone has a tenth of the learning rate, as in detrex for ViTDet backbones.
 _base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', '../_base_/models/vitdet_addp-vit-base-p16.py']
 custom_imports = dict(imports=['addp_mm'])
 

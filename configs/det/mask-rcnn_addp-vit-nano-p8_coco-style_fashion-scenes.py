@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# mmdet's Mask R-CNN with another backbone, neck and data; everything else is mmdet's. It also works
-# with mmdet's own tools.
+# mmdet's Mask R-CNN with another backbone, neck and dataset. It also works with mmdet's own tools.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['addp_mm'])
 

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# mmdet's ResNet-50 with 100 epochs of large-scale jitter. It starts from ImageNet weights and its
-# heads have ViTDet's norm; mmdet's starts from random weights with synchronised batch norm.
+# mmdet's ResNet-50 with 100 epochs of large-scale jitter. It starts from ImageNet weights, and its
+# heads have ViTDet's norm. mmdet's recipe starts from random weights and has synchronised batch
+# norm.
 _base_ = 'mmdet::strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-100e_coco.py'
 custom_imports = dict(imports=['addp_mm'])
 

@@ -34,7 +34,7 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=1600)
 
-# replaces the base's hook, which draws previews of ADDP
+# replaces the hook of the base, which is for ADDP
 custom_hooks = []
 default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=3))
 randomness = dict(seed=0, diff_rank_seed=True)

@@ -3,9 +3,8 @@ _base_ = [
     '../_base_/models/vq-tokenizer_nano-p8.py',
     '../_base_/datasets/fashion_scenes_pretrain.py',
     '../_base_/evaluation/addp-vit-nano-p8_features.py',
-    '../_base_/default_runtime.py',
+    '../_base_/schedules/pretrain_nano.py',
 ]
-default_scope = 'mmpretrain'
 
 max_iters = 12000
 model = dict(
@@ -25,6 +24,7 @@ val_evaluator = [
 ]
 
 optim_wrapper = dict(
+    _delete_=True,
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.0),
     clip_grad=dict(max_norm=1.0),
@@ -37,13 +37,10 @@ custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),
     dict(type='addp_mm.CodeRestartHook'),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
+train_cfg = dict(max_iters=max_iters, val_interval=1000)
 val_cfg = dict()
 test_dataloader = _base_.val_dataloader
 test_evaluator = [*val_evaluator, dict(type='addp_mm.ReconstructionFID', extractor=_base_.extractor)]
 test_cfg = dict()
 
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
-log_processor = dict(by_epoch=False)
-auto_scale_lr = dict(enable=False, base_batch_size=16)
-randomness = dict(seed=0)
+auto_scale_lr = dict(base_batch_size=16)

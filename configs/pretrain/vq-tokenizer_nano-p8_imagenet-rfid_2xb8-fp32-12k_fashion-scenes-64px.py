@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The nano tokenizer or the nano VQGAN, tested with features that neither was trained with: the
-# VQGAN's perceptual loss uses those of the shipped ADDP ViT.
+# Test of the nano tokenizer or the nano VQGAN with features of a network that neither was trained
+# with: the VQGAN's perceptual loss uses the shipped ADDP ViT.
 # tools/model_converters/efficientnet_lite.py writes the weights file.
 _base_ = ['vq-tokenizer_nano-p8_2xb8-fp32-12k_fashion-scenes-64px.py']
 

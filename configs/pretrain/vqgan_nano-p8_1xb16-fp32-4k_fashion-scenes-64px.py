@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # The tokenizer of vq-tokenizer_nano-p8 in a third of the steps, with a discriminator and a
-# perceptual loss on features of the shipped ADDP ViT. The discriminator starts at half of the
-# training, when the codes no longer change much.
+# perceptual loss on features of the shipped ADDP ViT. The discriminator starts in the middle of the
+# training, when the codes change little.
 _base_ = ['vq-tokenizer_nano-p8_2xb8-fp32-12k_fashion-scenes-64px.py']
 
 max_iters = 4000
@@ -50,6 +50,6 @@ custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=1000, num_images=10),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.AdversarialStartHook', action='lower', window=50, watch=1500),
-    # an average over codes that are still re-initialised would be between old and new positions
+    # an average over codes that are still re-initialised would be between old and new values
     dict(type='EMAHook', momentum=0.005, begin_iter=int(0.4 * max_iters)),
 ]

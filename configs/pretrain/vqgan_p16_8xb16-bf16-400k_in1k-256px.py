@@ -45,7 +45,7 @@ custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=5000),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.AdversarialStartHook', action='rollback', window=500, watch=20000),
-    # an average over codes that are still re-initialised would be between old and new positions
+    # an average over codes that are still re-initialised would be between old and new values
     dict(type='EMAHook', momentum=1e-4, begin_iter=max_iters // 4),
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=10000)

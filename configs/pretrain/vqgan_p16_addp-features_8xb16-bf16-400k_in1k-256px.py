@@ -1,6 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Perceptual loss on features of ADDP's own encoder, if you may not use the weights of VGG and
-# LPIPS.
+# Perceptual loss on features of ADDP's own encoder, if you cannot use the weights of VGG and LPIPS.
 _base_ = ['vqgan_p16_8xb16-bf16-400k_in1k-256px.py']
 
 model = dict(

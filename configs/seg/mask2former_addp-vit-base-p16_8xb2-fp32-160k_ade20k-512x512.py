@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Mask2Former on ADDP's ViT-B: Mask2Former's head, clipping and scales; UperNet's learning rates and
-# layer decay.
+# Mask2Former on ADDP's ViT-B: head, gradient clipping and scales of Mask2Former, learning rates and
+# layer decay of UperNet.
 _base_ = [
     '../_base_/models/mask2former-seg_addp-vit-base-p16.py',
     '../_base_/datasets/ade20k_512x512.py',

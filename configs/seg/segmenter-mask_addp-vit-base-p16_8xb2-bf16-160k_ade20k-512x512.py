@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Segmenter's head on ADDP's ViT-B, trained like UperNet: the published SGD settings are for
+# Segmenter's head on ADDP's ViT-B, with UperNet's training: the published SGD settings are for
 # supervised ViTs.
 _base_ = [
     '../_base_/models/segmenter-mask_addp-vit-base-p16.py',

@@ -6,8 +6,8 @@ _base_ = [
     '../_base_/seg_runtime.py',
 ]
 max_iters = 400
-# Three quarters of all pixels are background. With equal weights, so short a training learns only
-# the background.
+# Three quarters of all pixels are background. With equal weights, a training as short as this
+# learns only the background.
 class_weight = [0.1] + [1.0] * 10
 model = dict(
     decode_head=dict(loss_decode=dict(class_weight=class_weight)),

@@ -42,18 +42,18 @@ def test_annotations_that_belong_to_nothing_are_refused(own_set, key, owners):
 def test_a_half_written_annotation_file_is_named(own_set):
     path = own_set / 'annotations/instances_train.json'
     path.write_text(path.read_text()[:500])
-    refused(dataset_cfg('det', own_set), path, 'half-written')
+    refused(dataset_cfg('det', own_set), path, 'incomplete JSON')
     path.write_text('[]')
     refused(dataset_cfg('det', own_set), path, "'categories'")
     path.write_bytes(b'\xff\xfe\xfa')
     refused(dataset_cfg('det', own_set), path, 'not a text file')
     path.unlink()
-    refused(dataset_cfg('det', own_set), path, 'no such annotation file')
+    refused(dataset_cfg('det', own_set), path, 'this annotation file does not exist')
 
 
 def test_an_annotation_file_without_images_is_refused(own_set):
     change_json(own_set / 'annotations/instances_train.json', lambda content: content.update(images=[]))
-    refused(dataset_cfg('det', own_set), 'lists no images')
+    refused(dataset_cfg('det', own_set), '"images" is empty')
 
 
 def test_images_that_annotations_name_must_exist(own_set):
@@ -159,7 +159,7 @@ def test_a_training_needs_annotations(own_set):
     for loader in ('train', 'val'):
         change_json(own_set / f'annotations/instances_{loader}.json', lambda content: content.update(annotations=[]))
     cfg = dataset_cfg('det', own_set)
-    refused(cfg, 'instances_train.json', 'nothing to train on', 'ann_file')
+    refused(cfg, 'instances_train.json', 'no training data', 'ann_file')
     check_dataset_cfg(dataset_cfg('det', own_set, 'val'))
     cfg.pipeline = [dict(type='LoadEmptyAnnotations')]
     check_dataset_cfg(cfg)

@@ -92,7 +92,7 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
 def test_an_empty_class_folder_is_named(own_set):
     for path in (own_set / 'objects/train/dress').iterdir():
         path.unlink()
-    refused(dataset_cfg('cls', own_set), own_set / 'objects/train', "'dress'", 'hold no images')
+    refused(dataset_cfg('cls', own_set), own_set / 'objects/train', "'dress'", 'have no images')
 
 
 def test_a_missing_class_folder_is_named(own_set):
@@ -136,7 +136,7 @@ def test_a_list_of_images_is_checked(own_set):
     refused(list_cfg(own_set, ['000000.png 0', '000001.png']), 'list.txt, line 2')
     refused(list_cfg(own_set, []), 'list.txt', 'empty')
     (own_set / 'list.txt').unlink()
-    refused(dict(list_cfg(own_set, ['000000.png 0']), ann_file='other.txt'), 'other.txt', 'no such annotation file')
+    refused(dict(list_cfg(own_set, ['000000.png 0']), ann_file='other.txt'), 'other.txt', 'annotation file does not')
 
 
 def long_list(root, count=2400):
@@ -198,4 +198,4 @@ def test_subclasses_that_read_the_same_files_are_checked(own_set, tmp_path):
     (own_set / 'scenes/train/000004.png').unlink()
     refused(dict(dataset_cfg('det', own_set), type=Mine), "'000004.png'")
     check_dataset_cfg(dict(dataset_cfg('det', own_set), type=Otherwise))
-    refused(dict(type=Folders, data_prefix=str(tmp_path / 'away')), tmp_path / 'away', 'no such folder')
+    refused(dict(type=Folders, data_prefix=str(tmp_path / 'away')), tmp_path / 'away', 'does not exist')

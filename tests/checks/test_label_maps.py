@@ -17,7 +17,7 @@ def test_label_maps_must_exist(own_set):
     (own_set / 'labels/train/000004.png').unlink()
     refused(dataset_cfg('seg', own_set), own_set / 'labels/train', "'000004.png'")
     shutil.rmtree(own_set / 'labels/train')
-    refused(dataset_cfg('seg', own_set), own_set / 'labels/train', 'no such folder')
+    refused(dataset_cfg('seg', own_set), own_set / 'labels/train', 'does not exist')
 
 
 def test_a_label_without_a_class_is_refused(own_set):

@@ -92,7 +92,7 @@ def test_an_argument_that_a_stock_class_does_not_have_is_named(detection, tmp_pa
 )
 def test_an_entry_that_is_not_a_dict_is_named(option, key, entry):
     cfg = load_config(str(DETECTION), [option])
-    with pytest.raises(ConfigError, match=rf'config: {key} holds .?{entry}.*config file, or .* with {key}\.0\.KEY'):
+    with pytest.raises(ConfigError, match=rf'config: {key} contains .?{entry}.*config file, or .* with {key}\.0\.KEY'):
         check_config(cfg)
 
 

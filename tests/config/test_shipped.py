@@ -56,7 +56,9 @@ def test_an_ambiguous_name_asks_for_the_folder(tmp_path, monkeypatch):
         (tmp_path / 'configs' / folder).mkdir(parents=True)
         (tmp_path / 'configs' / folder / 'same.py').touch()
     monkeypatch.setattr(shipped, 'shipped_root', lambda: tmp_path)
-    with pytest.raises(shipped.ShippedFileError, match='several configs: a/same, b/same'):
+    with pytest.raises(
+        shipped.ShippedFileError, match='several configs: a/same, b/same. Give the name with its folder'
+    ):
         addp_mm.config_path('same')
     assert addp_mm.config_path('b/same') == str(tmp_path / 'configs/b/same.py')
 
@@ -64,7 +66,7 @@ def test_an_ambiguous_name_asks_for_the_folder(tmp_path, monkeypatch):
 def test_a_package_without_configs_does_not_hide_others(tmp_path, monkeypatch):
     (tmp_path / 'configs').mkdir()  # some other package's
     monkeypatch.setattr(shipped, '_PACKAGE', tmp_path / 'addp_mm')
-    with pytest.raises(shipped.ShippedFileError, match='came without its configs'):
+    with pytest.raises(shipped.ShippedFileError, match='was installed without its configs'):
         addp_mm.config_path(CLASSIFIER)
     with pytest.raises(ValueError, match='Cannot find model: no-such-model in mmdet'):
         by_name('no-such-model')

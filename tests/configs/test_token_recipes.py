@@ -134,5 +134,5 @@ def test_nano_trains_on_ids_written_by_the_command_in_the_config(tmp_path, monke
     assert {name.split('.')[0] for name in weights} == {'predictor'}
 
     other = dict(cfg.train_dataloader.dataset.to_dict(), views=dict(augmentation='crop'))
-    with recipe_scope(cfg), pytest.raises(ValueError, match="views.augmentation is 'flip' there and 'crop' here"):
+    with recipe_scope(cfg), pytest.raises(ValueError, match="views.augmentation is 'flip', but 'crop' is needed"):
         DATASETS.build(other)

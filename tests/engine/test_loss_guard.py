@@ -37,7 +37,7 @@ def test_a_mean_below_the_floor_fails():
 
 
 def test_checks_can_be_switched_off():
-    guard = LossGuard(floor=None, max_rise=None, window=1)
+    guard = LossGuard(floor=-math.inf, max_rise=math.inf, window=1)
     assert [guard.check(loss) for loss in (1.0, 100.0, -5.0)] == [None] * 3
 
 

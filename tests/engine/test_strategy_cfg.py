@@ -43,7 +43,7 @@ def with_deepspeed(monkeypatch):
 @pytest.mark.parametrize('name', ['ddp', 'fsdp', 'deepspeed_zero1', 'deepspeed_zero2'])
 def test_fragments_pass_as_bases(name, tmp_path, with_deepspeed):
     recipe = ''.join(f'{key} = {config()[key]!r}\n' for key in ('model', 'optim_wrapper', 'train_dataloader'))
-    (tmp_path / 'recipe.py').write_text(recipe)
+    (tmp_path / 'recipe.py').write_text(f"default_scope = 'mmpretrain'\n{recipe}")
     (tmp_path / 'child.py').write_text(f"_base_ = ['./recipe.py', '{FRAGMENTS / name}.py']\n")
     cfg = Config.fromfile(tmp_path / 'child.py')
     cfg.launcher = 'slurm'

@@ -49,23 +49,22 @@ def expected_metrics() -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize('chunk_size', [1, 4, 7, 100])
 @pytest.mark.parametrize('k', [1, 5, 20])
-def test_votes_are_those_of_a_brute_force_search(chunk_size, k):
+def test_votes_are_those_of_a_brute_force_search(k):
     generator = torch.Generator().manual_seed(3)
     queries, bank = torch.randn(6, 8, generator=generator), 5 * torch.randn(20, 8, generator=generator)
     labels = torch.randint(CLASSES, (20,), generator=generator)
-    votes = NeighbourBank(bank, labels, CLASSES, chunk_size=chunk_size).votes(queries, [k])[k]
+    votes = NeighbourBank(bank, labels, CLASSES).votes(queries, [k])[k]
     by_hand = votes_by_hand(queries.numpy(), bank.numpy(), labels, k)
     np.testing.assert_allclose(votes, by_hand / by_hand.sum(1, keepdims=True), rtol=1e-4, atol=1e-6)
 
 
 def test_neighbours_come_in_order_and_fewer_ones_are_the_first_of_many():
     bank = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
-    products, rows = nearest(bank[:3], bank, 30, chunk_size=7)
+    products, rows = nearest(bank[:3], bank, 30)
     assert (products.diff(dim=1) <= 0).all()
     assert rows.sort(1).values.tolist() == [list(range(30))] * 3
-    assert torch.equal(nearest(bank[:3], bank, 5, chunk_size=11)[1], rows[:, :5])
+    assert torch.equal(nearest(bank[:3], bank, 5)[1], rows[:, :5])
     with pytest.raises(ValueError, match=r'must be in \[1, 30\], the size of the bank; got 31'):
         nearest(bank[:3], bank, 31)
 

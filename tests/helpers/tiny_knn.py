@@ -74,12 +74,7 @@ def build_runner(work_dir, model: dict | None = None, **test_cfg) -> Runner:
         work_dir=str(work_dir),
         test_dataloader=loader(31, 1, 4),
         test_cfg=dict(
-            dict(
-                type='addp_mm.NearestNeighbourTestLoop',
-                bank_dataloader=loader(53, 2, 8),
-                num_neighbours=(3, 7),
-                chunk_size=10,
-            ),
+            dict(type='addp_mm.NearestNeighbourTestLoop', bank_dataloader=loader(53, 2, 8), num_neighbours=(3, 7)),
             **test_cfg,
         ),
         test_evaluator=dict(type='addp_mm.NeighbourAccuracy', topk=(1, 3)),

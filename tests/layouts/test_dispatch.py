@@ -165,7 +165,7 @@ def test_every_layout_has_a_kind():
 
 
 def test_every_file_of_layouts_is_listed():
-    known = {id(layout) for layout in (*LAYOUTS, *layouts.SECONDARY)}
+    known = {id(layout) for layout in LAYOUTS}
     for path in Path(layouts.__file__).parent.glob('*.py'):
         module = f'addp_mm.layouts.{path.stem}'
         names = [
@@ -204,13 +204,6 @@ def test_every_file_of_layouts_is_listed():
 )
 def test_our_own_and_unknown_names_match_nothing(make):
     assert find_layout(make()) is None
-
-
-def test_a_second_component_is_found_if_it_is_asked_for():
-    mage = KINDS['MAGE'][0]()
-    assert find_layout(mage, ['tokenizer']).name == 'MAGE tokenizer'
-    assert find_layout(part('token_predictor.'), ['tokenizer']) is None
-    assert find_layout(mage, ['backbone']) is None
 
 
 def test_chunks_with_blocks_of_the_same_number_are_refused():

@@ -17,7 +17,9 @@ import addp_mm
 from addp_mm.conversion.originals.mage import predicted_probabilities
 from addp_mm.conversion.originals.vqgan import OriginalVQGAN
 from addp_mm.layouts import find_layout
-from addp_mm.layouts.mage import MAGE, MAGE_TOKENIZER, convert_mage, convert_mage_tokenizer, heads_of, predictor_args
+from addp_mm.layouts.key_rules import without_prefix
+from addp_mm.layouts.mage import MAGE, convert_mage, heads_of, predictor_args
+from addp_mm.layouts.vqgan import MASKGIT
 from addp_mm.models.predictors import MaskedTokenPredictor
 from addp_mm.models.tokenizers import VQTokenizer
 from addp_mm.registry import MODELS
@@ -46,8 +48,9 @@ def test_the_predictor_equals_the_original_network(checkpoint):
 
 @torch.no_grad()
 def test_the_tokenizer_in_the_file_equals_the_original_network(checkpoint):
-    tokenizer = VQTokenizer(**MAGE_TOKENIZER.build_args(checkpoint)).eval()
-    tokenizer.load_state_dict(convert_mage_tokenizer(checkpoint), strict=True)
+    part = without_prefix(checkpoint, 'vqgan.')
+    tokenizer = VQTokenizer(**MASKGIT.build_args(part)).eval()
+    tokenizer.load_state_dict(MASKGIT.convert(part), strict=True)
     images = torch.rand(2, 3, 16, 16)
     latents, distances = OriginalVQGAN(checkpoint, taming=False, prefix='vqgan.').encode(images)
     torch.testing.assert_close(tokenizer.encode_continuous(images), latents, atol=1e-5, rtol=1e-5)
@@ -69,19 +72,14 @@ def test_sizes_are_read_from_the_tensors(checkpoint):
     assert MAGE.build_args(alone)['token_space'] == space
     assert find_layout(checkpoint) is MAGE
     assert find_layout(alone) is MAGE
-    assert MAGE_TOKENIZER.matches(checkpoint)
-    assert not MAGE_TOKENIZER.matches(alone)
-    with pytest.raises(ValueError, match='no tokenizer'):
-        convert_mage_tokenizer(alone)
     with pytest.raises(ValueError, match='1013 words is too small for 1000 codes'):
         predictor_args(convert_mage(alone), codebook_size=1000)
 
 
 @pytest.mark.parametrize('stranger', ['blocks.0.gain', 'vqgan.loss.weight', 'token_predictor.norm.weight', 'head.bias'])
-def test_unknown_keys_are_named_for_each_part(checkpoint, stranger):
-    for convert in (convert_mage, convert_mage_tokenizer):
-        with pytest.raises(ValueError, match=rf'1 keys.*{stranger}'):
-            convert({**checkpoint, stranger: torch.ones(1)})
+def test_unknown_keys_are_named(checkpoint, stranger):
+    with pytest.raises(ValueError, match=rf'1 keys.*{stranger}'):
+        convert_mage({**checkpoint, stranger: torch.ones(1)})
 
 
 def test_an_incomplete_predictor_is_refused(checkpoint):
@@ -103,10 +101,11 @@ def test_both_parts_load_from_the_file_without_the_tool(checkpoint, tmp_path):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
     loads_it = dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'mage.pth'), strict=True)
     predictor = MaskedTokenPredictor(**MAGE.build_args(checkpoint), **HEADS, init_cfg=loads_it)
-    tokenizer = VQTokenizer(**MAGE_TOKENIZER.build_args(checkpoint), init_cfg=dict(loads_it, prefix='vqgan.'))
-    for module, convert in ((predictor, convert_mage), (tokenizer, convert_mage_tokenizer)):
+    part = without_prefix(checkpoint, 'vqgan.')
+    tokenizer = VQTokenizer(**MASKGIT.build_args(part), init_cfg=dict(loads_it, prefix='vqgan.'))
+    for module, converted in ((predictor, convert_mage(checkpoint)), (tokenizer, MASKGIT.convert(part))):
         module.init_weights()
-        assert all(torch.equal(module.state_dict()[name], value) for name, value in convert(checkpoint).items())
+        assert all(torch.equal(module.state_dict()[name], value) for name, value in converted.items())
 
 
 # --- the tool
@@ -133,11 +132,14 @@ def test_the_tool_writes_either_part_with_a_config_that_loads_it(checkpoint, tmp
     run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'tokenizer.pth', '--part', 'tokenizer')
     said = capsys.readouterr().out
     assert 'reconstructions (1, 3, 8, 8); the original implementation differs by ' in said
-    for part, convert in (('predictor', convert_mage), ('tokenizer', convert_mage_tokenizer)):
+    converted = dict(
+        predictor=convert_mage(checkpoint), tokenizer=MASKGIT.convert(without_prefix(checkpoint, 'vqgan.'))
+    )
+    for part in converted:
         module = MODELS.build(Config.fromfile(tmp_path / f'{part}.json')[part])
         module.init_weights()
         weights = module.state_dict()
-        assert all(torch.equal(weights[name], value) for name, value in convert(checkpoint).items())
+        assert all(torch.equal(weights[name], value) for name, value in converted[part].items())
     assert json.loads((tmp_path / 'predictor.json').read_text())['predictor']['decoder_num_heads'] == 2
 
 

@@ -96,7 +96,7 @@ def test_strange_keys_and_outputs_are_refused():
     weights = build().state_dict()
     with pytest.raises(ValueError, match='stranger'):
         to_timm({**weights, 'stranger': torch.ones(1)}, 3)
-    with pytest.raises(ValueError, match='no positions, so the image size is not known'):
+    with pytest.raises(ValueError, match='no positions, so the image size is unknown'):
         to_timm(build(use_abs_pos=False).state_dict(), 3)
     with pytest.raises(ValueError, match="out_type must be one of .*'map'"):
         to_timm(weights, 3, out_type='map')
@@ -148,15 +148,17 @@ def test_an_exported_checkpoint_runs_in_plain_timm(tmp_path, image, capsys):
 
 
 @pytest.mark.parametrize(
-    'options,arguments,message',
+    'config,arguments,message',
     [
-        (dict(with_cls_token=False, out_type='featmap'), [], 'window attention.*give its --config'),
-        (dict(), [], 'not a standard architecture'),
-        (dict(), ['--num-heads', '3', '--prefix', 'model'], 'no model.patch_embed.projection.weight'),
+        (None, [], 'vit.json does not exist: give the config of the training as --config'),
+        ('{"model": {}}', [], 'vit.json has no model.backbone of type addp_mm.ADDPViT'),
+        ('{"backbone": {"type": "ADDPViT"}}', ['--prefix', 'model'], 'no model.patch_embed.projection.weight'),
     ],
 )
-def test_an_export_asks_for_what_does_not_follow_from_weights(tmp_path, options, arguments, message):
-    save_file(build(**options).state_dict(), tmp_path / 'vit.safetensors')
+def test_an_export_needs_a_config_and_a_backbone(tmp_path, config, arguments, message):
+    save_file(build().state_dict(), tmp_path / 'vit.safetensors')
+    if config:
+        (tmp_path / 'vit.json').write_text(config)
     with pytest.raises(SystemExit, match=message):
         tool('vit_to_timm').main([str(tmp_path / 'vit.safetensors'), str(tmp_path / 'out'), *arguments])
     assert not (tmp_path / 'out').exists()
@@ -182,7 +184,7 @@ def test_timm_to_addp_and_back_gives_the_same_file(tmp_path, capsys):
         tool('vit').main([str(tmp_path / 'timm.safetensors'), str(tmp_path / 'addp.safetensors')])
     tool('vit').main([str(tmp_path / 'timm.safetensors'), str(tmp_path / 'addp.safetensors'), '--num-heads', '3'])
     assert 'the original implementation differs by' in capsys.readouterr().out
-    tool('vit_to_timm').main([str(tmp_path / 'addp.safetensors'), str(tmp_path / 'back'), '--num-heads', '3'])
+    tool('vit_to_timm').main([str(tmp_path / 'addp.safetensors'), str(tmp_path / 'back')])
     back = load_file(tmp_path / 'back' / 'model.safetensors')
     expected = {key: value for key, value in model.state_dict().items() if not key.startswith('head.')}
     assert back.keys() == expected.keys()

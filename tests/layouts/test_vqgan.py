@@ -153,23 +153,10 @@ def test_an_incomplete_vqgan_is_refused(taming, change, words):
         convert_taming(state)
 
 
-@pytest.mark.parametrize(
-    'key, value, words',
-    [
-        ('quant_conv.weight', torch.ones(5, 3, 1, 1), 'encoder returns 6 channels, and 3 are quantised'),
-        ('decoder.conv_out.weight', torch.ones(1, 32, 3, 3), 'takes 3 channels and returns 1'),
-        ('encoder.conv_in.weight', torch.ones(16, 3, 3, 3), None),
-        (
-            'encoder.conv_in.weight',
-            torch.ones(64, 3, 3, 3),
-            r'\[32, 32, 64\] channels, which are not multiples of the 64',
-        ),
-        ('decoder.levels.1.0.attn.q.weight', torch.ones(1), 'attention at different levels'),
-    ],
-)
-def test_sizes_that_no_tokenizer_has_are_refused(taming, key, value, words):
-    converted = {**convert_taming(taming), key: value}
-    with pytest.raises(ValueError, match=words or 'not multiples'):
+@pytest.mark.parametrize('width', [16, 64])
+def test_sizes_that_no_tokenizer_has_are_refused(taming, width):
+    converted = {**convert_taming(taming), 'encoder.conv_in.weight': torch.ones(width, 3, 3, 3)}
+    with pytest.raises(ValueError, match=rf'\[32, 32, 64\] channels, which are not multiples of the {width}'):
         tokenizer_args(converted)
 
 
@@ -194,7 +181,7 @@ def test_the_tool_writes_weights_and_a_config_that_loads_them(taming, tmp_path, 
     torch.save(dict(state_dict={**taming, 'loss.logvar': torch.zeros(1)}, epoch=3), tmp_path / 'last.ckpt')
     run_tool(monkeypatch, tmp_path / 'last.ckpt', tmp_path / 'vqgan.safetensors')
     said = capsys.readouterr().out
-    assert '1 known as unused' in said
+    assert '1 unused' in said
     assert 'stride 4' in said
     assert 'reconstructions (1, 3, 16, 16)' in said
     tokenizer = MODELS.build(Config.fromfile(tmp_path / 'vqgan.json').tokenizer)

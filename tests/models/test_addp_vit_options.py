@@ -7,7 +7,8 @@ from torch import nn
 
 from addp_mm.models.backbones import ADDPViT
 from addp_mm.models.backbones.options import arch_settings
-from addp_mm.models.layers import OptionError, resize_pos_embed, resize_rel_pos_table
+from addp_mm.models.layers import OptionError, resize_pos_embed
+from addp_mm.models.layers.rel_pos_table import resize_rel_pos_table
 
 TINY = dict(embed_dims=24, num_layers=3, num_heads=3, mlp_ratio=2.0)
 ALL = dict(layer_scale_init=0.1, num_register_tokens=2)

@@ -7,20 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from addp_mm.models.layers import (
-    Attention,
-    Block,
-    LN2d,
-    PatchEmbed,
-    init_transformer_weights,
-    rel_pos_bias,
-    rel_pos_table_bias,
-    resize_pos_embed,
-    resize_rel_pos,
-    resize_rel_pos_table,
-    window_partition,
-    window_unpartition,
-)
+from addp_mm.models.layers import Attention, Block, LN2d, PatchEmbed, init_transformer_weights, resize_pos_embed
+from addp_mm.models.layers.rel_pos import rel_pos_bias, resize_rel_pos
+from addp_mm.models.layers.rel_pos_table import rel_pos_table_bias, resize_rel_pos_table
+from addp_mm.models.layers.window import window_partition, window_unpartition
 
 
 @pytest.fixture(autouse=True)

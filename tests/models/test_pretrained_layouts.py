@@ -133,7 +133,7 @@ def test_a_weight_that_a_loaded_block_lacks_is_a_warning(tmp_path, report):
     del state['blocks.1.mlp.fc2.bias']
     Pretrained(saved(tmp_path, state))(ADDPViT(ARCH, img_size=32, patch_size=8))
     assert report[-1][0] == 'WARNING'
-    assert 'The file lacks weights of loaded blocks (blocks.1.mlp.fc2.bias)' in report[-1][1]
+    assert 'Weights of loaded blocks were left out or are missing (blocks.1.mlp.fc2.bias)' in report[-1][1]
 
 
 def test_the_right_prefix_is_named(tmp_path):
@@ -188,7 +188,7 @@ def test_a_tokenizer_from_mage_and_by_its_prefix(tmp_path, published):
         for name, weight in published.items()
         if name.startswith(('token_predictor.', 'vqgan.'))
     }
-    for state, prefix in ((mage, None), (mage, 'vqgan.'), (published, 'vqgan.')):
+    for state, prefix in ((mage, 'vqgan.'), (published, 'vqgan.')):
         tokenizer = VQTokenizer(**args)
         Pretrained(saved(tmp_path, state), prefix=prefix, strict=True)(tokenizer)
         assert torch.equal(tokenizer.codes.weight, published['vqgan.quantize.embedding.weight'])
@@ -223,7 +223,7 @@ def test_modules_of_another_kind_are_refused(tmp_path, published):
         CheckpointError, match='no weight matches Linear.*layout of timm ViT.*only converted to a backbone'
     ):
         Pretrained(path)(torch.nn.Linear(2, 2))
-    with pytest.raises(CheckpointError, match=r"starts with 'backbone\.'.*timm ViT.*leave prefix out"):
+    with pytest.raises(CheckpointError, match=r"starts with 'backbone\.'.*timm ViT without a prefix"):
         Pretrained(path, prefix='backbone.')(torch.nn.Linear(2, 2))
 
 
@@ -278,7 +278,7 @@ def test_beits_tables_are_resized_and_a_module_without_them_warns(tmp_path, repo
     Pretrained(path)(plain)
     level, line = report[-1]
     assert level == 'WARNING'
-    assert 'Weights of loaded blocks were left out (blocks.0.attn.rel_pos_bias_table' in line
+    assert 'Weights of loaded blocks were left out or are missing (blocks.0.attn.rel_pos_bias_table' in line
     assert 'use_rel_pos_table=True' in line
     assert 'use_abs_pos=False' in line
 

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.models.layers import resize_rel_pos, resize_rel_pos_table
 from addp_mm.models.layers.fit_positions import fit_positions, grid_of
+from addp_mm.models.layers.rel_pos import resize_rel_pos
+from addp_mm.models.layers.rel_pos_table import resize_rel_pos_table
 from addp_mm.models.pretrained import Pretrained
 
 

@@ -1,11 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The runner of commands: log, heartbeat, exit status, and the end of a run that is interrupted."""
 
+import os
 import sys
 
 import pytest
 
-from addp_mm.own_data.commands import CommandError, Commands, LoggedProcess, last_lines, shown, tool
+from addp_mm.own_data.commands import CommandError, Commands, last_lines, run_logged, shown, tool
 
 
 def python(code):
@@ -14,31 +15,34 @@ def python(code):
 
 def test_a_process_has_a_log_a_heartbeat_and_an_outcome(tmp_path):
     log, beats = tmp_path / 'logs/a.log', []
-    process = LoggedProcess(python('import os, time; print(os.environ["X"]); time.sleep(1)'), log, dict(X='seen'))
-    outcome = process.wait(lambda: beats.append(last_lines(log, 1)), interval=0.1)
+    command = python('import os, time; print(os.environ["X"]); time.sleep(1)')
+    outcome = run_logged(command, log, dict(X='seen'), heartbeat=lambda: beats.append(last_lines(log, 1)), interval=0.1)
     assert outcome.status == 0
     assert outcome.seconds >= 1
     assert outcome.peak_mib > 1
     assert beats[-1] == ['seen']
-    assert LoggedProcess(python('print("again")'), log).wait().status == 0
+    assert run_logged(python('print("again")'), log).status == 0
     assert last_lines(log, 5) == ['seen', 'again']
 
 
 def test_a_process_ends_with_the_run_that_waits_for_it(tmp_path):
-    def interrupt():
-        raise KeyboardInterrupt
+    log = tmp_path / 'log'
 
-    process = LoggedProcess(python('import time; time.sleep(600)'), tmp_path / 'log')
+    def interrupt():
+        if last_lines(log, 1):
+            raise KeyboardInterrupt
+
+    code = 'import os, time; print(os.getpid()); time.sleep(600)'
     with pytest.raises(KeyboardInterrupt):
-        process.wait(interrupt, interval=0)
-    with pytest.raises(ChildProcessError):
-        process.wait()
+        run_logged(python(code), log, heartbeat=interrupt, interval=0.1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(*last_lines(log, 1)), 0)
 
 
 def test_a_failed_command_quotes_its_log(tmp_path):
     lines = []
     commands = Commands(say=lines.append)
-    with pytest.raises(CommandError, match=r'(?s)ended with status 3.*\| why.*continues from here'):
+    with pytest.raises(CommandError, match=r'(?s)ended with status 3.*\| why.*continues at this command'):
         commands(python('print("why"); raise SystemExit(3)'), tmp_path / 'log')
     assert lines[0].startswith('$ python -c')
     assert commands.ran == [lines[0][2:]]

@@ -138,7 +138,7 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
     # config
     run(tmp_path, images, execution(run_tool), '--fid-extractor', write_extractor(tmp_path, 5))
     said = capsys.readouterr().out
-    assert said.count('done before') == 3
+    assert said.count('already done') == 3
     assert '$ python' not in said
     # Other metrics train nothing again.
     run(tmp_path, images, execution(run_tool))
@@ -146,7 +146,7 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
     assert said.count('$ python') == 1
     assert 'tools/test.py' in said
     assert 'reconstruction/rfid[of-five]' not in json.loads((work / 'tokenizer/metrics.json').read_text())
-    with pytest.raises(SystemExit, match=r'begun with other options: own_data.max_iters 6 -> 7'):
+    with pytest.raises(SystemExit, match=r'started with other options: own_data.max_iters 6 -> 7'):
         run(tmp_path, images, execution(run_tool), changes=['predictor.max_iters=7'])
     with (work / 'addp/config.py').open('a') as file:
         file.write('\n')
@@ -179,7 +179,7 @@ def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, caps
             # it appears when the first checkpoint is whole
             kill_child_when(run_dir / 'last_checkpoint', run_tool)
 
-    with pytest.raises(SystemExit, match='(?s)ended with status -9.*continues from here'):
+    with pytest.raises(SystemExit, match='(?s)ended with status -9.*continues at this command'):
         run(tmp_path, images, execution(run_tool, at_start), changes=longer)
     assert list(run_dir.glob('iter_*.pth'))
     assert not (tmp_path / 'work/predictor/weights.safetensors').exists()

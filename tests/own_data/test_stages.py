@@ -127,7 +127,7 @@ def test_formulas_over_max_iters_become_numbers():
     short = resolve_iterations(cfg, 3)
     assert (short['train_cfg']['val_interval'], short['hooks'][0]['momentum']) == (2, 0.5)
     assert cfg['train_cfg']['max_iters'] == 'max_iters'
-    with pytest.raises(ConfigError, match=r"quantize_from='max_iters // 4' is not a formula"):
+    with pytest.raises(ConfigError, match=r"quantize_from='max_iters // 4' is not a known formula"):
         resolve_iterations(dict(quantize_from='max_iters // 4'), 100)
 
 

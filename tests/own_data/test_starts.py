@@ -118,7 +118,7 @@ def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images, 
     )
     # The trial builds a stage whose batch is given, without a step.
     assert start(images, tmp_path / 'work', *own_batch, execute=execute) == 130
-    assert 'all stages but addp take about 0:01:' in capsys.readouterr().out
+    assert 'all stages except addp take about 0:01:' in capsys.readouterr().out
     stages = json.loads((tmp_path / 'work/trial_spec.json').read_text())['stages']
     assert {name: stage['batch'] is None for name, stage in stages.items()} == dict(
         tokenizer=False, predictor=False, addp=True
@@ -182,7 +182,7 @@ def test_invalid_counts_are_refused(tmp_path, images, option, words):
 
 def test_a_refused_folder_stays_as_it_was(tmp_path, images):
     before = content(tmp_path)
-    assert 'is no work dir of this tool' in start(images, images)
+    assert 'is not a work dir of this tool' in start(images, images)
     assert 'no_images' in start(tmp_path / 'no_images', tmp_path / 'work')
     assert content(tmp_path) == before
     # The list of other images is replaced.

@@ -99,7 +99,7 @@ def test_wrong_data_folder(run_tool, workplace):
     finished = run_tool(
         'train.py', 'tiny.py', '--work-dir', 'refused', '--cfg-options', 'train_dataloader.dataset.data_prefix=trian'
     )
-    refused(finished, 'data/trian: no such folder', 'data_prefix')
+    refused(finished, 'data/trian does not exist', 'data_prefix')
     assert not (workplace / 'refused').exists()
 
 

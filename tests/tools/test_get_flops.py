@@ -106,7 +106,7 @@ def test_tool_prints_the_tree(capsys):
 def test_wrong_and_renamed_options_are_refused(path, capsys):
     parse_args = tool(path).parse_args
     for options, words in (
-        (['--batch-size', '0'], '--batch-size must be 1 or more, got 0'),
+        (['--batch-size', '0'], '--batch-size: 0 must be at least 1'),
         (['--batch', '2'], '--batch was renamed: use --batch-size'),
         (['--shape', '32', '32'], '--shape was renamed: use --img-size'),
     ):

@@ -80,7 +80,7 @@ def test_what_cannot_be_cut_is_named(image, tmp_path):
         image_tiles.main([str(tmp_path / 'broken.png'), '--out', str(tmp_path / 'tiles')])
     with pytest.raises(SystemExit, match='none of 1 paths'):
         image_tiles.main([str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--leave-out', 'field*'])
-    with pytest.raises(SystemExit, match=r'error: \S+nothing.png: no such file'):
+    with pytest.raises(SystemExit, match=r'error: \S+nothing.png does not exist'):
         image_tiles.main([str(tmp_path / 'field.png'), str(tmp_path / 'nothing.png'), '--out', str(tmp_path / 't')])
     (tmp_path / 'other').mkdir()
     Image.fromarray(image).save(tmp_path / 'other/field.png')
@@ -96,7 +96,7 @@ def test_images_smaller_than_a_tile_are_named(image, tmp_path, capsys):
     image_tiles.main(
         [str(tmp_path / 'small.png'), str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '16']
     )
-    assert f'12 tiles of 1 images; smaller than a tile, and left out: {tmp_path / "small.png"}' in (
+    assert f'12 tiles of 1 images; smaller than a tile, and skipped: {tmp_path / "small.png"}' in (
         capsys.readouterr().out
     )
 
@@ -108,14 +108,14 @@ def test_a_folder_holds_tiles_of_one_kind(image, tmp_path):
     cut('20')
     before = {path.name: path.read_bytes() for path in (tmp_path / 'tiles').iterdir()}
     cut('20')
-    with pytest.raises(SystemExit, match="holds tiles of other settings .*'tile': 20.* now .*'tile': 25"):
+    with pytest.raises(SystemExit, match='images of other settings .*tile 20 -> 25'):
         cut('25')
     with pytest.raises(SystemExit, match='other settings'):
         cut('20', '--shorter-side', '100')
     assert {path.name: path.read_bytes() for path in (tmp_path / 'tiles').iterdir()} == before
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine/thesis.txt').touch()
-    with pytest.raises(SystemExit, match=r'mine is not empty and holds no tiles\.json'):
+    with pytest.raises(SystemExit, match=r'mine contains files but .*tiles\.json is missing'):
         cut('20', out='mine')
     with pytest.raises(SystemExit, match=r'--out \S+field.png: no file can be written'):
         cut('20', out='field.png')

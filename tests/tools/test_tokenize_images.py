@@ -227,7 +227,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tool, stored, inputs, tmp_path, 
     about = json.loads((dst / 'tokens.json').read_text())
     assert rows <= about['done'] < NUM_IMAGES
     assert not (dst / 'ids.npy').exists()
-    with pytest.raises(ValueError, match='unfinished'):
+    with pytest.raises(ValueError, match='is incomplete'):
         TokenIds(dst)
     tool.main(argv)
     assert content(dst) == content(stored)
@@ -268,15 +268,15 @@ def refused(tool, capsys, argv):
 
 def test_another_tokenizer_other_images_or_views_are_not_mixed_in(tool, stored, inputs, tmp_path, capsys):
     before = content(stored)
-    assert 'views.seed is 0 there and 1 here' in refused(tool, capsys, arguments(inputs, stored, '--seed', '1'))
+    assert 'views.seed is 0, but 1 is needed' in refused(tool, capsys, arguments(inputs, stored, '--seed', '1'))
     message = refused(tool, capsys, arguments(inputs, stored, '--views', '2'))
-    assert 'views.count is 3 there and 2 here' in message
+    assert 'views.count is 3, but 2 is needed' in message
     assert 'images.fingerprint' in refused(tool, capsys, arguments(inputs, stored, images='images/a'))
     torch.manual_seed(1)
     save_file(MODELS.build(dict(TOKENIZER)).state_dict(), tmp_path / 'vq.safetensors')
     (tmp_path / 'vq.json').write_text((inputs / 'vq.json').read_text())
     message = refused(tool, capsys, [str(tmp_path / 'vq.safetensors'), *arguments(inputs, stored)[1:]])
-    assert message.startswith(f'error: {stored} holds ids of other settings: tokenizer.fingerprint is')
+    assert message.startswith(f'error: {stored} has ids of other settings: tokenizer.fingerprint is')
     assert content(stored) == before
 
 
@@ -297,7 +297,7 @@ def with_broken(inputs, tmp_path):
 def test_broken_images_are_named_recorded_and_left_out(tool, stored, with_broken, tmp_path, capsys):
     argv = arguments(with_broken, tmp_path / 'ids')
     tool.main(argv)
-    assert '2 images could not be read and are left out' in capsys.readouterr().out
+    assert '2 images could not be read and are skipped' in capsys.readouterr().out
     recorded = json.loads((tmp_path / 'ids/tokens.json').read_text())['broken']
     listed = names(with_broken)
     assert [image['name'] for image in recorded] == ['a/04.png', 'b/05.png']
@@ -351,7 +351,7 @@ def test_images_of_another_number_of_channels(tool, inputs, tmp_path):
         (dict(tokenizer='lost.safetensors'), 'tokenizer lost.safetensors does not exist'),
         (dict(tokenizer='{inputs}/training.pth'), 'has no config {inputs}/training.json beside it'),
         (dict(tokenizer='{inputs}/training.py'), 'the tokenizer has no trained weights'),
-        (dict(images='{inputs}/lost'), 'no such folder'),
+        (dict(images='{inputs}/lost'), 'does not exist'),
         (dict(size='18'), 'multiples of the tokenizer'),
         (dict(shard='3/3'), 'expected I/N with I from 0 to N - 1'),
         (dict(shard='1/99'), 'too few for 99 parts'),

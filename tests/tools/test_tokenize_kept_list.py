@@ -68,5 +68,5 @@ def test_images_that_are_gone_are_recorded_and_do_not_count_as_broken(arguments,
     assert np.load(tmp_path / 'ids/ids.npy').shape == (14, 1, 16)
     recorded = read_about(tmp_path / 'ids')['broken']
     assert [image['index'] for image in recorded] == [*range(11), 12]
-    assert all(image['reason'] == 'gone since the images were listed' for image in recorded[:-1])
+    assert all(image['reason'] == 'it no longer exists' for image in recorded[:-1])
     assert 'cannot be read as an image' in recorded[-1]['reason']

@@ -38,7 +38,7 @@ def test_training_leaves_checkpoints_curves_and_images(trained):
     assert list(trained.glob('*/vis_data/events.out.tfevents.*'))
     assert list(trained.glob('*/vis_data/vis_image/*.png'))
     (log,) = (path.read_text() for path in trained.glob('*/*.log'))
-    assert 'addp_mm: patches in force: ' in log
+    assert 'addp_mm: applied patches: ' in log
     scalars = [json.loads(line) for line in next(trained.glob('*/vis_data/scalars.json')).read_text().splitlines()]
     assert sum('loss' in line for line in scalars) == 8
     assert sum('accuracy/top1' in line for line in scalars) == 2

@@ -4,12 +4,13 @@
 One MAC is a multiplication with its addition and counts as two FLOPs. Matrix products, convolutions
 and attention are counted, as in most papers; norms, activation functions, resizing and sampling are
 not. The model runs once on the CPU with random weights. A pre-training runs as in training (forward
-pass with its frozen parts). A two-stage detector sees as many proposals as its test settings allow.
+pass with its frozen components). A two-stage detector gets as many proposals as its test settings
+allow.
 """
 
 import argparse
 
-from addp_mm.cli_options import add_renamed
+from addp_mm.cli_options import add_renamed, aligned, number
 
 
 def parse_args(argv=None):
@@ -18,24 +19,19 @@ def parse_args(argv=None):
     parser.add_argument('config', help='path of the config file, or addp_mm::NAME')
     parser.add_argument(
         '--img-size',
-        type=int,
+        type=number(int, 1),
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
         help='size of the images in pixels [as in training]',
     )
-    parser.add_argument('--batch-size', type=int, default=1, help='number of images [1]')
-    parser.add_argument('--depth', type=int, default=2, help='levels of modules to list; 0 lists the total alone [2]')
+    parser.add_argument('--batch-size', type=number(int, 1), default=1, help='number of images [1]')
+    parser.add_argument(
+        '--depth', type=number(int, 0), default=2, help='levels of modules to list; 0 lists the total only [2]'
+    )
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change settings of the config')
     add_renamed(parser, old='--shape', new='--img-size')
     add_renamed(parser, old='--batch', new='--batch-size')
-    args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        parser.error(f'--batch-size must be 1 or more, got {args.batch_size}')
-    if args.depth < 0:
-        parser.error(f'--depth must be 0 or more, got {args.depth}')
-    if args.img_size and min(args.img_size) < 1:
-        parser.error(f'--img-size must be two positive numbers, got {args.img_size}')
-    return args
+    return parser.parse_args(argv)
 
 
 def rows_of(cost, depth: int) -> list[tuple[str, ...]]:
@@ -48,18 +44,6 @@ def rows_of(cost, depth: int) -> list[tuple[str, ...]]:
         for child in cost.children:
             rows += rows_of(child, depth) if child.flops or child.trained or child.frozen else []
     return rows
-
-
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Format rows in aligned columns, the first one left-aligned."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    return '\n'.join(
-        ' | '.join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [header, *rows]
-    )
 
 
 def main(argv=None):
@@ -79,7 +63,8 @@ def main(argv=None):
         size = tuple(args.img_size or training_size(cfg))
         cost = forward_costs(cfg, args.batch_size, size)
         print(f'{args.batch_size} image(s) of {size[0]} x {size[1]} px; one MAC is two FLOPs')
-        print(table(('module', 'GMACs', 'GFLOPs', 'trained, M', 'frozen, M'), rows_of(cost, args.depth)))
+        header = ('module', 'GMACs', 'GFLOPs', 'trained, M', 'frozen, M')
+        print(aligned([header, *rows_of(cost, args.depth)], ' | ', numbers=True))
 
 
 if __name__ == '__main__':

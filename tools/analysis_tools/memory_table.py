@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / 'docs/benchmarks/memory.md'
 MEASURE = ('tools/benchmarks/step_time.py', '--device', 'cpu', '--rounds', '1', '--warmup', '0', '--steps', '1')
-# One recipe with ViT-B for each kind of model, and the batch size it is measured with.
+# One recipe with ViT-B for each kind of model, and the batch size of the measurement.
 RECIPES = {
     'pretrain/addp_vit-base-p16_8xb64-accum8-bf16-coslr-1600e_in1k-256px.py': 4,
     'cls/addp-vit-base-p16_ft_8xb128-bf16-coslr-100e_in1k-256px.py': 16,

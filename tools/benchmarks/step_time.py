@@ -2,37 +2,34 @@
 """Measure training steps of one or more configs: time of a step, images per second, peak memory.
 
 Images are synthetic and weights random; no data and no checkpoint is read. Each config keeps its
-own optimizer wrapper, with one update in a step. The configs take turns, so that a machine that
-slows down slows them all.
+own optimizer wrapper, with one update in a step. The configs take turns, so that changes in the
+speed of the machine affect all of them.
 """
 
 import argparse
 import statistics
 import time
 
-from addp_mm.cli_options import add_renamed
+from addp_mm.cli_options import add_renamed, number
 
 
 def parse_args(argv=None):
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='path of a config file')
-    parser.add_argument('--batch-size', type=int, help="images in a step [the config's on one GPU]")
-    parser.add_argument('--img-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='pixels [as in training]')
-    parser.add_argument('--rounds', type=int, default=3, help='turns of each config [3]')
-    parser.add_argument('--steps', type=int, default=10, help='timed steps in a turn [10]')
-    parser.add_argument('--warmup', type=int, default=3, help='untimed steps before each turn [3]')
+    parser.add_argument('--batch-size', type=number(int, 1), help="images in a step [the config's on one GPU]")
+    parser.add_argument(
+        '--img-size', type=number(int, 1), nargs=2, metavar=('HEIGHT', 'WIDTH'), help='pixels [as in training]'
+    )
+    parser.add_argument('--rounds', type=number(int, 1), default=3, help='turns of each config [3]')
+    parser.add_argument('--steps', type=number(int, 1), default=10, help='timed steps in a turn [10]')
+    parser.add_argument('--warmup', type=number(int, 0), default=3, help='untimed steps before each turn [3]')
     parser.add_argument('--device', help='cuda, cuda:1 or cpu [cuda if there is a GPU]')
     parser.add_argument('--seed', type=int, default=0, help='seed of weights and dropout [0]')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change settings of every config')
     add_renamed(parser, old='--shape', new='--img-size')
     add_renamed(parser, old='--batch', new='--batch-size')
-    args = parser.parse_args(argv)
-    for option, least in (('rounds', 1), ('steps', 1), ('warmup', 0), ('batch_size', 1)):
-        value = getattr(args, option)
-        if value is not None and value < least:
-            parser.error(f'--{option.replace("_", "-")} must be {least} or more, got {value}')
-    return args
+    return parser.parse_args(argv)
 
 
 class Contestant:
@@ -49,18 +46,18 @@ class Contestant:
         self.peak: int | None = None
 
     def run(self, warmup: int, steps: int) -> None:
-        """Take a turn: ``warmup`` untimed steps, then ``steps`` timed ones."""
+        """Run one turn: ``warmup`` untimed steps, then ``steps`` timed ones."""
         import torch
 
         on_gpu = self.step.device.type == 'cuda'
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.step.device)
-        for number in range(warmup + steps):
+        for index in range(warmup + steps):
             start = time.perf_counter()
             self.step()
             if on_gpu:
                 torch.cuda.synchronize(self.step.device)
-            if number >= warmup:
+            if index >= warmup:
                 self.times.append(time.perf_counter() - start)
         peak = self.step.peak_memory()
         self.peak = peak if self.peak is None or peak is None else max(self.peak, peak)
@@ -75,20 +72,6 @@ class Contestant:
         )
 
 
-def machine(device) -> str:
-    """Name of the device, and versions."""
-    import platform
-
-    import torch
-
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == 'cuda'
-        else f'{torch.get_num_threads()} CPU thread(s), {platform.machine()}; not measured on a GPU'
-    )
-    return f'{name}; torch {torch.__version__}, Python {platform.python_version()}'
-
-
 def main(argv=None):
     """Measure, and print the table."""
     args = parse_args(argv)
@@ -96,6 +79,7 @@ def main(argv=None):
 
     from addp_mm.engine.device import choose_device
     from addp_mm.errors import reported_in_words
+    from addp_mm.report.machine import machine_class
 
     with reported_in_words():
         args.device = choose_device(args.device)
@@ -104,7 +88,10 @@ def main(argv=None):
         for _ in range(args.rounds):
             for contestant in contestants:
                 contestant.run(args.warmup, args.steps)
-    print(f'{machine(args.device)}; median ± standard deviation of {args.rounds * args.steps} steps')
+    print(
+        f'{args.device}: {machine_class()}; torch {torch.__version__}; '
+        f'median ± standard deviation of {args.rounds * args.steps} steps'
+    )
     if len(contestants) > 1:
         print('The peak memory includes the other configs: to compare memory, run one config at a time.')
     if args.device.type == 'cpu':

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Measure how much faster a predictor trains on stored ids than on images tokenized in each step.
+"""Compare the speed of a predictor's training on stored ids and on images.
 
-Both trainings take turns in one process, with the same predictor, batch size and optimizer, so that
-other load of the machine slows both.
+On images, each step tokenizes its batch. Both trainings take turns in one process, with the same
+predictor, batch size and optimizer, so that other load of the machine affects both.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from addp_mm.cli_options import number
 from addp_mm.report.machine import machine_class, versions
 
 IMAGES = 'configs/pretrain/token-predictor_nano-p8_2xb16-fp32-8k_fashion-scenes-64px.py'
@@ -31,12 +32,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--ids', default=IDS, metavar='CONFIG', help='config that trains on stored ids [nano predictor]'
     )
     parser.add_argument('--tokens', metavar='FOLDER', help="folder of the stored ids [the config's]")
-    parser.add_argument('--steps', type=int, default=20, metavar='N', help='steps in a turn [20]')
-    parser.add_argument('--pairs', type=int, default=5, metavar='N', help='turns of each training [5]')
-    args = parser.parse_args(argv)
-    if args.steps < 1 or args.pairs < 1:
-        parser.error('--steps and --pairs must be at least 1')
-    return args
+    parser.add_argument('--steps', type=number(int, 1), default=20, metavar='N', help='steps in a turn [20]')
+    parser.add_argument('--pairs', type=number(int, 1), default=5, metavar='N', help='turns of each training [5]')
+    return parser.parse_args(argv)
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """How many times faster the training on ids is."""
+        """Speed of the training on ids, divided by that on images."""
         return self.ids / self.images
 
 
@@ -79,7 +77,7 @@ class Training:
             yield from self.loader
 
     def steps_per_second(self, steps: int) -> float:
-        """Run training steps, and return how many run in a second."""
+        """Run training steps; return the number of steps per second."""
         import torch
 
         start = time.perf_counter()
@@ -107,15 +105,15 @@ def configs(args: argparse.Namespace, drop_ratio: float):
 
 
 def measure(args: argparse.Namespace, drop_ratio: float) -> list[Pair]:
-    """Take turns, after a few steps of each training that are not measured."""
+    """Measure turns, after a few steps of each training that are not measured."""
     trainings = [Training(cfg) for cfg in configs(args, drop_ratio)]
     for training in trainings:
         training.steps_per_second(WARM_UP)
     pairs = []
-    for number in range(args.pairs):
+    for turn in range(args.pairs):
         pairs.append(Pair(*(training.steps_per_second(args.steps) for training in trainings)))
         print(
-            f'drop ratio {drop_ratio}, turn {number + 1} of {args.pairs}: {pairs[-1].images:.2f} steps/s on images, '
+            f'drop ratio {drop_ratio}, turn {turn + 1} of {args.pairs}: {pairs[-1].images:.2f} steps/s on images, '
             f'{pairs[-1].ids:.2f} on ids, ratio {pairs[-1].ratio:.2f}',
             flush=True,
         )

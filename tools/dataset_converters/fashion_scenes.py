@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Write FashionScenes: dyed garments on smooth backgrounds, for pre-training and three other tasks.
+"""Write FashionScenes, synthetic images of garments for pre-training and three downstream tasks.
 
     python tools/dataset_converters/fashion_scenes.py data/fashion_scenes
 
-The embedded garments are used; --source names a folder of Fashion-MNIST's IDX files instead. The
-same options give byte-identical files, with any number of workers.
+The garments are those embedded in the package, or with --source those in a folder of
+Fashion-MNIST's IDX files. The same options give byte-identical files, with any number of workers.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path, help='folder to create, for example data/fashion_scenes')
     for flag, name, text in (
-        ('--img-size', 'image_size', 'edge of the images in pixels'),
+        ('--img-size', 'image_size', 'side of the images in pixels'),
         ('--train', 'train', 'number of training scenes'),
         ('--val', 'val', 'number of validation scenes'),
         ('--objects-train', 'objects_train', 'number of training images of one garment'),
@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the set; returns the exit status."""
     args = parse_args(argv)
-    # SIGTERM then cleans up as Ctrl-C does.
+    # so that SIGTERM removes temporary files as Ctrl-C does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         spec = SceneSetSpec(args.image_size, args.train, args.val, args.objects_train, args.objects_val, args.seed)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Cut large images into tiles, to pre-train on few of them: satellite scenes, slides, photographs.
+"""Cut large images into tiles for pre-training: satellite scenes, slides, photographs.
 
     python tools/dataset_converters/image_tiles.py scans/*.tif --out tiles --shorter-side 1024
 
@@ -7,7 +7,6 @@ Give --tile for the side of the tiles.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
@@ -16,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from addp_mm.checkpoints.atomic_write import atomic_path, write_json
-from addp_mm.config.paths import require_writable_folder
+from addp_mm.checkpoints.atomic_write import atomic_path
+from addp_mm.config.output_folder import claim_folder
 from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import UserError, first_few, reported_in_words
 
@@ -34,12 +33,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out',
         type=Path,
         required=True,
-        help='folder for the tiles, IMAGE_TOP_LEFT.png; it may hold tiles of the same --tile and --shorter-side',
+        help='folder for the tiles, IMAGE_TOP_LEFT.png; it may contain tiles of the same --tile and --shorter-side',
     )
     parser.add_argument('--tile', type=int, default=128, metavar='PX', help='side of a tile in pixels [128]')
     parser.add_argument('--shorter-side', type=int, metavar='PX', help='resize the images to this first [no resizing]')
-    parser.add_argument('--only', nargs='*', metavar='PATTERN', default=['*'], help='file names to take, with * and ?')
-    parser.add_argument('--leave-out', nargs='*', metavar='PATTERN', default=[], help='file names to leave out')
+    parser.add_argument('--only', nargs='*', metavar='PATTERN', default=['*'], help='file names to use, with * and ?')
+    parser.add_argument('--leave-out', nargs='*', metavar='PATTERN', default=[], help='file names to skip')
     args = parser.parse_args(argv)
     if args.tile < 1 or (args.shorter_side is not None and args.shorter_side < args.tile):
         parser.error('--tile must be at least 1, and --shorter-side at least --tile')
@@ -47,7 +46,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def chosen(path: Path, only: Sequence[str], leave_out: Sequence[str]) -> bool:
-    """Whether a file is to be cut. Links are not: their targets have names of their own."""
+    """Whether to cut a file. Links are skipped, because their targets may be among the images."""
     return (
         path.is_file()
         and not path.is_symlink()
@@ -57,7 +56,7 @@ def chosen(path: Path, only: Sequence[str], leave_out: Sequence[str]) -> bool:
 
 
 def tiles(image: Image.Image, side: int) -> Iterator[tuple[int, int, Image.Image]]:
-    """(top, left, tile) of all whole tiles, side by side from the upper left corner."""
+    """(top, left, tile) of all complete tiles, side by side from the upper left corner."""
     for top in range(0, image.height - side + 1, side):
         for left in range(0, image.width - side + 1, side):
             yield top, left, image.crop((left, top, left + side, top + side))
@@ -72,44 +71,22 @@ def images_of(args: argparse.Namespace) -> list[Path]:
     """
     missing = [path for path in args.images if not os.path.lexists(path)]
     if missing:
-        raise UserError(f'{first_few(missing)}: no such file')
+        raise UserError(f'{first_few(missing)} does not exist')
     paths = sorted(path for path in args.images if chosen(path, args.only, args.leave_out))
     if not paths:
         raise UserError(
-            f'none of {len(args.images)} paths is a file to cut (links, --only and --leave-out leave files out)'
+            f'none of {len(args.images)} paths is a file to cut (links are skipped; see also --only and --leave-out)'
         )
     if len({path.stem for path in paths}) < len(paths):
         raise UserError('two images have the same name, so their tiles would replace each other')
     return paths
 
 
-def claim(out: Path, settings: dict) -> None:
-    """Create the folder of the tiles with a note of their settings, or compare an existing note.
-
-    Raises:
-        UserError: The folder holds other files, or tiles of other settings.
-    """
-    require_writable_folder(out, f'--out {out}')
-    out.mkdir(parents=True, exist_ok=True)
-    note = out / NOTE
-    if not note.is_file() and any(not path.name.startswith('.') for path in out.iterdir()):
-        raise UserError(f'--out {out} is not empty and holds no {NOTE}: name another folder')
-    # If the folder has no tile yet, its settings are overwritten.
-    if any(out.glob('*.png')):
-        try:
-            found = json.loads(note.read_text())
-        except ValueError as error:
-            raise UserError(f'{note} is damaged ({error}): name another --out') from error
-        if found != settings:
-            raise UserError(f'--out {out} holds tiles of other settings ({found}; now {settings}): name another folder')
-    write_json(note, settings)
-
-
 def read_resized(path: Path, shorter_side: int | None) -> Image.Image:
     """Read an image as RGB and resize its shorter side, unless ``shorter_side`` is None.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: The image cannot be read.
     """
     try:
         image = Image.fromarray(read_rgb(path))
@@ -128,7 +105,7 @@ def cut(paths: Sequence[Path], args: argparse.Namespace) -> str:
     Raises:
         UserError: An image cannot be read, or all are smaller than a tile.
     """
-    # Pillow's limit is for files of strangers. These are the user's, and each is decoded once.
+    # Pillow's limit is for untrusted files. These are the user's own, and each is decoded once.
     Image.MAX_IMAGE_PIXELS = None
     count, small = 0, []
     for path in tqdm(paths, unit='image'):
@@ -144,7 +121,7 @@ def cut(paths: Sequence[Path], args: argparse.Namespace) -> str:
             f'{first_few(small)}: smaller than a tile of {args.tile} px. Give a smaller --tile, or enlarge '
             'with --shorter-side'
         )
-    left_out = f'; smaller than a tile, and left out: {first_few(small)}' if small else ''
+    left_out = f'; smaller than a tile, and skipped: {first_few(small)}' if small else ''
     return f'{args.out}: {count:,} tiles of {len(paths) - len(small):,} images{left_out}'
 
 
@@ -153,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with reported_in_words(OSError):
         paths = images_of(args)
-        claim(args.out, dict(tile=args.tile, shorter_side=args.shorter_side))
+        claim_folder(args.out, args.out / NOTE, dict(tile=args.tile, shorter_side=args.shorter_side))
         print(cut(paths, args))
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Write the token ids of a data set once, with several views of each image, for addp_mm.TokenIds.
+"""Write the token ids of a dataset once, with several views of each image, for addp_mm.TokenIds.
 
     python tools/dataset_converters/tokenize_images.py vq.pth data/photos data/ids --img-size 256
 
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addp_mm.cli_options import add_renamed
+from addp_mm.cli_options import add_renamed, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,18 +34,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'tokenizer',
-        help='config with a tokenizer (its own, or that of a model that holds one); or weights, .safetensors or '
-        '.pth, with their config beside them as .json',
+        help='config with a tokenizer, or of a model with one; or weights, .safetensors or '
+        '.pth, with their config next to them as .json',
     )
     parser.add_argument(
-        'images', help='folder, searched with all below it; or config whose train_dataloader.dataset gives img_path'
+        'images', help='folder, with all folders below it; or config whose train_dataloader.dataset gives img_path'
     )
     parser.add_argument('dst', type=Path, help='folder for the ids')
     parser.add_argument(
-        '--checkpoint', metavar='PATH', help="weights for the config's tokenizer [those that its init_cfg names]"
+        '--checkpoint', metavar='PATH', help="weights for the config's tokenizer [those of its init_cfg]"
     )
-    parser.add_argument('--img-size', type=int, required=True, metavar='N', help='side of the views in pixels')
-    parser.add_argument('--views', type=int, metavar='N', help='views of an image [crop: 8, flip: 2, none: 1]')
+    parser.add_argument(
+        '--img-size', type=number(int, 1), required=True, metavar='N', help='side of the views in pixels'
+    )
+    parser.add_argument(
+        '--views', type=number(int, 1), metavar='N', help='views of an image [crop: 8, flip: 2, none: 1]'
+    )
     parser.add_argument(
         '--augment',
         choices=['crop', 'flip', 'none'],
@@ -63,7 +67,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--interpolation', choices=['bicubic', 'bilinear'], default='bicubic')
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the views [0]')
-    parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='views in a batch [64]')
+    parser.add_argument('--batch-size', type=number(int, 1), default=64, metavar='N', help='views in a batch [64]')
     parser.add_argument(
         '--num-workers',
         type=int,
@@ -107,11 +111,11 @@ def tokenizer_config(source: str, checkpoint: str | None = None) -> tuple[dict, 
         checkpoint: --checkpoint of the command line. Defaults to None.
 
     Returns:
-        The config of the tokenizer with an ``init_cfg`` that names its weights, and the whole
+        The config of the tokenizer with an ``init_cfg`` that loads its weights, and the whole
         config.
 
     Raises:
-        ConfigError: There is no such file, or no tokenizer in it.
+        ConfigError: The file does not exist or has no tokenizer.
     """
     from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -124,7 +128,7 @@ def tokenizer_config(source: str, checkpoint: str | None = None) -> tuple[dict, 
         require_file(source, 'tokenizer', ('.safetensors', '.pth', '.pt'))
         if not Path(config_beside(source)).is_file():
             raise ConfigError(
-                f'{source} has no config {config_beside(source)} beside it: name the config of its '
+                f'{source} has no config {config_beside(source)}: give the config of its '
                 f'training, and --checkpoint {source}'
             )
         source, checkpoint = config_beside(source), checkpoint or source
@@ -140,7 +144,7 @@ def tokenizer_config(source: str, checkpoint: str | None = None) -> tuple[dict, 
 
 
 def image_loader(channels: int, cfg: Mapping) -> 'Callable[[dict], dict]':
-    """The transform that reads images: that of the training pipeline if it is one of addp_mm.
+    """The transform that reads images: that of the training pipeline if addp_mm has its class.
 
     Args:
         channels: Number of channels that the tokenizer takes.
@@ -159,10 +163,10 @@ def image_loader(channels: int, cfg: Mapping) -> 'Callable[[dict], dict]':
 
 
 def check_share(writer: 'TokenWriter', rows: int, share: float) -> None:
-    """Check that not too many of ``rows`` images are broken. Images that are gone do not count.
+    """Check that not too many of ``rows`` images are broken. Missing images are not counted.
 
     Raises:
-        TokenStoreError: More than ``share`` of them, plus ten, are broken; the message lists them.
+        TokenStoreError: More than ``share`` of them, plus ten, are broken. The message lists them.
     """
     from addp_mm.datasets.listed.broken_images import BROKEN_ALLOWANCE, num_allowed
     from addp_mm.datasets.tokens.token_store import ABOUT, TokenStoreError
@@ -174,15 +178,15 @@ def check_share(writer: 'TokenWriter', rows: int, share: float) -> None:
         raise TokenStoreError(
             f'{len(found)} of the first {writer.done:,} images cannot be read, more than --max-broken-share '
             f'{share} of {rows:,} and {BROKEN_ALLOWANCE} more: {first_few(found, 10, "; ")}. All are listed in '
-            f'{writer.folder / ABOUT}. Replace or remove them, delete {writer.folder} and start again; or leave '
-            'them out with a larger --max-broken-share'
+            f'{writer.folder / ABOUT}. Replace or remove them, delete {writer.folder} and start again; or skip '
+            'them with a larger --max-broken-share'
         )
 
 
 def tokenize(
     tokenizer: 'nn.Module', writer: 'TokenWriter', data: 'ViewsDataset', shard_start: int, args: argparse.Namespace
 ) -> None:
-    """Write the ids of the remaining images. Finished ids are saved also when an error ends it."""
+    """Write the ids of the remaining images. Finished ids are also saved after an error."""
     import torch
     from torch.utils.data import DataLoader
     from tqdm import tqdm
@@ -274,7 +278,7 @@ def run(args: argparse.Namespace) -> str:
     tokenize(tokenizer.to(device), writer, data, start, args)
     return (
         f'{folder}: ids of {stop - start:,} images, {args.views} views of {length} tokens each; '
-        f'{len(writer.broken)} images could not be read and are left out'
+        f'{len(writer.broken)} images could not be read and are skipped'
     )
 
 
@@ -283,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from addp_mm.errors import reported_in_words
 
-    # SIGTERM then saves what was done, as Ctrl-C does.
+    # so that SIGTERM saves the finished ids as Ctrl-C does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with reported_in_words(ValueError, OSError):

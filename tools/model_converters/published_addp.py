@@ -1,11 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Convert a published ADDP checkpoint to addp_mm.ADDP, or its encoder to addp_mm.ADDPViT.
 
-Sizes follow from the shapes. Every key of SRC is used or known as unused; any other key is an
-error. This package and the published implementation run the weights, which are written if both
-agree. Beside DST goes a config of the same name with the ending .json, for ``_base_`` or
-``MODELS.build``: {"model": {…}} or {"backbone": {…}}. A config loads the backbone from either file
-by ``init_cfg=dict(type='addp_mm.Pretrained', checkpoint=DST)``, from the whole model with
+Sizes are inferred from the shapes. An unknown key is an error. The weights are written if this
+package and the published implementation give the same results. A config is written next to DST,
+with the same name and the ending .json, for ``_base_`` or ``MODELS.build``: {"model": {…}} or
+{"backbone": {…}}. To load the backbone from DST in a config, write
+``init_cfg=dict(type='addp_mm.Pretrained', checkpoint=DST)``; for a whole model add
 ``prefix='backbone.'``.
 """
 
@@ -16,10 +16,12 @@ from addp_mm.errors import reported_in_words
 def parse_args(argv=None):
     """Parse the command line."""
     parser = converter_parser(__doc__, 'published checkpoint, e.g. addp-vit-base-16.pth')
-    parser.add_argument('--part', choices=('all', 'encoder'), help='what to convert; default: all, if it is there')
+    parser.add_argument(
+        '--part', choices=('all', 'encoder'), help='what to convert; default: the whole model if SRC has it'
+    )
     heads = parser.add_argument_group(
         'attention heads',
-        'They do not follow from the weights. Defaults are the published ones: '
+        'They cannot be inferred from the weights. Defaults are the published ones: '
         'encoders have 12 at a width of 768 and 16 at 1024, decoders 16.',
     )
     for name, what in (
@@ -75,7 +77,7 @@ def convert(args):
     source, _ = read_source(args.src)
     part = args.part or ('all' if PUBLISHED.matches(source) else 'encoder')
     name, config, converted, run = (whole if part == 'all' else encoder)(source, args)
-    print(f'{len(source)} tensors read, {len(source) - len(converted)} of other components or known as unused')
+    print(f'{len(source)} tensors read, {len(source) - len(converted)} of other components or unused')
     print(write_converted(args.dst, name, config, converted, run))
 
 

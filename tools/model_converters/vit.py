@@ -2,10 +2,10 @@
 """Convert a ViT of another project to addp_mm.ADDPViT.
 
 SRC has the layout of MAE, BEiT (v2), DeiT (III), DINOv2, or of timm's or mmpretrain's
-VisionTransformer. The layout is recognised, and sizes follow from the shapes. Every key is used or
-known as unused (heads, decoders); any other key is an error. ADDPViT and the implementation of timm
-or mmpretrain run the weights, which are written if both agree. Beside DST goes a config of the same
-name with the ending .json, for ``_base_`` or ``MODELS.build``: {"backbone": {…}}.
+VisionTransformer. The layout is recognised, and sizes are inferred from the shapes. Heads and
+decoders are left out; an unknown key is an error. The weights are written if ADDPViT and the
+implementation of timm or mmpretrain give the same results. A config is written next to DST, with
+the same name and the ending .json, for ``_base_`` or ``MODELS.build``: {"backbone": {…}}.
 """
 
 import re
@@ -19,13 +19,13 @@ def parse_args(argv=None):
     parser = converter_parser(__doc__, 'checkpoint (.pth or .safetensors), e.g. mae_pretrain_vit_base.pth')
     parser.add_argument(
         '--prefix',
-        help='only use keys that start with this, e.g. model. of Lightning or teacher.backbone. of DINOv2; '
-        'it may start with the name of a mapping in the file, e.g. model_ema.',
+        help='use only keys with this prefix, e.g. model. of Lightning or teacher.backbone. of DINOv2; '
+        'it may start with the name of a dict in the file, e.g. model_ema.',
     )
     parser.add_argument(
         '--num-heads',
         type=int,
-        help='attention heads, which do not follow from the weights; default: those of the standard architectures '
+        help='attention heads, which cannot be inferred from the weights; default: those of the standard architectures '
         '(tiny to huge), or of the relative positions',
     )
     parser.add_argument(
@@ -33,7 +33,7 @@ def parse_args(argv=None):
         type=int,
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
-        help='pixels; only needed if the positions do not form a square map, or could form one by accident: 196 '
+        help='pixels; only needed if the positions do not form a square map, or only seem to form one: 196 '
         'are read as 14 x 14 patches, not as 13 x 15 and a class token',
     )
     return parser.parse_args(argv)
@@ -50,7 +50,7 @@ def read(src, prefix):
     if layout is None:
         known = ', '.join(layout.name for layout in LAYOUTS if layout.component == 'backbone')
         raise ValueError(
-            f'{src} has none of the known layouts of ViTs ({known}){f" under {prefix}" if prefix else ""}. It has '
+            f'{src} has no known layout of a ViT ({known}){f" under {prefix}" if prefix else ""}. It has '
             f'{first_few(weights)}. {advice_on_prefix(weights, {"backbone"})}'
         )
     return source, layout
@@ -69,7 +69,7 @@ def grid_of(source, img_size):
 
 
 def describe_positions(source, vit, img_size):
-    """How the positions were read, and what else they could be."""
+    """Describe how the positions were read, and the other possibility."""
     positions = next((value for key, value in source.items() if re.fullmatch(r'(backbone\.)?pos_embed', key)), None)
     if positions is None:
         return 'no absolute positions'
@@ -95,7 +95,7 @@ def settings(layout, source, converted, num_heads, grid):
     heads = num_heads or num_heads_of(converted)
     if heads is None:
         raise ValueError(
-            'the number of attention heads does not follow from the weights, and '
+            'the number of attention heads cannot be inferred from the weights, and '
             f'{args["arch"]["num_layers"]} blocks with {args["arch"]["embed_dims"]} channels are not a standard '
             'architecture: give --num-heads'
         )
@@ -104,7 +104,7 @@ def settings(layout, source, converted, num_heads, grid):
 
 
 def agreement(layout, source, config, vit):
-    """Run both implementations; return the comparison in words."""
+    """Run both implementations; return a description of the comparison."""
     import torch
 
     from addp_mm.conversion.agreement import compared, finite

@@ -7,8 +7,7 @@ r"""Convert an ADDPViT to timm: a folder with model.safetensors and config.json.
 
 The Hugging Face Hub has the same files for timm. ADDPViT and timm run the weights, which are
 written if both agree. Window attention and relative positions are an error, because timm's
-VisionTransformer has none. Only the config says whether there are windows, and which output the
-model has (class token, or average before the norm).
+VisionTransformer has none.
 """
 
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from addp_mm.conversion.command import converter_parser, read_source
 from addp_mm.errors import reported_in_words
 
-TOLERANCE = 1e-4  # of the largest feature
+TOLERANCE = 1e-4  # relative to the largest feature
 
 
 def parse_args(argv=None):
@@ -27,20 +26,10 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--config',
-        help='config with model.backbone (or backbone), as in training; '
-        'default: the standard architecture of the width, without windows',
+        help='config with model.backbone (or backbone), as in training; default: the .json beside SRC, which the '
+        'converters write',
     )
-    parser.add_argument('--prefix', help='start of the names of the backbone; default: backbone. if a name has it')
-    parser.add_argument(
-        '--num-heads', type=int, help='attention heads, if there is no config and no standard architecture'
-    )
-    parser.add_argument(
-        '--img-size',
-        type=int,
-        nargs=2,
-        metavar=('HEIGHT', 'WIDTH'),
-        help='pixels; only needed if there is no config and the positions do not form a square map',
-    )
+    parser.add_argument('--prefix', help="prefix of the backbone's names; default: backbone. if a name has it")
     parser.add_argument(
         '--out-type',
         choices=('cls_token', 'avg_featmap', 'featmap'),
@@ -56,30 +45,14 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def backbone_config(args, config, weights):
-    """Config of the ADDPViT, from the config file or else from the weights."""
+def backbone_config(args, config):
+    """Config of the ADDPViT, without its weights."""
     from addp_mm.config.type_names import type_name
-    from addp_mm.layouts.vit_weights import num_heads_of, vit_args
 
-    if args.config:
-        found = config.get('backbone') or config.get('model', {}).get('backbone')
-        if not found or type_name(found.get('type')) != 'ADDPViT':
-            raise ValueError(f'{args.config} has no model.backbone of type addp_mm.ADDPViT')
-        return {**found.to_dict(), 'type': 'addp_mm.ADDPViT', 'init_cfg': None}
-    if 'cls_token' not in weights:
-        raise ValueError(
-            'without a class token, the backbone may have window attention, which does not follow from the weights: '
-            'give its --config'
-        )
-    config = vit_args(weights, args.img_size and tuple(args.img_size))
-    heads = args.num_heads or num_heads_of(weights)
-    if heads is None:
-        raise ValueError(
-            'the number of attention heads does not follow from the weights, and this is not a standard architecture: '
-            'give --num-heads or --config'
-        )
-    config['arch'] = dict(config['arch'], num_heads=heads)
-    return dict(type='addp_mm.ADDPViT', **config)
+    found = config.get('backbone') or config.get('model', {}).get('backbone')
+    if not found or type_name(found.get('type')) != 'ADDPViT':
+        raise ValueError(f'{args.config} has no model.backbone of type addp_mm.ADDPViT')
+    return {**found.to_dict(), 'type': 'addp_mm.ADDPViT', 'init_cfg': None}
 
 
 def normalisation(args, config):
@@ -110,7 +83,7 @@ def read(args):
 
 
 def check_options(vit):
-    """Refuse options that do not follow from the weights and that timm does not have."""
+    """Refuse options that timm does not have and that cannot be inferred from the weights."""
     if any(block.window_size for block in vit.blocks):
         raise ValueError("the backbone has window attention, and timm's VisionTransformer has none")
     if vit.blocks[0].norm1.eps != 1e-6:
@@ -121,7 +94,7 @@ def difference(vit, weights, kwargs, out_type):
     """Run both implementations; return the largest difference, relative to the largest feature.
 
     Raises:
-        ValueError: It is larger than :data:`TOLERANCE`.
+        ValueError: The difference is larger than :data:`TOLERANCE`.
     """
     import timm
     import torch
@@ -147,19 +120,22 @@ def convert(args):
 
     from addp_mm.checkpoints.atomic_write import write_json, write_safetensors
     from addp_mm.checkpoints.comparison import load_exactly
+    from addp_mm.conversion.write_converted import config_beside
     from addp_mm.layouts.to_timm import timm_config, to_timm
     from addp_mm.registry import MODELS
 
     if os.path.exists(args.dst):
         raise FileExistsError(f'{args.dst} exists: choose another name or remove it')
-    config = Config.fromfile(args.config) if args.config else {}
-    weights = read(args)
-    backbone = backbone_config(args, config, weights)
+    args.config = args.config or config_beside(args.src)
+    if not os.path.isfile(args.config):
+        raise FileNotFoundError(f'{args.config} does not exist: give the config of the training as --config')
+    config = Config.fromfile(args.config)
+    backbone, weights = backbone_config(args, config), read(args)
     default = backbone.get('out_type', 'cls_token')
     out_type = args.out_type or ('featmap' if default == 'raw' else default)
     vit = MODELS.build(backbone).eval()
     check_options(vit)
-    load_exactly(weights, vit, f'{args.src}, with {args.config or "the sizes inferred from it"},')
+    load_exactly(weights, vit, f'{args.src}, with {args.config},')
     img_size = tuple(side * vit.patch_size for side in vit.grid_size)
     exported, kwargs = to_timm(vit.state_dict(), vit.blocks[0].attn.num_heads, img_size, out_type)
     result = difference(vit, exported, kwargs, out_type)

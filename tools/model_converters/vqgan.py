@@ -1,30 +1,30 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Convert a VQGAN to addp_mm.VQTokenizer.
 
-SRC has MaskGIT's layout (as ADDP and MAGE release it) or that of taming-transformers. Sizes,
-biases, attention and strides follow from the shapes. Every key is used or known as unused; any
-other key is an error. VQTokenizer and the original implementation run the weights, which are
-written if both agree. Beside DST goes a config of the same name with the ending .json, for
-``_base_`` or ``MODELS.build``: {"tokenizer": {…}}.
+SRC has MaskGIT's layout (as released with ADDP and MAGE) or that of taming-transformers. Sizes,
+biases, attention and strides are inferred from the shapes. An unknown key is an error. The weights
+are written if VQTokenizer and the original implementation give the same results. A config is
+written next to DST, with the same name and the ending .json, for ``_base_`` or ``MODELS.build``:
+{"tokenizer": {…}}.
 """
 
 from addp_mm.conversion.command import converter_parser, read_source
 from addp_mm.errors import reported_in_words
 
-#: Classes that old Lightning files name as keys of the states of their callbacks.
+#: Classes in old Lightning files: keys of the states of callbacks.
 LIGHTNING_CLASSES = ('pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint',)
 
 
 class NotLoaded:
-    """Replaces the :data:`LIGHTNING_CLASSES` while a file is read."""
+    """Replaces :data:`LIGHTNING_CLASSES` while a file is read."""
 
 
 def read(src, prefix=''):
-    """Read the weights of a file that may name :data:`LIGHTNING_CLASSES`.
+    """Read the weights of a file that may contain :data:`LIGHTNING_CLASSES`.
 
     Args:
         src: Checkpoint.
-        prefix: Start of the wanted names, with its dot. Defaults to ''.
+        prefix: Prefix of the wanted names, with its dot. Defaults to ''.
 
     Returns:
         All weights, and those that start with ``prefix``, without it.
@@ -41,22 +41,22 @@ def parse_args(argv=None):
     parser.add_argument(
         '--prefix',
         default='',
-        help='only use keys that start with this, e.g. first_stage_model. of a transformer or a latent diffusion '
-        'model; it may start with the name of a mapping in the file',
+        help='use only keys with this prefix, e.g. first_stage_model. of a transformer or a latent diffusion '
+        'model; it may start with the name of a dict in the file',
     )
     parser.add_argument(
         '--input-range',
         type=float,
         nargs=2,
         metavar=('BLACK', 'WHITE'),
-        help="values of black and white, which do not follow from the weights; default: 0 1 for MaskGIT's layout, "
+        help="values of black and white, which cannot be inferred from the weights; default: 0 1 for MaskGIT's layout, "
         "-1 1 for taming's",
     )
     parser.add_argument(
         '--num-groups',
         type=int,
         default=32,
-        help='groups of the norms, which do not follow from the weights; default: %(default)s, as in all released '
+        help='groups of the norms, which cannot be inferred from the weights; default: %(default)s, as in all released '
         'weights',
     )
     return parser.parse_args(argv)
@@ -84,7 +84,7 @@ def convert(args):
         given['input_range'] = tuple(args.input_range)
     config = dict(type='addp_mm.VQTokenizer', **{**layout.build_args(source), **given})
     converted = layout.convert(source)
-    print(f'{layout.name}: {len(source)} tensors read, {len(source) - len(converted)} known as unused')
+    print(f'{layout.name}: {len(source)} tensors read, {len(source) - len(converted)} unused')
     original = OriginalVQGAN(source, layout is TAMING, config['input_range'], args.num_groups)
     print(write_converted(args.dst, 'tokenizer', config, converted, lambda model: tokenizer_agrees(model, original)))
 

@@ -1,10 +1,10 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""mmcv's compiled operators, made of torchvision.ops and plain torch.
+"""mmcv's compiled operators, implemented with torchvision.ops and torch.
 
 Names, arguments and in-place results are those of ``mmcv._ext`` in mmcv 2.x, so that ``mmcv.ops``
-calls them unchanged, on any device. float16 and bfloat16 inputs are computed in float32 and rounded
-once, when the result is written. Operators that are missing here can be imported, and raise an
-error when they are called.
+calls them unchanged, on any device. float16 and bfloat16 inputs are computed in float32, and the
+result is rounded once. Operators that are not implemented can be imported, and raise an error when
+they are called.
 """
 
 from . import (  # noqa: F401  # each file adds its operators to OPS

@@ -16,7 +16,7 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
         bboxes2: (N, 4) boxes; N = M if ``aligned``.
         ious: (M,) if ``aligned``, else (M, N); filled in place.
         mode: 0 divides by the union, 1 by the area of ``bboxes1``.
-        aligned: Compare row by row, not all with all.
+        aligned: Whether to compare row by row, not all with all.
         offset: 0 or 1; the width of a box is ``x2 - x1 + offset``.
     """
     if ious.numel() == 0:
@@ -29,6 +29,6 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
     base = (first[..., 2:] - first[..., :2] + offset).prod(-1)
     if mode == 0:
         base = base + (second[..., 2:] - second[..., :2] + offset).prod(-1) - overlap
-    if ious.is_cuda:  # mmcv's CUDA kernel bounds the divisor, its CPU kernel does not
+    if ious.is_cuda:  # mmcv's CUDA kernel has a lower bound of the divisor, its CPU kernel has none
         base = base.clamp(min=offset)
     ious.copy_(overlap / base)

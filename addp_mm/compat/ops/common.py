@@ -31,7 +31,7 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 @contextmanager
 def allow_atomics() -> Iterator[None]:
-    """Let torchvision's kernels add atomically, even if deterministic algorithms are required.
+    """Allow atomic additions in torchvision's kernels, even if torch must be deterministic.
 
     No deterministic kernel exists, and mmcv's compiled kernels add atomically too. torch then warns
     instead of refusing.

@@ -14,7 +14,7 @@ from .common import allow_atomics, compute_dtype, mmcv_op
 def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **numbers
 ) -> None:
-    """Convolve at positions moved by ``offset``.
+    """Convolve at positions shifted by ``offset``.
 
     Args:
         input: (N, C, H, W).
@@ -78,7 +78,7 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **numbers,
 ) -> None:
-    """Convolve at moved positions, each weighted by ``mask``.
+    """Convolve at shifted positions, each weighted by ``mask``.
 
     ``mask`` is (N, deformable_group * kernel_h * kernel_w, Ho, Wo). ``bias`` (D,) is used if
     ``with_bias``. All others are as in :func:`deform_conv_forward`; for the numbers see
@@ -169,7 +169,7 @@ def _backward(
     mask: Tensor | None,
     settings: _Settings,
 ) -> tuple[Tensor, ...]:
-    """Gradients by input, weight, offset, mask and bias."""
+    """Gradients of input, weight, offset, mask and bias."""
     arguments = _arguments(input, weight, bias, offset, mask)
     with allow_atomics():
         grads = torch.ops.torchvision._deform_conv2d_backward(  # noqa: SLF001  # its only name
@@ -180,10 +180,10 @@ def _backward(
 
 
 def _outside(offset: Tensor, size: torch.Size, kernel: torch.Size, settings: _Settings) -> Tensor:
-    """Which positions are a whole pixel outside, where mmcv has no gradient by the offset.
+    """Mark the positions that are a whole pixel outside; there mmcv's offset has no gradient.
 
-    torchvision has one at exactly -1. That is frequent: with offsets of zero and a padding of 1,
-    the whole first row and column are there.
+    torchvision has a gradient at exactly -1. This case is frequent: with offsets of zero and a
+    padding of 1, the whole first row and column are at -1.
 
     Returns:
         Bool, of the shape of ``offset``.

@@ -20,7 +20,7 @@ def deform_roi_pool_forward(
     sampling_ratio: int,
     gamma: float,
 ) -> None:
-    """Average-pool the bins of each RoI, each moved by its own offset.
+    """Average-pool the bins of each RoI, each shifted by its own offset.
 
     Args:
         input: (N, C, H, W) features.
@@ -31,8 +31,8 @@ def deform_roi_pool_forward(
         pooled_height: Rows of bins of a RoI.
         pooled_width: Columns of bins of a RoI.
         spatial_scale: Pixels of the feature map for one of the image.
-        sampling_ratio: Sampling points of a bin in each direction; 0: one for each started
-            pixel.
+        sampling_ratio: Sampling points of a bin in each direction. 0: the size of the bin in
+            pixels, rounded up.
         gamma: Factor on ``offset``.
     """
     if output.numel() == 0:
@@ -88,7 +88,7 @@ def deform_roi_pool_backward(
 
 
 def _points(grid: RoIGrid, part: slice, shift: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Moved points, rows and columns (k, PH, PW, GH, GW), and their weights (k, 1, 1, GH, GW)."""
+    """Rows and columns of shifted points (k, PH, PW, GH, GW); weights (k, 1, 1, GH, GW)."""
     y, x = grid.y[part][:, :, None, :, None], grid.x[part][:, None, :, None, :]
     if shift.numel():
         y = y + (gamma * grid.height[part, None, None] * shift[part, 1])[..., None, None]
@@ -102,7 +102,7 @@ def _image_start(rois: Tensor, pixels: int) -> Tensor:
 
 
 def _slopes(corners: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Derivatives by x and y as in mmcv's kernel, which extrapolates the pixels at the border."""
+    """Derivatives with respect to x and y as in mmcv's kernel, which extrapolates the border."""
     y_low, x_low = y.clamp(0, height - 1).floor(), x.clamp(0, width - 1).floor()
     y_high, x_high = (y_low + 1).clamp(max=height - 1), (x_low + 1).clamp(max=width - 1)
     low_low, low_high, high_low, high_high = corners.unbind(-1)

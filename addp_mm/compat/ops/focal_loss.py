@@ -17,9 +17,9 @@ def sigmoid_focal_loss_forward(
 
     Args:
         input: (N, C) logits.
-        target: (N,) int64 classes; C (or any number outside [0, C)) is background.
-        weight: (C,) weights by the class of the row, or empty. Background has weight 1
-            (mmcv reads past the end there).
+        target: (N,) int64 classes; C (or any other number outside [0, C)) is background.
+        weight: (C,) weights of the classes, or empty. Background has weight 1 (mmcv reads beyond
+            the end of the tensor).
         output: (N, C); filled in place.
         gamma: Focusing exponent.
         alpha: Weight of positives; negatives have ``1 - alpha``.
@@ -68,7 +68,7 @@ def softmax_focal_loss_forward(
 def softmax_focal_loss_backward(
     softmax: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``grad_input`` (N, C) with the derivative by the logits, ``buff`` with row factors."""
+    """Fill ``grad_input`` (N, C) with the derivative of the loss, ``buff`` with row factors."""
     p, known = _target_probability(softmax, target)
     factor = alpha * (-((1 - p) ** gamma) + gamma * (1 - p) ** (gamma - 1) * p * p.clamp(min=_TINY).log())
     factor = torch.where(known, factor, 0) * _class_weight(weight, target, known)
@@ -97,7 +97,7 @@ def _class_weight(weight: Tensor, target: Tensor, known: Tensor) -> Tensor:
 
 
 def _target_probability(softmax: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) probability of the target (1 without a target), and (N,) bool: there is a target."""
+    """(N,) probability of the target (1 without a target), and (N,) bool, True with a target."""
     known = target >= 0
     p = softmax.to(compute_dtype(softmax)).gather(1, target.clamp(min=0)[:, None])[:, 0]
     return torch.where(known, p, 1), known

@@ -5,7 +5,7 @@ import torch
 
 
 def get_compiler_version() -> str:
-    """Text which says that nothing was compiled."""
+    """A text for the report: nothing was compiled."""
     return 'n/a (operators of mmcv._ext provided by addp_mm from torchvision and torch)'
 
 

@@ -30,7 +30,7 @@ def masked_im2col_forward(
         pad_h: Rows of zeros above and below.
         pad_w: Columns of zeros left and right.
     """
-    # windows of marked positions may reach beyond the padding, where they see zeros
+    # windows of marked positions may exceed the padding; the values there are zeros
     padded = F.pad(im[0], (pad_w, kernel_w, pad_h, kernel_h))
     rows = [padded[:, mask_h_idx + i, mask_w_idx + j] for i in range(kernel_h) for j in range(kernel_w)]
     for k, row in enumerate(rows):

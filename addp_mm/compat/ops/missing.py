@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Operators of ``mmcv._ext`` that are available only in a compiled mmcv."""
+"""Operators of ``mmcv._ext`` that only a compiled mmcv has."""
 
 from collections.abc import Callable
 
@@ -24,8 +24,8 @@ def missing_op(name: str) -> Callable:
         A function that raises :class:`MissingOpError` with the operator's name.
 
     Raises:
-        AttributeError: ``name`` starts with an underscore, which no operator does, but
-            :mod:`inspect` and others look up such names.
+        AttributeError: ``name`` starts with an underscore. No operator has such a name, but
+            :mod:`inspect` looks them up.
     """
     if name.startswith('_'):
         raise AttributeError(f"module 'mmcv._ext' has no attribute {name!r}")
@@ -34,9 +34,9 @@ def missing_op(name: str) -> Callable:
         cuda = f' and CUDA {torch.version.cuda}' if torch.version.cuda else ''
         raise MissingOpError(
             f"mmcv's operator {name!r} is not available: the installed mmcv has no compiled operators, and addp_mm "
-            f'replaces only those that need no compilation. To get {name!r}, install an mmcv with compiled operators '
+            f'only has operators that need no compilation. To get {name!r}, install an mmcv with compiled operators '
             f'for torch {torch.__version__}{cuda} (mmcv instead of mmcv-lite: {_DOCS}, or onedl-mmcv); it is then '
-            'used in place of the replacements.'
+            'used instead of the replacements.'
         )
 
     op.__name__ = op.__qualname__ = name

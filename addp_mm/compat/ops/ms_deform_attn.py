@@ -17,7 +17,7 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Sum the values sampled at a few positions of every level.
+    """Weighted sum of values that are sampled at a few positions of every level.
 
     Args:
         value: (B, K, M, D) values of M heads at the K pixels of all levels.

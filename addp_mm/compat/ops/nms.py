@@ -16,10 +16,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     """Keep the boxes that do not overlap a box of higher score by more than ``iou_threshold``.
 
     mmcv orders equal scores as ``Tensor.sort(descending=True)`` does, torchvision by a stable sort.
-    So the boxes are sorted by the same call here, and torchvision gets their ranks as scores. With
-    ``offset=0`` and a threshold rounded to float32, its arithmetic equals mmcv's. On CUDA mmcv
-    multiplies where torchvision divides, so that overlaps within one rounding of the threshold may
-    differ.
+    So this function sorts the boxes by the same call, and passes their ranks to torchvision as
+    scores. With ``offset=0`` and a threshold rounded to float32, torchvision's arithmetic equals
+    mmcv's. On CUDA mmcv multiplies and torchvision divides, so that the result may differ for
+    overlaps within a rounding error of the threshold.
 
     Args:
         boxes: (N, 4) boxes (x1, y1, x2, y2) in pixels.
@@ -42,7 +42,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def _greedy_keep(boxes: Tensor, threshold: float, offset: int) -> Tensor:
-    """Which boxes (N, 4), best first, are kept: (N,) bool. Each block goes to the CPU once."""
+    """Mark the boxes (N, 4), best first, that are kept: (N,) bool. Each block is copied once."""
     keep = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     for start in range(0, len(boxes), _BLOCK):
         block, later = boxes[start : start + _BLOCK], boxes[start + _BLOCK :]
@@ -59,7 +59,7 @@ def _greedy_keep(boxes: Tensor, threshold: float, offset: int) -> Tensor:
 
 
 def _exceeds(first: Tensor, second: Tensor, threshold: float, offset: int) -> Tensor:
-    """Which pairs overlap by more than the threshold: (M, 4), (N, 4) -> (M, N) bool."""
+    """Mark pairs that overlap by more than the threshold: (M, 4), (N, 4) -> (M, N) bool."""
     first = first[:, None]
     left_top = torch.maximum(first[..., :2], second[:, :2])
     sides = (torch.minimum(first[..., 2:], second[:, 2:]) - left_top + offset).clamp(min=0)
@@ -82,8 +82,8 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         iou_threshold: In [0, 1].
 
     Returns:
-        One list for each kept box, best first: its index, then those it suppressed
-        in order of score.
+        One list for each kept box, best first: its index, then the indices of the boxes that it
+        suppressed, in order of score.
     """
     order = dets[:, 4].contiguous().sort(0, descending=True)[1]
     boxes = dets[:, :4].to(compute_dtype(dets))[order].cpu().numpy()

@@ -26,8 +26,9 @@ def psamask_forward(
 
     Args:
         input: (N, h_mask * w_mask, H, W): for each pixel the weights of its surroundings.
-        output: (N, H * W, H, W); filled in place where a mask reaches. 'collect': the weight of a
-            position for a pixel is at (position, pixel); 'distribute': at (pixel, position).
+        output: (N, H * W, H, W); filled in place at the positions inside a mask. 'collect': the
+            weight of a position for a pixel is at (position, pixel); 'distribute': at (pixel,
+            position).
         psa_type: 0 collect, 1 distribute.
         num_: N.
         h_feature: H.
@@ -37,14 +38,11 @@ def psamask_forward(
         half_h_mask: Rows of a mask above its centre.
         half_w_mask: Columns of a mask left of its centre.
     """
-    rows, row_valid = _shift(h_feature, h_feature, half_h_mask, h_mask, output)
-    columns, column_valid = _shift(w_feature, w_feature, half_w_mask, w_mask, output)
-    spread = _pick(input.view(num_, h_mask, w_mask, h_feature, w_feature), rows, columns)
-    valid = row_valid[:, None, :, None] & column_valid[None, :, None, :]
     target = output.view(num_, h_feature, w_feature, h_feature, w_feature)
     if psa_type != _COLLECT:
         target = target.permute(0, 3, 4, 1, 2)
-    target.copy_(torch.where(valid, spread, target))
+    masks = input.view(num_, h_mask, w_mask, h_feature, w_feature)
+    _copy(masks, target, (half_h_mask, half_w_mask), sign=-1)
 
 
 @mmcv_op
@@ -61,37 +59,32 @@ def psamask_backward(
     half_w_mask: int,
 ) -> None:
     """Fill ``grad_input`` (N, h_mask * w_mask, H, W) with the gradient."""
-    # from the mask to the map, positions shift in the other direction
-    rows, row_valid = _shift(h_mask, h_feature, -half_h_mask, h_feature, grad_input, backward=True)
-    columns, column_valid = _shift(w_mask, w_feature, -half_w_mask, w_feature, grad_input, backward=True)
     grad = grad_output.reshape(num_, h_feature, w_feature, h_feature, w_feature)
     if psa_type != _COLLECT:
         grad = grad.permute(0, 3, 4, 1, 2)
-    valid = row_valid[:, None, :, None] & column_valid[None, :, None, :]
-    target = grad_input.view(num_, h_mask, w_mask, h_feature, w_feature)
-    target.copy_(torch.where(valid, _pick(grad, rows, columns), target))
+    masks = grad_input.view(num_, h_mask, w_mask, h_feature, w_feature)
+    _copy(grad, masks, (-half_h_mask, -half_w_mask), sign=1)
 
 
-def _shift(
-    length: int, pixels: int, half: int, limit: int, like: Tensor, backward: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Index in one table of every entry of the other, for each pixel, and whether it exists.
+def _copy(source: Tensor, target: Tensor, half: tuple[int, int], sign: int) -> None:
+    """Copy (N, A, B, H, W) to (N, C, D, H, W) where an entry of the target exists in the source.
 
     The mask of the pixel ``p`` has the position ``t`` at ``t - p + half``; its entry ``m`` is the
     position ``m + p - half``.
-
-    Returns:
-        (length, pixels) index and validity.
     """
+    (rows, row_valid), (columns, column_valid) = (
+        _shift(target.size(axis + 1), target.size(axis + 3), half[axis], source.size(axis + 1), sign, target)
+        for axis in (0, 1)
+    )
+    y = torch.arange(rows.size(1), device=source.device)[:, None]
+    x = torch.arange(columns.size(1), device=source.device)
+    picked = source[:, rows[:, None, :, None], columns[None, :, None, :], y, x]
+    valid = row_valid[:, None, :, None] & column_valid[None, :, None, :]
+    target.copy_(torch.where(valid, picked, target))
+
+
+def _shift(length: int, pixels: int, half: int, limit: int, sign: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Index ``entry + sign * pixel + half`` (length, pixels), and whether it is in [0, limit)."""
     entry = torch.arange(length, device=like.device)[:, None]
-    pixel = torch.arange(pixels, device=like.device)[None]
-    index = entry + (pixel if backward else -pixel) + half
+    index = entry + sign * torch.arange(pixels, device=like.device)[None] + half
     return index.clamp(0, limit - 1), (index >= 0) & (index < limit)
-
-
-def _pick(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Read (N, A, B, H, W) at rows (C, H) and columns (D, W): (N, C, D, H, W)."""
-    height, width = rows.size(1), columns.size(1)
-    y = torch.arange(height, device=table.device)[:, None]
-    x = torch.arange(width, device=table.device)
-    return table[:, rows[:, None, :, None], columns[None, :, None, :], y, x]

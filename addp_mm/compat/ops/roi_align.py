@@ -37,10 +37,10 @@ def roi_align_forward(
         aligned_height: Rows of bins of a RoI.
         aligned_width: Columns of bins of a RoI.
         spatial_scale: Pixels of the feature map for one of the image.
-        sampling_ratio: Sampling points of a bin in each direction; 0: one for each started
-            pixel.
+        sampling_ratio: Sampling points of a bin in each direction. 0: the size of the bin in
+            pixels, rounded up.
         pool_mode: 0 maximum, 1 average.
-        aligned: Shift by half a pixel.
+        aligned: Whether to shift RoIs by half a pixel.
 
     Raises:
         RuntimeError: A RoI has a negative size (CPU and ``aligned`` only, as in mmcv).

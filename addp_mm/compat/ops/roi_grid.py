@@ -24,15 +24,16 @@ class RoIGrid(NamedTuple):
 def roi_grid(
     rois: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float, sampling_ratio: int, aligned: bool
 ) -> RoIGrid:
-    """Lay out sampling points as RoIAlign does (https://arxiv.org/abs/1703.06870).
+    """Compute sampling points as RoIAlign does (https://arxiv.org/abs/1703.06870).
 
     Args:
         rois: (K, 5): index in the batch, then x1, y1, x2, y2 in pixels of the image.
         pooled_height: Rows of bins of a RoI.
         pooled_width: Columns of bins of a RoI.
         spatial_scale: Pixels of the feature map for one of the image.
-        sampling_ratio: Points of a bin in each direction; 0: one for each started pixel of the bin.
-        aligned: Shift by half a pixel; else RoIs are at least one pixel large.
+        sampling_ratio: Points of a bin in each direction. 0: the size of the bin in pixels, rounded
+            up.
+        aligned: Whether to shift RoIs by half a pixel. Otherwise RoIs are at least one pixel large.
     """
     start_x, start_y, end_x, end_y = (rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)).unbind(1)
     height, width = end_y - start_y, end_x - start_x
@@ -56,7 +57,7 @@ def _axis(start: Tensor, extent: Tensor, pooled: int, sampling_ratio: int) -> tu
 
 
 def chunks(num_rois: int, elements_per_roi: int) -> Iterator[slice]:
-    """Cut the RoIs into slices whose sampled values fit a fixed memory."""
+    """Split the RoIs into slices whose sampled values fit into a fixed memory."""
     step = max(_CHUNK_ELEMENTS // max(elements_per_roi, 1), 1)
     return (slice(start, start + step) for start in range(0, num_rois, step))
 
@@ -64,7 +65,7 @@ def chunks(num_rois: int, elements_per_roi: int) -> Iterator[slice]:
 def bilinear_corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Find the four pixels around each point, as RoIAlign does.
 
-    Points up to one pixel outside the map count as points on its edge.
+    Points up to one pixel outside the map are treated as points on its edge.
 
     Args:
         y: Rows in pixels, any shape.
@@ -90,5 +91,5 @@ def bilinear_corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Ten
 
 
 def pixels_of(images: Tensor) -> Tensor:
-    """Lay a batch out for reading at indices: (N, C, H, W) -> (C, N * H * W)."""
+    """Reshape a batch to read it at indices: (N, C, H, W) -> (C, N * H * W)."""
     return images.transpose(0, 1).flatten(1)

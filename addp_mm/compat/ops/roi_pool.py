@@ -18,10 +18,10 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Take the maximum of the pixels that each bin of a RoI touches.
+    """Maximum of the pixels that each bin of a RoI touches.
 
-    Bins are not rounded to pixels first, as torchvision's are; the right and lower edges of a RoI
-    are one pixel further. The output of RoIs without area stays unchanged, as in mmcv.
+    In torchvision bins are rounded to pixels first; here they are not. The right and lower edges of
+    a RoI are one pixel further. The output of RoIs without area is not changed, as in mmcv.
 
     Args:
         input: (N, C, H, W) features.

@@ -21,10 +21,10 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lower the scores of boxes that overlap better ones, and drop those below ``min_score``.
+    """Lower the scores of boxes that overlap better boxes, and drop those below ``min_score``.
 
-    Dropped boxes are replaced by the last ones, as in mmcv, because that order decides between
-    equal scores later. The best box of each round stays, even below ``min_score``.
+    As in mmcv, the last boxes replace the dropped ones, because this order decides between equal
+    scores later. The best box of each round stays, even below ``min_score``.
 
     Args:
         boxes: (N, 4) boxes (x1, y1, x2, y2) in pixels.
@@ -77,7 +77,7 @@ def _weights(overlaps: np.ndarray, iou_threshold: float, sigma: float, method: i
 
 
 def _fill_from_the_end(stays: np.ndarray) -> np.ndarray:
-    """Order after each gap is filled with the last kept element: (N,) bool -> (K,) indices."""
+    """Order after the last kept element has filled each gap: (N,) bool -> (K,) indices."""
     count = int(stays.sum())
     order = np.arange(count)
     order[~stays[:count]] = (count + np.flatnonzero(stays[count:]))[::-1]

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Synchronised batch normalisation on one rank (``MMSyncBN``); mmcv exchanges between ranks."""
+"""Synchronised batch normalisation on one rank (``MMSyncBN``); mmcv communicates."""
 
 from torch import Tensor
 
@@ -77,7 +77,7 @@ def sync_bn_backward_data(
     std: Tensor,
     grad_input: Tensor,
 ) -> None:
-    """Fill ``grad_input`` (N, C, S) with the derivative by the input."""
+    """Fill ``grad_input`` (N, C, S) with the derivative with respect to the input."""
     count = norm.size(0) * norm.size(2)
     through_statistics = (grad_weight[:, None] * norm + grad_bias[:, None]) / count
     grad_input.copy_(weight[:, None] * (grad_output.float() - through_statistics) / std[:, None])

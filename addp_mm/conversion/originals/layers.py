@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Layers that run from a foreign state dict, by its own names, without modules of this package."""
+"""Layers that are computed from a state dict of another project, with its names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class OriginalLayers:
 
     Args:
         state_dict: Weights under their original names.
-        prefix: Only keys that start with it are used, without it. Defaults to ''.
+        prefix: Only keys with this prefix are used; it is removed. Defaults to ''.
     """
 
     def __init__(self, state_dict: Mapping[str, Tensor], prefix: str = '') -> None:
@@ -30,18 +30,18 @@ class OriginalLayers:
         """A weight in float32.
 
         Raises:
-            ValueError: There is no such weight.
+            ValueError: The weight is missing.
         """
         if key not in self.weights:
             raise ValueError(f'the checkpoint has no {key}, which the original implementation uses')
         return self.weights[key].float()
 
     def count(self, pattern: str) -> int:
-        """Number of different indices that the pattern's group finds at the start of the keys."""
+        """Number of different indices in the pattern's group, at the start of the keys."""
         return count(self.weights, pattern)
 
     def pair(self, name: str) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of a layer. The bias is None if there is none."""
+        """Weight and bias of a layer. The bias is None if the layer has none."""
         return self[f'{name}.weight'], self[f'{name}.bias'] if f'{name}.bias' in self.weights else None
 
     def linear(self, name: str, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class OriginalLayers:
         return F.layer_norm(x, x.shape[-1:], *self.pair(name), eps)
 
     def blocks(self, name: str, x: Tensor, num_heads: int) -> Tensor:
-        """All transformer blocks (norm first) of a name, ``blocks.0``, …, on (B, N, C)."""
+        """All pre-norm transformer blocks of a name, ``blocks.0``, …, applied to (B, N, C)."""
         for index in range(self.count(rf'{name}\.(\d+)\.')):
             block = f'{name}.{index}'
             x = x + self._attention(f'{block}.attn', self.layer_norm(f'{block}.norm1', x), num_heads)
@@ -72,7 +72,7 @@ class OriginalLayers:
         return self.linear(f'{name}.proj', (scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
 
     def words(self, name: str, x: Tensor, embeddings: Tensor) -> Tensor:
-        """Logits of the head of MAGE and ADDP, whose output layer are the word embeddings.
+        """Logits of the head of MAGE and ADDP, whose output layer is the word embeddings.
 
         Args:
             name: Name of the head.

@@ -30,7 +30,7 @@ def predicted_probabilities(
         mask: (B, L), True where masked.
         num_heads: Attention heads of the encoder.
         decoder_num_heads: Attention heads of the decoder.
-        prefix: Start of the weights' names. Defaults to ''.
+        prefix: Prefix of the weights' names. Defaults to ''.
 
     Returns:
         (B, L, number of codes).

@@ -23,8 +23,8 @@ from addp_mm.layouts.timm_vit import without_chunks
 def original_features(layout: Layout, state_dict: Mapping[str, Tensor], args: Mapping, images: Tensor) -> Tensor | None:
     """Features of a ViT in its original implementation.
 
-    mmpretrain runs weights in its own layout, this package's copy of ADDP's forward pass those of
-    ADDP, and timm all others.
+    mmpretrain computes them for weights in its layout, this package's reference for those of ADDP,
+    and timm for all others.
 
     Args:
         layout: Layout of the weights, of the backbone component.

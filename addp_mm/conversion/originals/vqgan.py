@@ -15,7 +15,7 @@ from addp_mm.conversion.originals.layers import OriginalLayers
 
 
 class OriginalVQGAN:
-    """A VQGAN run from its state dict (arXiv 2012.09841; MaskGIT's arXiv 2202.04200).
+    """A VQGAN computed from its state dict (arXiv 2012.09841; MaskGIT's arXiv 2202.04200).
 
     Attention and the convolutions around the codebook are applied if there are weights for them.
     MaskGIT's VQGAN, as released with MAGE and ADDP, halves maps by averaging. Its blocks that
@@ -27,7 +27,7 @@ class OriginalVQGAN:
         taming: Whether to use taming's implementation instead of MaskGIT's.
         input_range: Values of black and white. Defaults to (0.0, 1.0).
         num_groups: Groups of the norms. Defaults to 32.
-        prefix: Start of the weights' names. Defaults to ''.
+        prefix: Prefix of the weights' names. Defaults to ''.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Garments of Fashion-MNIST (Xiao et al., 2017, MIT licence), of which FashionScenes is made.
+"""Garments of Fashion-MNIST (Xiao et al., 2017, MIT licence), the source of FashionScenes.
 
 A class-balanced subset ships with the package. The full set is read from its IDX files.
 """
@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# In alphabetical order, as readers of ImageNet-style folders number their classes. So a class has
-# the same number in classification, detection and segmentation.
+# In alphabetical order, as readers of ImageNet-style folders number their classes. A class
+# therefore has the same number in classification, detection and segmentation.
 CLASSES = ('ankle-boot', 'bag', 'coat', 'dress', 'pullover', 'sandal', 'shirt', 'sneaker', 't-shirt', 'trouser')
 _IDX_ORDER = ('t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle-boot')
 # Classes whose photographs show the background through an opening, such as a handle.
@@ -54,7 +54,7 @@ def garment_alpha(image: np.ndarray, label: int) -> np.ndarray:
 
     Args:
         image: Grey values, uint8 (28, 28).
-        label: Index into :data:`CLASSES`. Openings of bags and sandals stay open. In other garments
+        label: Index into :data:`CLASSES`. Openings of bags and sandals are kept. In other garments
             they are dark prints and are filled.
 
     Returns:
@@ -65,7 +65,7 @@ def garment_alpha(image: np.ndarray, label: int) -> np.ndarray:
     for part in range(1, count):
         if stats[part, cv2.CC_STAT_AREA] < 8:
             mask[parts == part] = 0
-    # A frame joins all outer background into one part. Every other part is an opening.
+    # A frame joins the outer background into one region. Every other region is an opening.
     ground = np.pad(1 - mask, 1, constant_values=1)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(ground, connectivity=4)
     outside = parts[0, 0]
@@ -80,14 +80,14 @@ def load_garments(split: str, source: str | None = None) -> Garments:
     """Load the garments of one split.
 
     Args:
-        split: 'train' or 'val'. 'val' is Fashion-MNIST's test split. No garment is in both.
+        split: 'train' or 'val'; 'val' is Fashion-MNIST's test split. No garment is in both.
         source: Folder of Fashion-MNIST's IDX files, gzipped or not, or a folder with them in
             ``FashionMNIST/raw`` (torchvision's layout) or ``raw``. Defaults to None: the subset
             that ships with the package.
 
     Raises:
         ValueError: The split is unknown, or a file is damaged.
-        FileNotFoundError: The folder does not hold the files.
+        FileNotFoundError: The folder does not have the files.
     """
     if split not in _IDX_PREFIX:
         raise ValueError(f"split must be 'train' or 'val', got {split!r}")
@@ -98,7 +98,7 @@ def load_garments(split: str, source: str | None = None) -> Garments:
     labels = _read_idx(folder, f'{_IDX_PREFIX[split]}-labels-idx1-ubyte', 1)
     if images.shape[1:] != (GARMENT_SIZE, GARMENT_SIZE) or len(images) != len(labels) or labels.max() > 9:
         raise ValueError(
-            f'{folder}: these are not the files of Fashion-MNIST (images {images.shape}, '
+            f'{folder} does not have the files of Fashion-MNIST (images {images.shape}, '
             f'labels {labels.shape}, largest label {labels.max()})'
         )
     labels = np.array([CLASSES.index(name) for name in _IDX_ORDER])[labels]
@@ -127,7 +127,7 @@ def _find_idx_folder(source: Path, split: str) -> Path:
             return folder
     raise FileNotFoundError(
         f'{source}: neither {name} nor {name}.gz is in this folder or in FashionMNIST/raw below it. Give the '
-        "folder of Fashion-MNIST's IDX files (Debian: /usr/share/datasets/fashion-mnist), or none for the "
+        "folder of Fashion-MNIST's IDX files (Debian: /usr/share/datasets/fashion-mnist), or no folder for the "
         'embedded subset.'
     )
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""FashionScenes: dyed photographs of garments on smooth backgrounds, with exact annotations."""
+"""FashionScenes: coloured photographs of garments on smooth backgrounds, with annotations."""
 
 import colorsys
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ SPLITS = ('train', 'val')
 MIN_IMAGE_SIZE = 32
 
 _KINDS = ('scene', 'object')
-_COUNT_SHARES = (0.3, 0.3, 0.2, 0.12, 0.08)  # of scenes with one to five garments
-_SCENE_EXTENT = (0.48, 0.74)  # edge of the garment's photograph as a share of the image's edge
+_COUNT_SHARES = (0.3, 0.3, 0.2, 0.12, 0.08)  # probabilities of one to five garments in a scene
+_SCENE_EXTENT = (0.48, 0.74)  # side of a garment's photograph as a share of the image's side
 _OBJECT_EXTENT = (0.65, 0.95)
 _MAX_ROTATION = 20.0  # degrees
 _MIN_VISIBLE = 0.45  # share of a garment's area that stays visible
 _PLACEMENT_TRIES = 20
 _DARKEST_SHADE = 0.3
-_MIN_CONTRAST = 0.35  # RGB distance of dye and background
-# Few colours: 64 tokens have bits for shapes or for shades, not for both.
+_MIN_CONTRAST = 0.35  # RGB distance of a garment's colour from the background
+# Few colours, because 64 tokens cannot encode both shapes and many shades.
 _DYES = np.array(
     [
         (0.85, 0.22, 0.22),  # red
@@ -54,7 +54,7 @@ class Scene:
     labels: np.ndarray
 
     def masks(self) -> np.ndarray:
-        """Visible part of each garment: bool (N, S, S)."""
+        """Mask of the visible pixels of each garment, bool (N, S, S)."""
         return self.owner[None] == np.arange(len(self.labels))[:, None, None]
 
     def label_map(self) -> np.ndarray:
@@ -73,7 +73,7 @@ class SceneGenerator:
 
     Args:
         garments: Photographs to choose from.
-        image_size: Edge S of the square images in pixels, at least 32.
+        image_size: Side S of the square images in pixels, at least 32.
         split: 'train' or 'val'.
         seed: Any non-negative integer. Defaults to 0.
 
@@ -101,7 +101,8 @@ class SceneGenerator:
         missing = [name for name, index in zip(CLASSES, self._by_class, strict=False) if not len(index)]
         if missing:
             raise ValueError(f'no garment of the classes {missing}')
-        # Small images shrink the photographs: these are drawn finer and averaged against aliasing.
+        # In small images the photographs are reduced: they are drawn at a higher resolution and
+        # averaged, to avoid aliasing.
         self._oversampling = 2 if image_size < 128 else 1
 
     def scene(self, index: int) -> Scene:
@@ -157,7 +158,8 @@ class SceneGenerator:
             layers = np.ascontiguousarray(layers[:, ::-1])
         for _ in range(_PLACEMENT_TRIES):
             edge = rng.uniform(*extent) * self.image_size
-            # Only the rim of a photograph may leave the image. A large one stays near the centre.
+            # Only the border of a photograph may be outside the image. A large one stays near the
+            # centre.
             margin = min(0.44 * edge, 0.48 * self.image_size)
             centre = rng.uniform(margin, self.image_size - margin, size=2)
             warped = self._warp(layers, edge, rng.uniform(-_MAX_ROTATION, _MAX_ROTATION), centre)
@@ -184,7 +186,8 @@ class SceneGenerator:
 def _layers(garment: np.ndarray, label: int) -> np.ndarray:
     """Alpha and premultiplied brightness of a photograph, float32 (28, 28, 2)."""
     cut_out = garment_alpha(garment, label)
-    # The soft edge of a photograph fades to black. Elsewhere it would be a dark outline.
+    # The soft edge of a photograph fades to black, which would be a dark outline on another
+    # background.
     rim = cut_out & ~cv2.erode(cut_out.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     grey = np.where(rim, cv2.dilate(garment, np.ones((3, 3), np.uint8)), garment).astype(np.float32) / 255
     shade = _DARKEST_SHADE + (1 - _DARKEST_SHADE) * grey

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Write FashionScenes to disk in the formats that stock dataset classes read."""
+"""Write FashionScenes to disk in the formats that the standard dataset classes read."""
 
 import json
 import os
@@ -30,10 +30,10 @@ _worker_job: '_Job'
 
 @dataclass(frozen=True)
 class SceneSetSpec:
-    """What a set contains. Equal specs on equal garments give byte-identical files.
+    """Contents of a set. Equal specs with equal garments give byte-identical files.
 
     Args:
-        image_size: Edge of the square images in pixels. Defaults to 64.
+        image_size: Side of the square images in pixels. Defaults to 64.
         train: Number of training scenes, with COCO annotations and label maps. Defaults to 20000.
         val: Number of validation scenes. Defaults to 1000.
         objects_train: Number of training images of one garment, in a folder for each class.
@@ -56,7 +56,8 @@ class SceneSetSpec:
         for name in ('train', 'val', 'objects_train', 'objects_val'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
-            # Readers of folders number the classes that they find. A missing one shifts the others.
+            # Readers of folders number the classes that they find. A missing class would shift the
+            # others.
             if name.startswith('objects') and 0 < getattr(self, name) < len(CLASSES):
                 raise ValueError(
                     f'{name} must be 0 or at least {len(CLASSES)}, one for each class, got {getattr(self, name)}'
@@ -64,14 +65,14 @@ class SceneSetSpec:
 
 
 def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: str | None = None, num_workers: int = 1) -> bool:
-    """Write a whole set, or nothing, with a progress bar in a terminal.
+    """Write a complete set, or nothing, with a progress bar in a terminal.
 
-    Files are written to a temporary folder beside ``out``, which is renamed at the end. So an
-    interrupted run leaves no set that looks complete.
+    Files are written to a temporary folder next to ``out``, which is renamed at the end. After an
+    interruption there is no set that looks complete.
 
     Args:
-        out: Folder to create. It may exist if it is empty or holds the same set.
-        spec: What to write.
+        out: Folder to create. It may exist if it is empty or contains the same set.
+        spec: Contents of the set.
         source: Folder of Fashion-MNIST's IDX files. Defaults to None: the embedded subset.
         num_workers: Number of processes. The files do not depend on it. Defaults to 1.
 
@@ -79,7 +80,7 @@ def write_fashion_scenes(out: Path, spec: SceneSetSpec, source: str | None = Non
         False if the same set existed already and nothing was done.
 
     Raises:
-        FileExistsError: ``out`` holds something else.
+        FileExistsError: ``out`` contains other files.
         ValueError: An option is outside its range.
     """
     if num_workers < 1:
@@ -141,26 +142,20 @@ def _manifest(spec: SceneSetSpec, generators: dict[str, SceneGenerator]) -> dict
 
 
 def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
-    """Whether ``out`` holds this set already; an error if it holds something else."""
-    if not out.exists():
+    """Whether ``out`` contains this set already; an error if it contains other files."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    if not out.is_dir():
-        raise FileExistsError(f'{out} is a file. Give another folder.')
-    if not any(out.iterdir()):
-        return False
-    if not (out / MARKER).is_file():
-        raise FileExistsError(
-            f'{out} holds something that is not FashionScenes. Nothing was written; give another folder.'
-        )
     try:
         present = json.loads((out / MARKER).read_text())
-    except ValueError as error:
-        raise FileExistsError(f'{out / MARKER} cannot be read ({error}). Delete {out} and write it again.') from error
+    except (OSError, ValueError) as error:
+        raise FileExistsError(
+            f'{out} holds something that is not FashionScenes ({error}). Nothing was written; give another folder.'
+        ) from error
     keys = [key for key in manifest if present.get(key) != manifest[key]]
     if keys:
         differs = ', '.join(f'{key} {present.get(key)!r} instead of {manifest[key]!r}' for key in keys)
         raise FileExistsError(
-            f'{out} holds another set ({differs}). Nothing was written; delete it or give another folder.'
+            f'{out} contains another set ({differs}). Nothing was written; delete it or give another folder.'
         )
     return True
 
@@ -179,7 +174,7 @@ def _moved_into_place(out: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process needs to write images."""
+    """Arguments of a process that writes images."""
 
     folder: Path
     generators: dict[str, SceneGenerator]
@@ -211,7 +206,7 @@ def _writer(num_workers: int, job: _Job) -> Iterator[Callable[[str, str, int], l
         cv2.setNumThreads(1)
         yield partial(collect, map, job.write)
         return
-    # Unlike multiprocessing.Pool, an executor notices a killed worker and does not hang.
+    # Unlike multiprocessing.Pool, an executor detects a killed worker and does not hang.
     executor = ProcessPoolExecutor(num_workers, initializer=_init_worker, initargs=(job,))
     try:
         yield partial(collect, partial(executor.map, chunksize=_BATCH), _write_in_worker)
@@ -224,7 +219,7 @@ def _init_worker(job: _Job) -> None:
     global _worker_job
     _worker_job = job
     cv2.setNumThreads(1)
-    # The parent handles interruptions: it stops the workers and removes what they wrote.
+    # The parent handles interruptions: it stops the workers and removes their files.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -1,2 +1,2 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Data sets of images that are listed once: folders, LMDB databases, WebDataset shards."""
+"""Datasets of images in a list on disk: folders, LMDB databases, WebDataset shards."""

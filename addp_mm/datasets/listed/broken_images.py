@@ -27,11 +27,11 @@ _OF_THE_FILE = {
 
 
 class TooManyBrokenImagesError(DatasetError):
-    """More images are broken than were allowed; the message lists them."""
+    """More images are broken than allowed; the message lists them."""
 
 
 def is_gone(error: Exception) -> bool:
-    """Whether a listed image does not exist any more."""
+    """Whether a listed image no longer exists."""
     return isinstance(error, FileNotFoundError)
 
 
@@ -42,7 +42,7 @@ def num_allowed(share: float, count: int) -> int:
 
 
 def is_broken_image(error: Exception) -> bool:
-    """Whether an error is the fault of one image, and not of the program or the machine."""
+    """Whether one image causes an error, and not the program or the machine."""
     return isinstance(error, BrokenImageError) or isinstance(error, OSError) and error.errno in _OF_THE_FILE
 
 
@@ -55,7 +55,7 @@ class BrokenImages:
     Args:
         path: The file. On a cluster all ranks must be able to read and write it.
         count: Number of all images.
-        share: Share of them that may be broken, beside :data:`BROKEN_ALLOWANCE`.
+        share: Share of them that may be broken, in addition to :data:`BROKEN_ALLOWANCE`.
     """
 
     def __init__(self, path: str | Path, count: int, share: float) -> None:
@@ -90,7 +90,8 @@ class BrokenImages:
             reason = ' '.join(str(error).split())
             line = f'{json.dumps(name)}\t{reason}\n'.encode('utf-8', 'replace')
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # One write to a file opened for appending does not break lines of other processes.
+            # A single write to a file that is opened for appending does not break the lines of
+            # other processes.
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 os.write(descriptor, line)
@@ -103,7 +104,7 @@ class BrokenImages:
             raise TooManyBrokenImagesError(
                 f'{len(found)} images are broken, {self.allowed} are allowed: '
                 f'{first_few((f"{key} ({value})" for key, value in found.items()), _NUM_NAMED, "; ")}. All are listed '
-                f'in {self.path}. Repair them and resume; or remove them and resume with --images-changed keep '
-                "(in a config changed='keep'), to use the other images of the list; or allow more: those found so "
+                f'in {self.path}. Repair them and resume. Or remove them and resume with --images-changed keep '
+                "(in a config changed='keep') to use the other images of the list. Or allow more: the images found so "
                 f'far need a --max-broken-share (max_broken_share) of {share:g}.'
             )

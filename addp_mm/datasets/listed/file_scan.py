@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Find the images below a folder, in an order that depends on their paths alone."""
+"""Find the images below a folder, in an order that depends on their paths only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tqdm import tqdm
 def find_images(root: str | os.PathLike, extensions: Sequence[str], excluded: Sequence = ()) -> Iterator[bytes]:
     """Yield the paths of the images below a folder, relative to it, in their sorted order.
 
-    Memory holds the names of one folder and of those that lead to it. Hidden files and folders
-    (``.name``), ``__MACOSX`` and the excluded folders are left out. Links are followed. Each folder
-    is searched once, so loops end. Folders without read permission, and links without a target, are
-    left out with a warning.
+    Only the names in one folder and its parent folders are in memory. Hidden files and folders
+    (``.name``), ``__MACOSX`` and the excluded folders are skipped. Links are followed. Each folder
+    is searched once, so that loops of links end. Folders without read permission and links without
+    a target are skipped with a warning.
 
     Args:
         root: The folder.
-        extensions: Ends of image file names, compared in lower case.
-        excluded: Folders that are not searched. Defaults to none.
+        extensions: Extensions of image files, compared in lower case.
+        excluded: Folders that are not searched. Defaults to (): none.
     """
     ends = tuple(os.fsencode(extension.lower()) for extension in extensions)
     seen = {_identity(os.fsencode(path)) for path in excluded if os.path.isdir(path)}
@@ -33,7 +33,7 @@ def find_images(root: str | os.PathLike, extensions: Sequence[str], excluded: Se
             yield path
     if dangling:
         print_log(
-            f'{root}: {len(dangling)} links with names of images have no target and were left out.', 'current', WARNING
+            f'{root}: {len(dangling)} links with names of images have no target and were skipped.', 'current', WARNING
         )
 
 
@@ -48,7 +48,7 @@ def _walk(
         seen.add(folder)
         names = _names_in(path, ends, dangling)
     except PermissionError as error:
-        print_log(f'{os.fsdecode(path)} may not be read and is left out ({error.strerror}).', 'current', WARNING)
+        print_log(f'{os.fsdecode(path)} cannot be read and is skipped ({error.strerror}).', 'current', WARNING)
         return
     for name in names:
         if name.endswith(b'/'):
@@ -58,7 +58,7 @@ def _walk(
 
 
 def _names_in(path: bytes, ends: tuple[bytes, ...], dangling: list[bytes]) -> list[bytes]:
-    """Sorted names of images and folders. A folder's ends in ``/``: paths are sorted, too."""
+    """Sorted names of images and folders. Folders end in ``/``, so that paths are sorted."""
     names = []
     with os.scandir(path) as entries:
         for entry in entries:
@@ -66,7 +66,7 @@ def _names_in(path: bytes, ends: tuple[bytes, ...], dangling: list[bytes]) -> li
                 continue
             try:
                 is_folder, is_file = entry.is_dir(), entry.is_file()
-            except OSError:  # a link whose target may not be read, or a link to itself
+            except OSError:  # a link whose target cannot be read, or a link to itself
                 is_folder = is_file = False
             if is_folder:
                 names.append(entry.name + b'/')

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""All images below a folder as a data set."""
+"""All images below a folder as a dataset."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ EXTENSIONS = (
 
 @DATASETS.register_module()
 class ImageFiles(ListedImages):
-    """All images below a folder, without labels; made for tens of millions of them.
+    """All images below a folder, without labels; suitable for tens of millions of images.
 
     The files are listed in the order of their paths. The list is on disk and shared by all workers
-    and ranks. Each start compares it with the files that are there. For hidden files and links see
+    and ranks. Each start compares it with the files in the folder. For hidden files and links see
     :func:`~addp_mm.datasets.listed.file_scan.find_images`.
 
     Args:
         root: The folder.
-        pipeline: Transforms. Defaults to none.
+        pipeline: Transforms. Defaults to (): none.
         index_file: The file of the list. Defaults to None: see :class:`ListedImages`.
-        extensions: Ends of image file names, compared in lower case. Defaults to all formats that
+        extensions: Extensions of image files, compared in lower case. Defaults to all formats that
             can be read.
         **options: See :class:`ListedImages`.
 
@@ -61,7 +61,7 @@ class ImageFiles(ListedImages):
         return dict(img_path=os.fsdecode(os.path.join(self._root, self.names[row])))
 
     def _names(self) -> Iterator[bytes]:
-        # A work dir may be inside the folder. What a training writes there is not listed.
+        # A work dir may be inside the folder. The files of a training there are not listed.
         folder, root = self.index_file.parent.resolve(), self.source.resolve()
         return find_images(self.source, self.extensions, [folder] if root in folder.parents else [])
 
@@ -76,6 +76,3 @@ class ImageFiles(ListedImages):
         one, other = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
         changed = min(filter(None, (one, other)), default=None)
         return None if changed is None else f'{self.source} has changed: {os.fsdecode(changed)} was added or removed'
-
-    def _advice(self) -> str:
-        return f' The search was for {", ".join(self.extensions)}.'

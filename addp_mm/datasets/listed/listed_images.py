@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The base of the data sets of own images: a list on disk, a split, broken images skipped."""
+"""Base class of the datasets of your own images: a list on disk, a split, broken images."""
 
 from __future__ import annotations
 
@@ -29,31 +29,33 @@ class ListedImages(Dataset, ABC):
     """Images by number, from a list on disk.
 
     Rank 0 writes the list; all processes map it into memory. A broken image is logged by name and
-    recorded in ``broken_images_….txt``, and another image, always the same, is used instead.
+    recorded in ``broken_images_….txt``. Another image, always the same, is used instead.
 
     Args:
         source: The file or folder with the images.
         pipeline: Transforms. The first one is :class:`LoadImage` or :class:`LoadMultiChannelImage`.
-            Defaults to none.
+            Defaults to (): none.
         index_file: The file of the list. Defaults to None: in ``work_dir``.
-        changed: What happens if the source has changed since it was listed. 'error': an error.
-            'keep': a warning, and the list is used, so that a training can be resumed exactly;
-            images that are gone are replaced and do not count as broken. 'rescan': the images are
-            listed again. Defaults to 'error'.
+        changed: Reaction if the source has changed since it was listed. 'error': an error. 'keep':
+            a warning, and the list is used, so that a training can be resumed exactly; missing
+            images are replaced and are not counted as broken. 'rescan': the images are listed
+            again. Defaults to 'error'.
         split: None: all images. 'val': every ``val_every``-th. 'train': the others. Defaults to
             None.
         val_every: See ``split``. Defaults to 50.
-        max_broken_share: Share of the images that may be broken, beside ten more, so that one
-            broken image does not stop a small set. With another one, the training stops. Defaults
-            to 0.001.
-        work_dir: Folder of the training, for the list and the record of broken images. Defaults
-            to None: the list is in ``~/.cache/addp_mm/image_lists`` and the record beside the
+        max_broken_share: Share of the images that may be broken. Ten more are always allowed, so
+            that one broken image does not stop a small dataset. If more are broken, the training
+            stops. Defaults to 0.001.
+        work_dir: Folder of the training, for the list and the record of broken images. Defaults to
+            None: the list is in ``~/.cache/addp_mm/image_lists`` and the record is next to the
             list. ``tools/train.py`` and ``tools/test.py`` set it.
 
     Raises:
         DatasetError: There are no images, or the source has changed.
         ValueError: An option is outside its range.
     """
+
+    extensions: Sequence[str] = ()
 
     def __init__(
         self,
@@ -85,7 +87,9 @@ class ListedImages(Dataset, ABC):
         self.names = PackedNames(self.index_file)
         if not len(self):
             raise DatasetError(
-                f'{self.source}: no images in it' + (f' for split {split!r}.' if split else '.') + self._advice()
+                f'{self.source} has no images'
+                + (f' for split {split!r}' if split else '')
+                + (f'. The search was for names that end in {", ".join(self.extensions)}.' if self.extensions else '.')
             )
         name = '_'.join(['broken_images', self.index_file.stem.removeprefix('images_'), *filter(None, [split])])
         folder = Path(work_dir or self.index_file.parent)
@@ -117,14 +121,13 @@ class ListedImages(Dataset, ABC):
             TooManyBrokenImagesError: More images are broken than are allowed.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f'{self.source} has {len(self)} images, there is no image {index}')
+            raise IndexError(f'{self.source} has {len(self)} images, so that image {index} does not exist')
         with random_state_of(index):
             for attempt in range(self.broken.allowed + 2):
                 chosen = int(index)
                 if attempt:
-                    # The same in each process and after a resume.
-                    words = np.random.SeedSequence([chosen, attempt]).generate_state(1, np.uint64)
-                    chosen = int(words[0] % np.uint64(len(self)))
+                    # The substitute is the same in each process and after a resume.
+                    chosen = int(np.random.default_rng([chosen, attempt]).integers(len(self)))
                 name = self.name(chosen)
                 try:
                     results = self.get_data_info(chosen)
@@ -138,8 +141,8 @@ class ListedImages(Dataset, ABC):
                     else:
                         self.broken.add(name, error)
         raise DatasetError(
-            f'{self.source}: {self.broken.allowed + 2} images sampled in place of {name} were broken '
-            f'or gone. Repair those listed in {self.broken.path}. If many are gone, list the images '
+            f'{self.source}: {self.broken.allowed + 2} images sampled instead of {name} were broken '
+            f'or missing. Repair those listed in {self.broken.path}. If many are missing, list the images '
             "again: changed='rescan' in the dataset's config, or tools/pretrain_from_folder.py "
             '--restart-from tokenizer.'
         )
@@ -147,7 +150,7 @@ class ListedImages(Dataset, ABC):
     def _log_gone(self, name: str) -> None:
         if not self._gone_is_logged:
             print_log(
-                f'{name} is gone. Another image is used instead, and so for all others that are gone.',
+                f'{name} no longer exists. Another image is used instead, as for all other missing images.',
                 'current',
                 WARNING,
             )
@@ -163,29 +166,26 @@ class ListedImages(Dataset, ABC):
 
     @abstractmethod
     def _read(self, row: int) -> dict:
-        """``img_path`` of a row of the list; ``img_bytes`` too if that is not a file's path."""
+        """``img_path`` of a row of the list, and ``img_bytes`` if the path is not a file's."""
 
     @abstractmethod
     def _names(self) -> Iterator[bytes]:
-        """List the images: the name of each, in the order of the list."""
+        """The names of the images in the order of the list."""
 
     @abstractmethod
     def _about(self) -> dict:
-        """What the list depends on, as JSON."""
+        """Settings that determine the list, as JSON."""
 
     def _difference(self, listed: PackedNames) -> str | None:
-        """In words, how the source or the settings differ from those that were listed."""
+        """Description of a change of the source or the settings since the list was written."""
         changed = [key for key, value in self._about().items() if listed.about.get(key) != value]
         return f'{self.source}: {", ".join(changed)} changed' if changed else None
 
-    def _advice(self) -> str:
-        return ''
-
     def _row(self, index: int) -> int:
-        """The row of the list of an image of the split."""
+        """Row in the list of an image of the split."""
         if self.split is None:
             return index
-        # Rows 0, val_every, 2 * val_every, … are held out.
+        # rows 0, val_every, 2 * val_every, … are the split 'val'
         return index * self.val_every if self.split == 'val' else index + index // (self.val_every - 1) + 1
 
     def _ensure_list(self) -> None:
@@ -197,10 +197,10 @@ class ListedImages(Dataset, ABC):
                 raise DatasetError(
                     f'{difference} since the images were listed in {self.index_file}. Set '
                     "changed='rescan' in the dataset's config to list them again, or changed='keep' to "
-                    'use the list as it is.'
+                    'use the list unchanged.'
                 )
             print_log(
-                f'{difference} since the images were listed; {self.index_file} is used nevertheless.',
+                f"{difference} since the images were listed; {self.index_file} is used because of changed='keep'.",
                 'current',
                 WARNING,
             )
@@ -214,7 +214,7 @@ class ListedImages(Dataset, ABC):
 
 
 def _on_main_process(function: Callable[[], None]) -> None:
-    """Call a function on rank 0 and wait for it on all ranks; its DatasetError is raised on all."""
+    """Call a function on rank 0 while all ranks wait; its DatasetError is raised on all ranks."""
     message: list[str | None] = [None]
     if dist.is_main_process():
         try:

@@ -1,14 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Images in an LMDB database as a data set."""
+"""Images in an LMDB database as a dataset."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tqdm import tqdm
@@ -17,10 +15,15 @@ from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.listed_images import ListedImages
 from addp_mm.registry import DATASETS
 
-# Keys under which common writers store other things than images.
+try:
+    import lmdb
+except ImportError:
+    lmdb = None  # type: ignore[assignment]
+
+# Keys of common writers whose values are not images.
 _NO_IMAGES = (b'__len__', b'__keys__', b'num-samples', b'length')
-# Process and environment by path. LMDB lets a process open a database only once, and several data
-# sets may read it.
+# Process and environment by path. A process can open a database only once, but several datasets may
+# read it.
 _OPEN: dict[str, tuple[int, Any]] = {}
 
 
@@ -32,8 +35,8 @@ class LMDBImages(ListedImages):
 
     Args:
         path: The database, a folder or a file.
-        pipeline: Transforms. Defaults to none.
-        index_file: The file of the list. Defaults to None, see :class:`ListedImages`.
+        pipeline: Transforms. Defaults to (): none.
+        index_file: The file of the list. Defaults to None: see :class:`ListedImages`.
         **options: See :class:`ListedImages`.
 
     Raises:
@@ -43,28 +46,21 @@ class LMDBImages(ListedImages):
     def __init__(
         self, path: str | Path, pipeline: Sequence = (), index_file: str | Path | None = None, **options
     ) -> None:
-        self._lmdb()
+        if lmdb is None:
+            raise ImportError('LMDBImages needs the package lmdb: pip install "addp_mm[data]"')
         if not Path(path).exists():
-            raise DatasetError(f'{path}: no such database. Check the path given, or that in the config.')
+            raise DatasetError(f'{path}: this database does not exist. Check the path given, or that in the config.')
         super().__init__(path, pipeline, index_file, **options)
-
-    @staticmethod
-    def _lmdb() -> ModuleType:
-        try:
-            return import_module('lmdb')
-        except ImportError as error:
-            raise ImportError('LMDBImages needs the package lmdb: pip install "addp_mm[data]"') from error
 
     def _open(self) -> Any:
         path = os.path.realpath(self.source)
         pid, environment = _OPEN.get(path, (None, None))
         if pid == os.getpid():
             return environment
-        # An environment of the parent process must not be used in a forked one.
+        # A forked process must not use an environment of its parent.
         self._close()
-        lmdb = self._lmdb()
         try:
-            # Workers and ranks only read. A read-only disk would refuse a lock file.
+            # Workers and ranks only read, and a lock file cannot be written on a read-only disk.
             environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False)
         except lmdb.Error as error:
             raise DatasetError(f'{self.source} cannot be opened as an LMDB database ({error}).') from error
@@ -82,8 +78,8 @@ class LMDBImages(ListedImages):
             value = transaction.get(key)
         name = f'{self.source}:{key.decode("utf-8", "surrogateescape")}'
         if value is None:
-            raise FileNotFoundError(errno.ENOENT, 'the key is gone', name)
-        # An empty value is a broken image. The error of the decoder names it.
+            raise FileNotFoundError(errno.ENOENT, 'the key no longer exists', name)
+        # An empty value is a broken image: the decoder raises an error for it.
         return dict(img_path=name, img_bytes=bytes(value))
 
     def _names(self) -> Iterator[bytes]:

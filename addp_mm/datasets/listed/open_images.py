@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Open the images of a folder, or those of any data set, in a fixed order."""
+"""Open the images of a folder or of any dataset in a fixed order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from addp_mm.datasets.listed.packed_names import names_fingerprint
 
 
 def open_images(source: str) -> Any:
-    """Open a data set whose ``get_data_info`` returns the input of a loading transform.
+    """Open a dataset whose ``get_data_info`` returns the input of a loading transform.
 
     Args:
-        source: A folder, searched with all folders below it. Its list is kept in
-            ``~/.cache/addp_mm`` and made again if the folder has changed. Or a config: its
+        source: A folder; all folders below it are searched too. Its list is stored in
+            ``~/.cache/addp_mm`` and written again if the folder has changed. Or a config: its
             ``train_dataloader.dataset`` is built without a pipeline and must return ``img_path``.
 
     Raises:
-        DatasetError: There is no such folder, or it has no image.
-        ConfigError: The config has no such data set.
+        DatasetError: The folder does not exist or has no image.
+        ConfigError: The config has no such dataset.
     """
     if not source.endswith(('.py', '.json')):
         return ImageFiles(source, changed='rescan')

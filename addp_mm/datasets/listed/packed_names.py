@@ -24,7 +24,7 @@ _TAIL = 8 + len(_SIGNATURE)
 
 
 def write_names(path: str | Path, names: Iterable[bytes], about: Mapping) -> None:
-    """Write names to one file, atomically. They are streamed; memory holds 8 bytes for each.
+    """Write names to one file, atomically. They are streamed; each needs 8 bytes of memory.
 
     Args:
         path: The file; its folder is created if it is missing.
@@ -54,7 +54,7 @@ class PackedNames:
         path: The file.
 
     Attributes:
-        about: What was stored with the names.
+        about: The JSON object that is stored with the names.
         fingerprint: SHA-256 of the names in their order, each followed by a zero byte.
 
     Raises:
@@ -73,7 +73,7 @@ class PackedNames:
             self._ends = self._map(np.uint64, ends_at, header['count'])
         except (ValueError, KeyError, OSError) as error:
             raise DatasetError(
-                f'{self.path} is not a list of images, or is damaged. Delete it; it is made again.'
+                f'{self.path} is not a list of images, or is damaged. Delete it; it is written again.'
             ) from error
 
     def _read_header(self) -> tuple[dict, int]:
@@ -95,7 +95,7 @@ class PackedNames:
 
     def __getitem__(self, index: int) -> bytes:
         if not 0 <= index < len(self):
-            raise IndexError(f'{self.path} lists {len(self)} images, there is no image {index}')
+            raise IndexError(f'{self.path} lists {len(self)} images, so that image {index} does not exist')
         start = int(self._ends[index - 1]) if index else 0
         return self._names[start : int(self._ends[index])].tobytes()
 

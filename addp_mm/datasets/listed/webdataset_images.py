@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Images in the tar shards of a WebDataset as a data set."""
+"""Images in the tar shards of a WebDataset as a dataset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from addp_mm.datasets.listed.image_files import EXTENSIONS
 from addp_mm.datasets.listed.listed_images import ListedImages
 from addp_mm.registry import DATASETS
 
-# A single member of these cannot be read without all that is before it.
+# a member of these files cannot be read without the members before it
 _COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz', '.tar.zst', '.tar.lz4')
 
 
@@ -29,19 +29,20 @@ def is_shard_name(name: str) -> bool:
 class WebDatasetImages(ListedImages):
     """Images in the tar shards of a WebDataset, without labels.
 
-    The members are listed once with their offsets. Each image is then read by itself, without
-    unpacking, so the order of a training is random over all shards.
+    The members are listed once with their offsets. Each image can then be read separately, without
+    unpacking, so that the order of a training is random over all shards.
 
     Args:
-        shards: A folder of ``.tar`` files, one such file, or a pattern like ``shards/train-*.tar``.
-        pipeline: Transforms. Defaults to none.
+        shards: A folder of ``.tar`` files, a ``.tar`` file, or a pattern like
+            ``shards/train-*.tar``.
+        pipeline: Transforms. Defaults to (): none.
         index_file: The file of the list. Defaults to None: see :class:`ListedImages`.
-        extensions: Ends of members' names that are images, compared in lower case. Defaults to all
+        extensions: Extensions of images among the members, compared in lower case. Defaults to all
             formats that can be read.
         **options: See :class:`ListedImages`.
 
     Raises:
-        DatasetError: There are no such shards, or one of them is compressed or damaged.
+        DatasetError: There are no shards, or one of them is compressed or damaged.
     """
 
     def __init__(
@@ -55,19 +56,11 @@ class WebDatasetImages(ListedImages):
         folder = glob.escape(str(shards))  # its name may contain brackets
         pattern = os.path.join(folder, '*.tar') if os.path.isdir(shards) else str(shards)
         self.shards = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
-        compressed = [
-            shard
-            for shard in self.shards or sorted(glob.glob(os.path.join(folder, '*')))
-            if shard.lower().endswith(_COMPRESSED)
-        ]
-        if compressed:
-            raise DatasetError(
-                f'{compressed[0]} is compressed; shards must be uncompressed tar files, so that each '
-                'image can be read at once. Decompress them (gunzip, unzstd, …), or unpack them and '
-                'give the folder.'
-            )
         if not self.shards:
-            raise DatasetError(f'{pattern}: no such tar files. Check the path given, or that in the config.')
+            raise DatasetError(
+                f'{pattern}: there are no tar files. Shards must be uncompressed, so that each image can be read at '
+                'once: decompress them (gunzip, unzstd, …), or unpack them and give the folder.'
+            )
         self.extensions = sorted(extension.lower() for extension in extensions)
         super().__init__(shards, pipeline, index_file, **options)
 
@@ -77,7 +70,7 @@ class WebDatasetImages(ListedImages):
 
     def _read(self, row: int) -> dict:
         shard, offset, size, name = self.names[row].split(b':', 3)
-        # The shards of the list: with changed='keep' there may be other ones now.
+        # the shards of the list: with changed='keep' the folder may have other shards now
         path = self.names.about['shards'][int(shard)][0]
         with open(path, 'rb') as file:
             file.seek(int(offset))
@@ -100,13 +93,10 @@ class WebDatasetImages(ListedImages):
                                 bar.update()
                 except (tarfile.TarError, EOFError) as error:
                     raise DatasetError(
-                        f'{shard} cannot be read as an uncompressed tar file ({error}). Unpack or replace it.'
+                        f'{shard} cannot be read as an uncompressed tar file ({error}). Decompress or replace it.'
                     ) from error
 
     def _about(self) -> dict:
         states = ((shard, os.stat(shard)) for shard in self.shards)
         shards = [[os.path.abspath(shard), state.st_size, state.st_mtime_ns] for shard, state in states]
         return dict(shards=shards, extensions=self.extensions)
-
-    def _advice(self) -> str:
-        return f' The search was for members that end in {", ".join(self.extensions)}.'

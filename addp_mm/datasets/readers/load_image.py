@@ -10,7 +10,6 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
 from addp_mm.datasets.readers.read_image import read_rgb
-from addp_mm.datasets.readers.stored_image import WHITE
 from addp_mm.registry import TRANSFORMS
 
 
@@ -22,8 +21,8 @@ def image_content(results: dict, backend_args: dict | None = None) -> bytes:
     """The bytes of an image file.
 
     Args:
-        results: Sample of a pipeline. ``img_bytes`` is removed from it and returned; without this
-            key the file ``img_path`` is read.
+        results: Sample of a pipeline. If it has ``img_bytes``, they are removed from it and
+            returned; otherwise the file ``img_path`` is read.
         backend_args: Arguments of mmengine's file backend. Defaults to None: inferred from the
             path.
     """
@@ -36,7 +35,7 @@ def load_into(results: dict, read: Callable[[bytes], np.ndarray], backend_args: 
 
     Args:
         results: Sample of a pipeline, see :func:`image_content`.
-        read: Makes an array (H, W, C) of the bytes; a ValueError if it cannot.
+        read: Converts the bytes to an array (H, W, C); raises a ValueError if it cannot.
         backend_args: Arguments of mmengine's file backend; None infers it from the path.
 
     Returns:
@@ -62,7 +61,7 @@ class LoadImage(BaseTransform):
     """Load an image as BGR of eight bits. It replaces mmcv's ``LoadImageFromFile``.
 
     There are three differences. A damaged file raises an error that names the file. Transparent
-    pixels are blended onto a background. 16-bit values are scaled. See
+    pixels are blended onto white. 16-bit values are scaled. See
     :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
 
     Required keys: ``img_path``; or ``img_path`` and ``img_bytes``, the content of the file, which
@@ -71,33 +70,23 @@ class LoadImage(BaseTransform):
 
     Args:
         to_float32: Whether ``img`` is float32 instead of uint8. Defaults to False.
-        background: RGB under transparent pixels, 0 to 255. Defaults to white.
         backend_args: Arguments of mmengine's file backend. Defaults to None: inferred from the
             path.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         BrokenImageError: The file cannot be decoded. It is a ValueError.
     """
 
-    def __init__(
-        self, to_float32: bool = False, background: tuple[int, int, int] = WHITE, backend_args: dict | None = None
-    ) -> None:
+    def __init__(self, to_float32: bool = False, backend_args: dict | None = None) -> None:
         self.to_float32 = to_float32
-        self.background = tuple(background)
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Load the image of ``results``; see the class for the keys."""
+        """Load the image of ``results``. For the keys see the class."""
         if 'img_path' not in results and 'img' in results:
             return results
-        results = load_into(results, lambda content: read_rgb(content, self.background), self.backend_args)
+        results = load_into(results, read_rgb, self.backend_args)
         if self.to_float32:
             results['img'] = results['img'].astype(np.float32)
         return results
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(to_float32={self.to_float32}, background={self.background}, '
-            f'backend_args={self.backend_args})'
-        )

@@ -25,7 +25,7 @@ class LoadMultiChannelImage(BaseTransform):
     (H, W, C) or (H, W).
 
     With ``channels=1``, RGB becomes grey. With ``channels=3``, grey becomes RGB, alpha is blended
-    onto white, and further bands after RGB, such as near infrared, are left out. In all other cases
+    onto white, and further bands after RGB, such as near infrared, are dropped. In all other cases
     the file must have this number of channels.
 
     Required keys: ``img_path``; or ``img_path`` and ``img_bytes``, the content of the file, which
@@ -46,7 +46,7 @@ class LoadMultiChannelImage(BaseTransform):
 
     Raises:
         ValueError: ``channels`` or ``value_range`` is outside its range.
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         BrokenImageError: The file cannot be decoded, or has another number of channels. It is a
             ValueError.
     """
@@ -66,7 +66,7 @@ class LoadMultiChannelImage(BaseTransform):
         self.to_float32, self.backend_args = to_float32, backend_args
 
     def transform(self, results: dict) -> dict:
-        """Load the image of ``results``; see the class for the keys."""
+        """Load the image of ``results``. For the keys see the class."""
         return load_into(results, self.decode, self.backend_args)
 
     def decode(self, content: bytes) -> np.ndarray:
@@ -91,7 +91,7 @@ class LoadMultiChannelImage(BaseTransform):
         return image
 
     def _selected(self, image: StoredImage) -> np.ndarray:
-        """The stored channels; grey or RGB if these are wanted and other ones are stored."""
+        """The stored channels, converted to grey or RGB if needed."""
         if not image.colour or self.channels not in (1, 3) or image.num_channels == self.channels:
             return image.values
         values = image.visible()
@@ -99,8 +99,6 @@ class LoadMultiChannelImage(BaseTransform):
             return values
         if values.shape[2] == 1:
             return np.repeat(values, 3, -1)
-        if (values == values[..., :1]).all():
-            return values[..., :1]
         grey = values @ _LUMINANCE
         return (grey if values.dtype.kind == 'f' else np.rint(grey)).astype(values.dtype)[..., None]
 
@@ -109,16 +107,8 @@ class LoadMultiChannelImage(BaseTransform):
             values = values.astype(np.uint8) * np.uint8(255)
         if self.value_range is None and values.dtype not in (np.uint8, np.uint16):
             raise ValueError(f'{values.dtype} values have no known range: set value_range of LoadMultiChannelImage')
-        if not self.to_float32 and self.value_range is None and values.dtype == np.uint8:
-            return values
         lower, upper = self.value_range or (0, np.iinfo(values.dtype).max)
         if values.dtype.kind == 'f' and not np.isfinite(values).all():
             raise ValueError('values that are not finite')
         scaled = ((values.astype(np.float32) - lower) * (255 / (upper - lower))).clip(0, 255)
         return scaled.astype(np.float32) if self.to_float32 else np.rint(scaled).astype(np.uint8)
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(channels={self.channels}, value_range={self.value_range}, '
-            f'to_float32={self.to_float32}, backend_args={self.backend_args})'
-        )

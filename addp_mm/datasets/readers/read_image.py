@@ -1,15 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The one way from an image file to pixels.
+"""Read image files of all formats.
 
-tifffile reads TIFF, numpy reads ``.npy``. Pillow reads all other formats that it knows. OpenCV
-reads the rest, and colours of more than eight bits, which Pillow would cut to eight.
+tifffile reads TIFF, and numpy reads ``.npy``. Pillow reads the other formats that it supports.
+OpenCV reads the rest, and colours of more than eight bits, which Pillow would reduce to eight.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from addp_mm.datasets.readers.read_tiff import is_tiff, read_tiff, tiff_size, too_large
-from addp_mm.datasets.readers.stored_image import TRANSPOSING, WHITE, StoredImage, upright, with_channels
+from addp_mm.datasets.readers.stored_image import TRANSPOSING, StoredImage, upright, with_channels
 
 _NPY = b'\x93NUMPY'
 _ORIENTATION = 0x0112
@@ -39,8 +38,7 @@ def read_image(source: bytes | str | os.PathLike, all_pages: bool = True) -> Sto
         The pixels, with the EXIF orientation applied.
 
     Raises:
-        ValueError: The file is damaged, of an unknown format, or has too many pixels to be decoded
-            again for each crop.
+        ValueError: The file is damaged, of an unknown format, or has too many pixels.
         OSError: The path cannot be read.
 
     Example:
@@ -69,19 +67,18 @@ def read_image(source: bytes | str | os.PathLike, all_pages: bool = True) -> Sto
         raise
     except Image.DecompressionBombError as error:
         raise too_large(_max_pixels() or 0) from error
-    except Exception as error:  # Pillow's plugins raise many kinds on damaged files, also KeyError
+    except Exception as error:  # Pillow's plugins raise many types of errors for damaged files, also KeyError
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def read_rgb(source: bytes | str | os.PathLike, background: Sequence[float] = WHITE) -> np.ndarray:
+def read_rgb(source: bytes | str | os.PathLike) -> np.ndarray:
     """Read an image file as RGB of eight bits.
 
-    Transparent pixels are blended onto ``background``. 16 bits are scaled: 65535 becomes 255. Of a
-    TIFF with several pages, the first one is read.
+    Transparent pixels are blended onto white. 16 bits are scaled: 65535 becomes 255. Of a TIFF with
+    several pages, the first one is read.
 
     Args:
         source: A path, or the bytes of an image file.
-        background: RGB, 0 to 255. Defaults to white.
 
     Returns:
         uint8 (H, W, 3).
@@ -90,7 +87,7 @@ def read_rgb(source: bytes | str | os.PathLike, background: Sequence[float] = WH
         ValueError: The file is damaged or of an unknown format, or its values have no known range.
         OSError: The path cannot be read.
     """
-    return read_image(source, all_pages=False).rgb(background)
+    return read_image(source, all_pages=False).rgb()
 
 
 def is_array(content: bytes) -> bool:
@@ -102,10 +99,10 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     """Height and width of an image with its EXIF orientation applied, without decoding it.
 
     Args:
-        path: Of an image file or an ``.npy`` file.
+        path: Path of an image file or an ``.npy`` file.
 
     Returns:
-        None if the file is damaged, or of a kind that Pillow, tifffile and numpy do not know.
+        None if the file is damaged, or if Pillow, tifffile and numpy cannot read it.
     """
     try:
         if path.suffix.lower() == '.npy':
@@ -116,12 +113,12 @@ def upright_size(path: Path) -> tuple[int, int] | None:
                 return tiff_size(path)
             image = Image.open(file)
             return image.size if _orientation(image) in TRANSPOSING else image.size[::-1]
-    except Exception:  # the libraries raise many kinds; a later decoding gives the reason
+    except Exception:  # the libraries raise many types of errors; decoding later gives the reason
         return None
 
 
 def _max_pixels() -> int | None:
-    """Twice Pillow's limit, from which Pillow itself refuses an image."""
+    """Twice Pillow's limit. Pillow itself refuses larger images."""
     return Image.MAX_IMAGE_PIXELS and 2 * Image.MAX_IMAGE_PIXELS
 
 
@@ -131,7 +128,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _from_pillow(image: Image.Image, deep_grey: bool) -> StoredImage:
-    # PNG's tRNS chunk and GIF's transparent index. Of 16-bit grey, Pillow cannot convert it.
+    # PNG's tRNS chunk and GIF's transparent index. Pillow cannot convert it for 16-bit grey.
     transparent = 'transparency' in image.info and image.mode in ('1', 'L', 'P', 'RGB')
     if transparent or image.mode in _CONVERTED_MODES:
         image = image.convert('RGBA' if transparent or image.mode == 'PA' else 'RGB')
@@ -142,7 +139,7 @@ def _from_pillow(image: Image.Image, deep_grey: bool) -> StoredImage:
 
 
 def _white_of_colour(image: Image.Image, content: bytes) -> int:
-    """The value of white if Pillow would cut the colours of this file to eight bits; else 255."""
+    """The value of white if Pillow would reduce this file to eight bits; otherwise 255."""
     tile = getattr(image, 'tile', None)
     if image.mode not in ('RGB', 'RGBA') or not tile:
         return 255
@@ -164,7 +161,7 @@ def _read_deep_colour(image: Image.Image, content: bytes, white: int) -> StoredI
 
 
 def _decode_with_opencv(content: bytes) -> np.ndarray:
-    """Shape (H, W, C), uint8 or uint16; three channels are RGB, four are RGBA."""
+    """Array (H, W, C), uint8 or uint16; three channels are RGB, four are RGBA."""
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     except cv2.error:
@@ -178,7 +175,7 @@ def _decode_with_opencv(content: bytes) -> np.ndarray:
 
 def _read_array(content: bytes) -> np.ndarray:
     try:
-        # A pickle could run any code.
+        # a pickle could run any code
         return with_channels(np.load(io.BytesIO(content), allow_pickle=False))
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(str(error)) from error

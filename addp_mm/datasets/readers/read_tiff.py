@@ -15,7 +15,7 @@ from addp_mm.datasets.readers.stored_image import TRANSPOSING, StoredImage, upri
 _SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _ORIENTATION = 274
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-# Kinds of colour that must be computed. Pillow does it.
+# colour spaces that need a conversion, which Pillow does
 _CONVERTED = ('PALETTE', 'SEPARATED', 'YCBCR', 'CIELAB')
 
 
@@ -28,7 +28,7 @@ def read_tiff(content: bytes, max_pixels: int | None, all_pages: bool = True) ->
     """Read the bands of a TIFF, or its pages as channels.
 
     White is the highest value, also in files that store it as zero. Pages of another shape than the
-    first one are thumbnails and are left out.
+    first one are thumbnails and are skipped.
 
     Args:
         content: The bytes of the file.
@@ -36,7 +36,7 @@ def read_tiff(content: bytes, max_pixels: int | None, all_pages: bool = True) ->
         all_pages: Whether the pages after the first are read. Defaults to True.
 
     Returns:
-        None where the first page needs a colour conversion (palette, CMYK, YCbCr, Lab).
+        The pixels; None if the first page needs a colour conversion (palette, CMYK, YCbCr, Lab).
 
     Raises:
         ValueError: The file is damaged or too large, or imagecodecs is not installed and is needed.
@@ -52,7 +52,7 @@ def read_tiff(content: bytes, max_pixels: int | None, all_pages: bool = True) ->
             colour, alpha = _colour_of(first)
     except MemoryError:
         raise
-    except Exception as error:  # tifffile and its decoders raise many kinds on damaged files
+    except Exception as error:  # tifffile and its decoders raise many types of errors for damaged files
         raise ValueError(_explained(error)) from error
     if len(pages) > 1:
         same = [page for page in pages if page.shape == pages[0].shape]
@@ -62,7 +62,7 @@ def read_tiff(content: bytes, max_pixels: int | None, all_pages: bool = True) ->
 
 
 def tiff_size(path: Path) -> tuple[int, int]:
-    """Height and width of the first page with its orientation applied, from its tags alone."""
+    """Height and width of the first page with its orientation applied, read from its tags."""
     with tifffile.TiffFile(path) as file:
         page = file.pages[0]
         size = page.imagelength, page.imagewidth
@@ -96,7 +96,7 @@ def _orientation(page: Any) -> int:
 
 
 def _colour_of(page: Any) -> tuple[int, int]:
-    """How many bands are grey or RGB, and the kind of alpha after them; 0 without alpha."""
+    """Number of grey or RGB bands, and the kind of the alpha after them; 0 without alpha."""
     bands, extra = page.samplesperpixel, page.extrasamples
     alpha = int(extra[0]) if extra and extra[0] in (_ASSOCIATED, _UNASSOCIATED) else 0
     if page.photometric.name == 'RGB' and bands > 2:

@@ -1,14 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The pixels of an image file, and what its channels mean."""
+"""The pixels of an image file, and the meaning of its channels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-WHITE = (255, 255, 255)
 # Values of the TIFF and EXIF tag Orientation that exchange height and width.
 TRANSPOSING = (5, 6, 7, 8)
 
@@ -20,10 +18,10 @@ class StoredImage:
     Args:
         values: (H, W, C), of any type, in this machine's byte order. Palettes, CMYK, YCbCr
             and Lab are converted to RGB or RGBA, uint8.
-        colour: How many of the first channels are grey (1) or RGB (3). 0: all channels are bands,
-            pages or an array.
+        colour: Number of colour channels, which are the first ones: 1 for grey, 3 for RGB. 0: all
+            channels are bands, pages or an array.
         alpha: Whether the channel after the colour is alpha.
-        premultiplied: Whether the colour is multiplied by alpha already. Defaults to False.
+        premultiplied: Whether the colour is already multiplied by alpha. Defaults to False.
     """
 
     values: np.ndarray
@@ -33,7 +31,7 @@ class StoredImage:
 
     @classmethod
     def from_channels(cls, values: np.ndarray) -> StoredImage:
-        """Infer what the channels mean from their number: 1 grey, 3 RGB, 2 and 4 with alpha."""
+        """Infer the meaning of channels from their number: 1 grey, 3 RGB, 2 and 4 with alpha."""
         channels = values.shape[2]
         return cls(values, {1: 1, 2: 1, 3: 3, 4: 3}.get(channels, 0), channels in (2, 4))
 
@@ -44,46 +42,39 @@ class StoredImage:
 
     @property
     def ordinary(self) -> bool:
-        """Whether this is grey or RGB, perhaps with alpha, and nothing else."""
+        """Whether the channels are grey or RGB, with or without alpha, and no others."""
         return self.colour > 0 and self.num_channels == self.colour + self.alpha
 
-    def visible(self, background: Sequence[float] = WHITE) -> np.ndarray:
-        """The grey or RGB channels, with alpha blended onto a background.
-
-        Args:
-            background: RGB, 0 to 255. Defaults to white.
+    def visible(self) -> np.ndarray:
+        """The grey or RGB channels, with alpha blended onto white.
 
         Returns:
-            The type of ``values``, shape (H, W, 1 or 3); with alpha always (H, W, 3).
+            The type of ``values``, shape (H, W, 1 or 3).
 
         Raises:
-            ValueError: There is alpha, and the values are neither uint8 nor uint16.
+            ValueError: There is an alpha channel, and the values are neither uint8 nor uint16.
         """
         colour = self.values[..., : self.colour]
         if not self.alpha:
             return colour
         white = highest_value(self.values.dtype)
         opacity = self.values[..., self.colour : self.colour + 1] / white
-        ground = np.array(background) * (white / 255) * (1 - opacity)
-        blended = (colour if self.premultiplied else colour * opacity) + ground
+        blended = (colour if self.premultiplied else colour * opacity) + white * (1 - opacity)
         return np.rint(blended).clip(0, white).astype(self.values.dtype)
 
-    def rgb(self, background: Sequence[float] = WHITE) -> np.ndarray:
-        """The image as RGB of eight bits.
-
-        Args:
-            background: RGB, 0 to 255, under transparent pixels. Defaults to white.
+    def rgb(self) -> np.ndarray:
+        """The image as RGB of eight bits, transparent pixels on white.
 
         Returns:
             uint8 (H, W, 3). 16 bits are scaled: 65535 becomes 255.
 
         Raises:
-            ValueError: The channels are no colours, or their type has no known range.
+            ValueError: The channels are not colours, or their type has no known range.
         """
         if not self.colour:
             raise ValueError(f'{self.num_channels} channels; load it with addp_mm.LoadMultiChannelImage')
         white = highest_value(self.values.dtype)
-        values = self.visible(background)
+        values = self.visible()
         if white != 255:
             values = np.rint(values * (255 / white)).astype(np.uint8)
         return np.repeat(values, 3, -1) if values.shape[2] == 1 else values
@@ -99,10 +90,10 @@ def highest_value(dtype: np.dtype) -> int:
 
 
 def with_channels(values: np.ndarray) -> np.ndarray:
-    """Bring an array (H, W) or (H, W, C) to (H, W, C) and to this machine's byte order.
+    """Convert an array (H, W) or (H, W, C) to (H, W, C) and to this machine's byte order.
 
     Raises:
-        ValueError: It has another shape, or is empty.
+        ValueError: The array has another shape, or is empty.
     """
     if values.ndim not in (2, 3) or not values.size:
         raise ValueError(f'an array of shape {values.shape}; expected (H, W) or (H, W, C)')

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Samplers whose order follows from the run's seed and can be entered at any position."""
+"""Samplers that can start at any position; the run's seed determines their order."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def _order(size: int, shuffle: bool, seed: int, epoch: int) -> Sequence[int] | n
 
 @DATA_SAMPLERS.register_module()
 class ResumableInfiniteSampler(Sampler):
-    """Indices without end, one random order of the data set after the other.
+    """An infinite sequence of indices: one random order of the dataset after the other.
 
-    For training by iterations. It differs from mmengine's ``InfiniteSampler`` in that it can start
-    at any position: :class:`~addp_mm.engine.hooks.RandomStateHook` sets it on resume, so that no
-    batch is loaded in vain. The order depends on the seed alone; rank r of w takes every w-th
-    sample, from the r-th on. Indices are :class:`SampleIndex`, from which data sets seed their
+    It is for training by iterations. It differs from mmengine's ``InfiniteSampler`` in that it can
+    start at any position: :class:`~addp_mm.engine.hooks.RandomStateHook` sets it on resume, so that
+    no batch is loaded and dropped. The order depends on the seed only; rank r of w takes the
+    samples r, r + w, r + 2w, …. Indices are :class:`SampleIndex`, from which datasets seed their
     augmentation.
 
     Args:
         dataset: The data set.
         shuffle: Whether orders are random; otherwise they are 0, 1, …. Defaults to True.
-        seed: Seed of the orders, the same on all ranks. None: a random seed, the same on all ranks.
-            mmengine passes the seed of the run. Defaults to None.
+        seed: Seed of the orders, the same on all ranks; mmengine passes the seed of the run.
+            Defaults to None: a random seed, the same on all ranks.
 
     Raises:
         ValueError: The data set is empty.
@@ -51,7 +51,7 @@ class ResumableInfiniteSampler(Sampler):
         self.start = 0
 
     def start_at(self, position: int) -> None:
-        """Let the next iterators start after ``position`` samples of all ranks together."""
+        """Make the next iterators start after ``position`` samples of all ranks together."""
         self.start = position
 
     def __iter__(self) -> Iterator[SampleIndex]:
@@ -69,7 +69,7 @@ class ResumableInfiniteSampler(Sampler):
         return self.size
 
     def set_epoch(self, epoch: int) -> None:
-        """Do nothing: an endless sampler has no epochs."""
+        """Do nothing: an infinite sampler has no epochs."""
 
 
 @DATA_SAMPLERS.register_module()

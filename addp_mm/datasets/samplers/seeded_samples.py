@@ -1,24 +1,21 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Augmentation that follows from a seed and the position of a sample in training."""
+"""Augmentation that depends on a seed and the position of a sample in training only."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-import torch
 from mmcv.transforms import BaseTransform
 
-from addp_mm.randomness import Purpose, seed_process
+from addp_mm.randomness import Purpose, random_states_kept, seed_process
 from addp_mm.registry import TRANSFORMS
 
 
 class SampleIndex(int):
-    """An index into a data set that knows the seed and the position of its sample in training.
+    """An index into a dataset, with the seed and the position of its sample in training.
 
-    To every data set it is a plain integer.
+    Every dataset can use it as an integer.
     """
 
     seed: int
@@ -42,32 +39,27 @@ class SampleIndex(int):
 
 @contextmanager
 def random_state_of(index: int) -> Iterator[None]:
-    """A context in which the global CPU generators depend on a :class:`SampleIndex` alone.
+    """A context in which the global CPU generators depend on a :class:`SampleIndex` only.
 
-    Afterwards the generators have the state that they had before, so that a model in the same
-    process draws the same numbers as without it. A plain integer changes nothing.
+    At its end the generators have their earlier state, so that a model in the same process draws
+    the same numbers as without it. A plain integer changes nothing.
     """
     if not isinstance(index, SampleIndex):
         yield
         return
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  # see seed_process
-    seed_process(index.seed, Purpose.AUGMENTATION, iteration=index.position, cuda=False)
-    try:
+    with random_states_kept():
+        seed_process(index.seed, Purpose.AUGMENTATION, iteration=index.position, cuda=False)
         yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002  # see seed_process
-        torch.set_rng_state(states[2])
 
 
 @TRANSFORMS.register_module()
 class SeedAugmentation(BaseTransform):
     """Seeds the transforms after it, for data sets of mmengine, mmpretrain, mmdet and mmseg.
 
-    It is the first transform of a training pipeline. Under :class:`ResumableInfiniteSampler` or
+    It is the first transform of a training pipeline. With :class:`ResumableInfiniteSampler` or
     :class:`ResumableEpochSampler` the random numbers of a sample then depend on the run's seed and
-    the sample's position in training, not on the worker that loads it or on what was loaded before.
-    Under other samplers it does nothing. The data sets of this package need no such transform.
+    the sample's position in training, but not on the worker or on earlier samples. With other
+    samplers it does nothing. The datasets of this package do not need this transform.
     """
 
     def transform(self, results: dict) -> dict:

@@ -20,7 +20,7 @@ def build_loaded(config: Mapping) -> nn.Module:
     """Build a tokenizer with the weights of its ``init_cfg``, in eval mode and without gradients.
 
     Raises:
-        DatasetError: Its ``init_cfg`` names no weights.
+        DatasetError: Its ``init_cfg`` loads no weights.
         CheckpointError: The weights do not fit.
         ConfigError: The type is mmengine's own ``Pretrained``.
     """
@@ -36,27 +36,26 @@ def build_loaded(config: Mapping) -> nn.Module:
 def tokenizer_fingerprint(module: nn.Module, config: Mapping) -> str:
     """SHA-256 of a tokenizer: its class, its arguments that are not defaults, and its weights.
 
-    The same weights loaded from another file, or the same arguments written in another way, have
-    the same fingerprint; weights that were rounded to half precision on the way have another one,
-    since ids may differ.
+    The same weights from another file, or the same arguments written in another way, have the same
+    fingerprint. Weights that were rounded to half precision have another one, because ids may
+    differ.
 
     Args:
         module: The tokenizer with its weights.
-        config: Its config; ``type`` and ``init_cfg`` do not count.
+        config: Its config; ``type`` and ``init_cfg`` are ignored.
     """
     return module_fingerprint(module, type(module).__name__, _own_arguments(module, config))
 
 
 def _own_arguments(module: nn.Module, config: Mapping) -> dict:
-    """Arguments by name, as JSON, without defaults: a later option does not change them."""
-    parameters = inspect.signature(type(module)).parameters
-    arguments = {}
-    for name in sorted(set(config) - {'type', 'init_cfg', '_scope_'}):
-        value, default = (
-            (json.loads(json.dumps(item, default=str)) for item in (config[name], parameters[name].default))
-            if name in parameters
-            else (config[name], None)
-        )
-        if value != default:
-            arguments[name] = value
-    return arguments
+    """Arguments by name, as JSON, without defaults, so that a new option does not change them."""
+
+    def as_json(value: object) -> object:
+        return json.loads(json.dumps(value, default=str))
+
+    defaults = {name: parameter.default for name, parameter in inspect.signature(type(module)).parameters.items()}
+    return {
+        name: as_json(value)
+        for name, value in config.items()
+        if name not in ('type', 'init_cfg', '_scope_') and as_json(value) != as_json(defaults.get(name))
+    }

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Stored token ids as a data set."""
+"""Stored token ids as a dataset."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class TokenIds(Dataset):
 
     An item is ``dict(inputs=ids)``, int64 (L,): one view of an image, so an epoch visits each image
     once. The ids are memory-mapped. Images that could not be read when the ids were written are
-    left out.
+    skipped.
 
     Args:
         data_root: Folder of the ids.
-        tokenizer: Config of the tokenizer, with an ``init_cfg`` that names its weights. It is
+        tokenizer: Config of the tokenizer, with an ``init_cfg`` that loads its weights. It is
             loaded once and compared with the tokenizer that wrote the ids. Defaults to None: no
             check.
-        images: Fingerprint of the list of images, or a part of ``images`` in ``tokens.json``, such
-            as ``dict(count=1281167)``. Defaults to None: no check.
-        views: Number of views, or a part of ``views`` in ``tokens.json``, such as
+        images: A part of ``images`` in ``tokens.json``, such as ``dict(count=1281167)``. Defaults
+            to None: no check.
+        views: A part of ``views`` in ``tokens.json``, such as
             ``dict(count=8, augmentation='crop', image_size=256)``. Defaults to None: no check.
         random_view: Whether the view is drawn by numpy's global generator, as augmentations are
             (:class:`ResumableInfiniteSampler` makes this repeatable); otherwise it is the first
             one. Defaults to True.
 
     Raises:
-        TokenStoreError: The folder holds no finished ids, or those of another tokenizer, other
-            images or other views.
+        TokenStoreError: The ids are missing or incomplete, or they belong to another tokenizer,
+            other images or other views.
 
     Example:
         >>> TokenIds('data/tokens')[0]['inputs'].shape  # doctest: +SKIP
@@ -50,8 +50,8 @@ class TokenIds(Dataset):
         self,
         data_root: str | Path,
         tokenizer: Mapping | None = None,
-        images: Mapping | str | None = None,
-        views: Mapping | int | None = None,
+        images: Mapping | None = None,
+        views: Mapping | None = None,
         random_view: bool = True,
     ) -> None:
         self.data_root = Path(data_root)
@@ -61,14 +61,14 @@ class TokenIds(Dataset):
         self._maps = self._open()
         self._ends = np.cumsum([len(ids) for ids in self._maps])
         broken = np.array([image['index'] for _, about in self._shards for image in about['broken']], np.int64)
-        # The number of whole images before each broken one.
+        # The number of readable images before each broken one.
         self._before_broken = np.sort(broken) - np.arange(len(broken))
         if not len(self):
             raise TokenStoreError(f'{self.data_root}: none of the {self._ends[-1]} images could be read')
 
     @property
     def metainfo(self) -> dict:
-        """The parts ``tokenizer``, ``images`` and ``views`` of ``tokens.json``."""
+        """The entries ``tokenizer``, ``images`` and ``views`` of ``tokens.json``."""
         return {key: self._shards[0][1][key] for key in ('tokenizer', 'images', 'views')}
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class TokenIds(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not 0 <= index < len(self):
-            raise IndexError(f'{self.data_root} holds the ids of {len(self)} images, there is no image {index}')
+            raise IndexError(f'{self.data_root} has the ids of {len(self)} images: image {index} does not exist')
         image = index + int(np.searchsorted(self._before_broken, index, side='right'))
         shard = int(np.searchsorted(self._ends, image, side='right'))
         ids = self._maps[shard][image - self._ends[shard]]
@@ -87,7 +87,7 @@ class TokenIds(Dataset):
         return dict(inputs=torch.from_numpy(ids[view].astype(np.int64)))
 
     def __getstate__(self) -> dict:
-        # A pickled memory map would hold the whole content.
+        # A pickled memory map would contain all ids.
         return {**self.__dict__, '_maps': None}
 
     def __setstate__(self, state: dict) -> None:
@@ -97,18 +97,14 @@ class TokenIds(Dataset):
     def _open(self) -> list[np.ndarray]:
         return [open_ids(folder / IDS, about) for folder, about in self._shards]
 
-    def _check(self, tokenizer: Mapping | None, images: Mapping | str | None, views: Mapping | int | None) -> None:
-        wanted: dict[str, Mapping] = {}
+    def _check(self, tokenizer: Mapping | None, images: Mapping | None, views: Mapping | None) -> None:
+        wanted: dict[str, Mapping] = dict(images=images or {}, views=views or {})
         if tokenizer is not None:
             wanted['tokenizer'] = dict(fingerprint=tokenizer_fingerprint(build_loaded(tokenizer), tokenizer))
-        if images is not None:
-            wanted['images'] = dict(fingerprint=images) if isinstance(images, str) else images
-        if views is not None:
-            wanted['views'] = dict(count=views) if isinstance(views, int) else views
         other = list(differences(self.metainfo, wanted))
         if other:
             raise TokenStoreError(
-                f'{self.data_root} holds other ids than the config asks for: {"; ".join(other)}. '
-                'Write the ids again with what the config names (tools/dataset_converters/'
+                f'{self.data_root} does not have the ids that the config needs: {"; ".join(other)}. '
+                'Write the ids again with the settings of the config (tools/dataset_converters/'
                 'tokenize_images.py), or correct the config'
             )

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A folder of stored token ids: how it is written, resumed and checked."""
+"""Write, resume and check a folder of stored token ids."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _AGAIN = 'write the ids again into another folder (tools/dataset_converters/toke
 
 
 class TokenStoreError(DatasetError):
-    """Stored ids that are damaged or unfinished, or that belong to other images or settings."""
+    """Stored ids that are damaged or incomplete, or that belong to other images or settings."""
 
 
 def differences(recorded: Mapping, wanted: Mapping, path: str = '') -> Iterator[str]:
     """Describe each value of ``wanted`` that differs in ``recorded``.
 
     Args:
-        recorded: What is stored, as JSON. Keys that ``wanted`` lacks do not count.
-        wanted: What is asked for. Nested dicts are compared key by key.
+        recorded: The stored values, as JSON. Keys that ``wanted`` lacks are ignored.
+        wanted: The required values. Nested dicts are compared key by key.
         path: Prefix of the keys in the descriptions. Defaults to ''.
     """
     for key, value in wanted.items():
@@ -38,7 +38,7 @@ def differences(recorded: Mapping, wanted: Mapping, path: str = '') -> Iterator[
         if isinstance(value, Mapping) and isinstance(found, Mapping):
             yield from differences(found, value, f'{name}.')
         elif json.loads(json.dumps(value)) != found:
-            yield f'{name} is {_short(found)} there and {_short(value)} here'
+            yield f'{name} is {_short(found)}, but {_short(value)} is needed'
 
 
 def _short(value: object) -> str:
@@ -47,16 +47,17 @@ def _short(value: object) -> str:
 
 
 class TokenWriter:
-    """Writes the ids of one shard of a data set, row by row, and resumes an interrupted run.
+    """Writes the ids of one shard of a dataset, row by row, and resumes an interrupted run.
 
-    A row holds all views of an image. ``ids.npy.partial`` becomes ``ids.npy`` after the last row.
-    ``tokens.json`` holds the settings, the number of rows that are safely on disk, and the images
-    that could not be read. If the process is killed, all rows up to the last :meth:`save` remain.
+    A row contains all views of an image. ``ids.npy.partial`` is renamed to ``ids.npy`` after the
+    last row. ``tokens.json`` contains the settings, the number of rows that are synced to disk, and
+    the images that could not be read. If the process is killed, all rows up to the last
+    :meth:`save` remain.
 
     Args:
-        folder: It is created if it is missing.
-        settings: What the ids depend on, as JSON: dicts ``tokenizer``, ``images``, ``views`` and
-            ``shard``; and ``notes``, which are not compared.
+        folder: The folder; it is created if it is missing.
+        settings: Settings that determine the ids, as JSON: dicts ``tokenizer``, ``images``,
+            ``views`` and ``shard``; and ``notes``, which are not compared.
         shape: (rows, views, tokens).
         dtype: Type of the ids.
 
@@ -65,7 +66,7 @@ class TokenWriter:
         broken: Index, name and reason of each image that could not be read, as dicts.
 
     Raises:
-        TokenStoreError: The folder holds other files, ids of other settings, or damaged ones.
+        TokenStoreError: The folder contains other files, ids of other settings, or damaged ids.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping, shape: tuple[int, int, int], dtype: str) -> None:
@@ -78,7 +79,7 @@ class TokenWriter:
         if (self.folder / ABOUT).is_file():
             self._resume()
         elif self.folder.is_dir() and any(self.folder.iterdir()):
-            raise TokenStoreError(f'{self.folder} is not empty and holds no {ABOUT}: name another folder')
+            raise TokenStoreError(f'{self.folder} is not empty and has no {ABOUT}: give another folder')
         else:
             self._write_about()
         if self.complete:
@@ -123,13 +124,13 @@ class TokenWriter:
         other = list(differences(recorded, {key: value for key, value in self.about.items() if key != 'notes'}))
         if other:
             raise TokenStoreError(
-                f'{self.folder} holds ids of other settings: {"; ".join(other)}. Give the '
-                'same arguments to resume, or name another folder'
+                f'{self.folder} has ids of other settings: {"; ".join(other)}. Give the '
+                'same arguments to resume, or give another folder'
             )
         self.done, self.broken = recorded['done'], recorded['broken']
 
     def _open_partial(self) -> BinaryIO:
-        """Open the file after the rows that are done. Rows after them are written again."""
+        """Open the file at the end of the saved rows. Later rows are written again."""
         path, (rows, views, length) = self.folder / PARTIAL, self.about['ids']['shape']
         dtype = np.dtype(self.about['ids']['dtype'])
         header = dict(descr=np.lib.format.dtype_to_descr(dtype), fortran_order=False, shape=(rows, views, length))
@@ -150,7 +151,7 @@ def read_about(folder: Path) -> dict:
     """Read ``tokens.json``.
 
     Raises:
-        TokenStoreError: It is damaged, or of another format.
+        TokenStoreError: The file is damaged, or of another format.
     """
     path = folder / ABOUT
     try:
@@ -159,7 +160,7 @@ def read_about(folder: Path) -> dict:
             return about
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TokenStoreError(f'{path}: damaged ({error}). Remove {folder} and {_AGAIN}') from error
-    raise TokenStoreError(f'{path}: format {about["format"]}, this version of addp_mm reads format {FORMAT}: {_AGAIN}')
+    raise TokenStoreError(f'{path}: format {about["format"]}, but this version of addp_mm reads {FORMAT}: {_AGAIN}')
 
 
 def open_ids(path: Path, about: Mapping) -> np.memmap:
@@ -179,7 +180,7 @@ def open_ids(path: Path, about: Mapping) -> np.memmap:
         raise TokenStoreError(f'{path}: cannot be read ({error}). Remove {path.parent} and {_AGAIN}') from error
     if [*ids.shape] != about['ids']['shape'] or str(ids.dtype) != about['ids']['dtype']:
         raise TokenStoreError(
-            f'{path} holds {ids.dtype} of shape {ids.shape}, {ABOUT} beside it says '
+            f'{path} has {ids.dtype} of shape {ids.shape}, but {ABOUT} has '
             f'{about["ids"]["dtype"]} of {tuple(about["ids"]["shape"])}. Remove {path.parent} and '
             f'{_AGAIN}'
         )
@@ -187,24 +188,24 @@ def open_ids(path: Path, about: Mapping) -> np.memmap:
 
 
 def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:
-    """Find the folders of a data set's ids.
+    """Find the folders of a dataset's ids.
 
     Args:
-        root: The folder that was written; or the folder of ``shard-0000-of-0004`` and so on, if
-            several processes shared the work.
+        root: The folder of the ids; or the folder of ``shard-0000-of-0004`` and so on, if several
+            processes wrote them.
 
     Returns:
         Each folder with the content of its ``tokens.json``, in the order of the images.
 
     Raises:
-        TokenStoreError: There are no ids, a shard is missing or unfinished, or the shards do not
+        TokenStoreError: There are no ids, a shard is missing or incomplete, or the shards do not
             belong together.
     """
     root = Path(root)
     folders = [root] if (root / ABOUT).is_file() else sorted(path.parent for path in root.glob(f'{_SHARDS}/{ABOUT}'))
     if not folders:
         raise TokenStoreError(
-            f'{root}: no stored ids ({ABOUT}) in this folder. Write them: python '
+            f'{root} has no stored ids ({ABOUT}). Write them: python '
             f'tools/dataset_converters/tokenize_images.py TOKENIZER IMAGES {root}'
         )
     abouts = [read_about(folder) for folder in folders]
@@ -212,7 +213,7 @@ def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:
         rows = about['ids']['shape'][0]
         if about['done'] < rows or not (folder / IDS).is_file():
             raise TokenStoreError(
-                f'{folder}: unfinished, {about["done"]:,} of {rows:,} images are done. Run '
+                f'{folder} is incomplete, {about["done"]:,} of {rows:,} images are done. Run '
                 'tokenize_images.py with the same arguments again to resume'
             )
         expected = {key: about[key] for key in ('tokenizer', 'images', 'views')}

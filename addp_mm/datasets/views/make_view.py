@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The transform that makes one view of an image."""
+"""A transform that creates one view of an image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from addp_mm.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class MakeView(BaseTransform):
-    """Make one square view of an image of any number of channels, resized with antialiasing.
+    """Create one square view of an image of any number of channels, resized with antialiasing.
 
-    The views are those of ``tools/dataset_converters/tokenize_images.py``, so tokenizer, predictor
-    and ADDP train on the same kind of image. Random values come from numpy's global generator, as
-    in the transforms of mmcv.
+    The views are those of ``tools/dataset_converters/tokenize_images.py``, so that tokenizer,
+    predictor and ADDP train on the same kind of image. Random values come from numpy's global
+    generator, as in the transforms of mmcv.
 
     Required keys: ``img``, shape (H, W) or (H, W, C), 0 to 255. Changed keys: ``img``,
     ``img_shape``.
@@ -57,6 +57,3 @@ class MakeView(BaseTransform):
         results['img'] = np.ascontiguousarray(made[chosen].transpose(1, 2, 0))
         results['img_shape'] = results['img'].shape[:2]
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.views})'

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Augmented views of an image. They depend on a seed, the image's and the view's number alone."""
+"""Augmented views of an image. They depend on a seed and two numbers: image and view."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CROP_TRIES = 10
 
 @dataclass(frozen=True)
 class Views:
-    """How the views of an image are made.
+    """Creates the views of an image.
 
     Args:
         image_size: Side of the square views in pixels.
@@ -57,14 +57,14 @@ class Views:
             )
 
     def settings(self) -> dict:
-        """The settings that the pixels of a view depend on."""
+        """The settings that determine the pixels of a view."""
         used = asdict(self)
         for key in () if self.augmentation == 'crop' else ('crop_scale', 'seed'):
             used.pop(key)
         return used
 
     def make(self, image: np.ndarray, index: int) -> np.ndarray:
-        """Make all views of an image.
+        """Create all views of an image.
 
         Args:
             image: (H, W, C), 0 to 255.
@@ -91,7 +91,7 @@ class Views:
 def _random_box(
     height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random crop; if none fits, of the largest centre crop."""
+    """Top, left, height and width of a random crop, or of the centre crop if none fits."""
     for _ in range(_CROP_TRIES):
         area = height * width * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(*np.log(_ASPECTS)))

@@ -15,19 +15,19 @@ from addp_mm.datasets.listed.open_images import image_name
 from addp_mm.datasets.views.views import Views
 
 Problem = tuple[str, str]
-# The reason of images that do not exist any more, if their list is kept nevertheless.
-GONE = 'gone since the images were listed'
+# the reason of images that no longer exist, if their list is used nevertheless
+GONE = 'it no longer exists'
 
 
 class ViewsDataset(Dataset):
-    """The views of one image after the other. A broken image does not stop it.
+    """The views of one image after the other. A broken image does not raise an error.
 
-    An item is a pair. For a whole image: its views, shape (V, C, S, S), 0 to 255, and None. For a
-    broken one: zeros, and the image's name with the reason.
+    An item is a pair. For a readable image: its views (V, C, S, S), 0 to 255, and None. For a
+    broken image: zeros, and the image's name with the reason.
 
     Args:
-        images: All images, see :func:`~addp_mm.datasets.listed.open_images.open_images`.
-        views: How the views are made.
+        images: All images; see :func:`~addp_mm.datasets.listed.open_images.open_images`.
+        views: Settings of the views.
         channels: Channels that the images must have.
         load: Transform that adds ``img``, (H, W, C) or (H, W), 0 to 255; three channels are
             BGR.

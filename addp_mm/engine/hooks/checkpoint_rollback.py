@@ -7,7 +7,7 @@ import os.path as osp
 import pickle
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from addp_mm.config.config_file import ConfigError
+from addp_mm.engine.unwrap import find_checkpoint_hook
 
 
 class RollBackError(Exception):
@@ -54,13 +55,13 @@ def checkpoint_hook(runner: Runner) -> CheckpointHook:
     Raises:
         ConfigError: There is none.
     """
-    for hook in runner.hooks:
-        if isinstance(hook, CheckpointHook):
-            return hook
-    raise ConfigError(
-        'going back to the last good checkpoint needs checkpoints: add a CheckpointHook to '
-        "default_hooks, or set on_failure='stop'"
-    )
+    hook = find_checkpoint_hook(runner)
+    if hook is None:
+        raise ConfigError(
+            'going back to the last good checkpoint needs checkpoints: add a CheckpointHook to '
+            "default_hooks, or set on_failure='stop'"
+        )
+    return hook
 
 
 def check_can_roll_back(runner: Runner) -> None:
@@ -101,7 +102,7 @@ class RunCheckpoints:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        self.hook = find_checkpoint_hook(runner)
         # mmengine has no public attribute for these
         sources = (runner._resume, runner._load_from)  # noqa: SLF001
         resumed = next((path for path in sources if isinstance(path, str)), None)
@@ -126,9 +127,13 @@ class RunCheckpoints:
         ]
         return [path for _, path in sorted(found, reverse=True)] + self._resumed_from
 
-    def good(self) -> Iterator[str]:
-        """Those of :meth:`saved` that are readable and only have finite weights."""
-        for path in self.saved():
+    def good(self, tried: Collection[str] = ()) -> Iterator[str]:
+        """Those of :meth:`saved` that are readable and only have finite weights, newest first.
+
+        Args:
+            tried: Checkpoints from which training failed before; they come last. Defaults to ().
+        """
+        for path in sorted(self.saved(), key=lambda path: path in tried):
             try:
                 weights = CheckpointLoader.load_checkpoint(path, map_location='cpu')['state_dict']
             except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
@@ -140,27 +145,9 @@ class RunCheckpoints:
                 continue
             yield path
 
-    def choose(self, tried: set[str]) -> str | None:
-        """The newest good checkpoint that was not tried, else the newest good one.
-
-        All ranks get the same path.
-
-        Args:
-            tried: Checkpoints from which training failed before.
-
-        Returns:
-            Path, or None if there is no good checkpoint.
-        """
-        choice: list[str | None] = [None]
-        if dist.is_main_process():
-            newest = None
-            for path in self.good():
-                newest = newest or path
-                if path not in tried:
-                    choice = [path]
-                    break
-            else:
-                choice = [newest]
+    def choose(self, tried: Collection[str]) -> str | None:
+        """The first of :meth:`good`, or None; all ranks get the same."""
+        choice = [next(self.good(tried), None) if dist.is_main_process() else None]
         dist.broadcast_object_list(choice)
         return choice[0]
 

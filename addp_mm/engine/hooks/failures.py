@@ -7,11 +7,16 @@ import math
 from collections import deque
 
 from mmengine import dist
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from addp_mm.engine.unwrap import find_checkpoint_hook
 from addp_mm.errors import UserError
+
+ADVICE = (
+    'Resume from the last checkpoint with a lower learning rate or stronger gradient clipping (optim_wrapper.clip_grad)'
+)
 
 
 class TrainingCollapsedError(UserError, RuntimeError):
@@ -26,17 +31,17 @@ class LossGuard:
 
     Args:
         max_rise: Largest difference between the running mean and its lowest value so far, in nats.
-            None: not checked. Defaults to 1.0.
-        floor: Smallest allowed running mean: a soft cross entropy below it shows a shortcut. None:
-            not checked. Defaults to 1e-3.
+            Defaults to 1.0.
+        floor: Smallest allowed running mean: a soft cross entropy below it shows a shortcut.
+            Defaults to 1e-3.
         window: Iterations of the running mean. Defaults to 100.
 
     Raises:
         ValueError: The window or the rise is not positive.
     """
 
-    def __init__(self, max_rise: float | None = 1.0, floor: float | None = 1e-3, window: int = 100) -> None:
-        if window < 1 or (max_rise is not None and max_rise <= 0):
+    def __init__(self, max_rise: float = 1.0, floor: float = 1e-3, window: int = 100) -> None:
+        if window < 1 or max_rise <= 0:
             raise ValueError(f'window and max_rise must be positive, got window={window}, max_rise={max_rise}')
         self.max_rise, self.floor, self.window = max_rise, floor, window
         self.recent: deque[float] = deque(maxlen=window)
@@ -55,9 +60,9 @@ class LossGuard:
             return None
         mean = sum(self.recent) / self.window
         start = f'the mean loss of the last {self.window} iterations, {mean:.4g}, is'
-        if self.floor is not None and mean < self.floor:
+        if mean < self.floor:
             return f'{start} below the floor {self.floor}'
-        if self.max_rise is not None and mean > self.lowest + self.max_rise:
+        if mean > self.lowest + self.max_rise:
             return f'{start} more than {self.max_rise} above its lowest value {self.lowest:.4g}'
         self.lowest = min(self.lowest, mean)
         return None
@@ -82,12 +87,10 @@ def saves_now(hook: Hook, runner: Runner, batch_idx: int) -> bool:
     """
     if hook.is_last_train_iter(runner):
         return True
-    for saving in runner.hooks:
-        if isinstance(saving, CheckpointHook):
-            if saving.by_epoch:
-                return hook.end_of_epoch(runner.train_dataloader, batch_idx)
-            return hook.every_n_train_iters(runner, saving.interval)
-    return False
+    saving = find_checkpoint_hook(runner)
+    if saving is not None and saving.by_epoch:
+        return hook.end_of_epoch(runner.train_dataloader, batch_idx)
+    return saving is not None and hook.every_n_train_iters(runner, saving.interval)
 
 
 def non_finite_weight(model: nn.Module) -> str | None:
@@ -124,7 +127,5 @@ def refuse_non_finite_weights(hook: Hook, runner: Runner, batch_idx: int) -> Non
     if name is not None:
         raise TrainingCollapsedError(
             f'training failed at iteration {runner.iter + 1}: {name} is not finite after this '
-            'step, though the loss before it was; nothing was saved. Resume from the last '
-            'checkpoint with a lower learning rate or stronger gradient clipping '
-            '(optim_wrapper.clip_grad)'
+            f'step, though the loss before it was; nothing was saved. {ADVICE}'
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from addp_mm.engine.hooks.failures import LossGuard, TrainingCollapsedError, refuse_non_finite_weights
+from addp_mm.engine.hooks.failures import ADVICE, TrainingCollapsedError, refuse_non_finite_weights
 from addp_mm.registry import HOOKS
 
 
@@ -30,18 +31,12 @@ class FiniteLossHook(Hook):
     # before LoggerHook and CheckpointHook
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self) -> None:
-        self.guard = LossGuard(max_rise=None, floor=None, window=1)
-
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Check the loss, and the weights if they are saved now."""
         loss = torch.tensor(outputs['loss'].item(), dtype=torch.float64)
         dist.all_reduce(loss, 'mean')
-        reason = self.guard.check(loss.item())
-        if reason is not None:
+        if not math.isfinite(loss.item()):
             raise TrainingCollapsedError(
-                f'training failed at iteration {runner.iter + 1}: {reason}. Resume from the last '
-                'checkpoint with a lower learning rate or stronger gradient clipping '
-                '(optim_wrapper.clip_grad)'
+                f'training failed at iteration {runner.iter + 1}: the loss is {loss.item()}. {ADVICE}'
             )
         refuse_non_finite_weights(self, runner, batch_idx)

@@ -160,7 +160,7 @@ class GenerativePretrainHook(Hook):
         )
         failure = f'training failed at iteration {runner.iter + 1} ({where}): {reason}'
         if self.on_failure == 'stop':
-            raise TrainingCollapsedError(f'{failure}. {self._advice()}')
+            raise TrainingCollapsedError(f"{failure}. {self._advice()}, or set on_failure='rollback'")
         raise RollBackError(failure)
 
     def _advice(self) -> str:
@@ -170,10 +170,7 @@ class GenerativePretrainHook(Hook):
             if path
             else f'{self._checkpoints.folder} holds no good checkpoint of this run: restart'
         )
-        changes = ['a lower learning rate', 'stronger gradient clipping']
-        if self.on_failure == 'stop':
-            changes.append("on_failure='rollback'")
-        return f'{start} with {", ".join(changes[:-1])} or {changes[-1]}'
+        return f'{start} with a lower learning rate or stronger gradient clipping'
 
     def _roll_back(self, runner: Runner, failure: str) -> None:
         if self.rollbacks >= self.max_rollbacks:

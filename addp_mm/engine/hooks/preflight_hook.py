@@ -16,7 +16,7 @@ from addp_mm.checks.before_training import (
 )
 from addp_mm.checks.checkpoint_fit import check_checkpoint_fit, check_training_state
 from addp_mm.engine.strategies.sharded import is_sharded, whole
-from addp_mm.engine.unwrap import bare_model
+from addp_mm.engine.unwrap import bare_model, is_resuming
 from addp_mm.registry import HOOKS
 
 
@@ -51,8 +51,8 @@ class PreflightHook(Hook):
         """Compare ``checkpoint`` with the model before mmengine loads it."""
         if not isinstance(runner.model, nn.Module):
             return  # DeepSpeed's engine has loaded its own files strictly
-        # mmengine has no public attribute for the checkpoint of a run
-        source, resuming = runner._load_from, runner._resume and not self.testing  # noqa: SLF001
+        source = runner._load_from  # noqa: SLF001  # mmengine has no public attribute for the checkpoint of a run
+        resuming = is_resuming(runner) and not self.testing
         if resuming:
             check_training_state(checkpoint, source)
         model = bare_model(runner)

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine import dist
-from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
 from torch import Tensor
 from tqdm import tqdm
 
+from addp_mm.engine.unwrap import bare_model
 from addp_mm.evaluation.nearest_neighbours import NeighbourBank
 from addp_mm.registry import LOOPS
 
@@ -36,8 +36,6 @@ class NearestNeighbourTestLoop(TestLoop):
         num_neighbours: Numbers of voting neighbours; each is evaluated. Defaults to (10, 20).
         temperature: Temperature of the votes' weights. Defaults to 0.07.
         num_classes: Number of classes. Defaults to None: inferred from the largest label.
-        chunk_size: Number of labelled features with which a batch is compared at once. Defaults to
-            65536.
         bank_device: Device of the labelled features and of the comparison: 'cpu' if they do not fit
             into the GPU. Defaults to None: the model's device.
         fp16: As in :class:`mmengine.runner.TestLoop`. Defaults to False.
@@ -56,7 +54,6 @@ class NearestNeighbourTestLoop(TestLoop):
         num_neighbours: Sequence[int] = (10, 20),
         temperature: float = 0.07,
         num_classes: int | None = None,
-        chunk_size: int = 65536,
         bank_device: str | None = None,
         fp16: bool = False,
     ) -> None:
@@ -70,7 +67,6 @@ class NearestNeighbourTestLoop(TestLoop):
         self.num_neighbours = tuple(num_neighbours)
         self.temperature = temperature
         self.num_classes = num_classes
-        self.chunk_size = chunk_size
         self.bank_device = bank_device
         self.bank: NeighbourBank
 
@@ -97,7 +93,13 @@ class NearestNeighbourTestLoop(TestLoop):
     @torch.no_grad()
     def _make_bank(self) -> NeighbourBank:
         features, labels = [], []
-        for batch in self._progress(self.bank_dataloader):
+        bank = tqdm(
+            self.bank_dataloader,
+            desc='features of the labelled images',
+            unit='batch',
+            disable=not dist.is_main_process(),
+        )
+        for batch in bank:
             own, samples = self._extract(batch)
             features.append(own.to(self.bank_device or own.device))
             labels.append(torch.tensor([int(sample.gt_label) for sample in samples], device=features[-1].device))
@@ -107,15 +109,11 @@ class NearestNeighbourTestLoop(TestLoop):
             gather_rows(torch.cat(labels), size),
             self.num_classes,
             self.temperature,
-            self.chunk_size,
         )
-
-    def _progress(self, loader) -> Iterable:
-        return tqdm(loader, desc='features of the labelled images', unit='batch', disable=not dist.is_main_process())
 
     def _extract(self, batch) -> tuple[Tensor, list]:
         """Features (B, C) in float32 and data samples of a batch of the loader."""
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        model = bare_model(self.runner)
         data = model.data_preprocessor(batch, False)
         with torch.autocast(data['inputs'].device.type, enabled=self.fp16):
             features = model.extract_feat(data['inputs'])

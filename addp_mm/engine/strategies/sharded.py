@@ -122,7 +122,7 @@ class ShardedStrategy(FSDPStrategy):
         return {**self._beside_the_optimizer(self.optim_wrapper.state_dict()), **state}
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Load states by the parameters' names, or by their numbers as in other trainings."""
+        """Load states by the names of parameters, or by their numbers as other trainings save."""
         shards = FullyShardedDataParallel.optim_state_dict_to_load(
             model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=self._by_name(state_dict)
         )

@@ -20,19 +20,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     Args:
         **kwargs: Arguments of mmengine's DeepSpeedStrategy: ``zero_optimization``, ``bf16``, ….
-
-    Raises:
-        ImportError: DeepSpeed is not installed.
     """
-
-    def __init__(self, **kwargs) -> None:
-        try:
-            import deepspeed  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                'ZeroStrategy needs DeepSpeed, which is not installed. Install it:\n    pip install deepspeed'
-            ) from error
-        super().__init__(**kwargs)
 
     def save_checkpoint(
         self, filename: str, *, extra_ckpt: dict | None = None, callback: Callable | None = None, **kwargs

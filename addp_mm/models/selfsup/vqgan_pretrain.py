@@ -124,7 +124,6 @@ class VQGANPretrain(TokenizerPretrain):
 
         The discriminator has no loss while it does not learn. The logged ``loss`` is the
         tokenizer's.
-
         """
         judged = {name: value for name, value in losses.items() if name.startswith(_DISCRIMINATOR)}
         loss, logged = super().parse_losses({name: value for name, value in losses.items() if name not in judged})

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ADE20K, 150 classes, in crops of 512 px. In its label maps 0 means unlabelled: the dataset
+# ADE20K, 150 classes, in crops of 512 px. In its label maps 0 is unlabelled: the dataset class
 # subtracts 1 from every label.
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016/'

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Cityscapes, 19 classes, in crops of 768 px, as SETR and Segmenter train plain ViTs. The steps of
-# the pipelines are those of ADE20K.
+# Cityscapes, 19 classes, in crops of 768 px, as SETR and Segmenter train plain ViTs. The pipelines
+# have the same transforms as those of ADE20K.
 _base_ = './ade20k_512x512.py'
 
 dataset_type = 'CityscapesDataset'

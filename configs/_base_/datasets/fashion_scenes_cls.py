@@ -16,7 +16,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='addp_mm.LoadImage'),
-    dict(type='Resize', scale=(64, 64)),  # the data set has this size; other images may not
+    dict(type='Resize', scale=(64, 64)),  # images of the dataset have this size, but yours may not
     dict(type='PackInputs'),
 ]
 

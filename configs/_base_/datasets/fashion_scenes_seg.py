@@ -1,8 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# FashionScenes with label maps, 64 px. To write them:
-# python tools/dataset_converters/fashion_scenes.py data/fashion_scenes
-# As in ADE20K, 0 in a label map means unlabelled: reduce_zero_label turns 1 to 11 into the classes
-# 0 to 10.
+# FashionScenes with label maps, 64 px. To write them: python
+# tools/dataset_converters/fashion_scenes.py data/fashion_scenes As in ADE20K, 0 in a label map is
+# unlabelled: reduce_zero_label converts 1 to 11 to the classes 0 to 10.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/fashion_scenes/'
 metainfo = dict(

@@ -1,5 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ImageNet at 256 px, cropped and flipped in training. Testing crops only the longer side.
+# ImageNet at 256 px, randomly cropped and flipped in training. In testing only the longer side is
+# cropped.
 dataset_type = 'ImageNet'
 data_root = 'data/imagenet/'
 data_preprocessor = dict(num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)

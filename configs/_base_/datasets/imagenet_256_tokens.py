@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Token ids of ImageNet at 256 px. One view of all images takes 0.65 GB; training samples one view
+# Token ids of ImageNet at 256 px. One view of all images needs 0.65 GB; training samples one view
 # of each image per epoch. To write them: python tools/dataset_converters/tokenize_images.py \
-#   addp_mm::_base_/models/vq-tokenizer_in1k_released.py data/imagenet/train data/imagenet/tokens \
+# addp_mm::_base_/models/vq-tokenizer_in1k_released.py data/imagenet/train data/imagenet/tokens \
 #   --img-size 256 --views 16 --interpolation bilinear
 train_dataloader = dict(
     batch_size=64,

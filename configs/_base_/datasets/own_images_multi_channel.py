@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Your own images of 1 to 16 channels: grey, several bands or pages, arrays. Copy this file to
-# change `channels`: other values here depend on it, and a child config would not change them.
+# Your own images of 1 to 16 channels: grey, several bands or pages, arrays. To change `channels`,
+# copy this file: other values depend on `channels`, and a child config would not change them.
 _base_ = ['own_images.py']
 channels = 5
 

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ADDP with a ViT-B/16 (arXiv 2306.05423). The released checkpoint holds the tokenizer (MaskGIT's
-# VQGAN) and the token predictor (MAGE ViT-B) that it was trained with.
+# ADDP with a ViT-B/16 (arXiv 2306.05423). The released checkpoint also contains the tokenizer
+# (MaskGIT's VQGAN) and the token predictor (MAGE ViT-B) of its training.
 released = 'hf://Changyao/ADDP/addp-vit-base-16.pth'
 
 model = dict(

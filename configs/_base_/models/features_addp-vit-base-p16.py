@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The class token is the feature. Frozen features keep the norm after the embedding that
-# pre-training has (pre_norm=True).
+# The class token is the feature. The frozen backbone keeps the norm after the embedding of
+# pre-training (pre_norm=True).
 model = dict(
     type='ImageClassifier',
     backbone=dict(

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Classifier for fine-tuning: mean of the patch tokens, final norm, linear layer. The norm after the
-# embedding, which pre-training has, is dropped as in the published fine-tuning (pre_norm=False).
+# embedding of pre-training is dropped, as in the published fine-tuning (pre_norm=False).
 model = dict(
     type='ImageClassifier',
     backbone=dict(

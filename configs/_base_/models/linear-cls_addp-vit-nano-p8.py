@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The norm after the embedding stays as in pre-training (`pre_norm`). The final norm acts on the
-# mean of the patch tokens.
+# The norm after the embedding stays as in pre-training (`pre_norm`). The final norm is applied to
+# the mean of the patch tokens.
 model = dict(
     type='ImageClassifier',
     backbone=dict(

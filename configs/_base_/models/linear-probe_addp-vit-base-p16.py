@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Linear layer on the frozen class token, normalised without parameters, as in MAE (arXiv
-# 2111.06377, A.1). Frozen features keep the norm after the embedding that pre-training has
+# 2111.06377, A.1). The frozen backbone keeps the norm after the embedding of pre-training
 # (pre_norm=True).
 _base_ = './features_addp-vit-base-p16.py'
 

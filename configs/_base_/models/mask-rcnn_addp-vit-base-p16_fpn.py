@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# mmdet's Mask R-CNN and FPN on four depths of the ViT, resized to strides 4, 8, 16 and 32 (arXiv
-# 2111.11429).
+# mmdet's Mask R-CNN and FPN on the outputs of four blocks of the ViT, resized to strides 4, 8, 16
+# and 32 (arXiv 2111.11429).
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', './vitdet_addp-vit-base-p16.py']
 
 model = dict(

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ViTDet's Mask R-CNN: mmdet's, with two convolutions in the RPN, four and one linear layer in the
-# box head, and LayerNorm over channels. Every image is padded to 1024 x 1024, in training and in
-# testing.
+# ViTDet's Mask R-CNN: mmdet's with two convolutions in the RPN, four convolutions and one linear
+# layer in the box head, and LayerNorm over channels. Every image is padded to 1024 x 1024, in
+# training and in testing.
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', './vitdet_addp-vit-base-p16.py']
 
 model = dict(

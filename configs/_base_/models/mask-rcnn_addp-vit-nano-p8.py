@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Mask R-CNN for scenes of 64 px with objects of 11 to 54 px: three levels of stride 4, 8 and 16,
-# anchors of 16, 32 and 64 px, the levels of regions begin at 14 px (mmdet: 56 px), and heads have a
-# quarter of the channels.
+# Mask R-CNN for scenes of 64 px with objects of 11 to 54 px. It has three levels of stride 4, 8 and
+# 16, and anchors of 16, 32 and 64 px. Regions from 14 px are assigned to levels (mmdet: 56 px).
+# Heads have a quarter of the channels.
 norm_cfg = dict(type='addp_mm.LN2d', eps=1e-6)
 bbox_coder = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0])
 nms = dict(type='nms', iou_threshold=0.7)

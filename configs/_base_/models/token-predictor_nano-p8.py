@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# The nano vocabulary has one class slot. With a thousand, the head would take most of the time.
-# No dropout: the training is too short to overfit, and on a CPU dropout takes half of the time.
+# The nano vocabulary has one class slot; with a thousand, the head would need most of the time. No
+# dropout: the training is too short to overfit, and on a CPU dropout needs half of the time.
 token_space = dict(codebook_size=512, num_class_slots=1, fake_class_slot=0)
 predictor = dict(
     type='addp_mm.MaskedTokenPredictor',

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# UperNet on four depths of a ViT-B/16, resized to strides 4, 8, 16 and 32, as in MAE and BEiT
-# (arXiv 2111.06377, A.4).
+# UperNet on the outputs of four blocks of a ViT-B/16, resized to strides 4, 8, 16 and 32, as in MAE
+# and BEiT (arXiv 2111.06377, A.4).
 _base_ = './segmentor_addp-vit-base-p16.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -8,8 +8,8 @@ model = dict(
     backbone=dict(
         out_indices=(3, 5, 7, 11),
         final_norm=False,
-        # Windows of sliding inference consist of whole patches unless an image is smaller than
-        # the window.
+        # windows of sliding inference consist of whole patches, unless an image is smaller than a
+        # window
         pad_to_patch=True,
     ),
     neck=dict(type='addp_mm.FourScaleNeck', embed_dims=768, norm_cfg=norm_cfg),

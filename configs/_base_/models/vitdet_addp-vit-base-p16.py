@@ -2,7 +2,7 @@
 # ViT-B as in ViTDet (arXiv 2203.16527): windows of 14 x 14 tokens, four blocks with global
 # attention, relative positions, no class token, no final norm. `with_cp` stores only the input of
 # each block and computes the block again in the backward pass. It costs one more forward pass of
-# the ViT, and 1024 px fit small GPUs.
+# the ViT, but images of 1024 px fit into the memory of small GPUs.
 norm_cfg = dict(type='addp_mm.LN2d', eps=1e-6)
 backbone = dict(
     type='addp_mm.ADDPViT',

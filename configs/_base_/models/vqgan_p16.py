@@ -5,7 +5,7 @@ model = dict(
     type='addp_mm.VQGANPretrain',
     tokenizer=dict(type='addp_mm.VQTokenizer'),
     data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], to_rgb=True),
-    # pip install lpips: the package holds the weights of the channels
+    # pip install lpips: the package contains the weights of the channels
     perceptual=dict(
         type='addp_mm.PerceptualLoss',
         backbone=dict(

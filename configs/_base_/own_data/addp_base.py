@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ADDP ViT-B (arXiv 2306.05423) with a quarter of its batch, the learning rate scaled to it, and
+# ADDP ViT-B (arXiv 2306.05423) with a quarter of its batch, a learning rate scaled accordingly, and
 # fewer steps. Not measured.
 _base_ = ['./addp_nano.py']
 own_data = dict(batch_size=1024, max_iters=200000, max_passes=1600)

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # ADDP at nano scale: the recipe of the shipped weights with fewer steps. The tool sets the
-# tokenizer and the predictor to those of the stages before.
+# tokenizer and the predictor to those of the earlier stages.
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=32, max_iters=2000, max_passes=1600)
 

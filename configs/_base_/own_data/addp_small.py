@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# ADDP with a ViT-S. Learning rate and steps lie between the nano recipe and the published one.
-# Not measured.
+# ADDP with a ViT-S. Learning rate and steps are between the nano recipe and the published one. Not
+# measured.
 _base_ = ['./addp_nano.py']
 own_data = dict(batch_size=256, max_iters=60000, max_passes=1600)
 

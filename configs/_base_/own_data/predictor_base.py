@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# MAGE ViT-B (arXiv 2211.09117) with a quarter of its batch, the learning rate scaled to it, and
+# MAGE ViT-B (arXiv 2211.09117) with a quarter of its batch, a learning rate scaled accordingly, and
 # fewer steps. Not measured.
 _base_ = ['./predictor_nano.py']
 own_data = dict(batch_size=1024, max_iters=150000, max_passes=1600)

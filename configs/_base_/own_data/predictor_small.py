@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Half as wide as MAGE ViT-B. Learning rate and steps lie between the nano recipe and the published
+# Half as wide as MAGE ViT-B. Learning rate and steps are between the nano recipe and the published
 # one. Not measured.
 _base_ = ['./predictor_nano.py']
 own_data = dict(batch_size=256, max_iters=40000, max_passes=1600)

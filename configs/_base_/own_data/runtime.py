@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Settings that all stages of tools/pretrain_from_folder.py share.
+# Common settings of all stages of tools/pretrain_from_folder.py.
 #
 # That tool reads `own_data` of a stage's config:
 #   batch_size  images in one step of the optimizer

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 2.3 M parameters, stride 8, trained by reconstruction alone: for small images and CPUs. The recipe
+# 2.3 M parameters, stride 8, trained by reconstruction only, for small images and CPUs. The recipe
 # of the shipped tokenizer with more codes and fewer steps.
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=16, max_iters=4000, max_passes=1600)

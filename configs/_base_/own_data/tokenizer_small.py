@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Stride 8, with a discriminator that starts after the last code was re-initialised. Codes are unit
-# vectors of 32 dimensions (as ViT-VQGAN, arXiv 2110.04627). Widths and schedule lie between the
+# vectors of 32 dimensions (as ViT-VQGAN, arXiv 2110.04627). Widths and schedule are between the
 # nano recipe and vqgan_p16. Not measured.
 _base_ = ['./runtime.py']
 own_data = dict(batch_size=64, max_iters=40000, max_passes=400)
@@ -41,7 +41,7 @@ custom_hooks = [
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.ReconstructionPreviewHook', interval='0.05 * max_iters', num_images=10),
     dict(type='addp_mm.AdversarialStartHook', action='lower', window='0.0025 * max_iters', watch='0.125 * max_iters'),
-    # The average begins when no code is re-initialised any more.
+    # The average starts when codes are no longer re-initialised.
     dict(type='EMAHook', momentum='40 / max_iters', begin_iter='0.4 * max_iters'),
 ]
 default_hooks = dict(checkpoint=dict(interval='0.025 * max_iters'))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# 80 000 iterations at batch 8, otherwise as for 160 000.
+# 80 000 iterations at batch 8, otherwise as seg_160k.
 _base_ = './seg_160k.py'
 
 max_iters = 80000

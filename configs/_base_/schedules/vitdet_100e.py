@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # ViTDet: 100 epochs of 118,000 images at batch 64, steps after 88.9 and 96.3 epochs. No weight
-# decay for vectors (norms, biases, layer scale) and absolute positions; relative positions have it.
+# decay for vectors (norms, biases, layer scale) and absolute positions; relative positions are
+# decayed.
 _base_ = '../det_runtime.py'
 custom_imports = dict(imports=['addp_mm'])
 
@@ -21,7 +22,7 @@ param_scheduler = [
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=max_iters, milestones=[163889, 177546], gamma=0.1),
 ]
 
-# A fifth of the iterations: 184375 = 5 * 36875.
+# a fifth of the iterations: 184375 = 5 * 36875
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=36875)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Weights, gradients and optimizer states are divided among all processes (FSDP, arXiv 2304.11277),
-# one block at a time.
+# Weights, gradients and optimizer states are sharded over all processes by blocks (FSDP, arXiv
+# 2304.11277).
 strategy = dict(
     type='addp_mm.ShardedStrategy',
     model_wrapper=dict(type='MMFullyShardedDataParallel', sharding_strategy='FULL_SHARD'),

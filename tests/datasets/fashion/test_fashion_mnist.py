@@ -66,7 +66,7 @@ def test_truncated_idx_file_is_named(tmp_path, write_source, compress):
 def test_another_idx_set_is_refused(tmp_path, write_idx):
     write_idx(tmp_path / 'train-images-idx3-ubyte', np.zeros((4, 8, 8)))
     write_idx(tmp_path / 'train-labels-idx1-ubyte', np.zeros(4))
-    with pytest.raises(ValueError, match='not the files of Fashion-MNIST'):
+    with pytest.raises(ValueError, match='does not have the files of Fashion-MNIST'):
         load_garments('train', str(tmp_path))
 
 

@@ -112,7 +112,7 @@ def test_another_set_is_not_overwritten(own_set, spec):
 
 @pytest.mark.parametrize(
     'name, text, match',
-    [('photo.txt', 'mine', 'not FashionScenes'), ('fashion_scenes.json', '{"seed":', 'cannot be read')],
+    [('photo.txt', 'mine', 'not FashionScenes'), ('fashion_scenes.json', '{"seed":', 'not FashionScenes')],
 )
 def test_a_folder_that_holds_something_else_is_refused(tmp_path, name, text, match, spec):
     (tmp_path / name).write_text(text)
@@ -123,7 +123,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path, name, text, mat
 
 def test_a_file_in_the_way_is_refused(tmp_path, spec):
     (tmp_path / 'out').write_text('mine')
-    with pytest.raises(FileExistsError, match='is a file'):
+    with pytest.raises(FileExistsError, match='Not a directory'):
         write_fashion_scenes(tmp_path / 'out', spec)
 
 

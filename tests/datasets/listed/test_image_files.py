@@ -47,7 +47,7 @@ def test_images_are_listed_in_the_order_of_their_paths(images, tmp_path):
     assert data[0]['img'].max() == 3
     assert data.name(1) == 'a/1.PNG'
     assert data.fingerprint == names_fingerprint(data.name(k) for k in range(5))
-    with pytest.raises(IndexError, match='5 images, there is no image 5'):
+    with pytest.raises(IndexError, match='5 images, so that image 5 does not exist'):
         data[5]
 
 
@@ -74,7 +74,7 @@ def test_links_are_followed_and_loops_end(images, tmp_path, monkeypatch):
     assert [f'{images}: 1 links' in text for text in warnings] == [True]
 
 
-def test_a_folder_that_may_not_be_read_is_left_out(images, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_skipped(images, tmp_path, monkeypatch):
     scandir, warnings = os.scandir, []
 
     def forbid(path):
@@ -87,7 +87,7 @@ def test_a_folder_that_may_not_be_read_is_left_out(images, tmp_path, monkeypatch
     monkeypatch.setattr('addp_mm.datasets.listed.file_scan.print_log', lambda text, *_: warnings.append(text))
     assert len(listed(images, index_file=tmp_path / 'list')) == 5
     assert len(warnings) == 1
-    assert f'{images}/lost+found may not be read' in warnings[0]
+    assert f'{images}/lost+found cannot be read' in warnings[0]
 
 
 def test_a_changed_folder_is_noticed(images, tmp_path):
@@ -124,9 +124,9 @@ def test_splits_share_all_images(images, tmp_path):
 
 def test_nothing_found_says_what_was_searched_for(tmp_path):
     (tmp_path / 'images').mkdir()
-    with pytest.raises(DatasetError, match=r'no images in it. The search was for .*\.png'):
+    with pytest.raises(DatasetError, match=r'has no images. The search was for names that end in .*\.png'):
         ImageFiles(tmp_path / 'images', index_file=tmp_path / 'list')
-    with pytest.raises(DatasetError, match='no such folder.*Check the path given'):
+    with pytest.raises(DatasetError, match='does not exist.*Check the path given'):
         ImageFiles(tmp_path / 'imags', index_file=tmp_path / 'list')
 
 
@@ -245,7 +245,7 @@ def test_after_too_many_the_broken_ones_may_be_removed_or_allowed(with_broken, t
     assert not data.broken.read()
     for path in with_broken.iterdir():
         path.unlink()
-    with pytest.raises(DatasetError, match="broken or gone.*changed='rescan'"):
+    with pytest.raises(DatasetError, match="broken or missing.*changed='rescan'"):
         data[0]
 
 

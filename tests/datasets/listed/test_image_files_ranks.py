@@ -71,7 +71,7 @@ def test_one_rank_lists_for_all(found):
     assert [item['length'] for item in found] == [40, 40]
     # of the two data sets
     assert [item['scans'] for item in found] == [2, 0]
-    assert 'no images in it' in found[0]['empty']
+    assert 'has no images' in found[0]['empty']
     assert found[0]['empty'] == found[1]['empty']
     assert found[0]['sampled'] != found[1]['sampled']
 

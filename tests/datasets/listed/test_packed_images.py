@@ -70,7 +70,7 @@ def test_patterns_and_single_shards(shards, tmp_path):
     some = WebDatasetImages(shards / 'train-00[02].tar', LOAD, index_file=tmp_path / 'some')
     assert values(some[k] for k in range(8)) == [0, 1, 2, 3, 8, 9, 10, 11]
     assert len(WebDatasetImages(shards / 'train-001.tar', index_file=tmp_path / 'one')) == 4
-    with pytest.raises(DatasetError, match='no such tar files'):
+    with pytest.raises(DatasetError, match='there are no tar files'):
         WebDatasetImages(shards / 'val-*.tar')
 
 
@@ -136,7 +136,7 @@ def test_compressed_shards_say_what_to_do(tmp_path, given):
     (tmp_path / 'shards').mkdir()
     write_shard(tmp_path / 'shards/plain', [('a.png', png(1))])
     (tmp_path / 'shards/a.tar.gz').write_bytes(gzip.compress((tmp_path / 'shards/plain').read_bytes()))
-    with pytest.raises(DatasetError, match=r'a\.tar\.gz is compressed; shards must be uncompressed tar files'):
+    with pytest.raises(DatasetError, match=r'uncompressed.*[Dd]ecompress'):
         WebDatasetImages(tmp_path / given, index_file=tmp_path / 'list')
 
 
@@ -192,17 +192,14 @@ def test_keys_that_are_gone_do_not_count_as_broken_where_the_list_is_kept(databa
 
 
 def test_without_lmdb_the_error_says_what_to_install(tmp_path, monkeypatch):
-    def no_lmdb(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr('addp_mm.datasets.listed.lmdb_images.import_module', no_lmdb)
+    monkeypatch.setattr('addp_mm.datasets.listed.lmdb_images.lmdb', None)
     with pytest.raises(ImportError, match=r'pip install "addp_mm\[data\]"'):
         LMDBImages(tmp_path)
 
 
 def test_a_path_that_is_no_database(tmp_path):
     pytest.importorskip('lmdb')
-    with pytest.raises(DatasetError, match='no such database'):
+    with pytest.raises(DatasetError, match='this database does not exist'):
         LMDBImages(tmp_path / 'nowhere')
     (tmp_path / 'file').write_bytes(np.zeros(9000, np.uint8).tobytes())
     with pytest.raises(DatasetError, match='cannot be opened as an LMDB database'):

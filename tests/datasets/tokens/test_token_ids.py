@@ -199,13 +199,13 @@ def test_a_writer_that_was_stopped_before_the_last_renaming_finishes(tmp_path):
 
 def test_ids_of_other_settings_are_not_continued(tmp_path):
     folder = written(tmp_path / 'ids')
-    with pytest.raises(TokenStoreError, match='tokenizer.fingerprint is aaaaaaaaaaaa… there and cccccccccccc'):
+    with pytest.raises(TokenStoreError, match='tokenizer.fingerprint is aaaaaaaaaaaa…, but cccccccccccc'):
         TokenWriter(folder, settings(fingerprint='c' * 64), (5, 3, 4), 'uint16')
-    with pytest.raises(TokenStoreError, match='images.count is 5 there and 6 here'):
+    with pytest.raises(TokenStoreError, match='images.count is 5, but 6 is needed'):
         TokenWriter(folder, settings(count=6), (5, 3, 4), 'uint16')
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other/thesis.txt').write_text('mine')
-    with pytest.raises(TokenStoreError, match=r'not empty and holds no tokens\.json'):
+    with pytest.raises(TokenStoreError, match=r'not empty and has no tokens\.json'):
         TokenWriter(tmp_path / 'other', settings(), (5, 3, 4), 'uint16')
 
 
@@ -213,13 +213,13 @@ def test_ids_of_other_settings_are_not_continued(tmp_path):
     'damage, words',
     [
         (lambda f: (f / 'ids.npy').write_bytes((f / 'ids.npy').read_bytes()[:-8]), r'ids\.npy: cannot be read'),
-        (lambda f: (f / 'ids.npy').unlink(), 'unfinished, 5 of 5'),
+        (lambda f: (f / 'ids.npy').unlink(), 'is incomplete, 5 of 5'),
         (lambda f: (f / 'tokens.json').write_text('{"format": 1,'), r'tokens\.json: damaged'),
         (lambda f: (f / 'tokens.json').write_text('{"format": 9}'), 'format 9'),
-        (lambda f: (f / 'tokens.json').unlink(), 'no stored ids'),
+        (lambda f: (f / 'tokens.json').unlink(), 'has no stored ids'),
         (
             lambda f: np.save(f / 'ids.npy', np.zeros((5, 2, 4), np.uint16)),
-            r'of shape \(5, 2, 4\), tokens\.json beside',
+            r'of shape \(5, 2, 4\), but tokens\.json has',
         ),
     ],
 )
@@ -240,11 +240,11 @@ def test_a_partial_file_that_was_cut_off_is_not_filled_up_with_zeros(tmp_path):
         TokenWriter(tmp_path / 'ids', settings(), (5, 3, 4), 'uint16')
 
 
-def test_unfinished_ids_are_not_trained_on(tmp_path):
+def test_incomplete_ids_are_not_trained_on(tmp_path):
     writer = TokenWriter(tmp_path / 'ids', settings(), (5, 3, 4), 'uint16')
     writer.write(rows_of(0, 2), {})
     writer.save()
-    with pytest.raises(TokenStoreError, match='unfinished, 2 of 5 images are done'):
+    with pytest.raises(TokenStoreError, match='is incomplete, 2 of 5 images are done'):
         TokenIds(tmp_path / 'ids')
 
 
@@ -317,14 +317,14 @@ def test_nothing_but_broken_images_is_refused(tmp_path):
 def test_ids_of_another_tokenizer_other_images_or_views_are_refused(tmp_path, tokenizer):
     own = tokenizer_fingerprint(build_loaded(tokenizer), tokenizer)
     folder = written(tmp_path / 'ids', fingerprint=own)
-    assert len(TokenIds(folder, tokenizer=tokenizer, images='b', views=3)) == 5
+    assert len(TokenIds(folder, tokenizer=tokenizer, images=dict(fingerprint='b'), views=dict(count=3))) == 5
     assert len(TokenIds(folder, images=dict(count=5), views=dict(augmentation='crop', count=3))) == 5
     for wrong, words in (
         (dict(tokenizer=dict(tokenizer, normalize_codes=True)), 'tokenizer.fingerprint is'),
-        (dict(images='c'), "images.fingerprint is 'b' there and 'c' here"),
-        (dict(images=dict(count=6)), 'images.count is 5 there and 6 here'),
-        (dict(views=8), 'views.count is 3 there and 8 here'),
-        (dict(views=dict(augmentation='flip')), "views.augmentation is 'crop' there and 'flip' here"),
+        (dict(images=dict(fingerprint='c')), "images.fingerprint is 'b', but 'c' is needed"),
+        (dict(images=dict(count=6)), 'images.count is 5, but 6 is needed'),
+        (dict(views=dict(count=8)), 'views.count is 3, but 8 is needed'),
+        (dict(views=dict(augmentation='flip')), "views.augmentation is 'crop', but 'flip' is needed"),
     ):
         with pytest.raises(TokenStoreError, match=re.escape(words)):
             TokenIds(folder, **wrong)

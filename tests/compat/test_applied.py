@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The list of patches in force, and the switch that leaves the packages unchanged."""
+"""The list of applied patches, and the switch that leaves the packages unchanged."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from addp_mm.compat import PATCHES
-from addp_mm.compat.patch import Patch, in_force
+from addp_mm.compat.patch import Patch, applied
 
 
 def run(code, **environment):
@@ -26,31 +26,31 @@ def test_every_patch_has_a_name_and_a_fault_in_one_line():
         assert '\n' not in patch.fault
 
 
-def test_only_a_patch_that_found_its_fault_is_in_force():
+def test_only_a_patch_that_found_its_fault_is_applied():
     faulty, healthy = (
         Patch(name, 'sys', 'a fault', lambda module, has=has: has)
         for name, has in zip('ab', (True, False), strict=True)
     )
-    before = in_force()
+    before = applied()
     faulty(sys)
     healthy(sys)
-    assert in_force()[len(before) :] == (faulty,)
+    assert applied()[len(before) :] == (faulty,)
 
 
-def test_a_patch_is_in_force_once_its_module_is_imported():
+def test_a_patch_is_applied_once_its_module_is_imported():
     code = """
 import addp_mm
-from addp_mm.compat import in_force, summary, waiting
+from addp_mm.compat import applied, summary, waiting
 assert 'ddp_cpu' in [patch.name for patch in waiting()]
 import mmengine.model
-assert 'ddp_cpu' in [patch.name for patch in in_force()]
+assert 'ddp_cpu' in [patch.name for patch in applied()]
 assert 'ddp_cpu' not in [patch.name for patch in waiting()]
 print(summary())
 """
     out = run(code)
-    assert out.startswith('addp_mm: patches in force: ')
+    assert out.startswith('addp_mm: applied patches: ')
     assert 'ddp_cpu' in out
-    assert 'wait for their module' in out
+    assert 'wait for the import of their module' in out
 
 
 @pytest.mark.parametrize('value', ['off', 'OFF'])
@@ -62,12 +62,12 @@ from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import CheckpointLoader
-from addp_mm.compat import in_force, summary, waiting
+from addp_mm.compat import applied, summary, waiting
 assert not hasattr(MMDistributedDataParallel.__init__, '__wrapped__')
 assert not hasattr(AmpOptimWrapper.__init__, '__wrapped__')
 assert not any(type(finder).__name__ == 'MMCVExtFinder' for finder in sys.meta_path)
-assert in_force() == waiting() == ()
+assert applied() == waiting() == ()
 assert CheckpointLoader._schemes[''].__module__ == 'addp_mm.checkpoints.loaders'
 print(summary())
 """
-    assert run(code, ADDP_MM_COMPAT=value) == 'addp_mm: ADDP_MM_COMPAT=off, no patch is in force\n'
+    assert run(code, ADDP_MM_COMPAT=value) == 'addp_mm: ADDP_MM_COMPAT=off, no patch is applied\n'
