@@ -34,7 +34,7 @@ def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
     if top_level and path.parent != folder:
         files += Path('configs').rglob('*')
     by_name = {file.name: file for file in reversed(files) if file.suffix in suffixes}
-    similar = difflib.get_close_matches(path.name, by_name, n=3, cutoff=0.5)
+    similar = difflib.get_close_matches(path.name, by_name, n=3, cutoff=0.6)
     return f'; did you mean {", ".join(str(by_name[name]) for name in similar)}?' if similar else ''
 
 

@@ -28,7 +28,7 @@ INSPECTED = 64
 FEW_IMAGES = 1000
 FEW_IMAGES_OF_LARGE = 20_000
 MAX_CHANNELS = 16
-KINDS = dict(LMDBImages='LMDB database', WebDatasetImages='WebDataset shards', ImageFiles='folder of image files')
+KINDS = dict(LMDBImages='an LMDB database', WebDatasetImages='WebDataset shards', ImageFiles='a folder of image files')
 _VAL_SHARE, _VAL_IMAGES = 50, 16
 
 

@@ -27,6 +27,16 @@ def images(count=4):
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
+def test_it_loads_a_tokenizer_alone():
+    source, model = tiny_tokenizer(), TokenizerPretrain(tiny_tokenizer())
+    with torch.no_grad():
+        source.codes.weight.add_(1)
+    result = model.load_state_dict(source.state_dict(), strict=False)
+    assert not result.unexpected_keys
+    assert set(result.missing_keys) == {'iteration', 'code_counts'}
+    assert torch.equal(model.tokenizer.codes.weight, source.codes.weight)
+
+
 def test_tokenizer_loss_against_its_definition():
     model = TokenizerPretrain(tiny_tokenizer(), l1_weight=1.5, mse_weight=3.0, commitment_weight=0.5).eval()
     losses = model(images(), mode='loss')

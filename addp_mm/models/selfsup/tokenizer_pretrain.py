@@ -28,6 +28,9 @@ class TokenizerPretrain(BaseModel):
     latents of the current batch, so that the codebook does not collapse. They are drawn by torch's
     global generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
+    Besides its own checkpoints it loads the weights of a tokenizer alone, as
+    ``tools/model_converters/export_weights.py`` writes them.
+
     Args:
         tokenizer: Config of the tokenizer, or the module.
         l1_weight: Weight of the absolute error. Defaults to 1.0.
@@ -80,6 +83,7 @@ class TokenizerPretrain(BaseModel):
                 f'got {codebook!r} and {code_gradient!r}'
             )
         self.tokenizer = build_component(tokenizer)
+        self.register_load_state_dict_pre_hook(_accept_tokenizer_alone)
         self.l1_weight, self.mse_weight = l1_weight, mse_weight
         self.commitment_weight = commitment_weight
         self.quantize_from = quantize_from
@@ -187,3 +191,10 @@ class TokenizerPretrain(BaseModel):
             self.restarted = unused
         if first or due:
             self.code_counts.zero_()
+
+
+def _accept_tokenizer_alone(model: TokenizerPretrain, state_dict: dict, prefix: str, *_) -> None:
+    """Rename the weights of a tokenizer alone to those of this model."""
+    for name in model.tokenizer.state_dict():
+        if f'{prefix}{name}' in state_dict:
+            state_dict[f'{prefix}tokenizer.{name}'] = state_dict.pop(f'{prefix}{name}')
