@@ -47,7 +47,7 @@ def is_broken_image(error: Exception) -> bool:
 
 
 class BrokenImages:
-    """The broken images of a data set, counted over all its worker processes and ranks.
+    """The broken images of a dataset, counted over all its worker processes and ranks.
 
     All processes append to one text file. A line is the name as JSON, a tab and the reason. An
     image that is found broken several times counts once and is logged once.
