@@ -21,7 +21,7 @@ from demo_report.steps import ROOT, Done, Step, StepError, StepRunner, clock, fi
 
 from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.config.paths import require_writable
-from addp_mm.errors import reported_in_words
+from addp_mm.errors import exit_on_user_error
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import machine_class, versions
 
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the benchmark and write its page."""
     args = parse_args(argv)
     out = args.out.resolve()
-    with reported_in_words():
+    with exit_on_user_error():
         require_writable(out, '--out')
     os.chdir(ROOT)
     if not Path('data/fashion_scenes/fashion_scenes.json').is_file():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from addp_mm.config.shipped import tool_path
-from addp_mm.errors import reported_in_words
+from addp_mm.errors import exit_on_user_error
 
 # name: (script below tools/, what it does)
 TOOLS = {
@@ -68,7 +68,7 @@ def _run_script(path: str, arguments: Sequence[str]) -> None:
 
 def _run_tool(name: str, arguments: Sequence[str], command: str) -> None:
     """Call ``main`` of a tool. Its help and errors name the command that the user typed."""
-    with reported_in_words():
+    with exit_on_user_error():
         path = tool_path(name)
     spec = spec_from_file_location(f'addp_mm_tool_{Path(path).stem}', path)
     if spec is None or spec.loader is None:
@@ -88,7 +88,7 @@ def _run(arguments: Sequence[str]) -> None:
     if os.path.isfile(script):
         _run_script(script, rest)
         return
-    with reported_in_words():
+    with exit_on_user_error():
         path = tool_path(script)
     _run_script(path, rest)
 

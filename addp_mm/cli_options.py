@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Options that the command line tools share. Imports nothing but the standard library."""
+"""Options that the command line tools share. It imports only the standard library."""
 
 import argparse
 import math

@@ -20,7 +20,7 @@ class ConfigError(UserError, ValueError):
 
 
 @contextmanager
-def reported_in_words(*others: type[Exception]) -> Iterator[None]:
+def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
     """End the process with the line ``error: …`` instead of a traceback on a :class:`UserError`.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from addp_mm.cli_options import aligned
 from addp_mm.config.shipped import metafiles, shipped_root
-from addp_mm.errors import reported_in_words
+from addp_mm.errors import exit_on_user_error
 
 TASKS = dict(pretrain='pre-training', cls='classification', det='detection', seg='segmentation')
 HEADER = ('config', 'task', 'data', 'architecture', 'epochs', 'weights')
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog='addp list', description='List the shipped configs.')
     parser.add_argument('pattern', nargs='?', default='', help="part of a name, or a pattern such as 'mask-rcnn_*1x*'")
     args = parser.parse_args(argv)
-    with reported_in_words():
+    with exit_on_user_error():
         found = rows(args.pattern)
         if not found:
             names = [row[0] for row in rows()]

@@ -30,5 +30,5 @@ def seeded():
 
 @pytest.fixture(autouse=True)
 def without_a_current_logger():
-    """The logger of a Runner outlives it, and keeps its work dir."""
+    """The logger of a Runner stays after the Runner, with its work dir."""
     MMLogger._instance_dict.clear()

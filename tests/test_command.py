@@ -68,7 +68,7 @@ def test_no_command_shows_the_help_and_fails():
     assert 'usage: addp COMMAND' in done.stdout
 
 
-def test_list_shows_configs_and_what_they_are():
+def test_list_shows_configs_with_their_entries_in_the_index():
     lines = addp('list', CLASSIFIER).stdout.splitlines()
     assert lines[0].split() == ['config', 'task', 'data', 'architecture', 'epochs', 'weights']
     assert lines[1].split() == [CLASSIFIER, 'classification', 'FashionScenes', '-', '-', '-']

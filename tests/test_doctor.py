@@ -86,7 +86,7 @@ def test_a_missing_package_is_a_warning_and_mmengine_an_error(monkeypatch):
     assert findings(doctor.check_setuptools)['setuptools'].remedy == "pip install 'setuptools<81'"
 
 
-def test_a_step_that_fails_is_an_error_and_ends_no_report(capsys, monkeypatch):
+def test_a_step_that_fails_is_an_error_and_does_not_end_the_report(capsys, monkeypatch):
     def fails(device):
         raise RuntimeError(f'no kernel for {device}')
 
@@ -99,7 +99,7 @@ def test_a_step_that_fails_is_an_error_and_ends_no_report(capsys, monkeypatch):
     assert found['findings'][-1]['subject'] == 'setuptools'
 
 
-def test_a_check_that_fails_itself_is_an_error(capsys, monkeypatch):
+def test_a_check_that_raises_an_exception_is_an_error(capsys, monkeypatch):
     def check_moon():
         raise OSError('out of reach')
 

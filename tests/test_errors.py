@@ -8,7 +8,7 @@ from addp_mm.compat.ops.missing import MissingOpError
 from addp_mm.config.config_file import ConfigError
 from addp_mm.datasets import DatasetError
 from addp_mm.engine.hooks import TrainingCollapsedError
-from addp_mm.errors import first_few, reported_in_words
+from addp_mm.errors import exit_on_user_error, first_few
 
 
 @pytest.mark.parametrize(
@@ -23,18 +23,18 @@ from addp_mm.errors import first_few, reported_in_words
         (PreflightError, RuntimeError),
     ],
 )
-def test_own_errors_are_reported_in_words(kind, built_in):
+def test_user_errors_are_printed_in_one_line(kind, built_in):
     assert issubclass(kind, built_in)
-    with pytest.raises(SystemExit, match='^error: do this$'), reported_in_words():
+    with pytest.raises(SystemExit, match='^error: do this$'), exit_on_user_error():
         raise kind('do this')
 
 
 def test_other_errors_keep_their_traceback_unless_named():
-    with pytest.raises(OSError, match='disk'), reported_in_words():
+    with pytest.raises(OSError, match='disk'), exit_on_user_error():
         raise OSError('disk')
-    with pytest.raises(SystemExit, match='^error: disk$'), reported_in_words(OSError):
+    with pytest.raises(SystemExit, match='^error: disk$'), exit_on_user_error(OSError):
         raise OSError('disk')
-    with pytest.raises(RuntimeError, match='a bug'), reported_in_words(OSError):
+    with pytest.raises(RuntimeError, match='a bug'), exit_on_user_error(OSError):
         raise RuntimeError('a bug')
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Which modules may import which inside the package, read from the source."""
+"""Rules of imports inside the package, checked on the source."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 _FROZEN_PARTS = ('addp_mm.models.tokenizers', 'addp_mm.models.predictors', 'addp_mm.models.selfsup')
-# Tests, configs and scripts, which a script imports by the name of its file.
+# tests, configs and scripts; a script imports another by its file name
 _OUTSIDE = ('tools', 'tests', 'helpers', 'configs')
 # (modules that the rule binds, what they must not import, exceptions)
 RULES = [
@@ -32,7 +32,7 @@ RULES = [
     ('addp_mm.datasets', ('addp_mm.engine', 'addp_mm.checks'), ()),
     ('addp_mm.compat', ('addp_mm',), ('addp_mm.compat', 'addp_mm.errors')),
 ]
-# The registry imports the packages below it by name, when someone asks for a class.
+# The registry imports the packages below it by name when it looks for a class.
 _LAZY = ('addp_mm', 'addp_mm.registry')
 
 
@@ -69,13 +69,13 @@ def imports_of(path: Path, root: Path, known: set[str]) -> set[str]:
 
 
 def import_graph(root: Path) -> dict[str, set[str]]:
-    """What each file under ``root/addp_mm`` imports."""
+    """Imports of each file under ``root/addp_mm``."""
     files = {_module_name(path, root): path for path in sorted((root / 'addp_mm').rglob('*.py'))}
     return {name: imports_of(path, root, set(files)) for name, path in files.items()}
 
 
 def violations(root: Path) -> list[str]:
-    """Every breach of ``RULES`` under ``root/addp_mm``, also through other modules."""
+    """Every violation of ``RULES`` under ``root/addp_mm``, also through other modules."""
     graph = import_graph(root)
     scripts = {path.stem for folder in ('.dev', 'tools') for path in (root / folder).rglob('*.py')}
     breaches = []

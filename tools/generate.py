@@ -160,9 +160,9 @@ def run(args) -> None:
 def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
-    from addp_mm.errors import reported_in_words
+    from addp_mm.errors import exit_on_user_error
 
-    with reported_in_words(OSError):
+    with exit_on_user_error(OSError):
         run(args)
 
 

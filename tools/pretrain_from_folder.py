@@ -176,7 +176,7 @@ def main(argv=None, execute=None):
             Defaults to None.
     """
     args = parse_args(argv)
-    from addp_mm.errors import reported_in_words
+    from addp_mm.errors import exit_on_user_error
     from addp_mm.own_data.pipeline import Pipeline
 
     # file names may contain bytes that are not UTF-8
@@ -184,7 +184,7 @@ def main(argv=None, execute=None):
     # so that SIGTERM also ends the running training
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with reported_in_words(OSError):
+        with exit_on_user_error(OSError):
             Pipeline(args, execute).run()
     except KeyboardInterrupt as error:
         print(f'interrupted: the same command continues the work in {args.work_dir}', file=sys.stderr)

@@ -58,9 +58,9 @@ def main(argv=None):
     from addp_mm import compat
     from addp_mm.checkpoints.atomic_write import write_json
     from addp_mm.engine.runner_cfg import build_runner
-    from addp_mm.errors import reported_in_words
+    from addp_mm.errors import exit_on_user_error
 
-    with reported_in_words():
+    with exit_on_user_error():
         cfg = prepare(args)
         runner = build_runner(cfg)
         runner.logger.info(compat.summary())

@@ -59,9 +59,9 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm import compat
     from addp_mm.engine.runner_cfg import build_runner
-    from addp_mm.errors import reported_in_words
+    from addp_mm.errors import exit_on_user_error
 
-    with reported_in_words():
+    with exit_on_user_error():
         runner = build_runner(prepare(args))
         runner.logger.info(compat.summary())
         runner.train()

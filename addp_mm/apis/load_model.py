@@ -61,11 +61,11 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
                 f'{name} builds {type(model).__name__}, which cannot generate images: give the config of an ADDP '
                 'pre-training (configs/pretrain)'
             )
-        frozen = cast('dict[str, BaseModule]', model.frozen_parts)
+        frozen = cast('dict[str, BaseModule]', model.frozen_components)
         absent = [part for part in frozen if not any(key.startswith(f'{part}.') for key in weights)]
         for part in absent:
             init_weights(frozen[part])
-    unloaded = [part for part in absent if part in model.unloaded_parts()]
+    unloaded = [part for part in absent if part in model.unloaded_components()]
     if unloaded:
         raise CheckpointError(
             f'{checkpoint} has no {" and no ".join(unloaded)}, and {name} has no init_cfg that loads it: '

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
-from addp_mm.checks.dataset_cfg import classes_of, join, local_parts, prefix_of, quoted
+from addp_mm.checks.dataset_cfg import classes_of, join, local_datasets, prefix_of, quoted
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.errors import DatasetError
 
@@ -30,7 +30,7 @@ def check_same_classes(dataset_cfgs: Mapping[str, Mapping[str, Any]]) -> None:
     found = [
         (loader, part)
         for loader, cfg in dataset_cfgs.items()
-        for part in local_parts(cfg)
+        for part in local_datasets(cfg)
         if reads_folders(part) and labelled_by_folder(part) and images_of(part).is_dir()
     ]
     for loader, part in found[1:]:

@@ -16,11 +16,11 @@ from addp_mm.errors import first_few
 _SETS_DEFAULTS = ('REFUGEDataset',)
 
 
-def local_parts(cfg: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def local_datasets(cfg: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the datasets inside a dataset config, then the config. Remote paths are left out."""
     for inner in [cfg.get('dataset'), *(cfg.get('datasets') or [])]:
         if inner is not None:
-            yield from local_parts(inner)
+            yield from local_datasets(inner)
     if not any('://' in str(cfg.get(key, '')) for key in ('data_root', 'ann_file')):
         yield cfg
 
@@ -91,7 +91,7 @@ def read_text(path: Path) -> str:
     """Read an annotation file.
 
     Raises:
-        DatasetError: There is no such file, or it is not text.
+        DatasetError: The file does not exist, or is not text.
     """
     if not path.is_file():
         check_folder_exists(path.parent)

@@ -17,7 +17,7 @@ from addp_mm.checks.class_folders import (
     reads_folders,
 )
 from addp_mm.checks.coco import check_coco
-from addp_mm.checks.dataset_cfg import classes_of, local_parts, prefix_of, read_text
+from addp_mm.checks.dataset_cfg import classes_of, local_datasets, prefix_of, read_text
 from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_folder, check_listed_images
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
@@ -66,7 +66,7 @@ def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
             annotation file is broken, lacks a class or does not fit its images. The message names
             the file and a remedy.
     """
-    for part in local_parts(cfg):
+    for part in local_datasets(cfg):
         if reads_folders(part):
             _check_folders(part)
         elif is_kind(part.get('type'), DATASETS, 'mmdet.datasets', 'CocoDataset', keeping='load_data_list'):

@@ -121,7 +121,7 @@ def _set_zero(cfg: Config) -> None:
         or clip.get('norm_type', 2) != 2
         or clip.get('type', 'norm') != 'norm'
     ):
-        raise ConfigError(f'{ZERO} clips by the Euclidean norm alone; optim_wrapper.clip_grad is {dict(clip)}')
+        raise ConfigError(f'{ZERO} clips by the Euclidean norm only; optim_wrapper.clip_grad is {dict(clip)}')
     if clip:
         strategy.setdefault('gradient_clipping', clip['max_norm'])
     strategy.setdefault('gradient_accumulation_steps', wrapper.pop('accumulative_counts', 1))

@@ -132,7 +132,7 @@ def _build_inception(state_dict: dict[str, Tensor], source: str) -> nn.Module:
         return FeatureExtractorInceptionV3('inception-v3', ['2048'], feature_extractor_weights_path=buffer)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{source} does not hold the weights of FID's Inception-v3 in torch-fidelity's layout "
+            f"{source} does not contain the weights of FID's Inception-v3 in torch-fidelity's layout "
             f'({str(error).splitlines()[0]}). Download {INCEPTION_URL}.'
         ) from error
 
@@ -252,7 +252,7 @@ def extractor_of(config: str) -> dict:
     """The ``extractor`` that a config file defines.
 
     Raises:
-        ConfigError: There is no such file, or no ``extractor`` in it.
+        ConfigError: The file does not exist or has no ``extractor``.
     """
     cfg = load_config(config)
     if cfg.get('extractor') is None:

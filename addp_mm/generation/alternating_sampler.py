@@ -256,7 +256,7 @@ class AlternatingSampler:
 
         Returns:
             The finished images, on the model's device. Known positions keep their tokens; their
-            pixels are decoded together with the new tokens beside them.
+            pixels are decoded together with the new tokens next to them.
         """
         device = self.model.tokenizer.codebook.device
         batch_size = _checked_batch_size(batch_size, len(images))

@@ -128,7 +128,7 @@ def tokenizer_args(
     quant_conv = 'quant_conv.weight' in converted
     if widths[0] != base_channels or any(width % base_channels for width in widths):
         raise ValueError(
-            f'VQTokenizer cannot hold this VQGAN: the levels have {widths} channels, which are not multiples of the '
+            f'VQTokenizer cannot represent this VQGAN: the levels have {widths} channels, not multiples of the '
             f'{base_channels} of the first convolution, starting with 1'
         )
     return dict(

@@ -90,7 +90,7 @@ def select_weights(
     if best is plain and component and other is not None and other.component not in (component, 'model'):
         # Components of related models use the same names for different weights.
         raise CheckpointError(
-            f'{source} has the layout of {other.name}, which holds a {other.component}. {type(module).__name__} is a '
+            f'{source} has the layout of {other.name}, which is for a {other.component}. {type(module).__name__} is a '
             f'{component}. {advice_on_prefix(state_dict, {component})}'
         )
     return best

@@ -37,7 +37,7 @@ train_dataloader = dict(batch_size=16)
 optimizer = dict(type='AdamW', lr=5e-4, betas=(0.9, 0.95), weight_decay=0.0)
 optim_wrapper = dict(
     _delete_=True,
-    constructor='addp_mm.PartsOptimWrapperConstructor',
+    constructor='addp_mm.ComponentsOptimWrapperConstructor',
     tokenizer=dict(type='OptimWrapper', optimizer=optimizer, clip_grad=dict(max_norm=1.0)),
     discriminator=dict(type='OptimWrapper', optimizer=optimizer, clip_grad=dict(max_norm=1.0)),
 )

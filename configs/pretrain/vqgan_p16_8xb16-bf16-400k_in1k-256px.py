@@ -40,7 +40,7 @@ part = dict(
     optimizer=optimizer,
     clip_grad=dict(max_norm=1.0),
 )
-optim_wrapper = dict(constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part, discriminator=part)
+optim_wrapper = dict(constructor='addp_mm.ComponentsOptimWrapperConstructor', tokenizer=part, discriminator=part)
 custom_hooks = [
     dict(type='addp_mm.ReconstructionPreviewHook', interval=5000),
     dict(type='addp_mm.CodeRestartHook'),

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Finding the weights in a checkpoint, without the prefixes of wrappers."""
+"""Find the weights in a checkpoint, without the prefixes of wrappers."""
 
 import pytest
 import torch

@@ -128,7 +128,7 @@ def test_without_the_flag_and_without_a_network(cache, monkeypatch):
 
 
 def answer(kind):
-    """An error as the client of the Hub raises it, made without a response."""
+    """An error of the Hub's client, created without a response."""
     error = kind.__new__(kind)
     Exception.__init__(error, '404 Client Error.\n\nSomething long')
     return error

@@ -72,7 +72,7 @@ def test_a_file_is_downloaded_once(server, name):
 
 
 @pytest.mark.parametrize('name', ['net.pth', 'net.safetensors'])
-def test_half_a_file_is_never_used(server, name):
+def test_an_incomplete_file_is_never_used(server, name):
     server.breaks = True
     for _ in range(2):
         with pytest.raises(CheckpointError, match=rf'{name} could not be downloaded .*broke after \d+ of \d+ bytes'):
@@ -92,7 +92,7 @@ def test_an_older_file_stays_while_a_newer_one_breaks(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['net.pth']
 
 
-def test_a_server_that_does_not_know_the_file(server):
+def test_a_file_that_the_server_does_not_have(server):
     with pytest.raises(FileNotFoundError, match=r'other\.pth: the server answers 404'):
         CheckpointLoader.load_checkpoint(f'{server.url}/other.pth')
     with pytest.raises(CheckpointError, match='is not the address of a file'):
@@ -112,7 +112,7 @@ def test_a_page_instead_of_a_file_is_not_kept(server):
     assert list(server.kept.iterdir()) == []
 
 
-def test_half_a_file_of_unannounced_length_is_not_kept(server):
+def test_an_incomplete_file_of_unknown_length_is_not_kept(server):
     server.breaks = True
     with pytest.raises(CheckpointError, match='is truncated.*was not kept'):
         CheckpointLoader.load_checkpoint(f'{server.url}/net.pth?unannounced')

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""init_weights() initialises as the module's own method does, and logs no parameter."""
+"""init_weights() initialises as the module's own method does, but logs no parameter."""
 
 import logging
 

@@ -24,7 +24,7 @@ WEIGHTS = {'layer.weight': torch.arange(4.0).reshape(2, 2)}
 
 
 class RunsCode:
-    """Leaves a file where it was unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -34,7 +34,7 @@ class RunsCode:
 
 
 class RunsCodeThroughHistory:
-    """Reaches other objects through an attribute of an allowed class."""
+    """Gets other objects through an attribute of an allowed class."""
 
     def __init__(self, *names):
         self.names = names
@@ -157,7 +157,7 @@ def test_a_caller_cannot_switch_the_check_off(tmp_path):
     assert not (tmp_path / 'ran').exists()
 
 
-def test_bad_files_are_errors_in_words(tmp_path):
+def test_bad_files_are_checkpoint_errors(tmp_path):
     whole = Path(saved(tmp_path, dict(state_dict={'w': torch.zeros(1000)}))).read_bytes()
     legacy = Path(saved(tmp_path, WEIGHTS, _use_new_zipfile_serialization=False)).read_bytes()
     cases = {
@@ -188,7 +188,7 @@ def test_bad_files_are_errors_in_words(tmp_path):
         load_checkpoint_file(saved(tmp_path, [1, 2]))
 
 
-def test_a_damaged_pickle_is_an_error_in_words(tmp_path):
+def test_a_damaged_pickle_is_a_checkpoint_error(tmp_path):
     content = bytearray(Path(saved(tmp_path, dict(state_dict=WEIGHTS))).read_bytes())
     start = content.index(b'data.pkl') + 60
     content[start : start + 40] = bytes(40)

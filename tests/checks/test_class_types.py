@@ -52,10 +52,10 @@ def test_it_passes_and_is_completed(cfg):
     require_weights(cfg)
     set_amp(cfg, 'bfloat16')
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
-    set_visualization(cfg, 'pictures', testing=True)
+    set_visualization(cfg, 'images', testing=True)
     assert cfg.visualizer.type == 'mmpretrain.UniversalVisualizer'
     assert len(cfg.visualizer.vis_backends) == 1
-    assert cfg.default_hooks.visualization == dict(type='addp_mm.DrawnImagesHook', out_dir=os.path.abspath('pictures'))
+    assert cfg.default_hooks.visualization == dict(type='addp_mm.DrawnImagesHook', out_dir=os.path.abspath('images'))
     set_preflight(cfg)
     assert [type_name(hook.type) for hook in cfg.custom_hooks] == ['EMAHook', 'PreflightHook']
 

@@ -39,7 +39,7 @@ def test_annotations_that_belong_to_nothing_are_refused(own_set, key, owners):
     refused(dataset_cfg('det', own_set), path, '77', owners)
 
 
-def test_a_half_written_annotation_file_is_named(own_set):
+def test_an_incomplete_annotation_file_is_named(own_set):
     path = own_set / 'annotations/instances_train.json'
     path.write_text(path.read_text()[:500])
     refused(dataset_cfg('det', own_set), path, 'incomplete JSON')

@@ -16,7 +16,7 @@ from addp_mm.datasets.fashion.fashion_mnist import CLASSES
 
 @pytest.mark.parametrize('kind', ['pretrain', 'cls', 'det', 'seg'])
 @pytest.mark.parametrize('loader', ['train', 'val'])
-def test_a_whole_set_passes(written_set, kind, loader):
+def test_a_complete_set_passes(written_set, kind, loader):
     check_dataset_cfg(dataset_cfg(kind, written_set, loader))
 
 
@@ -24,7 +24,7 @@ def test_a_whole_set_passes(written_set, kind, loader):
     'kind, marks',
     [('pretrain', 'scenes/train'), ('cls', 'objects/train'), ('det', 'annotations'), ('seg', 'scenes/train')],
 )
-def test_a_wrong_path_is_named_with_what_to_do(tmp_path, kind, marks):
+def test_a_wrong_path_is_named_with_a_remedy(tmp_path, kind, marks):
     root = tmp_path / 'fashion_scenes'
     refused(
         dataset_cfg(kind, root),
@@ -60,7 +60,7 @@ def test_a_damaged_image_is_named(own_set, content):
 
 
 def test_damage_in_the_middle_of_an_image_is_found(tmp_path, monkeypatch):
-    """The end of the file is whole."""
+    """The end of the file is intact."""
     values = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for index in range(150):
         Image.fromarray(values).save(tmp_path / f'{index:03d}.png')
@@ -70,7 +70,7 @@ def test_damage_in_the_middle_of_an_image_is_found(tmp_path, monkeypatch):
         path.write_bytes(content[:200] + bytes(200) + content[400:])
     with pytest.raises(DatasetError, match=r'7 images.*001\.png.*062\.png.*and 2 more'):
         check_image_folder(tmp_path)
-    # of many images a part is decoded, so that a training starts soon
+    # if there are many images, only some are decoded, so that a training starts soon
     monkeypatch.setattr('addp_mm.checks.image_folders._MAX_CHECKED', 10)
     assert len(check_image_folder(tmp_path)) == 150
 
@@ -83,7 +83,7 @@ def test_images_with_bytes_after_their_end_pass(tmp_path):
     assert check_image_folder(tmp_path) == ['a.jpg']
 
 
-def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+def test_a_file_instead_of_a_folder_is_named(tmp_path):
     (tmp_path / 'images').write_text('')
     with pytest.raises(DatasetError, match='is a file'):
         check_image_folder(tmp_path / 'images')
@@ -140,7 +140,7 @@ def test_a_list_of_images_is_checked(own_set):
 
 
 def long_list(root, count=2400):
-    """A list of that many images in two folders; returns its config and the images."""
+    """Write a list of ``count`` images in two folders; return its config and the images."""
     content = io.BytesIO()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(content, 'PNG')
     paths = [root / f'images/{"ab"[index % 2]}/{index:04d}.png' for index in range(count)]

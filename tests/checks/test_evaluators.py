@@ -29,6 +29,6 @@ def test_annotations_of_other_images_are_refused(kind):
 
 def test_the_same_file_by_another_path_passes():
     check_evaluator(config('data/../data/mine/val.json'), 'val')
-    check_evaluator(config('data/coco/val.json', 'OtherMetric'), 'val')  # a class that is not known
-    check_evaluator(config(None), 'val')  # read from the dataset itself
+    check_evaluator(config('data/coco/val.json', 'OtherMetric'), 'val')  # an unknown class
+    check_evaluator(config(None), 'val')  # the annotations are read from the dataset
     check_evaluator(Config(dict()), 'test')

@@ -113,7 +113,7 @@ def test_images_that_a_split_file_names_must_exist(tmp_path, name, image_end, ma
 
 
 def test_some_classes_of_a_stock_dataset_pass(tmp_path):
-    """mmseg ignores the labels of the others."""
+    """mmseg ignores the labels of the other classes."""
     cfg, *_ = segmentation(tmp_path, dict(type='CityscapesDataset'), 2, *STOCK[1][1:])
     check_dataset_cfg(dict(cfg, metainfo=dict(classes=['road'])))
 
@@ -150,7 +150,7 @@ def test_defaults_of_stock_datasets_are_those_of_their_objects():
         try:
             dataset = cls(ann_file='', data_prefix=dict(img_path='', seg_map_path=''), lazy_init=True)
         except (AssertionError, FileNotFoundError, TypeError):
-            continue  # it looks for its files
+            continue  # its constructor looks for its files
         expected = {name: getattr(dataset, name) for name in names}
         assert {name: default_of(cls, name) for name in names} == expected, cls
         read += 1

@@ -28,7 +28,7 @@ from addp_mm.engine.hooks import PreflightHook
 
 
 class Head(nn.Module):
-    """Shaped like the box and mask heads of a detector, whose outputs count the classes."""
+    """Like the box and mask heads of a detector, whose number of outputs is that of the classes."""
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def test_only_classifiers_may_have_another_number_of_classes(caplog):
 
 
 @pytest.mark.parametrize('other', [dict(width=32), dict(embed=4), dict(num_classes=3, width=32)])
-def test_another_width_is_refused_with_what_to_do(other):
+def test_another_width_is_refused_with_a_remedy(other):
     with pytest.raises(CheckpointError, match=r"another width or layout.*addp_mm\.Pretrained.*prefix='backbone\.'"):
         check(detector(), detector(**other))
 
@@ -71,14 +71,14 @@ def test_another_width_is_refused_with_what_to_do(other):
 @pytest.mark.parametrize(
     'layer, key', [('norm', 'norm.weight'), ('hidden_fc', 'hidden_fc.weight'), ('depthwise', 'depthwise.weight')]
 )
-def test_hidden_layers_of_a_head_are_no_classifiers(layer, key):
+def test_hidden_layers_of_a_head_are_not_classifiers(layer, key):
     model, checkpoint = detector(), detector()
     setattr(checkpoint['roi_head'], layer, getattr(detector(width=32)['roi_head'], layer))
     with pytest.raises(CheckpointError, match=f'roi_head.{key} is'):
         check(model, checkpoint)
 
 
-def test_outputs_without_classes_are_no_classifiers():
+def test_outputs_without_classes_are_not_classifiers():
     def plain(outputs):
         return nn.ModuleDict(dict(backbone=nn.Linear(3, 4), head=nn.ModuleDict(dict(fc=nn.Linear(4, outputs)))))
 
@@ -110,8 +110,8 @@ def test_checkpoints_within_an_optimizer_step_cause_a_warning(hook, interval, pa
 
 
 def runner_with(dataset=None, loader=None, save_best=None, prefixes=()):
-    """What the checks before training look at."""
-    loader = SimpleNamespace(dataset=dataset) if loader is None else loader  # one without a batch is false
+    """The attributes of a runner that the checks before training use."""
+    loader = SimpleNamespace(dataset=dataset) if loader is None else loader  # a loader without a batch is false
     evaluator = SimpleNamespace(metrics=[SimpleNamespace(prefix=prefix) for prefix in prefixes])
     return SimpleNamespace(
         train_loop=SimpleNamespace(dataloader=loader),
@@ -164,7 +164,7 @@ class Renaming(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def test_what_a_module_adapts_when_it_loads_is_no_difference():
+def test_weights_that_a_module_adapts_are_not_a_difference():
     old = nn.Module()
     old.table = nn.Parameter(torch.ones(3))
     check(nn.ModuleDict(dict(part=Renaming(5))), nn.ModuleDict(dict(part=old)), testing=True)
@@ -208,5 +208,5 @@ def test_a_sharded_model_is_compared_under_its_plain_names():
         check(sharded(), part, testing=True)
 
 
-def test_a_part_called_module_is_compared_too():
+def test_a_component_called_module_is_compared_too():
     check(nn.ModuleDict(dict(module=detector())), nn.ModuleDict(dict(module=detector())), testing=True)

@@ -54,7 +54,7 @@ print(summary())
 
 
 @pytest.mark.parametrize('value', ['off', 'OFF'])
-def test_off_leaves_the_packages_unchanged_but_for_the_extensions(value):
+def test_off_leaves_the_packages_unchanged_except_for_the_extensions(value):
     code = """
 import importlib.util, sys
 import addp_mm

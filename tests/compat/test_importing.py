@@ -76,7 +76,7 @@ def test_missing_mmengine_is_reported_by_the_import():
     assert 'ImportError: addp_mm needs mmengine, which is not installed' in run.stderr
 
 
-def test_missing_mmpretrain_is_reported_where_an_algorithm_is_asked_for():
+def test_missing_mmpretrain_is_reported_when_an_algorithm_is_imported():
     code = (
         'import sys\nsys.modules["mmpretrain"] = None\nfrom addp_mm.registry import MODELS\n'
         'assert MODELS.get("addp_mm.ADDPViT") is not None\nMODELS.get("addp_mm.ADDP")'

@@ -65,7 +65,7 @@ def test_lookup_with_pkg_resources_stays(monkeypatch):
     assert module.is_installed is original
 
 
-def test_lookup_that_does_not_ask_for_pkg_resources_stays(monkeypatch):
+def test_lookup_that_does_not_use_pkg_resources_stays(monkeypatch):
     module, _ = package_utils()
     healthy = module.is_installed = lambda package: True
     monkeypatch.setattr(packages, 'find_spec', lambda name: None)

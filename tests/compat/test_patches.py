@@ -24,7 +24,7 @@ def module_with(**names):
 
 
 @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
-def test_hue_turns_back_as_far_as_ahead(backend):
+def test_hue_is_shifted_backward_as_far_as_forward(backend):
     import mmcv
     from mmcv.image import photometric
 
@@ -37,7 +37,8 @@ def test_hue_turns_back_as_far_as_ahead(backend):
     turned = mmcv.adjust_hue(image, -0.2, backend=backend)
     assert turned.dtype == np.uint8
     assert turned.shape == image.shape
-    # 51 of 255 steps back on a circle of 256 are the same hue as 205 steps ahead, in two moves
+    # 51 of 255 steps backward on a circle of 256 give the same hue as 205 steps forward, in two
+    # shifts
     ahead = image
     for factor in (103 / 255, 102 / 255):
         ahead = mmcv.adjust_hue(ahead, factor, backend=backend)
@@ -46,7 +47,7 @@ def test_hue_turns_back_as_far_as_ahead(backend):
         mmcv.adjust_hue(image, -0.7, backend=backend)
 
 
-def test_pure_red_turned_back_a_third_is_blue():
+def test_pure_red_shifted_backward_by_a_third_is_blue():
     import mmcv
 
     red_bgr = np.full((1, 1, 3), (0, 0, 255), np.uint8)
@@ -55,7 +56,7 @@ def test_pure_red_turned_back_a_third_is_blue():
     assert blue[1:].max() < 15
 
 
-def test_healthy_adjust_hue_stays():
+def test_adjust_hue_without_the_fault_stays():
 
     def adjust_hue(img, hue_factor, backend=None):
         return img
@@ -129,7 +130,7 @@ def test_activation_checkpointing_keeps_keywords_and_gradients():
     assert model.block.fc.weight.grad.abs().sum() > 0
 
 
-def test_healthy_activation_checkpointing_stays():
+def test_activation_checkpointing_without_the_fault_stays():
 
     def wrap_forward(forward):
         return forward
@@ -192,7 +193,7 @@ def test_mmseg_focal_loss_on_the_cpu():
     assert unreduced[0, :, 0, :2].abs().max() == 0
 
 
-def test_healthy_focal_loss_stays():
+def test_focal_loss_without_the_fault_stays():
 
     class FocalLoss:
         def __call__(self, pred, target):

@@ -62,7 +62,7 @@ def test_deepspeed_optimizers_that_exist_are_registered(monkeypatch):
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
     module = strategy_module(ModuleNotFoundError)
-    for _ in range(2):  # a process may build two strategies
+    for _ in range(2):  # a process can build two strategies
         assert module.register_deepspeed_optimizers() == ['FusedAdam']
     assert module.OPTIMIZERS.get('FusedAdam') is adam.FusedAdam
     assert strategy_module(None).register_deepspeed_optimizers() == ['its own']

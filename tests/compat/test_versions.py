@@ -42,7 +42,7 @@ def test_source_checkout_without_metadata_passes():
     check({})
 
 
-def test_missing_mmengine_says_what_to_type():
+def test_missing_mmengine_is_an_error_with_the_command_to_install_it():
     with pytest.raises(ImportError, match=r"pip install 'addp_mm\[openmmlab\]'"):
         check({}, importable=())
 

@@ -63,9 +63,9 @@ def resumed_from(folder: Path) -> str | None:
 @pytest.mark.parametrize(
     'named, found',
     [
-        ('/old/place/iter_9.pth', 'iter_9.pth'),
-        ('/old/place/best.pth', 'best.pth'),
-        ('/old/place/iter_3.pth', 'iter_10.pth'),
+        ('/old/folder/iter_9.pth', 'iter_9.pth'),
+        ('/old/folder/best.pth', 'best.pth'),
+        ('/old/folder/iter_3.pth', 'iter_10.pth'),
         ('', 'iter_10.pth'),
     ],
 )
@@ -80,8 +80,8 @@ def test_a_moved_training_is_resumed(tmp_path, capsys, named, found):
 def test_without_a_checkpoint_a_wrong_name_is_refused(tmp_path):
     (tmp_path / 'last_checkpoint').write_text('')
     assert resumed_from(tmp_path) is None
-    (tmp_path / 'last_checkpoint').write_text('/old/place/iter_9.pth')
-    with pytest.raises(ConfigError, match=r'--resume /old/place/iter_9\.pth does not exist'):
+    (tmp_path / 'last_checkpoint').write_text('/old/folder/iter_9.pth')
+    with pytest.raises(ConfigError, match=r'--resume /old/folder/iter_9\.pth does not exist'):
         resumed_from(tmp_path)
 
 

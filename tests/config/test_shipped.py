@@ -51,7 +51,7 @@ def test_similar_names_are_suggested():
         shipped.tool_path('trian.py')
 
 
-def test_an_ambiguous_name_asks_for_the_folder(tmp_path, monkeypatch):
+def test_an_ambiguous_name_needs_the_folder(tmp_path, monkeypatch):
     for folder in ('a', 'b'):
         (tmp_path / 'configs' / folder).mkdir(parents=True)
         (tmp_path / 'configs' / folder / 'same.py').touch()
@@ -64,7 +64,7 @@ def test_an_ambiguous_name_asks_for_the_folder(tmp_path, monkeypatch):
 
 
 def test_a_package_without_configs_does_not_hide_others(tmp_path, monkeypatch):
-    (tmp_path / 'configs').mkdir()  # some other package's
+    (tmp_path / 'configs').mkdir()  # that of another package
     monkeypatch.setattr(shipped, '_PACKAGE', tmp_path / 'addp_mm')
     with pytest.raises(shipped.ShippedFileError, match='was installed without its configs'):
         addp_mm.config_path(CLASSIFIER)

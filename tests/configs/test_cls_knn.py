@@ -19,7 +19,7 @@ from addp_mm.models.backbones import ADDPViT
 
 @pytest.mark.slow
 def test_the_tool_evaluates_the_weights_that_init_cfg_names(small_scenes, tmp_path, monkeypatch):
-    """``tools/test.py CONFIG`` agrees with features and votes that are computed file by file."""
+    """The accuracy of ``tools/test.py CONFIG`` equals one computed file by file."""
     options = dict(arch=dict(embed_dims=8, num_layers=2, num_heads=2), img_size=64)
     backbone = ADDPViT(**options, pre_norm=True).eval()
     save_file({f'backbone.{name}': value for name, value in backbone.state_dict().items()}, tmp_path / 'w.safetensors')

@@ -25,7 +25,7 @@ from helpers.recipes import (
 from addp_mm.checks.unknown_arguments import check_config
 
 PATHS = recipe_paths('cls')
-load = functools.cache(load_recipe)  # read, never changed
+load = functools.cache(load_recipe)  # shared by the tests, which do not change them
 FINETUNE, LINEAR, KNN = (recipe_paths('cls', f'*_{kind}*.py') for kind in ('ft_', 'linear-', 'knn-'))
 FT_END, PROBE_END = '8xb128-bf16-coslr-100e_in1k-256px.py', '8xb2048-bf16-coslr-90e_in1k-256px.py'
 BASELINES = ('mae-vit-base-p16', 'beitv2-vit-base-p16', 'deit3-vit-base-p16', 'augreg-vit-base-p16')
@@ -82,7 +82,7 @@ def batch(size: int) -> dict:
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
-def test_names_say_what_the_config_holds(path):
+def test_names_agree_with_the_configs(path):
     cfg = load(path)
     backbone, setting = parts(path)
     needed = (
@@ -100,7 +100,7 @@ def test_names_say_what_the_config_holds(path):
             int(patch),
             out_type,
         )
-        # frozen ADDP keeps the norm of its pre-training; published fine-tuning has none
+        # frozen ADDP keeps the norm of pre-training; published fine-tuning has no such norm
         frozen_addp = backbone.startswith('addp') and setting != 'ft'
         assert cfg.model.backbone.get('pre_norm', False) is frozen_addp
     size = int(re.search(r'in1k-(\d+)px$', path.stem)[1])
@@ -252,7 +252,8 @@ def test_rates_over_the_training(name, warm_up, epochs, peak, least):
         assert group['lr'] == pytest.approx(least * group.get('lr_scale', 1), rel=0.1, abs=1e-5 * peak)
 
 
-# The others have the same layers: MAE and AugReg those of ADDP, large models those of base models.
+# The other configs have the same layers: MAE and AugReg those of ADDP, large models those of base
+# models.
 BUILT = [path for path in FINETUNE + LINEAR if not re.match('mae|augreg|.*-large', path.stem)]
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Every config is tested: by the tests of its family, or it is read and built here."""
+"""Every config is tested: by the tests of its family, or by reading and building it here."""
 
 import ast
 import importlib.util
@@ -24,7 +24,7 @@ def model_zoo_tool():
 
 
 def listed(task: str) -> set[Path]:
-    """Configs that the test module of a folder gets from ``recipe_paths``, read from its source."""
+    """Configs that a test module gets from ``recipe_paths``, read from its source."""
     source = (Path(__file__).parent / f'test_{task}_recipes.py').read_text()
     calls = [
         node
@@ -76,13 +76,13 @@ def test_every_recipe_seeds_its_iterations(path):
 
 
 def test_the_model_zoo_lists_every_config_once():
-    """The page is equal to what .dev/model_zoo.py writes from the READMEs of the folders."""
+    """The page equals the output of .dev/model_zoo.py for the READMEs of the folders."""
     model_zoo = model_zoo_tool()
     page = model_zoo.PAGE.read_text()
     assert page == model_zoo.page(), 'run .dev/model_zoo.py'
     listed = re.findall(r'^\| \[.*?\]\(\.\./configs/(.*?)\) \|', page, re.M)
     assert sorted(listed) == [str(path.relative_to(CONFIGS)) for path in EVERY]
-    # no number is claimed to be reproduced here
+    # no number is listed as reproduced
     assert all(line.endswith('| |') for line in page.splitlines() if line.startswith('| ['))
 
 
@@ -98,7 +98,8 @@ def test_published_numbers_are_read_from_the_readmes():
     'name, start',
     [
         ('mask-rcnn_addp-vit-base-p16_vitdet_16xb4-bf16-100e_coco-1024px.py', 'NNODES=2 tools/dist_train.sh {} 8'),
-        # 64 images a step, two a GPU, for its learning rate; mmdet's name does not show it
+        # its learning rate is for 64 images per step, two per GPU, which mmdet's name does not
+        # contain
         ('mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_ln-heads_lsj-100e_coco.py', 'NNODES=4 tools/dist_train.sh {} 8'),
         ('mask-rcnn_r50_fpn_1x_coco.py', 'tools/dist_train.sh {} 8'),
         ('mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px.py', 'python tools/train.py {}'),

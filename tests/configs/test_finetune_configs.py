@@ -84,7 +84,7 @@ def test_scratch_differs_only_in_its_weights(task):
 
 
 @pytest.mark.parametrize('task', PACKAGES)
-def test_names_say_what_the_config_holds(task):
+def test_names_agree_with_the_configs(task):
     (path,), cfg = paths(task, 'ft'), load(task, 'ft')
     batch_size, iters = cfg.train_dataloader.batch_size, cfg.train_cfg.max_iters
     assert f'_1xb{batch_size}-fp32-{iters}i_fashion-scenes-64px' in path.stem

@@ -74,7 +74,7 @@ def flat(node, path: str = '') -> dict:
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
-def test_names_say_what_the_config_holds(path):
+def test_names_agree_with_the_configs(path):
     cfg = load_recipe(path)
     check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     gpus, batch, accum, precision, epochs, size = re.search(
@@ -126,7 +126,7 @@ def test_sizes_and_optimizer_of_the_published_models(arch):
     assert model.latent_size == (16, 16)
     dropouts = {m.p for m in [*model.backbone.modules(), *model.neck.modules()] if isinstance(m, torch.nn.Dropout)}
     assert dropouts == {0.1}
-    for part in model.frozen_parts.values():
+    for part in model.frozen_components.values():
         assert part.init_cfg.strict
         assert part.init_cfg.checkpoint == f'hf://Changyao/ADDP/addp-vit-{arch}-16.pth'
 

@@ -49,7 +49,7 @@ def on_meta(name: str):
 
 
 @pytest.mark.parametrize('name', PATHS)
-def test_a_config_builds_what_its_name_says(name):
+def test_a_config_builds_the_model_of_its_name(name):
     cfg, model = on_meta(name)
     if name.endswith('-ms'):
         assert cfg.train_cfg is None
@@ -90,7 +90,7 @@ def test_the_backbone_is_that_of_the_recipe(name):
 
 @pytest.mark.parametrize('name', [name for name in TRAINED if 'addp-vit' not in name])
 def test_a_baseline_differs_only_in_its_encoder(name):
-    """DINOv2's crops have 37 or 55 patches of 14 px a side; AugReg's images are in [-1, 1]."""
+    """DINOv2's crops have 37 or 55 patches of 14 px per side; AugReg's images are in [-1, 1]."""
     ours = re.sub(r'(?<=_)(mae|beitv2|deit3|augreg)-vit', 'addp-vit', name)
     ours = re.sub(r'dinov2-vit-base-p14(.*)518x518', r'addp-vit-base-p16\g<1>512x512', ours)
     ours = re.sub(r'dinov2-vit-base-p14(.*)770x770', r'addp-vit-base-p16\g<1>768x768', ours)
@@ -148,7 +148,7 @@ def test_the_rate_rises_for_1500_iterations_and_falls_linearly():
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
-    # mmengine reaches 0 at the last iteration, not after it
+    # in mmengine the rate is 0 in the last iteration, not after it
     falls_for = 1600 - 15 - 1
     expected = [1e-4 * (1e-6 + (1 - 1e-6) * t / 14) for t in range(15)]
     expected += [1e-4 * (1 - t / falls_for) for t in range(falls_for + 1)]
@@ -235,7 +235,7 @@ def test_one_step_and_one_prediction(name, data_roots):
     optimizer = build_optimizer(cfg, model)
     logged = model.train().train_step(pseudo_collate(samples(cfg, 'train')), optimizer)
     assert all(torch.isfinite(value).all() for value in logged.values())
-    # AdamW holds a state for each parameter that got a gradient
+    # AdamW has a state for each parameter that got a gradient
     idle = [
         parameter_name
         for parameter_name, parameter in model.named_parameters()

@@ -23,7 +23,7 @@ def stock_file(name: str) -> Path:
 
 
 def run(script: list, *args) -> str:
-    """Run a script on the config outside of the repository, and return what it printed."""
+    """Run a script on the config outside the repository; return its output."""
     *args, options, cwd = args
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, *script, str(CONFIG), *args, '--cfg-options', *options]

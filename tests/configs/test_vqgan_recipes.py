@@ -27,7 +27,7 @@ TINY = dict(
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
-def test_names_say_what_the_config_holds(path):
+def test_names_agree_with_the_configs(path):
     cfg = load_recipe(path)
     check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     gpus, batch, precision, thousands, size = re.search(r'_(\d+)xb(\d+)-(\w+)-(\d+)k_.*-(\d+)px$', path.stem).groups()

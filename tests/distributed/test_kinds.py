@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A step gives each trained parameter a gradient, and no config searches for unused ones."""
+"""A step gives each trained parameter a gradient; no config looks for unused parameters."""
 
 from pathlib import Path
 
@@ -24,5 +24,5 @@ def test_every_kind_of_model_trains_without_looking_for_unused_parameters(run_jo
         first, second = (runs[f'{kind}_{rank}'] for rank in range(2))
         assert not first['unused'], kind
         assert first['moved'] > 0.8, kind
-        # each rank saw other images: gradients that were not averaged would leave other weights
+        # each rank had other images: without averaged gradients the weights would differ
         assert_equal(first['weights'], second['weights'], atol=0)

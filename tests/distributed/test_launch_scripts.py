@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the launch scripts start: torchrun on one machine and on two, and a stub of srun."""
+"""The launch scripts start torchrun on one machine and on two, and a stub of srun."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-# The tool is replaced by a script that shows what it was given and adds up the ranks of all
+# The tool is replaced by a script that prints its arguments and the sum of the ranks of all
 # processes.
 TOOL = r"""
 import os, sys
@@ -138,14 +138,14 @@ def test_too_few_arguments_show_the_usage(environment, script):
         ['dist_test.sh', 'config.py', 'weights.pth', 'two'],
     ],
 )
-def test_what_is_no_number_of_processes_shows_the_usage(environment, arguments):
+def test_a_wrong_number_of_processes_shows_the_usage(environment, arguments):
     finished = subprocess.run([TOOLS / arguments[0], *arguments[1:]], text=True, capture_output=True, env=environment)
     assert finished.returncode == 2
     assert 'usage' in finished.stderr
     assert 'PROCESSES' in finished.stderr
 
 
-def test_several_machines_need_to_know_their_place(environment):
+def test_several_machines_need_their_rank(environment):
     finished = subprocess.run(
         [TOOLS / 'dist_train.sh', 'config.py', '1'], text=True, capture_output=True, env={**environment, 'NNODES': '2'}
     )

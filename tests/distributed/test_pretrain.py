@@ -40,8 +40,9 @@ def test_parameter_groups_do_not_change_by_sharding(runs):
 
 
 @pytest.mark.parametrize('resumed', ['sharded_resumed', 'one_resumed', 'sharded_from_one'])
-def test_a_checkpoint_goes_on_on_any_number_of_processes(runs, resumed):
-    """Weights, momentum, schedule and noise come from the file: the resumed run has a new seed."""
+def test_a_checkpoint_resumes_on_any_number_of_processes(runs, resumed):
+    """Weights, momentum, schedule and noise come from the file: the resumed run has another
+    seed."""
     assert len(runs[f'{resumed}_0']['norms']) == 1
     assert_equal(runs['one_0']['weights'], runs[f'{resumed}_0']['weights'])
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A VQGAN learns on two processes what it learns on one."""
+"""A VQGAN learns the same on two processes as on one."""
 
 import pytest
 import torch

@@ -36,7 +36,7 @@ def rows(section: str) -> list[str]:
 
 
 def missing_parts(message: str) -> list[str]:
-    """Parts of a quoted message, between its ellipses, that no string of the code holds."""
+    """Parts of a quoted message, between its ellipses, that are in no string of the code."""
     parts = [part.strip() for part in message.split('…')]
     return [part for part in parts if part and part not in messages_of_the_code()]
 
@@ -47,7 +47,7 @@ def our_sections() -> list[str]:
 
 @pytest.mark.parametrize('message', [message for title in our_sections() for message in rows(title)])
 def test_a_quoted_message_is_in_the_code(message):
-    assert not missing_parts(message), f'docs/messages.md quotes `{message}`; the code says something else now'
+    assert not missing_parts(message), f'docs/messages.md quotes `{message}`; but the code has another message now'
 
 
 def test_a_changed_message_is_noticed():
@@ -57,7 +57,7 @@ def test_a_changed_message_is_noticed():
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_prose_is_wrapped_and_links_lead_somewhere(page):
+def test_prose_is_wrapped_and_link_targets_exist(page):
     long, broken, in_code = [], [], False
     for number, line in enumerate(page.read_text().splitlines(), 1):
         if line.lstrip().startswith('```'):
@@ -73,7 +73,7 @@ def test_prose_is_wrapped_and_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize('name', STARTS_WITH_COMMAND)
-def test_a_guide_starts_with_what_to_type(name):
+def test_a_guide_starts_with_a_command(name):
     lines = (ROOT / f'docs/{name}.md').read_text().splitlines()
     assert lines[0].startswith('# ')
     assert lines[2].startswith('```')

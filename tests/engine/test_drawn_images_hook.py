@@ -11,7 +11,7 @@ from addp_mm.engine.hooks.drawn_images_hook import DrawnImagesHook, image_name
 
 
 class Visualizer:
-    """Keeps what it is asked to draw."""
+    """Keeps the images to draw."""
 
     def __init__(self) -> None:
         self.drawn = {}

@@ -114,7 +114,7 @@ def _train(arguments, log):
 
 
 def train(prepared, stage, name, *options, kill_at=None, seed=5):
-    """Run tools/train.py in a process; return its exit status and what it printed."""
+    """Run tools/train.py in a process; return its exit status and output."""
     model, wrapper, hooks, data = STAGES[stage](prepared)
     hooks = ["dict(type='RecordBatches')", *hooks]
     if kill_at is not None:
@@ -137,7 +137,7 @@ def trained_on(folder):
 
 
 def tensors(value, prefix=''):
-    """All tensors of a nested checkpoint by their position in it."""
+    """All tensors of a nested checkpoint by their path in it."""
     if isinstance(value, torch.Tensor):
         return {prefix: value}
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
@@ -146,7 +146,7 @@ def tensors(value, prefix=''):
 
 @pytest.mark.parametrize('stage, workers', [('tokenizer', 1), ('predictor', 2), ('addp', 0)])
 def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(prepared, stage, workers):
-    # no seed: over many runs of the tests every iteration gets its turn
+    # no seed, so that over many runs of the tests each iteration is tested
     kill_at = random.SystemRandom().randrange(8)
     print(f'{stage}: killed in iteration {kill_at} of 0 to 7')
     status, output = train(prepared, stage, 'whole')
@@ -154,7 +154,7 @@ def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(prepared,
     status, output = train(prepared, stage, 'parts_killed', kill_at=kill_at)
     assert status == -signal.SIGKILL, output
     assert not (prepared / stage / 'parts/iter_8.pth').exists()
-    # nothing depends on how many processes load the images either
+    # the number of processes that load the images must not change the result
     options = [
         '--resume',
         '--cfg-options',

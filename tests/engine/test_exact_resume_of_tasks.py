@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A classifier, a detector and a segmentor resume to the very weights of an uninterrupted run.
+"""A resumed classifier, detector or segmentor has the weights of an uninterrupted run.
 
 Dropout, drop path and the sampling of regions draw from the generators of the process.
 """
@@ -25,7 +25,7 @@ _RUNS = itertools.count()
 
 
 class FlippedScenes(Dataset):
-    """Noise images of 64 px, flipped at random, with what the task needs to learn from."""
+    """Noise images of 64 px, flipped at random, with the targets of the task."""
 
     def __init__(self, task):
         self.task = task
@@ -117,7 +117,7 @@ def train(task, work_dir, max_iters=4, hook=True, seed=3, **settings):
         )
         if not hook:
             runner._hooks = [one for one in runner.hooks if not isinstance(one, RandomStateHook)]
-        torch.rand(7)  # another process would not be in the state of the uninterrupted one either
+        torch.rand(7)  # a new process would not have the random state of the uninterrupted one either
         runner.train()
     return torch.load(work_dir / f'iter_{max_iters}.pth', weights_only=False)
 
@@ -137,6 +137,6 @@ def test_resumed_equals_uninterrupted(task, tmp_path):
     resumed = tensors(train(task, tmp_path / 'resumed', **resume))
     assert whole.keys() == resumed.keys()
     assert [name for name, value in whole.items() if not torch.equal(value, resumed[name])] == []
-    # without the hook other numbers are drawn, and the comparison sees it
+    # without the hook other numbers are drawn, and the comparison fails
     without = tensors(train(task, tmp_path / 'without', hook=False, **resume))
     assert [name for name, value in whole.items() if not torch.equal(value, without[name])]

@@ -94,7 +94,7 @@ def test_pretraining_in_bfloat16_stays_near_float32(tmp_path):
 
 
 @pytest.mark.slow
-def test_checkpointed_activations_leave_gradients_as_they_are(tmp_path):
+def test_checkpointed_activations_do_not_change_gradients(tmp_path):
     """``with_cp`` for the backbone, the Runner's ``activation_checkpointing`` for the neck."""
     from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 
@@ -132,7 +132,7 @@ def test_a_compiled_backbone_gives_the_same_features_and_gradients():
 
 @pytest.mark.slow
 def test_the_compile_key_compiles_the_training_step(tmp_path):
-    """Traced, but run by the usual kernels, which needs no compiler."""
+    """Traced, but run by the usual kernels, so that no compiler is needed."""
     runs = []
     for compiled in (False, True):
         runner = build_runner(tmp_path / str(compiled), model=plain_model(), max_iters=1)

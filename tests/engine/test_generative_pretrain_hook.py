@@ -17,7 +17,7 @@ from addp_mm.randomness import generator_from_process
 
 
 class Recorder(Hook):
-    """Notes the level that each iteration will draw, a number of its masks' noise, and the loss."""
+    """Records the level of each iteration, a number of its masks' noise, and the loss."""
 
     priority = 'VERY_LOW'
 
@@ -37,7 +37,7 @@ class Recorder(Hook):
 
 
 class Poison(Hook):
-    """Makes a weight not a number before the given iterations, each once."""
+    """Sets a weight to NaN before each of the given iterations, once."""
 
     def __init__(self, *iterations):
         self.iterations = set(iterations)
@@ -68,7 +68,7 @@ def test_levels_and_losses_of_a_resumed_run_equal_the_uninterrupted(tmp_path):
     assert len({number for drawn in whole.levels.values() for _, number in drawn}) == 6
 
 
-def test_a_checkpoint_to_start_from_does_not_bring_its_random_numbers(tmp_path):
+def test_load_from_does_not_restore_random_numbers(tmp_path):
     first, second = Recorder(), Recorder()
     build_runner(tmp_path / 'first', {}, max_iters=2, extra_hooks=[first]).train()
     build_runner(
@@ -92,7 +92,7 @@ def test_level_and_loss_by_level_are_logged(tmp_path):
 
 
 @pytest.mark.parametrize('part', ['tokenizer', 'predictor'])
-def test_random_frozen_parts_are_refused(tmp_path, part):
+def test_random_frozen_components_are_refused(tmp_path, part):
     model = build_model()
     getattr(model, part).weights_loaded = False
     with pytest.raises(RuntimeError, match=f'frozen {part}'):
@@ -100,7 +100,7 @@ def test_random_frozen_parts_are_refused(tmp_path, part):
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 
-def test_not_finite_loss_stops_and_names_iteration_level_and_checkpoint(tmp_path):
+def test_a_non_finite_loss_stops_and_names_iteration_level_and_checkpoint(tmp_path):
     recorder = Recorder()
     runner = build_runner(tmp_path / 'run', {}, extra_hooks=[Poison(3), recorder])
     with pytest.raises(TrainingCollapsedError, match='iteration 4 .*mask ratio .*iter_2.pth') as error:
@@ -131,9 +131,9 @@ def test_rollback_restores_model_optimizer_schedule_and_random_numbers(tmp_path)
     assert final['generative_pretrain']['rollbacks'] == 1
 
 
-def test_rollback_passes_over_broken_checkpoints(tmp_path):
+def test_rollback_skips_broken_checkpoints(tmp_path):
     class Damage(Hook):
-        """Saves not-a-number weights as the newest checkpoint, and cuts the one before in half."""
+        """Saves NaN weights as the newest checkpoint, and truncates the one before."""
 
         def before_train_iter(self, runner, batch_idx, data_batch=None):
             if runner.iter == 7 and runner.model.head.fc.weight.isfinite().all() and not damaged:
@@ -151,13 +151,13 @@ def test_rollback_passes_over_broken_checkpoints(tmp_path):
     )
     runner.train()
     assert [len(recorder.levels[i]) for i in range(8)] == [1, 1, 2, 2, 2, 2, 2, 2]
-    # those behind the point of return were written again, and the newest three are kept
+    # later checkpoints were written again, and the newest three are kept
     assert sorted(path.name for path in (tmp_path / 'run').glob('*.pth')) == [f'iter_{i}.pth' for i in (4, 6, 8)]
     assert all(weights(path)['head.fc.weight'].isfinite().all() for path in (tmp_path / 'run').glob('*.pth'))
 
 
 class InfiniteStep(Hook):
-    """Makes a weight infinite by the step of an iteration (from 1), after its loss, once."""
+    """Sets a weight to infinity after the loss of an iteration (from 1), once."""
 
     priority = 'HIGHEST'
 
@@ -170,7 +170,7 @@ class InfiniteStep(Hook):
             torch.nn.init.constant_(runner.model.head.fc.bias, math.inf)
 
 
-@pytest.mark.parametrize('iteration', [4, 6])  # one that is saved, and the last
+@pytest.mark.parametrize('iteration', [4, 6])  # an iteration that is saved, and the last one
 def test_weights_that_a_step_made_infinite_are_not_saved(tmp_path, iteration):
     runner = build_runner(tmp_path / 'stop', {}, extra_hooks=[InfiniteStep(iteration)])
     with pytest.raises(
@@ -190,14 +190,14 @@ def test_weights_that_a_step_made_infinite_are_not_saved(tmp_path, iteration):
     )
 
 
-def test_checkpoints_of_another_run_in_the_folder_are_not_gone_back_to(tmp_path):
+def test_checkpoints_of_another_run_in_the_folder_are_not_used(tmp_path):
     build_runner(tmp_path / 'run', {}).train()
     options = dict(on_failure='rollback')
     with pytest.raises(TrainingCollapsedError, match='iteration 2 .*no good checkpoint yet'):
         build_runner(tmp_path / 'run', options, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
-    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*holds no good checkpoint of this run: restart'):
+    with pytest.raises(TrainingCollapsedError, match='iteration 2 .*has no good checkpoint of this run: restart'):
         build_runner(tmp_path / 'run', {}, checkpoint_interval=3, extra_hooks=[Poison(1)]).train()
-    # resumed in the middle: later checkpoints belong to another run, earlier ones to its own past
+    # resumed in the middle: later checkpoints belong to another run, earlier ones to this run
     recorder = Recorder()
     runner = build_runner(
         tmp_path / 'run',
@@ -260,7 +260,7 @@ def test_rollbacks_are_limited(tmp_path):
     )
     with pytest.raises(TrainingCollapsedError, match='2 rollback.* with a lower learning rate or stronger') as raised:
         runner.train()
-    assert 'on_failure' not in str(raised.value)  # which is on already
+    assert 'on_failure' not in str(raised.value)  # which is already on
 
 
 def test_failure_before_the_first_checkpoint_stops(tmp_path):
@@ -292,7 +292,7 @@ def test_rollback_into_the_middle_of_an_epoch_is_refused(tmp_path):
     assert sorted(recorder.levels) == list(range(8))
 
 
-def test_previews_reach_the_visualizer_and_disturb_nothing(tmp_path):
+def test_previews_reach_the_visualizer_and_change_nothing(tmp_path):
     class Modes(Hook):
         priority = 'VERY_LOW'
         seen = []
@@ -316,7 +316,7 @@ def test_previews_reach_the_visualizer_and_disturb_nothing(tmp_path):
     assert with_previews.losses == without.losses
 
 
-def test_mistakes_show_before_the_first_iteration(tmp_path):
+def test_mistakes_are_found_before_the_first_iteration(tmp_path):
     recorder = Recorder()
     hook = dict(preview_interval=100, sampler=dict(schedule='square'))
     with pytest.raises(ValueError, match='schedule'):

@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_two_ranks_agree_on_parts_and_failures():
+def test_two_ranks_agree_on_components_and_failures():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])

@@ -219,7 +219,7 @@ def test_frozen_and_shared_parameters():
     assert sorted({name.rpartition('.')[0] for name in got}) == ['backbone.block', 'backbone.norm', 'head']
 
 
-def test_custom_keys_go_before_the_rules_and_multiply_the_layers_rate():
+def test_custom_keys_have_precedence_and_multiply_the_layers_rate():
     model = Model()
     got = table(
         model,

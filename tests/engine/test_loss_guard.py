@@ -15,7 +15,7 @@ STAGES = Path(__file__).parents[2] / 'configs/_base_/own_data'
 
 
 @pytest.mark.parametrize('loss', [math.nan, math.inf, -math.inf])
-def test_not_finite_fails_at_once(loss):
+def test_a_non_finite_loss_fails_at_once(loss):
     assert str(loss) in LossGuard(window=50).check(loss)
 
 
@@ -80,7 +80,7 @@ def test_the_hook_stops_before_non_finite_weights_are_saved(tmp_path):
 
 
 @pytest.mark.parametrize('path', sorted(STAGES.glob('*_*.py')), ids=lambda path: path.stem)
-def test_every_stage_on_own_images_stops_at_values_that_are_not_finite(path):
+def test_every_stage_on_own_images_stops_at_non_finite_values(path):
     hooks = {hook.type for hook in Config.fromfile(path).custom_hooks}
     stopping = {'AdversarialStartHook', 'FiniteLossHook', 'GenerativePretrainHook'}
     assert len(hooks & {f'addp_mm.{name}' for name in stopping}) == 1

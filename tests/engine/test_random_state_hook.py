@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What RandomStateHook needs in a checkpoint, and where it resumes with other data or batches."""
+"""RandomStateHook with checkpoints without its state, and with other data or batches."""
 
 import pytest
 import torch
@@ -17,11 +17,11 @@ def runner_of(work_dir, sampler='addp_mm.ResumableInfiniteSampler', batch_size=4
     return runner
 
 
-def test_a_checkpoint_without_it_is_refused_where_the_sampler_needs_a_position(tmp_path):
+def test_a_checkpoint_without_it_is_refused_if_the_sampler_needs_a_position(tmp_path):
     runner_of(tmp_path, state=False, max_iters=2).train()
     with pytest.raises(ResumeError, match='written without RandomStateHook: .*default_hooks.random_state=None'):
         runner_of(tmp_path, resume=True).train()
-    # weights alone are welcome
+    # weights only are accepted
     runner_of(tmp_path / 'other', load_from=str(tmp_path / 'iter_2.pth'), max_iters=2).train()
 
 
@@ -45,7 +45,7 @@ def test_another_batch_size_continues_after_the_same_sample(tmp_path):
     assert (sampler.seed, sampler.start) == (0, 8)
     state = torch.load(tmp_path / 'iter_4.pth', weights_only=False)['random_state']
     assert state == dict(run_seed=0, seed=0, size=16, trained=12)
-    # resumed once more, with other images
+    # resumed again, with other images
     runner_of(tmp_path, resume=True, length=20, max_iters=6).train()
     state = torch.load(tmp_path / 'iter_6.pth', weights_only=False)['random_state']
     assert state == dict(run_seed=0, seed=0, size=20, trained=20)
@@ -66,7 +66,7 @@ def test_draws_of_an_iteration_do_not_depend_on_what_was_drawn_before(tmp_path):
 
 
 class Draws(Hook):
-    """Notes a random number of each iteration."""
+    """Records a random number of each iteration."""
 
     priority = 'LOW'
 

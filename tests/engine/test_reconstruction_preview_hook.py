@@ -23,7 +23,7 @@ def tokenizer_training():
         )
 
 
-def test_originals_stand_above_reconstructions(tmp_path):
+def test_originals_are_above_reconstructions(tmp_path):
     hook = dict(type='addp_mm.ReconstructionPreviewHook', interval=2, num_images=3, side=16)
     runner = build_runner(tmp_path, custom_hooks=[hook], max_iters=3, model=tokenizer_training())
     runner.train()
@@ -31,7 +31,7 @@ def test_originals_stand_above_reconstructions(tmp_path):
     assert sorted(strips) == ['reconstructions_2.png', 'reconstructions_3.png']
     first, last = strips['reconstructions_2.png'], strips['reconstructions_3.png']
     assert first.shape == (2 * 18 + 2, 3 * 18 + 2, 3)
-    # cv2 reads BGR, and the preprocessor has turned the stored BGR images into RGB
+    # cv2 reads BGR, and the preprocessor has converted the stored BGR images to RGB
     for index in range(3):
         tile = first[2:18, 2 + 18 * index : 18 + 18 * index]
         assert (tile == SeededNoise().images[index].permute(1, 2, 0).numpy()).all()

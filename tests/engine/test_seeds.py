@@ -16,7 +16,7 @@ from addp_mm.models.selfsup import TokenizerPretrain
 from addp_mm.randomness import Purpose, generator_from_process, seed_process, seed_sequence, torch_generator
 from addp_mm.registry import MODELS
 
-# seed + rank meets in (0, 1) and (1, 0): what a sum of both would confuse
+# the sum of seed and rank is equal for (0, 1) and (1, 0)
 RUNS = [*itertools.product((0, 1, 2), (0, 1), (0, 1, 2))]
 IDS = torch.zeros(4, 64, dtype=torch.long)
 
@@ -27,7 +27,7 @@ def pairwise_different(values) -> bool:
 
 
 def each_run(draw):
-    """What is drawn in a training step of each seed, rank and iteration."""
+    """The random numbers of a training step for each seed, rank and iteration."""
     for seed, rank, iteration in RUNS:
         seed_process(seed, Purpose.TRAINING_STEP, rank, iteration)
         yield draw()

@@ -69,7 +69,7 @@ def test_fragments_pass_as_bases(name, tmp_path, with_deepspeed):
         (dict(type='addp_mm.ZeroStrategy', zero_optimization=dict(stage=3)), {}, 'takes stages 1 and 2'),
     ],
 )
-def test_what_does_not_fit_is_refused_in_words(strategy, changes, words, with_deepspeed):
+def test_strategies_that_do_not_fit_are_refused(strategy, changes, words, with_deepspeed):
     with pytest.raises(ConfigError, match=words):
         set_strategy(config(strategy, **changes))
 
@@ -82,7 +82,7 @@ def test_the_tokenizer_is_not_trained_in_shards(kind, with_deepspeed):
         set_strategy(cfg)
 
 
-def test_without_deepspeed_the_error_says_what_to_type(monkeypatch):
+def test_without_deepspeed_the_error_has_the_command_to_install_it(monkeypatch):
     monkeypatch.setattr(strategy_cfg, 'find_spec', lambda name: None)
     with pytest.raises(ConfigError, match='Install it:\n    pip install deepspeed'):
         set_strategy(config(dict(type='addp_mm.ZeroStrategy')))
@@ -97,7 +97,7 @@ def test_deepspeed_takes_over_clipping_accumulation_and_precision(with_deepspeed
     assert cfg.strategy.gradient_accumulation_steps == 4
     assert cfg.strategy.train_micro_batch_size_per_gpu == 8
     assert cfg.strategy.config == dict(torch_autocast=dict(enabled=True, dtype='bfloat16'))
-    again = Config(cfg.to_dict())  # what the work dir keeps
+    again = Config(cfg.to_dict())  # the config in the work dir
     set_strategy(again)
     assert again.to_dict() == cfg.to_dict()
 
@@ -110,7 +110,7 @@ def test_deepspeed_takes_over_clipping_accumulation_and_precision(with_deepspeed
         (dict(type='Other'), 'optim_wrapper.type is Other'),
     ],
 )
-def test_deepspeed_refuses_what_it_would_not_do(change, words, with_deepspeed):
+def test_deepspeed_refuses_unsupported_options(change, words, with_deepspeed):
     cfg = config(dict(type='addp_mm.ZeroStrategy'))
     cfg.optim_wrapper.update(change)
     with pytest.raises(ConfigError, match=words):
@@ -127,7 +127,7 @@ def test_a_test_and_a_config_without_strategy_keep_the_runner():
     assert 'runner_type' not in cfg
 
 
-def test_a_folder_of_deepspeed_resumes_deepspeed_alone(tmp_path):
+def test_a_folder_of_deepspeed_resumes_deepspeed_only(tmp_path):
     folder = tmp_path / 'iter_4.pth'
     folder.mkdir()
     (folder / 'mp_rank_00_model_states.pt').touch()
@@ -144,17 +144,17 @@ def test_a_folder_of_deepspeed_resumes_deepspeed_alone(tmp_path):
 def test_the_learning_rate_scales_with_the_batch_of_an_optimizer_step():
     """mmengine multiplies by processes × batch over base; four passes make a step."""
     cfg = config(auto_scale_lr=dict(enable=False, base_batch_size=256))
-    for _ in range(2):  # the second time from the config that the work dir keeps
+    for _ in range(2):  # the second time from the config in the work dir
         set_auto_scale_lr(cfg)
         assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=64)
 
 
-def test_the_learning_rates_of_parts_scale_with_the_batch_of_their_steps():
+def test_the_learning_rates_of_components_scale_with_the_batch_of_their_steps():
     part = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4), accumulative_counts=4)
     for other in (part, dict(part, accumulative_counts=2)):
         cfg = config(auto_scale_lr=dict(enable=False, base_batch_size=256))
         cfg.optim_wrapper = dict(
-            constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part, discriminator=other
+            constructor='addp_mm.ComponentsOptimWrapperConstructor', tokenizer=part, discriminator=other
         )
         if other is part:
             set_auto_scale_lr(cfg)

@@ -31,7 +31,7 @@ def distance_by_scipy(a, b):
 
 @pytest.mark.parametrize('batches', [1, 7, 41])
 def test_mean_and_covariance_are_numpys(batches):
-    rows = features(41, shift=1e4)  # sums of squares would lose every digit of the covariance in float32
+    rows = features(41, shift=1e4)  # in float32, sums of squares would lose all digits of the covariance
     statistics = statistics_of(rows, batches)
     assert statistics.count == 41
     np.testing.assert_allclose(statistics.mean, rows.double().numpy().mean(0), rtol=1e-12)
@@ -74,7 +74,7 @@ def test_singular_covariances_are_supported():
     assert frechet_distance(statistics_of(a), statistics_of(a)) == pytest.approx(0, abs=1e-4)
     shifted = frechet_distance(statistics_of(a), statistics_of(a + 2))
     assert shifted == pytest.approx(40 * 4, rel=1e-5)
-    # in the plane that the features span nothing is singular
+    # in the subspace of the features the covariance is not singular
     plane = features(30, 2, seed=3)
     wide = lambda rows: torch.nn.functional.pad(rows, (0, 6))  # noqa: E731
     assert frechet_distance(statistics_of(wide(plane)), statistics_of(wide(2 * plane + 1))) == pytest.approx(

@@ -76,7 +76,7 @@ def test_reconstruction_fid_names_its_extractor(config, extractor):
             distance_by_hand(extractor, images_of(samples), images_of(samples, 'reconstruction')), rel=1e-4
         )
     }
-    # nothing of the first evaluation is left
+    # no state of the first evaluation remains
     metric.process({}, predictions(31, seed=5))
     assert metric.evaluate(31) != found
 
@@ -177,7 +177,7 @@ def test_jpeg_gives_a_warning_and_images_are_resized(extractor, tmp_path, monkey
         folder_statistics(tmp_path / 'empty', extractor)
 
 
-def test_without_torch_fidelity_it_says_what_to_type(monkeypatch):
+def test_without_torch_fidelity_the_error_has_the_command_to_install_it(monkeypatch):
     monkeypatch.setattr('addp_mm.evaluation.feature_extractors.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'pip install torch-fidelity\nor use the features of another network'):
         ReconstructionFID()
@@ -217,14 +217,14 @@ def test_fid_is_that_of_torch_fidelity(tmp_path, monkeypatch):
     folders = [folder_statistics(tmp_path / key, extractor) for key in ('image', 'reconstruction')]
     assert frechet_distance(*folders) == pytest.approx(found[1], rel=1e-6)
     torch.save(dict(weight=torch.zeros(1)), tmp_path / 'wrong.pth')
-    with pytest.raises(CheckpointError, match="does not hold the weights of FID's Inception-v3"):
+    with pytest.raises(CheckpointError, match="does not contain the weights of FID's Inception-v3"):
         InceptionFeatures(str(tmp_path / 'wrong.pth'))
     with pytest.raises(CheckpointError, match=r'none.pth does not exist(.|\n)*BackboneFeatures'):
         InceptionFeatures(str(tmp_path / 'none.pth'))
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_measures(config, extractor):
+def test_two_processes_measure_the_same_as_one(config, extractor):
     """31 images on two processes, in turn; the sampler repeats an image for the second process."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))

@@ -56,7 +56,7 @@ def measured(model, *batches):
     return metric.evaluate(count)
 
 
-def test_masks_have_the_asked_number_of_positions_and_are_nested():
+def test_masks_have_the_wanted_number_of_positions_and_are_nested():
     masks = seeded_masks(some_ids(500, 15), RATIOS, 0)
     assert masks.shape == (3, 500, 15)
     assert masks.dtype == torch.bool
@@ -116,7 +116,7 @@ def test_prediction_is_of_the_whole_sequence_without_dropout_and_follows_from_th
     model.predictor.blocks[0].register_forward_hook(lambda block, args, out: lengths.append(out.shape[1]))
     first = measured(model, some_ids())
     assert lengths == [13] * 3
-    # one image after the other, in another order, under another state of the generator
+    # one image after the other, in another order, with another state of the generator
     torch.manual_seed(9)
     again = measured(model, *some_ids().flip(0).split(1))
     assert again == pytest.approx(first, rel=1e-6)
@@ -124,7 +124,7 @@ def test_prediction_is_of_the_whole_sequence_without_dropout_and_follows_from_th
 
 
 def test_masked_tokens_are_hidden_from_the_predictor():
-    """If all are masked, all images get one prediction; else it follows from the visible ones."""
+    """If all tokens are masked, all images get one prediction; else it depends on visible ones."""
     model = untrained(test_mask_ratios=(0.5, 1.0))
     with torch.no_grad():
         predictions = model(some_ids(), mode='predict')
@@ -209,8 +209,8 @@ def test_validation_does_not_change_the_training(recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_shipped_weights_are_tested_as_they_are(recipe, tmp_path):
-    """The file has the predictor alone; the tokenizer comes from the checkpoint in the config."""
+def test_the_shipped_weights_are_tested_without_training(recipe, tmp_path):
+    """The file has the predictor only; the tokenizer comes from the checkpoint in the config."""
     full = copy.deepcopy(recipe)
     full.model.predictor = dict(
         full.model.predictor, embed_dims=128, num_layers=4, decoder_embed_dims=128, decoder_num_layers=2
@@ -222,7 +222,7 @@ def test_the_shipped_weights_are_tested_as_they_are(recipe, tmp_path):
     assert weights.keys() == own.keys()
     assert all(torch.equal(weights[key].float(), own[key]) for key in own)
     assert all(0 <= found[f'predictor/accuracy@{ratio:.2f}'] <= 1 for ratio in RATIOS)
-    # the same of its own checkpoint, and of a training on ids, which has no tokenizer
+    # the same for its own checkpoint, and for a training on ids, which has no tokenizer
     whole = runner.model.state_dict()
     without = {key: value for key, value in whole.items() if not key.startswith('tokenizer.')}
     for name, state_dict in dict(whole=whole, without=without).items():

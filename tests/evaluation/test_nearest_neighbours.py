@@ -114,7 +114,7 @@ def test_features_that_are_not_vectors_and_wrong_numbers_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_measures(tmp_path):
+def test_two_processes_measure_the_same_as_one(tmp_path):
     """53 labelled and 31 test images on two processes: neither is counted twice."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))

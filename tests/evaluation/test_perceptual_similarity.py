@@ -8,7 +8,7 @@ from addp_mm.errors import UserError
 from addp_mm.evaluation import LearnedPerceptualSimilarity
 
 
-def test_without_the_package_it_says_what_to_type(monkeypatch):
+def test_without_the_package_the_error_has_the_command_to_install_it(monkeypatch):
     monkeypatch.setattr('addp_mm.evaluation.perceptual_similarity.find_spec', lambda name: None)
     with pytest.raises(UserError, match='pip install lpips'):
         LearnedPerceptualSimilarity()

@@ -20,7 +20,7 @@ def noisy_pairs(channels, height=13, width=17, count=3):
 
 
 def ssim_by_hand(x, y):
-    """One window after the other, weighted moments in place of convolutions; x and y (H, W)."""
+    """Window by window, with weighted moments instead of convolutions; x and y (H, W)."""
     grid = np.arange(11) - 5
     window = np.exp(-(grid[:, None] ** 2 + grid[None] ** 2) / (2 * 1.5**2))
     window /= window.sum()

@@ -37,7 +37,7 @@ def test_another_seed_gives_other_images_and_images_differ():
     assert len(first.unique(dim=0)) == 4
 
 
-def test_global_random_state_is_left_alone():
+def test_global_random_state_is_unchanged():
     before = torch.get_rng_state()
     sampler().run(2, seeded())
     assert torch.equal(torch.get_rng_state(), before)

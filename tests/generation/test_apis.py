@@ -28,7 +28,7 @@ def test_generation_with_addp_does_not_depend_on_the_batch_size(model):
     assert not torch.equal(generate(model, 5, seed=4, num_steps=4).ids, whole.ids)
 
 
-def test_inpainting_with_addp_keeps_what_is_outside_the_mask(model):
+def test_inpainting_with_addp_keeps_pixels_outside_the_mask(model):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(2, 16, 16, dtype=torch.bool)
     mask[0, 4:9, 4:8] = True

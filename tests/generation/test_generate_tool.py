@@ -52,7 +52,7 @@ def test_continues_and_equals_an_uninterrupted_run_of_other_batches(files, tmp_p
     assert '4 new image(s), 5 in all' in capsys.readouterr().out
     assert (tmp_path / 'parts' / 'images' / '000001.png').stat().st_mtime_ns == kept
     for name, image in whole.items():
-        # a batch of another size may round a pixel the other way
+        # with another batch size a pixel may be rounded in the other direction
         assert np.abs(parts[name].astype(int) - image).max() <= 1
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Dataset configs of the recipes on the data of a test, and what their check must say."""
+"""Dataset configs of the recipes on the data of a test, and the expected messages."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def dataset_cfg(kind, root, loader='train'):
 
 
 def refused(cfg, *texts):
-    """The check refuses the config with a message that holds every text."""
+    """The check refuses the config with a message that contains every text."""
     with pytest.raises(DatasetError) as caught:
         check_dataset_cfg(cfg)
     for text in texts:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*command, cwd: Path, **environ: str) -> str:
-    """Return what the command printed on stdout. If it fails, the test fails with its output."""
+    """Return the command's stdout. If the command fails, the test fails with its output."""
     inherited = {name: value for name, value in os.environ.items() if name not in ('PYTHONPATH', 'PYTHONHOME')}
     done = subprocess.run(
         [str(word) for word in command],
@@ -69,8 +69,8 @@ def make_environment(folder: Path) -> Environment:
     venv.create(folder / 'env', with_pip=False, symlinks=os.name != 'nt')
     python = next(path for path in (folder / 'env/bin/python', folder / 'env/Scripts/python.exe') if path.exists())
     site_packages = run(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))', cwd=folder).strip()
-    # Python searches folders named in a .pth file last, and does not read .pth files in them, such
-    # as that of an editable addp_mm.
+    # Python searches the folders of a .pth file last, and does not read .pth files in them, such as
+    # that of an editable addp_mm.
     known = [path for path in map(Path, sys.path) if path.is_dir() and path.name in ('site-packages', 'dist-packages')]
     known += [path for path in map(Path, sys.path) if (path / 'torch').is_dir() and path not in known]
     Path(site_packages, 'packages_of_the_tests.pth').write_text(''.join(f'{path}\n' for path in known))

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Small changes of the components, by the result that each of them must change."""
+"""Small changes of the components, and the result that each change must affect."""
 
 import types
 from dataclasses import replace

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The nano Mask R-CNN on one process and on two, with samplers that draw nothing at random."""
+"""The nano Mask R-CNN on one process and on two, with samplers without random numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = Path(__file__).parents[2] / 'configs/_base_/models/mask-rcnn_addp-vit-n
 
 @TASK_UTILS.register_module()
 class FirstSampler(BaseSampler):
-    """The first of those that RandomSampler would draw from."""
+    """The first of RandomSampler's candidates."""
 
     def _sample_pos(self, assign_result, num_expected, **_):
         return torch.nonzero(assign_result.gt_inds > 0).flatten()[:num_expected]
@@ -35,7 +35,7 @@ class FirstSampler(BaseSampler):
 
 
 class TwoBoxes(Dataset):
-    """Noise of 64 px with two objects on it, wherever they lie."""
+    """Noise of 64 px with two objects at random positions."""
 
     def __len__(self) -> int:
         return 16
@@ -64,7 +64,7 @@ def settings() -> Config:
     model.backbone.init_cfg = None
     model.backbone.arch = dict(embed_dims=32, num_layers=2, num_heads=2)
     model.neck.in_channels = 32
-    # Losses are means over samples, so equal numbers for each image make the mean over ranks that
+    # Losses are means over samples. With equal numbers for each image, the mean over ranks is that
     # of the whole batch: true boxes come first among the regions, and two of sixteen are positive.
     model.train_cfg.rpn.sampler.type = 'FirstSampler'
     model.train_cfg.rcnn.sampler.update(type='FirstSampler', num=16, pos_fraction=2 / 16, add_gt_as_proposals=True)
@@ -72,7 +72,7 @@ def settings() -> Config:
 
 
 def start(_: Path, world_size: int) -> dict:
-    """The weights that all trainings start from."""
+    """The initial weights of all trainings."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(settings())
     model.init_weights()

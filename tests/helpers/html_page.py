@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What an HTML page shows and loads."""
+"""Text, elements and external addresses of an HTML page."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Trainings on one and on two processes of the same data, whose weights and gradients are recorded.
 
-Run by itself: ``python jobs.py SCENARIO FOLDER`` imports the heavy packages once and forks the
-processes of one training after the other. Each writes ``FOLDER/<training>_<rank>.pth``.
+``python jobs.py SCENARIO FOLDER`` imports the heavy packages once and forks the processes of one
+training after the other. Each writes ``FOLDER/<training>_<rank>.pth``.
 """
 
 from __future__ import annotations

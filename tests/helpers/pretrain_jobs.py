@@ -54,7 +54,7 @@ def pretrain(work_dir: Path, world_size: int, **options) -> dict:
     settings['backbone']['arch'] = dict(embed_dims=8, num_layers=3, num_heads=2)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(settings)
-    # a step changes what the loss says: zero biases and tables hide mistakes
+    # initial biases and tables of zeros would hide mistakes
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.3)
     mark_loaded(model.tokenizer)

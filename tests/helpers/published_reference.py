@@ -56,8 +56,8 @@ def read_reference() -> Reference:
     for name in DIGESTED:
         parts = ('pixels', 'patches') if f'{name}.pixels' in arrays else ('scores', 'logsumexp')
         results.update({f'{name}.{part}': torch.from_numpy(arrays[f'{name}.{part}']) for part in parts})
-    # published pixels are clamped where the next step reads them, ours where they are decoded:
-    # compare what it reads
+    # The published code clamps pixels when the next step reads them, ours when they are decoded:
+    # compare the clamped pixels.
     results['sampling.x1.pixels'].clamp_(0, 1)
     return Reference(
         weights,
@@ -127,7 +127,7 @@ def sample(model, reference: Reference) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def features(model, reference: Reference) -> dict[str, Tensor]:
-    """Tokens of the whole image as pre-training and as published fine-tuning run the backbone."""
+    """Tokens of the whole image from the backbones of pre-training and published fine-tuning."""
     settings = published_settings(convert_published(reference.state_dict), predictor_decoder_num_heads=4, **HEADS)
     backbone = settings['backbone']
     backbone.pop('type')
@@ -160,7 +160,7 @@ def differences(results: dict[str, Tensor], reference: Reference) -> dict[str, f
                 parts.pop('patches')  # means of pixels before the clamp
             for part, sampled in parts.items():
                 found[f'{name}.{part}'] = _largest(sampled, reference.results[f'{name}.{part}'])
-            if name == 'target_prob':  # most of them are near 1e-3: compare their logarithms too
+            if name == 'target_prob':  # most of them are near 1e-3, so their logarithms are compared too
                 expected = reference.results['target_prob.scores'].log()
                 found['target_prob.log'] = _largest(digest(value)['scores'].log(), expected)
         else:
@@ -169,7 +169,7 @@ def differences(results: dict[str, Tensor], reference: Reference) -> dict[str, f
 
 
 def beyond_tolerance(results: dict[str, Tensor], reference: Reference) -> set[str]:
-    """Names of the results that differ; a part of a sampled result counts as the whole."""
+    """Names of the results that differ; a difference in a sample is one of the whole result."""
     names = (*INTEGERS, *DIGESTED, *WHOLE)
     bad = [part for part, largest in differences(results, reference).items() if not largest <= TOLERANCE]
     return {name for name in names for part in bad if part == name or part.startswith(name + '.')}
@@ -181,7 +181,7 @@ def _largest(value: Tensor, expected: Tensor) -> float:
 
 
 def gradient_norms(model, loss: Tensor) -> dict[str, float]:
-    """Gradient norm of every trained parameter, by our names."""
+    """Gradient norm of every trained parameter, by this package's names."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     grads = torch.autograd.grad(loss, list(trained.values()))
     return {name: float(grad.norm()) for name, grad in zip(trained, grads, strict=True)}

@@ -105,7 +105,7 @@ def optimizer_table(cfg: Config, model: nn.Module) -> dict[str, tuple[float, flo
 
 
 def without_checkpoints(node):
-    """Copy a config, or a part of it, so that no ``init_cfg`` reads a file."""
+    """Copy a config, or a section of it, so that no ``init_cfg`` reads a file."""
     if isinstance(node, Config):
         return Config(without_checkpoints(node._cfg_dict))
     if isinstance(node, dict):

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A training of three steps that writes down gradients and weights, for one process or several."""
+"""A training of three steps that records gradients and weights, on one or several processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-# SGD: AdamW makes steps of the size of the learning rate out of gradients that are nothing but
-# rounding.
+# SGD: AdamW would make steps of the size of the learning rate from gradients that are only rounding
+# errors.
 OPTIM_WRAPPER = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.05),

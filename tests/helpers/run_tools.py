@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A tiny data set, a tiny config, and tools/train.py and tools/test.py run as processes."""
+"""A tiny dataset, a tiny config, and tools/train.py and tools/test.py run as processes."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def workplace(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def run_tool(workplace):
-    """Run a tool in the folder of the data set: ``run_tool('train.py', 'tiny.py', …)``."""
+    """Run a tool in the folder of the dataset: ``run_tool('train.py', 'tiny.py', …)``."""
     server = ToolServer(workplace)
     yield server
     server.close()

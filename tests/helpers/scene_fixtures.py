@@ -29,7 +29,7 @@ def spec():
 
 @pytest.fixture(scope='session')
 def written_set(tmp_path_factory, spec):
-    """A small FashionScenes that no test may change."""
+    """A small FashionScenes that tests must not change."""
     out = tmp_path_factory.mktemp('data') / 'fashion_scenes'
     assert write_fashion_scenes(out, spec)
     return out
@@ -37,7 +37,7 @@ def written_set(tmp_path_factory, spec):
 
 @pytest.fixture
 def own_set(written_set, tmp_path):
-    """A copy that a test may change."""
+    """A copy that a test can change."""
     return shutil.copytree(written_set, tmp_path / 'fashion_scenes')
 
 

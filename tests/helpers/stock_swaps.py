@@ -37,7 +37,7 @@ def write_swap(path: Path, base: str, model: str, custom_imports: bool = False) 
 
 
 def replaced(new, old, name: str = '') -> set[str]:
-    """Dotted names at which two configs differ. A part of another type counts as one difference."""
+    """Dotted names at which two configs differ. An object of another type is one difference."""
     if isinstance(new, (list, tuple)) and isinstance(old, (list, tuple)):
         new, old = dict(enumerate(new)), dict(enumerate(old))
     if isinstance(new, dict) and isinstance(old, dict) and new.get('type') == old.get('type'):
@@ -84,7 +84,7 @@ def step_and_predict(cfg: Config, model, batch: dict):
 
 
 def run_in_new_process(source: str) -> str:
-    """Run a script in a new process; return what it printed."""
+    """Run a script in a new process; return its output."""
     done = subprocess.run([sys.executable, '-c', source], capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout

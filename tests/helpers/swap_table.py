@@ -15,7 +15,8 @@ HEAD = '| Config | Model and head | Blocks returned | Neck |\n|---|---|---|---|'
 
 
 def cases() -> dict[str, tuple[str, str]]:
-    """For each stock config, ``package::path``, its path and the text that replaces parts of it."""
+    """For each standard config, ``package::path``, its path and the text that replaces parts of
+    it."""
     from swap import test_swap_cls, test_swap_det, test_swap_seg
 
     packages = {'mmdet': test_swap_det, 'mmseg': test_swap_seg, 'mmpretrain': test_swap_cls}

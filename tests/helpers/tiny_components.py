@@ -59,7 +59,7 @@ def config() -> dict:
 
 
 def build(**changes):
-    """The model; changes are merged into components, as ``predictor=dict(train_dropout=True)``."""
+    """The model, with changes of components, such as ``predictor=dict(train_dropout=True)``."""
     settings = config()
     for name, change in changes.items():
         settings[name] = dict(settings[name], **change) if name in settings else change

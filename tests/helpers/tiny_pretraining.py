@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A pre-training that takes a second: ADDP on 16 px noise, built as a config builds it."""
+"""A pre-training that takes a second: ADDP on 16 px noise, built from a config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from helpers.tiny_addp import build_model
 
-# mmengine hands out the visualizer and the message hub of an earlier run of the same name
+# mmengine reuses the visualizer and the message hub of an earlier run of the same name
 _RUNS = itertools.count()
 
 

@@ -30,14 +30,14 @@ TOKENIZER = dict(
 )
 DISCRIMINATOR = dict(type='addp_mm.PatchDiscriminator', base_channels=4, num_layers=1)
 OPTIM_WRAPPER = dict(
-    constructor='addp_mm.PartsOptimWrapperConstructor',
+    constructor='addp_mm.ComponentsOptimWrapperConstructor',
     tokenizer=dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3, betas=(0.5, 0.9))),
     discriminator=dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3, betas=(0.5, 0.9))),
 )
 
 
 def build(tokenizer: dict | None = None, seed: int = 0, **settings):
-    """VQGANPretrain, or what ``type`` says; ``tokenizer`` changes options of the tokenizer."""
+    """VQGANPretrain, or the class of ``type``; ``tokenizer`` changes options of the tokenizer."""
     torch.manual_seed(seed)
     preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255])
     cfg = dict(
@@ -58,12 +58,12 @@ def images(batch: int = 4, channels: int = 3, seed: int = 2) -> torch.Tensor:
 
 
 def batch_of(inputs: torch.Tensor) -> dict:
-    """What a data loader gives: uint8 images and no labels."""
+    """A batch of a data loader: uint8 images without labels."""
     return dict(inputs=(255 * inputs).round().to(torch.uint8), data_samples=None)
 
 
 def optimizers(model, **changes):
-    """The wrapper of a config; ``changes`` go into both parts."""
+    """The optimizer wrapper of a config; ``changes`` apply to both components."""
     from mmengine.optim import build_optim_wrapper
 
     cfg = {name: dict(part, **changes) if isinstance(part, dict) else part for name, part in OPTIM_WRAPPER.items()}
@@ -91,7 +91,7 @@ def build_runner(
     optim_wrapper=None,
     **settings,
 ) -> Runner:
-    """A Runner that trains on eight images; ``evaluator`` is of every third iteration."""
+    """A Runner that trains on eight images; ``evaluator`` runs every third iteration."""
     name = f'vqgan_{next(_RUNS)}'
     loader = dict(
         batch_size=4,

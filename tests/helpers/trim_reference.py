@@ -1,11 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Trim the reference results of the published implementation to a small file.
+"""Reduce the reference results of the published implementation to a small file.
 
     python -m helpers.trim_reference addp_reference_small.pt tests/data/published_reference.npz
 
 Weights keep their exact float16 values, in two planes of bytes (high bytes repeat, so they
 compress). Parameters that the published model never uses are left out. Large results become samples
-(see ``digest``); small ones stay whole.
+(see ``digest``); small results are complete.
 """
 
 import json

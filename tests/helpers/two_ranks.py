@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by two processes: what pre-training compares between ranks. Each prints a line of JSON."""
+"""Run by two processes: the comparisons of pre-training. Each process prints a line of JSON."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from torch import nn
 
 from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsedError
 from addp_mm.engine.hooks.checkpoint_rollback import RunCheckpoints
-from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks
+from addp_mm.engine.hooks.frozen_components import check_equal_on_all_ranks
 
 
 def part(value: float) -> nn.Module:

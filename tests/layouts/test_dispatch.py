@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Each kind of published checkpoint has exactly one layout, and our own weights have none."""
+"""Each kind of published checkpoint has exactly one layout; this package's weights have none."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ ARCH = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=16)
 
 
 def published():
-    """Names and shapes of the trimmed published ADDP of the parity tests."""
+    """Names and shapes of the reduced published ADDP of the parity tests."""
     with np.load(REFERENCE, allow_pickle=False) as file:
         shapes = json.loads(file['header'].tobytes())['shapes']
     return {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}

@@ -42,7 +42,7 @@ def test_the_predictor_equals_the_original_network(checkpoint):
     predictor.load_state_dict(convert_mage(checkpoint), strict=True)
     ids, mask = torch.randint(mage.CODES, (3, mage.LENGTH)), torch.rand(3, mage.LENGTH) < 0.5
     expected = predicted_probabilities(checkpoint, ids, mask, **HEADS)
-    assert expected.std(dim=0).max() > 0.1  # the ids tell in the result
+    assert expected.std(dim=0).max() > 0.1  # the result depends on the ids
     torch.testing.assert_close(predictor(ids, mask), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -97,7 +97,7 @@ def test_heads_must_be_given_for_an_unpublished_width():
         heads_of(24, 5, 'num_heads')
 
 
-def test_both_parts_load_from_the_file_without_the_tool(checkpoint, tmp_path):
+def test_both_components_load_from_the_file_without_the_tool(checkpoint, tmp_path):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
     loads_it = dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'mage.pth'), strict=True)
     predictor = MaskedTokenPredictor(**MAGE.build_args(checkpoint), **HEADS, init_cfg=loads_it)
@@ -171,7 +171,7 @@ def test_the_tool_writes_nothing_if_the_results_disagree(checkpoint, tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ['mage.pth']
 
 
-def test_the_tool_asks_for_heads(checkpoint, tmp_path, monkeypatch):
+def test_the_tool_needs_the_number_of_heads(checkpoint, tmp_path, monkeypatch):
     torch.save(dict(model=checkpoint), tmp_path / 'mage.pth')
     with pytest.raises(SystemExit, match='width 24: give num_heads'):
         run_tool(monkeypatch, tmp_path / 'mage.pth', tmp_path / 'predictor.safetensors')

@@ -92,7 +92,7 @@ def test_options_that_timm_does_not_have_are_refused(options, message):
         to_timm(build(**options).state_dict(), 3)
 
 
-def test_strange_keys_and_outputs_are_refused():
+def test_unknown_keys_and_outputs_are_refused():
     weights = build().state_dict()
     with pytest.raises(ValueError, match='stranger'):
         to_timm({**weights, 'stranger': torch.ones(1)}, 3)

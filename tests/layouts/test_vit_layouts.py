@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Published ViTs in ADDPViT give what timm's and mmpretrain's own models of them give."""
+"""Published ViTs in ADDPViT give the features of timm's and mmpretrain's own models."""
 
 import re
 
@@ -19,13 +19,13 @@ SIZES = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, mlp_
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """Random parameters, none at a default value that hides a missing key."""
+    """Random parameters: a default value could hide a missing key."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         nn.init.normal_(
             parameter, mean=1.0 if 'norm' in name and name.endswith('weight') else 0.0, std=0.2, generator=generator
         )
-    model.eval()  # mmpretrain's returns nothing
+    model.eval()  # mmpretrain's eval() returns None
     return model
 
 
@@ -69,8 +69,8 @@ def mae_decoder() -> dict[str, Tensor]:
     return {**extra, **linear, 'mask_token': torch.rand(1, 1, 12)}
 
 
-# name of the layout, options of timm's VisionTransformer, what the published file has more, keys it
-# names otherwise
+# name of the layout, options of timm's VisionTransformer, additional tensors of the published file,
+# other names of its keys
 VITS = {
     'AugReg': ('timm ViT', {}, {}, {}),
     'MAE with its decoder': ('MAE', dict(num_classes=0), mae_decoder(), {}),
@@ -111,7 +111,7 @@ def test_dinov2_with_registers_in_its_own_naming(image):
         VisionTransformer(**{**SIZES, 'num_classes': 0}, init_values=1e-5, reg_tokens=4, no_embed_class=True)
     )
     source = dict(reference.state_dict())
-    # published: the class token's position apart, the register tokens under another name
+    # published: a separate position of the class token, another name of the register tokens
     row = torch.full((1, 1, 24), 0.25)
     source.update(
         cls_token=source['cls_token'] - row,
@@ -164,7 +164,7 @@ def test_beit_equals_timm(image, table, pool):
         for name, parameter in reference.named_parameters():
             if 'relative_position_bias_table' in name:
                 parameter.mul_(5)
-    # buffers that published files have, and what BEiT v2 pre-trains with
+    # buffers in published files, and layers of BEiT v2's pre-training
     index = dict.fromkeys(
         (
             'blocks.0.attn.relative_position_index',
@@ -202,14 +202,14 @@ def test_maps_at_another_image_size_equal_timm(options):
 
 
 def test_beit_at_another_image_size_equals_timm():
-    # In timm's bracket of growth: the smallest step of its geometric series is 1.01.
+    # In timm the smallest ratio of the geometric series is 1.01.
     options = dict(SIZES, global_pool='', use_abs_pos_emb=False, use_rel_pos_bias=True)
     source = randomised(Beit(**{**options, 'img_size': 64})).state_dict()
     larger = Beit(**{**options, 'img_size': 128}).eval()
     larger.load_state_dict(checkpoint_filter_fn(source, larger), strict=True)
     image = torch.rand(1, 3, 128, 128)
     vit = convert(source, 'BEiT', out_type='raw')
-    # timm finds the ratio of its geometric series to 1e-6 alone
+    # timm's ratio of the geometric series is only accurate to 1e-6
     torch.testing.assert_close(vit(image)[0], larger.forward_features(image), rtol=0, atol=1e-4)
     loaded = convert(source, 'BEiT', out_type='raw', img_size=128)
     close(loaded(image)[0], vit(image)[0])
@@ -264,7 +264,7 @@ def test_the_grid_decides_how_positions_are_read(own, options):
     vit.load_state_dict(weights, strict=True)
     close(vit(image)[0], reference.forward_features(image))
     if own == 1:
-        assert layout.convert(source)['pos_embed'].shape[1] == 17  # taken for DeiT III of 4 x 4 patches
+        assert layout.convert(source)['pos_embed'].shape[1] == 17  # read as DeiT III of 4 x 4 patches
         square = VisionTransformer(**SIZES, no_embed_class=True).state_dict()
         assert layout.build_args(square, grid=(4, 4))['img_size'] == (32, 32)
     with pytest.raises(ValueError, match=f'the {own + 15} positions do not fit 4 x 5 patches'):
@@ -327,7 +327,7 @@ def test_mmpretrain_backbones(image, name, options, wrapped):
         )
     )
     source = dict(reference.state_dict())
-    if name == 'DeiT3':  # mmpretrain 1.2 applies ln1 before the MLP too; agreement is to be had where ln2 equals it
+    if name == 'DeiT3':  # mmpretrain 1.2 applies ln1 before the MLP too; the results agree if ln2 equals ln1
         source = {key: source[key.replace('.ln2.', '.ln1.')] for key in source}
     if wrapped:
         source = {f'backbone.{key}': value for key, value in source.items()}

@@ -160,7 +160,7 @@ def test_sizes_that_no_tokenizer_has_are_refused(taming, width):
         tokenizer_args(converted)
 
 
-def test_a_foreign_file_loads_without_the_tool(taming, tmp_path):
+def test_an_original_file_loads_without_the_tool(taming, tmp_path):
     torch.save(dict(state_dict={**taming, 'loss.logvar': torch.zeros(1)}), tmp_path / 'last.ckpt')
     loads_it = dict(type='addp_mm.Pretrained', checkpoint=str(tmp_path / 'last.ckpt'), strict=True)
     tokenizer = VQTokenizer(**TAMING.build_args(taming), init_cfg=loads_it)
@@ -230,7 +230,7 @@ def test_the_tool_takes_a_prefix_and_options(maskgit, tmp_path, monkeypatch):
 
 
 def save_with_class(path, state, module, name, monkeypatch):
-    """A checkpoint that names a class of another package as a key, as old Lightning files do."""
+    """A checkpoint with a class of another package as a key, as in old Lightning files."""
     with monkeypatch.context() as patch:
         for depth in range(1, 1 + len(module.split('.'))):
             patch.setitem(sys.modules, '.'.join(module.split('.')[:depth]), types.ModuleType(module))

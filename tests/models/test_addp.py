@@ -24,7 +24,7 @@ def model():
 
 def test_loss_is_fixed_by_images_level_and_generator(model):
     first = model.loss(images(), noise=noise())
-    again = model.loss([images()], noise=noise())  # multi-view pipelines hand over lists
+    again = model.loss([images()], noise=noise())  # multi-view pipelines pass lists
     assert torch.equal(first['loss'], again['loss'])
     assert not torch.equal(first['loss'], model.loss(images(), noise=noise(seed=7))['loss'])
     assert not torch.equal(first['loss'], model.loss(images(), noise=noise(step=35))['loss'])
@@ -51,7 +51,7 @@ def test_every_frozen_parameter_matters(model):
             yield model.loss(images(2), noise=noise(step, step + 5, seed))['loss'].item()
 
     before = list(losses())
-    for name, part in model.frozen_parts.items():
+    for name, part in model.frozen_components.items():
         for key, parameter in part.named_parameters():
             kept = parameter.clone()
             parameter += 3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
@@ -68,7 +68,7 @@ def test_trained_parameters_stay_connected_when_everything_is_masked(model):
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-def test_frozen_parts_stay_in_eval_unless_dropout_is_asked_for(model):
+def test_frozen_components_stay_in_eval_unless_dropout_is_set(model):
     assert model.backbone.training
     assert not model.tokenizer.training
     assert not model.predictor.training
@@ -81,7 +81,7 @@ def test_frozen_parts_stay_in_eval_unless_dropout_is_asked_for(model):
     assert len(losses) == 3
 
 
-def test_frozen_parts_are_saved_and_moved_with_the_model(model):
+def test_frozen_components_are_saved_and_moved_with_the_model(model):
     keys = model.state_dict()
     assert 'tokenizer.codes.weight' in keys
     assert 'predictor.word_embed.weight' in keys
@@ -90,29 +90,29 @@ def test_frozen_parts_are_saved_and_moved_with_the_model(model):
 
 
 @pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load], ids=['torch', 'mmengine'])
-def test_parts_count_as_loaded_only_after_a_whole_state_dict(load):
+def test_components_are_loaded_only_after_a_complete_state_dict(load):
     model, weights = build(), build().state_dict()
-    assert model.unloaded_parts() == ['tokenizer', 'predictor']
+    assert model.unloaded_components() == ['tokenizer', 'predictor']
     load(model, {key: value for key, value in weights.items() if key.startswith('backbone')}, strict=False)
-    assert model.unloaded_parts() == ['tokenizer', 'predictor']
+    assert model.unloaded_components() == ['tokenizer', 'predictor']
     load(model, {key: value for key, value in weights.items() if not key.startswith('predictor')}, strict=False)
-    assert model.unloaded_parts() == ['predictor']
+    assert model.unloaded_components() == ['predictor']
     load(model, weights)
-    assert model.unloaded_parts() == []
-    assert copy.deepcopy(model).unloaded_parts() == []
+    assert model.unloaded_components() == []
+    assert copy.deepcopy(model).unloaded_components() == []
 
 
-def test_a_part_loaded_by_itself_counts_and_so_does_a_declared_one():
+def test_a_component_is_loaded_by_its_own_weights_or_by_declaration():
     model = build()
     model.tokenizer.load_state_dict(build().tokenizer.state_dict())
     mark_loaded(model.predictor)
     assert is_loaded(model.tokenizer)
-    assert model.unloaded_parts() == []
+    assert model.unloaded_components() == []
 
 
 @pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load], ids=['torch', 'mmengine'])
 @pytest.mark.parametrize('spoil', ['missing', 'unexpected', 'shape'])
-def test_frozen_parts_load_strictly_whatever_the_loader_is_told(load, spoil):
+def test_frozen_components_load_strictly_also_with_strict_false(load, spoil):
     model, weights = build(), build().state_dict()
     if spoil == 'missing':
         del weights['predictor.norm.weight']
@@ -122,10 +122,10 @@ def test_frozen_parts_load_strictly_whatever_the_loader_is_told(load, spoil):
         weights['predictor.norm.weight'] = torch.ones(9)
     with pytest.raises(RuntimeError, match=r'frozen predictor.*norm\.'):
         load(model, weights, strict=False)
-    assert 'predictor' in model.unloaded_parts()
+    assert 'predictor' in model.unloaded_components()
 
 
-def test_a_loader_does_not_report_loaded_frozen_parts_as_missing():
+def test_a_loader_does_not_report_loaded_frozen_components_as_missing():
     model, weights = build(), build().state_dict()
     trained = {key: value for key, value in weights.items() if not key.startswith(('tokenizer.', 'predictor.'))}
     model.tokenizer.load_state_dict(build().tokenizer.state_dict())
@@ -158,7 +158,7 @@ def test_backbone_sees_normalised_images(model):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast_leaves_tokenizer_alone_and_keeps_the_loss(model, dtype):
+def test_autocast_does_not_change_the_tokenizer_or_the_loss(model, dtype):
     ids, latents = model.tokenize(images())
     pixels = model.decode(latents)
     exact = model.loss(images(), noise=noise())['loss']
@@ -173,11 +173,11 @@ def test_autocast_leaves_tokenizer_alone_and_keeps_the_loss(model, dtype):
     assert loss.item() == pytest.approx(exact.item(), rel=2e-2)
 
 
-def test_distributed_training_leaves_frozen_parts_alone(model, tmp_path):
+def test_distributed_training_does_not_change_frozen_components(model, tmp_path):
     torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
     try:
         wrapped = MMDistributedDataParallel(module=model)
-        frozen = {f'{name}.{key}' for name, part in model.frozen_parts.items() for key in part.state_dict()}
+        frozen = {f'{name}.{key}' for name, part in model.frozen_components.items() for key in part.state_dict()}
         assert wrapped.parameters_to_ignore == frozen
         assert {name for name, p in model.named_parameters() if not p.requires_grad} <= frozen
         wrapped(images(), None, mode='loss')['loss'].backward()

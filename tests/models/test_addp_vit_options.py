@@ -171,7 +171,7 @@ def test_contradictions(options, message):
         (dict(arch=dict(TINY, feedforward_channels=48)), dict(arch=TINY)),
     ],
 )
-def test_options_in_the_spelling_of_mmpretrain(image, theirs, ours):
+def test_options_by_the_names_of_mmpretrain(image, theirs, ours):
     assert torch.equal(build(**theirs)(image)[0], build(**ours)(image)[0])
 
 

@@ -74,7 +74,7 @@ def test_adaptive_weight_against_gradients_by_hand():
     assert not weight.requires_grad
     assert layer.weight.grad is None
     assert adaptive_weight(1e9 * y.square().sum(), y.sum(), layer.weight).item() == 1e4
-    y.sum().backward()  # the graph is still there
+    y.sum().backward()  # the graph was kept
 
 
 def test_schedule():
@@ -109,7 +109,7 @@ def test_the_smallest_image_gives_one_logit(num_layers):
 
 
 @pytest.mark.parametrize('norm', ['group', 'batch', 'none'])
-def test_frozen_logits_are_the_same_and_leave_the_discriminator_alone(norm):
+def test_frozen_logits_are_the_same_and_do_not_change_the_discriminator(norm):
     discriminator = PatchDiscriminator(base_channels=4, num_layers=1, norm=norm)
     before = {name: value.clone() for name, value in discriminator.state_dict().items()}
     images = torch.rand(2, 3, 8, 8).requires_grad_()

@@ -20,7 +20,7 @@ PLAIN = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, betas=(0
 
 @pytest.mark.parametrize('algorithm', ['VQGANPretrain', 'TokenizerPretrain'])
 def test_moments_of_restarted_codes_are_reset(tmp_path, algorithm):
-    """Only theirs, and before the step of the same iteration; with two optimizers and with one."""
+    """Other moments stay. The reset is before the step, with two optimizers and with one."""
     adversarial = algorithm == 'VQGANPretrain'
     model = build(restart_interval=3, restart_until=9, type=f'addp_mm.{algorithm}')
     drawn, seen = [], []
@@ -60,7 +60,7 @@ def test_moments_of_restarted_codes_are_reset(tmp_path, algorithm):
 
 
 def test_without_the_hook_old_moments_push_on():
-    """Without it, a restarted code without a gradient moves by its old moments."""
+    """A restarted code without a gradient moves by its old moments."""
     codes = torch.nn.Parameter(torch.zeros(2, 1))
     for forget in (False, True):
         model = SimpleNamespace(restarted=None, tokenizer=SimpleNamespace(codes=SimpleNamespace(weight=codes)))

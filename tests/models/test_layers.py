@@ -83,7 +83,7 @@ def test_half_precision_scores_do_not_overflow():
     with torch.no_grad():
         attn.qkv.weight.copy_(torch.eye(8).repeat(3, 1))
         attn.proj.weight.copy_(torch.eye(8))
-    x = 300 * torch.eye(8)[None]  # scores of 9e4 before scaling: more than float16 holds
+    x = 300 * torch.eye(8)[None]  # scores of 9e4 before scaling are beyond the range of float16
     expected = attn(x)
     got = attn.half()(x.half())
     torch.testing.assert_close(got.float(), expected, rtol=1e-3, atol=1e-3)
@@ -259,7 +259,7 @@ def test_neighbours_keep_their_entries_when_a_table_is_resized():
     assert torch.equal(smaller[:-3].unflatten(0, (3, 5)), table[:-3].unflatten(0, (7, 7))[2:5, 1:6])
     larger = resize_rel_pos_table(table, (4, 4), (9, 4))
     old, new = table[:-3].unflatten(0, (7, 7)), larger[:-3].unflatten(0, (17, 7))
-    torch.testing.assert_close(new[[0, 7, 8, 9, 16]], old[[0, 2, 3, 4, 6]])  # ends, and offsets of at most one
+    torch.testing.assert_close(new[[0, 7, 8, 9, 16]], old[[0, 2, 3, 4, 6]])  # the ends, and offsets of at most one
     assert torch.equal(larger[-3:], table[-3:])
     assert resize_rel_pos_table(torch.ones(1, 2), (1, 1), (2, 2)).equal(torch.ones(9, 2))
     with pytest.raises(ValueError, match='52 rows; a map of 3 x 4 needs 35, or 38'):

@@ -23,7 +23,7 @@ def test_simple_fpn_levels():
     assert all(p.grad is not None for p in neck.parameters())
 
 
-def test_simple_fpn_takes_the_scales_asked_for():
+def test_simple_fpn_takes_the_given_scales():
     neck = SimpleFPN(16, 8, scales=(2, 0.5))
     assert [tuple(x.shape[2:]) for x in neck(maps(1))] == [(8, 12), (2, 3)]
 

@@ -122,7 +122,7 @@ def test_the_names_of_vgg_are_torchvisions(vgg, tmp_path):
     assert loss(images(0), images(1)).shape == (2,)
 
 
-def test_gradients_reach_the_reconstruction_alone(vit):
+def test_gradients_reach_the_reconstruction_only(vit):
     x, y = images(0, side=64).requires_grad_(), images(1, side=64).requires_grad_()
     vit(x, y).sum().backward()
     assert x.grad.any()

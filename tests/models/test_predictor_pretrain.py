@@ -111,7 +111,7 @@ def masked_attention_logits(predictor, ids, mask, dropped):
     return predictor.head(predictor.decoder_norm(x)[:, 1:], predictor.word_embed.weight)
 
 
-def test_dropping_positions_equals_attention_that_does_not_see_them():
+def test_dropping_positions_equals_attention_that_ignores_them():
     predictor, ids = tiny_predictor().double(), some_ids()
     mask, kept = random_masks(torch.tensor([[0.5], [0.6], [0.8], [1.0]]), 16, generator(), drop_ratio=0.5)
     dropped = torch.ones_like(mask).scatter(1, kept, False)
@@ -123,7 +123,7 @@ def test_dropping_positions_equals_attention_that_does_not_see_them():
     ]
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
-    # dropping matters, and the comparison sees it
+    # dropping changes the result, and the comparison detects it
     whole = masked_attention_logits(predictor, ids, mask, torch.zeros_like(mask))
     assert (whole - expected).abs().max() > 1e-3
     torch.testing.assert_close(predictor.logits(ids, mask), whole, atol=1e-12, rtol=1e-12)
@@ -137,7 +137,7 @@ def test_the_order_of_kept_positions_does_not_matter():
         predictor.logits(ids, mask, kept[:3])
 
 
-def test_the_encoder_runs_on_half_of_the_positions_in_training_alone():
+def test_the_encoder_runs_on_half_of_the_positions_in_training_only():
     model, lengths = tiny_training(None, drop_ratio=0.5), []
     model.predictor.blocks[0].register_forward_hook(lambda block, args, out: lengths.append(out.shape[1]))
     for mode in (True, False):
@@ -164,7 +164,7 @@ def test_loss_against_its_definition(codes_only, vocabulary, training):
     assert losses['accuracy'].item() == pytest.approx(sum(hits).item() / len(hits))
 
 
-def test_ids_train_as_the_images_that_they_were_made_of():
+def test_training_on_ids_equals_training_on_their_images():
     on_images, on_ids = tiny_training().train(), tiny_training(None).train()
     on_ids.predictor.load_state_dict(on_images.predictor.state_dict())
     ids, _ = on_images.tokenizer.encode(images())
@@ -175,7 +175,7 @@ def test_ids_train_as_the_images_that_they_were_made_of():
         torch.manual_seed(7)
         torch.testing.assert_close(on_ids(stored, mode='loss'), expected)
     torch.manual_seed(7)
-    on_ids([*ids], mode='loss')['loss'].backward()  # as pseudo_collate hands them over
+    on_ids([*ids], mode='loss')['loss'].backward()  # as pseudo_collate passes them
     for ours, theirs in zip(on_ids.predictor.parameters(), on_images.predictor.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
     assert not any(key.startswith('tokenizer') for key in on_ids.state_dict())
@@ -250,7 +250,7 @@ def one_process(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def test_distributed_training_leaves_the_tokenizer_alone(one_process):
+def test_distributed_training_does_not_change_the_tokenizer(one_process):
     model = tiny_training()
     wrapped = MMDistributedDataParallel(module=model)
     assert wrapped.parameters_to_ignore == {f'tokenizer.{key}' for key in model.tokenizer.state_dict()}

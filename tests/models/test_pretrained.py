@@ -171,7 +171,7 @@ def test_nothing_matches(tmp_path):
         Pretrained(path)(Tiny())
 
 
-def test_prefix_that_is_not_there(tmp_path):
+def test_a_missing_prefix(tmp_path):
     path = file_of(tmp_path, Tiny(), prefix='encoder.')
     with pytest.raises(CheckpointError, match=r"no weight that starts with 'backbone\.'.*encoder\."):
         Pretrained(path, prefix='backbone.')(Tiny())

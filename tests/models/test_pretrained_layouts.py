@@ -163,7 +163,7 @@ def test_mmpretrain_keeps_its_prefix(tmp_path):
     'part, kind',
     [('backbone', ADDPViT), ('tokenizer', VQTokenizer), ('predictor', MaskedTokenPredictor), ('neck', TokenDecoder)],
 )
-def test_each_part_of_a_published_addp(tmp_path, published, part, kind):
+def test_each_component_of_a_published_addp(tmp_path, published, part, kind):
     path, layout = saved(tmp_path, published), find_layout(published)
     args = layout.build_args(published)[part]
     args.pop('type', None)
@@ -195,7 +195,7 @@ def test_a_tokenizer_from_mage_and_by_its_prefix(tmp_path, published):
 
 
 def test_a_predictor_is_not_loaded_into_a_backbone(tmp_path, published):
-    # MAGE's encoder has the names of a ViT, but its input are token ids.
+    # MAGE's encoder has the names of a ViT, but its inputs are token ids.
     mage = {
         name.removeprefix('token_predictor.'): weight
         for name, weight in published.items()
@@ -203,7 +203,7 @@ def test_a_predictor_is_not_loaded_into_a_backbone(tmp_path, published):
     }
     vit = ADDPViT(dict(embed_dims=48, num_layers=2, num_heads=4), img_size=64, patch_size=8)
     assert set(vit.state_dict()) & set(mage)
-    with pytest.raises(CheckpointError, match=r'layout of MAGE, which holds a predictor\. ADDPViT is a backbone'):
+    with pytest.raises(CheckpointError, match=r'layout of MAGE, which is for a predictor\. ADDPViT is a backbone'):
         Pretrained(saved(tmp_path, mage))(vit)
 
 
@@ -284,7 +284,8 @@ def test_beits_tables_are_resized_and_a_module_without_them_warns(tmp_path, repo
 
 
 def test_mmpretrains_own_beit_at_another_size(tmp_path, report):
-    """mmpretrain resizes by a function that SciPy no longer has. We resize the table before."""
+    """mmpretrain resizes with a function that SciPy no longer has, so the table is resized
+    before."""
     from mmpretrain.models.backbones import BEiTViT
 
     arch = dict(embed_dims=24, num_layers=1, num_heads=3, feedforward_channels=48)

@@ -38,7 +38,7 @@ def test_decomposed_relative_positions():
 @pytest.mark.parametrize('name', ['relative_position_bias_table', 'rel_pos_bias_table'])
 @pytest.mark.parametrize('entries, own_entries', [(0, 0), (3, 3), (3, 0), (0, 3)])
 def test_tables_of_biases(name, entries, own_entries):
-    # 4x4 places to 2x6: 49 distances to 33.
+    # 4x4 positions to 2x6: 49 distances to 33
     table = torch.randn(49 + entries, 2)
     module = Holder(name, 33 + own_entries, 2, window_size=(2, 6))
     nn.init.constant_(getattr(module.attn, name), 5.0)
@@ -52,7 +52,7 @@ def test_tables_of_biases(name, entries, own_entries):
 
 def test_a_table_from_a_window_that_is_not_square(tmp_path):
     torch.save({'attn.relative_position_bias_table': torch.randn(33, 2)}, tmp_path / 'w.pth')
-    module = Holder('relative_position_bias_table', 49, 2)  # square, as far as anybody can tell
+    module = Holder('relative_position_bias_table', 49, 2)  # read as a square window
     with pytest.raises(CheckpointError, match=r'w\.pth.*table \(33, 2\) has 33 rows.*pos_grid=\(height, width\)'):
         Pretrained(str(tmp_path / 'w.pth'))(module)
     Pretrained(str(tmp_path / 'w.pth'), pos_grid=(2, 6))(module)

@@ -74,7 +74,7 @@ def test_the_gradient_passes_straight_through_the_codes():
     torch.testing.assert_close(seen[0], expected, atol=1e-7, rtol=1e-4)
 
 
-def test_unused_codes_restart_from_latents_until_the_codebook_settles():
+def test_unused_codes_restart_from_latents_until_the_last_restart():
     model = TokenizerPretrain(tiny_tokenizer(), restart_interval=2, restart_until=5).train()
     weights = model.tokenizer.codes.weight
     for iteration in range(6):
@@ -123,7 +123,7 @@ def test_distributed_training_passes_from_unquantised_to_quantised(one_process):
     assert model.tokenizer.codes.weight.grad.any()
 
 
-def test_tracking_leaves_evaluation_alone():
+def test_codes_are_not_counted_in_evaluation():
     model = TokenizerPretrain(tiny_tokenizer(), restart_interval=1, restart_until=9).eval()
     model(images(), mode='loss')
     assert model.iteration == 0

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""How gradients pass the codes, and codes that follow a moving mean."""
+"""Gradients through the codes, and codes as moving means."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ def test_the_rotation_trick_gives_the_codes_and_the_gradient_of_a_householder_pr
     for b, y, x in np.ndindex(2, 3, 2):
         e, q, g = (t[b, :, y, x].detach().numpy() for t in (latents, codes, weight))
         unit_e, unit_q = e / np.linalg.norm(e), q / np.linalg.norm(q)
-        # first reflect at the plane between e and q, then at that of q: their product rotates in
-        # the plane of both
+        # reflect at the plane between e and q, then at that of q: the product is a rotation in the
+        # plane of both
         half = (unit_e + unit_q) / np.linalg.norm(unit_e + unit_q)
         matrix = (np.eye(5) - 2 * np.outer(unit_q, unit_q)) @ (np.eye(5) - 2 * np.outer(half, half))
         matrix *= np.linalg.norm(q) / np.linalg.norm(e)
@@ -43,7 +43,7 @@ def test_the_rotation_trick_keeps_the_angle_between_gradient_and_vector():
 
 
 @pytest.mark.parametrize('codes_of', [lambda x: x, lambda x: -x, torch.zeros_like], ids=['same', 'opposite', 'zero'])
-def test_the_rotation_trick_survives_the_corners(codes_of):
+def test_the_rotation_trick_in_special_cases(codes_of):
     latents = torch.randn(2, 4, 1, 1).requires_grad_()
     output = rotation_trick(latents, codes_of(latents.detach()))
     output.sum().backward()
@@ -78,7 +78,7 @@ def test_ema_codes_against_their_closed_form():
     codes, ema, decay = start.clone(), EMACodes(start, 0.8), 0.8
     counts, sums = [], []
     for _ in range(5):
-        ids = torch.randint(2, (2, 6), generator=generator)  # the third code is never chosen
+        ids = torch.randint(2, (2, 6), generator=generator)  # the third code is never used
         latents = torch.randn(2, 2, 2, 3, generator=generator)
         ema.update(codes, ids, latents)
         rows, flat = latents.permute(0, 2, 3, 1).reshape(-1, 2).numpy(), ids.flatten().numpy()

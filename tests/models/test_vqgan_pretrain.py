@@ -32,7 +32,7 @@ def gradients(model, loss):
     return {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
 
 
-def test_each_loss_reaches_its_own_part_alone():
+def test_each_loss_reaches_its_own_component_only():
     model = build(lecam_weight=0.1, r1_weight=1.0).train()
     totals, _ = model.parse_losses(model(images(), mode='loss'))
     for part, loss in totals.items():
@@ -193,7 +193,7 @@ def test_rotation_learns_another_way_than_straight_through():
     )
 
 
-def test_a_stride_and_a_width_of_ones_own():
+def test_another_stride_and_width():
     model = build(
         dict(stem_stride=2, channel_mults=(1, 1, 2), codebook_size=24, embed_dims=6, attn_levels=(2,)),
         discriminator=dict(DISCRIMINATOR, norm='batch'),

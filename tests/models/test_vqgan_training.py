@@ -19,7 +19,7 @@ SCHEDULE = dict(start=1, alone=1, ramp=1)
 
 
 class LastLayer(BaseMetric):
-    """Remembers the weights that are validated."""
+    """Keeps the weights that are validated."""
 
     def process(self, data_batch, data_samples) -> None:
         self.results.append(1)
@@ -33,7 +33,7 @@ weights, validated = [], None
 
 
 class Psnr(Hook):
-    """Replaces the PSNR by given numbers, one after the other, before the guard reads it."""
+    """Replaces the PSNR by given numbers, one after the other, before the hook reads it."""
 
     priority = 'VERY_HIGH'
 
@@ -60,7 +60,7 @@ def guarded(tmp_path, psnr, max_iters=None, **options):
     return runner, chosen, lines
 
 
-def test_a_steady_start_is_left_alone(tmp_path):
+def test_a_steady_start_changes_nothing(tmp_path):
     runner, chosen, lines = guarded(tmp_path, [20, 20, 19.5, 19.2, 19.1, 20, 20])
     runner.train()
     assert chosen.scales == [1.0] * 7
@@ -70,8 +70,8 @@ def test_a_steady_start_is_left_alone(tmp_path):
     assert history['train/psnr_mean'].data[0].tolist()[:4] == pytest.approx([20, 20, 19.5, 19.35])
 
 
-def test_a_dip_lowers_the_weight_and_is_told(tmp_path):
-    """3 dB in the first window; then, in a window of its own, 2 dB; a third one only warns."""
+def test_a_drop_lowers_the_weight_and_is_logged(tmp_path):
+    """3 dB in the first window; 2 dB in the next window; the third drop only warns."""
     runner, chosen, lines = guarded(tmp_path, [20, 20, 17, 17, 18, 18, 15, 15, 3], factor=0.5, max_answers=2)
     runner.train()
     assert chosen.scales == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25]
@@ -110,7 +110,7 @@ def test_a_rollback_goes_to_the_start_with_less_weight(tmp_path):
 
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain'])
 def test_a_rollback_restores_weights_and_their_averages(tmp_path, scope):
-    """mmengine's hook takes the averages for weights unless the training is resumed."""
+    """mmengine's hook swaps averages and weights unless the training is resumed."""
     chosen, lines = Psnr([20, 20, 17, 17, 20, 20]), Lines()
     hooks = [
         dict(type=f'{scope}.EMAHook', momentum=0.3),
@@ -158,12 +158,12 @@ def test_rollbacks_come_to_an_end(tmp_path):
     'psnr, action, words',
     [([20, 20, 17, 17], 'stop', r'3\.00 dB.*lecam_weight'), ([20, float('nan')], 'warn', 'iteration 2 is nan')],
 )
-def test_a_training_that_is_lost_stops(tmp_path, psnr, action, words):
+def test_a_failed_training_stops(tmp_path, psnr, action, words):
     with pytest.raises(TrainingCollapsedError, match=words):
         guarded(tmp_path, psnr, action=action)[0].train()
 
 
-def test_the_guard_refuses_what_it_cannot_watch(tmp_path):
+def test_the_hook_refuses_models_that_it_cannot_monitor(tmp_path):
     with pytest.raises(ConfigError, match='IterBasedTrainLoop'):
         build_runner(
             tmp_path, build(), [dict(type='addp_mm.AdversarialStartHook', action='rollback')], by_epoch=True
@@ -189,7 +189,7 @@ def test_moving_averages_are_validated_and_saved(tmp_path):
     hooks = [dict(type='EMAHook', momentum=0.3, begin_iter=2), Record()]
     runner = build_runner(tmp_path, validated, hooks, checkpoint_interval=3, evaluator=Evaluator(LastLayer()))
     runner.train()
-    # copied up to iteration 2, whose update is the first and copies too
+    # copies up to iteration 2: the first update also copies
     average = history[1]
     expected = []
     for latest in history[2:]:
@@ -221,7 +221,7 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
     assert resumed.message_hub.log_scalars['train/discriminator.lr'].current() > 0
 
 
-def test_parts_of_the_optimizer():
+def test_components_of_the_optimizer():
     model = build()
     wrapper = optimizers(model, clip_grad=dict(max_norm=1e-3))
     assert isinstance(wrapper, JointOptimWrapperDict)
@@ -244,7 +244,7 @@ def test_parts_of_the_optimizer():
         build_optim_wrapper(model, dict(both, paramwise_cfg=dict(bias_decay_mult=0.0)))
 
 
-def test_amp_is_set_in_each_part():
+def test_amp_is_set_for_each_component():
     cfg = Config(dict(optim_wrapper=dict(OPTIM_WRAPPER)))
     set_amp(cfg, 'bfloat16')
     for part in ('tokenizer', 'discriminator'):

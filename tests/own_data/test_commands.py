@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The runner of commands: log, heartbeat, exit status, and the end of a run that is interrupted."""
+"""The runner of commands: log, heartbeat, exit status, and an interrupted run."""
 
 import os
 import sys

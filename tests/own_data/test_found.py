@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""How tools/pretrain_from_folder.py inspects the images."""
+"""tools/pretrain_from_folder.py inspects the images."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_broken_images_and_those_of_a_missing_shard_are_named(tmp_path, monkeypa
     gone.unlink()
     found = find_images(dict(listed.dataset, shards=str(shards)), None, None, 'keep')
     assert (found.count, found.broken) == (24, [])
-    # As if it was removed during the inspection.
+    # as if it was removed during the inspection
     monkeypatch.setattr('addp_mm.datasets.WebDatasetImages._ensure_list', lambda self: None)
     found = find_images(listed.dataset, None, None, 'error')
     assert len(found.broken) == 12
@@ -121,7 +121,7 @@ def test_near_infrared_is_a_channel_and_alpha_is_not(tmp_path, extra, channels):
     # An opacity of 80 % leaves a fifth of the white background.
     assert found.mean == pytest.approx([0.2, 0.4, 0.6, 0.8] if channels == 4 else [0.36, 0.52, 0.68], abs=3e-3)
     assert any('4 channels, and the models have' in line for line in warnings(found, 32, 'nano')) == (channels == 3)
-    # With --channels the warning still says what is left out, and only that.
+    # With --channels there is still a warning about dropped channels, and no other warning.
     other = found_in(tmp_path / 'images', tmp_path / 'b', channels=7 - channels)
     assert other.mean == pytest.approx([0.2, 0.4, 0.6, 0.8][: 7 - channels], abs=3e-3)
     assert other.most_stored == (4 if channels == 4 else 0)

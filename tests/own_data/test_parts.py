@@ -177,7 +177,7 @@ def test_a_tar_beside_images_does_not_make_a_folder_of_shards(tmp_path):
     assert {kind(tmp_path / name) for name in ('mixed', 'deep', 'images')} == {'addp_mm.ImageFiles'}
 
 
-def test_an_array_with_gaps_is_broken_and_leaves_the_statistics_alone(tmp_path):
+def test_an_array_with_gaps_is_broken_and_does_not_change_the_statistics(tmp_path):
     folder = tmp_path / 'images'
     folder.mkdir()
     for index in range(5):

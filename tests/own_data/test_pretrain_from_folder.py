@@ -31,7 +31,7 @@ TINY = _TINY.split()
 
 
 def execution(run_tool, at_start=lambda command: None):
-    """What runs a command as a fork of the tool server, its output in the log."""
+    """A function that runs a command as a fork of the tool server, with its output in the log."""
 
     def execute(command, log, progress):
         at_start(command)
@@ -134,13 +134,12 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
     assert 'all stages together take about' in said
     assert '$ python tools/train.py' in said
 
-    # the same again does nothing but the page; other options are refused in words; so is an edited
-    # config
+    # the same command again only writes the page; other options and an edited config are refused
     run(tmp_path, images, execution(run_tool), '--fid-extractor', write_extractor(tmp_path, 5))
     said = capsys.readouterr().out
     assert said.count('already done') == 3
     assert '$ python' not in said
-    # Other metrics train nothing again.
+    # Other metrics do not repeat a training.
     run(tmp_path, images, execution(run_tool))
     said = capsys.readouterr().out
     assert said.count('$ python') == 1
@@ -155,7 +154,7 @@ def test_five_channels_end_to_end(tmp_path, run_tool, capsys):
 
 
 def kill_child_when(path, server):
-    """Kill what the tool server runs as soon as a file is there."""
+    """Kill the command of the tool server when a file exists."""
 
     def watch():
         until = time.monotonic() + 500
@@ -169,14 +168,14 @@ def kill_child_when(path, server):
 
 
 @pytest.mark.slow
-def test_a_killed_predictor_goes_on_to_the_same_weights(tmp_path, run_tool, capsys):
-    """On shards, where the other run is on files."""
+def test_a_killed_predictor_continues_to_the_same_weights(tmp_path, run_tool, capsys):
+    """This run uses shards, the other run uses files."""
     images, longer = pack(write_images(tmp_path / 'images', 1), tmp_path / 'shards'), ['predictor.max_iters=60']
     run_dir = tmp_path / 'work/predictor/run'
 
     def at_start(command):
         if 'train.py' in command[1] and 'predictor' in command[2]:
-            # it appears when the first checkpoint is whole
+            # it exists when the first checkpoint is complete
             kill_child_when(run_dir / 'last_checkpoint', run_tool)
 
     with pytest.raises(SystemExit, match='(?s)ended with status -9.*continues at this command'):

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Errors that tools/pretrain_from_folder.py finds before anything is trained, and its ends."""
+"""Errors that tools/pretrain_from_folder.py finds before any training, and its exit status."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def interrupted(command, log, progress):
 
 
 def start(images, work, *options, execute=interrupted):
-    """Return the exit status, or the message that the tool ends with."""
+    """Return the exit status, or the last message of the tool."""
     import pretrain_from_folder
 
     with pytest.raises(SystemExit) as ended:
@@ -73,7 +73,7 @@ def images(tmp_path):
     return write_images(tmp_path / 'images', 1, count=8)
 
 
-def test_nothing_is_removed_until_all_that_can_be_checked_is(tmp_path, images):
+def test_nothing_is_removed_before_all_checks(tmp_path, images):
     work = tmp_path / 'work'
     assert start(images, work) == 130
     for stage in ('tokenizer', 'predictor', 'addp'):
@@ -116,7 +116,7 @@ def test_later_stages_are_checked_before_the_first_is_trained(tmp_path, images, 
     assert 'addp.train_dataloader.batch_size must be' in start(
         images, tmp_path / 'work', '--cfg-options', 'addp.train_dataloader.batch_size=x', execute=execute
     )
-    # The trial builds a stage whose batch is given, without a step.
+    # The trial builds a stage whose batch is given, but runs no step.
     assert start(images, tmp_path / 'work', *own_batch, execute=execute) == 130
     assert 'all stages except addp take about 0:01:' in capsys.readouterr().out
     stages = json.loads((tmp_path / 'work/trial_spec.json').read_text())['stages']
@@ -180,7 +180,7 @@ def test_invalid_counts_are_refused(tmp_path, images, option, words):
     assert os.listdir(tmp_path / 'work') == ['images.index']
 
 
-def test_a_refused_folder_stays_as_it_was(tmp_path, images):
+def test_a_refused_folder_is_unchanged(tmp_path, images):
     before = content(tmp_path)
     assert 'is not a work dir of this tool' in start(images, images)
     assert 'no_images' in start(tmp_path / 'no_images', tmp_path / 'work')

@@ -33,7 +33,7 @@ def test_batches_on_a_cpu_follow_from_the_memory_of_small_steps(monkeypatch):
     assert trial_steps.fit_on_cpu(trial, 64, limit=4000)[0] == 64
     trial.steps.clear()
     batch, seconds, peak = trial_steps.fit_on_cpu(trial, 1000, limit=4000)
-    # 300 images fit; 250, which need 3,500, are an equal part of 1000
+    # 300 images fit; 250 images, which need 3,500 bytes, are an equal part of 1000
     assert batch == 250
     assert peak == 3500
     assert seconds == pytest.approx(0.01 * 250 / 4)

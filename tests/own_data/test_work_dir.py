@@ -72,7 +72,7 @@ def test_processes_that_outlive_their_tool_keep_the_lock(tmp_path):
     work_dir(tmp_path / 'work').close()
 
 
-def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
+def test_a_folder_with_other_files_is_unchanged(tmp_path):
     from addp_mm.own_data.state import StateError
 
     (tmp_path / 'thesis.tex').write_text('')
@@ -87,7 +87,7 @@ def test_a_start_that_fails_leaves_at_most_the_list_of_images(tmp_path):
     folder = work_dir(tmp_path / 'made')
     folder.index.write_text('')
     folder.close()
-    # The list of images took time and is kept.
+    # The list of images is kept, because listing takes time.
     assert os.listdir(tmp_path / 'made') == ['images.index']
     work_dir(tmp_path / 'made').close()
 
@@ -134,7 +134,7 @@ def test_a_stage_is_trained_when_its_last_checkpoint_is_whole(tmp_path):
     latest.write_text(str(before))
     torch.save(dict(iter=10), last)
     os.truncate(last, last.stat().st_size // 2)
-    # Killed while writing a checkpoint: mmengine resumes from the one that is named.
+    # Killed while writing a checkpoint: mmengine resumes from the named checkpoint.
     assert stage.final_checkpoint(10) is None
     stage.repair_last_checkpoint()
     assert latest.read_text() == str(before)

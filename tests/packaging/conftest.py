@@ -30,7 +30,7 @@ SOURCES = (
 
 @pytest.fixture(scope='session')
 def sources(tmp_path_factory) -> Path:
-    """A copy of the checkout: building writes beside the sources."""
+    """A copy of the checkout, because building writes files next to the sources."""
     folder = tmp_path_factory.mktemp('sources')
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -42,7 +42,7 @@ def sources(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def wheel(sources, tmp_path_factory) -> Path:
-    """Built from an sdist, so the test sees if either is incomplete."""
+    """Built from an sdist, so that the test detects if one of them is incomplete."""
     folder = tmp_path_factory.mktemp('dist')
     build = f'from setuptools import build_meta; print(build_meta.build_sdist({str(folder)!r}))'
     sdist = run(sys.executable, '-c', build, cwd=sources).split()[-1]

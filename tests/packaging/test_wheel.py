@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What a wheel holds, and whether it works without the checkout."""
+"""The files of a wheel, and its use without the checkout."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def test_inferencers_by_name_outside_of_the_checkout(installed):
 
 
 def test_a_config_inherits_before_anything_is_imported(installed):
-    """mmdet's own tools/train.py reads a config like this, with mmengine alone."""
+    """mmdet's own tools/train.py reads a config like this, with mmengine only."""
     installed.folder.joinpath('mine.py').write_text(
         f"_base_ = __import__('addp_mm').config_path('{CLASSIFIER}')\nmodel = dict(head=dict(num_classes=3))\n"
     )

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Loading and converting checkpoints in the published layout, with every key accounted for."""
+"""Load and convert checkpoints in the published layout; every key is known."""
 
 import argparse
 import runpy
@@ -23,11 +23,11 @@ def checkpoint():
     return pr.published_checkpoint(pr.read_reference())
 
 
-def test_every_key_is_used_or_known_as_unused(checkpoint):
+def test_every_key_is_used_or_listed_as_unused(checkpoint):
     converted = convert_published(checkpoint)
     model = load_published(checkpoint, **pr.HEADS)
     assert set(converted) == set(model.state_dict())
-    assert model.unloaded_parts() == []
+    assert model.unloaded_components() == []
     assert not model.training
     for name, value in model.state_dict().items():
         assert torch.equal(value, converted[name]), name
@@ -83,7 +83,7 @@ def test_unknown_keys_are_listed(checkpoint):
 @pytest.mark.parametrize(
     'part, name', [('vqgan.', 'tokenizer'), ('token_predictor.', 'predictor'), ('decoder_', 'neck')]
 )
-def test_a_missing_part_is_named(checkpoint, part, name):
+def test_a_missing_component_is_named(checkpoint, part, name):
     rest = {key: value for key, value in checkpoint.items() if not key.startswith(part) and f'.{part}' not in key}
     with pytest.raises(ValueError, match=name):
         convert_published(rest)
@@ -105,7 +105,7 @@ def test_a_training_checkpoint_is_read_from_its_file(checkpoint, tmp_path):
     assert torch.equal(model.backbone.cls_token, checkpoint['cls_token'].float())
 
 
-def test_files_that_are_no_checkpoints_are_refused(tmp_path):
+def test_files_that_are_not_checkpoints_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_published(tmp_path / 'none.pth', **pr.HEADS)
     path = tmp_path / 'image.pth'

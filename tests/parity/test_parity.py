@@ -45,7 +45,8 @@ def test_encoder_decoder_and_loss_are_as_published(training, reference):
 
 def test_gradient_norms_are_as_published(model, training, reference):
     norms = pr.gradient_norms(model, training['loss'])
-    # One number for each parameter instead of its tensor maps our names to the published ones.
+    # One number for each parameter, instead of its tensor, maps this package's names to the
+    # published ones.
     marked = {
         key: torch.full_like(value, index, dtype=torch.float32)
         for index, (key, value) in enumerate(reference.state_dict.items())

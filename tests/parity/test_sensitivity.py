@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Each tolerance of the parity tests fails when a component is changed, one change at a time."""
+"""Each tolerance of the parity tests is exceeded if a component is changed, one at a time."""
 
 import copy
 import types
@@ -70,7 +70,7 @@ def test_exchanged_masks_are_noticed(trained, inputs, reference):
     'component, name', [(component, name) for component in COMPONENTS for name in COMPONENTS[component]]
 )
 @torch.no_grad()
-def test_a_change_behind_the_noise_is_noticed(component, name, model, inputs, reference):
+def test_a_change_after_the_noise_is_noticed(component, name, model, inputs, reference):
     COMPONENTS[component][name](model)
     broken = pr.beyond_tolerance(pr.predict(model, reference, inputs['x_t'], inputs['target_prob']), reference)
     assert component in broken
@@ -114,7 +114,7 @@ def test_a_changed_noise_schedule_is_noticed(name, reference):
 
 
 def test_every_tolerance_has_a_change_that_it_notices():
-    """A result that is added to the reference needs a change of its own here."""
+    """A new result in the reference needs a change of its own here."""
     noticed = {component for _, component in (*TOKENIZER.values(), *SCHEDULE.values())}
     noticed |= {
         *COMPONENTS,
@@ -124,6 +124,6 @@ def test_every_tolerance_has_a_change_that_it_notices():
         'pretrain_style_tokens',
         'finetune_tokens',
     }
-    # draws of the published run: put in, not compared
+    # draws of the published run are inputs and not compared
     given = {'mask_t', 'mask_next', 'sampling.ids', 'sampling.mask1'}
     assert noticed == {*INTEGERS, *DIGESTED, *WHOLE} - given

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A report in one file: sections, figures and tables, and nothing that is loaded from elsewhere."""
+"""A report in one file: sections, figures and tables, without external files."""
 
 import base64
 

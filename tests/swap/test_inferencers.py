@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Inferencers of three packages with our configs: built in one default scope, called in another.
 
-mmpretrain#1839: what an Inferencer builds late (collation, visualizer, pipeline) comes from the
-scope of that moment.
+mmpretrain#1839: an Inferencer builds collation, visualizer and pipeline later, in the default scope
+of that moment.
 """
 
 from pathlib import Path

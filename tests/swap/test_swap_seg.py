@@ -120,7 +120,7 @@ def test_a_stock_config_trains_and_predicts(name, tmp_path):
 
 @pytest.mark.slow
 def test_mmseg_may_be_imported_first(tmp_path):
-    """In the other tests of this file addp_mm comes first, and no config has custom_imports."""
+    """In the other tests of this file addp_mm is imported first, without custom_imports."""
     base, model = SWAPS['upernet']
     # by its path: the forks' mmengine finds mmseg::… only after addp_mm is imported
     base = Path(find_spec('mmseg').origin).parent / '.mim/configs' / base

@@ -65,7 +65,7 @@ def test_a_prefix_that_matches_nothing_is_named(checkpoint, tmp_path, options, w
         ('out.safetensors', ['--meta', 'a'], "error: --meta must be KEY=VALUE, got 'a'"),
     ],
 )
-def test_refuses_in_words_and_writes_nothing(checkpoint, tmp_path, name, options, words):
+def test_refused_options_are_named_and_nothing_is_written(checkpoint, tmp_path, name, options, words):
     (tmp_path / 'there.safetensors').write_text('mine')
     with pytest.raises(SystemExit, match=words):
         export(checkpoint[0], tmp_path / name, *options)

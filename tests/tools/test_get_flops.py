@@ -48,7 +48,7 @@ def test_a_vit_as_counted_by_hand(arch, width, blocks, published):
     assert [part.macs for part in blocks_cost.children] == [block] * blocks
 
 
-def test_a_part_that_is_called_by_another_method_counts_once_in_the_total():
+def test_a_module_that_is_called_by_another_method_counts_once_in_the_total():
     class Head(nn.Module):
         def __init__(self):
             super().__init__()
@@ -64,7 +64,7 @@ def test_a_part_that_is_called_by_another_method_counts_once_in_the_total():
     assert cost.macs == 2 * 64 + 2 * 32
 
 
-def test_frozen_parts_of_a_pretraining_are_separate():
+def test_frozen_components_of_a_pretraining_are_separate():
     cost = forward_costs(Config.fromfile(PRETRAIN))
     parts = {part.name: part for part in cost.children}
     assert all(parts[name].frozen and not parts[name].trained for name in ('tokenizer', 'predictor'))
@@ -74,7 +74,7 @@ def test_frozen_parts_of_a_pretraining_are_separate():
 
 
 @pytest.mark.slow
-def test_mask_rcnn_vitdet_base_costs_what_the_paper_says():
+def test_costs_of_mask_rcnn_vitdet_base_are_those_of_the_paper():
     cfg = Config.fromfile(VITDET)
     assert training_size(cfg) == (1024, 1024)
     cost = forward_costs(cfg)
@@ -128,7 +128,7 @@ def test_tool_counts_one_view_of_a_model_that_averages_views(capsys):
 
 
 @pytest.mark.parametrize('path', [CLS, PRETRAIN, DET, SEG], ids=lambda path: path.parent.name)
-def test_a_training_step_changes_the_trained_weights_alone(path):
+def test_a_training_step_changes_the_trained_weights_only(path):
     torch.manual_seed(0)
     step = TrainingStep(Config.fromfile(path), batch_size=2)
     assert (step.batch_size, step.img_size, step.precision) == (2, (64, 64), 'float32')
@@ -137,7 +137,7 @@ def test_a_training_step_changes_the_trained_weights_alone(path):
     for name, parameter in step.model.named_parameters():
         assert parameter.requires_grad or torch.equal(parameter, before[name]), name
     assert any(not torch.equal(parameter, before[name]) for name, parameter in step.model.named_parameters())
-    # At least weights and gradients, and less than any machine that runs the tests.
+    # at least weights and gradients, and less than the memory of any machine that runs the tests
     assert sum(p.nbytes for p in before.values()) < step.peak_memory() < 2**40
 
 
@@ -179,6 +179,6 @@ def test_step_time_on_the_cpu(capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='asks for a GPU where there is none')
-def test_step_time_needs_the_device_it_is_asked_for():
+def test_step_time_needs_the_given_device():
     with pytest.raises(SystemExit, match='--device cuda: this PyTorch cannot use the device here'):
         tool('benchmarks/step_time.py').main([str(CLS), '--device', 'cuda'])

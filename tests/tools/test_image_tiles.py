@@ -9,7 +9,7 @@ from PIL import Image
 
 @pytest.fixture(autouse=True)
 def limit(monkeypatch):
-    """The tool lifts Pillow's limit for its own process; it is back after each test."""
+    """The tool removes Pillow's limit in its process; each test restores it."""
     monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)
 
 
@@ -57,7 +57,7 @@ def test_images_are_resized_first_and_chosen_by_name(image, tmp_path):
 def test_images_too_large_for_training_are_cut(image, tmp_path, monkeypatch):
     from addp_mm.datasets import BrokenImageError, LoadImage
 
-    # 3,500 pixels in place of more than 179 million
+    # 3,500 pixels instead of more than 179 million
     monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 1500)
     with pytest.raises(BrokenImageError, match='cut it into tiles with tools/dataset_converters/image_tiles.py'):
         LoadImage()(dict(img_path=str(tmp_path / 'field.png')))
@@ -74,7 +74,7 @@ def test_16_bits_are_scaled_not_clipped(tmp_path):
     assert (tile[..., :1] == tile).all()
 
 
-def test_what_cannot_be_cut_is_named(image, tmp_path):
+def test_files_that_cannot_be_cut_are_named(image, tmp_path):
     (tmp_path / 'broken.png').write_bytes(b'no image')
     with pytest.raises(SystemExit, match=r'broken.png: .*--leave-out'):
         image_tiles.main([str(tmp_path / 'broken.png'), '--out', str(tmp_path / 'tiles')])
@@ -92,7 +92,7 @@ def test_images_smaller_than_a_tile_are_named(image, tmp_path, capsys):
     Image.fromarray(image[:15, :15]).save(tmp_path / 'small.png')
     with pytest.raises(SystemExit, match=r'small\.png \(15 x 15\): smaller than a tile of 20 px'):
         image_tiles.main([str(tmp_path / 'small.png'), '--out', str(tmp_path / 'tiles'), '--tile', '20'])
-    # a folder without tiles is free for others
+    # a folder without tiles can be used with other settings
     image_tiles.main(
         [str(tmp_path / 'small.png'), str(tmp_path / 'field.png'), '--out', str(tmp_path / 'tiles'), '--tile', '16']
     )
@@ -121,7 +121,7 @@ def test_a_folder_holds_tiles_of_one_kind(image, tmp_path):
         cut('20', out='field.png')
 
 
-def test_a_tile_whose_writing_failed_is_not_there(image, tmp_path, monkeypatch):
+def test_a_tile_whose_writing_failed_does_not_exist(image, tmp_path, monkeypatch):
     def save(tile, path, format):
         path.write_bytes(b'half')
         raise OSError('no space left')

@@ -44,7 +44,7 @@ def test_the_check_at_import_accepts_what_the_extras_install(extra, family):
         assert len(wanted) == 1
         lowest = next(each.version for each in installed[wanted[0].name] if each.operator in ('>=', '=='))
         assert lowest in SpecifierSet(wanted[0].supported), wanted[0]
-        if family is FORKS:  # nothing below has been tried
+        if family is FORKS:  # lower versions have not been tested
             assert f'>={lowest},' in wanted[0].supported
     if family is ORIGINALS:
         assert INSTALL_MMCV.removeprefix('pip install ') in lines
@@ -63,7 +63,7 @@ def test_scripts_are_executable_and_explain_themselves():
 
 @pytest.mark.parametrize('version, works', [('3.9', False), ('3.10', True), ('3.12', True), ('3.13', False)])
 def test_make_refuses_an_unsupported_python(tmp_path, version, works):
-    """A stand-in interpreter runs the checks of the Makefile with another ``sys.version_info``."""
+    """A fake interpreter runs the checks of the Makefile with another ``sys.version_info``."""
     python = tmp_path / 'python'
     major, minor = version.split('.')
     python.write_text(
@@ -83,7 +83,7 @@ def test_make_refuses_an_unsupported_python(tmp_path, version, works):
 
 
 def test_make_keeps_the_stacks_apart():
-    # make passes its own options, such as STACK=onedl, to what it runs, which may be this test
+    # make passes its options, such as STACK=onedl, to its commands, which may include this test
     environ = {name: value for name, value in os.environ.items() if name not in ('MAKEFLAGS', 'MAKEOVERRIDES', 'STACK')}
 
     def make(*arguments):

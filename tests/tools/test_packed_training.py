@@ -43,7 +43,7 @@ def write_images(folder):
 
 
 def write_shards(folder, files):
-    """Three shards with a label beside each image."""
+    """Three shards with a label for each image."""
     folder.mkdir()
     for shard, members in enumerate(np.array_split(files, 3)):
         with tarfile.open(folder / f'{shard:02d}.tar', 'w') as archive:

@@ -36,7 +36,7 @@ def test_the_loss_is_never_below_its_lower_bound(tmp_path):
     lines = re.findall(r'entropy of the targets ([\d.]+) .* ADDP loss ([\d.]+), lower bound ([\d.]+)', done.stdout)
     assert len(lines) == 2
     for entropy, loss, least in (map(float, line) for line in lines):
-        # smoothing only adds entropy, and no cross entropy is below the entropy of its target
+        # smoothing adds entropy, and a cross entropy is never below the entropy of its target
         assert 0 < entropy <= least + 0.01
         assert least <= loss
         assert least < math.log(1026)

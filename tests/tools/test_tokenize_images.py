@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The tool that stores token ids runs in this process, or in a fork if it is to be killed."""
+"""The tool that stores token ids, run in this process or, to kill it, in a fork."""
 
 import importlib.util
 import json
@@ -126,7 +126,7 @@ def test_the_ids_are_those_of_the_views(stored, inputs):
             assert np.array_equal(ids[index], tokenizer.encode(views)[0].numpy()), name
 
 
-def test_what_is_recorded(stored, inputs):
+def test_recorded_settings(stored, inputs):
     about = json.loads((stored / 'tokens.json').read_text())
     assert about['images']['count'] == about['done'] == NUM_IMAGES
     assert about['broken'] == []
@@ -152,7 +152,7 @@ def test_the_same_again_does_nothing(tool, stored, inputs, capsys):
 
 
 @pytest.mark.parametrize('device', ['foo', 'cuda:99'])
-def test_a_device_that_is_not_there_is_refused_before_anything_is_made(tool, inputs, tmp_path, device):
+def test_a_missing_device_is_refused_before_anything_is_written(tool, inputs, tmp_path, device):
     with pytest.raises(SystemExit, match=f'error: --device {device}: this PyTorch cannot use the device'):
         tool.main(arguments(inputs, tmp_path / 'ids', '--device', device))
     assert not (tmp_path / 'ids').exists()
@@ -165,8 +165,8 @@ def test_neither_workers_nor_saving_matter(tool, stored, inputs, tmp_path, optio
 
 
 @pytest.mark.slow
-def test_other_ways_to_name_the_same_things(tool, stored, inputs, tmp_path):
-    """A training's config with its checkpoint, and a data set's config."""
+def test_the_same_tokenizer_and_images_in_other_forms(tool, stored, inputs, tmp_path):
+    """A training's config with its checkpoint, and a dataset's config."""
     ids = (stored / 'ids.npy').read_bytes()
     for number, images in enumerate(('images', 'training.py')):
         argv = arguments(inputs, tmp_path / str(number), images=images)
@@ -178,8 +178,8 @@ def start(tool, argv):
     """Start the tool in a forked process, which can be killed."""
 
     def main():
-        # If it is killed while it holds the lock that tqdm shares among forks, this process would
-        # wait for ever.
+        # If it is killed while it has the lock that tqdm shares among forks, this process would
+        # wait forever.
         tqdm.set_lock(threading.RLock())
         tool.main(argv)
 
@@ -189,7 +189,7 @@ def start(tool, argv):
 
 
 def run_until_saved(tool, argv, dst, rows):
-    """Run until ``rows`` are recorded as safe, and kill without a chance to clean up."""
+    """Run until ``rows`` are recorded as saved, then kill the process."""
     process = start(tool, argv)
     until = time.monotonic() + 60
     while process.is_alive() and time.monotonic() < until:
@@ -203,7 +203,7 @@ def run_until_saved(tool, argv, dst, rows):
 
 
 class Slowed:
-    """A tool whose tokenizer waits after each batch, so that it is killed while it works."""
+    """A tool whose tokenizer waits after each batch, so that it is killed during its work."""
 
     def __init__(self, tool, seconds):
         self.tool, self.seconds = tool, seconds
@@ -220,7 +220,7 @@ class Slowed:
 
 
 @pytest.mark.parametrize('rows', [0, 2, 8, 12])
-def test_a_killed_run_goes_on_to_the_same_bytes(tool, stored, inputs, tmp_path, rows):
+def test_a_killed_run_continues_to_the_same_bytes(tool, stored, inputs, tmp_path, rows):
     dst = tmp_path / 'ids'
     argv = arguments(inputs, dst, '--save-seconds', '0')
     assert run_until_saved(Slowed(tool, 0.05), argv, dst, rows) == -signal.SIGKILL
@@ -233,8 +233,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tool, stored, inputs, tmp_path, 
     assert content(dst) == content(stored)
 
 
-def test_an_interruption_saves_what_was_done(tool, stored, inputs, tmp_path):
-    """SIGTERM, with hours between two saves."""
+def test_an_interruption_saves_finished_ids(tool, stored, inputs, tmp_path):
+    """SIGTERM, with a save interval of hours."""
     dst = tmp_path / 'ids'
     argv = arguments(inputs, dst, '--save-seconds', '9999')
     process = start(Slowed(tool, 0.2), argv)
@@ -294,7 +294,7 @@ def with_broken(inputs, tmp_path):
     return folder
 
 
-def test_broken_images_are_named_recorded_and_left_out(tool, stored, with_broken, tmp_path, capsys):
+def test_broken_images_are_named_recorded_and_skipped(tool, stored, with_broken, tmp_path, capsys):
     argv = arguments(with_broken, tmp_path / 'ids')
     tool.main(argv)
     assert '2 images could not be read and are skipped' in capsys.readouterr().out

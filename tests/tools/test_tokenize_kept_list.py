@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Ids of a list of images that is kept although some are gone."""
+"""Ids for a kept list of images of which some no longer exist."""
 
 import importlib.util
 import json
@@ -31,7 +31,7 @@ TOKENIZER = dict(
 
 @pytest.fixture
 def arguments(tmp_path):
-    """Those of the tool for 14 listed images of which 11, one more than are allowed, are gone."""
+    """Arguments for 14 listed images of which 11, one more than allowed, no longer exist."""
     (tmp_path / 'images').mkdir()
     for index in range(14):
         Image.new('RGB', (16, 16), (index, 0, 0)).save(tmp_path / f'images/{index:02d}.png')
@@ -59,7 +59,7 @@ def arguments(tmp_path):
     ]
 
 
-def test_images_that_are_gone_are_recorded_and_do_not_count_as_broken(arguments, tmp_path):
+def test_missing_images_are_recorded_and_not_counted_as_broken(arguments, tmp_path):
     spec = importlib.util.spec_from_file_location('tokenize_images', TOOL)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

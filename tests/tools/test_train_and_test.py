@@ -65,7 +65,7 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(workplac
     assert_equal_weights(folder / 'epoch_2.pth', trained / 'epoch_2.pth')
 
 
-def test_resume_auto_starts_at_the_beginning_where_there_is_no_checkpoint(workplace, run_tool, trained):
+def test_resume_auto_without_a_checkpoint_starts_at_the_beginning(workplace, run_tool, trained):
     finished = run_tool(
         'train.py',
         'tiny.py',
@@ -152,7 +152,7 @@ def test_two_processes_share_the_data_and_keep_equal_weights(workplace):
     seen = [torch.load(workplace / f'two/rank_{rank}.pth', weights_only=True)['seen'] for rank in range(2)]
     assert [len(paths) for paths in seen] == [8, 8]
     assert len({*seen[0], *seen[1]}) == 16
-    # each process saw other images: weights are equal only if gradients were averaged
+    # each process had other images: weights are equal only if gradients were averaged
     assert_equal_weights(workplace / 'two/rank_0.pth', workplace / 'two/rank_1.pth')
     assert_equal_weights(workplace / 'two/rank_0.pth', workplace / 'two/epoch_1.pth')
 
@@ -195,7 +195,7 @@ def test_test_tool_writes_metrics_and_images(workplace, trained, run_tool):
     metrics = json.loads((workplace / 'tested/metrics.json').read_text())
     assert set(metrics) == {'accuracy/top1'}
     assert 0 <= metrics['accuracy/top1'] <= 100
-    # every image: those of both classes have the same file names
+    # all images, although those of both classes have the same file names
     assert {str(path.relative_to(workplace / 'drawn')) for path in (workplace / 'drawn').rglob('*.*')} == {
         f'val/{name}/{index}.png' for name in ('dark', 'light') for index in range(4)
     }

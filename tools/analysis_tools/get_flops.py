@@ -53,9 +53,9 @@ def main(argv=None):
     from addp_mm.analysis.costs import forward_costs
     from addp_mm.config.config_file import load_config
     from addp_mm.config.type_names import type_name
-    from addp_mm.errors import reported_in_words
+    from addp_mm.errors import exit_on_user_error
 
-    with reported_in_words():
+    with exit_on_user_error():
         cfg = load_config(args.config, args.cfg_options)
         if type_name((cfg.get('model') or {}).get('type')).endswith('TTAModel'):
             print('The model averages over several views of an image. The numbers are those of one view.')

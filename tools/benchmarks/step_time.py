@@ -78,10 +78,10 @@ def main(argv=None):
     import torch
 
     from addp_mm.engine.device import choose_device
-    from addp_mm.errors import reported_in_words
+    from addp_mm.errors import exit_on_user_error
     from addp_mm.report.machine import machine_class
 
-    with reported_in_words():
+    with exit_on_user_error():
         args.device = choose_device(args.device)
         torch.manual_seed(args.seed)
         contestants = [Contestant(path, args) for path in args.configs]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from addp_mm.checkpoints.atomic_write import atomic_path
 from addp_mm.config.output_folder import claim_folder
 from addp_mm.datasets.readers.read_image import read_rgb
-from addp_mm.errors import UserError, first_few, reported_in_words
+from addp_mm.errors import UserError, exit_on_user_error, first_few
 
 NOTE = 'tiles.json'
 
@@ -128,7 +128,7 @@ def cut(paths: Sequence[Path], args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Cut the images."""
     args = parse_args(argv)
-    with reported_in_words(OSError):
+    with exit_on_user_error(OSError):
         paths = images_of(args)
         claim_folder(args.out, args.out / NOTE, dict(tile=args.tile, shorter_side=args.shorter_side))
         print(cut(paths, args))

@@ -285,12 +285,12 @@ def run(args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the ids."""
     args = parse_args(argv)
-    from addp_mm.errors import reported_in_words
+    from addp_mm.errors import exit_on_user_error
 
     # so that SIGTERM saves the finished ids as Ctrl-C does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with reported_in_words(ValueError, OSError):
+        with exit_on_user_error(ValueError, OSError):
             print(run(args))
     except KeyboardInterrupt:
         sys.exit(f'interrupted: finished ids are in {args.dst}; the same command resumes')

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import first_few, reported_in_words
+from addp_mm.errors import exit_on_user_error, first_few
 
 
 def parse_args(argv=None):
@@ -91,7 +91,7 @@ def export(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with reported_in_words(ValueError, OSError):
+    with exit_on_user_error(ValueError, OSError):
         export(args)
 
 

@@ -10,7 +10,7 @@ with the same name and the ending .json, for ``_base_`` or ``MODELS.build``: {"m
 """
 
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import reported_in_words
+from addp_mm.errors import exit_on_user_error
 
 
 def parse_args(argv=None):
@@ -84,7 +84,7 @@ def convert(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with reported_in_words(ValueError, OSError):
+    with exit_on_user_error(ValueError, OSError):
         convert(args)
 
 

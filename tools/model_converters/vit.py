@@ -11,7 +11,7 @@ the same name and the ending .json, for ``_base_`` or ``MODELS.build``: {"backbo
 import re
 
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import first_few, reported_in_words
+from addp_mm.errors import exit_on_user_error, first_few
 
 
 def parse_args(argv=None):
@@ -139,7 +139,7 @@ def convert(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with reported_in_words(ValueError, OSError):
+    with exit_on_user_error(ValueError, OSError):
         convert(args)
 
 

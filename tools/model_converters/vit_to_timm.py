@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import reported_in_words
+from addp_mm.errors import exit_on_user_error
 
 TOLERANCE = 1e-4  # relative to the largest feature
 
@@ -26,7 +26,7 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--config',
-        help='config with model.backbone (or backbone), as in training; default: the .json beside SRC, which the '
+        help='config with model.backbone (or backbone), as in training; default: the .json next to SRC, which the '
         'converters write',
     )
     parser.add_argument('--prefix', help="prefix of the backbone's names; default: backbone. if a name has it")
@@ -152,7 +152,7 @@ def convert(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with reported_in_words(ValueError, OSError):
+    with exit_on_user_error(ValueError, OSError):
         convert(args)
 
 

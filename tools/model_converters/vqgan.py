@@ -9,7 +9,7 @@ written next to DST, with the same name and the ending .json, for ``_base_`` or 
 """
 
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import reported_in_words
+from addp_mm.errors import exit_on_user_error
 
 #: Classes in old Lightning files: keys of the states of callbacks.
 LIGHTNING_CLASSES = ('pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint',)
@@ -92,7 +92,7 @@ def convert(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with reported_in_words(ValueError, OSError):
+    with exit_on_user_error(ValueError, OSError):
         convert(args)
 
 

@@ -150,7 +150,7 @@ def _same_set(out: Path, manifest: dict[str, Any]) -> bool:
         present = json.loads((out / MARKER).read_text())
     except (OSError, ValueError) as error:
         raise FileExistsError(
-            f'{out} holds something that is not FashionScenes ({error}). Nothing was written; give another folder.'
+            f'{out} contains files that are not FashionScenes ({error}). Nothing was written; give another folder.'
         ) from error
     keys = [key for key in manifest if present.get(key) != manifest[key]]
     if keys:

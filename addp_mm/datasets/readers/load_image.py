@@ -65,8 +65,8 @@ class LoadImage(BaseTransform):
     :func:`~addp_mm.datasets.readers.read_image.read_rgb`.
 
     Required keys: ``img_path``; or ``img_path`` and ``img_bytes``, the content of the file, which
-    is removed; or ``img`` alone, which is left unchanged (an inferencer has loaded it).
-    Added keys: ``img`` (BGR, shape (H, W, 3), 0 to 255), ``img_shape`` and ``ori_shape`` (H, W).
+    is removed; or ``img`` only, which is not changed (an inferencer has loaded it). Added keys:
+    ``img`` (BGR, shape (H, W, 3), 0 to 255), ``img_shape`` and ``ori_shape`` (H, W).
 
     Args:
         to_float32: Whether ``img`` is float32 instead of uint8. Defaults to False.

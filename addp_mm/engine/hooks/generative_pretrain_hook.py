@@ -19,7 +19,7 @@ from addp_mm.engine.hooks.checkpoint_rollback import (
     restore,
 )
 from addp_mm.engine.hooks.failures import LossGuard, TrainingCollapsedError, non_finite_weight, saves_now
-from addp_mm.engine.hooks.frozen_parts import check_equal_on_all_ranks, check_loaded
+from addp_mm.engine.hooks.frozen_components import check_equal_on_all_ranks, check_loaded
 from addp_mm.engine.hooks.previews import evaluating, show
 from addp_mm.engine.strategies.sharded import is_sharded, whole_outside_of_units
 from addp_mm.engine.unwrap import bare_model, is_resuming
@@ -96,13 +96,13 @@ class GenerativePretrainHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the frozen components, the sampler's options and the checkpoint settings."""
         model = bare_model(runner)
-        if not hasattr(model, 'unloaded_parts'):
+        if not hasattr(model, 'unloaded_components'):
             raise TypeError(
                 f'{type(model).__name__} has no frozen tokenizer and predictor; GenerativePretrainHook '
                 'belongs in the config of an ADDP pre-training only'
             )
         check_loaded(model)
-        check_equal_on_all_ranks(model.frozen_parts)
+        check_equal_on_all_ranks(model.frozen_components)
         if self.preview_interval:
             # to find an error in the sampler's options before the first preview
             self._build_sampler(model)
@@ -168,7 +168,7 @@ class GenerativePretrainHook(Hook):
         start = (
             f'The last good checkpoint is {path}: resume from it'
             if path
-            else f'{self._checkpoints.folder} holds no good checkpoint of this run: restart'
+            else f'{self._checkpoints.folder} has no good checkpoint of this run: restart'
         )
         return f'{start} with a lower learning rate or stronger gradient clipping'
 

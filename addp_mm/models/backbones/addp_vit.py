@@ -197,7 +197,7 @@ class ADDPViT(Component):
 
         self._reset_parameters()
         self.register_load_state_dict_pre_hook(_fit_to_backbone)
-        for part in self._frozen_parts():
+        for part in self._frozen_layers():
             part.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -261,7 +261,7 @@ class ADDPViT(Component):
     def train(self, mode: bool = True) -> 'ADDPViT':
         """Set training mode, except for frozen components. Returns the backbone itself."""
         super().train(mode)
-        for part in self._frozen_parts():
+        for part in self._frozen_layers():
             if isinstance(part, nn.Module):
                 part.eval()
         return self
@@ -308,7 +308,7 @@ class ADDPViT(Component):
         if self.num_register_tokens:
             nn.init.normal_(self.register_tokens, std=0.02)
 
-    def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+    def _frozen_layers(self) -> list[nn.Module | nn.Parameter]:
         """Modules and parameters that ``frozen_stages`` freezes."""
         if self.frozen_stages < 0:
             return []

@@ -24,7 +24,7 @@ class Block(nn.Module):
         norm_eps: Added to the variance in the norms. Defaults to 1e-6.
         window_size: Side of the attention windows in tokens; 0 for global attention. As in ViTDet,
             zeros pad the last windows and take part in attention. A block with windows accepts no
-            tokens beside the map. Defaults to 0.
+            tokens in addition to the map. Defaults to 0.
         rel_pos_size: Height and width in tokens of the map whose decomposed relative positions are
             learned. With windows it is replaced by ``window_size``. Defaults to None: no relative
             positions.
@@ -106,7 +106,7 @@ class Block(nn.Module):
         if extra < 0 or (self.window_size and extra):
             raise ValueError(
                 f'{x.shape[1]} tokens do not fit a map of {hw[0]} x {hw[1]}'
-                + (': a block with windows accepts no tokens beside the map' if self.window_size else '')
+                + (': a block with windows accepts no tokens in addition to the map' if self.window_size else '')
             )
         if not self.window_size:
             return self.attn(x, hw)

@@ -140,9 +140,9 @@ class MaskedTokenPredictor(Component):
         Args:
             ids: Ids of the image tokens, (B, L), int64; masked positions are ignored.
             mask: (B, L), bool, True where masked.
-            kept: Positions that the encoder sees beside the fake class, (B, K), int64, each at most
-                once in a row. MAGE's training drops half of all positions, all of them masked (see
-                :func:`addp_mm.diffusion.random_masks`). Defaults to None: all.
+            kept: Positions that the encoder sees in addition to the fake class, (B, K), int64, each
+                at most once in a row. MAGE's training drops half of all positions, all of them
+                masked (see :func:`addp_mm.diffusion.random_masks`). Defaults to None: all.
 
         Returns:
             (B, L, vocab_size).

@@ -15,8 +15,8 @@ from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latent
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.layers.component import Component
-from addp_mm.models.selfsup.component import build_component
-from addp_mm.models.selfsup.frozen import add_missing_parts, freeze, is_loaded
+from addp_mm.models.selfsup.build_component import build_component
+from addp_mm.models.selfsup.frozen import add_missing_components, freeze, is_loaded
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
@@ -84,7 +84,7 @@ class ADDP(Component, BaseSelfSupervisor):
         )
         self.tokenizer = freeze(build_component(tokenizer), 'tokenizer')
         self.predictor = freeze(build_component(predictor), 'predictor')
-        self.register_load_state_dict_pre_hook(_add_frozen_parts)
+        self.register_load_state_dict_pre_hook(_add_frozen_components)
         self.schedule = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(**(schedule or {}))
         self.latent_size = self._check_fit(latent_size)
         self.unreliable_tokens = unreliable_tokens
@@ -98,20 +98,20 @@ class ADDP(Component, BaseSelfSupervisor):
         self.register_buffer('pixel_std', std, persistent=False)
         # DistributedDataParallel ignores these names: every rank loads its own weights
         self._ddp_params_and_buffers_to_ignore = [
-            f'{name}.{key}' for name, part in self.frozen_parts.items() for key in part.state_dict(keep_vars=True)
+            f'{name}.{key}' for name, part in self.frozen_components.items() for key in part.state_dict(keep_vars=True)
         ]
 
     @property
-    def frozen_parts(self) -> dict[str, nn.Module]:
+    def frozen_components(self) -> dict[str, nn.Module]:
         """Tokenizer and predictor, by name."""
         return dict(tokenizer=self.tokenizer, predictor=self.predictor)
 
-    def unloaded_parts(self) -> list[str]:
-        """Names of the frozen parts into which no weights were loaded."""
-        return [name for name, part in self.frozen_parts.items() if not is_loaded(part)]
+    def unloaded_components(self) -> list[str]:
+        """Names of the frozen components into which no weights were loaded."""
+        return [name for name, part in self.frozen_components.items() if not is_loaded(part)]
 
     def train(self, mode: bool = True) -> ADDP:
-        """Set the training mode of the trained parts; returns the model."""
+        """Set the training mode of the trained components; returns the model."""
         super().train(mode)
         self.tokenizer.eval()
         self.predictor.train(mode and self.predictor.train_dropout)
@@ -281,8 +281,8 @@ class ADDP(Component, BaseSelfSupervisor):
         return height, width
 
 
-def _add_frozen_parts(model: ADDP, state_dict: dict, prefix: str, *_) -> None:
-    add_missing_parts(state_dict, prefix, model.frozen_parts)
+def _add_frozen_components(model: ADDP, state_dict: dict, prefix: str, *_) -> None:
+    add_missing_components(state_dict, prefix, model.frozen_components)
 
 
 def _images(inputs: Tensor | list[Tensor]) -> Tensor:

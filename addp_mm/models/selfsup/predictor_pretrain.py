@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.diffusion import random_masks, seeded_masks, truncated_normal_ratios
 from addp_mm.models.losses.masked_token_loss import masked_token_losses
-from addp_mm.models.selfsup.component import build_component
-from addp_mm.models.selfsup.frozen import add_missing_parts, freeze, is_loaded
+from addp_mm.models.selfsup.build_component import build_component
+from addp_mm.models.selfsup.frozen import add_missing_components, freeze, is_loaded
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
@@ -29,7 +29,7 @@ class PredictorPretrain(BaseModel):
     Mask ratios follow a truncated normal density on [``mask_ratio_min``, 1]. Masks are drawn by
     torch's global CPU generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
-    Besides its own checkpoints it loads the weights of a predictor alone, as
+    Besides its own checkpoints it loads checkpoints with a predictor only, as
     tools/model_converters/export_weights.py writes them. The tokenizer's ``init_cfg`` then loads
     the tokenizer.
 
@@ -49,7 +49,7 @@ class PredictorPretrain(BaseModel):
             Defaults to False.
         label_smoothing: Share of the target that is spread over all ids that can be predicted.
             Defaults to 0.1.
-        codes_only: Whether the loss is over the codes alone, without the mask id and the class
+        codes_only: Whether the loss is over the codes only, without the mask id and the class
             slots. Defaults to False.
         test_mask_ratios: Shares of masked tokens at which :meth:`predict` tests the predictor.
             Defaults to (0.5, 0.75, 0.95).
@@ -235,7 +235,7 @@ class PredictorPretrain(BaseModel):
 
 
 def _complete(model: PredictorPretrain, state_dict: dict, prefix: str, *_) -> None:
-    """Complete a checkpoint of a predictor alone, or one of a training on ids."""
+    """Complete a checkpoint of a predictor only, or one of a training on ids."""
     names = {name for name in model.predictor.state_dict() if f'{prefix}{name}' in state_dict}
     for name in names:
         state_dict[f'{prefix}predictor.{name}'] = state_dict.pop(f'{prefix}{name}')
@@ -244,4 +244,4 @@ def _complete(model: PredictorPretrain, state_dict: dict, prefix: str, *_) -> No
         return
     if not is_loaded(tokenizer) and getattr(tokenizer, 'init_cfg', None):
         init_weights(tokenizer)
-    add_missing_parts(state_dict, prefix, dict(tokenizer=tokenizer))
+    add_missing_components(state_dict, prefix, dict(tokenizer=tokenizer))

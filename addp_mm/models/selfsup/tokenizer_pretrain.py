@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from addp_mm.models.losses.reconstruction_loss import reconstruction_losses
 from addp_mm.models.losses.vq_loss import CODE_GRADIENTS, EMACodes, perplexity, vq_losses
-from addp_mm.models.selfsup.component import build_component
+from addp_mm.models.selfsup.build_component import build_component
 from addp_mm.registry import MODELS
 
 CODEBOOKS = ('loss', 'ema')

@@ -16,7 +16,7 @@ from addp_mm.models.losses.adversarial_loss import (
     hinge_generator_loss,
     r1_penalty,
 )
-from addp_mm.models.selfsup.component import build_component
+from addp_mm.models.selfsup.build_component import build_component
 from addp_mm.models.selfsup.tokenizer_pretrain import TokenizerPretrain
 from addp_mm.registry import MODELS
 
@@ -33,8 +33,8 @@ class VQGANPretrain(TokenizerPretrain):
     the discriminator's loss treats the reconstructions as constants. One backward pass therefore
     serves both optimizers, and DistributedDataParallel sees each parameter once.
 
-    Two optimizers train it: ``optim_wrapper=dict(
-    constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=dict(…), discriminator=dict(…))``.
+    Two optimizers train it. Set ``constructor='addp_mm.ComponentsOptimWrapperConstructor'``,
+    ``tokenizer=dict(…)`` and ``discriminator=dict(…)`` in ``optim_wrapper``.
 
     Reconstructions can collapse when the adversarial loss starts. To prevent this, ``schedule``
     lets the discriminator learn alone first and then raises the weight slowly, and

@@ -32,7 +32,7 @@ part = dict(
     optimizer=dict(type='AdamW', lr=3e-4, betas=(0.9, 0.95), weight_decay=0.0),
     clip_grad=dict(max_norm=1.0),
 )
-optim_wrapper = dict(constructor='addp_mm.PartsOptimWrapperConstructor', tokenizer=part, discriminator=part)
+optim_wrapper = dict(constructor='addp_mm.ComponentsOptimWrapperConstructor', tokenizer=part, discriminator=part)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end='0.025 * max_iters'),
     dict(type='CosineAnnealingLR', by_epoch=False, begin='0.025 * max_iters', end='max_iters'),

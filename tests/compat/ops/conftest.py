@@ -14,7 +14,7 @@ install_mmcv_ext()
 
 @pytest.fixture(scope='session')
 def ext():
-    """The extension under test, also on a machine whose mmcv has a compiled one."""
+    """The extension under test, also if the installed mmcv has a compiled one."""
     module = ModuleType(EXT_NAME)
     MMCVExtFinder().exec_module(module)
     return module

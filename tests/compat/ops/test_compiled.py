@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(COMPILED is None, reason='needs an mmcv with com
 
 
 def cases(device):
-    """Name, arguments and the positions of the tensors that are filled."""
+    """Name, arguments, and the positions of the arguments that are filled."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
@@ -101,7 +101,7 @@ def cases(device):
 
 
 def cuda_cases(draw, zeros, features, rois, generator):
-    """Operators that mmcv has on CUDA only."""
+    """Operators that mmcv has for CUDA only."""
     pooled, argmax = zeros(20, 4, 3, 3), zeros(20, 4, 3, 3, dtype=torch.int)
     yield 'roi_pool_forward', (features, rois, pooled, argmax, 3, 3, 0.5), (2, 3)
     COMPILED.roi_pool_forward(features, rois, pooled, argmax, 3, 3, 0.5)
@@ -125,15 +125,15 @@ def cuda_cases(draw, zeros, features, rois, generator):
     )
     shapes, starts = torch.tensor([[6, 8], [3, 4]]).cuda(), torch.tensor([0, 48]).cuda()
     value, weights = draw(2, 60, 2, 8), draw(2, 7, 2, 2, 4).softmax(-1)
-    places = torch.rand(2, 7, 2, 2, 4, 2, generator=generator).cuda()
-    yield 'ms_deform_attn_forward', (value, shapes, starts, places, weights, 2), ()
+    locations = torch.rand(2, 7, 2, 2, 4, 2, generator=generator).cuda()
+    yield 'ms_deform_attn_forward', (value, shapes, starts, locations, weights, 2), ()
     yield (
         'ms_deform_attn_backward',
         (
             value,
             shapes,
             starts,
-            places,
+            locations,
             weights,
             draw(2, 7, 16),
             zeros(2, 60, 2, 8),
@@ -162,7 +162,7 @@ def test_equal(ext, device):
         results = getattr(ext, name)(*mine), getattr(COMPILED, name)(*theirs)
         if results[1] is not None:
             torch.testing.assert_close(*results, atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f'{name}: {text}')
-        for place in filled:
+        for position in filled:
             torch.testing.assert_close(
-                mine[place], theirs[place], atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f'{name}: {text}'
+                mine[position], theirs[position], atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f'{name}: {text}'
             )

@@ -24,15 +24,15 @@ def output_size(size, kernel, setting):
 
 def make(generator, setting, dtype=torch.float64, batch=2, channels=4, size=(6, 5), kernel=(3, 2)):
     height, width = output_size(size, kernel, setting)
-    places = setting['deform_groups'] * kernel[0] * kernel[1]
+    points = setting['deform_groups'] * kernel[0] * kernel[1]
 
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
     return dict(
         input=draw(batch, channels, *size),
-        offset=draw(batch, 2 * places, height, width) * 2,
-        mask=draw(batch, places, height, width),
+        offset=draw(batch, 2 * points, height, width) * 2,
+        mask=draw(batch, points, height, width),
         bias=draw(6),
         weight=draw(6, channels // setting['groups'], *kernel),
     )

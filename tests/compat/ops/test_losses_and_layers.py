@@ -60,7 +60,7 @@ def test_softmax_focal_loss(mmcv_ops, generator, reduction, weight):
             expected[n] = -0.25 * (1 - p) ** 2 * math.log(p) * (1 if weight is None else weight[target[n]])
     expected = {'none': expected, 'sum': expected.sum(), 'mean': expected.sum() / 5}[reduction]
     torch.testing.assert_close(mmcv_ops.softmax_focal_loss(logits, target, 2.0, 0.25, weight, reduction), expected)
-    if reduction != 'none':  # mmcv multiplies (N, C) gradients by an (N,) one there
+    if reduction != 'none':  # here mmcv multiplies an (N, C) gradient by an (N,) gradient
         assert torch.autograd.gradcheck(
             lambda x: mmcv_ops.softmax_focal_loss(x, target, 2.0, 0.25, weight, reduction), logits.requires_grad_()
         )
@@ -93,17 +93,17 @@ STARTS = torch.tensor([0, 12])
 
 def attention_inputs(generator, dtype=torch.float64, batch=3):
     value = draw(generator, batch, 16, 2, 3, dtype=dtype)
-    places = (torch.rand(batch, 5, 2, 2, 2, 2, generator=generator, dtype=torch.float64) * 1.4 - 0.2).to(dtype)
+    locations = (torch.rand(batch, 5, 2, 2, 2, 2, generator=generator, dtype=torch.float64) * 1.4 - 0.2).to(dtype)
     weights = draw(generator, batch, 5, 2, 2, 2, dtype=dtype)
-    return value, places, weights
+    return value, locations, weights
 
 
-def loop_attention(value, places, weights):
+def loop_attention(value, locations, weights):
     batch, queries, heads, levels, points = weights.shape
     output = torch.zeros(batch, queries, heads, value.size(-1), dtype=torch.float64)
     for b, q, m, level, p in torch.cartesian_prod(*(torch.arange(n) for n in weights.shape)).tolist():
         height, width = SHAPES[level].tolist()
-        x, y = (places[b, q, m, level, p].double() * torch.tensor([width, height]) - 0.5).tolist()
+        x, y = (locations[b, q, m, level, p].double() * torch.tensor([width, height]) - 0.5).tolist()
         for row in (math.floor(y), math.floor(y) + 1):
             for column in (math.floor(x), math.floor(x) + 1):
                 if 0 <= row < height and 0 <= column < width:
@@ -113,9 +113,9 @@ def loop_attention(value, places, weights):
     return output.flatten(2)
 
 
-def attend(mmcv_ops, value, places, weights):
+def attend(mmcv_ops, value, locations, weights):
     function = mmcv_ops.multi_scale_deform_attn.MultiScaleDeformableAttnFunction
-    return function.apply(value, SHAPES.to(value.device), STARTS.to(value.device), places, weights, 2)
+    return function.apply(value, SHAPES.to(value.device), STARTS.to(value.device), locations, weights, 2)
 
 
 def test_deformable_attention(mmcv_ops, generator, device):
@@ -137,16 +137,16 @@ def test_deformable_attention_half(mmcv_ops, generator, dtype):
 
 
 def test_deformable_attention_equals_mmcvs_fallback(mmcv_ops, generator):
-    value, places, weights = attention_inputs(generator)
+    value, locations, weights = attention_inputs(generator)
     fallback = mmcv_ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch
-    torch.testing.assert_close(attend(mmcv_ops, value, places, weights), fallback(value, SHAPES, places, weights))
+    torch.testing.assert_close(attend(mmcv_ops, value, locations, weights), fallback(value, SHAPES, locations, weights))
 
 
 def test_deformable_attention_of_nothing(mmcv_ops, generator):
-    value, places, weights = attention_inputs(generator)
+    value, locations, weights = attention_inputs(generator)
     for images, queries in ((0, 5), (3, 0)):
         leaf = value[:images].clone().requires_grad_()
-        output = attend(mmcv_ops, leaf, places[:images, :queries], weights[:images, :queries])
+        output = attend(mmcv_ops, leaf, locations[:images, :queries], weights[:images, :queries])
         output.sum().backward()
         assert output.shape == (images, queries, 6)
         assert not leaf.grad.any()
@@ -184,8 +184,8 @@ def test_carafe(mmcv_ops, ext, generator, groups, kernel, scale):
     for c, y, x, i, j in torch.cartesian_prod(*(torch.arange(n) for n in (4, height, width, kernel, kernel))).tolist():
         row, column = y // scale + i - kernel // 2, x // scale + j - kernel // 2
         if 0 <= row < 3 and 0 <= column < 4:
-            place = (c // (4 // groups) * kernel + i) * kernel + j
-            expected[:, c, y, x] += features[:, c, row, column] * masks[:, place, y, x]
+            channel = (c // (4 // groups) * kernel + i) * kernel + j
+            expected[:, c, y, x] += features[:, c, row, column] * masks[:, channel, y, x]
     torch.testing.assert_close(mmcv_ops.carafe(features, masks, kernel, groups, scale), expected)
     torch.testing.assert_close(mmcv_ops.carafe_naive(features, masks, kernel, groups, scale), expected)
     leaves = (features.requires_grad_(), masks.requires_grad_())
@@ -209,7 +209,7 @@ def test_masked_conv(mmcv_ops, generator, padding):
 
 
 def test_sync_bn_alone_is_batch_norm(mmcv_ops, generator):
-    ours, torchs = torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)  # mmcv's own layer wants a process group
+    ours, torchs = torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)  # mmcv's own layer needs a process group
     function = mmcv_ops.sync_bn.SyncBatchNormFunction
     with torch.no_grad():
         for layer in (ours, torchs):

@@ -103,14 +103,15 @@ def test_unknown_op_imports_and_names_itself_when_called(ext):
     assert 'torch' in str(error.value)
 
 
-def test_private_names_are_no_ops(ext):
+def test_private_names_are_not_ops(ext):
     for name in ('__wrapped__', '__path__', '_nms'):
         assert not hasattr(ext, name)
     assert inspect.unwrap(ext) is ext
 
 
 def test_every_op_has_the_arguments_that_mmcv_passes(ext):
-    # names that mmcv.ops hands over by keyword; a wrong one would only show when the op runs
+    # names of arguments that mmcv.ops passes by keyword; a wrong name would only fail when the op
+    # runs
     expected = {
         'nms': {'iou_threshold', 'offset'},
         'roi_align_forward': {

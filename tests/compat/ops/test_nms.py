@@ -44,7 +44,7 @@ def test_nms_equals_a_plain_loop(mmcv_ops, generator, device, n, offset):
 
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('n', [50, 700])  # short and long sorts may order ties differently
-def test_ties_fall_as_the_sort_that_mmcv_calls_puts_them(ext, generator, n, offset):
+def test_ties_are_ordered_as_by_the_sort_that_mmcv_calls(ext, generator, n, offset):
     boxes, scores = boxes_and_scores(generator, n, levels=4)
     order = scores.sort(0, descending=True)[1].tolist()
     inds = ext.nms(boxes, scores, iou_threshold=0.3, offset=offset)
@@ -77,7 +77,7 @@ def test_many_blocks(ext, generator, offset):
 def test_boxes_without_area(ext):
     boxes = torch.tensor([[3.0, 3.0, 3.0, 3.0]] * 3)
     scores = torch.tensor([0.9, 0.8, 0.7])
-    assert ext.nms(boxes, scores, iou_threshold=0.5, offset=0).tolist() == [0, 1, 2]  # 0 / 0 exceeds nothing
+    assert ext.nms(boxes, scores, iou_threshold=0.5, offset=0).tolist() == [0, 1, 2]  # 0 / 0 is not above the threshold
     assert ext.nms(boxes, scores, iou_threshold=0.5, offset=1).tolist() == [0]
 
 
@@ -162,7 +162,7 @@ def test_soft_nms_equals_a_plain_loop(mmcv_ops, generator, method, offset, level
     np.testing.assert_allclose(dets.numpy(), rows, rtol=1e-5)
 
 
-def test_soft_nms_keeps_the_best_of_the_rest_whatever_its_score(mmcv_ops):
+def test_soft_nms_keeps_the_best_of_the_rest_with_any_score(mmcv_ops):
     dets, inds = mmcv_ops.soft_nms(
         torch.tensor([[0.0, 0.0, 1.0, 1.0], [5.0, 5.0, 6.0, 6.0]]), torch.tensor([0.1, 0.2]), min_score=0.5
     )

@@ -6,7 +6,7 @@ import torch
 
 ROIS = [
     [0, 1.3, 2.1, 9.7, 8.2],
-    [1, -4.0, -3.0, 6.0, 5.0],  # reaches out of the image
+    [1, -4.0, -3.0, 6.0, 5.0],  # partly outside the image
     [0, 5.0, 5.0, 5.4, 5.3],  # smaller than a pixel
     [1, 3.0, 2.0, 26.0, 22.0],  # larger than the image
     [1, 40.0, 40.0, 50.0, 50.0],  # outside
@@ -103,13 +103,13 @@ def test_roi_align_equals_a_plain_loop(mmcv_ops, generator, device, mode, aligne
 @pytest.mark.parametrize('ratio', [0, 2])
 def test_roi_align_gradient(mmcv_ops, generator, mode, aligned, ratio):
     features, rois = make(generator, torch.float64, channels=2, height=5, width=6)
-    rois[:, 1:] += 0.06  # mmcv takes a maximum at row -1 exactly for none
+    rois[:, 1:] += 0.06  # mmcv reads a maximum at exactly row -1 as no maximum
     assert torch.autograd.gradcheck(
         lambda f: mmcv_ops.roi_align(f, rois, (2, 2), 0.5, ratio, mode, aligned), features.requires_grad_()
     )
 
 
-def test_max_pooling_tells_where(ext, generator):
+def test_max_pooling_returns_the_positions(ext, generator):
     features, rois = make(generator, torch.float64)
     output, y, x = (torch.zeros(len(ROIS), 3, 2, 2, dtype=torch.float64) for _ in range(3))
     ext.roi_align_forward(
@@ -207,12 +207,12 @@ def loop_roi_pool(features, rois, size, scale):
 def test_roi_pool_equals_a_plain_loop(mmcv_ops, ext, generator, device, scale):
     features, rois = make(generator)
     features = features.round()  # ties: the first pixel in reading order
-    expected, places = loop_roi_pool(features, rois, (2, 3), scale)
+    expected, positions = loop_roi_pool(features, rois, (2, 3), scale)
     pooled = mmcv_ops.roi_pool(features.to(device), rois.to(device), (2, 3), scale)
     assert torch.equal(pooled.cpu(), expected)
     output, argmax = torch.zeros_like(expected), torch.zeros_like(expected, dtype=torch.int)
     ext.roi_pool_forward(features, rois, output, argmax, pooled_height=2, pooled_width=3, spatial_scale=scale)
-    assert torch.equal(argmax.long(), places)
+    assert torch.equal(argmax.long(), positions)
 
 
 def test_roi_pool_gradient(mmcv_ops, generator):
@@ -220,7 +220,7 @@ def test_roi_pool_gradient(mmcv_ops, generator):
     assert torch.autograd.gradcheck(lambda f: mmcv_ops.roi_pool(f, rois, 2, 0.5), features.requires_grad_())
 
 
-def test_roi_pool_leaves_inverted_rois_alone(ext):
+def test_roi_pool_does_not_change_inverted_rois(ext):
     output, argmax = torch.full((1, 1, 1, 1), 7.0), torch.full((1, 1, 1, 1), 5, dtype=torch.int)
     ext.roi_pool_forward(torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 3.0, 0.0, 1.0, 2.0]]), output, argmax, 1, 1, 1.0)
     assert output.item() == 7
@@ -252,7 +252,7 @@ def test_deform_roi_pool_gradient(mmcv_ops, generator):
     features = torch.randn(2, 2, 8, 9, generator=generator, dtype=torch.float64).requires_grad_()
     rois = torch.tensor(
         [[0, 2.0, 3.0, 11.0, 12.0], [1, 4.0, 3.0, 10.0, 9.0]], dtype=torch.float64
-    )  # inside, as are the moves
+    )  # inside the map, also after the shifts
     shifts = torch.rand(2, 2, 2, 2, generator=generator, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(
         lambda f, s: mmcv_ops.deform_roi_pool(f, rois, s, (2, 2), 0.5, 2, 0.1), (features, shifts)

@@ -43,7 +43,7 @@ DEEP = (6, 9)  # layers of the transformers
 
 
 def shrink(node, channels):
-    """Make a model config small, whatever its layout."""
+    """Reduce a model config of any layout to a small size."""
     if isinstance(node, (list, tuple)):
         for item in node:
             shrink(item, channels)
@@ -86,11 +86,11 @@ def build(package, path):
 
     config = Config.fromfile(Path(package.__file__).parent / '.mim' / 'configs' / path)
     init_default_scope(package.__name__)
-    # DINO's decoder encodes boxes at a width that no option reaches
+    # DINO's decoder encodes boxes with a width that no option sets
     shrink(config.model, {} if config.model.type == 'DINO' else CHANNELS)
     torch.manual_seed(0)
     model = MODELS.build(config.model)
-    model.init_weights()  # level embeddings hold whatever was in memory before
+    model.init_weights()  # level embeddings are not initialised
     return model
 
 

@@ -35,7 +35,7 @@ def test_idx_files_give_back_the_garments(tmp_path, write_source, layout, compre
     assert np.array_equal(read.labels, garments.labels)
 
 
-def test_almost_black_photographs_are_left_out(tmp_path, write_source):
+def test_almost_black_photographs_are_dropped(tmp_path, write_source):
     garments = few_garments('val', 2)
     dark = Garments(np.concatenate([garments.images, np.zeros((1, 28, 28), np.uint8)]), np.append(garments.labels, 0))
     write_source(tmp_path, dark)
@@ -79,7 +79,7 @@ def test_alpha_fills_prints_and_keeps_openings():
     image = np.zeros((28, 28), np.uint8)
     image[4:24, 4:24] = 200
     image[10:18, 10:18] = 0  # a dark print on a shirt, the opening of a handle on a bag
-    image[1, 1] = 255  # a speck
+    image[1, 1] = 255  # an isolated pixel
     shirt, bag = garment_alpha(image, CLASSES.index('shirt')), garment_alpha(image, CLASSES.index('bag'))
     assert shirt.sum() == 20 * 20
     assert bag.sum() == 20 * 20 - 8 * 8

@@ -63,7 +63,7 @@ def test_scenes_hold_one_to_five_garments_that_can_be_seen(scenes):
 
 
 def test_garments_overlap_in_some_scenes(scenes):
-    """Masks of two garments touch if one is on the other or beside it."""
+    """Masks of two garments touch if one is on the other or next to it."""
     touching = 0
     for scene in scenes:
         left, right = scene.owner[:, :-1], scene.owner[:, 1:]
@@ -72,7 +72,7 @@ def test_garments_overlap_in_some_scenes(scenes):
 
 
 def test_no_two_garments_of_a_scene_have_the_same_colour(scenes):
-    """A dye times shades of grey keeps its direction in RGB; the median shows it."""
+    """A colour times shades of grey has a constant direction in RGB, which the median shows."""
     for scene in scenes:
         colours = [np.median(scene.image[mask].astype(float), axis=0) for mask in scene.masks()]
         directions = [colour / np.linalg.norm(colour) for colour in colours]
@@ -81,19 +81,19 @@ def test_no_two_garments_of_a_scene_have_the_same_colour(scenes):
 
 
 def test_masks_cover_what_was_painted(generator):
-    """Pixels of a garment differ from the ground, pixels far from any garment do not."""
+    """Pixels of a garment differ from the background; pixels far from any garment do not."""
     for index in range(10):
         scene = generator.object_image(index)
         mask = scene.owner == 0
         ground = scene.image[~mask].astype(float)
-        # Light varies by at most 10 % of a value up to 191, and noise adds some: the ground stays
-        # near its median.
+        # Light varies by at most 10 % of a value up to 191, plus noise: the background stays near
+        # its median.
         distance = np.linalg.norm(scene.image - np.median(ground, axis=0), axis=-1)
         assert np.median(distance[mask]) > 2 * np.median(distance[~mask])
 
 
-def test_backgrounds_are_calm(scenes):
-    """Neighbouring pixels of the background differ by light noise alone."""
+def test_backgrounds_are_smooth(scenes):
+    """Neighbouring pixels of the background differ by little noise only."""
     for scene in scenes:
         left, right = scene.owner[:, :-3] < 0, scene.owner[:, 3:] < 0
         bare = left & right & (scene.owner[:, 1:-2] < 0) & (scene.owner[:, 2:-1] < 0)
@@ -107,7 +107,7 @@ def test_object_images_hold_one_garment_of_each_class_in_turn(generator):
 
 
 @pytest.mark.parametrize('image_size', [32, 64, 100, 224])
-def test_any_size_gives_scenes_of_the_same_make(image_size):
+def test_any_size_gives_scenes_of_the_same_kind(image_size):
     generator = SceneGenerator(load_garments('val'), image_size, 'val')
     covered = np.mean([(generator.scene(index).owner >= 0).mean() for index in range(30)])
     assert generator.scene(0).image.shape == (image_size, image_size, 3)

@@ -74,7 +74,7 @@ def test_object_folders_are_balanced(written_set, split, a_class):
     assert [len(list(folder.iterdir())) for folder in folders] == [a_class] * 10
 
 
-def test_marker_names_what_was_written(written_set, spec):
+def test_marker_contains_the_settings(written_set, spec):
     marker = json.loads((written_set / 'fashion_scenes.json').read_text())
     for key, value in dataclasses.asdict(spec).items():
         assert marker[key] == value
@@ -91,7 +91,7 @@ def test_run_lengths_go_down_the_columns_and_begin_with_zeros(mask, counts):
     assert encode_rle(np.array(mask, bool)) == dict(size=[2, 2], counts=counts)
 
 
-def test_the_same_set_is_left_alone(own_set, spec):
+def test_the_same_set_is_unchanged(own_set, spec):
     before = {path: path.stat().st_mtime_ns for path in own_set.rglob('*')}
     assert not write_fashion_scenes(own_set, spec)
     assert {path: path.stat().st_mtime_ns for path in own_set.rglob('*')} == before
@@ -121,7 +121,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path, name, text, mat
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_file_in_the_way_is_refused(tmp_path, spec):
+def test_a_file_instead_of_the_folder_is_refused(tmp_path, spec):
     (tmp_path / 'out').write_text('mine')
     with pytest.raises(FileExistsError, match='Not a directory'):
         write_fashion_scenes(tmp_path / 'out', spec)
@@ -144,7 +144,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, num_workers, spec, monkeypa
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_leaves_nothing(tmp_path, number):
     command = [sys.executable, str(CONVERTER), str(tmp_path / 'out'), '--train', '1000000', '--num-workers', '2']
-    # A shell starts background jobs, also this test, with SIGINT ignored.
+    # A shell starts background jobs, including this test, with SIGINT ignored.
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
@@ -239,7 +239,7 @@ def test_command_writes_then_says_that_nothing_was_done(tmp_path, monkeypatch, c
         (['--seed', -1], 'seed'),
     ],
 )
-def test_command_names_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, text):
+def test_command_names_the_fault(tmp_path, monkeypatch, capsys, arguments, text):
     assert run_main(CONVERTER, monkeypatch, tmp_path / 'out', *arguments) == 1
     assert text in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -253,7 +253,7 @@ def test_source_folder_is_used(tmp_path, spec, write_source):
     assert marker['garments']['train']['count'] == 30
 
 
-def test_subset_command_packs_the_garments_it_is_given(tmp_path, monkeypatch, capsys, write_source):
+def test_subset_command_packs_the_given_garments(tmp_path, monkeypatch, capsys, write_source):
     garments, val = {split: few_garments(split, 4) for split in ('train', 'val')}, few_garments('val', 2)
     write_source(tmp_path / 'idx', garments['train'])
     write_source(tmp_path / 'idx', garments['val'], prefix='t10k')

@@ -122,7 +122,7 @@ def test_splits_share_all_images(images, tmp_path):
     assert sorted(train + val) == listed(images, index_file=index)
 
 
-def test_nothing_found_says_what_was_searched_for(tmp_path):
+def test_the_error_without_images_names_the_searched_extensions(tmp_path):
     (tmp_path / 'images').mkdir()
     with pytest.raises(DatasetError, match=r'has no images. The search was for names that end in .*\.png'):
         ImageFiles(tmp_path / 'images', index_file=tmp_path / 'list')
@@ -169,7 +169,7 @@ def test_paths_are_sorted(tmp_path):
     assert len(found) == 20
 
 
-def test_links_to_hidden_folders_are_followed_and_links_to_themselves_left_out(tmp_path):
+def test_links_to_hidden_folders_are_followed_and_links_to_themselves_skipped(tmp_path):
     fill(tmp_path, ['.store/x.png', 'a.png'])
     (tmp_path / 'shown').symlink_to(tmp_path / '.store')
     (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
@@ -178,7 +178,7 @@ def test_links_to_hidden_folders_are_followed_and_links_to_themselves_left_out(t
 
 @pytest.fixture
 def allow(monkeypatch):
-    """Set how many images may be broken beside their share."""
+    """Set the number of broken images that are allowed in addition to the share."""
     return lambda count: monkeypatch.setattr('addp_mm.datasets.listed.broken_images.BROKEN_ALLOWANCE', count)
 
 
@@ -198,7 +198,7 @@ def keep_image(batch):
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_broken_images_are_noted_once_and_replaced_by_the_same_one(with_broken, tmp_path, num_workers, allow):
+def test_broken_images_are_recorded_once_and_replaced_by_the_same_image(with_broken, tmp_path, num_workers, allow):
     allow(3)
     data = ImageFiles(with_broken, LOAD, index_file=tmp_path / 'list')
     passes = [
@@ -213,7 +213,7 @@ def test_broken_images_are_noted_once_and_replaced_by_the_same_one(with_broken, 
     text = (tmp_path / 'broken_images_list.txt').read_text()
     assert len(set(text.splitlines())) == 3
     assert 'not an image' in text
-    # another run counts again: images may have been repaired
+    # another run counts from zero: images may have been repaired
     assert not ImageFiles(with_broken, LOAD, index_file=tmp_path / 'list').broken.read()
 
 
@@ -228,7 +228,7 @@ def test_one_broken_image_too_many_stops_with_the_list(with_broken, tmp_path, nu
         list(DataLoader(data, 4, num_workers=num_workers, collate_fn=keep_image))
 
 
-def test_after_too_many_the_broken_ones_may_be_removed_or_allowed(with_broken, tmp_path, allow):
+def test_after_too_many_broken_images_they_may_be_removed_or_allowed(with_broken, tmp_path, allow):
     allow(1)
     options = dict(index_file=tmp_path / 'list')
     data = ImageFiles(with_broken, LOAD, max_broken_share=0, **options)
@@ -254,7 +254,7 @@ def test_shares_are_not_lost_to_rounding(allow):
     assert [num_allowed(share, 100) for share in (0.28, 0.29, 0.57, 0.58)] == [28, 29, 57, 58]
 
 
-def test_faults_of_the_program_and_the_machine_are_no_broken_images(with_broken, tmp_path, allow):
+def test_faults_of_the_program_and_the_machine_are_not_broken_images(with_broken, tmp_path, allow):
     allow(1)
 
     def fail(error):
@@ -273,7 +273,7 @@ def test_faults_of_the_program_and_the_machine_are_no_broken_images(with_broken,
     assert len(data.broken.read()) == 2
 
 
-def test_a_data_set_with_repeated_replacements_ends(tmp_path, allow):
+def test_a_dataset_with_repeated_replacements_ends(tmp_path, allow):
     allow(5)
     fill(tmp_path / 'images', ['a.png'])
     (tmp_path / 'images/a.png').write_bytes(b'x')

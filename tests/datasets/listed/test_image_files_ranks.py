@@ -29,7 +29,7 @@ def run(rank, folder):
     pipeline = [dict(type='addp_mm.LoadImage')]
     data = ImageFiles(folder / 'images', pipeline, index_file=folder / 'list', max_broken_share=0.0)
     found.update(length=len(data), scans=len(scans), sampled=[next(iter(ResumableInfiniteSampler(data, seed=1)))])
-    # each rank meets two broken images, one of them is the same
+    # each rank reads two broken images, one of which is the same
     for turn in range(2):
         dist.barrier()
         if rank == turn:
@@ -39,7 +39,7 @@ def run(rank, folder):
     found['broken'] = sorted(map(os.path.basename, data.broken.read()))
     dist.barrier()
     try:
-        # the fourth, which rank 1 alone meets
+        # the fourth, which only rank 1 reads
         found['stopped'] = '' if rank == 0 else str(data[6])
     except DatasetError as error:
         found['stopped'] = str(error)

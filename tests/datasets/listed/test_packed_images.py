@@ -102,7 +102,7 @@ def test_a_kept_list_reads_the_shards_that_were_listed(shards, tmp_path):
 
 
 @pytest.mark.parametrize('changed', ['error', 'keep'])
-def test_a_shard_that_vanishes_is_broken_images_unless_the_list_is_kept(shards, tmp_path, changed):
+def test_images_of_a_missing_shard_are_broken_unless_the_list_is_kept(shards, tmp_path, changed):
     data = WebDatasetImages(shards, LOAD, index_file=tmp_path / 'list', changed=changed)
     os.remove(shards / 'train-001.tar')
     assert set(values([data[4], data[5]])) <= {0, 1, 2, 3, 8, 9, 10, 11}
@@ -132,7 +132,7 @@ def test_compressed_and_damaged_shards_are_refused(shards, tmp_path, how):
 
 
 @pytest.mark.parametrize('given', ['shards', 'shards/a.tar.gz', 'shards/*.gz'])
-def test_compressed_shards_say_what_to_do(tmp_path, given):
+def test_the_error_for_compressed_shards_has_a_remedy(tmp_path, given):
     (tmp_path / 'shards').mkdir()
     write_shard(tmp_path / 'shards/plain', [('a.png', png(1))])
     (tmp_path / 'shards/a.tar.gz').write_bytes(gzip.compress((tmp_path / 'shards/plain').read_bytes()))
@@ -158,7 +158,7 @@ def test_images_of_a_database(database, tmp_path, num_workers):
     )
     assert len(data) == 10
     assert data[4]['img_path'] == f'{database}:004'
-    # the database is open in this process when the workers fork, and in another data set
+    # the database is open in this process, also in another dataset, when the workers fork
     val = LMDBImages(database, LOAD, index_file=tmp_path / 'list', split='val', val_every=5)
     assert values([val[1]]) == [5]
     assert sum(DataLoader(data, 3, num_workers=num_workers, collate_fn=values), []) == [*range(10)]
@@ -179,7 +179,7 @@ def test_a_changed_database_is_noticed(database, tmp_path):
     assert list(data.broken.read()) == [f'{database}:new']
 
 
-def test_keys_that_are_gone_do_not_count_as_broken_where_the_list_is_kept(database, tmp_path):
+def test_missing_keys_are_not_broken_if_the_list_is_kept(database, tmp_path):
     import lmdb
 
     index = tmp_path / 'list'
@@ -191,13 +191,13 @@ def test_keys_that_are_gone_do_not_count_as_broken_where_the_list_is_kept(databa
     assert not data.broken.read()
 
 
-def test_without_lmdb_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_without_lmdb_the_error_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr('addp_mm.datasets.listed.lmdb_images.lmdb', None)
     with pytest.raises(ImportError, match=r'pip install "addp_mm\[data\]"'):
         LMDBImages(tmp_path)
 
 
-def test_a_path_that_is_no_database(tmp_path):
+def test_a_path_that_is_not_a_database(tmp_path):
     pytest.importorskip('lmdb')
     with pytest.raises(DatasetError, match='this database does not exist'):
         LMDBImages(tmp_path / 'nowhere')

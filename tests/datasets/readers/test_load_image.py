@@ -94,7 +94,7 @@ def test_a_palette_of_half_transparent_colours_is_blended(rng):
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA'])
-def test_transparency_is_laid_on_white(rng, mode):
+def test_transparency_is_blended_with_white(rng, mode):
     values = rng.integers(0, 256, size=(5, 7, len(mode)), dtype=np.uint8)
     values[0, :, -1], values[1, :, -1] = 0, 255
     decoded = read_rgb(png(Image.fromarray(values, mode)))
@@ -131,7 +131,7 @@ def test_cmyk_jpeg_is_not_inverted():
     assert np.abs(read_rgb(stream.getvalue()) - expected).max() <= 4
 
 
-# How the stored image is put upright, by value of the EXIF tag 0x0112 (EXIF 2.3, 4.6.4).
+# Transformation to an upright image, by value of the EXIF tag 0x0112 (EXIF 2.3, 4.6.4).
 ORIENTATIONS = {
     1: lambda x: x,
     2: lambda x: x[:, ::-1],
@@ -152,7 +152,7 @@ def test_exif_orientation_is_applied(rgb, orientation):
     assert np.array_equal(read_rgb(png(image, exif=exif)), ORIENTATIONS[orientation](rgb))
 
 
-def test_exif_rotated_jpeg_stands_upright(tmp_path):
+def test_exif_rotated_jpeg_is_upright(tmp_path):
     upright = np.zeros((32, 16, 3), np.uint8)
     upright[:16] = 255
     image = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))

@@ -165,7 +165,7 @@ def test_16_bit_colour_is_rounded_for_three_channels_of_eight_bits(rng):
         assert np.array_equal(decoded[..., ::-1], np.rint(colour / 257))
 
 
-def test_channels_stand_in_the_file_s_order_but_three_in_reverse(rng):
+def test_channels_are_in_the_file_s_order_but_three_in_reverse(rng):
     rgba = values(rng, 4)
     assert np.array_equal(load(encoded(Image.fromarray(rgba), 'PNG'), 4)['img'], rgba)
     assert np.array_equal(load(encoded(Image.fromarray(rgba[..., :3]), 'PNG'), 3)['img'], rgba[..., 2::-1])
@@ -227,7 +227,7 @@ def test_another_number_of_channels_is_an_error_that_names_file_and_numbers(rng,
     np.save(tmp_path / 'a.npy', values(rng, 4))
     with pytest.raises(BrokenImageError, match=r'a\.npy: .*4 channels found, 5 expected, where an array .*H, W, C'):
         LoadMultiChannelImage(5)(dict(img_path=str(tmp_path / 'a.npy')))
-    # pages and arrays are no colours to be mixed
+    # pages and arrays are not colours, so they are not mixed
     with pytest.raises(BrokenImageError, match='4 channels found, 1 expected'):
         load(npy(values(rng, 4)), 1)
     with pytest.raises(BrokenImageError, match='3 channels found, 4 expected'):
@@ -243,7 +243,7 @@ def test_damaged_files_are_errors_that_name_them(rng):
         npy(np.array([{}], object)),
     ]
     for content in [*(content[: len(content) // 2] for content in whole), b'', b'II*\0', whole[-1]]:
-        # of a TIFF the pages at its start may still be there
+        # a truncated TIFF may still have its first pages
         with pytest.raises(BrokenImageError, match='there: cannot be read'):
             load(content, 5)
 

@@ -72,7 +72,7 @@ def test_planes_are_the_image_for_all_loaders(planar, dtype):
 
 @pytest.mark.parametrize('compression', [None, 'zlib', 'lzw'])
 @pytest.mark.parametrize('dtype', [bool, np.uint8, np.uint16])
-def test_where_white_is_zero_values_are_turned_round(dtype, compression):
+def test_values_are_inverted_if_white_is_zero(dtype, compression):
     stored = stored_values(1, np.uint8) > 99 if dtype is bool else stored_values(1, dtype)
     content = tiff(stored, 'miniswhite', compression=compression)
     highest = 1 if dtype is bool else np.iinfo(dtype).max
@@ -81,7 +81,7 @@ def test_where_white_is_zero_values_are_turned_round(dtype, compression):
     assert np.abs(read_rgb(content) - white).max() <= 0.5 + 1e-3
 
 
-def test_a_fourth_band_is_alpha_only_where_the_file_says_so():
+def test_a_fourth_band_is_alpha_only_if_the_file_marks_it():
     stored = stored_values(4, np.uint8)
 
     def loaded(extra, channels):

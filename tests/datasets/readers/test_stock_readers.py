@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The dataset classes of mmpretrain, mmdet and mmsegmentation read FashionScenes."""
+"""The standard dataset classes of mmpretrain, mmdet and mmsegmentation read FashionScenes."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def build(written_set, monkeypatch):
 
 @pytest.fixture(scope='module')
 def scenes(spec):
-    """The scenes that the written files should hold, made again."""
+    """The scenes of the written files, generated again."""
     return {
         split: [
             SceneGenerator(load_garments(split), spec.image_size, split, spec.seed).scene(index)

@@ -81,14 +81,14 @@ def test_augmentation_depends_on_seed_and_position_alone(transform):
     assert not {item[1] for item in whole} & {item[1] for item in load(0, seed=5)}
 
 
-def test_loading_leaves_the_states_of_the_process_alone():
+def test_loading_does_not_change_the_states_of_the_process():
     data = Draws()
     seed_process(3, Purpose.TRAINING_STEP)
     expected = numbers(0)
     seed_process(3, Purpose.TRAINING_STEP)
     inside = data[SampleIndex(0, 1, 2)]
     assert numbers(0) == expected != inside == data[SampleIndex(0, 1, 2)]
-    # a plain index continues with the state of the process
+    # a plain index uses the state of the process
     for changed in (data, Draws(transform=True)):
         seed_process(3, Purpose.TRAINING_STEP)
         assert changed[0] == expected

@@ -51,7 +51,7 @@ def settings(fingerprint='a' * 64, index=0, of=1, count=5):
 
 
 def rows_of(first, stop, views=3, length=4):
-    """Ids that say where they belong: 16 * image + view."""
+    """Ids that encode their position: 16 * image + view."""
     images, number = np.arange(first, stop)[:, None, None], np.arange(views)[None, :, None]
     return np.broadcast_to(images * 16 + number, (stop - first, views, length)).astype(np.uint16)
 
@@ -83,7 +83,7 @@ def test_a_view_depends_on_seed_image_and_number_alone():
     assert len({view.tobytes() for view in made}) == 4
 
 
-def test_crops_have_the_asked_size_and_shape_and_flip_half_of_the_time():
+def test_crops_have_the_given_size_and_shape_and_flip_half_of_the_time():
     # the values are the coordinates: they show which part a view is
     rows, columns = np.mgrid[:120, :160].astype(np.float32)
     views = Views(8, count=300, crop_scale=(0.2, 0.6), interpolation='bilinear').make(np.stack([rows, columns], -1), 0)
@@ -145,7 +145,7 @@ def test_views_that_cannot_be_made_are_refused(options, words):
         Views(16, **options)
 
 
-def test_settings_name_what_matters():
+def test_settings_contain_what_changes_the_pixels():
     assert Views(16, count=2, augmentation='flip', seed=3).settings() == dict(
         image_size=16, count=2, augmentation='flip', interpolation='bicubic'
     )
@@ -155,10 +155,10 @@ def test_settings_name_what_matters():
 # --- fingerprints
 
 
-def test_a_fingerprint_tells_weights_and_arguments_apart(tokenizer, tmp_path):
+def test_a_fingerprint_depends_on_weights_and_arguments(tokenizer, tmp_path):
     module = build_loaded(tokenizer)
     own = tokenizer_fingerprint(module, tokenizer)
-    # the same thing, said otherwise
+    # the same arguments, written in another way
     same = dict(tokenizer, channel_mults=[1], in_channels=3, init_cfg=None)
     assert tokenizer_fingerprint(build_loaded(tokenizer), same) == own
     assert tokenizer_fingerprint(module, dict(tokenizer, normalize_codes=True)) != own
@@ -178,7 +178,7 @@ def test_an_interrupted_writer_resumes_after_the_last_save(tmp_path):
     writer = TokenWriter(tmp_path / 'ids', settings(), (5, 3, 4), 'uint16')
     writer.write(rows_of(0, 2), {1: ('1.png', 'cut off')})
     writer.save()
-    writer.write(rows_of(2, 5) + 1, {4: ('4.png', 'lost')})  # what a process wrote that was killed before it saved
+    writer.write(rows_of(2, 5) + 1, {4: ('4.png', 'lost')})  # rows of a process that was killed before it saved them
     again = TokenWriter(tmp_path / 'ids', settings(), (5, 3, 4), 'uint16')
     assert (again.done, len(again.broken), again.complete) == (2, 1, False)
     again.write(rows_of(2, 5), {4: ('4.png', 'cut off')})
@@ -283,7 +283,7 @@ def test_under_a_resumable_sampler_views_follow_from_the_position_in_the_trainin
     assert len({view % 16 for view in first}) == 3
 
 
-def test_broken_images_and_shards_are_seen_through(tmp_path):
+def test_indices_skip_broken_images_in_all_shards(tmp_path):
     """Images 0, 3, 4 and 6 of seven in three shards are broken."""
     for index, (first, stop, broken) in enumerate([(0, 2, [0]), (2, 5, [4, 3]), (5, 7, [6])]):
         written(tmp_path / f'ids/shard-000{index}-of-0003', first, stop, broken, index=index, of=3)
@@ -345,7 +345,7 @@ def test_workers_get_a_path_not_the_ids(tmp_path):
     assert [batch['inputs'].shape for batch in batches] == [(1000, 4)] * 5
 
 
-def test_metainfo_is_what_the_ids_were_made_of(tmp_path):
+def test_metainfo_describes_tokenizer_images_and_views(tmp_path):
     folder = written(tmp_path / 'ids')
     assert TokenIds(folder).metainfo == {
         key: json.loads((folder / 'tokens.json').read_text())[key] for key in ('tokenizer', 'images', 'views')

@@ -79,7 +79,7 @@ class JointOptimWrapperDict(OptimWrapperDict):
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class PartsOptimWrapperConstructor:
+class ComponentsOptimWrapperConstructor:
     """One optimizer for each named component of a model.
 
     Args:
@@ -92,7 +92,7 @@ class PartsOptimWrapperConstructor:
 
     Example:
         >>> optim_wrapper = dict(
-        ...     constructor='addp_mm.PartsOptimWrapperConstructor',
+        ...     constructor='addp_mm.ComponentsOptimWrapperConstructor',
         ...     tokenizer=dict(optimizer=dict(type='Adam', lr=1e-4)),
         ...     discriminator=dict(optimizer=dict(type='Adam', lr=1e-4)))
     """
@@ -102,13 +102,13 @@ class PartsOptimWrapperConstructor:
             raise ConfigError(
                 f'write paramwise_cfg into the config of a component in optim_wrapper: {" or ".join(optim_wrapper_cfg)}'
             )
-        self.parts = {name: cfg for name, cfg in optim_wrapper_cfg.items() if name != 'type'}
+        self.components = {name: cfg for name, cfg in optim_wrapper_cfg.items() if name != 'type'}
 
     def __call__(self, model: nn.Module) -> JointOptimWrapperDict:
         """Build the optimizers of a model, which may be in a wrapper."""
         model = getattr(model, 'module', model)
         modules = dict(model.named_children())
-        unknown = [name for name in self.parts if name not in modules]
+        unknown = [name for name in self.components if name not in modules]
         if unknown:
             raise ConfigError(
                 f'optim_wrapper: {first_few(unknown)} is not a component of {type(model).__name__}, which has '
@@ -117,14 +117,14 @@ class PartsOptimWrapperConstructor:
         orphans = [
             name
             for name, parameter in model.named_parameters()
-            if parameter.requires_grad and name.partition('.')[0] not in self.parts
+            if parameter.requires_grad and name.partition('.')[0] not in self.components
         ]
         if orphans:
             raise ConfigError(
                 f'optim_wrapper: no optimizer trains {first_few(orphans)} of {type(model).__name__}; its '
-                f'components are {", ".join(self.parts)}'
+                f'components are {", ".join(self.components)}'
             )
-        wrappers = {name: build_optim_wrapper(modules[name], cfg) for name, cfg in self.parts.items()}
+        wrappers = {name: build_optim_wrapper(modules[name], cfg) for name, cfg in self.components.items()}
         for name, wrapper in wrappers.items():
             if wrapper.clip_grad_kwargs:
                 wrapper.grad_name = f'{name}_{wrapper.grad_name}'

@@ -16,12 +16,12 @@ def check_loaded(model: Any) -> None:
     """Refuse frozen components with random weights.
 
     Args:
-        model: A model with ``unloaded_parts()``, such as :class:`~addp_mm.models.selfsup.ADDP`.
+        model: A model with ``unloaded_components()``, such as ADDP.
 
     Raises:
         CheckpointError: No weights were loaded into a frozen component.
     """
-    names = model.unloaded_parts()
+    names = model.unloaded_components()
     if names:
         raise CheckpointError(
             f'no weights were loaded into the frozen {" and ".join(names)}: pre-training would '
@@ -30,17 +30,17 @@ def check_loaded(model: Any) -> None:
         )
 
 
-def check_equal_on_all_ranks(parts: dict[str, nn.Module]) -> None:
+def check_equal_on_all_ranks(components: dict[str, nn.Module]) -> None:
     """Compare the components' fingerprints over all ranks.
 
     Args:
-        parts: Modules by name.
+        components: Modules by name.
 
     Raises:
         CheckpointError: A component differs from that of rank 0 on any rank; raised on every rank.
     """
-    prints = dist.all_gather_object({name: module_fingerprint(part) for name, part in parts.items()})
-    for name in parts:
+    prints = dist.all_gather_object({name: module_fingerprint(component) for name, component in components.items()})
+    for name in components:
         different = [rank for rank, found in enumerate(prints) if found[name] != prints[0][name]]
         if different:
             raise CheckpointError(
