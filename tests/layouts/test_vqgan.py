@@ -156,7 +156,7 @@ def test_an_incomplete_vqgan_is_refused(taming, change, words):
 @pytest.mark.parametrize('width', [16, 64])
 def test_sizes_that_no_tokenizer_has_are_refused(taming, width):
     converted = {**convert_taming(taming), 'encoder.conv_in.weight': torch.ones(width, 3, 3, 3)}
-    with pytest.raises(ValueError, match=rf'\[32, 32, 64\] channels, which are not multiples of the {width}'):
+    with pytest.raises(ValueError, match=rf'\[32, 32, 64\] channels, not multiples of the {width}'):
         tokenizer_args(converted)
 
 
