@@ -18,7 +18,7 @@ from typing import NoReturn
 from addp_mm.config.shipped import tool_path
 from addp_mm.errors import exit_on_user_error
 
-# name: (script below tools/, what it does)
+# name: (script below tools/, description)
 TOOLS = {
     'train': ('train.py', 'train a config: pre-training, classification, detection, segmentation'),
     'test': ('test.py', 'test a checkpoint; writes the metrics as JSON'),

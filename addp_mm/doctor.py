@@ -46,10 +46,10 @@ class Finding:
     """One line of the report.
 
     Args:
-        status: How serious it is.
-        subject: What was checked.
-        text: What was found.
-        remedy: What to do. Defaults to '': nothing.
+        status: Severity.
+        subject: The checked object.
+        text: The result.
+        remedy: A remedy. Defaults to '': none.
     """
 
     status: Literal['ok', 'warning', 'error']
@@ -150,7 +150,7 @@ def check_setuptools() -> Iterator[Finding]:
 
 
 def check_openmmlab() -> Iterator[Finding]:
-    """Which OpenMMLab packages are installed, whether they can be imported, and if they fit."""
+    """Which OpenMMLab packages are installed, importable and compatible."""
     for module in ORIGINALS:
         found = [
             f'{provider.name} {version} ({family})'
@@ -199,7 +199,7 @@ def check_operators() -> Iterator[Finding]:
         text = f'none is compiled; addp_mm has {", ".join(names)}; others raise MissingOpError when they are called'
         yield Finding('ok', 'mmcv operators', text)
     else:
-        yield Finding('ok', 'mmcv operators', f'compiled in {spec.origin}; none of addp_mm is used')
+        yield Finding('ok', 'mmcv operators', f'compiled in {spec.origin}; those of addp_mm are not used')
 
 
 def check_patches() -> Iterator[Finding]:
@@ -312,7 +312,7 @@ def examine() -> Iterator[Finding]:
 
 
 def _quiet(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Hide what the packages print, log and warn about while the next finding is made."""
+    """Hide output, log lines and warnings of the packages during the checks."""
     while True:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter('ignore')

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 class UserError(Exception):
     """Base of addp_mm's errors about configs, data, checkpoints and the progress of a training.
 
-    The message says what is wrong, where, and what to do; no traceback is needed. A subclass also
-    derives from the built-in error that it specialises, such as ValueError.
+    The message names the fault, its location and a remedy, so that no traceback is needed. A
+    subclass also derives from the built-in error that it specialises, such as ValueError.
     """
 
 
 class ConfigError(UserError, ValueError):
-    """A mistake in a config, an option or a path, found before anything is built or written."""
+    """A mistake in a config, an option or a path, found before anything is built."""
 
 
 @contextmanager

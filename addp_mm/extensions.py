@@ -18,6 +18,6 @@ EXTENSIONS = {
 
 
 def install() -> None:
-    """Add every extension once its module is imported. Calling it again changes nothing."""
+    """Add every extension when its module is imported. A second call changes nothing."""
     for module, extend in EXTENSIONS.items():
         when_imported(module, extend)

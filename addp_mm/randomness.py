@@ -2,7 +2,7 @@
 """Random numbers of a run: each generator follows from (run seed, purpose, rank, iteration).
 
 ``np.random.SeedSequence`` mixes the four numbers, so that two runs, purposes, ranks or iterations
-share no random numbers, and a resumed run draws what an uninterrupted run would have drawn.
+share no random numbers, and a resumed run draws the same numbers as an uninterrupted run.
 """
 
 # At the top level of the package, because addp_mm.datasets uses it and must not import the engine.
@@ -18,7 +18,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What random numbers are for. The values are part of the seeds: do not change them."""
+    """Purposes of random numbers. The values are part of the seeds: do not change them."""
 
     TRAINING_STEP = 0  # noise levels, masks, dropout, code restarts, RoI sampling
     PREVIEW = 1  # images generated for the visualizer during training
@@ -31,7 +31,7 @@ def seed_sequence(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0
 
     Args:
         seed: Seed of the run, not negative.
-        purpose: What the random numbers are for.
+        purpose: Purpose of the random numbers.
         rank: Rank of the process, if each rank needs other numbers. Defaults to 0.
         iteration: Number of the training iteration, epoch or sample. Defaults to 0.
     """

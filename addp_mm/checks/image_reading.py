@@ -16,7 +16,7 @@ from addp_mm.datasets.readers.read_image import read_rgb, upright_size
 
 
 class ImageReading(NamedTuple):
-    """How images are read.
+    """Functions that read images.
 
     Attributes:
         decode: Takes the bytes of a file; raises a ValueError if they are not an image.
@@ -29,7 +29,7 @@ class ImageReading(NamedTuple):
 
 
 def reading_of(pipeline: Any) -> ImageReading:
-    """How the first loader of a pipeline reads images.
+    """Functions that read images as the first loader of a pipeline does.
 
     Args:
         pipeline: The ``pipeline`` of a dataset config. Without one, images are read as

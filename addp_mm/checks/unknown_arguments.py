@@ -109,7 +109,7 @@ def _similar_types(name: str, registries: tuple[str, ...], scope: str) -> str:
     names: dict[str, str] = {}
     for root in (getattr(roots, registry) for registry in registries):
         for registry in (root, *root.children.values()):
-            registry.get(plain)  # imports what the registry needs to know its names
+            registry.get(plain)  # makes the registry import the modules of its classes
             for known in registry.module_dict:
                 names.setdefault(known, known if registry.scope in (scope, root.scope) else f'{registry.scope}.{known}')
     near = [plain] if plain in names else difflib.get_close_matches(plain, names, n=3, cutoff=0.85)
@@ -149,7 +149,7 @@ def _check_section(section, path: str, registries: tuple[str, ...], scope: str) 
 
 
 def _hint(key: str, accepted: Arguments, certain: bool) -> str:
-    """The end of the message about an unknown ``key``; '' if the key may be right.
+    """The end of the message about an unknown ``key``; '' if the key may be correct.
 
     An open-ended class takes any key, and a module may read keys for its submodules. In these cases
     only a key that is similar to a known argument is refused.

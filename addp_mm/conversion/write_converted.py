@@ -44,7 +44,7 @@ def config_beside(dst: str) -> str:
 def write_converted(
     dst: str, name: str, config: Mapping, weights: Mapping[str, Tensor], run: Callable[[Any], str]
 ) -> str:
-    """Build a module from its config, load converted weights, run it once, and write both.
+    """Build a module from its config, load converted weights, run it, and write both.
 
     Args:
         dst: File of the weights; see :func:`check_destination`. Nothing is written after an error.

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Data sets, transforms and samplers."""
+"""Datasets, transforms and samplers."""
 
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.broken_images import BrokenImages, TooManyBrokenImagesError

@@ -31,7 +31,7 @@ def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
     """Set the work dir.
 
     It is that of the command line, else that of the config, else
-    ``work_dirs/<name of the config>``. Data sets of your own images keep their list and the record
+    ``work_dirs/<name of the config>``. Datasets of your own images keep their list and the record
     of broken images there.
     """
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename or config_path).stem)

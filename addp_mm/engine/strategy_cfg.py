@@ -54,7 +54,7 @@ def set_strategy(cfg: Config, testing: bool = False) -> None:
     single = name == 'SingleDeviceStrategy'
     if single != (cfg.launcher == 'none'):
         raise ConfigError(
-            'strategy SingleDeviceStrategy lets each process train by itself; remove --launcher or the strategy'
+            'with strategy SingleDeviceStrategy each process trains alone; remove --launcher or the strategy'
             if single
             else f'strategy {name} trains on several processes, and '
             f'--launcher is none. {_START}, or remove the strategy (--cfg-options strategy=None)'
@@ -108,7 +108,7 @@ def _set_zero(cfg: Config) -> None:
         raise ConfigError(f'{ZERO} needs DeepSpeed, which is not installed. Install it:\n    pip install deepspeed')
     strategy, wrapper = cfg.strategy, cfg.optim_wrapper
     if ((strategy.get('zero_optimization') or {}).get('stage') or 0) > 2:
-        raise ConfigError(f'{ZERO} takes stages 1 and 2; to spread the weights too, use {SHARDED}')
+        raise ConfigError(f'{ZERO} takes stages 1 and 2; to shard the weights too, use {SHARDED}')
     strategy.setdefault('train_micro_batch_size_per_gpu', cfg.train_dataloader.get('batch_size', 1))
     kind = _kind(wrapper) or 'OptimWrapper'
     if kind == 'DeepSpeedOptimWrapper':

@@ -2,8 +2,8 @@
 """Fréchet distance of reconstructions to their images, and of generated images to a reference.
 
 torchmetrics' ``FrechetInceptionDistance`` agrees to 1e-5 where both apply (a test compares them).
-Ours is kept because that class neither saves statistics of a reference nor compares the fingerprint
-of their extractor, and it counts the images that a distributed sampler repeats.
+This class is needed because that class does not save the statistics of a reference or compare the
+fingerprint of their extractor, and it counts the images that a distributed sampler repeats.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def folder_statistics(
             resized (bicubic, antialiased), then the centre is cropped. Defaults to None: the images
             keep their size.
         batch_size: Number of images in a batch. Defaults to 64.
-        device: Where the network runs. Defaults to 'cpu'.
+        device: Device of the network. Defaults to 'cpu'.
 
     Raises:
         UserError: There are no images, or one cannot be read.

@@ -78,7 +78,7 @@ def image_generators(num_images: int, generator: torch.Generator) -> list[torch.
 
 
 class AlternatingSampler:
-    """Generates images with the two directions of ADDP in turn (arXiv 2306.05423, section 3.3).
+    """Generates images by alternating ADDP's two directions (arXiv 2306.05423, section 3.3).
 
     Each step predicts all masked tokens from pixels and visible tokens, keeps the most confident
     draws, masks the others again and decodes the next pixels. Masked positions are decoded from the

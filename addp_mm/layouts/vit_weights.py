@@ -16,7 +16,7 @@ from addp_mm.layouts.layout import Layout
 #: Attention heads of the standard architectures, by width and number of blocks.
 STANDARD_HEADS = {(128, 6): 4, (192, 12): 3, (384, 12): 6, (768, 12): 12, (1024, 24): 16, (1280, 32): 16}
 
-#: Heads of a classifier, which are left out. ``head.0`` and ``head.1`` are MAE's linear probe.
+#: Heads of classifiers, which are left out. ``head.0`` and ``head.1`` are MAE's linear probe.
 HEADS = (r'head\.(\d+\.)?\w+', rf'head_dist\.{WB}', rf'pre_logits\.fc\.{WB}')
 
 #: Names of layer scale in timm and DINOv2, and in BEiT and DeiT III.

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Initialisation from a checkpoint, with a report of what was loaded."""
+"""Initialisation from a checkpoint, with a report of the loaded weights."""
 
 from __future__ import annotations
 

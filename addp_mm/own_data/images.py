@@ -80,7 +80,7 @@ def dataset_cfg(source: str, index_file: Path, max_broken_share: float) -> dict:
 
     Args:
         source: Path, or a pattern of shards such as ``'shards/*.tar'``.
-        index_file: Where the list of images is stored, in the work dir.
+        index_file: File of the list of images, in the work dir.
         max_broken_share: Share of images that may be broken.
     """
     path = Path(source)

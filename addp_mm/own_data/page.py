@@ -28,7 +28,7 @@ from addp_mm.report.page import Figure, Page, Section, Table
 LEAD = (
     'Three models were trained one after the other on the images of one folder. The tokenizer encodes an image as a '
     'grid of codes. The predictor predicts codes that are masked. The vision transformer (ADDP) learns from both: it '
-    'denoises tokens and pixels in turn.'
+    'denoises tokens and pixels alternately.'
 )
 _POINTS, _NUM_BROKEN = 300, 10
 _COLOUR = '#14708c'

@@ -60,7 +60,7 @@ def test_fragments_pass_as_bases(name, tmp_path, with_deepspeed):
         (dict(type='FSDPStrategy'), {}, 'write strategy.type=addp_mm.ShardedStrategy'),
         (dict(type='DeepSpeedStrategy'), {}, 'write strategy.type=addp_mm.ZeroStrategy'),
         (dict(type='DDPStrategy'), dict(launcher='none'), 'DDPStrategy trains on several.*tools/dist_train.sh'),
-        (dict(type='SingleDeviceStrategy'), {}, 'lets each process train by itself'),
+        (dict(type='SingleDeviceStrategy'), {}, 'each process trains alone'),
         (dict(type='DDPStrategy'), dict(runner_type='Runner'), "runner_type is 'Runner'"),
         (dict(type='DDPStrategy'), dict(model_wrapper_cfg=dict(type='X')), 'write it as strategy.model_wrapper'),
         (dict(type='DDPStrategy'), dict(sync_bn='torch'), 'write it as strategy.sync_bn'),
@@ -105,7 +105,7 @@ def test_deepspeed_takes_over_clipping_accumulation_and_precision(with_deepspeed
 @pytest.mark.parametrize(
     'change, words',
     [
-        (dict(clip_grad=dict(max_norm=1.0, norm_type=1)), 'Euclidean norm alone'),
+        (dict(clip_grad=dict(max_norm=1.0, norm_type=1)), 'Euclidean norm only'),
         (dict(type='AmpOptimWrapper', dtype='float16'), 'bfloat16'),
         (dict(type='Other'), 'optim_wrapper.type is Other'),
     ],

@@ -147,5 +147,5 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
             f'the checkpoint has no {first_few(missing)}, which {type(model).__name__} of {type(model).__module__} uses'
         )
     model.load_state_dict(weights, strict=False)
-    model.eval()  # mmpretrain's returns nothing
+    model.eval()  # a statement of its own: mmpretrain's eval() returns None
     return model

@@ -16,10 +16,11 @@ from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.readers.load_image import BrokenImageError
 from addp_mm.errors import first_few
 
-# How many more than their share may be broken, so that one broken image does not stop a small set.
+# Number of images that may be broken in addition to the share, so that one broken image does not
+# stop a small dataset.
 BROKEN_ALLOWANCE = 10
 _NUM_NAMED = 20
-# Errors of the file itself. Too many open files or too little memory do not make an image broken.
+# Errors of the file. Too many open files or too little memory are not faults of an image.
 _OF_THE_FILE = {
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
     *(errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE),
@@ -36,7 +37,7 @@ def is_gone(error: Exception) -> bool:
 
 
 def num_allowed(share: float, count: int) -> int:
-    """How many of ``count`` images may be broken: their share and ten more."""
+    """Number of ``count`` images that may be broken: their share and ten more."""
     # 0.29 * 100 is a little less than 29.
     return math.floor(share * count + 1e-6) + BROKEN_ALLOWANCE
 
@@ -47,10 +48,10 @@ def is_broken_image(error: Exception) -> bool:
 
 
 class BrokenImages:
-    """The broken images of a data set, counted over all its worker processes and ranks.
+    """The broken images of a dataset, counted over all its worker processes and ranks.
 
     All processes append to one text file. A line is the name as JSON, a tab and the reason. An
-    image that is found broken several times counts once and is logged once.
+    image that is found broken several times is counted once and logged once.
 
     Args:
         path: The file. On a cluster all ranks must be able to read and write it.

@@ -39,7 +39,7 @@ def open_images(source: str) -> Any:
 
 
 def image_name(images: Any, index: int) -> str:
-    """Name of an image in its list, relative to the ``data_root`` of the data set if it has one."""
+    """Name of an image in its list, relative to the ``data_root`` of the dataset if it has one."""
     if hasattr(images, 'name'):
         return images.name(index)
     path, root = str(images.get_data_info(index)['img_path']), getattr(images, 'data_root', None)

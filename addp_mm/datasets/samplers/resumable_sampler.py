@@ -33,20 +33,20 @@ class ResumableInfiniteSampler(Sampler):
     augmentation.
 
     Args:
-        dataset: The data set.
+        dataset: The dataset.
         shuffle: Whether orders are random; otherwise they are 0, 1, …. Defaults to True.
         seed: Seed of the orders, the same on all ranks; mmengine passes the seed of the run.
             Defaults to None: a random seed, the same on all ranks.
 
     Raises:
-        ValueError: The data set is empty.
+        ValueError: The dataset is empty.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
         self.rank, self.world_size = get_dist_info()
         self.dataset, self.size, self.shuffle = dataset, len(dataset), shuffle
         if not self.size:
-            raise ValueError('the data set is empty: check its paths')
+            raise ValueError('the dataset is empty: check its paths')
         self.seed = sync_random_seed() if seed is None else seed
         self.start = 0
 
@@ -65,7 +65,7 @@ class ResumableInfiniteSampler(Sampler):
             position += self.world_size
 
     def __len__(self) -> int:
-        """Length of the data set."""
+        """Length of the dataset."""
         return self.size
 
     def set_epoch(self, epoch: int) -> None:
@@ -81,7 +81,7 @@ class ResumableEpochSampler(DefaultSampler):
     in ``DefaultSampler`` epoch e + 1 of seed s has the order of epoch e of seed s + 1.
 
     Args:
-        dataset: The data set.
+        dataset: The dataset.
         shuffle: Whether orders are random; otherwise they are 0, 1, …. Defaults to True.
         seed: As in :class:`ResumableInfiniteSampler`. Defaults to None.
         round_up: Whether all ranks get the same number of samples, a few samples twice. Defaults to

@@ -25,7 +25,7 @@ class SampleIndex(int):
         """Make an index.
 
         Args:
-            index: Number of the sample in the data set.
+            index: Number of the sample in the dataset.
             seed: Seed of the run.
             position: Number of samples, of all ranks together, that come before it in training.
         """
@@ -54,7 +54,7 @@ def random_state_of(index: int) -> Iterator[None]:
 
 @TRANSFORMS.register_module()
 class SeedAugmentation(BaseTransform):
-    """Seeds the transforms after it, for data sets of mmengine, mmpretrain, mmdet and mmseg.
+    """Seeds the transforms after it, for datasets of mmengine, mmpretrain, mmdet and mmseg.
 
     It is the first transform of a training pipeline. With :class:`ResumableInfiniteSampler` or
     :class:`ResumableEpochSampler` the random numbers of a sample then depend on the run's seed and

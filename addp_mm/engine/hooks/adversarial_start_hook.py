@@ -47,8 +47,8 @@ class AdversarialStartHook(Hook):
         watch: Number of iterations after the start in which the hook acts on a drop; more than
             ``window``. Defaults to 2000.
         factor: Factor of the weight, in (0, 1). Defaults to 0.5.
-        max_answers: How often the weight is lowered; the next drop only warns ('lower') or stops
-            the training ('rollback'). Defaults to 3.
+        max_answers: Largest number of times that the weight is lowered; the next drop only warns
+            ('lower') or stops the training ('rollback'). Defaults to 3.
 
     Raises:
         ValueError: An option is out of its range.

@@ -97,7 +97,7 @@ class RunCheckpoints:
     has not reached. They belong to other trainings.
 
     Args:
-        runner: A runner whose training has begun and has not saved anything yet.
+        runner: A runner whose training has started but has not saved a checkpoint yet.
     """
 
     def __init__(self, runner: Runner) -> None:

@@ -18,7 +18,7 @@ def image_name(sample: Any, root: str | None) -> Path:
 
     Args:
         sample: Result of a model, with ``img_path`` if it was read from a file, and ``sample_idx``.
-        root: Folder of the data set; None if it is unknown.
+        root: Folder of the dataset; None if it is unknown.
 
     Returns:
         The path below ``root``; the whole path for an image outside ``root``; the number of the
@@ -41,7 +41,7 @@ class DrawnImagesHook(Hook):
 
     Args:
         out_dir: Folder for the drawn images. Their paths below it are those of the images below the
-            root of the data set.
+            root of the dataset.
         **draw_args: Arguments of mmpretrain's ``UniversalVisualizer.visualize_cls``.
     """
 

@@ -37,8 +37,8 @@ class RandomStateHook(Hook):
       again. After a change of the batch size or of the number of ranks, training continues after
       the same sample.
 
-    Random augmentation also repeats in the data sets of this package that read images or ids, and
-    in other data sets whose pipeline starts with :class:`~addp_mm.datasets.SeedAugmentation`.
+    Random augmentation also repeats in the datasets of this package that read images or ids, and
+    in other datasets whose pipeline starts with :class:`~addp_mm.datasets.SeedAugmentation`.
 
     Raises:
         ResumeError: A checkpoint to resume from was written without this hook, and the sampler is
@@ -100,7 +100,7 @@ class RandomStateHook(Hook):
     def _resume_data(self, runner: Runner, sampler: ResumableInfiniteSampler, state: dict) -> None:
         if state.get('size') != sampler.size:
             runner.logger.warning(
-                f'the data set had {state.get("size")} samples and now has {sampler.size}: training continues in '
+                f'the dataset had {state.get("size")} samples and now has {sampler.size}: training continues in '
                 'another order of the samples'
             )
         self._start = state['trained']

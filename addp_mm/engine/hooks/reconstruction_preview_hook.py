@@ -21,7 +21,7 @@ class ReconstructionPreviewHook(Hook):
     """Show a tokenizer's reconstructions below their originals, in training and in tests.
 
     Training always shows the same images: the first of the first batch. The model must have
-    ``reconstruct(images in [0, 1]) -> images``. A test shows the first images of the data set, from
+    ``reconstruct(images in [0, 1]) -> images``. A test shows the first images of the dataset, from
     predictions with ``image`` and ``reconstruction``. If images have more than three channels, the
     first three are shown.
 
@@ -62,7 +62,7 @@ class ReconstructionPreviewHook(Hook):
             self._show(runner, self.images, model.reconstruct(self.images))
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Show the first images of the data set."""
+        """Show the first images of the dataset."""
         if batch_idx == 0 and dist.is_main_process():
             samples = outputs[: self.num_images]
             self._show(

@@ -47,9 +47,9 @@ class ADDPViT(Component):
         in_channels: Channels of the images. Defaults to 3.
         out_indices: Blocks whose outputs are returned, ascending; negative numbers count from the
             end. Blocks after the last of them are not built. Defaults to -1.
-        out_type: What is returned of each block. 'cls_token': (B, C). 'avg_featmap': (B, C), the
-            mean of the patch tokens. 'featmap': (B, C, h, w). 'raw': (B, 1 + R + h * w, C), class
-            token and R register tokens first. Defaults to 'cls_token'.
+        out_type: Output of each block. 'cls_token': (B, C). 'avg_featmap': (B, C), the mean of the
+            patch tokens. 'featmap': (B, C, h, w). 'raw': (B, 1 + R + h * w, C), class token and R
+            register tokens first. Defaults to 'cls_token'.
         with_cls_token: Whether there is a class token. Windows need False. Defaults to True.
         pre_norm: Whether a LayerNorm follows the embedding, as in pre-training. Published
             fine-tuning drops it. Defaults to False.

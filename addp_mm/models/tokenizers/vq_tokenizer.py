@@ -46,8 +46,8 @@ class VQTokenizer(Component):
         in_channels: Channels of the images. Defaults to 3.
         conv_bias: Whether the convolutions of the residual blocks and the encoder's first have a
             bias. Defaults to False.
-        downsample: How the encoder halves: 'avg', 2x2 average pooling, or 'conv', a 3x3 convolution
-            of stride 2 with zeros on the right and at the bottom. Defaults to 'avg'.
+        downsample: How the encoder halves maps: 'avg', 2x2 average pooling, or 'conv', a 3x3
+            convolution of stride 2 with zeros on the right and at the bottom. Defaults to 'avg'.
         attn_levels: Levels, counted from the finest (0), whose residual blocks end with attention
             over all positions. Taming names them by resolution: at 256 px, 16 is level 4. Defaults
             to ().

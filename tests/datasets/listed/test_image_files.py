@@ -42,7 +42,7 @@ def test_images_are_listed_in_the_order_of_their_paths(images, tmp_path):
     index = tmp_path / 'list'
     assert listed(images, index_file=index) == ['a.png', 'a/1.PNG', 'a/2.png', 'b.png', 'c/d/e.bmp']
     data = DATASETS.build(dict(type='addp_mm.ImageFiles', root=str(images), index_file=index, pipeline=LOAD))
-    # the list of an earlier data set was used, and the path decides which image it is
+    # the list of an earlier dataset was used, and the path decides which image it is
     assert data[3]['img'].max() == 0
     assert data[0]['img'].max() == 3
     assert data.name(1) == 'a/1.PNG'

@@ -69,7 +69,7 @@ def found(tmp_path_factory):
 
 def test_one_rank_lists_for_all(found):
     assert [item['length'] for item in found] == [40, 40]
-    # of the two data sets
+    # of the two datasets
     assert [item['scans'] for item in found] == [2, 0]
     assert 'has no images' in found[0]['empty']
     assert found[0]['empty'] == found[1]['empty']

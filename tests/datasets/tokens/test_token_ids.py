@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Stored ids: their views, their folder, and the data set that reads them."""
+"""Stored ids: their views, their folder, and the dataset that reads them."""
 
 import json
 import pickle
@@ -248,7 +248,7 @@ def test_incomplete_ids_are_not_trained_on(tmp_path):
         TokenIds(tmp_path / 'ids')
 
 
-# --- the data set
+# --- the dataset
 
 
 def test_an_item_is_a_random_view_of_its_image(tmp_path):
