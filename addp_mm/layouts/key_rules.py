@@ -52,7 +52,8 @@ def translate(
             converted[new] = (change(value) if change else value).float().contiguous()
     if unknown:
         raise ValueError(
-            f'{len(unknown)} keys of the checkpoint are unknown in the layout of {name}: {first_few(unknown, count=20)}'
+            f'{len(unknown)} keys of the checkpoint are unknown in the layout of {name}: {first_few(unknown)}. '
+            'Is the file of this kind? addp convert --help lists the kinds'
         )
     return converted
 
@@ -94,4 +95,7 @@ def require(state_dict: Mapping[str, Tensor], names: Iterable[str], what: str) -
     """
     missing = [name for name in names if name not in state_dict]
     if missing:
-        raise ValueError(f'not {what}: {first_few(missing)} missing')
+        raise ValueError(
+            f'not {what}: {first_few(missing)} missing. Is the file complete, and of this kind? '
+            'addp convert --help lists the kinds'
+        )

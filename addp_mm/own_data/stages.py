@@ -114,7 +114,10 @@ def build_configs(request: Request) -> dict[str, Config]:
 
             set_amp(cfg, 'bfloat16')
         cfg.merge_from_dict(users)
-        check_options(cfg, options)
+        try:
+            check_options(cfg, options, also=_SHORT)
+        except ConfigError as error:
+            raise ConfigError(f'{stage}: {error}') from error
         cfg.merge_from_dict(options)
         if 'batch_size' in cfg.train_dataloader:
             _check_count(f'{stage}.train_dataloader.batch_size', cfg.train_dataloader.batch_size)

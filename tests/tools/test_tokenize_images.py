@@ -349,7 +349,7 @@ def test_images_of_another_number_of_channels(tool, inputs, tmp_path):
     'change, words',
     [
         (dict(tokenizer='lost.safetensors'), 'tokenizer lost.safetensors does not exist'),
-        (dict(tokenizer='{inputs}/training.pth'), 'has no config {inputs}/training.json:'),
+        (dict(tokenizer='{inputs}/training.pth'), 'has no config {inputs}/training.json'),
         (dict(tokenizer='{inputs}/training.py'), 'the tokenizer has no trained weights'),
         (dict(images='{inputs}/lost'), 'does not exist'),
         (dict(size='18'), 'multiples of the tokenizer'),

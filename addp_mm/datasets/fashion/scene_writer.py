@@ -25,6 +25,7 @@ from addp_mm.datasets.fashion.fashion_scenes import SCENES_VERSION, SPLITS, Scen
 
 MARKER = 'fashion_scenes.json'
 _BATCH = 64  # images that a process writes before it reports
+_QUEUED = 32 * _BATCH
 _worker_job: '_Job'
 
 
@@ -208,8 +209,14 @@ def _writer(num_workers: int, job: _Job) -> Iterator[Callable[[str, str, int], l
         return
     # Unlike multiprocessing.Pool, an executor detects a killed worker and does not hang.
     executor = ProcessPoolExecutor(num_workers, initializer=_init_worker, initargs=(job,))
+
+    def run(write: Callable, indices: range) -> Iterator:
+        # A long queue can deadlock when a worker is killed (cpython issue 105829).
+        for start in range(0, len(indices), _QUEUED):
+            yield from executor.map(write, indices[start : start + _QUEUED], chunksize=_BATCH)
+
     try:
-        yield partial(collect, partial(executor.map, chunksize=_BATCH), _write_in_worker)
+        yield partial(collect, run, _write_in_worker)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
