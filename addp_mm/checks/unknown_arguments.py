@@ -80,7 +80,7 @@ _PLAIN_KEYS = {
         'dynamic_intervals_list',
     },
 }
-# smallest value and kind
+# smallest value and type
 _NUMBERS: dict[str, tuple[int, type]] = {
     'train_cfg.max_iters': (1, int),
     'train_cfg.max_epochs': (1, int),
@@ -212,10 +212,10 @@ def _check_top_level(cfg: Config, needed: tuple[str, ...]) -> None:
 
 
 def check_numbers(cfg: Config) -> None:
-    """Refuse words and impossible values where a training needs a number.
+    """Refuse impossible values, and values that are not numbers, for numbers of a training.
 
     Raises:
-        ConfigError: A value is wrong. Names the key.
+        ConfigError: A value is wrong. The message names the key.
     """
     for name, (least, number) in _NUMBERS.items():
         node: Any = cfg
