@@ -24,7 +24,7 @@ def resolve_iterations(node: Any, max_iters: int, key: str = '') -> Any:
         key: Key of ``node`` in its dict. Defaults to ''.
 
     Returns:
-        A copy that shares no dict or list with ``node``.
+        A copy without shared dicts or lists.
 
     Raises:
         ConfigError: A string contains ``max_iters`` but is not one of these formulas.

@@ -17,7 +17,7 @@ STARTS_WITH_COMMAND = ('swap', 'own_data', 'installation', 'cluster', 'checkpoin
 
 @cache
 def messages_of_the_code() -> str:
-    """Every string of the package and its tools. NUL stands for a value inside a string."""
+    """Every string of the package and its tools. NUL replaces a value inside a string."""
     found = []
     for path in sorted([*(ROOT / 'addp_mm').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -135,7 +135,7 @@ found = model.test_step(detection_batch(((64, 96), )))[0].pred_instances
 print(type(model.backbone).__name__, bool(torch.isfinite(logged['loss'])), len(found))
 """
 # Without operators, mmdet.models cannot be imported before addp_mm. DINO calls none on the CPU, so
-# an empty module stands for the operators of mmcv.
+# an empty module replaces the operators of mmcv.
 WITH_OPERATORS = """
 from importlib.machinery import ModuleSpec
 from types import ModuleType

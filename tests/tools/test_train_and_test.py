@@ -211,11 +211,11 @@ def test_test_tool_writes_metrics_to_out(workplace, trained, run_tool):
 
 def test_an_unexpected_error_keeps_its_traceback(run_tool):
     finished = run_tool(
-        'train.py', 'tiny.py', '--work-dir', 'broken', '--cfg-options', 'optim_wrapper.optimizer.eps=-1.0'
+        'train.py', 'tiny.py', '--work-dir', 'broken', '--cfg-options', 'optim_wrapper.optimizer.weight_decay=-1.0'
     )
     assert finished.status == 1
     assert 'Traceback' in finished.output
-    assert 'Invalid epsilon' in finished.output
+    assert 'Invalid weight_decay' in finished.output
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
