@@ -31,7 +31,7 @@ Results = dict[str, dict[str, list[float]]]
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds (default: 0 1 2)')
+    parser.add_argument('--seeds', type=int, nargs='+', action='extend', help='seeds (default: 0 1 2)')
     parser.add_argument('--out', type=Path, default=Path('docs/benchmarks/fashion_scenes.md'), help='page to write')
     parser.add_argument(
         '--work-dir',
@@ -43,6 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--jobs', type=int, default=1, metavar='N', help='runs at once, of one thread each (default: 1)'
     )
     args = parser.parse_args(argv)
+    args.seeds = args.seeds or [0, 1, 2]
     if args.jobs < 1 or len(set(args.seeds)) < len(args.seeds):
         parser.error('--jobs must be at least 1, and each seed may be given once')
     return args

@@ -65,15 +65,26 @@ def aligned(rows: Sequence[Sequence[str]], separator: str = '  ', numbers: bool 
     )
 
 
-def add_runner_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every tool that starts a mmengine Runner."""
-    parser.add_argument('--seed', type=int, help='seed of all random numbers')
+def add_cfg_options(parser: argparse.ArgumentParser, what: str = 'the config') -> None:
+    """Add ``--cfg-options``. If it is given several times, all its values count.
+
+    Args:
+        parser: The tool's parser.
+        what: What the options change, for the help. Defaults to 'the config'.
+    """
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        action='extend',
         metavar='KEY=VALUE',
-        help='change settings of the config, for example train_dataloader.batch_size=8',
+        help=f'change settings of {what}, for example train_dataloader.batch_size=8',
     )
+
+
+def add_runner_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every tool that starts a mmengine Runner."""
+    parser.add_argument('--seed', type=number(int, 0, 2**32 - 1), help='seed of all random numbers')
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='what started the processes'
     )
@@ -104,21 +115,43 @@ def read_runner_config(args: argparse.Namespace, needed: tuple[str, ...]) -> 'Co
     """
     from mmengine.registry import init_default_scope
 
+    from addp_mm.checks.argument_kinds import argument_kinds
     from addp_mm.checks.launch import check_launcher
-    from addp_mm.checks.unknown_arguments import check_config, check_numbers
+    from addp_mm.checks.unknown_arguments import check_config, check_numbers, check_sections
     from addp_mm.config.config_file import load_config
     from addp_mm.engine.runner_cfg import set_work_dir
 
     check_launcher(args.launcher)
-    cfg = load_config(args.config, args.cfg_options)
+    _check_conflicts(args)
+    cfg = load_config(args.config, args.cfg_options, argument_kinds)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_config(cfg, needed=needed)
     check_numbers(cfg)
+    check_sections(cfg)
     cfg.launcher = args.launcher
     set_work_dir(cfg, args.work_dir, args.config)
     if args.seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
     return cfg
+
+
+def _check_conflicts(args: argparse.Namespace) -> None:
+    """Refuse a key in ``--cfg-options`` that an argument of the tool replaces."""
+    from addp_mm.errors import ConfigError
+
+    replaced = {'launcher': '--launcher'}
+    if args.work_dir is not None:
+        replaced['work_dir'] = '--work-dir'
+    if args.seed is not None:
+        replaced['randomness.seed'] = '--seed'
+    if hasattr(args, 'checkpoint'):  # a test
+        replaced |= {'load_from': 'the argument CHECKPOINT', 'resume': 'the argument CHECKPOINT'}
+    if getattr(args, 'resume', None) is not None:
+        replaced |= {'load_from': '--resume', 'resume': '--resume'}
+    for option in args.cfg_options or ():
+        argument = replaced.get(option.partition('=')[0])
+        if argument:
+            raise ConfigError(f'--cfg-options {option}: {argument} replaces it. Give only {argument}')
 
 
 class _Renamed(argparse.Action):

@@ -84,6 +84,7 @@ def add_stages(parser):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        action='extend',
         default=[],
         metavar='STAGE.KEY=VALUE',
         help='change settings of a stage, such as tokenizer.max_iters=20000 addp.batch_size=128 '

@@ -34,7 +34,7 @@ def accepted_arguments(target: Callable) -> Arguments:
     """
     names: set[str] = set()
     open_ended = False
-    for function, module in _signatures(target):
+    for function, module in constructors(target):
         try:
             parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
@@ -46,8 +46,12 @@ def accepted_arguments(target: Callable) -> Arguments:
     return Arguments(frozenset(names - {'self'}), open_ended)
 
 
-def _signatures(target: Callable) -> list[tuple[Callable, str]]:
-    """A function, or the constructors of a class and its bases, each with its module."""
+def constructors(target: Callable) -> list[tuple[Callable, str]]:
+    """A function, or the constructors of a class and its bases, each with its module.
+
+    Args:
+        target: The class or function.
+    """
     if not inspect.isclass(target):
         return [(target, getattr(target, '__module__', ''))]
     return [

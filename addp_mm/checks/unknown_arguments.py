@@ -3,7 +3,8 @@
 
 import difflib
 import inspect
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmengine import registry as roots
@@ -12,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from addp_mm.checks.signature import Arguments, accepted_arguments
 from addp_mm.checks.type_lookup import find_type
-from addp_mm.config.config_file import ConfigError, runner_arguments, suggest
+from addp_mm.config.options import runner_arguments
 from addp_mm.config.type_names import type_name
+from addp_mm.errors import ConfigError, suggest
 
 # Registries that build a section of the config. A model also contains objects that are not modules,
 # such as assigners and coders; an evaluator may contain networks.
@@ -30,6 +32,7 @@ _SECTIONS = {
     'val_evaluator': ('METRICS', 'EVALUATOR', 'MODELS'),
     'test_evaluator': ('METRICS', 'EVALUATOR', 'MODELS'),
     'strategy': ('STRATEGIES', 'MODEL_WRAPPERS'),
+    'log_processor': ('LOG_PROCESSORS',),
 }
 _LISTS = ('custom_hooks', 'param_scheduler', 'vis_backends', 'visualizer.vis_backends')
 _LEAVES = ('TRANSFORMS', 'HOOKS', 'METRICS', 'OPTIMIZERS')
@@ -69,6 +72,9 @@ _SHORTHAND = (
 _PLAIN_KEYS = {
     'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
     'auto_scale_lr': {'enable', 'base_batch_size'},
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'val_cfg': {'type', 'fp16'},
+    'test_cfg': {'type', 'fp16'},
     'train_cfg': {
         'type',
         'by_epoch',
@@ -87,9 +93,27 @@ _NUMBERS: dict[str, tuple[int, type]] = {
     'train_cfg.val_interval': (1, int),
     'optim_wrapper.optimizer.lr': (0, float),
     'optim_wrapper.accumulative_counts': (1, int),
+    'default_hooks.logger.interval': (1, int),
+    'default_hooks.checkpoint.interval': (1, int),
+    'randomness.seed': (0, int),
     **{f'{loader}.batch_size': (1, int) for loader in _LOADERS},
     **{f'{loader}.num_workers': (0, int) for loader in _LOADERS},
 }
+# Values outside of these ranges that switch something off.
+_OFF: dict[str, Callable[[Config, Any], bool]] = {
+    'train_cfg.val_interval': lambda cfg, _: cfg.get('val_dataloader') is None,
+    'default_hooks.checkpoint.interval': lambda _, value: value == -1,
+}
+_HINTS = {
+    'train_cfg.val_interval': '. To train without validation: val_dataloader=None val_cfg=None val_evaluator=None',
+    'default_hooks.checkpoint.interval': '. To save only at the end: -1',
+}
+# Sections of a config that are all needed, or all None.
+_TOGETHER = (
+    ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    ('test_dataloader', 'test_cfg', 'test_evaluator'),
+)
 _LOADER_KEYS = set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
 
 
@@ -178,17 +202,19 @@ def _check_loader(loader: dict, path: str, scope: str) -> None:
 
 
 def _check_lists(cfg: Config) -> None:
-    """Refuse entries that are not dicts: mmengine reads ``dict(…)`` in an option as a string."""
+    """Refuse entries that are not dicts."""
     for name in _LISTS:
         node = cfg
         for part in name.split('.'):
             node = node.get(part) if isinstance(node, dict | Config) else None
         entries = node if isinstance(node, list | tuple) else [node]
+        if name == 'custom_hooks' and isinstance(node, dict):
+            raise ConfigError(f"config: {name} must be a list of dicts. Give a list, '{name}=[dict(type=…)]'")
         for entry in entries:
             if entry is not None and not isinstance(entry, dict):
                 raise ConfigError(
-                    f'config: {name} contains {entry!r}, which is not a dict. --cfg-options cannot contain a dict: '
-                    f'write it into a config file, or change a key of an existing entry with {name}.0.KEY=VALUE'
+                    f'config: {name} contains {entry!r}, which is not a dict. Give dicts, '
+                    f"'{name}=[dict(type=…)]', or change a key of an existing entry with {name}.0.KEY=VALUE"
                 )
 
 
@@ -214,6 +240,8 @@ def _check_top_level(cfg: Config, needed: tuple[str, ...]) -> None:
 def check_numbers(cfg: Config) -> None:
     """Refuse impossible values, and values that are not numbers, for numbers of a training.
 
+    A whole number that is written as a float, such as ``1e4``, becomes an integer.
+
     Raises:
         ConfigError: A value is wrong. The message names the key.
     """
@@ -223,9 +251,34 @@ def check_numbers(cfg: Config) -> None:
         for part in parents:
             node = (node.get(part) if isinstance(node, dict | Config) else None) or {}
         value = node.get(key)
-        if value is not None and (not isinstance(value, int | float) or value < least or value != number(value)):
+        if value is None or name in _OFF and _OFF[name](cfg, value):
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or value < least or value != number(value):
             kind = 'a whole number' if number is int else 'a number'
-            raise ConfigError(f'config: {name} must be {kind} of at least {least}, got {value!r}')
+            raise ConfigError(f'config: {name} must be {kind} of at least {least}, got {value!r}{_HINTS.get(name, "")}')
+        if number is int:
+            node[key] = int(value)
+    seed = (cfg.get('randomness') or {}).get('seed') or 0
+    if seed >= 2**32:
+        raise ConfigError(f'config: randomness.seed must be at most {2**32 - 1}, got {seed}')
+
+
+def check_sections(cfg: Config) -> None:
+    """Refuse a config that has only a part of what a training, validation or test needs.
+
+    Raises:
+        ConfigError: A section is missing. The message names all that belong together.
+    """
+    for names in _TOGETHER:
+        absent = [name for name in names if cfg.get(name) is None]
+        if absent and len(absent) < len(names):
+            given = ', '.join(name for name in names if name not in absent)
+            off = ' '.join(f'{name}=None' for name in names)
+            raise ConfigError(
+                f'config: {" and ".join(absent)} is None, and {given} is not. Give all three, or switch them off '
+                f'together: {off}'
+            )
 
 
 def check_config(cfg: Config, needed: tuple[str, ...] = ('model',)) -> None:
@@ -249,3 +302,26 @@ def check_config(cfg: Config, needed: tuple[str, ...] = ('model',)) -> None:
     for section in _LOADERS:
         if isinstance(cfg.get(section), dict):
             _check_loader(cfg[section], section, scope)
+
+
+def class_at(cfg: Config, key: str) -> Any:
+    """The class or function to which a key of a config is an argument; None if it is not known.
+
+    Args:
+        cfg: The config.
+        key: A key such as ``'model.backbone.patch_size'``; the config need not have its last part.
+    """
+    section, *inner = key.split('.')[:-1] or ['']
+    node: Any = cfg.get(section)
+    for part in inner:
+        if isinstance(node, dict):
+            node = node.get(part)
+        else:
+            node = node[int(part)] if isinstance(node, list | tuple) and part.isdigit() else None
+    if not isinstance(node, dict) or 'type' not in node:
+        return None
+    registries = _SECTIONS.get(section, ())
+    if section in _LOADERS:
+        registries = ('DATASETS', 'TRANSFORMS') if inner[:1] == ['dataset'] else ('DATA_SAMPLERS',)
+    scope = node.get('_scope_', cfg.get('default_scope') or 'mmengine')
+    return _resolve(node['type'], registries, scope)[0]

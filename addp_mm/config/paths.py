@@ -2,6 +2,7 @@
 """Check paths from the command line before any work starts."""
 
 import difflib
+import os
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,10 @@ def require_file(path: str, what: str, suffixes: tuple[str, ...]) -> None:
         ConfigError: The file does not exist, or is a folder. The message names similar files.
     """
     file = Path(path)
+    if not path:
+        raise ConfigError(f'{what}: the name of the file is empty')
+    if file.is_symlink() and not file.exists():
+        raise ConfigError(f'{what} {path} is a link to {os.readlink(file)}, which does not exist')
     if file.is_dir():
         raise ConfigError(f'{what} {path} is a folder, not a file{_similar_files(file / file.name, suffixes)}')
     if not file.is_file():
@@ -28,7 +33,7 @@ def require_file(path: str, what: str, suffixes: tuple[str, ...]) -> None:
 
 def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
     """Suggest files with a similar name, in and below the nearest existing folder."""
-    folder = next(parent for parent in path.parents if parent.is_dir())
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path('.'))
     top_level = folder in (Path('.'), Path('/'))  # too large to search below it
     files = [*folder.glob('*')] if top_level else [*folder.rglob('*')]
     if top_level and path.parent != folder:

@@ -11,7 +11,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from addp_mm.config.config_file import check_options, load_config, parse_options
+from addp_mm.config.config_file import load_config
+from addp_mm.config.option_values import read_value
+from addp_mm.config.options import merge_options, split_options
 from addp_mm.config.shipped import config_path
 from addp_mm.errors import ConfigError, suggest
 from addp_mm.own_data.images import Found
@@ -36,7 +38,7 @@ class Request:
         size: One of :data:`SIZES`.
         work_dir: Absolute path.
         configs: Config with the user's changes, by stage. Defaults to {}: none.
-        options: Values by key, by stage. Defaults to {}: none.
+        options: ``KEY=VALUE`` by stage. Defaults to {}: none.
         augmentation: As in :class:`~addp_mm.datasets.views.views.Views`. Defaults to 'crop'.
         crop_scale: As in ``Views``. Defaults to (0.2, 1.0).
         views: As in ``Views``. Defaults to 8.
@@ -50,7 +52,7 @@ class Request:
     size: str
     work_dir: Path
     configs: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     augmentation: str = 'crop'
     crop_scale: tuple[float, float] = (0.2, 1.0)
     views: int = 8
@@ -63,8 +65,8 @@ class Request:
         return str(self.work_dir / stage / WEIGHTS)
 
 
-def options_by_stage(options: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``['addp.max_iters=9', …]`` as ``{'addp': {'own_data.max_iters': 9}, …}``.
+def options_by_stage(options: Sequence[str]) -> dict[str, list[str]]:
+    """``['addp.max_iters=9', …]`` as ``{'addp': ['own_data.max_iters=9'], …}``.
 
     Raises:
         ConfigError: An option does not begin with the name of a stage, or has no ``=``.
@@ -79,7 +81,9 @@ def options_by_stage(options: Sequence[str]) -> dict[str, dict[str, Any]]:
             )
         short = rest.partition('=')[0] in _SHORT
         sorted_out.setdefault(stage, []).append(f'{OWN}.{rest}' if short else rest)
-    return {stage: parse_options(own) for stage, own in sorted_out.items()}
+    for own in sorted_out.values():
+        split_options(own)
+    return sorted_out
 
 
 def build_configs(request: Request) -> dict[str, Config]:
@@ -97,14 +101,15 @@ def build_configs(request: Request) -> dict[str, Config]:
         cfg = Config.fromfile(config_path(f'_base_/own_data/{stage}_{request.size}.py'))
         cfg.pop('part', None)
         users = load_config(request.configs[stage]).to_dict() if stage in request.configs else {}
-        options = dict(request.options.get(stage, {}))
-        own = {key: options.pop(key) for key in list(options) if key.startswith(f'{OWN}.')}
-        asked = {**users.pop(OWN, {}), **{key.removeprefix(f'{OWN}.'): value for key, value in own.items()}}
+        given = request.options.get(stage, ())
+        own = dict(split_options([option.removeprefix(f'{OWN}.') for option in given if option.startswith(f'{OWN}.')]))
+        options = [option for option in given if not option.startswith(f'{OWN}.')]
+        asked = {**users.pop(OWN, {}), **{key: read_value(text) for key, text in own.items()}}
         cfg[OWN] = _own_data(stage, cfg[OWN].to_dict(), asked, request.found.train_count)
         # Merged twice: sizes are inferred from the user's model, and the user's values have
         # priority.
         cfg.merge_from_dict(dict(model=users.get('model', {})))
-        cfg.merge_from_dict({key: value for key, value in options.items() if key.startswith('model.')})
+        _merge(stage, cfg, [option for option in options if option.startswith('model.')])
         _FITTING[stage](cfg, request, configs)
         cfg.train_dataloader.num_workers = request.num_workers
         cfg.train_dataloader.persistent_workers = request.num_workers > 0
@@ -114,11 +119,7 @@ def build_configs(request: Request) -> dict[str, Config]:
 
             set_amp(cfg, 'bfloat16')
         cfg.merge_from_dict(users)
-        try:
-            check_options(cfg, options, also=_SHORT)
-        except ConfigError as error:
-            raise ConfigError(f'{stage}: {error}') from error
-        cfg.merge_from_dict(options)
+        _merge(stage, cfg, options)
         if 'batch_size' in cfg.train_dataloader:
             _check_count(f'{stage}.train_dataloader.batch_size', cfg.train_dataloader.batch_size)
         if cfg.train_cfg.max_iters != 'max_iters':
@@ -153,6 +154,13 @@ def check_configs(configs: Mapping[str, Config]) -> None:
             check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
         except ConfigError as error:
             raise ConfigError(f'{stage}: {error}') from error
+
+
+def _merge(stage: str, cfg: Config, options: Sequence[str]) -> None:
+    try:
+        merge_options(cfg, options, also=_SHORT)
+    except ConfigError as error:
+        raise ConfigError(f'{stage}: {error}') from error
 
 
 def _own_data(stage: str, preset: Mapping, asked: Mapping, count: int) -> dict:

@@ -84,29 +84,46 @@ def test_an_argument_that_a_stock_class_does_not_have_is_named(detection, tmp_pa
 @pytest.mark.parametrize(
     'option, key, entry',
     [
-        ('custom_hooks=[dict(type="EMAHook")]', 'custom_hooks', 'dict'),
-        ('custom_hooks=dict(type="EMAHook")', 'custom_hooks', 'dict'),
+        ('custom_hooks=[EMAHook]', 'custom_hooks', 'EMAHook'),
         ('param_scheduler=[(1,2)]', 'param_scheduler', r'\(1, 2\)'),
         ('visualizer.vis_backends=[LocalVisBackend]', r'visualizer\.vis_backends', 'LocalVisBackend'),
     ],
 )
 def test_an_entry_that_is_not_a_dict_is_named(option, key, entry):
     cfg = load_config(str(DETECTION), [option])
-    with pytest.raises(ConfigError, match=rf'config: {key} contains .?{entry}.*config file, or .* with {key}\.0\.KEY'):
+    with pytest.raises(ConfigError, match=rf'config: {key} contains .?{entry}.*Give dicts, .* with {key}\.0\.KEY'):
         check_config(cfg)
+
+
+def test_hooks_are_a_list():
+    check_config(load_config(NANO_CLASSIFIER, ['custom_hooks=[dict(type=EMAHook, momentum=0.1)]']))
+    with pytest.raises(ConfigError, match='custom_hooks must be a list'):
+        check_config(load_config(NANO_CLASSIFIER, ['custom_hooks=dict(type=EMAHook)']))
 
 
 @pytest.mark.parametrize(
     'option, message',
     [
-        ('train_cfg.max_iters=abc', "train_cfg.max_iters must be a whole number of at least 1, got 'abc'"),
+        ('train_cfg.max_iters=abc', 'train_cfg.max_iters must be a number, now 300'),
         ('train_dataloader.batch_size=0', 'train_dataloader.batch_size must be a whole number of at least 1, got 0'),
         (
             'train_dataloader.batch_size=1.5',
             'train_dataloader.batch_size must be a whole number of at least 1, got 1.5',
         ),
         ('train_dataloader.num_workers=-1', 'train_dataloader.num_workers must be a whole number of at least 0'),
-        ('optim_wrapper.optimizer.lr=abc', "optim_wrapper.optimizer.lr must be a number of at least 0, got 'abc'"),
+        ('optim_wrapper.optimizer.lr=abc', 'optim_wrapper.optimizer.lr must be a number, now 0.001'),
+        ('optim_wrapper.optimizer.lr=nan', 'optim_wrapper.optimizer.lr must be a number of at least 0, got nan'),
+        ('train_cfg.max_iters=True', 'train_cfg.max_iters must be a whole number of at least 1, got True'),
+        ('train_cfg.max_iters=1e-3', 'train_cfg.max_iters must be a whole number of at least 1, got 0.001'),
+        (
+            'train_cfg.val_interval=0',
+            'To train without validation: val_dataloader=None val_cfg=None val_evaluator=None',
+        ),
+        ('train_cfg.val_interval=-1', 'train_cfg.val_interval must be a whole number of at least 1, got -1'),
+        ('default_hooks.logger.interval=0', 'default_hooks.logger.interval must be a whole number of at least 1'),
+        ('default_hooks.checkpoint.interval=0', 'got 0. To save only at the end: -1'),
+        ('randomness.seed=-1', 'randomness.seed must be a whole number of at least 0, got -1'),
+        ('randomness.seed=4294967296', 'randomness.seed must be at most 4294967295, got 4294967296'),
     ],
 )
 def test_words_and_impossible_numbers_are_refused(option, message):

@@ -99,7 +99,7 @@ def test_options_and_configs_of_the_user_win(tmp_path):
     with pytest.raises(ConfigError, match='begin with the stage.*did you mean predictor'):
         options_by_stage(['predicter.max_iters=3'])
     with pytest.raises(ConfigError, match='addp: --cfg-options max_iter: .* did you mean max_iters'):
-        build_configs(request_of(tmp_path, options={'addp': {'max_iter': 3}}))
+        build_configs(request_of(tmp_path, options={'addp': ['max_iter=3']}))
     with pytest.raises(ConfigError, match='needs a multiple of 8 px, such as 96 or 104'):
         build_configs(request_of(tmp_path, image_size=100))
 

@@ -10,7 +10,7 @@ allow.
 
 import argparse
 
-from addp_mm.cli_options import add_renamed, aligned, number
+from addp_mm.cli_options import add_cfg_options, add_renamed, aligned, number
 
 
 def parse_args(argv=None):
@@ -28,7 +28,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--depth', type=number(int, 0), default=2, help='levels of modules to list; 0 lists the total only [2]'
     )
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change settings of the config')
+    add_cfg_options(parser)
     add_renamed(parser, old='--shape', new='--img-size')
     add_renamed(parser, old='--batch', new='--batch-size')
     return parser.parse_args(argv)
@@ -51,12 +51,13 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm.analysis.batches import training_size
     from addp_mm.analysis.costs import forward_costs
+    from addp_mm.checks.argument_kinds import argument_kinds
     from addp_mm.config.config_file import load_config
     from addp_mm.config.type_names import type_name
     from addp_mm.errors import exit_on_user_error
 
     with exit_on_user_error():
-        cfg = load_config(args.config, args.cfg_options)
+        cfg = load_config(args.config, args.cfg_options, argument_kinds)
         if type_name((cfg.get('model') or {}).get('type')).endswith('TTAModel'):
             print('The model averages over several views of an image. The numbers are those of one view.')
             cfg.model = cfg.model.module

@@ -10,7 +10,7 @@ import argparse
 import statistics
 import time
 
-from addp_mm.cli_options import add_renamed, number
+from addp_mm.cli_options import add_cfg_options, add_renamed, number
 
 
 def parse_args(argv=None):
@@ -26,7 +26,7 @@ def parse_args(argv=None):
     parser.add_argument('--warmup', type=number(int, 0), default=3, help='untimed steps before each turn [3]')
     parser.add_argument('--device', help='cuda, cuda:1 or cpu [cuda if there is a GPU]')
     parser.add_argument('--seed', type=int, default=0, help='seed of weights and dropout [0]')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change settings of every config')
+    add_cfg_options(parser, 'every config')
     add_renamed(parser, old='--shape', new='--img-size')
     add_renamed(parser, old='--batch', new='--batch-size')
     return parser.parse_args(argv)
@@ -37,11 +37,13 @@ class Contestant:
 
     def __init__(self, path: str, args) -> None:
         from addp_mm.analysis import TrainingStep
+        from addp_mm.checks.argument_kinds import argument_kinds
         from addp_mm.config.config_file import load_config
 
         self.name = path
         img_size = tuple(args.img_size) if args.img_size else None
-        self.step = TrainingStep(load_config(path, args.cfg_options), args.batch_size, img_size, args.device)
+        cfg = load_config(path, args.cfg_options, argument_kinds)
+        self.step = TrainingStep(cfg, args.batch_size, img_size, args.device)
         self.times: list[float] = []
         self.peak: int | None = None
 

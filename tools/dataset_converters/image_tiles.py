@@ -37,9 +37,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--tile', type=int, default=128, metavar='PX', help='side of a tile in pixels [128]')
     parser.add_argument('--shorter-side', type=int, metavar='PX', help='resize the images to this first [no resizing]')
-    parser.add_argument('--only', nargs='*', metavar='PATTERN', default=['*'], help='file names to use, with * and ?')
-    parser.add_argument('--leave-out', nargs='*', metavar='PATTERN', default=[], help='file names to skip')
+    parser.add_argument(
+        '--only', nargs='*', action='extend', metavar='PATTERN', help='file names to use, with * and ? [all]'
+    )
+    parser.add_argument(
+        '--leave-out', nargs='*', action='extend', metavar='PATTERN', default=[], help='file names to skip'
+    )
     args = parser.parse_args(argv)
+    args.only = ['*'] if args.only is None else args.only
     if args.tile < 1 or (args.shorter_side is not None and args.shorter_side < args.tile):
         parser.error('--tile must be at least 1, and --shorter-side at least --tile')
     return args

@@ -13,9 +13,13 @@ def parse_args(argv=None):
     """Parse the command line."""
     parser = converter_parser(__doc__, 'checkpoint written by tools/train.py', 'file to write (.safetensors)')
     parser.add_argument('--prefix', default='', help='keep only keys with this prefix, and remove it, e.g. tokenizer.')
-    parser.add_argument('--drop', nargs='*', default=[], metavar='PREFIX', help='drop keys with these prefixes')
+    parser.add_argument(
+        '--drop', nargs='*', action='extend', default=[], metavar='PREFIX', help='drop keys with these prefixes'
+    )
     parser.add_argument('--half', action='store_true', help='store floating-point tensors as float16')
-    parser.add_argument('--meta', nargs='*', default=[], metavar='KEY=VALUE', help='text to store in the file')
+    parser.add_argument(
+        '--meta', nargs='*', action='extend', default=[], metavar='KEY=VALUE', help='text to store in the file'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace the file if it exists')
     return parser.parse_args(argv)
 

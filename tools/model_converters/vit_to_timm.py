@@ -13,6 +13,7 @@ VisionTransformer has none.
 import os
 from pathlib import Path
 
+from addp_mm.cli_options import number
 from addp_mm.conversion.command import converter_parser, read_source
 from addp_mm.errors import exit_on_user_error
 
@@ -37,11 +38,18 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--mean',
-        type=float,
+        type=number(float),
         nargs='+',
+        action='extend',
         help="mean of each channel of images in [0, 1]; default: the config's data_preprocessor, else ImageNet's",
     )
-    parser.add_argument('--std', type=float, nargs='+', help='standard deviation of each channel; default: as --mean')
+    parser.add_argument(
+        '--std',
+        type=number(float),
+        nargs='+',
+        action='extend',
+        help='standard deviation of each channel; default: as --mean',
+    )
     return parser.parse_args(argv)
 
 
