@@ -4,11 +4,22 @@
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+
+class ToolParser(argparse.ArgumentParser):
+    """A parser of a tool that takes a config: its error says which configs there are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit with status 2."""
+        if re.search('required: (config|CONFIG)', message):
+            message += '. Give a config file, or the name of a shipped config: addp list prints the names'
+        super().error(message)
 
 
 def add_renamed(parser: argparse.ArgumentParser, *, old: str, new: str) -> None:

@@ -5,18 +5,17 @@ Run the same command again to continue an interrupted run: complete images in th
 The same seed gives the same images for every batch size.
 """
 
-import argparse
 import hashlib
 from pathlib import Path
 
-from addp_mm.cli_options import number
+from addp_mm.cli_options import ToolParser, number
 
 SETTINGS_FILE = 'generation.json'
 
 
 def parse_args(argv=None):
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config of the pre-training: a file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='checkpoint of the pre-training: a path or addp_mm://NAME')
     parser.add_argument('--out', required=True, help='folder for images/, grid.png and steps.png')
@@ -29,10 +28,15 @@ def parse_args(argv=None):
         default='cosine',
         help='how the share of masked tokens falls from step to step [cosine]',
     )
-    parser.add_argument('--temperature', type=float, default=6.0, help='scale of the noise on the confidence [6.0]')
+    parser.add_argument(
+        '--temperature', type=number(float, 0), default=6.0, help='scale of the noise on the confidence [6.0]'
+    )
     parser.add_argument('--constant-temperature', action='store_true', help='do not anneal the temperature to zero')
     parser.add_argument(
-        '--top-p', type=float, default=1.0, help='sample from the most likely codes that sum to this probability [1.0]'
+        '--top-p',
+        type=number(float, 0, 1),
+        default=1.0,
+        help='sample from the most likely codes that sum to this probability [1.0]',
     )
     parser.add_argument(
         '--seed', type=number(int, -(2**63), 2**64 - 1), default=0, help='seed of all random numbers [0]'

@@ -1,14 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Train a config: pre-training, classification, detection or segmentation."""
 
-import argparse
-
-from addp_mm.cli_options import add_runner_options, parse_runner_args, read_runner_config
+from addp_mm.cli_options import ToolParser, add_runner_options, parse_runner_args, read_runner_config
 
 
 def parse_args(argv=None):
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config file, or the name of a shipped config')
     parser.add_argument('--work-dir', help='folder for logs, curves and checkpoints [work_dirs/<config name>]')
     parser.add_argument(

@@ -72,7 +72,6 @@ _SHORTHAND = (
 _PLAIN_KEYS = {
     'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
     'auto_scale_lr': {'enable', 'base_batch_size'},
-    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     'val_cfg': {'type', 'fp16'},
     'test_cfg': {'type', 'fp16'},
     'train_cfg': {
@@ -273,11 +272,11 @@ def check_sections(cfg: Config) -> None:
     for names in _TOGETHER:
         absent = [name for name in names if cfg.get(name) is None]
         if absent and len(absent) < len(names):
-            given = ', '.join(name for name in names if name not in absent)
+            given = ' and '.join(name for name in names if name not in absent)
             off = ' '.join(f'{name}=None' for name in names)
             raise ConfigError(
-                f'config: {" and ".join(absent)} is None, and {given} is not. Give all three, or switch them off '
-                f'together: {off}'
+                f'config: {" and ".join(f"{name}=None" for name in absent)}, but the config has {given}. Give all '
+                f'three, or switch them off together: {off}'
             )
 
 

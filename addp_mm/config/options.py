@@ -34,6 +34,11 @@ _EXTRA_TOP_LEVEL = {
 }
 #: The names among them that only other tools, or the config file itself, read.
 _UNREAD = {'cfg', 'tta_model', 'tta_pipeline', 'vis_backends'}
+#: Keys of dicts that mmengine reads key by key.
+_PLAIN_KEYS = {
+    'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+    'env_cfg.mp_cfg': ('mp_start_method', 'opencv_num_threads'),
+}
 #: Words that arguments take instead of a number.
 WORDS_FOR_NUMBERS = {'auto', 'dynamic', 'none', 'default', 'min', 'max', 'same', 'mean', 'sum'}
 _DELETE = '_delete_'
@@ -152,6 +157,8 @@ def present_value(cfg: Config, key: str, also: Iterable[str] = ()) -> Any:
 def _check_new_key(key: str, path: str, part: str, node: Mapping, rest: Sequence[str]) -> None:
     if part == _DELETE:
         return
+    if part not in _PLAIN_KEYS.get(path, (part,)):
+        raise ConfigError(f'--cfg-options {key}: {path} takes {", ".join(_PLAIN_KEYS[path])}')
     similar = suggest(part, node, cutoff=0.75) if path and 'type' not in node else ''
     if similar:
         raise ConfigError(f'--cfg-options {key}: {path} has no {part!r}{similar}')

@@ -30,25 +30,22 @@ def check_is_read(cfg: Config, key: str, read: set[str], names: Iterable[str]) -
         ConfigError: Nothing reads the key. The message names the keys that hold the setting.
     """
     name, _, rest = key.partition('.')
-    plain = cfg.to_dict()
-    model = plain.get('model')
-    if name == 'data_preprocessor' and isinstance(model, dict) and name in model:
+    if name == 'data_preprocessor' and name in (cfg.get('model') or {}):
         raise ConfigError(f'--cfg-options {key}: the model has its own data_preprocessor. Write model.{key}')
     if name in read:
         return
+    plain = cfg.to_dict()
     value = plain.get(name, _MISSING)
-    ending = f'.{rest}' if rest else ''
-    found = [place for section in plain if section in read for place in _places(plain[section], name, value, section)]
+    found = list(_places({section: node for section, node in plain.items() if section in read}, name, value))
+    keys = [f'{path}.{rest}'.rstrip('.') for path, inner in found if _has(inner, rest)]
     if value is _MISSING:
-        keys = [f'{path}{ending}' for path, inner in found if _has(inner, rest)]
         remedy = f' at its top level. Write {first_few(keys, 4)}' if keys else suggest(name, names)
         raise ConfigError(f'--cfg-options {key}: the config has no {name!r}{remedy}')
     # code that the config imports may read a variable whose value is not used
-    keys = [f'{path}{ending}' for path, inner in found if inner == value or not plain.get('custom_imports')]
-    if keys:
+    if found and not (plain.get('custom_imports') and all(inner != value for _, inner in found)):
         raise ConfigError(
             f'--cfg-options {key}: {name} is a variable of the config file, and nothing reads it after the file is '
-            f'read. Write {first_few(keys, 4)}'
+            f'read. Write {first_few(keys or [path for path, _ in found], 4)}'
         )
     sys.stderr.write(
         f'warning: --cfg-options {key}: neither addp_mm nor mmengine reads {name}; the option has no effect unless '
@@ -56,7 +53,7 @@ def check_is_read(cfg: Config, key: str, read: set[str], names: Iterable[str]) -
     )
 
 
-def _places(node: Any, name: str, value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _places(node: Any, name: str, value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     """Yield paths below ``node``, and their values, that have this name or value."""
     inside: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
@@ -64,7 +61,7 @@ def _places(node: Any, name: str, value: Any, path: str) -> Iterator[tuple[str, 
     elif isinstance(node, list | tuple):
         inside = enumerate(node)
     for key, inner in inside:
-        where = f'{path}.{key}'
+        where = f'{path}.{key}'.lstrip('.')
         if key == name or _telling(value) and type(inner) is type(value) and inner == value:
             yield where, inner
         else:

@@ -38,6 +38,7 @@ def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
     path = Path(cfg.work_dir)
     if path.exists() and not path.is_dir():
         raise ConfigError(f'work dir {path} is a file; name a folder with --work-dir')
+    require_writable_folder(path, f'work dir {path}')
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         _give_work_dir(cfg.get(loader), cfg.work_dir)
 

@@ -103,6 +103,7 @@ def test_an_option_takes_effect(options, key, value):
         (['optim_wrapper.clip_grad.max_norm=1', 'optim_wrapper.clip_grad=None'], ['the later', 'Give one of them']),
         (['train_cfg=3', 'train_cfg.max_iters=2'], ['train_cfg must be a dict', 'set its .type']),
         (['model.foo._delete_=True'], ['the config has no model.foo to delete']),
+        (['env_cfg.deterministic=True'], ['env_cfg takes cudnn_benchmark, mp_cfg']),
         (['nonsense=3'], ["the config has no 'nonsense'"]),
         (['modle.backbone.patch_size=3'], ["no 'modle'", 'did you mean model']),
         (['cfg.x=3'], ["the config has no 'cfg'"]),

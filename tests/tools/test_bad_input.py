@@ -39,7 +39,8 @@ def digests(folder) -> dict:
         ('default_hooks.checkpoint.intervall=2', ['default_hooks.checkpoint.intervall', 'did you mean interval']),
         ('train_dataloader.dataset.pipeline.0.umbrella=2', ['pipeline.0.umbrella', 'LoadImageFromFile', 'it takes']),
         ('val_evaluator.topK=1', ['val_evaluator.topK', 'did you mean topk']),
-        ('train_pipeline.7.type=X', ['train_pipeline', "'7'"]),
+        ('train_pipeline.1.type=X', ['train_pipeline', 'Write train_dataloader.dataset.pipeline.1.type']),
+        ('train_dataloader.dataset.pipeline.7.type=X', ['train_dataloader.dataset.pipeline', "'7'"]),
         ('nonsense', ['expected KEY=VALUE']),
     ],
 )

@@ -7,7 +7,7 @@ A set is a folder of images, or a .npz file that --out wrote. Images are read as
 import argparse
 from pathlib import Path
 
-from addp_mm.cli_options import add_renamed
+from addp_mm.cli_options import add_renamed, number
 
 
 def parse_args(argv=None):
@@ -23,11 +23,11 @@ def parse_args(argv=None):
     parser.add_argument('--weights', metavar='FILE', help='weights of Inception: a path or hf:// address [downloaded]')
     parser.add_argument(
         '--img-size',
-        type=int,
+        type=number(int, 1),
         metavar='PIXELS',
         help='resize the shorter side to this, and crop the centre [no resizing]',
     )
-    parser.add_argument('--batch-size', type=int, default=64, help='images in a batch [64]')
+    parser.add_argument('--batch-size', type=number(int, 1), default=64, help='images in a batch [64]')
     parser.add_argument('--device', help='cpu, cuda or cuda:1 [cuda if there is a GPU]')
     parser.add_argument('--out', metavar='FILE', help='write the statistics of IMAGES to this .npz file')
     add_renamed(parser, old='--image-size', new='--img-size')

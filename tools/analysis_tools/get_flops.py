@@ -10,12 +10,12 @@ allow.
 
 import argparse
 
-from addp_mm.cli_options import add_cfg_options, add_renamed, aligned, number
+from addp_mm.cli_options import ToolParser, add_cfg_options, add_renamed, aligned, number
 
 
 def parse_args(argv=None):
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='path of the config file, or addp_mm::NAME')
     parser.add_argument(
         '--img-size',

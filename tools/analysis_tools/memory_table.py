@@ -101,7 +101,11 @@ def main(argv=None):
     """Count and measure the recipes, and write the page."""
     args = parse_args(argv)
     from addp_mm.checkpoints.atomic_write import write_text
+    from addp_mm.config.paths import require_writable
+    from addp_mm.errors import exit_on_user_error
 
+    with exit_on_user_error():
+        require_writable(args.out, '--out')
     rows = []
     for name, batch_size in RECIPES.items():
         rows.append(row(name, batch_size))

@@ -1,25 +1,27 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Compare the ADDP loss with its lower bound, the entropy of its targets, by mask ratio."""
 
-import argparse
+from addp_mm.cli_options import ToolParser, number
+from addp_mm.errors import UserError, exit_on_user_error
 
 
 def parse_args(argv=None):
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config of the pre-training')
     parser.add_argument('checkpoint', help='checkpoint of the pre-training: a path, or addp_mm://NAME')
     parser.add_argument('images', help='folder of PNG files of the size of the pre-training')
-    parser.add_argument('--num-images', type=int, default=64, help='number of images, in the order of their names [64]')
     parser.add_argument(
-        '--levels', type=int, default=4, help='number of noise levels, drawn with the seeds 0, 1, … [4]'
+        '--num-images', type=number(int, 1), default=64, help='number of images, in the order of their names [64]'
+    )
+    parser.add_argument(
+        '--levels', type=number(int, 1), default=4, help='number of noise levels, drawn with the seeds 0, 1, … [4]'
     )
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def run(args):
     """Print a line for each noise level."""
-    args = parse_args(argv)
     from pathlib import Path
 
     import torch
@@ -30,7 +32,7 @@ def main(argv=None):
 
     paths = sorted(Path(args.images).glob('*.png'))[: args.num_images]
     if not paths:
-        raise SystemExit(f'error: {args.images} has no PNG files')
+        raise UserError(f'{args.images} has no PNG files')
     model = load_model(args.config, args.checkpoint).eval()
     images = torch.stack([torch.tensor(read_rgb(path)) for path in paths]).permute(0, 3, 1, 2) / 255
     smoothing, vocab_size = model.head.loss_module.label_smoothing, model.head.token_space.vocab_size
@@ -53,6 +55,13 @@ def main(argv=None):
                 f'mask ratio {level.ratio:.2f}: entropy of the targets {entropy:.2f} nats, log-probability of the '
                 f'true code {likelihood:.2f}, accuracy {right:.1%}; ADDP loss {loss:.3f}, lower bound {least:.3f}'
             )
+
+
+def main(argv=None):
+    """Run the tool."""
+    args = parse_args(argv)
+    with exit_on_user_error():
+        run(args)
 
 
 if __name__ == '__main__':

@@ -10,12 +10,12 @@ import argparse
 import statistics
 import time
 
-from addp_mm.cli_options import add_cfg_options, add_renamed, number
+from addp_mm.cli_options import ToolParser, add_cfg_options, add_renamed, number
 
 
 def parse_args(argv=None):
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='path of a config file')
     parser.add_argument('--batch-size', type=number(int, 1), help="images in a step [the config's on one GPU]")
     parser.add_argument(
@@ -25,7 +25,7 @@ def parse_args(argv=None):
     parser.add_argument('--steps', type=number(int, 1), default=10, help='timed steps in a turn [10]')
     parser.add_argument('--warmup', type=number(int, 0), default=3, help='untimed steps before each turn [3]')
     parser.add_argument('--device', help='cuda, cuda:1 or cpu [cuda if there is a GPU]')
-    parser.add_argument('--seed', type=int, default=0, help='seed of weights and dropout [0]')
+    parser.add_argument('--seed', type=number(int, 0, 2**64 - 1), default=0, help='seed of weights and dropout [0]')
     add_cfg_options(parser, 'every config')
     add_renamed(parser, old='--shape', new='--img-size')
     add_renamed(parser, old='--batch', new='--batch-size')

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from addp_mm.cli_options import add_renamed
+from addp_mm.cli_options import add_renamed, number
 from addp_mm.datasets.fashion.scene_writer import SceneSetSpec, write_fashion_scenes
 
 
@@ -32,9 +32,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         ('--seed', 'seed', 'seed'),
     ):
         default = getattr(spec, name)
-        parser.add_argument(flag, dest=name, type=int, default=default, metavar='N', help=f'{text} [{default}]')
+        parser.add_argument(
+            flag, dest=name, type=number(int, 0), default=default, metavar='N', help=f'{text} [{default}]'
+        )
     parser.add_argument('--source', metavar='FOLDER', help="folder of Fashion-MNIST's IDX files, gzipped or not")
-    parser.add_argument('--num-workers', type=int, default=1, metavar='N', help='number of processes [1]')
+    parser.add_argument('--num-workers', type=number(int, 1), default=1, metavar='N', help='number of processes [1]')
     add_renamed(parser, old='--image-size', new='--img-size')
     add_renamed(parser, old='--workers', new='--num-workers')
     return parser.parse_args(argv)

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from addp_mm.checkpoints.atomic_write import atomic_path
+from addp_mm.cli_options import number
 from addp_mm.config.output_folder import claim_folder
 from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import UserError, exit_on_user_error, first_few
@@ -35,8 +36,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         required=True,
         help='folder for the tiles, IMAGE_TOP_LEFT.png; it may contain tiles of the same --tile and --shorter-side',
     )
-    parser.add_argument('--tile', type=int, default=128, metavar='PX', help='side of a tile in pixels [128]')
-    parser.add_argument('--shorter-side', type=int, metavar='PX', help='resize the images to this first [no resizing]')
+    parser.add_argument('--tile', type=number(int, 1), default=128, metavar='PX', help='side of a tile in pixels [128]')
+    parser.add_argument(
+        '--shorter-side', type=number(int, 1), metavar='PX', help='resize the images to this first [no resizing]'
+    )
     parser.add_argument(
         '--only', nargs='*', action='extend', metavar='PATTERN', help='file names to use, with * and ? [all]'
     )

@@ -59,18 +59,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--crop-scale',
-        type=float,
+        type=number(float, 0, 1),
         nargs=2,
         default=[0.2, 1.0],
         metavar=('MIN', 'MAX'),
         help="share of the image's area in a crop [0.2 1.0]",
     )
     parser.add_argument('--interpolation', choices=['bicubic', 'bilinear'], default='bicubic')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the views [0]')
+    parser.add_argument('--seed', type=number(int, 0), default=0, metavar='N', help='seed of the views [0]')
     parser.add_argument('--batch-size', type=number(int, 1), default=64, metavar='N', help='views in a batch [64]')
     parser.add_argument(
         '--num-workers',
-        type=int,
+        type=number(int, 0),
         default=min(4, os.cpu_count() or 1),
         metavar='N',
         help='processes that load images; 0: the main one [4, or the number of cores]',
@@ -85,13 +85,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--max-broken-share',
-        type=float,
+        type=number(float, 0, 1),
         default=0.01,
         metavar='X',
         help='stop if more than this share of the images, plus ten, cannot be read [0.01]',
     )
     parser.add_argument(
-        '--save-seconds', type=float, default=10.0, metavar='N', help='save the finished ids every N seconds [10]'
+        '--save-seconds',
+        type=number(float, 0),
+        default=10.0,
+        metavar='N',
+        help='save the finished ids every N seconds [10]',
     )
     add_renamed(parser, old='--image-size', new='--img-size')
     args = parser.parse_args(argv)

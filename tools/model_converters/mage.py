@@ -7,6 +7,7 @@ same name and the ending .json, for ``_base_`` or ``MODELS.build``: {"predictor"
 {"tokenizer": {…}}.
 """
 
+from addp_mm.cli_options import number
 from addp_mm.conversion.command import converter_parser, read_source
 from addp_mm.errors import exit_on_user_error
 
@@ -17,12 +18,12 @@ def parse_args(argv=None):
     parser.add_argument('--part', choices=('predictor', 'tokenizer'), default='predictor', help='what to convert')
     parser.add_argument(
         '--num-heads',
-        type=int,
+        type=number(int, 1),
         help='attention heads of the encoder, which cannot be inferred from the weights; '
         'default: 12 at a width of 768, 16 at 1024, as published',
     )
     parser.add_argument(
-        '--decoder-num-heads', type=int, help='attention heads of the decoder; default: 16 at these widths'
+        '--decoder-num-heads', type=number(int, 1), help='attention heads of the decoder; default: 16 at these widths'
     )
     return parser.parse_args(argv)
 

@@ -9,6 +9,7 @@ with the same name and the ending .json, for ``_base_`` or ``MODELS.build``: {"m
 ``prefix='backbone.'``.
 """
 
+from addp_mm.cli_options import number
 from addp_mm.conversion.command import converter_parser, read_source
 from addp_mm.errors import exit_on_user_error
 
@@ -30,7 +31,7 @@ def parse_args(argv=None):
         ('predictor-', 'encoder of the predictor'),
         ('predictor-decoder-', 'decoder of the predictor; default: as the token decoder'),
     ):
-        heads.add_argument(f'--{name}num-heads', type=int, help=what)
+        heads.add_argument(f'--{name}num-heads', type=number(int, 1), help=what)
     return parser.parse_args(argv)
 
 

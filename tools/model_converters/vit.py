@@ -10,6 +10,7 @@ the same name and the ending .json, for ``_base_`` or ``MODELS.build``: {"backbo
 
 import re
 
+from addp_mm.cli_options import number
 from addp_mm.conversion.command import converter_parser, read_source
 from addp_mm.errors import exit_on_user_error, first_few
 
@@ -24,13 +25,13 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--num-heads',
-        type=int,
+        type=number(int, 1),
         help='attention heads, which cannot be inferred from the weights; default: those of the standard architectures '
         '(tiny to huge), or of the relative positions',
     )
     parser.add_argument(
         '--img-size',
-        type=int,
+        type=number(int, 1),
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
         help='pixels; only needed if the positions do not form a square map, or only seem to form one: 196 '

@@ -8,6 +8,7 @@ written next to DST, with the same name and the ending .json, for ``_base_`` or 
 {"tokenizer": {…}}.
 """
 
+from addp_mm.cli_options import number
 from addp_mm.conversion.command import converter_parser, read_source
 from addp_mm.errors import exit_on_user_error
 
@@ -46,7 +47,7 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--input-range',
-        type=float,
+        type=number(float),
         nargs=2,
         metavar=('BLACK', 'WHITE'),
         help="values of black and white, which cannot be inferred from the weights; default: 0 1 for MaskGIT's layout, "
@@ -54,7 +55,7 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--num-groups',
-        type=int,
+        type=number(int, 1),
         default=32,
         help='groups of the norms, which cannot be inferred from the weights; default: %(default)s, as in all released '
         'weights',
