@@ -157,7 +157,7 @@ def _check_conflicts(args: argparse.Namespace) -> None:
         replaced['randomness.seed'] = '--seed'
     if hasattr(args, 'checkpoint'):  # a test
         replaced |= {'load_from': 'the argument CHECKPOINT', 'resume': 'the argument CHECKPOINT'}
-    if getattr(args, 'resume', None) is not None:
+    if getattr(args, 'resume', None) not in (None, 'auto'):  # auto may start from load_from
         replaced |= {'load_from': '--resume', 'resume': '--resume'}
     for option in args.cfg_options or ():
         argument = replaced.get(option.partition('=')[0])

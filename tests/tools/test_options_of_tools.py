@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from addp_mm.errors import ConfigError
+from addp_mm.errors import ConfigError, UserError
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIER = 'addp-vit-nano-p8_ft_1xb32-fp32-300i_fashion-scenes-64px'
@@ -120,7 +120,7 @@ def test_impossible_values_are_refused_with_the_option(capsys, name, arguments, 
         (['--cfg-options', 'work_dir=a', '--work-dir', 'b'], ['work_dir=a: --work-dir replaces it']),
         (['--cfg-options', 'randomness.seed=1', '--seed', '2'], ['--seed replaces it']),
         (['--cfg-options', 'launcher=pytorch'], ['--launcher replaces it']),
-        (['--cfg-options', 'load_from=x.pth', '--resume'], ['--resume replaces it']),
+        (['--cfg-options', 'load_from=x.pth', '--resume', 'y.pth'], ['--resume replaces it']),
         (['--cfg-options', 'val_dataloader=None'], ['val_dataloader=None, but', ' '.join(NO_VALIDATION)]),
         (['--cfg-options', 'val_cfg=None', 'val_evaluator=None'], ['val_cfg=None and val_evaluator=None, but']),
         (['--cfg-options', 'test_evaluator=None'], ['test_dataloader=None test_cfg=None test_evaluator=None']),
@@ -150,6 +150,13 @@ def test_a_test_refuses_options_without_effect(option):
     test = tool('tools/test.py')
     with pytest.raises(ConfigError, match='CHECKPOINT replaces it|test_dataloader.dataset.data_root'):
         test['prepare'](test['parse_args']([CLASSIFIER, 'weights.pth', '--cfg-options', option]))
+
+
+def test_resume_may_start_from_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = tool('tools/train.py')
+    with pytest.raises(UserError, match='load_from.*nothing.pth'):  # not refused, but used
+        train['prepare'](train['parse_args']([CLASSIFIER, '--cfg-options', 'load_from=nothing.pth', '--resume']))
 
 
 def test_values_outside_of_a_range_that_switch_something_off_are_accepted(tmp_path, monkeypatch):
