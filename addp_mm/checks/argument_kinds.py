@@ -51,9 +51,9 @@ def _kinds(argument: inspect.Parameter, function: Callable) -> Kinds | None:
             annotation = typing.get_type_hints(function)[argument.name]
         except Exception:  # the names in an annotation need not exist at run time
             return None
-    if annotation is not argument.empty:
-        return frozenset(_names(annotation))
     default = argument.default
+    if annotation is not argument.empty:
+        return frozenset(_names(annotation) | ({'NoneType'} if default is None else set()))
     if isinstance(default, str):
         return None if default in WORDS_FOR_NUMBERS else frozenset({'str', 'list'})
     is_number = isinstance(default, int | float) and not isinstance(default, bool)

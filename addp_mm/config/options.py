@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 
 from addp_mm.config.option_values import read_value, words
 from addp_mm.config.unread_keys import check_is_read
-from addp_mm.errors import ConfigError, suggest
+from addp_mm.errors import ConfigError, first_few, suggest
 
 #: Top-level names of OpenMMLab configs besides the arguments of the Runner.
 _EXTRA_TOP_LEVEL = {
@@ -137,8 +137,12 @@ def present_value(cfg: Config, key: str, also: Iterable[str] = ()) -> Any:
         path = '.'.join(parts[:depth])
         if isinstance(node, list | tuple):
             if not (part.isdigit() and int(part) < len(node)):
+                inside = [
+                    f'{path}.{i}.{part}' for i, one in enumerate(node) if isinstance(one, Mapping) and part in one
+                ]
+                write = f'. Write {first_few(inside, 4)}' if inside else ''
                 raise ConfigError(
-                    f'--cfg-options {key}: {path} is a list of {len(node)}; {part!r} is not an index into it'
+                    f'--cfg-options {key}: {path} is a list of {len(node)}; {part!r} is not an index into it{write}'
                 )
             node = node[int(part)]
         elif not isinstance(node, Mapping | Config):
@@ -210,9 +214,11 @@ def _value(key: str, text: str, present: Any, kinds: Kinds | None) -> Any:
 
 def _wanted(value: Any, present: Any, kinds: Kinds) -> str:
     """What the value must be instead; '' if it may be right."""
+    unknown = not kinds or 'any' in kinds
+    if value is None and _is_number(present) and not unknown and 'NoneType' not in kinds:
+        return 'a number'
     if 'str' in kinds or not isinstance(value, str | int | float):
         return ''
-    unknown = not kinds or 'any' in kinds
     if isinstance(value, str):
         number = _is_number(present) if unknown else bool(kinds & {'int', 'float'})
         truth = isinstance(present, bool) if unknown else kinds <= {'bool', 'NoneType'}

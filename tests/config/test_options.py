@@ -91,6 +91,8 @@ def test_an_option_takes_effect(options, key, value):
         (['resume=auto'], ['resume must be True or False', 'give --resume']),
         (['optim_wrapper.optimizer=SGD'], ['must be a dict', 'set its .type']),
         (['train_dataloader.dataset.pipeline.99.x=3'], ["is a list of 4; '99' is not an index"]),
+        (['train_dataloader.dataset.pipeline.prob=0.1'], ['Write train_dataloader.dataset.pipeline.2.prob']),
+        (['train_cfg.max_iters=None'], ['train_cfg.max_iters must be a number, now 300']),
         (['train_dataloader.dataset.pipeline.-1.x=3'], ["'-1' is not an index"]),
         (['train_dataloader.dataset.pipeline[0].type=X'], ['Write train_dataloader.dataset.pipeline.0.type=X']),
         (['key'], ['expected KEY=VALUE']),

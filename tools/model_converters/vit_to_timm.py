@@ -124,10 +124,9 @@ def difference(vit, weights, kwargs, out_type):
 
 def convert(args):
     """Convert the checkpoint."""
-    from mmengine.config import Config
-
     from addp_mm.checkpoints.atomic_write import write_json, write_safetensors
     from addp_mm.checkpoints.comparison import load_exactly
+    from addp_mm.config.config_file import load_config
     from addp_mm.conversion.write_converted import config_beside
     from addp_mm.layouts.to_timm import timm_config, to_timm
     from addp_mm.registry import MODELS
@@ -137,7 +136,7 @@ def convert(args):
     args.config = args.config or config_beside(args.src)
     if not os.path.isfile(args.config):
         raise FileNotFoundError(f'{args.config} does not exist: give the config of the training as --config')
-    config = Config.fromfile(args.config)
+    config = load_config(args.config)
     backbone, weights = backbone_config(args, config), read(args)
     default = backbone.get('out_type', 'cls_token')
     out_type = args.out_type or ('featmap' if default == 'raw' else default)
