@@ -126,6 +126,30 @@ def test_deformable_attention(mmcv_ops, generator, device):
     assert torch.autograd.gradcheck(lambda *args: attend(mmcv_ops, *args), leaves)
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 1e30])
+def test_a_location_that_is_not_finite_reads_zeros(mmcv_ops, generator, value):
+    values, locations, weights = attention_inputs(generator)
+    locations[0, 1, 0, 1, 1, 0] = value
+    outside = locations.clone()
+    outside[0, 1, 0, 1, 1, 0] = 50
+    leaf = locations.requires_grad_()
+    result = attend(mmcv_ops, values, leaf, weights)
+    torch.testing.assert_close(result, loop_attention(values, outside, weights))
+    result.sum().backward()
+    assert leaf.grad[0, 1, 0, 1, 1, 0] == 0
+
+
+@pytest.mark.parametrize('half', ['value', 'locations', 'weights'])
+def test_deformable_attention_of_two_dtypes(mmcv_ops, generator, half):
+    inputs = dict(zip(('value', 'locations', 'weights'), attention_inputs(generator, torch.float32), strict=True))
+    inputs[half] = inputs[half].bfloat16()
+    result = attend(mmcv_ops, *inputs.values())
+    assert result.dtype == inputs['value'].dtype
+    # mmcv casts the others to the dtype of the values
+    expected = loop_attention(*(t.to(result.dtype).double() for t in inputs.values()))
+    torch.testing.assert_close(result, expected.to(result.dtype))
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_deformable_attention_half(mmcv_ops, generator, dtype):
     inputs = attention_inputs(generator, dtype)
