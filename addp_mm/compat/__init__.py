@@ -27,7 +27,7 @@ from addp_mm.compat.inferencer_loader import patch_inferencer_loader
 from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.numpy_names import patch_numpy_names
-from addp_mm.compat.optional_packages import patch_nifti, patch_panoptic_annotations
+from addp_mm.compat.optional_packages import patch_class_without_package, patch_nifti, patch_panoptic_annotations
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.patch import Patch, applied
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
@@ -36,6 +36,7 @@ __all__ = ['PATCHES', 'Patch', 'applied', 'install', 'is_off', 'summary', 'waiti
 
 _FAULTS = {
     'scope': "a model's transforms are not found after a model of another package was built",
+    'package': 'a class whose package is missing fails without naming it',
     'loader': 'the inferencer refuses pipelines that load images with addp_mm.LoadImage',
 }
 PATCHES = (
@@ -105,6 +106,9 @@ PATCHES = (
         patch_weighted_cross_entropy,
     ),
     Patch('nifti', 'mmseg.utils.io', 'NIfTI files without nibabel end in UnboundLocalError', patch_nifti),
+    Patch('mask2former', 'mmseg.models.decode_heads.mask2former_head', _FAULTS['package'], patch_class_without_package),
+    Patch('maskformer', 'mmseg.models.decode_heads.maskformer_head', _FAULTS['package'], patch_class_without_package),
+    Patch('gdal', 'mmseg.apis.remote_sense_inferencer', _FAULTS['package'], patch_class_without_package),
     Patch(
         'panoptic',
         'mmdet.datasets.transforms.loading',

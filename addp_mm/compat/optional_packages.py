@@ -42,6 +42,40 @@ def patch_nifti(module: Any) -> bool:
     return True
 
 
+_CLASSES = {
+    'mmseg.models.decode_heads.mask2former_head': ('Mask2FormerHead', 'mmdet', 'pip install mmdet'),
+    'mmseg.models.decode_heads.maskformer_head': ('MaskFormerHead', 'mmdet', 'pip install mmdet'),
+    'mmseg.apis.remote_sense_inferencer': ('RSImage', 'osgeo', 'conda install gdal'),
+}
+
+
+def patch_class_without_package(module: Any) -> bool:
+    """Name the package that a class of mmsegmentation needs.
+
+    Without it, the class is made of an empty one, or uses None, and fails with a TypeError or an
+    AttributeError.
+
+    Args:
+        module: A key of ``_CLASSES``.
+
+    Returns:
+        Whether the package is missing.
+    """
+    name, package, command = _CLASSES[module.__name__]
+    if find_spec(package) is not None:
+        return False
+
+    def make(original):
+
+        def __init__(self, *args, **kwargs):
+            raise MissingPackageError(f"mmsegmentation's {name} needs {package}, which is not installed: {command}")
+
+        return __init__
+
+    replace_method(getattr(module, name), '__init__', make)
+    return True
+
+
 def patch_panoptic_annotations(module: Any) -> bool:
     """Let ``LoadPanopticAnnotations`` use the module ``panopticapi.utils``.
 

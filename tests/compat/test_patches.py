@@ -13,7 +13,7 @@ from addp_mm.compat.batched_nms import patch_batched_nms
 from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.numpy_names import patch_numpy_names
-from addp_mm.compat.optional_packages import MissingPackageError, patch_nifti
+from addp_mm.compat.optional_packages import MissingPackageError, patch_class_without_package, patch_nifti
 from addp_mm.compat.versions import installed_version
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
@@ -381,6 +381,30 @@ def test_nifti_names_the_missing_package(monkeypatch):
     module = module_with(datafrombytes=datafrombytes)
     assert not patch_nifti(module)
     assert module.datafrombytes is datafrombytes
+
+
+@pytest.mark.parametrize(
+    'module, name, package',
+    [
+        ('mmseg.models.decode_heads.mask2former_head', 'Mask2FormerHead', 'mmdet'),
+        ('mmseg.models.decode_heads.maskformer_head', 'MaskFormerHead', 'mmdet'),
+        ('mmseg.apis.remote_sense_inferencer', 'RSImage', 'osgeo'),
+    ],
+)
+def test_a_class_without_its_package_names_it(monkeypatch, module, name, package):
+    import importlib
+
+    from addp_mm.compat import optional_packages
+
+    real = importlib.import_module(module)
+    standin = ModuleType(module)
+    setattr(standin, name, type(name, (), {'__init__': getattr(real, name).__init__}))
+    monkeypatch.setattr(optional_packages, 'find_spec', lambda name: name)
+    assert not patch_class_without_package(standin)
+    monkeypatch.setattr(optional_packages, 'find_spec', lambda name: None)
+    assert patch_class_without_package(standin)
+    with pytest.raises(MissingPackageError, match=f'{name} needs {package}, which is not installed: .* install'):
+        getattr(standin, name)('image.tif', feat_channels=8)
 
 
 def panoptic_scene():
