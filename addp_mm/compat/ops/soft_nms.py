@@ -67,7 +67,8 @@ def _first_best(scores: np.ndarray) -> int:
 
     As in mmcv, NaN is never better than the first score, and nothing is better than a first NaN.
     """
-    return 0 if np.isnan(scores[0]) else int(np.nanargmax(scores))
+    best = int(scores.argmax())  # the first NaN, if there is one
+    return int(np.nanargmax(scores)) if best > 0 and np.isnan(scores[best]) else best
 
 
 def _overlaps(box: np.ndarray, area: np.ndarray, others: np.ndarray, areas: np.ndarray, offset: int) -> np.ndarray:

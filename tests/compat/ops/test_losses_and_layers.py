@@ -199,6 +199,16 @@ def test_psa_mask(mmcv_ops, generator, kind, size):
     assert torch.autograd.gradcheck(layer, masks.requires_grad_())
 
 
+def test_psa_mask_in_another_memory_order(mmcv_ops, generator):
+    masks = torch.randn(2, 15, 4, 6, generator=generator)
+    expected = mmcv_ops.PSAMask('collect', (3, 5))(masks)
+    last = masks.to(memory_format=torch.channels_last).requires_grad_()
+    spread = mmcv_ops.PSAMask('collect', (3, 5))(last)
+    assert torch.equal(spread, expected)
+    spread.sum().backward()
+    assert last.grad.any()
+
+
 @pytest.mark.parametrize('groups', [1, 2])
 @pytest.mark.parametrize('kernel,scale', [(3, 2), (5, 1), (1, 3)])
 def test_carafe(mmcv_ops, ext, generator, groups, kernel, scale):
