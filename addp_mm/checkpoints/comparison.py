@@ -12,6 +12,7 @@ from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.errors import first_few
 
 Shape = tuple[int, ...]
+_MOST_IMAGE_CHANNELS = 16  # a convolution over features has more
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,19 @@ class Comparison:
     def is_exact(self) -> bool:
         """Whether the checkpoint has exactly the module's weights."""
         return not (self.missing or self.unexpected or self.mismatched)
+
+    @property
+    def input_convolution(self) -> str | None:
+        """The convolution over the image, if only its number of channels differs.
+
+        Its kernel may differ in height and width too. None if another weight has another shape.
+        """
+        if len(self.mismatched) != 1:
+            return None
+        [(name, (saved, built))] = self.mismatched.items()
+        if len(saved) != 4 or len(built) != 4 or saved[0] != built[0] or saved[1] == built[1]:
+            return None
+        return name if saved[1] <= _MOST_IMAGE_CHANNELS else None
 
     def shapes(self, prefix: str = '') -> list[str]:
         """The mismatched weights, one phrase for each.

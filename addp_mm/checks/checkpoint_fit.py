@@ -18,6 +18,10 @@ _OR_PART_OF_IT = (
     ', or load one component that fits, such as the backbone, with '
     "init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…, prefix='backbone.') instead of load_from"
 )
+_OTHER_CHANNELS = (
+    "To start from it with images of other channels, set model.init_cfg=dict(type='addp_mm.Pretrained', "
+    'checkpoint=…, adapt_in_channels=True) instead of load_from'
+)
 
 
 def check_training_state(checkpoint: Mapping, source: str) -> None:
@@ -65,6 +69,8 @@ def check_checkpoint_fit(checkpoint: Mapping, model: nn.Module, source: str, log
             del found.mismatched[name]
     advice = _SAME_CONFIG if complete else _SAME_CONFIG + _OR_PART_OF_IT
     if found.mismatched:
+        if found.input_convolution and not complete:
+            advice = _OTHER_CHANNELS
         raise CheckpointError(
             f'{source} has another width or layout than the model of the config: {first_few(found.shapes())}. {advice}'
         )

@@ -15,6 +15,7 @@ import sys
 
 from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
 from addp_mm.compat.amp import patch_amp_optim_wrapper
+from addp_mm.compat.batched_nms import patch_batched_nms
 from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
@@ -25,6 +26,8 @@ from addp_mm.compat.importing import when_imported
 from addp_mm.compat.inferencer_loader import patch_inferencer_loader
 from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
+from addp_mm.compat.numpy_names import patch_numpy_names
+from addp_mm.compat.optional_packages import patch_class_without_package, patch_nifti, patch_panoptic_annotations
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.patch import Patch, applied
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
@@ -33,10 +36,12 @@ __all__ = ['PATCHES', 'Patch', 'applied', 'install', 'is_off', 'summary', 'waiti
 
 _FAULTS = {
     'scope': "a model's transforms are not found after a model of another package was built",
+    'package': 'a class whose package is missing fails without naming it',
     'loader': 'the inferencer refuses pipelines that load images with addp_mm.LoadImage',
 }
 PATCHES = (
     Patch('operators', EXT_NAME, 'mmcv is installed without its compiled operators', patch_mmcv_ext),
+    Patch('batched_nms', 'mmcv.ops.nms', 'batched_nms fails or mixes classes in half precision', patch_batched_nms),
     Patch('hue', 'mmcv.image.photometric', 'hue jitter fails with numpy 2', patch_adjust_hue),
     Patch('det_inferencer', 'mmdet.apis.det_inferencer', _FAULTS['loader'], patch_inferencer_loader),
     Patch('seg_inferencer', 'mmseg.apis.mmseg_inferencer', _FAULTS['loader'], patch_inferencer_loader),
@@ -99,6 +104,28 @@ PATCHES = (
         'mmseg.models.losses.cross_entropy_loss',
         'class_weight fails if pixels are unlabelled',
         patch_weighted_cross_entropy,
+    ),
+    Patch('nifti', 'mmseg.utils.io', 'NIfTI files without nibabel end in UnboundLocalError', patch_nifti),
+    Patch('mask2former', 'mmseg.models.decode_heads.mask2former_head', _FAULTS['package'], patch_class_without_package),
+    Patch('maskformer', 'mmseg.models.decode_heads.maskformer_head', _FAULTS['package'], patch_class_without_package),
+    Patch('gdal', 'mmseg.apis.remote_sense_inferencer', _FAULTS['package'], patch_class_without_package),
+    Patch(
+        'panoptic',
+        'mmdet.datasets.transforms.loading',
+        'LoadPanopticAnnotations does not use the module panopticapi.utils',
+        patch_panoptic_annotations,
+    ),
+    Patch(
+        'retrieval',
+        'mmpretrain.evaluation.metrics.retrieval',
+        'retrieval metrics fail with numpy 2.4',
+        patch_numpy_names,
+    ),
+    Patch(
+        'video_metric',
+        'mmdet.evaluation.functional.ytviseval',
+        'the YouTube-VIS metric fails with numpy 1.24 or newer',
+        patch_numpy_names,
     ),
     Patch('focal_loss', 'mmseg.models.losses.focal_loss', 'FocalLoss fails on the CPU', patch_focal_loss),
 )

@@ -19,6 +19,7 @@ from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.errors import first_few
 from addp_mm.layouts import advice_on_prefix
 from addp_mm.layouts.key_rules import dotted
+from addp_mm.models.layers.adapt_channels import adapt_input_channels
 from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.fit_positions import FittedPositions, fit_positions
 from addp_mm.models.layers.resize_patch import resize_patch_projection
@@ -49,6 +50,9 @@ class Pretrained:
             as 13 x 15 and a class token. Defaults to None.
         resize_patch: Whether a patch embedding of another patch size is resized (FlexiViT, arXiv
             2212.08013) instead of refused. Defaults to False.
+        adapt_in_channels: Whether the first convolution is adapted to images with another number of
+            channels instead of refused: added up for one channel, repeated and scaled for more.
+            Defaults to False.
         map_location: Device to which the file is read. Defaults to 'cpu'.
 
     Examples:
@@ -65,12 +69,14 @@ class Pretrained:
         pos_grid: tuple[int, int] | None = None,
         resize_patch: bool = False,
         map_location: Any = 'cpu',
+        adapt_in_channels: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.prefix = dotted(prefix)
         self.strict = strict
         self.pos_grid = (pos_grid[0], pos_grid[1]) if pos_grid else None
         self.resize_patch = resize_patch
+        self.adapt_in_channels = adapt_in_channels
         self.map_location = map_location
 
     def __call__(self, module: nn.Module) -> None:
@@ -100,6 +106,7 @@ class Pretrained:
                 f'{first_few(missing)}; unexpected {first_few(names.unexpected)}.'
             )
         fitted = self._fit_positions(module, weights, selection)
+        fitted.resized += self._fit_channels(module, weights, selection)
         fitted.resized += self._fit_patches(module, weights, selection)
         self._load(module, weights, selection)
         self._report(module, selection, weights, fitted, names.unexpected, missing)
@@ -144,6 +151,22 @@ class Pretrained:
         for sentence in fitted.assumed:
             print_log(f'{self.checkpoint}: {selection.prefix}{sentence}', logger='current', level=logging.WARNING)
         return fitted
+
+    def _fit_channels(self, module: nn.Module, weights: dict, selection: Selection) -> list[str]:
+        """Adapt the first convolution in ``weights`` to other channels; return a phrase for it."""
+        names = compare_weights(weights, module)
+        name = names.input_convolution
+        if name is None:
+            return []
+        saved, built = names.mismatched[name]
+        if not self.adapt_in_channels:
+            raise CheckpointError(
+                f'{self.checkpoint}: {selection.prefix}{name} is made for images of {saved[1]} channels, and the '
+                f'module takes {built[1]}. Give the module in_channels={saved[1]}, or adapt the weight with '
+                'adapt_in_channels=True of addp_mm.Pretrained (docs/checkpoints.md).'
+            )
+        weights[name] = adapt_input_channels(weights[name], built[1])
+        return [f'{name} {saved} -> {tuple(weights[name].shape)}']
 
     def _fit_patches(self, module: nn.Module, weights: dict, selection: Selection) -> list[str]:
         """Resize patch embeddings of another size in ``weights``; return a phrase for each."""

@@ -9,8 +9,11 @@ import torch
 
 import addp_mm  # noqa: F401
 from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
+from addp_mm.compat.batched_nms import patch_batched_nms
 from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.focal_loss import patch_focal_loss
+from addp_mm.compat.numpy_names import patch_numpy_names
+from addp_mm.compat.optional_packages import MissingPackageError, patch_class_without_package, patch_nifti
 from addp_mm.compat.versions import installed_version
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
@@ -205,3 +208,235 @@ def test_focal_loss_without_the_fault_stays():
     forward = FocalLoss.forward
     assert not patch_focal_loss(module_with(FocalLoss=FocalLoss))
     assert FocalLoss.forward is forward
+
+
+def many_boxes(count: int, classes: int = 3):
+    """Boxes on a grid of 8 px, with scores that bfloat16 and float16 hold exactly, and classes."""
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.randint(0, 60, (count, 2), generator=generator).float() * 8
+    boxes = torch.cat([corner, corner + 8 * torch.randint(1, 6, (count, 2), generator=generator)], 1)
+    scores = torch.randint(1, 256, (count,), generator=generator) / 256
+    return boxes, scores, torch.randint(classes, (count,), generator=generator)
+
+
+def apart(boxes, scores, classes, nms, number):
+    """The boxes that each class keeps, best first, by one call of nms for each class."""
+    kept = []
+    for label in range(int(classes.max()) + 1):
+        own = torch.where(classes == label)[0]
+        dets, inds = nms(boxes[own], scores[own])
+        kept += list(zip(dets[:, 4].tolist(), own[inds].tolist(), strict=True))
+    return sorted(kept, reverse=True)[:number] if number > 0 else sorted(kept, reverse=True)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('kind', ['nms', 'soft_nms'])
+@pytest.mark.parametrize('split', [1, 100000])
+@pytest.mark.parametrize('half', ['scores', 'boxes', 'both'])
+def test_batched_nms_in_half_precision_is_that_of_float32(dtype, kind, split, half):
+    import mmcv.ops
+
+    boxes, scores, classes = many_boxes(300)
+    options = dict(iou_threshold=0.4) if kind == 'nms' else dict(iou_threshold=0.4, min_score=0.05)
+    expected = apart(boxes, scores, classes, lambda *args: getattr(mmcv.ops, kind)(*args, **options), 0)
+    assert 30 < len(expected) < 300
+    dets, keep = mmcv.ops.batched_nms(
+        boxes.to(dtype) if half != 'scores' else boxes,
+        scores.to(dtype) if half != 'boxes' else scores,
+        classes,
+        dict(type=kind, split_thr=split, **options),
+    )
+    assert sorted(keep.tolist()) == sorted(index for _, index in expected)
+    assert dets.dtype == (dtype if half == 'both' else torch.float32)
+    wanted = torch.tensor([score for score, _ in expected]).to(dets.dtype)
+    torch.testing.assert_close(dets[:, 4], wanted)
+    assert torch.equal(dets[:, :4].float(), boxes[keep])
+
+
+def test_batched_nms_of_ten_thousand_boxes():
+    """10,001 boxes are more than mmcv's threshold, from which it treats the classes one by one."""
+    import mmcv.ops
+
+    boxes, scores, classes = many_boxes(10001)
+    cfg = dict(type='nms', iou_threshold=0.4, max_num=50)
+    expected, order = mmcv.ops.batched_nms(boxes, scores, classes, cfg)
+    assert len(order) == 50
+    faulty = hasattr(mmcv.ops.batched_nms, '__wrapped__')
+    for dtype in (torch.bfloat16, torch.float16):
+        if faulty:
+            with pytest.raises(RuntimeError, match='dtypes match'):
+                mmcv.ops.batched_nms.__wrapped__(boxes, scores.to(dtype), classes, cfg)
+        dets, keep = mmcv.ops.batched_nms(boxes, scores.to(dtype), classes, cfg)
+        assert torch.equal(dets, expected)
+        assert torch.equal(keep, order)
+
+
+def test_eighty_classes_do_not_overflow_float16():
+    import mmcv.ops
+
+    # the boxes of class 79 are moved by 79 * 1000 pixels; float16 ends at 65504
+    boxes = torch.tensor([[0.0, 0.0, 999.0, 999.0]] * 2).half()
+    scores, classes = torch.tensor([0.5, 0.25]).half(), torch.tensor([79, 79])
+    _, keep = mmcv.ops.batched_nms(boxes, scores, classes, dict(type='nms', iou_threshold=0.5))
+    assert keep.tolist() == [0]
+
+
+def test_batched_nms_of_nothing_of_integers_and_without_nms():
+    import mmcv.ops
+
+    cfg = dict(type='nms', iou_threshold=0.5)
+    empty, none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+    assert mmcv.ops.batched_nms(empty, torch.zeros(0), none, None)[0].shape == (0, 5)
+    boxes = torch.tensor([[0, 0, 4, 4], [0, 0, 4, 5]])
+    dets, keep = mmcv.ops.batched_nms(boxes, torch.tensor([0.5, 0.25]), torch.tensor([0, 0]), cfg)
+    assert keep.tolist() == [0]
+    assert dets.tolist() == [[0.0, 0.0, 4.0, 4.0, 0.5]]
+
+
+def test_batched_nms_without_the_fault_stays():
+
+    def batched_nms(boxes, scores, idxs, nms_cfg, class_agnostic=False):
+        return boxes, idxs
+
+    module = module_with(batched_nms=batched_nms)
+    assert not patch_batched_nms(module)
+    assert module.batched_nms is batched_nms
+
+
+def test_retrieval_recall_and_average_precision():
+    from mmpretrain.evaluation.metrics import RetrievalAveragePrecision, RetrievalRecall
+
+    predicted, wanted = [[3, 1, 7, 5], [2, 4, 6, 0]], [[7, 9], [2, 0]]
+    found = [[index in goal for index in row] for row, goal in zip(predicted, wanted, strict=True)]
+    # mmpretrain shortens the lists that it gets
+    recalls = RetrievalRecall.calculate(predicted.copy(), wanted, topk=(1, 3), pred_indices=True, target_indices=True)
+    for k, recall in zip((1, 3), recalls, strict=True):
+        assert float(recall) == 100 * sum(any(row[:k]) for row in found) / 2
+    precisions = [
+        sum(sum(row[: i + 1]) / (i + 1) for i, hit in enumerate(row) if hit) / len(goal)
+        for row, goal in zip(found, wanted, strict=True)
+    ]
+    average = RetrievalAveragePrecision.calculate(predicted, wanted, topk=4, pred_indices=True, target_indices=True)
+    assert float(average) == pytest.approx(100 * sum(precisions) / 2)
+
+
+def test_numpy_names_are_those_of_old_numpy():
+    module = module_with(np=np)
+    removed = {name for name in ('in1d', 'float') if name not in dir(np)}
+    assert patch_numpy_names(module) == bool(removed)
+    assert module.np.arange is np.arange
+    if 'in1d' in removed:
+        assert module.np.in1d([[1, 2], [3, 4]], [2, 3]).tolist() == [False, True, True, False]
+        assert module.np.in1d([1, 2], [2], invert=True).tolist() == [True, False]
+    if 'float' in removed:
+        assert np.array([True]).astype(module.np.float).dtype == np.float64
+
+
+def test_the_video_metric_accumulates():
+    """One video of two frames, with one object that is found exactly: AP 1."""
+    from mmdet.evaluation.functional import YTVIS, YTVISeval
+
+    box = [0.0, 0.0, 4.0, 4.0]
+    track = dict(bboxes=[box, box], areas=[16.0, 16.0], category_id=1, video_id=1, iscrowd=0)
+    truth = YTVIS()
+    truth.dataset = dict(
+        videos=[dict(id=1, width=8, height=8, length=2)],
+        categories=[dict(id=1, name='garment')],
+        annotations=[dict(track, id=1, segmentations=[mask_of(box), mask_of(box)])],
+    )
+    truth.createIndex()
+    found = truth.loadRes([dict(video_id=1, category_id=1, score=0.9, segmentations=[mask_of(box), mask_of(box)])])
+    evaluation = YTVISeval(truth, found, 'segm')
+    evaluation.params.vidIds, evaluation.params.catIds = [1], [1]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval['precision'][:, :, 0, 0, -1]
+    np.testing.assert_allclose(precision, 1)
+
+
+def mask_of(box) -> dict:
+    from pycocotools import mask
+
+    left, top, width, height = (int(side) for side in box)
+    pixels = np.zeros((8, 8), np.uint8, order='F')
+    pixels[top : top + height, left : left + width] = 1
+    return mask.encode(pixels)
+
+
+def test_nifti_names_the_missing_package(monkeypatch):
+    import gzip
+    import io
+
+    from mmseg.utils import datafrombytes
+
+    from addp_mm.compat import optional_packages
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(3))
+    assert datafrombytes(buffer.getvalue(), backend='numpy').tolist() == [0, 1, 2]
+    if installed_version('nibabel') is None:
+        with pytest.raises(MissingPackageError, match='pip install nibabel'):
+            datafrombytes(gzip.compress(b'image'), backend='nifti')
+    monkeypatch.setattr(optional_packages, 'find_spec', lambda name: name)
+    module = module_with(datafrombytes=datafrombytes)
+    assert not patch_nifti(module)
+    assert module.datafrombytes is datafrombytes
+
+
+@pytest.mark.parametrize(
+    'module, name, package',
+    [
+        ('mmseg.models.decode_heads.mask2former_head', 'Mask2FormerHead', 'mmdet'),
+        ('mmseg.models.decode_heads.maskformer_head', 'MaskFormerHead', 'mmdet'),
+        ('mmseg.apis.remote_sense_inferencer', 'RSImage', 'osgeo'),
+    ],
+)
+def test_a_class_without_its_package_names_it(monkeypatch, module, name, package):
+    import importlib
+
+    from addp_mm.compat import optional_packages
+
+    real = importlib.import_module(module)
+    standin = ModuleType(module)
+    setattr(standin, name, type(name, (), {'__init__': getattr(real, name).__init__}))
+    monkeypatch.setattr(optional_packages, 'find_spec', lambda name: name)
+    assert not patch_class_without_package(standin)
+    monkeypatch.setattr(optional_packages, 'find_spec', lambda name: None)
+    assert patch_class_without_package(standin)
+    with pytest.raises(MissingPackageError, match=f'{name} needs {package}, which is not installed: .* install'):
+        getattr(standin, name)('image.tif', feat_channels=8)
+
+
+def panoptic_scene():
+    """The ids of three segments on 10 x 10 pixels, and their records."""
+    ids = np.full((10, 10), 6, np.int32)
+    ids[:5], ids[5:, :5] = 10001, 11004
+    records = [dict(id=10001, category=0, is_thing=True), dict(id=11004, category=1, is_thing=True)]
+    return ids, [*records, dict(id=6, category=2, is_thing=False)]
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_panoptic_annotations_load(monkeypatch, tmp_path, apart):
+    """With a module ``panopticapi.utils`` that is, or is not, the attribute of its package."""
+    import sys
+
+    import cv2
+    from mmdet.datasets.transforms import LoadPanopticAnnotations
+
+    def rgb2id(colours):
+        return colours.astype(np.int32) @ np.array([1, 256, 256**2])
+
+    package, utils = ModuleType('panopticapi'), module_with(rgb2id=rgb2id)
+    package.utils = module_with(rgb2id=lambda colours: None) if apart else utils
+    monkeypatch.setitem(sys.modules, 'panopticapi', package)
+    monkeypatch.setitem(sys.modules, 'panopticapi.utils', utils)
+    ids, records = panoptic_scene()
+    path = str(tmp_path / 'ids.png')
+    cv2.imwrite(path, np.stack([ids // 256**2, ids // 256 % 256, ids % 256], -1).astype(np.uint8))
+    transform = LoadPanopticAnnotations(with_bbox=False, with_label=False)
+    loaded = transform(dict(ori_shape=(10, 10), seg_map_path=path, segments_info=records))
+    expected = np.zeros((10, 10), int)
+    for record in records:
+        expected[ids == record['id']] = record['category']
+    assert (loaded['gt_seg_map'] == expected).all()
+    assert (loaded['gt_masks'].masks == np.stack([ids == 10001, ids == 11004])).all()

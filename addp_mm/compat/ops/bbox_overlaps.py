@@ -21,7 +21,8 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
     """
     if ious.numel() == 0:
         return
-    first, second = bboxes1.to(compute_dtype(bboxes1)), bboxes2.to(compute_dtype(bboxes1))
+    dtype = compute_dtype(bboxes1, bboxes2)
+    first, second = bboxes1.to(dtype), bboxes2.to(dtype)
     if not aligned:
         first = first[:, None]
     sides = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2]) + offset

@@ -24,7 +24,7 @@ def carafe_naive_forward(
     """
     if output.numel() == 0:
         return
-    dtype = compute_dtype(features)
+    dtype = compute_dtype(features, masks)
     windows = _windows(features.to(dtype), kernel_size, group_size)
     weights = _weights(masks.to(dtype), kernel_size, group_size, scale_factor)
     output.copy_(torch.einsum('ngckhw,ngkhawb->ngchawb', windows, weights).reshape(output.shape))
@@ -101,7 +101,7 @@ def _weights(masks: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor
 def _gradients(
     grad: Tensor, features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale: int
 ) -> tuple[Tensor, Tensor]:
-    dtype = compute_dtype(features)
+    dtype = compute_dtype(features, masks)
     batch, channels, height, width = features.shape
     grad = grad.to(dtype).reshape(batch, groups, channels // groups, height, scale, width, scale)
     weights = _weights(masks.to(dtype), kernel_size, groups, scale)

@@ -24,9 +24,9 @@ def mmcv_op(function: Callable) -> Callable:
     return run
 
 
-def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype of the computation: float64 for float64, float32 for all others."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype of the computation: float64 if a tensor is float64, otherwise float32."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 @contextmanager

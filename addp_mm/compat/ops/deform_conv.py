@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .common import allow_atomics, compute_dtype, mmcv_op
 
+_FAR = 1e6  # pixels, outside of every map
+
 
 @mmcv_op
 def deform_conv_forward(
@@ -82,10 +84,13 @@ def modulated_deform_conv_forward(
 
     ``mask`` is (N, deformable_group * kernel_h * kernel_w, Ho, Wo). ``bias`` (D,) is used if
     ``with_bias``. All others are as in :func:`deform_conv_forward`; for the numbers see
-    :meth:`_Settings.of_modulated`.
+    :meth:`_Settings.of_modulated`. ``offset`` and ``mask`` may be larger than Ho and Wo, see
+    :func:`_first_numbers`; mmdet's DyHead needs it.
     """
     if input.numel():
         settings = _Settings.of_modulated(**numbers)
+        size = settings.output_size(input, weight)
+        offset, mask = _first_numbers(offset, size), _first_numbers(mask, size)
         output.copy_(_forward(input, weight, bias if with_bias else None, offset, mask, settings))
 
 
@@ -111,9 +116,13 @@ def modulated_deform_conv_backward(
     if input.numel() == 0:
         return
     settings = _Settings.of_modulated(**numbers)
-    grads = _backward(grad_output, input, weight, bias if with_bias else None, offset, mask, settings)
-    for total, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads[:4], strict=True):
-        total += grad
+    size = settings.output_size(input, weight)
+    inner = _first_numbers(offset, size), _first_numbers(mask, size)
+    grads = _backward(grad_output, input, weight, bias if with_bias else None, *inner, settings)
+    grad_input += grads[0]
+    grad_weight += grads[1]
+    grad_offset += _in_place_of_first_numbers(grads[2], grad_offset)
+    grad_mask += _in_place_of_first_numbers(grads[3], grad_mask)
     if with_bias:
         grad_bias += grads[4]
 
@@ -137,16 +146,60 @@ class _Settings(NamedTuple):
         """From mmcv's numbers for version 2; the size of the kernel is not used."""
         return cls((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
 
+    def output_size(self, input: Tensor, weight: Tensor) -> tuple[int, int]:
+        """Height and width of the output, as mmcv computes them."""
+        height, width = (
+            (input.size(2 + i) + 2 * self.padding[i] - self.dilation[i] * (weight.size(2 + i) - 1) - 1)
+            // self.stride[i]
+            + 1
+            for i in (0, 1)
+        )
+        return height, width
+
     def for_torchvision(self, mask: Tensor | None) -> tuple[int | bool, ...]:
         """The settings in the order of torchvision's kernels."""
         return (*self.stride, *self.padding, *self.dilation, self.groups, self.deform_groups, mask is not None)
+
+
+def _first_numbers(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The offsets or masks that mmcv's kernel reads, if they are larger than the output.
+
+    It takes the first numbers of each image, as if they were maps of the output's size.
+
+    Args:
+        maps: (N, K, H, W).
+        size: Height and width of the output, at most H * W pixels.
+
+    Returns:
+        (N, K, *size).
+    """
+    if maps.shape[2:] == size:
+        return maps
+    batch, channels, height, width = maps.shape
+    if height * width < size[0] * size[1]:
+        raise ValueError(
+            f'ModulatedDeformConv2d: offsets or masks of {height} x {width} pixels are fewer than the '
+            f'{size[0]} x {size[1]} pixels of the output.'
+        )
+    return maps.flatten(1)[:, : channels * size[0] * size[1]].reshape(batch, channels, *size)
+
+
+def _in_place_of_first_numbers(grad: Tensor, maps: Tensor) -> Tensor:
+    """The gradient of the whole maps, from that of :func:`_first_numbers`."""
+    if grad.shape == maps.shape:
+        return grad
+    whole = grad.new_zeros(maps.size(0), maps[0].numel())
+    whole[:, : grad[0].numel()] = grad.flatten(1)
+    return whole.view(maps.shape)
 
 
 def _arguments(
     input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Cast to the dtype of the computation, and replace None as torchvision needs it."""
-    dtype = compute_dtype(input)
+    dtype = compute_dtype(input, weight, offset)
+    # mmcv reads zeros at NaN and Inf; torchvision would read any memory
+    offset = offset.to(dtype).nan_to_num(nan=_FAR).clamp(-_FAR, _FAR)
     bias = input.new_zeros(weight.size(0)) if bias is None else bias
     mask = input.new_zeros(input.size(0), 1) if mask is None else mask
     return tuple(t.to(dtype) for t in (input, weight, offset, mask, bias))

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .common import allow_atomics, compute_dtype, mmcv_op
 
+_OUTSIDE = (-1.0, 2.0)  # fractions of a level that are outside of it, whatever its size
+
 
 @mmcv_op
 def ms_deform_attn_forward(
@@ -32,7 +34,7 @@ def ms_deform_attn_forward(
     """
     if value.numel() == 0 or sampling_locations.numel() == 0:
         return value.new_zeros(value.size(0), sampling_locations.size(1), value.size(2) * value.size(3))
-    dtype = compute_dtype(value)
+    dtype = compute_dtype(value, sampling_locations, attention_weights)
     attended = _attend(
         value.to(dtype),
         value_spatial_shapes,
@@ -59,7 +61,7 @@ def ms_deform_attn_backward(
     """Add the gradients of :func:`ms_deform_attn_forward` to the three ``grad_`` tensors."""
     if value.numel() == 0 or sampling_locations.numel() == 0:
         return
-    dtype = compute_dtype(value)
+    dtype = compute_dtype(value, sampling_locations, attention_weights)
     leaves = [t.detach().to(dtype).requires_grad_() for t in (value, sampling_locations, attention_weights)]
     with torch.enable_grad(), allow_atomics():
         attended = _attend(leaves[0], value_spatial_shapes, value_level_start_index, *leaves[1:])
@@ -71,6 +73,8 @@ def ms_deform_attn_backward(
 def _attend(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     batch, _, heads, dims = value.shape
     queries, points = locations.size(1), locations.size(4)
+    # mmcv reads zeros at NaN and Inf; grid_sample does not
+    locations = locations.nan_to_num(nan=_OUTSIDE[0]).clamp(*_OUTSIDE)
     grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P, 2)
     weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, len(shapes), points)
     attended = value.new_zeros(batch * heads, dims, queries)

@@ -88,16 +88,17 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     order = dets[:, 4].contiguous().sort(0, descending=True)[1]
     boxes = dets[:, :4].to(compute_dtype(dets))[order].cpu().numpy()
     ranked, threshold = order.cpu().numpy(), np.float32(iou_threshold)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    with np.errstate(invalid='ignore'):
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     alive = np.ones(len(boxes), dtype=bool)
     groups = []
     for i in range(len(boxes)):
         if not alive[i]:
             continue
         others = i + 1 + np.flatnonzero(alive[i + 1 :])
-        sides = np.minimum(boxes[i, 2:], boxes[others, 2:]) - np.maximum(boxes[i, :2], boxes[others, :2])
-        inter = sides.clip(min=0).prod(1)
         with np.errstate(divide='ignore', invalid='ignore'):
+            sides = np.minimum(boxes[i, 2:], boxes[others, 2:]) - np.maximum(boxes[i, :2], boxes[others, :2])
+            inter = sides.clip(min=0).prod(1)
             hits = others[inter / (areas[i] + areas[others] - inter) >= threshold]
         alive[hits] = False
         groups.append([int(ranked[i]), *ranked[hits].tolist()])

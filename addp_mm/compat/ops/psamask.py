@@ -41,7 +41,7 @@ def psamask_forward(
     target = output.view(num_, h_feature, w_feature, h_feature, w_feature)
     if psa_type != _COLLECT:
         target = target.permute(0, 3, 4, 1, 2)
-    masks = input.view(num_, h_mask, w_mask, h_feature, w_feature)
+    masks = input.reshape(num_, h_mask, w_mask, h_feature, w_feature)
     _copy(masks, target, (half_h_mask, half_w_mask), sign=-1)
 
 

@@ -43,14 +43,15 @@ def roi_align_forward(
         aligned: Whether to shift RoIs by half a pixel.
 
     Raises:
-        RuntimeError: A RoI has a negative size (CPU and ``aligned`` only, as in mmcv).
+        RuntimeError: On the CPU a RoI has NaN or Inf, or, if ``aligned``, a negative size, as in
+            mmcv.
     """
     if output.numel() == 0:
         return
     dtype = compute_dtype(input)
     features, boxes = input.to(dtype), rois.to(dtype)
-    if aligned and not input.is_cuda:
-        _refuse_negative_sizes(boxes, spatial_scale)
+    if not input.is_cuda:
+        _refuse_bad_sizes(boxes, spatial_scale, aligned)
     if pool_mode == _MAX:
         grid = roi_grid(boxes, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
         _max_forward(features, boxes, grid, output, argmax_y, argmax_x)
@@ -89,10 +90,12 @@ def roi_align_backward(
         )
 
 
-def _refuse_negative_sizes(rois: Tensor, spatial_scale: float) -> None:
+def _refuse_bad_sizes(rois: Tensor, spatial_scale: float, aligned: bool) -> None:
+    if not bool(rois.isfinite().all()):  # torchvision's kernel would read any memory
+        raise RuntimeError('RoIAlign: a RoI has NaN or Inf; the training has probably diverged')
     edges = rois[:, 1:] * spatial_scale - 0.5
-    if not bool((edges[:, 2:] - edges[:, :2] >= 0).all()):
-        raise RuntimeError('RoIAlign: a RoI has a negative or undefined width or height')
+    if aligned and not bool((edges[:, 2:] - edges[:, :2] >= 0).all()):
+        raise RuntimeError('RoIAlign: a RoI has a negative width or height')
 
 
 def _max_forward(

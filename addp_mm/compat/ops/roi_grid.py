@@ -48,7 +48,10 @@ def roi_grid(
 def _axis(start: Tensor, extent: Tensor, pooled: int, sampling_ratio: int) -> tuple[Tensor, Tensor]:
     """Points along one axis: (K,), (K,) -> (K, pooled, G) positions and (K, G) validity."""
     bins = extent / pooled
-    points = torch.full_like(extent, sampling_ratio) if sampling_ratio > 0 else bins.ceil().clamp(min=0)
+    # a RoI with NaN has no points
+    points = (
+        torch.full_like(extent, sampling_ratio) if sampling_ratio > 0 else bins.ceil().nan_to_num(nan=0).clamp(min=0)
+    )
     most = max(int(points.max()), 1)
     step = torch.arange(most, dtype=start.dtype, device=start.device)
     index = torch.arange(pooled, dtype=start.dtype, device=start.device)

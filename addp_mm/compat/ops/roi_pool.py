@@ -83,10 +83,13 @@ def roi_pool_backward(
 
 
 def _bins(start: Tensor, end: Tensor, pooled: int, spatial_scale: float, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """First and last + 1 pixel of each bin on one axis (K, pooled); whether the RoI has a size."""
+    """First and last + 1 pixel of each bin on one axis (K, pooled); whether the RoI has a size.
+
+    A RoI with NaN is pooled to 0, as by mmcv's kernel.
+    """
     start, end = start * spatial_scale, (end + 1) * spatial_scale
     step = ((end - start) / pooled)[:, None]
     index = torch.arange(pooled, dtype=start.dtype, device=start.device)
-    first = (index * step + start[:, None]).floor().clamp(0, size).long()
-    last = ((index + 1) * step + start[:, None]).ceil().clamp(0, size).long()
-    return first, last, end > start
+    first = (index * step + start[:, None]).floor().nan_to_num(nan=0).clamp(0, size).long()
+    last = ((index + 1) * step + start[:, None]).ceil().nan_to_num(nan=0).clamp(0, size).long()
+    return first, last, ~(end <= start)

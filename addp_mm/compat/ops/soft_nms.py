@@ -39,19 +39,20 @@ def softnms(
     Returns:
         (K,) int64 indices in the order of the rows of ``dets``.
     """
-    dtype = compute_dtype(boxes)
+    dtype = compute_dtype(boxes, scores)
     rows = torch.cat([boxes.to(dtype), scores.to(dtype)[:, None]], dim=1).cpu().numpy().copy()
     real = rows.dtype.type
-    areas = (rows[:, 2] - rows[:, 0] + real(offset)) * (rows[:, 3] - rows[:, 1] + real(offset))
+    with np.errstate(invalid='ignore'):
+        areas = (rows[:, 2] - rows[:, 0] + real(offset)) * (rows[:, 3] - rows[:, 1] + real(offset))
     inds, count, best = np.arange(len(rows)), len(rows), 0
     while best < count:
-        top = best + int(rows[best:count, 4].argmax())
+        top = best + _first_best(rows[best:count, 4])
         for array in (rows, areas, inds):
             array[[best, top]] = array[[top, best]]
         rest = slice(best + 1, count)
-        rows[rest, 4] *= _weights(
-            _overlaps(rows[best], areas[best], rows[rest], areas[rest], offset), iou_threshold, sigma, method
-        )
+        overlaps = _overlaps(rows[best], areas[best], rows[rest], areas[rest], offset)
+        with np.errstate(invalid='ignore'):
+            rows[rest, 4] *= _weights(overlaps, iou_threshold, sigma, method)
         stays = ~(rows[rest, 4] < real(min_score))
         order = _fill_from_the_end(stays) + best + 1
         for array in (rows, areas, inds):
@@ -61,10 +62,22 @@ def softnms(
     return torch.from_numpy(inds[:count]).to(boxes.device)
 
 
+def _first_best(scores: np.ndarray) -> int:
+    """Index of the best score.
+
+    As in mmcv, NaN is never better than the first score, and nothing is better than a first NaN.
+    """
+    best = int(scores.argmax())  # the first NaN, if there is one
+    return int(np.nanargmax(scores)) if best > 0 and np.isnan(scores[best]) else best
+
+
 def _overlaps(box: np.ndarray, area: np.ndarray, others: np.ndarray, areas: np.ndarray, offset: int) -> np.ndarray:
-    sides = np.minimum(box[2:4], others[:, 2:4]) - np.maximum(box[:2], others[:, :2]) + box.dtype.type(offset)
-    inter = sides.clip(min=0).prod(1)
+    """Overlaps with each of the others; NaN is compared as by C++'s std::max and std::min."""
     with np.errstate(divide='ignore', invalid='ignore'):
+        left_top = np.where(box[:2] < others[:, :2], others[:, :2], box[:2])
+        right_bottom = np.where(others[:, 2:4] < box[2:4], others[:, 2:4], box[2:4])
+        sides = right_bottom - left_top + box.dtype.type(offset)
+        inter = np.where(sides > 0, sides, box.dtype.type(0)).prod(1)
         return inter / (area + areas - inter)
 
 

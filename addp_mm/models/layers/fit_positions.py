@@ -76,7 +76,7 @@ def fit_positions(
             continue
         owner_name, _, leaf = name.rpartition('.')
         wanted, owner = own[name].detach(), module.get_submodule(owner_name)
-        same_width = weight.shape[-1] == wanted.shape[-1] and weight.dim() == wanted.dim()
+        same_width = weight.dim() == wanted.dim() and weight.shape[-1:] == wanted.shape[-1:]
         if leaf in _INDICES and weight.shape != wanted.shape:
             del weights[name]
             done.left_out.append(name)

@@ -96,6 +96,86 @@ def test_equals_a_plain_loop(mmcv_ops, generator, device, setting, modulated):
     torch.testing.assert_close(result.cpu(), loop_deform_conv(t, setting, modulated))
 
 
+def larger(generator, t, size):
+    """Offsets and masks of ``size``, and the numbers that mmcv's kernel reads of them."""
+    given, read = {}, {}
+    for name in ('offset', 'mask'):
+        batch, channels, height, width = t[name].shape
+        given[name] = torch.randn(batch, channels, *size, generator=generator, dtype=torch.float64)
+        read[name] = torch.empty_like(t[name])
+        for b in range(batch):
+            numbers = given[name][b].flatten().tolist()
+            for index in range(channels * height * width):
+                c, rest = divmod(index, height * width)
+                read[name][b, c, rest // width, rest % width] = numbers[index]
+    return given, read
+
+
+@pytest.mark.parametrize('setting', SETTINGS)
+@pytest.mark.parametrize('size', [(9, 8), (6, 9), (1, 200)])
+def test_larger_offsets_are_read_as_by_the_kernel(mmcv_ops, generator, device, setting, size):
+    t = make(generator, setting)
+    given, read = larger(generator, t, size)
+    result = run(mmcv_ops, {k: v.to(device) for k, v in {**t, **given}.items()}, setting, True)
+    torch.testing.assert_close(result.cpu(), loop_deform_conv({**t, **read}, setting, True))
+
+
+def test_gradient_of_larger_offsets(mmcv_ops, generator):
+    setting = SETTINGS[1]
+    t = make(generator, setting, batch=2, size=(4, 4))
+    given, _ = larger(generator, t, (4, 5))
+    leaves = [given['offset'].requires_grad_(), given['mask'].requires_grad_()]
+    assert torch.autograd.gradcheck(
+        lambda offset, mask: run(mmcv_ops, t, setting, True, offset=offset, mask=mask), leaves
+    )
+
+
+def test_smaller_offsets_are_refused(mmcv_ops, generator):
+    t = make(generator, SETTINGS[0])
+    with pytest.raises(ValueError, match='fewer than'):
+        run(mmcv_ops, t, SETTINGS[0], True, mask=t['mask'][..., :-1])
+
+
+def test_dyhead(mmcv_ops):
+    """Its blocks use the offsets of one level for the level above, which is smaller."""
+    from mmdet.models.necks import DyHead
+
+    neck = DyHead(8, 16, num_blocks=2)
+    maps = neck([torch.rand(2, 8, 64 // 2**i, 64 // 2**i) for i in range(4)])
+    assert [tuple(one.shape) for one in maps] == [(2, 16, 64 // 2**i, 64 // 2**i) for i in range(4)]
+    sum(one.sum() for one in maps).backward()
+    assert all(p.grad.isfinite().all() for p in neck.parameters())
+
+
+@pytest.mark.parametrize('modulated', [False, True])
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 1e30])
+def test_a_position_that_is_not_finite_reads_zeros(mmcv_ops, generator, modulated, value):
+    setting = SETTINGS[0]
+    t = make(generator, setting)
+    t['offset'][0, 1, 2, 1] = value
+    outside = t['offset'].clone()
+    outside[0, 1, 2, 1] = 1000
+    leaf = t['offset'].requires_grad_()
+    result = run(mmcv_ops, t, setting, modulated)
+    torch.testing.assert_close(result, loop_deform_conv({**t, 'offset': outside}, setting, modulated))
+    result.sum().backward()
+    assert leaf.grad[0, 1, 2, 1] == 0
+    assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('modulated', [False, True])
+def test_memory_order_and_two_dtypes(mmcv_ops, generator, modulated):
+    setting = SETTINGS[0]
+    t = make(generator, setting, torch.float32)
+    expected = run(mmcv_ops, t, setting, modulated)
+    strided = {k: v.to(memory_format=torch.channels_last) if v.dim() == 4 else v for k, v in t.items()}
+    torch.testing.assert_close(run(mmcv_ops, strided, setting, modulated), expected)
+    # under autocast a convolution gives the offsets in bfloat16; mmcv casts all others to it
+    half = {k: v.bfloat16() for k, v in t.items()}
+    mixed = run(mmcv_ops, {**t, 'offset': half['offset']}, setting, modulated)
+    assert torch.equal(mixed, run(mmcv_ops, half, setting, modulated))
+
+
 @pytest.mark.parametrize('modulated', [False, True])
 @pytest.mark.parametrize('setting', SETTINGS[1:])
 def test_gradient(mmcv_ops, generator, setting, modulated):

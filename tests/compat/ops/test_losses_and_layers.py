@@ -126,6 +126,30 @@ def test_deformable_attention(mmcv_ops, generator, device):
     assert torch.autograd.gradcheck(lambda *args: attend(mmcv_ops, *args), leaves)
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 1e30])
+def test_a_location_that_is_not_finite_reads_zeros(mmcv_ops, generator, value):
+    values, locations, weights = attention_inputs(generator)
+    locations[0, 1, 0, 1, 1, 0] = value
+    outside = locations.clone()
+    outside[0, 1, 0, 1, 1, 0] = 50
+    leaf = locations.requires_grad_()
+    result = attend(mmcv_ops, values, leaf, weights)
+    torch.testing.assert_close(result, loop_attention(values, outside, weights))
+    result.sum().backward()
+    assert leaf.grad[0, 1, 0, 1, 1, 0] == 0
+
+
+@pytest.mark.parametrize('half', ['value', 'locations', 'weights'])
+def test_deformable_attention_of_two_dtypes(mmcv_ops, generator, half):
+    inputs = dict(zip(('value', 'locations', 'weights'), attention_inputs(generator, torch.float32), strict=True))
+    inputs[half] = inputs[half].bfloat16()
+    result = attend(mmcv_ops, *inputs.values())
+    assert result.dtype == inputs['value'].dtype
+    # mmcv casts the others to the dtype of the values
+    expected = loop_attention(*(t.to(result.dtype).double() for t in inputs.values()))
+    torch.testing.assert_close(result, expected.to(result.dtype))
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_deformable_attention_half(mmcv_ops, generator, dtype):
     inputs = attention_inputs(generator, dtype)
@@ -173,6 +197,16 @@ def test_psa_mask(mmcv_ops, generator, kind, size):
     assert torch.equal(layer(masks), expected)
     assert torch.equal(layer(masks.half()), expected.half())
     assert torch.autograd.gradcheck(layer, masks.requires_grad_())
+
+
+def test_psa_mask_in_another_memory_order(mmcv_ops, generator):
+    masks = torch.randn(2, 15, 4, 6, generator=generator)
+    expected = mmcv_ops.PSAMask('collect', (3, 5))(masks)
+    last = masks.to(memory_format=torch.channels_last).requires_grad_()
+    spread = mmcv_ops.PSAMask('collect', (3, 5))(last)
+    assert torch.equal(spread, expected)
+    spread.sum().backward()
+    assert last.grad.any()
 
 
 @pytest.mark.parametrize('groups', [1, 2])

@@ -130,7 +130,10 @@ def loop_soft_nms(boxes, scores, threshold, sigma, min_score, method, offset):
     left = [[*map(f, box), f(score), i] for i, (box, score) in enumerate(zip(boxes, scores, strict=True))]
     i = 0
     while i < len(left):
-        best = max(range(i, len(left)), key=lambda k: (left[k][4], -k))
+        best = i
+        for k in range(i + 1, len(left)):
+            if left[best][4] < left[k][4]:
+                best = k
         left[i], left[best] = left[best], left[i]
         k = i + 1
         while k < len(left):
@@ -160,6 +163,60 @@ def test_soft_nms_equals_a_plain_loop(mmcv_ops, generator, method, offset, level
     assert inds.tolist() == order
     assert 0 < len(order) < 120
     np.testing.assert_allclose(dets.numpy(), rows, rtol=1e-5)
+
+
+def unusual_boxes(generator):
+    """Boxes and scores with NaN, Inf and boxes without area, between usual ones."""
+    boxes, scores = boxes_and_scores(generator, 60, size=20.0)
+    boxes[5:15, 2:] = boxes[5:15, :2]
+    boxes[10:15] = boxes[10]
+    boxes[20, 0], boxes[21, 3], boxes[22], boxes[23, 2] = torch.nan, torch.nan, torch.nan, torch.inf
+    scores[22], scores[30], scores[31], scores[32] = 0.99, torch.nan, torch.nan, -torch.inf
+    return boxes, scores
+
+
+@pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning', 'ignore:divide by zero:RuntimeWarning')
+@pytest.mark.parametrize('offset', [0, 1])
+@pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
+@pytest.mark.parametrize('first_is_nan', [False, True])
+def test_soft_nms_of_unusual_boxes_equals_a_plain_loop(mmcv_ops, generator, method, offset, first_is_nan):
+    boxes, scores = unusual_boxes(generator)
+    if first_is_nan:
+        scores[0] = torch.nan
+    rows, order = loop_soft_nms(boxes.numpy(), scores.numpy(), 0.3, 0.5, 0.1, method, offset)
+    dets, inds = mmcv_ops.soft_nms(boxes, scores, 0.3, 0.5, 0.1, method, offset)
+    assert inds.tolist() == order
+    np.testing.assert_allclose(dets.numpy(), rows, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning', 'ignore:divide by zero:RuntimeWarning')
+@pytest.mark.parametrize('offset', [0, 1])
+def test_nms_of_unusual_boxes_equals_a_plain_loop(ext, generator, offset):
+    boxes, scores = unusual_boxes(generator)
+    order = scores.sort(0, descending=True)[1].tolist()
+    inds = ext.nms(boxes, scores, iou_threshold=0.3, offset=offset)
+    assert inds.tolist() == loop_nms(boxes.numpy(), order, 0.3, offset)
+
+
+@pytest.mark.parametrize('boxes_dtype', [torch.float32, torch.float64, torch.float16, torch.int64])
+@pytest.mark.parametrize('scores_dtype', [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize('name', ['nms', 'soft_nms'])
+def test_boxes_and_scores_of_two_dtypes(mmcv_ops, generator, name, boxes_dtype, scores_dtype):
+    boxes, scores = boxes_and_scores(generator, 60)
+    boxes, scores = boxes.round().to(boxes_dtype), scores.to(scores_dtype)
+    _, expected = getattr(mmcv_ops, name)(boxes.double(), scores.double(), 0.3)
+    _, inds = getattr(mmcv_ops, name)(boxes, scores, 0.3)
+    assert inds.tolist() == expected.tolist()
+
+
+def test_nms_of_boxes_in_another_memory_order(mmcv_ops, generator):
+    boxes, scores = boxes_and_scores(generator, 60)
+    strided, every_second = boxes.t().contiguous().t(), torch.stack([scores, scores], 1)[:, 0]
+    assert not strided.is_contiguous()
+    for name in ('nms', 'soft_nms'):
+        expected = getattr(mmcv_ops, name)(boxes, scores, 0.3)
+        for got, wanted in zip(getattr(mmcv_ops, name)(strided, every_second, 0.3), expected, strict=True):
+            assert torch.equal(got, wanted)
 
 
 def test_soft_nms_keeps_the_best_of_the_rest_with_any_score(mmcv_ops):

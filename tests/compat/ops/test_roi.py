@@ -170,6 +170,27 @@ def test_negative_size_is_refused(mmcv_ops):
     assert mmcv_ops.roi_align(features, rois, 2, 1.0, 0, 'avg', False).shape == (1, 1, 2, 2)
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+@pytest.mark.parametrize('mode, aligned, ratio', [('avg', True, 0), ('avg', False, 2), ('max', False, 0)])
+def test_rois_that_are_not_finite_are_refused(mmcv_ops, value, mode, aligned, ratio):
+    rois = torch.tensor([[0.0, 1.0, 1.0, value, 3.0]])
+    with pytest.raises(RuntimeError, match='NaN or Inf'):
+        mmcv_ops.roi_align(torch.ones(1, 1, 4, 4), rois, 2, 1.0, ratio, mode, aligned)
+
+
+def test_a_roi_with_nan_is_pooled_to_zero(mmcv_ops, ext):
+    features = torch.ones(1, 1, 4, 4, requires_grad=True)
+    rois = torch.tensor([[0.0, 1.0, 1.0, math.nan, 3.0], [0.0, 1.0, 1.0, 2.0, 3.0]])
+    pooled = mmcv_ops.roi_pool(features, rois, 2, 1.0)
+    assert pooled.flatten(1).tolist() == [[0.0] * 4, [1.0] * 4]
+    pooled[:1].sum().backward()
+    assert not features.grad.any()
+    offset = torch.zeros(2, 2, 2, 2)
+    deformed = mmcv_ops.deform_roi_pool(features.detach(), rois, offset, (2, 2), 1.0, 0, 0.1)
+    assert not deformed[0].any()
+    assert deformed[1].all()
+
+
 @pytest.mark.parametrize('mode', ['avg', 'max'])
 def test_no_rois(mmcv_ops, mode):
     features = torch.ones(2, 3, 4, 5, requires_grad=True)

@@ -1,0 +1,44 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""mmcv's batched_nms in half precision."""
+
+from typing import Any
+
+from addp_mm.compat.importing import replace
+
+
+def patch_batched_nms(module: Any) -> bool:
+    """Compute ``batched_nms`` in float32 at least.
+
+    With more boxes than ``split_thr`` mmcv writes scores into a tensor of another dtype if boxes
+    and scores have two dtypes. And it adds a multiple of the largest coordinate to the boxes of
+    each class, which half precision cannot hold: boxes of two classes suppress each other, or
+    overflow.
+
+    Args:
+        module: ``mmcv.ops.nms``.
+
+    Returns:
+        Whether float32 boxes with bfloat16 scores fail.
+    """
+    import torch
+
+    boxes, scores, classes = torch.zeros(1, 4), torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.long)
+    try:
+        module.batched_nms(boxes, scores, classes, dict(type='nms', iou_threshold=0.5, split_thr=1))
+    except RuntimeError:
+        replace(module, 'batched_nms', _make_batched_nms)
+        return True
+    return False
+
+
+def _make_batched_nms(original):
+
+    def batched_nms(boxes, scores, idxs, nms_cfg, class_agnostic=False):
+        import torch
+
+        returned = torch.promote_types(boxes.dtype, scores.dtype)
+        computed = torch.promote_types(returned, torch.float32)
+        dets, keep = original(boxes.to(computed), scores.to(computed), idxs, nms_cfg, class_agnostic)
+        return dets.to(returned if returned.is_floating_point else computed), keep
+
+    return batched_nms
