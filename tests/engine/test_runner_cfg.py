@@ -71,6 +71,19 @@ def test_the_batch_of_an_optimizer_step_scales_the_rate(tmp_path, wanted, scalin
     assert cfg.auto_scale_lr.base_batch_size == 64
 
 
+def test_components_scale_by_the_batch_of_their_common_steps():
+    cfg = training(dict(SCALED, enable=True))
+    part = dict(optimizer=dict(type='AdamW', lr=1e-4), accumulative_counts=4)
+    cfg.optim_wrapper = dict(
+        constructor='addp_mm.ComponentsOptimWrapperConstructor', tokenizer=part, discriminator=part
+    )
+    set_auto_scale_lr(cfg, False)
+    silent = SimpleNamespace(info=lambda text: None)
+    runner = SimpleNamespace(cfg=cfg, auto_scale_lr=dict(cfg.auto_scale_lr), world_size=1, logger=silent)
+    scale_by_optimizer_steps(runner)
+    assert runner.auto_scale_lr['base_batch_size'] == 16
+
+
 def test_a_runner_scales_its_groups_once(tmp_path):
     wrapper = dict(optimizer=dict(type='SGD', lr=0.01), accumulative_counts=4)
     runner = build_runner(tmp_path, 1, optim_wrapper=wrapper, auto_scale_lr=dict(base_batch_size=32, enable=True))
