@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.tiny_training import Rates, build_runner
 from mmengine.hooks import Hook
+from mmengine.runner import FlexibleRunner, Runner
 
 from addp_mm.engine.hooks import ResumeHook
 from addp_mm.errors import ConfigError
@@ -226,3 +227,17 @@ def test_a_moved_work_dir_leaves_the_old_one_alone(tmp_path):
     resumed(new / 'iter_2.pth', new, 4, override=False, checkpoint=BEST, scores=(0.2, 0.9)).train()
     assert best_of(old) == ['best_tiny_acc_iter_2.pth']
     assert best_of(new) == ['best_tiny_acc_iter_4.pth']
+
+
+@pytest.mark.parametrize('kind', [Runner, FlexibleRunner])
+def test_a_checkpoint_that_is_saved_again_after_a_validation_keeps_its_iteration(tmp_path, kind):
+    """CheckpointHook saves the last checkpoint again when a validation was the best."""
+    options = dict(kind=kind, checkpoint=BEST, scores=(0.1, 0.5), schedules=copy.deepcopy(COSINE))
+    build_runner(tmp_path / 'old', 2, **copy.deepcopy(options)).train()
+    assert saved(tmp_path / 'old/iter_2.pth')['meta']['iter'] == 2
+    assert saved(tmp_path / 'old/best_tiny_acc_iter_2.pth')['meta']['iter'] == 2
+    fresh, rates = Rates(), Rates()
+    build_runner(tmp_path / 'fresh', 4, hooks=(fresh,), schedules=copy.deepcopy(COSINE)).train()
+    for name in ('iter_2.pth', 'best_tiny_acc_iter_2.pth'):
+        resumed(tmp_path / 'old' / name, tmp_path / name, 4, hooks=(rates,), **copy.deepcopy(options)).train()
+        assert rates.rates == {step: fresh.rates[step] for step in (3, 4)}

@@ -99,6 +99,7 @@ def build_runner(
     optim_wrapper: dict | None = None,
     scores: tuple | None = None,
     model: nn.Module | None = None,
+    kind: type[Runner] = Runner,
     **settings,
 ) -> Runner:
     """A Runner for ``total`` iterations or epochs that saves after each."""
@@ -112,7 +113,7 @@ def build_runner(
             val_cfg=dict(),
             val_evaluator=[Scores(scores)],
         )
-    runner = Runner(
+    runner = kind(
         model=model or TwoLayers(),
         work_dir=str(work_dir),
         train_dataloader=dict(
