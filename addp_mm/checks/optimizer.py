@@ -18,9 +18,16 @@ from torch.optim import Optimizer
 
 from addp_mm.checks.counting import loop_of, schedulers_of
 from addp_mm.checks.type_lookup import find_type
+from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError, suggest
 
 _CLIPPING: dict[str, Callable] = dict(norm=nn.utils.clip_grad_norm_, value=nn.utils.clip_grad_value_)
+# Constructors that read options without asking whether they are set.
+_LAYER_DECAY: dict[str, tuple[str, ...]] = {
+    'LearningRateDecayOptimWrapperConstructor': (),
+    'LearningRateDecayOptimizerConstructor': ('num_layers', 'decay_rate'),
+    'LayerDecayOptimizerConstructor': ('num_layers', 'layer_decay_rate'),
+}
 _EPOCH_LENGTH = 100  # for schedules that are converted from epochs; the real number is not known yet
 _STEPS = 3  # of a schedule: a period of 0 fails at the second
 
@@ -41,6 +48,7 @@ def check_optimizer(cfg: Config) -> None:
     wrapper = cfg.get('optim_wrapper')
     optimizers: dict[str, Optimizer | None] = {}
     for path, part in _wrappers(wrapper):
+        _check_layer_decay(path, part)
         _check_multipliers(path, part)
         _check_clipping(f'{path}.clip_grad', part.get('clip_grad'))
         optimizers[path.partition('.')[2]] = _optimizer(f'{path}.optimizer', part['optimizer'])
@@ -87,6 +95,24 @@ def _check_multipliers(path: str, wrapper: Mapping) -> None:
                 f'config: {multiplier} multiplies {path}.optimizer.{option}, which is not set. Set '
                 f'{path}.optimizer.{option} ({value} if you do not know another value), or remove {multiplier}'
             )
+
+
+def _check_layer_decay(path: str, wrapper: Mapping) -> None:
+    """Check what the packages' constructors for layer decay read."""
+    constructor = wrapper.get('constructor')
+    name = type_name(constructor)
+    kind = find_type(constructor, OPTIM_WRAPPER_CONSTRUCTORS)
+    if name not in _LAYER_DECAY or not str(getattr(kind, '__module__', '')).startswith('mm'):
+        return
+    given = {f'paramwise_cfg.{key}': value for key, value in (wrapper.get('paramwise_cfg') or {}).items()}
+    given |= {f'optimizer.{key}': value for key, value in wrapper['optimizer'].items()}
+    for key in (
+        'optimizer.lr',
+        'optimizer.weight_decay',
+        *(f'paramwise_cfg.{option}' for option in _LAYER_DECAY[name]),
+    ):
+        if given.get(key) is None:
+            raise ConfigError(f'config: {path}.constructor {name} needs {path}.{key}, which is not set')
 
 
 def _check_clipping(path: str, clipping: Any) -> None:

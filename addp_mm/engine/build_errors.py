@@ -27,6 +27,9 @@ _BUILDERS = {
 }
 # Their errors name a file or the model, not an argument.
 _OTHERS = ('build_dataloader', 'build_model', 'init_weights', 'load_or_resume')
+_LAYER_DECAY = (
+    'For the layer decay of other backbones set optim_wrapper.constructor=addp_mm.LayerDecayOptimWrapperConstructor'
+)
 _STAGES = ('before_run', 'before_train')
 # What a constructor raises about its arguments. Other errors keep their traceback.
 _ARGUMENT_ERRORS = (ValueError, TypeError, KeyError, AssertionError, NotImplementedError)
@@ -52,8 +55,11 @@ def name_sections() -> Iterator[None]:
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        text = text or type(error).__name__
+        if section == 'optim_wrapper' and isinstance(error, NotImplementedError):
+            text += f'. {_LAYER_DECAY}'
         raise ConfigError(
-            f'config: {section} cannot be built: {text or type(error).__name__} ({where.filename}, line {where.lineno})'
+            f'config: {section} cannot be built: {text} ({where.filename}, line {where.lineno})'
         ) from error
 
 

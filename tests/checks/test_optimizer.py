@@ -49,6 +49,20 @@ def test_a_factor_of_the_rate_needs_a_rate():
             check_optimizer(cfg)
 
 
+@pytest.mark.parametrize(
+    'constructor, optimizer, paramwise, key',
+    [
+        ('mmpretrain.LearningRateDecayOptimWrapperConstructor', SGD, None, 'optimizer.weight_decay'),
+        ('mmdet.LearningRateDecayOptimizerConstructor', ADAMW, dict(decay_rate=0.7), 'paramwise_cfg.num_layers'),
+        ('mmseg.LayerDecayOptimizerConstructor', ADAMW, dict(num_layers=12), 'paramwise_cfg.layer_decay_rate'),
+    ],
+)
+def test_the_layer_decay_of_the_packages_reads_options_that_must_be_set(constructor, optimizer, paramwise, key):
+    cfg = config(optimizer, constructor=constructor, paramwise_cfg=paramwise)
+    with pytest.raises(ConfigError, match=f'needs optim_wrapper.{key}, which is not set'):
+        check_optimizer(cfg)
+
+
 @pytest.mark.parametrize('paramwise', ['norm_decay_mult=0', dict(custom_keys=['head']), dict(custom_keys=dict(head=2))])
 def test_a_paramwise_cfg_of_another_form(paramwise):
     with pytest.raises(ConfigError, match='paramwise_cfg must be a dict, and its custom_keys a dict of dicts'):

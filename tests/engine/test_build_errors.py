@@ -19,7 +19,10 @@ LAYER_DECAY = dict(
     'settings, words',
     [
         (dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=-1.0))), 'optim_wrapper .*learning rate'),
-        (dict(optim_wrapper=LAYER_DECAY), 'optim_wrapper .*get_layer_depth'),
+        (
+            dict(optim_wrapper=LAYER_DECAY),
+            'optim_wrapper .*get_layer_depth.*set optim_wrapper.constructor=addp_mm.LayerDecay',
+        ),
         (dict(schedules=[dict(type='LinearLR', begin=3, end=2)]), 'param_scheduler .*end should be'),
         (dict(checkpoint=dict(save_best='fid')), r'default_hooks \(CheckpointHook\) .*Cannot infer the rule'),
         (dict(custom_hooks=[dict(type='EMAHook', begin_iter=-1)]), r'custom_hooks \(EMAHook\) .*begin_iter'),
