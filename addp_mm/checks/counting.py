@@ -82,7 +82,7 @@ def check_counting(cfg: Config) -> None:
     """
     found = find_counting_faults(cfg)
     if found.errors:
-        raise ConfigError('config: ' + '. '.join([*found.errors, *found.warnings]))
+        raise ConfigError('config: ' + '. '.join(found.errors))
 
 
 def find_counting_faults(cfg: Config) -> Counting:
@@ -293,7 +293,8 @@ def _check_average(path: str, hook: Mapping, loop: Loop, found: Counting) -> Non
 def _check_checkpoints(path: str, hook: Mapping, loop: Loop, found: Counting) -> None:
     by_epoch, interval = hook.get('by_epoch', True), hook.get('interval', -1)
     if by_epoch and not loop.by_epoch:
-        found.warnings.append(
+        # the same mistake as that of a schedule: both are named at once
+        (found.errors or found.warnings).append(
             f'{path} counts epochs, and train_cfg counts iterations: the only checkpoint would be written at the end. '
             f'Set {path}.by_epoch=False and {path}.interval in iterations'
         )
