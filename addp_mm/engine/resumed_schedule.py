@@ -72,13 +72,15 @@ class Part:
         prefix = f'{self.name}.' if self.name else ''
         scheduled = {state['param_name'] for state in schedulers or ()}
         if optimizer is not None:
-            saved = [_unscheduled(_settings(group), scheduled) for group in optimizer['param_groups']]
-            yield from _group_differences(f'optim_wrapper.{prefix}optimizer', saved, self.groups)
+            groups = [_unscheduled(_settings(group), scheduled) for group in optimizer['param_groups']]
+            yield from _group_differences(f'optim_wrapper.{prefix}optimizer', groups, self.groups)
         states = [state for _, state in self._schedulers]
         path = f'param_scheduler.{prefix}'
-        if schedulers is not None and len(schedulers) != len(states):
-            yield f'{path.rstrip(".")}: {len(schedulers)} schedules in the checkpoint, {len(states)} in the config'
-        for index, (old, new) in enumerate(zip(schedulers or (), states, strict=False)):
+        saved = schedulers or []
+        if optimizer is not None and len(saved) != len(states):
+            start = '; the new ones start at step 0' if len(saved) < len(states) else ''
+            yield f'{path.rstrip(".")}: {len(saved)} in the checkpoint, {len(states)} in the config{start}'
+        for index, (old, new) in enumerate(zip(saved, states, strict=False)):
             for key in sorted((old.keys() | new.keys()) - _PROGRESS):
                 if not (callable(old.get(key)) or _same(old.get(key), new.get(key))):
                     yield _line(f'{path}{index}.{key}', old.get(key), new.get(key))

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner, Runner
 
 from addp_mm.engine.hooks import ResumeHook
+from addp_mm.engine.hooks.checkpoint_rollback import restore
 from addp_mm.errors import ConfigError
 
 WARM_UP = dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2)
@@ -132,6 +133,9 @@ def test_schedules_are_added_and_removed(tmp_path):
     resumed(tmp_path / 'without/iter_3.pth', tmp_path / 'a', 8, schedules=schedules, hooks=(added,)).train()
     resumed(tmp_path / 'with/iter_3.pth', tmp_path / 'b', 5, hooks=(removed,)).train()
     assert all(added.rates[step] == fresh.rates[step] for step in range(4, 9))
+    runner = resumed(tmp_path / 'without/iter_3.pth', tmp_path / 'c', 4, override=False, schedules=[dict(WARM_UP)])
+    runner.train()
+    assert 'param_scheduler: 0 in the checkpoint, 1 in the config; the new ones start at step 0' in log_of(runner)
     assert removed.rates == {4: [0.01], 5: [0.01]}
 
 
@@ -241,3 +245,24 @@ def test_a_checkpoint_that_is_saved_again_after_a_validation_keeps_its_iteration
     for name in ('iter_2.pth', 'best_tiny_acc_iter_2.pth'):
         resumed(tmp_path / 'old' / name, tmp_path / name, 4, hooks=(rates,), **copy.deepcopy(options)).train()
         assert rates.rates == {step: fresh.rates[step] for step in (3, 4)}
+
+
+def test_a_rollback_keeps_the_new_schedule(tmp_path):
+    """It may load a checkpoint that was written before the resume, with the old schedule."""
+
+    class GoBack(Hook):
+        priority = 'VERY_LOW'
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 4 and not gone:
+                gone.append(True)
+                restore(runner, str(tmp_path / 'old/iter_2.pth'))
+
+    gone, fresh, rates = [], Rates(), Rates()
+    new = [dict(type='CosineAnnealingLR', by_epoch=False, T_max=10)]
+    build_runner(tmp_path / 'old', 2, schedules=copy.deepcopy(COSINE)).train()
+    build_runner(tmp_path / 'fresh', 6, hooks=(fresh,), schedules=copy.deepcopy(new)).train()
+    resumed(tmp_path / 'old/iter_2.pth', tmp_path / 'new', 6, hooks=(rates, GoBack()), schedules=new).train()
+    assert gone
+    # the iteration that is interrupted runs as iteration 3
+    assert all(rates.rates[step] == fresh.rates[step] for step in (3, 4, 5, 6))

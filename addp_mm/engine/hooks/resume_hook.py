@@ -36,6 +36,9 @@ class ResumeHook(Hook):
             other groups of parameters.
     """
 
+    # after PreflightHook, which names the differences of another model
+    priority = 'LOWEST'
+
     def __init__(self, override_schedule: bool = False) -> None:
         self.override_schedule = override_schedule
         self._parts: list[Part] = []
@@ -48,15 +51,15 @@ class ResumeHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare a checkpoint with the config before mmengine loads its optimizer.
 
-        A rollback of a training that was not resumed needs nothing.
+        A rollback of a training that was not resumed keeps its own schedule.
         """
         strategy = getattr(runner, 'strategy', None)
         if not (is_resuming(runner) and {'meta', 'message_hub'} <= checkpoint.keys()):
             return  # PreflightHook refuses to resume from weights only
+        keep_best(runner, checkpoint['message_hub'])
         if isinstance(strategy, DeepSpeedStrategy) or self._started and not self._parts:
             return  # DeepSpeed loads its optimizer itself
         self._parts = self._parts or parts_of(runner)
-        keep_best(runner, checkpoint['message_hub'])
         replaced = self.override_schedule or 'optimizer' not in checkpoint
         for part in self._parts if not replaced else ():
             part.check_groups(_saved(checkpoint, part.name)[0])
@@ -67,7 +70,7 @@ class ResumeHook(Hook):
                 'the checkpoint has no optimizer: its moments start at zero, and the schedules continue at iteration '
                 f'{checkpoint["meta"]["iter"]}'
             )
-        if lines:
+        if lines and not self._started:
             runner.logger.warning(
                 f'the checkpoint and the config differ in {len(lines)} setting(s). '
                 + (
