@@ -215,7 +215,13 @@ def _check_scheduler(path: str, scheduler: Mapping, loop: Loop, found: Counting)
             )
         return  # the length of an epoch is not known yet
     begin, end = scheduler.get('begin', 0), scheduler.get('end', loop.total)
-    if begin >= loop.total:
+    last, steps = min(end - 1, loop.total) - begin, scheduler.get('total_steps')
+    if name == 'OneCycleLR' and isinstance(steps, int) and last > steps > 0:
+        found.errors.append(
+            f'{path} (OneCycleLR) has total_steps={steps} and would be asked for step {last}, which fails. '
+            f'Set {path}.total_steps={loop.total - begin}'
+        )
+    elif begin >= loop.total:
         found.warnings.append(f'{path} ({name}) begins at {begin}, and {loop.key} is {loop.total}: it has no effect')
     elif name in _REACHES_ITS_END and end > loop.total:
         found.warnings.append(

@@ -222,7 +222,9 @@ def _group_differences(path: str, saved: list[dict], built: list[dict]) -> Itera
         yield f'{path}: {len(saved)} parameter groups in the checkpoint, {len(built)} in the config'
         return
     for key in sorted({key for group in [*saved, *built] for key in group} - {'param_names', 'param_name'}):
-        pairs = [(old.get(key), new.get(key)) for old, new in zip(saved, built, strict=True)]
+        # another version of torch may have other keys
+        both = [(old, new) for old, new in zip(saved, built, strict=True) if key in old and key in new]
+        pairs = [(old[key], new[key]) for old, new in both]
         different = [pair for pair in pairs if not _same(*pair)]
         if different:
             # the groups of a layer decay differ: the one with the highest value stands for them

@@ -133,6 +133,16 @@ def test_schedules_of_another_length_cause_one_warning(schedule, words):
     assert words in warning
 
 
+def test_one_cycle_must_be_as_long_as_the_training():
+    def scheduled(**options):
+        return config(param_scheduler=[dict(type='OneCycleLR', eta_max=0.1, by_epoch=False, **options)])
+
+    with pytest.raises(ConfigError, match=r'total_steps=200 and would be asked for step 299.*total_steps=300'):
+        check_counting(scheduled(total_steps=200))
+    for fit in (dict(total_steps=300), dict(total_steps=299), dict(total_steps=200, end=200)):
+        check_counting(scheduled(**fit))
+
+
 @pytest.mark.parametrize(
     'hook, words',
     [

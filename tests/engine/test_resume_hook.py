@@ -266,3 +266,15 @@ def test_a_rollback_keeps_the_new_schedule(tmp_path):
     assert gone
     # the iteration that is interrupted runs as iteration 3
     assert all(rates.rates[step] == fresh.rates[step] for step in (3, 4, 5, 6))
+
+
+@pytest.mark.parametrize('steps, fails', [(3, False), (2, True)])
+def test_one_cycle_fails_after_its_last_step(tmp_path, steps, fails):
+    """What the check of the config says about ``total_steps`` is what mmengine does."""
+    schedules = [dict(type='OneCycleLR', eta_max=0.1, by_epoch=False, total_steps=steps)]
+    runner = build_runner(tmp_path, 4, schedules=schedules)
+    if fails:
+        with pytest.raises(ValueError, match='Tried to step'):
+            runner.train()
+    else:
+        runner.train()
