@@ -2,8 +2,8 @@
 import pytest
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.checks.before_training import PreflightError
 from addp_mm.checks.launch import LauncherError
+from addp_mm.checks.preflight_error import PreflightError
 from addp_mm.compat.ops.missing import MissingOpError
 from addp_mm.config.config_file import ConfigError
 from addp_mm.datasets import DatasetError

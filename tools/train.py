@@ -17,6 +17,12 @@ def parse_args(argv=None):
         help='continue from this checkpoint; without a value, from the latest one in the work dir',
     )
     parser.add_argument(
+        '--override-schedule',
+        action='store_true',
+        help='with --resume: continue with the learning rate, the other optimizer settings and the schedules of the '
+        "config, not with the checkpoint's",
+    )
+    parser.add_argument(
         '--amp',
         nargs='?',
         const='bfloat16',
@@ -34,17 +40,27 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Read, check and complete the config. Nothing is written and no model is built yet."""
+    from addp_mm.checks.counting import check_counting
     from addp_mm.checks.datasets import check_datasets
     from addp_mm.checks.evaluators import check_evaluator
+    from addp_mm.checks.optimizer import check_optimizer
+    from addp_mm.checks.save_best import check_rules
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
+    from addp_mm.errors import ConfigError
 
     cfg = read_runner_config(args, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
+    check_counting(cfg)
+    check_optimizer(cfg)
+    check_rules(cfg)
+    if args.override_schedule and not (args.resume or cfg.get('resume')):
+        raise ConfigError('--override-schedule changes a resumed training: add --resume')
     runner_cfg.set_resume(cfg, args.resume)
     runner_cfg.set_amp(cfg, args.amp)
-    if args.auto_scale_lr:
-        runner_cfg.set_auto_scale_lr(cfg)
+    runner_cfg.set_auto_scale_lr(cfg, args.auto_scale_lr)
+    runner_cfg.set_log_counting(cfg)
     set_strategy(cfg)
+    runner_cfg.set_resume_hook(cfg, args.override_schedule)
     check_datasets(cfg, 'train_dataloader', 'val_dataloader')
     check_evaluator(cfg, 'val')
     runner_cfg.set_visualization(cfg)
@@ -56,12 +72,14 @@ def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
     from addp_mm import compat
-    from addp_mm.engine.runner_cfg import build_runner
+    from addp_mm.engine.build_errors import name_sections
+    from addp_mm.engine.runner_cfg import build_runner, scale_by_optimizer_steps
     from addp_mm.errors import exit_on_user_error
 
-    with exit_on_user_error():
+    with exit_on_user_error(), name_sections():
         runner = build_runner(prepare(args))
         runner.logger.info(compat.summary())
+        scale_by_optimizer_steps(runner)
         runner.train()
 
 

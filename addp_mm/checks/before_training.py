@@ -15,12 +15,9 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from addp_mm.checks.preflight_error import PreflightError
 from addp_mm.errors import UserError, first_few
 from addp_mm.randomness import random_states_kept
-
-
-class PreflightError(UserError, RuntimeError):
-    """A fault that would stop or invalidate the training later, found before the first step."""
 
 
 def check_number_of_batches(runner: Runner) -> None:
@@ -67,30 +64,6 @@ def check_number_of_classes(runner: Runner, model: nn.Module) -> None:
                 f'train_dataloader has {len(classes)} classes ({first_few(classes)}), but model.{name} has only '
                 f'{count}: set model.{name}.num_classes={len(classes)}, or give the dataset a '
                 'metainfo=dict(classes=…) with fewer'
-            )
-
-
-def check_save_best(runner: Runner) -> None:
-    """Check that ``save_best`` names a metric of the validation.
-
-    Args:
-        runner: The runner, built.
-
-    Raises:
-        PreflightError: No metric has this prefix.
-    """
-    wanted = next((hook.save_best for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-    if runner.val_loop is None or not wanted:
-        return
-    prefixes = [metric.prefix for metric in runner.val_loop.evaluator.metrics]
-    if not all(prefixes):
-        return  # a metric without a prefix can have any name
-    for key in [wanted] if isinstance(wanted, str) else wanted:
-        if key != 'auto' and key.partition('/')[0] not in prefixes:
-            names = ', '.join(f'{prefix}/…' for prefix in dict.fromkeys(prefixes))
-            raise PreflightError(
-                f'default_hooks.checkpoint.save_best={key!r} is not a metric of val_evaluator. Its metrics are '
-                f'called {names}. Set save_best to one of them, or to auto'
             )
 
 

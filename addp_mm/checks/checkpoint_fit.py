@@ -34,7 +34,7 @@ def check_training_state(checkpoint: Mapping, source: str) -> None:
     Raises:
         CheckpointError: The checkpoint contains weights only.
     """
-    if not {'meta', 'optimizer', 'message_hub'} <= set(checkpoint):
+    if not {'meta', 'message_hub'} <= set(checkpoint):
         raise CheckpointError(
             f'{source} contains weights only, without the state of a training, and cannot be resumed. '
             'To start from these weights, give --cfg-options load_from=PATH instead of --resume'

@@ -78,7 +78,7 @@ PATCHES = (
     Patch(
         'flexible_runner',
         'mmengine.runner._flexible_runner',
-        "FlexibleRunner ignores the config's compile key and fails without env_cfg",
+        'FlexibleRunner ignores compile, fails without env_cfg, and saves a wrong iteration after a validation',
         patch_flexible_runner,
     ),
     Patch(

@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from addp_mm.checks.counting import loop_of
 from addp_mm.checks.weights import DEEPSPEED_FILES, require_checkpoint
 from addp_mm.config.config_file import ConfigError
 from addp_mm.config.paths import require_writable_folder
@@ -82,23 +83,35 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 def _latest_checkpoint(work_dir: str) -> str | None:
     """The checkpoint that the file ``last_checkpoint`` names, if the file exists.
 
-    If the work dir was moved, it is the checkpoint of that name in the work dir. If the process was
-    killed while it wrote the name, it is the newest checkpoint.
+    If the work dir was moved, it is the checkpoint of that name in the work dir. If there is no
+    ``last_checkpoint``, or the process was killed while it wrote the name, it is the newest
+    checkpoint, or the best one if there is no other.
     """
     named = find_latest_checkpoint(work_dir)
-    if named is None or named and Path(named).exists():
+    if named and Path(named).exists():
         return named
-    numbers = {
-        path: int(number[1])
-        for path in Path(work_dir).iterdir()
-        if (number := re.fullmatch(r'(?:epoch|iter)_(\d+)(?:\.pth)?', path.name))
-    }
-    moved = Path(work_dir) / Path(named).name
-    found = moved if named and moved.exists() else max(numbers, key=lambda path: numbers[path], default=None)
+    moved = Path(work_dir) / Path(named).name if named else None
+    found = moved if moved and moved.exists() else _newest(work_dir, '') or _newest(work_dir, 'best_.+_')
     if found is None:
         return named or None
-    print(f'--resume auto: last_checkpoint of {work_dir} names {named or "nothing"}; training continues from {found}')
+    told = 'does not exist' if named is None else f'names {named or "nothing"}'
+    print(f'--resume auto: last_checkpoint of {work_dir} {told}; training continues from {found}')
     return str(found)
+
+
+def _newest(work_dir: str, prefix: str) -> Path | None:
+    """The checkpoint of the highest number in its name.
+
+    Args:
+        work_dir: Folder of the checkpoints.
+        prefix: Regular expression for the start of their names.
+    """
+    numbers = {
+        path: int(number[1])
+        for path in (Path(work_dir).iterdir() if Path(work_dir).is_dir() else ())
+        if (number := re.fullmatch(prefix + r'(?:epoch|iter)_(\d+)(?:\.pth)?', path.name))
+    }
+    return max(numbers, key=lambda path: numbers[path], default=None)
 
 
 def set_amp(cfg: Config, dtype: str | None) -> None:
@@ -122,25 +135,73 @@ def set_amp(cfg: Config, dtype: str | None) -> None:
             wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def set_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the batch of all processes (mmengine's ``auto_scale_lr``)."""
-    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+def set_auto_scale_lr(cfg: Config, wanted: bool) -> None:
+    """Enable mmengine's ``auto_scale_lr``, and check that the learning rate can be scaled.
+
+    Args:
+        cfg: The config.
+        wanted: Whether the command line asks for it. The config can enable it, too.
+
+    Raises:
+        ConfigError: The batch size of the learning rate is not known, or the optimizers have none
+            in common.
+    """
+    scaling = cfg.get('auto_scale_lr') or {}
+    if not (wanted or scaling.get('enable')):
+        return
+    option = '--auto-scale-lr' if wanted else 'auto_scale_lr.enable'
+    if 'base_batch_size' not in scaling:
         raise ConfigError(
-            '--auto-scale-lr: the config does not contain the batch size of its learning rate; '
+            f'{option}: the config does not contain the batch size of its learning rate; '
             'add auto_scale_lr = dict(base_batch_size=…)'
         )
-    if cfg.auto_scale_lr.get('enable'):
-        return
     cfg.auto_scale_lr.enable = True
-    # mmengine compares with the batch of one pass, but an optimizer step accumulates several passes
     counts = {wrapper.get('accumulative_counts', 1) for wrapper in _optim_wrappers(cfg)}
     if len(counts) > 1:
         raise ConfigError(
-            '--auto-scale-lr: the components in optim_wrapper differ in accumulative_counts '
+            f'{option}: the components in optim_wrapper differ in accumulative_counts '
             f'({sorted(counts)}), so they have no common batch size; set their learning rates by hand'
         )
-    if counts != {1}:
-        cfg.auto_scale_lr.base_batch_size /= counts.pop()
+    if type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy':
+        raise ConfigError(f'{option}: DeepSpeed does not scale the learning rate; set optim_wrapper.optimizer.lr')
+
+
+def scale_by_optimizer_steps(runner: Runner) -> None:
+    """Make mmengine scale the learning rate by the batch of an optimizer step.
+
+    mmengine compares the batch of one pass with ``base_batch_size``, but an optimizer step
+    accumulates several passes. Only the built runner is changed: the config that it has written
+    can be used again.
+
+    Args:
+        runner: The runner, before its training.
+    """
+    scaling = getattr(runner, 'auto_scale_lr', getattr(runner, '_auto_scale_lr', None))
+    if not scaling or not scaling.get('enable'):
+        return
+    passes = _optim_wrappers(runner.cfg)[0].get('accumulative_counts', 1)
+    batch, base = runner.cfg.train_dataloader.batch_size, scaling['base_batch_size']
+    total = batch * passes * runner.world_size
+    scaling['base_batch_size'] = base / passes
+    runner.logger.info(
+        f'auto_scale_lr: batch_size {batch} x accumulative_counts {passes} x {runner.world_size} process(es) = {total} '
+        f'images in one optimizer step; base_batch_size is {base}: the learning rate is multiplied by {total / base:g}'
+    )
+
+
+def set_log_counting(cfg: Config) -> None:
+    """Count iterations in the log of a training by iterations, unless the config says otherwise.
+
+    mmengine's default is epochs: it would write each validation at step 0.
+    """
+    loop = loop_of(cfg)
+    if loop is None or loop.by_epoch:
+        return
+    cfg.log_processor = {'by_epoch': False, **(cfg.get('log_processor') or {})}
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
+    if logger is not None:
+        logger.setdefault('log_metric_by_epoch', False)
 
 
 def _optim_wrappers(cfg: Config) -> list[dict]:
@@ -198,8 +259,29 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
 
 def set_preflight(cfg: Config, testing: bool = False) -> None:
     """Register :class:`addp_mm.engine.hooks.PreflightHook` once."""
-    others = [hook for hook in cfg.get('custom_hooks') or [] if type_name(hook.get('type')) != 'PreflightHook']
-    cfg.custom_hooks = [*others, dict(type='addp_mm.PreflightHook', testing=testing)]
+    _set_hook(cfg, 'PreflightHook', testing=testing)
+
+
+def set_resume_hook(cfg: Config, override_schedule: bool = False) -> None:
+    """Register :class:`addp_mm.engine.hooks.ResumeHook` once.
+
+    Args:
+        cfg: The config.
+        override_schedule: Whether a resumed training uses the optimizer settings and schedules of
+            the config, not those of the checkpoint. Defaults to False.
+
+    Raises:
+        ConfigError: They cannot be replaced in the checkpoints of DeepSpeed.
+    """
+    if override_schedule and type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy':
+        raise ConfigError('--override-schedule does not fit ZeroStrategy: DeepSpeed loads its optimizer itself')
+    _set_hook(cfg, 'ResumeHook', override_schedule=override_schedule)
+
+
+def _set_hook(cfg: Config, name: str, **options: object) -> None:
+    """Add a hook of this package, and remove that of a config that a tool has written."""
+    others = [hook for hook in cfg.get('custom_hooks') or [] if type_name(hook.get('type')) != name]
+    cfg.custom_hooks = [*others, dict(type=f'addp_mm.{name}', **options)]
 
 
 def build_runner(cfg: Config) -> Runner:

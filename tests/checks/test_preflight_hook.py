@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checks.before_training import (
-    PreflightError,
     check_number_of_batches,
     check_number_of_classes,
-    check_save_best,
     warn_about_checkpoint_interval,
 )
+from addp_mm.checks.preflight_error import PreflightError
+from addp_mm.checks.save_best import check_save_best
 from addp_mm.engine.hooks import PreflightHook
 
 
@@ -117,6 +117,7 @@ def runner_with(dataset=None, loader=None, save_best=None, prefixes=()):
         train_loop=SimpleNamespace(dataloader=loader),
         val_loop=SimpleNamespace(evaluator=evaluator),
         hooks=[CheckpointHook(save_best=save_best)],
+        param_schedulers=None,
     )
 
 

@@ -19,6 +19,7 @@ STARTS_WITH_COMMAND = (
     'installation',
     'cluster',
     'checkpoints',
+    'schedules',
     'metrics',
     'fashion_scenes',
 )

@@ -11,7 +11,7 @@ from addp_mm.checks.unknown_arguments import check_config
 from addp_mm.checks.weights import require_checkpoint
 from addp_mm.config.config_file import ConfigError
 from addp_mm.engine import strategy_cfg
-from addp_mm.engine.runner_cfg import set_amp, set_auto_scale_lr, set_resume
+from addp_mm.engine.runner_cfg import set_amp, set_resume
 from addp_mm.engine.strategy_cfg import set_strategy
 
 FRAGMENTS = Path(__file__).parents[2] / 'configs/_base_/strategies'
@@ -139,26 +139,3 @@ def test_a_folder_of_deepspeed_resumes_deepspeed_only(tmp_path):
     set_resume(cfg, str(folder))
     assert cfg.resume
     assert cfg.load_from == str(folder)
-
-
-def test_the_learning_rate_scales_with_the_batch_of_an_optimizer_step():
-    """mmengine multiplies by processes × batch over base; four passes make a step."""
-    cfg = config(auto_scale_lr=dict(enable=False, base_batch_size=256))
-    for _ in range(2):  # the second time from the config in the work dir
-        set_auto_scale_lr(cfg)
-        assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=64)
-
-
-def test_the_learning_rates_of_components_scale_with_the_batch_of_their_steps():
-    part = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4), accumulative_counts=4)
-    for other in (part, dict(part, accumulative_counts=2)):
-        cfg = config(auto_scale_lr=dict(enable=False, base_batch_size=256))
-        cfg.optim_wrapper = dict(
-            constructor='addp_mm.ComponentsOptimWrapperConstructor', tokenizer=part, discriminator=other
-        )
-        if other is part:
-            set_auto_scale_lr(cfg)
-            assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=64)
-        else:
-            with pytest.raises(ConfigError, match=r'differ in accumulative_counts \(\[2, 4\]\)'):
-                set_auto_scale_lr(cfg)

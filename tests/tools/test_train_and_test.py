@@ -49,7 +49,8 @@ def test_dumped_config_reproduces_the_training(workplace, trained, run_tool):
     finished = run_tool('train.py', 'dumped.py', '--work-dir', 'again')
     assert finished.status == 0, finished.output
     assert_equal_weights(workplace / 'again/epoch_2.pth', trained / 'epoch_2.pth')
-    assert len(load_config(str(workplace / 'again/dumped.py')).custom_hooks) == 1
+    hooks = load_config(str(workplace / 'again/dumped.py')).custom_hooks
+    assert [hook.type for hook in hooks] == ['addp_mm.ResumeHook', 'addp_mm.PreflightHook']
 
 
 @pytest.mark.parametrize('how', ['auto', 'path'])
@@ -209,13 +210,23 @@ def test_test_tool_writes_metrics_to_out(workplace, trained, run_tool):
     assert 'accuracy/top1' in json.loads((workplace / 'new/scores.json').read_text())
 
 
-def test_an_unexpected_error_keeps_its_traceback(run_tool):
-    finished = run_tool(
-        'train.py', 'tiny.py', '--work-dir', 'broken', '--cfg-options', 'optim_wrapper.optimizer.weight_decay=-1.0'
-    )
+def test_an_unexpected_error_keeps_its_traceback(workplace, run_tool):
+    # only the first training step reads it
+    loss = "dict(type='CrossEntropyLoss', loss_weight='heavy')"
+    (workplace / 'broken.py').write_text(f"_base_ = './tiny.py'\nmodel = dict(head=dict(loss={loss}))\n")
+    finished = run_tool('train.py', 'broken.py', '--work-dir', 'broken')
     assert finished.status == 1
     assert 'Traceback' in finished.output
-    assert 'Invalid weight_decay' in finished.output
+    assert 'TypeError' in finished.output
+
+
+def test_an_option_that_a_constructor_refuses_is_one_line(run_tool):
+    finished = run_tool(
+        'train.py', 'tiny.py', '--work-dir', 'refused', '--cfg-options', 'optim_wrapper.optimizer.weight_decay=-1.0'
+    )
+    assert finished.status == 1
+    assert 'Traceback' not in finished.output
+    assert 'error: config: optim_wrapper.optimizer cannot be built: Invalid weight_decay value: -1.0' in finished.output
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])

@@ -10,6 +10,7 @@ from addp_mm.engine.hooks.generative_pretrain_hook import GenerativePretrainHook
 from addp_mm.engine.hooks.preflight_hook import PreflightHook
 from addp_mm.engine.hooks.random_state_hook import RandomStateHook, ResumeError
 from addp_mm.engine.hooks.reconstruction_preview_hook import ReconstructionPreviewHook
+from addp_mm.engine.hooks.resume_hook import ResumeHook
 
 __all__ = [
     'AdversarialStartHook',
@@ -22,5 +23,6 @@ __all__ = [
     'RandomStateHook',
     'ReconstructionPreviewHook',
     'ResumeError',
+    'ResumeHook',
     'TrainingCollapsedError',
 ]

@@ -20,11 +20,8 @@ from addp_mm.engine.hooks.checkpoint_rollback import (
 )
 from addp_mm.engine.hooks.failures import LossGuard, TrainingCollapsedError, non_finite_weight, saves_now
 from addp_mm.engine.hooks.frozen_components import check_equal_on_all_ranks, check_loaded
-from addp_mm.engine.hooks.previews import evaluating, show
-from addp_mm.engine.strategies.sharded import is_sharded, whole_outside_of_units
+from addp_mm.engine.hooks.generation_preview import GenerationPreview
 from addp_mm.engine.unwrap import bare_model, is_resuming
-from addp_mm.generation import AlternatingSampler, figures
-from addp_mm.randomness import Purpose, torch_generator
 from addp_mm.registry import HOOKS
 
 STATE_KEY = 'generative_pretrain'
@@ -43,8 +40,9 @@ class GenerativePretrainHook(Hook):
       saved before.
     - Every ``preview_interval`` iterations, and at the end, rank 0 sends a grid of generated images
       and the alternating steps of the first of them to the visualizer. All previews of a run start
-      from the same noise, so that they can be compared. They change neither the random numbers of
-      training nor the modes of the modules.
+      from the same noise, so that they can be compared. With an EMAHook the averaged weights draw,
+      as in the checkpoints. Previews change neither the random numbers of training nor the modes of
+      the modules.
 
     Args:
         on_failure: 'stop' raises an error; 'rollback' goes back at most ``max_rollbacks`` times,
@@ -87,8 +85,10 @@ class GenerativePretrainHook(Hook):
         self.on_failure, self.max_rollbacks = on_failure, max_rollbacks
         self.guard = LossGuard(**(guard or {}))
         self.num_level_bins = num_level_bins
-        self.preview_interval, self.preview_images = preview_interval, preview_images
-        self.sampler = dict(num_steps=12) if sampler is None else dict(sampler)
+        self.preview: GenerationPreview | None = None
+        if preview_interval:
+            steps = dict(num_steps=12) if sampler is None else dict(sampler)
+            self.preview = GenerationPreview(preview_interval, preview_images, steps)
         self.rollbacks = 0
         self._tried: set[str] = set()
         self._checkpoints: Any = None  # a RunCheckpoints after the first iteration
@@ -103,9 +103,8 @@ class GenerativePretrainHook(Hook):
             )
         check_loaded(model)
         check_equal_on_all_ranks(model.frozen_components)
-        if self.preview_interval:
-            # to find an error in the sampler's options before the first preview
-            self._build_sampler(model)
+        if self.preview is not None and self.preview not in runner.hooks:
+            runner.register_hook(self.preview)
         self._checkpoints = None
         if self.on_failure == 'rollback':
             check_can_roll_back(runner)
@@ -117,14 +116,10 @@ class GenerativePretrainHook(Hook):
         self._checkpoints = self._checkpoints or RunCheckpoints(runner)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Check the loss, log it by mask ratio, and show a preview when it is due."""
+        """Check the loss, and log it by mask ratio."""
         loss, ratio = torch.stack([outputs['loss'].float(), outputs['mask_ratio'].float()]).tolist()
         self._check(runner, loss, ratio, batch_idx)
         runner.message_hub.update_scalar(f'train/{self._bin_name(runner, ratio)}', loss)
-        if self.preview_interval and (
-            self.every_n_train_iters(runner, self.preview_interval) or self.is_last_train_iter(runner)
-        ):
-            self._preview(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store the running mean of the loss and the number of rollbacks."""
@@ -185,20 +180,3 @@ class GenerativePretrainHook(Hook):
         self._tried.add(path)
         restore(runner, path)
         runner.logger.warning(f'{failure}; went back to {path} (rollback {self.rollbacks} of {self.max_rollbacks})')
-
-    def _build_sampler(self, model: Any) -> AlternatingSampler:
-        return AlternatingSampler(model, model.latent_size, **self.sampler)
-
-    def _preview(self, runner: Runner) -> None:
-        # a sharded model must run on all ranks at once
-        if not dist.is_main_process() and not is_sharded(runner.model):
-            return
-        model = bare_model(runner)
-        with evaluating(model), whole_outside_of_units(runner.model):
-            sampler = self._build_sampler(model)
-            samples = sampler.run(self.preview_images, torch_generator(runner.seed, Purpose.PREVIEW), keep_steps=True)
-        if not dist.is_main_process():
-            return
-        codebook_size = len(model.tokenizer.codebook)
-        show(runner, 'generated', figures.image_grid(list(figures.to_uint8(samples.images))))
-        show(runner, 'alternating_steps', figures.steps_figure(samples.steps, model.latent_size, codebook_size))

@@ -11,10 +11,11 @@ from addp_mm.checks.before_training import (
     check_first_validation_image,
     check_number_of_batches,
     check_number_of_classes,
-    check_save_best,
     warn_about_checkpoint_interval,
 )
 from addp_mm.checks.checkpoint_fit import check_checkpoint_fit, check_training_state
+from addp_mm.checks.counting import find_counting_faults
+from addp_mm.checks.save_best import check_save_best
 from addp_mm.engine.strategies.sharded import is_sharded, whole
 from addp_mm.engine.unwrap import bare_model, is_resuming
 from addp_mm.registry import HOOKS
@@ -65,6 +66,8 @@ class PreflightHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Run the checks that need a built runner."""
+        for warning in find_counting_faults(runner.cfg).warnings:
+            runner.logger.warning(f'config: {warning}')
         model = bare_model(runner)
         check_number_of_batches(runner)
         check_number_of_classes(runner, model)

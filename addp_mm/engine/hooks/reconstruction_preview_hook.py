@@ -10,6 +10,7 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from addp_mm.engine.averages import averaged_weights
 from addp_mm.engine.hooks.previews import evaluating, show
 from addp_mm.engine.unwrap import bare_model
 from addp_mm.generation import figures
@@ -23,7 +24,7 @@ class ReconstructionPreviewHook(Hook):
     Training always shows the same images: the first of the first batch. The model must have
     ``reconstruct(images in [0, 1]) -> images``. A test shows the first images of the dataset, from
     predictions with ``image`` and ``reconstruction``. If images have more than three channels, the
-    first three are shown.
+    first three are shown. With an EMAHook the averaged weights draw, as in the checkpoints.
 
     Args:
         interval: Iterations between previews; the last iteration also shows one. Defaults to 1000.
@@ -33,6 +34,9 @@ class ReconstructionPreviewHook(Hook):
     Raises:
         ValueError: If ``interval`` or ``num_images`` is less than 1.
     """
+
+    # after EMAHook, and before checkpoints are saved
+    priority = 'LOW'
 
     def __init__(self, interval: int = 1000, num_images: int = 8, side: int = 128) -> None:
         if interval < 1 or num_images < 1:
@@ -58,7 +62,7 @@ class ReconstructionPreviewHook(Hook):
             self.images = (inputs[0] if isinstance(inputs, (list, tuple)) else inputs)[: self.num_images].clone()
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             return
-        with evaluating(model):
+        with averaged_weights(runner), evaluating(model):
             self._show(runner, self.images, model.reconstruct(self.images))
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:

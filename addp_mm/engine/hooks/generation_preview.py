@@ -1,0 +1,62 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Show generated images while a generative model is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from addp_mm.engine.averages import averaged_weights
+from addp_mm.engine.hooks.previews import evaluating, show
+from addp_mm.engine.strategies.sharded import is_sharded, whole_outside_of_units
+from addp_mm.engine.unwrap import bare_model
+from addp_mm.generation import AlternatingSampler, figures
+from addp_mm.randomness import Purpose, torch_generator
+
+
+class GenerationPreview(Hook):
+    """The previews of :class:`~addp_mm.engine.hooks.GenerativePretrainHook`, which adds this hook.
+
+    With an EMAHook the averaged weights draw, as in the checkpoints.
+
+    Args:
+        interval: Iterations between previews; the last iteration also shows one.
+        num_images: Images of the grid.
+        sampler: Arguments of :class:`~addp_mm.generation.AlternatingSampler` other than model and
+            grid.
+    """
+
+    # after EMAHook, and before checkpoints are saved
+    priority = 'LOW'
+
+    def __init__(self, interval: int, num_images: int, sampler: dict) -> None:
+        self.interval, self.num_images, self.sampler = interval, num_images, sampler
+
+    def before_train(self, runner: Runner) -> None:
+        """Find an error in the sampler's options before the first preview."""
+        self._build_sampler(bare_model(runner))
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Show a preview when it is due."""
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            self._show(runner)
+
+    def _build_sampler(self, model: Any) -> AlternatingSampler:
+        return AlternatingSampler(model, model.latent_size, **self.sampler)
+
+    def _show(self, runner: Runner) -> None:
+        # a sharded model must run on all ranks at once
+        if not dist.is_main_process() and not is_sharded(runner.model):
+            return
+        model = bare_model(runner)
+        with averaged_weights(runner), evaluating(model), whole_outside_of_units(runner.model):
+            sampler = self._build_sampler(model)
+            samples = sampler.run(self.num_images, torch_generator(runner.seed, Purpose.PREVIEW), keep_steps=True)
+        if not dist.is_main_process():
+            return
+        codebook_size = len(model.tokenizer.codebook)
+        show(runner, 'generated', figures.image_grid(list(figures.to_uint8(samples.images))))
+        show(runner, 'alternating_steps', figures.steps_figure(samples.steps, model.latent_size, codebook_size))
