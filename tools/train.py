@@ -2,6 +2,7 @@
 """Train a config: pre-training, classification, detection or segmentation."""
 
 import argparse
+from pathlib import Path
 
 from addp_mm.cli_options import add_runner_options, parse_runner_args, read_runner_config
 
@@ -35,7 +36,7 @@ def parse_args(argv=None):
 
 
 def prepare(args):
-    """Read, check and complete the config. Nothing is written and no model is built yet."""
+    """Read, check and complete the config, before a model is built. Writes repaired annotations."""
     from addp_mm.checks.datasets import check_datasets
     from addp_mm.checks.evaluators import check_evaluator
     from addp_mm.engine import runner_cfg
@@ -47,8 +48,8 @@ def prepare(args):
     if args.auto_scale_lr:
         runner_cfg.set_auto_scale_lr(cfg)
     set_strategy(cfg)
-    check_datasets(cfg, 'train_dataloader', 'val_dataloader')
     check_evaluator(cfg, 'val')
+    check_datasets(cfg, 'train_dataloader', 'val_dataloader', repaired_dir=Path(cfg.work_dir) / 'annotations')
     runner_cfg.set_visualization(cfg)
     runner_cfg.set_preflight(cfg)
     return cfg

@@ -15,6 +15,7 @@ import sys
 
 from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
 from addp_mm.compat.amp import patch_amp_optim_wrapper
+from addp_mm.compat.coco_evaluation import patch_coco_metric, patch_cocoeval
 from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
@@ -99,6 +100,13 @@ PATCHES = (
         'mmseg.models.losses.cross_entropy_loss',
         'class_weight fails if pixels are unlabelled',
         patch_weighted_cross_entropy,
+    ),
+    Patch('coco_masks', 'pycocotools.cocoeval', 'objects without a mask count as missed masks', patch_cocoeval),
+    Patch(
+        'coco_classes',
+        'mmdet.evaluation.metrics.coco_metric',
+        'CocoMetric fails if the model has more classes than the data',
+        patch_coco_metric,
     ),
     Patch('focal_loss', 'mmseg.models.losses.focal_loss', 'FocalLoss fails on the CPU', patch_focal_loss),
 )
