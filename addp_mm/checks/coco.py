@@ -1,7 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check COCO annotations before a runner is built."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from logging import WARNING
@@ -13,10 +12,11 @@ from mmengine.registry import TRANSFORMS
 
 from addp_mm.checks.coco_filter import check_filter, check_objects, is_trained, warn_without_objects
 from addp_mm.checks.coco_masks import usable_polygons
+from addp_mm.checks.coco_reading import collector_paused, read_coco
 from addp_mm.checks.coco_records import ADVICE, BOX, check_records, check_references, check_segmentations, where
 from addp_mm.checks.coco_repairs import repair_annotations
 from addp_mm.checks.coco_use import CocoUse
-from addp_mm.checks.dataset_cfg import classes_of, join, prefix_of, quoted, read_text, transforms_of
+from addp_mm.checks.dataset_cfg import classes_of, join, prefix_of, quoted, transforms_of
 from addp_mm.checks.image_folders import check_listed_images, spread
 from addp_mm.checks.image_reading import ImageReading, reading_of
 from addp_mm.checks.type_lookup import is_kind
@@ -55,51 +55,46 @@ def check_coco(cfg: Mapping, use: CocoUse | None = None) -> CocoFile:
         DatasetError: Something is wrong. The message names the file and the record.
     """
     path, use = join(cfg, cfg.get('ann_file', '')), use or CocoUse()
-    content = _read_coco(path, use)
-    check_records(path, content, use.evaluated)
-    classes = classes_of(cfg, 'mmdet')
-    labels = _check_classes(path, [category['name'] for category in content['categories']], classes)
-    check_references(path, content)
-    transforms = list(transforms_of(cfg.get('pipeline')))
-    loads_masks = any(transform.get('with_mask') for transform in transforms)
+    with collector_paused():
+        content = read_coco(path, needs_annotations=use.scored)
+        check_records(path, content, use.evaluated)
+        labels = _check_classes(
+            path, [category['name'] for category in content['categories']], classes_of(cfg, 'mmdet')
+        )
+        check_references(path, content)
+        used = {category['id'] for category in content['categories'] if category['name'] in labels}
+        content, repairs = _check_and_repair(path, cfg, content, used, use)
+        prefix = prefix_of(cfg)
+        folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
+        _check_images(path, content['images'], folder, reading_of(cfg.get('pipeline')))
+        _check_boxes_fit(path, content)  # after the image sizes, which this check uses
+        _check_what_remains(path, cfg, content, used, use)
+    return CocoFile(path, repairs, content if repairs else None, labels)
+
+
+def _check_and_repair(path: Path, cfg: Mapping, content: dict, used: set, use: CocoUse) -> tuple[dict, Counter]:
+    loads_masks = any(transform.get('with_mask') for transform in transforms_of(cfg.get('pipeline')))
     annotations = content['annotations']
     if loads_masks or use.masks or any(one.get('area') is None or 'bbox' not in one for one in annotations):
         check_segmentations(path, content)
     content, repairs = repair_annotations(content, use)
-    used = {category['id'] for category in content['categories'] if category['name'] in labels}
     if loads_masks or use.masks:
-        _check_masks(path, content, used, use.masks, sum(repairs[kind] for kind in ('masks', 'ignored')))
-    labelled = any(
-        is_kind(transform.get('type'), TRANSFORMS, 'mmcv.transforms', 'LoadAnnotations') for transform in transforms
-    )
-    prefix = prefix_of(cfg)
-    folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
-    _check_images(path, content['images'], folder, reading_of(cfg.get('pipeline')))
-    _check_boxes_fit(path, content)  # after the image sizes, which this check uses
-    if use.evaluated and use.scored:
-        warn_without_objects(path, content, used)
-    elif not use.evaluated and not cfg.get('test_mode'):
-        if labelled:
-            check_objects(path, content, used)
-        check_filter(path, cfg, content, used)
-    return CocoFile(path, repairs, content if repairs else None, labels)
+        _check_masks(path, content, used, use.masks, repairs['masks'] + repairs['ignored'])
+    return content, repairs
 
 
-def _read_coco(path: Path, use: CocoUse) -> dict:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DatasetError(f'{path}: broken or incomplete JSON ({error}). Write or download it again.') from error
-    sections = content if isinstance(content, dict) else {}
-    if not use.scored:
-        sections.setdefault('annotations', [])  # the test sets of COCO have none
-    missing = [key for key in ('images', 'annotations', 'categories') if not isinstance(sections.get(key), list)]
-    if missing:
-        raise DatasetError(f'{path}: not a COCO annotation file, it lacks {quoted(missing)}. Check ann_file.')
-    for key in ('images', 'categories'):
-        if not content[key]:
-            raise DatasetError(f'{path}: "{key}" is empty. Write the file again, or set ann_file to another file.')
-    return content
+def _check_what_remains(path: Path, cfg: Mapping, content: dict, used: set, use: CocoUse) -> None:
+    """The metric finds objects, or the training finds images and objects."""
+    if use.evaluated:
+        if use.scored:
+            warn_without_objects(path, content, used)
+        return
+    if cfg.get('test_mode'):
+        return
+    transforms = transforms_of(cfg.get('pipeline'))
+    if any(is_kind(one.get('type'), TRANSFORMS, 'mmcv.transforms', 'LoadAnnotations') for one in transforms):
+        check_objects(path, content, used)
+    check_filter(path, cfg, content, used)
 
 
 def _check_classes(path: Path, names: Sequence[str], classes: Sequence[str] | None) -> list[str]:
@@ -141,19 +136,26 @@ def _check_images(path: Path, images: Sequence[dict], folder: Path, reading: Ima
 def _check_boxes_fit(path: Path, content: dict) -> None:
     """Boxes are in pixels, and few exceed their image by more than one pixel."""
     sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
-    boxes = [(index, record) for index, record in enumerate(content['annotations']) if not record.get('ignore')]
-    if boxes and all(max(record['bbox']) <= 1 for _, record in boxes):
+    count, all_small, first, beyond = 0, True, None, 0
+    for index, record in enumerate(content['annotations']):
+        if record.get('ignore'):
+            continue
+        box = record['bbox']
+        count += 1
+        all_small = all_small and max(box) <= 1
+        if _reaches_beyond(box, *sizes[record['image_id']]):
+            first, beyond = (index, record) if first is None else first, beyond + 1
+    if count and all_small:
         raise DatasetError(f'{path}: every bbox is between 0 and 1, but {BOX}. Multiply them by width and height.')
-    beyond = [(index, record) for index, record in boxes if _reaches_beyond(record['bbox'], *sizes[record['image_id']])]
-    if not beyond:
+    if first is None:
         return
-    index, record = beyond[0]
+    index, record = first
     width, height = sizes[record['image_id']]
     words = (
         f'{where(path, "annotations", index, record)} has the bbox {record["bbox"]}, which exceeds its image '
-        f'of width {width} and height {height}. So do {len(beyond)} of {len(boxes)} boxes; {BOX}.'
+        f'of width {width} and height {height}. So do {beyond} of {count} boxes; {BOX}.'
     )
-    if len(beyond) > _MAX_BEYOND * len(boxes):
+    if beyond > _MAX_BEYOND * count:
         raise DatasetError(f'{words} {ADVICE}')
     print_log(f'{words} mmdet clips them.', 'current', WARNING)
 

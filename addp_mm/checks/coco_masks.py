@@ -1,16 +1,25 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The segmentation of a COCO annotation: its faults, its outline and its area."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from operator import mul
 from typing import Any
 
+_NUMBERS = frozenset((int, float))
 _LEAST = 6  # coordinates of a triangle
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number; True and False are not."""
     return type(value) in (int, float) and isfinite(value)
+
+
+def are_numbers(values: Sequence) -> bool:
+    """Whether all values are finite numbers."""
+    # the sum is not finite if one of them is not, or if they are huge
+    return _NUMBERS.issuperset(map(type, values)) and (isfinite(sum(values)) or all(map(is_number, values)))
 
 
 def mask_fault(segmentation: Any, image: Mapping) -> str:
@@ -31,9 +40,9 @@ def mask_fault(segmentation: Any, image: Mapping) -> str:
     if not isinstance(segmentation, list):
         return f'a segmentation that is neither a list of polygons nor an RLE: {segmentation!r:.40}'
     for polygon in segmentation:
-        if not isinstance(polygon, list):
+        if not isinstance(polygon, (list, array)):
             return f'the polygon {polygon!r:.40}, which is not a list; a segmentation is [[x, y, x, y, …], …]'
-        if not all(map(is_number, polygon)):
+        if not are_numbers(polygon):
             bad = next(value for value in polygon if not is_number(value))
             return f'{bad!r:.40} in a polygon; a polygon is [x, y, x, y, …] in pixels'
         if len(polygon) % 2:
@@ -85,7 +94,8 @@ def _encloses(polygon: Sequence[float]) -> bool:
 
 def _area(polygon: Sequence[float]) -> float:
     xs, ys = polygon[0::2], polygon[1::2]
-    return abs(sum(x * ys[k - 1] - xs[k - 1] * y for k, (x, y) in enumerate(zip(xs, ys, strict=True)))) / 2
+    following = sum(map(mul, xs, ys[1:])) + xs[-1] * ys[0]
+    return abs(following - sum(map(mul, ys, xs[1:])) - ys[-1] * xs[0]) / 2
 
 
 def mask_area(segmentation: Any) -> float | None:

@@ -6,13 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from addp_mm.checks.coco_masks import is_number, mask_fault
+from addp_mm.checks.coco_masks import are_numbers, is_number, mask_fault
 from addp_mm.checks.dataset_cfg import quoted
 from addp_mm.datasets.errors import DatasetError
 
 ADVICE = 'Correct it, or write the file again.'
 BOX = 'a bbox is [x, y, width, height] in pixels'
 _IDS = ('id', 'image_id', 'category_id')
+_CATEGORY = frozenset(('id', 'name'))
+_IMAGE = frozenset(('id', 'file_name', 'width', 'height'))
+_ANNOTATION = frozenset(_IDS)
 
 
 def check_records(path: Path, content: Mapping, evaluated: bool) -> None:
@@ -88,28 +91,30 @@ def check_segmentations(path: Path, content: Mapping) -> None:
             raise DatasetError(f'{where(path, "annotations", index, annotation)} has {fault}. {ADVICE}')
 
 
-def _missing(record: Mapping, *keys: str) -> str:
-    missing = [key for key in keys if key not in record]
-    return f'lacks {quoted(missing)}' if missing else _id_fault(record)
+def _missing(record: Mapping, keys: frozenset[str]) -> str:
+    if record.keys() >= keys:
+        return _id_fault(record)
+    return f'lacks {quoted(sorted(keys - record.keys()))}'
 
 
 def _id_fault(record: Mapping) -> str:
     for key in _IDS:
         number = record.get(key, 0)
-        if type(number) not in (int, str) and not (is_number(number) and number == int(number)):
+        kind = type(number)
+        if kind is not int and kind is not str and not (is_number(number) and number == int(number)):
             return f'has the {key} {number!r:.40}, which is not a number'
     return ''
 
 
 def _category_fault(category: Mapping) -> str:
-    fault = _missing(category, 'id', 'name')
+    fault = _missing(category, _CATEGORY)
     if not fault and not isinstance(category['name'], str):
         return f'has the name {category["name"]!r:.40}, which is not a string'
     return fault
 
 
 def _image_fault(image: Mapping) -> str:
-    fault = _missing(image, 'id', 'file_name', 'width', 'height')
+    fault = _missing(image, _IMAGE)
     if fault:
         return fault
     name, edges = image['file_name'], [image['width'], image['height']]
@@ -121,7 +126,7 @@ def _image_fault(image: Mapping) -> str:
 
 
 def _annotation_fault(annotation: Mapping, evaluated: bool) -> str:
-    fault = _missing(annotation, 'id', 'image_id', 'category_id')
+    fault = _missing(annotation, _ANNOTATION)
     if fault:
         return fault
     for key in ('iscrowd', 'ignore'):
@@ -134,11 +139,13 @@ def _annotation_fault(annotation: Mapping, evaluated: bool) -> str:
         if 'bbox' not in annotation:
             region = annotation.get('segmentation')
             return '' if region and region != [[]] else 'has ignore, but neither bbox nor segmentation'
-    return _missing(annotation, 'bbox') or _box_fault(annotation['bbox'], annotation.get('area'))
+    if 'bbox' not in annotation:
+        return "lacks 'bbox'"
+    return _box_fault(annotation['bbox'], annotation.get('area'))
 
 
 def _box_fault(box: Any, area: Any) -> str:
-    whole = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+    whole = isinstance(box, list) and len(box) == 4 and are_numbers(box)
     if not whole or not (area is None or is_number(area)):
         return f'has the bbox {box!r:.60} and the area {area!r:.20}; {BOX}, an area is a number'
     if box[2] < 0 or box[3] < 0:

@@ -70,7 +70,7 @@ def check_label_counts(
 
 
 def _starts_at_zero(counts: Counter, used: set[int], num_classes: int) -> bool:
-    """Whether 0 looks like a class: the last label is missing, and all others occur or 0 is common."""
+    """Whether 0 looks like a class: the last label is missing, and all others or many 0 occur."""
     if num_classes in used or not counts[0]:
         return False
     return used == set(range(1, num_classes)) or counts[0] >= _LARGE * counts.total()

@@ -1,7 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Write repaired COCO files, and let a config read them."""
 
-import json
 import os
 from collections.abc import Sequence
 from logging import WARNING
@@ -12,6 +11,7 @@ from mmengine.logging import print_log
 
 from addp_mm.checkpoints.atomic_write import atomic_path
 from addp_mm.checks.coco import CocoFile
+from addp_mm.checks.coco_reading import write_coco
 from addp_mm.checks.coco_repairs import repairs_in_words
 from addp_mm.checks.coco_use import evaluators
 
@@ -37,7 +37,7 @@ def use_repaired_files(cfg: Any, loader: str, files: Sequence[tuple[Any, CocoFil
             split = loader.removesuffix('_dataloader') + (str(number) if len(files) > 1 else '')
             copy = Path(folder).absolute() / f'{split}_{file.path.name}'
             with atomic_path(copy) as partial:
-                partial.write_text(json.dumps(file.content))
+                write_coco(partial, file.content)
             words += f' The copy {copy} is used.'
             for metric in metrics:
                 if metric.get('ann_file') and os.path.realpath(metric['ann_file']) == os.path.realpath(file.path):

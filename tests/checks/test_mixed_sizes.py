@@ -54,8 +54,7 @@ class Stacking(BaseDataPreprocessor):
 
 def check(train, val=None, preprocessor=None):
     runner = SimpleNamespace(
-        train_loop=SimpleNamespace(dataloader=train),
-        val_loop=None if val is None else SimpleNamespace(dataloader=val),
+        train_loop=SimpleNamespace(dataloader=train), val_loop=None if val is None else SimpleNamespace(dataloader=val)
     )
     check_mixed_sizes(runner, Model(preprocessor or Stacking()))
 
