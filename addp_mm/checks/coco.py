@@ -180,6 +180,8 @@ def _check_masks(path: Path, content: dict, used: set, evaluated: bool, without:
             f'{path}: no object has a mask, but the evaluator computes the AP of masks. Add a segmentation to the '
             "annotations, or set metric='bbox' in the evaluator."
         )
+    if evaluated:
+        return
     unusable = []
     for index, annotation in enumerate(annotations):
         segmentation = annotation.get('segmentation')

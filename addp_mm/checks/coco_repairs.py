@@ -47,7 +47,7 @@ def repair_annotations(content: Mapping[str, Any], use: CocoUse) -> tuple[dict, 
         if use.evaluated:
             _repair_flags(annotation, changes, counts)
         if use.evaluated and use.masks:
-            _repair_mask(annotation, changes, counts, use.from_file)
+            _repair_mask(annotation, changes, counts, use.reads_marks)
         if annotation.get('area') is None and (use.evaluated or not annotation.get('ignore')):
             box = changes.get('bbox') or annotation['bbox']
             changes['area'] = mask_area(annotation.get('segmentation')) or box[2] * box[3]
@@ -87,12 +87,11 @@ def _repair_flags(annotation: Mapping, changes: dict, counts: Counter) -> None:
         counts['iscrowd'] += 1
 
 
-def _repair_mask(annotation: Mapping, changes: dict, counts: Counter, from_file: bool) -> None:
+def _repair_mask(annotation: Mapping, changes: dict, counts: Counter, reads_marks: bool) -> None:
     """Give an object without a mask that of its box: the metric fails on a polygon of two points.
 
     The object is marked, so that :mod:`addp_mm.compat.coco_evaluation` leaves it out of the scores
-    of masks. If the metric takes its objects from the dataset, the mark is lost, and the object is
-    ignored.
+    of masks. If the metric does not know the mark, the object is ignored.
     """
     segmentation = annotation.get('segmentation')
     usable = usable_polygons(segmentation)
@@ -103,7 +102,7 @@ def _repair_mask(annotation: Mapping, changes: dict, counts: Counter, from_file:
         counts['polygons'] += 1
     elif changes.get('iscrowd', annotation.get('iscrowd')):
         counts['regions'] += 1
-    elif from_file:
+    elif reads_marks:
         changes[NO_MASK] = 1
         counts['masks'] += 1
     else:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from mmengine.registry import METRICS
 
 from addp_mm.checks.type_lookup import is_kind
+from addp_mm.compat import is_off
 
 
 class CocoUse(NamedTuple):
@@ -15,14 +16,14 @@ class CocoUse(NamedTuple):
     Attributes:
         evaluated: Whether a CocoMetric compares predictions with it.
         masks: Whether that metric also compares masks.
-        from_file: Whether the metric reads the file. Otherwise it takes the objects from the
-            dataset.
+        reads_marks: Whether the metric knows the mark of objects without a mask. It does not if it
+            takes the objects from the dataset, or without the patches of addp_mm.
         scored: Whether the metric computes numbers. Otherwise it only writes the predictions.
     """
 
     evaluated: bool = False
     masks: bool = False
-    from_file: bool = True
+    reads_marks: bool = True
     scored: bool = True
 
 
@@ -39,7 +40,7 @@ def use_of(cfg: Mapping, loader: str) -> CocoUse:
     return CocoUse(
         evaluated=True,
         masks=any('segm' in _kinds(metric) for metric in metrics),
-        from_file=all(metric.get('ann_file') for metric in metrics),
+        reads_marks=not is_off() and all(metric.get('ann_file') for metric in metrics),
         scored=not all(metric.get('format_only') for metric in metrics),
     )
 

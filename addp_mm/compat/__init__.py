@@ -19,6 +19,7 @@ from addp_mm.compat.coco_evaluation import patch_coco_metric, patch_cocoeval
 from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
+from addp_mm.compat.empty_dataset import patch_base_dataset
 from addp_mm.compat.flexible_runner import patch_flexible_runner
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.fsdp import patch_fsdp_strategy, patch_fsdp_wrapper
@@ -101,6 +102,7 @@ PATCHES = (
         'class_weight fails if pixels are unlabelled',
         patch_weighted_cross_entropy,
     ),
+    Patch('empty_dataset', 'mmengine.dataset.base_dataset', 'an empty dataset fails in numpy', patch_base_dataset),
     Patch('coco_masks', 'pycocotools.cocoeval', 'objects without a mask count as missed masks', patch_cocoeval),
     Patch(
         'coco_classes',

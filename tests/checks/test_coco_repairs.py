@@ -130,10 +130,10 @@ def test_the_box_of_a_crowd_without_a_mask_is_its_mask(tmp_path):
     assert scores(repaired, tmp_path) == scores(whole, tmp_path)
 
 
-def test_an_object_without_a_mask_is_ignored_if_the_metric_takes_objects_from_the_dataset():
+def test_an_object_without_a_mask_is_ignored_if_the_metric_does_not_know_the_mark():
     content = coco_content()
     content['annotations'][0]['segmentation'] = [[]]
-    repaired, counts = repair_annotations(content, EVALUATED._replace(from_file=False))
+    repaired, counts = repair_annotations(content, EVALUATED._replace(reads_marks=False))
     assert counts == dict(ignored=1)
     assert repaired['annotations'][0]['iscrowd'] == 1
     assert repaired['annotations'][0]['segmentation'] == rectangle(*OBJECTS[0][2:])
