@@ -72,6 +72,27 @@ def check_coco(cfg: Mapping, use: CocoUse | None = None) -> CocoFile:
     return CocoFile(path, repairs, content if repairs else None, labels)
 
 
+def check_metric_file(path: Path, use: CocoUse) -> CocoFile:
+    """Check the records of an annotation file that a metric reads and no dataset.
+
+    Args:
+        path: The file.
+        use: What the run does with it.
+
+    Returns:
+        The file, with the repairs that it needs.
+
+    Raises:
+        DatasetError: A record has a fault.
+    """
+    with collector_paused():
+        content = read_coco(path, needs_annotations=use.scored)
+        check_records(path, content, use.evaluated)
+        check_references(path, content)
+        content, repairs = _check_and_repair(path, {}, content, set(), use)
+    return CocoFile(path, repairs, content if repairs else None, [])
+
+
 def _check_and_repair(path: Path, cfg: Mapping, content: dict, used: set, use: CocoUse) -> tuple[dict, Counter]:
     loads_masks = any(transform.get('with_mask') for transform in transforms_of(cfg.get('pipeline')))
     annotations = content['annotations']

@@ -1,11 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check that training and evaluation number the classes of COCO files in the same way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.registry import DATASETS
+
 from addp_mm.checks.coco import CocoFile
-from addp_mm.checks.dataset_cfg import quoted
+from addp_mm.checks.dataset_cfg import classes_of, local_datasets, quoted, transforms_of
+from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.errors import DatasetError
 
 _Files = Sequence[tuple[Any, CocoFile]]
@@ -36,8 +39,39 @@ def check_same_labels(trained_by: str, trained: _Files, evaluated_by: str, evalu
                     f'classes in the order of the file: {quoted(file.labels)} and {quoted(other.labels)}. Sort the '
                     'categories of one file as in the other.'
                 )
-            raise DatasetError(
-                f'{evaluated_by} has the classes {quoted(other.labels, 20)}, but {trained_by} has '
-                f'{quoted(file.labels, 20)}: the numbers of the classes differ, so that CocoMetric would compare '
-                f'boxes of different classes. Set {evaluated_by}.dataset.metainfo.classes to those of {trained_by}.'
-            )
+            raise DatasetError(_differ(trained_by, file.labels, evaluated_by, other.labels))
+
+
+def check_configured_labels(cfg: Mapping, loader: str, files: _Files) -> None:
+    """Check the classes of a test with those of the training in the same config.
+
+    The training data are not read, and need not exist. A config may test a model that it does not
+    train: a head with the number of the tested classes shows that.
+
+    Args:
+        cfg: The whole config.
+        loader: Name of the loader of the tested data.
+        files: Its datasets and files.
+
+    Raises:
+        DatasetError: The classes differ, and no head has as many classes as the tested data.
+    """
+    heads = {part['num_classes'] for part in transforms_of(cfg.get('model')) if 'num_classes' in part}
+    trained = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    for part in local_datasets(trained):
+        if not is_kind(part.get('type'), DATASETS, 'mmdet.datasets', 'CocoDataset', keeping='load_data_list'):
+            continue
+        classes = classes_of(part, 'mmdet')
+        for other_cfg, other in files:
+            if part.get('return_classes') or other_cfg.get('return_classes') or not classes:
+                continue
+            if set(classes) != set(other.labels) and heads and len(other.labels) not in heads:
+                raise DatasetError(_differ('train_dataloader', classes, loader, other.labels))
+
+
+def _differ(trained_by: str, trained: Sequence[str], evaluated_by: str, evaluated: Sequence[str]) -> str:
+    return (
+        f'{evaluated_by} has the classes {quoted(evaluated, 20)}, but {trained_by} has {quoted(trained, 20)}: the '
+        'numbers of the classes differ, so that CocoMetric would compare boxes of different classes. Set '
+        f'{evaluated_by}.dataset.metainfo.classes to those of {trained_by}.'
+    )

@@ -10,16 +10,16 @@ from addp_mm.checks.coco_use import CocoUse
 
 NO_MASK = 'no_mask'  # the key of an object that counts for boxes and not for masks
 _WORDS = {
-    'ids': '{} annotation ids were 0 or strings (all ids are numbered from 1)',
-    'references': '{} ids of images or categories were numbers in one place and strings in another (now the same)',
-    'iscrowd': '{} annotations without iscrowd (taken as 0)',
-    'ignore': '{} annotations with ignore (set to iscrowd=1, since pycocotools overwrites ignore)',
-    'area': '{} annotations without area (computed from the segmentation, or else from the bbox)',
-    'bbox': '{} ignored annotations without bbox (computed from the segmentation)',
-    'polygons': '{} annotations with polygons that enclose nothing beside others (these polygons are left out)',
-    'masks': '{} objects without a mask, such as a polygon of two points (the box counts, the mask is not scored)',
-    'regions': '{} ignored or crowd regions without a mask (the mask is that of the box)',
-    'ignored': '{} objects without a mask, such as a polygon of two points (ignored)',
+    'ids': 'annotation ids that are 0 or strings (all ids are numbered from 1)',
+    'references': 'ids of images or categories as a number in one place and a string in another (now the same)',
+    'iscrowd': 'annotations without iscrowd (taken as 0)',
+    'ignore': 'annotations with ignore (set to iscrowd=1, since pycocotools overwrites ignore)',
+    'area': 'annotations without area (computed from the segmentation, or else from the bbox)',
+    'bbox': 'ignored annotations without bbox (computed from the segmentation)',
+    'polygons': 'annotations with polygons that enclose nothing beside others (these polygons are left out)',
+    'regions': 'ignored or crowd regions without a mask (the mask is that of the box)',
+    'masks': 'objects without a mask, such as a polygon of two points (the box counts, the mask is not scored)',
+    'ignored': 'objects without a mask, such as a polygon of two points (ignored)',
 }
 
 
@@ -58,7 +58,7 @@ def repair_annotations(content: Mapping[str, Any], use: CocoUse) -> tuple[dict, 
 
 def repairs_in_words(counts: Mapping[str, int]) -> str:
     """The repairs of a file, for a log."""
-    return ', '.join(_WORDS[kind].format(count) for kind, count in counts.items())
+    return ', '.join(f'{_WORDS[kind]}: {count}' for kind, count in counts.items())
 
 
 def _bad_id(number: Any) -> bool:

@@ -16,14 +16,14 @@ from addp_mm.checks.class_folders import (
     list_of,
     reads_folders,
 )
-from addp_mm.checks.coco import CocoFile, check_coco
-from addp_mm.checks.coco_labels import check_same_labels
+from addp_mm.checks.coco import CocoFile, check_coco, check_metric_file
+from addp_mm.checks.coco_labels import check_configured_labels, check_same_labels
 from addp_mm.checks.coco_use import CocoUse, counts_classes, use_of
 from addp_mm.checks.dataset_cfg import classes_of, local_datasets, prefix_of, read_text
 from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_folder, check_listed_images
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
-from addp_mm.checks.repaired_files import use_repaired_files
+from addp_mm.checks.repaired_files import other_files, use_repaired_files
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.errors import DatasetError
 
@@ -55,9 +55,12 @@ def check_datasets(cfg: Config, *loaders: str, repaired_dir: str | Path | None =
                 coco[loader] = check_dataset_cfg(node.dataset, use_of(cfg, loader))
     check_same_classes(datasets)
     for loader in coco:
-        if counts_classes(cfg, loader):
-            check_same_labels('train_dataloader', coco.get('train_dataloader', []), loader, coco[loader])
+        if counts_classes(cfg, loader) and 'train_dataloader' in coco:
+            check_same_labels('train_dataloader', coco['train_dataloader'], loader, coco[loader])
+        elif counts_classes(cfg, loader):
+            check_configured_labels(cfg, loader, coco[loader])
     for loader, files in coco.items():
+        files += [(None, check_metric_file(path, use_of(cfg, loader))) for path in other_files(cfg, loader, files)]
         use_repaired_files(cfg, loader, files, repaired_dir)
 
 

@@ -69,6 +69,12 @@ def check_label_maps(cfg: Mapping) -> None:
     if not classes:
         kind = type_name(cfg.get('type'))
         raise DatasetError(f'{kind} on {folder}: no classes. Set metainfo=dict(classes=[…], palette=[…]).')
+    palette = (cfg.get('metainfo') or {}).get('palette')
+    if palette and len(palette) != len(classes) and not own_classes(cfg, 'mmseg'):
+        raise DatasetError(
+            f'metainfo of the dataset on {folder} has {len(palette)} colours in palette, but {len(classes)} classes. '
+            'Give each class a colour, or leave palette out.'
+        )
     if Path(f'name{label_suffix}').suffix.lower() not in Image.registered_extensions():
         return  # only the pipeline can read them
     # a class with its own classes converts their labels to those of the config

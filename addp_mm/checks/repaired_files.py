@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.registry import METRICS
 
 from addp_mm.checkpoints.atomic_write import atomic_path
 from addp_mm.checks.coco import CocoFile
 from addp_mm.checks.coco_reading import write_coco
 from addp_mm.checks.coco_repairs import repairs_in_words
-from addp_mm.checks.coco_use import evaluators
+from addp_mm.checks.coco_use import coco_metrics, evaluators
+from addp_mm.checks.type_lookup import is_kind
 
 
 def use_repaired_files(cfg: Any, loader: str, files: Sequence[tuple[Any, CocoFile]], folder: str | Path | None) -> None:
@@ -25,7 +27,8 @@ def use_repaired_files(cfg: Any, loader: str, files: Sequence[tuple[Any, CocoFil
     Args:
         cfg: The whole config.
         loader: Name of the loader.
-        files: Its datasets of COCO annotations and their files.
+        files: Its datasets of COCO annotations and their files; None as the dataset of a file that
+            only a metric reads.
         folder: Folder for the copies; None writes nothing.
     """
     metrics = list(evaluators(cfg.get(f'{loader.removesuffix("_dataloader")}_evaluator')))
@@ -42,5 +45,25 @@ def use_repaired_files(cfg: Any, loader: str, files: Sequence[tuple[Any, CocoFil
             for metric in metrics:
                 if metric.get('ann_file') and os.path.realpath(metric['ann_file']) == os.path.realpath(file.path):
                     metric['ann_file'] = str(copy)
-            dataset['ann_file'] = str(copy)
+            if dataset is not None:
+                dataset['ann_file'] = str(copy)
         print_log(words, 'current', WARNING)
+
+
+def other_files(cfg: Any, loader: str, files: Sequence[tuple[Any, CocoFile]]) -> list[Path]:
+    """Annotation files that a CocoMetric reads, and no dataset of its loader.
+
+    Args:
+        cfg: The whole config.
+        loader: Name of the loader.
+        files: Its datasets of COCO annotations and their files.
+    """
+    known = {os.path.realpath(file.path) for _, file in files}
+    named = [
+        str(metric['ann_file'])
+        for metric in coco_metrics(cfg, loader)
+        # a metric with other scores, such as that of LVIS, may read another format
+        if metric.get('ann_file')
+        and is_kind(metric['type'], METRICS, 'mmdet.evaluation', 'CocoMetric', keeping='compute_metrics')
+    ]
+    return [Path(name) for name in dict.fromkeys(named) if '://' not in name and os.path.realpath(name) not in known]

@@ -202,7 +202,8 @@ def test_repairs_are_said_with_their_counts():
     without(content, 'iscrowd', 3)
     words = repairs_in_words(repair_annotations(content, EVALUATED)[1])
     assert words == (
-        '1 annotation ids were 0 or strings (all ids are numbered from 1), 3 annotations without iscrowd (taken as 0)'
+        'annotation ids that are 0 or strings (all ids are numbered from 1): 1, '
+        'annotations without iscrowd (taken as 0): 3'
     )
 
 

@@ -45,6 +45,11 @@ def write_maps(root, cfg, values, classes, **settings):
     return cfg
 
 
+def test_a_palette_of_another_length_is_refused(tmp_path):
+    cfg = write_maps(tmp_path, THREE, [0, 1], 'ab')
+    refused(dict(cfg, metainfo=dict(classes=['a', 'b'], palette=[[1, 2, 3]])), '1 colours in palette, but 2 classes')
+
+
 def test_binary_maps_of_0_and_255_cause_a_warning(tmp_path, said):
     cfg = write_maps(tmp_path, THREE, [0, 255, 0, 0], ['background', 'garment'])
     check_dataset_cfg(cfg)

@@ -62,7 +62,7 @@ def test_both_read_the_repaired_copy(own_set, tmp_path, said):
     with open(copy) as file:
         assert json.load(file) == right
     count = len(right['annotations'])
-    assert said == [f'{path}: repaired: {count} annotations without iscrowd (taken as 0). The copy {copy} is used.']
+    assert said == [f'{path}: repaired: annotations without iscrowd (taken as 0): {count}. The copy {copy} is used.']
     check_datasets(cfg, *BOTH, repaired_dir=tmp_path / 'copies')
     assert len(said) == 1
 
@@ -92,7 +92,7 @@ def test_without_a_folder_repairs_are_only_logged(own_set, said):
     drop_iscrowd(own_set / 'annotations/instances_val.json')
     check_datasets(cfg, 'val_dataloader')
     assert cfg.val_dataloader.dataset.ann_file == 'annotations/instances_val.json'
-    assert 'annotations without iscrowd (taken as 0).' in said[0]
+    assert 'annotations without iscrowd (taken as 0): ' in said[0]
     assert 'copy' not in said[0]
 
 
@@ -111,6 +111,21 @@ def test_wrapped_datasets_and_lists_of_metrics_read_the_copies(own_set, tmp_path
     first, second = cfg.val_dataloader.dataset.datasets
     assert first.dataset.ann_file == cfg.val_evaluator[1].ann_file == str(tmp_path / 'val0_instances_val.json')
     assert second.ann_file == str(tmp_path / 'val1_more.json')
+
+
+def test_a_file_that_only_a_metric_reads_is_checked_and_repaired(own_set, tmp_path):
+    cfg, merged = config(own_set), own_set / 'annotations/merged.json'
+    shutil.copy(own_set / 'annotations/instances_val.json', merged)
+    drop_iscrowd(merged)
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[cfg.val_dataloader.dataset])
+    cfg.val_evaluator.ann_file = str(merged)
+    check_datasets(cfg, *BOTH, repaired_dir=tmp_path)
+    assert cfg.val_evaluator.ann_file == str(tmp_path / 'val1_merged.json')
+    assert cfg.val_dataloader.dataset.datasets[0].ann_file == 'annotations/instances_val.json'
+    cfg.val_evaluator.ann_file = str(merged)
+    change_json(merged, lambda content: content['annotations'][0].update(bbox='box'))
+    with pytest.raises(DatasetError, match=r"merged.json: annotations\[0\].*'box'"):
+        check_datasets(cfg, *BOTH)
 
 
 def test_a_training_file_without_areas_is_repaired(own_set, tmp_path):
@@ -190,6 +205,18 @@ def test_a_subset_of_the_classes_only_in_validation_is_refused(own_set):
     cfg.val_dataloader.dataset.metainfo = dict(classes=['bag'])
     cfg.val_evaluator.metric = 'proposal'  # it does not distinguish classes
     check_datasets(cfg, *BOTH)
+
+
+def test_a_subset_of_the_classes_in_a_test_is_refused(own_set):
+    cfg = config(own_set)
+    cfg.train_dataloader.dataset.data_root = '/nowhere/'  # a test needs no training data
+    cfg.model = dict(roi_head=dict(bbox_head=dict(num_classes=10)))
+    check_datasets(cfg, 'test_dataloader')
+    cfg.test_dataloader.dataset.metainfo = dict(classes=['bag', 'coat'])
+    with pytest.raises(DatasetError, match=r"test_dataloader has the classes 'bag', 'coat', but train_dataloader"):
+        check_datasets(cfg, 'test_dataloader')
+    cfg.model.roi_head.bbox_head.num_classes = 2  # a model of other training data
+    check_datasets(cfg, 'test_dataloader')
 
 
 def test_files_with_another_order_of_categories_are_refused(own_set):
