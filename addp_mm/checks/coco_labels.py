@@ -4,11 +4,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.registry import DATASETS
-
 from addp_mm.checks.coco import CocoFile
+from addp_mm.checks.coco_use import reads_coco
 from addp_mm.checks.dataset_cfg import classes_of, local_datasets, quoted, transforms_of
-from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.errors import DatasetError
 
 _Files = Sequence[tuple[Any, CocoFile]]
@@ -59,7 +57,7 @@ def check_configured_labels(cfg: Mapping, loader: str, files: _Files) -> None:
     heads = {part['num_classes'] for part in transforms_of(cfg.get('model')) if 'num_classes' in part}
     trained = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     for part in local_datasets(trained):
-        if not is_kind(part.get('type'), DATASETS, 'mmdet.datasets', 'CocoDataset', keeping='load_data_list'):
+        if not reads_coco(part):
             continue
         classes = classes_of(part, 'mmdet')
         for other_cfg, other in files:

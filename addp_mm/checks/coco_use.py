@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mmengine.registry import METRICS
+from mmengine.registry import DATASETS, METRICS
 
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.compat import is_off
@@ -25,6 +25,17 @@ class CocoUse(NamedTuple):
     masks: bool = False
     reads_marks: bool = True
     scored: bool = True
+
+
+def reads_coco(cfg: Mapping) -> bool:
+    """Whether a dataset config reads files of instances with the code of mmdet's CocoDataset.
+
+    Its subclass for panoptic data reads another format.
+    """
+    return all(
+        is_kind(cfg.get('type'), DATASETS, 'mmdet.datasets', 'CocoDataset', keeping=part)
+        for part in ('load_data_list', 'COCOAPI')
+    )
 
 
 def use_of(cfg: Mapping, loader: str) -> CocoUse:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 from addp_mm.checks.class_folders import (
     check_class_folders,
@@ -18,13 +17,12 @@ from addp_mm.checks.class_folders import (
 )
 from addp_mm.checks.coco import CocoFile, check_coco, check_metric_file
 from addp_mm.checks.coco_labels import check_configured_labels, check_same_labels
-from addp_mm.checks.coco_use import CocoUse, counts_classes, use_of
+from addp_mm.checks.coco_use import CocoUse, counts_classes, reads_coco, use_of
 from addp_mm.checks.dataset_cfg import classes_of, local_datasets, prefix_of, read_text
 from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_folder, check_listed_images
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
 from addp_mm.checks.repaired_files import other_files, use_repaired_files
-from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.errors import DatasetError
 
 
@@ -89,7 +87,7 @@ def check_dataset_cfg(cfg: Mapping[str, Any], use: CocoUse | None = None) -> lis
     for part in local_datasets(cfg):
         if reads_folders(part):
             _check_folders(part)
-        elif is_kind(part.get('type'), DATASETS, 'mmdet.datasets', 'CocoDataset', keeping='load_data_list'):
+        elif reads_coco(part):
             coco.append((part, check_coco(part, use)))
         elif 'seg_map_path' in prefix_of(part):
             check_label_maps(part)

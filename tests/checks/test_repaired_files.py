@@ -225,6 +225,21 @@ def test_files_with_another_order_of_categories_are_refused(own_set):
         check_datasets(config(own_set), *BOTH)
 
 
+def test_panoptic_files_are_not_taken_for_files_of_instances(own_set):
+    """mmdet's CocoPanopticDataset inherits from CocoDataset, but its annotations have no boxes."""
+    cfg = config(own_set)
+    segment = dict(id=1, category_id=1, iscrowd=0, bbox=[0, 0, 9, 9], area=81)
+    panoptic = [dict(image_id=1, file_name='000000.png', segments_info=[segment])]
+    change_json(own_set / 'annotations/instances_val.json', lambda content: content.update(annotations=panoptic))
+    with pytest.raises(DatasetError, match=r"annotations\[0\] lacks 'category_id', 'id'"):
+        check_datasets(cfg, 'val_dataloader')
+    cfg.val_evaluator.ann_file = f'{own_set}/annotations/instances_train.json'  # of instances, beside the panoptic file
+    for kind in ('CocoPanopticDataset', 'mmdet.ADE20KPanopticDataset'):
+        cfg.val_dataloader.dataset.type = kind
+        check_evaluator(cfg, 'val')
+        check_datasets(cfg, 'val_dataloader')
+
+
 def test_what_a_run_does_with_the_annotations(monkeypatch):
     metric = dict(type='CocoMetric', ann_file='a.json', metric=['bbox', 'segm'])
     cfg = dict(val_evaluator=metric, test_evaluator=[dict(type='DumpDetResults'), dict(type='CocoMetric')])
