@@ -1,6 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Train a config: pre-training, classification, detection or segmentation."""
 
+from pathlib import Path
+
 from addp_mm.cli_options import ToolParser, add_runner_options, parse_runner_args, read_runner_config
 
 
@@ -39,7 +41,7 @@ def parse_args(argv=None):
 
 
 def prepare(args):
-    """Read, check and complete the config. Nothing is written and no model is built yet."""
+    """Read, check and complete the config, before a model is built. Writes repaired annotations."""
     from addp_mm.checks.counting import check_counting
     from addp_mm.checks.datasets import check_datasets
     from addp_mm.checks.evaluators import check_evaluator
@@ -61,8 +63,8 @@ def prepare(args):
     runner_cfg.set_log_counting(cfg)
     set_strategy(cfg)
     runner_cfg.set_resume_hook(cfg, args.override_schedule)
-    check_datasets(cfg, 'train_dataloader', 'val_dataloader')
     check_evaluator(cfg, 'val')
+    check_datasets(cfg, 'train_dataloader', 'val_dataloader', repaired_dir=Path(cfg.work_dir) / 'annotations')
     runner_cfg.set_visualization(cfg)
     runner_cfg.set_preflight(cfg)
     return cfg

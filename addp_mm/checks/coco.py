@@ -1,151 +1,144 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check COCO annotations before a runner is built."""
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from logging import WARNING
-from math import isfinite
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
-from addp_mm.checks.dataset_cfg import classes_of, join, prefix_of, quoted, read_text, transforms_of
+from addp_mm.checks.coco_filter import check_filter, check_objects, is_trained, warn_without_objects
+from addp_mm.checks.coco_masks import usable_polygons
+from addp_mm.checks.coco_reading import collector_paused, read_coco
+from addp_mm.checks.coco_records import ADVICE, BOX, check_records, check_references, check_segmentations, where
+from addp_mm.checks.coco_repairs import repair_annotations
+from addp_mm.checks.coco_use import CocoUse
+from addp_mm.checks.dataset_cfg import classes_of, join, prefix_of, quoted, transforms_of
 from addp_mm.checks.image_folders import check_listed_images, spread
 from addp_mm.checks.image_reading import ImageReading, reading_of
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.datasets.errors import DatasetError
 
-_NEEDED = {
-    'categories': ('id', 'name'),
-    'images': ('id', 'file_name', 'width', 'height'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
-}
-_ADVICE = 'Correct it, or write the file again.'
 _MAX_BEYOND = 0.05  # if a larger share of the boxes exceeds their images, they are not [x, y, width, height]
-_BOX = 'a bbox is [x, y, width, height] in pixels'
 
 
-def check_coco(cfg: Mapping) -> None:
+class CocoFile(NamedTuple):
+    """A checked annotation file.
+
+    Attributes:
+        path: The file.
+        repairs: Number of repairs by kind, see :mod:`addp_mm.checks.coco_repairs`.
+        content: The repaired content; None if nothing was repaired.
+        labels: Names of the classes in the order in which mmdet numbers them.
+    """
+
+    path: Path
+    repairs: Counter
+    content: dict | None
+    labels: list[str]
+
+
+def check_coco(cfg: Mapping, use: CocoUse | None = None) -> CocoFile:
     """Check the annotation file of a CocoDataset, record by record, and its images.
 
     Args:
         cfg: Config of the dataset.
+        use: What the run does with the annotations. Defaults to None: it does not evaluate them.
+
+    Returns:
+        The file, with the repairs that it needs.
 
     Raises:
         DatasetError: Something is wrong. The message names the file and the record.
     """
-    path = join(cfg, cfg.get('ann_file', ''))
-    content = _read_coco(path)
-    _check_records(path, content)
-    classes = classes_of(cfg, 'mmdet')
-    _check_classes(path, [category['name'] for category in content['categories']], classes)
-    _check_references(path, content)
-    transforms = list(transforms_of(cfg.get('pipeline')))
-    if any(transform.get('with_mask') for transform in transforms):
-        _check_masks(path, content, classes)
-    labelled = any(
-        is_kind(transform.get('type'), TRANSFORMS, 'mmcv.transforms', 'LoadAnnotations') for transform in transforms
-    )
-    if labelled and not content['annotations'] and not cfg.get('test_mode'):
-        raise DatasetError(
-            f'{path}: "annotations" is empty, so that there is no training data. Write the file again, or '
-            'set ann_file to another file.'
+    path, use = join(cfg, cfg.get('ann_file', '')), use or CocoUse()
+    with collector_paused():
+        content = read_coco(path, needs_annotations=use.scored)
+        check_records(path, content, use.evaluated)
+        labels = _check_classes(
+            path, [category['name'] for category in content['categories']], classes_of(cfg, 'mmdet')
         )
-    prefix = prefix_of(cfg)
-    folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
-    _check_images(path, content['images'], folder, reading_of(cfg.get('pipeline')))
-    _check_boxes_fit(path, content)  # after the image sizes, which this check uses
+        check_references(path, content)
+        used = {category['id'] for category in content['categories'] if category['name'] in labels}
+        content, repairs = _check_and_repair(path, cfg, content, used, use)
+        prefix = prefix_of(cfg)
+        folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
+        _check_images(path, content['images'], folder, reading_of(cfg.get('pipeline')))
+        _check_boxes_fit(path, content)  # after the image sizes, which this check uses
+        _check_what_remains(path, cfg, content, used, use)
+    return CocoFile(path, repairs, content if repairs else None, labels)
 
 
-def _read_coco(path: Path) -> dict:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DatasetError(f'{path}: broken or incomplete JSON ({error}). Write or download it again.') from error
-    sections = content if isinstance(content, dict) else {}
-    missing = [key for key in ('images', 'annotations', 'categories') if not isinstance(sections.get(key), list)]
-    if missing:
-        raise DatasetError(f'{path}: not a COCO annotation file, it lacks {quoted(missing)}. Check ann_file.')
-    if not content['images']:
-        raise DatasetError(f'{path}: "images" is empty. Write the file again, or set ann_file to another file.')
-    return content
+def check_metric_file(path: Path, use: CocoUse) -> CocoFile:
+    """Check the records of an annotation file that a metric reads and no dataset.
+
+    Args:
+        path: The file.
+        use: What the run does with it.
+
+    Returns:
+        The file, with the repairs that it needs.
+
+    Raises:
+        DatasetError: A record has a fault.
+    """
+    with collector_paused():
+        content = read_coco(path, needs_annotations=use.scored)
+        check_records(path, content, use.evaluated)
+        check_references(path, content)
+        content, repairs = _check_and_repair(path, {}, content, set(), use)
+    return CocoFile(path, repairs, content if repairs else None, [])
 
 
-def _check_records(path: Path, content: dict) -> None:
-    """Every record has the entries that mmdet and pycocotools read."""
-    for section, keys in _NEEDED.items():
-        seen = set()
-        for index, record in enumerate(content[section]):
-            if not isinstance(record, dict):
-                raise DatasetError(f'{path}: {section}[{index}] is {record!r:.40}, not a record. {_ADVICE}')
-            where = _where(path, section, index, record)
-            ignored = section == 'annotations' and record.get('ignore')
-            missing = [key for key in keys if key not in record and not (ignored and key in ('bbox', 'area'))]
-            if missing:
-                raise DatasetError(f'{where} lacks {quoted(missing)}. {_ADVICE}')
-            for key in keys:
-                if key.endswith('id') and not isinstance(record[key], int | str):
-                    raise DatasetError(f'{where} has the {key} {record[key]!r:.40}, which is not a number. {_ADVICE}')
-            if section == 'images':
-                _check_image(where, record)
-            elif section == 'annotations' and not ignored:
-                _check_box(where, record)
-            if record['id'] in seen:
-                raise DatasetError(f'{where}: another record has the same id. The ids of {section} must differ.')
-            seen.add(record['id'])
+def _check_and_repair(path: Path, cfg: Mapping, content: dict, used: set, use: CocoUse) -> tuple[dict, Counter]:
+    loads_masks = any(transform.get('with_mask') for transform in transforms_of(cfg.get('pipeline')))
+    annotations = content['annotations']
+    if loads_masks or use.masks or any(one.get('area') is None or 'bbox' not in one for one in annotations):
+        check_segmentations(path, content)
+    content, repairs = repair_annotations(content, use)
+    if loads_masks or use.masks:
+        _check_masks(path, content, used, use.masks, repairs['masks'] + repairs['ignored'])
+    return content, repairs
 
 
-def _where(path: Path, section: str, index: int, record: dict) -> str:
-    return f'{path}: {section}[{index}]' + (f' (id {record["id"]})' if 'id' in record else '')
+def _check_what_remains(path: Path, cfg: Mapping, content: dict, used: set, use: CocoUse) -> None:
+    """The metric finds objects, or the training finds images and objects."""
+    if use.evaluated:
+        if use.scored:
+            warn_without_objects(path, content, used)
+        return
+    if cfg.get('test_mode'):
+        return
+    transforms = transforms_of(cfg.get('pipeline'))
+    if any(is_kind(one.get('type'), TRANSFORMS, 'mmcv.transforms', 'LoadAnnotations') for one in transforms):
+        check_objects(path, content, used)
+    check_filter(path, cfg, content, used)
 
 
-def _check_image(where: str, image: dict) -> None:
-    name, edges = image['file_name'], [image['width'], image['height']]
-    if not isinstance(name, str):
-        raise DatasetError(f'{where} has the file_name {name!r:.60}, which is not a string. {_ADVICE}')
-    if not all(isinstance(edge, int | float) and edge > 0 for edge in edges):
-        raise DatasetError(
-            f'{where} has the width {edges[0]!r:.20} and the height {edges[1]!r:.20}; both must be numbers '
-            f'of pixels. {_ADVICE}'
-        )
+def _check_classes(path: Path, names: Sequence[str], classes: Sequence[str] | None) -> list[str]:
+    """Every class has a category.
 
-
-def _check_box(where: str, annotation: dict) -> None:
-    box, area = annotation['bbox'], annotation['area']
-    numbers = [*box, area] if isinstance(box, list) else []
-    if len(numbers) != 5 or not all(isinstance(number, int | float) and isfinite(number) for number in numbers):
-        raise DatasetError(
-            f'{where} has the bbox {box!r:.60} and the area {area!r:.20}; {_BOX}, an area is a number. {_ADVICE}'
-        )
-
-
-def _check_classes(path: Path, names: Sequence[str], classes: Sequence[str] | None) -> None:
+    Returns:
+        The classes in the order in which mmdet numbers them.
+    """
     missing = [name for name in classes or () if name not in names]
     if missing:
         raise DatasetError(
             f'{path} lacks the classes {quoted(missing)} of metainfo.classes; its categories are '
             f'{quoted(names, 20)}. Set metainfo=dict(classes=[…]) to the names in the file.'
         )
-    if classes and [name for name in names if name in classes] != list(classes):
+    labels = [name for name in names if not classes or name in classes]
+    if classes and labels != list(classes):
         print_log(
             f'{path}: mmdet numbers classes in the order of the file, but metainfo.classes has another order, so that '
             'drawn images would show wrong names. Use the order of the file.',
             'current',
             WARNING,
         )
-
-
-def _check_references(path: Path, content: dict) -> None:
-    """Every annotation belongs to an image and a category of the file."""
-    for key, owners in (('category_id', 'categories'), ('image_id', 'images')):
-        known = {owner['id'] for owner in content[owners]}
-        unknown = {annotation[key] for annotation in content['annotations']} - known
-        if unknown:
-            raise DatasetError(
-                f'{path}: annotations name the {key}s {quoted(sorted(unknown, key=str))}, which '
-                f'"{owners}" lacks. Add them, or write the file again.'
-            )
+    return labels
 
 
 def _check_images(path: Path, images: Sequence[dict], folder: Path, reading: ImageReading) -> None:
@@ -156,28 +149,35 @@ def _check_images(path: Path, images: Sequence[dict], folder: Path, reading: Ima
         found = reading.size(file)
         if found not in (None, (height, width)):
             raise DatasetError(
-                f'{_where(path, "images", index, record)} has the width {width} and the height {height}, '
-                f'but {file} is {found[1]} wide and {found[0]} high with its EXIF orientation applied. {_ADVICE}'
+                f'{where(path, "images", index, record)} has the width {width} and the height {height}, '
+                f'but {file} is {found[1]} wide and {found[0]} high with its EXIF orientation applied. {ADVICE}'
             )
 
 
 def _check_boxes_fit(path: Path, content: dict) -> None:
     """Boxes are in pixels, and few exceed their image by more than one pixel."""
     sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
-    boxes = [(index, record) for index, record in enumerate(content['annotations']) if not record.get('ignore')]
-    if boxes and all(max(record['bbox']) <= 1 for _, record in boxes):
-        raise DatasetError(f'{path}: every bbox is between 0 and 1, but {_BOX}. Multiply them by width and height.')
-    beyond = [(index, record) for index, record in boxes if _reaches_beyond(record['bbox'], *sizes[record['image_id']])]
-    if not beyond:
+    count, all_small, first, beyond = 0, True, None, 0
+    for index, record in enumerate(content['annotations']):
+        if record.get('ignore'):
+            continue
+        box = record['bbox']
+        count += 1
+        all_small = all_small and max(box) <= 1
+        if _reaches_beyond(box, *sizes[record['image_id']]):
+            first, beyond = (index, record) if first is None else first, beyond + 1
+    if count and all_small:
+        raise DatasetError(f'{path}: every bbox is between 0 and 1, but {BOX}. Multiply them by width and height.')
+    if first is None:
         return
-    index, record = beyond[0]
+    index, record = first
     width, height = sizes[record['image_id']]
     words = (
-        f'{_where(path, "annotations", index, record)} has the bbox {record["bbox"]}, which exceeds its image '
-        f'of width {width} and height {height}. So do {len(beyond)} of {len(boxes)} boxes; {_BOX}.'
+        f'{where(path, "annotations", index, record)} has the bbox {record["bbox"]}, which exceeds its image '
+        f'of width {width} and height {height}. So do {beyond} of {count} boxes; {BOX}.'
     )
-    if len(beyond) > _MAX_BEYOND * len(boxes):
-        raise DatasetError(f'{words} {_ADVICE}')
+    if beyond > _MAX_BEYOND * count:
+        raise DatasetError(f'{words} {ADVICE}')
     print_log(f'{words} mmdet clips them.', 'current', WARNING)
 
 
@@ -185,14 +185,39 @@ def _reaches_beyond(box: Sequence[float], width: float, height: float) -> bool:
     return box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1
 
 
-def _check_masks(path: Path, content: dict, classes: Sequence[str] | None) -> None:
-    """Every annotation that mmdet keeps has a mask."""
-    used = {category['id'] for category in content['categories'] if classes is None or category['name'] in classes}
-    for index, annotation in enumerate(content['annotations']):
-        if annotation.get('segmentation') or annotation.get('ignore') or annotation['category_id'] not in used:
+def _check_masks(path: Path, content: dict, used: set, evaluated: bool, without: int) -> None:
+    """Every annotation that mmdet keeps has a mask.
+
+    Args:
+        path: The file.
+        content: Its repaired content.
+        used: Ids of the categories that are classes.
+        evaluated: Whether a metric reads the masks. Then objects without one were repaired.
+        without: Number of these objects.
+    """
+    annotations = content['annotations']
+    if evaluated and without and without == sum(not one.get('iscrowd') for one in annotations):
+        raise DatasetError(
+            f'{path}: no object has a mask, but the evaluator computes the AP of masks. Add a segmentation to the '
+            "annotations, or set metric='bbox' in the evaluator."
+        )
+    if evaluated:
+        return
+    unusable = []
+    for index, annotation in enumerate(annotations):
+        segmentation = annotation.get('segmentation')
+        if not is_trained(annotation, used) or usable_polygons(segmentation) is not None:
             continue
-        if annotation['area'] > 0 and min(annotation['bbox'][2:]) >= 1:  # mmdet drops all others
+        if not segmentation:
             raise DatasetError(
-                f'{_where(path, "annotations", index, annotation)} has no segmentation, but the pipeline loads masks. '
+                f'{where(path, "annotations", index, annotation)} has no segmentation, but the pipeline loads masks. '
                 'Add it, or set with_mask=False and train a detector without masks.'
             )
+        unusable.append(where(path, 'annotations', index, annotation))
+    if unusable:
+        print_log(
+            f'{unusable[0]} has no mask: its polygons enclose nothing. So do {len(unusable)} of {len(annotations)} '
+            'annotations; mmdet ignores those of fewer than three points in training.',
+            'current',
+            WARNING,
+        )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 from addp_mm.checks.class_folders import (
     check_class_folders,
@@ -16,28 +15,34 @@ from addp_mm.checks.class_folders import (
     list_of,
     reads_folders,
 )
-from addp_mm.checks.coco import check_coco
+from addp_mm.checks.coco import CocoFile, check_coco, check_metric_file
+from addp_mm.checks.coco_labels import check_configured_labels, check_same_labels
+from addp_mm.checks.coco_use import CocoUse, counts_classes, reads_coco, use_of
 from addp_mm.checks.dataset_cfg import classes_of, local_datasets, prefix_of, read_text
 from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_folder, check_listed_images
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
-from addp_mm.checks.type_lookup import is_kind
+from addp_mm.checks.repaired_files import other_files, use_repaired_files
 from addp_mm.datasets.errors import DatasetError
 
 
-def check_datasets(cfg: Config, *loaders: str) -> None:
+def check_datasets(cfg: Config, *loaders: str, repaired_dir: str | Path | None = None) -> None:
     """Check the datasets of several data loaders, and that they number classes in the same way.
+
+    COCO files that mmdet or pycocotools would read wrongly are repaired where only one value is
+    right. The config then names the repaired copies.
 
     Args:
         cfg: The whole config.
         *loaders: Dotted names of the loaders' configs. Names that the config does not have are
             skipped. Class folders are also compared with those of the training data.
+        repaired_dir: Folder for the repaired copies. Defaults to None: repairs are only logged.
 
     Raises:
         DatasetError: See :func:`check_dataset_cfg` and
             :func:`addp_mm.checks.class_folders.check_same_classes`.
     """
-    datasets = {}
+    datasets, coco = {}, {}
     for loader in dict.fromkeys(('train_dataloader', *loaders)):
         node: Any = cfg
         for part in loader.split('.'):
@@ -45,11 +50,19 @@ def check_datasets(cfg: Config, *loaders: str) -> None:
         if node is not None:
             datasets[loader] = node.dataset
             if loader in loaders:
-                check_dataset_cfg(node.dataset)
+                coco[loader] = check_dataset_cfg(node.dataset, use_of(cfg, loader))
     check_same_classes(datasets)
+    for loader in coco:
+        if counts_classes(cfg, loader) and 'train_dataloader' in coco:
+            check_same_labels('train_dataloader', coco['train_dataloader'], loader, coco[loader])
+        elif counts_classes(cfg, loader):
+            check_configured_labels(cfg, loader, coco[loader])
+    for loader, files in coco.items():
+        files += [(None, check_metric_file(path, use_of(cfg, loader))) for path in other_files(cfg, loader, files)]
+        use_repaired_files(cfg, loader, files, repaired_dir)
 
 
-def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
+def check_dataset_cfg(cfg: Mapping[str, Any], use: CocoUse | None = None) -> list[tuple[Any, CocoFile]]:
     """Check the files and folders of a dataset config.
 
     It checks the standard classes that read folders of images (mmpretrain's CustomDataset and
@@ -60,19 +73,25 @@ def check_dataset_cfg(cfg: Mapping[str, Any]) -> None:
 
     Args:
         cfg: The ``dataset`` of a data loader.
+        use: What the run does with COCO annotations. Defaults to None: it does not evaluate them.
+
+    Returns:
+        The configs of the datasets with COCO annotations, each with its file.
 
     Raises:
         DatasetError: A path is wrong, a folder is empty, an image is damaged, or an
             annotation file is broken, lacks a class or does not fit its images. The message names
             the file and a remedy.
     """
+    coco = []
     for part in local_datasets(cfg):
         if reads_folders(part):
             _check_folders(part)
-        elif is_kind(part.get('type'), DATASETS, 'mmdet.datasets', 'CocoDataset', keeping='load_data_list'):
-            check_coco(part)
+        elif reads_coco(part):
+            coco.append((part, check_coco(part, use)))
         elif 'seg_map_path' in prefix_of(part):
             check_label_maps(part)
+    return coco
 
 
 def _check_folders(cfg: Mapping) -> None:

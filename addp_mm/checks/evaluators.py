@@ -6,6 +6,7 @@ import os
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
+from addp_mm.checks.coco_use import reads_coco
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.config.config_file import ConfigError
 
@@ -24,8 +25,8 @@ def check_evaluator(cfg: Config, split: str) -> None:
     """
     dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
     evaluators = cfg.get(f'{split}_evaluator') or []
-    if not dataset.get('ann_file'):
-        return
+    if not dataset.get('ann_file') or not reads_coco(dataset):
+        return  # data for panoptic segmentation have a file of instances beside their own
     wanted = os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
     for metric in [evaluators] if isinstance(evaluators, dict) else evaluators:
         given = metric.get('ann_file')

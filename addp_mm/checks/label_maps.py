@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check label maps of semantic segmentation before a runner is built."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from addp_mm.checks.image_folders import (
     spread,
 )
 from addp_mm.checks.image_reading import reading_of
+from addp_mm.checks.label_counts import check_label_counts, count_labels
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.errors import DatasetError, check_folder_exists
@@ -67,20 +69,28 @@ def check_label_maps(cfg: Mapping) -> None:
     if not classes:
         kind = type_name(cfg.get('type'))
         raise DatasetError(f'{kind} on {folder}: no classes. Set metainfo=dict(classes=[…], palette=[…]).')
+    palette = (cfg.get('metainfo') or {}).get('palette')
+    if palette and len(palette) != len(classes) and not own_classes(cfg, 'mmseg'):
+        raise DatasetError(
+            f'metainfo of the dataset on {folder} has {len(palette)} colours in palette, but {len(classes)} classes. '
+            'Give each class a colour, or leave palette out.'
+        )
     if Path(f'name{label_suffix}').suffix.lower() not in Image.registered_extensions():
         return  # only the pipeline can read them
     # a class with its own classes converts their labels to those of the config
     num_classes = max(len(classes), len(own_classes(cfg, 'mmseg') or ()))
     # if the default cannot be read, the value that refuses fewer labels is used
     reduced = cfg.get('reduce_zero_label', default_of(cls, 'reduce_zero_label'))
+    ignore_index = cfg.get('ignore_index', 255)
+    counts: Counter = Counter()
     for name, image in spread(list(maps.items())):
-        values = _read_map(label_folder / name, folder / image, reading.size)
-        _check_labels(
-            label_folder / name,
-            values[values != cfg.get('ignore_index', 255)],
-            num_classes,
-            reduced is None or bool(reduced),
-        )
+        found = count_labels(_read_map(label_folder / name, folder / image, reading.size))
+        counts.update(found)
+        highest = max((label for label in found if label != ignore_index), default=0)
+        _check_highest(label_folder / name, highest, num_classes, reduced is None or bool(reduced))
+    if counts and reduced is not None and num_classes == len(classes):
+        training = not cfg.get('test_mode')
+        check_label_counts(label_folder, counts, classes, bool(reduced), ignore_index, training)
 
 
 def _images(cfg: Mapping, folder: Path, suffix: str | None, read: Callable[[bytes], object]) -> list[str]:
@@ -131,11 +141,14 @@ def _read_map(path: Path, image: Path, size: Callable[[Path], tuple[int, int] | 
     return values
 
 
-def _check_labels(path: Path, labels: np.ndarray, num_classes: int, reduce_zero_label: bool) -> None:
+def _check_highest(path: Path, highest: int, num_classes: int, reduce_zero_label: bool) -> None:
     """Every label has a class; with ``reduce_zero_label``, 0 has none and 1 is the first class."""
-    highest = int(labels.max(initial=0))
-    if highest - reduce_zero_label >= num_classes:
-        raise DatasetError(
-            f'{path}: label {highest}, but there are {num_classes} classes (reduce_zero_label={reduce_zero_label}). '
-            'Add the missing classes to metainfo.classes, or correct the label map.'
-        )
+    if highest - reduce_zero_label < num_classes:
+        return
+    remedy = 'Add the missing classes to metainfo.classes, or correct the label map.'
+    if highest == num_classes:
+        remedy += ' If 0 means unlabelled and 1 is the first class, set reduce_zero_label=True in the dataset.'
+    raise DatasetError(
+        f'{path}: label {highest}, but there are {num_classes} classes (reduce_zero_label={reduce_zero_label}). '
+        f'{remedy}'
+    )

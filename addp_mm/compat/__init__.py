@@ -16,9 +16,11 @@ import sys
 from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
 from addp_mm.compat.amp import patch_amp_optim_wrapper
 from addp_mm.compat.batched_nms import patch_batched_nms
+from addp_mm.compat.coco_evaluation import patch_coco_metric, patch_cocoeval
 from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
+from addp_mm.compat.empty_dataset import patch_base_dataset
 from addp_mm.compat.flexible_runner import patch_flexible_runner
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.fsdp import patch_fsdp_strategy, patch_fsdp_wrapper
@@ -126,6 +128,14 @@ PATCHES = (
         'mmdet.evaluation.functional.ytviseval',
         'the YouTube-VIS metric fails with numpy 1.24 or newer',
         patch_numpy_names,
+    ),
+    Patch('empty_dataset', 'mmengine.dataset.base_dataset', 'an empty dataset fails in numpy', patch_base_dataset),
+    Patch('coco_masks', 'pycocotools.cocoeval', 'objects without a mask count as missed masks', patch_cocoeval),
+    Patch(
+        'coco_classes',
+        'mmdet.evaluation.metrics.coco_metric',
+        'CocoMetric fails if the model has more classes than the data',
+        patch_coco_metric,
     ),
     Patch('focal_loss', 'mmseg.models.losses.focal_loss', 'FocalLoss fails on the CPU', patch_focal_loss),
 )

@@ -68,7 +68,7 @@ def lacks(own_set, section, index, key):
     refused(dataset_cfg('det', own_set), f'{path}: {section}[{index}]', f"lacks '{key}'", 'write the file again')
 
 
-@pytest.mark.parametrize('key', ['id', 'image_id', 'category_id', 'bbox', 'area'])
+@pytest.mark.parametrize('key', ['id', 'image_id', 'category_id', 'bbox'])
 def test_an_annotation_that_lacks_a_key_is_named(own_set, key):
     lacks(own_set, 'annotations', 3, key)
 
@@ -83,8 +83,30 @@ def test_an_image_or_category_that_lacks_a_key_is_named(own_set, section, key):
     [
         (dict(bbox=[1, 2, 3]), '[1, 2, 3]'),
         (dict(bbox=[1, 2, float('nan'), 4]), 'nan'),
+        (dict(bbox=[1, 2, float('inf'), 4]), 'inf'),
+        (dict(bbox=[1, 2, '3', 4]), "'3'"),
+        (dict(bbox=[1, 2, True, 4]), 'True'),
+        (dict(bbox=[[1, 2], [3, 4]]), '[[1, 2], [3, 4]]'),
+        (dict(bbox=[20, 20, -4, 5]), 'whose size is negative'),
+        (dict(bbox=None), 'bbox None'),
         (dict(area='large'), "'large'"),
+        (dict(area=True), 'area True'),
         (dict(category_id=[1]), 'category_id [1]'),
+        (dict(image_id=None), 'image_id None'),
+        (dict(category_id=True), 'category_id True'),
+        (dict(image_id=1.5), 'image_id 1.5'),
+        (dict(iscrowd='0'), "iscrowd '0'"),
+        (dict(ignore='no'), "ignore 'no'"),
+        (dict(segmentation=[1, 1, 9, 1, 9, 9]), 'the polygon 1, which is not a list'),
+        (dict(segmentation=[[[1, 1], [9, 1], [9, 9]]]), '[1, 1] in a polygon'),
+        (dict(segmentation=[[1, 1, 9, 1, 9, 9, 5]]), 'a polygon of 7 numbers'),
+        (dict(segmentation=[[1, 1, 9, 1, 9, float('nan')]]), 'nan in a polygon'),
+        (dict(segmentation=[[1, 1, 9, 1, 9, '9']]), "'9' in a polygon"),
+        (dict(segmentation='polygon'), "'polygon'"),
+        (dict(segmentation=dict(size=[32, 64], counts=[0, 2048])), 'an RLE of the size [32, 64]'),
+        (dict(segmentation=dict(size=[64, 64], counts=[0, 64])), 'an RLE of 64 pixels, but its image has 4096'),
+        (dict(segmentation=dict(size=[64, 64], counts=[-1, 4097])), 'counts [-1, 4097]'),
+        (dict(segmentation=dict(counts=[0, 4096])), 'an RLE of the size None'),
         (dict(id=1), 'another record has the same id'),
     ],
 )
@@ -95,7 +117,14 @@ def test_an_annotation_with_a_wrong_value_is_named(own_set, change, text):
 
 
 @pytest.mark.parametrize(
-    'change, text', [(dict(file_name=7), 'file_name 7'), (dict(width='64'), "width '64'"), (dict(height=0), 'height 0')]
+    'change, text',
+    [
+        (dict(file_name=7), 'file_name 7'),
+        (dict(width='64'), "width '64'"),
+        (dict(height=0), 'height 0'),
+        (dict(height=float('nan')), 'height nan'),
+        (dict(width=True), 'width True'),
+    ],
 )
 def test_an_image_with_a_wrong_value_is_named(own_set, change, text):
     path = own_set / 'annotations/instances_train.json'
@@ -162,6 +191,8 @@ def test_a_training_needs_annotations(own_set):
     refused(cfg, 'instances_train.json', 'no training data', 'ann_file')
     check_dataset_cfg(dataset_cfg('det', own_set, 'val'))
     cfg.pipeline = [dict(type='LoadEmptyAnnotations')]
+    refused(cfg, 'filter_cfg drops all 12 images', 'filter_empty_gt=True')
+    cfg.filter_cfg = None
     check_dataset_cfg(cfg)
 
 
@@ -186,3 +217,67 @@ def test_annotations_that_mmdet_drops_need_no_mask(own_set, change):
     path = own_set / 'annotations/instances_train.json'
     change_json(path, lambda content: content['annotations'][3].update(change, segmentation=None))
     check_dataset_cfg(dataset_cfg('det', own_set))
+
+
+@pytest.mark.parametrize('section', ['images', 'categories'])
+def test_ids_of_mixed_types_are_refused(own_set, section):
+    path = own_set / 'annotations/instances_train.json'
+    change_json(path, lambda content: content[section][1].update(id='x'))
+    refused(dataset_cfg('det', own_set), path, f'some ids of {section} are strings, others are numbers')
+
+
+def test_a_file_without_categories_is_refused(own_set):
+    change_json(own_set / 'annotations/instances_train.json', lambda content: content.update(categories=[]))
+    refused(dataset_cfg('det', own_set), '"categories" is empty')
+
+
+def test_a_filter_that_drops_all_images_is_refused(own_set):
+    cfg = dataset_cfg('det', own_set)
+    cfg.filter_cfg = dict(filter_empty_gt=True, min_size=65)
+    refused(cfg, 'drops all 12 images: 12 have a side below filter_cfg.min_size=65', 'set filter_cfg.min_size to 64')
+    check_dataset_cfg(dict(cfg, test_mode=True))
+    cfg.filter_cfg.min_size = 64
+    check_dataset_cfg(cfg)
+
+
+def test_a_filter_that_drops_most_images_causes_a_warning(own_set, monkeypatch):
+    said, path = [], own_set / 'annotations/instances_train.json'
+    monkeypatch.setattr('addp_mm.checks.coco_filter.print_log', lambda words, *_: said.append(words))
+
+    def enlarge(content):
+        content['images'][0].update(width=128, height=128)
+
+    Image.new('RGB', (128, 128)).save(own_set / 'scenes/train/000000.png')
+    change_json(path, enlarge)
+    cfg = dataset_cfg('det', own_set)
+    cfg.filter_cfg = dict(min_size=65)
+    annotations_loader(cfg).with_mask = False
+    check_dataset_cfg(cfg)
+    assert 'drops 11 of 12 images: 11 have a side below filter_cfg.min_size=65' in said[0]
+
+
+def test_annotations_that_mmdet_drops_are_no_training_data(own_set):
+    path = own_set / 'annotations/instances_train.json'
+
+    def empty(content):
+        for annotation in content['annotations']:
+            annotation['area'] = 0
+        content['annotations'][0]['ignore'] = 1
+
+    change_json(path, empty)
+    refused(dataset_cfg('det', own_set), 'mmdet drops all', 'whose area is 0, 1 with ignore')
+
+
+def test_a_polygon_of_two_points_in_training_causes_a_warning(own_set, monkeypatch):
+    """mmdet ignores it, also without addp_mm."""
+    said, path = [], own_set / 'annotations/instances_train.json'
+    monkeypatch.setattr('addp_mm.checks.coco.print_log', lambda words, *_: said.append(words))
+    change_json(path, lambda content: content['annotations'][3].update(segmentation=[[1, 1, 9, 9]]))
+    cfg = dataset_cfg('det', own_set)
+    [(_, file)] = check_dataset_cfg(cfg)
+    assert file.content is None
+    assert 'annotations[3]' in said[0]
+    assert 'So do 1 of' in said[0]
+    annotations_loader(cfg).with_mask = False
+    check_dataset_cfg(cfg)
+    assert len(said) == 1

@@ -28,6 +28,103 @@ def test_a_label_without_a_class_is_refused(own_set):
     refused(cfg, 'no classes', 'metainfo')
 
 
+@pytest.fixture
+def said(monkeypatch):
+    """Warnings about labels."""
+    words = []
+    monkeypatch.setattr('addp_mm.checks.label_counts.print_log', lambda text, *_: words.append(text))
+    return words
+
+
+def write_maps(root, cfg, values, classes, **settings):
+    """A dataset of three images of 8 x 8 whose label maps hold ``values`` in equal shares."""
+    cfg = dict(cfg, metainfo=dict(classes=list(classes)), **settings)
+    cfg, _, maps = segmentation(root, cfg, 3, '.png', '.png')
+    for path in maps:
+        Image.fromarray(np.resize(np.array(values, np.uint8), (8, 8))).save(path)
+    return cfg
+
+
+def test_a_palette_of_another_length_is_refused(tmp_path):
+    cfg = write_maps(tmp_path, THREE, [0, 1], 'ab')
+    refused(dict(cfg, metainfo=dict(classes=['a', 'b'], palette=[[1, 2, 3]])), '1 colours in palette, but 2 classes')
+
+
+def test_binary_maps_of_0_and_255_cause_a_warning(tmp_path, said):
+    cfg = write_maps(tmp_path, THREE, [0, 255, 0, 0], ['background', 'garment'])
+    check_dataset_cfg(cfg)
+    assert len(said) == 1
+    assert '255 (25.0 % of the pixels) is taken for unlabelled' in said[0]
+    assert "class 1 ('garment') never occurs" in said[0]
+    assert 'write 1 instead' in said[0]
+
+
+def test_binary_maps_for_many_classes_cause_a_warning(tmp_path, said):
+    check_dataset_cfg(write_maps(tmp_path, THREE, [0, 255], 'abcd'))
+    assert "3 of 4 classes never occur: 'b', 'c', 'd'" in said[0]
+
+
+@pytest.mark.parametrize('values', [[0, 1, 2], [0, 0, 0, 2], [0, 1, 2, 255]])
+def test_zero_labels_that_are_classes_cause_a_warning(tmp_path, said, values):
+    cfg = write_maps(tmp_path, THREE, values, 'abc', reduce_zero_label=True)
+    check_dataset_cfg(cfg)
+    assert len(said) == 1
+    assert 'reduce_zero_label=True drops label 0 (' in said[0]
+    assert "'c'" in said[0]
+    assert 'set reduce_zero_label=False' in said[0]
+
+
+def test_labels_from_1_without_reduce_zero_label_cause_a_warning(tmp_path, said):
+    check_dataset_cfg(write_maps(tmp_path, THREE, [1, 2, 255], 'abc'))
+    assert "label 0 is in no map, so that class 0 ('a') never occurs" in said[0]
+    assert 'reduce_zero_label=True' in said[0]
+
+
+def test_labels_up_to_the_number_of_classes_are_refused_with_advice(tmp_path):
+    cfg = write_maps(tmp_path, THREE, [0, 1, 2, 3], 'abc')
+    refused(cfg, 'label 3, but there are 3 classes', 'set reduce_zero_label=True')
+
+
+@pytest.mark.parametrize(
+    'values, settings',
+    [
+        ([0, 1, 2], {}),
+        ([0, 1, 2, 255], {}),
+        ([0, 1], {}),
+        ([0, 1, 2, 3], dict(reduce_zero_label=True)),
+        ([1, 2, 3], dict(reduce_zero_label=True)),
+        ([0, 1, 1, 1, 1], dict(reduce_zero_label=True)),  # a small part of a larger set
+        ([0, 1, 2, 7], dict(ignore_index=7)),
+    ],
+)
+def test_usual_labels_cause_no_warning(tmp_path, said, values, settings):
+    check_dataset_cfg(write_maps(tmp_path, THREE, values, 'abc', **settings))
+    assert said == []
+
+
+def test_maps_without_a_class_are_no_training_data(tmp_path, said):
+    cfg = write_maps(tmp_path, THREE, [0, 255], 'abc', reduce_zero_label=True)
+    refused(cfg, 'no pixel has a class', '255 (50.0 % of the pixels)', 'reduce_zero_label=True')
+    check_dataset_cfg(dict(cfg, test_mode=True))
+    assert 'no pixel has a class' in said[0]
+
+
+def test_some_maps_of_ade20k_cause_no_warning(tmp_path, said):
+    """Its 0 is unlabelled, and few images show all of its classes."""
+    cfg, _, maps = segmentation(tmp_path, dict(type='ADE20KDataset'), 4, *STOCK[0][1:])
+    for path in maps:
+        Image.fromarray(np.random.default_rng(0).integers(0, 60, (8, 8), dtype=np.uint8)).save(path)
+    check_dataset_cfg(cfg)
+    assert said == []
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int32, bool])
+def test_labels_are_counted(dtype):
+    from addp_mm.checks.label_counts import count_labels
+
+    assert count_labels(np.array([[0, 1, 1], [1, 0, 1]], dtype)) == {0: 2, 1: 4}
+
+
 def test_a_damaged_label_map_is_named(own_set):
     path = own_set / 'labels/train/000003.png'
     path.write_bytes(path.read_bytes()[:60])

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Each patch: the fault without it, the behaviour with it, and a module without the fault."""
 
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +10,15 @@ import torch
 import addp_mm  # noqa: F401
 from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
 from addp_mm.compat.batched_nms import patch_batched_nms
+from addp_mm.compat.coco_evaluation import patch_coco_metric
 from addp_mm.compat.colour import patch_adjust_hue
+from addp_mm.compat.empty_dataset import patch_base_dataset
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.numpy_names import patch_numpy_names
 from addp_mm.compat.optional_packages import MissingPackageError, patch_class_without_package, patch_nifti
 from addp_mm.compat.versions import installed_version
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
+from addp_mm.errors import ConfigError
 
 needs_cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason='shows what happens without an accelerator')
 
@@ -440,3 +443,42 @@ def test_panoptic_annotations_load(monkeypatch, tmp_path, apart):
         expected[ids == record['id']] = record['category']
     assert (loaded['gt_seg_map'] == expected).all()
     assert (loaded['gt_masks'].masks == np.stack([ids == 10001, ids == 11004])).all()
+
+
+@pytest.mark.parametrize('listed', [0, 3])
+def test_a_dataset_without_images_says_why(listed):
+    from mmengine.dataset import BaseDataset
+
+    class Small(BaseDataset):
+        def load_data_list(self):
+            return [dict(width=28)] * listed
+
+        def filter_data(self):
+            return [one for one in self.data_list if one['width'] >= self.filter_cfg['min_size']]
+
+    def build(least):
+        return Small(ann_file='a.json', data_root='', filter_cfg=dict(min_size=least))
+
+    words = r'none of 3 images is left.*filter_cfg=\{.min_size.: 32\}' if listed else 'no image. Check ann_file'
+    with pytest.raises(ConfigError, match=f'Small on a.json: {words}'):
+        build(32)
+    if listed:
+        assert len(build(28)) == 3
+    with pytest.raises(ValueError, match='need at least one array'):
+        BaseDataset._serialize_data.__wrapped__(SimpleNamespace(data_list=[]))
+
+
+def test_a_dataset_without_the_fault_stays():
+    class BaseDataset:
+        def _serialize_data(self):
+            return None
+
+    assert not patch_base_dataset(module_with(BaseDataset=BaseDataset))
+
+
+def test_a_coco_metric_without_the_fault_stays():
+    class CocoMetric:
+        def results2json(self, results, outfile_prefix):
+            return {}
+
+    assert not patch_coco_metric(module_with(CocoMetric=CocoMetric))

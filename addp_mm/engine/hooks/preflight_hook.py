@@ -15,6 +15,7 @@ from addp_mm.checks.before_training import (
 )
 from addp_mm.checks.checkpoint_fit import check_checkpoint_fit, check_training_state
 from addp_mm.checks.counting import find_counting_faults
+from addp_mm.checks.mixed_sizes import check_mixed_sizes
 from addp_mm.checks.save_best import check_save_best
 from addp_mm.engine.strategies.sharded import is_sharded, whole
 from addp_mm.engine.unwrap import bare_model, is_resuming
@@ -32,8 +33,8 @@ class PreflightHook(Hook):
       shape.
     - ``load_from`` at the start of a training: shapes must agree, except for the number of classes
       of a head's last layers, and at least one parameter must be found.
-    - Training: the checks of :mod:`addp_mm.checks.before_training`. They leave the random
-      generators unchanged.
+    - Training: the checks of :mod:`addp_mm.checks.before_training`, and that images of different
+      sizes can form a batch. They leave the random generators unchanged.
 
     Args:
         testing: Whether the model is tested, not trained. Defaults to False.
@@ -73,5 +74,6 @@ class PreflightHook(Hook):
         check_number_of_classes(runner, model)
         check_save_best(runner)
         check_first_training_image(runner, model)
+        check_mixed_sizes(runner, model)
         warn_about_checkpoint_interval(runner)
         check_first_validation_image(runner)
