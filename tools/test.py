@@ -29,8 +29,7 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Read, check and complete the config. Nothing is written and no model is built yet."""
-    from addp_mm.checks.datasets import check_datasets
-    from addp_mm.checks.evaluators import check_evaluator
+    from addp_mm.checks.check_list import data_checks, run_checks
     from addp_mm.checks.weights import require_checkpoint, require_weights
     from addp_mm.config.paths import require_writable
     from addp_mm.engine import runner_cfg
@@ -45,8 +44,7 @@ def prepare(args):
     require_writable(args.out, '--out')
     cfg.load_from, cfg.resume = args.checkpoint, False
     set_strategy(cfg, testing=True)
-    check_datasets(cfg, 'test_dataloader', 'test_cfg.bank_dataloader')
-    check_evaluator(cfg, 'test')
+    run_checks(data_checks(cfg, 'test'))
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)
     runner_cfg.set_preflight(cfg, testing=True)
     return cfg

@@ -36,8 +36,7 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Read, check and complete the config. Nothing is written and no model is built yet."""
-    from addp_mm.checks.datasets import check_datasets
-    from addp_mm.checks.evaluators import check_evaluator
+    from addp_mm.checks.check_list import data_checks, run_checks
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
 
@@ -47,8 +46,7 @@ def prepare(args):
     if args.auto_scale_lr:
         runner_cfg.set_auto_scale_lr(cfg)
     set_strategy(cfg)
-    check_datasets(cfg, 'train_dataloader', 'val_dataloader')
-    check_evaluator(cfg, 'val')
+    run_checks(data_checks(cfg, 'train', 'val'))
     runner_cfg.set_visualization(cfg)
     runner_cfg.set_preflight(cfg)
     return cfg

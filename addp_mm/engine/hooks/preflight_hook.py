@@ -1,6 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check a checkpoint and the first images before training starts."""
 
+from collections.abc import Callable
+from functools import partial
+
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
@@ -65,10 +68,22 @@ class PreflightHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Run the checks that need a built runner."""
-        model = bare_model(runner)
-        check_number_of_batches(runner)
-        check_number_of_classes(runner, model)
-        check_save_best(runner)
-        check_first_training_image(runner, model)
-        warn_about_checkpoint_interval(runner)
-        check_first_validation_image(runner)
+        for check in checks_before_training(runner):
+            check()
+
+
+def checks_before_training(runner: Runner) -> list[Callable[[], None]]:
+    """The checks that need a built runner, in order.
+
+    Args:
+        runner: The runner; its loops are built.
+    """
+    model = bare_model(runner)
+    return [
+        partial(check_number_of_batches, runner),
+        partial(check_number_of_classes, runner, model),
+        partial(check_save_best, runner),
+        partial(check_first_training_image, runner, model),
+        partial(warn_about_checkpoint_interval, runner),
+        partial(check_first_validation_image, runner),
+    ]

@@ -1,0 +1,91 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The checks of a config before a runner is built, as a list that can be run in two ways.
+
+The tools stop at the first error. ``tools/check.py`` collects all errors.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from addp_mm.checks.datasets import check_datasets
+from addp_mm.checks.evaluators import check_evaluator
+from addp_mm.errors import UserError
+
+#: Dotted names of the data loaders of each split.
+LOADERS = {
+    'train': ('train_dataloader',),
+    'val': ('val_dataloader',),
+    'test': ('test_dataloader', 'test_cfg.bank_dataloader'),
+}
+
+
+class Check(NamedTuple):
+    """A check.
+
+    Attributes:
+        name: What is checked, for reports.
+        run: Raises an error if the check fails.
+    """
+
+    name: str
+    run: Callable[[], object]
+
+
+def loader_of(cfg: Config, name: str) -> Any:
+    """The config of a data loader by its dotted name; None if the config does not have it."""
+    node: Any = cfg
+    for part in name.split('.'):
+        node = (node or {}).get(part)
+    return node
+
+
+def data_checks(cfg: Config, *splits: str) -> Iterator[Check]:
+    """Yield the checks of the data and the evaluators of some splits.
+
+    Args:
+        cfg: The whole config.
+        *splits: 'train', 'val' or 'test'. Data that two splits share are checked once.
+
+    Yields:
+        The checks, in order.
+    """
+    seen: list[Any] = []
+    for split in splits:
+        for loader in LOADERS[split]:
+            dataset = (loader_of(cfg, loader) or {}).get('dataset')
+            if dataset is not None and dataset not in seen:
+                seen.append(dataset)
+                yield Check(f'data of {loader}', partial(check_datasets, cfg, loader))
+        if split != 'train':
+            yield Check(f'{split}_evaluator', partial(check_evaluator, cfg, split))
+
+
+def run_checks(checks: Iterable[Check]) -> None:
+    """Run checks up to the first error, which is raised."""
+    for check in checks:
+        check.run()
+
+
+def collect_errors(checks: Iterable[Check]) -> dict[str, list[str]]:
+    """Run all checks, also after an error.
+
+    Args:
+        checks: The checks. Two may have the same name.
+
+    Returns:
+        The messages of the failed checks by name, each one once; [] for a name whose checks passed.
+        A message of an error that is no :class:`UserError` starts with its class.
+    """
+    messages: dict[str, list[str]] = {}
+    for check in checks:
+        found = messages.setdefault(check.name, [])
+        try:
+            check.run()
+        except Exception as error:  # also an unforeseen one, which must not hide the others
+            message = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
+            if message not in found:
+                found.append(message)
+    return messages
