@@ -21,8 +21,8 @@ from addp_mm.errors import exit_on_user_error
 # name: (script below tools/, description)
 TOOLS = {
     'train': ('train.py', 'train a config: pre-training, classification, detection, segmentation'),
-    'check': ('check.py', 'check a config and its data, and write a report of the data'),
     'test': ('test.py', 'test a checkpoint; writes the metrics as JSON'),
+    'check': ('check.py', 'check a config and its data, and write a report of the data'),
     'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
 }

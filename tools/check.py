@@ -97,7 +97,7 @@ def run_all_checks(cfg, splits, with_model):
     """
     from addp_mm.checks.check_list import collect_errors
     from addp_mm.engine.captured_warnings import captured_warnings
-    from addp_mm.engine.trial_runner import model_checks, trial_config
+    from addp_mm.engine.trial_runner import metric_downloads, model_checks, trial_config
 
     # pycocotools prints to stdout while it reads a file
     with captured_warnings() as (logged, add_logger), redirect_stdout(io.StringIO()):
@@ -108,6 +108,8 @@ def run_all_checks(cfg, splits, with_model):
             with_data = not any(messages for name, messages in checks.items() if name.startswith('data of'))
             if not with_data:
                 logged.append('the loops and the first batches are not checked yet: correct the data first')
+            if metric_downloads(cfg):
+                logged.append('the validation is not checked: its metric may download a network')
             with trial_config(cfg) as trial:
                 steps = model_checks(trial, cfg.get('load_from'), with_data, lambda runner: add_logger(runner.logger))
                 checks.update(collect_errors(with_progress(steps)))
@@ -189,6 +191,7 @@ def write_results(folder, args, checks, notable, reports, duplicates):
 def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
+    warnings.simplefilter('ignore')  # those of other packages about their own code
     from mmengine.registry import init_default_scope
 
     from addp_mm.analysis.data_findings import findings
@@ -202,7 +205,6 @@ def main(argv=None):
         if args.out:
             require_writable_folder(args.out, f'--out {args.out}')
         init_default_scope(cfg.get('default_scope') or 'mmengine')
-        warnings.simplefilter('ignore')  # those of other packages about their own code
         checks, logged = run_all_checks(cfg, splits, not args.no_model)
         reports, duplicates = count_data(cfg, splits, args, checks)
         notable = [*logged, *findings(reports, duplicates)]

@@ -32,7 +32,7 @@ class Sample:
         objects: Label, box and ``segmentation`` of each object, as in a COCO file. Defaults to ().
         labels: Returns the label map, (H, W), in which ``ignore_index`` is no class. Defaults to
             None.
-        label: Class of the whole image. Defaults to None.
+        labels_of_image: Classes of the whole image. Defaults to ().
         ignore_index: Label of pixels that are not counted. Defaults to 255.
     """
 
@@ -42,7 +42,7 @@ class Sample:
     palette: Sequence[Colour] = ()
     objects: Sequence[tuple[int, Sequence[float], Any]] = ()
     labels: Callable[[], np.ndarray] | None = None
-    label: int | None = None
+    labels_of_image: Sequence[int] = ()
     ignore_index: int = 255
 
 
@@ -108,8 +108,6 @@ def draw(sample: Sample) -> Drawn:
     drawn = image.resize(size, resample).convert('RGBA')
     if sample.labels is not None:
         return _with_labels(sample, drawn)
-    if sample.label is not None:
-        return Drawn(sample.title, drawn, [_entry(sample, sample.label)])
     for label, box, segmentation in sample.objects:
         colour = _colour(sample, label)
         drawn = _with_mask(drawn, segmentation, colour, scale)
@@ -117,7 +115,8 @@ def draw(sample: Sample) -> Drawn:
         corner = max(left, left + width), max(top, top + height)  # a negative width must not stop the drawing
         ImageDraw.Draw(drawn).rectangle((left, top, *corner), outline=colour, width=2)
     found = Counter(label for label, _, _ in sample.objects)
-    return Drawn(sample.title, drawn, [_entry(sample, label, count) for label, count in sorted(found.items())])
+    legend = [_entry(sample, label, count) for label, count in sorted(found.items())]
+    return Drawn(sample.title, drawn, [*legend, *(_entry(sample, label) for label in sample.labels_of_image)])
 
 
 def _entry(sample: Sample, label: int, count: int = 1) -> tuple[str, Colour]:

@@ -78,10 +78,10 @@ class Counting:
         report.classes = list(meta.get('classes') or ())
         palette = _palette(meta.get('palette'), len(report.classes))
         source = FileSource([str(path) for path in columns['img_path']]) if 'img_path' in columns else None
-        if 'seg_map_path' in columns:
-            self._label_maps(report, dataset, columns['seg_map_path'], source, palette)
-        elif 'instances' in columns:
+        if 'instances' in columns:  # before label maps: those of a panoptic dataset are no class indices
             self._instances(report, columns['instances'], source, palette)
+        elif 'seg_map_path' in columns:
+            self._label_maps(report, dataset, columns['seg_map_path'], source, palette)
         elif 'gt_label' in columns:
             self._labels(report, columns['gt_label'], source, palette)
         elif source is not None:
@@ -176,7 +176,7 @@ class Counting:
         report.classes = [*report.classes, *map(str, range(len(report.classes), len(report.by_class)))]
         palette = palette if len(palette) >= len(report.classes) else colours(len(report.classes))
         if source is not None:
-            self._images(report, source, palette, lambda index: dict(label=int(np.ravel(labels[index])[0])))
+            self._images(report, source, palette, lambda index: dict(labels_of_image=np.ravel(labels[index]).tolist()))
 
     def _images(
         self,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _BINS = 40
-_PER_DECADE = 12  # bins of a logarithmic histogram
+_PER_DECADE = 20  # bins of a logarithmic histogram
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,23 @@ from addp_mm.engine.strategy_cfg import set_strategy
 from addp_mm.engine.unwrap import bare_model
 from addp_mm.errors import UserError
 
+_WITH_NETWORK = ('ReconstructionFID', 'FrechetDistance', 'LearnedPerceptualSimilarity')
+
 
 @contextmanager
 def trial_config(cfg: Config) -> Iterator[Config]:
     """A copy of a config that writes into a temporary folder and loads no checkpoint.
 
-    A strategy for several processes is removed, and so is the visualizer of the config.
+    A strategy for several processes is removed, and so is the visualizer of the config. A
+    validation whose metric would download a network is removed, too.
 
     Args:
         cfg: The whole config.
     """
     trial = copy.deepcopy(cfg)
+    _load_nothing(trial.get('model'))
+    if metric_downloads(cfg):
+        trial.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
     for key in ('strategy', 'runner_type', 'visualizer'):
         trial.pop(key, None)
     trial.update(load_from=None, resume=False, launcher='none', log_level='CRITICAL')
@@ -40,6 +46,23 @@ def trial_config(cfg: Config) -> Iterator[Config]:
     with tempfile.TemporaryDirectory(prefix='addp_check_', ignore_cleanup_errors=True) as folder:
         set_work_dir(trial, folder, 'trial')
         yield trial
+
+
+def metric_downloads(cfg: Config) -> bool:
+    """Whether a metric of the validation may download a network when it is built."""
+    evaluators = cfg.get('val_evaluator') or []
+    metrics = [evaluators] if isinstance(evaluators, dict) else evaluators
+    return any(type_name(metric.get('type')) in _WITH_NETWORK for metric in metrics)
+
+
+def _load_nothing(node: Any) -> None:
+    """Set ``pretrained=True`` to False: timm would download weights in the constructor."""
+    if isinstance(node, dict):
+        if node.get('pretrained') is True:
+            node['pretrained'] = False
+        node = list(node.values())
+    for part in node if isinstance(node, list | tuple) else ():
+        _load_nothing(part)
 
 
 def model_checks(

@@ -16,7 +16,7 @@ from addp_mm.report.figures import Picture, figure_picture
 
 _COLOURS = ('#14708c', '#c8742b', '#6a8f3c', '#8a5a9e')
 _SOFT, _RULE = '#66635b', '#dedad0'
-_INCHES = (4.4, 2.8)
+_INCHES, _WIDTH = (3.5, 2.6), 8.8
 _MAX_CLASSES = 60
 _LONG = 24  # letters of a name
 
@@ -34,7 +34,7 @@ def class_bars(classes: Sequence[str], counts: Mapping[str, Sequence[int]], unit
     shown = np.concatenate([order[: _MAX_CLASSES // 2], order[-_MAX_CLASSES // 2 :]])
     shown = order if len(order) <= _MAX_CLASSES else shown
     height = 0.75 + 0.12 * len(shown) * (0.6 + len(shares))
-    figure = MatplotlibFigure((2 * _INCHES[0], height), layout='constrained')
+    figure = MatplotlibFigure((_WIDTH, height), layout='constrained')
     ax = figure.subplots()
     bar = 0.8 / len(shares)
     for number, (split, values) in enumerate(shares.items()):
@@ -67,7 +67,7 @@ def histogram(title: str, summaries: Mapping[str, Any], x_label: str, logarithmi
         ax.stairs(heights, summary.edges, color=colour, alpha=0.15, fill=True)
     if logarithmic:
         ax.set_xscale('log')
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
         ax.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
         ax.xaxis.set_minor_locator(NullLocator())
     ax.set_title(title, fontsize=10, loc='left', fontweight='bold')

@@ -77,7 +77,8 @@ def test_labels_and_ignored_pixels():
 
 
 def test_a_class_and_an_image_without_annotations():
-    assert draw(sample(label=1)).legend == [('dog', BLUE)]
+    assert draw(sample(labels_of_image=[1])).legend == [('dog', BLUE)]
+    assert draw(sample(labels_of_image=[1, 0])).legend == [('dog', BLUE), ('cat', RED)]
     assert draw(sample()).legend == []
 
 

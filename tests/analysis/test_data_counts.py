@@ -1,16 +1,20 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """What is counted of dataset configs, and what is worth a look in it."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
+from helpers.balanced_html import unbalanced
 from helpers.checked_data import change_json
+from helpers.html_page import ParsedPage
 from helpers.recipes import load_recipe, recipe_scope
 from PIL import Image
 
 from addp_mm.analysis.data_counts import Counting
 from addp_mm.analysis.data_findings import findings
+from addp_mm.analysis.data_page import write_data_page
 from addp_mm.analysis.data_report import datasets_of
 
 CONFIGS = dict(
@@ -131,3 +135,40 @@ def test_two_datasets_of_a_split_have_different_names(own_scenes):
         )
 
     assert [report.split for report in counted('cls', own_scenes, two)] == ['train', 'train (2)']
+
+
+def test_images_of_several_classes_and_of_none(tmp_path):
+    labels = [[0, 2], [], [2]]
+    for index in range(len(labels)):
+        Image.new('RGB', (8 + index, 6)).save(tmp_path / f'{index}.png')
+    content = dict(
+        metainfo=dict(classes=['a', '$b$', '<c>']),
+        data_list=[dict(img_path=f'{index}.png', gt_label=label) for index, label in enumerate(labels)],
+    )
+    (tmp_path / 'labels.json').write_text(json.dumps(content))
+
+    def several(cfg):
+        cfg.train_dataloader.dataset = dict(
+            type='MultiLabelDataset', data_root=str(tmp_path), ann_file='labels.json', pipeline=[]
+        )
+
+    (report,) = counted('cls', tmp_path, several, num_samples=3)
+    assert report.by_class == [1, 0, 2]
+    assert report.sizes.distinct == 3
+    assert [sample.labels_of_image for sample in report.samples] == labels
+    assert findings([report], None) == ['train: 1 of 3 classes never occurs: $b$']
+
+
+def test_the_page_of_names_that_are_markup_or_formulas(small_scenes, tmp_path):
+    def rename(cfg):
+        classes = ['$x^', '<b>', '{{ 1 }}', '图像', 'é', 'a&b', '%s', "'", '"', '\\']
+        cfg.train_dataloader.dataset.update(type='CustomDataset', metainfo=dict(classes=classes))
+
+    reports = counted('cls', small_scenes, rename, num_samples=4)
+    page = tmp_path / 'page.html'
+    write_data_page(page, 'config', {'<i>': [], 'data': ['<script>']}, ['a < b'], reports, None, 'addp check')
+    html = page.read_text()
+    assert (unbalanced(html), ParsedPage(html).external()) == ([], [])
+    assert '<script>' not in html
+    for name in reports[0].classes:
+        assert name in ParsedPage(html).text

@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob('docs/**/*.md'), *ROOT.glob('*.md'), ROOT / 'addp_mm/assets/README.md'])
 PAGES = [page for page in PAGES if page.name != 'tools_reference.md']
 MESSAGES = (ROOT / 'docs/messages.md').read_text()
-STARTS_WITH_COMMAND = ('swap', 'own_data', 'installation', 'cluster', 'checkpoints', 'metrics', 'fashion_scenes')
+STARTS_WITH_COMMAND = (
+    *('swap', 'own_data', 'installation', 'check_data', 'cluster', 'checkpoints', 'metrics', 'fashion_scenes'),
+)
 
 
 @cache
