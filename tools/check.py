@@ -19,7 +19,7 @@ _SPLITS = ('train', 'val', 'test')
 # Top-level keys that each split needs.
 _NEEDED = {
     'train': ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
-    'val': ('model', 'val_dataloader', 'val_cfg', 'val_evaluator'),
+    'val': (),
     'test': ('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),
 }
 
@@ -71,22 +71,19 @@ def with_progress(checks):
             yield check
 
 
-def config_and_data_checks(cfg, splits):
-    """Yield the checks that need no model."""
+def checks_without_model(cfg, trial, splits):
+    """Yield the checks that need no model; those of the data may change ``trial``."""
     from functools import partial
 
-    from addp_mm.checks.check_list import Check, data_checks
-    from addp_mm.checks.unknown_arguments import check_numbers, config_checks
+    from addp_mm.checks.check_list import Check, data_checks, settings_checks
     from addp_mm.checks.weights import check_initial_weights
     from addp_mm.engine.trial_runner import check_strategy
 
-    needed = tuple(dict.fromkeys(key for split in splits for key in _NEEDED[split] if split != 'val'))
-    for check in config_checks(cfg, needed or ('model',)):
-        yield Check('arguments of the config', check)
-    yield Check('numbers of the config', partial(check_numbers, cfg))
+    needed = dict.fromkeys(key for split in splits for key in _NEEDED[split])
+    yield from settings_checks(cfg, tuple(needed))
     yield Check('strategy', partial(check_strategy, cfg))
     yield Check('checkpoints', partial(check_initial_weights, cfg))
-    yield from data_checks(cfg, *splits)
+    yield from data_checks(trial, *splits)
 
 
 def run_all_checks(cfg, splits, with_model):
@@ -97,23 +94,23 @@ def run_all_checks(cfg, splits, with_model):
     """
     from addp_mm.checks.check_list import collect_errors
     from addp_mm.engine.captured_warnings import captured_warnings
-    from addp_mm.engine.trial_runner import metric_downloads, model_checks, trial_config
+    from addp_mm.engine.trial_runner import model_checks, remove_downloading_metric, trial_config
 
     # pycocotools prints to stdout while it reads a file
-    with captured_warnings() as (logged, add_logger), redirect_stdout(io.StringIO()):
-        checks = collect_errors(with_progress(config_and_data_checks(cfg, splits)))
-        if with_model and checks['arguments of the config']:
-            logged.append('the model is not checked yet: correct the arguments of the config first')
-        elif with_model:
-            with_data = not any(messages for name, messages in checks.items() if name.startswith('data of'))
-            if not with_data:
-                logged.append('the loops and the first batches are not checked yet: correct the data first')
-            if metric_downloads(cfg):
-                logged.append('the validation is not checked: its metric may download a network')
-            with trial_config(cfg) as trial:
-                steps = model_checks(trial, cfg.get('load_from'), with_data, lambda runner: add_logger(runner.logger))
-                checks.update(collect_errors(with_progress(steps)))
-    return checks, logged
+    with captured_warnings() as (logged, add_logger), redirect_stdout(io.StringIO()), trial_config(cfg) as trial:
+        checks = collect_errors(with_progress(checks_without_model(cfg, trial, splits)))
+        if not with_model:
+            return checks, logged
+        if checks['arguments of the config']:
+            return checks, [*logged, 'the model is not checked yet: correct the arguments of the config first']
+        notes = []
+        if checks['data']:
+            notes.append('the loops and the first batches are not checked yet: correct the data first')
+        if remove_downloading_metric(trial):
+            notes.append('the validation is not checked: its metric may download a network')
+        steps = model_checks(trial, cfg.get('load_from'), not checks['data'], lambda runner: add_logger(runner.logger))
+        checks.update(collect_errors(with_progress(steps)))
+        return checks, [*logged, *notes]
 
 
 def count_data(cfg, splits, args, checks):

@@ -4,7 +4,7 @@
 The tools stop at the first error. ``tools/check.py`` collects all errors.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from addp_mm.checks.datasets import check_datasets
 from addp_mm.checks.evaluators import check_evaluator
+from addp_mm.checks.unknown_arguments import check_numbers, config_checks
 from addp_mm.errors import UserError
 
 #: Dotted names of the data loaders of each split.
@@ -28,10 +29,12 @@ class Check(NamedTuple):
     Attributes:
         name: What is checked, for reports.
         run: Raises an error if the check fails.
+        parts: Smaller checks that find more errors after ``run`` has failed. Defaults to (): none.
     """
 
     name: str
     run: Callable[[], object]
+    parts: Sequence[Callable[[], object]] = ()
 
 
 def loader_of(cfg: Config, name: str) -> Any:
@@ -42,25 +45,35 @@ def loader_of(cfg: Config, name: str) -> Any:
     return node
 
 
+def settings_checks(cfg: Config, needed: tuple[str, ...]) -> Iterator[Check]:
+    """Yield the checks of a config's keys and values.
+
+    Args:
+        cfg: The whole config.
+        needed: Top-level keys that the config must have.
+    """
+    for check in config_checks(cfg, needed):
+        yield Check('arguments of the config', check)
+    yield Check('numbers of the config', partial(check_numbers, cfg))
+
+
 def data_checks(cfg: Config, *splits: str) -> Iterator[Check]:
     """Yield the checks of the data and the evaluators of some splits.
 
     Args:
         cfg: The whole config.
         *splits: 'train', 'val' or 'test'. Data that two splits share are checked once.
-
-    Yields:
-        The checks, in order.
     """
-    seen: list[Any] = []
     for split in splits:
-        for loader in LOADERS[split]:
-            dataset = (loader_of(cfg, loader) or {}).get('dataset')
-            if dataset is not None and dataset not in seen:
-                seen.append(dataset)
-                yield Check(f'data of {loader}', partial(check_datasets, cfg, loader))
-        if split != 'train':
+        if split != 'train' and cfg.get(f'{split}_evaluator') is not None:
             yield Check(f'{split}_evaluator', partial(check_evaluator, cfg, split))
+    loaders: dict[str, Any] = {}
+    for loader in (loader for split in splits for loader in LOADERS[split]):
+        dataset = (loader_of(cfg, loader) or {}).get('dataset')
+        if dataset is not None and dataset not in loaders.values():
+            loaders[loader] = dataset
+    each = [partial(check_datasets, cfg, loader) for loader in loaders]
+    yield Check('data', partial(check_datasets, cfg, *loaders), each)
 
 
 def run_checks(checks: Iterable[Check]) -> None:
@@ -82,10 +95,19 @@ def collect_errors(checks: Iterable[Check]) -> dict[str, list[str]]:
     messages: dict[str, list[str]] = {}
     for check in checks:
         found = messages.setdefault(check.name, [])
-        try:
-            check.run()
-        except Exception as error:  # also an unforeseen one, which must not hide the others
-            message = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
-            if message not in found:
-                found.append(message)
+        message = _message(check.run)
+        for text in [message, *map(_message, check.parts if message else ())]:
+            if text and text not in found:
+                found.append(text)
     return messages
+
+
+def _message(run: Callable[[], object]) -> str:
+    """The message of a check; '' if it passes."""
+    try:
+        run()
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # an unforeseen error must not hide the others
+        return f'{type(error).__name__}: {error}'
+    return ''

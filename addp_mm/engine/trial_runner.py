@@ -29,16 +29,13 @@ _WITH_NETWORK = ('ReconstructionFID', 'FrechetDistance', 'LearnedPerceptualSimil
 def trial_config(cfg: Config) -> Iterator[Config]:
     """A copy of a config that writes into a temporary folder and loads no checkpoint.
 
-    A strategy for several processes is removed, and so is the visualizer of the config. A
-    validation whose metric would download a network is removed, too.
+    A strategy for several processes is removed, and so is the visualizer of the config.
 
     Args:
         cfg: The whole config.
     """
     trial = copy.deepcopy(cfg)
     _load_nothing(trial.get('model'))
-    if metric_downloads(cfg):
-        trial.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
     for key in ('strategy', 'runner_type', 'visualizer'):
         trial.pop(key, None)
     trial.update(load_from=None, resume=False, launcher='none', log_level='CRITICAL')
@@ -48,11 +45,18 @@ def trial_config(cfg: Config) -> Iterator[Config]:
         yield trial
 
 
-def metric_downloads(cfg: Config) -> bool:
-    """Whether a metric of the validation may download a network when it is built."""
-    evaluators = cfg.get('val_evaluator') or []
+def remove_downloading_metric(trial: Config) -> bool:
+    """Remove the validation if a metric may download a network when it is built.
+
+    Returns:
+        Whether the validation was removed.
+    """
+    evaluators = trial.get('val_evaluator') or []
     metrics = [evaluators] if isinstance(evaluators, dict) else evaluators
-    return any(type_name(metric.get('type')) in _WITH_NETWORK for metric in metrics)
+    downloads = any(type_name(metric.get('type')) in _WITH_NETWORK for metric in metrics)
+    if downloads:
+        trial.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
+    return downloads
 
 
 def _load_nothing(node: Any) -> None:

@@ -4,7 +4,7 @@
 import pytest
 from mmengine.config import Config
 
-from addp_mm.checks.check_list import Check, collect_errors, data_checks, run_checks
+from addp_mm.checks.check_list import Check, collect_errors, data_checks, run_checks, settings_checks
 from addp_mm.errors import ConfigError
 
 
@@ -34,12 +34,36 @@ def test_run_stops_at_the_first_error():
     assert ran == [1]
 
 
+def test_after_a_failure_its_parts_are_run():
+    parts = [failing(ConfigError('train')), lambda: None, failing(ConfigError('val'))]
+    assert collect_errors([Check('data', failing(ConfigError('train')), parts)]) == {'data': ['train', 'val']}
+    assert collect_errors([Check('data', lambda: None, parts)]) == {'data': []}
+
+
+def loaders_of(cfg, *splits):
+    """Names of the checks, and the loaders that the check of the data takes."""
+    *others, data = data_checks(cfg, *splits)
+    assert data.name == 'data'
+    assert [part.args[1:] for part in data.parts] == [(name,) for name in data.run.args[1:]]
+    return [check.name for check in others], list(data.run.args[1:])
+
+
 def test_data_that_two_splits_share_are_checked_once():
-    train, val = dict(dataset=dict(type='A')), dict(dataset=dict(type='B'))
-    cfg = Config(dict(train_dataloader=train, val_dataloader=val, test_dataloader=val))
-    names = [check.name for check in data_checks(cfg, 'train', 'val', 'test')]
-    assert names == ['data of train_dataloader', 'data of val_dataloader', 'val_evaluator', 'test_evaluator']
-    assert [check.name for check in data_checks(cfg, 'test')] == ['data of test_dataloader', 'test_evaluator']
+    train, val, metric = dict(dataset=dict(type='A')), dict(dataset=dict(type='B')), dict(type='M')
+    loaders = dict(train_dataloader=train, val_dataloader=val, test_dataloader=val)
+    cfg = Config(dict(**loaders, val_evaluator=metric, test_evaluator=metric))
+    evaluators = ['val_evaluator', 'test_evaluator']
+    assert loaders_of(cfg, 'train', 'val', 'test') == (evaluators, ['train_dataloader', 'val_dataloader'])
+    assert loaders_of(cfg, 'test') == (['test_evaluator'], ['test_dataloader'])
     cfg.test_cfg = dict(bank_dataloader=train)
-    assert 'data of test_cfg.bank_dataloader' in [check.name for check in data_checks(cfg, 'test')]
-    assert [check.name for check in data_checks(Config(dict(val_dataloader=None)), 'train', 'val')] == ['val_evaluator']
+    assert loaders_of(cfg, 'test') == (['test_evaluator'], ['test_dataloader', 'test_cfg.bank_dataloader'])
+    assert loaders_of(Config(dict(val_dataloader=None)), 'train', 'val') == ([], [])
+
+
+def test_the_sections_of_a_config_are_checked_one_by_one():
+    cfg = Config(dict(model=dict(), default_hooks=dict(checkpoint=dict(type='CheckpointHook', intervall=1))))
+    cfg.train_cfg = dict(max_epoch=0, max_epochs=0)
+    found = collect_errors(settings_checks(cfg, ('model', 'optim_wrapper')))
+    assert ['intervall' in text for text in found['arguments of the config']] == [False, True]
+    assert 'optim_wrapper' in found['arguments of the config'][0]
+    assert 'max_epochs' in found['numbers of the config'][0]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from addp_mm.engine.trial_runner import check_strategy, metric_downloads, trial_config
+from addp_mm.engine.trial_runner import check_strategy, remove_downloading_metric, trial_config
 from addp_mm.errors import ConfigError
 
 
@@ -45,11 +45,15 @@ def test_nothing_is_loaded_and_nothing_remains():
 def test_a_metric_with_a_network_is_left_out(kind, as_list):
     metric = dict(type=kind)
     cfg = config(val_evaluator=[metric] if as_list else metric)
-    assert metric_downloads(cfg)
-    with trial_config(cfg) as trial:
-        assert (trial.val_dataloader, trial.val_cfg, trial.val_evaluator) == (None, None, None)
-    assert not metric_downloads(config())
-    assert not metric_downloads(Config({}))
+    assert remove_downloading_metric(cfg)
+    assert (cfg.val_dataloader, cfg.val_cfg, cfg.val_evaluator) == (None, None, None)
+
+
+@pytest.mark.parametrize('cfg', [config(), Config({})])
+def test_other_metrics_stay(cfg):
+    before = cfg.to_dict()
+    assert not remove_downloading_metric(cfg)
+    assert cfg.to_dict() == before
 
 
 def test_a_strategy_is_checked_without_its_launcher():

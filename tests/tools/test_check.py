@@ -78,7 +78,7 @@ def test_a_detector(check, small_scenes, tmp_path):
     assert finished.status == 0, finished.output
     assert report['checks']
     assert not any(report['checks'].values())
-    assert set(report['checks']) >= {'arguments of the config', 'data of train_dataloader', 'model', 'first batches'}
+    assert set(report['checks']) >= {'arguments of the config', 'data', 'model', 'first batches'}
     train = data_of(report, 'train')
     content = json.loads((small_scenes / 'annotations/instances_train.json').read_text())
     counts = Counter(one['category_id'] for one in content['annotations'])
@@ -213,6 +213,7 @@ def tiny_with(workplace, tmp_path, text):
 def test_all_faults_of_a_config_are_listed(check, workplace, tmp_path):
     text = """
 train_dataloader['dataset']['data_prefix'] = 'trian'
+test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], data_prefix='vall'))
 optim_wrapper['optimizer']['weight_deacy'] = 0.1
 default_hooks['checkpoint'] = dict(intervall=5)
 train_cfg['max_epochs'] = 0
@@ -221,21 +222,17 @@ load_from = 'nothing.pth'
     finished, report, html = check(tiny_with(workplace, tmp_path, text))
     assert finished.status == 1
     failed = {name: messages for name, messages in report['checks'].items() if messages}
-    assert set(failed) == {
-        'arguments of the config',
-        'numbers of the config',
-        'checkpoints',
-        'data of train_dataloader',
-    }
+    assert set(failed) == {'arguments of the config', 'numbers of the config', 'checkpoints', 'data'}
     assert len(failed['arguments of the config']) == 2
-    for phrase in ('weight_deacy', 'intervall', 'trian', 'max_epochs', 'nothing.pth'):
+    assert len(failed['data']) == 2
+    for phrase in ('weight_deacy', 'intervall', 'data/trian', 'data/vall', 'max_epochs', 'nothing.pth'):
         assert any(phrase in message for messages in failed.values() for message in messages)
         assert phrase in ParsedPage(html).text
         assert phrase in finished.output
     assert f'4 of {len(report["checks"])} checks failed' in finished.output
     assert data_of(report, 'train')['notes']
     assert data_of(report, 'train')['images'] is None
-    assert data_of(report, 'val and test')['by_class'] == [4, 4]
+    assert data_of(report, 'val')['by_class'] == [4, 4]
     assert unbalanced(html) == []
 
 
