@@ -22,6 +22,7 @@ from addp_mm.errors import exit_on_user_error
 TOOLS = {
     'train': ('train.py', 'train a config: pre-training, classification, detection, segmentation'),
     'test': ('test.py', 'test a checkpoint; writes the metrics as JSON'),
+    'check': ('check.py', 'check a config and its data, and write a report of the data'),
     'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
 }

@@ -127,8 +127,8 @@ def read_runner_config(args: argparse.Namespace, needed: tuple[str, ...]) -> 'Co
     from mmengine.registry import init_default_scope
 
     from addp_mm.checks.argument_kinds import argument_kinds
+    from addp_mm.checks.check_list import run_checks, settings_checks
     from addp_mm.checks.launch import check_launcher
-    from addp_mm.checks.unknown_arguments import check_config, check_numbers, check_sections
     from addp_mm.config.config_file import load_config
     from addp_mm.engine.runner_cfg import set_work_dir
 
@@ -136,9 +136,7 @@ def read_runner_config(args: argparse.Namespace, needed: tuple[str, ...]) -> 'Co
     _check_conflicts(args)
     cfg = load_config(args.config, args.cfg_options, argument_kinds)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    check_config(cfg, needed=needed)
-    check_numbers(cfg)
-    check_sections(cfg)
+    run_checks(settings_checks(cfg, needed))
     cfg.launcher = args.launcher
     set_work_dir(cfg, args.work_dir, args.config)
     if args.seed is not None:

@@ -44,7 +44,7 @@ copybutton_prompt_is_regexp = True
 
 #: Tools whose ``--help`` becomes the page reference/tools.
 TOOLS = {
-    'Training and testing': ('train', 'test', 'generate', 'pretrain_from_folder'),
+    'Checking, training and testing': ('train', 'test', 'check', 'generate', 'pretrain_from_folder'),
     'Data sets': ('dataset_converters/*',),
     'Checkpoints': ('model_converters/*',),
     'Analysis': ('analysis_tools/*',),
@@ -54,7 +54,7 @@ TOOLS = {
 
 def write_tools_page(app) -> None:
     """Write tools_reference.md from the ``--help`` of every tool."""
-    parts = ['# Tools', 'Written from `--help` when the documentation is built. `addp NAME` runs the first four.']
+    parts = ['# Tools', 'Written from `--help` when the documentation is built. `addp NAME` runs the first five.']
     for title, patterns in TOOLS.items():
         parts.append(f'## {title}')
         paths = [path for pattern in patterns for path in sorted((ROOT / 'tools').glob(f'{pattern}.py'))]

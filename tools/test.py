@@ -28,8 +28,7 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Read, check and complete the config, before a model is built. Writes repaired annotations."""
-    from addp_mm.checks.datasets import check_datasets
-    from addp_mm.checks.evaluators import check_evaluator
+    from addp_mm.checks.check_list import data_checks, run_checks
     from addp_mm.checks.weights import require_checkpoint, require_weights
     from addp_mm.config.paths import require_writable
     from addp_mm.engine import runner_cfg
@@ -44,8 +43,7 @@ def prepare(args):
     require_writable(args.out, '--out')
     cfg.load_from, cfg.resume = args.checkpoint, False
     set_strategy(cfg, testing=True)
-    check_evaluator(cfg, 'test')
-    check_datasets(cfg, 'test_dataloader', 'test_cfg.bank_dataloader', repaired_dir=Path(cfg.work_dir) / 'annotations')
+    run_checks(data_checks(cfg, 'test'))
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)
     runner_cfg.set_preflight(cfg, testing=True)
     return cfg

@@ -1,8 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Train a config: pre-training, classification, detection or segmentation."""
 
-from pathlib import Path
-
 from addp_mm.cli_options import ToolParser, add_runner_options, parse_runner_args, read_runner_config
 
 
@@ -42,19 +40,13 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Read, check and complete the config, before a model is built. Writes repaired annotations."""
-    from addp_mm.checks.counting import check_counting
-    from addp_mm.checks.datasets import check_datasets
-    from addp_mm.checks.evaluators import check_evaluator
-    from addp_mm.checks.optimizer import check_optimizer
-    from addp_mm.checks.save_best import check_rules
+    from addp_mm.checks.check_list import data_checks, run_checks, training_checks
     from addp_mm.engine import runner_cfg
     from addp_mm.engine.strategy_cfg import set_strategy
     from addp_mm.errors import ConfigError
 
     cfg = read_runner_config(args, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
-    check_counting(cfg)
-    check_optimizer(cfg)
-    check_rules(cfg)
+    run_checks(training_checks(cfg))
     if args.override_schedule and not (args.resume or cfg.get('resume')):
         raise ConfigError('--override-schedule changes a resumed training: add --resume')
     runner_cfg.set_resume(cfg, args.resume)
@@ -63,8 +55,7 @@ def prepare(args):
     runner_cfg.set_log_counting(cfg)
     set_strategy(cfg)
     runner_cfg.set_resume_hook(cfg, args.override_schedule)
-    check_evaluator(cfg, 'val')
-    check_datasets(cfg, 'train_dataloader', 'val_dataloader', repaired_dir=Path(cfg.work_dir) / 'annotations')
+    run_checks(data_checks(cfg, 'train', 'val'))
     runner_cfg.set_visualization(cfg)
     runner_cfg.set_preflight(cfg)
     return cfg

@@ -17,7 +17,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.optim import ReduceOnPlateauParamScheduler
 from mmengine.registry import DATA_SAMPLERS, HOOKS, LOOPS, PARAM_SCHEDULERS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from addp_mm.checks.signature import accepted_arguments
 from addp_mm.checks.type_lookup import find_type, is_kind
@@ -83,6 +83,16 @@ def check_counting(cfg: Config) -> None:
     found = find_counting_faults(cfg)
     if found.errors:
         raise ConfigError('config: ' + '. '.join(found.errors))
+
+
+def warn_about_counting(runner: Runner) -> None:
+    """Log the warnings of :func:`find_counting_faults`.
+
+    Args:
+        runner: The runner, built.
+    """
+    for warning in find_counting_faults(runner.cfg).warnings:
+        runner.logger.warning(f'config: {warning}')
 
 
 def find_counting_faults(cfg: Config) -> Counting:

@@ -5,6 +5,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from mmengine import registry as roots
@@ -292,15 +293,21 @@ def check_config(cfg: Config, needed: tuple[str, ...] = ('model',)) -> None:
         ConfigError: A key is missing or an argument is unknown. The message names the key and
             similar ones.
     """
+    for check in config_checks(cfg, needed):
+        check()
+
+
+def config_checks(cfg: Config, needed: tuple[str, ...] = ('model',)) -> Iterator[Callable[[], None]]:
+    """Yield the parts of :func:`check_config`, one for each section; same arguments."""
     scope = cfg.get('default_scope') or 'mmengine'
-    _check_top_level(cfg, needed)
-    _check_lists(cfg)
+    yield partial(_check_top_level, cfg, needed)
+    yield partial(_check_lists, cfg)
     for section, registries in _SECTIONS.items():
         if cfg.get(section) is not None:
-            _check_section(cfg[section], section, registries, scope)
+            yield partial(_check_section, cfg[section], section, registries, scope)
     for section in _LOADERS:
         if isinstance(cfg.get(section), dict):
-            _check_loader(cfg[section], section, scope)
+            yield partial(_check_loader, cfg[section], section, scope)
 
 
 def class_at(cfg: Config, key: str) -> Any:

@@ -2,6 +2,7 @@
 """Check that the weights of a run exist, before a runner is built."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,35 @@ def require_weights(cfg: Config) -> None:
         )
 
 
+def check_initial_weights(cfg: Config) -> None:
+    """Check that the local checkpoints exist that initialise the model or a part of it.
+
+    Args:
+        cfg: The whole config.
+
+    Raises:
+        ConfigError: ``load_from`` or the checkpoint of an ``init_cfg`` does not exist.
+    """
+    paths = {'load_from': cfg.get('load_from'), **dict(_initial_weights(cfg.get('model'), 'model'))}
+    for name, path in paths.items():
+        if path and isinstance(path, str):
+            require_checkpoint(path, name)
+
+
 def _names_weights(node: Any) -> bool:
+    return next(_initial_weights(node, ''), None) is not None
+
+
+def _initial_weights(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield dotted name and ``checkpoint`` of each initializer that loads one."""
     if isinstance(node, dict):
-        return type_name(node.get('type')) in _PRETRAINED or any(map(_names_weights, node.values()))
-    return isinstance(node, list | tuple) and any(map(_names_weights, node))
+        if type_name(node.get('type')) in _PRETRAINED:
+            yield f'{path}.checkpoint', node.get('checkpoint')
+        for key, value in node.items():
+            yield from _initial_weights(value, f'{path}.{key}')
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _initial_weights(value, f'{path}.{index}')
 
 
 def require_checkpoint(path: str, what: str = 'checkpoint') -> str:

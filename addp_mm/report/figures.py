@@ -16,6 +16,8 @@ Points = Sequence[tuple[float, float]]
 _CHART_INCHES = (3.6, 2.7)
 _CHARTS_IN_A_ROW = 3
 _SOFT = '#66635b'
+_SMALL_PHOTO = 200**2  # pixels
+_PHOTO_QUALITY = 88
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ def image_picture(image: Image.Image, alt: str, title: str = '') -> Picture:
     buffer = io.BytesIO()
     image.convert('RGB').save(buffer, 'png', optimize=True)
     return Picture(_uri('image/png', buffer.getvalue()), image.width, image.height, 2 * image.width, alt, title)
+
+
+def photo_picture(image: Image.Image, alt: str) -> Picture:
+    """An image as a picture, in PNG if it is small, otherwise in JPEG."""
+    if image.width * image.height <= _SMALL_PHOTO:
+        return image_picture(image, alt)
+    buffer = io.BytesIO()
+    image.convert('RGB').save(buffer, 'jpeg', quality=_PHOTO_QUALITY)
+    return Picture(_uri('image/jpeg', buffer.getvalue()), image.width, image.height, image.width, alt)
 
 
 def figure_picture(figure: MatplotlibFigure, alt: str) -> Picture:

@@ -6,11 +6,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.report.figures import Picture
 
 TEMPLATES = Path(__file__).with_name('templates')
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this package; all values are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(template).render(**values)
 
 
 @dataclass(frozen=True)
@@ -72,10 +81,7 @@ class Page:
 
     def html(self) -> str:
         """The page as HTML."""
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-        environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-        return environment.get_template('page.html.j2').render(**vars(self))
+        return render('page.html.j2', **vars(self))
 
     def write(self, path: Path) -> int:
         """Write the page; returns its size in bytes."""

@@ -22,6 +22,7 @@ STARTS_WITH_COMMAND = (
     'schedules',
     'metrics',
     'fashion_scenes',
+    'check_data',
 )
 
 

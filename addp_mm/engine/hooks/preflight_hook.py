@@ -1,6 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check a checkpoint and the first images before training starts."""
 
+from collections.abc import Callable
+from functools import partial
+
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
@@ -14,7 +17,7 @@ from addp_mm.checks.before_training import (
     warn_about_checkpoint_interval,
 )
 from addp_mm.checks.checkpoint_fit import check_checkpoint_fit, check_training_state
-from addp_mm.checks.counting import find_counting_faults
+from addp_mm.checks.counting import warn_about_counting
 from addp_mm.checks.mixed_sizes import check_mixed_sizes
 from addp_mm.checks.save_best import check_save_best
 from addp_mm.engine.strategies.sharded import is_sharded, whole
@@ -67,13 +70,24 @@ class PreflightHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Run the checks that need a built runner."""
-        for warning in find_counting_faults(runner.cfg).warnings:
-            runner.logger.warning(f'config: {warning}')
-        model = bare_model(runner)
-        check_number_of_batches(runner)
-        check_number_of_classes(runner, model)
-        check_save_best(runner)
-        check_first_training_image(runner, model)
-        check_mixed_sizes(runner, model)
-        warn_about_checkpoint_interval(runner)
-        check_first_validation_image(runner)
+        for check in checks_before_training(runner):
+            check()
+
+
+def checks_before_training(runner: Runner) -> list[Callable[[], None]]:
+    """The checks that need a built runner, in order.
+
+    Args:
+        runner: The runner; its loops are built.
+    """
+    model = bare_model(runner)
+    return [
+        partial(warn_about_counting, runner),
+        partial(check_number_of_batches, runner),
+        partial(check_number_of_classes, runner, model),
+        partial(check_save_best, runner),
+        partial(check_first_training_image, runner, model),
+        partial(check_mixed_sizes, runner, model),
+        partial(warn_about_checkpoint_interval, runner),
+        partial(check_first_validation_image, runner),
+    ]
