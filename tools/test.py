@@ -54,10 +54,11 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm import compat
     from addp_mm.checkpoints.atomic_write import write_json
+    from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import exit_on_user_error
 
-    with exit_on_user_error():
+    with exit_on_user_error(), name_sections():
         cfg = prepare(args)
         runner = build_runner(cfg)
         runner.logger.info(compat.summary())

@@ -19,7 +19,6 @@ _BUILDERS = {
     'build_test_loop': 'test_cfg',
     'build_optim_wrapper': 'optim_wrapper',
     'build_param_scheduler': 'param_scheduler',
-    'build_evaluator': 'val_evaluator',
     'build_log_processor': 'log_processor',
     'build_visualizer': 'visualizer',
     'register_default_hooks': 'default_hooks',
@@ -72,6 +71,8 @@ def _section(error: Exception) -> str | None:
             section = None
         elif section is None and name in _BUILDERS:
             section = _BUILDERS[name]
+        elif name == 'build_evaluator' and section is not None:
+            section = section.replace('_cfg', '_evaluator')
         elif name == 'register_hook' and section is not None and isinstance(frame.f_locals.get('hook'), dict):
             section += f' ({type_name(frame.f_locals["hook"].get("type"))})'
         elif name in _STAGES and isinstance(frame.f_locals.get('self'), Hook):

@@ -2,7 +2,7 @@
 """An argument that another package refuses is named by the section of the config."""
 
 import pytest
-from helpers.tiny_training import build_runner
+from helpers.tiny_training import Numbers, build_runner
 from mmengine.hooks import Hook
 
 from addp_mm.engine.build_errors import name_sections
@@ -37,6 +37,16 @@ def test_the_section_is_named(tmp_path, settings, words):
         build_runner(tmp_path, 2, **settings).train()
     assert ' cannot be built: ' in str(caught.value)
     assert ', line ' in str(caught.value)
+
+
+def test_a_metric_is_named(tmp_path):
+    import mmdet.evaluation  # noqa: F401
+
+    loader = dict(batch_size=2, dataset=Numbers(), sampler=dict(type='DefaultSampler', shuffle=False))
+    validation = dict(val_dataloader=loader, val_cfg=dict())
+    metric = dict(type='mmdet.CocoMetric', metric='boxes')
+    with pytest.raises(ConfigError, match='config: val_evaluator cannot be built: .*but got boxes'), name_sections():
+        build_runner(tmp_path, 2, val_evaluator=metric, **validation).train()
 
 
 def test_a_loop_that_is_refused_is_named(tmp_path):
