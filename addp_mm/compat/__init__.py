@@ -24,6 +24,7 @@ from addp_mm.compat.empty_dataset import patch_base_dataset
 from addp_mm.compat.flexible_runner import patch_flexible_runner
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.fsdp import patch_fsdp_strategy, patch_fsdp_wrapper
+from addp_mm.compat.half_losses import patch_half_loss
 from addp_mm.compat.importing import when_imported
 from addp_mm.compat.inferencer_loader import patch_inferencer_loader
 from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
@@ -38,12 +39,16 @@ __all__ = ['PATCHES', 'Patch', 'applied', 'install', 'is_off', 'summary', 'waiti
 
 _FAULTS = {
     'scope': "a model's transforms are not found after a model of another package was built",
+    'half': 'the loss fails in half precision',
     'package': 'a class whose package is missing fails without naming it',
     'loader': 'the inferencer refuses pipelines that load images with addp_mm.LoadImage',
 }
 PATCHES = (
     Patch('operators', EXT_NAME, 'mmcv is installed without its compiled operators', patch_mmcv_ext),
     Patch('batched_nms', 'mmcv.ops.nms', 'batched_nms fails or mixes classes in half precision', patch_batched_nms),
+    Patch('vfnet', 'mmdet.models.dense_heads.vfnet_head', _FAULTS['half'], patch_half_loss),
+    Patch('autoassign', 'mmdet.models.dense_heads.autoassign_head', _FAULTS['half'], patch_half_loss),
+    Patch('ddq', 'mmdet.models.losses.ddq_detr_aux_loss', _FAULTS['half'], patch_half_loss),
     Patch('hue', 'mmcv.image.photometric', 'hue jitter fails with numpy 2', patch_adjust_hue),
     Patch('det_inferencer', 'mmdet.apis.det_inferencer', _FAULTS['loader'], patch_inferencer_loader),
     Patch('seg_inferencer', 'mmseg.apis.mmseg_inferencer', _FAULTS['loader'], patch_inferencer_loader),

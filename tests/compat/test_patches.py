@@ -14,6 +14,7 @@ from addp_mm.compat.coco_evaluation import patch_coco_metric
 from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.empty_dataset import patch_base_dataset
 from addp_mm.compat.focal_loss import patch_focal_loss
+from addp_mm.compat.half_losses import patch_half_loss
 from addp_mm.compat.numpy_names import patch_numpy_names
 from addp_mm.compat.optional_packages import MissingPackageError, patch_class_without_package, patch_nifti
 from addp_mm.compat.versions import installed_version
@@ -304,6 +305,30 @@ def test_batched_nms_without_the_fault_stays():
     module = module_with(batched_nms=batched_nms)
     assert not patch_batched_nms(module)
     assert module.batched_nms is batched_nms
+
+
+def test_a_loss_gets_float32_instead_of_half_precision():
+    """The failing line of VFNet's loss, in a head that stands in for it."""
+
+    class VFNetHead:
+        def loss_by_feat(self, scores, boxes, batch_gt_instances=None):
+            targets = torch.zeros_like(scores[0])
+            targets[torch.tensor([1])] = torch.ones(1)
+            return dict(loss=(scores[0] - targets).sum(), dtypes=(boxes['first'].dtype, batch_gt_instances.dtype))
+
+    module = module_with(VFNetHead=VFNetHead)
+    module.__name__ = 'mmdet.models.dense_heads.vfnet_head'
+    head, labels = VFNetHead(), torch.tensor([3])
+    half = [torch.full((2,), 2.0, dtype=torch.bfloat16, requires_grad=True)]
+    arguments = half, dict(first=torch.zeros(1, dtype=torch.float16))
+    with pytest.raises(RuntimeError, match='dtypes match'):
+        head.loss_by_feat(*arguments, batch_gt_instances=labels)
+    assert patch_half_loss(module)
+    result = head.loss_by_feat(*arguments, batch_gt_instances=labels)
+    assert result['loss'].item() == 3
+    assert result['dtypes'] == (torch.float32, torch.int64)
+    result['loss'].backward()
+    assert half[0].grad.tolist() == [1, 1]
 
 
 def test_retrieval_recall_and_average_precision():

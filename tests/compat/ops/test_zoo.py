@@ -175,6 +175,28 @@ def test_detector(mmcv_ops, path):
         assert found.labels.max() < CLASSES
 
 
+@pytest.mark.parametrize(
+    'path',
+    [
+        'vfnet/vfnet_r50_fpn_1x_coco.py',
+        'autoassign/autoassign_r50-caffe_fpn_1x_coco.py',
+        'dyhead/atss_r50_fpn_dyhead_1x_coco.py',
+        'dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py',
+        'carafe/mask-rcnn_r50_fpn-carafe_1x_coco.py',
+    ],
+)
+def test_detector_in_bfloat16(mmcv_ops, path):
+    import mmdet
+    import mmdet.models
+
+    model = build(mmdet, path)
+    with torch.autocast('cpu', torch.bfloat16):
+        check_training(model, detection_data())
+        for result in predict(model, detection_data()):
+            assert len(result.pred_instances) > 0
+            assert result.pred_instances.scores.isfinite().all()
+
+
 def test_soft_nms_in_a_detector(mmcv_ops):
     import mmdet
     import mmdet.models
