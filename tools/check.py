@@ -96,7 +96,7 @@ def run_all_checks(cfg, splits, with_model):
     """
     from addp_mm.checks.check_list import collect_errors
     from addp_mm.engine.captured_warnings import captured_warnings
-    from addp_mm.engine.trial_runner import model_checks, remove_downloading_metric, trial_config
+    from addp_mm.engine.trial_runner import model_checks, remove_downloads, trial_config
 
     # pycocotools prints to stdout while it reads a file
     with captured_warnings() as (logged, add_logger), redirect_stdout(io.StringIO()), trial_config(cfg) as trial:
@@ -105,12 +105,16 @@ def run_all_checks(cfg, splits, with_model):
             return checks, logged
         if checks['arguments of the config']:
             return checks, [*logged, 'the model is not checked yet: correct the arguments of the config first']
-        notes = []
+        notes = remove_downloads(trial)
         if checks['data']:
             notes.append('the loops and the first batches are not checked yet: correct the data first')
-        if remove_downloading_metric(trial):
-            notes.append('the validation is not checked: its metric may download a network')
-        steps = model_checks(trial, cfg.get('load_from'), not checks['data'], lambda runner: add_logger(runner.logger))
+        steps = model_checks(
+            trial,
+            load_from=cfg.get('load_from'),
+            with_data=not checks['data'],
+            all_weights=not (notes or checks['checkpoints']),
+            complete=lambda runner: add_logger(runner.logger),
+        )
         checks.update(collect_errors(with_progress(steps)))
         return checks, [*logged, *notes]
 

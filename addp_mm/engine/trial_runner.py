@@ -6,6 +6,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from mmengine.config import Config
@@ -16,18 +17,20 @@ from addp_mm.checks.before_training import PreflightError
 from addp_mm.checks.check_list import Check
 from addp_mm.checks.checkpoint_fit import check_checkpoint_fit
 from addp_mm.config.type_names import type_name
+from addp_mm.engine.hooks.frozen_components import check_loaded
 from addp_mm.engine.hooks.preflight_hook import checks_before_training
 from addp_mm.engine.runner_cfg import set_work_dir
 from addp_mm.engine.strategy_cfg import set_strategy
 from addp_mm.engine.unwrap import bare_model
-from addp_mm.errors import UserError
+from addp_mm.errors import UserError, first_few
+from addp_mm.models.selfsup.frozen import mark_loaded
 
 _WITH_NETWORK = ('ReconstructionFID', 'FrechetDistance', 'LearnedPerceptualSimilarity')
 
 
 @contextmanager
 def trial_config(cfg: Config) -> Iterator[Config]:
-    """A copy of a config that writes into a temporary folder and loads no checkpoint.
+    """A copy of a config that writes into a temporary folder and starts without ``load_from``.
 
     A strategy for several processes is removed, and so is the visualizer of the config.
 
@@ -35,7 +38,6 @@ def trial_config(cfg: Config) -> Iterator[Config]:
         cfg: The whole config.
     """
     trial = copy.deepcopy(cfg)
-    _load_nothing(trial.get('model'))
     for key in ('strategy', 'runner_type', 'visualizer'):
         trial.pop(key, None)
     trial.update(load_from=None, resume=False, launcher='none', log_level='CRITICAL')
@@ -45,37 +47,65 @@ def trial_config(cfg: Config) -> Iterator[Config]:
         yield trial
 
 
-def remove_downloading_metric(trial: Config) -> bool:
-    """Remove the validation if a metric may download a network when it is built.
+def remove_downloads(trial: Config) -> list[str]:
+    """Remove what would be downloaded while a runner is built: weights, and networks of metrics.
+
+    Args:
+        trial: Config from :func:`trial_config`, changed in place.
 
     Returns:
-        Whether the validation was removed.
+        What was removed, in one line each.
     """
+    notes = []
+    addresses = sorted(set(_remove_addresses(trial.get('model'))))
+    if addresses:
+        notes.append(f'these weights are not downloaded, so that their fit is not checked: {first_few(addresses)}')
     evaluators = trial.get('val_evaluator') or []
     metrics = [evaluators] if isinstance(evaluators, dict) else evaluators
-    downloads = any(type_name(metric.get('type')) in _WITH_NETWORK for metric in metrics)
-    if downloads:
+    if any(type_name(metric.get('type')) in _WITH_NETWORK for metric in metrics):
         trial.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
-    return downloads
+        notes.append('the validation is not checked: its metric may download a network')
+    return notes
 
 
-def _load_nothing(node: Any) -> None:
-    """Set ``pretrained=True`` to False: timm would download weights in the constructor."""
+def _remove_addresses(node: Any) -> Iterator[str]:
+    """Remove initializers that download weights; yield the addresses."""
     if isinstance(node, dict):
-        if node.get('pretrained') is True:
-            node['pretrained'] = False
+        for key in ('pretrained', 'init_cfg'):
+            value = node.get(key)
+            entries = value if isinstance(value, list | tuple) else [value]
+            kept = [entry for entry in entries if _address(entry) is None]
+            if len(kept) < len(entries):
+                yield from filter(None, map(_address, entries))
+                # timm takes False, the others None
+                node[key] = kept if isinstance(value, list | tuple) else False if value is True else None
         node = list(node.values())
     for part in node if isinstance(node, list | tuple) else ():
-        _load_nothing(part)
+        yield from _remove_addresses(part)
+
+
+def _address(entry: Any) -> str | None:
+    """The address of weights that an entry of a model's config downloads; None if it does not."""
+    if entry is True:
+        return 'pretrained=True'
+    checkpoint = entry.get('checkpoint') if isinstance(entry, dict) else entry
+    return checkpoint if isinstance(checkpoint, str) and not _is_local(checkpoint) else None
+
+
+def _is_local(checkpoint: str) -> bool:
+    return '://' not in checkpoint or checkpoint.startswith(ASSET_SCHEME)
 
 
 def model_checks(
-    cfg: Config, load_from: str | None = None, with_data: bool = True, complete: Callable[[Runner], object] = id
+    cfg: Config,
+    load_from: str | None = None,
+    with_data: bool = True,
+    all_weights: bool = True,
+    complete: Callable[[Runner], object] = id,
 ) -> Iterator[Check]:
     """Yield the checks that need a built runner: its construction, then those of PreflightHook.
 
-    The weights are random: no ``init_cfg`` is used. If a component cannot be built, the checks that
-    need it are left out.
+    If a component cannot be built, the checks that need it are left out.
 
     Args:
         cfg: Config from :func:`trial_config`, with a ``model``. Without a ``train_dataloader``,
@@ -84,40 +114,67 @@ def model_checks(
             downloaded is not checked.
         with_data: Whether the data can be read. Otherwise no data loader is built. Defaults to
             True.
+        all_weights: Whether the model can load all its initial weights. Otherwise frozen components
+            count as loaded. Defaults to True.
         complete: Called with the runner when all is built. What is logged before does not concern
             the user. Defaults to a function without effect.
     """
-    built: dict[str, Any] = {}
+    trial = _Trial(cfg)
+    yield Check('model', partial(_construct, 'the model or a hook', trial.build_runner))
+    runner = trial.runner
+    if runner is None:
+        return
+    yield Check('initial weights', partial(_construct, 'the initial weights of the model', trial.init_weights))
+    if load_from and _is_local(load_from):
+        yield Check('load_from', partial(_check_fit, runner, load_from))
+    elif load_from or not all_weights:
+        _count_as_loaded(runner)
+    if hasattr(bare_model(runner), 'unloaded_components'):
+        yield Check('initial weights', partial(check_loaded, bare_model(runner)))
+    if cfg.get('train_dataloader') is not None:
+        yield Check('optimizer', partial(_construct, 'optim_wrapper', trial.build_optimizer))
+        if with_data:
+            what = 'a data loader, a loop, a metric or param_scheduler'
+            yield Check('loops', partial(_construct, what, trial.build_loops))
+    complete(runner)
+    if trial.has_loops and trial.has_optimizer:
+        for check in checks_before_training(runner):
+            yield Check('first batches', check)
 
-    def build_runner() -> None:
-        built['runner'] = Runner.from_cfg(cfg)
 
-    def build_optimizer() -> None:
-        runner = built['runner']
-        built['optimizer'] = runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+class _Trial:
+    """A runner that is built step by step, in the order of ``Runner.train``."""
 
-    def build_loops() -> None:
-        runner = built['runner']
-        built['loops'] = [runner.train_loop, runner.val_loop]  # mmengine builds a loop when it is read
-        if 'optimizer' in built:
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self.runner: Runner | None = None
+        self.has_optimizer = self.has_loops = False
+
+    def build_runner(self) -> None:
+        self.runner = Runner.from_cfg(self.cfg)
+
+    def init_weights(self) -> None:
+        # mmengine's Runner has no public method that initialises weights on all ranks
+        self.runner._init_model_weights()  # type: ignore[union-attr]  # noqa: SLF001
+
+    def build_optimizer(self) -> None:
+        runner: Any = self.runner
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        self.has_optimizer = True
+
+    def build_loops(self) -> None:
+        runner: Any = self.runner
+        self.has_loops = bool((runner.train_loop, runner.val_loop))  # mmengine builds a loop when it is read
+        if self.has_optimizer:
             runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
             if runner.param_schedulers is not None:
                 runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
 
-    yield Check('model', lambda: _construct('the model or a hook', build_runner))
-    if 'runner' not in built:
-        return
-    runner = built['runner']
-    if cfg.get('train_dataloader') is not None:
-        yield Check('optimizer', lambda: _construct('optim_wrapper', build_optimizer))
-        if with_data:
-            yield Check('loops', lambda: _construct('a data loader, a loop, a metric or param_scheduler', build_loops))
-    complete(runner)
-    if load_from and ('://' not in load_from or load_from.startswith(ASSET_SCHEME)):
-        yield Check('load_from', lambda: _check_fit(runner, load_from))
-    if 'loops' in built and 'optimizer' in built:
-        for check in checks_before_training(runner):
-            yield Check('first batches', check)
+
+def _count_as_loaded(runner: Runner) -> None:
+    for module in runner.model.modules():
+        if hasattr(module, 'weights_loaded'):
+            mark_loaded(module)
 
 
 def check_strategy(cfg: Config) -> None:

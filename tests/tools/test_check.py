@@ -266,6 +266,28 @@ def test_a_model_that_cannot_be_built_and_data_that_can_be_counted(check, workpl
     assert data_of(report, 'train')['by_class'] == [8, 8]
 
 
+def test_a_pretraining_whose_frozen_component_gets_no_weights(check, small_scenes, tmp_path):
+    source = dict(type='addp_mm.ImageFiles', root=str(small_scenes / 'scenes/train'))
+    pipeline = [dict(type='addp_mm.LoadImage'), dict(type='PackInputs')]
+    (tmp_path / 'config.py').write_text(
+        f'_base_ = {str(PRETRAINING)!r}\n'
+        f'train_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, pipeline={pipeline}, **{source}))\n'
+        'model = dict(tokenizer=dict(init_cfg=None))\n'
+    )
+    finished, report, _ = check(tmp_path / 'config.py')
+    assert finished.status == 1
+    (message,) = report['checks']['initial weights']
+    assert 'no weights were loaded into the frozen tokenizer' in message
+    assert report['checks']['first batches'] == []
+    # weights that would be downloaded count as loaded
+    path = tmp_path / 'config.py'
+    far = dict(type='addp_mm.Pretrained', checkpoint='https://example.org/tokenizer.pth')
+    path.write_text(path.read_text().replace('init_cfg=None', f'init_cfg={far}'))
+    finished, report, _ = check(path)
+    assert finished.status == 0, finished.output
+    assert 'https://example.org/tokenizer.pth' in report['warnings'][0]
+
+
 def test_a_checkpoint_of_another_width(check, workplace, tmp_path):
     torch.save({'state_dict': {'backbone.cls_token': torch.zeros(1, 1, 24)}}, tmp_path / 'other.pth')
     text = f'\nload_from = {str(tmp_path / "other.pth")!r}\n'
