@@ -55,13 +55,37 @@ def _rle_fault(rle: Mapping, image: Mapping) -> str:
     wanted = [image['height'], image['width']]
     if size != wanted:
         return f'an RLE of the size {size!r:.40}, but its image has the height {wanted[0]} and the width {wanted[1]}'
-    if isinstance(counts, str) and counts:
-        return ''
+    text = counts
+    if isinstance(text, str):
+        counts = _runs(text)
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
-        return f'an RLE with the counts {counts!r:.40}'
+        return f'an RLE with the counts {text!r:.40}'
     if sum(counts) != wanted[0] * wanted[1]:
         return f'an RLE of {sum(counts)} pixels, but its image has {wanted[0] * wanted[1]}'
     return ''
+
+
+def _runs(text: str) -> list[int] | None:
+    """Lengths of the runs of a compressed RLE; None if the text is not one.
+
+    Each number is written in groups of five bits, the lowest first, and from the fourth on as the
+    difference to the number two before it.
+    """
+    runs: list[int] = []
+    value = bits = 0
+    for code in text.encode():
+        group = code - 48
+        if not 0 <= group < 64:
+            return None
+        value |= (group & 31) << bits
+        bits += 5
+        if group & 32:
+            continue  # more groups follow
+        if group & 16:
+            value -= 1 << bits
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = bits = 0
+    return None if bits else runs
 
 
 def usable_polygons(segmentation: Any) -> Any:

@@ -83,12 +83,22 @@ def check_segmentations(path: Path, content: Mapping) -> None:
     """
     images = {image['id']: image for image in content['images']}
     by_text = {str(number): image for number, image in images.items()}
+    relative, polygons = True, False  # whether all coordinates are shares of the image's edges
     for index, annotation in enumerate(content['annotations']):
         number = annotation['image_id']
         image = images.get(number) or by_text[str(number)]
         fault = mask_fault(annotation.get('segmentation'), image)
         if fault:
             raise DatasetError(f'{where(path, "annotations", index, annotation)} has {fault}. {ADVICE}')
+        segmentation = annotation.get('segmentation')
+        if relative and segmentation and isinstance(segmentation, list):
+            polygons = polygons or any(segmentation)
+            relative = all(max(polygon, default=0) <= 1 for polygon in segmentation)
+    if polygons and relative:
+        raise DatasetError(
+            f'{path}: every polygon is between 0 and 1, but coordinates are in pixels. Multiply them by width and '
+            'height.'
+        )
 
 
 def _missing(record: Mapping, keys: frozenset[str]) -> str:

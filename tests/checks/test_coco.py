@@ -106,6 +106,9 @@ def test_an_image_or_category_that_lacks_a_key_is_named(own_set, section, key):
         (dict(segmentation=dict(size=[32, 64], counts=[0, 2048])), 'an RLE of the size [32, 64]'),
         (dict(segmentation=dict(size=[64, 64], counts=[0, 64])), 'an RLE of 64 pixels, but its image has 4096'),
         (dict(segmentation=dict(size=[64, 64], counts=[-1, 4097])), 'counts [-1, 4097]'),
+        (dict(segmentation=dict(size=[64, 64], counts='PPPo1')), 'an RLE of '),
+        (dict(segmentation=dict(size=[64, 64], counts='P')), "counts 'P'"),
+        (dict(segmentation=dict(size=[64, 64], counts='\u00e9')), 'an RLE with the counts'),
         (dict(segmentation=dict(counts=[0, 4096])), 'an RLE of the size None'),
         (dict(id=1), 'another record has the same id'),
     ],
@@ -170,6 +173,20 @@ def test_boxes_between_0_and_1_are_refused(own_set):
     cfg = dataset_cfg('det', own_set)
     annotations_loader(cfg).with_mask = False
     refused(cfg, path, 'between 0 and 1', 'Multiply')
+
+
+def test_polygons_between_0_and_1_are_refused(own_set):
+    path = own_set / 'annotations/instances_train.json'
+
+    def divide(content):
+        for annotation in content['annotations']:
+            annotation['segmentation'] = [[0.1, 0.1, 0.9, 0.1, 0.9, 1]]
+
+    change_json(path, divide)
+    cfg = dataset_cfg('det', own_set)
+    refused(cfg, path, 'every polygon is between 0 and 1', 'Multiply')
+    change_json(path, lambda content: content['annotations'][-1].update(segmentation=[[1, 1, 9, 1, 9, 9]]))
+    check_dataset_cfg(cfg)
 
 
 def test_a_size_that_differs_from_the_image_is_named(own_set):

@@ -3,9 +3,11 @@
 
 import copy
 
+import numpy as np
 import pytest
 from helpers.coco_scores import OBJECTS, SHIFTS, SIZE, coco_content, rectangle, scores
 
+from addp_mm.checks.coco_masks import mask_area, mask_fault
 from addp_mm.checks.coco_repairs import repair_annotations, repairs_in_words
 from addp_mm.checks.coco_use import CocoUse
 
@@ -214,3 +216,17 @@ def test_predictions_of_classes_that_the_data_lack_are_left_out(tmp_path, classe
     plain = scores(content, tmp_path, classes=classes, classwise=True)
     more = [(1, label, (2, 2, 30, 30)) for label in labels]
     assert scores(content, tmp_path, more, classes=classes, classwise=True) == plain
+
+
+def test_runs_of_compressed_rle_are_those_of_pycocotools():
+    from pycocotools import mask
+
+    rng = np.random.default_rng(0)
+    for threshold in (0, 0.02, 0.5, 0.98, 1):
+        values = (rng.random((37, 53)) < threshold).astype(np.uint8)
+        rle = mask.encode(np.asfortranarray(values))
+        rle['counts'] = rle['counts'].decode()
+        image = dict(height=37, width=53)
+        assert mask_fault(rle, image) == ''
+        assert mask_area(rle) == values.sum()
+        assert 'an RLE of' in mask_fault(dict(rle, counts=rle['counts'] + '1'), image)
