@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from addp_mm.checkpoints.errors import CheckpointError
@@ -146,32 +147,30 @@ def test_a_resnet_of_another_package(tmp_path):
     assert torch.equal(grey.layer4[1].bn2.weight, rgb.layer4[1].bn2.weight)
 
 
-def test_load_from_names_the_way_that_works(tmp_path):
-    """The weights of a whole segmentor, for images of four channels."""
+def segmentor(in_channels, init_cfg=None):
     from mmseg.registry import MODELS
 
-    cfg = Config(
-        dict(
-            type='EncoderDecoder',
-            backbone=dict(
-                type='addp_mm.ADDPViT', arch=ARCH, img_size=32, patch_size=8, out_type='featmap', in_channels=3
-            ),
-            decode_head=dict(
-                type='mmseg.FCNHead', in_channels=16, channels=8, num_convs=1, num_classes=4, norm_cfg=dict(type='BN')
-            ),
-        )
+    backbone = dict(
+        type='addp_mm.ADDPViT', arch=ARCH, img_size=32, patch_size=8, out_type='featmap', in_channels=in_channels
     )
-    rgb = MODELS.build(cfg)
+    head = dict(type='FCNHead', in_channels=16, channels=8, num_convs=1, num_classes=4, norm_cfg=dict(type='BN'))
+    cfg = Config(dict(type='EncoderDecoder', backbone=backbone, decode_head=head, init_cfg=init_cfg))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(cfg)
+        model.init_weights()
+    return model
+
+
+def test_load_from_names_the_way_that_works(tmp_path):
+    """The weights of a whole segmentor, for images of four channels."""
+    rgb = segmentor(3)
     path = saved(tmp_path, rgb)
-    cfg.backbone.in_channels = 4
     logger = MMLogger.get_current_instance()
     with pytest.raises(CheckpointError, match=r'model\.init_cfg=.*adapt_in_channels=True\) instead of load_from'):
-        check_checkpoint_fit(torch.load(path), MODELS.build(cfg), path, logger, complete=False)
+        check_checkpoint_fit(torch.load(path), segmentor(4), path, logger, complete=False)
     with pytest.raises(CheckpointError, match='Use the config that the checkpoint was trained with$'):
-        check_checkpoint_fit(torch.load(path), MODELS.build(cfg), path, logger, complete=True)
-    cfg.init_cfg = dict(type='addp_mm.Pretrained', checkpoint=path, adapt_in_channels=True)
-    four = MODELS.build(cfg)
-    four.init_weights()
+        check_checkpoint_fit(torch.load(path), segmentor(4), path, logger, complete=True)
+    four = segmentor(4, dict(type='addp_mm.Pretrained', checkpoint=path, adapt_in_channels=True))
     for name, weight in rgb.state_dict().items():
         if name == 'backbone.patch_embed.projection.weight':
             weight = weight[:, [0, 1, 2, 0]] * 0.75
