@@ -27,6 +27,7 @@ from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferen
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.patch import Patch, applied
+from addp_mm.compat.train_loop import patch_train_loop
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
 __all__ = ['PATCHES', 'Patch', 'applied', 'install', 'is_off', 'summary', 'waiting']
@@ -75,6 +76,12 @@ PATCHES = (
         'mmengine.runner._flexible_runner',
         "FlexibleRunner ignores the config's compile key and fails without env_cfg",
         patch_flexible_runner,
+    ),
+    Patch(
+        'train_loop',
+        'mmengine.runner.loops',
+        'IterBasedTrainLoop loads batches before a resume knows its position',
+        patch_train_loop,
     ),
     Patch(
         'activation_checkpointing',

@@ -205,3 +205,27 @@ def test_focal_loss_without_the_fault_stays():
     forward = FocalLoss.forward
     assert not patch_focal_loss(module_with(FocalLoss=FocalLoss))
     assert FocalLoss.forward is forward
+
+
+def test_the_training_loop_reads_nothing_before_the_first_batch():
+    from mmengine.runner import loops
+
+    from addp_mm.compat.train_loop import patch_train_loop
+
+    read = []
+
+    class Loader:
+        def __iter__(self):
+            read.append(True)
+            return iter('ab')
+
+    original = loops._InfiniteDataloaderIterator.__mro__[1]
+    original(Loader())
+    assert read.pop()  # the fault
+    batches = loops._InfiniteDataloaderIterator(Loader())
+    assert not read
+    assert [next(batches), next(batches)] == ['a', 'b']
+    assert read == [True]
+    healthy = module_with(_InfiniteDataloaderIterator=loops._InfiniteDataloaderIterator)
+    assert not patch_train_loop(healthy)
+    assert healthy._InfiniteDataloaderIterator is loops._InfiniteDataloaderIterator
