@@ -5,33 +5,8 @@ import mmdet.datasets.samplers  # noqa: F401
 import mmpretrain.datasets.samplers  # noqa: F401
 import pytest
 import torch
-from helpers.any_training import LoggedSamples, train
-from torch.utils.data import ConcatDataset, RandomSampler
-
-WORKERS = dict(num_workers=2, persistent_workers=True)
-ASPECT = dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler'))
-# by epoch; the samplers and workers of the loader. An epoch has 6 batches of 2.
-CASES = {
-    'stock infinite': (False, dict(sampler=dict(type='InfiniteSampler')) | WORKERS),
-    'ours infinite': (False, dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler')) | WORKERS),
-    'passes by iterations': (False, dict(sampler=dict(type='DefaultSampler'))),
-    'aspect ratios by iterations': (False, dict(sampler=dict(type='DefaultSampler'), **ASPECT)),
-    'aspect ratios without end': (False, dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler'), **ASPECT)),
-    'stock epochs': (True, dict(sampler=dict(type='DefaultSampler')) | WORKERS),
-    'our epochs': (True, dict(sampler=dict(type='addp_mm.ResumableEpochSampler'))),
-    'aspect ratios': (True, dict(sampler=dict(type='DefaultSampler'), **ASPECT)),
-    'aspect ratios of ours': (True, dict(sampler=dict(type='addp_mm.ResumableEpochSampler'), **ASPECT)),
-    'class aware': (True, dict(sampler=dict(type='mmdet.ClassAwareSampler'))),
-    'repeated augmentation': (True, dict(sampler=dict(type='mmpretrain.RepeatAugSampler'))),
-    'torch, no seed': (True, 'random'),
-}
-
-
-def settings_of(name):
-    by_epoch, loader = CASES[name]
-    if loader == 'random':  # draws its order from torch's global generator
-        loader = dict(sampler=RandomSampler(range(12)))
-    return by_epoch, loader
+from helpers.any_training import SAMPLERS, LoggedSamples, settings_of, train
+from torch.utils.data import ConcatDataset
 
 
 def tensors(value):
@@ -39,7 +14,7 @@ def tensors(value):
 
 
 @pytest.mark.parametrize('stop', [2, 6, 8])  # within the first epoch, at its end, and in the second
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', SAMPLERS)
 def test_a_resume_equals_the_uninterrupted_run_and_reads_nothing_again(tmp_path, name, stop):
     by_epoch, loader = settings_of(name)
     length = 3 if by_epoch else 15

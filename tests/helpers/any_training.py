@@ -14,9 +14,33 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, RandomSampler
 
 _RUNS = itertools.count()
+WORKERS = dict(num_workers=2, persistent_workers=True)
+ASPECT = dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler'))
+# by epoch; the samplers and workers of the loader. An epoch has 6 batches of 2.
+SAMPLERS = {
+    'stock infinite': (False, dict(sampler=dict(type='InfiniteSampler')) | WORKERS),
+    'ours infinite': (False, dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler')) | WORKERS),
+    'passes by iterations': (False, dict(sampler=dict(type='DefaultSampler'))),
+    'aspect ratios by iterations': (False, dict(sampler=dict(type='DefaultSampler'), **ASPECT)),
+    'aspect ratios without end': (False, dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler'), **ASPECT)),
+    'stock epochs': (True, dict(sampler=dict(type='DefaultSampler')) | WORKERS),
+    'our epochs': (True, dict(sampler=dict(type='addp_mm.ResumableEpochSampler'))),
+    'aspect ratios': (True, dict(sampler=dict(type='DefaultSampler'), **ASPECT)),
+    'aspect ratios of ours': (True, dict(sampler=dict(type='addp_mm.ResumableEpochSampler'), **ASPECT)),
+    'class aware': (True, dict(sampler=dict(type='mmdet.ClassAwareSampler'))),
+    'repeated augmentation': (True, dict(sampler=dict(type='mmpretrain.RepeatAugSampler'))),
+    'torch, no seed': (True, 'random'),
+}
+
+
+def settings_of(name):
+    by_epoch, loader = SAMPLERS[name]
+    if loader == 'random':  # draws its order from torch's global generator
+        loader = dict(sampler=RandomSampler(range(12)))
+    return by_epoch, loader
 
 
 class LoggedSamples(Dataset):
