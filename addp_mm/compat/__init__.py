@@ -18,6 +18,7 @@ from addp_mm.compat.amp import patch_amp_optim_wrapper
 from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
+from addp_mm.compat.evaluator import patch_evaluator
 from addp_mm.compat.flexible_runner import patch_flexible_runner
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.fsdp import patch_fsdp_strategy, patch_fsdp_wrapper
@@ -26,6 +27,7 @@ from addp_mm.compat.inferencer_loader import patch_inferencer_loader
 from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
+from addp_mm.compat.param_groups import patch_param_groups
 from addp_mm.compat.patch import Patch, applied
 from addp_mm.compat.train_loop import patch_train_loop
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
@@ -70,6 +72,13 @@ PATCHES = (
         'mmengine.optim.optimizer.amp_optimizer_wrapper',
         'mixed precision needs a GPU',
         patch_amp_optim_wrapper,
+    ),
+    Patch('bfloat16_metrics', 'mmengine.evaluator.evaluator', 'metrics fail on bfloat16', patch_evaluator),
+    Patch(
+        'param_groups',
+        'mmengine.optim.optimizer.optimizer_wrapper',
+        'compile=True fails in the first step of an optimizer with parameter groups',
+        patch_param_groups,
     ),
     Patch(
         'flexible_runner',
