@@ -99,7 +99,9 @@ class SeededBatches(Sampler):
 
     def __getattr__(self, name: str) -> Any:
         # hooks read sampler, batch_size and others
-        return getattr(self.__dict__['batches'], name)
+        if name == 'batches':  # a copy that is not filled yet
+            raise AttributeError(name)
+        return getattr(self.batches, name)
 
 
 class _OnePass:

@@ -71,8 +71,10 @@ class RandomStateHook(Hook):
             if runner.iter:
                 runner.logger.warning(f'{_NOT_EXACT}: its data have no batch sampler with indices')
             return
-        endless = hasattr(loop, 'dataloader_iterator')
-        self._batches = SeededBatches(loader.batch_sampler, self._seed, endless)
+        endless, batches = hasattr(loop, 'dataloader_iterator'), loader.batch_sampler
+        if isinstance(batches, SeededBatches):  # of an earlier train() of this process
+            batches = batches.batches
+        self._batches = SeededBatches(batches, self._seed, endless)
         if 'seed' in state:
             self._batches.sampler.seed = state['seed']
         self._done = self._position(runner, state) if runner.iter else 0
