@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     PREVIEW = 1  # images generated for the visualizer during training
     DATA_ORDER = 2  # order of the samples; the epoch is the iteration
     AUGMENTATION = 3  # random transforms of a sample; its position in training is the iteration
+    BATCH_ORDER = 4  # samplers without a seed of their own; the number of the pass is the iteration
 
 
 def seed_sequence(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0) -> np.random.SeedSequence:
@@ -63,16 +64,26 @@ def seed_process(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0,
         torch.cuda.manual_seed_all(torch_seed)
 
 
+def random_states() -> tuple:
+    """The states of the global CPU generators of Python, numpy and torch."""
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  # as in seed_process
+
+
+def set_random_states(states: tuple) -> None:
+    """Give the global CPU generators the states that :func:`random_states` returned."""
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_rng_state(states[2])
+
+
 @contextmanager
 def random_states_kept() -> Iterator[None]:
     """A context after which the global CPU generators have the states that they had before."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  # as in seed_process
+    states = random_states()
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
+        set_random_states(states)
 
 
 @torch.compiler.disable

@@ -21,6 +21,7 @@ from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
 from addp_mm.compat.empty_dataset import patch_base_dataset
+from addp_mm.compat.evaluator import patch_evaluator
 from addp_mm.compat.flexible_runner import patch_flexible_runner
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.fsdp import patch_fsdp_strategy, patch_fsdp_wrapper
@@ -32,7 +33,9 @@ from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.numpy_names import patch_numpy_names
 from addp_mm.compat.optional_packages import patch_class_without_package, patch_nifti, patch_panoptic_annotations
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
+from addp_mm.compat.param_groups import patch_param_groups
 from addp_mm.compat.patch import Patch, applied
+from addp_mm.compat.train_loop import patch_train_loop
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
 __all__ = ['PATCHES', 'Patch', 'applied', 'install', 'is_off', 'summary', 'waiting']
@@ -82,11 +85,24 @@ PATCHES = (
         'mixed precision needs a GPU',
         patch_amp_optim_wrapper,
     ),
+    Patch('bfloat16_metrics', 'mmengine.evaluator.evaluator', 'metrics fail on bfloat16', patch_evaluator),
+    Patch(
+        'param_groups',
+        'mmengine.optim.optimizer.optimizer_wrapper',
+        'compile=True fails in the first step of an optimizer with parameter groups',
+        patch_param_groups,
+    ),
     Patch(
         'flexible_runner',
         'mmengine.runner._flexible_runner',
         'FlexibleRunner ignores compile, fails without env_cfg, and saves a wrong iteration after a validation',
         patch_flexible_runner,
+    ),
+    Patch(
+        'train_loop',
+        'mmengine.runner.loops',
+        'IterBasedTrainLoop loads batches before a resume knows its position',
+        patch_train_loop,
     ),
     Patch(
         'activation_checkpointing',

@@ -1,6 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Automatic mixed precision on the CPU."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from addp_mm.compat.importing import replace_method
@@ -12,7 +15,7 @@ class PrecisionError(UserError, ValueError):
 
 
 def patch_amp_optim_wrapper(module: Any) -> bool:
-    """Make ``AmpOptimWrapper`` train in bfloat16 on the CPU, which mmengine refuses.
+    """Make ``AmpOptimWrapper`` train in bfloat16 and float16 on the CPU, which mmengine refuses.
 
     With an accelerator the original runs.
 
@@ -23,6 +26,7 @@ def patch_amp_optim_wrapper(module: Any) -> bool:
         True.
     """
     replace_method(module.AmpOptimWrapper, '__init__', lambda original: _make_init(original, module))
+    replace_method(module.AmpOptimWrapper, 'optim_context', lambda original: _make_context(original, module))
     return True
 
 
@@ -36,15 +40,46 @@ def _make_init(original, module: Any):
             return
         import torch
 
-        if dtype not in (None, 'bfloat16', torch.bfloat16):
+        name = 'bfloat16' if dtype is None else str(dtype).removeprefix('torch.')
+        if name not in ('bfloat16', 'float16'):
             raise PrecisionError(
-                f'AmpOptimWrapper(dtype={dtype!r}): on the CPU mixed precision works in bfloat16 only. '
+                f'AmpOptimWrapper(dtype={dtype!r}): on the CPU mixed precision works in bfloat16 and float16. '
                 "Set dtype='bfloat16' (--amp bfloat16), or train on a GPU."
             )
-        module.OptimWrapper.__init__(self, **kwargs)
-        # bfloat16 has the range of float32 and needs no scaling
-        self._scale_update_param = None
-        self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
-        self.cast_dtype = torch.bfloat16
+        if name == 'bfloat16':  # it has the range of float32 and needs no scaling
+            loss_scale = dict(enabled=False)
+        with _scaling_on_the_cpu(module):
+            original(self, loss_scale=loss_scale, dtype=getattr(torch, name), **kwargs)
 
     return __init__
+
+
+@contextmanager
+def _scaling_on_the_cpu(module: Any) -> Iterator[None]:
+    import torch
+
+    replaced = module.is_cuda_available, module.GradScaler
+    module.is_cuda_available, module.GradScaler = lambda: True, partial(torch.amp.GradScaler, 'cpu')
+    try:
+        yield
+    finally:
+        module.is_cuda_available, module.GradScaler = replaced
+
+
+def _make_context(original, module: Any):
+
+    @contextmanager
+    def optim_context(self, model):
+        import torch
+
+        from addp_mm.compat.distributed import has_accelerator
+
+        if self.cast_dtype is not torch.float16 or has_accelerator():
+            with original(self, model):
+                yield
+            return
+        # mmengine's autocast accepts bfloat16 only
+        with module.OptimWrapper.optim_context(self, model), torch.autocast('cpu', torch.float16):
+            yield
+
+    return optim_context

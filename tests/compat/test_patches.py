@@ -94,11 +94,31 @@ def test_amp_trains_in_bfloat16_on_the_cpu():
 
 
 @needs_cpu_only
-def test_amp_refuses_float16_on_the_cpu():
+def test_amp_in_float16_on_the_cpu_scales_the_loss():
+    from mmengine.optim import AmpOptimWrapper
+
+    model = torch.nn.Linear(4, 4)
+    torch.nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    wrapper = AmpOptimWrapper(optimizer=optimizer, dtype='float16', loss_scale=dict(init_scale=2.0**16))
+    tiny = 1e-8  # 0 in float16 without a scale
+    with wrapper.optim_context(model):
+        out = model(torch.ones(2, 4))
+        assert out.dtype == torch.float16
+        loss = out.float().sum() * tiny
+    wrapper.update_params(loss)
+    # the gradient of each weight is 2 * tiny
+    torch.testing.assert_close(model.weight, torch.full((4, 4), -2 * tiny), rtol=2e-3, atol=0)
+    assert wrapper.state_dict()['loss_scaler']['scale'] == 2.0**16
+    wrapper.load_state_dict(wrapper.state_dict())
+
+
+@needs_cpu_only
+def test_amp_refuses_other_types_on_the_cpu():
     from mmengine.optim import AmpOptimWrapper
 
     with pytest.raises(ValueError, match="dtype='bfloat16'"):
-        AmpOptimWrapper(optimizer=torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1), dtype='float16')
+        AmpOptimWrapper(optimizer=torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1), dtype='float64')
 
 
 def test_amp_on_an_accelerator_is_the_original(monkeypatch):
@@ -507,3 +527,63 @@ def test_a_coco_metric_without_the_fault_stays():
             return {}
 
     assert not patch_coco_metric(module_with(CocoMetric=CocoMetric))
+
+
+def test_the_training_loop_reads_nothing_before_the_first_batch():
+    from mmengine.runner import loops
+
+    from addp_mm.compat.train_loop import patch_train_loop
+
+    read = []
+
+    class Loader:
+        def __iter__(self):
+            read.append(True)
+            return iter('ab')
+
+    original = loops._InfiniteDataloaderIterator.__mro__[1]
+    original(Loader())
+    assert read.pop()  # the fault
+    batches = loops._InfiniteDataloaderIterator(Loader())
+    assert not read
+    assert [next(batches), next(batches)] == ['a', 'b']
+    assert read == [True]
+    healthy = module_with(_InfiniteDataloaderIterator=loops._InfiniteDataloaderIterator)
+    assert not patch_train_loop(healthy)
+    assert healthy._InfiniteDataloaderIterator is loops._InfiniteDataloaderIterator
+
+
+def test_parameter_groups_are_plain_dicts():
+    from mmengine.config import ConfigDict
+    from mmengine.optim import build_optim_wrapper
+
+    cfg = ConfigDict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=0.1, betas=(0.9, 0.95), weight_decay=0.05),
+        paramwise_cfg=dict(bias_decay_mult=0.0),
+    )
+    groups = build_optim_wrapper(torch.nn.Linear(2, 2), cfg).optimizer.param_groups
+    assert [type(group) for group in groups] == [dict, dict]  # torch.compile fails on a ConfigDict
+    assert [group['weight_decay'] for group in groups] == [0.05, 0.0]
+    assert {group['betas'] for group in groups} == {(0.9, 0.95)}
+
+
+def test_metrics_get_float32_instead_of_bfloat16():
+    from mmengine.evaluator import BaseMetric, Evaluator
+    from mmengine.structures import BaseDataElement, InstanceData
+
+    class Sum(BaseMetric):
+        def process(self, data_batch, data_samples):
+            boxes = [sample['pred_instances']['bboxes'].numpy() for sample in data_samples]
+            self.results.append(sum(float(array.sum()) for array in boxes))
+
+        def compute_metrics(self, results):
+            return dict(sum=sum(results))
+
+    metric = Sum()
+    for dtype in (torch.float32, torch.bfloat16):
+        sample = BaseDataElement(pred_instances=InstanceData(bboxes=torch.full((1, 4), 0.5, dtype=dtype)))
+        Evaluator([metric]).process([sample])
+    assert metric.results == [2.0, 2.0]
+    with pytest.raises(TypeError):
+        Evaluator.process.__wrapped__(Evaluator([metric]), [sample])

@@ -4,125 +4,21 @@
 Dropout, drop path and the sampling of regions draw from the generators of the process.
 """
 
-import importlib
-import itertools
-
-import numpy as np
 import pytest
 import torch
-from helpers.recipes import load_recipe
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
-from torch.utils.data import Dataset
+from helpers.tiny_tasks import TASKS, train
 
-from addp_mm.datasets.samplers.seeded_samples import random_state_of
 from addp_mm.engine.hooks import RandomStateHook
 
 pytestmark = pytest.mark.slow
-TINY = dict(embed_dims=16, num_layers=4, num_heads=2)
-_RUNS = itertools.count()
 
 
-class FlippedScenes(Dataset):
-    """Noise images of 64 px, flipped at random, with the targets of the task."""
-
-    def __init__(self, task):
-        self.task = task
-
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, index):
-        with random_state_of(index):
-            flip = np.random.rand() < 0.5  # noqa: NPY002
-        if self.task == 'det':
-            from helpers.detect_jobs import TwoBoxes
-
-            scene = TwoBoxes()[int(index)]
-            return {**scene, 'inputs': scene['inputs'].flip(0) if flip else scene['inputs']}
-        pixels = np.random.default_rng(int(index)).integers(0, 256, (3, 64, 64)).astype(np.uint8)
-        image = torch.from_numpy(pixels).flip(-1) if flip else torch.from_numpy(pixels)
-        return dict(inputs=image, data_samples=self.sample(int(index), image))
-
-    def sample(self, index, image):
-        if self.task == 'cls':
-            from mmpretrain.structures import DataSample
-
-            return DataSample().set_gt_label(index % 10)
-        from mmengine.structures import PixelData
-        from mmseg.structures import SegDataSample
-
-        labels = PixelData(data=(image[:1] % 11).long())
-        return SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)))
+def without_hook(runner):
+    runner._hooks = [one for one in runner.hooks if not isinstance(one, RandomStateHook)]
 
 
-def classifier():
-    model = load_recipe('_base_/models/linear-cls_addp-vit-nano-p8.py').model
-    model.data_preprocessor = dict(type='ClsDataPreprocessor', mean=[127] * 3, std=[64] * 3)
-    model.backbone.update(drop_rate=0.2, drop_path_rate=0.2)
-    model.head.in_channels = 16
-    return model
-
-
-def detector():
-    model = load_recipe('_base_/models/mask-rcnn_addp-vit-nano-p8.py').model
-    model.neck.in_channels = 16
-    return model
-
-
-def segmentor():
-    model = load_recipe('_base_/models/upernet_addp-vit-nano-p8.py').model
-    model.neck.embed_dims = 16
-    model.backbone.out_indices = (0, 1, 2, 3)
-    model.decode_head.update(in_channels=[16] * 4, channels=16)
-    model.auxiliary_head.update(in_channels=16, channels=16)
-    return model
-
-
-TASKS = dict(cls=('mmpretrain', classifier), det=('mmdet', detector), seg=('mmseg', segmentor))
-
-
-def train(task, work_dir, max_iters=4, hook=True, seed=3, **settings):
-    """Train in this process, and return the checkpoint of the last iteration."""
-    scope, model_of = TASKS[task]
-    importlib.import_module(f'{scope}.models')
-    model = model_of()
-    model.backbone.update(arch=TINY, init_cfg=None)
-    name = f'task_{next(_RUNS)}'
-    with DefaultScope.overwrite_default_scope(scope):
-        runner = Runner(
-            model=model,
-            work_dir=str(work_dir),
-            train_dataloader=dict(
-                batch_size=2,
-                num_workers=1,
-                sampler=dict(type='addp_mm.ResumableInfiniteSampler'),
-                dataset=FlippedScenes(task),
-                collate_fn=dict(type='default_collate' if task == 'cls' else 'pseudo_collate'),
-            ),
-            train_cfg=dict(by_epoch=False, max_iters=max_iters),
-            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
-            default_hooks=dict(
-                checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
-                random_state=dict(type='addp_mm.RandomStateHook'),
-            ),
-            visualizer=dict(type='Visualizer', vis_backends=[], name=name),
-            default_scope=scope,
-            experiment_name=name,
-            log_level='ERROR',
-            randomness=dict(seed=seed),
-            cfg=Config(),
-            **settings,
-        )
-        if not hook:
-            runner._hooks = [one for one in runner.hooks if not isinstance(one, RandomStateHook)]
-        torch.rand(7)  # a new process would not have the random state of the uninterrupted one either
-        runner.train()
-    return torch.load(work_dir / f'iter_{max_iters}.pth', weights_only=False)
-
-
-def tensors(checkpoint):
+def tensors(work_dir):
+    checkpoint = torch.load(work_dir / 'iter_4.pth', weights_only=False)
     moments = checkpoint['optimizer']['state']
     return {
         **checkpoint['state_dict'],
@@ -132,11 +28,14 @@ def tensors(checkpoint):
 
 @pytest.mark.parametrize('task', TASKS)
 def test_resumed_equals_uninterrupted(task, tmp_path):
-    whole = tensors(train(task, tmp_path / 'whole'))
+    train(task, tmp_path / 'whole')
+    whole = tensors(tmp_path / 'whole')
     resume = dict(resume=True, load_from=str(tmp_path / 'whole/iter_2.pth'))
-    resumed = tensors(train(task, tmp_path / 'resumed', **resume))
+    train(task, tmp_path / 'resumed', **resume)
+    resumed = tensors(tmp_path / 'resumed')
     assert whole.keys() == resumed.keys()
     assert [name for name, value in whole.items() if not torch.equal(value, resumed[name])] == []
     # without the hook other numbers are drawn, and the comparison fails
-    without = tensors(train(task, tmp_path / 'without', hook=False, **resume))
+    train(task, tmp_path / 'without', change=without_hook, **resume)
+    without = tensors(tmp_path / 'without')
     assert [name for name, value in whole.items() if not torch.equal(value, without[name])]

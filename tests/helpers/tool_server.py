@@ -5,13 +5,14 @@ Each line of stdin is a job in JSON: ``{"argv": [script, …], "cwd": folder, "e
 file}``. The answer on stdout is the exit status.
 """
 
-import gc
+import gc  # noqa: I001
 import json
 import os
 import runpy
 import sys
 import traceback
 
+import addp_mm.engine.runner_cfg  # noqa: F401  # first: mmdet and mmseg need its mmcv._ext
 import matplotlib.pyplot  # noqa: F401
 import mmpretrain.datasets
 import mmpretrain.engine
@@ -21,8 +22,6 @@ import mmpretrain.visualization  # noqa: F401
 import torch
 import torch.utils.tensorboard
 from mmengine.config import Config
-
-import addp_mm.engine.runner_cfg  # noqa: F401
 
 torch.set_num_threads(1)
 

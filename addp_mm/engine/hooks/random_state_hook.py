@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from addp_mm.datasets.samplers.resumable_sampler import ResumableInfiniteSampler
+from addp_mm.datasets.samplers.seeded_batches import SeededBatches
 from addp_mm.errors import UserError
 from addp_mm.randomness import Purpose, seed_process
 from addp_mm.registry import HOOKS
 
 STATE_KEY = 'random_state'
+_NOT_EXACT = 'the resumed training will not equal an uninterrupted one'
 
 
 class ResumeError(UserError, ValueError):
@@ -25,20 +28,22 @@ class ResumeError(UserError, ValueError):
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Make a resumed training draw the random numbers of an uninterrupted one.
+    """Make a resumed training draw the random numbers of an uninterrupted one, on the same data.
+
+    It works with every dataset and sampler of the OpenMMLab packages, in training by iterations
+    and by epochs:
 
     - Before each iteration it seeds the global generators of Python, numpy and torch (all devices)
-      from the run's seed, the rank and the iteration. Noise levels, masks, dropout, code restarts
-      and RoI sampling draw from them. So no random state has to be saved, and validation or
-      previews between two iterations do not change the training.
-    - Checkpoints hold the seeds of the run and of the sampler (``random_state``), and with
-      :class:`~addp_mm.datasets.ResumableInfiniteSampler` the number of samples that were trained
-      on. On resume that sampler starts there at once; mmengine would load all earlier batches
-      again. After a change of the batch size or of the number of ranks, training continues after
-      the same sample.
-
-    Random augmentation also repeats in the datasets of this package that read images or ids, and
-    in other datasets whose pipeline starts with :class:`~addp_mm.datasets.SeedAugmentation`.
+      from the run's seed, the rank and the iteration. Noise levels, masks, dropout, mixup, code
+      restarts and RoI sampling draw from them. So no random state has to be saved, and validation
+      or previews between two iterations do not change the training.
+    - Before each sample it seeds the process that loads the sample, from the run's seed and the
+      sample's position in training.
+    - On resume the training continues with the next batch, also in the middle of an epoch. No
+      sample of the earlier batches is loaded; mmengine would load all of them again.
+    - Checkpoints hold the seeds and the position (``random_state``). After a change of the batch
+      size or of the number of ranks, training continues after the same sample with
+      :class:`~addp_mm.datasets.ResumableInfiniteSampler`, and near it with other samplers.
 
     Raises:
         ResumeError: A checkpoint to resume from was written without this hook, and the sampler is
@@ -50,7 +55,8 @@ class RandomStateHook(Hook):
 
     def __init__(self) -> None:
         self._loaded: dict | None = None
-        self._seed = self._start = self._trained = 0
+        self._batches: SeededBatches | None = None
+        self._seed = self._start = self._trained = self._done = self._epoch_start = 0
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the state of a checkpoint until training starts."""
@@ -58,25 +64,40 @@ class RandomStateHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Set the sampler to the position of the checkpoint."""
-        sampler = _sampler(runner)
-        endless = isinstance(sampler, ResumableInfiniteSampler)
-        self._seed = runner.seed
-        if not runner.iter:  # a checkpoint without iterations has weights only (load_from)
+        loader, loop = runner.train_dataloader, runner.train_loop
+        state = self._state_of_resume(runner)
+        self._seed = _of_first_rank(state.get('run_seed', runner.seed))
+        if not _has_batches(loader):
+            if runner.iter:
+                runner.logger.warning(f'{_NOT_EXACT}: its data have no batch sampler with indices')
             return
-        if self._loaded is None:
-            message = 'the checkpoint was written without RandomStateHook'
-            if endless:
-                raise ResumeError(
-                    f'{message}: it does not contain the position in the data. Set '
-                    'default_hooks.random_state=None to start at the first sample, or start the training again'
-                )
-            runner.logger.warning(f'{message}: the resumed training will not equal an uninterrupted one')
-            return
-        self._seed = self._loaded.get('run_seed', runner.seed)
-        if 'seed' in self._loaded:
-            sampler.seed = self._loaded['seed']
+        endless, batches = hasattr(loop, 'dataloader_iterator'), loader.batch_sampler
+        if isinstance(batches, SeededBatches):  # of an earlier train() of this process
+            batches = batches.batches
+        self._batches = SeededBatches(batches, self._seed, endless)
+        if 'seed' in state:
+            self._batches.sampler.seed = state['seed']
+        self._done = self._position(runner, state) if runner.iter else 0
+        # DataLoader refuses a new batch sampler because an iterator would not see it: none runs yet
+        object.__setattr__(loader, 'batch_sampler', self._batches)
         if endless:
-            self._resume_data(runner, sampler, self._loaded)
+            self._batches.start_at(0, self._done)
+            loop.dataloader_iterator = _AfterSkipping(loader, loop.iter)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Start an epoch of the data, at its first batch or after those of the checkpoint."""
+        if self._batches is None or self._batches.endless:
+            return
+        done, self._done = self._done, 0
+        self._epoch_start = runner.iter - done
+        self._batches.start_at(runner.epoch, done)
+        if done:
+            loop = runner.train_loop
+            loop.run_iter = partial(_run_numbered, loop.run_iter, done)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Number the batches of the next epoch from 0."""
+        vars(runner.train_loop).pop('run_iter', None)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed the process."""
@@ -86,32 +107,92 @@ class RandomStateHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Count the samples."""
-        self._trained += runner.train_dataloader.batch_sampler.batch_size * dist.get_world_size()
+        self._trained += _samples_a_step(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store the seeds of the run and the sampler, and the position in the data."""
-        sampler = _sampler(runner)
         state = checkpoint[STATE_KEY] = dict(run_seed=self._seed)
+        if self._batches is None:
+            return
+        sampler = self._batches.sampler
         if hasattr(sampler, 'seed'):
             state['seed'] = sampler.seed
-        if isinstance(sampler, ResumableInfiniteSampler):
+        if _starts_anywhere(self._batches.batches):
             state.update(size=sampler.size, trained=self._start + self._trained)
+            return
+        meta = checkpoint['meta']
+        ended = not self._batches.endless and meta['epoch'] > runner.epoch
+        state.update(batches=0 if ended else meta['iter'] - self._epoch_start, batch=_samples_a_step(runner))
 
-    def _resume_data(self, runner: Runner, sampler: ResumableInfiniteSampler, state: dict) -> None:
-        if state.get('size') != sampler.size:
-            runner.logger.warning(
-                f'the dataset had {state.get("size")} samples and now has {sampler.size}: training continues in '
-                'another order of the samples'
+    def _state_of_resume(self, runner: Runner) -> dict:
+        if not runner.iter:  # a checkpoint without iterations has weights only (load_from)
+            return {}
+        if self._loaded is not None:
+            return self._loaded
+        message = 'the checkpoint was written without RandomStateHook'
+        loader = runner.train_dataloader
+        if _has_batches(loader) and _starts_anywhere(loader.batch_sampler):
+            raise ResumeError(
+                f'{message}: it does not contain the position in the data. Set '
+                'default_hooks.random_state=None to start at the first sample, or start the training again'
             )
-        self._start = state['trained']
-        sampler.start_at(self._start)
-        loop = runner.train_loop
-        loop.dataloader_iterator = _AfterSkipping(loop.dataloader, loop.iter)
+        runner.logger.warning(f'{message}: the resumed training will not equal an uninterrupted one')
+        return {}
+
+    def _position(self, runner: Runner, state: dict) -> int:
+        """Number of batches to skip. A sampler that can start anywhere is set instead."""
+        loop, batches, now = runner.train_loop, self._batches, _samples_a_step(runner)
+        assert batches is not None
+        anywhere = _starts_anywhere(batches.batches)
+        if state and anywhere != ('trained' in state):
+            runner.logger.warning(f'{_NOT_EXACT}: it had another sampler')
+        if anywhere:
+            self._start = state.get('trained', loop.iter * now)
+            batches.sampler.start_at(self._start)
+            if state.get('size', batches.sampler.size) != batches.sampler.size:
+                runner.logger.warning(
+                    f'the dataset had {state["size"]} samples and now has {batches.sampler.size}: training continues '
+                    'in another order of the samples'
+                )
+            return 0
+        # checkpoints of earlier versions do not hold the number
+        passed = 0 if batches.endless else loop.epoch * len(batches)
+        done, before = state.get('batches', max(loop.iter - passed, 0)), state.get('batch', now)
+        if before == now:
+            return done
+        runner.logger.warning(
+            f'{_NOT_EXACT}: a step had {before} samples of all ranks and now has {now}. It continues near '
+            'the same sample'
+        )
+        return done * before // now
 
 
-def _sampler(runner: Runner) -> Any:
-    # a batch sampler, such as mmdet's, contains the sampler
-    return runner.train_dataloader.batch_sampler.sampler
+def _of_first_rank(seed: int) -> int:
+    # ranks have seeds of their own with randomness.diff_rank_seed; a checkpoint holds one of them
+    seeds = [seed]
+    dist.broadcast_object_list(seeds)
+    return seeds[0]
+
+
+def _has_batches(loader: Any) -> bool:
+    has_indices = not isinstance(getattr(loader, 'dataset', None), IterableDataset)
+    return has_indices and getattr(getattr(loader, 'batch_sampler', None), 'sampler', None) is not None
+
+
+def _starts_anywhere(batches: Any) -> bool:
+    # other batch samplers hold samples back
+    return isinstance(batches.sampler, ResumableInfiniteSampler) and type(batches) is BatchSampler
+
+
+def _samples_a_step(runner: Runner) -> int:
+    size = getattr(getattr(runner.train_dataloader, 'batch_sampler', None), 'batch_size', None) or 1
+    # mmdet's batch sampler of several datasets has a size for each
+    return (sum(size) if isinstance(size, Sequence) else size) * dist.get_world_size()
+
+
+def _run_numbered(run_iter: Callable, first: int, idx: int, data_batch: Any) -> None:
+    """Run an iteration of an epoch that was resumed after ``first`` batches."""
+    run_iter(first + idx, data_batch)
 
 
 class _AfterSkipping:

@@ -1,0 +1,26 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Two processes resume with the samples, the noise and the weights of an uninterrupted training."""
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+STOP = 4
+
+
+@pytest.fixture(scope='module')
+def runs(run_jobs):
+    return run_jobs('resume')
+
+
+@pytest.mark.parametrize('kind', ['infinite', 'ours', 'aspect'])
+def test_each_rank_goes_on_with_its_own_samples(runs, kind):
+    ranks = [runs[f'{kind}_{rank}'] for rank in range(2)]
+    for found in ranks:
+        whole, resumed = found['whole'], found['resumed']
+        assert resumed['trained'] == whole['trained'][STOP:]
+        assert all(torch.equal(value, resumed['weights'][key]) for key, value in whole['weights'].items())
+        seen = {sample[-1] for batch in whole['trained'][:STOP] for sample in batch}
+        assert not seen & {float(torch.tensor(number)) for number in resumed['read']}
+    one, other = ({sample[-1] for batch in found['whole']['trained'] for sample in batch} for found in ranks)
+    assert not one & other  # augmentation differs between the ranks
