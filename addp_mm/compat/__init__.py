@@ -27,6 +27,7 @@ from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferen
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.patch import Patch, applied
+from addp_mm.compat.skipped_parameters import patch_skipped_parameters
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
 __all__ = ['PATCHES', 'Patch', 'applied', 'install', 'is_off', 'summary', 'waiting']
@@ -69,6 +70,12 @@ PATCHES = (
         'mmengine.optim.optimizer.amp_optimizer_wrapper',
         'mixed precision needs a GPU',
         patch_amp_optim_wrapper,
+    ),
+    Patch(
+        'skipped_parameters',
+        'mmengine.optim.optimizer.default_constructor',
+        'with paramwise_cfg, a warning is logged for each frozen parameter',
+        patch_skipped_parameters,
     ),
     Patch(
         'flexible_runner',
