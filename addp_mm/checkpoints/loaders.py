@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.compat.importing import TorchView
+from addp_mm.compat.importing import ModuleView
 
 
 def register_checkpoint_loaders(module: Any) -> None:
@@ -28,7 +28,7 @@ def register_checkpoint_loaders(module: Any) -> None:
     from addp_mm.checkpoints.reading import ASSET_SCHEME, safe_load
 
     # The loaders of rare addresses (ceph, pavi, openmmlab://) stay. They call torch.load.
-    module.torch = TorchView(load=safe_load)
+    module.torch = ModuleView('torch', load=safe_load)
     if hasattr(module, '_safe_torch_load'):
         module._safe_torch_load = safe_load  # noqa: SLF001  (the forks have no public name for it)
     # The loaders of torchvision://, open-mmlab:// and mmcls:// find these by name.

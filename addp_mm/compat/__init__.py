@@ -27,6 +27,7 @@ from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferen
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.patch import Patch, applied
+from addp_mm.compat.removed_names import patch_find_loader, patch_in1d
 from addp_mm.compat.skipped_parameters import patch_skipped_parameters
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
@@ -34,6 +35,8 @@ __all__ = ['PATCHES', 'Patch', 'applied', 'install', 'is_off', 'summary', 'waiti
 
 _FAULTS = {
     'scope': "a model's transforms are not found after a model of another package was built",
+    'find_loader': 'compiled operators are looked up with pkgutil.find_loader, which Python 3.14 lacks',
+    'in1d': 'retrieval metrics use numpy.in1d, which numpy 2.4 lacks',
     'loader': 'the inferencer refuses pipelines that load images with addp_mm.LoadImage',
 }
 PATCHES = (
@@ -101,6 +104,9 @@ PATCHES = (
         'packages are looked up with pkg_resources, which setuptools 81 lacks',
         patch_package_utils,
     ),
+    Patch('find_loader', 'mmengine.utils.dl_utils.misc', _FAULTS['find_loader'], patch_find_loader),
+    Patch('mmcv_find_loader', 'mmcv.utils.ext_loader', _FAULTS['find_loader'], patch_find_loader),
+    Patch('retrieval', 'mmpretrain.evaluation.metrics.retrieval', _FAULTS['in1d'], patch_in1d),
     Patch(
         'class_weight',
         'mmseg.models.losses.cross_entropy_loss',

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from addp_mm.compat.importing import TorchView, replace, replace_method
+from addp_mm.compat.importing import ModuleView, replace, replace_method
 
 
 def has_accelerator() -> bool:
@@ -49,8 +49,8 @@ def patch_init_dist(module: Any) -> bool:
 def _without_devices(module: Any) -> Iterator[None]:
     """Replace the GPU functions that a launcher calls."""
     torch = module.torch
-    module.torch = TorchView(
-        cuda=SimpleNamespace(set_device=lambda device: None, device_count=lambda: os.cpu_count() or 1)
+    module.torch = ModuleView(
+        'torch', cuda=SimpleNamespace(set_device=lambda device: None, device_count=lambda: os.cpu_count() or 1)
     )
     try:
         yield

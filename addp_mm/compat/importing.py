@@ -9,6 +9,7 @@ import functools
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from types import ModuleType
 from typing import Any
@@ -83,18 +84,17 @@ def replace_method(cls: type, name: str, make: Callable[[Callable], Callable]) -
     setattr(cls, name, functools.wraps(original)(make(original)))
 
 
-class TorchView(ModuleType):
-    """The module torch with some names replaced, for use by one other module.
+class ModuleView(ModuleType):
+    """A module with some names added or replaced, for use by one other module.
 
     Args:
-        **replaced: The replaced names.
+        name: Its name. It is imported when another attribute is first used.
+        **replaced: The names.
     """
 
-    def __init__(self, **replaced: Any) -> None:
-        super().__init__('torch')
+    def __init__(self, name: str, **replaced: Any) -> None:
+        super().__init__(name)
         self.__dict__.update(replaced)
 
     def __getattr__(self, name: str) -> Any:
-        import torch
-
-        return getattr(torch, name)
+        return getattr(import_module(self.__name__), name)

@@ -42,7 +42,7 @@ def patch_skipped_parameters(module: Any) -> bool:
 def _summarised(original: Callable, module: Any) -> Callable:
 
     def __call__(self, model):
-        skipped: list[str] = []
+        skipped = []
         print_log = module.print_log
 
         def collect(message, *args, **kwargs):

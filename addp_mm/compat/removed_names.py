@@ -1,0 +1,44 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Names that Python or numpy removed, for the modules that still use them."""
+
+import pkgutil
+from importlib.util import find_spec
+from typing import Any
+
+from addp_mm.compat.importing import ModuleView
+
+
+def patch_find_loader(module: Any) -> bool:
+    """Give a module ``pkgutil.find_loader``, which Python 3.14 removed.
+
+    It is asked whether mmcv has compiled operators, so that no Runner could be built.
+
+    Args:
+        module: ``mmengine.utils.dl_utils.misc`` or ``mmcv.utils.ext_loader``.
+
+    Returns:
+        Whether the module imports pkgutil, and the function is gone.
+    """
+    if hasattr(pkgutil, 'find_loader') or not hasattr(module, 'pkgutil'):
+        return False
+    module.pkgutil = ModuleView('pkgutil', find_loader=find_spec)
+    return True
+
+
+def patch_in1d(module: Any) -> bool:
+    """Give a module ``numpy.in1d``, which numpy 2.4 removed.
+
+    Args:
+        module: ``mmpretrain.evaluation.metrics.retrieval``.
+
+    Returns:
+        Whether its metrics fail.
+    """
+    import numpy
+
+    try:
+        module.RetrievalRecall.calculate([[0]], [[0]], topk=1, pred_indices=True, target_indices=True)
+    except AttributeError:
+        module.np = ModuleView('numpy', in1d=numpy.isin)
+        return True
+    return False

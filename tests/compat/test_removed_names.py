@@ -1,0 +1,55 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Modules that use a removed name get it back, and no others."""
+
+import pkgutil
+from types import ModuleType
+
+import mmcv.utils.ext_loader
+import pytest
+import torch
+from mmengine.utils.dl_utils import misc
+from mmpretrain.evaluation.metrics import retrieval
+
+from addp_mm.compat.removed_names import patch_find_loader, patch_in1d
+
+
+@pytest.fixture
+def without_find_loader(monkeypatch):
+    """Python 3.14; the restored attributes are those of before the test."""
+    for module in (misc, mmcv.utils.ext_loader):
+        monkeypatch.setattr(module, 'pkgutil', pkgutil, raising=False)
+    monkeypatch.delattr(pkgutil, 'find_loader', raising=False)
+
+
+def test_compiled_operators_are_found_without_find_loader(without_find_loader):
+    with pytest.raises(AttributeError, match='find_loader'):
+        mmcv.utils.ext_loader.check_ops_exist()
+    assert patch_find_loader(mmcv.utils.ext_loader)
+    assert patch_find_loader(misc)
+    assert mmcv.utils.ext_loader.check_ops_exist()
+    assert misc.mmcv_full_available()
+    assert misc.pkgutil.iter_modules is pkgutil.iter_modules
+
+
+def test_a_module_that_needs_no_find_loader_stays(without_find_loader, monkeypatch):
+    assert not patch_find_loader(ModuleType('fork'))
+    monkeypatch.setattr(pkgutil, 'find_loader', lambda name: None, raising=False)
+    assert not patch_find_loader(misc)
+    assert misc.pkgutil is pkgutil
+
+
+def test_retrieval_metrics_work_with_this_numpy():
+    """The first two results of a query contain all of its targets, all, and none."""
+    scores = torch.tensor([[3.0, 2.0, 1.0], [3.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
+    targets = [[0, 1], [0], [0]]
+    (recall,) = retrieval.RetrievalRecall.calculate(scores, targets, topk=2, target_indices=True)
+    assert recall.item() == pytest.approx(200 / 3)
+    precision = retrieval.RetrievalAveragePrecision.calculate(scores, targets, topk=2, target_indices=True)
+    assert precision.item() == pytest.approx(200 / 3)
+
+
+def test_metrics_that_work_are_not_patched():
+    patch_in1d(retrieval)
+    before = retrieval.np
+    assert not patch_in1d(retrieval)
+    assert retrieval.np is before
