@@ -25,6 +25,7 @@ from addp_mm.compat.importing import when_imported
 from addp_mm.compat.inferencer_loader import patch_inferencer_loader
 from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
+from addp_mm.compat.multimodal import patch_multimodal
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.patch import Patch, applied
 from addp_mm.compat.removed_names import patch_find_loader, patch_in1d
@@ -107,6 +108,12 @@ PATCHES = (
     Patch('find_loader', 'mmengine.utils.dl_utils.misc', _FAULTS['find_loader'], patch_find_loader),
     Patch('mmcv_find_loader', 'mmcv.utils.ext_loader', _FAULTS['find_loader'], patch_find_loader),
     Patch('retrieval', 'mmpretrain.evaluation.metrics.retrieval', _FAULTS['in1d'], patch_in1d),
+    Patch(
+        'transformers',
+        'mmpretrain.utils.dependency',
+        'mmpretrain.models cannot be imported beside a current transformers',
+        patch_multimodal,
+    ),
     Patch(
         'class_weight',
         'mmseg.models.losses.cross_entropy_loss',
