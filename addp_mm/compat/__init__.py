@@ -28,7 +28,7 @@ from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.multimodal import patch_multimodal
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.patch import Patch, applied
-from addp_mm.compat.removed_names import patch_find_loader, patch_in1d
+from addp_mm.compat.removed_names import patch_distutils, patch_find_loader, patch_in1d
 from addp_mm.compat.skipped_parameters import patch_skipped_parameters
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
@@ -107,6 +107,12 @@ PATCHES = (
     ),
     Patch('find_loader', 'mmengine.utils.dl_utils.misc', _FAULTS['find_loader'], patch_find_loader),
     Patch('mmcv_find_loader', 'mmcv.utils.ext_loader', _FAULTS['find_loader'], patch_find_loader),
+    Patch(
+        'distutils',
+        'mmengine.utils.dl_utils.collect_env',
+        'a Runner needs distutils, which Python 3.12 lacks',
+        patch_distutils,
+    ),
     Patch('retrieval', 'mmpretrain.evaluation.metrics.retrieval', _FAULTS['in1d'], patch_in1d),
     Patch(
         'transformers',

@@ -2,6 +2,7 @@
 """Names that Python or numpy removed, for the modules that still use them."""
 
 import pkgutil
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,6 +23,24 @@ def patch_find_loader(module: Any) -> bool:
     if hasattr(pkgutil, 'find_loader') or not hasattr(module, 'pkgutil'):
         return False
     module.pkgutil = ModuleView('pkgutil', find_loader=find_spec)
+    return True
+
+
+def patch_distutils(module: Any) -> bool:
+    """Make ``distutils`` importable, which Python 3.12 removed and setuptools provides.
+
+    setuptools does so when the interpreter starts, but not in an environment that finds it through
+    another one.
+
+    Args:
+        module: ``mmengine.utils.dl_utils.collect_env``.
+
+    Returns:
+        Whether distutils was not found.
+    """
+    if find_spec('distutils') is not None:
+        return False
+    import_module('setuptools')
     return True
 
 

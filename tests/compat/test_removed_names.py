@@ -2,6 +2,8 @@
 """Modules that use a removed name get it back, and no others."""
 
 import pkgutil
+import subprocess
+import sys
 from types import ModuleType
 
 import mmcv.utils.ext_loader
@@ -36,6 +38,23 @@ def test_a_module_that_needs_no_find_loader_stays(without_find_loader, monkeypat
     monkeypatch.setattr(pkgutil, 'find_loader', lambda name: None, raising=False)
     assert not patch_find_loader(misc)
     assert misc.pkgutil is pkgutil
+
+
+def test_distutils_is_that_of_setuptools():
+    """setuptools' own hook is a .pth file, which is not read everywhere."""
+    code = """
+from importlib import util
+find = util.find_spec
+util.find_spec = lambda name: None if name == 'distutils' else find(name)  # Python 3.11 has it
+from addp_mm.compat.removed_names import patch_distutils
+print(patch_distutils(None))
+from distutils import errors
+print(errors.__file__)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    needed, file = done.stdout.split()
+    assert needed == 'True'
+    assert 'setuptools' in file
 
 
 def test_retrieval_metrics_work_with_this_numpy():
