@@ -8,8 +8,8 @@ endif
 VENV ?= $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 DEMO_ARGS ?=
 TEST_ARGS ?=
-PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
-	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3.11 python3.10 python3 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
 	>/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -28,10 +28,10 @@ help:
 setup: $(READY)
 
 $(BIN)/python:
-	@test -n '$(PYTHON)' || { echo 'addp_mm needs Python 3.10, 3.11 or 3.12; none was found.' \
+	@test -n '$(PYTHON)' || { echo 'addp_mm needs Python 3.10 to 3.14; none was found.' \
 		'Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11' >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit(\
-		"addp_mm needs Python 3.10, 3.11 or 3.12; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.11" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 14) or sys.exit(\
+		"addp_mm needs Python 3.10 to 3.14; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.11" % v)'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot create virtual environments.' \
 		'On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -40,7 +40,7 @@ $(BIN)/python:
 $(READY): setup.cfg pyproject.toml setup.py | $(BIN)/python
 	@echo 'Installing into $(VENV); PyTorch is large, so this takes a few minutes the first time.'
 	@$(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip  # an interrupted make left no pip
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade 'pip>=23' 'setuptools>=64,<81' wheel
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade 'pip>=23'
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(STACK),dev]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo 'opencv-python cannot be imported (no libGL?): installing the headless build'; \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \

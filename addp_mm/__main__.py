@@ -10,7 +10,8 @@ import difflib
 import os
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import NoReturn
@@ -49,8 +50,21 @@ addp COMMAND --help shows the arguments of a command."""
 def _show_help_if_asked(arguments: Sequence[str], usage: str, commands: Mapping[str, str], epilog: str = '') -> None:
     if not arguments or arguments[0] in ('-h', '--help'):
         width = max(map(len, commands), default=0)
-        print(f'usage: {usage}\n', *(f'  {name:<{width}}  {text}' for name, text in commands.items()), epilog, sep='\n')
+        lines = [f'usage: {usage}\n', *(f'  {name:<{width}}  {text}' for name, text in commands.items()), epilog]
+        with _until_the_reader_stops():
+            print(*lines, sep='\n')
         sys.exit(0 if arguments else 2)
+
+
+@contextmanager
+def _until_the_reader_stops() -> Iterator[None]:
+    """End quietly if the output goes to a command that stops reading, such as ``head -1``."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at its end
+        sys.exit(1)
 
 
 def _unknown(command: str, name: str, known: Sequence[str]) -> NoReturn:
@@ -124,11 +138,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif command == 'list':
         from addp_mm.list_configs import main as list_configs
 
-        list_configs(rest)
+        with _until_the_reader_stops():
+            list_configs(rest)
     elif command == 'doctor':
         from addp_mm.doctor import main as doctor
 
-        doctor(rest)
+        with _until_the_reader_stops():
+            doctor(rest)
     elif command == 'run':
         _run(rest)
     elif command.endswith('.py'):  # python -m addp_mm SCRIPT

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The ``addp`` command, as ``python -m addp_mm``."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,18 @@ def test_list_shows_configs_with_their_entries_in_the_index():
     assert all(line.startswith('mask-rcnn_') and '1x' in line for line in some)
     count = len([path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_'])
     assert f'\n{count} configs.' in addp('list').stdout
+
+
+@pytest.mark.parametrize('arguments', [('list',), ('--help',)])
+def test_a_reader_that_stops_gets_no_traceback(arguments):
+    command = [sys.executable, '-m', 'addp_mm', *arguments]
+    read, write = os.pipe()
+    os.close(read)  # as `addp list | head -1` does after the first line
+    try:
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, '')
 
 
 def test_list_without_a_match_names_near_ones():

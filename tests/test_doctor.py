@@ -10,6 +10,7 @@ import pytest
 
 from addp_mm import doctor
 from addp_mm.compat.versions import INSTALL_ORIGINALS, installed_version
+from addp_mm.doctor import devices, openmmlab, packages, training
 
 
 def report(capsys, *options) -> tuple[int, str]:
@@ -34,13 +35,14 @@ def test_this_environment_works_and_trains():
 
 
 def test_both_families_at_once_are_an_error_with_a_remedy(capsys, monkeypatch):
-    installed = {'mmengine': '0.10.7', 'onedl-mmengine': '0.10.12', 'torch': '2.0.0'}
-    monkeypatch.setattr(doctor, 'installed_version', lambda name: installed.get(name) or installed_version(name))
-    monkeypatch.setattr(doctor, 'CHECKS', (doctor.check_requirements, doctor.check_openmmlab))
+    installed = {'mmengine': '0.10.7', 'onedl-mmengine': '0.10.12', 'timm': '0.9.2'}
+    for module in (packages, openmmlab):
+        monkeypatch.setattr(module, 'installed_version', lambda name: installed.get(name) or installed_version(name))
+    monkeypatch.setattr(doctor, 'CHECKS', (packages.check_requirements, openmmlab.check_openmmlab))
     status, text = report(capsys)
     assert status == 1
-    assert 'error    torch: 2.0.0 is not supported' in text
-    assert "-> pip install 'torch>=2.6'" in text
+    assert 'error    timm: 0.9.2 is not supported' in text
+    assert "-> pip install 'timm>=1.0.16'" in text
     assert 'mmengine: mmengine 0.10.7 (original), onedl-mmengine 0.10.12 (onedl fork)' in text
     assert 'error    OpenMMLab: mmengine: installed both' in text
     assert '-> pip uninstall -y mmengine' in text
@@ -51,9 +53,9 @@ def test_both_families_at_once_are_an_error_with_a_remedy(capsys, monkeypatch):
 @pytest.mark.parametrize(
     'module, check, subject, remedy',
     [
-        ('cv2', doctor.check_opencv, 'opencv', 'opencv-python-headless'),
-        ('torch', doctor.check_torch, 'torch', 'https://pytorch.org'),
-        ('torchvision', doctor.check_torch, 'torchvision', 'of the same release'),
+        ('cv2', packages.check_opencv, 'opencv', 'opencv-python-headless'),
+        ('torch', devices.check_torch, 'torch', 'https://pytorch.org'),
+        ('torchvision', devices.check_torch, 'torchvision', 'of the same release'),
     ],
 )
 def test_a_package_that_does_not_load_is_an_error(monkeypatch, module, check, subject, remedy):
@@ -72,9 +74,10 @@ def test_a_package_that_does_not_load_is_an_error(monkeypatch, module, check, su
 
 
 def test_a_missing_package_is_a_warning_and_mmengine_an_error(monkeypatch):
-    monkeypatch.setattr(doctor, 'installed_version', lambda name: None)
-    monkeypatch.setattr(doctor, 'find_spec', lambda name: None)
-    found = findings(doctor.check_openmmlab)
+    for module in (packages, openmmlab):
+        monkeypatch.setattr(module, 'installed_version', lambda name: None)
+        monkeypatch.setattr(module, 'find_spec', lambda name: None)
+    found = findings(openmmlab.check_openmmlab)
     assert {name: found[name].status for name in ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')} == {
         'mmengine': 'error',
         'mmcv': 'warning',
@@ -83,15 +86,15 @@ def test_a_missing_package_is_a_warning_and_mmengine_an_error(monkeypatch):
         'mmpretrain': 'warning',
     }
     assert INSTALL_ORIGINALS in found['mmengine'].remedy
-    assert findings(doctor.check_setuptools)['setuptools'].remedy == "pip install 'setuptools<81'"
+    assert findings(packages.check_setuptools)['setuptools'].remedy == "pip install 'setuptools<81'"
 
 
 def test_a_step_that_fails_is_an_error_and_does_not_end_the_report(capsys, monkeypatch):
     def fails(device):
         raise RuntimeError(f'no kernel for {device}')
 
-    monkeypatch.setattr(doctor, 'train_step', fails)
-    monkeypatch.setattr(doctor, 'CHECKS', (doctor.check_training, doctor.check_setuptools))
+    monkeypatch.setattr(training, 'train_step', fails)
+    monkeypatch.setattr(doctor, 'CHECKS', (training.check_training, packages.check_setuptools))
     status, text = report(capsys, '--json')
     found = json.loads(text)
     assert status == 1

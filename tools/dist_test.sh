@@ -13,5 +13,5 @@ if [ "${NNODES:-1}" -gt 1 ]; then
   rendezvous=(--nnodes "$NNODES" --node-rank "${NODE_RANK:?set NODE_RANK on each machine}"
     --master-addr "${MASTER_ADDR:?set MASTER_ADDR to the first machine}" --master-port "${PORT:-29500}")
 fi
-exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node "$processes" \
+exec "${PYTHON:-python}" -m addp_mm.torchrun "${rendezvous[@]}" --nproc-per-node "$processes" \
   "$tools/test.py" "$config" ${checkpoint:+"$checkpoint"} --launcher pytorch "$@"

@@ -30,11 +30,14 @@ from addp_mm.compat.importing import when_imported
 from addp_mm.compat.inferencer_loader import patch_inferencer_loader
 from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
+from addp_mm.compat.multimodal import patch_multimodal
 from addp_mm.compat.numpy_names import patch_numpy_names
 from addp_mm.compat.optional_packages import patch_class_without_package, patch_nifti, patch_panoptic_annotations
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
 from addp_mm.compat.param_groups import patch_param_groups
 from addp_mm.compat.patch import Patch, applied
+from addp_mm.compat.removed_names import patch_distutils, patch_find_loader
+from addp_mm.compat.skipped_parameters import patch_skipped_parameters
 from addp_mm.compat.train_loop import patch_train_loop
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
@@ -44,6 +47,7 @@ _FAULTS = {
     'scope': "a model's transforms are not found after a model of another package was built",
     'half': 'the loss fails in half precision',
     'package': 'a class whose package is missing fails without naming it',
+    'find_loader': 'compiled operators are looked up with pkgutil.find_loader, which Python 3.14 lacks',
     'loader': 'the inferencer refuses pipelines that load images with addp_mm.LoadImage',
 }
 PATCHES = (
@@ -93,6 +97,12 @@ PATCHES = (
         patch_param_groups,
     ),
     Patch(
+        'skipped_parameters',
+        'mmengine.optim.optimizer.default_constructor',
+        'with paramwise_cfg, a warning is logged for each frozen parameter',
+        patch_skipped_parameters,
+    ),
+    Patch(
         'flexible_runner',
         'mmengine.runner._flexible_runner',
         'FlexibleRunner ignores compile, fails without env_cfg, and saves a wrong iteration after a validation',
@@ -121,6 +131,20 @@ PATCHES = (
         'mmengine.utils.package_utils',
         'packages are looked up with pkg_resources, which setuptools 81 lacks',
         patch_package_utils,
+    ),
+    Patch('find_loader', 'mmengine.utils.dl_utils.misc', _FAULTS['find_loader'], patch_find_loader),
+    Patch('mmcv_find_loader', 'mmcv.utils.ext_loader', _FAULTS['find_loader'], patch_find_loader),
+    Patch(
+        'distutils',
+        'mmengine.utils.dl_utils.collect_env',
+        'a Runner needs distutils, which Python 3.12 lacks',
+        patch_distutils,
+    ),
+    Patch(
+        'transformers',
+        'mmpretrain.utils.dependency',
+        'mmpretrain.models cannot be imported beside a current transformers',
+        patch_multimodal,
     ),
     Patch(
         'class_weight',

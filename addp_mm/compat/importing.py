@@ -85,11 +85,11 @@ def replace_method(cls: type, name: str, make: Callable[[Callable], Callable]) -
 
 
 class ModuleView(ModuleType):
-    """A module with some names replaced, for use by one other module.
+    """A module with some names added or replaced, for use by one other module.
 
     Args:
-        name: Name of the module. It is imported when another name is read.
-        **replaced: The replaced names.
+        name: Its name. It is imported when another attribute is first used.
+        **replaced: The names.
     """
 
     def __init__(self, name: str, **replaced: Any) -> None:

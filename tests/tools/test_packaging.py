@@ -61,7 +61,7 @@ def test_scripts_are_executable_and_explain_themselves():
         assert words in finished.stderr
 
 
-@pytest.mark.parametrize('version, works', [('3.9', False), ('3.10', True), ('3.12', True), ('3.13', False)])
+@pytest.mark.parametrize('version, works', [('3.9', False), ('3.10', True), ('3.14', True), ('3.15', False)])
 def test_make_refuses_an_unsupported_python(tmp_path, version, works):
     """A fake interpreter runs the checks of the Makefile with another ``sys.version_info``."""
     python = tmp_path / 'python'

@@ -196,10 +196,15 @@ def tokenize(
     from tqdm import tqdm
 
     from addp_mm.datasets.views.views_dataset import collate_views
+    from addp_mm.processes import worker_context
 
     torch.backends.cudnn.deterministic = True
     loader = DataLoader(
-        data, max(1, args.batch_size // args.views), num_workers=args.num_workers, collate_fn=collate_views
+        data,
+        max(1, args.batch_size // args.views),
+        num_workers=args.num_workers,
+        collate_fn=collate_views,
+        multiprocessing_context=worker_context() if args.num_workers else None,
     )
     device, rows = next(tokenizer.parameters()).device, data.stop - shard_start
     saved = time.monotonic()

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.datasets.fashion.fashion_mnist import CLASSES, load_garments
 from addp_mm.datasets.fashion.fashion_scenes import SCENES_VERSION, SPLITS, Scene, SceneGenerator
+from addp_mm.processes import worker_context
 
 MARKER = 'fashion_scenes.json'
 _BATCH = 64  # images that a process writes before it reports
@@ -208,7 +209,7 @@ def _writer(num_workers: int, job: _Job) -> Iterator[Callable[[str, str, int], l
         yield partial(collect, map, job.write)
         return
     # Unlike multiprocessing.Pool, an executor detects a killed worker and does not hang.
-    executor = ProcessPoolExecutor(num_workers, initializer=_init_worker, initargs=(job,))
+    executor = ProcessPoolExecutor(num_workers, worker_context(), _init_worker, (job,))
 
     def run(write: Callable, indices: range) -> Iterator:
         # A long queue can deadlock when a worker is killed (cpython issue 105829).

@@ -177,7 +177,7 @@ def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path):
         time.sleep(0.05)
     children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert 'worker was killed' in errors
     assert list(tmp_path.iterdir()) == []

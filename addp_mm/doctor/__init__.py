@@ -1,0 +1,87 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""``addp doctor``: a report on the environment, with one training step on each kind of device.
+
+Every line is 'ok', 'warning' or 'error'. An error or a warning comes with a remedy. Only the
+standard library and :mod:`addp_mm.compat` are imported at the top: the report has to work where
+torch or an OpenMMLab package does not.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+from addp_mm.doctor import devices, openmmlab, packages, system, training
+from addp_mm.doctor.finding import Finding, first_line
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    system.check_system,
+    system.check_folders,
+    system.check_shared_memory,
+    system.check_open_files,
+    packages.check_requirements,
+    devices.check_torch,
+    packages.check_opencv,
+    packages.check_setuptools,
+    packages.check_compiled,
+    packages.check_transformers,
+    openmmlab.check_openmmlab,
+    openmmlab.check_operators,
+    openmmlab.check_patches,
+    devices.check_gpus,
+    training.check_training,
+)
+
+
+def examine() -> Iterator[Finding]:
+    """Run every check. If a check raises an exception, the report shows it as an error."""
+    for check in CHECKS:
+        try:
+            yield from check()
+        except Exception as error:
+            subject = check.__name__.removeprefix('check_')
+            yield Finding('error', subject, f'not checked: {first_line(error)}', 'first follow the other remedies')
+
+
+def _quiet(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Hide output, log lines and warnings of the packages during the checks."""
+    while True:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter('ignore')
+            logging.disable(logging.INFO)
+            finding = next(findings, None)
+            logging.disable(logging.NOTSET)
+        if finding is None:
+            return
+        yield finding
+
+
+def shown(finding: Finding) -> str:
+    """A finding as lines of text, with an indented remedy."""
+    lines = [f'{finding.status:<8} {finding.subject}: {finding.text}']
+    if finding.remedy:
+        lines += [f'         -> {line.strip()}' for line in finding.remedy.strip().splitlines()]
+    return '\n'.join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the report; the exit status is 1 if it has an error."""
+    parser = argparse.ArgumentParser(prog='addp doctor', description='Check the environment and run one training step.')
+    parser.add_argument('--json', action='store_true', help='print the report as JSON')
+    args = parser.parse_args(argv)
+    findings = []
+    for finding in _quiet(examine()):
+        findings.append(finding)
+        if not args.json:
+            print(shown(finding), flush=True)
+    counts = {status: sum(finding.status == status for finding in findings) for status in ('error', 'warning')}
+    if args.json:
+        print(json.dumps(dict(findings=[dataclasses.asdict(finding) for finding in findings], **counts), indent=2))
+    else:
+        print(f'\n{counts["error"]} error(s), {counts["warning"]} warning(s)')
+    sys.exit(1 if counts['error'] else 0)

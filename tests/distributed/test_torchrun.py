@@ -1,0 +1,55 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""A failed process gives its own error and one line, instead of torchrun's 40 lines."""
+
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from addp_mm.torchrun import describe
+
+TOOL = """
+import os, sys, time
+if os.environ['RANK'] == '1':
+    {how}
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'how, lines',
+    [
+        (
+            'sys.exit("error: no such folder")',
+            [
+                'error: no such folder',
+                'process 1 ended with status 1; its error is above; 1 more failed or were stopped',
+            ],
+        ),
+        ('os.kill(os.getpid(), 9)', ['process 1 was ended by SIGKILL (out of memory?); 1 more failed or were stopped']),
+    ],
+)
+def test_a_failed_process_is_reported_in_one_line(tmp_path, how, lines):
+    (tmp_path / 'tool.py').write_text(TOOL.format(how=how))
+    environ = {name: value for name, value in os.environ.items() if name not in ('OMP_NUM_THREADS', 'LOGLEVEL')}
+    done = subprocess.run(
+        [sys.executable, '-m', 'addp_mm.torchrun', '--standalone', '--nproc-per-node', '2', tmp_path / 'tool.py'],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-len(lines) :] == lines
+    for word in ('Traceback', 'ChildFailedError', 'OMP_NUM_THREADS'):
+        assert word not in done.stderr
+
+
+def test_one_process_that_fails():
+    assert describe(0, SimpleNamespace(exitcode=3), 1) == 'process 0 ended with status 3; its error is above'
+    segfault = SimpleNamespace(exitcode=-signal.SIGSEGV)
+    assert describe(7, segfault, 1) == 'process 7 was ended by SIGSEGV'
