@@ -54,7 +54,7 @@ def check_label_counts(
 
 
 def _left_out(counts: Counter, used: set[int], classes: Sequence[str], reduced: bool, ignore_index: int) -> str:
-    """What the labels of many maps, and the classes that never occur, show; '' if nothing is odd."""
+    """What is odd about the labels of many maps; '' if nothing is."""
     names = {label + reduced: name for label, name in enumerate(classes)}
     if used == {0} and counts[ignore_index] and len(classes) > 1:
         return (
