@@ -216,8 +216,8 @@ def _check_masks(path: Path, content: dict, used: set, evaluated: bool, without:
         unusable.append(where(path, 'annotations', index, annotation))
     if unusable:
         print_log(
-            f'{unusable[0]} has no mask: its polygons enclose nothing. So do {len(unusable)} of {len(annotations)} '
-            'annotations; mmdet ignores those of fewer than three points in training.',
+            f'{unusable[0]} has no mask: its polygons enclose nothing. {len(unusable)} of {len(annotations)} objects '
+            'are like that; mmdet ignores those of fewer than three points in training.',
             'current',
             WARNING,
         )

@@ -39,34 +39,41 @@ def check_label_counts(
     Raises:
         DatasetError: No pixel has a class, and the maps are for training.
     """
-    left_out = {0, ignore_index} if reduced else {ignore_index}
-    used = set(counts) - left_out
+    used = set(counts) - ({0, ignore_index} if reduced else {ignore_index})
+    if used:
+        words = _left_out(counts, used, classes, reduced, ignore_index)
+        if words:
+            print_log(f'{folder}: {words}', 'current', WARNING)
+        return
+    found = ' and '.join(f'{label} ({_share(counts, label)})' for label in sorted(counts))
+    why = f'ignore_index={ignore_index}' + (', reduce_zero_label=True' if reduced else '')
+    words = f'{folder}: no pixel has a class: the maps hold {found}, which are left out ({why}).'
+    if training:
+        raise DatasetError(f'{words} Write the label maps again.')
+    print_log(words, 'current', WARNING)
+
+
+def _left_out(counts: Counter, used: set[int], classes: Sequence[str], reduced: bool, ignore_index: int) -> str:
+    """What is odd about the labels of many maps; '' if nothing is."""
     names = {label + reduced: name for label, name in enumerate(classes)}
-    words = ''
-    if not used:
-        found = ' and '.join(f'{label} ({_share(counts, label)})' for label in sorted(counts))
-        words = f'no pixel has a class: the maps hold {found}, which are left out ({_why(reduced, ignore_index)}).'
-    elif used == {0} and counts[ignore_index] and len(classes) > 1:
-        words = (
+    if used == {0} and counts[ignore_index] and len(classes) > 1:
+        return (
             f'the maps hold 0 and {ignore_index} only, and {ignore_index} ({_share(counts, ignore_index)}) is taken '
             f'for unlabelled (ignore_index), so that {_never(names, used)}. If {ignore_index} is class 1, write 1 '
             'instead, or set another ignore_index.'
         )
-    elif reduced and _starts_at_zero(counts, used, len(classes)):
-        words = (
+    if reduced and _starts_at_zero(counts, used, len(classes)):
+        return (
             f'reduce_zero_label=True drops label 0 ({_share(counts, 0)}) and makes 1 the first class, but label '
             f'{len(classes)} is in no map, so that {_never(names, used)}. If 0 is the first class, set '
             'reduce_zero_label=False in the dataset and in LoadAnnotations.'
         )
-    elif not reduced and len(classes) > 2 and used == set(range(1, len(classes))):
-        words = (
+    if not reduced and len(classes) > 2 and used == set(range(1, len(classes))):
+        return (
             f'label 0 is in no map, so that {_never(names, used)}. If 1 is the first class and 0 means unlabelled, set '
             'reduce_zero_label=True in the dataset.'
         )
-    if words and not used and training:
-        raise DatasetError(f'{folder}: {words} Write the label maps again.')
-    if words:
-        print_log(f'{folder}: {words}', 'current', WARNING)
+    return ''
 
 
 def _starts_at_zero(counts: Counter, used: set[int], num_classes: int) -> bool:
@@ -87,7 +94,3 @@ def _never(names: dict[int, str], used: set[int]) -> str:
         [(label, name)] = absent
         return f'class {list(names).index(label)} ({name!r}) never occurs'
     return f'{len(absent)} of {len(names)} classes never occur: {quoted(name for _, name in absent)}'
-
-
-def _why(reduced: bool, ignore_index: int) -> str:
-    return f'ignore_index={ignore_index}' + (', reduce_zero_label=True' if reduced else '')

@@ -60,6 +60,8 @@ def patch_coco_metric(module: Any) -> bool:
         except IndexError:
             replace_method(module.CocoMetric, 'results2json', _make_results2json)
             return True
+        except (AttributeError, KeyError, TypeError):
+            return False  # the metric of another version reads other values
     return False
 
 

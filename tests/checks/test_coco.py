@@ -294,7 +294,7 @@ def test_a_polygon_of_two_points_in_training_causes_a_warning(own_set, monkeypat
     [(_, file)] = check_dataset_cfg(cfg)
     assert file.content is None
     assert 'annotations[3]' in said[0]
-    assert 'So do 1 of' in said[0]
+    assert 'its polygons enclose nothing. 1 of' in said[0]
     annotations_loader(cfg).with_mask = False
     check_dataset_cfg(cfg)
     assert len(said) == 1
