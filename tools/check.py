@@ -13,7 +13,7 @@ import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from addp_mm.cli_options import aligned, number
+from addp_mm.cli_options import ToolParser, add_cfg_options, aligned, number
 
 _SPLITS = ('train', 'val', 'test')
 # Top-level keys that each split needs.
@@ -26,7 +26,7 @@ _NEEDED = {
 
 def parse_args(argv=None):
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file, or the name of a shipped config')
     parser.add_argument(
         '--split', nargs='+', choices=_SPLITS, help='splits to check and count [all that the config has]'
@@ -38,13 +38,7 @@ def parse_args(argv=None):
     parser.add_argument('--num-workers', type=number(int, 0), default=2, help='threads that read images [2]')
     parser.add_argument('--seed', type=number(int, 0), default=0, help='which images are drawn [0]')
     parser.add_argument('--no-model', action='store_true', help='do not build the model; its checks are left out')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action='extend',
-        metavar='KEY=VALUE',
-        help='change settings of the config, for example train_dataloader.batch_size=8',
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
@@ -198,12 +192,13 @@ def main(argv=None):
     from mmengine.registry import init_default_scope
 
     from addp_mm.analysis.data_findings import findings
+    from addp_mm.checks.argument_kinds import argument_kinds
     from addp_mm.config.config_file import load_config
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.errors import exit_on_user_error
 
     with exit_on_user_error():
-        cfg = load_config(args.config, args.cfg_options)
+        cfg = load_config(args.config, args.cfg_options, argument_kinds)
         splits = splits_of(cfg, args.split)
         if args.out:
             require_writable_folder(args.out, f'--out {args.out}')

@@ -17,9 +17,10 @@ from addp_mm.checks.before_training import PreflightError
 from addp_mm.checks.check_list import Check
 from addp_mm.checks.checkpoint_fit import check_checkpoint_fit
 from addp_mm.config.type_names import type_name
+from addp_mm.engine.build_errors import name_sections
 from addp_mm.engine.hooks.frozen_components import check_loaded
 from addp_mm.engine.hooks.preflight_hook import checks_before_training
-from addp_mm.engine.runner_cfg import set_work_dir
+from addp_mm.engine.runner_cfg import scale_by_optimizer_steps, set_work_dir
 from addp_mm.engine.strategy_cfg import set_strategy
 from addp_mm.engine.unwrap import bare_model
 from addp_mm.errors import UserError, first_few
@@ -166,6 +167,7 @@ class _Trial:
         runner: Any = self.runner
         self.has_loops = bool((runner.train_loop, runner.val_loop))  # mmengine builds a loop when it is read
         if self.has_optimizer:
+            scale_by_optimizer_steps(runner)
             runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
             if runner.param_schedulers is not None:
                 runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
@@ -201,7 +203,8 @@ def _construct(what: str, build: Callable[[], None]) -> None:
         PreflightError: It failed. The message names the error and its line of code.
     """
     try:
-        build()
+        with name_sections():
+            build()
     except UserError:
         raise
     except Exception as error:  # constructors of any package
