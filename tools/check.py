@@ -29,7 +29,11 @@ def parse_args(argv=None):
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file, or the name of a shipped config')
     parser.add_argument(
-        '--split', nargs='+', choices=_SPLITS, help='splits to check and count [all that the config has]'
+        '--split',
+        nargs='+',
+        action='extend',
+        choices=_SPLITS,
+        help='splits to check and count [all that the config has]',
     )
     parser.add_argument('--out', help='folder for report.html and report.json')
     parser.add_argument(

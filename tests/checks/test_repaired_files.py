@@ -62,9 +62,8 @@ def test_both_read_the_repaired_copy(own_set, tmp_path, said):
     with open(copy) as file:
         assert json.load(file) == right
     count = len(right['annotations'])
-    assert said == [
-        f'{path}: repaired: annotations without iscrowd (taken as 0): {count}. The copy annotations/val_instances_val.json in the work dir is used.'
-    ]
+    repaired = f'{path}: repaired: annotations without iscrowd (taken as 0): {count}.'
+    assert said == [f'{repaired} The copy annotations/val_instances_val.json in the work dir is used.']
     check_datasets(cfg, *BOTH, repaired_dir=tmp_path / 'copies')
     assert len(said) == 1
 

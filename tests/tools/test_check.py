@@ -254,7 +254,7 @@ def test_an_optimizer_that_cannot_be_built(check, workplace, tmp_path):
     finished, report, _ = check(tiny_with(workplace, tmp_path, text))
     assert finished.status == 1
     (message,) = report['checks']['optimizer']
-    assert message.startswith('optim_wrapper cannot be built: TypeError')
+    assert message.startswith('config: optim_wrapper cannot be built: ')
     assert report['checks']['loops'] == []
 
 
