@@ -50,7 +50,7 @@ def test_the_number_of_workers_does_not_change_the_samples(tmp_path):
     assert runs[0]['trained'] == runs[1]['trained'] == runs[2]['trained']
 
 
-def test_another_batch_size_continues_near_the_same_sample(tmp_path, capsys):
+def test_another_batch_size_continues_near_the_same_sample(tmp_path):
     loader = dict(sampler=dict(type='DefaultSampler', shuffle=False))
     train(tmp_path, loader, True, 1)
     resumed = train(tmp_path / 'larger', dict(loader, batch_size=4), True, 1, tmp_path / 'iter_2.pth')

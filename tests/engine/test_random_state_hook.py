@@ -53,6 +53,20 @@ def test_another_batch_size_continues_after_the_same_sample(tmp_path):
     assert state == dict(run_seed=0, seed=0, size=20, trained=20)
 
 
+@pytest.mark.parametrize('ours_first', [False, True])
+def test_another_sampler_or_batch_is_a_warning(tmp_path, ours_first, capsys):
+    samplers = ['InfiniteSampler', 'addp_mm.ResumableInfiniteSampler']
+    first, then = reversed(samplers) if ours_first else samplers
+    runner_of(tmp_path, sampler=first, max_iters=2).train()
+    resumed = runner_of(tmp_path, sampler=then, resume=True, max_iters=4)
+    resumed.train()
+    assert 'it had another sampler' in capsys.readouterr().out
+    if not ours_first:
+        assert resumed.train_loop.dataloader.sampler.start == 8
+    runner_of(tmp_path, sampler=then, resume=True, batch_size=2, max_iters=6).train()
+    assert ('a step had 4 samples of all ranks and now has 2' in capsys.readouterr().out) == ours_first
+
+
 def test_draws_of_an_iteration_do_not_depend_on_what_was_drawn_before(tmp_path):
     runner = runner_of(tmp_path, max_iters=2)
     runner.train()
