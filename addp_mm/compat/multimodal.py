@@ -1,12 +1,38 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """mmpretrain beside a transformers package that is newer than its multimodal models."""
 
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from addp_mm.compat.versions import Lookup, installed_version
 
-_REMOVED_IN = (4, 57)  # the oldest version that was seen without the names below
-_NAMES = ('GenerationMixin', 'PreTrainedModel', 'apply_chunking_to_forward', 'find_pruneable_heads_and_indices')
+
+@dataclass(frozen=True)
+class Needs:
+    """What the multimodal models need of transformers.
+
+    Attributes:
+        below: The oldest version that was seen to lack it.
+        module: Submodule of transformers.
+        names: Names in it.
+    """
+
+    below: tuple[int, ...]
+    module: str
+    names: tuple[str, ...]
+
+
+NEEDS = {
+    'mmpretrain': Needs(
+        (4, 57),
+        'transformers.modeling_utils',
+        ('GenerationMixin', 'PreTrainedModel', 'apply_chunking_to_forward', 'find_pruneable_heads_and_indices'),
+    ),
+    'onedl-mmpretrain': Needs(
+        (5,), 'transformers.pytorch_utils', ('apply_chunking_to_forward', 'find_pruneable_heads_and_indices')
+    ),
+}
 
 
 def patch_multimodal(module: Any, lookup: Lookup = installed_version) -> bool:
@@ -23,19 +49,20 @@ def patch_multimodal(module: Any, lookup: Lookup = installed_version) -> bool:
     Returns:
         Whether the models are taken in and cannot be imported.
     """
-    if not module.WITH_MULTIMODAL or lookup('mmpretrain') is None or _can_be_imported(lookup('transformers') or '0'):
+    needs = next((needs for name, needs in NEEDS.items() if lookup(name)), None)
+    if not module.WITH_MULTIMODAL or needs is None or _has(lookup('transformers') or '0', needs):
         return False
     module.WITH_MULTIMODAL = False
     return True
 
 
-def _can_be_imported(transformers: str) -> bool:
+def _has(transformers: str, needs: Needs) -> bool:
     from packaging.version import Version
 
-    if Version(transformers).release >= _REMOVED_IN:  # importing it takes seconds
+    if Version(transformers).release >= needs.below:  # importing it takes seconds
         return False
     try:
-        from transformers import modeling_utils
+        found = import_module(needs.module)
     except Exception:  # whatever it raises, mmpretrain.models raises too
         return False
-    return all(hasattr(modeling_utils, name) for name in _NAMES)
+    return all(hasattr(found, name) for name in needs.names)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
 
+from addp_mm.compat.multimodal import NEEDS
 from addp_mm.compat.versions import installed_version
 from addp_mm.doctor.devices import INSTALL_TORCH
 from addp_mm.doctor.finding import Finding, first_line, fits
@@ -96,7 +97,9 @@ def check_compiled() -> Iterator[Finding]:
 
 
 def check_transformers() -> Iterator[Finding]:
-    """Whether transformers, if it is there, fits the original mmpretrain and huggingface_hub."""
+    """Whether transformers, if it is there, fits mmpretrain and huggingface_hub."""
+    from packaging.version import Version
+
     version = installed_version('transformers')
     if version is None:
         return
@@ -104,7 +107,7 @@ def check_transformers() -> Iterator[Finding]:
     if fits(version, '<5') and fits(hub, '>=1'):
         text = f'{version} does not accept huggingface_hub {hub}'
         yield Finding('warning', 'transformers', text, 'pip install --upgrade transformers')
-    elif installed_version('mmpretrain') and fits(version, '>=4.57'):
+    elif any(installed_version(name) and Version(version).release >= needs.below for name, needs in NEEDS.items()):
         text = f"{version}: mmpretrain's multimodal models are left out, since they need an older version"
         yield Finding('ok', 'transformers', text)
     else:

@@ -136,9 +136,11 @@ import addp_mm
 from mmengine.runner.checkpoint import CheckpointLoader
 try:
     loaded = CheckpointLoader.load_checkpoint(sys.argv[1])
-    print('bias', loaded['model']['bias'].sum().item(), flush=True)
+    line = f"bias {loaded['model']['bias'].sum().item()}"
 except FileNotFoundError:
-    print('not found', flush=True)
+    line = 'not found'
+sys.stdout.write(f'{line}\\n')  # one write, so that the lines of two processes cannot mingle
+sys.stdout.flush()
 """
 
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from addp_mm.compat.multimodal import _NAMES, patch_multimodal
+from addp_mm.compat.multimodal import NEEDS, patch_multimodal
 
 
 def dependency(found=True):
@@ -20,12 +20,14 @@ def dependency(found=True):
 @pytest.fixture
 def transformers(monkeypatch):
     """A package that has what the models import."""
-    package, names = ModuleType('transformers'), ModuleType('transformers.modeling_utils')
-    vars(names).update(dict.fromkeys(_NAMES, object))
-    package.modeling_utils = names
+    package = ModuleType('transformers')
     monkeypatch.setitem(sys.modules, 'transformers', package)
-    monkeypatch.setitem(sys.modules, 'transformers.modeling_utils', names)
-    return names
+    for needs in NEEDS.values():
+        module = ModuleType(needs.module)
+        vars(module).update(dict.fromkeys(needs.names, object))
+        setattr(package, needs.module.rpartition('.')[2], module)
+        monkeypatch.setitem(sys.modules, needs.module, module)
+    return package
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,9 @@ def transformers(monkeypatch):
         ({'mmpretrain': '1.2.0', 'transformers': '4.40.0'}, True),
         ({'mmpretrain': '1.2.0', 'transformers': '4.57.1'}, False),
         ({'mmpretrain': '1.2.0', 'transformers': '5.24.0'}, False),
-        ({'onedl-mmpretrain': '1.3.6', 'transformers': '5.24.0'}, True),
+        ({'onedl-mmpretrain': '1.3.6', 'transformers': '4.57.1'}, True),
+        ({'onedl-mmpretrain': '1.3.6', 'transformers': '5.24.0'}, False),
+        ({'transformers': '5.24.0'}, True),
     ],
 )
 def test_versions(transformers, installed, kept):
@@ -45,9 +49,9 @@ def test_versions(transformers, installed, kept):
 
 def test_a_name_that_is_missing_and_a_package_that_does_not_load(transformers, monkeypatch):
     installed = {'mmpretrain': '1.2.0', 'transformers': '4.56.0'}
-    del transformers.apply_chunking_to_forward
+    del transformers.modeling_utils.apply_chunking_to_forward
     assert patch_multimodal(dependency(), installed.get)
-    monkeypatch.setitem(sys.modules, 'transformers', None)
+    monkeypatch.setitem(sys.modules, 'transformers.modeling_utils', None)
     assert patch_multimodal(dependency(), installed.get)
 
 
