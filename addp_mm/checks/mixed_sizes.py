@@ -15,6 +15,7 @@ from addp_mm.checks.before_training import PreflightError
 from addp_mm.checks.image_folders import spread
 from addp_mm.datasets.readers.read_image import upright_size
 from addp_mm.datasets.samplers.resumable_sampler import ResumableInfiniteSampler
+from addp_mm.datasets.samplers.seeded_batches import SeededBatches
 from addp_mm.randomness import random_states_kept
 
 _MOST = 6  # images in the tried batch
@@ -40,12 +41,17 @@ def check_mixed_sizes(runner: Runner, model: BaseModel) -> None:
         loaders['val_dataloader'] = runner.val_loop.dataloader
     for name, loader in loaders.items():
         dataset = loader.dataset
-        if isinstance(dataset, IterableDataset) or type(loader.batch_sampler) is not BatchSampler:
+        if isinstance(dataset, IterableDataset) or type(_batch_sampler(loader)) is not BatchSampler:
             continue
         if loader.batch_size == 1 or len(dataset) < 2:
             continue
         with torch.random.fork_rng(), random_states_kept(), torch.no_grad():
             _try_batch(name, loader, lambda batch, k=name: model.data_preprocessor(batch, k == 'train_dataloader'))
+
+
+def _batch_sampler(loader: DataLoader) -> Any:
+    batches = loader.batch_sampler
+    return batches.batches if isinstance(batches, SeededBatches) else batches
 
 
 def _try_batch(name: str, loader: DataLoader, preprocess: Callable) -> None:
@@ -79,7 +85,7 @@ def _indices_to_try(loader: DataLoader) -> list[int]:
     sampler = loader.sampler
     dataset: Any = loader.dataset
     if isinstance(sampler, SequentialSampler) or isinstance(sampler, DefaultSampler) and not sampler.shuffle:
-        batches: list[list[int]] = list(loader.batch_sampler or [])
+        batches: list[list[int]] = list(_batch_sampler(loader) or [])
         step = max(1, len(dataset) // _MAX_SIZES)
         return next(filter(None, (_of_different_sizes(dataset, batch) for batch in batches[::step])), [])
     if not isinstance(sampler, (RandomSampler, DefaultSampler, InfiniteSampler, ResumableInfiniteSampler)):

@@ -23,12 +23,21 @@ def patch_batched_nms(module: Any) -> bool:
     import torch
 
     boxes, scores, classes = torch.zeros(1, 4), torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.long)
+    nms, module.nms = module.nms, _keep_all  # the compiled operator may not be there yet
     try:
-        module.batched_nms(boxes, scores, classes, dict(type='nms', iou_threshold=0.5, split_thr=1))
+        module.batched_nms(boxes, scores, classes, dict(type='nms', split_thr=1))
+        return False
     except RuntimeError:
         replace(module, 'batched_nms', _make_batched_nms)
         return True
-    return False
+    finally:
+        module.nms = nms
+
+
+def _keep_all(boxes, scores):
+    import torch
+
+    return torch.cat([boxes, scores[:, None]], dim=1), torch.arange(len(boxes))
 
 
 def _make_batched_nms(original):

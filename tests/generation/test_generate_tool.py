@@ -72,14 +72,20 @@ def test_other_settings_do_not_mix_into_a_folder(files, tmp_path):
         (dict(checkpoint='none.pth'), 'none.pth'),
         (dict(options=['--device', 'gpu']), '--device gpu'),
         (dict(options=['--device', 'meta']), '--device meta: .*--device cpu'),
-        (dict(options=['--top-p', '1.5']), 'top_p'),
-        (dict(options=['--temperature', 'nan']), 'temperature'),
     ],
 )
 def test_wrong_arguments_are_named_and_nothing_is_written(files, tmp_path, change, message):
     paths = [change.get('config', files[0]), change.get('checkpoint', files[1])]
     with pytest.raises(SystemExit, match=message):
         main([*paths, '--out', str(tmp_path / 'out'), '--device', 'cpu', *change.get('options', [])])
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('options', [['--top-p', '1.5'], ['--temperature', 'nan']])
+def test_impossible_numbers_are_named(files, tmp_path, capsys, options):
+    with pytest.raises(SystemExit, match='2'):
+        main([*files, '--out', str(tmp_path / 'out'), *options])
+    assert f'argument {options[0]}: {options[1]} must be' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 

@@ -272,15 +272,11 @@ def test_training_images_that_are_not_a_multiple_of_the_patch(run_tool, workplac
     refused(finished, 'training would fail on', 'data/odd/', 'image of 30 x 30', 'patch')
 
 
-@pytest.mark.parametrize(
-    'arguments, phrases',
-    [
-        (['--cfg-options', 'model.backbone.img_size=60'], ['img_size 60 x 60', 'multiples of patch_size 8']),
-        (['--amp', 'float16'], ["dtype='float16'", 'on the CPU', '--amp bfloat16']),
-    ],
-)
-def test_options_that_the_model_or_the_device_refuses(run_tool, arguments, phrases):
-    refused(run_tool('train.py', 'tiny.py', '--work-dir', 'by_the_model', *arguments), *phrases)
+def test_an_option_that_the_model_refuses(run_tool):
+    finished = run_tool(
+        'train.py', 'tiny.py', '--work-dir', 'by_the_model', '--cfg-options', 'model.backbone.img_size=60'
+    )
+    refused(finished, 'img_size 60 x 60', 'multiples of patch_size 8')
 
 
 def test_forgotten_launcher(run_tool, workplace):

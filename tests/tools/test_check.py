@@ -222,14 +222,16 @@ load_from = 'nothing.pth'
     finished, report, html = check(tiny_with(workplace, tmp_path, text))
     assert finished.status == 1
     failed = {name: messages for name, messages in report['checks'].items() if messages}
-    assert set(failed) == {'arguments of the config', 'numbers of the config', 'checkpoints', 'data'}
+    # the optimizer refuses the misspelt argument, too
+    wrong = {'arguments of the config', 'numbers of the config', 'optimizer settings', 'checkpoints', 'data'}
+    assert set(failed) == wrong
     assert len(failed['arguments of the config']) == 2
     assert len(failed['data']) == 2
     for phrase in ('weight_deacy', 'intervall', 'data/trian', 'data/vall', 'max_epochs', 'nothing.pth'):
         assert any(phrase in message for messages in failed.values() for message in messages)
         assert phrase in ParsedPage(html).text
         assert phrase in finished.output
-    assert f'4 of {len(report["checks"])} checks failed' in finished.output
+    assert f'5 of {len(report["checks"])} checks failed' in finished.output
     assert data_of(report, 'train')['notes']
     assert data_of(report, 'train')['images'] is None
     assert data_of(report, 'val')['by_class'] == [4, 4]

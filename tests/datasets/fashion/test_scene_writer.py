@@ -193,8 +193,7 @@ def test_bad_options_are_refused(options, text):
 
 def test_old_options_name_the_new_ones(tmp_path, monkeypatch, capsys):
     for old, new in (('--image-size', '--img-size'), ('--workers', '--num-workers')):
-        with pytest.raises(SystemExit):
-            run_main(CONVERTER, monkeypatch, tmp_path / 'out', old, 32)
+        assert run_main(CONVERTER, monkeypatch, tmp_path / 'out', old, 32) == 2
         assert f'{old} was renamed: use {new}' in capsys.readouterr().err
 
 
@@ -206,6 +205,8 @@ def run_main(path, monkeypatch, *arguments):
     handler = signal.getsignal(signal.SIGTERM)
     try:
         return module.main()
+    except SystemExit as error:  # argparse refuses an argument
+        return error.code
     finally:
         signal.signal(signal.SIGTERM, handler)
 
@@ -231,16 +232,16 @@ def test_command_writes_then_says_that_nothing_was_done(tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize(
-    'arguments, text',
+    'arguments, status, text',
     [
-        (['--img-size', 8], 'image_size must be at least 32'),
-        (['--source', '/nowhere'], '/nowhere'),
-        (['--num-workers', 0], 'num_workers'),
-        (['--seed', -1], 'seed'),
+        (['--img-size', 8], 1, 'image_size must be at least 32'),
+        (['--source', '/nowhere'], 1, '/nowhere'),
+        (['--num-workers', 0], 2, 'argument --num-workers: 0 must be at least 1'),
+        (['--seed', -1], 2, 'argument --seed: -1 must be'),
     ],
 )
-def test_command_names_the_fault(tmp_path, monkeypatch, capsys, arguments, text):
-    assert run_main(CONVERTER, monkeypatch, tmp_path / 'out', *arguments) == 1
+def test_command_names_the_fault(tmp_path, monkeypatch, capsys, arguments, status, text):
+    assert run_main(CONVERTER, monkeypatch, tmp_path / 'out', *arguments) == status
     assert text in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
