@@ -55,7 +55,7 @@ def main(argv=None):
     from addp_mm import compat
     from addp_mm.checkpoints.atomic_write import write_json
     from addp_mm.engine.build_errors import name_sections
-    from addp_mm.engine.runner_cfg import build_runner
+    from addp_mm.engine.runner_cfg import build_runner, close_process_group
     from addp_mm.errors import exit_on_user_error
 
     with exit_on_user_error(), name_sections():
@@ -66,6 +66,7 @@ def main(argv=None):
             # mmengine's Runner has no public method that initialises weights on all ranks
             runner._init_model_weights()  # noqa: SLF001
         metrics = runner.test()
+        close_process_group()
     if runner.rank == 0:
         numbers = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
         write_json(args.out, numbers)

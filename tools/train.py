@@ -66,7 +66,7 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm import compat
     from addp_mm.engine.build_errors import name_sections
-    from addp_mm.engine.runner_cfg import build_runner, scale_by_optimizer_steps
+    from addp_mm.engine.runner_cfg import build_runner, close_process_group, scale_by_optimizer_steps
     from addp_mm.errors import exit_on_user_error
 
     with exit_on_user_error(), name_sections():
@@ -74,6 +74,7 @@ def main(argv=None):
         runner.logger.info(compat.summary())
         scale_by_optimizer_steps(runner)
         runner.train()
+        close_process_group()
 
 
 if __name__ == '__main__':

@@ -217,7 +217,7 @@ test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], d
 optim_wrapper['optimizer']['weight_deacy'] = 0.1
 default_hooks['checkpoint'] = dict(intervall=5)
 train_cfg['max_epochs'] = 0
-load_from = 'nothing.pth'
+load_from = 'absent.pth'
 """
     finished, report, html = check(tiny_with(workplace, tmp_path, text))
     assert finished.status == 1
@@ -227,7 +227,7 @@ load_from = 'nothing.pth'
     assert set(failed) == wrong
     assert len(failed['arguments of the config']) == 2
     assert len(failed['data']) == 2
-    for phrase in ('weight_deacy', 'intervall', 'data/trian', 'data/vall', 'max_epochs', 'nothing.pth'):
+    for phrase in ('weight_deacy', 'intervall', 'data/trian', 'data/vall', 'max_epochs', 'absent.pth'):
         assert any(phrase in message for messages in failed.values() for message in messages)
         assert phrase in ParsedPage(html).text
         assert phrase in finished.output
