@@ -55,12 +55,14 @@ def main(argv=None):
     from addp_mm import compat
     from addp_mm.checkpoints.atomic_write import write_json
     from addp_mm.engine.build_errors import name_sections
+    from addp_mm.engine.early_log import early_log
     from addp_mm.engine.runner_cfg import build_runner, close_process_group
     from addp_mm.errors import exit_on_user_error
 
-    with exit_on_user_error(), name_sections():
+    with exit_on_user_error(), name_sections(), early_log() as write_early:
         cfg = prepare(args)
         runner = build_runner(cfg)
+        write_early(runner.logger)
         runner.logger.info(compat.summary())
         if args.checkpoint is None:
             # mmengine's Runner has no public method that initialises weights on all ranks

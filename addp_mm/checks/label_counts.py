@@ -49,8 +49,17 @@ def check_label_counts(
     why = f'ignore_index={ignore_index}' + (', reduce_zero_label=True' if reduced else '')
     words = f'{folder}: no pixel has a class: the maps hold {found}, which are left out ({why}).'
     if training:
-        raise DatasetError(f'{words} Write the label maps again.')
+        raise DatasetError(f'{words} {_remedy(counts, reduced)}')
     print_log(words, 'current', WARNING)
+
+
+def _remedy(counts: Counter, reduced: bool) -> str:
+    if reduced and 0 in counts:
+        return (
+            'If 0 is the first class, set reduce_zero_label=False in the dataset and in LoadAnnotations. Otherwise '
+            'write the label maps again, with 1 as the first class.'
+        )
+    return 'Write the label maps again, with 1 as the first class.' if reduced else 'Write the label maps again.'
 
 
 def _left_out(counts: Counter, used: set[int], classes: Sequence[str], reduced: bool, ignore_index: int) -> str:

@@ -74,10 +74,11 @@ def _try_batch(name: str, loader: DataLoader, preprocess: Callable) -> None:
             f'{_path(dataset, index)} ({" x ".join(map(str, shape[1:]))})' for shape, index in shapes.items()
         )
         first = str(error).partition('\n')[0]
+        limit = ', if no batch normalization is trained' if name == 'train_dataloader' else ''
         raise PreflightError(
             f'{name} would fail: images of different sizes (height x width after the pipeline) cannot form a batch: '
             f"{found}. Add dict(type='Resize', scale=(WIDTH, HEIGHT), keep_ratio=False) to the pipeline, let "
-            f'model.data_preprocessor pad, or set {name}.batch_size=1 ({type(error).__name__}: {first})'
+            f'model.data_preprocessor pad, or set {name}.batch_size=1{limit} ({type(error).__name__}: {first})'
         ) from error
 
 

@@ -41,7 +41,7 @@ def use_repaired_files(cfg: Any, loader: str, files: Sequence[tuple[Any, CocoFil
             copy = Path(folder).absolute() / f'{split}_{file.path.name}'
             with atomic_path(copy) as partial:
                 write_coco(partial, file.content)
-            words += f' The copy annotations/{copy.name} in the work dir is used.'
+            words += f' Training and test use a repaired copy, annotations/{copy.name} in the work dir.'
             for metric in metrics:
                 if metric.get('ann_file') and os.path.realpath(metric['ann_file']) == os.path.realpath(file.path):
                     metric['ann_file'] = str(copy)

@@ -81,7 +81,7 @@ def _check_given(what: str, name: str, metrics: list, remedy: str) -> None:
     names = described(metrics)
     raise PreflightError(
         f'{what} is not a metric of val_evaluator. Its metrics are called {first_few(names, 12)}'
-        f'{suggest(name, names)}. {remedy} to one of them, or change val_evaluator so that it gives {name}'
+        f'{suggest(name, names) or "."} {remedy} to one of them, or change val_evaluator so that it gives {name}'
     )
 
 

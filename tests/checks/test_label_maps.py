@@ -104,9 +104,11 @@ def test_usual_labels_cause_no_warning(tmp_path, said, values, settings):
 
 def test_maps_without_a_class_are_no_training_data(tmp_path, said):
     cfg = write_maps(tmp_path, THREE, [0, 255], 'abc', reduce_zero_label=True)
-    refused(cfg, 'no pixel has a class', '255 (50.0 % of the pixels)', 'reduce_zero_label=True')
+    refused(cfg, 'no pixel has a class', '255 (50.0 % of the pixels)', 'set reduce_zero_label=False in the dataset')
     check_dataset_cfg(dict(cfg, test_mode=True))
     assert 'no pixel has a class' in said[0]
+    refused(write_maps(tmp_path / 'b', THREE, [255], 'abc', reduce_zero_label=True), 'with 1 as the first class.')
+    refused(write_maps(tmp_path / 'c', THREE, [255], 'abc'), 'Write the label maps again.')
 
 
 def test_some_maps_of_ade20k_cause_no_warning(tmp_path, said):

@@ -63,7 +63,9 @@ def test_both_read_the_repaired_copy(own_set, tmp_path, said):
         assert json.load(file) == right
     count = len(right['annotations'])
     repaired = f'{path}: repaired: annotations without iscrowd (taken as 0): {count}.'
-    assert said == [f'{repaired} The copy annotations/val_instances_val.json in the work dir is used.']
+    assert said == [
+        f'{repaired} Training and test use a repaired copy, annotations/val_instances_val.json in the work dir.'
+    ]
     check_datasets(cfg, *BOTH, repaired_dir=tmp_path / 'copies')
     assert len(said) == 1
 

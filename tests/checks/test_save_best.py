@@ -93,9 +93,9 @@ def test_the_names_of_reconstruction_metrics():
     [
         (
             'accuracy/top5',
-            r"save_best='accuracy/top5' is not a metric.*called accuracy/top1; did you mean accuracy/top1\?",
+            r"save_best='accuracy/top5' is not a metric.*called accuracy/top1; did you mean accuracy/top1\? Set",
         ),
-        ('top1', 'called accuracy/top1'),
+        ('top1', r'called accuracy/top1\. Set'),
         ('acc/top1', 'called accuracy/top1'),
         ('single-label/recall', 'called accuracy/top1'),
     ],

@@ -52,7 +52,7 @@ def test_a_validation_on_repaired_annotations_ends_with_scores(scenes, tmp_path)
         'annotation ids that are 0 or strings (all ids are numbered from 1): 1',
         f'annotations without iscrowd (taken as 0): {count}',
         'objects without a mask, such as a polygon of two points (the box counts, the mask is not scored): 1',
-        f'The copy annotations/{copy.name} in the work dir is used.',
+        f'Training and test use a repaired copy, annotations/{copy.name} in the work dir.',
         'coco/segm_mAP:',
     ):
         assert words in output, output
