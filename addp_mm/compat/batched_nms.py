@@ -18,26 +18,26 @@ def patch_batched_nms(module: Any) -> bool:
         module: ``mmcv.ops.nms``.
 
     Returns:
-        Whether float32 boxes with bfloat16 scores fail.
+        Whether boxes and scores of float16 reach NMS in float16.
     """
     import torch
 
-    boxes, scores, classes = torch.zeros(1, 4), torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.long)
-    nms, module.nms = module.nms, _keep_all  # the compiled operator may not be there yet
+    received = []
+
+    def keep_all(boxes, scores):
+        received.append(boxes.dtype)
+        return torch.cat([boxes, scores[:, None]], dim=1), torch.arange(len(boxes))
+
+    boxes, scores = torch.zeros(1, 4, dtype=torch.float16), torch.zeros(1, dtype=torch.float16)
+    nms, module.nms = module.nms, keep_all  # the compiled operator may not be there yet
     try:
-        module.batched_nms(boxes, scores, classes, dict(type='nms', split_thr=1))
-        return False
-    except RuntimeError:
-        replace(module, 'batched_nms', _make_batched_nms)
-        return True
+        module.batched_nms(boxes, scores, torch.zeros(1, dtype=torch.long), dict(type='nms'))
     finally:
         module.nms = nms
-
-
-def _keep_all(boxes, scores):
-    import torch
-
-    return torch.cat([boxes, scores[:, None]], dim=1), torch.arange(len(boxes))
+    if received != [torch.float16]:
+        return False
+    replace(module, 'batched_nms', _make_batched_nms)
+    return True
 
 
 def _make_batched_nms(original):

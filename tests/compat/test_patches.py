@@ -285,11 +285,7 @@ def test_batched_nms_of_ten_thousand_boxes():
     cfg = dict(type='nms', iou_threshold=0.4, max_num=50)
     expected, order = mmcv.ops.batched_nms(boxes, scores, classes, cfg)
     assert len(order) == 50
-    faulty = hasattr(mmcv.ops.batched_nms, '__wrapped__')
     for dtype in (torch.bfloat16, torch.float16):
-        if faulty:
-            with pytest.raises(RuntimeError, match='dtypes match'):
-                mmcv.ops.batched_nms.__wrapped__(boxes, scores.to(dtype), classes, cfg)
         dets, keep = mmcv.ops.batched_nms(boxes, scores.to(dtype), classes, cfg)
         assert torch.equal(dets, expected)
         assert torch.equal(keep, order)
@@ -542,8 +538,9 @@ def test_the_training_loop_reads_nothing_before_the_first_batch():
             return iter('ab')
 
     original = loops._InfiniteDataloaderIterator.__mro__[1]
-    original(Loader())
-    assert read.pop()  # the fault
+    if original is not object:  # patched: this version has the fault
+        original(Loader())
+        assert read.pop()
     batches = loops._InfiniteDataloaderIterator(Loader())
     assert not read
     assert [next(batches), next(batches)] == ['a', 'b']
