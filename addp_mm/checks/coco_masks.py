@@ -70,6 +70,7 @@ def _runs(text: str) -> list[int] | None:
 
     Each number is written in groups of five bits, the lowest first, and from the fourth on as the
     difference to the number two before it.
+    pycocotools reads it without a check, and does not return the runs.
     """
     runs: list[int] = []
     value = bits = 0

@@ -108,9 +108,11 @@ def find_counting_faults(cfg: Config) -> Counting:
     loop = loop_of(cfg, found)
     if loop is not None:
         _check_sampler(cfg, loop, found)
-        for path, scheduler in schedulers_of(cfg):
-            _check_scheduler(path, scheduler, loop, found)
-        _check_end_of_rates(cfg, loop, found)
+        # check_optimizer names a value that is not a number
+        if all(isinstance(one.get(key, 0), int | float) for _, one in schedulers_of(cfg) for key in ('begin', 'end')):
+            for path, scheduler in schedulers_of(cfg):
+                _check_scheduler(path, scheduler, loop, found)
+            _check_end_of_rates(cfg, loop, found)
         for path, hook in hooks_of(cfg):
             _check_hook(path, hook, loop, found)
         _check_intervals(cfg, loop, found)

@@ -221,3 +221,11 @@ def test_every_shipped_config_is_silent():
         assert (found.errors, found.warnings) == ([], []), path
         count += loop_of(cfg) is not None
     assert count > 80
+
+
+def test_an_end_that_is_no_number_is_named():
+    schedule = dict(type='LinearLR', by_epoch=False, end='12')
+    cfg = config(param_scheduler=[schedule], optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+    assert warnings_of(cfg) == []
+    with pytest.raises(ConfigError, match='param_scheduler.0 cannot be built'):
+        check_optimizer(cfg)
