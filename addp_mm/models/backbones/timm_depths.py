@@ -37,18 +37,27 @@ class LayerDepths:
                 return max(near)
         return self.number - 1
 
-    def of_module(self, name: str) -> int:
-        """Greatest depth of the parameters of a module, or of those before it if it has none."""
+    def of_module(self, name: str) -> int | None:
+        """Greatest depth of the parameters of a module, or of those before it if it has none.
+
+        None if there is no such module.
+        """
         inside = [depth for other, depth in self.depths.items() if other.startswith(f'{name}.')]
-        if inside:
-            return max(inside)
+        if inside or name not in self._modules:
+            return max(inside, default=None)
         before = self._modules[: self._modules.index(name)]
         return max((depth for other, depth in self.depths.items() if other.rpartition('.')[0] in before), default=0)
 
 
 def stage_modules(feature_modules: Sequence[str], depths: LayerDepths) -> list[str]:
-    """Names of the modules at which the stages end, without a feature map that is the stem's."""
-    return [name for name in feature_modules if depths.of_module(name) > 0]
+    """Names of the modules at which the stages end, without the stem.
+
+    Empty if the model does not say it: some models of timm name modules that they do not have.
+    """
+    ends = [depths.of_module(name) for name in feature_modules]
+    if None in ends:
+        return []
+    return [name for name, depth in zip(feature_modules, ends, strict=True) if depth]
 
 
 def frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[nn.Module]]:
