@@ -5,12 +5,29 @@ from dataclasses import dataclass, field
 
 import timm
 import torch
+from timm.models import register_model
 from timm.models.mvitv2 import MultiScaleVitCfg, model_cfgs
+from timm.models.volo import VOLO
 from torch import nn
 
 VIT = dict(embed_dim=32, depth=2, num_heads=2)
 SWIN = dict(embed_dim=16, depths=(1, 1, 2, 2), num_heads=(1, 1, 2, 2))
 MAXVIT = dict(depths=(1, 1, 1, 1), embed_dim=(32, 32, 32, 32), stem_width=16)
+
+
+@register_model
+def small_volo(img_size: int = 224, in_chans: int = 3, num_classes: int = 1000, drop_path_rate: float = 0, **_) -> VOLO:
+    """VOLO with one block a stage; timm's own have no arguments for their sizes."""
+    return VOLO(
+        layers=[1, 1, 1, 1],
+        img_size=img_size,
+        in_chans=in_chans,
+        num_classes=num_classes,
+        drop_path_rate=drop_path_rate,
+        embed_dims=[16, 32, 32, 32],
+        num_heads=[1, 2, 2, 2],
+        stem_hidden_dim=8,
+    )
 
 
 @dataclass(frozen=True)
@@ -66,7 +83,7 @@ FAMILIES = {
         224,
         FOUR,
     ),
-    'volo': Family('volo_d1_224', {}, 224, (96, 160), {}, 16, (8, 16, 16, 16)),
+    'volo': Family('small_volo', {}, 224, (96, 160), {}, 16, (8, 16, 16, 16)),
     'resnet': Family('resnet50', dict(layers=(1, 1, 1, 1), base_width=16), 224, (96, 160), None, 1, FOUR),
 }
 # MViTv2 has no arguments for its width and depth

@@ -44,7 +44,7 @@ def reference_maps(model, backbone, x):
 def weights_at_other_size(family, source, model):
     """Weights as timm would load them into a model of another size."""
     weights = {name: weight.clone() for name, weight in source.state_dict().items()}
-    if family.model.startswith('volo'):  # timm has no function for these two
+    if family.model == 'small_volo':  # timm has no function for these two
         flat = resample_abs_pos_embed(weights['pos_embed'].flatten(1, 2), [6, 10], [14, 14], num_prefix_tokens=0)
         weights['pos_embed'] = flat.unflatten(1, (6, 10))
         return weights
