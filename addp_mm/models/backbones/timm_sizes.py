@@ -120,8 +120,12 @@ class VOLO(AnySize):
         if model.pos_embed is None:
             return super().run(model, x, **options)
         height, width = x.shape[-2] // self.stride, x.shape[-1] // self.stride
-        pos_embed = _resample_map(model.pos_embed, (height, width))
+        pos_embed = self.resize(model.pos_embed, (height, width))
         return functional_call(_Intermediates(model), {'model.pos_embed': pos_embed}, (x,), options)
+
+    def resize(self, pos_embed: Tensor, size: Size) -> Tensor:
+        """Resize positions (1, H, W, C) to a map of ``size``."""
+        return _resample_map(pos_embed, size)
 
 
 def any_size(model: Any, strides: list[int]) -> AnySize:
