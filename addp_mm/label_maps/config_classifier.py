@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.config.config_file import ConfigError, load_config
 from addp_mm.config.type_names import type_name
 from addp_mm.label_maps.dense_classifier import DenseClassifier, from_positions, to_positions, tokens_to_map
-from addp_mm.models.pretrained import Pretrained
 from addp_mm.registry import MODELS
 
 _POOLED = ('cls_token', 'avg_featmap')
@@ -93,8 +93,6 @@ def load_config_classifier(config: str, checkpoint: str) -> ConfigClassifier:
     """
     cfg = load_config(config)
     importlib.import_module('mmpretrain.models')
-    from mmpretrain.models.classifiers import ImageClassifier
-
     model_cfg = dict(cfg.get('model') or {})
     if not type_name(model_cfg.get('type')).endswith('ImageClassifier') or not model_cfg.get('head'):
         raise ConfigError(
@@ -103,13 +101,20 @@ def load_config_classifier(config: str, checkpoint: str) -> ConfigClassifier:
         )
     for part in ('backbone', 'neck', 'head'):
         if isinstance(model_cfg.get(part), Mapping):
-            model_cfg[part] = dict(model_cfg[part], init_cfg=None)  # CHECKPOINT has all weights
+            model_cfg[part] = _without_weights(model_cfg[part])  # the checkpoint has all weights
+    weights = dict(type='addp_mm.Pretrained', checkpoint=checkpoint, strict=True)
+    model_cfg = dict(_without_weights(model_cfg), init_cfg=weights)
     if cfg.get('data_preprocessor') is not None:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
-        model: ImageClassifier = MODELS.build(Config(dict(model=model_cfg)).model)
-    Pretrained(checkpoint, strict=True)(model)
+        model = MODELS.build(Config(dict(model=model_cfg)).model)
+        init_weights(model)
     return ConfigClassifier(config, model.requires_grad_(False).eval(), _image_size(cfg))
+
+
+def _without_weights(cfg: Mapping) -> dict:
+    """A section of a model's config that reads no weights."""
+    return {key: value for key, value in cfg.items() if key not in ('init_cfg', 'pretrained')}
 
 
 def class_names(config: str) -> list[str]:

@@ -123,3 +123,37 @@ def test_a_crop_that_does_not_fit_the_patches_is_refused(images):
 def test_transforms_that_cannot_be_followed_are_refused(images):
     with pytest.raises(DatasetError, match='CenterCrop moves pixels'):
         dataset(images, [dict(type='CenterCrop', crop_size=64)])
+
+
+def pipeline_of(root, **options) -> list:
+    step = dict(type='addp_mm.WithTokenLabels', label_maps=str(root / 'maps'), images=str(root / 'train'))
+    return [dict(type='addp_mm.LoadImage'), step | dict(num_classes=11, transforms=CROP) | options]
+
+
+@pytest.mark.parametrize(
+    'change, found',
+    [
+        (dict(num_classes=12), 'label maps of 11 classes, but num_classes is 12'),
+        (dict(label_maps='none'), 'none: there are no label maps. Write them: addp label-maps'),
+        (dict(images='elsewhere'), 'is not below images=elsewhere'),
+    ],
+)
+def test_the_check_before_training_refuses_wrong_maps(images, change, found):
+    from addp_mm.checks.datasets import check_dataset_cfg
+
+    importlib.import_module('mmpretrain.datasets')
+    cfg = dict(type='mmpretrain.CustomDataset', data_root=str(images), data_prefix='train')
+    check_dataset_cfg(cfg | dict(pipeline=pipeline_of(images)))
+    with pytest.raises(LabelMapError, match=found):
+        check_dataset_cfg(cfg | dict(pipeline=pipeline_of(images, **change)))
+
+
+def test_the_check_before_training_names_images_without_a_map(images):
+    from addp_mm.checks.datasets import check_dataset_cfg
+
+    (images / 'train/dog/1.png').rename(images / 'train/dog/9.png')
+    (images / 'list.txt').write_text('cat/1.png 0\ndog/9.png 1\n')
+    cfg = dict(type='mmpretrain.CustomDataset', data_root=str(images), data_prefix='train')
+    for more in (dict(), dict(ann_file='list.txt')):
+        with pytest.raises(LabelMapError, match=r"no label map of 1 of the images below .*: 'dog/9\.png'\."):
+            check_dataset_cfg(cfg | more | dict(pipeline=pipeline_of(images)))
