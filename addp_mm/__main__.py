@@ -25,6 +25,7 @@ TOOLS = {
     'test': ('test.py', 'test a checkpoint; writes the metrics as JSON'),
     'check': ('check.py', 'check a config and its data, and write a report of the data'),
     'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
+    'label-maps': ('label_maps.py', 'write label maps of images with any classifier, for token labelling'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
 }
 CONVERTERS = {

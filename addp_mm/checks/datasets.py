@@ -23,6 +23,7 @@ from addp_mm.checks.image_folders import IMAGE_EXTENSIONS, check_image_folder, c
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
 from addp_mm.checks.repaired_files import other_files, use_repaired_files
+from addp_mm.checks.token_labels import check_token_labels
 from addp_mm.datasets.errors import DatasetError
 
 
@@ -101,6 +102,7 @@ def _check_folders(cfg: Mapping) -> None:
         return
     extensions = tuple(cfg.get('extensions', IMAGE_EXTENSIONS))
     images = check_image_folder(folder, extensions, read)
+    check_token_labels(cfg, folder, images)
     if labelled_by_folder(cfg):
         check_class_folders(folder, images, classes_of(cfg, 'mmpretrain'))
 
@@ -121,3 +123,4 @@ def _check_list_file(path: Path, folder: Path, cfg: Mapping, read: Callable[[byt
                 f'{path}: label {highest}, but metainfo.classes has {len(classes)} classes. Add the missing classes.'
             )
     check_listed_images(path, folder, names, read)
+    check_token_labels(cfg, folder, names)
