@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -71,59 +72,89 @@ def feature_maps(
 
     Args:
         backbone: Config of any registered backbone.
-        img_size: Pixels of a side, or (height, width), of the images. Defaults to 896.
+        img_size: Pixels of a side, or (height, width), of the images. Defaults to 896; a backbone
+            of fixed size gets images of its own ``img_size``.
         scope: Registry in which a type without a package is found. Defaults to 'mmpretrain'.
 
     Raises:
-        SwapError: The backbone does not return maps.
+        SwapError: The backbone cannot be built or does not return maps.
     """
-    return maps_after([backbone], img_size, scope)
+    sizes = [img_size]
+    if img_size == PROBE_SIZE and isinstance(backbone.get('img_size'), int | tuple | list):
+        sizes.append(backbone['img_size'])
+    for size in sizes:
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (1, backbone.get('in_channels', 3), height, width)
+        try:
+            return _maps(_outputs(backbone, lambda device, shape=shape: torch.zeros(shape, device=device), scope), height, backbone)
+        except SwapError:
+            if size is sizes[-1]:
+                raise
+    raise AssertionError('unreachable')
 
 
-def maps_after(
-    layers: Sequence[Mapping], img_size: int | tuple[int, int] = PROBE_SIZE, scope: str = 'mmpretrain'
-) -> FeatureMaps:
-    """Channels and strides of the maps after a backbone and the necks that follow it.
+def maps_after(maps: FeatureMaps, necks: Sequence[Mapping], scope: str = 'mmdet') -> FeatureMaps:
+    """Channels and strides of the maps after necks.
 
     Args:
-        layers: Configs of the backbone and of necks, in their order.
-        img_size: Pixels of a side, or (height, width), of the images. Defaults to 896.
-        scope: Registry in which a type without a package is found. Defaults to 'mmpretrain'.
+        maps: What the first neck gets.
+        necks: Their configs, in their order. If there are none, ``maps`` are returned.
+        scope: Registry in which a type without a package is found. Defaults to 'mmdet'.
 
     Raises:
-        SwapError: One of them cannot process images or the maps before it, or returns no maps.
+        SwapError: A neck cannot be built, refuses its input or does not return maps.
     """
-    size = (img_size, img_size) if isinstance(img_size, int) else img_size
-    try:
-        with _without_memory():
-            outputs = _outputs(layers, size, scope, 'meta')
-    except (NotImplementedError, RuntimeError):  # an operation without a rule of shapes
-        outputs = _outputs(layers, size, scope, 'cpu')
+    for neck in necks:
+        sides = [math.ceil(PROBE_SIZE / stride) for stride in maps.strides]
+        shapes = [(1, channels, side, side) for channels, side in zip(maps.channels, sides, strict=True)]
+        outputs = _outputs(neck, lambda device, s=tuple(shapes): tuple(torch.zeros(one, device=device) for one in s), scope)
+        maps = _maps(outputs, PROBE_SIZE, neck)
+    return maps
+
+
+def _maps(outputs: Any, height: int, cfg: Mapping) -> FeatureMaps:
     outputs = [outputs] if isinstance(outputs, Tensor) else outputs
     if not isinstance(outputs, list | tuple) or not all(isinstance(x, Tensor) and x.ndim == 4 for x in outputs):
-        raise SwapError(f'{type_name(layers[-1]["type"])} returns no maps (B, channels, height, width)')
-    return FeatureMaps(tuple(x.shape[1] for x in outputs), tuple(size[0] / x.shape[2] for x in outputs))
+        raise SwapError(f'{type_name(cfg["type"])} returns no maps (B, channels, height, width)')
+    return FeatureMaps(tuple(x.shape[1] for x in outputs), tuple(height / x.shape[2] for x in outputs))
 
 
-def _outputs(layers: Sequence[Mapping], size: tuple[int, int], scope: str, device: str) -> Any:
-    """Output of the last layer for one image."""
-    with DefaultScope.overwrite_default_scope(scope):
-        built = [_build(cfg) for cfg in layers]
-    x: Any = torch.zeros(1, layers[0].get('in_channels', 3), *size, device=device)
-    with torch.no_grad():
-        for cfg, layer in zip(layers, built, strict=True):
+def _outputs(cfg: Mapping, make_input: Callable[[str], Any], scope: str) -> Any:
+    """Output of a backbone or neck: on the meta device, or on the CPU where that fails."""
+    with DefaultScope.overwrite_default_scope(scope), torch.no_grad():
+        try:
+            with _without_memory():
+                return _call(_build(cfg), make_input('meta'), cfg)
+        except (NotImplementedError, RuntimeError):  # an operation without a rule of shapes
             try:
-                x = layer(x)
-            except (ValueError, TypeError, AssertionError, IndexError) as error:
+                return _call(_build(cfg), make_input('cpu'), cfg)
+            except RuntimeError as error:
                 raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
-    return x
+
+
+def _call(module: nn.Module, x: Any, cfg: Mapping) -> Any:
+    try:
+        return module(x)
+    except (ValueError, TypeError, AssertionError, IndexError) as error:
+        raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
+
+
+def build_without_memory(cfg: Mapping, scope: str = 'mmpretrain') -> nn.Module:
+    """Build a module on the meta device: shapes, but no numbers.
+
+    Args:
+        cfg: Its config. Addresses of weights are ignored.
+        scope: As in :func:`feature_maps`.
+
+    Raises:
+        SwapError: It cannot be built.
+    """
+    with DefaultScope.overwrite_default_scope(scope), _without_memory():
+        return _build(cfg)
 
 
 def _build(cfg: Mapping) -> nn.Module:
-    cfg = copy.deepcopy(dict(cfg))
-    for key in ('init_cfg', 'pretrained'):  # an address of weights; no weights are needed
-        if isinstance(cfg.get(key), str | Mapping):
-            cfg[key] = None
+    cfg = {key: copy.deepcopy(value) for key, value in cfg.items() if key not in ('init_cfg', 'pretrained')}
     try:
         module = MODELS.build(cfg)
     except (ValueError, TypeError, KeyError, AssertionError) as error:

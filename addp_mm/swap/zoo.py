@@ -69,7 +69,7 @@ def _timm(name: str, model: str, recipes: Recipes | None, colours: tuple = IMAGE
 
 
 _CLIP = ((122.771, 116.746, 104.094), (68.501, 66.632, 70.323))
-_DINOV2 = dict(patch_size=14, layer_scale_init=1e-5)
+_DINOV2 = dict(img_size=518, patch_size=14, layer_scale_init=1e-5)
 _BEITV2 = dict(use_abs_pos=False, use_rel_pos_table=True, layer_scale_init=0.1)
 _META = 'https://dl.fbaipublicfiles.com'
 _ENTRIES = (
