@@ -12,9 +12,9 @@ from mmengine.config import Config
 from addp_mm.analysis.batches import dicts_of
 from addp_mm.config.type_names import type_name
 
-MOST_PROPOSALS = 64
+MOST_PROPOSALS = 16
 MOST_QUERIES = 100
-LEAST_SIDE = 128  # the coarsest stride of a pyramid
+LEAST_SIDE = 96  # maps of strides 32, 64 and 128 have different sizes
 _PADS = ('Pad', 'RandomCenterCropPad', 'FixedSizeCrop')
 
 

@@ -82,7 +82,7 @@ def try_config(cfg: Config, img_size: tuple[int, int] = (64, 64), divisor: int =
         optimizer = attempt('the optimizer cannot be built', lambda: _optimizer(small, model))
         # before the step: one step may move a box out of its image, and mmdet pastes no mask there
         predicted = _predict(small, model, odd_size(small, size))
-        with Watched(model, size) as watched:
+        with Watched(model) as watched:
             losses = attempt('the training step fails', lambda: _train(small, model, optimizer, size))
         _check_strides(watched)
         _check_values(losses, model)

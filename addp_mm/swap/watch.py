@@ -17,15 +17,16 @@ class Watched:
 
     Args:
         model: A classifier, detector or segmentor.
-        img_size: Height and width of its images in pixels.
 
     Attributes:
+        height: That of the images in pixels, as the backbone gets them.
         shapes: Shape of each map that the heads get.
         idle: Names of trained parameters that got no gradient.
     """
 
-    def __init__(self, model: nn.Module, img_size: tuple[int, int]) -> None:
-        self.model, self.img_size = model, img_size
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.height = 0
         self.shapes: tuple[tuple[int, ...], ...] = ()
         self._reached: set[str] = set()
         self._handles: list[Any] = []
@@ -33,7 +34,10 @@ class Watched:
     def __enter__(self) -> Watched:
         model: Any = self.model
         last = model.neck if getattr(model, 'with_neck', False) else model.backbone
-        self._handles = [last.register_forward_hook(self._see)]
+        self._handles = [
+            model.backbone.register_forward_pre_hook(self._see_images),
+            last.register_forward_hook(self._see_maps),
+        ]
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 self._handles.append(parameter.register_hook(lambda _, name=name: self._reached.add(name)))
@@ -43,14 +47,17 @@ class Watched:
         for handle in self._handles:
             handle.remove()
 
-    def _see(self, _: nn.Module, __: object, output: Any) -> None:
+    def _see_images(self, _: nn.Module, inputs: Any) -> None:
+        self.height = next(_tensors(inputs)).shape[2]
+
+    def _see_maps(self, _: nn.Module, __: object, output: Any) -> None:
         self.shapes = self.shapes or tuple(tuple(one.shape) for one in _tensors(output))
 
     @property
     def maps(self) -> tuple[tuple[int, float | None], ...]:
         """Channels and stride of each map; the stride is None of features without a height."""
         return tuple(
-            (shape[1], round(self.img_size[0] / shape[2], 2) if len(shape) == 4 else None) for shape in self.shapes
+            (shape[1], round(self.height / shape[2], 2) if len(shape) == 4 else None) for shape in self.shapes
         )
 
     @property
@@ -64,7 +71,7 @@ class Watched:
         for name, expected in expected_strides(self.model):
             heights = [shape[2] for shape in self.shapes if len(shape) == 4]
             if len(expected) > len(heights) or any(
-                math.ceil(self.img_size[0] / stride) != height
+                math.ceil(self.height / stride) != height
                 for stride, height in zip(expected, heights, strict=False)
             ):
                 given = ', '.join(f'{stride:g}' for _, stride in self.maps if stride)
