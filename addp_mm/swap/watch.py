@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,10 +69,8 @@ class Watched:
         """Yield a sentence for each head whose strides are not those of the maps."""
         for name, expected in expected_strides(self.model):
             heights = [shape[2] for shape in self.shapes if len(shape) == 4]
-            if len(expected) > len(heights) or any(
-                math.ceil(self.height / stride) != height
-                for stride, height in zip(expected, heights, strict=False)
-            ):
+            pairs = zip(expected, heights, strict=False)
+            if len(expected) > len(heights) or any(abs(self.height / stride - height) >= 1 for stride, height in pairs):
                 given = ', '.join(f'{stride:g}' for _, stride in self.maps if stride)
                 wanted = ', '.join(f'{stride:g}' for stride in expected)
                 yield f'{name} expects maps of strides {wanted}, and gets {given or "none"}'
