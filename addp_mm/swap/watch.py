@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,10 +55,20 @@ class Watched:
 
     @property
     def maps(self) -> tuple[tuple[int, float | None], ...]:
-        """Channels and stride of each map; the stride is None of features without a height."""
-        return tuple(
-            (shape[1], round(self.height / shape[2], 2) if len(shape) == 4 else None) for shape in self.shapes
-        )
+        """Channels and stride of each map; the stride is None of features without a height.
+
+        Sides of coarse maps are rounded up. A stride counts as twice the one before it if that
+        gives the same side.
+        """
+        found: list[tuple[int, float | None]] = []
+        for shape in self.shapes:
+            stride = None
+            if len(shape) == 4:
+                before = found[-1][1] if found else None
+                doubled = before and math.ceil(self.height / (2 * before)) == shape[2]
+                stride = 2 * before if before and doubled else round(self.height / shape[2], 2)
+            found.append((shape[1], stride))
+        return tuple(found)
 
     @property
     def idle(self) -> tuple[str, ...]:
