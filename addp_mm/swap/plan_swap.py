@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mmengine.config import Config
@@ -47,9 +48,18 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
         raise SwapError(f'{config_name} with {backbone}: {error}') from error
     changes = [_imports(cfg), *changes, *_weights(cfg), *colour_changes(cfg, entry, task), *optimizer]
     side = divisor * math.ceil(_SMALL / divisor)
+    changes = [_without_needless_delete(cfg, change) for change in changes]
     return SwapPlan(
         config_name, scope, task, backbone, tuple(changes), (*notes, *more), divisor, (side, side + divisor)
     )
+
+
+def _without_needless_delete(cfg: Config, change: Change) -> Change:
+    """The change, which deletes only what is there."""
+    node: Any = cfg
+    for name in change.key.split('.'):
+        node = node.get(name) if isinstance(node, Mapping | Config) else None
+    return change if isinstance(node, Mapping) else replace(change, delete=False)
 
 
 def _model_changes(
