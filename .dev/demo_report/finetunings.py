@@ -12,8 +12,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 from addp_mm.benchmark.finetuning import FineTuning as Training
-from addp_mm.benchmark.finetuning import Metric, data_options
+from addp_mm.benchmark.finetuning import data_options
 from addp_mm.benchmark.steps import Step
+from addp_mm.benchmark.tasks import TASKS as TASKS_OF_THE_BENCHMARK
+from addp_mm.benchmark.tasks import Metric
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = Path('addp_mm/assets')
@@ -23,15 +25,23 @@ WEIGHTS = {'addp': 'ADDP weights', 'random': 'random weights'}
 
 @dataclass(frozen=True)
 class Task:
-    """A downstream task: its configs, its metrics, and the path of the predictions to draw."""
+    """A downstream task: its configs, and the path of the predictions to draw."""
 
     name: str
-    title: str
     model: str
     config_name: str
-    metrics: tuple[Metric, ...]
     prediction_option: str = ''
     prediction_path: str = ''
+
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
+        return TASKS_OF_THE_BENCHMARK[self.name].title
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Its metrics."""
+        return TASKS_OF_THE_BENCHMARK[self.name].metrics
 
     def config(self, weights: str) -> Path:
         """The nano config of this task that starts from ``weights``."""
@@ -39,28 +49,18 @@ class Task:
 
 
 TASKS = (
-    Task(
-        'cls',
-        'Classification',
-        'ViT classifier',
-        'addp-vit-nano-p8_{}_1xb32-fp32-300i_fashion-scenes-64px.py',
-        (Metric('Accuracy', 'accuracy/top1'),),
-    ),
+    Task('cls', 'ViT classifier', 'addp-vit-nano-p8_{}_1xb32-fp32-300i_fashion-scenes-64px.py'),
     Task(
         'det',
-        'Detection',
         'Mask R-CNN',
         'mask-rcnn_addp-vit-nano-p8_{}_1xb16-fp32-300i_fashion-scenes-64px.py',
-        (Metric('Box AP', 'coco/bbox_mAP', 100.0, 0.0), Metric('Mask AP', 'coco/segm_mAP', 100.0, 0.0)),
         'test_evaluator.outfile_prefix',
         'predictions',
     ),
     Task(
         'seg',
-        'Segmentation',
         'UperNet',
         'upernet_addp-vit-nano-p8_{}_1xb16-fp32-400i_fashion-scenes-64px.py',
-        (Metric('mIoU', 'mIoU'),),
         'test_evaluator.output_dir',
         'labels',
     ),

@@ -11,28 +11,11 @@ from typing import Any
 from mmengine.config import Config
 
 from addp_mm.benchmark.steps import Step
+from addp_mm.benchmark.tasks import Metric
 from addp_mm.report.logs import LogError, read_curve, read_json
 
 # tools/test.py tests instead of the training
 _NO_VALIDATION = 'train_cfg.val_begin=1000000'
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that tools/test.py writes.
-
-    Args:
-        title: Its name in tables.
-        key: Its name in metrics.json.
-        factor: Converts it to percent. Defaults to 1.0.
-        if_empty: Its value if the model detected nothing and the metric is missing. Defaults to
-            None.
-    """
-
-    title: str
-    key: str
-    factor: float = 1.0
-    if_empty: float | None = None
 
 
 @dataclass(frozen=True)
