@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from addp_mm.swap.feature_maps import FeatureMaps, build_without_memory

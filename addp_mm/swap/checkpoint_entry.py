@@ -46,7 +46,9 @@ def checkpoint_entry(path: str) -> ZooEntry:
         init_cfg['prefix'] = prefix
     backbone = dict(type='addp_mm.ADDPViT', arch=arch, **options, init_cfg=init_cfg)
     is_large = arch['num_layers'] >= 24
-    windows = None if options.get('num_register_tokens') else windows_of(arch['num_layers'], 'use_rel_pos_table' in options)
+    windows = (
+        None if options.get('num_register_tokens') else windows_of(arch['num_layers'], 'use_rel_pos_table' in options)
+    )
     return ZooEntry(path, backbone, recipes=VIT_L if is_large else VIT_B, large_images=windows)
 
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from addp_mm.config.type_names import type_name
 from addp_mm.swap.expectations import Expected
-from addp_mm.swap.feature_maps import FeatureMaps, maps_after
+from addp_mm.swap.feature_maps import FeatureMaps, first_used, maps_after
 from addp_mm.swap.plan import SwapError
 
 # Necks that do no more than make a pyramid of one width. ViTDet's SimpleFPN replaces them.
@@ -28,12 +28,14 @@ class NeckChoice:
         necks: Configs of the necks, in their order.
         maps: What the heads get.
         reason: Why these necks, in one sentence without a full stop.
+        is_whole: Whether the heads use all layers of the necks. Defaults to True.
     """
 
     indices: tuple[int, ...]
     necks: tuple[Mapping[str, Any], ...]
     maps: FeatureMaps
     reason: str
+    is_whole: bool = True
 
 
 def stride_ratio(maps: FeatureMaps) -> float:
@@ -78,13 +80,14 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
         indices, lifted = lift(maps, wanted)
         return _checked(maps, indices, lifted, expected, scope, _lift_reason(lifted))
     errors = []
-    for start in _starts(first, maps):
+    for start in _starts(first, maps, expected.backbone, scope):
         inputs = expected.backbone.select(range(start, len(expected.backbone)))
         try:
             indices, lifted = lift(maps, _scaled(inputs, stride_ratio(maps)))
             given = maps_after(maps.select(indices), lifted, scope)
             necks = (*lifted, _with_inputs(first, inputs, given, start), *expected.necks[1:])
-            return _checked(maps, indices, necks, expected, scope, _lift_reason(lifted, type_name(first['type'])))
+            choice = _checked(maps, indices, necks, expected, scope, _lift_reason(lifted, type_name(first['type'])))
+            return replace(choice, is_whole=not lifted or not errors)
         except SwapError as error:
             errors.append(error)
     raise errors[-1]
@@ -159,18 +162,21 @@ def _is_replaced(neck: Mapping, gives: FeatureMaps) -> bool:
     return type_name(neck['type']) in PYRAMIDS and is_pyramid(gives) and len(set(gives.channels)) == 1
 
 
-def _starts(neck: Mapping, maps: FeatureMaps) -> tuple[int, ...]:
-    """Numbers of maps to leave out at the start: those that an FPN gets but does not use."""
-    start = neck.get('start_level') or 0
-    # a backbone with stages has these maps; made by a neck, their layers would get no gradient
-    return (start, 0) if start and not is_pyramid(maps) else (0,)
+def _starts(neck: Mapping, maps: FeatureMaps, inputs: FeatureMaps, scope: str) -> tuple[int, ...]:
+    """Numbers of maps to leave out at the start, to be tried in turn.
+
+    A neck may get maps that it does not use. Layers that make such maps would get no gradient; a
+    pyramid of stages has no such layers.
+    """
+    start = first_used(inputs, neck, scope)
+    is_needless = start and (not is_pyramid(maps) or 'start_level' not in neck)
+    return (start, 0) if is_needless else (0,)
 
 
 def _with_inputs(neck: Mapping, old: FeatureMaps, new: FeatureMaps, start: int) -> dict:
     """A neck's config for maps with other channels, without the first ``start`` maps."""
     changed = copy.deepcopy(dict(neck))
-    changed.pop('init_cfg', None) if type_name(neck['type']) == 'SSDNeck' else None
-    if start:
+    if start and 'start_level' in neck:
         changed['start_level'] = 0
         if (changed.get('end_level') or -1) > 0:
             changed['end_level'] -= start

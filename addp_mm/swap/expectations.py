@@ -19,7 +19,7 @@ _WIRED = {
     'RFP': 'the neck runs its own ResNet on the maps again',
     'DDRHead': 'it reads the two branches of DDRNet',
     'PIDHead': 'it reads the three branches of PIDNet',
-    'DPTHead': 'it reads the class token with each map, which mmpretrain\'s ViT returns',
+    'DPTHead': "it reads the class token with each map, which mmpretrain's ViT returns",
     'CornerHead': 'it reads the two stacks of an hourglass network',
     'CentripetalHead': 'it reads the two stacks of an hourglass network',
     'TrackDataPreprocessor': 'swaps serve models of single images, and this one reads videos',

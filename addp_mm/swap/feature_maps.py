@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def feature_maps(
         height, width = (size, size) if isinstance(size, int) else size
         shape = (1, backbone.get('in_channels', 3), height, width)
         try:
-            return _maps(_outputs(backbone, lambda device, shape=shape: torch.zeros(shape, device=device), scope), height, backbone)
+            return _maps(_outputs(backbone, partial(torch.zeros, shape), scope), height, backbone)
         except SwapError:
             if size is sizes[-1]:
                 raise
@@ -105,11 +106,37 @@ def maps_after(maps: FeatureMaps, necks: Sequence[Mapping], scope: str = 'mmdet'
         SwapError: A neck cannot be built, refuses its input or does not return maps.
     """
     for neck in necks:
-        sides = [math.ceil(PROBE_SIZE / stride) for stride in maps.strides]
-        shapes = [(1, channels, side, side) for channels, side in zip(maps.channels, sides, strict=True)]
-        outputs = _outputs(neck, lambda device, s=tuple(shapes): tuple(torch.zeros(one, device=device) for one in s), scope)
+        outputs = _outputs(neck, partial(_zeros, _shapes(maps)), scope)
         maps = _maps(outputs, PROBE_SIZE, neck)
     return maps
+
+
+def first_used(maps: FeatureMaps, neck: Mapping, scope: str = 'mmdet') -> int:
+    """Position of the first map that the output of a neck depends on; an FPN may skip some.
+
+    Args:
+        maps: What the neck gets.
+        neck: Its config.
+        scope: As in :func:`maps_after`.
+    """
+    with DefaultScope.overwrite_default_scope(scope), _without_memory():
+        inputs = tuple(torch.zeros(shape, requires_grad=True) for shape in _shapes(maps))
+        try:
+            outputs = _build(neck)(inputs)
+            outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+            used = torch.autograd.grad(sum(x.sum() for x in outputs), inputs, allow_unused=True)
+        except (NotImplementedError, RuntimeError):  # an operation without a rule of shapes
+            return neck.get('start_level') or 0
+    return next(i for i, grad in enumerate(used) if grad is not None)
+
+
+def _zeros(shapes: Sequence[tuple[int, ...]], device: str) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros(shape, device=device) for shape in shapes)
+
+
+def _shapes(maps: FeatureMaps) -> list[tuple[int, int, int, int]]:
+    sides = [math.ceil(PROBE_SIZE / stride) for stride in maps.strides]
+    return [(1, channels, side, side) for channels, side in zip(maps.channels, sides, strict=True)]
 
 
 def _maps(outputs: Any, height: int, cfg: Mapping) -> FeatureMaps:
@@ -119,15 +146,15 @@ def _maps(outputs: Any, height: int, cfg: Mapping) -> FeatureMaps:
     return FeatureMaps(tuple(x.shape[1] for x in outputs), tuple(height / x.shape[2] for x in outputs))
 
 
-def _outputs(cfg: Mapping, make_input: Callable[[str], Any], scope: str) -> Any:
+def _outputs(cfg: Mapping, make_input: Callable[..., Any], scope: str) -> Any:
     """Output of a backbone or neck: on the meta device, or on the CPU where that fails."""
     with DefaultScope.overwrite_default_scope(scope), torch.no_grad():
         try:
             with _without_memory():
-                return _call(_build(cfg), make_input('meta'), cfg)
+                return _call(_build(cfg), make_input(device='meta'), cfg)
         except (NotImplementedError, RuntimeError):  # an operation without a rule of shapes
             try:
-                return _call(_build(cfg), make_input('cpu'), cfg)
+                return _call(_build(cfg), make_input(device='cpu'), cfg)
             except RuntimeError as error:
                 raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
 
