@@ -20,7 +20,11 @@ def parse_args(argv=None):
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = dict(nargs='+', action='extend', metavar='NAME')
-    parser.add_argument('--backbones', **names, help='names of a listing [all of the listings for the data]')
+    parser.add_argument(
+        '--backbones',
+        **names,
+        help='names of the zoo, timm:MODEL, a checkpoint, or names of a listing [all of the listings for the data]',
+    )
     parser.add_argument('--task', **names, help='cls, det, seg [all tasks of the data]')
     parser.add_argument(
         '--data',
@@ -89,13 +93,14 @@ def data_roots(given, data):
 
 
 def make_benchmark(args):
-    """Check the options, and lock the work dir."""
-    from addp_mm.benchmark.backbones import find_contestants
+    """Check the options, lock the work dir, and write the configs of swaps."""
+    from addp_mm.benchmark.backbones import Choice
     from addp_mm.benchmark.benchmark import Benchmark
     from addp_mm.benchmark.contestants import choose_data
     from addp_mm.benchmark.listing import read_listings
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.errors import ConfigError
+    from addp_mm.own_data.work_dir import lock_folder
 
     seeds = args.seeds or []
     twice = [seed for seed in seeds if seeds.count(seed) > 1]
@@ -112,8 +117,9 @@ def make_benchmark(args):
         raise ConfigError('--backbones: give at least one name')
     roots = data_roots(args.data_root, data)
     require_writable_folder(args.work_dir, '--work-dir')
-    contestants = find_contestants(backbones, pairs, listing, args.cfg_options or (), roots)
-    return Benchmark(contestants, args.work_dir, args.jobs)
+    lock = lock_folder(args.work_dir)
+    choice = Choice(backbones, pairs, listing, args.work_dir / 'configs', tuple(args.cfg_options or ()), roots)
+    return Benchmark(choice.contestants(), args.work_dir, args.jobs, [lock.fileno()]), lock
 
 
 def about_run(args, argv):
@@ -152,7 +158,7 @@ def main(argv=None):
     with exit_on_user_error():
         args.device = str(choose_device(args.device))
         args.seeds = args.seeds or ([0, 1, 2] if args.train else None)
-        benchmark = make_benchmark(args)
+        benchmark, lock = make_benchmark(args)
         about = about_run(args, argv)
         if args.train:
             benchmark.check_data()
@@ -162,6 +168,7 @@ def main(argv=None):
         if args.train:
             benchmark.train(Training(args.seeds, args.max_iters))
             paths = benchmark.write(about)
+        lock.close()
     show(benchmark)
     print('\n'.join(f'wrote {path}' for path in paths))
     if any(row.failures for row in benchmark.rows):

@@ -20,7 +20,6 @@ from addp_mm.benchmark.tables import About, as_csv, as_json, as_markdown, groups
 from addp_mm.benchmark.tasks import DATA
 from addp_mm.checkpoints.atomic_write import write_json, write_text
 from addp_mm.errors import UserError
-from addp_mm.own_data.work_dir import lock_folder
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
 
@@ -48,23 +47,23 @@ class Training:
 class Benchmark:
     """A benchmark in a work dir. Finished measurements in it are not repeated.
 
-    The folder is locked until the process and its commands end.
-
     Args:
         contestants: The contestants.
         work_dir: The folder.
         jobs: Trainings that run at once. Timed steps run alone. Defaults to 1.
-
-    Raises:
-        StateError: Another benchmark uses the folder.
+        pass_fds: Open files that the commands inherit. Defaults to (): none.
     """
 
-    def __init__(self, contestants: Sequence[Contestant], work_dir: Path, jobs: int = 1) -> None:
-        self.work_dir, self._jobs = work_dir, jobs
-        self._lock = lock_folder(work_dir)
+    def __init__(
+        self, contestants: Sequence[Contestant], work_dir: Path, jobs: int = 1, pass_fds: Sequence[int] = ()
+    ) -> None:
+        self.work_dir, self._jobs, self._pass_fds = work_dir, jobs, pass_fds
         self.rows = [Row(contestant) for contestant in contestants]
         self._configs: dict[str, Config] = {}
         for row in self.rows:
+            if row.contestant.failure:
+                row.failures.append(row.contestant.failure)
+                continue
             try:
                 self._configs[row.contestant.name] = row.contestant.load()
             except UserError as error:
@@ -181,7 +180,7 @@ class Benchmark:
         return paths
 
     def _runner(self, jobs: int) -> StepRunner:
-        return StepRunner(self.work_dir, jobs, max(1, cores() // jobs), [self._lock.fileno()])
+        return StepRunner(self.work_dir, jobs, max(1, cores() // jobs), self._pass_fds)
 
     def _loaded(self, rows: Sequence[Row]) -> list[Row]:
         return [row for row in rows if row.contestant.name in self._configs]

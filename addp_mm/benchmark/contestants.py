@@ -33,6 +33,7 @@ class Contestant:
         config: The config.
         options: Options of the command line for the config. Defaults to (): none.
         root: Folder of the data. Defaults to None: that of the config.
+        failure: Why there is no config. Defaults to '': there is one.
     """
 
     data: str
@@ -42,6 +43,7 @@ class Contestant:
     config: Path
     options: tuple[str, ...] = ()
     root: Path | None = None
+    failure: str = ''
 
     @property
     def name(self) -> str:
