@@ -56,7 +56,9 @@ class Watched:
     @property
     def maps(self) -> tuple[tuple[int, float | None], ...]:
         """Channels and stride of each map; the stride is None of features without a height."""
-        return tuple((shape[1], round(self.height / shape[2], 2) if len(shape) == 4 else None) for shape in self.shapes)
+        return tuple(
+            (shape[1], round(self.height / shape[2], 2) if len(shape) == 4 else None) for shape in self.shapes
+        )
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -69,7 +71,8 @@ class Watched:
         for name, expected in expected_strides(self.model):
             heights = [shape[2] for shape in self.shapes if len(shape) == 4]
             if len(expected) > len(heights) or any(
-                math.ceil(self.height / stride) != height for stride, height in zip(expected, heights, strict=False)
+                math.ceil(self.height / stride) != height
+                for stride, height in zip(expected, heights, strict=False)
             ):
                 given = ', '.join(f'{stride:g}' for _, stride in self.maps if stride)
                 wanted = ', '.join(f'{stride:g}' for stride in expected)
