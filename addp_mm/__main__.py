@@ -27,6 +27,7 @@ TOOLS = {
     'swap': ('swap.py', 'put another backbone into a config of mmdet, mmseg or mmpretrain'),
     'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
     'label-maps': ('label_maps.py', 'write label maps of images with any classifier, for token labelling'),
+    'benchmark': ('benchmark_backbones.py', 'compare backbones: cost, speed and metrics under the same head'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
 }
 CONVERTERS = {
