@@ -2,5 +2,6 @@
 """Backbones: images to features."""
 
 from addp_mm.models.backbones.addp_vit import ADDPViT
+from addp_mm.models.backbones.token_encoder import TokenEncoder
 
-__all__ = ['ADDPViT']
+__all__ = ['ADDPViT', 'TokenEncoder']
