@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
 from unittest.mock import patch
 
 from mmdet.evaluation import CocoMetric
@@ -21,7 +20,7 @@ class FastCocoMetric(CocoMetric):
 
     It takes the arguments of mmdet's CocoMetric and gives the same values under the same names.
     mmdet itself computes ``proposal_fast``, and ``use_mp_eval`` has no effect. If faster-coco-eval
-    is not installed, pycocotools computes the scores, and the log says so.
+    cannot be imported, pycocotools computes the scores, and the log says so.
     """
 
     def evaluate(self, size: int) -> dict:
@@ -38,14 +37,14 @@ class FastCocoMetric(CocoMetric):
 
     def _evaluator(self) -> AbstractContextManager:
         """Context in which ``compute_metrics`` of mmdet finds the fast evaluator."""
-        if find_spec('faster_coco_eval') is None:
+        try:
+            from addp_mm.evaluation.fast_coco_eval import coco_evaluator
+        except ImportError as error:
             print_log(
-                'FastCocoMetric: faster-coco-eval is not installed, so pycocotools computes the scores. They are the '
-                "same. For the fast ones: pip install 'addp_mm[fast-coco]'",
+                'FastCocoMetric: pycocotools computes the scores, because faster-coco-eval cannot be imported '
+                f"({error}). They are the same, and take longer. To install it: pip install 'addp_mm[fast-coco]'",
                 'current',
                 logging.INFO,
             )
             return nullcontext()
-        from addp_mm.evaluation.fast_coco_eval import coco_evaluator
-
         return patch.multiple(coco_metric, COCOeval=coco_evaluator, COCOevalMP=coco_evaluator)

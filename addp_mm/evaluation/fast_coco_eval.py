@@ -52,8 +52,8 @@ def coco_evaluator(ground_truth: Any, predictions: Any, iou_type: str) -> Any:
     if other is None:
         return FastCOCOeval(ground_truth, predictions, iou_type)
     print_log(
-        f'FastCocoMetric: ids of images or categories are not whole numbers ({other!r}), so pycocotools computes the '
-        'scores. They are the same',
+        f'FastCocoMetric: pycocotools computes the scores, because ids of images or categories are not whole numbers '
+        f'({other!r}). They are the same, and take longer',
         'current',
         logging.INFO,
     )

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # mmpretrain's MAE on the images of the shipped ADDP nano and with as many operations: an image
-# costs a fifth of ADDP's, so that 10150 batches of 64 equal ADDP's 4000 of 32
-# (tools/benchmarks/pretraining_flops.py).
+# costs a fifth of ADDP's, so that 10150 batches of 64 cost what 4000 of 32 do
+# (tools/benchmarks/pretraining_flops.py: 199 and 205 TFLOPs).
 _base_ = [
     '../_base_/models/mae-pretrain_vit-nano-p8.py',
     '../_base_/datasets/fashion_scenes_pretrain.py',

@@ -92,11 +92,12 @@ class TokenEncoder(Component):
         self.drop_path_rate = drop_path_rate
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
-        self.tokenizer: Any = tokenizer if isinstance(tokenizer, nn.Module) else MODELS.build(tokenizer)
+        built: Any = tokenizer if isinstance(tokenizer, nn.Module) else MODELS.build(tokenizer)
+        self.tokenizer: Any = built
         self._check(vocab_size, fake_class_id, pixel_mean, pixel_std)
         self.encoder = PredictorEncoder(
             arch,
-            grid_of(img_size, int(self.tokenizer.stride)),
+            grid_of(img_size, built.stride),
             vocab_size,
             fake_class_id,
             self.out_indices[-1] + 1,
