@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from demo_report.demo_page import DemoRun, build_page
-from demo_report.finetunings import ADDP_WEIGHTS, ASSETS, finetunings
-from demo_report.steps import ROOT, Step, StepError, StepRunner, clock
+from demo_report.finetunings import ADDP_WEIGHTS, ASSETS, ROOT, finetunings
 
+from addp_mm.benchmark.steps import Step, StepError, StepRunner, clock
 from addp_mm.cli_options import number
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
@@ -72,9 +72,10 @@ def plan(folder: Path, short: bool) -> DemoRun:
         'Continue the pre-training of ADDP',
         ('tools/train.py', str(config), '--work-dir', str(folder / 'pretrain'), '--cfg-options', *options),
         (folder / 'pretrain' / f'iter_{iters}.pth',),
-        (config, ADDP_WEIGHTS),
+        (ADDP_WEIGHTS,),
         (scenes,),
         folder / 'pretrain',
+        (config,),
     )
     samples = folder / 'samples'
     # The published temperature of 6 is for 256 tokens. With 64 tokens the order of unmasking would
@@ -91,9 +92,10 @@ def plan(folder: Path, short: bool) -> DemoRun:
         'Generate images',
         ('tools/generate.py', str(config), str(ADDP_WEIGHTS), '--out', str(samples), *sampling),
         (samples / 'grid.png', samples / 'steps.png'),
-        (config, ADDP_WEIGHTS),
+        (ADDP_WEIGHTS,),
         (),
         samples,
+        (config,),
     )
     runs = finetunings(folder, [0], data_root if short else None, 4 if short else None)
     trained = [run.steps(after=(scenes,)) for run in runs]

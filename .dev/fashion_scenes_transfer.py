@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from demo_report.finetunings import ADDP_WEIGHTS, TASKS, WEIGHTS, FineTuning, finetunings
-from demo_report.steps import ROOT, Done, Step, StepError, StepRunner, clock, fingerprint
+from demo_report.finetunings import ADDP_WEIGHTS, ROOT, TASKS, WEIGHTS, FineTuning, finetunings
 
+from addp_mm.benchmark.steps import Done, Step, StepError, StepRunner, clock, fingerprint
 from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.config.paths import require_writable
 from addp_mm.errors import exit_on_user_error

@@ -25,6 +25,7 @@ TOOLS = {
     'test': ('test.py', 'test a checkpoint; writes the metrics as JSON'),
     'check': ('check.py', 'check a config and its data, and write a report of the data'),
     'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
+    'benchmark': ('benchmark_backbones.py', 'compare backbones: cost, speed and metrics under the same head'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
 }
 CONVERTERS = {

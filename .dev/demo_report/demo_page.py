@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from addp_mm.benchmark.steps import Done, Step, clock
 from addp_mm.generation.figures import image_grid
 from addp_mm.report.figures import image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve, read_image, read_json, read_previews
 from addp_mm.report.machine import machine_class, versions
 from addp_mm.report.page import Figure, Page, Section, Table
 from demo_report.drawings import MAX_IOU, Cell, detected_instances, instance_cell, scene_grid, tinted, true_instances
-from demo_report.finetunings import TASKS, WEIGHTS, FineTuning
-from demo_report.steps import ROOT, Done, Step, clock
+from demo_report.finetunings import ROOT, TASKS, WEIGHTS, FineTuning
 
 EXAMPLES = 5
 COLUMNS = ('Scene', 'Ground truth', 'ADDP weights', 'Random weights')

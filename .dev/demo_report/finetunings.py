@@ -11,43 +11,37 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from addp_mm.report.logs import LogError, read_curve, read_json
-from demo_report.steps import ROOT, Step
+from addp_mm.benchmark.finetuning import FineTuning as Training
+from addp_mm.benchmark.finetuning import data_options
+from addp_mm.benchmark.steps import Step
+from addp_mm.benchmark.tasks import TASKS as TASKS_OF_THE_BENCHMARK
+from addp_mm.benchmark.tasks import Metric
 
+ROOT = Path(__file__).resolve().parents[2]
 ASSETS = Path('addp_mm/assets')
 ADDP_WEIGHTS = ASSETS / 'addp_nano-p8.safetensors'
 WEIGHTS = {'addp': 'ADDP weights', 'random': 'random weights'}
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A number that tools/test.py writes.
-
-    Args:
-        title: Its name in tables.
-        key: Its name in metrics.json.
-        factor: Converts it to percent. Defaults to 1.0.
-        if_empty: Its value if the model detected nothing and the metric is missing. Defaults to
-            None.
-    """
-
-    title: str
-    key: str
-    factor: float = 1.0
-    if_empty: float | None = None
-
-
-@dataclass(frozen=True)
 class Task:
-    """A downstream task: its configs, its metrics, and the path of the predictions to draw."""
+    """A downstream task: its configs, and the path of the predictions to draw."""
 
     name: str
-    title: str
     model: str
     config_name: str
-    metrics: tuple[Metric, ...]
     prediction_option: str = ''
     prediction_path: str = ''
+
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
+        return TASKS_OF_THE_BENCHMARK[self.name].title
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Its metrics."""
+        return TASKS_OF_THE_BENCHMARK[self.name].metrics
 
     def config(self, weights: str) -> Path:
         """The nano config of this task that starts from ``weights``."""
@@ -55,28 +49,18 @@ class Task:
 
 
 TASKS = (
-    Task(
-        'cls',
-        'Classification',
-        'ViT classifier',
-        'addp-vit-nano-p8_{}_1xb32-fp32-300i_fashion-scenes-64px.py',
-        (Metric('Accuracy', 'accuracy/top1'),),
-    ),
+    Task('cls', 'ViT classifier', 'addp-vit-nano-p8_{}_1xb32-fp32-300i_fashion-scenes-64px.py'),
     Task(
         'det',
-        'Detection',
         'Mask R-CNN',
         'mask-rcnn_addp-vit-nano-p8_{}_1xb16-fp32-300i_fashion-scenes-64px.py',
-        (Metric('Box AP', 'coco/bbox_mAP', 100.0, 0.0), Metric('Mask AP', 'coco/segm_mAP', 100.0, 0.0)),
         'test_evaluator.outfile_prefix',
         'predictions',
     ),
     Task(
         'seg',
-        'Segmentation',
         'UperNet',
         'upernet_addp-vit-nano-p8_{}_1xb16-fp32-400i_fashion-scenes-64px.py',
-        (Metric('mIoU', 'mIoU'),),
         'test_evaluator.output_dir',
         'labels',
     ),
@@ -119,54 +103,38 @@ class FineTuning:
         """Iterations of the training."""
         return self.max_iters or load_config(self.task.config(self.weights)).train_cfg.max_iters
 
+    @property
+    def training(self) -> Training:
+        """The training and its test."""
+        config = self.task.config(self.weights)
+        train_options, test_options = self._data_options('train', 'val'), self._data_options('test')
+        if self.max_iters:
+            train_options += [f'train_cfg.max_iters={self.max_iters}', 'default_hooks.logger.interval=1']
+        if self.task.prediction_option:
+            test_options.append(f'{self.task.prediction_option}={self.predictions}')
+        return Training(
+            self.title,
+            config,
+            self.task.metrics,
+            self.seed,
+            self.folder,
+            f'iter_{self.iterations}.pth',
+            tuple(train_options),
+            tuple(test_options),
+            (self._manifest, *((ADDP_WEIGHTS,) if self.weights == 'addp' else ())),
+        )
+
     def steps(self, after: tuple[Step, ...] = ()) -> tuple[Step, Step]:
         """The training, and the test of its last checkpoint."""
-        config, name = self.task.config(self.weights), self.folder.name
-        checkpoint, metrics = self.folder / 'train' / f'iter_{self.iterations}.pth', self.folder / 'test/metrics.json'
-        # tools/test.py validates instead of the training
-        options = ['train_cfg.val_begin=1000000', *self._data_options('train', 'val')]
-        if self.max_iters:
-            options += [f'train_cfg.max_iters={self.max_iters}', 'default_hooks.logger.interval=1']
-        train = Step(
-            f'{name}_train',
-            f'Train {self.title}, seed {self.seed}',
-            (
-                'tools/train.py',
-                str(config),
-                '--work-dir',
-                str(self.folder / 'train'),
-                '--seed',
-                str(self.seed),
-                '--cfg-options',
-                *options,
-            ),
-            (checkpoint,),
-            (config, self._manifest, *((ADDP_WEIGHTS,) if self.weights == 'addp' else ())),
-            after,
-            self.folder / 'train',
-        )
-        options = self._data_options('test')
-        if self.task.prediction_option:
-            options.append(f'{self.task.prediction_option}={self.predictions}')
-        test = Step(
-            f'{name}_test',
-            f'Test {self.title}, seed {self.seed}',
-            (
-                'tools/test.py',
-                str(config),
-                str(checkpoint),
-                '--work-dir',
-                str(self.folder / 'test'),
-                '--out',
-                str(metrics),
-                *(['--cfg-options', *options] if options else []),
-            ),
-            (metrics,),
-            (config,),
-            (train,),
-            self.folder / 'test',
-        )
-        return train, test
+        return self.training.steps(after)
+
+    def results(self) -> dict[str, float]:
+        """Each metric of the task in percent, by title."""
+        return self.training.results()
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Training loss by iteration."""
+        return self.training.curve()
 
     @property
     def _manifest(self) -> Path:
@@ -177,34 +145,7 @@ class FineTuning:
     def _data_options(self, *splits: str) -> list[str]:
         if self.data_root is None:
             return []
-        options = [f'{split}_dataloader.dataset.data_root={self.data_root}/' for split in splits]
-        if self.task.name == 'det':
-            options += [
-                f'{split}_evaluator.ann_file={self.data_root}/annotations/instances_val.json'
-                for split in splits
-                if split != 'train'
-            ]
-        return options
-
-    def results(self) -> dict[str, float]:
-        """Each metric of the task in percent, by title.
-
-        Raises:
-            LogError: The test did not write a metric.
-        """
-        path = ROOT / self.folder / 'test' / 'metrics.json'
-        written = read_json(path)
-        values = {}
-        for metric in self.task.metrics:
-            value = written.get(metric.key, metric.if_empty)
-            if value is None:
-                raise LogError(f'{path} has no {metric.key}; it has {", ".join(written) or "nothing"}')
-            values[metric.title] = float(value) * metric.factor
-        return values
-
-    def curve(self) -> list[tuple[int, float]]:
-        """Training loss by iteration."""
-        return read_curve(ROOT / self.folder / 'train')
+        return data_options(load_config(self.task.config(self.weights)), self.data_root, splits)
 
     def schedule(self) -> dict[str, int]:
         """``iterations``, ``batch_size`` and the number of training ``images``."""

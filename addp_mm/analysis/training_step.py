@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""One training step of a config on a synthetic batch, to be timed or measured."""
+"""Training and inference of a config on a synthetic batch, to be timed or measured."""
 
 from __future__ import annotations
 
@@ -56,6 +56,14 @@ class TrainingStep:
             losses = losses_of(self.model, self.model.data_preprocessor(dict(self.batch), training=True))
         loss, _ = self.model.parse_losses(losses)
         self.optimizer.update_params(loss)
+
+    def predict(self) -> None:
+        """Preprocess, run the forward pass and the post-processing, in the precision of training.
+
+        The model must be in eval mode.
+        """
+        with torch.no_grad(), scope_of(self.cfg), self.optimizer.optim_context(self.model):
+            self.model.test_step(dict(self.batch))
 
     def peak_memory(self) -> int | None:
         """Largest memory so far in bytes.

@@ -46,10 +46,18 @@ def check_initial_weights(cfg: Config) -> None:
     Raises:
         ConfigError: ``load_from`` or the checkpoint of an ``init_cfg`` does not exist.
     """
+    for name, path in initial_weights(cfg).items():
+        require_checkpoint(path, name)
+
+
+def initial_weights(cfg: Config) -> dict[str, str]:
+    """Paths and addresses of the weights from which a training starts, by their key.
+
+    Args:
+        cfg: The whole config.
+    """
     paths = {'load_from': cfg.get('load_from'), **dict(_initial_weights(cfg.get('model'), 'model'))}
-    for name, path in paths.items():
-        if path and isinstance(path, str):
-            require_checkpoint(path, name)
+    return {name: path for name, path in paths.items() if path and isinstance(path, str)}
 
 
 def _names_weights(node: Any) -> bool:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.errors import first_few
@@ -20,6 +21,31 @@ PARTS = ('tokenizer', TOKENS, 'predictor', 'addp')
 _NEW_INDEX = f'{INDEX}.new'
 # keys that identify a set of images
 _IDENTITY = ('images', 'fingerprint', 'channels')
+
+
+def lock_folder(path: Path) -> IO[str]:
+    """Lock a folder against other runs, until the file is closed here and in all that inherit it.
+
+    Args:
+        path: The folder. It is created if it is missing.
+
+    Returns:
+        The open file, for commands to inherit.
+
+    Raises:
+        StateError: Another run, or a command of a run that was killed, holds the lock.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = (path / LOCK).open('a')
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise StateError(
+            f'{path} is in use by another run, or by a command of a run that was killed. Wait for it, or end it: '
+            f'"fuser {path / LOCK}" lists the processes'
+        ) from error
+    return lock
 
 
 class WorkDir:
@@ -43,16 +69,7 @@ class WorkDir:
                 raise StateError(
                     f'{path} contains {first_few(other)} and is not a work dir of this tool: choose another --work-dir'
                 )
-        path.mkdir(parents=True, exist_ok=True)
-        self.lock = (path / LOCK).open('a')
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.lock.close()
-            raise StateError(
-                f'{path} is in use by another run, or by a command of a run that was killed. Wait for it, or end it: '
-                f'"fuser {path / LOCK}" lists the processes'
-            ) from error
+        self.lock = lock_folder(path)
 
     def close(self) -> None:
         """Unlock the folder. Remove it if nothing was written into it."""

@@ -40,13 +40,13 @@ def class_bars(classes: Sequence[str], counts: Mapping[str, Sequence[int]], unit
     for number, (split, values) in enumerate(shares.items()):
         places = np.arange(len(shown)) + (number - (len(shares) - 1) / 2) * bar
         ax.barh(places, 100 * values[shown], bar, color=_colour(split, number), label=split)
-    ax.set_yticks(np.arange(len(shown)), [_short(classes[index]) for index in shown])
+    ax.set_yticks(np.arange(len(shown)), [short_name(classes[index]) for index in shown])
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel(f'% of the {unit}', fontsize=8, color=_SOFT)
-    _plain(ax, 'x')
+    plain_axes(ax, 'x')
     if len(shares) > 1:
         ax.legend(frameon=False, fontsize=9, loc='lower right')
-    return _picture(figure, f'{unit} by class')
+    return svg_picture(figure, f'{unit} by class')
 
 
 def histogram(title: str, summaries: Mapping[str, Any], x_label: str, logarithmic: bool = False) -> Picture:
@@ -75,10 +75,10 @@ def histogram(title: str, summaries: Mapping[str, Any], x_label: str, logarithmi
     ax.set_ylabel('%', fontsize=8, color=_SOFT)
     ax.set_ylim(0)
     ax.yaxis.set_major_locator(MaxNLocator(4))
-    _plain(ax, 'y')
+    plain_axes(ax, 'y')
     if len(summaries) > 1:
         ax.legend(frameon=False, fontsize=8)
-    return _picture(figure, f'histogram: {title}')
+    return svg_picture(figure, f'histogram: {title}')
 
 
 def size_scatter(sizes: Mapping[str, Sequence[tuple[int, int, int]]]) -> Picture:
@@ -98,10 +98,10 @@ def size_scatter(sizes: Mapping[str, Sequence[tuple[int, int, int]]]) -> Picture
     ax.set_xlabel('width, px', fontsize=8, color=_SOFT)
     ax.set_ylabel('height, px', fontsize=8, color=_SOFT)
     ax.margins(0.15)
-    _plain(ax, 'both')
+    plain_axes(ax, 'both')
     if len(sizes) > 1:
         ax.legend(frameon=False, fontsize=8)
-    return _picture(figure, 'widths and heights of the images')
+    return svg_picture(figure, 'widths and heights of the images')
 
 
 def _colour(split: str, number: int) -> str:
@@ -109,20 +109,28 @@ def _colour(split: str, number: int) -> str:
     return _COLOURS[0] if split == 'train' else _COLOURS[1 + (number - 1) % (len(_COLOURS) - 1)]
 
 
-def _picture(figure: MatplotlibFigure, alt: str) -> Picture:
+def svg_picture(figure: MatplotlibFigure, alt: str) -> Picture:
+    """A matplotlib figure as a picture whose text stays text."""
     # Text stays text, so that the browser finds a font for every script.
     with rc_context({'svg.fonttype': 'none'}), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='.*[Gg]lyph')
         return figure_picture(figure, alt)
 
 
-def _plain(ax: Any, grid: str) -> None:
+def plain_axes(ax: Any, grid: str) -> None:
+    """Give axes thin lines and grey numbers.
+
+    Args:
+        ax: The axes.
+        grid: Direction of the lines, 'x', 'y' or 'both'.
+    """
     ax.tick_params(labelsize=8, colors=_SOFT, length=0)
     ax.grid(axis=grid, color=_RULE, linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[:].set_visible(False)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A name as matplotlib shows it, with at most 24 letters."""
     short = name if len(name) <= _LONG else name[: _LONG - 1] + '…'
     return short.replace('$', r'\$')  # matplotlib reads $…$ as a formula

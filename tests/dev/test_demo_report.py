@@ -12,12 +12,12 @@ import pytest
 from demo_report.demo_page import build_page
 from demo_report.drawings import CLASS_COLOURS, Instance, decode_mask, detected_instances, instance_cell, scene_grid
 from demo_report.finetunings import TASKS, load_config
-from demo_report.steps import Done
 from helpers.demo_files import CLASSES, ROOT, box_mask, png, train_records, write_data, write_run, write_scalars
 from helpers.html_page import ParsedPage
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from addp_mm.benchmark.steps import Done
 from addp_mm.report.logs import LogError
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import fashion_scenes_transfer as transfer
 import pytest
 from demo_report.finetunings import finetunings
-from demo_report.steps import Done
 from helpers.demo_files import write_data, write_run
+
+from addp_mm.benchmark.steps import Done
 
 
 def test_spread_is_the_sample_standard_deviation():

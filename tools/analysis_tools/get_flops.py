@@ -9,6 +9,7 @@ allow.
 """
 
 import argparse
+from pathlib import Path
 
 from addp_mm.cli_options import ToolParser, add_cfg_options, add_renamed, aligned, number
 
@@ -28,6 +29,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--depth', type=number(int, 0), default=2, help='levels of modules to list; 0 lists the total only [2]'
     )
+    parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all modules to this file, too')
     add_cfg_options(parser)
     add_renamed(parser, old='--shape', new='--img-size')
     add_renamed(parser, old='--batch', new='--batch-size')
@@ -49,14 +51,20 @@ def rows_of(cost, depth: int) -> list[tuple[str, ...]]:
 def main(argv=None):
     """Print the table."""
     args = parse_args(argv)
+    from dataclasses import asdict
+
     from addp_mm.analysis.batches import training_size
     from addp_mm.analysis.costs import forward_costs
+    from addp_mm.checkpoints.atomic_write import write_json
     from addp_mm.checks.argument_kinds import argument_kinds
     from addp_mm.config.config_file import load_config
+    from addp_mm.config.paths import require_writable
     from addp_mm.config.type_names import type_name
     from addp_mm.errors import exit_on_user_error
 
     with exit_on_user_error():
+        if args.out is not None:
+            require_writable(args.out, '--out')
         cfg = load_config(args.config, args.cfg_options, argument_kinds)
         if type_name((cfg.get('model') or {}).get('type')).endswith('TTAModel'):
             print('The model averages over several views of an image. The numbers are those of one view.')
@@ -66,6 +74,8 @@ def main(argv=None):
         print(f'{args.batch_size} image(s) of {size[0]} x {size[1]} px; one MAC is two FLOPs')
         header = ('module', 'GMACs', 'GFLOPs', 'trained, M', 'frozen, M')
         print(aligned([header, *rows_of(cost, args.depth)], ' | ', numbers=True))
+        if args.out is not None:
+            write_json(args.out, dict(batch_size=args.batch_size, img_size=list(size), cost=asdict(cost)))
 
 
 if __name__ == '__main__':

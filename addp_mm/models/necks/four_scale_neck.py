@@ -43,12 +43,15 @@ class FourScaleNeck(Component):
         strides: Stride of each map in pixels. Each must be 4, 2, 1 or 1/2 times the stride of its
             output. Defaults to (16, 16, 16, 16), which also serves any other stride if all four
             are equal.
+        start_level: Number of the finest levels that are neither made nor returned, for heads that
+            start at a coarser stride. Defaults to 0.
         norm_cfg: Config of the norm, as mmcv builds it; only maps that are enlarged 4 times have
             one. Defaults to None: ``dict(type='BN')``.
         init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
-        OptionError: There are not four channels or strides, or the strides do not make a pyramid.
+        OptionError: There are not four channels or strides, the strides do not make a pyramid, or
+            ``start_level`` leaves no level.
 
     Examples:
         >>> neck = FourScaleNeck(192)
@@ -61,6 +64,7 @@ class FourScaleNeck(Component):
         self,
         embed_dims: int | Sequence[int],
         strides: Sequence[float] = (16, 16, 16, 16),
+        start_level: int = 0,
         norm_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -70,9 +74,12 @@ class FourScaleNeck(Component):
         for name, values in (('embed_dims', self.embed_dims), ('strides', self.strides)):
             if len(values) != 4:
                 raise OptionError(f'{name} of FourScaleNeck must have four numbers, one for each map; got {values}')
+        if start_level not in range(4):
+            raise OptionError(f'start_level of FourScaleNeck must be 0, 1, 2 or 3, got {start_level}')
+        self.start_level = start_level
         self.levels = nn.ModuleList(
             _resize_layers(channels, scale, norm_cfg or dict(type='BN'))
-            for channels, scale in zip(self.embed_dims, self._scales(), strict=True)
+            for channels, scale in list(zip(self.embed_dims, self._scales(), strict=True))[start_level:]
         )
 
     def _scales(self) -> list[float]:
@@ -87,7 +94,7 @@ class FourScaleNeck(Component):
             )
         return scales
 
-    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Resize the maps.
 
         Args:
@@ -95,7 +102,7 @@ class FourScaleNeck(Component):
                 first.
 
         Returns:
-            Four maps; their height and width are multiplied by the stride of the map and divided by
+            Four maps, less ``start_level``; their height and width are multiplied by the stride of the map and divided by
             that of the output. Max pooling drops the last row and column of odd maps.
 
         Raises:
@@ -106,8 +113,7 @@ class FourScaleNeck(Component):
                 f'FourScaleNeck takes four maps, got {len(inputs)}: set four out_indices of the backbone'
             )
         self._check_strides(inputs)
-        finest, fine, middle, coarse = (level(x) for level, x in zip(self.levels, inputs, strict=True))
-        return finest, fine, middle, coarse
+        return tuple(level(x) for level, x in zip(self.levels, inputs[self.start_level :], strict=True))
 
     def _check_strides(self, inputs: Sequence[Tensor]) -> None:
         """Check that the sizes of the maps are those of one image with ``strides``."""

@@ -1,10 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Steps of the demo: run once, run again after a change, and quoted if they fail."""
+"""Steps: run once, run again after a change, and quoted if they fail."""
 
 from pathlib import Path
 
 import pytest
-from demo_report.steps import Step, StepError, StepRunner
+
+from addp_mm.benchmark.steps import Step, StepError, StepRunner
 
 
 def echo(name: str, folder: Path, text: str = 'x', **fields) -> Step:

@@ -1,0 +1,145 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""A training of a config with one seed, and the test of its last checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from addp_mm.benchmark.steps import Step
+from addp_mm.benchmark.tasks import Metric
+from addp_mm.report.logs import LogError, read_curve, read_json
+
+# tools/test.py tests instead of the training
+_NO_VALIDATION = 'train_cfg.val_begin=1000000'
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """One training and its test.
+
+    Args:
+        title: Describes the model to the user.
+        config: The config.
+        metrics: Metrics of the test.
+        seed: Seed of the head, the data order and the augmentation, and of random weights.
+        folder: Its work dir. The training is in ``train``, the test in ``test``.
+        checkpoint_name: Name of the last checkpoint, such as ``'iter_300.pth'``.
+        train_options: Options of the config in training. Defaults to (): none.
+        test_options: Options of the config in the test. Defaults to (): none.
+        inputs: Files on which the training depends, besides the config. Defaults to (): none.
+    """
+
+    title: str
+    config: Path
+    metrics: Sequence[Metric]
+    seed: int
+    folder: Path
+    checkpoint_name: str
+    train_options: tuple[str, ...] = ()
+    test_options: tuple[str, ...] = ()
+    inputs: tuple[Path, ...] = ()
+
+    def steps(self, after: tuple[Step, ...] = ()) -> tuple[Step, Step]:
+        """The training, and the test of its last checkpoint.
+
+        Args:
+            after: Steps that the training needs. Defaults to (): none.
+        """
+        config, name, title = str(self.config), self.folder.name, f'{self.title}, seed {self.seed}'
+        checkpoint, metrics = self.folder / 'train' / self.checkpoint_name, self.folder / 'test/metrics.json'
+        train_dir, test_dir = self.folder / 'train', self.folder / 'test'
+        train_options = ('--cfg-options', _NO_VALIDATION, *self.train_options)
+        train = Step(
+            f'{name}_train',
+            f'Train {title}',
+            ('tools/train.py', config, '--work-dir', str(train_dir), '--seed', str(self.seed), *train_options),
+            (checkpoint,),
+            self.inputs,
+            after,
+            train_dir,
+            (self.config,),
+            resume=('--resume',),
+        )
+        test_options = ('--cfg-options', *self.test_options) if self.test_options else ()
+        where = ('--work-dir', str(test_dir), '--out', str(metrics))
+        test = Step(
+            f'{name}_test',
+            f'Test {title}',
+            ('tools/test.py', config, str(checkpoint), *where, *test_options),
+            (metrics,),
+            (),
+            (train,),
+            test_dir,
+            (self.config,),
+        )
+        return train, test
+
+    def results(self) -> dict[str, float]:
+        """Each metric in percent, by title.
+
+        Raises:
+            LogError: The test did not write a metric.
+        """
+        path = self.folder / 'test/metrics.json'
+        written = read_json(path)
+        values = {}
+        for metric in self.metrics:
+            value = written.get(metric.key, metric.if_empty)
+            if value is None:
+                raise LogError(f'{path} has no {metric.key}; it has {", ".join(written) or "nothing"}')
+            values[metric.title] = float(value) * metric.factor
+        return values
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Training loss by iteration."""
+        return read_curve(self.folder / 'train')
+
+
+def data_root(cfg: Config, split: str = 'train') -> str:
+    """Folder of a config's data, without a slash at its end; '' if the config names none.
+
+    Args:
+        cfg: The config.
+        split: 'train', 'val' or 'test'. Defaults to 'train'.
+    """
+    loader = cfg.get(f'{split}_dataloader') or {}
+    roots = [value for key, value in _texts(loader, '') if key.rsplit('.', 1)[-1] == 'data_root' and value]
+    return roots[0].rstrip('/') if roots else ''
+
+
+def data_options(cfg: Config, folder: str | Path, splits: Sequence[str]) -> list[str]:
+    """Options that move a config's data to another folder: of loaders and of evaluators.
+
+    Args:
+        cfg: The config.
+        folder: The new folder.
+        splits: Some of 'train', 'val' and 'test'.
+    """
+    options = []
+    for split in splits:
+        old = data_root(cfg, split)
+        for part in ('dataloader', 'evaluator'):
+            if part == 'evaluator' and split == 'train':
+                continue
+            section = cfg.get(f'{split}_{part}') or {}
+            for key, value in _texts(section, f'{split}_{part}'):
+                if old and (value.rstrip('/') == old or value.startswith(f'{old}/')):
+                    options.append(f'{key}={folder}{value[len(old) :]}')
+    return options
+
+
+def _texts(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every text in nested dicts and lists, with its key."""
+    if isinstance(node, str):
+        yield path, node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _texts(value, f'{path}.{key}')
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _texts(value, f'{path}.{index}')

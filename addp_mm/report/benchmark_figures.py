@@ -1,0 +1,102 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Charts of a benchmark: a metric against speed or size, and bars of speed, with error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure as MatplotlibFigure
+
+from addp_mm.report.data_figures import plain_axes, short_name, svg_picture
+from addp_mm.report.figures import Picture
+
+_COLOURS = ('#14708c', '#c8742b', '#6a8f3c', '#8a5a9e', '#b23a48', '#3d5a80', '#997b2d', '#555555')
+_SOFT = '#66635b'
+_INCHES, _WIDTH = (5.2, 3.6), 8.8
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its error bar.
+
+    Args:
+        value: The value.
+        low: Lower end of the error bar.
+        high: Upper end of the error bar.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def arms(self) -> tuple[list[float], list[float]]:
+        """Lengths of the error bar below and above, as matplotlib takes them."""
+        return [self.value - self.low], [self.high - self.value]
+
+
+def error_scatter(
+    title: str, points: Mapping[str, tuple[Interval, Interval]], x_label: str, y_label: str, logarithmic: bool = False
+) -> Picture:
+    """Draw named points with error bars in both directions.
+
+    Args:
+        title: Title of the chart.
+        points: x and y by name.
+        x_label: Name of the horizontal axis.
+        y_label: Name of the vertical axis.
+        logarithmic: Whether the horizontal axis is logarithmic. Defaults to False.
+    """
+    figure = MatplotlibFigure(_INCHES, layout='constrained')
+    ax = figure.subplots()
+    for number, (name, (x, y)) in enumerate(points.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        ax.errorbar(
+            [x.value], [y.value], xerr=x.arms, yerr=y.arms, fmt='o', color=colour, capsize=3, elinewidth=1.2, ms=5
+        )
+        ax.annotate(
+            short_name(name), (x.value, y.value), textcoords='offset points', xytext=(6, 5), fontsize=8, color=colour
+        )
+    if logarithmic:
+        ax.set_xscale('log')
+    ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
+    ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
+    ax.set_ylabel(y_label, fontsize=8, color=_SOFT)
+    ax.margins(0.2)
+    plain_axes(ax, 'both')
+    return svg_picture(figure, f'{y_label} against {x_label}: {title}')
+
+
+def error_bars(
+    title: str, bars: Mapping[str, Sequence[Interval | None]], series: Sequence[str], x_label: str
+) -> Picture:
+    """Draw horizontal bars with error bars.
+
+    Args:
+        title: Title of the chart.
+        bars: For each name, a value of each series, or None where there is none.
+        series: Names of the series.
+        x_label: Name of the horizontal axis.
+    """
+    figure = MatplotlibFigure((_WIDTH, 1.0 + 0.26 * len(bars) * (0.5 + len(series))), layout='constrained')
+    ax = figure.subplots()
+    height = 0.8 / len(series)
+    for number, name in enumerate(series):
+        colour, labelled = _COLOURS[number % len(_COLOURS)], False
+        for place, values in enumerate(bars.values()):
+            bar: Any = values[number]
+            if bar is not None:
+                y = place + (number - (len(series) - 1) / 2) * height
+                label = None if labelled else name
+                ax.barh(y, bar.value, height, xerr=bar.arms, color=colour, label=label, capsize=2, ecolor='#333333')
+                labelled = True
+    ax.set_yticks(range(len(bars)), [short_name(name) for name in bars])
+    ax.set_ylim(len(bars) - 0.4, -0.6)
+    ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
+    ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
+    plain_axes(ax, 'x')
+    if len(series) > 1:
+        ax.legend(frameon=False, fontsize=8)
+    return svg_picture(figure, f'{x_label}: {title}')
