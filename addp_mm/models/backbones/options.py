@@ -147,6 +147,7 @@ def check_options(
     drop_path_rate: float,
     frozen_stages: int,
     interpolate_mode: str,
+    lora: Mapping | None,
 ) -> None:
     """Check options of ADDPViT that are out of range or contradict each other.
 
@@ -173,6 +174,11 @@ def check_options(
         (global_blocks and not window_size, 'global_blocks names blocks without windows, but window_size is 0'),
         (not 0 <= drop_path_rate < 1, f'drop_path_rate must be in [0, 1), got {drop_path_rate}'),
         (not -1 <= frozen_stages <= num_layers, f'frozen_stages must be in [-1, {num_layers}], got {frozen_stages}'),
+        (
+            lora is not None and frozen_stages >= 0,
+            'lora freezes the backbone except for its adapters: leave frozen_stages at -1, and choose the blocks with '
+            'lora.layers',
+        ),
         (
             interpolate_mode != 'bicubic',
             f"interpolate_mode must be 'bicubic', got {interpolate_mode!r}; pos_antialias=True selects timm's filter",
