@@ -2,5 +2,6 @@
 """Backbones: images to features."""
 
 from addp_mm.models.backbones.addp_vit import ADDPViT
+from addp_mm.models.backbones.timm_backbone import TimmBackbone
 
-__all__ = ['ADDPViT']
+__all__ = ['ADDPViT', 'TimmBackbone']

@@ -95,6 +95,10 @@ class ADDPViT(Component):
             None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
 
+    Attributes:
+        out_channels: Channels of each returned output.
+        out_strides: Stride of each returned map, in pixels.
+
     Raises:
         OptionError: An option is out of its range or contradicts another one.
         ImageSizeError: An image does not fit the patch.
@@ -153,6 +157,8 @@ class ADDPViT(Component):
         self.patch_size = patch_size
         self.grid_size = grid_of(img_size, patch_size)
         self.out_indices = ascending_indices(out_indices, self.num_layers, 'out_indices')
+        self.out_channels = (self.embed_dims,) * len(self.out_indices)
+        self.out_strides = (patch_size,) * len(self.out_indices)
         self.out_type = out_type
         self.with_cls_token = with_cls_token
         self.num_register_tokens = num_register_tokens

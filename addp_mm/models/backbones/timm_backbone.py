@@ -1,0 +1,251 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Any model of timm as a backbone of classifiers, detectors and segmentors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from addp_mm.models.backbones.options import OUT_TYPES, ascending_indices
+from addp_mm.models.backbones.timm_depths import LayerDepths, frozen_parts, stage_modules
+from addp_mm.models.backbones.timm_model import (
+    build_timm_model,
+    default_indices,
+    features_of,
+    final_norm_of,
+    is_plain,
+    norm_map,
+)
+from addp_mm.models.backbones.timm_sizes import any_size
+from addp_mm.models.layers import ImageSizeError, OptionError
+from addp_mm.models.layers.component import Component
+from addp_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class TimmBackbone(Component):
+    """A model of timm whose feature maps serve any head, for images of any size.
+
+    Images are padded on the right and at the bottom with zeros where the model needs multiples, and
+    the maps are cropped to ceil(size / stride). Positions are resized in the forward pass as timm
+    resizes them when it loads weights into a model of another size. Layers that no map needs are
+    removed: the head, and the blocks after the last of ``out_indices``.
+
+    Args:
+        model: timm's name, such as 'vit_base_patch16_dinov3' or 'swin_tiny_patch4_window7_224', with
+            or without the tag of its weights ('.lvd1689m').
+        out_indices: Depths whose maps are returned, ascending; negative numbers count from the end.
+            They are blocks of a plain transformer and stages of other models, numbered as by timm:
+            0 is the stem (stride 2) in ResNets and MaxViT. Defaults to None: the last block of a
+            plain transformer, else all stages with a stride of 4 or more.
+        out_type: 'featmap': (B, C, h, w). 'avg_featmap': (B, C), the mean over the map. 'cls_token':
+            (B, C), and 'raw': (B, P + h * w, C), the P class and register tokens first, both only of
+            plain transformers. Defaults to 'featmap'.
+        in_channels: Channels of the images. Defaults to 3.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1). Defaults to None: timm's value.
+        final_norm: Whether the model's last norm is applied to the map of its last depth. Defaults
+            to True.
+        with_cp: Whether to recompute activations in the backward pass to save memory. Defaults to
+            False.
+        frozen_stages: 0 freezes the stem, n also the first n blocks of a plain transformer or the
+            first n stages of another model, their number everything. Frozen components have no
+            gradient and stay in eval mode. Defaults to -1: nothing is frozen.
+        pretrained: Whether ``init_weights`` loads the weights that timm names. Defaults to False.
+        model_kwargs: More arguments of timm's model, such as ``dict(img_size=512)``. Defaults to
+            None.
+        init_cfg: How mmengine initialises the weights. Defaults to None.
+
+    Attributes:
+        out_channels: Channels of each returned map.
+        out_strides: Strides of each returned map, in pixels.
+
+    Raises:
+        OptionError: timm has no such model or weights, or an option is wrong.
+        ImageSizeError: An image is smaller than the largest stride.
+
+    Example:
+        >>> backbone = TimmBackbone('resnet18')
+        >>> backbone.out_channels, backbone.out_strides
+        ((64, 128, 256, 512), (4, 8, 16, 32))
+    """
+
+    component = 'backbone'
+
+    def __init__(
+        self,
+        model: str,
+        out_indices: int | Sequence[int] | None = None,
+        out_type: str = 'featmap',
+        in_channels: int = 3,
+        drop_path_rate: float | None = None,
+        final_norm: bool = True,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        pretrained: bool = False,
+        model_kwargs: Mapping | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if drop_path_rate is not None and not 0 <= drop_path_rate < 1:
+            raise OptionError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        self.model_name = model
+        self.out_type = out_type
+        self.in_channels = in_channels
+        self.drop_path_rate = drop_path_rate
+        self.with_cp = with_cp
+        self.frozen_stages = frozen_stages
+        self.pretrained = pretrained
+        self.model_kwargs = dict(model_kwargs or {})
+        self.timm_model: Any = build_timm_model(model, in_channels, drop_path_rate, self.model_kwargs)
+        features = features_of(self.timm_model)
+        self.out_indices = ascending_indices(
+            default_indices(self.timm_model) if out_indices is None else out_indices, len(features), 'out_indices'
+        )
+        self.out_channels = tuple(features[i].channels for i in self.out_indices)
+        self.out_strides = tuple(features[i].stride for i in self.out_indices)
+        self._check_out_type()
+        self._any_size = any_size(self.timm_model, [feature.stride for feature in features])
+        self._normed_index = len(features) - 1 if final_norm else None
+        self.stages = stage_modules([feature.module for feature in features], LayerDepths(self.timm_model))
+        self._remove_unused_layers()
+        self.timm_model.is_init = True  # timm has initialised it; mmengine would do it again
+        if with_cp:
+            self._checkpoint_blocks()
+        self.depths = LayerDepths(self.timm_model)
+        self._frozen_modules = self._freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Extract features.
+
+        Args:
+            x: (B, in_channels, H, W), normalised as in the model's training.
+
+        Returns:
+            One tensor for each of ``out_indices``; see ``out_type`` for their shapes.
+        """
+        height, width = x.shape[-2:]
+        self.check_image_size(height, width)
+        multiple = self._any_size.multiple
+        padding = (0, -width % multiple[1], 0, -height % multiple[0])
+        outs: list[Tensor] = []
+        for i, out, prefix in self._intermediates(F.pad(x, padding) if any(padding) else x):
+            out = self._crop(out, height, width, self.out_strides[len(outs)])
+            outs.append(self._format(out, prefix, is_normed=i == self._normed_index))
+        return tuple(outs)
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Check that images of this size, in pixels, can be processed.
+
+        Raises:
+            ImageSizeError: A side is smaller than the largest stride, or the model has a fixed size.
+        """
+        stride = max(self.out_strides)
+        if min(height, width) < stride:
+            raise ImageSizeError(
+                f'an image of {height}x{width} pixels is smaller than the stride {stride} of {self.model_name}: use '
+                f'images of at least {stride}x{stride} pixels, or leave out the last of out_indices'
+            )
+        self._any_size.check(self.timm_model, height, width)
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Set training mode, except for frozen components. Returns the backbone itself."""
+        super().train(mode)
+        for part in self._frozen_modules:
+            part.eval()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning rate decay, in timm's own groups.
+
+        Args:
+            param_name: Name of the parameter in the whole model.
+            prefix: Name of the backbone in the whole model, with a dot at its end. Defaults to ''.
+
+        Returns:
+            The depth, and the number of depths. The stem has depth 0; the final norm has that of the
+            last block; the modules after the backbone have the last depth.
+        """
+        start = f'{prefix}timm_model.'
+        if not param_name.startswith(start):
+            return self.depths.number - 1, self.depths.number
+        return self.depths.of(param_name[len(start) :]), self.depths.number
+
+    def _intermediates(self, x: Tensor) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """Depth, map (B, C, h, w) and class and register tokens (B, P, C) of each output, not normed."""
+        options: dict = dict(indices=list(self.out_indices), output_fmt='NCHW', intermediates_only=True)
+        if self.out_type in ('cls_token', 'raw'):
+            options['return_prefix_tokens'] = self.num_prefix_tokens > 0
+        for i, out in zip(self.out_indices, self._any_size.run(self.timm_model, x, **options)):
+            yield (i, *out) if isinstance(out, tuple) else (i, out, None)
+
+    def _crop(self, out: Tensor, height: int, width: int, stride: int) -> Tensor:
+        """The part of a map that belongs to an image before its padding."""
+        size = math.ceil(height / stride), math.ceil(width / stride)
+        if out.shape[-2] < size[0] or out.shape[-1] < size[1]:
+            raise ImageSizeError(
+                f'{self.model_name} gives a map of {tuple(out.shape[-2:])} instead of {size} positions for an image of '
+                f'{height}x{width} pixels: use images whose sides are multiples of {max(self.out_strides)}'
+            )
+        return out[..., : size[0], : size[1]]
+
+    def _format(self, out: Tensor, prefix: Tensor | None, is_normed: bool) -> Tensor:
+        """The output of ``out_type``, normed."""
+        norm = final_norm_of(self.timm_model) if is_normed else nn.Identity()
+        if self.out_type == 'cls_token' and prefix is not None:
+            return norm(prefix)[:, 0]
+        if self.out_type == 'raw':
+            tokens = out.flatten(2).transpose(1, 2)
+            return norm(tokens if prefix is None else torch.cat([prefix, tokens], dim=1))
+        out = norm_map(norm, out)
+        if self.out_type == 'avg_featmap':
+            return self._pooled_norm(out.mean(dim=(2, 3)))
+        return out
+
+    def _check_out_type(self) -> None:
+        self.num_prefix_tokens: int = getattr(self.timm_model, 'num_prefix_tokens', 0)
+        tokens = is_plain(self.timm_model)
+        if self.out_type not in OUT_TYPES:
+            raise OptionError(f'out_type must be one of {OUT_TYPES}, got {self.out_type!r}')
+        if self.out_type == 'raw' and not tokens:
+            raise OptionError(f"out_type='raw' needs a plain transformer; {self.model_name} has maps: use 'featmap'")
+        if self.out_type == 'cls_token' and not (tokens and getattr(self.timm_model, 'cls_token', None) is not None):
+            raise OptionError(f"out_type='cls_token': {self.model_name} has no class token; use 'avg_featmap'")
+
+    def _remove_unused_layers(self) -> None:
+        """Remove the head and the layers after the last map: they would get no gradient."""
+        fc_norm = getattr(self.timm_model, 'fc_norm', None)
+        is_normed = self.out_indices[-1] == self._normed_index
+        self.timm_model.prune_intermediate_layers(list(self.out_indices), prune_norm=not is_normed)
+        self.timm_model.is_init = True
+        if is_normed and self.out_type == 'avg_featmap' and isinstance(fc_norm, nn.Module):
+            self.timm_model.fc_norm = fc_norm
+
+    def _pooled_norm(self, pooled: Tensor) -> Tensor:
+        fc_norm = getattr(self.timm_model, 'fc_norm', None)
+        return pooled if fc_norm is None else fc_norm(pooled)
+
+    def _checkpoint_blocks(self) -> None:
+        try:
+            self.timm_model.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError) as error:
+            raise OptionError(f'with_cp: {self.model_name} of timm cannot recompute activations') from error
+
+    def _freeze(self) -> list[nn.Module]:
+        """Freeze parameters; return the modules that stay in eval mode."""
+        number = len(self.stages)
+        if not -1 <= self.frozen_stages <= number:
+            raise OptionError(f'frozen_stages must be in [-1, {number}], got {self.frozen_stages}')
+        if self.frozen_stages < 0:
+            return []
+        depth = self.depths.of_module(self.stages[self.frozen_stages - 1]) if self.frozen_stages else 0
+        params, modules = frozen_parts(
+            self.timm_model, self.depths, self.depths.number if self.frozen_stages == number else depth
+        )
+        for param in params:
+            param.requires_grad_(False)
+        return modules

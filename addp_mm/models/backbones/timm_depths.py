@@ -1,0 +1,72 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Depths of the parameters of timm's models, and which of them a number of stages freezes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.models import group_parameters
+from torch import nn
+
+
+class LayerDepths:
+    """Depth of every parameter in timm's own groups: the stem is 0, the first block 1, and so on.
+
+    The final norm belongs to the last block, and the layers after the backbone have one depth more.
+
+    Args:
+        model: A model of timm without its head.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.depths: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+        self._modules = [name for name, _ in model.named_modules()]
+        # Parameters that no group names, such as the norm after the pooling, follow the last block.
+        self.number = max(self.depths.values(), default=0) + 2
+
+    def of(self, name: str) -> int:
+        """Depth of a parameter; that of its neighbours if the model got it later, as an adapter."""
+        if name in self.depths:
+            return self.depths[name]
+        parent = name
+        while '.' in parent:
+            parent = parent.rpartition('.')[0]
+            near = [depth for other, depth in self.depths.items() if other.startswith(f'{parent}.')]
+            if near:
+                return max(near)
+        return self.number - 1
+
+    def of_module(self, name: str) -> int:
+        """Greatest depth of the parameters of a module, or of those before it if it has none."""
+        inside = [depth for other, depth in self.depths.items() if other.startswith(f'{name}.')]
+        if inside:
+            return max(inside)
+        before = self._modules[: self._modules.index(name)]
+        return max((depth for other, depth in self.depths.items() if other.rpartition('.')[0] in before), default=0)
+
+
+def stage_modules(feature_modules: Sequence[str], depths: LayerDepths) -> list[str]:
+    """Names of the modules at which the stages end, without a feature map that is the stem's."""
+    return [name for name in feature_modules if depths.of_module(name) > 0]
+
+
+def frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[nn.Module]]:
+    """Parameters up to a depth, and the largest modules that have no other parameters.
+
+    Args:
+        model: A model of timm.
+        depths: Depths of its parameters.
+        depth: Greatest depth that is frozen; the model's number of depths freezes everything.
+    """
+    frozen = {name for name, _ in model.named_parameters() if depths.of(name) <= depth}
+    names = {name for name, _ in model.named_parameters()}
+    params = [param for name, param in model.named_parameters() if name in frozen]
+
+    def whole(prefix: str, module: nn.Module) -> list[nn.Module]:
+        inside = {name for name in names if name.startswith(prefix)}
+        if inside <= frozen and (inside or prefix.count('.') == 1):
+            return [module]
+        return [part for name, child in module.named_children() for part in whole(f'{prefix}{name}.', child)]
+
+    return params, whole('', model)
