@@ -148,7 +148,7 @@ def test_export_writes_merged_weights_for_a_backbone_without_adapters(tmp_path):
 def test_a_convolution_merges_too():
     holder = nn.Module()
     holder.body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU())
-    lora.add_lora(holder, dict(rank=2, targets='0'), ['body'])
+    lora.add_lora(holder, dict(rank=2, targets='0'), 1, lambda name: 0)
     nn.init.normal_(holder.body[0].lora_B.default.weight)
     image = torch.rand(1, 3, 9, 9)
     expected = holder.body(image)

@@ -212,7 +212,7 @@ class ADDPViT(Component):
         self.register_load_state_dict_pre_hook(check_adapters)
         self.register_load_state_dict_pre_hook(_fit_to_backbone)
         if lora is not None:
-            add_lora(self, lora, [f'blocks.{i}' for i in range(len(self.blocks))])
+            add_lora(self, lora, len(self.blocks), _block_of)
         for part in self._frozen_layers():
             part.requires_grad_(False)
 
@@ -342,6 +342,12 @@ class ADDPViT(Component):
         parts += [self.pos_embed] if self.pos_embed is not None else []
         parts += list(self.blocks[: self.frozen_stages])
         return parts + ([self.final_norm] if self.frozen_stages == self.num_layers else [])
+
+
+def _block_of(name: str) -> int | None:
+    """Number of the block of a module's name; None outside the blocks."""
+    parts = name.split('.')
+    return int(parts[1]) if parts[0] == 'blocks' and len(parts) > 1 else None
 
 
 def _fit_to_backbone(backbone: ADDPViT, state_dict: dict, prefix: str, *_) -> None:

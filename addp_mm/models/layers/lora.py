@@ -10,7 +10,7 @@ one ``lora_alpha``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
@@ -23,6 +23,10 @@ from addp_mm.models.layers.errors import OptionError
 
 _ADAPTER = re.compile(r'(^|\.)(lora_[AB]\.\w+\.(weight|bias)|lora_alpha)$')
 _FIRST_MATRIX = '.lora_A.default.weight'
+LORA_OR_FROZEN_STAGES = (
+    'lora freezes the backbone except for its adapters: leave frozen_stages at -1, and choose the blocks with '
+    'lora.layers'
+)
 
 
 @dataclass(frozen=True)
@@ -71,19 +75,22 @@ class LoRAOptions:
         return options
 
 
-def add_lora(backbone: nn.Module, lora: Mapping[str, Any], blocks: Sequence[str]) -> None:
+def add_lora(
+    backbone: nn.Module, lora: Mapping[str, Any], num_blocks: int, block_of: Callable[[str], int | None]
+) -> None:
     """Add adapters to layers of a backbone, and freeze all else but ``lora.trainable``.
 
     Args:
         backbone: Module that is changed in place. At first its outputs stay the same.
         lora: See :class:`LoRAOptions`.
-        blocks: Name of the module of each block, in the order of ``out_indices``.
+        num_blocks: Number of blocks that are built.
+        block_of: Returns the number of the block of a module's name; None outside the blocks.
 
     Raises:
         OptionError: An option is wrong, a name is not found, or peft is not installed.
     """
     options = LoRAOptions.read(lora)
-    names = _layers_to_adapt(backbone, options, blocks)
+    names = _layers_to_adapt(backbone, options, num_blocks, block_of)
     trainable = _trainable_parameters(backbone, _as_tuple(options.trainable))
     alpha = options.alpha or options.rank
     _inject(backbone, names, options.rank, alpha, options.dropout)
@@ -219,10 +226,12 @@ def freeze_statistics(backbone: nn.Module) -> None:
             module.eval()
 
 
-def _layers_to_adapt(backbone: nn.Module, options: LoRAOptions, blocks: Sequence[str]) -> list[str]:
+def _layers_to_adapt(
+    backbone: nn.Module, options: LoRAOptions, num_blocks: int, block_of: Callable[[str], int | None]
+) -> list[str]:
     """Names of the layers that ``options`` select."""
-    inside = tuple(f'{blocks[number]}.' for number in _block_numbers(options.layers, len(blocks)))
-    layers = [name for name, part in backbone.named_modules() if name.startswith(inside) and _can_adapt(part)]
+    numbers = _block_numbers(options.layers, num_blocks)
+    layers = [name for name, part in backbone.named_modules() if _can_adapt(part) and block_of(name) in numbers]
     chosen = set()
     for target in _as_tuple(options.targets):
         matching = {name for name in layers if f'.{name}'.endswith(f'.{target}')}
