@@ -38,7 +38,8 @@ def test_adapters_are_trained_and_merged(name):
     size = 224 if 'hiera' in name else 64
     image = torch.rand(2, 3, size, size)
     before = plain(image)
-    assert all(map(torch.equal, before, backbone(image)))
+    for one, other in zip(before, backbone(image), strict=True):
+        assert (one - other).abs().max() < 1e-5 * one.abs().max()
     assert len(lora.adapted_layers(backbone)) == count
     adapters = {key: value for key, value in backbone.named_parameters() if lora.is_adapter(key)}
     assert {key for key, value in backbone.named_parameters() if value.requires_grad} == set(adapters)
