@@ -24,8 +24,9 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
 class _ModelRegistry(Registry):
     """Registry that imports the packages of :mod:`addp_mm.models` one by one to find a name.
 
-    A detector with an ADDPViT then imports no VQGAN, and does not need mmpretrain, which only
-    VOLO's head and the algorithms in ``selfsup`` need.
+    A detector with an ADDPViT then imports no VQGAN. It needs neither mmpretrain, which only VOLO's
+    head and the algorithms in ``selfsup`` need, nor mmsegmentation, which only ``decode_heads``
+    needs.
     """
 
     packages = (
@@ -39,6 +40,8 @@ class _ModelRegistry(Registry):
         # these need mmpretrain
         'heads.volo_head',
         'selfsup',
+        # and this mmsegmentation
+        'decode_heads',
     )
 
     def get(self, key: str) -> type | None:

@@ -21,7 +21,9 @@ from addp_mm.layouts import advice_on_prefix
 from addp_mm.layouts.key_rules import dotted
 from addp_mm.models.layers.adapt_channels import adapt_input_channels
 from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.errors import OptionError
 from addp_mm.models.layers.fit_positions import FittedPositions, fit_positions
+from addp_mm.models.layers.lora import is_adapter, refuse_lost_adapters
 from addp_mm.models.layers.resize_patch import resize_patch_projection
 from addp_mm.models.select_weights import Selection, component_of, foreign_layout_of, select_weights
 from addp_mm.registry import WEIGHT_INITIALIZERS
@@ -97,7 +99,9 @@ class Pretrained:
         names = compare_weights(selection.weights, module)
         if not (names.matching or names.mismatched):
             raise CheckpointError(self._nothing_matches(module, selection, state_dict))
-        missing = [name for name in names.missing if not name.endswith('num_batches_tracked')]
+        self._refuse_lost_adapters(names)
+        # An adapter without weights changes nothing.
+        missing = [name for name in names.missing if not (name.endswith('num_batches_tracked') or is_adapter(name))]
         weights = {name: weight for name, weight in selection.weights.items() if name not in names.unexpected}
         self._check_required(module, weights, names)
         if self.strict and (missing or names.unexpected):
@@ -129,6 +133,12 @@ class Pretrained:
             f'{self.checkpoint}: no weight matches {type(module).__name__}. The file has {theirs}; the module '
             f'has {first_few(module.state_dict())}. {advice}'
         )
+
+    def _refuse_lost_adapters(self, names: Comparison) -> None:
+        try:
+            refuse_lost_adapters(names.unexpected)
+        except OptionError as error:
+            raise CheckpointError(f'{self.checkpoint}: {error}') from error
 
     def _check_required(self, module: nn.Module, weights: Mapping, names: Comparison) -> None:
         # Some names of an unknown layout may match by accident, e.g. the position embeddings or all

@@ -7,6 +7,7 @@ import copy
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from mmengine.config import Config
@@ -26,8 +27,13 @@ def recipe_paths(task: str, pattern: str = '*.py') -> list[Path]:
 
 
 def load_recipe(path: str | Path) -> Config:
-    """The config at ``path``, absolute or below ``configs/``."""
-    return Config.fromfile(CONFIGS / path)
+    """A copy of the config at ``path``, absolute or below ``configs/``; each file is read once."""
+    return copy.deepcopy(_read(CONFIGS / path))
+
+
+@cache
+def _read(path: Path) -> Config:
+    return Config.fromfile(path)
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Export weights of a training checkpoint as safetensors, for sharing: no optimizer, no pickle."""
+"""Export weights of a training checkpoint as safetensors, for sharing: no optimizer, no pickle.
+
+LoRA adapters are merged in the weights of their layers.
+"""
 
 import hashlib
 import json
@@ -72,12 +75,13 @@ def export(args):
     """Export the weights."""
     from addp_mm.checkpoints.atomic_write import write_safetensors
     from addp_mm.conversion.write_converted import check_destination
+    from addp_mm.models.layers.lora import merge_adapters
 
     dst, meta = Path(args.dst), metadata(args.meta)
     if not (args.overwrite and dst.is_file() and dst.suffix == '.safetensors'):
         check_destination(args.dst, ('.safetensors',), has_config=False)
     state_dict, _ = read_source(args.src, args.prefix)
-    tensors = select(state_dict, args.prefix, args.drop, args.half)
+    tensors = select(merge_adapters(state_dict), args.prefix, args.drop, args.half)
     write_safetensors(dst, tensors, meta)
     print(
         json.dumps(

@@ -21,6 +21,7 @@ from addp_mm.models.backbones.options import (
 from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, resize_pos_embed
 from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.fit_positions import fit_positions
+from addp_mm.models.layers.lora import add_lora, check_adapters, merge_lora
 from addp_mm.registry import MODELS
 
 
@@ -88,6 +89,10 @@ class ADDPViT(Component):
             None.
         interpolate_mode: mmpretrain's option for resizing position embeddings; only 'bicubic'.
             Defaults to 'bicubic'.
+        lora: LoRA adapters, which need the package peft: a dict of ``rank``, ``alpha``,
+            ``dropout``, ``layers``, ``targets`` and ``trainable``; see
+            :class:`~addp_mm.models.layers.lora.LoRAOptions`. Everything else is frozen. Defaults to
+            None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Attributes:
@@ -142,6 +147,7 @@ class ADDPViT(Component):
         layer_scale_init_value: float | None = None,
         norm_cfg: Mapping | None = None,
         interpolate_mode: str = 'bicubic',
+        lora: Mapping | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -173,6 +179,7 @@ class ADDPViT(Component):
             drop_path_rate,
             frozen_stages,
             interpolate_mode,
+            lora,
         )
         eps = norm_epsilon(norm_eps, norm_cfg)
 
@@ -202,7 +209,10 @@ class ADDPViT(Component):
         self.final_norm = nn.LayerNorm(self.embed_dims, eps=eps) if ends_in_norm else nn.Identity()
 
         self._reset_parameters()
+        self.register_load_state_dict_pre_hook(check_adapters)
         self.register_load_state_dict_pre_hook(_fit_to_backbone)
+        if lora is not None:
+            add_lora(self, lora, len(self.blocks), _block_of)
         for part in self._frozen_layers():
             part.requires_grad_(False)
 
@@ -233,6 +243,14 @@ class ADDPViT(Component):
             ImageSizeError: A side is not a multiple of the patch and ``pad_to_patch`` is False.
         """
         self.patch_embed.check_image_size(height, width)
+
+    def merge_lora(self) -> None:
+        """Add the adapters of ``lora`` to the weights of their layers, and remove them.
+
+        Raises:
+            OptionError: There are no adapters, or they were merged before.
+        """
+        merge_lora(self)
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Embed images.
@@ -324,6 +342,12 @@ class ADDPViT(Component):
         parts += [self.pos_embed] if self.pos_embed is not None else []
         parts += list(self.blocks[: self.frozen_stages])
         return parts + ([self.final_norm] if self.frozen_stages == self.num_layers else [])
+
+
+def _block_of(name: str) -> int | None:
+    """Number of the block of a module's name; None outside the blocks."""
+    parts = name.split('.')
+    return int(parts[1]) if parts[0] == 'blocks' and len(parts) > 1 else None
 
 
 def _fit_to_backbone(backbone: ADDPViT, state_dict: dict, prefix: str, *_) -> None:

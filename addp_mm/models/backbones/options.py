@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 
 from addp_mm.models.layers import OptionError
+from addp_mm.models.layers.lora import LORA_OR_FROZEN_STAGES
 
 ARCHS: dict[str, dict] = {
     'nano': dict(embed_dims=128, num_layers=6, num_heads=4),
@@ -152,6 +153,7 @@ def check_options(
     drop_path_rate: float,
     frozen_stages: int,
     interpolate_mode: str,
+    lora: Mapping | None,
 ) -> None:
     """Check options of ADDPViT that are out of range or contradict each other.
 
@@ -178,6 +180,7 @@ def check_options(
         (global_blocks and not window_size, 'global_blocks names blocks without windows, but window_size is 0'),
         (not 0 <= drop_path_rate < 1, f'drop_path_rate must be in [0, 1), got {drop_path_rate}'),
         (not -1 <= frozen_stages <= num_layers, f'frozen_stages must be in [-1, {num_layers}], got {frozen_stages}'),
+        (lora is not None and frozen_stages >= 0, LORA_OR_FROZEN_STAGES),
         (
             interpolate_mode != 'bicubic',
             f"interpolate_mode must be 'bicubic', got {interpolate_mode!r}; pos_antialias=True selects timm's filter",

@@ -25,6 +25,7 @@ from addp_mm.models.backbones.timm_sizes import any_size
 from addp_mm.models.backbones.timm_weights import convert_weights, pretrained_weights
 from addp_mm.models.layers import ImageSizeError, OptionError
 from addp_mm.models.layers.component import AdoptedWeights, Component
+from addp_mm.models.layers.lora import LORA_OR_FROZEN_STAGES, add_lora, check_adapters, freeze_statistics, merge_lora
 from addp_mm.registry import MODELS
 
 # Before timm's names in the state dict, as in mmpretrain's TIMMBackbone
@@ -62,6 +63,10 @@ class TimmBackbone(Component):
         pretrained: Whether ``init_weights`` loads the weights that timm names. Defaults to False.
         model_kwargs: More arguments of timm's model, such as ``dict(img_size=512)``. Defaults to
             None.
+        lora: LoRA adapters, which need the package peft: a dict of ``rank``, ``alpha``,
+            ``dropout``, ``layers`` (blocks of a plain transformer, stages of another model),
+            ``targets`` and ``trainable``; see :class:`~addp_mm.models.layers.lora.LoRAOptions`.
+            Everything else is frozen, also the statistics of batch norms. Defaults to None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Attributes:
@@ -95,6 +100,7 @@ class TimmBackbone(Component):
         frozen_stages: int = -1,
         pretrained: bool = False,
         model_kwargs: Mapping | None = None,
+        lora: Mapping | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -127,6 +133,10 @@ class TimmBackbone(Component):
             self._checkpoint_blocks()
         self.depths = LayerDepths(self.timm_model)
         self._frozen_modules = self._freeze()
+        self.lora = lora
+        self.register_load_state_dict_pre_hook(check_adapters)
+        if lora is not None:
+            self._add_adapters(lora)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Extract features.
@@ -167,7 +177,17 @@ class TimmBackbone(Component):
         super().train(mode)
         for part in self._frozen_modules:
             part.eval()
+        if self.lora is not None:
+            freeze_statistics(self)
         return self
+
+    def merge_lora(self) -> None:
+        """Add the adapters of ``lora`` to the weights of their layers, and remove them.
+
+        Raises:
+            OptionError: There are no adapters, or they were merged before.
+        """
+        merge_lora(self)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rate decay, in timm's own groups.
@@ -282,6 +302,18 @@ class TimmBackbone(Component):
             self.timm_model.set_grad_checkpointing(True)
         except (AttributeError, AssertionError) as error:
             raise OptionError(f'with_cp: {self.model_name} of timm cannot recompute activations') from error
+
+    def _add_adapters(self, lora: Mapping) -> None:
+        if self.frozen_stages >= 0:
+            raise OptionError(LORA_OR_FROZEN_STAGES)
+        built = dict(self.timm_model.named_modules())
+        ends = [self.depths.of_module(name) for name in self.stages if name in built]
+
+        def block_of(name: str) -> int | None:
+            depth = self.depths.of_module(name.removeprefix('timm_model.'))
+            return next((i for i, end in enumerate(ends) if depth <= end), None) if depth > 0 else None
+
+        add_lora(self, lora, len(ends), block_of)
 
     def _freeze(self) -> list[nn.Module]:
         """Freeze parameters; return the modules that stay in eval mode."""

@@ -1,0 +1,6 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+_base_ = [
+    '../_base_/linear_seg/addp-vit-large-p16.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/seg_linear_40k.py',
+]
