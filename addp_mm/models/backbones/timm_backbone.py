@@ -193,7 +193,8 @@ class TimmBackbone(Component):
             ValueError: They are of another model.
         """
         own = self.state_dict()
-        if all(name in weights and weights[name].shape == weight.shape for name, weight in own.items()):
+        has_own_shapes = all(name in weights and weights[name].shape == weight.shape for name, weight in own.items())
+        if has_own_shapes and pos_grid is None:
             return AdoptedWeights(dict(weights), [])
         given = {name.removeprefix(_PREFIX): weight for name, weight in weights.items()}
         with torch.device('meta'):  # only its names and shapes are used
