@@ -8,11 +8,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from helpers.timm_families import FAMILIES, randomise, timm_model, use_small_mvit
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from addp_mm.models.backbones import TimmBackbone
-from helpers.timm_families import FAMILIES, randomise, timm_model, use_small_mvit
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +53,7 @@ def weights_at_other_size(family, source, model):
         return weights
     overlay = dict(state_dict=weights, num_classes=0)
     options = {**family.kwargs, **family.at_other, 'img_size': family.other}
-    loaded = timm.create_model(
-        family.model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **options
-    )
+    loaded = timm.create_model(family.model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **options)
     return loaded.state_dict()
 
 
@@ -97,9 +95,7 @@ def test_any_other_size_is_padded_with_zeros_and_cropped(name):
     height, width = 75, 107
     maps = backbone(image_of(height, width))
     padded = F.pad(image_of(height, width), (0, -width % family.multiple, 0, -height % family.multiple))
-    for out, whole, channels, stride in zip(
-        maps, backbone(padded), backbone.out_channels, family.strides, strict=True
-    ):
+    for out, whole, channels, stride in zip(maps, backbone(padded), backbone.out_channels, family.strides, strict=True):
         size = math.ceil(height / stride), math.ceil(width / stride)
         assert tuple(out.shape) == (1, channels, *size)
         torch.testing.assert_close(out, whole[..., : size[0], : size[1]], rtol=0, atol=0)

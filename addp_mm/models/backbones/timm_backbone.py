@@ -72,6 +72,7 @@ class TimmBackbone(Component):
     Attributes:
         out_channels: Channels of each returned map.
         out_strides: Strides of each returned map, in pixels.
+        size_divisors: Height and width, in pixels, to whose multiples images are padded.
 
     Raises:
         OptionError: timm has no such model or weights, or an option is wrong.
@@ -125,6 +126,7 @@ class TimmBackbone(Component):
         self.out_strides = tuple(features[i].stride for i in self.out_indices)
         self._check_out_type()
         self._any_size = any_size(self.timm_model, [feature.stride for feature in features])
+        self.size_divisors = self._any_size.multiple
         self._normed_index = len(features) - 1 if final_norm else None
         self.stages = stage_modules([feature.module for feature in features], LayerDepths(self.timm_model))
         self._remove_unused_layers()
@@ -149,8 +151,7 @@ class TimmBackbone(Component):
         """
         height, width = x.shape[-2:]
         self.check_image_size(height, width)
-        multiple = self._any_size.multiple
-        padding = (0, -width % multiple[1], 0, -height % multiple[0])
+        padding = (0, -width % self.size_divisors[1], 0, -height % self.size_divisors[0])
         outs: list[Tensor] = []
         for i, out, prefix in self._intermediates(F.pad(x, padding) if any(padding) else x):
             out = self._crop(out, height, width, self.out_strides[len(outs)])
@@ -216,7 +217,8 @@ class TimmBackbone(Component):
             ValueError: They are of another model.
         """
         own = self.state_dict()
-        if all(name in weights and weights[name].shape == weight.shape for name, weight in own.items()):
+        has_own_shapes = all(name in weights and weights[name].shape == weight.shape for name, weight in own.items())
+        if has_own_shapes and pos_grid is None:
             return AdoptedWeights(dict(weights), [])
         given = {name.removeprefix(_PREFIX): weight for name, weight in weights.items()}
         with torch.device('meta'):  # only its names and shapes are used
