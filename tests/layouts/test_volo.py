@@ -114,6 +114,17 @@ def test_another_image_size_resizes_the_positions(official):
     assert ours.backbone.timm_model.pos_embed.shape == (1, 6, 8, 96)
 
 
+@torch.no_grad()
+def test_grey_images(official):
+    """The grey model gives what the RGB model gives for the same image in all channels."""
+    adapted = pretrained(official, adapt_in_channels=True)
+    grey = initialised(dict(classifier_config(in_channels=1), init_cfg=adapted))
+    rgb = initialised(dict(classifier_config(), init_cfg=pretrained(official)))
+    image = torch.rand(1, 1, 64, 64)
+    expected = rgb(image.expand(-1, 3, -1, -1), mode='tensor')
+    torch.testing.assert_close(grey(image, mode='tensor'), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path, official):
     wider = {**ARCH, 'embed_dims': (96, 192)}
     with pytest.raises(CheckpointError, match=r'(?s)network\.0\.0.* is \[48\].*\[96\].*checkpoint is made for arch='):
