@@ -5,6 +5,9 @@ import importlib
 
 import pytest
 import torch
+from helpers.recipes import load_recipe
+from helpers.timm_families import FAMILIES, MAXVIT, SWIN, VIT, randomise, use_small_mvit
+from helpers.tiny_detection import detection_batch
 from mmengine.registry import DefaultScope
 from timm.optim import param_groups_layer_decay
 from torch import nn
@@ -13,8 +16,6 @@ from addp_mm.engine.optimizers import LayerDecayOptimWrapperConstructor
 from addp_mm.models.backbones import ADDPViT, TimmBackbone
 from addp_mm.models.layers import OptionError
 from addp_mm.registry import MODELS
-from helpers.timm_families import FAMILIES, MAXVIT, SWIN, VIT, randomise, use_small_mvit
-from helpers.tiny_detection import detection_batch
 
 
 @pytest.fixture(autouse=True)
@@ -161,17 +162,15 @@ def classifier():
 
 
 def detector():
-    from mmdet.utils import register_all_modules
-    from mmengine.config import Config
-
-    register_all_modules(init_default_scope=False)
-    from helpers.recipes import load_recipe
-
-    model = Config(dict(model=load_recipe('_base_/models/mask-rcnn_addp-vit-nano-p8.py').model)).model
+    model = load_recipe('_base_/models/mask-rcnn_addp-vit-nano-p8.py').model
     model.backbone = dict(
-        type='addp_mm.TimmBackbone', model='swin_tiny_patch4_window7_224', model_kwargs=SWIN, frozen_stages=1
+        type='addp_mm.TimmBackbone',
+        model='swin_tiny_patch4_window7_224',
+        model_kwargs=SWIN,
+        out_indices=(0, 1, 2),
+        frozen_stages=1,
     )
-    model.neck = dict(type='FPN', in_channels=[16, 32, 64, 128], out_channels=model.rpn_head.in_channels, num_outs=5)
+    model.neck = dict(type='FPN', in_channels=[16, 32, 64], out_channels=64, num_outs=3)
     return model
 
 

@@ -6,6 +6,7 @@ import logging
 import pytest
 import timm
 import torch
+from helpers.timm_families import FAMILIES, randomise, timm_model, use_small_mvit
 from safetensors.torch import save_file
 
 import addp_mm.models.pretrained  # noqa: F401  # registers addp_mm.Pretrained
@@ -14,7 +15,6 @@ from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.models.backbones import TimmBackbone
 from addp_mm.models.backbones.timm_weights import WeightsError
 from addp_mm.models.layers import OptionError
-from helpers.timm_families import FAMILIES, randomise, timm_model, use_small_mvit
 
 
 @pytest.fixture(autouse=True)

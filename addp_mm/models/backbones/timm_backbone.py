@@ -67,6 +67,7 @@ class TimmBackbone(Component):
     Attributes:
         out_channels: Channels of each returned map.
         out_strides: Strides of each returned map, in pixels.
+        size_divisors: Height and width, in pixels, to whose multiples images are padded.
 
     Raises:
         OptionError: timm has no such model or weights, or an option is wrong.
@@ -119,6 +120,7 @@ class TimmBackbone(Component):
         self.out_strides = tuple(features[i].stride for i in self.out_indices)
         self._check_out_type()
         self._any_size = any_size(self.timm_model, [feature.stride for feature in features])
+        self.size_divisors = self._any_size.multiple
         self._normed_index = len(features) - 1 if final_norm else None
         self.stages = stage_modules([feature.module for feature in features], LayerDepths(self.timm_model))
         self._remove_unused_layers()
@@ -139,8 +141,7 @@ class TimmBackbone(Component):
         """
         height, width = x.shape[-2:]
         self.check_image_size(height, width)
-        multiple = self._any_size.multiple
-        padding = (0, -width % multiple[1], 0, -height % multiple[0])
+        padding = (0, -width % self.size_divisors[1], 0, -height % self.size_divisors[0])
         outs: list[Tensor] = []
         for i, out, prefix in self._intermediates(F.pad(x, padding) if any(padding) else x):
             out = self._crop(out, height, width, self.out_strides[len(outs)])
