@@ -23,11 +23,22 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
 class _ModelRegistry(Registry):
     """Registry that imports the packages of :mod:`addp_mm.models` one by one to find a name.
 
-    A detector with an ADDPViT then imports no VQGAN, and does not need mmpretrain, which only the
-    algorithms in ``selfsup`` need.
+    A detector with an ADDPViT then imports no VQGAN, and does not need mmpretrain, which only
+    VOLO's head and the algorithms in ``selfsup`` need.
     """
 
-    packages = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses', 'selfsup')
+    packages = (
+        'backbones',
+        'necks',
+        'tokenizers',
+        'predictors',
+        'discriminators',
+        'heads',
+        'losses',
+        # these need mmpretrain
+        'heads.volo_head',
+        'selfsup',
+    )
 
     def get(self, key: str) -> type | None:
         """Find a class by its name, with or without the scope; None if it is not registered."""

@@ -37,17 +37,17 @@ class TimmBackbone(Component):
     removed: the head, and the blocks after the last of ``out_indices``.
 
     Args:
-        model: timm's name, such as 'vit_base_patch16_dinov3' or 'swin_tiny_patch4_window7_224', with
-            or without the tag of its weights ('.lvd1689m').
+        model: timm's name, such as 'vit_base_patch16_dinov3', also with the tag of its weights:
+            'vit_base_patch16_dinov3.lvd1689m'.
         out_indices: Depths whose maps are returned, ascending; negative numbers count from the end.
             They are blocks of a plain transformer and stages of other models, numbered as by timm:
             0 is the stem (stride 2) in ResNets and MaxViT. Defaults to None: the last block of a
             plain transformer, else all stages with a stride of 4 or more.
-        out_type: 'featmap': (B, C, h, w). 'avg_featmap': (B, C), the mean over the map. 'cls_token':
-            (B, C), and 'raw': (B, P + h * w, C), the P class and register tokens first, both only of
-            plain transformers. Defaults to 'featmap'.
+        out_type: 'featmap': (B, C, h, w). 'avg_featmap': (B, C), the mean over the map. Plain
+            transformers also have 'cls_token': (B, C), and 'raw': (B, P + h * w, C), the P class
+            and register tokens first. Defaults to 'featmap'.
         in_channels: Channels of the images. Defaults to 3.
-        drop_path_rate: Stochastic depth of the last block, in [0, 1). Defaults to None: timm's value.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1). Defaults to None: as in timm.
         final_norm: Whether the model's last norm is applied to the map of its last depth. Defaults
             to True.
         with_cp: Whether to recompute activations in the backward pass to save memory. Defaults to
@@ -76,6 +76,9 @@ class TimmBackbone(Component):
 
     component = 'backbone'
 
+    # a subclass may build another model
+    _build_model = staticmethod(build_timm_model)
+
     def __init__(
         self,
         model: str,
@@ -101,7 +104,7 @@ class TimmBackbone(Component):
         self.frozen_stages = frozen_stages
         self.pretrained = pretrained
         self.model_kwargs = dict(model_kwargs or {})
-        self.timm_model: Any = build_timm_model(model, in_channels, drop_path_rate, self.model_kwargs)
+        self.timm_model: Any = self._build_model(model, in_channels, drop_path_rate, self.model_kwargs)
         features = features_of(self.timm_model)
         self.out_indices = ascending_indices(
             default_indices(self.timm_model) if out_indices is None else out_indices, len(features), 'out_indices'
@@ -142,7 +145,8 @@ class TimmBackbone(Component):
         """Check that images of this size, in pixels, can be processed.
 
         Raises:
-            ImageSizeError: A side is smaller than the largest stride, or the model has a fixed size.
+            ImageSizeError: A side is smaller than the largest stride, or the model has another,
+                fixed size.
         """
         stride = max(self.out_strides)
         if min(height, width) < stride:
@@ -167,8 +171,8 @@ class TimmBackbone(Component):
             prefix: Name of the backbone in the whole model, with a dot at its end. Defaults to ''.
 
         Returns:
-            The depth, and the number of depths. The stem has depth 0; the final norm has that of the
-            last block; the modules after the backbone have the last depth.
+            The depth, and the number of depths. The stem has depth 0; the final norm has that of
+            the last block; the modules after the backbone have the last depth.
         """
         start = f'{prefix}timm_model.'
         if not param_name.startswith(start):
@@ -176,11 +180,12 @@ class TimmBackbone(Component):
         return self.depths.of(param_name[len(start) :]), self.depths.number
 
     def _intermediates(self, x: Tensor) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """Depth, map (B, C, h, w) and class and register tokens (B, P, C) of each output, not normed."""
+        """Of each output, not normed: depth, map (B, C, h, w), class and register tokens."""
         options: dict = dict(indices=list(self.out_indices), output_fmt='NCHW', intermediates_only=True)
-        if self.out_type in ('cls_token', 'raw'):
-            options['return_prefix_tokens'] = self.num_prefix_tokens > 0
-        for i, out in zip(self.out_indices, self._any_size.run(self.timm_model, x, **options)):
+        if self.num_prefix_tokens and self.out_type in ('cls_token', 'raw'):
+            options['return_prefix_tokens'] = True
+        outs = self._any_size.run(self.timm_model, x, **options)
+        for i, out in zip(self.out_indices, outs, strict=True):
             yield (i, *out) if isinstance(out, tuple) else (i, out, None)
 
     def _crop(self, out: Tensor, height: int, width: int, stride: int) -> Tensor:
