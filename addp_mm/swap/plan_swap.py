@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmengine.config import Config
@@ -49,9 +49,18 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
     except SwapError as error:
         raise SwapError(f'{config_name} with {backbone}: {error}') from error
     changes = (_imports(cfg), *parts.changes, *_weights(cfg), *colour_changes(cfg, entry, task), *optimizer)
+    changes = tuple(_without_needless_delete(cfg, change) for change in changes)
     side = parts.divisor * math.ceil(_SMALL / parts.divisor)
     size = (side, side + parts.divisor)
     return SwapPlan(config_name, scope, task, backbone, changes, (*parts.notes, *notes), parts.divisor, size)
+
+
+def _without_needless_delete(cfg: Config, change: Change) -> Change:
+    """The change, which deletes only what is there."""
+    node: Any = cfg
+    for name in change.key.split('.'):
+        node = node.get(name) if isinstance(node, Mapping | Config) else None
+    return change if isinstance(node, Mapping) else replace(change, delete=False)
 
 
 @dataclass(frozen=True)
