@@ -7,6 +7,7 @@ runs ``addp_mm/__init__.py`` first, which installs the patches of :mod:`addp_mm.
 """
 
 from importlib import import_module
+from typing import ClassVar
 
 from addp_mm.compat.versions import check_packages
 
@@ -52,6 +53,19 @@ class _ModelRegistry(Registry):
         return super().get(key)
 
 
+class _MetricRegistry(Registry):
+    """Registry that imports metrics of task packages only when a config names them."""
+
+    modules: ClassVar[dict[str, str]] = {'FastCocoMetric': 'addp_mm.evaluation.fast_coco'}
+
+    def get(self, key: str) -> type | None:
+        """Find a class by its name, with or without the scope; None if it is not registered."""
+        scope, name = self.split_scope_key(key)
+        if scope in (None, self.scope) and name in self.modules:
+            import_module(self.modules[name])
+        return super().get(key)
+
+
 MODELS = _ModelRegistry('model', parent=_roots.MODELS, scope='addp_mm')
 WEIGHT_INITIALIZERS = _child('weight initializer', _roots.WEIGHT_INITIALIZERS, 'models.pretrained')
 DATASETS = _child('dataset', _roots.DATASETS, 'datasets')
@@ -64,4 +78,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor', _roots.OPTI
 STRATEGIES = _child('strategy', _roots.STRATEGIES, 'engine')
 VISBACKENDS = _child('vis_backend', _roots.VISBACKENDS, 'engine')
 VISUALIZERS = _child('visualizer', _roots.VISUALIZERS, 'engine')
-METRICS = _child('metric', _roots.METRICS, 'evaluation')
+METRICS = _MetricRegistry('metric', parent=_roots.METRICS, scope='addp_mm', locations=['addp_mm.evaluation'])

@@ -18,7 +18,8 @@ RULES = [
     (
         'addp_mm.models.backbones',
         ('addp_mm',),
-        ('addp_mm.models.backbones', 'addp_mm.models.layers', 'addp_mm.registry', 'addp_mm.errors'),
+        # imagenet holds two tuples of numbers
+        ('addp_mm.models.backbones', 'addp_mm.models.layers', 'addp_mm.registry', 'addp_mm.errors', 'addp_mm.imagenet'),
     ),
     ('addp_mm.diffusion', ('addp_mm.models',), ()),
     ('addp_mm.datasets', ('addp_mm.engine', 'addp_mm.checks'), ()),

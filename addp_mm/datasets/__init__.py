@@ -11,6 +11,8 @@ from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
 from addp_mm.datasets.readers.load_multi_channel_image import LoadMultiChannelImage
 from addp_mm.datasets.samplers.resumable_sampler import ResumableEpochSampler, ResumableInfiniteSampler
 from addp_mm.datasets.samplers.seeded_samples import SampleIndex, SeedAugmentation
+from addp_mm.datasets.token_labels.label_map import LabelMapError
+from addp_mm.datasets.token_labels.with_token_labels import WithTokenLabels
 from addp_mm.datasets.tokens.token_ids import TokenIds
 from addp_mm.datasets.tokens.token_store import TokenStoreError
 from addp_mm.datasets.views.make_view import MakeView
@@ -21,6 +23,7 @@ __all__ = [
     'DatasetError',
     'ImageFiles',
     'LMDBImages',
+    'LabelMapError',
     'ListedImages',
     'LoadImage',
     'LoadMultiChannelImage',
@@ -33,4 +36,5 @@ __all__ = [
     'TokenStoreError',
     'TooManyBrokenImagesError',
     'WebDatasetImages',
+    'WithTokenLabels',
 ]

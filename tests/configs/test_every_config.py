@@ -43,7 +43,11 @@ def families() -> set[Path]:
     """Configs that the tests of their folder read and check."""
     found = {path for task in TASKS for path in listed(task)}
     for task in ('cls', 'det', 'seg'):  # tests/configs/test_finetune_configs.py
-        found |= {path for setting in ('ft', 'from-scratch') for path in (CONFIGS / task).glob(f'*nano-p8_{setting}_*')}
+        found |= {
+            path
+            for setting in ('ft', 'from-scratch')
+            for path in (CONFIGS / task).glob(f'*addp-vit-nano-p8_{setting}_*')
+        }
     return found
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The nano configs of the three tasks: models, and one step of training and prediction of each."""
+"""The nano configs of ADDP for three tasks: models, a step of training, a prediction."""
 
 import importlib
 from pathlib import Path
@@ -17,7 +17,7 @@ PACKAGES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg'}
 
 
 def paths(task: str, setting: str) -> list:
-    return sorted((CONFIGS / task).glob(f'*nano-p8_{setting}_*.py'))
+    return sorted((CONFIGS / task).glob(f'*addp-vit-nano-p8_{setting}_*.py'))
 
 
 def load(task: str, setting: str) -> Config:

@@ -3,6 +3,7 @@
 
 from addp_mm.models.backbones.addp_vit import ADDPViT
 from addp_mm.models.backbones.timm_backbone import TimmBackbone
+from addp_mm.models.backbones.token_encoder import TokenEncoder
 from addp_mm.models.backbones.volo import VOLO
 
-__all__ = ['VOLO', 'ADDPViT', 'TimmBackbone']
+__all__ = ['VOLO', 'ADDPViT', 'TimmBackbone', 'TokenEncoder']
