@@ -34,49 +34,32 @@ BACKBONES = ('addp_b', 'swin_t', 'volo_d1')
 CONFIGS = {
     'mmdet': """
         faster_rcnn/faster-rcnn_r50_fpn_1x_coco
-        faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco
         mask_rcnn/mask-rcnn_r50_fpn_1x_coco
         cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco
         point_rend/point-rend_r50-caffe_fpn_ms-1x_coco
         htc/htc-without-semantic_r50_fpn_1x_coco
-        htc/htc_r50_fpn_1x_coco
         libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco
         dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco
-        double_heads/dh-faster-rcnn_r50_fpn_1x_coco
         grid_rcnn/grid-rcnn_r50_fpn_gn-head_1x_coco
-        scnet/scnet_r50_fpn_1x_coco
-        ms_rcnn/ms-rcnn_r50_fpn_1x_coco
-        groie/faste-rcnn_r50_fpn_groie_1x_coco
-        cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco
-        pafpn/faster-rcnn_r50_pafpn_1x_coco
         queryinst/queryinst_r50_fpn_1x_coco
         sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco
         retinanet/retinanet_r50_fpn_1x_coco
         fcos/fcos_r50-caffe_fpn_gn-head_1x_coco
         atss/atss_r50_fpn_1x_coco
-        dyhead/atss_r50_fpn_dyhead_1x_coco
         gfl/gfl_r50_fpn_1x_coco
         paa/paa_r50_fpn_1x_coco
         vfnet/vfnet_r50_fpn_1x_coco
         tood/tood_r50_fpn_1x_coco
         ddod/ddod_r50_fpn_1x_coco
-        autoassign/autoassign_r50-caffe_fpn_1x_coco
         fsaf/fsaf_r50_fpn_1x_coco
-        free_anchor/freeanchor_r50_fpn_1x_coco
-        sabl/sabl-retinanet_r50_fpn_1x_coco
         foveabox/fovea_r50_fpn_4xb4-1x_coco
         reppoints/reppoints-moment_r50_fpn_1x_coco
-        nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco
         centernet/centernet-update_r50-caffe_fpn_ms-1x_coco
-        centernet/centernet_r18_8xb16-crop512-140e_coco
         rtmdet/rtmdet_l_8xb32-300e_coco
-        rtmdet/rtmdet-ins_l_8xb32-300e_coco
         yolox/yolox_s_8xb8-300e_coco
         yolof/yolof_r50-c5_8xb8-1x_coco
-        yolo/yolov3_d53_8xb8-ms-608-273e_coco
         ssd/ssd300_coco
         solo/solo_r50_fpn_1x_coco
-        solov2/solov2_r50_fpn_1x_coco
         yolact/yolact_r50_8xb8-55e_coco
         condinst/condinst_r50_fpn_ms-poly-90k_coco_instance
         boxinst/boxinst_r50_fpn_ms-90k_coco
@@ -85,10 +68,8 @@ CONFIGS = {
         conditional_detr/conditional-detr_r50_8xb2-50e_coco
         dab_detr/dab-detr_r50_8xb2-50e_coco
         deformable_detr/deformable-detr_r50_16xb2-50e_coco
-        deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco
         dino/dino-4scale_r50_8xb2-12e_coco
         ddq/ddq-detr-4scale_r50_8xb2-12e_coco
-        mask2former/mask2former_r50_8xb2-lsj-50e_coco
         mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic
         maskformer/maskformer_r50_ms-16xb1-75e_coco
         panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco
@@ -101,7 +82,6 @@ CONFIGS = {
         deeplabv3plus/deeplabv3plus_r50-d8_4xb4-80k_ade20k-512x512
         segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512
         mask2former/mask2former_r50_8xb2-160k_ade20k-512x512
-        maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512
         setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512
         setr/setr_vit-l_mla_8xb2-160k_ade20k-512x512
         segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512
@@ -114,15 +94,9 @@ CONFIGS = {
         ccnet/ccnet_r50-d8_4xb4-80k_ade20k-512x512
         encnet/encnet_r50-d8_4xb4-80k_ade20k-512x512
         emanet/emanet_r50-d8_4xb2-80k_cityscapes-512x1024
-        apcnet/apcnet_r50-d8_4xb4-80k_ade20k-512x512
         gcnet/gcnet_r50-d8_4xb4-80k_ade20k-512x512
-        nonlocal_net/nonlocal_r50-d8_4xb4-80k_ade20k-512x512
         psanet/psanet_r50-d8_4xb4-80k_ade20k-512x512
         isanet/isanet_r50-d8_4xb4-80k_ade20k-512x512
-        ann/ann_r50-d8_4xb4-80k_ade20k-512x512
-        dmnet/dmnet_r50-d8_4xb4-80k_ade20k-512x512
-        fastfcn/fastfcn_r50-d32_jpu_psp_4xb4-80k_ade20k-512x512
-        swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512
         san/san-vit-b16_coco-stuff164k-640x640
     """,
     'mmpretrain': """
@@ -133,11 +107,7 @@ CONFIGS = {
         mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k
         mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k
         beit/benchmarks/beit-base-p16_8xb128-coslr-100e_in1k
-        vision_transformer/vit-base-p16_64xb64_in1k-384px
         mobilenet_v2/mobilenet-v2_8xb32_in1k
-        efficientnet/efficientnet-b0_8xb32_in1k
-        csra/resnet101-csra_1xb16_voc07-448px
-        arcface/resnet50-arcface_8xb32_inshop
     """,
 }
 
@@ -250,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', nargs='+', default=[''], help='parts of names of configs or backbones')
     parser.add_argument('--again', action='store_true', help='run cases again that failed')
-    parser.add_argument('--limit', type=float, default=180, help='seconds for one case [180]')
+    parser.add_argument('--limit', type=float, default=600, help='seconds for one case [600]')
     parser.add_argument('--no-run', action='store_true', help='only write the table')
     args = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -265,7 +235,10 @@ def import_packages() -> None:
     for package in PACKAGES:
         for part in ('models', 'datasets', 'engine'):
             __import__(f'{package}.{part}')
+    import timm  # noqa: F401
     import torch
+
+    from addp_mm.swap import check, plan_swap, report, timm_entry, trial, write_config  # noqa: F401
 
     torch.set_num_threads(1)  # a process that is copied must have one thread
     logging.disable(logging.WARNING)

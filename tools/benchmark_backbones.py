@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Compare backbones under the same head, schedule and data: cost, speed and, if asked, metrics.
+"""Compare backbones under the same head and data: cost, speed and, if asked, metrics.
 
 Parameters and operations are counted. Speed and memory are measured on synthetic images with random
 weights, in turns between which the backbones alternate; no data is needed. With --train, every

@@ -17,22 +17,28 @@ def parse_args(argv=None):
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='path of a config in configs/pretrain')
     parser.add_argument('--batch-size', type=number(int, 1), default=16, help='images in a counted step [16]')
+    parser.add_argument(
+        '--img-size', type=number(int, 1), nargs=2, metavar=('HEIGHT', 'WIDTH'), help='pixels [as in training]'
+    )
     parser.add_argument('--steps', type=number(int, 1), default=20, help='counted steps [20]')
     parser.add_argument('--seed', type=number(int, 0), default=0, help='seed of weights and noise levels [0]')
     return parser.parse_args(argv)
 
 
-def flops_per_image(cfg, batch_size: int, steps: int) -> tuple[float, float]:
+def flops_per_image(cfg, batch_size: int, img_size, steps: int) -> tuple[float, float]:
     """Operations of an image in the forward pass, and in a whole step; the mean of several."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     from addp_mm.analysis.batches import build_model, scope_of, synthetic_batch, training_size
+    from addp_mm.checkpoints.init_weights import init_weights
 
     model = build_model(cfg).train()
     forward = total = 0
     with scope_of(cfg):
-        data = model.data_preprocessor(synthetic_batch(cfg, batch_size, training_size(cfg)), training=True)
+        init_weights(model)  # frozen components refuse to run without their weights
+        batch = synthetic_batch(cfg, batch_size, img_size or training_size(cfg))
+        data = model.data_preprocessor(batch, training=True)
         for _ in range(steps):
             # torch has no formula for the fused attention of the CPU
             with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -61,7 +67,7 @@ def main(argv=None):
         for path in args.configs:
             cfg = load_config(path, None, argument_kinds)
             torch.manual_seed(args.seed)
-            forward, step = flops_per_image(cfg, args.batch_size, args.steps)
+            forward, step = flops_per_image(cfg, args.batch_size, args.img_size and tuple(args.img_size), args.steps)
             images = images_of(cfg)
             print(
                 f'{path}: {forward / 1e6:.1f} MFLOPs forward and {step / 1e6:.1f} with backward for an image, '
