@@ -110,6 +110,7 @@ class Pretrained:
                 f'{first_few(missing)}; unexpected {first_few(names.unexpected)}.'
             )
         fitted = self._fit_positions(module, weights, selection)
+        fitted.resized += selection.resized
         fitted.resized += self._fit_channels(module, weights, selection)
         fitted.resized += self._fit_patches(module, weights, selection)
         self._load(module, weights, selection)
