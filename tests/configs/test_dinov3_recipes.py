@@ -2,10 +2,12 @@
 """DINOv3 in UperNet and Mask R-CNN: the recipes of ADDP with another backbone, and LoRA."""
 
 import copy
+import re
 
 import pytest
 import torch
 from helpers.recipes import build_on_meta, build_recipe, load_recipe, optimizer_table, shrink, train_step
+from helpers.run_tools import ROOT
 from helpers.tiny_detection import detection_batch
 
 from addp_mm.models.layers.lora import is_adapter
@@ -53,6 +55,17 @@ def test_lora_trains_adapters_in_every_attention():
     assert lora == dict(rank=8, alpha=16, targets=('qkv', 'proj'))
     cfg.model.backbone.drop_path_rate = whole.model.backbone.drop_path_rate
     assert cfg.model == whole.model
+
+
+def test_the_detector_of_the_page_trains_adapters_and_heads(tmp_path):
+    page = (ROOT / 'docs/timm_backbones.md').read_text()
+    (tmp_path / 'my_detector.py').write_text(re.search(r'```python\n(# my_detector\.py.*?)```', page, re.S)[1])
+    cfg = load_recipe(tmp_path / 'my_detector.py')
+    model = build_on_meta(cfg)
+    trained = {name for name, value in model.backbone.named_parameters() if value.requires_grad}
+    assert len(trained) == 12 * 2 * 2
+    assert all(map(is_adapter, trained))
+    assert all(value.requires_grad for value in model.roi_head.parameters())
 
 
 @pytest.mark.slow
