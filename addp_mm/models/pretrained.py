@@ -155,8 +155,9 @@ class Pretrained:
             )
 
     def _fit_positions(self, module: nn.Module, weights: dict, selection: Selection) -> FittedPositions:
+        pos_grid = None if selection.adopted else self.pos_grid
         try:
-            fitted = fit_positions(weights, module, self.pos_grid, selection.weights)
+            fitted = fit_positions(weights, module, pos_grid, selection.weights)
         except ValueError as error:
             raise CheckpointError(f'{self.checkpoint}: {selection.prefix}{error}') from error
         for sentence in fitted.assumed:

@@ -24,13 +24,15 @@ class Selection:
         prefix: The prefix that was removed.
         layout: Layout from which they were converted; None if they had this package's names.
         converted: The weights before the conversion; empty if there was none.
-        resized: 'name (shape before) -> (shape after)' of weights that the module itself resized.
+        adopted: Whether the module itself converted them and resized their positions.
+        resized: 'name (shape before) -> (shape after)' of weights that it resized.
     """
 
     weights: dict[str, Tensor]
     prefix: str = ''
     layout: Layout | None = None
     converted: Mapping[str, Tensor] = field(default_factory=dict)
+    adopted: bool = False
     resized: list[str] = field(default_factory=list)
 
     def options(self) -> dict:
@@ -74,7 +76,7 @@ def select_weights(
     plain = Selection(without_prefix(state_dict, prefix), prefix)
     adopted = _adopt(module, plain.weights, source, pos_grid)
     if adopted is not None:
-        return Selection(adopted.weights, prefix, resized=adopted.resized)
+        return Selection(adopted.weights, prefix, adopted=True, resized=adopted.resized)
     if own <= set(plain.weights):
         return plain
     best, other = plain, None

@@ -8,11 +8,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from helpers.timm_families import FAMILIES, randomise, timm_model, use_small_mvit
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from addp_mm.models.backbones import TimmBackbone
-from helpers.timm_families import FAMILIES, randomise, timm_model, use_small_mvit
 
 
 @pytest.fixture(autouse=True)

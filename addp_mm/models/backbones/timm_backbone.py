@@ -79,6 +79,7 @@ class TimmBackbone(Component):
     Attributes:
         out_channels: Channels of each returned map.
         out_strides: Strides of each returned map, in pixels.
+        size_divisors: Height and width, in pixels, to whose multiples images are padded.
 
     Raises:
         OptionError: timm has no such model or weights, or an option is wrong.
@@ -129,6 +130,7 @@ class TimmBackbone(Component):
         self.out_strides = tuple(features[i].stride for i in self.out_indices)
         self._check_out_type()
         self._any_size = any_size(self.timm_model, [feature.stride for feature in features])
+        self.size_divisors = self._any_size.multiple
         self._normed_index = len(features) - 1 if final_norm else None
         self.stages = stage_modules([feature.module for feature in features], LayerDepths(self.timm_model))
         self._remove_unused_layers()
@@ -153,8 +155,7 @@ class TimmBackbone(Component):
         """
         height, width = x.shape[-2:]
         self.check_image_size(height, width)
-        multiple = self._any_size.multiple
-        padding = (0, -width % multiple[1], 0, -height % multiple[0])
+        padding = (0, -width % self.size_divisors[1], 0, -height % self.size_divisors[0])
         outs: list[Tensor] = []
         for i, out, prefix in self._intermediates(F.pad(x, padding) if any(padding) else x):
             out = self._crop(out, height, width, self.out_strides[len(outs)])
@@ -220,9 +221,11 @@ class TimmBackbone(Component):
             ValueError: They are of another model.
         """
         own = {name: weight for name, weight in self.state_dict().items() if not is_adapter(name)}
-        if all(name in weights and weights[name].shape == weight.shape for name, weight in own.items()):
+        has_own_shapes = all(name in weights and weights[name].shape == weight.shape for name, weight in own.items())
+        if has_own_shapes and pos_grid is None:
             return AdoptedWeights(dict(weights), [])
-        given = {name.removeprefix(_PREFIX): weight for name, weight in weights.items()}
+        adapters = {name: weight for name, weight in weights.items() if is_adapter(name)}
+        given = {name.removeprefix(_PREFIX): weight for name, weight in weights.items() if name not in adapters}
         with torch.device('meta'):  # only its names and shapes are used
             whole = build_timm_model(
                 self.model_name, self.in_channels, self.drop_path_rate, self.model_kwargs, num_classes=1
@@ -234,7 +237,7 @@ class TimmBackbone(Component):
             for name, weight in converted.items()
             if name in given and given[name].shape != weight.shape
         ]
-        return AdoptedWeights({_PREFIX + name: weight for name, weight in converted.items()}, resized)
+        return AdoptedWeights({**{_PREFIX + name: weight for name, weight in converted.items()}, **adapters}, resized)
 
     def init_weights(self) -> None:
         """Initialise the weights as ``pretrained`` or ``init_cfg`` says.

@@ -21,7 +21,7 @@ class LayerDepths:
     """
 
     def __init__(self, model: Any) -> None:
-        #: Whether the model has groups of its own. Else they are counted off, and no stage ends with one.
+        # Else timm counts them off, and no stage ends where one of them does.
         self.has_groups = hasattr(model, 'group_matcher')
         self.depths: dict[str, int] = (
             group_parameters(model, model.group_matcher(coarse=False), reverse=True)

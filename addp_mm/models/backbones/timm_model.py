@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from addp_mm.errors import first_few, suggest
 from addp_mm.models.layers import OptionError
 
+_RESERVED = ('in_chans', 'num_classes', 'drop_path_rate', 'pretrained', 'features_only', 'out_indices')
 _NORMS_OF_MAPS = (
     LayerNorm2d,
     RmsNorm2d,
@@ -52,6 +53,12 @@ def build_timm_model(
         OptionError: There is no such model, it gives no feature maps, or an argument is wrong.
     """
     check_name(name)
+    reserved = [key for key in _RESERVED if key in model_kwargs]
+    if reserved:
+        raise OptionError(
+            f'model_kwargs of TimmBackbone must not have {", ".join(reserved)}: use in_channels, drop_path_rate, '
+            'pretrained and out_indices of TimmBackbone'
+        )
     kwargs = dict(in_chans=in_channels, num_classes=num_classes, **model_kwargs)
     if drop_path_rate is not None:
         kwargs['drop_path_rate'] = drop_path_rate
