@@ -33,6 +33,7 @@ CONVERTERS = {
     'mage': ('model_converters/mage.py', 'MAGE checkpoint to MaskedTokenPredictor'),
     'vit': ('model_converters/vit.py', 'MAE, BEiT, DeiT, DINOv2, timm or mmpretrain ViT to ADDPViT'),
     'vit-to-timm': ('model_converters/vit_to_timm.py', 'ADDPViT to a folder that timm loads'),
+    'volo': ('model_converters/volo.py', 'VOLO classifier between the published code, timm and addp_mm'),
     'export': ('model_converters/export_weights.py', 'training checkpoint to safetensors, without optimizer'),
     'efficientnet-lite': ('model_converters/efficientnet_lite.py', 'EfficientNet-Lite weights for perceptual losses'),
 }

@@ -23,8 +23,9 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
 class _ModelRegistry(Registry):
     """Registry that imports the packages of :mod:`addp_mm.models` one by one to find a name.
 
-    A detector with an ADDPViT then imports no VQGAN. It needs neither mmpretrain, which only the
-    algorithms in ``selfsup`` need, nor mmsegmentation, which only ``decode_heads`` needs.
+    A detector with an ADDPViT then imports no VQGAN. It needs neither mmpretrain, which only VOLO's
+    head and the algorithms in ``selfsup`` need, nor mmsegmentation, which only ``decode_heads``
+    needs.
     """
 
     packages = (
@@ -35,7 +36,10 @@ class _ModelRegistry(Registry):
         'discriminators',
         'heads',
         'losses',
+        # these need mmpretrain
+        'heads.volo_head',
         'selfsup',
+        # this needs mmsegmentation
         'decode_heads',
     )
 

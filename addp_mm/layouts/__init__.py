@@ -19,6 +19,7 @@ from addp_mm.layouts.mage import MAGE
 from addp_mm.layouts.mmpretrain_vit import MMPRETRAIN_VIT
 from addp_mm.layouts.published import PUBLISHED, PUBLISHED_ENCODER
 from addp_mm.layouts.timm_vit import DINOV2, MAE, TIMM_VIT
+from addp_mm.layouts.volo import VOLO
 from addp_mm.layouts.vqgan import MASKGIT, TAMING
 
 #: All layouts. If several match a checkpoint, the first one is used.
@@ -33,6 +34,7 @@ LAYOUTS: tuple[Layout, ...] = (
     BEIT,
     TIMM_VIT,
     MMPRETRAIN_VIT,
+    VOLO,
 )
 
 

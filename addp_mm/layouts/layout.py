@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-#: Component of ADDP that a conversion returns; 'model' is the whole ADDP.
+#: Component that a conversion returns; 'model' is the whole ADDP, or a whole classifier.
 ComponentName = Literal['model', 'backbone', 'tokenizer', 'predictor']
 
 

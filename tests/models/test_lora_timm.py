@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.models.backbones import TimmBackbone
+from addp_mm.models.backbones import VOLO, TimmBackbone
 from addp_mm.models.layers import OptionError, lora
 from addp_mm.models.pretrained import Pretrained
 
@@ -67,6 +67,16 @@ def test_stages_of_a_hierarchical_model_are_chosen_by_number():
     assert stages == {'1', '3'}
     with pytest.raises(OptionError, match=r'lora\.layers \(2,\) must be numbers of blocks in \[-2, 1\]'):
         build(name, out_indices=(0, 1), lora=dict(layers=2))
+
+
+def test_volo_takes_adapters_too():
+    backbone = VOLO('nano', img_size=64, lora=dict(rank=2, targets=('attn.proj', 'qkv'), layers=(0, 2)))
+    layers = lora.adapted_layers(backbone)
+    assert {layer.split('.')[2] for layer in layers if layer.endswith('attn.proj')} == {'0', '3'}
+    plain = VOLO('nano', img_size=64).eval()
+    backbone.load_state_dict(plain.state_dict(), strict=False)
+    image = torch.rand(1, 3, 64, 64)
+    assert all(map(torch.equal, backbone.eval()(image), plain(image)))
 
 
 def test_statistics_of_frozen_batch_norms_stay():

@@ -70,16 +70,74 @@ def test_four_scales():
     assert [tuple(x.shape) for x in outs] == [(2, 16, 16, 24), (2, 16, 8, 12), (2, 16, 4, 6), (2, 16, 2, 3)]
     assert outs[2] is inputs[2]
     assert torch.equal(outs[3], inputs[3].unflatten(2, (2, 2)).unflatten(4, (3, 2)).amax(dim=(3, 5)))
-    torch.testing.assert_close(outs[1], F.conv_transpose2d(inputs[1], neck.up2.weight, neck.up2.bias, stride=2))
+    torch.testing.assert_close(
+        outs[1], F.conv_transpose2d(inputs[1], neck.levels[1].weight, neck.levels[1].bias, stride=2)
+    )
     sum(x.square().sum() for x in outs).backward()
     assert all(p.grad is not None for p in neck.parameters())
 
 
 def test_four_scales_take_other_norms_and_four_maps():
     neck = FourScaleNeck(16, norm_cfg=dict(type='GN', num_groups=4))
-    assert isinstance(neck.up4[1], torch.nn.GroupNorm)
+    assert isinstance(neck.levels[0][1], torch.nn.GroupNorm)
     with pytest.raises(ValueError, match='four maps, got 1'):
         neck(maps(1))
+
+
+def pyramid(strides: tuple, size: int = 64) -> list:
+    return [torch.rand(2, 4 * (i + 1), size // stride, 2 * size // stride) for i, stride in enumerate(strides)]
+
+
+@pytest.mark.parametrize(
+    'strides,kinds',
+    [
+        ((8, 16, 16, 16), ['ConvTranspose2d', 'ConvTranspose2d', 'Identity', 'MaxPool2d']),  # VOLO
+        ((4, 8, 8, 8), ['ConvTranspose2d', 'ConvTranspose2d', 'Identity', 'MaxPool2d']),  # nano VOLO
+        ((8, 8, 8, 8), ['Sequential', 'ConvTranspose2d', 'Identity', 'MaxPool2d']),  # nano ViT
+        ((4, 8, 16, 32), ['Identity'] * 4),
+    ],
+)
+def test_four_scales_of_maps_with_other_strides_and_channels(strides, kinds):
+    neck = FourScaleNeck([4, 8, 12, 16], strides=strides)
+    assert [type(level).__name__ for level in neck.levels] == kinds
+    outs = neck(pyramid(strides))
+    stride = strides[2]
+    assert [256 // x.shape[2] // 4 for x in outs] == [stride // 4, stride // 2, stride, 2 * stride]
+    assert [x.shape[1] for x in outs] == [4, 8, 12, 16]
+
+
+def test_four_scales_of_volo_without_rounding():
+    """Each output is the map itself, one transposed convolution or one pooling of it."""
+    neck, inputs = FourScaleNeck([4, 8, 12, 16], strides=(8, 16, 16, 16)), pyramid((8, 16, 16, 16))
+    outs = neck(inputs)
+    for i in (0, 1):
+        torch.testing.assert_close(
+            outs[i], F.conv_transpose2d(inputs[i], neck.levels[i].weight, neck.levels[i].bias, stride=2)
+        )
+    assert outs[2] is inputs[2]
+
+
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(strides=(16, 16, 16)), 'strides of FourScaleNeck must have four'),
+        (dict(embed_dims=[16, 16]), 'embed_dims of FourScaleNeck must have four'),
+        (dict(strides=(32, 16, 16, 16)), r'strides \(32, 16, 16, 16\).*outputs have 4, 8, 16, 32'),
+        (dict(strides=(8, 12, 16, 16)), r'strides \(8, 12, 16, 16\)'),
+    ],
+)
+def test_wrong_strides_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        FourScaleNeck(**{**dict(embed_dims=16), **options})
+
+
+def test_maps_of_other_strides_are_refused():
+    with pytest.raises(ValueError, match=r'strides=\(16, 16, 16, 16\), but gets maps of 8x16, 4x8, 4x8, 4x8'):
+        FourScaleNeck([4, 8, 12, 16])(pyramid((8, 16, 16, 16)))
+    with pytest.raises(ValueError, match='set strides'):
+        FourScaleNeck([4, 8, 12, 16], strides=(8, 16, 16, 16))(pyramid((16, 16, 16, 16)))
+    odd = [torch.rand(1, 4, *size) for size in ((9, 13), (4, 7), (5, 6), (5, 7))]
+    FourScaleNeck(4, strides=(8, 16, 16, 16))(odd)
 
 
 @pytest.mark.parametrize(

@@ -3,5 +3,6 @@
 
 from addp_mm.models.backbones.addp_vit import ADDPViT
 from addp_mm.models.backbones.timm_backbone import TimmBackbone
+from addp_mm.models.backbones.volo import VOLO
 
-__all__ = ['ADDPViT', 'TimmBackbone']
+__all__ = ['VOLO', 'ADDPViT', 'TimmBackbone']

@@ -93,6 +93,9 @@ class TimmBackbone(Component):
 
     component = 'backbone'
 
+    # a subclass may build another model
+    _build_model = staticmethod(build_timm_model)
+
     def __init__(
         self,
         model: str,
@@ -121,7 +124,7 @@ class TimmBackbone(Component):
         self.frozen_stages = frozen_stages
         self.pretrained = pretrained
         self.model_kwargs = dict(model_kwargs or {})
-        self.timm_model: Any = build_timm_model(model, in_channels, drop_path_rate, self.model_kwargs)
+        self.timm_model: Any = self._build_model(model, in_channels, drop_path_rate, self.model_kwargs)
         features = features_of(self.timm_model)
         out_indices = default_indices(self.timm_model) if out_indices is None else out_indices
         kind = 'blocks' if is_plain(self.timm_model) else 'depths'
@@ -253,8 +256,8 @@ class TimmBackbone(Component):
     def _intermediates(self, x: Tensor) -> Iterator[tuple[int, Tensor, Tensor | None]]:
         """Of each output, not normed: depth, map (B, C, h, w), class and register tokens."""
         options: dict = dict(indices=list(self.out_indices), output_fmt='NCHW', intermediates_only=True)
-        if self.out_type in ('cls_token', 'raw'):
-            options['return_prefix_tokens'] = self.num_prefix_tokens > 0
+        if self.num_prefix_tokens and self.out_type in ('cls_token', 'raw'):
+            options['return_prefix_tokens'] = True
         outs = self._any_size.run(self.timm_model, x, **options)
         for i, out in zip(self.out_indices, outs, strict=True):
             yield (i, *out) if isinstance(out, tuple) else (i, out, None)

@@ -128,9 +128,11 @@ class VOLO(AnySize):
         if model.pos_embed is None:
             return super().run(model, x, **options)
         size = x.shape[-2] // self.multiple[0], x.shape[-1] // self.multiple[1]
-        built = model.pos_embed.shape[1:3]
-        pos_embed = _resample(model.pos_embed.flatten(1, 2), built, size).unflatten(1, size)
-        return _run_with(model, dict(pos_embed=pos_embed), x, options)
+        return _run_with(model, dict(pos_embed=self.resize(model.pos_embed, size)), x, options)
+
+    def resize(self, pos_embed: Tensor, size: Size) -> Tensor:
+        """Resize positions (1, H, W, C)."""
+        return _resample(pos_embed.flatten(1, 2), pos_embed.shape[1:3], size).unflatten(1, size)
 
 
 class BEiT(DynamicPatches):

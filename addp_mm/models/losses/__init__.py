@@ -3,6 +3,7 @@
 
 from addp_mm.models.losses.perceptual_loss import PerceptualLoss
 from addp_mm.models.losses.soft_target_cross_entropy import SoftTargetCrossEntropy
+from addp_mm.models.losses.token_label_loss import TokenLabelLoss
 from addp_mm.models.losses.vgg_features import VGG16Features
 
-__all__ = ['PerceptualLoss', 'SoftTargetCrossEntropy', 'VGG16Features']
+__all__ = ['PerceptualLoss', 'SoftTargetCrossEntropy', 'TokenLabelLoss', 'VGG16Features']

@@ -1,0 +1,103 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""What the heads of a config expect: the maps that its own backbone and necks give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+
+from addp_mm.config.type_names import type_name
+from addp_mm.swap.feature_maps import FeatureMaps, feature_maps, maps_after
+from addp_mm.swap.plan import SwapError
+
+# Parts of a model that belong to its own backbone, and why.
+_WIRED = {
+    'TridentFasterRCNN': 'it has three branches, which TridentResNet makes',
+    'RFP': 'the neck runs its own ResNet on the maps again',
+    'DDRHead': 'it reads the two branches of DDRNet',
+    'PIDHead': 'it reads the three branches of PIDNet',
+    'DPTHead': "it reads the class token with each map, which mmpretrain's ViT returns",
+    'CornerHead': 'it reads the two stacks of an hourglass network',
+    'CentripetalHead': 'it reads the two stacks of an hourglass network',
+    'TrackDataPreprocessor': 'swaps serve models of single images, and this one reads videos',
+    'MultiBranchDataPreprocessor': 'a teacher and a student must have the same backbone',
+    'ReIDDataPreprocessor': 'swaps serve detectors, and this model finds persons again',
+}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Maps in a model of mmdet or mmsegmentation.
+
+    Args:
+        backbone: What the backbone of the config gives.
+        necks: Configs of the necks, in their order.
+        after_first: The maps after the first neck, or those of the backbone if there is no neck.
+        heads: What the heads get: the maps after the last neck.
+    """
+
+    backbone: FeatureMaps
+    necks: tuple[Mapping[str, Any], ...]
+    after_first: FeatureMaps
+    heads: FeatureMaps
+
+
+def expected_maps(cfg: Config, scope: str) -> Expected:
+    """Find the maps in a model by building its backbone and its necks without memory.
+
+    Args:
+        cfg: Config of a detector or segmentor.
+        scope: Package of its models.
+
+    Raises:
+        SwapError: They do not give maps.
+    """
+    necks = necks_of(cfg.model)
+    maps = feature_maps(cfg.model.backbone, scope=scope)
+    after_first = maps_after(maps, necks[:1], scope)
+    return Expected(maps, necks, after_first, maps_after(after_first, necks[1:], scope))
+
+
+def necks_of(model: Mapping) -> tuple[Mapping[str, Any], ...]:
+    """Configs of a model's necks; a config may have none, one or a list."""
+    necks = model.get('neck') or ()
+    return (necks,) if isinstance(necks, Mapping) else tuple(necks)
+
+
+def check_swappable(cfg: Config, name: str) -> None:
+    """Check that a config has one backbone that other parts of its model do not depend on.
+
+    Args:
+        cfg: The whole config.
+        name: Its name, for errors.
+
+    Raises:
+        SwapError: The message says which part is in the way.
+    """
+    model = cfg.get('model')
+    if not isinstance(model, Mapping):
+        raise SwapError(f'{name} has no model')
+    kind = type_name(model.get('type'))
+    teacher = next((key for key in model if 'teacher' in key), None)
+    if teacher:
+        raise SwapError(f'{name}: {kind} learns from a teacher (model.{teacher}) whose maps fit its backbone only')
+    if not isinstance(model.get('backbone'), Mapping):
+        parts = ', '.join(key for key, value in model.items() if isinstance(value, Mapping) and 'type' in value)
+        raise SwapError(f'{name}: {kind} has no model.backbone to swap; its parts are {parts or "none"}')
+    for key, part in _parts('model', model):
+        reason = _WIRED.get(type_name(part['type']))
+        if reason:
+            raise SwapError(f'{name}: {key} is a {type_name(part["type"])}: {reason}')
+
+
+def _parts(key: str, node: Any) -> list[tuple[str, Mapping]]:
+    """All configs with a type in a config, with their dotted keys."""
+    found = [(key, node)] if isinstance(node, Mapping) and isinstance(node.get('type'), str) else []
+    if isinstance(node, Mapping):
+        children = list(node.items())
+    else:
+        children = list(enumerate(node)) if isinstance(node, list | tuple) else []
+    return found + [part for name, child in children for part in _parts(f'{key}.{name}', child)]
