@@ -24,9 +24,13 @@ from mmengine.registry import DATASETS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch import nn
 
-# tests/configs/test_linear_seg_recipes.py tests the linear ones
-PATHS = {path.stem: path for path in recipe_paths('seg') if not path.stem.startswith('linear_')}
-# tests/configs/test_dinov3_recipes.py tests those of DINOv3
+# test_volo_recipes.py has those with VOLO, test_linear_seg_recipes.py the linear ones
+PATHS = {
+    path.stem: path
+    for path in recipe_paths('seg')
+    if '_volo-' not in path.stem and not path.stem.startswith('linear_')
+}
+# test_dinov3_recipes.py has those of DINOv3
 TRAINED = [name for name in PATHS if '-vit-' in name and 'dinov3' not in name and not name.endswith('-ms')]
 # (learning rate at batch 16, layer decay, drop path, outputs), from the README of configs/seg
 SETTINGS = {
