@@ -60,7 +60,13 @@ def published(task: str) -> dict[str, tuple[str, str]]:
 
 
 def num_gpus(config: str) -> int:
-    """GPUs of a config: the batch size of its learning rate, divided by that of one GPU."""
+    """GPUs of a config: those of its name (a test compares it with the config), else computed.
+
+    They are the batch size of its learning rate, divided by that of one GPU.
+    """
+    named = re.search(r'_(\d+)xb\d+', config)
+    if named:
+        return int(named[1])
     cfg = Config.fromfile(ROOT / config)
     batch = cfg.train_dataloader.batch_size * cfg.optim_wrapper.get('accumulative_counts', 1)
     return cfg.auto_scale_lr.base_batch_size // batch

@@ -40,7 +40,7 @@ class _ModelRegistry(Registry):
         # these need mmpretrain
         'heads.volo_head',
         'selfsup',
-        # and this mmsegmentation
+        # this needs mmsegmentation
         'decode_heads',
     )
 

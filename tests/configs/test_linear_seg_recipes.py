@@ -10,6 +10,7 @@ from helpers.run_tools import ROOT
 from mmengine.config import Config
 
 from addp_mm.checkpoints.reading import load_checkpoint_file
+from addp_mm.swap.zoo import ZOO
 
 PATHS = {path.stem: path for path in recipe_paths('seg', 'linear_*.py')}
 ADE20K = [name for name in PATHS if 'ade20k' in name]
@@ -72,6 +73,14 @@ def test_cityscapes_differs_in_the_data_only(name):
 def test_every_recipe_has_its_twin():
     twins = {name.replace('ade20k', 'cityscapes') for name in ADE20K}
     assert set(PATHS) == {*ADE20K, *twins}
+
+
+@pytest.mark.parametrize('name', [name for name in ZOO if 'nano' not in name])
+def test_every_backbone_of_the_zoo_has_a_recipe(name):
+    entry = ZOO[name]
+    weights = {key: entry.backbone.get(key) for key in ('type', 'arch', 'model', 'init_cfg')}
+    [recipe] = [one for one in map(load, ADE20K) if weights == {key: one.model.backbone.get(key) for key in weights}]
+    assert (tuple(recipe.model.data_preprocessor.mean), tuple(recipe.model.data_preprocessor.std)) == entry.colours
 
 
 @pytest.mark.slow

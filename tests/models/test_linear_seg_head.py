@@ -47,7 +47,7 @@ def test_indices_and_channels_must_agree():
 
 
 def test_only_the_head_learns():
-    """After steps with a large rate, weights and statistics of the backbone are bitwise the same."""
+    """After steps with a large rate, weights and statistics of the backbone are the same."""
     import mmseg.models  # noqa: F401
     from mmseg.structures import SegDataSample
 

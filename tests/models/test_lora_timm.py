@@ -2,11 +2,14 @@
 """LoRA adapters of TimmBackbone in models of several families."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 
-from addp_mm.models.backbones import TimmBackbone
+from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.models.backbones import VOLO, TimmBackbone
 from addp_mm.models.layers import OptionError, lora
+from addp_mm.models.pretrained import Pretrained
 
 VIT = dict(embed_dim=16, depth=3, num_heads=2)
 FAMILIES = {
@@ -66,6 +69,16 @@ def test_stages_of_a_hierarchical_model_are_chosen_by_number():
         build(name, out_indices=(0, 1), lora=dict(layers=2))
 
 
+def test_volo_takes_adapters_too():
+    backbone = VOLO('nano', img_size=64, lora=dict(rank=2, targets=('attn.proj', 'qkv'), layers=(0, 2)))
+    layers = lora.adapted_layers(backbone)
+    assert {layer.split('.')[2] for layer in layers if layer.endswith('attn.proj')} == {'0', '3'}
+    plain = VOLO('nano', img_size=64).eval()
+    backbone.load_state_dict(plain.state_dict(), strict=False)
+    image = torch.rand(1, 3, 64, 64)
+    assert all(map(torch.equal, backbone.eval()(image), plain(image)))
+
+
 def test_statistics_of_frozen_batch_norms_stay():
     backbone = build('resnet18', lora=dict(rank=1, targets='conv1', trainable='layer4')).train()
     before = {name: value.clone() for name, value in backbone.named_buffers()}
@@ -73,6 +86,24 @@ def test_statistics_of_frozen_batch_norms_stay():
     changed = {name for name, value in backbone.named_buffers() if not torch.equal(value, before[name])}
     assert changed
     assert all('layer4' in name for name in changed)
+
+
+def test_weights_of_timm_and_of_a_training_load(tmp_path):
+    """From timm's names, at another size, and from a checkpoint with adapters."""
+    name = 'vit_tiny_patch16_224'
+    theirs = timm.create_model(name, **VIT, img_size=96)
+    torch.save(theirs.state_dict(), tmp_path / 'timm.pth')
+    backbone = build(name, lora=dict(rank=2))
+    Pretrained(str(tmp_path / 'timm.pth'))(backbone)
+    layer = backbone.timm_model.blocks[1].attn.qkv
+    assert torch.equal(layer.base_layer.weight, theirs.blocks[1].attn.qkv.weight)
+    nn.init.normal_(layer.lora_B.default.weight)
+    torch.save(backbone.state_dict(), tmp_path / 'lora.pth')
+    again = build(name, lora=dict(rank=2))
+    Pretrained(str(tmp_path / 'lora.pth'), strict=True)(again)
+    assert all(map(torch.equal, again.state_dict().values(), backbone.state_dict().values()))
+    with pytest.raises(CheckpointError, match=r'lora\.pth: the checkpoint has LoRA adapters that the backbone lacks'):
+        Pretrained(str(tmp_path / 'lora.pth'))(build(name))
 
 
 def test_frozen_stages_contradict_adapters():

@@ -13,7 +13,7 @@ from addp_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001  # the base of all batch norms
 _EMBEDDINGS = re.compile(
-    r'(^|[._])(cls_token|mask_token|register_tokens|pos_embed|rel_pos\w*|relative_position_bias_table)$'
+    r'(^|[._])(cls_token|mask_token|register_tokens|reg_token|pos_embed|rel_pos\w*|relative_position_bias_table)$'
 )
 
 

@@ -25,7 +25,14 @@ from addp_mm.models.backbones.timm_sizes import any_size
 from addp_mm.models.backbones.timm_weights import convert_weights, pretrained_weights
 from addp_mm.models.layers import ImageSizeError, OptionError
 from addp_mm.models.layers.component import AdoptedWeights, Component
-from addp_mm.models.layers.lora import LORA_OR_FROZEN_STAGES, add_lora, check_adapters, freeze_statistics, merge_lora
+from addp_mm.models.layers.lora import (
+    LORA_OR_FROZEN_STAGES,
+    add_lora,
+    check_adapters,
+    freeze_statistics,
+    is_adapter,
+    merge_lora,
+)
 from addp_mm.registry import MODELS
 
 # Before timm's names in the state dict, as in mmpretrain's TIMMBackbone
@@ -216,22 +223,24 @@ class TimmBackbone(Component):
         Raises:
             ValueError: They are of another model.
         """
-        own = self.state_dict()
+        own = {name: weight for name, weight in self.state_dict().items() if not is_adapter(name)}
         has_own_shapes = all(name in weights and weights[name].shape == weight.shape for name, weight in own.items())
         if has_own_shapes and pos_grid is None:
             return AdoptedWeights(dict(weights), [])
-        given = {name.removeprefix(_PREFIX): weight for name, weight in weights.items()}
+        adapters = {name: weight for name, weight in weights.items() if is_adapter(name)}
+        given = {name.removeprefix(_PREFIX): weight for name, weight in weights.items() if name not in adapters}
         with torch.device('meta'):  # only its names and shapes are used
             whole = build_timm_model(
                 self.model_name, self.in_channels, self.drop_path_rate, self.model_kwargs, num_classes=1
             )
-        converted = convert_weights(given, self.timm_model.state_dict(), whole, self.model_name, pos_grid)
+        bare = {name.removeprefix(_PREFIX): weight for name, weight in own.items()}
+        converted = convert_weights(given, bare, whole, self.model_name, pos_grid)
         resized = [
             f'{_PREFIX}{name} {tuple(given[name].shape)} -> {tuple(weight.shape)}'
             for name, weight in converted.items()
             if name in given and given[name].shape != weight.shape
         ]
-        return AdoptedWeights({_PREFIX + name: weight for name, weight in converted.items()}, resized)
+        return AdoptedWeights({**{_PREFIX + name: weight for name, weight in converted.items()}, **adapters}, resized)
 
     def init_weights(self) -> None:
         """Initialise the weights as ``pretrained`` or ``init_cfg`` says.
@@ -309,13 +318,14 @@ class TimmBackbone(Component):
         if self.frozen_stages >= 0:
             raise OptionError(LORA_OR_FROZEN_STAGES)
         built = dict(self.timm_model.named_modules())
-        ends = [self.depths.of_module(name) for name in self.stages if name in built]
+        ends = [self.depths.of_module(name) or 0 for name in self.stages if name in built]
 
-        def block_of(name: str) -> int | None:
-            depth = self.depths.of_module(name.removeprefix('timm_model.'))
-            return next((i for i, end in enumerate(ends) if depth <= end), None) if depth > 0 else None
+        def stage_of(name: str) -> int | None:
+            depth = self.depths.of_module(name.removeprefix(_PREFIX))
+            return next((i for i, end in enumerate(ends) if depth <= end), None) if depth else None
 
-        add_lora(self, lora, len(ends), block_of)
+        # Without known stages, the whole model is one.
+        add_lora(self, lora, len(ends) or 1, stage_of if ends else lambda _: 0)
 
     def _freeze(self) -> list[nn.Module]:
         """Freeze parameters; return the modules that stay in eval mode."""

@@ -66,6 +66,8 @@ class VOLO(TimmBackbone):
             False.
         frozen_stages: 0 freezes the stem, n also the first n stages, 4 everything. Defaults to -1:
             nothing is frozen.
+        lora: LoRA adapters in stages 0 to 3; see :class:`~addp_mm.models.layers.lora.LoRAOptions`.
+            Everything else is frozen. Defaults to None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
@@ -92,6 +94,7 @@ class VOLO(TimmBackbone):
         final_norm: bool = True,
         with_cp: bool = False,
         frozen_stages: int = -1,
+        lora: Mapping | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         size = (img_size, img_size) if isinstance(img_size, int) else (img_size[0], img_size[1])
@@ -105,6 +108,7 @@ class VOLO(TimmBackbone):
             with_cp=with_cp,
             frozen_stages=frozen_stages,
             model_kwargs=dict(arch=arch, img_size=size),
+            lora=lora,
             init_cfg=init_cfg,
         )
         if mix_token and out_type != 'raw':
