@@ -59,7 +59,9 @@ def test_lora_trains_adapters_in_every_attention():
 
 def test_the_detector_of_the_page_trains_adapters_and_heads(tmp_path):
     page = (ROOT / 'docs/timm_backbones.md').read_text()
-    (tmp_path / 'my_lora_detector.py').write_text(re.search(r'```python\n(# my_lora_detector\.py.*?)```', page, re.S)[1])
+    (tmp_path / 'my_lora_detector.py').write_text(
+        re.search(r'```python\n(# my_lora_detector\.py.*?)```', page, re.S)[1]
+    )
     cfg = load_recipe(tmp_path / 'my_lora_detector.py')
     model = build_on_meta(cfg)
     trained = {name for name, value in model.backbone.named_parameters() if value.requires_grad}
