@@ -17,7 +17,8 @@ from addp_mm.swap.expectations import check_swappable
 from addp_mm.swap.images_plan import colour_changes, image_size, pad_changes, resizes_batches
 from addp_mm.swap.optimizer_plan import optimizer_changes
 from addp_mm.swap.plan import Change, SwapError, SwapPlan
-from addp_mm.swap.zoo import ZooEntry, find_backbone
+from addp_mm.swap.zoo import find_backbone
+from addp_mm.swap.zoo_entry import ZooEntry
 
 TASKS = {'mmdet': 'det', 'mmseg': 'seg', 'mmpretrain': 'cls'}
 _SMALL = 64
@@ -50,6 +51,7 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
         raise SwapError(f'{config_name} with {backbone}: {error}') from error
     changes = (_imports(cfg), *parts.changes, *_weights(cfg), *colour_changes(cfg, entry, task), *optimizer)
     changes = tuple(_without_needless_delete(cfg, change) for change in changes)
+    changes = tuple(replace(change, value=_plain(change.value)) for change in changes)
     side = parts.divisor * math.ceil(_SMALL / parts.divisor)
     size = (side, side + parts.divisor)
     return SwapPlan(config_name, scope, task, backbone, changes, (*parts.notes, *notes), parts.divisor, size)
@@ -99,6 +101,13 @@ def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _P
         reason = 'the neck does not use the finest map, so that layers get no gradient'
         changes.append(Change('find_unused_parameters', True, reason))
     return _Parts(changes, plan.notes, divisor)
+
+
+def _plain(value: Any) -> Any:
+    """A value of dicts, lists and tuples only, without the classes of mmengine's configs."""
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items()}
+    return type(value)(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def _pad_in_backbone(changes: list[Change]) -> None:

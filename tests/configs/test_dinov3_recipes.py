@@ -40,6 +40,8 @@ def test_only_the_backbone_differs_from_addp(recipe, decay):
         assert table[name] == (pytest.approx(decay ** (12 - block), rel=1e-6), 0.05)
     assert table['backbone.timm_model.patch_embed.proj.weight'][0] == pytest.approx(decay**13, rel=1e-6)
     assert table['backbone.timm_model.blocks.3.norm1.weight'][1] == 0.0
+    if decay == 0.65:  # no weight decay of tokens
+        assert table['backbone.timm_model.cls_token'][1] == table['backbone.timm_model.reg_token'][1] == 0.0
 
 
 def test_lora_trains_adapters_in_every_attention():
@@ -59,8 +61,10 @@ def test_lora_trains_adapters_in_every_attention():
 
 def test_the_detector_of_the_page_trains_adapters_and_heads(tmp_path):
     page = (ROOT / 'docs/timm_backbones.md').read_text()
-    (tmp_path / 'my_detector.py').write_text(re.search(r'```python\n(# my_detector\.py.*?)```', page, re.S)[1])
-    cfg = load_recipe(tmp_path / 'my_detector.py')
+    (tmp_path / 'my_lora_detector.py').write_text(
+        re.search(r'```python\n(# my_lora_detector\.py.*?)```', page, re.S)[1]
+    )
+    cfg = load_recipe(tmp_path / 'my_lora_detector.py')
     model = build_on_meta(cfg)
     trained = {name for name, value in model.backbone.named_parameters() if value.requires_grad}
     assert len(trained) == 12 * 2 * 2

@@ -26,9 +26,7 @@ from torch import nn
 
 # test_volo_recipes.py has those with VOLO, test_linear_seg_recipes.py the linear ones
 PATHS = {
-    path.stem: path
-    for path in recipe_paths('seg')
-    if '_volo-' not in path.stem and not path.stem.startswith('linear_')
+    path.stem: path for path in recipe_paths('seg') if '_volo-' not in path.stem and not path.stem.startswith('linear_')
 }
 # test_dinov3_recipes.py has those of DINOv3
 TRAINED = [name for name in PATHS if '-vit-' in name and 'dinov3' not in name and not name.endswith('-ms')]
