@@ -2,12 +2,14 @@
 """TimmBackbone in training: recomputation, frozen stages, layer decay, and the three packages."""
 
 import importlib
+import pickle
 
 import pytest
 import torch
 from helpers.recipes import load_recipe
 from helpers.timm_families import FAMILIES, MAXVIT, SWIN, VIT, randomise, use_small_mvit
 from helpers.tiny_detection import detection_batch
+from mmengine.analysis import get_model_complexity_info
 from mmengine.registry import DefaultScope
 from timm.optim import param_groups_layer_decay
 from torch import nn
@@ -209,3 +211,14 @@ def test_in_the_three_packages(scope, make):
     assert torch.isfinite(loss)
     for name, parameter in model.backbone.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, name
+
+
+@pytest.mark.parametrize('name', ['beitv2', 'hiera', 'volo'])
+def test_operations_can_be_counted_and_the_backbone_pickled(name):
+    backbone = backbone_of(FAMILIES[name]).eval()
+    copied = pickle.loads(pickle.dumps(backbone))  # as for a process that is spawned
+    image = torch.rand(1, 3, 96, 64)
+    with torch.no_grad():
+        for one, other in zip(backbone(image), copied(image), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert get_model_complexity_info(backbone, (3, 96, 64), show_table=False, show_arch=False)['flops'] > 1e6

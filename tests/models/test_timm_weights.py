@@ -285,6 +285,7 @@ def test_bad_names_and_arguments():
         (dict(model='resnet18', out_type='raw'), 'needs a plain transformer'),
         (dict(model='resnet18', out_type='map'), 'out_type must be one of'),
         (dict(model='resnet18', frozen_stages=5), r'frozen_stages must be in \[-1, 4\]'),
+        (dict(model='poolformer_s12', frozen_stages=0), 'does not say where the stages of poolformer_s12 end'),
         (dict(model='resnet18', drop_path_rate=1.0), r'drop_path_rate must be in \[0, 1\)'),
         (dict(model='byoanet'), 'no model'),
     ):

@@ -80,7 +80,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if not backbones:
             raise NotImplementedError(
                 f'{type(module).__name__} has no backbone with get_layer_depth(param_name, prefix), which layer decay '
-                'calls. Use addp_mm.ADDPViT or a backbone of mmpretrain that has it, or remove the constructor.'
+                'calls. Use addp_mm.ADDPViT, addp_mm.TimmBackbone or a backbone of mmpretrain that has it, or '
+                'remove the constructor.'
             )
         groups: dict[tuple, dict] = {}
         seen = set()

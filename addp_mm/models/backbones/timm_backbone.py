@@ -330,6 +330,11 @@ class TimmBackbone(Component):
     def _freeze(self) -> list[nn.Module]:
         """Freeze parameters; return the modules that stay in eval mode."""
         number = len(self.stages)
+        if not self.stages and self.frozen_stages >= 0:
+            raise OptionError(
+                f'frozen_stages={self.frozen_stages}: timm does not say where the stages of {self.model_name} end. Use '
+                'another model, or frozen_stages=-1'
+            )
         if not -1 <= self.frozen_stages <= number:
             raise OptionError(f'frozen_stages must be in [-1, {number}], got {self.frozen_stages}')
         if self.frozen_stages < 0:

@@ -136,12 +136,14 @@ def norm_map(norm: nn.Module, out: Tensor) -> Tensor:
 
 
 def _create(name: str, kwargs: dict) -> Any:
-    """Build the model so that it takes images of any size, where timm has an option for it."""
-    for option, value in (('dynamic_img_size', True), ('strict_img_size', False)):  # the latter in Swin
+    """Build the model so that it takes images of any size, where timm has options for it."""
+    dynamic, not_strict = dict(dynamic_img_size=True), dict(strict_img_size=False)
+    # Swin of older versions of timm has only the second one, and ignores the first one.
+    for options in ({**dynamic, **not_strict}, dynamic, not_strict):
         try:
-            return timm.create_model(name, pretrained=False, **{option: value, **kwargs})
+            return timm.create_model(name, pretrained=False, **{**options, **kwargs})
         except TypeError as error:
-            if option in kwargs or option not in str(error):
+            if not any(option in str(error) and option not in kwargs for option in options):
                 raise
     return timm.create_model(name, pretrained=False, **kwargs)
 

@@ -9,14 +9,14 @@ weights into a model of another size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from timm.layers import AvgPool2dSame, Conv2dSame, SpaceToDepth, resample_abs_pos_embed
 from timm.layers.pool2d_same import MaxPool2dSame
 from timm.models import beit, hiera, maxxvit, mvitv2, naflexvit, swin_transformer, swin_transformer_v2, volo
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from addp_mm.models.backbones.timm_attention import SharedBias, adapt_beit_attention, adapt_mvit_attention
 from addp_mm.models.layers import ImageSizeError
@@ -127,8 +127,9 @@ class VOLO(AnySize):
         """Call ``forward_intermediates`` with positions of the image's size."""
         if model.pos_embed is None:
             return super().run(model, x, **options)
-        size = x.shape[-2] // self.multiple[0], x.shape[-1] // self.multiple[1]
-        return _run_with(model, dict(pos_embed=self.resize(model.pos_embed, size)), x, options)
+        size = int(x.shape[-2]) // self.multiple[0], int(x.shape[-1]) // self.multiple[1]
+        with _positions(model, self.resize(model.pos_embed, size)):
+            return super().run(model, x, **options)
 
     def resize(self, pos_embed: Tensor, size: Size) -> Tensor:
         """Resize positions (1, H, W, C)."""
@@ -147,12 +148,13 @@ class BEiT(DynamicPatches):
 
     def run(self, model: Any, x: Tensor, **options) -> list:
         """Call ``forward_intermediates`` with positions of the image's size."""
-        size = x.shape[-2] // self.multiple[0], x.shape[-1] // self.multiple[1]
+        size = int(x.shape[-2]) // self.multiple[0], int(x.shape[-1]) // self.multiple[1]
         model.rel_pos_bias.size = size
         if model.pos_embed is None:
             return super().run(model, x, **options)
         pos_embed = _resample(model.pos_embed, model.patch_embed.grid_size, size, num_prefix_tokens=1)
-        return _run_with(model, dict(pos_embed=pos_embed), x, options)
+        with _positions(model, pos_embed):
+            return super().run(model, x, **options)
 
 
 class MViTv2(AnySize):
@@ -175,16 +177,18 @@ class Hiera(AnySize):
 
     def run(self, model: Any, x: Tensor, **options) -> list:
         """Call ``forward_intermediates`` with positions and units of the image's size."""
-        image = tuple(x.shape[-2:])
+        image = int(x.shape[-2]), int(x.shape[-1])
         size = image[0] // model.patch_stride[0], image[1] // model.patch_stride[1]
         # They only depend on the image of this forward pass, and no block reads them.
         model.mask_spatial_shape = [side // unit for side, unit in zip(size, model.mask_unit_size, strict=True)]
         unrolled = [model.q_stride] * (len(model.feature_info) - 1)
-        model.unroll = hiera.Unroll(image, model.patch_stride, unrolled)
-        model.reroll = hiera.Reroll(image, model.patch_stride, unrolled, model.stage_ends, model.q_pool)
+        model.unroll.size = list(size)
+        resized = hiera.Reroll(image, model.patch_stride, unrolled, model.stage_ends, model.q_pool)
+        model.reroll.schedule = resized.schedule
         if model.pos_embed is None or model.pos_embed_win is not None:  # timm resizes the latter itself
             return super().run(model, x, **options)
-        return _run_with(model, dict(pos_embed=_resample(model.pos_embed, self.grid, size)), x, options)
+        with _positions(model, _resample(model.pos_embed, self.grid, size)):
+            return super().run(model, x, **options)
 
 
 class MaxViT(AnySize):
@@ -228,25 +232,19 @@ def any_size(model: Any, strides: list[int]) -> AnySize:
     return (FixedSize if model.pretrained_cfg.get('fixed_input_size') else AnySize)(model, strides)
 
 
-class _Intermediates(nn.Module):
-    """Calls ``forward_intermediates``, so that ``functional_call`` can replace parameters in it."""
+@contextmanager
+def _positions(model: Any, pos_embed: Tensor) -> Iterator[None]:
+    """Let a model use other position embeddings. They must not be those that a block reads.
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, **options) -> list:
-        return self.model.forward_intermediates(x, **options)  # type: ignore[operator]
-
-
-def _run_with(model: Any, tensors: dict[str, Tensor], x: Tensor, options: dict) -> list:
-    """Call ``forward_intermediates`` with other tensors instead of some parameters of the model.
-
-    Recomputed blocks do not see them: they must be parameters that no block reads.
+    torch.func.functional_call does the same, but cannot be traced, as for counting operations.
     """
-    return functional_call(
-        _Intermediates(model), {f'model.{name}': tensor for name, tensor in tensors.items()}, (x,), options
-    )
+    parameters = model._parameters  # noqa: SLF001
+    built = parameters['pos_embed']
+    parameters['pos_embed'] = pos_embed
+    try:
+        yield
+    finally:
+        parameters['pos_embed'] = built
 
 
 def _resample(pos_embed: Tensor, built: Iterable[int], size: Size, num_prefix_tokens: int = 0) -> Tensor:
