@@ -45,7 +45,7 @@ copybutton_prompt_is_regexp = True
 #: Tools whose ``--help`` becomes the page reference/tools.
 TOOLS = {
     'Checking, training and testing': ('train', 'test', 'check', 'generate', 'pretrain_from_folder'),
-    'Data sets': ('dataset_converters/*',),
+    'Data sets': ('label_maps', 'dataset_converters/*'),
     'Checkpoints': ('model_converters/*',),
     'Analysis': ('analysis_tools/*',),
     'Benchmarks': ('benchmarks/*',),
