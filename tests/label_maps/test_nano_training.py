@@ -51,7 +51,9 @@ def nano(workplace, run_tool, small_scenes):
     return run
 
 
-@pytest.mark.parametrize('task, more, metric', [('det', ANNOTATIONS, 'coco/bbox_mAP'), ('seg', '', 'mIoU')])
+@pytest.mark.parametrize(
+    'task, more, metric', [('det', ANNOTATIONS, 'coco/bbox_mAP'), ('seg', '', 'mIoU')], ids=['det', 'seg']
+)
 def test_dense_recipes_train_and_test(nano, task, more, metric):
     metrics, _ = nano(task, more)
     assert metric in metrics
