@@ -52,7 +52,7 @@ TOOLS = {
         'benchmark_backbones',
         'pretrain_from_folder',
     ),
-    'Data sets': ('dataset_converters/*',),
+    'Data sets': ('label_maps', 'dataset_converters/*'),
     'Checkpoints': ('model_converters/*',),
     'Analysis': ('analysis_tools/*',),
     'Benchmarks': ('benchmarks/*',),

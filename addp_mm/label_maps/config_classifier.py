@@ -45,6 +45,11 @@ class ConfigClassifier(DenseClassifier):
         """Side of the images in the config, in pixels."""
         return self._image_size
 
+    def to(self, *args, **kwargs) -> ConfigClassifier:
+        """Move the classifier. mmengine's models keep the device of their data preprocessor."""
+        self.model.to(*args, **kwargs)
+        return super().to(*args, **kwargs)
+
     def position_logits(self, images: Tensor) -> Tensor:
         """Logits at each position."""
         inputs = self.model.data_preprocessor(dict(inputs=images.flip(1)), False)['inputs']  # mmcv's order is BGR

@@ -173,3 +173,9 @@ def test_an_image_that_does_not_fit_is_refused_in_one_line():
     model = timm.create_model('test_vit', num_classes=5).eval()
     with pytest.raises(ConfigError, match='timm:test_vit gives no logits at the positions of images of 50 px'):
         TimmClassifier('test_vit', model)(images(50))
+
+
+def test_the_images_are_normalised_on_the_device_of_the_model():
+    model = image_classifier(CONVNEXT, dict(LINEAR, in_channels=16))
+    classifier = ConfigClassifier('tiny', model, 32).to('meta')
+    assert classifier(torch.zeros(1, 3, 32, 32, device='meta')).is_meta

@@ -87,6 +87,8 @@ class MapFolder:
             scores: (n, K, h, w).
             classes: (n, K, h, w), integers.
         """
+        for partial in self.folder.glob(f'.{self.path(number).name}.*.partial'):  # left by a process that was killed
+            partial.unlink()
         tensors = dict(scores=scores.half().contiguous(), classes=classes.to(torch.int16).contiguous())
         write_safetensors(self.path(number), tensors, dict(settings=self._digest()))
 
@@ -221,12 +223,12 @@ def create_folder(folder: str | Path, names: Iterable[str], settings: Mapping, n
                 f'{folder} has label maps of other images or settings: {first_few(other, separator="; ")}. Give the '
                 'same arguments to resume, or give another --out'
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(not path.name.startswith('.') for path in folder.iterdir()):
         raise LabelMapError(f'{folder} is not empty and has no {ABOUT}: give another --out')
-    if not (folder / NAMES).is_file():
-        write_names(folder / NAMES, map(_as_bytes, ordered), {})
     if not (folder / ABOUT).is_file():
         write_json(folder / ABOUT, dict(about, notes=dict(notes)))
+    if not (folder / NAMES).is_file():
+        write_names(folder / NAMES, map(_as_bytes, ordered), {})
     return MapFolder(folder)
 
 

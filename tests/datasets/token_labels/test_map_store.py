@@ -139,6 +139,18 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     assert 'is not empty and has no label_maps.json' in message(create_folder, tmp_path, NAMES, {}, {})
 
 
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
+    folder = tmp_path / 'maps'
+    folder.mkdir()
+    (folder / '.label_maps.json.0.partial').touch()
+    write_maps(folder, NAMES)
+    (folder / 'images.names').unlink()
+    (folder / 'maps-00002-of-00003.safetensors').rename(folder / '.maps-00002-of-00003.safetensors.0.partial')
+    write_maps(folder, NAMES)
+    assert len(StoredMaps(folder)) == len(NAMES)
+    assert not list(folder.glob('.maps-*'))
+
+
 def test_no_folder_names_the_tool(tmp_path):
     assert 'addp label-maps' in message(open_label_maps, tmp_path / 'none', 11)
     assert 'has no label maps: expected CLASS/IMAGE.pt' in message(open_label_maps, tmp_path, 11)
