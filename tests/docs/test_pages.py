@@ -24,6 +24,7 @@ STARTS_WITH_COMMAND = (
     'metrics',
     'fashion_scenes',
     'check_data',
+    'volo',
 )
 
 
