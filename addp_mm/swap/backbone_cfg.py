@@ -10,7 +10,7 @@ from typing import Any
 from addp_mm.swap.candidate import Candidate
 from addp_mm.swap.feature_maps import build_without_memory
 from addp_mm.swap.plan import SwapError
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 # Detectors of smaller images train with global attention: 50 x 50 tokens.
 LARGE_IMAGE = 800

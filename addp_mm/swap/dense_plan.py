@@ -17,7 +17,7 @@ from addp_mm.swap.expectations import Expected, expected_maps
 from addp_mm.swap.feature_maps import FeatureMaps
 from addp_mm.swap.plan import Change, SwapError
 from addp_mm.swap.segmentor_heads import heads_of, neck_of_single_maps, needs_pyramid, new_index
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 # Names under which heads of detectors keep the strides of their maps.
 _STRIDES = ('strides', 'featmap_strides')

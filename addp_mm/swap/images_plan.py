@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from addp_mm.config.type_names import type_name
 from addp_mm.swap.plan import Change
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 # Size for which positions are stored if the config does not say one.
 _USUAL_SIZE = {'det': 1024, 'seg': 512, 'cls': 224}

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from addp_mm.config.type_names import type_name
 from addp_mm.swap.plan import Change
 from addp_mm.swap.recipes import BATCHES
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 CONSTRUCTOR = 'addp_mm.LayerDecayOptimWrapperConstructor'
 # Options of other constructors that ours has too.

@@ -17,7 +17,8 @@ from addp_mm.swap.expectations import check_swappable
 from addp_mm.swap.images_plan import colour_changes, image_size, pad_changes, resizes_batches
 from addp_mm.swap.optimizer_plan import optimizer_changes
 from addp_mm.swap.plan import Change, SwapError, SwapPlan
-from addp_mm.swap.zoo import ZooEntry, find_backbone
+from addp_mm.swap.zoo import find_backbone
+from addp_mm.swap.zoo_entry import ZooEntry
 
 TASKS = {'mmdet': 'det', 'mmseg': 'seg', 'mmpretrain': 'cls'}
 _SMALL = 64
