@@ -68,7 +68,7 @@ def test_the_printed_report_and_a_check_of_the_written_config(tmp_path, capsys, 
     printed = capsys.readouterr().out
     assert 'key ' in printed.splitlines()[2]
     assert 'model.decode_head.in_channels     2048 ' in printed
-    assert 'maps for the heads: 32 channels at stride 16, 16' in printed
+    assert 'maps for the heads: 32 channels at stride 16' in printed, printed
     assert 'trial: one training step (loss ' in printed
     assert 'these weights are not downloaded' in printed
     assert printed.endswith('written: new.py\ntrain it: addp train new.py\n')
