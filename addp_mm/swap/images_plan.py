@@ -29,6 +29,8 @@ def colour_changes(cfg: Config, entry: ZooEntry, task: str) -> list[Change]:
     """Mean, standard deviation and order of the colours with which the backbone was trained."""
     key, current = preprocessor_of(cfg)
     mean, std = entry.colours
+    if len(current.get('mean') or mean) != len(mean):  # images of other channels than colours
+        return []
     order = 'to_rgb' if task == 'cls' else 'bgr_to_rgb'
     numbers = f'mean and standard deviation of the images with which {entry.name} was trained'
     wanted: dict[str, tuple[Any, str]] = {

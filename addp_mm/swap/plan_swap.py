@@ -50,6 +50,7 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
     except SwapError as error:
         raise SwapError(f'{config_name} with {backbone}: {error}') from error
     changes = (_imports(cfg), *parts.changes, *_weights(cfg), *colour_changes(cfg, entry, task), *optimizer)
+    changes = tuple(replace(change, value=_plain(change.value)) for change in changes)
     changes = tuple(_without_needless_delete(cfg, change) for change in changes)
     side = parts.divisor * math.ceil(_SMALL / parts.divisor)
     size = (side, side + parts.divisor)
@@ -100,6 +101,13 @@ def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _P
         reason = 'the neck does not use the finest map, so that layers get no gradient'
         changes.append(Change('find_unused_parameters', True, reason))
     return _Parts(changes, plan.notes, divisor)
+
+
+def _plain(value: Any) -> Any:
+    """A value of dicts, lists and tuples only, without the classes of mmengine's configs."""
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items()}
+    return type(value)(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def _pad_in_backbone(changes: list[Change]) -> None:

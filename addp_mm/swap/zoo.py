@@ -9,9 +9,8 @@ from typing import Any
 from addp_mm.errors import suggest
 from addp_mm.swap.plan import SwapError
 from addp_mm.swap.recipes import CONVNEXT, SWIN, VIT_B, VIT_L, VOLO, Recipes
-from addp_mm.swap.zoo_entry import IMAGENET, Colours, ZooEntry, windows_of
+from addp_mm.swap.zoo_entry import HALF, IMAGENET, Colours, ZooEntry, windows_of
 
-HALF: Colours = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 TIMM_SCHEME = 'timm:'
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""What the zoo knows about a backbone."""
+"""What the zoo knows about one backbone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from addp_mm.swap.recipes import VIT_B, Recipes
 Colours = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Colours = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+HALF: Colours = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 
 
 @dataclass(frozen=True)

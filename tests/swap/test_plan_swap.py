@@ -101,6 +101,19 @@ def test_patches_of_14_px_change_the_strides_as_in_the_shipped_config(plan):
     assert planned['model.backbone']['img_size'] % 14 == 0
 
 
+def test_strides_in_lists_of_heads_follow_too(plan):
+    planned = values(plan('mmdet::cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py', 'dinov2_b'))
+    stages = planned['model.rpn_head.stages']
+    assert type(stages[0]) is dict
+    assert [stage['anchor_generator']['strides'] for stage in stages if 'anchor_generator' in stage][0] == [
+        3.5,
+        7,
+        14,
+        28,
+        56,
+    ]
+
+
 def test_crops_and_windows_of_a_segmentor_become_multiples_of_the_patch(plan):
     planned = plan('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-769x769.py', 'addp_b')
     changes = values(planned)

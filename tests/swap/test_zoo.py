@@ -10,7 +10,8 @@ from addp_mm.registry import MODELS
 from addp_mm.swap.candidate import candidate_of
 from addp_mm.swap.plan import SwapError
 from addp_mm.swap.recipes import VIT_B
-from addp_mm.swap.zoo import HALF, ZOO, find_backbone
+from addp_mm.swap.zoo import ZOO, find_backbone
+from addp_mm.swap.zoo_entry import HALF
 
 TINY = dict(embed_dims=16, num_layers=4, num_heads=2)
 # names of one architecture and size are one case
