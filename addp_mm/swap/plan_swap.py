@@ -50,8 +50,8 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
     except SwapError as error:
         raise SwapError(f'{config_name} with {backbone}: {error}') from error
     changes = (_imports(cfg), *parts.changes, *_weights(cfg), *colour_changes(cfg, entry, task), *optimizer)
-    changes = tuple(_without_needless_delete(cfg, change) for change in changes)
     changes = tuple(replace(change, value=_plain(change.value)) for change in changes)
+    changes = tuple(_without_needless_delete(cfg, change) for change in changes)
     side = parts.divisor * math.ceil(_SMALL / parts.divisor)
     size = (side, side + parts.divisor)
     return SwapPlan(config_name, scope, task, backbone, changes, (*parts.notes, *notes), parts.divisor, size)
