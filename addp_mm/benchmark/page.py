@@ -60,7 +60,7 @@ def _scatters(title: str, rows: Sequence[Row]) -> list[Picture]:
         if 'inference' in row.speed
     }
     if fast:
-        pictures.append(error_scatter(f'{title} and speed', fast, 'inference, images/s', f'{title}, %', True))
+        pictures.append(error_scatter(f'{title} and speed', fast, 'inference, images/s', f'{title}, %'))
     sized = {}
     for row in rows:
         if 'backbone' in row.parameters:

@@ -162,4 +162,5 @@ def test_backbones_are_swapped_into_the_base_and_one_that_does_not_fit_is_a_row(
     unfit = Benchmark([resnet], tmp_path)
     unfit.measure(Timing(1, 1, 0, 'cpu'))
     assert unfit.rows[0].failures == [resnet.failure]
-    assert not vit.config.exists()
+    assert sorted(path.stem for path in (tmp_path / 'configs').iterdir()) == sorted(one.config.stem for one in fitting)
+    assert vit.failure
