@@ -42,10 +42,11 @@ optimizer, learning rate, layer decay and its rate, weight decay, and the images
 checkpoint: the last one is tested, once. Nothing was tuned for any backbone; the settings were made for ADDP's
 fine-tuning.
 
-Not equal: the encoder on tokens has 4 blocks and a frozen tokenizer before it, the ViTs have 6. VOLO has another
-number of parameters and operations (table below), and one of its stages has stride 4. ADDP's backbone has a norm after
-the embedding, MAE's has none, and the random ViT has ADDP's. MAE's positions are sines and cosines at the start of the
-fine-tuning.
+Not equal: the encoder on tokens has 4 blocks and a frozen tokenizer before it, the ViTs have 6, so that layer decay
+has fewer depths. VOLO has other numbers of parameters and operations (table below). Its classifier takes the output of
+class attention, and those of the others the mean of the patches; UperNet gets its maps of stride 4 and 8, and of the
+others four maps of stride 8. ADDP's backbone has a norm after the embedding, MAE's has none, and the random ViT has
+ADDP's. MAE's positions are sines and cosines at the start of the fine-tuning.
 
 ADDP, MAE and the predictor come from one pre-training each. The spread of pre-trainings is not in these numbers, nor
 is MAE's best learning rate: it was trained once, with ADDP's."""

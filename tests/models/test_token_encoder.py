@@ -5,9 +5,14 @@ import copy
 
 import pytest
 import torch
+from helpers import random_mage as mage
+from helpers import random_vqgan as vqgan
 from helpers.recipes import load_recipe
 
 from addp_mm.diffusion.token_space import TokenSpace
+from addp_mm.layouts.key_rules import without_prefix
+from addp_mm.layouts.mage import MAGE, convert_mage
+from addp_mm.layouts.vqgan import MASKGIT
 from addp_mm.models.backbones import TokenEncoder
 from addp_mm.models.layers import ImageSizeError, OptionError, resize_pos_embed
 from addp_mm.models.predictors import MaskedTokenPredictor
@@ -194,3 +199,32 @@ def test_the_nano_config_fits_the_shipped_predictor_and_tokenizer(capsys):
     assert 'PredictorEncoder from addp_mm://token-predictor_nano-p8.safetensors: loaded 54, resized none' in log
     assert log.count('missing none') == 2
     assert 'WARNING' not in log
+
+
+def test_one_file_of_mage_gives_the_encoder_and_the_tokenizer(tmp_path):
+    torch.manual_seed(0)
+    sizes = vqgan.Sizes(taming=False, mults=(1, 1), attn_levels=(), codes=mage.CODES)
+    checkpoint = mage.random_state_dict()
+    checkpoint |= {f'vqgan.{key}': value for key, value in vqgan.random_state_dict(sizes).items()}
+    path = str(tmp_path / 'mage.pth')
+    torch.save(dict(model=checkpoint), path)
+    args, space = MAGE.build_args(checkpoint), TokenSpace(mage.CODES)
+    tokenizer_args = MASKGIT.build_args(without_prefix(checkpoint, 'vqgan.'))
+    tokenizer = dict(type='addp_mm.VQTokenizer', **tokenizer_args)
+    tokenizer['init_cfg'] = dict(type='addp_mm.Pretrained', checkpoint=path, prefix='vqgan.', strict=True)
+    backbone = build(
+        tokenizer=tokenizer,
+        arch=dict(embed_dims=args['embed_dims'], num_layers=args['num_layers'], num_heads=mage.HEADS),
+        img_size=6,  # 3 x 3 tokens of stride 2
+        vocab_size=space.vocab_size,
+        fake_class_id=space.fake_class_id,
+        out_type='raw',
+        init_cfg=dict(type='addp_mm.Pretrained', checkpoint=path),
+    )
+    backbone.init_weights()
+    predictor = MaskedTokenPredictor(**args, num_heads=mage.HEADS, decoder_num_heads=mage.DECODER_HEADS).eval()
+    predictor.load_state_dict(convert_mage(checkpoint))
+    images = torch.randn(2, 3, 6, 6)
+    ids, hw = backbone.tokenize(images)
+    assert hw == (3, 3)
+    torch.testing.assert_close(backbone.eval()(images)[0], encoder_states(predictor, ids))

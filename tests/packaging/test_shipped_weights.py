@@ -37,7 +37,7 @@ def test_files_have_the_checksums_of_their_readme():
     stated['fashion_mnist_subset.npz'] = re.search(r'SHA-256\s+`([0-9a-f]{64})`', README).group(1)
     files = {path.name: path for path in ASSETS.iterdir() if path.name != 'README.md'}
     assert set(stated) == set(files)
-    assert len(files) == 4
+    assert len(files) == 5
     assert stated == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
@@ -56,3 +56,14 @@ def test_predictor_and_addp_are_far_better_than_chance(model, images):
     chance = math.log(len(model.tokenizer.codebook))
     for name, logits in predictions.items():
         assert F.cross_entropy(logits[mask], ids[mask]) < chance - 1, name
+
+
+def test_the_encoder_of_mae_is_loaded_completely(capsys):
+    from addp_mm.models.backbones import ADDPViT
+
+    init_cfg = dict(type='addp_mm.Pretrained', checkpoint='addp_mm://mae_nano-p8.safetensors')
+    ADDPViT('nano', img_size=64, patch_size=8, init_cfg=init_cfg).init_weights()
+    log = capsys.readouterr().out
+    assert 'converted from the layout of mmpretrain ViT' in log
+    assert 'left out none, missing none' in log
+    assert 'WARNING' not in log
