@@ -21,6 +21,8 @@ from helpers.tiny_volo import ARCH
 from helpers.volo_reference import PATH, reference
 from mmengine.model import revert_sync_batchnorm
 
+from addp_mm.checks.unknown_arguments import check_config
+
 DROP_PATH = dict(d1=0.1, d3=0.5, d4=0.5, d5=0.75)
 CHANNELS = dict(d1=(192, 384), d3=(256, 512), d4=(384, 768), d5=(384, 768))
 PATHS = {path.stem: path for task in ('seg', 'det') for path in sorted((CONFIGS / task).glob('*_volo-d*.py'))}
@@ -54,6 +56,7 @@ def test_the_recipes_are_those_of_the_published_numbers():
 @pytest.mark.parametrize('stem', TRAINED)
 def test_model_and_learning_rates(stem):
     cfg, model = on_meta(stem)
+    check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     arch, backbone = re.search(r'_volo-(d\d)', stem)[1], model.backbone
     narrow, wide = CHANNELS[arch]
     assert backbone.model_name == f'VOLO {arch}'
