@@ -24,6 +24,7 @@ TOOLS = {
     'train': ('train.py', 'train a config: pre-training, classification, detection, segmentation'),
     'test': ('test.py', 'test a checkpoint; writes the metrics as JSON'),
     'check': ('check.py', 'check a config and its data, and write a report of the data'),
+    'swap': ('swap.py', 'put another backbone into a config of mmdet, mmseg or mmpretrain'),
     'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
 }

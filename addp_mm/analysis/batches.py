@@ -94,19 +94,13 @@ def _height_width(side: int | tuple[int, int]) -> tuple[int, int]:
 
 def _steps(node: Any) -> Iterator[dict]:
     """Every dict with a ``type`` in nested dicts and lists, the outer ones first."""
-    if isinstance(node, dict):
-        if isinstance(node.get('type'), str):
-            yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for part in node:
-            yield from _steps(part)
+    yield from (part for part in dicts_of(node) if isinstance(part.get('type'), str))
 
 
 def synthetic_batch(cfg: Config, batch_size: int, img_size: tuple[int, int]) -> dict:
     """Make a batch like those of the config's data loader: grey images with simple targets.
 
-    The targets are labels, boxes and masks, or label maps.
+    The targets are labels; boxes, with masks and a class map if the config needs them; label maps.
 
     Args:
         cfg: Config of default scope mmpretrain, mmdet or mmseg.
@@ -119,7 +113,10 @@ def synthetic_batch(cfg: Config, batch_size: int, img_size: tuple[int, int]) -> 
     image = torch.full((3, *img_size), 127, dtype=torch.uint8)
     scope = cfg.get('default_scope')
     if scope == 'mmdet':
-        return dict(inputs=[image] * batch_size, data_samples=[_det_sample(img_size) for _ in range(batch_size)])
+        steps = list(_steps(cfg.get('train_dataloader') or {}))
+        with_mask = any(step.get('with_mask', step['type'].endswith('LoadPanopticAnnotations')) for step in steps)
+        samples = [_det_sample(img_size, with_mask, _background(cfg)) for _ in range(batch_size)]
+        return dict(inputs=[image] * batch_size, data_samples=samples)
     if scope == 'mmseg':
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
@@ -156,10 +153,27 @@ def _boxes(img_size: tuple[int, int]) -> Tensor:
     return torch.stack([x1, y1, x1 + share * width, y1 + share * height], dim=1)
 
 
-def _det_sample(img_size: tuple[int, int]) -> DetDataSample:
+def _background(cfg: Config) -> int | None:
+    """Class of the pixels without an object in the class map; None if no head needs such a map."""
+    for node in dicts_of(cfg.model):
+        if node.get('num_stuff_classes'):
+            return node['num_things_classes']
+    return 0 if any(node.get('semantic_head') for node in dicts_of(cfg.model)) else None
+
+
+def dicts_of(node: Any) -> Iterator[dict]:
+    """Every dict in nested dicts and lists, the outer ones first."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    for part in node if isinstance(node, list | tuple) else ():
+        yield from dicts_of(part)
+
+
+def _det_sample(img_size: tuple[int, int], with_mask: bool, background: int | None) -> DetDataSample:
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
+    from mmengine.structures import InstanceData, PixelData
 
     boxes = _boxes(img_size)
     masks = np.zeros((NUM_OBJECTS, *img_size), dtype=np.uint8)
@@ -172,14 +186,18 @@ def _det_sample(img_size: tuple[int, int]) -> DetDataSample:
             pad_shape=img_size,
             batch_input_shape=img_size,
             scale_factor=(1.0, 1.0),
+            border=(0, img_size[0], 0, img_size[1]),  # of RandomCenterCropPad
             img_id=0,
             img_path='synthetic',
         )
     )
-    sample.gt_instances = InstanceData(
-        bboxes=boxes, labels=torch.zeros(NUM_OBJECTS, dtype=torch.long), masks=BitmapMasks(masks, *img_size)
-    )
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.zeros(NUM_OBJECTS, dtype=torch.long))
+    if with_mask:
+        sample.gt_instances.masks = BitmapMasks(masks, *img_size)
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    if background is not None:
+        class_map = np.where(masks.any(axis=0), 0, background)
+        sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(class_map)[None])
     return sample
 
 

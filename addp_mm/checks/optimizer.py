@@ -28,6 +28,7 @@ _LAYER_DECAY: dict[str, tuple[str, ...]] = {
     'LearningRateDecayOptimizerConstructor': ('num_layers', 'decay_rate'),
     'LayerDecayOptimizerConstructor': ('num_layers', 'layer_decay_rate'),
 }
+_DECAY_RATES = ('layer_decay_rate', 'decay_rate')
 _EPOCH_LENGTH = 100  # for schedules that are converted from epochs; the real number is not known yet
 _STEPS = 3  # of a schedule: a period of 0 fails at the second
 
@@ -49,6 +50,7 @@ def check_optimizer(cfg: Config) -> None:
     optimizers: dict[str, Optimizer | None] = {}
     for path, part in _wrappers(wrapper):
         _check_layer_decay(path, part)
+        _check_ignored_decay(path, part)
         _check_multipliers(path, part)
         _check_clipping(f'{path}.clip_grad', part.get('clip_grad'))
         optimizers[path.partition('.')[2]] = _optimizer(f'{path}.optimizer', part['optimizer'])
@@ -113,6 +115,20 @@ def _check_layer_decay(path: str, wrapper: Mapping) -> None:
     ):
         if given.get(key) is None:
             raise ConfigError(f'config: {path}.constructor {name} needs {path}.{key}, which is not set')
+
+
+def _check_ignored_decay(path: str, wrapper: Mapping) -> None:
+    """Refuse a rate of layer decay that mmengine's own constructor would ignore."""
+    kind = find_type(wrapper.get('constructor', 'DefaultOptimWrapperConstructor'), OPTIM_WRAPPER_CONSTRUCTORS)
+    paramwise = wrapper.get('paramwise_cfg')
+    if kind is not DefaultOptimWrapperConstructor or not isinstance(paramwise, Mapping):
+        return
+    for key in _DECAY_RATES:
+        if key in paramwise:
+            raise ConfigError(
+                f'config: {path}.paramwise_cfg.{key} has no effect, because {path} has no constructor that reads it. '
+                f'Set {path}.constructor=addp_mm.LayerDecayOptimWrapperConstructor'
+            )
 
 
 def _check_clipping(path: str, clipping: Any) -> None:

@@ -10,6 +10,7 @@ from addp_mm.config.options import Kinds, merge_options
 from addp_mm.config.paths import require_file
 from addp_mm.config.reading import CONFIG_SUFFIXES, import_custom_modules, read_config
 from addp_mm.config.shipped import SCHEME, config_path
+from addp_mm.config.stock import is_stock_name, stock_path
 from addp_mm.errors import ConfigError
 
 __all__ = ['ConfigError', 'load_config']
@@ -22,7 +23,7 @@ def load_config(
 
     Args:
         path: A file, or the name of a shipped config: ``addp_mm::NAME``, or ``NAME`` without its
-            ``.py``.
+            ``.py``; or ``mmdet::NAME``, ``mmseg::NAME`` or ``mmpretrain::NAME``.
         options: ``['a.b=1', …]``. Defaults to None: no options.
         kinds_of: As in :func:`addp_mm.config.options.merge_options`. Defaults to a function that
             knows nothing.
@@ -31,7 +32,9 @@ def load_config(
         ConfigError: The file does not exist or has a mistake, or an option has no effect.
         ShippedFileError: The package ships no config of that name.
     """
-    if path.startswith(SCHEME) or (Path(path).suffix not in CONFIG_SUFFIXES and not Path(path).exists()):
+    if is_stock_name(path):
+        path = stock_path(path)
+    elif path.startswith(SCHEME) or (Path(path).suffix not in CONFIG_SUFFIXES and not Path(path).exists()):
         path = config_path(path)
     require_file(path, 'config', CONFIG_SUFFIXES)
     cfg = read_config(path)

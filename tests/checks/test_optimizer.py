@@ -63,6 +63,15 @@ def test_the_layer_decay_of_the_packages_reads_options_that_must_be_set(construc
         check_optimizer(cfg)
 
 
+def test_a_layer_decay_that_no_constructor_reads_is_refused():
+    paramwise = dict(layer_decay_rate=0.7)
+    plain = build_optim_wrapper(nn.Linear(1, 1), dict(optimizer=dict(ADAMW), paramwise_cfg=dict(paramwise)))
+    assert {group['lr'] for group in plain.optimizer.param_groups} == {0.1}  # mmengine ignores it
+    with pytest.raises(ConfigError, match='paramwise_cfg.layer_decay_rate has no effect'):
+        check_optimizer(config(paramwise_cfg=paramwise))
+    check_optimizer(config(constructor='addp_mm.LayerDecayOptimWrapperConstructor', paramwise_cfg=paramwise))
+
+
 @pytest.mark.parametrize('paramwise', ['norm_decay_mult=0', dict(custom_keys=['head']), dict(custom_keys=dict(head=2))])
 def test_a_paramwise_cfg_of_another_form(paramwise):
     with pytest.raises(ConfigError, match='paramwise_cfg must be a dict, and its custom_keys a dict of dicts'):

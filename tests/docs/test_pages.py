@@ -15,6 +15,7 @@ MESSAGES = (ROOT / 'docs/messages.md').read_text()
 STARTS_WITH_COMMAND = (
     'options',
     'swap',
+    'timm_backbones',
     'own_data',
     'installation',
     'cluster',
@@ -23,6 +24,7 @@ STARTS_WITH_COMMAND = (
     'metrics',
     'fashion_scenes',
     'check_data',
+    'volo',
 )
 
 

@@ -16,7 +16,18 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from helpers.stock_swaps import build
+from helpers.hand_swaps import (
+    DETECTORS,
+    PANOPTIC,
+    SEGMENTORS,
+    STUFF,
+    WITH_MASKS,
+    build,
+    read_detector,
+    read_segmentor,
+    segmentation_batch,
+    set_everywhere,
+)
 from helpers.tiny_detection import detection_batch
 
 ALL = 100000  # of proposals and samples
@@ -48,14 +59,12 @@ class Prediction:
 
 
 def cases() -> dict[str, tuple[str, str]]:
-    """For each stock config of docs/swap.md, ``package::path``, its package and short name."""
-    from swap import test_swap_det, test_swap_seg
-
-    packages = {'mmdet': test_swap_det, 'mmseg': test_swap_seg}
+    """Package and short name of each stock config with another backbone, by ``package::path``."""
+    packages = {'mmdet': DETECTORS, 'mmseg': SEGMENTORS}
     return {
         f'{package}::{base}': (package, name)
-        for package, module in packages.items()
-        for name, (base, _) in module.SWAPS.items()
+        for package, swaps in packages.items()
+        for name, (base, _) in swaps.items()
     }
 
 
@@ -65,20 +74,18 @@ def read(package: str, name: str, folder: Path) -> tuple[Config, dict]:
     All proposals and samples are used, because an untrained network selects them by scores that are
     almost equal. Otherwise float32 and bfloat16 would be compared on different boxes.
     """
-    from swap import test_swap_det, test_swap_seg
-
     if package == 'mmseg':
-        return test_swap_seg.read(folder, name, custom_imports=False), test_swap_seg.segmentation_batch((64, 64))
-    cfg = test_swap_det.read(folder, name)
-    test_swap_det.set_everywhere(cfg.model, 'num', ALL)
+        return read_segmentor(folder, name), segmentation_batch((64, 64))
+    cfg = read_detector(folder, name)
+    set_everywhere(cfg.model, 'num', ALL)
     proposals = (cfg.model.get('train_cfg') or {}).get('rpn_proposal')
     if proposals:
         proposals.update(nms_pre=ALL, max_per_img=ALL, nms=dict(type='nms', iou_threshold=1.0))
-    panoptic = name in test_swap_det.PANOPTIC
+    panoptic = name in PANOPTIC
     if not panoptic:
-        test_swap_det.set_everywhere(cfg.model, 'score_thr', 0.0)
-    masks = panoptic or name in test_swap_det.WITH_MASKS
-    return cfg, detection_batch(((64, 64),), masks, test_swap_det.STUFF if panoptic else None)
+        set_everywhere(cfg.model, 'score_thr', 0.0)
+    masks = panoptic or name in WITH_MASKS
+    return cfg, detection_batch(((64, 64),), masks, STUFF if panoptic else None)
 
 
 def step(cfg: Config, model: nn.Module, batch: dict, dtype: str) -> tuple[dict[str, float], Tensor]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.hand_swaps import build
 from helpers.precision_table import TOLERANCES, UNSTABLE, cases, differences, predict, read, step
-from helpers.stock_swaps import build
 from helpers.tiny_detection import detection_batch
 
 DOC = (Path(__file__).parents[2] / 'docs/compat.md').read_text()

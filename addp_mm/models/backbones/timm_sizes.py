@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from timm.layers import AvgPool2dSame, Conv2dSame, resample_abs_pos_embed
+from timm.layers import AvgPool2dSame, Conv2dSame, SpaceToDepth, resample_abs_pos_embed
 from timm.layers.pool2d_same import MaxPool2dSame
 from timm.models import beit, hiera, maxxvit, mvitv2, naflexvit, swin_transformer, swin_transformer_v2, volo
 from torch import Tensor, nn
@@ -75,8 +75,8 @@ class FixedSize(AnySize):
         """
         if (height, width) != self.size:
             raise ImageSizeError(
-                f'{type(model).__name__} of timm is made for {self.size[0]}x{self.size[1]} pixels and cannot resize its '
-                f'positions, got {height}x{width}: set model_kwargs=dict(img_size=({height}, {width})) and '
+                f'{type(model).__name__} of timm is made for {self.size[0]}x{self.size[1]} pixels and cannot resize '
+                f'its positions, got {height}x{width}: set model_kwargs=dict(img_size=({height}, {width})) and '
                 'give all images that size, or use another model'
             )
 
@@ -88,6 +88,8 @@ class DynamicPatches(AnySize):
         super().__init__(model, strides)
         patch_embed = model.embeds if isinstance(model, naflexvit.NaFlexVit) else model.patch_embed
         self.multiple = _pair(patch_embed.patch_size)
+        if len(set(strides)) == 1:  # a hybrid's patch is one position of a convolutional network
+            self.multiple = max(self.multiple[0], strides[0]), max(self.multiple[1], strides[0])
 
 
 class Swin(DynamicPatches):
@@ -266,6 +268,8 @@ def _has_map_sized_attention(model: Any) -> bool:
 def _rounds_up(model: Any) -> bool:
     """Whether every convolution and pooling of a model gives ceil(size / stride) positions."""
     for module in model.modules():
+        if isinstance(module, SpaceToDepth):
+            return False
         if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) and not isinstance(module, _SAME_PADDING):
             kernel, stride, padding = (_pair(getattr(module, name)) for name in ('kernel_size', 'stride', 'padding'))
             dilation = _pair(getattr(module, 'dilation', 1))
