@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 import time
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
@@ -167,8 +168,17 @@ def model_of(config: str) -> str:
     return model.type + (f', {head["type"]}' if 'type' in head else '')
 
 
+def finished(results: dict) -> dict:
+    """The results of configs with all backbones, in the order of the list."""
+    return {name: results[name] for name in names() if len(results.get(name, {}).get('cases', ())) == len(BACKBONES)}
+
+
 def table(results: dict) -> str:
-    """The table as Markdown; causes of failures are listed below it."""
+    """The table as Markdown; causes of failures are listed below it.
+
+    Args:
+        results: Those of configs with all backbones.
+    """
     causes: list[str] = []
     lines = [
         f'| Config | Model | {" | ".join(f"`{name}`" for name in BACKBONES)} |',
@@ -177,10 +187,7 @@ def table(results: dict) -> str:
     for config, row in results.items():
         cells = []
         for backbone in BACKBONES:
-            result = row['cases'].get(backbone)
-            if result is None:
-                cells.append('not run')
-                continue
+            result = row['cases'][backbone]
             cause = _readable(result['error'] or result['no_trial'] or '')
             if cause and cause not in causes:
                 causes.append(cause)
@@ -195,9 +202,13 @@ def table(results: dict) -> str:
             '',
             'Causes (behind ✓: the original config cannot be tried either):',
             '',
-            *(f'{number}. {cause}' for number, cause in enumerate(causes, 1)),
+            *(_item(*one) for one in enumerate(causes, 1)),
         ]
     return '\n'.join(lines)
+
+
+def _item(number: int, text: str) -> str:
+    return textwrap.fill(f'{number}. {text}', 100, subsequent_indent='   ', break_on_hyphens=False)
 
 
 def _readable(error: str) -> str:
@@ -227,7 +238,7 @@ def main() -> None:
     if not args.no_run:
         import_packages()
         run_cases(results, args)
-    write_table({name: results[name] for name in names() if name in results})
+    write_table(finished(results))
 
 
 def import_packages() -> None:
@@ -248,10 +259,10 @@ def run_cases(results: dict, args: argparse.Namespace) -> None:
     """Run the cases that have no result, and save each result at once."""
     for config in names():
         for backbone in BACKBONES:
-            row = results.setdefault(config, dict(model=model_of(config), cases={}))
-            done = row['cases'].get(backbone)
             if not any(part in f'{config} {backbone}' for part in args.only):
                 continue
+            row = results.setdefault(config, dict(model=model_of(config), cases={}))
+            done = row['cases'].get(backbone)
             if done is not None and not (args.again and done['error']):
                 continue
             row['cases'][backbone] = result = in_new_process(config, backbone, args.limit)

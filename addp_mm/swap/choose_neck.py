@@ -16,6 +16,8 @@ from addp_mm.swap.plan import SwapError
 
 # Necks that do no more than make a pyramid of one width. ViTDet's SimpleFPN replaces them.
 PYRAMIDS = ('FPN', 'PAFPN', 'ChannelMapper', 'CSPNeXtPAFPN', 'YOLOXPAFPN', 'HRFPN', 'FPN_CARAFE')
+# Necks that only resize the maps of a plain transformer; FourScaleNeck, or stages, replace them.
+SCALERS = ('Feature2Pyramid', 'MultiLevelNeck')
 _SCALES = (4, 2, 1, 0.5)
 
 
@@ -76,9 +78,9 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
         rest = expected.necks[1:]
         reason = f'SimpleFPN gives the levels of {type_name(first["type"])} from one map of a plain transformer'
         return _checked(maps, indices, (*lifted, *rest), expected, scope, reason)
-    if first is None:
+    if first is None or type_name(first['type']) in SCALERS:
         indices, lifted = lift(maps, wanted)
-        return _checked(maps, indices, lifted, expected, scope, _lift_reason(lifted))
+        return _checked(maps, indices, (*lifted, *expected.necks[1:]), expected, scope, _lift_reason(lifted))
     errors: list[SwapError] = []
     for start in _starts(first, maps, expected.backbone, scope):
         inputs = expected.backbone.select(range(start, len(expected.backbone)))
@@ -188,7 +190,7 @@ def _with_inputs(neck: Mapping, old: FeatureMaps, new: FeatureMaps, start: int) 
     if channels is None:
         return changed
     given = list(channels)[len(channels) - len(old) :] if len(channels) > len(old) else list(channels)
-    changed['in_channels'] = _replaced(given, old, new)
+    changed['in_channels'] = type(channels)(_replaced(given, old, new))  # JPU takes a tuple only
     outs = neck.get('out_channels')
     if isinstance(outs, list | tuple) and list(outs[: len(given)]) == list(given):  # SSD passes its inputs on
         changed['out_channels'] = [*changed['in_channels'], *outs[len(given) :]]

@@ -49,7 +49,7 @@ class DensePlan:
         task = 'det' if scope == 'mmdet' else 'seg'
         backbone = backbone_cfg(entry, candidate, task, cfg.model.backbone, self.choice.indices, size)
         self.changes = [Change('model.backbone', backbone, _backbone_reason(entry, backbone), delete=True)]
-        self.changes += neck_changes(self.expected, self.choice)
+        self.changes += neck_changes(self.expected, self.choice, isinstance(self.model.get('neck'), list | tuple))
         self.notes: list[str] = []
         self.changes += self._segmentor_heads() if scope == 'mmseg' else self._detector_heads()
         self.changes += self._strides(stride_ratio(candidate.maps)) if scope == 'mmdet' else []
@@ -152,14 +152,14 @@ def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, new
 
 
-def neck_changes(expected: Expected, choice: NeckChoice) -> list[Change]:
-    """The change from the necks of a config to the chosen ones."""
+def neck_changes(expected: Expected, choice: NeckChoice, is_list: bool) -> list[Change]:
+    """The change from the necks of a config, which may be in a list, to the chosen ones."""
     old, new = list(expected.necks), [copy.deepcopy(dict(neck)) for neck in choice.necks]
     if [dict(neck) for neck in old] == new:
         return []
     if not new:
         return [Change('model.neck', None, choice.reason)]
-    if len(new) > 1:
+    if len(new) > 1 or is_list:
         return [Change('model.neck', new, choice.reason)]
     if len(old) == 1 and old[0]['type'] == new[0]['type'] and set(old[0]) == set(new[0]):
         changed = {key: value for key, value in new[0].items() if not _equal(old[0].get(key), value)}

@@ -4,11 +4,11 @@
 import copy
 
 import pytest
+from helpers.hand_swaps import DETECTORS, SEGMENTORS, write_swap
 from helpers.recipes import load_recipe
-from helpers.stock_swaps import replaced, write_swap
-from helpers.swap_table import cases
 from mmengine.config import Config
 
+from addp_mm.swap.differences import differences
 from addp_mm.swap.plan import Change, SwapError, apply_changes
 from addp_mm.swap.plan_swap import plan_swap
 
@@ -37,32 +37,39 @@ def values(plan) -> dict:
     return {change.key: change.value for change in plan.changes}
 
 
-HAND_WRITTEN = [
-    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
-    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-    'mmdet::rtmdet/rtmdet_l_8xb32-300e_coco.py',
-    'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
-    'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
-    'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py',
-    'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py',
-    'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-80k_ade20k-512x512.py',
-    'mmseg::setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512.py',
-    'mmseg::segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512.py',
-    'mmpretrain::resnet/resnet50_8xb32_in1k.py',
-    'mmpretrain::deit/deit-base_16xb64_in1k.py',
-    'mmpretrain::mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py',
-]
+# In mmpretrain only few values change.
+CLASSIFIERS = {
+    'resnet': (
+        'resnet/resnet50_8xb32_in1k.py',
+        "model = dict(backbone=dict(_delete_=True, type='addp_mm.ADDPViT', arch=ARCH, out_type='avg_featmap'), "
+        'neck=None, head=dict(in_channels=WIDTH))',
+    ),
+    'deit': (
+        'deit/deit-base_16xb64_in1k.py',
+        "model = dict(backbone=dict(_delete_=True, type='addp_mm.ADDPViT', arch=ARCH), head=dict(in_channels=WIDTH))",
+    ),
+    'mae-linear-probe': (
+        'mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py',
+        "model = dict(backbone=dict(_delete_=True, type='addp_mm.ADDPViT', arch=ARCH, frozen_stages=12), "
+        'neck=dict(input_features=WIDTH), head=dict(in_channels=WIDTH))',
+    ),
+}
+BY_HAND = {
+    **{f'mmdet::{base}': text for base, text in DETECTORS.values()},
+    **{f'mmseg::{base}': text for base, text in SEGMENTORS.values()},
+    **{f'mmpretrain::{base}': text for base, text in CLASSIFIERS.values()},
+}
+# Its swap by hand keeps the neck behind another one.
+BY_HAND.pop('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py')
 
 
-@pytest.mark.parametrize('name', HAND_WRITTEN)
+@pytest.mark.parametrize('name', BY_HAND)
 def test_necks_and_heads_are_those_of_the_swap_written_by_hand(name, read, plan, tmp_path):
-    base, text = cases()[name]
-    text = text.replace('ARCH', "'base'").replace('WIDTH', '768').replace('frozen_stages=4', 'frozen_stages=12')
-    by_hand = Config.fromfile(write_swap(tmp_path / 'hand.py', f'{name.partition("::")[0]}::{base}', text))
+    text = BY_HAND[name].replace('ARCH', "'base'").replace('WIDTH', '768')
+    by_hand = Config.fromfile(write_swap(tmp_path / 'hand.py', name, text))
     planned = plan(name, 'addp_b').apply(read(name))
-    parts = set(by_hand.model) | set(planned.model)
-    for part in parts - {'backbone', 'data_preprocessor'}:
-        assert replaced(planned.model.get(part), by_hand.model.get(part), part) == set()
+    for part in (set(by_hand.model) | set(planned.model)) - {'backbone', 'data_preprocessor'}:
+        assert list(differences(planned.model.get(part), by_hand.model.get(part), part)) == []
     ours, theirs = planned.model.backbone, by_hand.model.backbone
     assert ours.get('out_type', 'cls_token') == theirs.get('out_type', 'cls_token')
     for key in ('type', 'arch', 'frozen_stages'):
@@ -179,9 +186,8 @@ def test_lists_of_heads_are_written_whole(plan, read):
     heads = values(planned)['model.decode_head']
     assert [head['in_channels'] for head in heads] == [[768] * 4] * 2
     stock = read(name)
-    assert replaced(planned.apply(stock).model.decode_head, stock.model.decode_head) == {
-        f'{head}.in_channels.{i}' for head in (0, 1) for i in range(4)
-    }
+    changed = differences(stock.model.decode_head, planned.apply(stock).model.decode_head)
+    assert {one.key for one in changed} == {f'{head}.in_channels.{i}' for head in (0, 1) for i in range(4)}
 
 
 def test_learning_rates_of_a_schedule_become_ratios(plan):
@@ -242,6 +248,29 @@ def test_a_plan_leaves_the_config_as_it_is(read):
     assert values(planned)['model.backbone']['type'] == 'addp_mm.VOLO'
     assert len({change.key for change in planned.changes}) == len(planned.changes)
     assert all(change.reason and not change.reason.endswith('.') for change in planned.changes)
+
+
+@pytest.mark.parametrize('stock', [None, 'absent', 'list'])
+def test_a_neck_replaces_none_or_a_list(stock, read, tmp_path):
+    name = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+    cfg = read(name)
+    neck = cfg.model.pop('neck')
+    if stock == 'list':
+        cfg.model.neck = [neck]
+    else:  # as a head on the backbone's own maps would have it
+        cfg.model.bbox_head.in_channels = [256, 512, 1024, 2048]
+        if stock is None:
+            cfg.model.neck = None
+    planned = plan_swap(cfg, name, 'addp_b')
+    [change] = [change for change in planned.changes if change.key == 'model.neck']
+    assert change.delete == (stock is None)
+    assert isinstance(change.value, list) == (stock == 'list')
+    cfg.dump(tmp_path / 'stock.py')
+    value = dict(change.value, _delete_=True) if change.delete else change.value
+    (tmp_path / 'swap.py').write_text(f"_base_ = 'stock.py'\nmodel = dict(neck={value!r})\n")
+    found = Config.fromfile(tmp_path / 'swap.py').model.neck
+    assert found == planned.apply(cfg).model.neck
+    assert (found[0] if stock == 'list' else found).type.startswith('addp_mm.')
 
 
 def test_apply_replaces_whole_dicts_only_where_a_change_says_so():
