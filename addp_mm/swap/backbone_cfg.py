@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from addp_mm.swap.candidate import Candidate
 from addp_mm.swap.feature_maps import build_without_memory
 from addp_mm.swap.plan import SwapError
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 # Detectors of smaller images train with global attention: 50 x 50 tokens.
 LARGE_IMAGE = 800
@@ -32,7 +33,7 @@ def backbone_cfg(
     """
     options: dict[str, Any] = {}
     if entry.backbone['type'] in WITH_SIZE:
-        options['img_size'] = rounded_size(size, candidate)
+        options['img_size'] = rounded_size(size, candidate, is_crop=task == 'seg')
     if entry.backbone['type'] == 'addp_mm.ADDPViT':
         options['out_type'] = 'featmap'
         if task == 'det' and entry.large_images and size >= LARGE_IMAGE:
@@ -56,10 +57,12 @@ def kept(stock: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def rounded_size(size: int, candidate: Candidate) -> int:
-    """The nearest multiple of two patches."""
-    step = int(2 * candidate.maps.strides[-1])
-    return max(1, round(size / step)) * step
+def rounded_size(size: int, candidate: Candidate, is_crop: bool = False) -> int:
+    """The nearest multiple of two patches, or the next multiple of one patch for padded crops."""
+    patch = int(candidate.maps.strides[-1])
+    if is_crop:
+        return math.ceil(size / patch) * patch
+    return max(1, round(size / (2 * patch))) * 2 * patch
 
 
 def finished(entry: ZooEntry, options: Mapping[str, Any], task: str) -> dict[str, Any]:

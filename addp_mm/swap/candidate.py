@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from addp_mm.swap.feature_maps import FeatureMaps, build_without_memory
-from addp_mm.swap.zoo import quarters
+from addp_mm.swap.zoo_entry import quarters
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from addp_mm.layouts.key_rules import without_prefix
 from addp_mm.layouts.vit_weights import num_heads_of, vit_args
 from addp_mm.swap.plan import SwapError
 from addp_mm.swap.recipes import VIT_B, VIT_L
-from addp_mm.swap.zoo import ZooEntry, windows_of
+from addp_mm.swap.zoo_entry import ZooEntry, windows_of
 
 # What the task decides.
 _OF_TASK = ('img_size', 'out_type', 'final_norm', 'with_cls_token', 'use_rel_pos')

@@ -18,7 +18,7 @@ from addp_mm.swap.candidate import Candidate
 from addp_mm.swap.expectations import necks_of
 from addp_mm.swap.feature_maps import build_without_memory
 from addp_mm.swap.plan import Change, SwapError
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 # Names under which necks keep the width of their input.
 _WIDTHS = ('in_channels', 'input_features', 'in_features', 'num_features')

@@ -10,7 +10,8 @@ from mmengine.config import Config
 
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError
-from addp_mm.swap.zoo import TIMM_SCHEME, ZOO, ZooEntry, find_backbone
+from addp_mm.swap.zoo import TIMM_SCHEME, ZOO, find_backbone
+from addp_mm.swap.zoo_entry import ZooEntry
 
 _TOLERANCE = 1.0  # of values from 0 to 255
 

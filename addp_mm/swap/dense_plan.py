@@ -17,10 +17,12 @@ from addp_mm.swap.expectations import Expected, expected_maps
 from addp_mm.swap.feature_maps import FeatureMaps
 from addp_mm.swap.plan import Change, SwapError
 from addp_mm.swap.segmentor_heads import heads_of, neck_of_single_maps, needs_pyramid, new_index
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 # Names under which heads of detectors keep the strides of their maps.
 _STRIDES = ('strides', 'featmap_strides')
+# Parts of a model that are no heads.
+_NO_HEADS = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg')
 
 
 class DensePlan:
@@ -47,7 +49,7 @@ class DensePlan:
         task = 'det' if scope == 'mmdet' else 'seg'
         backbone = backbone_cfg(entry, candidate, task, cfg.model.backbone, self.choice.indices, size)
         self.changes = [Change('model.backbone', backbone, _backbone_reason(entry, backbone), delete=True)]
-        self.changes += neck_changes(self.expected, self.choice)
+        self.changes += neck_changes(self.expected, self.choice, isinstance(self.model.get('neck'), list | tuple))
         self.notes: list[str] = []
         self.changes += self._segmentor_heads() if scope == 'mmseg' else self._detector_heads()
         self.changes += self._strides(stride_ratio(candidate.maps)) if scope == 'mmdet' else []
@@ -110,28 +112,54 @@ class DensePlan:
         """Strides and sizes of anchors in the heads for patches of 14 px."""
         if ratio == 1:
             return []
+        patch = f'{16 * ratio:g}'
         changes = []
-        for key, value in _heads_values(self.model, _STRIDES):
-            values = list(value) if isinstance(value, list | tuple) else []
-            if not values or not set(values) <= set(self.expected.heads.strides) or key.startswith('panoptic_head.'):
+        for name, part in self.model.items():
+            if name in _NO_HEADS or name == 'panoptic_head':  # Mask2Former's strides are relative
                 continue
-            reason = f'with patches of {16 * ratio:g} px the maps have {16 * ratio:g}/16 of the strides'
-            changes.append(Change(f'model.{key}', [_whole(stride * ratio) for stride in values], reason))
-            owner = _at(self.model, key.rpartition('.')[0])
-            if type_name(owner.get('type')) == 'AnchorGenerator' and 'base_sizes' not in owner:
-                sizes = f'model.{key.rpartition(".")[0]}.base_sizes'
-                changes.append(Change(sizes, values, 'anchors keep their sizes in pixels'))
+            scaled = copy.deepcopy(part)
+            _scale_strides(scaled, ratio, set(self.expected.heads.strides))
+            for key, value in _differences(part, scaled, f'model.{name}'):
+                is_size = key.endswith('base_sizes')
+                reason = f'with patches of {patch} px the maps have {patch}/16 of the strides'
+                changes.append(Change(key, value, 'anchors keep their sizes in pixels' if is_size else reason))
         return changes
 
 
-def neck_changes(expected: Expected, choice: NeckChoice) -> list[Change]:
-    """The change from the necks of a config to the chosen ones."""
+def _scale_strides(node: Any, ratio: float, strides: set[float]) -> None:
+    """Multiply all strides of maps in a part of a model, in place."""
+    if isinstance(node, list | tuple):
+        for child in node:
+            _scale_strides(child, ratio, strides)
+    if not isinstance(node, Mapping):
+        return
+    for name, child in list(node.items()):
+        values = list(child) if isinstance(child, list | tuple) else []
+        if name in _STRIDES and values and all(isinstance(one, int | float) and one in strides for one in values):
+            node[name] = [_whole(stride * ratio) for stride in values]  # type: ignore[index]  # a ConfigDict
+            if type_name(node.get('type')) == 'AnchorGenerator':
+                node.setdefault('base_sizes', values)  # type: ignore[attr-defined]
+        else:
+            _scale_strides(child, ratio, strides)
+
+
+def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Keys and values in which a changed config differs; lists are whole values."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name, value in new.items():
+            yield from _differences(old.get(name), value, f'{key}.{name}')
+    elif not _equal(old, new):
+        yield key, new
+
+
+def neck_changes(expected: Expected, choice: NeckChoice, is_list: bool) -> list[Change]:
+    """The change from the necks of a config, which may be in a list, to the chosen ones."""
     old, new = list(expected.necks), [copy.deepcopy(dict(neck)) for neck in choice.necks]
     if [dict(neck) for neck in old] == new:
         return []
     if not new:
         return [Change('model.neck', None, choice.reason)]
-    if len(new) > 1:
+    if len(new) > 1 or is_list:
         return [Change('model.neck', new, choice.reason)]
     if len(old) == 1 and old[0]['type'] == new[0]['type'] and set(old[0]) == set(new[0]):
         changed = {key: value for key, value in new[0].items() if not _equal(old[0].get(key), value)}
@@ -166,18 +194,12 @@ def _heads_values(node: Any, names: Sequence[str], key: str = '') -> Iterator[tu
     if not isinstance(node, Mapping):
         return
     for name, child in node.items():
-        if not key and name in ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg'):
+        if not key and name in _NO_HEADS:
             continue
         path = f'{key}.{name}' if key else name
         if name in names:
             yield path, child
         yield from _heads_values(child, names, path)
-
-
-def _at(node: Any, key: str) -> Any:
-    for name in filter(None, key.split('.')):
-        node = node[name]
-    return node
 
 
 def _whole(stride: float) -> int | float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,8 @@ from addp_mm.swap.plan import SwapError
 
 # A multiple of 128, the coarsest stride of a pyramid, and of 8 patches of 14 px.
 PROBE_SIZE = 896
+# What is run on the CPU gets smaller images, if they suit all strides.
+_CPU_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,23 @@ def feature_maps(
     sizes = [img_size]
     if img_size == PROBE_SIZE and isinstance(backbone.get('img_size'), int | tuple | list):
         sizes.append(backbone['img_size'])
-    for size in sizes:
-        height, width = (size, size) if isinstance(size, int) else size
-        shape = (1, backbone.get('in_channels', 3), height, width)
+    for size in sizes[:-1]:
         try:
-            return _maps(_outputs(backbone, partial(torch.zeros, shape), scope), height, backbone)
+            return _backbone_maps(backbone, size, scope)
         except SwapError:
-            if size is sizes[-1]:
-                raise
-    raise AssertionError('unreachable')
+            continue
+    return _backbone_maps(backbone, sizes[-1], scope)
+
+
+def _backbone_maps(backbone: Mapping, size: int | tuple[int, int], scope: str) -> FeatureMaps:
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = backbone.get('in_channels', 3)
+    try:
+        outputs = _outputs(backbone, partial(torch.zeros, (1, channels, height, width)), scope)
+    except _NeedsNumbersError:
+        height, width = (_CPU_SIZE, _CPU_SIZE) if size == PROBE_SIZE else (height, width)
+        outputs = _outputs(backbone, partial(torch.zeros, (1, channels, height, width)), scope, 'cpu')
+    return _maps(outputs, height, backbone)
 
 
 def maps_after(maps: FeatureMaps, necks: Sequence[Mapping], scope: str = 'mmdet') -> FeatureMaps:
@@ -106,8 +116,13 @@ def maps_after(maps: FeatureMaps, necks: Sequence[Mapping], scope: str = 'mmdet'
         SwapError: A neck cannot be built, refuses its input or does not return maps.
     """
     for neck in necks:
-        outputs = _outputs(neck, partial(_zeros, _shapes(maps)), scope)
-        maps = _maps(outputs, PROBE_SIZE, neck)
+        size = PROBE_SIZE
+        try:
+            outputs = _outputs(neck, partial(_zeros, _shapes(maps, size)), scope)
+        except _NeedsNumbersError:
+            size = PROBE_SIZE if any(_CPU_SIZE % stride for stride in maps.strides) else _CPU_SIZE
+            outputs = _outputs(neck, partial(_zeros, _shapes(maps, size)), scope, 'cpu')
+        maps = _maps(outputs, size, neck)
     return maps
 
 
@@ -120,7 +135,7 @@ def first_used(maps: FeatureMaps, neck: Mapping, scope: str = 'mmdet') -> int:
         scope: As in :func:`maps_after`.
     """
     with DefaultScope.overwrite_default_scope(scope), _without_memory():
-        inputs = tuple(torch.zeros(shape, requires_grad=True) for shape in _shapes(maps))
+        inputs = tuple(torch.zeros(shape, requires_grad=True) for shape in _shapes(maps, PROBE_SIZE))
         try:
             outputs = _build(neck)(inputs)
             outputs = [outputs] if isinstance(outputs, Tensor) else outputs
@@ -134,8 +149,8 @@ def _zeros(shapes: Sequence[tuple[int, ...]], device: str) -> tuple[Tensor, ...]
     return tuple(torch.zeros(shape, device=device) for shape in shapes)
 
 
-def _shapes(maps: FeatureMaps) -> list[tuple[int, int, int, int]]:
-    sides = [math.ceil(PROBE_SIZE / stride) for stride in maps.strides]
+def _shapes(maps: FeatureMaps, size: int) -> list[tuple[int, int, int, int]]:
+    sides = [math.ceil(size / stride) for stride in maps.strides]
     return [(1, channels, side, side) for channels, side in zip(maps.channels, sides, strict=True)]
 
 
@@ -146,17 +161,20 @@ def _maps(outputs: Any, height: int, cfg: Mapping) -> FeatureMaps:
     return FeatureMaps(tuple(x.shape[1] for x in outputs), tuple(height / x.shape[2] for x in outputs))
 
 
-def _outputs(cfg: Mapping, make_input: Callable[..., Any], scope: str) -> Any:
-    """Output of a backbone or neck: on the meta device, or on the CPU where that fails."""
+class _NeedsNumbersError(Exception):
+    """An operation has no rule of shapes for the meta device."""
+
+
+def _outputs(cfg: Mapping, make_input: Callable[..., Any], scope: str, device: str = 'meta') -> Any:
+    """Output of a backbone or neck."""
     with DefaultScope.overwrite_default_scope(scope), torch.no_grad():
         try:
-            with _without_memory():
-                return _call(_build(cfg), make_input(device='meta'), cfg)
-        except (NotImplementedError, RuntimeError):  # an operation without a rule of shapes
-            try:
-                return _call(_build(cfg), make_input(device='cpu'), cfg)
-            except RuntimeError as error:
-                raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
+            with _without_memory() if device == 'meta' else nullcontext():
+                return _call(_build(cfg), make_input(device=device), cfg)
+        except (NotImplementedError, RuntimeError) as error:
+            if device == 'meta':
+                raise _NeedsNumbersError(str(error)) from error
+            raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
 
 
 def _call(module: nn.Module, x: Any, cfg: Mapping) -> Any:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from addp_mm.config.type_names import type_name
 from addp_mm.swap.plan import Change
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 # Size for which positions are stored if the config does not say one.
 _USUAL_SIZE = {'det': 1024, 'seg': 512, 'cls': 224}
@@ -29,6 +29,8 @@ def colour_changes(cfg: Config, entry: ZooEntry, task: str) -> list[Change]:
     """Mean, standard deviation and order of the colours with which the backbone was trained."""
     key, current = preprocessor_of(cfg)
     mean, std = entry.colours
+    if len(current.get('mean') or mean) != len(mean):  # images of other channels than colours
+        return []
     order = 'to_rgb' if task == 'cls' else 'bgr_to_rgb'
     numbers = f'mean and standard deviation of the images with which {entry.name} was trained'
     wanted: dict[str, tuple[Any, str]] = {

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from addp_mm.config.type_names import type_name
 from addp_mm.swap.plan import Change
 from addp_mm.swap.recipes import BATCHES
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 CONSTRUCTOR = 'addp_mm.LayerDecayOptimWrapperConstructor'
 # Options of other constructors that ours has too.
@@ -50,10 +50,10 @@ def optimizer_changes(
     if is_frozen:
         return [], ['the optimizer stays: only the head is trained']
     if entry.recipes is None:
-        changes = (
-            [] if not _of_other_backbone(wrapper) else [_constructor(1.0, paramwise, 'layer decay of another backbone')]
-        )
-        return changes, [f'the optimizer stays: {type_name(wrapper["optimizer"]["type"])}']
+        notes = [f'the optimizer stays: {type_name(wrapper["optimizer"]["type"])}']
+        if cfg.model.backbone.get('norm_eval'):
+            notes.append('batch norms are trained; the original keeps their statistics fixed')
+        return _without_layer_decay(wrapper, paramwise), notes
     if 'lr_mult' in (paramwise.get('custom_keys') or {}).get('backbone', {}):
         factor = paramwise['custom_keys']['backbone']['lr_mult']
         return [], [f'the optimizer stays: it gives the backbone {factor:g} of the learning rate']
@@ -73,8 +73,12 @@ def optimizer_changes(
     return [*changes, *_schedule_changes(cfg, task, old.get('lr'), lr)], []
 
 
-def _of_other_backbone(wrapper: Mapping) -> bool:
-    return 'constructor' in wrapper and 'Decay' in str(wrapper['constructor'])
+def _without_layer_decay(wrapper: Mapping, paramwise: Mapping) -> list[Change]:
+    """Replace the layer decay of another backbone, which its constructor would not find."""
+    if 'Decay' not in str(wrapper.get('constructor')):
+        return []
+    reason = 'the original constructor knows the layers of its own backbone only'
+    return [Change('optim_wrapper.constructor', CONSTRUCTOR, reason), _constructor(1.0, paramwise, 'no layer decay')]
 
 
 def _constructor(rate: float, paramwise: Mapping, reason: str) -> Change:

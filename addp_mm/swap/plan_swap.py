@@ -17,7 +17,8 @@ from addp_mm.swap.expectations import check_swappable
 from addp_mm.swap.images_plan import colour_changes, image_size, pad_changes, resizes_batches
 from addp_mm.swap.optimizer_plan import optimizer_changes
 from addp_mm.swap.plan import Change, SwapError, SwapPlan
-from addp_mm.swap.zoo import ZooEntry, find_backbone
+from addp_mm.swap.zoo import find_backbone
+from addp_mm.swap.zoo_entry import ZooEntry
 
 TASKS = {'mmdet': 'det', 'mmseg': 'seg', 'mmpretrain': 'cls'}
 _SMALL = 64
@@ -49,18 +50,24 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
     except SwapError as error:
         raise SwapError(f'{config_name} with {backbone}: {error}') from error
     changes = (_imports(cfg), *parts.changes, *_weights(cfg), *colour_changes(cfg, entry, task), *optimizer)
-    changes = tuple(_without_needless_delete(cfg, change) for change in changes)
+    changes = tuple(_as_written(cfg, change) for change in changes)
     side = parts.divisor * math.ceil(_SMALL / parts.divisor)
     size = (side, side + parts.divisor)
     return SwapPlan(config_name, scope, task, backbone, changes, (*parts.notes, *notes), parts.divisor, size)
 
 
-def _without_needless_delete(cfg: Config, change: Change) -> Change:
-    """The change, which deletes only what is there."""
+def _as_written(cfg: Config, change: Change) -> Change:
+    """The change with a plain value, which replaces the old one only if there is one.
+
+    mmengine refuses a dict in the place of a list or of None, unless it replaces the old value.
+    """
     node: Any = cfg
-    for name in change.key.split('.'):
-        node = node.get(name) if isinstance(node, Mapping | Config) else None
-    return change if isinstance(node, Mapping) else replace(change, delete=False)
+    *path, name = change.key.split('.')
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping | Config) else None
+    exists = isinstance(node, Mapping | Config) and name in node
+    is_other = exists and isinstance(change.value, dict) and not isinstance(node[name], Mapping)
+    return replace(change, value=_plain(change.value), delete=exists and (change.delete or is_other))
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,13 @@ def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _P
         reason = 'the neck does not use the finest map, so that layers get no gradient'
         changes.append(Change('find_unused_parameters', True, reason))
     return _Parts(changes, plan.notes, divisor)
+
+
+def _plain(value: Any) -> Any:
+    """A value of dicts, lists and tuples only, without the classes of mmengine's configs."""
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items()}
+    return type(value)(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def _pad_in_backbone(changes: list[Change]) -> None:

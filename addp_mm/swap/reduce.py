@@ -55,7 +55,7 @@ def reduce_config(cfg: Config, img_size: tuple[int, int]) -> Iterator[str]:
         img_size: Height and width of the images.
     """
     for owner in (cfg, cfg.model):
-        preprocessor = owner.get('data_preprocessor') or {}
+        preprocessor: Any = owner.get('data_preprocessor') or {}
         if cfg.get('default_scope') == 'mmdet' and preprocessor.get('batch_augments'):
             preprocessor.batch_augments = None
             yield 'batch_augments of the data preprocessor are left out'

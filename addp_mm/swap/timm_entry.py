@@ -8,7 +8,7 @@ import timm
 from addp_mm.errors import suggest
 from addp_mm.swap.plan import SwapError
 from addp_mm.swap.recipes import CONVNEXT, SWIN, VIT_B, VIT_L, VOLO, Recipes
-from addp_mm.swap.zoo import ZooEntry
+from addp_mm.swap.zoo_entry import ZooEntry
 
 # Beginnings of timm's names, in the order in which they are tried. Other transformers are trained
 # as Swin is.

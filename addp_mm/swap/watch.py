@@ -90,7 +90,7 @@ class Watched:
 def expected_strides(model: nn.Module) -> Iterator[tuple[str, tuple[float, ...]]]:
     """Yield names of heads and RoI extractors, and the strides for which they are made."""
     for name, module in model.named_modules():
-        generator = getattr(module, 'prior_generator', None)
+        generator: Any = getattr(module, 'prior_generator', None)
         if hasattr(generator, 'strides'):
             yield name, tuple(stride[0] if isinstance(stride, tuple) else stride for stride in generator.strides)
         elif name.rstrip('.0123456789').endswith(_EXTRACTORS) and hasattr(module, 'featmap_strides'):

@@ -81,9 +81,10 @@ def test_every_recipe_is_in_a_table_of_this_file():
     stems = {path.stem for path in recipe_paths('det')}
     baselines = {one for one in stems for head in HEADS for name in BASELINES if one.startswith(head.format(name))}
     resnets = {one for one in stems if '_r50_' in one}
+    volos = {one for one in stems if '_volo-' in one}  # in test_volo_recipes.py
     assert len(baselines) == len(HEADS) * len(BASELINES)
     assert len(resnets) == 7
-    assert stems == set(RECIPES) | baselines | resnets
+    assert stems == set(RECIPES) | baselines | resnets | volos
 
 
 def test_readme_and_metafile_name_every_recipe():

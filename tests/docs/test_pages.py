@@ -15,6 +15,7 @@ MESSAGES = (ROOT / 'docs/messages.md').read_text()
 STARTS_WITH_COMMAND = (
     'options',
     'swap',
+    'timm_backbones',
     'own_data',
     'installation',
     'cluster',
@@ -24,6 +25,7 @@ STARTS_WITH_COMMAND = (
     'fashion_scenes',
     'check_data',
     'benchmark_backbones',
+    'volo',
 )
 
 

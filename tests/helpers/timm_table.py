@@ -1,5 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The table of families in docs/timm_backbones.md: PYTHONPATH=tests python -m helpers.timm_table."""
+"""The table of families in docs/timm_backbones.md.
+
+``PYTHONPATH=tests python -m helpers.timm_table`` prints it.
+"""
 
 import torch
 

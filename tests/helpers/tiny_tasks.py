@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Trainings of seconds: the recipes' classifier, detector and segmentor with tiny backbones."""
+"""Trainings of seconds: the recipes' classifiers, detector and segmentor with tiny backbones."""
 
 import importlib
 import itertools
@@ -15,6 +15,7 @@ from addp_mm.datasets.samplers.seeded_samples import random_state_of
 from helpers.recipes import load_recipe
 
 TINY = dict(embed_dims=16, num_layers=4, num_heads=2)
+TINY_VOLO = dict(layers=(1, 1, 1, 1), embed_dims=(8, 16), num_heads=(1, 2), stem_channels=8, patch_size=4)
 _RUNS = itertools.count()
 
 
@@ -40,7 +41,7 @@ class FlippedScenes(Dataset):
         return dict(inputs=image, data_samples=self.sample(int(index), image))
 
     def sample(self, index, image):
-        if self.task == 'cls':
+        if self.task in CLASSIFIERS:
             from mmpretrain.structures import DataSample
 
             return DataSample().set_gt_label(index % 10)
@@ -74,7 +75,20 @@ def segmentor():
     return model
 
 
-TASKS = dict(cls=('mmpretrain', classifier), det=('mmdet', detector), seg=('mmseg', segmentor))
+def volo_classifier():
+    model = classifier()
+    model.backbone = dict(type='addp_mm.VOLO', img_size=64, out_type='raw', drop_path_rate=0.2, mix_token=True)
+    model.head = dict(type='addp_mm.VOLOHead', num_classes=10, in_channels=16)
+    return model
+
+
+TASKS = dict(
+    cls=('mmpretrain', classifier),
+    volo=('mmpretrain', volo_classifier),
+    det=('mmdet', detector),
+    seg=('mmseg', segmentor),
+)
+CLASSIFIERS = ('cls', 'volo')
 
 
 def train(task, work_dir, max_iters=4, seed=3, optim_wrapper=None, change=None, **settings):
@@ -85,7 +99,7 @@ def train(task, work_dir, max_iters=4, seed=3, optim_wrapper=None, change=None, 
     scope, model_of = TASKS[task]
     importlib.import_module(f'{scope}.models')
     model = model_of()
-    model.backbone.update(arch=TINY, init_cfg=None)
+    model.backbone.update(arch=TINY_VOLO if task == 'volo' else TINY, init_cfg=None)
     name = f'task_{next(_RUNS)}'
     with DefaultScope.overwrite_default_scope(scope):
         runner = Runner(
@@ -96,7 +110,7 @@ def train(task, work_dir, max_iters=4, seed=3, optim_wrapper=None, change=None, 
                 num_workers=1,
                 sampler=dict(type='addp_mm.ResumableInfiniteSampler'),
                 dataset=FlippedScenes(task),
-                collate_fn=dict(type='default_collate' if task == 'cls' else 'pseudo_collate'),
+                collate_fn=dict(type='default_collate' if task in CLASSIFIERS else 'pseudo_collate'),
             ),
             train_cfg=dict(by_epoch=False, max_iters=max_iters),
             optim_wrapper=optim_wrapper or dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),

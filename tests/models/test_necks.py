@@ -117,6 +117,14 @@ def test_four_scales_of_volo_without_rounding():
     assert outs[2] is inputs[2]
 
 
+def test_four_scales_from_a_coarser_level():
+    channels = [4, 8, 12, 16]
+    whole, later = FourScaleNeck(channels), FourScaleNeck(channels, start_level=2)
+    maps = pyramid((16, 16, 16, 16))
+    assert [tuple(x.shape[2:]) for x in later(maps)] == [tuple(x.shape[2:]) for x in whole(maps)[2:]]
+    assert list(later.parameters()) == []
+
+
 @pytest.mark.parametrize(
     'options,message',
     [
@@ -124,6 +132,7 @@ def test_four_scales_of_volo_without_rounding():
         (dict(embed_dims=[16, 16]), 'embed_dims of FourScaleNeck must have four'),
         (dict(strides=(32, 16, 16, 16)), r'strides \(32, 16, 16, 16\).*outputs have 4, 8, 16, 32'),
         (dict(strides=(8, 12, 16, 16)), r'strides \(8, 12, 16, 16\)'),
+        (dict(start_level=4), 'start_level of FourScaleNeck must be 0, 1, 2 or 3, got 4'),
     ],
 )
 def test_wrong_strides_are_refused(options, message):

@@ -32,7 +32,7 @@ def image_of(height, width, channels=3):
 
 
 def reference_maps(model, backbone, x):
-    """timm's maps; the last one normed, which timm cannot do in Hiera and does for all of VOLO's."""
+    """timm's maps, the last one normed: timm cannot do it in Hiera, and norms all maps of VOLO."""
     name = type(model).__name__
     options = dict(indices=list(backbone.out_indices), intermediates_only=True)
     maps = model.forward_intermediates(x, norm=name not in ('Hiera', 'VOLO'), **options)

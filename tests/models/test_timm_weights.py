@@ -79,7 +79,8 @@ def test_a_classifier_of_timm_loads_without_a_word_about_its_head(name, tmp_path
     weights = classifier_of(family).state_dict()
     backbone = load(family, saved(weights, tmp_path / 'model.safetensors'))
     [(level, text)] = lines
-    assert level == logging.INFO and text.endswith('resized none, left out none, missing none.')
+    assert level == logging.INFO
+    assert text.endswith('resized none, left out none, missing none.')
     assert_same_maps(backbone, family, weights)
 
 
@@ -108,7 +109,7 @@ def test_positions_that_are_not_square(tmp_path):
 
 
 def test_official_dinov3(tmp_path):
-    """As in the repository of DINOv3: storage tokens, layer scale in modules, RoPE's periods, masks."""
+    """In the repository of DINOv3, registers and layer scale have other names, and RoPE is kept."""
     family = FAMILIES['dinov3']
     weights = classifier_of(family).state_dict()
     official = {'mask_token': torch.zeros(1, 64), 'rope_embed.periods': torch.zeros(16)}

@@ -1,46 +1,58 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""docs/swap.md: its table lists the tested cases, its example builds, its strides are correct."""
+"""docs/swap.md: its example is what the command writes, its table and its strides are correct."""
 
+import json
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
+import swap_table
 import torch
-from helpers.swap_table import table
+
+from addp_mm.config.config_file import load_config
+from addp_mm.config.stock import stock_name
+from addp_mm.swap.plan_swap import plan_swap
+from addp_mm.swap.write_config import config_text
 
 DOC = (Path(__file__).parents[2] / 'docs/swap.md').read_text()
+RESULTS = json.loads(swap_table.RESULTS.read_text())
 
 
-@pytest.mark.slow
-def test_the_table_lists_the_tested_cases(tmp_path):
-    made = table(tmp_path)
-    assert len(made.splitlines()) - 2 >= 12
-    assert made in DOC, (
-        'docs/swap.md is behind the tests: put in what PYTHONPATH=tests python -m helpers.swap_table prints'
-    )
+def test_the_example_is_what_the_command_writes():
+    config, backbone = re.search(r'^addp swap (\S+) --backbone (\S+) --out my_detector\.py$', DOC, re.M).groups()
+    (example,) = re.findall(r'```python\n# my_detector\.py\n(.*?)```', DOC, re.S)
+    assert example == config_text(plan_swap(load_config(config), config, backbone))
 
 
-def test_example_builds(tmp_path):
-    from mmdet.registry import MODELS
-    from mmengine.config import Config
-    from mmengine.registry import DefaultScope
+def test_the_table_is_that_of_the_results():
+    listed = {name: RESULTS[name] for name in swap_table.names() if name in RESULTS}
+    assert swap_table.table(listed) in DOC, 'run: python .dev/swap_table.py --no-run'
 
-    example = re.search(r'```python\n(# my_detector\.py\n.*?)```', DOC, re.S).group(1)
-    path = tmp_path / 'my_detector.py'
-    path.write_text(example)
-    cfg = Config.fromfile(path)
-    assert cfg.model.backbone.pop('init_cfg')['type'] == 'addp_mm.Pretrained'
-    cfg.model.backbone.arch = dict(embed_dims=768, num_layers=12, num_heads=12, mlp_ratio=0.01)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        backbone, neck = (MODELS.build(cfg.model[part]) for part in ('backbone', 'neck'))
-        maps = neck(backbone(torch.rand(1, 3, 128, 192)))
-    assert [tuple(one.shape[1:]) for one in maps] == [
-        (256, 32, 48),
-        (256, 16, 24),
-        (256, 8, 12),
-        (256, 4, 6),
-        (256, 2, 3),
-    ]
+
+def test_the_configs_of_the_table_exist_and_are_of_all_kinds():
+    names = swap_table.names()
+    assert len(set(names)) == len(names) >= 60
+    assert [stock_name(name) for name in names] == names
+    assert {name.partition('::')[0] for name in names} == {'mmdet', 'mmseg', 'mmpretrain'}
+
+
+def test_a_table_lists_causes_once_and_without_folders():
+    error = 'no (/home/me/lib/python3.11/site-packages/mmdet/x.py, line 1)'
+    cases = dict(addp_b=dict(error=None, no_trial=None), swin_t=dict(error=error), volo_d1=dict(error=error))
+    text = swap_table.table({'mmdet::a.py': dict(model='A, Head', cases=cases)})
+    assert '| `mmdet::a.py` | A, Head | ✓ | – (1) | – (1) |' in text
+    assert '1 of 3 swaps are possible, in 1 configs.' in text
+    assert text.endswith('1. no (mmdet/x.py, line 1)')
+    cases['swin_t'] = dict(error=None, no_trial='a package is missing')
+    assert '| ✓ | ✓ (1) | – (2) |' in swap_table.table({'b': dict(model='A', cases=cases)})
+
+
+@pytest.mark.parametrize('limit, cause', [(0.01, 'not finished in 0.01 s'), (60, 'the process ended without a result')])
+def test_a_case_that_ends_without_a_result_is_listed(limit, cause, monkeypatch):
+    monkeypatch.setattr(swap_table, 'run_case', lambda *_: time.sleep(5) if limit < 1 else os._exit(1))
+    assert swap_table.in_new_process('a', 'b', limit)['error'] == cause
 
 
 def test_strides_of_the_necks():

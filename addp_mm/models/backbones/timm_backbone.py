@@ -82,7 +82,7 @@ class TimmBackbone(Component):
     component = 'backbone'
 
     # a subclass may build another model
-    _build_model = staticmethod(build_timm_model)
+    _build_model: Any = staticmethod(build_timm_model)
 
     def __init__(
         self,

@@ -136,12 +136,12 @@ def norm_map(norm: nn.Module, out: Tensor) -> Tensor:
 
 
 def _create(name: str, kwargs: dict) -> Any:
-    """Build the model so that it takes images of any size, where timm offers it."""
-    if 'dynamic_img_size' not in kwargs:
+    """Build the model so that it takes images of any size, where timm has an option for it."""
+    for option, value in (('dynamic_img_size', True), ('strict_img_size', False)):  # the latter in Swin
         try:
-            return timm.create_model(name, pretrained=False, dynamic_img_size=True, **kwargs)
+            return timm.create_model(name, pretrained=False, **{option: value, **kwargs})
         except TypeError as error:
-            if 'dynamic_img_size' not in str(error):
+            if option in kwargs or option not in str(error):
                 raise
     return timm.create_model(name, pretrained=False, **kwargs)
 

@@ -137,6 +137,24 @@ class VOLO(TimmBackbone):
         exchanged = (bottom - top) * (right - left) / (height * width)
         return (MixedTokens(torch.cat([tokens[:, :1], own], dim=1), exchanged),)
 
+    def adopt_weights(  # type: ignore[override]  # None: the layouts of addp_mm apply
+        self, weights: Mapping[str, Tensor], _pos_grid: tuple[int, int] | None
+    ) -> None:
+        """Check published weights, which the layouts of addp_mm convert.
+
+        Args:
+            weights: The checkpoint's weights.
+
+        Raises:
+            ValueError: They have the widths of this backbone, and another number of blocks.
+        """
+        given = {f'timm_model.{name.removeprefix("timm_model.")}': weight for name, weight in weights.items()}
+        first = 'timm_model.patch_embed.proj.bias'
+        if first in given and given[first].shape == self.state_dict()[first].shape:
+            lengths = _other_lengths(self, given)
+            if lengths:
+                raise ValueError('; '.join(lengths))
+
     @staticmethod
     def _build_model(_name: str, in_channels: int, drop_path_rate: float | None, model_kwargs: Mapping) -> nn.Module:
         return build_volo(in_channels=in_channels, drop_path_rate=drop_path_rate or 0.0, **model_kwargs)
@@ -178,9 +196,14 @@ def _fit_to_backbone(backbone: VOLO, state_dict: dict, prefix: str, *args) -> No
     fit_positions(own, backbone)
     state_dict.update({prefix + name: weight for name, weight in own.items()})
     error_msgs: list[str] = args[-1]
-    built, saved = _num_blocks(backbone.state_dict()), _num_blocks(own)
-    error_msgs += [
-        f'{prefix}{stage} has {saved[stage]} blocks in the checkpoint and {number} in {backbone.model_name}: '
+    error_msgs += [f'{prefix}{sentence}' for sentence in _other_lengths(backbone, own)]
+
+
+def _other_lengths(backbone: VOLO, weights: Iterable[str]) -> list[str]:
+    """A sentence for each stage whose number of blocks is another one in ``weights``."""
+    built, saved = _num_blocks(backbone.state_dict()), _num_blocks(weights)
+    return [
+        f'{stage} has {saved[stage]} blocks in the checkpoint and {number} in {backbone.model_name}: '
         'the checkpoint is made for another arch'
         for stage, number in built.items()
         if saved.get(stage, number) != number

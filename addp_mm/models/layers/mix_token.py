@@ -22,6 +22,7 @@ class MixedTokens(NamedTuple):
     exchanged: float
 
 
+@torch.compiler.disable  # it makes numbers of tensors
 def draw_box(height: int, width: int) -> Box:
     """Draw a box from a map of tokens, with torch's global generator on the CPU.
 
