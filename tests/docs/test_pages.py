@@ -27,6 +27,8 @@ STARTS_WITH_COMMAND = (
     'volo_training',
     'volo',
     'benchmark_backbones',
+    'benchmark_backbones',
+    'volo',
 )
 
 
