@@ -70,7 +70,7 @@ def read_rows(work_dir: Path, seeds: Sequence[int]) -> list[Row]:
     """Rows of all backbones and tasks, with what is there of their counts and scores."""
     listed = read_listings([])[DATA]
     rows = [
-        Row(Contestant(DATA, task, name, listed[name].title, listed[name].configs[task]))
+        Row(Contestant(DATA, task, name, listed[name].title, listed[name].config(task)))
         for task in TASKS
         for name in WEIGHTS
     ]

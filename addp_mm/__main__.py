@@ -24,6 +24,7 @@ TOOLS = {
     'train': ('train.py', 'train a config: pre-training, classification, detection, segmentation'),
     'test': ('test.py', 'test a checkpoint; writes the metrics as JSON'),
     'check': ('check.py', 'check a config and its data, and write a report of the data'),
+    'swap': ('swap.py', 'put another backbone into a config of mmdet, mmseg or mmpretrain'),
     'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
     'benchmark': ('benchmark_backbones.py', 'compare backbones: cost, speed and metrics under the same head'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
@@ -34,6 +35,7 @@ CONVERTERS = {
     'mage': ('model_converters/mage.py', 'MAGE checkpoint to MaskedTokenPredictor'),
     'vit': ('model_converters/vit.py', 'MAE, BEiT, DeiT, DINOv2, timm or mmpretrain ViT to ADDPViT'),
     'vit-to-timm': ('model_converters/vit_to_timm.py', 'ADDPViT to a folder that timm loads'),
+    'volo': ('model_converters/volo.py', 'VOLO classifier between the published code, timm and addp_mm'),
     'export': ('model_converters/export_weights.py', 'training checkpoint to safetensors, without optimizer'),
     'efficientnet-lite': ('model_converters/efficientnet_lite.py', 'EfficientNet-Lite weights for perceptual losses'),
 }

@@ -44,7 +44,14 @@ copybutton_prompt_is_regexp = True
 
 #: Tools whose ``--help`` becomes the page reference/tools.
 TOOLS = {
-    'Checking, training and testing': ('train', 'test', 'check', 'generate', 'pretrain_from_folder'),
+    'Checking, training and testing': (
+        'train',
+        'test',
+        'check',
+        'generate',
+        'benchmark_backbones',
+        'pretrain_from_folder',
+    ),
     'Data sets': ('dataset_converters/*',),
     'Checkpoints': ('model_converters/*',),
     'Analysis': ('analysis_tools/*',),
@@ -54,7 +61,10 @@ TOOLS = {
 
 def write_tools_page(app) -> None:
     """Write tools_reference.md from the ``--help`` of every tool."""
-    parts = ['# Tools', 'Written from `--help` when the documentation is built. `addp NAME` runs the first five.']
+    parts = [
+        '# Tools',
+        'Written from `--help` when the documentation is built. `addp --help` lists the tools that `addp` runs.',
+    ]
     for title, patterns in TOOLS.items():
         parts.append(f'## {title}')
         paths = [path for pattern in patterns for path in sorted((ROOT / 'tools').glob(f'{pattern}.py'))]

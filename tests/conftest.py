@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 _TESTS = os.path.dirname(os.path.abspath(__file__))
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (_TESTS, os.environ.get('PYTHONPATH'))))
 
-pytest_plugins = ['helpers.run_tools', 'helpers.scene_fixtures']
+pytest_plugins = ['helpers.run_tools', 'helpers.scene_fixtures', 'helpers.benchmark_runs']
 
 
 @pytest.fixture(autouse=True)

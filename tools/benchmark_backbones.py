@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Compare backbones under the same head, schedule and data: cost, speed and, if asked, metrics.
+"""Compare backbones under the same head and data: cost, speed and, if asked, metrics.
 
 Parameters and operations are counted. Speed and memory are measured on synthetic images with random
 weights, in turns between which the backbones alternate; no data is needed. With --train, every
@@ -137,13 +137,20 @@ def about_run(args, argv):
 
 def show(benchmark) -> None:
     """Print the tables."""
-    from addp_mm.benchmark.tables import failures, group_title, groups, table
+    from addp_mm.benchmark.tables import group_title, groups, table
 
     for (data, task), rows in groups(benchmark.rows).items():
         header, cells = table(rows)
         print(f'\n{group_title(data, task)}\n{aligned([header, *cells], " | ", numbers=True)}')
+    show_failures(benchmark)
+
+
+def show_failures(benchmark) -> None:
+    """Print what failed."""
+    from addp_mm.benchmark.tables import failures
+
     for line in failures(benchmark.rows):
-        print(f'failed: {line}')
+        print(f'failed: {line}', flush=True)
 
 
 def main(argv=None):
@@ -159,6 +166,7 @@ def main(argv=None):
         args.device = str(choose_device(args.device))
         args.seeds = args.seeds or ([0, 1, 2] if args.train else None)
         benchmark, lock = make_benchmark(args)
+        show_failures(benchmark)
         about = about_run(args, argv)
         if args.train:
             benchmark.check_data()

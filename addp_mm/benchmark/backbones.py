@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from addp_mm.benchmark.contestants import Contestant, file_name
@@ -41,8 +42,8 @@ class Choice:
     def contestants(self) -> list[Contestant]:
         """The contestants of all pairs.
 
-        A listed backbone takes part in the tasks for which it has a config. A swap that is not
-        possible gives a contestant with a failure.
+        A listed backbone takes part in the tasks for which it has a config. A missing config and a
+        swap that is not possible give a contestant with a failure.
 
         Raises:
             ConfigError: A name is unknown or given twice.
@@ -74,14 +75,18 @@ class Choice:
         if entry is not None:
             if task not in entry.configs:
                 return None
-            return Contestant(data, task, name, entry.title, entry.configs[task], self.options, root)
-        path = self.folder / f'{data}_{task}_{file_name(name)}.py'
+            title, find = entry.title, partial(entry.config, task)
+        else:
+            title, find = name, partial(self._swapped, name, data, task)
         try:
-            swap(DATA[data].bases[task], name, path)
-            failure = ''
+            return Contestant(data, task, name, title, find(), self.options, root)
         except UserError as error:
-            failure = str(error)
-        return Contestant(data, task, name, name, path, self.options, root, failure)
+            return Contestant(data, task, name, title, Path(), self.options, root, str(error))
+
+    def _swapped(self, backbone: str, data: str, task: str) -> Path:
+        path = self.folder / f'{data}_{task}_{file_name(backbone)}.py'
+        swap(DATA[data].bases[task], backbone, path)
+        return path
 
 
 def swap(config: str, backbone: str, path: Path) -> None:

@@ -30,7 +30,7 @@ class Contestant:
         task: Name of the task.
         backbone: Name of the backbone.
         title: Its name in tables.
-        config: The config.
+        config: The config; an empty path if there is none.
         options: Options of the command line for the config. Defaults to (): none.
         root: Folder of the data. Defaults to None: that of the config.
         failure: Why there is no config. Defaults to '': there is one.

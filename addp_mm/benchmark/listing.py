@@ -30,11 +30,28 @@ class Listed:
 
     Args:
         title: Its name in tables.
-        configs: Path of the config by task.
+        configs: Name or path of the config by task.
+        listing: File of the listing. Paths are relative to its folder.
     """
 
     title: str
-    configs: Mapping[str, Path]
+    configs: Mapping[str, str]
+    listing: Path
+
+    def config(self, task: str) -> Path:
+        """Path of the config of a task.
+
+        Raises:
+            ConfigError: There is no such file, and no shipped config of that name.
+        """
+        name = self.configs[task]
+        beside = self.listing.parent / name
+        if beside.is_file():
+            return beside.resolve()
+        try:
+            return Path(config_path(name))
+        except ShippedFileError as error:
+            raise ConfigError(f'listing {self.listing}: {beside} does not exist, and {error}') from error
 
 
 Listing = dict[str, dict[str, Listed]]
@@ -47,8 +64,7 @@ def read_listing(path: Path) -> Listing:
         The entries by data set and name.
 
     Raises:
-        ConfigError: The file is missing, is not such a listing, or names a config that does not
-            exist.
+        ConfigError: The file is missing, or is not such a listing.
     """
     import yaml
 
@@ -82,17 +98,7 @@ def _listed(path: Path, data: str, name: str, entry: Any) -> Listed:
         _require(task, DATA[data].bases, path, f'{data}: {name}: task')
     if not fields:
         raise ConfigError(f'--listing {path}: {data}: {name} has no config; give one for {", ".join(DATA[data].bases)}')
-    return Listed(title, {task: _config(path, name, str(config)) for task, config in fields.items()})
-
-
-def _config(listing: Path, name: str, config: str) -> Path:
-    beside = listing.parent / config
-    if beside.is_file():
-        return beside.resolve()
-    try:
-        return Path(config_path(config))
-    except ShippedFileError as error:
-        raise ConfigError(f'--listing {listing}: {name}: {beside} does not exist, and {error}') from error
+    return Listed(title, {task: str(config) for task, config in fields.items()}, path)
 
 
 def _mapping(content: Any, path: Path, what: str) -> Mapping:

@@ -12,8 +12,8 @@ from addp_mm.report.figures import Picture
 from addp_mm.report.page import Figure, Page, Section, Table
 
 _LEAD = (
-    'Each backbone is under the same head, with the same schedule and data. Speed and memory are measured on synthetic '
-    'images with random weights.'
+    'Each backbone is under the same head, with the same data and length of training. A swap also sets the optimizer '
+    'that is usual for the backbone. Speed and memory are measured on synthetic images with random weights.'
 )
 
 
@@ -60,7 +60,7 @@ def _scatters(title: str, rows: Sequence[Row]) -> list[Picture]:
         if 'inference' in row.speed
     }
     if fast:
-        pictures.append(error_scatter(f'{title} and speed', fast, 'inference, images/s', f'{title}, %', True))
+        pictures.append(error_scatter(f'{title} and speed', fast, 'inference, images/s', f'{title}, %'))
     sized = {}
     for row in rows:
         if 'backbone' in row.parameters:

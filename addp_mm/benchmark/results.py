@@ -123,7 +123,7 @@ class Row:
             task=one.task,
             backbone=one.backbone,
             title=one.title,
-            config=str(one.config),
+            config=None if one.failure else str(one.config),
             batch_size=self.batch_size,
             img_size=self.img_size and list(self.img_size),
             precision=self.precision,

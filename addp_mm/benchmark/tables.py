@@ -119,12 +119,18 @@ def conditions(rows: Sequence[Row]) -> str:
 
 def legend(about: About) -> str:
     """How to read the columns."""
-    steps = int(about.options['repeats']) * int(about.options['steps'])
-    return (
-        f'Images a second are the median of {steps} steps (in brackets: the quartiles) in '
-        f'{about.options["repeats"]} turns, between which the backbones alternate. GMACs count one image. GiB are the '
-        'peak memory. Metrics are percent: the mean over the seeds ± the sample standard deviation.'
-    )
+    repeats, steps = int(about.options['repeats']), int(about.options['steps'])
+    sentences = ['GMACs count one image.']
+    if repeats:
+        sentences.append(
+            f'Images a second are the median of {repeats * steps} steps (in brackets: the quartiles) in {repeats} '
+            'turns, between which the backbones alternate. GiB are the peak memory.'
+        )
+    if about.options.get('seeds'):
+        sentences.append(
+            'Metrics are percent on the validation set: the mean over the seeds ± the sample standard deviation.'
+        )
+    return ' '.join(sentences)
 
 
 def as_json(rows: Sequence[Row], about: About) -> dict[str, Any]:

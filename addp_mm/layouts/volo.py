@@ -15,8 +15,18 @@ from torch import Tensor
 from addp_mm.layouts.key_rules import WB, Rule, count, require, translate
 from addp_mm.layouts.layout import Layout
 
+_BLOCK = rf'\d+\.(?:norm[12]|attn\.(?:v|attn|qkv|q|kv|proj)|mlp\.fc[12])\.{WB}'
+_STEM = rf'conv\.\d\.(?:{WB}|running_mean|running_var|num_batches_tracked)|proj\.{WB}'
+_NETWORK = (
+    rf'patch_embed\.(?:{_STEM})',
+    rf'network\.\d\.{_BLOCK}',
+    rf'network\.1\.proj\.{WB}',
+    rf'post_network\.{_BLOCK}',
+    rf'norm\.{WB}',
+    r'pos_embed|cls_token',
+)
 _RULES: tuple[Rule, ...] = (
-    (r'((?:patch_embed|network|post_network|norm)\..+|pos_embed|cls_token)', r'backbone.timm_model.\1'),
+    *((f'({pattern})', r'backbone.timm_model.\1') for pattern in _NETWORK),
     (rf'head\.{WB}', r'head.fc.\1'),
     (rf'aux_head\.{WB}', r'head.aux_fc.\1'),
 )

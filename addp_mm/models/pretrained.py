@@ -106,6 +106,7 @@ class Pretrained:
                 f'{first_few(missing)}; unexpected {first_few(names.unexpected)}.'
             )
         fitted = self._fit_positions(module, weights, selection)
+        fitted.resized += selection.resized
         fitted.resized += self._fit_channels(module, weights, selection)
         fitted.resized += self._fit_patches(module, weights, selection)
         self._load(module, weights, selection)
@@ -144,8 +145,9 @@ class Pretrained:
             )
 
     def _fit_positions(self, module: nn.Module, weights: dict, selection: Selection) -> FittedPositions:
+        pos_grid = None if selection.adopted else self.pos_grid
         try:
-            fitted = fit_positions(weights, module, self.pos_grid, selection.weights)
+            fitted = fit_positions(weights, module, pos_grid, selection.weights)
         except ValueError as error:
             raise CheckpointError(f'{self.checkpoint}: {selection.prefix}{error}') from error
         for sentence in fitted.assumed:

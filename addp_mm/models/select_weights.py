@@ -12,7 +12,7 @@ from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.errors import first_few
 from addp_mm.layouts import Layout, advice_on_prefix, find_layout
 from addp_mm.layouts.key_rules import without_prefix
-from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.component import AdoptedWeights, Component
 
 
 @dataclass
@@ -24,12 +24,16 @@ class Selection:
         prefix: The prefix that was removed.
         layout: Layout from which they were converted; None if they had this package's names.
         converted: The weights before the conversion; empty if there was none.
+        adopted: Whether the module itself converted them and resized their positions.
+        resized: 'name (shape before) -> (shape after)' of weights that it resized.
     """
 
     weights: dict[str, Tensor]
     prefix: str = ''
     layout: Layout | None = None
     converted: Mapping[str, Tensor] = field(default_factory=dict)
+    adopted: bool = False
+    resized: list[str] = field(default_factory=list)
 
     def options(self) -> dict:
         """Arguments of the module that can be inferred from the weights' shapes."""
@@ -70,6 +74,9 @@ def select_weights(
     own = set(module.state_dict())
     component = component_of(module)
     plain = Selection(without_prefix(state_dict, prefix), prefix)
+    adopted = _adopt(module, plain.weights, source, pos_grid)
+    if adopted is not None:
+        return Selection(adopted.weights, prefix, adopted=True, resized=adopted.resized)
     if own <= set(plain.weights):
         return plain
     best, other = plain, None
@@ -104,6 +111,17 @@ def component_of(module: nn.Module) -> str:
 def foreign_layout_of(state_dict: Mapping[str, Tensor], prefix: str) -> Layout | None:
     """The layout of a checkpoint, or of its part under ``prefix``; None if it is not known."""
     return find_layout(state_dict) or (find_layout(without_prefix(state_dict, prefix)) if prefix else None)
+
+
+def _adopt(
+    module: nn.Module, weights: Mapping[str, Tensor], source: str, pos_grid: tuple[int, int] | None
+) -> AdoptedWeights | None:
+    if not (isinstance(module, Component) and weights):
+        return None
+    try:
+        return module.adopt_weights(weights, pos_grid)
+    except ValueError as error:
+        raise CheckpointError(f'{source}: {error}.') from error
 
 
 def _convert(

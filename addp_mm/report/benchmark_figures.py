@@ -37,9 +37,7 @@ class Interval:
         return [self.value - self.low], [self.high - self.value]
 
 
-def error_scatter(
-    title: str, points: Mapping[str, tuple[Interval, Interval]], x_label: str, y_label: str, logarithmic: bool = False
-) -> Picture:
+def error_scatter(title: str, points: Mapping[str, tuple[Interval, Interval]], x_label: str, y_label: str) -> Picture:
     """Draw named points with error bars in both directions.
 
     Args:
@@ -47,7 +45,6 @@ def error_scatter(
         points: x and y by name.
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
-        logarithmic: Whether the horizontal axis is logarithmic. Defaults to False.
     """
     figure = MatplotlibFigure(_INCHES, layout='constrained')
     ax = figure.subplots()
@@ -59,8 +56,6 @@ def error_scatter(
         ax.annotate(
             short_name(name), (x.value, y.value), textcoords='offset points', xytext=(6, 5), fontsize=8, color=colour
         )
-    if logarithmic:
-        ax.set_xscale('log')
     ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
     ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
     ax.set_ylabel(y_label, fontsize=8, color=_SOFT)

@@ -13,6 +13,8 @@ from addp_mm.swap.zoo import ZooEntry
 
 # Detectors of smaller images train with global attention: 50 x 50 tokens.
 LARGE_IMAGE = 800
+# Backbones that store positions for one size.
+WITH_SIZE = ('addp_mm.ADDPViT', 'addp_mm.VOLO')
 
 
 def backbone_cfg(
@@ -29,8 +31,10 @@ def backbone_cfg(
         size: Side of the usual images in pixels.
     """
     options: dict[str, Any] = {}
+    if entry.backbone['type'] in WITH_SIZE:
+        options['img_size'] = rounded_size(size, candidate)
     if entry.backbone['type'] == 'addp_mm.ADDPViT':
-        options.update(img_size=rounded_size(size, candidate), out_type='featmap')
+        options['out_type'] = 'featmap'
         if task == 'det' and entry.large_images and size >= LARGE_IMAGE:
             options.update(entry.large_images, final_norm=False)
         if task == 'seg':
@@ -65,7 +69,7 @@ def finished(entry: ZooEntry, options: Mapping[str, Any], task: str) -> dict[str
     weights = {key: value for key, value in entry.backbone.items() if key not in backbone}
     if backbone.get('in_channels', 3) != 3 and 'init_cfg' in weights:
         weights['init_cfg'] = dict(weights['init_cfg'], adapt_in_channels=True)
-    if entry.recipes is not None:
+    if entry.recipes is not None and not backbone.get('frozen_stages'):
         with_drop_path = dict(backbone, drop_path_rate=entry.recipes[task].drop_path)
         if _can_be_built(with_drop_path):  # some models of timm have none
             backbone = with_drop_path

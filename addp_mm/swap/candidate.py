@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from addp_mm.swap.feature_maps import FeatureMaps, build_without_memory
 from addp_mm.swap.zoo import quarters
 
@@ -54,7 +52,5 @@ def _build(backbone: Mapping[str, Any]) -> Any:
     return build_without_memory(dict(backbone, out_type='featmap'))
 
 
-def _depth(built: nn.Module) -> int:
-    if hasattr(built, 'num_layers'):
-        return int(built.num_layers)
-    return len(getattr(built, 'stages', built.out_indices))
+def _depth(built: Any) -> int:
+    return built.num_layers if hasattr(built, 'num_layers') else len(built.stages)

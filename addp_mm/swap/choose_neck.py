@@ -79,7 +79,7 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
     if first is None:
         indices, lifted = lift(maps, wanted)
         return _checked(maps, indices, lifted, expected, scope, _lift_reason(lifted))
-    errors = []
+    errors: list[SwapError] = []
     for start in _starts(first, maps, expected.backbone, scope):
         inputs = expected.backbone.select(range(start, len(expected.backbone)))
         try:
@@ -113,9 +113,9 @@ def lift(maps: FeatureMaps, wanted: FeatureMaps) -> tuple[tuple[int, ...], tuple
         last = {stride: i for i, stride in enumerate(maps.strides)}
         return tuple(last[stride] for stride in strides), ()
     pyramid = tuple(base / scale for scale in _SCALES)
-    if len(maps) == 4 and strides == pyramid[-len(strides) :] and _fits_four_scales(maps, pyramid):
-        if not is_plain(maps) or len(strides) == 4:
-            return (0, 1, 2, 3), (_four_scales(maps, 4 - len(strides)),)
+    has_end = strides == pyramid[-len(strides) :] and (len(strides) == 4 or not is_plain(maps))
+    if len(maps) == 4 and has_end and _fits_four_scales(maps, pyramid):
+        return (0, 1, 2, 3), (_four_scales(maps, 4 - len(strides)),)
     if is_plain(maps) and is_pyramid(wanted):
         return _simple_fpn(maps, wanted, 256)
     raise SwapError(

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from addp_mm.config.type_names import type_name
-from addp_mm.swap.backbone_cfg import finished, kept, rounded_size
+from addp_mm.swap.backbone_cfg import WITH_SIZE, finished, kept, rounded_size
 from addp_mm.swap.candidate import Candidate
 from addp_mm.swap.expectations import necks_of
 from addp_mm.swap.feature_maps import build_without_memory
@@ -30,7 +30,8 @@ class Features:
     """What the head of a classifier gets from its own backbone.
 
     Args:
-        width: Number of channels behind the backbone.
+        width: Number of channels before the first neck that stays.
+        head_width: Number of channels that the head gets.
         is_map: Whether the head gets a map; else a vector.
         first_kept: Position of the first neck that gets vectors, or their number.
         out_type: ``out_type`` of the backbone, if it has one.
@@ -38,6 +39,7 @@ class Features:
     """
 
     width: int
+    head_width: int
     is_map: bool
     first_kept: int
     out_type: str | None
@@ -61,14 +63,11 @@ def head_features(cfg: Config, size: int) -> Features:
     with torch.device('meta'), torch.no_grad():
         for i, neck in enumerate(necks):
             was_vector = x[-1].ndim == 2
-            outputs = _attempt(build_without_memory(neck), x, neck)
-            x = _features(outputs, neck)
-            if not was_vector:
-                first_kept = i + 1
-    if x[-1].ndim == 4:
-        first_kept = 0
+            x = _features(_attempt(build_without_memory(neck), x, neck), neck)
+            if not was_vector and x[-1].ndim == 2:
+                width, first_kept = x[-1].shape[1], i + 1
     frozen = not any(parameter.requires_grad for parameter in backbone.parameters())
-    return Features(width, x[-1].ndim == 4, first_kept, getattr(backbone, 'out_type', None), frozen)
+    return Features(width, x[-1].shape[1], x[-1].ndim == 4, first_kept, getattr(backbone, 'out_type', None), frozen)
 
 
 def _run(backbone: nn.Module, size: int, cfg: Mapping) -> tuple[Tensor, ...]:
@@ -98,7 +97,7 @@ def _features(outputs: Any, cfg: Mapping) -> tuple[Tensor, ...]:
     return outputs
 
 
-def classifier_changes(cfg: Config, entry: ZooEntry, candidate: Candidate, size: int) -> tuple[list[Change], list[str]]:
+def classifier_changes(cfg: Config, entry: ZooEntry, candidate: Candidate, size: int) -> tuple[list[Change], bool]:
     """Changes of a classifier's model.
 
     Args:
@@ -108,7 +107,7 @@ def classifier_changes(cfg: Config, entry: ZooEntry, candidate: Candidate, size:
         size: Side of the images in pixels.
 
     Returns:
-        The changes, and sentences about what stays.
+        The changes, and whether the backbone stays frozen.
 
     Raises:
         SwapError: The head belongs to its own backbone.
@@ -118,26 +117,40 @@ def classifier_changes(cfg: Config, entry: ZooEntry, candidate: Candidate, size:
     backbone = _backbone(cfg, entry, candidate, features, size)
     changes = [Change('model.backbone', backbone, f'{entry.name} instead of the original backbone', delete=True)]
     necks = necks_of(cfg.model)
-    new_necks = [_with_width(neck, features.width, width) for neck in necks[features.first_kept :]]
+    new_necks = [dict(neck) for neck in necks[features.first_kept :]]
+    if new_necks:
+        new_necks[0] = _with_width(new_necks[0], features.width, width)
     if [dict(neck) for neck in necks] != new_necks:
-        if not new_necks:
-            changes.append(Change('model.neck', None, 'the backbone returns the mean of its map'))
-        else:
-            value = new_necks[0] if len(new_necks) == 1 else new_necks
-            reason = 'the neck takes the channels of the new backbone'
-            changes.append(Change('model.neck', value, reason, delete=len(new_necks) == 1))
-    changes += _head_changes(cfg.model, features.width, width)
-    notes = ['the backbone stays frozen, as in the original'] if features.is_frozen else []
-    return changes, notes
+        changes.append(_neck_change(new_necks))
+    changes += _head_changes(cfg.model, features.head_width, _width_after(new_necks, width, features.is_map))
+    return changes, features.is_frozen
+
+
+def _neck_change(necks: list[dict]) -> Change:
+    if not necks:
+        return Change('model.neck', None, 'the backbone returns the mean of its map')
+    value = necks[0] if len(necks) == 1 else necks
+    return Change('model.neck', value, 'the neck takes the channels of the new backbone', delete=len(necks) == 1)
+
+
+def _width_after(necks: list[dict], width: int, is_map: bool) -> int:
+    """Channels that the head gets after necks."""
+    shape = (1, width, 4, 4) if is_map else (1, width)
+    with torch.device('meta'), torch.no_grad():
+        x: tuple[Tensor, ...] = (torch.zeros(shape),)
+        for neck in necks:
+            x = _features(_attempt(build_without_memory(neck), x, neck), neck)
+    return x[-1].shape[1]
 
 
 def _backbone(cfg: Config, entry: ZooEntry, candidate: Candidate, features: Features, size: int) -> dict[str, Any]:
     options: dict[str, Any] = dict(out_type='featmap' if features.is_map else 'avg_featmap')
     if features.out_type == 'cls_token' and not features.is_map and _has_class_token(entry):
         options['out_type'] = 'cls_token'
-    if entry.backbone['type'] == 'addp_mm.ADDPViT':
+    if entry.backbone['type'] in WITH_SIZE:
         options['img_size'] = rounded_size(size, candidate)
-        if options['img_size'] != size:
+    if entry.backbone['type'] == 'addp_mm.ADDPViT':
+        if size % candidate.maps.strides[-1]:
             options['pad_to_patch'] = True
     elif not candidate.is_plain:
         options['out_indices'] = (candidate.indices[-1],)

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Changes of the model of a detector or a segmentor: backbone, neck, and what follows in the heads."""
+"""Changes of the model of a detector or a segmentor: backbone, neck and heads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from addp_mm.config.type_names import type_name
 from addp_mm.swap.backbone_cfg import backbone_cfg
 from addp_mm.swap.candidate import Candidate
 from addp_mm.swap.choose_neck import NeckChoice, choose_neck, stride_ratio
@@ -117,7 +118,7 @@ class DensePlan:
             reason = f'with patches of {16 * ratio:g} px the maps have {16 * ratio:g}/16 of the strides'
             changes.append(Change(f'model.{key}', [_whole(stride * ratio) for stride in values], reason))
             owner = _at(self.model, key.rpartition('.')[0])
-            if str(owner.get('type')).endswith('.AnchorGenerator'.lstrip('.')) and 'base_sizes' not in owner:
+            if type_name(owner.get('type')) == 'AnchorGenerator' and 'base_sizes' not in owner:
                 sizes = f'model.{key.rpartition(".")[0]}.base_sizes'
                 changes.append(Change(sizes, values, 'anchors keep their sizes in pixels'))
         return changes

@@ -30,12 +30,18 @@ def colour_changes(cfg: Config, entry: ZooEntry, task: str) -> list[Change]:
     key, current = preprocessor_of(cfg)
     mean, std = entry.colours
     order = 'to_rgb' if task == 'cls' else 'bgr_to_rgb'
-    wanted = {'mean': list(mean), 'std': list(std), order: True}
+    numbers = f'mean and standard deviation of the images with which {entry.name} was trained'
+    wanted: dict[str, tuple[Any, str]] = {
+        'mean': (list(mean), numbers),
+        'std': (list(std), numbers),
+        order: (True, f'{entry.name} takes red, green and blue in this order'),
+    }
     if current.get('rgb_to_bgr'):
-        wanted['rgb_to_bgr'] = False
-    reason = f'{entry.name} was trained on RGB images with this mean and standard deviation'
+        wanted['rgb_to_bgr'] = (False, f'{entry.name} takes red, green and blue in this order')
     return [
-        Change(f'{key}.{name}', value, reason) for name, value in wanted.items() if not _same(current.get(name), value)
+        Change(f'{key}.{name}', value, reason)
+        for name, (value, reason) in wanted.items()
+        if not _same(current.get(name), value)
     ]
 
 
@@ -52,8 +58,8 @@ def image_size(cfg: Config, task: str) -> int:
     if task == 'seg' and preprocessor.get('size'):
         return _side(preprocessor['size'])
     loaders = [cfg.get(name) for name in ('val_dataloader', 'test_dataloader', 'train_dataloader')]
-    for name in ('crop_size', 'scale'):
-        for loader in loaders:
+    for loader in loaders:
+        for name in ('crop_size', 'scale', 'img_scale'):
             found = next(_values(loader, name), None)
             if found is not None:
                 return _side(found)
@@ -83,14 +89,14 @@ def pad_changes(cfg: Config, task: str, divisor: int, coarsest: float, patch: in
 
     Args:
         cfg: The whole config.
-        task: 'det', 'seg' or 'cls'.
+        task: 'det' or 'seg'.
         divisor: Both sides must be multiples of it.
         coarsest: The coarsest stride of the heads.
         patch: Side of a plain transformer's patches; 1 of other backbones, which take any size.
     """
-    if task == 'det':
-        return _pad_detector(cfg, divisor, coarsest)
-    return _pad_segmentor(cfg, divisor, patch) if task == 'seg' and patch > 1 else []
+    if patch == 1:
+        return []
+    return _pad_detector(cfg, divisor, coarsest) if task == 'det' else _pad_segmentor(cfg, divisor, patch)
 
 
 def _pad_detector(cfg: Config, divisor: int, coarsest: float) -> list[Change]:

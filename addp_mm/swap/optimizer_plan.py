@@ -17,11 +17,18 @@ from addp_mm.swap.zoo import ZooEntry
 CONSTRUCTOR = 'addp_mm.LayerDecayOptimWrapperConstructor'
 # Options of other constructors that ours has too.
 _KEPT = ('norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult')
-# Parts of names that only other backbones have.
-_OF_BACKBONE = ('absolute_pos_embed', 'relative_position_bias_table', 'pos_embed', 'cls_token', 'backbone.', '.norm')
+# Parts of names that only other backbones have; the constructor has its own rules for tokens,
+# positions and norms.
+_OF_BACKBONE = (
+    *('backbone.', 'absolute_pos_embed', 'relative_position_bias_table', 'pos_embed', 'pos_block', 'cls_token'),
+    *('norm', 'ln', 'bias', 'gamma'),
+)
+_RATIO = 'the last learning rate is a ratio of the first, or 0: each layer has its own'
 
 
-def optimizer_changes(cfg: Config, entry: ZooEntry, task: str) -> tuple[list[Change], list[str]]:
+def optimizer_changes(
+    cfg: Config, entry: ZooEntry, task: str, is_frozen: bool = False
+) -> tuple[list[Change], list[str]]:
     """AdamW with layer decay instead of the optimizer of another backbone.
 
     An AdamW stays, with its learning rate. A config that lowers the backbone's learning rate by
@@ -31,6 +38,7 @@ def optimizer_changes(cfg: Config, entry: ZooEntry, task: str) -> tuple[list[Cha
         cfg: The whole config.
         entry: The backbone.
         task: 'det', 'seg' or 'cls'.
+        is_frozen: Whether the backbone is not trained. Defaults to False.
 
     Returns:
         The changes, and sentences about what stays.
@@ -39,6 +47,8 @@ def optimizer_changes(cfg: Config, entry: ZooEntry, task: str) -> tuple[list[Cha
     if not isinstance(wrapper, Mapping) or not isinstance(wrapper.get('optimizer'), Mapping):
         return [], ['the config has no optim_wrapper.optimizer: choose one']
     paramwise = wrapper.get('paramwise_cfg') or {}
+    if is_frozen:
+        return [], ['the optimizer stays: only the head is trained']
     if entry.recipes is None:
         changes = (
             [] if not _of_other_backbone(wrapper) else [_constructor(1.0, paramwise, 'layer decay of another backbone')]
@@ -48,21 +58,17 @@ def optimizer_changes(cfg: Config, entry: ZooEntry, task: str) -> tuple[list[Cha
         factor = paramwise['custom_keys']['backbone']['lr_mult']
         return [], [f'the optimizer stays: it gives the backbone {factor:g} of the learning rate']
     recipe = entry.recipes[task]
-    changes, lr = [], None
     old = wrapper['optimizer']
-    if type_name(old['type']) not in ('AdamW', 'ReparamAdamW'):
+    changes, lr = [], None
+    if type_name(old['type']) != 'AdamW':
         lr = recipe.lr * _batch_size(cfg, task) / BATCHES[task]
         optimizer = dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay)
-        reason = f'AdamW instead of {type_name(old["type"])}: {recipe.lr:g} for {BATCHES[task]} images, {recipe.source}'
+        reason = f'instead of {type_name(old["type"])}: {recipe.lr:g} for {BATCHES[task]} images, as in {recipe.source}'
         changes.append(Change('optim_wrapper.optimizer', optimizer, reason, delete=True))
-    reason = (
-        'layers next to the image learn more slowly'
-        if recipe.layer_decay < 1
-        else 'norms and biases without weight decay'
-    )
+    reason = 'it decays learning rates by layer and reads the options below'
     changes += [
-        Change('optim_wrapper.constructor', CONSTRUCTOR, f'{reason}, {recipe.source}'),
-        _constructor(recipe.layer_decay, paramwise, 'options of that constructor'),
+        Change('optim_wrapper.constructor', CONSTRUCTOR, reason),
+        _constructor(recipe.layer_decay, paramwise, f'layer decay as in {recipe.source}'),
     ]
     return [*changes, *_schedule_changes(cfg, task, old.get('lr'), lr)], []
 
@@ -77,7 +83,7 @@ def _constructor(rate: float, paramwise: Mapping, reason: str) -> Change:
     custom = {
         name: {option: value for option, value in dict(rules).items() if option in ('lr_mult', 'decay_mult')}
         for name, rules in (paramwise.get('custom_keys') or {}).items()
-        if not name.startswith(_OF_BACKBONE) and name != 'norm'
+        if not name.lstrip('.').startswith(_OF_BACKBONE)
     }
     if custom:
         options['custom_keys'] = custom
@@ -90,21 +96,18 @@ def _batch_size(cfg: Config, task: str) -> int:
 
 def _schedule_changes(cfg: Config, task: str, old_lr: float | None, new_lr: float | None) -> list[Change]:
     """Learning rates in the schedule become ratios, and AdamW gets a warm-up."""
-    schedulers = cfg.get('param_scheduler')
-    if not isinstance(schedulers, list | tuple) or not schedulers:
-        return []
-    changed = [_as_ratio(copy.deepcopy(dict(one)), old_lr) for one in schedulers]
-    reason = 'the last learning rate is a ratio, as layers have different learning rates'
-    if new_lr is not None and not any(type_name(one['type']) == 'LinearLR' for one in changed):
-        changed = _with_warm_up(changed, task)
-        reason = (
-            'AdamW starts with a warm-up'
-            if changed[1:] == [dict(one) for one in schedulers]
-            else f'a warm-up; {reason}'
-        )
-    if changed == [dict(one) for one in schedulers]:
-        return []
-    return [Change('param_scheduler', changed, reason)]
+    given = cfg.get('param_scheduler') or []
+    schedulers = [dict(one) for one in ([given] if isinstance(given, Mapping) else given)]
+    changed = [_as_ratio(copy.deepcopy(one), old_lr) for one in schedulers]
+    reasons = [_RATIO] if changed != schedulers else []
+    if schedulers and new_lr is not None and not any(_is_warm_up(one) for one in schedulers):
+        changed = [_warm_up(task), *changed]
+        reasons.append('AdamW starts with a warm-up')
+    return [Change('param_scheduler', changed, '; '.join(reasons))] if reasons else []
+
+
+def _is_warm_up(scheduler: Mapping) -> bool:
+    return type_name(scheduler['type']) in ('LinearLR', 'ConstantLR', 'QuadraticWarmupLR')
 
 
 def _as_ratio(scheduler: dict, old_lr: float | None) -> dict:
@@ -118,10 +121,7 @@ def _as_ratio(scheduler: dict, old_lr: float | None) -> dict:
     return scheduler
 
 
-def _with_warm_up(schedulers: list[dict], task: str) -> list[dict]:
-    by_epoch = task == 'cls'
-    end = 5 if by_epoch else 1500
-    warm_up: dict[str, Any] = dict(type='LinearLR', start_factor=1e-3, by_epoch=by_epoch, begin=0, end=end)
-    if by_epoch:
-        warm_up['convert_to_iter_based'] = True
-    return [warm_up, *schedulers]
+def _warm_up(task: str) -> dict:
+    if task == 'cls':
+        return dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True)
+    return dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=1500)

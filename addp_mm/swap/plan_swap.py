@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmengine.config import Config
@@ -20,6 +21,8 @@ from addp_mm.swap.zoo import ZooEntry, find_backbone
 
 TASKS = {'mmdet': 'det', 'mmseg': 'seg', 'mmpretrain': 'cls'}
 _SMALL = 64
+# Positions of a side below which a map says little.
+_FEWEST = 4
 
 
 def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
@@ -41,43 +44,61 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
     candidate = candidate_of(_with_channels(entry, cfg.model.backbone))
     task = TASKS[scope]
     try:
-        changes, notes, divisor = _model_changes(cfg, scope, entry, candidate)
-        optimizer, more = optimizer_changes(cfg, entry, task)
+        parts = _classifier(cfg, entry, candidate) if task == 'cls' else _dense(cfg, scope, entry, candidate)
+        optimizer, notes = optimizer_changes(cfg, entry, task, parts.is_frozen)
     except SwapError as error:
         raise SwapError(f'{config_name} with {backbone}: {error}') from error
-    changes = [_imports(cfg), *changes, *_weights(cfg), *colour_changes(cfg, entry, task), *optimizer]
-    side = divisor * math.ceil(_SMALL / divisor)
-    return SwapPlan(
-        config_name, scope, task, backbone, tuple(changes), (*notes, *more), divisor, (side, side + divisor)
-    )
+    changes = (_imports(cfg), *parts.changes, *_weights(cfg), *colour_changes(cfg, entry, task), *optimizer)
+    changes = tuple(_without_needless_delete(cfg, change) for change in changes)
+    side = parts.divisor * math.ceil(_SMALL / parts.divisor)
+    size = (side, side + parts.divisor)
+    return SwapPlan(config_name, scope, task, backbone, changes, (*parts.notes, *notes), parts.divisor, size)
 
 
-def _model_changes(
-    cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate
-) -> tuple[list[Change], list[str], int]:
-    """Changes of the model and of the padding, notes, and the multiple that image sides must be."""
+def _without_needless_delete(cfg: Config, change: Change) -> Change:
+    """The change, which deletes only what is there."""
+    node: Any = cfg
+    for name in change.key.split('.'):
+        node = node.get(name) if isinstance(node, Mapping | Config) else None
+    return change if isinstance(node, Mapping) else replace(change, delete=False)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Changes of model and padding, notes, and the multiple that image sides must be."""
+
+    changes: list[Change]
+    notes: list[str]
+    divisor: int
+    is_frozen: bool = False
+
+
+def _classifier(cfg: Config, entry: ZooEntry, candidate: Candidate) -> _Parts:
+    if cfg.model.get('type') != 'ImageClassifier':
+        raise SwapError(f'{cfg.model.get("type")} is no classifier, detector or segmentor: it needs its own backbone')
+    size, stride = image_size(cfg, 'cls'), int(candidate.maps.strides[-1])
+    changes, is_frozen = classifier_changes(cfg, entry, candidate, size)
+    notes = ['the backbone stays frozen, as in the original'] if is_frozen else []
+    if size < _FEWEST * stride:
+        notes.append(f'images of {size} px give maps of {math.ceil(size / stride)} x {math.ceil(size / stride)} only')
+    return _Parts(changes, notes, stride, is_frozen)
+
+
+def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _Parts:
     task = TASKS[scope]
-    size = image_size(cfg, task)
+    plan = DensePlan(cfg, scope, entry, candidate, image_size(cfg, task))
+    coarsest = max(plan.choice.maps.strides)
     base = int(candidate.maps.strides[-1])
-    if task == 'cls':
-        if cfg.model.get('type') != 'ImageClassifier':
-            raise SwapError(
-                f'{cfg.model.get("type")} is no classifier, detector or segmentor: it needs its own backbone'
-            )
-        changes, notes = classifier_changes(cfg, entry, candidate, size)
-        return changes, notes, base
-    plan = DensePlan(cfg, scope, entry, candidate, size)
     halves = any(neck['type'] in ('addp_mm.SimpleFPN', 'addp_mm.FourScaleNeck') for neck in plan.choice.necks)
-    divisor = math.lcm(base, 2 * base if halves and base * 2 <= max(plan.choice.maps.strides) else base)
+    divisor = 2 * base if halves and 2 * base <= coarsest else base
     if candidate.is_plain and task == 'det' and resizes_batches(cfg) and base & (base - 1):
         _pad_in_backbone(plan.changes)
-    changes = plan.changes + pad_changes(
-        cfg, task, divisor, max(plan.choice.maps.strides), base if candidate.is_plain else 1
-    )
+    patch = base if candidate.is_plain else 1
+    changes = plan.changes + pad_changes(cfg, task, divisor, coarsest, patch)
     if not plan.choice.is_whole:
         reason = 'the neck does not use the finest map, so that layers get no gradient'
         changes.append(Change('find_unused_parameters', True, reason))
-    return changes, plan.notes, divisor
+    return _Parts(changes, plan.notes, divisor)
 
 
 def _pad_in_backbone(changes: list[Change]) -> None:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Which maps the heads of a segmentor without a neck read, and how they read those of a new backbone."""
+"""Which maps the heads of a segmentor read, and how they read those of a new backbone."""
 
 from __future__ import annotations
 
@@ -113,11 +113,10 @@ def new_index(head: Head, maps: FeatureMaps, expected: FeatureMaps) -> dict[str,
     """
     if len(maps) == len(expected):
         positions = list(head.indices)
-    elif head.has_finest and len(maps) == 2:
-        positions = [1] * len(head.indices)
     else:  # the last map for the head that reads the last, else the map before it
         last = [i == len(expected) - 1 or head.path[0] == 'decode_head' for i in head.indices]
-        positions = [len(maps) - 1 if is_last else max(0, len(maps) - 2) for is_last in last]
+        before = len(maps) - 2 if len(maps) > 2 else len(maps) - 1
+        positions = [len(maps) - 1 if is_last else before for is_last in last]
     changed: dict[str, Any] = {}
     wanted = expected.strides[head.indices[0]]
     if not head.is_list and maps.strides[positions[0]] > max(wanted, _COARSEST):

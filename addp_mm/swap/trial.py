@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor
 
 from addp_mm.analysis.batches import build_model, scope_of, synthetic_batch
+from addp_mm.engine.build_errors import name_sections
 from addp_mm.engine.trial_runner import remove_downloads, trial_config
 from addp_mm.errors import UserError, first_few
 from addp_mm.swap.plan import SwapError
@@ -81,15 +83,49 @@ def try_config(cfg: Config, img_size: tuple[int, int] = (64, 64), divisor: int =
         model = attempt('the model cannot be built', lambda: _build(small))
         optimizer = attempt('the optimizer cannot be built', lambda: _optimizer(small, model))
         # before the step: one step may move a box out of its image, and mmdet pastes no mask there
-        predicted = _predict(small, model, odd_size(small, size))
+        with Watched(model) as watched:
+            predicted = _predict(small, model, odd_size(small, size))
+        _check_strides(watched)
         with Watched(model) as watched:
             losses = attempt('the training step fails', lambda: _train(small, model, optimizer, size))
-        _check_strides(watched)
         _check_values(losses, model)
         _check_idle(cfg, watched.idle)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     values = {name: float(value) for name, value in losses.items()}
     return Trial(size, parameters, values, watched.maps, watched.idle, predicted, tuple(notes))
+
+
+def try_swap(before: Config, after: Config, img_size: tuple[int, int], divisor: int) -> tuple[Trial | None, str | None]:
+    """Try a config whose backbone was replaced; if it fails as the original does, say so.
+
+    A package may be missing that a loss needs, for example.
+
+    Args:
+        before: The original config.
+        after: The config with another backbone.
+        img_size: See :func:`try_config`.
+        divisor: See :func:`try_config`.
+
+    Returns:
+        The trial and None; or None and the error of both configs.
+
+    Raises:
+        TrialError: Only the new config fails, or in another way.
+    """
+    try:
+        return try_config(after, img_size, divisor), None
+    except TrialError as error:
+        try:
+            try_config(before)
+        except TrialError as other:
+            if _cause(other) == _cause(error):
+                return None, str(error)
+        raise
+
+
+def _cause(error: TrialError) -> str:
+    """The message without sizes of images."""
+    return re.sub(r'\d+ x \d+ px', '', str(error))
 
 
 def count_parameters(cfg: Config) -> int:
@@ -128,7 +164,8 @@ def _optimizer(cfg: Config, model: BaseModel) -> Any:
         raise SwapError('the config has no optim_wrapper, so it cannot be trained')
     settings = copy.deepcopy(cfg.optim_wrapper)
     settings.pop('accumulative_counts', None)  # the step must change the weights
-    return build_optim_wrapper(model, settings)
+    with name_sections():
+        return build_optim_wrapper(model, settings)
 
 
 def _train(cfg: Config, model: BaseModel, optimizer: Any, img_size: tuple[int, int]) -> dict[str, Tensor]:
@@ -151,8 +188,9 @@ def _predict(cfg: Config, model: BaseModel, img_size: tuple[int, int]) -> tuple[
         raise TrialError(f'the prediction has no {" or ".join(wanted)}, only {first_few(predicted[0].keys())}')
     for name in names:
         values = getattr(predicted[0], name)
-        tensors = [values] if isinstance(values, Tensor) else list(values.values())
-        if not all(bool(one.isfinite().all()) for one in tensors if isinstance(one, Tensor)):
+        scores = values if isinstance(values, Tensor) else values.get('scores', torch.zeros(()))
+        # boxes of untrained weights may be infinite, where a head predicts their logarithm
+        if not scores.isfinite().all():
             raise TrialError(f'{name} of the prediction is not finite')
     return names
 

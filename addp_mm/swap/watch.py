@@ -55,10 +55,20 @@ class Watched:
 
     @property
     def maps(self) -> tuple[tuple[int, float | None], ...]:
-        """Channels and stride of each map; the stride is None of features without a height."""
-        return tuple(
-            (shape[1], round(self.height / shape[2], 2) if len(shape) == 4 else None) for shape in self.shapes
-        )
+        """Channels and stride of each map; the stride is None of features without a height.
+
+        Sides of coarse maps are rounded up. A stride counts as twice the one before it if that
+        gives the same side.
+        """
+        found: list[tuple[int, float | None]] = []
+        for shape in self.shapes:
+            stride = None
+            if len(shape) == 4:
+                before = found[-1][1] if found else None
+                doubled = before and math.ceil(self.height / (2 * before)) == shape[2]
+                stride = 2 * before if before and doubled else round(self.height / shape[2], 2)
+            found.append((shape[1], stride))
+        return tuple(found)
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -70,10 +80,8 @@ class Watched:
         """Yield a sentence for each head whose strides are not those of the maps."""
         for name, expected in expected_strides(self.model):
             heights = [shape[2] for shape in self.shapes if len(shape) == 4]
-            if len(expected) > len(heights) or any(
-                math.ceil(self.height / stride) != height
-                for stride, height in zip(expected, heights, strict=False)
-            ):
+            pairs = zip(expected, heights, strict=False)
+            if len(expected) > len(heights) or any(abs(self.height / stride - height) >= 1 for stride, height in pairs):
                 given = ', '.join(f'{stride:g}' for _, stride in self.maps if stride)
                 wanted = ', '.join(f'{stride:g}' for stride in expected)
                 yield f'{name} expects maps of strides {wanted}, and gets {given or "none"}'

@@ -78,14 +78,18 @@ def _base(config: str) -> str:
 def _section(tree: dict, level: int) -> Iterator[str]:
     """Yield the lines of changes by key; a dict that is not the value of a change is a parent."""
     margin, end = INDENT * level, ',' if level else ''
+    reason = None
     for name, node in tree.items():
         equals = '=' if level else ' = '
         if isinstance(node, Change):
             value = {'_delete_': True, **node.value} if node.delete and isinstance(node.value, dict) else node.value
             start = f'{margin}{name}{equals}'
-            yield from _comment(node.reason, level)
+            if node.reason != reason:  # several values may share a reason
+                yield from _comment(node.reason, level)
+            reason = node.reason
             yield start + source_of(value, len(start) + len(end), level) + end
         else:
+            reason = None
             yield f'{margin}{name}{equals}dict('
             yield from _section(node, level + 1)
             yield f'{margin}){end}'

@@ -11,8 +11,10 @@ from addp_mm.errors import suggest
 from addp_mm.swap.plan import SwapError
 from addp_mm.swap.recipes import CONVNEXT, SWIN, VIT_B, VIT_L, VOLO, Recipes
 
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-HALF = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+Colours = tuple[tuple[float, ...], tuple[float, ...]]
+
+IMAGENET: Colours = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+HALF: Colours = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 TIMM_SCHEME = 'timm:'
 
 
@@ -32,7 +34,7 @@ class ZooEntry:
 
     name: str
     backbone: Mapping[str, Any]
-    colours: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
+    colours: Colours = IMAGENET
     recipes: Recipes | None = field(default_factory=lambda: VIT_B)
     large_images: Mapping[str, Any] | None = None
 
@@ -57,20 +59,29 @@ def quarters(num_layers: int) -> tuple[int, ...]:
     return tuple((quarter * num_layers + 3) // 4 - 1 for quarter in (1, 2, 3, 4))
 
 
-def _vit(name: str, arch: str, checkpoint: str, colours: tuple = IMAGENET, **options: Any) -> ZooEntry:
+def _vit(name: str, arch: str, checkpoint: str, colours: Colours = IMAGENET, **options: Any) -> ZooEntry:
     """A plain ViT whose weights ``addp_mm.ADDPViT`` takes."""
     windows = windows_of(24 if arch == 'large' else 12, 'use_rel_pos_table' in options)
     backbone = dict(type='addp_mm.ADDPViT', arch=arch, **options, init_cfg=_pretrained(checkpoint))
     return ZooEntry(name, backbone, colours, VIT_L if arch == 'large' else VIT_B, windows)
 
 
-def _timm(name: str, model: str, recipes: Recipes | None, colours: tuple = IMAGENET) -> ZooEntry:
+def _timm(name: str, model: str, recipes: Recipes | None, colours: Colours = IMAGENET) -> ZooEntry:
     return ZooEntry(name, dict(type='addp_mm.TimmBackbone', model=model, pretrained=True), colours, recipes)
 
 
-_CLIP = ((122.771, 116.746, 104.094), (68.501, 66.632, 70.323))
-_DINOV2 = dict(img_size=518, patch_size=14, layer_scale_init=1e-5)
-_BEITV2 = dict(use_abs_pos=False, use_rel_pos_table=True, layer_scale_init=0.1)
+def _volo(arch: str, accuracy: str) -> ZooEntry:
+    checkpoint = f'https://github.com/sail-sg/volo/releases/download/volo_1/{arch}_224_{accuracy}.pth.tar'
+    return ZooEntry(
+        f'volo_{arch}', dict(type='addp_mm.VOLO', arch=arch, init_cfg=_pretrained(checkpoint)), recipes=VOLO
+    )
+
+
+# Top-1 accuracy on ImageNet, which is a part of the names of the files.
+_VOLO_FILES = {'d1': '84.2', 'd2': '85.2', 'd3': '85.4', 'd4': '85.7', 'd5': '86.1'}
+_CLIP: Colours = ((122.771, 116.746, 104.094), (68.501, 66.632, 70.323))
+_DINOV2: dict[str, Any] = dict(img_size=518, patch_size=14, layer_scale_init=1e-5)
+_BEITV2: dict[str, Any] = dict(use_abs_pos=False, use_rel_pos_table=True, layer_scale_init=0.1)
 _META = 'https://dl.fbaipublicfiles.com'
 _ENTRIES = (
     _vit('addp_b', 'base', 'hf://Changyao/ADDP/addp-vit-base-16.pth'),
@@ -115,7 +126,7 @@ _ENTRIES = (
     _timm('mvitv2_t', 'mvitv2_tiny.fb_in1k', SWIN),
     _timm('hiera_b', 'hiera_base_224.mae', SWIN),
     _timm('maxvit_t', 'maxvit_tiny_tf_224.in1k', SWIN),
-    *(_timm(f'volo_{size}', f'volo_{size}_224.sail_in1k', VOLO) for size in ('d1', 'd2', 'd3', 'd4', 'd5')),
+    *(_volo(arch, accuracy) for arch, accuracy in _VOLO_FILES.items()),
     _timm('resnet50', 'resnet50.tv_in1k', None),
     _timm('resnet101', 'resnet101.tv_in1k', None),
 )
@@ -143,6 +154,6 @@ def find_backbone(name: str) -> ZooEntry:
 
         return checkpoint_entry(name)
     raise SwapError(
-        f'there is no backbone {name!r}{suggest(name, ZOO) or "."} The zoo has {", ".join(ZOO)}. Or give timm:MODEL with any '
-        'model of timm, or the path of a checkpoint of addp_mm.ADDPViT (.pth or .safetensors)'
+        f'there is no backbone {name!r}{suggest(name, ZOO) or "."} The zoo has {", ".join(ZOO)}. Or give timm:MODEL '
+        'with any model of timm, or the path of a checkpoint of addp_mm.ADDPViT (.pth or .safetensors)'
     )

@@ -77,3 +77,37 @@ def test_a_failed_step_quotes_its_log_and_keeps_other_steps(tmp_path):
     empty = Step('empty', 'Empty', ('-c', 'pass'), (tmp_path / 'never',))
     with pytest.raises(StepError, match='did not write .*never'):
         StepRunner(tmp_path).run([empty])
+
+
+def test_other_steps_go_on_after_a_failure(tmp_path):
+    code = 'import sys; print("error: it is too small\\nBye"); sys.exit(1)'
+    failing = Step('failing', 'Fail', ('-c', code), ())
+    after, other = echo('after', tmp_path, after=(failing,)), echo('other', tmp_path)
+    killed = Step('killed', 'Kill', ('-c', 'import os; os.kill(os.getpid(), 9)'), ())
+    done = StepRunner(tmp_path).run_all([failing, after, killed, other])
+    assert done['failing'].cause == done['after'].cause == 'it is too small'
+    assert done['killed'].cause == 'the process was ended by SIGKILL, probably because the memory was used up'
+    assert not done['other'].skipped
+    assert not (tmp_path / 'after').exists()
+
+
+def test_an_interrupted_step_continues_in_its_folder_unless_it_changed(tmp_path):
+    """The command ends at its second start, which it tells by its folder and by the option."""
+    own = tmp_path / 'own'
+    code = (
+        f'import os, sys; old = os.path.isdir({str(own)!r}); os.makedirs({str(own)!r}, exist_ok=True); '
+        f'open({str(tmp_path / "starts")!r}, "a").write(f"{{old}} {{sys.argv[1:]}},"); '
+        f'open({str(tmp_path / "done")!r}, "w") if old else sys.exit(3)'
+    )
+
+    def step(fact):
+        return Step('s', 'S', ('-c', code), (tmp_path / 'done',), folder=own, facts=(fact,), resume=('--resume',))
+
+    runner = StepRunner(tmp_path)
+    with pytest.raises(StepError, match='exit status 3'):
+        runner.run([step('a')])
+    assert not runner.run([step('a')])['s'].skipped
+    assert (tmp_path / 'starts').read_text() == "False [],True ['--resume'],"
+    with pytest.raises(StepError):
+        runner.run([step('b')])
+    assert (tmp_path / 'starts').read_text().endswith('False [],')

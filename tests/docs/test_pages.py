@@ -23,6 +23,7 @@ STARTS_WITH_COMMAND = (
     'metrics',
     'fashion_scenes',
     'check_data',
+    'benchmark_backbones',
 )
 
 

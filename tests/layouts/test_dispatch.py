@@ -49,6 +49,13 @@ def timm_beit(**options):
     return Beit(**SIZES, **options).state_dict()
 
 
+def volo(**options):
+    from timm.models.volo import VOLO
+
+    sizes = dict(layers=[1, 1, 1, 1], img_size=16, stem_hidden_dim=4, embed_dims=[8] * 4, num_heads=[2] * 4)
+    return VOLO(**sizes, **options).state_dict()
+
+
 def mmpretrain(name, prefix='', **options):
     from mmpretrain.models import backbones
 
@@ -146,6 +153,8 @@ KINDS = {
         'mmpretrain ViT',
         'backbone',
     ),
+    'VOLO': (lambda: volo(num_classes=3), 'VOLO', 'model'),
+    'VOLO without heads': (lambda: volo(num_classes=0), 'VOLO', 'model'),
     'mmpretrain BEiT': (lambda: mmpretrain('BEiTViT'), 'mmpretrain ViT', 'backbone'),
 }
 

@@ -243,7 +243,7 @@ def test_random_weights_are_set_at_construction():
         (dict(img_size=(32, 30)), 'img_size 32 x 30 .* patch_size 8'),
         (dict(out_indices=4), r'out_indices \(4,\) must be in \[-4, 3\]'),
         (dict(out_indices=(3, 1)), r'out_indices must ascend.*\(3, 1\)'),
-        (dict(out_indices=()), 'at least one block'),
+        (dict(out_indices=()), 'at least one of the blocks'),
         (dict(out_type='tokens'), "out_type must be one of .*'tokens'"),
         (dict(with_cls_token=False), "out_type='cls_token' needs"),
         (dict(window_size=2), 'with_cls_token=False'),

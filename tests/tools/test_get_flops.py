@@ -2,6 +2,7 @@
 """Operations against counts by hand, the measured training step, and the page of memory."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -160,6 +161,39 @@ def test_page_of_memory_has_every_measured_recipe():
 def test_memory_is_measured_in_a_process_of_its_own():
     peak = tool('analysis_tools/memory_table.py').measured_peak(CLS, 2)
     assert 0.2 < float(peak) < 8
+
+
+@pytest.mark.parametrize('path', [CLS, DET, SEG], ids=lambda path: path.parent.name)
+def test_inference_leaves_the_weights_as_they_are(path):
+    step = TrainingStep(Config.fromfile(path), batch_size=2)
+    step.model.eval()
+    before = {name: value.clone() for name, value in step.model.state_dict().items()}
+    step.predict()
+    assert all(torch.equal(value, before[name]) for name, value in step.model.state_dict().items())
+
+
+def test_step_time_writes_every_step_of_both_modes(tmp_path, capsys):
+    options = ['--device', 'cpu', '--batch-size', '2', '--rounds', '2', '--steps', '2', '--warmup', '0']
+    out = tmp_path / 'times.json'
+    tool('benchmarks/step_time.py').main([str(CLS), *options, '--mode', 'training', 'inference', '--out', str(out)])
+    printed = capsys.readouterr().out
+    assert printed.index('inference:') < printed.index('training:')
+    (found,) = json.loads(out.read_text())['configs']
+    assert (found['batch_size'], found['img_size'], found['precision']) == (2, [64, 64], 'float32')
+    assert list(found['modes']) == ['inference', 'training']
+    for measured in found['modes'].values():
+        assert len(measured['seconds']) == 4
+        assert min(measured['seconds']) > 0
+        assert measured['peak_bytes'] > 2**27
+
+
+def test_counts_are_written_with_all_modules(tmp_path, capsys):
+    out = tmp_path / 'counts.json'
+    tool('analysis_tools/get_flops.py').main([str(CLS), '--depth', '0', '--out', str(out)])
+    cost = json.loads(out.read_text())['cost']
+    assert f'{cost["flops"] / 1e9:,.3f}' in capsys.readouterr().out
+    assert {child['name'] for child in cost['children']} >= {'backbone', 'head'}
+    assert cost['trained'] == sum(child['trained'] for child in cost['children'])
 
 
 def test_step_time_on_the_cpu(capsys):

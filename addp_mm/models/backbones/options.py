@@ -101,25 +101,30 @@ def norm_epsilon(norm_eps: float | None, norm_cfg: Mapping | None) -> float:
     return 1e-6 if eps is None else eps
 
 
-def ascending_indices(indices: int | Sequence[int], num_layers: int, name: str) -> tuple[int, ...]:
+def ascending_indices(
+    indices: int | Sequence[int], num_layers: int, name: str, layers: str = 'blocks'
+) -> tuple[int, ...]:
     """Block numbers counted from the start.
 
     Args:
         indices: One number or several; negative ones count from the end.
         num_layers: Number of blocks.
         name: Name of the option, for errors.
+        layers: What they number, for errors. Defaults to 'blocks'.
 
     Raises:
         OptionError: A number is out of range, or they do not ascend; or ``out_indices`` is empty.
     """
     given = (indices,) if isinstance(indices, int) else tuple(indices)
     if any(not -num_layers <= i < num_layers for i in given):
-        raise OptionError(f'{name} {given} must be in [{-num_layers}, {num_layers - 1}]: there are {num_layers} blocks')
+        raise OptionError(
+            f'{name} {given} must be in [{-num_layers}, {num_layers - 1}]: there are {num_layers} {layers}'
+        )
     counted = tuple(i % num_layers for i in given)
     if list(counted) != sorted(set(counted)):
         raise OptionError(f'{name} must ascend without repetition, got {given}')
     if name == 'out_indices' and not counted:
-        raise OptionError('out_indices must name at least one block')
+        raise OptionError(f'out_indices must name at least one of the {layers}')
     return counted
 
 

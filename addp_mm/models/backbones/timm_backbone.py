@@ -22,9 +22,13 @@ from addp_mm.models.backbones.timm_model import (
     norm_map,
 )
 from addp_mm.models.backbones.timm_sizes import any_size
+from addp_mm.models.backbones.timm_weights import convert_weights, pretrained_weights
 from addp_mm.models.layers import ImageSizeError, OptionError
-from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.component import AdoptedWeights, Component
 from addp_mm.registry import MODELS
+
+# Before timm's names in the state dict, as in mmpretrain's TIMMBackbone
+_PREFIX = 'timm_model.'
 
 
 @MODELS.register_module()
@@ -37,17 +41,17 @@ class TimmBackbone(Component):
     removed: the head, and the blocks after the last of ``out_indices``.
 
     Args:
-        model: timm's name, such as 'vit_base_patch16_dinov3' or 'swin_tiny_patch4_window7_224', with
-            or without the tag of its weights ('.lvd1689m').
+        model: timm's name, such as 'vit_base_patch16_dinov3', also with the tag of its weights:
+            'vit_base_patch16_dinov3.lvd1689m'.
         out_indices: Depths whose maps are returned, ascending; negative numbers count from the end.
             They are blocks of a plain transformer and stages of other models, numbered as by timm:
             0 is the stem (stride 2) in ResNets and MaxViT. Defaults to None: the last block of a
             plain transformer, else all stages with a stride of 4 or more.
-        out_type: 'featmap': (B, C, h, w). 'avg_featmap': (B, C), the mean over the map. 'cls_token':
-            (B, C), and 'raw': (B, P + h * w, C), the P class and register tokens first, both only of
-            plain transformers. Defaults to 'featmap'.
+        out_type: 'featmap': (B, C, h, w). 'avg_featmap': (B, C), the mean over the map. Plain
+            transformers also have 'cls_token': (B, C), and 'raw': (B, P + h * w, C), the P class
+            and register tokens first. Defaults to 'featmap'.
         in_channels: Channels of the images. Defaults to 3.
-        drop_path_rate: Stochastic depth of the last block, in [0, 1). Defaults to None: timm's value.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1). Defaults to None: as in timm.
         final_norm: Whether the model's last norm is applied to the map of its last depth. Defaults
             to True.
         with_cp: Whether to recompute activations in the backward pass to save memory. Defaults to
@@ -63,6 +67,7 @@ class TimmBackbone(Component):
     Attributes:
         out_channels: Channels of each returned map.
         out_strides: Strides of each returned map, in pixels.
+        size_divisors: Height and width, in pixels, to whose multiples images are padded.
 
     Raises:
         OptionError: timm has no such model or weights, or an option is wrong.
@@ -94,6 +99,8 @@ class TimmBackbone(Component):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        if pretrained and init_cfg is not None:
+            raise OptionError('pretrained=True and init_cfg both load weights: give one of them')
         if drop_path_rate is not None and not 0 <= drop_path_rate < 1:
             raise OptionError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
         self.model_name = model
@@ -106,13 +113,14 @@ class TimmBackbone(Component):
         self.model_kwargs = dict(model_kwargs or {})
         self.timm_model: Any = self._build_model(model, in_channels, drop_path_rate, self.model_kwargs)
         features = features_of(self.timm_model)
-        self.out_indices = ascending_indices(
-            default_indices(self.timm_model) if out_indices is None else out_indices, len(features), 'out_indices'
-        )
+        out_indices = default_indices(self.timm_model) if out_indices is None else out_indices
+        kind = 'blocks' if is_plain(self.timm_model) else 'depths'
+        self.out_indices = ascending_indices(out_indices, len(features), 'out_indices', f'{kind} in {model}')
         self.out_channels = tuple(features[i].channels for i in self.out_indices)
         self.out_strides = tuple(features[i].stride for i in self.out_indices)
         self._check_out_type()
         self._any_size = any_size(self.timm_model, [feature.stride for feature in features])
+        self.size_divisors = self._any_size.multiple
         self._normed_index = len(features) - 1 if final_norm else None
         self.stages = stage_modules([feature.module for feature in features], LayerDepths(self.timm_model))
         self._remove_unused_layers()
@@ -133,8 +141,7 @@ class TimmBackbone(Component):
         """
         height, width = x.shape[-2:]
         self.check_image_size(height, width)
-        multiple = self._any_size.multiple
-        padding = (0, -width % multiple[1], 0, -height % multiple[0])
+        padding = (0, -width % self.size_divisors[1], 0, -height % self.size_divisors[0])
         outs: list[Tensor] = []
         for i, out, prefix in self._intermediates(F.pad(x, padding) if any(padding) else x):
             out = self._crop(out, height, width, self.out_strides[len(outs)])
@@ -145,7 +152,8 @@ class TimmBackbone(Component):
         """Check that images of this size, in pixels, can be processed.
 
         Raises:
-            ImageSizeError: A side is smaller than the largest stride, or the model has a fixed size.
+            ImageSizeError: A side is smaller than the largest stride, or the model has another,
+                fixed size.
         """
         stride = max(self.out_strides)
         if min(height, width) < stride:
@@ -170,20 +178,59 @@ class TimmBackbone(Component):
             prefix: Name of the backbone in the whole model, with a dot at its end. Defaults to ''.
 
         Returns:
-            The depth, and the number of depths. The stem has depth 0; the final norm has that of the
-            last block; the modules after the backbone have the last depth.
+            The depth, and the number of depths. The stem has depth 0; the final norm has that of
+            the last block; the modules after the backbone have the last depth.
         """
-        start = f'{prefix}timm_model.'
+        start = prefix + _PREFIX
         if not param_name.startswith(start):
             return self.depths.number - 1, self.depths.number
         return self.depths.of(param_name[len(start) :]), self.depths.number
 
+    def adopt_weights(self, weights: Mapping[str, Tensor], pos_grid: tuple[int, int] | None) -> AdoptedWeights:
+        """Convert weights of timm's models and of their original projects.
+
+        Args:
+            weights: The checkpoint's weights, also with ``timm_model.`` before timm's names.
+            pos_grid: (height, width) of their positions in patches; None if they are square.
+
+        Raises:
+            ValueError: They are of another model.
+        """
+        own = self.state_dict()
+        has_own_shapes = all(name in weights and weights[name].shape == weight.shape for name, weight in own.items())
+        if has_own_shapes and pos_grid is None:
+            return AdoptedWeights(dict(weights), [])
+        given = {name.removeprefix(_PREFIX): weight for name, weight in weights.items()}
+        with torch.device('meta'):  # only its names and shapes are used
+            whole = build_timm_model(
+                self.model_name, self.in_channels, self.drop_path_rate, self.model_kwargs, num_classes=1
+            )
+        converted = convert_weights(given, self.timm_model.state_dict(), whole, self.model_name, pos_grid)
+        resized = [
+            f'{_PREFIX}{name} {tuple(given[name].shape)} -> {tuple(weight.shape)}'
+            for name, weight in converted.items()
+            if name in given and given[name].shape != weight.shape
+        ]
+        return AdoptedWeights({_PREFIX + name: weight for name, weight in converted.items()}, resized)
+
+    def init_weights(self) -> None:
+        """Initialise the weights as ``pretrained`` or ``init_cfg`` says.
+
+        Raises:
+            WeightsError: timm has no such weights, or they cannot be downloaded.
+        """
+        if self.pretrained and not self.is_init:
+            adopted = self.adopt_weights(pretrained_weights(self.model_name, self.in_channels, self.model_kwargs), None)
+            self.load_state_dict({**self.state_dict(), **adopted.weights})
+        super().init_weights()
+
     def _intermediates(self, x: Tensor) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """Depth, map (B, C, h, w) and class and register tokens (B, P, C) of each output, not normed."""
+        """Of each output, not normed: depth, map (B, C, h, w), class and register tokens."""
         options: dict = dict(indices=list(self.out_indices), output_fmt='NCHW', intermediates_only=True)
         if self.num_prefix_tokens and self.out_type in ('cls_token', 'raw'):
             options['return_prefix_tokens'] = True
-        for i, out in zip(self.out_indices, self._any_size.run(self.timm_model, x, **options)):
+        outs = self._any_size.run(self.timm_model, x, **options)
+        for i, out in zip(self.out_indices, outs, strict=True):
             yield (i, *out) if isinstance(out, tuple) else (i, out, None)
 
     def _crop(self, out: Tensor, height: int, width: int, stride: int) -> Tensor:
@@ -192,7 +239,7 @@ class TimmBackbone(Component):
         if out.shape[-2] < size[0] or out.shape[-1] < size[1]:
             raise ImageSizeError(
                 f'{self.model_name} gives a map of {tuple(out.shape[-2:])} instead of {size} positions for an image of '
-                f'{height}x{width} pixels: use images whose sides are multiples of {max(self.out_strides)}'
+                f'{height}x{width} pixels: its convolutions cut off the borders. Use another model'
             )
         return out[..., : size[0], : size[1]]
 
@@ -245,10 +292,12 @@ class TimmBackbone(Component):
             raise OptionError(f'frozen_stages must be in [-1, {number}], got {self.frozen_stages}')
         if self.frozen_stages < 0:
             return []
-        depth = self.depths.of_module(self.stages[self.frozen_stages - 1]) if self.frozen_stages else 0
-        params, modules = frozen_parts(
-            self.timm_model, self.depths, self.depths.number if self.frozen_stages == number else depth
-        )
+        depth: int | None = 0
+        if self.frozen_stages:
+            depth = self.depths.of_module(self.stages[self.frozen_stages - 1])
+        if depth is None or self.frozen_stages == number:  # a stage that no map needs, or all of them
+            depth = self.depths.number
+        params, modules = frozen_parts(self.timm_model, self.depths, depth)
         for param in params:
             param.requires_grad_(False)
         return modules

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from timm.models import group_parameters
+from timm.optim import auto_group_layers
 from torch import nn
 
 
@@ -20,7 +21,13 @@ class LayerDepths:
     """
 
     def __init__(self, model: Any) -> None:
-        self.depths: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+        # Else timm counts them off, and no stage ends where one of them does.
+        self.has_groups = hasattr(model, 'group_matcher')
+        self.depths: dict[str, int] = (
+            group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+            if self.has_groups
+            else auto_group_layers(model)
+        )
         self._modules = [name for name, _ in model.named_modules()]
         # Parameters that no group names, such as the norm after the pooling, follow the last block.
         self.number = max(self.depths.values(), default=0) + 2
@@ -37,18 +44,29 @@ class LayerDepths:
                 return max(near)
         return self.number - 1
 
-    def of_module(self, name: str) -> int:
-        """Greatest depth of the parameters of a module, or of those before it if it has none."""
+    def of_module(self, name: str) -> int | None:
+        """Greatest depth of the parameters of a module, or of those before it if it has none.
+
+        None if it is not known.
+        """
+        if not self.has_groups:
+            return None
         inside = [depth for other, depth in self.depths.items() if other.startswith(f'{name}.')]
-        if inside:
-            return max(inside)
+        if inside or name not in self._modules:
+            return max(inside, default=None)
         before = self._modules[: self._modules.index(name)]
         return max((depth for other, depth in self.depths.items() if other.rpartition('.')[0] in before), default=0)
 
 
 def stage_modules(feature_modules: Sequence[str], depths: LayerDepths) -> list[str]:
-    """Names of the modules at which the stages end, without a feature map that is the stem's."""
-    return [name for name in feature_modules if depths.of_module(name) > 0]
+    """Names of the modules at which the stages end, without the stem.
+
+    Empty if the model does not say it: some models of timm name modules that they do not have.
+    """
+    ends = [depths.of_module(name) for name in feature_modules]
+    if None in ends:
+        return []
+    return [name for name, depth in zip(feature_modules, ends, strict=True) if depth]
 
 
 def frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[nn.Module]]:

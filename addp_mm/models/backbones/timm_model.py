@@ -9,9 +9,10 @@ import timm
 from timm.layers import LayerNorm2d, RmsNorm2d, SimpleNorm2d
 from torch import Tensor, nn
 
-from addp_mm.errors import suggest
+from addp_mm.errors import first_few, suggest
 from addp_mm.models.layers import OptionError
 
+_RESERVED = ('in_chans', 'num_classes', 'drop_path_rate', 'pretrained', 'features_only', 'out_indices')
 _NORMS_OF_MAPS = (
     LayerNorm2d,
     RmsNorm2d,
@@ -36,20 +37,29 @@ class Feature:
     stride: int
 
 
-def build_timm_model(name: str, in_channels: int, drop_path_rate: float | None, model_kwargs: Mapping) -> Any:
-    """Build a model of timm without a classifier and without weights.
+def build_timm_model(
+    name: str, in_channels: int, drop_path_rate: float | None, model_kwargs: Mapping, num_classes: int = 0
+) -> Any:
+    """Build a model of timm without weights.
 
     Args:
         name: timm's name, with or without the tag of its weights.
         in_channels: Channels of the images.
         drop_path_rate: Stochastic depth; None for the model's default.
         model_kwargs: More arguments of the model.
+        num_classes: Classes of its classifier. Defaults to 0: it has none.
 
     Raises:
         OptionError: There is no such model, it gives no feature maps, or an argument is wrong.
     """
     check_name(name)
-    kwargs = dict(in_chans=in_channels, num_classes=0, **model_kwargs)
+    reserved = [key for key in _RESERVED if key in model_kwargs]
+    if reserved:
+        raise OptionError(
+            f'model_kwargs of TimmBackbone must not have {", ".join(reserved)}: use in_channels, drop_path_rate, '
+            'pretrained and out_indices of TimmBackbone'
+        )
+    kwargs = dict(in_chans=in_channels, num_classes=num_classes, **model_kwargs)
     if drop_path_rate is not None:
         kwargs['drop_path_rate'] = drop_path_rate
     try:
@@ -79,8 +89,7 @@ def check_name(name: str) -> None:
     tags = [full.partition('.')[2] for full in timm.list_pretrained(f'{base}.*')] if tag else []
     if tag and tag not in tags:
         raise OptionError(
-            f'timm {timm.__version__} has no weights {tag!r} of {base}{suggest(tag, tags, cutoff=0.3)} '
-            f'Its weights are {", ".join(tags) or "none"}'
+            f'timm {timm.__version__} has no weights {tag!r} of {base}; it has {first_few(tags, count=20)}'
         )
 
 
@@ -89,8 +98,9 @@ def features_of(model: Any) -> list[Feature]:
     modules = dict(model.named_modules())
     features = []
     for i, entry in enumerate(model.feature_info):
-        # MViTv2 names modules that it does not have
-        name = entry['module'] if entry['module'] in modules else f'stages.{i}'
+        name = entry['module']
+        if name not in modules and f'stages.{i}' in modules:  # MViTv2 names modules that it does not have
+            name = f'stages.{i}'
         features.append(Feature(name, int(entry['num_chs']), _stride(entry['reduction'])))
     return features
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from addp_mm.models.backbones import timm_sizes
 from addp_mm.models.backbones.options import OUT_TYPES
 from addp_mm.models.backbones.timm_backbone import TimmBackbone
+from addp_mm.models.backbones.timm_model import features_of
 from addp_mm.models.backbones.volo_archs import build_volo
 from addp_mm.models.layers import OptionError, resize_pos_embed
 from addp_mm.models.layers.fit_positions import fit_positions
@@ -110,7 +111,7 @@ class VOLO(TimmBackbone):
             raise OptionError(f"mix_token=True needs out_type='raw', got {out_type!r}")
         self.mix_token = mix_token
         self._box: Box | None = None
-        self._any_size = _PublishedPositions(self.timm_model, list(self.out_strides))
+        self._any_size = _PublishedPositions(self.timm_model, [one.stride for one in features_of(self.timm_model)])
         self.timm_model.patch_embed.register_forward_hook(self._exchange_patches)
         self.register_load_state_dict_pre_hook(_fit_to_backbone)
 

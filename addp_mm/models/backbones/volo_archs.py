@@ -81,7 +81,7 @@ def build_volo(arch: str | Mapping, img_size: tuple[int, int], in_channels: int,
     }
     return volo.VOLO(
         layers=settings['layers'],
-        img_size=img_size,
+        img_size=img_size,  # type: ignore[arg-type]  # timm takes pairs
         in_chans=in_channels,
         num_classes=0,
         patch_size=settings['patch_size'],

@@ -3,9 +3,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from mmengine.model import BaseModule, PretrainedInit
+from torch import Tensor
 
 from addp_mm.errors import ConfigError
+
+
+class AdoptedWeights(NamedTuple):
+    """Weights of another project under a module's names.
+
+    Attributes:
+        weights: The weights.
+        resized: 'name (shape before) -> (shape after)' of those that were resized.
+    """
+
+    weights: dict[str, Tensor]
+    resized: list[str]
 
 
 class Component(BaseModule):
@@ -21,6 +37,23 @@ class Component(BaseModule):
 
     component: str = ''
     required_weights: tuple[str, ...] = ()
+
+    def adopt_weights(self, weights: Mapping[str, Tensor], pos_grid: tuple[int, int] | None) -> AdoptedWeights | None:
+        """Convert weights of other projects to the module's names and sizes.
+
+        ``addp_mm.Pretrained`` calls it for names that are not all of the module's own.
+
+        Args:
+            weights: The checkpoint's weights, without the prefix.
+            pos_grid: (height, width) of their positions in patches; None if they are not known.
+
+        Returns:
+            The weights for the module; None if the layouts of :mod:`addp_mm.layouts` apply to it.
+
+        Raises:
+            ValueError: The weights are of another model. The message continues the name of the
+                file.
+        """
 
     def init_weights(self) -> None:
         """Initialise the weights according to ``init_cfg``.

@@ -102,8 +102,9 @@ class FourScaleNeck(Component):
                 first.
 
         Returns:
-            Four maps, less ``start_level``; their height and width are multiplied by the stride of the map and divided by
-            that of the output. Max pooling drops the last row and column of odd maps.
+            Four maps, less ``start_level``; their height and width are multiplied by the stride of
+            the map and divided by that of the output. Max pooling drops the last row and column of
+            odd maps.
 
         Raises:
             ImageSizeError: The number of maps is not four, or they do not have ``strides``.
