@@ -128,11 +128,15 @@ def each_seed(rows: Sequence[Row], seeds: Sequence[int]) -> str:
 
 
 def ranking(scores: Mapping[str, Score]) -> str:
-    """Backbones by their mean: ``A > B ~ C``, where ``~`` joins those whose seeds overlap."""
+    """Backbones by their mean: ``A > B ~ C``, where ``~`` joins those whose seeds overlap.
+
+    A single seed tells nothing about the spread, and is joined too.
+    """
     ordered = sorted(scores.items(), key=lambda item: -item[1].mean)
     text = ordered[0][0]
     for (_, better), (title, score) in zip(ordered, ordered[1:], strict=False):
-        above = min(better.by_seed.values()) > max(score.by_seed.values())
+        several = min(len(better.by_seed), len(score.by_seed)) > 1
+        above = several and min(better.by_seed.values()) > max(score.by_seed.values())
         text += f' {">" if above else "~"} {title}'
     return text
 
@@ -221,7 +225,7 @@ def page(rows: Sequence[Row], seeds: Sequence[int], work_dir: Path) -> str:
         means(rows),
         prose(
             'By the mean; `>`: the worst seed of the left one is above the best seed of the right one, `~`: their '
-            'seeds overlap, so that this order may be chance.'
+            'seeds overlap, or one of them has a single seed, so that this order may be chance.'
         ),
         rankings(rows),
         prose(
