@@ -128,11 +128,15 @@ def each_seed(rows: Sequence[Row], seeds: Sequence[int]) -> str:
 
 
 def ranking(scores: Mapping[str, Score]) -> str:
-    """Backbones by their mean: ``A > B ~ C``, where ``~`` joins those whose seeds overlap."""
+    """Backbones by their mean: ``A > B ~ C``, where ``~`` joins those whose seeds overlap.
+
+    A single seed tells nothing about the spread, and is joined too.
+    """
     ordered = sorted(scores.items(), key=lambda item: -item[1].mean)
     text = ordered[0][0]
     for (_, better), (title, score) in zip(ordered, ordered[1:], strict=False):
-        above = min(better.by_seed.values()) > max(score.by_seed.values())
+        several = min(len(better.by_seed), len(score.by_seed)) > 1
+        above = several and min(better.by_seed.values()) > max(score.by_seed.values())
         text += f' {">" if above else "~"} {title}'
     return text
 
@@ -175,20 +179,16 @@ def prose(text: str) -> str:
     return '\n\n'.join(textwrap.fill(part, 100, break_long_words=False, break_on_hyphens=False) for part in parts)
 
 
-def page(rows: Sequence[Row], seeds: Sequence[int], work_dir: Path) -> str:
-    """The page in Markdown."""
+def heading(rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:
+    """Title, commands, and how many runs there are."""
     runs = sum(len(next(iter(row.scores.values())).by_seed) for row in rows if row.scores)
     planned = len(rows) * len(seeds)
     missing = '' if runs == planned else f' **{planned - runs} of {planned} runs are not done yet.**'
-    configs = ' \\\n    '.join(f'configs/pretrain/{name}_fashion-scenes-64px.py' for name in FLOPS)
-    given = ' '.join(map(str, seeds))
-    machine = machine_class()
-    gpu = ' Not measured on a GPU.' if machine.endswith('no GPU') else ''
-    parts = [
+    return [
         '# Nano backbones on FashionScenes',
         '```bash\npython tools/dataset_converters/fashion_scenes.py data/fashion_scenes\n'
         f'addp benchmark --data {DATA} --backbones {" ".join(WEIGHTS)} \\\n'
-        f'    --train --seeds {given} --repeats 0 --work-dir work_dirs/benchmarks/backbones\n'
+        f'    --train --seeds {" ".join(map(str, seeds))} --repeats 0 --work-dir work_dirs/benchmarks/backbones\n'
         'python .dev/backbones_page.py\n```',
         prose(
             'trains and tests five backbones under the same heads and writes this page (last written on '
@@ -198,18 +198,13 @@ def page(rows: Sequence[Row], seeds: Sequence[int], work_dir: Path) -> str:
             'Percent on the validation set of FashionScenes at 64 px, mean ± sample standard deviation of '
             f'{len(seeds)} seeds. The seed sets the head, the data order, the augmentation and random weights.'
         ),
-        means(rows),
-        prose(
-            'By the mean; `>`: the worst seed of the left one is above the best seed of the right one, `~`: their '
-            'seeds overlap, so that this order may be chance.'
-        ),
-        rankings(rows),
-        prose(
-            'These are ranks of small models on small images after a short training. They say little about models of '
-            'full size.'
-        ),
-        '## What was equal, and what was not',
-        prose(EQUAL),
+    ]
+
+
+def compute() -> list[str]:
+    """What the pre-trainings cost."""
+    configs = ' \\\n    '.join(f'configs/pretrain/{name}_fashion-scenes-64px.py' for name in FLOPS)
+    return [
         '## Compute of the pre-trainings',
         prose(COMPUTE),
         f'```bash\npython tools/benchmarks/pretraining_flops.py \\\n    {configs}\n```',
@@ -218,6 +213,28 @@ def page(rows: Sequence[Row], seeds: Sequence[int], work_dir: Path) -> str:
             '`token-predictor_nano-p8_2xb16-…` for the other two. The shipped predictor read stored ids, which '
             'saves it the tokenizer.'
         ),
+    ]
+
+
+def page(rows: Sequence[Row], seeds: Sequence[int], work_dir: Path) -> str:
+    """The page in Markdown."""
+    machine = machine_class()
+    gpu = ' Not measured on a GPU.' if machine.endswith('no GPU') else ''
+    parts = [
+        *heading(rows, seeds),
+        means(rows),
+        prose(
+            'By the mean; `>`: the worst seed of the left one is above the best seed of the right one, `~`: their '
+            'seeds overlap, or one of them has a single seed, so that this order may be chance.'
+        ),
+        rankings(rows),
+        prose(
+            'These are ranks of small models on small images after a short training. They say little about models of '
+            'full size.'
+        ),
+        '## What was equal, and what was not',
+        prose(EQUAL),
+        *compute(),
         '## Cost of the backbones',
         costs(rows),
         prose('Multiplications with their additions, of one image in inference; the heads differ only in the task.'),

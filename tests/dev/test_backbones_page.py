@@ -76,6 +76,7 @@ def test_backbones_are_joined_if_their_seeds_overlap():
     scores = {'a': Score({0: 1.0, 1: 2.0}), 'b': Score({0: 9.0, 1: 8.0}), 'c': Score({0: 1.9, 1: 0.5})}
     assert ranking(scores) == 'b > a ~ c'
     assert ranking({'a': Score({0: 1.0})}) == 'a'
+    assert ranking({'a': Score({0: 1.0}), 'b': Score({0: 9.0})}) == 'b ~ a'
 
 
 def test_every_backbone_is_listed_with_a_config_of_every_task():
