@@ -27,8 +27,6 @@ STARTS_WITH_COMMAND = (
     'volo_training',
     'volo',
     'benchmark_backbones',
-    'benchmark_backbones',
-    'volo',
 )
 
 
