@@ -229,7 +229,7 @@ def write_table(results: dict) -> None:
 def main() -> None:
     """Run the cases that have no result yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--only', nargs='+', default=[''], help='parts of names of configs or backbones')
+    parser.add_argument('--only', nargs='+', action='extend', help='parts of names of configs or backbones')
     parser.add_argument('--again', action='store_true', help='run cases again that failed')
     parser.add_argument('--limit', type=float, default=600, help='seconds for one case [600]')
     parser.add_argument('--no-run', action='store_true', help='only write the table')
@@ -259,7 +259,7 @@ def run_cases(results: dict, args: argparse.Namespace) -> None:
     """Run the cases that have no result, and save each result at once."""
     for config in names():
         for backbone in BACKBONES:
-            if not any(part in f'{config} {backbone}' for part in args.only):
+            if not any(part in f'{config} {backbone}' for part in args.only or ['']):
                 continue
             row = results.setdefault(config, dict(model=model_of(config), cases={}))
             done = row['cases'].get(backbone)

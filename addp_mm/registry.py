@@ -21,33 +21,34 @@ def _child(name: str, root: Registry, *locations: str) -> Registry:
     return Registry(name, parent=root, scope='addp_mm', locations=[f'addp_mm.{location}' for location in locations])
 
 
-class _ModelRegistry(Registry):
-    """Registry that imports the packages of :mod:`addp_mm.models` one by one to find a name.
+class _LazyRegistry(Registry):
+    """Registry that imports the classes which need a task package only when a config names them."""
 
-    A detector with an ADDPViT then imports no VQGAN. It needs neither mmpretrain, which only VOLO's
-    head and the algorithms in ``selfsup`` need, nor mmsegmentation, which only ``decode_heads``
-    needs.
-    """
-
-    packages = (
-        'backbones',
-        'necks',
-        'tokenizers',
-        'predictors',
-        'discriminators',
-        'heads',
-        'losses',
-        # these need mmpretrain
-        'heads.volo_head',
-        'selfsup',
-        # this needs mmsegmentation
-        'decode_heads',
-    )
+    #: Modules that hold such classes, by name of the class.
+    modules: ClassVar[dict[str, str]] = {}
 
     def get(self, key: str) -> type | None:
         """Find a class by its name, with or without the scope; None if it is not registered."""
         scope, name = self.split_scope_key(key)
-        if scope in (None, self.scope):
+        if scope in (None, self.scope) and name in self.modules:
+            import_module(f'addp_mm.{self.modules[name]}')
+        return super().get(key)
+
+
+class _ModelRegistry(_LazyRegistry):
+    """Registry that imports the packages of :mod:`addp_mm.models` one by one to find a name.
+
+    A detector with an ADDPViT then imports no VQGAN, and does not need mmpretrain, which only the
+    algorithms in ``selfsup`` need.
+    """
+
+    packages = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses', 'selfsup')
+    modules: ClassVar = {'VOLOHead': 'models.heads.volo_head', 'LinearSegHead': 'models.decode_heads'}
+
+    def get(self, key: str) -> type | None:
+        """Find a class by its name, with or without the scope; None if it is not registered."""
+        scope, name = self.split_scope_key(key)
+        if scope in (None, self.scope) and name not in self.modules:
             registries = (self, self.parent) if scope is None else (self,)
             for package in self.packages:
                 if any(name in registry.module_dict for registry in registries):
@@ -56,17 +57,8 @@ class _ModelRegistry(Registry):
         return super().get(key)
 
 
-class _MetricRegistry(Registry):
-    """Registry that imports metrics of task packages only when a config names them."""
-
-    modules: ClassVar[dict[str, str]] = {'FastCocoMetric': 'addp_mm.evaluation.fast_coco'}
-
-    def get(self, key: str) -> type | None:
-        """Find a class by its name, with or without the scope; None if it is not registered."""
-        scope, name = self.split_scope_key(key)
-        if scope in (None, self.scope) and name in self.modules:
-            import_module(self.modules[name])
-        return super().get(key)
+class _MetricRegistry(_LazyRegistry):
+    modules: ClassVar = {'FastCocoMetric': 'evaluation.fast_coco'}
 
 
 MODELS = _ModelRegistry('model', parent=_roots.MODELS, scope='addp_mm')

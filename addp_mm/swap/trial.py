@@ -228,5 +228,5 @@ def _check_idle(cfg: Config, idle: Sequence[str]) -> None:
     if found and not cfg.get('find_unused_parameters'):
         raise TrialError(
             f'no loss depends on {first_few(found)}: a training on several GPUs stops there. Return only the maps '
-            'that the heads use, or set find_unused_parameters=True'
+            'that the heads use, or let find_unused_parameters be True'
         )

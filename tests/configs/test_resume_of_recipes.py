@@ -5,11 +5,13 @@ import hashlib
 import itertools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.any_training import SAMPLERS, settings_of
+from helpers.label_map_files import write_maps
 from helpers.recipes import CONFIGS, load_recipe, recipe_scope
 from helpers.seg_data import write_ade20k, write_cityscapes
 from mmengine.config import Config
@@ -148,6 +150,17 @@ def on_small_data(cfg, roots):
     return cfg
 
 
+def with_label_maps(cfg, folder):
+    """The recipe with label maps of its images, if its pipeline reads some."""
+    dataset = leaf(cfg.train_dataloader.dataset)
+    for step in (step for step in dataset.pipeline if step.type == 'addp_mm.WithTokenLabels'):
+        images = Path(dataset.data_root) / dataset.get('data_prefix', 'train')
+        names = sorted(str(path.relative_to(images)) for path in images.rglob('*.*'))
+        write_maps(folder, names, num_classes=step.num_classes)
+        step.update(label_maps=str(folder), images=str(images))
+    return cfg
+
+
 def test_a_resume_continues_with_the_next_batch_of_each_real_pipeline(tmp_path, recipes, roots, monkeypatch):
     from mmcv.transforms import LoadImageFromFile
 
@@ -165,7 +178,8 @@ def test_a_resume_continues_with_the_next_batch_of_each_real_pipeline(tmp_path, 
     paths = pipelines(recipes)
     assert len(paths) > 20
     for path in paths:
-        cfg, folder = on_small_data(recipes[path], roots), tmp_path / path.stem
+        folder = tmp_path / path.stem
+        cfg = with_label_maps(on_small_data(recipes[path], roots), folder / 'label_maps')
         whole = train(cfg, folder / 'whole')
         assert len(set(whole)) == len(whole) >= 4, path
         read.clear()

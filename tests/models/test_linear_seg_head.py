@@ -76,9 +76,11 @@ def test_only_the_head_learns():
     assert changed == {name for name in before if name.startswith('decode_head.')}
 
 
-def test_mmsegmentation_is_imported_after_all_other_packages(monkeypatch):
-    """So that no other class of the package needs it."""
+def test_task_packages_are_imported_only_for_the_classes_that_need_them(monkeypatch):
     imported = []
     monkeypatch.setattr(registry, 'import_module', imported.append)
     assert MODELS.get('addp_mm.NoSuchHead') is None
-    assert imported[-2:] == ['addp_mm.models.selfsup', 'addp_mm.models.decode_heads']
+    assert imported == [f'addp_mm.models.{name}' for name in MODELS.packages]
+    imported.clear()
+    MODELS.get('addp_mm.LinearSegHead')
+    assert imported == ['addp_mm.models.decode_heads']

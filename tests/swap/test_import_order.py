@@ -36,8 +36,11 @@ found = model.test_step(detection_batch(((64, 96), )))[0].pred_instances
 print(type(model.backbone).__name__, bool(torch.isfinite(logged['loss'])), len(found))
 """
 # Without operators, mmdet.models cannot be imported before addp_mm. DINO calls none on the CPU, so
-# an empty module replaces the operators of mmcv.
+# an empty module replaces the operators of mmcv. mmpretrain must not find transformers, which peft
+# installs: before addp_mm is imported, it fails beside the current one.
 WITH_OPERATORS = """
+import mmpretrain.utils.dependency
+mmpretrain.utils.dependency.WITH_MULTIMODAL = False
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 try:
@@ -77,6 +80,7 @@ def test_mmseg_may_be_imported_first(tmp_path):
 import mmseg.registry
 from mmengine.config import Config
 cfg = Config.fromfile({str(path)!r})
+cfg.model.backbone.pad_to_patch = True
 from addp_mm.swap.trial import try_config
 trial = try_config(cfg)
 assert not trial.idle and trial.predicted == ('pred_sem_seg',)

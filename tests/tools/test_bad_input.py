@@ -30,7 +30,7 @@ def digests(folder) -> dict:
     [
         ('modle.backbone.patch_size=4', ["no 'modle'", 'did you mean model']),
         ('model.backbone.patch_sise=4', ['model.backbone.patch_sise', 'ADDPViT', 'did you mean patch_size']),
-        ('model.backbone.colour=4', ['model.backbone.colour', 'ADDPViT', 'it takes', 'drop_path_rate']),
+        ('model.backbone.umbrella=4', ['model.backbone.umbrella', 'ADDPViT', 'it takes', 'drop_path_rate']),
         ('model.hed.in_channels=4', ['model.hed', 'ImageClassifier', 'did you mean head']),
         ('train_dataloader.bacth_size=4', ['train_dataloader', "'bacth_size'", 'did you mean batch_size']),
         ('train_dataloader.shuffel=True', ['train_dataloader.shuffel', 'did you mean shuffle']),
