@@ -1,7 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The config in README.md builds: a Mask R-CNN without weights, and its optimizer."""
+"""The commands of README.md: a swap gives a Mask R-CNN that builds; the Python example runs."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +16,16 @@ README = (ROOT / 'README.md').read_text()
 
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
-    from mmengine.config import Config
+    from addp_mm.__main__ import main
+    from addp_mm.config.config_file import load_config
 
-    example = re.search(r"```python\n(_base_ = 'mmdet::.*?)```", README, re.S).group(1)
-    path = tmp_path_factory.mktemp('readme') / 'own.py'
-    path.write_text(example)
-    return Config.fromfile(path)
+    command = re.search(r'^addp (swap mmdet::\S+ --backbone \S+ --out my_detector\.py)$', README, re.M).group(1)
+    path = tmp_path_factory.mktemp('readme') / 'my_detector.py'
+    main([*shlex.split(command)[:-1], str(path), '--no-trial'])
+    return load_config(str(path))
 
 
-def test_config_of_the_readme_builds_and_gives_five_maps(config):
+def test_the_swap_of_the_readme_gives_five_maps_and_a_layer_decay(config):
     from mmdet.registry import MODELS
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import DefaultScope
@@ -32,7 +34,7 @@ def test_config_of_the_readme_builds_and_gives_five_maps(config):
     assert model.backbone.pop('init_cfg')['type'] == 'addp_mm.Pretrained'
     with DefaultScope.overwrite_default_scope('mmdet'), torch.no_grad():
         detector = MODELS.build(model).eval()
-        maps = detector.extract_feat(torch.rand(1, 3, 250, 180))  # neither is a multiple of the patch
+        maps = detector.extract_feat(torch.rand(1, 3, 256, 192))
     assert type(detector).__name__ == 'MaskRCNN'
     assert len(detector.backbone.blocks) == 12
     assert [tuple(one.shape[1:]) for one in maps] == [
@@ -45,7 +47,8 @@ def test_config_of_the_readme_builds_and_gives_five_maps(config):
     with DefaultScope.overwrite_default_scope('mmdet'):
         groups = build_optim_wrapper(detector, config.optim_wrapper).optimizer.param_groups
     rates = {round(group['lr'] / config.optim_wrapper.optimizer.lr, 6) for group in groups}
-    assert rates == {round(0.7**depth, 6) for depth in range(14)}
+    decay = config.optim_wrapper.paramwise_cfg.layer_decay_rate
+    assert rates == {round(decay**depth, 6) for depth in range(14)}
 
 
 def test_the_python_of_the_readme_runs_and_prints_one_line_a_component():
