@@ -42,7 +42,7 @@ def test_both_families_at_once_are_an_error_with_a_remedy(capsys, monkeypatch):
     status, text = report(capsys)
     assert status == 1
     assert 'error    timm: 0.9.2 is not supported' in text
-    assert "-> pip install 'timm>=1.0.16'" in text
+    assert "-> pip install 'timm>=1.0.20'" in text
     assert 'mmengine: mmengine 0.10.7 (original), onedl-mmengine 0.10.12 (onedl fork)' in text
     assert 'error    OpenMMLab: mmengine: installed both' in text
     assert '-> pip uninstall -y mmengine' in text

@@ -17,6 +17,7 @@ from addp_mm.checks.evaluators import check_evaluator
 from addp_mm.checks.optimizer import check_optimizer
 from addp_mm.checks.save_best import check_rules
 from addp_mm.checks.unknown_arguments import check_numbers, check_sections, config_checks
+from addp_mm.checks.workers import check_workers
 from addp_mm.errors import UserError
 
 #: Dotted names of the data loaders of each split.
@@ -60,6 +61,7 @@ def settings_checks(cfg: Config, needed: tuple[str, ...]) -> Iterator[Check]:
         yield Check('arguments of the config', check)
     yield Check('numbers of the config', partial(check_numbers, cfg))
     yield Check('sections of the config', partial(check_sections, cfg))
+    yield Check('workers of the data loaders', partial(check_workers, cfg))
 
 
 def training_checks(cfg: Config) -> Iterator[Check]:

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Without label maps: every token has the label of its image.
 _base_ = [
-    '../_base_/models/volo-d1_cls.py',
+    '../_base_/models/classifier_volo-d1.py',
     '../_base_/datasets/imagenet_224_volo.py',
     '../_base_/schedules/volo_300e.py',
     '../_base_/default_runtime.py',

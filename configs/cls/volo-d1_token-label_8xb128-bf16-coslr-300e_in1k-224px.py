@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Token labelling: the labels of the tokens are read from label maps.
 _base_ = [
-    '../_base_/models/volo-d1_cls.py',
+    '../_base_/models/classifier_volo-d1.py',
     '../_base_/datasets/imagenet_224_token-label.py',
     '../_base_/schedules/volo_300e.py',
     '../_base_/default_runtime.py',

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # UperNet of upernet_addp-vit-base-p16 with VOLO d1.
-_base_ = ['./upernet_addp-vit-base-p16.py', './volo_d1.py']
+_base_ = ['./upernet_addp-vit-base-p16.py', './volo-d1_maps.py']
 
 model = dict(
     backbone=dict(_delete_=True, **_base_.backbone),
