@@ -59,6 +59,19 @@ def build_model(cfg: Config) -> BaseModel:
         return revert_sync_batchnorm(MODELS.build(model))
 
 
+def pad_to(cfg: Config, img_size: tuple[int, int]) -> None:
+    """Let the data preprocessor of a segmentor pad to a size instead of that of the crops.
+
+    Args:
+        cfg: The whole config, changed in place.
+        img_size: Height and width in pixels.
+    """
+    for owner in (cfg, cfg.model):
+        preprocessor = owner.get('data_preprocessor') or {}
+        if cfg.get('default_scope') == 'mmseg' and preprocessor.get('size'):
+            preprocessor['size'] = img_size
+
+
 def training_size(cfg: Config) -> tuple[int, int]:
     """Height and width in pixels of the images that a config trains on.
 

@@ -10,7 +10,15 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from addp_mm.analysis.batches import build_model, losses_of, precision_of, scope_of, synthetic_batch, training_size
+from addp_mm.analysis.batches import (
+    build_model,
+    losses_of,
+    pad_to,
+    precision_of,
+    scope_of,
+    synthetic_batch,
+    training_size,
+)
 from addp_mm.config.config_file import ConfigError
 
 
@@ -38,9 +46,10 @@ class TrainingStep:
     ) -> None:
         if not cfg.get('optim_wrapper'):
             raise ConfigError('the config has no optim_wrapper, so it cannot be trained')
-        self.cfg = cfg
+        self.cfg = cfg = copy.deepcopy(cfg)
         self.batch_size = batch_size or cfg.train_dataloader.batch_size
         self.img_size = img_size or training_size(cfg)
+        pad_to(cfg, self.img_size)
         self.precision = precision_of(cfg)
         self.device = torch.device(device)
         self.model = build_model(cfg).to(self.device).train()

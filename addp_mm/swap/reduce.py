@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from addp_mm.analysis.batches import dicts_of
+from addp_mm.analysis.batches import dicts_of, pad_to
 from addp_mm.config.type_names import type_name
 
 MOST_PROPOSALS = 16
@@ -59,8 +59,7 @@ def reduce_config(cfg: Config, img_size: tuple[int, int]) -> Iterator[str]:
         if cfg.get('default_scope') == 'mmdet' and preprocessor.get('batch_augments'):
             preprocessor.batch_augments = None
             yield 'batch_augments of the data preprocessor are left out'
-        if cfg.get('default_scope') == 'mmseg' and preprocessor.get('size'):
-            preprocessor.size = img_size
+    pad_to(cfg, img_size)
     if cfg.model.get('as_two_stage') and cfg.model.get('num_queries', 300) > MOST_QUERIES:
         cfg.model.num_queries = MOST_QUERIES
         yield f'the model has {MOST_QUERIES} queries'
