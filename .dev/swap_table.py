@@ -156,7 +156,13 @@ def in_new_process(config: str, backbone: str, limit: float) -> dict:
         result = dict(error='the process ended without a result')
     process.kill()
     process.join()
-    return dict(result, seconds=round(time.monotonic() - start, 1))
+    texts = {name: without_folders(text) for name, text in result.items() if isinstance(text, str)}
+    return dict(result, **texts, seconds=round(time.monotonic() - start, 1))
+
+
+def without_folders(text: str) -> str:
+    """A text in one line, without the folders of this machine."""
+    return re.sub(r'[^ (]*/site-packages/', '', ' '.join(text.split())).replace(f'{ROOT}/', '')
 
 
 def model_of(config: str) -> str:
@@ -212,9 +218,8 @@ def _item(number: int, text: str) -> str:
 
 
 def _readable(error: str) -> str:
-    """An error without the folders of this machine, and safe in Markdown."""
-    text = re.sub(r'[^ (]*/site-packages/', '', ' '.join(error.split()))
-    return text.replace(str(ROOT) + '/', '').replace('|', '\\|').replace('<', '&lt;')
+    """An error that is safe in Markdown."""
+    return error.replace('|', '\\|').replace('<', '&lt;')
 
 
 def write_table(results: dict) -> None:
