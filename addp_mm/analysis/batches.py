@@ -134,10 +134,11 @@ def synthetic_batch(cfg: Config, batch_size: int, img_size: tuple[int, int]) -> 
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
 
+        classes = _num_classes(cfg)
         samples = []
         for _ in range(batch_size):
             sample = SegDataSample(metainfo=dict(img_shape=img_size, ori_shape=img_size, pad_shape=img_size))
-            sample.gt_sem_seg = PixelData(data=_label_map(img_size))
+            sample.gt_sem_seg = PixelData(data=_label_map(img_size) % classes)
             samples.append(sample)
         return dict(inputs=[image] * batch_size, data_samples=samples)
     if scope in ('mmpretrain', 'addp_mm', None):
@@ -148,6 +149,13 @@ def synthetic_batch(cfg: Config, batch_size: int, img_size: tuple[int, int]) -> 
         images = image.expand(batch_size, -1, -1, -1) if 'SelfSup' in preprocessor else [image] * batch_size
         return dict(inputs=images, data_samples=samples)
     raise ConfigError(f'default_scope {scope!r} is not supported; use mmpretrain, mmdet or mmseg')
+
+
+def _num_classes(cfg: Config) -> int:
+    """The smallest number of classes that a head has; 1 for a head without classes."""
+    parts = [part for name, part in cfg.model.items() if name != 'backbone']
+    numbers = [node.get('num_classes') for node in dicts_of(parts)]
+    return min((number for number in numbers if isinstance(number, int) and number > 0), default=1)
 
 
 def _label_map(img_size: tuple[int, int]) -> Tensor:

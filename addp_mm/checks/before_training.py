@@ -120,7 +120,7 @@ def check_first_validation_image(runner: Runner) -> None:
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise PreflightError(
             'validation would fail after the first epoch, on the first image of val_dataloader: '
-            f'{type(error).__name__}: {error} ({where.filename}, line {where.lineno})'
+            f'{type(error).__name__}: {str(error) or where.line} ({where.filename}, line {where.lineno})'
         ) from error
     finally:
         model.train(was_training)

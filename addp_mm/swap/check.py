@@ -14,9 +14,12 @@ from addp_mm.analysis.batches import training_size
 from addp_mm.checks.check_list import Check, settings_checks
 from addp_mm.checks.optimizer import check_optimizer
 from addp_mm.checks.weights import check_initial_weights
+from addp_mm.config.type_names import type_name
+from addp_mm.errors import ConfigError
 from addp_mm.swap.colours import check_colours
 from addp_mm.swap.trial import Trial, try_config
 
+_BACKBONES = ('ADDPViT', 'TimmBackbone', 'VOLO')  # they take no weights by this option
 _NEEDED = ('model', 'optim_wrapper')
 
 
@@ -53,8 +56,22 @@ def swap_checks(cfg: Config, trial: TrialOfCheck) -> Iterator[Check]:
     yield from settings_checks(cfg, _NEEDED)
     yield Check('optimizer settings', partial(check_optimizer, cfg))
     yield Check('colours', partial(check_colours, cfg))
-    yield Check('checkpoints', partial(check_initial_weights, cfg))
+    yield Check('checkpoints', partial(_check_weights, cfg))
     yield Check('trial', trial)
+
+
+def _check_weights(cfg: Config) -> None:
+    """Check that local weights exist, and that no weights of the original backbone are left over.
+
+    mmsegmentation hands ``model.pretrained`` to the backbone, which the trial leaves out.
+    """
+    check_initial_weights(cfg)
+    backbone, left_over = cfg.model.get('backbone') or {}, cfg.model.get('pretrained')
+    own = type_name(backbone.get('type')) in _BACKBONES or backbone.get('pretrained') or backbone.get('init_cfg')
+    if left_over and own:
+        raise ConfigError(
+            f'model.pretrained={left_over!r} would replace the weights of model.backbone: set model.pretrained=None'
+        )
 
 
 def _patch_size(backbone: Any) -> int:

@@ -8,11 +8,13 @@ from typing import Any
 
 from mmengine.config import Config
 
+from addp_mm.analysis.batches import dicts_of
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError
 from addp_mm.swap.zoo import TIMM_SCHEME, ZOO, find_backbone
 from addp_mm.swap.zoo_entry import ZooEntry
 
+_TIMM_HUB = 'hf://timm/'
 _TOLERANCE = 1.0  # of values from 0 to 255
 
 
@@ -52,13 +54,24 @@ def entry_of(backbone: Mapping[str, Any]) -> ZooEntry | None:
     for entry in ZOO.values():
         if _weights(entry.backbone) == weights:
             return entry
-    return find_backbone(f'{TIMM_SCHEME}{weights}') if type_name(backbone.get('type')) == 'TimmBackbone' else None
+    model = _timm_model(backbone, weights)
+    return find_backbone(f'{TIMM_SCHEME}{model}') if model else None
+
+
+def _timm_model(backbone: Mapping[str, Any], weights: str) -> str | None:
+    """The name in timm of a TimmBackbone's weights; None of files, whose colours are not known."""
+    if type_name(backbone.get('type')) != 'TimmBackbone':
+        return None
+    if backbone.get('pretrained'):
+        return weights
+    return weights.removeprefix(_TIMM_HUB).partition('/')[0] if weights.startswith(_TIMM_HUB) else None
 
 
 def _weights(backbone: Mapping[str, Any]) -> str | None:
     if type_name(backbone.get('type')) == 'TimmBackbone' and backbone.get('pretrained'):
         return backbone['model']
-    return (backbone.get('init_cfg') or {}).get('checkpoint')
+    given = backbone.get('init_cfg')
+    return next((node['checkpoint'] for node in dicts_of([given]) if node.get('checkpoint')), None)
 
 
 def _agree(found: Any, wanted: Any) -> bool:

@@ -149,7 +149,7 @@ def attempt(what: str, run: Callable[[], Any]) -> Any:
         raise TrialError(f'{what}: {error}') from error
     except Exception as error:  # models of any package
         where = traceback.extract_tb(error.__traceback__)[-1]
-        text = ' '.join(str(error).split())[:300]
+        text = ' '.join(str(error).split())[:300] or where.line  # assertions often say nothing
         raise TrialError(f'{what}: {type(error).__name__}: {text} ({where.filename}, line {where.lineno})') from error
 
 

@@ -7,11 +7,12 @@ from helpers.hand_swaps import DETECTORS, SEGMENTORS, write_swap
 from mmengine.config import Config
 from torch import nn
 
+from addp_mm.analysis.batches import synthetic_batch
 from addp_mm.errors import ConfigError
 from addp_mm.swap.check import TrialOfCheck, swap_checks
-from addp_mm.swap.colours import check_colours
+from addp_mm.swap.colours import check_colours, entry_of
 from addp_mm.swap.reduce import odd_size, trial_size_of
-from addp_mm.swap.trial import TrialError, try_config, try_swap
+from addp_mm.swap.trial import TrialError, attempt, try_config, try_swap
 from addp_mm.swap.watch import Watched
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -146,6 +147,47 @@ def test_colours_of_the_weights(checkpoint, settings, words, tmp_path):
     else:
         with pytest.raises(ConfigError, match=words):
             check_colours(cfg)
+
+
+@pytest.mark.parametrize(
+    'init_cfg, known',
+    [
+        (dict(type='addp_mm.Pretrained', checkpoint='work_dirs/mine/epoch_12.pth'), None),
+        ([dict(type='Kaiming', layer='Conv2d')], None),
+        (
+            dict(type='addp_mm.Pretrained', checkpoint='hf://timm/resnet18.a1_in1k/model.safetensors'),
+            'resnet18.a1_in1k',
+        ),
+    ],
+)
+def test_colours_of_weights_that_init_cfg_names(init_cfg, known):
+    entry = entry_of(dict(type='addp_mm.TimmBackbone', model='resnet18', init_cfg=init_cfg))
+    assert (entry and entry.name) == (known and f'timm:{known}')
+
+
+@pytest.mark.parametrize('classes', [1, 2, 3])
+def test_a_segmentor_of_few_classes(tmp_path, classes):
+    cfg = segmentor(tmp_path, 'upernet')
+    for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+        head.update(num_classes=classes)
+    labels = synthetic_batch(cfg, 1, (32, 32))['data_samples'][0].gt_sem_seg.data
+    assert labels.unique().tolist() == list(range(classes))
+
+
+def test_weights_left_over_from_the_original_backbone_are_found(tmp_path):
+    cfg = segmentor(tmp_path, 'upernet')
+    cfg.model.pretrained = 'open-mmlab://resnet50_v1c'
+    check = next(one for one in swap_checks(cfg, TrialOfCheck(cfg)) if one.name == 'checkpoints')
+    with pytest.raises(ConfigError, match='set model.pretrained=None'):
+        check.run()
+
+
+def test_a_silent_assertion_shows_its_line():
+    def fail() -> None:
+        raise AssertionError  # pytest rewrites assert statements
+
+    with pytest.raises(TrialError, match='AssertionError: raise AssertionError'):
+        attempt('it fails', fail)
 
 
 def test_a_check_runs_all_of_them(tmp_path):
