@@ -47,6 +47,7 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
     try:
         parts = _classifier(cfg, entry, candidate) if task == 'cls' else _dense(cfg, scope, entry, candidate)
         optimizer, notes = optimizer_changes(cfg, entry, task, parts.is_frozen)
+        notes = [*notes, *_frozen_note(cfg.model.backbone, parts.is_frozen)]
     except SwapError as error:
         raise SwapError(f'{config_name} with {backbone}: {error}') from error
     changes = (_imports(cfg), *parts.changes, *_weights(cfg), *colour_changes(cfg, entry, task), *optimizer)
@@ -106,6 +107,14 @@ def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _P
         reason = 'the neck does not use the finest map, so that layers get no gradient'
         changes.append(Change('find_unused_parameters', True, reason))
     return _Parts(changes, plan.notes, divisor)
+
+
+def _frozen_note(stock: Mapping[str, Any], is_frozen: bool) -> list[str]:
+    """A sentence if stages of the original backbone are frozen, and none of the new one."""
+    stages = stock.get('frozen_stages', -1)
+    if is_frozen or not isinstance(stages, int) or stages < 1:
+        return []
+    return [f'the original freezes {stages} stage(s) (frozen_stages={stages}); the new backbone is trained whole']
 
 
 def _plain(value: Any) -> Any:

@@ -193,6 +193,9 @@ def test_the_tool_refuses_what_it_cannot_convert(tmp_path, official):
     save_file(VOLO.convert(reference()['state_dict']), tmp_path / 'ours.safetensors')
     with pytest.raises(SystemExit, match='has the names of addp_mm already: give --to official'):
         convert(tmp_path / 'ours.safetensors', tmp_path / 'x.pth')
+    save_file({'backbone.timm_model.blocks.0.attn.qkv.weight': torch.zeros(6, 2)}, tmp_path / 'vit.safetensors')
+    with pytest.raises(SystemExit, match='is neither a published VOLO nor a classifier with'):
+        convert(tmp_path / 'vit.safetensors', tmp_path / 'x.pth')
     headless = {name: one for name, one in reference()['state_dict'].items() if 'head' not in name}
     save_file(headless, tmp_path / 'headless.safetensors')
     with pytest.raises(SystemExit, match=r'not a whole VOLO classifier: head\.weight, aux_head\.weight missing'):

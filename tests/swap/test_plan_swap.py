@@ -142,7 +142,10 @@ def test_a_detr_keeps_its_optimizer_and_pads_to_its_coarsest_stride(plan):
     }
     assert changes['model.data_preprocessor.pad_size_divisor'] == 64
     assert changes['model.backbone']['img_size'] == 1024
-    assert planned.notes == ('the optimizer stays: it gives the backbone 0.1 of the learning rate',)
+    assert planned.notes == (
+        'the optimizer stays: it gives the backbone 0.1 of the learning rate',
+        'the original freezes 1 stage(s) (frozen_stages=1); the new backbone is trained whole',
+    )
     assert values(plan(planned.config, 'dinov2_b'))['model.data_preprocessor.pad_size_divisor'] == 56
 
 

@@ -61,7 +61,7 @@ def read(args):
     if VOLO.matches(source):
         VOLO.convert(source)  # refuses unknown keys
         weights = dict(source)
-    elif any(key.startswith('backbone.timm_model.') for key in source):
+    elif 'backbone.timm_model.patch_embed.conv.0.weight' in source:
         if args.to == 'addp_mm':
             raise ValueError(f'{args.src} has the names of addp_mm already: give --to official or --to timm')
         weights = to_published(source)
