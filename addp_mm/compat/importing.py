@@ -9,6 +9,7 @@ import functools
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from types import ModuleType
@@ -31,7 +32,8 @@ def when_imported(name: str, callback: Callback) -> None:
     if not any(isinstance(finder, _CallbackFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _CallbackFinder())
     if name in sys.modules:
-        callback(sys.modules[name])
+        with _on_the_cpu():
+            callback(sys.modules[name])
 
 
 class _CallbackFinder(MetaPathFinder):
@@ -55,10 +57,20 @@ def _call_after_execution(loader: Any, name: str) -> None:
 
     def execute_and_call(module: ModuleType) -> None:
         execute(module)
-        for callback in _CALLBACKS[name]:
-            callback(module)
+        with _on_the_cpu():
+            for callback in _CALLBACKS[name]:
+                callback(module)
 
     loader.exec_module = execute_and_call
+
+
+def _on_the_cpu() -> AbstractContextManager:
+    """Patches compute small examples to find a fault.
+
+    A module may be imported while a model is built on the meta device, which computes nothing.
+    """
+    torch = sys.modules.get('torch')
+    return torch.device('cpu') if torch is not None and hasattr(torch, 'nn') else nullcontext()
 
 
 def replace(module: ModuleType, name: str, make: Callable[[Callable], Callable]) -> None:

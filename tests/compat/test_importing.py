@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from addp_mm.compat.importing import replace, replace_method, when_imported
 
@@ -35,6 +36,21 @@ def test_a_callback_runs_now_for_an_imported_module(package):
     calls = []
     when_imported(package, calls.append)
     assert calls == [shop_to_patch]
+
+
+def test_callbacks_compute_while_a_model_is_built_on_the_meta_device(package):
+    devices = []
+
+    def probe(module):
+        devices.append(torch.zeros(1).device.type)
+
+    with torch.device('meta'):
+        when_imported(package, probe)
+        import shop_to_patch  # noqa: F401
+
+        when_imported(package, lambda module: probe(module))
+        assert torch.zeros(1).is_meta
+    assert devices == ['cpu', 'cpu']
 
 
 def test_replace_reaches_names_imported_elsewhere(package):

@@ -11,6 +11,7 @@ from helpers.tiny_volo import ARCH, classifier, classifier_config
 from helpers.volo_reference import assert_close, reference
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from safetensors.torch import load_file, save_file
 
 from addp_mm.checkpoints.errors import CheckpointError
@@ -42,8 +43,9 @@ def pretrained(checkpoint, **options):
 
 
 def initialised(cfg):
-    model = MODELS.build(cfg)
-    model.init_weights()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(cfg)
+        model.init_weights()
     return model.eval()
 
 
