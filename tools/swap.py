@@ -11,7 +11,7 @@ import json
 import sys
 import uuid
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
@@ -88,17 +88,18 @@ def swap(args):
     from addp_mm.swap.trial import count_parameters, try_swap
     from addp_mm.swap.write_config import base_name, write_config
 
-    name = base_name(args.config, args.out)
-    before = load_config(args.config)
-    check_out(args.out, args.config, args.overwrite)
-    plan = plan_swap(before, name, args.backbone)
-    trial, failure = None, None
-    with draft_of(args.out) as draft, captured_warnings():
-        write_config(plan, draft)
-        after = load_config(str(draft))
-        if not args.no_trial:
-            trial, failure = try_swap(before, after, plan.trial_size, plan.image_divisor)
-        parameters = (count_parameters(before), trial.parameters if trial else count_parameters(after))
+    with redirect_stdout(sys.stderr):  # some packages print when they are imported
+        name = base_name(args.config, args.out)
+        before = load_config(args.config)
+        check_out(args.out, args.config, args.overwrite)
+        plan = plan_swap(before, name, args.backbone)
+        trial, failure = None, None
+        with draft_of(args.out) as draft, captured_warnings():
+            write_config(plan, draft)
+            after = load_config(str(draft))
+            if not args.no_trial:
+                trial, failure = try_swap(before, after, plan.trial_size, plan.image_divisor)
+            parameters = (count_parameters(before), trial.parameters if trial else count_parameters(after))
     if args.json:
         report = as_json(plan, before, after, args.out, parameters, trial)
         print(json.dumps(dict(report, trial_error=failure), indent=2))
@@ -126,9 +127,9 @@ def check(args):
     from addp_mm.swap.check import TrialOfCheck, swap_checks
     from addp_mm.swap.report import trial_in_words
 
-    cfg = load_config(args.config)
-    trial = TrialOfCheck(cfg)
-    with captured_warnings() as (logged, _):
+    with captured_warnings() as (logged, _), redirect_stdout(sys.stderr):
+        cfg = load_config(args.config)
+        trial = TrialOfCheck(cfg)
         checks = collect_errors(swap_checks(cfg, trial))
     if args.json:
         shown = trial.trial and asdict(trial.trial)

@@ -13,7 +13,10 @@ from addp_mm.registry import MODELS
 
 
 def build(**options):
-    return MODELS.build(dict(type='addp_mm.LinearSegHead', num_classes=5, norm_cfg=dict(type='BN'), **options))
+    import mmseg.models  # noqa: F401
+
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return MODELS.build(dict(type='addp_mm.LinearSegHead', num_classes=5, norm_cfg=dict(type='BN'), **options))
 
 
 def test_it_equals_resizing_normalising_and_a_matrix():
