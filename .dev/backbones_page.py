@@ -10,6 +10,7 @@ import argparse
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 from addp_mm.benchmark.contestants import Contestant
@@ -134,7 +135,7 @@ def ranking(scores: Mapping[str, Score]) -> str:
     """
     ordered = sorted(scores.items(), key=lambda item: -item[1].mean)
     text = ordered[0][0]
-    for (_, better), (title, score) in zip(ordered, ordered[1:], strict=False):
+    for (_, better), (title, score) in pairwise(ordered):
         several = min(len(better.by_seed), len(score.by_seed)) > 1
         above = several and min(better.by_seed.values()) > max(score.by_seed.values())
         text += f' {">" if above else "~"} {title}'

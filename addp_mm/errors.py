@@ -2,6 +2,7 @@
 """Errors that you can fix, how command line tools print them, and how they name things."""
 
 import difflib
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,25 @@ def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         sys.exit(f'error: {error}')
+
+
+@contextmanager
+def exit_on_interrupt(message: str) -> Iterator[None]:
+    """End the process with the line ``interrupted: …`` on Ctrl-C and on SIGTERM.
+
+    SIGTERM then stops like Ctrl-C: temporary files are removed, and worker processes end too.
+
+    Args:
+        message: What is left of the work, and how to go on.
+
+    Raises:
+        SystemExit: Replaces KeyboardInterrupt.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(f'interrupted: {message}')
 
 
 def first_few(things: Iterable, count: int = 6, separator: str = ', ') -> str:

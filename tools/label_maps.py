@@ -10,8 +10,6 @@ The whole image is resized to a square. The same command resumes after an interr
 import argparse
 import os
 import re
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,15 +229,13 @@ def run(args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write label maps."""
     args = parse_args(argv)
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    # SIGTERM stops like Ctrl-C: the worker processes end too
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with exit_on_user_error(ValueError, OSError):
-            print(run(args))
-    except KeyboardInterrupt:
-        sys.exit(f'interrupted: finished files are in {args.out}; the same command resumes')
+    with (
+        exit_on_interrupt(f'finished files are in {args.out}; the same command resumes'),
+        exit_on_user_error(ValueError, OSError),
+    ):
+        print(run(args))
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from addp_mm.config.type_names import type_name
@@ -52,7 +53,7 @@ def is_plain(maps: FeatureMaps) -> bool:
 
 def is_pyramid(maps: FeatureMaps) -> bool:
     """Whether each map has twice the stride of the one before it."""
-    pairs = zip(maps.strides, maps.strides[1:], strict=False)
+    pairs = pairwise(maps.strides)
     return all(coarse == 2 * fine for fine, coarse in pairs)
 
 

@@ -29,9 +29,10 @@ def check_colours(cfg: Config) -> None:
     Raises:
         ConfigError: They are not those of the weights. The message has the settings to change.
     """
-    entry = entry_of(cfg.model.get('backbone') or {})
+    backbone = cfg.model.get('backbone') or {}
+    entry = entry_of(backbone)
     found = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    if entry is None or not found:
+    if entry is None or not found or backbone.get('in_channels', 3) != 3:  # other channels have no colours
         return
     key = 'bgr_to_rgb' if cfg.get('default_scope') in ('mmdet', 'mmseg') else 'to_rgb'
     mean, std = entry.colours
@@ -77,4 +78,6 @@ def _weights(backbone: Mapping[str, Any]) -> str | None:
 def _agree(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, bool):
         return bool(found) == wanted
-    return found is not None and all(abs(a - b) <= _TOLERANCE for a, b in zip(found, wanted, strict=False))
+    if found is None or len(found) != len(wanted):
+        return False
+    return all(abs(a - b) <= _TOLERANCE for a, b in zip(found, wanted, strict=True))

@@ -137,6 +137,7 @@ def test_maps_and_gradients_are_watched():
             r'augreg_b .*mean=\[127.5, 127.5, 127.5\] and .*std=\[127.5, 127.5, 127.5\] \(now \[123.675,',
         ),
         ('own.pth', dict(bgr_to_rgb=False, mean=[0] * 3), None),
+        ('hf://Changyao/ADDP/addp-vit-base-16.pth', dict(mean=[123.675]), r'data_preprocessor\.mean='),
     ],
 )
 def test_colours_of_the_weights(checkpoint, settings, words, tmp_path):
@@ -147,6 +148,8 @@ def test_colours_of_the_weights(checkpoint, settings, words, tmp_path):
     else:
         with pytest.raises(ConfigError, match=words):
             check_colours(cfg)
+        cfg.model.backbone.in_channels = 4  # such images have no order of colours
+        check_colours(cfg)
 
 
 @pytest.mark.parametrize(

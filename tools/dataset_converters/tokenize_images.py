@@ -10,8 +10,6 @@ number, not on the number of processes.
 import argparse
 import os
 import re
-import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -294,15 +292,13 @@ def run(args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the ids."""
     args = parse_args(argv)
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    # so that SIGTERM saves the finished ids as Ctrl-C does
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with exit_on_user_error(ValueError, OSError):
-            print(run(args))
-    except KeyboardInterrupt:
-        sys.exit(f'interrupted: finished ids are in {args.dst}; the same command resumes')
+    with (
+        exit_on_interrupt(f'finished ids are in {args.dst}; the same command resumes'),
+        exit_on_user_error(ValueError, OSError),
+    ):
+        print(run(args))
 
 
 if __name__ == '__main__':

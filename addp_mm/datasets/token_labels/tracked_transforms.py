@@ -7,6 +7,7 @@ when a pipeline is built.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,8 +84,9 @@ class _RecordsWarp(BaseTransform):
         self._magnitude = super().random_negative(value)
         return self._magnitude
 
+    @abstractmethod
     def _warp(self, height: int, width: int) -> np.ndarray:
-        raise NotImplementedError
+        """Matrix (2, 3) of the warp, from pixels of the result to those of the image."""
 
     def transform(self, results: dict) -> dict:
         self._magnitude = None

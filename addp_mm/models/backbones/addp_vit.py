@@ -213,7 +213,7 @@ class ADDPViT(Component):
         self.register_load_state_dict_pre_hook(_fit_to_backbone)
         if lora is not None:
             add_lora(self, lora, len(self.blocks), _block_of)
-        for part in self._frozen_layers():
+        for part in self._frozen_parts():
             part.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -282,14 +282,6 @@ class ADDPViT(Component):
             return x[:, 0]
         return x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, hw)
 
-    def train(self, mode: bool = True) -> 'ADDPViT':
-        """Set training mode, except for frozen components. Returns the backbone itself."""
-        super().train(mode)
-        for part in self._frozen_layers():
-            if isinstance(part, nn.Module):
-                part.eval()
-        return self
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rate decay; mmpretrain calls this.
 
@@ -332,7 +324,7 @@ class ADDPViT(Component):
         if self.num_register_tokens:
             nn.init.normal_(self.register_tokens, std=0.02)
 
-    def _frozen_layers(self) -> list[nn.Module | nn.Parameter]:
+    def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         """Modules and parameters that ``frozen_stages`` freezes."""
         if self.frozen_stages < 0:
             return []

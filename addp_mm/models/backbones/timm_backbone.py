@@ -183,8 +183,6 @@ class TimmBackbone(Component):
     def train(self, mode: bool = True) -> TimmBackbone:
         """Set training mode, except for frozen components. Returns the backbone itself."""
         super().train(mode)
-        for part in self._frozen_modules:
-            part.eval()
         if self.lora is not None:
             freeze_statistics(self)
         return self
@@ -326,6 +324,9 @@ class TimmBackbone(Component):
 
         # Without known stages, the whole model is one.
         add_lora(self, lora, len(ends) or 1, stage_of if ends else lambda _: 0)
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        return self._frozen_modules
 
     def _freeze(self) -> list[nn.Module]:
         """Freeze parameters; return the modules that stay in eval mode."""

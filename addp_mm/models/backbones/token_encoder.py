@@ -165,14 +165,6 @@ class TokenEncoder(Component):
         """
         self.tokenizer.check_image_size(height, width)
 
-    def train(self, mode: bool = True) -> TokenEncoder:
-        """Set training mode, except for frozen components. Returns the backbone itself."""
-        super().train(mode)
-        for part in self._frozen_parts():
-            if isinstance(part, nn.Module):
-                part.eval()
-        return self
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rate decay; mmpretrain calls this.
 

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mmengine.model import BaseModule, PretrainedInit
-from torch import Tensor
+from torch import Tensor, nn
 
 from addp_mm.errors import ConfigError
 
@@ -54,6 +54,18 @@ class Component(BaseModule):
             ValueError: The weights are of another model. The message continues the name of the
                 file.
         """
+
+    def train(self, mode: bool = True) -> Component:
+        """Set training mode, except for frozen parts. Returns the module itself."""
+        super().train(mode)
+        for part in self._frozen_parts():
+            if isinstance(part, nn.Module):
+                part.eval()
+        return self
+
+    def _frozen_parts(self) -> Iterable[nn.Module | nn.Parameter]:
+        """Modules and parameters that are not trained; a subclass names its own."""
+        return ()
 
     def init_weights(self) -> None:
         """Initialise the weights according to ``init_cfg``.
