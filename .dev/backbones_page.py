@@ -16,7 +16,7 @@ from pathlib import Path
 from addp_mm.benchmark.contestants import Contestant
 from addp_mm.benchmark.listing import read_listings
 from addp_mm.benchmark.results import Row, Score
-from addp_mm.benchmark.steps import clock
+from addp_mm.benchmark.steps import clock, fingerprint
 from addp_mm.benchmark.tables import NONE, score_text
 from addp_mm.benchmark.tasks import TASKS, Metric
 from addp_mm.checkpoints.atomic_write import write_text
@@ -36,6 +36,7 @@ WEIGHTS = {
     'volo_nano': 'random',
     'vit_nano': 'random',
 }
+SHIPPED = ('addp', 'mae', 'token-predictor', 'vq-tokenizer')
 FLOPS = ('addp_vit-nano-p8_2xb16-fp32-4k', 'mae_vit-nano-p8_1xb64-fp32-10k')
 EQUAL = """\
 Equal for all backbones: images, data order and augmentation of a seed, heads, number of iterations, batch size,
@@ -174,6 +175,12 @@ def duration(work_dir: Path) -> str:
     )
 
 
+def shipped_weights() -> str:
+    """A line for each file of shipped weights that a fine-tuning started from."""
+    files = [ROOT / f'addp_mm/assets/{name}_nano-p8.safetensors' for name in SHIPPED]
+    return table(['weights', 'SHA-256'], [[path.name, f'`{fingerprint(path)}`'] for path in files])
+
+
 def prose(text: str) -> str:
     """Paragraphs wrapped at 100 columns, as in all pages."""
     parts = (' '.join(part.split()) for part in text.split('\n\n'))
@@ -244,6 +251,7 @@ def page(rows: Sequence[Row], seeds: Sequence[int], work_dir: Path) -> str:
         '## Measured with',
         prose(f'{machine}.{gpu} {duration(work_dir)}'),
         prose(', '.join(f'{name} {version}' for name, version in versions().items()) + '.'),
+        shipped_weights(),
     ]
     return '\n\n'.join(filter(None, parts)) + '\n'
 
