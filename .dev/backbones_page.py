@@ -7,6 +7,7 @@ Runs without a result are left out, and the page says how many there are.
 from __future__ import annotations
 
 import argparse
+import base64
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -22,11 +23,13 @@ from addp_mm.benchmark.tasks import TASKS, Metric
 from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.config.paths import require_writable
 from addp_mm.errors import exit_on_user_error
+from addp_mm.report.benchmark_figures import Interval, error_bars
 from addp_mm.report.logs import read_json
 from addp_mm.report.machine import machine_class, versions
 
 ROOT = Path(__file__).parents[1]
 DATA = 'fashion_scenes'
+IMAGE = 'images/nano_backbones.svg'  # beside the folder of the page
 METRICS = {metric.title: task for task, one in TASKS.items() for metric in one.metrics}
 # where the weights of a backbone come from
 WEIGHTS = {
@@ -57,6 +60,14 @@ ADDP's and MAE's pre-training saw the same 20,000 scenes with the same flips. Fo
 TFLOPs for ADDP (128,000 images, frozen tokenizer and predictor included) and 199 for MAE (649,600 images). ADDP's
 frozen parts had pre-trainings of their own, which MAE does not need: 284 TFLOPs for the tokenizer and 185 for the
 predictor on images. The encoder on tokens rests on these two. To count them:"""
+
+
+def as_interval(score: Score | None) -> Interval | None:
+    """A mean with its spread."""
+    if score is None:
+        return None
+    spread = score.spread or 0.0
+    return Interval(score.mean, score.mean - spread, score.mean + spread)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -115,6 +126,15 @@ def means(rows: Sequence[Row]) -> str:
             for name, title in names.items()
         ],
     )
+
+
+def chart(rows: Sequence[Row]) -> str:
+    """The means as bars, an SVG."""
+    titles = dict.fromkeys(row.contestant.title for row in rows)
+    known = {metric: scores_of(rows, metric) for metric in METRICS}
+    bars = {title: [as_interval(known[metric].get(title)) for metric in METRICS] for title in titles}
+    picture = error_bars('Error bars: one standard deviation over the seeds', bars, list(METRICS), 'percent')
+    return base64.b64decode(picture.uri.partition(',')[2]).decode()
 
 
 def each_seed(rows: Sequence[Row], seeds: Sequence[int]) -> str:
@@ -231,6 +251,7 @@ def page(rows: Sequence[Row], seeds: Sequence[int], work_dir: Path) -> str:
     parts = [
         *heading(rows, seeds),
         means(rows),
+        f'![Means of all metrics as bars](../{IMAGE})',
         prose(
             'By the mean; `>`: the worst seed of the left one is above the best seed of the right one, `~`: their '
             'seeds overlap, or one of them has a single seed, so that this order may be chance.'
@@ -262,7 +283,9 @@ def main(argv: list[str] | None = None) -> None:
     seeds = args.seeds or [0, 1, 2]
     with exit_on_user_error():
         require_writable(args.out, '--out')
-        write_text(args.out, page(read_rows(args.work_dir, seeds), seeds, args.work_dir))
+        rows = read_rows(args.work_dir, seeds)
+        write_text(args.out, page(rows, seeds, args.work_dir))
+        write_text(args.out.parent.parent / IMAGE, chart(rows))
     print(f'{args.out}: written')
 
 

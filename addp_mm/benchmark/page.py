@@ -37,19 +37,21 @@ def _section(data: str, task: str, rows: Sequence[Row], about: About) -> Section
 
 
 def _charts(rows: Sequence[Row]) -> list[tuple[str, list[Picture]]]:
-    bars_of = (
-        'Vertical bars: one standard deviation over the seeds, above and below the mean; no bar with one seed. '
-        'Horizontal bars: the quartiles of the speed.'
-    )
-    charts = [
-        (f'{title} against speed and size. {bars_of}', _scatters(title, [row for row in rows if title in row.scores]))
-        for title in dict.fromkeys(title for row in rows for title in row.scores)
-    ]
+    charts = []
+    for title in dict.fromkeys(title for row in rows for title in row.scores):
+        scored = [row for row in rows if title in row.scores]
+        charts.append((_scatter_caption(title, any(row.speed for row in scored)), _scatters(title, scored)))
     bars = {row.contestant.title: [_speed(row.speed.get(mode)) for mode in MODES] for row in rows if row.speed}
     if bars:
         picture = error_bars('Speed', bars, MODES, 'images/s')
         charts.append(('Median speed. Error bars: the quartiles.', [picture]))
     return charts
+
+
+def _scatter_caption(title: str, timed: bool) -> str:
+    text = f'{title} against {"speed and size" if timed else "size"}. Vertical bars: one standard deviation over the '
+    text += 'seeds, above and below the mean; no bar with one seed.'
+    return text + (' Horizontal bars: the quartiles of the speed.' if timed else '')
 
 
 def _scatters(title: str, rows: Sequence[Row]) -> list[Picture]:

@@ -13,8 +13,9 @@ from addp_mm.report.data_figures import plain_axes, short_name, svg_picture
 from addp_mm.report.figures import Picture
 
 _COLOURS = ('#14708c', '#c8742b', '#6a8f3c', '#8a5a9e', '#b23a48', '#3d5a80', '#997b2d', '#555555')
+_MARKERS = 'os^Dv'
 _SOFT = '#66635b'
-_INCHES, _WIDTH = (5.2, 3.6), 8.8
+_INCHES, _WIDTH = (6.4, 3.6), 8.8
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,24 @@ def error_scatter(title: str, points: Mapping[str, tuple[Interval, Interval]], x
     for number, (name, (x, y)) in enumerate(points.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         ax.errorbar(
-            [x.value], [y.value], xerr=x.arms, yerr=y.arms, fmt='o', color=colour, capsize=3, elinewidth=1.2, ms=5
-        )
-        ax.annotate(
-            short_name(name), (x.value, y.value), textcoords='offset points', xytext=(6, 5), fontsize=8, color=colour
+            [x.value],
+            [y.value],
+            xerr=x.arms,
+            yerr=y.arms,
+            fmt=_MARKERS[number // len(_COLOURS) % len(_MARKERS)],
+            color=colour,
+            capsize=3,
+            elinewidth=1.2,
+            ms=5,
+            label=short_name(name),
         )
     ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
     ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
     ax.set_ylabel(y_label, fontsize=8, color=_SOFT)
     ax.margins(0.2)
     plain_axes(ax, 'both')
+    # names beside the points would overlap where backbones are alike
+    figure.legend(loc='outside right upper', frameon=False, fontsize=8)
     return svg_picture(figure, f'{y_label} against {x_label}: {title}')
 
 

@@ -28,7 +28,7 @@ def write_count(folder, task, backbone, macs):
 
 
 def written(folder, *arguments):
-    page = folder / 'page.md'
+    page = folder / 'docs/benchmarks/page.md'
     main(['--work-dir', str(folder), '--out', str(page), *arguments])
     return page.read_text()
 
@@ -54,6 +54,8 @@ def test_means_seeds_and_costs_of_finished_runs(tmp_path):
     assert lines_of(page, 'MAE')[0].endswith('| – | – | – | – |')
     assert lines_of(page, 'ADDP')[1] == '| ADDP | 2.00 | 100 | – | 300 | – |'
     assert '| Mask AP | ViT from scratch | 6.0 | 6.6 | 7.2 |' in page
+    chart = (tmp_path / 'docs/images/nano_backbones.svg').read_text()
+    assert all(name in chart for name in ('ADDP', 'ViT from scratch', 'Mask AP'))
     assert '- mIoU: ADDP > ViT from scratch' in page
     assert '- Box AP: ADDP ~ ViT from scratch' in page
     assert '**27 of 45 runs are not done yet.**' in ' '.join(page.split())
