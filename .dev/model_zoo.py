@@ -24,8 +24,8 @@ HEAD = """# Model zoo
 have the sources of all values and the settings of each published number. *Published* is the number
 that others report for this model and task, mostly with their own settings; "–" means that we know
 no number. **Nothing at full size has been trained here, so the last column is empty.** The nano
-recipes are measured on FashionScenes: [benchmarks/backbones.md](benchmarks/backbones.md). Memory and
-operations of the ADDP recipes: [benchmarks/memory.md](benchmarks/memory.md). Step times:
+recipes are measured on FashionScenes: [benchmarks/backbones.md](benchmarks/backbones.md). Memory
+and operations of the ADDP recipes: [benchmarks/memory.md](benchmarks/memory.md). Step times:
 [benchmarks/gpu.md](benchmarks/gpu.md).
 
 Run the commands in the root of the repository, with the number of GPUs that the config is written
