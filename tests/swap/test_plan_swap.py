@@ -190,7 +190,7 @@ def test_lists_of_heads_are_written_whole(plan, read):
     assert [head['in_channels'] for head in heads] == [[768] * 4] * 2
     stock = read(name)
     changed = differences(stock.model.decode_head, planned.apply(stock).model.decode_head)
-    assert {one.key for one in changed} == {f'{head}.in_channels.{i}' for head in (0, 1) for i in range(4)}
+    assert {one.key for one in changed} == {'0.in_channels', '1.in_channels'}
 
 
 def test_learning_rates_of_a_schedule_become_ratios(plan):
