@@ -268,7 +268,7 @@ def run_cases(results: dict, args: argparse.Namespace) -> None:
                 continue
             row = results.setdefault(config, dict(model=model_of(config), cases={}))
             done = row['cases'].get(backbone)
-            if done is not None and not (args.again and done['error']):
+            if done is not None and not (args.again and (done['error'] or done.get('no_trial'))):
                 continue
             row['cases'][backbone] = result = in_new_process(config, backbone, args.limit)
             print(f'{result["seconds"]:6.1f} s  {config}  {backbone}  {result["error"] or "passed"}', flush=True)
