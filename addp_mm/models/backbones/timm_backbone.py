@@ -141,7 +141,7 @@ class TimmBackbone(Component):
         if with_cp:
             self._checkpoint_blocks()
         self.depths = LayerDepths(self.timm_model)
-        self._frozen_modules = self._freeze()
+        self._frozen_names = self._freeze()
         self.lora = lora
         self.register_load_state_dict_pre_hook(check_adapters)
         if lora is not None:
@@ -326,10 +326,11 @@ class TimmBackbone(Component):
         add_lora(self, lora, len(ends) or 1, stage_of if ends else lambda _: 0)
 
     def _frozen_parts(self) -> list[nn.Module]:
-        return self._frozen_modules
+        # found by name, because sync_bn replaces modules
+        return [self.timm_model.get_submodule(name) for name in self._frozen_names]
 
-    def _freeze(self) -> list[nn.Module]:
-        """Freeze parameters; return the modules that stay in eval mode."""
+    def _freeze(self) -> list[str]:
+        """Freeze parameters; return the names of the modules that stay in eval mode."""
         number = len(self.stages)
         if not self.stages and self.frozen_stages >= 0:
             raise OptionError(
@@ -345,7 +346,7 @@ class TimmBackbone(Component):
             depth = self.depths.of_module(self.stages[self.frozen_stages - 1])
         if depth is None or self.frozen_stages == number:  # a stage that no map needs, or all of them
             depth = self.depths.number
-        params, modules = frozen_parts(self.timm_model, self.depths, depth)
+        params, names = frozen_parts(self.timm_model, self.depths, depth)
         for param in params:
             param.requires_grad_(False)
-        return modules
+        return names
