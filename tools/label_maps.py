@@ -133,6 +133,7 @@ def draw_figures(args: argparse.Namespace, images: Any, names: Sequence[str], cl
     from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
     from addp_mm.datasets.token_labels.map_store import StoredMaps
     from addp_mm.label_maps.figures import draw_label_map, write_figure
+    from addp_mm.report.png_name import png_name
 
     maps, load = StoredMaps(args.out), LoadImage()
     for index in range(0, len(names), max(1, len(names) // args.figures))[: args.figures]:
@@ -141,7 +142,7 @@ def draw_figures(args: argparse.Namespace, images: Any, names: Sequence[str], cl
         except (BrokenImageError, OSError):
             continue
         picture = draw_label_map(pixels, maps.read(names[index]), classes)
-        write_figure(args.out / 'figures' / (re.sub(r'[^\w.-]', '_', names[index]) + '.png'), picture)
+        write_figure(args.out / 'figures' / png_name(Path(names[index])), picture)
 
 
 def check_output(store: 'MapFolder', numbers: Sequence[int]) -> None:

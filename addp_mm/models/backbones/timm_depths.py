@@ -69,8 +69,8 @@ def stage_modules(feature_modules: Sequence[str], depths: LayerDepths) -> list[s
     return [name for name, depth in zip(feature_modules, ends, strict=True) if depth]
 
 
-def frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[nn.Module]]:
-    """Parameters up to a depth, and the largest modules that have no other parameters.
+def frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[str]]:
+    """Parameters up to a depth, and the names of the largest modules that have no other parameters.
 
     Args:
         model: A model of timm.
@@ -81,10 +81,10 @@ def frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.P
     names = {name for name, _ in model.named_parameters()}
     params = [param for name, param in model.named_parameters() if name in frozen]
 
-    def whole(prefix: str, module: nn.Module) -> list[nn.Module]:
+    def whole(prefix: str, module: nn.Module) -> list[str]:
         inside = {name for name in names if name.startswith(prefix)}
         if inside <= frozen and (inside or prefix.count('.') == 1):
-            return [module]
+            return [prefix.rstrip('.')]
         return [part for name, child in module.named_children() for part in whole(f'{prefix}{name}.', child)]
 
     return params, whole('', model)
