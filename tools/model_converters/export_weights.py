@@ -75,7 +75,7 @@ def export(args):
     """Export the weights."""
     from addp_mm.checkpoints.atomic_write import write_safetensors
     from addp_mm.conversion.write_converted import check_destination
-    from addp_mm.models.layers.lora import merge_adapters
+    from addp_mm.models.layers.lora_weights import merge_adapters
 
     dst, meta = Path(args.dst), metadata(args.meta)
     if not (args.overwrite and dst.is_file() and dst.suffix == '.safetensors'):

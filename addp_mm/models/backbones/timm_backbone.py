@@ -25,14 +25,8 @@ from addp_mm.models.backbones.timm_sizes import any_size
 from addp_mm.models.backbones.timm_weights import convert_weights, pretrained_weights
 from addp_mm.models.layers import ImageSizeError, OptionError
 from addp_mm.models.layers.component import AdoptedWeights, Component
-from addp_mm.models.layers.lora import (
-    LORA_OR_FROZEN_STAGES,
-    add_lora,
-    check_adapters,
-    freeze_statistics,
-    is_adapter,
-    merge_lora,
-)
+from addp_mm.models.layers.lora import LORA_OR_FROZEN_STAGES, add_lora, freeze_statistics, merge_lora
+from addp_mm.models.layers.lora_weights import check_adapters, is_adapter
 from addp_mm.registry import MODELS
 
 # Before timm's names in the state dict, as in mmpretrain's TIMMBackbone
