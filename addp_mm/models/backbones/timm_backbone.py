@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from addp_mm.models.backbones.options import OUT_TYPES, ascending_indices
-from addp_mm.models.backbones.timm_depths import LayerDepths, frozen_parts, stage_modules
+from addp_mm.models.backbones.timm_depths import LayerDepths, freeze_stages, stage_modules
 from addp_mm.models.backbones.timm_model import (
     build_timm_model,
     default_indices,
@@ -135,7 +135,7 @@ class TimmBackbone(Component):
         if with_cp:
             self._checkpoint_blocks()
         self.depths = LayerDepths(self.timm_model)
-        self._frozen_modules = self._freeze()
+        self._frozen_modules = freeze_stages(self.timm_model, self.depths, self.stages, frozen_stages, model)
         self.lora = lora
         self.register_load_state_dict_pre_hook(check_adapters)
         if lora is not None:
@@ -321,25 +321,3 @@ class TimmBackbone(Component):
 
     def _frozen_parts(self) -> list[nn.Module]:
         return self._frozen_modules
-
-    def _freeze(self) -> list[nn.Module]:
-        """Freeze parameters; return the modules that stay in eval mode."""
-        number = len(self.stages)
-        if not self.stages and self.frozen_stages >= 0:
-            raise OptionError(
-                f'frozen_stages={self.frozen_stages}: timm does not say where the stages of {self.model_name} end. Use '
-                'another model, or frozen_stages=-1'
-            )
-        if not -1 <= self.frozen_stages <= number:
-            raise OptionError(f'frozen_stages must be in [-1, {number}], got {self.frozen_stages}')
-        if self.frozen_stages < 0:
-            return []
-        depth: int | None = 0
-        if self.frozen_stages:
-            depth = self.depths.of_module(self.stages[self.frozen_stages - 1])
-        if depth is None or self.frozen_stages == number:  # a stage that no map needs, or all of them
-            depth = self.depths.number
-        params, modules = frozen_parts(self.timm_model, self.depths, depth)
-        for param in params:
-            param.requires_grad_(False)
-        return modules
