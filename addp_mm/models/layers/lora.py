@@ -125,16 +125,6 @@ def merge_lora(backbone: nn.Module) -> None:
         del backbone.lora_alpha
 
 
-def plain_name(name: str) -> str:
-    """Name of the parameter that an adapted backbone's parameter has, or adapts, in the plain one.
-
-    Example:
-        >>> plain_name('blocks.0.attn.qkv.lora_A.default.weight')
-        'blocks.0.attn.qkv.weight'
-    """
-    return re.sub(r'\.(base_layer|lora_[AB]\.\w+)\.(weight|bias)$', r'.\2', name)
-
-
 def adapted_layers(backbone: nn.Module) -> list[str]:
     """Names of the layers with an adapter."""
     return [name.removesuffix('.lora_A') for name, _ in backbone.named_modules() if name.endswith('.lora_A')]
