@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from addp_mm.checks.config_numbers import check_numbers
+from addp_mm.checks.config_sections import check_sections
 from addp_mm.checks.counting import check_counting
 from addp_mm.checks.datasets import check_datasets
 from addp_mm.checks.evaluators import check_evaluator
 from addp_mm.checks.optimizer import check_optimizer
 from addp_mm.checks.save_best import check_rules
-from addp_mm.checks.unknown_arguments import check_numbers, check_sections, config_checks
+from addp_mm.checks.unknown_arguments import config_checks
 from addp_mm.checks.workers import check_workers
 from addp_mm.errors import UserError
 
