@@ -75,7 +75,7 @@ class Benchmark:
         Raises:
             ConfigError: A folder is missing.
         """
-        for row in self._loaded(self.rows):
+        for row in self._loaded():
             one = row.contestant
             DATA[one.data].require(one.data_folder(self._configs[one.name]))
 
@@ -91,7 +91,7 @@ class Benchmark:
             ConfigError: The configs of a data set and task have other images.
         """
         by_row: list[tuple[Row, Group]] = []
-        for rows in groups(self._loaded(self.rows)).values():
+        for rows in groups(self._loaded()).values():
             configs = [(row.contestant, self._configs[row.contestant.name]) for row in rows]
             group = Group([row.contestant for row in rows], *common_size(configs, batch_size, img_size))
             for row in rows:
@@ -151,7 +151,7 @@ class Benchmark:
         """All trainings; those with the first seed come first."""
         runs = []
         for seed in training.seeds:
-            for row in self._loaded(self.rows):
+            for row in self._loaded():
                 cfg = self._configs[row.contestant.name]
                 try:
                     run = row.contestant.finetuning(cfg, seed, self.work_dir / 'runs', training.max_iters)
@@ -182,8 +182,9 @@ class Benchmark:
     def _runner(self, jobs: int) -> StepRunner:
         return StepRunner(self.work_dir, jobs, max(1, cores() // jobs), self._pass_fds)
 
-    def _loaded(self, rows: Sequence[Row]) -> list[Row]:
-        return [row for row in rows if row.contestant.name in self._configs]
+    def _loaded(self) -> list[Row]:
+        """The rows whose configs could be read."""
+        return [row for row in self.rows if row.contestant.name in self._configs]
 
 
 def _succeeded(result: Done | StepError, row: Row) -> bool:
