@@ -16,7 +16,7 @@ from pathlib import Path
 from addp_mm.benchmark.contestants import Contestant
 from addp_mm.benchmark.listing import read_listings
 from addp_mm.benchmark.results import Row, Score
-from addp_mm.benchmark.steps import clock
+from addp_mm.benchmark.step_runner import clock
 from addp_mm.benchmark.tables import NONE, score_text
 from addp_mm.benchmark.tasks import TASKS, Metric
 from addp_mm.checkpoints.atomic_write import write_text

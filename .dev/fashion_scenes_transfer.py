@@ -18,8 +18,10 @@ from pathlib import Path
 
 from demo_report.finetunings import ADDP_WEIGHTS, ROOT, TASKS, WEIGHTS, FineTuning, finetunings
 
-from addp_mm.benchmark.steps import Done, Step, StepError, StepRunner, clock, fingerprint
+from addp_mm.benchmark.step import Step
+from addp_mm.benchmark.step_runner import Done, StepError, StepRunner, clock
 from addp_mm.checkpoints.atomic_write import write_text
+from addp_mm.checkpoints.file_fingerprint import file_fingerprint
 from addp_mm.config.paths import require_writable
 from addp_mm.errors import exit_on_user_error
 from addp_mm.report.logs import LogError
@@ -142,7 +144,7 @@ def document(runs: Sequence[FineTuning], steps: Sequence[Step], done: dict[str, 
             f'minutes, all of them {clock(sum(done[step.name].seconds for step in steps))}.'
         ),
         prose(', '.join(f'{name} {version}' for name, version in versions().items()) + '.'),
-        prose(f'ADDP weights: `{ADDP_WEIGHTS}`, SHA-256 `{fingerprint(ADDP_WEIGHTS)}`.'),
+        prose(f'ADDP weights: `{ADDP_WEIGHTS}`, SHA-256 `{file_fingerprint(ADDP_WEIGHTS)}`.'),
         '## Commands',
         'To repeat everything and write this page:',
         f'```bash\npython tools/dataset_converters/fashion_scenes.py data/fashion_scenes\n{again}\n```',

@@ -15,7 +15,7 @@ from addp_mm.benchmark.finetuning import FineTuning
 from addp_mm.benchmark.measuring import Group, Timing
 from addp_mm.benchmark.page import build_page
 from addp_mm.benchmark.results import Row, Score
-from addp_mm.benchmark.steps import Done, StepError, StepRunner
+from addp_mm.benchmark.step_runner import Done, StepError, StepRunner
 from addp_mm.benchmark.tables import About, as_csv, as_json, as_markdown, groups
 from addp_mm.benchmark.tasks import DATA
 from addp_mm.checkpoints.atomic_write import write_json, write_text

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from addp_mm.benchmark.steps import Step
+from addp_mm.benchmark.step import Step
 from addp_mm.benchmark.tasks import Metric
 from addp_mm.report.logs import LogError, read_curve, read_json
 

@@ -8,7 +8,7 @@ import pytest
 from demo_report.finetunings import finetunings
 from helpers.demo_files import write_data, write_run
 
-from addp_mm.benchmark.steps import Done
+from addp_mm.benchmark.step_runner import Done
 
 
 def test_spread_is_the_sample_standard_deviation():
@@ -37,7 +37,7 @@ def test_the_output_path_is_checked_before_anything_is_trained(tmp_path, monkeyp
 
 def test_the_page_has_seeds_data_and_commands(tmp_path, monkeypatch):
     write_data(tmp_path / 'data')
-    monkeypatch.setattr(transfer, 'fingerprint', lambda path: 'abc123')
+    monkeypatch.setattr(transfer, 'file_fingerprint', lambda path: 'abc123')
     runs = [replace(run, data_root=tmp_path / 'data') for run in finetunings(tmp_path / 'bench', [0, 1])]
     for run in runs:
         write_run(run, tmp_path)

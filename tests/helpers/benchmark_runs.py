@@ -39,7 +39,7 @@ def commands(run_tool, monkeypatch, tmp_path):
         log.write_text(output)
         return Outcome(status, 1.0, 1.0)
 
-    monkeypatch.setattr('addp_mm.benchmark.steps.run_logged', run_logged)
+    monkeypatch.setattr('addp_mm.benchmark.step_runner.run_logged', run_logged)
     return ran
 
 
