@@ -130,9 +130,10 @@ def names_of_classes(args: argparse.Namespace, folders: dict[str, int] | None) -
 
 def draw_figures(args: argparse.Namespace, images: Any, names: Sequence[str], classes: Sequence[str]) -> None:
     """Draw the label maps of some images, evenly chosen from the list."""
+    from addp_mm.checkpoints.atomic_write import write_png
     from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
     from addp_mm.datasets.token_labels.map_store import StoredMaps
-    from addp_mm.label_maps.figures import draw_label_map, write_figure
+    from addp_mm.label_maps.figures import draw_label_map
 
     maps, load = StoredMaps(args.out), LoadImage()
     for index in range(0, len(names), max(1, len(names) // args.figures))[: args.figures]:
@@ -141,7 +142,7 @@ def draw_figures(args: argparse.Namespace, images: Any, names: Sequence[str], cl
         except (BrokenImageError, OSError):
             continue
         picture = draw_label_map(pixels, maps.read(names[index]), classes)
-        write_figure(args.out / 'figures' / (re.sub(r'[^\w.-]', '_', names[index]) + '.png'), picture)
+        write_png(args.out / 'figures' / (re.sub(r'[^\w.-]', '_', names[index]) + '.png'), picture)
 
 
 def check_output(store: 'MapFolder', numbers: Sequence[int]) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from addp_mm.analysis.annotated_images import colours
-from addp_mm.checkpoints.atomic_write import atomic_path
 from addp_mm.datasets.token_labels.label_map import LabelMap
 
 _SIDE, _LINE, _IN_LEGEND, _OPACITY = 420, 16, 8, 0.45
@@ -44,9 +42,3 @@ def draw_label_map(pixels: np.ndarray, label_map: LabelMap, classes: Sequence[st
         name = classes[number] if number < len(classes) else f'class {number}'
         draw.text((20, top), f'{name}: {count} of {best.size} positions', fill='black')
     return page
-
-
-def write_figure(path: Path, picture: Image.Image) -> None:
-    """Write a picture as PNG, atomically."""
-    with atomic_path(path) as partial:
-        picture.save(partial, 'png')
