@@ -9,6 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from addp_mm.config.nodes import nodes_below
+
 
 def data_root(cfg: Config, split: str = 'train') -> str:
     """Folder of a config's data, without a slash at its end; '' if the config names none.
@@ -18,7 +20,7 @@ def data_root(cfg: Config, split: str = 'train') -> str:
         split: 'train', 'val' or 'test'. Defaults to 'train'.
     """
     loader = cfg.get(f'{split}_dataloader') or {}
-    roots = [value for key, value in _texts(loader, '') if key.rsplit('.', 1)[-1] == 'data_root' and value]
+    roots = [value for key, value in _texts(loader) if key.rsplit('.', 1)[-1] == 'data_root' and value]
     return roots[0].rstrip('/') if roots else ''
 
 
@@ -43,13 +45,6 @@ def data_options(cfg: Config, folder: str | Path, splits: Sequence[str]) -> list
     return options
 
 
-def _texts(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every text in nested dicts and lists, with its key."""
-    if isinstance(node, str):
-        yield path, node
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            yield from _texts(value, f'{path}.{key}')
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from _texts(value, f'{path}.{index}')
+def _texts(node: Any, key: str = '') -> Iterator[tuple[str, str]]:
+    """Every text in a part of a config, with its dotted key."""
+    return ((path, value) for path, value in nodes_below(node, key) if isinstance(value, str))

@@ -7,6 +7,7 @@ from mmengine import registry as roots
 from mmengine.config import Config
 
 from addp_mm.checks.type_lookup import find_type
+from addp_mm.config.nodes import node_at
 
 # Registries that build a section of the config. A model also contains objects that are not modules,
 # such as assigners and coders; an evaluator may contain networks.
@@ -56,15 +57,11 @@ def class_at(cfg: Config, key: str) -> Any:
         cfg: The config.
         key: A key such as ``'model.backbone.patch_size'``; the config need not have its last part.
     """
-    section, *inner = key.split('.')[:-1] or ['']
-    node: Any = cfg.get(section)
-    for part in inner:
-        if isinstance(node, dict):
-            node = node.get(part)
-        else:
-            node = node[int(part)] if isinstance(node, list | tuple) and part.isdigit() else None
+    owner = key.rpartition('.')[0]
+    node = node_at(cfg, owner)
     if not isinstance(node, dict) or 'type' not in node:
         return None
+    section, *inner = owner.split('.')
     registries = SECTIONS.get(section, ())
     if section in DATA_LOADERS:
         registries = ('DATASETS', 'TRANSFORMS') if inner[:1] == ['dataset'] else ('DATA_SAMPLERS',)

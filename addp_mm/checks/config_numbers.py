@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from addp_mm.checks.config_classes import DATA_LOADERS
+from addp_mm.config.nodes import node_at
 from addp_mm.errors import ConfigError
 
 # smallest value and type
@@ -43,10 +44,8 @@ def check_numbers(cfg: Config) -> None:
         ConfigError: A value is wrong. The message names the key.
     """
     for name, (least, number) in _NUMBERS.items():
-        node: Any = cfg
-        *parents, key = name.split('.')
-        for part in parents:
-            node = (node.get(part) if isinstance(node, dict | Config) else None) or {}
+        section, _, key = name.rpartition('.')
+        node = node_at(cfg, section) or {}
         value = node.get(key)
         if value is None or name in _OFF and _OFF[name](cfg, value):
             continue

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from addp_mm.checks.config_classes import DATA_LOADERS, SECTIONS, resolve
 from addp_mm.checks.signature import Arguments, accepted_arguments
+from addp_mm.config.nodes import node_at
 from addp_mm.config.options import runner_arguments
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError, suggest
@@ -146,9 +147,7 @@ def _check_loader(loader: dict, path: str, scope: str) -> None:
 def _check_lists(cfg: Config) -> None:
     """Refuse entries that are not dicts."""
     for name in _LISTS:
-        node = cfg
-        for part in name.split('.'):
-            node = node.get(part) if isinstance(node, dict | Config) else None
+        node = node_at(cfg, name)
         entries = node if isinstance(node, list | tuple) else [node]
         if name == 'custom_hooks' and isinstance(node, dict):
             raise ConfigError(f"config: {name} must be a list of dicts. Give a list, '{name}=[dict(type=…)]'")
