@@ -170,14 +170,24 @@ def _outputs(cfg: Mapping, make_input: Callable[..., Any], scope: str, device: s
     with DefaultScope.overwrite_default_scope(scope), torch.no_grad():
         try:
             with _without_memory() if device == 'meta' else nullcontext():
-                return _call(_build(cfg), make_input(device=device), cfg)
+                return call(_build(cfg), make_input(device=device), cfg)
         except (NotImplementedError, RuntimeError) as error:
             if device == 'meta':
                 raise _NeedsNumbersError(str(error)) from error
             raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
 
 
-def _call(module: nn.Module, x: Any, cfg: Mapping) -> Any:
+def call(module: nn.Module, x: Any, cfg: Mapping) -> Any:
+    """Return what a module returns.
+
+    Args:
+        module: A backbone or neck.
+        x: Its input.
+        cfg: Its config, for the error.
+
+    Raises:
+        SwapError: It refuses its input.
+    """
     try:
         return module(x)
     except (ValueError, TypeError, AssertionError, IndexError) as error:
