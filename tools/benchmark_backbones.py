@@ -100,7 +100,7 @@ def make_benchmark(args):
     from addp_mm.benchmark.listing import read_listings
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.errors import ConfigError
-    from addp_mm.own_data.work_dir import lock_folder
+    from addp_mm.folder_lock import lock_folder
 
     refuse_repeats('--seeds', args.seeds or [])
     for option, value in (('--seeds', args.seeds), ('--max-iters', args.max_iters)):

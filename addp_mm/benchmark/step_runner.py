@@ -20,7 +20,7 @@ from addp_mm.benchmark.step import Step
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.config.shipped import tool_path
 from addp_mm.errors import UserError
-from addp_mm.own_data.commands import last_lines, quoted_end, run_logged
+from addp_mm.logged_command import last_lines, quoted_end, run_logged
 
 HEARTBEAT_SECONDS = 20.0
 _LINE_WIDTH = 110

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from addp_mm.own_data.commands import Outcome
+from addp_mm.logged_command import Outcome
 
 ROOT = Path(__file__).parents[2]
 TOOLS = f'{ROOT / "tools"}/'
