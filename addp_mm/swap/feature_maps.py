@@ -65,25 +65,22 @@ def _without_memory() -> Iterator[None]:
         yield
 
 
-def feature_maps(
-    backbone: Mapping, img_size: int | tuple[int, int] = PROBE_SIZE, scope: str = 'mmpretrain'
-) -> FeatureMaps:
-    """Channels and strides of the maps that a backbone gives.
+def feature_maps(backbone: Mapping, scope: str = 'mmpretrain') -> FeatureMaps:
+    """Channels and strides of the maps that a backbone gives for images of 896 px.
 
     The backbone is built on PyTorch's meta device, which has shapes but no numbers. A backbone that
-    needs numbers is built on the CPU, with the same result.
+    needs numbers is built on the CPU, with the same result. A backbone of fixed size gets images of
+    its own ``img_size``.
 
     Args:
         backbone: Config of any registered backbone.
-        img_size: Pixels of a side, or (height, width), of the images. Defaults to 896; a backbone
-            of fixed size gets images of its own ``img_size``.
         scope: Registry in which a type without a package is found. Defaults to 'mmpretrain'.
 
     Raises:
         SwapError: The backbone cannot be built or does not return maps.
     """
-    sizes = [img_size]
-    if img_size == PROBE_SIZE and isinstance(backbone.get('img_size'), int | tuple | list):
+    sizes: list[int | tuple[int, int]] = [PROBE_SIZE]
+    if isinstance(backbone.get('img_size'), int | tuple | list):
         sizes.append(backbone['img_size'])
     for size in sizes[:-1]:
         try:
@@ -194,17 +191,17 @@ def call(module: nn.Module, x: Any, cfg: Mapping) -> Any:
         raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
 
 
-def build_without_memory(cfg: Mapping, scope: str = 'mmpretrain') -> nn.Module:
+def build_without_memory(cfg: Mapping) -> nn.Module:
     """Build a module on the meta device: shapes, but no numbers.
 
     Args:
-        cfg: Its config. Addresses of weights are ignored.
-        scope: As in :func:`feature_maps`.
+        cfg: Its config. Addresses of weights are ignored. A type without a package is one of
+            mmpretrain.
 
     Raises:
         SwapError: It cannot be built.
     """
-    with DefaultScope.overwrite_default_scope(scope), _without_memory():
+    with DefaultScope.overwrite_default_scope('mmpretrain'), _without_memory():
         return _build(cfg)
 
 
