@@ -19,7 +19,7 @@ from addp_mm.cli_options import ToolParser, number
 if TYPE_CHECKING:
     from addp_mm.datasets.token_labels.map_folder import MapFolder
     from addp_mm.label_maps.dense_classifier import DenseClassifier
-    from addp_mm.label_maps.write_maps import Written
+    from addp_mm.label_maps.write_maps import MapWriter, Written
 
 TIMM = 'timm:'
 
@@ -147,10 +147,28 @@ def summary(args: argparse.Namespace, store: 'MapFolder', written: 'Written') ->
     return '\n'.join(lines)
 
 
-def run(args: argparse.Namespace) -> str:
-    """Write the label maps that are missing; returns a summary."""
+def write_missing(writer: 'MapWriter', shard: tuple[int, int]) -> 'Written':
+    """Write the missing files of a shard with a progress bar, and check them.
+
+    Args:
+        writer: Writes the files.
+        shard: Number of the shard, from 0, and number of all shards.
+    """
     from tqdm import tqdm
 
+    store, (index, count) = writer.store, shard
+    own = range(index, store.num_files, count)
+    missing = [one for one in store.missing() if one in own]
+    total, to_do = (sum(len(store.rows(one)) for one in files) for files in (own, missing))
+    with tqdm(total=total, initial=total - to_do, unit='img', desc=str(store.folder)) as bar:
+        written = writer.write(missing, bar.update)
+    for one in missing:  # their reader opens them, and checks their first maps
+        store.read(store.open(one), 0, str(store.path(one)))
+    return written
+
+
+def run(args: argparse.Namespace) -> str:
+    """Write the label maps that are missing; returns a summary."""
     from addp_mm.config.config_file import ConfigError
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.datasets.listed.open_images import image_name, open_images
@@ -169,8 +187,6 @@ def run(args: argparse.Namespace) -> str:
     classifier = load_classifier(args).to(device)
     args.img_size = args.img_size or classifier.image_size
     store = open_store(args, classifier, listed)
-    index, count = args.shard
-    numbers = [number for number in store.missing() if number % count == index]
     order = sorted(range(len(listed)), key=lambda row: as_bytes(listed[row]))
     folders = folder_classes(listed, store.about['num_classes'])
     writer = MapWriter(
@@ -185,12 +201,7 @@ def run(args: argparse.Namespace) -> str:
         classes=folders,
         max_broken_share=args.max_broken_share,
     )
-    own = sum(len(store.rows(number)) for number in range(index, store.num_files, count))
-    done = own - sum(len(store.rows(number)) for number in numbers)
-    with tqdm(total=own, initial=done, unit='img', desc=str(args.out)) as bar:
-        written = writer.write(numbers, bar.update)
-    for finished in numbers:  # their reader opens them, and checks their first maps
-        store.read(store.open(finished), 0, str(store.path(finished)))
+    written = write_missing(writer, args.shard)
     if args.figures and not store.missing():
         draw_figures(args.out, images, listed, names_of_classes(args, folders), args.figures)
     return summary(args, store, written)

@@ -132,7 +132,7 @@ class Benchmark:
             DiskError: The disk has not enough room for the checkpoints.
         """
         runs = self._runs(training)
-        self._check_disk([(row, run) for row, run in runs if not (run.folder / 'test/metrics.json').is_file()])
+        self._check_disk([(row, run) for row, run in runs if not run.metrics_file.is_file()])
         steps = [step for _, run in runs for step in run.steps()]
         done = self._runner(self._jobs).run_all(steps)
         scores: dict[str, dict[str, dict[int, float]]] = {}

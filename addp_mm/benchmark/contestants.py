@@ -80,11 +80,11 @@ class Contestant:
             self.config,
             TASKS[self.task].metrics,
             seed,
-            folder / f'{self.name}_seed{seed}',
-            last_checkpoint(cfg, max_iters),
-            tuple(train),
-            tuple(option for option in test if not option.startswith('train_')),
-            tuple(self._inputs(cfg)),
+            folder=folder / f'{self.name}_seed{seed}',
+            checkpoint_name=last_checkpoint(cfg, max_iters),
+            train_options=tuple(train),
+            test_options=tuple(option for option in test if not option.startswith('train_')),
+            inputs=tuple(self._inputs(cfg)),
         )
 
     def data_folder(self, cfg: Config) -> Path:

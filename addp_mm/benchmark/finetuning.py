@@ -41,6 +41,11 @@ class FineTuning:
     test_options: tuple[str, ...] = ()
     inputs: tuple[Path, ...] = ()
 
+    @property
+    def metrics_file(self) -> Path:
+        """The file that the test writes."""
+        return self.folder / 'test/metrics.json'
+
     def steps(self, after: tuple[Step, ...] = ()) -> tuple[Step, Step]:
         """The training, and the test of its last checkpoint.
 
@@ -48,31 +53,30 @@ class FineTuning:
             after: Steps that the training needs. Defaults to (): none.
         """
         config, name, title = str(self.config), self.folder.name, f'{self.title}, seed {self.seed}'
-        checkpoint, metrics = self.folder / 'train' / self.checkpoint_name, self.folder / 'test/metrics.json'
-        train_dir, test_dir = self.folder / 'train', self.folder / 'test'
+        train_dir, test_dir = self.folder / 'train', self.metrics_file.parent
+        checkpoint = train_dir / self.checkpoint_name
         train_options = ('--cfg-options', _NO_VALIDATION, *self.train_options)
         train = Step(
             f'{name}_train',
             f'Train {title}',
             ('tools/train.py', config, '--work-dir', str(train_dir), '--seed', str(self.seed), *train_options),
-            (checkpoint,),
-            self.inputs,
-            after,
-            train_dir,
-            (self.config,),
+            outputs=(checkpoint,),
+            inputs=self.inputs,
+            after=after,
+            folder=train_dir,
+            configs=(self.config,),
             resume=('--resume',),
         )
         test_options = ('--cfg-options', *self.test_options) if self.test_options else ()
-        where = ('--work-dir', str(test_dir), '--out', str(metrics))
+        where = ('--work-dir', str(test_dir), '--out', str(self.metrics_file))
         test = Step(
             f'{name}_test',
             f'Test {title}',
             ('tools/test.py', config, str(checkpoint), *where, *test_options),
-            (metrics,),
-            (),
-            (train,),
-            test_dir,
-            (self.config,),
+            outputs=(self.metrics_file,),
+            after=(train,),
+            folder=test_dir,
+            configs=(self.config,),
         )
         return train, test
 
@@ -82,13 +86,13 @@ class FineTuning:
         Raises:
             LogError: The test did not write a metric.
         """
-        path = self.folder / 'test/metrics.json'
-        written = read_json(path)
+        written = read_json(self.metrics_file)
         values = {}
         for metric in self.metrics:
             value = written.get(metric.key, metric.if_empty)
             if value is None:
-                raise LogError(f'{path} has no {metric.key}; it has {", ".join(written) or "nothing"}')
+                known = ', '.join(written) or 'nothing'
+                raise LogError(f'{self.metrics_file} has no {metric.key}; it has {known}')
             values[metric.title] = float(value) * metric.factor
         return values
 

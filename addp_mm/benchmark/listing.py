@@ -54,6 +54,7 @@ class Listed:
             raise ConfigError(f'listing {self.listing}: {beside} does not exist, and {error}') from error
 
 
+#: The entries by data set and name.
 Listing = dict[str, dict[str, Listed]]
 
 
