@@ -39,6 +39,7 @@ from addp_mm.compat.param_groups import patch_param_groups
 from addp_mm.compat.patch import Patch, applied
 from addp_mm.compat.removed_names import patch_distutils, patch_find_loader
 from addp_mm.compat.skipped_parameters import patch_skipped_parameters
+from addp_mm.compat.sync_batch_norm import patch_norms_with_activation
 from addp_mm.compat.train_loop import patch_train_loop
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
@@ -78,6 +79,12 @@ PATCHES = (
     Patch('fsdp_cpu', 'mmengine.model.wrappers.fully_sharded_distributed', 'FSDP needs a GPU', patch_fsdp_wrapper),
     Patch('ddp_cpu', 'mmengine.model.wrappers.distributed', 'DDP needs a GPU', patch_ddp),
     Patch('init_dist_cpu', 'mmengine.dist.utils', 'launchers need a GPU', patch_init_dist),
+    Patch(
+        'sync_bn_activation',
+        'mmengine.model.utils',
+        "sync_bn leaves out the activations of timm's batch norms without a word",
+        patch_norms_with_activation,
+    ),
     Patch(
         'sync_bn_cpu',
         'mmengine.model.utils',

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from addp_mm.checkpoints.atomic_write import write_png
 from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
 from addp_mm.datasets.token_labels.label_map import LabelMap
 from addp_mm.datasets.token_labels.stored_maps import StoredMaps
+from addp_mm.report.png_name import png_name
 
 _SIDE, _LINE, _IN_LEGEND, _OPACITY = 420, 16, 8, 0.45
 
@@ -67,4 +67,4 @@ def draw_figures(folder: Path, images: Any, names: Sequence[str], classes: Seque
         except (BrokenImageError, OSError):
             continue
         picture = draw_label_map(pixels, maps.read(names[index]), classes)
-        write_png(folder / 'figures' / (re.sub(r'[^\w.-]', '_', names[index]) + '.png'), picture)
+        write_png(folder / 'figures' / png_name(Path(names[index])), picture)

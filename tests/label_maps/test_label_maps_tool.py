@@ -178,8 +178,9 @@ def test_agreement_with_the_folders_is_told(tool, written, inputs, tmp_path, cap
 
 def test_figures_show_images_with_their_classes(tool, inputs, tmp_path):
     tool.main(arguments(inputs, tmp_path / 'maps', '--figures', '2'))
-    figures = sorted((tmp_path / 'maps/figures').iterdir())
-    assert [path.name for path in figures] == ['dark_0.png.png', 'light_0.png.png']
+    figures = sorted((tmp_path / 'maps/figures').rglob('*.*'))
+    names = [path.relative_to(tmp_path / 'maps/figures').as_posix() for path in figures]
+    assert names == ['dark/0.png', 'light/0.png']
     picture = np.asarray(Image.open(figures[0]).convert('RGB'))
     assert picture.shape[1] == 2 * 420 + 16
     assert picture[:280, 436:].std() > 0
@@ -253,7 +254,9 @@ def test_wrong_paths_are_refused(tool, inputs, tmp_path, capsys):
     out = tmp_path / 'maps'
     assert 'no.py does not exist' in refusal(tool, arguments(inputs, out, config='no.py'), capsys)
     assert 'no.pth does not exist' in refusal(tool, arguments(inputs, out, weights='no.pth'), capsys)
-    assert 'imges does not exist' in refusal(tool, arguments(inputs, out, images='imges'), capsys)
+    text = refusal(tool, arguments(inputs, out, images='imges'), capsys)
+    assert 'imges does not exist' in text
+    assert text.strip().endswith('exists). Check the folder of images.')
     below = inputs / 'images/maps'
     assert 'the figures would become images' in refusal(tool, arguments(inputs, below, '--figures', '1'), capsys)
     (inputs / 'seg.py').write_text("model = dict(type='EncoderDecoder')")

@@ -22,7 +22,7 @@ from addp_mm.models.backbones.timm_model import (
     norm_map,
 )
 from addp_mm.models.backbones.timm_sizes import any_size
-from addp_mm.models.backbones.timm_weights import convert_weights, pretrained_weights
+from addp_mm.models.backbones.timm_weights import check_same_model, convert_weights, pretrained_weights
 from addp_mm.models.layers import ImageSizeError, OptionError
 from addp_mm.models.layers.component import AdoptedWeights, Component
 from addp_mm.models.layers.lora import LORA_OR_FROZEN_STAGES, add_lora, freeze_statistics, merge_lora
@@ -135,7 +135,7 @@ class TimmBackbone(Component):
         if with_cp:
             self._checkpoint_blocks()
         self.depths = LayerDepths(self.timm_model)
-        self._frozen_modules = freeze_stages(self.timm_model, self.depths, self.stages, frozen_stages, model)
+        self._frozen_names = freeze_stages(self.timm_model, self.depths, self.stages, frozen_stages, model)
         self.lora = lora
         self.register_load_state_dict_pre_hook(check_adapters)
         if lora is not None:
@@ -218,21 +218,41 @@ class TimmBackbone(Component):
         own = {name: weight for name, weight in self.state_dict().items() if not is_adapter(name)}
         has_own_shapes = all(name in weights and weights[name].shape == weight.shape for name, weight in own.items())
         if has_own_shapes and pos_grid is None:
+            self.check_weights(weights)
             return AdoptedWeights(dict(weights), [])
         adapters = {name: weight for name, weight in weights.items() if is_adapter(name)}
         given = {name.removeprefix(_PREFIX): weight for name, weight in weights.items() if name not in adapters}
-        with torch.device('meta'):  # only its names and shapes are used
-            whole = build_timm_model(
-                self.model_name, self.in_channels, self.drop_path_rate, self.model_kwargs, num_classes=1
-            )
         bare = {name.removeprefix(_PREFIX): weight for name, weight in own.items()}
-        converted = convert_weights(given, bare, whole, self.model_name, pos_grid)
+        converted = convert_weights(given, bare, self._whole_model(), self.model_name, pos_grid)
         resized = [
             f'{_PREFIX}{name} {tuple(given[name].shape)} -> {tuple(weight.shape)}'
             for name, weight in converted.items()
             if name in given and given[name].shape != weight.shape
         ]
         return AdoptedWeights({**{_PREFIX + name: weight for name, weight in converted.items()}, **adapters}, resized)
+
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Check that weights have all layers of the model, and no other layers of that kind.
+
+        Args:
+            weights: The checkpoint's weights, under the backbone's names.
+
+        Raises:
+            ValueError: They have more or fewer.
+        """
+        own, given = (
+            [name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX) and not is_adapter(name)]
+            for names in (self.state_dict(), weights)
+        )
+        if set(given) != set(own):
+            check_same_model(given, own, self._whole_model(), self.model_name)
+
+    def _whole_model(self) -> Any:
+        """The model of timm with its head and all its blocks."""
+        with torch.device('meta'):  # only its names and shapes are used
+            return build_timm_model(
+                self.model_name, self.in_channels, self.drop_path_rate, self.model_kwargs, num_classes=1
+            )
 
     def init_weights(self) -> None:
         """Initialise the weights as ``pretrained`` or ``init_cfg`` says.
@@ -320,4 +340,5 @@ class TimmBackbone(Component):
         add_lora(self, lora, len(ends) or 1, stage_of if ends else lambda _: 0)
 
     def _frozen_parts(self) -> list[nn.Module]:
-        return self._frozen_modules
+        # found by name, because sync_bn replaces modules
+        return [self.timm_model.get_submodule(name) for name in self._frozen_names]

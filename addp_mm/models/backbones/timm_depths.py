@@ -73,7 +73,7 @@ def stage_modules(feature_modules: Sequence[str], depths: LayerDepths) -> list[s
 
 def freeze_stages(
     model: Any, depths: LayerDepths, stages: Sequence[str], frozen_stages: int, model_name: str
-) -> list[nn.Module]:
+) -> list[str]:
     """Freeze the parameters of the stem and of the first stages.
 
     Args:
@@ -85,7 +85,7 @@ def freeze_stages(
         model_name: timm's name of the model, for errors.
 
     Returns:
-        The modules that must stay in eval mode.
+        Names of the modules that must stay in eval mode.
 
     Raises:
         OptionError: The model has fewer stages, or does not say where they end.
@@ -102,22 +102,22 @@ def freeze_stages(
     depth = depths.of_module(stages[frozen_stages - 1]) if frozen_stages else 0
     if depth is None or frozen_stages == len(stages):  # a stage that no map needs, or all of them
         depth = depths.number
-    params, modules = _frozen_parts(model, depths, depth)
+    params, names = _frozen_parts(model, depths, depth)
     for param in params:
         param.requires_grad_(False)
-    return modules
+    return names
 
 
-def _frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[nn.Module]]:
-    """Parameters up to a depth, and the largest modules that have no other parameters."""
+def _frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[str]]:
+    """Parameters up to a depth, and the names of the largest modules that have no other parameters."""
     frozen = {name for name, _ in model.named_parameters() if depths.of(name) <= depth}
     names = {name for name, _ in model.named_parameters()}
     params = [param for name, param in model.named_parameters() if name in frozen]
 
-    def whole(prefix: str, module: nn.Module) -> list[nn.Module]:
+    def whole(prefix: str, module: nn.Module) -> list[str]:
         inside = {name for name in names if name.startswith(prefix)}
         if inside <= frozen and (inside or prefix.count('.') == 1):
-            return [module]
+            return [prefix.rstrip('.')]
         return [part for name, child in module.named_children() for part in whole(f'{prefix}{name}.', child)]
 
     return params, whole('', model)
