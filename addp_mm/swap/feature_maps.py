@@ -191,17 +191,17 @@ def call(module: nn.Module, x: Any, cfg: Mapping) -> Any:
         raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
 
 
-def build_without_memory(cfg: Mapping) -> nn.Module:
+def build_without_memory(cfg: Mapping, scope: str = 'mmpretrain') -> nn.Module:
     """Build a module on the meta device: shapes, but no numbers.
 
     Args:
-        cfg: Its config. Addresses of weights are ignored. A type without a package is one of
-            mmpretrain.
+        cfg: Its config. Addresses of weights are ignored.
+        scope: As in :func:`feature_maps`.
 
     Raises:
         SwapError: It cannot be built.
     """
-    with DefaultScope.overwrite_default_scope('mmpretrain'), _without_memory():
+    with DefaultScope.overwrite_default_scope(scope), _without_memory():
         return _build(cfg)
 
 
