@@ -72,7 +72,7 @@ def test_no_command_shows_the_help_and_fails():
 def test_list_shows_configs_with_their_entries_in_the_index():
     lines = addp('list', CLASSIFIER).stdout.splitlines()
     assert lines[0].split() == ['config', 'task', 'data', 'architecture', 'epochs', 'weights']
-    assert lines[1].split() == [CLASSIFIER, 'classification', 'FashionScenes', '-', '-', '-']
+    assert lines[1].split() == [CLASSIFIER, 'classification', 'FashionScenes', 'ViT-nano/8', '-', '-']
     assert len(lines) == 4
     some = addp('list', 'MASK-RCNN_*1x*').stdout.splitlines()[1:-2]
     assert some

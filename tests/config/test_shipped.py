@@ -151,6 +151,12 @@ def test_a_listed_model_exists(model):
         assert (ROOT / 'addp_mm/assets' / weights.removeprefix('addp_mm://')).is_file()
 
 
+def test_the_index_has_the_data_and_architecture_of_every_config():
+    facts = {model['Config']: {'Training Data', 'Architecture'} <= set(model['Metadata']) for model in MODELS}
+    configs = {str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('[!_]*/*.py')}
+    assert facts == dict.fromkeys(configs, True)
+
+
 def test_names_are_listed_once():
     names = [model['Name'].lower() for model in MODELS]
     assert sorted(set(names)) == sorted(names)

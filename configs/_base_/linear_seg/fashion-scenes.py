@@ -16,8 +16,8 @@ default_hooks = dict(logger=dict(interval=10), checkpoint=dict(by_epoch=False, i
 auto_scale_lr = dict(base_batch_size=16)
 randomness = dict(seed=0)
 
-# of a model in linear_seg/
-small = dict(
+# changes to a model of this folder
+on_scenes = dict(
     data_preprocessor=dict(size=(64, 64), test_cfg=dict(size_divisor=32)),
     decode_head=dict(num_classes=11, norm_cfg=dict(type='BN'), loss_decode=dict(class_weight=[0.1] + [1.0] * 10)),
     test_cfg=dict(_delete_=True, mode='whole'),

@@ -1,0 +1,4 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+_base_ = ['../_base_/linear_seg/swin-small.py', '../_base_/linear_seg/fashion-scenes-224px.py']
+
+model = _base_.on_scenes
