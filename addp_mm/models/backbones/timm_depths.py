@@ -109,7 +109,7 @@ def freeze_stages(
 
 
 def _frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[str]]:
-    """Parameters up to a depth, and the names of the largest modules that have no other parameters."""
+    """Parameters up to a depth, and names of the largest modules that have no other parameters."""
     frozen = {name for name, _ in model.named_parameters() if depths.of(name) <= depth}
     names = {name for name, _ in model.named_parameters()}
     params = [param for name, param in model.named_parameters() if name in frozen]
