@@ -17,10 +17,11 @@ from pathlib import Path
 from addp_mm.benchmark.contestants import Contestant
 from addp_mm.benchmark.listing import read_listings
 from addp_mm.benchmark.results import Row, Score
-from addp_mm.benchmark.steps import clock, fingerprint
+from addp_mm.benchmark.step_runner import clock
 from addp_mm.benchmark.tables import NONE, score_text
 from addp_mm.benchmark.tasks import TASKS, Metric
 from addp_mm.checkpoints.atomic_write import write_text
+from addp_mm.checkpoints.file_fingerprint import file_fingerprint
 from addp_mm.config.paths import require_writable
 from addp_mm.errors import exit_on_user_error
 from addp_mm.report.benchmark_figures import Interval, error_bars
@@ -198,7 +199,7 @@ def duration(work_dir: Path) -> str:
 def shipped_weights() -> str:
     """A line for each file of shipped weights that a fine-tuning started from."""
     files = [ROOT / f'addp_mm/assets/{name}_nano-p8.safetensors' for name in SHIPPED]
-    return table(['weights', 'SHA-256'], [[path.name, f'`{fingerprint(path)}`'] for path in files])
+    return table(['weights', 'SHA-256'], [[path.name, f'`{file_fingerprint(path)}`'] for path in files])
 
 
 def prose(text: str) -> str:

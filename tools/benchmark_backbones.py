@@ -96,16 +96,13 @@ def make_benchmark(args):
     """Check the options, lock the work dir, and write the configs of swaps."""
     from addp_mm.benchmark.backbones import Choice
     from addp_mm.benchmark.benchmark import Benchmark
-    from addp_mm.benchmark.contestants import choose_data
+    from addp_mm.benchmark.choose_data import choose_data, refuse_repeats
     from addp_mm.benchmark.listing import read_listings
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.errors import ConfigError
-    from addp_mm.own_data.work_dir import lock_folder
+    from addp_mm.folder_lock import lock_folder
 
-    seeds = args.seeds or []
-    twice = [seed for seed in seeds if seeds.count(seed) > 1]
-    if twice:
-        raise ConfigError(f'--seeds {twice[0]} is given twice')
+    refuse_repeats('--seeds', args.seeds or [])
     for option, value in (('--seeds', args.seeds), ('--max-iters', args.max_iters)):
         if value is not None and not args.train:
             raise ConfigError(f'{option} has no effect without --train')

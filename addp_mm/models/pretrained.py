@@ -23,7 +23,7 @@ from addp_mm.models.layers.adapt_channels import adapt_input_channels
 from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.errors import OptionError
 from addp_mm.models.layers.fit_positions import FittedPositions, fit_positions
-from addp_mm.models.layers.lora import is_adapter, refuse_lost_adapters
+from addp_mm.models.layers.lora_weights import is_adapter, refuse_lost_adapters
 from addp_mm.models.layers.resize_patch import resize_patch_projection
 from addp_mm.models.select_weights import Selection, component_of, foreign_layout_of, select_weights, sentence_on_model
 from addp_mm.registry import WEIGHT_INITIALIZERS

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from addp_mm.cli_options import aligned
+from addp_mm.config.nodes import node_at
 from addp_mm.swap.differences import ABSENT, Difference, differences
 from addp_mm.swap.plan import Change, SwapPlan
 from addp_mm.swap.source_text import in_one_line
@@ -30,17 +31,11 @@ def rows_of(plan: SwapPlan, before: Config, after: Config) -> Iterator[tuple[Cha
         after: The config with the changes.
     """
     for change in plan.changes:
-        old, new = (_value_at(cfg, change.key) for cfg in (before, after))
+        old, new = (node_at(cfg, change.key, ABSENT) for cfg in (before, after))
         if change.key == 'custom_imports':
             yield change, [Difference(change.key, old, new)]
         else:
             yield change, list(differences(old, new, change.key))
-
-
-def _value_at(cfg: Any, key: str) -> Any:
-    for name in key.split('.'):
-        cfg = cfg.get(name, ABSENT) if isinstance(cfg, dict | Config) else ABSENT
-    return cfg
 
 
 def table(plan: SwapPlan, before: Config, after: Config) -> str:

@@ -137,7 +137,7 @@ def test_too_small_a_disk_is_refused_before_the_training(commands, tiny_listing,
 
 
 def test_a_work_dir_is_used_by_one_benchmark_at_a_time(tmp_path, commands):
-    from addp_mm.own_data.work_dir import lock_folder
+    from addp_mm.folder_lock import lock_folder
 
     with lock_folder(tmp_path / 'work'):
         error = benchmark(*FASHION, '--backbones', 'vit_nano', '--work-dir', 'work')

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from addp_mm.datasets.token_labels.map_store import StoredMaps
+from addp_mm.datasets.token_labels.stored_maps import StoredMaps
 from addp_mm.label_maps.config_classifier import load_config_classifier
 
 TOOL = Path(__file__).parents[2] / 'tools/label_maps.py'

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from addp_mm.checkpoints.atomic_write import atomic_path
+from addp_mm.checkpoints.atomic_write import write_png
 from addp_mm.cli_options import number
 from addp_mm.config.output_folder import claim_folder
 from addp_mm.datasets.readers.read_image import read_rgb
@@ -119,8 +119,7 @@ def cut(paths: Sequence[Path], args: argparse.Namespace) -> str:
     for path in tqdm(paths, unit='image'):
         before, image = count, read_resized(path, args.shorter_side)
         for top, left, tile in tiles(image, args.tile):
-            with atomic_path(args.out / f'{path.stem}_{top:04d}_{left:04d}.png') as partial:
-                tile.save(partial, format='PNG')
+            write_png(args.out / f'{path.stem}_{top:04d}_{left:04d}.png', tile)
             count += 1
         if count == before:
             small.append(f'{path} ({image.width} x {image.height})')

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from addp_mm.models.backbones.options import OUT_TYPES, ascending_indices
-from addp_mm.models.backbones.timm_depths import LayerDepths, frozen_parts, stage_modules
+from addp_mm.models.backbones.timm_depths import LayerDepths, freeze_stages, stage_modules
 from addp_mm.models.backbones.timm_model import (
     build_timm_model,
     default_indices,
@@ -25,14 +25,8 @@ from addp_mm.models.backbones.timm_sizes import any_size
 from addp_mm.models.backbones.timm_weights import check_same_model, convert_weights, pretrained_weights
 from addp_mm.models.layers import ImageSizeError, OptionError
 from addp_mm.models.layers.component import AdoptedWeights, Component
-from addp_mm.models.layers.lora import (
-    LORA_OR_FROZEN_STAGES,
-    add_lora,
-    check_adapters,
-    freeze_statistics,
-    is_adapter,
-    merge_lora,
-)
+from addp_mm.models.layers.lora import LORA_OR_FROZEN_STAGES, add_lora, freeze_statistics, merge_lora
+from addp_mm.models.layers.lora_weights import check_adapters, is_adapter
 from addp_mm.registry import MODELS
 
 # Before timm's names in the state dict, as in mmpretrain's TIMMBackbone
@@ -141,7 +135,7 @@ class TimmBackbone(Component):
         if with_cp:
             self._checkpoint_blocks()
         self.depths = LayerDepths(self.timm_model)
-        self._frozen_names = self._freeze()
+        self._frozen_names = freeze_stages(self.timm_model, self.depths, self.stages, frozen_stages, model)
         self.lora = lora
         self.register_load_state_dict_pre_hook(check_adapters)
         if lora is not None:
@@ -348,25 +342,3 @@ class TimmBackbone(Component):
     def _frozen_parts(self) -> list[nn.Module]:
         # found by name, because sync_bn replaces modules
         return [self.timm_model.get_submodule(name) for name in self._frozen_names]
-
-    def _freeze(self) -> list[str]:
-        """Freeze parameters; return the names of the modules that stay in eval mode."""
-        number = len(self.stages)
-        if not self.stages and self.frozen_stages >= 0:
-            raise OptionError(
-                f'frozen_stages={self.frozen_stages}: timm does not say where the stages of {self.model_name} end. Use '
-                'another model, or frozen_stages=-1'
-            )
-        if not -1 <= self.frozen_stages <= number:
-            raise OptionError(f'frozen_stages must be in [-1, {number}], got {self.frozen_stages}')
-        if self.frozen_stages < 0:
-            return []
-        depth: int | None = 0
-        if self.frozen_stages:
-            depth = self.depths.of_module(self.stages[self.frozen_stages - 1])
-        if depth is None or self.frozen_stages == number:  # a stage that no map needs, or all of them
-            depth = self.depths.number
-        params, names = frozen_parts(self.timm_model, self.depths, depth)
-        for param in params:
-            param.requires_grad_(False)
-        return names

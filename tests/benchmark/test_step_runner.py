@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from addp_mm.benchmark.steps import Step, StepError, StepRunner
+from addp_mm.benchmark.step import Step
+from addp_mm.benchmark.step_runner import StepError, StepRunner
 
 
 def echo(name: str, folder: Path, text: str = 'x', **fields) -> Step:
