@@ -59,6 +59,8 @@ def build_timm_model(
             f'model_kwargs of TimmBackbone must not have {", ".join(reserved)}: use in_channels, drop_path_rate, '
             'pretrained and out_indices of TimmBackbone'
         )
+    if in_channels < 1:
+        raise OptionError(f'in_channels must be positive, got {in_channels}')
     kwargs = dict(in_chans=in_channels, num_classes=num_classes, **model_kwargs)
     if drop_path_rate is not None:
         kwargs['drop_path_rate'] = drop_path_rate
