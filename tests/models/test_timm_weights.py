@@ -291,6 +291,7 @@ def test_bad_names_and_arguments():
         (dict(model='poolformer_s12', frozen_stages=0), 'does not say where the stages of poolformer_s12 end'),
         (dict(model='resnet18', drop_path_rate=1.0), r'drop_path_rate must be in \[0, 1\)'),
         (dict(model='byoanet'), 'no model'),
+        (dict(model='mvitv2_tiny', model_kwargs=dict(img_size=(64, 96))), r'img_size=\(64, 96\): AssertionError\.'),
     ):
         with pytest.raises(OptionError, match=message):
             TimmBackbone(**options)

@@ -67,8 +67,9 @@ def build_timm_model(
     try:
         model = _create(name, kwargs)
     except (TypeError, AssertionError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error) or type(error).__name__
         raise OptionError(
-            f'timm cannot build {name} with {_listed(kwargs)}: {error}. Correct model_kwargs of TimmBackbone'
+            f'timm cannot build {name} with {_listed(kwargs)}: {reason}. Correct model_kwargs of TimmBackbone'
         ) from error
     if not hasattr(model, 'forward_intermediates') or not getattr(model, 'feature_info', None):
         raise OptionError(
