@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from addp_mm.checks.class_numbers import check_class_numbers
 from addp_mm.checks.counting import check_counting
 from addp_mm.checks.datasets import check_datasets
 from addp_mm.checks.evaluators import check_evaluator
@@ -65,12 +66,13 @@ def settings_checks(cfg: Config, needed: tuple[str, ...]) -> Iterator[Check]:
 
 
 def training_checks(cfg: Config) -> Iterator[Check]:
-    """Yield the checks of what a training counts, of its optimizer and of ``save_best``.
+    """Yield the checks of what a training counts, of its classes, optimizer and ``save_best``.
 
     Args:
         cfg: The whole config.
     """
     yield Check('loop, sampler, schedules and hooks', partial(check_counting, cfg))
+    yield Check('numbers of classes', partial(check_class_numbers, cfg))
     yield Check('optimizer settings', partial(check_optimizer, cfg))
     yield Check('save_best', partial(check_rules, cfg))
 

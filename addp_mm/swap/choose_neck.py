@@ -20,6 +20,9 @@ PYRAMIDS = ('FPN', 'PAFPN', 'ChannelMapper', 'CSPNeXtPAFPN', 'YOLOXPAFPN', 'HRFP
 # Necks that only resize the maps of a plain transformer; FourScaleNeck, or stages, replace them.
 SCALERS = ('Feature2Pyramid', 'MultiLevelNeck', 'FourScaleNeck')
 _SCALES = (4, 2, 1, 0.5)
+# Factors by which mmsegmentation's MultiLevelNeck resizes maps; all images are padded for them.
+_RESIZED = (0.25, 0.5, 1, 2, 4)
+_RESIZED_WIDTH = 256
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
     first = expected.necks[0] if expected.necks else None
     wanted = _scaled(expected.after_first, stride_ratio(maps))
     if first is None:
-        indices, lifted = lift(maps, wanted)
+        indices, lifted = lift(maps, wanted, scope)
         return _checked(maps, indices, lifted, expected, scope, _lift_reason(lifted))
     if type_name(first['type']) in SCALERS:
         return _without_scaler(maps, first, expected, scope)
@@ -93,7 +96,7 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
     for start in _starts(first, maps, expected.backbone, scope):
         inputs = expected.backbone.select(range(start, len(expected.backbone)))
         try:
-            indices, lifted = lift(maps, _scaled(inputs, stride_ratio(maps)))
+            indices, lifted = lift(maps, _scaled(inputs, stride_ratio(maps)), scope)
             given = maps_after(maps.select(indices), lifted, scope)
             necks = (*lifted, _with_inputs(first, inputs, given, start), *expected.necks[1:])
             choice = _checked(maps, indices, necks, expected, scope, _lift_reason(lifted, type_name(first['type'])))
@@ -103,12 +106,15 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
     raise errors[-1]
 
 
-def lift(maps: FeatureMaps, wanted: FeatureMaps) -> tuple[tuple[int, ...], tuple[Mapping[str, Any], ...]]:
+def lift(
+    maps: FeatureMaps, wanted: FeatureMaps, scope: str = 'mmdet'
+) -> tuple[tuple[int, ...], tuple[Mapping[str, Any], ...]]:
     """Bring maps to other strides.
 
     Args:
         maps: All maps that the backbone can return.
         wanted: The strides; its channels are those of a config's own backbone.
+        scope: Package of the config's necks. Defaults to 'mmdet'.
 
     Returns:
         Which of ``maps`` are used, and the necks, if any, that give the strides.
@@ -128,6 +134,10 @@ def lift(maps: FeatureMaps, wanted: FeatureMaps) -> tuple[tuple[int, ...], tuple
         return (0, 1, 2, 3), (_four_scales(maps, 4 - len(strides)),)
     if is_plain(maps) and is_pyramid(wanted):
         return _simple_fpn(maps, wanted, 256)
+    factors = [stride / output for stride, output in zip(maps.strides, strides, strict=False)]
+    if scope == 'mmseg' and len(maps) == len(strides) and all(factor in _RESIZED for factor in factors):
+        neck = dict(type='MultiLevelNeck', in_channels=list(maps.channels), out_channels=_RESIZED_WIDTH, scales=factors)
+        return tuple(range(len(maps))), (neck,)
     raise SwapError(
         f'the heads or their neck want maps of {_strides(strides)}, and the backbone gives '
         f'{_strides(maps.strides)}: there is no neck from these to those'
@@ -188,7 +198,7 @@ def _fpn(
 
 def _without_scaler(maps: FeatureMaps, scaler: Mapping, expected: Expected, scope: str) -> NeckChoice:
     """Other necks instead of one that only resizes maps; those behind it stay."""
-    indices, lifted = lift(maps, _scaled(expected.after_first, stride_ratio(maps)))
+    indices, lifted = lift(maps, _scaled(expected.after_first, stride_ratio(maps)), scope)
     kept = {key: scaler[key] for key in ('norm_cfg', 'init_cfg') if key in scaler}
     lifted = tuple(
         {**neck, **kept} if type_name(neck['type']) == type_name(scaler['type']) else neck for neck in lifted

@@ -102,7 +102,8 @@ def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _P
     if candidate.is_plain and task == 'det' and resizes_batches(cfg) and base & (base - 1):
         _pad_in_backbone(plan.changes)
     patch = base if candidate.is_plain else 1
-    changes = plan.changes + pad_changes(cfg, task, divisor, coarsest, patch)
+    rounds = any(neck['type'] == 'MultiLevelNeck' for neck in plan.choice.necks)
+    changes = plan.changes + pad_changes(cfg, task, divisor, coarsest, patch, rounds)
     if not plan.choice.is_whole:
         reason = 'the neck does not use the finest map, so that layers get no gradient'
         changes.append(Change('find_unused_parameters', True, reason))

@@ -48,9 +48,12 @@ def table(plan: SwapPlan, before: Config, after: Config) -> str:
     rows = [('key', 'before', 'after')]
     reasons: dict[int, str] = {}
     for change, found in rows_of(plan, before, after):
+        if not found:
+            continue
+        if reasons.get(len(rows) - 1) == change.reason:  # several changes may share a reason
+            del reasons[len(rows) - 1]
         rows += [(one.key, _shortened(one.before), _shortened(one.after)) for one in found]
-        if found:
-            reasons[len(rows) - 1] = change.reason
+        reasons[len(rows) - 1] = change.reason
     lines = aligned(rows).split('\n')
     shown = []
     for index, line in enumerate(lines):
@@ -61,12 +64,18 @@ def table(plan: SwapPlan, before: Config, after: Config) -> str:
 
 
 def _shortened(value: Any) -> str:
+    text = _in_one_line(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'
+
+
+def _in_one_line(value: Any) -> str:
+    """A value as source code; objects by their types, in a list without their arguments."""
     if isinstance(value, dict) and isinstance(value.get('type'), str):
         inner = in_one_line({key: part for key, part in value.items() if key not in ('type', '_scope_')})
-        text = value['type'] + inner.removeprefix('dict')
-    else:
-        text = in_one_line(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'
+        return value['type'] + inner.removeprefix('dict')
+    if isinstance(value, list | tuple) and value and all(isinstance(part, dict) and 'type' in part for part in value):
+        return f'[{", ".join(str(part["type"]) for part in value)}]'
+    return in_one_line(value)
 
 
 def maps_in_words(maps: tuple[tuple[int, float | None], ...]) -> str:

@@ -21,6 +21,7 @@ class Watched:
     Attributes:
         height: That of the images in pixels, as the backbone gets them.
         shapes: Shape of each map that the heads get.
+        neck_inputs: Channels of the maps that each neck gets, in the order of the necks.
         idle: Names of trained parameters that got no gradient.
     """
 
@@ -28,16 +29,19 @@ class Watched:
         self.model = model
         self.height = 0
         self.shapes: tuple[tuple[int, ...], ...] = ()
+        self.neck_inputs: list[tuple[int, ...]] = []
         self._reached: set[str] = set()
         self._handles: list[Any] = []
 
     def __enter__(self) -> Watched:
         model: Any = self.model
-        last = model.neck if getattr(model, 'with_neck', False) else model.backbone
+        neck = model.neck if getattr(model, 'with_neck', False) else None
         self._handles = [
             model.backbone.register_forward_pre_hook(self._see_images),
-            last.register_forward_hook(self._see_maps),
+            (neck or model.backbone).register_forward_hook(self._see_maps),
         ]
+        for one in neck if isinstance(neck, nn.Sequential) else [neck] if neck else []:  # a list is a chain
+            self._handles.append(one.register_forward_pre_hook(self._see_neck_inputs))
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 self._handles.append(parameter.register_hook(lambda _, name=name: self._reached.add(name)))
@@ -49,6 +53,9 @@ class Watched:
 
     def _see_images(self, _: nn.Module, inputs: Any) -> None:
         self.height = next(_tensors(inputs)).shape[2]
+
+    def _see_neck_inputs(self, _: nn.Module, inputs: Any) -> None:
+        self.neck_inputs.append(tuple(one.shape[1] for one in _tensors(inputs)))
 
     def _see_maps(self, _: nn.Module, __: object, output: Any) -> None:
         self.shapes = self.shapes or tuple(tuple(one.shape) for one in _tensors(output))

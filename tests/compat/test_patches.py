@@ -15,6 +15,7 @@ from addp_mm.compat.colour import patch_adjust_hue
 from addp_mm.compat.empty_dataset import patch_base_dataset
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.half_losses import patch_half_loss
+from addp_mm.compat.mask_pasting import patch_mask_pasting
 from addp_mm.compat.numpy_names import patch_numpy_names
 from addp_mm.compat.optional_packages import MissingPackageError, patch_class_without_package, patch_nifti
 from addp_mm.compat.versions import installed_version
@@ -584,3 +585,25 @@ def test_metrics_get_float32_instead_of_bfloat16():
     assert metric.results == [2.0, 2.0]
     with pytest.raises(TypeError):
         Evaluator.process.__wrapped__(Evaluator([metric]), [sample])
+
+
+def test_the_mask_of_a_box_outside_of_the_image_covers_no_pixel():
+    from mmdet.models.roi_heads.mask_heads import fcn_mask_head
+
+    masks, inner = torch.ones(1, 1, 4, 4), torch.tensor([[1.0, 1, 3, 3]])
+    paste = fcn_mask_head._do_paste_mask
+    for box in ([9.0, 0, 12, 3], [0.0, 9, 3, 12], [-9.0, 0, -5, 3], [9.0, 0, 0, 3], [float('nan'), 0, 3, 3]):
+        if box[0] == box[0]:  # of NaN, mmdet makes a region of gigabytes
+            with pytest.raises(RuntimeError):
+                paste.__wrapped__(masks, torch.tensor([box]), 4, 4)
+        found, region = paste(masks, torch.tensor([box]), 4, 4)
+        assert torch.zeros(1, 4, 4)[(slice(None), *region)].shape == found.shape == (1, 0, 0)
+    found, region = paste(masks, inner, 4, 4)
+    expected, same = paste.__wrapped__(masks, inner, 4, 4)
+    assert region == same
+    torch.testing.assert_close(found, expected)
+
+
+def test_pasting_without_the_fault_stays():
+    module = module_with(_do_paste_mask=lambda *_: None)
+    assert not patch_mask_pasting(module)
