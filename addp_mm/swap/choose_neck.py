@@ -18,7 +18,7 @@ from addp_mm.swap.plan import SwapError
 # Necks that do no more than make a pyramid of one width. ViTDet's SimpleFPN replaces them.
 PYRAMIDS = ('FPN', 'PAFPN', 'ChannelMapper', 'CSPNeXtPAFPN', 'YOLOXPAFPN', 'HRFPN', 'FPN_CARAFE')
 # Necks that only resize the maps of a plain transformer; FourScaleNeck, or stages, replace them.
-SCALERS = ('Feature2Pyramid', 'MultiLevelNeck')
+SCALERS = ('Feature2Pyramid', 'MultiLevelNeck', 'FourScaleNeck')
 _SCALES = (4, 2, 1, 0.5)
 # Factors by which mmsegmentation's MultiLevelNeck resizes maps; all images are padded for them.
 _RESIZED = (0.25, 0.5, 1, 2, 4)
@@ -77,14 +77,21 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
     """
     first = expected.necks[0] if expected.necks else None
     wanted = _scaled(expected.after_first, stride_ratio(maps))
-    if first is not None and is_plain(maps) and _is_replaced(first, expected.after_first):
+    if first is None:
+        indices, lifted = lift(maps, wanted, scope)
+        return _checked(maps, indices, lifted, expected, scope, _lift_reason(lifted))
+    if type_name(first['type']) in SCALERS:
+        return _without_scaler(maps, first, expected, scope)
+    if is_plain(maps) and _is_replaced(first, expected, wanted, maps):
         indices, lifted = _simple_fpn(maps, wanted, expected.after_first.channels[0])
         rest = expected.necks[1:]
-        reason = f'SimpleFPN gives the levels of {type_name(first["type"])} from one map of a plain transformer'
+        replaced = type_name(first['type']).replace('SimpleFPN', 'the original')
+        reason = f'SimpleFPN gives the levels of {replaced} from one map of a plain transformer'
         return _checked(maps, indices, (*lifted, *rest), expected, scope, reason)
-    if first is None or type_name(first['type']) in SCALERS:
-        indices, lifted = lift(maps, wanted, scope)
-        return _checked(maps, indices, (*lifted, *expected.necks[1:]), expected, scope, _lift_reason(lifted))
+    fpn = _fpn(maps, wanted, scope) if type_name(first['type']) == 'SimpleFPN' and not is_plain(maps) else None
+    if fpn is not None:
+        reason = 'FPN gives the levels of SimpleFPN from the stages of the backbone'
+        return _checked(maps, fpn[0], (*fpn[1], *expected.necks[1:]), expected, scope, reason)
     errors: list[SwapError] = []
     for start in _starts(first, maps, expected.backbone, scope):
         inputs = expected.backbone.select(range(start, len(expected.backbone)))
@@ -171,8 +178,45 @@ def _simple_fpn(
     return (len(maps) - 1,), (neck,)
 
 
-def _is_replaced(neck: Mapping, gives: FeatureMaps) -> bool:
-    return type_name(neck['type']) in PYRAMIDS and is_pyramid(gives) and len(set(gives.channels)) == 1
+def _fpn(
+    maps: FeatureMaps, wanted: FeatureMaps, scope: str
+) -> tuple[tuple[int, ...], tuple[Mapping[str, Any], ...]] | None:
+    """FPN on the stages of a backbone; None if they do not reach three levels from the first one.
+
+    Levels that are coarser than the stages are pooled, as in SimpleFPN.
+    """
+    for count in (4, 3):
+        try:
+            indices, lifted = lift(maps, wanted.select(range(min(count, len(wanted)))))
+        except SwapError:
+            continue
+        channels = maps_after(maps.select(indices), lifted, scope).channels
+        fpn = dict(type='FPN', in_channels=list(channels), out_channels=wanted.channels[0], num_outs=len(wanted))
+        return indices, (*lifted, fpn)
+    return None
+
+
+def _without_scaler(maps: FeatureMaps, scaler: Mapping, expected: Expected, scope: str) -> NeckChoice:
+    """Other necks instead of one that only resizes maps; those behind it stay."""
+    indices, lifted = lift(maps, _scaled(expected.after_first, stride_ratio(maps)), scope)
+    kept = {key: scaler[key] for key in ('norm_cfg', 'init_cfg') if key in scaler}
+    lifted = tuple(
+        {**neck, **kept} if type_name(neck['type']) == type_name(scaler['type']) else neck for neck in lifted
+    )
+    rest = expected.necks[1:]
+    if rest:
+        given = maps_after(maps.select(indices), lifted, scope)
+        rest = (_with_inputs(rest[0], expected.after_first, given, 0), *rest[1:])
+    return _checked(maps, indices, (*lifted, *rest), expected, scope, _lift_reason(lifted))
+
+
+def _is_replaced(neck: Mapping, expected: Expected, wanted: FeatureMaps, maps: FeatureMaps) -> bool:
+    """Whether ViTDet's pyramid replaces a neck: any pyramid, and one of patches of another size."""
+    is_made = type_name(neck['type']) in PYRAMIDS or (
+        type_name(neck['type']) == 'SimpleFPN'
+        and expected.backbone.strides[-1] * stride_ratio(maps) != maps.strides[-1]
+    )
+    return is_made and is_pyramid(wanted) and len(set(wanted.channels)) == 1
 
 
 def _starts(neck: Mapping, maps: FeatureMaps, inputs: FeatureMaps, scope: str) -> tuple[int, ...]:

@@ -186,6 +186,8 @@ def test_it_compiles_as_one_graph():
         (dict(rank=0), r'lora\.rank must be an integer of at least 1, got 0'),
         (dict(rank=True), r'lora\.rank must be an integer of at least 1'),
         (dict(alpha=0), r'lora\.alpha must be positive, got 0'),
+        (dict(alpha='8'), r"lora\.alpha must be a number, got '8'"),
+        (True, r'lora must be a dict of its options, such as dict\(rank=8\), got True'),
         (dict(dropout=1), r'lora\.dropout must be in \[0, 1\), got 1'),
         (dict(layers=3), r'lora\.layers \(3,\) must be numbers of blocks in \[-3, 2\]'),
         (dict(targets=()), r'lora\.targets must name at least one layer'),

@@ -288,6 +288,9 @@ def test_bad_names_and_arguments():
         (dict(model='resnet18', model_kwargs=dict(in_chans=1)), 'must not have in_chans: use in_channels'),
         (dict(model='resnet18', out_indices=(1, 5)), r'\(1, 5\) must be in \[-5, 4\]: there are 5 depths in resnet18'),
         (dict(model='resnet18', out_indices=(2, 1)), 'must ascend'),
+        (dict(model='resnet18', out_indices='0'), "whole numbers of the depths in resnet18, got '0'"),
+        (dict(model='resnet18', out_indices=(0.5,)), r'whole numbers.*got \(0.5,\)'),
+        (dict(model='resnet18', in_channels=0), 'in_channels must be positive, got 0'),
         (dict(model='resnet18', out_type='cls_token'), 'resnet18 has no class token'),
         (dict(model='resnet18', out_type='raw'), 'needs a plain transformer'),
         (dict(model='resnet18', out_type='map'), 'out_type must be one of'),
@@ -295,6 +298,7 @@ def test_bad_names_and_arguments():
         (dict(model='poolformer_s12', frozen_stages=0), 'does not say where the stages of poolformer_s12 end'),
         (dict(model='resnet18', drop_path_rate=1.0), r'drop_path_rate must be in \[0, 1\)'),
         (dict(model='byoanet'), 'no model'),
+        (dict(model='mvitv2_tiny', model_kwargs=dict(img_size=(64, 96))), r'img_size=\(64, 96\): AssertionError\.'),
     ):
         with pytest.raises(OptionError, match=message):
             TimmBackbone(**options)

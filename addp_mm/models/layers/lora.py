@@ -57,6 +57,8 @@ class LoRAOptions:
         Raises:
             OptionError: An option is unknown or out of range.
         """
+        if not isinstance(lora, Mapping):
+            raise OptionError(f'lora must be a dict of its options, such as dict(rank=8), got {lora!r}')
         known = [field.name for field in fields(cls)]
         for name in lora:
             if name not in known:
@@ -64,6 +66,9 @@ class LoRAOptions:
         options = cls(**lora)
         if not isinstance(options.rank, int) or isinstance(options.rank, bool) or options.rank < 1:
             raise OptionError(f'lora.rank must be an integer of at least 1, got {options.rank!r}')
+        for name, value in (('alpha', options.alpha or 1), ('dropout', options.dropout)):
+            if not isinstance(value, (int, float)):
+                raise OptionError(f'lora.{name} must be a number, got {value!r}')
         if options.alpha is not None and options.alpha <= 0:
             raise OptionError(f'lora.alpha must be positive, got {options.alpha}')
         if not 0 <= options.dropout < 1:
