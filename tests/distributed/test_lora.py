@@ -11,7 +11,7 @@ from helpers.comparing import assert_equal
 from mmengine.registry import DefaultScope
 from safetensors.torch import load_file
 
-from addp_mm.models.layers.lora import is_adapter
+from addp_mm.models.layers.lora_weights import is_adapter
 from addp_mm.registry import MODELS
 
 pytestmark = pytest.mark.slow
