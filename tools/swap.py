@@ -164,9 +164,9 @@ def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
     warnings.simplefilter('ignore')  # those of other packages about their own code
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error():
         if args.list:
             list_backbones(args.json)
         elif args.check:
