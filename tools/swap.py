@@ -110,6 +110,7 @@ def swap(args):
     print(*(f'{line}\n' for line in (trial_in_words(trial) if trial else ())), sep='', end='')
     if failure:
         print(f'note: no trial was possible, neither of the original config nor of the new one: {failure}')
+    print(*(f'warning: {text}\n' for text in plan.warnings), sep='', end='')
     print(*(f'note: {note}\n' for note in plan.notes), sep='', end='')
     print(f'written: {args.out}\ntrain it: {train_command(args.out)}')
 

@@ -132,6 +132,10 @@ def lift(
     has_end = strides == pyramid[-len(strides) :] and (len(strides) == 4 or not is_plain(maps))
     if len(maps) == 4 and has_end and _fits_four_scales(maps, pyramid):
         return (0, 1, 2, 3), (_four_scales(maps, 4 - len(strides)),)
+    if strides == pyramid[:3] and len(maps) == 4 and not is_plain(maps):
+        indices = (0, 1, 3)  # the last stage, not the one before it, has the strongest features
+        if _fits_four_scales(maps.select(indices), pyramid[:3]):
+            return indices, (_four_scales(maps.select(indices), 0),)
     if is_plain(maps) and is_pyramid(wanted):
         return _simple_fpn(maps, wanted, 256)
     factors = [stride / output for stride, output in zip(maps.strides, strides, strict=False)]

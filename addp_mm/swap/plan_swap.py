@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,7 +54,10 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
     changes = tuple(_as_written(cfg, change) for change in changes)
     side = parts.divisor * math.ceil(_SMALL / parts.divisor)
     size = (side, side + parts.divisor)
-    return SwapPlan(config_name, scope, task, backbone, changes, (*parts.notes, *notes), parts.divisor, size)
+    notes = [*parts.notes, *notes]
+    return SwapPlan(
+        config_name, scope, task, backbone, changes, tuple(notes), tuple(parts.warnings), parts.divisor, size
+    )
 
 
 def _as_written(cfg: Config, change: Change) -> Change:
@@ -79,6 +82,7 @@ class _Parts:
     notes: list[str]
     divisor: int
     is_frozen: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def _classifier(cfg: Config, entry: ZooEntry, candidate: Candidate) -> _Parts:
@@ -107,7 +111,17 @@ def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _P
     if not plan.choice.is_whole:
         reason = 'the neck does not use the finest map, so that layers get no gradient'
         changes.append(Change('find_unused_parameters', True, reason))
-    return _Parts(changes, plan.notes, divisor)
+    return _Parts(changes, plan.notes, divisor, warnings=tuple(_left_out(entry, candidate, plan.choice.indices)))
+
+
+def _left_out(entry: ZooEntry, candidate: Candidate, indices: Sequence[int]) -> Iterator[str]:
+    """A sentence if the last stages of a backbone are not used."""
+    used, strides = max(indices), candidate.maps.strides
+    if used < len(strides) - 1:
+        yield (
+            f'stages of {entry.name} after out_indices={candidate.indices[used]} are left out: the heads want no map '
+            f'of stride {strides[-1]:g}'
+        )
 
 
 def _frozen_note(stock: Mapping[str, Any], is_frozen: bool) -> list[str]:
