@@ -14,7 +14,7 @@ from addp_mm.swap.candidate import Candidate, candidate_of
 from addp_mm.swap.classifier_plan import classifier_changes
 from addp_mm.swap.dense_plan import DensePlan
 from addp_mm.swap.expectations import check_swappable
-from addp_mm.swap.images_plan import colour_changes, image_size, pad_changes, resizes_batches
+from addp_mm.swap.images_plan import colour_changes, pad_changes, resizes_batches, square_side
 from addp_mm.swap.optimizer_plan import optimizer_changes
 from addp_mm.swap.plan import Change, SwapError, SwapPlan
 from addp_mm.swap.zoo import find_backbone
@@ -88,7 +88,7 @@ class _Parts:
 def _classifier(cfg: Config, entry: ZooEntry, candidate: Candidate) -> _Parts:
     if cfg.model.get('type') != 'ImageClassifier':
         raise SwapError(f'{cfg.model.get("type")} is no classifier, detector or segmentor: it needs its own backbone')
-    size, stride = image_size(cfg, 'cls'), int(candidate.maps.strides[-1])
+    size, stride = square_side(cfg, 'cls'), int(candidate.maps.strides[-1])
     changes, is_frozen = classifier_changes(cfg, entry, candidate, size)
     notes = ['the backbone stays frozen, as in the original'] if is_frozen else []
     if size < _FEWEST * stride:
@@ -98,7 +98,7 @@ def _classifier(cfg: Config, entry: ZooEntry, candidate: Candidate) -> _Parts:
 
 def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _Parts:
     task = TASKS[scope]
-    plan = DensePlan(cfg, scope, entry, candidate, image_size(cfg, task))
+    plan = DensePlan(cfg, scope, entry, candidate, square_side(cfg, task))
     coarsest = max(plan.choice.maps.strides)
     base = int(candidate.maps.strides[-1])
     halves = any(neck['type'] in ('addp_mm.SimpleFPN', 'addp_mm.FourScaleNeck') for neck in plan.choice.necks)
