@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ def run_logged(
     pass_fds: Sequence[int] = (),
     heartbeat: Callable[[], None] | None = None,
     interval: float = 30.0,
+    stop: threading.Event | None = None,
 ) -> Outcome:
     """Run a command with its output in a log. An interruption also ends the command.
 
@@ -49,6 +51,11 @@ def run_logged(
         pass_fds: Open files that the process inherits. Defaults to (): none.
         heartbeat: Called every ``interval`` seconds. Defaults to None.
         interval: In seconds. Defaults to 30.
+        stop: When it is set, the command is ended. The thread that runs a command gets no signals.
+            Defaults to None.
+
+    Raises:
+        KeyboardInterrupt: ``stop`` was set before the command has ended.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     began = beat = time.monotonic()
@@ -66,6 +73,8 @@ def run_logged(
         # Unlike Popen.wait, wait4 reports the memory of the process.
         while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
             time.sleep(_POLL_SECONDS)
+            if stop and stop.is_set():
+                raise KeyboardInterrupt
             if heartbeat and time.monotonic() - beat >= interval:
                 beat = time.monotonic()
                 heartbeat()

@@ -157,9 +157,12 @@ def main(argv=None):
     from addp_mm.benchmark.benchmark import Training
     from addp_mm.benchmark.measuring import Timing
     from addp_mm.engine.device import choose_device
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error():
+    with (
+        exit_on_interrupt(f'finished measurements are in {args.work_dir}; the same command goes on'),
+        exit_on_user_error(),
+    ):
         args.device = str(choose_device(args.device))
         args.seeds = args.seeds or ([0, 1, 2] if args.train else None)
         benchmark, lock = make_benchmark(args)

@@ -159,9 +159,9 @@ def run(args) -> None:
 def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error(OSError):
+    with exit_on_interrupt(f'finished images are in {args.out}; the same command goes on'), exit_on_user_error(OSError):
         run(args)
 
 

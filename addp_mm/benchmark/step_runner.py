@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -76,6 +77,7 @@ class StepRunner:
         self.work_dir, self.jobs, self._pass_fds = Path(work_dir), jobs, pass_fds
         threads_of_each = os.environ.get('OMP_NUM_THREADS', str(threads))
         self.environment = {'OMP_NUM_THREADS': threads_of_each, 'PYTHONWARNINGS': 'ignore'}
+        self._stop = threading.Event()
 
     def run(self, steps: Sequence[Step]) -> dict[str, Done]:
         """Run all steps, each after the steps that it needs.
@@ -104,6 +106,7 @@ class StepRunner:
 
     def _submit(self, steps: Sequence[Step], stop: bool) -> dict[str, Future[Done]]:
         self._began, self._total = time.monotonic(), len(steps)
+        self._stop.clear()
         futures: dict[str, Future[Done]] = {}
         pool = ThreadPoolExecutor(self.jobs)
         try:
@@ -116,6 +119,9 @@ class StepRunner:
                 errors = [future.exception() for future in ended]
                 if stop and any(errors) or any(error and not isinstance(error, StepError) for error in errors):
                     break
+        except KeyboardInterrupt:
+            self._stop.set()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
         if stop:  # the error comes before the steps that it cancelled
@@ -144,7 +150,10 @@ class StepRunner:
             pass_fds=self._pass_fds,
             heartbeat=lambda: self._say(number, f'  {_last_line(log)[:_LINE_WIDTH]}'),
             interval=HEARTBEAT_SECONDS,
+            stop=self._stop,
         )
+        if outcome.status and self._stop.is_set():  # Ctrl-C also reaches the command
+            raise KeyboardInterrupt
         missing = [str(path) for path in step.outputs if not path.exists()]
         if outcome.status or missing:
             reason = _reason(outcome.status, log) if outcome.status else f'it did not write {", ".join(missing)}'

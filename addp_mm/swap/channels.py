@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from addp_mm.config.nodes import node_at
 from addp_mm.swap.expectations import necks_of
 from addp_mm.swap.segmentor_heads import heads_of
 from addp_mm.swap.watch import Watched
@@ -59,9 +60,7 @@ def _segmentor(model: Mapping, channels: Sequence[int], given: str) -> Iterator[
 
 def _detector(model: Mapping, channels: Sequence[int], given: str) -> Iterator[str]:
     for path, option in _DETECTOR_PARTS.items():
-        node: Any = model
-        for name in path.split('.'):
-            node = node.get(name) if isinstance(node, Mapping) else None
+        node = node_at(model, path)
         if isinstance(node, Mapping) and option in node:
             yield from _compared(f'model.{path}.{option}', node[option], channels, given)
 

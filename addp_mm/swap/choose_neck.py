@@ -49,11 +49,6 @@ def stride_ratio(maps: FeatureMaps) -> float:
     return maps.strides[-1] / 2 ** round(math.log2(maps.strides[-1]))
 
 
-def is_plain(maps: FeatureMaps) -> bool:
-    """Whether all maps have one stride, as those of a plain transformer."""
-    return len(set(maps.strides)) == 1
-
-
 def is_pyramid(maps: FeatureMaps) -> bool:
     """Whether each map has twice the stride of the one before it."""
     pairs = pairwise(maps.strides)
@@ -82,13 +77,13 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
         return _checked(maps, indices, lifted, expected, scope, _lift_reason(lifted))
     if type_name(first['type']) in SCALERS:
         return _without_scaler(maps, first, expected, scope)
-    if is_plain(maps) and _is_replaced(first, expected, wanted, maps):
+    if maps.is_plain and _is_replaced(first, expected, wanted, maps):
         indices, lifted = _simple_fpn(maps, wanted, expected.after_first.channels[0])
         rest = expected.necks[1:]
         replaced = type_name(first['type']).replace('SimpleFPN', 'the original')
         reason = f'SimpleFPN gives the levels of {replaced} from one map of a plain transformer'
         return _checked(maps, indices, (*lifted, *rest), expected, scope, reason)
-    fpn = _fpn(maps, wanted, scope) if type_name(first['type']) == 'SimpleFPN' and not is_plain(maps) else None
+    fpn = _fpn(maps, wanted, scope) if type_name(first['type']) == 'SimpleFPN' and not maps.is_plain else None
     if fpn is not None:
         reason = 'FPN gives the levels of SimpleFPN from the stages of the backbone'
         return _checked(maps, fpn[0], (*fpn[1], *expected.necks[1:]), expected, scope, reason)
@@ -129,10 +124,14 @@ def lift(
         last = {stride: i for i, stride in enumerate(maps.strides)}
         return tuple(last[stride] for stride in strides), ()
     pyramid = tuple(base / scale for scale in _SCALES)
-    has_end = strides == pyramid[-len(strides) :] and (len(strides) == 4 or not is_plain(maps))
+    has_end = strides == pyramid[-len(strides) :] and (len(strides) == 4 or not maps.is_plain)
     if len(maps) == 4 and has_end and _fits_four_scales(maps, pyramid):
         return (0, 1, 2, 3), (_four_scales(maps, 4 - len(strides)),)
-    if is_plain(maps) and is_pyramid(wanted):
+    if strides == pyramid[:3] and len(maps) == 4 and not maps.is_plain:
+        indices = (0, 1, 3)  # the last stage, not the one before it, has the strongest features
+        if _fits_four_scales(maps.select(indices), pyramid[:3]):
+            return indices, (_four_scales(maps.select(indices), 0),)
+    if maps.is_plain and is_pyramid(wanted):
         return _simple_fpn(maps, wanted, 256)
     factors = [stride / output for stride, output in zip(maps.strides, strides, strict=False)]
     if scope == 'mmseg' and len(maps) == len(strides) and all(factor in _RESIZED for factor in factors):
@@ -150,7 +149,7 @@ def _fits_four_scales(maps: FeatureMaps, pyramid: Sequence[float]) -> bool:
 
 def _four_scales(maps: FeatureMaps, start_level: int) -> dict:
     neck: dict[str, Any] = dict(type='addp_mm.FourScaleNeck')
-    if is_plain(maps):
+    if maps.is_plain:
         neck.update(embed_dims=maps.channels[0])
     else:
         neck.update(embed_dims=list(maps.channels), strides=list(maps.strides))

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from addp_mm.config.nodes import nodes_below
 from addp_mm.config.type_names import type_name
 from addp_mm.swap.feature_maps import FeatureMaps, feature_maps, maps_after
 from addp_mm.swap.plan import SwapError
@@ -96,21 +97,11 @@ def check_swappable(cfg: Config, name: str) -> None:
     if not isinstance(model.get('backbone'), Mapping):
         parts = ', '.join(key for key, value in model.items() if isinstance(value, Mapping) and _is_part(key, value))
         raise SwapError(f'{name}: {kind} has no model.backbone to swap; its parts are {parts or "none"}')
-    for key, part in _parts('model', model):
-        reason = _WIRED.get(type_name(part['type']))
-        if reason:
-            raise SwapError(f'{name}: {key} is a {type_name(part["type"])}: {reason}')
+    for key, part in nodes_below(model, 'model'):
+        part_kind = type_name(part.get('type')) if isinstance(part, Mapping) else ''
+        if part_kind in _WIRED:
+            raise SwapError(f'{name}: {key} is a {part_kind}: {_WIRED[part_kind]}')
 
 
 def _is_part(key: str, value: Mapping) -> bool:
     return 'type' in value and key != 'data_preprocessor'
-
-
-def _parts(key: str, node: Any) -> list[tuple[str, Mapping]]:
-    """All configs with a type in a config, with their dotted keys."""
-    found = [(key, node)] if isinstance(node, Mapping) and isinstance(node.get('type'), str) else []
-    if isinstance(node, Mapping):
-        children = list(node.items())
-    else:
-        children = list(enumerate(node)) if isinstance(node, list | tuple) else []
-    return found + [part for name, child in children for part in _parts(f'{key}.{name}', child)]

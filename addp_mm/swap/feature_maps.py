@@ -41,6 +41,11 @@ class FeatureMaps:
     def __len__(self) -> int:
         return len(self.channels)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all maps have one stride, as those of a plain transformer."""
+        return len(set(self.strides)) == 1
+
     def select(self, indices: Sequence[int]) -> FeatureMaps:
         """Return some of the maps, in the order of ``indices``."""
         return FeatureMaps(tuple(self.channels[i] for i in indices), tuple(self.strides[i] for i in indices))

@@ -54,8 +54,12 @@ def _same(current: Any, value: Any) -> bool:
     return current is value
 
 
-def image_size(cfg: Config, task: str) -> int:
-    """Side of a square with as many pixels as the images of the training, or of the test."""
+def square_side(cfg: Config, task: str) -> int:
+    """Side of a square with as many pixels as the usual images, for which positions are stored.
+
+    These are the crops of a segmentor, else the images of the validation. ``training_size`` of
+    :mod:`addp_mm.analysis.batches` has the height and width of the images of the training.
+    """
     _, preprocessor = preprocessor_of(cfg)
     if task == 'seg' and preprocessor.get('size'):
         return _side(preprocessor['size'])

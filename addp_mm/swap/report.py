@@ -124,6 +124,7 @@ def as_json(
             for one in found
         ],
         notes=list(plan.notes),
+        warnings=list(plan.warnings),
         image_divisor=plan.image_divisor,
         parameters=dict(before=parameters[0], after=parameters[1]),
         trial=None if trial is None else asdict(trial),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from addp_mm.swap.choose_neck import NeckChoice, is_plain
+from addp_mm.swap.choose_neck import NeckChoice
 from addp_mm.swap.expectations import Expected
 from addp_mm.swap.feature_maps import FeatureMaps, build_without_memory
 from addp_mm.swap.plan import SwapError
@@ -92,7 +92,7 @@ def neck_of_single_maps(heads: Sequence[Head], maps: FeatureMaps, expected: Expe
             f'{main.cfg["type"]} reads a map of stride {wanted:g}, as in a U-Net, and the finest map of the backbone '
             f'has stride {min(maps.strides):g}'
         )
-    if is_plain(maps) and any(head.has_finest for head in heads):
+    if maps.is_plain and any(head.has_finest for head in heads):
         neck = dict(type='addp_mm.SimpleFPN', in_channels=maps.channels[-1], out_channels=256, scales=(4, 1))
         base = maps.strides[-1]
         gives = FeatureMaps((256, 256), (base / 4, base))
@@ -100,7 +100,7 @@ def neck_of_single_maps(heads: Sequence[Head], maps: FeatureMaps, expected: Expe
     if _is_coarse(main, maps.strides[-1], wanted) and not _takes_several_maps(main):
         return _joined(main, maps, wanted)
     used = {i for head in heads for i in head.indices}
-    if is_plain(maps) and (len(expected.heads) == 1 or used == {len(expected.heads) - 1}):
+    if maps.is_plain and (len(expected.heads) == 1 or used == {len(expected.heads) - 1}):
         indices: tuple[int, ...] = (len(maps) - 1,)
     else:
         indices = tuple(range(len(maps)))

@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -162,11 +163,11 @@ def attempt(what: str, run: Callable[[], Any]) -> Any:
 
 
 def _explained(cfg: Config, watched: Watched, run: Callable[[], Any]) -> Any:
-    """Return what a function returns; name the key if channels do not fit."""
+    """Return what a function returns; name what does not fit: channels, else the number of maps."""
     try:
         return run()
     except TrialError as error:
-        words = next(wrong_channels(cfg, watched), '')
+        words = next(chain(wrong_channels(cfg, watched), watched.wrong_levels()), '')
         raise TrialError(f'{words}. So {error}' if words else str(error)) from error
 
 

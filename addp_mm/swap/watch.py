@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -89,9 +89,21 @@ class Watched:
             heights = [shape[2] for shape in self.shapes if len(shape) == 4]
             pairs = zip(expected, heights, strict=False)
             if len(expected) > len(heights) or any(abs(self.height / stride - height) >= 1 for stride, height in pairs):
-                given = ', '.join(f'{stride:g}' for _, stride in self.maps if stride)
-                wanted = ', '.join(f'{stride:g}' for stride in expected)
-                yield f'{name} expects maps of strides {wanted}, and gets {given or "none"}'
+                given = _listed([stride for _, stride in self.maps if stride])
+                yield f'{name} expects maps of strides {_listed(expected)}, and gets {given or "none"}'
+
+    def wrong_levels(self) -> Iterator[str]:
+        """Yield a sentence for each head that is made for another number of maps.
+
+        RoI extractors may leave out coarse maps.
+        """
+        maps = [stride for _, stride in self.maps if stride]
+        given = f'the neck gives {len(maps)}, of stride {_listed(maps)}' if maps else 'the neck gives none'
+        if not getattr(self.model, 'with_neck', False):
+            given = given.replace('the neck', 'the backbone')
+        for name, expected in expected_strides(self.model):
+            if len(expected) > len(maps) or (len(expected) < len(maps) and not _is_extractor(name)):
+                yield f'{name} expects {len(expected)} maps, of stride {_listed(expected)}, and {given}'
 
 
 def expected_strides(model: nn.Module) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -100,8 +112,16 @@ def expected_strides(model: nn.Module) -> Iterator[tuple[str, tuple[float, ...]]
         generator: Any = getattr(module, 'prior_generator', None)
         if hasattr(generator, 'strides'):
             yield name, tuple(stride[0] if isinstance(stride, tuple) else stride for stride in generator.strides)
-        elif name.rstrip('.0123456789').endswith(_EXTRACTORS) and hasattr(module, 'featmap_strides'):
+        elif _is_extractor(name) and hasattr(module, 'featmap_strides'):
             yield name, tuple(module.featmap_strides)
+
+
+def _is_extractor(name: str) -> bool:
+    return name.rstrip('.0123456789').endswith(_EXTRACTORS)
+
+
+def _listed(strides: Sequence[float]) -> str:
+    return ', '.join(f'{stride:g}' for stride in strides)
 
 
 def _tensors(node: Any) -> Iterator[Tensor]:

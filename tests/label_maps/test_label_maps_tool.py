@@ -131,7 +131,7 @@ def test_only_missing_files_are_written_again(tool, written, inputs, tmp_path):
     assert (tmp_path / 'maps/maps-00002-of-00003.safetensors').stat().st_mtime_ns == kept
 
 
-def test_a_killed_run_resumes(tool, written, inputs, tmp_path, monkeypatch):
+def test_a_killed_run_resumes(tool, written, inputs, tmp_path, monkeypatch, capsys):
     """Interrupted in the second file: the first stays, and the rest equals an uninterrupted run."""
     from addp_mm.label_maps import write_maps
 
@@ -145,8 +145,9 @@ def test_a_killed_run_resumes(tool, written, inputs, tmp_path, monkeypatch):
 
     probabilities = write_maps.probabilities_of
     monkeypatch.setattr(write_maps, 'probabilities_of', interrupted)
-    with pytest.raises(SystemExit, match='the same command resumes'):
+    with pytest.raises(SystemExit, match='^130$'):
         tool.main(arguments(inputs, tmp_path / 'maps', '--batch-size', '3'))
+    assert 'the same command resumes' in capsys.readouterr().err
     assert [path.name for path in (tmp_path / 'maps').glob('*.safetensors')] == ['maps-00000-of-00003.safetensors']
     monkeypatch.setattr(write_maps, 'probabilities_of', probabilities)
     tool.main(arguments(inputs, tmp_path / 'maps', '--batch-size', '3'))

@@ -48,6 +48,7 @@ def pyramid(channels: int = 64, **options) -> dict:
 
 FOUR_OF_VIT = dict(type='addp_mm.FourScaleNeck', embed_dims=64)
 FOUR_OF_VOLO = dict(type='addp_mm.FourScaleNeck', embed_dims=[32, 64, 64, 64], strides=[8, 16, 16, 16])
+THREE_OF_VOLO = dict(type='addp_mm.FourScaleNeck', embed_dims=[32, 64, 64], strides=[8, 16, 16])
 ONE_OF_VIT = FeatureMaps((64,), (16,))
 LAST_THREE = RESNET.select((1, 2, 3))
 # name: maps of the new backbone, what the config has, which maps are returned, the necks
@@ -140,6 +141,19 @@ CASES = {
         (0, 1, 2, 3),
         [dict(FOUR_OF_VOLO, start_level=1), dict(FPN, in_channels=[64, 64, 64])],
     ),
+    # the last stage, and not only those before it
+    'volo-simple-fpn-of-small-patches': (
+        VOLO,
+        expected(pyramid(out_channels=12, scales=(2, 1, 0.5)), backbone=FeatureMaps((64,), (8,))),
+        (0, 1, 3),
+        [THREE_OF_VOLO, dict(type='FPN', in_channels=[32, 64, 64], out_channels=12, num_outs=3)],
+    ),
+    'volo-fpn-of-three': (
+        VOLO,
+        expected(dict(FPN, in_channels=[8, 16, 32], num_outs=3), backbone=RESNET.select((0, 1, 2))),
+        (0, 1, 3),
+        [THREE_OF_VOLO, dict(FPN, in_channels=[32, 64, 64], num_outs=3)],
+    ),
     'vit-simple-fpn-of-small-patches': (
         VIT,
         expected(pyramid(out_channels=12, scales=(2, 1, 0.5)), backbone=FeatureMaps((64,), (8,))),
@@ -163,7 +177,9 @@ def test_necks_give_the_heads_the_strides_that_they_expect(name):
         assert choice.maps.channels == wanted.heads.channels
 
 
-@pytest.mark.parametrize('name', ['vit-from-8', 'vit-yolov3', 'volo-from-8', 'volo-last', 'swin-mapper'])
+@pytest.mark.parametrize(
+    'name', ['vit-from-8', 'vit-yolov3', 'volo-from-8', 'volo-last', 'volo-fpn-of-three', 'swin-mapper']
+)
 def test_chosen_necks_run_and_train_whole(name):
     maps, wanted, _, _ = CASES[name]
     choice = choose_neck(maps, wanted)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from addp_mm.swap.differences import differences
 from addp_mm.swap.plan import Change, SwapError, apply_changes
 from addp_mm.swap.plan_swap import plan_swap
+from addp_mm.swap.write_config import config_text
 
 
 @pytest.fixture(scope='module')
@@ -119,6 +120,23 @@ def test_strides_in_lists_of_heads_follow_too(plan):
         28,
         56,
     ]
+
+
+def test_the_last_stage_is_used_or_a_warning_says_that_it_is_not():
+    def plan(name, backbone):
+        return plan_swap(load_recipe(name), name, backbone)
+
+    detector = 'det/mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px.py'
+    planned = plan(detector, 'volo_d1')  # levels of strides 4, 8 and 16
+    assert values(planned)['model.backbone']['out_indices'] == (0, 1, 3)
+    assert planned.warnings == ()
+    planned = plan(detector, 'swin_t')
+    assert values(planned)['model.backbone']['out_indices'] == (0, 1, 2)
+    text = 'stages of swin_t after out_indices=2 are left out: the heads want no map of stride 32'
+    assert planned.warnings == (text,)
+    assert f'# Warning: {text}' in config_text(planned)
+    planned = plan('seg/upernet_addp-vit-nano-p8_ft_1xb16-fp32-400i_fashion-scenes-64px.py', 'volo_d1')
+    assert values(planned)['model.backbone']['out_indices'] == (0, 1, 2, 3)
 
 
 def test_crops_and_windows_of_a_segmentor_become_multiples_of_the_patch(plan):

@@ -68,6 +68,11 @@ def test_a_segmentor_takes_images_of_any_size_and_a_crop_of_another(tmp_path):
             {'bbox_head.in_channels': 8},
             'model.bbox_head.in_channels=8, but the neck gives 256 channels: set model.bbox_head.in_channels=256',
         ),
+        (
+            {'neck.num_outs': 3},
+            'bbox_head expects 5 maps, of stride 8, 16, 32, 64, 128, and the neck gives 3, of stride 8, 16, 32. So the '
+            'prediction of images of 89 x 93 px fails: AssertionError',
+        ),
         ({'data_preprocessor.pad_size_divisor': 1}, 'the prediction of images .* is not a multiple of the patch'),
         ({'backbone.arch.num_heads': 5}, 'the model cannot be built'),
         ({'backbone.init_cfg': dict(type='addp_mm.Pretrained', checkpoint='/none.pth')}, '/none.pth does not exist'),

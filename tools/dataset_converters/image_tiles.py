@@ -19,7 +19,7 @@ from addp_mm.checkpoints.atomic_write import write_png
 from addp_mm.cli_options import number
 from addp_mm.config.output_folder import claim_folder
 from addp_mm.datasets.readers.read_image import read_rgb
-from addp_mm.errors import UserError, exit_on_user_error, first_few
+from addp_mm.errors import UserError, exit_on_interrupt, exit_on_user_error, first_few
 
 NOTE = 'tiles.json'
 
@@ -135,7 +135,10 @@ def cut(paths: Sequence[Path], args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Cut the images."""
     args = parse_args(argv)
-    with exit_on_user_error(OSError):
+    with (
+        exit_on_interrupt(f'{args.out} is not complete; the same command writes all tiles'),
+        exit_on_user_error(OSError),
+    ):
         paths = images_of(args)
         claim_folder(args.out, args.out / NOTE, dict(tile=args.tile, shorter_side=args.shorter_side))
         print(cut(paths, args))

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import exit_on_user_error, first_few
+from addp_mm.errors import exit_on_interrupt, exit_on_user_error, first_few
 
 
 def parse_args(argv=None):
@@ -99,7 +99,7 @@ def export(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with exit_on_user_error(ValueError, OSError):
+    with exit_on_interrupt('the conversion is not complete'), exit_on_user_error(ValueError, OSError):
         export(args)
 
 
