@@ -318,9 +318,10 @@ def test_previews_reach_the_visualizer_and_change_nothing(tmp_path):
 
 def test_mistakes_are_found_before_the_first_iteration(tmp_path):
     recorder = Recorder()
-    hook = dict(preview_interval=100, sampler=dict(schedule='square'))
-    with pytest.raises(ValueError, match='schedule'):
-        build_runner(tmp_path / 'sampler', hook, extra_hooks=[recorder]).train()
+    for option, value in dict(ratio='square', schedule='linear', num_steps=17).items():
+        hook = dict(preview_interval=100, sampler={option: value})
+        with pytest.raises(ValueError, match=option):
+            build_runner(tmp_path / 'sampler', hook, extra_hooks=[recorder]).train()
     tokenizer = build_model().tokenizer.requires_grad_()
     tokenizer.train_step = None
     with pytest.raises(TypeError, match='VQTokenizer has no frozen tokenizer'):
