@@ -23,7 +23,8 @@ _NUM_STEPS = 12
 class GenerationPreview(Hook):
     """The previews of :class:`~addp_mm.engine.hooks.GenerativePretrainHook`, which adds this hook.
 
-    With an EMAHook the averaged weights draw, as in the checkpoints.
+    With an EMAHook the averaged weights draw, as in the checkpoints. A class-conditional model
+    shows its classes in turn, without guidance.
 
     Args:
         interval: Iterations between previews; the last iteration also shows one.
@@ -59,8 +60,10 @@ class GenerationPreview(Hook):
             return
         model = bare_model(runner)
         with averaged_weights(runner), evaluating(model), whole_outside_of_units(runner.model):
-            sampler = self._build_sampler(model)
-            samples = sampler.run(self.num_images, torch_generator(runner.seed, Purpose.PREVIEW), keep_steps=True)
+            sampler, generator = self._build_sampler(model), torch_generator(runner.seed, Purpose.PREVIEW)
+            classes = sampler.num_classes
+            labels = [index % classes for index in range(self.num_images)] if classes else None
+            samples = sampler.run(self.num_images, generator, keep_steps=True, labels=labels)
         if not dist.is_main_process():
             return
         codebook_size = len(model.tokenizer.codebook)
