@@ -25,9 +25,9 @@ Labels = Tensor | Sequence[int] | None
 class AlternatingSampler:
     """Generates images by alternating ADDP's two directions (arXiv 2306.05423, section 3.3).
 
-    Each step predicts all masked tokens from pixels and visible tokens, keeps the most confident
-    draws, masks the others again and decodes the next pixels. Masked positions are decoded from the
-    mean code under the prediction. Details follow the released code.
+    Each step predicts all masked tokens from pixels and visible tokens, keeps those draws that the
+    schedule selects, masks the others again and decodes the next pixels. Masked positions are
+    decoded from the mean code under the prediction. Details follow the released code.
 
     The sampler uses only the given generators, one for each image. Tensors are on the device of the
     model's codebook. The same seed gives the same images for every batch size, up to the rounding
@@ -66,7 +66,7 @@ class AlternatingSampler:
                 f'num_steps must be at most {num_tokens}, the number of tokens of an image '
                 f'({grid_size[0]}x{grid_size[1]}), got {schedule.num_steps}: more steps have nothing to do'
             )
-        self.num_classes = getattr(model, 'num_classes', 0)
+        self.num_classes = getattr(model, 'num_classes', 0)  # a ConditionalModel has it
         if guidance is not None and guidance.scale and not self.num_classes:
             raise ConfigError(
                 f'guidance of scale {guidance.scale} needs a model that was trained with classes; this one has none '
