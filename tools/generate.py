@@ -23,9 +23,15 @@ def parse_args(argv=None):
     parser.add_argument('--steps', type=number(int, 1), default=20, help='alternating steps [20]')
     parser.add_argument(
         '--schedule',
-        choices=['cosine', 'linear'],
         default='cosine',
-        help='how the share of masked tokens falls from step to step [cosine]',
+        metavar='{cosine,linear,power:P}',
+        help='how the share of masked tokens falls from step to step; power:P is 1 - progress^P [cosine]',
+    )
+    parser.add_argument(
+        '--order',
+        choices=['confidence', 'halton'],
+        default='confidence',
+        help='keep the most confident tokens of a step, or the next ones of a Halton sequence [confidence]',
     )
     parser.add_argument(
         '--temperature', type=number(float, 0), default=6.0, help='scale of the noise on the confidence [6.0]'
@@ -37,6 +43,7 @@ def parse_args(argv=None):
         default=1.0,
         help='sample from the most likely codes that sum to this probability [1.0]',
     )
+    parser.add_argument('--top-k', type=number(int, 1), help='sample from so many most likely codes [all]')
     parser.add_argument(
         '--seed', type=number(int, -(2**63), 2**64 - 1), default=0, help='seed of all random numbers [0]'
     )
@@ -62,10 +69,27 @@ def settings_of(args) -> dict:
         checkpoint=checkpoint,
         steps=args.steps,
         schedule=args.schedule,
+        order=args.order,
         temperature=args.temperature,
         constant_temperature=args.constant_temperature,
         top_p=args.top_p,
+        top_k=args.top_k,
         seed=args.seed,
+    )
+
+
+def schedule_of(args):
+    """The schedule of the sampler, from the command line."""
+    from addp_mm.generation import SamplingSchedule
+
+    return SamplingSchedule(
+        num_steps=args.steps,
+        ratio=args.schedule,
+        temperature=args.temperature,
+        anneal=not args.constant_temperature,
+        order=args.order,
+        top_p=args.top_p,
+        top_k=args.top_k,
     )
 
 
@@ -133,23 +157,11 @@ def run(args) -> None:
     from addp_mm.apis import load_model
     from addp_mm.config.output_folder import claim_folder
     from addp_mm.engine.device import choose_device
-    from addp_mm.errors import ConfigError
     from addp_mm.generation import AlternatingSampler
 
-    device, out = choose_device(args.device), Path(args.out)
+    device, out, schedule = choose_device(args.device), Path(args.out), schedule_of(args)
     model = load_model(args.config, args.checkpoint, device)
-    try:
-        sampler = AlternatingSampler(
-            model,
-            model.latent_size,
-            args.steps,
-            args.schedule,
-            args.temperature,
-            not args.constant_temperature,
-            args.top_p,
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    sampler = AlternatingSampler(model, model.latent_size, schedule)
     claim_folder(out / 'images', out / SETTINGS_FILE, settings_of(args))
     written = write_images(sampler, args, out)
     write_overviews(sampler, args, out)

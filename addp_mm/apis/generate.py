@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from addp_mm.apis.check_images import check_images
-from addp_mm.generation import AlternatingSampler, Samples, token_mask
+from addp_mm.generation import AlternatingSampler, Guidance, Samples, SamplingSchedule, token_mask
 
 if TYPE_CHECKING:
     from addp_mm.models.selfsup import ADDP
@@ -27,9 +27,11 @@ def generate(
     batch_size: int | None = None,
     keep_steps: bool = False,
     progress: Callable[[int], None] | None = None,
-    **sampler,
+    labels: Tensor | Sequence[int] | None = None,
+    guidance: Guidance | None = None,
+    **schedule,
 ) -> Samples:
-    """Generate images without condition.
+    """Generate images.
 
     Args:
         model: Model in eval mode, from :func:`load_model` or :func:`load_published`.
@@ -38,11 +40,17 @@ def generate(
         batch_size: Images at a time. Defaults to None: all.
         keep_steps: Whether to keep the state after each step. Defaults to False.
         progress: Called after each step with the number of images in the batch. Defaults to None.
-        **sampler: ``num_steps``, ``schedule``, ``temperature``, ``anneal`` and ``top_p`` of
-            :class:`~addp_mm.generation.AlternatingSampler`.
+        labels: Class of each image, for a model that was trained with classes; -1 is "no class".
+            Defaults to None: no class for all.
+        guidance: Classifier-free guidance towards the classes. Defaults to None: no guidance.
+        **schedule: Options of :class:`~addp_mm.generation.SamplingSchedule`, such as ``num_steps``.
 
     Returns:
         ``images`` (N, C, H, W) in [0, 1], ``ids`` (N, L) and ``steps``.
+
+    Raises:
+        ConfigError: An option is unknown or out of its range, the model has no such class, or it
+            has no classes for the guidance.
 
     Example:
         >>> model = load_model(
@@ -52,9 +60,8 @@ def generate(
         >>> samples.to_pil()[0].save('first.png')  # doctest: +SKIP
     """
     generator = torch.Generator().manual_seed(seed)
-    return AlternatingSampler(model, model.latent_size, **sampler).run(
-        num_images, generator, batch_size, keep_steps, progress
-    )
+    sampler = AlternatingSampler(model, model.latent_size, SamplingSchedule.of(schedule), guidance)
+    return sampler.run(num_images, generator, batch_size, keep_steps, progress, labels)
 
 
 def inpaint(
@@ -66,7 +73,9 @@ def inpaint(
     batch_size: int | None = None,
     keep_steps: bool = False,
     progress: Callable[[int], None] | None = None,
-    **sampler,
+    labels: Tensor | Sequence[int] | None = None,
+    guidance: Guidance | None = None,
+    **schedule,
 ) -> Samples:
     """Generate the masked part of each image.
 
@@ -82,12 +91,15 @@ def inpaint(
         batch_size: See :func:`generate`. Defaults to None.
         keep_steps: See :func:`generate`. Defaults to False.
         progress: See :func:`generate`. Defaults to None.
-        **sampler: See :func:`generate`.
+        labels: See :func:`generate`. Defaults to None.
+        guidance: See :func:`generate`. Defaults to None.
+        **schedule: See :func:`generate`.
 
     Returns:
         See :func:`generate`.
 
     Raises:
+        ConfigError: See :func:`generate`.
         ValueError: The images are not as described, the mask has another size, or the batch size is
             below 1.
     """
@@ -103,9 +115,9 @@ def inpaint(
     if len(mask) != len(images):
         raise ValueError(f'{len(images)} image(s) but {len(mask)} mask(s)')
     tokens = token_mask(mask.bool(), stride) if mask.dim() == 3 else mask.bool()
-    samples = AlternatingSampler(model, model.latent_size, **sampler).inpaint(
-        images, tokens, torch.Generator().manual_seed(seed), batch_size, keep_steps, progress
-    )
+    sampler = AlternatingSampler(model, model.latent_size, SamplingSchedule.of(schedule), guidance)
+    generator = torch.Generator().manual_seed(seed)
+    samples = sampler.inpaint(images, tokens, generator, batch_size, keep_steps, progress, labels)
     if not paste:
         return samples
     new = tokens.view(-1, 1, *model.latent_size).repeat_interleave(stride, 2).repeat_interleave(stride, 3)

@@ -2,6 +2,7 @@
 """Pure functions of tensors and a generator: noise levels, masks, corruption, sampling rules."""
 
 from addp_mm.diffusion.corruption import corrupt, expected_latents
+from addp_mm.diffusion.halton import halton_order
 from addp_mm.diffusion.masking import random_masks, seeded_masks, truncated_normal_ratios
 from addp_mm.diffusion.noise import uniform_noise
 from addp_mm.diffusion.sampling import (
@@ -9,8 +10,11 @@ from addp_mm.diffusion.sampling import (
     cosine_ratio,
     linear_ratio,
     mask_length,
+    most_likely,
     nucleus,
+    power_ratio,
     remask,
+    remask_in_order,
     sample_ids,
 )
 from addp_mm.diffusion.schedule import NoiseDraw, NoiseLevel, NoiseSchedule, masked_count, nested_masks
@@ -23,13 +27,17 @@ __all__ = [
     'corrupt',
     'cosine_ratio',
     'expected_latents',
+    'halton_order',
     'linear_ratio',
     'mask_length',
     'masked_count',
+    'most_likely',
     'nested_masks',
     'nucleus',
+    'power_ratio',
     'random_masks',
     'remask',
+    'remask_in_order',
     'sample_ids',
     'seeded_masks',
     'truncated_normal_ratios',

@@ -5,84 +5,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from addp_mm.diffusion import (
-    annealed_temperature,
-    corrupt,
-    cosine_ratio,
-    expected_latents,
-    linear_ratio,
-    mask_length,
-    remask,
-    sample_ids,
-)
+from addp_mm.diffusion import corrupt, expected_latents, halton_order, mask_length, remask, remask_in_order, sample_ids
+from addp_mm.errors import ConfigError
+from addp_mm.generation.alternating_model import AlternatingModel, ConditionalModel
+from addp_mm.generation.class_labels import NO_CLASS, class_labels
+from addp_mm.generation.guidance import Guidance, guided_logits
+from addp_mm.generation.image_streams import image_generators
+from addp_mm.generation.sampling_schedule import SamplingSchedule
 from addp_mm.generation.sampling_state import Samples, SamplingStep, join_steps
 
-SCHEDULES: dict[str, Callable[[int, int], float]] = dict(cosine=cosine_ratio, linear=linear_ratio)
-
-
-class Tokenizer(Protocol):
-    """The attributes of a tokenizer that the sampler uses."""
-
-    @property
-    def codebook(self) -> Tensor:
-        """Vectors of the codes, (K, D)."""
-
-    def lookup(self, ids: Tensor, height: int, width: int) -> Tensor:
-        """Latents (B, D, height, width) of ids (B, L)."""
-
-
-class AlternatingModel(Protocol):
-    """The attributes of a model, such as ADDP, that the sampler uses."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer."""
-
-    def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids (B, L) and latents (B, D, h, w) of images (B, C, H, W) in [0, 1].
-
-        In float32, also under autocast.
-        """
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, C, H, W), about [0, 1], of latents (B, D, h, w).
-
-        In float32, also under autocast.
-        """
-
-    def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits over the codes, (B, L, codebook_size), from pixels and visible tokens."""
-
-    def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Latents (B, D, h, w) that the predictor expects from visible tokens, for the start."""
-
-
-def image_generators(num_images: int, generator: torch.Generator) -> list[torch.Generator]:
-    """One random stream for each image, all from one number drawn from ``generator``.
-
-    An image's noise depends on its index only, so that batches can have any size. A CPU generator
-    uses its seed modulo 2**32. The stride between seeds is odd, so no two images of a run have the
-    same seed.
-
-    Args:
-        num_images: Number of images.
-        generator: Advanced by one number.
-    """
-    base = int(torch.randint(2**32, (), generator=generator, device=generator.device))
-    return [torch.Generator().manual_seed((base + index * 0x9E3779B1) % 2**32) for index in range(num_images)]
+Labels = Tensor | Sequence[int] | None
 
 
 class AlternatingSampler:
     """Generates images by alternating ADDP's two directions (arXiv 2306.05423, section 3.3).
 
-    Each step predicts all masked tokens from pixels and visible tokens, keeps the most confident
-    draws, masks the others again and decodes the next pixels. Masked positions are decoded from the
-    mean code under the prediction. Details follow the released code.
+    Each step predicts all masked tokens from pixels and visible tokens, keeps those draws that the
+    schedule selects, masks the others again and decodes the next pixels. Masked positions are
+    decoded from the mean code under the prediction. Details follow the released code.
 
     The sampler uses only the given generators, one for each image. Tensors are on the device of the
     model's codebook. The same seed gives the same images for every batch size, up to the rounding
@@ -91,20 +36,17 @@ class AlternatingSampler:
     Args:
         model: Has ``predict_tokens``, ``expected_latents`` and ``tokenizer``, and is in eval mode.
         grid_size: (h, w) in tokens.
-        num_steps: Number of steps N. Defaults to 20.
-        schedule: 'cosine', 'linear', or a function from (step, N) to the share of positions that
-            stay masked. Defaults to 'cosine'.
-        temperature: Scale of the Gumbel noise on the confidence. Defaults to 6.
-        anneal: Whether the temperature falls to zero, as ``temperature * (1 - (step + 1) / N)``, or
-            stays constant. Defaults to True.
-        top_p: Ids are drawn from the most likely codes that together reach this probability.
-            Defaults to 1: from all codes.
+        schedule: What each step does. Defaults to the published schedule.
+        guidance: Classifier-free guidance for images with a class. Each step with a weight other
+            than 0 calls the model once, with a batch of twice the size. The start is conditional
+            without guidance. Defaults to None: no guidance.
 
     Raises:
-        ValueError: An option is out of its range, or the schedule's name is unknown.
+        ConfigError: The schedule has more steps than an image has tokens, or the model has no
+            classes for the guidance.
 
     Example:
-        >>> sampler = AlternatingSampler(model, grid_size=(8, 8), num_steps=8)  # doctest: +SKIP
+        >>> sampler = AlternatingSampler(model, (8, 8), SamplingSchedule(8))  # doctest: +SKIP
         >>> sampler.run(4, torch.Generator().manual_seed(0)).images.shape  # doctest: +SKIP
         torch.Size([4, 3, 64, 64])
     """
@@ -113,26 +55,27 @@ class AlternatingSampler:
         self,
         model: AlternatingModel,
         grid_size: tuple[int, int],
-        num_steps: int = 20,
-        schedule: str | Callable[[int, int], float] = 'cosine',
-        temperature: float = 6.0,
-        anneal: bool = True,
-        top_p: float = 1.0,
+        schedule: SamplingSchedule = SamplingSchedule(),  # noqa: B008  # it is immutable
+        guidance: Guidance | None = None,
     ) -> None:
-        if isinstance(schedule, str) and schedule not in SCHEDULES:
-            raise ValueError(f'schedule must be one of {sorted(SCHEDULES)} or a function, got {schedule!r}')
-        if num_steps < 1 or temperature < 0 or not math.isfinite(temperature) or not 0 < top_p <= 1:
-            raise ValueError(
-                'num_steps must be at least 1, temperature finite and not negative, top_p in (0, 1]; got '
-                f'num_steps={num_steps}, temperature={temperature}, top_p={top_p}'
-            )
         if len(grid_size) != 2 or min(grid_size) < 1:
             raise ValueError(f'grid_size must be two positive numbers (h, w), got {grid_size}')
+        num_tokens = math.prod(grid_size)
+        if schedule.num_steps > num_tokens:
+            raise ConfigError(
+                f'num_steps must be at most {num_tokens}, the number of tokens of an image '
+                f'({grid_size[0]}x{grid_size[1]}), got {schedule.num_steps}: more steps have nothing to do'
+            )
+        self.num_classes = getattr(model, 'num_classes', 0)  # a ConditionalModel has it
+        if guidance is not None and guidance.scale and not self.num_classes:
+            raise ConfigError(
+                f'guidance of scale {guidance.scale} needs a model that was trained with classes; this one has none '
+                '(num_classes is 0)'
+            )
         self.model = model
         self.grid_size = tuple(grid_size)
-        self.num_steps = num_steps
-        self.ratio = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
-        self.temperature, self.anneal, self.top_p = temperature, anneal, top_p
+        self.schedule, self.guidance = schedule, guidance or Guidance()
+        self._order = halton_order(*grid_size) if schedule.order == 'halton' else None
 
     @property
     def num_tokens(self) -> int:
@@ -140,12 +83,13 @@ class AlternatingSampler:
         return self.grid_size[0] * self.grid_size[1]
 
     @torch.no_grad()
-    def start(self, ids: Tensor, mask: Tensor) -> SamplingStep:
+    def start(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> SamplingStep:
         """State before the first step.
 
         Args:
             ids: (B, L) int64; masked positions are ignored.
             mask: (B, L) bool, True where to generate.
+            labels: Classes (B,) int64; -1 is "no class". Defaults to None: no class for all.
 
         Raises:
             ValueError: A shape does not fit the grid, or the model is in training mode.
@@ -160,33 +104,43 @@ class AlternatingSampler:
         confidence = torch.zeros(ids.shape, device=ids.device).masked_fill(~mask, math.inf)
         # There are no pixels yet, so the predictor gives the latents of masked positions. Only the
         # start needs it.
-        images = self._decode(ids, mask, self.model.expected_latents(ids, mask))
+        if labels is None:
+            soft = self.model.expected_latents(ids, mask)
+        else:
+            soft = self._conditional.expected_latents(ids, mask, labels=labels)
+        images = self._decode(ids, mask, soft)
         return SamplingStep(0, ids, mask, images, confidence, mask.sum(1))
 
     @torch.no_grad()
-    def step(self, state: SamplingStep, generators: Sequence[torch.Generator]) -> SamplingStep:
+    def step(
+        self, state: SamplingStep, generators: Sequence[torch.Generator], labels: Tensor | None = None
+    ) -> SamplingStep:
         """Take one step.
 
         Args:
             state: State of B images with ``index`` below ``num_steps``.
             generators: One for each image.
+            labels: See :meth:`start`. Defaults to None.
 
         Raises:
             ValueError: The model's logits are non-finite.
         """
-        ratio = self.ratio(state.index, self.num_steps)
-        logits = self.model.predict_tokens(state.images, state.ids, state.mask)
+        schedule = self.schedule
+        logits = self._logits(state, labels)
         if not logits.isfinite().all():
             raise ValueError(
                 'the model gives non-finite logits (NaN or Inf): its weights are non-finite (did the training '
                 'stop with a non-finite loss?), or they exceed the range of float16'
             )
-        drawn, log_probs = sample_ids(logits, generators, self.top_p)
+        drawn, log_probs = sample_ids(logits, generators, schedule.top_p, top_k=schedule.top_k)
         ids = torch.where(state.mask, drawn, state.ids)
-        # A schedule given as a function may rise, but known positions must keep their ids.
-        length = torch.minimum(mask_length(state.num_masked, ratio), state.mask.sum(1))
-        mask = remask(log_probs, state.mask, length, self._temperature(state.index), generators)
-        if state.index + 1 == self.num_steps:
+        # at least one position stays masked until the last step, unless all are known
+        length = torch.minimum(mask_length(state.num_masked, schedule.shares[state.index]), state.mask.sum(1))
+        if self._order is None:
+            mask = remask(log_probs, state.mask, length, schedule.noise_scale(state.index), generators)
+        else:
+            mask = remask_in_order(self._order.to(state.mask.device), state.mask, length)
+        if state.index + 1 == schedule.num_steps:
             mask = torch.zeros_like(mask)
         confidence = log_probs.masked_fill(~state.mask, math.inf)
         with torch.autocast(logits.device.type, enabled=False):
@@ -195,12 +149,14 @@ class AlternatingSampler:
         images = self._decode(ids, mask, soft)
         return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked)
 
-    def trajectory(self, ids: Tensor, mask: Tensor, generators: Sequence[torch.Generator]) -> Iterator[SamplingStep]:
+    def trajectory(
+        self, ids: Tensor, mask: Tensor, generators: Sequence[torch.Generator], labels: Tensor | None = None
+    ) -> Iterator[SamplingStep]:
         """All ``num_steps + 1`` states of one batch, from the start to the finished images."""
-        state = self.start(ids, mask)
+        state = self.start(ids, mask, labels)
         yield state
-        for _ in range(self.num_steps):
-            state = self.step(state, generators)
+        for _ in range(self.schedule.num_steps):
+            state = self.step(state, generators, labels)
             yield state
 
     def blank(self, num_images: int) -> tuple[Tensor, Tensor]:
@@ -216,8 +172,9 @@ class AlternatingSampler:
         batch_size: int | None = None,
         keep_steps: bool = False,
         progress: Callable[[int], None] | None = None,
+        labels: Labels = None,
     ) -> Samples:
-        """Generate images without condition.
+        """Generate whole images.
 
         Args:
             num_images: Number of images N.
@@ -226,12 +183,14 @@ class AlternatingSampler:
             keep_steps: Whether to keep the state after each step. Defaults to False.
             progress: Called after each step with the number of images in the batch. Defaults to
                 None.
+            labels: Class of each image; -1 is "no class". Defaults to None: no class for all.
 
         Returns:
             The finished images, on the model's device.
         """
         ids, mask = self.blank(num_images)
-        return self.complete(ids, mask, image_generators(num_images, generator), batch_size, keep_steps, progress)
+        generators = image_generators(num_images, generator)
+        return self.complete(ids, mask, generators, labels, batch_size, keep_steps, progress)
 
     @torch.no_grad()
     def inpaint(
@@ -242,6 +201,7 @@ class AlternatingSampler:
         batch_size: int | None = None,
         keep_steps: bool = False,
         progress: Callable[[int], None] | None = None,
+        labels: Labels = None,
     ) -> Samples:
         """Generate the masked part of each image.
 
@@ -253,6 +213,7 @@ class AlternatingSampler:
             batch_size: See :meth:`run`. Defaults to None.
             keep_steps: See :meth:`run`. Defaults to False.
             progress: See :meth:`run`. Defaults to None.
+            labels: See :meth:`run`. Defaults to None.
 
         Returns:
             The finished images, on the model's device. Known positions keep their tokens; their
@@ -262,13 +223,14 @@ class AlternatingSampler:
         batch_size = _checked_batch_size(batch_size, len(images))
         ids = torch.cat([self.model.tokenize(part.to(device))[0] for part in images.split(batch_size)])
         generators = image_generators(len(images), generator)
-        return self.complete(ids, mask.to(device), generators, batch_size, keep_steps, progress)
+        return self.complete(ids, mask.to(device), generators, labels, batch_size, keep_steps, progress)
 
     def complete(
         self,
         ids: Tensor,
         mask: Tensor,
         generators: Sequence[torch.Generator],
+        labels: Labels = None,
         batch_size: int | None = None,
         keep_steps: bool = False,
         progress: Callable[[int], None] | None = None,
@@ -279,19 +241,29 @@ class AlternatingSampler:
             ids: (N, L) int64; masked positions are ignored.
             mask: (N, L) bool, True where to generate.
             generators: One for each image.
+            labels: See :meth:`run`. Defaults to None.
             batch_size: See :meth:`run`. Defaults to None.
             keep_steps: See :meth:`run`. Defaults to False.
             progress: See :meth:`run`. Defaults to None.
 
         Returns:
             The finished images, on the model's device.
+
+        Raises:
+            ConfigError: The model does not have these classes, or guidance is given without them.
         """
         batch_size = _checked_batch_size(batch_size, len(ids))
+        if labels is None and self.guidance.scale:
+            raise ConfigError(
+                f'guidance of scale {self.guidance.scale} needs labels: give a class for each image, or -1 for none'
+            )
+        classes = class_labels(labels, len(ids), self.num_classes)
         last, kept = [], []
         for begin in range(0, len(ids), batch_size):
             part = slice(begin, begin + batch_size)
             steps = []
-            for state in self.trajectory(ids[part], mask[part], generators[part]):
+            own = None if classes is None else classes[part].to(ids.device)
+            for state in self.trajectory(ids[part], mask[part], generators[part], own):
                 if keep_steps:
                     steps.append(state.cpu())
                 if progress is not None and state.index:
@@ -304,8 +276,24 @@ class AlternatingSampler:
             tuple(join_steps(states) for states in zip(*kept, strict=True)),
         )
 
-    def _temperature(self, index: int) -> float:
-        return annealed_temperature(index, self.num_steps, self.temperature) if self.anneal else self.temperature
+    @property
+    def _conditional(self) -> ConditionalModel:
+        return cast('ConditionalModel', self.model)
+
+    def _logits(self, state: SamplingStep, labels: Tensor | None) -> Tensor:
+        """Logits (B, L, K) of the next ids, under guidance where an image has a class."""
+        seen = (state.images, state.ids, state.mask)
+        if labels is None:
+            return self.model.predict_tokens(*seen)
+        weight = self.guidance.weight(state.index, self.schedule.num_steps)
+        without = labels == NO_CLASS
+        if weight == 0 or without.all():
+            return self._conditional.predict_tokens(*seen, labels=labels)
+        images, ids, mask = (torch.cat([part, part]) for part in seen)
+        both = torch.cat([labels, torch.full_like(labels, NO_CLASS)])
+        conditional, unconditional = self._conditional.predict_tokens(images, ids, mask, labels=both).chunk(2)
+        guided = guided_logits(conditional, unconditional, weight)
+        return torch.where(without[:, None, None], unconditional.float(), guided)
 
     def _decode(self, ids: Tensor, mask: Tensor, soft: Tensor) -> Tensor:
         """Pixels of ids (B, L), with soft latents (B, D, h, w) at masked positions."""

@@ -2,6 +2,7 @@
 """Rules of generation against plain computations."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -11,10 +12,14 @@ from addp_mm.diffusion import (
     corrupt,
     cosine_ratio,
     expected_latents,
+    halton_order,
     linear_ratio,
     mask_length,
+    most_likely,
     nucleus,
+    power_ratio,
     remask,
+    remask_in_order,
     sample_ids,
     uniform_noise,
 )
@@ -42,6 +47,7 @@ def test_ratios_and_temperature_fall_to_zero():
     assert cosine_ratio(9, 20) == pytest.approx(math.cos(math.pi / 4))
     assert cosine_ratio(19, 20) == pytest.approx(0, abs=1e-12)
     assert [linear_ratio(step, 4) for step in range(4)] == [0.75, 0.5, 0.25, 0]
+    assert [power_ratio(step, 4, 2) for step in range(4)] == [15 / 16, 0.75, 7 / 16, 0]
     assert [annealed_temperature(step, 4) for step in range(4)] == [4.5, 3.0, 1.5, 0]
 
 
@@ -59,6 +65,63 @@ def test_nucleus_keeps_the_fewest_codes_that_reach_top_p():
     for top_p in (0.0, 1.1):
         with pytest.raises(ValueError, match='top_p'):
             nucleus(probabilities, top_p)
+
+
+def test_most_likely_keeps_k_codes_and_of_equal_ones_the_first():
+    probabilities = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]])
+    expected = torch.tensor([[0, 4 / 7, 0, 3 / 7], [0.5, 0.5, 0, 0]])
+    torch.testing.assert_close(most_likely(probabilities, 2), expected)
+    for top_k in (4, 5, 1000):
+        assert most_likely(probabilities, top_k) is probabilities
+    with pytest.raises(ValueError, match='top_k must be at least 1, got 0'):
+        most_likely(probabilities, 0)
+
+
+def test_top_k_is_applied_before_the_nucleus():
+    logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().expand(2, 2000, 4)
+    # of codes 1 and 3, with 4/7 and 3/7, the nucleus of 0.5 is code 1; of all codes it is 1 and 3
+    assert sample_ids(logits, seeded(), top_p=0.5, top_k=2)[0].unique().tolist() == [1]
+    assert sample_ids(logits, seeded(), top_p=0.5)[0].unique().tolist() == [1, 3]
+    ids, log_probs = sample_ids(logits, seeded(), top_k=2)
+    assert (ids.flatten().bincount(minlength=4) / 4000).tolist() == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=0.03)
+    torch.testing.assert_close(log_probs, torch.tensor([0.1, 0.4, 0.2, 0.3])[ids].log())
+
+
+def radical_inverse(index, base):
+    """The digits of ``index`` behind the point, in reverse order, as an exact fraction."""
+    value, factor = Fraction(0), Fraction(1)
+    while index:
+        index, digit = divmod(index, base)
+        factor /= base
+        value += factor * digit
+    return value
+
+
+# sides that are powers of 2 and 3 have points on the edges of cells
+@pytest.mark.parametrize('size', [(1, 1), (1, 7), (4, 3), (8, 8), (16, 16), (9, 27), (27, 9), (24, 12)])
+def test_halton_order_takes_the_cells_as_the_points_reach_them(size):
+    height, width = size
+    cells, index = {}, 0
+    while len(cells) < height * width:
+        index += 1
+        row, column = int(radical_inverse(index, 2) * height), int(radical_inverse(index, 3) * width)
+        cells.setdefault(row * width + column)
+    order = halton_order(height, width)
+    assert order.tolist() == list(cells)
+    assert order.dtype == torch.int64
+    assert len(order) == height * width
+
+
+def test_positions_are_masked_again_from_the_end_of_the_order():
+    order = torch.tensor([3, 0, 4, 1, 2])
+    mask = torch.tensor([[True] * 5, [True, True, False, True, True]])
+    assert remask_in_order(order, mask, 2).tolist() == [
+        [False, True, True, False, False],
+        [False, True, False, False, True],
+    ]
+    assert remask_in_order(order, mask, torch.tensor([0, 4])).tolist() == [[False] * 5, mask[1].tolist()]
+    with pytest.raises(ValueError, match='known positions'):
+        remask_in_order(order, mask, 5)
 
 
 def test_ids_follow_the_probabilities():

@@ -22,6 +22,7 @@ STARTS_WITH_COMMAND = (
     'checkpoints',
     'schedules',
     'metrics',
+    'generation',
     'fashion_scenes',
     'check_data',
     'volo_training',

@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 
 from addp_mm.engine.averages import averaged_weights
 from addp_mm.engine.hooks.previews import evaluating
-from addp_mm.generation import AlternatingSampler, figures
+from addp_mm.generation import AlternatingSampler, SamplingSchedule, figures
 from addp_mm.randomness import Purpose, torch_generator
 from addp_mm.registry import MODELS
 
@@ -45,7 +45,7 @@ def test_generated_images_are_those_of_the_checkpoint(tmp_path, hook, first):
     def drawn(state):
         model.load_state_dict(state)
         with evaluating(model):
-            sampler = AlternatingSampler(model, model.latent_size, num_steps=2)
+            sampler = AlternatingSampler(model, model.latent_size, SamplingSchedule(2))
             samples = sampler.run(2, torch_generator(runner.seed, Purpose.PREVIEW))
         return figures.image_grid(list(figures.to_uint8(samples.images)))
 

@@ -2,6 +2,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -13,6 +14,8 @@ from mmengine.hooks import Hook
 from addp_mm.config.config_file import ConfigError
 from addp_mm.diffusion import NoiseDraw
 from addp_mm.engine.hooks import GenerativePretrainHook, TrainingCollapsedError
+from addp_mm.generation import AlternatingSampler
+from addp_mm.models.selfsup import ADDP
 from addp_mm.randomness import generator_from_process
 
 
@@ -316,11 +319,34 @@ def test_previews_reach_the_visualizer_and_change_nothing(tmp_path):
     assert with_previews.losses == without.losses
 
 
+def test_previews_of_a_conditional_model_show_its_classes_in_turn(tmp_path, monkeypatch):
+    seen = []
+    plain = AlternatingSampler.run
+
+    def run(sampler, *args, labels=None, **options):
+        seen.append(labels)
+        return plain(sampler, *args, **options)
+
+    monkeypatch.setattr(AlternatingSampler, 'run', run)
+    preview = dict(preview_interval=1, preview_images=5, sampler=dict(num_steps=1))
+    build_runner(tmp_path / 'plain', preview, max_iters=1).train()
+    monkeypatch.setattr(ADDP, 'num_classes', 3, raising=False)
+    build_runner(tmp_path / 'classes', preview, max_iters=1).train()
+    assert seen == [None, [0, 1, 2, 0, 1]]
+
+
+def test_previews_take_no_more_steps_than_there_are_tokens():
+    preview = GenerativePretrainHook().preview
+    for size, steps in (((4, 4), 12), ((2, 3), 6)):
+        assert preview._build_sampler(SimpleNamespace(latent_size=size)).schedule.num_steps == steps
+
+
 def test_mistakes_are_found_before_the_first_iteration(tmp_path):
     recorder = Recorder()
-    hook = dict(preview_interval=100, sampler=dict(schedule='square'))
-    with pytest.raises(ValueError, match='schedule'):
-        build_runner(tmp_path / 'sampler', hook, extra_hooks=[recorder]).train()
+    for option, value in dict(ratio='square', schedule='linear', num_steps=17).items():
+        hook = dict(preview_interval=100, sampler={option: value})
+        with pytest.raises(ValueError, match=option):
+            build_runner(tmp_path / 'sampler', hook, extra_hooks=[recorder]).train()
     tokenizer = build_model().tokenizer.requires_grad_()
     tokenizer.train_step = None
     with pytest.raises(TypeError, match='VQTokenizer has no frozen tokenizer'):

@@ -8,7 +8,9 @@ import torch
 from helpers.tiny_addp import build_model
 from helpers.tiny_alternating_model import tiny_model
 
-from addp_mm.generation import AlternatingSampler, image_generators, token_mask
+from addp_mm.diffusion import halton_order
+from addp_mm.errors import ConfigError
+from addp_mm.generation import AlternatingSampler, SamplingSchedule, image_generator, image_generators, token_mask
 
 
 def seeded(seed=0):
@@ -17,10 +19,10 @@ def seeded(seed=0):
 
 def sampler(model=None, **options):
     model = model or tiny_model()
-    return AlternatingSampler(model, model.grid_size, **dict(dict(num_steps=6), **options))
+    return AlternatingSampler(model, model.grid_size, SamplingSchedule(**dict(dict(num_steps=6), **options)))
 
 
-@pytest.mark.parametrize('options', [{}, dict(schedule='linear', top_p=0.7), dict(temperature=2.0, anneal=False)])
+@pytest.mark.parametrize('options', [{}, dict(ratio='linear', top_p=0.7), dict(temperature=2.0, anneal=False)])
 def test_same_seed_gives_same_images_for_every_batch_size(options):
     whole = sampler(**options).run(7, seeded())
     for batch_size in (1, 2, 3, 5, 7):
@@ -43,13 +45,13 @@ def test_global_random_state_is_unchanged():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
-def test_masked_counts_follow_the_formula_and_masks_shrink(schedule):
+@pytest.mark.parametrize('ratio', ['cosine', 'linear'])
+def test_masked_counts_follow_the_formula_and_masks_shrink(ratio):
     num_steps, tokens = 6, 12
-    steps = sampler(schedule=schedule).run(3, seeded(), keep_steps=True).steps
+    steps = sampler(ratio=ratio).run(3, seeded(), keep_steps=True).steps
     assert [step.index for step in steps] == list(range(num_steps + 1))
     for taken in range(1, num_steps):
-        share = math.cos(math.pi / 2 * taken / num_steps) if schedule == 'cosine' else 1 - taken / num_steps
+        share = math.cos(math.pi / 2 * taken / num_steps) if ratio == 'cosine' else 1 - taken / num_steps
         assert steps[taken].mask.sum(1).tolist() == [max(1, math.ceil(tokens * share))] * 3
     assert steps[0].mask.all()
     assert not steps[-1].mask.any()
@@ -60,9 +62,59 @@ def test_masked_counts_follow_the_formula_and_masks_shrink(schedule):
         assert (after.confidence[before.mask] <= 0).all()
 
 
-def test_known_tokens_stay_under_a_schedule_that_rises():
-    steps = sampler(schedule=lambda step, steps: 0.2 if step == 0 else 0.9).run(2, seeded(), keep_steps=True).steps
-    assert [int(step.mask.sum(1)[0]) for step in steps] == [12, 3, 3, 3, 3, 3, 0]
+def test_a_function_gives_the_shares():
+    steps = sampler(ratio=lambda step, steps: 0.9 - 0.1 * step).run(2, seeded(), keep_steps=True).steps
+    assert [int(step.mask.sum(1)[0]) for step in steps] == [12, 11, 10, 9, 8, 6, 0]
+
+
+@pytest.mark.parametrize('num_steps', [3, 6, 12])
+def test_halton_order_keeps_its_next_positions_in_every_image(num_steps):
+    order = halton_order(*tiny_model().grid_size)
+    steps = sampler(order='halton', num_steps=num_steps).run(2, seeded(), keep_steps=True).steps
+    for taken, state in enumerate(steps):
+        kept = 12 - max(1, math.ceil(12 * math.cos(math.pi / 2 * taken / num_steps)))
+        kept = 12 if taken == num_steps else kept
+        expected = torch.ones(12, dtype=torch.bool)
+        expected[order[:kept]] = False
+        assert torch.equal(state.mask, expected.expand(2, 12))
+    # the order needs no noise on the confidence
+    assert torch.equal(sampler(order='halton', temperature=0.0, num_steps=num_steps).run(2, seeded()).ids, state.ids)
+
+
+def test_halton_order_skips_known_positions():
+    model, images = tiny_model(), torch.rand(2, 3, 16, 12, generator=seeded(3))
+    order, mask = halton_order(*model.grid_size), torch.zeros(2, 12, dtype=torch.bool)
+    mask[0, order[[1, 4, 5, 9]]] = True
+    mask[1, order[2:]] = True
+    steps = (
+        sampler(model, order='halton', ratio='linear', num_steps=4)
+        .inpaint(images, mask, seeded(), keep_steps=True)
+        .steps
+    )
+    found = [[sorted(order.tolist().index(p) for p in row.nonzero()) for row in state.mask] for state in steps]
+    assert [one for one, _ in found] == [[1, 4, 5, 9], [4, 5, 9], [5, 9], [9], []]
+    assert [len(other) for _, other in found] == [10, 8, 5, 3, 0]
+    assert all(other == list(range(12 - len(other), 12)) for _, other in found)
+
+
+def test_top_k_1_draws_the_most_likely_code():
+    model = tiny_model()
+    start, first = sampler(model, top_k=1).run(3, seeded(), keep_steps=True).steps[:2]
+    assert torch.equal(first.ids, model.predict_tokens(start.images, start.ids, start.mask).argmax(-1))
+    assert torch.equal(sampler(model, top_k=16).run(3, seeded()).ids, sampler(model).run(3, seeded()).ids)
+
+
+def test_more_steps_than_tokens_are_refused_but_not_more_than_masked_tokens():
+    assert sampler(num_steps=12).run(1, seeded()).ids.shape == (1, 12)
+    with pytest.raises(ConfigError, match=r'num_steps must be at most 12, .* \(4x3\), got 13'):
+        sampler(num_steps=13)
+    model, images = tiny_model(), torch.rand(4, 3, 16, 12, generator=seeded(3))
+    mask = torch.arange(12).expand(4, 12) < torch.tensor([[0], [1], [2], [12]])
+    known, _ = model.tokenizer.encode(images)
+    for order in ('confidence', 'halton'):
+        samples = sampler(model, num_steps=12, order=order).inpaint(images, mask, seeded(), keep_steps=True)
+        assert torch.equal(samples.ids[~mask], known[~mask])
+        assert not samples.steps[-1].mask.any()
 
 
 def test_finished_images_are_the_decoded_ids():
@@ -118,7 +170,7 @@ def test_under_autocast_the_tokenizer_keeps_float32(build):
     logits, plain = [], model.predict_tokens
     model.predict_tokens = lambda *state: logits.append(plain(*state)) or logits[-1]
     with torch.autocast('cpu', torch.bfloat16):
-        samples = AlternatingSampler(model, size, num_steps=3).inpaint(images, mask, seeded(), keep_steps=True)
+        samples = AlternatingSampler(model, size, SamplingSchedule(3)).inpaint(images, mask, seeded(), keep_steps=True)
     tokenizer, state = model.tokenizer, samples.steps[1]
     assert torch.equal(samples.ids[~mask], tokenizer.encode(images)[0][~mask])
     assert all(step.images.dtype == torch.float32 for step in samples.steps)
@@ -146,6 +198,17 @@ def test_progress_counts_every_image_at_every_step():
     assert calls == [2] * 6 + [2] * 6 + [1] * 6
 
 
+def test_one_image_has_the_stream_of_its_index():
+    for seed in (0, 7, -1, 2**63):
+        many = image_generators(5, seeded(seed))
+        assert [image_generator(seed, i).initial_seed() for i in range(5)] == [one.initial_seed() for one in many]
+    # pinned: images of a run that is continued by a later version stay the same
+    assert [image_generator(3, i).initial_seed() for i in (0, 1, 49999)] == [303761048, 2958196809, 652961591]
+    for index in (-1, 2**32):
+        with pytest.raises(ValueError, match=f'index of an image must be from 0 to .* got {index}'):
+            image_generator(0, index)
+
+
 def test_each_image_has_a_stream_of_its_own():
     draws = [float(torch.rand((), generator=generator)) for generator in image_generators(64, seeded())]
     assert len(set(draws)) == 64
@@ -160,22 +223,6 @@ def test_token_mask_covers_every_touched_token():
         token_mask(pixels, 3)
 
 
-@pytest.mark.parametrize(
-    'options',
-    [
-        dict(num_steps=0),
-        dict(schedule='square'),
-        dict(temperature=-1.0),
-        dict(temperature=math.nan),
-        dict(top_p=0.0),
-        dict(top_p=1.5),
-    ],
-)
-def test_bad_options_are_named(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        sampler(**options)
-
-
 def test_a_model_in_training_mode_is_refused():
     model = tiny_model().train()
     with pytest.raises(ValueError, match='eval'):
@@ -186,7 +233,7 @@ def test_non_finite_weights_are_refused():
     model = tiny_model()
     torch.nn.init.constant_(model.head.bias, math.nan)
     with pytest.raises(ValueError, match='non-finite logits .NaN or Inf.: its weights are non-finite'):
-        AlternatingSampler(model, model.grid_size, num_steps=2).run(1, torch.Generator())
+        AlternatingSampler(model, model.grid_size, SamplingSchedule(2)).run(1, torch.Generator())
 
 
 def test_a_mask_of_another_grid_is_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.tiny_alternating_model import tiny_model
 
-from addp_mm.generation import AlternatingSampler, Samples, figures
+from addp_mm.generation import AlternatingSampler, Samples, SamplingSchedule, figures
 
 
 def test_bytes_are_rounded_and_clipped():
@@ -54,7 +54,7 @@ def test_image_grid_is_filled_row_by_row():
 def test_steps_figure_shows_a_map_above_the_pixels_of_each_step():
     model = tiny_model()
     steps = (
-        AlternatingSampler(model, model.grid_size, num_steps=3)
+        AlternatingSampler(model, model.grid_size, SamplingSchedule(3))
         .run(2, torch.Generator().manual_seed(0), keep_steps=True)
         .steps
     )

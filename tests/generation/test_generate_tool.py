@@ -13,6 +13,10 @@ import torch
 from helpers.tiny_addp import build_model, write_config
 from PIL import Image
 
+from addp_mm.apis import generate as api_generate
+from addp_mm.apis import load_model
+from addp_mm.generation.figures import to_uint8
+
 TOOL = Path(__file__).parents[2] / 'tools' / 'generate.py'
 main = runpy.run_path(str(TOOL))['main']
 
@@ -89,6 +93,27 @@ def test_impossible_numbers_are_named(files, tmp_path, capsys, options):
     assert not (tmp_path / 'out').exists()
 
 
+def test_order_top_k_and_power_schedule_reach_the_sampler(files, tmp_path):
+    options = ['--num-images', '2', '--order', 'halton', '--top-k', '1', '--schedule', 'power:2']
+    images = generate(files, tmp_path, *options)
+    schedule = dict(num_steps=3, order='halton', top_k=1, ratio='power:2')
+    expected = api_generate(load_model(*files), 2, **schedule)
+    assert all((image == one).all() for image, one in zip(images.values(), to_uint8(expected.images), strict=True))
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--schedule', 'power:-2'], "ratio must be .* got 'power:-2'"),
+        (['--steps', '17'], r'num_steps must be at most 16, .* got 17'),
+    ],
+)
+def test_an_impossible_schedule_is_named_and_nothing_is_written(files, tmp_path, options, message):
+    with pytest.raises(SystemExit, match=message):
+        generate(files, tmp_path / 'out', *options)
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize(
     'break_it',
     [
@@ -127,7 +152,7 @@ def test_a_folder_with_other_files_is_left_unchanged(files, tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images' / '000000.png').write_bytes(b'mine')
     with pytest.raises(SystemExit, match='generation.json is missing'):
-        main([*files, '--out', str(tmp_path), '--device', 'cpu'])
+        main([*files, '--out', str(tmp_path), '--device', 'cpu', '--steps', '3'])
     assert (tmp_path / 'images' / '000000.png').read_bytes() == b'mine'
 
 

@@ -65,6 +65,35 @@ class TinyAlternatingModel(nn.Module):
         return latents.transpose(1, 2).unflatten(2, self.grid_size)
 
 
+class TinyConditionalModel(TinyAlternatingModel):
+    """With class slots; ``batches`` records the batch size of each call of ``predict_tokens``."""
+
+    num_classes = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        # as in ADDP, "no class" has a slot of its own
+        self.class_embed = nn.Parameter(4 * torch.randn(self.num_classes + 1, 1, self.pos_embed.shape[1]))
+        self.batches: list[int] = []
+
+    def _class(self, labels: Tensor | None) -> Tensor:
+        return self.class_embed[-1] if labels is None else self.class_embed[labels]
+
+    def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
+        self.batches.append(len(images))
+        return self._mixed(ids, mask, self.pixels(images).flatten(2).transpose(1, 2) + self._class(labels))
+
+    def expected_latents(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
+        latents = self._mixed(ids, mask, self._class(labels)).softmax(-1) @ self.tokenizer.codebook
+        return latents.transpose(1, 2).unflatten(2, self.grid_size)
+
+
+def tiny_conditional_model(seed: int = 0) -> TinyConditionalModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return TinyConditionalModel().eval()
+
+
 def tiny_model(seed: int = 0) -> TinyAlternatingModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)

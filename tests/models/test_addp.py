@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from torch import nn
 
 from addp_mm.diffusion import NoiseDraw, NoiseSchedule
-from addp_mm.generation import AlternatingSampler
+from addp_mm.generation import AlternatingSampler, SamplingSchedule
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.selfsup import ADDP, is_loaded, mark_loaded
 from addp_mm.models.selfsup.addp import IMAGENET_MEAN, IMAGENET_STD
@@ -292,7 +292,7 @@ def test_as_many_tokens_in_another_map_are_refused(model):
     with pytest.raises(ImageSizeError, match='images of 8x32 px have 2x8 tokens.*map of 4x4.*images of 16x16 px'):
         model.loss(flat, noise=noise())
     with pytest.raises(ImageSizeError, match='map of 4x4'):
-        AlternatingSampler(model.eval(), model.latent_size, num_steps=2).inpaint(
+        AlternatingSampler(model.eval(), model.latent_size, SamplingSchedule(2)).inpaint(
             flat, torch.ones(2, 16, dtype=torch.bool), torch.Generator()
         )
 

@@ -93,6 +93,11 @@ def test_every_option_with_several_values_adds_them():
         ('benchmark_backbones.py', ['--seeds', '0', '-1'], '--seeds: -1 must be from 0 to'),
         ('analysis_tools/frechet_distance.py', ['x', 'y', '--img-size', '0'], '--img-size: 0 must be at least 1'),
         ('analysis_tools/frechet_distance.py', ['x', 'y', '--batch-size', '-2'], '--batch-size: -2 must be'),
+        (
+            'analysis_tools/search_schedule.py',
+            ['x', 'y', 'z', '--steps', '8', '--out', 'o', '--trials', '0'],
+            '--trials: 0 must be at least 1',
+        ),
         ('analysis_tools/target_entropy.py', ['x', 'y', 'z', '--levels', '0'], '--levels: 0 must be at least 1'),
         ('analysis_tools/target_entropy.py', ['x', 'y', 'z', '--num-images', '0'], '--num-images: 0 must be'),
         ('dataset_converters/tokenize_images.py', ['x', 'y', 'z', '--num-workers', '-1'], '--num-workers: -1 must be'),

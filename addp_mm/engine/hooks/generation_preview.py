@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mmengine import dist
@@ -13,26 +14,29 @@ from addp_mm.engine.averages import averaged_weights
 from addp_mm.engine.hooks.previews import evaluating, show
 from addp_mm.engine.strategies.sharded import is_sharded, whole_outside_of_units
 from addp_mm.engine.unwrap import bare_model
-from addp_mm.generation import AlternatingSampler, figures
+from addp_mm.generation import AlternatingSampler, SamplingSchedule, figures
 from addp_mm.randomness import Purpose, torch_generator
+
+_NUM_STEPS = 12
 
 
 class GenerationPreview(Hook):
     """The previews of :class:`~addp_mm.engine.hooks.GenerativePretrainHook`, which adds this hook.
 
-    With an EMAHook the averaged weights draw, as in the checkpoints.
+    With an EMAHook the averaged weights draw, as in the checkpoints. A class-conditional model
+    shows its classes in turn, without guidance.
 
     Args:
         interval: Iterations between previews; the last iteration also shows one.
         num_images: Images of the grid.
-        sampler: Arguments of :class:`~addp_mm.generation.AlternatingSampler` other than model and
-            grid.
+        sampler: Arguments of :class:`~addp_mm.generation.SamplingSchedule`. None: 12 steps, or one
+            for each token if there are fewer.
     """
 
     # after EMAHook, and before checkpoints are saved
     priority = 'LOW'
 
-    def __init__(self, interval: int, num_images: int, sampler: dict) -> None:
+    def __init__(self, interval: int, num_images: int, sampler: dict | None) -> None:
         self.interval, self.num_images, self.sampler = interval, num_images, sampler
 
     def before_train(self, runner: Runner) -> None:
@@ -45,7 +49,10 @@ class GenerationPreview(Hook):
             self._show(runner)
 
     def _build_sampler(self, model: Any) -> AlternatingSampler:
-        return AlternatingSampler(model, model.latent_size, **self.sampler)
+        options = self.sampler
+        if options is None:
+            options = dict(num_steps=min(_NUM_STEPS, math.prod(model.latent_size)))
+        return AlternatingSampler(model, model.latent_size, SamplingSchedule.of(options))
 
     def _show(self, runner: Runner) -> None:
         # a sharded model must run on all ranks at once
@@ -53,8 +60,10 @@ class GenerationPreview(Hook):
             return
         model = bare_model(runner)
         with averaged_weights(runner), evaluating(model), whole_outside_of_units(runner.model):
-            sampler = self._build_sampler(model)
-            samples = sampler.run(self.num_images, torch_generator(runner.seed, Purpose.PREVIEW), keep_steps=True)
+            sampler, generator = self._build_sampler(model), torch_generator(runner.seed, Purpose.PREVIEW)
+            classes = sampler.num_classes
+            labels = [index % classes for index in range(self.num_images)] if classes else None
+            samples = sampler.run(self.num_images, generator, keep_steps=True, labels=labels)
         if not dist.is_main_process():
             return
         codebook_size = len(model.tokenizer.codebook)

@@ -53,8 +53,8 @@ class GenerativePretrainHook(Hook):
         num_level_bins: Bins of the mask ratio by which the loss is logged. Defaults to 5.
         preview_interval: Iterations between previews; 0: no previews. Defaults to 1000.
         preview_images: Images of the grid. Defaults to 16.
-        sampler: Arguments of :class:`~addp_mm.generation.AlternatingSampler` other than model and
-            grid. Defaults to None: 12 steps.
+        sampler: Arguments of :class:`~addp_mm.generation.SamplingSchedule`. Defaults to None: 12
+            steps, or one for each token if there are fewer.
 
     Raises:
         ValueError: An option is out of its range.
@@ -87,8 +87,7 @@ class GenerativePretrainHook(Hook):
         self.num_level_bins = num_level_bins
         self.preview: GenerationPreview | None = None
         if preview_interval:
-            steps = dict(num_steps=12) if sampler is None else dict(sampler)
-            self.preview = GenerationPreview(preview_interval, preview_images, steps)
+            self.preview = GenerationPreview(preview_interval, preview_images, sampler)
         self.rollbacks = 0
         self._tried: set[str] = set()
         self._checkpoints: Any = None  # a RunCheckpoints after the first iteration
