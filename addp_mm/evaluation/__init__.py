@@ -12,7 +12,7 @@ from addp_mm.evaluation.masked_tokens import MaskedTokenAccuracy
 from addp_mm.evaluation.nearest_neighbours import NeighbourAccuracy
 from addp_mm.evaluation.perceptual_similarity import LearnedPerceptualSimilarity
 from addp_mm.evaluation.reconstruction import CodebookUsage, PeakSignalNoiseRatio
-from addp_mm.evaluation.reference import Reference
+from addp_mm.evaluation.reference import Reference, folder_statistics
 from addp_mm.evaluation.structural_similarity import StructuralSimilarity, structural_similarity
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     'StructuralSimilarity',
     'build_extractor',
     'extractor_of',
+    'folder_statistics',
     'frechet_distance',
     'open_images',
     'structural_similarity',

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from addp_mm.evaluation.feature_cache import PART, CachedFeatures
+from addp_mm.evaluation.feature_cache import PART, CachedFeatures, extract
 from addp_mm.evaluation.feature_extractors import FeatureExtractor
 from addp_mm.evaluation.feature_statistics import (
     FeatureStatistics,
@@ -159,6 +159,35 @@ class Reference:
                 f'{self.extractor.dims}. {_FORMS}.'
             )
         return given
+
+
+def folder_statistics(
+    folder: str | os.PathLike,
+    extractor: FeatureExtractor,
+    img_size: int | None = None,
+    batch_size: int = 64,
+    device: torch.device | str = 'cpu',
+) -> FeatureStatistics:
+    """Statistics of the features of all images of a folder, or of a .npz file with images.
+
+    Nothing is cached, and features are not kept.
+
+    Args:
+        folder: Folder with images, or .npz file with ``arr_0``.
+        extractor: Network that gives the features.
+        img_size: See :class:`~addp_mm.evaluation.image_sets.ImageSet`. Defaults to None.
+        batch_size: Number of images in a batch. Defaults to 64.
+        device: Device of the network. Defaults to 'cpu'.
+
+    Raises:
+        UserError: There are no images, or one cannot be read.
+    """
+    images = open_images(folder, img_size)
+    statistics = FeatureStatistics(extractor.name, extractor.fingerprint)
+    for vectors, _ in extract(images, extractor, batch_size=batch_size, device=device):
+        statistics.update(vectors)
+    images.warn()
+    return statistics
 
 
 def _arrays(path: str | os.PathLike) -> list[str] | None:

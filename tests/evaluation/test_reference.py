@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.image_sets import ColourFeatures, pixels, write_folder
 
-from addp_mm.evaluation import FeatureStatistics, Reference, StatisticsError, frechet_distance
+from addp_mm.evaluation import FeatureStatistics, Reference, StatisticsError, folder_statistics, frechet_distance
 from addp_mm.evaluation.compare_images import check_scores, missing_for, score_names
 from addp_mm.evaluation.feature_statistics import GivenStatistics
 
@@ -36,6 +36,9 @@ def test_a_folder_of_images(tmp_path):
     assert not reference.is_adm
     torch.testing.assert_close(reference.features(), features())
     assert frechet_distance(reference.statistics(), statistics_of(features())) == pytest.approx(0, abs=1e-6)
+    direct = folder_statistics(tmp_path / 'a', ColourFeatures(), batch_size=3)
+    assert direct.count == 20
+    torch.testing.assert_close(direct.covariance, reference.statistics().covariance)
     assert 'resized to 4 px' in Reference(tmp_path / 'a', ColourFeatures(), 4).convention
     assert {score: missing_for(score, ColourFeatures(), reference) for score in ('fid', 'is', 'kid', 'prc')} == dict(
         fid=None, kid=None, prc=None, **{'is': None}
