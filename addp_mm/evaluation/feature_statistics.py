@@ -128,12 +128,14 @@ class GivenStatistics:
         covariance: (D, D), float64.
         extractor: Name of the network that they are taken to be from.
         fingerprint: Its fingerprint.
+        count: Number of images. Defaults to None: unknown.
     """
 
     mean: Tensor
     covariance: Tensor
     extractor: str
     fingerprint: str
+    count: int | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike, extractor: str, fingerprint: str) -> GivenStatistics:
@@ -213,8 +215,7 @@ def frechet_distance(statistics_a: Statistics, statistics_b: Statistics) -> floa
     """
     require_same_extractor(statistics_a, statistics_b)
     for statistics in (statistics_a, statistics_b):
-        if isinstance(statistics, FeatureStatistics):
-            _warn_of_few_images(statistics)
+        _warn_of_few_images(statistics)
     a, b = statistics_a.covariance, statistics_b.covariance
     step = statistics_a.mean - statistics_b.mean
     root = _root(a)
@@ -229,8 +230,8 @@ def _root(matrix: Tensor) -> Tensor:
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.t()
 
 
-def _warn_of_few_images(statistics: FeatureStatistics) -> None:
-    if 2 <= statistics.count <= len(statistics.mean):
+def _warn_of_few_images(statistics: Statistics) -> None:
+    if statistics.count is not None and 2 <= statistics.count <= len(statistics.mean):
         print_log(
             f'{statistics.count} images are few for {len(statistics.mean)} features of {statistics.extractor}: their '
             'covariance is singular, and the Fréchet distance is biased upwards. Compare it only with distances of '
