@@ -93,6 +93,12 @@ def test_the_distance_is_logged_and_chooses_the_best_checkpoint(tmp_path, option
         assert torch.equal(value, runner.model.state_dict()[name]), name
 
 
+def test_a_training_by_epochs_validates_after_epochs(tmp_path, options):
+    runner = build_runner(tmp_path / 'run', max_iters=3, by_epoch=True, custom_hooks=[options])  # interval=2
+    runner.train()
+    assert [line['step'] for line in scalars(tmp_path / 'run') if KEY in line] == [2, 3]
+
+
 def test_averaged_weights_generate(tmp_path, options):
     ema = dict(type='EMAHook', momentum=0.5)
     hooks = [dict(type='addp_mm.GenerativePretrainHook', preview_interval=0), ema, dict(options, interval=6)]

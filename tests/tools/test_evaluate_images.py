@@ -164,6 +164,12 @@ def test_the_numbers_are_those_of_torch_fidelitys_command(tool, sets, tmp_path, 
         'precision': theirs['precision'],
         'recall': theirs['recall'],
     }
+    # torch's cache, where torch-fidelity looks for its weights too, needs no path
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    cached = tmp_path / 'hub/checkpoints' / Path(module.URL_INCEPTION_V3).name
+    cached.parent.mkdir(parents=True)
+    weights.rename(cached)
+    assert all(name.endswith(f'[{InceptionFeatures().name}]') for name in found)
     torch.save(dict(weight=torch.zeros(1)), tmp_path / 'wrong.pth')
     with pytest.raises(CheckpointError, match="does not contain the weights of FID's Inception-v3"):
         InceptionFeatures(str(tmp_path / 'wrong.pth'))
