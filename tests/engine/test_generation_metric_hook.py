@@ -157,6 +157,7 @@ def test_addp_check_does_not_say_that_save_best_has_no_effect(tmp_path, options)
         (dict(interval=0), 'interval, num_images and batch_size must be at least 1; got 0, 10 and 4'),
         (dict(scores=['fud']), "'fud' is unknown; did you mean fid"),
         (dict(reference=None), 'needs a reference'),
+        (dict(reference='none'), 'reference=none does not exist'),
     ],
 )
 def test_wrong_options_are_refused(options, changes, words):
@@ -178,11 +179,11 @@ def test_a_second_validation_is_refused(tmp_path, options):
         runner.train()
 
 
-def test_one_line_adds_it_to_a_shipped_config():
+def test_one_line_adds_it_to_a_shipped_config(tmp_path):
     base = config_path('addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px')
     cfg = Config.fromfile(base)
     hook = HOOKS.build(
-        dict(type='addp_mm.GenerationMetricHook', interval=500, reference='val', extractor='addp-vit-nano-p8')
+        dict(type='addp_mm.GenerationMetricHook', interval=500, reference=str(tmp_path), extractor='addp-vit-nano-p8')
     )
     assert isinstance(hook, GenerationMetricHook)
     assert cfg.val_dataloader is None  # as the hook needs it

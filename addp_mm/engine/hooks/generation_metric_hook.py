@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,6 +78,10 @@ class GenerationMetricHook(Hook):
         self.scores = check_scores(scores)
         if reference is None and self.scores != ('is',):
             raise ConfigError('GenerationMetricHook needs a reference: a folder of images, or a .npz file')
+        if reference is not None and not os.path.exists(reference):
+            raise ConfigError(
+                f'GenerationMetricHook: reference={reference} does not exist. Give a folder of images, or a .npz file'
+            )
         self.interval, self.num_images, self.batch_size = interval, num_images, batch_size
         self.sampler, self.seed = sampler, seed
         self.metric = dict(
