@@ -104,6 +104,8 @@ def check_first_training_image(runner: Runner, model: BaseModel) -> None:
 def check_first_validation_image(runner: Runner) -> None:
     """Check that the first validation image passes through the pipeline and the model.
 
+    A loop that generates images generates the first one.
+
     Args:
         runner: The runner, built.
 
@@ -117,7 +119,7 @@ def check_first_validation_image(runner: Runner) -> None:
     model.eval()
     try:
         with torch.random.fork_rng(), random_states_kept(), torch.no_grad():
-            model.val_step(_first_batch(runner.val_loop.dataloader))
+            getattr(runner.val_loop, 'generate', model.val_step)(_first_batch(runner.val_loop.dataloader))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise PreflightError(

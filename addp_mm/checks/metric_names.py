@@ -106,5 +106,5 @@ _KNOWN: tuple[tuple[str, str, _Names], ...] = (
     ('addp_mm.evaluation', 'LearnedPerceptualSimilarity', lambda metric: [f'lpips[{metric.net}]']),
     ('addp_mm.evaluation', 'CodebookUsage', lambda _: ['usage', 'perplexity']),
     ('addp_mm.evaluation', 'ReconstructionFID', lambda metric: [metric.extractor.key('rfid')]),
-    ('addp_mm.evaluation', 'FrechetDistance', lambda metric: [metric.extractor.key('fid')]),
+    ('addp_mm.evaluation', 'GenerationMetric', lambda metric: metric.names),
 )

@@ -57,7 +57,7 @@ def check_save_best(runner: Runner) -> None:
     hook = next((one for one in runner.hooks if isinstance(one, CheckpointHook)), None)
     wanted = (hook and hook.save_best) or []
     if runner.val_loop is None:
-        if wanted:
+        if wanted and not any(getattr(one, 'adds_validation', False) for one in runner.hooks):
             runner.logger.warning(
                 f'default_hooks.checkpoint.save_best={wanted} has no effect, because the config has no validation: '
                 'val_dataloader, val_cfg and val_evaluator are None'

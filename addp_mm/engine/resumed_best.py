@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import glob
 import pickle
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def _folder(hook: CheckpointHook, runner: Runner) -> Path:
 def _others(folder: Path, name: str, score: str) -> list[tuple[Path, float]]:
     """The best checkpoints in a folder, each with its score."""
     found = []
-    for file in sorted(folder.glob(f'best_{name.replace("/", "_")}_*.pth')) if folder.is_dir() else ():
+    # a name may have brackets: generation/fid[NAME]
+    begin = glob.escape(f'best_{name.replace("/", "_")}_')
+    for file in sorted(folder.glob(f'{begin}*.pth')) if folder.is_dir() else ():
         try:
             info = CheckpointLoader.load_checkpoint(str(file), map_location='cpu')['message_hub']['runtime_info']
             found.append((file, float(info[score])))

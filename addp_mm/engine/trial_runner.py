@@ -26,7 +26,7 @@ from addp_mm.engine.unwrap import bare_model
 from addp_mm.errors import UserError, first_few
 from addp_mm.models.selfsup.frozen import mark_loaded
 
-_WITH_NETWORK = ('ReconstructionFID', 'FrechetDistance', 'LearnedPerceptualSimilarity')
+_WITH_NETWORK = ('ReconstructionFID', 'GenerationMetric', 'LearnedPerceptualSimilarity')
 
 
 @contextmanager

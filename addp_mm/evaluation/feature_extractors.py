@@ -1,40 +1,24 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Networks that extract the features for the Fréchet distance."""
+"""Networks that extract the features with which images are compared."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.checkpoints.file_fingerprint import file_fingerprint
 from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.checkpoints.init_weights import init_weights
-from addp_mm.checkpoints.reading import load_checkpoint_file
-from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.config.config_file import load_config
-from addp_mm.errors import ConfigError, UserError
+from addp_mm.config.shipped import ShippedFileError, config_path
+from addp_mm.errors import ConfigError
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.registry import METRICS, MODELS
-
-INCEPTION_URL = (
-    'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth'
-)
-_INCEPTION_DIGEST = '6726825d'  # start of the file's SHA-256, as in its name
-_INSTEAD = (
-    'or use the features of another network: --extractor CONFIG of a tool, in a config '
-    "extractor=dict(type='addp_mm.BackboneFeatures', …). "
-    'The distance is then not an FID'
-)
 
 
 class FeatureExtractor(nn.Module):
@@ -47,11 +31,19 @@ class FeatureExtractor(nn.Module):
         fingerprint: SHA-256 of the weights and of all settings that change the features.
         is_inception: Whether the Fréchet distance of the features is the FID: Inception with the
             weights of the original FID.
+        has_logits: Whether the network is a classifier, as the inception score needs.
+        dims: Number of features D, if it is known before an image was seen.
     """
 
     name: str
     fingerprint: str
     is_inception = False
+    has_logits = False
+    dims: int | None = None
+
+    def with_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Extract features (B, D), and logits (B, K) if the network has them, of images."""
+        return self(images), None
 
     def key(self, metric: str) -> str:
         """Return ``metric``, followed by the name of the network unless that is FID's Inception."""
@@ -60,80 +52,6 @@ class FeatureExtractor(nn.Module):
     def train(self, mode: bool = True) -> FeatureExtractor:  # noqa: ARG002  # torch's signature
         """Stay in eval mode."""
         return super().train(False)
-
-
-@METRICS.register_module()
-class InceptionFeatures(FeatureExtractor):
-    """The 2048 features of FID's Inception-v3 (arXiv 1706.08500), through torch-fidelity.
-
-    The network, its weights and the resizing to 299 pixels are those of the original FID code. A
-    grey image is repeated to three channels.
-
-    Args:
-        weights: Path or ``hf://`` address of the weights. If it is None, FID's weights are
-            downloaded once to torch's cache. With other weights, the name of the extractor
-            contains the start of their SHA-256. Defaults to None.
-
-    Raises:
-        UserError: torch-fidelity is not installed.
-        CheckpointError: The weights cannot be read, or do not fit the network.
-    """
-
-    def __init__(self, weights: str | None = None) -> None:
-        super().__init__()
-        if find_spec('torch_fidelity') is None:
-            raise UserError(
-                'FID takes the features of Inception from torch-fidelity, which is not installed. Type\n'
-                f'    pip install torch-fidelity\n{_INSTEAD}'
-            )
-        state_dict, digest = _read_inception(weights)
-        self.network = _build_inception(state_dict, weights or INCEPTION_URL)
-        self.is_inception = digest.startswith(_INCEPTION_DIGEST)
-        self.name = 'inception-v3' if self.is_inception else f'inception-v3-{digest[:8]}'
-        self.fingerprint = module_fingerprint(self.network, 'torch-fidelity inception-v3, 2048 features')
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Extract features (B, 2048) of images, uint8 (B, C, H, W)."""
-        (features,) = self.network(_in_channels(images, 3, self.name))
-        return features
-
-
-def _read_inception(weights: str | None) -> tuple[dict[str, Tensor], str]:
-    """State dict and SHA-256 of the file."""
-    try:
-        if weights is None:
-            checkpoint = CheckpointLoader.load_checkpoint(INCEPTION_URL, 'cpu')
-            path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(INCEPTION_URL))
-        else:
-            path = weights
-            if path.startswith('hf://'):
-                from addp_mm.checkpoints.hub import download_from_hub
-
-                path = download_from_hub(path)
-            checkpoint = load_checkpoint_file(path)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f'the weights of Inception cannot be read: {error}\nGive their path: '
-            f"extractor=dict(type='addp_mm.InceptionFeatures', weights=…), {_INSTEAD}."
-        ) from error
-    return find_state_dict(checkpoint, path), file_fingerprint(Path(path).expanduser())
-
-
-def _build_inception(state_dict: dict[str, Tensor], source: str) -> nn.Module:
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    # torch-fidelity unpickles its file without checks, so it gets a file with tensors only.
-    buffer = io.BytesIO()
-    torch.save(state_dict, buffer)
-    buffer.seek(0)
-    try:
-        return FeatureExtractorInceptionV3('inception-v3', ['2048'], feature_extractor_weights_path=buffer)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{source} does not contain the weights of FID's Inception-v3 in torch-fidelity's layout "
-            f'({str(error).splitlines()[0]}). Download {INCEPTION_URL}.'
-        ) from error
 
 
 @METRICS.register_module()
@@ -194,14 +112,25 @@ class BackboneFeatures(FeatureExtractor):
         built_from = {key: value for key, value in backbone.items() if key != 'init_cfg'}
         self.fingerprint = module_fingerprint(network, built_from, list(mean), list(std), input_size)
 
+    def prepared(self, images: Tensor) -> Tensor:
+        """The network's input from images, uint8 (B, C, H, W): resized and normalised."""
+        x = in_channels(images, len(self.mean), self.name).float() / 255
+        if self.input_size is not None:
+            x = F.interpolate(x, size=(self.input_size, self.input_size), mode='bilinear', antialias=True)
+        return (x - self.mean) / self.std
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Extract features (B, D) of images, uint8 (B, C, H, W)."""
-        x = _in_channels(images, len(self.mean), self.name).float() / 255
-        if self.input_size is not None:
-            x = F.interpolate(x, size=(self.input_size, self.input_size), mode='bilinear', antialias=True)
-        features = self.network((x - self.mean) / self.std)
-        features = features[-1] if isinstance(features, (tuple, list)) else features
+        return self.vectors(self.network(self.prepared(images)))
+
+    def vectors(self, output: Tensor | Sequence[Tensor]) -> Tensor:
+        """Features (B, D) of the network's output; maps are averaged.
+
+        Raises:
+            ValueError: The output is neither vectors nor maps.
+        """
+        features = output if isinstance(output, Tensor) else output[-1]
         if features.dim() == 4:
             features = features.mean((2, 3))
         if features.dim() != 2:
@@ -226,7 +155,7 @@ def _load_weights(network: nn.Module) -> bool:
     return any(loaded)
 
 
-def _in_channels(images: Tensor, channels: int, name: str) -> Tensor:
+def in_channels(images: Tensor, channels: int, name: str) -> Tensor:
     """Repeat grey images to the network's channels, and refuse any other number of channels."""
     if images.dtype != torch.uint8:
         raise TypeError(f'the extractor needs uint8 images, got {images.dtype}')
@@ -240,19 +169,38 @@ def _in_channels(images: Tensor, channels: int, name: str) -> Tensor:
     return images
 
 
-def build_extractor(extractor: dict | FeatureExtractor | None) -> FeatureExtractor:
-    """Build an extractor from a config; Inception with FID's weights from None."""
+def build_extractor(extractor: dict | str | FeatureExtractor | None) -> FeatureExtractor:
+    """Build an extractor.
+
+    Args:
+        extractor: A config; the name of a shipped config or a config file that defines one, see
+            :func:`extractor_of`; an extractor; or None for Inception with FID's weights.
+    """
     if isinstance(extractor, FeatureExtractor):
         return extractor
+    if isinstance(extractor, str):
+        extractor = extractor_of(extractor)
     return METRICS.build(extractor or dict(type='addp_mm.InceptionFeatures'))
 
 
 def extractor_of(config: str) -> dict:
     """The ``extractor`` that a config file defines.
 
+    Args:
+        config: Path of a config file; or NAME of a shipped one,
+            ``configs/_base_/evaluation/NAME_features.py``.
+
     Raises:
         ConfigError: The file does not exist or has no ``extractor``.
     """
+    if not os.path.exists(config) and not config.endswith('.py'):
+        try:
+            config = config_path(f'_base_/evaluation/{config}_features')
+        except ShippedFileError as error:
+            raise ConfigError(
+                f'{config} is neither a config file nor the name of an extractor in configs/_base_/evaluation, such as '
+                'addp-vit-nano-p8'
+            ) from error
     cfg = load_config(config)
     if cfg.get('extractor') is None:
         raise ConfigError(f"{config} has no 'extractor'; see configs/_base_/evaluation")

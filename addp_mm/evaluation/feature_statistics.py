@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from addp_mm.checkpoints.atomic_write import atomic_path
-from addp_mm.errors import UserError
+from addp_mm.errors import UserError, first_few
 
 _FIELDS = ('mu', 'sigma', 'count', 'extractor', 'fingerprint')
 
@@ -65,7 +67,8 @@ class FeatureStatistics:
         """Add features (B, C).
 
         Raises:
-            ValueError: They are not vectors, or not finite.
+            ValueError: They are not vectors.
+            StatisticsError: They are not finite.
         """
         if features.dim() != 2:
             raise ValueError(f'features must have the shape (B, C), got {tuple(features.shape)}')
@@ -74,7 +77,7 @@ class FeatureStatistics:
         features = features.detach().cpu().double()
         mean = features.mean(0)
         if not mean.isfinite().all():
-            raise ValueError(f'features of {self.extractor} are not finite. Check the images and the weights')
+            raise StatisticsError(f'features of {self.extractor} are not finite. Check the images and the weights')
         deviations = features - mean
         scatter = deviations.t() @ deviations
         if self.count == 0:
@@ -106,21 +109,9 @@ class FeatureStatistics:
         Raises:
             StatisticsError: The file does not exist or was not written by :meth:`save`.
         """
-        if not os.path.isfile(path):
-            raise StatisticsError(f'{path} does not exist. {_HOW_TO_WRITE}')
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                missing = [field for field in _FIELDS if field not in file]
-                values = {field: file[field] for field in _FIELDS if field in file}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-            raise StatisticsError(
-                f'{path} is not a .npz file of statistics, or it is damaged ({error}). {_HOW_TO_WRITE}'
-            ) from error
-        if missing:
-            raise StatisticsError(
-                f'{path} has no {", ".join(missing)}, so the network of its statistics is unknown and they cannot be '
-                f'compared. {_HOW_TO_WRITE}'
-            )
+        values = _read(
+            path, _FIELDS, 'Without them the network of the statistics is unknown, and they cannot be compared.'
+        )
         self = cls(str(values['extractor']), str(values['fingerprint']))
         self.count = int(values['count'])
         self.mean = torch.from_numpy(values['mu'].astype(np.float64))
@@ -128,10 +119,69 @@ class FeatureStatistics:
         return self
 
 
-_HOW_TO_WRITE = 'Give a folder of images, or write the file: tools/analysis_tools/frechet_distance.py IMAGES --out FILE'
+@dataclass(frozen=True)
+class GivenStatistics:
+    """Mean and covariance from the file of another project, which does not name its network.
+
+    Args:
+        mean: (D), float64.
+        covariance: (D, D), float64.
+        extractor: Name of the network that they are taken to be from.
+        fingerprint: Its fingerprint.
+        count: Number of images. Defaults to None: unknown.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    extractor: str
+    fingerprint: str
+    count: int | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, extractor: str, fingerprint: str) -> GivenStatistics:
+        """Read ``mu`` (D) and ``sigma`` (D, D) of a .npz file.
+
+        Raises:
+            StatisticsError: They are missing, damaged, or not a mean and a covariance.
+        """
+        values = _read(path, ('mu', 'sigma'), 'They are needed for a Fréchet distance.')
+        mean, covariance = (torch.from_numpy(np.asarray(values[key], np.float64)) for key in ('mu', 'sigma'))
+        if mean.dim() != 1 or tuple(covariance.shape) != (len(mean), len(mean)):
+            raise StatisticsError(
+                f'{path}: mu must be (D) and sigma (D, D), got {tuple(mean.shape)} and {tuple(covariance.shape)}'
+            )
+        if not (mean.isfinite().all() and covariance.isfinite().all()):
+            raise StatisticsError(f'{path}: mu or sigma is not finite (NaN or Inf). Download or write the file again.')
+        return cls(mean, covariance, extractor, fingerprint)
 
 
-def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str = 'statistics') -> None:
+def _read(path: str | os.PathLike, fields: Sequence[str], why: str) -> dict[str, np.ndarray]:
+    """Arrays of a .npz file.
+
+    Raises:
+        StatisticsError: The file does not exist, is damaged, or lacks an array.
+    """
+    if not os.path.isfile(path):
+        raise StatisticsError(f'{path} does not exist. {_HOW_TO_WRITE}')
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            has = list(file)
+            values = {field: file[field] for field in fields if field in file}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+        raise StatisticsError(
+            f'{path} is not a .npz file of statistics, or it is damaged ({error}). {_HOW_TO_WRITE}'
+        ) from error
+    missing = [field for field in fields if field not in values]
+    if missing:
+        raise StatisticsError(f'{path} has no {", ".join(missing)}; it has {first_few(has)}. {why} {_HOW_TO_WRITE}')
+    return values
+
+
+Statistics = FeatureStatistics | GivenStatistics
+_HOW_TO_WRITE = 'Give a folder of images, or write the file: addp evaluate-images IMAGES --statistics FILE'
+
+
+def require_same_extractor(a: Statistics, b: Statistics, what: str = 'statistics') -> None:
     """Refuse to compare statistics whose features come from different networks.
 
     Raises:
@@ -145,7 +195,7 @@ def require_same_extractor(a: FeatureStatistics, b: FeatureStatistics, what: str
         )
 
 
-def frechet_distance(statistics_a: FeatureStatistics, statistics_b: FeatureStatistics) -> float:
+def frechet_distance(statistics_a: Statistics, statistics_b: Statistics) -> float:
     """Squared Fréchet distance of two Gaussians: ``|m - n|² + tr(A + B - 2 (A B)^½)``.
 
     Source: FID, arXiv 1706.08500, eq. 6. The trace of the root is computed as that of
@@ -180,8 +230,8 @@ def _root(matrix: Tensor) -> Tensor:
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.t()
 
 
-def _warn_of_few_images(statistics: FeatureStatistics) -> None:
-    if 2 <= statistics.count <= len(statistics.mean):
+def _warn_of_few_images(statistics: Statistics) -> None:
+    if statistics.count is not None and 2 <= statistics.count <= len(statistics.mean):
         print_log(
             f'{statistics.count} images are few for {len(statistics.mean)} features of {statistics.extractor}: their '
             'covariance is singular, and the Fréchet distance is biased upwards. Compare it only with distances of '

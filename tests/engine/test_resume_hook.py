@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny_training import Rates, build_runner
+from helpers.tiny_training import Rates, Scores, build_runner
 from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner, Runner
 
@@ -220,6 +220,17 @@ def test_the_best_checkpoint_stays_the_best_after_a_resume(tmp_path):
     assert (work / 'best_tiny_acc_iter_4.pth').read_bytes() == before
     resumed(work / 'iter_6.pth', work, 7, override=False, checkpoint=BEST, scores=(0.95,)).train()
     assert best_of(work) == ['best_tiny_acc_iter_7.pth']
+
+
+def test_the_best_checkpoint_by_a_name_with_brackets_stays_too(tmp_path, monkeypatch):
+    scores, name = [0.5, 0.2, 0.9], 'tiny/fid[net-v1]'
+    monkeypatch.setattr(Scores, 'compute_metrics', lambda *_: {'fid[net-v1]': scores.pop(0)})
+    best = dict(save_best=name, rule='less')
+    build_runner(tmp_path, 2, checkpoint=best, scores=(0,)).train()
+    # iteration 1 knew 0.5; 0.3 is better than that, and worse than 0.2
+    scores[:] = [0.6, 0.3]
+    resumed(tmp_path / 'iter_1.pth', tmp_path, 3, override=False, checkpoint=best, scores=(0,)).train()
+    assert best_of(tmp_path) == ['best_tiny_fid[net-v1]_iter_2.pth']
 
 
 def test_a_moved_work_dir_leaves_the_old_one_alone(tmp_path):

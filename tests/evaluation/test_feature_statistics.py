@@ -106,12 +106,12 @@ def test_saved_statistics_are_read_again(tmp_path):
 
 def test_files_that_are_not_statistics_are_named(tmp_path):
     with pytest.raises(
-        StatisticsError, match=r'none.npz does not exist. Give a folder of images, .* IMAGES --out FILE'
+        StatisticsError, match=r'none.npz does not exist. Give a folder of images, .* IMAGES --statistics FILE'
     ):
         FeatureStatistics.load(tmp_path / 'none.npz')
     foreign = tmp_path / 'foreign.npz'
     np.savez(foreign, mu=np.zeros(3), sigma=np.eye(3))
-    with pytest.raises(StatisticsError, match='has no count, extractor, fingerprint, so the network'):
+    with pytest.raises(StatisticsError, match='has no count, extractor, fingerprint; it has mu, sigma. Without them'):
         FeatureStatistics.load(foreign)
     for content in (b'', b'PK\x03\x04 broken', b'text'):
         foreign.write_bytes(content)

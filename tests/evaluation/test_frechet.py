@@ -1,17 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 import json
 import math
-import runpy
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.tiny_extractor import BACKBONE, predictions, write_weights
-from PIL import Image
 from scipy import linalg
 
 from addp_mm.checkpoints.errors import CheckpointError
@@ -19,19 +16,12 @@ from addp_mm.errors import UserError
 from addp_mm.evaluation import (
     BackboneFeatures,
     CodebookUsage,
-    FrechetDistance,
-    InceptionFeatures,
     PeakSignalNoiseRatio,
     ReconstructionFID,
-    StatisticsError,
     StructuralSimilarity,
     build_extractor,
-    folder_statistics,
-    frechet_distance,
 )
 from addp_mm.registry import METRICS
-
-TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/frechet_distance.py'
 
 
 @pytest.fixture(scope='module')
@@ -92,28 +82,6 @@ def test_images_that_the_sampler_repeats_are_left_out(extractor):
     assert metric.evaluate(20) == pytest.approx(expected, rel=1e-5)
 
 
-def test_generated_images_against_a_reference(extractor, config, tmp_path):
-    reference, generated = predictions(40), predictions(33, seed=1)
-    for index, sample in enumerate(reference):
-        pixels = (sample['image'] * 255).round().byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(tmp_path / f'{index:02}.png')
-    statistics = folder_statistics(tmp_path, extractor, batch_size=7)
-    assert statistics.count == 40
-    statistics.save(tmp_path / 'reference.npz')
-    metric = FrechetDistance(str(tmp_path / 'reference.npz'), config)
-    metric.process({}, generated)
-    assert metric.evaluate(33) == {
-        'generation/fid[tiny-vit]': pytest.approx(
-            distance_by_hand(extractor, images_of(reference), images_of(generated)), rel=1e-4
-        )
-    }
-    other = write_weights(tmp_path / 'other.pth', seed=1)
-    with pytest.raises(
-        StatisticsError, match=r'reference.npz: statistics of .* cannot be compared: .* tiny-vit .* differ'
-    ):
-        FrechetDistance(str(tmp_path / 'reference.npz'), other)
-
-
 def test_what_changes_features_changes_the_fingerprint(config, extractor, tmp_path):
     again = build_extractor(config)
     assert again.fingerprint == extractor.fingerprint
@@ -157,70 +125,10 @@ def test_random_weights_and_false_names_are_refused(config):
             build_extractor(dict(config, name=name))
 
 
-def test_jpeg_gives_a_warning_and_images_are_resized(extractor, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr('addp_mm.evaluation.image_folders.print_log', lambda words, **_: said.append(words))
-    pixels = np.random.default_rng(0).integers(256, size=(3, 20, 32, 3), dtype=np.uint8)
-    for index, image in enumerate(pixels):
-        Image.fromarray(image).save(tmp_path / f'{index}.jpg')
-    (tmp_path / 'note.txt').touch()
-    assert folder_statistics(tmp_path, extractor, img_size=16).count == 3
-    assert said == []
-    folder_statistics(tmp_path, extractor)
-    assert len(said) == 1
-    assert 'save as PNG' in said[0]
-    (tmp_path / 'broken.png').write_bytes(b'no image')
-    with pytest.raises(UserError, match='broken.png: cannot be read as an image'):
-        folder_statistics(tmp_path, extractor)
-    (tmp_path / 'empty').mkdir()
-    with pytest.raises(UserError, match='empty has no images'):
-        folder_statistics(tmp_path / 'empty', extractor)
-
-
 def test_without_torch_fidelity_the_error_has_the_command_to_install_it(monkeypatch):
-    monkeypatch.setattr('addp_mm.evaluation.feature_extractors.find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'pip install torch-fidelity\nor use the features of another network'):
+    monkeypatch.setattr('addp_mm.evaluation.inception_features.find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'addp_mm\[fidelity\]'\nor use the features of another network"):
         ReconstructionFID()
-
-
-@pytest.mark.slow
-def test_fid_is_that_of_torch_fidelity(tmp_path, monkeypatch):
-    """Its own network with random weights, its own reader of folders and its own distance."""
-    torch_fidelity = pytest.importorskip('torch_fidelity')
-    module = pytest.importorskip('torch_fidelity.feature_extractor_inceptionv3')
-    with monkeypatch.context() as patch:
-        patch.setattr(module.FeatureExtractorInceptionV3, 'load_state_dict', lambda *_: None)
-        patch.setattr(module, 'load_state_dict_from_url', lambda *_, **__: {})
-        torch.save(module.FeatureExtractorInceptionV3('random', ['2048']).state_dict(), tmp_path / 'random.pth')
-    samples = predictions(6)
-    for key in ('image', 'reconstruction'):
-        (tmp_path / key).mkdir()
-        for index, sample in enumerate(samples):
-            pixels = (sample[key] * 255).round().byte().permute(1, 2, 0).numpy()
-            Image.fromarray(pixels).save(tmp_path / key / f'{index}.png')
-    theirs = torch_fidelity.calculate_metrics(
-        input1=str(tmp_path / 'image'),
-        input2=str(tmp_path / 'reconstruction'),
-        fid=True,
-        cuda=False,
-        cache=False,
-        feature_extractor_weights_path=str(tmp_path / 'random.pth'),
-        save_cpu_ram=True,
-        verbose=False,
-    )['frechet_inception_distance']
-    extractor = InceptionFeatures(str(tmp_path / 'random.pth'))
-    metric = ReconstructionFID(extractor)
-    metric.process({}, samples)
-    (found,) = metric.evaluate(6).items()
-    assert found[0].startswith('reconstruction/rfid[inception-v3-')
-    assert found[1] == pytest.approx(theirs, rel=1e-3)
-    folders = [folder_statistics(tmp_path / key, extractor) for key in ('image', 'reconstruction')]
-    assert frechet_distance(*folders) == pytest.approx(found[1], rel=1e-6)
-    torch.save(dict(weight=torch.zeros(1)), tmp_path / 'wrong.pth')
-    with pytest.raises(CheckpointError, match="does not contain the weights of FID's Inception-v3"):
-        InceptionFeatures(str(tmp_path / 'wrong.pth'))
-    with pytest.raises(CheckpointError, match=r'none.pth does not exist(.|\n)*BackboneFeatures'):
-        InceptionFeatures(str(tmp_path / 'none.pth'))
 
 
 @pytest.mark.slow
@@ -249,38 +157,3 @@ def test_two_processes_measure_the_same_as_one(config, extractor):
     assert len(expected) == 5
     assert zero == one == pytest.approx(expected, rel=1e-5)
     assert not any(math.isnan(value) for value in expected.values())
-
-
-def test_the_tool_compares_folders_and_files(config, tmp_path, monkeypatch, capsys):
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
-        runpy.run_path(str(TOOL), run_name='__main__')
-        return capsys.readouterr().out
-
-    for name, seed in (('a', 0), ('b', 1)):
-        (tmp_path / name).mkdir()
-        for index, sample in enumerate(predictions(12, seed=seed)):
-            pixels = (sample['image'] * 255).round().byte().permute(1, 2, 0).numpy()
-            Image.fromarray(pixels).save(tmp_path / name / f'{index}.png')
-    (tmp_path / 'extractor.py').write_text(f'extractor = {config!r}\n')
-    said = run(
-        tmp_path / 'a',
-        tmp_path / 'b',
-        '--extractor',
-        tmp_path / 'extractor.py',
-        '--out',
-        tmp_path / 'a.npz',
-        '--device',
-        'cpu',
-    )
-    distance = said.splitlines()[-1]
-    assert distance.startswith('Fréchet distance (not FID), features of tiny-vit, 12 and 12 images: ')
-    statistics = [folder_statistics(tmp_path / name, build_extractor(config)) for name in 'ab']
-    assert float(distance.split()[-1]) == pytest.approx(frechet_distance(*statistics), abs=1e-3)
-    assert run(tmp_path / 'a.npz', tmp_path / 'a.npz').endswith(' 0.0000\n')
-    with pytest.raises(SystemExit, match='error: .*b.npz does not exist'):
-        run(tmp_path / 'a.npz', tmp_path / 'b.npz')
-    with pytest.raises(SystemExit):
-        run(tmp_path / 'a')
-    assert 'give a REFERENCE' in capsys.readouterr().err

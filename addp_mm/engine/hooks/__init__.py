@@ -6,6 +6,7 @@ from addp_mm.engine.hooks.code_restart_hook import CodeRestartHook
 from addp_mm.engine.hooks.drawn_images_hook import DrawnImagesHook
 from addp_mm.engine.hooks.failures import LossGuard, TrainingCollapsedError
 from addp_mm.engine.hooks.finite_loss_hook import FiniteLossHook
+from addp_mm.engine.hooks.generation_metric_hook import GenerationMetricHook
 from addp_mm.engine.hooks.generative_pretrain_hook import GenerativePretrainHook
 from addp_mm.engine.hooks.preflight_hook import PreflightHook
 from addp_mm.engine.hooks.random_state_hook import RandomStateHook, ResumeError
@@ -17,6 +18,7 @@ __all__ = [
     'CodeRestartHook',
     'DrawnImagesHook',
     'FiniteLossHook',
+    'GenerationMetricHook',
     'GenerativePretrainHook',
     'LossGuard',
     'PreflightHook',
