@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.image_sets import pixels, write_folder
-from helpers.tiny_addp import build_model
+from helpers.tiny_addp import MODEL, build_model
 from helpers.tiny_extractor import write_weights
 from helpers.tiny_pretraining import build_runner
 from mmengine.config import Config
 from mmengine.hooks import Hook, LoggerHook
+from mmengine.registry import DefaultScope
 
 from addp_mm.checks.before_training import check_first_validation_image
 from addp_mm.checks.preflight_error import PreflightError
@@ -26,8 +27,8 @@ from addp_mm.engine.loops import GenerationValLoop
 from addp_mm.engine.loops.generation_val_loop import ImageNumbers
 from addp_mm.errors import ConfigError
 from addp_mm.evaluation import GenerationMetric
-from addp_mm.generation import AlternatingSampler, image_generators
-from addp_mm.registry import HOOKS
+from addp_mm.generation import AlternatingSampler, Guidance, SamplingSchedule, image_generator, image_generators
+from addp_mm.registry import HOOKS, MODELS
 
 KEY = 'generation/fid[tiny-vit]'
 SAMPLER = dict(num_steps=3, temperature=2.0)
@@ -56,7 +57,7 @@ def scalars(work_dir):
 def measure(model, options):
     """The distance of the images that a sampler generates from the seed at once."""
     model.eval()
-    sampler = AlternatingSampler(model, model.latent_size, **SAMPLER)
+    sampler = AlternatingSampler(model, model.latent_size, SamplingSchedule(**SAMPLER))
     images = sampler.complete(
         *sampler.blank(10), image_generators(10, torch.Generator().manual_seed(options['seed']))
     ).images
@@ -166,7 +167,7 @@ def test_wrong_options_are_refused(options, changes, words):
 
 
 def test_wrong_options_of_the_sampler_are_refused_before_training(tmp_path, options):
-    for sampler, words in ((dict(num_steps=0), 'num_steps must be at least 1'), (dict(stepz=3), 'stepz')):
+    for sampler, words in ((dict(num_steps=0), 'num_steps must be a whole number'), (dict(stepz=3), 'stepz')):
         runner = build_runner(tmp_path / 'run', custom_hooks=[dict(options, sampler=sampler)])
         with pytest.raises(ConfigError, match=f'sampler of the generated images: .*{words}'):
             runner.train()
@@ -189,6 +190,24 @@ def test_one_line_adds_it_to_a_shipped_config(tmp_path):
     assert cfg.val_dataloader is None  # as the hook needs it
 
 
+def test_a_conditional_model_generates_its_classes_in_turn(tmp_path, options):
+    space = dict(codebook_size=16, num_class_slots=4, fake_class_slot=1, num_classes=3)
+    parts = {name: dict(MODEL[name], token_space=space) for name in ('predictor', 'neck', 'head')}
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(MODEL, **parts)).eval()
+    for guidance in (None, dict(scale=3.0)):
+        hook = HOOKS.build(dict(options, guidance=guidance))
+        runner = build_runner(tmp_path / 'run', model=model, custom_hooks=[hook])
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        hook.before_train(runner)
+        images = runner.val_loop.generate([2, 3])
+        sampler = AlternatingSampler(
+            model, model.latent_size, SamplingSchedule(**SAMPLER), guidance and Guidance(**guidance)
+        )
+        streams = [image_generator(3, number) for number in (2, 3)]
+        assert torch.equal(images, sampler.complete(*sampler.blank(2), streams, [2, 0]).images)
+
+
 @pytest.mark.slow
 def test_two_processes_measure_the_same_as_one(tmp_path, options):
     with socket.socket() as probe:
@@ -204,7 +223,7 @@ def test_two_processes_measure_the_same_as_one(tmp_path, options):
     found = [json.loads(out.splitlines()[-1]) for out, _ in ends]
     # nine images: the sampler repeats one, which counts once
     model = build_model().eval()
-    sampler = AlternatingSampler(model, model.latent_size, **SAMPLER)
+    sampler = AlternatingSampler(model, model.latent_size, SamplingSchedule(**SAMPLER))
     streams = image_generators(9, torch.Generator().manual_seed(3))
     images = sampler.complete(*sampler.blank(9), streams).images
     metric = GenerationMetric(

@@ -55,15 +55,9 @@ def require_optuna() -> None:
 
 def read_reference(args, extractor, device):
     """Statistics of the reference, by the extractor."""
-    from addp_mm.evaluation import FeatureStatistics, folder_statistics
-    from addp_mm.evaluation.feature_statistics import require_same_extractor
+    from addp_mm.evaluation import Reference
 
-    if Path(args.reference).is_dir():
-        return folder_statistics(args.reference, extractor, args.img_size, args.batch_size, device)
-    reference = FeatureStatistics.load(args.reference)
-    own = FeatureStatistics(extractor.name, extractor.fingerprint)
-    require_same_extractor(own, reference, f'{args.reference}: statistics of the images and of the file')
-    return reference
+    return Reference(args.reference, extractor, args.img_size, None, args.batch_size, device).statistics()
 
 
 def open_study(out: Path, settings: dict):

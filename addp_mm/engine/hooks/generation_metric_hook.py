@@ -34,8 +34,8 @@ class GenerationMetricHook(Hook):
         extractor: See :class:`~addp_mm.evaluation.GenerationMetric`. Defaults to None: FID's
             Inception.
         scores: See :class:`~addp_mm.evaluation.GenerationMetric`. Defaults to ('fid', ).
-        sampler: Options of the sampler; see :class:`~addp_mm.engine.loops.GenerationValLoop`.
-            Defaults to None.
+        sampler: See :class:`~addp_mm.engine.loops.GenerationValLoop`. Defaults to None.
+        guidance: See :class:`~addp_mm.engine.loops.GenerationValLoop`. Defaults to None.
         batch_size: Images that each process generates together. Defaults to 64.
         seed: Seed of the images. Defaults to 0.
         img_size: Side to which the images of the reference are resized. Defaults to None.
@@ -64,6 +64,7 @@ class GenerationMetricHook(Hook):
         extractor: dict | str | None = None,
         scores: Sequence[str] = ('fid',),
         sampler: dict | None = None,
+        guidance: dict | None = None,
         batch_size: int = 64,
         seed: int = 0,
         img_size: int | None = None,
@@ -83,7 +84,7 @@ class GenerationMetricHook(Hook):
                 f'GenerationMetricHook: reference={reference} does not exist. Give a folder of images, or a .npz file'
             )
         self.interval, self.num_images, self.batch_size = interval, num_images, batch_size
-        self.sampler, self.seed = sampler, seed
+        self.sampler, self.guidance, self.seed = sampler, guidance, seed
         self.metric = dict(
             type='addp_mm.GenerationMetric',
             scores=self.scores,
@@ -107,6 +108,6 @@ class GenerationMetricHook(Hook):
         dataloader = dict(batch_size=self.batch_size, num_workers=0, dataset=numbers, sampler=in_order)
         # mmengine has no public way to set the loop of a runner, and no other to set its interval
         runner._val_loop = GenerationValLoop(  # noqa: SLF001
-            runner, dataloader, self.metric, self.sampler, self.seed
+            runner, dataloader, self.metric, self.sampler, self.guidance, self.seed
         )
         loop.val_interval, loop.dynamic_milestones, loop.dynamic_intervals = self.interval, [0], [self.interval]

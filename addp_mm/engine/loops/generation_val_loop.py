@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from addp_mm.engine.strategies.sharded import whole_outside_of_units
 from addp_mm.engine.unwrap import bare_model
 from addp_mm.errors import ConfigError
-from addp_mm.generation import AlternatingSampler, image_generators
+from addp_mm.generation import AlternatingSampler, Guidance, SamplingSchedule, image_generator
 from addp_mm.registry import LOOPS
 
 
@@ -49,8 +49,9 @@ class GenerationValLoop(ValLoop):
         dataloader: Loader of :class:`ImageNumbers`, or its config, in their order.
         evaluator: Evaluator of predictions with ``image``, (C, H, W) in [0, 1], such as
             :class:`~addp_mm.evaluation.GenerationMetric`; or its config.
-        sampler: Options of :class:`~addp_mm.generation.AlternatingSampler` other than model and
-            grid. Defaults to None.
+        sampler: Arguments of :class:`~addp_mm.generation.SamplingSchedule`. Defaults to None.
+        guidance: Arguments of :class:`~addp_mm.generation.Guidance`, for a model with classes. It
+            generates its classes in turn. Defaults to None.
         seed: Seed of the images. Defaults to 0.
         fp16: As in :class:`mmengine.runner.ValLoop`. Defaults to False.
 
@@ -59,10 +60,17 @@ class GenerationValLoop(ValLoop):
     """
 
     def __init__(
-        self, runner: Runner, dataloader, evaluator, sampler: dict | None = None, seed: int = 0, fp16: bool = False
+        self,
+        runner: Runner,
+        dataloader,
+        evaluator,
+        sampler: dict | None = None,
+        guidance: dict | None = None,
+        seed: int = 0,
+        fp16: bool = False,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
-        self.sampler, self.seed = dict(sampler or {}), seed
+        self.sampler, self.guidance, self.seed = dict(sampler or {}), guidance, seed
         model = bare_model(runner)
         if not hasattr(model, 'predict_tokens'):
             raise ConfigError(f'{type(model).__name__} does not generate images; this validation is for ADDP')
@@ -70,12 +78,6 @@ class GenerationValLoop(ValLoop):
             self._build_sampler()
         except (TypeError, ValueError) as error:
             raise ConfigError(f'sampler of the generated images: {error}') from error
-        self._restart()
-
-    def run(self) -> dict:
-        """Generate all images and compute the metrics."""
-        self._restart()
-        return super().run()
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Sequence[int]) -> None:
@@ -89,14 +91,13 @@ class GenerationValLoop(ValLoop):
     def generate(self, numbers: Sequence[int]) -> Tensor:
         """Images (B, C, H, W) in [0, 1] of these numbers; the model must be in eval mode."""
         sampler = self._build_sampler()
+        streams = [image_generator(self.seed, number) for number in numbers]
+        labels = [number % sampler.num_classes for number in numbers] if sampler.num_classes else None
         device = next(bare_model(self.runner).parameters()).device
         with whole_outside_of_units(self.runner.model), torch.autocast(device.type, enabled=self.fp16):
-            return sampler.complete(*sampler.blank(len(numbers)), [self._streams[index] for index in numbers]).images
-
-    def _restart(self) -> None:
-        """Take every image's stream of random numbers from its start."""
-        self._streams = image_generators(len(self.dataloader.dataset), torch.Generator().manual_seed(self.seed))
+            return sampler.complete(*sampler.blank(len(numbers)), streams, labels).images
 
     def _build_sampler(self) -> AlternatingSampler:
         model = bare_model(self.runner)
-        return AlternatingSampler(model, model.latent_size, **self.sampler)
+        guidance = None if self.guidance is None else Guidance(**self.guidance)
+        return AlternatingSampler(model, model.latent_size, SamplingSchedule.of(self.sampler), guidance)
