@@ -173,7 +173,7 @@ def draw(results: dict, path: Path) -> None:
     from itertools import accumulate
 
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
     from addp_mm.checkpoints.atomic_write import atomic_path
 
@@ -187,6 +187,9 @@ def draw(results: dict, path: Path) -> None:
     axes.axhline(distances[0], linestyle='--', linewidth=1, color='#b04a2f', label='published schedule')
     axes.set_xlabel('trial')
     axes.set_ylabel('Fréchet distance')
+    axes.set_yscale('log')  # bad schedules are far away
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(LogFormatter(minor_thresholds=(2, 1)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     with atomic_path(path) as partial:
