@@ -44,9 +44,9 @@ def check_number_of_batches(runner: Runner) -> None:
 def check_number_of_classes(runner: Runner, model: nn.Module) -> None:
     """Check that no head has fewer classes than the training data, whose labels are class indices.
 
-    Three kinds of heads are not checked: heads of one class, such as that of a region proposal
-    network; heads for panoptic data, which have a part of the classes; and heads with classes of
-    their own, such as borders.
+    Not checked are heads of one class, such as that of a region proposal network; heads for panoptic
+    data, which have a part of the classes; heads with classes of their own, such as borders; and
+    class-conditional models, which :func:`check_class_labels` checks.
 
     Args:
         runner: The runner, built.
@@ -60,6 +60,8 @@ def check_number_of_classes(runner: Runner, model: nn.Module) -> None:
     if classes is None or 'thing_classes' in meta:
         return
     for name, module in model.named_modules():
+        if hasattr(module, 'class_drop_rate'):
+            continue
         count = None if type(module).__name__ in OWN_CLASSES else getattr(module, 'num_classes', None)
         if isinstance(count, int) and 1 < count < len(classes):
             raise PreflightError(
@@ -67,6 +69,36 @@ def check_number_of_classes(runner: Runner, model: nn.Module) -> None:
                 f'{count}: set model.{name}.num_classes={len(classes)}, or give the dataset a '
                 'metainfo=dict(classes=…) with fewer'
             )
+
+
+def check_class_labels(runner: Runner, model: Any) -> None:
+    """Check that the training data of a class-conditional model have labels, and of its classes.
+
+    Args:
+        runner: The runner, built.
+        model: Its model without a wrapper.
+
+    Raises:
+        PreflightError: The data have more classes than the model.
+        ClassLabelError: The first training image has no label, or one that is not a class.
+    """
+    number = getattr(model, 'num_classes', 0) if hasattr(model, 'class_drop_rate') else 0
+    if not number:
+        return
+    from addp_mm.models.selfsup.class_labels import read_labels  # the package imports mmpretrain
+
+    loader = runner.train_loop.dataloader
+    classes = (getattr(loader.dataset, 'metainfo', None) or {}).get('classes')
+    if classes is not None and len(classes) > number:
+        raise PreflightError(
+            f'train_dataloader has {len(classes)} classes ({first_few(classes)}), but the model has only {number}: set '
+            f'num_classes={len(classes)} in every token_space, and num_class_slots to at least {len(classes) + 1}'
+        )
+    if isinstance(loader.dataset, IterableDataset):
+        return
+    with torch.random.fork_rng(), random_states_kept():
+        samples = _first_batch(loader).get('data_samples')
+    read_labels(samples, model.predictor.token_space, torch.device('cpu'))
 
 
 def check_first_training_image(runner: Runner, model: BaseModel) -> None:

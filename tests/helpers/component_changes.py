@@ -90,8 +90,8 @@ def visible_class_space(**changes):
 
 
 def whole_vocabulary(predictor):
-    def forward(self, ids, mask):
-        return self.logits(ids, mask).softmax(-1)[..., : self.token_space.codebook_size]
+    def forward(self, ids, mask, labels=None):
+        return self.logits(ids, mask, labels=labels).softmax(-1)[..., : self.token_space.codebook_size]
 
     predictor.forward = types.MethodType(forward, predictor)
 
@@ -99,7 +99,7 @@ def whole_vocabulary(predictor):
 def own_output_at_masked_positions(predictor):
     """Masked positions of the decoder get the encoder's own output instead of its class output."""
 
-    def states(self, ids, mask, kept):
+    def states(self, ids, mask, kept, labels):
         words = F.pad(ids.masked_fill(mask, self.token_space.mask_id), (1, 0), value=self.token_space.fake_class_id)
         x = self.embed_norm(self.word_embed(words) + self.pos_embed)
         for block in self.blocks:
@@ -153,7 +153,7 @@ ENCODER = {
 
 
 def features_at_the_class_position(neck):
-    def image_positions(self, features, mask):
+    def image_positions(self, features, mask, labels):
         x = self.embed(features) + self.pos_embed
         image = torch.where(mask.unsqueeze(-1), self.mask_token + self.mask_pos_embed, x[:, 1:])
         return torch.cat([x[:, :1], image], dim=1)

@@ -20,9 +20,10 @@ _RUNS = itertools.count()
 
 
 class SeededNoise(Dataset):
-    """uint8 noise images, packed as mmpretrain does."""
+    """uint8 noise images, packed as mmpretrain does, with labels below ``num_classes``."""
 
-    def __init__(self, length: int = 16) -> None:
+    def __init__(self, length: int = 16, num_classes: int = 0) -> None:
+        self.num_classes = num_classes
         self.images = torch.randint(
             256, (length, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
         )
@@ -31,7 +32,10 @@ class SeededNoise(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict:
-        return dict(inputs=self.images[index], data_samples=DataSample())
+        sample = DataSample()
+        if self.num_classes:
+            sample.set_gt_label(index % self.num_classes)
+        return dict(inputs=self.images[index], data_samples=sample)
 
 
 def build_runner(
@@ -45,6 +49,7 @@ def build_runner(
     checkpoint_interval: int = 2,
     checkpoint: dict | None = None,
     seed: int | None = 0,
+    num_classes: int = 0,
     **settings,
 ) -> Runner:
     """A Runner with GenerativePretrainHook (``hook``: its options) or ``custom_hooks``."""
@@ -57,7 +62,7 @@ def build_runner(
             batch_size=4,
             num_workers=0,
             sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False),
-            dataset=SeededNoise(),
+            dataset=SeededNoise(num_classes=num_classes),
             collate_fn=default_collate,
         ),
         train_cfg=dict(by_epoch=True, max_epochs=max_iters) if by_epoch else dict(by_epoch=False, max_iters=max_iters),

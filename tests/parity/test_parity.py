@@ -76,3 +76,17 @@ def test_masks_are_nested_and_of_one_size(reference):
     mask, mask_next = reference.mask('mask_t'), reference.mask('mask_next')
     assert not (mask & ~mask_next).any()
     assert len(set(mask.sum(1).tolist())) == len(set(mask_next.sum(1).tolist())) == 1
+
+
+@torch.no_grad()
+def test_no_class_is_the_published_model_bit_for_bit(model, training, reference):
+    """Label -1 gives the bits of the tests above, and the published weights have no classes."""
+    ids, mask, mask_next = (reference.integers[name] for name in ('token_indices', 'mask_t', 'mask_next'))
+    mask, mask_next, labels = mask.bool(), mask_next.bool(), torch.full((len(ids),), -1)
+    assert model.num_classes == 0
+    assert torch.equal(model.expected_latents(ids, mask_next, labels), training['z_t_pred'])
+    noisy, target = model.add_noise(ids, training['z0'], mask, mask_next, labels)
+    assert torch.equal(noisy, training['x_t'])
+    assert torch.equal(target, training['target_prob'])
+    states = model.neck.decode(model.extract_feat(noisy)[-1], ids, mask, labels)
+    assert torch.equal(model.head(states, model.neck.word_embed.weight), training['logits'])

@@ -377,3 +377,38 @@ def test_mistakes_are_named(tool, inputs, tmp_path, capsys, change, words):
     )
     assert words.format(inputs=inputs) in message
     assert not (tmp_path / 'ids').exists()
+
+
+def test_classes_are_stored_with_the_ids(tool, stored, inputs, tmp_path, capsys):
+    """From folders, from a file, and from a config's dataset; in shards; added to finished ids."""
+    listed = names(inputs)
+    file = tmp_path / 'labels.txt'
+    file.write_text(''.join(f'{name} {"ab".index(name[0])}\n' for name in reversed(listed)))
+    (tmp_path / 'labelled.py').write_text((inputs / 'training.py').read_text().replace('with_label=False,', ''))
+    expected = ['ab'.index(name[0]) for name in listed]
+    for number, (images, source, classes) in enumerate(
+        [
+            ('images', 'folders', ['a', 'b']),
+            ('images', str(file), ['0', '1']),
+            (tmp_path / 'labelled.py', 'dataset', ['a', 'b']),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        tool.main(arguments(inputs, folder, '--labels', source, images=images))
+        data = TokenIds(folder, labels=dict(classes=classes))
+        assert [int(data[k]['data_samples'].gt_label) for k in range(len(data))] == expected
+        assert (folder / 'ids.npy').read_bytes() == (stored / 'ids.npy').read_bytes()
+    for index in range(2):
+        tool.main(arguments(inputs, tmp_path / 'shards', '--labels', 'folders', '--shard', f'{index}/2'))
+    data = TokenIds(tmp_path / 'shards')
+    assert [int(data[k]['data_samples'].gt_label) for k in range(len(data))] == expected
+
+    tool.main(arguments(inputs, tmp_path / 'later'))
+    capsys.readouterr()
+    tool.main(arguments(inputs, tmp_path / 'later', '--labels', 'folders'))
+    assert 'their labels are added' in capsys.readouterr().out
+    assert TokenIds(tmp_path / 'later').metainfo['classes'] == ['a', 'b']
+    assert 'no class folder' in refused(
+        tool, capsys, arguments(inputs, tmp_path / 'new', '--labels', 'folders', images='images/a')
+    )
+    assert not (tmp_path / 'new').exists()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from addp_mm.datasets.tokens.class_labels import ClassLabels
     from addp_mm.datasets.tokens.token_store import TokenWriter
     from addp_mm.datasets.views.views import Views
     from addp_mm.datasets.views.views_dataset import ViewsDataset
@@ -65,6 +66,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--interpolation', choices=['bicubic', 'bilinear'], default='bicubic')
     parser.add_argument('--seed', type=number(int, 0), default=0, metavar='N', help='seed of the views [0]')
+    parser.add_argument(
+        '--labels',
+        metavar='SOURCE',
+        help="also store the classes of the images, for a class-conditional predictor. 'folders': the folders "
+        "directly below IMAGES; 'dataset': gt_label of the dataset of the config IMAGES; or a text file with lines "
+        "'image label'. The same command with --labels adds them to finished ids [no labels]",
+    )
     parser.add_argument('--batch-size', type=number(int, 1), default=64, metavar='N', help='views in a batch [64]')
     parser.add_argument(
         '--num-workers',
@@ -224,7 +232,12 @@ def tokenize(
 
 
 def settings_of(
-    args: argparse.Namespace, tokenizer: 'nn.Module', config: dict, images: Sequence, views: 'Views'
+    args: argparse.Namespace,
+    tokenizer: 'nn.Module',
+    config: dict,
+    images: Sequence,
+    views: 'Views',
+    labels: 'ClassLabels | None',
 ) -> dict:
     """The settings for ``tokens.json``."""
     from importlib.metadata import version
@@ -240,6 +253,7 @@ def settings_of(
         ),
         images=dict(count=len(images), fingerprint=list_fingerprint(images)),
         views=views.settings(),
+        **({} if labels is None else dict(labels=labels.settings())),
         shard=dict(index=args.shard[0], of=args.shard[1]),
         notes=dict(
             tokenizer=config,
@@ -255,8 +269,9 @@ def run(args: argparse.Namespace) -> str:
     import torch
 
     from addp_mm.datasets.listed.open_images import open_images
+    from addp_mm.datasets.tokens.class_labels import read_class_labels
     from addp_mm.datasets.tokens.fingerprints import build_loaded
-    from addp_mm.datasets.tokens.token_store import TokenStoreError, TokenWriter
+    from addp_mm.datasets.tokens.token_store import LABELS, TokenStoreError, TokenWriter
     from addp_mm.datasets.views.views import Views
     from addp_mm.datasets.views.views_dataset import ViewsDataset
     from addp_mm.engine.device import choose_device
@@ -265,6 +280,7 @@ def run(args: argparse.Namespace) -> str:
     views = Views(args.img_size, args.views, args.augment, tuple(args.crop_scale), args.interpolation, args.seed)
     config, cfg = tokenizer_config(args.tokenizer, args.checkpoint)
     images = open_images(args.images)
+    labels = None if args.labels is None else read_class_labels(images, args.labels)
     (index, number), folder = args.shard, args.dst
     if number > 1:
         folder = folder / f'shard-{index:04d}-of-{number:04d}'
@@ -276,11 +292,17 @@ def run(args: argparse.Namespace) -> str:
     with torch.inference_mode():
         length = tokenizer.encode(torch.zeros(1, channels, args.img_size, args.img_size))[0].shape[1]
     dtype = 'uint16' if tokenizer.codebook_size <= 2**16 else 'int32'
+    had_labels = (folder / LABELS).is_file()
     writer = TokenWriter(
-        folder, settings_of(args, tokenizer, config, images, views), (stop - start, args.views, length), dtype
+        folder,
+        settings_of(args, tokenizer, config, images, views, labels),
+        (stop - start, args.views, length),
+        dtype,
+        None if labels is None else labels.labels[start:stop],
     )
     if writer.complete:
-        return f'{folder}: the same ids exist already, nothing done'
+        done = 'nothing done' if had_labels or labels is None else 'their labels are added'
+        return f'{folder}: the same ids exist already, {done}'
     data = ViewsDataset(images, views, channels, image_loader(channels, cfg), start + writer.done, stop)
     tokenize(tokenizer.to(device), writer, data, start, args)
     return (

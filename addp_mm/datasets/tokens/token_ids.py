@@ -8,11 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
 
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
 from addp_mm.datasets.tokens.fingerprints import build_loaded, tokenizer_fingerprint
-from addp_mm.datasets.tokens.token_store import IDS, TokenStoreError, differences, finished_shards, open_ids
+from addp_mm.datasets.tokens.token_store import (
+    IDS,
+    TokenStoreError,
+    differences,
+    finished_shards,
+    open_ids,
+    open_labels,
+)
 from addp_mm.registry import DATASETS
 
 
@@ -21,8 +29,9 @@ class TokenIds(Dataset):
     """The ids of images, which ``tools/dataset_converters/tokenize_images.py`` wrote.
 
     An item is ``dict(inputs=ids)``, int64 (L,): one view of an image, so an epoch visits each image
-    once. The ids are memory-mapped. Images that could not be read when the ids were written are
-    skipped.
+    once. If the ids were written with ``--labels``, it also has ``data_samples``, whose
+    ``gt_label`` is the class of the image. The ids are memory-mapped. Images that could not be read
+    when the ids were written are skipped.
 
     Args:
         data_root: Folder of the ids.
@@ -36,6 +45,8 @@ class TokenIds(Dataset):
         random_view: Whether the view is drawn by numpy's global generator, as augmentations are
             (:class:`ResumableInfiniteSampler` makes this repeatable); otherwise it is the first
             one. Defaults to True.
+        labels: A part of ``labels`` in ``tokens.json``, such as ``dict(classes=['cat', 'dog'])``.
+            Defaults to None: no check.
 
     Raises:
         TokenStoreError: The ids are missing or incomplete, or they belong to another tokenizer,
@@ -53,12 +64,13 @@ class TokenIds(Dataset):
         images: Mapping | None = None,
         views: Mapping | None = None,
         random_view: bool = True,
+        labels: Mapping | None = None,
     ) -> None:
         self.data_root = Path(data_root)
         self.random_view = random_view
         self._shards = finished_shards(self.data_root)
-        self._check(tokenizer, images, views)
-        self._maps = self._open()
+        self._check(tokenizer, images, views, labels)
+        self._maps, self._labels = self._open()
         self._ends = np.cumsum([len(ids) for ids in self._maps])
         broken = np.array([image['index'] for _, about in self._shards for image in about['broken']], np.int64)
         # The number of readable images before each broken one.
@@ -68,40 +80,57 @@ class TokenIds(Dataset):
 
     @property
     def metainfo(self) -> dict:
-        """The entries ``tokenizer``, ``images`` and ``views`` of ``tokens.json``."""
-        return {key: self._shards[0][1][key] for key in ('tokenizer', 'images', 'views')}
+        """``tokenizer``, ``images`` and ``views`` of ``tokens.json``, and ``classes`` of labels."""
+        about = self._shards[0][1]
+        found = {key: about[key] for key in ('tokenizer', 'images', 'views')}
+        return {**found, 'classes': about['labels']['classes']} if 'labels' in about else found
 
     def __len__(self) -> int:
         return int(self._ends[-1]) - len(self._before_broken)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(f'{self.data_root} has the ids of {len(self)} images: image {index} does not exist')
         image = index + int(np.searchsorted(self._before_broken, index, side='right'))
         shard = int(np.searchsorted(self._ends, image, side='right'))
-        ids = self._maps[shard][image - self._ends[shard]]
+        row = image - self._ends[shard]  # negative: from the end of the shard
+        ids, labels = self._maps[shard][row], self._labels[shard]
         view = 0
         if self.random_view and len(ids) > 1:
             with random_state_of(index):
                 view = np.random.randint(len(ids))  # noqa: NPY002
-        return dict(inputs=torch.from_numpy(ids[view].astype(np.int64)))
+        item: dict = dict(inputs=torch.from_numpy(ids[view].astype(np.int64)))
+        if labels is not None:
+            item['data_samples'] = BaseDataElement(gt_label=torch.tensor([int(labels[row])]))
+        return item
 
     def __getstate__(self) -> dict:
         # A pickled memory map would contain all ids.
-        return {**self.__dict__, '_maps': None}
+        return {**self.__dict__, '_maps': None, '_labels': None}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self._maps = self._open()
+        self._maps, self._labels = self._open()
 
-    def _open(self) -> list[np.ndarray]:
-        return [open_ids(folder / IDS, about) for folder, about in self._shards]
+    def _open(self) -> tuple[list[np.memmap], list[np.memmap | None]]:
+        maps = [open_ids(folder / IDS, about) for folder, about in self._shards]
+        return maps, [open_labels(folder, about) for folder, about in self._shards]
 
-    def _check(self, tokenizer: Mapping | None, images: Mapping | None, views: Mapping | None) -> None:
+    def _check(
+        self, tokenizer: Mapping | None, images: Mapping | None, views: Mapping | None, labels: Mapping | None
+    ) -> None:
+        recorded = self._shards[0][1]
         wanted: dict[str, Mapping] = dict(images=images or {}, views=views or {})
+        if labels is not None:
+            if 'labels' not in recorded:
+                raise TokenStoreError(
+                    f'{self.data_root} has ids without labels. Add them: run tokenize_images.py with the same '
+                    'arguments and --labels'
+                )
+            wanted['labels'] = labels
         if tokenizer is not None:
             wanted['tokenizer'] = dict(fingerprint=tokenizer_fingerprint(build_loaded(tokenizer), tokenizer))
-        other = list(differences(self.metainfo, wanted))
+        other = list(differences(recorded, wanted))
         if other:
             raise TokenStoreError(
                 f'{self.data_root} does not have the ids that the config needs: {"; ".join(other)}. '

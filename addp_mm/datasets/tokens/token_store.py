@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from addp_mm.checkpoints.atomic_write import write_json
+from addp_mm.checkpoints.atomic_write import atomic_path, write_json
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.errors import first_few
 
-IDS, PARTIAL, ABOUT = 'ids.npy', 'ids.npy.partial', 'tokens.json'
+IDS, PARTIAL, ABOUT, LABELS = 'ids.npy', 'ids.npy.partial', 'tokens.json', 'labels.npy'
 FORMAT = 2
 _SHARDS = 'shard-????-of-????'
 _AGAIN = 'write the ids again into another folder (tools/dataset_converters/tokenize_images.py)'
@@ -43,6 +43,8 @@ def differences(recorded: Mapping, wanted: Mapping, path: str = '') -> Iterator[
 
 def _short(value: object) -> str:
     text = str(value)
+    if len(text) > 200:
+        return f'{text[:190]}…'
     return f'{text[:12]}…' if len(text) == 64 else repr(value)
 
 
@@ -52,14 +54,16 @@ class TokenWriter:
     A row contains all views of an image. ``ids.npy.partial`` is renamed to ``ids.npy`` after the
     last row. ``tokens.json`` contains the settings, the number of rows that are synced to disk, and
     the images that could not be read. If the process is killed, all rows up to the last
-    :meth:`save` remain.
+    :meth:`save` remain. Labels can be added to a folder whose ids were written without them.
 
     Args:
         folder: The folder; it is created if it is missing.
         settings: Settings that determine the ids, as JSON: dicts ``tokenizer``, ``images``,
-            ``views`` and ``shard``; and ``notes``, which are not compared.
+            ``views`` and ``shard``, and ``labels`` if there are any; and ``notes``, which are not
+            compared.
         shape: (rows, views, tokens).
         dtype: Type of the ids.
+        labels: Classes of the images of this shard, (rows,), for ``labels.npy``. Defaults to None.
 
     Attributes:
         done: Number of rows written so far.
@@ -69,7 +73,14 @@ class TokenWriter:
         TokenStoreError: The folder contains other files, ids of other settings, or damaged ids.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping, shape: tuple[int, int, int], dtype: str) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: Mapping,
+        shape: tuple[int, int, int],
+        dtype: str,
+        labels: np.ndarray | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.about = dict(format=FORMAT, **settings, ids=dict(shape=list(shape), dtype=str(np.dtype(dtype))))
         self.done = 0
@@ -82,6 +93,8 @@ class TokenWriter:
             raise TokenStoreError(f'{self.folder} is not empty and has no {ABOUT}: give another folder')
         else:
             self._write_about()
+        if labels is not None and not (self.folder / LABELS).is_file():
+            self._add_labels(labels)
         if self.complete:
             open_ids(self.folder / IDS, self.about)
         else:
@@ -119,9 +132,19 @@ class TokenWriter:
     def _write_about(self) -> None:
         write_json(self.folder / ABOUT, dict(self.about, done=self.done, broken=self.broken))
 
+    def _add_labels(self, labels: np.ndarray) -> None:
+        with atomic_path(self.folder / LABELS) as partial, open(partial, 'wb') as file:
+            np.save(file, labels.astype(np.int32))
+        self._write_about()
+
     def _resume(self) -> None:
         recorded = read_about(self.folder)
-        other = list(differences(recorded, {key: value for key, value in self.about.items() if key != 'notes'}))
+        ignored = ['notes']
+        if 'labels' in recorded:
+            self.about.setdefault('labels', recorded['labels'])
+        else:
+            ignored.append('labels')
+        other = list(differences(recorded, {key: value for key, value in self.about.items() if key not in ignored}))
         if other:
             raise TokenStoreError(
                 f'{self.folder} has ids of other settings: {"; ".join(other)}. Give the '
@@ -187,6 +210,34 @@ def open_ids(path: Path, about: Mapping) -> np.memmap:
     return ids
 
 
+def open_labels(folder: Path, about: Mapping) -> np.memmap | None:
+    """Map the classes of a folder's images into memory.
+
+    Args:
+        folder: The folder of the ids.
+        about: The content of its ``tokens.json``.
+
+    Returns:
+        (rows,), integers; None if the ids were written without labels.
+
+    Raises:
+        TokenStoreError: The file is missing, or does not have one label for each image.
+    """
+    if 'labels' not in about:
+        return None
+    path, rows = folder / LABELS, about['ids']['shape'][0]
+    again = 'Run tokenize_images.py with the same arguments again to write it'
+    try:
+        labels = np.load(path, mmap_mode='r')
+    except (OSError, ValueError, EOFError) as error:
+        raise TokenStoreError(f'{path}: cannot be read ({error}). Remove it. {again}') from error
+    if labels.shape != (rows,) or labels.dtype.kind != 'i':
+        raise TokenStoreError(
+            f'{path} has {labels.dtype} of shape {labels.shape}, not {rows} labels. Remove it. {again}'
+        )
+    return labels
+
+
 def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:
     """Find the folders of a dataset's ids.
 
@@ -217,7 +268,8 @@ def finished_shards(root: str | Path) -> list[tuple[Path, dict]]:
                 'tokenize_images.py with the same arguments again to resume'
             )
         expected = {key: about[key] for key in ('tokenizer', 'images', 'views')}
-        other = list(differences(abouts[0], {**expected, 'shard': dict(of=about['shard']['of'])}))
+        expected.update(labels=about.get('labels'), shard=dict(of=about['shard']['of']))
+        other = list(differences(abouts[0], expected))
         if other:
             raise TokenStoreError(
                 f'{folder} and {folders[0]} do not belong together: {first_few(other)}. Remove the wrong ones'

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from addp_mm.checks.before_training import (
+    check_class_labels,
     check_first_training_image,
     check_first_validation_image,
     check_number_of_batches,
@@ -87,6 +88,7 @@ def checks_before_training(runner: Runner) -> list[Callable[[], None]]:
         partial(check_number_of_classes, runner, model),
         partial(check_save_best, runner),
         partial(check_first_training_image, runner, model),
+        partial(check_class_labels, runner, model),
         partial(check_mixed_sizes, runner, model),
         partial(warn_about_checkpoint_interval, runner),
         partial(check_first_validation_image, runner),

@@ -23,6 +23,9 @@ class TokenDecoder(Component):
     positions the projected features. Masked positions and appended tokens have position embeddings
     of their own.
 
+    If an image has a class, its word embedding replaces the mask token at the class position. The
+    published models are unconditional.
+
     Args:
         num_tokens: Number of image tokens L. Defaults to 256.
         in_dims: Width of the features. Defaults to 768.
@@ -83,7 +86,7 @@ class TokenDecoder(Component):
         ):
             nn.init.trunc_normal_(table, std=0.02)
 
-    def forward(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """States of the image positions.
 
         Args:
@@ -91,45 +94,58 @@ class TokenDecoder(Component):
             ids: Ids of the image tokens, (B, L), int64; masked positions are ignored.
             mask: (B, L), bool, True where masked. Rows with the same number of masked positions are
                 processed together.
+            labels: Classes, (B,), int64; -1: no class. Defaults to None: no class in any row.
 
         Returns:
             (B, L, embed_dims).
 
         Raises:
             ValueError: A shape does not fit.
+            ClassLabelError: See :meth:`TokenSpace.class_ids`.
         """
-        self._check(features, ids, mask)
+        self._check(features, ids, mask, labels)
         counts = mask.sum(1)
         if (counts == counts[0]).all():
-            return self.decode(features, ids, mask)[:, 1 : 1 + self.num_tokens]
+            return self.decode(features, ids, mask, labels)[:, 1 : 1 + self.num_tokens]
         order = counts.argsort(stable=True)
         sizes = counts.unique(return_counts=True)[1].tolist()
-        parts = (self.decode(features[rows], ids[rows], mask[rows]) for rows in order.split(sizes))
+        parts = (
+            self.decode(features[rows], ids[rows], mask[rows], None if labels is None else labels[rows])
+            for rows in order.split(sizes)
+        )
         return torch.cat([part[:, 1 : 1 + self.num_tokens] for part in parts])[order.argsort()]
 
-    def decode(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def decode(self, features: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """States of the whole sequence.
 
         Args:
             features: See :meth:`forward`.
             ids: See :meth:`forward`.
             mask: See :meth:`forward`, but all rows have the same number of masked positions.
+            labels: See :meth:`forward`. Defaults to None.
 
         Returns:
             (B, 1 + L + V, embed_dims) for V visible tokens.
         """
         mask = mask.bool()
-        x = torch.cat([self._image_positions(features, mask), self._visible_tokens(ids, mask)], dim=1)
+        x = torch.cat([self._image_positions(features, mask, labels), self._visible_tokens(ids, mask)], dim=1)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
-    def _image_positions(self, features: Tensor, mask: Tensor) -> Tensor:
+    def _image_positions(self, features: Tensor, mask: Tensor, labels: Tensor | None) -> Tensor:
         """Class position and image positions, (B, 1 + L, embed_dims)."""
         visible = self.embed(features[:, 1:]) + self.pos_embed[:, 1:]
         image = torch.where(mask.unsqueeze(-1), self.mask_token + self.mask_pos_embed, visible)
-        class_position = (self.mask_token + self.pos_embed[:, :1]).expand(len(image), -1, -1)
+        class_position = (self._class_words(labels) + self.pos_embed[:, :1]).expand(len(image), -1, -1)
         return torch.cat([class_position, image], dim=1)
+
+    def _class_words(self, labels: Tensor | None) -> Tensor:
+        """Word embeddings of the classes, or the mask token, (B or 1, 1, embed_dims)."""
+        if labels is None:
+            return self.mask_token
+        words = self.word_embed(self.token_space.class_ids(labels)[:, None])
+        return torch.where((labels < 0)[:, None, None], self.mask_token, words)
 
     def _visible_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embedded visible tokens in the order of their positions, (B, V, embed_dims)."""
@@ -137,10 +153,12 @@ class TokenDecoder(Component):
         positions = mask.byte().argsort(dim=1, stable=True)[:, :num_visible]
         return self.word_embed(ids.gather(1, positions)) + self.token_pos_embed[0, positions]
 
-    def _check(self, features: Tensor, ids: Tensor, mask: Tensor) -> None:
+    def _check(self, features: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None) -> None:
         expected = (len(features), self.num_tokens)
         if features.shape[1] != 1 + self.num_tokens or ids.shape != expected or mask.shape != expected:
             raise ValueError(
                 f'features must be (B, {1 + self.num_tokens}, C), ids and mask (B, {self.num_tokens}); '
                 f'got {tuple(features.shape)}, {tuple(ids.shape)} and {tuple(mask.shape)}'
             )
+        if labels is not None and labels.shape != expected[:1]:
+            raise ValueError(f'labels must be (B,) with B = {len(features)}, got {tuple(labels.shape)}')

@@ -19,7 +19,8 @@ from addp_mm.registry import MODELS
 class MaskedTokenPredictor(Component):
     """Masked transformer on token ids (MAGE, arXiv 2211.09117), without its unused pixel embedding.
 
-    The sequence is the fake class id and then the L image tokens; the mask id replaces masked ones.
+    The sequence is the id of the class and then the L image tokens; the mask id replaces masked
+    ones. Images without a class, and all images of an unconditional model, have the fake class.
     A ViT encoder processes all of it, or in MAGE's training only the positions that are kept. The
     decoder processes a linear projection of all positions. In it, the encoder's class output
     replaces positions that are masked or were not kept.
@@ -100,7 +101,7 @@ class MaskedTokenPredictor(Component):
             for _ in range(depth)
         )
 
-    def _states(self, ids: Tensor, mask: Tensor, kept: Tensor | None) -> Tensor:
+    def _states(self, ids: Tensor, mask: Tensor, kept: Tensor | None, labels: Tensor | None) -> Tensor:
         """Decoder states of the image positions, (B, L, decoder_embed_dims)."""
         if ids.shape != mask.shape or ids.dim() != 2 or ids.shape[1] != self.num_tokens:
             raise ValueError(
@@ -108,8 +109,10 @@ class MaskedTokenPredictor(Component):
             )
         if kept is not None and (kept.dim() != 2 or len(kept) != len(ids)):
             raise ValueError(f'kept must be (B, K) positions with B = {len(ids)}, got {tuple(kept.shape)}')
+        if labels is not None and labels.shape != ids.shape[:1]:
+            raise ValueError(f'labels must be (B,) with B = {len(ids)}, got {tuple(labels.shape)}')
         mask = mask.bool()
-        x = self.decoder_embed(self._encode(ids.masked_fill(mask, self.token_space.mask_id), kept))
+        x = self.decoder_embed(self._encode(ids.masked_fill(mask, self.token_space.mask_id), kept, labels))
         class_state, image = x[:, :1], x[:, 1:]
         if kept is not None:
             everywhere = class_state.expand(-1, self.num_tokens, -1)
@@ -120,49 +123,56 @@ class MaskedTokenPredictor(Component):
             x = block(x)
         return self.decoder_norm(x)[:, 1:]
 
-    def _encode(self, words: Tensor, kept: Tensor | None) -> Tensor:
-        """Encoder states of the fake class and of the kept positions, (B, 1 + K, embed_dims)."""
-        fake_class = words.new_full((len(words), 1), self.token_space.fake_class_id)
+    def _encode(self, words: Tensor, kept: Tensor | None, labels: Tensor | None) -> Tensor:
+        """Encoder states of the class and of the kept positions, (B, 1 + K, embed_dims)."""
+        if labels is None:
+            class_ids = words.new_full((len(words),), self.token_space.fake_class_id)
+        else:
+            class_ids = self.token_space.class_ids(labels)
         pos_embed: Tensor = self.pos_embed
         if kept is not None:
             words = words.gather(1, kept)
             class_pos, image_pos = pos_embed.expand(len(words), -1, -1).split([1, self.num_tokens], dim=1)
             pos_embed = torch.cat([class_pos, image_pos.gather(1, _rows(kept, image_pos))], dim=1)
-        x = self.word_embed(torch.cat([fake_class, words], dim=1)) + pos_embed
+        x = self.word_embed(torch.cat([class_ids[:, None], words], dim=1)) + pos_embed
         x = self.embed_drop(self.embed_norm(x))
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
-    def logits(self, ids: Tensor, mask: Tensor, kept: Tensor | None = None) -> Tensor:
+    def logits(self, ids: Tensor, mask: Tensor, kept: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """Logits over the whole vocabulary at every image position.
 
         Args:
             ids: Ids of the image tokens, (B, L), int64; masked positions are ignored.
             mask: (B, L), bool, True where masked.
-            kept: Positions that the encoder sees in addition to the fake class, (B, K), int64, each
-                at most once in a row. MAGE's training drops half of all positions, all of them
+            kept: Positions that the encoder sees in addition to the class, (B, K), int64, each at
+                most once in a row. MAGE's training drops half of all positions, all of them
                 masked (see :func:`addp_mm.diffusion.random_masks`). Defaults to None: all.
+            labels: Classes, (B,), int64; -1: no class. Defaults to None: no class in any row.
 
         Returns:
             (B, L, vocab_size).
 
         Raises:
-            ValueError: A shape is not (B, num_tokens), or ``kept`` has another number of rows.
+            ValueError: A shape is not (B, num_tokens), or ``kept`` or ``labels`` has another number
+                of rows.
+            ClassLabelError: See :meth:`TokenSpace.class_ids`.
         """
-        return self.head(self._states(ids, mask, kept), self.word_embed.weight)
+        return self.head(self._states(ids, mask, kept, labels), self.word_embed.weight)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """Probabilities over the codes.
 
         Args:
             ids: See :meth:`logits`.
             mask: See :meth:`logits`.
+            labels: See :meth:`logits`. Defaults to None.
 
         Returns:
             (B, L, codebook_size), float32.
         """
-        return self.logits(ids, mask)[..., : self.token_space.codebook_size].float().softmax(dim=-1)
+        return self.logits(ids, mask, labels=labels)[..., : self.token_space.codebook_size].float().softmax(dim=-1)
 
 
 def _rows(positions: Tensor, like: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latent
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.errors import OptionError
 from addp_mm.models.selfsup.build_component import build_component
+from addp_mm.models.selfsup.class_labels import check_drop_rate, drop_labels, read_labels
 from addp_mm.models.selfsup.frozen import add_missing_components, freeze, is_loaded
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
@@ -35,9 +37,13 @@ class ADDP(Component, BaseSelfSupervisor):
     DistributedDataParallel. :meth:`train` leaves them in eval mode, except for the predictor's
     dropout if it has ``train_dropout=True``.
 
+    ``num_classes`` in the token space of predictor, neck and head makes it class-conditional. It
+    then learns from the classes in the data samples (``gt_label``), of which a share is dropped at
+    random; predictor and token decoder get the same ones.
+
     Args:
         tokenizer: Tokenizer with ``encode``, ``decode`` and ``codebook``: a config or a module.
-        predictor: Token predictor called with ids and mask: a config or a module.
+        predictor: Token predictor called with ids, mask and classes: a config or a module.
         backbone: Backbone that returns the class token and all patch tokens (``out_type='raw'``).
         neck: Token decoder.
         head: Token head with a loss.
@@ -50,6 +56,8 @@ class ADDP(Component, BaseSelfSupervisor):
             has no information about the image. Defaults to True.
         hard_target: Whether the targets are the image's own tokens, as in MAGE (arXiv 2211.09117;
             an ablation), and not the predictor's probabilities. Defaults to False.
+        class_drop_rate: For a model with classes: share of the images that are trained without
+            their class. Defaults to 0.1.
         pixel_mean: Subtracted from the channels before the backbone: one number for each, or one
             for all. Defaults to None: the means of ImageNet for RGB, else 0.5.
         pixel_std: Divides the channels afterwards. Defaults to None: the deviations of ImageNet for
@@ -58,7 +66,7 @@ class ADDP(Component, BaseSelfSupervisor):
         init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
-        ValueError: The components do not fit together.
+        ValueError: The components do not fit together, or ``class_drop_rate`` is not in [0, 1].
     """
 
     component = 'model'
@@ -74,6 +82,7 @@ class ADDP(Component, BaseSelfSupervisor):
         latent_size: tuple[int, int] | None = None,
         unreliable_tokens: bool = True,
         hard_target: bool = False,
+        class_drop_rate: float = 0.1,
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
@@ -89,6 +98,7 @@ class ADDP(Component, BaseSelfSupervisor):
         self.latent_size = self._check_fit(latent_size)
         self.unreliable_tokens = unreliable_tokens
         self.hard_target = hard_target
+        self.class_drop_rate = check_drop_rate(class_drop_rate)
         self.in_channels = self._check_channels()
         mean = self._per_channel('pixel_mean', pixel_mean, IMAGENET_MEAN if self.in_channels == 3 else OTHER_MEAN)
         std = self._per_channel('pixel_std', pixel_std, IMAGENET_STD if self.in_channels == 3 else OTHER_STD)
@@ -100,6 +110,11 @@ class ADDP(Component, BaseSelfSupervisor):
         self._ddp_params_and_buffers_to_ignore = [
             f'{name}.{key}' for name, part in self.frozen_components.items() for key in part.state_dict(keep_vars=True)
         ]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0: unconditional."""
+        return self.head.token_space.num_classes
 
     @property
     def frozen_components(self) -> dict[str, nn.Module]:
@@ -122,27 +137,31 @@ class ADDP(Component, BaseSelfSupervisor):
         return self.backbone((_images(inputs).clamp(0, 1) - self.pixel_mean) / self.pixel_std)
 
     def loss(
-        self,
-        inputs: Tensor | list[Tensor],
-        data_samples: list | None = None,  # noqa: ARG002  # mmpretrain passes it
-        noise: NoiseDraw | None = None,
+        self, inputs: Tensor | list[Tensor], data_samples: list | None = None, noise: NoiseDraw | None = None
     ) -> dict[str, Tensor]:
-        """Loss of a batch. Without dropout it depends only on the images and the noise.
+        """Loss of a batch. Without dropout it depends only on images, classes and the noise.
 
         Args:
             inputs: Images (B, C, H, W) in [0, 1], or a list with them as first entry.
-            data_samples: Not used. Defaults to None.
+            data_samples: Samples with ``gt_label``, which a model with classes needs. Defaults to
+                None.
             noise: Level and generator. Defaults to None: drawn from ``schedule`` by torch's global
                 CPU generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
         Returns:
             ``loss``, and for the log ``mask_ratio`` and ``next_mask_ratio``.
+
+        Raises:
+            ClassLabelError: A label is missing, or is not a class of the model.
         """
         noise = noise or NoiseDraw.sample(self.schedule, generator_from_process())
         ids, latents = self.tokenize(_images(inputs))
         mask, mask_next = nested_masks(ids.shape[1], noise.level, len(ids), noise.generator, ids.device)
-        noisy, target = self.add_noise(ids, latents, mask, mask_next)
-        states = self.neck(self.extract_feat(noisy)[-1], ids, mask)
+        labels = read_labels(data_samples, self.head.token_space, ids.device)
+        if labels is not None and self.training:
+            labels = drop_labels(labels, self.class_drop_rate, noise.generator)
+        noisy, target = self.add_noise(ids, latents, mask, mask_next, labels)
+        states = self.neck(self.extract_feat(noisy)[-1], ids, mask, labels)
         losses = self.head.loss(states, self.neck.word_embed.weight, target, mask)
         return dict(
             losses,
@@ -182,7 +201,9 @@ class ADDP(Component, BaseSelfSupervisor):
             return self.tokenizer.decode(latents.float())
 
     @torch.no_grad()
-    def add_noise(self, ids: Tensor, latents: Tensor, mask: Tensor, mask_next: Tensor) -> tuple[Tensor, Tensor]:
+    def add_noise(
+        self, ids: Tensor, latents: Tensor, mask: Tensor, mask_next: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Noisy images of a level, and the targets of their prediction.
 
         Args:
@@ -190,6 +211,7 @@ class ADDP(Component, BaseSelfSupervisor):
             latents: (B, D, h, w).
             mask: Positions masked at the level, (B, L), bool.
             mask_next: Positions masked at the next level, (B, L), bool; contains ``mask``.
+            labels: Classes (B,), int64; -1: no class. Defaults to None: no class in any row.
 
         Returns:
             Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which
@@ -202,39 +224,42 @@ class ADDP(Component, BaseSelfSupervisor):
             masks.append(mask)
         predictions: Sequence[Tensor] = ()
         if masks:  # one call of the predictor for all masks
-            predictions = self.predictor(ids.repeat(len(masks), 1), torch.cat(masks)).chunk(len(masks))
+            classes = None if labels is None else labels.repeat(len(masks))
+            predictions = self.predictor(ids.repeat(len(masks), 1), torch.cat(masks), classes).chunk(len(masks))
         target = F.one_hot(ids, self.tokenizer.codebook_size).float() if self.hard_target else predictions[-1]
         # without a prediction, all codes are equally likely
         likely = predictions[0] if self.unreliable_tokens else torch.ones_like(target) / target.shape[-1]
         expected = self._mean_codes(likely, latents.shape[-2:])
         return self.decode(corrupt(latents, expected, mask)), target
 
-    def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits over the codes at every position.
 
         Args:
             images: (B, C, H, W); clamped to [0, 1].
             ids: (B, L), int64; ids at masked positions have no effect.
             mask: (B, L), bool, True where masked.
+            labels: Classes (B,), int64; -1: no class. Defaults to None: no class in any row.
 
         Returns:
             (B, L, codebook_size).
         """
-        states = self.neck(self.extract_feat(images)[-1], ids, mask)
+        states = self.neck(self.extract_feat(images)[-1], ids, mask, labels)
         return self.head(states, self.neck.word_embed.weight)[..., : self.head.token_space.codebook_size]
 
     @torch.no_grad()
-    def expected_latents(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def expected_latents(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mean code vectors under the predictor, from which generation starts.
 
         Args:
             ids: (B, L), int64; ids at masked positions have no effect.
             mask: (B, L), bool, True where masked.
+            labels: Classes (B,), int64; -1: no class. Defaults to None: no class in any row.
 
         Returns:
             (B, D, h, w).
         """
-        return self._mean_codes(self.predictor(ids, mask), self.latent_size)
+        return self._mean_codes(self.predictor(ids, mask, labels), self.latent_size)
 
     def _mean_codes(self, probabilities: Tensor, size: Sequence[int]) -> Tensor:
         with torch.autocast(probabilities.device.type, enabled=False):
@@ -262,20 +287,27 @@ class ADDP(Component, BaseSelfSupervisor):
 
     def _check_fit(self, latent_size: tuple[int, int] | None) -> tuple[int, int]:
         spaces = [self.predictor.token_space, self.neck.token_space, self.head.token_space]
+        classes = [space.num_classes for space in spaces]
+        if len(set(classes)) > 1:
+            raise OptionError(
+                f'predictor, neck and head have {classes[0]}, {classes[1]} and {classes[2]} classes: set the same '
+                'num_classes in the token_space of all three (0: unconditional). The predictor needs weights that '
+                'were trained with these classes'
+            )
         if any(space != spaces[0] for space in spaces) or spaces[0].codebook_size != self.tokenizer.codebook_size:
-            raise ValueError(
+            raise OptionError(
                 f'predictor, neck and head must share the token space of a tokenizer with '
                 f'{self.tokenizer.codebook_size} codes, got {spaces}'
             )
         num_tokens = self.neck.num_tokens
         if self.predictor.num_tokens != num_tokens:
-            raise ValueError(f'the predictor has {self.predictor.num_tokens} tokens, the neck {num_tokens}')
+            raise OptionError(f'the predictor has {self.predictor.num_tokens} tokens, the neck {num_tokens}')
         if getattr(self.backbone, 'out_type', 'raw') != 'raw':
-            raise ValueError(f"ADDP needs a backbone with out_type='raw', got {self.backbone.out_type!r}")
+            raise OptionError(f"ADDP needs a backbone with out_type='raw', got {self.backbone.out_type!r}")
         side = math.isqrt(num_tokens)
         height, width = latent_size or (side, side)
         if height * width != num_tokens:
-            raise ValueError(
+            raise OptionError(
                 f'{num_tokens} tokens do not form a map of {(height, width)}: give latent_size=(height, width)'
             )
         return height, width

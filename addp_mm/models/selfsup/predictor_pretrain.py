@@ -14,6 +14,7 @@ from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.diffusion import random_masks, seeded_masks, truncated_normal_ratios
 from addp_mm.models.losses.masked_token_loss import masked_token_losses
 from addp_mm.models.selfsup.build_component import build_component
+from addp_mm.models.selfsup.class_labels import check_drop_rate, drop_labels, read_labels
 from addp_mm.models.selfsup.frozen import add_missing_components, freeze, is_loaded
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
@@ -28,6 +29,9 @@ class PredictorPretrain(BaseModel):
     (:class:`~addp_mm.datasets.TokenIds`).
     Mask ratios follow a truncated normal density on [``mask_ratio_min``, 1]. Masks are drawn by
     torch's global CPU generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
+
+    A predictor whose token space has ``num_classes`` learns from the classes in the data samples
+    (``gt_label``), of which a share is dropped at random.
 
     Besides its own checkpoints it loads checkpoints with a predictor only, as
     tools/model_converters/export_weights.py writes them. The tokenizer's ``init_cfg`` then loads
@@ -51,6 +55,8 @@ class PredictorPretrain(BaseModel):
             Defaults to 0.1.
         codes_only: Whether the loss is over the codes only, without the mask id and the class
             slots. Defaults to False.
+        class_drop_rate: For a predictor with classes: share of the images that are trained without
+            their class. Defaults to 0.1.
         test_mask_ratios: Shares of masked tokens at which :meth:`predict` tests the predictor.
             Defaults to (0.5, 0.75, 0.95).
         test_mask_seed: Seed of the masks of :meth:`predict`. Defaults to 0.
@@ -59,7 +65,8 @@ class PredictorPretrain(BaseModel):
 
     Raises:
         ValueError: If ``drop_ratio`` exceeds ``mask_ratio_min``, a ratio of ``test_mask_ratios`` is
-            not in (0, 1], or tokenizer and predictor differ in the number of codes.
+            not in (0, 1], ``class_drop_rate`` is not in [0, 1], or tokenizer and predictor differ
+            in the number of codes.
     """
 
     def __init__(
@@ -73,6 +80,7 @@ class PredictorPretrain(BaseModel):
         shared_mask_ratio: bool = False,
         label_smoothing: float = 0.1,
         codes_only: bool = False,
+        class_drop_rate: float = 0.1,
         test_mask_ratios: Sequence[float] = (0.5, 0.75, 0.95),
         test_mask_seed: int = 0,
         data_preprocessor: dict | None = None,
@@ -98,12 +106,18 @@ class PredictorPretrain(BaseModel):
         self.mask_ratio_min, self.drop_ratio = mask_ratio_min, drop_ratio
         self.shared_mask_ratio = shared_mask_ratio
         self.label_smoothing, self.codes_only = label_smoothing, codes_only
+        self.class_drop_rate = check_drop_rate(class_drop_rate)
         self.test_mask_ratios, self.test_mask_seed = tuple(test_mask_ratios), test_mask_seed
         self._ids_checked = False
         self.register_load_state_dict_pre_hook(_complete)
         if self.tokenizer is not None:
             # DistributedDataParallel ignores these names: every rank loads its own weights
             self._ddp_params_and_buffers_to_ignore = [f'tokenizer.{key}' for key in self.tokenizer.state_dict()]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the predictor; 0: unconditional."""
+        return self.predictor.token_space.num_classes
 
     def train(self, mode: bool = True) -> PredictorPretrain:
         """Set the training mode of the predictor; the tokenizer stays in eval mode."""
@@ -113,17 +127,15 @@ class PredictorPretrain(BaseModel):
         return self
 
     def forward(
-        self,
-        inputs: Tensor | Sequence[Tensor],
-        data_samples: list | None = None,  # noqa: ARG002  # mmengine passes it
-        mode: str = 'tensor',
+        self, inputs: Tensor | Sequence[Tensor], data_samples: list | None = None, mode: str = 'tensor'
     ) -> Tensor | dict | list:
         """Losses, predictions or logits of images or ids.
 
         Args:
             inputs: Images (B, C, H, W) in [0, 1], or a list with them as first entry; or ids (B, L)
                 of any integer type, or a list of B rows of ids.
-            data_samples: Not used. Defaults to None.
+            data_samples: Samples with ``gt_label``, which a predictor with classes needs in mode
+                'loss'. Mode 'tensor' ignores them. Defaults to None.
             mode: 'loss', 'predict' (see :meth:`predict`) or 'tensor'. Defaults to 'tensor'.
 
         Returns:
@@ -134,23 +146,31 @@ class PredictorPretrain(BaseModel):
             RuntimeError: Images are given, and there is no tokenizer, or no weights were loaded
                 into it (allowed in mode 'tensor').
             ValueError: The ids do not fit the predictor.
+            ClassLabelError: A label is missing in mode 'loss', or is not a class of the predictor.
         """
         ids = self._ids_of(inputs, mode)
-        if mode == 'loss':
-            return self.loss(ids)
-        if mode == 'predict':
-            return self.predict(ids)
-        return self.predictor.logits(ids, torch.ones_like(ids, dtype=torch.bool))
+        if mode not in ('loss', 'predict'):
+            return self.predictor.logits(ids, torch.ones_like(ids, dtype=torch.bool))
+        labels = read_labels(data_samples, self.predictor.token_space, ids.device, required=mode == 'loss')
+        return self.loss(ids, labels) if mode == 'loss' else self.predict(ids, labels)
 
-    def loss(self, ids: Tensor) -> dict[str, Tensor]:
-        """Cross entropy and accuracy at the masked positions of ids (B, L)."""
+    def loss(self, ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Cross entropy and accuracy at the masked positions.
+
+        Args:
+            ids: (B, L), int64.
+            labels: Classes (B,), int64, of which ``class_drop_rate`` are dropped in training mode.
+                Defaults to None: no class.
+        """
         mask, kept = self.draw_masks(ids)
-        logits = self.predictor.logits(ids, mask, kept)
+        if labels is not None and self.training:
+            labels = drop_labels(labels, self.class_drop_rate, generator_from_process())
+        logits = self.predictor.logits(ids, mask, kept, labels)
         if self.codes_only:
             logits = logits[..., : self.codebook_size]
         return masked_token_losses(logits, ids, mask, self.label_smoothing)
 
-    def predict(self, ids: Tensor) -> list[BaseDataElement]:
+    def predict(self, ids: Tensor, labels: Tensor | None = None) -> list[BaseDataElement]:
         """Predictions of all masked tokens, at each of ``test_mask_ratios``.
 
         As in MAGE's inference the encoder sees all positions, and only codes are predicted. The
@@ -159,6 +179,7 @@ class PredictorPretrain(BaseModel):
 
         Args:
             ids: (B, L), int64.
+            labels: Classes (B,), int64; -1: no class. Defaults to None: no class in any row.
 
         Returns:
             For each of the B rows an element with ``mask_ratios`` (R numbers), ``ids`` (L),
@@ -168,7 +189,9 @@ class PredictorPretrain(BaseModel):
         masks = seeded_masks(ids, self.test_mask_ratios, self.test_mask_seed)
         predicted, log_likelihood = [], []
         for mask in masks:
-            log_probs = self.predictor.logits(ids, mask)[..., : self.codebook_size].float().log_softmax(-1)
+            log_probs = (
+                self.predictor.logits(ids, mask, labels=labels)[..., : self.codebook_size].float().log_softmax(-1)
+            )
             predicted.append(log_probs.argmax(-1))
             log_likelihood.append(log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1))
         parts = (part.unbind(1) for part in (masks, torch.stack(predicted), torch.stack(log_likelihood)))
