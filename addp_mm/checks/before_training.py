@@ -44,9 +44,9 @@ def check_number_of_batches(runner: Runner) -> None:
 def check_number_of_classes(runner: Runner, model: nn.Module) -> None:
     """Check that no head has fewer classes than the training data, whose labels are class indices.
 
-    Not checked are heads of one class, such as that of a region proposal network; heads for panoptic
-    data, which have a part of the classes; heads with classes of their own, such as borders; and
-    class-conditional models, which :func:`check_class_labels` checks.
+    Not checked are heads of one class, such as that of a region proposal network; heads for
+    panoptic data, which have a part of the classes; heads with classes of their own, such as
+    borders; and class-conditional models, which :func:`check_class_labels` checks.
 
     Args:
         runner: The runner, built.

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from addp_mm.diffusion import corrupt, expected_latents, halton_order, mask_length, remask, remask_in_order, sample_ids
+from addp_mm.diffusion.token_space import NO_CLASS
 from addp_mm.errors import ConfigError
 from addp_mm.generation.alternating_model import AlternatingModel, ConditionalModel
-from addp_mm.generation.class_labels import NO_CLASS, class_labels
+from addp_mm.generation.class_labels import class_labels
 from addp_mm.generation.guidance import Guidance, guided_logits
 from addp_mm.generation.image_streams import image_generators
 from addp_mm.generation.sampling_schedule import SamplingSchedule

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from addp_mm.diffusion.token_space import NO_CLASS
 from addp_mm.errors import ConfigError, first_few
-
-NO_CLASS = -1
 
 
 def class_labels(labels: Tensor | Sequence[int] | None, num_images: int, num_classes: int) -> Tensor | None:
