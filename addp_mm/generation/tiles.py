@@ -64,11 +64,7 @@ def plan_tiles(mask: Tensor, grid_size: tuple[int, int], overlap: int | None = N
     Raises:
         ConfigError: The overlap is negative, or not smaller than a tile.
     """
-    if overlap is not None and not 0 <= overlap < min(grid_size):
-        raise ConfigError(
-            f'overlap must be from 0 to {min(grid_size) - 1} tokens, because a tile has '
-            f'{grid_size[0]}x{grid_size[1]}; got {overlap}'
-        )
+    _check_overlap(overlap, grid_size)
     if tuple(mask.shape) == tuple(grid_size):
         return [Tile(0, 0, mask)]
     pending = mask.cpu().numpy().copy()
@@ -84,6 +80,14 @@ def plan_tiles(mask: Tensor, grid_size: tuple[int, int], overlap: int | None = N
         for index in np.flatnonzero((abs(corners - corners[chosen]) < grid_size).all(1)):
             counts[index] = pending[windows[index]].sum()
     return tiles
+
+
+def _check_overlap(overlap: int | None, grid_size: tuple[int, int]) -> None:
+    if overlap is not None and not 0 <= overlap < min(grid_size):
+        raise ConfigError(
+            f'overlap must be from 0 to {min(grid_size) - 1} tokens, because a tile has '
+            f'{grid_size[0]}x{grid_size[1]}; got {overlap}'
+        )
 
 
 def _corners(mask: np.ndarray, grid_size: tuple[int, int], overlap: int | None) -> list[tuple[int, int]]:
@@ -127,6 +131,9 @@ class TiledInpainter:
         stride: Side of a token in pixels.
         overlap: Tokens that neighbouring tiles share. Defaults to None: half a tile.
 
+    Raises:
+        ConfigError: The overlap is negative, or not smaller than a tile.
+
     Example:
         >>> inpainter = TiledInpainter(sampler, stride=8)  # doctest: +SKIP
         >>> generators = [image_generator(seed=0, index=0)]  # doctest: +SKIP
@@ -135,6 +142,7 @@ class TiledInpainter:
     """
 
     def __init__(self, sampler: AlternatingSampler, stride: int, overlap: int | None = None) -> None:
+        _check_overlap(overlap, sampler.grid_size)
         self.sampler, self.stride, self.overlap = sampler, stride, overlap
 
     def plan(self, mask: Tensor) -> list[list[Tile]]:
@@ -180,8 +188,7 @@ class TiledInpainter:
             to at least a tile; -1 for tokens that are in no tile.
 
         Raises:
-            ConfigError: See :func:`plan_tiles`, and
-                :meth:`~addp_mm.generation.AlternatingSampler.complete`.
+            ConfigError: See :meth:`~addp_mm.generation.AlternatingSampler.complete`.
             ValueError: There are no images, or the batch size is below 1.
         """
         batch_size = check_batch_size(batch_size, len(images))
