@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_addp import build_model, write_config
+from helpers.tiny_addp import MODEL, build_model, write_config
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 from addp_mm.apis import inpaint as api_inpaint
 from addp_mm.apis import load_model
 from addp_mm.generation.figures import to_uint8
+from addp_mm.registry import MODELS
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'inpaint.py'
 main = runpy.run_path(str(TOOL))['main']
@@ -211,6 +213,20 @@ def test_the_exif_orientation_is_applied_to_the_image(files, tmp_path):
     mask = save(tmp_path / 'mask.png', white_box(24, 16, (0, 0, 4, 4)))
     sample = inpaint(files, path, tmp_path / 'out', '--mask', mask)['000/a.png']
     assert np.array_equal(sample[4:], np.rot90(image, -1)[4:])
+
+
+def test_a_model_of_one_channel_reads_and_writes_grey(tmp_path):
+    grey = dict(MODEL, **{part: dict(MODEL[part], in_channels=1) for part in ('tokenizer', 'backbone')})
+    config, weights = tmp_path / 'grey.py', tmp_path / 'grey.pth'
+    config.write_text(f"default_scope = 'mmpretrain'\nmodel = {grey!r}\n")
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        torch.save(MODELS.build(grey).state_dict(), weights)
+    image = pixels(18, 20, 1)
+    path = save(tmp_path / 'a.png', image)
+    sample = inpaint([str(config), str(weights)], path, tmp_path / 'out', '--box', '2,3,7,9')['000/a.png']
+    inside = white_box(18, 20, (2, 3, 7, 9)) > 0
+    assert np.array_equal(sample[~inside], image[~inside])
+    assert (sample != image)[inside].mean() > 0.9
 
 
 def test_a_full_mask_is_unconditional(files, tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addp_mm.config.paths import require_file
-from addp_mm.datasets.errors import DatasetError, check_folder_exists
+from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.file_scan import find_images
 from addp_mm.datasets.listed.image_files import EXTENSIONS
 from addp_mm.datasets.readers.read_image import upright_size
@@ -72,10 +72,9 @@ def find_pairs(images: str, masks: str | None, excluded: Sequence[Path] = ()) ->
 
 
 def _masks_of(names: Sequence[Path], folder: Path) -> list[Path]:
-    check_folder_exists(folder, '--mask')
     by_stem: dict[Path, list[Path]] = {}
-    for name in find_images(folder, EXTENSIONS):
-        path = Path(os.fsdecode(name))
+    for found in find_images(folder, EXTENSIONS):
+        path = Path(os.fsdecode(found))
         by_stem.setdefault(path.with_suffix(''), []).append(path)
     masks, missing, several = [], [], []
     for name in names:
