@@ -153,8 +153,10 @@ class TiledInpainter:
         """
         mask = _pad(mask[:, None].float(), self.sampler.grid_size, self.stride)[:, 0].bool()
         rows, columns = (side // self.stride for side in mask.shape[1:])
-        tokens = token_mask(mask, self.stride).view(-1, rows, columns)
-        return [plan_tiles(one, self.sampler.grid_size, self.overlap) for one in tokens]
+        # samples of one image have the same mask
+        tokens, which = token_mask(mask.cpu(), self.stride).view(-1, rows, columns).unique(dim=0, return_inverse=True)
+        plans = [plan_tiles(one, self.sampler.grid_size, self.overlap) for one in tokens]
+        return [plans[index] for index in which]
 
     @torch.no_grad()
     def run(

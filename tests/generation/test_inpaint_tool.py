@@ -283,6 +283,24 @@ def test_options_that_do_not_parse_are_named(files, tmp_path, capsys, options, m
     assert message in capsys.readouterr().err
 
 
+def test_images_that_cannot_be_read_are_named(files, tmp_path):
+    path = save(tmp_path / 'scene.png', pixels(16, 16))
+    with pytest.raises(SystemExit, match='the image .*scenes.png does not exist; did you mean .*scene.png'):
+        inpaint(files, str(tmp_path / 'scenes.png'), tmp_path / 'out', '--box', '0,0,4,4')
+    Path(path).write_bytes(Path(path).read_bytes()[:-200])
+    with pytest.raises(SystemExit, match=r'scene.png: cannot be read as an image'):
+        inpaint(files, path, tmp_path / 'out', '--box', '0,0,4,4')
+
+
+@pytest.mark.parametrize('options', [['--box', '3,3,0,5'], ['--outpaint', '0,0,0,0']])
+def test_nothing_to_generate_is_said(files, tmp_path, capsys, options):
+    path = save(tmp_path / 'a.png', pixels(16, 16))
+    assert inpaint(files, path, tmp_path / 'out', *options) == {}
+    shown = capsys.readouterr()
+    assert 'a.png: the mask is empty, so that there is nothing to generate' in shown.err
+    assert '0 new sample(s) of 0 image(s)' in shown.out
+
+
 def test_an_empty_folder_and_other_settings_are_refused(files, tmp_path):
     (tmp_path / 'images').mkdir()
     with pytest.raises(SystemExit, match='images: no images found'):
