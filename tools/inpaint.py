@@ -308,6 +308,17 @@ def edit_images(pairs, inpainter, channels: int, args, out: Path) -> tuple[int, 
     return written, count
 
 
+def check_classes(classes: list[int] | None, num_classes: int) -> None:
+    """Check ``--classes`` before anything is written."""
+    from addp_mm.config.config_file import ConfigError
+    from addp_mm.generation.class_labels import class_labels
+
+    try:
+        class_labels(classes, len(classes or ()), num_classes)
+    except ConfigError as error:
+        raise ConfigError(f'--classes: {error}') from error
+
+
 def run(args) -> None:
     """Generate the samples and the figures."""
     from addp_mm.apis import load_model
@@ -316,7 +327,6 @@ def run(args) -> None:
     from addp_mm.datasets.listed.image_mask_pairs import find_pairs
     from addp_mm.engine.device import choose_device
     from addp_mm.generation import AlternatingSampler, Guidance, TiledInpainter
-    from addp_mm.generation.class_labels import class_labels
 
     device, out, schedule = choose_device(args.device), Path(args.out), schedule_of(args)
     pairs = find_pairs(args.image, args.mask, excluded=[out])
@@ -330,8 +340,7 @@ def run(args) -> None:
     inpainter = TiledInpainter(
         AlternatingSampler(model, model.latent_size, schedule, guidance), model.tokenizer.stride, args.overlap
     )
-    if args.classes:
-        class_labels(args.classes, len(args.classes), inpainter.sampler.num_classes)
+    check_classes(args.classes, inpainter.sampler.num_classes)
     claim_folder(out / 'images', out / SETTINGS_FILE, settings_of(args))
     written, count = edit_images(pairs, inpainter, channels, args, out)
     print(f'{written} new sample(s) of {count} image(s) in {out / "images"}')

@@ -256,3 +256,15 @@ def test_steps_are_kept_of_one_tile_only(model):
     kept = inpaint(model, random_images(1, 3, 10, 9), torch.ones(1, 10, 9), keep_steps=True, num_steps=2)
     assert len(kept.steps) == 3
     assert math.prod(kept.steps[0].mask.shape) == 16
+
+
+@pytest.mark.parametrize('order', ['confidence', 'halton'])
+def test_a_tile_takes_the_same_number_of_draws_for_every_mask(order):
+    sampler = AlternatingSampler(tiny_model(), GRID, SamplingSchedule(3, order=order))
+    states = []
+    for masked in (1, 12):
+        (generator,) = streams(1)
+        mask = torch.arange(12)[None] < masked
+        sampler.complete(torch.zeros(1, 12, dtype=torch.int64), mask, [generator])
+        states.append(generator.get_state())
+    assert torch.equal(*states)
