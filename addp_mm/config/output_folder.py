@@ -13,7 +13,7 @@ from addp_mm.errors import ConfigError
 def claim_folder(results: Path, record: Path, settings: Mapping) -> None:
     """Create a folder of results with a record of their settings, or compare the existing record.
 
-    If the folder has no PNG file yet, the record is overwritten.
+    If there is no PNG file in the folder or below it yet, the record is overwritten.
 
     Args:
         results: The folder.
@@ -27,7 +27,7 @@ def claim_folder(results: Path, record: Path, settings: Mapping) -> None:
     results.mkdir(parents=True, exist_ok=True)
     if not record.is_file() and any(not path.name.startswith('.') for path in results.iterdir()):
         raise ConfigError(f'{results} contains files but {record} is missing: choose another --out')
-    if not any(results.glob('*.png')):
+    if not any(results.rglob('*.png')):
         write_json(record, settings)
         return
     try:
