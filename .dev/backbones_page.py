@@ -16,11 +16,12 @@ from pathlib import Path
 
 from addp_mm.benchmark.contestants import Contestant
 from addp_mm.benchmark.listing import read_listings
-from addp_mm.benchmark.results import Row, Score
-from addp_mm.benchmark.steps import clock, fingerprint
-from addp_mm.benchmark.tables import NONE, score_text
+from addp_mm.benchmark.results import MODES, Row, Score
+from addp_mm.benchmark.step_runner import clock
+from addp_mm.benchmark.tables import NONE, score_text, speed_text
 from addp_mm.benchmark.tasks import TASKS, Metric
 from addp_mm.checkpoints.atomic_write import write_text
+from addp_mm.checkpoints.file_fingerprint import file_fingerprint
 from addp_mm.config.paths import require_writable
 from addp_mm.errors import exit_on_user_error
 from addp_mm.report.benchmark_figures import Interval, error_bars
@@ -92,6 +93,7 @@ def read_rows(work_dir: Path, seeds: Sequence[int]) -> list[Row]:
         counts = work_dir / 'results' / f'{one.name}_count.json'
         if counts.is_file():
             row.add_count(counts)
+        row.add_turns(sorted(work_dir.glob(f'results/{one.name}_turn*.json')))
         files = {seed: work_dir / 'runs' / f'{one.name}_seed{seed}/test/metrics.json' for seed in seeds}
         written = {seed: read_json(path) for seed, path in files.items() if path.is_file()}
         for metric in TASKS[one.task].metrics if written else ():
@@ -183,6 +185,27 @@ def costs(rows: Sequence[Row]) -> str:
     return table([*header, *(f'MMACs of the {TASKS[task].title.lower()} model' for task in TASKS)], lines)
 
 
+def speeds(rows: Sequence[Row]) -> list[str]:
+    """Images a second of every backbone that was timed, by task."""
+    names = {row.contestant.backbone: row.contestant.title for row in rows if row.speed}
+    if not names:
+        return []
+    timed = {(row.contestant.backbone, row.contestant.task): row.speed for row in rows if row.speed}
+    header = ['backbone', *(f'{TASKS[task].title.lower()}, {mode}' for task in TASKS for mode in MODES)]
+    lines = [
+        [title, *(speed_text(timed.get((name, task), {}).get(mode)) for task in TASKS for mode in MODES)]
+        for name, title in names.items()
+    ]
+    return [
+        '## Images a second',
+        table(header, lines),
+        prose(
+            'Median and quartiles of single steps at 64 px, batch 32 (classification) or 16, in float32; the backbones '
+            'take turns. Add `--repeats 3` to the command of the page.'
+        ),
+    ]
+
+
 def duration(work_dir: Path) -> str:
     """A sentence on the time that the runs took."""
     stamps = [read_json(path) for kind in ('train', 'test') for path in sorted(work_dir.glob(f'stamps/*_{kind}.json'))]
@@ -198,7 +221,7 @@ def duration(work_dir: Path) -> str:
 def shipped_weights() -> str:
     """A line for each file of shipped weights that a fine-tuning started from."""
     files = [ROOT / f'addp_mm/assets/{name}_nano-p8.safetensors' for name in SHIPPED]
-    return table(['weights', 'SHA-256'], [[path.name, f'`{fingerprint(path)}`'] for path in files])
+    return table(['weights', 'SHA-256'], [[path.name, f'`{file_fingerprint(path)}`'] for path in files])
 
 
 def prose(text: str) -> str:
@@ -267,6 +290,7 @@ def page(rows: Sequence[Row], seeds: Sequence[int], work_dir: Path) -> str:
         '## Cost of the backbones',
         costs(rows),
         prose('Multiplications with their additions, of one image in inference; the heads differ only in the task.'),
+        *speeds(rows),
         '## Each seed',
         each_seed(rows, seeds),
         '## Measured with',

@@ -17,7 +17,8 @@ from pathlib import Path
 from demo_report.demo_page import DemoRun, build_page
 from demo_report.finetunings import ADDP_WEIGHTS, ASSETS, ROOT, finetunings
 
-from addp_mm.benchmark.steps import Step, StepError, StepRunner, clock
+from addp_mm.benchmark.step import Step
+from addp_mm.benchmark.step_runner import StepError, StepRunner, clock
 from addp_mm.cli_options import number
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores

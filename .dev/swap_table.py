@@ -186,6 +186,7 @@ def table(results: dict) -> str:
         results: Those of configs with all backbones.
     """
     causes: list[str] = []
+    untried = False
     lines = [
         f'| Config | Model | {" | ".join(f"`{name}`" for name in BACKBONES)} |',
         '|---|---|' + '---|' * len(BACKBONES),
@@ -194,7 +195,9 @@ def table(results: dict) -> str:
         cells = []
         for backbone in BACKBONES:
             result = row['cases'][backbone]
-            cause = _readable(result['error'] or result['no_trial'] or '')
+            cause = _readable((result['error'] or result['no_trial'] or '').removeprefix(f'{config} with {backbone}: '))
+            cause = cause.removeprefix(f'{config}: ')
+            untried |= bool(cause and not result['error'])
             if cause and cause not in causes:
                 causes.append(cause)
             number = f' ({causes.index(cause) + 1})' if cause else ''
@@ -206,7 +209,7 @@ def table(results: dict) -> str:
     if causes:
         lines += [
             '',
-            'Causes (behind ✓: the original config cannot be tried either):',
+            'Causes (behind ✓: the original config cannot be tried either):' if untried else 'Causes:',
             '',
             *(_item(*one) for one in enumerate(causes, 1)),
         ]
@@ -268,7 +271,7 @@ def run_cases(results: dict, args: argparse.Namespace) -> None:
                 continue
             row = results.setdefault(config, dict(model=model_of(config), cases={}))
             done = row['cases'].get(backbone)
-            if done is not None and not (args.again and done['error']):
+            if done is not None and not (args.again and (done['error'] or done.get('no_trial'))):
                 continue
             row['cases'][backbone] = result = in_new_process(config, backbone, args.limit)
             print(f'{result["seconds"]:6.1f} s  {config}  {backbone}  {result["error"] or "passed"}', flush=True)

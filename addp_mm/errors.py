@@ -4,6 +4,7 @@
 import difflib
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -38,22 +39,35 @@ def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def exit_on_interrupt(message: str) -> Iterator[None]:
+def exit_on_interrupt(message: str, with_sigterm: bool = True) -> Iterator[None]:
     """End the process with the line ``interrupted: …`` on Ctrl-C and on SIGTERM.
 
-    SIGTERM then stops like Ctrl-C: temporary files are removed, and worker processes end too.
+    SIGTERM then stops like Ctrl-C: temporary files are removed, and worker processes end too. The
+    exit status is that of a process which the signal ended: 130 or 143.
 
     Args:
         message: What is left of the work, and how to go on.
+        with_sigterm: Whether SIGTERM stops like Ctrl-C; else it ends the process at once, as
+            launchers of several processes need it. Defaults to True.
 
     Raises:
         SystemExit: Replaces KeyboardInterrupt.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    is_handled = with_sigterm and threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, _interrupt) if is_handled else None
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(f'interrupted: {message}')
+    except KeyboardInterrupt as error:
+        print(f'interrupted: {message}', file=sys.stderr, flush=True)
+        sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
+    finally:
+        if is_handled:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """Handle a signal as Ctrl-C."""
+    raise KeyboardInterrupt(number)
 
 
 def first_few(things: Iterable, count: int = 6, separator: str = ', ') -> str:

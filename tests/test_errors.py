@@ -1,4 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
+import signal
+from pathlib import Path
+
 import pytest
 
 from addp_mm.checkpoints.errors import CheckpointError
@@ -8,7 +11,7 @@ from addp_mm.compat.ops.missing import MissingOpError
 from addp_mm.config.config_file import ConfigError
 from addp_mm.datasets import DatasetError
 from addp_mm.engine.hooks import TrainingCollapsedError
-from addp_mm.errors import exit_on_user_error, first_few
+from addp_mm.errors import exit_on_interrupt, exit_on_user_error, first_few
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,34 @@ def test_other_errors_keep_their_traceback_unless_named():
         raise OSError('disk')
     with pytest.raises(RuntimeError, match='a bug'), exit_on_user_error(OSError):
         raise RuntimeError('a bug')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_one_line_and_the_status_of_the_signal(number, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    try:
+        with pytest.raises(SystemExit, match=f'^{128 + number}$'), exit_on_interrupt('a part is left'):
+            signal.raise_signal(number)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert capsys.readouterr().err == 'interrupted: a part is left\n'
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_training_leaves_sigterm_to_its_launcher():
+    before = signal.getsignal(signal.SIGTERM)
+    with exit_on_interrupt('', with_sigterm=False):
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+TOOLS = sorted((Path(__file__).parents[1] / 'tools').rglob('*.py'))
+
+
+@pytest.mark.parametrize('tool', TOOLS, ids=lambda path: path.stem)
+def test_every_tool_ends_cleanly_when_it_is_interrupted(tool):
+    text = tool.read_text()
+    assert 'exit_on_interrupt(' in text or 'except KeyboardInterrupt' in text
 
 
 @pytest.mark.parametrize(

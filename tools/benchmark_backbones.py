@@ -96,16 +96,13 @@ def make_benchmark(args):
     """Check the options, lock the work dir, and write the configs of swaps."""
     from addp_mm.benchmark.backbones import Choice
     from addp_mm.benchmark.benchmark import Benchmark
-    from addp_mm.benchmark.contestants import choose_data
+    from addp_mm.benchmark.choose_data import choose_data, refuse_repeats
     from addp_mm.benchmark.listing import read_listings
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.errors import ConfigError
-    from addp_mm.own_data.work_dir import lock_folder
+    from addp_mm.folder_lock import lock_folder
 
-    seeds = args.seeds or []
-    twice = [seed for seed in seeds if seeds.count(seed) > 1]
-    if twice:
-        raise ConfigError(f'--seeds {twice[0]} is given twice')
+    refuse_repeats('--seeds', args.seeds or [])
     for option, value in (('--seeds', args.seeds), ('--max-iters', args.max_iters)):
         if value is not None and not args.train:
             raise ConfigError(f'{option} has no effect without --train')
@@ -160,9 +157,12 @@ def main(argv=None):
     from addp_mm.benchmark.benchmark import Training
     from addp_mm.benchmark.measuring import Timing
     from addp_mm.engine.device import choose_device
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error():
+    with (
+        exit_on_interrupt(f'finished measurements are in {args.work_dir}; the same command goes on'),
+        exit_on_user_error(),
+    ):
         args.device = str(choose_device(args.device))
         args.seeds = args.seeds or ([0, 1, 2] if args.train else None)
         benchmark, lock = make_benchmark(args)

@@ -199,9 +199,9 @@ def main(argv=None):
     from addp_mm.checks.argument_kinds import argument_kinds
     from addp_mm.config.config_file import load_config
     from addp_mm.config.paths import require_writable_folder
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error():
         cfg = load_config(args.config, args.cfg_options, argument_kinds)
         splits = splits_of(cfg, args.split)
         if args.out:

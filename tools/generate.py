@@ -5,7 +5,6 @@ Run the same command again to continue an interrupted run: complete images in th
 The same seed gives the same images for every batch size.
 """
 
-import hashlib
 from pathlib import Path
 
 from addp_mm.cli_options import ToolParser, number
@@ -60,10 +59,11 @@ def parse_args(argv=None):
 
 def settings_of(args) -> dict:
     """The settings that determine the pixels. All images of a folder have the same settings."""
+    from addp_mm.checkpoints.file_fingerprint import file_fingerprint
     from addp_mm.checkpoints.reading import resolve_asset
 
     path = Path(resolve_asset(args.checkpoint))
-    checkpoint = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else args.checkpoint
+    checkpoint = file_fingerprint(path) if path.is_file() else args.checkpoint
     return dict(
         config=Path(args.config).name,
         checkpoint=checkpoint,
@@ -93,16 +93,6 @@ def schedule_of(args):
     )
 
 
-def write_png(path: Path, image) -> None:
-    """Write an image, uint8 of shape (height, width, 3), atomically."""
-    from PIL import Image
-
-    from addp_mm.checkpoints.atomic_write import atomic_path
-
-    with atomic_path(path) as partial:
-        Image.fromarray(image).save(partial, format='PNG')
-
-
 def is_complete(path: Path) -> bool:
     """Whether the file is a complete PNG with correct checksums."""
     from PIL import Image
@@ -118,8 +108,10 @@ def is_complete(path: Path) -> bool:
 def write_images(sampler, args, out: Path) -> int:
     """Generate the images that are missing or broken in the folder; return their number."""
     import torch
+    from PIL import Image
     from tqdm import tqdm
 
+    from addp_mm.checkpoints.atomic_write import write_png
     from addp_mm.generation import image_generators
     from addp_mm.generation.figures import to_uint8
 
@@ -133,7 +125,7 @@ def write_images(sampler, args, out: Path) -> int:
                 *sampler.blank(len(batch)), [generators[index] for index in batch], progress=bar.update
             )
             for index, image in zip(batch, to_uint8(samples.images), strict=True):
-                write_png(paths[index], image)
+                write_png(paths[index], Image.fromarray(image))
     return len(missing)
 
 
@@ -143,18 +135,21 @@ def write_overviews(sampler, args, out: Path) -> None:
     import torch
     from PIL import Image
 
+    from addp_mm.checkpoints.atomic_write import write_png
     from addp_mm.generation import image_generators
     from addp_mm.generation.figures import image_grid, steps_figure
 
     if args.grid:
         names = [out / 'images' / f'{index:06d}.png' for index in range(min(args.grid, args.num_images))]
-        write_png(out / 'grid.png', image_grid([np.asarray(Image.open(name).convert('RGB')) for name in names]))
+        grid = image_grid([np.asarray(Image.open(name).convert('RGB')) for name in names])
+        write_png(out / 'grid.png', Image.fromarray(grid))
     shown = min(args.show_steps, args.num_images)
     if shown:
         generators = image_generators(shown, torch.Generator().manual_seed(args.seed))
         steps = sampler.complete(*sampler.blank(shown), generators, keep_steps=True).steps
         size, codes = sampler.grid_size, len(sampler.model.tokenizer.codebook)
-        write_png(out / 'steps.png', np.concatenate([steps_figure(steps, size, codes, image=i) for i in range(shown)]))
+        figure = np.concatenate([steps_figure(steps, size, codes, image=i) for i in range(shown)])
+        write_png(out / 'steps.png', Image.fromarray(figure))
 
 
 def run(args) -> None:
@@ -176,9 +171,9 @@ def run(args) -> None:
 def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error(OSError):
+    with exit_on_interrupt(f'finished images are in {args.out}; the same command goes on'), exit_on_user_error(OSError):
         run(args)
 
 

@@ -12,14 +12,14 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from addp_mm.cli_options import ToolParser, number
 
 if TYPE_CHECKING:
-    from addp_mm.datasets.token_labels.map_store import MapFolder
+    from addp_mm.datasets.token_labels.map_folder import MapFolder
     from addp_mm.label_maps.dense_classifier import DenseClassifier
-    from addp_mm.label_maps.write_maps import Written
+    from addp_mm.label_maps.write_maps import MapWriter, Written
 
 TIMM = 'timm:'
 
@@ -88,7 +88,7 @@ def open_store(args: argparse.Namespace, classifier: 'DenseClassifier', names: S
     import torch
 
     from addp_mm.config.config_file import ConfigError
-    from addp_mm.datasets.token_labels.map_store import MOST_CLASSES, create_folder
+    from addp_mm.datasets.token_labels.map_folder import MOST_CLASSES, create_folder
 
     device = next(classifier.parameters()).device
     with torch.inference_mode():
@@ -111,12 +111,6 @@ def open_store(args: argparse.Namespace, classifier: 'DenseClassifier', names: S
     return create_folder(args.out, names, settings, notes)
 
 
-def folder_classes(names: Sequence[str], num_classes: int) -> dict[str, int] | None:
-    """The class of each folder in sorted order, if there are as many folders as classes."""
-    folders = sorted({name.split('/', 1)[0] for name in names if '/' in name})
-    return {folder: label for label, folder in enumerate(folders)} if len(folders) == num_classes else None
-
-
 def names_of_classes(args: argparse.Namespace, folders: dict[str, int] | None) -> list[str]:
     """Names of the classes: those of the config, else the folders."""
     if not args.config.startswith(TIMM):
@@ -126,34 +120,6 @@ def names_of_classes(args: argparse.Namespace, folders: dict[str, int] | None) -
         if found:
             return found
     return list(folders or ())
-
-
-def draw_figures(args: argparse.Namespace, images: Any, names: Sequence[str], classes: Sequence[str]) -> None:
-    """Draw the label maps of some images, evenly chosen from the list."""
-    from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
-    from addp_mm.datasets.token_labels.map_store import StoredMaps
-    from addp_mm.label_maps.figures import draw_label_map, write_figure
-
-    maps, load = StoredMaps(args.out), LoadImage()
-    for index in range(0, len(names), max(1, len(names) // args.figures))[: args.figures]:
-        try:
-            pixels = load(dict(images.get_data_info(index)))['img'][..., ::-1]
-        except (BrokenImageError, OSError):
-            continue
-        picture = draw_label_map(pixels, maps.read(names[index]), classes)
-        write_figure(args.out / 'figures' / (re.sub(r'[^\w.-]', '_', names[index]) + '.png'), picture)
-
-
-def check_output(store: 'MapFolder', numbers: Sequence[int]) -> None:
-    """Open the files with their reader, and check the values of their first maps."""
-    from addp_mm.datasets.token_labels.label_map import LabelMap
-
-    for written in numbers:
-        file = store.open(written)
-        scores, classes = (file.get_slice(key)[0] for key in ('scores', 'classes'))
-        if int(classes.min()) >= 0:
-            label_map = LabelMap(scores.float(), classes.long(), store.about['scores'])
-            label_map.check(store.about['num_classes'], str(store.path(written)))
 
 
 def summary(args: argparse.Namespace, store: 'MapFolder', written: 'Written') -> str:
@@ -181,14 +147,35 @@ def summary(args: argparse.Namespace, store: 'MapFolder', written: 'Written') ->
     return '\n'.join(lines)
 
 
-def run(args: argparse.Namespace) -> str:
-    """Write the label maps that are missing; returns a summary."""
+def write_missing(writer: 'MapWriter', shard: tuple[int, int]) -> 'Written':
+    """Write the missing files of a shard with a progress bar, and check them.
+
+    Args:
+        writer: Writes the files.
+        shard: Number of the shard, from 0, and number of all shards.
+    """
     from tqdm import tqdm
 
+    store, (index, count) = writer.store, shard
+    own = range(index, store.num_files, count)
+    missing = [one for one in store.missing() if one in own]
+    total, to_do = (sum(len(store.rows(one)) for one in files) for files in (own, missing))
+    with tqdm(total=total, initial=total - to_do, unit='img', desc=str(store.folder)) as bar:
+        written = writer.write(missing, bar.update)
+    for one in missing:  # their reader opens them, and checks their first maps
+        store.read(store.open(one), 0, str(store.path(one)))
+    return written
+
+
+def run(args: argparse.Namespace) -> str:
+    """Write the label maps that are missing; returns a summary."""
     from addp_mm.config.config_file import ConfigError
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.datasets.listed.open_images import image_name, open_images
+    from addp_mm.datasets.token_labels.map_folder import as_bytes
     from addp_mm.engine.device import choose_device
+    from addp_mm.label_maps.figures import draw_figures
+    from addp_mm.label_maps.folder_classes import folder_classes
     from addp_mm.label_maps.write_maps import MapWriter
 
     device = choose_device(args.device)
@@ -200,9 +187,7 @@ def run(args: argparse.Namespace) -> str:
     classifier = load_classifier(args).to(device)
     args.img_size = args.img_size or classifier.image_size
     store = open_store(args, classifier, listed)
-    index, count = args.shard
-    numbers = [written for written in store.missing() if written % count == index]
-    order = sorted(range(len(listed)), key=lambda row: os.fsencode(listed[row]))
+    order = sorted(range(len(listed)), key=lambda row: as_bytes(listed[row]))
     folders = folder_classes(listed, store.about['num_classes'])
     writer = MapWriter(
         store,
@@ -216,13 +201,9 @@ def run(args: argparse.Namespace) -> str:
         classes=folders,
         max_broken_share=args.max_broken_share,
     )
-    own = sum(len(store.rows(written)) for written in range(index, store.num_files, count))
-    done = own - sum(len(store.rows(written)) for written in numbers)
-    with tqdm(total=own, initial=done, unit='img', desc=str(args.out)) as bar:
-        written = writer.write(numbers, bar.update)
-    check_output(store, numbers)
+    written = write_missing(writer, args.shard)
     if args.figures and not store.missing():
-        draw_figures(args, images, listed, names_of_classes(args, folders))
+        draw_figures(args.out, images, listed, names_of_classes(args, folders), args.figures)
     return summary(args, store, written)
 
 

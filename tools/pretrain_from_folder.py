@@ -8,7 +8,6 @@ config in the work dir, which you can also train by hand. See docs/own_data.md.
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -162,11 +161,6 @@ def parse_args(argv=None):
     return args
 
 
-def interrupt(number, _frame):
-    """Handle a signal as Ctrl-C."""
-    raise KeyboardInterrupt(number)
-
-
 def main(argv=None, execute=None):
     """Run the tool.
 
@@ -177,22 +171,14 @@ def main(argv=None, execute=None):
             Defaults to None.
     """
     args = parse_args(argv)
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
     from addp_mm.own_data.pipeline import Pipeline
 
     # file names may contain bytes that are not UTF-8
     sys.stdout.reconfigure(errors='backslashreplace')
-    # so that SIGTERM also ends the running training
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        with exit_on_user_error(OSError):
-            Pipeline(args, execute).run()
-    except KeyboardInterrupt as error:
-        print(f'interrupted: the same command continues the work in {args.work_dir}', file=sys.stderr)
-        # the status of a process that the signal ended
-        sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    left = f'the same command continues the work in {args.work_dir}'
+    with exit_on_interrupt(left), exit_on_user_error(OSError):
+        Pipeline(args, execute).run()
 
 
 if __name__ == '__main__':

@@ -110,6 +110,7 @@ def swap(args):
     print(*(f'{line}\n' for line in (trial_in_words(trial) if trial else ())), sep='', end='')
     if failure:
         print(f'note: no trial was possible, neither of the original config nor of the new one: {failure}')
+    print(*(f'warning: {text}\n' for text in plan.warnings), sep='', end='')
     print(*(f'note: {note}\n' for note in plan.notes), sep='', end='')
     print(f'written: {args.out}\ntrain it: {train_command(args.out)}')
 
@@ -164,9 +165,9 @@ def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
     warnings.simplefilter('ignore')  # those of other packages about their own code
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error():
         if args.list:
             list_backbones(args.json)
         elif args.check:

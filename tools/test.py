@@ -57,9 +57,14 @@ def main(argv=None):
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.runner_cfg import build_runner, close_process_group
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error(), name_sections(), early_log() as write_early:
+    with (
+        exit_on_interrupt('no metrics were written', with_sigterm=False),
+        exit_on_user_error(),
+        name_sections(),
+        early_log() as write_early,
+    ):
         cfg = prepare(args)
         runner = build_runner(cfg)
         write_early(runner.logger)

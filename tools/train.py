@@ -68,9 +68,14 @@ def main(argv=None):
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.runner_cfg import build_runner, close_process_group, scale_by_optimizer_steps
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error(), name_sections(), early_log() as write_early:
+    with (
+        exit_on_interrupt('the same command with --resume continues from the last checkpoint', with_sigterm=False),
+        exit_on_user_error(),
+        name_sections(),
+        early_log() as write_early,
+    ):
         runner = build_runner(prepare(args))
         write_early(runner.logger)
         runner.logger.info(compat.summary())

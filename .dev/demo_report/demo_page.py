@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from addp_mm.benchmark.steps import Done, Step, clock
+from addp_mm.benchmark.step import Step
+from addp_mm.benchmark.step_runner import Done, clock
 from addp_mm.generation.figures import image_grid
 from addp_mm.report.figures import image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve, read_image, read_json, read_previews

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from addp_mm.benchmark.data_folder import data_options
 from addp_mm.benchmark.finetuning import FineTuning as Training
-from addp_mm.benchmark.finetuning import data_options
-from addp_mm.benchmark.steps import Step
+from addp_mm.benchmark.step import Step
 from addp_mm.benchmark.tasks import TASKS as TASKS_OF_THE_BENCHMARK
 from addp_mm.benchmark.tasks import Metric
 

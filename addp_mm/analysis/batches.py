@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from addp_mm.config.config_file import ConfigError
+from addp_mm.config.nodes import nodes_below
 
 if TYPE_CHECKING:
     from mmdet.structures import DetDataSample
@@ -184,11 +185,7 @@ def _background(cfg: Config) -> int | None:
 
 def dicts_of(node: Any) -> Iterator[dict]:
     """Every dict in nested dicts and lists, the outer ones first."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    for part in node if isinstance(node, list | tuple) else ():
-        yield from dicts_of(part)
+    return (part for _, part in nodes_below(node) if isinstance(part, dict))
 
 
 def _det_sample(img_size: tuple[int, int], with_mask: bool, background: int | None) -> DetDataSample:

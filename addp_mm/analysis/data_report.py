@@ -19,8 +19,9 @@ from addp_mm.analysis.image_sizes import ImageSizes
 from addp_mm.analysis.image_sources import ImageSource
 from addp_mm.analysis.label_map_statistics import LabelStatistics
 from addp_mm.analysis.token_statistics import TokenStatistics
-from addp_mm.checks.check_list import LOADERS, loader_of
+from addp_mm.checks.check_list import LOADERS
 from addp_mm.checks.dataset_cfg import local_datasets
+from addp_mm.config.nodes import node_at
 
 
 @dataclass
@@ -80,7 +81,7 @@ def datasets_of(cfg: Config, splits: Sequence[str]) -> Iterator[tuple[str, Mappi
     found: list[tuple[list[str], Mapping]] = []
     for split in splits:
         for loader in LOADERS[split]:
-            dataset = (loader_of(cfg, loader) or {}).get('dataset') or {}
+            dataset = (node_at(cfg, loader) or {}).get('dataset') or {}
             for part in local_datasets(dataset):
                 if part.get('dataset') is None and not part.get('datasets') and 'type' in part:
                     _add(found, split, part)

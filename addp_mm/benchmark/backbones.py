@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from addp_mm.benchmark.choose_data import refuse_repeats
 from addp_mm.benchmark.contestants import Contestant, file_name
 from addp_mm.benchmark.listing import Listing
 from addp_mm.benchmark.tasks import DATA
@@ -54,9 +55,8 @@ class Choice:
 
     def _check_names(self) -> None:
         listed = sorted({name for data, _ in self.pairs for name in self.listing.get(data, {})})
+        refuse_repeats('--backbones', self.backbones)
         for name in self.backbones:
-            if self.backbones.count(name) > 1:
-                raise ConfigError(f'--backbones {name} is given twice')
             if name in listed:
                 continue
             try:

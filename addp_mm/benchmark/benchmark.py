@@ -15,7 +15,7 @@ from addp_mm.benchmark.finetuning import FineTuning
 from addp_mm.benchmark.measuring import Group, Timing
 from addp_mm.benchmark.page import build_page
 from addp_mm.benchmark.results import Row, Score
-from addp_mm.benchmark.steps import Done, StepError, StepRunner
+from addp_mm.benchmark.step_runner import Done, StepError, StepRunner
 from addp_mm.benchmark.tables import About, as_csv, as_json, as_markdown, groups
 from addp_mm.benchmark.tasks import DATA
 from addp_mm.checkpoints.atomic_write import write_json, write_text
@@ -75,7 +75,7 @@ class Benchmark:
         Raises:
             ConfigError: A folder is missing.
         """
-        for row in self._loaded(self.rows):
+        for row in self._loaded():
             one = row.contestant
             DATA[one.data].require(one.data_folder(self._configs[one.name]))
 
@@ -91,7 +91,7 @@ class Benchmark:
             ConfigError: The configs of a data set and task have other images.
         """
         by_row: list[tuple[Row, Group]] = []
-        for rows in groups(self._loaded(self.rows)).values():
+        for rows in groups(self._loaded()).values():
             configs = [(row.contestant, self._configs[row.contestant.name]) for row in rows]
             group = Group([row.contestant for row in rows], *common_size(configs, batch_size, img_size))
             for row in rows:
@@ -132,7 +132,7 @@ class Benchmark:
             DiskError: The disk has not enough room for the checkpoints.
         """
         runs = self._runs(training)
-        self._check_disk([(row, run) for row, run in runs if not (run.folder / 'test/metrics.json').is_file()])
+        self._check_disk([(row, run) for row, run in runs if not run.metrics_file.is_file()])
         steps = [step for _, run in runs for step in run.steps()]
         done = self._runner(self._jobs).run_all(steps)
         scores: dict[str, dict[str, dict[int, float]]] = {}
@@ -151,7 +151,7 @@ class Benchmark:
         """All trainings; those with the first seed come first."""
         runs = []
         for seed in training.seeds:
-            for row in self._loaded(self.rows):
+            for row in self._loaded():
                 cfg = self._configs[row.contestant.name]
                 try:
                     run = row.contestant.finetuning(cfg, seed, self.work_dir / 'runs', training.max_iters)
@@ -182,8 +182,9 @@ class Benchmark:
     def _runner(self, jobs: int) -> StepRunner:
         return StepRunner(self.work_dir, jobs, max(1, cores() // jobs), self._pass_fds)
 
-    def _loaded(self, rows: Sequence[Row]) -> list[Row]:
-        return [row for row in rows if row.contestant.name in self._configs]
+    def _loaded(self) -> list[Row]:
+        """The rows whose configs could be read."""
+        return [row for row in self.rows if row.contestant.name in self._configs]
 
 
 def _succeeded(result: Done | StepError, row: Row) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from typing import Any
 from mmengine.config import Config
 
 from addp_mm.analysis.batches import training_size
-from addp_mm.benchmark.finetuning import FineTuning, data_options, data_root
-from addp_mm.benchmark.listing import tasks_of
-from addp_mm.benchmark.tasks import DATA, TASKS, USUAL_DATA
+from addp_mm.benchmark.data_folder import data_options, data_root
+from addp_mm.benchmark.finetuning import FineTuning
+from addp_mm.benchmark.short_schedule import last_checkpoint, short_schedule
+from addp_mm.benchmark.tasks import DATA, TASKS
 from addp_mm.checkpoints.reading import resolve_asset
 from addp_mm.checks.argument_kinds import argument_kinds
 from addp_mm.checks.weights import initial_weights
 from addp_mm.config.config_file import load_config
-from addp_mm.errors import ConfigError, suggest
+from addp_mm.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ class Contestant:
             self.config,
             TASKS[self.task].metrics,
             seed,
-            folder / f'{self.name}_seed{seed}',
-            last_checkpoint(cfg, max_iters),
-            tuple(train),
-            tuple(option for option in test if not option.startswith('train_')),
-            tuple(self._inputs(cfg)),
+            folder=folder / f'{self.name}_seed{seed}',
+            checkpoint_name=last_checkpoint(cfg, max_iters),
+            train_options=tuple(train),
+            test_options=tuple(option for option in test if not option.startswith('train_')),
+            inputs=tuple(self._inputs(cfg)),
         )
 
     def data_folder(self, cfg: Config) -> Path:
@@ -104,73 +105,6 @@ class Contestant:
 def file_name(backbone: str) -> str:
     """A backbone's name with only letters that file names have."""
     return ''.join(letter if letter.isalnum() or letter in '-_.' else '-' for letter in backbone)
-
-
-def choose_data(data: Sequence[str], tasks: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs (data set, task) of the options ``--data`` and ``--task``.
-
-    Args:
-        data: Names of data sets; empty for the usual one of each task.
-        tasks: Names of tasks; empty for all tasks of the data sets.
-
-    Raises:
-        ConfigError: A name is unknown or given twice, or no data set has a task.
-    """
-    _check_names('--data', data, DATA)
-    _check_names('--task', tasks, TASKS)
-    tasks = tasks or [task for task in TASKS if any(task in tasks_of(name) for name in data or DATA)]
-    if not data:
-        return [(USUAL_DATA[task], task) for task in tasks]
-    for task in tasks:
-        if not any(task in tasks_of(name) for name in data):
-            having = ', '.join(name for name in DATA if task in tasks_of(name))
-            raise ConfigError(f'--task {task}: {", ".join(data)} has no such task. Add --data {having}')
-    for name in data:
-        if not set(tasks_of(name)) & set(tasks):
-            raise ConfigError(
-                f'--data {name}: it has only the task {", ".join(tasks_of(name))}, which --task leaves out'
-            )
-    return [(name, task) for name in data for task in tasks if task in tasks_of(name)]
-
-
-def _check_names(option: str, names: Sequence[str], known: Mapping[str, Any]) -> None:
-    for name in names:
-        if name not in known:
-            raise ConfigError(f'{option} {name} is unknown{suggest(name, known)}; choose from {", ".join(known)}')
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
-        raise ConfigError(f'{option} {twice[0]} is given twice')
-
-
-def short_schedule(cfg: Config, max_iters: int) -> list[str]:
-    """Options that end a training after some iterations.
-
-    A training by epochs gets one epoch over as many images as it needs.
-
-    Raises:
-        ConfigError: Its data set is wrapped by others, so that it cannot be shortened.
-    """
-    interval = f'default_hooks.logger.interval={max(1, min(50, max_iters // 10))}'
-    if not _by_epoch(cfg):
-        return [f'train_cfg.max_iters={max_iters}', interval]
-    key, dataset = 'train_dataloader.dataset', cfg.train_dataloader.dataset
-    while isinstance(dataset.get('dataset'), dict):
-        key, dataset = f'{key}.dataset', dataset.dataset
-    if 'datasets' in dataset:
-        raise ConfigError(f'--max-iters: {key} joins several data sets; shorten the training by --cfg-options')
-    images = max_iters * cfg.train_dataloader.batch_size
-    return ['train_cfg.max_epochs=1', f'{key}.indices={images}', interval]
-
-
-def last_checkpoint(cfg: Config, max_iters: int | None = None) -> str:
-    """Name of the last checkpoint of a training."""
-    if _by_epoch(cfg):
-        return f'epoch_{1 if max_iters else cfg.train_cfg.max_epochs}.pth'
-    return f'iter_{max_iters or cfg.train_cfg.max_iters}.pth'
-
-
-def _by_epoch(cfg: Config) -> bool:
-    return 'max_epochs' in cfg.train_cfg
 
 
 def common_size(

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mmengine.config import Config
-
-from addp_mm.benchmark.steps import Step
+from addp_mm.benchmark.step import Step
 from addp_mm.benchmark.tasks import Metric
 from addp_mm.report.logs import LogError, read_curve, read_json
 
@@ -44,6 +41,11 @@ class FineTuning:
     test_options: tuple[str, ...] = ()
     inputs: tuple[Path, ...] = ()
 
+    @property
+    def metrics_file(self) -> Path:
+        """The file that the test writes."""
+        return self.folder / 'test/metrics.json'
+
     def steps(self, after: tuple[Step, ...] = ()) -> tuple[Step, Step]:
         """The training, and the test of its last checkpoint.
 
@@ -51,31 +53,30 @@ class FineTuning:
             after: Steps that the training needs. Defaults to (): none.
         """
         config, name, title = str(self.config), self.folder.name, f'{self.title}, seed {self.seed}'
-        checkpoint, metrics = self.folder / 'train' / self.checkpoint_name, self.folder / 'test/metrics.json'
-        train_dir, test_dir = self.folder / 'train', self.folder / 'test'
+        train_dir, test_dir = self.folder / 'train', self.metrics_file.parent
+        checkpoint = train_dir / self.checkpoint_name
         train_options = ('--cfg-options', _NO_VALIDATION, *self.train_options)
         train = Step(
             f'{name}_train',
             f'Train {title}',
             ('tools/train.py', config, '--work-dir', str(train_dir), '--seed', str(self.seed), *train_options),
-            (checkpoint,),
-            self.inputs,
-            after,
-            train_dir,
-            (self.config,),
+            outputs=(checkpoint,),
+            inputs=self.inputs,
+            after=after,
+            folder=train_dir,
+            configs=(self.config,),
             resume=('--resume',),
         )
         test_options = ('--cfg-options', *self.test_options) if self.test_options else ()
-        where = ('--work-dir', str(test_dir), '--out', str(metrics))
+        where = ('--work-dir', str(test_dir), '--out', str(self.metrics_file))
         test = Step(
             f'{name}_test',
             f'Test {title}',
             ('tools/test.py', config, str(checkpoint), *where, *test_options),
-            (metrics,),
-            (),
-            (train,),
-            test_dir,
-            (self.config,),
+            outputs=(self.metrics_file,),
+            after=(train,),
+            folder=test_dir,
+            configs=(self.config,),
         )
         return train, test
 
@@ -85,61 +86,16 @@ class FineTuning:
         Raises:
             LogError: The test did not write a metric.
         """
-        path = self.folder / 'test/metrics.json'
-        written = read_json(path)
+        written = read_json(self.metrics_file)
         values = {}
         for metric in self.metrics:
             value = written.get(metric.key, metric.if_empty)
             if value is None:
-                raise LogError(f'{path} has no {metric.key}; it has {", ".join(written) or "nothing"}')
+                known = ', '.join(written) or 'nothing'
+                raise LogError(f'{self.metrics_file} has no {metric.key}; it has {known}')
             values[metric.title] = float(value) * metric.factor
         return values
 
     def curve(self) -> list[tuple[int, float]]:
         """Training loss by iteration."""
         return read_curve(self.folder / 'train')
-
-
-def data_root(cfg: Config, split: str = 'train') -> str:
-    """Folder of a config's data, without a slash at its end; '' if the config names none.
-
-    Args:
-        cfg: The config.
-        split: 'train', 'val' or 'test'. Defaults to 'train'.
-    """
-    loader = cfg.get(f'{split}_dataloader') or {}
-    roots = [value for key, value in _texts(loader, '') if key.rsplit('.', 1)[-1] == 'data_root' and value]
-    return roots[0].rstrip('/') if roots else ''
-
-
-def data_options(cfg: Config, folder: str | Path, splits: Sequence[str]) -> list[str]:
-    """Options that move a config's data to another folder: of loaders and of evaluators.
-
-    Args:
-        cfg: The config.
-        folder: The new folder.
-        splits: Some of 'train', 'val' and 'test'.
-    """
-    options = []
-    for split in splits:
-        old = data_root(cfg, split)
-        for part in ('dataloader', 'evaluator'):
-            if part == 'evaluator' and split == 'train':
-                continue
-            section = cfg.get(f'{split}_{part}') or {}
-            for key, value in _texts(section, f'{split}_{part}'):
-                if old and (value.rstrip('/') == old or value.startswith(f'{old}/')):
-                    options.append(f'{key}={folder}{value[len(old) :]}')
-    return options
-
-
-def _texts(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every text in nested dicts and lists, with its key."""
-    if isinstance(node, str):
-        yield path, node
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            yield from _texts(value, f'{path}.{key}')
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from _texts(value, f'{path}.{index}')

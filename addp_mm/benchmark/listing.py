@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from addp_mm.benchmark.tasks import DATA, TASKS
+from addp_mm.benchmark.tasks import DATA
 from addp_mm.config.shipped import ShippedFileError, config_path
 from addp_mm.errors import ConfigError, suggest
 
@@ -54,6 +54,7 @@ class Listed:
             raise ConfigError(f'listing {self.listing}: {beside} does not exist, and {error}') from error
 
 
+#: The entries by data set and name.
 Listing = dict[str, dict[str, Listed]]
 
 
@@ -111,8 +112,3 @@ def _require(name: Any, known: Iterable[str], path: Path, what: str) -> None:
     if name not in known:
         hint = suggest(str(name), known) or f'; choose from {", ".join(known)}'
         raise ConfigError(f'--listing {path}: {what} {name} is unknown{hint}')
-
-
-def tasks_of(data: str) -> list[str]:
-    """The tasks of a data set, in the order of :data:`TASKS`."""
-    return [task for task in TASKS if task in DATA[data].bases]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addp_mm.benchmark.contestants import Contestant
-from addp_mm.benchmark.steps import Step
+from addp_mm.benchmark.step import Step
 from addp_mm.report.machine import machine_class, versions
 
 

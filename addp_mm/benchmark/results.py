@@ -102,7 +102,7 @@ class Row:
         parts += [('backbone', child) for child in model['children'] if child['name'] == 'backbone']
         for part, cost in parts:
             self.parameters[part] = cost['trained'] + cost['frozen']
-            self.macs[part] = cost['flops'] // 2
+            self.macs[part] = cost['flops'] // 2  # a multiply-add counts as two operations
 
     def add_turns(self, paths: Sequence[Path]) -> None:
         """Read the turns that tools/benchmarks/step_time.py wrote."""

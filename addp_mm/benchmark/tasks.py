@@ -104,3 +104,8 @@ DATA = {
 }
 # data set of each task if none is chosen
 USUAL_DATA = {'cls': 'imagenet', 'det': 'coco', 'seg': 'ade20k'}
+
+
+def tasks_of(data: str) -> list[str]:
+    """The tasks of a data set, in the order of :data:`TASKS`."""
+    return [task for task in TASKS if task in DATA[data].bases]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # tools import this file before they need torch
+    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -58,6 +59,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_png(path: str | os.PathLike, image: Image) -> None:
+    """Write an image of Pillow as PNG, atomically."""
+    with atomic_path(path) as partial:
+        image.save(partial, 'png')
 
 
 def write_safetensors(

@@ -194,7 +194,8 @@ def _check_file(path: str) -> None:
             'For any other address, copy the file to this machine and give its path.'
         )
     if not os.path.isfile(path):
-        raise CheckpointNotFoundError(f'{path} does not exist. Check the path of the checkpoint.')
+        place = '' if os.path.isabs(path) else f' in the working directory {os.getcwd()}'
+        raise CheckpointNotFoundError(f'{path} does not exist{place}. Check the path of the checkpoint.')
     if os.path.getsize(path) == 0:
         raise CheckpointError(f'{path} is empty. Download it or save it again.')
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from addp_mm.checks.config_classes import class_at
 from addp_mm.checks.signature import constructors
-from addp_mm.checks.unknown_arguments import class_at
 from addp_mm.config.options import WORDS_FOR_NUMBERS, Kinds
 
 _SEQUENCES = ('Sequence', 'Iterable', 'Collection', 'MutableSequence')

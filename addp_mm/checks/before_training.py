@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from addp_mm.checks.class_numbers import OWN_CLASSES
 from addp_mm.checks.preflight_error import PreflightError
 from addp_mm.errors import UserError, first_few
 from addp_mm.randomness import random_states_kept
@@ -43,8 +44,9 @@ def check_number_of_batches(runner: Runner) -> None:
 def check_number_of_classes(runner: Runner, model: nn.Module) -> None:
     """Check that no head has fewer classes than the training data, whose labels are class indices.
 
-    Two kinds of heads are not checked: heads of one class, such as that of a region proposal
-    network, and heads for panoptic data, which have a part of the classes.
+    Three kinds of heads are not checked: heads of one class, such as that of a region proposal
+    network; heads for panoptic data, which have a part of the classes; and heads with classes of
+    their own, such as borders.
 
     Args:
         runner: The runner, built.
@@ -58,7 +60,7 @@ def check_number_of_classes(runner: Runner, model: nn.Module) -> None:
     if classes is None or 'thing_classes' in meta:
         return
     for name, module in model.named_modules():
-        count = getattr(module, 'num_classes', None)
+        count = None if type(module).__name__ in OWN_CLASSES else getattr(module, 'num_classes', None)
         if isinstance(count, int) and 1 < count < len(classes):
             raise PreflightError(
                 f'train_dataloader has {len(classes)} classes ({first_few(classes)}), but model.{name} has only '

@@ -11,13 +11,17 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from addp_mm.checks.class_numbers import check_class_numbers
+from addp_mm.checks.config_numbers import check_numbers
+from addp_mm.checks.config_sections import check_sections
 from addp_mm.checks.counting import check_counting
 from addp_mm.checks.datasets import check_datasets
 from addp_mm.checks.evaluators import check_evaluator
 from addp_mm.checks.optimizer import check_optimizer
 from addp_mm.checks.save_best import check_rules
-from addp_mm.checks.unknown_arguments import check_numbers, check_sections, config_checks
+from addp_mm.checks.unknown_arguments import config_checks
 from addp_mm.checks.workers import check_workers
+from addp_mm.config.nodes import node_at
 from addp_mm.errors import UserError
 
 #: Dotted names of the data loaders of each split.
@@ -42,14 +46,6 @@ class Check(NamedTuple):
     parts: Sequence[Callable[[], object]] = ()
 
 
-def loader_of(cfg: Config, name: str) -> Any:
-    """The config of a data loader by its dotted name; None if the config does not have it."""
-    node: Any = cfg
-    for part in name.split('.'):
-        node = (node or {}).get(part)
-    return node
-
-
 def settings_checks(cfg: Config, needed: tuple[str, ...]) -> Iterator[Check]:
     """Yield the checks of a config's keys and values.
 
@@ -65,12 +61,13 @@ def settings_checks(cfg: Config, needed: tuple[str, ...]) -> Iterator[Check]:
 
 
 def training_checks(cfg: Config) -> Iterator[Check]:
-    """Yield the checks of what a training counts, of its optimizer and of ``save_best``.
+    """Yield the checks of what a training counts, of its classes, optimizer and ``save_best``.
 
     Args:
         cfg: The whole config.
     """
     yield Check('loop, sampler, schedules and hooks', partial(check_counting, cfg))
+    yield Check('numbers of classes', partial(check_class_numbers, cfg))
     yield Check('optimizer settings', partial(check_optimizer, cfg))
     yield Check('save_best', partial(check_rules, cfg))
 
@@ -90,7 +87,7 @@ def data_checks(cfg: Config, *splits: str) -> Iterator[Check]:
             yield Check(f'{split}_evaluator', partial(check_evaluator, cfg, split))
     loaders: dict[str, Any] = {}
     for loader in (loader for split in splits for loader in LOADERS[split]):
-        dataset = (loader_of(cfg, loader) or {}).get('dataset')
+        dataset = (node_at(cfg, loader) or {}).get('dataset')
         if dataset is not None and dataset not in loaders.values():
             loaders[loader] = dataset
     work_dir = cfg.get('work_dir')

@@ -24,6 +24,7 @@ from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
 from addp_mm.checks.repaired_files import other_files, use_repaired_files
 from addp_mm.checks.token_labels import check_token_labels
+from addp_mm.config.nodes import node_at
 from addp_mm.datasets.errors import DatasetError
 
 
@@ -45,9 +46,7 @@ def check_datasets(cfg: Config, *loaders: str, repaired_dir: str | Path | None =
     """
     datasets, coco = {}, {}
     for loader in dict.fromkeys(('train_dataloader', *loaders)):
-        node: Any = cfg
-        for part in loader.split('.'):
-            node = (node or {}).get(part)
+        node = node_at(cfg, loader)
         if node is not None:
             datasets[loader] = node.dataset
             if loader in loaders:

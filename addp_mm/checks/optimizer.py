@@ -16,7 +16,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, PARAM_SCHE
 from torch import nn
 from torch.optim import Optimizer
 
-from addp_mm.checks.counting import loop_of, schedulers_of
+from addp_mm.checks.training_loop import loop_of, schedulers_of
 from addp_mm.checks.type_lookup import find_type
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError, suggest

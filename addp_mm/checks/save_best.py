@@ -11,9 +11,9 @@ from mmengine.optim import ReduceOnPlateauParamScheduler
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from addp_mm.checks.counting import hooks_of
 from addp_mm.checks.metric_names import described, is_given, metric_names
 from addp_mm.checks.preflight_error import PreflightError
+from addp_mm.checks.training_loop import hooks_of
 from addp_mm.checks.type_lookup import find_type
 from addp_mm.errors import ConfigError, first_few, suggest
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from addp_mm.checks.dataset_cfg import quoted, transforms_of
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.token_labels.label_map import LabelMapError
-from addp_mm.datasets.token_labels.map_store import TOOL
+from addp_mm.datasets.token_labels.map_folder import TOOL
 from addp_mm.datasets.token_labels.open_maps import open_label_maps
 from addp_mm.datasets.token_labels.with_token_labels import name_below
 

@@ -29,6 +29,7 @@ from addp_mm.compat.half_losses import patch_half_loss
 from addp_mm.compat.importing import when_imported
 from addp_mm.compat.inferencer_loader import patch_inferencer_loader
 from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
+from addp_mm.compat.mask_pasting import patch_mask_pasting
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.multimodal import patch_multimodal
 from addp_mm.compat.numpy_names import patch_numpy_names
@@ -38,6 +39,7 @@ from addp_mm.compat.param_groups import patch_param_groups
 from addp_mm.compat.patch import Patch, applied
 from addp_mm.compat.removed_names import patch_distutils, patch_find_loader
 from addp_mm.compat.skipped_parameters import patch_skipped_parameters
+from addp_mm.compat.sync_batch_norm import patch_norms_with_activation
 from addp_mm.compat.train_loop import patch_train_loop
 from addp_mm.compat.weighted_cross_entropy import patch_weighted_cross_entropy
 
@@ -77,6 +79,12 @@ PATCHES = (
     Patch('fsdp_cpu', 'mmengine.model.wrappers.fully_sharded_distributed', 'FSDP needs a GPU', patch_fsdp_wrapper),
     Patch('ddp_cpu', 'mmengine.model.wrappers.distributed', 'DDP needs a GPU', patch_ddp),
     Patch('init_dist_cpu', 'mmengine.dist.utils', 'launchers need a GPU', patch_init_dist),
+    Patch(
+        'sync_bn_activation',
+        'mmengine.model.utils',
+        "sync_bn leaves out the activations of timm's batch norms without a word",
+        patch_norms_with_activation,
+    ),
     Patch(
         'sync_bn_cpu',
         'mmengine.model.utils',
@@ -181,6 +189,12 @@ PATCHES = (
         'mmdet.evaluation.metrics.coco_metric',
         'CocoMetric fails if the model has more classes than the data',
         patch_coco_metric,
+    ),
+    Patch(
+        'mask_pasting',
+        'mmdet.models.roi_heads.mask_heads.fcn_mask_head',
+        'the mask of a box outside of the image fails on the CPU',
+        patch_mask_pasting,
     ),
     Patch('focal_loss', 'mmseg.models.losses.focal_loss', 'FocalLoss fails on the CPU', patch_focal_loss),
 )

@@ -3,6 +3,7 @@
 
 import difflib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def require_writable_folder(folder: str | Path, what: str) -> None:
 
 
 def require_writable(path: str | Path, what: str) -> None:
-    """Check that a file can be written at ``path``.
+    """Check that a file can be written at ``path``, and say so if its folder will be made.
 
     Args:
         path: The file.
@@ -75,4 +76,7 @@ def require_writable(path: str | Path, what: str) -> None:
     """
     if Path(path).is_dir():
         raise ConfigError(f'{what} {path} is a folder. Give a file, e.g. {Path(path) / "result"}')
-    require_writable_folder(Path(path).parent, f'{what} {path}')
+    folder = Path(path).parent
+    require_writable_folder(folder, f'{what} {path}')
+    if not folder.exists():  # it may be misspelt
+        print(f'{what} {path}: the folder {folder} does not exist and will be made', file=sys.stderr)

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import distributed as dist
 
-from addp_mm.checks.counting import loop_of
+from addp_mm.checks.training_loop import loop_of
 from addp_mm.checks.weights import DEEPSPEED_FILES, require_checkpoint
 from addp_mm.config.config_file import ConfigError
 from addp_mm.config.paths import require_writable_folder

@@ -77,7 +77,8 @@ def _remove_addresses(node: Any) -> Iterator[str]:
             entries = value if isinstance(value, list | tuple) else [value]
             kept = [entry for entry in entries if _address(entry) is None]
             if len(kept) < len(entries):
-                yield from filter(None, map(_address, entries))
+                named = f' of {node["model"]}' if value is True and isinstance(node.get('model'), str) else ''
+                yield from (f'{address}{named}' for address in map(_address, entries) if address)
                 # timm takes False, the others None
                 node[key] = kept if isinstance(value, list | tuple) else False if value is True else None
         node = list(node.values())

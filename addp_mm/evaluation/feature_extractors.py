@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
@@ -17,6 +16,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.file_fingerprint import file_fingerprint
 from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.checkpoints.reading import load_checkpoint_file
@@ -117,8 +117,7 @@ def _read_inception(weights: str | None) -> tuple[dict[str, Tensor], str]:
             f'the weights of Inception cannot be read: {error}\nGive their path: '
             f"extractor=dict(type='addp_mm.InceptionFeatures', weights=…), {_INSTEAD}."
         ) from error
-    digest = hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
-    return find_state_dict(checkpoint, path), digest
+    return find_state_dict(checkpoint, path), file_fingerprint(Path(path).expanduser())
 
 
 def _build_inception(state_dict: dict[str, Tensor], source: str) -> nn.Module:

@@ -114,7 +114,7 @@ def load_config_classifier(config: str, checkpoint: str) -> ConfigClassifier:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
         model = MODELS.build(Config(dict(model=model_cfg)).model)
         init_weights(model)
-    return ConfigClassifier(config, model.requires_grad_(False).eval(), _image_size(cfg))
+    return ConfigClassifier(config, model.requires_grad_(False).eval(), _test_size(cfg))
 
 
 def _without_weights(cfg: Mapping) -> dict:
@@ -130,7 +130,7 @@ def class_names(config: str) -> list[str]:
     return list(classes) if isinstance(classes, (list, tuple)) else []
 
 
-def _image_size(cfg: Mapping) -> int:
+def _test_size(cfg: Mapping) -> int:
     """Size of the test images of a config; else that of the backbone; else 224."""
     pipeline = ((cfg.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline') or []
     sizes = [step.get('crop_size', step.get('scale')) for step in pipeline if isinstance(step, Mapping)]

@@ -6,13 +6,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from addp_mm.analysis.annotated_images import colours
-from addp_mm.checkpoints.atomic_write import atomic_path
+from addp_mm.checkpoints.atomic_write import write_png
+from addp_mm.datasets.readers.load_image import BrokenImageError, LoadImage
 from addp_mm.datasets.token_labels.label_map import LabelMap
+from addp_mm.datasets.token_labels.stored_maps import StoredMaps
+from addp_mm.report.png_name import png_name
 
 _SIDE, _LINE, _IN_LEGEND, _OPACITY = 420, 16, 8, 0.45
 
@@ -46,7 +50,21 @@ def draw_label_map(pixels: np.ndarray, label_map: LabelMap, classes: Sequence[st
     return page
 
 
-def write_figure(path: Path, picture: Image.Image) -> None:
-    """Write a picture as PNG, atomically."""
-    with atomic_path(path) as partial:
-        picture.save(partial, 'png')
+def draw_figures(folder: Path, images: Any, names: Sequence[str], classes: Sequence[str], count: int) -> None:
+    """Draw the label maps of some images, evenly chosen from the list, into ``folder/figures``.
+
+    Args:
+        folder: The complete folder of label maps.
+        images: A dataset with ``get_data_info``.
+        names: Names of its images.
+        classes: Names of the classes.
+        count: Number of images; one that cannot be read has no figure.
+    """
+    maps, load = StoredMaps(folder), LoadImage()
+    for index in range(0, len(names), max(1, len(names) // count))[:count]:
+        try:
+            pixels = load(dict(images.get_data_info(index)))['img'][..., ::-1]
+        except (BrokenImageError, OSError):
+            continue
+        picture = draw_label_map(pixels, maps.read(names[index]), classes)
+        write_png(folder / 'figures' / png_name(Path(names[index])), picture)

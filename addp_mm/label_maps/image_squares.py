@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,3 @@ class ImageSquares(Dataset):
 def collate(items: Sequence[tuple[Tensor, str | None]]) -> tuple[Tensor, list[str | None]]:
     """Images (B, 3, S, S) and their reasons."""
     return torch.stack([image for image, _ in items]), [reason for _, reason in items]
-
-
-def label_of_folder(name: str, classes: Mapping[str, int]) -> int | None:
-    """The class of an image by the first folder of its name; None if that is no class."""
-    return classes.get(name.split('/', 1)[0])

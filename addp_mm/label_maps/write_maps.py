@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 
 from addp_mm.datasets.listed.broken_images import BROKEN_ALLOWANCE, num_allowed
 from addp_mm.datasets.token_labels.label_map import LabelMapError
-from addp_mm.datasets.token_labels.map_store import MapFolder
+from addp_mm.datasets.token_labels.map_folder import MapFolder
 from addp_mm.errors import first_few
 from addp_mm.label_maps.dense_classifier import DenseClassifier
-from addp_mm.label_maps.image_squares import ImageSquares, collate, label_of_folder
+from addp_mm.label_maps.folder_classes import label_of_folder
+from addp_mm.label_maps.image_squares import ImageSquares, collate
 from addp_mm.processes import worker_context
 
 

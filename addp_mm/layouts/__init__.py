@@ -13,6 +13,7 @@ from torch import Tensor
 
 from addp_mm.errors import first_few
 from addp_mm.layouts.beit import BEIT
+from addp_mm.layouts.held_model import held_model
 from addp_mm.layouts.key_rules import without_prefix
 from addp_mm.layouts.layout import Layout
 from addp_mm.layouts.mage import MAGE
@@ -69,6 +70,20 @@ def find_prefixes(state_dict: Mapping[str, Tensor], components: Collection[str] 
     return {prefix: layout for prefix, layout in found.items() if layout is not None}
 
 
+def held_by(state_dict: Mapping[str, Tensor], module: Mapping[str, Tensor]) -> str:
+    """The model whose weights a checkpoint holds, if the module is another one, or ''.
+
+    Args:
+        state_dict: Tensors by name.
+        module: The module's weights.
+
+    Returns:
+        A phrase such as "VOLO" or "ResNet (under the prefix 'backbone.')".
+    """
+    held, own = held_model(state_dict, LAYOUTS), held_model(module, LAYOUTS)
+    return '' if held is None or (own and own.kind == held.kind and not held.prefix) else str(held)
+
+
 def advice_on_prefix(state_dict: Mapping[str, Tensor], components: Collection[str] | None = None) -> str:
     """A sentence for an error: the prefixes of weights with a known layout.
 
@@ -86,4 +101,4 @@ def advice_on_prefix(state_dict: Mapping[str, Tensor], components: Collection[st
     return f'It has the layout of {first_few(phrases, separator=" and of ")}.'
 
 
-__all__ = ['LAYOUTS', 'Layout', 'advice_on_prefix', 'find_layout', 'find_prefixes']
+__all__ = ['LAYOUTS', 'Layout', 'advice_on_prefix', 'find_layout', 'find_prefixes', 'held_by']

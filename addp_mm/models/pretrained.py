@@ -17,15 +17,15 @@ from addp_mm.checkpoints.comparison import Comparison, compare_weights
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.errors import first_few
-from addp_mm.layouts import advice_on_prefix
-from addp_mm.layouts.key_rules import dotted
+from addp_mm.layouts import advice_on_prefix, find_prefixes
+from addp_mm.layouts.key_rules import dotted, without_prefix
 from addp_mm.models.layers.adapt_channels import adapt_input_channels
 from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.errors import OptionError
 from addp_mm.models.layers.fit_positions import FittedPositions, fit_positions
-from addp_mm.models.layers.lora import is_adapter, refuse_lost_adapters
+from addp_mm.models.layers.lora_weights import is_adapter, refuse_lost_adapters
 from addp_mm.models.layers.resize_patch import resize_patch_projection
-from addp_mm.models.select_weights import Selection, component_of, foreign_layout_of, select_weights
+from addp_mm.models.select_weights import Selection, component_of, foreign_layout_of, select_weights, sentence_on_model
 from addp_mm.registry import WEIGHT_INITIALIZERS
 
 
@@ -103,7 +103,7 @@ class Pretrained:
         # An adapter without weights changes nothing.
         missing = [name for name in names.missing if not (name.endswith('num_batches_tracked') or is_adapter(name))]
         weights = {name: weight for name, weight in selection.weights.items() if name not in names.unexpected}
-        self._check_required(module, weights, names)
+        self._check_required(module, selection, names)
         if self.strict and (missing or names.unexpected):
             raise CheckpointError(
                 f'{self.checkpoint} does not fit {type(module).__name__} exactly (strict=True): missing '
@@ -113,6 +113,7 @@ class Pretrained:
         fitted.resized += selection.resized
         fitted.resized += self._fit_channels(module, weights, selection)
         fitted.resized += self._fit_patches(module, weights, selection)
+        self._check_components(module, weights, selection)
         self._load(module, weights, selection)
         self._report(module, selection, weights, fitted, names.unexpected, missing)
         if isinstance(module, BaseModule) and isinstance(module.init_cfg, dict) and not isinstance(module, Component):
@@ -122,16 +123,25 @@ class Pretrained:
             update_init_info(module, init_info=f'addp_mm.Pretrained: load from {self.checkpoint}')
 
     def _nothing_matches(self, module: nn.Module, selection: Selection, state_dict: Mapping) -> str:
-        theirs = first_few(f'{selection.prefix}{name}' for name in selection.weights)
         component, layout = component_of(module), foreign_layout_of(state_dict, self.prefix)
-        advice = (
-            advice_on_prefix(state_dict, {component, 'model'} if component else None)
-            if layout is None
-            else f'It has the layout of {layout.name}, which is only converted to a {layout.component}.'
-        )
+        start = f'{self.checkpoint}: no weight matches {_name_of(module)}.'
+        converted = {component, 'model'} if component else None
+        held = sentence_on_model(state_dict, module)
+        if component and layout is None and not selection.adopted and find_prefixes(state_dict, {component}):
+            return f'{start} {advice_on_prefix(state_dict, {component})}'
+        prefix, part = _prefix_of(module.state_dict(), state_dict), _prefix_of(state_dict, module.state_dict())
+        if prefix:
+            return f'{start} The file has its names under the prefix {prefix!r}: set prefix={prefix!r}.'
+        if part:
+            return f'{start} They are those of its {part[:-1]}: set init_cfg of {part[:-1]}.'
+        if held and (layout is None or component):
+            return f'{start}{held}'
+        if layout is not None:
+            return f'{start} It has the layout of {layout.name}, which is only converted to a {layout.component}.'
+        theirs = first_few((name for name in state_dict if name.startswith(self.prefix)), 3)
         return (
-            f'{self.checkpoint}: no weight matches {type(module).__name__}. The file has {theirs}; the module '
-            f'has {first_few(module.state_dict())}. {advice}'
+            f'{start} The file has {theirs}; the module has {first_few(module.state_dict(), 3)}. '
+            f'{advice_on_prefix(state_dict, converted)}'
         )
 
     def _refuse_lost_adapters(self, names: Comparison) -> None:
@@ -140,19 +150,40 @@ class Pretrained:
         except OptionError as error:
             raise CheckpointError(f'{self.checkpoint}: {error}') from error
 
-    def _check_required(self, module: nn.Module, weights: Mapping, names: Comparison) -> None:
+    def _check_required(self, module: nn.Module, selection: Selection, names: Comparison) -> None:
         # Some names of an unknown layout may match by accident, e.g. the position embeddings or all
         # blocks.
         required = module.required_weights if isinstance(module, Component) else ()
-        lacking = [start for start in required if not any(name.startswith(start) for name in weights)]
+        loaded = [*names.matching, *names.mismatched]
+        lacking = [start for start in required if not any(name.startswith(start) for name in loaded)]
         # A file without unexpected names may lack weights on purpose, e.g. the patch embedding.
         if 'blocks.' in lacking or (lacking and names.unexpected):
             raise CheckpointError(
                 f'{self.checkpoint} has no {" and no ".join(f"{start}*" for start in lacking)} for '
-                f'{type(module).__name__}, which would stay random. Unexpected are {first_few(names.unexpected)}: '
-                'the file has no known layout. Rename the weights, or remove those that must not be loaded '
-                '(docs/checkpoints.md).'
+                f'{type(module).__name__}, which would stay random.'
+                + (
+                    sentence_on_model(selection.weights, module)
+                    or f' Unexpected are {first_few(names.unexpected)}: the file has no known layout. Rename the '
+                    'weights, or remove those that must not be loaded (docs/checkpoints.md).'
+                )
             )
+
+    def _check_components(self, module: nn.Module, weights: Mapping[str, Tensor], selection: Selection) -> None:
+        """Let each component of a whole model check its weights.
+
+        Weights of another shape have an error of their own, which names the sizes.
+        """
+        shapes = compare_weights(weights, module).mismatched
+        if selection.adopted or any(not name.endswith('pos_embed') for name in shapes):
+            return
+        for name, part in module.named_modules():
+            own = without_prefix(selection.weights, dotted(name))
+            if not (isinstance(part, Component) and own):
+                continue
+            try:
+                part.check_weights(own)
+            except ValueError as error:
+                raise CheckpointError(f'{self.checkpoint}: {error} ({selection.prefix}{dotted(name)}*).') from error
 
     def _fit_positions(self, module: nn.Module, weights: dict, selection: Selection) -> FittedPositions:
         pos_grid = None if selection.adopted else self.pos_grid
@@ -199,13 +230,16 @@ class Pretrained:
     def _load(self, module: nn.Module, weights: Mapping[str, Tensor], selection: Selection) -> None:
         try:
             module.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
-            shapes = compare_weights(weights, module).shapes(selection.prefix) or [str(error)]
+        except (RuntimeError, AssertionError) as error:  # mmpretrain's backbones assert the shape of positions
+            names = compare_weights(weights, module)
+            shapes = names.shapes(selection.prefix) or [str(error)]
+            is_small_part = len(names.matching) + len(names.mismatched) < len(names.missing)
             raise CheckpointError(
                 f'{self.checkpoint} does not fit {type(module).__name__}:\n  '
                 + first_few(shapes, separator='\n  ')
                 + '\nGive the module the sizes of the checkpoint (arch, embed_dims, patch_size, …), use another '
                 f'checkpoint, or load a part of it (prefix).{_options_of(selection)}'
+                f'{sentence_on_model(selection.weights, module) if is_small_part else ""}'
             ) from error
 
     def _report(
@@ -232,7 +266,13 @@ class Pretrained:
         ]
         # Rarely intended: e.g. only the position embeddings of another package's ViT match.
         if len(loaded) < len(missing):
-            sentences.append('Less than half of the module was loaded: check that you want this.')
+            sentences.append(
+                'Less than half of the module was loaded: check that you want this.'
+                f'{sentence_on_model(selection.weights, module)}'
+            )
+        random = _missing_blocks(loaded, missing)
+        if random:
+            sentences.append(f'The checkpoint has no {first_few(random)}, which stay random.{_options_of(selection)}')
         lacking = (name for name in missing if name.endswith(('.weight', '.bias')))
         incomplete = _of_loaded_blocks(loaded, [*unexpected, *lacking])
         if incomplete:
@@ -260,6 +300,31 @@ def _of_loaded_blocks(loaded: Mapping, others: Iterable[str]) -> list[str]:
     block = re.compile(r'(?:\w+\.)+?\d+\.')
     blocks = {match[0] for match in map(block.match, loaded) if match}
     return [name for name in others if (match := block.match(name)) and match[0] in blocks]
+
+
+def _missing_blocks(loaded: Iterable[str], missing: Iterable[str]) -> list[str]:
+    """Numbered blocks (``blocks.2.*``) of which nothing is loaded, beside others which are."""
+    block = re.compile(r'((?:\w+\.)*?\w+\.)\d+\.')
+    matches = [match for match in map(block.match, loaded) if match]
+    blocks, stages = {match[0] for match in matches}, {match[1] for match in matches}
+    lacking = dict.fromkeys(match[0] for match in map(block.match, missing) if match and match[1] in stages)
+    return [f'{start}*' for start in lacking if start not in blocks]
+
+
+def _name_of(module: nn.Module) -> str:
+    """The class of a module, and which model of timm it is."""
+    kind, model = type(module).__name__, getattr(module, 'model_name', '')
+    return kind if not model or model.startswith(kind) else f'{kind} ({model})'
+
+
+def _prefix_of(part: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> str:
+    """The prefix under which most of the weights of a part are in another state dict, or ''."""
+    names = [name.split('.') for name in whole]
+    starts = dict.fromkeys('.'.join(name[:depth]) + '.' for depth in (1, 2) for name in names if len(name) > depth)
+    for start in starts:
+        if 2 * len(compare_weights(without_prefix(whole, start), part).matching) > len(part):
+            return start
+    return ''
 
 
 def _options_of(selection: Selection) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.errors import first_few
-from addp_mm.layouts import Layout, advice_on_prefix, find_layout
+from addp_mm.layouts import Layout, advice_on_prefix, find_layout, held_by
 from addp_mm.layouts.key_rules import without_prefix
 from addp_mm.models.layers.component import AdoptedWeights, Component
 
@@ -121,7 +121,13 @@ def _adopt(
     try:
         return module.adopt_weights(weights, pos_grid)
     except ValueError as error:
-        raise CheckpointError(f'{source}: {error}.') from error
+        raise CheckpointError(f'{source}: {error}.{sentence_on_model(weights, module)}') from error
+
+
+def sentence_on_model(state_dict: Mapping[str, Tensor], module: nn.Module) -> str:
+    """A space and a sentence that names the model of a checkpoint, if it is another one, or ''."""
+    held = held_by(state_dict, module.state_dict())
+    return f' The file holds {held}.' if held else ''
 
 
 def _convert(

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from addp_mm.checkpoints.atomic_write import write_json, write_text
+from addp_mm.checkpoints.file_fingerprint import file_fingerprint
 from addp_mm.errors import UserError, first_few
 from addp_mm.own_data.stages import WEIGHTS
 
@@ -131,7 +132,7 @@ class Stage:
                 f'{self.folder} was started with other options: {first_few(other, 6, "; ")}. Use the same options to '
                 f'continue. {self._restart}'
             )
-        if not self.config.is_file() or _digest(self.config) != record['config']:
+        if not self.config.is_file() or file_fingerprint(self.config) != record['config']:
             what = 'was edited' if self.config.is_file() else 'is missing'
             raise StateError(
                 f'{self.config} {what}. To train with your own config, give a copy of it as --{self.name}-config. '
@@ -152,7 +153,12 @@ class Stage:
         )
         write_json(
             self.folder / RECORD,
-            dict(fingerprint=self.fingerprint, config=_digest(self.config), fitted=dict(fitted), wanted=self.wanted),
+            dict(
+                fingerprint=self.fingerprint,
+                config=file_fingerprint(self.config),
+                fitted=dict(fitted),
+                wanted=self.wanted,
+            ),
         )
 
     def final_checkpoint(self, max_iters: int) -> Path | None:
@@ -178,7 +184,3 @@ class Stage:
                 write_text(last, str(checkpoints[-1]))
             else:
                 last.unlink()
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,49 +3,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.errors import first_few
+from addp_mm.folder_lock import LOCK, lock_folder
 from addp_mm.own_data.state import StateError, comparable, differences, read_json
 
-MARKER, INDEX, LOCK = 'own_data.json', 'images.index', '.lock'
+MARKER, INDEX = 'own_data.json', 'images.index'
 TOKENS = 'tokens'
 # a restart removes one of these and all later ones
 PARTS = ('tokenizer', TOKENS, 'predictor', 'addp')
 _NEW_INDEX = f'{INDEX}.new'
 # keys that identify a set of images
 _IDENTITY = ('images', 'fingerprint', 'channels')
-
-
-def lock_folder(path: Path) -> IO[str]:
-    """Lock a folder against other runs, until the file is closed here and in all that inherit it.
-
-    Args:
-        path: The folder. It is created if it is missing.
-
-    Returns:
-        The open file, for commands to inherit.
-
-    Raises:
-        StateError: Another run, or a command of a run that was killed, holds the lock.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    lock = (path / LOCK).open('a')
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise StateError(
-            f'{path} is in use by another run, or by a command of a run that was killed. Wait for it, or end it: '
-            f'"fuser {path / LOCK}" lists the processes'
-        ) from error
-    return lock
 
 
 class WorkDir:
@@ -58,7 +32,8 @@ class WorkDir:
         path: Absolute path. It is created if it is missing.
 
     Raises:
-        StateError: Another run uses the folder, it contains other files, or it was moved.
+        FolderInUseError: Another run uses the folder.
+        StateError: It contains other files.
     """
 
     def __init__(self, path: Path) -> None:

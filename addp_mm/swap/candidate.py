@@ -31,7 +31,7 @@ class Candidate:
     @property
     def is_plain(self) -> bool:
         """Whether all depths have one stride."""
-        return len(set(self.maps.strides)) == 1
+        return self.maps.is_plain
 
 
 def candidate_of(backbone: Mapping[str, Any]) -> Candidate:

@@ -12,11 +12,13 @@ from mmengine.config import Config
 
 from addp_mm.analysis.batches import training_size
 from addp_mm.checks.check_list import Check, settings_checks
+from addp_mm.checks.class_numbers import check_class_numbers
 from addp_mm.checks.optimizer import check_optimizer
 from addp_mm.checks.weights import check_initial_weights
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError
 from addp_mm.swap.colours import check_colours
+from addp_mm.swap.optimizer_check import warn_about_optimizer
 from addp_mm.swap.trial import Trial, try_config
 
 _BACKBONES = ('ADDPViT', 'TimmBackbone', 'VOLO')  # they take no weights by this option
@@ -44,7 +46,7 @@ class TrialOfCheck:
 
 
 def swap_checks(cfg: Config, trial: TrialOfCheck) -> Iterator[Check]:
-    """Yield the checks of a config: arguments, optimizer, colours, weights, and a trial.
+    """Yield the checks of a config: arguments, classes, optimizer, colours, weights, and a trial.
 
     The trial finds channels and strides that do not fit, images that are not padded, a layer decay
     that cannot read the backbone, and weights of another layout in local files.
@@ -54,7 +56,9 @@ def swap_checks(cfg: Config, trial: TrialOfCheck) -> Iterator[Check]:
         trial: The trial.
     """
     yield from settings_checks(cfg, _NEEDED)
+    yield Check('numbers of classes', partial(check_class_numbers, cfg))
     yield Check('optimizer settings', partial(check_optimizer, cfg))
+    yield Check('optimizer of the backbone', partial(warn_about_optimizer, cfg))
     yield Check('colours', partial(check_colours, cfg))
     yield Check('checkpoints', partial(_check_weights, cfg))
     yield Check('trial', trial)

@@ -18,8 +18,11 @@ from addp_mm.swap.plan import SwapError
 # Necks that do no more than make a pyramid of one width. ViTDet's SimpleFPN replaces them.
 PYRAMIDS = ('FPN', 'PAFPN', 'ChannelMapper', 'CSPNeXtPAFPN', 'YOLOXPAFPN', 'HRFPN', 'FPN_CARAFE')
 # Necks that only resize the maps of a plain transformer; FourScaleNeck, or stages, replace them.
-SCALERS = ('Feature2Pyramid', 'MultiLevelNeck')
+SCALERS = ('Feature2Pyramid', 'MultiLevelNeck', 'FourScaleNeck')
 _SCALES = (4, 2, 1, 0.5)
+# Factors by which mmsegmentation's MultiLevelNeck resizes maps; all images are padded for them.
+_RESIZED = (0.25, 0.5, 1, 2, 4)
+_RESIZED_WIDTH = 256
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,6 @@ def stride_ratio(maps: FeatureMaps) -> float:
     return maps.strides[-1] / 2 ** round(math.log2(maps.strides[-1]))
 
 
-def is_plain(maps: FeatureMaps) -> bool:
-    """Whether all maps have one stride, as those of a plain transformer."""
-    return len(set(maps.strides)) == 1
-
-
 def is_pyramid(maps: FeatureMaps) -> bool:
     """Whether each map has twice the stride of the one before it."""
     pairs = pairwise(maps.strides)
@@ -74,19 +72,26 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
     """
     first = expected.necks[0] if expected.necks else None
     wanted = _scaled(expected.after_first, stride_ratio(maps))
-    if first is not None and is_plain(maps) and _is_replaced(first, expected.after_first):
+    if first is None:
+        indices, lifted = lift(maps, wanted, scope)
+        return _checked(maps, indices, lifted, expected, scope, _lift_reason(lifted))
+    if type_name(first['type']) in SCALERS:
+        return _without_scaler(maps, first, expected, scope)
+    if maps.is_plain and _is_replaced(first, expected, wanted, maps):
         indices, lifted = _simple_fpn(maps, wanted, expected.after_first.channels[0])
         rest = expected.necks[1:]
-        reason = f'SimpleFPN gives the levels of {type_name(first["type"])} from one map of a plain transformer'
+        replaced = type_name(first['type']).replace('SimpleFPN', 'the original')
+        reason = f'SimpleFPN gives the levels of {replaced} from one map of a plain transformer'
         return _checked(maps, indices, (*lifted, *rest), expected, scope, reason)
-    if first is None or type_name(first['type']) in SCALERS:
-        indices, lifted = lift(maps, wanted)
-        return _checked(maps, indices, (*lifted, *expected.necks[1:]), expected, scope, _lift_reason(lifted))
+    fpn = _fpn(maps, wanted, scope) if type_name(first['type']) == 'SimpleFPN' and not maps.is_plain else None
+    if fpn is not None:
+        reason = 'FPN gives the levels of SimpleFPN from the stages of the backbone'
+        return _checked(maps, fpn[0], (*fpn[1], *expected.necks[1:]), expected, scope, reason)
     errors: list[SwapError] = []
     for start in _starts(first, maps, expected.backbone, scope):
         inputs = expected.backbone.select(range(start, len(expected.backbone)))
         try:
-            indices, lifted = lift(maps, _scaled(inputs, stride_ratio(maps)))
+            indices, lifted = lift(maps, _scaled(inputs, stride_ratio(maps)), scope)
             given = maps_after(maps.select(indices), lifted, scope)
             necks = (*lifted, _with_inputs(first, inputs, given, start), *expected.necks[1:])
             choice = _checked(maps, indices, necks, expected, scope, _lift_reason(lifted, type_name(first['type'])))
@@ -96,12 +101,15 @@ def choose_neck(maps: FeatureMaps, expected: Expected, scope: str = 'mmdet') -> 
     raise errors[-1]
 
 
-def lift(maps: FeatureMaps, wanted: FeatureMaps) -> tuple[tuple[int, ...], tuple[Mapping[str, Any], ...]]:
+def lift(
+    maps: FeatureMaps, wanted: FeatureMaps, scope: str = 'mmdet'
+) -> tuple[tuple[int, ...], tuple[Mapping[str, Any], ...]]:
     """Bring maps to other strides.
 
     Args:
         maps: All maps that the backbone can return.
         wanted: The strides; its channels are those of a config's own backbone.
+        scope: Package of the config's necks. Defaults to 'mmdet'.
 
     Returns:
         Which of ``maps`` are used, and the necks, if any, that give the strides.
@@ -116,11 +124,19 @@ def lift(maps: FeatureMaps, wanted: FeatureMaps) -> tuple[tuple[int, ...], tuple
         last = {stride: i for i, stride in enumerate(maps.strides)}
         return tuple(last[stride] for stride in strides), ()
     pyramid = tuple(base / scale for scale in _SCALES)
-    has_end = strides == pyramid[-len(strides) :] and (len(strides) == 4 or not is_plain(maps))
+    has_end = strides == pyramid[-len(strides) :] and (len(strides) == 4 or not maps.is_plain)
     if len(maps) == 4 and has_end and _fits_four_scales(maps, pyramid):
         return (0, 1, 2, 3), (_four_scales(maps, 4 - len(strides)),)
-    if is_plain(maps) and is_pyramid(wanted):
+    if strides == pyramid[:3] and len(maps) == 4 and not maps.is_plain:
+        indices = (0, 1, 3)  # the last stage, not the one before it, has the strongest features
+        if _fits_four_scales(maps.select(indices), pyramid[:3]):
+            return indices, (_four_scales(maps.select(indices), 0),)
+    if maps.is_plain and is_pyramid(wanted):
         return _simple_fpn(maps, wanted, 256)
+    factors = [stride / output for stride, output in zip(maps.strides, strides, strict=False)]
+    if scope == 'mmseg' and len(maps) == len(strides) and all(factor in _RESIZED for factor in factors):
+        neck = dict(type='MultiLevelNeck', in_channels=list(maps.channels), out_channels=_RESIZED_WIDTH, scales=factors)
+        return tuple(range(len(maps))), (neck,)
     raise SwapError(
         f'the heads or their neck want maps of {_strides(strides)}, and the backbone gives '
         f'{_strides(maps.strides)}: there is no neck from these to those'
@@ -133,7 +149,7 @@ def _fits_four_scales(maps: FeatureMaps, pyramid: Sequence[float]) -> bool:
 
 def _four_scales(maps: FeatureMaps, start_level: int) -> dict:
     neck: dict[str, Any] = dict(type='addp_mm.FourScaleNeck')
-    if is_plain(maps):
+    if maps.is_plain:
         neck.update(embed_dims=maps.channels[0])
     else:
         neck.update(embed_dims=list(maps.channels), strides=list(maps.strides))
@@ -161,8 +177,45 @@ def _simple_fpn(
     return (len(maps) - 1,), (neck,)
 
 
-def _is_replaced(neck: Mapping, gives: FeatureMaps) -> bool:
-    return type_name(neck['type']) in PYRAMIDS and is_pyramid(gives) and len(set(gives.channels)) == 1
+def _fpn(
+    maps: FeatureMaps, wanted: FeatureMaps, scope: str
+) -> tuple[tuple[int, ...], tuple[Mapping[str, Any], ...]] | None:
+    """FPN on the stages of a backbone; None if they do not reach three levels from the first one.
+
+    Levels that are coarser than the stages are pooled, as in SimpleFPN.
+    """
+    for count in (4, 3):
+        try:
+            indices, lifted = lift(maps, wanted.select(range(min(count, len(wanted)))))
+        except SwapError:
+            continue
+        channels = maps_after(maps.select(indices), lifted, scope).channels
+        fpn = dict(type='FPN', in_channels=list(channels), out_channels=wanted.channels[0], num_outs=len(wanted))
+        return indices, (*lifted, fpn)
+    return None
+
+
+def _without_scaler(maps: FeatureMaps, scaler: Mapping, expected: Expected, scope: str) -> NeckChoice:
+    """Other necks instead of one that only resizes maps; those behind it stay."""
+    indices, lifted = lift(maps, _scaled(expected.after_first, stride_ratio(maps)), scope)
+    kept = {key: scaler[key] for key in ('norm_cfg', 'init_cfg') if key in scaler}
+    lifted = tuple(
+        {**neck, **kept} if type_name(neck['type']) == type_name(scaler['type']) else neck for neck in lifted
+    )
+    rest = expected.necks[1:]
+    if rest:
+        given = maps_after(maps.select(indices), lifted, scope)
+        rest = (_with_inputs(rest[0], expected.after_first, given, 0), *rest[1:])
+    return _checked(maps, indices, (*lifted, *rest), expected, scope, _lift_reason(lifted))
+
+
+def _is_replaced(neck: Mapping, expected: Expected, wanted: FeatureMaps, maps: FeatureMaps) -> bool:
+    """Whether ViTDet's pyramid replaces a neck: any pyramid, and one of patches of another size."""
+    is_made = type_name(neck['type']) in PYRAMIDS or (
+        type_name(neck['type']) == 'SimpleFPN'
+        and expected.backbone.strides[-1] * stride_ratio(maps) != maps.strides[-1]
+    )
+    return is_made and is_pyramid(wanted) and len(set(wanted.channels)) == 1
 
 
 def _starts(neck: Mapping, maps: FeatureMaps, inputs: FeatureMaps, scope: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from addp_mm.config.type_names import type_name
 from addp_mm.swap.backbone_cfg import WITH_SIZE, finished, kept, rounded_size
 from addp_mm.swap.candidate import Candidate
 from addp_mm.swap.expectations import necks_of
-from addp_mm.swap.feature_maps import build_without_memory
+from addp_mm.swap.feature_maps import build_without_memory, call
 from addp_mm.swap.plan import Change, SwapError
 from addp_mm.swap.zoo_entry import ZooEntry
 
@@ -63,7 +63,7 @@ def head_features(cfg: Config, size: int) -> Features:
     with torch.device('meta'), torch.no_grad():
         for i, neck in enumerate(necks):
             was_vector = x[-1].ndim == 2
-            x = _features(_attempt(build_without_memory(neck), x, neck), neck)
+            x = _features(call(build_without_memory(neck), x, neck), neck)
             if not was_vector and x[-1].ndim == 2:
                 width, first_kept = x[-1].shape[1], i + 1
     frozen = not any(parameter.requires_grad for parameter in backbone.parameters())
@@ -77,17 +77,10 @@ def _run(backbone: nn.Module, size: int, cfg: Mapping) -> tuple[Tensor, ...]:
         x = torch.zeros(1, cfg.get('in_channels', 3), side, side, device='meta')
         try:
             with torch.device('meta'), torch.no_grad():
-                return _features(_attempt(backbone, x, cfg), cfg)
+                return _features(call(backbone, x, cfg), cfg)
         except (SwapError, RuntimeError) as failed:
             error = failed
     raise SwapError(f'{type_name(cfg["type"])} cannot process images of {size} px: {error}')
-
-
-def _attempt(module: nn.Module, x: Any, cfg: Mapping) -> Any:
-    try:
-        return module(x)
-    except (ValueError, TypeError, AssertionError, IndexError) as error:
-        raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
 
 
 def _features(outputs: Any, cfg: Mapping) -> tuple[Tensor, ...]:
@@ -139,7 +132,7 @@ def _width_after(necks: list[dict], width: int, is_map: bool) -> int:
     with torch.device('meta'), torch.no_grad():
         x: tuple[Tensor, ...] = (torch.zeros(shape),)
         for neck in necks:
-            x = _features(_attempt(build_without_memory(neck), x, neck), neck)
+            x = _features(call(build_without_memory(neck), x, neck), neck)
     return x[-1].shape[1]
 
 

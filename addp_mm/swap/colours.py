@@ -11,6 +11,7 @@ from mmengine.config import Config
 from addp_mm.analysis.batches import dicts_of
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError
+from addp_mm.swap.images_plan import preprocessor_of
 from addp_mm.swap.zoo import TIMM_SCHEME, ZOO, find_backbone
 from addp_mm.swap.zoo_entry import ZooEntry
 
@@ -31,7 +32,7 @@ def check_colours(cfg: Config) -> None:
     """
     backbone = cfg.model.get('backbone') or {}
     entry = entry_of(backbone)
-    found = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    where, found = preprocessor_of(cfg)
     if entry is None or not found or backbone.get('in_channels', 3) != 3:  # other channels have no colours
         return
     key = 'bgr_to_rgb' if cfg.get('default_scope') in ('mmdet', 'mmseg') else 'to_rgb'
@@ -39,7 +40,6 @@ def check_colours(cfg: Config) -> None:
     wanted = {key: True, 'mean': list(mean), 'std': list(std)}
     differs = [name for name, value in wanted.items() if not _agree(found.get(name), value)]
     if differs:
-        where = 'model.data_preprocessor' if cfg.model.get('data_preprocessor') else 'data_preprocessor'
         raise ConfigError(
             f'the weights of {entry.name} were trained on other colours: set '
             + ' and '.join(f'{where}.{name}={wanted[name]}' for name in differs)

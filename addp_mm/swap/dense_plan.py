@@ -16,7 +16,7 @@ from addp_mm.swap.choose_neck import NeckChoice, choose_neck, stride_ratio
 from addp_mm.swap.expectations import Expected, expected_maps
 from addp_mm.swap.feature_maps import FeatureMaps
 from addp_mm.swap.plan import Change, SwapError
-from addp_mm.swap.segmentor_heads import heads_of, neck_of_single_maps, needs_pyramid, new_index
+from addp_mm.swap.segmentor_heads import heads_of, in_cascade, neck_of_single_maps, needs_pyramid, new_index
 from addp_mm.swap.zoo_entry import ZooEntry
 
 # Names under which heads of detectors keep the strides of their maps.
@@ -66,8 +66,9 @@ class DensePlan:
 
     def _segmentor_heads(self) -> list[Change]:
         changes: dict[str, Change] = {}
-        for head in heads_of(self.model, len(self.expected.heads)):
-            values = new_index(head, self.choice.maps, self.expected.heads)
+        heads = heads_of(self.model, len(self.expected.heads))
+        found = [new_index(head, self.choice.maps, self.expected.heads) for head in heads]
+        for head, values in zip(heads, in_cascade(heads, found), strict=True):
             name, *rest = head.path
             if not values:
                 continue
@@ -76,12 +77,12 @@ class DensePlan:
                 reason = 'the head reads all maps from its own stride, as the coarsest alone would be too coarse'
             if rest and isinstance(rest[0], int):
                 given = changes[f'model.{name}'].value if f'model.{name}' in changes else self.model[name]
-                heads = [dict(one) for one in copy.deepcopy(given)]
-                target = heads[rest[0]]
+                listed = [dict(one) for one in copy.deepcopy(given)]
+                target = listed[rest[0]]
                 for key in rest[1:]:
                     target = target[key]
                 target.update(values)
-                changes[f'model.{name}'] = Change(f'model.{name}', heads, reason)
+                changes[f'model.{name}'] = Change(f'model.{name}', listed, reason)
             else:
                 key = '.'.join(['model', *map(str, head.path)])
                 changes[key] = Change(key, values, reason)

@@ -29,14 +29,15 @@ ABSENT = _Absent()
 def differences(before: Any, after: Any, key: str = '') -> Iterator[Difference]:
     """Yield the values at which two configs differ, with their dotted names.
 
-    An object of another type, such as another backbone, is one difference.
+    An object of another type, such as another backbone, is one difference, and so are lists of
+    numbers or strings, and lists of other lengths.
 
     Args:
         before: A config, or a part of one.
         after: The same part of the other config.
         key: Dotted name of the part. Defaults to '': the whole config.
     """
-    if isinstance(before, list | tuple) and isinstance(after, list | tuple):
+    if _are_aligned(before, after):
         inner: tuple[dict, dict] = (dict(enumerate(before)), dict(enumerate(after)))
     elif isinstance(before, dict) and isinstance(after, dict) and before.get('type') == after.get('type'):
         inner = (before, after)
@@ -48,6 +49,13 @@ def differences(before: Any, after: Any, key: str = '') -> Iterator[Difference]:
         if name not in _NOT_COMPARED:
             old, new = (part.get(name, ABSENT) for part in inner)
             yield from differences(old, new, f'{key}.{name}' if key else str(name))
+
+
+def _are_aligned(before: Any, after: Any) -> bool:
+    """Whether two values are lists whose parts are compared one by one."""
+    if not isinstance(before, list | tuple) or not isinstance(after, list | tuple) or len(before) != len(after):
+        return False
+    return any(isinstance(part, dict | list | tuple) for part in [*before, *after])
 
 
 def _plain(value: Any) -> Any:

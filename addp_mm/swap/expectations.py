@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from addp_mm.config.nodes import nodes_below
 from addp_mm.config.type_names import type_name
 from addp_mm.swap.feature_maps import FeatureMaps, feature_maps, maps_after
 from addp_mm.swap.plan import SwapError
@@ -19,7 +20,7 @@ _WIRED = {
     'RFP': 'the neck runs its own ResNet on the maps again',
     'DDRHead': 'it reads the two branches of DDRNet',
     'PIDHead': 'it reads the three branches of PIDNet',
-    'DPTHead': "it reads the class token with each map, which mmpretrain's ViT returns",
+    'DPTHead': "it reads the class token beside each map, which only mmpretrain's ViT returns",
     'CornerHead': 'it reads the two stacks of an hourglass network',
     'CentripetalHead': 'it reads the two stacks of an hourglass network',
     'TrackDataPreprocessor': 'swaps serve models of single images, and this one reads videos',
@@ -57,8 +58,14 @@ def expected_maps(cfg: Config, scope: str) -> Expected:
     """
     necks = necks_of(cfg.model)
     maps = feature_maps(cfg.model.backbone, scope=scope)
-    after_first = maps_after(maps, necks[:1], scope)
-    return Expected(maps, necks, after_first, maps_after(after_first, necks[1:], scope))
+    try:
+        after_first = maps_after(maps, necks[:1], scope)
+        return Expected(maps, necks, after_first, maps_after(after_first, necks[1:], scope))
+    except SwapError as error:
+        raise SwapError(
+            'the neck of the original config does not run on images of another size than its own, so that it is not '
+            f'known which maps the heads need ({error})'
+        ) from error
 
 
 def necks_of(model: Mapping) -> tuple[Mapping[str, Any], ...]:
@@ -83,21 +90,18 @@ def check_swappable(cfg: Config, name: str) -> None:
     kind = type_name(model.get('type'))
     teacher = next((key for key in model if 'teacher' in key), None)
     if teacher:
-        raise SwapError(f'{name}: {kind} learns from a teacher (model.{teacher}) whose maps fit its backbone only')
+        raise SwapError(
+            f'{name}: {kind} learns from a teacher (model.{teacher}), another model with its own backbone. Swap the '
+            'backbone of a config without a teacher'
+        )
     if not isinstance(model.get('backbone'), Mapping):
-        parts = ', '.join(key for key, value in model.items() if isinstance(value, Mapping) and 'type' in value)
+        parts = ', '.join(key for key, value in model.items() if isinstance(value, Mapping) and _is_part(key, value))
         raise SwapError(f'{name}: {kind} has no model.backbone to swap; its parts are {parts or "none"}')
-    for key, part in _parts('model', model):
-        reason = _WIRED.get(type_name(part['type']))
-        if reason:
-            raise SwapError(f'{name}: {key} is a {type_name(part["type"])}: {reason}')
+    for key, part in nodes_below(model, 'model'):
+        part_kind = type_name(part.get('type')) if isinstance(part, Mapping) else ''
+        if part_kind in _WIRED:
+            raise SwapError(f'{name}: {key} is a {part_kind}: {_WIRED[part_kind]}')
 
 
-def _parts(key: str, node: Any) -> list[tuple[str, Mapping]]:
-    """All configs with a type in a config, with their dotted keys."""
-    found = [(key, node)] if isinstance(node, Mapping) and isinstance(node.get('type'), str) else []
-    if isinstance(node, Mapping):
-        children = list(node.items())
-    else:
-        children = list(enumerate(node)) if isinstance(node, list | tuple) else []
-    return found + [part for name, child in children for part in _parts(f'{key}.{name}', child)]
+def _is_part(key: str, value: Mapping) -> bool:
+    return 'type' in value and key != 'data_preprocessor'

@@ -41,6 +41,11 @@ class FeatureMaps:
     def __len__(self) -> int:
         return len(self.channels)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all maps have one stride, as those of a plain transformer."""
+        return len(set(self.strides)) == 1
+
     def select(self, indices: Sequence[int]) -> FeatureMaps:
         """Return some of the maps, in the order of ``indices``."""
         return FeatureMaps(tuple(self.channels[i] for i in indices), tuple(self.strides[i] for i in indices))
@@ -65,25 +70,22 @@ def _without_memory() -> Iterator[None]:
         yield
 
 
-def feature_maps(
-    backbone: Mapping, img_size: int | tuple[int, int] = PROBE_SIZE, scope: str = 'mmpretrain'
-) -> FeatureMaps:
-    """Channels and strides of the maps that a backbone gives.
+def feature_maps(backbone: Mapping, scope: str = 'mmpretrain') -> FeatureMaps:
+    """Channels and strides of the maps that a backbone gives for images of 896 px.
 
     The backbone is built on PyTorch's meta device, which has shapes but no numbers. A backbone that
-    needs numbers is built on the CPU, with the same result.
+    needs numbers is built on the CPU, with the same result. A backbone of fixed size gets images of
+    its own ``img_size``.
 
     Args:
         backbone: Config of any registered backbone.
-        img_size: Pixels of a side, or (height, width), of the images. Defaults to 896; a backbone
-            of fixed size gets images of its own ``img_size``.
         scope: Registry in which a type without a package is found. Defaults to 'mmpretrain'.
 
     Raises:
         SwapError: The backbone cannot be built or does not return maps.
     """
-    sizes = [img_size]
-    if img_size == PROBE_SIZE and isinstance(backbone.get('img_size'), int | tuple | list):
+    sizes: list[int | tuple[int, int]] = [PROBE_SIZE]
+    if isinstance(backbone.get('img_size'), int | tuple | list):
         sizes.append(backbone['img_size'])
     for size in sizes[:-1]:
         try:
@@ -170,14 +172,24 @@ def _outputs(cfg: Mapping, make_input: Callable[..., Any], scope: str, device: s
     with DefaultScope.overwrite_default_scope(scope), torch.no_grad():
         try:
             with _without_memory() if device == 'meta' else nullcontext():
-                return _call(_build(cfg), make_input(device=device), cfg)
+                return call(_build(cfg), make_input(device=device), cfg)
         except (NotImplementedError, RuntimeError) as error:
             if device == 'meta':
                 raise _NeedsNumbersError(str(error)) from error
             raise SwapError(f'{type_name(cfg["type"])} refuses its input: {error}') from error
 
 
-def _call(module: nn.Module, x: Any, cfg: Mapping) -> Any:
+def call(module: nn.Module, x: Any, cfg: Mapping) -> Any:
+    """Return what a module returns.
+
+    Args:
+        module: A backbone or neck.
+        x: Its input.
+        cfg: Its config, for the error.
+
+    Raises:
+        SwapError: It refuses its input.
+    """
     try:
         return module(x)
     except (ValueError, TypeError, AssertionError, IndexError) as error:

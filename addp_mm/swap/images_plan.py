@@ -54,8 +54,12 @@ def _same(current: Any, value: Any) -> bool:
     return current is value
 
 
-def image_size(cfg: Config, task: str) -> int:
-    """Side of a square with as many pixels as the images of the training, or of the test."""
+def square_side(cfg: Config, task: str) -> int:
+    """Side of a square with as many pixels as the usual images, for which positions are stored.
+
+    These are the crops of a segmentor, else the images of the validation. ``training_size`` of
+    :mod:`addp_mm.analysis.batches` has the height and width of the images of the training.
+    """
     _, preprocessor = preprocessor_of(cfg)
     if task == 'seg' and preprocessor.get('size'):
         return _side(preprocessor['size'])
@@ -86,7 +90,9 @@ def _side(size: int | Sequence[int]) -> int:
     return size if isinstance(size, int) else round(math.sqrt(size[0] * size[-1]))
 
 
-def pad_changes(cfg: Config, task: str, divisor: int, coarsest: float, patch: int) -> list[Change]:
+def pad_changes(
+    cfg: Config, task: str, divisor: int, coarsest: float, patch: int, rounds: bool = False
+) -> list[Change]:
     """Pad images so that maps of all strides cover them.
 
     Args:
@@ -95,10 +101,14 @@ def pad_changes(cfg: Config, task: str, divisor: int, coarsest: float, patch: in
         divisor: Both sides must be multiples of it.
         coarsest: The coarsest stride of the heads.
         patch: Side of a plain transformer's patches; 1 of other backbones, which take any size.
+        rounds: Whether the neck rounds sides, so that images of another size than the windows of
+            the test must be padded too. Defaults to False.
     """
-    if patch == 1:
+    if patch == 1 and not rounds:
         return []
-    return _pad_detector(cfg, divisor, coarsest) if task == 'det' else _pad_segmentor(cfg, divisor, patch)
+    if task == 'det':
+        return _pad_detector(cfg, divisor, coarsest)
+    return _pad_segmentor(cfg, divisor, divisor if rounds else patch, rounds)
 
 
 def _pad_detector(cfg: Config, divisor: int, coarsest: float) -> list[Change]:
@@ -114,7 +124,7 @@ def _pad_detector(cfg: Config, divisor: int, coarsest: float) -> list[Change]:
     return [Change(f'{key}.pad_size_divisor', new, reason)]
 
 
-def _pad_segmentor(cfg: Config, divisor: int, patch: int) -> list[Change]:
+def _pad_segmentor(cfg: Config, divisor: int, patch: int, rounds: bool) -> list[Change]:
     key, current = preprocessor_of(cfg)
     changes = []
     size = current.get('size')
@@ -127,7 +137,7 @@ def _pad_segmentor(cfg: Config, divisor: int, patch: int) -> list[Change]:
         reason = f'windows of the test are multiples of {patch}, the side of a patch'
         changes.append(Change('model.test_cfg.crop_size', _multiples(window, patch), reason))
     old = (current.get('test_cfg') or {}).get('size_divisor', 1)
-    if test_cfg.get('mode') != 'slide' and old % divisor:
+    if (rounds or test_cfg.get('mode') != 'slide') and old % divisor:
         reason = f'images of the test are padded to multiples of {divisor} and the padding is cut off the result'
         changes.append(Change(f'{key}.test_cfg', dict(size_divisor=divisor), reason))
     return changes

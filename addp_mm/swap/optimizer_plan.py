@@ -23,7 +23,7 @@ _OF_BACKBONE = (
     *('backbone.', 'absolute_pos_embed', 'relative_position_bias_table', 'pos_embed', 'pos_block', 'cls_token'),
     *('norm', 'ln', 'bias', 'gamma'),
 )
-_RATIO = 'the last learning rate is a ratio of the first, or 0: each layer has its own'
+_RATIO = 'the last learning rate is a ratio of the first, or 0, as the learning rates are others'
 
 
 def optimizer_changes(
@@ -65,10 +65,14 @@ def optimizer_changes(
         optimizer = dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay)
         reason = f'instead of {type_name(old["type"])}: {recipe.lr:g} for {BATCHES[task]} images, as in {recipe.source}'
         changes.append(Change('optim_wrapper.optimizer', optimizer, reason, delete=True))
-    reason = 'it decays learning rates by layer and reads the options below'
+    if recipe.layer_decay == 1:
+        reason, options = 'it reads the options below', f'no layer decay, as in {recipe.source}'
+    else:
+        reason = 'it decays learning rates by layer and reads the options below'
+        options = f'layer decay as in {recipe.source}'
     changes += [
         Change('optim_wrapper.constructor', CONSTRUCTOR, reason),
-        _constructor(recipe.layer_decay, paramwise, f'layer decay as in {recipe.source}'),
+        _constructor(recipe.layer_decay, paramwise, options),
     ]
     return [*changes, *_schedule_changes(cfg, task, old.get('lr'), lr)], []
 

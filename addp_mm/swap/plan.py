@@ -46,6 +46,7 @@ class SwapPlan:
         changes: In the order in which a config file should name them. No two have the same key, and
             no key lies inside another. ``custom_imports`` is among them.
         notes: Sentences about what the config keeps or what the user has to know.
+        warnings: Sentences about what makes the model worse than it could be.
         image_divisor: Both sides of every image in the model are multiples of this.
         trial_size: Height and width of small images that the swapped model can process.
     """
@@ -56,6 +57,7 @@ class SwapPlan:
     backbone: str
     changes: tuple[Change, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     image_divisor: int = 1
     trial_size: tuple[int, int] = (64, 64)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from addp_mm.swap.candidate import Candidate, candidate_of
 from addp_mm.swap.classifier_plan import classifier_changes
 from addp_mm.swap.dense_plan import DensePlan
 from addp_mm.swap.expectations import check_swappable
-from addp_mm.swap.images_plan import colour_changes, image_size, pad_changes, resizes_batches
+from addp_mm.swap.images_plan import colour_changes, pad_changes, resizes_batches, square_side
 from addp_mm.swap.optimizer_plan import optimizer_changes
 from addp_mm.swap.plan import Change, SwapError, SwapPlan
 from addp_mm.swap.zoo import find_backbone
@@ -54,7 +54,10 @@ def plan_swap(cfg: Config, config_name: str, backbone: str) -> SwapPlan:
     changes = tuple(_as_written(cfg, change) for change in changes)
     side = parts.divisor * math.ceil(_SMALL / parts.divisor)
     size = (side, side + parts.divisor)
-    return SwapPlan(config_name, scope, task, backbone, changes, (*parts.notes, *notes), parts.divisor, size)
+    notes = [*parts.notes, *notes]
+    return SwapPlan(
+        config_name, scope, task, backbone, changes, tuple(notes), tuple(parts.warnings), parts.divisor, size
+    )
 
 
 def _as_written(cfg: Config, change: Change) -> Change:
@@ -79,12 +82,13 @@ class _Parts:
     notes: list[str]
     divisor: int
     is_frozen: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def _classifier(cfg: Config, entry: ZooEntry, candidate: Candidate) -> _Parts:
     if cfg.model.get('type') != 'ImageClassifier':
         raise SwapError(f'{cfg.model.get("type")} is no classifier, detector or segmentor: it needs its own backbone')
-    size, stride = image_size(cfg, 'cls'), int(candidate.maps.strides[-1])
+    size, stride = square_side(cfg, 'cls'), int(candidate.maps.strides[-1])
     changes, is_frozen = classifier_changes(cfg, entry, candidate, size)
     notes = ['the backbone stays frozen, as in the original'] if is_frozen else []
     if size < _FEWEST * stride:
@@ -94,7 +98,7 @@ def _classifier(cfg: Config, entry: ZooEntry, candidate: Candidate) -> _Parts:
 
 def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _Parts:
     task = TASKS[scope]
-    plan = DensePlan(cfg, scope, entry, candidate, image_size(cfg, task))
+    plan = DensePlan(cfg, scope, entry, candidate, square_side(cfg, task))
     coarsest = max(plan.choice.maps.strides)
     base = int(candidate.maps.strides[-1])
     halves = any(neck['type'] in ('addp_mm.SimpleFPN', 'addp_mm.FourScaleNeck') for neck in plan.choice.necks)
@@ -102,11 +106,22 @@ def _dense(cfg: Config, scope: str, entry: ZooEntry, candidate: Candidate) -> _P
     if candidate.is_plain and task == 'det' and resizes_batches(cfg) and base & (base - 1):
         _pad_in_backbone(plan.changes)
     patch = base if candidate.is_plain else 1
-    changes = plan.changes + pad_changes(cfg, task, divisor, coarsest, patch)
+    rounds = any(neck['type'] == 'MultiLevelNeck' for neck in plan.choice.necks)
+    changes = plan.changes + pad_changes(cfg, task, divisor, coarsest, patch, rounds)
     if not plan.choice.is_whole:
         reason = 'the neck does not use the finest map, so that layers get no gradient'
         changes.append(Change('find_unused_parameters', True, reason))
-    return _Parts(changes, plan.notes, divisor)
+    return _Parts(changes, plan.notes, divisor, warnings=tuple(_left_out(entry, candidate, plan.choice.indices)))
+
+
+def _left_out(entry: ZooEntry, candidate: Candidate, indices: Sequence[int]) -> Iterator[str]:
+    """A sentence if the last stages of a backbone are not used."""
+    used, strides = max(indices), candidate.maps.strides
+    if used < len(strides) - 1:
+        yield (
+            f'stages of {entry.name} after out_indices={candidate.indices[used]} are left out: the heads want no map '
+            f'of stride {strides[-1]:g}'
+        )
 
 
 def _frozen_note(stock: Mapping[str, Any], is_frozen: bool) -> list[str]:

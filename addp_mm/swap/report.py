@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from addp_mm.cli_options import aligned
+from addp_mm.config.nodes import node_at
 from addp_mm.swap.differences import ABSENT, Difference, differences
 from addp_mm.swap.plan import Change, SwapPlan
 from addp_mm.swap.source_text import in_one_line
@@ -30,17 +31,11 @@ def rows_of(plan: SwapPlan, before: Config, after: Config) -> Iterator[tuple[Cha
         after: The config with the changes.
     """
     for change in plan.changes:
-        old, new = (_value_at(cfg, change.key) for cfg in (before, after))
+        old, new = (node_at(cfg, change.key, ABSENT) for cfg in (before, after))
         if change.key == 'custom_imports':
             yield change, [Difference(change.key, old, new)]
         else:
             yield change, list(differences(old, new, change.key))
-
-
-def _value_at(cfg: Any, key: str) -> Any:
-    for name in key.split('.'):
-        cfg = cfg.get(name, ABSENT) if isinstance(cfg, dict | Config) else ABSENT
-    return cfg
 
 
 def table(plan: SwapPlan, before: Config, after: Config) -> str:
@@ -48,9 +43,12 @@ def table(plan: SwapPlan, before: Config, after: Config) -> str:
     rows = [('key', 'before', 'after')]
     reasons: dict[int, str] = {}
     for change, found in rows_of(plan, before, after):
+        if not found:
+            continue
+        if reasons.get(len(rows) - 1) == change.reason:  # several changes may share a reason
+            del reasons[len(rows) - 1]
         rows += [(one.key, _shortened(one.before), _shortened(one.after)) for one in found]
-        if found:
-            reasons[len(rows) - 1] = change.reason
+        reasons[len(rows) - 1] = change.reason
     lines = aligned(rows).split('\n')
     shown = []
     for index, line in enumerate(lines):
@@ -61,12 +59,18 @@ def table(plan: SwapPlan, before: Config, after: Config) -> str:
 
 
 def _shortened(value: Any) -> str:
+    text = _in_one_line(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'
+
+
+def _in_one_line(value: Any) -> str:
+    """A value as source code; objects by their types, in a list without their arguments."""
     if isinstance(value, dict) and isinstance(value.get('type'), str):
         inner = in_one_line({key: part for key, part in value.items() if key not in ('type', '_scope_')})
-        text = value['type'] + inner.removeprefix('dict')
-    else:
-        text = in_one_line(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'
+        return value['type'] + inner.removeprefix('dict')
+    if isinstance(value, list | tuple) and value and all(isinstance(part, dict) and 'type' in part for part in value):
+        return f'[{", ".join(str(part["type"]) for part in value)}]'
+    return in_one_line(value)
 
 
 def maps_in_words(maps: tuple[tuple[int, float | None], ...]) -> str:
@@ -120,6 +124,7 @@ def as_json(
             for one in found
         ],
         notes=list(plan.notes),
+        warnings=list(plan.warnings),
         image_divisor=plan.image_divisor,
         parameters=dict(before=parameters[0], after=parameters[1]),
         trial=None if trial is None else asdict(trial),

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from addp_mm.swap.choose_neck import NeckChoice, is_plain
+from addp_mm.swap.choose_neck import NeckChoice
 from addp_mm.swap.expectations import Expected
-from addp_mm.swap.feature_maps import FeatureMaps
+from addp_mm.swap.feature_maps import FeatureMaps, build_without_memory
 from addp_mm.swap.plan import SwapError
 
 _HEADS = ('decode_head', 'auxiliary_head')
@@ -17,6 +17,8 @@ _HEADS = ('decode_head', 'auxiliary_head')
 _COARSEST = 16
 # Heads for finer maps belong to U-Nets.
 _FINEST = 4
+# Number of maps that mmsegmentation's JPU concatenates.
+_DILATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,63 @@ def neck_of_single_maps(heads: Sequence[Head], maps: FeatureMaps, expected: Expe
             f'{main.cfg["type"]} reads a map of stride {wanted:g}, as in a U-Net, and the finest map of the backbone '
             f'has stride {min(maps.strides):g}'
         )
-    if is_plain(maps) and any(head.has_finest for head in heads):
+    if maps.is_plain and any(head.has_finest for head in heads):
         neck = dict(type='addp_mm.SimpleFPN', in_channels=maps.channels[-1], out_channels=256, scales=(4, 1))
         base = maps.strides[-1]
         gives = FeatureMaps((256, 256), (base / 4, base))
         return NeckChoice((len(maps) - 1,), (neck,), gives, 'the head reads a fine and a coarse map')
+    if _is_coarse(main, maps.strides[-1], wanted) and not _takes_several_maps(main):
+        return _joined(main, maps, wanted)
     used = {i for head in heads for i in head.indices}
-    if is_plain(maps) and (len(expected.heads) == 1 or used == {len(expected.heads) - 1}):
+    if maps.is_plain and (len(expected.heads) == 1 or used == {len(expected.heads) - 1}):
         indices: tuple[int, ...] = (len(maps) - 1,)
     else:
         indices = tuple(range(len(maps)))
     return NeckChoice(indices, (), maps.select(indices), 'the heads take the maps as they are')
+
+
+def _is_coarse(head: Head, stride: float, wanted: float) -> bool:
+    """Whether a map is too coarse for a head that reads one map."""
+    return not head.is_list and stride > max(wanted, _COARSEST)
+
+
+def _takes_several_maps(head: Head) -> bool:
+    """Whether a head can be built for several maps, which most heads of mmsegmentation resize."""
+    try:
+        build_without_memory(
+            dict(head.cfg, in_channels=[8, 8], in_index=[0, 1], input_transform='resize_concat'), 'mmseg'
+        )
+    except SwapError:
+        return False
+    except (RuntimeError, NotImplementedError):  # it needs numbers
+        return True
+    return True
+
+
+def _joined(head: Head, maps: FeatureMaps, wanted: float) -> NeckChoice:
+    """Join the coarse maps to one of the wanted stride, with as many channels as before."""
+    indices = tuple(i for i, stride in enumerate(maps.strides) if stride >= wanted)
+    inputs, width = maps.select(indices), head.cfg['in_channels'] // _DILATIONS
+    neck = dict(type='JPU', in_channels=inputs.channels, mid_channels=width)
+    gives = FeatureMaps((*inputs.channels[:-1], _DILATIONS * width), (*inputs.strides[:-1], inputs.strides[0]))
+    return NeckChoice(indices, (neck,), gives, 'JPU joins the coarse maps, as the coarsest alone would be too coarse')
+
+
+def in_cascade(heads: Sequence[Head], values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Let the heads of a cascade read the same maps if one of them reads several.
+
+    Each head refines the result of the one before it, at the same positions.
+
+    Args:
+        heads: All heads of a segmentor.
+        values: What changes in each.
+    """
+    changed = [dict(one) for one in values]
+    cascade = [i for i, head in enumerate(heads) if head.path[0] == 'decode_head' and not head.is_list]
+    several = next((values[i] for i in cascade if 'input_transform' in values[i]), {})
+    for i in cascade:
+        changed[i].update(several)
+    return changed
 
 
 def new_index(head: Head, maps: FeatureMaps, expected: FeatureMaps) -> dict[str, Any]:
@@ -119,7 +167,7 @@ def new_index(head: Head, maps: FeatureMaps, expected: FeatureMaps) -> dict[str,
         positions = [len(maps) - 1 if is_last else before for is_last in last]
     changed: dict[str, Any] = {}
     wanted = expected.strides[head.indices[0]]
-    if not head.is_list and maps.strides[positions[0]] > max(wanted, _COARSEST):
+    if _is_coarse(head, maps.strides[positions[0]], wanted):
         positions = [i for i, stride in enumerate(maps.strides) if stride >= wanted]
         changed['input_transform'] = 'resize_concat'
     if head.is_list or len(positions) > 1:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import timm
 
-from addp_mm.errors import suggest
+from addp_mm.models.backbones.timm_model import check_name
+from addp_mm.models.layers import OptionError
 from addp_mm.swap.plan import SwapError
 from addp_mm.swap.recipes import CONVNEXT, SWIN, VIT_B, VIT_L, VOLO, Recipes
-from addp_mm.swap.zoo_entry import ZooEntry
+from addp_mm.swap.zoo_entry import IMAGENET, ZooEntry
 
 # Beginnings of timm's names, in the order in which they are tried. Other transformers are trained
 # as Swin is.
@@ -42,18 +45,17 @@ def timm_entry(name: str, model: str) -> ZooEntry:
     Raises:
         SwapError: timm has no such model. The message has similar names.
     """
-    base, _, tag = model.partition('.')
-    if not timm.is_model(base):
-        raise SwapError(f'timm {timm.__version__} has no model {base!r}{suggest(base, timm.list_models())}')
-    tags = [full.partition('.')[2] for full in timm.list_pretrained(f'{base}.*')]
-    if tag and tag not in tags:
-        raise SwapError(f'timm has no weights {tag!r} of {base}; it has {", ".join(tags) or "none"}')
+    try:
+        check_name(model)
+    except OptionError as error:
+        raise SwapError(str(error)) from error
+    base = model.partition('.')[0]
     cfg = timm.get_pretrained_cfg(model)
-    colours = (
-        ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-        if cfg is None
-        else (tuple(round(255 * x, 3) for x in cfg.mean), tuple(round(255 * x, 3) for x in cfg.std))
-    )
+    colours = IMAGENET if cfg is None else (_to_255(cfg.mean), _to_255(cfg.std))
     recipes = next((recipes for start, recipes in _RECIPES if base.startswith(start)), SWIN)
-    backbone = dict(type='addp_mm.TimmBackbone', model=model, pretrained=bool(tags))
+    backbone = dict(type='addp_mm.TimmBackbone', model=model, pretrained=bool(timm.list_pretrained(f'{base}.*')))
     return ZooEntry(name, backbone, colours, recipes)
+
+
+def _to_255(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(255 * value, 3) for value in values)

@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor
 
 from addp_mm.analysis.batches import build_model, scope_of, synthetic_batch
+from addp_mm.checks.class_numbers import check_class_numbers
 from addp_mm.engine.build_errors import name_sections
 from addp_mm.engine.trial_runner import remove_downloads, trial_config
 from addp_mm.errors import UserError, first_few
+from addp_mm.swap.channels import wrong_channels
 from addp_mm.swap.plan import SwapError
 from addp_mm.swap.reduce import odd_size, reduce_config, trial_size_of
 from addp_mm.swap.watch import Watched
@@ -84,7 +87,7 @@ def try_config(cfg: Config, img_size: tuple[int, int] = (64, 64), divisor: int =
         optimizer = attempt('the optimizer cannot be built', lambda: _optimizer(small, model))
         # before the step: one step may move a box out of its image, and mmdet pastes no mask there
         with Watched(model) as watched:
-            predicted = _predict(small, model, odd_size(small, size))
+            predicted = _explained(small, watched, lambda: _predict(small, model, odd_size(small, size)))
         _check_strides(watched)
         with Watched(model) as watched:
             losses = attempt('the training step fails', lambda: _train(small, model, optimizer, size))
@@ -113,14 +116,20 @@ def try_swap(before: Config, after: Config, img_size: tuple[int, int], divisor: 
         TrialError: Only the new config fails, or in another way.
     """
     try:
+        _check_classes(after)
         return try_config(after, img_size, divisor), None
     except TrialError as error:
         try:
+            _check_classes(before)
             try_config(before)
         except TrialError as other:
             if _cause(other) == _cause(error):
                 return None, str(error)
         raise
+
+
+def _check_classes(cfg: Config) -> None:
+    attempt('the model cannot be trained', lambda: check_class_numbers(cfg))
 
 
 def _cause(error: TrialError) -> str:
@@ -151,6 +160,15 @@ def attempt(what: str, run: Callable[[], Any]) -> Any:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = ' '.join(str(error).split())[:300] or where.line  # assertions often say nothing
         raise TrialError(f'{what}: {type(error).__name__}: {text} ({where.filename}, line {where.lineno})') from error
+
+
+def _explained(cfg: Config, watched: Watched, run: Callable[[], Any]) -> Any:
+    """Return what a function returns; name what does not fit: channels, else the number of maps."""
+    try:
+        return run()
+    except TrialError as error:
+        words = next(chain(wrong_channels(cfg, watched), watched.wrong_levels()), '')
+        raise TrialError(f'{words}. So {error}' if words else str(error)) from error
 
 
 def _build(cfg: Config) -> BaseModel:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ class Watched:
     Attributes:
         height: That of the images in pixels, as the backbone gets them.
         shapes: Shape of each map that the heads get.
+        neck_inputs: Channels of the maps that each neck gets, in the order of the necks.
         idle: Names of trained parameters that got no gradient.
     """
 
@@ -28,16 +29,19 @@ class Watched:
         self.model = model
         self.height = 0
         self.shapes: tuple[tuple[int, ...], ...] = ()
+        self.neck_inputs: list[tuple[int, ...]] = []
         self._reached: set[str] = set()
         self._handles: list[Any] = []
 
     def __enter__(self) -> Watched:
         model: Any = self.model
-        last = model.neck if getattr(model, 'with_neck', False) else model.backbone
+        neck = model.neck if getattr(model, 'with_neck', False) else None
         self._handles = [
             model.backbone.register_forward_pre_hook(self._see_images),
-            last.register_forward_hook(self._see_maps),
+            (neck or model.backbone).register_forward_hook(self._see_maps),
         ]
+        for one in neck if isinstance(neck, nn.Sequential) else [neck] if neck else []:  # a list is a chain
+            self._handles.append(one.register_forward_pre_hook(self._see_neck_inputs))
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 self._handles.append(parameter.register_hook(lambda _, name=name: self._reached.add(name)))
@@ -49,6 +53,9 @@ class Watched:
 
     def _see_images(self, _: nn.Module, inputs: Any) -> None:
         self.height = next(_tensors(inputs)).shape[2]
+
+    def _see_neck_inputs(self, _: nn.Module, inputs: Any) -> None:
+        self.neck_inputs.append(tuple(one.shape[1] for one in _tensors(inputs)))
 
     def _see_maps(self, _: nn.Module, __: object, output: Any) -> None:
         self.shapes = self.shapes or tuple(tuple(one.shape) for one in _tensors(output))
@@ -82,9 +89,21 @@ class Watched:
             heights = [shape[2] for shape in self.shapes if len(shape) == 4]
             pairs = zip(expected, heights, strict=False)
             if len(expected) > len(heights) or any(abs(self.height / stride - height) >= 1 for stride, height in pairs):
-                given = ', '.join(f'{stride:g}' for _, stride in self.maps if stride)
-                wanted = ', '.join(f'{stride:g}' for stride in expected)
-                yield f'{name} expects maps of strides {wanted}, and gets {given or "none"}'
+                given = _listed([stride for _, stride in self.maps if stride])
+                yield f'{name} expects maps of strides {_listed(expected)}, and gets {given or "none"}'
+
+    def wrong_levels(self) -> Iterator[str]:
+        """Yield a sentence for each head that is made for another number of maps.
+
+        RoI extractors may leave out coarse maps.
+        """
+        maps = [stride for _, stride in self.maps if stride]
+        given = f'the neck gives {len(maps)}, of stride {_listed(maps)}' if maps else 'the neck gives none'
+        if not getattr(self.model, 'with_neck', False):
+            given = given.replace('the neck', 'the backbone')
+        for name, expected in expected_strides(self.model):
+            if len(expected) > len(maps) or (len(expected) < len(maps) and not _is_extractor(name)):
+                yield f'{name} expects {len(expected)} maps, of stride {_listed(expected)}, and {given}'
 
 
 def expected_strides(model: nn.Module) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -93,8 +112,16 @@ def expected_strides(model: nn.Module) -> Iterator[tuple[str, tuple[float, ...]]
         generator: Any = getattr(module, 'prior_generator', None)
         if hasattr(generator, 'strides'):
             yield name, tuple(stride[0] if isinstance(stride, tuple) else stride for stride in generator.strides)
-        elif name.rstrip('.0123456789').endswith(_EXTRACTORS) and hasattr(module, 'featmap_strides'):
+        elif _is_extractor(name) and hasattr(module, 'featmap_strides'):
             yield name, tuple(module.featmap_strides)
+
+
+def _is_extractor(name: str) -> bool:
+    return name.rstrip('.0123456789').endswith(_EXTRACTORS)
+
+
+def _listed(strides: Sequence[float]) -> str:
+    return ', '.join(f'{stride:g}' for stride in strides)
 
 
 def _tensors(node: Any) -> Iterator[Tensor]:

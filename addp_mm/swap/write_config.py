@@ -26,7 +26,8 @@ def config_text(plan: SwapPlan) -> str:
             the new file, see :func:`base_name`.
     """
     head = f'{plan.config} with the backbone {plan.backbone}, written by addp swap'
-    lines = [*_comment(head, 0), *(line for note in plan.notes for line in _comment(f'Note: {note}', 0))]
+    remarks = [*(f'Warning: {text}' for text in plan.warnings), *(f'Note: {text}' for text in plan.notes)]
+    lines = [*_comment(head, 0), *(line for remark in remarks for line in _comment(remark, 0))]
     lines.append(f'_base_ = {_base(plan.config)}')
     tree: dict = {}
     for change in plan.changes:

@@ -37,7 +37,7 @@ def _volo(arch: str, accuracy: str) -> ZooEntry:
 
 
 # Top-1 accuracy on ImageNet, which is a part of the names of the files.
-_VOLO_FILES = {'d1': '84.2', 'd2': '85.2', 'd3': '85.4', 'd4': '85.7', 'd5': '86.1'}
+_VOLO_FILES = {'d1': '84.2', 'd2': '85.2', 'd3': '85.4', 'd4': '85.7', 'd5': '86.10'}
 _CLIP: Colours = ((122.771, 116.746, 104.094), (68.501, 66.632, 70.323))
 _DINOV2: dict[str, Any] = dict(img_size=518, patch_size=14, layer_scale_init=1e-5)
 _BEITV2: dict[str, Any] = dict(use_abs_pos=False, use_rel_pos_table=True, layer_scale_init=0.1)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from addp_mm.benchmark.contestants import Contestant, choose_data, common_size, last_checkpoint, short_schedule
-from addp_mm.benchmark.finetuning import data_options, data_root
+from addp_mm.benchmark.choose_data import choose_data
+from addp_mm.benchmark.contestants import Contestant, common_size
+from addp_mm.benchmark.data_folder import data_options, data_root
 from addp_mm.benchmark.listing import read_listing, read_listings
+from addp_mm.benchmark.short_schedule import last_checkpoint, short_schedule
 from addp_mm.benchmark.tasks import DATA, TASKS
 from addp_mm.config.config_file import load_config
 from addp_mm.config.shipped import config_path

@@ -239,6 +239,19 @@ def test_files_by_address(tmp_path):
         load_checkpoint_file((tmp_path / 'none.pth').as_uri())
 
 
+def test_a_relative_path_is_looked_up_in_the_working_directory(tmp_path, monkeypatch):
+    saved(tmp_path, WEIGHTS, 'here.pth')
+    monkeypatch.chdir(tmp_path)
+    assert load_checkpoint_file('here.pth').keys() == WEIGHTS.keys()
+    (tmp_path / 'sub').mkdir()
+    monkeypatch.chdir(tmp_path / 'sub')
+    with pytest.raises(FileNotFoundError) as caught:
+        CheckpointLoader.load_checkpoint('here.pth')
+    assert str(caught.value) == (
+        f'here.pth does not exist in the working directory {tmp_path / "sub"}. Check the path of the checkpoint.'
+    )
+
+
 def test_an_address_that_cannot_be_read():
     words = r'htps:// cannot be read here.*file://, addp_mm:// and hf://.*https://'
     with pytest.raises(CheckpointError, match=words):

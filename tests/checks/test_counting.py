@@ -6,9 +6,10 @@ from helpers.recipes import CONFIGS, load_recipe
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from addp_mm.checks.counting import Loop, check_counting, find_counting_faults, loop_of
+from addp_mm.checks.counting import check_counting, find_counting_faults
 from addp_mm.checks.optimizer import check_optimizer
 from addp_mm.checks.save_best import check_rules
+from addp_mm.checks.training_loop import Loop, loop_of
 from addp_mm.engine.runner_cfg import set_log_counting
 from addp_mm.errors import ConfigError
 

@@ -141,6 +141,9 @@ def test_a_head_of_fewer_classes_than_the_data_is_refused():
     panoptic = SimpleNamespace(metainfo=dict(classes=names, thing_classes=names[:2]))
     for dataset, classes in ((data, 4), (data, 9), (data, 1), (panoptic, 2), (object(), 2)):
         check_number_of_classes(runner_with(dataset), detector(classes))
+    borders = detector(2)
+    borders.roi_head.__class__ = type('STDCHead', (Head,), {})  # its two classes are those of borders
+    check_number_of_classes(runner_with(data), borders)
 
 
 def test_save_best_must_be_a_metric_of_the_evaluator():

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from helpers.modules import module_with
 
 import addp_mm  # noqa: F401
 
@@ -20,6 +21,7 @@ WORKER = """
 import sys
 import addp_mm
 import torch
+from helpers.modules import module_with
 from mmengine.dist import get_world_size, get_backend
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.runner import FlexibleRunner, Runner
@@ -113,16 +115,15 @@ def test_without_the_patches_both_fail(monkeypatch):
 
 
 def test_with_an_accelerator_the_originals_run(monkeypatch):
-    from types import ModuleType
-
     from addp_mm.compat import distributed
 
     calls = []
     monkeypatch.setattr(distributed, 'has_accelerator', lambda: True)
-    module = ModuleType('healthy')
-    module.torch = torch
-    module.init_dist = lambda *args, **kwargs: calls.append((args, kwargs))
-    module.convert_sync_batchnorm = lambda *args: calls.append(args) or args[0]
+    module = module_with(
+        torch=torch,
+        init_dist=lambda *args, **kwargs: calls.append((args, kwargs)),
+        convert_sync_batchnorm=lambda *args: calls.append(args) or args[0],
+    )
     distributed.patch_init_dist(module)
     distributed.patch_sync_batchnorm(module)
     module.init_dist('pytorch', 'nccl', timeout=3)
@@ -133,14 +134,11 @@ def test_with_an_accelerator_the_originals_run(monkeypatch):
 
 
 def test_fsdp_strategy_that_passes_by_name_stays():
-    from types import ModuleType
-
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     from addp_mm.compat.fsdp import patch_fsdp_strategy
 
-    module = ModuleType('healthy')
-    module.FSDP = FullyShardedDataParallel
+    module = module_with(FSDP=FullyShardedDataParallel)
 
     class FSDPStrategy:
         def load_optim_state_dict(self, state_dict):

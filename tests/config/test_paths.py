@@ -33,12 +33,15 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path, name, words):
         require_writable_folder(tmp_path / 'config.py', '--show-dir x')
 
 
-def test_the_check_creates_nothing(tmp_path, monkeypatch):
+def test_the_check_creates_nothing_and_names_a_new_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     require_writable('new/folder/x.json', '--out')
+    words = '--out new/folder/x.json: the folder new/folder does not exist and will be made\n'
+    assert capsys.readouterr().err == words
     require_writable_folder('other', '--show-dir')
     (tmp_path / 'there.json').touch()
     require_writable('there.json', '--out')
+    assert capsys.readouterr().err == ''
     assert [path.name for path in tmp_path.iterdir()] == ['there.json']
 
 

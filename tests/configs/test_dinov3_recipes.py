@@ -10,7 +10,7 @@ from helpers.recipes import build_on_meta, build_recipe, load_recipe, optimizer_
 from helpers.run_tools import ROOT
 from helpers.tiny_detection import detection_batch
 
-from addp_mm.models.layers.lora import is_adapter
+from addp_mm.models.layers.lora_weights import is_adapter
 
 UPERNET = 'seg/upernet_{}-vit-base-p16_8xb2-bf16-160k_ade20k-512x512.py'
 CITYSCAPES = 'seg/upernet_{}-vit-base-p16_8xb1-bf16-80k_cityscapes-768x768.py'

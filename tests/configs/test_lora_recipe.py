@@ -9,7 +9,7 @@ from helpers.recipes import load_recipe
 from helpers.run_tools import ROOT
 
 from addp_mm.checkpoints.reading import load_checkpoint_file
-from addp_mm.models.layers.lora import is_adapter
+from addp_mm.models.layers.lora_weights import is_adapter
 from addp_mm.registry import MODELS
 
 RECIPE = 'det/mask-rcnn_addp-vit-nano-p8_lora_1xb16-fp32-300i_fashion-scenes-64px.py'

@@ -17,7 +17,7 @@ from helpers.html_page import ParsedPage
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from addp_mm.benchmark.steps import Done
+from addp_mm.benchmark.step_runner import Done
 from addp_mm.report.logs import LogError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from addp_mm.own_data.commands import Outcome
+from addp_mm.logged_command import Outcome
 
 ROOT = Path(__file__).parents[2]
 TOOLS = f'{ROOT / "tools"}/'
@@ -39,7 +39,7 @@ def commands(run_tool, monkeypatch, tmp_path):
         log.write_text(output)
         return Outcome(status, 1.0, 1.0)
 
-    monkeypatch.setattr('addp_mm.benchmark.steps.run_logged', run_logged)
+    monkeypatch.setattr('addp_mm.benchmark.step_runner.run_logged', run_logged)
     return ran
 
 

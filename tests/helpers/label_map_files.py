@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from addp_mm.datasets.token_labels.label_map import LabelMap
-from addp_mm.datasets.token_labels.map_store import MapFolder, create_folder
+from addp_mm.datasets.token_labels.map_folder import MapFolder, create_folder
 
 
 def random_map(seed: int = 0, num_classes: int = 11, top_k: int = 3, size: tuple[int, int] = (14, 14)) -> LabelMap:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from addp_mm.datasets.token_labels.map_store import StoredMaps
+from addp_mm.datasets.token_labels.stored_maps import StoredMaps
 from addp_mm.label_maps.config_classifier import load_config_classifier
 
 TOOL = Path(__file__).parents[2] / 'tools/label_maps.py'
@@ -131,7 +131,7 @@ def test_only_missing_files_are_written_again(tool, written, inputs, tmp_path):
     assert (tmp_path / 'maps/maps-00002-of-00003.safetensors').stat().st_mtime_ns == kept
 
 
-def test_a_killed_run_resumes(tool, written, inputs, tmp_path, monkeypatch):
+def test_a_killed_run_resumes(tool, written, inputs, tmp_path, monkeypatch, capsys):
     """Interrupted in the second file: the first stays, and the rest equals an uninterrupted run."""
     from addp_mm.label_maps import write_maps
 
@@ -145,8 +145,9 @@ def test_a_killed_run_resumes(tool, written, inputs, tmp_path, monkeypatch):
 
     probabilities = write_maps.probabilities_of
     monkeypatch.setattr(write_maps, 'probabilities_of', interrupted)
-    with pytest.raises(SystemExit, match='the same command resumes'):
+    with pytest.raises(SystemExit, match='^130$'):
         tool.main(arguments(inputs, tmp_path / 'maps', '--batch-size', '3'))
+    assert 'the same command resumes' in capsys.readouterr().err
     assert [path.name for path in (tmp_path / 'maps').glob('*.safetensors')] == ['maps-00000-of-00003.safetensors']
     monkeypatch.setattr(write_maps, 'probabilities_of', probabilities)
     tool.main(arguments(inputs, tmp_path / 'maps', '--batch-size', '3'))
@@ -178,8 +179,9 @@ def test_agreement_with_the_folders_is_told(tool, written, inputs, tmp_path, cap
 
 def test_figures_show_images_with_their_classes(tool, inputs, tmp_path):
     tool.main(arguments(inputs, tmp_path / 'maps', '--figures', '2'))
-    figures = sorted((tmp_path / 'maps/figures').iterdir())
-    assert [path.name for path in figures] == ['dark_0.png.png', 'light_0.png.png']
+    figures = sorted((tmp_path / 'maps/figures').rglob('*.*'))
+    names = [path.relative_to(tmp_path / 'maps/figures').as_posix() for path in figures]
+    assert names == ['dark/0.png', 'light/0.png']
     picture = np.asarray(Image.open(figures[0]).convert('RGB'))
     assert picture.shape[1] == 2 * 420 + 16
     assert picture[:280, 436:].std() > 0
@@ -253,7 +255,9 @@ def test_wrong_paths_are_refused(tool, inputs, tmp_path, capsys):
     out = tmp_path / 'maps'
     assert 'no.py does not exist' in refusal(tool, arguments(inputs, out, config='no.py'), capsys)
     assert 'no.pth does not exist' in refusal(tool, arguments(inputs, out, weights='no.pth'), capsys)
-    assert 'imges does not exist' in refusal(tool, arguments(inputs, out, images='imges'), capsys)
+    text = refusal(tool, arguments(inputs, out, images='imges'), capsys)
+    assert 'imges does not exist' in text
+    assert text.strip().endswith('exists). Check the folder of images.')
     below = inputs / 'images/maps'
     assert 'the figures would become images' in refusal(tool, arguments(inputs, below, '--figures', '1'), capsys)
     (inputs / 'seg.py').write_text("model = dict(type='EncoderDecoder')")

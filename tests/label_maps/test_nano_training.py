@@ -6,7 +6,7 @@ import json
 import pytest
 from helpers.run_tools import ROOT
 
-from addp_mm.datasets.token_labels.map_store import StoredMaps
+from addp_mm.datasets.token_labels.stored_maps import StoredMaps
 
 pytestmark = pytest.mark.slow
 RECIPES = {

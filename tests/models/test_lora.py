@@ -14,7 +14,7 @@ from torch import nn
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.models.backbones import ADDPViT
-from addp_mm.models.layers import OptionError, lora
+from addp_mm.models.layers import OptionError, lora, lora_weights
 from addp_mm.models.pretrained import Pretrained
 
 EXPORT = Path(__file__).parents[2] / 'tools/model_converters/export_weights.py'
@@ -32,7 +32,7 @@ def trained() -> ADDPViT:
     """A backbone whose adapters change its outputs."""
     backbone = build()
     for name, parameter in backbone.named_parameters():
-        if lora.is_adapter(name):
+        if lora_weights.is_adapter(name):
             nn.init.normal_(parameter, std=0.3)
     return backbone.eval()
 
@@ -56,7 +56,7 @@ def test_only_the_adapters_and_the_named_modules_are_trained():
 def test_every_adapter_gets_a_gradient(options):
     backbone = build(**options).train()
     for name, parameter in backbone.named_parameters():
-        if lora.is_adapter(name):
+        if lora_weights.is_adapter(name):
             nn.init.normal_(parameter)
     sum(x.sum() for x in backbone(torch.rand(2, 3, 32, 32))).backward()
     idle = [n for n, p in backbone.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
@@ -76,7 +76,7 @@ def test_the_names_of_the_weights_stay_those_of_the_plain_backbone():
     plain, backbone = ADDPViT(**SIZES), build()
     added = set(backbone.state_dict()) - set(plain.state_dict())
     assert set(plain.state_dict()) <= set(backbone.state_dict())
-    assert all(map(lora.is_adapter, added))
+    assert all(map(lora_weights.is_adapter, added))
     assert len(added) == 2 * len(ADAPTED) + 1
     assert get_state_dict(backbone).keys() == backbone.state_dict().keys()
     assert copy.deepcopy(backbone).state_dict().keys() == backbone.state_dict().keys()
@@ -141,7 +141,7 @@ def test_export_writes_merged_weights_for_a_backbone_without_adapters(tmp_path):
     plain.load_state_dict(load_file(out))
     assert outputs_differ_by(backbone, plain) < 1e-5
     before = ADDPViT(**SIZES).eval()
-    before.load_state_dict({name: w for name, w in backbone.state_dict().items() if not lora.is_adapter(name)})
+    before.load_state_dict({name: w for name, w in backbone.state_dict().items() if not lora_weights.is_adapter(name)})
     assert outputs_differ_by(backbone, before) > 1e-2
 
 
@@ -152,7 +152,7 @@ def test_a_convolution_merges_too():
     nn.init.normal_(holder.body[0].lora_B.default.weight)
     image = torch.rand(1, 3, 9, 9)
     expected = holder.body(image)
-    merged = lora.merge_adapters(holder.state_dict())
+    merged = lora_weights.merge_adapters(holder.state_dict())
     assert merged.keys() == {'body.0.weight', 'body.0.bias'}
     assert merged['body.0.weight'].shape == (4, 3, 3, 3)
     plain = nn.Conv2d(3, 4, 3, stride=2)
@@ -165,15 +165,12 @@ def test_an_incomplete_checkpoint_is_not_merged(lost):
     weights = trained().state_dict()
     del weights[lost]
     with pytest.raises(OptionError, match=rf'blocks\.0\.attn\.qkv has a LoRA adapter, but .* no {lost}'):
-        lora.merge_adapters(weights)
+        lora_weights.merge_adapters(weights)
 
 
 def test_adapters_have_the_depth_of_their_block():
     backbone = build()
     assert backbone.get_layer_depth('backbone.blocks.2.attn.qkv.lora_B.default.weight', 'backbone.') == (3, 5)
-    assert lora.plain_name('blocks.2.mlp.fc1.lora_B.default.weight') == 'blocks.2.mlp.fc1.weight'
-    assert lora.plain_name('blocks.2.mlp.fc1.base_layer.bias') == 'blocks.2.mlp.fc1.bias'
-    assert lora.plain_name('blocks.2.norm1.bias') == 'blocks.2.norm1.bias'
 
 
 def test_it_compiles_as_one_graph():
@@ -189,6 +186,8 @@ def test_it_compiles_as_one_graph():
         (dict(rank=0), r'lora\.rank must be an integer of at least 1, got 0'),
         (dict(rank=True), r'lora\.rank must be an integer of at least 1'),
         (dict(alpha=0), r'lora\.alpha must be positive, got 0'),
+        (dict(alpha='8'), r"lora\.alpha must be a number, got '8'"),
+        (True, r'lora must be a dict of its options, such as dict\(rank=8\), got True'),
         (dict(dropout=1), r'lora\.dropout must be in \[0, 1\), got 1'),
         (dict(layers=3), r'lora\.layers \(3,\) must be numbers of blocks in \[-3, 2\]'),
         (dict(targets=()), r'lora\.targets must name at least one layer'),

@@ -8,7 +8,7 @@ from torch import nn
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.models.backbones import VOLO, TimmBackbone
-from addp_mm.models.layers import OptionError, lora
+from addp_mm.models.layers import OptionError, lora, lora_weights
 from addp_mm.models.pretrained import Pretrained
 
 VIT = dict(embed_dim=16, depth=3, num_heads=2)
@@ -44,14 +44,14 @@ def test_adapters_are_trained_and_merged(name):
     for one, other in zip(before, backbone(image), strict=True):
         assert (one - other).abs().max() < 1e-5 * one.abs().max()
     assert len(lora.adapted_layers(backbone)) == count
-    adapters = {key: value for key, value in backbone.named_parameters() if lora.is_adapter(key)}
+    adapters = {key: value for key, value in backbone.named_parameters() if lora_weights.is_adapter(key)}
     assert {key for key, value in backbone.named_parameters() if value.requires_grad} == set(adapters)
     for parameter in adapters.values():
         nn.init.normal_(parameter, std=0.5)
     sum(x.square().sum() for x in backbone.train()(image)).backward()
     assert [key for key, value in adapters.items() if value.grad is None or not value.grad.any()] == []
     after = backbone.eval()(image)
-    plain.load_state_dict(lora.merge_adapters(backbone.state_dict()))
+    plain.load_state_dict(lora_weights.merge_adapters(backbone.state_dict()))
     for merged, adapted, old in zip(plain(image), after, before, strict=True):
         assert (merged - adapted).abs().max() < 1e-5 * adapted.abs().max()
         assert (adapted - old).abs().max() > 1e-3

@@ -125,14 +125,22 @@ def test_four_scales_from_a_coarser_level():
     assert list(later.parameters()) == []
 
 
+def test_three_maps_give_the_first_three_levels():
+    neck = FourScaleNeck([4, 8, 12], strides=(8, 16, 16))
+    inputs = pyramid((8, 16, 16))
+    assert [64 // x.shape[2] for x in neck(inputs)] == [4, 8, 16]
+    with pytest.raises(ValueError, match='three maps, got 4: set three out_indices'):
+        neck(pyramid((8, 16, 16, 16)))
+
+
 @pytest.mark.parametrize(
     'options,message',
     [
-        (dict(strides=(16, 16, 16)), 'strides of FourScaleNeck must have four'),
+        (dict(strides=(16, 16)), 'strides of FourScaleNeck must have four'),
         (dict(embed_dims=[16, 16]), 'embed_dims of FourScaleNeck must have four'),
         (dict(strides=(32, 16, 16, 16)), r'strides \(32, 16, 16, 16\).*outputs have 4, 8, 16, 32'),
         (dict(strides=(8, 12, 16, 16)), r'strides \(8, 12, 16, 16\)'),
-        (dict(start_level=4), 'start_level of FourScaleNeck must be 0, 1, 2 or 3, got 4'),
+        (dict(start_level=4), 'start_level of FourScaleNeck must be from 0 to 3, got 4'),
     ],
 )
 def test_wrong_strides_are_refused(options, message):

@@ -168,6 +168,15 @@ def test_the_mean_of_a_model_that_norms_it_is_its_classifiers_input():
     torch.testing.assert_close(backbone(x)[0], model(x))
 
 
+def test_another_size_than_the_fixed_one_is_refused_without_advice_of_that_size():
+    """The image may be that of a trial, and not of the training."""
+    sizes = dict(img_size=64, embed_dim=32, depth=2, num_heads=2, global_attn_indexes=(1,))
+    backbone = TimmBackbone('samvit_base_patch16', model_kwargs=sizes)
+    assert backbone(torch.zeros(1, 3, 64, 64))[0].shape[2:] == (4, 4)
+    with pytest.raises(ValueError, match=r'made for 64x64 .*, got 96x96: .*img_size=\(HEIGHT, WIDTH\)\) to it'):
+        backbone(torch.zeros(1, 3, 96, 96))
+
+
 @pytest.mark.parametrize('name', ['beitv2', 'mvitv2', 'hiera', 'swin', 'volo'])
 @torch.no_grad()
 def test_sizes_do_not_leave_a_trace_and_copies_are_independent(name):

@@ -220,9 +220,13 @@ def test_pretrained_without_weights_or_without_a_network(tmp_path, monkeypatch):
         (
             dict(),
             dict(depth=3),
-            r'not a checkpoint of vit_tiny_patch16_224: it lacks blocks.2.norm1.weight, .*has none',
+            r'not a checkpoint of vit_tiny_patch16_224: it lacks blocks.2.norm1.weight, .* and 9 more. Give',
         ),
-        (dict(depth=3), dict(), r'it lacks none, and has blocks.2.norm1.weight'),
+        (
+            dict(depth=3),
+            dict(),
+            r'224: it has blocks.2.norm1.weight, .* and 9 more, which vit_tiny_patch16_224 has not',
+        ),
         (dict(embed_dim=64), dict(), r'timm_model.cls_token is \[1, 1, 64\] in the checkpoint and \[1, 1, 32\]'),
         (dict(patch_size=8), dict(), r'patches of 8x8 pixels, and the module has patches of 16x16'),
     ],
@@ -234,11 +238,14 @@ def test_another_model_is_refused(source, target, message, tmp_path):
         load(family, path, model_kwargs=target)
 
 
-def test_weights_of_another_family_are_refused(tmp_path):
-    path = saved(classifier_of(FAMILIES['resnet']).state_dict(), tmp_path / 'a.pth')
-    for name in ('augreg', 'convnext', 'swin', 'volo', 'beitv2', 'mvitv2', 'hiera'):
-        with pytest.raises(CheckpointError, match=r'a\.pth: '):
-            load(FAMILIES[name], path)
+def test_weights_of_another_family_are_refused_and_named(tmp_path):
+    files = dict(resnet='ResNet', augreg='timm ViT', swin='Swin', convnext='ConvNeXt', volo='VOLO', dinov3='DINOv3 ViT')
+    for source, kind in files.items():
+        path = saved(classifier_of(FAMILIES[source]).state_dict(), tmp_path / 'a.pth')
+        for name in {'resnet': ('mvitv2', 'beitv2'), 'augreg': ('hiera', 'volo')}.get(source, ('resnet', 'convnext')):
+            if name != source:
+                with pytest.raises(CheckpointError, match=rf'a\.pth: .*The file holds {kind}\.$'):
+                    load(FAMILIES[name], path)
 
 
 def test_patches_and_channels_are_adapted_if_you_ask(tmp_path):
@@ -281,6 +288,9 @@ def test_bad_names_and_arguments():
         (dict(model='resnet18', model_kwargs=dict(in_chans=1)), 'must not have in_chans: use in_channels'),
         (dict(model='resnet18', out_indices=(1, 5)), r'\(1, 5\) must be in \[-5, 4\]: there are 5 depths in resnet18'),
         (dict(model='resnet18', out_indices=(2, 1)), 'must ascend'),
+        (dict(model='resnet18', out_indices='0'), "whole numbers of the depths in resnet18, got '0'"),
+        (dict(model='resnet18', out_indices=(0.5,)), r'whole numbers.*got \(0.5,\)'),
+        (dict(model='resnet18', in_channels=0), 'in_channels must be positive, got 0'),
         (dict(model='resnet18', out_type='cls_token'), 'resnet18 has no class token'),
         (dict(model='resnet18', out_type='raw'), 'needs a plain transformer'),
         (dict(model='resnet18', out_type='map'), 'out_type must be one of'),
@@ -288,6 +298,7 @@ def test_bad_names_and_arguments():
         (dict(model='poolformer_s12', frozen_stages=0), 'does not say where the stages of poolformer_s12 end'),
         (dict(model='resnet18', drop_path_rate=1.0), r'drop_path_rate must be in \[0, 1\)'),
         (dict(model='byoanet'), 'no model'),
+        (dict(model='mvitv2_tiny', model_kwargs=dict(img_size=(64, 96))), r'img_size=\(64, 96\): AssertionError\.'),
     ):
         with pytest.raises(OptionError, match=message):
             TimmBackbone(**options)

@@ -25,10 +25,11 @@ def claimed(path, **about):
 
 
 def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_path):
+    from addp_mm.folder_lock import FolderInUseError
     from addp_mm.own_data.state import StateError
 
     folder = work_dir(tmp_path)
-    with pytest.raises(StateError, match='is in use by another run, .* Wait for it, or end it'):
+    with pytest.raises(FolderInUseError, match='is in use by another run, .* Wait for it, or end it'):
         work_dir(tmp_path)
     folder.claim(dict(images='a', channels=3, inspected=dict(mean=[0.5])))
     # The statistics change if a broken image is replaced.
@@ -40,7 +41,7 @@ def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_pa
 
 @pytest.mark.slow
 def test_processes_that_outlive_their_tool_keep_the_lock(tmp_path):
-    from addp_mm.own_data.state import StateError
+    from addp_mm.folder_lock import FolderInUseError
 
     (tmp_path / 'tools.py').write_text(
         'import sys\nfrom pathlib import Path\nfrom addp_mm.own_data.commands import Commands\n'
@@ -62,7 +63,7 @@ def test_processes_that_outlive_their_tool_keep_the_lock(tmp_path):
     tool.wait()
     child = int(log.read_text())
     try:
-        with pytest.raises(StateError, match='in use by another run, or by a command of a run that was killed'):
+        with pytest.raises(FolderInUseError, match='in use by another run, or by a command of a run that was killed'):
             work_dir(tmp_path / 'work')
     finally:
         os.kill(child, 9)

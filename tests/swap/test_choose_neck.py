@@ -5,8 +5,9 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from addp_mm.config.type_names import type_name
 from addp_mm.registry import MODELS
-from addp_mm.swap.choose_neck import choose_neck
+from addp_mm.swap.choose_neck import SCALERS, choose_neck
 from addp_mm.swap.expectations import Expected
 from addp_mm.swap.feature_maps import FeatureMaps, maps_after
 from addp_mm.swap.plan import SwapError
@@ -47,6 +48,8 @@ def pyramid(channels: int = 64, **options) -> dict:
 
 FOUR_OF_VIT = dict(type='addp_mm.FourScaleNeck', embed_dims=64)
 FOUR_OF_VOLO = dict(type='addp_mm.FourScaleNeck', embed_dims=[32, 64, 64, 64], strides=[8, 16, 16, 16])
+THREE_OF_VOLO = dict(type='addp_mm.FourScaleNeck', embed_dims=[32, 64, 64], strides=[8, 16, 16])
+ONE_OF_VIT = FeatureMaps((64,), (16,))
 LAST_THREE = RESNET.select((1, 2, 3))
 # name: maps of the new backbone, what the config has, which maps are returned, the necks
 CASES = {
@@ -99,6 +102,64 @@ CASES = {
     'swin-mapper': (SWIN, expected(MAPPER, backbone=LAST_THREE), (1, 2, 3), [dict(MAPPER, in_channels=[48, 96, 192])]),
     'swin-yolov3': (SWIN, expected(YOLOV3, backbone=LAST_THREE), (1, 2, 3), [dict(YOLOV3, in_channels=[192, 96, 48])]),
     'swin-no-neck': (SWIN, expected(), (0, 1, 2, 3), []),
+    # configs of this package, whose own backbone is a plain transformer
+    'swin-four-scales': (SWIN, expected(FOUR_OF_VIT, backbone=VIT), (0, 1, 2, 3), []),
+    'volo-four-scales': (
+        VOLO,
+        expected(dict(FOUR_OF_VIT, norm_cfg=dict(type='SyncBN')), backbone=VIT),
+        (0, 1, 2, 3),
+        [dict(FOUR_OF_VOLO, norm_cfg=dict(type='SyncBN'))],
+    ),
+    'vit-four-scales': (VIT, expected(FOUR_OF_VIT, backbone=VIT), (0, 1, 2, 3), [FOUR_OF_VIT]),
+    'swin-four-scales-fpn': (
+        SWIN,
+        expected(FOUR_OF_VOLO, dict(FPN, in_channels=[32, 64, 64, 64]), backbone=VOLO),
+        (0, 1, 2, 3),
+        [dict(FPN, in_channels=[24, 48, 96, 192])],
+    ),
+    'vit-four-scales-fpn': (
+        VIT,
+        expected(FOUR_OF_VOLO, dict(FPN, in_channels=[32, 64, 64, 64]), backbone=VOLO),
+        (0, 1, 2, 3),
+        [FOUR_OF_VIT, dict(FPN, in_channels=[64, 64, 64, 64])],
+    ),
+    'swin-simple-fpn': (
+        SWIN,
+        expected(pyramid(out_channels=12, num_outs=5), backbone=ONE_OF_VIT),
+        (0, 1, 2, 3),
+        [dict(FPN, in_channels=[24, 48, 96, 192])],
+    ),
+    'volo-simple-fpn': (
+        VOLO,
+        expected(pyramid(out_channels=12, num_outs=5), backbone=ONE_OF_VIT),
+        (0, 1, 2, 3),
+        [FOUR_OF_VOLO, dict(FPN, in_channels=[32, 64, 64, 64])],
+    ),
+    'volo-simple-fpn-from-8': (
+        VOLO,
+        expected(pyramid(out_channels=12, scales=(2, 1, 0.5), num_outs=5), backbone=ONE_OF_VIT),
+        (0, 1, 2, 3),
+        [dict(FOUR_OF_VOLO, start_level=1), dict(FPN, in_channels=[64, 64, 64])],
+    ),
+    # the last stage, and not only those before it
+    'volo-simple-fpn-of-small-patches': (
+        VOLO,
+        expected(pyramid(out_channels=12, scales=(2, 1, 0.5)), backbone=FeatureMaps((64,), (8,))),
+        (0, 1, 3),
+        [THREE_OF_VOLO, dict(type='FPN', in_channels=[32, 64, 64], out_channels=12, num_outs=3)],
+    ),
+    'volo-fpn-of-three': (
+        VOLO,
+        expected(dict(FPN, in_channels=[8, 16, 32], num_outs=3), backbone=RESNET.select((0, 1, 2))),
+        (0, 1, 3),
+        [THREE_OF_VOLO, dict(FPN, in_channels=[32, 64, 64], num_outs=3)],
+    ),
+    'vit-simple-fpn-of-small-patches': (
+        VIT,
+        expected(pyramid(out_channels=12, scales=(2, 1, 0.5)), backbone=FeatureMaps((64,), (8,))),
+        (3,),
+        [pyramid(out_channels=12, scales=(4, 2, 1))],
+    ),
     'swin-c4': (SWIN, expected(backbone=RESNET.select((2,))), (2,), []),
 }
 
@@ -112,11 +173,13 @@ def test_necks_give_the_heads_the_strides_that_they_expect(name):
     assert choice.is_whole
     ratio = 14 / 16 if maps is DINOV2 else 1
     assert choice.maps.strides == pytest.approx([stride * ratio for stride in wanted.heads.strides])
-    if wanted.necks and wanted.necks != (RESCALED,):
+    if wanted.necks and type_name(wanted.necks[-1]['type']) not in SCALERS:
         assert choice.maps.channels == wanted.heads.channels
 
 
-@pytest.mark.parametrize('name', ['vit-from-8', 'vit-yolov3', 'volo-from-8', 'volo-last', 'swin-mapper'])
+@pytest.mark.parametrize(
+    'name', ['vit-from-8', 'vit-yolov3', 'volo-from-8', 'volo-last', 'volo-fpn-of-three', 'swin-mapper']
+)
 def test_chosen_necks_run_and_train_whole(name):
     maps, wanted, _, _ = CASES[name]
     choice = choose_neck(maps, wanted)

@@ -129,6 +129,24 @@ def test_what_cannot_be_swapped_is_refused_in_one_line(arguments, message, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures('tiny_zoo')
+def test_a_new_folder_is_made_and_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    swap(DEIT, '--backbone', 'addp_b', '--out', 'sub/new.py', '--no-trial')
+    assert '--out sub/new.py: the folder sub does not exist and will be made' in capsys.readouterr().err
+    swap(DEIT, '--backbone', 'addp_b', '--out', 'sub/new.py', '--no-trial', '--overwrite')
+    assert 'will be made' not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures('tiny_zoo')
+def test_numbers_of_classes_that_differ_are_named_where_no_trial_is_possible(tmp_path, capsys):
+    (tmp_path / 'own.py').write_text(f'_base_ = {DEIT!r}\nmodel = dict(head=dict(num_classes=10))\n')
+    swap(str(tmp_path / 'own.py'), '--backbone', 'addp_b', '--out', str(tmp_path / 'new.py'))
+    printed = capsys.readouterr().out
+    assert 'no trial was possible' in printed
+    assert 'model.head.num_classes=10, but data_preprocessor.num_classes=1000' in printed
+
+
 def test_files_that_must_not_be_written(tmp_path):
     path = tmp_path / 'own.py'
     path.write_text(f'_base_ = {FCN!r}\n')

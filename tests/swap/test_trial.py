@@ -7,10 +7,13 @@ from helpers.hand_swaps import DETECTORS, SEGMENTORS, write_swap
 from mmengine.config import Config
 from torch import nn
 
-from addp_mm.analysis.batches import synthetic_batch
+from addp_mm.analysis.batches import scope_of, synthetic_batch
+from addp_mm.engine.captured_warnings import captured_warnings
 from addp_mm.errors import ConfigError
+from addp_mm.swap.channels import wrong_channels
 from addp_mm.swap.check import TrialOfCheck, swap_checks
 from addp_mm.swap.colours import check_colours, entry_of
+from addp_mm.swap.optimizer_check import warn_about_optimizer
 from addp_mm.swap.reduce import odd_size, trial_size_of
 from addp_mm.swap.trial import TrialError, attempt, try_config, try_swap
 from addp_mm.swap.watch import Watched
@@ -56,7 +59,20 @@ def test_a_segmentor_takes_images_of_any_size_and_a_crop_of_another(tmp_path):
     'model, words',
     [
         ({'neck.scales': (4, 2, 1, 0.5)}, 'bbox_head expects maps of strides 8, 16, 32, 64, 128, and gets 4, 8, 16,'),
-        ({'neck.in_channels': 16}, 'the prediction of images of 89 x 93 px fails: RuntimeError'),
+        (
+            {'neck.in_channels': 16},
+            'model.neck.in_channels=16, but the backbone gives 32 channels: set model.neck.in_channels=32. So the '
+            'prediction of images of 89 x 93 px fails: RuntimeError',
+        ),
+        (
+            {'bbox_head.in_channels': 8},
+            'model.bbox_head.in_channels=8, but the neck gives 256 channels: set model.bbox_head.in_channels=256',
+        ),
+        (
+            {'neck.num_outs': 3},
+            'bbox_head expects 5 maps, of stride 8, 16, 32, 64, 128, and the neck gives 3, of stride 8, 16, 32. So the '
+            'prediction of images of 89 x 93 px fails: AssertionError',
+        ),
         ({'data_preprocessor.pad_size_divisor': 1}, 'the prediction of images .* is not a multiple of the patch'),
         ({'backbone.arch.num_heads': 5}, 'the model cannot be built'),
         ({'backbone.init_cfg': dict(type='addp_mm.Pretrained', checkpoint='/none.pth')}, '/none.pth does not exist'),
@@ -65,6 +81,96 @@ def test_a_segmentor_takes_images_of_any_size_and_a_crop_of_another(tmp_path):
 def test_a_part_that_does_not_fit_is_named(model, words, tmp_path):
     with pytest.raises(TrialError, match=words):
         try_config(detector(tmp_path, **model))
+
+
+@pytest.mark.parametrize(
+    'scope, model, inputs, maps, words',
+    [
+        (
+            'mmdet',
+            dict(neck=dict(type='FPN', in_channels=[4, 8])),
+            [(4, 16)],
+            (),
+            'model.neck.in_channels=[4, 8], but the backbone gives 4, 16 channels: set model.neck.in_channels=[4, 16]',
+        ),
+        (
+            'mmdet',
+            dict(neck=dict(type='addp_mm.FourScaleNeck', embed_dims=8)),
+            [(4, 8, 8, 8)],
+            (),
+            'model.neck.embed_dims=8, but the backbone gives 4, 8 channels: set model.neck.embed_dims=[4, 8, 8, 8]',
+        ),
+        (
+            'mmdet',
+            dict(neck=[dict(type='A'), dict(type='FPN', in_channels=[4])]),
+            [(4,), (8,)],
+            (),
+            'model.neck.1.in_channels=4, but model.neck.0 gives 8 channels: set model.neck.1.in_channels=8',
+        ),
+        (
+            'mmdet',
+            dict(roi_head=dict(bbox_roi_extractor=dict(out_channels=4))),
+            [],
+            (8, 8),
+            'model.roi_head.bbox_roi_extractor.out_channels=4, but the backbone gives 8 channels: set model.roi_head.'
+            'bbox_roi_extractor.out_channels=8',
+        ),
+        (
+            'mmseg',
+            dict(decode_head=dict(in_channels=4, in_index=2), auxiliary_head=[dict(in_channels=4)]),
+            [],
+            (4, 8),
+            'model.decode_head.in_index=2, but the backbone gives 2 map(s), counted from 0',
+        ),
+        (
+            'mmseg',
+            dict(decode_head=dict(in_channels=[4, 4], in_index=[0, 1])),
+            [],
+            (4, 8),
+            'model.decode_head.in_channels=[4, 4], but the backbone gives 4, 8 channels: set '
+            'model.decode_head.in_channels=[4, 8]',
+        ),
+        (
+            'mmpretrain',
+            dict(head=dict(in_channels=4)),
+            [],
+            (8,),
+            'model.head.in_channels=4, but the backbone gives 8 channels: set model.head.in_channels=8',
+        ),
+        ('mmdet', dict(neck=dict(type='DilatedEncoder', in_channels=8)), [(4, 8)], (), None),
+        ('mmdet', dict(neck=dict(type='YOLOV3Neck', in_channels=[8, 4])), [(4, 8)], (), None),
+        ('mmseg', dict(decode_head=dict(in_channels=8)), [], (4, 8), None),
+    ],
+)
+def test_channels_that_do_not_fit_are_named_with_their_key(scope, model, inputs, maps, words):
+    watched = Watched(nn.Identity())
+    watched.neck_inputs, watched.shapes = inputs, tuple((1, channels, 2, 2) for channels in maps)
+    assert next(wrong_channels(Config(dict(default_scope=scope, model=model)), watched), None) == words
+
+
+SGD = dict(type='SGD', lr=0.02, momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    'settings, words',
+    [
+        ({'optim_wrapper.optimizer': SGD}, 'optim_wrapper.optimizer.type is SGD, which seldom trains a transformer'),
+        (
+            {'optim_wrapper.optimizer': dict(type='AdamW', lr=0.02)},
+            'optim_wrapper.optimizer.lr=0.02 is a learning rate of SGD, and too high for AdamW with ADDPViT',
+        ),
+        ({'optim_wrapper.optimizer': dict(type='AdamW', lr=1e-4)}, None),
+        ({'optim_wrapper.optimizer': SGD, 'model.backbone.frozen_stages': 4}, None),
+        ({'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(backbone=dict(lr_mult=0.0)))}, None),
+        ({'model.backbone': dict(_delete_=True, type='ResNet', depth=18)}, None),
+    ],
+)
+def test_sgd_of_a_transformer_is_warned_about(settings, words, tmp_path):
+    cfg = detector(tmp_path)
+    cfg.merge_from_dict(settings)
+    with captured_warnings() as (logged, _), scope_of(cfg):
+        warn_about_optimizer(cfg)
+    assert [text[: len(words or '')] for text in logged] == ([words] if words else [])
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
@@ -197,4 +303,5 @@ def test_a_check_runs_all_of_them(tmp_path):
     cfg = detector(tmp_path)
     trial = TrialOfCheck(cfg)
     names = [check.name for check in swap_checks(cfg, trial)]
-    assert names[-4:] == ['optimizer settings', 'colours', 'checkpoints', 'trial']
+    assert names[-4:] == ['optimizer of the backbone', 'colours', 'checkpoints', 'trial']
+    assert 'numbers of classes' in names

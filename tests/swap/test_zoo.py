@@ -4,6 +4,8 @@
 import pytest
 import timm
 import torch
+from helpers.recipes import CONFIGS
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from addp_mm.registry import MODELS
@@ -43,6 +45,25 @@ def test_models_of_timm_in_the_zoo_exist_with_these_colours():
         assert cfg is not None, name
         for ours, theirs in zip(entry.colours, (cfg.mean, cfg.std), strict=True):
             assert ours == pytest.approx([255 * value for value in theirs], abs=1e-3), name
+
+
+def texts(node):
+    """Every text in nested dicts and lists."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict | list | tuple):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from texts(value)
+
+
+def test_weights_of_volo_are_files_that_timm_names():
+    """The zoo and the configs name files of VOLO's release, such as d5_224_86.10.pth.tar."""
+    cfgs = (Config.fromfile(path) for path in sorted(CONFIGS.glob('*/*volo-d*.py')))
+    used = {text for node in (*(entry.backbone for entry in ZOO.values()), *map(dict, cfgs)) for text in texts(node)}
+    files = {text for text in used if text.startswith('https://github.com/sail-sg/volo') and text.endswith('.tar')}
+    known = {timm.get_pretrained_cfg(name).url for name in timm.list_pretrained('volo_*')}
+    assert len(files) == 5
+    assert files <= known
 
 
 def test_any_model_of_timm():

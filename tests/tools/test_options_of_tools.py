@@ -168,7 +168,8 @@ def test_resume_may_start_from_weights(tmp_path, monkeypatch):
 
 
 def test_values_outside_of_a_range_that_switch_something_off_are_accepted(tmp_path, monkeypatch):
-    from addp_mm.checks.unknown_arguments import check_numbers, check_sections
+    from addp_mm.checks.config_numbers import check_numbers
+    from addp_mm.checks.config_sections import check_sections
     from addp_mm.config.config_file import load_config
 
     cfg = load_config(CLASSIFIER, [*NO_VALIDATION, 'train_cfg.val_interval=-1', 'default_hooks.checkpoint.interval=-1'])

@@ -45,10 +45,10 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm.config.paths import require_writable
     from addp_mm.engine.device import choose_device
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
     from addp_mm.evaluation import FeatureStatistics, build_extractor, extractor_of, folder_statistics, frechet_distance
 
-    with exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error():
         device = choose_device(args.device)
         if args.out:
             require_writable(args.out, '--out')

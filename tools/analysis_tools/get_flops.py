@@ -60,9 +60,9 @@ def main(argv=None):
     from addp_mm.config.config_file import load_config
     from addp_mm.config.paths import require_writable
     from addp_mm.config.type_names import type_name
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error():
         if args.out is not None:
             require_writable(args.out, '--out')
         cfg = load_config(args.config, args.cfg_options, argument_kinds)

@@ -102,15 +102,15 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm.checkpoints.atomic_write import write_text
     from addp_mm.config.paths import require_writable
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error():
+    with exit_on_interrupt(f'{args.out} was not written'), exit_on_user_error():
         require_writable(args.out, '--out')
-    rows = []
-    for name, batch_size in RECIPES.items():
-        rows.append(row(name, batch_size))
-        print(rows[-1], end='', flush=True)
-    write_text(args.out, HEAD + ''.join(rows))
+        rows = []
+        for name, batch_size in RECIPES.items():
+            rows.append(row(name, batch_size))
+            print(rows[-1], end='', flush=True)
+        write_text(args.out, HEAD + ''.join(rows))
     print(f'wrote {args.out}')
 
 

@@ -2,7 +2,7 @@
 """Compare the ADDP loss with its lower bound, the entropy of its targets, by mask ratio."""
 
 from addp_mm.cli_options import ToolParser, number
-from addp_mm.errors import UserError, exit_on_user_error
+from addp_mm.errors import UserError, exit_on_interrupt, exit_on_user_error
 
 
 def parse_args(argv=None):
@@ -60,7 +60,7 @@ def run(args):
 def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
-    with exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error():
         run(args)
 
 

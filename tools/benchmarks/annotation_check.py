@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from addp_mm.cli_options import number
+from addp_mm.errors import exit_on_interrupt
 
 SIZE = 64  # edge of the images in pixels
 CLASSES = ('t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle-boot')
@@ -51,7 +52,7 @@ def write_annotations(path: Path, count: int) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
+    with exit_on_interrupt('nothing was measured'), tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         Image.new('RGB', (SIZE, SIZE)).save(root / 'image.png')
         write_annotations(root / 'annotations.json', args.annotations)

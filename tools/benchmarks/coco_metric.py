@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from addp_mm.cli_options import ToolParser, number
+from addp_mm.errors import exit_on_interrupt
 from addp_mm.report.machine import machine_class
 
 SIZE = 640  # sides of the images in pixels
@@ -126,9 +127,8 @@ def row(name: str, times: list[tuple[float, float]]) -> str:
     return f'| {name} | {slow:.2f} | {fast:.2f} | {spread} |'
 
 
-def main(argv=None):
-    """Run the tool."""
-    args = parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Measure, and print the table."""
     import faster_coco_eval
     from mmengine.logging import MMLogger
 
@@ -148,6 +148,13 @@ def main(argv=None):
         path.write_text(json.dumps(content))
         for name in ('bbox', 'segm'):
             print(compared(name, path, content, samples, args.rounds))
+
+
+def main(argv=None):
+    """Run the tool."""
+    args = parse_args(argv)
+    with exit_on_interrupt('the table is not complete'):
+        run(args)
 
 
 if __name__ == '__main__':

@@ -61,9 +61,9 @@ def main(argv=None):
 
     from addp_mm.checks.argument_kinds import argument_kinds
     from addp_mm.config.config_file import load_config
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error():
         for path in args.configs:
             cfg = load_config(path, None, argument_kinds)
             torch.manual_seed(args.seed)

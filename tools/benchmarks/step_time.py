@@ -121,10 +121,10 @@ def main(argv=None):
 
     from addp_mm.checkpoints.atomic_write import write_json
     from addp_mm.config.paths import require_writable
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
     from addp_mm.report.machine import machine_class
 
-    with exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error():
         if args.out is not None:
             require_writable(args.out, '--out')
         modes, contestants = measure(args)

@@ -133,10 +133,10 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, and print the table."""
     args = parse_args(argv)
     from addp_mm.config.config_file import load_config
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
     logging.disable(logging.WARNING)  # mmengine logs every weight that is loaded or frozen
-    with exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error():
         own = load_config(args.ids).model.get('drop_ratio', 0.0)
         results = {drop: measure(args, drop) for drop in dict.fromkeys((own, 0.0))}
     print(f'{machine_class()}; {", ".join(f"{name} {version}" for name, version in versions().items())}')

@@ -15,11 +15,11 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from addp_mm.checkpoints.atomic_write import atomic_path
+from addp_mm.checkpoints.atomic_write import write_png
 from addp_mm.cli_options import number
 from addp_mm.config.output_folder import claim_folder
 from addp_mm.datasets.readers.read_image import read_rgb
-from addp_mm.errors import UserError, exit_on_user_error, first_few
+from addp_mm.errors import UserError, exit_on_interrupt, exit_on_user_error, first_few
 
 NOTE = 'tiles.json'
 
@@ -119,8 +119,7 @@ def cut(paths: Sequence[Path], args: argparse.Namespace) -> str:
     for path in tqdm(paths, unit='image'):
         before, image = count, read_resized(path, args.shorter_side)
         for top, left, tile in tiles(image, args.tile):
-            with atomic_path(args.out / f'{path.stem}_{top:04d}_{left:04d}.png') as partial:
-                tile.save(partial, format='PNG')
+            write_png(args.out / f'{path.stem}_{top:04d}_{left:04d}.png', tile)
             count += 1
         if count == before:
             small.append(f'{path} ({image.width} x {image.height})')
@@ -136,7 +135,10 @@ def cut(paths: Sequence[Path], args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Cut the images."""
     args = parse_args(argv)
-    with exit_on_user_error(OSError):
+    with (
+        exit_on_interrupt(f'{args.out} is not complete; the same command writes all tiles'),
+        exit_on_user_error(OSError),
+    ):
         paths = images_of(args)
         claim_folder(args.out, args.out / NOTE, dict(tile=args.tile, shorter_side=args.shorter_side))
         print(cut(paths, args))

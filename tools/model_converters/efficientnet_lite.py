@@ -10,7 +10,7 @@ The weights serve perceptual losses and Fréchet distances without a model hub (
 """
 
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import exit_on_user_error
+from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
 
 def parse_args(argv=None):
@@ -62,7 +62,7 @@ def convert(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with exit_on_user_error(ValueError, OSError):
+    with exit_on_interrupt('the conversion is not complete'), exit_on_user_error(ValueError, OSError):
         convert(args)
 
 

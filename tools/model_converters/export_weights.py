@@ -4,12 +4,11 @@
 LoRA adapters are merged in the weights of their layers.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import exit_on_user_error, first_few
+from addp_mm.errors import exit_on_interrupt, exit_on_user_error, first_few
 
 
 def parse_args(argv=None):
@@ -74,8 +73,9 @@ def metadata(pairs):
 def export(args):
     """Export the weights."""
     from addp_mm.checkpoints.atomic_write import write_safetensors
+    from addp_mm.checkpoints.file_fingerprint import file_fingerprint
     from addp_mm.conversion.write_converted import check_destination
-    from addp_mm.models.layers.lora import merge_adapters
+    from addp_mm.models.layers.lora_weights import merge_adapters
 
     dst, meta = Path(args.dst), metadata(args.meta)
     if not (args.overwrite and dst.is_file() and dst.suffix == '.safetensors'):
@@ -90,7 +90,7 @@ def export(args):
                 tensors=len(tensors),
                 parameters=sum(tensor.numel() for tensor in tensors.values()),
                 bytes=dst.stat().st_size,
-                sha256=hashlib.sha256(dst.read_bytes()).hexdigest(),
+                sha256=file_fingerprint(dst),
             )
         )
     )
@@ -99,7 +99,7 @@ def export(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with exit_on_user_error(ValueError, OSError):
+    with exit_on_interrupt('the conversion is not complete'), exit_on_user_error(ValueError, OSError):
         export(args)
 
 

@@ -12,7 +12,7 @@ import re
 
 from addp_mm.cli_options import number
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import exit_on_user_error, first_few
+from addp_mm.errors import exit_on_interrupt, exit_on_user_error, first_few
 
 
 def parse_args(argv=None):
@@ -140,7 +140,7 @@ def convert(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with exit_on_user_error(ValueError, OSError):
+    with exit_on_interrupt('the conversion is not complete'), exit_on_user_error(ValueError, OSError):
         convert(args)
 
 

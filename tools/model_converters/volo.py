@@ -19,7 +19,7 @@ from pathlib import Path
 
 from addp_mm.cli_options import number
 from addp_mm.conversion.command import converter_parser, read_source
-from addp_mm.errors import exit_on_user_error
+from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
 OFFICIAL_ENDINGS = ('.pth.tar', '.pth')
 
@@ -172,7 +172,7 @@ def convert(args):
 def main(argv=None):
     """Run the command."""
     args = parse_args(argv)
-    with exit_on_user_error(ValueError, OSError):
+    with exit_on_interrupt('the conversion is not complete'), exit_on_user_error(ValueError, OSError):
         convert(args)
 
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DATASETS, init_default_scope
 
 from addp_mm.config.config_file import ConfigError, load_config
-from addp_mm.datasets.errors import DatasetError
+from addp_mm.datasets.errors import DatasetError, check_folder_exists
 from addp_mm.datasets.listed.image_files import ImageFiles
 from addp_mm.datasets.listed.packed_names import names_fingerprint
 
@@ -27,6 +28,7 @@ def open_images(source: str) -> Any:
         ConfigError: The config has no such dataset.
     """
     if not source.endswith(('.py', '.json')):
+        check_folder_exists(Path(source), 'the folder of images')
         return ImageFiles(source, changed='rescan')
     cfg = load_config(source)
     if 'train_dataloader' not in cfg:

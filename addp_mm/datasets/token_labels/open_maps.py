@@ -7,8 +7,9 @@ from pathlib import Path
 
 from addp_mm.datasets.errors import check_folder_exists
 from addp_mm.datasets.token_labels.label_map import LabelMapError
-from addp_mm.datasets.token_labels.map_store import ABOUT, TOOL, StoredMaps, read_about
+from addp_mm.datasets.token_labels.map_folder import ABOUT, TOOL, read_about
 from addp_mm.datasets.token_labels.published_maps import PublishedMaps
+from addp_mm.datasets.token_labels.stored_maps import StoredMaps
 
 
 def open_label_maps(folder: str | Path, num_classes: int) -> StoredMaps | PublishedMaps:

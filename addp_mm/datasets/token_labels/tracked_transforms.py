@@ -26,11 +26,10 @@ from mmpretrain.datasets.transforms import (
 )
 
 from addp_mm.datasets.errors import DatasetError
-from addp_mm.datasets.token_labels.view import crop_matrix, flip_matrix, warp_matrix
+from addp_mm.datasets.token_labels.view import VIEW, crop_matrix, flip_matrix, warp_matrix
 from addp_mm.errors import first_few
 from addp_mm.registry import TRANSFORMS
 
-VIEW = 'view'
 # Parts of the names of transforms that move pixels.
 _MOVING = ('crop', 'flip', 'rotat', 'shear', 'translat', 'affine', 'perspective', 'elastic', 'pad', 'autoaugment')
 

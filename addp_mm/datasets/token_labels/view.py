@@ -9,6 +9,7 @@ multiplied from the right.
 
 import numpy as np
 
+VIEW = 'view'  # key of the view among the results of a pipeline
 WHOLE_IMAGE = np.eye(3)
 _MIRRORED = {'horizontal': (True, False), 'vertical': (False, True), 'diagonal': (True, True)}
 

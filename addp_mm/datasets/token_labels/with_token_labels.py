@@ -11,7 +11,7 @@ from mmcv.transforms import BaseTransform
 from addp_mm.datasets.token_labels.label_map import LabelMapError
 from addp_mm.datasets.token_labels.open_maps import open_label_maps
 from addp_mm.datasets.token_labels.token_labels import token_labels
-from addp_mm.datasets.token_labels.view import WHOLE_IMAGE
+from addp_mm.datasets.token_labels.view import VIEW, WHOLE_IMAGE
 from addp_mm.registry import TRANSFORMS
 
 
@@ -66,7 +66,7 @@ class WithTokenLabels(BaseTransform):
     def transform(self, results: dict) -> dict | None:
         """Transform the image of ``results``. For the keys see the class."""
         label_map = self.maps.read(name_below(self.images, results['img_path']))
-        results['view'] = WHOLE_IMAGE
+        results[VIEW] = WHOLE_IMAGE
         for step in self.transforms:
             changed = step(results)
             if changed is None:
@@ -79,7 +79,7 @@ class WithTokenLabels(BaseTransform):
                 f'which is no multiple of patch_size={self.patch_size}. Correct the size of the crop, or patch_size'
             )
         grid = height // self.patch_size, width // self.patch_size
-        results['token_labels'] = token_labels(label_map, results.pop('view'), grid, self.num_classes)
+        results['token_labels'] = token_labels(label_map, results.pop(VIEW), grid, self.num_classes)
         return results
 
 

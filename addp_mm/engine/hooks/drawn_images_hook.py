@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from addp_mm.engine.unwrap import bare_model
 from addp_mm.registry import HOOKS
+from addp_mm.report.png_name import png_name
 
 
 def image_name(sample: Any, root: str | None) -> Path:
@@ -29,7 +30,7 @@ def image_name(sample: Any, root: str | None) -> Path:
     path = Path(sample.img_path).absolute()
     folder = Path(root or path.anchor).absolute()
     name = path.relative_to(folder if path.is_relative_to(folder) else path.anchor)
-    return name if name.suffix == '.png' else name.with_name(f'{name.name}.png')
+    return png_name(name)
 
 
 @HOOKS.register_module()

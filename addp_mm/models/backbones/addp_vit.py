@@ -21,7 +21,8 @@ from addp_mm.models.backbones.options import (
 from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, resize_pos_embed
 from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.fit_positions import fit_positions
-from addp_mm.models.layers.lora import add_lora, check_adapters, merge_lora
+from addp_mm.models.layers.lora import add_lora, merge_lora
+from addp_mm.models.layers.lora_weights import check_adapters
 from addp_mm.registry import MODELS
 
 

@@ -114,9 +114,12 @@ def ascending_indices(
         layers: What they number, for errors. Defaults to 'blocks'.
 
     Raises:
-        OptionError: A number is out of range, or they do not ascend; or ``out_indices`` is empty.
+        OptionError: They are no whole numbers, a number is out of range, or they do not ascend; or
+            ``out_indices`` is empty.
     """
     given = (indices,) if isinstance(indices, int) else tuple(indices)
+    if any(not isinstance(i, int) for i in given):
+        raise OptionError(f'{name} must be whole numbers of the {layers}, got {indices!r}')
     if any(not -num_layers <= i < num_layers for i in given):
         raise OptionError(
             f'{name} {given} must be in [{-num_layers}, {num_layers - 1}]: there are {num_layers} {layers}'

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from addp_mm.models.backbones.options import OUT_TYPES, ascending_indices
-from addp_mm.models.backbones.timm_depths import LayerDepths, frozen_parts, stage_modules
+from addp_mm.models.backbones.timm_depths import LayerDepths, freeze_stages, stage_modules
 from addp_mm.models.backbones.timm_model import (
     build_timm_model,
     default_indices,
@@ -22,17 +22,11 @@ from addp_mm.models.backbones.timm_model import (
     norm_map,
 )
 from addp_mm.models.backbones.timm_sizes import any_size
-from addp_mm.models.backbones.timm_weights import convert_weights, pretrained_weights
+from addp_mm.models.backbones.timm_weights import check_same_model, convert_weights, pretrained_weights
 from addp_mm.models.layers import ImageSizeError, OptionError
 from addp_mm.models.layers.component import AdoptedWeights, Component
-from addp_mm.models.layers.lora import (
-    LORA_OR_FROZEN_STAGES,
-    add_lora,
-    check_adapters,
-    freeze_statistics,
-    is_adapter,
-    merge_lora,
-)
+from addp_mm.models.layers.lora import LORA_OR_FROZEN_STAGES, add_lora, freeze_statistics, merge_lora
+from addp_mm.models.layers.lora_weights import check_adapters, is_adapter
 from addp_mm.registry import MODELS
 
 # Before timm's names in the state dict, as in mmpretrain's TIMMBackbone
@@ -141,7 +135,7 @@ class TimmBackbone(Component):
         if with_cp:
             self._checkpoint_blocks()
         self.depths = LayerDepths(self.timm_model)
-        self._frozen_modules = self._freeze()
+        self._frozen_names = freeze_stages(self.timm_model, self.depths, self.stages, frozen_stages, model)
         self.lora = lora
         self.register_load_state_dict_pre_hook(check_adapters)
         if lora is not None:
@@ -224,21 +218,41 @@ class TimmBackbone(Component):
         own = {name: weight for name, weight in self.state_dict().items() if not is_adapter(name)}
         has_own_shapes = all(name in weights and weights[name].shape == weight.shape for name, weight in own.items())
         if has_own_shapes and pos_grid is None:
+            self.check_weights(weights)
             return AdoptedWeights(dict(weights), [])
         adapters = {name: weight for name, weight in weights.items() if is_adapter(name)}
         given = {name.removeprefix(_PREFIX): weight for name, weight in weights.items() if name not in adapters}
-        with torch.device('meta'):  # only its names and shapes are used
-            whole = build_timm_model(
-                self.model_name, self.in_channels, self.drop_path_rate, self.model_kwargs, num_classes=1
-            )
         bare = {name.removeprefix(_PREFIX): weight for name, weight in own.items()}
-        converted = convert_weights(given, bare, whole, self.model_name, pos_grid)
+        converted = convert_weights(given, bare, self._whole_model(), self.model_name, pos_grid)
         resized = [
             f'{_PREFIX}{name} {tuple(given[name].shape)} -> {tuple(weight.shape)}'
             for name, weight in converted.items()
             if name in given and given[name].shape != weight.shape
         ]
         return AdoptedWeights({**{_PREFIX + name: weight for name, weight in converted.items()}, **adapters}, resized)
+
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Check that weights have all layers of the model, and no other layers of that kind.
+
+        Args:
+            weights: The checkpoint's weights, under the backbone's names.
+
+        Raises:
+            ValueError: They have more or fewer.
+        """
+        own, given = (
+            [name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX) and not is_adapter(name)]
+            for names in (self.state_dict(), weights)
+        )
+        if set(given) != set(own):
+            check_same_model(given, own, self._whole_model(), self.model_name)
+
+    def _whole_model(self) -> Any:
+        """The model of timm with its head and all its blocks."""
+        with torch.device('meta'):  # only its names and shapes are used
+            return build_timm_model(
+                self.model_name, self.in_channels, self.drop_path_rate, self.model_kwargs, num_classes=1
+            )
 
     def init_weights(self) -> None:
         """Initialise the weights as ``pretrained`` or ``init_cfg`` says.
@@ -326,26 +340,5 @@ class TimmBackbone(Component):
         add_lora(self, lora, len(ends) or 1, stage_of if ends else lambda _: 0)
 
     def _frozen_parts(self) -> list[nn.Module]:
-        return self._frozen_modules
-
-    def _freeze(self) -> list[nn.Module]:
-        """Freeze parameters; return the modules that stay in eval mode."""
-        number = len(self.stages)
-        if not self.stages and self.frozen_stages >= 0:
-            raise OptionError(
-                f'frozen_stages={self.frozen_stages}: timm does not say where the stages of {self.model_name} end. Use '
-                'another model, or frozen_stages=-1'
-            )
-        if not -1 <= self.frozen_stages <= number:
-            raise OptionError(f'frozen_stages must be in [-1, {number}], got {self.frozen_stages}')
-        if self.frozen_stages < 0:
-            return []
-        depth: int | None = 0
-        if self.frozen_stages:
-            depth = self.depths.of_module(self.stages[self.frozen_stages - 1])
-        if depth is None or self.frozen_stages == number:  # a stage that no map needs, or all of them
-            depth = self.depths.number
-        params, modules = frozen_parts(self.timm_model, self.depths, depth)
-        for param in params:
-            param.requires_grad_(False)
-        return modules
+        # found by name, because sync_bn replaces modules
+        return [self.timm_model.get_submodule(name) for name in self._frozen_names]

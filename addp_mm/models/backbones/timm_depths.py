@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Depths of the parameters of timm's models, and which of them a number of stages freezes."""
+"""Depths of the parameters of timm's models; freeze those of the first stages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from timm.models import group_parameters
 from timm.optim import auto_group_layers
 from torch import nn
+
+from addp_mm.models.layers import OptionError
 
 
 class LayerDepths:
@@ -69,22 +71,53 @@ def stage_modules(feature_modules: Sequence[str], depths: LayerDepths) -> list[s
     return [name for name, depth in zip(feature_modules, ends, strict=True) if depth]
 
 
-def frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[nn.Module]]:
-    """Parameters up to a depth, and the largest modules that have no other parameters.
+def freeze_stages(
+    model: Any, depths: LayerDepths, stages: Sequence[str], frozen_stages: int, model_name: str
+) -> list[str]:
+    """Freeze the parameters of the stem and of the first stages.
 
     Args:
         model: A model of timm.
         depths: Depths of its parameters.
-        depth: Greatest depth that is frozen; the model's number of depths freezes everything.
+        stages: Names of the modules at which its stages end.
+        frozen_stages: 0 freezes the stem, n also the first n stages, their number everything; -1
+            freezes nothing.
+        model_name: timm's name of the model, for errors.
+
+    Returns:
+        Names of the modules that must stay in eval mode.
+
+    Raises:
+        OptionError: The model has fewer stages, or does not say where they end.
     """
+    if not stages and frozen_stages >= 0:
+        raise OptionError(
+            f'frozen_stages={frozen_stages}: timm does not say where the stages of {model_name} end. Use '
+            'another model, or frozen_stages=-1'
+        )
+    if not -1 <= frozen_stages <= len(stages):
+        raise OptionError(f'frozen_stages must be in [-1, {len(stages)}], got {frozen_stages}')
+    if frozen_stages < 0:
+        return []
+    depth = depths.of_module(stages[frozen_stages - 1]) if frozen_stages else 0
+    if depth is None or frozen_stages == len(stages):  # a stage that no map needs, or all of them
+        depth = depths.number
+    params, names = _frozen_parts(model, depths, depth)
+    for param in params:
+        param.requires_grad_(False)
+    return names
+
+
+def _frozen_parts(model: Any, depths: LayerDepths, depth: int) -> tuple[list[nn.Parameter], list[str]]:
+    """Parameters up to a depth, and names of the largest modules that have no other parameters."""
     frozen = {name for name, _ in model.named_parameters() if depths.of(name) <= depth}
     names = {name for name, _ in model.named_parameters()}
     params = [param for name, param in model.named_parameters() if name in frozen]
 
-    def whole(prefix: str, module: nn.Module) -> list[nn.Module]:
+    def whole(prefix: str, module: nn.Module) -> list[str]:
         inside = {name for name in names if name.startswith(prefix)}
         if inside <= frozen and (inside or prefix.count('.') == 1):
-            return [module]
+            return [prefix.rstrip('.')]
         return [part for name, child in module.named_children() for part in whole(f'{prefix}{name}.', child)]
 
     return params, whole('', model)

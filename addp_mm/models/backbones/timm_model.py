@@ -59,14 +59,17 @@ def build_timm_model(
             f'model_kwargs of TimmBackbone must not have {", ".join(reserved)}: use in_channels, drop_path_rate, '
             'pretrained and out_indices of TimmBackbone'
         )
+    if in_channels < 1:
+        raise OptionError(f'in_channels must be positive, got {in_channels}')
     kwargs = dict(in_chans=in_channels, num_classes=num_classes, **model_kwargs)
     if drop_path_rate is not None:
         kwargs['drop_path_rate'] = drop_path_rate
     try:
         model = _create(name, kwargs)
     except (TypeError, AssertionError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error) or type(error).__name__
         raise OptionError(
-            f'timm cannot build {name} with {_listed(kwargs)}: {error}. Correct model_kwargs of TimmBackbone'
+            f'timm cannot build {name} with {_listed(kwargs)}: {reason}. Correct model_kwargs of TimmBackbone'
         ) from error
     if not hasattr(model, 'forward_intermediates') or not getattr(model, 'feature_info', None):
         raise OptionError(

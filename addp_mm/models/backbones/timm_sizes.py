@@ -76,8 +76,8 @@ class FixedSize(AnySize):
         if (height, width) != self.size:
             raise ImageSizeError(
                 f'{type(model).__name__} of timm is made for {self.size[0]}x{self.size[1]} pixels and cannot resize '
-                f'its positions, got {height}x{width}: set model_kwargs=dict(img_size=({height}, {width})) and '
-                'give all images that size, or use another model'
+                f'its positions, got {height}x{width}: give all images one size, and set '
+                'model_kwargs=dict(img_size=(HEIGHT, WIDTH)) to it, or use another model'
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
@@ -56,10 +56,9 @@ def convert_weights(
     if keeps_patches and patches is not None:
         converted[_PATCHES] = patches
     _resize_positions(converted, own, whole, None)
+    check_same_model(converted, own, whole, model_name)
     all_names = whole.state_dict()
-    converted = {name: weight for name, weight in converted.items() if name in own or name not in all_names}
-    _check_same_model(converted, own, whole, model_name)
-    return converted
+    return {name: weight for name, weight in converted.items() if name in own or name not in all_names}
 
 
 def _filtered(weights: dict, own: Mapping, whole: Any, model_name: str) -> dict[str, Tensor]:
@@ -77,7 +76,7 @@ def _filtered(weights: dict, own: Mapping, whole: Any, model_name: str) -> dict[
     except Exception as error:  # it fails in many ways on names that it does not know
         if set(own) <= set(weights):
             return weights
-        raise ValueError(f'timm cannot read it as a checkpoint of {model_name} ({error!r})') from error
+        raise ValueError(f'it is not a checkpoint of {model_name}: timm cannot convert it ({error!r})') from error
 
 
 def _resize_positions(weights: dict[str, Tensor], own: Mapping, whole: Any, source_grid: Size | None) -> None:
@@ -99,25 +98,34 @@ def _resize_positions(weights: dict[str, Tensor], own: Mapping, whole: Any, sour
             weights['pos_embed'] = resample_abs_pos_embed(positions, list(grid), source, num_prefix_tokens=extra)
 
 
-def _check_same_model(converted: Mapping, own: Mapping, whole: Any, model_name: str) -> None:
+def check_same_model(names: Collection[str], own: Collection[str], whole: Any, model_name: str) -> None:
     """Check that a checkpoint has all layers of a model, and no other layers of that kind.
+
+    Args:
+        names: Names of the checkpoint's weights, by timm's names.
+        own: Names of the backbone's weights.
+        whole: timm's model with its head and all its blocks.
+        model_name: timm's name of it.
 
     Raises:
         ValueError: It has more or fewer.
     """
-    if not set(own) & set(converted):
+    if not set(own) & set(names):
         return  # the caller says that nothing matches
     missing = [
         name
         for name in own
-        if name not in converted and not name.startswith(_LAST_NORMS) and not name.endswith('num_batches_tracked')
+        if name not in names and not name.startswith(_LAST_NORMS) and not name.endswith('num_batches_tracked')
     ]
     parts = {info['module'].partition('.')[0] for info in whole.feature_info}
-    more = [name for name in converted if name not in own and name.partition('.')[0] in parts]
+    all_names = whole.state_dict()
+    more = [name for name in names if name not in all_names and name not in own and name.partition('.')[0] in parts]
     if missing or more:
+        differences = [f'it lacks {first_few(missing, 3)}'] if missing else []
+        differences += [f'it has {first_few(more, 3)}, which {model_name} has not'] if more else []
         raise ValueError(
-            f'it is not a checkpoint of {model_name}: it lacks {first_few(missing)}, and has {first_few(more)}, which '
-            f'{model_name} has not. Give TimmBackbone the model and the model_kwargs of the checkpoint'
+            f'it is not a checkpoint of {model_name}: {"; ".join(differences)}. Give TimmBackbone the model and the '
+            'model_kwargs of the checkpoint'
         )
 
 

@@ -155,9 +155,20 @@ class VOLO(TimmBackbone):
         given = {f'timm_model.{name.removeprefix("timm_model.")}': weight for name, weight in weights.items()}
         first = 'timm_model.patch_embed.proj.bias'
         if first in given and given[first].shape == self.state_dict()[first].shape:
-            lengths = _other_lengths(self, given)
-            if lengths:
-                raise ValueError('; '.join(lengths))
+            self.check_weights(given)
+
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Check the number of blocks in each stage.
+
+        Args:
+            weights: The checkpoint's weights, under the backbone's names.
+
+        Raises:
+            ValueError: A stage has another number of blocks.
+        """
+        lengths = _other_lengths(self, weights)
+        if lengths:
+            raise ValueError('; '.join(lengths))
 
     @staticmethod
     def _build_model(_name: str, in_channels: int, drop_path_rate: float | None, model_kwargs: Mapping) -> nn.Module:

@@ -55,6 +55,19 @@ class Component(BaseModule):
                 file.
         """
 
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Check that weights under the module's own names are of the same model.
+
+        ``addp_mm.Pretrained`` calls it for each component of the module that it initialises.
+
+        Args:
+            weights: The checkpoint's weights for this module, which may be a part of a model.
+
+        Raises:
+            ValueError: They are of another model, such as one with more blocks. The message
+                continues the name of the file.
+        """
+
     def train(self, mode: bool = True) -> Component:
         """Set training mode, except for frozen parts. Returns the module itself."""
         super().train(mode)

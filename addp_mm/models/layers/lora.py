@@ -10,19 +10,17 @@ one ``lora_alpha``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from addp_mm.errors import first_few, suggest
 from addp_mm.models.layers.errors import OptionError
 
-_ADAPTER = re.compile(r'(^|\.)(lora_[AB]\.\w+\.(weight|bias)|lora_alpha)$')
-_FIRST_MATRIX = '.lora_A.default.weight'
 LORA_OR_FROZEN_STAGES = (
     'lora freezes the backbone except for its adapters: leave frozen_stages at -1, and choose the blocks with '
     'lora.layers'
@@ -59,6 +57,8 @@ class LoRAOptions:
         Raises:
             OptionError: An option is unknown or out of range.
         """
+        if not isinstance(lora, Mapping):
+            raise OptionError(f'lora must be a dict of its options, such as dict(rank=8), got {lora!r}')
         known = [field.name for field in fields(cls)]
         for name in lora:
             if name not in known:
@@ -66,6 +66,9 @@ class LoRAOptions:
         options = cls(**lora)
         if not isinstance(options.rank, int) or isinstance(options.rank, bool) or options.rank < 1:
             raise OptionError(f'lora.rank must be an integer of at least 1, got {options.rank!r}')
+        for name, value in (('alpha', options.alpha or 1), ('dropout', options.dropout)):
+            if not isinstance(value, (int, float)):
+                raise OptionError(f'lora.{name} must be a number, got {value!r}')
         if options.alpha is not None and options.alpha <= 0:
             raise OptionError(f'lora.alpha must be positive, got {options.alpha}')
         if not 0 <= options.dropout < 1:
@@ -93,7 +96,7 @@ def add_lora(
     names = _layers_to_adapt(backbone, options, num_blocks, block_of)
     trainable = _trainable_parameters(backbone, _as_tuple(options.trainable))
     alpha = options.alpha or options.rank
-    _inject(backbone, names, options.rank, alpha, options.dropout)
+    inject_adapters(backbone, names, options.rank, alpha, options.dropout)
     for name in names:
         _call_the_layer(backbone.get_submodule(name.rpartition('.')[0]))
         layer = backbone.get_submodule(name)
@@ -127,95 +130,9 @@ def merge_lora(backbone: nn.Module) -> None:
         del backbone.lora_alpha
 
 
-def merge_adapters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Merge the adapters in the weights of a checkpoint.
-
-    Args:
-        state_dict: Weights of any model whose backbones have adapters.
-
-    Returns:
-        The weights of the same model without adapters.
-
-    Raises:
-        OptionError: The layer of an adapter, or ``lora_alpha``, is missing.
-    """
-    merged = {name: weight for name, weight in state_dict.items() if not is_adapter(name)}
-    for name in state_dict:
-        if name.endswith(_FIRST_MATRIX):
-            layer = name.removesuffix(_FIRST_MATRIX)
-            merged[f'{layer}.weight'] = _merged_weight(state_dict, layer)
-    return merged
-
-
-def is_adapter(name: str) -> bool:
-    """Whether a weight of a state dict belongs to a LoRA adapter."""
-    return _ADAPTER.search(name) is not None
-
-
-def plain_name(name: str) -> str:
-    """Name of the parameter that an adapted backbone's parameter has, or adapts, in the plain one.
-
-    Example:
-        >>> plain_name('blocks.0.attn.qkv.lora_A.default.weight')
-        'blocks.0.attn.qkv.weight'
-    """
-    return re.sub(r'\.(base_layer|lora_[AB]\.\w+)\.(weight|bias)$', r'.\2', name)
-
-
 def adapted_layers(backbone: nn.Module) -> list[str]:
     """Names of the layers with an adapter."""
     return [name.removesuffix('.lora_A') for name, _ in backbone.named_modules() if name.endswith('.lora_A')]
-
-
-def check_adapters(backbone: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = '', *_: Any) -> None:
-    """Check before loading that a backbone has the adapters of a checkpoint, with the same options.
-
-    Otherwise, loading would leave the adapters out, and the module would compute something else.
-
-    Args:
-        backbone: Module that is going to load the weights.
-        state_dict: Weights of the whole model.
-        prefix: Name of the backbone in it, with a dot at its end. Defaults to ''.
-
-    Raises:
-        OptionError: It lacks some of them, or has another rank or alpha.
-    """
-    saved = {name[len(prefix) :]: w for name, w in state_dict.items() if name.startswith(prefix) and is_adapter(name)}
-    if not saved:
-        return
-    own = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
-    refuse_lost_adapters([name for name in saved if name not in own], prefix)
-    for name, weight in saved.items():
-        if name.endswith(_FIRST_MATRIX) and len(weight) != len(own[name]):
-            raise OptionError(
-                f'{prefix}{name} has rank {len(weight)} in the checkpoint, and lora.rank is {len(own[name])}: give '
-                f'lora=dict(rank={len(weight)})'
-            )
-    alpha, own_alpha = saved.get('lora_alpha'), own.get('lora_alpha')
-    if alpha is not None and own_alpha is not None and not own_alpha.is_meta and alpha.item() != own_alpha.item():
-        raise OptionError(
-            f'the adapters of the checkpoint have alpha={alpha.item():g}, and lora.alpha is {own_alpha.item():g}: give '
-            f'lora=dict(alpha={alpha.item():g})'
-        )
-
-
-def refuse_lost_adapters(names: Iterable[str], prefix: str = '') -> None:
-    """Refuse weights of adapters that a module does not have.
-
-    Args:
-        names: Names of weights that the module lacks.
-        prefix: Text before each name in the error. Defaults to ''.
-
-    Raises:
-        OptionError: One of them belongs to an adapter.
-    """
-    lost = [prefix + name for name in names if is_adapter(name)]
-    if lost:
-        raise OptionError(
-            f'the checkpoint has LoRA adapters that the backbone lacks ({first_few(lost, 3)}): give the backbone the '
-            'option lora of that training, or merge them with `addp convert export CHECKPOINT OUT.safetensors` and '
-            'load OUT.safetensors'
-        )
 
 
 def freeze_statistics(backbone: nn.Module) -> None:
@@ -224,6 +141,32 @@ def freeze_statistics(backbone: nn.Module) -> None:
         frozen = not any(parameter.requires_grad for parameter in module.parameters(recurse=False))
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and frozen:  # noqa: SLF001  # the base of all batch norms
             module.eval()
+
+
+def inject_adapters(module: nn.Module, names: Sequence[str], rank: int, alpha: float, dropout: float) -> None:
+    """Let peft put the named layers into its adapted layers, and freeze everything else.
+
+    Args:
+        module: Module that is changed in place.
+        names: Names of linear layers and convolutions in it.
+        rank: Rank of the adapters.
+        alpha: The adapters are multiplied by alpha / rank.
+        dropout: Dropout before the adapters.
+
+    Raises:
+        OptionError: peft is not installed.
+    """
+    if find_spec('peft') is None:
+        raise OptionError('lora needs the package peft, which is not installed: pip install addp_mm[lora]')
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft accepts fractions too
+        lora_dropout=dropout,
+        target_modules='|'.join(map(re.escape, names)),  # a pattern of whole names
+    )
+    inject_adapter_in_model(config, module)
 
 
 def _layers_to_adapt(
@@ -279,21 +222,6 @@ def _trainable_parameters(backbone: nn.Module, names: Sequence[str]) -> list[nn.
     return found
 
 
-def _inject(module: nn.Module, names: Sequence[str], rank: int, alpha: float, dropout: float) -> None:
-    """Let peft put the named layers into its adapted layers, and freeze everything else."""
-    if find_spec('peft') is None:
-        raise OptionError('lora needs the package peft, which is not installed: pip install addp_mm[lora]')
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # peft accepts fractions too
-        lora_dropout=dropout,
-        target_modules='|'.join(map(re.escape, names)),  # a pattern of whole names
-    )
-    inject_adapter_in_model(config, module)
-
-
 def _call_the_layer(parent: Any) -> None:
     # timm's attentions of BEiT and EVA read the weight of qkv, without the adapter, unless they
     # add the bias in a second step.
@@ -310,27 +238,6 @@ def _find_base_layer(_layer: nn.Module, state_dict: dict, prefix: str, *_: Any) 
     for name in ('weight', 'bias'):
         if prefix + name in state_dict:
             state_dict[f'{prefix}base_layer.{name}'] = state_dict.pop(prefix + name)
-
-
-def _merged_weight(state_dict: Mapping[str, Tensor], layer: str) -> Tensor:
-    """The weight of a layer with its adapter, as peft merges it."""
-    weight = state_dict.get(f'{layer}.weight')
-    parents = [layer.rsplit('.', depth)[0] for depth in range(1, layer.count('.') + 1)]
-    owners = [f'{parent}.lora_alpha' for parent in parents] + ['lora_alpha']
-    alpha = next((state_dict[name] for name in owners if name in state_dict), None)
-    if weight is None or alpha is None:
-        missing = f'{layer}.weight' if weight is None else 'lora_alpha'
-        raise OptionError(f'{layer} has a LoRA adapter, but the checkpoint has no {missing}: it is not complete')
-    if weight.ndim == 2:
-        plain: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    else:
-        plain = nn.Conv2d(weight.shape[1], weight.shape[0], tuple(weight.shape[2:]), bias=False)  # type: ignore[arg-type]
-    holder = nn.ModuleDict(dict(layer=plain))
-    adapter = {f'lora_{side}.default.weight': state_dict[f'{layer}.lora_{side}.default.weight'] for side in 'AB'}
-    _inject(holder, ['layer'], len(adapter['lora_A.default.weight']), alpha.item(), 0.0)
-    holder['layer'].load_state_dict({'base_layer.weight': weight, **adapter})
-    merge_lora(holder)
-    return holder['layer'].weight.detach().to(weight.dtype)  # type: ignore[operator]
 
 
 def _as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from addp_mm.registry import MODELS
 
 #: Strides of the outputs, relative to the stride of the third map.
 _SCALES = (4, 2, 1, 0.5)
+_IN_WORDS = {3: 'three', 4: 'four'}
 
 
 def _resize_layers(channels: int, scale: float, norm_cfg: dict) -> nn.Module:
@@ -36,13 +37,13 @@ class FourScaleNeck(Component):
     ViT (16, 16, 16, 16) this is the neck of BEiT (arXiv 2106.08254) and MAE before UperNet; VOLO's
     maps (8, 16, 16, 16) become 4, 8, 16 and 32 too. Each map is enlarged 4 times by two transposed
     convolutions with a norm and GELU between them, 2 times by one transposed convolution, kept, or
-    halved by 2 x 2 max pooling. Channels stay.
+    halved by 2 x 2 max pooling. Channels stay. Three maps give the first three levels.
 
     Args:
         embed_dims: Channels of all maps, or a list with those of each map.
-        strides: Stride of each map in pixels. Each must be 4, 2, 1 or 1/2 times the stride of its
-            output. Defaults to (16, 16, 16, 16), which also serves any other stride if all four
-            are equal.
+        strides: Stride of each map in pixels, of four or of three maps. Each must be 4, 2, 1 or 1/2
+            times the stride of its output. Defaults to (16, 16, 16, 16), which also serves any
+            other stride if all four are equal.
         start_level: Number of the finest levels that are neither made nor returned, for heads that
             start at a coarser stride. Defaults to 0.
         norm_cfg: Config of the norm, as mmcv builds it; only maps that are enlarged 4 times have
@@ -50,8 +51,8 @@ class FourScaleNeck(Component):
         init_cfg: How mmengine initialises the weights. Defaults to None.
 
     Raises:
-        OptionError: There are not four channels or strides, the strides do not make a pyramid, or
-            ``start_level`` leaves no level.
+        OptionError: There are not four channels and strides, or three of each, the strides do not
+            make a pyramid, or ``start_level`` leaves no level.
 
     Examples:
         >>> neck = FourScaleNeck(192)
@@ -69,13 +70,20 @@ class FourScaleNeck(Component):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.embed_dims = (embed_dims,) * 4 if isinstance(embed_dims, int) else tuple(embed_dims)
         self.strides = tuple(strides)
-        for name, values in (('embed_dims', self.embed_dims), ('strides', self.strides)):
-            if len(values) != 4:
-                raise OptionError(f'{name} of FourScaleNeck must have four numbers, one for each map; got {values}')
-        if start_level not in range(4):
-            raise OptionError(f'start_level of FourScaleNeck must be 0, 1, 2 or 3, got {start_level}')
+        count = len(self.strides)
+        self.embed_dims = (embed_dims,) * count if isinstance(embed_dims, int) else tuple(embed_dims)
+        if count not in (3, 4):
+            raise OptionError(
+                f'strides of FourScaleNeck must have four numbers, one for each map, or three; got {self.strides}'
+            )
+        if len(self.embed_dims) != count:
+            raise OptionError(
+                f'embed_dims of FourScaleNeck must have {_IN_WORDS[count]} numbers, one for each map; got '
+                f'{self.embed_dims}'
+            )
+        if start_level not in range(count):
+            raise OptionError(f'start_level of FourScaleNeck must be from 0 to {count - 1}, got {start_level}')
         self.start_level = start_level
         self.levels = nn.ModuleList(
             _resize_layers(channels, scale, norm_cfg or dict(type='BN'))
@@ -84,7 +92,7 @@ class FourScaleNeck(Component):
 
     def _scales(self) -> list[float]:
         """Factor by which each map is resized."""
-        outputs = [self.strides[2] / scale for scale in _SCALES]
+        outputs = [self.strides[2] / scale for scale in _SCALES[: len(self.strides)]]
         scales = [stride / output for stride, output in zip(self.strides, outputs, strict=True)]
         if any(scale not in _SCALES for scale in scales):
             raise OptionError(
@@ -98,20 +106,21 @@ class FourScaleNeck(Component):
         """Resize the maps.
 
         Args:
-            inputs: Four maps (B, channels, H / stride, W / stride), that of the shallowest block
-                first.
+            inputs: A map (B, channels, H / stride, W / stride) for each of ``strides``, that of the
+                shallowest block first.
 
         Returns:
-            Four maps, less ``start_level``; their height and width are multiplied by the stride of
-            the map and divided by that of the output. Max pooling drops the last row and column of
-            odd maps.
+            As many maps, less ``start_level``; their height and width are multiplied by the stride
+            of the map and divided by that of the output. Max pooling drops the last row and column
+            of odd maps.
 
         Raises:
-            ImageSizeError: The number of maps is not four, or they do not have ``strides``.
+            ImageSizeError: The number of maps is another, or they do not have ``strides``.
         """
-        if len(inputs) != 4:
+        if len(inputs) != len(self.strides):
+            count = _IN_WORDS[len(self.strides)]
             raise ImageSizeError(
-                f'FourScaleNeck takes four maps, got {len(inputs)}: set four out_indices of the backbone'
+                f'FourScaleNeck takes {count} maps, got {len(inputs)}: set {count} out_indices of the backbone'
             )
         self._check_strides(inputs)
         return tuple(level(x) for level, x in zip(self.levels, inputs[self.start_level :], strict=True))

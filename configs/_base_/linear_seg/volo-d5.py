@@ -10,7 +10,7 @@ model = dict(
         frozen_stages=4,
         init_cfg=dict(
             type='addp_mm.Pretrained',
-            checkpoint='https://github.com/sail-sg/volo/releases/download/volo_1/d5_224_86.1.pth.tar',
+            checkpoint='https://github.com/sail-sg/volo/releases/download/volo_1/d5_224_86.10.pth.tar',
         ),
     ),
     decode_head=dict(in_channels=[384, 768, 768, 768]),

@@ -11,9 +11,10 @@ from helpers.label_map_files import random_map, write_maps
 
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.datasets.token_labels.label_map import LabelMapError
-from addp_mm.datasets.token_labels.map_store import ABOUT, StoredMaps, create_folder
+from addp_mm.datasets.token_labels.map_folder import ABOUT, create_folder
 from addp_mm.datasets.token_labels.open_maps import open_label_maps
 from addp_mm.datasets.token_labels.published_maps import PublishedMaps
+from addp_mm.datasets.token_labels.stored_maps import StoredMaps
 
 NAMES = ['b/2.jpg', 'a/1.jpg', 'b/1.jpg', 'a-b/ä.png', 'c.jpg']
 

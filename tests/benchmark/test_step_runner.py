@@ -1,11 +1,16 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Steps: run once, run again after a change, and quoted if they fail."""
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from addp_mm.benchmark.steps import Step, StepError, StepRunner
+from addp_mm.benchmark.step import Step
+from addp_mm.benchmark.step_runner import StepError, StepRunner
 
 
 def echo(name: str, folder: Path, text: str = 'x', **fields) -> Step:
@@ -89,6 +94,29 @@ def test_other_steps_go_on_after_a_failure(tmp_path):
     assert done['killed'].cause == 'the process was ended by SIGKILL, probably because the memory was used up'
     assert not done['other'].skipped
     assert not (tmp_path / 'after').exists()
+
+
+def test_an_interruption_ends_the_running_command(tmp_path, capsys):
+    """The signal reaches this process only, as that of ``kill``."""
+    code = f'import time; open({str(tmp_path / "begun")!r}, "w"); time.sleep(600); print("end")'
+    slow = Step('slow', 'Slow', ('-c', code), ())
+
+    def interrupt():
+        while not (tmp_path / 'begun').exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            StepRunner(tmp_path).run_all([slow, echo('after', tmp_path)])
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    thread.join()
+    assert not (tmp_path / 'after').exists()
+    assert 'failed' not in capsys.readouterr().out
 
 
 def test_an_interrupted_step_continues_in_its_folder_unless_it_changed(tmp_path):

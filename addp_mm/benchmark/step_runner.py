@@ -1,9 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Commands as steps: each logs to a file, and is skipped if it is already done."""
+"""Run commands as steps: each logs to a file, and is skipped if it is already done."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -11,16 +10,18 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from addp_mm.benchmark.step import Step
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.config.shipped import tool_path
 from addp_mm.errors import UserError
-from addp_mm.own_data.commands import last_lines, quoted_end, run_logged
+from addp_mm.logged_command import last_lines, quoted_end, run_logged
 
 HEARTBEAT_SECONDS = 20.0
 _LINE_WIDTH = 110
@@ -42,42 +43,6 @@ class StepError(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Step:
-    """One command.
-
-    Args:
-        name: Short name, also of its log and stamp.
-        title: Describes the step to the user.
-        command: Arguments after ``python``. A first argument in ``tools/`` is a tool of this
-            package.
-        outputs: Files that the step writes.
-        inputs: Files on which it depends. Defaults to (): none.
-        after: Steps that it needs. Defaults to (): none.
-        folder: Folder of this step only, emptied before it runs. Defaults to None.
-        configs: Configs on which it depends, by their values. Defaults to (): none.
-        facts: Other things on which it depends, as text. Defaults to (): none.
-        resume: Options that continue the command after an interruption. Its folder is then kept.
-            Defaults to (): it starts again.
-    """
-
-    name: str
-    title: str
-    command: tuple[str, ...]
-    outputs: tuple[Path, ...]
-    inputs: tuple[Path, ...] = ()
-    after: tuple[Step, ...] = ()
-    folder: Path | None = None
-    configs: tuple[Path, ...] = ()
-    facts: tuple[str, ...] = ()
-    resume: tuple[str, ...] = ()
-
-    @property
-    def shown(self) -> str:
-        """The command as you type it."""
-        return shlex.join(('python', *self.command))
-
-
-@dataclass(frozen=True)
 class Done:
     """Result of a step.
 
@@ -90,23 +55,6 @@ class Done:
     seconds: float
     peak_mib: float
     skipped: bool
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open('rb') as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def config_fingerprint(path: Path) -> str:
-    """SHA-256 of the values of a config, merged with its bases."""
-    from mmengine.config import Config
-
-    values = Config.fromfile(path).to_dict()
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def clock(seconds: float) -> str:
@@ -129,6 +77,7 @@ class StepRunner:
         self.work_dir, self.jobs, self._pass_fds = Path(work_dir), jobs, pass_fds
         threads_of_each = os.environ.get('OMP_NUM_THREADS', str(threads))
         self.environment = {'OMP_NUM_THREADS': threads_of_each, 'PYTHONWARNINGS': 'ignore'}
+        self._stop = threading.Event()
 
     def run(self, steps: Sequence[Step]) -> dict[str, Done]:
         """Run all steps, each after the steps that it needs.
@@ -157,6 +106,7 @@ class StepRunner:
 
     def _submit(self, steps: Sequence[Step], stop: bool) -> dict[str, Future[Done]]:
         self._began, self._total = time.monotonic(), len(steps)
+        self._stop.clear()
         futures: dict[str, Future[Done]] = {}
         pool = ThreadPoolExecutor(self.jobs)
         try:
@@ -169,6 +119,9 @@ class StepRunner:
                 errors = [future.exception() for future in ended]
                 if stop and any(errors) or any(error and not isinstance(error, StepError) for error in errors):
                     break
+        except KeyboardInterrupt:
+            self._stop.set()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
         if stop:  # the error comes before the steps that it cancelled
@@ -181,7 +134,7 @@ class StepRunner:
         # The pool starts steps in order, so the needed steps are running or done.
         for future in needed:
             future.result()
-        key, stamp = self._key(step), self.work_dir / 'stamps' / f'{step.name}.json'
+        key, stamp = step.key(), self.work_dir / 'stamps' / f'{step.name}.json'
         before = _finished_before(step, stamp, key)
         if before:
             self._say(number, f'{step.title}: already done, {clock(before.seconds)}\n$ {step.shown}')
@@ -197,7 +150,10 @@ class StepRunner:
             pass_fds=self._pass_fds,
             heartbeat=lambda: self._say(number, f'  {_last_line(log)[:_LINE_WIDTH]}'),
             interval=HEARTBEAT_SECONDS,
+            stop=self._stop,
         )
+        if outcome.status and self._stop.is_set():  # Ctrl-C also reaches the command
+            raise KeyboardInterrupt
         missing = [str(path) for path in step.outputs if not path.exists()]
         if outcome.status or missing:
             reason = _reason(outcome.status, log) if outcome.status else f'it did not write {", ".join(missing)}'
@@ -219,13 +175,6 @@ class StepRunner:
             begun.parent.mkdir(parents=True, exist_ok=True)
             begun.write_text(key)
         return step.resume if again else ()
-
-    def _key(self, step: Step) -> str:
-        """Fingerprint of the command and of everything on which the step depends."""
-        files = {*step.inputs, *(path for needed in step.after for path in needed.outputs)}
-        parts = [step.shown, *sorted(f'{path} {fingerprint(Path(path))}' for path in files), *step.facts]
-        parts += [f'{path} {config_fingerprint(path)}' for path in step.configs]
-        return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
 
     def _say(self, number: int, text: str) -> None:
         head = f'[{number:2d}/{self._total} {clock(time.monotonic() - self._began):>5}]'

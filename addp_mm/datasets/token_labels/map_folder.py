@@ -30,7 +30,6 @@ ABOUT, NAMES, FORMAT = 'label_maps.json', 'images.names', 1
 TOOL = 'addp label-maps CONFIG CHECKPOINT IMAGES --out DIR'
 MOST_CLASSES = 2**15  # of int16
 _KEYS = ('num_classes', 'top_k', 'map_size', 'images_per_file', 'images', 'scores')
-_MOST_OPEN = 256
 
 
 class MapFolder:
@@ -113,90 +112,29 @@ class MapFolder:
             raise LabelMapError(f'{path} does not belong to {self.folder / ABOUT}. Delete it. {again}')
         return file
 
+    def read(self, file: Any, offset: int, source: str) -> LabelMap | None:
+        """Read a map of an open file.
+
+        Args:
+            file: From :meth:`open`.
+            offset: Position of the image in the file.
+            source: What is read, for errors.
+
+        Returns:
+            The map; None of an image that could not be read when the maps were written.
+
+        Raises:
+            LabelMapError: The map is damaged.
+        """
+        scores, classes = (file.get_slice(key)[offset] for key in ('scores', 'classes'))
+        if int(classes.min()) < 0:
+            return None
+        label_map = LabelMap(scores.float(), classes.long(), self.about['scores'])
+        return label_map.check(self.about['num_classes'], source)
+
     def _digest(self) -> str:
         settings = {key: value for key, value in self.about.items() if key != 'notes'}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-class StoredMaps:
-    """Reads label maps that ``addp label-maps`` wrote.
-
-    The maps stay on disk. A pickle holds only the path.
-
-    Args:
-        folder: The folder.
-
-    Attributes:
-        num_classes: Number of classes of the classifier.
-
-    Raises:
-        LabelMapError: The folder has no complete label maps.
-
-    Example:
-        >>> maps = StoredMaps('data/imagenet/label_maps')                    # doctest: +SKIP
-        >>> maps.read('n01440764/n01440764_18.JPEG').scores.shape            # doctest: +SKIP
-        torch.Size([5, 14, 14])
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.files = MapFolder(folder)
-        self.num_classes = self.files.about['num_classes']
-        self._open: dict[int, Any] = {}
-        missing = self.files.missing()
-        if missing:
-            raise LabelMapError(
-                f'{folder}: {len(missing)} of {self.files.num_files} files of label maps are missing (number '
-                f'{first_few(missing)}). Run the tool with the same arguments to write them: {TOOL}'
-            )
-
-    def __len__(self) -> int:
-        return len(self.files.names)
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self.files.folder,)
-
-    def absent(self, names: Iterable[str]) -> list[str]:
-        """The names that have no map, sorted."""
-        own = set(self.files.names)
-        return [name for name in sorted(names) if _as_bytes(name) not in own]
-
-    def read(self, name: str) -> LabelMap:
-        """The label map of an image.
-
-        Args:
-            name: Path of the image below the folder that was given to the tool.
-
-        Raises:
-            LabelMapError: The image has no map, or the map is damaged.
-        """
-        row = self._row(name)
-        number, offset = divmod(row, self.files.about['images_per_file'])
-        if number not in self._open:
-            if len(self._open) == _MOST_OPEN:
-                self._open.clear()
-            self._open[number] = self.files.open(number)
-        file, path = self._open[number], self.files.path(number)
-        scores, classes = (file.get_slice(key)[offset] for key in ('scores', 'classes'))
-        if int(classes.min()) < 0:
-            raise LabelMapError(
-                f'{path}: {name} could not be read when the label maps were written. Repair the image, delete '
-                f'this file and run the tool again: {TOOL}'
-            )
-        label_map = LabelMap(scores.float(), classes.long(), self.files.about['scores'])
-        return label_map.check(self.num_classes, f'{path}, image {name}')
-
-    def _row(self, name: str) -> int:
-        names, wanted = self.files.names, _as_bytes(name)
-        low, high = 0, len(names)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if names[middle] < wanted else (low, middle)
-        if low == len(names) or names[low] != wanted:
-            raise LabelMapError(
-                f'{self.files.folder} has no label map of {name}; it has those of {len(names):,} images, such as '
-                f'{names[0].decode(errors="replace")}. Write the maps of these images: {TOOL}'
-            )
-        return low
 
 
 def create_folder(folder: str | Path, names: Iterable[str], settings: Mapping, notes: Mapping) -> MapFolder:
@@ -213,7 +151,7 @@ def create_folder(folder: str | Path, names: Iterable[str], settings: Mapping, n
         LabelMapError: The folder has maps of other settings or images, or other files.
     """
     folder = Path(folder)
-    ordered = sorted(names, key=_as_bytes)
+    ordered = sorted(names, key=as_bytes)
     images = dict(count=len(ordered), fingerprint=names_fingerprint(ordered))
     about = dict(format=FORMAT, scores=PROBABILITY, images=images, **settings)
     if (folder / ABOUT).is_file():
@@ -228,7 +166,7 @@ def create_folder(folder: str | Path, names: Iterable[str], settings: Mapping, n
     if not (folder / ABOUT).is_file():
         write_json(folder / ABOUT, dict(about, notes=dict(notes)))
     if not (folder / NAMES).is_file():
-        write_names(folder / NAMES, map(_as_bytes, ordered), {})
+        write_names(folder / NAMES, map(as_bytes, ordered), {})
     return MapFolder(folder)
 
 
@@ -252,5 +190,6 @@ def read_about(folder: Path) -> dict:
     return about
 
 
-def _as_bytes(name: str) -> bytes:
+def as_bytes(name: str) -> bytes:
+    """A name as :class:`MapFolder` holds it, also one whose file name is not UTF-8."""
     return name.encode('utf-8', 'surrogateescape')
