@@ -201,7 +201,7 @@ def write_images(writer: 'BatchWriter', missing: list[int], args: argparse.Names
     with Progress(writer.files, args.num_images, len(missing), alone=world == 1, shown=rank == 0) as progress:
         writer.write(batches[rank::world], missing, progress.advance)
         dist.barrier()
-        progress.advance(0)
+        progress.count_files()
 
 
 def write_overviews(writer: 'BatchWriter', args: argparse.Namespace, out: Path) -> None:

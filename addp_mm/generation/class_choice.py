@@ -41,6 +41,6 @@ def _number(text: str, num_classes: int, names: Sequence[str]) -> int:
         return int(text)
     known = f', or a name: {first_few(names)}' if names else ''
     raise ConfigError(
-        f'--classes {text}: the model has no such class{suggest(text, names)}. Give numbers from 0 to '
-        f'{num_classes - 1}{known}, or {ALL}'
+        f'--classes {text}: the model has no such class. Give numbers from 0 to {num_classes - 1}{known}, or {ALL}'
+        f'{suggest(text, names)}'
     )

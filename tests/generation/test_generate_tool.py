@@ -17,6 +17,7 @@ from PIL import Image
 
 from addp_mm.apis import generate as api_generate
 from addp_mm.apis import load_model
+from addp_mm.engine import process_group
 from addp_mm.folder_lock import lock_folder
 from addp_mm.generation.figures import to_uint8
 
@@ -141,6 +142,14 @@ def test_a_launcher_that_started_nothing_is_refused(files, tmp_path, monkeypatch
     monkeypatch.delenv('RANK', raising=False)
     with pytest.raises(SystemExit, match='addp_mm.torchrun --nproc-per-node PROCESSES -m addp_mm generate'):
         generate(files, tmp_path / 'out', '--launcher', 'pytorch')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_one_device_for_several_processes_is_refused(files, tmp_path, monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(process_group, 'start_process_group', lambda launcher: None)
+    with pytest.raises(SystemExit, match='--device cpu:0: all processes would share it'):
+        main([*files, '--out', str(tmp_path / 'out'), '--device', 'cpu:0', '--launcher', 'pytorch'])
     assert not (tmp_path / 'out').exists()
 
 

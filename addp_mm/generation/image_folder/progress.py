@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from tqdm import tqdm
 
@@ -11,6 +12,7 @@ from addp_mm.generation.image_folder.image_files import ImageFiles
 
 _FORMAT = '{l_bar}{bar}| {n:.0f}/{total} images [{elapsed}, {remaining} left, {rate_fmt}]'
 _LOG_SECONDS = 10.0
+_COUNT_SECONDS = 2.0  # counting 50,000 files takes longer than a step of a small model
 
 
 class Progress:
@@ -30,6 +32,7 @@ class Progress:
         self._files, self._alone, self._shown = files, alone, shown
         self._done = num_images - num_missing
         self._existing = 0 if alone else files.count()
+        self._counted_at = -_COUNT_SECONDS
         self._bar = tqdm(
             total=num_images,
             initial=self._done,
@@ -42,12 +45,16 @@ class Progress:
 
     def advance(self, images: float) -> None:
         """Count images of this process; a step of N counts as 1 / N of its images."""
-        if not self._shown:
-            return
         if self._alone:
             self._bar.update(images)
-        else:
+        elif time.monotonic() - self._counted_at >= _COUNT_SECONDS:
+            self.count_files()
+
+    def count_files(self) -> None:
+        """Count the files of all processes now."""
+        if self._shown and not self._alone:
             self._bar.update(self._done + self._files.count() - self._existing - self._bar.n)
+            self._counted_at = time.monotonic()
 
     def __enter__(self) -> Progress:
         return self
