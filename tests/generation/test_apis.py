@@ -160,6 +160,11 @@ def test_checkpoints_that_do_not_fit_are_refused(model, tmp_path):
         attempt({**weights, 'neck.mask_token': torch.zeros(1, 1, 9)})
     with pytest.raises(CheckpointError, match='has no tokenizer, and .* has no init_cfg'):
         attempt({key: value for key, value in weights.items() if not key.startswith('tokenizer.')})
+    backbone = {key: value for key, value in weights.items() if key.startswith('backbone.')}
+    with pytest.raises(CheckpointError, match='addp.pth has no neck and no head, .*checkpoint of the pre-training'):
+        attempt(backbone)
+    with pytest.raises(CheckpointError, match='addp.pth has no backbone and no neck and no head'):
+        attempt({key.removeprefix('backbone.'): value for key, value in backbone.items()})
     with pytest.raises(FileNotFoundError, match='none.pth'):
         load_model(config, tmp_path / 'none.pth')
     with pytest.raises(ConfigError, match='none.py'):
