@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from addp_mm.cli_options import number
 
 if TYPE_CHECKING:
-    from addp_mm.generation import SamplingSchedule
+    from addp_mm.generation import Guidance, SamplingSchedule
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of :class:`~addp_mm.generation.SamplingSchedule`, and ``--seed``.
+    """Add the options of the schedule, the seed, the classes and the guidance.
 
     Args:
         parser: The tool's parser.
@@ -45,6 +45,32 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--seed', type=number(int, -(2**63), 2**64 - 1), default=0, help='seed of all random numbers [0]'
     )
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        action='extend',
+        metavar='CLASS',
+        help='for a model with classes: numbers or names, which the images have in turn, or all [no class]',
+    )
+    parser.add_argument(
+        '--guidance',
+        type=number(float, 0),
+        default=0.0,
+        metavar='SCALE',
+        help='scale of the classifier-free guidance towards the classes [0: none]',
+    )
+    parser.add_argument(
+        '--guidance-shape',
+        choices=['constant', 'linear', 'cosine'],
+        default='constant',
+        help='how the guidance grows from step to step [constant]',
+    )
+
+
+def check_guidance(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with an error if there is a guidance without classes."""
+    if args.guidance and not args.classes:
+        parser.error('--guidance needs --classes, towards which it guides')
 
 
 def schedule_of(args: argparse.Namespace) -> SamplingSchedule:
@@ -64,3 +90,30 @@ def schedule_of(args: argparse.Namespace) -> SamplingSchedule:
         top_p=args.top_p,
         top_k=args.top_k,
     )
+
+
+def guidance_of(args: argparse.Namespace) -> Guidance:
+    """The guidance of the parsed options."""
+    from addp_mm.generation import Guidance
+
+    return Guidance(args.guidance, args.guidance_shape)
+
+
+def classes_of(args: argparse.Namespace, num_classes: int) -> list[int] | None:
+    """Classes that the images have in turn; None if they have none.
+
+    Names are those of the training data of ``args.config``.
+
+    Args:
+        args: The parsed options.
+        num_classes: Classes of the model; 0 if it is unconditional.
+
+    Raises:
+        ConfigError: The model has no classes, or not one of these.
+    """
+    from addp_mm.generation.class_choice import choose_classes
+    from addp_mm.label_maps.config_classifier import class_names
+
+    if not args.classes:
+        return None
+    return choose_classes(args.classes, num_classes, class_names(args.config))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addp_mm.cli_options import ToolParser, add_launcher_options, number, parse_runner_args
+from addp_mm.sampling_options import add_sampling_options, check_guidance, classes_of, guidance_of, schedule_of
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--batch-size', type=number(int, 1), default=16, help='images that a process generates together [16]'
     )
-    add_schedule_options(parser)
-    add_class_options(parser)
-    parser.add_argument(
-        '--seed', type=number(int, -(2**63), 2**64 - 1), default=0, help='seed of all random numbers [0]'
-    )
+    add_sampling_options(parser)
     parser.add_argument(
         '--format', choices=['png', 'webp'], default='png', help='format of the images, both are lossless [png]'
     )
@@ -62,61 +59,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
     add_launcher_options(parser)
     args = parse_runner_args(parser, argv)
-    if args.guidance and not args.classes:
-        parser.error('--guidance needs --classes, towards which it guides')
+    check_guidance(parser, args)
     return args
-
-
-def add_schedule_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the schedule of the sampler."""
-    parser.add_argument('--steps', type=number(int, 1), default=20, help='alternating steps [20]')
-    parser.add_argument(
-        '--schedule',
-        default='cosine',
-        metavar='{cosine,linear,power:P}',
-        help='how the share of masked tokens falls from step to step; power:P is 1 - progress^P [cosine]',
-    )
-    parser.add_argument(
-        '--order',
-        choices=['confidence', 'halton'],
-        default='confidence',
-        help='keep the most confident tokens of a step, or the next ones of a Halton sequence [confidence]',
-    )
-    parser.add_argument(
-        '--temperature', type=number(float, 0), default=6.0, help='scale of the noise on the confidence [6.0]'
-    )
-    parser.add_argument('--constant-temperature', action='store_true', help='do not anneal the temperature to zero')
-    parser.add_argument(
-        '--top-p',
-        type=number(float, 0, 1),
-        default=1.0,
-        help='sample from the most likely codes that sum to this probability [1.0]',
-    )
-    parser.add_argument('--top-k', type=number(int, 1), help='sample from so many most likely codes [all]')
-
-
-def add_class_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of models with classes."""
-    parser.add_argument(
-        '--classes',
-        nargs='+',
-        action='extend',
-        metavar='CLASS',
-        help='for a model with classes: numbers or names, which the images have in turn, or all [no class]',
-    )
-    parser.add_argument(
-        '--guidance',
-        type=number(float, 0),
-        default=0.0,
-        metavar='SCALE',
-        help='scale of the classifier-free guidance towards the classes [0: none]',
-    )
-    parser.add_argument(
-        '--guidance-shape',
-        choices=['constant', 'linear', 'cosine'],
-        default='constant',
-        help='how the guidance grows from step to step [constant]',
-    )
 
 
 def settings_of(args: argparse.Namespace, classes: list[int] | None) -> dict:
@@ -148,29 +92,11 @@ def settings_of(args: argparse.Namespace, classes: list[int] | None) -> dict:
 def build_sampler(args: argparse.Namespace, device: 'torch.device') -> 'AlternatingSampler':
     """Load the model; its sampler has the schedule and the guidance of the command line."""
     from addp_mm.apis import load_model
-    from addp_mm.generation import AlternatingSampler, Guidance, SamplingSchedule
+    from addp_mm.generation import AlternatingSampler
 
-    schedule = SamplingSchedule(
-        num_steps=args.steps,
-        ratio=args.schedule,
-        temperature=args.temperature,
-        anneal=not args.constant_temperature,
-        order=args.order,
-        top_p=args.top_p,
-        top_k=args.top_k,
-    )
+    schedule = schedule_of(args)  # its errors come before the model is loaded
     model = load_model(args.config, args.checkpoint, device)
-    return AlternatingSampler(model, model.latent_size, schedule, Guidance(args.guidance, args.guidance_shape))
-
-
-def classes_of(args: argparse.Namespace, num_classes: int) -> list[int] | None:
-    """Classes that the images have in turn; None if they have none."""
-    from addp_mm.generation.class_choice import choose_classes
-    from addp_mm.label_maps.config_classifier import class_names
-
-    if not args.classes:
-        return None
-    return choose_classes(args.classes, num_classes, class_names(args.config))
+    return AlternatingSampler(model, model.latent_size, schedule, guidance_of(args))
 
 
 def own_device(args: argparse.Namespace) -> 'torch.device':

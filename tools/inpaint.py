@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from addp_mm.cli_options import ToolParser, number
-from addp_mm.sampling_options import add_sampling_options, schedule_of
+from addp_mm.sampling_options import add_sampling_options, check_guidance, classes_of, guidance_of, schedule_of
 
 SETTINGS_FILE = 'inpainting.json'
 INPUTS_KEY = 'addp_mm inputs'  # in the PNG: of which image and mask it is a sample
@@ -48,28 +48,13 @@ def parse_args(argv=None):
         '--overlap', type=number(int, 0), help='tokens that neighbouring tiles of a large image share [half a tile]'
     )
     add_sampling_options(parser)
-    parser.add_argument(
-        '--classes',
-        type=number(int, -1),
-        nargs='+',
-        action='extend',
-        help='classes that the samples have in turn, for a model with classes; -1: no class [-1]',
-    )
-    parser.add_argument('--guidance', type=number(float, 0), default=0.0, help='scale of the guidance to classes [0]')
-    parser.add_argument(
-        '--guidance-shape',
-        choices=['constant', 'linear', 'cosine'],
-        default='constant',
-        help='how the guidance grows over the steps [constant]',
-    )
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
     args = parser.parse_args(argv)
     if not (args.mask or args.box or args.outpaint):
         parser.error('give the part to generate: --mask, --box or --outpaint')
     if args.invert_mask and not args.mask:
         parser.error('--invert-mask needs --mask')
-    if args.guidance and not args.classes:
-        parser.error('--guidance needs --classes')
+    check_guidance(parser, args)
     return args
 
 
@@ -308,17 +293,6 @@ def edit_images(pairs, inpainter, channels: int, args, out: Path) -> tuple[int, 
     return written, count
 
 
-def check_classes(classes: list[int] | None, num_classes: int) -> None:
-    """Check ``--classes`` before anything is written."""
-    from addp_mm.config.config_file import ConfigError
-    from addp_mm.generation.class_labels import class_labels
-
-    try:
-        class_labels(classes, len(classes or ()), num_classes)
-    except ConfigError as error:
-        raise ConfigError(f'--classes: {error}') from error
-
-
 def run(args) -> None:
     """Generate the samples and the figures."""
     from addp_mm.apis import load_model
@@ -326,7 +300,7 @@ def run(args) -> None:
     from addp_mm.config.output_folder import claim_folder
     from addp_mm.datasets.listed.image_mask_pairs import find_pairs
     from addp_mm.engine.device import choose_device
-    from addp_mm.generation import AlternatingSampler, Guidance, TiledInpainter
+    from addp_mm.generation import AlternatingSampler, TiledInpainter
 
     device, out, schedule = choose_device(args.device), Path(args.out), schedule_of(args)
     pairs = find_pairs(args.image, args.mask, excluded=[out])
@@ -336,11 +310,9 @@ def run(args) -> None:
         raise ConfigError(
             f'{args.config} has images of {channels} channels, which a PNG file cannot hold: use addp_mm.apis.inpaint'
         )
-    guidance = Guidance(args.guidance, args.guidance_shape)
-    inpainter = TiledInpainter(
-        AlternatingSampler(model, model.latent_size, schedule, guidance), model.tokenizer.stride, args.overlap
-    )
-    check_classes(args.classes, inpainter.sampler.num_classes)
+    sampler = AlternatingSampler(model, model.latent_size, schedule, guidance_of(args))
+    inpainter = TiledInpainter(sampler, model.tokenizer.stride, args.overlap)
+    args.classes = classes_of(args, inpainter.sampler.num_classes)
     claim_folder(out / 'images', out / SETTINGS_FILE, settings_of(args))
     written, count = edit_images(pairs, inpainter, channels, args, out)
     print(f'{written} new sample(s) of {count} image(s) in {out / "images"}')

@@ -249,8 +249,7 @@ def test_a_full_mask_is_unconditional(files, tmp_path):
         (['--box', '10,0,8,4'], '--box 10,0,8,4 is not inside a.png, of 16x12 pixels'),
         (['--box', '0,0,4,4', '--overlap', '4'], 'overlap must be from 0 to 3 tokens, .* got 4'),
         (['--box', '0,0,4,4', '--steps', '17'], 'num_steps must be at most 16'),
-        (['--box', '0,0,4,4', '--classes', '3'], '--classes: labels: the model has no classes'),
-        (['--box', '0,0,4,4', '--classes', '-1', '--guidance', '2'], 'guidance of scale 2.0 needs a model'),
+        (['--box', '0,0,4,4', '--classes', '3'], '--classes 3: the model has no classes'),
     ],
 )
 def test_wrong_arguments_are_named(files, tmp_path, monkeypatch, options, message):
