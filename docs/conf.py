@@ -49,6 +49,7 @@ TOOLS = {
         'test',
         'check',
         'generate',
+        'app',
         'benchmark_backbones',
         'pretrain_from_folder',
     ),

@@ -1,0 +1,66 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""tools/app.py: options, and mistakes in one line."""
+
+import runpy
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.tiny_addp import build_model, write_config
+
+from addp_mm.errors import UserError
+
+TOOL = runpy.run_path(str(Path(__file__).parents[2] / 'tools/app.py'), run_name='tool')
+SEGMENTOR = 'upernet_addp-vit-nano-p8_from-scratch_1xb16-fp32-400i_fashion-scenes-64px'
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['config.py'], 'CONFIG needs its CHECKPOINT after it'),
+        (['--det-config', 'a.py'], '--det-config needs --det-checkpoint, too'),
+        (['--seg-checkpoint', 'a.pth'], '--seg-checkpoint needs --seg-config, too'),
+        (['--port', '0'], '--port: 0 must be from 1 to 65535'),
+        (['--max-upload-mb', '0'], '--max-upload-mb: 0 must be at least 1'),
+        (['--max-queue', 'x'], "--max-queue: invalid int value: 'x'"),
+    ],
+)
+def test_wrong_options_are_named(arguments, words, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        TOOL['parse_args'](arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_it_listens_at_this_computer_unless_told_otherwise():
+    assert TOOL['parse_args']([]).host == '127.0.0.1'
+    assert all(map(TOOL['is_loopback'], ('127.0.0.1', '127.8.8.8', '::1', 'localhost')))
+    assert not any(map(TOOL['is_loopback'], ('0.0.0.0', '::', '192.168.0.7', 'example.org')))
+
+
+def test_a_used_port_and_a_missing_package_are_one_line(monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = str(server.getsockname()[1])
+        with pytest.raises(SystemExit, match=f'--host 127.0.0.1 --port {port}: the page cannot listen there'):
+            TOOL['main'](['--port', port])
+    monkeypatch.setitem(TOOL['main'].__globals__, 'find_spec', lambda name: None)
+    with pytest.raises(SystemExit, match=r"needs Gradio, which is not installed: pip install 'addp_mm\[app\]'"):
+        TOOL['main']([])
+
+
+def test_a_wrong_config_or_checkpoint_names_its_option(tmp_path):
+    pytest.importorskip('gradio', reason='the extra app is not installed')
+    from addp_mm.app.dense_predictor import load_predictor
+
+    config = str(write_config(tmp_path))
+    torch.save(build_model().state_dict(), tmp_path / 'addp.pth')
+    weights = str(tmp_path / 'addp.pth')
+    for arguments, words in [
+        ((config, 'none.pth', 'det'), '--det-checkpoint none.pth'),
+        (('none.py', weights, 'seg'), '--seg-config none.py: '),
+        ((config, weights, 'det'), '--det-config .*: it has no model or no test_dataloader'),
+        ((SEGMENTOR, weights, 'det'), '--det-config .*: it builds EncoderDecoder, which is not a detector'),
+        ((SEGMENTOR, weights, 'seg'), '--seg-checkpoint: .*addp.pth has another width'),
+    ]:
+        with pytest.raises(UserError, match=words):
+            load_predictor(*arguments)
