@@ -10,7 +10,7 @@ import numpy as np
 from addp_mm.app.dense_predictor import DensePredictor
 from addp_mm.app.prediction_tab import Annotated, enlarged, missing_tab, prediction_tab
 
-_OPACITY = 0.7
+_OPACITY = np.float32(0.7)
 
 
 def detected(predictor: DensePredictor, pixels: np.ndarray, least: float) -> tuple[Annotated, str]:

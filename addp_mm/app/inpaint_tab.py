@@ -139,7 +139,7 @@ def inpaint_tab(model: ADDP, classes: Sequence[str], queue: dict[str, Any]) -> N
             )
             note = gr.Markdown()
             with gr.Row():
-                another = gr.Button('Another example scene')
+                another = gr.Button('Another example')
                 file = gr.UploadButton('Upload an image', type='filepath')
         with gr.Column(scale=2, min_width=320):
             with gr.Row():

@@ -12,10 +12,12 @@ import numpy as np
 from addp_mm.app.example_scenes import example_scene
 from addp_mm.app.image_views import picture
 from addp_mm.app.messages import in_words
-from addp_mm.app.uploads import read_upload
+from addp_mm.app.uploads import read_upload, reduce_to
 from addp_mm.generation.figures import code_colors, enlarge
 
 SIDE = 512
+# a mask for each object or class is as large as the image
+MAX_SIDE = 1333
 #: An image and its annotations: masks of its size with their labels.
 Annotated = tuple[np.ndarray, list[tuple[np.ndarray, str]]]
 
@@ -56,7 +58,9 @@ def prediction_tab(
 
     @in_words
     def upload(path):
-        return read_upload(path)
+        pixels, changed = read_upload(path)
+        image, reduced = reduce_to(pixels, MAX_SIDE)
+        return image, changed + reduced
 
     def example(index):
         return index + 1, example_scene(index + 1), ''
@@ -74,7 +78,7 @@ def prediction_tab(
             preview = picture(enlarge(example_scene(0), SIDE), 'Image', height=320)
             note = gr.Markdown()
             with gr.Row():
-                another = gr.Button('Another example scene')
+                another = gr.Button('Another example')
                 file = gr.UploadButton('Upload an image', type='filepath')
             least = gr.Slider(0, 1, threshold or 0, step=0.05, label='Least score', visible=threshold is not None)
             button = gr.Button(title, variant='primary')

@@ -70,6 +70,22 @@ def fit_to(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, str]:
     )
 
 
+def reduce_to(pixels: np.ndarray, side: int) -> tuple[np.ndarray, str]:
+    """Reduce an image whose longer side has more pixels than ``side``; keep its shape.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        side: Pixels.
+
+    Returns:
+        The image, and what was changed; '' if nothing was.
+    """
+    if max(pixels.shape[:2]) <= side:
+        return pixels, ''
+    reduced = np.asarray(ImageOps.contain(Image.fromarray(pixels), (side, side), Image.Resampling.BICUBIC))
+    return reduced, f'The image was reduced to {reduced.shape[1]} x {reduced.shape[0]} pixels.'
+
+
 def to_tensor(pixels: np.ndarray, channels: int) -> torch.Tensor:
     """An image as the models take it.
 

@@ -39,11 +39,13 @@ def test_it_listens_at_this_computer_unless_told_otherwise():
 
 
 def test_a_used_port_and_a_missing_package_are_one_line(monkeypatch):
+    found = TOOL['main'].__globals__
+    monkeypatch.setitem(found, 'find_spec', lambda name: name)
     with socket.create_server(('127.0.0.1', 0)) as server:
         port = str(server.getsockname()[1])
         with pytest.raises(SystemExit, match=f'--host 127.0.0.1 --port {port}: the page cannot listen there'):
             TOOL['main'](['--port', port])
-    monkeypatch.setitem(TOOL['main'].__globals__, 'find_spec', lambda name: None)
+    monkeypatch.setitem(found, 'find_spec', lambda name: None)
     with pytest.raises(SystemExit, match=r"needs Gradio, which is not installed: pip install 'addp_mm\[app\]'"):
         TOOL['main']([])
 

@@ -1,11 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The tabs Detect and Segment without a browser, against the functions of mmdet and mmseg."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from helpers.recipes import load_recipe
 from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 
 import addp_mm  # noqa: F401  # before the packages, which need its mmcv._ext
 from addp_mm.app.example_scenes import example_scene
@@ -52,6 +55,27 @@ def test_detects_what_mmdet_detects(tmp_path):
     assert annotations[0][1].startswith(f'{predictor.classes[wanted.labels[best]]} {wanted.scores[best]:.2f}')
     assert len(table.splitlines()) == 2 + 5
     assert detected(predictor, PIXELS, 1.0)[1] == 'No object has a score of at least 1.00.'
+
+
+def test_a_detector_without_masks_shows_its_boxes():
+    instances = InstanceData(
+        bboxes=torch.tensor([[1.0, 2.2, 3.0, 4.0], [-2.0, 0.0, 2.0, 1.0]]),
+        scores=torch.tensor([0.4, 0.9]),
+        labels=torch.tensor([1, 0]),
+    )
+
+    class Predictor:
+        classes = ('bag', 'coat')
+
+        def __call__(self, pixels):
+            return SimpleNamespace(pred_instances=instances)
+
+    (image, annotations), table = detected(Predictor(), np.zeros((8, 8, 3), np.uint8), 0.3)
+    assert [label for _, label in annotations] == ['bag 0.90 (1)', 'coat 0.40 (2)']
+    masks = [mask[::64, ::64] > 0 for mask, _ in annotations]
+    assert [mask.nonzero()[0].tolist() for mask in masks] == [[0, 0], [2, 2, 3, 3]]
+    assert [mask.nonzero()[1].tolist() for mask in masks] == [[0, 1], [1, 2, 1, 2]]
+    assert table.splitlines()[2] == '| 1 | bag | 0.90 | -2 0 2 1 |'
 
 
 def test_segments_what_mmseg_segments(tmp_path):

@@ -82,6 +82,10 @@ def test_each_tab_works_in_a_browser(models, lookups, tmp_path):
         assert 'score' in page_driver.predict(visitor, 'Detect', tmp_path / 'detect.png', least=0)
         shares = page_driver.predict(visitor, 'Segment', tmp_path / 'segment.png').splitlines()
         assert 'After step 7: ' in page_driver.watch_steps(visitor, 7, tmp_path / 'steps.png')
+        visitor.open_tab('Inpaint')
+        Image.new('RGB', (100, 60), 'teal').save(tmp_path / 'photo.jpg')
+        visitor.upload(tmp_path / 'photo.jpg')
+        visitor.page.get_by_text('The centre of the image (100 x 60 pixels) was resized to 64 x 64').wait_for()
         page_driver.draw_and_inpaint(visitor, tmp_path / 'inpaint.png')
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
         images = [np.asarray(Image.open(io.BytesIO(files.read(name)))) for name in sorted(files.namelist())]

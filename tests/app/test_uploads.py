@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from addp_mm.app.example_scenes import example_scene
-from addp_mm.app.uploads import fit_to, read_upload, shown, to_tensor
+from addp_mm.app.uploads import fit_to, read_upload, reduce_to, shown, to_tensor
 from addp_mm.errors import ConfigError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -60,6 +60,14 @@ def test_another_size_is_cropped_and_resized_with_a_word():
     assert fitted.shape == (10, 10, 3)
     assert (fitted == 200).all()
     assert changed.startswith('The centre of the image (40 x 20 pixels) was resized to 10 x 10 pixels')
+
+
+def test_large_images_are_reduced_with_a_word():
+    assert reduce_to(PIXELS, 30) == (PIXELS, '')
+    reduced, changed = reduce_to(np.full((20, 40, 3), 7, np.uint8), 10)
+    assert reduced.shape == (5, 10, 3)
+    assert (reduced == 7).all()
+    assert changed == 'The image was reduced to 10 x 5 pixels.'
 
 
 def test_tensors_have_the_channels_of_the_model():
