@@ -47,7 +47,11 @@ def sampling_controls(model: ADDP, classes: Sequence[str] = ()) -> list[Any]:
     with gr.Accordion('Schedule', open=False):
         steps = gr.Slider(1, most, min(default.num_steps, most), step=1, label='Steps')
         ratio = gr.Dropdown(
-            list(RATIOS), value=default.ratio, label='Share of masked tokens', info='How it falls over the steps.'
+            list(RATIOS),
+            value=default.ratio,
+            label='Share of masked tokens',
+            info='How it falls; power:2 works, too.',
+            allow_custom_value=True,
         )
         order = gr.Dropdown(list(ORDERS), value=default.order, label='Order', info='Which tokens a step keeps.')
         temperature = gr.Slider(

@@ -76,6 +76,7 @@ def test_each_tab_works_in_a_browser(models, lookups, tmp_path):
         served(models, '127.0.0.1', port, max_upload_mb=1, max_queue=4),
         page_driver.visit(f'http://127.0.0.1:{port}/', BROWSER) as visitor,
     ):
+        assert "default-src 'self'" in visitor.page.request.get(visitor.page.url).headers['content-security-policy']
         archive = page_driver.generate(visitor, tmp_path / 'generate.png')
         visitor.open_tab('Detect')
         check_bad_uploads(visitor, tmp_path)
