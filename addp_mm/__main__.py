@@ -26,6 +26,7 @@ TOOLS = {
     'check': ('check.py', 'check a config and its data, and write a report of the data'),
     'swap': ('swap.py', 'put another backbone into a config of mmdet, mmseg or mmpretrain'),
     'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
+    'inpaint': ('inpaint.py', 'generate a part of an image again: inpainting, outpainting, editing'),
     'app': ('app.py', 'serve a page to try ADDP: generate, inpaint, detect, segment, steps'),
     'evaluate-images': ('evaluate_images.py', 'measure generated images: FID, IS, KID, precision and recall'),
     'label-maps': ('label_maps.py', 'write label maps of images with any classifier, for token labelling'),

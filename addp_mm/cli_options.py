@@ -96,6 +96,11 @@ def add_runner_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every tool that starts a mmengine Runner."""
     parser.add_argument('--seed', type=number(int, 0, 2**32 - 1), help='seed of all random numbers')
     add_cfg_options(parser)
+    add_launcher_options(parser)
+
+
+def add_launcher_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every tool that runs in several processes."""
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='what started the processes'
     )
@@ -103,10 +108,10 @@ def add_runner_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_runner_args(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Parse the arguments of a tool that starts a Runner; set LOCAL_RANK, which mmengine reads.
+    """Parse the arguments of a tool with a launcher; set LOCAL_RANK, which mmengine reads.
 
     Args:
-        parser: A parser with the options of :func:`add_runner_options`.
+        parser: A parser with the options of :func:`add_launcher_options`.
         argv: Command line arguments, or None for those of the process.
     """
     args = parser.parse_args(argv)

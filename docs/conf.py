@@ -49,6 +49,7 @@ TOOLS = {
         'test',
         'check',
         'generate',
+        'inpaint',
         'app',
         'benchmark_backbones',
         'pretrain_from_folder',

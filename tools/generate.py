@@ -1,51 +1,53 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Generate images with a pre-trained ADDP: PNG files, a grid and the alternating steps.
+"""Generate images with a pre-trained ADDP: image files, a grid and the alternating steps.
+
+    addp generate CONFIG CHECKPOINT --out DIR --num-images 50000 --npz
 
 Run the same command again to continue an interrupted run: complete images in the folder are kept.
-The same seed gives the same images for every batch size.
+The same seed gives the same images for every batch size and number of processes.
 """
 
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from addp_mm.cli_options import ToolParser, number
+from addp_mm.cli_options import ToolParser, add_launcher_options, number, parse_runner_args
+from addp_mm.sampling_options import add_sampling_options, check_guidance, classes_of, guidance_of, schedule_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from addp_mm.generation import AlternatingSampler
+    from addp_mm.generation.image_folder import BatchWriter
 
 SETTINGS_FILE = 'generation.json'
+LAUNCH = (
+    'python -m addp_mm.torchrun --nproc-per-node PROCESSES -m addp_mm generate CONFIG CHECKPOINT --out DIR '
+    '--launcher pytorch'
+)
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = ToolParser(description=__doc__)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the pre-training: a file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='checkpoint of the pre-training: a path or addp_mm://NAME')
     parser.add_argument('--out', required=True, help='folder for images/, grid.png and steps.png')
     parser.add_argument('--num-images', type=number(int, 1), default=16, help='images in the folder at the end [16]')
-    parser.add_argument('--batch-size', type=number(int, 1), default=16, help='images that are generated together [16]')
-    parser.add_argument('--steps', type=number(int, 1), default=20, help='alternating steps [20]')
     parser.add_argument(
-        '--schedule',
-        default='cosine',
-        metavar='{cosine,linear,power:P}',
-        help='how the share of masked tokens falls from step to step; power:P is 1 - progress^P [cosine]',
+        '--batch-size', type=number(int, 1), default=16, help='images that a process generates together [16]'
+    )
+    add_sampling_options(parser)
+    parser.add_argument(
+        '--format', choices=['png', 'webp'], default='png', help='format of the images, both are lossless [png]'
     )
     parser.add_argument(
-        '--order',
-        choices=['confidence', 'halton'],
-        default='confidence',
-        help='keep the most confident tokens of a step, or the next ones of a Halton sequence [confidence]',
-    )
-    parser.add_argument(
-        '--temperature', type=number(float, 0), default=6.0, help='scale of the noise on the confidence [6.0]'
-    )
-    parser.add_argument('--constant-temperature', action='store_true', help='do not anneal the temperature to zero')
-    parser.add_argument(
-        '--top-p',
-        type=number(float, 0, 1),
-        default=1.0,
-        help='sample from the most likely codes that sum to this probability [1.0]',
-    )
-    parser.add_argument('--top-k', type=number(int, 1), help='sample from so many most likely codes [all]')
-    parser.add_argument(
-        '--seed', type=number(int, -(2**63), 2**64 - 1), default=0, help='seed of all random numbers [0]'
+        '--npz',
+        action='store_true',
+        help='also write DIR/images.npz for evaluation suites: arr_0, uint8 (N, height, width, 3); with --classes '
+        'also arr_1, the class of each image',
     )
     parser.add_argument(
         '--grid', type=number(int, 0), default=64, help='largest number of images in grid.png; 0: no grid [64]'
@@ -53,11 +55,15 @@ def parse_args(argv=None):
     parser.add_argument(
         '--show-steps', type=number(int, 0), default=1, help='images whose steps are in steps.png; 0: none [1]'
     )
+    parser.add_argument('--amp', action='store_true', help='run the model in bfloat16')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
-    return parser.parse_args(argv)
+    add_launcher_options(parser)
+    args = parse_runner_args(parser, argv)
+    check_guidance(parser, args)
+    return args
 
 
-def settings_of(args) -> dict:
+def settings_of(args: argparse.Namespace, classes: list[int] | None) -> dict:
     """The settings that determine the pixels. All images of a folder have the same settings."""
     from addp_mm.checkpoints.file_fingerprint import file_fingerprint
     from addp_mm.checkpoints.reading import resolve_asset
@@ -75,106 +81,133 @@ def settings_of(args) -> dict:
         top_p=args.top_p,
         top_k=args.top_k,
         seed=args.seed,
+        classes=None if classes is None else ' '.join(args.classes if args.classes == ['all'] else map(str, classes)),
+        guidance=args.guidance,
+        guidance_shape=args.guidance_shape if args.guidance else None,
+        amp=args.amp,
+        format=args.format,
     )
 
 
-def schedule_of(args):
-    """The schedule of the sampler, from the command line."""
-    from addp_mm.generation import SamplingSchedule
+def build_sampler(args: argparse.Namespace, device: 'torch.device') -> 'AlternatingSampler':
+    """Load the model; its sampler has the schedule and the guidance of the command line."""
+    from addp_mm.apis import load_model
+    from addp_mm.generation import AlternatingSampler
 
-    return SamplingSchedule(
-        num_steps=args.steps,
-        ratio=args.schedule,
-        temperature=args.temperature,
-        anneal=not args.constant_temperature,
-        order=args.order,
-        top_p=args.top_p,
-        top_k=args.top_k,
-    )
+    schedule = schedule_of(args)  # its errors come before the model is loaded
+    model = load_model(args.config, args.checkpoint, device)
+    return AlternatingSampler(model, model.latent_size, schedule, guidance_of(args))
 
 
-def is_complete(path: Path) -> bool:
-    """Whether the file is a complete PNG with correct checksums."""
-    from PIL import Image
+def own_device(args: argparse.Namespace) -> 'torch.device':
+    """The device of this process, which joins the others of its launcher."""
+    from addp_mm.checks.launch import check_launcher
+    from addp_mm.engine.device import choose_device
+    from addp_mm.engine.process_group import start_process_group
+    from addp_mm.errors import ConfigError
 
-    try:
-        with Image.open(path, formats=['PNG']) as image:
-            image.verify()
-    except (OSError, SyntaxError):  # Pillow raises SyntaxError for a broken PNG
-        return False
-    return True
-
-
-def write_images(sampler, args, out: Path) -> int:
-    """Generate the images that are missing or broken in the folder; return their number."""
-    import torch
-    from PIL import Image
-    from tqdm import tqdm
-
-    from addp_mm.checkpoints.atomic_write import write_png
-    from addp_mm.generation import image_generators
-    from addp_mm.generation.figures import to_uint8
-
-    paths = [out / 'images' / f'{index:06d}.png' for index in range(args.num_images)]
-    missing = [index for index, path in enumerate(paths) if not is_complete(path)]
-    generators = image_generators(args.num_images, torch.Generator().manual_seed(args.seed))
-    with tqdm(total=len(missing) * args.steps, unit='step', desc=f'{len(missing)} images') as bar:
-        for begin in range(0, len(missing), args.batch_size):
-            batch = missing[begin : begin + args.batch_size]
-            samples = sampler.complete(
-                *sampler.blank(len(batch)), [generators[index] for index in batch], progress=bar.update
-            )
-            for index, image in zip(batch, to_uint8(samples.images), strict=True):
-                write_png(paths[index], Image.fromarray(image))
-    return len(missing)
+    check_launcher(args.launcher, command=LAUNCH)
+    start_process_group(args.launcher)
+    device = choose_device(args.device)
+    if args.launcher != 'none' and device.index is not None:
+        raise ConfigError(f'--device {args.device}: all processes would share it. Leave --device out with --launcher')
+    return device
 
 
-def write_overviews(sampler, args, out: Path) -> None:
+def write_images(writer: 'BatchWriter', missing: list[int], args: argparse.Namespace) -> None:
+    """Generate the missing images, in all processes, and wait for the others."""
+    from mmengine import dist
+
+    from addp_mm.generation.image_folder import Progress, missing_batches
+
+    rank, world = dist.get_dist_info()
+    batches = missing_batches(missing, args.num_images, args.batch_size)
+    if rank == 0 and 0 < len(batches) < world:
+        print(f'{len(batches)} batch(es) for {world} processes: a smaller --batch-size gives work to all')
+    with Progress(writer.files, args.num_images, len(missing), alone=world == 1, shown=rank == 0) as progress:
+        writer.write(batches[rank::world], missing, progress.advance)
+        dist.barrier()
+        progress.count_files()
+
+
+def write_overviews(writer: 'BatchWriter', args: argparse.Namespace, out: Path) -> None:
     """Write grid.png from the images, and steps.png from the first images, generated again."""
     import numpy as np
-    import torch
     from PIL import Image
 
     from addp_mm.checkpoints.atomic_write import write_png
-    from addp_mm.generation import image_generators
+    from addp_mm.generation import image_generator
     from addp_mm.generation.figures import image_grid, steps_figure
 
     if args.grid:
-        names = [out / 'images' / f'{index:06d}.png' for index in range(min(args.grid, args.num_images))]
-        grid = image_grid([np.asarray(Image.open(name).convert('RGB')) for name in names])
+        grid = image_grid([writer.files.read(index) for index in range(min(args.grid, args.num_images))])
         write_png(out / 'grid.png', Image.fromarray(grid))
-    shown = min(args.show_steps, args.num_images)
+    shown = range(min(args.show_steps, args.num_images))
     if shown:
-        generators = image_generators(shown, torch.Generator().manual_seed(args.seed))
-        steps = sampler.complete(*sampler.blank(shown), generators, keep_steps=True).steps
+        sampler = writer.sampler
+        generators = [image_generator(args.seed, index) for index in shown]
+        labels = writer.labels(shown)
+        steps = sampler.complete(*sampler.blank(len(shown)), generators, labels, keep_steps=True).steps
         size, codes = sampler.grid_size, len(sampler.model.tokenizer.codebook)
-        figure = np.concatenate([steps_figure(steps, size, codes, image=i) for i in range(shown)])
+        figure = np.concatenate([steps_figure(steps, size, codes, image=i) for i in shown])
         write_png(out / 'steps.png', Image.fromarray(figure))
 
 
-def run(args) -> None:
+def write_archive(writer: 'BatchWriter', num_images: int, path: Path) -> None:
+    """Write one .npz file with the images of the folder."""
+    from tqdm import tqdm
+
+    from addp_mm.generation.image_folder import naming_file, write_npz
+
+    numbers = range(num_images)
+    with naming_file(path), tqdm(numbers, unit='img', desc=path.name) as bar:
+        write_npz(path, map(writer.files.read, bar), num_images, writer.labels(numbers))
+
+
+def run(args: argparse.Namespace) -> None:
     """Generate the images and the overviews."""
-    from addp_mm.apis import load_model
+    from mmengine import dist
+
     from addp_mm.config.output_folder import claim_folder
-    from addp_mm.engine.device import choose_device
-    from addp_mm.generation import AlternatingSampler
+    from addp_mm.config.paths import require_writable_folder
+    from addp_mm.engine.process_group import in_main_process
+    from addp_mm.folder_lock import lock_folder
+    from addp_mm.generation.image_folder import BatchWriter, ImageFiles
 
-    device, out, schedule = choose_device(args.device), Path(args.out), schedule_of(args)
-    model = load_model(args.config, args.checkpoint, device)
-    sampler = AlternatingSampler(model, model.latent_size, schedule)
-    claim_folder(out / 'images', out / SETTINGS_FILE, settings_of(args))
-    written = write_images(sampler, args, out)
-    write_overviews(sampler, args, out)
-    print(f'{written} new image(s), {args.num_images} in all, in {out / "images"}')
+    out = Path(args.out)
+    files = ImageFiles(out / 'images', args.format)
+    sampler = build_sampler(args, own_device(args))
+    writer = BatchWriter(sampler, files, args.seed, classes_of(args, sampler.num_classes), args.amp)
+    with ExitStack() as held:
+
+        def claim() -> list[int]:
+            require_writable_folder(out, f'--out {out}')
+            held.enter_context(lock_folder(out))
+            claim_folder(files.folder, out / SETTINGS_FILE, settings_of(args, writer.classes))
+            return files.missing(args.num_images)
+
+        missing = in_main_process(claim)
+        write_images(writer, missing, args)
+        if dist.is_main_process():
+            write_overviews(writer, args, out)
+            if args.npz:
+                write_archive(writer, args.num_images, out / 'images.npz')
+            print(f'{len(missing)} new image(s), {args.num_images} in all, in {files.folder}')
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
+    from addp_mm.engine.runner_cfg import close_process_group
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    with exit_on_interrupt(f'finished images are in {args.out}; the same command goes on'), exit_on_user_error(OSError):
+    alone = args.launcher == 'none'
+    with (
+        exit_on_interrupt(f'finished images are in {args.out}; the same command goes on', with_sigterm=alone),
+        exit_on_user_error(OSError),
+    ):
         run(args)
+        close_process_group()
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from addp_mm.apis.check_images import check_images
-from addp_mm.generation import AlternatingSampler, Guidance, Samples, SamplingSchedule, token_mask
+from addp_mm.generation import AlternatingSampler, Guidance, Samples, SamplingSchedule, TiledInpainter, image_generators
 
 if TYPE_CHECKING:
     from addp_mm.models.selfsup import ADDP
@@ -75,54 +75,68 @@ def inpaint(
     progress: Callable[[int], None] | None = None,
     labels: Tensor | Sequence[int] | None = None,
     guidance: Guidance | None = None,
+    overlap: int | None = None,
     **schedule,
 ) -> Samples:
     """Generate the masked part of each image.
 
+    Images larger than the model's are generated in overlapping tiles, of which each sees the
+    earlier ones; smaller ones are padded. See :class:`~addp_mm.generation.TiledInpainter`.
+
     Args:
         model: See :func:`generate`.
-        images: (B, C, H, W), floating point in [0, 1], with the channels and the size that the
-            model generates.
-        mask: True where to generate, over pixels (B, H, W) or over tokens (B, L). A token is
-            generated if any of its pixels is masked.
+        images: (B, C, H, W), floating point in [0, 1], of any size, with the channels of the model.
+        mask: True where to generate, over pixels (B, H, W) or over tokens (B, L), where the last
+            tokens of a row or column may be cut. A token is generated if any of its pixels is
+            masked.
         seed: See :func:`generate`. Defaults to 0.
-        paste: Whether the pixels of known tokens are copied from ``images`` instead of decoded by
+        paste: Whether the pixels outside the mask are copied from ``images`` instead of decoded by
             the tokenizer. Defaults to True.
-        batch_size: See :func:`generate`. Defaults to None.
-        keep_steps: See :func:`generate`. Defaults to False.
-        progress: See :func:`generate`. Defaults to None.
+        batch_size: Tiles at a time. Defaults to None: one of each image.
+        keep_steps: See :func:`generate`. For images of at most the model's size. Defaults to False.
+        progress: Called after each step with the number of tiles in the batch. Defaults to None.
         labels: See :func:`generate`. Defaults to None.
         guidance: See :func:`generate`. Defaults to None.
+        overlap: Tokens that neighbouring tiles share. Defaults to None: half a tile.
         **schedule: See :func:`generate`.
 
     Returns:
-        See :func:`generate`.
+        See :func:`generate`. The ids of tokens that are in no tile are -1.
 
     Raises:
-        ConfigError: See :func:`generate`.
-        ValueError: The images are not as described, the mask has another size, or the batch size is
-            below 1.
+        ConfigError: See :func:`generate`; or the overlap is not smaller than a tile.
+        ValueError: The images are not as described, the mask has another size, the batch size is
+            below 1, or steps are to be kept of larger images.
     """
     stride = cast('VQTokenizer', model.tokenizer).stride
-    height, width = (side * stride for side in model.latent_size)
-    images = check_images(images, model.in_channels, (height, width))
-    num_tokens = math.prod(model.latent_size)
-    if tuple(mask.shape[1:]) not in ((height, width), (num_tokens,)):
+    images = check_images(images, model.in_channels)
+    if keep_steps and any(side > stride * own for side, own in zip(images.shape[2:], model.latent_size, strict=True)):
         raise ValueError(
-            f'mask must be over pixels, (B, {height}, {width}), or over tokens, (B, {num_tokens}), for this model, '
-            f'got {tuple(mask.shape)}'
+            f'keep_steps is for images of at most {stride * model.latent_size[0]}x{stride * model.latent_size[1]}, '
+            f'which are one tile; got {images.shape[2]}x{images.shape[3]}'
+        )
+    pixel_mask = _pixel_mask(mask, images, stride)
+    sampler = AlternatingSampler(model, model.latent_size, SamplingSchedule.of(schedule), guidance)
+    generators = image_generators(len(images), torch.Generator().manual_seed(seed))
+    inpainter = TiledInpainter(sampler, stride, overlap)
+    return inpainter.run(images, pixel_mask, generators, paste, labels, batch_size, keep_steps, progress)
+
+
+def _pixel_mask(mask: Tensor, images: Tensor, stride: int) -> Tensor:
+    """The mask (B, H, W) bool of a mask over pixels or tokens of images."""
+    height, width = images.shape[2:]
+    rows, columns = math.ceil(height / stride), math.ceil(width / stride)
+    if tuple(mask.shape[1:]) not in ((height, width), (rows * columns,)):
+        raise ValueError(
+            f'mask must be over pixels, (B, {height}, {width}), or over tokens, (B, {rows * columns}), for these '
+            f'images, got {tuple(mask.shape)}'
         )
     if len(mask) != len(images):
         raise ValueError(f'{len(images)} image(s) but {len(mask)} mask(s)')
-    tokens = token_mask(mask.bool(), stride) if mask.dim() == 3 else mask.bool()
-    sampler = AlternatingSampler(model, model.latent_size, SamplingSchedule.of(schedule), guidance)
-    generator = torch.Generator().manual_seed(seed)
-    samples = sampler.inpaint(images, tokens, generator, batch_size, keep_steps, progress, labels)
-    if not paste:
-        return samples
-    new = tokens.view(-1, 1, *model.latent_size).repeat_interleave(stride, 2).repeat_interleave(stride, 3)
-    pasted = torch.where(new.to(samples.images.device), samples.images, images.to(samples.images))
-    return Samples(pasted, samples.ids, samples.steps)
+    if mask.dim() == 3:
+        return mask.bool()
+    pixels = mask.bool().view(-1, rows, columns).repeat_interleave(stride, 1).repeat_interleave(stride, 2)
+    return pixels[:, :height, :width]
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, cast
 
@@ -62,6 +63,7 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
                 'pre-training (configs/pretrain)'
             )
         frozen = cast('dict[str, BaseModule]', model.frozen_components)
+        _check_trained_components(weights, model, checkpoint)
         absent = [part for part in frozen if not any(key.startswith(f'{part}.') for key in weights)]
         for part in absent:
             init_weights(frozen[part])
@@ -81,3 +83,15 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
         )
     model.load_state_dict(weights)
     return model.requires_grad_(False).to(device).eval()
+
+
+def _check_trained_components(weights: Mapping[str, object], model: ADDP, checkpoint: str) -> None:
+    """Check that a checkpoint has all trained components, and not only the backbone."""
+    trained = [name for name, part in model.named_children() if name not in model.frozen_components]
+    needed = [name for name in trained if any(key.startswith(f'{name}.') for key in model.state_dict())]
+    absent = [name for name in needed if not any(key.startswith(f'{name}.') for key in weights)]
+    if absent:
+        raise CheckpointError(
+            f'{checkpoint} has no {" and no ".join(absent)}, only a part of the model. Weights for fine-tuning hold '
+            'the backbone alone: give the checkpoint of the pre-training, such as work_dirs/NAME/iter_4000.pth'
+        )

@@ -23,15 +23,17 @@ class LauncherError(UserError, RuntimeError):
     """``--launcher`` does not name the launcher that started the processes."""
 
 
-def check_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> None:
+def check_launcher(launcher: str, environ: Mapping[str, str] | None = None, command: str = '') -> None:
     """Check that ``--launcher`` names the launcher that started this process.
 
-    Without ``--launcher``, each of several processes would train alone, on all data, and write into
+    Without ``--launcher``, each of several processes would do the whole work alone, and write into
     the same folder. With another launcher, a process cannot find its rank.
 
     Args:
         launcher: The ``--launcher`` of the tool.
         environ: Environment variables. Defaults to None: those of the process.
+        command: Command line that starts the tool with a launcher, for the error. Defaults to '':
+            that of a training.
 
     Raises:
         LauncherError: ``launcher`` is 'none' and the environment has the variables of several
@@ -43,14 +45,14 @@ def check_launcher(launcher: str, environ: Mapping[str, str] | None = None) -> N
         if rank not in environ:
             raise LauncherError(
                 f'--launcher {launcher}, but {program} did not start this process ({rank} is not set). '
-                f'Type\n    {_SCRIPTS[launcher]}\nor leave --launcher out for one process.'
+                f'Type\n    {command or _SCRIPTS[launcher]}\nor leave --launcher out for one process.'
             )
         return
     for needed, (program, variable, _) in _LAUNCHERS.items():
         count = environ.get(variable, '')
         if count.isdigit() and int(count) > 1:
             raise LauncherError(
-                f'{program} started {count} processes ({variable}={count}), but --launcher is none: they would train '
+                f'{program} started {count} processes ({variable}={count}), but --launcher is none: they would work '
                 f'independently and overwrite each other. Add --launcher {needed}, or start one process without '
                 f'{program}. If no launcher is running, unset {variable}.'
             )

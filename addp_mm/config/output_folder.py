@@ -13,11 +13,11 @@ from addp_mm.errors import ConfigError
 def claim_folder(results: Path, record: Path, settings: Mapping) -> None:
     """Create a folder of results with a record of their settings, or compare the existing record.
 
-    If the folder has no PNG file yet, the record is overwritten.
+    If the folder has no results yet, the record is overwritten.
 
     Args:
-        results: The folder.
-        record: JSON file of the settings.
+        results: The folder. Hidden files are no results.
+        record: JSON file of the settings, in this folder or another one.
         settings: Settings of all results, as JSON values.
 
     Raises:
@@ -25,9 +25,10 @@ def claim_folder(results: Path, record: Path, settings: Mapping) -> None:
     """
     require_writable_folder(results, f'--out {record.parent}')
     results.mkdir(parents=True, exist_ok=True)
-    if not record.is_file() and any(not path.name.startswith('.') for path in results.iterdir()):
+    has_results = any(not path.name.startswith('.') and path != record for path in results.iterdir())
+    if has_results and not record.is_file():
         raise ConfigError(f'{results} contains files but {record} is missing: choose another --out')
-    if not any(results.glob('*.png')):
+    if not has_results:
         write_json(record, settings)
         return
     try:

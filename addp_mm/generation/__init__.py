@@ -6,6 +6,7 @@ from addp_mm.generation.guidance import Guidance
 from addp_mm.generation.image_streams import image_generator, image_generators
 from addp_mm.generation.sampling_schedule import SamplingSchedule
 from addp_mm.generation.sampling_state import Samples, SamplingStep
+from addp_mm.generation.tiles import Tile, TiledInpainter, plan_tiles
 
 __all__ = [
     'AlternatingSampler',
@@ -13,7 +14,10 @@ __all__ = [
     'Samples',
     'SamplingSchedule',
     'SamplingStep',
+    'Tile',
+    'TiledInpainter',
     'image_generator',
     'image_generators',
+    'plan_tiles',
     'token_mask',
 ]

@@ -74,7 +74,7 @@ class AlternatingSampler:
                 '(num_classes is 0)'
             )
         self.model = model
-        self.grid_size = tuple(grid_size)
+        self.grid_size = (grid_size[0], grid_size[1])
         self.schedule, self.guidance = schedule, guidance or Guidance()
         self._order = halton_order(*grid_size) if schedule.order == 'halton' else None
 
@@ -221,7 +221,7 @@ class AlternatingSampler:
             pixels are decoded together with the new tokens next to them.
         """
         device = self.model.tokenizer.codebook.device
-        batch_size = _checked_batch_size(batch_size, len(images))
+        batch_size = check_batch_size(batch_size, len(images))
         ids = torch.cat([self.model.tokenize(part.to(device))[0] for part in images.split(batch_size)])
         generators = image_generators(len(images), generator)
         return self.complete(ids, mask.to(device), generators, labels, batch_size, keep_steps, progress)
@@ -253,7 +253,7 @@ class AlternatingSampler:
         Raises:
             ConfigError: The model does not have these classes, or guidance is given without them.
         """
-        batch_size = _checked_batch_size(batch_size, len(ids))
+        batch_size = check_batch_size(batch_size, len(ids))
         if labels is None and self.guidance.scale:
             raise ConfigError(
                 f'guidance of scale {self.guidance.scale} needs labels: give a class for each image, or -1 for none'
@@ -302,7 +302,8 @@ class AlternatingSampler:
         return self.model.decode(latents).clamp(0, 1)
 
 
-def _checked_batch_size(batch_size: int | None, num_images: int) -> int:
+def check_batch_size(batch_size: int | None, num_images: int) -> int:
+    """The batch size, or the number of images if it is None; a ValueError if one is below 1."""
     batch_size = num_images if batch_size is None else batch_size
     if batch_size < 1 or num_images < 1:
         raise ValueError(f'number of images and batch size must be at least 1, got {num_images} and {batch_size}')

@@ -48,6 +48,7 @@ def test_repeated_options_count_and_validation_can_be_switched_off(run_tool, wor
         ('test.py', ['x', 'y'], '--cfg-options', ['a=1', 'b=2', 'c=3']),
         ('analysis_tools/get_flops.py', ['x'], '--cfg-options', ['a=1', 'b=2', 'c=3']),
         ('benchmarks/step_time.py', ['x'], '--cfg-options', ['a=1', 'b=2', 'c=3']),
+        ('inpaint.py', ['x', 'y', 'z', '--out', 'o', '--box', '0,0,4,4'], '--classes', ['1', '2', '3']),
         ('benchmark_backbones.py', [], '--backbones', ['a', 'b', 'c']),
         ('pretrain_from_folder.py', ['x', '--img-size', '32', '--work-dir', 'w'], '--cfg-options', ['a', 'b', 'c']),
         ('model_converters/export_weights.py', ['x', 'y'], '--drop', ['a', 'b', 'c']),
