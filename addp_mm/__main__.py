@@ -27,6 +27,7 @@ TOOLS = {
     'swap': ('swap.py', 'put another backbone into a config of mmdet, mmseg or mmpretrain'),
     'generate': ('generate.py', 'generate images with a pre-trained ADDP'),
     'inpaint': ('inpaint.py', 'generate a part of an image again: inpainting, outpainting, editing'),
+    'app': ('app.py', 'serve a page to try ADDP: generate, inpaint, detect, segment, steps'),
     'evaluate-images': ('evaluate_images.py', 'measure generated images: FID, IS, KID, precision and recall'),
     'label-maps': ('label_maps.py', 'write label maps of images with any classifier, for token labelling'),
     'benchmark': ('benchmark_backbones.py', 'compare backbones: cost, speed and metrics under the same head'),

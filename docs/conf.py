@@ -50,6 +50,7 @@ TOOLS = {
         'check',
         'generate',
         'inpaint',
+        'app',
         'benchmark_backbones',
         'pretrain_from_folder',
     ),

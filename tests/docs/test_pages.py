@@ -14,6 +14,7 @@ PAGES = [page for page in PAGES if page.name != 'tools_reference.md']
 MESSAGES = (ROOT / 'docs/messages.md').read_text()
 STARTS_WITH_COMMAND = (
     'options',
+    'app',
     'swap',
     'timm_backbones',
     'own_data',

@@ -1,0 +1,111 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The page: its tabs, and how it is served."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from addp_mm.app.dense_predictor import DensePredictor
+from addp_mm.app.detect_tab import detect_tab
+from addp_mm.app.generate_tab import generate_tab
+from addp_mm.app.inpaint_tab import inpaint_tab
+from addp_mm.app.own_origin import OwnOrigin
+from addp_mm.app.segment_tab import segment_tab
+from addp_mm.app.steps_tab import steps_tab
+
+if TYPE_CHECKING:
+    from addp_mm.models.selfsup import ADDP
+
+CSS = 'footer { display: none !important; }'
+# Fonts that every system has: Gradio's own come from the network.
+THEME = dict(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
+# Images of visitors are removed after a day; Gradio looks every hour.
+_CLEANING = (3600, 86400)
+# visitors whose images are kept in memory; the oldest are forgotten
+_MAX_VISITORS = 32
+
+
+@dataclass(frozen=True)
+class PageModels:
+    """The models behind the tabs.
+
+    Attributes:
+        generator: ADDP, for Generate, Inpaint and Steps.
+        classes: Names of its classes. Defaults to ().
+        detector: For Detect. Defaults to None.
+        segmentor: For Segment. Defaults to None.
+    """
+
+    generator: ADDP
+    classes: Sequence[str] = ()
+    detector: DensePredictor | None = None
+    segmentor: DensePredictor | None = None
+
+
+def build_page(models: PageModels, folder: Path, max_queue: int) -> gr.Blocks:
+    """Build the page.
+
+    Args:
+        models: The models behind the tabs.
+        folder: For files to download.
+        max_queue: Requests that wait at most; the next one gets a message.
+    """
+    # the models work for one visitor at a time
+    queue: dict[str, Any] = dict(concurrency_limit=1, concurrency_id='models', api_visibility='private')
+    with gr.Blocks(title='addp_mm', analytics_enabled=False, delete_cache=_CLEANING) as page:
+        gr.Markdown('# addp_mm\nADDP generates images by alternating between tokens and pixels.')
+        generate_tab(models.generator, models.classes, folder, queue)
+        inpaint_tab(models.generator, models.classes, queue)
+        detect_tab(models.detector, queue)
+        segment_tab(models.segmentor, queue)
+        steps_tab(models.generator, models.classes, queue)
+    return page.queue(max_size=max_queue)
+
+
+@contextmanager
+def served(models: PageModels, host: str, port: int, max_upload_mb: int, max_queue: int) -> Iterator[gr.Blocks]:
+    """Serve the page, in another thread, until the block ends.
+
+    Args:
+        models: The models behind the tabs.
+        host: Address to listen at.
+        port: Port to listen at.
+        max_upload_mb: Largest file that can be uploaded, in megabytes.
+        max_queue: See :func:`build_page`.
+
+    Yields:
+        The running page.
+
+    Raises:
+        OSError: The port is used already, or there is no such address.
+    """
+    with tempfile.TemporaryDirectory(prefix='addp_app_') as folder:
+        page = build_page(models, Path(folder), max_queue)
+        page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=f'{max_upload_mb}mb',
+            footer_links=[],
+            state_session_capacity=_MAX_VISITORS,
+            enable_monitoring=False,
+            ssr_mode=False,
+            mcp_server=False,
+            theme=gr.themes.Default(**THEME),
+            css=CSS,
+            app_kwargs=dict(middleware=[Middleware(OwnOrigin)]),
+        )
+        try:
+            yield page
+        finally:
+            page.close(verbose=False)

@@ -1,0 +1,131 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Controls of the sampling that several tabs have, and what they mean for the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from addp_mm.diffusion.token_space import NO_CLASS
+from addp_mm.errors import ConfigError
+from addp_mm.generation import Guidance, SamplingSchedule
+from addp_mm.generation.guidance import SHAPES
+from addp_mm.generation.sampling_schedule import ORDERS, RATIOS
+
+if TYPE_CHECKING:
+    from addp_mm.models.selfsup import ADDP
+
+MAX_STEPS = 64
+MAX_SEED = 2**32 - 1
+
+
+def seed_control() -> gr.Number:
+    """The seed of all random numbers."""
+    return gr.Number(0, label='Seed', info='The same seed gives the same images.', precision=0, minimum=0)
+
+
+def sampling_controls(model: ADDP, classes: Sequence[str] = ()) -> list[Any]:
+    """Add the controls of steps, draws and classes.
+
+    Args:
+        model: The model that generates.
+        classes: Names of its classes. Defaults to (): they have numbers only.
+
+    Returns:
+        The controls, in the order of the arguments of :func:`sampling_options`.
+    """
+    default = SamplingSchedule()
+    rows, columns = model.latent_size
+    most = min(rows * columns, MAX_STEPS)
+    names = [(classes[k] if k < len(classes) else f'class {k}', k) for k in range(model.num_classes)]
+    with gr.Group(visible=bool(names)):
+        label = gr.Dropdown([('no class', NO_CLASS), *names], value=NO_CLASS, label='Class')
+        scale = gr.Slider(0, 8, 0, step=0.5, label='Guidance', info='How strongly the class pulls; 0: not at all.')
+        shape = gr.Dropdown(list(SHAPES), value='constant', label='Guidance over the steps')
+    with gr.Accordion('Schedule', open=False):
+        steps = gr.Slider(1, most, min(default.num_steps, most), step=1, label='Steps')
+        ratio = gr.Dropdown(
+            list(RATIOS),
+            value=default.ratio,
+            label='Share of masked tokens',
+            info='How it falls; power:2 works, too.',
+            allow_custom_value=True,
+        )
+        order = gr.Dropdown(list(ORDERS), value=default.order, label='Order', info='Which tokens a step keeps.')
+        temperature = gr.Slider(
+            0, 12, default.temperature, step=0.5, label='Temperature', info='Noise on the confidence.'
+        )
+        anneal = gr.Checkbox(default.anneal, label='Let the temperature fall to zero')
+        top_p = gr.Slider(
+            0.05, 1, default.top_p, step=0.05, label='Top-p', info='Draw from the codes that reach this probability.'
+        )
+        top_k = gr.Number(0, label='Top-k', info='Draw from so many codes; 0: from all.', precision=0, minimum=0)
+    return [steps, ratio, order, temperature, anneal, top_p, top_k, label, scale, shape]
+
+
+def sampling_options(
+    num_images: int,
+    steps: int,
+    ratio: str,
+    order: str,
+    temperature: float,
+    anneal: bool,
+    top_p: float,
+    top_k: int | None,
+    label: int,
+    scale: float,
+    shape: str,
+) -> dict[str, Any]:
+    """Arguments of :func:`addp_mm.apis.generate` and ``inpaint`` for the values of the controls.
+
+    Args:
+        num_images: Number of images, which all get the class.
+        steps: ``num_steps``.
+        ratio: See :class:`~addp_mm.generation.SamplingSchedule`.
+        order: See there.
+        temperature: See there.
+        anneal: See there.
+        top_p: See there.
+        top_k: See there; 0 or None is no limit.
+        label: The class; -1 is "no class".
+        scale: Scale of the guidance.
+        shape: Shape of the guidance.
+    """
+    options: dict[str, Any] = dict(
+        num_steps=int(steps), ratio=ratio, order=order, temperature=temperature, anneal=anneal, top_p=top_p
+    )
+    options['top_k'] = int(top_k) if top_k else None
+    if label != NO_CLASS:
+        options.update(labels=[label] * num_images, guidance=Guidance(scale, shape))
+    return options
+
+
+def checked_seed(seed: int | None) -> int:
+    """The seed of the control.
+
+    Raises:
+        ConfigError: The field is empty, or the number is outside its range.
+    """
+    if seed is None or not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f'Seed must be a whole number from 0 to {MAX_SEED}')
+    return int(seed)
+
+
+def step_counter(progress: Callable, num_images: int, num_steps: int) -> Callable[[int], None]:
+    """A ``progress`` for the API that moves the page's progress bar.
+
+    Args:
+        progress: Of the handler.
+        num_images: Images of the run.
+        num_steps: Steps of each.
+    """
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress((done // num_images, num_steps), unit='steps')
+
+    return count

@@ -1,0 +1,145 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Serve a page to try ADDP: generate, inpaint, detect, segment, and watch the steps.
+
+Without CONFIG and CHECKPOINT it uses the nano weights of the package. It listens at this computer
+only, unless --host says otherwise, and needs no network. Ctrl-C stops it.
+"""
+
+import ipaddress
+import os
+import socket
+import threading
+from importlib.util import find_spec
+
+from addp_mm.cli_options import ToolParser, number
+
+NANO = ('addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px', 'addp_mm://addp_nano-p8.safetensors')
+LOOPBACK = '127.0.0.1'
+
+
+def parse_args(argv=None):
+    """Parse the command line."""
+    parser = ToolParser(description=__doc__)
+    parser.add_argument(
+        'config', nargs='?', help='config of the pre-training: a file, or the name of a shipped config [nano]'
+    )
+    parser.add_argument('checkpoint', nargs='?', help='its checkpoint: a path or addp_mm://NAME [nano]')
+    for kind, what in (('det', 'detector'), ('seg', 'segmentor')):
+        parser.add_argument(f'--{kind}-config', metavar='CONFIG', help=f'config of a {what}')
+        parser.add_argument(f'--{kind}-checkpoint', metavar='CHECKPOINT', help=f'checkpoint of the {what}')
+    parser.add_argument(
+        '--host', default=LOOPBACK, help=f'address to listen at; 0.0.0.0 shows the page to the network [{LOOPBACK}]'
+    )
+    parser.add_argument('--port', type=number(int, 1, 65535), default=7860, help='port to listen at [7860]')
+    parser.add_argument(
+        '--max-upload-mb', type=number(int, 1), default=10, metavar='MB', help='largest file of an upload [10]'
+    )
+    parser.add_argument(
+        '--max-queue', type=number(int, 1), default=16, help='requests that wait at most; others get a message [16]'
+    )
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
+    args = parser.parse_args(argv)
+    if args.config and not args.checkpoint:
+        parser.error('CONFIG needs its CHECKPOINT after it')
+    for kind in ('det', 'seg'):
+        config, checkpoint = getattr(args, f'{kind}_config'), getattr(args, f'{kind}_checkpoint')
+        if (config is None) != (checkpoint is None):
+            missing = 'config' if config is None else 'checkpoint'
+            given = 'checkpoint' if config is None else 'config'
+            parser.error(f'--{kind}-{given} needs --{kind}-{missing}, too')
+    return args
+
+
+def require_gradio() -> None:
+    """Refuse to start without Gradio; keep it from sending statistics."""
+    from addp_mm.errors import UserError
+
+    if find_spec('gradio') is None:
+        raise UserError("the page needs Gradio, which is not installed: pip install 'addp_mm[app]'")
+    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+    os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this computer only."""
+    try:
+        return ipaddress.ip_address(host.strip('[]')).is_loopback
+    except ValueError:
+        return host == 'localhost'
+
+
+def load_models(args):
+    """Load the models of the options."""
+    from addp_mm.apis import load_model
+    from addp_mm.app.dense_predictor import load_predictor
+    from addp_mm.app.page import PageModels
+    from addp_mm.config.config_file import load_config
+    from addp_mm.engine.device import choose_device
+
+    device = choose_device(args.device)
+    config, checkpoint = (args.config, args.checkpoint) if args.config else NANO
+    cfg = load_config(config)
+    generator = load_model(cfg, checkpoint, device)
+    dense = {
+        kind: load_predictor(getattr(args, f'{kind}_config'), getattr(args, f'{kind}_checkpoint'), kind, device)
+        for kind in ('det', 'seg')
+        if getattr(args, f'{kind}_config')
+    }
+    return PageModels(generator, class_names(cfg), dense.get('det'), dense.get('seg'))
+
+
+def class_names(cfg) -> tuple[str, ...]:
+    """Names of the classes that the training data of a config has; () if it names none."""
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    return tuple((dataset.get('metainfo') or {}).get('classes') or ())
+
+
+def check_address(host: str, port: int) -> None:
+    """Check that the page can listen at an address, before the models are loaded.
+
+    Raises:
+        ConfigError: The port is used already, or this computer does not have the address.
+    """
+    from addp_mm.errors import ConfigError
+
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f'--host {host} --port {port}: the page cannot listen there ({error.strerror}); choose another --port, or '
+            f'--host {LOOPBACK}'
+        ) from error
+
+
+def run(args) -> None:
+    """Load the models and serve the page until Ctrl-C."""
+    require_gradio()
+    check_address(args.host, args.port)
+    from addp_mm.app.page import served
+
+    models = load_models(args)
+    with served(models, args.host, args.port, args.max_upload_mb, args.max_queue):
+        if not is_loopback(args.host):
+            print(
+                f'warning: --host {args.host} shows the page to other computers. It has no password and no '
+                'encryption: everyone who reaches it can use it',
+                flush=True,
+            )
+        print(f'the page is at http://{args.host}:{args.port} (Ctrl-C stops it)', flush=True)
+        threading.Event().wait()
+
+
+def main(argv=None):
+    """Run the tool."""
+    args = parse_args(argv)
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
+
+    with exit_on_interrupt('the page is closed'), exit_on_user_error(OSError):
+        run(args)
+
+
+if __name__ == '__main__':
+    main()
