@@ -240,7 +240,8 @@ def heading(rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:
         '# Nano backbones on FashionScenes',
         '```bash\npython tools/dataset_converters/fashion_scenes.py data/fashion_scenes\n'
         f'addp benchmark --data {DATA} --backbones {" ".join(WEIGHTS)} \\\n'
-        f'    --train --seeds {" ".join(map(str, seeds))} --repeats {repeats} --work-dir work_dirs/benchmarks/backbones\n'
+        f'    --train --seeds {" ".join(map(str, seeds))} --repeats {repeats} '
+        '--work-dir work_dirs/benchmarks/backbones\n'
         'python .dev/backbones_page.py\n```',
         prose(
             'trains and tests five backbones under the same heads and writes this page (last written on '
