@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from addp_mm.config.nodes import node_at
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError
 
@@ -139,11 +140,6 @@ def _keys(cfg: Config, key: str) -> list[str]:
     return [key] if part else []
 
 
-def _at(node: Any, key: str) -> Any:
+def _at(cfg: Config, key: str) -> Any:
     """The part of a config at a dotted key; {} if there is none."""
-    for name in key.split('.'):
-        if isinstance(node, list | tuple):
-            node = node[int(name)] if name.isdigit() else None
-        else:
-            node = node.get(name) if isinstance(node, Mapping | Config) else None
-    return node or {}
+    return node_at(cfg, key) or {}

@@ -133,8 +133,9 @@ def lift(
             return indices, (_four_scales(maps.select(indices), 0),)
     if maps.is_plain and is_pyramid(wanted):
         return _simple_fpn(maps, wanted, 256)
-    factors = [stride / output for stride, output in zip(maps.strides, strides, strict=False)]
-    if scope == 'mmseg' and len(maps) == len(strides) and all(factor in _RESIZED for factor in factors):
+    is_resized = scope == 'mmseg' and len(maps) == len(strides)
+    factors = [stride / output for stride, output in zip(maps.strides, strides, strict=True)] if is_resized else []
+    if factors and all(factor in _RESIZED for factor in factors):
         neck = dict(type='MultiLevelNeck', in_channels=list(maps.channels), out_channels=_RESIZED_WIDTH, scales=factors)
         return tuple(range(len(maps))), (neck,)
     raise SwapError(

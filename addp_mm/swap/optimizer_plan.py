@@ -23,7 +23,7 @@ _OF_BACKBONE = (
     *('backbone.', 'absolute_pos_embed', 'relative_position_bias_table', 'pos_embed', 'pos_block', 'cls_token'),
     *('norm', 'ln', 'bias', 'gamma'),
 )
-_RATIO = 'the last learning rate is a ratio of the first, or 0, as the learning rates are others'
+_RATIO = 'the last learning rate is a ratio of the first, or 0, because the first one changes'
 
 
 def optimizer_changes(

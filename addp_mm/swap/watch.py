@@ -98,9 +98,8 @@ class Watched:
         RoI extractors may leave out coarse maps.
         """
         maps = [stride for _, stride in self.maps if stride]
-        given = f'the neck gives {len(maps)}, of stride {_listed(maps)}' if maps else 'the neck gives none'
-        if not getattr(self.model, 'with_neck', False):
-            given = given.replace('the neck', 'the backbone')
+        source = 'the neck' if getattr(self.model, 'with_neck', False) else 'the backbone'
+        given = f'{source} gives {len(maps)}, of stride {_listed(maps)}' if maps else f'{source} gives none'
         for name, expected in expected_strides(self.model):
             if len(expected) > len(maps) or (len(expected) < len(maps) and not _is_extractor(name)):
                 yield f'{name} expects {len(expected)} maps, of stride {_listed(expected)}, and {given}'
