@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from generation_report.cells import Commands, Model
-from generation_report.page import write_page
+from generation_report.page import predictor, write_page
 from generation_report.steps import measure
 from generation_report.study import SHORT, Extent, Study
 
@@ -20,6 +20,7 @@ from addp_mm.checks.weights import require_checkpoint
 from addp_mm.cli_options import number
 from addp_mm.config.paths import require_file, require_writable
 from addp_mm.errors import exit_on_interrupt, exit_on_user_error
+from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,12 +99,14 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, and write the page."""
     args = parse_args(argv)
     out = args.out or (args.work_dir / 'page/benchmarks/generation.md' if args.short else PAGE)
-    with exit_on_user_error(), exit_on_interrupt('finished commands are kept; run the same command again'):
+    with exit_on_user_error(LogError), exit_on_interrupt('finished commands are kept; run the same command again'):
         require_file(str(args.data_root / 'fashion_scenes.json'), '--data-root', ('.json',))
         require_writable(out, '--out')
         study = study_of(args)
         for model in study.models:
             require_checkpoint(resolve_asset(model.checkpoint))
+        if args.predictor_work_dir:
+            predictor(args.predictor_work_dir)  # a missing log is named before the measurements
         measure(study, args.jobs)
         write_page(study, out, args.predictor_work_dir)
     print(f'{out}: written')

@@ -15,7 +15,7 @@ from addp_mm.benchmark.tables import NONE
 from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.checkpoints.file_fingerprint import file_fingerprint
 from addp_mm.label_maps.config_classifier import class_names
-from addp_mm.report.logs import read_curve, read_json
+from addp_mm.report.logs import LogError, read_curve, read_json
 from addp_mm.report.machine import machine_class, versions
 from generation_report.cells import BATCH_SIZE, SEARCH_SEED, SEED, Cell, Commands, Line, shown
 from generation_report.pictures import write_chart, write_class_samples, write_distances, write_schedule_samples
@@ -275,16 +275,27 @@ def predictor_curves(work_dir: Path) -> dict[str, list[tuple[int, float]]]:
     return {share: read_curve(work_dir, f'predictor/cross_entropy@{share}') for share in MASKED}
 
 
+def predictor_config(work_dir: Path) -> str:
+    """Name of the config of a training, which mmengine writes into its work dir.
+
+    Raises:
+        LogError: It is not there.
+    """
+    configs = sorted(work_dir.glob('*.py'))
+    if not configs:
+        raise LogError(f'{work_dir} has no config: give the work dir of a training')
+    return configs[0].stem
+
+
 def predictor(work_dir: Path) -> list[str]:
     """Validation of the predictor in its training."""
     rows = []
     for share, curve in predictor_curves(work_dir).items():
         best, last = min(curve, key=lambda point: point[1]), curve[-1]
         rows.append([f'{float(share):.0%}', *(f'{value:.3f} ({at:,})' for at, value in (best, last))])
-    config = min(work_dir.glob('*.py')).stem  # mmengine writes it there
     return [
         '## Validation of the predictor',
-        code(f'addp train {config}'),
+        code(f'addp train {predictor_config(work_dir)}'),
         '![Cross entropy of masked tokens by iteration](../images/predictor_validation.svg)',
         table(['masked tokens', 'lowest cross entropy (iteration)', 'last one'], rows),
         prose('Cross entropy of the masked tokens of validation scenes, in the training of the token predictor.'),

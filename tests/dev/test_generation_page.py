@@ -5,14 +5,14 @@ import json
 import re
 import runpy
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import generation_page
 import numpy as np
 import pytest
 from generation_report.cells import Cell, Line, Model, shown
-from generation_report.page import write_page
+from generation_report.page import share_text, write_page
 from generation_report.steps import Steps
 from generation_report.study import COSINE, weight_files
 from helpers.demo_files import png, write_scalars
@@ -192,6 +192,20 @@ def test_every_command_is_one_that_its_tool_takes(tmp_path):
     assert len(steps.cells()) == 2 * 4 * (5 + 3) + 1
 
 
+def test_the_shares_are_those_that_the_script_of_scene_quality_writes(tmp_path):
+    scene_quality = pytest.importorskip('scene_quality')
+    study = study_in(tmp_path)
+    write_results(study)
+    args = scene_quality.parse_args(list(study.commands.quality(study.detail())[1:]))
+    assert args.images == [str(study.commands.folder(cell) / 'images') for cell in study.detail()]
+    assert (args.data_root, args.out) == (study.commands.data_root, study.commands.qualities)
+    shares = scene_quality.SceneQuality(scene_quality.Share(10, 100), scene_quality.Share(50, 100), {}).as_dict()
+    assert share_text(shares['empty']) == '10.0% (5.5% to 17.4%)'
+    assert shares['named'].keys() == SHARE.keys()
+    known = scene_quality.ClassifierQuality(0.9, {}, 0.88, 0.8)
+    assert QUALITY['classifier'].items() <= asdict(known).items()
+
+
 def test_all_weights_of_a_model_decide_whether_its_images_are_generated_again():
     model = Model('scenes', generation_page.CONFIG, 'addp_mm://addp_nano-p8.safetensors', 'scenes/val')
     names = [path.name for path in weight_files(model)]
@@ -206,6 +220,23 @@ def test_a_command_is_shown_as_you_type_it(tmp_path):
     assert max(map(len, text.splitlines())) <= 102
     assert shlex.split(text.replace('\\\n', '')) == ['addp', *commands.generate(cell)[2:]]
     assert text.startswith('addp generate CONFIG WEIGHTS --out w/images/scenes-cosine-8 --num-images 30')
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (['--data-root', 'nowhere'], '--data-root nowhere/fashion_scenes.json does not exist'),
+        (['--class-checkpoint', 'none.pth'], 'checkpoint none.pth does not exist'),
+        (['--checkpoint', 'addp_mm://none.pth'], "ships no 'none.pth'"),
+        (['--predictor-work-dir', 'nowhere'], 'nowhere has no'),
+    ],
+)
+def test_wrong_paths_are_named_before_anything_is_measured(tmp_path, monkeypatch, options, words):
+    monkeypatch.setattr(generation_page, 'measure', lambda *_: pytest.fail('measured'))
+    (tmp_path / 'fashion_scenes.json').write_text('{}')
+    out = str(tmp_path / 'page.md')
+    with pytest.raises(SystemExit, match=re.escape(words)):
+        generation_page.main(['--data-root', str(tmp_path), '--work-dir', str(tmp_path), '--out', out, *options])
 
 
 @pytest.mark.slow
