@@ -27,8 +27,8 @@ class Step:
         folder: Folder of this step only, emptied before it runs. Defaults to None.
         configs: Configs on which it depends, by their values. Defaults to (): none.
         facts: Other things on which it depends, as text. Defaults to (): none.
-        resume: Options that continue the command after an interruption. Its folder is then kept.
-            Defaults to (): it starts again.
+        resume: Options that continue the command after an interruption; () if the same command
+            continues. Its folder is then kept. Defaults to None: it starts again.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Step:
     folder: Path | None = None
     configs: tuple[Path, ...] = ()
     facts: tuple[str, ...] = ()
-    resume: tuple[str, ...] = ()
+    resume: tuple[str, ...] | None = None
 
     @property
     def shown(self) -> str:

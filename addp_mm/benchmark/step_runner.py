@@ -166,15 +166,15 @@ class StepRunner:
     def _prepare(self, step: Step, key: str) -> tuple[str, ...]:
         """Empty the folder of a step, unless it continues; return the options that continue it."""
         begun, log = (self.work_dir / part for part in (f'stamps/{step.name}.begun', f'logs/{step.name}.log'))
-        again = bool(step.resume) and begun.is_file() and begun.read_text() == key
-        if not again:
-            log.unlink(missing_ok=True)
-            if step.folder is not None:
-                shutil.rmtree(step.folder, ignore_errors=True)
-        if step.resume:
+        if step.resume is not None and begun.is_file() and begun.read_text() == key:
+            return step.resume
+        log.unlink(missing_ok=True)
+        if step.folder is not None:
+            shutil.rmtree(step.folder, ignore_errors=True)
+        if step.resume is not None:
             begun.parent.mkdir(parents=True, exist_ok=True)
             begun.write_text(key)
-        return step.resume if again else ()
+        return ()
 
     def _say(self, number: int, text: str) -> None:
         head = f'[{number:2d}/{self._total} {clock(time.monotonic() - self._began):>5}]'

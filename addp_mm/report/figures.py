@@ -7,6 +7,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.ticker import MaxNLocator
@@ -15,6 +16,8 @@ from PIL import Image
 Points = Sequence[tuple[float, float]]
 _CHART_INCHES = (3.6, 2.7)
 _CHARTS_IN_A_ROW = 3
+_NAMES_BELOW_A_CHART = 2
+_FEW_POINTS = 10  # these are marked
 _SOFT = '#66635b'
 _SMALL_PHOTO = 200**2  # pixels
 _PHOTO_QUALITY = 88
@@ -83,33 +86,36 @@ def line_charts(charts: Mapping[str, Mapping[str, Points]], x_label: str, colour
     """
     columns = min(_CHARTS_IN_A_ROW, len(charts))
     rows = -(-len(charts) // columns)
-    legend_inches = 0.35 * (len(colours) > 1)
+    names_in_a_row = min(len(colours), columns * _NAMES_BELOW_A_CHART)
+    legend_inches = 0.2 * -(-len(colours) // names_in_a_row) + 0.15 if len(colours) > 1 else 0.0
     figure = MatplotlibFigure(
         (columns * _CHART_INCHES[0], rows * _CHART_INCHES[1] + legend_inches), layout='constrained'
     )
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for ax, (title, lines) in zip(axes, charts.items(), strict=False):
-        for name, points in lines.items():
-            if not points:
-                raise ValueError(f'chart {title!r}: line {name!r} has no points')
-            ax.plot(*zip(*points, strict=True), color=colours[name], label=name, linewidth=1.6)
-        ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _draw_lines(ax, title, lines, colours)
         ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
-        ax.tick_params(labelsize=8, colors=_SOFT, length=0)
-        ax.grid(axis='y', color='#dedad0', linewidth=0.7)
-        ax.spines[:].set_visible(False)
     for ax in axes[len(charts) :]:
         ax.set_visible(False)
     if len(colours) > 1:
+        handles = {line.get_label(): line for ax in axes for line in ax.get_lines()}
         figure.legend(
-            *axes[0].get_legend_handles_labels(),
-            loc='outside lower left',
-            ncols=len(colours),
-            fontsize=9,
-            frameon=False,
+            handles=list(handles.values()), loc='outside lower left', ncols=names_in_a_row, fontsize=9, frameon=False
         )
     return figure_picture(figure, f'line charts: {", ".join(charts)}')
+
+
+def _draw_lines(ax: Any, title: str, lines: Mapping[str, Points], colours: Mapping[str, str]) -> None:
+    for name, points in lines.items():
+        if not points:
+            raise ValueError(f'chart {title!r}: line {name!r} has no points')
+        marker = 'o' if len(points) <= _FEW_POINTS else None
+        ax.plot(*zip(*points, strict=True), color=colours[name], label=name, linewidth=1.6, marker=marker, ms=3)
+    ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.tick_params(labelsize=8, colors=_SOFT, length=0)
+    ax.grid(axis='y', color='#dedad0', linewidth=0.7)
+    ax.spines[:].set_visible(False)
 
 
 def _uri(kind: str, content: bytes) -> str:

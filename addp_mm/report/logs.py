@@ -41,7 +41,7 @@ def records(file: Path, last_bytes: int | None = None) -> Iterator[dict]:
 
 
 def read_curve(work_dir: Path, name: str = 'loss') -> list[tuple[int, float]]:
-    """The values of a scalar over the iterations.
+    """The values of a scalar of the training, or of its validations, over the iterations.
 
     Values of a resumed run replace those of the earlier run for the same iterations.
 
@@ -65,8 +65,9 @@ def read_curve(work_dir: Path, name: str = 'loss') -> list[tuple[int, float]]:
     seen: set[str] = set()
     for record in (record for file in files for record in records(file)):
         seen |= record.keys()
-        if name in record and 'iter' in record:
-            step = int(record.get('step', record['iter']))
+        step = record.get('step', record.get('iter'))  # a validation has no 'iter'
+        if name in record and step is not None:
+            step = int(step)
             values = {known: value for known, value in values.items() if known < step}
             values[step] = float(record[name])
     if not values:

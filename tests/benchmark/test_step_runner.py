@@ -119,7 +119,8 @@ def test_an_interruption_ends_the_running_command(tmp_path, capsys):
     assert 'failed' not in capsys.readouterr().out
 
 
-def test_an_interrupted_step_continues_in_its_folder_unless_it_changed(tmp_path):
+@pytest.mark.parametrize('resume', [('--resume',), ()])
+def test_an_interrupted_step_continues_in_its_folder_unless_it_changed(tmp_path, resume):
     """The command ends at its second start, which it tells by its folder and by the option."""
     own = tmp_path / 'own'
     code = (
@@ -129,13 +130,13 @@ def test_an_interrupted_step_continues_in_its_folder_unless_it_changed(tmp_path)
     )
 
     def step(fact):
-        return Step('s', 'S', ('-c', code), (tmp_path / 'done',), folder=own, facts=(fact,), resume=('--resume',))
+        return Step('s', 'S', ('-c', code), (tmp_path / 'done',), folder=own, facts=(fact,), resume=resume)
 
     runner = StepRunner(tmp_path)
     with pytest.raises(StepError, match='exit status 3'):
         runner.run([step('a')])
     assert not runner.run([step('a')])['s'].skipped
-    assert (tmp_path / 'starts').read_text() == "False [],True ['--resume'],"
+    assert (tmp_path / 'starts').read_text() == f'False [],True {list(resume)},'
     with pytest.raises(StepError):
         runner.run([step('b')])
     assert (tmp_path / 'starts').read_text().endswith('False [],')

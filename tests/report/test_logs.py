@@ -13,6 +13,7 @@ def test_curve_of_a_resumed_run_is_continuous(tmp_path):
     write_scalars(tmp_path, '20260101_000000', train_records((10, 20, 30)))
     write_scalars(tmp_path, '20260101_000100', [*train_records((20,), scale=2.0), {'accuracy/top1': 5.0, 'step': 20}])
     assert read_curve(tmp_path) == [(10, 0.1), (20, 0.1)]
+    assert read_curve(tmp_path, 'accuracy/top1') == [(20, 5.0)]
     with pytest.raises(LogError, match=r"have no 'los'; they have .*loss"):
         read_curve(tmp_path, 'los')
 

@@ -5,6 +5,7 @@ import base64
 
 import pytest
 from helpers.html_page import ParsedPage
+from matplotlib import rc_context
 from PIL import Image
 
 from addp_mm.report.figures import image_picture, line_charts
@@ -49,6 +50,14 @@ def test_charts_are_svg_figures():
     assert svg.count('<svg') == 1
     with pytest.raises(ValueError, match="line 'a' has no points"):
         line_charts({'Loss': {'a': []}}, 'iteration', dict(a='red'))
+
+
+def test_the_legend_names_the_lines_of_all_charts_once():
+    charts = {'Left': {'both': [(0, 1.0)], 'left': [(0, 2.0)]}, 'Right': {'both': [(0, 3.0)], 'right': [(0, 4.0)]}}
+    with rc_context({'svg.fonttype': 'none'}):
+        picture = line_charts(charts, 'steps', dict(both='red', left='blue', right='green'))
+    svg = base64.b64decode(picture.uri.partition(',')[2]).decode()
+    assert [svg.count(f'>{name}<') for name in ('both', 'left', 'right')] == [1, 1, 1]
 
 
 def test_names_that_are_not_utf8_are_escaped(tmp_path):
