@@ -14,6 +14,15 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=200, end=max_iters),
 ]
+# Images of any size, for example uploads to `addp app`, become as large as the scenes.
+test_pipeline = [
+    dict(type='addp_mm.LoadImage'),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs'),
+]
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
 auto_scale_lr = dict(base_batch_size=16)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1000))
 randomness = dict(seed=0)

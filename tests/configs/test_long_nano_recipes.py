@@ -36,5 +36,19 @@ def test_model_data_and_optimizer_are_those_of_the_short_configs(recipe, short):
                 one['model'][head]['loss_decode'].pop('class_weight', None)
         for option in ('type', 'dtype', 'loss_scale'):
             one['optim_wrapper'].pop(option, None)
+        # test_uploads_become_as_large_as_the_scenes
+        one['test_pipeline'] = [step for step in one['test_pipeline'] if step['type'] != 'Resize']
+        for loader in ('val_dataloader', 'test_dataloader'):
+            one[loader]['dataset'].pop('pipeline')
     same = [key for key in cfg if key not in ('max_iters', 'train_cfg', 'param_scheduler', 'default_hooks')]
     assert {key: cfg[key] for key in same} == {key: short.get(key) for key in same}
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_uploads_become_as_large_as_the_scenes(recipe):
+    cfg = load_recipe(recipe)
+    assert cfg.val_dataloader.dataset.pipeline == cfg.test_dataloader.dataset.pipeline == cfg.test_pipeline
+    steps = [step.type for step in cfg.test_pipeline]
+    # targets keep the size of the image, at which the metrics compare
+    assert steps.index('Resize') < steps.index('LoadAnnotations')
+    assert cfg.test_pipeline[steps.index('Resize')] == dict(type='Resize', scale=(64, 64), keep_ratio=True)
