@@ -22,6 +22,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
+from addp_mm.checkpoints.dataset_meta import classes_from_text
 from addp_mm.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from addp_mm.checkpoints.hub import HUB_SCHEME, download_from_hub
 
@@ -225,6 +226,6 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
     try:
         with safe_open(path, framework='pt', device=device) as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is not a dict)
-            return dict(state_dict=tensors, meta=dict(file.metadata() or {}))
+            return dict(state_dict=tensors, meta=classes_from_text(file.metadata() or {}))
     except SafetensorError as error:
         raise CheckpointError(f'{path} is truncated or not a safetensors file ({error}). Download it again.') from error

@@ -11,6 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from addp_mm.checkpoints.reading import load_checkpoint_file
+
 TOOL = Path(__file__).parents[2] / 'tools/model_converters/export_weights.py'
 
 
@@ -99,3 +101,17 @@ def test_overwrites_on_request(checkpoint, tmp_path):
     with safe_open(tmp_path / 'out.safetensors', 'pt') as file:
         assert file.metadata() == dict(a='b=c')
     assert (tmp_path / 'out.partial').read_text() == 'mine'
+
+
+def test_a_whole_model_keeps_its_classes_and_a_component_does_not(checkpoint, tmp_path):
+    path, state = checkpoint
+    meta = dict(dataset_meta=dict(classes=('bag', 'coat')), epoch=3)
+    torch.save(dict(state_dict=state, meta=meta), path)
+    export(path, tmp_path / 'whole.safetensors', '--meta', 'made_by=me')
+    export(path, tmp_path / 'part.safetensors', '--prefix', 'tokenizer.')
+    read = {name: load_checkpoint_file(tmp_path / f'{name}.safetensors')['meta'] for name in ('whole', 'part')}
+    assert read == dict(whole=dict(dataset_meta=dict(classes=['bag', 'coat']), made_by='me'), part={})
+    export(tmp_path / 'whole.safetensors', tmp_path / 'again.safetensors')
+    assert load_checkpoint_file(tmp_path / 'again.safetensors')['meta'] == dict(
+        dataset_meta=dict(classes=['bag', 'coat'])
+    )

@@ -1,13 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Export weights of a training checkpoint as safetensors, for sharing: no optimizer, no pickle.
 
-LoRA adapters are merged in the weights of their layers.
+LoRA adapters are merged in the weights of their layers. A whole model keeps the names and colours
+of its classes.
 """
 
 import json
 from pathlib import Path
 
-from addp_mm.conversion.command import converter_parser, read_source
+from addp_mm.conversion.command import converter_parser
 from addp_mm.errors import exit_on_interrupt, exit_on_user_error, first_few
 
 
@@ -59,7 +60,7 @@ def select(state_dict, prefix='', drop=(), half=False):
 
 
 def metadata(pairs):
-    """Metadata of the file from ``KEY=VALUE``; None without pairs.
+    """Metadata of the file from ``KEY=VALUE``.
 
     Raises:
         ValueError: A pair has no ``=``.
@@ -67,21 +68,27 @@ def metadata(pairs):
     wrong = [pair for pair in pairs if '=' not in pair]
     if wrong:
         raise ValueError(f'--meta must be KEY=VALUE, got {wrong[0]!r}')
-    return dict(pair.split('=', 1) for pair in pairs) or None
+    return dict(pair.split('=', 1) for pair in pairs)
 
 
 def export(args):
     """Export the weights."""
     from addp_mm.checkpoints.atomic_write import write_safetensors
+    from addp_mm.checkpoints.dataset_meta import classes_as_text
     from addp_mm.checkpoints.file_fingerprint import file_fingerprint
+    from addp_mm.checkpoints.reading import load_checkpoint_file
+    from addp_mm.checkpoints.state_dict import find_state_dict
     from addp_mm.conversion.write_converted import check_destination
     from addp_mm.models.layers.lora_weights import merge_adapters
 
     dst, meta = Path(args.dst), metadata(args.meta)
     if not (args.overwrite and dst.is_file() and dst.suffix == '.safetensors'):
         check_destination(args.dst, ('.safetensors',), has_config=False)
-    state_dict, _ = read_source(args.src, args.prefix)
+    checkpoint = load_checkpoint_file(args.src)
+    state_dict = find_state_dict(checkpoint, args.src, args.prefix)
     tensors = select(merge_adapters(state_dict), args.prefix, args.drop, args.half)
+    if not args.prefix:
+        meta = {**classes_as_text(checkpoint), **meta}
     write_safetensors(dst, tensors, meta)
     print(
         json.dumps(
