@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Options of tools that sample from a model. The parser needs only the standard library."""
+"""Options of tools that sample from a model. It imports only the standard library."""
 
 from __future__ import annotations
 
@@ -12,39 +12,38 @@ if TYPE_CHECKING:
     from addp_mm.generation import Guidance, SamplingSchedule
 
 
+#: What each option does, for the help of the tools and for the page.
+WORDS = dict(
+    steps='alternating steps',
+    schedule='how the share of masked tokens falls from step to step; power:P is 1 - progress^P',
+    order='keep the most confident tokens of a step, or the next ones of a Halton sequence',
+    temperature='scale of the noise on the confidence',
+    top_p='sample from the most likely codes that sum to this probability',
+    top_k='sample from so many most likely codes',
+    seed='seed of all random numbers',
+    guidance='scale of the classifier-free guidance towards the classes',
+    guidance_shape='how the guidance grows from step to step',
+)
+
+
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the schedule, the seed, the classes and the guidance.
 
     Args:
         parser: The tool's parser.
     """
-    parser.add_argument('--steps', type=number(int, 1), default=20, help='alternating steps [20]')
+    parser.add_argument('--steps', type=number(int, 1), default=20, help=f'{WORDS["steps"]} [20]')
     parser.add_argument(
-        '--schedule',
-        default='cosine',
-        metavar='{cosine,linear,power:P}',
-        help='how the share of masked tokens falls from step to step; power:P is 1 - progress^P [cosine]',
+        '--schedule', default='cosine', metavar='{cosine,linear,power:P}', help=f'{WORDS["schedule"]} [cosine]'
     )
     parser.add_argument(
-        '--order',
-        choices=['confidence', 'halton'],
-        default='confidence',
-        help='keep the most confident tokens of a step, or the next ones of a Halton sequence [confidence]',
+        '--order', choices=['confidence', 'halton'], default='confidence', help=f'{WORDS["order"]} [confidence]'
     )
-    parser.add_argument(
-        '--temperature', type=number(float, 0), default=6.0, help='scale of the noise on the confidence [6.0]'
-    )
+    parser.add_argument('--temperature', type=number(float, 0), default=6.0, help=f'{WORDS["temperature"]} [6.0]')
     parser.add_argument('--constant-temperature', action='store_true', help='do not anneal the temperature to zero')
-    parser.add_argument(
-        '--top-p',
-        type=number(float, 0, 1),
-        default=1.0,
-        help='sample from the most likely codes that sum to this probability [1.0]',
-    )
-    parser.add_argument('--top-k', type=number(int, 1), help='sample from so many most likely codes [all]')
-    parser.add_argument(
-        '--seed', type=number(int, -(2**63), 2**64 - 1), default=0, help='seed of all random numbers [0]'
-    )
+    parser.add_argument('--top-p', type=number(float, 0, 1), default=1.0, help=f'{WORDS["top_p"]} [1.0]')
+    parser.add_argument('--top-k', type=number(int, 1), help=f'{WORDS["top_k"]} [all]')
+    parser.add_argument('--seed', type=number(int, -(2**63), 2**64 - 1), default=0, help=f'{WORDS["seed"]} [0]')
     parser.add_argument(
         '--classes',
         nargs='+',
@@ -53,17 +52,13 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         help='for a model with classes: numbers or names, which the images have in turn, or all [no class]',
     )
     parser.add_argument(
-        '--guidance',
-        type=number(float, 0),
-        default=0.0,
-        metavar='SCALE',
-        help='scale of the classifier-free guidance towards the classes [0: none]',
+        '--guidance', type=number(float, 0), default=0.0, metavar='SCALE', help=f'{WORDS["guidance"]} [0: none]'
     )
     parser.add_argument(
         '--guidance-shape',
         choices=['constant', 'linear', 'cosine'],
         default='constant',
-        help='how the guidance grows from step to step [constant]',
+        help=f'{WORDS["guidance_shape"]} [constant]',
     )
 
 

@@ -153,6 +153,7 @@ def with_edits(pair, image, mask, box, outpaint):
     import numpy as np
 
     from addp_mm.datasets.errors import DatasetError
+    from addp_mm.generation.canvas import add_canvas
 
     height, width = image.shape[:2]
     mask = np.zeros((height, width), bool) if mask is None else mask
@@ -169,10 +170,7 @@ def with_edits(pair, image, mask, box, outpaint):
             )
         mask[top : top + box_height, left : left + box_width] = True
     if outpaint:
-        left, top, right, bottom = outpaint
-        sides = (top, bottom), (left, right)
-        image = np.pad(image, (*sides, (0, 0)), mode='edge')
-        mask = np.pad(mask, sides, constant_values=True)
+        image, mask = add_canvas(image, mask, *outpaint)
     return image, mask
 
 

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from addp_mm.app.computations import Computations
 from addp_mm.app.dense_predictor import DensePredictor
 from addp_mm.app.prediction_tab import Annotated, enlarged, missing_tab, prediction_tab
 
@@ -49,14 +48,14 @@ def box_mask(box: list[int], pixels: np.ndarray) -> np.ndarray:
     return mask
 
 
-def detect_tab(predictor: DensePredictor | None, queue: dict[str, Any]) -> None:
+def detect_tab(predictor: DensePredictor | None, computations: Computations) -> None:
     """Add the tab.
 
     Args:
         predictor: The detector; None if there is none.
-        queue: Arguments of the event that share one queue.
+        computations: Those of all tabs.
     """
     if predictor is None:
         missing_tab('Detect', 'a detector', 'det')
         return
-    prediction_tab('Detect', lambda pixels, least: detected(predictor, pixels, least), 0.3, queue)
+    prediction_tab('Detect', lambda pixels, least: detected(predictor, pixels, least), 0.3, computations)

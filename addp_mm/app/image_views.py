@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
+from PIL import Image
 
-_BUTTONS = ['download', 'fullscreen']
+_BUTTONS: list[Any] = ['download', 'fullscreen']
 
 
 def gallery(columns: int) -> gr.Gallery:
@@ -38,3 +44,23 @@ def picture(value: Any = None, label: str | None = None, **options: Any) -> gr.I
     return gr.Image(
         value, label=label, show_label=label is not None, format='png', interactive=False, buttons=_BUTTONS, **options
     )
+
+
+def download_button() -> gr.DownloadButton:
+    """A button for all images of a result, disabled until there is one."""
+    return gr.DownloadButton('Download all (zip of PNG)', interactive=False, size='sm')
+
+
+def zip_to_download(images: Sequence[np.ndarray], folder: Path) -> gr.DownloadButton:
+    """Write images into a new zip file below the folder, and enable the button for it.
+
+    Args:
+        images: uint8 (H, W, 3). Image i becomes the PNG file i of six digits.
+        folder: For the files to download.
+    """
+    path = Path(tempfile.mkdtemp(dir=folder)) / 'images.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for index, image in enumerate(images):
+            with archive.open(f'{index:06d}.png', 'w') as file:
+                Image.fromarray(image).save(file, 'PNG')
+    return gr.DownloadButton(value=str(path), interactive=True)

@@ -15,7 +15,8 @@ from addp_mm.errors import UserError
 def in_words(handler: Callable) -> Callable:
     """Show a :class:`UserError` or ValueError of a handler as a message in the page.
 
-    All other errors keep their traceback in the terminal; the page only says that there was one.
+    The page keeps what it shows: Gradio's own error would cover images, and the drawing. All other
+    errors keep their traceback in the terminal; the page only says that there was one.
 
     Args:
         handler: Function of an event of Gradio.
@@ -27,6 +28,7 @@ def in_words(handler: Callable) -> Callable:
             return handler(*args, **kwargs)
         except (UserError, ValueError) as error:
             # the page renders HTML, and a message may quote what the visitor sent
-            raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
+            gr.Warning(html.escape(str(error)), duration=None)
+            return gr.skip()
 
     return handle

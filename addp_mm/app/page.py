@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from starlette.middleware import Middleware
 
+from addp_mm.app.computations import Computations, stoppable
 from addp_mm.app.dense_predictor import DensePredictor
 from addp_mm.app.detect_tab import detect_tab
 from addp_mm.app.generate_tab import generate_tab
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 CSS = 'footer { display: none !important; }'
 # Fonts that every system has: Gradio's own come from the network.
-THEME = dict(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
+THEME: dict[str, Any] = dict(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
 # Images of visitors are removed after a day; Gradio looks every hour.
 _CLEANING = (3600, 86400)
 # visitors whose images are kept in memory; the oldest are forgotten
@@ -50,23 +51,23 @@ class PageModels:
     segmentor: DensePredictor | None = None
 
 
-def build_page(models: PageModels, folder: Path, max_queue: int) -> gr.Blocks:
+def build_page(models: PageModels, folder: Path, max_queue: int, computations: Computations) -> gr.Blocks:
     """Build the page.
 
     Args:
         models: The models behind the tabs.
         folder: For files to download.
         max_queue: Requests that wait at most; the next one gets a message.
+        computations: Those of all tabs. The models work for one visitor at a time.
     """
-    # the models work for one visitor at a time
-    queue: dict[str, Any] = dict(concurrency_limit=1, concurrency_id='models', api_visibility='private')
     with gr.Blocks(title='addp_mm', analytics_enabled=False, delete_cache=_CLEANING) as page:
         gr.Markdown('# addp_mm\nADDP generates images by alternating between tokens and pixels.')
-        generate_tab(models.generator, models.classes, folder, queue)
-        inpaint_tab(models.generator, models.classes, queue)
-        detect_tab(models.detector, queue)
-        segment_tab(models.segmentor, queue)
-        steps_tab(models.generator, models.classes, queue)
+        generate_tab(models.generator, models.classes, folder, computations)
+        inpaint_tab(models.generator, models.classes, folder, computations)
+        detect_tab(models.detector, computations)
+        segment_tab(models.segmentor, computations)
+        steps_tab(models.generator, models.classes, computations)
+        page.unload(computations.leave)
     return page.queue(max_size=max_queue)
 
 
@@ -87,8 +88,10 @@ def served(models: PageModels, host: str, port: int, max_upload_mb: int, max_que
     Raises:
         OSError: The port is used already, or there is no such address.
     """
-    with tempfile.TemporaryDirectory(prefix='addp_app_') as folder:
-        page = build_page(models, Path(folder), max_queue)
+    computations = Computations()
+    dense = [predictor.model for predictor in (models.detector, models.segmentor) if predictor]
+    with stoppable([models.generator, *dense]), tempfile.TemporaryDirectory(prefix='addp_app_') as folder:
+        page = build_page(models, Path(folder), max_queue, computations)
         page.launch(
             server_name=host,
             server_port=port,
@@ -108,4 +111,5 @@ def served(models: PageModels, host: str, port: int, max_upload_mb: int, max_que
         try:
             yield page
         finally:
+            computations.close()
             page.close(verbose=False)

@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import gradio as gr
 import numpy as np
 
+from addp_mm.app.computations import Computations
 from addp_mm.app.example_scenes import example_scene
 from addp_mm.app.image_views import picture
 from addp_mm.app.messages import in_words
-from addp_mm.app.uploads import read_upload, reduce_to
+from addp_mm.app.uploads import READING, opened
 from addp_mm.generation.figures import code_colors, enlarge
 
 SIDE = 512
-# a mask for each object or class is as large as the image
-MAX_SIDE = 1333
 #: An image and its annotations: masks of its size with their labels.
 Annotated = tuple[np.ndarray, list[tuple[np.ndarray, str]]]
 
@@ -43,7 +41,7 @@ def prediction_tab(
     title: str,
     predict: Callable[[np.ndarray, float], tuple[Annotated, str]],
     threshold: float | None,
-    queue: dict[str, Any],
+    computations: Computations,
     color_map: dict[str, str] | None = None,
 ) -> None:
     """Add a tab that annotates an image.
@@ -52,24 +50,20 @@ def prediction_tab(
         title: Title of the tab, a verb.
         predict: From RGB, uint8 (H, W, 3), and the least score to the annotated image and a text.
         threshold: The least score at the start; None if there is no such control.
-        queue: Arguments of the event that share one queue.
+        computations: Those of all tabs.
         color_map: Colours of labels. Defaults to None: Gradio's.
     """
 
     @in_words
     def upload(path):
-        pixels, changed = read_upload(path)
-        image, reduced = reduce_to(pixels, MAX_SIDE)
-        return image, changed + reduced
+        image, note = opened(path)
+        return image, enlarge(image, SIDE), note
 
     def example(index):
-        return index + 1, example_scene(index + 1), ''
+        image = example_scene(index + 1)
+        return index + 1, image, enlarge(image, SIDE), ''
 
-    def preview_of(image):
-        return enlarge(image, SIDE)
-
-    @in_words
-    def run(image, least):
+    def run(progress, image, least):  # noqa: ARG001  # one image has no steps
         return predict(image, least)
 
     with gr.Tab(title), gr.Row():
@@ -81,13 +75,13 @@ def prediction_tab(
                 another = gr.Button('Another example')
                 file = gr.UploadButton('Upload an image', type='filepath')
             least = gr.Slider(0, 1, threshold or 0, step=0.05, label='Least score', visible=threshold is not None)
-            button = gr.Button(title, variant='primary')
+            buttons = computations.buttons(title)
         with gr.Column(scale=2):
             result = gr.AnnotatedImage(label='Prediction', format='png', height=560, color_map=color_map)
             text = gr.Markdown()
-        file.upload(upload, file, [image, note], **queue).success(preview_of, image, preview, **queue)
-        another.click(example, number, [number, image, note], **queue).then(preview_of, image, preview, **queue)
-        button.click(run, [image, least], [result, text], **queue)
+        file.upload(upload, file, [image, preview, note], **READING)
+        another.click(example, number, [number, image, preview, note], **READING)
+        computations.connect(buttons, run, [image, least], [result, text])
 
 
 def missing_tab(title: str, model: str, kind: str) -> None:

@@ -13,6 +13,7 @@ from addp_mm.errors import ConfigError
 from addp_mm.generation import Guidance, SamplingSchedule
 from addp_mm.generation.guidance import SHAPES
 from addp_mm.generation.sampling_schedule import ORDERS, RATIOS
+from addp_mm.sampling_options import WORDS
 
 if TYPE_CHECKING:
     from addp_mm.models.selfsup import ADDP
@@ -23,7 +24,13 @@ MAX_SEED = 2**32 - 1
 
 def seed_control() -> gr.Number:
     """The seed of all random numbers."""
-    return gr.Number(0, label='Seed', info='The same seed gives the same images.', precision=0, minimum=0)
+    return gr.Number(0, label='Seed', info='The same seed gives the same images.', precision=0)
+
+
+def _info(option: str, more: str = '') -> str:
+    """The words of the tools' help, as a sentence."""
+    words = WORDS[option]
+    return f'{words[0].upper()}{words[1:]}{more and f" ({more})"}.'
 
 
 def sampling_controls(model: ADDP, classes: Sequence[str] = ()) -> list[Any]:
@@ -42,26 +49,22 @@ def sampling_controls(model: ADDP, classes: Sequence[str] = ()) -> list[Any]:
     names = [(classes[k] if k < len(classes) else f'class {k}', k) for k in range(model.num_classes)]
     with gr.Group(visible=bool(names)):
         label = gr.Dropdown([('no class', NO_CLASS), *names], value=NO_CLASS, label='Class')
-        scale = gr.Slider(0, 8, 0, step=0.5, label='Guidance', info='How strongly the class pulls; 0: not at all.')
-        shape = gr.Dropdown(list(SHAPES), value='constant', label='Guidance over the steps')
+        scale = gr.Slider(0, 8, 0, step=0.5, label='Guidance', info=_info('guidance', '0: none'))
+        shape = gr.Dropdown(list(SHAPES), value='constant', label='Guidance shape', info=_info('guidance_shape'))
     with gr.Accordion('Schedule', open=False):
-        steps = gr.Slider(1, most, min(default.num_steps, most), step=1, label='Steps')
+        steps = gr.Slider(1, most, min(default.num_steps, most), step=1, label='Steps', info=_info('steps'))
         ratio = gr.Dropdown(
             list(RATIOS),
             value=default.ratio,
-            label='Share of masked tokens',
-            info='How it falls; power:2 works, too.',
+            label='Schedule',
+            info=_info('schedule', 'you can type it'),
             allow_custom_value=True,
         )
-        order = gr.Dropdown(list(ORDERS), value=default.order, label='Order', info='Which tokens a step keeps.')
-        temperature = gr.Slider(
-            0, 12, default.temperature, step=0.5, label='Temperature', info='Noise on the confidence.'
-        )
+        order = gr.Dropdown(list(ORDERS), value=default.order, label='Order', info=_info('order'))
+        temperature = gr.Slider(0, 12, default.temperature, step=0.1, label='Temperature', info=_info('temperature'))
         anneal = gr.Checkbox(default.anneal, label='Let the temperature fall to zero')
-        top_p = gr.Slider(
-            0.05, 1, default.top_p, step=0.05, label='Top-p', info='Draw from the codes that reach this probability.'
-        )
-        top_k = gr.Number(0, label='Top-k', info='Draw from so many codes; 0: from all.', precision=0, minimum=0)
+        top_p = gr.Slider(0.01, 1, default.top_p, step=0.01, label='Top-p', info=_info('top_p'))
+        top_k = gr.Number(0, label='Top-k', info=_info('top_k', '0: all'), precision=0)
     return [steps, ratio, order, temperature, anneal, top_p, top_k, label, scale, shape]
 
 
@@ -92,11 +95,16 @@ def sampling_options(
         label: The class; -1 is "no class".
         scale: Scale of the guidance.
         shape: Shape of the guidance.
+
+    Raises:
+        ConfigError: There is a guidance without a class.
     """
     options: dict[str, Any] = dict(
         num_steps=int(steps), ratio=ratio, order=order, temperature=temperature, anneal=anneal, top_p=top_p
     )
     options['top_k'] = int(top_k) if top_k else None
+    if scale and label == NO_CLASS:
+        raise ConfigError('Guidance needs a class, towards which it guides: choose one, or set Guidance to 0')
     if label != NO_CLASS:
         options.update(labels=[label] * num_images, guidance=Guidance(scale, shape))
     return options
@@ -113,19 +121,22 @@ def checked_seed(seed: int | None) -> int:
     return int(seed)
 
 
-def step_counter(progress: Callable, num_images: int, num_steps: int) -> Callable[[int], None]:
+def step_counter(progress: Callable, num_images: int, num_steps: int, num_tiles: int = 1) -> Callable[[int], None]:
     """A ``progress`` for the API that moves the page's progress bar.
 
     Args:
         progress: Of the handler.
         num_images: Images of the run.
-        num_steps: Steps of each.
+        num_steps: Steps of each tile.
+        num_tiles: Tiles of each image. Defaults to 1.
     """
     done = 0
 
     def count(images: int) -> None:
         nonlocal done
         done += images
-        progress((done // num_images, num_steps), unit='steps')
+        steps = done // num_images
+        tile = f'Tile {-(-steps // num_steps)} of {num_tiles}' if num_tiles > 1 else None
+        progress((steps, num_steps * num_tiles), desc=tile, unit='steps')
 
     return count

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from addp_mm.app.computations import Computations
 from addp_mm.app.dense_predictor import DensePredictor
 from addp_mm.app.prediction_tab import Annotated, enlarged, hex_colors, missing_tab, prediction_tab
 
@@ -31,15 +30,15 @@ def segmented(predictor: DensePredictor, pixels: np.ndarray) -> tuple[Annotated,
     return enlarged(pixels, annotations), '\n'.join(['| class | share of the pixels |', '|---|---|', *rows])
 
 
-def segment_tab(predictor: DensePredictor | None, queue: dict[str, Any]) -> None:
+def segment_tab(predictor: DensePredictor | None, computations: Computations) -> None:
     """Add the tab.
 
     Args:
         predictor: The segmentor; None if there is none.
-        queue: Arguments of the event that share one queue.
+        computations: Those of all tabs.
     """
     if predictor is None:
         missing_tab('Segment', 'a segmentor', 'seg')
         return
     colors = dict(zip(predictor.classes, hex_colors(len(predictor.classes)), strict=True))
-    prediction_tab('Segment', lambda pixels, _: segmented(predictor, pixels), None, queue, colors)
+    prediction_tab('Segment', lambda pixels, _: segmented(predictor, pixels), None, computations, colors)

@@ -10,8 +10,8 @@ import gradio as gr
 import numpy as np
 
 from addp_mm.apis import generate
+from addp_mm.app.computations import Computations
 from addp_mm.app.image_views import picture
-from addp_mm.app.messages import in_words
 from addp_mm.app.sampling_controls import checked_seed, sampling_controls, sampling_options, seed_control, step_counter
 from addp_mm.app.uploads import shown
 from addp_mm.generation.figures import enlarge, steps_figure, token_map
@@ -46,17 +46,16 @@ def drawn(model: ADDP, step: SamplingStep) -> tuple[np.ndarray, np.ndarray, str]
     return tokens, enlarge(shown(step.images)[0], SIDE), f'{when}: {known} of {total} tokens are known.'
 
 
-def steps_tab(model: ADDP, classes: Sequence[str], queue: dict[str, Any]) -> None:
+def steps_tab(model: ADDP, classes: Sequence[str], computations: Computations) -> None:
     """Add the tab.
 
     Args:
         model: The model that generates.
         classes: Names of its classes.
-        queue: Arguments of the event that share one queue.
+        computations: Those of all tabs.
     """
 
-    @in_words
-    def run(seed, progress=gr.Progress(), *controls):  # noqa: B008  # Gradio's way
+    def run(progress, seed, *controls):
         steps, overview = recorded(model, progress, seed, *controls)
         last = len(steps) - 1
         return steps, gr.Slider(maximum=last, value=last, interactive=True), *drawn(model, steps[last]), overview
@@ -69,7 +68,7 @@ def steps_tab(model: ADDP, classes: Sequence[str], queue: dict[str, Any]) -> Non
         with gr.Column(scale=1, min_width=280):
             seed = seed_control()
             controls = sampling_controls(model, classes)
-            button = gr.Button('Generate one image', variant='primary')
+            buttons = computations.buttons('Generate one image')
         with gr.Column(scale=3):
             slider = gr.Slider(0, 1, 0, step=1, label='Step', interactive=False)
             text = gr.Markdown('Generate an image, then move the slider.')
@@ -83,7 +82,7 @@ def steps_tab(model: ADDP, classes: Sequence[str], queue: dict[str, Any]) -> Non
             gr.Markdown('All steps: tokens above pixels')
             overview = picture()
         views = [tokens, pixels, text]
-        button.click(run, [seed, *controls], [steps, slider, *views, overview], **queue)
+        computations.connect(buttons, run, [seed, *controls], [steps, slider, *views, overview])
         slider.input(
             show, [steps, slider], views, show_progress='hidden', trigger_mode='always_last', api_visibility='private'
         )

@@ -4,17 +4,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from addp_mm.datasets.readers.read_image import read_image, upright_size
+from addp_mm.datasets.readers.read_tiff import TooLargeError
 from addp_mm.errors import ConfigError
 from addp_mm.generation.figures import to_uint8
 
 MAX_PIXELS = 25_000_000
+# a mask for each object or class, and each sample of inpainting, is as large as the image
+MAX_SIDE = 1333
+#: Arguments of events that read an image: they do not wait for the models.
+READING: dict[str, Any] = dict(concurrency_limit=2, concurrency_id='images', api_visibility='private')
 _LUMINANCE = 'L'
+
+
+def opened(path: str | None) -> tuple[np.ndarray, str]:
+    """Read an uploaded image, and reduce it if a side is above :data:`MAX_SIDE`.
+
+    Args:
+        path: See :func:`read_upload`.
+
+    Returns:
+        uint8 (H, W, 3), and a note about its size and what was changed.
+
+    Raises:
+        ConfigError: See :func:`read_upload`.
+    """
+    pixels, changed = read_upload(path)
+    image, reduced = reduce_to(pixels, MAX_SIDE)
+    return image, changed + (reduced or f'The image has {image.shape[1]} x {image.shape[0]} pixels.')
 
 
 def read_upload(path: str | None) -> tuple[np.ndarray, str]:
@@ -36,38 +59,18 @@ def read_upload(path: str | None) -> tuple[np.ndarray, str]:
     if not file.stat().st_size:
         raise ConfigError(f'{file.name} is empty (0 bytes): upload an image')
     height, width = upright_size(file) or (0, 0)
+    smaller = f'the page takes at most {MAX_PIXELS // 10**6} megapixels: make the image smaller'
     if height * width > MAX_PIXELS:
-        raise ConfigError(
-            f'{file.name} has {width} x {height} pixels; the page takes at most {MAX_PIXELS // 10**6} megapixels: '
-            'make the image smaller'
-        )
+        raise ConfigError(f'{file.name} has {width} x {height} pixels; {smaller}')
     try:
         stored = read_image(file, all_pages=False)
         pixels = stored.rgb()
+    except TooLargeError as error:  # its header cannot be read either
+        raise ConfigError(f'{file.name} is too large; {smaller}') from error
     except ValueError as error:
         raise ConfigError(f'{file.name} cannot be read as an image ({error}): upload another one') from error
     bits = 8 * stored.values.dtype.itemsize
     return pixels, f'{bits} bits of each channel were scaled to 8. ' if bits > 8 else ''
-
-
-def fit_to(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, str]:
-    """Crop the centre of an image and resize it.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        size: (height, width) of the result.
-
-    Returns:
-        The image, and what was changed; '' if nothing was.
-    """
-    height, width = pixels.shape[:2]
-    if (height, width) == size:
-        return pixels, ''
-    fitted = ImageOps.fit(Image.fromarray(pixels), size[::-1], Image.Resampling.BICUBIC)
-    return np.asarray(fitted), (
-        f'The centre of the image ({width} x {height} pixels) was resized to {size[1]} x {size[0]} pixels, the size '
-        'that the model generates.'
-    )
 
 
 def reduce_to(pixels: np.ndarray, side: int) -> tuple[np.ndarray, str]:
@@ -80,10 +83,13 @@ def reduce_to(pixels: np.ndarray, side: int) -> tuple[np.ndarray, str]:
     Returns:
         The image, and what was changed; '' if nothing was.
     """
-    if max(pixels.shape[:2]) <= side:
+    height, width = pixels.shape[:2]
+    longer = max(height, width)
+    if longer <= side:
         return pixels, ''
-    reduced = np.asarray(ImageOps.contain(Image.fromarray(pixels), (side, side), Image.Resampling.BICUBIC))
-    return reduced, f'The image was reduced to {reduced.shape[1]} x {reduced.shape[0]} pixels.'
+    size = max(1, round(width * side / longer)), max(1, round(height * side / longer))
+    reduced = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(reduced), f'The image was reduced from {width} x {height} to {size[0]} x {size[1]} pixels.'
 
 
 def to_tensor(pixels: np.ndarray, channels: int) -> torch.Tensor:

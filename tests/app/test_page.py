@@ -4,6 +4,7 @@
 import io
 import socket
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,15 +85,24 @@ def test_each_tab_works_in_a_browser(models, lookups, tmp_path):
         shares = page_driver.predict(visitor, 'Segment', tmp_path / 'segment.png').splitlines()
         assert 'After step 7: ' in page_driver.watch_steps(visitor, 7, tmp_path / 'steps.png')
         visitor.open_tab('Inpaint')
-        Image.new('RGB', (100, 60), 'teal').save(tmp_path / 'photo.jpg')
+        Image.new('RGB', (80, 60), 'teal').save(tmp_path / 'photo.jpg')
         visitor.upload(tmp_path / 'photo.jpg')
-        visitor.page.get_by_text('The centre of the image (100 x 60 pixels) was resized to 64 x 64').wait_for()
-        page_driver.draw_and_inpaint(visitor, tmp_path / 'inpaint.png')
-    with zipfile.ZipFile(io.BytesIO(archive)) as files:
-        images = [np.asarray(Image.open(io.BytesIO(files.read(name)))) for name in sorted(files.namelist())]
-    assert np.array_equal(images, to_uint8(generate(models.generator, 8, seed=0).images))
+        visitor.page.get_by_text('The image has 80 x 60 pixels.').wait_for()
+        page_driver.draw_and_inpaint(visitor, tmp_path / 'inpaint.png', samples=2)
+        with visitor.page.expect_download() as download:
+            visitor.page.get_by_text('Download all').locator('visible=true').click()
+        samples = Path(download.value.path()).read_bytes()
+        page_driver.stop_generating(visitor)
+        assert np.array_equal(images_of(page_driver.generate(visitor, tmp_path / 'again.png')), images_of(archive))
+    assert np.array_equal(images_of(archive), to_uint8(generate(models.generator, 8, seed=0).images))
+    assert images_of(samples).shape == (2, 60, 80, 3)
     assert sum(float(line.split()[-1].rstrip('%')) for line in shares[1:]) == pytest.approx(100, abs=1)
     assert (visitor.outside, visitor.complaints, lookups) == ([], [], [])
+
+
+def images_of(archive: bytes) -> np.ndarray:
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        return np.stack([Image.open(io.BytesIO(files.read(name))) for name in sorted(files.namelist())])
 
 
 def check_bad_uploads(visitor, folder):

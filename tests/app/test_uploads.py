@@ -1,13 +1,16 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Uploaded images: what is read, what is refused, and with which words."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from addp_mm.app.example_scenes import example_scene
-from addp_mm.app.uploads import fit_to, read_upload, reduce_to, shown, to_tensor
+from addp_mm.app.uploads import opened, read_upload, reduce_to, shown, to_tensor
 from addp_mm.errors import ConfigError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -50,16 +53,15 @@ def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
         read_upload(None)
 
 
-def test_another_size_is_cropped_and_resized_with_a_word():
-    same, changed = fit_to(PIXELS, (20, 30))
-    assert same is PIXELS
-    assert changed == ''
-    grey = np.full((20, 40, 3), 9, np.uint8)
-    grey[:, 6:34] = 200  # the central square, and what the filter reads beside it
-    fitted, changed = fit_to(grey, (10, 10))
-    assert fitted.shape == (10, 10, 3)
-    assert (fitted == 200).all()
-    assert changed.startswith('The centre of the image (40 x 20 pixels) was resized to 10 x 10 pixels')
+def test_a_header_beyond_the_limit_of_the_reader_is_refused_too(tmp_path):
+    header = struct.pack('>IIBBBBB', 60000, 60000, 1, 0, 0, 0, 0)  # 3,600 megapixels
+    chunks = [
+        struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+        for name, content in [(b'IHDR', header), (b'IDAT', zlib.compress(bytes(1000)))]
+    ]
+    (tmp_path / 'bomb.png').write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(chunks))
+    with pytest.raises(ConfigError, match='bomb.png is too large; the page takes at most 25 megapixels: make'):
+        read_upload(str(tmp_path / 'bomb.png'))
 
 
 def test_large_images_are_reduced_with_a_word():
@@ -67,7 +69,17 @@ def test_large_images_are_reduced_with_a_word():
     reduced, changed = reduce_to(np.full((20, 40, 3), 7, np.uint8), 10)
     assert reduced.shape == (5, 10, 3)
     assert (reduced == 7).all()
-    assert changed == 'The image was reduced to 10 x 5 pixels.'
+    assert changed == 'The image was reduced from 40 x 20 to 10 x 5 pixels.'
+    assert reduce_to(np.zeros((5000, 1, 3), np.uint8), 10)[0].shape == (10, 1, 3)
+
+
+def test_the_note_says_the_size_and_what_was_changed(tmp_path):
+    for size, words in [
+        ((30, 20), 'The image has 30 x 20'),
+        ((2666, 4), 'The image was reduced from 2666 x 4 to 1333 x 2'),
+    ]:
+        Image.new('RGB', size).save(tmp_path / 'a.png')
+        assert opened(str(tmp_path / 'a.png'))[1] == f'{words} pixels.'
 
 
 def test_tensors_have_the_channels_of_the_model():

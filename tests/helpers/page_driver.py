@@ -80,8 +80,17 @@ def generate(visitor: Visit, image: Path) -> bytes:
     visitor.page.locator('.grid-container img').nth(7).wait_for()
     visitor.screenshot(image)
     with visitor.page.expect_download() as download:
-        visitor.page.get_by_text('Download all').click()
+        visitor.page.get_by_text('Download all').locator('visible=true').click()
     return Path(download.value.path()).read_bytes()
+
+
+def stop_generating(visitor: Visit) -> None:
+    """Start to generate and stop it; the button can be used again when it has ended."""
+    visitor.open_tab('Generate')
+    visitor.click('Generate')
+    visitor.page.get_by_text('/20 steps').wait_for()
+    visitor.click('Stop')
+    visitor.page.get_by_text('/20 steps').wait_for(state='detached')
 
 
 def predict(visitor: Visit, title: str, image: Path, least: float | None = None) -> str:
@@ -109,7 +118,7 @@ def watch_steps(visitor: Visit, step: int, image: Path) -> str:
     return text.inner_text()
 
 
-def draw_and_inpaint(visitor: Visit, image: Path) -> None:
+def draw_and_inpaint(visitor: Visit, image: Path, samples: int = 5) -> None:
     """Draw a stroke through the middle of the image, and inpaint."""
     visitor.open_tab('Inpaint')
     canvas = visitor.page.locator('canvas').first
@@ -123,6 +132,7 @@ def draw_and_inpaint(visitor: Visit, image: Path) -> None:
     mouse.down()
     mouse.move(x + 60, y + 60, steps=8)
     mouse.up()
+    visitor.page.get_by_label('number input for Samples').fill(str(samples))
     visitor.click('Inpaint')
-    visitor.page.get_by_text('sample 5').wait_for()
+    visitor.page.get_by_text(f'sample {samples}').wait_for()
     visitor.screenshot(image)

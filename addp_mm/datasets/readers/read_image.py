@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from addp_mm.datasets.readers.read_tiff import is_tiff, read_tiff, tiff_size, too_large
+from addp_mm.datasets.readers.read_tiff import TooLargeError, is_tiff, read_tiff, tiff_size
 from addp_mm.datasets.readers.stored_image import TRANSPOSING, StoredImage, upright, with_channels
 
 _NPY = b'\x93NUMPY'
@@ -66,7 +66,7 @@ def read_image(source: bytes | str | os.PathLike, all_pages: bool = True) -> Sto
     except (MemoryError, ValueError):
         raise
     except Image.DecompressionBombError as error:
-        raise too_large(_max_pixels() or 0) from error
+        raise TooLargeError(_max_pixels() or 0) from error
     except Exception as error:  # Pillow's plugins raise many types of errors for damaged files, also KeyError
         raise ValueError(str(error) or type(error).__name__) from error
 

@@ -47,7 +47,7 @@ def read_tiff(content: bytes, max_pixels: int | None, all_pages: bool = True) ->
             if first.photometric.name in _CONVERTED:
                 return None
             if max_pixels is not None and first.imagewidth * first.imagelength > max_pixels:
-                raise too_large(max_pixels)
+                raise TooLargeError(max_pixels)
             pages = [_read_page(page) for page in (file.pages if all_pages else [first])]
             colour, alpha = _colour_of(first)
     except MemoryError:
@@ -69,11 +69,14 @@ def tiff_size(path: Path) -> tuple[int, int]:
         return size[::-1] if _orientation(page) in TRANSPOSING else size
 
 
-def too_large(max_pixels: int) -> ValueError:
-    """The error for an image of more than ``max_pixels``; it names the tool for tiles."""
-    return ValueError(
-        f'more than {1e-6 * max_pixels:.0f} megapixels; cut it into tiles with tools/dataset_converters/image_tiles.py'
-    )
+class TooLargeError(ValueError):
+    """An image has more than ``max_pixels``; the message names the tool for tiles."""
+
+    def __init__(self, max_pixels: int) -> None:
+        super().__init__(
+            f'more than {1e-6 * max_pixels:.0f} megapixels; cut it into tiles with '
+            'tools/dataset_converters/image_tiles.py'
+        )
 
 
 def _read_page(page: Any) -> np.ndarray:
