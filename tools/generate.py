@@ -157,10 +157,10 @@ def write_archive(writer: 'BatchWriter', num_images: int, path: Path) -> None:
     """Write one .npz file with the images of the folder."""
     from tqdm import tqdm
 
-    from addp_mm.generation.image_folder import naming_file, write_npz
+    from addp_mm.generation.image_folder import write_npz
 
     numbers = range(num_images)
-    with naming_file(path), tqdm(numbers, unit='img', desc=path.name) as bar:
+    with tqdm(numbers, unit='img', desc=path.name) as bar:
         write_npz(path, map(writer.files.read, bar), num_images, writer.labels(numbers))
 
 
@@ -168,6 +168,7 @@ def run(args: argparse.Namespace) -> None:
     """Generate the images and the overviews."""
     from mmengine import dist
 
+    from addp_mm.checkpoints.atomic_write import remove_partials
     from addp_mm.config.output_folder import claim_folder
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.engine.process_group import in_main_process
@@ -184,6 +185,7 @@ def run(args: argparse.Namespace) -> None:
             require_writable_folder(out, f'--out {out}')
             held.enter_context(lock_folder(out))
             claim_folder(files.folder, out / SETTINGS_FILE, settings_of(args, writer.classes))
+            remove_partials(out)
             return files.missing(args.num_images)
 
         missing = in_main_process(claim)

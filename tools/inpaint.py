@@ -207,7 +207,7 @@ def write_samples(edits: list[Edit], inpainter, args, out: Path) -> int:
     mask = torch.from_numpy(np.stack([edit.mask for edit, _ in jobs]))
     tiles = sum(map(len, inpainter.plan(mask)))
     classes = args.classes and [args.classes[sample % len(args.classes)] for _, sample in jobs]
-    words = f'{edits[0].name if len(edits) == 1 else f"{len(edits)} images"}: {tiles} tiles'
+    words = f'{edits[0].name if len(edits) == 1 else f"{len(edits)} images"}: {tiles} tile(s)'
     with tqdm(total=tiles * args.steps, unit='step', desc=words, leave=False) as bar:
         samples = inpainter.run(
             images,
@@ -296,10 +296,13 @@ def edit_images(pairs, inpainter, channels: int, args, out: Path) -> tuple[int, 
 def run(args) -> None:
     """Generate the samples and the figures."""
     from addp_mm.apis import load_model
+    from addp_mm.checkpoints.atomic_write import remove_partials
     from addp_mm.config.config_file import ConfigError
     from addp_mm.config.output_folder import claim_folder
+    from addp_mm.config.paths import require_writable_folder
     from addp_mm.datasets.listed.image_mask_pairs import find_pairs
     from addp_mm.engine.device import choose_device
+    from addp_mm.folder_lock import lock_folder
     from addp_mm.generation import AlternatingSampler, TiledInpainter
 
     device, out, schedule = choose_device(args.device), Path(args.out), schedule_of(args)
@@ -313,8 +316,12 @@ def run(args) -> None:
     sampler = AlternatingSampler(model, model.latent_size, schedule, guidance_of(args))
     inpainter = TiledInpainter(sampler, model.tokenizer.stride, args.overlap)
     args.classes = classes_of(args, inpainter.sampler.num_classes)
-    claim_folder(out / 'images', out / SETTINGS_FILE, settings_of(args))
-    written, count = edit_images(pairs, inpainter, channels, args, out)
+    require_writable_folder(out, f'--out {out}')
+    with lock_folder(out):
+        claim_folder(out / 'images', out / SETTINGS_FILE, settings_of(args))
+        for folder in (out, *(path for path in out.rglob('*') if path.is_dir())):
+            remove_partials(folder)
+        written, count = edit_images(pairs, inpainter, channels, args, out)
     print(f'{written} new sample(s) of {count} image(s) in {out / "images"}')
 
 
