@@ -167,9 +167,15 @@ def test_wrong_options_are_refused(options, changes, words):
 
 
 def test_wrong_options_of_the_sampler_are_refused_before_training(tmp_path, options):
-    for sampler, words in ((dict(num_steps=0), 'num_steps must be a whole number'), (dict(stepz=3), 'stepz')):
-        runner = build_runner(tmp_path / 'run', custom_hooks=[dict(options, sampler=sampler)])
-        with pytest.raises(ConfigError, match=f'sampler of the generated images: .*{words}'):
+    for changes, words in (
+        (dict(sampler=dict(num_steps=0)), 'num_steps must be a whole number'),
+        (dict(sampler=dict(stepz=3)), 'stepz'),
+        (dict(guidance=dict(scale=-1.0)), 'scale of the guidance must'),
+        (dict(guidance=dict(weight=1.0)), 'weight'),
+        (dict(guidance=dict(scale=1.0)), 'needs a model that was trained with classes'),
+    ):
+        runner = build_runner(tmp_path / 'run', custom_hooks=[{**options, **changes}])
+        with pytest.raises(ConfigError, match=f'sampler or guidance of the generated images: .*{words}'):
             runner.train()
 
 
