@@ -156,6 +156,7 @@ def test_addp_check_does_not_say_that_save_best_has_no_effect(tmp_path, options)
     'changes, words',
     [
         (dict(interval=0), 'interval, num_images and batch_size must be at least 1; got 0, 10 and 4'),
+        (dict(scores=['fid', 'prc', 'is'], num_images=3), 'num_images=3 is too few: is at least 10, prc at least 4'),
         (dict(scores=['fud']), "'fud' is unknown; did you mean fid"),
         (dict(reference=None), 'needs a reference'),
         (dict(reference='none'), 'reference=none does not exist'),
