@@ -7,7 +7,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ def _read_lines(path: Path) -> dict[str, int]:
 
 
 def _is_label(number: object) -> bool:
-    return isinstance(number, Real) and NO_CLASS <= number < _MOST_CLASSES and float(number).is_integer()
+    return isinstance(number, int | float) and NO_CLASS <= number < _MOST_CLASSES and float(number).is_integer()
 
 
 def _names(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[str, ...]:
