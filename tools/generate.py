@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from addp_mm.generation import AlternatingSampler
     from addp_mm.generation.image_folder import BatchWriter
 
-SETTINGS_FILE = 'generation.json'
 LAUNCH = (
     'python -m addp_mm.torchrun --nproc-per-node PROCESSES -m addp_mm generate CONFIG CHECKPOINT --out DIR '
     '--launcher pytorch'
@@ -150,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
     from mmengine import dist
 
     from addp_mm.checkpoints.atomic_write import remove_partials
-    from addp_mm.config.output_folder import claim_folder
+    from addp_mm.config.output_folder import GENERATION, claim_folder
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.engine.process_group import in_main_process
     from addp_mm.folder_lock import lock_folder
@@ -166,7 +165,7 @@ def run(args: argparse.Namespace) -> None:
             require_writable_folder(out, f'--out {out}')
             held.enter_context(lock_folder(out))
             settings = settings_of(args, writer.classes)
-            claim_folder(files.folder, out / SETTINGS_FILE, dict(settings, amp=args.amp, format=args.format))
+            claim_folder(files.folder, out / GENERATION, dict(settings, amp=args.amp, format=args.format))
             remove_partials(out)
             return files.missing(args.num_images)
 

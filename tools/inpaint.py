@@ -14,7 +14,6 @@ from pathlib import Path
 from addp_mm import sampling_options
 from addp_mm.cli_options import ToolParser, number
 
-SETTINGS_FILE = 'inpainting.json'
 INPUTS_KEY = 'addp_mm inputs'  # in the PNG: of which image and mask it is a sample
 SHOWN_SAMPLES, SMALLEST_PANEL, LARGEST_PANEL = 8, 128, 512
 
@@ -291,7 +290,7 @@ def run(args) -> None:
     from addp_mm.apis import load_model
     from addp_mm.checkpoints.atomic_write import remove_partials
     from addp_mm.config.config_file import ConfigError
-    from addp_mm.config.output_folder import claim_folder
+    from addp_mm.config.output_folder import INPAINTING, claim_folder
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.datasets.listed.image_mask_pairs import find_pairs
     from addp_mm.engine.device import choose_device
@@ -313,7 +312,7 @@ def run(args) -> None:
     args.classes = classes  # their numbers
     require_writable_folder(out, f'--out {out}')
     with lock_folder(out):
-        claim_folder(out / 'images', out / SETTINGS_FILE, settings)
+        claim_folder(out / 'images', out / INPAINTING, settings)
         for folder in (out, *(path for path in out.rglob('*') if path.is_dir())):
             remove_partials(folder)
         written, count = edit_images(pairs, inpainter, channels, args, out)
