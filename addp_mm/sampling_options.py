@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addp_mm.cli_options import number
@@ -112,3 +113,33 @@ def classes_of(args: argparse.Namespace, num_classes: int) -> list[int] | None:
     if not args.classes:
         return None
     return choose_classes(args.classes, num_classes, class_names(args.config))
+
+
+def settings_of(args: argparse.Namespace, classes: list[int] | None) -> dict:
+    """The weights, and the options of :func:`add_sampling_options`, which determine the pixels.
+
+    They are the record of an output folder: all images of a folder have the same.
+
+    Args:
+        args: The parsed options, with ``config`` and ``checkpoint``.
+        classes: Result of :func:`classes_of`.
+    """
+    from addp_mm.checkpoints.file_fingerprint import file_fingerprint
+    from addp_mm.checkpoints.reading import resolve_asset
+
+    path = Path(resolve_asset(args.checkpoint))
+    return dict(
+        config=Path(args.config).name,
+        checkpoint=file_fingerprint(path) if path.is_file() else args.checkpoint,
+        steps=args.steps,
+        schedule=args.schedule,
+        order=args.order,
+        temperature=args.temperature,
+        constant_temperature=args.constant_temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        seed=args.seed,
+        classes='all' if args.classes == ['all'] else classes,
+        guidance=args.guidance,
+        guidance_shape=args.guidance_shape if args.guidance else None,
+    )

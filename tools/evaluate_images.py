@@ -63,12 +63,12 @@ def parse_args(argv=None):
     return args
 
 
-def chosen_scores(args, extractor, reference) -> list[str]:
+def chosen_scores(args, extractor, reference, num_images: int) -> list[str]:
     """The scores to compute; says which are left out, and why."""
     from addp_mm.errors import ConfigError
     from addp_mm.evaluation.compare_images import SCORES, check_scores, missing_for
 
-    reasons = {score: missing_for(score, extractor, reference) for score in SCORES}
+    reasons = {score: missing_for(score, extractor, reference, num_images) for score in SCORES}
     if args.metrics:
         for score in check_scores(args.metrics):
             if reasons[score]:
@@ -79,7 +79,10 @@ def chosen_scores(args, extractor, reference) -> list[str]:
     for score, reason in reasons.items():
         if reason:
             print(f'--metrics {score} is left out: {reason}')
-    return [score for score in SCORES if not reasons[score]]
+    scores = [score for score in SCORES if not reasons[score]]
+    if not scores:
+        raise ConfigError(f'nothing can be measured. --metrics fid: {reasons["fid"]}')
+    return scores
 
 
 def load_extractor(args):
@@ -172,7 +175,7 @@ def run(args) -> None:
     images = open_images(args.images, args.img_size)
     extractor = load_extractor(args)
     reference = open_reference(args, extractor, device)
-    scores = chosen_scores(args, extractor, reference)
+    scores = chosen_scores(args, extractor, reference, len(images))
     if reference is not None and scores != ['is']:
         warn_about_sizes(images, reference)
         reference.prepare(any(score in NEED_FEATURES for score in scores))

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addp_mm.cli_options import ToolParser, add_launcher_options, number, parse_runner_args
-from addp_mm.sampling_options import add_sampling_options, check_guidance, classes_of, guidance_of, schedule_of
+from addp_mm.sampling_options import (
+    add_sampling_options,
+    check_guidance,
+    classes_of,
+    guidance_of,
+    schedule_of,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
     from addp_mm.generation import AlternatingSampler
     from addp_mm.generation.image_folder import BatchWriter
 
-SETTINGS_FILE = 'generation.json'
 LAUNCH = (
     'python -m addp_mm.torchrun --nproc-per-node PROCESSES -m addp_mm generate CONFIG CHECKPOINT --out DIR '
     '--launcher pytorch'
@@ -61,32 +67,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parse_runner_args(parser, argv)
     check_guidance(parser, args)
     return args
-
-
-def settings_of(args: argparse.Namespace, classes: list[int] | None) -> dict:
-    """The settings that determine the pixels. All images of a folder have the same settings."""
-    from addp_mm.checkpoints.file_fingerprint import file_fingerprint
-    from addp_mm.checkpoints.reading import resolve_asset
-
-    path = Path(resolve_asset(args.checkpoint))
-    checkpoint = file_fingerprint(path) if path.is_file() else args.checkpoint
-    return dict(
-        config=Path(args.config).name,
-        checkpoint=checkpoint,
-        steps=args.steps,
-        schedule=args.schedule,
-        order=args.order,
-        temperature=args.temperature,
-        constant_temperature=args.constant_temperature,
-        top_p=args.top_p,
-        top_k=args.top_k,
-        seed=args.seed,
-        classes=None if classes is None else ' '.join(args.classes if args.classes == ['all'] else map(str, classes)),
-        guidance=args.guidance,
-        guidance_shape=args.guidance_shape if args.guidance else None,
-        amp=args.amp,
-        format=args.format,
-    )
 
 
 def build_sampler(args: argparse.Namespace, device: 'torch.device') -> 'AlternatingSampler':
@@ -157,10 +137,10 @@ def write_archive(writer: 'BatchWriter', num_images: int, path: Path) -> None:
     """Write one .npz file with the images of the folder."""
     from tqdm import tqdm
 
-    from addp_mm.generation.image_folder import naming_file, write_npz
+    from addp_mm.generation.image_folder import write_npz
 
     numbers = range(num_images)
-    with naming_file(path), tqdm(numbers, unit='img', desc=path.name) as bar:
+    with tqdm(numbers, unit='img', desc=path.name) as bar:
         write_npz(path, map(writer.files.read, bar), num_images, writer.labels(numbers))
 
 
@@ -168,7 +148,8 @@ def run(args: argparse.Namespace) -> None:
     """Generate the images and the overviews."""
     from mmengine import dist
 
-    from addp_mm.config.output_folder import claim_folder
+    from addp_mm.checkpoints.atomic_write import remove_partials
+    from addp_mm.config.output_folder import GENERATION, claim_folder
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.engine.process_group import in_main_process
     from addp_mm.folder_lock import lock_folder
@@ -183,7 +164,9 @@ def run(args: argparse.Namespace) -> None:
         def claim() -> list[int]:
             require_writable_folder(out, f'--out {out}')
             held.enter_context(lock_folder(out))
-            claim_folder(files.folder, out / SETTINGS_FILE, settings_of(args, writer.classes))
+            settings = settings_of(args, writer.classes)
+            claim_folder(files.folder, out / GENERATION, dict(settings, amp=args.amp, format=args.format))
+            remove_partials(out)
             return files.missing(args.num_images)
 
         missing = in_main_process(claim)

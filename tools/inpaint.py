@@ -11,10 +11,9 @@ import hashlib
 import sys
 from pathlib import Path
 
+from addp_mm import sampling_options
 from addp_mm.cli_options import ToolParser, number
-from addp_mm.sampling_options import add_sampling_options, check_guidance, classes_of, guidance_of, schedule_of
 
-SETTINGS_FILE = 'inpainting.json'
 INPUTS_KEY = 'addp_mm inputs'  # in the PNG: of which image and mask it is a sample
 SHOWN_SAMPLES, SMALLEST_PANEL, LARGEST_PANEL = 8, 128, 512
 
@@ -47,14 +46,14 @@ def parse_args(argv=None):
     parser.add_argument(
         '--overlap', type=number(int, 0), help='tokens that neighbouring tiles of a large image share [half a tile]'
     )
-    add_sampling_options(parser)
+    sampling_options.add_sampling_options(parser)
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
     args = parser.parse_args(argv)
     if not (args.mask or args.box or args.outpaint):
         parser.error('give the part to generate: --mask, --box or --outpaint')
     if args.invert_mask and not args.mask:
         parser.error('--invert-mask needs --mask')
-    check_guidance(parser, args)
+    sampling_options.check_guidance(parser, args)
     return args
 
 
@@ -71,19 +70,12 @@ def whole_numbers(names: str, least: int):
     return read
 
 
-def settings_of(args) -> dict:
-    """The settings that determine the pixels. All images of a folder have the same settings."""
-    from addp_mm.checkpoints.file_fingerprint import file_fingerprint
-    from addp_mm.checkpoints.reading import resolve_asset
-
-    path = Path(resolve_asset(args.checkpoint))
-    checkpoint = file_fingerprint(path) if path.is_file() else args.checkpoint
-    kept = 'invert_mask box outpaint reconstruction overlap steps schedule order temperature constant_temperature'
-    kept += ' top_p top_k seed classes guidance guidance_shape'
-    settings = {name: getattr(args, name) for name in kept.split()}
+def settings_of(args, classes) -> dict:
+    """What determines the pixels, besides the images and their masks."""
+    kept = {name: getattr(args, name) for name in ('invert_mask', 'box', 'outpaint', 'reconstruction', 'overlap')}
     for name in ('box', 'outpaint'):  # JSON has no tuples
-        settings[name] = settings[name] and list(settings[name])
-    return dict(config=Path(args.config).name, checkpoint=checkpoint, **settings)
+        kept[name] = kept[name] and list(kept[name])
+    return dict(sampling_options.settings_of(args, classes), **kept)
 
 
 class Edit:
@@ -205,7 +197,7 @@ def write_samples(edits: list[Edit], inpainter, args, out: Path) -> int:
     mask = torch.from_numpy(np.stack([edit.mask for edit, _ in jobs]))
     tiles = sum(map(len, inpainter.plan(mask)))
     classes = args.classes and [args.classes[sample % len(args.classes)] for _, sample in jobs]
-    words = f'{edits[0].name if len(edits) == 1 else f"{len(edits)} images"}: {tiles} tiles'
+    words = f'{edits[0].name if len(edits) == 1 else f"{len(edits)} images"}: {tiles} tile(s)'
     with tqdm(total=tiles * args.steps, unit='step', desc=words, leave=False) as bar:
         samples = inpainter.run(
             images,
@@ -294,13 +286,16 @@ def edit_images(pairs, inpainter, channels: int, args, out: Path) -> tuple[int, 
 def run(args) -> None:
     """Generate the samples and the figures."""
     from addp_mm.apis import load_model
+    from addp_mm.checkpoints.atomic_write import remove_partials
     from addp_mm.config.config_file import ConfigError
-    from addp_mm.config.output_folder import claim_folder
+    from addp_mm.config.output_folder import INPAINTING, claim_folder
+    from addp_mm.config.paths import require_writable_folder
     from addp_mm.datasets.listed.image_mask_pairs import find_pairs
     from addp_mm.engine.device import choose_device
+    from addp_mm.folder_lock import lock_folder
     from addp_mm.generation import AlternatingSampler, TiledInpainter
 
-    device, out, schedule = choose_device(args.device), Path(args.out), schedule_of(args)
+    device, out, schedule = choose_device(args.device), Path(args.out), sampling_options.schedule_of(args)
     pairs = find_pairs(args.image, args.mask, excluded=[out])
     model = load_model(args.config, args.checkpoint, device)
     channels = model.in_channels
@@ -308,11 +303,17 @@ def run(args) -> None:
         raise ConfigError(
             f'{args.config} has images of {channels} channels, which a PNG file cannot hold: use addp_mm.apis.inpaint'
         )
-    sampler = AlternatingSampler(model, model.latent_size, schedule, guidance_of(args))
+    sampler = AlternatingSampler(model, model.latent_size, schedule, sampling_options.guidance_of(args))
     inpainter = TiledInpainter(sampler, model.tokenizer.stride, args.overlap)
-    args.classes = classes_of(args, inpainter.sampler.num_classes)
-    claim_folder(out / 'images', out / SETTINGS_FILE, settings_of(args))
-    written, count = edit_images(pairs, inpainter, channels, args, out)
+    classes = sampling_options.classes_of(args, sampler.num_classes)
+    settings = settings_of(args, classes)
+    args.classes = classes  # their numbers
+    require_writable_folder(out, f'--out {out}')
+    with lock_folder(out):
+        claim_folder(out / 'images', out / INPAINTING, settings)
+        for folder in (out, *(path for path in out.rglob('*') if path.is_dir())):
+            remove_partials(folder)
+        written, count = edit_images(pairs, inpainter, channels, args, out)
     print(f'{written} new sample(s) of {count} image(s) in {out / "images"}')
 
 

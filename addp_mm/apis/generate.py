@@ -49,8 +49,9 @@ def generate(
         ``images`` (N, C, H, W) in [0, 1], ``ids`` (N, L) and ``steps``.
 
     Raises:
-        ConfigError: An option is unknown or out of its range, the model has no such class, or it
-            has no classes for the guidance.
+        ConfigError: An option is unknown or out of its range, or the model has no classes for the
+            guidance.
+        ClassLabelError: The model does not have these classes.
 
     Example:
         >>> model = load_model(
@@ -105,8 +106,9 @@ def inpaint(
 
     Raises:
         ConfigError: See :func:`generate`; or the overlap is not smaller than a tile.
-        ValueError: The images are not as described, the mask has another size, the batch size is
-            below 1, or steps are to be kept of larger images.
+        ClassLabelError: The model does not have these classes.
+        ValueError: The images are not as described, the mask has another size or is neither bool
+            nor 0 and 1, the batch size is below 1, or steps are to be kept of larger images.
     """
     stride = cast('VQTokenizer', model.tokenizer).stride
     images = check_images(images, model.in_channels)
@@ -133,6 +135,10 @@ def _pixel_mask(mask: Tensor, images: Tensor, stride: int) -> Tensor:
         )
     if len(mask) != len(images):
         raise ValueError(f'{len(images)} image(s) but {len(mask)} mask(s)')
+    if mask.is_floating_point() and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(
+            f'mask must be bool, or 0 and 1, got {mask.dtype} with other values: give mask > 0.5, for example'
+        )
     if mask.dim() == 3:
         return mask.bool()
     pixels = mask.bool().view(-1, rows, columns).repeat_interleave(stride, 1).repeat_interleave(stride, 2)

@@ -66,12 +66,13 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
         _check_trained_components(weights, model, checkpoint)
         absent = [part for part in frozen if not any(key.startswith(f'{part}.') for key in weights)]
         for part in absent:
-            init_weights(frozen[part])
+            _load_frozen(part, frozen[part], checkpoint)
     unloaded = [part for part in absent if part in model.unloaded_components()]
     if unloaded:
         raise CheckpointError(
-            f'{checkpoint} has no {" and no ".join(unloaded)}, and {name} has no init_cfg that loads it: '
-            'use a checkpoint of the whole model'
+            f'{checkpoint} has no {" and no ".join(unloaded)}, and {name} has no init_cfg that loads it: use a '
+            f"checkpoint of the whole model, or set model.{unloaded[0]}.init_cfg=dict(type='addp_mm.Pretrained', "
+            'checkpoint=…) to the file that the pre-training used'
         )
     for part in absent:
         weights.update({f'{part}.{key}': value for key, value in frozen[part].state_dict().items()})
@@ -92,6 +93,17 @@ def _check_trained_components(weights: Mapping[str, object], model: ADDP, checkp
     absent = [name for name in needed if not any(key.startswith(f'{name}.') for key in weights)]
     if absent:
         raise CheckpointError(
-            f'{checkpoint} has no {" and no ".join(absent)}, only a part of the model. Weights for fine-tuning hold '
-            'the backbone alone: give the checkpoint of the pre-training, such as work_dirs/NAME/iter_4000.pth'
+            f'{checkpoint} has no {" and no ".join(absent)}, only a part of the model: files of a backbone for '
+            'fine-tuning, of a tokenizer and of a token predictor hold that alone. Backbone, neck (the token decoder) '
+            'and head are in the checkpoint of the pre-training, such as work_dirs/NAME/iter_4000.pth: give that'
         )
+
+
+def _load_frozen(name: str, component: BaseModule, checkpoint: str) -> None:
+    """Load a frozen component that a checkpoint lacks; the error says why its file is read."""
+    try:
+        init_weights(component)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f'{checkpoint} has no {name}, and the file of model.{name}.init_cfg cannot be used instead: {error}'
+        ) from error

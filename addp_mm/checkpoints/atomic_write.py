@@ -11,9 +11,50 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from addp_mm.errors import UserError
+
 if TYPE_CHECKING:  # tools import this file before they need torch
     from PIL.Image import Image
     from torch import Tensor
+
+
+class FileWriteError(UserError, OSError):
+    """A file cannot be written, for example because the disk is full."""
+
+
+@contextmanager
+def naming_file(path: str | os.PathLike, *others: str | os.PathLike) -> Iterator[None]:
+    """Name a file in errors of the system while it is written; those of a full disk name none.
+
+    Args:
+        path: The file.
+        *others: Names that the file has while it is written. An error that names another file stays
+            as it is.
+
+    Raises:
+        FileWriteError: Replaces OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        names = [os.fspath(name) for name in (path, *others)]
+        if isinstance(error, UserError) or error.filename not in (None, *names):
+            raise
+        raise FileWriteError(
+            f'{os.fspath(path)} cannot be written ({error.strerror or error}). All complete files stay: free some '
+            'room, or repair the folder, and give the same command again'
+        ) from error
+
+
+def remove_partials(folder: str | os.PathLike, name: str = '*') -> None:
+    """Remove the temporary files that a killed process left in a folder.
+
+    Args:
+        folder: The folder, into which no other process may write. It may be missing.
+        name: Pattern of the names of the files to write. Defaults to all.
+    """
+    for partial in Path(folder).glob(f'.{name}.*.partial'):
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -22,7 +63,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     The temporary file is in the folder of ``path``, so the rename is atomic. It is synced to disk
     before the rename. Several processes may write the same file: the last one to finish wins. If
-    the block raises an error, the temporary file is removed and an existing file is not changed.
+    the block raises an error, the temporary file is removed and an existing file is not changed. If
+    the process is killed, the temporary file stays; see :func:`remove_partials`.
 
     Args:
         path: The file to write. Its folder is created if it is missing.
@@ -30,24 +72,28 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     Yields:
         The path to write to.
 
+    Raises:
+        FileWriteError: The file cannot be written.
+
     Example:
         >>> with atomic_path(folder / 'metrics.json') as partial:            # doctest: +SKIP
         ...     partial.write_text('{}')
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.partial')
-    try:
-        partial.touch(exist_ok=False)
-        mode = partial.stat().st_mode
-        yield partial
-        # Some writers, such as safetensors, create files that only their owner can read.
-        partial.chmod(mode)
-        with open(partial, 'rb+') as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with naming_file(path, partial, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.touch(exist_ok=False)
+            mode = partial.stat().st_mode
+            yield partial
+            # Some writers, such as safetensors, create files that only their owner can read.
+            partial.chmod(mode)
+            with open(partial, 'rb+') as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -9,6 +9,9 @@ from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.errors import ConfigError
 
+#: Records of the settings, in the output folders of addp generate and addp inpaint.
+RECORDS = GENERATION, INPAINTING = 'generation.json', 'inpainting.json'
+
 
 def claim_folder(results: Path, record: Path, settings: Mapping) -> None:
     """Create a folder of results with a record of their settings, or compare the existing record.

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from addp_mm.errors import UserError
+from addp_mm.errors import UserError, first_few
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,29 @@ class TokenSpaceError(UserError, ValueError):
 
 class ClassLabelError(UserError, ValueError):
     """A label that is not a class of the model, or training data without labels."""
+
+
+def check_classes(labels: Iterable[int], num_classes: int) -> None:
+    """Check that labels are classes of a model, or -1.
+
+    Args:
+        labels: The labels.
+        num_classes: Classes of the model; 0 if it is unconditional.
+
+    Raises:
+        ClassLabelError: A label is not a class.
+    """
+    wrong = sorted({label for label in labels if not NO_CLASS <= label < num_classes})
+    if wrong and num_classes:
+        raise ClassLabelError(
+            f'class {first_few(wrong)} does not exist: this model has the classes 0 to {num_classes - 1}, and -1 is no '
+            'class. Correct the label'
+        )
+    if wrong:
+        raise ClassLabelError(
+            f'class {first_few(wrong)} does not exist: this model is unconditional (token_space.num_classes=0). Give '
+            'no labels, or a model that was trained with classes'
+        )
 
 
 @dataclass(frozen=True)
@@ -114,15 +137,7 @@ class TokenSpace:
         Raises:
             ClassLabelError: A label is not a class.
         """
-        for label in labels.flatten().tolist():
-            if not NO_CLASS <= label < self.num_classes:
-                raise ClassLabelError(
-                    f'class {label} does not exist: this model has the classes 0 to {self.num_classes - 1}, and -1 is '
-                    'no class. Correct the label'
-                    if self.num_classes
-                    else f'class {label} does not exist: this model is unconditional (token_space.num_classes=0). '
-                    'Give no labels, or a model that was trained with classes'
-                )
+        check_classes(labels.flatten().tolist(), self.num_classes)
 
     @classmethod
     def of(cls, value: TokenSpace | Mapping | None) -> TokenSpace:

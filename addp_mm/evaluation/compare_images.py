@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from addp_mm.errors import ConfigError, suggest
+from addp_mm.errors import ConfigError, first_few, suggest
 from addp_mm.evaluation.feature_cache import finite
 from addp_mm.evaluation.feature_extractors import FeatureExtractor
 from addp_mm.evaluation.feature_statistics import FeatureStatistics, frechet_distance
-from addp_mm.evaluation.generation_scores import inception_score, kernel_distance, precision_recall
+from addp_mm.evaluation.generation_scores import FEWEST, inception_score, kernel_distance, precision_recall
 from addp_mm.evaluation.reference import Reference
 
 SCORES = ('fid', 'is', 'kid', 'prc')
@@ -33,23 +33,28 @@ def check_scores(scores: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in SCORES if name in scores)
 
 
-def missing_for(score: str, extractor: FeatureExtractor, reference: Reference | None) -> str | None:
+def missing_for(
+    score: str, extractor: FeatureExtractor, reference: Reference | None, num_images: int | None = None
+) -> str | None:
     """Why a score cannot be computed; None if it can.
 
     Args:
         score: One of :data:`SCORES`.
         extractor: The network.
         reference: What the images are compared with, or None.
+        num_images: Number of generated images. Defaults to None: not known yet.
     """
-    if score == 'is':
-        if extractor.has_logits:
-            return None
+    if score == 'is' and not extractor.has_logits:
         return f'{extractor.name} has no class logits. Use Inception, or ClassifierFeatures with a trained head'
-    if reference is None:
-        return 'there is no reference to compare with'
-    if score in NEED_FEATURES and reference.images is None:
-        return f'{reference.path} holds statistics only. Give a folder, or a .npz file with images in arr_0'
-    return None
+    counts = {'the generated images': num_images}
+    if score != 'is':
+        if reference is None:
+            return 'there is no reference to compare with'
+        if score in NEED_FEATURES and reference.without_images:
+            return reference.without_images
+        counts[str(reference.path)] = reference.count_for(score in NEED_FEATURES)
+    few = [f'{name}: {count}' for name, count in counts.items() if count is not None and count < FEWEST[score]]
+    return f'it needs at least {FEWEST[score]} images in each set; {first_few(few)}' if few else None
 
 
 def score_names(score: str, extractor: FeatureExtractor, reference: Reference | None) -> dict[str, str]:

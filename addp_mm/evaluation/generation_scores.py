@@ -13,6 +13,8 @@ from addp_mm.errors import UserError
 from addp_mm.evaluation.feature_statistics import StatisticsError
 
 _SPLITS, _SUBSETS, _NEIGHBOURS = 10, 100, 3
+#: Images that each set needs at least, by the name of the score.
+FEWEST = {'fid': 2, 'is': _SPLITS, 'kid': 2, 'prc': _NEIGHBOURS + 1}
 # rows of distances in memory at a time; the values do not depend on it
 _ROWS = 2000
 

@@ -19,6 +19,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
 
+from addp_mm.config.output_folder import RECORDS
 from addp_mm.datasets.readers.read_image import read_image
 from addp_mm.datasets.readers.stored_image import StoredImage
 from addp_mm.errors import UserError, first_few
@@ -106,11 +107,17 @@ class FolderImages(ImageSet):
     """The images in a folder and its subfolders, sorted by path; files of other types are ignored.
 
     Raises:
-        UserError: There are no images; in :meth:`read`, one cannot be read.
+        UserError: There are no images, or figures among them; in :meth:`read`, one cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike, img_size: int | None = None) -> None:
         super().__init__(path, img_size)
+        record = next((name for name in RECORDS if (self.path / name).is_file()), None)
+        if record and (self.path / 'images').is_dir():
+            raise UserError(
+                f'{path} is an output folder ({record}), which also holds figures, such as a grid of the images: give '
+                f'{self.path / "images"}'
+            )
         self.paths = sorted(file for file in self.path.rglob('*') if file.suffix.lower() in _EXTENSIONS)
         if not self.paths:
             raise UserError(f'{path} has no images (files that end in {", ".join(_EXTENSIONS)})')

@@ -31,8 +31,8 @@ _INSTEAD = (
     'The distance is then not an FID'
 )
 _HOW_TO_GET = (
-    f'On a machine with a network, get them by\n    curl -LO {INCEPTION_URL}\nand give their path: --weights FILE of a '
-    "tool, in a config extractor=dict(type='addp_mm.InceptionFeatures', weights=FILE)"
+    f'On a machine with a network, get them by\n    curl -LO {INCEPTION_URL}\nand give their path: --weights FILE of '
+    "addp evaluate-images, in a config extractor=dict(type='addp_mm.InceptionFeatures', weights=FILE)"
 )
 
 

@@ -94,6 +94,22 @@ class Reference:
         size = f' resized to {self.images.img_size} px' if self.images and self.images.img_size else ''
         return f'{len(self.images or ())} images{size} (convention of ADDP and MAGE)'
 
+    @property
+    def without_images(self) -> str | None:
+        """Why there are no features, in words; None if there are images."""
+        if self.images is not None:
+            return None
+        return (
+            f'{self.path} holds statistics only, which serve for the Fréchet distance. KID, precision and recall need '
+            f'images: give a folder, or a .npz file with {ARRAY}'
+        )
+
+    def count_for(self, with_features: bool) -> int | None:
+        """Number of images of :meth:`features`, or of :meth:`statistics`; None: not known."""
+        if self.images is not None and (with_features or self._given is None):
+            return len(self.images)
+        return None if self._given is None else self._given.count
+
     def prepare(self, with_features: bool) -> None:
         """Compute the features that are missing in the cache; all processes must call it.
 
@@ -117,22 +133,11 @@ class Reference:
         Raises:
             StatisticsError: There are only statistics.
         """
-        self.require_images()
+        if self.without_images:
+            raise StatisticsError(self.without_images)
         if self._features is None:
             self._features = torch.cat(list(self._cached))
         return self._features
-
-    def require_images(self) -> None:
-        """Refuse a reference without images.
-
-        Raises:
-            StatisticsError: There are only statistics.
-        """
-        if self.images is None:
-            raise StatisticsError(
-                f'{self.path} holds statistics only, which serve for the Fréchet distance. KID, precision and recall '
-                f'need images: give a folder, or a .npz file with {ARRAY}'
-            )
 
     def _read_statistics(self, names: list[str] | None) -> Statistics | None:
         if names is None or 'mu.npy' not in names:

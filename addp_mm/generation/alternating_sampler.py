@@ -12,7 +12,7 @@ from torch import Tensor
 
 from addp_mm.diffusion import corrupt, expected_latents, halton_order, mask_length, remask, remask_in_order, sample_ids
 from addp_mm.diffusion.token_space import NO_CLASS
-from addp_mm.errors import ConfigError
+from addp_mm.errors import ConfigError, UserError
 from addp_mm.generation.alternating_model import AlternatingModel, ConditionalModel
 from addp_mm.generation.class_labels import class_labels
 from addp_mm.generation.guidance import Guidance, guided_logits
@@ -21,6 +21,10 @@ from addp_mm.generation.sampling_schedule import SamplingSchedule
 from addp_mm.generation.sampling_state import Samples, SamplingStep, join_steps
 
 Labels = Tensor | Sequence[int] | None
+
+
+class NonFiniteLogitsError(UserError, ValueError):
+    """A model gives logits that are NaN or Inf."""
 
 
 class AlternatingSampler:
@@ -43,8 +47,8 @@ class AlternatingSampler:
             without guidance. Defaults to None: no guidance.
 
     Raises:
-        ConfigError: The schedule has more steps than an image has tokens, or the model has no
-            classes for the guidance.
+        ConfigError: The schedule has more steps than an image has tokens, the guidance has another
+            type, or the model has no classes for it.
 
     Example:
         >>> sampler = AlternatingSampler(model, (8, 8), SamplingSchedule(8))  # doctest: +SKIP
@@ -67,6 +71,8 @@ class AlternatingSampler:
                 f'num_steps must be at most {num_tokens}, the number of tokens of an image '
                 f'({grid_size[0]}x{grid_size[1]}), got {schedule.num_steps}: more steps have nothing to do'
             )
+        if not isinstance(guidance, Guidance | None):
+            raise ConfigError(f'guidance must be a Guidance, such as Guidance(scale=2.0), got {guidance!r}')
         self.num_classes = getattr(model, 'num_classes', 0)  # a ConditionalModel has it
         if guidance is not None and guidance.scale and not self.num_classes:
             raise ConfigError(
@@ -124,12 +130,12 @@ class AlternatingSampler:
             labels: See :meth:`start`. Defaults to None.
 
         Raises:
-            ValueError: The model's logits are non-finite.
+            NonFiniteLogitsError: The model's logits are NaN or Inf.
         """
         schedule = self.schedule
         logits = self._logits(state, labels)
         if not logits.isfinite().all():
-            raise ValueError(
+            raise NonFiniteLogitsError(
                 'the model gives non-finite logits (NaN or Inf): its weights are non-finite (did the training '
                 'stop with a non-finite loss?), or they exceed the range of float16'
             )
@@ -251,7 +257,8 @@ class AlternatingSampler:
             The finished images, on the model's device.
 
         Raises:
-            ConfigError: The model does not have these classes, or guidance is given without them.
+            ConfigError: There is not one label for each image, or guidance is given without labels.
+            ClassLabelError: The model does not have these classes.
         """
         batch_size = check_batch_size(batch_size, len(ids))
         if labels is None and self.guidance.scale:

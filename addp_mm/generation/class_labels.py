@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from addp_mm.diffusion.token_space import NO_CLASS
-from addp_mm.errors import ConfigError, first_few
+from addp_mm.diffusion.token_space import NO_CLASS, check_classes
+from addp_mm.errors import ConfigError
 
 
 def class_labels(labels: Tensor | Sequence[int] | None, num_images: int, num_classes: int) -> Tensor | None:
@@ -24,8 +24,8 @@ def class_labels(labels: Tensor | Sequence[int] | None, num_images: int, num_cla
         (N,) int64, or None if no image has a class.
 
     Raises:
-        ConfigError: The labels are not one whole number for each image, or such a class does not
-            exist.
+        ConfigError: The labels are not one whole number for each image.
+        ClassLabelError: There is no such class.
     """
     if labels is None:
         return None
@@ -35,15 +35,5 @@ def class_labels(labels: Tensor | Sequence[int] | None, num_images: int, num_cla
             f'labels must be a whole number for each of {num_images} image(s), got {labels.dtype} of shape '
             f'{tuple(labels.shape)}'
         )
-    wrong = labels[(labels < NO_CLASS) | (labels >= num_classes)].unique().tolist()
-    if wrong and not num_classes:
-        raise ConfigError(
-            f'labels: the model has no classes (num_classes is 0), got {first_few(wrong)}. Give a model that was '
-            'trained with classes, or leave the labels out'
-        )
-    if wrong:
-        raise ConfigError(
-            f'labels must be from 0 to {num_classes - 1}, the classes of the model, or -1 for no class; got '
-            f'{first_few(wrong)}'
-        )
+    check_classes(labels.tolist(), num_classes)
     return labels.long() if (labels != NO_CLASS).any() else None

@@ -156,6 +156,7 @@ def test_addp_check_does_not_say_that_save_best_has_no_effect(tmp_path, options)
     'changes, words',
     [
         (dict(interval=0), 'interval, num_images and batch_size must be at least 1; got 0, 10 and 4'),
+        (dict(scores=['fid', 'prc', 'is'], num_images=3), 'num_images=3 is too few: is at least 10, prc at least 4'),
         (dict(scores=['fud']), "'fud' is unknown; did you mean fid"),
         (dict(reference=None), 'needs a reference'),
         (dict(reference='none'), 'reference=none does not exist'),
@@ -167,9 +168,15 @@ def test_wrong_options_are_refused(options, changes, words):
 
 
 def test_wrong_options_of_the_sampler_are_refused_before_training(tmp_path, options):
-    for sampler, words in ((dict(num_steps=0), 'num_steps must be a whole number'), (dict(stepz=3), 'stepz')):
-        runner = build_runner(tmp_path / 'run', custom_hooks=[dict(options, sampler=sampler)])
-        with pytest.raises(ConfigError, match=f'sampler of the generated images: .*{words}'):
+    for changes, words in (
+        (dict(sampler=dict(num_steps=0)), 'num_steps must be a whole number'),
+        (dict(sampler=dict(stepz=3)), 'stepz'),
+        (dict(guidance=dict(scale=-1.0)), 'scale of the guidance must'),
+        (dict(guidance=dict(weight=1.0)), 'weight'),
+        (dict(guidance=dict(scale=1.0)), 'needs a model that was trained with classes'),
+    ):
+        runner = build_runner(tmp_path / 'run', custom_hooks=[{**options, **changes}])
+        with pytest.raises(ConfigError, match=f'sampler or guidance of the generated images: .*{words}'):
             runner.train()
 
 

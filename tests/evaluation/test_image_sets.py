@@ -129,3 +129,14 @@ def test_the_fingerprint_follows_names_sizes_and_times(tmp_path):
     second = open_images(folder).fingerprint()
     (folder / '0001.png').rename(folder / '0002.png')
     assert len({first, second, open_images(folder).fingerprint()}) == 3
+
+
+@pytest.mark.parametrize('record', ['generation.json', 'inpainting.json'])
+def test_an_output_folder_with_figures_is_refused(tmp_path, record):
+    write_folder(tmp_path / 'images', pixels(3))
+    write_folder(tmp_path, pixels(1, 32))
+    assert len(open_images(tmp_path)) == 4
+    (tmp_path / record).write_text('{}')
+    with pytest.raises(UserError, match=rf'is an output folder \({record}\).*: give {tmp_path / "images"}$'):
+        open_images(tmp_path)
+    assert len(open_images(tmp_path / 'images')) == 3

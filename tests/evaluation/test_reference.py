@@ -120,6 +120,29 @@ def test_names_of_scores():
     assert 'no reference' in missing_for('fid', ColourFeatures(), None)
 
 
+def test_too_few_images_are_said_before_features_are_computed(tmp_path):
+    network = ColourFeatures()
+    three = Reference(write_folder(tmp_path / 'three', pixels(3)), network)
+    one = Reference(write_folder(tmp_path / 'one', pixels(1)), network)
+    own = FeatureStatistics(network.name, network.fingerprint)
+    own.update(network(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)))
+    own.save(tmp_path / 'own.npz')
+    network.seen = 0
+    for reference in (three, Reference(tmp_path / 'own.npz', network)):
+        assert missing_for('fid', network, reference, 2) is None
+    assert missing_for('kid', network, three, 2) is None
+    assert missing_for('fid', network, three) is missing_for('is', network, three, 10) is None
+    for score, reference, number, words in (
+        ('fid', one, 20, f'at least 2 images in each set; {tmp_path / "one"}: 1'),
+        ('fid', three, 1, 'at least 2 images in each set; the generated images: 1'),
+        ('kid', one, 1, f'; the generated images: 1, {tmp_path / "one"}: 1'),
+        ('prc', three, 20, f'at least 4 images in each set; {tmp_path / "three"}: 3'),
+        ('is', three, 9, 'at least 10 images in each set; the generated images: 9'),
+    ):
+        assert missing_for(score, network, reference, number).endswith(words)
+    assert network.seen == 0
+
+
 def test_the_distance_of_known_gaussians():
     """|m - n|² + tr(A + B - 2 (A B)^½): for diagonal covariances, by dimension."""
     mean, a, b = np.array([1.0, -2.0, 0.5]), np.array([4.0, 1.0, 0.25]), np.array([1.0, 1.0, 9.0])

@@ -9,7 +9,7 @@ from helpers.tiny_addp import build_model
 from helpers.tiny_alternating_model import tiny_model
 
 from addp_mm.diffusion import halton_order
-from addp_mm.errors import ConfigError
+from addp_mm.errors import ConfigError, UserError
 from addp_mm.generation import AlternatingSampler, SamplingSchedule, image_generator, image_generators, token_mask
 
 
@@ -232,7 +232,7 @@ def test_a_model_in_training_mode_is_refused():
 def test_non_finite_weights_are_refused():
     model = tiny_model()
     torch.nn.init.constant_(model.head.bias, math.nan)
-    with pytest.raises(ValueError, match='non-finite logits .NaN or Inf.: its weights are non-finite'):
+    with pytest.raises(UserError, match='non-finite logits .NaN or Inf.: its weights are non-finite'):
         AlternatingSampler(model, model.grid_size, SamplingSchedule(2)).run(1, torch.Generator())
 
 

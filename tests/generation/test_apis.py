@@ -4,6 +4,7 @@
 import pytest
 import torch
 from helpers.tiny_addp import build_model, write_config
+from mmengine.config import Config
 
 from addp_mm.apis import extract_features, generate, inpaint, load_model
 from addp_mm.checkpoints.errors import CheckpointError
@@ -91,6 +92,8 @@ def test_rounding_beyond_the_range_is_clamped(model):
         (dict(mask=torch.ones(2, 16, 8)), r'over pixels, \(B, 16, 16\).* got \(2, 16, 8\)'),
         (dict(mask=torch.ones(2, 9)), r'over tokens, \(B, 16\).* got \(2, 9\)'),
         (dict(mask=torch.ones(16, 16)), r'16 mask'),
+        (dict(mask=torch.full((2, 16, 16), 0.3)), 'must be bool, or 0 and 1, got torch.float32 .* mask > 0.5'),
+        (dict(mask=torch.full((2, 16, 16), torch.nan)), 'must be bool, or 0 and 1'),
     ],
     ids=[
         'negative-batch',
@@ -100,6 +103,8 @@ def test_rounding_beyond_the_range_is_clamped(model):
         'mask-of-other-size',
         'other-tokens',
         'one-mask',
+        'soft-mask',
+        'mask-of-nan',
     ],
 )
 def test_arguments_of_inpainting_that_do_not_fit_are_named(model, change, message):
@@ -160,8 +165,14 @@ def test_checkpoints_that_do_not_fit_are_refused(model, tmp_path):
         attempt({**weights, 'neck.mask_token': torch.zeros(1, 1, 9)})
     with pytest.raises(CheckpointError, match='has no tokenizer, and .* has no init_cfg'):
         attempt({key: value for key, value in weights.items() if not key.startswith('tokenizer.')})
+    cfg = Config.fromfile(config)
+    cfg.model.tokenizer.init_cfg = dict(type='addp_mm.Pretrained', checkpoint='gone.pth')
+    with pytest.raises(CheckpointError, match=r'has no tokenizer, .* model.tokenizer.init_cfg .*: gone.pth does not'):
+        load_model(cfg, tmp_path / 'addp.pth')
     backbone = {key: value for key, value in weights.items() if key.startswith('backbone.')}
-    with pytest.raises(CheckpointError, match='addp.pth has no neck and no head, .*checkpoint of the pre-training'):
+    with pytest.raises(
+        CheckpointError, match='addp.pth has no neck and no head, .* are in the checkpoint of the pre-training'
+    ):
         attempt(backbone)
     with pytest.raises(CheckpointError, match='addp.pth has no backbone and no neck and no head'):
         attempt({key.removeprefix('backbone.'): value for key, value in backbone.items()})

@@ -96,7 +96,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_continues(files, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, 'save', save_three)
-        with pytest.raises(SystemExit, match=r'^error: .*00000\d.png cannot be written \(No space left .*to continue$'):
+        with pytest.raises(SystemExit, match=r'^error: .*00000\d.png cannot be written .*the same command again$'):
             generate(files, tmp_path / 'parts', '--num-images', '5', '--batch-size', '2')
     left = sorted(path.name for path in (tmp_path / 'parts' / 'images').iterdir())
     assert len(left) == 3
@@ -115,6 +115,12 @@ def test_a_full_disk_is_one_line_and_leaves_no_part_of_the_npz(files, tmp_path, 
     with pytest.raises(SystemExit, match=r'^error: .*images.npz cannot be written \(No space left on device\)'):
         generate(files, tmp_path, '--num-images', '2', '--npz')
     assert not list(tmp_path.glob('*npz*')) + list(tmp_path.glob('.*npz*'))
+
+
+def test_what_a_killed_run_left_of_the_npz_is_removed(files, tmp_path):
+    (tmp_path / '.images.npz.0f.partial').write_bytes(b'half')
+    generate(files, tmp_path, '--num-images', '1')
+    assert not list(tmp_path.glob('.*.partial'))
 
 
 def test_another_run_in_the_same_folder_is_refused(files, tmp_path):

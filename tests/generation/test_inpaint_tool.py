@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """tools/inpaint.py: files, masks, sizes, resuming, mistakes."""
 
+import errno
 import json
 import runpy
 import subprocess
@@ -16,6 +17,7 @@ from PIL import Image
 
 from addp_mm.apis import inpaint as api_inpaint
 from addp_mm.apis import load_model
+from addp_mm.folder_lock import lock_folder
 from addp_mm.generation.figures import to_uint8
 from addp_mm.registry import MODELS
 
@@ -331,3 +333,24 @@ def test_a_nano_scene_with_the_shipped_weights(small_scenes, tmp_path):
     assert changed(sample[:, :64], image)[inside].mean() > 0.5
     # the new part continues the background of the scene
     assert abs(sample[:, 64:].mean() - image[:, -8:].mean()) < 40
+
+
+def test_one_run_at_a_time_which_removes_what_a_killed_one_left(files, tmp_path):
+    image, out = save(tmp_path / 'a.png', pixels(16, 16)), tmp_path / 'out'
+    with lock_folder(out), pytest.raises(SystemExit, match='out is in use by another run'):
+        inpaint(files, image, out, '--box', '0,0,4,4')
+    inpaint(files, image, out, '--box', '0,0,4,4')
+    for partial in (out / '.inpainting.json.0f.partial', out / 'images' / '001' / '.a.png.0f.partial'):
+        partial.write_bytes(b'half')
+    inpaint(files, image, out, '--box', '0,0,4,4')
+    assert not list(out.rglob('.*.partial'))
+
+
+def test_a_full_disk_is_one_line_with_the_file(files, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    image = save(tmp_path / 'a.png', pixels(16, 16))
+    monkeypatch.setattr(Image.Image, 'save', full)
+    with pytest.raises(SystemExit, match=r'^error: .*out/images/000/a.png cannot be written \(No space left'):
+        inpaint(files, image, tmp_path / 'out', '--box', '0,0,4,4')

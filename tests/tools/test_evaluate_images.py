@@ -95,6 +95,8 @@ def test_images_of_different_sizes_are_said(tool, sets, config, tmp_path, capsys
     'arguments, words',
     [
         (['a', 'b', '--metrics', 'is'], 'error: --metrics is: tiny-vit has no class logits'),
+        (['a', 'one', '--metrics', 'fid'], '--metrics fid: it needs at least 2 images in each set; one: 1'),
+        (['one', 'b'], 'nothing can be measured. --metrics fid: .*; the generated images: 1'),
         (['a', 'adm.npz'], "taken to be of FID's Inception, and the features here are of tiny-vit"),
         (['a', 'none'], 'none does not exist. Give a folder'),
         (['none', 'b'], 'none does not exist. Give a folder'),
@@ -107,11 +109,20 @@ def test_images_of_different_sizes_are_said(tool, sets, config, tmp_path, capsys
 def test_bad_input_ends_in_one_line(tool, sets, config, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     Path('empty').mkdir()
+    write_folder(Path('one'), pixels(1, 16))
     np.savez('adm.npz', mu=np.zeros(8), sigma=np.eye(8))
     np.savez('keys.npz', labels=np.zeros(8))
     with pytest.raises(SystemExit, match=words) as end:
         run(tool, *arguments, '--extractor', config, '--cache-dir', 'cache')
     assert '\n' not in str(end.value)
+
+
+def test_scores_that_need_more_images_are_left_out(tool, sets, config, tmp_path, capsys):
+    write_folder(tmp_path / 'three', pixels(3, 16))
+    run(tool, sets[0], tmp_path / 'three', '--extractor', config, '--no-cache')
+    said = capsys.readouterr().out
+    assert f'--metrics prc is left out: it needs at least 4 images in each set; {tmp_path / "three"}: 3' in said
+    assert 'fid[tiny-vit]' in said
 
 
 @pytest.mark.parametrize(

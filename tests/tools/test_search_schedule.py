@@ -17,10 +17,10 @@ from PIL import Image
 
 from addp_mm import evaluation
 from addp_mm.apis import generate, load_model
+from addp_mm.folder_lock import lock_folder
 from addp_mm.generation import SamplingSchedule
 from addp_mm.generation.figures import to_uint8
 from addp_mm.generation.schedule_search import command_options, suggest_schedule
-from addp_mm.own_data.work_dir import lock_folder
 
 optuna = pytest.importorskip('optuna')
 
@@ -75,7 +75,7 @@ def test_the_first_trial_is_the_published_schedule_and_the_best_one_is_printed(f
     published, _ = results['trials']
     assert published['options'] == '--steps 3'
     images = to_uint8(generate(load_model(*files['model']), 10, seed=0, num_steps=3).images)
-    extractor = evaluation.build_extractor(evaluation.extractor_of(files['extractor']))
+    extractor = evaluation.build_extractor(files['extractor'])
     own = evaluation.FeatureStatistics(extractor.name, extractor.fingerprint)
     own.update(extractor(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)))
     reference = evaluation.folder_statistics(files['reference'], extractor)
@@ -127,7 +127,7 @@ def test_printed_options_give_the_schedule_of_the_trial():
 
 
 def test_statistics_in_a_file_are_a_reference(files, done, tmp_path):
-    extractor = evaluation.build_extractor(evaluation.extractor_of(files['extractor']))
+    extractor = evaluation.build_extractor(files['extractor'])
     evaluation.folder_statistics(files['reference'], extractor).save(tmp_path / 'own.npz')
     (found,) = search(files, tmp_path / 'file', 1, str(tmp_path / 'own.npz'))['trials']
     assert found['distance'] == pytest.approx(done[1]['trials'][0]['distance'], rel=1e-6)
@@ -152,6 +152,12 @@ def test_mistakes_are_named(files, tmp_path, monkeypatch):
         search(files, tmp_path / 'out', 1, None, '--steps', '17')
     with pytest.raises(SystemExit, match='none.npz does not exist'):
         search(files, tmp_path / 'out', 1, 'none.npz')
+    (tmp_path / 'one').mkdir()
+    Image.new('RGB', (16, 16)).save(tmp_path / 'one/0.png')
+    with pytest.raises(
+        SystemExit, match='the Fréchet distance cannot be computed: it needs at least 2 images .*one: 1'
+    ):
+        search(files, tmp_path / 'out', 1, str(tmp_path / 'one'))
     assert not (tmp_path / 'out').exists()
     (tmp_path / 'damaged').mkdir()
     (tmp_path / 'damaged/search.db').write_text('no database' * 100)

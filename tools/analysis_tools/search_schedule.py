@@ -21,7 +21,7 @@ def parse_args(argv=None):
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the pre-training: a file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='checkpoint of the pre-training: a path or addp_mm://NAME')
-    parser.add_argument('reference', help='folder of images, or .npz file of statistics, to compare with')
+    parser.add_argument('reference', help='folder of images, or .npz file of images or statistics, to compare with')
     parser.add_argument('--out', required=True, help='folder for the results')
     parser.add_argument('--steps', type=number(int, 1), required=True, help='alternating steps of every schedule')
     parser.add_argument('--trials', type=number(int, 1), default=50, help='trials in the folder at the end [50]')
@@ -30,7 +30,8 @@ def parse_args(argv=None):
     parser.add_argument(
         '--extractor',
         metavar='CONFIG',
-        help="config file with an 'extractor', such as configs/_base_/evaluation/*.py [Inception with FID's weights]",
+        help="config file with an 'extractor', or NAME of configs/_base_/evaluation/NAME_features.py "
+        "[Inception with FID's weights]",
     )
     parser.add_argument(
         '--img-size',
@@ -55,9 +56,15 @@ def require_optuna() -> None:
 
 def read_reference(args, extractor, device):
     """Statistics of the reference, by the extractor."""
+    from addp_mm.errors import ConfigError
     from addp_mm.evaluation import Reference
+    from addp_mm.evaluation.compare_images import missing_for
 
-    return Reference(args.reference, extractor, args.img_size, None, args.batch_size, device).statistics()
+    reference = Reference(args.reference, extractor, args.img_size, None, args.batch_size, device)
+    missing = missing_for('fid', extractor, reference, args.num_images)
+    if missing:
+        raise ConfigError(f'the Fréchet distance cannot be computed: {missing}')
+    return reference.statistics()
 
 
 def open_study(out: Path, settings: dict):
@@ -229,15 +236,15 @@ def run(args) -> None:
     from addp_mm.apis import load_model
     from addp_mm.config.paths import require_writable_folder
     from addp_mm.engine.device import choose_device
-    from addp_mm.evaluation import build_extractor, extractor_of
+    from addp_mm.evaluation import build_extractor
+    from addp_mm.folder_lock import lock_folder
     from addp_mm.generation import AlternatingSampler, SamplingSchedule
-    from addp_mm.own_data.work_dir import lock_folder
 
     device, out = choose_device(args.device), Path(args.out)
     require_writable_folder(out, f'--out {out}')
     model = load_model(args.config, args.checkpoint, device)
     AlternatingSampler(model, model.latent_size, SamplingSchedule(args.steps))  # refuses too many steps
-    extractor = build_extractor(extractor_of(args.extractor) if args.extractor else None).to(device)
+    extractor = build_extractor(args.extractor).to(device)
     reference = read_reference(args, extractor, device)
     with closing(lock_folder(out)):
         study = open_study(out, settings_of(args, model, extractor, reference))

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from addp_mm.checkpoints.atomic_write import write_json, write_safetensors
+from addp_mm.checkpoints.atomic_write import remove_partials, write_json, write_safetensors
 from addp_mm.datasets.listed.packed_names import PackedNames, names_fingerprint, write_names
 from addp_mm.datasets.token_labels.label_map import PROBABILITY, LabelMap, LabelMapError
 from addp_mm.datasets.tokens.token_store import differences
@@ -86,8 +86,7 @@ class MapFolder:
             scores: (n, K, h, w).
             classes: (n, K, h, w), integers.
         """
-        for partial in self.folder.glob(f'.{self.path(number).name}.*.partial'):  # left by a process that was killed
-            partial.unlink()
+        remove_partials(self.folder, self.path(number).name)
         tensors = dict(scores=scores.half().contiguous(), classes=classes.to(torch.int16).contiguous())
         write_safetensors(self.path(number), tensors, dict(settings=self._digest()))
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.open_images import image_name
+from addp_mm.diffusion.token_space import NO_CLASS
 from addp_mm.errors import first_few
 
 FOLDERS, DATASET = 'folders', 'dataset'
-_NO_CLASS = -1
+# ImageNet-22k has 21,841; a larger number is rather that of an image, and each class has a name
+_MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -77,28 +80,19 @@ def _from_dataset(images: Any) -> ClassLabels:
             f'--labels {DATASET}: {len(without):,} of {len(found):,} images have no gt_label of one number '
             f'({first_few(without, 3)}). Give the config of a data set with labels (with_label=True)'
         )
-    labels = np.array([np.asarray(label).item() for label in found], np.int64)
+    numbers = [np.asarray(label).item() for label in found]
+    wrong = [f'{image_name(images, k)}: {number!r}' for k, number in enumerate(numbers) if not _is_label(number)]
+    if wrong:
+        raise DatasetError(
+            f'--labels {DATASET}: gt_label must be a whole number from 0 to {_MOST_CLASSES - 1}, or {NO_CLASS} for no '
+            f'class; got {first_few(wrong, 3)}. Correct the data set'
+        )
+    labels = np.array(numbers, np.int64)
     return ClassLabels(labels, _names(labels, (getattr(images, 'metainfo', None) or {}).get('classes')))
 
 
 def _from_file(images: Any, path: Path) -> ClassLabels:
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except OSError as error:
-        raise DatasetError(
-            f"--labels {path}: cannot be read ({error.strerror}). Give '{FOLDERS}', '{DATASET}' or a text file with "
-            'lines "image label"'
-        ) from error
-    given: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        name, _, label = line.strip().rpartition(' ')
-        if line.strip() and (not name or not label.removeprefix('-').isdigit() or int(label) < _NO_CLASS):
-            raise DatasetError(
-                f'{path}, line {number}: {line!r} is not of the form "image label", with a label of 0 or more, or -1 '
-                'for no class. Correct it'
-            )
-        if line.strip():
-            given[name] = int(label)
+    given = _read_lines(path)
     names = [image_name(images, index) for index in range(len(images))]
     without = [name for name in names if name not in given]
     if without:
@@ -108,6 +102,38 @@ def _from_file(images: Any, path: Path) -> ClassLabels:
         )
     labels = np.array([given[name] for name in names], np.int64)
     return ClassLabels(labels, _names(labels, None))
+
+
+def _read_lines(path: Path) -> dict[str, int]:
+    """Label of each image of a text file."""
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = 'it is not in UTF-8' if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise DatasetError(
+            f"--labels {path}: cannot be read ({reason}). Give '{FOLDERS}', '{DATASET}' or a text file with "
+            'lines "image label"'
+        ) from error
+    given: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, label = [*line.rsplit(maxsplit=1), ''][:2]
+        if not re.fullmatch(r'-1|[0-9]{1,9}', label) or not _is_label(int(label)):
+            raise DatasetError(
+                f'{path}, line {number}: {line!r} is not of the form "image label", with a label from 0 to '
+                f'{_MOST_CLASSES - 1}, or {NO_CLASS} for no class. Correct it'
+            )
+        if given.setdefault(name.strip(), int(label)) != int(label):
+            raise DatasetError(
+                f'{path}, line {number}: {name.strip()} has the label {label} here and {given[name.strip()]} before. '
+                'Keep one'
+            )
+    return given
+
+
+def _is_label(number: object) -> bool:
+    return isinstance(number, int | float) and NO_CLASS <= number < _MOST_CLASSES and float(number).is_integer()
 
 
 def _names(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from addp_mm.checkpoints.atomic_write import atomic_path, write_json
+from addp_mm.checkpoints.atomic_write import atomic_path, naming_file, remove_partials, write_json
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.errors import first_few
 
@@ -85,8 +85,7 @@ class TokenWriter:
         self.about = dict(format=FORMAT, **settings, ids=dict(shape=list(shape), dtype=str(np.dtype(dtype))))
         self.done = 0
         self.broken: list[dict] = []
-        for partial in self.folder.glob(f'.{ABOUT}.*.partial'):  # left by a process that was killed
-            partial.unlink()
+        remove_partials(self.folder)
         if (self.folder / ABOUT).is_file():
             self._resume()
         elif self.folder.is_dir() and any(self.folder.iterdir()):
@@ -114,7 +113,8 @@ class TokenWriter:
             broken: Name of each broken image and the reason, by the image's number in the whole
                 list.
         """
-        self._file.write(ids.astype(self.about['ids']['dtype']).tobytes())
+        with naming_file(self.folder / PARTIAL):
+            self._file.write(ids.astype(self.about['ids']['dtype']).tobytes())
         self.broken += [dict(index=index, name=name, reason=reason) for index, (name, reason) in broken.items()]
         self.done += len(ids)
 
@@ -122,8 +122,9 @@ class TokenWriter:
         """Sync the rows written so far to disk; after the last row, finish."""
         if self.complete:
             return
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming_file(self.folder / PARTIAL):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._write_about()
         if self.done == self.about['ids']['shape'][0]:
             self._file.close()

@@ -11,8 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from addp_mm.engine.loops.generation_val_loop import GenerationValLoop, ImageNumbers
-from addp_mm.errors import ConfigError
+from addp_mm.errors import ConfigError, first_few
 from addp_mm.evaluation.compare_images import check_scores
+from addp_mm.evaluation.generation_scores import FEWEST
 from addp_mm.registry import HOOKS
 
 
@@ -77,6 +78,9 @@ class GenerationMetricHook(Hook):
                 f'{interval}, {num_images} and {batch_size}'
             )
         self.scores = check_scores(scores)
+        few = [f'{score} at least {FEWEST[score]}' for score in self.scores if num_images < FEWEST[score]]
+        if few:
+            raise ConfigError(f'GenerationMetricHook: num_images={num_images} is too few: {first_few(few)}')
         if reference is None and self.scores != ('is',):
             raise ConfigError('GenerationMetricHook needs a reference: a folder of images, or a .npz file')
         if reference is not None and not os.path.exists(reference):

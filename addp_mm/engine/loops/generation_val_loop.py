@@ -56,7 +56,8 @@ class GenerationValLoop(ValLoop):
         fp16: As in :class:`mmengine.runner.ValLoop`. Defaults to False.
 
     Raises:
-        ConfigError: The model does not generate, or an option of the sampler is wrong.
+        ConfigError: The model does not generate, or an option of the sampler or the guidance is
+            wrong.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class GenerationValLoop(ValLoop):
         try:
             self._build_sampler()
         except (TypeError, ValueError) as error:
-            raise ConfigError(f'sampler of the generated images: {error}') from error
+            raise ConfigError(f'sampler or guidance of the generated images: {error}') from error
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Sequence[int]) -> None:

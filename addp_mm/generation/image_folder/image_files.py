@@ -4,40 +4,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, features
 
-from addp_mm.checkpoints.atomic_write import atomic_path
-from addp_mm.errors import ConfigError, UserError
+from addp_mm.checkpoints.atomic_write import atomic_path, remove_partials
+from addp_mm.errors import ConfigError
 
 # options of Pillow, by the name of the format and of the files; all are lossless
 FORMATS: dict[str, dict[str, Any]] = dict(png=dict(format='PNG'), webp=dict(format='WEBP', lossless=True))
-
-
-class ImageWriteError(UserError, OSError):
-    """A generated image cannot be written, for example because the disk is full."""
-
-
-@contextmanager
-def naming_file(path: Path) -> Iterator[None]:
-    """Name the file in an error of the system while it is written.
-
-    Raises:
-        ImageWriteError: Replaces OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise ImageWriteError(
-            f'{path} cannot be written ({error.strerror or error}). All complete images stay: free some room, or '
-            'repair the folder, and give the same command to continue'
-        ) from error
 
 
 class ImageFiles:
@@ -67,10 +45,9 @@ class ImageFiles:
         """Write an image, uint8 (H, W, 3), atomically.
 
         Raises:
-            ImageWriteError: It cannot be written.
+            FileWriteError: It cannot be written.
         """
-        path = self.path(index)
-        with naming_file(path), atomic_path(path) as partial:
+        with atomic_path(self.path(index)) as partial:
             Image.fromarray(image).save(partial, **FORMATS[self.kind])
 
     def read(self, index: int) -> np.ndarray:
@@ -89,8 +66,7 @@ class ImageFiles:
         Damaged files are removed, and those that a killed run left under a temporary name. No other
         process may write into the folder.
         """
-        for partial in self.folder.glob('.*.partial'):
-            partial.unlink()
+        remove_partials(self.folder)
         names = {path.name for path in self.folder.iterdir()}
         found = [index for index in range(num_images) if self.path(index).name in names]
         with ThreadPoolExecutor(self.num_threads) as pool:

@@ -69,7 +69,7 @@ class BatchWriter:
             advance: Called with the number of images that are done; a step counts as a part.
 
         Raises:
-            ImageWriteError: An image cannot be written.
+            FileWriteError: An image cannot be written.
         """
         missing = frozenset(missing)
         limit = 2 * max(map(len, batches), default=1)  # a whole batch can wait during the next one

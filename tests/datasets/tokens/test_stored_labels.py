@@ -52,6 +52,9 @@ def test_classes_of_a_dataset():
     assert read_class_labels(Images(list('xy'), [2, 0]), 'dataset').classes == ('0', '1', '2')
     with pytest.raises(DatasetError, match=r'2 of 2 images have no gt_label .* \(x, y\)'):
         read_class_labels(Images(list('xy')), 'dataset')
+    for wrong in (1.5, -2, 10**9, float('nan'), 'shirt'):
+        with pytest.raises(DatasetError, match=f'gt_label must be a whole number .* got y: {wrong!r}. Correct'):
+            read_class_labels(Images(list('xy'), [2, wrong]), 'dataset')
     with pytest.raises(DatasetError, match='label 2, but the dataset names 2 classes'):
         read_class_labels(Images(list('xy'), [2, 0], CLASSES), 'dataset')
 
@@ -65,10 +68,18 @@ def test_classes_of_a_text_file(tmp_path):
     path.write_text('b/0.png 0\na/2.png 1\n')
     with pytest.raises(DatasetError, match=r'has no label of 2 of 4 images \(b/more/1.png, c d/3.png\)'):
         read_class_labels(IMAGES, str(path))
-    for line in ('b/0.png', 'b/0.png shirt', 'b/0.png -2', '3'):
+    path.write_bytes(b'\xef\xbb\xbfb/0.png\t0\r\nb/more/1.png  -1\r\na/2.png 1\r\n c d/3.png\t4\r\n')
+    assert read_class_labels(IMAGES, str(path)).labels.tolist() == [0, -1, 1, 4]
+    for line in ('b/0.png', 'b/0.png shirt', 'b/0.png -2', '3', 'b/0.png ²', 'b/0.png 1000000', f'b/0.png {10**30}'):
         path.write_text(f'a/2.png 1\n{line}\n')
         with pytest.raises(DatasetError, match='line 2: .* is not of the form "image label"'):
             read_class_labels(IMAGES, str(path))
+    path.write_text('a/2.png 1\nb/0.png 1\na/2.png 0\n')
+    with pytest.raises(DatasetError, match='line 3: a/2.png has the label 0 here and 1 before'):
+        read_class_labels(IMAGES, str(path))
+    path.write_bytes('b/0.png é 0'.encode('latin-1'))
+    with pytest.raises(DatasetError, match=r'labels.txt: cannot be read \(it is not in UTF-8\)'):
+        read_class_labels(IMAGES, str(path))
     with pytest.raises(DatasetError, match='cannot be read .*Give .folders., .dataset. or a text file'):
         read_class_labels(IMAGES, str(tmp_path / 'lost.txt'))
 

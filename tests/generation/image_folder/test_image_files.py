@@ -1,13 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-import errno
-
 import numpy as np
 import pytest
 from PIL import Image, features
 
-from addp_mm.checkpoints import atomic_write
 from addp_mm.generation.image_folder import FORMATS, ImageFiles
-from addp_mm.generation.image_folder.image_files import ImageWriteError
 
 
 def pixels(seed: int = 0) -> np.ndarray:
@@ -35,18 +31,6 @@ def test_damaged_files_and_temporary_ones_are_removed(tmp_path, kind, content):
     (tmp_path / f'.000001.{kind}.0123.partial').write_bytes(b'half')
     assert files.missing(2) == [0, 1]
     assert not list(tmp_path.iterdir())
-
-
-def test_a_full_disk_is_named_and_leaves_no_partial_file(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, 'No space left on device')
-
-    files = ImageFiles(tmp_path)
-    files.write(0, pixels())
-    monkeypatch.setattr(atomic_write.os, 'fsync', full)
-    with pytest.raises(ImageWriteError, match=r'000001.png cannot be written \(No space left on device\)'):
-        files.write(1, pixels(1))
-    assert [path.name for path in tmp_path.iterdir()] == ['000000.png']
 
 
 def test_pillow_without_webp_is_named(tmp_path, monkeypatch):
