@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-# Seven and a half times as many ids as the run of 8,000 iterations, with the loss on held-out scenes,
-# to see where it stops falling.
+# Seven and a half times as many ids as the run of 8,000 iterations, with the loss on held-out
+# scenes, to see where it stops falling.
 _base_ = './token-predictor_nano-p8_from-ids_2xb16-fp32-8k_fashion-scenes-64px.py'
 
 max_iters = 30000

@@ -122,7 +122,7 @@ def test_views_of_any_number_of_channels_equal_those_of_each_channel(channels, d
 
 
 def test_eight_bits_are_resized_alike_with_one_channel_and_with_three():
-    image = photo()
+    image = photo() // 2 + 64  # no overshoot: Pillow before 13 cuts it off between rows and columns
     three = Views(16, count=2).make(image, 0).astype(int)
     single = np.stack([Views(16, count=2).make(image[..., k : k + 1], 0)[:, 0] for k in range(3)], 1)
     assert abs(three - single).max() <= 1
