@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from addp_mm.cli_options import number
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from addp_mm.generation import Guidance, SamplingSchedule
 
 
@@ -115,22 +117,21 @@ def classes_of(args: argparse.Namespace, num_classes: int) -> list[int] | None:
     return choose_classes(args.classes, num_classes, class_names(args.config))
 
 
-def settings_of(args: argparse.Namespace, classes: list[int] | None) -> dict:
+def settings_of(args: argparse.Namespace, model: nn.Module, classes: list[int] | None) -> dict:
     """The weights, and the options of :func:`add_sampling_options`, which determine the pixels.
 
     They are the record of an output folder: all images of a folder have the same.
 
     Args:
-        args: The parsed options, with ``config`` and ``checkpoint``.
+        args: The parsed options, with ``config``.
+        model: The model. Its tokenizer and predictor may be from other files than its checkpoint.
         classes: Result of :func:`classes_of`.
     """
-    from addp_mm.checkpoints.file_fingerprint import file_fingerprint
-    from addp_mm.checkpoints.reading import resolve_asset
+    from addp_mm.checkpoints.fingerprint import module_fingerprint
 
-    path = Path(resolve_asset(args.checkpoint))
     return dict(
         config=Path(args.config).name,
-        checkpoint=file_fingerprint(path) if path.is_file() else args.checkpoint,
+        weights=module_fingerprint(model),
         steps=args.steps,
         schedule=args.schedule,
         order=args.order,

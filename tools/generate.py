@@ -164,7 +164,7 @@ def run(args: argparse.Namespace) -> None:
         def claim() -> list[int]:
             require_writable_folder(out, f'--out {out}')
             held.enter_context(lock_folder(out))
-            settings = settings_of(args, writer.classes)
+            settings = settings_of(args, sampler.model, writer.classes)
             claim_folder(files.folder, out / GENERATION, dict(settings, amp=args.amp, format=args.format))
             remove_partials(out)
             return files.missing(args.num_images)

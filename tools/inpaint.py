@@ -70,12 +70,12 @@ def whole_numbers(names: str, least: int):
     return read
 
 
-def settings_of(args, classes) -> dict:
+def settings_of(args, model, classes) -> dict:
     """What determines the pixels, besides the images and their masks."""
     kept = {name: getattr(args, name) for name in ('invert_mask', 'box', 'outpaint', 'reconstruction', 'overlap')}
     for name in ('box', 'outpaint'):  # JSON has no tuples
         kept[name] = kept[name] and list(kept[name])
-    return dict(sampling_options.settings_of(args, classes), **kept)
+    return dict(sampling_options.settings_of(args, model, classes), **kept)
 
 
 class Edit:
@@ -306,7 +306,7 @@ def run(args) -> None:
     sampler = AlternatingSampler(model, model.latent_size, schedule, sampling_options.guidance_of(args))
     inpainter = TiledInpainter(sampler, model.tokenizer.stride, args.overlap)
     classes = sampling_options.classes_of(args, sampler.num_classes)
-    settings = settings_of(args, classes)
+    settings = settings_of(args, model, classes)
     args.classes = classes  # their numbers
     require_writable_folder(out, f'--out {out}')
     with lock_folder(out):
