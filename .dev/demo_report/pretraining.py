@@ -1,0 +1,65 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The part of the demo that continues the pre-training."""
+
+from __future__ import annotations
+
+from addp_mm.benchmark.step import Step
+from addp_mm.report.figures import image_picture, line_charts
+from addp_mm.report.logs import read_curve, read_previews
+from addp_mm.report.page import Figure, Section
+from demo_report.generation import PRETRAIN_CONFIG
+from demo_report.parts import ADDP_WEIGHTS, ROOT, Part, Setting, commands
+
+ITERS = 50
+
+
+def pretraining(setting: Setting) -> Part:
+    """A few more iterations of the pre-training, from the shipped weights."""
+    folder = setting.folder / 'pretrain'
+    iters = 4 if setting.short else ITERS
+    options = [
+        f'load_from={ADDP_WEIGHTS}',
+        f'train_cfg.max_iters={iters}',
+        f'train_dataloader.dataset.data_root={setting.data_root}/',
+        'optim_wrapper.optimizer.lr=1e-4',
+        f'custom_hooks.0.preview_interval={iters // 2}',
+        f'default_hooks.logger.interval={max(1, iters // 25)}',
+    ]
+    if setting.short:
+        options.append('train_dataloader.batch_size=8')
+    step = Step(
+        'pretrain',
+        'Continue the pre-training of ADDP',
+        ('tools/train.py', str(PRETRAIN_CONFIG), '--work-dir', str(folder), '--cfg-options', *options),
+        (folder / f'iter_{iters}.pth',),
+        (ADDP_WEIGHTS,),
+        (setting.scenes,),
+        folder,
+        (PRETRAIN_CONFIG,),
+    )
+
+    def section() -> Section:
+        found = read_previews(ROOT / folder, 'generated')
+        previews = Figure(
+            'Images that the pre-training generates while it runs (also shown in TensorBoard), each time from the same '
+            'noise.',
+            commands([step]),
+            [
+                image_picture(image, 'preview', f'After {number:,} iterations')
+                for number, image in dict(found[:1] + found[-1:]).items()
+            ],
+        )
+        curve = line_charts({'Pre-training loss': {'': read_curve(ROOT / folder)}}, 'iteration', {'': '#14708c'})
+        loss = Figure(
+            'Soft cross entropy on masked tokens, mean of each logging interval. Each iteration samples its own noise '
+            'level, so the loss varies.',
+            commands([step]),
+            [curve],
+        )
+        text = (
+            f'The demo continues the pre-training from the shipped weights, for {iters} iterations. A model that has '
+            'learned nothing has a loss of 6.2, the logarithm of 512 codes.'
+        )
+        return Section('Pre-training', [previews, loss], text)
+
+    return Part([step], section)
