@@ -13,8 +13,7 @@ from demo_report.parts import Part, commands
 
 LEAD = (
     'ADDP pre-trains a vision transformer by generating images: it alternates between discrete tokens and pixels. This '
-    'page shows first what the small weights of this package do without any training. The trainings below took a few '
-    'minutes on this computer.'
+    'page shows first what the small weights of this package can do, and then short trainings on this computer.'
 )
 SHORT = (
     'Short run: each step had only a few iterations and images, to check that everything works. The numbers and '
@@ -25,7 +24,6 @@ UNFINISHED = (
     'interrupted demo.'
 )
 NEXT = (
-    ('go through these steps yourself', 'docs/first_steps.md', 'addp list'),
     ('try the weights in your browser', 'docs/app.md', 'addp app'),
     (
         'put ADDP or another backbone into your own config',
@@ -33,11 +31,8 @@ NEXT = (
         'addp swap mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py --backbone addp_b --out my_detector.py',
     ),
     ('pre-train on your own images', 'docs/own_data.md', 'addp pretrain FOLDER'),
-    (
-        'train at full size on ImageNet, COCO, ADE20K or Cityscapes',
-        'docs/model_zoo.md',
-        'addp train addp_vit-base-p16_8xb64-accum8-bf16-coslr-1600e_in1k-256px',
-    ),
+    ('train at full size on ImageNet, COCO, ADE20K or Cityscapes', 'docs/model_zoo.md', 'addp list'),
+    ('go through the steps of this page yourself', 'docs/first_steps.md', 'addp doctor'),
 )
 
 
@@ -63,8 +58,8 @@ def build_page(parts: Sequence[Part], scenes: Step, done: Mapping[str, Done], sh
 def _next() -> Section:
     table = Table(['You want to', 'Page', 'Command'], NEXT, commands=True)
     caption = (
-        'The commands are in the environment that `make` created: `. .venv/bin/activate`. The pages are in the '
-        'repository; `make docs` builds them as a site.'
+        'First activate the environment that make created: source .venv/bin/activate. The pages are files of the '
+        'repository; make docs builds them as a site.'
     )
     return Section('Where to go next', [Figure(caption, [command for *_, command in NEXT], table=table)])
 

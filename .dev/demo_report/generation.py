@@ -20,10 +20,11 @@ PRETRAIN_CONFIG = Path('configs/pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-
 SAMPLING = ('--temperature', '2', '--top-p', '0.95')
 SHORT_SAMPLING = (*SAMPLING, '--steps', '4')
 GRID_COLUMNS = 8
-# Scenes of the validation split, and the options that hide a part of each.
+# Scenes of the validation split, and the options for a part of each: the lower half of a shirt, and
+# the upper half of trousers, which the scene cuts off.
 EDITS = {
     'inpaint': ('Inpaint a scene', '000015', ('--box', '8,40,32,24')),
-    'outpaint': ('Continue a scene beyond its sides', '000005', ('--outpaint', '16,0,16,16')),
+    'outpaint': ('Continue a scene beyond its edge', '000013', ('--outpaint', '0,32,0,0')),
 }
 
 
@@ -93,7 +94,7 @@ def edited_scenes(setting: Setting) -> Part:
     captions = (
         'A part of a scene is hidden and generated again. From left to right: the scene, the hidden part in white, and '
         'four samples. All other pixels stay as they are.',
-        'The same beyond the sides of a scene.',
+        'The same beyond the upper edge of a scene, which cuts off a garment.',
     )
 
     def section() -> Section:

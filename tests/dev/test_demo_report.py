@@ -7,10 +7,12 @@ from pathlib import Path
 
 import demo
 import pytest
+from demo_report.demo_page import NEXT
 from demo_report.finetunings import CONFIGS, load_config
 from helpers.demo_files import ROOT, write_outputs
 from helpers.html_page import ParsedPage
 
+from addp_mm.__main__ import OWN, TOOLS
 from addp_mm.benchmark.step_runner import Done
 from addp_mm.report.logs import LogError
 
@@ -90,7 +92,7 @@ def test_a_short_report_says_that_its_numbers_have_no_meaning(finished, tmp_path
     [
         'samples/grid.png',
         'samples/steps.png',
-        'edits/outpaint/figures/000005.png',
+        'edits/outpaint/figures/000013.png',
         'pretrain/20260101_000000/vis_data/scalars.json',
         'pretrain/20260101_000000/vis_data/vis_image',
         'det_addp/test/metrics.json',
@@ -119,6 +121,14 @@ def test_every_command_names_tools_configs_and_options_that_exist(short):
         if '--cfg-options' in step.command:
             options = list(step.command[step.command.index('--cfg-options') + 1 :])
             checked(str(ROOT / step.command[1]), options)
+
+
+def test_the_next_steps_name_pages_and_commands_that_exist():
+    for _, page, command in NEXT:
+        assert (ROOT / page).is_file()
+        program, name, *_ = command.split()
+        assert program == 'addp'
+        assert name in {**TOOLS, **OWN}
 
 
 def test_random_weights_differ_from_addp_weights_in_nothing_else():

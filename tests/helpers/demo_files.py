@@ -74,7 +74,7 @@ def write_outputs(folder: Path) -> None:
     png(folder / 'samples/grid.png', (530, 530))
     png(folder / 'samples/steps.png', (1200, 200))
     png(folder / 'edits/inpaint/figures/000015.png', (796, 132))
-    png(folder / 'edits/outpaint/figures/000005.png', (796, 102))
+    png(folder / 'edits/outpaint/figures/000013.png', (796, 198))
     write_scalars(folder / 'pretrain', '20260101_000000', train_records(range(5, 55, 5), 30))
     for step in (25, 50):
         png(folder / f'pretrain/20260101_000000/vis_data/vis_image/generated_{step}.png', (260, 260), step)
