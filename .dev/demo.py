@@ -12,18 +12,19 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demo_report.comparison import comparison
 from demo_report.demo_page import build_page
 from demo_report.generation import edited_scenes, generated_scenes
-from demo_report.parts import ADDP_WEIGHTS, ASSETS, ROOT, Part, Setting
+from demo_report.parts import ASSETS, ROOT, Part, Setting
 from demo_report.pretraining import pretraining
 
 from addp_mm.benchmark.step import Step
 from addp_mm.benchmark.step_runner import Done, StepError, StepRunner, clock
 from addp_mm.cli_options import number
+from addp_mm.errors import first_few
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
 
@@ -106,14 +107,21 @@ def plan(folder: Path, short: bool) -> Demo:
     return Demo(setting, predictions, trainings)
 
 
+def missing_assets(steps: Sequence[Step]) -> list[str]:
+    """Files of the package that steps need, and that do not exist."""
+    needed = dict.fromkeys(path for step in steps for path in step.inputs if ASSETS in path.parents)
+    return [str(path) for path in needed if not (ROOT / path).is_file()]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the demo."""
     args = parse_args(argv)
     os.chdir(ROOT)
-    if not ADDP_WEIGHTS.is_file():
-        sys.exit(f'error: {ADDP_WEIGHTS} is missing: the checkout is incomplete. Clone the repository again')
     began = time.monotonic()
     demo = plan(Path('work_dirs/demo_short' if args.short else 'work_dirs/demo'), args.short)
+    missing = missing_assets(demo.steps)
+    if missing:
+        sys.exit(f'error: missing files: {first_few(missing)}. The checkout is incomplete: clone the repository again')
     try:
         runner = StepRunner(demo.setting.folder, args.jobs, max(1, cores() // args.jobs))
         size = demo.write(runner.run(demo.steps, watch=demo.show_predictions))

@@ -12,7 +12,7 @@ from addp_mm.benchmark.step import Step
 from addp_mm.generation.figures import image_grid
 from addp_mm.report.figures import image_picture
 from addp_mm.report.page import Figure, Section
-from demo_report.parts import ADDP_WEIGHTS, Part, Setting, commands, open_rgb
+from demo_report.parts import ADDP_WEIGHTS, GENERATOR_WEIGHTS, Part, Setting, commands, open_rgb
 
 PRETRAIN_CONFIG = Path('configs/pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py')
 # The published temperature of 6 is for 256 tokens. With 64 tokens the order of unmasking would be
@@ -37,7 +37,7 @@ def generated_scenes(setting: Setting) -> Part:
         'Generate scenes',
         ('tools/generate.py', str(PRETRAIN_CONFIG), str(ADDP_WEIGHTS), '--out', str(out), *options),
         (out / 'grid.png', out / 'steps.png'),
-        (ADDP_WEIGHTS,),
+        GENERATOR_WEIGHTS,
         folder=out,
         configs=(PRETRAIN_CONFIG,),
     )
@@ -85,7 +85,7 @@ def edited_scenes(setting: Setting) -> Part:
                 title,
                 ('tools/inpaint.py', str(PRETRAIN_CONFIG), str(ADDP_WEIGHTS), *where, *options),
                 (out / name / f'figures/{scene}.png',),
-                (ADDP_WEIGHTS,),
+                GENERATOR_WEIGHTS,
                 (setting.scenes,),
                 out / name,
                 (PRETRAIN_CONFIG,),

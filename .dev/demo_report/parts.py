@@ -16,6 +16,12 @@ from addp_mm.report.page import Section
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = Path('addp_mm/assets')
 ADDP_WEIGHTS = ASSETS / 'addp_nano-p8.safetensors'
+# ADDP loads the other two files by the checkpoints of its config.
+GENERATOR_WEIGHTS = (
+    ADDP_WEIGHTS,
+    ASSETS / 'token-predictor_nano-p8.safetensors',
+    ASSETS / 'vq-tokenizer_nano-p8.safetensors',
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from addp_mm.report.figures import image_picture, line_charts
 from addp_mm.report.logs import read_curve, read_previews
 from addp_mm.report.page import Figure, Section
 from demo_report.generation import PRETRAIN_CONFIG
-from demo_report.parts import ADDP_WEIGHTS, ROOT, Part, Setting, commands
+from demo_report.parts import ADDP_WEIGHTS, GENERATOR_WEIGHTS, ROOT, Part, Setting, commands
 
 ITERS = 50
 
@@ -32,7 +32,7 @@ def pretraining(setting: Setting) -> Part:
         'Continue the pre-training of ADDP',
         ('tools/train.py', str(PRETRAIN_CONFIG), '--work-dir', str(folder), '--cfg-options', *options),
         (folder / f'iter_{iters}.pth',),
-        (ADDP_WEIGHTS,),
+        GENERATOR_WEIGHTS,
         (setting.scenes,),
         folder,
         (PRETRAIN_CONFIG,),

@@ -115,12 +115,23 @@ def test_every_command_names_tools_configs_and_options_that_exist(short):
     from addp_mm.config.config_file import load_config as checked
 
     planned = demo.plan(Path('work_dirs/demo'), short)
+    assert demo.missing_assets(planned.steps) == []
     for step in planned.steps:
         assert (ROOT / step.command[0]).is_file()
         assert all((ROOT / config).is_file() for config in step.configs)
         if '--cfg-options' in step.command:
             options = list(step.command[step.command.index('--cfg-options') + 1 :])
             checked(str(ROOT / step.command[1]), options)
+
+
+def test_a_missing_asset_is_named(tmp_path, monkeypatch):
+    planned = demo.plan(Path('work_dirs/demo'), short=False)
+    monkeypatch.setattr(demo, 'ROOT', tmp_path)
+    missing = demo.missing_assets(planned.steps)
+    assert {'addp_mm/assets/addp_nano-p8.safetensors', 'addp_mm/assets/vq-tokenizer_nano-p8.safetensors'} <= set(
+        missing
+    )
+    assert len(set(missing)) == len(missing)
 
 
 def test_the_next_steps_name_pages_and_commands_that_exist():
