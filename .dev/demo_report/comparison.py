@@ -27,9 +27,9 @@ def comparison(setting: Setting) -> Part:
     trainings, tests = zip(*(run.steps(after=(setting.scenes,)) for run in runs), strict=True)
     steps = [*trainings, *tests]
     text = (
-        f'The demo fine-tunes {MODEL} twice: with the transformer from ADDP weights, and from random weights. A '
-        'training as short as this only shows that training works: the loss falls, and the pre-trained transformer '
-        'learns faster. Real schedules are many times longer.'
+        f'The demo fine-tunes {MODEL} twice: with the transformer from ADDP weights, and from random weights. The '
+        'curves and the table show what the pre-training changes after a training as short as this. Real schedules are '
+        'many times longer.'
     )
     return Part(steps, lambda: Section('Fine-tuning', [_losses(runs, trainings), _results(runs, steps)], text))
 
@@ -51,4 +51,6 @@ def _results(runs: Sequence[FineTuning], steps: Sequence[Step]) -> Figure:
         f'Percent, on {scenes:,} validation scenes. Seed {runs[0].seed}, one run each: small differences may be '
         f'chance. Both have the same schedule: {runs[0].schedule()}.'
     )
-    return Figure(caption, commands(steps), table=Table(['Metric', *COLOURS, 'Difference'], rows))
+    return Figure(
+        caption, commands(steps), table=Table(['Metric', 'ADDP weights', 'Random weights', 'Difference'], rows)
+    )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 from addp_mm.benchmark.step import Step
 from addp_mm.report.figures import image_picture, line_charts
 from addp_mm.report.logs import read_curve, read_previews
@@ -11,6 +13,8 @@ from demo_report.generation import PRETRAIN_CONFIG
 from demo_report.parts import ADDP_WEIGHTS, GENERATOR_WEIGHTS, ROOT, Part, Setting, commands
 
 ITERS = 50
+CHANCE = math.log(512)  # the loss if all codes are equally likely
+COLOURS = ('#14708c', '#b8692a')
 
 
 def pretraining(setting: Setting) -> Part:
@@ -22,7 +26,7 @@ def pretraining(setting: Setting) -> Part:
         f'train_cfg.max_iters={iters}',
         f'train_dataloader.dataset.data_root={setting.data_root}/',
         'optim_wrapper.optimizer.lr=1e-4',
-        f'custom_hooks.0.preview_interval={iters // 2}',
+        f'custom_hooks.0.preview_interval={iters}',
         f'default_hooks.logger.interval={max(1, iters // 25)}',
     ]
     if setting.short:
@@ -39,27 +43,20 @@ def pretraining(setting: Setting) -> Part:
     )
 
     def section() -> Section:
-        found = read_previews(ROOT / folder, 'generated')
-        previews = Figure(
-            'Images that the pre-training generates while it runs (also shown in TensorBoard), each time from the same '
-            'noise.',
-            commands([step]),
-            [
-                image_picture(image, 'preview', f'After {number:,} iterations')
-                for number, image in dict(found[:1] + found[-1:]).items()
-            ],
-        )
-        curve = line_charts({'Pre-training loss': {'': read_curve(ROOT / folder)}}, 'iteration', {'': '#14708c'})
-        loss = Figure(
-            'Soft cross entropy on masked tokens, mean of each logging interval. Each iteration samples its own noise '
+        number, preview = read_previews(ROOT / folder, 'generated')[-1]
+        curve = read_curve(ROOT / folder)
+        lines = {'this training': curve, 'a model that knows nothing': [(curve[0][0], CHANCE), (curve[-1][0], CHANCE)]}
+        figure = Figure(
+            'Left: images that the pre-training generates while it runs (also shown in TensorBoard). Right: the loss, '
+            'soft cross entropy on masked tokens, mean of each logging interval. Each iteration samples its own noise '
             'level, so the loss varies.',
             commands([step]),
-            [curve],
+            [
+                image_picture(preview, 'generated images', f'After {number:,} iterations'),
+                line_charts({'Pre-training loss': lines}, 'iteration', dict(zip(lines, COLOURS, strict=True))),
+            ],
         )
-        text = (
-            f'The demo continues the pre-training from the shipped weights, for {iters} iterations. A model that has '
-            'learned nothing has a loss of 6.2, the logarithm of 512 codes.'
-        )
-        return Section('Pre-training', [previews, loss], text)
+        text = f'The demo continues the pre-training from the shipped weights, for {iters} iterations.'
+        return Section('Pre-training', [figure], text)
 
     return Part([step], section)

@@ -47,6 +47,7 @@ def test_the_report_shows_every_result_with_its_commands(finished, tmp_path):
     assert '300 iterations, batch 16, 20,000 training scenes' in parsed.text
     for step in finished.steps:
         assert step.shown in parsed.text
+    assert 'After 50 iterations' in parsed.text
     assert 'no meaning' not in parsed.text
     assert 'not finished' not in parsed.text
     headings = re.findall(r'<h2>(.*?)</h2>', html)

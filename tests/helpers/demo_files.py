@@ -76,8 +76,7 @@ def write_outputs(folder: Path) -> None:
     png(folder / 'edits/inpaint/figures/000015.png', (796, 132))
     png(folder / 'edits/outpaint/figures/000013.png', (796, 198))
     write_scalars(folder / 'pretrain', '20260101_000000', train_records(range(5, 55, 5), 30))
-    for step in (25, 50):
-        png(folder / f'pretrain/20260101_000000/vis_data/vis_image/generated_{step}.png', (260, 260), step)
+    png(folder / 'pretrain/20260101_000000/vis_data/vis_image/generated_50.png', (260, 260))
     for weights, better in (('addp', 10), ('random', 0)):
         run = folder / f'det_{weights}'
         write_scalars(run / 'train', '20260101_000000', train_records(range(10, 60, 10), 40 - better))
