@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo   pre-train, generate and fine-tune on real images; writes work_dirs/demo/report.html'
+	@echo 'make demo   what the shipped weights predict, then short trainings; writes work_dirs/demo/report.html'
 	@echo 'make test   run the tests'
 	@echo 'make lint   check style, format, types and import rules'
 	@echo 'make docs   build the documentation into build/docs'

@@ -1,8 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run generation, pre-training and three downstream tasks, and write one report.
+"""Show what the shipped weights predict, then pre-train and fine-tune a little, in one report.
 
 Each step calls a tool of this repository, and its command is printed. Finished steps are not
-repeated, so that you can continue an interrupted demo. The report is work_dirs/demo/report.html.
+repeated, so that you can continue an interrupted demo. The report, work_dirs/demo/report.html, is
+there when the predictions are done, and is written again after the trainings.
 """
 
 from __future__ import annotations
@@ -11,20 +12,28 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from demo_report.demo_page import DemoRun, build_page
-from demo_report.finetunings import ADDP_WEIGHTS, ASSETS, ROOT, finetunings
+from demo_report.comparison import comparison
+from demo_report.demo_page import build_page
+from demo_report.generation import edited_scenes, generated_scenes
+from demo_report.parts import ASSETS, ROOT, Part, Setting
+from demo_report.pretraining import pretraining
 
 from addp_mm.benchmark.step import Step
-from addp_mm.benchmark.step_runner import StepError, StepRunner, clock
+from addp_mm.benchmark.step_runner import Done, StepError, StepRunner, clock
 from addp_mm.cli_options import number
+from addp_mm.errors import first_few
 from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
 
-PRETRAIN_CONFIG = Path('configs/pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py')
-PRETRAIN_ITERS = 50
+# What the report shows, in this order. Predictions need no training.
+PREDICTIONS = (generated_scenes, edited_scenes)
+TRAININGS = (pretraining, comparison)
+# Enough for these trainings; the default sizes take longer to write.
+SIZES = ('--train', '4000', '--val', '200', '--objects-train', '0', '--objects-val', '0')
+SHORT_SIZES = ('--train', '64', '--val', '16', '--objects-train', '0', '--objects-val', '0')
 # If these files change, the scenes are out of date; the error of the tool has a remedy.
 SCENE_SOURCES = (Path('addp_mm/datasets/fashion/fashion_scenes.py'), ASSETS / 'fashion_mnist_subset.npz')
 
@@ -47,81 +56,80 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def plan(folder: Path, short: bool) -> DemoRun:
-    """The steps of the demo in ``folder``; nothing is run."""
-    data_root = folder / 'fashion_scenes' if short else Path('data/fashion_scenes')
-    sizes = ['--train', '64', '--val', '16', '--objects-train', '64', '--objects-val', '32'] if short else []
+class Demo:
+    """The parts of a demo, and its report.
+
+    Args:
+        setting: Where it writes.
+        predictions: Parts that show the shipped weights.
+        trainings: Parts that train.
+    """
+
+    def __init__(self, setting: Setting, predictions: list[Part], trainings: list[Part]) -> None:
+        self.setting, self.predictions, self.trainings = setting, predictions, trainings
+        self.report = setting.folder / 'report.html'
+        self.steps = [setting.scenes, *(step for part in [*predictions, *trainings] for step in part.steps)]
+        self._shown = False
+
+    def show_predictions(self, done: Mapping[str, Done]) -> None:
+        """Write the report once when the predictions are done, while the trainings go on."""
+        wanted = {self.setting.scenes.name, *(step.name for part in self.predictions for step in part.steps)}
+        if self._shown or not wanted <= done.keys() or len(done) == len(self.steps):
+            return
+        self._shown = True
+        self.write(done)
+        print(f'{self.report}: open it in a browser; it shows the predictions. The trainings go on.', flush=True)
+
+    def write(self, done: Mapping[str, Done]) -> int:
+        """Write the report of the parts that are done; returns its size in bytes."""
+        parts = [*self.predictions, *self.trainings]
+        return build_page(parts, self.setting.scenes, done, self.setting.short).write(self.report)
+
+
+def plan(folder: Path, short: bool) -> Demo:
+    """The parts of the demo in ``folder``; nothing is run."""
+    data_root = folder / 'fashion_scenes'
     scenes = Step(
         'scenes',
         'Write FashionScenes',
-        ('tools/dataset_converters/fashion_scenes.py', str(data_root), *sizes, '--num-workers', '2'),
+        (
+            'tools/dataset_converters/fashion_scenes.py',
+            str(data_root),
+            *(SHORT_SIZES if short else SIZES),
+            '--num-workers',
+            '2',
+        ),
         (data_root / 'fashion_scenes.json',),
         SCENE_SOURCES,
     )
-    config, iters = PRETRAIN_CONFIG, 4 if short else PRETRAIN_ITERS
-    options = [
-        f'load_from={ADDP_WEIGHTS}',
-        f'train_cfg.max_iters={iters}',
-        'optim_wrapper.optimizer.lr=1e-4',
-        f'custom_hooks.0.preview_interval={iters // 2}',
-        f'default_hooks.logger.interval={max(1, iters // 25)}',
-    ]
-    if short:
-        options += [f'train_dataloader.dataset.data_root={data_root}/', 'train_dataloader.batch_size=8']
-    pretrain = Step(
-        'pretrain',
-        'Continue the pre-training of ADDP',
-        ('tools/train.py', str(config), '--work-dir', str(folder / 'pretrain'), '--cfg-options', *options),
-        (folder / 'pretrain' / f'iter_{iters}.pth',),
-        (ADDP_WEIGHTS,),
-        (scenes,),
-        folder / 'pretrain',
-        (config,),
-    )
-    samples = folder / 'samples'
-    # The published temperature of 6 is for 256 tokens. With 64 tokens the order of unmasking would
-    # be almost random.
-    sampling = (
-        '--temperature',
-        '2',
-        '--top-p',
-        '0.95',
-        *(('--num-images', '4', '--steps', '4') if short else ('--num-images', '64')),
-    )
-    generate = Step(
-        'generate',
-        'Generate images',
-        ('tools/generate.py', str(config), str(ADDP_WEIGHTS), '--out', str(samples), *sampling),
-        (samples / 'grid.png', samples / 'steps.png'),
-        (ADDP_WEIGHTS,),
-        (),
-        samples,
-        (config,),
-    )
-    runs = finetunings(folder, [0], data_root if short else None, 4 if short else None)
-    trained = [run.steps(after=(scenes,)) for run in runs]
-    steps = [scenes, generate, pretrain, *(step for pair in trained for step in pair)]
-    return DemoRun(folder / 'pretrain', samples, data_root, runs, {step.name: step for step in steps}, {}, short)
+    setting = Setting(folder, scenes, data_root, short)
+    predictions, trainings = ([part(setting) for part in parts] for parts in (PREDICTIONS, TRAININGS))
+    return Demo(setting, predictions, trainings)
+
+
+def missing_assets(steps: Sequence[Step]) -> list[str]:
+    """Files of the package that steps need, and that do not exist."""
+    needed = dict.fromkeys(path for step in steps for path in step.inputs if ASSETS in path.parents)
+    return [str(path) for path in needed if not (ROOT / path).is_file()]
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the demo."""
     args = parse_args(argv)
     os.chdir(ROOT)
-    if not ADDP_WEIGHTS.is_file():
-        sys.exit(f'error: {ADDP_WEIGHTS} is missing: the checkout is incomplete. Clone the repository again')
-    folder = Path('work_dirs/demo_short' if args.short else 'work_dirs/demo')
     began = time.monotonic()
-    demo = plan(folder, args.short)
+    demo = plan(Path('work_dirs/demo_short' if args.short else 'work_dirs/demo'), args.short)
+    missing = missing_assets(demo.steps)
+    if missing:
+        sys.exit(f'error: missing files: {first_few(missing)}. The checkout is incomplete: clone the repository again')
     try:
-        done = StepRunner(folder, args.jobs, max(1, cores() // args.jobs)).run(list(demo.steps.values()))
-        report = folder / 'report.html'
-        size = build_page(replace(demo, done=done)).write(report)
+        runner = StepRunner(demo.setting.folder, args.jobs, max(1, cores() // args.jobs))
+        size = demo.write(runner.run(demo.steps, watch=demo.show_predictions))
     except (StepError, LogError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         sys.exit(f'\ninterrupted; `python {" ".join(sys.argv)}` continues at this step')
-    print(f'{report}: {size / 1e6:.1f} MB, after {clock(time.monotonic() - began)} minutes. Open it in a browser.')
+    print(f'{demo.report}: {size / 1e6:.1f} MB, after {clock(time.monotonic() - began)} minutes. Open it in a browser.')
 
 
 if __name__ == '__main__':

@@ -76,22 +76,22 @@ def true_instances(annotations: Mapping, image_id: int) -> list[Instance]:
     ]
 
 
-def detected_instances(predictions: Sequence[Mapping], image_id: int, count: int) -> list[Instance]:
-    """The detections of an image with the highest scores, without duplicates.
+def detected_instances(predictions: Sequence[Mapping], image_id: int, min_score: float) -> list[Instance]:
+    """The detections of an image, without duplicates.
 
     Args:
         predictions: COCO results with ``bbox`` and ``segmentation``.
         image_id: Id of the image.
-        count: Largest number of instances.
+        min_score: Detections with a lower score are left out.
 
     Returns:
         Instances by descending score. No two overlap by an IoU above :data:`MAX_IOU`.
     """
-    found = [p for p in predictions if p['image_id'] == image_id]
+    found = [p for p in predictions if p['image_id'] == image_id and p['score'] >= min_score]
     if not found:
         return []
     boxes = box_convert(torch.tensor([p['bbox'] for p in found], dtype=torch.float), 'xywh', 'xyxy')
-    kept = nms(boxes, torch.tensor([p['score'] for p in found]), MAX_IOU)[:count]
+    kept = nms(boxes, torch.tensor([p['score'] for p in found]), MAX_IOU)
     return [
         Instance(p['category_id'] - 1, tuple(p['bbox']), decode_mask(p['segmentation']), p['score'])
         for p in (found[index] for index in kept)

@@ -86,16 +86,28 @@ class FineTuning:
         Raises:
             LogError: The test did not write a metric.
         """
-        written = read_json(self.metrics_file)
-        values = {}
-        for metric in self.metrics:
-            value = written.get(metric.key, metric.if_empty)
-            if value is None:
-                known = ', '.join(written) or 'nothing'
-                raise LogError(f'{self.metrics_file} has no {metric.key}; it has {known}')
-            values[metric.title] = float(value) * metric.factor
-        return values
+        return read_metrics(self.metrics_file, self.metrics)
 
     def curve(self) -> list[tuple[int, float]]:
         """Training loss by iteration."""
         return read_curve(self.folder / 'train')
+
+
+def read_metrics(file: Path, metrics: Sequence[Metric]) -> dict[str, float]:
+    """Metrics of a test in percent, by title.
+
+    Args:
+        file: The file that tools/test.py wrote.
+        metrics: Which ones.
+
+    Raises:
+        LogError: The file is missing, or has not all of them.
+    """
+    written = read_json(file)
+    values = {}
+    for metric in metrics:
+        value = written.get(metric.key, metric.if_empty)
+        if value is None:
+            raise LogError(f'{file} has no {metric.key}; it has {", ".join(written) or "nothing"}')
+        values[metric.title] = float(value) * metric.factor
+    return values

@@ -12,8 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +79,13 @@ class StepRunner:
         self.environment = {'OMP_NUM_THREADS': threads_of_each, 'PYTHONWARNINGS': 'ignore'}
         self._stop = threading.Event()
 
-    def run(self, steps: Sequence[Step]) -> dict[str, Done]:
+    def run(self, steps: Sequence[Step], watch: Callable[[Mapping[str, Done]], None] | None = None) -> dict[str, Done]:
         """Run all steps, each after the steps that it needs.
 
         Args:
             steps: The steps; each after those that it needs.
+            watch: Called with the results so far when steps have ended, while the others go on.
+                Defaults to None.
 
         Returns:
             The results by name of the step.
@@ -92,7 +94,7 @@ class StepRunner:
             StepError: A step failed. Steps that were running are run to their end. Finished steps
                 are not repeated the next time.
         """
-        return {name: future.result() for name, future in self._submit(steps, stop=True).items()}
+        return {name: future.result() for name, future in self._submit(steps, stop=True, watch=watch).items()}
 
     def run_all(self, steps: Sequence[Step]) -> dict[str, Done | StepError]:
         """As :meth:`run`, but the other steps go on if a step fails; its result is the error."""
@@ -104,7 +106,9 @@ class StepRunner:
                 results[name] = error
         return results
 
-    def _submit(self, steps: Sequence[Step], stop: bool) -> dict[str, Future[Done]]:
+    def _submit(
+        self, steps: Sequence[Step], stop: bool, watch: Callable[[Mapping[str, Done]], None] | None = None
+    ) -> dict[str, Future[Done]]:
         self._began, self._total = time.monotonic(), len(steps)
         self._stop.clear()
         futures: dict[str, Future[Done]] = {}
@@ -115,10 +119,12 @@ class StepRunner:
                 futures[step.name] = pool.submit(self._run_step, step, number, needed)
             waiting = set(futures.values())
             while waiting:
-                ended, waiting = wait(waiting, return_when=FIRST_EXCEPTION)
+                ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 errors = [future.exception() for future in ended]
                 if stop and any(errors) or any(error and not isinstance(error, StepError) for error in errors):
                     break
+                if watch:
+                    watch({name: future.result() for name, future in futures.items() if _succeeded(future)})
         except KeyboardInterrupt:
             self._stop.set()
             raise
@@ -180,6 +186,10 @@ class StepRunner:
         head = f'[{number:2d}/{self._total} {clock(time.monotonic() - self._began):>5}]'
         # a single write, so that lines of several threads do not mix
         print(f'{head} {text}\n', end='', flush=True)
+
+
+def _succeeded(future: Future[Done]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _script(command: Sequence[str]) -> list[str]:

@@ -24,10 +24,17 @@ def render(template: str, **values: Any) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text. The first cell of a row is its name."""
+    """A table of text. The first cell of a row is its name.
+
+    Args:
+        header: Titles of the columns.
+        rows: Cells of each row.
+        commands: Whether the last column has commands. Defaults to False.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    commands: bool = False
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,20 @@ def test_a_step_waits_for_others_and_empties_its_folder(tmp_path):
     assert not (own / 'left').exists()
 
 
+def test_the_results_so_far_are_reported_while_other_steps_go_on(tmp_path):
+    wait = f'while not pathlib.Path({str(tmp_path / "seen")!r}).exists() and time.time() < end: time.sleep(0.01)'
+    code = f'import pathlib, time\nend = time.time() + 60\n{wait}\nassert time.time() < end'
+    first, slow = echo('first', tmp_path), Step('slow', 'Wait', ('-c', code), ())
+    seen = []
+
+    def watch(done):
+        seen.append(sorted(done))
+        (tmp_path / 'seen').touch()
+
+    StepRunner(tmp_path, jobs=2).run([first, slow], watch)
+    assert seen == [['first'], ['first', 'slow']]
+
+
 def test_a_failed_step_quotes_its_log_and_keeps_other_steps(tmp_path):
     first = echo('first', tmp_path)
     failing = Step('failing', 'Fail', ('-c', 'print("why"); raise SystemExit(3)'), (), after=(first,))

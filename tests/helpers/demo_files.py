@@ -2,7 +2,6 @@
 """Logs, images and results like those of the demo's steps."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +37,7 @@ def box_mask(x, y, w, h) -> dict:
 
 
 def write_data(root: Path, scenes: int = 3) -> None:
+    """A small set in the layout of FashionScenes: two garments in each scene."""
     annotations, images = [], []
     for index in range(scenes):
         name = f'{index:06d}.png'
@@ -65,27 +65,21 @@ def write_data(root: Path, scenes: int = 3) -> None:
     )
     (root / 'annotations').mkdir(parents=True)
     (root / 'annotations/instances_val.json').write_text(json.dumps(truth))
-    manifest = dict(train=20000, val=1000, objects_train=6000, objects_val=1000)
-    (root / 'fashion_scenes.json').write_text(json.dumps(manifest))
+    (root / 'fashion_scenes.json').write_text(json.dumps(dict(train=20000, val=1000)))
 
 
-def write_run(run, root: Path) -> None:
-    """Results of a fine-tuning; those of ADDP weights are better by 10."""
-    better = 10 if run.weights == 'addp' else 0
-    write_scalars(root / run.folder / 'train', '20260101_000000', train_records(range(10, 60, 10), 40 - better))
-    test = root / run.folder / 'test'
-    test.mkdir(parents=True)
-    values = {
-        'cls': {'accuracy/top1': 53.2 + better},
-        'det': {'coco/bbox_mAP': 0.212 + better / 100, 'coco/segm_mAP': 0.187 + better / 100},
-        'seg': {'mIoU': 41.5 + better, 'aAcc': 90.0},
-    }[run.task.name]
-    (test / 'metrics.json').write_text(json.dumps(values))
-    if run.task.name == 'det':
-        found = [
-            dict(image_id=1, category_id=1, score=score, segmentation=box_mask(8, 8, 20, 20)) for score in (0.22, 0.12)
-        ]
-        (test / 'predictions.segm.json').write_text(json.dumps(found))
-        (test / 'predictions.bbox.json').write_text(json.dumps([dict(f, bbox=[8, 8, 20, 20]) for f in found]))
-    if run.task.name == 'seg':
-        shutil.copytree(root / 'data/labels/val', test / 'labels')
+def write_outputs(folder: Path) -> None:
+    """What the steps of a demo in ``folder`` write; ADDP weights are better by 10."""
+    write_data(folder / 'fashion_scenes')
+    png(folder / 'samples/grid.png', (530, 530))
+    png(folder / 'samples/steps.png', (1200, 200))
+    png(folder / 'edits/inpaint/figures/000015.png', (796, 132))
+    png(folder / 'edits/outpaint/figures/000013.png', (796, 198))
+    write_scalars(folder / 'pretrain', '20260101_000000', train_records(range(5, 55, 5), 30))
+    png(folder / 'pretrain/20260101_000000/vis_data/vis_image/generated_50.png', (260, 260))
+    for weights, better in (('addp', 10), ('random', 0)):
+        run = folder / f'det_{weights}'
+        write_scalars(run / 'train', '20260101_000000', train_records(range(10, 60, 10), 40 - better))
+        (run / 'test').mkdir()
+        metrics = {'coco/bbox_mAP': 0.212 + better / 100, 'coco/segm_mAP': 0.187 + better / 100}
+        (run / 'test/metrics.json').write_text(json.dumps(metrics))
