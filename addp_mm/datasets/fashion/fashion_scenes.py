@@ -14,7 +14,7 @@ SCENES_VERSION = 2
 SPLITS = ('train', 'val')
 MIN_IMAGE_SIZE = 32
 
-_KINDS = ('scene', 'object')
+_KINDS = ('scene', 'object', 'background')  # their order is part of the seeds
 _COUNT_SHARES = (0.3, 0.3, 0.2, 0.12, 0.08)  # probabilities of one to five garments in a scene
 _SCENE_EXTENT = (0.48, 0.74)  # side of a garment's photograph as a share of the image's side
 _OBJECT_EXTENT = (0.65, 0.95)
@@ -114,6 +114,10 @@ class SceneGenerator:
     def object_image(self, index: int) -> Scene:
         """Compose one large garment of class ``index % 10``."""
         return self._compose(self._rng('object', index), np.array([index % len(CLASSES)]), _OBJECT_EXTENT)
+
+    def background(self, index: int) -> Scene:
+        """Compose a scene without garments: a background under its light, with noise."""
+        return self._compose(self._rng('background', index), np.zeros(0, np.int64), _SCENE_EXTENT)
 
     def _rng(self, kind: str, index: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, SPLITS.index(self.split), _KINDS.index(kind), index])

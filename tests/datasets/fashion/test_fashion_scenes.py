@@ -127,3 +127,15 @@ def test_a_class_without_garments_is_named():
     keep = garments.labels != 3
     with pytest.raises(ValueError, match='dress'):
         SceneGenerator(Garments(garments.images[keep], garments.labels[keep]), 64, 'val')
+
+
+def test_a_background_has_no_garment_and_a_random_stream_of_its_own(generator):
+    ground = generator.background(7)
+    assert len(ground.labels) == 0
+    assert (ground.owner == -1).all()
+    assert (ground.label_map() == 1).all()
+    # light changes a colour by up to 10 %, and cubic interpolation by little more
+    colours = ground.image.reshape(-1, 3).astype(float)
+    assert np.abs(colours / np.median(colours, axis=0) - 1).max() < 0.25
+    assert equal(generator.background(7), ground)
+    assert not equal(generator.background(8), ground)
