@@ -28,6 +28,7 @@ PAGE = ROOT / 'docs/benchmarks/generation.md'
 CONFIG = 'addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px'
 CLASS_CONFIG = 'addp_vit-nano-p8_class-cond_2xb16-fp32-4k_fashion-scenes-64px'
 CLASS_WEIGHTS = 'addp_nano-p8_class-cond.safetensors'
+EXTRACTOR = 'addp-vit-nano-p8'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,9 +56,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--extractors',
         nargs='+',
-        default=['addp-vit-nano-p8'],
+        action='extend',
         metavar='NAME',
-        help='networks of the features; the first one is that of all tables [addp-vit-nano-p8]',
+        help=f'networks of the features; the first one is that of all tables [{EXTRACTOR}]',
     )
     parser.add_argument(
         '--predictor-work-dir', type=Path, metavar='DIR', help="work dir of the predictor's training, for its curve"
@@ -91,7 +92,7 @@ def study_of(args: argparse.Namespace) -> Study:
         Model('scenes', args.config, args.checkpoint, 'scenes/val'),
         garments,
         Model('earlier', *args.earlier, 'scenes/val') if args.earlier else None,
-        tuple(args.extractors),
+        tuple(args.extractors or [EXTRACTOR]),
     )
 
 
