@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from addp_mm.models.selfsup import ADDP
 
 MAX_SAMPLES = 8
-#: Tiles of all samples together. A CPU needs about half a second for each, with the nano weights.
+#: Tiles of all samples together; more would take a CPU minutes.
 MAX_TILES = 500
 CANVAS = 512
 SIDES = ('Left', 'Top', 'Right', 'Bottom')

@@ -105,7 +105,7 @@ class CachedFeatures:
         name = f'{images.path.resolve().name}-{extractor.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}'
         self.folder = None if folder is None else Path(folder) / name
         if self.folder is not None and dist.is_main_process():
-            self._claim()
+            self._claim(self.folder / _ABOUT)
         # all processes agree on whether there is a folder
         agreed = [self.folder]
         dist.broadcast_object_list(agreed)
@@ -129,23 +129,24 @@ class CachedFeatures:
 
     def _progress(self, parts: range) -> tqdm:
         words = f'features of {len(self.images)} images in {self.images.path}'
-        missing = [index for index in parts if not self._file(index).is_file()] if self.folder else parts
+        missing = [index for index in parts if not _part_file(self.folder, index).is_file()] if self.folder else parts
         return tqdm(parts, desc=words, unit='part', disable=not (dist.is_main_process() and missing))
 
     def _part(self, index: int) -> Tensor:
         start = index * PART
         stop = min(start + PART, len(self.images))
-        stored = self._load(index, stop - start) if self.folder else None
+        file = None if self.folder is None else _part_file(self.folder, index)
+        stored = None if file is None else self._load(file, stop - start)
         if stored is not None:
             return stored
         parts = extract(self.images, self.extractor, start, stop, self.batch_size, self.device)
         vectors = torch.cat([vectors for vectors, _ in parts])
-        if self.folder:
-            self._save(index, vectors)
+        if file is not None:
+            self._save(file, vectors)
         return vectors
 
-    def _claim(self) -> None:
-        """Describe the entry; remove its parts if they are of other images."""
+    def _claim(self, file: Path) -> None:
+        """Describe the entry in a file; remove its parts if they are of other images."""
         about = dict(
             images=str(self.images.path.resolve()),
             count=len(self.images),
@@ -154,7 +155,6 @@ class CachedFeatures:
             extractor=self.extractor.name,
             fingerprint=self.extractor.fingerprint,
         )
-        file = self.folder / _ABOUT  # type: ignore[operator]
         try:
             known = json.loads(file.read_text()) if file.is_file() else about
         except ValueError:
@@ -168,11 +168,7 @@ class CachedFeatures:
         except OSError as error:
             self._give_up(error)
 
-    def _file(self, index: int) -> Path:
-        return self.folder / f'features_{index:05}.npz'  # type: ignore[operator]
-
-    def _load(self, index: int, count: int) -> Tensor | None:
-        file = self._file(index)
+    def _load(self, file: Path, count: int) -> Tensor | None:
         if not file.is_file():
             return None
         try:
@@ -186,10 +182,10 @@ class CachedFeatures:
         print_log(f'{file} is damaged ({reason}): computed again', logger='current', level=logging.WARNING)
         return None
 
-    def _save(self, index: int, vectors: Tensor) -> None:
+    def _save(self, file: Path, vectors: Tensor) -> None:
         try:
-            with atomic_path(self._file(index)) as partial, partial.open('wb') as file:
-                np.savez(file, features=vectors.numpy())
+            with atomic_path(file) as partial, partial.open('wb') as stream:
+                np.savez(stream, features=vectors.numpy())
         except OSError as error:
             self._give_up(error)
 
@@ -201,3 +197,7 @@ class CachedFeatures:
             level=logging.WARNING,
         )
         self.folder = None
+
+
+def _part_file(folder: Path, index: int) -> Path:
+    return folder / f'features_{index:05}.npz'
