@@ -73,25 +73,18 @@ def load_models(args):
     from addp_mm.apis import load_model
     from addp_mm.app.dense_predictor import load_predictor
     from addp_mm.app.page import PageModels
-    from addp_mm.config.config_file import load_config
     from addp_mm.engine.device import choose_device
+    from addp_mm.label_maps.config_classifier import class_names
 
     device = choose_device(args.device)
     config, checkpoint = (args.config, args.checkpoint) if args.config else NANO
-    cfg = load_config(config)
-    generator = load_model(cfg, checkpoint, device)
+    generator = load_model(config, checkpoint, device)
     dense = {
         kind: load_predictor(getattr(args, f'{kind}_config'), getattr(args, f'{kind}_checkpoint'), kind, device)
         for kind in ('det', 'seg')
         if getattr(args, f'{kind}_config')
     }
-    return PageModels(generator, class_names(cfg), dense.get('det'), dense.get('seg'))
-
-
-def class_names(cfg) -> tuple[str, ...]:
-    """Names of the classes that the training data of a config has; () if it names none."""
-    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
-    return tuple((dataset.get('metainfo') or {}).get('classes') or ())
+    return PageModels(generator, tuple(class_names(config)), dense.get('det'), dense.get('seg'))
 
 
 def check_address(host: str, port: int) -> None:
