@@ -1,41 +1,32 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Write the figures of docs/app.md: one tab each, in the Chromium or Chrome of this computer.
 
-    PYTHONPATH=tests python .dev/app_screenshots.py DETECTOR.pth SEGMENTOR.pth
+    PYTHONPATH=tests python .dev/app_screenshots.py
 
-The checkpoints are those of the nano recipes of docs/app.md.
+The models are those that `addp app` has without options.
 """
 
 import argparse
+import runpy
 import socket
 from pathlib import Path
 
 from helpers import page_driver
 from PIL import Image
 
-from addp_mm.apis import load_model
-from addp_mm.app.dense_predictor import load_predictor
-from addp_mm.app.page import PageModels, served
-from addp_mm.config.config_file import load_config
+from addp_mm.app.page import served
 
-IMAGES = Path(__file__).parents[1] / 'docs/images'
-ADDP = 'addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px', 'addp_mm://addp_nano-p8.safetensors'
-DETECTOR = 'mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px'
-SEGMENTOR = 'upernet_addp-vit-nano-p8_ft_1xb16-fp32-400i_fashion-scenes-64px'
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / 'docs/images'
 COLORS = 256
 
 
 def main():
     """Use each tab and write its screenshot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('detector', help=f'checkpoint of {DETECTOR}')
-    parser.add_argument('segmentor', help=f'checkpoint of {SEGMENTOR}')
-    args = parser.parse_args()
-    models = PageModels(
-        load_model(load_config(ADDP[0]), ADDP[1]),
-        detector=load_predictor(DETECTOR, args.detector, 'det'),
-        segmentor=load_predictor(SEGMENTOR, args.segmentor, 'seg'),
-    )
+    parser.parse_args()
+    tool = runpy.run_path(str(ROOT / 'tools/app.py'))
+    models = tool['load_models'](tool['parse_args']([]))
     with socket.create_server(('127.0.0.1', 0)) as probe:
         port = probe.getsockname()[1]
     names = {name: IMAGES / f'app_{name}.png' for name in ('generate', 'detect', 'segment', 'steps', 'inpaint')}
@@ -44,7 +35,7 @@ def main():
         page_driver.visit(f'http://127.0.0.1:{port}/', page_driver.find_browser()) as visitor,
     ):
         page_driver.generate(visitor, names['generate'])
-        page_driver.predict(visitor, 'Detect', names['detect'], least=0.2)
+        page_driver.predict(visitor, 'Detect', names['detect'], least=0.3)
         page_driver.predict(visitor, 'Segment', names['segment'])
         page_driver.watch_steps(visitor, 12, names['steps'])
         page_driver.draw_and_inpaint(visitor, names['inpaint'])

@@ -1,8 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Serve a page to try ADDP: generate, inpaint, detect, segment, and watch the steps.
 
-Without CONFIG and CHECKPOINT it uses the nano weights of the package. It listens at this computer
-only, unless --host says otherwise, and needs no network. Ctrl-C stops it.
+Models that you do not give are the nano ones of the package. It listens at this computer only,
+unless --host says otherwise, and needs no network. Ctrl-C stops it.
 """
 
 import ipaddress
@@ -14,6 +14,17 @@ from importlib.util import find_spec
 from addp_mm.cli_options import ToolParser, number
 
 NANO = ('addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px', 'addp_mm://addp_nano-p8.safetensors')
+NANO_DENSE = dict(
+    det=(
+        'mask-rcnn_addp-vit-nano-p8_fpn_1xb16-fp32-12k_fashion-scenes-64px',
+        'addp_mm://mask-rcnn_addp-vit-nano-p8.safetensors',
+    ),
+    seg=(
+        'upernet_addp-vit-nano-p8_1xb16-bf16-18k_fashion-scenes-64px',
+        'addp_mm://upernet_addp-vit-nano-p8.safetensors',
+    ),
+)
+DENSE_PACKAGES = dict(det='mmdet', seg='mmseg')
 LOOPBACK = '127.0.0.1'
 
 
@@ -25,8 +36,8 @@ def parse_args(argv=None):
     )
     parser.add_argument('checkpoint', nargs='?', help='its checkpoint: a path or addp_mm://NAME [nano]')
     for kind, what in (('det', 'detector'), ('seg', 'segmentor')):
-        parser.add_argument(f'--{kind}-config', metavar='CONFIG', help=f'config of a {what}')
-        parser.add_argument(f'--{kind}-checkpoint', metavar='CHECKPOINT', help=f'checkpoint of the {what}')
+        parser.add_argument(f'--{kind}-config', metavar='CONFIG', help=f'config of a {what} [nano]')
+        parser.add_argument(f'--{kind}-checkpoint', metavar='CHECKPOINT', help=f'checkpoint of the {what} [nano]')
     parser.add_argument(
         '--host', default=LOOPBACK, help=f'address to listen at; 0.0.0.0 shows the page to the network [{LOOPBACK}]'
     )
@@ -71,7 +82,6 @@ def is_loopback(host: str) -> bool:
 def load_models(args):
     """Load the models of the options."""
     from addp_mm.apis import load_model
-    from addp_mm.app.dense_predictor import load_predictor
     from addp_mm.app.page import PageModels
     from addp_mm.engine.device import choose_device
     from addp_mm.label_maps.config_classifier import class_names
@@ -79,12 +89,20 @@ def load_models(args):
     device = choose_device(args.device)
     config, checkpoint = (args.config, args.checkpoint) if args.config else NANO
     generator = load_model(config, checkpoint, device)
-    dense = {
-        kind: load_predictor(getattr(args, f'{kind}_config'), getattr(args, f'{kind}_checkpoint'), kind, device)
-        for kind in ('det', 'seg')
-        if getattr(args, f'{kind}_config')
-    }
-    return PageModels(generator, tuple(class_names(config)), dense.get('det'), dense.get('seg'))
+    dense = (load_dense(args, kind, device) for kind in ('det', 'seg'))
+    return PageModels(generator, tuple(class_names(config)), *dense)
+
+
+def load_dense(args, kind, device):
+    """The detector or the segmentor of the options, else the nano one; None without its package."""
+    from addp_mm.app.dense_predictor import load_predictor
+
+    config, checkpoint = getattr(args, f'{kind}_config'), getattr(args, f'{kind}_checkpoint')
+    if config is None:
+        if find_spec(DENSE_PACKAGES[kind]) is None:
+            return None
+        config, checkpoint = NANO_DENSE[kind]
+    return load_predictor(config, checkpoint, kind, device)
 
 
 def check_address(host: str, port: int) -> None:

@@ -56,6 +56,6 @@ def detect_tab(predictor: DensePredictor | None, computations: Computations) -> 
         computations: Those of all tabs.
     """
     if predictor is None:
-        missing_tab('Detect', 'a detector', 'det')
+        missing_tab('Detect', 'a detector', 'mmdet')
         return
     prediction_tab('Detect', lambda pixels, least: detected(predictor, pixels, least), 0.3, computations)

@@ -84,18 +84,17 @@ def prediction_tab(
         computations.connect(buttons, run, [image, least], [result, text])
 
 
-def missing_tab(title: str, model: str, kind: str) -> None:
-    """Add a tab that says which options it needs.
+def missing_tab(title: str, model: str, package: str) -> None:
+    """Add a tab that says which package it needs.
 
     Args:
         title: Title of the tab.
         model: What is missing, for example 'a detector'.
-        kind: 'det' or 'seg'.
+        package: The package of the model.
     """
     with gr.Tab(title):
         gr.Markdown(
             f'### This tab needs {model}\n'
-            f'Stop the command in the terminal, and start it again with the config and the checkpoint of {model} that '
-            f'you have trained:\n\n```bash\naddp app --{kind}-config CONFIG --{kind}-checkpoint CHECKPOINT\n```\n\n'
-            f'`addp list` prints the configs that `addp train CONFIG` can train.'
+            f'{package} runs it, and is not installed. Stop the command in the terminal, install {package}, and start '
+            "it again:\n\n```bash\npip install 'addp_mm[openmmlab]'\naddp app\n```"
         )

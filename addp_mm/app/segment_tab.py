@@ -38,7 +38,7 @@ def segment_tab(predictor: DensePredictor | None, computations: Computations) ->
         computations: Those of all tabs.
     """
     if predictor is None:
-        missing_tab('Segment', 'a segmentor', 'seg')
+        missing_tab('Segment', 'a segmentor', 'mmsegmentation')
         return
     colors = dict(zip(predictor.classes, hex_colors(len(predictor.classes)), strict=True))
     prediction_tab('Segment', lambda pixels, _: segmented(predictor, pixels), None, computations, colors)

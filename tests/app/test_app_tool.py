@@ -75,11 +75,21 @@ def test_it_serves_the_given_model_until_it_is_interrupted(host, warned, tmp_pat
         TOOL['main']([str(write_config(tmp_path)), str(tmp_path / 'addp.pth'), '--host', host, '--port', str(port)])
     ((models, *rest),) = calls
     assert models.generator.latent_size == (4, 4)
-    assert (models.detector, models.segmentor, rest) == (None, None, [host, port, 10, 16])
+    assert models.detector.classes == CLASSES
+    assert models.segmentor.classes == ('background', *CLASSES)
+    assert rest == [host, port, 10, 16]
     output = capsys.readouterr()
     assert f'the page is at http://{host}:{port}' in output.out
     assert ('shows the page to other computers' in output.out) is warned
     assert 'interrupted: the page is closed' in output.err
+
+
+@pytest.mark.parametrize('kind', ['det', 'seg'])
+def test_a_tab_without_its_package_has_no_model(kind, monkeypatch):
+    pytest.importorskip('gradio', reason='the extra app is not installed')
+    load = TOOL['load_dense']
+    monkeypatch.setitem(load.__globals__, 'find_spec', lambda name: None)
+    assert load(TOOL['parse_args']([]), kind, 'cpu') is None
 
 
 def test_names_of_classes_come_from_the_training_data():

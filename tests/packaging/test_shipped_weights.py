@@ -6,17 +6,29 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import DefaultScope
+from torchvision.ops import box_iou, masks_to_boxes
 
 from addp_mm.apis import load_model
-from addp_mm.datasets.fashion.fashion_mnist import load_garments
+from addp_mm.app.dense_predictor import load_predictor
+from addp_mm.datasets.fashion.fashion_mnist import CLASSES, load_garments
 from addp_mm.datasets.fashion.fashion_scenes import SceneGenerator
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / 'addp_mm/assets'
 README = (ASSETS / 'README.md').read_text()
+DETECTOR = (
+    'mask-rcnn_addp-vit-nano-p8_fpn_1xb16-fp32-12k_fashion-scenes-64px',
+    'addp_mm://mask-rcnn_addp-vit-nano-p8.safetensors',
+)
+SEGMENTOR = (
+    'upernet_addp-vit-nano-p8_1xb16-bf16-18k_fashion-scenes-64px',
+    'addp_mm://upernet_addp-vit-nano-p8.safetensors',
+)
 CONFIG = ROOT / 'configs/pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py'
 
 
@@ -26,10 +38,16 @@ def model():
 
 
 @pytest.fixture(scope='module')
-def images():
-    """32 validation scenes, (32, 3, 64, 64) in [0, 1]."""
+def scenes():
+    """32 validation scenes."""
     generator = SceneGenerator(load_garments('val'), image_size=64, split='val')
-    return torch.stack([torch.from_numpy(generator.scene(index).image).permute(2, 0, 1) for index in range(32)]) / 255
+    return [generator.scene(index) for index in range(32)]
+
+
+@pytest.fixture(scope='module')
+def images(scenes):
+    """Their images, (32, 3, 64, 64) in [0, 1]."""
+    return torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) for scene in scenes]) / 255
 
 
 def test_files_have_the_checksums_of_their_readme():
@@ -37,8 +55,13 @@ def test_files_have_the_checksums_of_their_readme():
     stated['fashion_mnist_subset.npz'] = re.search(r'SHA-256\s+`([0-9a-f]{64})`', README).group(1)
     files = {path.name: path for path in ASSETS.iterdir() if path.name != 'README.md'}
     assert set(stated) == set(files)
-    assert len(files) == 5
     assert stated == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+
+
+def test_the_weights_have_the_stated_size_and_at_most_32_mb():
+    sizes = [path.stat().st_size for path in ASSETS.glob('*.safetensors')]
+    stated = re.search(r'([\d,]+)\s+bytes\s+in\s+all', README).group(1)
+    assert sum(sizes) == int(stated.replace(',', '')) <= 32e6
 
 
 def test_tokenizer_reconstructs_scenes_at_22_db_or_better(model, images):
@@ -67,3 +90,36 @@ def test_the_encoder_of_mae_is_loaded_completely(capsys):
     assert 'converted from the layout of mmpretrain ViT' in log
     assert 'left out none, missing none' in log
     assert 'WARNING' not in log
+
+
+def test_the_detector_finds_and_names_most_garments(scenes):
+    """A garment is found if an object of its class with a score of 0.3 covers half of its box."""
+    detector, found = load_predictor(*DETECTOR, 'det'), []
+    for scene in scenes:
+        boxes, labels = masks_to_boxes(torch.from_numpy(scene.masks())), torch.from_numpy(scene.labels)
+        objects = detector(scene.image).pred_instances
+        objects = objects[objects.scores >= 0.3]
+        fits = (box_iou(boxes, objects.bboxes) >= 0.5) & (labels[:, None] == objects.labels)
+        found += fits.any(1).tolist()
+    assert np.mean(found) >= 0.5
+
+
+def test_the_segmentor_labels_most_pixels_of_garments(scenes):
+    segmentor, right = load_predictor(*SEGMENTOR, 'seg'), []
+    for scene in scenes:
+        labels = segmentor(scene.image).pred_sem_seg.data[0].numpy()
+        wanted = scene.label_map() - 1  # of the dataset with reduce_zero_label
+        right += (labels == wanted)[wanted > 0].tolist()
+    assert np.mean(right) >= 0.5
+
+
+def test_inferencers_by_name_know_the_garments():
+    from mmdet.apis import DetInferencer
+    from mmseg.apis import MMSegInferencer
+
+    for kind, name, classes in [
+        (DetInferencer, DETECTOR[0], CLASSES),
+        (MMSegInferencer, SEGMENTOR[0], ('background', *CLASSES)),
+    ]:
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            assert tuple(kind(name, device='cpu').model.dataset_meta['classes']) == classes
