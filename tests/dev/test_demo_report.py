@@ -41,7 +41,7 @@ def test_the_report_shows_every_result_with_its_commands(finished, tmp_path):
     assert len(figures) >= 9
     for figure in figures:
         assert re.search(r'<figcaption>.+</figcaption>\s*<details>.*<pre>(python|addp) \S', figure, re.DOTALL)
-    for number in ('31.2', '21.2', '28.7', '18.7', '+10.0'):
+    for number in ('31.2', '21.2', '28.7', '18.7', '+10.0', '40.1', '35.2', '45.3'):
         assert number in parsed.text
     assert 'Seed 0' in parsed.text
     assert '300 iterations, batch 16, 20,000 training scenes' in parsed.text
@@ -51,7 +51,7 @@ def test_the_report_shows_every_result_with_its_commands(finished, tmp_path):
     assert 'no meaning' not in parsed.text
     assert 'not finished' not in parsed.text
     headings = re.findall(r'<h2>(.*?)</h2>', html)
-    assert headings.index('Inpainting') < headings.index('Pre-training') < headings.index('Fine-tuning')
+    assert headings.index('Detection and segmentation') < headings.index('Pre-training') < headings.index('Fine-tuning')
 
 
 def test_the_report_is_written_once_before_the_trainings(finished, tmp_path, capsys):
@@ -94,6 +94,9 @@ def test_a_short_report_says_that_its_numbers_have_no_meaning(finished, tmp_path
         'samples/grid.png',
         'samples/steps.png',
         'edits/outpaint/figures/000013.png',
+        'shipped_det/predictions.segm.json',
+        'shipped_det/metrics.json',
+        'shipped_seg/labels/000001.png',
         'pretrain/20260101_000000/vis_data/scalars.json',
         'pretrain/20260101_000000/vis_data/vis_image',
         'det_addp/test/metrics.json',
@@ -108,6 +111,12 @@ def test_a_missing_output_of_a_step_is_named(finished, tmp_path, path):
         target.unlink()
     named = path.split('/20260101')[0]
     with pytest.raises(LogError, match=re.escape(str(tmp_path / named))):
+        finished.write(results(finished))
+
+
+def test_boxes_and_masks_of_different_tests_are_refused(finished, tmp_path):
+    (tmp_path / 'shipped_det/predictions.bbox.json').write_text('[]')
+    with pytest.raises(LogError, match='differ in length'):
         finished.write(results(finished))
 
 

@@ -2,6 +2,7 @@
 """Logs, images and results like those of the demo's steps."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ def write_outputs(folder: Path) -> None:
     png(folder / 'samples/steps.png', (1200, 200))
     png(folder / 'edits/inpaint/figures/000015.png', (796, 132))
     png(folder / 'edits/outpaint/figures/000013.png', (796, 198))
+    write_predictions(folder)
     write_scalars(folder / 'pretrain', '20260101_000000', train_records(range(5, 55, 5), 30))
     png(folder / 'pretrain/20260101_000000/vis_data/vis_image/generated_50.png', (260, 260))
     for weights, better in (('addp', 10), ('random', 0)):
@@ -83,3 +85,18 @@ def write_outputs(folder: Path) -> None:
         (run / 'test').mkdir()
         metrics = {'coco/bbox_mAP': 0.212 + better / 100, 'coco/segm_mAP': 0.187 + better / 100}
         (run / 'test/metrics.json').write_text(json.dumps(metrics))
+
+
+def write_predictions(folder: Path) -> None:
+    """What the tests of the shipped detector and segmentor write."""
+    detector, segmentor = folder / 'shipped_det', folder / 'shipped_seg'
+    detector.mkdir()
+    found = [
+        dict(image_id=1, category_id=1, score=score, bbox=[8, 8, 20, 20], segmentation=box_mask(8, 8, 20, 20))
+        for score in (0.82, 0.12)
+    ]
+    for kind in ('bbox', 'segm'):
+        (detector / f'predictions.{kind}.json').write_text(json.dumps(found))
+    (detector / 'metrics.json').write_text(json.dumps({'coco/bbox_mAP': 0.401, 'coco/segm_mAP': 0.352}))
+    shutil.copytree(folder / 'fashion_scenes/labels/val', segmentor / 'labels')
+    (segmentor / 'metrics.json').write_text(json.dumps({'mIoU': 45.3, 'aAcc': 90.0}))
