@@ -18,6 +18,7 @@ from pathlib import Path
 from demo_report.comparison import comparison
 from demo_report.demo_page import build_page
 from demo_report.dense import dense_predictions
+from demo_report.garments import generated_garments
 from demo_report.generation import edited_scenes, generated_scenes
 from demo_report.parts import ASSETS, ROOT, Part, Setting
 from demo_report.pretraining import pretraining
@@ -30,7 +31,7 @@ from addp_mm.report.logs import LogError
 from addp_mm.report.machine import cores
 
 # What the report shows, in this order. Predictions need no training.
-PREDICTIONS = (generated_scenes, edited_scenes, dense_predictions)
+PREDICTIONS = (generated_scenes, generated_garments, edited_scenes, dense_predictions)
 TRAININGS = (pretraining, comparison)
 # Enough for these trainings; the default sizes take longer to write.
 SIZES = ('--train', '4000', '--val', '200', '--objects-train', '0', '--objects-val', '0')

@@ -22,7 +22,6 @@ CLASS_COLOURS = [to_hex(colour) for colour in colormaps['tab10'].colors]
 CLASS_COLOURS[7] = '#000000'
 # If two boxes have a larger intersection over union, only the one with the higher score is drawn.
 MAX_IOU = 0.5
-_CELL_INCHES = 2.5
 _MIN_LUMA_OF_BLACK_TEXT = 0.55
 Box = tuple[float, float, float, float]
 
@@ -122,15 +121,19 @@ def tinted(image: Image.Image, labels: np.ndarray) -> np.ndarray:
     return np.where((labels >= 0)[..., None], garments, 0.45 * grey + 0.55 * 232).round().astype(np.uint8)
 
 
-def scene_grid(heads: Sequence[str], rows: Sequence[Sequence[Cell]], classes: Sequence[str]) -> Picture:
+def scene_grid(
+    heads: Sequence[str], rows: Sequence[Sequence[Cell]], classes: Sequence[str] = (), inches: float = 2.5
+) -> Picture:
     """Draw scenes in a grid, with a legend of the classes.
 
     Args:
         heads: Titles of the columns.
         rows: A cell for each of ``heads``.
-        classes: Names of the classes.
+        classes: Names of the classes. Defaults to (): no legend.
+        inches: Side of a cell. Defaults to 2.5.
     """
-    figure = Figure((len(heads) * _CELL_INCHES, len(rows) * _CELL_INCHES + 0.7), layout='constrained')
+    below = 0.7 if classes else 0.3
+    figure = Figure((len(heads) * inches, len(rows) * inches + below), layout='constrained')
     axes = figure.subplots(len(rows), len(heads), squeeze=False)
     for row, cells in zip(axes, rows, strict=True):
         for ax, cell in zip(row, cells, strict=True):
@@ -141,7 +144,8 @@ def scene_grid(heads: Sequence[str], rows: Sequence[Sequence[Cell]], classes: Se
     for ax, head in zip(axes[0], heads, strict=True):
         ax.set_title(head, fontsize=10, loc='left')
     handles = [Patch(color=colour_of(label), label=name) for label, name in enumerate(classes)]
-    figure.legend(handles=handles, loc='outside lower left', ncols=5, fontsize=8, frameon=False)
+    if classes:
+        figure.legend(handles=handles, loc='outside lower left', ncols=5, fontsize=8, frameon=False)
     return figure_picture(figure, f'{len(rows)} scenes; columns: {", ".join(heads)}')
 
 

@@ -14,6 +14,7 @@ from helpers.html_page import ParsedPage
 
 from addp_mm.__main__ import OWN, TOOLS
 from addp_mm.benchmark.step_runner import Done
+from addp_mm.datasets.fashion.fashion_mnist import CLASSES
 from addp_mm.report.logs import LogError
 
 DONE = Done(61.0, 900.0, skipped=False)
@@ -52,6 +53,12 @@ def test_the_report_shows_every_result_with_its_commands(finished, tmp_path):
     assert 'not finished' not in parsed.text
     headings = re.findall(r'<h2>(.*?)</h2>', html)
     assert headings.index('Detection and segmentation') < headings.index('Pre-training') < headings.index('Fine-tuning')
+
+
+def test_the_columns_of_garments_have_the_names_of_the_classes(finished, tmp_path):
+    finished.write(results(finished))
+    alts = [image['alt'] for image in ParsedPage((tmp_path / 'report.html').read_text()).attributes('img')]
+    assert f'4 scenes; columns: {", ".join(CLASSES)}' in alts
 
 
 def test_the_report_is_written_once_before_the_trainings(finished, tmp_path, capsys):
@@ -93,6 +100,7 @@ def test_a_short_report_says_that_its_numbers_have_no_meaning(finished, tmp_path
     [
         'samples/grid.png',
         'samples/steps.png',
+        'garments/images/000012.png',
         'edits/outpaint/figures/000013.png',
         'shipped_det/predictions.segm.json',
         'shipped_det/metrics.json',

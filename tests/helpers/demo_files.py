@@ -76,6 +76,8 @@ def write_outputs(folder: Path) -> None:
     png(folder / 'samples/steps.png', (1200, 200))
     png(folder / 'edits/inpaint/figures/000015.png', (796, 132))
     png(folder / 'edits/outpaint/figures/000013.png', (796, 198))
+    for index in range(40):
+        png(folder / f'garments/images/{index:06d}.png', seed=index)
     write_predictions(folder)
     write_scalars(folder / 'pretrain', '20260101_000000', train_records(range(5, 55, 5), 30))
     png(folder / 'pretrain/20260101_000000/vis_data/vis_image/generated_50.png', (260, 260))
