@@ -59,8 +59,8 @@ is MAE's best learning rate: it was trained once, with ADDP's."""
 COMPUTE = """\
 ADDP's and MAE's pre-training saw the same 20,000 scenes with the same flips. Forward and backward passes cost 205
 TFLOPs for ADDP (128,000 images, frozen tokenizer and predictor included) and 199 for MAE (649,600 images). ADDP's
-frozen parts had pre-trainings of their own, which MAE does not need: 284 TFLOPs for the tokenizer and 185 for the
-predictor on images. The encoder on tokens rests on these two. To count them:"""
+frozen parts had pre-trainings of their own, which MAE does not need: 284 TFLOPs for the tokenizer and 682 for the
+predictor, which reads stored ids. The encoder on tokens rests on these two. To count them:"""
 
 
 def as_interval(score: Score | None) -> Interval | None:
@@ -263,8 +263,7 @@ def compute() -> list[str]:
         f'```bash\npython tools/benchmarks/pretraining_flops.py \\\n    {configs}\n```',
         prose(
             'Add `--img-size 64 64` and the configs `vq-tokenizer_nano-p8_2xb8-…` and '
-            '`token-predictor_nano-p8_2xb16-…` for the other two. The shipped predictor read stored ids, which '
-            'saves it the tokenizer.'
+            '`token-predictor_nano-p8_from-ids_1xb64-…` for the other two.'
         ),
     ]
 

@@ -90,7 +90,18 @@ def load_models(args):
     config, checkpoint = (args.config, args.checkpoint) if args.config else NANO
     generator = load_model(config, checkpoint, device)
     dense = (load_dense(args, kind, device) for kind in ('det', 'seg'))
-    return PageModels(generator, tuple(class_names(config)), *dense)
+    return PageModels(generator, tuple(class_names(config)), *dense, schedule=preview_schedule(config))
+
+
+def preview_schedule(config: str):
+    """The schedule of the previews in a config, which suits its model; else the published one."""
+    from addp_mm.config.config_file import load_config
+    from addp_mm.config.type_names import type_name
+    from addp_mm.generation import SamplingSchedule
+
+    hooks = load_config(config).get('custom_hooks') or []
+    found = [hook.get('sampler') for hook in hooks if type_name(hook.get('type')) == 'GenerativePretrainHook']
+    return SamplingSchedule.of((found[0] if found else None) or {})
 
 
 def load_dense(args, kind, device):

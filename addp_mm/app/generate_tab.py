@@ -16,6 +16,7 @@ from addp_mm.app.sampling_controls import checked_seed, sampling_controls, sampl
 from addp_mm.app.uploads import shown
 
 if TYPE_CHECKING:
+    from addp_mm.generation import SamplingSchedule
     from addp_mm.models.selfsup import ADDP
 
 MAX_IMAGES = 16
@@ -28,12 +29,15 @@ def generated(model: ADDP, progress: Callable, num_images: int, seed: int | None
     return shown(generate(model, num_images, checked_seed(seed), progress=count, **options).images)
 
 
-def generate_tab(model: ADDP, classes: Sequence[str], folder: Path, computations: Computations) -> None:
+def generate_tab(
+    model: ADDP, classes: Sequence[str], schedule: SamplingSchedule, folder: Path, computations: Computations
+) -> None:
     """Add the tab.
 
     Args:
         model: The model that generates.
         classes: Names of its classes.
+        schedule: At the start; a visitor can change it.
         folder: For the files to download.
         computations: Those of all tabs.
     """
@@ -46,7 +50,7 @@ def generate_tab(model: ADDP, classes: Sequence[str], folder: Path, computations
         with gr.Column(scale=1, min_width=280):
             number = gr.Slider(1, MAX_IMAGES, 8, step=1, label='Images')
             seed = seed_control()
-            controls = sampling_controls(model, classes)
+            controls = sampling_controls(model, classes, schedule)
             buttons = computations.buttons('Generate')
         with gr.Column(scale=3):
             images = gallery(4)

@@ -139,12 +139,15 @@ def editor_value(image: np.ndarray) -> EditorValue:
     return dict(background=reduce_to(enlarge(image, CANVAS), 2 * CANVAS)[0], layers=[], composite=None)
 
 
-def inpaint_tab(model: ADDP, classes: Sequence[str], folder: Path, computations: Computations) -> None:
+def inpaint_tab(
+    model: ADDP, classes: Sequence[str], schedule: SamplingSchedule, folder: Path, computations: Computations
+) -> None:
     """Add the tab.
 
     Args:
         model: The model that generates.
         classes: Names of its classes.
+        schedule: At the start; a visitor can change it.
         folder: For the files to download.
         computations: Those of all tabs.
     """
@@ -188,7 +191,7 @@ def inpaint_tab(model: ADDP, classes: Sequence[str], folder: Path, computations:
             with gr.Row():
                 samples = gr.Slider(1, MAX_SAMPLES, 5, step=1, label='Samples')
                 seed = seed_control()
-            controls = sampling_controls(model, classes)
+            controls = sampling_controls(model, classes, schedule)
             buttons = computations.buttons('Inpaint')
             results = gallery(3)
             download = download_button()

@@ -19,8 +19,10 @@ from addp_mm.app.detect_tab import detect_tab
 from addp_mm.app.generate_tab import generate_tab
 from addp_mm.app.inpaint_tab import inpaint_tab
 from addp_mm.app.own_origin import OwnOrigin
+from addp_mm.app.sampling_controls import PUBLISHED
 from addp_mm.app.segment_tab import segment_tab
 from addp_mm.app.steps_tab import steps_tab
+from addp_mm.generation import SamplingSchedule
 
 if TYPE_CHECKING:
     from addp_mm.models.selfsup import ADDP
@@ -43,12 +45,14 @@ class PageModels:
         classes: Names of its classes. Defaults to ().
         detector: For Detect. Defaults to None.
         segmentor: For Segment. Defaults to None.
+        schedule: Of Generate, Inpaint and Steps at the start. Defaults to the published one.
     """
 
     generator: ADDP
     classes: Sequence[str] = ()
     detector: DensePredictor | None = None
     segmentor: DensePredictor | None = None
+    schedule: SamplingSchedule = PUBLISHED
 
 
 def build_page(models: PageModels, folder: Path, max_queue: int, computations: Computations) -> gr.Blocks:
@@ -60,13 +64,14 @@ def build_page(models: PageModels, folder: Path, max_queue: int, computations: C
         max_queue: Requests that wait at most; the next one gets a message.
         computations: Those of all tabs. The models work for one visitor at a time.
     """
+    generator = models.generator, models.classes, models.schedule
     with gr.Blocks(title='addp_mm', analytics_enabled=False, delete_cache=_CLEANING) as page:
         gr.Markdown('# addp_mm\nADDP generates images by alternating between tokens and pixels.')
-        generate_tab(models.generator, models.classes, folder, computations)
-        inpaint_tab(models.generator, models.classes, folder, computations)
+        generate_tab(*generator, folder, computations)
+        inpaint_tab(*generator, folder, computations)
         detect_tab(models.detector, computations)
         segment_tab(models.segmentor, computations)
-        steps_tab(models.generator, models.classes, computations)
+        steps_tab(*generator, computations)
         page.unload(computations.leave)
     return page.queue(max_size=max_queue)
 

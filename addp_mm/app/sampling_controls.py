@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from addp_mm.models.selfsup import ADDP
 
 MAX_STEPS = 64
+PUBLISHED = SamplingSchedule()
 MAX_SEED = 2**32 - 1
 
 
@@ -33,17 +34,17 @@ def _info(option: str, more: str = '') -> str:
     return f'{words[0].upper()}{words[1:]}{more and f" ({more})"}.'
 
 
-def sampling_controls(model: ADDP, classes: Sequence[str] = ()) -> list[Any]:
+def sampling_controls(model: ADDP, classes: Sequence[str] = (), schedule: SamplingSchedule = PUBLISHED) -> list[Any]:
     """Add the controls of steps, draws and classes.
 
     Args:
         model: The model that generates.
         classes: Names of its classes. Defaults to (): they have numbers only.
+        schedule: At the start. Defaults to the published one.
 
     Returns:
         The controls, in the order of the arguments of :func:`sampling_options`.
     """
-    default = SamplingSchedule()
     rows, columns = model.latent_size
     most = min(rows * columns, MAX_STEPS)
     names = [(classes[k] if k < len(classes) else f'class {k}', k) for k in range(model.num_classes)]
@@ -52,19 +53,19 @@ def sampling_controls(model: ADDP, classes: Sequence[str] = ()) -> list[Any]:
         scale = gr.Slider(0, 8, 0, step=0.5, label='Guidance', info=_info('guidance', '0: none'))
         shape = gr.Dropdown(list(SHAPES), value='constant', label='Guidance shape', info=_info('guidance_shape'))
     with gr.Accordion('Schedule', open=False):
-        steps = gr.Slider(1, most, min(default.num_steps, most), step=1, label='Steps', info=_info('steps'))
+        steps = gr.Slider(1, most, min(schedule.num_steps, most), step=1, label='Steps', info=_info('steps'))
         ratio = gr.Dropdown(
             list(RATIOS),
-            value=default.ratio,
+            value=schedule.ratio,
             label='Schedule',
             info=_info('schedule', 'you can type it'),
             allow_custom_value=True,
         )
-        order = gr.Dropdown(list(ORDERS), value=default.order, label='Order', info=_info('order'))
-        temperature = gr.Slider(0, 12, default.temperature, step=0.1, label='Temperature', info=_info('temperature'))
-        anneal = gr.Checkbox(default.anneal, label='Let the temperature fall to zero')
-        top_p = gr.Slider(0.01, 1, default.top_p, step=0.01, label='Top-p', info=_info('top_p'))
-        top_k = gr.Number(0, label='Top-k', info=_info('top_k', '0: all'), precision=0)
+        order = gr.Dropdown(list(ORDERS), value=schedule.order, label='Order', info=_info('order'))
+        temperature = gr.Slider(0, 12, schedule.temperature, step=0.1, label='Temperature', info=_info('temperature'))
+        anneal = gr.Checkbox(schedule.anneal, label='Let the temperature fall to zero')
+        top_p = gr.Slider(0.01, 1, schedule.top_p, step=0.01, label='Top-p', info=_info('top_p'))
+        top_k = gr.Number(schedule.top_k or 0, label='Top-k', info=_info('top_k', '0: all'), precision=0)
     return [steps, ratio, order, temperature, anneal, top_p, top_k, label, scale, shape]
 
 

@@ -17,7 +17,7 @@ from addp_mm.app.uploads import shown
 from addp_mm.generation.figures import enlarge, steps_figure, token_map
 
 if TYPE_CHECKING:
-    from addp_mm.generation import SamplingStep
+    from addp_mm.generation import SamplingSchedule, SamplingStep
     from addp_mm.models.selfsup import ADDP
 
 SIDE = 384
@@ -46,12 +46,13 @@ def drawn(model: ADDP, step: SamplingStep) -> tuple[np.ndarray, np.ndarray, str]
     return tokens, enlarge(shown(step.images)[0], SIDE), f'{when}: {known} of {total} tokens are known.'
 
 
-def steps_tab(model: ADDP, classes: Sequence[str], computations: Computations) -> None:
+def steps_tab(model: ADDP, classes: Sequence[str], schedule: SamplingSchedule, computations: Computations) -> None:
     """Add the tab.
 
     Args:
         model: The model that generates.
         classes: Names of its classes.
+        schedule: At the start; a visitor can change it.
         computations: Those of all tabs.
     """
 
@@ -67,7 +68,7 @@ def steps_tab(model: ADDP, classes: Sequence[str], computations: Computations) -
         steps = gr.State()
         with gr.Column(scale=1, min_width=280):
             seed = seed_control()
-            controls = sampling_controls(model, classes)
+            controls = sampling_controls(model, classes, schedule)
             buttons = computations.buttons('Generate one image')
         with gr.Column(scale=3):
             slider = gr.Slider(0, 1, 0, step=1, label='Step', interactive=False)

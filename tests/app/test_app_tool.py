@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.recipes import load_recipe
 from helpers.tiny_addp import build_model, write_config
 
 from addp_mm.datasets.fashion.fashion_mnist import CLASSES
 from addp_mm.errors import UserError
+from addp_mm.generation import SamplingSchedule
 from addp_mm.label_maps.config_classifier import class_names
 
 TOOL = runpy.run_path(str(Path(__file__).parents[2] / 'tools/app.py'), run_name='tool')
@@ -96,6 +98,13 @@ def test_names_of_classes_come_from_the_training_data():
     names = class_names('addp_vit-nano-p8_class-cond_2xb16-fp32-4k_fashion-scenes-64px')
     assert tuple(names) == tuple(CLASSES)
     assert class_names(TOOL['NANO'][0]) == []
+
+
+def test_the_schedule_at_the_start_is_that_of_the_previews(tmp_path):
+    schedule = TOOL['preview_schedule']
+    (hook,) = load_recipe(f'pretrain/{TOOL["NANO"][0]}.py').custom_hooks
+    assert schedule(TOOL['NANO'][0]) == SamplingSchedule.of(hook.sampler) != SamplingSchedule()
+    assert schedule(str(write_config(tmp_path))) == SamplingSchedule()
 
 
 def test_a_wrong_config_or_checkpoint_names_its_option(tmp_path):

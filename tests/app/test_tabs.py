@@ -13,7 +13,7 @@ from PIL import Image
 
 from addp_mm.apis import generate, inpaint
 from addp_mm.errors import ConfigError
-from addp_mm.generation import Guidance
+from addp_mm.generation import Guidance, SamplingSchedule
 from addp_mm.generation.figures import code_colors, to_uint8
 from addp_mm.registry import MODELS
 
@@ -82,6 +82,14 @@ def test_the_controls_fit_the_model(model, conditional):
     assert label.choices == [('no class', -1), ('coat', 0), ('bag', 1)]
     assert label.parent.parent.visible is True
     assert components(conditional)[7].choices[1] == ('class 0', 0)
+
+
+def test_the_controls_start_with_the_schedule(model):
+    schedule = SamplingSchedule(8, 'power:2', 3.0, False, 'halton', 0.7, 5)
+    with gradio.Blocks():
+        given, published = sampling_controls(model, (), schedule), sampling_controls(model)
+    assert [control.value for control in given[:7]] == [8, 'power:2', 'halton', 3.0, False, 0.7, 5]
+    assert [control.value for control in published[:7]] == [16, 'cosine', 'confidence', 6.0, True, 1.0, 0]
 
 
 @pytest.fixture

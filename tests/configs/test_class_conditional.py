@@ -62,12 +62,17 @@ def test_only_the_classes_differ(names, classes, stage):
     assert build_on_meta(without_checkpoints(plain)).num_classes == 0
 
 
-@pytest.mark.parametrize('names', [NANO, LARGE], ids=['nano', 'large'])
-def test_addp_loads_the_last_checkpoint_of_the_predictor(names):
-    start = pair(names, 'addp')[0].model.predictor.init_cfg
-    name = names['predictor'].format('_class-cond').removeprefix('pretrain/').removesuffix('.py')
-    last = 'iter_8000' if names is NANO else 'epoch_1600'
-    assert start.checkpoint == f'work_dirs/{name}/{last}.pth'
+def test_the_nano_addp_loads_the_predictor_of_the_package():
+    start = pair(NANO, 'addp')[0].model.predictor.init_cfg
+    assert start.checkpoint == 'addp_mm://token-predictor_nano-p8_class-cond.safetensors'
+    assert start.strict
+    assert 'prefix' not in start
+
+
+def test_the_large_addp_loads_the_last_checkpoint_of_the_predictor():
+    start = pair(LARGE, 'addp')[0].model.predictor.init_cfg
+    name = LARGE['predictor'].format('_class-cond').removeprefix('pretrain/').removesuffix('.py')
+    assert start.checkpoint == f'work_dirs/{name}/epoch_1600.pth'
     assert (start.prefix, start.strict) == ('predictor.', True)
 
 
@@ -137,7 +142,7 @@ def test_predictor_and_addp_train_one_after_the_other_and_load_again(data, tmp_p
 
     predictor = train(small(pair(NANO, 'predictor')[0], data, tmp_path / 'predictor'))
     cfg = small(pair(NANO, 'addp')[0], data, tmp_path / 'addp')
-    cfg.model.predictor.init_cfg.checkpoint = str(tmp_path / 'predictor/iter_2.pth')
+    cfg.model.predictor.init_cfg.update(checkpoint=str(tmp_path / 'predictor/iter_2.pth'), prefix='predictor.')
     model = train(cfg)
     for name, value in predictor.predictor.state_dict().items():
         assert torch.equal(model.predictor.state_dict()[name], value), name

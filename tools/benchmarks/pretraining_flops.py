@@ -2,9 +2,9 @@
 """Operations of whole pre-trainings, to compare them at equal compute.
 
 A step is one forward pass of everything and the backward pass of what is trained, on synthetic
-images, counted by torch's FlopCounterMode: matrix products and convolutions, a multiplication with
-its addition as two. The optimizer is not counted. Several steps are averaged: ADDP's depends on the
-noise level.
+images, or on ids if the config trains on stored ones. It is counted by torch's FlopCounterMode:
+matrix products and convolutions, a multiplication with its addition as two. The optimizer is not
+counted. Several steps are averaged: ADDP's depends on the noise level.
 """
 
 import argparse
@@ -30,15 +30,14 @@ def flops_per_image(cfg, batch_size: int, img_size, steps: int) -> tuple[float, 
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from addp_mm.analysis.batches import build_model, scope_of, synthetic_batch, training_size
+    from addp_mm.analysis.batches import build_model, scope_of
     from addp_mm.checkpoints.init_weights import init_weights
 
     model = build_model(cfg).train()
     forward = total = 0
     with scope_of(cfg):
         init_weights(model)  # frozen components refuse to run without their weights
-        batch = synthetic_batch(cfg, batch_size, img_size or training_size(cfg))
-        data = model.data_preprocessor(batch, training=True)
+        data = inputs_of(cfg, model, batch_size, img_size)
         for _ in range(steps):
             # torch has no formula for the fused attention of the CPU
             with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -47,6 +46,17 @@ def flops_per_image(cfg, batch_size: int, img_size, steps: int) -> tuple[float, 
                 loss.backward()
             total += counter.get_total_flops()
     return forward / steps / batch_size, total / steps / batch_size
+
+
+def inputs_of(cfg, model, batch_size: int, img_size) -> dict:
+    """Synthetic images as the data preprocessor gives them; ids for a model without tokenizer."""
+    import torch
+
+    from addp_mm.analysis.batches import synthetic_batch, training_size
+
+    if getattr(model, 'tokenizer', model) is None:
+        return dict(inputs=torch.zeros(batch_size, model.predictor.num_tokens, dtype=torch.long))
+    return model.data_preprocessor(synthetic_batch(cfg, batch_size, img_size or training_size(cfg)), training=True)
 
 
 def images_of(cfg) -> int:
