@@ -18,7 +18,7 @@ from addp_mm.datasets.fashion.scene_writer import SceneSetSpec, write_fashion_sc
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px'
 WEIGHTS = 'addp_mm://addp_nano-p8.safetensors'
-SAMPLING = ('--temperature', '2', '--top-p', '0.95', '--device', 'cpu')
+SAMPLING = ('--steps', '8', '--schedule', 'power:3.1', '--order', 'halton', '--top-p', '0.69', '--device', 'cpu')
 SIDE = 64
 
 

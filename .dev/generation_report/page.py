@@ -136,7 +136,7 @@ def distances(study: Study, typed: Commands) -> list[str]:
         distance_table(study, lines, 'schedule'),
         prose(
             '`published` is the schedule of the published code. Its temperature of 6 is for 256 tokens; these weights '
-            f'have 64.{searched if study.extent.trials else ""}'
+            f'have 64. `Halton` was the best one for the weights before these.{searched if study.extent.trials else ""}'
         ),
         cell_commands(study, typed, Cell(lines[-1], study.detail_steps)),
         '![Generated scenes, a row for each schedule](../images/generation_schedules.webp)',
@@ -177,7 +177,7 @@ def details(study: Study, typed: Commands) -> list[str]:
         text = [quality_text(found)]
         commands = [shown(typed.quality([cell for cell in cells if cell.line.model == study.scenes]))]
     if study.earlier:
-        text.insert(0, prose('`earlier weights` are measured now, with the options of `cosine` and the same features.'))
+        text.insert(0, prose('`earlier weights` are measured now, with the options of `Halton` and the same features.'))
     return [
         '## Scenes in more detail',
         table(header, [[name, *values] for name, values in rows.items()]),

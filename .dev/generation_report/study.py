@@ -20,11 +20,13 @@ from generation_report.cells import Cell, Commands, Line, Model, slug
 
 # The published temperature of 6 is for 256 tokens; the nano weights have 64.
 COSINE = ('--temperature', '2', '--top-p', '0.95')
+# found by the search with earlier nano weights
+HALTON = ('--schedule', 'power:3.1', '--order', 'halton', '--top-p', '0.69')
 SCHEDULES = {
     'published': (),
     'cosine': COSINE,
     'linear': ('--schedule', 'linear', *COSINE),
-    'Halton': ('--order', 'halton', '--top-p', '0.95'),
+    'Halton': HALTON,
 }
 _RATE = re.compile(r'([\d.]+)(img/s|s/img)')
 
@@ -99,13 +101,13 @@ class Study:
         if self.garments is None:
             return []
         return [
-            Line(f'guidance {scale:g}', self.garments, (*(('--guidance', f'{scale:g}') if scale else ()), *COSINE))
+            Line(f'guidance {scale:g}', self.garments, (*(('--guidance', f'{scale:g}') if scale else ()), *HALTON))
             for scale in self.extent.guidances
         ]
 
     def detail(self) -> list[Cell]:
         """The cells of scenes in the detailed table, with those of the earlier weights."""
-        earlier = [Line('earlier weights', self.earlier, COSINE)] if self.earlier else []
+        earlier = [Line('earlier weights', self.earlier, HALTON)] if self.earlier else []
         return [Cell(line, self.detail_steps) for line in (*self.schedules(), *earlier)]
 
     def cells(self) -> list[Cell]:
@@ -116,7 +118,7 @@ class Study:
 
     def timed_lines(self) -> list[Line]:
         """The lines whose rate is measured: without guidance, and with it."""
-        return [Line('no guidance', self.scenes, COSINE), *self.guidances()[-1:]]
+        return [Line('no guidance', self.scenes, HALTON), *self.guidances()[-1:]]
 
     def timed(self) -> list[tuple[Line, int]]:
         """Lines and numbers of steps whose rate is measured."""

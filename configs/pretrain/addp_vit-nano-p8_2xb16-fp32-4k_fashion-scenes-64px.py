@@ -20,6 +20,6 @@ custom_hooks = [
         type='addp_mm.GenerativePretrainHook',
         preview_interval=500,
         preview_images=16,
-        sampler=dict(num_steps=12, temperature=2.0, top_p=0.95),
+        sampler=dict(num_steps=8, ratio='power:3.1', order='halton', top_p=0.69),
     )
 ]

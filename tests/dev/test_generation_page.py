@@ -103,7 +103,7 @@ def test_the_page_has_every_number_and_figure(tmp_path, monkeypatch):
     )
     assert rows_of(page, 'earlier weights')[0].startswith('| earlier weights | 15.08 |')
     assert rows_of(page, 'real validation scenes')[0].startswith('| real validation scenes | – | – | – | – | 0.2% (')
-    options = '`--guidance 3 --temperature 2 --top-p 0.95`'
+    options = '`--guidance 3 --schedule power:3.1 --order halton --top-p 0.69`'
     assert rows_of(page, 'guidance 3')[0].startswith(f'| guidance 3 | {options} | 10.04 |')
     assert rows_of(page, 'guidance 3')[1] == '| guidance 3 | 10.08 | 0.75 | 0.25 |'
     assert rows_of(page, 'no guidance')[0].startswith('| no guidance | 6 (0.5 to 8) |')
