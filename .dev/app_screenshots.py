@@ -37,7 +37,7 @@ def main():
         page_driver.generate(visitor, names['generate'])
         page_driver.predict(visitor, 'Detect', names['detect'], least=0.3)
         page_driver.predict(visitor, 'Segment', names['segment'])
-        page_driver.watch_steps(visitor, 12, names['steps'])
+        page_driver.watch_steps(visitor, 5, names['steps'])
         page_driver.draw_and_inpaint(visitor, names['inpaint'])
     for path in names.values():
         Image.open(path).convert('RGB').quantize(COLORS, kmeans=COLORS).save(path, optimize=True)
