@@ -34,7 +34,7 @@ def main():
         served(models, '127.0.0.1', port, max_upload_mb=1, max_queue=4),
         page_driver.visit(f'http://127.0.0.1:{port}/', page_driver.find_browser()) as visitor,
     ):
-        page_driver.generate(visitor, names['generate'])
+        page_driver.generate(visitor, names['generate'], 'trouser', 2)
         page_driver.predict(visitor, 'Detect', names['detect'], least=0.3)
         page_driver.predict(visitor, 'Segment', names['segment'])
         page_driver.watch_steps(visitor, 5, names['steps'])

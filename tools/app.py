@@ -1,7 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Serve a page to try ADDP: generate, inpaint, detect, segment, and watch the steps.
 
-Models that you do not give are the nano ones of the package. It listens at this computer only,
+Models that you do not give are the nano ones of the package; Generate then has their garments by
+class, and Inpaint and Steps their scenes. It listens at this computer only,
 unless --host says otherwise, and needs no network. Ctrl-C stops it.
 """
 
@@ -14,6 +15,10 @@ from importlib.util import find_spec
 from addp_mm.cli_options import ToolParser, number
 
 NANO = ('addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px', 'addp_mm://addp_nano-p8.safetensors')
+NANO_WITH_CLASSES = (
+    'addp_vit-nano-p8_class-cond_2xb16-fp32-4k_fashion-scenes-64px',
+    'addp_mm://addp_nano-p8_class-cond.safetensors',
+)
 NANO_DENSE = dict(
     det=(
         'mask-rcnn_addp-vit-nano-p8_fpn_1xb16-fp32-12k_fashion-scenes-64px',
@@ -81,16 +86,24 @@ def is_loopback(host: str) -> bool:
 
 def load_models(args):
     """Load the models of the options."""
-    from addp_mm.apis import load_model
     from addp_mm.app.page import PageModels
     from addp_mm.engine.device import choose_device
-    from addp_mm.label_maps.config_classifier import class_names
 
     device = choose_device(args.device)
-    config, checkpoint = (args.config, args.checkpoint) if args.config else NANO
-    generator = load_model(config, checkpoint, device)
     dense = (load_dense(args, kind, device) for kind in ('det', 'seg'))
-    return PageModels(generator, tuple(class_names(config)), *dense, schedule=preview_schedule(config))
+    if args.config:
+        return PageModels(load_generator(args.config, args.checkpoint, device), *dense)
+    return PageModels(load_generator(*NANO, device), *dense, load_generator(*NANO_WITH_CLASSES, device))
+
+
+def load_generator(config: str, checkpoint: str, device):
+    """ADDP of a pre-training."""
+    from addp_mm.apis import load_model
+    from addp_mm.app.image_generator import ImageGenerator
+    from addp_mm.label_maps.config_classifier import class_names
+
+    model = load_model(config, checkpoint, device)
+    return ImageGenerator(model, tuple(class_names(config)), preview_schedule(config))
 
 
 def preview_schedule(config: str):

@@ -22,12 +22,7 @@ from generation_report.cells import Cell, Commands, Line, Model, slug
 COSINE = ('--temperature', '2', '--top-p', '0.95')
 # found by the search with earlier nano weights
 HALTON = ('--schedule', 'power:3.1', '--order', 'halton', '--top-p', '0.69')
-SCHEDULES = {
-    'published': (),
-    'cosine': COSINE,
-    'linear': ('--schedule', 'linear', *COSINE),
-    'Halton': HALTON,
-}
+SCHEDULES = {'published': (), 'cosine': COSINE, 'linear': ('--schedule', 'linear', *COSINE), 'Halton': HALTON}
 _RATE = re.compile(r'([\d.]+)(img/s|s/img)')
 
 

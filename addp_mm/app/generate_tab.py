@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,12 @@ import gradio as gr
 
 from addp_mm.apis import generate
 from addp_mm.app.computations import Computations
+from addp_mm.app.image_generator import ImageGenerator
 from addp_mm.app.image_views import download_button, gallery, zip_to_download
 from addp_mm.app.sampling_controls import checked_seed, sampling_controls, sampling_options, seed_control, step_counter
 from addp_mm.app.uploads import shown
 
 if TYPE_CHECKING:
-    from addp_mm.generation import SamplingSchedule
     from addp_mm.models.selfsup import ADDP
 
 MAX_IMAGES = 16
@@ -29,18 +29,15 @@ def generated(model: ADDP, progress: Callable, num_images: int, seed: int | None
     return shown(generate(model, num_images, checked_seed(seed), progress=count, **options).images)
 
 
-def generate_tab(
-    model: ADDP, classes: Sequence[str], schedule: SamplingSchedule, folder: Path, computations: Computations
-) -> None:
+def generate_tab(generator: ImageGenerator, folder: Path, computations: Computations) -> None:
     """Add the tab.
 
     Args:
-        model: The model that generates.
-        classes: Names of its classes.
-        schedule: At the start; a visitor can change it.
+        generator: The model that generates.
         folder: For the files to download.
         computations: Those of all tabs.
     """
+    model = generator.model
 
     def run(progress, num_images, seed, *controls):
         images = generated(model, progress, num_images, seed, *controls)
@@ -50,7 +47,7 @@ def generate_tab(
         with gr.Column(scale=1, min_width=280):
             number = gr.Slider(1, MAX_IMAGES, 8, step=1, label='Images')
             seed = seed_control()
-            controls = sampling_controls(model, classes, schedule)
+            controls = sampling_controls(generator)
             buttons = computations.buttons('Generate')
         with gr.Column(scale=3):
             images = gallery(4)

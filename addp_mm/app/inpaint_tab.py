@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from addp_mm.apis import inpaint
 from addp_mm.app.computations import Computations
 from addp_mm.app.example_scenes import example_scene
+from addp_mm.app.image_generator import ImageGenerator
 from addp_mm.app.image_views import download_button, gallery, zip_to_download
 from addp_mm.app.messages import in_words
 from addp_mm.app.sampling_controls import checked_seed, sampling_controls, sampling_options, seed_control, step_counter
@@ -139,18 +140,15 @@ def editor_value(image: np.ndarray) -> EditorValue:
     return dict(background=reduce_to(enlarge(image, CANVAS), 2 * CANVAS)[0], layers=[], composite=None)
 
 
-def inpaint_tab(
-    model: ADDP, classes: Sequence[str], schedule: SamplingSchedule, folder: Path, computations: Computations
-) -> None:
+def inpaint_tab(generator: ImageGenerator, folder: Path, computations: Computations) -> None:
     """Add the tab.
 
     Args:
-        model: The model that generates.
-        classes: Names of its classes.
-        schedule: At the start; a visitor can change it.
+        generator: The model that generates.
         folder: For the files to download.
         computations: Those of all tabs.
     """
+    model = generator.model
     size = tile_size(model)
     first = example_scene(0, max(size))
 
@@ -191,7 +189,7 @@ def inpaint_tab(
             with gr.Row():
                 samples = gr.Slider(1, MAX_SAMPLES, 5, step=1, label='Samples')
                 seed = seed_control()
-            controls = sampling_controls(model, classes, schedule)
+            controls = sampling_controls(generator)
             buttons = computations.buttons('Inpaint')
             results = gallery(3)
             download = download_button()

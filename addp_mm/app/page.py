@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,14 @@ from addp_mm.app.computations import Computations, stoppable
 from addp_mm.app.dense_predictor import DensePredictor
 from addp_mm.app.detect_tab import detect_tab
 from addp_mm.app.generate_tab import generate_tab
+from addp_mm.app.image_generator import ImageGenerator
 from addp_mm.app.inpaint_tab import inpaint_tab
 from addp_mm.app.own_origin import OwnOrigin
-from addp_mm.app.sampling_controls import PUBLISHED
 from addp_mm.app.segment_tab import segment_tab
 from addp_mm.app.steps_tab import steps_tab
-from addp_mm.generation import SamplingSchedule
 
 if TYPE_CHECKING:
-    from addp_mm.models.selfsup import ADDP
+    pass
 
 CSS = 'footer { display: none !important; }'
 # Fonts that every system has: Gradio's own come from the network.
@@ -41,18 +40,16 @@ class PageModels:
     """The models behind the tabs.
 
     Attributes:
-        generator: ADDP, for Generate, Inpaint and Steps.
-        classes: Names of its classes. Defaults to ().
+        generator: For Generate, Inpaint and Steps.
         detector: For Detect. Defaults to None.
         segmentor: For Segment. Defaults to None.
-        schedule: Of Generate, Inpaint and Steps at the start. Defaults to the published one.
+        class_generator: For Generate, if it is another model. Defaults to None.
     """
 
-    generator: ADDP
-    classes: Sequence[str] = ()
+    generator: ImageGenerator
     detector: DensePredictor | None = None
     segmentor: DensePredictor | None = None
-    schedule: SamplingSchedule = PUBLISHED
+    class_generator: ImageGenerator | None = None
 
 
 def build_page(models: PageModels, folder: Path, max_queue: int, computations: Computations) -> gr.Blocks:
@@ -64,14 +61,13 @@ def build_page(models: PageModels, folder: Path, max_queue: int, computations: C
         max_queue: Requests that wait at most; the next one gets a message.
         computations: Those of all tabs. The models work for one visitor at a time.
     """
-    generator = models.generator, models.classes, models.schedule
     with gr.Blocks(title='addp_mm', analytics_enabled=False, delete_cache=_CLEANING) as page:
         gr.Markdown('# addp_mm\nADDP generates images by alternating between tokens and pixels.')
-        generate_tab(*generator, folder, computations)
-        inpaint_tab(*generator, folder, computations)
+        generate_tab(models.class_generator or models.generator, folder, computations)
+        inpaint_tab(models.generator, folder, computations)
         detect_tab(models.detector, computations)
         segment_tab(models.segmentor, computations)
-        steps_tab(*generator, computations)
+        steps_tab(models.generator, computations)
         page.unload(computations.leave)
     return page.queue(max_size=max_queue)
 
@@ -94,8 +90,8 @@ def served(models: PageModels, host: str, port: int, max_upload_mb: int, max_que
         OSError: The port is used already, or there is no such address.
     """
     computations = Computations()
-    dense = [predictor.model for predictor in (models.detector, models.segmentor) if predictor]
-    with stoppable([models.generator, *dense]), tempfile.TemporaryDirectory(prefix='addp_app_') as folder:
+    of_tabs = (models.generator, models.class_generator, models.detector, models.segmentor)
+    with stoppable([each.model for each in of_tabs if each]), tempfile.TemporaryDirectory(prefix='addp_app_') as folder:
         page = build_page(models, Path(folder), max_queue, computations)
         page.launch(
             server_name=host,

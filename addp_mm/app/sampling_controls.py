@@ -3,23 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 
+from addp_mm.app.image_generator import ImageGenerator
 from addp_mm.diffusion.token_space import NO_CLASS
 from addp_mm.errors import ConfigError
-from addp_mm.generation import Guidance, SamplingSchedule
+from addp_mm.generation import Guidance
 from addp_mm.generation.guidance import SHAPES
 from addp_mm.generation.sampling_schedule import ORDERS, RATIOS
 from addp_mm.sampling_options import WORDS
 
-if TYPE_CHECKING:
-    from addp_mm.models.selfsup import ADDP
-
 MAX_STEPS = 64
-PUBLISHED = SamplingSchedule()
 MAX_SEED = 2**32 - 1
 
 
@@ -34,17 +31,16 @@ def _info(option: str, more: str = '') -> str:
     return f'{words[0].upper()}{words[1:]}{more and f" ({more})"}.'
 
 
-def sampling_controls(model: ADDP, classes: Sequence[str] = (), schedule: SamplingSchedule = PUBLISHED) -> list[Any]:
+def sampling_controls(generator: ImageGenerator) -> list[Any]:
     """Add the controls of steps, draws and classes.
 
     Args:
-        model: The model that generates.
-        classes: Names of its classes. Defaults to (): they have numbers only.
-        schedule: At the start. Defaults to the published one.
+        generator: The model that generates.
 
     Returns:
         The controls, in the order of the arguments of :func:`sampling_options`.
     """
+    model, classes, schedule = generator.model, generator.classes, generator.schedule
     rows, columns = model.latent_size
     most = min(rows * columns, MAX_STEPS)
     names = [(classes[k] if k < len(classes) else f'class {k}', k) for k in range(model.num_classes)]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -11,13 +11,14 @@ import numpy as np
 
 from addp_mm.apis import generate
 from addp_mm.app.computations import Computations
+from addp_mm.app.image_generator import ImageGenerator
 from addp_mm.app.image_views import picture
 from addp_mm.app.sampling_controls import checked_seed, sampling_controls, sampling_options, seed_control, step_counter
 from addp_mm.app.uploads import shown
 from addp_mm.generation.figures import enlarge, steps_figure, token_map
 
 if TYPE_CHECKING:
-    from addp_mm.generation import SamplingSchedule, SamplingStep
+    from addp_mm.generation import SamplingStep
     from addp_mm.models.selfsup import ADDP
 
 SIDE = 384
@@ -46,15 +47,14 @@ def drawn(model: ADDP, step: SamplingStep) -> tuple[np.ndarray, np.ndarray, str]
     return tokens, enlarge(shown(step.images)[0], SIDE), f'{when}: {known} of {total} tokens are known.'
 
 
-def steps_tab(model: ADDP, classes: Sequence[str], schedule: SamplingSchedule, computations: Computations) -> None:
+def steps_tab(generator: ImageGenerator, computations: Computations) -> None:
     """Add the tab.
 
     Args:
-        model: The model that generates.
-        classes: Names of its classes.
-        schedule: At the start; a visitor can change it.
+        generator: The model that generates.
         computations: Those of all tabs.
     """
+    model = generator.model
 
     def run(progress, seed, *controls):
         steps, overview = recorded(model, progress, seed, *controls)
@@ -68,7 +68,7 @@ def steps_tab(model: ADDP, classes: Sequence[str], schedule: SamplingSchedule, c
         steps = gr.State()
         with gr.Column(scale=1, min_width=280):
             seed = seed_control()
-            controls = sampling_controls(model, classes, schedule)
+            controls = sampling_controls(generator)
             buttons = computations.buttons('Generate one image')
         with gr.Column(scale=3):
             slider = gr.Slider(0, 1, 0, step=1, label='Step', interactive=False)

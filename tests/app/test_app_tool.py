@@ -76,7 +76,8 @@ def test_it_serves_the_given_model_until_it_is_interrupted(host, warned, tmp_pat
     with pytest.raises(SystemExit, match='130'):
         TOOL['main']([str(write_config(tmp_path)), str(tmp_path / 'addp.pth'), '--host', host, '--port', str(port)])
     ((models, *rest),) = calls
-    assert models.generator.latent_size == (4, 4)
+    assert models.generator.model.latent_size == (4, 4)
+    assert models.class_generator is None
     assert models.detector.classes == CLASSES
     assert models.segmentor.classes == ('background', *CLASSES)
     assert rest == [host, port, 10, 16]

@@ -14,6 +14,8 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from addp_mm.apis import generate, load_model
+from addp_mm.datasets.fashion.fashion_mnist import CLASSES
+from addp_mm.generation import Guidance
 from addp_mm.generation.figures import to_uint8
 from addp_mm.registry import MODELS
 
@@ -28,8 +30,9 @@ RECIPES = dict(
 
 @pytest.fixture(scope='module')
 def models(tmp_path_factory):
-    """The shipped ADDP; a detector and a segmentor with random weights."""
+    """The shipped ADDP without and with classes; random detector and segmentor."""
     from addp_mm.app.dense_predictor import load_predictor
+    from addp_mm.app.image_generator import ImageGenerator
     from addp_mm.app.page import PageModels
 
     folder = tmp_path_factory.mktemp('weights')
@@ -40,11 +43,14 @@ def models(tmp_path_factory):
         with DefaultScope.overwrite_default_scope(scope):
             torch.save(dict(state_dict=MODELS.build(cfg).state_dict()), folder / f'{kind}.pth')
         dense[kind] = load_predictor(config, str(folder / f'{kind}.pth'), kind)
-    addp = load_model(
-        load_recipe('pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py'),
-        'addp_mm://addp_nano-p8.safetensors',
+    addp, with_classes = (
+        load_model(
+            load_recipe(f'pretrain/addp_vit-nano-p8{kind}_2xb16-fp32-4k_fashion-scenes-64px.py'),
+            f'addp_mm://addp_nano-p8{kind}.safetensors',
+        )
+        for kind in ('', '_class-cond')
     )
-    return PageModels(addp, (), dense['det'], dense['seg'])
+    return PageModels(ImageGenerator(addp), dense['det'], dense['seg'], ImageGenerator(with_classes, CLASSES))
 
 
 @pytest.fixture
@@ -78,7 +84,7 @@ def test_each_tab_works_in_a_browser(models, lookups, tmp_path):
         page_driver.visit(f'http://127.0.0.1:{port}/', BROWSER) as visitor,
     ):
         assert "default-src 'self'" in visitor.page.request.get(visitor.page.url).headers['content-security-policy']
-        archive = page_driver.generate(visitor, tmp_path / 'generate.png')
+        archive = page_driver.generate(visitor, tmp_path / 'generate.png', 'trouser', 2)
         visitor.open_tab('Detect')
         check_bad_uploads(visitor, tmp_path)
         assert 'score' in page_driver.predict(visitor, 'Detect', tmp_path / 'detect.png', least=0)
@@ -93,8 +99,12 @@ def test_each_tab_works_in_a_browser(models, lookups, tmp_path):
             visitor.page.get_by_text('Download all').locator('visible=true').click()
         samples = Path(download.value.path()).read_bytes()
         page_driver.stop_generating(visitor)
-        assert np.array_equal(images_of(page_driver.generate(visitor, tmp_path / 'again.png')), images_of(archive))
-    assert np.array_equal(images_of(archive), to_uint8(generate(models.generator, 8, seed=0).images))
+        again = page_driver.generate(visitor, tmp_path / 'again.png', 'trouser', 2)
+        assert np.array_equal(images_of(again), images_of(archive))
+    trousers = generate(
+        models.class_generator.model, 8, seed=0, labels=[CLASSES.index('trouser')] * 8, guidance=Guidance(2.0)
+    )
+    assert np.array_equal(images_of(archive), to_uint8(trousers.images))
     assert images_of(samples).shape == (2, 60, 80, 3)
     assert sum(float(line.split()[-1].rstrip('%')) for line in shares[1:]) == pytest.approx(100, abs=1)
     assert (visitor.outside, visitor.complaints, lookups) == ([], [], [])

@@ -20,6 +20,7 @@ from addp_mm.registry import MODELS
 gradio = pytest.importorskip('gradio', reason='the extra app is not installed')
 
 from addp_mm.app.generate_tab import generated  # noqa: E402  # they need gradio
+from addp_mm.app.image_generator import ImageGenerator  # noqa: E402
 from addp_mm.app.image_views import zip_to_download  # noqa: E402
 from addp_mm.app.inpaint_tab import drawn_mask, editor_value, inpainted  # noqa: E402
 from addp_mm.app.messages import in_words  # noqa: E402
@@ -74,7 +75,7 @@ def test_a_class_and_its_guidance_reach_the_model(conditional):
 def test_the_controls_fit_the_model(model, conditional):
     def components(of, classes=()):
         with gradio.Blocks():
-            return sampling_controls(of, classes)
+            return sampling_controls(ImageGenerator(of, classes))
 
     assert components(model)[0].maximum == 16  # tokens
     assert components(model)[7].parent.parent.visible is False
@@ -87,7 +88,8 @@ def test_the_controls_fit_the_model(model, conditional):
 def test_the_controls_start_with_the_schedule(model):
     schedule = SamplingSchedule(8, 'power:2', 3.0, False, 'halton', 0.7, 5)
     with gradio.Blocks():
-        given, published = sampling_controls(model, (), schedule), sampling_controls(model)
+        given = sampling_controls(ImageGenerator(model, (), schedule))
+        published = sampling_controls(ImageGenerator(model))
     assert [control.value for control in given[:7]] == [8, 'power:2', 'halton', 3.0, False, 0.7, 5]
     assert [control.value for control in published[:7]] == [16, 'cosine', 'confidence', 6.0, True, 1.0, 0]
 

@@ -74,8 +74,11 @@ def visit(address: str, browser: str):
             chromium.close()
 
 
-def generate(visitor: Visit, image: Path) -> bytes:
-    """Generate images; the bytes of the downloaded zip."""
+def generate(visitor: Visit, image: Path, label: str, guidance: float) -> bytes:
+    """Generate images of a class with guidance; the bytes of the downloaded zip."""
+    visitor.page.get_by_label('Class', exact=True).locator('visible=true').click()
+    visitor.page.get_by_role('option', name=label, exact=True).click()
+    visitor.page.get_by_label('number input for Guidance', exact=True).locator('visible=true').fill(str(guidance))
     visitor.click('Generate')
     visitor.page.locator('.grid-container img').nth(7).wait_for()
     visitor.screenshot(image)
