@@ -31,7 +31,7 @@ class Visit:
         page.on('request', lambda request: request.url.startswith(own) or self.outside.append(request.url))
         page.on('console', lambda message: message.type == 'error' and self.complaints.append(message.text))
         page.on('pageerror', lambda error: self.complaints.append(str(error)))
-        page.set_default_timeout(30 * _SECONDS)
+        page.set_default_timeout(120 * _SECONDS)  # of a busy machine
         page.goto(address)
 
     def click(self, name: str) -> None:
@@ -59,6 +59,7 @@ class Visit:
 
     def screenshot(self, path: Path) -> None:
         self.page.mouse.move(0, 0)
+        self.page.evaluate('scrollTo(0, 0)')
         self.page.screenshot(path=path)
 
 
