@@ -20,7 +20,7 @@ WEIGHTS = tuple(
     ASSETS / f'{name}.safetensors'
     for name in ('addp_nano-p8_class-cond', 'token-predictor_nano-p8_class-cond', 'vq-tokenizer_nano-p8')
 )
-GUIDANCE = '2'
+GUIDANCE = '1'
 ROWS = 4
 _CELL_INCHES = 0.95
 

@@ -80,6 +80,7 @@ def code(*commands: str) -> str:
 def heading(study: Study, predictor_work_dir: Path | None) -> list[str]:
     """Title, command, and how to read the numbers."""
     given = [
+        f'--num-images {study.commands.num_images}',
         '--earlier EARLIER_CONFIG EARLIER_CHECKPOINT' if study.earlier else '',
         f'--extractors {" ".join(study.extractors)}' if len(study.extractors) > 1 else '',
         '--predictor-work-dir WORK_DIR_OF_ITS_TRAINING' if predictor_work_dir else '',
