@@ -2,8 +2,8 @@
 """Serve a page to try ADDP: generate, inpaint, detect, segment, and watch the steps.
 
 Models that you do not give are the nano ones of the package; Generate then has their garments by
-class, and Inpaint and Steps their scenes. It listens at this computer only,
-unless --host says otherwise, and needs no network. Ctrl-C stops it.
+class, and Inpaint and Steps their scenes. It listens at this computer only, unless --host says
+otherwise, and needs no network. Ctrl-C stops it.
 """
 
 import ipaddress

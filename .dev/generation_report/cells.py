@@ -97,6 +97,11 @@ class Commands:
         return self.work_dir / 'results' / f'{cell.name}_{slug(extractor)}.json'
 
     @property
+    def timed_images(self) -> int:
+        """Images of :meth:`time`."""
+        return max(1, self.num_images // 20)
+
+    @property
     def trials(self) -> Path:
         """The file that the search writes."""
         return self.work_dir / 'search/trials.json'
@@ -112,7 +117,7 @@ class Commands:
 
     def time(self, line: Line, steps: int, turn: int) -> tuple[str, ...]:
         """Generate a few images, to read the rate in the log."""
-        return self._generate(line, steps, max(1, self.num_images // 20), self.timing_folder(line, steps, turn))
+        return self._generate(line, steps, self.timed_images, self.timing_folder(line, steps, turn))
 
     def timing_folder(self, line: Line, steps: int, turn: int) -> Path:
         """The folder of :meth:`time`."""

@@ -241,12 +241,13 @@ def rates(study: Study, typed: Commands) -> list[str]:
     threads = f'OMP_NUM_THREADS={study.threads}'
     where = f'with `{threads}`' if study.commands.device.startswith('cpu') else f'on {machine_class()}'
     line, steps = study.timed()[0]
+    batch = min(BATCH_SIZE, study.commands.timed_images)
     return [
         '## Images a second',
         table(['images a second', *(f'{count} steps' for count in study.extent.steps)], rows),
         prose(
             f'Median and range of {study.extent.turns} runs, which take turns, in float32 {where} and '
-            f'batches of {BATCH_SIZE}. It is the rate at the end of the progress bar; the start of the '
+            f'batches of {batch} images. It is the rate at the end of the progress bar; the start of the '
             f'program is not in it. {busy}'
         ),
         code(f'{threads} {shown(typed.time(line, steps, 0))}'),

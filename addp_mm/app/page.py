@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -22,9 +22,6 @@ from addp_mm.app.inpaint_tab import inpaint_tab
 from addp_mm.app.own_origin import OwnOrigin
 from addp_mm.app.segment_tab import segment_tab
 from addp_mm.app.steps_tab import steps_tab
-
-if TYPE_CHECKING:
-    pass
 
 CSS = 'footer { display: none !important; }'
 # Fonts that every system has: Gradio's own come from the network.

@@ -17,6 +17,7 @@ from addp_mm.generation.sampling_schedule import ORDERS, RATIOS
 from addp_mm.sampling_options import WORDS
 
 MAX_STEPS = 64
+MAX_TEMPERATURE = 12.0
 MAX_SEED = 2**32 - 1
 
 
@@ -58,7 +59,10 @@ def sampling_controls(generator: ImageGenerator) -> list[Any]:
             allow_custom_value=True,
         )
         order = gr.Dropdown(list(ORDERS), value=schedule.order, label='Order', info=_info('order'))
-        temperature = gr.Slider(0, 12, schedule.temperature, step=0.1, label='Temperature', info=_info('temperature'))
+        hottest = max(MAX_TEMPERATURE, schedule.temperature)
+        temperature = gr.Slider(
+            0, hottest, schedule.temperature, step=0.1, label='Temperature', info=_info('temperature')
+        )
         anneal = gr.Checkbox(schedule.anneal, label='Let the temperature fall to zero')
         top_p = gr.Slider(0.01, 1, schedule.top_p, step=0.01, label='Top-p', info=_info('top_p'))
         top_k = gr.Number(schedule.top_k or 0, label='Top-k', info=_info('top_k', '0: all'), precision=0)

@@ -90,7 +90,9 @@ def test_the_controls_start_with_the_schedule(model):
     with gradio.Blocks():
         given = sampling_controls(ImageGenerator(model, (), schedule))
         published = sampling_controls(ImageGenerator(model))
+        hot = sampling_controls(ImageGenerator(model, (), SamplingSchedule(temperature=20.0)))[3]
     assert [control.value for control in given[:7]] == [8, 'power:2', 'halton', 3.0, False, 0.7, 5]
+    assert (hot.value, hot.maximum, published[3].maximum) == (20.0, 20.0, 12.0)
     assert [control.value for control in published[:7]] == [16, 'cosine', 'confidence', 6.0, True, 1.0, 0]
 
 

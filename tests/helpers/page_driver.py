@@ -9,6 +9,7 @@ from playwright.sync_api import sync_playwright
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 _SECONDS = 1000
+_STROKES = 3
 
 
 def find_browser() -> str | None:
@@ -91,10 +92,14 @@ def generate(visitor: Visit, image: Path, label: str, guidance: float) -> bytes:
 def stop_generating(visitor: Visit) -> None:
     """Start to generate and stop it; the button can be used again when it has ended."""
     visitor.open_tab('Generate')
+    number = visitor.page.get_by_label('number input for Images', exact=True).locator('visible=true')
+    before = number.input_value()
+    number.fill('16')  # long enough to be seen while it runs
     visitor.click('Generate')
     visitor.page.get_by_text('/20 steps').wait_for()
     visitor.click('Stop')
     visitor.page.get_by_text('/20 steps').wait_for(state='detached')
+    number.fill(before)
 
 
 def predict(visitor: Visit, title: str, image: Path, least: float | None = None) -> str:
@@ -131,12 +136,22 @@ def draw_and_inpaint(visitor: Visit, image: Path, samples: int = 5) -> None:
     visitor.page.wait_for_timeout(_SECONDS)  # the editor has no sign that it is ready
     box = canvas.bounding_box()
     x, y = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
-    mouse = visitor.page.mouse
+    visitor.page.get_by_label('number input for Samples').fill(str(samples))
+    result, toast = visitor.page.get_by_text(f'sample {samples}'), visitor.page.locator('.toast-body')
+    for _ in range(_STROKES):
+        draw_stroke(visitor.page.mouse, x, y)
+        visitor.click('Inpaint')
+        result.or_(toast).first.wait_for()
+        if not toast.count():
+            break
+        visitor.message()  # the editor was not ready, so that nothing was drawn
+    result.wait_for()
+    visitor.screenshot(image)
+
+
+def draw_stroke(mouse, x: float, y: float) -> None:
+    """Draw a diagonal through (x, y)."""
     mouse.move(x - 60, y - 60)
     mouse.down()
     mouse.move(x + 60, y + 60, steps=8)
     mouse.up()
-    visitor.page.get_by_label('number input for Samples').fill(str(samples))
-    visitor.click('Inpaint')
-    visitor.page.get_by_text(f'sample {samples}').wait_for()
-    visitor.screenshot(image)
