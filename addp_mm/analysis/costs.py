@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,13 +59,23 @@ class _Root(nn.Module):
         return self.run()
 
 
+@contextmanager
+def flop_counter() -> Iterator[FlopCounterMode]:
+    """Torch's counter of operations; they are added up in what runs inside.
+
+    Attention is computed by plain matrix products meanwhile, because torch has no formula for the
+    fused attention of the CPU.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
+
+
 def count_flops(model: nn.Module, run: Callable[[], object]) -> ModuleCost:
     """Count the operations of the modules of ``model`` during a call of ``run``.
 
-    torch's ``FlopCounterMode`` counts. During the count, attention is computed by plain matrix
-    products, because torch has no formula for the fused attention of the CPU. Operations are added
-    to every module whose ``forward`` is running. A submodule that another module calls, such as
-    DINO's box branches in its decoder, is therefore added to both.
+    :func:`flop_counter` counts. Operations are added to every module whose ``forward`` is running.
+    A submodule that another module calls, such as DINO's box branches in its decoder, is therefore
+    added to both.
 
     Args:
         model: The model.
@@ -73,7 +84,7 @@ def count_flops(model: nn.Module, run: Callable[[], object]) -> ModuleCost:
     Returns:
         Costs of the model, with those of its modules as a tree.
     """
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), flop_counter() as counter:
         _Root(model, run)()
     flops = {
         name.removeprefix('_Root.model.'): sum(counts.values()) for name, counts in counter.get_flop_counts().items()

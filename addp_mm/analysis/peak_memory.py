@@ -1,0 +1,76 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Peak memory of this process and of one call."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+_STATUS = Path('/proc/self/status')
+_CLEAR = Path('/proc/self/clear_refs')
+_RESET_PEAK = '5'  # what the kernel reads as "the peak starts again at the memory of now"
+
+
+def resident_peak() -> int | None:
+    """Largest resident memory of this process in bytes; None if the system is not Linux.
+
+    It includes the interpreter and all libraries. It is counted from the last
+    :func:`reset_resident_peak`.
+    """
+    # Not getrusage: its peak includes that of the process that started this one.
+    return _status('VmHWM')
+
+
+def reset_resident_peak() -> bool:
+    """Start :func:`resident_peak` again at the memory of now; False if the system cannot."""
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def added_memory(run: Callable[[], object], device: torch.device) -> int | None:
+    """Memory in bytes that a call needs at its peak, above what was in use before it.
+
+    On the CPU it is resident memory, so it is a few MiB too large or too small. None if the system
+    cannot reset its peak.
+
+    Args:
+        run: The call.
+        device: Device on which it computes.
+    """
+    gc.collect()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    _give_back_freed_memory()
+    can_reset = reset_resident_peak()
+    resident = _status('VmRSS')
+    run()
+    peak = resident_peak()
+    return max(0, peak - resident) if can_reset and peak is not None and resident is not None else None
+
+
+def _give_back_freed_memory() -> None:
+    """Let the C library return free memory, so that a later call shows what it needs."""
+    if sys.platform == 'linux':
+        trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # of glibc only
+        if trim is not None:
+            trim(0)
+
+
+def _status(field: str) -> int | None:
+    """A size of ``/proc/self/status`` in bytes."""
+    if not _STATUS.is_file():
+        return None
+    return 1024 * int(_STATUS.read_text().partition(f'{field}:')[2].split()[0])
