@@ -1,11 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Hue jitter on numpy 2."""
 
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from addp_mm.compat.importing import replace
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def patch_adjust_hue(photometric: Any) -> bool:
@@ -20,6 +23,8 @@ def patch_adjust_hue(photometric: Any) -> bool:
     Returns:
         Whether a negative factor fails.
     """
+    import numpy as np
+
     try:
         photometric.adjust_hue(np.zeros((1, 1, 3), np.uint8), -0.1, backend='cv2')
     except OverflowError:
@@ -29,6 +34,7 @@ def patch_adjust_hue(photometric: Any) -> bool:
 
 
 def _make_adjust_hue(original, photometric: Any):
+    import numpy as np
 
     def adjust_hue(img, hue_factor, backend=None):
         try:
@@ -44,6 +50,7 @@ def _make_adjust_hue(original, photometric: Any):
 
 def _turn_cv2(img: np.ndarray, shift: np.uint8) -> np.ndarray:
     import cv2
+    import numpy as np
 
     hsv = cv2.cvtColor(img.astype(np.uint8), cv2.COLOR_BGR2HSV_FULL)
     hsv[..., 0] += shift
@@ -51,6 +58,7 @@ def _turn_cv2(img: np.ndarray, shift: np.uint8) -> np.ndarray:
 
 
 def _turn_pillow(img: np.ndarray, shift: np.uint8) -> np.ndarray:
+    import numpy as np
     from PIL import Image
 
     hsv = np.array(Image.fromarray(np.ascontiguousarray(img[..., ::-1])).convert('HSV'))

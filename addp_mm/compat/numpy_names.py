@@ -3,8 +3,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from addp_mm.compat.importing import ModuleView
 
 
@@ -18,6 +16,8 @@ def patch_numpy_names(module: Any) -> bool:
     Returns:
         Whether a name is missing.
     """
+    import numpy as np
+
     missing = {name: value for name, value in _removed().items() if name not in dir(np)}
     if missing:
         module.np = ModuleView('numpy', **missing)
@@ -25,4 +25,6 @@ def patch_numpy_names(module: Any) -> bool:
 
 
 def _removed() -> dict[str, Any]:
+    import numpy as np
+
     return {'in1d': lambda ar1, *args, **options: np.isin(np.ravel(ar1), *args, **options), 'float': float}
