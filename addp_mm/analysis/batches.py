@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,8 @@ def training_size(cfg: Config) -> tuple[int, int]:
 
     It is the first of these that the config has: the last crop to a fixed size; the size to which
     the data preprocessor pads; the size to which the test pipeline resizes, which is the largest
-    training size in the recipes of mmdet; the backbone's ``img_size``.
+    training size in the recipes of mmdet; the backbone's ``img_size``; the size of the images whose
+    ids are stored.
 
     Raises:
         ConfigError: The config has none of them.
@@ -95,7 +97,8 @@ def training_size(cfg: Config) -> tuple[int, int]:
             # mmdet's scales are (long side, short side); an image of COCO is wider than high.
             short, long = sorted(_height_width(step['scale']))
             return short, long
-    size = model.get('backbone', {}).get('img_size')
+    stored = (cfg.get('train_dataloader') or {}).get('dataset', {}).get('views', {})  # of TokenIds
+    size = model.get('backbone', {}).get('img_size', stored.get('image_size'))
     if size is None:
         raise ConfigError('the config does not define the size of its images; add --img-size HEIGHT WIDTH')
     return _height_width(size)
@@ -114,7 +117,8 @@ def _steps(node: Any) -> Iterator[dict]:
 def synthetic_batch(cfg: Config, batch_size: int, img_size: tuple[int, int]) -> dict:
     """Make a batch like those of the config's data loader: grey images with simple targets.
 
-    The targets are labels; boxes, with masks and a class map if the config needs them; label maps.
+    A config that trains on stored ids gets ids. The targets are labels; boxes, with masks and a
+    class map if the config needs them; label maps.
 
     Args:
         cfg: Config of default scope mmpretrain, mmdet or mmseg.
@@ -146,10 +150,26 @@ def synthetic_batch(cfg: Config, batch_size: int, img_size: tuple[int, int]) -> 
         from mmpretrain.structures import DataSample
 
         samples = [DataSample().set_gt_label(0) for _ in range(batch_size)]
+        if trains_on_ids(cfg):
+            return dict(inputs=torch.zeros(batch_size, _num_tokens(cfg), dtype=torch.long), data_samples=samples)
         preprocessor = (cfg.get('data_preprocessor') or cfg.model.get('data_preprocessor') or {}).get('type', '')
         images = image.expand(batch_size, -1, -1, -1) if 'SelfSup' in preprocessor else [image] * batch_size
         return dict(inputs=images, data_samples=samples)
     raise ConfigError(f'default_scope {scope!r} is not supported; use mmpretrain, mmdet or mmseg')
+
+
+def trains_on_ids(cfg: Config) -> bool:
+    """Whether a config trains a token predictor on stored ids, without a tokenizer."""
+    model = cfg.get('model') or {}
+    return 'predictor' in model and model.get('tokenizer') is None
+
+
+def _num_tokens(cfg: Config) -> int:
+    """Number of ids of an image, for a config that trains on ids."""
+    from addp_mm.models.predictors import MaskedTokenPredictor
+
+    default = inspect.signature(MaskedTokenPredictor).parameters['num_tokens'].default
+    return cfg.model.predictor.get('num_tokens', default)
 
 
 def _num_classes(cfg: Config) -> int:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -19,7 +18,9 @@ from addp_mm.analysis.batches import (
     synthetic_batch,
     training_size,
 )
+from addp_mm.analysis.peak_memory import resident_peak
 from addp_mm.config.config_file import ConfigError
+from addp_mm.models.selfsup.frozen import mark_loaded
 
 
 class TrainingStep:
@@ -53,6 +54,9 @@ class TrainingStep:
         self.precision = precision_of(cfg)
         self.device = torch.device(device)
         self.model = build_model(cfg).to(self.device).train()
+        for part in self.model.children():
+            if hasattr(part, 'weights_loaded'):  # a frozen part: here its random weights count
+                mark_loaded(part)
         self.batch = synthetic_batch(cfg, self.batch_size, self.img_size)
         settings = copy.deepcopy(cfg.optim_wrapper)
         settings.pop('accumulative_counts', None)
@@ -75,13 +79,7 @@ class TrainingStep:
             self.model.test_step(dict(self.batch))
 
     def peak_memory(self) -> int | None:
-        """Largest memory so far in bytes.
-
-        On a GPU it is what PyTorch allocated. On the CPU it is the resident memory of this process,
-        including the interpreter and all libraries; None if the system is not Linux.
-        """
+        """Largest memory so far in bytes: what PyTorch allocated on a GPU, resident on the CPU."""
         if self.device.type == 'cuda':
             return torch.cuda.max_memory_allocated(self.device)
-        # Not getrusage: its peak includes that of the process that started this one.
-        status = Path('/proc/self/status')
-        return 1024 * int(status.read_text().partition('VmHWM:')[2].split()[0]) if status.is_file() else None
+        return resident_peak()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from addp_mm.benchmark.contestants import Contestant
+from addp_mm.benchmark.quartiles import quartiles
 from addp_mm.report.logs import read_json
 
 MODES = ('inference', 'training')
@@ -43,8 +44,7 @@ class Speed:
             batch_size: Images in a step.
         """
         known = [peak for peak in peaks if peak is not None]
-        quartiles = statistics.quantiles(seconds, n=4, method='inclusive') if len(seconds) > 1 else [seconds[0]] * 3
-        high, median, low = (batch_size / time for time in quartiles)
+        high, median, low = (batch_size / time for time in quartiles(seconds))
         return cls(median, low, high, len(seconds), max(known) / 2**30 if known else None)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from addp_mm.benchmark.results import Row, Score, Speed
 from addp_mm.benchmark.tasks import DATA, TASKS
+from addp_mm.report.markdown import markdown_table
 
 NONE = '–'
 
@@ -167,9 +168,7 @@ def as_markdown(rows: Sequence[Row], about: About) -> str:
     parts = ['# Benchmark of backbones', f'```bash\n{about.command}\n```', legend(about)]
     for (data, task), some in groups(rows).items():
         header, cells = table(some)
-        lines = [header, ['---'] * len(header), *cells]
-        parts += [f'## {group_title(data, task)}', conditions(some)]
-        parts.append('\n'.join(f'| {" | ".join(_escaped(cell) for cell in line)} |' for line in lines))
+        parts += [f'## {group_title(data, task)}', conditions(some), markdown_table(header, cells).rstrip()]
     failed = failures(rows)
     if failed:
         parts += ['## Failed', '\n'.join(f'- {_escaped(line)}' for line in failed)]

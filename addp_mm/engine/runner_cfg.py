@@ -120,8 +120,8 @@ def set_amp(cfg: Config, dtype: str | None) -> None:
 
     Args:
         cfg: The config.
-        dtype: ``'bfloat16'``, without a loss scale, or ``'float16'``, with a dynamic loss scale.
-            None changes nothing.
+        dtype: ``'bfloat16'``, without a loss scale, or ``'float16'``, with a dynamic loss scale;
+            ``'float32'`` switches mixed precision off. None changes nothing.
     """
     if dtype is None:
         return
@@ -129,6 +129,11 @@ def set_amp(cfg: Config, dtype: str | None) -> None:
         kind = type_name(wrapper.get('type', 'OptimWrapper'))
         if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise ConfigError(f'--amp replaces OptimWrapper; optim_wrapper.type is {kind}')
+        if dtype == 'float32':
+            wrapper['type'] = 'OptimWrapper'
+            for option in ('dtype', 'loss_scale', 'use_fsdp'):  # AmpOptimWrapper's own
+                wrapper.pop(option, None)
+            continue
         wrapper.update(type='AmpOptimWrapper', dtype=dtype)
         if dtype == 'bfloat16':
             wrapper['loss_scale'] = dict(enabled=False)

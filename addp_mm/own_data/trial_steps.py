@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from addp_mm.analysis.peak_memory import reset_resident_peak, resident_peak
+
 MIB = 2**20
 # shares of the free memory that a training may use
 _GPU_SHARE, _CPU_SHARE = 0.9, 0.7
@@ -48,17 +50,6 @@ def available_memory(meminfo: Path = Path('/proc/meminfo'), cgroup: Path = Path(
         limit = int((cgroup / 'memory.max').read_text())
         free = min(free, limit - int((cgroup / 'memory.current').read_text()))
     return max(0, free)
-
-
-def peak_memory() -> int:
-    """Peak memory of this process in bytes, since the last :func:`reset_peak_memory`; on Linux."""
-    return 1024 * int(re.findall(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[0])
-
-
-def reset_peak_memory() -> None:
-    """Restart the measurement of :func:`peak_memory`, if the system allows it."""
-    with contextlib.suppress(OSError):
-        Path('/proc/self/clear_refs').write_text('5')
 
 
 class Trial:
@@ -169,9 +160,9 @@ def fit_on_cpu(trial: Trial, batch: int, limit: float) -> tuple[int, float, floa
     trial.step(1)  # the first step creates the state of the optimizer
     few, peaks, seconds = min(_FEW, batch), [], 0.0
     for images in (1, few):
-        reset_peak_memory()
+        reset_resident_peak()
         seconds = trial.step(images)
-        peaks.append(peak_memory())
+        peaks.append(resident_peak() or 0)
     one, more = peaks
     per_image = max(1.0, (more - one) / max(1, few - 1))
     most = max(1, int((limit - one) / per_image) + 1)
@@ -186,7 +177,7 @@ def try_batches(trial: Trial, batch: int, processes: int) -> dict:
         batch, seconds, peak = fit_on_gpu(trial, batch)
     elif sys.platform == 'linux':
         share = _CPU_SHARE / processes
-        batch, seconds, peak = fit_on_cpu(trial, batch, peak_memory() + share * available_memory())
+        batch, seconds, peak = fit_on_cpu(trial, batch, (resident_peak() or 0) + share * available_memory())
     else:  # the memory cannot be measured
         seconds, peak = trial.step(batch), 0.0
     print(f'a step of {batch} images takes {seconds:.2f} s and {peak / MIB:,.0f} MiB', flush=True)

@@ -28,8 +28,8 @@ def test_batches_on_a_cpu_follow_from_the_memory_of_small_steps(monkeypatch):
     from addp_mm.own_data import trial_steps
 
     trial = FakeTrial(each=10)
-    monkeypatch.setattr(trial_steps, 'peak_memory', lambda: trial.used)
-    monkeypatch.setattr(trial_steps, 'reset_peak_memory', lambda: None)
+    monkeypatch.setattr(trial_steps, 'resident_peak', lambda: trial.used)
+    monkeypatch.setattr(trial_steps, 'reset_resident_peak', lambda: None)
     assert trial_steps.fit_on_cpu(trial, 64, limit=4000)[0] == 64
     trial.steps.clear()
     batch, seconds, peak = trial_steps.fit_on_cpu(trial, 1000, limit=4000)

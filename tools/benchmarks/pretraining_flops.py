@@ -27,36 +27,23 @@ def parse_args(argv=None):
 
 def flops_per_image(cfg, batch_size: int, img_size, steps: int) -> tuple[float, float]:
     """Operations of an image in the forward pass, and in a whole step; the mean of several."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from addp_mm.analysis.batches import build_model, scope_of
+    from addp_mm.analysis.batches import build_model, scope_of, synthetic_batch, training_size
+    from addp_mm.analysis.costs import flop_counter
     from addp_mm.checkpoints.init_weights import init_weights
 
     model = build_model(cfg).train()
     forward = total = 0
     with scope_of(cfg):
         init_weights(model)  # frozen components refuse to run without their weights
-        data = inputs_of(cfg, model, batch_size, img_size)
+        batch = synthetic_batch(cfg, batch_size, img_size or training_size(cfg))
+        data = model.data_preprocessor(batch, training=True)
         for _ in range(steps):
-            # torch has no formula for the fused attention of the CPU
-            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            with flop_counter() as counter:
                 loss, _ = model.parse_losses(model(**data, mode='loss'))
                 forward += counter.get_total_flops()
                 loss.backward()
             total += counter.get_total_flops()
     return forward / steps / batch_size, total / steps / batch_size
-
-
-def inputs_of(cfg, model, batch_size: int, img_size) -> dict:
-    """Synthetic images as the data preprocessor gives them; ids for a model without tokenizer."""
-    import torch
-
-    from addp_mm.analysis.batches import synthetic_batch, training_size
-
-    if getattr(model, 'tokenizer', model) is None:
-        return dict(inputs=torch.zeros(batch_size, model.predictor.num_tokens, dtype=torch.long))
-    return model.data_preprocessor(synthetic_batch(cfg, batch_size, img_size or training_size(cfg)), training=True)
 
 
 def images_of(cfg) -> int:

@@ -9,7 +9,6 @@ affect all of them.
 
 import argparse
 import statistics
-import time
 from pathlib import Path
 
 from addp_mm.cli_options import ToolParser, add_cfg_options, add_renamed, number
@@ -59,23 +58,21 @@ class Contestant:
         self.times: dict[str, list[float]] = {}
         self.peaks: dict[str, int | None] = {}
 
-    def run(self, mode: str, warmup: int, steps: int) -> None:
-        """Run one turn: ``warmup`` untimed steps, then ``steps`` timed ones."""
+    def case(self, mode: str):
+        """The steps of a mode, to be timed in turns."""
+        from addp_mm.benchmark.paired_times import Case
+
+        run = self.step if mode == 'training' else self.step.predict
+        return Case(self.name, run, begin=lambda: self._begin(mode), end=lambda: self._end(mode))
+
+    def _begin(self, mode: str) -> None:
         import torch
 
-        on_gpu = self.step.device.type == 'cuda'
-        run = self.step if mode == 'training' else self.step.predict
         self.step.model.train(mode == 'training')
-        if on_gpu:
+        if self.step.device.type == 'cuda':
             torch.cuda.reset_peak_memory_stats(self.step.device)
-        times = self.times.setdefault(mode, [])
-        for index in range(warmup + steps):
-            start = time.perf_counter()
-            run()
-            if on_gpu:
-                torch.cuda.synchronize(self.step.device)
-            if index >= warmup:
-                times.append(time.perf_counter() - start)
+
+    def _end(self, mode: str) -> None:
         peak, before = self.step.peak_memory(), self.peaks.get(mode)
         self.peaks[mode] = peak if before is None or peak is None else max(before, peak)
 
@@ -101,6 +98,7 @@ def measure(args) -> tuple[list[str], list[Contestant]]:
     """The modes, and the configs with their measurements."""
     import torch
 
+    from addp_mm.benchmark.paired_times import time_in_turns
     from addp_mm.engine.device import choose_device
 
     args.device = choose_device(args.device)
@@ -108,9 +106,10 @@ def measure(args) -> tuple[list[str], list[Contestant]]:
     modes = [mode for mode in MODES if mode in (args.mode or ['training'])]
     contestants = [Contestant(path, args) for path in args.configs]
     for mode in modes:
-        for _ in range(args.rounds):
-            for contestant in contestants:
-                contestant.run(mode, args.warmup, args.steps)
+        cases = [contestant.case(mode) for contestant in contestants]
+        found = time_in_turns(cases, args.device, args.rounds, args.steps, args.warmup)
+        for contestant, times in zip(contestants, found, strict=True):
+            contestant.times[mode] = times.seconds
     return modes, contestants
 
 
