@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -90,6 +91,27 @@ def add_cfg_options(parser: argparse.ArgumentParser, what: str = 'the config') -
         metavar='KEY=VALUE',
         help=f'change settings of {what}, for example train_dataloader.batch_size=8',
     )
+
+
+def add_timing_options(parser: argparse.ArgumentParser, rounds: int = 5) -> None:
+    """Add the options of every tool that times cases in turns.
+
+    Args:
+        parser: The tool's parser.
+        rounds: Default of ``--rounds``. Defaults to 5.
+    """
+    parser.add_argument(
+        '--rounds', type=number(int, 1), default=rounds, help=f'timed steps of each case, in turns [{rounds}]'
+    )
+    parser.add_argument('--warmup', type=number(int, 0), default=0, help='untimed steps before each timed one [0]')
+    parser.add_argument('--device', help='cuda, cuda:1 or cpu [cuda if there is a GPU]')
+    parser.add_argument('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of weights and images [0]')
+    parser.add_argument(
+        '--matrix-side',
+        type=number(int, 1),
+        help='side of the matrices whose product gives the matrix rate [2048 on a CPU, 8192 on a GPU]',
+    )
+    parser.add_argument('--out', type=Path, metavar='FILE.json', help='write tables and all times to this file, too')
 
 
 def add_runner_options(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,96 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The measurements of ``addp benchmark-speed``, each a command of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import addp_mm
+from addp_mm.benchmark.step import Step
+from addp_mm.config.shipped import tool_path
+from addp_mm.report.machine import machine_class, versions
+
+ADDP = 'addp_vit-base-p16_8xb64-accum8-bf16-coslr-1600e_in1k-256px'
+NANO = (
+    'vq-tokenizer_nano-p8_2xb8-fp32-12k_fashion-scenes-64px',
+    'token-predictor_nano-p8_from-ids_2xb16-fp32-8k_fashion-scenes-64px',
+    'addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px',
+)
+NANO_ADDP = NANO[-1]
+_BOTH = ('--precision', 'float32', 'bfloat16')
+_SMALL = ('--made-up-size', '64', '64', '--batch-size', '2', '--batches', '2', '--num-workers', '0')
+_TOOLS = dict(
+    pretraining='pretraining_step',
+    nano='pretraining_step',
+    sampling='sampling_run',
+    backbone='backbone_time',
+    operators='operators',
+    data='data_pipeline',
+)
+NAMES = tuple(_TOOLS)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run of the command measures.
+
+    Args:
+        device: Name of the device.
+        rounds: Timed steps of each case; None: as each tool has it.
+        published: Folder of the published code; None: it is not measured.
+        quick: Whether small models and sizes are measured, to try the command.
+    """
+
+    device: str
+    rounds: int | None = None
+    published: str | None = None
+    quick: bool = False
+
+
+def speed_steps(options: Options, folder: Path) -> dict[str, Step]:
+    """All measurements by their names.
+
+    Args:
+        options: How.
+        folder: Folder of the results.
+    """
+    make = _Maker(options, folder)
+    addp = NANO_ADDP if options.quick else ADDP
+    published = ('--published', options.published) if options.published else ()
+    sampling = ('--num-images', '2', '--steps', '2' if options.quick else '8')
+    backbone = ('--arch', 'tiny', '--img-size', '64') if options.quick else ()
+    steps = [
+        make('pretraining', 'A training step of ADDP', (addp, '--batch-size', '2', *_BOTH, *published)),
+        make('nano', 'Training steps of the nano models', NANO),
+        make('sampling', 'A sampling run', (addp, *_BOTH, *sampling, *published)),
+        make('backbone', 'The backbone against timm and mmpretrain', backbone),
+        make('operators', 'Operators against torchvision', ('--scale', '0.05') if options.quick else ()),
+        make('data', 'The data pipeline', (addp, '--made-up', *(('4', *_SMALL) if options.quick else ('2560',)))),
+    ]
+    return {step.name: step for step in steps}
+
+
+class _Maker:
+    """Makes the step of a tool."""
+
+    def __init__(self, options: Options, folder: Path) -> None:
+        self.options, self.folder = options, folder
+
+    def __call__(self, name: str, title: str, arguments: Sequence[str]) -> Step:
+        options, out = self.options, self.folder / f'{name}.json'
+        common = ['--device', options.device, '--out', str(out)]
+        common += ['--rounds', str(options.rounds)] if options.rounds else []
+        common += ['--matrix-side', '64'] if options.quick else []
+        command = (f'tools/benchmarks/{_TOOLS[name]}.py', *arguments, *common)
+        facts = (machine_class(), *(f'{package} {version}' for package, version in versions().items()))
+        return Step(name, title, command, (out,), inputs=self._code, facts=facts)
+
+    @cached_property
+    def _code(self) -> tuple[Path, ...]:
+        """All source files that are measured: a change of one repeats the measurements."""
+        folders = [Path(addp_mm.__file__).parent, Path(tool_path('benchmarks/operators.py')).parent]
+        folders += [Path(self.options.published)] if self.options.published else []
+        return tuple(sorted(path for folder in folders for path in folder.rglob('*.py')))
