@@ -31,6 +31,7 @@ TOOLS = {
     'evaluate-images': ('evaluate_images.py', 'measure generated images: FID, IS, KID, precision and recall'),
     'label-maps': ('label_maps.py', 'write label maps of images with any classifier, for token labelling'),
     'benchmark': ('benchmark_backbones.py', 'compare backbones: cost, speed and metrics under the same head'),
+    'benchmark-speed': ('benchmark_speed.py', 'measure training steps, sampling, backbone, operators and data loading'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
 }
 CONVERTERS = {

@@ -29,6 +29,7 @@ STARTS_WITH_COMMAND = (
     'volo_training',
     'volo',
     'benchmark_backbones',
+    'measure_speed',
 )
 
 
