@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from addp_mm.models.heads import TokenHead
 from addp_mm.models.losses import SoftTargetCrossEntropy
@@ -56,6 +57,24 @@ def test_soft_target_cross_entropy_values():
     assert SoftTargetCrossEntropy(0.1)(torch.zeros(1, 4), target).item() == pytest.approx(math.log(4))
     loss = SoftTargetCrossEntropy(0.0)(logits.half(), target.half())
     assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize('num_targets', [6, 9])
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+@pytest.mark.parametrize('dtype, rounding', [(torch.float64, 1e-6), (torch.bfloat16, 1e-2)])
+def test_soft_target_cross_entropy_equals_the_padded_and_smoothed_one(num_targets, smoothing, dtype, rounding):
+    """Loss and gradient, in float32 in any case; the gradient has the dtype of the logits."""
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(40, 9)).to(dtype).requires_grad_()
+    target = torch.randn(40, num_targets).softmax(-1)
+    padded = F.pad(target, (0, 9 - num_targets))
+    with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16):
+        loss = SoftTargetCrossEntropy(smoothing)(logits, target)
+    expected = F.cross_entropy(logits.float(), padded, label_smoothing=smoothing)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, atol=0, rtol=2e-6)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-8, rtol=rounding)
 
 
 def test_shapes_and_options_that_do_not_fit_are_refused():

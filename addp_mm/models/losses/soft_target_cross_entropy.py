@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from addp_mm.registry import MODELS
@@ -13,8 +12,9 @@ from addp_mm.registry import MODELS
 class SoftTargetCrossEntropy(nn.Module):
     """Cross entropy against soft targets with label smoothing (ADDP, arXiv 2306.05423).
 
-    The loss is averaged over positions and computed in float32. Zeros pad targets with fewer
-    classes than the logits; smoothing is over all classes of the logits.
+    The loss is averaged over positions and computed in float32. Targets with fewer classes than the
+    logits are zero at the others; smoothing is over all classes of the logits. Neither a padded nor
+    a smoothed target is made.
 
     Args:
         label_smoothing: Share of the target spread evenly over the classes. Defaults to 0.1.
@@ -46,8 +46,12 @@ class SoftTargetCrossEntropy(nn.Module):
         Raises:
             ValueError: N differs or K > V.
         """
-        missing = logits.shape[-1] - target.shape[-1]
-        if missing < 0 or len(logits) != len(target):
+        num_targets = target.shape[-1]
+        if num_targets > logits.shape[-1] or len(logits) != len(target):
             raise ValueError(f'target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}')
-        target = F.pad(target.float(), (0, missing))
-        return self.loss_weight * F.cross_entropy(logits.float(), target, label_smoothing=self.label_smoothing)
+        log_probs = logits.float().log_softmax(-1)
+        # the smoothed target is (1 - smoothing) * target + smoothing / V
+        loss = (self.label_smoothing - 1) * (target.float() * log_probs[:, :num_targets]).sum(-1).mean()
+        if self.label_smoothing:
+            loss = loss - self.label_smoothing * log_probs.mean()
+        return self.loss_weight * loss
