@@ -27,6 +27,19 @@ def test_probabilities_are_over_the_codes_only(predictor, sequence):
     torch.testing.assert_close(probabilities, logits[..., :16].softmax(-1))
 
 
+@pytest.mark.parametrize('kept', [None, torch.tensor([[1, 3], [0, 4]])])
+def test_masked_logits_are_the_logits_at_masked_positions(predictor, sequence, kept):
+    """The same products in float64, and their gradients; the head sees no other position."""
+    predictor, mask, seen = predictor.double(), sequence[1], []
+    predictor.head.register_forward_hook(lambda _, given, out: seen.append(out.numel() // 20))
+    results = [predictor.masked_logits(*sequence, kept), predictor.logits(*sequence, kept)[mask]]
+    assert seen == [3, 12]
+    torch.testing.assert_close(*results, atol=1e-12, rtol=1e-12)
+    gradients = [torch.autograd.grad(one.square().sum(), [*predictor.parameters()]) for one in results]
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-12, rtol=1e-12)
+
+
 def test_only_visible_ids_change_the_prediction(predictor, sequence):
     ids, mask = sequence
     hidden = torch.where(mask, torch.zeros_like(ids), ids)

@@ -161,6 +161,24 @@ class MaskedTokenPredictor(Component):
         """
         return self.head(self._states(ids, mask, kept, labels), self.word_embed.weight)
 
+    def masked_logits(
+        self, ids: Tensor, mask: Tensor, kept: Tensor | None = None, labels: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the M masked tokens of a batch alone: those of :meth:`logits` at ``mask``.
+
+        The head, whose output is as wide as the vocabulary, runs at these positions only.
+
+        Args:
+            ids: See :meth:`logits`.
+            mask: See :meth:`logits`.
+            kept: See :meth:`logits`. Defaults to None.
+            labels: See :meth:`logits`. Defaults to None.
+
+        Returns:
+            (M, vocab_size), row by row.
+        """
+        return self.head(self._states(ids, mask, kept, labels)[mask.bool()], self.word_embed.weight)
+
     def forward(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """Probabilities over the codes.
 

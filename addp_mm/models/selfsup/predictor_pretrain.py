@@ -165,10 +165,10 @@ class PredictorPretrain(BaseModel):
         mask, kept = self.draw_masks(ids)
         if labels is not None and self.training:
             labels = drop_labels(labels, self.class_drop_rate, generator_from_process())
-        logits = self.predictor.logits(ids, mask, kept, labels)
+        logits = self.predictor.masked_logits(ids, mask, kept, labels)
         if self.codes_only:
             logits = logits[..., : self.codebook_size]
-        return masked_token_losses(logits, ids, mask, self.label_smoothing)
+        return masked_token_losses(logits, ids[mask], self.label_smoothing)
 
     def predict(self, ids: Tensor, labels: Tensor | None = None) -> list[BaseDataElement]:
         """Predictions of all masked tokens, at each of ``test_mask_ratios``.
