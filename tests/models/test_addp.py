@@ -157,6 +157,27 @@ def test_backbone_sees_normalised_images(model):
     torch.testing.assert_close(model(batch, mode='tensor')[-1], expected[-1])
 
 
+def test_training_on_stored_ids_equals_training_on_their_images(model):
+    """Bit for bit, forward and backward, and nothing is encoded."""
+    ids, _ = model.tokenize(images())
+    expected = model.loss(images(), noise=noise())
+    expected['loss'].backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    encoded = []
+    model.tokenizer.encoder.register_forward_hook(lambda *_: encoded.append(1))
+    for stored in (ids, ids.to(torch.int16), [*ids]):  # pseudo_collate passes lists
+        model.zero_grad()
+        losses = model.loss(stored, noise=noise())
+        assert all(torch.equal(losses[name], value) for name, value in expected.items())
+        losses['loss'].backward()
+        assert all(torch.equal(p.grad, gradients[n]) for n, p in model.named_parameters() if p.requires_grad)
+    assert not encoded
+    with pytest.raises(ValueError, match='from 16 to 16 do not fit a predictor of 16 tokens and 16 codes'):
+        model.loss(torch.full((2, 16), 16), noise=noise())
+    with pytest.raises(ValueError, match='rows of 9 ids'):
+        model.loss(ids[:, :9], noise=noise())
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_autocast_does_not_change_the_tokenizer_or_the_loss(model, dtype):
     ids, latents = model.tokenize(images())

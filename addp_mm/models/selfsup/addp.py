@@ -19,6 +19,7 @@ from addp_mm.models.layers.errors import OptionError
 from addp_mm.models.selfsup.build_component import build_component
 from addp_mm.models.selfsup.class_labels import check_drop_rate, drop_labels, read_labels
 from addp_mm.models.selfsup.frozen import add_missing_components, freeze, is_loaded
+from addp_mm.models.selfsup.stored_ids import StoredIds
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
@@ -33,6 +34,9 @@ class ADDP(Component, BaseSelfSupervisor):
     Backbone and token decoder see pixels that were decoded from partly unreliable tokens, and
     predict the reliable tokens. All methods take images (B, C, H, W) in [0, 1], RGB if C is 3; C is
     the number of channels of the tokenizer and the backbone. The model normalises them itself.
+    :meth:`loss` also takes stored ids, which need no encoding
+    (:class:`~addp_mm.datasets.TokenIds`): training sees pixels only after they were decoded from
+    tokens.
     Tokenizer and predictor are frozen: they have no gradient, load strictly and are ignored by
     DistributedDataParallel. :meth:`train` leaves them in eval mode, except for the predictor's
     dropout if it has ``train_dropout=True``.
@@ -96,6 +100,7 @@ class ADDP(Component, BaseSelfSupervisor):
         self.register_load_state_dict_pre_hook(_add_frozen_components)
         self.schedule = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(**(schedule or {}))
         self.latent_size = self._check_fit(latent_size)
+        self._stored_ids = StoredIds(self.neck.num_tokens, self.tokenizer.codebook_size)
         self.unreliable_tokens = unreliable_tokens
         self.hard_target = hard_target
         self.class_drop_rate = check_drop_rate(class_drop_rate)
@@ -142,7 +147,8 @@ class ADDP(Component, BaseSelfSupervisor):
         """Loss of a batch. Without dropout it depends only on images, classes and the noise.
 
         Args:
-            inputs: Images (B, C, H, W) in [0, 1], or a list with them as first entry.
+            inputs: Images (B, C, H, W) in [0, 1], or a list with them as first entry; or their ids
+                (B, L) of any integer type, or a list of B rows of ids. The loss is the same.
             data_samples: Samples with ``gt_label``, which a model with classes needs. Defaults to
                 None.
             noise: Level and generator. Defaults to None: drawn from ``schedule`` by torch's global
@@ -153,9 +159,14 @@ class ADDP(Component, BaseSelfSupervisor):
 
         Raises:
             ClassLabelError: A label is missing, or is not a class of the model.
+            ValueError: The ids do not fit the predictor.
         """
         noise = noise or NoiseDraw.sample(self.schedule, generator_from_process())
-        ids, latents = self.tokenize(_images(inputs))
+        ids = self._stored_ids.read(inputs)
+        if ids is None:
+            ids, latents = self.tokenize(_images(inputs))
+        else:
+            latents = self.tokenizer.lookup(ids, *self.latent_size)
         mask, mask_next = nested_masks(ids.shape[1], noise.level, len(ids), noise.generator, ids.device)
         labels = read_labels(data_samples, self.head.token_space, ids.device)
         if labels is not None and self.training:

@@ -16,6 +16,7 @@ from addp_mm.models.losses.masked_token_loss import masked_token_losses
 from addp_mm.models.selfsup.build_component import build_component
 from addp_mm.models.selfsup.class_labels import check_drop_rate, drop_labels, read_labels
 from addp_mm.models.selfsup.frozen import add_missing_components, freeze, is_loaded
+from addp_mm.models.selfsup.stored_ids import StoredIds
 from addp_mm.randomness import generator_from_process
 from addp_mm.registry import MODELS
 
@@ -108,7 +109,7 @@ class PredictorPretrain(BaseModel):
         self.label_smoothing, self.codes_only = label_smoothing, codes_only
         self.class_drop_rate = check_drop_rate(class_drop_rate)
         self.test_mask_ratios, self.test_mask_seed = tuple(test_mask_ratios), test_mask_seed
-        self._ids_checked = False
+        self._stored_ids = StoredIds(self.predictor.num_tokens, self.codebook_size)
         self.register_load_state_dict_pre_hook(_complete)
         if self.tokenizer is not None:
             # DistributedDataParallel ignores these names: every rank loads its own weights
@@ -224,15 +225,13 @@ class PredictorPretrain(BaseModel):
         return random_masks(ratios, ids.shape[1], generator, drop_ratio, ids.device)
 
     def _ids_of(self, inputs: Tensor | Sequence[Tensor], mode: str) -> Tensor:
-        if not isinstance(inputs, Tensor):
-            inputs = torch.stack(tuple(inputs)) if inputs[0].dim() == 1 else inputs[0]
-        if inputs.dim() == 2 and not inputs.is_floating_point():
-            ids = inputs.long()
-            self._check_ids(ids)
+        ids = self._stored_ids.read(inputs)
+        if ids is not None:
             return ids
+        images = inputs if isinstance(inputs, Tensor) else inputs[0]
         if self.tokenizer is None:
             raise RuntimeError(
-                f'a batch of shape {tuple(inputs.shape)} does not contain ids (B, {self.predictor.num_tokens}), '
+                f'a batch of shape {tuple(images.shape)} does not contain ids (B, {self.predictor.num_tokens}), '
                 'and tokenizer is None: read stored ids with addp_mm.TokenIds, or give a tokenizer'
             )
         if mode != 'tensor' and not is_loaded(self.tokenizer):
@@ -240,21 +239,8 @@ class PredictorPretrain(BaseModel):
                 'no weights were loaded into the frozen tokenizer: the predictor would learn random ids.'
                 " Give it an init_cfg=dict(type='addp_mm.Pretrained', checkpoint=…)"
             )
-        with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
-            return self.tokenizer.encode(inputs.float())[0]
-
-    def _check_ids(self, ids: Tensor) -> None:
-        """Check each batch on a CPU; only the first on a GPU, where the check would block."""
-        if self._ids_checked and ids.device.type != 'cpu':
-            return
-        low, high, length = int(ids.min()), int(ids.max()), self.predictor.num_tokens
-        if ids.shape[1] != length or low < 0 or high >= self.codebook_size:
-            raise ValueError(
-                f'rows of {ids.shape[1]} ids from {low} to {high} do not fit a predictor of {length} '
-                f'tokens and {self.codebook_size} codes: set its num_tokens and token_space to those of '
-                'the tokenizer that wrote the ids'
-            )
-        self._ids_checked = True
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            return self.tokenizer.encode(images.float())[0]
 
 
 def _complete(model: PredictorPretrain, state_dict: dict, prefix: str, *_) -> None:
