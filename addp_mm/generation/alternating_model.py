@@ -33,9 +33,10 @@ class AlternatingModel(Protocol):
         """
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, C, H, W), about [0, 1], of latents (B, D, h, w).
+        """Images (B, C, H, W), float32, about [0, 1], of latents (B, D, h, w).
 
-        In float32, also under autocast.
+        Under autocast it may compute in bfloat16. The sampler decodes finished images without
+        autocast.
         """
 
     def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:

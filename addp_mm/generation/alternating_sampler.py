@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -147,13 +148,16 @@ class AlternatingSampler:
             mask = remask(log_probs, state.mask, length, schedule.noise_scale(state.index), generators)
         else:
             mask = remask_in_order(self._order.to(state.mask.device), state.mask, length)
-        if state.index + 1 == schedule.num_steps:
+        last = state.index + 1 == schedule.num_steps
+        if last:
             mask = torch.zeros_like(mask)
         confidence = log_probs.masked_fill(~state.mask, math.inf)
         with torch.autocast(logits.device.type, enabled=False):
             codebook = self.model.tokenizer.codebook.float()
             soft = expected_latents(logits.float().softmax(-1), codebook, *self.grid_size)
-        images = self._decode(ids, mask, soft)
+        # finished pixels are not rounded to bfloat16
+        with torch.autocast(logits.device.type, enabled=False) if last else nullcontext():
+            images = self._decode(ids, mask, soft)
         return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked)
 
     def trajectory(

@@ -179,7 +179,7 @@ def test_training_on_stored_ids_equals_training_on_their_images(model):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast_does_not_change_the_tokenizer_or_the_loss(model, dtype):
+def test_under_autocast_ids_stay_exact_and_only_bfloat16_rounds_pixels(model, dtype):
     ids, latents = model.tokenize(images())
     pixels = model.decode(latents)
     exact = model.loss(images(), noise=noise())['loss']
@@ -187,8 +187,14 @@ def test_autocast_does_not_change_the_tokenizer_or_the_loss(model, dtype):
         ids_cast, latents_cast = model.tokenize(images())
         assert torch.equal(ids, ids_cast)
         assert torch.equal(latents, latents_cast)
-        assert torch.equal(pixels, model.decode(latents_cast))
+        decoded = model.decode(latents_cast)
         loss = model.loss(images(), noise=noise())['loss']
+    assert decoded.dtype == torch.float32
+    if dtype == torch.bfloat16:  # it has 8 bits, and errors of a few layers add up
+        torch.testing.assert_close(decoded, pixels, rtol=0, atol=0.05 * float(pixels.abs().max()))
+        assert not torch.equal(decoded, pixels)
+    else:
+        assert torch.equal(decoded, pixels)
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact.item(), rel=2e-2)

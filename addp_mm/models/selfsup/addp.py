@@ -207,9 +207,21 @@ class ADDP(Component, BaseSelfSupervisor):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode latents (B, D, h, w) to images (B, C, H, W), not clamped, in float32."""
-        with torch.autocast(latents.device.type, enabled=False):
-            return self.tokenizer.decode(latents.float())
+        """Decode latents to images.
+
+        Under autocast to bfloat16 the decoder computes in bfloat16. In all other cases it computes
+        in float32, also under autocast to float16, whose range some decoders exceed.
+
+        Args:
+            latents: (B, D, h, w).
+
+        Returns:
+            (B, C, H, W), float32, not clamped.
+        """
+        device = latents.device.type
+        rounded = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+        with torch.autocast(device, torch.bfloat16, enabled=rounded):
+            return self.tokenizer.decode(latents.float()).float()
 
     @torch.no_grad()
     def add_noise(
