@@ -110,13 +110,7 @@ class AlternatingSampler:
                 f'got {tuple(ids.shape)} and {tuple(mask.shape)}'
             )
         confidence = torch.zeros(ids.shape, device=ids.device).masked_fill(~mask, math.inf)
-        # There are no pixels yet, so the predictor gives the latents of masked positions. Only the
-        # start needs it.
-        if labels is None:
-            soft = self.model.expected_latents(ids, mask)
-        else:
-            soft = self._conditional.expected_latents(ids, mask, labels=labels)
-        images = self._decode(ids, mask, soft)
+        images = self._blank_pixels(ids, mask, labels) if mask.all() else self._first_pixels(ids, mask, labels)
         return SamplingStep(0, ids, mask, images, confidence, mask.sum(1))
 
     @torch.no_grad()
@@ -306,6 +300,23 @@ class AlternatingSampler:
         conditional, unconditional = self._conditional.predict_tokens(images, ids, mask, labels=both).chunk(2)
         guided = guided_logits(conditional, unconditional, weight)
         return torch.where(without[:, None, None], unconditional.float(), guided)
+
+    def _blank_pixels(self, ids: Tensor, mask: Tensor, labels: Tensor | None) -> Tensor:
+        """Pixels before the first step if all tokens are masked, computed once for each class."""
+        if labels is None:
+            return self._first_pixels(ids[:1], mask[:1], None).expand(len(ids), -1, -1, -1)
+        classes, rows = labels.unique(return_inverse=True)
+        return self._first_pixels(ids[: len(classes)], mask[: len(classes)], classes)[rows]
+
+    def _first_pixels(self, ids: Tensor, mask: Tensor, labels: Tensor | None) -> Tensor:
+        """Pixels before the first step.
+
+        There are none to predict from, so the predictor gives the latents of masked positions. Only
+        the start needs it.
+        """
+        if labels is None:
+            return self._decode(ids, mask, self.model.expected_latents(ids, mask))
+        return self._decode(ids, mask, self._conditional.expected_latents(ids, mask, labels=labels))
 
     def _decode(self, ids: Tensor, mask: Tensor, soft: Tensor) -> Tensor:
         """Pixels of ids (B, L), with soft latents (B, D, h, w) at masked positions."""

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from helpers.tiny_addp import build_model
-from helpers.tiny_alternating_model import tiny_model
+from helpers.tiny_alternating_model import tiny_conditional_model, tiny_model
 
 from addp_mm.diffusion import halton_order
 from addp_mm.errors import ConfigError, UserError
@@ -123,6 +123,26 @@ def test_finished_images_are_the_decoded_ids():
     expected = model.tokenizer.decode(model.tokenizer.lookup(samples.ids, *model.grid_size))
     torch.testing.assert_close(samples.images, expected)
     assert not samples.images.requires_grad
+
+
+@pytest.mark.parametrize('labels', [None, [0, 2, 0, -1]])
+def test_images_without_known_tokens_share_the_pixels_of_their_start(labels):
+    """The pixels that each image would get alone; each class is computed once."""
+    model, sizes = tiny_conditional_model(), []
+    sampler = AlternatingSampler(model, model.grid_size, SamplingSchedule(2))
+    classes = None if labels is None else torch.tensor(labels)
+    model.tokenizer.decoder.register_forward_hook(lambda _, given, out: sizes.append(len(out)))
+    images = sampler.start(*sampler.blank(4), classes).images
+    assert sizes == [1 if labels is None else 3]
+    assert images.shape == (4, 3, 16, 12)
+    for row in range(4):
+        alone = sampler.start(*sampler.blank(1), None if classes is None else classes[row : row + 1]).images
+        torch.testing.assert_close(images[row : row + 1], alone, atol=1e-6, rtol=0)
+    # one known token: every image has its own start
+    ids, mask = sampler.blank(4)
+    mask[0, 0] = False
+    sampler.start(ids, mask, classes)
+    assert sizes[-1] == 4
 
 
 def test_pixels_between_steps_mix_expected_and_drawn_latents():
