@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -142,15 +141,14 @@ class AlternatingSampler:
             mask = remask(log_probs, state.mask, length, schedule.noise_scale(state.index), generators)
         else:
             mask = remask_in_order(self._order.to(state.mask.device), state.mask, length)
-        last = state.index + 1 == schedule.num_steps
-        if last:
-            mask = torch.zeros_like(mask)
         confidence = log_probs.masked_fill(~state.mask, math.inf)
-        with torch.autocast(logits.device.type, enabled=False):
-            codebook = self.model.tokenizer.codebook.float()
-            soft = expected_latents(logits.float().softmax(-1), codebook, *self.grid_size)
-        # finished pixels are not rounded to bfloat16
-        with torch.autocast(logits.device.type, enabled=False) if last else nullcontext():
+        if state.index + 1 == schedule.num_steps:
+            mask = torch.zeros_like(mask)
+            images = self._finished_pixels(ids)
+        else:
+            with torch.autocast(logits.device.type, enabled=False):
+                codebook = self.model.tokenizer.codebook.float()
+                soft = expected_latents(logits.float().softmax(-1), codebook, *self.grid_size)
             images = self._decode(ids, mask, soft)
         return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked)
 
@@ -317,6 +315,11 @@ class AlternatingSampler:
         if labels is None:
             return self._decode(ids, mask, self.model.expected_latents(ids, mask))
         return self._decode(ids, mask, self._conditional.expected_latents(ids, mask, labels=labels))
+
+    def _finished_pixels(self, ids: Tensor) -> Tensor:
+        """Pixels of ids (B, L), in float32 also under autocast."""
+        with torch.autocast(ids.device.type, enabled=False):
+            return self.model.decode(self.model.tokenizer.lookup(ids, *self.grid_size)).clamp(0, 1)
 
     def _decode(self, ids: Tensor, mask: Tensor, soft: Tensor) -> Tensor:
         """Pixels of ids (B, L), with soft latents (B, D, h, w) at masked positions."""
