@@ -4,6 +4,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from mmengine.logging import print_log
@@ -23,6 +24,7 @@ from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.fit_positions import fit_positions
 from addp_mm.models.layers.lora import add_lora, merge_lora
 from addp_mm.models.layers.lora_weights import check_adapters
+from addp_mm.models.layers.window import from_window_order, to_window_order
 from addp_mm.registry import MODELS
 
 
@@ -227,14 +229,16 @@ class ADDPViT(Component):
             One tensor for each of ``out_indices``; see ``out_type`` for their shapes.
         """
         x, hw = self.embed(x)
-        outs = []
+        outs, order = [], 0
         for i, block in enumerate(self.blocks):
+            wanted = cast(Block, block).window_order(hw)
+            x, order = _sorted(x, hw, order, wanted), wanted
             if self.with_cp and self.training and torch.is_grad_enabled() and i >= self.frozen_stages:
-                x = checkpoint(block, x, hw, use_reentrant=False)
+                x = checkpoint(block, x, hw, bool(order), use_reentrant=False)
             else:
-                x = block(x, hw)
+                x = block(x, hw, bool(order))
             if i in self.out_indices:
-                outs.append(self._format(x, hw, is_last=i == self.num_layers - 1))
+                outs.append(self._format(_sorted(x, hw, order, 0), hw, is_last=i == self.num_layers - 1))
         return tuple(outs)
 
     def check_image_size(self, height: int, width: int) -> None:
@@ -270,7 +274,8 @@ class ADDPViT(Component):
         if self.num_register_tokens:
             cls_token, patches = x.split([int(self.with_cls_token), math.prod(hw)], dim=1)
             x = torch.cat([cls_token, self.register_tokens.expand(len(x), -1, -1).to(x.dtype), patches], dim=1)
-        return self.drop_after_pos(self.pre_norm(x)), hw
+        # without a class token they lie as the convolution wrote them, and every norm would copy
+        return self.drop_after_pos(self.pre_norm(x)).contiguous(), hw
 
     def _format(self, x: Tensor, hw: tuple[int, int], is_last: bool) -> Tensor:
         norm = self.final_norm if is_last else nn.Identity()
@@ -335,6 +340,15 @@ class ADDPViT(Component):
         parts += [self.pos_embed] if self.pos_embed is not None else []
         parts += list(self.blocks[: self.frozen_stages])
         return parts + ([self.final_norm] if self.frozen_stages == self.num_layers else [])
+
+
+def _sorted(x: Tensor, hw: tuple[int, int], order: int, wanted: int) -> Tensor:
+    """Tokens in another order: that of windows with this side, or row-major if it is 0."""
+    if order == wanted:
+        return x
+    if order:
+        x = from_window_order(x, hw, order)
+    return to_window_order(x, hw, wanted) if wanted else x
 
 
 def _block_of(name: str) -> int | None:

@@ -78,7 +78,19 @@ class Block(nn.Module):
         )
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, x: Tensor, hw: tuple[int, int] | None = None) -> Tensor:
+    def window_order(self, hw: tuple[int, int]) -> int:
+        """Side of the windows by which the tokens of a map can stay sorted in this block.
+
+        Args:
+            hw: Height and width of the map in tokens.
+
+        Returns:
+            The side; 0 for row-major: without windows, or if the map needs padding.
+        """
+        fits = self.window_size and not any(side % self.window_size for side in hw)
+        return self.window_size if fits else 0
+
+    def forward(self, x: Tensor, hw: tuple[int, int] | None = None, in_window_order: bool = False) -> Tensor:
         """Transform the tokens.
 
         Args:
@@ -86,6 +98,9 @@ class Block(nn.Module):
                 tokens first.
             hw: Height H and width W of the map in tokens; windows and relative positions need them.
                 Defaults to None.
+            in_window_order: Whether the tokens are sorted by windows (:func:`to_window_order
+                <addp_mm.models.layers.window.to_window_order>`) instead of row-major; the map needs
+                no padding then. So are those that are returned. Defaults to False.
 
         Returns:
             (B, N, C).
@@ -93,11 +108,13 @@ class Block(nn.Module):
         Raises:
             ValueError: ``hw`` is needed and missing, or does not fit N.
         """
-        x = x + self.drop_path(self.ls1(self._attend(self.norm1(x), hw)))
+        attended = self.drop_path(self.ls1(self._attend(self.norm1(x), hw, in_window_order)))
+        # a map without its padding is no view of tokens: added as a map, it need not be copied
+        x = (x.reshape(attended.shape) + attended).reshape(x.shape)
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
-    def _attend(self, x: Tensor, hw: tuple[int, int] | None) -> Tensor:
-        """Attention of (B, N, C), in windows if there are any."""
+    def _attend(self, x: Tensor, hw: tuple[int, int] | None, in_window_order: bool) -> Tensor:
+        """Attention of (B, N, C), in windows if there are any: (B, N, C) or (B, H, W, C)."""
         if not (self.window_size or self.attn.needs_map):
             return self.attn(x)
         if hw is None:
@@ -110,6 +127,9 @@ class Block(nn.Module):
             )
         if not self.window_size:
             return self.attn(x, hw)
+        window = (self.window_size, self.window_size)
+        if in_window_order:
+            return self.attn(x.reshape(-1, self.window_size**2, x.shape[2]), window).reshape(x.shape)
         windows, padded_hw = window_partition(x.unflatten(1, hw), self.window_size)
-        out = self.attn(windows.flatten(1, 2), (self.window_size, self.window_size))
-        return window_unpartition(out.reshape(windows.shape), padded_hw, hw).flatten(1, 2)
+        out = self.attn(windows.flatten(1, 2), window)
+        return window_unpartition(out.reshape(windows.shape), padded_hw, hw)
