@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from addp_mm.models.layers.rel_pos import rel_pos_bias
+from addp_mm.models.layers.rel_pos_attention import attend
 from addp_mm.models.layers.rel_pos_table import CLASS_ENTRIES, num_offsets, rel_pos_table_bias
 
 
@@ -84,15 +84,16 @@ class Attention(nn.Module):
         """
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         drop = self.attn_drop_rate if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(q, hw), dropout_p=drop)
+        out = self._attend(q, k, v, hw, drop)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
-    def _bias(self, query: Tensor, hw: tuple[int, int] | None) -> Tensor | None:
-        """Bias of the relative positions, (B or 1, heads, N, N); None without them."""
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int] | None, drop: float) -> Tensor:
+        """Attention of each head: (B, heads, N, head_dims) each, with relative positions if any."""
         if not self.needs_map:
-            return None
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
         if hw is None:
             raise ValueError('attention with relative positions needs hw, the height and width of the map')
-        if self.rel_pos_table_size is None:
-            return rel_pos_bias(query, self.rel_pos_h, self.rel_pos_w, hw)
-        return rel_pos_table_bias(self.rel_pos_bias_table, self.rel_pos_table_size, hw).to(query.dtype)
+        if self.rel_pos_table_size is not None:
+            bias = rel_pos_table_bias(self.rel_pos_bias_table, self.rel_pos_table_size, hw).to(q.dtype)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+        return attend(q, k, v, self.rel_pos_h, self.rel_pos_w, hw, drop)

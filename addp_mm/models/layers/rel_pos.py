@@ -29,6 +29,31 @@ def _gather(table: Tensor, size: int) -> Tensor:
     return table[positions[:, None] - positions[None, :] + size - 1]
 
 
+def rel_pos_terms(
+    query: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: tuple[int, int], factor: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """What decomposed relative positions add to the scaled scores, for each row and column of keys.
+
+    Args:
+        query: (B, heads, H * W, head_dims), not scaled.
+        rel_pos_h: (2 * height - 1, head_dims); resized if H is another height.
+        rel_pos_w: (2 * width - 1, head_dims); resized if W is another width.
+        hw: Height H and width W of the map in tokens.
+        factor: Multiplies the terms. Defaults to 1.
+
+    Returns:
+        Terms of the rows (B, heads, H * W, H) and of the columns (B, heads, H * W, W), in the
+        query's dtype.
+    """
+    query_map = query.unflatten(2, hw)
+    tables = [_gather(table, size) for table, size in zip((rel_pos_h, rel_pos_w), hw, strict=True)]
+    if factor != 1:  # in float32 at least: the product must not be rounded once more
+        tables = [factor * table.to(torch.promote_types(table.dtype, torch.float32)) for table in tables]
+    rows = torch.einsum('bnhwc,hkc->bnhwk', query_map, tables[0].to(query.dtype))
+    cols = torch.einsum('bnhwc,wkc->bnhwk', query_map, tables[1].to(query.dtype))
+    return rows.flatten(2, 3).to(query.dtype), cols.flatten(2, 3).to(query.dtype)
+
+
 def rel_pos_bias(query: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: tuple[int, int]) -> Tensor:
     """Bias of decomposed relative positions, to be added to the scaled attention scores.
 
@@ -42,10 +67,20 @@ def rel_pos_bias(query: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: tuple[
     Returns:
         (B, heads, P + H * W, P + H * W), in the query's dtype.
     """
-    h, w = hw
-    prefix = query.shape[2] - h * w
-    query_map = query[:, :, prefix:].unflatten(2, (h, w))
-    rows = torch.einsum('bnhwc,hkc->bnhwk', query_map, _gather(rel_pos_h, h).to(query.dtype))
-    cols = torch.einsum('bnhwc,wkc->bnhwk', query_map, _gather(rel_pos_w, w).to(query.dtype))
-    bias = (rows[..., :, None] + cols[..., None, :]).flatten(4, 5).flatten(2, 3)
-    return F.pad(bias, (prefix, 0, prefix, 0)).to(query.dtype)
+    prefix = query.shape[2] - hw[0] * hw[1]
+    rows, cols = rel_pos_terms(query[:, :, prefix:], rel_pos_h, rel_pos_w, hw)
+    bias = sum_of_terms(rows, cols)
+    return F.pad(bias, (prefix, 0, prefix, 0)) if prefix else bias
+
+
+def sum_of_terms(rows: Tensor, cols: Tensor) -> Tensor:
+    """Bias of the terms of :func:`rel_pos_terms`.
+
+    Args:
+        rows: (B, heads, queries, H).
+        cols: (B, heads, queries, W).
+
+    Returns:
+        (B, heads, queries, H * W).
+    """
+    return (rows[..., :, None] + cols[..., None, :]).flatten(3)
