@@ -25,6 +25,7 @@ from addp_mm.compat.evaluator import patch_evaluator
 from addp_mm.compat.flexible_runner import patch_flexible_runner
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.fsdp import patch_fsdp_strategy, patch_fsdp_wrapper
+from addp_mm.compat.fused_optimizers import patch_fused_optimizers
 from addp_mm.compat.half_losses import patch_half_loss
 from addp_mm.compat.importing import when_imported
 from addp_mm.compat.inferencer_loader import patch_inferencer_loader
@@ -104,6 +105,12 @@ PATCHES = (
         'mmengine.optim.optimizer.optimizer_wrapper',
         'compile=True fails in the first step of an optimizer with parameter groups',
         patch_param_groups,
+    ),
+    Patch(
+        'fused_optimizers',
+        'mmengine.optim.optimizer.optimizer_wrapper',
+        'Adam, AdamW and SGD step parameter by parameter, or by several kernels for each group',
+        patch_fused_optimizers,
     ),
     Patch(
         'skipped_parameters',
