@@ -15,6 +15,7 @@ import sys
 
 from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
 from addp_mm.compat.amp import patch_amp_optim_wrapper
+from addp_mm.compat.averaged_model import patch_moving_average
 from addp_mm.compat.batched_nms import patch_batched_nms
 from addp_mm.compat.coco_evaluation import patch_coco_metric, patch_cocoeval
 from addp_mm.compat.colour import patch_adjust_hue
@@ -111,6 +112,12 @@ PATCHES = (
         'mmengine.optim.optimizer.optimizer_wrapper',
         'Adam, AdamW and SGD step parameter by parameter, or by several kernels for each group',
         patch_fused_optimizers,
+    ),
+    Patch(
+        'moving_average',
+        'mmengine.model.averaged_model',
+        'EMAHook averages the weights one by one',
+        patch_moving_average,
     ),
     Patch(
         'skipped_parameters',
