@@ -19,6 +19,7 @@ from addp_mm.compat.averaged_model import patch_moving_average
 from addp_mm.compat.batched_nms import patch_batched_nms
 from addp_mm.compat.coco_evaluation import patch_coco_metric, patch_cocoeval
 from addp_mm.compat.colour import patch_adjust_hue
+from addp_mm.compat.counted_labels import patch_counted_labels
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
 from addp_mm.compat.empty_dataset import patch_base_dataset
@@ -216,6 +217,10 @@ PATCHES = (
         'torch',
         'products of float32 matrices take twice the time on CPUs with AVX-512 that are not made by Intel',
         patch_matrix_products,
+        'counted_labels',
+        'mmseg.datasets.transforms.transforms',
+        'RandomCrop with cat_max_ratio sorts the pixels of each crop',
+        patch_counted_labels,
     ),
     Patch('focal_loss', 'mmseg.models.losses.focal_loss', 'FocalLoss fails on the CPU', patch_focal_loss),
 )
