@@ -105,6 +105,12 @@ def test_the_data_pipeline_with_made_up_images(tmp_path):
     assert all(case['images'] == 4 for case in group['cases'])
 
 
+def test_an_optimizer_step_and_a_moving_average(tmp_path):
+    step, average = written('optimizer_step', tmp_path / 'out.json', ADDP)
+    assert [case['case'] for case in step['cases']] == ['plain', 'foreach', 'fused']
+    assert [case['case'] for case in average['cases']] == ['plain', 'in one call']
+
+
 @pytest.mark.parametrize('path', [FROM_IDS, TOKENIZER], ids=['predictor', 'tokenizer'])
 def test_steps_of_the_other_pretrainings(path):
     step = TrainingStep(Config.fromfile(path), batch_size=2, img_size=(64, 64))
