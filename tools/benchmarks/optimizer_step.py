@@ -7,6 +7,8 @@ settings. All take turns, with random gradients. Parameter groups are those of t
 """
 
 import argparse
+import contextlib
+import logging
 
 from addp_mm.cli_options import ToolParser, add_cfg_options, add_timing_options
 
@@ -68,7 +70,9 @@ def main(argv=None):
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
     from addp_mm.registry import MODELS
 
-    with exit_on_interrupt('nothing was written'), exit_on_user_error():
+    with exit_on_interrupt('nothing was written'), exit_on_user_error(), contextlib.ExitStack() as stack:
+        logging.disable(logging.WARNING)  # mmengine logs each parameter with settings of its own
+        stack.callback(logging.disable, logging.NOTSET)
         prepare(args)
         cfg = load_config(args.config, args.cfg_options, argument_kinds)
         with scope_of(cfg):
@@ -81,7 +85,7 @@ def main(argv=None):
                 ('A moving average', list(average_cases(model, args.device))),
             )
         )
-        measure_groups(f'Optimizer of {args.config}', groups, args)
+        measure_groups(f'Optimizer of {args.config}', groups, args, with_memory=False)
 
 
 if __name__ == '__main__':
