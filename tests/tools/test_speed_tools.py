@@ -3,6 +3,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,16 @@ def test_an_optimizer_step_and_a_moving_average(tmp_path):
     step, average = written('optimizer_step', tmp_path / 'out.json', ADDP)
     assert [case['case'] for case in step['cases']] == ['plain', 'foreach', 'fused']
     assert [case['case'] for case in average['cases']] == ['plain', 'in one call']
+
+
+def test_jpeg_decoders_agree(tmp_path, capsys):
+    (group,) = written('jpeg_decoders', tmp_path / 'out.json', '--size', '40', '56', '--images', '2')
+    names = ['OpenCV', 'Pillow', 'torchvision', 'addp_mm.LoadImage']
+    assert [case['case'] for case in group['cases']][:4] == names
+    differences = dict(
+        re.findall(r'^(.+): differs from OpenCV by at most (\d+)', capsys.readouterr().out, re.MULTILINE)
+    )
+    assert all(int(differences[name]) <= 2 for name in names)
 
 
 @pytest.mark.parametrize('path', [FROM_IDS, TOKENIZER], ids=['predictor', 'tokenizer'])
