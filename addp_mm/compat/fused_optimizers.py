@@ -56,7 +56,7 @@ def fuse(optimizer: Any) -> None:
     for group in optimizer.param_groups if _has_kernels(optimizer) else ():
         if _is_free(optimizer, group):
             kinds = {(parameter.device, parameter.dtype) for parameter in group['params']}
-            group['fused'] = all(_works(type(optimizer), *kind) for kind in kinds) or None
+            group['fused'] = all(_works(optimizer.__class__, *kind) for kind in kinds) or None
 
 
 def _has_kernels(optimizer: Any) -> bool:
@@ -74,7 +74,7 @@ def _is_free(optimizer: Any, group: dict) -> bool:
 
 
 @lru_cache
-def _works(kind: type, device: Any, dtype: Any) -> bool:
+def _works(kind: Any, device: Any, dtype: Any) -> bool:
     """Whether a fused step of one number works: torch has no public list of devices and types."""
     import torch
 
