@@ -217,6 +217,8 @@ PATCHES = (
         'torch',
         'products of float32 matrices take twice the time on CPUs with AVX-512 that are not made by Intel',
         patch_matrix_products,
+    ),
+    Patch(
         'counted_labels',
         'mmseg.datasets.transforms.transforms',
         'RandomCrop with cat_max_ratio sorts the pixels of each crop',
