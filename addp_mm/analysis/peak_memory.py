@@ -53,7 +53,7 @@ def added_memory(run: Callable[[], object], device: torch.device) -> int | None:
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    _give_back_freed_memory()
+    give_back_freed_memory()
     can_reset = reset_resident_peak()
     resident = _status('VmRSS')
     run()
@@ -61,7 +61,7 @@ def added_memory(run: Callable[[], object], device: torch.device) -> int | None:
     return max(0, peak - resident) if can_reset and peak is not None and resident is not None else None
 
 
-def _give_back_freed_memory() -> None:
+def give_back_freed_memory() -> None:
     """Let the C library return free memory, so that a later call shows what it needs."""
     if sys.platform == 'linux':
         trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # of glibc only

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -124,13 +124,10 @@ def measure_in_turns(
     products = {name: _product(name, device, side) for name in dict.fromkeys(case.precision for case in cases)}
     counted = []
     for case in (*cases, *products.values()):
-        if case.begin is not None:
-            case.begin()
-        case.run()
-        memory = added_memory(case.run, device) if with_memory else None
-        counted.append((*_operations(case), memory))
-        if case.end is not None:
-            case.end()
+        with _prepared(case):
+            case.run()
+            memory = added_memory(case.run, device) if with_memory else None
+            counted.append((*_operations(case), memory))
     found = time_in_turns([*cases, *products.values()], device, rounds, warmup=warmup)
     for times, (flops, part_flops, memory) in zip(found, counted, strict=True):
         times.flops, times.part_flops, times.added_bytes = flops, part_flops, memory
@@ -159,21 +156,29 @@ def _operations(case: Case) -> tuple[int, dict[str, float]]:
 
 def _turn(times: Times, device: torch.device, steps: int, warmup: int) -> None:
     case = times.case
+    with _prepared(case):
+        for index in range(warmup + steps):
+            parts: dict[str, float] = {}
+            start = _now(device)
+            if case.spans is not None and index >= warmup:
+                with case.spans.record(lambda: _now(device)) as parts:
+                    case.run()
+            else:
+                case.run()
+            if index >= warmup:
+                times.seconds.append(_now(device) - start)
+                times.parts += [parts] if parts else []
+
+
+@contextmanager
+def _prepared(case: Case) -> Iterator[None]:
     if case.begin is not None:
         case.begin()
-    for index in range(warmup + steps):
-        parts: dict[str, float] = {}
-        start = _now(device)
-        if case.spans is not None and index >= warmup:
-            with case.spans.record(lambda: _now(device)) as parts:
-                case.run()
-        else:
-            case.run()
-        if index >= warmup:
-            times.seconds.append(_now(device) - start)
-            times.parts += [parts] if parts else []
-    if case.end is not None:
-        case.end()
+    try:
+        yield
+    finally:
+        if case.end is not None:
+            case.end()
 
 
 def _now(device: torch.device) -> float:

@@ -29,6 +29,12 @@ def parse_args(argv=None):
     parser.add_argument('--precision', **several, choices=('float32', 'bfloat16'), help='precisions [float32]')
     parser.add_argument('--img-size', **several, type=number(int, 16), help='sides of the images [224 512 1024]')
     parser.add_argument('--batch-size', type=number(int, 1), default=1, help='images in a step [1]')
+    parser.add_argument(
+        '--patched',
+        action='store_true',
+        help="let timm's and mmpretrain's run with what addp_mm speeds up for every model of its process "
+        '[as they run without addp_mm]',
+    )
     add_timing_options(parser)
     return parser.parse_args(argv)
 
@@ -110,6 +116,7 @@ def groups(args):
     from mmengine.registry import DefaultScope
 
     from addp_mm.benchmark.timed_tool import Group
+    from addp_mm.benchmark.without_patches import without_patches
 
     for size in args.img_size or SIZES:
         images = torch.rand(args.batch_size, 3, size, size).to(args.device)
@@ -120,7 +127,8 @@ def groups(args):
                 for precision in args.precision or ['float32']:
                     title = f'ViT {args.arch}, {args.batch_size} x {size} x {size}, {kind}, {mode}, {precision}'
                     cases = [case(name, model, images, precision, mode, args.device) for name, model in models.items()]
-                    yield Group(title, cases)
+                    others = cases[:-1] if args.patched else [without_patches(other) for other in cases[:-1]]
+                    yield Group(title, [*others, cases[-1]])
 
 
 def main(argv=None):

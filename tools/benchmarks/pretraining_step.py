@@ -71,13 +71,14 @@ def published_case(precision, batch_size, args):
 
     from addp_mm.benchmark.paired_times import Case
     from addp_mm.benchmark.published_addp import PublishedADDP
+    from addp_mm.benchmark.without_patches import without_patches
 
     published = PublishedADDP(args.published, args.published_model, args.device, precision)
     generator = torch.Generator().manual_seed(args.seed)
     images = torch.rand(batch_size, 3, PUBLISHED_SIZE, PUBLISHED_SIZE, generator=generator).to(args.device)
     spans = None if args.no_components else published.spans()
     name = f'published {args.published_model} ({batch_size} x {PUBLISHED_SIZE} x {PUBLISHED_SIZE})'
-    return Case(name, lambda: published.train_step(images), precision, batch_size, spans)
+    return without_patches(Case(name, lambda: published.train_step(images), precision, batch_size, spans))
 
 
 def main(argv=None):

@@ -89,12 +89,14 @@ def published_case(precision, args):
 
     from addp_mm.benchmark.paired_times import Case
     from addp_mm.benchmark.published_addp import PublishedADDP
+    from addp_mm.benchmark.without_patches import without_patches
 
     published = PublishedADDP(args.published, args.published_model, args.device, precision)
     images = torch.rand(args.num_images, 3, PUBLISHED_SIZE, PUBLISHED_SIZE, device=args.device)
     spans = None if args.no_components else published.spans()
     name = f'published {args.published_model} ({args.num_images} images, {args.steps} steps)'
-    return Case(name, lambda: published.sample(images, args.steps), precision, args.num_images, spans)
+    case = Case(name, lambda: published.sample(images, args.steps), precision, args.num_images, spans)
+    return without_patches(case)
 
 
 def main(argv=None):
