@@ -11,7 +11,7 @@ from torch import nn
 
 from addp_mm.models.layers import Attention
 from addp_mm.models.losses import SoftTargetCrossEntropy
-from addp_mm.models.tokenizers.conv_layers import ResidualBlock
+from addp_mm.models.tokenizers.conv_layers import DoublingConv, ResidualBlock
 
 
 def norm_eps(eps, kind=nn.LayerNorm):
@@ -60,8 +60,8 @@ def shortcut_of_the_input(tokenizer, monkeypatch):
     monkeypatch.setattr(ResidualBlock, 'forward', forward)
 
 
-def plain_interpolate(x, scale_factor, mode, original=F.interpolate):
-    return original(x, scale_factor=scale_factor, mode='bilinear')
+def double_bilinearly(conv, x):
+    return conv._conv_forward(F.interpolate(x, scale_factor=2, mode='bilinear'), conv.weight, conv.bias)
 
 
 def nearest_by_cosine(tokenizer, monkeypatch):
@@ -76,7 +76,7 @@ TOKENIZER = {
     'ReLU instead of swish': (lambda t, m: m.setattr(F, 'silu', F.relu), 'token_indices'),
     'shortcut of the input': (shortcut_of_the_input, 'reconstruction'),
     'stride instead of average pooling': (lambda t, m: m.setattr(F, 'avg_pool2d', lambda x, k: x[..., ::k, ::k]), 'z0'),
-    'bilinear upsampling': (lambda t, m: m.setattr(F, 'interpolate', plain_interpolate), 'reconstruction'),
+    'bilinear upsampling': (lambda t, m: m.setattr(DoublingConv, 'forward', double_bilinearly), 'reconstruction'),
     'nearest code by cosine': (nearest_by_cosine, 'token_indices'),
     'images in [-1, 1]': (lambda t, m: setattr(t, 'encode', lambda x, e=t.encode: e(2 * x - 1)), 'token_indices'),
 }
