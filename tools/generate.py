@@ -181,7 +181,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    from addp_mm.engine.runner_cfg import close_process_group
+    from addp_mm.engine.process_group import close_process_group
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
     alone = args.launcher == 'none'
@@ -195,3 +195,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == '__main__':
     main()
+    from addp_mm.engine.process_group import end_process
+
+    end_process()

@@ -56,7 +56,8 @@ def main(argv=None):
     from addp_mm.checkpoints.atomic_write import write_json
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
-    from addp_mm.engine.runner_cfg import build_runner, close_process_group
+    from addp_mm.engine.process_group import close_process_group
+    from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
     with (
@@ -82,3 +83,6 @@ def main(argv=None):
 
 if __name__ == '__main__':
     main()
+    from addp_mm.engine.process_group import end_process
+
+    end_process()

@@ -67,7 +67,8 @@ def main(argv=None):
     from addp_mm import compat
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
-    from addp_mm.engine.runner_cfg import build_runner, close_process_group, scale_by_optimizer_steps
+    from addp_mm.engine.process_group import close_process_group
+    from addp_mm.engine.runner_cfg import build_runner, scale_by_optimizer_steps
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
     with (
@@ -86,3 +87,6 @@ def main(argv=None):
 
 if __name__ == '__main__':
     main()
+    from addp_mm.engine.process_group import end_process
+
+    end_process()

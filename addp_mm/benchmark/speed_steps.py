@@ -67,7 +67,7 @@ def speed_steps(options: Options, folder: Path) -> dict[str, Step]:
     backbone = ('--arch', 'tiny', '--img-size', '64') if options.quick else ()
     steps = [
         make('pretraining', 'A training step of ADDP', (addp, '--batch-size', '2', *_BOTH, *published)),
-        make('nano', 'Training steps of the nano models', NANO),
+        make('nano', 'Training steps of the nano models', (*NANO, '--img-size', '64', '64')),
         make('sampling', 'A sampling run', (addp, *_BOTH, *sampling, *published)),
         make('backbone', 'The backbone against timm and mmpretrain', backbone),
         make('operators', 'Operators against torchvision', ('--scale', '0.05') if options.quick else ()),

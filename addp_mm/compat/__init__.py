@@ -30,6 +30,7 @@ from addp_mm.compat.importing import when_imported
 from addp_mm.compat.inferencer_loader import patch_inferencer_loader
 from addp_mm.compat.inferencer_scope import patch_inference_scope, patch_inferencer_scope
 from addp_mm.compat.mask_pasting import patch_mask_pasting
+from addp_mm.compat.matrix_products import patch_matrix_products
 from addp_mm.compat.mmcv_ext import EXT_NAME, install_mmcv_ext, patch_mmcv_ext
 from addp_mm.compat.multimodal import patch_multimodal
 from addp_mm.compat.numpy_names import patch_numpy_names
@@ -195,6 +196,12 @@ PATCHES = (
         'mmdet.models.roi_heads.mask_heads.fcn_mask_head',
         'the mask of a box outside of the image fails on the CPU',
         patch_mask_pasting,
+    ),
+    Patch(
+        'matrix_products',
+        'torch',
+        'products of float32 matrices take twice the time on CPUs with AVX-512 that are not made by Intel',
+        patch_matrix_products,
     ),
     Patch('focal_loss', 'mmseg.models.losses.focal_loss', 'FocalLoss fails on the CPU', patch_focal_loss),
 )

@@ -1,18 +1,22 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Several processes of a tool that does not build a Runner."""
+"""Join and leave the group of the processes that a launcher started."""
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch.distributed
 from mmengine import dist
 from mmengine.dist.utils import init_dist
 
 Result = TypeVar('Result')
 
 _TIMEOUT_SECONDS = 7 * 24 * 3600  # a process may have to wait until the slowest one has finished
+_has_left = False
 
 
 def start_process_group(launcher: str) -> None:
@@ -46,3 +50,30 @@ def in_main_process(work: Callable[[], Result]) -> Result:
     finally:
         dist.broadcast_object_list(outcome)
     return outcome[0]
+
+
+def close_process_group() -> None:
+    """Leave the process group after a run, if there is one.
+
+    Otherwise a thread of gloo that is still there when Python exits can end the process with
+    SIGABRT, so that a finished training counts as failed.
+    """
+    global _has_left
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        _has_left = True
+
+
+def end_process() -> None:
+    """End a process that was in a group, after everything that ``atexit`` holds, with status 0.
+
+    Call it last: Python's own end destroys all objects, and meanwhile a thread of gloo can end the
+    process with SIGABRT. Such threads are left after FSDP: autograd keeps the sharded weights, and
+    these keep the group. A process that was in no group ends as usual.
+    """
+    if not _has_left:
+        return
+    atexit._run_exitfuncs()  # noqa: SLF001  (Python has no public way)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner, find_latest_checkpoint
-from torch import distributed as dist
 
 from addp_mm.checks.training_loop import loop_of
 from addp_mm.checks.weights import DEEPSPEED_FILES, require_checkpoint
@@ -288,16 +287,6 @@ def _set_hook(cfg: Config, name: str, **options: object) -> None:
     """Add a hook of this package, and remove that of a config that a tool has written."""
     others = [hook for hook in cfg.get('custom_hooks') or [] if type_name(hook.get('type')) != name]
     cfg.custom_hooks = [*others, dict(type=f'addp_mm.{name}', **options)]
-
-
-def close_process_group() -> None:
-    """Leave the process group after a run, if there is one.
-
-    Otherwise a thread of gloo that is still there when Python exits can end the process with
-    SIGABRT, so that a finished training counts as failed.
-    """
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -149,16 +149,16 @@ def test_data_sets_of_many_images(tmp_path, capsys):
 
 @pytest.mark.parametrize('path', [FROM_IDS, TOKENIZER], ids=['predictor', 'tokenizer'])
 def test_steps_of_the_other_pretrainings(path):
-    cfg = Config.fromfile(path)
-    assert training_size(cfg) == (64, 64)
-    step = TrainingStep(cfg, batch_size=2)
+    step = TrainingStep(Config.fromfile(path), batch_size=2, img_size=(64, 64))
     before = [parameter.clone() for parameter in step.model.parameters()]
     step()
     assert any(not torch.equal(one, other) for one, other in zip(step.model.parameters(), before, strict=True))
 
 
 def test_a_config_of_stored_ids_gets_ids():
-    batch = synthetic_batch(Config.fromfile(FROM_IDS), 3, (64, 64))
+    cfg = Config.fromfile(FROM_IDS)
+    assert training_size(cfg) == (64, 64)
+    batch = synthetic_batch(cfg, 3, (64, 64))
     assert (batch['inputs'].shape, batch['inputs'].dtype) == ((3, 64), torch.int64)
 
 

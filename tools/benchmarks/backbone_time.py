@@ -90,7 +90,8 @@ def case(name, model, images, precision, mode, device):
 
     training = mode == 'training'
     flops = forward_flops(model, images) * (3 if training else 1)
-    model = model.to(device).train(training)
+    model.to(device)
+    model.train(training)  # mmengine's modules return nothing
 
     def run():
         model.zero_grad(set_to_none=True)
