@@ -42,12 +42,12 @@ def growth_charts(charts: Mapping[str, tuple[str, str, Mapping[str, Points]]]) -
             linear = [low, low * right / left]
             ax.plot([left, right], linear, color=_SOFT, linewidth=0.8, linestyle=':', label='linear')
             ax.xaxis.set_major_locator(FixedLocator(sorted({x for x, _ in seen})))
+            ax.legend(frameon=False, fontsize=7)
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
         ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
         ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
         ax.set_ylabel(y_label, fontsize=8, color=_SOFT)
-        ax.legend(frameon=False, fontsize=7)
         plain_axes(ax, 'y')
     for ax in axes[len(charts) :]:
         ax.set_visible(False)

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The tools that measure speed, on small models: what they count and write. No time is compared."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ from mmengine.config import Config
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
 from addp_mm.analysis import TrainingStep
 from addp_mm.analysis.batches import synthetic_batch, training_size
+from addp_mm.benchmark import data_growth
 from addp_mm.benchmark.speed_page import as_json, as_markdown
 from addp_mm.benchmark.speed_steps import NAMES, Options, speed_steps
 from addp_mm.engine.runner_cfg import set_amp
@@ -133,18 +135,37 @@ def test_sizes_of_one_axis_change_alone():
         growth.parse_args(['--img-size', '40'])
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='memory is read from /proc')
-def test_data_sets_of_many_images(tmp_path, capsys):
-    options = ['--kind', 'list', '--counts', '50', '150', '--num-workers', '1', '--scratch', str(tmp_path / 'scratch')]
-    out = tmp_path / 'out.json'
-    tool('data_growth').main([*options, '--out', str(out), '--figure', str(tmp_path / 'lists.svg')])
+def measured_lists(folder: Path) -> dict:
+    """What data_growth.py writes of a list of images."""
+    out, figure = folder / 'out.json', folder / 'lists.svg'
+    options = ['--kind', 'list', '--counts', '50', '150', '--num-workers', '1', '--scratch', str(folder / 'scratch')]
+    tool('data_growth').main([*options, '--out', str(out), '--figure', str(figure)])
+    assert not [*(folder / 'scratch').iterdir()]
+    assert '</svg>' in figure.read_text()
     (group,) = json.loads(out.read_text())['groups']
+    return group
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='memory is read from /proc')
+def test_data_sets_of_many_images(tmp_path, capsys, monkeypatch):
+    # in this process: a fresh one imports torch for some seconds
+    monkeypatch.setattr(data_growth, 'in_fresh_process', lambda function, *args: function(*args))
+    try:
+        group = measured_lists(tmp_path)
+    finally:
+        gc.unfreeze()
     assert [one['images'] for one in group['cases']] == [50, 150]
     assert all(one['worker_private_bytes'] > 0 and one['first_seconds'] > 0 for one in group['cases'])
     assert 0 <= group['per_image']['pickle_bytes'] < 0.1
     assert '| per image |' in capsys.readouterr().out
-    assert not [*(tmp_path / 'scratch').iterdir()]
-    assert '</svg>' in (tmp_path / 'lists.svg').read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='memory is read from /proc')
+def test_each_data_set_is_opened_in_a_fresh_process(tmp_path):
+    assert [one['images'] for one in measured_lists(tmp_path)['cases']] == [50, 150]
+    processes = [data_growth.in_fresh_process(os.getpid) for _ in range(2)]
+    assert len({*processes, os.getpid()}) == 3
 
 
 @pytest.mark.parametrize('path', [FROM_IDS, TOKENIZER], ids=['predictor', 'tokenizer'])
