@@ -15,9 +15,11 @@ import sys
 
 from addp_mm.compat.activation_checkpointing import patch_activation_checkpointing
 from addp_mm.compat.amp import patch_amp_optim_wrapper
+from addp_mm.compat.averaged_model import patch_moving_average
 from addp_mm.compat.batched_nms import patch_batched_nms
 from addp_mm.compat.coco_evaluation import patch_coco_metric, patch_cocoeval
 from addp_mm.compat.colour import patch_adjust_hue
+from addp_mm.compat.counted_labels import patch_counted_labels
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
 from addp_mm.compat.empty_dataset import patch_base_dataset
@@ -25,6 +27,7 @@ from addp_mm.compat.evaluator import patch_evaluator
 from addp_mm.compat.flexible_runner import patch_flexible_runner
 from addp_mm.compat.focal_loss import patch_focal_loss
 from addp_mm.compat.fsdp import patch_fsdp_strategy, patch_fsdp_wrapper
+from addp_mm.compat.fused_optimizers import patch_fused_optimizers
 from addp_mm.compat.half_losses import patch_half_loss
 from addp_mm.compat.importing import when_imported
 from addp_mm.compat.inferencer_loader import patch_inferencer_loader
@@ -104,6 +107,18 @@ PATCHES = (
         'mmengine.optim.optimizer.optimizer_wrapper',
         'compile=True fails in the first step of an optimizer with parameter groups',
         patch_param_groups,
+    ),
+    Patch(
+        'fused_optimizers',
+        'mmengine.optim.optimizer.optimizer_wrapper',
+        'Adam, AdamW and SGD step parameter by parameter, or by several kernels for each group',
+        patch_fused_optimizers,
+    ),
+    Patch(
+        'moving_average',
+        'mmengine.model.averaged_model',
+        'EMAHook averages the weights one by one',
+        patch_moving_average,
     ),
     Patch(
         'skipped_parameters',
@@ -202,6 +217,12 @@ PATCHES = (
         'torch',
         'products of float32 matrices take twice the time on CPUs with AVX-512 that are not made by Intel',
         patch_matrix_products,
+    ),
+    Patch(
+        'counted_labels',
+        'mmseg.datasets.transforms.transforms',
+        'RandomCrop with cat_max_ratio sorts the pixels of each crop',
+        patch_counted_labels,
     ),
     Patch('focal_loss', 'mmseg.models.losses.focal_loss', 'FocalLoss fails on the CPU', patch_focal_loss),
 )

@@ -6,10 +6,11 @@ import re
 import torch
 
 from addp_mm.config.config_file import ConfigError
+from addp_mm.engine.cpu_memory import keep_freed_memory
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of an option ``--device``.
+    """The device of an option ``--device``. A process on the CPU keeps its memory from then on.
 
     Args:
         name: Name of the device. None chooses a GPU if there is one, else the CPU.
@@ -17,6 +18,13 @@ def choose_device(name: str | None) -> torch.device:
     Raises:
         ConfigError: PyTorch cannot use the device here.
     """
+    device = _device(name)
+    if device.type == 'cpu':
+        keep_freed_memory()
+    return device
+
+
+def _device(name: str | None) -> torch.device:
     if name is None:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:

@@ -28,6 +28,10 @@ _PROGRESS = {
 }
 
 
+# Keys of a parameter group that are no settings: names, and the kernels of the machine.
+_NOT_COMPARED = {'param_names', 'param_name', 'foreach', 'fused'}
+
+
 class Steps(NamedTuple):
     """How far a training is.
 
@@ -221,7 +225,7 @@ def _group_differences(path: str, saved: list[dict], built: list[dict]) -> Itera
     if len(saved) != len(built):
         yield f'{path}: {len(saved)} parameter groups in the checkpoint, {len(built)} in the config'
         return
-    for key in sorted({key for group in [*saved, *built] for key in group} - {'param_names', 'param_name'}):
+    for key in sorted({key for group in [*saved, *built] for key in group} - _NOT_COMPARED):
         # another version of torch may have other keys
         both = [(old, new) for old, new in zip(saved, built, strict=True) if key in old and key in new]
         pairs = [(old[key], new[key]) for old, new in both]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from addp_mm.checks.training_loop import loop_of
@@ -13,6 +14,7 @@ from addp_mm.checks.weights import DEEPSPEED_FILES, require_checkpoint
 from addp_mm.config.config_file import ConfigError
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name
+from addp_mm.engine.cpu_memory import keep_freed_memory
 
 _DRAW_INTERVAL = 100  # interval between drawn images of validation and test
 _VISUALIZERS = {
@@ -290,7 +292,12 @@ def _set_hook(cfg: Config, name: str, **options: object) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the Runner that ``cfg.runner_type`` names, mmengine's own by default."""
+    """Build the Runner that ``cfg.runner_type`` names, mmengine's own by default.
+
+    On the CPU the process keeps its memory from then on.
+    """
+    if get_device() == 'cpu':
+        keep_freed_memory()
     if 'runner_type' in cfg:
         from mmengine.registry import RUNNERS
 

@@ -10,6 +10,7 @@ import pytest
 from helpers.recipes import CONFIGS, build_on_meta, build_recipe, load_recipe, recipe_paths
 
 from addp_mm.checks.unknown_arguments import check_config
+from addp_mm.config.type_names import type_name
 
 ROOT = Path(__file__).parents[2]
 TASKS = ('pretrain', 'cls', 'det', 'seg')
@@ -125,3 +126,17 @@ def test_gpus_and_batch_of_the_name_are_those_of_the_learning_rate(path):
     assert cfg.train_dataloader.batch_size == batch
     accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
     assert cfg.auto_scale_lr.base_batch_size == gpus * batch * accumulated
+
+
+@pytest.mark.parametrize('path', EVERY, ids=lambda path: path.stem)
+def test_workers_of_every_recipe_start_once(path):
+    cfg = load_recipe(path)
+    loaders = [cfg[name] for name in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(name)]
+    assert loaders
+    for loader in loaders:
+        assert loader.num_workers > 0
+        assert loader.persistent_workers
+        assert loader.get('prefetch_factor', 2) >= 2
+        # a batch is one tensor, which comes to the GPU faster from pinned memory
+        if type_name(loader.dataset.type) == 'ImageNet':
+            assert loader.pin_memory

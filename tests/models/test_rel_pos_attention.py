@@ -6,18 +6,18 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from addp_mm.models.layers import Attention, rel_pos_attention, row_attention
+from addp_mm.models.layers import Attention, chunked_attention, rel_pos_attention
 from addp_mm.models.layers.rel_pos import resize_rel_pos
-from addp_mm.models.layers.rel_pos_attention import attend, attend_appended, attend_in_rows, attend_plain, choose_path
+from addp_mm.models.layers.rel_pos_attention import attend, attend_appended, attend_in_chunks, attend_plain, choose_path
 
-PATHS = [attend_appended, attend_in_rows]
+PATHS = [attend_appended, attend_in_chunks]
 NAMES = ('query', 'key', 'value', 'rel_pos_h', 'rel_pos_w')
 
 
 @pytest.fixture(autouse=True)
-def _seeded_one_row_at_a_time(monkeypatch):
+def _seeded_one_query_at_a_time(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(row_attention, 'CHUNK_BYTES', dict(cpu=1))
+    monkeypatch.setattr(chunked_attention, 'CHUNK_BYTES', dict(cpu=1))
 
 
 def inputs(hw, prefix=0, table_hw=None, dims=16, dtype=torch.float64) -> list[torch.Tensor]:
@@ -89,12 +89,17 @@ def test_bfloat16_rounds_no_more_than_the_plain_path(path, dims):
         assert error <= 1.1 * plain, name
 
 
-@pytest.mark.parametrize('path', PATHS)
-def test_rows_at_a_time_do_not_change_the_result(path, monkeypatch):
+@pytest.mark.parametrize('of_heads', [True, False])
+def test_the_size_of_the_chunks_does_not_change_the_result(of_heads, monkeypatch):
     tensors = inputs((5, 3), 1, None, 8)
-    one_row = with_gradients(path, tensors, (5, 3))
-    monkeypatch.setattr(row_attention, 'CHUNK_BYTES', dict(cpu=2 * 3 * 3 * 16 * 8 * 2))  # two of five rows
-    for got, expected in zip(with_gradients(path, tensors, (5, 3)), one_row, strict=True):
+    by_query = with_gradients(attend_in_chunks, tensors, (5, 3))
+    bytes_of_a_query = 16 * 8  # 16 keys in float64
+    if of_heads:  # 7 of 15 queries of a head
+        monkeypatch.setattr(chunked_attention, 'CHUNK_BYTES', dict(cpu=7 * bytes_of_a_query))
+    else:  # 4 queries of all heads, as on a GPU
+        monkeypatch.setattr(chunked_attention, 'HEAD_BY_HEAD', ())
+        monkeypatch.setattr(chunked_attention, 'CHUNK_BYTES', dict(cpu=4 * 2 * 3 * bytes_of_a_query))
+    for got, expected in zip(with_gradients(attend_in_chunks, tensors, (5, 3)), by_query, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-13)
 
 
@@ -123,21 +128,18 @@ def test_the_cpu_runs_its_fused_kernels(dtype):
     tensors = inputs((4, 5), 1, dtype=dtype)
     fused = 'aten::_scaled_dot_product_flash_attention_for_cpu'
     assert attention_kernels(lambda: with_gradients(attend_appended, tensors, (4, 5))) == {fused, f'{fused}_backward'}
-    patches = [*(one[:, :, 1:] for one in tensors[:3]), *tensors[3:]]
-    assert attention_kernels(lambda: with_gradients(attend_in_rows, patches, (4, 5))) == {fused}
 
 
 @pytest.mark.parametrize(
     'dims,hw,device,path',
     [
-        (64, (14, 14), 'cpu', attend_appended),  # the windows of ViTDet
-        (64, (32, 32), 'cpu', attend_appended),
-        (64, (32, 40), 'cpu', attend_in_rows),
-        (64, (64, 64), 'cpu', attend_in_rows),  # its global blocks at 1024 px
+        (64, (14, 14), 'cpu', attend_in_chunks),  # the windows of ViTDet
+        (64, (64, 64), 'cpu', attend_in_chunks),  # its global blocks at 1024 px
         (64, (64, 64), 'cuda', attend_appended),
         (64, (96, 96), 'cuda', attend_appended),
-        (64, (97, 96), 'cuda', attend_in_rows),
+        (64, (97, 96), 'cuda', attend_in_chunks),
         (80, (64, 64), 'cuda', attend_appended),
+        (64, (14, 14), 'mps', attend_in_chunks),
     ],
 )
 def test_the_shape_decides(dims, hw, device, path):
@@ -149,14 +151,14 @@ def test_attention_follows_the_rule_and_its_dropout_needs_the_plain_path(monkeyp
     nn.init.normal_(attn.rel_pos_h)
     nn.init.normal_(attn.rel_pos_w)
     used = []
-    for name in ('attend_plain', 'attend_appended', 'attend_in_rows'):
+    for name in ('attend_plain', 'attend_appended', 'attend_in_chunks'):
         path = getattr(rel_pos_attention, name)
         monkeypatch.setattr(rel_pos_attention, name, lambda *args, path=path: used.append(path) or path(*args))
     x = torch.rand(2, 25, 24)
     assert not torch.equal(attn(x, (5, 5)), attn(x, (5, 5)))
     attn.eval()(x[:, :16], (4, 4))
     small = attn(x, (5, 5))
-    assert used == [attend_plain, attend_plain, attend_appended, attend_in_rows]
+    assert used == [attend_plain, attend_plain, attend_in_chunks, attend_in_chunks]
     q, k, v = attn.qkv(x).unflatten(2, (3, 3, -1)).permute(2, 0, 3, 1, 4)
     expected = attend_plain(q, k, v, attn.rel_pos_h, attn.rel_pos_w, (5, 5)).transpose(1, 2).flatten(2)
     torch.testing.assert_close(small, attn.proj(expected))

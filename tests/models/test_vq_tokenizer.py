@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from addp_mm.models.tokenizers import VQTokenizer
+from addp_mm.models.tokenizers import VQTokenizer, conv_layers
 from addp_mm.models.tokenizers.conv_layers import ResidualBlock
 
 NANO = dict(
@@ -81,3 +81,65 @@ def test_bad_arguments():
         VQTokenizer(base_channels=48)
     with pytest.raises(ValueError, match=r'36x32 px.*stride 8'):
         VQTokenizer(**NANO).encode(torch.rand(1, 3, 36, 32))
+
+
+@pytest.mark.parametrize('options', [{}, dict(mid_attn=True, attn_levels=(0,), downsample='conv'), dict(stem_stride=1)])
+def test_channels_last_changes_neither_results_nor_gradients(options, monkeypatch):
+    """Every convolution of the CPU gets a channels-last map, in the backward pass too.
+
+    The gradient of the last one comes from outside of the decoder.
+    """
+    torch.manual_seed(0)
+    tokenizer = VQTokenizer(**dict(NANO, **options))
+    images = torch.rand(2, 3, 48, 32)
+    formats = []
+
+    def note(_layer, maps):
+        formats.extend(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
+
+    def step(dtype=torch.float32):
+        tokenizer.to(dtype).zero_grad()
+        ids, latents = tokenizer.encode(images.to(dtype))
+        reconstructions = tokenizer.decode(tokenizer.encode_continuous(images.to(dtype)))
+        (reconstructions - images).square().mean().backward()
+        gradients = [value.grad for value in tokenizer.parameters() if value.grad is not None]
+        return [ids, latents, reconstructions, tokenizer.decode(latents), *gradients]
+
+    hooks = []
+    for layer in tokenizer.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            hooks.append(layer.register_forward_pre_hook(note))
+            if layer is not tokenizer.decoder.conv_out:
+                hooks.append(layer.register_full_backward_pre_hook(note))
+    ids, *found = step()
+    assert len(formats) > 40
+    assert all(formats)
+    for hook in hooks:
+        hook.remove()
+    monkeypatch.setattr(conv_layers, '_fast_format', lambda x: x.contiguous())
+    plain_ids, *plain = step()
+    exact_ids, *exact = step(torch.float64)
+    assert torch.equal(ids, plain_ids)
+    assert torch.equal(ids, exact_ids)
+    for ours, other, wanted in zip(found, plain, exact, strict=True):
+        # Both round. The group norm of channels-last maps sums squares in float32, the other one in
+        # parts: 5e-5 of the largest value, and no more than what float32 has of tiny gradients.
+        rounding = 5e-5 * wanted.abs().max() + 1e-8
+        assert (ours - wanted).abs().max() <= rounding
+        assert (other - wanted).abs().max() <= rounding
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_a_convolution_of_a_doubled_map_needs_no_doubled_map(bias):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(5, 7, 3, padding=1, bias=bias).double()
+    maps = torch.rand(2, 5, 4, 3, dtype=torch.float64, requires_grad=True)
+    inputs = (maps, *conv.parameters())
+    ours = conv_layers._conv_of_doubled(conv, maps)
+    plain = conv(F.interpolate(maps, scale_factor=2, mode='nearest'))
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    slope = torch.rand_like(plain)
+    for one, other in zip(
+        torch.autograd.grad(ours, inputs, slope), torch.autograd.grad(plain, inputs, slope), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

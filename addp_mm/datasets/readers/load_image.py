@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
@@ -51,7 +52,8 @@ def load_into(results: dict, read: Callable[[bytes], np.ndarray], backend_args: 
         raise BrokenImageError(
             f'{results["img_path"]}: cannot be read as an image ({error}). Replace or remove it.'
         ) from error
-    results['img'] = np.ascontiguousarray(image[..., ::-1] if image.shape[2] == 3 else image)
+    # numpy's copy of reversed channels takes as long as half of the decoding of a JPEG file
+    results['img'] = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[2] == 3 else np.ascontiguousarray(image)
     results['img_shape'] = results['ori_shape'] = image.shape[:2]
     return results
 

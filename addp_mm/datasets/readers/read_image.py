@@ -60,7 +60,8 @@ def read_image(source: bytes | str | os.PathLike, all_pages: bool = True) -> Sto
                 return _read_deep_colour(image, content, white)
             image.load()
             deep_grey = image.mode == 'I' and image.format in ('PNG', 'PPM')
-            return _from_pillow(ImageOps.exif_transpose(image), deep_grey)
+            turned = image.getexif().get(_ORIENTATION, 1) != 1  # exif_transpose also copies an upright image
+            return _from_pillow(ImageOps.exif_transpose(image) if turned else image, deep_grey)
     except Image.UnidentifiedImageError:
         return StoredImage.from_channels(_decode_with_opencv(content))
     except (MemoryError, ValueError):

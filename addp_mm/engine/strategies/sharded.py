@@ -19,6 +19,8 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.names import strip_wrappers
+from addp_mm.compat import is_off
+from addp_mm.compat.fused_optimizers import fuse
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import first_few
 from addp_mm.registry import STRATEGIES
@@ -89,6 +91,8 @@ class ShardedStrategy(FSDPStrategy):
             names = [self.id_to_name[id(parameter)] for parameter in group['params']]
             group['params'] = [shards[name] for name in names]
             self.group_names.append(names)
+        if not is_off():
+            fuse(optim_wrapper.optimizer)  # the shards may be on another device
         if getattr(optim_wrapper, 'grad_name', None) == 'grad_norm':
             optim_wrapper.clip_func = lambda _, max_norm, norm_type=2.0: model.clip_grad_norm_(max_norm, norm_type)
         return optim_wrapper

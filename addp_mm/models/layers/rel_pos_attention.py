@@ -6,7 +6,7 @@ Three ways give the same result up to rounding:
 - :func:`attend_plain` builds the bias. It is the reference, and serves attention dropout.
 - :func:`attend_appended` carries the bias in the dot product, so that PyTorch's fused kernels run
   without a mask.
-- :func:`attend_in_rows` builds the bias for some rows of the map at a time.
+- :func:`attend_in_chunks` adds the bias for some queries at a time.
 
 :func:`attend` takes one of them by shape; :func:`choose_path` is the rule.
 """
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from addp_mm.models.layers.chunked_attention import ChunkedAttention
 from addp_mm.models.layers.rel_pos import rel_pos_bias, rel_pos_terms
-from addp_mm.models.layers.row_attention import RowAttention
 
 # the fused kernels of GPUs need multiples of it, and accept no wider heads
 HEAD_DIMS_STEP = 8
@@ -118,10 +118,10 @@ def attend_appended(
     return out[..., :dims]
 
 
-def attend_in_rows(
+def attend_in_chunks(
     query: Tensor, key: Tensor, value: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: tuple[int, int]
 ) -> Tensor:
-    """Attend for some rows of the map at a time: memory grows with N * (head_dims + H + W).
+    """Attend for some queries at a time: memory grows with N * (head_dims + H + W).
 
     The backward pass computes the scores again.
 
@@ -138,27 +138,27 @@ def attend_in_rows(
     """
     prefix = query.shape[2] - hw[0] * hw[1]
     patches = query[:, :, prefix:]
-    out = RowAttention.apply(patches, key, value, *rel_pos_terms(patches, rel_pos_h, rel_pos_w, hw))
+    out = ChunkedAttention.apply(patches, key, value, *rel_pos_terms(patches, rel_pos_h, rel_pos_w, hw))
     if not prefix:
         return out
     return torch.cat([F.scaled_dot_product_attention(query[:, :, :prefix], key, value), out], dim=2)
 
 
 def choose_path(head_dims: int, hw: tuple[int, int], device_type: str) -> Callable[..., Tensor]:
-    """The rule: :func:`attend_appended` or :func:`attend_in_rows`.
+    """The rule: :func:`attend_appended` or :func:`attend_in_chunks`.
 
-    The first where its additional channels cost less than a bias: on a CPU up to as many as the
-    head has (windows; maps of up to 32 x 32 tokens at 64 channels), on a GPU, which computes faster
-    in comparison with its memory, as many as its kernels accept. Else the second.
-    ``tools/benchmarks/relative_positions.py`` measures all.
+    The first on a GPU, which computes fast in comparison with its memory, as long as its fused
+    kernels accept the wider heads. Else the second: on a CPU its products of two matrices are
+    faster than the other ways at every size. ``tools/benchmarks/relative_positions.py`` measures
+    all of them.
 
     Args:
         head_dims: Channels of a head.
         hw: Height and width of the map in tokens.
         device_type: 'cpu', 'cuda', ….
     """
-    limit = 2 * head_dims if device_type == 'cpu' else MAX_HEAD_DIMS
-    return attend_appended if head_dims + _added_dims(head_dims, hw) <= limit else attend_in_rows
+    fits = head_dims + _added_dims(head_dims, hw) <= MAX_HEAD_DIMS
+    return attend_appended if device_type == 'cuda' and fits else attend_in_chunks
 
 
 def _added_dims(head_dims: int, hw: tuple[int, int]) -> int:

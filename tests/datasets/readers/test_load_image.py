@@ -104,6 +104,19 @@ def test_transparency_is_blended_with_white(rng, mode):
     assert np.array_equal(decoded[1], expected[1])
 
 
+@pytest.mark.parametrize('subsampling', [0, 2])
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_jpeg_pixels_are_those_of_mmcvs_reader(rng, mode, subsampling):
+    """The decoders may differ by two levels: a config can change from one reader to the other."""
+    coarse = Image.fromarray(rng.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)).resize((53, 37), Image.BICUBIC)
+    stream = io.BytesIO()
+    coarse.convert(mode).save(stream, 'JPEG', quality=85, subsampling=subsampling)
+    decoded = LoadImage()(dict(img_path='photo.jpg', img_bytes=stream.getvalue()))['img']
+    expected = cv2.imdecode(np.frombuffer(stream.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded.flags['C_CONTIGUOUS']
+    assert np.abs(decoded.astype(int) - expected).max() <= 2
+
+
 @pytest.mark.parametrize('form', ['PNG', 'TIFF'])
 def test_16_bit_grey_keeps_its_range(rng, form):
     values = rng.integers(0, 65536, size=(5, 7), dtype=np.uint16)
