@@ -7,7 +7,6 @@ Runs without a result are left out, and the page says how many there are.
 from __future__ import annotations
 
 import argparse
-import base64
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -136,7 +135,7 @@ def chart(rows: Sequence[Row]) -> str:
     known = {metric: scores_of(rows, metric) for metric in METRICS}
     bars = {title: [as_interval(known[metric].get(title)) for metric in METRICS] for title in titles}
     picture = error_bars('Error bars: one standard deviation over the seeds', bars, list(METRICS), 'percent')
-    return base64.b64decode(picture.uri.partition(',')[2]).decode()
+    return picture.content.decode()
 
 
 def each_seed(rows: Sequence[Row], seeds: Sequence[int]) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def write_chart(path: Path, charts: Mapping[str, Mapping[str, Points]], x_label:
     names = dict.fromkeys(name for lines in charts.values() for name in lines)
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     picture = line_charts(charts, x_label, colours)
-    write_text(path, base64.b64decode(picture.uri.partition(',')[2]).decode())
+    write_text(path, picture.content.decode())
 
 
 def write_distances(study: Study, path: Path) -> None:

@@ -241,7 +241,7 @@ def _stand_ins() -> Iterator[None]:
     """Stand in for two absent packages, of which the published code needs one name each."""
     from mmengine.config import Config
 
-    contents = dict(
+    contents: dict[str, dict[str, object]] = dict(
         pytorch_lightning=dict(LightningModule=nn.Module),
         omegaconf=dict(OmegaConf=types.SimpleNamespace(load=Config.fromfile)),
     )

@@ -42,14 +42,28 @@ class Spans:
             AttributeError: There is no such function.
         """
         original = getattr(owner, attribute)
-        is_own = attribute in vars(owner)
 
         @functools.wraps(original)
         def measured(*args: Any, **kwargs: Any) -> Any:
             with self._span(name):
                 return original(*args, **kwargs)
 
-        setattr(owner, attribute, measured)
+        self.replace(owner, attribute, measured)
+
+    def replace(self, owner: Any, attribute: str, function: Callable[..., Any]) -> None:
+        """Replace ``owner.attribute`` until :meth:`unwrap`.
+
+        Args:
+            owner: An object, or a Python module.
+            attribute: Name of its method or function.
+            function: What is called instead of it.
+
+        Raises:
+            AttributeError: There is no such function.
+        """
+        original = getattr(owner, attribute)
+        is_own = attribute in vars(owner)
+        setattr(owner, attribute, function)
         self._undo.append(
             functools.partial(setattr, owner, attribute, original)
             if is_own
@@ -76,18 +90,25 @@ class Spans:
         finally:
             self._clock = None
 
+    def enter(self, name: str) -> None:
+        """Begin a part inside the one that runs. Does nothing if nothing is recorded."""
+        if self._clock is not None:
+            self._charge()
+            self._open.append(name)
+
+    def leave(self) -> None:
+        """End the part that was begun last."""
+        if self._clock is not None:
+            self._charge()
+            self._open.pop()
+
     @contextmanager
     def _span(self, name: str) -> Iterator[None]:
-        if self._clock is None:
-            yield
-            return
-        self._charge()
-        self._open.append(name)
+        self.enter(name)
         try:
             yield
         finally:
-            self._charge()
-            self._open.pop()
+            self.leave()
 
     def _charge(self) -> None:
         """Add what passed since the last change to the innermost part that runs."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import addp_mm
 from addp_mm.benchmark.step import Step
 from addp_mm.config.shipped import tool_path
-from addp_mm.report.machine import machine_class, versions
+from addp_mm.report.machine import cores, machine_class, versions
 
 ADDP = 'addp_vit-base-p16_8xb64-accum8-bf16-coslr-1600e_in1k-256px'
 NANO = (
@@ -22,6 +22,7 @@ NANO = (
 NANO_ADDP = NANO[-1]
 _BOTH = ('--precision', 'float32', 'bfloat16')
 _SMALL = ('--made-up-size', '64', '64', '--batch-size', '2', '--batches', '2', '--num-workers', '0')
+_FEW = ('--img-size', '64', '128', '--depth', '1', '2', '--batch-size', '1', '2')
 _TOOLS = dict(
     pretraining='pretraining_step',
     nano='pretraining_step',
@@ -29,6 +30,8 @@ _TOOLS = dict(
     backbone='backbone_time',
     operators='operators',
     data='data_pipeline',
+    growth='cost_growth',
+    lists='data_growth',
 )
 NAMES = tuple(_TOOLS)
 
@@ -68,9 +71,25 @@ def speed_steps(options: Options, folder: Path) -> dict[str, Step]:
         make('sampling', 'A sampling run', (addp, *_BOTH, *sampling, *published)),
         make('backbone', 'The backbone against timm and mmpretrain', backbone),
         make('operators', 'Operators against torchvision', ('--scale', '0.05') if options.quick else ()),
-        make('data', 'The data pipeline', (addp, '--made-up', *(('4', *_SMALL) if options.quick else ('2560',)))),
+        make('data', 'The data pipeline', (addp, '--made-up', *(('4', *_SMALL) if options.quick else _large_data()))),
+        make('growth', 'How the cost of a step grows', (*_figure(folder, 'growth'), *(_FEW if options.quick else ()))),
+        make(
+            'lists',
+            'Data sets of many images',
+            (*_figure(folder, 'lists'), *(('--counts', '100', '1000') if options.quick else ())),
+            timed=False,
+        ),
     ]
     return {step.name: step for step in steps}
+
+
+def _large_data() -> tuple[str, ...]:
+    """Many files, read by one core and by all."""
+    return '2560', '--cores', *sorted({'1', str(cores())}, key=int)
+
+
+def _figure(folder: Path, name: str) -> tuple[str, ...]:
+    return '--figure', str(folder / f'{name}.svg')
 
 
 class _Maker:
@@ -79,14 +98,18 @@ class _Maker:
     def __init__(self, options: Options, folder: Path) -> None:
         self.options, self.folder = options, folder
 
-    def __call__(self, name: str, title: str, arguments: Sequence[str]) -> Step:
-        options, out = self.options, self.folder / f'{name}.json'
-        common = ['--device', options.device, '--out', str(out)]
-        common += ['--rounds', str(options.rounds)] if options.rounds else []
-        common += ['--matrix-side', '64'] if options.quick else []
-        command = (f'tools/benchmarks/{_TOOLS[name]}.py', *arguments, *common)
+    def __call__(self, name: str, title: str, arguments: Sequence[str], timed: bool = True) -> Step:
+        out = self.folder / f'{name}.json'
+        how = self._timing() if timed else ()
+        command = (f'tools/benchmarks/{_TOOLS[name]}.py', *arguments, '--out', str(out), *how)
         facts = (machine_class(), *(f'{package} {version}' for package, version in versions().items()))
         return Step(name, title, command, (out,), inputs=self._code, facts=facts)
+
+    def _timing(self) -> list[str]:
+        options = self.options
+        how = ['--device', options.device]
+        how += ['--rounds', str(options.rounds)] if options.rounds else []
+        return how + (['--matrix-side', '64'] if options.quick else [])
 
     @cached_property
     def _code(self) -> tuple[Path, ...]:

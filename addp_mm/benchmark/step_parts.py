@@ -31,13 +31,14 @@ OPTIMIZER = 'optimizer'
 DRAW = 'draw ids and masks'
 
 
-def spans_of_step(step: TrainingStep) -> Spans:
+def spans_of_step(step: TrainingStep, spans: Spans | None = None) -> Spans:
     """Measures the parts of a training step: those of its model, backward pass and optimizer.
 
     Args:
         step: The step. Its functions stay wrapped.
+        spans: What measures them, and returned. Defaults to None: a new object.
     """
-    spans = Spans()
+    spans = spans or Spans()
     for part in _model_parts(step.model):
         spans.wrap(*part)
     optimizer = step.optimizer

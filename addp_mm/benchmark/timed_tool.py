@@ -67,7 +67,7 @@ def measure_groups(title: str, groups: Iterable[Group], args: Namespace, with_me
             group.cases, args.device, args.rounds, args.warmup, args.matrix_side, with_memory
         )
         about = about_run(args.device, rates)
-        tables = [dict(header=list(HEADER), rows=case_rows(found, rates))]
+        tables: list[dict[str, Any]] = [dict(header=list(HEADER), rows=case_rows(found, rates))]
         header, rows = part_rows(found)
         tables += [dict(header=header, rows=rows)] if rows else []
         print('\n'.join(['', group.title, *about_lines(about)]))

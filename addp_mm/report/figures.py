@@ -44,6 +44,11 @@ class Picture:
     title: str = ''
 
     @property
+    def content(self) -> bytes:
+        """What a file of this picture contains."""
+        return base64.b64decode(self.uri.partition(',')[2])
+
+    @property
     def is_wide(self) -> bool:
         """Whether you have to scroll it on a narrow screen."""
         return self.width > 2 * self.height

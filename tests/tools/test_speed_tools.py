@@ -1,9 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """The tools that measure speed, on small models: what they count and write. No time is compared."""
 
+import gc
 import importlib.util
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from mmengine.config import Config
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
 from addp_mm.analysis import TrainingStep
 from addp_mm.analysis.batches import synthetic_batch, training_size
+from addp_mm.benchmark import data_growth
 from addp_mm.benchmark.speed_page import as_json, as_markdown
 from addp_mm.benchmark.speed_steps import NAMES, Options, speed_steps
 from addp_mm.engine.runner_cfg import set_amp
@@ -106,6 +110,78 @@ def test_the_data_pipeline_with_made_up_images(tmp_path):
     assert all(case['images'] == 4 for case in group['cases'])
 
 
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='only Linux limits the cores of a process')
+def test_the_data_pipeline_on_some_cores(tmp_path):
+    pipeline, cores = tool('data_pipeline'), os.sched_getaffinity(0)
+    with pipeline.limited_cores(1):
+        assert os.sched_getaffinity(0) == {min(cores)}
+    assert os.sched_getaffinity(0) == cores
+    options = ('--made-up', '4', '--made-up-size', '64', '64', '--batch-size', '2', '--batches', '1')
+    (group,) = written('data_pipeline', tmp_path / 'out.json', ADDP, *options, '--num-workers', '0', '--cores', '1')
+    assert [case['case'] for case in group['cases']] == ['0 workers, 1 core']
+    with pytest.raises(SystemExit, match=f'--cores 9999: this process may use {len(cores)}'):
+        pipeline.main([ADDP, '--cores', '9999'])
+
+
+@pytest.mark.parametrize('task', ['addp', 'backbone'])
+def test_how_the_cost_of_a_step_grows(tmp_path, capsys, task):
+    options = ('--task', task, '--vary', 'size', '--img-size', '32', '64', '--figure', tmp_path / 'growth.svg')
+    (group,) = written('cost_growth', tmp_path / 'out.json', *options)
+    assert [case['images'] for case in group['cases']] == [1, 1]
+    values = {growth['name']: growth for growth in group['growth']}
+    assert {'time of a step', 'added memory of a step', 'peak memory with weights and states'} <= set(values)
+    assert all(growth['sizes'] == [4, 16] for growth in values.values())
+    assert {'attention', 'backbone', 'backward', 'optimizer'} <= set(group['cases'][0]['parts'][0])
+    # with two moments of each weight; the larger one has more positions
+    held = [case['held_bytes'] for case in group['cases']]
+    assert held[0] < held[1] < 1.1 * held[0]
+    assert '| exponent in tokens | 4 to 16 | faster than linear |' in capsys.readouterr().out
+    assert '</svg>' in (tmp_path / 'growth.svg').read_text()
+
+
+def test_sizes_of_one_axis_change_alone():
+    growth = tool('cost_growth')
+    args = growth.parse_args(['--batch-size', '4', '2', '--img-size', '64', '32', '--depth', '3'])
+    assert growth.points(args, 'batch') == [(2, 2, 32, None), (4, 4, 32, None)]
+    assert growth.points(args, 'size') == [(4, 2, 32, None), (16, 2, 64, None)]
+    assert growth.points(args, 'depth') == [(3, 2, 32, 3)]
+    with pytest.raises(SystemExit):
+        growth.parse_args(['--img-size', '40'])
+
+
+def measured_lists(folder: Path) -> dict:
+    """What data_growth.py writes of a list of images."""
+    out, figure = folder / 'out.json', folder / 'lists.svg'
+    options = ['--kind', 'list', '--counts', '50', '150', '--num-workers', '1', '--scratch', str(folder / 'scratch')]
+    tool('data_growth').main([*options, '--out', str(out), '--figure', str(figure)])
+    assert not [*(folder / 'scratch').iterdir()]
+    assert '</svg>' in figure.read_text()
+    (group,) = json.loads(out.read_text())['groups']
+    return group
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='memory is read from /proc')
+def test_data_sets_of_many_images(tmp_path, capsys, monkeypatch):
+    # in this process: a fresh one imports torch for some seconds
+    monkeypatch.setattr(data_growth, 'in_fresh_process', lambda function, *args: function(*args))
+    try:
+        group = measured_lists(tmp_path)
+    finally:
+        gc.unfreeze()
+    assert [one['images'] for one in group['cases']] == [50, 150]
+    assert all(one['worker_private_bytes'] > 0 and one['first_seconds'] > 0 for one in group['cases'])
+    assert 0 <= group['per_image']['pickle_bytes'] < 0.1
+    assert '| per image |' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='memory is read from /proc')
+def test_each_data_set_is_opened_in_a_fresh_process(tmp_path):
+    assert [one['images'] for one in measured_lists(tmp_path)['cases']] == [50, 150]
+    processes = [data_growth.in_fresh_process(os.getpid) for _ in range(2)]
+    assert len({*processes, os.getpid()}) == 3
+
+
 def test_an_optimizer_step_and_a_moving_average(tmp_path):
     step, average = written('optimizer_step', tmp_path / 'out.json', ADDP)
     assert [case['case'] for case in step['cases']] == ['plain', 'foreach', 'fused']
@@ -152,7 +228,7 @@ def test_the_command_measures_with_shipped_tools_and_configs(tmp_path):
     for step in steps.values():
         assert (ROOT / step.command[0]).is_file()
         tool(Path(step.command[0]).stem).parse_args(list(step.command[1:]))
-        assert step.command[-6:-4] == ('--out', str(step.outputs[0]))
+        assert step.command[step.command.index('--out') + 1] == str(step.outputs[0])
     assert '--published' in steps['sampling'].command
     assert '--published' not in speed_steps(Options('cpu'), tmp_path)['sampling'].command
 

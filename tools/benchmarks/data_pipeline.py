@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Count the images a second that the data loader of a config delivers, by number of workers.
+"""Count the images a second that a config's data loader delivers, by numbers of workers and cores.
 
 The loader is that of training, without a model. Workers are started before each turn and stop after
 it, so that those of one case do not disturb another; the batches that they have prepared by then
@@ -8,6 +8,8 @@ are not timed. With --made-up, JPEG files of random content replace the images o
 
 import argparse
 import contextlib
+import itertools
+import os
 import tempfile
 from pathlib import Path
 
@@ -24,6 +26,13 @@ def parse_args(argv=None):
         action='extend',
         type=number(int, 0),
         help="numbers of worker processes [0, 1, and the config's]",
+    )
+    parser.add_argument(
+        '--cores',
+        nargs='+',
+        action='extend',
+        type=number(int, 1),
+        help='numbers of CPU cores that the loader and its workers share; only on Linux [all]',
     )
     parser.add_argument('--batch-size', type=number(int, 1), help="images in a batch [the config's]")
     parser.add_argument('--batches', type=number(int, 1), default=20, help='batches of a timed step [20]')
@@ -55,24 +64,51 @@ def write_images(folder, count, size, seed):
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f'{index:06d}.jpg', quality=90)
 
 
+def check_cores(wanted):
+    """Refuse numbers of cores that this machine cannot give."""
+    from addp_mm.errors import ConfigError
+    from addp_mm.report.machine import cores
+
+    if wanted and not hasattr(os, 'sched_setaffinity'):
+        raise ConfigError('--cores: this system cannot limit the cores of a process. Leave it out')
+    if wanted and max(wanted) > cores():
+        raise ConfigError(f'--cores {max(wanted)}: this process may use {cores()}')
+
+
+@contextlib.contextmanager
+def limited_cores(count):
+    """Let this process and those that it starts use so many cores; None: all."""
+    if count is None:
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 class Reading:
     """The batches of a loader with some number of workers.
 
     Args:
         loader: Config of the data loader.
         workers: Number of workers.
+        cores: CPU cores that this process and the workers share. None: all.
         batches: Batches that a call reads.
         seed: Seed of the order.
     """
 
-    def __init__(self, loader, workers, batches, seed):
+    def __init__(self, loader, workers, cores, batches, seed):
         from mmengine.runner import Runner
 
         loader = dict(loader, num_workers=workers, persistent_workers=False)
         if not workers:
             loader.pop('prefetch_factor', None)
         self.loader = Runner.build_dataloader(loader, seed=seed)
-        self.batches, self.iterator = batches, None
+        self.cores, self.batches, self.iterator = cores, batches, None
+        self.limits = contextlib.ExitStack()
 
     def needed_batches(self):
         """Batches that a turn reads."""
@@ -80,6 +116,7 @@ class Reading:
 
     def begin(self):
         """Start the workers, and read the batches that they prepare meanwhile."""
+        self.limits.enter_context(limited_cores(self.cores))
         self.iterator = iter(self.loader)
         for _ in range(self._prepared()):
             self._next()
@@ -92,6 +129,7 @@ class Reading:
     def end(self):
         """Stop the workers."""
         self.iterator = None
+        self.limits.close()
 
     def _prepared(self):
         return (self.loader.prefetch_factor or 0) * self.loader.num_workers
@@ -105,18 +143,19 @@ class Reading:
 
 
 def cases(cfg, args):
-    """A case for each number of workers."""
+    """A case for each number of workers and of cores."""
     from addp_mm.benchmark.paired_times import Case
 
     loader = cfg.train_dataloader
     loader.batch_size = args.batch_size or loader.batch_size
-    for workers in args.num_workers or dict.fromkeys((0, 1, loader.num_workers)):
-        reading = Reading(loader, workers, args.batches, args.seed)
+    every_workers = args.num_workers or dict.fromkeys((0, 1, loader.num_workers))
+    for cores, workers in itertools.product(args.cores or [None], every_workers):
+        reading = Reading(loader, workers, cores, args.batches, args.seed)
         if reading.needed_batches() > len(reading.loader):
             print(f'{workers} workers: the data end within a timed step, which then waits for new workers')
         images = args.batches * loader.batch_size
-        begin, end = reading.begin, reading.end
-        yield Case(f'{workers} workers', reading, images=images, count=lambda: 0, begin=begin, end=end)
+        name = f'{workers} workers' + (f', {cores} core{"s" * (cores > 1)}' if cores else '')
+        yield Case(name, reading, images=images, count=lambda: 0, begin=reading.begin, end=reading.end)
 
 
 def main(argv=None):
@@ -130,6 +169,7 @@ def main(argv=None):
 
     with exit_on_interrupt('nothing was written'), exit_on_user_error(), contextlib.ExitStack() as stack:
         prepare(args)
+        check_cores(args.cores)
         cfg = load_config(args.config, args.cfg_options, argument_kinds)
         stack.enter_context(scope_of(cfg))
         title = f'Data pipeline of {args.config}'

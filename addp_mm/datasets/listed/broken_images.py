@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+from collections.abc import Mapping
 from logging import WARNING
 from pathlib import Path
 
@@ -62,23 +63,46 @@ class BrokenImages:
     def __init__(self, path: str | Path, count: int, share: float) -> None:
         self.path, self.count = Path(path), count
         self.allowed = num_allowed(share, count)
+        self._found: dict[str, str] = {}
+        self._position = 0  # in the file, after the lines that were read
+        self._last_line = b''
 
     def clear(self) -> None:
         """Remove the record of an earlier run; the images may have been repaired."""
         self.path.unlink(missing_ok=True)
 
-    def read(self) -> dict[str, str]:
-        """Reasons by name, in the order in which they were recorded."""
+    def read(self) -> Mapping[str, str]:
+        """Reasons by name, in the order in which they were recorded.
+
+        Only lines that were added since the last call are read: of ten million images, ten thousand
+        may be broken.
+        """
+        lines = self._new_lines()
+        if lines is None:  # the record was cleared
+            self._found, self._position, self._last_line = {}, 0, b''
+            lines = self._new_lines() or []
+        for line in lines:
+            name, _, reason = line.decode('utf-8').rstrip('\n').partition('\t')
+            self._found.setdefault(json.loads(name), reason)
+        return self._found
+
+    def _new_lines(self) -> list[bytes] | None:
+        """Lines after those that were read; None if these are no longer in the file."""
         try:
-            text = self.path.read_text(encoding='utf-8')
+            with open(self.path, 'rb') as file:
+                file.seek(self._position - len(self._last_line))
+                if file.read(len(self._last_line)) != self._last_line:
+                    return None
+                # Another process may still be writing the last line.
+                lines = file.read().splitlines(keepends=True)
         except FileNotFoundError:
-            return {}
-        found: dict[str, str] = {}
-        # Another process may still be writing the last line.
-        for line in text.split('\n')[:-1]:
-            name, _, reason = line.partition('\t')
-            found.setdefault(json.loads(name), reason)
-        return found
+            return None if self._position else []
+        if lines and not lines[-1].endswith(b'\n'):
+            lines.pop()
+        if lines:
+            self._last_line = lines[-1]
+            self._position += sum(map(len, lines))
+        return lines
 
     def add(self, name: str, error: Exception) -> None:
         """Record a broken image.
@@ -86,8 +110,7 @@ class BrokenImages:
         Raises:
             TooManyBrokenImagesError: More images are broken than are allowed.
         """
-        found = self.read()
-        if name not in found:
+        if name not in self.read():
             reason = ' '.join(str(error).split())
             line = f'{json.dumps(name)}\t{reason}\n'.encode('utf-8', 'replace')
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +122,7 @@ class BrokenImages:
             finally:
                 os.close(descriptor)
             print_log(f'{reason} Another image is used instead.', 'current', WARNING)
-            found[name] = reason
+        found = self.read()
         if len(found) > self.allowed:
             share = math.ceil((len(found) - BROKEN_ALLOWANCE) / self.count * 1e4) / 1e4
             raise TooManyBrokenImagesError(

@@ -60,16 +60,24 @@ def read_class_labels(images: Any, source: str) -> ClassLabels:
 
 
 def _from_folders(images: Any) -> ClassLabels:
-    paths = [Path(image_name(images, index)) for index in range(len(images))]
-    loose = [str(path) for path in paths if len(path.parts) < 2]
+    # one number for each image: paths of millions of images would not fit into memory
+    seen: dict[str, int] = {}
+    loose, labels = [], np.empty(len(images), np.int64)
+    for index in range(len(images)):
+        name = image_name(images, index)
+        folder, *below = Path(name).parts
+        if below:
+            labels[index] = seen.setdefault(folder, len(seen))
+        else:
+            loose.append(name)
     if loose:
         raise DatasetError(
-            f'--labels {FOLDERS}: {len(loose):,} of {len(paths):,} images are in no class folder below the root '
+            f'--labels {FOLDERS}: {len(loose):,} of {len(images):,} images are in no class folder below the root '
             f'({first_few(loose, 3)}). Move each image into the folder of its class, or give a file of labels'
         )
-    classes = tuple(sorted({path.parts[0] for path in paths}))
+    classes = tuple(sorted(seen))
     number = {name: k for k, name in enumerate(classes)}
-    return ClassLabels(np.array([number[path.parts[0]] for path in paths], np.int64), classes)
+    return ClassLabels(np.array([number[name] for name in seen], np.int64)[labels], classes)
 
 
 def _from_dataset(images: Any) -> ClassLabels:
@@ -93,14 +101,18 @@ def _from_dataset(images: Any) -> ClassLabels:
 
 def _from_file(images: Any, path: Path) -> ClassLabels:
     given = _read_lines(path)
-    names = [image_name(images, index) for index in range(len(images))]
-    without = [name for name in names if name not in given]
+    without, labels = [], np.empty(len(images), np.int64)
+    for index in range(len(images)):
+        name = image_name(images, index)
+        if name in given:
+            labels[index] = given[name]
+        else:
+            without.append(name)
     if without:
         raise DatasetError(
-            f'{path} has no label of {len(without):,} of {len(names):,} images ({first_few(without, 3)}). Name them as '
-            'here, relative to the folder of the images'
+            f'{path} has no label of {len(without):,} of {len(images):,} images ({first_few(without, 3)}). Name them '
+            'as here, relative to the folder of the images'
         )
-    labels = np.array([given[name] for name in names], np.int64)
     return ClassLabels(labels, _names(labels, None))
 
 

@@ -69,10 +69,12 @@ class TokenIds(Dataset):
         self.data_root = Path(data_root)
         self.random_view = random_view
         self._shards = finished_shards(self.data_root)
+        # Their names and reasons would be copied into each worker.
+        broken_images = [image for _, about in self._shards for image in about.pop('broken')]
+        broken = np.array([image['index'] for image in broken_images], np.int64)
         self._check(tokenizer, images, views, labels)
         self._maps, self._labels = self._open()
         self._ends = np.cumsum([len(ids) for ids in self._maps])
-        broken = np.array([image['index'] for _, about in self._shards for image in about['broken']], np.int64)
         # The number of readable images before each broken one.
         self._before_broken = np.sort(broken) - np.arange(len(broken))
         if not len(self):
