@@ -69,7 +69,8 @@ def test_a_backbone_in_window_order_does_the_same(options, size, monkeypatch):
     plain_outs, plain_gradients = run(build(**options), image)
     assert all(torch.equal(one, other) for one, other in zip(outs, plain_outs, strict=True))
     for got, expected in zip(gradients, plain_gradients, strict=True):
-        torch.testing.assert_close(got, expected)  # a weight's gradient is a sum over tokens in their order
+        # a weight's gradient is a sum over tokens in their order
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
 
 
 def copies(vit: ADDPViT, image: torch.Tensor) -> int:
