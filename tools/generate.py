@@ -62,6 +62,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--show-steps', type=number(int, 0), default=1, help='images whose steps are in steps.png; 0: none [1]'
     )
     parser.add_argument('--amp', action='store_true', help='run the model in bfloat16')
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help="compile the model's calls, on a GPU with CUDA graphs: for many images of one batch size",
+    )
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
     add_launcher_options(parser)
     args = parse_runner_args(parser, argv)
@@ -76,7 +81,8 @@ def build_sampler(args: argparse.Namespace, device: 'torch.device') -> 'Alternat
 
     schedule = schedule_of(args)  # its errors come before the model is loaded
     model = load_model(args.config, args.checkpoint, device)
-    return AlternatingSampler(model, model.latent_size, schedule, guidance_of(args))
+    compile_args = dict(mode='reduce-overhead') if args.compile else None  # CUDA graphs
+    return AlternatingSampler(model, model.latent_size, schedule, guidance_of(args), compile_args)
 
 
 def own_device(args: argparse.Namespace) -> 'torch.device':

@@ -19,6 +19,14 @@ from addp_mm.compat.averaged_model import patch_moving_average
 from addp_mm.compat.batched_nms import patch_batched_nms
 from addp_mm.compat.coco_evaluation import patch_coco_metric, patch_cocoeval
 from addp_mm.compat.colour import patch_adjust_hue
+from addp_mm.compat.compiled_step import (
+    patch_accuracy,
+    patch_data_preprocessors,
+    patch_detection_heads,
+    patch_detectors,
+    patch_drop_path,
+    patch_optim_wrappers,
+)
 from addp_mm.compat.counted_labels import patch_counted_labels
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
@@ -39,7 +47,6 @@ from addp_mm.compat.multimodal import patch_multimodal
 from addp_mm.compat.numpy_names import patch_numpy_names
 from addp_mm.compat.optional_packages import patch_class_without_package, patch_nifti, patch_panoptic_annotations
 from addp_mm.compat.packages import patch_package_names, patch_package_utils
-from addp_mm.compat.param_groups import patch_param_groups
 from addp_mm.compat.patch import Patch, applied
 from addp_mm.compat.removed_names import patch_distutils, patch_find_loader
 from addp_mm.compat.skipped_parameters import patch_skipped_parameters
@@ -54,6 +61,7 @@ _FAULTS = {
     'half': 'the loss fails in half precision',
     'package': 'a class whose package is missing fails without naming it',
     'find_loader': 'compiled operators are looked up with pkgutil.find_loader, which Python 3.14 lacks',
+    'again': 'compile=True compiles again when the number of objects or labelled pixels changes',
     'loader': 'the inferencer refuses pipelines that load images with addp_mm.LoadImage',
 }
 PATCHES = (
@@ -102,12 +110,19 @@ PATCHES = (
         patch_amp_optim_wrapper,
     ),
     Patch('bfloat16_metrics', 'mmengine.evaluator.evaluator', 'metrics fail on bfloat16', patch_evaluator),
+    Patch('compiled_data', 'mmengine.model.base_model.data_preprocessor', _FAULTS['again'], patch_data_preprocessors),
     Patch(
-        'param_groups',
-        'mmengine.optim.optimizer.optimizer_wrapper',
-        'compile=True fails in the first step of an optimizer with parameter groups',
-        patch_param_groups,
+        'compiled_update',
+        'mmengine.optim.optimizer.base',
+        'compile=True fails with parameter groups, and compiles again when the learning rate changes',
+        patch_optim_wrappers,
     ),
+    Patch('compiled_detector', 'mmdet.models.detectors.base', _FAULTS['again'], patch_detectors),
+    Patch('compiled_dense_head', 'mmdet.models.dense_heads.base_dense_head', _FAULTS['again'], patch_detection_heads),
+    Patch('compiled_masks', 'mmdet.models.dense_heads.base_mask_head', _FAULTS['again'], patch_detection_heads),
+    Patch('compiled_roi_head', 'mmdet.models.roi_heads.base_roi_head', _FAULTS['again'], patch_detection_heads),
+    Patch('drop_path', 'mmcv.cnn.bricks.drop', 'with compile=True, each drop rate ends a graph', patch_drop_path),
+    Patch('compiled_accuracy', 'mmseg.models.losses.accuracy', _FAULTS['again'], patch_accuracy),
     Patch(
         'fused_optimizers',
         'mmengine.optim.optimizer.optimizer_wrapper',

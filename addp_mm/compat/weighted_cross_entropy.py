@@ -35,7 +35,8 @@ def _make_cross_entropy(original):
     ):
         if class_weight is not None and reduction == 'mean' and avg_factor is None:
             # an ignored pixel has no class and no weight
-            avg_factor = class_weight[label[label != ignore_index]].sum()
+            known = label != ignore_index
+            avg_factor = (class_weight[label.where(known, 0)] * known).sum()
         return original(
             pred,
             label,

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from addp_mm.errors import UserError, first_few
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 #: Label of an image without a class.
 NO_CLASS = -1
@@ -117,8 +116,8 @@ class TokenSpace:
         """Ids at position 0 of sequences with these classes.
 
         Args:
-            labels: (B,), int64; -1: no class. On a GPU they are not checked, which would block; see
-                :meth:`check_labels`.
+            labels: (B,), int64; -1: no class. On a GPU and in compiled code they are not checked,
+                which would block; see :meth:`check_labels`.
 
         Returns:
             (B,), int64.
@@ -126,7 +125,7 @@ class TokenSpace:
         Raises:
             ClassLabelError: A label is not a class.
         """
-        if labels.device.type == 'cpu':
+        if labels.device.type == 'cpu' and not torch.compiler.is_compiling():
             self.check_labels(labels)
         slots = labels + (labels >= self.fake_class_slot)
         return (slots + self.codebook_size).masked_fill(labels < 0, self.fake_class_id)

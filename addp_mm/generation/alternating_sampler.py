@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -45,6 +45,10 @@ class AlternatingSampler:
         guidance: Classifier-free guidance for images with a class. Each step with a weight other
             than 0 calls the model once, with a batch of twice the size. The start is conditional
             without guidance. Defaults to None: no guidance.
+        compile: Arguments of ``torch.compile`` for the model's calls in a step, such as
+            ``dict(mode='reduce-overhead')`` for CUDA graphs. Each is compiled once for all steps,
+            and again for another batch size. The start is not compiled. Defaults to None: nothing
+            is compiled.
 
     Raises:
         ConfigError: The schedule has more steps than an image has tokens, the guidance has another
@@ -62,6 +66,7 @@ class AlternatingSampler:
         grid_size: tuple[int, int],
         schedule: SamplingSchedule = SamplingSchedule(),  # noqa: B008  # it is immutable
         guidance: Guidance | None = None,
+        compile: Mapping[str, Any] | None = None,
     ) -> None:
         if len(grid_size) != 2 or min(grid_size) < 1:
             raise ValueError(f'grid_size must be two positive numbers (h, w), got {grid_size}')
@@ -82,6 +87,11 @@ class AlternatingSampler:
         self.model = model
         self.grid_size = (grid_size[0], grid_size[1])
         self.schedule, self.guidance = schedule, guidance or Guidance()
+        self._compiled: dict[str, Callable[..., Tensor]] = {}
+        if compile is not None:
+            self._compiled = {
+                name: torch.compile(getattr(model, name), **compile) for name in ('predict_tokens', 'decode')
+            }
         self._order = halton_order(*grid_size) if schedule.order == 'halton' else None
 
     @property
@@ -149,7 +159,8 @@ class AlternatingSampler:
             with torch.autocast(logits.device.type, enabled=False):
                 codebook = self.model.tokenizer.codebook.float()
                 soft = expected_latents(logits.float().softmax(-1), codebook, *self.grid_size)
-            images = self._decode(ids, mask, soft)
+            latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
+            images = self._call('decode', latents).clamp(0, 1)
         return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked)
 
     def trajectory(
@@ -288,14 +299,14 @@ class AlternatingSampler:
         """Logits (B, L, K) of the next ids, under guidance where an image has a class."""
         seen = (state.images, state.ids, state.mask)
         if labels is None:
-            return self.model.predict_tokens(*seen)
+            return self._call('predict_tokens', *seen)
         weight = self.guidance.weight(state.index, self.schedule.num_steps)
         without = labels == NO_CLASS
         if weight == 0 or without.all():
-            return self._conditional.predict_tokens(*seen, labels=labels)
+            return self._call('predict_tokens', *seen, labels=labels)
         images, ids, mask = (torch.cat([part, part]) for part in seen)
         both = torch.cat([labels, torch.full_like(labels, NO_CLASS)])
-        conditional, unconditional = self._conditional.predict_tokens(images, ids, mask, labels=both).chunk(2)
+        conditional, unconditional = self._call('predict_tokens', images, ids, mask, labels=both).chunk(2)
         guided = guided_logits(conditional, unconditional, weight)
         return torch.where(without[:, None, None], unconditional.float(), guided)
 
@@ -313,18 +324,22 @@ class AlternatingSampler:
         the start needs it.
         """
         if labels is None:
-            return self._decode(ids, mask, self.model.expected_latents(ids, mask))
-        return self._decode(ids, mask, self._conditional.expected_latents(ids, mask, labels=labels))
+            soft = self.model.expected_latents(ids, mask)
+        else:
+            soft = self._conditional.expected_latents(ids, mask, labels=labels)
+        return self.model.decode(corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)).clamp(0, 1)
 
     def _finished_pixels(self, ids: Tensor) -> Tensor:
         """Pixels of ids (B, L), in float32 also under autocast."""
         with torch.autocast(ids.device.type, enabled=False):
-            return self.model.decode(self.model.tokenizer.lookup(ids, *self.grid_size)).clamp(0, 1)
+            return self._call('decode', self.model.tokenizer.lookup(ids, *self.grid_size)).clamp(0, 1)
 
-    def _decode(self, ids: Tensor, mask: Tensor, soft: Tensor) -> Tensor:
-        """Pixels of ids (B, L), with soft latents (B, D, h, w) at masked positions."""
-        latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
-        return self.model.decode(latents).clamp(0, 1)
+    def _call(self, name: str, *inputs: Tensor, **labels: Tensor) -> Tensor:
+        """Call a method of the model, compiled if there is a compiled one."""
+        if name not in self._compiled:
+            return getattr(self.model, name)(*inputs, **labels)
+        # other strides would be compiled again: images of the start share their memory
+        return self._compiled[name](*(part.contiguous() for part in inputs), **labels)
 
 
 def check_batch_size(batch_size: int | None, num_images: int) -> int:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""compile=True trains every kind of model as without it, also with moving averages.
+"""compile=True trains every kind of model as without it, and compiles in the first two steps only.
 
 The backend is dynamo's own: it traces as the default one does, and needs no C++ compiler.
 """
@@ -10,55 +10,64 @@ from helpers import tiny_tasks
 from helpers.tiny_pretraining import build_runner
 from mmengine.hooks import Hook
 
+from addp_mm.benchmark.compilations import recorded_compilations
+
 pytestmark = pytest.mark.slow
 # its groups of parameters come from a ConfigDict
 GROUPS = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0),
+    clip_grad=dict(max_norm=1.0),
 )
+# another learning rate in each iteration
+SCHEDULE = dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end=20)
 
 
-class Losses(Hook):
-    def __init__(self):
-        self.values = []
+STEPS = 6
+
+
+class Record(Hook):
+    """The loss of each iteration, and what was compiled until its end."""
+
+    def __init__(self, compilations):
+        self.compilations = compilations
+        self.losses, self.counts = [], []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.values.append(float(outputs['loss']))
+        self.losses.append(float(outputs['loss'].detach()))
+        self.counts.append(self.compilations.counts)
 
 
 def train(task, work_dir, compiled):
-    """Losses of two iterations, and the averaged weights after them."""
-    losses = Losses()
-    hooks = [losses, dict(type='EMAHook', momentum=0.1)]
+    """What the hook recorded, and the averaged weights after the training."""
+    with recorded_compilations() as compilations:
+        record = Record(compilations)
+        hooks = [record, dict(type='EMAHook', momentum=0.1)]
 
-    def change(runner):
-        if compiled:
-            runner.cfg.compile = dict(backend='eager')
+        def change(runner):
+            if compiled:
+                runner.cfg.compile = dict(backend='eager')
 
-    if task == 'pretrain':
-        torch.manual_seed(0)
-        runner = build_runner(work_dir, max_iters=2, custom_hooks=hooks)
-        change(runner)
-        runner.train()
-    else:
-        tiny_tasks.train(task, work_dir, max_iters=2, change=change, optim_wrapper=GROUPS, custom_hooks=hooks)
-    saved = torch.load(work_dir / 'iter_2.pth', weights_only=False)
-    return losses.values, saved['state_dict']
-
-
-@pytest.fixture(autouse=True)
-def no_compiled_code():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+        if task == 'pretrain':
+            torch.manual_seed(0)
+            runner = build_runner(work_dir, max_iters=STEPS, custom_hooks=hooks)
+            change(runner)
+            runner.train()
+        else:
+            settings = dict(optim_wrapper=GROUPS, param_scheduler=SCHEDULE, custom_hooks=hooks)
+            tiny_tasks.train(task, work_dir, max_iters=STEPS, change=change, **settings)
+    saved = torch.load(work_dir / f'iter_{STEPS}.pth', weights_only=False)
+    return record, saved['state_dict']
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg', 'pretrain'])
-def test_compiled_equals_eager(task, tmp_path):
-    (losses, weights), (expected, unchanged) = (train(task, tmp_path / str(flag), flag) for flag in (True, False))
-    assert torch._dynamo.utils.counters['frames']['ok'] > 10  # it was compiled
-    assert len(expected) == 2
-    assert losses == pytest.approx(expected, rel=1e-4)
+def test_compiled_equals_eager_and_later_steps_compile_nothing(task, tmp_path):
+    (found, weights), (expected, unchanged) = (train(task, tmp_path / str(flag), flag) for flag in (True, False))
+    assert expected.counts[-1] == (0, 0)
+    assert found.counts[0].graphs >= 2  # it was compiled
+    assert found.counts[-1] == found.counts[1], found.compilations.reasons
+    assert len(expected.losses) == STEPS
+    assert found.losses == pytest.approx(expected.losses, rel=1e-4)
     for name, value in unchanged.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-4)

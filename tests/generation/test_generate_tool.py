@@ -272,3 +272,20 @@ def test_help_imports_neither_torch_nor_mmengine():
     )
     shown = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert '--num-images' in shown.stdout
+
+
+@pytest.mark.slow
+def test_compile_gives_the_same_images_with_cuda_graphs_on_a_gpu(files, tmp_path, monkeypatch):
+    modes = []
+
+    def traced(function, mode):
+        modes.append(mode)
+        return compiler(function, backend='eager')
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, 'compile', traced)
+    expected = generate(files, tmp_path / 'plain', '--num-images', '2', '--show-steps', '0')
+    assert not modes
+    found = generate(files, tmp_path / 'compiled', '--num-images', '2', '--show-steps', '0', '--compile')
+    assert modes == ['reduce-overhead'] * 2
+    assert all((found[name] == image).all() for name, image in expected.items())

@@ -171,7 +171,7 @@ def shared_positions(neck):
 
 def appended_tokens_hidden(neck):
     visible = neck._visible_tokens
-    neck._visible_tokens = lambda ids, mask: torch.zeros_like(visible(ids, mask))
+    neck._visible_tokens = lambda ids, positions: torch.zeros_like(visible(ids, positions))
 
 
 def relu_head(head):

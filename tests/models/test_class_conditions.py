@@ -14,6 +14,7 @@ from mmpretrain.structures import DataSample
 
 from addp_mm.diffusion.token_space import ClassLabelError, TokenSpace
 from addp_mm.models.layers.errors import OptionError
+from addp_mm.models.layers.positions import visible_positions
 from addp_mm.models.predictors import MaskedTokenPredictor
 from addp_mm.models.selfsup import PredictorPretrain
 from addp_mm.models.selfsup.class_labels import drop_labels, read_labels
@@ -71,7 +72,8 @@ def test_a_class_replaces_the_mask_token_at_the_class_position_of_the_token_deco
     features = torch.randn(3, 17, 8, generator=torch.Generator().manual_seed(4))
     found = neck.decode(features, ids, mask, torch.tensor([2, -1, 0]))
     first = [neck.word_embed.weight[16 + 3], neck.mask_token[0, 0], neck.word_embed.weight[16]]
-    x = torch.cat([neck._image_positions(features, mask, None), neck._visible_tokens(ids, mask)], dim=1)
+    positions = visible_positions(mask, int((~mask[0]).sum()))
+    x = torch.cat([neck._image_positions(features, mask, None), neck._visible_tokens(ids, positions)], dim=1)
     x[:, 0] = torch.stack(first) + neck.pos_embed[0, 0]
     for block in neck.blocks:
         x = block(x)

@@ -4,6 +4,7 @@
 import pytest
 import torch
 
+from addp_mm.models.layers.positions import visible_positions
 from addp_mm.models.necks import TokenDecoder
 
 SPACE = dict(codebook_size=16, num_class_slots=1, fake_class_slot=0)
@@ -47,7 +48,7 @@ def test_appended_tokens_are_in_the_order_of_their_positions(decoder):
     ids = torch.tensor([[3, 1, 2, 0]])
     mask = torch.tensor([[False, True, False, False]])
     expected = decoder.word_embed(torch.tensor([3, 2, 0])) + decoder.token_pos_embed[0, [0, 2, 3]]
-    torch.testing.assert_close(decoder._visible_tokens(ids, mask)[0], expected)
+    torch.testing.assert_close(decoder._visible_tokens(ids, visible_positions(mask, 3))[0], expected)
 
 
 def test_rows_may_mask_different_numbers_of_positions(decoder, inputs):
@@ -66,3 +67,18 @@ def test_shapes_that_do_not_fit_are_refused(decoder, inputs):
         decoder(features[:, 1:], ids, mask)
     with pytest.raises(ValueError, match=r'\(B, 4\)'):
         decoder(features, ids, mask[:, :3])
+
+
+def test_it_compiles_once_for_all_numbers_of_visible_tokens(decoder):
+    from addp_mm.benchmark.compilations import recorded_compilations
+
+    features, ids = torch.randn(2, 5, 6), torch.tensor([[3, 1, 2, 0], [0, 2, 2, 1]])
+    order = torch.tensor([[2, 0, 3, 1], [1, 3, 0, 2]])
+    counts = []
+    with recorded_compilations() as compilations:
+        compiled = torch.compile(lambda *inputs: decoder(*inputs), backend='eager')
+        for num_masked in (2, 1, 0, 4, 3, 2):  # 4, 3, 2, 1 and no visible tokens
+            mask = order < num_masked
+            torch.testing.assert_close(compiled(features, ids, mask), decoder(features, ids, mask))
+            counts.append(compilations.counts)
+    assert counts == [(1, 0)] * 6, compilations.reasons

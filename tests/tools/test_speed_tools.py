@@ -18,6 +18,7 @@ import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
 from addp_mm.analysis import TrainingStep
 from addp_mm.analysis.batches import synthetic_batch, training_size
 from addp_mm.benchmark import data_growth
+from addp_mm.benchmark.compiled_step import vary
 from addp_mm.benchmark.speed_page import as_json, as_markdown
 from addp_mm.benchmark.speed_steps import NAMES, Options, speed_steps
 from addp_mm.engine.runner_cfg import set_amp
@@ -242,3 +243,30 @@ def test_the_page_has_the_tables_and_the_failures():
     assert '| case | ms |\n| --- | ---: |\n| one | 5 |' in page
     assert '- data: no space' in page
     assert as_json(*arguments)['measurements']['operators']['groups'][0]['title'] == 'nms'
+
+
+@pytest.mark.slow
+def test_a_compiled_step_equals_the_uncompiled_one_and_later_steps_compile_nothing(tmp_path, capsys):
+    out, options = tmp_path / 'out.json', ('--backend', 'eager', '--batch-size', '2', '--steps', '2', '--reasons')
+    (group,) = written('compiled_step', out, FROM_IDS, *options)
+    assert [case['case'] for case in group['cases']] == ['not compiled', 'compiled']
+    table = json.loads(out.read_text())['compilations']
+    (row,) = (dict(zip(table['header'], one, strict=True)) for one in table['rows'])
+    assert row['recompilations in 2 steps'] == '0'
+    assert row['graphs, recompilations in later steps'] == '0, 0'
+    assert float(row['loss differs by']) < 1e-5
+    assert float(row['gradients differ by']) < 1e-5
+    assert 'graph break (1): Skip' in capsys.readouterr().out
+
+
+def test_batches_of_a_compiled_step_differ_in_images_and_in_their_number_of_objects():
+    cfg = Config.fromfile(ROOT / 'configs/det/mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-scenes-64px.py')
+    batch = synthetic_batch(cfg, 2, (64, 64))
+    varied = [vary(batch, seed) for seed in (0, 1, 0)]
+    images, numbers = zip(
+        *((one['inputs'], [len(sample.gt_instances) for sample in one['data_samples']]) for one in varied), strict=True
+    )
+    assert torch.equal(images[0][0], images[2][0])
+    assert not torch.equal(images[0][0], images[1][0])
+    assert numbers[0] == numbers[2] != numbers[1]
+    assert [len(sample.gt_instances) for sample in batch['data_samples']] == [8, 8]

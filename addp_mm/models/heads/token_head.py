@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.layers import init_transformer_weights
 from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.positions import masked_rows
 from addp_mm.registry import MODELS
 
 
@@ -92,4 +93,6 @@ class TokenHead(Component):
             raise RuntimeError(
                 "this TokenHead was built without a loss: pass loss=dict(type='addp_mm.SoftTargetCrossEntropy')"
             )
-        return dict(loss=self.loss_module(self(states[mask], word_embeddings), target[mask]))
+        rows = masked_rows(mask)
+        logits = self(states.flatten(0, 1)[rows], word_embeddings)
+        return dict(loss=self.loss_module(logits, target.flatten(0, 1)[rows]))

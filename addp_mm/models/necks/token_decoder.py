@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.layers import Block, init_transformer_weights
 from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.positions import visible_positions
 from addp_mm.registry import MODELS
 
 
@@ -86,6 +87,7 @@ class TokenDecoder(Component):
         ):
             nn.init.trunc_normal_(table, std=0.02)
 
+    @torch.compiler.disable(recursive=False)  # its numbers are those of another step
     def forward(self, features: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """States of the image positions.
 
@@ -104,16 +106,17 @@ class TokenDecoder(Component):
             ClassLabelError: See :meth:`TokenSpace.class_ids`.
         """
         self._check(features, ids, mask, labels)
+        mask = mask.bool()
         counts = mask.sum(1)
-        if (counts == counts[0]).all():
-            return self.decode(features, ids, mask, labels)[:, 1 : 1 + self.num_tokens]
+        distinct, sizes = (found.tolist() for found in counts.unique(return_counts=True))
+        if len(distinct) == 1:
+            return self._alike(features, ids, mask, labels, distinct[0])
         order = counts.argsort(stable=True)
-        sizes = counts.unique(return_counts=True)[1].tolist()
-        parts = (
-            self.decode(features[rows], ids[rows], mask[rows], None if labels is None else labels[rows])
-            for rows in order.split(sizes)
-        )
-        return torch.cat([part[:, 1 : 1 + self.num_tokens] for part in parts])[order.argsort()]
+        parts = [
+            self._alike(features[rows], ids[rows], mask[rows], None if labels is None else labels[rows], num_masked)
+            for num_masked, rows in zip(distinct, order.split(sizes), strict=True)
+        ]
+        return torch.cat(parts)[order.argsort()]
 
     def decode(self, features: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """States of the whole sequence.
@@ -128,10 +131,32 @@ class TokenDecoder(Component):
             (B, 1 + L + V, embed_dims) for V visible tokens.
         """
         mask = mask.bool()
-        x = torch.cat([self._image_positions(features, mask, labels), self._visible_tokens(ids, mask)], dim=1)
+        positions = visible_positions(mask, self.num_tokens - int(mask[0].sum()))
+        return self.norm(self._sequence(features, ids, mask, positions, labels))
+
+    @torch.compiler.disable(recursive=False)  # as forward
+    def _alike(self, features: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None, num_masked: int) -> Tensor:
+        """States of the image positions of rows that have the same number of masked ones."""
+        num_visible = self.num_tokens - num_masked
+        positions = visible_positions(mask, num_visible)
+        # torch.compile would compile once more for each of the sizes 0 and 1, which are rare
+        states = self._image_states if num_visible > 1 else torch.compiler.disable(self._image_states)
+        return states(features, ids, mask, positions, labels)
+
+    def _image_states(
+        self, features: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        x = self._sequence(features, ids, mask, positions, labels)
+        return self.norm(x[:, 1 : 1 + self.num_tokens])
+
+    def _sequence(
+        self, features: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """The whole sequence after the blocks, (B, 1 + L + V, embed_dims)."""
+        x = torch.cat([self._image_positions(features, mask, labels), self._visible_tokens(ids, positions)], dim=1)
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        return x
 
     def _image_positions(self, features: Tensor, mask: Tensor, labels: Tensor | None) -> Tensor:
         """Class position and image positions, (B, 1 + L, embed_dims)."""
@@ -147,10 +172,8 @@ class TokenDecoder(Component):
         words = self.word_embed(self.token_space.class_ids(labels)[:, None])
         return torch.where((labels < 0)[:, None, None], self.mask_token, words)
 
-    def _visible_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Embedded visible tokens in the order of their positions, (B, V, embed_dims)."""
-        num_visible = self.num_tokens - int(mask[0].sum())
-        positions = mask.byte().argsort(dim=1, stable=True)[:, :num_visible]
+    def _visible_tokens(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Embedded visible tokens at their positions (B, V): (B, V, embed_dims)."""
         return self.word_embed(ids.gather(1, positions)) + self.token_pos_embed[0, positions]
 
     def _check(self, features: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None) -> None:

@@ -12,6 +12,7 @@ from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.heads.token_head import TokenHead
 from addp_mm.models.layers import Block, init_transformer_weights
 from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.positions import masked_rows
 from addp_mm.registry import MODELS
 
 
@@ -162,7 +163,12 @@ class MaskedTokenPredictor(Component):
         return self.head(self._states(ids, mask, kept, labels), self.word_embed.weight)
 
     def masked_logits(
-        self, ids: Tensor, mask: Tensor, kept: Tensor | None = None, labels: Tensor | None = None
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        kept: Tensor | None = None,
+        labels: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Logits of the M masked tokens of a batch alone: those of :meth:`logits` at ``mask``.
 
@@ -173,11 +179,14 @@ class MaskedTokenPredictor(Component):
             mask: See :meth:`logits`.
             kept: See :meth:`logits`. Defaults to None.
             labels: See :meth:`logits`. Defaults to None.
+            rows: :func:`~addp_mm.models.layers.positions.masked_rows` of the mask, (M,), int64, if
+                the caller has them. Defaults to None.
 
         Returns:
             (M, vocab_size), row by row.
         """
-        return self.head(self._states(ids, mask, kept, labels)[mask.bool()], self.word_embed.weight)
+        rows = masked_rows(mask) if rows is None else rows
+        return self.head(self._states(ids, mask, kept, labels).flatten(0, 1)[rows], self.word_embed.weight)
 
     def forward(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """Probabilities over the codes.

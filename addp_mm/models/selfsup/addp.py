@@ -161,24 +161,29 @@ class ADDP(Component, BaseSelfSupervisor):
             ClassLabelError: A label is missing, or is not a class of the model.
             ValueError: The ids do not fit the predictor.
         """
-        noise = noise or NoiseDraw.sample(self.schedule, generator_from_process())
         ids = self._stored_ids.read(inputs)
         if ids is None:
             ids, latents = self.tokenize(_images(inputs))
         else:
             latents = self.tokenizer.lookup(ids, *self.latent_size)
-        mask, mask_next = nested_masks(ids.shape[1], noise.level, len(ids), noise.generator, ids.device)
-        labels = read_labels(data_samples, self.head.token_space, ids.device)
-        if labels is not None and self.training:
-            labels = drop_labels(labels, self.class_drop_rate, noise.generator)
+        mask, mask_next, labels, ratios = self._draw(noise, data_samples, len(ids), ids.device)
         noisy, target = self.add_noise(ids, latents, mask, mask_next, labels)
         states = self.neck(self.extract_feat(noisy)[-1], ids, mask, labels)
         losses = self.head.loss(states, self.neck.word_embed.weight, target, mask)
-        return dict(
-            losses,
-            mask_ratio=noisy.new_tensor(noise.level.ratio),
-            next_mask_ratio=noisy.new_tensor(noise.level.next_ratio),
-        )
+        return dict(losses, mask_ratio=ratios[0], next_mask_ratio=ratios[1])
+
+    @torch.compiler.disable  # generators and numbers of another step
+    def _draw(
+        self, noise: NoiseDraw | None, data_samples: list | None, batch_size: int, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Masks of a level and of the next one, (B, L), classes (B,) and the two mask ratios."""
+        noise = noise or NoiseDraw.sample(self.schedule, generator_from_process())
+        level, generator = noise.level, noise.generator
+        mask, mask_next = nested_masks(self.neck.num_tokens, level, batch_size, generator, device)
+        labels = read_labels(data_samples, self.head.token_space, device)
+        if labels is not None and self.training:
+            labels = drop_labels(labels, self.class_drop_rate, generator)
+        return mask, mask_next, labels, torch.tensor([level.ratio, level.next_ratio], device=device)
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:

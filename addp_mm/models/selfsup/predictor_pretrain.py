@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.diffusion import random_masks, seeded_masks, truncated_normal_ratios
+from addp_mm.models.layers.positions import masked_rows
 from addp_mm.models.losses.masked_token_loss import masked_token_losses
 from addp_mm.models.selfsup.build_component import build_component
 from addp_mm.models.selfsup.class_labels import check_drop_rate, drop_labels, read_labels
@@ -166,10 +167,11 @@ class PredictorPretrain(BaseModel):
         mask, kept = self.draw_masks(ids)
         if labels is not None and self.training:
             labels = drop_labels(labels, self.class_drop_rate, generator_from_process())
-        logits = self.predictor.masked_logits(ids, mask, kept, labels)
+        rows = masked_rows(mask)
+        logits = self.predictor.masked_logits(ids, mask, kept, labels, rows)
         if self.codes_only:
             logits = logits[..., : self.codebook_size]
-        return masked_token_losses(logits, ids[mask], self.label_smoothing)
+        return masked_token_losses(logits, ids.flatten()[rows], self.label_smoothing)
 
     def predict(self, ids: Tensor, labels: Tensor | None = None) -> list[BaseDataElement]:
         """Predictions of all masked tokens, at each of ``test_mask_ratios``.
@@ -207,6 +209,7 @@ class PredictorPretrain(BaseModel):
             for row, mask, codes, likelihood in zip(ids, *parts, strict=True)
         ]
 
+    @torch.compiler.disable  # generators and numbers of another step
     def draw_masks(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Draw the masks of a training step.
 

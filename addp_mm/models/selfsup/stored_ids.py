@@ -42,6 +42,7 @@ class StoredIds:
         self._check(ids)
         return ids
 
+    @torch.compiler.disable  # it makes numbers of tensors
     def _check(self, ids: Tensor) -> None:
         """Check each batch on a CPU; only the first on a GPU, where the check would block."""
         if self._checked and ids.device.type != 'cpu':

@@ -174,6 +174,7 @@ class TokenizerPretrain(BaseModel):
             self.ema_codes.update(self.tokenizer.codes.weight.data, ids, latents.detach())
         return self.code_gradient(latents, codes), losses
 
+    @torch.compiler.disable  # it makes numbers of tensors
     @torch.no_grad()
     def _restart_codes(self, latents: Tensor) -> None:
         """Sample unused codes again from the latents of rank 0's batch, when a restart is due."""

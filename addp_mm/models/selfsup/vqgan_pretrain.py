@@ -102,6 +102,7 @@ class VQGANPretrain(TokenizerPretrain):
         self.r1_weight, self.r1_interval = r1_weight, r1_interval
         self.register_buffer('adversarial_scale', torch.ones(()))
 
+    @torch.compiler.disable(recursive=False)  # its numbers are those of another step
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """Losses of images (B, C, H, W) in [0, 1].
 
@@ -133,6 +134,7 @@ class VQGANPretrain(TokenizerPretrain):
             logged.update({name: value for name, value in judged.items() if name != 'loss'})
         return totals, logged
 
+    @torch.compiler.disable(recursive=False)  # its numbers are those of another step
     def _generator_losses(
         self, reconstructions: Tensor, reconstruction_loss: Tensor, iteration: int
     ) -> dict[str, Tensor]:
@@ -145,6 +147,7 @@ class VQGANPretrain(TokenizerPretrain):
             weight = weight * adaptive_weight(reconstruction_loss, loss, self.tokenizer.decoder.conv_out.weight)
         return dict(loss_generator=weight * loss, adversarial_weight=weight)
 
+    @torch.compiler.disable(recursive=False)  # its numbers are those of another step
     def _discriminator_losses(self, reconstructions: Tensor, images: Tensor, iteration: int) -> dict[str, Tensor]:
         if not self.schedule.learns(iteration):
             if not dist.is_distributed():
