@@ -197,13 +197,17 @@ def roi_align(make):
 
 def roi_align_max(make):
     """The same with the maximum of the points; torchvision with a bin for each point."""
+    import torch
     import torch.nn.functional as F
     import torchvision
     from mmcv.ops import roi_align as ours
 
-    side = make.size(200)
-    rois = make.rois(make.size(1000), 4 * side)
-    maps = make.rand(1, 64, side, side, grad=True)
+    side, count = make.size(200), make.size(1000)
+    # points at eighths of a pixel of whole values: no sum is rounded, and equal maxima are equal in both
+    maps = (255 * make.rand(1, 64, side, side)).round().requires_grad_()
+    first = (make.rand(count, 2) * 0.8 * side).round()
+    sides = 3.5 * (1 + 11 * make.rand(count, 2)).round()
+    rois = torch.cat([torch.zeros(count, 1, device=make.device), 4 * first, 4 * (first + sides)], dim=1)
 
     def plain(x):
         return F.max_pool2d(torchvision.ops.roi_align(x, rois, (14, 14), 0.25, 1, True), 2)
