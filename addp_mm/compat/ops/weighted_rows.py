@@ -55,14 +55,10 @@ def gradient_of_rows(grad: Tensor, index: Tensor, weight: Tensor, count: int) ->
     users, order = index.flatten().sort(stable=True)
     starts = torch.searchsorted(users, torch.arange(count, dtype=users.dtype, device=users.device))
     # faster than the gradient of embedding_bag, which also sorts
-    return F.embedding_bag(
-        order // index.size(1), grad, starts, per_sample_weights=weight.flatten()[order], mode='sum'
-    )
+    return F.embedding_bag(order // index.size(1), grad, starts, per_sample_weights=weight.flatten()[order], mode='sum')
 
 
-def zero_padded_corners(
-    y: Tensor, x: Tensor, height: int | Tensor, width: int | Tensor
-) -> tuple[Tensor, Tensor]:
+def zero_padded_corners(y: Tensor, x: Tensor, height: int | Tensor, width: int | Tensor) -> tuple[Tensor, Tensor]:
     """Find the four pixels around each point of a map with zeros around it.
 
     The weights have gradients for ``y`` and ``x``. As in mmcv, a point that is a whole pixel
