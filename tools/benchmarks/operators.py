@@ -203,7 +203,7 @@ def roi_align_max(make):
     from mmcv.ops import roi_align as ours
 
     side, count = make.size(200), make.size(1000)
-    # points at eighths of a pixel of whole values: no sum is rounded, and equal maxima are equal in both
+    # whole values, read at eighths of a pixel: no sum is rounded, and equal maxima stay equal
     maps = (255 * make.rand(1, 64, side, side)).round().requires_grad_()
     first = (make.rand(count, 2) * 0.8 * side).round()
     sides = 3.5 * (1 + 11 * make.rand(count, 2)).round()
@@ -224,7 +224,7 @@ def roi_pool(make):
 
     side, count = make.size(200), make.size(1000)
     maps = make.rand(1, 64, side, side, grad=True)
-    # torchvision rounds edges to pixels, and mmcv does not: boxes whose bins are 1 to 6 whole pixels
+    # torchvision rounds edges to pixels, mmcv does not: boxes whose bins are 1 to 6 whole pixels
     first = (make.rand(count, 2) * 0.8 * side).round()
     sides = 7 * (1 + 5 * make.rand(count, 2)).round()
     image = torch.zeros(count, 1, device=make.device)
@@ -242,11 +242,12 @@ def deform_roi_pool(make):
 
     side, count = make.size(200), make.size(1000)
     maps = make.rand(1, 64, side, side, grad=True)
-    rois = make.rois(count, 3 * side)  # no point is outside, where grid_sample differs
-    rois[:, 1:] += 4
-    shifts = make.rand(count, 2, 7, 7, grad=True)
-    start = rois[:, 1:3] * 0.25 - 0.5
-    extent = (rois[:, 3:] - rois[:, 1:3]) * 0.25
+    # points inside the map, at odd multiples of 1/128 pixel: both read the same four pixels
+    start = (make.rand(count, 2) * 0.5 * side).round() + 1 / 128
+    extent = 7 * (1 + 3 * make.rand(count, 2) * make.scale).round()
+    first = 4 * (start + 0.5)
+    rois = torch.cat([torch.zeros(count, 1, device=make.device), first, first + 4 * extent], dim=1)
+    shifts = (8 * make.rand(count, 2, 7, 7)).round().div(8).requires_grad_()
     steps = (torch.arange(14, device=make.device) + 0.5) / 14
 
     def plain(x, moved):
@@ -254,12 +255,12 @@ def deform_roi_pool(make):
         for axis in (0, 1):
             at = (start[:, axis, None] + extent[:, axis, None] * steps).view((-1, 7, 2))
             at = at[:, None, :, None, :] if axis == 0 else at[:, :, None, :, None]
-            axes.append(at + (0.1 * extent[:, axis, None, None] * moved[:, axis])[..., None, None])
+            axes.append(at + (0.125 * extent[:, axis, None, None] * moved[:, axis])[..., None, None])
         grid = torch.stack(torch.broadcast_tensors(*axes), dim=-1).view(1, count * 49, 4, 2)
         sampled = F.grid_sample(x, grid * 2 / (side - 1) - 1, align_corners=True).mean(-1)
         return sampled.view(64, count, 7, 7).transpose(0, 1)
 
-    own = differentiated(lambda x, moved: ours(x, rois, moved, (7, 7), 0.25, 2, 0.1), maps, shifts)
+    own = differentiated(lambda x, moved: ours(x, rois, moved, (7, 7), 0.25, 2, 0.125), maps, shifts)
     return own, differentiated(plain, maps, shifts)
 
 
@@ -382,7 +383,7 @@ def masked_conv(make):
 
 
 def psa_mask(make):
-    """Masks of 97 x 97 for the pixels of a map of 49 x 49, forward and backward; a loop over the pixels."""
+    """Masks of 97 x 97 for a map of 49 x 49, forward and backward; one index of all."""
     import torch
     from mmcv.ops import PSAMask
 
@@ -390,17 +391,13 @@ def psa_mask(make):
     size = 2 * side - 1
     layer = PSAMask('collect', (size, size))
     masks = make.rand(1, size**2, side, side, grad=True)
-
-    def plain(x):
-        windows = x.view(size, size, side, side)
-        rows = [
-            torch.stack([windows[i : i + side, j : j + side, side - 1 - i, side - 1 - j] for j in range(side)][::-1])
-            for i in range(side)
-        ]
-        spread = torch.stack(rows[::-1])  # for each pixel the map
-        return spread.permute(2, 3, 0, 1).reshape(1, side**2, side, side)
-
-    return differentiated(layer, masks), differentiated(plain, masks)
+    numbers = torch.arange(masks.numel(), device=make.device).view(size, size, side, side)
+    middle = range(side - 1, -1, -1)  # where the map starts in the mask of its first, second, ... row
+    rows = [
+        torch.stack([numbers[i : i + side, j : j + side, side - 1 - i, side - 1 - j] for j in middle]) for i in middle
+    ]
+    index = torch.stack(rows).permute(2, 3, 0, 1).reshape(1, side**2, side, side)
+    return differentiated(layer, masks), differentiated(lambda x: x.flatten()[index], masks)
 
 
 def sync_bn(make):
