@@ -86,7 +86,7 @@ class _Inputs(NamedTuple):
 
 
 def _samples(inputs: _Inputs, shapes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """What each head of each query reads: rows of the values, and weights (B * Q * M, L * P * 4)."""
+    """What each head of each query reads: (B * Q * M, L * P * 4) rows of values, and weights."""
     batch, pixels, heads, _ = inputs.value.shape
     # mmcv reads zeros at NaN and Inf
     at = inputs.locations.nan_to_num(nan=_OUTSIDE[0]).clamp(*_OUTSIDE)

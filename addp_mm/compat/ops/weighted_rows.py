@@ -4,6 +4,8 @@
 The rows are the pixels of a map, so that all channels of a pixel are read at once.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +21,7 @@ def pixel_rows(images: Tensor, groups: int = 1) -> Tensor:
     return images.permute(0, 2, 3, 1).reshape(-1, images.size(1) // groups)
 
 
-def images_of(rows: Tensor, shape: torch.Size) -> Tensor:
+def images_of(rows: Tensor, shape: Sequence[int]) -> Tensor:
     """View the rows of :func:`pixel_rows` as a batch (N, C, H, W) again."""
     batch, channels, height, width = shape
     return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
