@@ -240,7 +240,7 @@ def deform_roi_pool(make):
     import torch.nn.functional as F
     from mmcv.ops import deform_roi_pool as ours
 
-    side, count = make.size(200), make.size(1000)
+    side, count = max(24, make.size(200)), make.size(1000)
     maps = make.rand(1, 64, side, side, grad=True)
     # points inside the map, at odd multiples of 1/128 pixel: both read the same four pixels
     start = (make.rand(count, 2) * 0.5 * side).round() + 1 / 128
