@@ -65,12 +65,17 @@ class Inputs:
 
 def differentiated(function, *inputs):
     """A call of a function and of its backward pass: returns the output and all gradients."""
+    import torch
+
+    flows = {}
 
     def run():
         for tensor in inputs:
             tensor.grad = None
         out = function(*inputs)
-        out.sum().backward()
+        if out.shape not in flows:  # gradients that differ, so that none is lost in a sum
+            flows[out.shape] = torch.linspace(-1, 1, out.numel(), device=out.device).view(out.shape)
+        out.backward(flows[out.shape])
         return [out.detach(), *(tensor.grad for tensor in inputs)]
 
     return run
@@ -85,8 +90,69 @@ def nms(make):
     return lambda: ours(boxes, scores, 0.7)[1], lambda: torchvision.ops.nms(boxes, scores, 0.7)
 
 
-def soft_nms(make):
-    """1000 boxes, linear weights; a loop over the boxes."""
+def nms_offset(make):
+    """The same with boxes of whole pixels, as in mmdet 1.x; a loop over the kept boxes."""
+    import torch
+    from mmcv.ops import nms as ours
+
+    boxes, scores = make.boxes(make.size(2000), 1000)
+
+    def plain():
+        order, kept = scores.argsort(descending=True), []
+        overlaps = pixel_overlaps(boxes, boxes)
+        while len(order):
+            kept.append(order[0])
+            order = order[1:][overlaps[order[0], order[1:]] <= 0.7]
+        return torch.stack(kept)
+
+    return lambda: ours(boxes, scores, 0.7, offset=1)[1], plain
+
+
+def pixel_overlaps(one, other):
+    """IoU of boxes whose last row and column of pixels belong to them."""
+    import torch
+    import torchvision
+
+    grow = torch.tensor([0, 0, 1, 1], device=one.device)
+    return torchvision.ops.box_iou(one + grow, other + grow)
+
+
+def batched_nms(make):
+    """5000 boxes of 80 classes; torchvision."""
+    import torchvision
+    from mmcv.ops import batched_nms as ours
+
+    boxes, scores = make.boxes(make.size(5000), 1000)
+    classes = (make.rand(len(boxes)) * 80).long()
+    own = dict(type='nms', iou_threshold=0.5)
+    return lambda: ours(boxes, scores, classes, own)[1], lambda: torchvision.ops.batched_nms(
+        boxes, scores, classes, 0.5
+    )
+
+
+def nms_match(make):
+    """1000 boxes; a loop over the kept boxes."""
+    import torch
+    import torchvision
+    from mmcv.ops import nms_match as ours
+
+    boxes, scores = make.boxes(make.size(1000), 1000)
+    rows = torch.cat([boxes, scores[:, None]], dim=1)
+
+    def plain():
+        order, groups = scores.argsort(descending=True), []
+        overlaps = torchvision.ops.box_iou(boxes, boxes)
+        while len(order):
+            hits = overlaps[order[0], order] >= 0.5
+            hits[0] = True
+            groups.append(order[hits])
+            order = order[~hits]
+        return groups
+
+    return lambda: list(ours(rows, 0.5)), plain
+
+
+def _soft_nms(make, method):
     import torch
     import torchvision
     from mmcv.ops import soft_nms as ours
@@ -94,16 +160,27 @@ def soft_nms(make):
     boxes, scores = make.boxes(make.size(1000), 1000)
 
     def plain():
-        overlaps, left, order = torchvision.ops.box_iou(boxes, boxes), scores.clone(), []
+        overlaps = torchvision.ops.box_iou(boxes, boxes)
+        weights = torch.exp(-(overlaps**2) / 0.5) if method == 'gaussian' else 1 - overlaps * (overlaps > 0.3)
+        left, order = scores.clone(), []
         while left.max() > 1e-3:
             best = int(left.argmax())
             order.append(best)
             left[best] = -1
-            overlap = overlaps[best]
-            left = torch.where((overlap > 0.3) & (left > 0), left * (1 - overlap), left)
+            left = torch.where(left > 0, left * weights[best], left)
         return torch.tensor(order, device=boxes.device)
 
-    return lambda: ours(boxes, scores, 0.3, 0.5, 1e-3, 'linear')[1], plain
+    return lambda: ours(boxes, scores, 0.3, 0.5, 1e-3, method)[1], plain
+
+
+def soft_nms(make):
+    """1000 boxes, linear weights; a loop over the boxes."""
+    return _soft_nms(make, 'linear')
+
+
+def soft_nms_gaussian(make):
+    """1000 boxes, Gaussian weights; a loop over the boxes."""
+    return _soft_nms(make, 'gaussian')
 
 
 def roi_align(make):
@@ -118,16 +195,73 @@ def roi_align(make):
     return own, differentiated(lambda x: torchvision.ops.roi_align(x, rois, (7, 7), 0.25, 2, True), maps)
 
 
+def roi_align_max(make):
+    """The same with the maximum of the points; torchvision with a bin for each point."""
+    import torch
+    import torch.nn.functional as F
+    import torchvision
+    from mmcv.ops import roi_align as ours
+
+    side, count = make.size(200), make.size(1000)
+    # whole values, read at eighths of a pixel: no sum is rounded, and equal maxima stay equal
+    maps = (255 * make.rand(1, 64, side, side)).round().requires_grad_()
+    first = (make.rand(count, 2) * 0.8 * side).round()
+    sides = 3.5 * (1 + 11 * make.rand(count, 2)).round()
+    rois = torch.cat([torch.zeros(count, 1, device=make.device), 4 * first, 4 * (first + sides)], dim=1)
+
+    def plain(x):
+        return F.max_pool2d(torchvision.ops.roi_align(x, rois, (14, 14), 0.25, 1, True), 2)
+
+    own = differentiated(lambda x: ours(x, rois, (7, 7), 0.25, 2, 'max', True), maps)
+    return own, differentiated(plain, maps)
+
+
 def roi_pool(make):
     """1000 boxes on a map of stride 4, forward and backward; torchvision."""
+    import torch
     import torchvision
     from mmcv.ops import roi_pool as ours
 
-    side = make.size(200)
-    rois = make.rois(make.size(1000), 4 * side)
+    side, count = make.size(200), make.size(1000)
     maps = make.rand(1, 64, side, side, grad=True)
-    own = differentiated(lambda x: ours(x, rois, (7, 7), 0.25), maps)
+    # torchvision rounds edges to pixels, mmcv does not: boxes whose bins are 1 to 6 whole pixels
+    first = (make.rand(count, 2) * 0.8 * side).round()
+    sides = 7 * (1 + 5 * make.rand(count, 2)).round()
+    image = torch.zeros(count, 1, device=make.device)
+    mmcv_rois = torch.cat([image, 4 * first, 4 * (first + sides) - 1], dim=1)
+    rois = torch.cat([image, 4 * first, 4 * (first + sides - 1)], dim=1)
+    own = differentiated(lambda x: ours(x, mmcv_rois, (7, 7), 0.25), maps)
     return own, differentiated(lambda x: torchvision.ops.roi_pool(x, rois, (7, 7), 0.25), maps)
+
+
+def deform_roi_pool(make):
+    """1000 boxes with shifted bins, forward and backward; torch's grid_sample."""
+    import torch
+    import torch.nn.functional as F
+    from mmcv.ops import deform_roi_pool as ours
+
+    side, count = max(24, make.size(200)), make.size(1000)
+    maps = make.rand(1, 64, side, side, grad=True)
+    # points inside the map, at odd multiples of 1/128 pixel: both read the same four pixels
+    start = (make.rand(count, 2) * 0.5 * side).round() + 1 / 128
+    extent = 7 * (1 + 3 * make.rand(count, 2) * make.scale).round()
+    first = 4 * (start + 0.5)
+    rois = torch.cat([torch.zeros(count, 1, device=make.device), first, first + 4 * extent], dim=1)
+    shifts = (8 * make.rand(count, 2, 7, 7)).round().div(8).requires_grad_()
+    steps = (torch.arange(14, device=make.device) + 0.5) / 14
+
+    def plain(x, moved):
+        axes = []
+        for axis in (0, 1):
+            at = (start[:, axis, None] + extent[:, axis, None] * steps).view((-1, 7, 2))
+            at = at[:, None, :, None, :] if axis == 0 else at[:, :, None, :, None]
+            axes.append(at + (0.125 * extent[:, axis, None, None] * moved[:, axis])[..., None, None])
+        grid = torch.stack(torch.broadcast_tensors(*axes), dim=-1).view(1, count * 49, 4, 2)
+        sampled = F.grid_sample(x, grid * 2 / (side - 1) - 1, align_corners=True).mean(-1)
+        return sampled.view(64, count, 7, 7).transpose(0, 1)
+
+    own = differentiated(lambda x, moved: ours(x, rois, moved, (7, 7), 0.25, 2, 0.125), maps, shifts)
+    return own, differentiated(plain, maps, shifts)
 
 
 def _deformable(make, with_mask):
@@ -190,6 +324,20 @@ def sigmoid_focal_loss(make):
     return own, differentiated(lambda x: torchvision.ops.sigmoid_focal_loss(x, wanted, 0.25, 2.0), logits)
 
 
+def softmax_focal_loss(make):
+    """20,000 anchors and 80 classes, forward and backward; softmax and logarithm of torch."""
+    from mmcv.ops import softmax_focal_loss as ours
+
+    logits = make.rand(make.size(20000), 80, grad=True)
+    labels = (make.rand(len(logits)) * 79.99).long()
+
+    def plain(x):
+        logs = x.log_softmax(1).gather(1, labels[:, None])
+        return -0.25 * ((1 - logs.exp()) ** 2 * logs).sum()
+
+    return differentiated(lambda x: ours(x, labels, 2.0, 0.25, None, 'sum'), logits), differentiated(plain, logits)
+
+
 def bbox_overlaps(make):
     """2000 boxes against 100; torchvision."""
     import torchvision
@@ -234,20 +382,66 @@ def masked_conv(make):
     return own, lambda: F.conv2d(maps, weight, bias, padding=1) * mask
 
 
+def psa_mask(make):
+    """Masks of 97 x 97 for a map of 49 x 49, forward and backward; one index of all."""
+    import torch
+    from mmcv.ops import PSAMask
+
+    side = make.size(49)
+    size = 2 * side - 1
+    layer = PSAMask('collect', (size, size))
+    masks = make.rand(1, size**2, side, side, grad=True)
+    numbers = torch.arange(masks.numel(), device=make.device).view(size, size, side, side)
+    middle = range(side - 1, -1, -1)  # where the map starts in the mask of its first, second, ... row
+    rows = [
+        torch.stack([numbers[i : i + side, j : j + side, side - 1 - i, side - 1 - j] for j in middle]) for i in middle
+    ]
+    index = torch.stack(rows).permute(2, 3, 0, 1).reshape(1, side**2, side, side)
+    return differentiated(layer, masks), differentiated(lambda x: x.flatten()[index], masks)
+
+
+def sync_bn(make):
+    """A map of 256 x 64 x 64 of 2 images on one rank, forward and backward; torch's batch norm."""
+    import torch.nn.functional as F
+    from mmcv.ops.sync_bn import SyncBatchNormFunction
+
+    side = make.size(64)
+    maps = make.rand(2, 256, side, side, grad=True)
+    weight, bias = make.rand(256, grad=True), make.rand(256, grad=True)
+    mean, var = make.rand(256), make.rand(256)
+
+    def own(x, w, b):
+        return SyncBatchNormFunction.apply(x, mean, var, w, b, 0.1, 1e-5, None, 1, 'default')
+
+    def plain(x, w, b):
+        return F.batch_norm(x, mean, var, w, b, True, 0.1, 1e-5)
+
+    return differentiated(own, maps, weight, bias), differentiated(plain, maps, weight, bias)
+
+
 OPERATORS = {
     one.__name__: one
     for one in (
         nms,
+        nms_offset,
+        batched_nms,
+        nms_match,
         soft_nms,
+        soft_nms_gaussian,
         roi_align,
+        roi_align_max,
         roi_pool,
+        deform_roi_pool,
         deform_conv,
         modulated_deform_conv,
         ms_deform_attn,
         sigmoid_focal_loss,
+        softmax_focal_loss,
         bbox_overlaps,
         carafe,
         masked_conv,
+        psa_mask,
+        sync_bn,
     )
 }
 

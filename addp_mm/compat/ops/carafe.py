@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
+from .weighted_rows import gradient_of_rows, gradient_of_weights, images_of, pixel_rows, weighted_sums
 
 
 @mmcv_op
@@ -24,10 +25,8 @@ def carafe_naive_forward(
     """
     if output.numel() == 0:
         return
-    dtype = compute_dtype(features, masks)
-    windows = _windows(features.to(dtype), kernel_size, group_size)
-    weights = _weights(masks.to(dtype), kernel_size, group_size, scale_factor)
-    output.copy_(torch.einsum('ngckhw,ngkhawb->ngchawb', windows, weights).reshape(output.shape))
+    rows, index, weight = _windows(features, masks, kernel_size, group_size, scale_factor)
+    output.copy_(images_of(weighted_sums(rows, index, weight), output.shape))
 
 
 @mmcv_op
@@ -44,9 +43,15 @@ def carafe_naive_backward(
     """Add the gradients of :func:`carafe_naive_forward` to ``bottom_grad`` and ``mask_grad``."""
     if top_grad.numel() == 0:
         return
-    by_features, by_masks = _gradients(top_grad, features, masks, kernel_size, group_size, scale_factor)
-    bottom_grad += by_features
-    mask_grad += by_masks
+    rows, index, weight = _windows(features, masks, kernel_size, group_size, scale_factor)
+    grad = pixel_rows(top_grad.to(rows.dtype), group_size)
+    batch, channels, height, width = features.shape
+    border = kernel_size // 2
+    padded = batch, channels, height + 2 * border, width + 2 * border
+    by_rows = images_of(gradient_of_rows(grad, index, weight, len(rows)), padded)
+    bottom_grad += by_rows[:, :, border : border + height, border : border + width]
+    by_weight = gradient_of_weights(grad, rows, index).view(batch, *masks.shape[2:], -1)
+    mask_grad += by_weight.permute(0, 3, 1, 2)
 
 
 @mmcv_op
@@ -85,28 +90,23 @@ def carafe_backward(
     carafe_naive_backward(top_grad, rfeatures, masks, bottom_grad, mask_grad, kernel_size, group_size, scale_factor)
 
 
-def _windows(features: Tensor, kernel_size: int, groups: int) -> Tensor:
-    """(N, C, H, W) -> (N, groups, C / groups, kernel_size^2, H, W)."""
-    batch, channels, height, width = features.shape
-    windows = F.unfold(features, kernel_size, padding=(kernel_size - 1) // 2)
-    return windows.view(batch, groups, channels // groups, kernel_size**2, height, width)
+def _windows(
+    features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What each new pixel sums.
 
-
-def _weights(masks: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
-    """(N, groups * kernel_size^2, H * scale, W * scale) -> (N, groups, k^2, H, scale, W, scale)."""
-    batch, _, height, width = masks.shape
-    return masks.reshape(batch, groups, kernel_size**2, height // scale, scale, width // scale, scale)
-
-
-def _gradients(
-    grad: Tensor, features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale: int
-) -> tuple[Tensor, Tensor]:
-    dtype = compute_dtype(features, masks)
-    batch, channels, height, width = features.shape
-    grad = grad.to(dtype).reshape(batch, groups, channels // groups, height, scale, width, scale)
-    weights = _weights(masks.to(dtype), kernel_size, groups, scale)
-    by_windows = torch.einsum('ngchawb,ngkhawb->ngckhw', grad, weights)
-    by_windows = by_windows.reshape(batch, channels * kernel_size**2, height * width)
-    by_features = F.fold(by_windows, (height, width), kernel_size, padding=(kernel_size - 1) // 2)
-    by_masks = torch.einsum('ngchawb,ngckhw->ngkhawb', grad, _windows(features.to(dtype), kernel_size, groups))
-    return by_features, by_masks.reshape(masks.shape)
+    Returns:
+        (R, C / groups) rows of the features with a border of zeros; and, for each group of each new
+        pixel, (S, kernel_size^2) int32 index into them and weights.
+    """
+    dtype, device, border = compute_dtype(features, masks), masks.device, kernel_size // 2
+    padded = F.pad(features.to(dtype), (border,) * 4)
+    batch, _, height, width = padded.shape
+    step = torch.arange(kernel_size, device=device)
+    row = (torch.arange(masks.size(2), device=device) // scale)[:, None] + step
+    column = (torch.arange(masks.size(3), device=device) // scale)[:, None] + step
+    image = torch.arange(batch, device=device).view(-1, 1, 1, 1, 1) * height
+    pixel = (image + row[:, None, :, None]) * width + column[:, None]  # (N, H, W, k, k)
+    index = pixel.flatten(3)[:, :, :, None] * groups + torch.arange(groups, device=device)[:, None]
+    weight = masks.to(dtype).permute(0, 2, 3, 1).reshape(-1, kernel_size**2)
+    return pixel_rows(padded, groups), index.flatten(0, 3).int(), weight

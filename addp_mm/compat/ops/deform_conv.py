@@ -1,13 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Deformable convolution, versions 1 (arXiv 1703.06211) and 2 (arXiv 1811.11168)."""
 
-from typing import NamedTuple
-
 import torch
 import torchvision.ops  # noqa: F401  registers the kernels under torch.ops.torchvision
 from torch import Tensor
 
 from .common import allow_atomics, compute_dtype, mmcv_op
+from .deform_on_cpu import DeformConvOnCPU
+from .deform_settings import Settings
 
 _FAR = 1e6  # pixels, outside of every map
 
@@ -26,10 +26,10 @@ def deform_conv_forward(
         output: (N, D, Ho, Wo); filled in place.
         columns: Buffer of mmcv, not used.
         ones: Buffer of mmcv, not used.
-        **numbers: Kernel, strides and groups; see :meth:`_Settings.of`.
+        **numbers: Kernel, strides and groups; see :meth:`Settings.of`.
     """
     if input.numel():
-        output.copy_(_forward(input, weight, None, offset, None, _Settings.of(**numbers)))
+        output.copy_(_forward(input, weight, None, offset, None, Settings.of(**numbers)))
 
 
 @mmcv_op
@@ -45,9 +45,11 @@ def deform_conv_backward_input(
 ) -> None:
     """Add the gradients of :func:`deform_conv_forward` to ``gradInput`` and ``gradOffset``."""
     if input.numel():
-        grads = _backward(gradOutput, input, weight, None, offset, None, _Settings.of(**numbers))
-        gradInput.add_(grads[0])
-        gradOffset.add_(grads[2])
+        by_input, _, by_offset, *_ = _backward(
+            gradOutput, input, weight, offset, None, Settings.of(**numbers), of_weight=False
+        )
+        gradInput.add_(by_input)
+        gradOffset.add_(by_offset)
 
 
 @mmcv_op
@@ -63,8 +65,10 @@ def deform_conv_backward_parameters(
 ) -> None:
     """Add ``scale`` times the gradient of :func:`deform_conv_forward` to ``gradWeight``."""
     if input.numel():
-        grads = _backward(gradOutput, input, gradWeight, None, offset, None, _Settings.of(**numbers))
-        gradWeight.add_(scale * grads[1])
+        _, by_weight, *_ = _backward(
+            gradOutput, input, gradWeight, offset, None, Settings.of(**numbers), of_inputs=False
+        )
+        gradWeight.add_(scale * by_weight)
 
 
 @mmcv_op
@@ -84,11 +88,11 @@ def modulated_deform_conv_forward(
 
     ``mask`` is (N, deformable_group * kernel_h * kernel_w, Ho, Wo). ``bias`` (D,) is used if
     ``with_bias``. All others are as in :func:`deform_conv_forward`; for the numbers see
-    :meth:`_Settings.of_modulated`. ``offset`` and ``mask`` may be larger than Ho and Wo, see
+    :meth:`Settings.of_modulated`. ``offset`` and ``mask`` may be larger than Ho and Wo, see
     :func:`_first_numbers`; mmdet's DyHead needs it.
     """
     if input.numel():
-        settings = _Settings.of_modulated(**numbers)
+        settings = Settings.of_modulated(**numbers)
         size = settings.output_size(input, weight)
         offset, mask = _first_numbers(offset, size), _first_numbers(mask, size)
         output.copy_(_forward(input, weight, bias if with_bias else None, offset, mask, settings))
@@ -115,50 +119,16 @@ def modulated_deform_conv_backward(
     """Add the gradients of :func:`modulated_deform_conv_forward` to the five ``grad_`` tensors."""
     if input.numel() == 0:
         return
-    settings = _Settings.of_modulated(**numbers)
+    settings = Settings.of_modulated(**numbers)
     size = settings.output_size(input, weight)
     inner = _first_numbers(offset, size), _first_numbers(mask, size)
-    grads = _backward(grad_output, input, weight, bias if with_bias else None, *inner, settings)
-    grad_input += grads[0]
-    grad_weight += grads[1]
-    grad_offset += _in_place_of_first_numbers(grads[2], grad_offset)
-    grad_mask += _in_place_of_first_numbers(grads[3], grad_mask)
+    by_input, by_weight, by_offset, by_mask = _backward(grad_output, input, weight, *inner, settings)
+    grad_input += by_input
+    grad_weight += by_weight
+    grad_offset += _in_place_of_first_numbers(by_offset, grad_offset)
+    grad_mask += _in_place_of_first_numbers(by_mask, grad_mask)
     if with_bias:
-        grad_bias += grads[4]
-
-
-class _Settings(NamedTuple):
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-    deform_groups: int
-
-    @classmethod
-    def of(cls, dW, dH, padW, padH, dilationW, dilationH, group, deformable_group, **_) -> '_Settings':
-        """From mmcv's numbers for version 1; size of the kernel and block size are not used."""
-        return cls((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
-
-    @classmethod
-    def of_modulated(
-        cls, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group, **_
-    ) -> '_Settings':
-        """From mmcv's numbers for version 2; the size of the kernel is not used."""
-        return cls((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
-
-    def output_size(self, input: Tensor, weight: Tensor) -> tuple[int, int]:
-        """Height and width of the output, as mmcv computes them."""
-        height, width = (
-            (input.size(2 + i) + 2 * self.padding[i] - self.dilation[i] * (weight.size(2 + i) - 1) - 1)
-            // self.stride[i]
-            + 1
-            for i in (0, 1)
-        )
-        return height, width
-
-    def for_torchvision(self, mask: Tensor | None) -> tuple[int | bool, ...]:
-        """The settings in the order of torchvision's kernels."""
-        return (*self.stride, *self.padding, *self.dilation, self.groups, self.deform_groups, mask is not None)
+        grad_bias += grad_output.to(by_weight.dtype).sum((0, 2, 3))
 
 
 def _first_numbers(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -193,46 +163,63 @@ def _in_place_of_first_numbers(grad: Tensor, maps: Tensor) -> Tensor:
     return whole.view(maps.shape)
 
 
-def _arguments(
-    input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor, mask: Tensor | None
-) -> tuple[Tensor, ...]:
-    """Cast to the dtype of the computation, and replace None as torchvision needs it."""
+def _cast(
+    input: Tensor, weight: Tensor, offset: Tensor, *others: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Input, weight, offset, mask and bias in the dtype of the computation; offsets are finite."""
     dtype = compute_dtype(input, weight, offset)
-    # mmcv reads zeros at NaN and Inf; torchvision would read any memory
+    # mmcv reads zeros at NaN and Inf
     offset = offset.to(dtype).nan_to_num(nan=_FAR).clamp(-_FAR, _FAR)
-    bias = input.new_zeros(weight.size(0)) if bias is None else bias
-    mask = input.new_zeros(input.size(0), 1) if mask is None else mask
-    return tuple(t.to(dtype) for t in (input, weight, offset, mask, bias))
+    mask, bias = (None if tensor is None else tensor.to(dtype) for tensor in others)
+    return input.to(dtype), weight.to(dtype), offset, mask, bias
 
 
 def _forward(
-    input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor, mask: Tensor | None, settings: _Settings
+    input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor, mask: Tensor | None, settings: Settings
 ) -> Tensor:
-    return torch.ops.torchvision.deform_conv2d(
-        *_arguments(input, weight, bias, offset, mask), *settings.for_torchvision(mask)
-    )
+    input, weight, offset, mask, bias = _cast(input, weight, offset, mask, bias)
+    if input.device.type == 'cpu':
+        output = DeformConvOnCPU(input, weight, offset, mask, settings).output()
+        return output if bias is None else output + bias[:, None, None]
+    return torch.ops.torchvision.deform_conv2d(*_for_torchvision(input, weight, offset, mask, bias, settings))
 
 
 def _backward(
     grad: Tensor,
     input: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
     offset: Tensor,
     mask: Tensor | None,
-    settings: _Settings,
+    settings: Settings,
+    of_inputs: bool = True,
+    of_weight: bool = True,
 ) -> tuple[Tensor, ...]:
-    """Gradients of input, weight, offset, mask and bias."""
-    arguments = _arguments(input, weight, bias, offset, mask)
+    """Gradients of input, weight, offset and mask, if there is one; the CPU skips unwanted ones."""
+    input, weight, offset, mask, _ = _cast(input, weight, offset, mask, None)
+    grad = grad.to(input.dtype)
+    if input.device.type == 'cpu':
+        convolution, none = DeformConvOnCPU(input, weight, offset, mask, settings), grad.new_empty(0)
+        by_weight = convolution.weight_gradient(grad) if of_weight else none
+        by_input, *others = convolution.input_gradients(grad) if of_inputs else (none, none, none)
+        return by_input, by_weight, *others
     with allow_atomics():
-        grads = torch.ops.torchvision._deform_conv2d_backward(  # noqa: SLF001  # its only name
-            grad.to(arguments[0].dtype), *arguments, *settings.for_torchvision(mask)
+        by_input, by_weight, by_offset, by_mask, _ = torch.ops.torchvision._deform_conv2d_backward(  # noqa: SLF001
+            grad, *_for_torchvision(input, weight, offset, mask, None, settings)
         )
-    outside = _outside(arguments[2], input.shape[2:], weight.shape[2:], settings)
-    return grads[0], grads[1], grads[2].masked_fill(outside, 0), grads[3], grads[4]
+    outside = _outside(offset, input.shape[2:], weight.shape[2:], settings)
+    return by_input, by_weight, by_offset.masked_fill(outside, 0), by_mask
 
 
-def _outside(offset: Tensor, size: torch.Size, kernel: torch.Size, settings: _Settings) -> Tensor:
+def _for_torchvision(
+    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None, settings: Settings
+) -> tuple[Tensor | int | bool, ...]:
+    """The arguments of torchvision's kernels, which have no None."""
+    bias = input.new_zeros(weight.size(0)) if bias is None else bias
+    values = input.new_zeros(input.size(0), 1) if mask is None else mask
+    return input, weight, offset, values, bias, *settings.for_torchvision(mask)
+
+
+def _outside(offset: Tensor, size: torch.Size, kernel: torch.Size, settings: Settings) -> Tensor:
     """Mark the positions that are a whole pixel outside; there mmcv's offset has no gradient.
 
     torchvision has a gradient at exactly -1. This case is frequent: with offsets of zero and a

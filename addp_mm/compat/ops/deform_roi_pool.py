@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from .common import compute_dtype, mmcv_op
-from .roi_grid import RoIGrid, bilinear_corners, chunks, pixels_of, roi_grid
+from .roi_grid import RoIGrid, bilinear_corners, chunks, roi_grid
+from .weighted_rows import gradient_of_rows, gradient_of_weights, images_of, pixel_rows, weighted_sums
 
 
 @mmcv_op
@@ -39,14 +40,14 @@ def deform_roi_pool_forward(
         return
     features, boxes, shift = (t.to(compute_dtype(input)) for t in (input, rois, offset))
     height, width = features.shape[2:]
-    pixels = pixels_of(features)
+    pixels = pixel_rows(features)
     grid = roi_grid(boxes, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned=True)
-    for part in chunks(len(rois), output[0].numel() * grid.valid[0].numel() * 4):
+    for part in chunks(len(rois), _elements(grid, output)):
         y, x, weight = _points(grid, part, shift, gamma)
         index, corner = bilinear_corners(y, x, height, width)
-        index = index + _image_start(boxes[part], height * width)
-        values = (pixels[:, index] * corner).sum(-1)
-        output[part] = (values * weight).sum((-2, -1)).transpose(0, 1).to(output.dtype)
+        index = (index + _image_start(boxes[part], height * width)).flatten(0, 2).flatten(1)
+        pooled = weighted_sums(pixels, index, (corner * weight[..., None]).flatten(0, 2).flatten(1))
+        output[part] = pooled.view(*y.shape[:3], -1).permute(0, 3, 1, 2).to(output.dtype)
 
 
 @mmcv_op
@@ -68,23 +69,30 @@ def deform_roi_pool_backward(
         return
     dtype = compute_dtype(input)
     grad, features, boxes, shift = (t.to(dtype) for t in (grad_output, input, rois, offset))
-    channels, height, width = features.shape[1:]
-    pixels, total = pixels_of(features), pixels_of(torch.zeros_like(features))
+    height, width = features.shape[2:]
+    pixels = pixel_rows(features)
+    total = torch.zeros_like(pixels)
     grid = roi_grid(boxes, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned=True)
-    for part in chunks(len(rois), grad_output[0].numel() * grid.valid[0].numel() * 4):
+    for part in chunks(len(rois), _elements(grid, grad_output)):
         y, x, weight = _points(grid, part, shift, gamma)
         index, corner = bilinear_corners(y, x, height, width)
         index = index + _image_start(boxes[part], height * width)
-        # (C, k, PH, PW, GH, GW)
-        flow = grad[part].transpose(0, 1)[..., None, None] * weight
-        total.index_add_(1, index.flatten(), (flow[..., None] * corner).flatten(1))
+        flow = grad[part].permute(0, 2, 3, 1).flatten(0, 2)  # (k * PH * PW, C)
+        weights = (corner * weight[..., None]).flatten(0, 2).flatten(1)
+        total += gradient_of_rows(flow, index.flatten(0, 2).flatten(1), weights, len(total))
         if shift.numel():
-            slopes = _slopes(pixels[:, index], y, x, height, width)
+            by_corner = gradient_of_weights(flow, pixels, index.flatten(0, 2).flatten(1)).view(corner.shape)
             inside = corner.sum(-1) > 0
+            slopes = _slopes(by_corner, y, x, height, width)
             for axis, extent in enumerate((grid.width, grid.height)):
-                moved = (flow * slopes[axis] * inside).sum((0, -2, -1)) * gamma * extent[part, None, None]
+                moved = (weight * slopes[axis] * inside).sum((-2, -1)) * gamma * extent[part, None, None]
                 grad_offset[part, axis] += moved.to(grad_offset.dtype)
-    grad_input += total.view(channels, -1, height, width).transpose(0, 1)
+    grad_input += images_of(total, features.shape)
+
+
+def _elements(grid: RoIGrid, output: Tensor) -> int:
+    """Numbers in memory for a RoI, for a channel at least."""
+    return output[0, 0].numel() * max(grid.valid[0].numel() * 4, output.size(1))
 
 
 def _points(grid: RoIGrid, part: slice, shift: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,7 +110,15 @@ def _image_start(rois: Tensor, pixels: int) -> Tensor:
 
 
 def _slopes(corners: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Derivatives with respect to x and y as in mmcv's kernel, which extrapolates the border."""
+    """Derivatives for x and y as in mmcv's kernel, which extrapolates the border.
+
+    Args:
+        corners: (..., 4) gradients of the weights of the corners.
+        y: (...) rows of the points.
+        x: (...) columns of the points.
+        height: Rows of the map.
+        width: Columns of the map.
+    """
     y_low, x_low = y.clamp(0, height - 1).floor(), x.clamp(0, width - 1).floor()
     y_high, x_high = (y_low + 1).clamp(max=height - 1), (x_low + 1).clamp(max=width - 1)
     low_low, low_high, high_low, high_high = corners.unbind(-1)

@@ -73,8 +73,10 @@ def softmax_focal_loss_backward(
     factor = alpha * (-((1 - p) ** gamma) + gamma * (1 - p) ** (gamma - 1) * p * p.clamp(min=_TINY).log())
     factor = torch.where(known, factor, 0) * _class_weight(weight, target, known)
     buff.copy_(factor)
-    hot = target[:, None] == torch.arange(softmax.size(1), device=softmax.device)
-    grad_input.copy_(factor[:, None] * (hot.to(p.dtype) - softmax.to(p.dtype)))
+    p_all = softmax.to(p.dtype)
+    grad = p_all * -factor[:, None]
+    grad.scatter_(1, target.clamp(min=0)[:, None], (factor * (1 - p))[:, None])
+    grad_input.copy_(grad)
 
 
 def _probabilities(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

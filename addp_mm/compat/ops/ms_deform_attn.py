@@ -1,11 +1,13 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Multi-scale deformable attention (Zhu et al., https://arxiv.org/abs/2010.04159)."""
 
+from typing import NamedTuple
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .common import allow_atomics, compute_dtype, mmcv_op
+from .common import compute_dtype, mmcv_op
+from .weighted_rows import gradient_of_rows, gradient_of_weights, weighted_sums, zero_padded_corners
 
 _OUTSIDE = (-1.0, 2.0)  # fractions of a level that are outside of it, whatever its size
 
@@ -34,15 +36,10 @@ def ms_deform_attn_forward(
     """
     if value.numel() == 0 or sampling_locations.numel() == 0:
         return value.new_zeros(value.size(0), sampling_locations.size(1), value.size(2) * value.size(3))
-    dtype = compute_dtype(value, sampling_locations, attention_weights)
-    attended = _attend(
-        value.to(dtype),
-        value_spatial_shapes,
-        value_level_start_index,
-        sampling_locations.to(dtype),
-        attention_weights.to(dtype),
-    )
-    return attended.to(value.dtype)
+    inputs = _Inputs.of(value, sampling_locations, attention_weights)
+    index, weight = _samples(inputs, value_spatial_shapes, value_level_start_index)
+    attended = weighted_sums(inputs.value.flatten(0, 2), index, weight)
+    return attended.view(*sampling_locations.shape[:2], -1).to(value.dtype)
 
 
 @mmcv_op
@@ -61,26 +58,42 @@ def ms_deform_attn_backward(
     """Add the gradients of :func:`ms_deform_attn_forward` to the three ``grad_`` tensors."""
     if value.numel() == 0 or sampling_locations.numel() == 0:
         return
-    dtype = compute_dtype(value, sampling_locations, attention_weights)
-    leaves = [t.detach().to(dtype).requires_grad_() for t in (value, sampling_locations, attention_weights)]
-    with torch.enable_grad(), allow_atomics():
-        attended = _attend(leaves[0], value_spatial_shapes, value_level_start_index, *leaves[1:])
-        grads = torch.autograd.grad(attended, leaves, grad_output.to(dtype))
-    for total, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads, strict=True):
-        total += grad
+    levels = value_spatial_shapes, value_level_start_index
+    inputs = _Inputs.of(value, sampling_locations, attention_weights)
+    leaves = [tensor.detach().requires_grad_() for tensor in (inputs.locations, inputs.weights)]
+    with torch.enable_grad():
+        index, weight = _samples(inputs._replace(locations=leaves[0], weights=leaves[1]), *levels)
+    rows = inputs.value.flatten(0, 2)
+    grad = grad_output.to(rows.dtype).reshape(-1, rows.size(1))
+    by_weight = gradient_of_weights(grad, rows, index)
+    grads = torch.autograd.grad(weight, leaves, by_weight)
+    grad_value += gradient_of_rows(grad, index, weight.detach(), len(rows)).view_as(value)
+    grad_sampling_loc += grads[0]
+    grad_attn_weight += grads[1]
 
 
-def _attend(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    batch, _, heads, dims = value.shape
-    queries, points = locations.size(1), locations.size(4)
-    # mmcv reads zeros at NaN and Inf; grid_sample does not
-    locations = locations.nan_to_num(nan=_OUTSIDE[0]).clamp(*_OUTSIDE)
-    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P, 2)
-    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, len(shapes), points)
-    attended = value.new_zeros(batch * heads, dims, queries)
-    for level, ((height, width), start) in enumerate(zip(shapes.tolist(), starts.tolist(), strict=True)):
-        image = value.narrow(1, start, height * width).flatten(2).transpose(1, 2)
-        image = image.reshape(batch * heads, dims, height, width)
-        sampled = F.grid_sample(image, grids[:, :, level], mode='bilinear', padding_mode='zeros', align_corners=False)
-        attended = attended + (sampled * weights[:, :, :, level]).sum(-1)
-    return attended.view(batch, heads * dims, queries).transpose(1, 2).contiguous()
+class _Inputs(NamedTuple):
+    """The tensors in the dtype of the computation."""
+
+    value: Tensor
+    locations: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, *tensors: Tensor) -> '_Inputs':
+        dtype = compute_dtype(*tensors)
+        return cls(*(tensor.to(dtype) for tensor in tensors))
+
+
+def _samples(inputs: _Inputs, shapes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """What each head of each query reads: (B * Q * M, L * P * 4) rows of values, and weights."""
+    batch, pixels, heads, _ = inputs.value.shape
+    # mmcv reads zeros at NaN and Inf
+    at = inputs.locations.nan_to_num(nan=_OUTSIDE[0]).clamp(*_OUTSIDE)
+    height, width = shapes.to(at.device).int()[:, :, None].unbind(1)
+    index, corner = zero_padded_corners(at[..., 1] * height - 0.5, at[..., 0] * width - 0.5, height, width)
+    image = torch.arange(batch, device=at.device).view(-1, 1, 1, 1, 1, 1) * pixels
+    head = torch.arange(heads, device=at.device).view(-1, 1, 1, 1)
+    index = (index + starts.to(at.device).view(-1, 1, 1) + image) * heads + head
+    weight = corner * inputs.weights[..., None]
+    return index.int().flatten(3).flatten(0, 2), weight.flatten(3).flatten(0, 2)

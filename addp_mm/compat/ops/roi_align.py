@@ -6,7 +6,8 @@ import torchvision.ops  # noqa: F401  registers the kernels under torch.ops.torc
 from torch import Tensor
 
 from .common import allow_atomics, compute_dtype, mmcv_op
-from .roi_grid import RoIGrid, bilinear_corners, chunks, pixels_of, roi_grid
+from .roi_grid import RoIGrid, bilinear_corners, chunks, roi_grid
+from .weighted_rows import pixel_rows, weighted_sums
 
 _MAX = 0
 
@@ -103,13 +104,11 @@ def _max_forward(
 ) -> None:
     num_rois, channels, pooled_height, pooled_width = output.shape
     height, width = features.shape[2:]
-    pixels = pixels_of(features)
+    pixels = pixel_rows(features)
     # mmcv starts the search from these values on the CPU and on CUDA
     lowest = torch.finfo(torch.float32).min if features.is_cuda else -10000.0
     points = pooled_height * pooled_width * grid.valid[0].numel()
-    rows = torch.arange(pooled_height, device=rois.device)[:, None]
-    columns = torch.arange(pooled_width, device=rois.device)
-    for part in chunks(num_rois, channels * points * 4):
+    for part in chunks(num_rois, points * max(channels, 4)):
         y, x, valid = grid.y[part], grid.x[part], grid.valid[part]
         # (k, PH, PW, GH, GW)
         shape = (len(y), pooled_height, pooled_width, *valid.shape[1:])
@@ -117,15 +116,15 @@ def _max_forward(
             y[:, :, None, :, None].expand(shape), x[:, None, :, None, :].expand(shape), height, width
         )
         index = index + (rois[part, 0].long() * height * width).view(-1, 1, 1, 1, 1, 1)
-        values = (pixels[:, index] * weight).sum(-1).transpose(0, 1)
-        values = values.masked_fill(~valid[:, None, None, None], -torch.inf).flatten(-2)
-        best = values.argmax(-1, keepdim=True)
-        value, best = values.gather(-1, best)[..., 0], best[..., 0]
+        values = weighted_sums(pixels, index.flatten(0, 4), weight.flatten(0, 4)).view(*shape[:3], -1, channels)
+        values.masked_fill_(~valid.flatten(1)[:, None, None, :, None], -torch.inf)
+        value, best = values.max(3)  # (k, PH, PW, C), the first of equal ones
         found = value > lowest
-        roi = torch.arange(len(y), device=rois.device)[:, None, None, None]
-        output[part] = torch.where(found, value, lowest).to(output.dtype)
-        argmax_y[part] = torch.where(found, y[roi, rows, best // valid.shape[2]], -1).to(argmax_y.dtype)
-        argmax_x[part] = torch.where(found, x[roi, columns, best % valid.shape[2]], -1).to(argmax_x.dtype)
+        row = y[:, :, None].expand(shape[:4]).gather(3, best // valid.shape[2])
+        column = x[:, None].expand(*shape[:3], -1).gather(3, best % valid.shape[2])
+        output[part] = torch.where(found, value, lowest).permute(0, 3, 1, 2).to(output.dtype)
+        argmax_y[part] = torch.where(found, row, -1).permute(0, 3, 1, 2).to(argmax_y.dtype)
+        argmax_x[part] = torch.where(found, column, -1).permute(0, 3, 1, 2).to(argmax_x.dtype)
 
 
 def _max_backward(grad: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, shape: torch.Size) -> Tensor:

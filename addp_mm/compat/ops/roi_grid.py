@@ -91,8 +91,3 @@ def bilinear_corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Ten
     index = torch.stack([row * width + column for row, column in zip(rows, columns, strict=True)], dim=-1)
     weight = torch.stack([above * left, above * right, below * left, below * right], dim=-1)
     return index, weight * inside[..., None]
-
-
-def pixels_of(images: Tensor) -> Tensor:
-    """Reshape a batch to read it at indices: (N, C, H, W) -> (C, N * H * W)."""
-    return images.transpose(0, 1).flatten(1)

@@ -2,10 +2,10 @@
 """RoIPool (Girshick, https://arxiv.org/abs/1504.08083) with mmcv's unrounded bins."""
 
 import torch
+import torchvision.ops  # noqa: F401  registers the kernels under torch.ops.torchvision
 from torch import Tensor
 
-from .common import compute_dtype, mmcv_op
-from .roi_grid import chunks, pixels_of
+from .common import allow_atomics, compute_dtype, mmcv_op
 
 
 @mmcv_op
@@ -38,26 +38,23 @@ def roi_pool_forward(
         return
     features, boxes = input.to(compute_dtype(input)), rois.to(compute_dtype(input))
     height, width = features.shape[2:]
-    pixels = pixels_of(features)
     first_x, last_x, wide = _bins(boxes[:, 1], boxes[:, 3], pooled_width, spatial_scale, width)
     first_y, last_y, tall = _bins(boxes[:, 2], boxes[:, 4], pooled_height, spatial_scale, height)
-    rows = torch.arange(max(int((last_y - first_y).max()), 1), device=rois.device)
-    columns = torch.arange(max(int((last_x - first_x).max()), 1), device=rois.device)
-    elements = output[0].numel() * len(rows) * len(columns)
-    for part in chunks(len(rois), elements):
-        y, x = first_y[part, :, None] + rows, first_x[part, :, None] + columns
-        # (k, PH, PW, GH, GW)
-        valid = (y < last_y[part, :, None])[:, :, None, :, None] & (x < last_x[part, :, None])[:, None, :, None, :]
-        pixel = y.clamp(max=height - 1)[:, :, None, :, None] * width + x.clamp(max=width - 1)[:, None, :, None, :]
-        source = pixel + (boxes[part, 0].long() * height * width).view(-1, 1, 1, 1, 1)
-        values = pixels[:, source].transpose(0, 1).masked_fill(~valid[:, None], -torch.inf).flatten(-2)
-        best = values.argmax(-1, keepdim=True)
-        value = values.gather(-1, best)[..., 0]
-        found = pixel.flatten(-2)[:, None].expand_as(values).gather(-1, best)[..., 0]
-        empty = ~valid.flatten(-2).any(-1)[:, None].expand_as(value)
-        filled = (wide & tall)[part].view(-1, 1, 1, 1)
-        output[part] = torch.where(filled, value.masked_fill(empty, 0.0).to(output.dtype), output[part])
-        argmax[part] = torch.where(filled, found.masked_fill(empty, -1).to(argmax.dtype), argmax[part])
+    # a bin without pixels starts outside of the map
+    first_x = torch.where(last_x > first_x, first_x, width)
+    first_y = torch.where(last_y > first_y, first_y, height)
+    bins = torch.empty(len(rois), pooled_height, pooled_width, 5, dtype=boxes.dtype, device=boxes.device)
+    bins[..., 0] = boxes[:, 0, None, None]
+    bins[..., 1], bins[..., 2] = first_x[:, None], first_y[:, :, None]
+    bins[..., 3], bins[..., 4] = last_x[:, None] - 1, last_y[:, :, None] - 1
+    # for torchvision each bin is a RoI of whole pixels, with one bin
+    pooled = torch.ops.torchvision.roi_pool(features, bins.flatten(0, 2), 1.0, 1, 1)
+    unchanged = ~(wide & tall)
+    for target, found in zip((output, argmax), pooled, strict=True):
+        found = found.view(len(rois), pooled_height, pooled_width, -1).permute(0, 3, 1, 2)
+        before = target[unchanged]
+        target.copy_(found)
+        target[unchanged] = before
 
 
 @mmcv_op
@@ -73,13 +70,11 @@ def roi_pool_backward(
     """Add the gradient of :func:`roi_pool_forward` to ``grad_input`` (N, C, H, W)."""
     if grad_output.numel() == 0:
         return
-    channels, height, width = grad_input.shape[1:]
-    planes = rois[:, :1].long() * channels + torch.arange(channels, device=rois.device)
-    index = argmax.long() + (planes * height * width)[:, :, None, None]
-    taken = argmax != -1
-    total = torch.zeros(grad_input.numel(), dtype=compute_dtype(grad_input), device=grad_input.device)
-    total.index_add_(0, index[taken], grad_output[taken].to(total.dtype))
-    grad_input += total.view_as(grad_input)
+    grad, boxes = grad_output.to(compute_dtype(grad_output)), rois.to(compute_dtype(grad_output))
+    with allow_atomics():
+        grad_input += torch.ops.torchvision._roi_pool_backward(  # noqa: SLF001  # its only name
+            grad, boxes, argmax, spatial_scale, pooled_height, pooled_width, *grad_input.shape
+        )
 
 
 def _bins(start: Tensor, end: Tensor, pooled: int, spatial_scale: float, size: int) -> tuple[Tensor, Tensor, Tensor]:

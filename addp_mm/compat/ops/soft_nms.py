@@ -40,25 +40,27 @@ def softnms(
         (K,) int64 indices in the order of the rows of ``dets``.
     """
     dtype = compute_dtype(boxes, scores)
-    rows = torch.cat([boxes.to(dtype), scores.to(dtype)[:, None]], dim=1).cpu().numpy().copy()
-    real = rows.dtype.type
-    with np.errstate(invalid='ignore'):
-        areas = (rows[:, 2] - rows[:, 0] + real(offset)) * (rows[:, 3] - rows[:, 1] + real(offset))
-    inds, count, best = np.arange(len(rows)), len(rows), 0
-    while best < count:
-        top = best + _first_best(rows[best:count, 4])
-        for array in (rows, areas, inds):
-            array[[best, top]] = array[[top, best]]
-        rest = slice(best + 1, count)
-        overlaps = _overlaps(rows[best], areas[best], rows[rest], areas[rest], offset)
-        with np.errstate(invalid='ignore'):
-            rows[rest, 4] *= _weights(overlaps, iou_threshold, sigma, method)
-        stays = ~(rows[rest, 4] < real(min_score))
-        order = _fill_from_the_end(stays) + best + 1
-        for array in (rows, areas, inds):
-            array[best + 1 : best + 1 + len(order)] = array[order]
-        best, count = best + 1, best + 1 + len(order)
-    dets[:count] = torch.from_numpy(rows[:count]).to(dets)
+    # a column for each box: x1, y1, x2, y2, score, area
+    table = torch.cat([boxes.to(dtype).t(), scores.to(dtype)[None], scores.to(dtype)[None]]).cpu().numpy().copy()
+    real = table.dtype.type
+    inds, count, best = np.arange(len(scores)), len(scores), 0
+    with np.errstate(divide='ignore', invalid='ignore'):
+        table[5] = np.prod(table[2:4] - table[:2] + real(offset), axis=0)
+        while best < count:
+            top = best + _first_best(table[4, best:count])
+            if top != best:
+                table[:, [best, top]] = table[:, [top, best]]
+                inds[[best, top]] = inds[[top, best]]
+            rest = table[:, best + 1 : count]
+            rest[4] *= _weights(_overlaps(table[:, best], rest, real(offset)), iou_threshold, sigma, method)
+            drops = rest[4] < real(min_score)
+            best += 1
+            if drops.any():
+                order = _fill_from_the_end(~drops)
+                for array in (rest, inds[None, best:count]):
+                    array[:, : len(order)] = array[:, order]
+                count = best + len(order)
+    dets[:count] = torch.from_numpy(table[:5, :count].T.copy()).to(dets)
     return torch.from_numpy(inds[:count]).to(boxes.device)
 
 
@@ -71,14 +73,12 @@ def _first_best(scores: np.ndarray) -> int:
     return int(np.nanargmax(scores)) if best > 0 and np.isnan(scores[best]) else best
 
 
-def _overlaps(box: np.ndarray, area: np.ndarray, others: np.ndarray, areas: np.ndarray, offset: int) -> np.ndarray:
-    """Overlaps with each of the others; NaN is compared as by C++'s std::max and std::min."""
-    with np.errstate(divide='ignore', invalid='ignore'):
-        left_top = np.where(box[:2] < others[:, :2], others[:, :2], box[:2])
-        right_bottom = np.where(others[:, 2:4] < box[2:4], others[:, 2:4], box[2:4])
-        sides = right_bottom - left_top + box.dtype.type(offset)
-        inter = np.where(sides > 0, sides, box.dtype.type(0)).prod(1)
-        return inter / (area + areas - inter)
+def _overlaps(box: np.ndarray, others: np.ndarray, offset: np.floating) -> np.ndarray:
+    """Overlaps of a column with others; NaN if one of its numbers is, as in mmcv."""
+    sides = np.minimum(box[2:4, None], others[2:4]) - np.maximum(box[:2, None], others[:2]) + offset
+    np.maximum(sides, 0, out=sides)
+    inter = sides[0] * sides[1]
+    return inter / (box[5] + others[5] - inter)
 
 
 def _weights(overlaps: np.ndarray, iou_threshold: float, sigma: float, method: int) -> np.ndarray:

@@ -74,6 +74,30 @@ def test_many_blocks(ext, generator, offset):
     assert inds.tolist() == loop_nms(boxes.numpy(), order, 0.1, offset)
 
 
+@pytest.mark.parametrize('offset', [0, 1])
+def test_boxes_of_regions_apart(ext, generator, monkeypatch, offset):
+    boxes, scores = boxes_and_scores(generator, 300, size=20.0)
+    boxes = boxes.floor() + 40 * torch.randint(5, (300, 1), generator=generator)  # touching ones are there, too
+    order = scores.sort(0, descending=True)[1].tolist()
+    expected = loop_nms(boxes.numpy(), order, 0.3, offset)
+    for part in (1, 64, 10**6):
+        monkeypatch.setattr('addp_mm.compat.ops.nms._PART', part)
+        assert ext.nms(boxes, scores, iou_threshold=0.3, offset=offset).tolist() == expected
+
+
+@pytest.mark.parametrize('offset', [0, 1])
+def test_regions_end_where_no_box_reaches_the_next(offset):
+    from addp_mm.compat.ops.nms import _parts
+
+    starts = np.array([100.0, 0.0, 10.0, 31.0, 1000.0, np.nan, 30.0], dtype=np.float32)
+    boxes = np.stack([starts, starts * 0, starts + 20, starts * 0 + 5], axis=1)
+    boxes[2, 2] = 30  # the next box starts where this one ends: they share a pixel column if a pixel is added
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('addp_mm.compat.ops.nms._PART', 1)
+        parts = [sorted(part.tolist()) for part in _parts(boxes, offset)]
+    assert parts == ([[1, 2], [3, 6], [0], [4, 5]] if offset == 0 else [[1, 2, 3, 6], [0], [4, 5]])
+
+
 def test_boxes_without_area(ext):
     boxes = torch.tensor([[3.0, 3.0, 3.0, 3.0]] * 3)
     scores = torch.tensor([0.9, 0.8, 0.7])
