@@ -26,11 +26,13 @@ def as_markdown(command: str, results: Mapping[str, Mapping[str, Any]], failures
     parts = ['# Speed', f'```bash\n{command}\n```', EXPLANATION]
     for name, measured in results.items():
         parts.append(f'## {measured["title"]} ({name})')
+        if measured.get('explanation', EXPLANATION) != EXPLANATION:  # this one is not timed
+            parts.append(measured['explanation'])
         for group in measured['groups']:
             parts += [f'### {group["title"]}', '\n'.join(f'- {line}' for line in about_lines(group['about']))]
-            parts += [
-                markdown_table(table['header'], table['rows'], numbers=True).rstrip() for table in group['tables']
-            ]
+            for table in group['tables']:
+                parts += [table['title']] if 'title' in table else []
+                parts.append(markdown_table(table['header'], table['rows'], numbers=True).rstrip())
     if failures:
         parts += ['## Failed', '\n'.join(f'- {name}: {cause}' for name, cause in failures.items())]
     return '\n\n'.join(parts) + '\n'

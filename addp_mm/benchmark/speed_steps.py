@@ -29,6 +29,7 @@ _TOOLS = dict(
     backbone='backbone_time',
     operators='operators',
     data='data_pipeline',
+    communication='communication',
 )
 NAMES = tuple(_TOOLS)
 
@@ -69,6 +70,7 @@ def speed_steps(options: Options, folder: Path) -> dict[str, Step]:
         make('backbone', 'The backbone against timm and mmpretrain', backbone),
         make('operators', 'Operators against torchvision', ('--scale', '0.05') if options.quick else ()),
         make('data', 'The data pipeline', (addp, '--made-up', *(('4', *_SMALL) if options.quick else ('2560',)))),
+        make('communication', 'What the processes exchange', (addp, '--check'), timed=False),
     ]
     return {step.name: step for step in steps}
 
@@ -79,14 +81,18 @@ class _Maker:
     def __init__(self, options: Options, folder: Path) -> None:
         self.options, self.folder = options, folder
 
-    def __call__(self, name: str, title: str, arguments: Sequence[str]) -> Step:
-        options, out = self.options, self.folder / f'{name}.json'
-        common = ['--device', options.device, '--out', str(out)]
-        common += ['--rounds', str(options.rounds)] if options.rounds else []
-        common += ['--matrix-side', '64'] if options.quick else []
-        command = (f'tools/benchmarks/{_TOOLS[name]}.py', *arguments, *common)
+    def __call__(self, name: str, title: str, arguments: Sequence[str], timed: bool = True) -> Step:
+        out = self.folder / f'{name}.json'
+        how = self._timing() if timed else ()
+        command = (f'tools/benchmarks/{_TOOLS[name]}.py', *arguments, '--out', str(out), *how)
         facts = (machine_class(), *(f'{package} {version}' for package, version in versions().items()))
         return Step(name, title, command, (out,), inputs=self._code, facts=facts)
+
+    def _timing(self) -> list[str]:
+        options = self.options
+        how = ['--device', options.device]
+        how += ['--rounds', str(options.rounds)] if options.rounds else []
+        return how + (['--matrix-side', '64'] if options.quick else [])
 
     @cached_property
     def _code(self) -> tuple[Path, ...]:

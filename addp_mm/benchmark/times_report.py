@@ -52,10 +52,8 @@ def about_run(device: torch.device, rates: Mapping[str, float]) -> dict[str, Any
 def about_lines(about: Mapping[str, Any]) -> list[str]:
     """:func:`about_run` as lines of text."""
     rates = ', '.join(f'{rate / 1e9:.1f} GFLOPS in {name}' for name, rate in about['matrix_rate'].items())
-    lines = [
-        f'{about["device"]}: {about["machine"]}, {about["threads"]} threads; torch {about["versions"]["torch"]}',
-        f'matrix product: {rates}',
-    ]
+    lines = [f'{about["device"]}: {about["machine"]}, {about["threads"]} threads; torch {about["versions"]["torch"]}']
+    lines += [f'matrix product: {rates}'] if rates else []
     load = about['load']
     if load is not None and load > cores() + 0.5:
         lines.append(f'The machine is busy (load {load:.1f} on {cores()} cores): measure again when it is quiet.')
