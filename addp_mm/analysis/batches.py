@@ -42,8 +42,13 @@ def scope_of(cfg: Config) -> Iterator[None]:
         yield
 
 
-def build_model(cfg: Config) -> BaseModel:
+def build_model(cfg: Config, keep_sync_norms: bool = False) -> BaseModel:
     """Build the model of a config with random weights; no checkpoint is read.
+
+    Args:
+        cfg: The config.
+        keep_sync_norms: Whether synchronised batch norms stay, which cannot run on the CPU.
+            Defaults to False: they become plain ones.
 
     Raises:
         ConfigError: The config has no model.
@@ -58,7 +63,8 @@ def build_model(cfg: Config) -> BaseModel:
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
     with scope_of(cfg):
-        return revert_sync_batchnorm(MODELS.build(model))
+        built = MODELS.build(model)
+    return built if keep_sync_norms else revert_sync_batchnorm(built)
 
 
 def pad_to(cfg: Config, img_size: tuple[int, int]) -> None:

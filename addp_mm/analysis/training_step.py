@@ -7,7 +7,9 @@ import copy
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
+from torch import nn
 
 from addp_mm.analysis.batches import (
     build_model,
@@ -53,10 +55,7 @@ class TrainingStep:
         pad_to(cfg, self.img_size)
         self.precision = precision_of(cfg)
         self.device = torch.device(device)
-        self.model = build_model(cfg).to(self.device).train()
-        for part in self.model.children():
-            if hasattr(part, 'weights_loaded'):  # a frozen part: here its random weights count
-                mark_loaded(part)
+        self.model = ready_to_train(build_model(cfg).to(self.device))
         self.batch = synthetic_batch(cfg, self.batch_size, self.img_size)
         settings = copy.deepcopy(cfg.optim_wrapper)
         settings.pop('accumulative_counts', None)
@@ -83,3 +82,24 @@ class TrainingStep:
         if self.device.type == 'cuda':
             return torch.cuda.max_memory_allocated(self.device)
         return resident_peak()
+
+
+def ready_to_train(model: BaseModel) -> BaseModel:
+    """Set a model of random weights to training; its frozen components count as loaded."""
+    for part in model.children():
+        if hasattr(part, 'weights_loaded'):
+            mark_loaded(part)
+    return model.train()
+
+
+def smallest_batch(model: BaseModel) -> int:
+    """Smallest number of images of a training step in one process.
+
+    A batch norm after a pooling to one pixel, as in UperNet, needs two.
+    """
+    return 2 if any(is_batch_norm(part) and part.training for part in model.modules()) else 1
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm of any kind."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001  # the base of all batch norms

@@ -32,6 +32,7 @@ _TOOLS = dict(
     data='data_pipeline',
     growth='cost_growth',
     lists='data_growth',
+    communication='communication',
 )
 NAMES = tuple(_TOOLS)
 
@@ -79,6 +80,7 @@ def speed_steps(options: Options, folder: Path) -> dict[str, Step]:
             (*_figure(folder, 'lists'), *(('--counts', '100', '1000') if options.quick else ())),
             timed=False,
         ),
+        make('communication', 'What the processes exchange', (addp, '--check'), timed=False),
     ]
     return {step.name: step for step in steps}
 

@@ -141,13 +141,15 @@ class GenerativePretrainHook(Hook):
 
     def _check(self, runner: Runner, loss: float, ratio: float, batch_idx: int) -> None:
         """Check the mean loss of all ranks, and weights that will be saved now, on all ranks."""
-        gathered = torch.stack(dist.all_gather(torch.tensor([loss, ratio], dtype=torch.float64))).tolist()
-        reason = self.guard.check(sum(value for value, _ in gathered) / len(gathered))
+        mean = torch.tensor(loss, dtype=torch.float64)
+        dist.all_reduce(mean, 'mean')
+        reason = self.guard.check(mean.item())
         if reason is None and saves_now(self, runner, batch_idx):
             name = non_finite_weight(runner.model)
             reason = name and f'{name} is not finite after this step, though the loss before it was'
         if reason is None:
             return
+        gathered = torch.stack(dist.all_gather(torch.tensor([loss, ratio], dtype=torch.float64))).tolist()
         broken = [rank for rank, (value, _) in enumerate(gathered) if not math.isfinite(value)]
         where = ', '.join(
             f'mask ratio {gathered[rank][1]:.3f} on rank {rank}' for rank in broken or range(len(gathered))
