@@ -65,14 +65,15 @@ def own_case(path, precision, args, stack):
     return Case(name, step, step.precision, step.batch_size, spans)
 
 
-def published_case(precision, batch_size, args):
-    """A training step of the published code."""
+def published_case(batch_size, args):
+    """A training step of the published code, in the precision of its training on this device."""
     import torch
 
     from addp_mm.benchmark.paired_times import Case
-    from addp_mm.benchmark.published_addp import PublishedADDP
+    from addp_mm.benchmark.published_addp import PublishedADDP, published_precision
     from addp_mm.benchmark.without_patches import without_patches
 
+    precision = published_precision(args.device)
     published = PublishedADDP(args.published, args.published_model, args.device, precision)
     generator = torch.Generator().manual_seed(args.seed)
     images = torch.rand(batch_size, 3, PUBLISHED_SIZE, PUBLISHED_SIZE, generator=generator).to(args.device)
@@ -92,8 +93,8 @@ def main(argv=None):
         precisions = args.precision or [None]
         cases = [own_case(path, precision, args, stack) for path in args.configs for precision in precisions]
         if args.published:
-            wanted = dict.fromkeys((case.precision, case.images) for case in cases)
-            cases = [*(published_case(*one, args) for one in wanted), *cases]
+            batches = dict.fromkeys(case.images for case in cases)
+            cases = [*(published_case(batch, args) for batch in batches), *cases]
         measure_groups('Training step', [Group('Training step', cases)], args)
 
 

@@ -83,14 +83,15 @@ def own_case(path, precision, args, stack):
     return Case(f'{path} ({args.num_images} images, {args.steps} steps)', run, precision, args.num_images, spans)
 
 
-def published_case(precision, args):
-    """A sampling run of the published code."""
+def published_case(args):
+    """A sampling run of the published code, in the precision of its training on this device."""
     import torch
 
     from addp_mm.benchmark.paired_times import Case
-    from addp_mm.benchmark.published_addp import PublishedADDP
+    from addp_mm.benchmark.published_addp import PublishedADDP, published_precision
     from addp_mm.benchmark.without_patches import without_patches
 
+    precision = published_precision(args.device)
     published = PublishedADDP(args.published, args.published_model, args.device, precision)
     images = torch.rand(args.num_images, 3, PUBLISHED_SIZE, PUBLISHED_SIZE, device=args.device)
     spans = None if args.no_components else published.spans()
@@ -110,7 +111,7 @@ def main(argv=None):
         precisions = args.precision or ['float32']
         cases = [own_case(path, precision, args, stack) for path in args.configs for precision in precisions]
         if args.published:
-            cases = [*(published_case(precision, args) for precision in precisions), *cases]
+            cases = [published_case(args), *cases]
         measure_groups('Sampling run', [Group('Sampling run', cases)], args)
 
 
