@@ -54,7 +54,7 @@ MODELS = tuple(_PREDICTORS)
 
 
 def published_precision(device: torch.device) -> str:
-    """The precision of the published training on a device: it has autocast, in float16, for CUDA."""
+    """The precision of the published training on a device: it has autocast for CUDA, in float16."""
     return 'float16' if device.type == 'cuda' else 'float32'
 
 
