@@ -37,6 +37,14 @@ def test_products_of_any_layout_equal_those_in_float64():
             torch.testing.assert_close(with_bias, wanted + bias, rtol=1e-5, atol=1e-4)
 
 
+def test_the_second_factor_has_no_gaps():
+    for matrix in layouts(INNER, COLUMNS):
+        dense = matrix_products._dense(matrix)
+        assert torch.equal(dense, matrix)
+        assert dense.is_contiguous() or dense.t().is_contiguous()
+        assert (dense is matrix) == (matrix.is_contiguous() or matrix.t().is_contiguous())
+
+
 def test_a_linear_layer_has_the_output_and_the_gradients_of_mkl():
     torch.manual_seed(0)
     layer, tokens = torch.nn.Linear(128, 512), torch.randn(2, 64, 128, requires_grad=True)

@@ -42,7 +42,7 @@ class ChunkedAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, rows, cols)
         out = torch.empty_like(query)
         with _without_autocast(query):
-            wide_key, wide_value = _wide(key), _wide(value)
+            wide_key, wide_value = _wide(key).contiguous(), _wide(value).contiguous()
             for chunk in _chunks(query, key):
                 weights = _weights(_scaled(_wide(query[chunk])), wide_key[chunk[:2]], rows[chunk], cols[chunk])
                 out[chunk] = weights @ wide_value[chunk[:2]]
@@ -58,7 +58,7 @@ class ChunkedAttention(torch.autograd.Function):
         """
         inputs = ctx.saved_tensors
         rows, cols = inputs[3:]
-        query, key, value = (_wide(x) for x in inputs[:3])
+        query, key, value = (_wide(x).contiguous() for x in inputs[:3])
         grads = [torch.zeros_like(x, dtype=query.dtype) for x in inputs]
         grad_query, grad_key, grad_value, grad_rows, grad_cols = grads
         # a backward pass under autocast must not round the products
