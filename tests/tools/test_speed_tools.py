@@ -96,12 +96,20 @@ def test_the_ways_of_attention_with_relative_positions(tmp_path):
     assert {len(group['cases']) for group in groups} == {4}
 
 
-def test_every_operator_agrees_with_its_reference(tmp_path):
+def test_every_operator_agrees_with_its_reference():
     operators = tool('operators')
-    groups = written('operators', tmp_path / 'out.json', '--scale', '0.05')  # fails if a result differs
-    assert [group['title'].partition(':')[0] for group in groups] == list(operators.OPERATORS)
+    for name, make in operators.OPERATORS.items():
+        own, other = make(operators.Inputs(torch.device('cpu'), 0.05))
+        operators.check_agreement(name, own(), other())
     with pytest.raises(SystemExit, match='nms: the results differ'):
         operators.check_agreement('nms', torch.tensor([1, 2]), torch.tensor([2, 1]))
+
+
+def test_operators_take_turns_with_their_references(tmp_path):
+    chosen = ['nms', 'roi_pool']
+    groups = written('operators', tmp_path / 'out.json', '--scale', '0.05', '--op', *chosen)
+    assert [group['title'].partition(':')[0] for group in groups] == chosen
+    assert [case['case'] for case in groups[0]['cases']] == ['reference', 'addp_mm']
 
 
 def test_the_data_pipeline_with_made_up_images(tmp_path):
