@@ -49,3 +49,8 @@ def test_a_difference_fails(monkeypatch, capsys):
 def test_a_config_without_the_images_of_a_step_is_refused():
     with pytest.raises(SystemExit, match='give the images of a step by --images'):
         communication.main([ADDP, '--cfg-options', 'auto_scale_lr.base_batch_size=0'])
+
+
+def test_a_config_with_several_optimizers_is_refused():
+    with pytest.raises(SystemExit, match='optim_wrapper has several optimizers'):
+        communication.main([next(map(str, (ROOT / 'configs/pretrain').glob('vqgan_nano*.py')))])

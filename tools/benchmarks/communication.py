@@ -146,6 +146,8 @@ def measure(path, args):
     cfg = load_config(path, args.cfg_options, argument_kinds)
     if not cfg.get('optim_wrapper') or not cfg.get('train_dataloader'):
         raise ConfigError(f'{path} has no optim_wrapper or no train_dataloader, so it cannot be trained')
+    if 'optimizer' not in cfg.optim_wrapper:
+        raise ConfigError(f'{path}: optim_wrapper has several optimizers; a training with one can be counted')
     cfg.optim_wrapper.pop('accumulative_counts', None)  # the passes follow from the images
     trace, tables, charts = count(cfg, args)
     differs = False

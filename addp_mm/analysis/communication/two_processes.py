@@ -141,10 +141,9 @@ def _wrapped(model: Any, cfg: Config, sharding: dict, work_dir: str) -> tuple[An
     settings.optimizer = dict(type='SGD', lr=1e-6, weight_decay=0.0)
     passes = _steps(sharding) * settings.get('accumulative_counts', 1)
     if not sharding:
-        wrapped, optimizer = (
-            MMDistributedDataParallel(model, broadcast_buffers=False),
-            build_optim_wrapper(model, settings),
-        )
+        unused = cfg.get('find_unused_parameters', False)
+        optimizer = build_optim_wrapper(model, settings)
+        wrapped = MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
         optimizer.initialize_count_status(wrapped, 0, passes)
         return wrapped, optimizer
     sharding = copy.deepcopy(sharding)
