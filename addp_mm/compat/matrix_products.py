@@ -71,7 +71,7 @@ def _made_by_intel() -> bool:
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """The matrix without gaps: with gaps in the second factor oneDNN takes a thousand times as long."""
+    """The matrix without gaps; a second factor with gaps costs oneDNN a thousand times the time."""
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
