@@ -17,9 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WORKER = """
-import copy, logging, sys, time
+import copy, logging, os, sys, time
 logging.disable(logging.WARNING)
 import addp_mm, torch
+assert addp_mm.__file__.startswith(os.getcwd()), addp_mm.__file__
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.structures import DataSample
@@ -57,7 +58,8 @@ class Version:
     def __init__(self, folder: Path, config: str) -> None:
         command = [sys.executable, '-W', 'ignore', '-c', WORKER, str(folder / config)]
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.process = subprocess.Popen(command, env={**os.environ, 'PYTHONPATH': str(folder)}, **pipes)
+        environment = {**os.environ, 'PYTHONPATH': str(folder)}
+        self.process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
         self.batch_size = int(self._answer())
 
     def seconds(self, steps: int) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 from addp_mm.cli_options import ToolParser, add_cfg_options, number
 
 PROCESSES = (8, 16, 32, 64, 128, 256, 512, 1024)
+NETWORK_RATES = (400.0, 12.5)
 
 
 def parse_args(argv=None):
@@ -23,7 +24,7 @@ def parse_args(argv=None):
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='path of a config file, or addp_mm::NAME')
     parser.add_argument(
-        '--processes', nargs='+', type=number(int, 2), default=PROCESSES, help='numbers of GPUs [8 16 … 1024]'
+        '--processes', nargs='+', action='extend', type=number(int, 2), help='numbers of GPUs [8 16 … 1024]'
     )
     parser.add_argument('--per-node', type=number(int, 1), default=8, help='GPUs of a node [8]')
     parser.add_argument(
@@ -32,8 +33,8 @@ def parse_args(argv=None):
     parser.add_argument(
         '--network-rate',
         nargs='+',
+        action='extend',
         type=number(float, 1e-3),
-        default=(400.0, 12.5),
         help='GB/s from a node to the others; several are compared [400 12.5]',
     )
     parser.add_argument(
@@ -65,7 +66,10 @@ def parse_args(argv=None):
     parser.add_argument('--page', type=Path, metavar='FILE.md', help='write them as a page, too')
     parser.add_argument('--figure', type=Path, metavar='FILE.svg', help='draw the share of computing in a step')
     add_cfg_options(parser, 'the configs')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.processes = args.processes or PROCESSES
+    args.network_rate = args.network_rate or NETWORK_RATES
+    return args
 
 
 def links_of(args):
