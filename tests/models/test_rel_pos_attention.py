@@ -89,16 +89,18 @@ def test_bfloat16_rounds_no_more_than_the_plain_path(path, dims):
         assert error <= 1.1 * plain, name
 
 
-@pytest.mark.parametrize('of_heads', [True, False])
-def test_the_size_of_the_chunks_does_not_change_the_result(of_heads, monkeypatch):
+@pytest.mark.parametrize('heads', [1, 3, 6])
+def test_the_size_of_the_chunks_does_not_change_the_result(heads, monkeypatch):
     tensors = inputs((5, 3), 1, None, 8)
     by_query = with_gradients(attend_in_chunks, tensors, (5, 3))
     bytes_of_a_query = 16 * 8  # 16 keys in float64
-    if of_heads:  # 7 of 15 queries of a head
-        monkeypatch.setattr(chunked_attention, 'CHUNK_BYTES', dict(cpu=7 * bytes_of_a_query))
-    else:  # 4 queries of all heads, as on a GPU
+    monkeypatch.setattr(chunked_attention, 'CHUNK_BYTES', dict(cpu=7 * heads * bytes_of_a_query))  # 7 of 15 queries
+    if heads == 1:
+        monkeypatch.setattr(chunked_attention, 'SMALL_BYTES', 0)
+    if heads == 6:  # of both images, as on a GPU
         monkeypatch.setattr(chunked_attention, 'HEAD_BY_HEAD', ())
-        monkeypatch.setattr(chunked_attention, 'CHUNK_BYTES', dict(cpu=4 * 2 * 3 * bytes_of_a_query))
+    chunks = list(chunked_attention._chunks(tensors[0][:, :, 1:], tensors[1]))
+    assert len(chunks) == 3 * 6 // heads
     for got, expected in zip(with_gradients(attend_in_chunks, tensors, (5, 3)), by_query, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-13)
 

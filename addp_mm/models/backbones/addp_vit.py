@@ -21,6 +21,7 @@ from addp_mm.models.backbones.options import (
 )
 from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, resize_pos_embed
 from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.dropout import Dropout
 from addp_mm.models.layers.fit_positions import fit_positions
 from addp_mm.models.layers.lora import add_lora, merge_lora
 from addp_mm.models.layers.lora_weights import check_adapters
@@ -188,7 +189,7 @@ class ADDPViT(Component):
 
         self._build_embedding(in_channels, pad_to_patch, use_abs_pos)
         self.pre_norm = nn.LayerNorm(self.embed_dims, eps=eps) if pre_norm else nn.Identity()
-        self.drop_after_pos = nn.Dropout(drop_rate)
+        self.drop_after_pos = Dropout(drop_rate)
         drop_path_rates = torch.linspace(0, drop_path_rate, self.num_layers).tolist()
         self.blocks = nn.ModuleList(
             Block(

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from addp_mm.models.backbones.options import arch_settings
 from addp_mm.models.layers import Block, init_transformer_weights, resize_pos_embed
 from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.dropout import Dropout
 
 
 class PredictorEncoder(Component):
@@ -61,7 +62,7 @@ class PredictorEncoder(Component):
         self.word_embed = nn.Embedding(vocab_size, embed_dims)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid_size[0] * grid_size[1], embed_dims))
         self.embed_norm = nn.LayerNorm(embed_dims, eps=1e-6)
-        self.embed_drop = nn.Dropout(drop_rate)
+        self.embed_drop = Dropout(drop_rate)
         rates = torch.linspace(0, drop_path_rate, num_layers).tolist()
         self.blocks = nn.ModuleList(
             Block(

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from addp_mm.models.layers.dropout import Dropout, attend_with_dropout
 from addp_mm.models.layers.rel_pos_attention import attend
 from addp_mm.models.layers.rel_pos_table import CLASS_ENTRIES, num_offsets, rel_pos_table_bias
 
@@ -55,7 +56,7 @@ class Attention(nn.Module):
         self.attn_drop_rate = attn_drop_rate
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
-        self.proj_drop = nn.Dropout(proj_drop_rate)
+        self.proj_drop = Dropout(proj_drop_rate)
         self.use_rel_pos = rel_pos_size is not None
         if rel_pos_size is not None:
             head_dims = embed_dims // num_heads
@@ -90,10 +91,12 @@ class Attention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int] | None, drop: float) -> Tensor:
         """Attention of each head: (B, heads, N, head_dims) each, with relative positions if any."""
         if not self.needs_map:
-            return F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
+            return attend_with_dropout(q, k, v, None, drop) if drop else F.scaled_dot_product_attention(q, k, v)
         if hw is None:
             raise ValueError('attention with relative positions needs hw, the height and width of the map')
         if self.rel_pos_table_size is not None:
             bias = rel_pos_table_bias(self.rel_pos_bias_table, self.rel_pos_table_size, hw).to(q.dtype)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+            if drop:
+                return attend_with_dropout(q, k, v, bias, drop)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return attend(q, k, v, self.rel_pos_h, self.rel_pos_w, hw, drop)

@@ -5,6 +5,7 @@ from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
 from addp_mm.models.layers.attention import Attention
+from addp_mm.models.layers.dropout import Dropout
 from addp_mm.models.layers.window import window_partition, window_unpartition
 
 
@@ -72,7 +73,8 @@ class Block(nn.Module):
         )
         self.norm2 = nn.LayerNorm(embed_dims, eps=norm_eps)
         # a ratio computed as hidden / embed_dims may be smaller by a rounding error
-        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio + 1e-6), drop=drop_rate)
+        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio + 1e-6))
+        self.mlp.drop1, self.mlp.drop2 = Dropout(drop_rate), Dropout(drop_rate)
         self.ls1, self.ls2 = (
             nn.Identity() if layer_scale_init is None else LayerScale(embed_dims, layer_scale_init) for _ in range(2)
         )

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Attention with a bias that is added for some queries at a time and never exists as a whole."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from typing import Any
@@ -12,8 +12,10 @@ from torch import Tensor
 # Size of the scores that exist at a time: they stay in the cache of a CPU, and occupy a GPU.
 CHUNK_BYTES = dict(cpu=2**22)
 CHUNK_BYTES_OF_OTHERS = 2**28
-# A product of two matrices is faster on a CPU than a product of two batches of matrices.
+# A product of two matrices is faster on a CPU than one of two batches of matrices, unless the
+# scores of a head are smaller than this: in windows.
 HEAD_BY_HEAD = ('cpu',)
+SMALL_BYTES = 2**20
 Chunk = tuple[int | slice, int | slice, slice]
 
 
@@ -21,7 +23,8 @@ class ChunkedAttention(torch.autograd.Function):
     """Attention of the patches of a map, with decomposed relative positions.
 
     Scores and weights are computed for some queries after the other, in float32 at least, and
-    again in the backward pass. On a CPU they are those of one head, as products of two matrices.
+    again in the backward pass. On a CPU they are those of one head, as products of two matrices, or
+    those of all heads of a window.
     """
 
     @staticmethod
@@ -105,11 +108,14 @@ def _of_map(scores: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
 
 
 def _chunks(query: Tensor, key: Tensor) -> Iterator[Chunk]:
-    """Indices of some queries of one head on a CPU, of all heads elsewhere."""
+    """Indices of some queries: on a CPU of a head, or of all heads of a small map; else of all."""
     images, heads, queries, _ = query.shape
-    by_head = query.device.type in HEAD_BY_HEAD
-    groups = product(range(images), range(heads)) if by_head else [(slice(None), slice(None))]
     query_bytes = key.shape[2] * torch.promote_types(query.dtype, torch.float32).itemsize
-    query_bytes *= 1 if by_head else images * heads
-    step = max(1, CHUNK_BYTES.get(query.device.type, CHUNK_BYTES_OF_OTHERS) // query_bytes)
+    groups: Iterable[tuple[int | slice, int | slice]] = [(slice(None), slice(None))]
+    together = images * heads
+    if query.device.type in HEAD_BY_HEAD:
+        is_small = queries * query_bytes < SMALL_BYTES
+        groups = product(range(images), [slice(None)] if is_small else range(heads))
+        together = heads if is_small else 1
+    step = max(1, CHUNK_BYTES.get(query.device.type, CHUNK_BYTES_OF_OTHERS) // (query_bytes * together))
     return ((*group, slice(start, start + step)) for group in groups for start in range(0, queries, step))

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from addp_mm.models.layers.chunked_attention import ChunkedAttention
+from addp_mm.models.layers.dropout import attend_with_dropout
 from addp_mm.models.layers.rel_pos import rel_pos_bias, rel_pos_terms
 
 # the fused kernels of GPUs need multiples of it, and accept no wider heads
@@ -78,7 +79,9 @@ def attend_plain(
         (B, heads, N, head_dims).
     """
     bias = rel_pos_bias(query, rel_pos_h, rel_pos_w, hw)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout_p)
+    if dropout_p:
+        return attend_with_dropout(query, key, value, bias, dropout_p)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
 
 
 def attend_appended(
@@ -148,9 +151,8 @@ def choose_path(head_dims: int, hw: tuple[int, int], device_type: str) -> Callab
     """The rule: :func:`attend_appended` or :func:`attend_in_chunks`.
 
     The first on a GPU, which computes fast in comparison with its memory, as long as its fused
-    kernels accept the wider heads. Else the second: on a CPU its products of two matrices are
-    faster than the other ways at every size. ``tools/benchmarks/relative_positions.py`` measures
-    all of them.
+    kernels accept the wider heads. Else the second: on a CPU it is as fast as the whole bias
+    in windows and faster on large maps. ``tools/benchmarks/relative_positions.py`` measures all.
 
     Args:
         head_dims: Channels of a head.

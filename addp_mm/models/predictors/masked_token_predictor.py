@@ -12,6 +12,7 @@ from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.heads.token_head import TokenHead
 from addp_mm.models.layers import Block, init_transformer_weights
 from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.dropout import Dropout
 from addp_mm.models.layers.positions import masked_rows
 from addp_mm.registry import MODELS
 
@@ -78,7 +79,7 @@ class MaskedTokenPredictor(Component):
         self.word_embed = nn.Embedding(self.token_space.vocab_size, embed_dims)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_tokens, embed_dims))
         self.embed_norm = nn.LayerNorm(embed_dims, eps=1e-6)
-        self.embed_drop = nn.Dropout(drop_rate)
+        self.embed_drop = Dropout(drop_rate)
         self.blocks = self._stack(num_layers, embed_dims, num_heads, mlp_ratio, drop_rate)
         self.norm = nn.LayerNorm(embed_dims, eps=1e-6)
 
