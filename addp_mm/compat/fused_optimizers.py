@@ -8,8 +8,10 @@ makes a group for each parameter if there is a ``paramwise_cfg``, and torch step
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from addp_mm.compat.importing import replace_method
 
@@ -26,21 +28,27 @@ def patch_fused_optimizers(module: Any) -> bool:
         True.
     """
 
-    def make(original):
+    def make_init(original):
 
         def __init__(self, optimizer, *args, **kwargs):
             original(self, optimizer, *args, **kwargs)
-            if _has_kernels(optimizer):
-                together = _FusedTogether()
-                optimizer.register_step_pre_hook(together.before_step)
-                optimizer.register_step_post_hook(together.after_step)
-                optimizer.register_state_dict_post_hook(_save_own_choice)
-                optimizer.register_load_state_dict_pre_hook(_keep_kernels)
-                fuse(optimizer)
+            fuse(optimizer)
 
         return __init__
 
-    replace_method(module.OptimWrapper, '__init__', make)
+    def make_update(original):
+
+        def update_params(self, *args, **kwargs):
+            try:
+                return original(self, *args, **kwargs)
+            finally:  # a step that fails has no hook after it
+                if self.optimizer in _STEPS:
+                    _STEPS[self.optimizer].after_step(self.optimizer)
+
+        return update_params
+
+    replace_method(module.OptimWrapper, '__init__', make_init)
+    replace_method(module.OptimWrapper, 'update_params', make_update)
     return True
 
 
@@ -53,10 +61,11 @@ def fuse(optimizer: Any) -> None:
     Args:
         optimizer: Any optimizer. Other classes than torch's Adam, AdamW and SGD are not changed.
     """
-    for group in optimizer.param_groups if _has_kernels(optimizer) else ():
-        if _is_free(optimizer, group):
-            kinds = {(parameter.device, parameter.dtype) for parameter in group['params']}
-            group['fused'] = all(_works(optimizer.__class__, *kind) for kind in kinds) or None
+    if not _has_kernels(optimizer):
+        return
+    if optimizer not in _STEPS:
+        _STEPS[optimizer] = _FusedSteps(optimizer)
+    _STEPS[optimizer].choose(optimizer)
 
 
 def _has_kernels(optimizer: Any) -> bool:
@@ -64,13 +73,6 @@ def _has_kernels(optimizer: Any) -> bool:
     from torch import optim
 
     return type(optimizer) in (optim.Adam, optim.AdamW, optim.SGD)
-
-
-def _is_free(optimizer: Any, group: dict) -> bool:
-    """Whether the user has left the kernel of a group open."""
-    given = any(optimizer.defaults[key] is not None for key in _KERNELS)
-    own = group['foreach'] is not None or group['fused'] is False
-    return not (given or own or group['differentiable'])
 
 
 @lru_cache
@@ -87,11 +89,57 @@ def _works(kind: Any, device: Any, dtype: Any) -> bool:
     return True
 
 
-def _save_own_choice(optimizer: Any, state_dict: dict) -> None:
-    """Save what the user has given, so that a checkpoint fits any device."""
-    for group in state_dict['param_groups']:
-        if _is_free(optimizer, group):
-            group['fused'] = None
+class _FusedSteps:
+    """Chooses the kernels of an optimizer.
+
+    During a step, fused groups of the same settings are one group.
+
+    Args:
+        optimizer: The optimizer; its hooks do the rest.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self._groups: list[dict] | None = None
+        self._chosen: set[int] = set()  # groups whose kernel the user has left open
+        optimizer.register_step_pre_hook(self.before_step)
+        optimizer.register_step_post_hook(self.after_step)
+        optimizer.register_state_dict_post_hook(self._save_own_choice)
+        optimizer.register_load_state_dict_pre_hook(_keep_kernels)
+
+    def choose(self, optimizer: Any) -> None:
+        """Choose the kernels of all groups whose kernel is open."""
+        given = any(optimizer.defaults[key] is not None for key in _KERNELS)
+        for index, group in enumerate(optimizer.param_groups):
+            own = given or any(group[key] is not None for key in _KERNELS) or group['differentiable']
+            if own and index not in self._chosen:
+                continue
+            self._chosen.add(index)
+            kinds = {(parameter.device, parameter.dtype) for parameter in group['params']}
+            group['fused'] = all(_works(type(optimizer), *kind) for kind in kinds) or None
+
+    def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # torch gives these
+        import torch
+
+        if torch.compiler.is_compiling():
+            return  # compiled code has no loop over groups
+        merged: dict[tuple, dict] = {}
+        for index, group in enumerate(optimizer.param_groups):
+            fused = group['fused'] and _fits(optimizer, group)
+            key = tuple(_hashable(group[name]) for name in optimizer.defaults) if fused else (index,)
+            if fused:
+                key += (frozenset(_momenta(optimizer, group)),)
+            first = merged.setdefault(key, {**group, 'fused': fused, 'params': []})
+            first['params'].extend(group['params'])
+        self._groups, optimizer.param_groups = optimizer.param_groups, list(merged.values())
+
+    def after_step(self, optimizer: Any, *_: Any) -> None:
+        if self._groups is not None:
+            self._groups, optimizer.param_groups = None, self._groups
+
+    def _save_own_choice(self, optimizer: Any, state_dict: dict) -> None:
+        """Save what the user has given, so that a checkpoint fits any device."""
+        for index in self._chosen:
+            state_dict['param_groups'][index]['fused'] = None
 
 
 def _keep_kernels(optimizer: Any, state_dict: dict) -> dict:
@@ -104,35 +152,43 @@ def _keep_kernels(optimizer: Any, state_dict: dict) -> dict:
     return {**state_dict, 'param_groups': kept + state_dict['param_groups'][len(kept) :]}
 
 
-class _FusedTogether:
-    """Hooks of an optimizer: fused groups of the same settings are one group during a step."""
+def _fits(optimizer: Any, group: dict) -> bool:
+    """Whether the fused kernel gives the result of the plain one for these tensors.
 
-    def __init__(self) -> None:
-        self._groups: list[dict] | None = None
-
-    def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # torch gives these
-        import torch
-
-        self.after_step(optimizer)  # if the last step has failed
-        if torch.compiler.is_compiling():
-            return  # compiled code has no loop over groups
-        merged: dict[tuple, dict] = {}
-        for index, group in enumerate(optimizer.param_groups):
-            fused = group['fused'] and not _has_sparse_gradients(group)
-            key = tuple(_hashable(group[name]) for name in optimizer.defaults) if fused else (index,)
-            first = merged.setdefault(key, {**group, 'fused': fused, 'params': []})
-            first['params'].extend(group['params'])
-        self._groups, optimizer.param_groups = optimizer.param_groups, list(merged.values())
-
-    def after_step(self, optimizer: Any, *_: Any) -> None:
-        if self._groups is not None:
-            self._groups, optimizer.param_groups = None, self._groups
+    SGD takes sparse gradients, but not in that kernel, which also wants the momenta of all
+    parameters or of none. The kernels read a parameter, its gradient and its state in the order of
+    the memory, so that all must lie in the same order without gaps.
+    """
+    for parameter in group['params']:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse or not _has_no_gaps(parameter):
+            return False
+        for other in (parameter.grad, *optimizer.state.get(parameter, {}).values()):
+            if getattr(other, 'shape', None) == parameter.shape and other.stride() != parameter.stride():
+                return False
+    return len(set(_momenta(optimizer, group))) < 2
 
 
-def _has_sparse_gradients(group: dict) -> bool:
-    """Whether a gradient is sparse: SGD takes it, but not in its fused kernel."""
-    return any(parameter.grad is not None and parameter.grad.is_sparse for parameter in group['params'])
+def _has_no_gaps(parameter: Any) -> bool:
+    import torch
+
+    if parameter.is_contiguous():
+        return True
+    return parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+
+
+def _momenta(optimizer: Any, group: dict) -> list[bool]:
+    """Whether SGD has the momentum of each parameter that gets a step; nothing for other cases."""
+    if not group.get('momentum'):
+        return []
+    states = (optimizer.state.get(parameter, {}) for parameter in group['params'] if parameter.grad is not None)
+    return [state.get('momentum_buffer') is not None for state in states]
 
 
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+# the steps of the optimizers that live
+_STEPS: MutableMapping[Any, _FusedSteps] = WeakKeyDictionary()

@@ -10,7 +10,6 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import addp_mm  # noqa: F401
-from addp_mm.compat.fused_optimizers import _FusedTogether
 
 ADAMW = dict(type='AdamW', lr=0.01, betas=[0.9, 0.95], weight_decay=0.3)
 KINDS = (
@@ -103,16 +102,70 @@ def test_groups_of_the_same_settings_step_in_one_call(monkeypatch):
     assert [len(group['params']) for group in groups] == [1] * 6
 
 
-def test_a_failed_step_leaves_the_groups_as_they_were():
+def test_a_failed_step_leaves_the_groups_as_they_were(monkeypatch):
     model = mlp()
-    optimizer = wrapper_of(model, ADAMW, paramwise_cfg=GROUPS).optimizer
+    wrapper = wrapper_of(model, ADAMW, paramwise_cfg=GROUPS)
+    groups = wrapper.optimizer.param_groups
+    seen = []
+
+    def fail(*args, **kwargs):
+        seen.append(len(wrapper.optimizer.param_groups))
+        raise RuntimeError('out of memory')
+
+    monkeypatch.setattr(torch, '_fused_adamw_', fail)
+    with pytest.raises(RuntimeError, match='out of memory'):
+        wrapper.update_params(model(torch.rand(2, 5)).sum())
+    assert seen == [3]
+    assert wrapper.optimizer.param_groups is groups
+
+
+def test_a_second_wrapper_of_an_optimizer_changes_nothing():
+    model = mlp()
+    optimizer = torch.optim.AdamW([dict(params=[parameter]) for parameter in model.parameters()])
+    wrappers = OptimWrapper(optimizer), OptimWrapper(optimizer)
     groups = optimizer.param_groups
-    together = _FusedTogether()
-    together.before_step(optimizer, (), {})
-    assert len(optimizer.param_groups) == 3
-    together.before_step(optimizer, (), {})  # the step between them raised
-    together.after_step(optimizer, (), {})
+    wrappers[1].update_params(model(torch.rand(2, 5)).sum())
     assert optimizer.param_groups is groups
+    assert len(groups) == 6
+
+
+@pytest.mark.parametrize('settings', [dict(momentum=0.9), {}], ids=['momentum', 'plain'])
+@pytest.mark.parametrize('grouped', [True, False])
+def test_sgd_takes_gradients_that_begin_later(settings, grouped):
+    results = []
+    for options in (PLAIN, {}):
+        parameters = [nn.Parameter(torch.full((3,), 2.0)) for _ in range(2)]
+        groups = [dict(params=[one]) for one in parameters] if grouped else parameters
+        wrapper = OptimWrapper(torch.optim.SGD(groups, lr=0.1, **settings, **options))
+        for step in range(3):
+            parameters[0].grad = torch.arange(3.0)
+            parameters[1].grad = torch.ones(3) if step else None
+            wrapper.step()
+        results.append([one.detach() for one in parameters])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize('kind', [torch.optim.AdamW, torch.optim.SGD])
+def test_a_gradient_of_another_memory_order_is_read_in_its_own(kind):
+    results = []
+    for options in (PLAIN, {}):
+        torch.manual_seed(0)
+        weights = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+        parameters = [nn.Parameter(weights), nn.Parameter(torch.rand(3, 2).t()), nn.Parameter(torch.rand(4, 6)[:, ::2])]
+        wrapper = OptimWrapper(kind(parameters, lr=0.1, **options))
+        for _ in range(2):
+            for parameter in parameters:
+                parameter.grad = torch.rand(parameter.shape)
+            wrapper.step()
+        results.append([one.detach() for one in parameters])
+    torch.testing.assert_close(*results)
+
+
+def test_the_kernel_of_a_group_is_saved_as_it_was_given():
+    first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    wrapper = OptimWrapper(torch.optim.AdamW([dict(params=[first], fused=True), dict(params=[second])]))
+    assert [group['fused'] for group in wrapper.optimizer.param_groups] == [True, True]
+    assert [group['fused'] for group in wrapper.state_dict()['param_groups']] == [True, None]
 
 
 @pytest.mark.parametrize('given', [dict(fused=False), dict(fused=True), dict(foreach=True), dict(foreach=False), PLAIN])
