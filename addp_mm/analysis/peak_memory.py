@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from addp_mm.engine.cpu_memory import give_back_freed_memory
 
 _STATUS = Path('/proc/self/status')
 _CLEAR = Path('/proc/self/clear_refs')
@@ -59,14 +59,6 @@ def added_memory(run: Callable[[], object], device: torch.device) -> int | None:
     run()
     peak = resident_peak()
     return max(0, peak - resident) if can_reset and peak is not None and resident is not None else None
-
-
-def give_back_freed_memory() -> None:
-    """Let the C library return free memory, so that a later call shows what it needs."""
-    if sys.platform == 'linux':
-        trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # of glibc only
-        if trim is not None:
-            trim(0)
 
 
 def _status(field: str) -> int | None:

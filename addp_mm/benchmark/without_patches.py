@@ -6,7 +6,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-from addp_mm.analysis.peak_memory import give_back_freed_memory
 from addp_mm.benchmark.paired_times import Case
 from addp_mm.compat.matrix_products import by_mkl
 from addp_mm.engine.cpu_memory import memory_given_back
@@ -26,6 +25,5 @@ def without_patches(case: Case) -> Case:
     def begin() -> None:
         stack.enter_context(memory_given_back())
         stack.enter_context(by_mkl())
-        give_back_freed_memory()
 
     return replace(case, begin=begin, end=stack.close)

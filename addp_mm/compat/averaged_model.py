@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from addp_mm.compat.importing import replace_method
@@ -42,12 +43,18 @@ def patch_moving_average(module: Any) -> bool:
 
 
 def _average(pairs: list[tuple], momentum: float) -> None:
-    """Move averages towards the weights, all pairs of the same kind in one call."""
+    """Move averages towards the weights, all pairs of the same kind in one call.
+
+    An average that is listed several times, because its weight is shared, gets as many calls.
+    """
     import torch
 
     kinds: dict[tuple, tuple[list, list]] = {}
+    listed: Counter = Counter()
     for averaged, source in pairs:
-        averages, sources = kinds.setdefault((averaged.device, averaged.dtype, source.dtype), ([], []))
+        listed[averaged.data_ptr()] += 1
+        kind = (averaged.device, averaged.dtype, source.dtype, listed[averaged.data_ptr()])
+        averages, sources = kinds.setdefault(kind, ([], []))
         averages.append(averaged)
         sources.append(source)
     for averages, sources in kinds.values():

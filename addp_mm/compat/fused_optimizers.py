@@ -115,7 +115,7 @@ class _FusedSteps:
                 continue
             self._chosen.add(index)
             kinds = {(parameter.device, parameter.dtype) for parameter in group['params']}
-            group['fused'] = all(_works(type(optimizer), *kind) for kind in kinds) or None
+            group['fused'] = all(_works(optimizer.__class__, *kind) for kind in kinds) or None
 
     def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # torch gives these
         import torch

@@ -4,12 +4,13 @@
 PyTorch computes products of float32 matrices with MKL, and products in bfloat16 and convolutions
 with oneDNN; both are parts of PyTorch. On CPUs of other makers than Intel, MKL leaves AVX-512
 unused. There oneDNN takes half the time of each linear layer, forward and backward
-(``tools/benchmarks/matrix_products.py``).
+(``tools/benchmarks/backbone_time.py``).
 """
 
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,7 @@ def _is_slow_here(torch: Any) -> bool:
 def _made_by_intel() -> bool:
     information = Path('/proc/cpuinfo')
     maker = information.read_text() if information.is_file() else platform.processor()
-    return 'GenuineIntel' in maker
+    return 'GenuineIntel' in maker or sys.platform == 'darwin'
 
 
 def _dense(matrix: Tensor) -> Tensor:
@@ -81,17 +82,19 @@ def _kernels(torch: Any) -> dict:
     mm_out, addmm_out = torch.ops.aten.mm.out, torch.ops.aten.addmm.out
 
     def gains(one: Tensor, other: Tensor) -> bool:
-        large = one.shape[0] * one.shape[1] * other.shape[1] >= MIN_MULTIPLICATIONS
-        return large and _active and one.dtype is torch.float32 and other.dtype is torch.float32
+        if not _active or one.dim() != 2 or other.dim() != 2 or one.shape[1] != other.shape[0]:
+            return False
+        is_float = one.dtype is torch.float32 and other.dtype is torch.float32
+        return is_float and one.shape[0] * one.shape[1] * other.shape[1] >= MIN_MULTIPLICATIONS
 
     def mm(self: Tensor, mat2: Tensor) -> Tensor:
-        if gains(self, mat2) and self.shape[1] == mat2.shape[0]:
+        if gains(self, mat2):
             return linear(self, _dense(mat2).t(), None, 'none', [], '')
         return mm_out(self, mat2, out=self.new_empty(0))
 
     def addmm(self: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
         is_bias = self.shape == mat2.shape[1:] and self.dtype is mat2.dtype and beta == 1 and alpha == 1
-        if is_bias and gains(mat1, mat2) and mat1.shape[1] == mat2.shape[0]:
+        if is_bias and gains(mat1, mat2):
             return linear(mat1, _dense(mat2).t(), self.contiguous(), 'none', [], '')
         return addmm_out(self, mat1, mat2, beta=beta, alpha=alpha, out=mat1.new_empty(0))
 

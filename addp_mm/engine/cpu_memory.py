@@ -20,6 +20,8 @@ _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
 _USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
 _OWN_SETTINGS = ('GLIBC_TUNABLES', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_')
 
+_is_kept = False
+
 
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next tensors instead of giving it back.
@@ -30,24 +32,39 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it was done; not without glibc.
     """
-    return not any(name in os.environ for name in _OWN_SETTINGS) and _set(_KEEP)
+    global _is_kept
+    _is_kept = not any(name in os.environ for name in _OWN_SETTINGS) and _set(_KEEP)
+    return _is_kept
 
 
 @contextmanager
 def memory_given_back() -> Iterator[None]:
     """Give freed memory back inside, as without :func:`keep_freed_memory`, to compare with it.
 
-    Afterwards it is kept.
+    Nothing changes in a process that does not keep it.
     """
-    _set(_USUAL)
+    if _is_kept:
+        _set(_USUAL)
+        give_back_freed_memory()
     try:
         yield
     finally:
-        keep_freed_memory()
+        if _is_kept:
+            _set(_KEEP)
+
+
+def give_back_freed_memory() -> None:
+    """Let the C library return the memory that is free now."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
 
 
 def _set(options: dict[int, int]) -> bool:
+    library = _glibc()
+    return library is not None and all(library.mallopt(option, value) for option, value in options.items())
+
+
+def _glibc() -> ctypes.CDLL | None:
     library = ctypes.CDLL(None) if sys.platform == 'linux' else None
-    if not hasattr(library, 'mallopt') or not hasattr(library, 'gnu_get_libc_version'):
-        return False
-    return all(library.mallopt(option, value) for option, value in options.items())  # type: ignore[union-attr]
+    return library if hasattr(library, 'gnu_get_libc_version') else None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -65,7 +66,7 @@ def close_process_group() -> None:
 
 
 def end_process() -> None:
-    """End a process that was in a group, after everything that ``atexit`` holds, with status 0.
+    """End a process that was in a group with status 0, after its threads and what ``atexit`` holds.
 
     Call it last: Python's own end destroys all objects, and meanwhile a thread of gloo can end the
     process with SIGABRT. Such threads are left after FSDP: autograd keeps the sharded weights, and
@@ -73,7 +74,8 @@ def end_process() -> None:
     """
     if not _has_left:
         return
-    atexit._run_exitfuncs()  # noqa: SLF001  (Python has no public way)
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  (Python has no public way)
+    atexit._run_exitfuncs()  # noqa: SLF001
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

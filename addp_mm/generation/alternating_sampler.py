@@ -47,8 +47,9 @@ class AlternatingSampler:
             without guidance. Defaults to None: no guidance.
         compile: Arguments of ``torch.compile`` for the model's calls in a step, such as
             ``dict(mode='reduce-overhead')`` for CUDA graphs. Each is compiled once for all steps,
-            and again for another batch size. The start is not compiled. Defaults to None: nothing
-            is compiled.
+            and again for another batch size: guidance doubles the batch. Under autocast the last
+            decoding is compiled, too, because it has no autocast. The start is not compiled.
+            Defaults to None: nothing is compiled.
 
     Raises:
         ConfigError: The schedule has more steps than an image has tokens, the guidance has another

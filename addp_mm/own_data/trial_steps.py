@@ -175,7 +175,7 @@ def try_batches(trial: Trial, batch: int, processes: int) -> dict:
     peak: float
     if trial.device.type == 'cuda':
         batch, seconds, peak = fit_on_gpu(trial, batch)
-    elif sys.platform == 'linux':
+    elif sys.platform == 'linux' and resident_peak() is not None:
         share = _CPU_SHARE / processes
         batch, seconds, peak = fit_on_cpu(trial, batch, (resident_peak() or 0) + share * available_memory())
     else:  # the memory cannot be measured

@@ -13,6 +13,7 @@ from addp_mm.engine import cpu_memory
 def test_only_the_turns_of_others_are_without_patches(monkeypatch):
     settings = []
     monkeypatch.setattr(cpu_memory, '_set', lambda options: settings.append(options) or True)
+    monkeypatch.setattr(cpu_memory, '_is_kept', True)
     seen = []
 
     def note():

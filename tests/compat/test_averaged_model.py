@@ -7,6 +7,7 @@ from mmengine.model import ExponentialMovingAverage, MomentumAnnealingEMA
 from torch import nn
 
 import addp_mm  # noqa: F401
+from addp_mm.compat.averaged_model import _average
 
 
 def model():
@@ -55,3 +56,10 @@ def test_weights_of_a_type_are_averaged_in_one_call(monkeypatch):
     assert calls == []
     average.update_parameters(source)
     assert calls == [4, 2]  # float32 and bfloat16
+
+
+def test_a_shared_weight_moves_once_for_each_name():
+    first, second = torch.zeros(3), torch.zeros(2)
+    _average([(first, torch.ones(3)), (second, torch.ones(2)), (first, torch.ones(3))], 0.5)
+    assert torch.equal(first, torch.full((3,), 0.75))
+    assert torch.equal(second, torch.full((2,), 0.5))

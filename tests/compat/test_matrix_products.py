@@ -71,8 +71,8 @@ def test_what_one_dnn_does_not_compute_is_as_before():
     wanted = 2 * matrix + matrix @ matrix / 2
     torch.testing.assert_close(addmm(matrix, matrix, matrix, beta=2, alpha=0.5), wanted)
     assert torch.equal(mm(torch.rand(800, 0), torch.rand(0, 600)), torch.zeros(800, 600))
-    for wrong in (torch.rand(81, 80), matrix.double()):
-        with pytest.raises(RuntimeError, match='mat1 and mat2 shapes|same dtype'):
+    for wrong in (torch.rand(81, 80), matrix.double(), torch.rand(80), torch.rand(2, 80, 80)):
+        with pytest.raises(RuntimeError, match='mat1 and mat2 shapes|same dtype|must be a matrix|must be matrices|2D'):
             mm(matrix, wrong)
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 CODE = """
-import atexit, os, tempfile, torch
+import atexit, os, tempfile, threading, time, torch
 from addp_mm.engine.process_group import close_process_group, end_process
 
 class Loud:
@@ -21,6 +21,7 @@ if {joined}:
     group = torch.distributed.group.WORLD  # as FSDP keeps it
 close_process_group()
 loud = Loud()
+threading.Thread(target=lambda: (time.sleep(0.1), print('the thread has ended'))).start()
 end_process()
 """
 
@@ -30,4 +31,5 @@ def test_a_process_that_was_in_a_group_skips_the_last_phase_only(joined):
     finished = subprocess.run([sys.executable, '-c', CODE.format(joined=joined)], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     assert 'registered with atexit' in finished.stdout
+    assert 'the thread has ended' in finished.stdout
     assert ('destroyed by Python' in finished.stdout) != joined

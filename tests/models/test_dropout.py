@@ -34,6 +34,12 @@ def test_the_seed_decides_and_the_gradient_passes_where_numbers_are_kept():
     assert torch.equal(grad, torch.where(outs[0] == 0, 0, torch.tensor(1 / 0.6, dtype=torch.bfloat16)))
 
 
+def test_the_default_device_does_not_matter():
+    x = torch.ones(9)
+    with torch.device('meta'):
+        assert dropout(x, 0.5, training=True).device == x.device
+
+
 def test_where_nothing_is_drawn():
     x = torch.rand(3)
     assert Dropout(0.5).eval()(x) is x

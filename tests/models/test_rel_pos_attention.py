@@ -105,6 +105,13 @@ def test_the_size_of_the_chunks_does_not_change_the_result(heads, monkeypatch):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-13)
 
 
+def test_a_second_derivative_is_refused():
+    tensors = [one.requires_grad_() for one in inputs((2, 2))]
+    (grad,) = torch.autograd.grad(attend_in_chunks(*tensors, (2, 2)).square().sum(), tensors[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        grad.sum().backward()
+
+
 @pytest.mark.parametrize('path', PATHS)
 def test_nothing_as_large_as_the_bias_is_kept_for_the_backward_pass(path):
     def largest(path) -> int:

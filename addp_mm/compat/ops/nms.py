@@ -38,7 +38,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     threshold = float(np.float32(iou_threshold))
     if boxes.device.type != 'cpu':
         return order[_greedy_keep(boxes, threshold, offset)]
-    keep = torch.zeros(len(boxes), dtype=torch.bool)
+    keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     for part in _parts(boxes.numpy(), offset):
         part.sort()  # best first again
         members = torch.from_numpy(part)

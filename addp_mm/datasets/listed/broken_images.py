@@ -82,7 +82,7 @@ class BrokenImages:
             self._found, self._position, self._last_line = {}, 0, b''
             lines = self._new_lines() or []
         for line in lines:
-            name, _, reason = line.decode('utf-8').rstrip('\n').partition('\t')
+            name, _, reason = line.decode('utf-8').rstrip('\r\n').partition('\t')
             self._found.setdefault(json.loads(name), reason)
         return self._found
 

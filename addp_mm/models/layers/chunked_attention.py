@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Size of the scores that exist at a time: they stay in the cache of a CPU, and occupy a GPU.
 CHUNK_BYTES = dict(cpu=2**22)
@@ -52,6 +53,7 @@ class ChunkedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, ...]:
         """Gradients of the arguments.
 
@@ -117,5 +119,5 @@ def _chunks(query: Tensor, key: Tensor) -> Iterator[Chunk]:
         is_small = queries * query_bytes < SMALL_BYTES
         groups = product(range(images), [slice(None)] if is_small else range(heads))
         together = heads if is_small else 1
-    step = max(1, CHUNK_BYTES.get(query.device.type, CHUNK_BYTES_OF_OTHERS) // (query_bytes * together))
+    step = max(1, CHUNK_BYTES.get(query.device.type, CHUNK_BYTES_OF_OTHERS) // max(1, query_bytes * together))
     return ((*group, slice(start, start + step)) for group in groups for start in range(0, queries, step))

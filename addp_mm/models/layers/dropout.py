@@ -63,6 +63,6 @@ def attend_with_dropout(query: Tensor, key: Tensor, value: Tensor, bias: Tensor 
 def _factors(x: Tensor, p: float) -> Tensor:
     """0 with probability ``p``, else 1 / (1 - p), in the shape and type of ``x``."""
     count = x.numel()
-    bits = torch.empty((count + 1) // 2, dtype=torch.int64).random_(-(2**63), None).view(torch.int32)
+    bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=x.device).random_(-(2**63), None).view(torch.int32)
     lowest_kept = min(round(p * 2**_BITS), 2**_BITS - 1) - 2 ** (_BITS - 1)
     return (bits[:count].view(x.shape) >= lowest_kept).to(x.dtype).mul_(1 / (1 - p))
