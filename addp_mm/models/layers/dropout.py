@@ -25,6 +25,8 @@ class Dropout(nn.Dropout):
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Set each number to zero with probability ``p``, and divide the others by ``1 - p``.
 
+    Compiled code draws as PyTorch does.
+
     Args:
         x: Any shape.
         p: From 0 to 1; exact to 2 ** -32 on the CPU.
