@@ -114,6 +114,18 @@ def add_timing_options(parser: argparse.ArgumentParser, rounds: int = 5) -> None
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='write tables and all times to this file, too')
 
 
+def add_published_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every tool that times by component, also the published code."""
+    parser.add_argument('--no-components', action='store_true', help='time whole steps or runs only')
+    parser.add_argument('--published', metavar='DIR', help='folder with the published ADDP code, measured first')
+    parser.add_argument(
+        '--published-model',
+        choices=('addp_vit_base_patch16', 'addp_vit_large_patch16'),
+        default='addp_vit_base_patch16',
+        help='its model [addp_vit_base_patch16]',
+    )
+
+
 def add_runner_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every tool that starts a mmengine Runner."""
     parser.add_argument('--seed', type=number(int, 0, 2**32 - 1), help='seed of all random numbers')

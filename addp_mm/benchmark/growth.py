@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 # Above it, a value grows faster than linearly. A page, a cache and a clock are worth a tenth.
@@ -46,7 +47,7 @@ class Growth:
     def exponents(self) -> list[Exponent | None]:
         """The exponent from each size to the next; None where a value is missing or 0."""
         points = list(zip(self.sizes, self.values, strict=True))
-        return [_exponent(*one, *other) for one, other in zip(points, points[1:], strict=False)]
+        return [_exponent(*one, *other) for one, other in pairwise(points)]
 
     def is_faster_than_linear(self) -> bool:
         """Whether an exponent is surely above :data:`MOST_LINEAR`."""
@@ -78,7 +79,7 @@ def growth_table(growths: Sequence[Growth], unit: str) -> dict[str, Any]:
         unit: Unit of the sizes.
     """
     sizes = growths[0].sizes
-    steps = [f'{one:g} to {other:g}' for one, other in zip(sizes, sizes[1:], strict=False)]
+    steps = [f'{one:g} to {other:g}' for one, other in pairwise(sizes)]
     header = [f'exponent in {unit}', *steps, 'faster than linear']
     rows = [
         [

@@ -53,11 +53,6 @@ _PREDICTORS = dict(addp_vit_base_patch16='mage_vit_base_patch16', addp_vit_large
 MODELS = tuple(_PREDICTORS)
 
 
-def published_precision(device: torch.device) -> str:
-    """The precision of the published training on a device: it has autocast for CUDA, in float16."""
-    return 'float16' if device.type == 'cuda' else 'float32'
-
-
 class PublishedADDP:
     """The published model: training steps and sampling runs.
 

@@ -10,10 +10,9 @@ component waits for the device, so a step is a little slower than in a training.
 import argparse
 import contextlib
 
-from addp_mm.cli_options import ToolParser, add_cfg_options, add_timing_options, number
+from addp_mm.cli_options import ToolParser, add_cfg_options, add_published_options, add_timing_options, number
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
-PUBLISHED_SIZE = 256
 
 
 def parse_args(argv=None):
@@ -31,14 +30,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--img-size', type=number(int, 1), nargs=2, metavar=('HEIGHT', 'WIDTH'), help='pixels [as in training]'
     )
-    parser.add_argument('--no-components', action='store_true', help='time whole steps only')
-    parser.add_argument('--published', metavar='DIR', help='folder with the published ADDP code, measured first')
-    parser.add_argument(
-        '--published-model',
-        choices=('addp_vit_base_patch16', 'addp_vit_large_patch16'),
-        default='addp_vit_base_patch16',
-        help='its model [addp_vit_base_patch16]',
-    )
+    add_published_options(parser)
     add_timing_options(parser)
     add_cfg_options(parser, 'every config')
     return parser.parse_args(argv)
@@ -65,26 +57,11 @@ def own_case(path, precision, args, stack):
     return Case(name, step, step.precision, step.batch_size, spans)
 
 
-def published_case(batch_size, args):
-    """A training step of the published code, in the precision of its training on this device."""
-    import torch
-
-    from addp_mm.benchmark.paired_times import Case
-    from addp_mm.benchmark.published_addp import PublishedADDP, published_precision
-    from addp_mm.benchmark.without_patches import without_patches
-
-    precision = published_precision(args.device)
-    published = PublishedADDP(args.published, args.published_model, args.device, precision)
-    generator = torch.Generator().manual_seed(args.seed)
-    images = torch.rand(batch_size, 3, PUBLISHED_SIZE, PUBLISHED_SIZE, generator=generator).to(args.device)
-    spans = None if args.no_components else published.spans()
-    name = f'published {args.published_model} ({batch_size} x {PUBLISHED_SIZE} x {PUBLISHED_SIZE})'
-    return without_patches(Case(name, lambda: published.train_step(images), precision, batch_size, spans))
-
-
 def main(argv=None):
     """Measure, print the tables, and write them."""
     args = parse_args(argv)
+    from addp_mm.benchmark.published_addp import PublishedADDP
+    from addp_mm.benchmark.published_case import SIZE, published_case
     from addp_mm.benchmark.timed_tool import Group, measure_groups, prepare
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
@@ -94,7 +71,9 @@ def main(argv=None):
         cases = [own_case(path, precision, args, stack) for path in args.configs for precision in precisions]
         if args.published:
             batches = dict.fromkeys(case.images for case in cases)
-            cases = [*(published_case(batch, args) for batch in batches), *cases]
+            what = {batch: f'{batch} x {SIZE} x {SIZE}' for batch in batches}
+            theirs = [published_case(args, *one, PublishedADDP.train_step) for one in what.items()]
+            cases = [*theirs, *cases]
         measure_groups('Training step', [Group('Training step', cases)], args)
 
 

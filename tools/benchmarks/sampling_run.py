@@ -9,10 +9,9 @@ images that it is given, which its time includes.
 import argparse
 import contextlib
 
-from addp_mm.cli_options import ToolParser, add_cfg_options, add_timing_options, number
+from addp_mm.cli_options import ToolParser, add_cfg_options, add_published_options, add_timing_options, number
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
-PUBLISHED_SIZE = 256
 
 
 def parse_args(argv=None):
@@ -28,14 +27,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--num-images', type=number(int, 1), default=2, help='images of a run [2]')
     parser.add_argument('--steps', type=number(int, 1), default=8, help='sampling steps of a run [8]')
-    parser.add_argument('--no-components', action='store_true', help='time whole runs only')
-    parser.add_argument('--published', metavar='DIR', help='folder with the published ADDP code, measured first')
-    parser.add_argument(
-        '--published-model',
-        choices=('addp_vit_base_patch16', 'addp_vit_large_patch16'),
-        default='addp_vit_base_patch16',
-        help='its model [addp_vit_base_patch16]',
-    )
+    add_published_options(parser)
     add_timing_options(parser, rounds=3)
     add_cfg_options(parser, 'every config')
     return parser.parse_args(argv)
@@ -83,26 +75,10 @@ def own_case(path, precision, args, stack):
     return Case(f'{path} ({args.num_images} images, {args.steps} steps)', run, precision, args.num_images, spans)
 
 
-def published_case(args):
-    """A sampling run of the published code, in the precision of its training on this device."""
-    import torch
-
-    from addp_mm.benchmark.paired_times import Case
-    from addp_mm.benchmark.published_addp import PublishedADDP, published_precision
-    from addp_mm.benchmark.without_patches import without_patches
-
-    precision = published_precision(args.device)
-    published = PublishedADDP(args.published, args.published_model, args.device, precision)
-    images = torch.rand(args.num_images, 3, PUBLISHED_SIZE, PUBLISHED_SIZE, device=args.device)
-    spans = None if args.no_components else published.spans()
-    name = f'published {args.published_model} ({args.num_images} images, {args.steps} steps)'
-    case = Case(name, lambda: published.sample(images, args.steps), precision, args.num_images, spans)
-    return without_patches(case)
-
-
 def main(argv=None):
     """Measure, print the tables, and write them."""
     args = parse_args(argv)
+    from addp_mm.benchmark.published_case import published_case
     from addp_mm.benchmark.timed_tool import Group, measure_groups, prepare
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
@@ -111,7 +87,11 @@ def main(argv=None):
         precisions = args.precision or ['float32']
         cases = [own_case(path, precision, args, stack) for path in args.configs for precision in precisions]
         if args.published:
-            cases = [published_case(args), *cases]
+            what = f'{args.num_images} images, {args.steps} steps'
+            published = published_case(
+                args, args.num_images, what, lambda model, images: model.sample(images, args.steps)
+            )
+            cases = [published, *cases]
         measure_groups('Sampling run', [Group('Sampling run', cases)], args)
 
 
