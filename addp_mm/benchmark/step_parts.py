@@ -73,7 +73,7 @@ def _model_parts(model: BaseModel) -> list[Part]:
     parts: list[Part] = [(model.data_preprocessor, 'forward', PREPROCESS)]
     if isinstance(model, ADDP):
         parts += [(model, 'tokenize', ENCODE), (model.predictor, 'forward', PREDICTOR)]
-        parts += [(addp, 'expected_latents', EXPECTED), (model, 'decode', DECODE)]
+        parts += [(addp, 'mean_codes', EXPECTED), (model, 'decode', DECODE)]
         return [*parts, *_trained_parts(model), (model.head, 'loss', HEAD)]
     if isinstance(model, PredictorPretrain):
         parts += [(model.tokenizer, 'encode', ENCODE)] if model.tokenizer is not None else []

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Pure functions of tensors and a generator: noise levels, masks, corruption, sampling rules."""
 
-from addp_mm.diffusion.corruption import corrupt, expected_latents
+from addp_mm.diffusion.corruption import corrupt, corrupt_rows, expected_latents, mean_codes
 from addp_mm.diffusion.halton import halton_order
 from addp_mm.diffusion.masking import random_masks, seeded_masks, truncated_normal_ratios
 from addp_mm.diffusion.noise import uniform_noise
@@ -25,12 +25,14 @@ __all__ = [
     'NoiseSchedule',
     'annealed_temperature',
     'corrupt',
+    'corrupt_rows',
     'cosine_ratio',
     'expected_latents',
     'halton_order',
     'linear_ratio',
     'mask_length',
     'masked_count',
+    'mean_codes',
     'most_likely',
     'nested_masks',
     'nucleus',

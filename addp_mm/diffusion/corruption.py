@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 
+def mean_codes(probabilities: Tensor, codebook: Tensor) -> Tensor:
+    """Mean code vectors: (..., codebook_size), (codebook_size, C) -> (..., C), in its dtype."""
+    return probabilities.to(codebook.dtype) @ codebook
+
+
 def expected_latents(probabilities: Tensor, codebook: Tensor, height: int, width: int) -> Tensor:
     """Mean code vector at each position.
 
@@ -19,7 +24,7 @@ def expected_latents(probabilities: Tensor, codebook: Tensor, height: int, width
     Returns:
         Latents (B, C, height, width), in the codebook's dtype.
     """
-    return (probabilities.to(codebook.dtype) @ codebook).transpose(1, 2).unflatten(2, (height, width))
+    return mean_codes(probabilities, codebook).transpose(1, 2).unflatten(2, (height, width))
 
 
 def corrupt(latents: Tensor, expected: Tensor, mask: Tensor) -> Tensor:
@@ -34,3 +39,18 @@ def corrupt(latents: Tensor, expected: Tensor, mask: Tensor) -> Tensor:
         (B, C, h, w).
     """
     return torch.where(mask.view(len(mask), 1, *latents.shape[-2:]), expected, latents)
+
+
+def corrupt_rows(latents: Tensor, expected: Tensor, rows: Tensor) -> Tensor:
+    """:func:`corrupt` with what is expected at the masked positions alone.
+
+    Args:
+        latents: (B, C, h, w).
+        expected: (M, C).
+        rows: The masked positions in the batch, whose maps lie behind each other, (M,), int64.
+
+    Returns:
+        (B, C, h, w), in the channels-last memory format.
+    """
+    maps = latents.permute(0, 2, 3, 1)
+    return maps.flatten(0, 2).index_copy(0, rows, expected).view(maps.shape).permute(0, 3, 1, 2)

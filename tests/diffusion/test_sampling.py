@@ -10,6 +10,7 @@ import torch
 from addp_mm.diffusion import (
     annealed_temperature,
     corrupt,
+    corrupt_rows,
     cosine_ratio,
     expected_latents,
     halton_order,
@@ -41,6 +42,13 @@ def test_corruption_changes_masked_positions_only():
     clean, expected = torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, 2)
     mixed = corrupt(clean, expected, torch.tensor([[True, False, False, True]]))
     assert mixed[0, 0].tolist() == mixed[0, 1].tolist() == [[1, 0], [0, 1]]
+
+
+def test_corruption_by_rows_equals_that_by_maps():
+    clean, expected = torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5)
+    mask = torch.rand(3, 20, generator=seeded()) < 0.6
+    by_rows = corrupt_rows(clean, expected.flatten(2).transpose(1, 2)[mask], mask.flatten().nonzero()[:, 0])
+    assert torch.equal(by_rows, corrupt(clean, expected, mask))
 
 
 def test_ratios_and_temperature_fall_to_zero():

@@ -90,8 +90,9 @@ def visible_class_space(**changes):
 
 
 def whole_vocabulary(predictor):
-    def forward(self, ids, mask, labels=None):
-        return self.logits(ids, mask, labels=labels).softmax(-1)[..., : self.token_space.codebook_size]
+    def forward(self, ids, mask, labels=None, rows=None):
+        probabilities = self.logits(ids, mask, labels=labels).softmax(-1)[..., : self.token_space.codebook_size]
+        return probabilities if rows is None else probabilities.flatten(0, 1)[rows]
 
     predictor.forward = types.MethodType(forward, predictor)
 
@@ -197,13 +198,13 @@ DECODER = {
 
 def mean_over_all_positions(head):
     head.loss = lambda states, words, target, mask: dict(
-        loss=head.loss_module(head(states, words).flatten(0, 1), target.flatten(0, 1))
+        loss=head.loss_module(head(states, words)[mask], target) * mask.float().mean()
     )
 
 
 def codes_only(head):
     head.loss = lambda states, words, target, mask: dict(
-        loss=head.loss_module(head(states, words)[mask][:, : target.shape[-1]], target[mask])
+        loss=head.loss_module(head(states, words)[mask][:, : target.shape[-1]], target)
     )
 
 

@@ -89,7 +89,8 @@ def tokenize(model, reference: Reference) -> dict[str, Tensor]:
 @torch.no_grad()
 def add_noise(model, reference: Reference, latents: Tensor) -> dict[str, Tensor]:
     ids, mask, mask_next = (reference.integers[name] for name in ('token_indices', 'mask_t', 'mask_next'))
-    noisy, target = model.add_noise(ids, latents, mask.bool(), mask_next.bool())
+    noisy, _ = model.add_noise(ids, latents, mask.bool(), mask_next.bool())
+    target = model.predictor(ids, mask.bool())
     return dict(z_t_pred=model.expected_latents(ids, mask_next.bool()), target_prob=target, x_t=noisy)
 
 
@@ -101,7 +102,7 @@ def predict(model, reference: Reference, noisy: Tensor, target: Tensor) -> dict[
     return dict(
         encoder_out=features,
         logits=model.head(model.neck.decode(features, ids, mask), words),
-        **model.head.loss(states, words, target, mask),
+        **model.head.loss(states, words, target[mask], mask),
     )
 
 

@@ -279,16 +279,18 @@ def test_ablations_of_targets_and_unreliable_tokens(options, calls):
     ids, mask, mask_next = draw_masks()
     latents = model.tokenizer.lookup(ids, 4, 4)
     codes = model.tokenizer.codebook
-    rows = []
-    model.predictor.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+    sequences, outputs = [], []
+    model.predictor.register_forward_hook(lambda _, given, __: sequences.append(len(given[0])))
+    model.predictor.head.register_forward_hook(lambda _, __, out: outputs.append(out.numel()))
     images, target = model.add_noise(ids, latents, mask, mask_next)
-    assert sum(rows) == calls * 3
+    assert sum(sequences) == calls * 3
+    assert sum(outputs) == calls * mask.sum() * 16  # masked positions, and no words but the codes
 
     if options.get('hard_target'):
-        assert torch.equal(target.argmax(-1), ids)
-        assert torch.equal(target.sum(-1), torch.ones(3, 16))
+        assert torch.equal(target.argmax(-1), ids[mask])
+        assert torch.equal(target.sum(-1), torch.ones(int(mask.sum())))
     else:
-        torch.testing.assert_close(target, model.predictor(ids, mask))
+        torch.testing.assert_close(target, model.predictor(ids, mask)[mask])
     if options.get('unreliable_tokens', True):
         expected_codes = model.predictor(ids, mask_next) @ codes
     else:

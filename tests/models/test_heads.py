@@ -33,9 +33,11 @@ def test_loss_is_over_masked_positions_only(head):
     states, words = torch.randn(2, 3, 8), torch.randn(6, 6)
     target = torch.rand(2, 3, 4).softmax(-1)
     mask = torch.tensor([[True, False, True], [False, False, True]])
-    loss = head.loss(states, words, target, mask)['loss']
+    loss = head.loss(states, words, target[mask], mask)['loss']
     elsewhere = torch.where(mask.unsqueeze(-1), states, torch.randn_like(states))
-    assert torch.equal(loss, head.loss(elsewhere, words, target, mask)['loss'])
+    assert torch.equal(loss, head.loss(elsewhere, words, target[mask], mask)['loss'])
+    with pytest.raises(ValueError, match='does not fit'):
+        head.loss(states, words, target, mask)
     by_hand = 0.0
     for row, position in mask.nonzero().tolist():
         smooth = 0.9 * torch.nn.functional.pad(target[row, position], (0, 2)) + 0.1 / 6
@@ -46,7 +48,7 @@ def test_loss_is_over_masked_positions_only(head):
 def test_a_head_without_a_loss_is_refused():
     head = TokenHead(8, token_space=SPACE)
     with pytest.raises(RuntimeError, match='without a loss'):
-        head.loss(torch.zeros(1, 1, 8), torch.zeros(6, 8), torch.zeros(1, 1, 4), torch.ones(1, 1).bool())
+        head.loss(torch.zeros(1, 1, 8), torch.zeros(6, 8), torch.zeros(1, 4), torch.ones(1, 1).bool())
 
 
 def test_soft_target_cross_entropy_values():

@@ -40,6 +40,27 @@ def test_masked_logits_are_the_logits_at_masked_positions(predictor, sequence, k
         torch.testing.assert_close(ours, expected, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize('kept', [None, torch.tensor([[1, 3], [0, 4]])])
+def test_logits_of_the_codes_are_the_first_of_the_vocabulary(predictor, sequence, kept):
+    predictor, mask, seen = predictor.double(), sequence[1], []
+    whole = predictor.logits(*sequence, kept)[..., :16]
+    predictor.head.register_forward_hook(lambda _, given, out: seen.append(out.shape))
+    codes = predictor.logits(*sequence, kept, codes_only=True)
+    masked = predictor.masked_logits(*sequence, kept, codes_only=True)
+    assert seen == [(2, 6, 16), (3, 16)]
+    torch.testing.assert_close(codes, whole, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(masked, whole[mask], atol=1e-12, rtol=1e-12)
+
+
+def test_probabilities_at_some_positions(predictor, sequence):
+    rows, predictor, seen = torch.tensor([7, 0, 11]), predictor.double(), []
+    whole = predictor(*sequence)
+    predictor.head.register_forward_hook(lambda _, given, out: seen.append(out.shape))
+    found = predictor(*sequence, rows=rows)
+    assert seen == [(3, 16)]
+    torch.testing.assert_close(found, whole.flatten(0, 1)[rows], atol=1e-6, rtol=1e-6)  # softmax in float32
+
+
 def test_only_visible_ids_change_the_prediction(predictor, sequence):
     ids, mask = sequence
     hidden = torch.where(mask, torch.zeros_like(ids), ids)

@@ -45,7 +45,7 @@ def run(args):
             noisy, target = model.add_noise(ids, latents, mask, mask_next)
             states = model.neck(model.extract_feat(noisy)[-1], ids, mask)
             loss = model.head.loss(states, model.neck.word_embed.weight, target, mask)['loss']
-            target, truth = target[mask], ids[mask]
+            truth = ids[mask]
             smooth = (1 - smoothing) * torch.nn.functional.pad(target, (0, vocab_size - target.shape[1]))
             smooth = smooth + smoothing / vocab_size
             entropy, least = (torch.special.entr(p).sum(1).mean().item() for p in (target, smooth))

@@ -126,7 +126,7 @@ def published_agrees(model: Any, state_dict: Mapping[str, Tensor], config: Mappi
         latents=(model.tokenizer.encode_continuous(images), latents),
         distances_of_ids=(distances.gather(2, ids[..., None])[..., 0], distances.amin(2)),
         noisy=(noisy, tokenizer.decode(mixed)),
-        target=(target, given),
+        target=(target, given[mask]),
         features=(model.extract_feat(noisy)[-1], features),
         logits=(model.predict_tokens(noisy, ids, mask), logits[:, 1 : 1 + ids.shape[1], : target.shape[-1]]),
     )

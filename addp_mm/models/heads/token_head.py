@@ -62,26 +62,31 @@ class TokenHead(Component):
         init_transformer_weights(self)
 
     def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
-        """Logits over the whole vocabulary.
+        """Logits over the vocabulary, or over its first words.
 
         Args:
             states: Token states, (..., in_dims).
-            word_embeddings: (vocab_size, word_dims); they get no gradient.
+            word_embeddings: Those of the first V words, (V, word_dims); they get no gradient.
 
         Returns:
-            Logits, (..., vocab_size).
+            Logits, (..., V).
         """
         words = self.norm(F.gelu(self.fc(states)))
-        return F.linear(words, word_embeddings.detach()) + self.bias
+        return F.linear(words, word_embeddings.detach()) + self.bias[: len(word_embeddings)]
 
-    def loss(self, states: Tensor, word_embeddings: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, states: Tensor, word_embeddings: Tensor, target: Tensor, mask: Tensor, rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Loss of the masked positions.
 
         Args:
             states: Token states of the image positions, (B, L, in_dims).
             word_embeddings: (vocab_size, word_dims).
-            target: Target probabilities over the codes, (B, L, codebook_size).
+            target: Target probabilities over the codes of the M masked positions, row by row,
+                (M, codebook_size).
             mask: (B, L), bool, True where masked.
+            rows: :func:`~addp_mm.models.layers.positions.masked_rows` of the mask, (M,), int64, if
+                the caller has them. Defaults to None.
 
         Returns:
             ``dict(loss=...)``, a scalar.
@@ -93,6 +98,5 @@ class TokenHead(Component):
             raise RuntimeError(
                 "this TokenHead was built without a loss: pass loss=dict(type='addp_mm.SoftTargetCrossEntropy')"
             )
-        rows = masked_rows(mask)
-        logits = self(states.flatten(0, 1)[rows], word_embeddings)
-        return dict(loss=self.loss_module(logits, target.flatten(0, 1)[rows]))
+        rows = masked_rows(mask) if rows is None else rows
+        return dict(loss=self.loss_module(self(states.flatten(0, 1)[rows], word_embeddings), target))

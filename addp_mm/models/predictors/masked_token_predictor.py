@@ -142,8 +142,15 @@ class MaskedTokenPredictor(Component):
             x = block(x)
         return self.norm(x)
 
-    def logits(self, ids: Tensor, mask: Tensor, kept: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        """Logits over the whole vocabulary at every image position.
+    def logits(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        kept: Tensor | None = None,
+        labels: Tensor | None = None,
+        codes_only: bool = False,
+    ) -> Tensor:
+        """Logits at every image position.
 
         Args:
             ids: Ids of the image tokens, (B, L), int64; masked positions are ignored.
@@ -152,16 +159,18 @@ class MaskedTokenPredictor(Component):
                 most once in a row. MAGE's training drops half of all positions, all of them
                 masked (see :func:`addp_mm.diffusion.random_masks`). Defaults to None: all.
             labels: Classes, (B,), int64; -1: no class. Defaults to None: no class in any row.
+            codes_only: Whether only the logits of the codes are computed, the first words of the
+                vocabulary. Defaults to False.
 
         Returns:
-            (B, L, vocab_size).
+            (B, L, vocab_size) or (B, L, codebook_size).
 
         Raises:
             ValueError: A shape is not (B, num_tokens), or ``kept`` or ``labels`` has another number
                 of rows.
             ClassLabelError: See :meth:`TokenSpace.class_ids`.
         """
-        return self.head(self._states(ids, mask, kept, labels), self.word_embed.weight)
+        return self.head(self._states(ids, mask, kept, labels), self._words(codes_only))
 
     def masked_logits(
         self,
@@ -170,6 +179,7 @@ class MaskedTokenPredictor(Component):
         kept: Tensor | None = None,
         labels: Tensor | None = None,
         rows: Tensor | None = None,
+        codes_only: bool = False,
     ) -> Tensor:
         """Logits of the M masked tokens of a batch alone: those of :meth:`logits` at ``mask``.
 
@@ -182,25 +192,35 @@ class MaskedTokenPredictor(Component):
             labels: See :meth:`logits`. Defaults to None.
             rows: :func:`~addp_mm.models.layers.positions.masked_rows` of the mask, (M,), int64, if
                 the caller has them. Defaults to None.
+            codes_only: See :meth:`logits`. Defaults to False.
 
         Returns:
-            (M, vocab_size), row by row.
+            (M, vocab_size) or (M, codebook_size), row by row.
         """
         rows = masked_rows(mask) if rows is None else rows
-        return self.head(self._states(ids, mask, kept, labels).flatten(0, 1)[rows], self.word_embed.weight)
+        return self.head(self._states(ids, mask, kept, labels).flatten(0, 1)[rows], self._words(codes_only))
 
-    def forward(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Probabilities over the codes.
+    def forward(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """Probabilities over the codes, at all positions or at some.
 
         Args:
             ids: See :meth:`logits`.
             mask: See :meth:`logits`.
             labels: See :meth:`logits`. Defaults to None.
+            rows: Wanted positions in the batch whose first two dimensions are flattened, (R,),
+                int64. Defaults to None: all.
 
         Returns:
-            (B, L, codebook_size), float32.
+            (B, L, codebook_size) or (R, codebook_size), float32.
         """
-        return self.logits(ids, mask, labels=labels)[..., : self.token_space.codebook_size].float().softmax(dim=-1)
+        states = self._states(ids, mask, None, labels)
+        if rows is not None:
+            states = states.flatten(0, 1)[rows]
+        return self.head(states, self._words(codes_only=True)).float().softmax(dim=-1)
+
+    def _words(self, codes_only: bool) -> Tensor:
+        """Word embeddings of the logits."""
+        return self.word_embed.weight[: self.token_space.codebook_size if codes_only else None]
 
 
 def _rows(positions: Tensor, like: Tensor) -> Tensor:

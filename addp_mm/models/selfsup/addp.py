@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
-from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt, expected_latents, nested_masks
+from addp_mm.diffusion import NoiseDraw, NoiseSchedule, corrupt_rows, expected_latents, mean_codes, nested_masks
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.models.layers import ImageSizeError
 from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.errors import OptionError
+from addp_mm.models.layers.positions import masked_rows
 from addp_mm.models.selfsup.build_component import build_component
 from addp_mm.models.selfsup.class_labels import check_drop_rate, drop_labels, read_labels
 from addp_mm.models.selfsup.frozen import add_missing_components, freeze, is_loaded
@@ -166,24 +167,25 @@ class ADDP(Component, BaseSelfSupervisor):
             ids, latents = self.tokenize(_images(inputs))
         else:
             latents = self.tokenizer.lookup(ids, *self.latent_size)
-        mask, mask_next, labels, ratios = self._draw(noise, data_samples, len(ids), ids.device)
-        noisy, target = self.add_noise(ids, latents, mask, mask_next, labels)
+        mask, mask_next, rows, labels, ratios = self._draw(noise, data_samples, len(ids), ids.device)
+        noisy, target = self.add_noise(ids, latents, mask, mask_next, labels, rows)
         states = self.neck(self.extract_feat(noisy)[-1], ids, mask, labels)
-        losses = self.head.loss(states, self.neck.word_embed.weight, target, mask)
+        losses = self.head.loss(states, self.neck.word_embed.weight, target, mask, rows)
         return dict(losses, mask_ratio=ratios[0], next_mask_ratio=ratios[1])
 
     @torch.compiler.disable  # generators and numbers of another step
     def _draw(
         self, noise: NoiseDraw | None, data_samples: list | None, batch_size: int, device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """Masks of a level and of the next one, (B, L), classes (B,) and the two mask ratios."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+        """Masks of a level and the next one, rows of the first, classes, mask ratios of both."""
         noise = noise or NoiseDraw.sample(self.schedule, generator_from_process())
         level, generator = noise.level, noise.generator
         mask, mask_next = nested_masks(self.neck.num_tokens, level, batch_size, generator, device)
         labels = read_labels(data_samples, self.head.token_space, device)
         if labels is not None and self.training:
             labels = drop_labels(labels, self.class_drop_rate, generator)
-        return mask, mask_next, labels, torch.tensor([level.ratio, level.next_ratio], device=device)
+        ratios = torch.tensor([level.ratio, level.next_ratio], device=device)
+        return mask, mask_next, masked_rows(mask), labels, ratios
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,9 +232,18 @@ class ADDP(Component, BaseSelfSupervisor):
 
     @torch.no_grad()
     def add_noise(
-        self, ids: Tensor, latents: Tensor, mask: Tensor, mask_next: Tensor, labels: Tensor | None = None
+        self,
+        ids: Tensor,
+        latents: Tensor,
+        mask: Tensor,
+        mask_next: Tensor,
+        labels: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Noisy images of a level, and the targets of their prediction.
+
+        The predictor's head, and what is as wide as the codebook, is computed at the M masked
+        positions only.
 
         Args:
             ids: (B, L).
@@ -240,11 +251,14 @@ class ADDP(Component, BaseSelfSupervisor):
             mask: Positions masked at the level, (B, L), bool.
             mask_next: Positions masked at the next level, (B, L), bool; contains ``mask``.
             labels: Classes (B,), int64; -1: no class. Defaults to None: no class in any row.
+            rows: :func:`~addp_mm.models.layers.positions.masked_rows` of ``mask``, (M,), int64, if
+                the caller has them. Defaults to None.
 
         Returns:
-            Images (B, C, H, W), not clamped, and target probabilities (B, L, codebook_size), which
-            are used at masked positions only.
+            Images (B, C, H, W), not clamped, and target probabilities (M, codebook_size), row by
+            row.
         """
+        rows = masked_rows(mask) if rows is None else rows
         masks = []
         if self.unreliable_tokens:
             masks.append(mask_next)
@@ -253,12 +267,17 @@ class ADDP(Component, BaseSelfSupervisor):
         predictions: Sequence[Tensor] = ()
         if masks:  # one call of the predictor for all masks
             classes = None if labels is None else labels.repeat(len(masks))
-            predictions = self.predictor(ids.repeat(len(masks), 1), torch.cat(masks), classes).chunk(len(masks))
-        target = F.one_hot(ids, self.tokenizer.codebook_size).float() if self.hard_target else predictions[-1]
+            wanted = torch.cat([rows + number * ids.numel() for number in range(len(masks))])
+            repeated = ids.repeat(len(masks), 1)
+            predicted = self.predictor(repeated, torch.cat(masks), classes, wanted)
+            predictions = predicted.unflatten(0, (len(masks), len(rows))).unbind()
+        codebook_size = self.tokenizer.codebook_size
+        target = F.one_hot(ids.flatten()[rows], codebook_size).float() if self.hard_target else predictions[-1]
         # without a prediction, all codes are equally likely
-        likely = predictions[0] if self.unreliable_tokens else torch.ones_like(target) / target.shape[-1]
-        expected = self._mean_codes(likely, latents.shape[-2:])
-        return self.decode(corrupt(latents, expected, mask)), target
+        likely = predictions[0] if self.unreliable_tokens else torch.ones_like(target) / codebook_size
+        with torch.autocast(likely.device.type, enabled=False):
+            expected = mean_codes(likely, self.tokenizer.codebook.float())
+        return self.decode(corrupt_rows(latents, expected.to(latents.dtype), rows)), target
 
     def predict_tokens(self, images: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits over the codes at every position.
@@ -273,7 +292,7 @@ class ADDP(Component, BaseSelfSupervisor):
             (B, L, codebook_size).
         """
         states = self.neck(self.extract_feat(images)[-1], ids, mask, labels)
-        return self.head(states, self.neck.word_embed.weight)[..., : self.head.token_space.codebook_size]
+        return self.head(states, self.neck.word_embed.weight[: self.head.token_space.codebook_size])
 
     @torch.no_grad()
     def expected_latents(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -287,11 +306,9 @@ class ADDP(Component, BaseSelfSupervisor):
         Returns:
             (B, D, h, w).
         """
-        return self._mean_codes(self.predictor(ids, mask, labels), self.latent_size)
-
-    def _mean_codes(self, probabilities: Tensor, size: Sequence[int]) -> Tensor:
+        probabilities = self.predictor(ids, mask, labels)
         with torch.autocast(probabilities.device.type, enabled=False):
-            return expected_latents(probabilities, self.tokenizer.codebook.float(), size[0], size[1])
+            return expected_latents(probabilities, self.tokenizer.codebook.float(), *self.latent_size)
 
     def _check_channels(self) -> int:
         channels = getattr(self.tokenizer, 'in_channels', 3)

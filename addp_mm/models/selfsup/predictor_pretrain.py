@@ -168,9 +168,7 @@ class PredictorPretrain(BaseModel):
         if labels is not None and self.training:
             labels = drop_labels(labels, self.class_drop_rate, generator_from_process())
         rows = masked_rows(mask)
-        logits = self.predictor.masked_logits(ids, mask, kept, labels, rows)
-        if self.codes_only:
-            logits = logits[..., : self.codebook_size]
+        logits = self.predictor.masked_logits(ids, mask, kept, labels, rows, self.codes_only)
         return masked_token_losses(logits, ids.flatten()[rows], self.label_smoothing)
 
     def predict(self, ids: Tensor, labels: Tensor | None = None) -> list[BaseDataElement]:
@@ -192,9 +190,7 @@ class PredictorPretrain(BaseModel):
         masks = seeded_masks(ids, self.test_mask_ratios, self.test_mask_seed)
         predicted, log_likelihood = [], []
         for mask in masks:
-            log_probs = (
-                self.predictor.logits(ids, mask, labels=labels)[..., : self.codebook_size].float().log_softmax(-1)
-            )
+            log_probs = self.predictor.logits(ids, mask, labels=labels, codes_only=True).float().log_softmax(-1)
             predicted.append(log_probs.argmax(-1))
             log_likelihood.append(log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1))
         parts = (part.unbind(1) for part in (masks, torch.stack(predicted), torch.stack(log_likelihood)))
