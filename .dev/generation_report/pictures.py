@@ -13,10 +13,10 @@ from addp_mm.checkpoints.atomic_write import atomic_path, write_text
 from addp_mm.generation.figures import MARGIN, image_grid
 from addp_mm.report.figures import Points, line_charts
 from addp_mm.report.logs import read_image
+from addp_mm.report.palette import COLOURS
 from generation_report.cells import Cell
 from generation_report.study import Study
 
-COLOURS = ('#14708c', '#c8742b', '#6a8f3c', '#8a5a9e', '#b23a48', '#3d5a80', '#997b2d', '#555555')
 SAMPLES = 10  # of a line, in the grid of schedules
 SAMPLES_OF_A_CLASS = 3
 _NAME_WIDTH, _HEAD_HEIGHT = 74, 16

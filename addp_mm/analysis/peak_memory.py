@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from addp_mm.analysis.memory_field import memory_field
 from addp_mm.engine.cpu_memory import give_back_freed_memory
 
-_STATUS = Path('/proc/self/status')
 _CLEAR = Path('/proc/self/clear_refs')
 _RESET_PEAK = '5'  # what the kernel reads as "the peak starts again at the memory of now"
 
@@ -23,7 +23,7 @@ def resident_peak() -> int | None:
     :func:`reset_resident_peak`.
     """
     # Not getrusage: its peak includes that of the process that started this one.
-    return _status('VmHWM')
+    return memory_field('status', 'VmHWM')
 
 
 def reset_resident_peak() -> bool:
@@ -55,14 +55,7 @@ def added_memory(run: Callable[[], object], device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     give_back_freed_memory()
     can_reset = reset_resident_peak()
-    resident = _status('VmRSS')
+    resident = memory_field('status', 'VmRSS')
     run()
     peak = resident_peak()
     return max(0, peak - resident) if can_reset and peak is not None and resident is not None else None
-
-
-def _status(field: str) -> int | None:
-    """A size of ``/proc/self/status`` in bytes."""
-    if not _STATUS.is_file():
-        return None
-    return 1024 * int(_STATUS.read_text().partition(f'{field}:')[2].split()[0])

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from addp_mm.analysis.memory_field import memory_field
 
-_ROLLUP = Path('/proc/self/smaps_rollup')
+_REPORT = 'smaps_rollup'
 
 
 def private_memory() -> int | None:
@@ -14,16 +14,10 @@ def private_memory() -> int | None:
     Pages that a forked process shares with its parent do not count until one of them writes to
     them; pages of mapped files do not count. None if the system is not Linux.
     """
-    return _kibibytes('Private_Dirty:')
+    return memory_field(_REPORT, 'Private_Dirty')
 
 
 def unique_memory() -> int | None:
     """Bytes that are free when this process ends (USS): also pages of files that it alone maps."""
-    clean, dirty = _kibibytes('Private_Clean:'), private_memory()
+    clean, dirty = memory_field(_REPORT, 'Private_Clean'), private_memory()
     return None if clean is None or dirty is None else clean + dirty
-
-
-def _kibibytes(field: str) -> int | None:
-    if not _ROLLUP.is_file():
-        return None
-    return 1024 * int(_ROLLUP.read_text().partition(field)[2].split()[0])

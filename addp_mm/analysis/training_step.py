@@ -8,7 +8,7 @@ import copy
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from torch import nn
 
 from addp_mm.analysis.batches import (
@@ -76,6 +76,12 @@ class TrainingStep:
         """
         with torch.no_grad(), scope_of(self.cfg), self.optimizer.optim_context(self.model):
             self.model.test_step(dict(self.batch))
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizers of the model's wrapper, or of its several wrappers."""
+        wrappers = self.optimizer.values() if isinstance(self.optimizer, OptimWrapperDict) else [self.optimizer]
+        return [wrapper.optimizer for wrapper in wrappers]
 
     def peak_memory(self) -> int | None:
         """Largest memory so far in bytes: what PyTorch allocated on a GPU, resident on the CPU."""

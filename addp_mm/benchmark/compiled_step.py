@@ -46,7 +46,7 @@ class WholeStep:
         """Take the next step; returns its loss."""
         seed_process(self.seed, Purpose.TRAINING_STEP, iteration=self.number)
         batch = vary(self.step.batch, self.seed + self.number)
-        for optimizer in _optimizers(self.step.optimizer):
+        for optimizer in self.step.optimizers:
             for group in optimizer.param_groups:
                 group['lr'] *= 0.99
         self.number += 1
@@ -64,7 +64,7 @@ class WholeStep:
                     if parameter.grad is not None:
                         self.gradients[names[id(parameter)]] = parameter.grad.detach().clone()
 
-        for optimizer in _optimizers(self.step.optimizer):
+        for optimizer in self.step.optimizers:
             optimizer.register_step_pre_hook(keep)
 
 
@@ -162,8 +162,3 @@ def _difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 def _finite(difference: float) -> float:
     """The difference; infinity for NaN, which ``max`` ignores."""
     return difference if math.isfinite(difference) else math.inf
-
-
-def _optimizers(wrapper: Any) -> list[torch.optim.Optimizer]:
-    wrappers = wrapper.values() if hasattr(wrapper, 'values') else [wrapper]
-    return [one.optimizer for one in wrappers]

@@ -24,6 +24,7 @@ from addp_mm.report.figures import Points, image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve, read_previews
 from addp_mm.report.machine import machine_class, versions
 from addp_mm.report.page import Figure, Page, Section, Table
+from addp_mm.report.palette import COLOURS
 
 LEAD = (
     'Three models were trained one after the other on the images of one folder. The tokenizer encodes an image as a '
@@ -31,7 +32,6 @@ LEAD = (
     'denoises tokens and pixels alternately.'
 )
 _POINTS, _NUM_BROKEN = 300, 10
-_COLOUR = '#14708c'
 _TITLES = dict(tokenizer='Tokenizer', predictor='Token predictor', addp='ADDP')
 # by stage: name in the log, title of the chart
 _CURVES = dict(
@@ -151,7 +151,7 @@ def _stage_figures(stage: Stage, val_count: int) -> list[Figure]:
             charts[title] = {'': points[:: max(1, len(points) // _POINTS)]}
     if charts:
         figures.append(
-            Figure('From the log of the training.', train, [line_charts(charts, 'iteration', {'': _COLOUR})])
+            Figure('From the log of the training.', train, [line_charts(charts, 'iteration', {'': COLOURS[0]})])
         )
     return figures
 

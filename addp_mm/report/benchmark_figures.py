@@ -11,10 +11,9 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from addp_mm.report.data_figures import plain_axes, short_name, svg_picture
 from addp_mm.report.figures import Picture
+from addp_mm.report.palette import COLOURS, SOFT
 
-_COLOURS = ('#14708c', '#c8742b', '#6a8f3c', '#8a5a9e', '#b23a48', '#3d5a80', '#997b2d', '#555555')
 _MARKERS = 'os^Dv'
-_SOFT = '#66635b'
 _INCHES, _WIDTH = (6.4, 3.6), 8.8
 
 
@@ -50,13 +49,13 @@ def error_scatter(title: str, points: Mapping[str, tuple[Interval, Interval]], x
     figure = MatplotlibFigure(_INCHES, layout='constrained')
     ax = figure.subplots()
     for number, (name, (x, y)) in enumerate(points.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         ax.errorbar(
             [x.value],
             [y.value],
             xerr=x.arms,
             yerr=y.arms,
-            fmt=_MARKERS[number // len(_COLOURS) % len(_MARKERS)],
+            fmt=_MARKERS[number // len(COLOURS) % len(_MARKERS)],
             color=colour,
             capsize=3,
             elinewidth=1.2,
@@ -64,8 +63,8 @@ def error_scatter(title: str, points: Mapping[str, tuple[Interval, Interval]], x
             label=short_name(name),
         )
     ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
-    ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
-    ax.set_ylabel(y_label, fontsize=8, color=_SOFT)
+    ax.set_xlabel(x_label, fontsize=8, color=SOFT)
+    ax.set_ylabel(y_label, fontsize=8, color=SOFT)
     ax.margins(0.2)
     plain_axes(ax, 'both')
     # names beside the points would overlap where backbones are alike
@@ -88,7 +87,7 @@ def error_bars(
     ax = figure.subplots()
     height = 0.8 / len(series)
     for number, name in enumerate(series):
-        colour, labelled = _COLOURS[number % len(_COLOURS)], False
+        colour, labelled = COLOURS[number % len(COLOURS)], False
         for place, values in enumerate(bars.values()):
             bar: Any = values[number]
             if bar is not None:
@@ -99,7 +98,7 @@ def error_bars(
     ax.set_yticks(range(len(bars)), [short_name(name) for name in bars])
     ax.set_ylim(len(bars) - 0.4, -0.6)
     ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
-    ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
+    ax.set_xlabel(x_label, fontsize=8, color=SOFT)
     plain_axes(ax, 'x')
     if len(series) > 1:
         ax.legend(frameon=False, fontsize=8)

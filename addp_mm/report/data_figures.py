@@ -13,9 +13,9 @@ from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from addp_mm.report.figures import Picture, figure_picture
+from addp_mm.report.palette import COLOURS, SOFT
 
-_COLOURS = ('#14708c', '#c8742b', '#6a8f3c', '#8a5a9e')
-_SOFT, _RULE = '#66635b', '#dedad0'
+_RULE = '#dedad0'
 _INCHES, _WIDTH = (3.5, 2.6), 8.8
 _MAX_CLASSES = 60
 _LONG = 24  # letters of a name
@@ -42,7 +42,7 @@ def class_bars(classes: Sequence[str], counts: Mapping[str, Sequence[int]], unit
         ax.barh(places, 100 * values[shown], bar, color=_colour(split, number), label=split)
     ax.set_yticks(np.arange(len(shown)), [short_name(classes[index]) for index in shown])
     ax.set_ylim(len(shown) - 0.4, -0.6)
-    ax.set_xlabel(f'% of the {unit}', fontsize=8, color=_SOFT)
+    ax.set_xlabel(f'% of the {unit}', fontsize=8, color=SOFT)
     plain_axes(ax, 'x')
     if len(shares) > 1:
         ax.legend(frameon=False, fontsize=9, loc='lower right')
@@ -71,8 +71,8 @@ def histogram(title: str, summaries: Mapping[str, Any], x_label: str, logarithmi
         ax.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
         ax.xaxis.set_minor_locator(NullLocator())
     ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
-    ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
-    ax.set_ylabel('%', fontsize=8, color=_SOFT)
+    ax.set_xlabel(x_label, fontsize=8, color=SOFT)
+    ax.set_ylabel('%', fontsize=8, color=SOFT)
     ax.set_ylim(0)
     ax.yaxis.set_major_locator(MaxNLocator(4))
     plain_axes(ax, 'y')
@@ -95,8 +95,8 @@ def size_scatter(sizes: Mapping[str, Sequence[tuple[int, int, int]]]) -> Picture
         area = 12 + 200 * count / count.sum()
         ax.scatter(width, height, area, color=colour, alpha=0.5, label=split, edgecolor='none')
     ax.set_title('Image sizes', fontsize=10, loc='left', fontweight='bold')
-    ax.set_xlabel('width, px', fontsize=8, color=_SOFT)
-    ax.set_ylabel('height, px', fontsize=8, color=_SOFT)
+    ax.set_xlabel('width, px', fontsize=8, color=SOFT)
+    ax.set_ylabel('height, px', fontsize=8, color=SOFT)
     ax.margins(0.15)
     plain_axes(ax, 'both')
     if len(sizes) > 1:
@@ -106,7 +106,7 @@ def size_scatter(sizes: Mapping[str, Sequence[tuple[int, int, int]]]) -> Picture
 
 def _colour(split: str, number: int) -> str:
     """The first colour is that of the training."""
-    return _COLOURS[0] if split == 'train' else _COLOURS[1 + (number - 1) % (len(_COLOURS) - 1)]
+    return COLOURS[0] if split == 'train' else COLOURS[1 + (number - 1) % (len(COLOURS) - 1)]
 
 
 def svg_picture(figure: MatplotlibFigure, alt: str) -> Picture:
@@ -124,7 +124,7 @@ def plain_axes(ax: Any, grid: str) -> None:
         ax: The axes.
         grid: Direction of the lines, 'x', 'y' or 'both'.
     """
-    ax.tick_params(labelsize=8, colors=_SOFT, length=0)
+    ax.tick_params(labelsize=8, colors=SOFT, length=0)
     ax.grid(axis=grid, color=_RULE, linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[:].set_visible(False)

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from addp_mm.report.palette import SOFT
+
 Points = Sequence[tuple[float, float]]
 _CHART_INCHES = (3.6, 2.7)
 _CHARTS_IN_A_ROW = 3
 _NAMES_BELOW_A_CHART = 2
 _FEW_POINTS = 10  # these are marked
-_SOFT = '#66635b'
 _SMALL_PHOTO = 200**2  # pixels
 _PHOTO_QUALITY = 88
 
@@ -99,7 +100,7 @@ def line_charts(charts: Mapping[str, Mapping[str, Points]], x_label: str, colour
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for ax, (title, lines) in zip(axes, charts.items(), strict=False):
         _draw_lines(ax, title, lines, colours)
-        ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
+        ax.set_xlabel(x_label, fontsize=8, color=SOFT)
     for ax in axes[len(charts) :]:
         ax.set_visible(False)
     if len(colours) > 1:
@@ -118,7 +119,7 @@ def _draw_lines(ax: Any, title: str, lines: Mapping[str, Points], colours: Mappi
         ax.plot(*zip(*points, strict=True), color=colours[name], label=name, linewidth=1.6, marker=marker, ms=3)
     ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    ax.tick_params(labelsize=8, colors=_SOFT, length=0)
+    ax.tick_params(labelsize=8, colors=SOFT, length=0)
     ax.grid(axis='y', color='#dedad0', linewidth=0.7)
     ax.spines[:].set_visible(False)
 

@@ -10,9 +10,8 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from addp_mm.report.data_figures import plain_axes, svg_picture
 from addp_mm.report.figures import Picture, Points
+from addp_mm.report.palette import COLOURS, SOFT
 
-_COLOURS = ('#14708c', '#c8742b', '#6a8f3c', '#8a5a9e', '#b23a48', '#3d5a80', '#997b2d', '#555555')
-_SOFT = '#66635b'
 _CHART_INCHES = (4.2, 3.2)
 _COLUMNS = 3
 
@@ -34,20 +33,20 @@ def growth_charts(charts: Mapping[str, tuple[str, str, Mapping[str, Points]]]) -
         for number, (name, points) in enumerate(lines.items()):
             shown = [(x, y) for x, y in points if x > 0 and y > 0]
             if shown:
-                colour = _COLOURS[number % len(_COLOURS)]
+                colour = COLOURS[number % len(COLOURS)]
                 ax.plot(*zip(*shown, strict=True), color=colour, label=name, linewidth=1.6, marker='o', ms=3)
                 seen += shown
         if seen:
             (left, right), low = (end(x for x, _ in seen) for end in (min, max)), min(y for _, y in seen)
             linear = [low, low * right / left]
-            ax.plot([left, right], linear, color=_SOFT, linewidth=0.8, linestyle=':', label='linear')
+            ax.plot([left, right], linear, color=SOFT, linewidth=0.8, linestyle=':', label='linear')
             ax.xaxis.set_major_locator(FixedLocator(sorted({x for x, _ in seen})))
             ax.legend(frameon=False, fontsize=7)
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
         ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
-        ax.set_xlabel(x_label, fontsize=8, color=_SOFT)
-        ax.set_ylabel(y_label, fontsize=8, color=_SOFT)
+        ax.set_xlabel(x_label, fontsize=8, color=SOFT)
+        ax.set_ylabel(y_label, fontsize=8, color=SOFT)
         plain_axes(ax, 'y')
     for ax in axes[len(charts) :]:
         ax.set_visible(False)

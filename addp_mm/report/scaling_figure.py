@@ -9,11 +9,10 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from addp_mm.report.data_figures import plain_axes, svg_picture
 from addp_mm.report.figures import Picture, Points
+from addp_mm.report.palette import COLOURS, SOFT
 
-_COLOURS = ('#14708c', '#c8742b', '#6a8f3c', '#8a5a9e', '#b23a48', '#3d5a80')
 _MARKERS = 'os^Dv*'
 _INCHES = (4.4, 2.5)
-_SOFT = '#66635b'
 
 
 def scaling_charts(charts: Mapping[str, Mapping[str, Points]], columns: int, y_label: str) -> Picture:
@@ -29,15 +28,15 @@ def scaling_charts(charts: Mapping[str, Mapping[str, Points]], columns: int, y_l
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for ax, (title, lines) in zip(axes, charts.items(), strict=False):
         for number, (name, points) in enumerate(lines.items()):
-            colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+            colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
             ax.plot(*zip(*points, strict=True), color=colour, marker=marker, ms=4, linewidth=1.4, label=name)
         numbers = sorted({x for points in lines.values() for x, _ in points})
         ax.set_xscale('log', base=2)
         ax.set_xticks(numbers, [f'{number:g}' for number in numbers])
         ax.set_ylim(bottom=0)
         ax.set_title(title, fontsize=9, loc='left', fontweight='bold')
-        ax.set_xlabel('GPUs', fontsize=8, color=_SOFT)
-        ax.set_ylabel(y_label, fontsize=8, color=_SOFT)
+        ax.set_xlabel('GPUs', fontsize=8, color=SOFT)
+        ax.set_ylabel(y_label, fontsize=8, color=SOFT)
         plain_axes(ax, 'both')
     for ax in axes[len(charts) :]:
         ax.set_visible(False)

@@ -1,8 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A report in one file: sections, figures and tables, without external files."""
 
-import base64
-
 import pytest
 from helpers.html_page import ParsedPage
 from matplotlib import rc_context
@@ -46,7 +44,7 @@ def test_external_addresses_are_found_by_the_check_itself():
 
 def test_charts_are_svg_figures():
     (figure,) = [figure for figure in page().sections[0].figures if figure.caption == 'Curves']
-    svg = base64.b64decode(figure.pictures[0].uri.partition(',')[2]).decode()
+    svg = figure.pictures[0].content.decode()
     assert svg.count('<svg') == 1
     with pytest.raises(ValueError, match="line 'a' has no points"):
         line_charts({'Loss': {'a': []}}, 'iteration', dict(a='red'))
@@ -56,7 +54,7 @@ def test_the_legend_names_the_lines_of_all_charts_once():
     charts = {'Left': {'both': [(0, 1.0)], 'left': [(0, 2.0)]}, 'Right': {'both': [(0, 3.0)], 'right': [(0, 4.0)]}}
     with rc_context({'svg.fonttype': 'none'}):
         picture = line_charts(charts, 'steps', dict(both='red', left='blue', right='green'))
-    svg = base64.b64decode(picture.uri.partition(',')[2]).decode()
+    svg = picture.content.decode()
     assert [svg.count(f'>{name}<') for name in ('both', 'left', 'right')] == [1, 1, 1]
 
 

@@ -165,12 +165,9 @@ def measure(path, args):
 
 def svg_of(charts, columns):
     """The charts as a file."""
-    import base64
-
     from addp_mm.report.scaling_figure import scaling_charts
 
-    picture = scaling_charts(charts, columns, '% of a step that computes')
-    return base64.b64decode(picture.uri.partition(',')[2]).decode()
+    return scaling_charts(charts, columns, '% of a step that computes').content.decode()
 
 
 def main(argv=None):

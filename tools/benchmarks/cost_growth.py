@@ -86,8 +86,7 @@ def addp_step(args, batch, size, depth, spans):
         model.tokenizer.channel_mults = (1, 2, 2)  # one more level: patches of 16 px, not 8
     step = TrainingStep(cfg, batch, (size, size), args.device)
     spans_of_step(step, spans)
-    wrappers = step.optimizer.values() if hasattr(step.optimizer, 'values') else [step.optimizer]
-    return step, step.model, [wrapper.optimizer for wrapper in wrappers]
+    return step, step.model, step.optimizers
 
 
 def backbone_step(args, batch, size, depth, spans):

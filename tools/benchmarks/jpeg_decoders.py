@@ -23,21 +23,6 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def jpeg_file(size, seed):
-    """The bytes of a JPEG file with large and small structures and some noise."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(seed)
-    pixels = rng.normal(0, 8, (*size, 3))
-    for side, share in ((8, 0.7), (64, 0.3)):
-        coarse = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
-        pixels += share * np.asarray(coarse.resize(size[::-1], Image.BICUBIC), dtype=np.float32)
-    stream = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(stream, 'JPEG', quality=90)
-    return stream.getvalue()
-
-
 def decoders(content):
     """Functions that decode the file to BGR (H, W, 3) of eight bits, by their names."""
     import cv2
@@ -77,6 +62,7 @@ def main(argv=None):
     import cv2
     import numpy as np
 
+    from addp_mm.benchmark.made_up_jpeg import made_up_jpeg
     from addp_mm.benchmark.paired_times import Case
     from addp_mm.benchmark.timed_tool import Group, measure_groups, prepare
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
@@ -84,7 +70,7 @@ def main(argv=None):
     with exit_on_interrupt('nothing was written'), exit_on_user_error():
         prepare(args)
         cv2.setNumThreads(1)
-        content = jpeg_file(tuple(args.size), args.seed)
+        content = made_up_jpeg(tuple(args.size), np.random.default_rng(args.seed))
         found = decoders(content)
         expected = found['OpenCV']().astype(int)
         for name, decode in found.items():
