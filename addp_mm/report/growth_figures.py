@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure as MatplotlibFigure
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
 from addp_mm.report.data_figures import plain_axes, svg_picture
 from addp_mm.report.figures import Picture, Points
 from addp_mm.report.palette import COLOURS, SOFT
 
-_CHART_INCHES = (4.2, 3.2)
-_COLUMNS = 3
+_CHART_INCHES = (4.2, 3.4)
+_COLUMNS, _COLUMNS_OF_A_LEGEND = 2, 2
+_TITLE_LETTERS = 48
 
 
 def growth_charts(charts: Mapping[str, tuple[str, str, Mapping[str, Points]]]) -> Picture:
@@ -41,10 +43,13 @@ def growth_charts(charts: Mapping[str, tuple[str, str, Mapping[str, Points]]]) -
             linear = [low, low * right / left]
             ax.plot([left, right], linear, color=SOFT, linewidth=0.8, linestyle=':', label='linear')
             ax.xaxis.set_major_locator(FixedLocator(sorted({x for x, _ in seen})))
-            ax.legend(frameon=False, fontsize=7)
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
-        ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
+            names = dict(ncols=_COLUMNS_OF_A_LEGEND, frameon=False, fontsize=7)
+            ax.legend(loc='upper left', bbox_to_anchor=(0, -0.16), **names)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(StrMethodFormatter('{x:g}'))
+        ax.set_title(textwrap.fill(title, _TITLE_LETTERS), fontsize=9, loc='left', fontweight='bold')
         ax.set_xlabel(x_label, fontsize=8, color=SOFT)
         ax.set_ylabel(y_label, fontsize=8, color=SOFT)
         plain_axes(ax, 'y')
