@@ -93,14 +93,19 @@ def compare(before: Path, config: str, rounds: int, steps: int) -> str:
     return f'| {Path(config).stem} | {rates[0]:.1f} | {rates[1]:.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |'
 
 
-def main(argv=None) -> None:
-    """Print a table."""
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('before', type=Path, help='folder of the other checkout')
     parser.add_argument('configs', nargs='+', help='configs, by their paths in both checkouts')
     parser.add_argument('--rounds', type=int, default=7, help='turns of each version [7]')
     parser.add_argument('--steps', type=int, default=5, help='steps in a turn [5]')
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    """Print a table."""
+    args = parse_args(argv)
     print('| config | images a second before | now | ratio (quartiles) |\n|---|---:|---:|---:|')
     for config in args.configs:
         print(compare(args.before.resolve(), config, args.rounds, args.steps), flush=True)
