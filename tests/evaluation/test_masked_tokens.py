@@ -30,10 +30,10 @@ class Known(nn.Module):
         self.token_space, self.num_tokens = TokenSpace.of(SPACE), len(logits)
         self.table, self.masks = logits, []
 
-    def logits(self, ids, mask, kept=None, labels=None):
-        assert (kept, labels) == (None, None)
+    def logits(self, ids, mask, kept=None, labels=None, codes_only=False):
+        assert (kept, labels, codes_only) == (None, None, True)
         self.masks.append(mask)
-        return self.table.expand(len(ids), -1, -1)
+        return self.table[:, : self.token_space.codebook_size].expand(len(ids), -1, -1)
 
 
 def some_ids(count=6, length=12):
