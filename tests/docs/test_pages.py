@@ -80,9 +80,10 @@ def test_prose_is_wrapped_and_link_targets_exist(page):
     for number, line in enumerate(page.read_text().splitlines(), 1):
         if line.lstrip().startswith('```'):
             in_code = not in_code
-        if in_code or line.startswith(('|', '![')):
+        if in_code:
             continue
-        if len(line) > 100 and ' ' in line.strip()[:100] and 'http' not in line:
+        is_prose = not line.startswith(('|', '![')) and 'http' not in line
+        if is_prose and len(line) > 100 and ' ' in line.strip()[:100]:
             long.append(number)
         targets = re.findall(r'\]\(([^)#\s]+)', line)
         broken += [one for one in targets if '://' not in one and not (page.parent / one).exists()]
