@@ -147,7 +147,7 @@ def run_chain(kind: Kind, number: int, folder: Path, data: Path, seed: int, kill
         if not signalled:
             break
         chain.ends.append((attack.name, 'write' if attack.folder else 'any', reached))
-        # of a training that is killed, at most the iterations after the last checkpoint are repeated
+        # after SIGKILL, only the iterations since the last checkpoint are repeated
         saved = max(saved, reached - (kind.interval if attack.name == 'SIGKILL' else 0))
     chain.different = compare(kind, whole, work_dir)
     if not chain.lost and not chain.different:
