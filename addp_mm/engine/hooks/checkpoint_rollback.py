@@ -17,6 +17,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from addp_mm.checkpoints.finite import must_be_finite, refuse_non_finite
 from addp_mm.config.config_file import ConfigError
 from addp_mm.engine.unwrap import find_checkpoint_hook
 
@@ -128,20 +129,18 @@ class RunCheckpoints:
         return [path for _, path in sorted(found, reverse=True)] + self._resumed_from
 
     def good(self, tried: Collection[str] = ()) -> Iterator[str]:
-        """Those of :meth:`saved` that are readable and only have finite weights, newest first.
+        """Those of :meth:`saved` that are whole and only have finite weights, newest first.
 
         Args:
             tried: Checkpoints from which training failed before; they come last. Defaults to ().
         """
+        names = must_be_finite(self.runner.model)
         for path in sorted(self.saved(), key=lambda path: path in tried):
             try:
                 weights = CheckpointLoader.load_checkpoint(path, map_location='cpu')['state_dict']
+                refuse_non_finite(weights, names, path)
             except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-                self.runner.logger.warning(f'{path} cannot be read and is skipped: {error}')
-                continue
-            broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
-            if broken:
-                self.runner.logger.warning(f'{path} is skipped: {broken[0]} is not finite')
+                self.runner.logger.warning(f'{path} cannot be used and is skipped: {error}')
                 continue
             yield path
 
