@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from addp_mm.checks.training_loop import loop_of
@@ -27,6 +28,7 @@ _DRAWING_HOOKS = {
     'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_DRAW_INTERVAL),
     'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_DRAW_INTERVAL),
 }
+_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook)
 _NOT_DRAWING = ('type', 'enable', 'interval', 'priority')  # mmpretrain's hook passes its other arguments on
 
 
@@ -283,6 +285,19 @@ def set_resume_hook(cfg: Config, override_schedule: bool = False) -> None:
     if override_schedule and type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy':
         raise ConfigError('--override-schedule does not fit ZeroStrategy: DeepSpeed loads its optimizer itself')
     _set_hook(cfg, 'ResumeHook', override_schedule=override_schedule)
+
+
+def set_checkpoint_hook(cfg: Config) -> None:
+    """Make mmengine's CheckpointHook of a config ours, with its arguments, and add a missing one.
+
+    Args:
+        cfg: The config. ``default_hooks.checkpoint=None`` and subclasses of the hook stay.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    for hook in [*hooks.values(), *(cfg.get('custom_hooks') or [])]:
+        if isinstance(hook, dict) and hook.get('type') in _CHECKPOINT_HOOKS:
+            hook['type'] = 'addp_mm.CheckpointHook'
 
 
 def _set_hook(cfg: Config, name: str, **options: object) -> None:

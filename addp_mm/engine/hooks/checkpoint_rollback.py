@@ -13,12 +13,14 @@ from pathlib import Path
 import torch
 from mmengine import dist
 from mmengine._strategy import DeepSpeedStrategy
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.checkpoints.finite import must_be_finite, refuse_non_finite
 from addp_mm.config.config_file import ConfigError
+from addp_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from addp_mm.engine.unwrap import find_checkpoint_hook
 
 
@@ -50,7 +52,7 @@ def on_rollback(runner: Runner, go_back: Callable[[Runner, str], None]) -> None:
     setattr(loop, name, guarded)
 
 
-def checkpoint_hook(runner: Runner) -> CheckpointHook:
+def checkpoint_hook(runner: Runner) -> MMEngineCheckpointHook:
     """The runner's CheckpointHook.
 
     Raises:
@@ -184,6 +186,8 @@ def restore(runner: Runner, path: str) -> None:
     runner.optim_wrapper.zero_grad()
     runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
     hook = checkpoint_hook(runner)
+    if isinstance(hook, CheckpointHook):
+        hook.put_gradients_back(runner)
     number = re.search(r'(\d+)\D*$', osp.basename(path))
     if number and hasattr(hook, 'keep_ckpt_ids'):
         # Later checkpoints are written again. If they were listed twice, they would be removed too
@@ -191,6 +195,6 @@ def restore(runner: Runner, path: str) -> None:
         step = int(number[1])
         hook.keep_ckpt_ids = deque((kept for kept in hook.keep_ckpt_ids if kept <= step), hook.keep_ckpt_ids.maxlen)
     if dist.is_main_process():
-        Path(runner.work_dir, 'last_checkpoint').write_text(path)
+        write_text(Path(runner.work_dir, 'last_checkpoint'), path)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
