@@ -54,6 +54,7 @@ def prepare(args):
     runner_cfg.set_auto_scale_lr(cfg, args.auto_scale_lr)
     runner_cfg.set_log_counting(cfg)
     set_strategy(cfg)
+    runner_cfg.set_checkpoint_hook(cfg)
     runner_cfg.set_resume_hook(cfg, args.override_schedule)
     run_checks(data_checks(cfg, 'train', 'val'))
     runner_cfg.set_visualization(cfg)

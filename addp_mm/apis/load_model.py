@@ -11,6 +11,7 @@ import torch
 
 from addp_mm.checkpoints.comparison import compare_weights
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.finite import refuse_non_finite
 from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.checkpoints.state_dict import find_state_dict
 
@@ -82,6 +83,7 @@ def load_model(config: Config | str | PathLike, checkpoint: str | PathLike, devi
             f'{checkpoint} does not fit the model of {name}: {comparison.differences()}; '
             'use the config with which the checkpoint was trained'
         )
+    refuse_non_finite(weights, model, checkpoint)
     model.load_state_dict(weights)
     return model.requires_grad_(False).to(device).eval()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -18,18 +19,22 @@ if TYPE_CHECKING:  # tools import this file before they need torch
     from torch import Tensor
 
 
+SAME_COMMAND = 'give the same command again'
+
+
 class FileWriteError(UserError, OSError):
     """A file cannot be written, for example because the disk is full."""
 
 
 @contextmanager
-def naming_file(path: str | os.PathLike, *others: str | os.PathLike) -> Iterator[None]:
+def naming_file(path: str | os.PathLike, *others: str | os.PathLike, remedy: str = SAME_COMMAND) -> Iterator[None]:
     """Name a file in errors of the system while it is written; those of a full disk name none.
 
     Args:
         path: The file.
         *others: Names that the file has while it is written. An error that names another file stays
             as it is.
+        remedy: What to do after the cause is repaired. Defaults to the same command.
 
     Raises:
         FileWriteError: Replaces OSError.
@@ -42,7 +47,7 @@ def naming_file(path: str | os.PathLike, *others: str | os.PathLike) -> Iterator
             raise
         raise FileWriteError(
             f'{os.fspath(path)} cannot be written ({error.strerror or error}). All complete files stay: free some '
-            'room, or repair the folder, and give the same command again'
+            f'room, or repair the folder, and {remedy}'
         ) from error
 
 
@@ -58,16 +63,18 @@ def remove_partials(folder: str | os.PathLike, name: str = '*') -> None:
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike, remedy: str = SAME_COMMAND) -> Iterator[Path]:
     """Write a file under a temporary name, and rename it when the block ends without an error.
 
     The temporary file is in the folder of ``path``, so the rename is atomic. It is synced to disk
-    before the rename. Several processes may write the same file: the last one to finish wins. If
-    the block raises an error, the temporary file is removed and an existing file is not changed. If
-    the process is killed, the temporary file stays; see :func:`remove_partials`.
+    before the rename, and the folder after it. Several processes may write the same file: the last
+    one to finish wins. If the block raises an error, the temporary file is removed and an existing
+    file is not changed. If the process is killed, the temporary file stays; see
+    :func:`remove_partials`.
 
     Args:
         path: The file to write. Its folder is created if it is missing.
+        remedy: As in :func:`naming_file`. Defaults to the same command.
 
     Yields:
         The path to write to.
@@ -81,7 +88,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     partial = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.partial')
-    with naming_file(path, partial, path.parent):
+    with naming_file(path, partial, path.parent, remedy=remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.touch(exist_ok=False)
@@ -92,8 +99,24 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             with open(partial, 'rb+') as file:
                 os.fsync(file.fileno())
             partial.replace(path)
+            _sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names of a folder survive a power failure, where the file system can do it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folder
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -121,9 +144,13 @@ def write_safetensors(
     Args:
         path: The file to write.
         tensors: Contiguous tensors by name. No two may share memory.
-        metadata: Text to store in the file. Defaults to None.
+        metadata: Text to store in the file. Defaults to None. A checksum of the content is added;
+            :func:`~addp_mm.checkpoints.reading.load_checkpoint_file` verifies and removes it.
     """
     from safetensors.torch import save_file
 
+    from addp_mm.checkpoints.checksum import CHECKSUM, checksum
+
+    metadata = dict(metadata or {})
     with atomic_path(path) as partial:
-        save_file(dict(tensors), partial, metadata=dict(metadata) if metadata else None)
+        save_file(dict(tensors), partial, metadata={**metadata, CHECKSUM: checksum(tensors, metadata)})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.finite import refuse_non_finite
 from addp_mm.errors import first_few
 
 Shape = tuple[int, ...]
@@ -106,9 +107,10 @@ def load_exactly(weights: Mapping[str, Tensor], module: nn.Module, source: str) 
         source: Name of the checkpoint in the error.
 
     Raises:
-        CheckpointError: They differ. Nothing was loaded.
+        CheckpointError: They differ, or are NaN or Inf. Nothing was loaded.
     """
     comparison = compare_weights(weights, module)
     if not comparison.is_exact:
         raise CheckpointError(f'{source} does not fit {type(module).__name__}: {comparison.differences()}.')
+    refuse_non_finite(weights, module, source)
     module.load_state_dict(weights)

@@ -22,6 +22,8 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
+from addp_mm.checkpoints.archive import check_archive
+from addp_mm.checkpoints.checksum import CHECKSUM, checksum
 from addp_mm.checkpoints.dataset_meta import classes_from_text
 from addp_mm.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from addp_mm.checkpoints.hub import HUB_SCHEME, download_from_hub
@@ -96,9 +98,12 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
         The object stored in the file.
 
     Raises:
-        CheckpointError: The file contains a class that is not allowed, or cannot be read.
+        CheckpointError: The file contains a class that is not allowed, is damaged (a checksum
+            differs), or cannot be read.
     """
     name = os.fspath(file) if isinstance(file, (str, os.PathLike)) else getattr(file, 'name', 'the checkpoint')
+    if _is_archive(file):
+        check_archive(file, name)
     with _allow():
         try:
             return torch.load(file, map_location=map_location, weights_only=True)
@@ -106,6 +111,20 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
             raise CheckpointError(_refusal(file, name, error)) from error
         except Exception as error:  # a damaged pickle can raise any exception
             raise CheckpointError(f'{name} cannot be read as a checkpoint: {_reason(error)}') from error
+
+
+def _is_archive(file: Any) -> bool:
+    """Whether torch takes a file as its zip format."""
+    if isinstance(file, (str, os.PathLike)):
+        try:
+            with open(file, 'rb') as opened:
+                return opened.read(len(_ZIP_HEAD)) == _ZIP_HEAD
+        except OSError:
+            return False  # torch's own error names the file
+    position = file.tell()
+    head = file.read(len(_ZIP_HEAD))
+    file.seek(position)
+    return head == _ZIP_HEAD
 
 
 def _refusal(file: Any, name: str, error: Exception) -> str:
@@ -159,20 +178,12 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
 
     Raises:
         CheckpointNotFoundError: The file does not exist.
-        CheckpointError: The file is empty, truncated, not a checkpoint, or holds more than data.
+        CheckpointError: The file is empty, truncated, damaged, not a checkpoint, or holds more than
+            data.
     """
-    path = os.fspath(path)
-    if path.startswith(HUB_SCHEME):
-        path = download_from_hub(path)
-    if path.startswith(FILE_SCHEME):
-        from urllib.request import url2pathname
-
-        path = url2pathname(path[len(FILE_SCHEME) :].removeprefix('localhost'))
-    path = os.path.expanduser(resolve_asset(path))
-    _check_file(path)
-    with open(path, 'rb') as file:
-        head = file.read(512)
-    if path.endswith('.safetensors') or head[8:10] == b'{"':
+    path = _local_path(path)
+    head = _head(path)
+    if _is_safetensors(path, head):
         return _load_safetensors(path, map_location)
     _check_head(path, head)
     checkpoint = safe_load(path, map_location)
@@ -182,6 +193,55 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
             'weights, or a dict with them under state_dict, model or module.'
         )
     return checkpoint
+
+
+def damage(path: str | os.PathLike) -> str | None:
+    """Find out whether a local checkpoint is whole, without loading it where that is possible.
+
+    The checksums of PyTorch's zip format are compared. Files of other formats are read.
+
+    Returns:
+        What is wrong, in the words of :func:`load_checkpoint_file`; None if nothing is.
+    """
+    try:
+        local = _local_path(path)
+        head = _head(local)
+        if head.startswith(_ZIP_HEAD) and not _is_safetensors(local, head):
+            _check_head(local, head)
+            check_archive(local)
+        else:
+            load_checkpoint_file(local)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def _local_path(path: str | os.PathLike) -> str:
+    """Path of a file that exists and is not empty; that of an address is found or downloaded."""
+    path = os.fspath(path)
+    if path.startswith(HUB_SCHEME):
+        path = download_from_hub(path)
+    if path.startswith(FILE_SCHEME):
+        from urllib.request import url2pathname
+
+        path = url2pathname(path[len(FILE_SCHEME) :].removeprefix('localhost'))
+    path = os.path.expanduser(resolve_asset(path))
+    _check_file(path)
+    return path
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, 'rb') as file:
+            return file.read(512)
+    except OSError as error:
+        raise CheckpointError(
+            f'{path} cannot be read ({error.strerror}). Check its permissions and the disk.'
+        ) from error
+
+
+def _is_safetensors(path: str, head: bytes) -> bool:
+    return path.endswith('.safetensors') or head[8:10] == b'{"'
 
 
 def _check_file(path: str) -> None:
@@ -203,7 +263,7 @@ def _check_file(path: str) -> None:
 
 def _check_head(path: str, head: bytes) -> None:
     if head.startswith(_ZIP_HEAD):
-        if not zipfile.is_zipfile(path):
+        if not _has_end(path):
             raise CheckpointError(
                 f'{path} is truncated: the end of the file is missing. Download it again, or use the checkpoint '
                 'that was saved before it.'
@@ -219,13 +279,29 @@ def _check_head(path: str, head: bytes) -> None:
         )
 
 
+def _has_end(path: str) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True  # it is damaged, as check_archive will say
+
+
 def _load_safetensors(path: str, map_location: Any) -> dict:
     from safetensors import SafetensorError, safe_open
 
     device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
-        with safe_open(path, framework='pt', device=device) as file:
+        with safe_open(path, framework='pt') as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is not a dict)
-            return dict(state_dict=tensors, meta=classes_from_text(file.metadata() or {}))
+            metadata = dict(file.metadata() or {})
     except SafetensorError as error:
         raise CheckpointError(f'{path} is truncated or not a safetensors file ({error}). Download it again.') from error
+    expected = metadata.pop(CHECKSUM, None)
+    if expected is not None and expected != checksum(tensors, metadata):
+        raise CheckpointError(
+            f'{path} is damaged: the checksum of its content differs from the one stored in it. Copy or download the '
+            'file again, or write it again with the same command.'
+        )
+    return dict(
+        state_dict={name: tensor.to(device) for name, tensor in tensors.items()}, meta=classes_from_text(metadata)
+    )

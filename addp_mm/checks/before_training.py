@@ -163,9 +163,10 @@ def check_first_validation_image(runner: Runner) -> None:
 
 
 def warn_about_checkpoint_interval(runner: Runner) -> None:
-    """Warn if checkpoints are saved between the backward passes of one optimizer step.
+    """Warn if checkpoints would lose the gradients of an unfinished optimizer step.
 
-    A checkpoint contains no gradients, so that resuming loses those of an unfinished step.
+    :class:`~addp_mm.engine.hooks.CheckpointHook` stores them, but not those of sharded weights.
+    mmengine's own hook never does.
 
     Args:
         runner: The runner, built.
@@ -175,6 +176,8 @@ def warn_about_checkpoint_interval(runner: Runner) -> None:
     passes = max(getattr(one, '_accumulative_counts', 1) for one in wrappers)
     for hook in runner.hooks:
         if not isinstance(hook, CheckpointHook) or hook.by_epoch or hook.interval < 1 or hook.interval % passes == 0:
+            continue
+        if hasattr(hook, 'keeps_gradients') and hook.keeps_gradients(runner):
             continue
         good = math.ceil(hook.interval / passes) * passes
         runner.logger.warning(

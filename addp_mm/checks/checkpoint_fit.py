@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from addp_mm.checkpoints.comparison import Shape, compare_weights
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.finite import refuse_non_finite
 from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.errors import first_few
 
@@ -54,7 +55,8 @@ def check_checkpoint_fit(checkpoint: Mapping, model: nn.Module, source: str, log
             contain at least one, and classifiers may have another number of classes.
 
     Raises:
-        CheckpointError: The checkpoint does not fit. The message names keys and both shapes.
+        CheckpointError: The checkpoint does not fit, or weights that would be loaded are NaN or
+            Inf. The message names keys, and both shapes or the number of values.
     """
     modules = {strip_wrappers(name): module for name, module in model.named_modules()}
     parameters = {strip_wrappers(name): parameter for name, parameter in model.named_parameters()}
@@ -80,6 +82,7 @@ def check_checkpoint_fit(checkpoint: Mapping, model: nn.Module, source: str, log
             f'{source} lacks {len(missing)} of the {len(parameters)} parameters of the model: '
             f'{first_few(missing)}. {advice}'
         )
+    refuse_non_finite({name: weights[name] for name in found.matching}, model, source)
 
 
 def _as_loaded(weights: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

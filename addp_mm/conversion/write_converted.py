@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from addp_mm.checkpoints.atomic_write import atomic_path, write_json, write_safetensors
+from addp_mm.checkpoints.atomic_write import write_json, write_safetensors
 from addp_mm.checkpoints.comparison import load_exactly
+from addp_mm.checkpoints.saving import write_checkpoint
 
 ENDINGS = ('.safetensors', '.pth')
 
@@ -74,8 +75,7 @@ def write_converted(
     if dst.endswith('.safetensors'):
         write_safetensors(dst, weights)
     else:
-        with atomic_path(dst) as partial:
-            torch.save(dict(state_dict=dict(weights)), partial)
+        write_checkpoint(dict(state_dict=dict(weights)), dst)
     # mmengine replaces fileDirname by the folder of the config
     init_cfg = dict(type='addp_mm.Pretrained', checkpoint=f'{{{{ fileDirname }}}}/{Path(dst).name}', strict=True)
     write_json(config_beside(dst), {name: {**config, 'init_cfg': init_cfg}})

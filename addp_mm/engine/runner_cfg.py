@@ -2,12 +2,12 @@
 """Changes of a config by the command line tools, before they build the Runner."""
 
 import os
-import re
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
 
 from addp_mm.checks.training_loop import loop_of
 from addp_mm.checks.weights import DEEPSPEED_FILES, require_checkpoint
@@ -15,6 +15,7 @@ from addp_mm.config.config_file import ConfigError
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name
 from addp_mm.engine.cpu_memory import keep_freed_memory
+from addp_mm.engine.latest_checkpoint import latest_checkpoint, require_whole
 
 _DRAW_INTERVAL = 100  # interval between drawn images of validation and test
 _VISUALIZERS = {
@@ -27,6 +28,7 @@ _DRAWING_HOOKS = {
     'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_DRAW_INTERVAL),
     'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_DRAW_INTERVAL),
 }
+_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook)
 _NOT_DRAWING = ('type', 'enable', 'interval', 'priority')  # mmpretrain's hook passes its other arguments on
 
 
@@ -60,15 +62,22 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
     Without a checkpoint, ``'auto'`` starts at the beginning (from the config's ``load_from``), so
     that you can give the same command again after every interruption.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged; with ``'auto'`` all checkpoints are.
+        ConfigError: The checkpoint does not exist.
     """
     if resume is None:
         if cfg.get('resume') and not cfg.get('load_from'):
             set_resume(cfg, 'auto')
         elif cfg.get('load_from'):
             cfg.load_from = require_checkpoint(cfg.load_from, 'load_from')
+            if cfg.get('resume'):
+                require_whole(cfg.load_from, 'load_from')
         return
-    if resume == 'auto':
-        latest = _latest_checkpoint(cfg.work_dir)
+    is_auto = resume == 'auto'
+    if is_auto:
+        latest = latest_checkpoint(cfg.work_dir)
         if latest is None:
             print(f'--resume auto: {cfg.work_dir} has no checkpoint; training starts at the beginning')
             cfg.resume = False
@@ -79,41 +88,9 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     zero = type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy'
     if not (zero and any(Path(resume).glob(DEEPSPEED_FILES))):
         require_checkpoint(resume, '--resume')
+    if not is_auto:
+        require_whole(resume, '--resume')
     cfg.resume, cfg.load_from = True, resume
-
-
-def _latest_checkpoint(work_dir: str) -> str | None:
-    """The checkpoint that the file ``last_checkpoint`` names, if the file exists.
-
-    If the work dir was moved, it is the checkpoint of that name in the work dir. If there is no
-    ``last_checkpoint``, or the process was killed while it wrote the name, it is the newest
-    checkpoint, or the best one if there is no other.
-    """
-    named = find_latest_checkpoint(work_dir)
-    if named and Path(named).exists():
-        return named
-    moved = Path(work_dir) / Path(named).name if named else None
-    found = moved if moved and moved.exists() else _newest(work_dir, '') or _newest(work_dir, 'best_.+_')
-    if found is None:
-        return named or None
-    told = 'does not exist' if named is None else f'names {named or "nothing"}'
-    print(f'--resume auto: last_checkpoint of {work_dir} {told}; training continues from {found}')
-    return str(found)
-
-
-def _newest(work_dir: str, prefix: str) -> Path | None:
-    """The checkpoint of the highest number in its name.
-
-    Args:
-        work_dir: Folder of the checkpoints.
-        prefix: Regular expression for the start of their names.
-    """
-    numbers = {
-        path: int(number[1])
-        for path in (Path(work_dir).iterdir() if Path(work_dir).is_dir() else ())
-        if (number := re.fullmatch(prefix + r'(?:epoch|iter)_(\d+)(?:\.pth)?', path.name))
-    }
-    return max(numbers, key=lambda path: numbers[path], default=None)
 
 
 def set_amp(cfg: Config, dtype: str | None) -> None:
@@ -283,6 +260,19 @@ def set_resume_hook(cfg: Config, override_schedule: bool = False) -> None:
     if override_schedule and type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy':
         raise ConfigError('--override-schedule does not fit ZeroStrategy: DeepSpeed loads its optimizer itself')
     _set_hook(cfg, 'ResumeHook', override_schedule=override_schedule)
+
+
+def set_checkpoint_hook(cfg: Config) -> None:
+    """Make mmengine's CheckpointHook of a config ours, with its arguments, and add a missing one.
+
+    Args:
+        cfg: The config. ``default_hooks.checkpoint=None`` and subclasses of the hook stay.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    for hook in [*hooks.values(), *(cfg.get('custom_hooks') or [])]:
+        if isinstance(hook, dict) and hook.get('type') in _CHECKPOINT_HOOKS:
+            hook['type'] = 'addp_mm.CheckpointHook'
 
 
 def _set_hook(cfg: Config, name: str, **options: object) -> None:

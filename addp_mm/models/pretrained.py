@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from addp_mm.checkpoints.comparison import Comparison, compare_weights
 from addp_mm.checkpoints.errors import CheckpointError
+from addp_mm.checkpoints.finite import refuse_non_finite
 from addp_mm.checkpoints.state_dict import find_state_dict
 from addp_mm.errors import first_few
 from addp_mm.layouts import advice_on_prefix, find_prefixes
@@ -87,7 +88,7 @@ class Pretrained:
         Raises:
             FileNotFoundError: The file does not exist.
             CheckpointError: The file cannot be read, nothing in it matches, required weights are
-                missing, a shape differs, or ``strict`` is not met.
+                missing, a shape differs, a weight is NaN or Inf, or ``strict`` is not met.
         """
         _initialise_children(module)
         state_dict = find_state_dict(
@@ -114,6 +115,7 @@ class Pretrained:
         fitted.resized += self._fit_channels(module, weights, selection)
         fitted.resized += self._fit_patches(module, weights, selection)
         self._check_components(module, weights, selection)
+        refuse_non_finite(weights, module, self.checkpoint)
         self._load(module, weights, selection)
         self._report(module, selection, weights, fitted, names.unexpected, missing)
         if isinstance(module, BaseModule) and isinstance(module.init_cfg, dict) and not isinstance(module, Component):

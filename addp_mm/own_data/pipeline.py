@@ -192,7 +192,6 @@ class Pipeline:
             return
         max_iters = stage.fitted['max_iters']
         if stage.final_checkpoint(max_iters) is None:
-            stage.repair_last_checkpoint()
             print(f'{number} {max_iters:,} iterations, log in {stage.folder / "train.log"}')
             config = ['--work-dir', str(stage.run_dir), '--resume', 'auto']
             options = changeable_options(self.configs[stage.name])

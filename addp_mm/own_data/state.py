@@ -164,23 +164,8 @@ class Stage:
     def final_checkpoint(self, max_iters: int) -> Path | None:
         """The checkpoint of the last iteration; None if the training has not ended.
 
-        mmengine names a checkpoint in ``last_checkpoint`` after it has written it. A checkpoint
-        that is not named there may be incomplete.
+        CheckpointHook names a checkpoint in ``last_checkpoint`` when it is complete.
         """
         path, last = self.run_dir / f'iter_{max_iters}.pth', self.run_dir / LAST
         named = last.is_file() and Path(last.read_text().strip()).name == path.name
         return path if named and path.is_file() else None
-
-    def repair_last_checkpoint(self) -> None:
-        """Fill an empty ``last_checkpoint`` with the newest checkpoint.
-
-        mmengine leaves it empty if the process is killed between opening and writing it; the
-        newest checkpoint is complete then.
-        """
-        last = self.run_dir / LAST
-        if last.is_file() and not last.read_text().strip():
-            checkpoints = sorted(self.run_dir.glob('iter_*.pth'), key=lambda path: int(path.stem.partition('_')[2]))
-            if checkpoints:
-                write_text(last, str(checkpoints[-1]))
-            else:
-                last.unlink()

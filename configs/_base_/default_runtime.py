@@ -7,7 +7,7 @@ default_hooks = dict(
     # validation at the iteration, like the losses of training
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+    checkpoint=dict(type='addp_mm.CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     random_state=dict(type='addp_mm.RandomStateHook'),
 )

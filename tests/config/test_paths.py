@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from addp_mm.checks.weights import require_checkpoint
@@ -48,7 +49,7 @@ def test_the_check_creates_nothing_and_names_a_new_folder(tmp_path, monkeypatch,
 def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     path = tmp_path / 'vit.pth'
-    path.touch()
+    torch.save({}, path)
     assert require_checkpoint('~/vit.pth') == str(path)
     assert require_checkpoint('hf://owner/name/~/vit.pth') == 'hf://owner/name/~/vit.pth'
     for resume, load_from in ((None, '~/vit.pth'), ('~/vit.pth', None)):
@@ -74,7 +75,7 @@ def resumed_from(folder: Path) -> str | None:
 )
 def test_a_moved_training_is_resumed(tmp_path, capsys, named, found):
     for name in ('iter_9.pth', 'iter_10.pth', 'best.pth', 'iter_11.pth.partial'):
-        (tmp_path / name).touch()
+        torch.save(dict(meta={}), tmp_path / name)
     (tmp_path / 'last_checkpoint').write_text(named)
     assert resumed_from(tmp_path) == found
     assert f'names {named or "nothing"}; training continues from {tmp_path / found}' in capsys.readouterr().out

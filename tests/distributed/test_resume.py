@@ -24,3 +24,16 @@ def test_each_rank_goes_on_with_its_own_samples(runs, kind):
         assert not seen & {float(torch.tensor(number)) for number in resumed['read']}
     one, other = ({sample[-1] for batch in found['whole']['trained'] for sample in batch} for found in ranks)
     assert not one & other  # augmentation differs between the ranks
+
+
+def test_the_gradients_of_an_unfinished_step_are_the_mean_of_the_ranks(runs):
+    """A step has three iterations. The sum is rounded in another order than without the resume."""
+    ranks = [runs[f'accumulated_{rank}'] for rank in range(2)]
+    for found in ranks:
+        whole, resumed = found['whole'], found['resumed']
+        for part in ('weights', 'moments'):
+            torch.testing.assert_close(whole[part], resumed[part], rtol=1e-12, atol=1e-12)
+        assert any(not torch.equal(value, torch.eye(4).double()) for value in whole['weights'].values())
+    assert ranks[0]['resumed']['weights'].keys() == ranks[1]['resumed']['weights'].keys()
+    for name, value in ranks[0]['resumed']['weights'].items():
+        assert torch.equal(value, ranks[1]['resumed']['weights'][name])

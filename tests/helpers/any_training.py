@@ -116,7 +116,7 @@ def train(
         train_cfg=dict(by_epoch=True, max_epochs=length) if by_epoch else dict(by_epoch=False, max_iters=length),
         optim_wrapper=settings.pop('optim_wrapper', dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2))),
         default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
+            checkpoint=dict(type='addp_mm.CheckpointHook', by_epoch=False, interval=2),
             random_state=dict(type='addp_mm.RandomStateHook'),
         ),
         custom_hooks=[batches],

@@ -13,19 +13,22 @@ from helpers.any_training import train
 from helpers.jobs import in_two
 
 ASPECT = dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler'))
-# whether by epoch, and the loader
+ACCUMULATED = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=3)
+# whether by epoch, the loader, and the optimizer
 KINDS = dict(
-    infinite=(False, dict(sampler=dict(type='InfiniteSampler'))),
-    ours=(False, dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler'))),
-    aspect=(True, dict(sampler=dict(type='DefaultSampler'), **ASPECT)),
+    infinite=(False, dict(sampler=dict(type='InfiniteSampler')), None),
+    ours=(False, dict(sampler=dict(type='addp_mm.ResumableInfiniteSampler')), None),
+    aspect=(True, dict(sampler=dict(type='DefaultSampler'), **ASPECT), None),
+    accumulated=(False, dict(sampler=dict(type='InfiniteSampler')), ACCUMULATED),
 )
 
 
 def whole_and_resumed(folder: Path, world_size: int, kind: str) -> dict:
     rank = int(os.environ['RANK'])
-    by_epoch, loader = KINDS[kind]
+    by_epoch, loader, wrapper = KINDS[kind]
     # each rank has a seed of its own
     settings = dict(launcher='pytorch', randomness=dict(seed=4, diff_rank_seed=True))
+    settings.update(dict(optim_wrapper=wrapper) if wrapper else {})
     runs = {}
     for name, resume in (('whole', None), ('resumed', folder / 'whole_0/iter_4.pth')):
         runs[name] = train(folder / f'{name}_{rank}', loader, by_epoch, 3 if by_epoch else 8, resume=resume, **settings)

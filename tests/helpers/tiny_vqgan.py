@@ -89,6 +89,7 @@ def build_runner(
     by_epoch=False,
     evaluator=None,
     optim_wrapper=None,
+    checkpoint=None,
     **settings,
 ) -> Runner:
     """A Runner that trains on eight images; ``evaluator`` runs every third iteration."""
@@ -116,7 +117,9 @@ def build_runner(
         else dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=3),
         param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20)],
         default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=checkpoint_interval),
+            checkpoint=dict(
+                dict(type='CheckpointHook', by_epoch=False, interval=checkpoint_interval), **(checkpoint or {})
+            ),
             logger=dict(type='LoggerHook', interval=1),
         ),
         log_processor=dict(by_epoch=False),

@@ -53,10 +53,18 @@ class Lines(Hook):
         runner.logger.warning = self.lines.append
 
 
-def guarded(tmp_path, psnr, max_iters=None, **options):
+def guarded(tmp_path, psnr, max_iters=None, checkpoint=None, resume=None, **options):
     chosen, lines = Psnr(psnr), Lines()
     guard = dict(dict(type='addp_mm.AdversarialStartHook', window=2, watch=6), **options)
-    runner = build_runner(tmp_path, build(schedule=SCHEDULE), [chosen, lines, guard], max_iters=max_iters or len(psnr))
+    settings = dict(checkpoint=checkpoint) if checkpoint else {}
+    runner = build_runner(
+        tmp_path,
+        build(schedule=SCHEDULE),
+        [chosen, lines, guard],
+        max_iters=max_iters or len(psnr),
+        resume=resume,
+        **settings,
+    )
     return runner, chosen, lines
 
 
@@ -145,6 +153,40 @@ def test_a_rollback_restores_weights_and_their_averages(tmp_path, scope):
         assert then.keys() == now.keys()
         assert [name for name in then if not torch.equal(then[name], now[name])] == []
     assert not runner._resume
+
+
+@pytest.mark.parametrize('hook', ['CheckpointHook', 'addp_mm.CheckpointHook'])
+def test_the_window_of_a_resumed_training_is_that_of_an_uninterrupted_one(tmp_path, hook):
+    values = [20.0, 21.0, 19.5, 19.0, 18.5, 20.5, 20.25]
+    whole, _, _ = guarded(tmp_path / 'whole', values, action='warn', checkpoint=dict(type=hook, interval=1))
+    whole.train()
+    expected = torch.load(tmp_path / 'whole/iter_7.pth', weights_only=False)['adversarial_start']
+    assert expected['recent'] == values[-2:]
+    assert expected['before'] == 20.5
+    for start in (1, 2, 3, 5):
+        path = str(tmp_path / f'whole/iter_{start}.pth')
+        resumed, _, _ = guarded(
+            tmp_path / str(start), values[start:], 7, action='warn', checkpoint=dict(type=hook), resume=path
+        )
+        resumed.train()
+        assert torch.load(tmp_path / f'{start}/iter_7.pth', weights_only=False)['adversarial_start'] == expected, start
+        for name in ('train/psnr_mean', 'train/psnr_drop'):
+            history = [one.message_hub.log_scalars[name].data[0].tolist() for one in (whole, resumed)]
+            assert history[0] == history[1], (start, name)
+
+
+def test_the_checkpoint_at_the_start_is_a_complete_iteration(tmp_path):
+    runner, _, _ = guarded(
+        tmp_path, [20, 20, 20], action='rollback', checkpoint=dict(type='addp_mm.CheckpointHook', interval=1)
+    )
+    runner.train()
+    [name] = [path.name for path in tmp_path.glob('before_discriminator_*.pth')]
+    start, regular = (torch.load(tmp_path / one, weights_only=False) for one in (name, f'iter_{name[21:-4]}.pth'))
+    assert start['meta']['iter'] == regular['meta']['iter'] == 2
+    for name, value in regular['state_dict'].items():
+        assert torch.equal(value, start['state_dict'][name]), name
+    assert start['param_schedulers'] == regular['param_schedulers']
+    assert start['adversarial_start']['before'] == regular['adversarial_start']['before'] == 20
 
 
 def test_rollbacks_come_to_an_end(tmp_path):

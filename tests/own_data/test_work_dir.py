@@ -135,17 +135,9 @@ def test_a_stage_is_trained_when_its_last_checkpoint_is_whole(tmp_path):
     latest.write_text(str(before))
     torch.save(dict(iter=10), last)
     os.truncate(last, last.stat().st_size // 2)
-    # Killed while writing a checkpoint: mmengine resumes from the named checkpoint.
     assert stage.final_checkpoint(10) is None
-    stage.repair_last_checkpoint()
-    assert latest.read_text() == str(before)
     latest.write_text(f'{last}\n')
     assert stage.final_checkpoint(10) == last
-    # Killed between opening the file and writing the name.
-    latest.write_text('')
-    assert stage.final_checkpoint(10) is None
-    stage.repair_last_checkpoint()
-    assert latest.read_text() == str(last)
     last.unlink()
     assert stage.final_checkpoint(10) is None
 

@@ -126,10 +126,9 @@ def check_destination(args, found):
 
 def write_published(args, weights, found, config, original):
     """Check the weights against addp_mm, and write them for the published code or timm."""
-    import torch
-
-    from addp_mm.checkpoints.atomic_write import atomic_path, write_json, write_safetensors
+    from addp_mm.checkpoints.atomic_write import write_json, write_safetensors
     from addp_mm.checkpoints.comparison import load_exactly
+    from addp_mm.checkpoints.saving import write_checkpoint
     from addp_mm.conversion.originals.volo import timm_config, volo_agrees
     from addp_mm.layouts.volo import VOLO
     from addp_mm.registry import MODELS
@@ -138,8 +137,7 @@ def write_published(args, weights, found, config, original):
     load_exactly(VOLO.convert(weights), classifier, args.src)
     print(f'forward pass: {volo_agrees(classifier, original, found)}')
     if args.to == 'official':
-        with atomic_path(args.dst) as partial:
-            torch.save(weights, partial)
+        write_checkpoint(weights, args.dst)
         print(f'wrote {len(weights)} tensors to {args.dst}')
         return
     folder = Path(args.dst)

@@ -54,9 +54,9 @@ class AdversarialStartHook(Hook):
         ValueError: An option is out of its range.
     """
 
-    # Runs after the schedulers, moving averages and checkpoints, so that its own checkpoint at the
-    # start contains a complete iteration.
-    priority = 'LOWEST'
+    # Runs after the moving averages and schedulers, so that its own checkpoint at the start
+    # contains a complete iteration, and before CheckpointHook (90), which saves what it gathers.
+    priority = 80
 
     def __init__(
         self,

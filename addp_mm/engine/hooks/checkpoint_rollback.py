@@ -13,11 +13,14 @@ from pathlib import Path
 import torch
 from mmengine import dist
 from mmengine._strategy import DeepSpeedStrategy
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from addp_mm.checkpoints.atomic_write import write_text
+from addp_mm.checkpoints.finite import must_be_finite, refuse_non_finite
 from addp_mm.config.config_file import ConfigError
+from addp_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from addp_mm.engine.unwrap import find_checkpoint_hook
 
 
@@ -49,7 +52,7 @@ def on_rollback(runner: Runner, go_back: Callable[[Runner, str], None]) -> None:
     setattr(loop, name, guarded)
 
 
-def checkpoint_hook(runner: Runner) -> CheckpointHook:
+def checkpoint_hook(runner: Runner) -> MMEngineCheckpointHook:
     """The runner's CheckpointHook.
 
     Raises:
@@ -128,20 +131,18 @@ class RunCheckpoints:
         return [path for _, path in sorted(found, reverse=True)] + self._resumed_from
 
     def good(self, tried: Collection[str] = ()) -> Iterator[str]:
-        """Those of :meth:`saved` that are readable and only have finite weights, newest first.
+        """Those of :meth:`saved` that are whole and only have finite weights, newest first.
 
         Args:
             tried: Checkpoints from which training failed before; they come last. Defaults to ().
         """
+        names = must_be_finite(self.runner.model)
         for path in sorted(self.saved(), key=lambda path: path in tried):
             try:
                 weights = CheckpointLoader.load_checkpoint(path, map_location='cpu')['state_dict']
+                refuse_non_finite(weights, names, path)
             except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-                self.runner.logger.warning(f'{path} cannot be read and is skipped: {error}')
-                continue
-            broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
-            if broken:
-                self.runner.logger.warning(f'{path} is skipped: {broken[0]} is not finite')
+                self.runner.logger.warning(f'{path} cannot be used and is skipped: {error}')
                 continue
             yield path
 
@@ -185,6 +186,8 @@ def restore(runner: Runner, path: str) -> None:
     runner.optim_wrapper.zero_grad()
     runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
     hook = checkpoint_hook(runner)
+    if isinstance(hook, CheckpointHook):
+        hook.put_gradients_back(runner)
     number = re.search(r'(\d+)\D*$', osp.basename(path))
     if number and hasattr(hook, 'keep_ckpt_ids'):
         # Later checkpoints are written again. If they were listed twice, they would be removed too
@@ -192,6 +195,6 @@ def restore(runner: Runner, path: str) -> None:
         step = int(number[1])
         hook.keep_ckpt_ids = deque((kept for kept in hook.keep_ckpt_ids if kept <= step), hook.keep_ckpt_ids.maxlen)
     if dist.is_main_process():
-        Path(runner.work_dir, 'last_checkpoint').write_text(path)
+        write_text(Path(runner.work_dir, 'last_checkpoint'), path)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from addp_mm.checkpoints.finite import non_finite
 from addp_mm.engine.unwrap import find_checkpoint_hook
 from addp_mm.errors import UserError
 
@@ -99,14 +100,8 @@ def non_finite_weight(model: nn.Module) -> str | None:
     Returns:
         The name, or None if all weights are finite.
     """
-    found = next(
-        (
-            name
-            for name, weight in model.named_parameters()
-            if weight.requires_grad and not weight.detach().isfinite().all()
-        ),
-        None,
-    )
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    found, _ = next(non_finite(trained), (None, 0))
     return next(filter(None, dist.all_gather_object(found)), None)
 
 

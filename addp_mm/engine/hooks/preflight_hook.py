@@ -9,6 +9,8 @@ from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
 from torch import nn
 
+from addp_mm.checkpoints.finite import refuse_non_finite
+from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.checks.before_training import (
     check_class_labels,
     check_first_training_image,
@@ -35,6 +37,7 @@ class PreflightHook(Hook):
 
     - Testing and resuming: every parameter of the model must be in the checkpoint, in the same
       shape.
+    - No weight that is loaded may be NaN or Inf.
     - ``load_from`` at the start of a training: shapes must agree, except for the number of classes
       of a head's last layers, and at least one parameter must be found.
     - Training: the checks of :mod:`addp_mm.checks.before_training`, and that images of different
@@ -68,6 +71,9 @@ class PreflightHook(Hook):
             model = runner.model  # only the module inside the wrapper has whole weights
         with whole(runner.model):
             check_checkpoint_fit(checkpoint, model, source, runner.logger, self.testing or resuming)
+        if resuming:
+            averages = {strip_wrappers(name): value for name, value in checkpoint.get('ema_state_dict', {}).items()}
+            refuse_non_finite(averages, model, f'ema_state_dict of {source}')
 
     def before_train(self, runner: Runner) -> None:
         """Run the checks that need a built runner."""
