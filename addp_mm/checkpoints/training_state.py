@@ -64,7 +64,8 @@ def _leaves(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     if path in _OTHER_EACH_RUN or path.endswith(_CLOCKS):
         return
     if isinstance(value, HistoryBuffer):
-        value = dict(zip(('values', 'counts'), value.data, strict=True))
+        # counts become float64 when a history is loaded
+        value = dict(zip(('values', 'counts'), (part.astype(np.float64) for part in value.data), strict=True))
     if isinstance(value, Mapping) and value:
         items: Any = value.items()
     elif isinstance(value, (list, tuple, deque)) and value:
