@@ -2,7 +2,8 @@
 """``python -m addp_mm.torchrun``: torchrun that reports a failed process in one line.
 
 torchrun itself prints about 40 lines, most of them its own traceback, below the error of the
-process. It takes the same arguments.
+process. It takes the same arguments. It also passes SIGINT, SIGTERM and SIGUSR1 on, and waits until
+the processes have saved: torchrun would kill them after 30 seconds.
 """
 
 import logging
@@ -10,12 +11,21 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
+
+from addp_mm.stop_signals import SIGNALS, STOPPED, STOPPED_STATUSES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Start the processes and wait for them; the exit status is 1 if one of them failed."""
+    """Start the processes and wait for them; the exit status is 1 if one of them failed.
+
+    If a signal has stopped them and they have saved, the status is theirs: 75, or 130 after SIGINT.
+    """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher import api
     from torch.distributed.run import parse_args, run
+
+    vars(api)['LocalElasticAgent'] = _passing_on(api.LocalElasticAgent)
 
     args = parse_args(argv)
     if args.nproc_per_node != '1':
@@ -25,7 +35,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         run(args)
     except ChildFailedError as error:
+        statuses = {failure.exitcode for failure in error.failures.values()}
+        if statuses <= {*STOPPED_STATUSES, -signal.SIGTERM} and max(statuses) > 0:
+            sys.exit(STOPPED if STOPPED in statuses else max(statuses))
         sys.exit(describe(*error.get_first_failure(), count=len(error.failures)))
+
+
+def _passing_on(agent: type) -> type:
+    """A subclass of torchrun's agent that lets its processes end by themselves after a signal.
+
+    Args:
+        agent: ``torch.distributed.elastic.agent.server.local_elastic_agent.LocalElasticAgent``. It
+            has no public way to change what it does on a signal.
+    """
+
+    class PassingOn(agent):  # type: ignore[misc, valid-type]
+        def _start_workers(self, worker_group):
+            started = super()._start_workers(worker_group)
+
+            def pass_on(number: int, _frame: FrameType | None) -> None:
+                self._remaining_restarts = 0
+                for process in started.values():
+                    try:
+                        os.kill(process, number)
+                    except ProcessLookupError:
+                        continue  # it has ended
+
+            for number in SIGNALS:  # the agent has just set its own handlers
+                signal.signal(number, pass_on)
+            return started
+
+        def _monitor_workers(self, worker_group):
+            result = super()._monitor_workers(worker_group)
+            if any(failure.exitcode in STOPPED_STATUSES for failure in result.failures.values()):
+                self._remaining_restarts = 0  # stopped by a signal, not failed
+            return result
+
+    return PassingOn
 
 
 def describe(rank: int, failure, count: int) -> str:

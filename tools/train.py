@@ -1,6 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Train a config: pre-training, classification, detection or segmentation."""
 
+import sys
+
 from addp_mm.cli_options import ToolParser, add_runner_options, parse_runner_args, read_runner_config
 
 
@@ -53,37 +55,53 @@ def prepare(args):
     runner_cfg.set_amp(cfg, args.amp)
     runner_cfg.set_auto_scale_lr(cfg, args.auto_scale_lr)
     runner_cfg.set_log_counting(cfg)
+    runner_cfg.set_exact_resume(cfg)
     set_strategy(cfg)
     runner_cfg.set_checkpoint_hook(cfg)
     runner_cfg.set_resume_hook(cfg, args.override_schedule)
     run_checks(data_checks(cfg, 'train', 'val'))
     runner_cfg.set_visualization(cfg)
     runner_cfg.set_preflight(cfg)
+    runner_cfg.set_stop_hook(cfg)
     return cfg
 
 
-def main(argv=None):
-    """Run the tool."""
-    args = parse_args(argv)
+def train(args):
+    """Train; returns the exit status, which is not 0 if a signal has stopped the training."""
     from addp_mm import compat
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
     from addp_mm.engine.runner_cfg import build_runner, scale_by_optimizer_steps
-    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
+    from addp_mm.errors import exit_on_user_error
+    from addp_mm.stop_signals import TrainingStopped
 
-    with (
-        exit_on_interrupt('the same command with --resume continues from the last checkpoint', with_sigterm=False),
-        exit_on_user_error(),
-        name_sections(),
-        early_log() as write_early,
-    ):
+    status = 0
+    with exit_on_user_error(), name_sections(), early_log() as write_early:
         runner = build_runner(prepare(args))
         write_early(runner.logger)
         runner.logger.info(compat.summary())
         scale_by_optimizer_steps(runner)
-        runner.train()
+        try:
+            runner.train()
+        except TrainingStopped as stopped:
+            status = stopped.code
         close_process_group()
+    return status
+
+
+def main(argv=None):
+    """Run the tool."""
+    args = parse_args(argv)
+    from addp_mm.stop_signals import exit_on_stop
+
+    with exit_on_stop(is_awaited=args.launcher != 'none'):
+        status = train(args)
+    if status:
+        from addp_mm.engine.process_group import end_process
+
+        end_process(status)
+        sys.exit(status)
 
 
 if __name__ == '__main__':

@@ -22,6 +22,7 @@ from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.config.shipped import tool_path
 from addp_mm.errors import UserError
 from addp_mm.logged_command import last_lines, quoted_end, run_logged
+from addp_mm.stop_signals import STOPPED_STATUSES
 
 HEARTBEAT_SECONDS = 20.0
 _LINE_WIDTH = 110
@@ -158,7 +159,9 @@ class StepRunner:
             interval=HEARTBEAT_SECONDS,
             stop=self._stop,
         )
-        if outcome.status and self._stop.is_set():  # Ctrl-C also reaches the command
+        # Ctrl-C also reaches the command; a scheduler may stop it alone
+        if outcome.status and self._stop.is_set() or outcome.status in STOPPED_STATUSES:
+            self._stop.set()
             raise KeyboardInterrupt
         missing = [str(path) for path in step.outputs if not path.exists()]
         if outcome.status or missing:

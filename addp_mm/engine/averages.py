@@ -29,3 +29,15 @@ def averaged_weights(runner: Runner) -> Iterator[None]:
     finally:
         for hook in reversed(hooks):
             EMAHook.after_val_epoch(hook, runner)
+
+
+def end_averaged_validation(runner: Runner) -> None:
+    """Give the model the weights of the training again, in a validation that does not end.
+
+    Args:
+        runner: A runner between ``before_val_epoch`` and ``after_val_epoch``.
+    """
+    for hook in reversed(runner.hooks):
+        # mmpretrain's hook may validate the weights of the training; its own method validates again
+        if isinstance(hook, EMAHook) and getattr(hook, 'evaluate_on_ema', True):
+            EMAHook.after_val_epoch(hook, runner)

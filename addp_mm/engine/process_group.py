@@ -65,12 +65,15 @@ def close_process_group() -> None:
         _has_left = True
 
 
-def end_process() -> None:
-    """End a process that was in a group with status 0, after its threads and what ``atexit`` holds.
+def end_process(status: int = 0) -> None:
+    """End a process that was in a group, after its threads and what ``atexit`` holds.
 
     Call it last: Python's own end destroys all objects, and meanwhile a thread of gloo can end the
     process with SIGABRT. Such threads are left after FSDP: autograd keeps the sharded weights, and
     these keep the group. A process that was in no group ends as usual.
+
+    Args:
+        status: Exit status. Defaults to 0.
     """
     if not _has_left:
         return
@@ -78,4 +81,4 @@ def end_process() -> None:
     atexit._run_exitfuncs()  # noqa: SLF001
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)

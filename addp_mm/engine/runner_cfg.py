@@ -275,6 +275,32 @@ def set_checkpoint_hook(cfg: Config) -> None:
             hook['type'] = 'addp_mm.CheckpointHook'
 
 
+def set_stop_hook(cfg: Config) -> None:
+    """Register :class:`addp_mm.engine.hooks.StopHook` once, behind all other hooks."""
+    _set_hook(cfg, 'StopHook')
+
+
+def set_exact_resume(cfg: Config) -> None:
+    """Register what an exact resume needs, in configs of other packages, too.
+
+    These are :class:`addp_mm.engine.hooks.RandomStateHook`, unless
+    ``default_hooks.random_state=None`` switches it off, ``PendingValidationHook``, and our
+    ``EarlyStoppingHook`` in place of mmengine's.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    given = [*hooks.values(), *(cfg.get('custom_hooks') or [])]
+    if 'random_state' not in hooks and not any(_is(hook, 'RandomStateHook') for hook in given):
+        hooks.random_state = ConfigDict(type='addp_mm.RandomStateHook')
+    for hook in given:
+        if _is(hook, 'EarlyStoppingHook'):
+            hook['type'] = 'addp_mm.EarlyStoppingHook'
+    _set_hook(cfg, 'PendingValidationHook')
+
+
+def _is(hook: dict | None, name: str) -> bool:
+    return hook is not None and type_name(hook.get('type')) == name
+
+
 def _set_hook(cfg: Config, name: str, **options: object) -> None:
     """Add a hook of this package, and remove that of a config that a tool has written."""
     others = [hook for hook in cfg.get('custom_hooks') or [] if type_name(hook.get('type')) != name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from addp_mm.config.shipped import shipped_root
 from addp_mm.errors import UserError
 from addp_mm.logged_command import quoted_end, run_logged
+from addp_mm.stop_signals import STOPPED, STOPPED_STATUSES
 
 TOOLS = shipped_root() / 'tools'
 Progress = Callable[[], 'str | None']
@@ -61,10 +63,13 @@ class Commands:
 
         Raises:
             CommandError: The exit status is not 0.
+            KeyboardInterrupt: A signal has stopped the command; it has not failed.
         """
         self._say(f'$ {shown(command)}')
         self.ran.append(shown(command))
         status = self._execute(command, log, progress)
+        if status in STOPPED_STATUSES:
+            raise KeyboardInterrupt(signal.SIGTERM if status == STOPPED else status - 128)
         if status:
             raise CommandError(
                 f'this command ended with status {status}:\n$ {shown(command)}\nThe end of {log}:\n{quoted_end(log)}\n'

@@ -32,15 +32,23 @@ for argument in "$@"; do
 done
 exec {python} "${{arguments[@]}}"
 """
+# srun ends with the next status of a list, and with 0 after the last one
 SRUN = """#!/usr/bin/env bash
 echo "SRUN $* MASTER_PORT=$MASTER_PORT"
+read -r status rest <<< "$(cat "$0.statuses" 2>/dev/null)"
+echo "${rest:-}" > "$0.statuses"
+exit "${status:-0}"
+"""
+SCONTROL = """#!/usr/bin/env bash
+echo "SCONTROL $*"
 """
 
 
 @pytest.fixture
 def environment(tmp_path):
     (tmp_path / 'tool.py').write_text(TOOL)
-    for name, text in (('python', PYTHON.format(tool=tmp_path / 'tool.py', python=sys.executable)), ('srun', SRUN)):
+    python = PYTHON.format(tool=tmp_path / 'tool.py', python=sys.executable)
+    for name, text in dict(python=python, srun=SRUN, scontrol=SCONTROL).items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     return {
@@ -120,6 +128,34 @@ def test_slurm_scripts(environment, script, arguments, given):
         given + ' MASTER_PORT=12345',
     ):
         assert part in line
+
+
+@pytest.mark.parametrize(
+    'statuses, environ, options, last, starts, requeued',
+    [
+        ('75 75 0', {}, [], 0, ['', ' --resume', ' --resume'], False),
+        ('75 0', {}, ['--resume', 'iter_5.pth'], 0, [' --resume iter_5.pth', ' --resume iter_5.pth --resume'], False),
+        ('75', dict(SLURM_JOB_ID='7'), [], 75, [''], True),
+        ('75', dict(SLURM_JOB_ID='7', SLURM_RESTART_COUNT='1'), [], 75, [' --resume'], True),
+        ('0', dict(SLURM_JOB_ID='7', SLURM_RESTART_COUNT='2'), [], 0, [' --resume'], False),
+        ('1', dict(SLURM_JOB_ID='7'), [], 1, [''], False),
+        ('130', {}, [], 130, [''], False),
+    ],
+)
+def test_a_preempted_training_continues(tmp_path, environment, statuses, environ, options, last, starts, requeued):
+    (tmp_path / 'srun.statuses').write_text(statuses)
+    finished = subprocess.run(
+        [TOOLS / 'slurm_train.sh', 'gpu', 'addp', 'config.py', *options],
+        text=True,
+        capture_output=True,
+        env={**environment, 'PORT': '1', 'STOP_SECONDS': '60', **environ},
+        timeout=60,
+    )
+    assert finished.returncode == last, finished.stderr
+    begun = [line for line in finished.stdout.splitlines() if line.startswith('SRUN')]
+    assert [line.partition(' slurm')[2].removesuffix(' MASTER_PORT=1') for line in begun] == starts
+    assert all('--signal=USR1@60' in line for line in begun)
+    assert lines(finished.stdout, 'SCONTROL') == ['SCONTROL requeue 7'] * requeued
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""A hook that kills the training, and one that records which images were trained on."""
+"""A hook that sends a signal to the training, and one that records which images were trained on."""
 
 import os
 import signal
@@ -11,14 +11,23 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class KillAt(Hook):
-    """Sends SIGKILL in an iteration, counted from 0."""
+    """Sends a signal to its process in an iteration, counted from 0.
 
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
+    With ``in_validation`` it sends it in the validation after this number of iterations.
+    """
+
+    def __init__(self, iteration: int, signal: str = 'SIGKILL', in_validation: bool = False) -> None:
+        self.iteration, self.signal, self.in_validation = iteration, signal, in_validation
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter == self.iteration:
-            os.kill(os.getpid(), signal.SIGKILL)
+        self._send(runner, not self.in_validation)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self._send(runner, self.in_validation)
+
+    def _send(self, runner, is_stage: bool) -> None:
+        if is_stage and runner.iter == self.iteration:
+            os.kill(os.getpid(), getattr(signal, self.signal))
 
 
 @HOOKS.register_module()

@@ -100,6 +100,7 @@ def build_runner(
     scores: tuple | None = None,
     model: nn.Module | None = None,
     kind: type[Runner] = Runner,
+    val_interval: int = 1,
     **settings,
 ) -> Runner:
     """A Runner for ``total`` iterations or epochs that saves after each."""
@@ -119,7 +120,7 @@ def build_runner(
         train_dataloader=dict(
             loader, sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False)
         ),
-        train_cfg={'by_epoch': by_epoch, count: total, 'val_interval': 1},
+        train_cfg={'by_epoch': by_epoch, count: total, 'val_interval': val_interval},
         optim_wrapper=optim_wrapper or dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.05)),
         param_scheduler=schedules,
         default_hooks=dict(

@@ -5,28 +5,34 @@ from addp_mm.engine.hooks.adversarial_start_hook import AdversarialStartHook
 from addp_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from addp_mm.engine.hooks.code_restart_hook import CodeRestartHook
 from addp_mm.engine.hooks.drawn_images_hook import DrawnImagesHook
+from addp_mm.engine.hooks.early_stopping_hook import EarlyStoppingHook
 from addp_mm.engine.hooks.failures import LossGuard, TrainingCollapsedError
 from addp_mm.engine.hooks.finite_loss_hook import FiniteLossHook
 from addp_mm.engine.hooks.generation_metric_hook import GenerationMetricHook
 from addp_mm.engine.hooks.generative_pretrain_hook import GenerativePretrainHook
+from addp_mm.engine.hooks.pending_validation_hook import PendingValidationHook
 from addp_mm.engine.hooks.preflight_hook import PreflightHook
 from addp_mm.engine.hooks.random_state_hook import RandomStateHook, ResumeError
 from addp_mm.engine.hooks.reconstruction_preview_hook import ReconstructionPreviewHook
 from addp_mm.engine.hooks.resume_hook import ResumeHook
+from addp_mm.engine.hooks.stop_hook import StopHook
 
 __all__ = [
     'AdversarialStartHook',
     'CheckpointHook',
     'CodeRestartHook',
     'DrawnImagesHook',
+    'EarlyStoppingHook',
     'FiniteLossHook',
     'GenerationMetricHook',
     'GenerativePretrainHook',
     'LossGuard',
+    'PendingValidationHook',
     'PreflightHook',
     'RandomStateHook',
     'ReconstructionPreviewHook',
     'ResumeError',
     'ResumeHook',
+    'StopHook',
     'TrainingCollapsedError',
 ]

@@ -83,6 +83,8 @@ class RandomStateHook(Hook):
         if endless:
             self._batches.start_at(0, self._done)
             loop.dataloader_iterator = _AfterSkipping(loader, loop.iter)
+        else:
+            self._epoch_start = runner.iter - self._done
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start an epoch of the data, at its first batch or after those of the checkpoint."""
@@ -97,6 +99,8 @@ class RandomStateHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Number the batches of the next epoch from 0."""
+        if self._batches is not None and not self._batches.endless:
+            self._epoch_start = runner.iter  # of the next epoch, also in a checkpoint of the validation
         vars(runner.train_loop).pop('run_iter', None)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -120,9 +124,7 @@ class RandomStateHook(Hook):
         if _starts_anywhere(self._batches.batches):
             state.update(size=sampler.size, trained=self._start + self._trained)
             return
-        meta = checkpoint['meta']
-        ended = not self._batches.endless and meta['epoch'] > runner.epoch
-        state.update(batches=0 if ended else meta['iter'] - self._epoch_start, batch=_samples_a_step(runner))
+        state.update(batches=checkpoint['meta']['iter'] - self._epoch_start, batch=_samples_a_step(runner))
 
     def _state_of_resume(self, runner: Runner) -> dict:
         if not runner.iter:  # a checkpoint without iterations has weights only (load_from)
