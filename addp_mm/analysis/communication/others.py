@@ -9,10 +9,9 @@ from addp_mm.analysis.communication.exchange import ALL_GATHER, ALL_REDUCE, Exch
 from addp_mm.analysis.communication.step_trace import BACKWARD, FORWARD, StepTrace
 from addp_mm.config.type_names import type_name
 
-# Hooks that average something over the processes after each pass, and its bytes.
+# Hooks that exchange something after each pass, and its bytes.
 HOOKS = {
-    'GenerativePretrainHook': 8,  # the loss
-    'FiniteLossHook': 8,
+    'TrainingGuardHook': 8  # whether the loss and the gradients are finite
 }
 
 
