@@ -112,22 +112,23 @@ def batch_size(batch: Any) -> int:
     return 0
 
 
-def sample_of(batch: Any, index: int, size: int) -> Any:
+def sample_of(batch: Any, index: int, size: int, copies: int = 1) -> Any:
     """The batch of one sample.
 
     Args:
         batch: A batch of a data loader.
         index: Number of the sample.
         size: :func:`batch_size` of the batch.
+        copies: How often the sample is in it. Defaults to 1.
     """
     if isinstance(batch, Mapping):
-        return {key: sample_of(part, index, size) for key, part in batch.items()}
+        return {key: sample_of(part, index, size, copies) for key, part in batch.items()}
     if isinstance(batch, Tensor):
-        return batch[index : index + 1] if batch.dim() and len(batch) == size else batch
+        return batch[[index] * copies] if batch.dim() and len(batch) == size else batch
     if isinstance(batch, (list, tuple)):
         views = bool(batch) and all(isinstance(part, Tensor) and part.dim() == 4 for part in batch)
         if views:
-            return type(batch)(sample_of(part, index, size) for part in batch)
+            return type(batch)(sample_of(part, index, size, copies) for part in batch)
         if len(batch) == size:
-            return type(batch)([batch[index]])
+            return type(batch)([batch[index]] * copies)
     return batch
