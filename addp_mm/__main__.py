@@ -32,6 +32,7 @@ TOOLS = {
     'label-maps': ('label_maps.py', 'write label maps of images with any classifier, for token labelling'),
     'benchmark': ('benchmark_backbones.py', 'compare backbones: cost, speed and metrics under the same head'),
     'benchmark-speed': ('benchmark_speed.py', 'measure training steps, sampling, backbone, operators and data loading'),
+    'replay-batch': ('analysis_tools/replay_batch.py', 'run a failed iteration again: module, sample, precision'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
 }
 CONVERTERS = {

@@ -48,6 +48,7 @@ def prepare(args):
     from addp_mm.errors import ConfigError
 
     cfg = read_runner_config(args, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
+    runner_cfg.set_guard(cfg)
     run_checks(training_checks(cfg))
     if args.override_schedule and not (args.resume or cfg.get('resume')):
         raise ConfigError('--override-schedule changes a resumed training: add --resume')

@@ -17,6 +17,7 @@ from addp_mm.checks.config_sections import check_sections
 from addp_mm.checks.counting import check_counting
 from addp_mm.checks.datasets import check_datasets
 from addp_mm.checks.evaluators import check_evaluator
+from addp_mm.checks.moved_options import check_moved_options
 from addp_mm.checks.optimizer import check_optimizer
 from addp_mm.checks.save_best import check_rules
 from addp_mm.checks.unknown_arguments import config_checks
@@ -53,6 +54,7 @@ def settings_checks(cfg: Config, needed: tuple[str, ...]) -> Iterator[Check]:
         cfg: The whole config.
         needed: Top-level keys that the config must have.
     """
+    yield Check('options of earlier versions', partial(check_moved_options, cfg))
     for check in config_checks(cfg, needed):
         yield Check('arguments of the config', check)
     yield Check('numbers of the config', partial(check_numbers, cfg))

@@ -301,6 +301,18 @@ def _is(hook: dict | None, name: str) -> bool:
     return hook is not None and type_name(hook.get('type')) == name
 
 
+def set_guard(cfg: Config) -> None:
+    """Give a training :class:`addp_mm.engine.hooks.TrainingGuardHook`.
+
+    A config that has one keeps it, and ``default_hooks.guard=None`` keeps it out.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    if not any(type_name(hook.get('type')) == 'TrainingGuardHook' for hook in cfg.get('custom_hooks') or []):
+        hooks.setdefault('guard', ConfigDict(type='addp_mm.TrainingGuardHook'))
+    if hooks.get('guard', ...) is None:  # mmengine takes None for its own hooks only
+        del hooks['guard']
+
+
 def _set_hook(cfg: Config, name: str, **options: object) -> None:
     """Add a hook of this package, and remove that of a config that a tool has written."""
     others = [hook for hook in cfg.get('custom_hooks') or [] if type_name(hook.get('type')) != name]

@@ -10,6 +10,7 @@ default_hooks = dict(
     checkpoint=dict(type='addp_mm.CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     random_state=dict(type='addp_mm.RandomStateHook'),
+    guard=dict(type='addp_mm.TrainingGuardHook'),
 )
 
 env_cfg = dict(

@@ -167,7 +167,7 @@ def test_synchronised_norms_and_hooks():
     trace = StepTrace(nn.Module(), tuple(Event(*event) for event in events), 50, dict(norm=6))
     norms = sync_norms(trace, EIGHT, passes=2)
     assert sizes(norms) == 2 * [(ALL_GATHER, 8 * 4 * 13), (ALL_REDUCE, 8 * 6)]
-    cfg = Config(dict(custom_hooks=[dict(type='addp_mm.FiniteLossHook'), dict(type='EMAHook')]))
+    cfg = Config(dict(custom_hooks=[dict(type='addp_mm.TrainingGuardHook'), dict(type='EMAHook')]))
     hooks = of_hooks(cfg, trace, EIGHT, passes=2)
     assert [one.at for one in in_order(norms, hooks)] == [10, 40, 50, 60, 90, 100]
 

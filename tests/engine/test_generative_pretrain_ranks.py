@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_two_ranks_agree_on_components_and_failures():
+def test_two_ranks_agree_on_components_and_weights():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
@@ -25,8 +25,6 @@ def test_two_ranks_agree_on_components_and_failures():
     assert [process.returncode for process in ranks] == [0, 0], ends
     zero, one = (json.loads(out.splitlines()[-1]) for out, _ in ends)
     assert zero == one
-    assert zero['equal'] == zero['healthy'] == 'passed'
+    assert zero['equal'] == 'passed'
     assert 'the predictor of rank(s) [1] differs' in zero['different']
-    assert 'iteration 5 (mask ratio 0.700 on rank 1): the loss is nan' in zero['failing']
-    assert 'iteration 5' in zero['non_finite']
-    assert 'weight is not finite after this step' in zero['non_finite']
+    assert zero['non_finite'] == 'weight'

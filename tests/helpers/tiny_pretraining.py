@@ -50,9 +50,13 @@ def build_runner(
     checkpoint: dict | None = None,
     seed: int | None = 0,
     num_classes: int = 0,
+    guard: dict | None = None,
     **settings,
 ) -> Runner:
-    """A Runner with GenerativePretrainHook (``hook``: its options) or ``custom_hooks``."""
+    """A Runner with GenerativePretrainHook (``hook``: its options) or ``custom_hooks``.
+
+    ``guard`` has the options of its TrainingGuardHook.
+    """
     pretrain_hook = dict(dict(type='addp_mm.GenerativePretrainHook', preview_interval=0), **(hook or {}))
     name = f'run_{next(_RUNS)}'
     cfg = dict(
@@ -75,9 +79,10 @@ def build_runner(
             ),
             logger=dict(type='LoggerHook', interval=1),
             random_state=dict(type='addp_mm.RandomStateHook'),
+            guard=dict(type='addp_mm.TrainingGuardHook', **(guard or {})),
         ),
         log_processor=dict(by_epoch=by_epoch),
-        custom_hooks=custom_hooks or [pretrain_hook],
+        custom_hooks=[pretrain_hook] if custom_hooks is None else custom_hooks,
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name=name),
         default_scope='mmpretrain',
         experiment_name=name,

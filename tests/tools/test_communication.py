@@ -43,7 +43,7 @@ def test_a_difference_fails(monkeypatch, capsys):
     monkeypatch.setattr(two_processes, 'record_steps', lambda cfg, strategies, size: [[] for _ in strategies])
     with pytest.raises(SystemExit, match='two processes exchange something else than was counted: addp_vit-nano'):
         communication.main([ADDP, '--check', '--processes', '8'])
-    assert '| DDP | 3 | 0 | ' in capsys.readouterr().out
+    assert '| DDP | 4 | 0 | ' in capsys.readouterr().out
 
 
 def test_a_config_without_the_images_of_a_step_is_refused():

@@ -9,11 +9,11 @@ from addp_mm.analysis.communication.exchange import ALL_GATHER, ALL_REDUCE, Exch
 from addp_mm.analysis.communication.step_trace import BACKWARD, FORWARD, StepTrace
 from addp_mm.config.type_names import type_name
 
-# Hooks that average something over the processes after each pass, and its bytes.
-HOOKS = {
-    'GenerativePretrainHook': 8,  # the loss
-    'FiniteLossHook': 8,
-}
+# Hooks that exchange something after each backward pass.
+HOOKS = ('TrainingGuardHook',)
+_FLAGS = 8  # bytes that say whether the loss and the gradients are finite
+_MEANS = 16  # of the loss, and of the value that it is compared with, for these models
+_COMPARED = ('ADDP', 'PredictorPretrain', 'TokenizerPretrain', 'VQGANPretrain')
 
 
 def sync_norms(trace: StepTrace, group: Group, passes: int = 1, images: float = 1) -> list[Exchange]:
@@ -49,13 +49,14 @@ def hooks_of(cfg: Config) -> list[dict]:
 
 def of_hooks(cfg: Config, trace: StepTrace, group: Group, passes: int = 1, images: float = 1) -> list[Exchange]:
     """Exchanges of the hooks of a config; see :func:`sync_norms` for the arguments."""
-    found = []
-    for number in range(1, passes + 1):
-        for hook in hooks_of(cfg):
-            name = type_name(hook['type'])
-            end = number * trace.operations * images
-            found.append(Exchange(ALL_REDUCE, HOOKS[name], group, end, Waits.AT_ONCE, name))
-    return found
+    model = type_name((cfg.get('model') or {}).get('type'))
+    sizes = (_FLAGS, _MEANS) if model in _COMPARED else (_FLAGS,)
+    return [
+        Exchange(ALL_REDUCE, size, group, number * trace.operations * images, Waits.AT_ONCE, type_name(hook['type']))
+        for number in range(1, passes + 1)
+        for hook in hooks_of(cfg)
+        for size in sizes
+    ]
 
 
 def in_order(*exchanges: list[Exchange]) -> list[Exchange]:

@@ -113,11 +113,15 @@ def _record(cfg: Config, sharding: dict, img_size: Sequence[int] | None, work_di
         batch = synthetic_batch(cfg, smallest_batch(model), (height, width))
         model, optimizer = _wrapped(model, cfg, sharding, work_dir)
         hooks = [HOOKS.build(hook) for hook in hooks_of(cfg)]
-        runner = _runner(model)
+        runner = _runner(model, optimizer, work_dir)
+        for hook in hooks:
+            hook.before_train(runner)
         passes = cfg.optim_wrapper.get('accumulative_counts', 1)
         for _ in range(_steps(sharding)):
             with RecordExchanges() as record:
                 for _ in range(passes):
+                    for hook in hooks:
+                        hook.before_train_iter(runner, 0)
                     outputs = model.train_step(dict(batch), optimizer)
                     for hook in hooks:
                         hook.after_train_iter(runner, 0, outputs=outputs)
@@ -157,12 +161,18 @@ def _wrapped(model: Any, cfg: Config, sharding: dict, work_dir: str) -> tuple[An
     return strategy.model.train(), strategy.optim_wrapper
 
 
-def _runner(model: Any) -> Any:
+def _runner(model: Any, optimizer: Any, work_dir: str) -> Any:
     """What the hooks read of a runner, in the middle of a training."""
-    from mmengine.logging import MessageHub
-
     return SimpleNamespace(
-        model=model, iter=0, epoch=0, max_iters=sys.maxsize, hooks=[], message_hub=MessageHub.get_instance('exchanges')
+        model=model,
+        optim_wrapper=optimizer,
+        work_dir=work_dir,
+        iter=0,
+        epoch=0,
+        max_iters=sys.maxsize,
+        hooks=[],
+        _resume=False,
+        _load_from=None,
     )
 
 

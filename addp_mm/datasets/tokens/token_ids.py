@@ -23,6 +23,8 @@ from addp_mm.datasets.tokens.token_store import (
 )
 from addp_mm.registry import DATASETS
 
+_ROWS_AT_ONCE = 65536
+
 
 @DATASETS.register_module()
 class TokenIds(Dataset):
@@ -105,6 +107,26 @@ class TokenIds(Dataset):
         if labels is not None:
             item['data_samples'] = BaseDataElement(gt_label=torch.tensor([int(labels[row])]))
         return item
+
+    def find_rows(self, ids: np.ndarray) -> list[str]:
+        """Where ids are stored, for messages about a batch. It reads all stored ids once.
+
+        Args:
+            ids: (B, L).
+
+        Returns:
+            For each row its shard, row and view; '' if it is not stored.
+        """
+        wanted = {row.tobytes(): number for number, row in enumerate(ids.astype(np.int64))}
+        found = [''] * len(ids)
+        for (folder, _), stored in zip(self._shards, self._maps, strict=True):
+            for start in range(0, len(stored), _ROWS_AT_ONCE):
+                part = stored[start : start + _ROWS_AT_ONCE]
+                for row, view in np.argwhere(np.isin(part[..., 0], ids[:, 0])):
+                    number = wanted.get(part[row, view].astype(np.int64).tobytes())
+                    if number is not None:
+                        found[number] = f'{folder / IDS} row {start + row} view {view}'
+        return found
 
     def __getstate__(self) -> dict:
         # A pickled memory map would contain all ids.

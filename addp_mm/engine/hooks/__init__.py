@@ -6,8 +6,7 @@ from addp_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from addp_mm.engine.hooks.code_restart_hook import CodeRestartHook
 from addp_mm.engine.hooks.drawn_images_hook import DrawnImagesHook
 from addp_mm.engine.hooks.early_stopping_hook import EarlyStoppingHook
-from addp_mm.engine.hooks.failures import LossGuard, TrainingCollapsedError
-from addp_mm.engine.hooks.finite_loss_hook import FiniteLossHook
+from addp_mm.engine.hooks.failures import TrainingCollapsedError
 from addp_mm.engine.hooks.generation_metric_hook import GenerationMetricHook
 from addp_mm.engine.hooks.generative_pretrain_hook import GenerativePretrainHook
 from addp_mm.engine.hooks.pending_validation_hook import PendingValidationHook
@@ -16,6 +15,7 @@ from addp_mm.engine.hooks.random_state_hook import RandomStateHook, ResumeError
 from addp_mm.engine.hooks.reconstruction_preview_hook import ReconstructionPreviewHook
 from addp_mm.engine.hooks.resume_hook import ResumeHook
 from addp_mm.engine.hooks.stop_hook import StopHook
+from addp_mm.engine.hooks.training_guard_hook import TrainingGuardHook
 
 __all__ = [
     'AdversarialStartHook',
@@ -23,10 +23,8 @@ __all__ = [
     'CodeRestartHook',
     'DrawnImagesHook',
     'EarlyStoppingHook',
-    'FiniteLossHook',
     'GenerationMetricHook',
     'GenerativePretrainHook',
-    'LossGuard',
     'PendingValidationHook',
     'PreflightHook',
     'RandomStateHook',
@@ -35,4 +33,5 @@ __all__ = [
     'ResumeHook',
     'StopHook',
     'TrainingCollapsedError',
+    'TrainingGuardHook',
 ]

@@ -14,8 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from addp_mm.config.config_file import ConfigError
-from addp_mm.engine.hooks.checkpoint_rollback import RollBackError, checkpoint_hook, on_rollback, restore
-from addp_mm.engine.hooks.failures import TrainingCollapsedError, refuse_non_finite_weights
+from addp_mm.engine.hooks.checkpoint_rollback import RollBackError, allow_rollback, checkpoint_hook, restore
+from addp_mm.engine.hooks.failures import TrainingCollapsedError
 from addp_mm.engine.unwrap import bare_model, is_resuming
 from addp_mm.registry import HOOKS
 
@@ -38,7 +38,7 @@ class AdversarialStartHook(Hook):
       weight multiplied by ``factor``. Needs ``IterBasedTrainLoop``.
     - 'stop': :class:`~addp_mm.engine.hooks.TrainingCollapsedError` is raised.
 
-    A non-finite PSNR always stops the training.
+    A non-finite PSNR does not count; :class:`~addp_mm.engine.hooks.TrainingGuardHook` acts on it.
 
     Args:
         action: One of these actions. Defaults to 'lower'.
@@ -104,7 +104,7 @@ class AdversarialStartHook(Hook):
                 "with train_cfg=dict(type='IterBasedTrainLoop', max_iters=…), or choose "
                 "action='lower'"
             )
-        on_rollback(runner, self._roll_back)
+        allow_rollback(runner)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Log the mean PSNR and its drop, and act on a large drop."""
@@ -112,13 +112,10 @@ class AdversarialStartHook(Hook):
         shared = torch.tensor(float(outputs['psnr']), dtype=torch.float64)
         dist.all_reduce(shared, 'mean')
         psnr = shared.item()
-        if not math.isfinite(psnr):
-            raise TrainingCollapsedError(
-                f'the PSNR of iteration {runner.iter + 1} is {psnr}: lower the learning rates, or '
-                'clip the gradients (clip_grad in each part of optim_wrapper)'
-            )
-        refuse_non_finite_weights(self, runner, batch_idx)
-        self.recent.append(psnr)
+        if math.isfinite(psnr):
+            self.recent.append(psnr)
+        if not self.recent:
+            return
         mean = sum(self.recent) / len(self.recent)
         runner.message_hub.update_scalar('train/psnr_mean', mean)
         since = int(model.iteration) - model.schedule.counts_from
@@ -172,7 +169,7 @@ class AdversarialStartHook(Hook):
                 raise TrainingCollapsedError(
                     f'{words}; {self.answers} rollback(s) did not help: lower adversarial_weight'
                 )
-            raise RollBackError(words)
+            raise RollBackError(words, self._roll_back)
         # the next window starts empty
         self.recent.clear()
         if self.action == 'warn' or self.answers >= self.max_answers:

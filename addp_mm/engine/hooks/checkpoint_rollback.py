@@ -25,19 +25,27 @@ from addp_mm.engine.unwrap import find_checkpoint_hook
 
 
 class RollBackError(Exception):
-    """Ends a failed iteration or epoch before any later hook acts; see :func:`on_rollback`."""
+    """Ends a failed iteration or epoch before any later hook acts; see :func:`allow_rollback`.
+
+    Args:
+        failure: What went wrong.
+        go_back: Called with the runner and ``failure``. It replaces the rest of the epoch, or of
+            the iteration in a training by iterations.
+    """
+
+    def __init__(self, failure: str, go_back: Callable[[Runner, str], None]) -> None:
+        super().__init__(failure)
+        self.go_back = go_back
 
 
-def on_rollback(runner: Runner, go_back: Callable[[Runner, str], None]) -> None:
-    """Make the training loop call a function when a hook raises :class:`RollBackError`.
+def allow_rollback(runner: Runner) -> None:
+    """Make the training loop go back when a hook raises :class:`RollBackError`.
 
     A hook cannot end an iteration by returning: the hooks after it would step the schedulers and
-    save the failed weights.
+    save the failed weights. Several hooks may call it.
 
     Args:
         runner: A runner in training. Its loop's ``run_epoch`` or ``run_iter`` is wrapped.
-        go_back: Called with the runner and the error's message. It replaces the rest of the epoch,
-            or of the iteration in a training by iterations.
     """
     loop = runner.train_loop
     name = 'run_epoch' if hasattr(loop, 'run_epoch') else 'run_iter'
@@ -47,7 +55,7 @@ def on_rollback(runner: Runner, go_back: Callable[[Runner, str], None]) -> None:
         try:
             work(*args, **kwargs)
         except RollBackError as error:
-            go_back(runner, str(error))
+            error.go_back(runner, str(error))
 
     setattr(loop, name, guarded)
 
@@ -62,7 +70,7 @@ def checkpoint_hook(runner: Runner) -> MMEngineCheckpointHook:
     if hook is None:
         raise ConfigError(
             'going back to the last good checkpoint needs checkpoints: add a CheckpointHook to '
-            "default_hooks, or set on_failure='stop'"
+            "default_hooks, or set default_hooks.guard.policy='stop'"
         )
     return hook
 
@@ -81,12 +89,12 @@ def check_can_roll_back(runner: Runner) -> None:
     hook = checkpoint_hook(runner)
     if isinstance(getattr(runner, 'strategy', None), DeepSpeedStrategy):
         raise ConfigError(
-            "on_failure='rollback' cannot read the checkpoints of DeepSpeed: set on_failure='stop', "
+            "policy='rollback' of default_hooks.guard cannot read the checkpoints of DeepSpeed: set policy='stop', "
             'or train with another strategy'
         )
     if hasattr(runner.train_loop, 'run_epoch') and not hook.by_epoch:
         raise ConfigError(
-            "on_failure='rollback' in a training by epochs needs checkpoints by epochs: set "
+            "policy='rollback' of default_hooks.guard needs checkpoints by epochs in a training by epochs: set "
             'default_hooks.checkpoint.by_epoch=True, or train by iterations with '
             'train_cfg=dict(by_epoch=False, max_iters=...)'
         )
@@ -122,6 +130,8 @@ class RunCheckpoints:
 
     def saved(self) -> list[str]:
         """Paths of the checkpoints, the newest (most iterations or epochs) first."""
+        # a checkpoint may be written in the background
+        getattr(self.hook, 'finish', lambda: None)()
         reached = self._reached()
         found = [
             (number, str(path))

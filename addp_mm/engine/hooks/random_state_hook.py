@@ -58,6 +58,11 @@ class RandomStateHook(Hook):
         self._batches: SeededBatches | None = None
         self._seed = self._start = self._trained = self._done = self._epoch_start = 0
 
+    @property
+    def seed(self) -> int:
+        """Seed of the run, from which those of its iterations follow."""
+        return self._seed
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the state of a checkpoint until training starts."""
         self._loaded = checkpoint.get(STATE_KEY)

@@ -62,7 +62,7 @@ class JointOptimWrapperDict(OptimWrapperDict):
             loss = wrapper.scale_loss(loss)
             # each wrapper scales its own loss, which has gradients at its own parameters only
             scaled.append(wrapper.loss_scaler.scale(loss) if hasattr(wrapper, 'loss_scaler') else loss)
-        torch.stack(scaled).sum().backward()
+        self.backward(torch.stack(scaled).sum())
         for name, wrapper in self.items():
             # wrappers without a loss count too, so that all step together
             wrapper._inner_count += 1  # noqa: SLF001  # no public attribute
@@ -71,6 +71,10 @@ class JointOptimWrapperDict(OptimWrapperDict):
             if name in losses:
                 wrapper.step(**(step_kwargs or {}))
             wrapper.zero_grad(**(zero_kwargs or {}))
+
+    def backward(self, loss: Tensor, **kwargs) -> None:
+        """Backward pass of the sum of the losses, which :meth:`update_params` has scaled."""
+        loss.backward(**kwargs)
 
     def initialize_count_status(self, model: nn.Module, cur_iter: int, max_iters: int) -> None:
         """Set the counters of gradient accumulation of all wrappers."""

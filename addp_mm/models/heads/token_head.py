@@ -89,7 +89,8 @@ class TokenHead(Component):
                 the caller has them. Defaults to None.
 
         Returns:
-            ``dict(loss=...)``, a scalar.
+            ``loss``, a scalar; and for the log ``constant_prediction``, the loss of the best
+            constant prediction, if the loss module computes it.
 
         Raises:
             RuntimeError: The head was built without a loss.
@@ -99,4 +100,7 @@ class TokenHead(Component):
                 "this TokenHead was built without a loss: pass loss=dict(type='addp_mm.SoftTargetCrossEntropy')"
             )
         rows = masked_rows(mask) if rows is None else rows
-        return dict(loss=self.loss_module(self(states.flatten(0, 1)[rows], word_embeddings), target))
+        losses = dict(loss=self.loss_module(self(states.flatten(0, 1)[rows], word_embeddings), target))
+        if hasattr(self.loss_module, 'constant_prediction'):
+            losses['constant_prediction'] = self.loss_module.constant_prediction(target, len(word_embeddings))
+        return losses

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from addp_mm.models.losses.constant_prediction import constant_prediction
 from addp_mm.registry import MODELS
 
 
@@ -55,3 +56,12 @@ class SoftTargetCrossEntropy(nn.Module):
         if self.label_smoothing:
             loss = loss - self.label_smoothing * log_probs.mean()
         return self.loss_weight * loss
+
+    def constant_prediction(self, target: Tensor, vocab_size: int) -> Tensor:
+        """The loss of the best constant prediction, a scalar without a gradient.
+
+        Args:
+            target: Probabilities, (N, K).
+            vocab_size: Number of classes of the logits, at least K.
+        """
+        return self.loss_weight * constant_prediction(target.float().mean(0), self.label_smoothing, vocab_size)

@@ -156,7 +156,7 @@ class ADDP(Component, BaseSelfSupervisor):
                 CPU generator, which :class:`~addp_mm.engine.hooks.RandomStateHook` seeds.
 
         Returns:
-            ``loss``, and for the log ``mask_ratio`` and ``next_mask_ratio``.
+            ``loss``, and for the log ``mask_ratio``, ``next_mask_ratio`` and the head's values.
 
         Raises:
             ClassLabelError: A label is missing, or is not a class of the model.

@@ -19,7 +19,6 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
 )
 train_cfg = dict(type='IterBasedTrainLoop', max_iters='max_iters')
-custom_hooks = [dict(type='addp_mm.FiniteLossHook')]
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval='0.125 * max_iters', max_keep_ckpts=2))
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

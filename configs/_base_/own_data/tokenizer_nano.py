@@ -31,7 +31,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=False, begin='0.05 * max_iters', end='max_iters'),
 ]
 custom_hooks = [
-    dict(type='addp_mm.FiniteLossHook'),
     dict(type='addp_mm.CodeRestartHook'),
     dict(type='addp_mm.ReconstructionPreviewHook', interval='0.25 * max_iters', num_images=10),
 ]
