@@ -57,6 +57,7 @@ def prepare(args):
     runner_cfg.set_resume_hook(cfg, args.override_schedule)
     run_checks(data_checks(cfg, 'train', 'val'))
     runner_cfg.set_visualization(cfg)
+    runner_cfg.set_data_faults(cfg)
     runner_cfg.set_preflight(cfg)
     return cfg
 
@@ -65,6 +66,7 @@ def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
     from addp_mm import compat
+    from addp_mm.datasets.faults.worker_faults import named_worker_faults
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
@@ -74,6 +76,7 @@ def main(argv=None):
     with (
         exit_on_interrupt('the same command with --resume continues from the last checkpoint', with_sigterm=False),
         exit_on_user_error(),
+        named_worker_faults(),
         name_sections(),
         early_log() as write_early,
     ):

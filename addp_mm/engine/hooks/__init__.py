@@ -2,6 +2,7 @@
 """Hooks of mmengine's Runner."""
 
 from addp_mm.engine.hooks.adversarial_start_hook import AdversarialStartHook
+from addp_mm.engine.hooks.broken_samples_hook import BrokenSamplesHook
 from addp_mm.engine.hooks.code_restart_hook import CodeRestartHook
 from addp_mm.engine.hooks.drawn_images_hook import DrawnImagesHook
 from addp_mm.engine.hooks.failures import LossGuard, TrainingCollapsedError
@@ -15,6 +16,7 @@ from addp_mm.engine.hooks.resume_hook import ResumeHook
 
 __all__ = [
     'AdversarialStartHook',
+    'BrokenSamplesHook',
     'CodeRestartHook',
     'DrawnImagesHook',
     'FiniteLossHook',
