@@ -45,6 +45,7 @@ def prepare(args):
     set_strategy(cfg, testing=True)
     run_checks(data_checks(cfg, 'test'))
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)
+    runner_cfg.set_data_faults(cfg)
     runner_cfg.set_preflight(cfg, testing=True)
     return cfg
 
@@ -54,6 +55,7 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm import compat
     from addp_mm.checkpoints.atomic_write import write_json
+    from addp_mm.datasets.faults.worker_faults import named_worker_faults
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
@@ -63,6 +65,7 @@ def main(argv=None):
     with (
         exit_on_interrupt('no metrics were written', with_sigterm=False),
         exit_on_user_error(),
+        named_worker_faults(),
         name_sections(),
         early_log() as write_early,
     ):

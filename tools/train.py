@@ -62,6 +62,7 @@ def prepare(args):
     runner_cfg.set_resume_hook(cfg, args.override_schedule)
     run_checks(data_checks(cfg, 'train', 'val'))
     runner_cfg.set_visualization(cfg)
+    runner_cfg.set_data_faults(cfg)
     runner_cfg.set_preflight(cfg)
     runner_cfg.set_stop_hook(cfg)
     return cfg
@@ -70,6 +71,7 @@ def prepare(args):
 def train(args):
     """Train; returns the exit status, which is not 0 if a signal has stopped the training."""
     from addp_mm import compat
+    from addp_mm.datasets.faults.worker_faults import named_worker_faults
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
@@ -78,7 +80,7 @@ def train(args):
     from addp_mm.stop_signals import TrainingStopped
 
     status = 0
-    with exit_on_user_error(), name_sections(), early_log() as write_early:
+    with exit_on_user_error(), named_worker_faults(), name_sections(), early_log() as write_early:
         runner = build_runner(prepare(args))
         write_early(runner.logger)
         runner.logger.info(compat.summary())

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
 from addp_mm.checks.coco_filter import check_filter, check_objects, is_trained, warn_without_objects
+from addp_mm.checks.coco_left_out import leave_out_faulty
 from addp_mm.checks.coco_masks import usable_polygons
 from addp_mm.checks.coco_reading import collector_paused, read_coco
 from addp_mm.checks.coco_records import ADVICE, BOX, check_records, check_references, check_segmentations, where
@@ -41,12 +42,14 @@ class CocoFile(NamedTuple):
     labels: list[str]
 
 
-def check_coco(cfg: Mapping, use: CocoUse | None = None) -> CocoFile:
+def check_coco(cfg: Mapping, use: CocoUse | None = None, share: float | None = None) -> CocoFile:
     """Check the annotation file of a CocoDataset, record by record, and its images.
 
     Args:
         cfg: Config of the dataset.
         use: What the run does with the annotations. Defaults to None: it does not evaluate them.
+        share: Share of faulty annotations that are left out of training, in addition to ten.
+            Defaults to None: a faulty annotation is an error, as always in validation.
 
     Returns:
         The file, with the repairs that it needs.
@@ -57,6 +60,7 @@ def check_coco(cfg: Mapping, use: CocoUse | None = None) -> CocoFile:
     path, use = join(cfg, cfg.get('ann_file', '')), use or CocoUse()
     with collector_paused():
         content = read_coco(path, needs_annotations=use.scored)
+        content, left_out = _without_faulty(path, cfg, content, use, share)
         check_records(path, content, use.evaluated)
         labels = _check_classes(
             path, [category['name'] for category in content['categories']], classes_of(cfg, 'mmdet')
@@ -64,12 +68,28 @@ def check_coco(cfg: Mapping, use: CocoUse | None = None) -> CocoFile:
         check_references(path, content)
         used = {category['id'] for category in content['categories'] if category['name'] in labels}
         content, repairs = _check_and_repair(path, cfg, content, used, use)
+        repairs.update(left_out)
         prefix = prefix_of(cfg)
         folder = join(cfg, prefix.get('img') or prefix.get('img_path') or '')
         _check_images(path, content['images'], folder, reading_of(cfg.get('pipeline')))
         _check_boxes_fit(path, content)  # after the image sizes, which this check uses
         _check_what_remains(path, cfg, content, used, use)
     return CocoFile(path, repairs, content if repairs else None, labels)
+
+
+def _without_faulty(
+    path: Path, cfg: Mapping, content: dict, use: CocoUse, share: float | None
+) -> tuple[dict, dict[str, int]]:
+    """The content without faulty annotations, and their number if there are some."""
+    if share is None or use.evaluated or cfg.get('test_mode'):
+        return content, {}
+    check_records(path, content, use.evaluated, ('categories', 'images'))  # annotations name them
+    content, count = leave_out_faulty(path, content, _loads_masks(cfg), share)
+    return content, {'left_out': count} if count else {}
+
+
+def _loads_masks(cfg: Mapping) -> bool:
+    return any(transform.get('with_mask') for transform in transforms_of(cfg.get('pipeline')))
 
 
 def check_metric_file(path: Path, use: CocoUse) -> CocoFile:
@@ -94,7 +114,7 @@ def check_metric_file(path: Path, use: CocoUse) -> CocoFile:
 
 
 def _check_and_repair(path: Path, cfg: Mapping, content: dict, used: set, use: CocoUse) -> tuple[dict, Counter]:
-    loads_masks = any(transform.get('with_mask') for transform in transforms_of(cfg.get('pipeline')))
+    loads_masks = _loads_masks(cfg)
     annotations = content['annotations']
     if loads_masks or use.masks or any(one.get('area') is None or 'bbox' not in one for one in annotations):
         check_segmentations(path, content)

@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Check the records of a COCO file one by one: what mmdet and pycocotools read must be there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ _IMAGE = frozenset(('id', 'file_name', 'width', 'height'))
 _ANNOTATION = frozenset(_IDS)
 
 
-def check_records(path: Path, content: Mapping, evaluated: bool) -> None:
+def check_records(
+    path: Path, content: Mapping, evaluated: bool, sections: Sequence[str] = ('categories', 'images', 'annotations')
+) -> None:
     """Check that every record has its entries, that their values are possible, and that ids differ.
 
     Args:
@@ -26,6 +28,7 @@ def check_records(path: Path, content: Mapping, evaluated: bool) -> None:
         content: Its content.
         evaluated: Whether a metric reads the file. mmdet's dataset leaves out annotations with
             ``ignore``; pycocotools reads them, too.
+        sections: Sections whose records are checked. Defaults to all.
 
     Raises:
         DatasetError: A record has a fault. The message has its number and id.
@@ -33,9 +36,10 @@ def check_records(path: Path, content: Mapping, evaluated: bool) -> None:
     faults: dict[str, Callable[[dict], str]] = {
         'categories': _category_fault,
         'images': _image_fault,
-        'annotations': partial(_annotation_fault, evaluated=evaluated),
+        'annotations': partial(annotation_fault, evaluated=evaluated),
     }
-    for section, fault_of in faults.items():
+    for section in sections:
+        fault_of = faults[section]
         seen = set()
         for index, record in enumerate(content[section]):
             fault = fault_of(record) if isinstance(record, dict) else f'is {record!r:.40}, not a record'
@@ -135,7 +139,16 @@ def _image_fault(image: Mapping) -> str:
     return ''
 
 
-def _annotation_fault(annotation: Mapping, evaluated: bool) -> str:
+def annotation_fault(annotation: Mapping, evaluated: bool) -> str:
+    """What is wrong with the ids, flags and numbers of an annotation, as the end of a sentence.
+
+    Args:
+        annotation: Its record.
+        evaluated: As in :func:`check_records`.
+
+    Returns:
+        The fault; '' if there is none.
+    """
     fault = _missing(annotation, _ANNOTATION)
     if fault:
         return fault

@@ -10,6 +10,7 @@ from addp_mm.checks.coco_use import CocoUse
 
 NO_MASK = 'no_mask'  # the key of an object that counts for boxes and not for masks
 _WORDS = {
+    'left_out': 'faulty annotations (left out of training)',
     'ids': 'annotation ids that are 0 or strings (all ids are numbered from 1)',
     'references': 'ids of images or categories as a number in one place and a string in another (now the same)',
     'iscrowd': 'annotations without iscrowd (taken as 0)',

@@ -24,6 +24,7 @@ from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
 from addp_mm.checks.repaired_files import other_files, use_repaired_files
 from addp_mm.checks.token_labels import check_token_labels
+from addp_mm.checks.tolerance import broken_share, tolerating
 from addp_mm.config.nodes import node_at
 from addp_mm.datasets.errors import DatasetError
 
@@ -32,7 +33,9 @@ def check_datasets(cfg: Config, *loaders: str, repaired_dir: str | Path | None =
     """Check the datasets of several data loaders, and that they number classes in the same way.
 
     COCO files that mmdet or pycocotools would read wrongly are repaired where only one value is
-    right. The config then names the repaired copies.
+    right. Faulty annotations are left out of training, up to the share of BrokenSamplesHook. The
+    config then names the repaired copies. If a training is resumed, a few files of the training
+    data may be missing or damaged: they cause a warning.
 
     Args:
         cfg: The whole config.
@@ -50,7 +53,10 @@ def check_datasets(cfg: Config, *loaders: str, repaired_dir: str | Path | None =
         if node is not None:
             datasets[loader] = node.dataset
             if loader in loaders:
-                coco[loader] = check_dataset_cfg(node.dataset, use_of(cfg, loader))
+                # a resumed training has started with these data: files may have gone since
+                share = broken_share(cfg) if loader == 'train_dataloader' else None
+                with tolerating(share if cfg.get('resume') else None):
+                    coco[loader] = check_dataset_cfg(node.dataset, use_of(cfg, loader), share)
     check_same_classes(datasets)
     for loader in coco:
         if counts_classes(cfg, loader) and 'train_dataloader' in coco:
@@ -62,7 +68,9 @@ def check_datasets(cfg: Config, *loaders: str, repaired_dir: str | Path | None =
         use_repaired_files(cfg, loader, files, repaired_dir)
 
 
-def check_dataset_cfg(cfg: Mapping[str, Any], use: CocoUse | None = None) -> list[tuple[Any, CocoFile]]:
+def check_dataset_cfg(
+    cfg: Mapping[str, Any], use: CocoUse | None = None, share: float | None = None
+) -> list[tuple[Any, CocoFile]]:
     """Check the files and folders of a dataset config.
 
     It checks the standard classes that read folders of images (mmpretrain's CustomDataset and
@@ -74,6 +82,8 @@ def check_dataset_cfg(cfg: Mapping[str, Any], use: CocoUse | None = None) -> lis
     Args:
         cfg: The ``dataset`` of a data loader.
         use: What the run does with COCO annotations. Defaults to None: it does not evaluate them.
+        share: Share of faulty COCO annotations that are left out of training. Defaults to None:
+            they are errors.
 
     Returns:
         The configs of the datasets with COCO annotations, each with its file.
@@ -88,7 +98,7 @@ def check_dataset_cfg(cfg: Mapping[str, Any], use: CocoUse | None = None) -> lis
         if reads_folders(part):
             _check_folders(part)
         elif reads_coco(part):
-            coco.append((part, check_coco(part, use)))
+            coco.append((part, check_coco(part, use, share)))
         elif 'seg_map_path' in prefix_of(part):
             check_label_maps(part)
     return coco

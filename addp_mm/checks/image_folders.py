@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from addp_mm.checks.dataset_cfg import quoted
+from addp_mm.checks.tolerance import is_tolerated
 from addp_mm.datasets.errors import DatasetError, check_folder_exists
 from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import first_few
@@ -65,10 +66,14 @@ def check_listed_images(
     check_folder_exists(folder)
     missing = missing_files(folder, names)
     if missing:
-        raise DatasetError(
+        words = (
             f'{source}: {len(missing)} of its {len(names)} images are not in {folder}: {quoted(missing)}. '
             'Complete the folder, or correct data_prefix, or img_suffix if there is one.'
         )
+        if not is_tolerated(words, len(missing), len(names)):
+            raise DatasetError(words)
+        absent = set(missing)
+        names = [name for name in names if name not in absent]
     check_image_files(folder, names, read)
 
 
@@ -118,8 +123,9 @@ def check_image_files(folder: Path, names: Sequence[str], read: Callable[[bytes]
             read((folder / name).read_bytes())
         except (OSError, ValueError) as error:
             damaged.append(f'{folder / name} ({error})')
-    if damaged:
-        raise DatasetError(f'{len(damaged)} images cannot be read: {first_few(damaged, 5)}. Replace or remove them.')
+    words = f'{len(damaged)} images cannot be read: {first_few(damaged, 5)}. Replace or remove them.'
+    if damaged and not is_tolerated(words, len(damaged), len(names)):
+        raise DatasetError(words)
 
 
 def spread(items: Sequence[_Item]) -> Sequence[_Item]:

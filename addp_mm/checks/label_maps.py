@@ -28,9 +28,10 @@ from addp_mm.checks.image_folders import (
 )
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_counts import check_label_counts, count_labels
+from addp_mm.checks.tolerance import is_tolerated
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.config.type_names import type_name
-from addp_mm.datasets.errors import DatasetError, check_folder_exists
+from addp_mm.datasets.errors import BrokenSampleError, DatasetError, check_folder_exists
 
 
 def check_label_maps(cfg: Mapping) -> None:
@@ -59,10 +60,12 @@ def check_label_maps(cfg: Mapping) -> None:
     maps = {_stem(image, suffix) + label_suffix: image for image in images}
     missing = missing_files(label_folder, maps)
     if missing and suffix:
-        raise DatasetError(
+        words = (
             f'{label_folder}: {len(missing)} of {len(maps)} label maps do not exist: {quoted(missing)}. '
             'Complete the folder, or write the dataset again.'
         )
+        if not is_tolerated(words, len(missing), len(maps)):
+            raise DatasetError(words)
     for name in missing:  # without a suffix, the names of the label maps are unknown
         del maps[name]
     classes = classes_of(cfg, 'mmseg')
@@ -84,7 +87,13 @@ def check_label_maps(cfg: Mapping) -> None:
     ignore_index = cfg.get('ignore_index', 255)
     counts: Counter = Counter()
     for name, image in spread(list(maps.items())):
-        found = count_labels(_read_map(label_folder / name, folder / image, reading.size))
+        try:
+            values = _read_map(label_folder / name, folder / image, reading.size)
+        except BrokenSampleError as error:
+            if not is_tolerated(str(error), 1, len(maps)):
+                raise
+            continue
+        found = count_labels(values)
         counts.update(found)
         highest = max((label for label in found if label != ignore_index), default=0)
         _check_highest(label_folder / name, highest, num_classes, reduced is None or bool(reduced))
@@ -126,7 +135,7 @@ def _read_map(path: Path, image: Path, size: Callable[[Path], tuple[int, int] | 
         with Image.open(path) as label_map:
             channels, values = label_map.getbands(), np.asarray(label_map)
     except (OSError, SyntaxError) as error:
-        raise DatasetError(f'{path}: the label map cannot be read ({error}). Replace it.') from error
+        raise BrokenSampleError(f'{path}: the label map cannot be read ({error}). Replace it.') from error
     if len(channels) > 1:
         raise DatasetError(
             f'{path}: the label map has the channels {", ".join(channels)}; it must have one, whose '

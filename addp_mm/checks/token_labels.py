@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from addp_mm.checks.dataset_cfg import quoted, transforms_of
+from addp_mm.checks.tolerance import is_tolerated
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.token_labels.label_map import LabelMapError
 from addp_mm.datasets.token_labels.map_folder import TOOL
@@ -32,7 +33,9 @@ def check_token_labels(cfg: Mapping, folder: Path, names: Sequence[str]) -> None
         maps = open_label_maps(step['label_maps'], step['num_classes'])
         absent = maps.absent(name_below(step['images'], str(folder / name)) for name in names)
         if absent:
-            raise LabelMapError(
+            words = (
                 f'{step["label_maps"]} has no label map of {len(absent):,} of the images below {step["images"]}: '
                 f'{quoted(absent)}. Write the maps of these images into another folder: {TOOL}'
             )
+            if not is_tolerated(words, len(absent), len(names)):
+                raise LabelMapError(words)

@@ -11,6 +11,13 @@ class DatasetError(UserError, ValueError):
     """Data that cannot be used. The message names the file or folder and a remedy."""
 
 
+class BrokenSampleError(DatasetError):
+    """A file of one sample that is damaged or missing; the message names it.
+
+    In training, another sample is used instead.
+    """
+
+
 def check_folder_exists(folder: Path, option: str = '') -> None:
     """Check that a folder exists.
 

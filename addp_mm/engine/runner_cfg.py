@@ -12,11 +12,13 @@ from mmengine.runner import Runner
 from addp_mm.checks.training_loop import loop_of
 from addp_mm.checks.weights import DEEPSPEED_FILES, require_checkpoint
 from addp_mm.config.config_file import ConfigError
+from addp_mm.config.nodes import node_at
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name
 from addp_mm.engine.cpu_memory import keep_freed_memory
 from addp_mm.engine.latest_checkpoint import latest_checkpoint, require_whole
 
+_LOADER_TIMEOUT = 1800  # seconds; broken samples are replaced long before
 _DRAW_INTERVAL = 100  # interval between drawn images of validation and test
 _VISUALIZERS = {
     'mmpretrain': 'mmpretrain.UniversalVisualizer',
@@ -311,6 +313,23 @@ def set_guard(cfg: Config) -> None:
         hooks.setdefault('guard', ConfigDict(type='addp_mm.TrainingGuardHook'))
     if hooks.get('guard', ...) is None:  # mmengine takes None for its own hooks only
         del hooks['guard']
+
+
+def set_data_faults(cfg: Config) -> None:
+    """Register :class:`addp_mm.engine.hooks.BrokenSamplesHook`, and let no loader wait for ever.
+
+    ``default_hooks.broken_samples=None`` switches the hook off. Loaders with workers and without a
+    ``timeout`` get one of half an hour.
+
+    Args:
+        cfg: The config.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hooks.setdefault('broken_samples', ConfigDict(type='addp_mm.BrokenSamplesHook'))
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'test_cfg.bank_dataloader'):
+        loader = node_at(cfg, name)
+        if isinstance(loader, dict) and loader.get('num_workers'):
+            loader.setdefault('timeout', _LOADER_TIMEOUT)
 
 
 def _set_hook(cfg: Config, name: str, **options: object) -> None:

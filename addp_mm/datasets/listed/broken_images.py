@@ -13,8 +13,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from addp_mm.datasets.errors import DatasetError
-from addp_mm.datasets.readers.load_image import BrokenImageError
+from addp_mm.datasets.errors import BrokenSampleError, DatasetError
 from addp_mm.errors import first_few
 
 # Number of images that may be broken in addition to the share, so that one broken image does not
@@ -24,8 +23,15 @@ _NUM_NAMED = 20
 # Errors of the file. Too many open files or too little memory are not faults of an image.
 _OF_THE_FILE = {
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
-    *(errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE),
+    *(errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE, errno.ETIMEDOUT),
 }
+
+# {share} is the least share that allows what was found
+_LISTED_REMEDY = (
+    'Repair them and resume. Or remove them and resume with --images-changed keep (in a config '
+    "changed='keep') to use the other images of the list. Or allow more: the images found so far need a "
+    '--max-broken-share (max_broken_share) of {share:g}.'
+)
 
 
 class TooManyBrokenImagesError(DatasetError):
@@ -45,7 +51,7 @@ def num_allowed(share: float, count: int) -> int:
 
 def is_broken_image(error: Exception) -> bool:
     """Whether one image causes an error, and not the program or the machine."""
-    return isinstance(error, BrokenImageError) or isinstance(error, OSError) and error.errno in _OF_THE_FILE
+    return isinstance(error, BrokenSampleError) or isinstance(error, OSError) and error.errno in _OF_THE_FILE
 
 
 class BrokenImages:
@@ -58,10 +64,15 @@ class BrokenImages:
         path: The file. On a cluster all ranks must be able to read and write it.
         count: Number of all images.
         share: Share of them that may be broken, in addition to :data:`BROKEN_ALLOWANCE`.
+        what: What is counted, in the plural. Defaults to 'images'.
+        remedy: What to do if too many are broken. Defaults to the options of images in a list.
     """
 
-    def __init__(self, path: str | Path, count: int, share: float) -> None:
+    def __init__(
+        self, path: str | Path, count: int, share: float, what: str = 'images', remedy: str = _LISTED_REMEDY
+    ) -> None:
         self.path, self.count = Path(path), count
+        self._what, self._remedy = what, remedy
         self.allowed = num_allowed(share, count)
         self._found: dict[str, str] = {}
         self._position = 0  # in the file, after the lines that were read
@@ -104,8 +115,12 @@ class BrokenImages:
             self._position += sum(map(len, lines))
         return lines
 
-    def add(self, name: str, error: Exception) -> None:
+    def add(self, name: str, error: Exception | str) -> None:
         """Record a broken image.
+
+        Args:
+            name: Its name.
+            error: The reason, which names it.
 
         Raises:
             TooManyBrokenImagesError: More images are broken than are allowed.
@@ -121,14 +136,13 @@ class BrokenImages:
                 os.write(descriptor, line)
             finally:
                 os.close(descriptor)
-            print_log(f'{reason} Another image is used instead.', 'current', WARNING)
+            end = '' if reason.endswith('.') else '.'
+            print_log(f'{reason}{end} Another one of the {self._what} is used instead.', 'current', WARNING)
         found = self.read()
         if len(found) > self.allowed:
             share = math.ceil((len(found) - BROKEN_ALLOWANCE) / self.count * 1e4) / 1e4
             raise TooManyBrokenImagesError(
-                f'{len(found)} images are broken, {self.allowed} are allowed: '
+                f'{len(found)} {self._what} are broken, {self.allowed} are allowed: '
                 f'{first_few((f"{key} ({value})" for key, value in found.items()), _NUM_NAMED, "; ")}. All are listed '
-                f'in {self.path}. Repair them and resume. Or remove them and resume with --images-changed keep '
-                "(in a config changed='keep') to use the other images of the list. Or allow more: the images found so "
-                f'far need a --max-broken-share (max_broken_share) of {share:g}.'
+                f'in {self.path}. {self._remedy.format(share=share)}'
             )

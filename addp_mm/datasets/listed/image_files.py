@@ -58,7 +58,10 @@ class ImageFiles(ListedImages):
         self._root = os.fsencode(self.source)
 
     def _read(self, row: int) -> dict:
-        return dict(img_path=os.fsdecode(os.path.join(self._root, self.names[row])))
+        return dict(img_path=self._path(row))
+
+    def _path(self, row: int) -> str:
+        return os.fsdecode(os.path.join(self._root, self.names[row]))
 
     def _names(self) -> Iterator[bytes]:
         # A work dir may be inside the folder. The files of a training there are not listed.

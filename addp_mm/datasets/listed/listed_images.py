@@ -10,13 +10,13 @@ from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine import dist
 from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from addp_mm.datasets.errors import DatasetError
+from addp_mm.datasets.faults.replacing import read_or_replace
 from addp_mm.datasets.listed.broken_images import BrokenImages, is_broken_image, is_gone
 from addp_mm.datasets.listed.packed_names import PackedNames, write_names
 from addp_mm.datasets.samplers.seeded_samples import random_state_of
@@ -122,30 +122,30 @@ class ListedImages(Dataset, ABC):
         """
         if not 0 <= index < len(self):
             raise IndexError(f'{self.source} has {len(self)} images, so that image {index} does not exist')
+        attempts = self.broken.allowed + 2
         with random_state_of(index):
-            for attempt in range(self.broken.allowed + 2):
-                chosen = int(index)
-                if attempt:
-                    # The substitute is the same in each process and after a resume.
-                    chosen = int(np.random.default_rng([chosen, attempt]).integers(len(self)))
-                name = self.name(chosen)
-                try:
-                    results = self.get_data_info(chosen)
-                    name = results['img_path']
-                    return self.pipeline(results)
-                except Exception as error:
-                    if not is_broken_image(error):
-                        raise
-                    if self.changed == 'keep' and is_gone(error):
-                        self._log_gone(name)
-                    else:
-                        self.broken.add(name, error)
-        raise DatasetError(
-            f'{self.source}: {self.broken.allowed + 2} images sampled instead of {name} were broken '
-            f'or missing. Repair those listed in {self.broken.path}. If many are missing, list the images '
-            "again: changed='rescan' in the dataset's config, or tools/pretrain_from_folder.py "
-            '--restart-from tokenizer.'
-        )
+            sample = read_or_replace(index, len(self), attempts, self._load, self._record)
+        if sample is None:
+            raise DatasetError(
+                f'{self.source}: {attempts} images sampled instead of {self.name(int(index))} were broken '
+                f'or missing. Repair those listed in {self.broken.path}. If many are missing, list the images '
+                "again: changed='rescan' in the dataset's config, or tools/pretrain_from_folder.py "
+                '--restart-from tokenizer.'
+            )
+        return sample
+
+    def _load(self, index: int) -> Any:
+        return self.pipeline(self.get_data_info(int(index)))
+
+    def _record(self, index: int, error: Exception) -> None:
+        """Record a broken image; other errors are raised."""
+        if not is_broken_image(error):
+            raise error
+        name = self.path_of(int(index))
+        if self.changed == 'keep' and is_gone(error):
+            self._log_gone(name)
+        else:
+            self.broken.add(name, error)
 
     def _log_gone(self, name: str) -> None:
         if not self._gone_is_logged:
@@ -160,6 +160,10 @@ class ListedImages(Dataset, ABC):
         """The name of an image in the list."""
         return self.names[self._row(index)].decode('utf-8', 'surrogateescape')
 
+    def path_of(self, index: int) -> str:
+        """``img_path`` of an image; the image is not read."""
+        return self._path(self._row(index))
+
     def get_data_info(self, index: int) -> dict:
         """The input of the pipeline: ``sample_idx``, ``img_path``; packed images: ``img_bytes``."""
         return dict(sample_idx=index, **self._read(self._row(index)))
@@ -167,6 +171,10 @@ class ListedImages(Dataset, ABC):
     @abstractmethod
     def _read(self, row: int) -> dict:
         """``img_path`` of a row of the list, and ``img_bytes`` if the path is not a file's."""
+
+    def _path(self, row: int) -> str:
+        """``img_path`` of a row of the list."""
+        return self._read(row)['img_path']
 
     @abstractmethod
     def _names(self) -> Iterator[bytes]:

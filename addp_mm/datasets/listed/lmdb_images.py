@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.listed_images import ListedImages
+from addp_mm.datasets.listed.lmdb_size import check_is_whole
 from addp_mm.registry import DATASETS
 
 try:
@@ -41,6 +42,7 @@ class LMDBImages(ListedImages):
 
     Raises:
         ImportError: The package ``lmdb`` is not installed.
+        DatasetError: The database does not exist, is damaged or cut short.
     """
 
     def __init__(
@@ -64,6 +66,11 @@ class LMDBImages(ListedImages):
             environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False)
         except lmdb.Error as error:
             raise DatasetError(f'{self.source} cannot be opened as an LMDB database ({error}).') from error
+        try:
+            check_is_whole(path, environment)
+        except DatasetError:
+            environment.close()
+            raise
         _OPEN[path] = os.getpid(), environment
         return environment
 
@@ -76,11 +83,14 @@ class LMDBImages(ListedImages):
         key = self.names[row]
         with self._open().begin() as transaction:
             value = transaction.get(key)
-        name = f'{self.source}:{key.decode("utf-8", "surrogateescape")}'
+        name = self._path(row)
         if value is None:
             raise FileNotFoundError(errno.ENOENT, 'the key no longer exists', name)
         # An empty value is a broken image: the decoder raises an error for it.
         return dict(img_path=name, img_bytes=bytes(value))
+
+    def _path(self, row: int) -> str:
+        return f'{self.source}:{self.names[row].decode("utf-8", "surrogateescape")}'
 
     def _names(self) -> Iterator[bytes]:
         with self._open().begin() as transaction:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import glob
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from tqdm import tqdm
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.listed.image_files import EXTENSIONS
 from addp_mm.datasets.listed.listed_images import ListedImages
+from addp_mm.datasets.listed.tar_members import tar_members
+from addp_mm.datasets.readers.load_image import BrokenImageError
 from addp_mm.registry import DATASETS
 
 # a member of these files cannot be read without the members before it
@@ -30,7 +31,8 @@ class WebDatasetImages(ListedImages):
     """Images in the tar shards of a WebDataset, without labels.
 
     The members are listed once with their offsets. Each image can then be read separately, without
-    unpacking, so that the order of a training is random over all shards.
+    unpacking, so that the order of a training is random over all shards. Of a shard that is cut
+    short, the whole members are used, and the cut one is a broken image.
 
     Args:
         shards: A folder of ``.tar`` files, a ``.tar`` file, or a pattern like
@@ -69,32 +71,38 @@ class WebDatasetImages(ListedImages):
         return super().name(index).split(':', 3)[-1]
 
     def _read(self, row: int) -> dict:
+        path, offset, size, name = self._member(row)
+        with open(path, 'rb') as file:
+            file.seek(offset)
+            content = file.read(size)
+            if len(content) < size:
+                end = file.seek(0, os.SEEK_END)
+                raise BrokenImageError(
+                    f'{name}: the shard is cut short: it ends after {end:,} bytes, and this image needs the '
+                    f'{size:,} bytes from {offset:,} on. Write or copy the shard again.'
+                )
+        return dict(img_path=name, img_bytes=content)
+
+    def _path(self, row: int) -> str:
+        return self._member(row)[3]
+
+    def _member(self, row: int) -> tuple[str, int, int, str]:
+        """The shard of an image, its offset and size in bytes, and its name after the shard's."""
         shard, offset, size, name = self.names[row].split(b':', 3)
         # the shards of the list: with changed='keep' the folder may have other shards now
         path = self.names.about['shards'][int(shard)][0]
-        with open(path, 'rb') as file:
-            file.seek(int(offset))
-            content = file.read(int(size))
-        return dict(img_path=f'{path}:{name.decode("utf-8", "surrogateescape")}', img_bytes=content)
+        return path, int(offset), int(size), f'{path}:{name.decode("utf-8", "surrogateescape")}'
 
     def _names(self) -> Iterator[bytes]:
         """``SHARD:OFFSET:SIZE:NAME`` of each image, with the number of its shard."""
         ends = tuple(self.extensions)
         with tqdm(desc='Listing images', unit=' images', disable=None) as bar:
             for number, shard in enumerate(self.shards):
-                try:
-                    with tarfile.open(shard, 'r:') as archive:
-                        while (member := archive.next()) is not None:
-                            # tarfile would keep all members in memory.
-                            archive.members.clear()  # type: ignore[attr-defined]
-                            if member.isreg() and not member.issparse() and member.name.lower().endswith(ends):
-                                name = member.name.encode('utf-8', 'surrogateescape')
-                                yield f'{number}:{member.offset_data}:{member.size}:'.encode() + name
-                                bar.update()
-                except (tarfile.TarError, EOFError) as error:
-                    raise DatasetError(
-                        f'{shard} cannot be read as an uncompressed tar file ({error}). Decompress or replace it.'
-                    ) from error
+                for member in tar_members(shard):
+                    if member.name.lower().endswith(ends):
+                        name = member.name.encode('utf-8', 'surrogateescape')
+                        yield f'{number}:{member.offset_data}:{member.size}:'.encode() + name
+                        bar.update()
 
     def _about(self) -> dict:
         states = ((shard, os.stat(shard)) for shard in self.shards)

@@ -10,11 +10,12 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
+from addp_mm.datasets.errors import BrokenSampleError
 from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.registry import TRANSFORMS
 
 
-class BrokenImageError(ValueError):
+class BrokenImageError(BrokenSampleError):
     """An image file that cannot be read, or is not of the expected kind; the message names it."""
 
 

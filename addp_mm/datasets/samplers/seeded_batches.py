@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.dist import get_dist_info
 from torch.utils.data import Sampler
 
-from addp_mm.datasets.samplers.seeded_samples import SampleIndex
+from addp_mm.datasets.samplers.seeded_samples import SampleIndex, seeded_sample
 from addp_mm.randomness import Purpose, random_states, random_states_kept, seed_process, set_random_states
 
 # numbers of samples of one pass over the data lie below it
@@ -44,8 +44,8 @@ class SeededBatch:
             seed, position = self.seed, self.position + number * self.step
             if isinstance(index, SampleIndex):
                 seed, position = index.seed, index.position
-            seed_process(seed, Purpose.AUGMENTATION, iteration=position, cuda=False)
-            yield index
+            with seeded_sample(seed, position):
+                yield index
 
 
 class SeededBatches(Sampler):

@@ -37,6 +37,33 @@ class SampleIndex(int):
         return type(self), (int(self), self.seed, self.position)
 
 
+# seed and position of the sample that this process reads, if it is read with one
+_seeded: tuple[int, int] | None = None
+
+
+@contextmanager
+def seeded_sample(seed: int, position: int) -> Iterator[None]:
+    """Seed the global CPU generators for the sample that is read in this context.
+
+    Args:
+        seed: Seed of the run.
+        position: Position of the sample in training.
+    """
+    global _seeded
+    _seeded = seed, position
+    try:
+        seed_again()
+        yield
+    finally:
+        _seeded = None
+
+
+def seed_again() -> None:
+    """In :func:`seeded_sample`: give the generators the states of its start; else do nothing."""
+    if _seeded is not None:
+        seed_process(_seeded[0], Purpose.AUGMENTATION, iteration=_seeded[1], cuda=False)
+
+
 @contextmanager
 def random_state_of(index: int) -> Iterator[None]:
     """A context in which the global CPU generators depend on a :class:`SampleIndex` only.
@@ -47,8 +74,7 @@ def random_state_of(index: int) -> Iterator[None]:
     if not isinstance(index, SampleIndex):
         yield
         return
-    with random_states_kept():
-        seed_process(index.seed, Purpose.AUGMENTATION, iteration=index.position, cuda=False)
+    with random_states_kept(), seeded_sample(index.seed, index.position):
         yield
 
 

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from addp_mm.datasets.errors import DatasetError
+from addp_mm.datasets.errors import BrokenSampleError, DatasetError
 
 PROBABILITY, LOGIT = 'probability', 'logit'
 
 
 class LabelMapError(DatasetError):
     """Label maps that are missing or damaged, or that belong to other images or classes."""
+
+
+class BrokenLabelMapError(LabelMapError, BrokenSampleError):
+    """The label map of one image is missing or damaged."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,20 @@ class LabelMap:
             The map itself.
 
         Raises:
-            LabelMapError: A class does not exist, a score is not finite, or the probabilities of a
-                position have a sum above 1.
+            BrokenLabelMapError: A class does not exist, a score is not finite, or the probabilities
+                of a position have a sum above 1.
         """
         low, high = int(self.classes.min()), int(self.classes.max())
         if low < 0 or high >= num_classes:
-            raise LabelMapError(
+            raise BrokenLabelMapError(
                 f'{source}: the label map has class {low if low < 0 else high}, but there are {num_classes} classes. '
                 'The map is damaged, or belongs to other classes.'
             )
         if not torch.isfinite(self.scores).all():
-            raise LabelMapError(f'{source}: the label map has a score that is not finite. Write the map again.')
+            raise BrokenLabelMapError(f'{source}: the label map has a score that is not finite. Write the map again.')
         # half precision rounds each of the K scores by up to 2e-4
         if self.kind == PROBABILITY and (self.scores.min() < 0 or self.scores.sum(0).max() > 1.002):
-            raise LabelMapError(
+            raise BrokenLabelMapError(
                 f'{source}: the scores of the label map are not probabilities. The map is damaged; write it again.'
             )
         return self

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from addp_mm.checkpoints.atomic_write import remove_partials, write_json, write_safetensors
 from addp_mm.datasets.listed.packed_names import PackedNames, names_fingerprint, write_names
-from addp_mm.datasets.token_labels.label_map import PROBABILITY, LabelMap, LabelMapError
+from addp_mm.datasets.token_labels.label_map import PROBABILITY, BrokenLabelMapError, LabelMap, LabelMapError
 from addp_mm.datasets.tokens.token_store import differences
 from addp_mm.errors import first_few
 
@@ -99,13 +99,13 @@ class MapFolder:
         path = self.path(number)
         again = f'Run the tool with the same arguments to write it: {TOOL}'
         if not path.is_file():
-            raise LabelMapError(f'{path} is missing: the label maps are not complete. {again}')
+            raise BrokenLabelMapError(f'{path} is missing: the label maps are not complete. {again}')
         try:
             file = safe_open(path, framework='pt')
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in ('scores', 'classes')}
             settings = (file.metadata() or {}).get('settings')
         except (SafetensorError, OSError) as error:
-            raise LabelMapError(f'{path} is damaged ({error}). Delete it. {again}') from error
+            raise BrokenLabelMapError(f'{path} is damaged ({error}). Delete it. {again}') from error
         shape = (len(self.rows(number)), self.about['top_k'], *self.about['map_size'])
         if set(shapes.values()) != {shape} or settings != self._digest():
             raise LabelMapError(f'{path} does not belong to {self.folder / ABOUT}. Delete it. {again}')

@@ -11,7 +11,7 @@ import torch
 
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.reading import safe_load
-from addp_mm.datasets.token_labels.label_map import LOGIT, LabelMap, LabelMapError
+from addp_mm.datasets.token_labels.label_map import LOGIT, BrokenLabelMapError, LabelMap, LabelMapError
 
 _NUM_LOOKED_AT = 200  # files whose existence is checked before a training
 
@@ -49,19 +49,19 @@ class PublishedMaps:
         """The label map of an image.
 
         Raises:
-            LabelMapError: The file does not exist, or is not such a map.
+            BrokenLabelMapError: The file does not exist, or is not such a map.
         """
         path = self.path(name)
         if not path.is_file():
-            raise LabelMapError(
+            raise BrokenLabelMapError(
                 f'{path} does not exist: the image {name} has no label map. Unpack all published maps, or write your '
                 'own: addp label-maps CONFIG CHECKPOINT IMAGES --out DIR'
             )
         try:
             stored = safe_load(path, 'cpu')
         except CheckpointError as error:
-            raise LabelMapError(f'{error} Unpack the published label maps again.') from error
+            raise BrokenLabelMapError(f'{error} Unpack the published label maps again.') from error
         if not torch.is_tensor(stored) or stored.ndim != 4 or len(stored) != 2:
             found = tuple(stored.shape) if torch.is_tensor(stored) else type(stored).__name__
-            raise LabelMapError(f'{path} is not a label map: expected a tensor (2, K, h, w), found {found}')
+            raise BrokenLabelMapError(f'{path} is not a label map: expected a tensor (2, K, h, w), found {found}')
         return LabelMap(stored[0].float(), stored[1].long(), LOGIT).check(self.num_classes, str(path))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from addp_mm.datasets.token_labels.label_map import LabelMap, LabelMapError
+from addp_mm.datasets.token_labels.label_map import BrokenLabelMapError, LabelMap, LabelMapError
 from addp_mm.datasets.token_labels.map_folder import TOOL, MapFolder, as_bytes
 from addp_mm.errors import first_few
 
@@ -64,7 +64,7 @@ class StoredMaps:
             name: Path of the image below the folder that was given to the tool.
 
         Raises:
-            LabelMapError: The image has no map, or the map is damaged.
+            BrokenLabelMapError: The image has no map, or the map is damaged.
         """
         row = self._row(name)
         number, offset = divmod(row, self.files.about['images_per_file'])
@@ -75,7 +75,7 @@ class StoredMaps:
         path = self.files.path(number)
         label_map = self.files.read(self._open[number], offset, f'{path}, image {name}')
         if label_map is None:
-            raise LabelMapError(
+            raise BrokenLabelMapError(
                 f'{path}: {name} could not be read when the label maps were written. Repair the image, delete '
                 f'this file and run the tool again: {TOOL}'
             )
@@ -85,7 +85,7 @@ class StoredMaps:
         names, wanted = self.files.names, as_bytes(name)
         row = bisect_left(names, wanted)
         if row == len(names) or names[row] != wanted:
-            raise LabelMapError(
+            raise BrokenLabelMapError(
                 f'{self.files.folder} has no label map of {name}; it has those of {len(names):,} images, such as '
                 f'{names[0].decode(errors="replace")}. Write the maps of these images: {TOOL}'
             )

@@ -2,6 +2,7 @@
 """Hooks of mmengine's Runner."""
 
 from addp_mm.engine.hooks.adversarial_start_hook import AdversarialStartHook
+from addp_mm.engine.hooks.broken_samples_hook import BrokenSamplesHook
 from addp_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from addp_mm.engine.hooks.code_restart_hook import CodeRestartHook
 from addp_mm.engine.hooks.drawn_images_hook import DrawnImagesHook
@@ -19,6 +20,7 @@ from addp_mm.engine.hooks.training_guard_hook import TrainingGuardHook
 
 __all__ = [
     'AdversarialStartHook',
+    'BrokenSamplesHook',
     'CheckpointHook',
     'CodeRestartHook',
     'DrawnImagesHook',
