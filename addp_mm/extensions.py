@@ -7,7 +7,9 @@ mechanism. They are always on, also with ``ADDP_MM_COMPAT=off``.
 
 from addp_mm.checkpoints.loaders import register_checkpoint_loaders
 from addp_mm.compat.importing import when_imported
+from addp_mm.config.registered_types import guard_registries
 from addp_mm.config.shipped_names import add_base_names, add_inferencer_names, add_models_to_hub
+from addp_mm.config.text_as_data import read_dumps, read_text_as_data
 from addp_mm.safe_files.in_openmmlab import (
     name_refused_files,
     read_arrays_as_data,
@@ -18,10 +20,13 @@ from addp_mm.safe_files.in_openmmlab import (
 
 EXTENSIONS = (
     ('mmengine.config.config', add_base_names),
+    ('mmengine.config.config', read_text_as_data),
+    ('mmengine.config.config', read_dumps),
     ('mmengine.fileio.handlers.pickle_handler', read_pickles_as_data),
     ('mmengine.fileio.handlers.yaml_handler', read_yaml_as_data),
     ('mmengine.fileio.io', name_refused_files),
     ('mmengine.infer.infer', add_inferencer_names),
+    ('mmengine.registry.registry', guard_registries),
     ('mmengine.runner.checkpoint', register_checkpoint_loaders),
     ('mmdet.datasets.openimages', read_arrays_as_data),
     ('mmpretrain.apis.model', add_models_to_hub),

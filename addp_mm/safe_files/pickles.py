@@ -184,7 +184,7 @@ def _scalar(dtype: Any, content: bytes = b'') -> Any:
     return np.frombuffer(content, dtype, 1)[0] if content else np.zeros((), dtype)[()]
 
 
-def _array(content: Any, dtype: Any, shape: tuple, order: str, *_: Any) -> Any:
+def _array(content: Any, dtype: Any, shape: tuple, order: Any, *_: Any) -> Any:
     import numpy as np
 
     return np.frombuffer(content, dtype=dtype).reshape(shape, order=order)

@@ -2,6 +2,7 @@
 """Pickles and YAML are read as data, by us and by the OpenMMLab packages."""
 
 import builtins
+import contextlib
 import io
 import os
 import pickle
@@ -136,10 +137,8 @@ def test_a_pickle_changes_no_class():
     with pytest.raises(UnsafeFileError, match='has no attributes'):
         pickles.loads(pickle.dumps(Plants()))
     class_itself = b'\x80\x02cmmengine.structures.instance_data\nInstanceData\n(N}X\x05\x00\x00\x00pixelK\x01stb.'
-    try:
+    with contextlib.suppress(Exception):
         pickles.loads(class_itself)
-    except Exception:
-        pass
     assert not hasattr(InstanceData, 'pixel')
     assert '__setstate__' not in vars(InstanceData)
 
