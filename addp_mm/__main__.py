@@ -33,6 +33,7 @@ TOOLS = {
     'benchmark': ('benchmark_backbones.py', 'compare backbones: cost, speed and metrics under the same head'),
     'benchmark-speed': ('benchmark_speed.py', 'measure training steps, sampling, backbone, operators and data loading'),
     'replay-batch': ('analysis_tools/replay_batch.py', 'run a failed iteration again: module, sample, precision'),
+    'dump-config': ('misc/dump_config.py', 'write a config as JSON or YAML, which run nothing when they are read'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
 }
 CONVERTERS = {

@@ -54,6 +54,7 @@ TOOLS = {
         'benchmark_backbones',
         'pretrain_from_folder',
     ),
+    'Configs': ('misc/*',),
     'Data sets': ('label_maps', 'dataset_converters/*'),
     'Checkpoints': ('model_converters/*',),
     'Analysis': ('analysis_tools/*',),

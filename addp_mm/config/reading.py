@@ -16,11 +16,12 @@ from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 from mmengine.utils import import_modules_from_strings
 
+from addp_mm.config.data_config import DATA_SUFFIXES, read_data_config
 from addp_mm.config.paths import require_file
 from addp_mm.errors import ConfigError, UserError, first_few
 
 _DELETE = '_delete_'
-CONFIG_SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+CONFIG_SUFFIXES = ('.py', *DATA_SUFFIXES)
 # functions of mmengine's Config that read the file in their argument; the first two call themselves
 _INHERITING = ('_file2dict', '_parse_lazy_import')
 _READERS = (*_INHERITING, '_is_lazy_import')
@@ -29,6 +30,9 @@ _LONGEST = 300  # characters of another package's message
 
 def read_config(path: str) -> Config:
     """Read a config with the files that it inherits from.
+
+    A config in Python is run. One in JSON or YAML is data, see
+    :func:`~addp_mm.config.data_config.read_data_config`.
 
     A link is read as if it were the file itself if the files in ``_base_`` are not beside the link.
 
@@ -88,9 +92,14 @@ class _MissingBaseError(ConfigError):
 
 def _read(path: str) -> Config:
     try:
+        if path.endswith(DATA_SUFFIXES):
+            return read_data_config(path)
         return Config.fromfile(path, import_custom_modules=False)
     except UserError as error:
-        raise ConfigError(f'config {_files(error)[-1]}: {error}') from error
+        files = _files(error)
+        if not files:  # of a config that is data; it names its file
+            raise
+        raise ConfigError(f'config {files[-1]}: {error}') from error
     except Exception as error:
         raise _explained(error, path) from error
 
