@@ -53,7 +53,7 @@ class _Annotations:
         self.categories: dict[Any, int] = {}
         self.samples: dict[Any, list[dict]] = {}
         self._num_samples, self._seed = num_samples, seed
-        self._ranked: list[tuple[int, Any]] = []  # a heap: the kept image of the lowest rank is the first
+        self._ranked: list[tuple[int, str, Any]] = []  # a heap: the kept image of the lowest rank is the first
 
     def __call__(self, record: dict) -> Any:
         """Called by the parser; returns what stands in the list instead of the record."""
@@ -80,8 +80,9 @@ class _Annotations:
         if len(self._ranked) >= self._num_samples and (not self._ranked or rank <= self._ranked[0][0]):
             return
         if len(self._ranked) >= self._num_samples:
-            del self.samples[heapq.heappop(self._ranked)[1]]
-        heapq.heappush(self._ranked, (rank, image))
+            del self.samples[heapq.heappop(self._ranked)[-1]]
+        # the ids 1 and '1' have the same rank, and cannot be compared
+        heapq.heappush(self._ranked, (rank, type(image).__name__, image))
         self.samples[image] = [record]
 
 

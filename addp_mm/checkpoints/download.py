@@ -52,7 +52,7 @@ def _chunks(url: str, progress: bool) -> Iterator[bytes]:
 
     with urlopen(Request(url, headers={'User-Agent': 'addp_mm'}), timeout=60) as answer:
         length = answer.headers.get('Content-Length')
-        announced = int(length) if length and length.isdigit() else None
+        announced = int(length) if length and length.isdecimal() else None
         arrived = 0
         with tqdm(total=announced, disable=not progress, unit='B', unit_scale=True, file=sys.stderr) as bar:
             while chunk := answer.read(_CHUNK):

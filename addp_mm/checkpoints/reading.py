@@ -27,6 +27,7 @@ from addp_mm.checkpoints.checksum import CHECKSUM, checksum
 from addp_mm.checkpoints.dataset_meta import classes_from_text
 from addp_mm.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from addp_mm.checkpoints.hub import HUB_SCHEME, download_from_hub
+from addp_mm.checkpoints.numpy_pickles import stand_ins, with_numpy
 
 ASSETS = Path(__file__).resolve().parents[1] / 'assets'
 ASSET_SCHEME = 'addp_mm://'
@@ -58,32 +59,32 @@ def _statistic(owner: Any, name: str) -> Any:
 
 
 def _allowed_globals() -> list:
-    core = getattr(np, '_core', None) or np.core
-    reconstruct = core.multiarray._reconstruct  # noqa: SLF001  (numpy's pickles name it)
-    allowed = [
+    return [
         (_History, _HISTORY),
         (_statistic, 'builtins.getattr'),
         argparse.Namespace,
         slice,
-        np.ndarray,
-        np.dtype,
         ConfigDict,  # nested dicts in the metainfo of a dataset
-        *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+        *stand_ins(),
     ]
-    for module in ('numpy.core', 'numpy._core'):
-        allowed += [
-            (reconstruct, f'{module}.multiarray._reconstruct'),
-            (core.multiarray.scalar, f'{module}.multiarray.scalar'),
-        ]
-    return allowed
 
 
 @contextlib.contextmanager
 def _allow() -> Iterator[None]:
-    # Leaving the context removes its entries. Entries that the user allowed before must stay.
-    before = torch.serialization.get_safe_globals()
-    with torch.serialization.safe_globals([entry for entry in _allowed_globals() if entry not in before]):
+    # Entries that the user allowed before must stay, but none may replace one of these names.
+    before, own = torch.serialization.get_safe_globals(), _allowed_globals()
+    names = {_name(entry) for entry in own}
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([*(entry for entry in before if _name(entry) not in names), *own])
+    try:
         yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def _name(entry: Any) -> str:
+    return entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
 
 
 def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
@@ -106,7 +107,7 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
         check_archive(file, name)
     with _allow():
         try:
-            return torch.load(file, map_location=map_location, weights_only=True)
+            return with_numpy(torch.load(file, map_location=map_location, weights_only=True))
         except pickle.UnpicklingError as error:
             raise CheckpointError(_refusal(file, name, error)) from error
         except Exception as error:  # a damaged pickle can raise any exception

@@ -2,7 +2,7 @@
 """Repair COCO annotations that mmdet or pycocotools would read wrongly, or not at all."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from addp_mm.checks.coco_masks import box_polygon, mask_area, mask_box, usable_polygons
@@ -98,7 +98,11 @@ def _repair_mask(annotation: Mapping, changes: dict, counts: Counter, reads_mark
     usable = usable_polygons(segmentation)
     if usable is segmentation and usable is not None:
         return
-    changes['segmentation'] = usable or box_polygon(changes.get('bbox') or annotation['bbox'])
+    polygon = box_polygon(changes.get('bbox') or annotation['bbox'])
+    is_marked = changes.get('iscrowd', annotation.get('iscrowd')) or annotation.get(NO_MASK)
+    if not usable and is_marked and _is_polygon(segmentation, polygon[0]):
+        return  # repaired before, and the box encloses nothing either
+    changes['segmentation'] = usable or polygon
     if usable:
         counts['polygons'] += 1
     elif changes.get('iscrowd', annotation.get('iscrowd')):
@@ -109,3 +113,8 @@ def _repair_mask(annotation: Mapping, changes: dict, counts: Counter, reads_mark
     else:
         changes['iscrowd'] = 1
         counts['ignored'] += 1
+
+
+def _is_polygon(segmentation: Any, polygon: Sequence[float]) -> bool:
+    """Whether a segmentation is this one polygon."""
+    return isinstance(segmentation, list) and len(segmentation) == 1 and list(segmentation[0]) == polygon

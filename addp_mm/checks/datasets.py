@@ -121,7 +121,7 @@ def _check_list_file(path: Path, folder: Path, cfg: Mapping, read: Callable[[byt
     names = lines = read_text(path).splitlines()
     if lines and cfg.get('with_label', True):
         pairs = [line.strip().rsplit(' ', 1) for line in lines]
-        bad = next((k for k, pair in enumerate(pairs) if len(pair) != 2 or not pair[1].isdigit()), None)
+        bad = next((k for k, pair in enumerate(pairs) if len(pair) != 2 or not pair[1].isdecimal()), None)
         if bad is not None:
             raise DatasetError(f'{path}, line {bad + 1}: {lines[bad]!r} is not of the form "image label". Correct it.')
         names = [pair[0] for pair in pairs]

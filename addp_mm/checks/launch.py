@@ -50,7 +50,7 @@ def check_launcher(launcher: str, environ: Mapping[str, str] | None = None, comm
         return
     for needed, (program, variable, _) in _LAUNCHERS.items():
         count = environ.get(variable, '')
-        if count.isdigit() and int(count) > 1:
+        if count.isdecimal() and int(count) > 1:
             raise LauncherError(
                 f'{program} started {count} processes ({variable}={count}), but --launcher is none: they would work '
                 f'independently and overwrite each other. Add --launcher {needed}, or start one process without '

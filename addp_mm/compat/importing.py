@@ -39,16 +39,22 @@ def when_imported(name: str, callback: Callback) -> None:
 class _CallbackFinder(MetaPathFinder):
     """Calls the other finders, and adds the callbacks to the modules that they find."""
 
+    def __init__(self) -> None:
+        self._searched: set[str] = set()
+
     def find_spec(self, name, path=None, target=None):
-        if name not in _CALLBACKS:
+        # another finder of this kind, such as that of a coverage tool, calls this one
+        if name not in _CALLBACKS or name in self._searched:
             return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
-            if spec is not None:
-                if hasattr(spec.loader, 'exec_module'):
-                    _call_after_execution(spec.loader, name)
-                return spec
-        return None
+        self._searched.add(name)
+        try:
+            found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+            spec = next((spec for spec in found if spec is not None), None)
+        finally:
+            self._searched.discard(name)
+        if spec is not None and hasattr(spec.loader, 'exec_module'):
+            _call_after_execution(spec.loader, name)
+        return spec
 
 
 def _call_after_execution(loader: Any, name: str) -> None:

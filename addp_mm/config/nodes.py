@@ -24,7 +24,7 @@ def node_at(cfg: Any, key: str, default: Any = None) -> Any:
     for part in key.split('.'):
         if isinstance(node, Mapping | Config) and part in node:
             node = node[part]
-        elif isinstance(node, list | tuple) and part.isdigit() and int(part) < len(node):
+        elif isinstance(node, list | tuple) and part.isdecimal() and int(part) < len(node):
             node = node[int(part)]
         else:
             return default

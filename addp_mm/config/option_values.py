@@ -10,6 +10,7 @@ from addp_mm.errors import ConfigError
 
 _CLOSING = {'(': ')', '[': ']', '{': '}'}
 _QUOTES = ('"', "'")
+_DEEPEST = 50  # brackets inside each other
 
 
 def read_value(text: str, present: Any = None) -> Any:
@@ -27,7 +28,8 @@ def read_value(text: str, present: Any = None) -> Any:
         The value. A string that begins with ``~/`` begins with the home folder instead.
 
     Raises:
-        ConfigError: A bracket is not closed, or a dict has an entry without a key.
+        ConfigError: A bracket is not closed, a dict has an entry without a key, or one whose key is
+            a list, or too many brackets are inside each other.
 
     >>> read_value('my run, 1'), read_value('1,2'), read_value('a,b', present=['c'])
     ('my run, 1', [1, 2], ['a', 'b'])
@@ -123,6 +125,9 @@ def _split(text: str, mark: str = ',') -> list[str] | None:
 
     Returns:
         The parts; None if brackets or quotes do not match.
+
+    Raises:
+        ConfigError: Too many brackets are inside each other.
     """
     parts, open_brackets, quote, begin = [], [], '', 0
     for index, char in enumerate(text):
@@ -132,6 +137,8 @@ def _split(text: str, mark: str = ',') -> list[str] | None:
             quote = char  # elsewhere it is an apostrophe
         elif char in _CLOSING:
             open_brackets.append(_CLOSING[char])
+            if len(open_brackets) > _DEEPEST:
+                raise ConfigError(f'{text[:60]}… has more than {_DEEPEST} brackets inside each other')
         elif char in _CLOSING.values():
             if not open_brackets or open_brackets.pop() != char:
                 return None
@@ -168,5 +175,8 @@ def _pairs(text: str, inner: str, mark: str) -> dict:
         key, *value = _split(part, mark) or ['']
         if not key.strip() or not value:
             raise ConfigError(f'{text} is a dict whose entry {part.strip()} is not KEY{mark}VALUE')
-        found[_element(key)] = _element(mark.join(value))
+        try:
+            found[_element(key)] = _element(mark.join(value))
+        except TypeError as error:  # a list or a dict
+            raise ConfigError(f'{text} is a dict with the key {key.strip()}; a key is a word or a number') from error
     return found

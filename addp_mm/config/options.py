@@ -136,7 +136,7 @@ def present_value(cfg: Config, key: str, also: Iterable[str] = ()) -> Any:
     for depth, part in enumerate(parts):
         path = '.'.join(parts[:depth])
         if isinstance(node, list | tuple):
-            if not (part.isdigit() and int(part) < len(node)):
+            if not (part.isdecimal() and int(part) < len(node)):
                 inside = [
                     f'{path}.{i}.{part}' for i, one in enumerate(node) if isinstance(one, Mapping) and part in one
                 ]
@@ -166,7 +166,7 @@ def _check_new_key(key: str, path: str, part: str, node: Mapping, rest: Sequence
     similar = suggest(part, node, cutoff=0.75) if path and 'type' not in node else ''
     if similar:
         raise ConfigError(f'--cfg-options {key}: {path} has no {part!r}{similar}')
-    if rest and rest[0].isdigit():
+    if rest and rest[0].isdecimal():
         where = f'{path}.{part}' if path else part
         raise ConfigError(
             f'--cfg-options {key}: the config has no {where}, so it has no entry {rest[0]}. Give the whole list, '

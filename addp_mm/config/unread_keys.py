@@ -79,7 +79,7 @@ def _has(node: Any, path: str) -> bool:
     """Whether there is something, or may be something, at ``path`` below ``node``."""
     *parents, last = path.split('.')
     for part in parents:
-        if isinstance(node, list | tuple) and part.isdigit() and int(part) < len(node):
+        if isinstance(node, list | tuple) and part.isdecimal() and int(part) < len(node):
             node = node[int(part)]
         elif isinstance(node, Mapping) and part in node:
             node = node[part]

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,10 +111,13 @@ class FeatureStatistics:
         values = _read(
             path, _FIELDS, 'Without them the network of the statistics is unknown, and they cannot be compared.'
         )
-        self = cls(str(values['extractor']), str(values['fingerprint']))
-        self.count = int(values['count'])
-        self.mean = torch.from_numpy(values['mu'].astype(np.float64))
-        self.scatter = torch.from_numpy(values['sigma'].astype(np.float64)) * (self.count - 1)
+        try:
+            self = cls(str(values['extractor']), str(values['fingerprint']))
+            self.count = int(values['count'])
+        except (SystemError, TypeError, ValueError, OverflowError) as error:  # numpy does not look at the characters
+            raise StatisticsError(f'{path} is damaged ({error}). {_HOW_TO_WRITE}') from error
+        self.mean, covariance = _mean_and_covariance(path, values)
+        self.scatter = covariance * (self.count - 1)
         return self
 
 
@@ -145,14 +147,28 @@ class GivenStatistics:
             StatisticsError: They are missing, damaged, or not a mean and a covariance.
         """
         values = _read(path, ('mu', 'sigma'), 'They are needed for a Fréchet distance.')
-        mean, covariance = (torch.from_numpy(np.asarray(values[key], np.float64)) for key in ('mu', 'sigma'))
-        if mean.dim() != 1 or tuple(covariance.shape) != (len(mean), len(mean)):
-            raise StatisticsError(
-                f'{path}: mu must be (D) and sigma (D, D), got {tuple(mean.shape)} and {tuple(covariance.shape)}'
-            )
-        if not (mean.isfinite().all() and covariance.isfinite().all()):
-            raise StatisticsError(f'{path}: mu or sigma is not finite (NaN or Inf). Download or write the file again.')
+        mean, covariance = _mean_and_covariance(path, values)
         return cls(mean, covariance, extractor, fingerprint)
+
+
+def _mean_and_covariance(path: str | os.PathLike, values: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+    """``mu`` (D) and ``sigma`` (D, D) in float64.
+
+    Raises:
+        StatisticsError: They are not numbers, not finite, or of other shapes.
+    """
+    try:
+        arrays = [torch.from_numpy(np.asarray(values[key], np.float64)) for key in ('mu', 'sigma')]
+    except (TypeError, ValueError) as error:
+        raise StatisticsError(f'{path}: mu or sigma does not hold numbers ({error}). {_HOW_TO_WRITE}') from error
+    mean, covariance = arrays
+    if mean.dim() != 1 or tuple(covariance.shape) != (len(mean), len(mean)):
+        raise StatisticsError(
+            f'{path}: mu must be (D) and sigma (D, D), got {tuple(mean.shape)} and {tuple(covariance.shape)}'
+        )
+    if not (mean.isfinite().all() and covariance.isfinite().all()):
+        raise StatisticsError(f'{path}: mu or sigma is not finite (NaN or Inf). Download or write the file again.')
+    return mean, covariance
 
 
 def _read(path: str | os.PathLike, fields: Sequence[str], why: str) -> dict[str, np.ndarray]:
@@ -167,7 +183,7 @@ def _read(path: str | os.PathLike, fields: Sequence[str], why: str) -> dict[str,
         with np.load(path, allow_pickle=False) as file:
             has = list(file)
             values = {field: file[field] for field in fields if field in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+    except Exception as error:  # zipfile and numpy raise many types of errors for a damaged file
         raise StatisticsError(
             f'{path} is not a .npz file of statistics, or it is damaged ({error}). {_HOW_TO_WRITE}'
         ) from error

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -204,7 +203,7 @@ class ArrayImages(ImageSet):
                 self._file.seek(size, os.SEEK_CUR)
                 return b''
             content = self._file.read(size)
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile raises many types of errors for a damaged file
             raise UserError(f'{self.path}: {ARRAY} is damaged ({error}). Write the file again.') from error
         if len(content) < size:
             raise UserError(f'{self.path}: {ARRAY} is truncated. Write the file again.')
@@ -217,9 +216,9 @@ class ArrayImages(ImageSet):
             version = np.lib.format.read_magic(self._file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read(self._file)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile and numpy raise many types of errors for a damaged file
             raise UserError(f'{self.path} is not a .npz file with the images {ARRAY} ({error}).') from error
-        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran or 0 in shape:
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran or min(shape) < 1:
             order = ' in Fortran order' if fortran else ''
             raise UserError(
                 f'{self.path}: {ARRAY} is {dtype} {shape}{order}, and must be uint8 (N, H, W, 3): images in RGB of 8 '

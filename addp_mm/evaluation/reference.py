@@ -208,7 +208,7 @@ def _arrays(path: str | os.PathLike) -> list[str] | None:
     try:
         with zipfile.ZipFile(path) as file:
             return file.namelist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile raises many types of errors for a damaged file
         raise StatisticsError(
             f'{path} is neither a folder nor a .npz file, or it is damaged ({error}). {_FORMS}.'
         ) from error

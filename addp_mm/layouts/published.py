@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, count, prefixed, require, translate, without_prefix
-from addp_mm.layouts.layout import Layout
+from addp_mm.layouts.layout import Layout, refuses_other_shapes
 from addp_mm.layouts.mage import HEAD_RULES, PREDICTOR_RULES, PREDICTOR_UNUSED, heads_of, predictor_args, trim_positions
 from addp_mm.layouts.timm_vit import PLAIN
 from addp_mm.layouts.vit_weights import vit_args, vit_layout
@@ -70,6 +70,7 @@ _NEEDED = (
 )
 
 
+@refuses_other_shapes
 def convert_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert a published state dict to that of :class:`~addp_mm.models.selfsup.ADDP`.
 
@@ -125,6 +126,7 @@ def _encoder_part(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return encoder
 
 
+@refuses_other_shapes
 def published_args(converted: Mapping[str, Tensor]) -> dict:
     """Infer the arguments of :class:`~addp_mm.models.selfsup.ADDP` from its weights.
 
@@ -168,6 +170,7 @@ def published_args(converted: Mapping[str, Tensor]) -> dict:
     )
 
 
+@refuses_other_shapes
 def published_settings(
     converted: Mapping[str, Tensor],
     num_heads: int | None = None,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from addp_mm.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from addp_mm.layouts.key_rules import VIT_BLOCK, WB, Rule, translate
+from addp_mm.layouts.layout import refuses_other_shapes
 from addp_mm.layouts.vit_weights import num_blocks, vit_args
 
 _RULES: tuple[Rule, ...] = (
@@ -32,6 +33,7 @@ _ARCHITECTURES = {
 }
 
 
+@refuses_other_shapes
 def to_timm(
     state_dict: Mapping[str, Tensor],
     num_heads: int,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from addp_mm.layouts.key_rules import WB, Rule, count, require, translate
-from addp_mm.layouts.layout import Layout
+from addp_mm.layouts.layout import Layout, refuses_other_shapes
 
 _BLOCK = rf'\d+\.(?:norm[12]|attn\.(?:v|attn|qkv|q|kv|proj)|mlp\.fc[12])\.{WB}'
 _STEM = rf'conv\.\d\.(?:{WB}|running_mean|running_var|num_batches_tracked)|proj\.{WB}'
@@ -47,6 +47,7 @@ _ARCHS: dict[tuple[tuple[int, ...], int], str] = {
 _OUTLOOK_WEIGHTS = 81
 
 
+@refuses_other_shapes
 def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert the weights of a classifier with a VOLO to the names of VOLO and timm.
 
@@ -62,6 +63,7 @@ def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _with_counters(weights)
 
 
+@refuses_other_shapes
 def volo_args(state_dict: Mapping[str, Tensor]) -> dict:
     """Arguments of :class:`addp_mm.VOLO`, inferred from published weights.
 

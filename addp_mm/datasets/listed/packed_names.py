@@ -12,6 +12,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from operator import le
 from pathlib import Path
 
 import numpy as np
@@ -66,16 +67,20 @@ class PackedNames:
         self.path = Path(path)
         try:
             header, header_at = self._read_header()
-            self.about, self.fingerprint = header['about'], header['fingerprint']
-            ends_at = header['bytes'] + -header['bytes'] % 8
-            if ends_at + 8 * header['count'] != header_at:
+            self.about, self.fingerprint = dict(header['about']), str(header['fingerprint'])
+            size, count = header['bytes'], header['count']
+            ends_at = size + -size % 8
+            if not (type(size) is int and type(count) is int) or ends_at + 8 * count != header_at or size < 0:
                 raise ValueError('the sizes do not fit')
-            self._names = self._map(np.uint8, 0, header['bytes'])
-            self._ends = self._map(np.uint64, ends_at, header['count'])
-        except (ValueError, KeyError, OSError) as error:
-            raise DatasetError(
-                f'{self.path} is not a list of images, or is damaged. Delete it; it is written again.'
-            ) from error
+            self._names = self._map(np.uint8, 0, size)
+            self._ends = self._map(np.uint64, ends_at, count)
+            if int(self._ends[-1] if count else 0) != size:
+                raise ValueError('the ends do not fit')
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
+            raise self._damaged() from error
+
+    def _damaged(self) -> DatasetError:
+        return DatasetError(f'{self.path} is not a list of images, or is damaged. Delete it; it is written again.')
 
     def _read_header(self) -> tuple[dict, int]:
         """The header and its offset in the file."""
@@ -97,14 +102,18 @@ class PackedNames:
     def __getitem__(self, index: int) -> bytes:
         if not 0 <= index < len(self):
             raise IndexError(f'{self.path} lists {len(self)} images, so that image {index} does not exist')
-        start = int(self._ends[index - 1]) if index else 0
-        return self._names[start : int(self._ends[index])].tobytes()
+        start, end = int(self._ends[index - 1]) if index else 0, int(self._ends[index])
+        if not start <= end <= len(self._names):
+            raise self._damaged()
+        return self._names[start:end].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
         # One read of many names is ten times faster than a read of each.
         for first in range(0, len(self), _CHUNK):
             ends = self._ends[first : first + _CHUNK].tolist()
             start = int(self._ends[first - 1]) if first else 0
+            if not all(map(le, [start, *ends], [*ends, len(self._names)])):
+                raise self._damaged()
             content, begin = self._names[start : ends[-1]].tobytes(), 0
             for end in ends:
                 yield content[begin : end - start]

@@ -178,5 +178,7 @@ def _read_array(content: bytes) -> np.ndarray:
     try:
         # a pickle could run any code
         return with_channels(np.load(io.BytesIO(content), allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy raises many types of errors for a damaged header
+        raise ValueError(str(error) or type(error).__name__) from error

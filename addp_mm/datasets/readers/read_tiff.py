@@ -15,6 +15,7 @@ from addp_mm.datasets.readers.stored_image import TRANSPOSING, StoredImage, upri
 _SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _ORIENTATION = 274
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_MOST_BITS = 128  # of a complex number
 # colour spaces that need a conversion, which Pillow does
 _CONVERTED = ('PALETTE', 'SEPARATED', 'YCBCR', 'CIELAB')
 
@@ -80,6 +81,8 @@ class TooLargeError(ValueError):
 
 
 def _read_page(page: Any) -> np.ndarray:
+    if not 1 <= page.bitspersample <= _MOST_BITS:
+        raise ValueError(f'values of {page.bitspersample} bits')
     values, axes = page.asarray(), page.axes
     if set(axes) - set('YXS'):
         raise ValueError(f'a page with axes {axes}; expected height, width and bands')

@@ -18,6 +18,7 @@ from addp_mm.errors import first_few
 IDS, PARTIAL, ABOUT, LABELS = 'ids.npy', 'ids.npy.partial', 'tokens.json', 'labels.npy'
 FORMAT = 2
 _SHARDS = 'shard-????-of-????'
+_KINDS = dict(tokenizer=Mapping, images=Mapping, views=Mapping, shard=Mapping, ids=Mapping, broken=list, done=int)
 _AGAIN = 'write the ids again into another folder (tools/dataset_converters/tokenize_images.py)'
 
 
@@ -180,11 +181,37 @@ def read_about(folder: Path) -> dict:
     path = folder / ABOUT
     try:
         about = json.loads(path.read_text())
-        if about['format'] == FORMAT:
-            return about
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TokenStoreError(f'{path}: damaged ({error}). Remove {folder} and {_AGAIN}') from error
-    raise TokenStoreError(f'{path}: format {about["format"]}, but this version of addp_mm reads {FORMAT}: {_AGAIN}')
+        found, fault = about['format'], ''
+        if found == FORMAT:
+            fault = _fault(about)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        found, fault = FORMAT, str(error)
+    if fault:
+        raise TokenStoreError(f'{path}: damaged ({fault}). Remove {folder} and {_AGAIN}')
+    if found != FORMAT:
+        raise TokenStoreError(f'{path}: format {found}, but this version of addp_mm reads {FORMAT}: {_AGAIN}')
+    return about
+
+
+def _fault(about: Mapping) -> str:
+    """What is wrong with the content of ``tokens.json``; '' if nothing is."""
+    for key, kind in _KINDS.items():
+        if not isinstance(about.get(key), kind):
+            return f'{key} is {_short(about.get(key))}'
+    shape, number, shards = about['ids'].get('shape'), about['shard'].get('index'), about['shard'].get('of')
+    if not (isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, shape))):
+        return f'ids.shape is {_short(shape)}'
+    if not isinstance(about['ids'].get('dtype'), str):
+        return f'ids.dtype is {_short(about["ids"].get("dtype"))}'
+    if not (_is_count(number) and _is_count(shards) and number < shards and _is_count(about['done'])):
+        return f'shard is {_short(about["shard"])}, done is {_short(about["done"])}'
+    if not all(isinstance(one, Mapping) and _is_count(one.get('index')) for one in about['broken']):
+        return f'broken is {_short(about["broken"])}'
+    return '' if isinstance(about.get('labels', {}), Mapping) else f'labels is {_short(about["labels"])}'
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def open_ids(path: Path, about: Mapping) -> np.memmap:
@@ -199,8 +226,8 @@ def open_ids(path: Path, about: Mapping) -> np.memmap:
             truncated.
     """
     try:
-        ids = np.load(path, mmap_mode='r')
-    except (OSError, ValueError, EOFError) as error:
+        ids = np.lib.format.open_memmap(path, mode='r')
+    except Exception as error:  # numpy raises many types of errors for a damaged header
         raise TokenStoreError(f'{path}: cannot be read ({error}). Remove {path.parent} and {_AGAIN}') from error
     if [*ids.shape] != about['ids']['shape'] or str(ids.dtype) != about['ids']['dtype']:
         raise TokenStoreError(
@@ -229,8 +256,8 @@ def open_labels(folder: Path, about: Mapping) -> np.memmap | None:
     path, rows = folder / LABELS, about['ids']['shape'][0]
     again = 'Run tokenize_images.py with the same arguments again to write it'
     try:
-        labels = np.load(path, mmap_mode='r')
-    except (OSError, ValueError, EOFError) as error:
+        labels = np.lib.format.open_memmap(path, mode='r')
+    except Exception as error:  # as above
         raise TokenStoreError(f'{path}: cannot be read ({error}). Remove it. {again}') from error
     if labels.shape != (rows,) or labels.dtype.kind != 'i':
         raise TokenStoreError(
