@@ -67,6 +67,7 @@ def main(argv=None):
     args = parse_args(argv)
     from addp_mm import compat
     from addp_mm.engine.build_errors import name_sections
+    from addp_mm.engine.disk_errors import RESUME, stop_on_full_disk
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
     from addp_mm.engine.runner_cfg import build_runner, scale_by_optimizer_steps
@@ -74,12 +75,13 @@ def main(argv=None):
 
     with (
         exit_on_interrupt('the same command with --resume continues from the last checkpoint', with_sigterm=False),
-        exit_on_user_error(),
+        exit_on_user_error(remedy=RESUME),
         name_sections(),
         early_log() as write_early,
     ):
         runner = build_runner(prepare(args))
         write_early(runner.logger)
+        stop_on_full_disk(runner.logger)
         runner.logger.info(compat.summary())
         scale_by_optimizer_steps(runner)
         runner.train()
