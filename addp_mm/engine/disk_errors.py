@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""End a training in one line if its log or curves cannot be written."""
+"""End a run in one line if its log or curves cannot be written."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from addp_mm.errors import cannot_write, is_full
 RESUME = 'give the same command with --resume: it continues from the last complete checkpoint'
 
 
-def stop_on_full_disk(logger: logging.Logger) -> None:
-    """Raise an error in the training if the disk of its log is full.
+def stop_on_full_disk(logger: logging.Logger, remedy: str = RESUME) -> None:
+    """Raise an error in a run if the disk of its log is full.
 
     Python would print a traceback for each line of the log. The thread that writes TensorBoard's
-    file prints none either: its error reaches the training with the next value.
+    file prints none either: its error reaches the run with the next value.
 
     Args:
         logger: The logger of a runner.
+        remedy: What to do after room was made on the disk. Defaults to :data:`RESUME`.
     """
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.handleError = partial(_raise_full, handler)  # type: ignore[method-assign]
+            handler.handleError = partial(_raise_full, handler, remedy)  # type: ignore[method-assign]
     if threading.excepthook is not _excepthook:
         global _previous
         _previous, threading.excepthook = threading.excepthook, _excepthook
@@ -34,10 +35,10 @@ def stop_on_full_disk(logger: logging.Logger) -> None:
 _previous = threading.excepthook
 
 
-def _raise_full(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+def _raise_full(handler: logging.FileHandler, remedy: str, record: logging.LogRecord) -> None:
     error = sys.exc_info()[1]
     if isinstance(error, OSError) and is_full(error):
-        raise FileWriteError(cannot_write(handler.baseFilename, error, RESUME)) from error
+        raise FileWriteError(cannot_write(handler.baseFilename, error, remedy)) from error
     logging.FileHandler.handleError(handler, record)
 
 
