@@ -2,11 +2,19 @@
 """Errors that you can fix, how command line tools print them, and how they name things."""
 
 import difflib
+import errno
+import io
+import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+SAME_COMMAND = 'give the same command again'
+# EFBIG is the limit of the size of a file
+_FULL = {getattr(errno, name, None) for name in ('ENOSPC', 'EDQUOT', 'EROFS', 'EFBIG')}
 
 
 class UserError(Exception):
@@ -22,11 +30,14 @@ class ConfigError(UserError, ValueError):
 
 
 @contextmanager
-def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
+def exit_on_user_error(*others: type[Exception], remedy: str = SAME_COMMAND) -> Iterator[None]:
     """End the process with the line ``error: …`` instead of a traceback on a :class:`UserError`.
+
+    An error of the system about a full disk or a read-only folder ends it in the same way.
 
     Args:
         *others: More classes of errors to print in this way. All others keep their traceback.
+        remedy: What to do after room was made on the disk. Defaults to the same command.
 
     Raises:
         SystemExit: Replaces these errors.
@@ -34,8 +45,43 @@ def exit_on_user_error(*others: type[Exception]) -> Iterator[None]:
     kinds: tuple[type[Exception], ...] = (UserError, *others)
     try:
         yield
-    except kinds as error:
-        sys.exit(f'error: {error}')
+    except (*kinds, OSError) as error:
+        if isinstance(error, OSError) and is_full(error) and not isinstance(error, UserError):
+            sys.exit(f'error: {cannot_write(_written_file(error), error, remedy)}')
+        if isinstance(error, kinds):
+            sys.exit(f'error: {error}')
+        raise
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error says that the disk or a quota is full, or that the folder is read-only."""
+    return error.errno in _FULL
+
+
+def cannot_write(path: object, error: OSError, remedy: str = SAME_COMMAND) -> str:
+    """The message about a file that the system cannot write.
+
+    Args:
+        path: The file.
+        error: The error of the system.
+        remedy: What to do after the cause is repaired. Defaults to the same command.
+    """
+    return (
+        f'{path} cannot be written ({error.strerror or error}). All complete files stay: free some room, or repair the '
+        f'folder, and {remedy}'
+    )
+
+
+def _written_file(error: OSError) -> str:
+    """Name of the file that was written; the system names it only if it cannot be opened."""
+    if error.filename:
+        return os.fsdecode(error.filename)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        for value in frame.f_locals.values():
+            if isinstance(value, io.IOBase) and isinstance(getattr(value, 'name', None), str):
+                return value.name
+    return 'a file'
 
 
 @contextmanager

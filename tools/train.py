@@ -73,6 +73,7 @@ def train(args):
     from addp_mm import compat
     from addp_mm.datasets.faults.worker_faults import named_worker_faults
     from addp_mm.engine.build_errors import name_sections
+    from addp_mm.engine.disk_errors import RESUME, stop_on_full_disk
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
     from addp_mm.engine.runner_cfg import build_runner, scale_by_optimizer_steps
@@ -80,9 +81,10 @@ def train(args):
     from addp_mm.stop_signals import TrainingStopped
 
     status = 0
-    with exit_on_user_error(), named_worker_faults(), name_sections(), early_log() as write_early:
+    with exit_on_user_error(remedy=RESUME), named_worker_faults(), name_sections(), early_log() as write_early:
         runner = build_runner(prepare(args))
         write_early(runner.logger)
+        stop_on_full_disk(runner.logger)
         runner.logger.info(compat.summary())
         scale_by_optimizer_steps(runner)
         try:

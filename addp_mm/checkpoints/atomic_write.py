@@ -12,14 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from addp_mm.errors import UserError
+from addp_mm.errors import SAME_COMMAND, UserError, cannot_write
 
 if TYPE_CHECKING:  # tools import this file before they need torch
     from PIL.Image import Image
     from torch import Tensor
-
-
-SAME_COMMAND = 'give the same command again'
 
 
 class FileWriteError(UserError, OSError):
@@ -45,10 +42,7 @@ def naming_file(path: str | os.PathLike, *others: str | os.PathLike, remedy: str
         names = [os.fspath(name) for name in (path, *others)]
         if isinstance(error, UserError) or error.filename not in (None, *names):
             raise
-        raise FileWriteError(
-            f'{os.fspath(path)} cannot be written ({error.strerror or error}). All complete files stay: free some '
-            f'room, or repair the folder, and {remedy}'
-        ) from error
+        raise FileWriteError(cannot_write(os.fspath(path), error, remedy)) from error
 
 
 def remove_partials(folder: str | os.PathLike, name: str = '*') -> None:

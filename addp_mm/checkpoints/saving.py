@@ -16,6 +16,7 @@ from typing import Any
 
 from addp_mm.checkpoints.archive import check_archive
 from addp_mm.checkpoints.atomic_write import atomic_path
+from addp_mm.errors import SAME_COMMAND
 
 Writer = Callable[[Any, str], None]
 
@@ -24,7 +25,7 @@ _writer: ContextVar[Writer | None] = ContextVar('writer of checkpoints', default
 _mmengine: dict[str, Callable] = {}
 
 
-def write_checkpoint(content: Any, path: str | os.PathLike) -> None:
+def write_checkpoint(content: Any, path: str | os.PathLike, remedy: str = SAME_COMMAND) -> None:
     """Write an object as ``torch.save`` does: the file is complete, or it does not exist.
 
     It is written under a temporary name, its checksums are read back, and it is synced to disk
@@ -33,6 +34,7 @@ def write_checkpoint(content: Any, path: str | os.PathLike) -> None:
     Args:
         content: The object.
         path: The file. Its folder is created if it is missing.
+        remedy: What to do if the disk is full, after room was made. Defaults to the same command.
 
     Raises:
         FileWriteError: The file cannot be written, for example because the disk is full.
@@ -40,7 +42,7 @@ def write_checkpoint(content: Any, path: str | os.PathLike) -> None:
     """
     import torch
 
-    with _one_at_a_time, atomic_path(path) as partial:
+    with _one_at_a_time, atomic_path(path, remedy) as partial:
         try:
             with open(partial, 'wb') as file:  # of a path torch would store the temporary name
                 torch.save(content, file)

@@ -38,10 +38,10 @@ def failing(monkeypatch):
     def fail_at(name, error=None):
         write = checkpoint_hook.write_checkpoint
 
-        def failing_write(content, path):
+        def failing_write(content, path, *remedy):
             if Path(path).name == name:
                 raise error or FileWriteError(f'{path} cannot be written (No space left on device)')
-            write(content, path)
+            write(content, path, *remedy)
 
         monkeypatch.setattr(checkpoint_hook, 'write_checkpoint', failing_write)
 
@@ -52,9 +52,9 @@ def failing(monkeypatch):
 def test_old_checkpoints_are_deleted_after_the_new_one_is_complete(tmp_path, monkeypatch, background):
     write, before = checkpoint_hook.write_checkpoint, []
 
-    def watched(content, path):
+    def watched(content, path, *remedy):
         before.append((Path(path).name, [name for name in names(tmp_path) if name != 'last_checkpoint']))
-        write(content, path)
+        write(content, path, *remedy)
 
     monkeypatch.setattr(checkpoint_hook, 'write_checkpoint', watched)
     runner = build_runner(

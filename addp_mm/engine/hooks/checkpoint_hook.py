@@ -18,6 +18,7 @@ from addp_mm.checkpoints.atomic_write import remove_partials, write_text
 from addp_mm.checkpoints.saving import write_checkpoint, writing_by
 from addp_mm.engine import accumulated_gradients
 from addp_mm.engine.background_write import BackgroundWrite
+from addp_mm.engine.disk_errors import RESUME
 from addp_mm.engine.unwrap import is_resuming
 from addp_mm.registry import HOOKS
 
@@ -184,7 +185,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 
 def _write(content: Any, path: str, end: Callable[[], None]) -> None:
-    write_checkpoint(content, path)
+    write_checkpoint(content, path, RESUME)
     end()
 
 

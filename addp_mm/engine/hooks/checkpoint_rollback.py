@@ -130,8 +130,8 @@ class RunCheckpoints:
 
     def saved(self) -> list[str]:
         """Paths of the checkpoints, the newest (most iterations or epochs) first."""
-        # a checkpoint may be written in the background
-        getattr(self.hook, 'finish', lambda: None)()
+        if isinstance(self.hook, CheckpointHook):
+            self.hook.finish()
         reached = self._reached()
         found = [
             (number, str(path))
@@ -186,6 +186,9 @@ def restore(runner: Runner, path: str) -> None:
         runner: A runner in training.
         path: Checkpoint of this run.
     """
+    hook = checkpoint_hook(runner)
+    if isinstance(hook, CheckpointHook):
+        hook.finish()  # it would name a later checkpoint afterwards
     # EMAHook and the hooks of this package read their state only if this is set
     resuming = runner._resume  # noqa: SLF001  # mmengine has no public attribute for it
     runner._resume = True  # noqa: SLF001
@@ -195,7 +198,6 @@ def restore(runner: Runner, path: str) -> None:
         runner._resume = resuming  # noqa: SLF001
     runner.optim_wrapper.zero_grad()
     runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
-    hook = checkpoint_hook(runner)
     if isinstance(hook, CheckpointHook):
         hook.put_gradients_back(runner)
     number = re.search(r'(\d+)\D*$', osp.basename(path))
