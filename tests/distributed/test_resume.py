@@ -24,3 +24,13 @@ def test_each_rank_goes_on_with_its_own_samples(runs, kind):
         assert not seen & {float(torch.tensor(number)) for number in resumed['read']}
     one, other = ({sample[-1] for batch in found['whole']['trained'] for sample in batch} for found in ranks)
     assert not one & other  # augmentation differs between the ranks
+
+
+def test_both_ranks_stop_after_the_iteration_in_which_one_got_a_signal(runs):
+    for rank in range(2):
+        found = runs[f'stopped_{rank}']
+        assert found['status'] == 75
+        assert found['saved'] == 'iter_5.pth'
+        whole, resumed = found['whole'], found['resumed']
+        assert resumed['trained'] == whole['trained'][5:]
+        assert all(torch.equal(value, resumed['weights'][key]) for key, value in whole['weights'].items())
