@@ -6,6 +6,7 @@ process. It takes the same arguments. It also passes SIGINT, SIGTERM and SIGUSR1
 the processes have saved: torchrun would kill them after 30 seconds.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from torch.distributed.launcher import api
     from torch.distributed.run import parse_args, run
 
+    os.environ['TORCHELASTIC_SIGNALS_TO_HANDLE'] = 'SIGHUP,SIGQUIT'
     vars(api)['LocalElasticAgent'] = _passing_on(api.LocalElasticAgent)
 
     args = parse_args(argv)
@@ -50,19 +52,27 @@ def _passing_on(agent: type) -> type:
     """
 
     class PassingOn(agent):  # type: ignore[misc, valid-type]
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self._processes, self._received = [], None
+            self._set_handlers()
+
+        def _set_handlers(self):
+            for number in SIGNALS:
+                signal.signal(number, self._pass_on)
+
+        def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+            self._remaining_restarts, self._received = 0, number
+            for process in self._processes:
+                with contextlib.suppress(ProcessLookupError):  # it has ended
+                    os.kill(process, number)
+
         def _start_workers(self, worker_group):
             started = super()._start_workers(worker_group)
-
-            def pass_on(number: int, _frame: FrameType | None) -> None:
-                self._remaining_restarts = 0
-                for process in started.values():
-                    try:
-                        os.kill(process, number)
-                    except ProcessLookupError:
-                        continue  # it has ended
-
-            for number in SIGNALS:  # the agent has just set its own handlers
-                signal.signal(number, pass_on)
+            self._processes = list(started.values())
+            self._set_handlers()  # older versions of torch have just set others
+            if self._received:
+                self._pass_on(self._received, None)
             return started
 
         def _monitor_workers(self, worker_group):

@@ -154,3 +154,11 @@ def test_an_interrupted_step_continues_in_its_folder_unless_it_changed(tmp_path,
     with pytest.raises(StepError):
         runner.run([step('b')])
     assert (tmp_path / 'starts').read_text().endswith('False [],')
+
+
+def test_a_training_that_has_saved_interrupts_the_run(tmp_path):
+    stopped = Step('stopped', 'Stop', ('-c', 'raise SystemExit(75)'), (tmp_path / 'missing',))
+    for run in (StepRunner(tmp_path).run, StepRunner(tmp_path).run_all):
+        with pytest.raises(KeyboardInterrupt):
+            run([stopped, echo('next', tmp_path, after=(stopped,))])
+    assert not (tmp_path / 'next').exists()

@@ -37,3 +37,13 @@ def test_the_gradients_of_an_unfinished_step_are_the_mean_of_the_ranks(runs):
     assert ranks[0]['resumed']['weights'].keys() == ranks[1]['resumed']['weights'].keys()
     for name, value in ranks[0]['resumed']['weights'].items():
         assert torch.equal(value, ranks[1]['resumed']['weights'][name])
+
+
+def test_both_ranks_stop_after_the_iteration_in_which_one_got_a_signal(runs):
+    for rank in range(2):
+        found = runs[f'stopped_{rank}']
+        assert found['status'] == 75
+        assert found['saved'] == 'iter_5.pth'
+        whole, resumed = found['whole'], found['resumed']
+        assert resumed['trained'] == whole['trained'][5:]
+        assert all(torch.equal(value, resumed['weights'][key]) for key, value in whole['weights'].items())

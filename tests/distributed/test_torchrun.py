@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -53,3 +54,37 @@ def test_one_process_that_fails():
     assert describe(0, SimpleNamespace(exitcode=3), 1) == 'process 0 ended with status 3; its error is above'
     segfault = SimpleNamespace(exitcode=-signal.SIGSEGV)
     assert describe(7, segfault, 1) == 'process 7 was ended by SIGSEGV'
+
+
+STOPPING = """
+import os, signal, sys, time
+def stop(number, frame):
+    time.sleep(1)  # saves
+    print('SAVED', os.environ['RANK'], number, flush=True)
+    sys.exit(75)
+signal.signal(signal.{name}, stop)
+open('ready_' + os.environ['RANK'], 'w').close()
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
+def test_a_signal_reaches_the_processes_which_end_by_themselves(tmp_path, name):
+    (tmp_path / 'tool.py').write_text(STOPPING.format(name=name))
+    number = getattr(signal, name)
+    launcher = subprocess.Popen(
+        [sys.executable, '-m', 'addp_mm.torchrun', '--standalone', '--nproc-per-node', '2', '--max-restarts', '3']
+        + [tmp_path / 'tool.py'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    while launcher.poll() is None and len(list(tmp_path.glob('ready_*'))) < 2:
+        time.sleep(0.05)
+    launcher.send_signal(number)
+    output, errors = launcher.communicate(timeout=300)
+    assert launcher.returncode == 75, errors
+    assert sorted(output.split('\n')) == ['', f'SAVED 0 {int(number)}', f'SAVED 1 {int(number)}']
+    assert 'Traceback' not in errors

@@ -2,17 +2,11 @@
 """Each stage of pre-training, killed and resumed, ends with the weights of an uninterrupted run."""
 
 import json
-import multiprocessing
-import os
-import random
-import runpy
-import signal
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.interrupted import STATUS, assert_equal_trainings, choose, in_a_fork, run_train
 from helpers.tiny_addp import MODEL, SPACE, build_model
 from helpers.tiny_vqgan import DISCRIMINATOR, OPTIM_WRAPPER, TOKENIZER
 from PIL import Image
@@ -20,7 +14,6 @@ from PIL import Image
 from addp_mm.datasets.tokens.token_store import TokenWriter
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 PREPROCESSOR = dict(type='SelfSupDataPreprocessor', mean=[0] * 3, std=[255] * 3, to_rgb=True)
 LOADED = dict(type='addp_mm.Pretrained', strict=True)
 COMMON = """
@@ -61,7 +54,12 @@ def tokenizer_config(folder):
         restart_until=20,
         data_preprocessor=PREPROCESSOR,
     )
-    hooks = ["dict(type='addp_mm.CodeRestartHook')", "dict(type='EMAHook', momentum=0.1)"]
+    hooks = [
+        "dict(type='addp_mm.CodeRestartHook')",
+        "dict(type='EMAHook', momentum=0.1)",
+        # before the checkpoint, so that it has the mean of this iteration
+        "dict(type='addp_mm.AdversarialStartHook', priority='LOW', window=3, watch=4, max_drop=0.01)",
+    ]
     return model, OPTIM_WRAPPER, hooks, IMAGES.format(root=str(folder / 'images'))
 
 
@@ -105,55 +103,33 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def _train(arguments, log):
-    with open(log, 'w') as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.argv = ['train.py', *map(str, arguments)]
-    runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
-
-
 def train(prepared, stage, name, *options, kill_at=None, seed=5):
     """Run tools/train.py in a process; return its exit status and output."""
     model, wrapper, hooks, data = STAGES[stage](prepared)
     hooks = ["dict(type='RecordBatches')", *hooks]
     if kill_at is not None:
-        hooks.append(f"dict(type='KillAt', iteration={kill_at})")
+        hooks.append(repr(dict(type='KillAt', **kill_at)))
     config, log = prepared / f'{stage}_{name}.py', prepared / f'{stage}_{name}.log'
     config.write_text(
         f'{COMMON}{data}model = {model!r}\noptim_wrapper = {wrapper!r}\n'
         f'custom_hooks = [{", ".join(hooks)}]\nrandomness = dict(seed={seed})\n'
     )
-    process = multiprocessing.get_context('fork').Process(
-        target=_train, args=([config, '--work-dir', prepared / stage / name.split('_')[0], *options], log)
-    )
-    process.start()
-    process.join()
-    return process.exitcode, log.read_text(errors='replace')
+    return in_a_fork(log, run_train, config, '--work-dir', prepared / stage / name.split('_')[0], *options)
 
 
 def trained_on(folder):
     return [tuple(map(int, line.split())) for line in (folder / 'batches.txt').read_text().splitlines()]
 
 
-def tensors(value, prefix=''):
-    """All tensors of a nested checkpoint by their path in it."""
-    if isinstance(value, torch.Tensor):
-        return {prefix: value}
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
-    return {key: tensor for name, part in items for key, tensor in tensors(part, f'{prefix}.{name}').items()}
-
-
 @pytest.mark.parametrize('stage, workers', [('tokenizer', 1), ('predictor', 2), ('addp', 0)])
-def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(prepared, stage, workers):
-    # no seed, so that over many runs of the tests each iteration is tested
-    kill_at = random.SystemRandom().randrange(8)
-    print(f'{stage}: killed in iteration {kill_at} of 0 to 7')
+def test_a_stopped_training_equals_an_uninterrupted_one(prepared, stage, workers):
+    kill_at = choose(stage, 8)
+    iteration, expected = kill_at['iteration'], STATUS[kill_at['signal']]
     status, output = train(prepared, stage, 'whole')
     assert status == 0, output
     status, output = train(prepared, stage, 'parts_killed', kill_at=kill_at)
-    assert status == -signal.SIGKILL, output
-    assert not (prepared / stage / 'parts/iter_8.pth').exists()
+    assert status == expected, output
+    assert 'Traceback' not in output
     # the number of processes that load the images must not change the result
     options = [
         '--resume',
@@ -163,19 +139,12 @@ def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(prepared,
     ]
     status, output = train(prepared, stage, 'parts_resumed', *options)
     assert status == 0, output
-    whole, parts = (
-        torch.load(prepared / stage / name / 'iter_8.pth', weights_only=False) for name in ('whole', 'parts')
-    )
-    for key in ('state_dict', 'optimizer'):
-        expected, found = tensors(whole[key]), tensors(parts[key])
-        assert expected.keys() == found.keys()
-        assert expected
-        other = [name for name, value in expected.items() if not torch.equal(value, found[name])]
-        assert other == [], f'killed in iteration {kill_at}'
-    # there is one checkpoint before the last, of four iterations
-    batches, start = trained_on(prepared / stage / 'parts'), 0 if kill_at < 4 else 4
-    assert [number for number, _ in batches] == [*range(kill_at + 1), *range(start, 8)]
-    assert batches[:start] + batches[kill_at + 1 :] == trained_on(prepared / stage / 'whole'), f'killed in {kill_at}'
+    assert_equal_trainings(prepared / stage / 'whole', prepared / stage / 'parts', 'iter_8.pth')
+    # after kill -9 there is one checkpoint before the last, of four iterations
+    start = iteration + 1 if expected > 0 else 0 if iteration < 4 else 4
+    batches = trained_on(prepared / stage / 'parts')
+    assert [number for number, _ in batches] == [*range(iteration + 1), *range(start, 8)]
+    assert batches[:start] + batches[iteration + 1 :] == trained_on(prepared / stage / 'whole')
     assert len({value for _, value in trained_on(prepared / stage / 'whole')}) == 8
 
 

@@ -119,7 +119,7 @@ def train(
             checkpoint=dict(type='addp_mm.CheckpointHook', by_epoch=False, interval=2),
             random_state=dict(type='addp_mm.RandomStateHook'),
         ),
-        custom_hooks=[batches],
+        custom_hooks=[batches, *(hook() for hook in settings.pop('more_hooks', ()))],
         visualizer=dict(type='Visualizer', vis_backends=[], name=name),
         experiment_name=name,
         log_level='ERROR',

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import mmdet.datasets.samplers  # noqa: F401  # once, before the forks
+import torch
 from mmengine import dist
 
+from addp_mm.engine.hooks import PendingValidationHook, StopHook
+from addp_mm.stop_signals import TrainingStopped, signals
 from helpers.any_training import train
 from helpers.jobs import in_two
+from helpers.kill_at import KillAt
 
 ASPECT = dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler'))
 ACCUMULATED = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=3)
@@ -36,6 +41,28 @@ def whole_and_resumed(folder: Path, world_size: int, kind: str) -> dict:
     return runs
 
 
+def stopped_and_resumed(folder: Path, world_size: int) -> dict:
+    """Rank 1 alone gets SIGTERM in the fifth iteration; both stop, and both resume."""
+    rank = int(os.environ['RANK'])
+    by_epoch, loader = KINDS['ours']
+    folders = {name: folder / f'{name}_{rank}' for name in ('whole', 'stopped')}
+    settings = dict(launcher='pytorch', more_hooks=(PendingValidationHook, StopHook))
+    torch.manual_seed(0)
+    runs = dict(whole=train(folders['whole'], loader, by_epoch, 8, **settings))
+    kill_at = partial(KillAt, 4 if rank else -1, 'SIGTERM')  # rank 0 gets none
+    torch.manual_seed(0)  # the model has the first weights of the other one
+    try:
+        train(folders['stopped'], loader, by_epoch, 8, **dict(settings, more_hooks=(kill_at, StopHook)))
+    except TrainingStopped as stop:
+        runs['status'] = stop.code
+    signals.is_handling, signals.received = False, None
+    last = Path((folder / 'stopped_0/last_checkpoint').read_text())
+    runs['saved'] = last.name
+    runs['resumed'] = train(folders['stopped'], loader, by_epoch, 8, resume=last, **settings)
+    return runs
+
+
 def run(folder: Path) -> None:
     for kind in KINDS:
         in_two(folder, kind, whole_and_resumed, kind=kind)
+    in_two(folder, 'stopped', stopped_and_resumed)

@@ -54,7 +54,7 @@ class FlippedScenes(Dataset):
 
 def classifier():
     model = load_recipe('_base_/models/linear-cls_addp-vit-nano-p8.py').model
-    model.data_preprocessor = dict(type='ClsDataPreprocessor', mean=[127] * 3, std=[64] * 3)
+    model.data_preprocessor = dict(type='ClsDataPreprocessor', num_classes=10, mean=[127] * 3, std=[64] * 3)
     model.backbone.update(drop_rate=0.2, drop_path_rate=0.2)
     model.head.in_channels = 16
     return model
@@ -91,14 +91,17 @@ TASKS = dict(
 CLASSIFIERS = ('cls', 'volo')
 
 
-def train(task, work_dir, max_iters=4, seed=3, optim_wrapper=None, change=None, **settings):
+def train(task, work_dir, max_iters=4, seed=3, optim_wrapper=None, change=None, augments=None, **settings):
     """Train a tiny model of the recipe in this process, with a checkpoint every second iteration.
 
-    ``change`` is called with the Runner before it trains, which is returned.
+    ``change`` is called with the Runner before it trains, which is returned. ``augments`` are those
+    of a classifier, such as mixup.
     """
     scope, model_of = TASKS[task]
     importlib.import_module(f'{scope}.models')
     model = model_of()
+    if augments:
+        model.train_cfg = dict(augments=augments)
     model.backbone.update(arch=TINY_VOLO if task == 'volo' else TINY, init_cfg=None)
     name = f'task_{next(_RUNS)}'
     with DefaultScope.overwrite_default_scope(scope):
@@ -117,8 +120,9 @@ def train(task, work_dir, max_iters=4, seed=3, optim_wrapper=None, change=None, 
             default_hooks=dict(
                 checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
                 random_state=dict(type='addp_mm.RandomStateHook'),
+                logger=dict(type='LoggerHook', interval=1),
             ),
-            visualizer=dict(type='Visualizer', vis_backends=[], name=name),
+            visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name=name),
             default_scope=scope,
             experiment_name=name,
             log_level='ERROR',

@@ -51,3 +51,9 @@ def test_a_failed_command_quotes_its_log(tmp_path):
 
 def test_a_command_is_shown_as_a_user_types_it():
     assert shown(tool('train.py', 'a b.py', '--amp')) == "python tools/train.py 'a b.py' --amp"
+
+
+@pytest.mark.parametrize('status', [75, 130, 143])
+def test_a_training_that_has_saved_is_interrupted_and_has_not_failed(tmp_path, status):
+    with pytest.raises(KeyboardInterrupt):
+        Commands(say=lambda _: None)(python(f'raise SystemExit({status})'), tmp_path / 'log')

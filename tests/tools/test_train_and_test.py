@@ -50,7 +50,8 @@ def test_dumped_config_reproduces_the_training(workplace, trained, run_tool):
     assert finished.status == 0, finished.output
     assert_equal_weights(workplace / 'again/epoch_2.pth', trained / 'epoch_2.pth')
     hooks = load_config(str(workplace / 'again/dumped.py')).custom_hooks
-    assert [hook.type for hook in hooks] == ['addp_mm.ResumeHook', 'addp_mm.PreflightHook']
+    names = ['PendingValidationHook', 'ResumeHook', 'PreflightHook', 'StopHook']
+    assert [hook.type for hook in hooks] == [f'addp_mm.{name}' for name in names]
 
 
 @pytest.mark.parametrize('how', ['auto', 'path'])
