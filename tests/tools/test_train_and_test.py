@@ -243,3 +243,22 @@ def test_help_needs_no_heavy_import(tool):
     finished = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert '--cfg-options' in finished.stdout
     assert 'HEAVY [] 0' in finished.stdout
+
+
+def test_a_training_that_diverges_ends_in_one_line_and_is_replayed(workplace, run_tool):
+    finished = run_tool(
+        'train.py', 'tiny.py', '--work-dir', 'diverged', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30'
+    )
+    assert finished.status == 1, finished.output
+    assert 'Traceback' not in finished.output
+    last = finished.output.strip().splitlines()[-1]
+    assert last.startswith('error: training failed at iteration ')
+    assert 'data/train/' in last
+    assert 'with a lower learning rate' in last
+    assert not list((workplace / 'diverged').glob('*.pth'))
+    (event,) = (workplace / 'diverged/failed_batches').iterdir()
+    replayed = run_tool('analysis_tools/replay_batch.py', event, '--out', 'batch.png')
+    assert replayed.status == 0, replayed.output
+    assert f'iteration {event.stem.split("_")[1]}, rank 0: the ' in replayed.output
+    assert 'first non-finite' in replayed.output
+    assert (workplace / 'batch.png').is_file()
