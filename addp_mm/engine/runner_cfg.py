@@ -314,8 +314,8 @@ def _set_hook(cfg: Config, name: str, **options: object) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner that ``cfg.runner_type`` names, mmengine's own by default.
 
-    On the CPU the process keeps its memory from then on. Default hooks of this package that are None
-    are left out: mmengine allows None for its own only.
+    On the CPU the process keeps its memory from then on. Default hooks of this package that are
+    None are left out: mmengine allows None for its own only.
     """
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name, hook in hooks.items() if hook is None and name not in _MMENGINE_HOOKS]:

@@ -105,7 +105,7 @@ def test_a_detector_leaves_out_faulty_annotations_and_images_that_disappear(smal
         f'train_dataloader.dataset.data_root={scenes}',
         'train_dataloader.batch_size=2',
         'train_dataloader.num_workers=2',
-        'train_cfg.max_iters=12',
+        'train_cfg.max_iters=10',
     ]
     settings += ['val_dataloader=None', 'val_cfg=None', 'val_evaluator=None']
     command = [
