@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Memory-mapped files that are cut short: named when they are opened, or by the worker that dies."""
+"""Memory-mapped files that are cut short, before and while a worker reads them."""
 
 import os
 
