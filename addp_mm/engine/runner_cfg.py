@@ -20,6 +20,7 @@ from addp_mm.engine.latest_checkpoint import latest_checkpoint, require_whole
 
 _LOADER_TIMEOUT = 1800  # seconds; broken samples are replaced long before
 _DRAW_INTERVAL = 100  # interval between drawn images of validation and test
+_MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 _VISUALIZERS = {
     'mmpretrain': 'mmpretrain.UniversalVisualizer',
     'mmdet': 'mmdet.DetLocalVisualizer',
@@ -341,8 +342,12 @@ def _set_hook(cfg: Config, name: str, **options: object) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner that ``cfg.runner_type`` names, mmengine's own by default.
 
-    On the CPU the process keeps its memory from then on.
+    On the CPU the process keeps its memory from then on. Default hooks of this package that are
+    None are left out: mmengine allows None for its own only.
     """
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if hook is None and name not in _MMENGINE_HOOKS]:
+        del hooks[name]
     if get_device() == 'cpu':
         keep_freed_memory()
     if 'runner_type' in cfg:

@@ -38,3 +38,24 @@ class RecordBatches(Hook):
         inputs = data_batch['inputs']
         with open(Path(runner.work_dir) / 'batches.txt', 'a') as file:
             file.write(f'{runner.iter} {int(sum(int(row.sum()) for row in inputs))}\n')
+
+
+@HOOKS.register_module()
+class BreakFiles(Hook):
+    """Removes files, or replaces their content, before an iteration, counted from 0.
+
+    Args:
+        iteration: The iteration.
+        paths: The files.
+        content: The new content. Defaults to None: the files are removed.
+    """
+
+    def __init__(self, iteration: int, paths: list, content: str | None = None) -> None:
+        self.iteration, self.paths, self.content = iteration, [Path(path) for path in paths], content
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == self.iteration:
+            for path in self.paths:
+                path.unlink(missing_ok=True)
+                if self.content is not None:
+                    path.write_text(self.content)

@@ -45,11 +45,11 @@ class CurrentSamples:
         self._shared = torch.zeros(num_workers + 1, 4, dtype=torch.int64).share_memory_()
         self._rows = self._shared.numpy()
 
-    def start(self, index: int) -> None:
-        """Note that this process reads a sample."""
+    def start(self, index: int | None) -> None:
+        """Note that this process reads a sample; None: one whose index is not a number."""
         row = self._row()
         row[_READS] = 0
-        row[_PID], row[_INDEX], row[_SINCE] = os.getpid(), index, time.monotonic_ns()
+        row[_PID], row[_INDEX], row[_SINCE] = os.getpid(), -1 if index is None else index, time.monotonic_ns()
         row[_READS] = 1
 
     def end(self) -> None:

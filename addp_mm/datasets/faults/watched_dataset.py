@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from typing import Any
 
@@ -28,7 +29,7 @@ class WatchedDataset(Dataset):
         current: Table of the samples that are being read.
         seconds: Time limit of a sample; 0: none.
         broken: Record of broken samples, which are replaced by others. None: a broken sample is an
-            error, as in validation and test.
+            error, as in validation and test. Samples whose index is not a number are not replaced.
 
     Raises:
         DatasetError: A sample is broken and not replaced, or so many are broken that none is found.
@@ -43,6 +44,8 @@ class WatchedDataset(Dataset):
         return len(self.watched)
 
     def __getitem__(self, index: Any) -> Any:
+        if _number(index) is None:
+            return self._read(index)
         if self.broken is None:
             try:
                 return self._read(index)
@@ -59,7 +62,7 @@ class WatchedDataset(Dataset):
         return sample
 
     def _read(self, index: Any) -> Any:
-        self.current.start(int(index))
+        self.current.start(_number(index))
         with time_limit(self.seconds):
             sample = self.watched[index]
         self.current.end()
@@ -96,6 +99,14 @@ class WatchedDataset(Dataset):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
+
+
+def _number(index: Any) -> int | None:
+    """The index of a sample; None if it is not a number, as in datasets of videos."""
+    try:
+        return operator.index(index)
+    except TypeError:
+        return None
 
 
 _LIVE: weakref.WeakSet[WatchedDataset] = weakref.WeakSet()

@@ -93,7 +93,7 @@ def _sample_of(pid: int) -> str:
     found = [(one, where) for one, where in _current() if one.pid == pid]
     reading = [where for one, where in found if one.reads]
     if reading:
-        return f'it was reading {reading[0]}'
+        return f'it was reading {", ".join(reading)}'
     return f'its last sample was {found[0][1]}' if found else 'it had not read a sample'
 
 

@@ -95,9 +95,7 @@ class TokenIds(Dataset):
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(f'{self.data_root} has the ids of {len(self)} images: image {index} does not exist')
-        image = index + int(np.searchsorted(self._before_broken, index, side='right'))
-        shard = int(np.searchsorted(self._ends, image, side='right'))
-        row = image - self._ends[shard]  # negative: from the end of the shard
+        shard, row = self._position(index)
         ids, labels = self._maps[shard][row], self._labels[shard]
         view = 0
         if self.random_view and len(ids) > 1:
@@ -127,6 +125,17 @@ class TokenIds(Dataset):
                     if number is not None:
                         found[number] = f'{folder / IDS} row {start + row} view {view}'
         return found
+
+    def path_of(self, index: int) -> str:
+        """File and row of the ids of an image; they are not read."""
+        shard, row = self._position(index)
+        return f'{self._shards[shard][0] / IDS}, row {row % self._shards[shard][1]["ids"]["shape"][0]}'
+
+    def _position(self, index: int) -> tuple[int, int]:
+        """Number of the shard of an image, and its row there."""
+        image = index + int(np.searchsorted(self._before_broken, index, side='right'))
+        shard = int(np.searchsorted(self._ends, image, side='right'))
+        return shard, int(image - self._ends[shard])  # negative: from the end of the shard
 
     def __getstate__(self) -> dict:
         # A pickled memory map would contain all ids.

@@ -192,3 +192,19 @@ def test_a_timer_of_other_code_goes_on(scenes, tmp_path):
         signal.signal(signal.SIGALRM, previous)
         signal.setitimer(signal.ITIMER_REAL, before)
     assert rung
+
+
+class Video:
+    """A dataset whose index is a pair."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        video, frame = index
+        return 10 * video + frame
+
+
+def test_an_index_that_is_not_a_number_is_passed_on(tmp_path):
+    assert watched(Video(), tmp_path / 'broken.txt', 0)[1, 2] == 12
+    assert watched(Video(), None, 0)[1, 2] == 12

@@ -204,3 +204,73 @@ def test_a_path_that_is_not_a_database(tmp_path):
     (tmp_path / 'file').write_bytes(np.zeros(9000, np.uint8).tobytes())
     with pytest.raises(DatasetError, match='cannot be opened as an LMDB database'):
         LMDBImages(tmp_path / 'file', index_file=tmp_path / 'list')
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """Lines of the log about shards."""
+    words = []
+    monkeypatch.setattr('addp_mm.datasets.listed.tar_members.print_log', lambda text, *_: words.append(text))
+    return words
+
+
+def cut(path, at):
+    path.write_bytes(path.read_bytes()[:at])
+
+
+@pytest.mark.parametrize('where', ['in the data', 'in the next header', 'after the data', 'without the mark'])
+def test_the_whole_members_of_a_shard_that_was_cut_are_used(shards, tmp_path, warned, where):
+    path = shards / 'train-001.tar'
+    with tarfile.open(path) as archive:
+        members = archive.getmembers()
+        second, last = members[3], members[-1]  # 005.png, 007.json
+    at = dict(zip(['in the data', 'in the next header', 'after the data'], [20, 700, 512], strict=True))
+    cut(path, last.offset_data + 512 if where == 'without the mark' else second.offset_data + at[where])
+    data = WebDatasetImages(shards, LOAD, index_file=tmp_path / 'list')
+    whole = {'in the data': 1, 'in the next header': 2, 'after the data': 2, 'without the mark': 4}[where]
+    assert len(data) == 8 + whole + (where == 'in the data')
+    assert values(data[k] for k in range(4, 4 + whole)) == [4, 5, 6, 7][:whole]
+    assert [words.startswith(f'{path} is damaged or cut short: ') for words in warned] == [True]
+    if where == 'in the data':
+        assert 'its last member ends at byte' in warned[0]
+        assert values([data[5]])[0] in {0, 1, 2, 3, 4, 8, 9, 10, 11}
+        ((name, reason),) = data.broken.read().items()
+        assert name.endswith('train-001.tar:' + data.name(5))
+        assert 'the shard is cut short: it ends after' in reason
+
+
+def test_the_rest_after_a_damaged_header_is_named(shards, tmp_path, warned):
+    path = shards / 'train-001.tar'
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as archive:
+        third = archive.getmembers()[6]
+    content[third.offset : third.offset + 512] = b'\xff' * 512
+    path.write_bytes(content)
+    data = WebDatasetImages(shards, LOAD, index_file=tmp_path / 'list')
+    assert len(data) == 8 + 2
+    assert f'after 6 members, {len(content) - third.offset:,} of {len(content):,} bytes' in warned[0]
+
+
+def test_whole_shards_cause_no_warning(shards, tmp_path, warned):
+    WebDatasetImages(shards, LOAD, index_file=tmp_path / 'list')
+    assert not warned
+
+
+def test_members_of_a_shard_that_is_cut_later_are_broken_images(shards, tmp_path):
+    data = WebDatasetImages(shards, LOAD, index_file=tmp_path / 'list', max_broken_share=1)
+    cut(shards / 'train-001.tar', 6000)
+    assert set(values(data[k] for k in range(12))) <= {0, 1, 2, 3, 4, 5, 8, 9, 10, 11}
+    assert all('the shard is cut short: it ends after 6,000 bytes' in reason for reason in data.broken.read().values())
+    assert any(name.endswith('/007.png') for name in data.broken.read())
+
+
+@pytest.mark.parametrize('listed', [False, True])
+def test_a_database_that_was_cut_is_refused_before_a_page_is_read(database, tmp_path, listed):
+    if listed:
+        LMDBImages(database, index_file=tmp_path / 'list')
+    file = database / 'data.mdb'
+    cut(file, file.stat().st_size - 4096)
+    with pytest.raises(
+        DatasetError, match=r'data.mdb is cut short: it has [\d,]+ of [\d,]+ bytes \(\d+\.\d% are missing'
+    ):
+        LMDBImages(database, LOAD, index_file=tmp_path / 'list')
