@@ -8,6 +8,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+#: Exit status of a process that ends because another one is gone (EX_UNAVAILABLE of sysexits.h).
+LOST_STATUS = 69
+
 
 class UserError(Exception):
     """Base of addp_mm's errors about configs, data, checkpoints and the progress of a training.

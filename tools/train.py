@@ -42,6 +42,7 @@ def prepare(args):
     """Read, check and complete the config, before a model is built. Writes repaired annotations."""
     from addp_mm.checks.check_list import data_checks, run_checks, training_checks
     from addp_mm.engine import runner_cfg
+    from addp_mm.engine.restarts import resume_of_restart
     from addp_mm.engine.strategy_cfg import set_strategy
     from addp_mm.errors import ConfigError
 
@@ -49,10 +50,11 @@ def prepare(args):
     run_checks(training_checks(cfg))
     if args.override_schedule and not (args.resume or cfg.get('resume')):
         raise ConfigError('--override-schedule changes a resumed training: add --resume')
-    runner_cfg.set_resume(cfg, args.resume)
+    runner_cfg.set_resume(cfg, resume_of_restart(cfg, args.resume))
     runner_cfg.set_amp(cfg, args.amp)
     runner_cfg.set_auto_scale_lr(cfg, args.auto_scale_lr)
     runner_cfg.set_log_counting(cfg)
+    runner_cfg.set_timeout(cfg)
     set_strategy(cfg)
     runner_cfg.set_resume_hook(cfg, args.override_schedule)
     run_checks(data_checks(cfg, 'train', 'val'))
@@ -68,11 +70,14 @@ def main(argv=None):
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
+    from addp_mm.engine.rank_watch import watched_ranks
     from addp_mm.engine.runner_cfg import build_runner, scale_by_optimizer_steps
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
+    remedy = 'the same command with --resume continues from the last checkpoint'
     with (
-        exit_on_interrupt('the same command with --resume continues from the last checkpoint', with_sigterm=False),
+        watched_ranks(remedy),
+        exit_on_interrupt(remedy, with_sigterm=False),
         exit_on_user_error(),
         name_sections(),
         early_log() as write_early,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from addp_mm.torchrun import describe
+from addp_mm.torchrun import describe, first_failure
 
 TOOL = """
 import os, sys, time
@@ -53,3 +53,11 @@ def test_one_process_that_fails():
     assert describe(0, SimpleNamespace(exitcode=3), 1) == 'process 0 ended with status 3; its error is above'
     segfault = SimpleNamespace(exitcode=-signal.SIGSEGV)
     assert describe(7, segfault, 1) == 'process 7 was ended by SIGSEGV'
+
+
+def test_a_process_that_ended_because_another_one_is_gone_is_not_the_first():
+    killed, lost, stopped = (SimpleNamespace(exitcode=code, timestamp=9) for code in (-9, 69, -15))
+    assert first_failure({0: lost, 1: killed, 2: stopped}) == 1
+    assert first_failure({0: stopped, 1: lost}) == 1
+    assert first_failure({0: stopped}) == 0
+    assert describe(0, lost, 1) == 'process 0 ended because a process of another machine is gone; its error is above'
