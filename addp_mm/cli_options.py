@@ -144,12 +144,17 @@ def add_launcher_options(parser: argparse.ArgumentParser) -> None:
 def parse_runner_args(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
     """Parse the arguments of a tool with a launcher; set LOCAL_RANK, which mmengine reads.
 
+    Of several processes, PyTorch's C++ code logs errors only: its warnings about a lost connection
+    are 20 lines each.
+
     Args:
         parser: A parser with the options of :func:`add_launcher_options`.
         argv: Command line arguments, or None for those of the process.
     """
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.launcher != 'none':
+        os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')
     return args
 
 

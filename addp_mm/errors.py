@@ -15,6 +15,8 @@ from contextlib import contextmanager
 SAME_COMMAND = 'give the same command again'
 # EFBIG is the limit of the size of a file
 _FULL = {getattr(errno, name, None) for name in ('ENOSPC', 'EDQUOT', 'EROFS', 'EFBIG')}
+#: Exit status of a process that ends because another one is gone (EX_UNAVAILABLE of sysexits.h).
+LOST_STATUS = 69
 
 
 class UserError(Exception):

@@ -11,9 +11,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
+from addp_mm.errors import LOST_STATUS
 from addp_mm.stop_signals import SIGNALS, STOPPED, STOPPED_STATUSES
 
 
@@ -40,7 +41,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         statuses = {failure.exitcode for failure in error.failures.values()}
         if statuses <= {*STOPPED_STATUSES, -signal.SIGTERM} and max(statuses) > 0:
             sys.exit(STOPPED if STOPPED in statuses else max(statuses))
-        sys.exit(describe(*error.get_first_failure(), count=len(error.failures)))
+        rank = first_failure(error.failures)
+        sys.exit(describe(rank, error.failures[rank], count=len(error.failures)))
+
+
+def first_failure(failures: Mapping) -> int:
+    """Rank of the process that failed first, not one that ended because another one was gone.
+
+    Args:
+        failures: ``torch.distributed.elastic.multiprocessing.errors.ProcessFailure`` by rank.
+    """
+    following = (LOST_STATUS, -signal.SIGTERM)
+    own = [rank for rank, failure in failures.items() if failure.exitcode not in following]
+    lost = [rank for rank, failure in failures.items() if failure.exitcode == LOST_STATUS]
+    return min(own or lost or failures, key=lambda rank: failures[rank].timestamp)
 
 
 def _passing_on(agent: type) -> type:
@@ -96,6 +110,8 @@ def describe(rank: int, failure, count: int) -> str:
         name = signal.Signals(-failure.exitcode).name
         hint = ' (out of memory?)' if name == 'SIGKILL' else ''
         how = f'was ended by {name}{hint}'
+    elif failure.exitcode == LOST_STATUS:
+        how = 'ended because a process of another machine is gone; its error is above'
     else:
         how = f'ended with status {failure.exitcode}; its error is above'
     others = f'; {count - 1} more failed or were stopped' if count > 1 else ''

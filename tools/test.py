@@ -42,6 +42,7 @@ def prepare(args):
     args.out = args.out or str(Path(cfg.work_dir) / 'metrics.json')
     require_writable(args.out, '--out')
     cfg.load_from, cfg.resume = args.checkpoint, False
+    runner_cfg.set_timeout(cfg)
     set_strategy(cfg, testing=True)
     run_checks(data_checks(cfg, 'test'))
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)
@@ -59,10 +60,12 @@ def main(argv=None):
     from addp_mm.engine.build_errors import name_sections
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
+    from addp_mm.engine.rank_watch import watched_ranks
     from addp_mm.engine.runner_cfg import build_runner
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
     with (
+        watched_ranks(),
         exit_on_interrupt('no metrics were written', with_sigterm=False),
         exit_on_user_error(),
         named_worker_faults(),

@@ -1,8 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Train a config: pre-training, classification, detection or segmentation."""
 
-import sys
-
 from addp_mm.cli_options import ToolParser, add_runner_options, parse_runner_args, read_runner_config
 
 
@@ -44,6 +42,7 @@ def prepare(args):
     """Read, check and complete the config, before a model is built. Writes repaired annotations."""
     from addp_mm.checks.check_list import data_checks, run_checks, training_checks
     from addp_mm.engine import runner_cfg
+    from addp_mm.engine.restarts import resume_of_restart
     from addp_mm.engine.strategy_cfg import set_strategy
     from addp_mm.errors import ConfigError
 
@@ -52,11 +51,12 @@ def prepare(args):
     run_checks(training_checks(cfg))
     if args.override_schedule and not (args.resume or cfg.get('resume')):
         raise ConfigError('--override-schedule changes a resumed training: add --resume')
-    runner_cfg.set_resume(cfg, args.resume)
+    runner_cfg.set_resume(cfg, resume_of_restart(cfg, args.resume))
     runner_cfg.set_amp(cfg, args.amp)
     runner_cfg.set_auto_scale_lr(cfg, args.auto_scale_lr)
     runner_cfg.set_log_counting(cfg)
     runner_cfg.set_exact_resume(cfg)
+    runner_cfg.set_timeout(cfg)
     set_strategy(cfg)
     runner_cfg.set_checkpoint_hook(cfg)
     runner_cfg.set_resume_hook(cfg, args.override_schedule)
@@ -98,15 +98,15 @@ def train(args):
 def main(argv=None):
     """Run the tool."""
     args = parse_args(argv)
-    from addp_mm.stop_signals import exit_on_stop
+    from addp_mm.engine.rank_watch import watched_ranks
+    from addp_mm.stop_signals import GO_ON, exit_on_stop
 
-    with exit_on_stop(is_awaited=args.launcher != 'none'):
+    with watched_ranks(GO_ON), exit_on_stop(is_awaited=args.launcher != 'none'):
         status = train(args)
     if status:
         from addp_mm.engine.process_group import end_process
 
         end_process(status)
-        sys.exit(status)
 
 
 if __name__ == '__main__':

@@ -1,20 +1,18 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Find misspelt arguments in a whole config, before anything is built."""
+"""Find misspelt arguments and types in a whole config, before anything is built."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from mmengine import registry as roots
 from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from addp_mm.checks.config_classes import DATA_LOADERS, SECTIONS, resolve
 from addp_mm.checks.signature import Arguments, accepted_arguments
+from addp_mm.checks.unknown_types import check_other_types, refuse_unknown_type
 from addp_mm.config.nodes import node_at
 from addp_mm.config.options import runner_arguments
-from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError, suggest
 
 _LISTS = ('custom_hooks', 'param_scheduler', 'vis_backends', 'visualizer.vis_backends')
@@ -70,19 +68,6 @@ _PLAIN_KEYS = {
 _LOADER_KEYS = set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
 
 
-def _similar_types(name: str, registries: tuple[str, ...], scope: str) -> str:
-    """``'; did you mean a?'`` for a misspelt type, or one without its scope; else ''."""
-    plain = type_name(name)
-    names: dict[str, str] = {}
-    for root in (getattr(roots, registry) for registry in registries):
-        for registry in (root, *root.children.values()):
-            registry.get(plain)  # makes the registry import the modules of its classes
-            for known in registry.module_dict:
-                names.setdefault(known, known if registry.scope in (scope, root.scope) else f'{registry.scope}.{known}')
-    near = [plain] if plain in names else difflib.get_close_matches(plain, names, n=3, cutoff=0.85)
-    return f'; did you mean {", ".join(names[one] for one in near)}?' if near else ''
-
-
 def _nodes(node, path: str) -> Iterator[tuple[str, dict]]:
     """Yield every dict under ``node`` that has a ``type``, with its dotted path."""
     if isinstance(node, dict):
@@ -100,9 +85,7 @@ def _check_section(section, path: str, registries: tuple[str, ...], scope: str) 
     for where, node in _nodes(section, path):
         target, registry = resolve(node['type'], registries, node.get('_scope_', scope))
         if target is None:
-            near = _similar_types(node['type'], registries, scope)
-            if near:
-                raise ConfigError(f'config: {where}.type={node["type"]!r} is not registered{near}')
+            refuse_unknown_type(where, node['type'], registries, node.get('_scope_', scope))
             continue
         accepted = accepted_arguments(target)
         for key in node:
@@ -199,6 +182,7 @@ def config_checks(cfg: Config, needed: tuple[str, ...] = ('model',)) -> Iterator
     scope = cfg.get('default_scope') or 'mmengine'
     yield partial(_check_top_level, cfg, needed)
     yield partial(_check_lists, cfg)
+    yield partial(check_other_types, cfg, scope)
     for section, registries in SECTIONS.items():
         if cfg.get(section) is not None:
             yield partial(_check_section, cfg[section], section, registries, scope)

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mmengine import registry as registries
+from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.runner import FlexibleRunner, Runner
 
+from addp_mm.checks.unknown_types import similar_types
+from addp_mm.config.nodes import nodes_below
 from addp_mm.config.type_names import type_name
-from addp_mm.errors import ConfigError, UserError
+from addp_mm.errors import ConfigError, UserError, first_few
 
 # Methods of Runner and FlexibleRunner, and of strategies, that build one section.
 _BUILDERS = {
@@ -30,6 +36,8 @@ _LAYER_DECAY = (
     'For the layer decay of other backbones set optim_wrapper.constructor=addp_mm.LayerDecayOptimWrapperConstructor'
 )
 _STAGES = ('before_run', 'before_train')
+# What mmengine's registries raise.
+_UNREGISTERED = re.compile(r'(?P<kind>[\w.]+) is not in the ((?P<scope>\w+)::)?(?P<registry>[\w ]+) registry')
 # What a constructor raises about its arguments. Other errors keep their traceback.
 _ARGUMENT_ERRORS = (ValueError, TypeError, KeyError, AssertionError, NotImplementedError)
 
@@ -49,6 +57,7 @@ def name_sections() -> Iterator[None]:
     except UserError:
         raise
     except _ARGUMENT_ERRORS as error:
+        _refuse_unregistered(error)
         section = _section(error)
         if section is None:
             raise
@@ -60,6 +69,34 @@ def name_sections() -> Iterator[None]:
         raise ConfigError(
             f'config: {section} cannot be built: {text} ({where.filename}, line {where.lineno})'
         ) from error
+
+
+def _refuse_unregistered(error: Exception) -> None:
+    """Turn the error of a registry, in any package, into one line that names the key of the config.
+
+    Raises:
+        ConfigError: The error is about a type that is not registered.
+    """
+    found = _UNREGISTERED.search(str(error))
+    if found is None:
+        return
+    kind, scope, registry = found['kind'], found['scope'] or 'mmengine', found['registry']
+    roots = [name for name, root in vars(registries).items() if getattr(root, 'name', None) == registry]
+    near = similar_types(kind, tuple(roots[:1]), scope)
+    keys = [key for key, node in nodes_below(_config(error)) if isinstance(node, dict) and node.get('type') == kind]
+    where = f'{first_few(keys)}: ' if keys else ''
+    raise ConfigError(f'config: {where}type={kind!r} is not registered in {scope}::{registry}{near}') from error
+
+
+def _config(error: Exception) -> Config | dict:
+    """The config of the runner that was building; {} if there was none."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get('self', frame.f_locals.get('runner'))
+        if isinstance(owner, Runner | FlexibleRunner):
+            return owner.cfg
+        if isinstance(frame.f_locals.get('cfg'), Config):
+            return frame.f_locals['cfg']
+    return {}
 
 
 def _section(error: Exception) -> str | None:

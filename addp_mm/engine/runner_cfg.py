@@ -17,8 +17,11 @@ from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name
 from addp_mm.engine.cpu_memory import keep_freed_memory
 from addp_mm.engine.latest_checkpoint import latest_checkpoint, require_whole
+from addp_mm.engine.process_group import join_training
+from addp_mm.engine.rank_watch import start_watch
 
 _LOADER_TIMEOUT = 1800  # seconds; broken samples are replaced long before
+_TIMEOUT_SECONDS = 1800  # for which processes wait for each other
 _DRAW_INTERVAL = 100  # interval between drawn images of validation and test
 _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 _VISUALIZERS = {
@@ -339,17 +342,44 @@ def _set_hook(cfg: Config, name: str, **options: object) -> None:
     cfg.custom_hooks = [*others, dict(type=f'addp_mm.{name}', **options)]
 
 
+def set_timeout(cfg: Config) -> None:
+    """Set the time for which processes wait for each other, unless the config does.
+
+    Raises:
+        ConfigError: That of the config is not a number of seconds.
+    """
+    env_cfg = cfg.setdefault('env_cfg', ConfigDict())
+    if env_cfg.get('dist_cfg') is None:
+        env_cfg.dist_cfg = ConfigDict(backend='nccl')
+    timeout = env_cfg.dist_cfg.setdefault('timeout', _TIMEOUT_SECONDS)
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise ConfigError(f'config: env_cfg.dist_cfg.timeout must be a number of seconds, not {timeout!r}')
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner that ``cfg.runner_type`` names, mmengine's own by default.
 
     On the CPU the process keeps its memory from then on. Default hooks of this package that are
-    None are left out: mmengine allows None for its own only.
+    None are left out: mmengine allows None for its own only. Several processes
+    join their group before and watch each other from then on.
     """
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name, hook in hooks.items() if hook is None and name not in _MMENGINE_HOOKS]:
         del hooks[name]
     if get_device() == 'cpu':
         keep_freed_memory()
+    zero = type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy'
+    if not zero:  # DeepSpeed makes its group itself
+        join_training(cfg.launcher, **cfg.env_cfg.dist_cfg)
+    watch = start_watch(cfg.env_cfg.dist_cfg.timeout)
+    runner = _build(cfg)
+    watch = watch or start_watch(cfg.env_cfg.dist_cfg.timeout)
+    if watch is not None:
+        watch.runner = runner
+    return runner
+
+
+def _build(cfg: Config) -> Runner:
     if 'runner_type' in cfg:
         from mmengine.registry import RUNNERS
 

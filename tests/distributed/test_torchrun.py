@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from addp_mm.torchrun import describe
+from addp_mm.torchrun import describe, first_failure
 
 TOOL = """
 import os, sys, time
@@ -88,3 +88,11 @@ def test_a_signal_reaches_the_processes_which_end_by_themselves(tmp_path, name):
     assert launcher.returncode == 75, errors
     assert sorted(output.split('\n')) == ['', f'SAVED 0 {int(number)}', f'SAVED 1 {int(number)}']
     assert 'Traceback' not in errors
+
+
+def test_a_process_that_ended_because_another_one_is_gone_is_not_the_first():
+    killed, lost, stopped = (SimpleNamespace(exitcode=code, timestamp=9) for code in (-9, 69, -15))
+    assert first_failure({0: lost, 1: killed, 2: stopped}) == 1
+    assert first_failure({0: stopped, 1: lost}) == 1
+    assert first_failure({0: stopped}) == 0
+    assert describe(0, lost, 1) == 'process 0 ended because a process of another machine is gone; its error is above'

@@ -3,7 +3,10 @@
 
 import pytest
 from helpers.tiny_training import Numbers, build_runner
+from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import MODELS
+from torch import nn
 
 from addp_mm.engine.build_errors import name_sections
 from addp_mm.errors import ConfigError
@@ -52,6 +55,28 @@ def test_a_metric_is_named(tmp_path):
 def test_a_loop_that_is_refused_is_named(tmp_path):
     with pytest.raises(ConfigError, match='config: train_cfg cannot be built: .*integer number'), name_sections():
         build_runner(tmp_path, 2.5).train()
+
+
+class Outer(nn.Module):
+    """A component that builds an inner one itself."""
+
+    def __init__(self, layer, data_preprocessor=None):
+        super().__init__()
+        MODELS.build(layer)
+
+
+def build(cfg):
+    return MODELS.build(cfg.model)
+
+
+def test_a_type_that_is_not_registered_is_named(tmp_path):
+    MODELS.register_module(module=Outer, force=True)
+    with pytest.raises(ConfigError) as caught, name_sections():
+        build(Config(dict(model=dict(type='Outer', layer=dict(type='Conv2dd')))))
+    where = "config: model.layer: type='Conv2dd' is not registered in mmengine::model"
+    assert str(caught.value) == f'{where}; did you mean Conv2d?'
+    with pytest.raises(ConfigError, match="type='Umbrella' is not registered in mmengine::hook"), name_sections():
+        build_runner(tmp_path, 2, custom_hooks=[dict(type='Umbrella')])
 
 
 def test_other_errors_keep_their_class(tmp_path):
