@@ -75,7 +75,8 @@ def read_arrays_as_data(module: Any) -> None:
 
     @functools.wraps(np.load)
     def load(*args: Any, **kwargs: Any) -> Any:
-        return np.load(*args, **{**kwargs, 'allow_pickle': False})
+        kwargs.pop('allow_pickle', None)
+        return np.load(*args, allow_pickle=False, **kwargs)
 
     module.np = ModuleView('numpy', load=load)
 

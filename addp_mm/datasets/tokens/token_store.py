@@ -199,7 +199,7 @@ def open_ids(path: Path, about: Mapping) -> np.memmap:
             truncated.
     """
     try:
-        ids = np.load(path, mmap_mode='r')
+        ids = np.load(path, mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise TokenStoreError(f'{path}: cannot be read ({error}). Remove {path.parent} and {_AGAIN}') from error
     if [*ids.shape] != about['ids']['shape'] or str(ids.dtype) != about['ids']['dtype']:
@@ -229,7 +229,7 @@ def open_labels(folder: Path, about: Mapping) -> np.memmap | None:
     path, rows = folder / LABELS, about['ids']['shape'][0]
     again = 'Run tokenize_images.py with the same arguments again to write it'
     try:
-        labels = np.load(path, mmap_mode='r')
+        labels = np.load(path, mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise TokenStoreError(f'{path}: cannot be read ({error}). Remove it. {again}') from error
     if labels.shape != (rows,) or labels.dtype.kind != 'i':
