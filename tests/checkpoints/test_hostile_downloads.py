@@ -52,7 +52,9 @@ def url(monkeypatch):
 
 @pytest.mark.parametrize('number', range(len(TARGETS)))
 def test_redirects_to_other_schemes_are_refused(url, tmp_path, number):
-    with pytest.raises(CheckpointError, match='Redirection to url .* is not allowed|redirects to .*, which is not https or http'):
+    with pytest.raises(
+        CheckpointError, match='Redirection to url .* is not allowed|redirects to .*, which is not https or http'
+    ):
         download(f'{url}/{number}', tmp_path / 'x.pth', progress=False)
     assert list(tmp_path.iterdir()) == []
 
