@@ -5,6 +5,8 @@
 mechanism. They are always on, also with ``ADDP_MM_COMPAT=off``.
 """
 
+import os
+
 from addp_mm.checkpoints.loaders import register_checkpoint_loaders
 from addp_mm.checkpoints.saving import use_atomic_saving
 from addp_mm.compat.importing import when_imported
@@ -44,7 +46,13 @@ EXTENSIONS = (
 )
 
 
+#: Environment variable with the most pixels of an image that OpenCV decodes.
+OPENCV_LIMIT = 'OPENCV_IO_MAX_IMAGE_PIXELS'
+_MOST_PIXELS = 178_956_970  # as Pillow; OpenCV's own limit is six times as high
+
+
 def install() -> None:
     """Add every extension when its module is imported. A second call changes nothing."""
+    os.environ.setdefault(OPENCV_LIMIT, str(_MOST_PIXELS))
     for module, extend in EXTENSIONS:
         when_imported(module, extend)

@@ -6,12 +6,12 @@ class, and Inpaint and Steps their scenes. It listens at this computer only, unl
 otherwise, and needs no network. Ctrl-C stops it.
 """
 
-import ipaddress
 import os
 import socket
 import threading
 from importlib.util import find_spec
 
+from addp_mm.app.own_origin import is_loopback
 from addp_mm.cli_options import ToolParser, number
 
 NANO = ('addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px', 'addp_mm://addp_nano-p8.safetensors')
@@ -74,14 +74,6 @@ def require_gradio() -> None:
         raise UserError("the page needs Gradio, which is not installed: pip install 'addp_mm[app]'")
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this computer only."""
-    try:
-        return ipaddress.ip_address(host.strip('[]')).is_loopback
-    except ValueError:
-        return host == 'localhost'
 
 
 def load_models(args):

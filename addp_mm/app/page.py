@@ -104,7 +104,7 @@ def served(models: PageModels, host: str, port: int, max_upload_mb: int, max_que
             mcp_server=False,
             theme=gr.themes.Default(**THEME),
             css=CSS,
-            app_kwargs=dict(middleware=[Middleware(OwnOrigin)]),
+            app_kwargs=dict(middleware=[Middleware(OwnOrigin, listens_at=host, max_bytes=(max_upload_mb + 1) * 10**6)]),
         )
         try:
             yield page

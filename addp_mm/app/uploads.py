@@ -63,7 +63,7 @@ def read_upload(path: str | None) -> tuple[np.ndarray, str]:
     if height * width > MAX_PIXELS:
         raise ConfigError(f'{file.name} has {width} x {height} pixels; {smaller}')
     try:
-        stored = read_image(file, all_pages=False)
+        stored = read_image(file, all_pages=False, max_pixels=MAX_PIXELS)
         pixels = stored.rgb()
     except TooLargeError as error:  # its header cannot be read either
         raise ConfigError(f'{file.name} is too large; {smaller}') from error

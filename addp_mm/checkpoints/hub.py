@@ -50,6 +50,8 @@ def parse_address(address: str) -> HubFile:
             'A slash in the revision is written %2F.'
         )
     repo, revision, path = match.groups()
+    if revision and '..' in unquote(revision):  # the cache has a file of this name
+        raise CheckpointError(f'{address}: a revision cannot have ".." in its name. Write {_FORM}.')
     return HubFile(repo, unquote(revision) if revision else None, path)
 
 

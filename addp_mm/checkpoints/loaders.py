@@ -74,7 +74,7 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None, p
 
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
     name = os.path.basename(urlparse(url).path)
-    if not name:
+    if name in ('', '.', '..'):
         raise CheckpointError(f'{url} is not the address of a file. Give an address that ends in the name of a file.')
     path = os.path.join(folder, name)
     is_new = not os.path.exists(path)

@@ -30,6 +30,10 @@ def read_coco(path: Path, needs_annotations: bool) -> dict:
     with collector_paused():
         try:
             content = json.loads(read_text(path), object_hook=_with_compact_polygons)
+        except RecursionError as error:
+            raise DatasetError(
+                f'{path}: nested too deeply for an annotation file. Write or download it again.'
+            ) from error
         except json.JSONDecodeError as error:
             raise DatasetError(f'{path}: broken or incomplete JSON ({error}). Write or download it again.') from error
     sections = content if isinstance(content, dict) else {}

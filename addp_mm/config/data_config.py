@@ -107,7 +107,7 @@ def _yaml(text: str) -> Any:
     from addp_mm.safe_files.yaml_files import yaml_loader
 
     try:
-        return yaml.load(text, Loader=yaml_loader())
+        return yaml.load(text, Loader=yaml_loader())  # noqa: S506  (a loader of data)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 

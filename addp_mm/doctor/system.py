@@ -54,7 +54,7 @@ def check_folders() -> Iterator[Finding]:
         yield Finding('error', 'temporary files', str(error), 'mkdir -p ~/tmp && export TMPDIR=~/tmp')
 
 
-def check_shared_memory(folder: str = '/dev/shm') -> Iterator[Finding]:
+def check_shared_memory(folder: str = '/dev/shm') -> Iterator[Finding]:  # noqa: S108  (no file is made)
     """Whether worker processes have enough shared memory; containers often have 64 MiB."""
     if not os.path.isdir(folder):
         return

@@ -20,6 +20,7 @@ from addp_mm.checkpoints.atomic_write import atomic_path, write_json
 from addp_mm.evaluation.feature_extractors import FeatureExtractor
 from addp_mm.evaluation.feature_statistics import StatisticsError
 from addp_mm.evaluation.image_sets import ImageSet
+from addp_mm.safe_files.arrays import read_npz
 
 PART = 2048  # images in a file
 _ABOUT = 'about.json'
@@ -171,8 +172,8 @@ class CachedFeatures:
         if not file.is_file():
             return None
         try:
-            with np.load(file, allow_pickle=False) as content:
-                vectors = torch.from_numpy(content['features'])
+            _, arrays = read_npz(file, ['features'])
+            vectors = torch.from_numpy(arrays['features'])
             if vectors.dim() == 2 and len(vectors) == count and vectors.dtype == torch.float32:
                 return finite(vectors, self.extractor.name)
             reason = f'features {tuple(vectors.shape)} of {count} images'

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from addp_mm.checkpoints.atomic_write import atomic_path
 from addp_mm.errors import UserError, first_few
+from addp_mm.safe_files.arrays import read_npz
 
 _FIELDS = ('mu', 'sigma', 'count', 'extractor', 'fingerprint')
 
@@ -180,9 +181,7 @@ def _read(path: str | os.PathLike, fields: Sequence[str], why: str) -> dict[str,
     if not os.path.isfile(path):
         raise StatisticsError(f'{path} does not exist. {_HOW_TO_WRITE}')
     try:
-        with np.load(path, allow_pickle=False) as file:
-            has = list(file)
-            values = {field: file[field] for field in fields if field in file}
+        has, values = read_npz(path, fields)
     except Exception as error:  # zipfile and numpy raise many types of errors for a damaged file
         raise StatisticsError(
             f'{path} is not a .npz file of statistics, or it is damaged ({error}). {_HOW_TO_WRITE}'

@@ -74,8 +74,8 @@ def read_arrays_as_data(module: Any) -> None:
     import numpy as np
 
     @functools.wraps(np.load)
-    def load(*args: Any, **kwargs: Any) -> Any:
-        return np.load(*args, **{**kwargs, 'allow_pickle': False})
+    def load(file: Any, mmap_mode: Any = None, **_: Any) -> Any:
+        return np.load(file, mmap_mode, allow_pickle=False)
 
     module.np = ModuleView('numpy', load=load)
 

@@ -21,12 +21,10 @@ from addp_mm.safe_files.errors import UnsafeFileError
 _BUILTINS = ('set', 'frozenset', 'list', 'dict', 'tuple', 'int', 'float', 'bool', 'str', 'complex', 'slice', 'object')
 _PLAIN = {
     *(('builtins', name) for name in _BUILTINS),
-    *(('collections', name) for name in ('OrderedDict', 'defaultdict', 'deque', 'Counter')),
+    *(('collections', name) for name in ('OrderedDict', 'defaultdict', 'Counter')),
     *(('datetime', name) for name in ('datetime', 'date', 'timedelta')),
     ('pathlib', 'PosixPath'),
     ('pathlib', 'PurePosixPath'),
-    ('numpy', 'ndarray'),
-    ('numpy', 'dtype'),
     ('torch', 'Size'),
     ('torch', 'device'),
 }
@@ -59,9 +57,14 @@ def load(file: IO[bytes], **options: Any) -> Any:
         The stored object.
 
     Raises:
-        UnsafeFileError: The pickle names a class or function that is not allowed.
+        UnsafeFileError: The pickle names a class or function that is not allowed, or is damaged.
     """
-    return _DataUnpickler(file, **options).load()
+    from addp_mm.checkpoints.numpy_pickles import with_numpy
+
+    try:
+        return with_numpy(_DataUnpickler(file, **options).load())
+    except pickle.UnpicklingError as error:
+        raise UnsafeFileError(f'the pickle is damaged or refused: {error}') from error
 
 
 def loads(content: bytes, **options: Any) -> Any:
@@ -91,6 +94,8 @@ class _DataUnpickler(pickle.Unpickler):
             make = _functions()[module, name]
             # a pickle can set attributes of what it finds; those of the original must not change
             return lambda *args, **kwargs: make(*args, **kwargs)
+        if (module, name) in _numpy():
+            return _numpy()[module, name]
         if name in _STRUCTURES.get(module, ()):
             return _copy_of(getattr(import_module(module), name))
         found = _dtype(module, name) or _allowed_by_the_user(module, name)
@@ -116,15 +121,12 @@ def _copy_of(cls: type) -> type:
 
 
 def _dtype(module: str, name: str) -> Any:
-    """A data type of torch or a class of numpy's data types, else None."""
-    if module == 'torch':
-        torch = import_module('torch')
-        found = vars(torch).get(name)
-        return found if isinstance(found, torch.dtype) else None
-    if module == 'numpy.dtypes':
-        dtypes = import_module('numpy.dtypes')
-        return getattr(dtypes, name) if name in dtypes.__all__ else None
-    return None
+    """A data type of torch, else None."""
+    if module != 'torch':
+        return None
+    torch = import_module('torch')
+    found = vars(torch).get(name)
+    return found if isinstance(found, torch.dtype) else None
 
 
 def _allowed_by_the_user(module: str, name: str) -> Any:
@@ -139,6 +141,14 @@ def _allowed_by_the_user(module: str, name: str) -> Any:
 
 
 @cache
+def _numpy() -> dict[tuple[str, str], Any]:
+    """What replaces numpy's types, whose state in a pickle numpy does not check."""
+    from addp_mm.checkpoints.numpy_pickles import stand_ins
+
+    return {(name.rpartition('.')[0], name.rpartition('.')[2]): found for found, name in stand_ins()}
+
+
+@cache
 def _functions() -> dict[tuple[str, str], Callable]:
     """Functions that build arrays, tensors and bytes, by their names in a pickle."""
     functions: dict[tuple[str, str], Callable] = {
@@ -148,8 +158,6 @@ def _functions() -> dict[tuple[str, str], Callable]:
         ('torch.storage', '_load_from_bytes'): _storage,
     }
     for core in _NUMPY_CORES:
-        functions[f'{core}.multiarray', '_reconstruct'] = _empty_array
-        functions[f'{core}.multiarray', 'scalar'] = _scalar
         functions[f'{core}.numeric', '_frombuffer'] = _array
     return functions
 
@@ -167,27 +175,11 @@ def _latin1_bytes(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
-def _empty_array(cls: type, shape: tuple, _kind: Any) -> Any:
-    """An array before its state is set. A pickle could claim any size here."""
+def _array(content: Any, kind: Any, shape: tuple, order: Any, *_: Any) -> Any:
+    """An array as numpy writes it in protocol 5."""
     import numpy as np
 
-    if cls is not np.ndarray or shape not in ((0,), ()):
-        raise UnsafeFileError(f'a pickle asks for a new {cls!r} of shape {shape!r}')
-    return np.ndarray((0,), 'b')
-
-
-def _scalar(dtype: Any, content: bytes = b'') -> Any:
-    import numpy as np
-
-    if dtype.hasobject:
-        return content
-    return np.frombuffer(content, dtype, 1)[0] if content else np.zeros((), dtype)[()]
-
-
-def _array(content: Any, dtype: Any, shape: tuple, order: Any, *_: Any) -> Any:
-    import numpy as np
-
-    return np.frombuffer(content, dtype=dtype).reshape(shape, order=order)
+    return np.frombuffer(content, kind.dtype).reshape(shape, order=order)
 
 
 def _storage(content: bytes) -> Any:

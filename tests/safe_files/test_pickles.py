@@ -143,6 +143,16 @@ def test_a_pickle_changes_no_class():
     assert '__setstate__' not in vars(InstanceData)
 
 
+def test_a_forged_type_of_numpy_is_refused():
+    # an array of bytes that numpy would take for addresses of objects
+    forged = (3, '|', None, ('a',), {'a': (np.dtype('O'), 0)}, 8, 1, 0)
+    kind = pickle.dumps(np.dtype('V8'), 2)
+    with pytest.raises(UnsafeFileError, match='only numbers, text and objects are read'):
+        pickles.loads(kind[:-1] + pickle.dumps(forged, 2)[2:-1] + b'b.')
+    plain = pickle.dumps(np.dtype('i8'), 2)
+    assert pickles.loads(plain[:-1] + pickle.dumps(forged, 2)[2:-1] + b'b.') == np.dtype('i8')
+
+
 def test_a_class_can_be_allowed(tmp_path):
     path = written(tmp_path / 'a.pkl', pytest.Item)
     with pytest.raises(UnsafeFileError, match='add_safe_globals'):

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from addp_mm.checkpoints.atomic_write import write_png
 from addp_mm.cli_options import number
 from addp_mm.config.output_folder import claim_folder
-from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import UserError, exit_on_interrupt, exit_on_user_error, first_few
+from addp_mm.extensions import OPENCV_LIMIT
 
 NOTE = 'tiles.json'
 
@@ -96,6 +96,8 @@ def read_resized(path: Path, shorter_side: int | None) -> Image.Image:
     Raises:
         UserError: The image cannot be read.
     """
+    from addp_mm.datasets.readers.read_image import read_rgb
+
     try:
         image = Image.fromarray(read_rgb(path))
     except (OSError, ValueError) as error:
@@ -115,6 +117,7 @@ def cut(paths: Sequence[Path], args: argparse.Namespace) -> str:
     """
     # Pillow's limit is for untrusted files. These are the user's own, and each is decoded once.
     Image.MAX_IMAGE_PIXELS = None
+    os.environ[OPENCV_LIMIT] = str(2**40)  # OpenCV reads it when it is imported
     count, small = 0, []
     for path in tqdm(paths, unit='image'):
         before, image = count, read_resized(path, args.shorter_side)

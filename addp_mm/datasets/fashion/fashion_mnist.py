@@ -27,6 +27,7 @@ SUBSET_FILE = Path(__file__).resolve().parents[2] / 'assets' / 'fashion_mnist_su
 _IDX_PREFIX = {'train': 'train', 'val': 't10k'}
 _FOREGROUND_GREY = 16
 _MIN_FOREGROUND = 60
+_MOST_BYTES = 1 << 28  # five times the training set, which is the largest file
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,10 @@ def _read_idx(folder: Path, name: str, ndim: int) -> np.ndarray:
     if path is None:
         raise FileNotFoundError(f'{folder}: neither {name} nor {name}.gz is in this folder')
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
+        with gzip.open(path) if path.suffix == '.gz' else open(path, 'rb') as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ValueError(f'more than {_MOST_BYTES >> 20} MiB')
         magic, *shape = struct.unpack_from(f'>{1 + ndim}I', content)
         if magic != 0x0800 + ndim:
             raise ValueError(f'magic number {magic:#x}')

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from addp_mm.datasets.readers.read_tiff import TooLargeError, is_tiff, read_tiff, tiff_size
 from addp_mm.datasets.readers.stored_image import TRANSPOSING, StoredImage, upright, with_channels
+from addp_mm.safe_files.arrays import read_npy
 
 _NPY = b'\x93NUMPY'
 _ORIENTATION = 0x0112
@@ -26,13 +27,15 @@ _CONVERTED_MODES = ('P', 'PA', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'RGBX')
 _CODESTREAM, _DEPTH_AT = b'\xff\x4f\xff\x51', 42
 
 
-def read_image(source: bytes | str | os.PathLike, all_pages: bool = True) -> StoredImage:
+def read_image(source: bytes | str | os.PathLike, all_pages: bool = True, max_pixels: int | None = None) -> StoredImage:
     """Read an image file with the type and range of its values.
 
     Args:
         source: A path, or the bytes of an image file or of an ``.npy`` file.
         all_pages: Whether all pages of a TIFF are read, as channels; otherwise the first one.
             Defaults to True.
+        max_pixels: Size from which a TIFF is refused. Defaults to None: twice Pillow's
+            ``Image.MAX_IMAGE_PIXELS``, as for all other formats.
 
     Returns:
         The pixels, with the EXIF orientation applied.
@@ -50,7 +53,7 @@ def read_image(source: bytes | str | os.PathLike, all_pages: bool = True) -> Sto
     if is_array(content):
         return StoredImage(_read_array(content), 0)
     if is_tiff(content):
-        tiff = read_tiff(content, _max_pixels(), all_pages)
+        tiff = read_tiff(content, max_pixels or _max_pixels(), all_pages)
         if tiff is not None:
             return tiff
     try:
@@ -107,7 +110,7 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     """
     try:
         if path.suffix.lower() == '.npy':
-            height, width = np.load(path, mmap_mode='r').shape[:2]
+            height, width = np.load(path, mmap_mode='r', allow_pickle=False).shape[:2]
             return height, width
         with open(path, 'rb') as file:
             if is_tiff(file.read(4)):
@@ -176,8 +179,7 @@ def _decode_with_opencv(content: bytes) -> np.ndarray:
 
 def _read_array(content: bytes) -> np.ndarray:
     try:
-        # a pickle could run any code
-        return with_channels(np.load(io.BytesIO(content), allow_pickle=False))
+        return with_channels(read_npy(content))
     except MemoryError:
         raise
     except Exception as error:  # numpy raises many types of errors for a damaged header

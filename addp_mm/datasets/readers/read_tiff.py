@@ -16,6 +16,8 @@ _SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _ORIENTATION = 274
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _MOST_BITS = 128  # of a complex number
+# of an image of the largest size; LoadMultiChannelImage reads 16 channels
+_MOST_BANDS = 16
 # colour spaces that need a conversion, which Pillow does
 _CONVERTED = ('PALETTE', 'SEPARATED', 'YCBCR', 'CIELAB')
 
@@ -33,7 +35,8 @@ def read_tiff(content: bytes, max_pixels: int | None, all_pages: bool = True) ->
 
     Args:
         content: The bytes of the file.
-        max_pixels: Size from which an image is refused; None for no limit.
+        max_pixels: Size from which an image is refused; None for no limit. All bands and pages
+            together may have 16 times as many values.
         all_pages: Whether the pages after the first are read. Defaults to True.
 
     Returns:
@@ -47,9 +50,14 @@ def read_tiff(content: bytes, max_pixels: int | None, all_pages: bool = True) ->
             first = file.pages[0]
             if first.photometric.name in _CONVERTED:
                 return None
-            if max_pixels is not None and first.imagewidth * first.imagelength > max_pixels:
+            selected = list(file.pages) if all_pages else [first]
+            # each page and band may be stored in a few bytes
+            if max_pixels is not None and (
+                first.imagewidth * first.imagelength > max_pixels
+                or sum(map(_num_values, selected)) > _MOST_BANDS * max_pixels
+            ):
                 raise TooLargeError(max_pixels)
-            pages = [_read_page(page) for page in (file.pages if all_pages else [first])]
+            pages = [_read_page(page) for page in selected]
             colour, alpha = _colour_of(first)
     except MemoryError:
         raise
@@ -78,6 +86,10 @@ class TooLargeError(ValueError):
             f'more than {1e-6 * max_pixels:.0f} megapixels; cut it into tiles with '
             'tools/dataset_converters/image_tiles.py'
         )
+
+
+def _num_values(page: Any) -> int:
+    return page.imagewidth * page.imagelength * page.imagedepth * page.samplesperpixel
 
 
 def _read_page(page: Any) -> np.ndarray:
