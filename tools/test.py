@@ -32,6 +32,7 @@ def prepare(args):
     from addp_mm.checks.weights import require_checkpoint, require_weights
     from addp_mm.config.paths import require_writable
     from addp_mm.engine import runner_cfg
+    from addp_mm.engine.added_hooks import add_test_hooks
     from addp_mm.engine.strategy_cfg import set_strategy
 
     cfg = read_runner_config(args, needed=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
@@ -46,8 +47,8 @@ def prepare(args):
     set_strategy(cfg, testing=True)
     run_checks(data_checks(cfg, 'test'))
     runner_cfg.set_visualization(cfg, args.show_dir, testing=True)
-    runner_cfg.set_data_faults(cfg)
-    runner_cfg.set_preflight(cfg, testing=True)
+    runner_cfg.set_loader_timeouts(cfg)
+    add_test_hooks(cfg)
     return cfg
 
 

@@ -42,12 +42,12 @@ def prepare(args):
     """Read, check and complete the config, before a model is built. Writes repaired annotations."""
     from addp_mm.checks.check_list import data_checks, run_checks, training_checks
     from addp_mm.engine import runner_cfg
+    from addp_mm.engine.added_hooks import add_training_hooks
     from addp_mm.engine.restarts import resume_of_restart
     from addp_mm.engine.strategy_cfg import set_strategy
     from addp_mm.errors import ConfigError
 
     cfg = read_runner_config(args, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
-    runner_cfg.set_guard(cfg)
     run_checks(training_checks(cfg))
     if args.override_schedule and not (args.resume or cfg.get('resume')):
         raise ConfigError('--override-schedule changes a resumed training: add --resume')
@@ -55,16 +55,12 @@ def prepare(args):
     runner_cfg.set_amp(cfg, args.amp)
     runner_cfg.set_auto_scale_lr(cfg, args.auto_scale_lr)
     runner_cfg.set_log_counting(cfg)
-    runner_cfg.set_exact_resume(cfg)
     runner_cfg.set_timeout(cfg)
     set_strategy(cfg)
-    runner_cfg.set_checkpoint_hook(cfg)
-    runner_cfg.set_resume_hook(cfg, args.override_schedule)
+    add_training_hooks(cfg, args.override_schedule)
     run_checks(data_checks(cfg, 'train', 'val'))
     runner_cfg.set_visualization(cfg)
-    runner_cfg.set_data_faults(cfg)
-    runner_cfg.set_preflight(cfg)
-    runner_cfg.set_stop_hook(cfg)
+    runner_cfg.set_loader_timeouts(cfg)
     return cfg
 
 

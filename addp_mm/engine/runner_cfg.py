@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from addp_mm.checks.training_loop import loop_of
@@ -15,6 +14,7 @@ from addp_mm.config.config_file import ConfigError
 from addp_mm.config.nodes import node_at
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.config.type_names import type_name
+from addp_mm.engine.added_hooks import leave_out_none
 from addp_mm.engine.cpu_memory import keep_freed_memory
 from addp_mm.engine.latest_checkpoint import latest_checkpoint, require_whole
 from addp_mm.engine.process_group import join_training
@@ -23,7 +23,6 @@ from addp_mm.engine.rank_watch import start_watch
 _LOADER_TIMEOUT = 1800  # seconds; broken samples are replaced long before
 _TIMEOUT_SECONDS = 1800  # for which processes wait for each other
 _DRAW_INTERVAL = 100  # interval between drawn images of validation and test
-_MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 _VISUALIZERS = {
     'mmpretrain': 'mmpretrain.UniversalVisualizer',
     'mmdet': 'mmdet.DetLocalVisualizer',
@@ -34,7 +33,6 @@ _DRAWING_HOOKS = {
     'mmdet': dict(type='mmdet.DetVisualizationHook', draw=True, interval=_DRAW_INTERVAL),
     'mmseg': dict(type='mmseg.SegVisualizationHook', draw=True, interval=_DRAW_INTERVAL),
 }
-_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook)
 _NOT_DRAWING = ('type', 'enable', 'interval', 'priority')  # mmpretrain's hook passes its other arguments on
 
 
@@ -247,99 +245,12 @@ def set_visualization(cfg: Config, show_dir: str | None = None, testing: bool = 
         cfg.visualizer.save_dir = folder
 
 
-def set_preflight(cfg: Config, testing: bool = False) -> None:
-    """Register :class:`addp_mm.engine.hooks.PreflightHook` once."""
-    _set_hook(cfg, 'PreflightHook', testing=testing)
-
-
-def set_resume_hook(cfg: Config, override_schedule: bool = False) -> None:
-    """Register :class:`addp_mm.engine.hooks.ResumeHook` once.
-
-    Args:
-        cfg: The config.
-        override_schedule: Whether a resumed training uses the optimizer settings and schedules of
-            the config, not those of the checkpoint. Defaults to False.
-
-    Raises:
-        ConfigError: They cannot be replaced in the checkpoints of DeepSpeed.
-    """
-    if override_schedule and type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy':
-        raise ConfigError('--override-schedule does not fit ZeroStrategy: DeepSpeed loads its optimizer itself')
-    _set_hook(cfg, 'ResumeHook', override_schedule=override_schedule)
-
-
-def set_checkpoint_hook(cfg: Config) -> None:
-    """Make mmengine's CheckpointHook of a config ours, with its arguments, and add a missing one.
-
-    Args:
-        cfg: The config. ``default_hooks.checkpoint=None`` and subclasses of the hook stay.
-    """
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
-    for hook in [*hooks.values(), *(cfg.get('custom_hooks') or [])]:
-        if isinstance(hook, dict) and hook.get('type') in _CHECKPOINT_HOOKS:
-            hook['type'] = 'addp_mm.CheckpointHook'
-
-
-def set_stop_hook(cfg: Config) -> None:
-    """Register :class:`addp_mm.engine.hooks.StopHook` once, behind all other hooks."""
-    _set_hook(cfg, 'StopHook')
-
-
-def set_exact_resume(cfg: Config) -> None:
-    """Register what an exact resume needs, in configs of other packages, too.
-
-    These are :class:`addp_mm.engine.hooks.RandomStateHook`, unless
-    ``default_hooks.random_state=None`` switches it off, ``PendingValidationHook``, and our
-    ``EarlyStoppingHook`` in place of mmengine's.
-    """
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    given = [*hooks.values(), *(cfg.get('custom_hooks') or [])]
-    if 'random_state' not in hooks and not any(_is(hook, 'RandomStateHook') for hook in given):
-        hooks.random_state = ConfigDict(type='addp_mm.RandomStateHook')
-    for hook in given:
-        if _is(hook, 'EarlyStoppingHook'):
-            hook['type'] = 'addp_mm.EarlyStoppingHook'
-    _set_hook(cfg, 'PendingValidationHook')
-
-
-def _is(hook: dict | None, name: str) -> bool:
-    return hook is not None and type_name(hook.get('type')) == name
-
-
-def set_guard(cfg: Config) -> None:
-    """Give a training :class:`addp_mm.engine.hooks.TrainingGuardHook`.
-
-    A config that has one keeps it, and ``default_hooks.guard=None`` keeps it out.
-    """
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    if not any(type_name(hook.get('type')) == 'TrainingGuardHook' for hook in cfg.get('custom_hooks') or []):
-        hooks.setdefault('guard', ConfigDict(type='addp_mm.TrainingGuardHook'))
-    if hooks.get('guard', ...) is None:  # mmengine takes None for its own hooks only
-        del hooks['guard']
-
-
-def set_data_faults(cfg: Config) -> None:
-    """Register :class:`addp_mm.engine.hooks.BrokenSamplesHook`, and let no loader wait for ever.
-
-    ``default_hooks.broken_samples=None`` switches the hook off. Loaders with workers and without a
-    ``timeout`` get one of half an hour.
-
-    Args:
-        cfg: The config.
-    """
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hooks.setdefault('broken_samples', ConfigDict(type='addp_mm.BrokenSamplesHook'))
+def set_loader_timeouts(cfg: Config) -> None:
+    """Let no data loader with workers wait for ever, unless the config sets its ``timeout``."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'test_cfg.bank_dataloader'):
         loader = node_at(cfg, name)
         if isinstance(loader, dict) and loader.get('num_workers'):
             loader.setdefault('timeout', _LOADER_TIMEOUT)
-
-
-def _set_hook(cfg: Config, name: str, **options: object) -> None:
-    """Add a hook of this package, and remove that of a config that a tool has written."""
-    others = [hook for hook in cfg.get('custom_hooks') or [] if type_name(hook.get('type')) != name]
-    cfg.custom_hooks = [*others, dict(type=f'addp_mm.{name}', **options)]
 
 
 def set_timeout(cfg: Config) -> None:
@@ -359,13 +270,10 @@ def set_timeout(cfg: Config) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner that ``cfg.runner_type`` names, mmengine's own by default.
 
-    On the CPU the process keeps its memory from then on. Default hooks of this package that are
-    None are left out: mmengine allows None for its own only. Several processes
-    join their group before and watch each other from then on.
+    Several processes join their group before, and watch each other from then on. On the CPU the
+    process keeps its memory from then on.
     """
-    hooks = cfg.get('default_hooks') or {}
-    for name in [name for name, hook in hooks.items() if hook is None and name not in _MMENGINE_HOOKS]:
-        del hooks[name]
+    leave_out_none(cfg)
     if get_device() == 'cpu':
         keep_freed_memory()
     zero = type_name((cfg.get('strategy') or {}).get('type')) == 'ZeroStrategy'

@@ -12,7 +12,8 @@ from addp_mm.checks.weights import require_weights
 from addp_mm.config.config_file import ConfigError, load_config
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets import DatasetError
-from addp_mm.engine.runner_cfg import set_amp, set_preflight, set_visualization
+from addp_mm.engine.added_hooks import add_test_hooks
+from addp_mm.engine.runner_cfg import set_amp, set_visualization
 from addp_mm.engine.strategy_cfg import set_strategy
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,7 @@ def test_it_passes_and_is_completed(cfg):
     assert cfg.visualizer.type == 'mmpretrain.UniversalVisualizer'
     assert len(cfg.visualizer.vis_backends) == 1
     assert cfg.default_hooks.visualization == dict(type='addp_mm.DrawnImagesHook', out_dir=os.path.abspath('images'))
-    set_preflight(cfg)
+    add_test_hooks(cfg)
     assert [type_name(hook.type) for hook in cfg.custom_hooks] == ['EMAHook', 'PreflightHook']
 
 

@@ -6,11 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 from helpers.faulty_data import COUNT, Scenes, WatchedDataset, break_scenes, collate, write_scenes
-from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from addp_mm.engine.hooks import BrokenSamplesHook
-from addp_mm.engine.runner_cfg import set_data_faults
 from addp_mm.errors import ConfigError
 
 
@@ -95,20 +93,3 @@ def test_data_without_indices_stay_as_they_are(tmp_path):
 def test_options_outside_their_range_are_refused(options):
     with pytest.raises(ConfigError, match=r'default_hooks\.broken_samples: max_broken_share must be from 0 to 1'):
         BrokenSamplesHook(**options)
-
-
-def test_what_the_tools_set():
-    loaders = dict(
-        train_dataloader=dict(num_workers=2),
-        val_dataloader=dict(num_workers=0),
-        test_dataloader=dict(num_workers=1, timeout=5),
-    )
-    cfg = Config(dict(loaders, test_cfg=dict(bank_dataloader=dict(num_workers=1))))
-    set_data_faults(cfg)
-    assert cfg.default_hooks.broken_samples == dict(type='addp_mm.BrokenSamplesHook')
-    assert (cfg.train_dataloader.timeout, cfg.test_cfg.bank_dataloader.timeout) == (1800, 1800)
-    assert 'timeout' not in cfg.val_dataloader
-    assert cfg.test_dataloader.timeout == 5
-    off = Config(dict(default_hooks=dict(broken_samples=None)))
-    set_data_faults(off)
-    assert off.default_hooks.broken_samples is None

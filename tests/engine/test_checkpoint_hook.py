@@ -8,15 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.tiny_training import build_runner
-from mmengine.config import Config
-from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 
 from addp_mm.checkpoints.atomic_write import FileWriteError
 from addp_mm.checkpoints.reading import damage, load_checkpoint_file
 from addp_mm.engine.hooks import CheckpointHook, checkpoint_hook
-from addp_mm.engine.runner_cfg import set_checkpoint_hook
-from addp_mm.registry import HOOKS
 
 OURS = dict(type='addp_mm.CheckpointHook')
 
@@ -201,21 +197,3 @@ def test_killed_in_the_middle_of_a_write_the_last_complete_checkpoint_is_resumed
     assert {name: value.shape for name, value in resumed.items()} == {
         name: value.shape for name, value in whole.model.state_dict().items()
     }
-
-
-@pytest.mark.parametrize('hook', ['CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook])
-def test_any_config_gets_our_hook_with_its_arguments(hook):
-    cfg = Config(dict(default_hooks=dict(checkpoint=dict(type=hook, interval=3, save_best='auto'))))
-    set_checkpoint_hook(cfg)
-    assert cfg.default_hooks.checkpoint == dict(type='addp_mm.CheckpointHook', interval=3, save_best='auto')
-    assert type(HOOKS.build(dict(cfg.default_hooks.checkpoint))) is CheckpointHook
-
-
-def test_a_missing_hook_is_added_and_none_stays():
-    cfg = Config(dict(custom_hooks=[dict(type='CheckpointHook', interval=5)]))
-    set_checkpoint_hook(cfg)
-    assert cfg.default_hooks == dict(checkpoint=dict(type='addp_mm.CheckpointHook', interval=1))
-    assert cfg.custom_hooks == [dict(type='addp_mm.CheckpointHook', interval=5)]
-    cfg = Config(dict(default_hooks=dict(checkpoint=None)))
-    set_checkpoint_hook(cfg)
-    assert cfg.default_hooks == dict(checkpoint=None)

@@ -18,7 +18,6 @@ from addp_mm.datasets.tokens.token_store import TokenWriter
 from addp_mm.engine.guards import CodeUsageGuard, ConstantPredictionGuard, LossScaleGuard
 from addp_mm.engine.guards.batch_names import batch_names
 from addp_mm.engine.hooks import TrainingCollapsedError
-from addp_mm.engine.runner_cfg import set_guard
 from addp_mm.models.losses.constant_prediction import constant_prediction
 from addp_mm.models.losses.masked_token_loss import masked_token_losses
 from addp_mm.models.losses.soft_target_cross_entropy import SoftTargetCrossEntropy
@@ -95,16 +94,6 @@ def test_a_tokenizer_whose_codes_collapse_goes_back(tmp_path):
     runner.train()
     assert torch.load(tmp_path / 'iter_4.pth', weights_only=False)['training_guard']['rollbacks'] == 1
     assert next(Usage.values, None) is None
-
-
-def test_every_training_gets_the_guard_once():
-    plain, off, own = Config(), Config(dict(default_hooks=dict(guard=None))), Config()
-    own.custom_hooks = [dict(type='addp_mm.TrainingGuardHook', policy='rollback')]
-    for cfg in (plain, off, own):
-        set_guard(cfg)
-        set_guard(cfg)
-    assert plain.default_hooks.guard == dict(type='addp_mm.TrainingGuardHook')
-    assert 'guard' not in own.default_hooks
 
 
 @pytest.mark.parametrize(

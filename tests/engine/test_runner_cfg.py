@@ -7,13 +7,7 @@ import pytest
 from helpers.tiny_training import build_runner
 from mmengine.config import Config
 
-from addp_mm.engine.runner_cfg import (
-    scale_by_optimizer_steps,
-    set_auto_scale_lr,
-    set_exact_resume,
-    set_resume,
-    set_resume_hook,
-)
+from addp_mm.engine.runner_cfg import scale_by_optimizer_steps, set_auto_scale_lr, set_loader_timeouts, set_resume
 from addp_mm.errors import ConfigError
 
 
@@ -114,30 +108,14 @@ def test_a_rate_that_cannot_be_scaled_is_refused():
     assert not untouched.auto_scale_lr.enable
 
 
-def test_the_resume_hook_of_a_written_config_is_replaced():
-    cfg = Config(dict(custom_hooks=[dict(type='EMAHook')]))
-    set_resume_hook(cfg, override_schedule=True)
-    set_resume_hook(cfg)
-    assert cfg.custom_hooks == [dict(type='EMAHook'), dict(type='addp_mm.ResumeHook', override_schedule=False)]
-    with pytest.raises(ConfigError, match='does not fit ZeroStrategy'):
-        set_resume_hook(Config(dict(strategy=dict(type='addp_mm.ZeroStrategy'))), override_schedule=True)
-
-
-def test_a_config_gets_the_hooks_of_an_exact_resume_once():
-    cfg = Config(dict(default_hooks=dict(logger=None), custom_hooks=[dict(type='EarlyStoppingHook', monitor='acc')]))
-    for _ in range(2):
-        set_exact_resume(cfg)
-        assert cfg.default_hooks == dict(logger=None, random_state=dict(type='addp_mm.RandomStateHook'))
-        assert cfg.custom_hooks == [
-            dict(type='addp_mm.EarlyStoppingHook', monitor='acc'),
-            dict(type='addp_mm.PendingValidationHook'),
-        ]
-
-
-@pytest.mark.parametrize(
-    'hooks', [dict(default_hooks=dict(random_state=None)), dict(custom_hooks=[dict(type='addp_mm.RandomStateHook')])]
-)
-def test_the_random_state_is_not_set_against_the_config(hooks):
-    cfg = Config(hooks)
-    set_exact_resume(cfg)
-    assert not (cfg.get('default_hooks') or {}).get('random_state')
+def test_loaders_with_workers_do_not_wait_for_ever():
+    loaders = dict(
+        train_dataloader=dict(num_workers=2),
+        val_dataloader=dict(num_workers=0),
+        test_dataloader=dict(num_workers=1, timeout=5),
+    )
+    cfg = Config(dict(loaders, test_cfg=dict(bank_dataloader=dict(num_workers=1))))
+    set_loader_timeouts(cfg)
+    assert (cfg.train_dataloader.timeout, cfg.test_cfg.bank_dataloader.timeout) == (1800, 1800)
+    assert 'timeout' not in cfg.val_dataloader
+    assert cfg.test_dataloader.timeout == 5
