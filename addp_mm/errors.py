@@ -47,7 +47,7 @@ def exit_on_user_error(*others: type[Exception], remedy: str = SAME_COMMAND) -> 
     kinds: tuple[type[Exception], ...] = (UserError, *others)
     try:
         yield
-    except (*kinds, OSError) as error:
+    except Exception as error:
         if isinstance(error, OSError) and is_full(error) and not isinstance(error, UserError):
             sys.exit(f'error: {cannot_write(_written_file(error), error, remedy)}')
         if isinstance(error, kinds):
@@ -81,8 +81,9 @@ def _written_file(error: OSError) -> str:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     for frame in reversed(frames):
         for value in frame.f_locals.values():
-            if isinstance(value, io.IOBase) and isinstance(getattr(value, 'name', None), str):
-                return value.name
+            name = getattr(value, 'name', None) if isinstance(value, io.IOBase) else None
+            if isinstance(name, str):
+                return name
     return 'a file'
 
 

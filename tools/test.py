@@ -59,11 +59,12 @@ def main(argv=None):
     from addp_mm.checkpoints.atomic_write import write_json
     from addp_mm.datasets.faults.worker_faults import named_worker_faults
     from addp_mm.engine.build_errors import name_sections
+    from addp_mm.engine.disk_errors import stop_on_full_disk
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
     from addp_mm.engine.rank_watch import watched_ranks
     from addp_mm.engine.runner_cfg import build_runner
-    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
+    from addp_mm.errors import SAME_COMMAND, exit_on_interrupt, exit_on_user_error
 
     with (
         watched_ranks(),
@@ -76,16 +77,17 @@ def main(argv=None):
         cfg = prepare(args)
         runner = build_runner(cfg)
         write_early(runner.logger)
+        stop_on_full_disk(runner.logger, SAME_COMMAND)
         runner.logger.info(compat.summary())
         if args.checkpoint is None:
             # mmengine's Runner has no public method that initialises weights on all ranks
             runner._init_model_weights()  # noqa: SLF001
         metrics = runner.test()
         close_process_group()
-    if runner.rank == 0:
-        numbers = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
-        write_json(args.out, numbers)
-        print(f'metrics: {args.out}')
+        if runner.rank == 0:
+            numbers = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
+            write_json(args.out, numbers)
+            print(f'metrics: {args.out}')
 
 
 if __name__ == '__main__':

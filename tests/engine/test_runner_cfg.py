@@ -4,6 +4,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers.tiny_training import build_runner
 from mmengine.config import Config
 
@@ -20,7 +21,7 @@ def resumed_from(folder):
 def test_the_newest_checkpoint_is_found_without_last_checkpoint(tmp_path, capsys):
     assert resumed_from(tmp_path) is None
     for name in ('best_accuracy_top1_iter_40.pth', 'best_accuracy_top1_iter_200.pth', 'notes_iter_900.txt'):
-        (tmp_path / name).touch()
+        torch.save({}, tmp_path / name)
     capsys.readouterr()
     assert resumed_from(tmp_path) == 'best_accuracy_top1_iter_200.pth'
     told = capsys.readouterr().out
@@ -28,21 +29,23 @@ def test_the_newest_checkpoint_is_found_without_last_checkpoint(tmp_path, capsys
     assert 'does not exist; training continues from' in told
     # complete checkpoints, with the state of the optimizer, come before the best one
     for name in ('iter_20.pth', 'iter_100.pth'):
-        (tmp_path / name).touch()
+        torch.save({}, tmp_path / name)
     assert resumed_from(tmp_path) == 'iter_100.pth'
 
 
 def test_last_checkpoint_names_the_checkpoint(tmp_path):
     for name in ('iter_20.pth', 'iter_100.pth', 'best_mIoU_iter_100.pth'):
-        (tmp_path / name).touch()
+        torch.save({}, tmp_path / name)
     record = tmp_path / 'last_checkpoint'
     record.write_text(str(tmp_path / 'iter_20.pth'))
     assert resumed_from(tmp_path) == 'iter_20.pth'
     record.write_text('/moved/iter_20.pth')
     assert resumed_from(tmp_path) == 'iter_20.pth'
-    for text in ('', '/moved/iter_60.pth'):
-        record.write_text(text)
-        assert resumed_from(tmp_path) == 'iter_100.pth'
+    record.write_text('')
+    assert resumed_from(tmp_path) == 'iter_100.pth'
+    # a later one may be of an earlier training in the folder
+    record.write_text('/moved/iter_60.pth')
+    assert resumed_from(tmp_path) == 'iter_20.pth'
 
 
 SCALED = dict(base_batch_size=64)

@@ -170,10 +170,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         """What to do after a checkpoint is complete: name it, and delete those that it replaces."""
         outdated = [one for one in self._outdated if one not in (path, self.last_ckpt)]
         self._outdated.clear()
-        name = self.last_ckpt if last is not None and dist.is_main_process() else None
+        name, is_main = self.last_ckpt, dist.is_main_process()
 
         def end() -> None:
-            if name is not None:
+            if last is not None and is_main:
                 write_text(last, name)
             for one in outdated:
                 if self._backend.isfile(one):
