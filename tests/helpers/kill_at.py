@@ -1,8 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A hook that sends a signal to the training, and one that records which images were trained on."""
 
+import multiprocessing
 import os
-import signal
+import subprocess
 from pathlib import Path
 
 from mmengine.hooks import Hook
@@ -11,9 +12,10 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class KillAt(Hook):
-    """Sends a signal to its process in an iteration, counted from 0.
+    """Sends a signal to its process and its data workers in an iteration, counted from 0.
 
-    With ``in_validation`` it sends it in the validation after this number of iterations.
+    Another process sends it, as a scheduler or a terminal does. With ``in_validation`` it is sent
+    in the validation after this number of iterations.
     """
 
     def __init__(self, iteration: int, signal: str = 'SIGKILL', in_validation: bool = False) -> None:
@@ -27,7 +29,8 @@ class KillAt(Hook):
 
     def _send(self, runner, is_stage: bool) -> None:
         if is_stage and runner.iter == self.iteration:
-            os.kill(os.getpid(), getattr(signal, self.signal))
+            workers = [worker.pid for worker in multiprocessing.active_children()]
+            subprocess.run(['kill', f'-{self.signal.removeprefix("SIG")}', *map(str, (*workers, os.getpid()))])
 
 
 @HOOKS.register_module()
