@@ -50,12 +50,12 @@ def seeded_sample(seed: int, position: int) -> Iterator[None]:
         position: Position of the sample in training.
     """
     global _seeded
-    _seeded = seed, position
+    before, _seeded = _seeded, (seed, position)
     try:
         seed_again()
         yield
     finally:
-        _seeded = None
+        _seeded = before
 
 
 def seed_again() -> None:
