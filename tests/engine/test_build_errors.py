@@ -72,9 +72,9 @@ def build(cfg):
 def test_a_type_that_is_not_registered_is_named(tmp_path):
     MODELS.register_module(module=Outer, force=True)
     with pytest.raises(ConfigError) as caught, name_sections():
-        build(Config(dict(model=dict(type='Outer', layer=dict(type='Conv2dd')))))
-    where = "config: model.layer: type='Conv2dd' is not registered in mmengine::model"
-    assert str(caught.value) == f'{where}; did you mean Conv2d?'
+        build(Config(dict(model=dict(type='Outer', layer=dict(type='Outerr')))))
+    where = "config: model.layer: type='Outerr' is not registered in mmengine::model"
+    assert str(caught.value) == f'{where}; did you mean Outer?'
     with pytest.raises(ConfigError, match="type='Umbrella' is not registered in mmengine::hook"), name_sections():
         build_runner(tmp_path, 2, custom_hooks=[dict(type='Umbrella')])
 
