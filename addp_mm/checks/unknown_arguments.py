@@ -73,6 +73,8 @@ _LOADER_KEYS = set(inspect.signature(DataLoader.__init__).parameters) - {'self'}
 def _similar_types(name: str, registries: tuple[str, ...], scope: str) -> str:
     """``'; did you mean a?'`` for a misspelt type, or one without its scope; else ''."""
     plain = type_name(name)
+    if not plain:
+        return ''
     names: dict[str, str] = {}
     for root in (getattr(roots, registry) for registry in registries):
         for registry in (root, *root.children.values()):
@@ -98,6 +100,9 @@ def _nodes(node, path: str) -> Iterator[tuple[str, dict]]:
 
 def _check_section(section, path: str, registries: tuple[str, ...], scope: str) -> None:
     for where, node in _nodes(section, path):
+        kind = node['type']
+        if kind is not None and not (kind if isinstance(kind, str) else callable(kind)):
+            raise ConfigError(f'config: {where}.type is {kind!r:.60}; it must be the name of a class')
         target, registry = resolve(node['type'], registries, node.get('_scope_', scope))
         if target is None:
             near = _similar_types(node['type'], registries, scope)

@@ -47,9 +47,10 @@ def read_tiff(content: bytes, max_pixels: int | None, all_pages: bool = True) ->
             first = file.pages[0]
             if first.photometric.name in _CONVERTED:
                 return None
-            if max_pixels is not None and first.imagewidth * first.imagelength > max_pixels:
+            if max_pixels is not None and _area(first) > max_pixels:
                 raise TooLargeError(max_pixels)
-            pages = [_read_page(page) for page in (file.pages if all_pages else [first])]
+            # the size of the others is that of the first, or they are not read
+            pages = [_read_page(page) for page in (file.pages if all_pages else [first]) if _area(page) == _area(first)]
             colour, alpha = _colour_of(first)
     except MemoryError:
         raise
@@ -94,6 +95,10 @@ def _read_page(page: Any) -> np.ndarray:
     if values.dtype == np.uint8 and highest < 255:
         values = values * np.uint8(255 // highest)
     return upright(with_channels(values), _orientation(page))
+
+
+def _area(page: Any) -> int:
+    return page.imagewidth * page.imagelength
 
 
 def _orientation(page: Any) -> int:
