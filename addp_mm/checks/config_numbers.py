@@ -1,7 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Numbers of a config that no training can use."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from mmengine.config import Config
@@ -46,7 +46,7 @@ def check_numbers(cfg: Config) -> None:
     for name, (least, number) in _NUMBERS.items():
         section, _, key = name.rpartition('.')
         node = node_at(cfg, section)
-        if not isinstance(node, Mapping):
+        if not isinstance(node, MutableMapping):
             continue
         value = node.get(key)
         if value is None or name in _OFF and _OFF[name](cfg, value):
