@@ -50,7 +50,7 @@ def number(kind: type[int] | type[float], least: float = -math.inf, most: float 
 
     def read(text: str) -> float:
         value = kind(text)
-        if not (least <= value <= most and math.isfinite(value)):
+        if not (least <= value <= most and abs(value) < math.inf):
             within = f'from {least} to {most}' if math.isfinite(most) else f'at least {least}'
             raise argparse.ArgumentTypeError(f'{text} must be {within if math.isfinite(least) else "finite"}')
         return value

@@ -25,7 +25,7 @@ _OWN_MEMORY = 1000  # MB that Python, torch and the packages take
 def parse_args(argv=None):
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('target', metavar='TARGET', help='name of the entry point; "list" prints all')
+    parser.add_argument('target', metavar='TARGET', help='name of the entry point; any other word prints all')
     parser.add_argument('--seconds', type=int, default=60, help='how long (default: 60)')
     parser.add_argument('--seed', type=int, default=1, help='seed of the mutations (default: 1)')
     parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/fuzz', help='folder (default: work_dirs/fuzz)')
@@ -107,6 +107,7 @@ def keep(args):
     _quiet()
     found = sorted((args.out / args.target / 'corpus').glob('*'))
     kept = sorted((KEPT / args.target).glob('*'))
+    kept = [path for path in kept if not path.name.startswith('found_')]
     contents = [path.read_bytes() for path in [*kept, *found] if not path.name.startswith('seed_')]
     chosen = minimise(load(args.target), contents)
     folder = KEPT / args.target

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from addp_mm.analysis.box_statistics import BoxTable
+from addp_mm.finite import is_finite
 
 _NUMBERS = 7  # columns of an annotation: image, category, left, top, width, height, area
 _NAN = float('nan')
@@ -135,7 +136,9 @@ def read_coco_file(path: Path, classes: Sequence[str] | None = None, num_samples
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or is_finite(value)
 
 
 def _number(value: Any) -> float:

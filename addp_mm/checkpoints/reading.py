@@ -133,8 +133,8 @@ def _refusal(file: Any, name: str, error: Exception) -> str:
     if not refused:
         return f'{name} is not a checkpoint, or it is damaged: {_reason(error)}. Download it or save it again.'
     if isinstance(file, (str, os.PathLike)):
-        # It lists all refused classes, but only of an undamaged file in the zip format.
-        with contextlib.suppress(ValueError, pickle.UnpicklingError):
+        # It lists all refused classes; of damaged files and other formats it raises any error.
+        with contextlib.suppress(Exception):
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(file) or refused
     return (
         f'{name} is refused: besides weights it holds {", ".join(sorted(set(refused)))}, and loading that could '

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from addp_mm.checks.class_numbers import check_class_numbers
 from addp_mm.checks.config_numbers import check_numbers
-from addp_mm.checks.config_sections import check_sections
+from addp_mm.checks.config_sections import check_kinds, check_sections
 from addp_mm.checks.counting import check_counting
 from addp_mm.checks.datasets import check_datasets
 from addp_mm.checks.evaluators import check_evaluator
@@ -54,6 +54,7 @@ def settings_checks(cfg: Config, needed: tuple[str, ...]) -> Iterator[Check]:
         cfg: The whole config.
         needed: Top-level keys that the config must have.
     """
+    yield Check('kinds of the sections', partial(check_kinds, cfg))
     yield Check('options of earlier versions', partial(check_moved_options, cfg))
     for check in config_checks(cfg, needed):
         yield Check('arguments of the config', check)

@@ -76,6 +76,7 @@ def _classifier(cfg: Config) -> Iterator[_Group]:
     head = _numbers(cfg, 'model.head')
     preprocessor = 'model.data_preprocessor' if _at(cfg, 'model.data_preprocessor') else 'data_preprocessor'
     settings = _at(cfg, preprocessor)
+    settings = settings if isinstance(settings, Mapping) else {}
     mixes = settings.get('to_onehot') or settings.get('batch_augments') or _at(cfg, 'model.train_cfg')
     if head:
         labels = _numbers(cfg, preprocessor) if mixes else []

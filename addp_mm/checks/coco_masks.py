@@ -3,9 +3,10 @@
 
 from array import array
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from operator import mul
 from typing import Any
+
+from addp_mm.finite import is_finite
 
 _NUMBERS = frozenset((int, float))
 _LEAST = 6  # coordinates of a triangle
@@ -13,13 +14,13 @@ _LEAST = 6  # coordinates of a triangle
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number; True and False are not."""
-    return type(value) in (int, float) and isfinite(value)
+    return type(value) in (int, float) and is_finite(value)
 
 
 def are_numbers(values: Sequence) -> bool:
     """Whether all values are finite numbers."""
     # the sum is not finite if one of them is not, or if they are huge
-    return _NUMBERS.issuperset(map(type, values)) and (isfinite(sum(values)) or all(map(is_number, values)))
+    return _NUMBERS.issuperset(map(type, values)) and (is_finite(sum(values)) or all(map(is_number, values)))
 
 
 def mask_fault(segmentation: Any, image: Mapping) -> str:

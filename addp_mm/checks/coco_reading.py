@@ -5,7 +5,7 @@ import gc
 import json
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from addp_mm.checks.dataset_cfg import quoted, read_text
@@ -82,5 +82,6 @@ def _with_compact_polygons(record: dict) -> dict:
     if type(polygons) is list:
         for index, polygon in enumerate(polygons):
             if type(polygon) is list and polygon and _NUMBERS.issuperset(map(type, polygon)):
-                polygons[index] = array('d', polygon)
+                with suppress(OverflowError):  # a check names the number that no float can hold
+                    polygons[index] = array('d', polygon)
     return record

@@ -117,4 +117,5 @@ def _repair_mask(annotation: Mapping, changes: dict, counts: Counter, reads_mark
 
 def _is_polygon(segmentation: Any, polygon: Sequence[float]) -> bool:
     """Whether a segmentation is this one polygon."""
-    return isinstance(segmentation, list) and len(segmentation) == 1 and list(segmentation[0]) == polygon
+    single = isinstance(segmentation, list) and len(segmentation) == 1
+    return single and list(segmentation[0]) == list(map(float, polygon))

@@ -1,8 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Numbers of a config that no training can use."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from mmengine.config import Config
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from addp_mm.checks.config_classes import DATA_LOADERS
 from addp_mm.config.nodes import node_at
 from addp_mm.errors import ConfigError
+from addp_mm.finite import is_finite
 
 # smallest value and type
 _NUMBERS: dict[str, tuple[int, type]] = {
@@ -45,11 +45,13 @@ def check_numbers(cfg: Config) -> None:
     """
     for name, (least, number) in _NUMBERS.items():
         section, _, key = name.rpartition('.')
-        node = node_at(cfg, section) or {}
+        node = node_at(cfg, section)
+        if not isinstance(node, MutableMapping):
+            continue
         value = node.get(key)
         if value is None or name in _OFF and _OFF[name](cfg, value):
             continue
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)
         if not is_number or value < least or value != number(value):
             kind = 'a whole number' if number is int else 'a number'
             raise ConfigError(f'config: {name} must be {kind} of at least {least}, got {value!r}{_HINTS.get(name, "")}')

@@ -95,8 +95,8 @@ def _scheduler_nodes(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
     elif isinstance(node, Mapping):  # one list for each of several optimizers
         for name, inner in node.items():
             yield from _scheduler_nodes(inner, f'{path}.{name}')
-    else:
-        for index, inner in enumerate(node or []):
+    elif isinstance(node, list | tuple):
+        for index, inner in enumerate(node):
             yield from _scheduler_nodes(inner, f'{path}.{index}')
 
 

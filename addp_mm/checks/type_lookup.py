@@ -23,6 +23,8 @@ def find_type(kind: str | type | None, registry: Registry, scope: str | None = N
     """
     if not isinstance(kind, str):
         return kind
+    if not kind:
+        return None  # mmengine raises an error of its own
     with registry.switch_scope_and_registry(scope) as scoped:
         return scoped.get(kind)
 

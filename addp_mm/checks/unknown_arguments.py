@@ -83,6 +83,9 @@ def _nodes(node, path: str) -> Iterator[tuple[str, dict]]:
 
 def _check_section(section, path: str, registries: tuple[str, ...], scope: str) -> None:
     for where, node in _nodes(section, path):
+        kind = node['type']
+        if kind is not None and not (kind if isinstance(kind, str) else callable(kind)):
+            raise ConfigError(f'config: {where}.type is {kind!r:.60}; it must be the name of a class')
         target, registry = resolve(node['type'], registries, node.get('_scope_', scope))
         if target is None:
             refuse_unknown_type(where, node['type'], registries, node.get('_scope_', scope))

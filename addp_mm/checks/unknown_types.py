@@ -69,6 +69,8 @@ def similar_types(name: str, registries: tuple[str, ...], scope: str) -> str:
         scope: Package in which names without a package are looked up.
     """
     plain = type_name(name)
+    if not plain:
+        return ''
     names: dict[str, str] = {}
     for root in (getattr(roots, registry) for registry in registries):
         for registry in (root, *root.children.values()):

@@ -12,6 +12,7 @@ from typing import Any
 
 from addp_mm.diffusion import annealed_temperature, cosine_ratio, linear_ratio, power_ratio
 from addp_mm.errors import ConfigError, first_few, suggest
+from addp_mm.finite import is_finite
 
 Ratio = Callable[[int, int], float]
 RATIOS: dict[str, Ratio] = dict(cosine=cosine_ratio, linear=linear_ratio)
@@ -136,4 +137,4 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and is_finite(value)

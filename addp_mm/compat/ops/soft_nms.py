@@ -44,7 +44,7 @@ def softnms(
     table = torch.cat([boxes.to(dtype).t(), scores.to(dtype)[None], scores.to(dtype)[None]]).cpu().numpy().copy()
     real = table.dtype.type
     inds, count, best = np.arange(len(scores)), len(scores), 0
-    with np.errstate(divide='ignore', invalid='ignore'):
+    with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
         table[5] = np.prod(table[2:4] - table[:2] + real(offset), axis=0)
         while best < count:
             top = best + _first_best(table[4, best:count])

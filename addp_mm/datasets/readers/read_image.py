@@ -20,6 +20,8 @@ from addp_mm.datasets.readers.stored_image import TRANSPOSING, StoredImage, upri
 from addp_mm.safe_files.arrays import read_npy
 
 _NPY = b'\x93NUMPY'
+# PNG (ISO/IEC 15948): the signature, and the bytes of a chunk besides its content
+_PNG, _CHUNK_EXTRA = b'\x89PNG\r\n\x1a\n', 12
 _ORIENTATION = 0x0112
 _CONVERTED_MODES = ('P', 'PA', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'RGBX')
 # JPEG 2000 (ISO/IEC 15444-1, A.5.1): the markers SOC and SIZ, and the distance from them to the
@@ -166,6 +168,8 @@ def _read_deep_colour(image: Image.Image, content: bytes, white: int) -> StoredI
 
 def _decode_with_opencv(content: bytes) -> np.ndarray:
     """Array (H, W, C), uint8 or uint16; three channels are RGB, four are RGBA."""
+    if content.startswith(_PNG) and not _has_whole_chunks(content):
+        raise ValueError('a damaged or truncated PNG file')
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     except cv2.error:
@@ -175,6 +179,16 @@ def _decode_with_opencv(content: bytes) -> np.ndarray:
     image = image.reshape(*image.shape[:2], -1)
     order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(image.shape[2])
     return image if order is None else image[..., order]
+
+
+def _has_whole_chunks(content: bytes) -> bool:
+    """Whether no chunk of a PNG file is longer than the file: OpenCV would allocate its length."""
+    at = len(_PNG)
+    while at < len(content):
+        at += _CHUNK_EXTRA + int.from_bytes(content[at : at + 4], 'big')
+        if content[at - _CHUNK_EXTRA + 4 : at - 4] == b'IEND':  # without content
+            break
+    return at <= len(content)
 
 
 def _read_array(content: bytes) -> np.ndarray:

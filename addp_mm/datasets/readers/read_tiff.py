@@ -50,11 +50,12 @@ def read_tiff(content: bytes, max_pixels: int | None, all_pages: bool = True) ->
             first = file.pages[0]
             if first.photometric.name in _CONVERTED:
                 return None
-            selected = list(file.pages) if all_pages else [first]
+            # the size of the others is that of the first, or they are not read
+            others = (page for page in file.pages if _area(page) == _area(first))
+            selected = list(others) if all_pages else [first]
             # each page and band may be stored in a few bytes
             if max_pixels is not None and (
-                first.imagewidth * first.imagelength > max_pixels
-                or sum(map(_num_values, selected)) > _MOST_BANDS * max_pixels
+                _area(first) > max_pixels or sum(map(_num_values, selected)) > _MOST_BANDS * max_pixels
             ):
                 raise TooLargeError(max_pixels)
             pages = [_read_page(page) for page in selected]
@@ -106,6 +107,10 @@ def _read_page(page: Any) -> np.ndarray:
     if values.dtype == np.uint8 and highest < 255:
         values = values * np.uint8(255 // highest)
     return upright(with_channels(values), _orientation(page))
+
+
+def _area(page: Any) -> int:
+    return page.imagewidth * page.imagelength
 
 
 def _orientation(page: Any) -> int:
