@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from addp_mm.checkpoints.reading import load_checkpoint_file
+from addp_mm.checkpoints.saving import write_checkpoint
 from chaos_runs.kills import compare, whole_run
 from chaos_runs.kinds import INTERVAL, ROOT, Kind
 from chaos_runs.training import Ended, train
@@ -136,10 +138,10 @@ def _flip(path: Path) -> None:
 
 
 def _non_finite(path: Path) -> None:
-    checkpoint = torch.load(path, weights_only=False)
+    checkpoint = load_checkpoint_file(path)
     name = next(name for name, value in checkpoint['state_dict'].items() if value.is_floating_point() and value.dim())
     checkpoint['state_dict'][name].view(-1)[0] = torch.nan
-    torch.save(checkpoint, path)
+    write_checkpoint(checkpoint, path)
 
 
 class _Code:
@@ -243,19 +245,30 @@ def _children(pid: int) -> list[int]:
 
 
 def _broken_images(place: _Place) -> Trial:
-    """With one image gone and one cut, a training that is killed ends as an undisturbed one."""
-    kind, whole_data = place.kind, place.data
-    place.data = place.folder / 'data'
-    shutil.copytree(whole_data, place.data)
-    images = sorted((place.data / kind.images).rglob('*.png'))
-    images[3].unlink()
-    os.truncate(images[5], images[5].stat().st_size // 2)
-    undisturbed = place.train()
-    place.named(undisturbed, images[3].name)
-    place.named(undisturbed, images[5].name)
-    place.whole, place.work_dir = place.work_dir, place.folder / 'killed'
+    """Images break in mid-training: one that is killed then ends as one that is not."""
+    original, place.data = place.data, place.folder / 'data'
+    shutil.copytree(original, place.data)
     place.until_checkpoint()
-    return place.finish()
+    images = sorted((place.data / place.kind.images).rglob('*.png'))
+    gone, cut, hanging = images[3], images[5], images[7]
+    gone.unlink()
+    os.truncate(cut, cut.stat().st_size // 2)
+    hanging.unlink()
+    os.mkfifo(hanging)  # nobody writes to it: a read waits for ever
+    options = {'default_hooks.broken_samples': dict(type='addp_mm.BrokenSamplesHook', sample_seconds=1)}
+    run, place.work_dir = place.work_dir, place.folder / 'undisturbed'
+    shutil.copytree(run, place.work_dir)
+    undisturbed = place.train(**options)
+    for image in (gone, cut, hanging):
+        place.named(undisturbed, image.name)
+    place.whole, place.work_dir = place.work_dir, run
+
+    def attack(pid: int, seconds: float) -> None:
+        if seconds > place.seconds / 2:
+            os.kill(pid, signal.SIGKILL)
+
+    place.train(attack, workers=2, **options)
+    return place.compared(place.train(workers=2, **options))
 
 
 def _rank_dies(place: _Place) -> Trial:
@@ -309,7 +322,7 @@ FAULTS: dict[str, Callable[[_Place], Trial]] = {
     'last_checkpoint empty': _damaged(_no_name, 'last_checkpoint'),
     'disk full during a save': _on_small_disk(_fill, _grow),
     'folder becomes read-only': _on_small_disk(_lock, _unlock),
-    'one image gone, one cut': _broken_images,
+    'one image gone, one cut, one that hangs': _broken_images,
     'loading process killed': _worker_dies,
     'one of two ranks killed': _rank_dies,
 }

@@ -175,11 +175,9 @@ def compare(kind: Kind, whole: Path, work_dir: Path) -> list[str]:
         lines = differences(first, second)
         found += [f'{name}: {line}' for line in lines[:_MOST_LINES]]
         found += [f'{name}: {len(lines)} differences'] if len(lines) > _MOST_LINES else []
-    expected = logged(whole)[0]
-    together: dict[int, dict] = {}
+    expected, together = _merged(whole), _merged(work_dir)
     for run in logged(work_dir):
         for step, values in run.items():
-            together.setdefault(step, {}).update(values)
             other = [key for key in values if not _same(values[key], expected.get(step, {}).get(key))]
             if other:
                 found.append(f'log of iteration {step}: {", ".join(other)}')
@@ -187,6 +185,15 @@ def compare(kind: Kind, whole: Path, work_dir: Path) -> list[str]:
     if missing:
         found.append(f'iterations missing in the log: {missing}')
     return found
+
+
+def _merged(work_dir: Path) -> dict[int, dict]:
+    """The values of all runs of a training."""
+    merged: dict[int, dict] = {}
+    for run in logged(work_dir):
+        for step, values in run.items():
+            merged.setdefault(step, {}).update(values)
+    return merged
 
 
 def _same(first: object, second: object) -> bool:
