@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_BLENDED_AT_ONCE = 1 << 20  # values
 # Values of the TIFF and EXIF tag Orientation that exchange height and width.
 TRANSPOSING = (5, 6, 7, 8)
 
@@ -58,9 +59,14 @@ class StoredImage:
         if not self.alpha:
             return colour
         white = highest_value(self.values.dtype)
-        opacity = self.values[..., self.colour : self.colour + 1] / white
-        blended = (colour if self.premultiplied else colour * opacity) + white * (1 - opacity)
-        return np.rint(blended).clip(0, white).astype(self.values.dtype)
+        visible = np.empty(colour.shape, self.values.dtype)
+        rows = max(1, _BLENDED_AT_ONCE // max(1, colour[0].size))  # float64 of a large image would need gigabytes
+        for start in range(0, len(colour), rows):
+            part = colour[start : start + rows]
+            opacity = self.values[start : start + rows, :, self.colour : self.colour + 1] / white
+            blended = (part if self.premultiplied else part * opacity) + white * (1 - opacity)
+            visible[start : start + rows] = np.rint(blended).clip(0, white)
+        return visible
 
     def rgb(self) -> np.ndarray:
         """The image as RGB of eight bits, transparent pixels on white.
