@@ -73,14 +73,14 @@ class WebDatasetImages(ListedImages):
     def _read(self, row: int) -> dict:
         path, offset, size, name = self._member(row)
         with open(path, 'rb') as file:
-            file.seek(offset)
-            content = file.read(size)
-            if len(content) < size:
-                end = file.seek(0, os.SEEK_END)
+            end = file.seek(0, os.SEEK_END)
+            if offset + size > end:  # before the read, which would reserve the memory that a header claims
                 raise BrokenImageError(
                     f'{name}: the shard is cut short: it ends after {end:,} bytes, and this image needs the '
                     f'{size:,} bytes from {offset:,} on. Write or copy the shard again.'
                 )
+            file.seek(offset)
+            content = file.read(size)
         return dict(img_path=name, img_bytes=content)
 
     def _path(self, row: int) -> str:
