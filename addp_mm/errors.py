@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 SAME_COMMAND = 'give the same command again'
+RESUME = 'give the same command with --resume: it continues from the last complete checkpoint'
 # EFBIG is the limit of the size of a file
 _FULL = {getattr(errno, name, None) for name in ('ENOSPC', 'EDQUOT', 'EROFS', 'EFBIG')}
 #: Exit status of a process that ends because another one is gone (EX_UNAVAILABLE of sysexits.h).

@@ -69,11 +69,11 @@ def train(args):
     from addp_mm import compat
     from addp_mm.datasets.faults.worker_faults import named_worker_faults
     from addp_mm.engine.build_errors import name_sections
-    from addp_mm.engine.disk_errors import RESUME, stop_on_full_disk
+    from addp_mm.engine.disk_errors import stop_on_full_disk
     from addp_mm.engine.early_log import early_log
     from addp_mm.engine.process_group import close_process_group
     from addp_mm.engine.runner_cfg import build_runner, scale_by_optimizer_steps
-    from addp_mm.errors import exit_on_user_error
+    from addp_mm.errors import RESUME, exit_on_user_error
     from addp_mm.stop_signals import TrainingStopped
 
     status = 0

@@ -113,9 +113,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike, text: str, remedy: str = SAME_COMMAND) -> None:
     """Write a UTF-8 text file atomically. Bytes of file names that are not UTF-8 are escaped."""
-    with atomic_path(path) as partial:
+    with atomic_path(path, remedy) as partial:
         partial.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 

@@ -12,11 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from addp_mm.checkpoints.archive import check_archive
 from addp_mm.checkpoints.atomic_write import atomic_path
-from addp_mm.errors import SAME_COMMAND
+from addp_mm.errors import RESUME, SAME_COMMAND
 
 Writer = Callable[[Any, str], None]
 
@@ -42,13 +43,13 @@ def write_checkpoint(content: Any, path: str | os.PathLike, remedy: str = SAME_C
     """
     import torch
 
-    with _one_at_a_time, atomic_path(path, remedy) as partial:
+    with _one_at_a_time, atomic_path(path, remedy) as unnamed:
         try:
-            with open(partial, 'wb') as file:  # of a path torch would store the temporary name
+            with open(unnamed, 'wb') as file:  # of a path torch would store the temporary name
                 torch.save(content, file)
         except RuntimeError as error:
             raise _system_error(error) or error from None
-        check_archive(partial)
+        check_archive(unnamed)
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def save_checkpoint(
         backend_args: As in mmengine. Defaults to None.
     """
     if _is_local(filename, file_client_args, backend_args):
-        (_writer.get() or write_checkpoint)(checkpoint, filename)
+        (_writer.get() or partial(write_checkpoint, remedy=RESUME))(checkpoint, filename)
     else:
         _mmengine['save_checkpoint'](checkpoint, filename, file_client_args, backend_args)
 

@@ -28,6 +28,12 @@ def can_be_kept(runner: Runner) -> bool:
     return not is_sharded(runner.model) and all(isinstance(one, OptimWrapper) for one in _wrappers(runner).values())
 
 
+def would_be_lost(runner: Runner) -> bool:
+    """Whether a checkpoint that is saved now loses gradients of an unfinished optimizer step."""
+    wrappers = [one for one in _wrappers(runner).values() if isinstance(one, OptimWrapper)]
+    return not can_be_kept(runner) and any(not one.should_update() for one in wrappers)
+
+
 def of_unfinished_steps(runner: Runner) -> dict | None:
     """Gradients of the optimizer steps that need more iterations, with their positions.
 

@@ -16,10 +16,9 @@ _OF_TRAINING = dict(random_state='RandomStateHook', guard='TrainingGuardHook', b
 _OF_TEST = dict(broken_samples='BrokenSamplesHook')
 # ours does what mmengine's does, and takes its arguments
 _REPLACED = {
-    **dict.fromkeys(('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook), 'addp_mm.CheckpointHook'),
-    **dict.fromkeys(
-        ('EarlyStoppingHook', 'mmengine.EarlyStoppingHook', EarlyStoppingHook), 'addp_mm.EarlyStoppingHook'
-    ),
+    spelling: f'addp_mm.{hook.__name__}'
+    for hook in (CheckpointHook, EarlyStoppingHook)
+    for spelling in (hook, hook.__name__, f'mmengine.{hook.__name__}', f'mmengine.hooks.{hook.__name__}')
 }
 # mmengine itself leaves out these if they are None
 _OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')

@@ -9,9 +9,7 @@ import threading
 from functools import partial
 
 from addp_mm.checkpoints.atomic_write import FileWriteError
-from addp_mm.errors import cannot_write, is_full
-
-RESUME = 'give the same command with --resume: it continues from the last complete checkpoint'
+from addp_mm.errors import RESUME, cannot_write, is_full
 
 
 def stop_on_full_disk(logger: logging.Logger, remedy: str = RESUME) -> None:
@@ -22,7 +20,8 @@ def stop_on_full_disk(logger: logging.Logger, remedy: str = RESUME) -> None:
 
     Args:
         logger: The logger of a runner.
-        remedy: What to do after room was made on the disk. Defaults to :data:`RESUME`.
+        remedy: What to do after room was made on the disk. Defaults to
+            :data:`~addp_mm.errors.RESUME`.
     """
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):

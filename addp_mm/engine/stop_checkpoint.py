@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 from mmengine import dist
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from addp_mm.checkpoints.atomic_write import write_text
+from addp_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from addp_mm.engine.unwrap import find_checkpoint_hook, is_resuming
+from addp_mm.errors import RESUME
 
 STATE_KEY = 'stopped'
 
@@ -44,11 +47,13 @@ class StopCheckpoint:
             folder = hook.out_dir
             path = hook.file_backend.join_path(folder, name)
             options = dict(file_client_args=hook.file_client_args, backend_args=hook.backend_args)
-        self._is_saving = True
-        runner.save_checkpoint(folder, name, meta=dict(counts), by_epoch=False, **options)
+        # a regular checkpoint of this name may hold less than this one, but it is not removed later
+        self._is_saving = path == self._resumed_from or not os.path.exists(path)
+        with hook.with_gradients(runner) if isinstance(hook, CheckpointHook) else nullcontext():
+            runner.save_checkpoint(folder, name, meta=dict(counts), by_epoch=False, **options)
         self._is_saving = False
         if dist.is_main_process():
-            write_text(Path(runner.work_dir, 'last_checkpoint'), path)
+            write_text(Path(runner.work_dir, 'last_checkpoint'), path, RESUME)
             self._remove(runner, path)
         return path
 
@@ -67,9 +72,10 @@ class StopCheckpoint:
         """Remove the checkpoint of the stop when ``last_checkpoint`` names a newer one."""
         if not (self._resumed_from and dist.is_main_process()):
             return
-        hook = find_checkpoint_hook(runner)
-        if getattr(hook, 'last_ckpt', None):  # a checkpoint of this run
-            self._remove(runner, Path(runner.work_dir, 'last_checkpoint').read_text())
+        hook, named = find_checkpoint_hook(runner), Path(runner.work_dir, 'last_checkpoint')
+        # a checkpoint of this run; it may still be written in the background
+        if getattr(hook, 'last_ckpt', None) and named.is_file():
+            self._remove(runner, named.read_text())
 
     def _remove(self, runner: Runner, newest: str) -> None:
         """Remove it from the folder of the run, unless it is the newest one itself."""
@@ -86,14 +92,13 @@ class StopCheckpoint:
         runner.logger.info(f'{new.name} is complete: {old.name}, written when training stopped, is removed')
 
 
-def _finish(hook: CheckpointHook) -> None:
+def _finish(hook: MMEngineCheckpointHook) -> None:
     """Wait for a checkpoint that is written in the background."""
-    finish = getattr(hook, 'finish', None)
-    if finish is not None:
-        finish()
+    if isinstance(hook, CheckpointHook):
+        hook.finish()
 
 
-def _has_just_saved(hook: CheckpointHook, runner: Runner, counts: dict) -> bool:
+def _has_just_saved(hook: MMEngineCheckpointHook, runner: Runner, counts: dict) -> bool:
     """Whether the last regular checkpoint is complete, and has all finished iterations."""
     if not (hook.last_ckpt and hook.save_optimizer and hook.save_param_scheduler):
         return False

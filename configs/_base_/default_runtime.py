@@ -11,6 +11,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     random_state=dict(type='addp_mm.RandomStateHook'),
     guard=dict(type='addp_mm.TrainingGuardHook'),
+    broken_samples=dict(type='addp_mm.BrokenSamplesHook'),
 )
 
 env_cfg = dict(

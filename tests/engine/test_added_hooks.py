@@ -56,7 +56,9 @@ def test_a_hook_of_the_config_is_not_added_again(name):
     assert cfg.custom_hooks[0] == own
 
 
-@pytest.mark.parametrize('hook', ['CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook])
+@pytest.mark.parametrize(
+    'hook', ['CheckpointHook', 'mmengine.CheckpointHook', 'mmengine.hooks.CheckpointHook', MMEngineCheckpointHook]
+)
 def test_the_checkpoint_hook_becomes_ours_with_its_arguments(hook):
     own = dict(type=hook, interval=3, save_best='auto')
     cfg = Config(dict(default_hooks=dict(checkpoint=own), custom_hooks=[dict(own, interval=5)]))

@@ -7,7 +7,7 @@ import pytest
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import get_priority
 
-import addp_mm.engine.hooks  # noqa: F401
+from addp_mm.engine.hooks import StopHook
 from addp_mm.registry import HOOKS
 
 STORING = {
@@ -15,7 +15,7 @@ STORING = {
     for name, kind in HOOKS.module_dict.items()
     if inspect.isclass(kind)
     and kind.before_save_checkpoint is not Hook.before_save_checkpoint
-    and not issubclass(kind, CheckpointHook)
+    and not issubclass(kind, (CheckpointHook, StopHook))  # StopHook only marks its own checkpoint
 }
 
 

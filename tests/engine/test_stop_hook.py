@@ -182,3 +182,27 @@ def test_a_training_that_ends_is_not_stopped(tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     make(tmp_path, Late(), total=1).train()
+
+
+def test_a_stop_within_an_optimizer_step_keeps_its_gradients(tmp_path):
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.05), accumulative_counts=3)
+    settings = dict(
+        total=9, by_epoch=False, optim_wrapper=wrapper, checkpoint=dict(type='addp_mm.CheckpointHook', interval=9)
+    )
+    make(tmp_path / 'whole', **settings).train()
+    parts = tmp_path / 'parts'
+    stopped(make(parts, KillAt(3, 'SIGTERM'), **settings), 75)
+    assert Path(last(parts)).name == 'iter_4.pth'
+    make(parts, load_from=last(parts), resume=True, **settings).train()
+    assert differences(load(tmp_path / 'whole/iter_9.pth'), load(parts / 'iter_9.pth')) == []
+
+
+def test_a_regular_checkpoint_stays_after_two_stops_in_its_validation(tmp_path):
+    settings = dict(total=8, by_epoch=False, val_interval=4, checkpoint=dict(type='addp_mm.CheckpointHook', interval=4))
+    stopped(make(tmp_path, KillAt(4, 'SIGTERM', in_validation=True), **settings), 75)
+    resume = dict(load_from=last(tmp_path), resume=True, **settings)
+    signals.received = None
+    stopped(make(tmp_path, KillAt(4, 'SIGTERM', in_validation=True), **resume), 75)
+    signals.received = None
+    make(tmp_path, **resume).train()
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['iter_4.pth', 'iter_8.pth']

@@ -44,7 +44,7 @@ def whole_and_resumed(folder: Path, world_size: int, kind: str) -> dict:
 def stopped_and_resumed(folder: Path, world_size: int) -> dict:
     """Rank 1 alone gets SIGTERM in the fifth iteration; both stop, and both resume."""
     rank = int(os.environ['RANK'])
-    by_epoch, loader = KINDS['ours']
+    by_epoch, loader, _ = KINDS['ours']
     folders = {name: folder / f'{name}_{rank}' for name in ('whole', 'stopped')}
     settings = dict(launcher='pytorch', more_hooks=(PendingValidationHook, StopHook))
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from addp_mm.config.config_file import ConfigError
+from addp_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from addp_mm.engine.hooks.checkpoint_rollback import RollBackError, allow_rollback, checkpoint_hook, restore
 from addp_mm.engine.hooks.failures import TrainingCollapsedError
 from addp_mm.engine.unwrap import bare_model, is_resuming
@@ -151,7 +153,9 @@ class AdversarialStartHook(Hook):
         )
         if self.action == 'rollback':
             self.start_checkpoint = f'before_discriminator_{runner.iter + 1}.pth'
-            runner.save_checkpoint(runner.work_dir, self.start_checkpoint, by_epoch=False)
+            hook = checkpoint_hook(runner)
+            with hook.with_gradients(runner) if isinstance(hook, CheckpointHook) else nullcontext():
+                runner.save_checkpoint(runner.work_dir, self.start_checkpoint, by_epoch=False)
 
     def _answer(self, runner: Runner, drop: float) -> None:
         model = bare_model(runner)

@@ -18,8 +18,8 @@ from addp_mm.checkpoints.atomic_write import remove_partials, write_text
 from addp_mm.checkpoints.saving import write_checkpoint, writing_by
 from addp_mm.engine import accumulated_gradients
 from addp_mm.engine.background_write import BackgroundWrite
-from addp_mm.engine.disk_errors import RESUME
 from addp_mm.engine.unwrap import is_resuming
+from addp_mm.errors import RESUME
 from addp_mm.registry import HOOKS
 
 
@@ -99,6 +99,18 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Whether checkpoints hold the gradients of an unfinished optimizer step."""
         return accumulated_gradients.can_be_kept(runner)
 
+    @contextmanager
+    def with_gradients(self, runner: Runner) -> Iterator[None]:
+        """A context in which ``runner.save_checkpoint`` stores those gradients.
+
+        All processes enter it together; the runner itself saves in the main process only.
+        """
+        self._gradients = accumulated_gradients.of_unfinished_steps(runner)
+        try:
+            yield
+        finally:
+            self._gradients = None
+
     def put_gradients_back(self, runner: Runner) -> None:
         """Give the model the gradients of the checkpoint that was loaded, if it holds any."""
         if self._loaded is not None:
@@ -110,22 +122,18 @@ class CheckpointHook(MMEngineCheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self._backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        self._gradients = accumulated_gradients.of_unfinished_steps(runner)  # all processes together
-        try:
-            with self._saving(Path(runner.work_dir, 'last_checkpoint')):
-                runner.save_checkpoint(
-                    self.out_dir,
-                    name,
-                    self.file_client_args,
-                    save_optimizer=self.save_optimizer,
-                    save_param_scheduler=self.save_param_scheduler,
-                    meta=meta,
-                    by_epoch=self.by_epoch,
-                    backend_args=self.backend_args,
-                    **self.args,
-                )
-        finally:
-            self._gradients = None
+        with self.with_gradients(runner), self._saving(Path(runner.work_dir, 'last_checkpoint')):
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         with self._saving():
@@ -174,7 +182,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
         def end() -> None:
             if last is not None and is_main:
-                write_text(last, name)
+                write_text(last, name, RESUME)
             for one in outdated:
                 if self._backend.isfile(one):
                     self._backend.remove(one)

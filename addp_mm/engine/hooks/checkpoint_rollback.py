@@ -22,6 +22,7 @@ from addp_mm.checkpoints.finite import must_be_finite, refuse_non_finite
 from addp_mm.config.config_file import ConfigError
 from addp_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from addp_mm.engine.unwrap import find_checkpoint_hook
+from addp_mm.errors import RESUME
 
 
 class RollBackError(Exception):
@@ -207,6 +208,6 @@ def restore(runner: Runner, path: str) -> None:
         step = int(number[1])
         hook.keep_ckpt_ids = deque((kept for kept in hook.keep_ckpt_ids if kept <= step), hook.keep_ckpt_ids.maxlen)
     if dist.is_main_process():
-        write_text(Path(runner.work_dir, 'last_checkpoint'), path)
+        write_text(Path(runner.work_dir, 'last_checkpoint'), path, RESUME)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from addp_mm.engine.accumulated_gradients import would_be_lost
 from addp_mm.engine.averages import end_averaged_validation
 from addp_mm.engine.stop_checkpoint import StopCheckpoint
 from addp_mm.registry import HOOKS
@@ -33,7 +34,8 @@ class StopHook(Hook):
 
     All processes of a training stop after the same iteration, also if only one got the signal:
     they exchange one number in each iteration. If they have different numbers of validation
-    batches, they stop after the validation.
+    batches, they stop after the validation. Where a checkpoint cannot hold the gradients of an
+    unfinished optimizer step (sharded weights, DeepSpeed), the training stops after the step.
 
     The checkpoint is ``iter_N.pth``, and ``last_checkpoint`` names it. It does not count for
     ``max_keep_ckpts``: after a resume, it is removed when the next regular checkpoint is complete.
@@ -67,7 +69,7 @@ class StopHook(Hook):
         """Stop after this iteration; at the end of an epoch, other hooks finish the epoch first."""
         self._checkpoint.remove_replaced(runner)
         ends_epoch = hasattr(runner.train_loop, 'run_epoch') and self.end_of_epoch(runner.train_dataloader, batch_idx)
-        if not ends_epoch and (received := self._received()):
+        if not ends_epoch and not would_be_lost(runner) and (received := self._received()):
             self._save_and_stop(received, runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -87,7 +89,7 @@ class StopHook(Hook):
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop within a validation. Only its own batches count, not those of another hook."""
         self._passes += batch_idx == 0
-        if not (self._is_training and self._stops_in_validation and self._passes == 1):
+        if not (self._is_training and self._stops_in_validation and self._passes == 1) or would_be_lost(runner):
             return
         if received := self._received():
             end_averaged_validation(runner)
@@ -96,7 +98,7 @@ class StopHook(Hook):
 
     def after_val(self, runner: Runner) -> None:
         """Stop after a validation."""
-        if self._is_training and (received := self._received()):
+        if self._is_training and not would_be_lost(runner) and (received := self._received()):
             self._save_and_stop(received, runner, dict(epoch=runner.epoch, iter=runner.iter))
 
     def after_train(self, runner: Runner) -> None:
