@@ -116,10 +116,18 @@ def _damaged(damage: Callable[[Path], None], *words: str) -> Callable[[_Place], 
         path = place.until_checkpoint()
         damage(path)
         ended = place.train()
-        place.named(ended, *(words or (path.name,)))
+        place.named(ended, *(words or ('--resume auto:', path.name)))
+        if not words and (ended.resumed_at or 0) >= _iteration(place.kind, path):
+            place.trial.lost.append(f'the damaged checkpoint was resumed: {place.folder}')
         return place.compared(ended)
 
     return trial
+
+
+def _iteration(kind: Kind, path: Path) -> int:
+    """Iteration of a checkpoint, by its name."""
+    number = int(path.stem.rpartition('_')[2])
+    return number * kind.interval if path.name.startswith('epoch') else number
 
 
 def _cut(path: Path) -> None:
@@ -150,7 +158,6 @@ class _Code:
 
 
 def _with_code(path: Path) -> None:
-    os.environ['CHAOS_CODE_RAN'] = str(path.parent / 'the_code_ran')
     path.write_bytes(pickle.dumps(dict(meta=_Code(), state_dict={})))
 
 
@@ -163,8 +170,10 @@ def _no_name(path: Path) -> None:
 
 
 def _code_in_checkpoint(place: _Place) -> Trial:
+    mark = place.folder.with_name('the_code_ran')
+    os.environ['CHAOS_CODE_RAN'] = str(mark)
     done = _damaged(_with_code)(place)
-    if (place.work_dir / 'the_code_ran').exists():
+    if mark.exists():
         done.lost.append('the code in the checkpoint was run')
     return done
 
@@ -301,7 +310,7 @@ def _rank_dies(place: _Place) -> Trial:
     place.whole = place.folder / 'two'
     status, output = run(place.work_dir, 2, kill=True)
     ended = Ended(status, 0.0, output)
-    place.named(ended, 'resum')
+    place.named(ended, 'resumed epoch')
     return place.compared(ended)
 
 

@@ -139,12 +139,12 @@ def run_chain(kind: Kind, number: int, folder: Path, data: Path, seed: int, kill
         ended = train([str(config), '--work-dir', str(work_dir), *options], log, attack)
         reached = max((max(run, default=0) for run in logged(work_dir)[before:]), default=0)
         signalled = attack is not None and attack.sent
-        if ended.resumed_at is not None and ended.resumed_at < saved:
+        if (reached or ended.status == 0) and (ended.resumed_at or 0) < saved:
             chain.lost.append(f'resumed at iteration {ended.resumed_at}, not {saved}: {log}')
         fine = {0, *((STOPPED[attack.name], -getattr(signal, attack.name)) if signalled else ())}
         if ended.status not in fine or signalled and reached and ended.status not in (0, STOPPED[attack.name]):
             chain.lost.append(f'exit status {ended.status}: {ended.error}: {log}')
-        if not signalled:
+        if not signalled or ended.status == 0:  # a signal may come when the training has ended
             break
         chain.ends.append((attack.name, 'write' if attack.folder else 'any', reached))
         # after SIGKILL, only the iterations since the last checkpoint are repeated
