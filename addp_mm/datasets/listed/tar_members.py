@@ -33,10 +33,10 @@ def tar_members(path: str) -> Iterator[tarfile.TarInfo]:
             while True:
                 try:
                     member = archive.next()
-                except tarfile.ReadError:
+                except (tarfile.ReadError, OSError, ValueError):
                     if not position:
                         raise
-                    break  # the data of the last member are cut
+                    break  # the data of the last member are cut, or its header claims a size beyond any file
                 if member is None:
                     break
                 # tarfile would keep all members in memory
@@ -44,7 +44,7 @@ def tar_members(path: str) -> Iterator[tarfile.TarInfo]:
                 count, position = count + 1, archive.offset
                 if member.isreg() and not member.issparse():
                     yield member
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise DatasetError(
             f'{path} cannot be read as an uncompressed tar file ({error}). Decompress or replace it.'
         ) from error
@@ -62,7 +62,7 @@ def _warn_about_rest(path: str, count: int, position: int) -> None:
     """
     size = os.path.getsize(path)
     with open(path, 'rb') as file:
-        file.seek(position)
+        file.seek(min(position, size))
         block = file.read(_BLOCK)
     if len(block) == _BLOCK and not any(block):
         return

@@ -274,3 +274,19 @@ def test_a_database_that_was_cut_is_refused_before_a_page_is_read(database, tmp_
         DatasetError, match=r'data.mdb is cut short: it has [\d,]+ of [\d,]+ bytes \(\d+\.\d% are missing'
     ):
         LMDBImages(database, LOAD, index_file=tmp_path / 'list')
+
+
+@pytest.mark.parametrize('size', [2**40, 2**62, 2**75])
+def test_a_header_that_claims_more_than_the_file_is_a_broken_image(tmp_path, warned, size):
+    liar = tarfile.TarInfo('liar.png')
+    liar.size = size
+    write_shard(tmp_path / 'a.tar', [('good.png', png(1))])
+    with tarfile.open(tmp_path / 'a.tar') as archive:
+        end = archive.getmembers()[-1].offset_data + 512
+    whole = (tmp_path / 'a.tar').read_bytes()[:end]
+    (tmp_path / 'a.tar').write_bytes(whole + liar.tobuf(tarfile.GNU_FORMAT) + bytes(512))
+    data = WebDatasetImages(tmp_path / 'a.tar', LOAD, index_file=tmp_path / 'list')
+    assert [data.name(index) for index in range(len(data))] == ['good.png', 'liar.png']
+    assert values([data[1]]) == [1]  # the other image, in its place
+    assert 'the shard is cut short' in next(iter(data.broken.read().values()))
+    assert len(warned) == 1
