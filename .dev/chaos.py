@@ -17,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -82,11 +83,9 @@ def main(argv: list[str] | None = None) -> int:
 def _write_data(folder: Path) -> None:
     if folder.is_dir():
         return
-    import runpy
-
     options = ['--train', '32', '--val', '8', '--objects-train', '40', '--objects-val', '10']
-    sys.argv = ['fashion_scenes.py', str(folder), *options]
-    runpy.run_path(str(ROOT / 'tools/dataset_converters/fashion_scenes.py'), run_name='__main__')
+    script = str(ROOT / 'tools/dataset_converters/fashion_scenes.py')
+    subprocess.run([sys.executable, script, str(folder), *options], check=True)
 
 
 def _endless(kinds: list) -> Iterator[tuple]:
