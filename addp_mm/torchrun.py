@@ -12,10 +12,14 @@ import os
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Mapping, Sequence
 
 from addp_mm.errors import LOST_STATUS
 from addp_mm.stop_signals import GO_ON, SIGNALS, STOPPED, STOPPED_STATUSES, status_of
+
+#: Environment variable of the processes: an id of this launch, the same on all machines.
+LAUNCH = 'ADDP_MM_LAUNCH'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,7 +70,7 @@ class _PassingOn:
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._received, self._lock = None, threading.Lock()
+        self._launch, self._received, self._lock = uuid.uuid4().hex, None, threading.Lock()
         self._processes: list[int] | None = []  # None: all have ended, and the agent waits for other machines
         self._set_handlers()
         reader, writer = os.pipe()
@@ -109,6 +113,11 @@ class _PassingOn:
             if self._received:
                 self._pass_on()
         super()._rendezvous(worker_group)  # type: ignore[misc]
+        if worker_group.group_rank == 0:
+            worker_group.store.set(LAUNCH, self._launch)
+        else:
+            self._launch = worker_group.store.get(LAUNCH).decode()
+        os.environ[LAUNCH] = self._launch
 
     def _start_workers(self, worker_group):
         self._set_processes([])  # a signal waits until all have started

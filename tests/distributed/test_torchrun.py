@@ -120,7 +120,7 @@ class Agent:
     """The methods of torchrun's agent that are extended."""
 
     def _rendezvous(self, group):
-        pass
+        group.group_rank, group.store = 0, SimpleNamespace(set=lambda *_: None)
 
     def _start_workers(self, group):
         return {0: 100, 1: 101}
@@ -130,6 +130,7 @@ class Agent:
 
 
 def test_a_signal_goes_to_running_processes_only(monkeypatch):
+    monkeypatch.setenv(torchrun.LAUNCH, '')
     monkeypatch.setattr(signal, 'signal', lambda *_: None)
     monkeypatch.setattr(signal, 'set_wakeup_fd', lambda _: None)
     monkeypatch.setattr(os, '_exit', sys.exit)
