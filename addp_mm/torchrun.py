@@ -11,11 +11,15 @@ import logging
 import os
 import signal
 import sys
+import threading
+import uuid
 from collections.abc import Mapping, Sequence
-from types import FrameType
 
 from addp_mm.errors import LOST_STATUS
-from addp_mm.stop_signals import SIGNALS, STOPPED, STOPPED_STATUSES
+from addp_mm.stop_signals import GO_ON, SIGNALS, STOPPED, STOPPED_STATUSES, status_of
+
+#: Environment variable of the processes: an id of this launch, the same on all machines.
+LAUNCH = 'ADDP_MM_LAUNCH'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from torch.distributed.run import parse_args, run
 
     os.environ['TORCHELASTIC_SIGNALS_TO_HANDLE'] = 'SIGHUP,SIGQUIT'
-    vars(api)['LocalElasticAgent'] = _passing_on(api.LocalElasticAgent)
+    vars(api)['LocalElasticAgent'] = type('PassingOn', (_PassingOn, api.LocalElasticAgent), {})
 
     args = parse_args(argv)
     if args.nproc_per_node != '1':
@@ -57,45 +61,82 @@ def first_failure(failures: Mapping) -> int:
     return min(own or lost or failures, key=lambda rank: failures[rank].timestamp)
 
 
-def _passing_on(agent: type) -> type:
-    """A subclass of torchrun's agent that lets its processes end by themselves after a signal.
+class _PassingOn:
+    """Part of torchrun's agent: its processes end by themselves after a signal.
 
-    Args:
-        agent: ``torch.distributed.elastic.agent.server.local_elastic_agent.LocalElasticAgent``. It
-            has no public way to change what it does on a signal.
+    The agent has no public way to change what it does on a signal. While it waits for other
+    machines, Python's handlers do not run in the main thread, so a thread reads the signals.
     """
 
-    class PassingOn(agent):  # type: ignore[misc, valid-type]
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self._processes, self._received = [], None
-            self._set_handlers()
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._launch, self._received, self._lock = uuid.uuid4().hex, None, threading.Lock()
+        self._processes: list[int] | None = []  # None: all have ended, and the agent waits for other machines
+        self._set_handlers()
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
+        threading.Thread(target=self._read_signals, args=(reader,), name='signals', daemon=True).start()
 
-        def _set_handlers(self):
-            for number in SIGNALS:
-                signal.signal(number, self._pass_on)
+    def _set_handlers(self):
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
 
-        def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+    def _read_signals(self, reader: int) -> None:
+        while numbers := os.read(reader, 1):
+            if numbers[0] in SIGNALS:
+                self._receive(signal.Signals(numbers[0]))
+
+    def _receive(self, number: signal.Signals) -> None:
+        with self._lock:
             self._remaining_restarts, self._received = 0, number
-            for process in self._processes:
-                with contextlib.suppress(ProcessLookupError):  # it has ended
-                    os.kill(process, number)
+            self._pass_on()
 
-        def _start_workers(self, worker_group):
-            started = super()._start_workers(worker_group)
-            self._processes = list(started.values())
-            self._set_handlers()  # older versions of torch have just set others
+    def _pass_on(self):
+        if self._processes is None:
+            print(f'stopped by {self._received.name} while no process was running; {GO_ON}', file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(status_of(self._received))
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.kill(process, self._received)
+
+    def _set_processes(self, processes: list[int] | None) -> None:
+        with self._lock:
+            self._processes = processes
+            if self._received and processes:
+                self._pass_on()
+
+    def _rendezvous(self, worker_group):
+        with self._lock:
+            self._processes = None
             if self._received:
-                self._pass_on(self._received, None)
-            return started
+                self._pass_on()
+        super()._rendezvous(worker_group)  # type: ignore[misc]
+        if worker_group.group_rank == 0:
+            worker_group.store.set(LAUNCH, self._launch)
+        else:
+            self._launch = worker_group.store.get(LAUNCH).decode()
+        os.environ[LAUNCH] = self._launch
 
-        def _monitor_workers(self, worker_group):
-            result = super()._monitor_workers(worker_group)
-            if any(failure.exitcode in STOPPED_STATUSES for failure in result.failures.values()):
-                self._remaining_restarts = 0  # stopped by a signal, not failed
-            return result
+    def _start_workers(self, worker_group):
+        self._set_processes([])  # a signal waits until all have started
+        started = super()._start_workers(worker_group)  # type: ignore[misc]
+        self._set_handlers()  # older versions of torch have just set others
+        self._set_processes(list(started.values()))
+        return started
 
-    return PassingOn
+    def _stop_workers(self, *args, **kwargs):
+        super()._stop_workers(*args, **kwargs)  # type: ignore[misc]
+        self._set_processes([])
+
+    def _monitor_workers(self, worker_group):
+        result = super()._monitor_workers(worker_group)  # type: ignore[misc]
+        if any(failure.exitcode in STOPPED_STATUSES for failure in result.failures.values()):
+            self._remaining_restarts = 0  # stopped by a signal, not failed
+        if result.state.name == 'SUCCEEDED':
+            self._set_processes(None)
+        return result
 
 
 def describe(rank: int, failure, count: int) -> str:

@@ -12,6 +12,7 @@ from mmengine.runner import find_latest_checkpoint
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.reading import damage
 from addp_mm.checks.weights import DEEPSPEED_FILES
+from addp_mm.engine.process_group import is_first_process
 
 _NUMBERED = r'(?:epoch|iter)_(\d+)(?:\.pth)?'
 
@@ -39,7 +40,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
     for path in candidates:
         reason = _damage(path)
         if reason is None:
-            if said:
+            if said and is_first_process():
                 print(f'--resume auto: {"; ".join(said)}; training continues from {path}')
             return str(path)
         said.append(reason.rstrip('.'))

@@ -76,6 +76,14 @@ def attempt() -> int:
     return int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
 
 
+def is_first_process() -> bool:
+    """Whether this is the first process of a launcher, also before they form a group."""
+    if dist.is_distributed():
+        return dist.is_main_process()
+    ranks = (os.environ[name] for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK') if name in os.environ)
+    return next(ranks, '0') == '0'
+
+
 def hosts_store(rank: int) -> bool:
     """Whether the process of this rank contains the store; that of torchrun is in the launcher."""
     return rank == 0 and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True'

@@ -17,7 +17,7 @@ from addp_mm.config.type_names import type_name
 from addp_mm.engine.added_hooks import leave_out_none
 from addp_mm.engine.cpu_memory import keep_freed_memory
 from addp_mm.engine.latest_checkpoint import latest_checkpoint, require_whole
-from addp_mm.engine.process_group import join_training
+from addp_mm.engine.process_group import is_first_process, join_training
 from addp_mm.engine.rank_watch import start_watch
 
 _LOADER_TIMEOUT = 1800  # seconds; broken samples are replaced long before
@@ -83,7 +83,8 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     if is_auto:
         latest = latest_checkpoint(cfg.work_dir)
         if latest is None:
-            print(f'--resume auto: {cfg.work_dir} has no checkpoint; training starts at the beginning')
+            if is_first_process():
+                print(f'--resume auto: {cfg.work_dir} has no checkpoint; training starts at the beginning')
             cfg.resume = False
             set_resume(cfg, None)
             return

@@ -21,6 +21,7 @@ torch.distributed.all_reduce(total)
 # one write, so that the lines of two processes cannot mingle
 sys.stdout.write(' '.join(['SUM', str(int(total)), 'OF', os.environ['WORLD_SIZE'], 'LOCAL', os.environ['LOCAL_RANK'],
                            *sys.argv[1:]]) + '\n')
+sys.stdout.write(f'LAUNCH {os.environ["ADDP_MM_LAUNCH"]}\n')
 sys.stdout.flush()
 torch.distributed.destroy_process_group()
 """
@@ -35,6 +36,7 @@ exec {python} "${{arguments[@]}}"
 # srun ends with the next status of a list, and with 0 after the last one
 SRUN = """#!/usr/bin/env bash
 echo "SRUN $* MASTER_PORT=$MASTER_PORT"
+echo "ATTEMPT $ADDP_MM_ATTEMPT OF $ADDP_MM_LAUNCH"
 read -r status rest <<< "$(cat "$0.statuses" 2>/dev/null)"
 echo "${rest:-}" > "$0.statuses"
 exit "${status:-0}"
@@ -79,10 +81,13 @@ def test_two_machines_make_one_job(environment):
         )
         for rank in '01'
     ]
+    launches = set()
     for node in nodes:
         output = node.communicate(timeout=300)[0]
         assert node.returncode == 0, output
         assert lines(output, 'SUM') == ['SUM 3 OF 2 LOCAL 0 config.py --launcher pytorch --amp']
+        launches.update(lines(output, 'LAUNCH'))
+    assert len(launches) == 1
 
 
 @pytest.mark.slow
@@ -131,18 +136,19 @@ def test_slurm_scripts(environment, script, arguments, given):
 
 
 @pytest.mark.parametrize(
-    'statuses, environ, options, last, starts, requeued',
+    'statuses, environ, options, last, attempts, requeued',
     [
-        ('75 75 0', {}, [], 0, ['', ' --resume', ' --resume'], False),
-        ('75 0', {}, ['--resume', 'iter_5.pth'], 0, [' --resume iter_5.pth', ' --resume iter_5.pth --resume'], False),
-        ('75', dict(SLURM_JOB_ID='7'), [], 75, [''], True),
-        ('75', dict(SLURM_JOB_ID='7', SLURM_RESTART_COUNT='1'), [], 75, [' --resume'], True),
-        ('0', dict(SLURM_JOB_ID='7', SLURM_RESTART_COUNT='2'), [], 0, [' --resume'], False),
-        ('1', dict(SLURM_JOB_ID='7'), [], 1, [''], False),
-        ('130', {}, [], 130, [''], False),
+        ('75 143 0', {}, [], 0, '012', False),
+        ('75 0', {}, ['--resume', 'iter_5.pth'], 0, '01', False),
+        ('75', dict(SLURM_JOB_ID='7'), ['--resume'], 75, '0', True),
+        ('143', dict(SLURM_JOB_ID='7', SLURM_RESTART_COUNT='1'), [], 143, '1', True),
+        ('0', dict(SLURM_JOB_ID='7', SLURM_RESTART_COUNT='2'), [], 0, '2', False),
+        ('1', dict(SLURM_JOB_ID='7'), [], 1, '0', False),
+        ('137', {}, [], 137, '0', False),
+        ('130', {}, [], 130, '0', False),
     ],
 )
-def test_a_preempted_training_continues(tmp_path, environment, statuses, environ, options, last, starts, requeued):
+def test_a_preempted_training_continues(tmp_path, environment, statuses, environ, options, last, attempts, requeued):
     (tmp_path / 'srun.statuses').write_text(statuses)
     finished = subprocess.run(
         [TOOLS / 'slurm_train.sh', 'gpu', 'addp', 'config.py', *options],
@@ -153,8 +159,11 @@ def test_a_preempted_training_continues(tmp_path, environment, statuses, environ
     )
     assert finished.returncode == last, finished.stderr
     begun = [line for line in finished.stdout.splitlines() if line.startswith('SRUN')]
-    assert [line.partition(' slurm')[2].removesuffix(' MASTER_PORT=1') for line in begun] == starts
-    assert all('--signal=USR1@60' in line for line in begun)
+    assert [line.partition(' slurm')[2].split() for line in begun] == [[*options, 'MASTER_PORT=1']] * len(attempts)
+    assert all('--kill-on-bad-exit=0 --signal=USR1@60' in line for line in begun)
+    assert [line.split()[1] for line in lines(finished.stdout, 'ATTEMPT')] == list(attempts)
+    (launch,) = {line.split()[3] for line in lines(finished.stdout, 'ATTEMPT')}
+    assert launch == 'slurm-7' if environ else launch.startswith('srun-')
     assert lines(finished.stdout, 'SCONTROL') == ['SCONTROL requeue 7'] * requeued
 
 

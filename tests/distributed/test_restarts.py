@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Processes that torchrun starts again continue by themselves, with the weights of an uninterrupted
-run."""
+"""Processes that torchrun or the Slurm script starts again continue by themselves, with the weights
+of an uninterrupted run."""
 
 import json
 import random
@@ -46,6 +46,24 @@ def test_a_restarted_training_ends_with_the_weights_of_an_uninterrupted_one(whol
         assert_same(state, found['optimizer']['state'][number])
 
 
+@pytest.mark.slow
+def test_a_preempted_training_continues_from_its_own_checkpoint(whole, monkeypatch):
+    """Each attempt of tools/slurm_train.sh gets the same command line."""
+    folder, expected = whole
+    config = write_config(folder, dict(type='mmengine.Disturb', rank=1, iteration=4, how='SIGTERM'), name='preempted')
+    arguments = (config, '--resume', folder / 'whole/iter_3.pth', '--work-dir', folder / 'preempted')
+    monkeypatch.setenv('ADDP_MM_LAUNCH', 'slurm-7')
+    for number, status in enumerate([75, 0]):
+        monkeypatch.setenv('ADDP_MM_ATTEMPT', str(number))
+        (folder / f'attempt_{number}').mkdir()
+        ranks = run_two(folder / f'attempt_{number}', *arguments)
+        assert [rank[0] for rank in ranks] == [status] * 2, ranks
+    line = f'restart 1: training continues from {folder}/preempted/iter_5.pth'
+    assert [output.count(line) for _, output, _ in ranks] == [1, 0]
+    found = torch.load(folder / 'preempted/iter_8.pth', weights_only=False)
+    assert_same(expected['state_dict'], found['state_dict'])
+
+
 def assert_same(expected, found):
     assert expected.keys() == found.keys()
     assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == []
@@ -63,7 +81,7 @@ def attempt(tmp_path, monkeypatch):
         return resume_of_restart(Config(dict(work_dir=str(tmp_path), **keys)), given)
 
     def save(name):
-        (tmp_path / name).write_text(f'{random.random()}')
+        torch.save(dict(number=random.random()), tmp_path / name)
         (tmp_path / 'last_checkpoint').write_text(str(tmp_path / name))
         return str(tmp_path / name)
 
@@ -103,12 +121,46 @@ def test_checkpoints_of_an_earlier_training_are_not_continued(attempt):
 
 @pytest.mark.parametrize('given, keys', [('auto', {}), (None, dict(resume=True))])
 def test_a_resumed_training_also_continues_from_what_was_there(attempt, given, keys):
-    old = attempt.save('iter_6.pth')
+    attempt.save('iter_6.pth')
     assert attempt.resume(0, given, **keys) == given
-    assert attempt.resume(1, given, **keys) == old
+    attempt.save('iter_9.pth')
+    assert attempt.resume(1, given, **keys) == given  # from the latest one, as the command line says
 
 
 def test_an_attempt_that_ended_before_it_noted_anything_counts_as_none(attempt):
     attempt.save('iter_6.pth')
     assert attempt.resume(1) is None
     assert json.loads((attempt.folder / 'restarts.json').read_text())['old'].keys() == {'iter_6.pth'}
+
+
+def test_several_machines_without_an_id(attempt, monkeypatch, capsys):
+    """torchrun's own id is 'none' in each of their jobs."""
+    attempt.resume(0, run='none')
+    attempt.save('iter_6.pth')
+    assert attempt.resume(1, run='none') is None
+    assert attempt.resume(1, run='none', rank=1) is None
+    assert capsys.readouterr().out.count('restart 1: training starts as before; with --rdzv-id') == 1
+    monkeypatch.setenv('ADDP_MM_LAUNCH', 'earlier')
+    attempt.resume(0, run='none')
+    new = attempt.save('iter_3.pth')
+    assert attempt.resume(1, run='none', rank=1) == new
+    monkeypatch.setenv('ADDP_MM_LAUNCH', 'later')  # its attempt 0 has noted nothing
+    assert attempt.resume(1, run='none', rank=1) is None
+    assert attempt.resume(1, run='none') is None
+    assert attempt.resume(1, run='none', rank=1) is None
+
+
+def test_attempts_of_the_slurm_script(attempt, monkeypatch, capsys):
+    cfg = Config(dict(work_dir=str(attempt.folder)))
+    attempt.save('iter_9.pth')  # of an earlier training
+    monkeypatch.setenv('ADDP_MM_LAUNCH', 'slurm-7')
+    for number in '01':
+        monkeypatch.setenv('ADDP_MM_ATTEMPT', number)
+        for process in '01':
+            monkeypatch.setenv('SLURM_PROCID', process)
+            assert resume_of_restart(cfg, 'OLD/iter_5.pth') == 'OLD/iter_5.pth'
+            assert resume_of_restart(cfg, 'auto') == 'auto'
+    assert capsys.readouterr().out.count('have written no checkpoint') == 1
+    new = attempt.save('iter_6.pth')
+    assert resume_of_restart(cfg, 'OLD/iter_5.pth') == new
+    assert resume_of_restart(cfg, 'auto') == 'auto'

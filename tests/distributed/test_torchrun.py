@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from addp_mm import torchrun
 from addp_mm.torchrun import describe, first_failure
 
 TOOL = """
@@ -88,6 +90,65 @@ def test_a_signal_reaches_the_processes_which_end_by_themselves(tmp_path, name):
     assert launcher.returncode == 75, errors
     assert sorted(output.split('\n')) == ['', f'SAVED 0 {int(number)}', f'SAVED 1 {int(number)}']
     assert 'Traceback' not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, status', [('SIGTERM', 75), ('SIGINT', 130)])
+def test_a_signal_ends_a_launcher_that_waits_for_other_machines(name, status):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    launcher = subprocess.Popen(
+        [sys.executable, '-m', 'addp_mm.torchrun', '--nnodes', '2', '--node-rank', '0', '--master-addr', '127.0.0.1']
+        + ['--master-port', str(port), 'tool.py'],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while launcher.poll() is None:
+        with socket.socket() as client:
+            if client.connect_ex(('127.0.0.1', port)) == 0:
+                break
+        time.sleep(0.05)
+    launcher.send_signal(getattr(signal, name))
+    errors = launcher.communicate(timeout=300)[1]
+    assert launcher.returncode == status, errors
+    line = f'stopped by {name} while no process was running; the same command with --resume continues'
+    assert errors.splitlines()[-1] == line
+
+
+class Agent:
+    """The methods of torchrun's agent that are extended."""
+
+    def _rendezvous(self, group):
+        group.group_rank, group.store = 0, SimpleNamespace(set=lambda *_: None)
+
+    def _start_workers(self, group):
+        return {0: 100, 1: 101}
+
+    def _stop_workers(self, group):
+        pass
+
+
+def test_a_signal_goes_to_running_processes_only(monkeypatch):
+    monkeypatch.setenv(torchrun.LAUNCH, '')
+    monkeypatch.setattr(signal, 'signal', lambda *_: None)
+    monkeypatch.setattr(signal, 'set_wakeup_fd', lambda _: None)
+    monkeypatch.setattr(os, '_exit', sys.exit)
+    got, group = [], SimpleNamespace()
+    monkeypatch.setattr(os, 'kill', lambda *call: got.append(call))
+    agent = type('', (torchrun._PassingOn, Agent), {})()
+    agent._rendezvous(group)
+    with pytest.raises(SystemExit, match='75'):
+        agent._receive(signal.SIGUSR1)
+    agent._start_workers(group)
+    assert got == [(100, signal.SIGUSR1), (101, signal.SIGUSR1)]
+    agent._receive(signal.SIGINT)
+    assert got[2:] == [(100, signal.SIGINT), (101, signal.SIGINT)]
+    agent._stop_workers(group)
+    agent._receive(signal.SIGINT)
+    assert len(got) == 4
+    with pytest.raises(SystemExit, match='130'):
+        agent._rendezvous(group)
 
 
 def test_a_process_that_ended_because_another_one_is_gone_is_not_the_first():
