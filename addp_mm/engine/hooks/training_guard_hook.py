@@ -228,11 +228,11 @@ class TrainingGuardHook(Hook):
             raise RollBackError(text, self._roll_back)
         if policy == 'stop':
             raise TrainingCollapsedError(
-                f'{text}. {self._advice()}, or set default_hooks.guard.policy (docs/training_faults.md)'
+                f'{text}. {self.advice(runner)}, or set default_hooks.guard.policy (docs/training_faults.md)'
             )
         if self.skips_in_a_row >= self.max_skips:
             raise TrainingCollapsedError(
-                f'{text}; the {self.skips_in_a_row} iterations before were skipped (max_skips). {self._advice()}'
+                f'{text}; the {self.skips_in_a_row} iterations before were skipped (max_skips). {self.advice(runner)}'
             )
         self.skips_in_a_row += 1
         self.skips += 1
@@ -240,22 +240,25 @@ class TrainingGuardHook(Hook):
         self._buffers.restore_floats()
         if name := _non_finite_parameter(runner):
             raise TrainingCollapsedError(
-                f'{text}. The update was skipped, but the forward pass has made {name} non-finite. {self._advice()}'
+                f'{text}. The update was skipped, but the forward pass has made {name} non-finite. '
+                f'{self.advice(runner)}'
             )
         runner.logger.warning(f'{text}; the update was skipped ({self.skips_in_a_row} in a row, {self.skips} in all)')
 
-    def _advice(self) -> str:
-        path = next(self._checkpoints.good(), None)
+    def advice(self, runner: Runner) -> str:
+        """What to do after a failure: where to start again, and with what."""
+        checkpoints = self._checkpoints or RunCheckpoints(runner)
+        path = next(checkpoints.good(), None)
         start = (
             f'The last good checkpoint is {path}: resume from it'
             if path
-            else f'{self._checkpoints.folder} has no good checkpoint of this run: restart'
+            else f'{checkpoints.folder} has no good checkpoint of this run: restart'
         )
         return f'{start} with a lower learning rate or stronger gradient clipping (optim_wrapper.clip_grad)'
 
     def _roll_back(self, runner: Runner, failure: str) -> None:
         if self.rollbacks >= self.max_rollbacks:
-            raise TrainingCollapsedError(f'{failure}; {self.rollbacks} rollback(s) did not help. {self._advice()}')
+            raise TrainingCollapsedError(f'{failure}; {self.rollbacks} rollback(s) did not help. {self.advice(runner)}')
         path = self._checkpoints.choose(self._tried)
         if path is None:
             raise TrainingCollapsedError(
