@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     DATA_ORDER = 2  # order of the samples; the epoch is the iteration
     AUGMENTATION = 3  # random transforms of a sample; its position in training is the iteration
     BATCH_ORDER = 4  # samplers without a seed of their own; the number of the pass is the iteration
+    AFTER_ROLLBACK = 5  # the seed of a run whose epoch is repeated
 
 
 def seed_sequence(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0) -> np.random.SeedSequence:
@@ -62,6 +63,11 @@ def seed_process(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0,
     torch.default_generator.manual_seed(torch_seed)
     if cuda and torch.cuda.is_available():
         torch.cuda.manual_seed_all(torch_seed)
+
+
+def seed_after_rollback(seed: int) -> int:
+    """A new seed of a run that follows from the one before, below 2**31."""
+    return int(seed_sequence(seed, Purpose.AFTER_ROLLBACK).generate_state(1)[0] >> np.uint32(1))
 
 
 def random_states() -> tuple:

@@ -13,9 +13,10 @@ from typing import BinaryIO
 from addp_mm.checkpoints.errors import CheckpointError
 
 _CHUNK = 1 << 20  # bytes
+_OTHER_FILE = 'Copy or download the file again, or use the checkpoint that was saved before it'
 
 
-def check_archive(file: str | os.PathLike | BinaryIO, name: str = '') -> None:
+def check_archive(file: str | os.PathLike | BinaryIO, name: str = '', remedy: str = _OTHER_FILE) -> None:
     """Read every record of an archive, and compare its CRC-32 with the stored one.
 
     An archive whose records all have the checksum 0 was saved without checksums
@@ -24,6 +25,7 @@ def check_archive(file: str | os.PathLike | BinaryIO, name: str = '') -> None:
     Args:
         file: Path, or a binary file at its start, where it is again afterwards.
         name: Name in the error. Defaults to the path.
+        remedy: What to do, in the error. Defaults to the use of another file.
 
     Raises:
         CheckpointError: A record is damaged, or the table of records cannot be read. The message
@@ -40,10 +42,7 @@ def check_archive(file: str | os.PathLike | BinaryIO, name: str = '') -> None:
                 _read(archive, entry)
     except Exception as error:  # a damaged archive can raise any exception
         reason = 'the checksum differs' if 'CRC' in str(error) else str(error) or type(error).__name__
-        raise CheckpointError(
-            f'{name or file} is damaged: {record} cannot be trusted ({reason}). Copy or download the file again, or '
-            'use the checkpoint that was saved before it.'
-        ) from error
+        raise CheckpointError(f'{name or file} is damaged: {record} cannot be trusted ({reason}). {remedy}.') from error
     finally:
         if not isinstance(file, (str, os.PathLike)):
             file.seek(0)

@@ -13,6 +13,7 @@ from addp_mm.checkpoints.names import strip_wrappers
 from addp_mm.errors import first_few
 
 _STATISTICS = ('running_mean', 'running_var')
+_PARAMETERS = ('weight', 'bias')
 
 
 def non_finite(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
@@ -43,6 +44,15 @@ def must_be_finite(module: nn.Module) -> set[str]:
         for name, _ in module.named_buffers(remove_duplicate=False)
         if name.rpartition('.')[2] in _STATISTICS
     }
+
+
+def finite_by_name(weights: Mapping[str, Tensor]) -> set[str]:
+    """Names of weights that must be finite in every model, for a checkpoint without its model.
+
+    Some of :func:`must_be_finite`: a buffer, which may be infinite, can have any other name.
+    """
+    names = {name for name, value in weights.items() if isinstance(value, Tensor)}
+    return {strip_wrappers(name) for name in names if name.rpartition('.')[2] in (*_PARAMETERS, *_STATISTICS)}
 
 
 def refuse_non_finite(weights: Mapping[str, Tensor], module: nn.Module | Collection[str], source: str) -> None:

@@ -217,6 +217,18 @@ def damage(path: str | os.PathLike) -> str | None:
     return None
 
 
+def mapped(path: str | os.PathLike) -> dict:
+    """A local checkpoint whose tensors are read when they are used; call :func:`damage` before.
+
+    Returns:
+        The content, or an empty dict if the file is not a checkpoint in PyTorch's zip format.
+    """
+    with _allow(), contextlib.suppress(Exception):  # load_checkpoint_file names the error
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
 def _local_path(path: str | os.PathLike) -> str:
     """Path of a file that exists and is not empty; that of an address is found or downloaded."""
     path = os.fspath(path)

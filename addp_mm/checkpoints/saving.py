@@ -49,7 +49,12 @@ def write_checkpoint(content: Any, path: str | os.PathLike, remedy: str = SAME_C
                 torch.save(content, file)
         except RuntimeError as error:
             raise _system_error(error) or error from None
-        check_archive(unnamed)
+        check_archive(
+            unnamed,
+            f'what was just written for {os.fspath(path)}',
+            'All complete files stay: check the disk (dmesg shows its errors) and the memory of this machine, and '
+            + remedy,
+        )
 
 
 @contextmanager

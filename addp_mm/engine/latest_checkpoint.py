@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Find the checkpoint from which a training continues; one that is damaged is not used."""
+"""Find the checkpoint from which a training continues; one that cannot be resumed is not used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from mmengine.runner import find_latest_checkpoint
 
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.checkpoints.reading import damage
+from addp_mm.checkpoints.finite import finite_by_name, refuse_non_finite
+from addp_mm.checkpoints.reading import damage, mapped
 from addp_mm.checks.weights import DEEPSPEED_FILES
 from addp_mm.engine.process_group import is_first_process
 
@@ -21,15 +22,15 @@ def latest_checkpoint(work_dir: str) -> str | None:
     """The checkpoint that the file ``last_checkpoint`` names, or the newest one that is whole.
 
     If the work dir was moved, it is the checkpoint of that name in the work dir. If the checkpoint
-    does not exist or is damaged, a printed line says so, and the newest one before it is used.
-    Without others it is the best one.
+    does not exist, is damaged or has weights that are NaN or Inf, a printed line says so, and the
+    newest one before it is used. Without others it is the best one.
 
     Returns:
         The path; None if there is no checkpoint. A path that does not exist if
         ``last_checkpoint`` names one and there is no other.
 
     Raises:
-        CheckpointError: All checkpoints are damaged.
+        CheckpointError: No checkpoint can be resumed.
     """
     named = find_latest_checkpoint(work_dir)
     candidates = _candidates(Path(work_dir), named)
@@ -38,7 +39,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
         told = 'does not exist' if named is None else f'names {named or "nothing"}'
         said.append(f'last_checkpoint of {work_dir} {told}')
     for path in candidates:
-        reason = _damage(path)
+        reason = _damage(path) or _failure(path)
         if reason is None:
             if said and is_first_process():
                 print(f'--resume auto: {"; ".join(said)}; training continues from {path}')
@@ -85,6 +86,18 @@ def _damage(path: Path) -> str | None:
     if path.is_dir() and any(path.glob(DEEPSPEED_FILES)):
         return None  # DeepSpeed reads its own files
     return damage(path)
+
+
+def _failure(path: Path) -> str | None:
+    """What is wrong with the weights of a checkpoint that is whole; the optimizer is not read."""
+    checkpoint = {} if path.is_dir() else mapped(path)
+    try:
+        for key in ('state_dict', 'ema_state_dict'):
+            weights = checkpoint.get(key, {})
+            refuse_non_finite(weights, finite_by_name(weights), str(path))
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def _others(folder: Path, number: int | None) -> Iterator[Path]:

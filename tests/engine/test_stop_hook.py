@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """A signal ends a training after it has saved, and the resume equals an uninterrupted training."""
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -13,7 +14,13 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import FlexibleRunner, Runner
 
 from addp_mm.checkpoints.training_state import differences
-from addp_mm.engine.hooks import EarlyStoppingHook, PendingValidationHook, RandomStateHook, StopHook
+from addp_mm.engine.hooks import (
+    EarlyStoppingHook,
+    PendingValidationHook,
+    RandomStateHook,
+    StopHook,
+    TrainingCollapsedError,
+)
 from addp_mm.stop_signals import SIGNALS, TrainingStopped, signals
 
 PLATEAU = [dict(type='ReduceOnPlateauLR', monitor='tiny/acc', rule='greater', factor=0.5, patience=0)]
@@ -160,6 +167,46 @@ def test_early_stopping_goes_on_to_wait(tmp_path):
         )
         resumed.train()
         assert resumed.epoch == 5, start
+
+
+@pytest.mark.parametrize('limits', [dict(stopping_threshold=0.65), dict()])
+def test_a_stop_by_one_score_holds_after_a_resume(tmp_path, monkeypatch, limits):
+    # the best score, or a non-finite one, of the third epoch
+    monkeypatch.setitem(globals(), 'SCORES', (*SCORES[:3], SCORES[3] if limits else math.nan, *SCORES[4:]))
+
+    def build(folder, **changed):
+        hook = EarlyStoppingHook('tiny/acc', rule='greater', patience=9, **{**limits, **changed})
+        hooks = (ScoreOfIteration(), EMAHook(momentum=0.1), hook)
+        saves = dict(interval=1, save_best='tiny/acc', rule='greater')
+        from_epoch = dict(load_from=str(tmp_path / 'whole/epoch_3.pth'), resume=True) if folder != 'whole' else {}
+        return make(tmp_path / folder, hooks=hooks, total=5, checkpoint=saves, **from_epoch)
+
+    runners = [build('whole'), build('again')]
+    # a training whose limits have changed goes on
+    runners.append(build('changed', **(dict(stopping_threshold=0.8) if limits else dict(check_finite=False))))
+    for runner, epochs in zip(runners, (3, 3, 5), strict=True):
+        runner.train()
+        assert runner.epoch == epochs
+
+
+class Infinite(Hook):
+    """Sets a weight to infinity in an iteration, counted from 0."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 5:
+            torch.nn.init.constant_(runner.model.head.bias, math.inf)
+
+
+def test_weights_that_are_not_finite_are_not_saved_by_a_stop(tmp_path):
+    runner = make(tmp_path, KillAt(5, 'SIGTERM'), Infinite())
+    with pytest.raises(
+        TrainingCollapsedError,
+        match=r'^SIGTERM stops the training after iteration 6, and head.bias is not finite: .* not written\. '
+        r'The last good checkpoint is \S+epoch_1\.pth: resume from it with a lower learning rate',
+    ):
+        runner.train()
+    assert last(tmp_path) == str(tmp_path / 'epoch_1.pth')
+    assert not (tmp_path / 'iter_6.pth').exists()
 
 
 def test_a_signal_before_the_training_changes_nothing(tmp_path, capsys):

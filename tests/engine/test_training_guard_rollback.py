@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from helpers.failing import Poison, Recorder
+from helpers.kill_at import BreakFiles
 from helpers.tiny_pretraining import build_runner as build
 from mmengine.hooks import Hook
 
@@ -201,3 +202,77 @@ def test_rollback_into_the_middle_of_an_epoch_is_refused(tmp_path):
     assert not recorder.levels
     build_runner(tmp_path / 'stop', dict(policy='stop'), **settings).train()
     assert sorted(recorder.levels) == list(range(8))
+
+
+class Batches(Hook):
+    """Records number, sum of the images and a random number of each iteration, and saves at 6."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self):
+        self.numbers, self.seen = [], {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.numbers.append(batch_idx)
+        images = torch.stack(list(data_batch['inputs']))
+        seen = int((images.long().flatten(1).sum(1) * torch.arange(1, 5)).sum()), torch.rand(()).item()
+        self.seen.setdefault(runner.iter, []).append(seen)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 5 and hasattr(runner.train_loop, 'run_epoch'):
+            counts = dict(epoch=runner.epoch, iter=runner.iter + 1)
+            runner.save_checkpoint(runner.work_dir, 'middle.pth', meta=counts, by_epoch=False)
+
+
+@pytest.mark.parametrize('by_epoch', [False, True])
+def test_a_resume_after_a_rollback_uses_the_batches_of_the_uninterrupted_training(tmp_path, by_epoch):
+    settings = dict(by_epoch=by_epoch, checkpoint_interval=1 if by_epoch else 2, max_iters=3 if by_epoch else 8)
+    batches = Batches()
+    runner = build_runner(tmp_path / 'run', BACK, extra_hooks=[Poison(7 if by_epoch else 3), batches], **settings)
+    runner._train_dataloader['sampler']['shuffle'] = by_epoch
+    runner.train()
+    whole = weights(tmp_path / 'run' / ('epoch_3.pth' if by_epoch else 'iter_8.pth'))
+    if by_epoch:  # another order and other random numbers
+        assert all(len(set(first)) == 2 for first in zip(*batches.seen[5], strict=True))
+        starts = dict(middle=6, epoch_2=8)
+    else:  # the next data with the numbers of the first try
+        (first, number), (second, again) = batches.seen[2]
+        assert (first == second, number == again) == (False, True)
+        # a pass has four batches
+        assert [batches.seen[i][-1][0] for i in (2, 3, 4)] == [batches.seen[i][0][0] for i in (0, 1, 2)]
+        starts = dict(iter_4=4, iter_6=6)
+    for name, start in starts.items():
+        recorded = Batches()
+        resumed = build_runner(
+            tmp_path / name,
+            BACK,
+            extra_hooks=[recorded],
+            resume=True,
+            load_from=str(tmp_path / 'run' / f'{name}.pth'),
+            **settings,
+        )
+        resumed._train_dataloader['sampler']['shuffle'] = by_epoch
+        resumed.train()
+        assert recorded.seen == {i: seen[-1:] for i, seen in batches.seen.items() if i >= start}, name
+        end = weights(tmp_path / name / ('epoch_3.pth' if by_epoch else 'iter_8.pth'))
+        assert all(torch.equal(end[key], value) for key, value in whole.items())
+
+
+@pytest.mark.parametrize('folder, repeated', [('run', [0, 1, 2, 3]), ('other', [2, 3])])
+def test_a_rollback_in_an_epoch_that_was_resumed_in_its_middle(tmp_path, folder, repeated):
+    settings = dict(by_epoch=True, checkpoint_interval=1, max_iters=3)
+    build_runner(tmp_path / 'run', BACK, extra_hooks=[Batches()], **settings).train()
+    batches, middle = Batches(), str(tmp_path / 'run/middle.pth')
+    hooks = [Poison(7), batches]
+    runner = build_runner(tmp_path / folder, BACK, extra_hooks=hooks, resume=True, load_from=middle, **settings)
+    runner.train()
+    assert batches.numbers == [2, 3, *repeated, 0, 1, 2, 3]
+    assert (runner.epoch, runner.iter) == (3, 12)
+
+
+def test_a_resumed_run_remembers_from_which_checkpoints_it_failed(tmp_path):
+    build_runner(tmp_path, BACK, checkpoint_interval=1, extra_hooks=[Poison(3)], max_iters=4).train()
+    last, recorder = tmp_path / 'iter_4.pth', Recorder()
+    hooks = [BreakFiles(4, [last]), Poison(4), recorder]
+    build_runner(tmp_path, BACK, checkpoint_interval=1, resume=True, load_from=str(last), extra_hooks=hooks).train()
+    assert [len(recorder.levels.get(i, ())) for i in range(6)] == [0, 0, 1, 1, 2, 1]  # from 2, not from 3

@@ -14,6 +14,7 @@ import torch
 from mmengine import dist
 from mmengine._strategy import DeepSpeedStrategy
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import IterTimerHook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -145,10 +146,11 @@ class RunCheckpoints:
         """Those of :meth:`saved` that are whole and only have finite weights, newest first.
 
         Args:
-            tried: Checkpoints from which training failed before; they come last. Defaults to ().
+            tried: Names of the files from which training failed before; they come last. Defaults
+                to ().
         """
         names = must_be_finite(self.runner.model)
-        for path in sorted(self.saved(), key=lambda path: path in tried):
+        for path in sorted(self.saved(), key=lambda path: Path(path).name in tried):
             try:
                 weights = CheckpointLoader.load_checkpoint(path, map_location='cpu')['state_dict']
                 refuse_non_finite(weights, names, path)
@@ -181,7 +183,9 @@ class RunCheckpoints:
 def restore(runner: Runner, path: str) -> None:
     """Set model, optimizer, schedulers, counters and the hooks' states to those of a checkpoint.
 
-    The data continue: training does not repeat the batches on which it failed.
+    By iterations the data continue: training does not repeat the batches on which it failed. By
+    epochs :class:`~addp_mm.engine.hooks.RandomStateHook` gives the epoch that is repeated another
+    order.
 
     Args:
         runner: A runner in training.
@@ -201,6 +205,9 @@ def restore(runner: Runner, path: str) -> None:
     runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
     if isinstance(hook, CheckpointHook):
         hook.put_gradients_back(runner)
+    for timer in runner.hooks:
+        if isinstance(timer, IterTimerHook):  # it divides by the iterations since its start
+            timer.start_iter, timer.time_sec_tot = runner.iter, 0
     number = re.search(r'(\d+)\D*$', osp.basename(path))
     if number and hasattr(hook, 'keep_ckpt_ids'):
         # Later checkpoints are written again. If they were listed twice, they would be removed too

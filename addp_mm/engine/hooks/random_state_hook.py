@@ -14,8 +14,9 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from addp_mm.datasets.samplers.resumable_sampler import ResumableInfiniteSampler
 from addp_mm.datasets.samplers.seeded_batches import SeededBatches
+from addp_mm.engine.unwrap import is_resuming
 from addp_mm.errors import UserError
-from addp_mm.randomness import Purpose, seed_process
+from addp_mm.randomness import Purpose, seed_after_rollback, seed_process
 from addp_mm.registry import HOOKS
 
 STATE_KEY = 'random_state'
@@ -44,6 +45,10 @@ class RandomStateHook(Hook):
     - Checkpoints hold the seeds and the position (``random_state``). After a change of the batch
       size or of the number of ranks, training continues after the same sample with
       :class:`~addp_mm.datasets.ResumableInfiniteSampler`, and near it with other samplers.
+    - After a rollback of :class:`~addp_mm.engine.hooks.TrainingGuardHook`, training by iterations
+      goes on with the next batch, and an iteration that is repeated has the random numbers of its
+      first try. By epochs, a new seed follows from that of the run: the epoch that is repeated has
+      another order, other augmentation and other random numbers.
 
     Raises:
         ResumeError: A checkpoint to resume from was written without this hook, and the sampler is
@@ -56,7 +61,9 @@ class RandomStateHook(Hook):
     def __init__(self) -> None:
         self._loaded: dict | None = None
         self._batches: SeededBatches | None = None
-        self._seed = self._start = self._trained = self._done = self._epoch_start = 0
+        self._went_back = False
+        self._seed = self._start = self._trained = self._done = 0
+        self._used = 0  # batches of the epoch, or of the whole training, also those before a rollback
 
     @property
     def seed(self) -> int:
@@ -66,11 +73,13 @@ class RandomStateHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the state of a checkpoint until training starts."""
         self._loaded = checkpoint.get(STATE_KEY)
+        self._went_back = is_resuming(runner)  # unless training is about to start
 
     def before_train(self, runner: Runner) -> None:
         """Set the sampler to the position of the checkpoint."""
         loader, loop = runner.train_dataloader, runner.train_loop
         state = self._state_of_resume(runner)
+        self._went_back = False
         self._seed = _of_first_rank(state.get('run_seed', runner.seed))
         if not _has_batches(loader):
             if runner.iter:
@@ -88,24 +97,26 @@ class RandomStateHook(Hook):
         if endless:
             self._batches.start_at(0, self._done)
             loop.dataloader_iterator = _AfterSkipping(loader, loop.iter)
-        else:
-            self._epoch_start = runner.iter - self._done
+        self._used = self._done
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start an epoch of the data, at its first batch or after those of the checkpoint."""
         if self._batches is None or self._batches.endless:
             return
+        loop = runner.train_loop
+        vars(loop).pop('run_iter', None)  # of an epoch that a rollback has ended
+        if self._went_back:
+            self._change_seeds(runner)
         done, self._done = self._done, 0
-        self._epoch_start = runner.iter - done
+        self._used = done
         self._batches.start_at(runner.epoch, done)
         if done:
-            loop = runner.train_loop
             loop.run_iter = partial(_run_numbered, loop.run_iter, done)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Number the batches of the next epoch from 0."""
         if self._batches is not None and not self._batches.endless:
-            self._epoch_start = runner.iter  # of the next epoch, also in a checkpoint of the validation
+            self._used = 0  # of the next epoch, also in a checkpoint of the validation
         vars(runner.train_loop).pop('run_iter', None)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -115,7 +126,8 @@ class RandomStateHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Count the samples."""
+        """Count the batches and samples."""
+        self._used += 1
         self._trained += _samples_a_step(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -129,7 +141,17 @@ class RandomStateHook(Hook):
         if _starts_anywhere(self._batches.batches):
             state.update(size=sampler.size, trained=self._start + self._trained)
             return
-        state.update(batches=checkpoint['meta']['iter'] - self._epoch_start, batch=_samples_a_step(runner))
+        state.update(batches=self._used, batch=_samples_a_step(runner))
+
+    def _change_seeds(self, runner: Runner) -> None:
+        """Give the epoch that is repeated after a rollback other batches and random numbers."""
+        assert self._batches is not None
+        self._went_back = False
+        self._seed = self._batches.seed = seed_after_rollback(self._seed)
+        if hasattr(self._batches.sampler, 'seed'):
+            self._batches.sampler.seed = seed_after_rollback(self._batches.sampler.seed)
+        # not 0 if the run has been resumed in the middle of this epoch
+        self._done = self._position(runner, self._loaded or {})
 
     def _state_of_resume(self, runner: Runner) -> dict:
         if not runner.iter:  # a checkpoint without iterations has weights only (load_from)

@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader
 
 from addp_mm.engine.accumulated_gradients import would_be_lost
 from addp_mm.engine.averages import end_averaged_validation
+from addp_mm.engine.hooks.failures import TrainingCollapsedError, non_finite_weight
+from addp_mm.engine.hooks.training_guard_hook import TrainingGuardHook
 from addp_mm.engine.stop_checkpoint import StopCheckpoint
 from addp_mm.registry import HOOKS
 from addp_mm.stop_signals import GO_ON, TrainingStopped, keep_worker_running, signals, status_of
@@ -42,6 +44,7 @@ class StopHook(Hook):
 
     Raises:
         TrainingStopped: A SystemExit, when the training has stopped.
+        TrainingCollapsedError: A weight is NaN or Inf when it would be saved. Nothing is written.
     """
 
     # Runs last: the other hooks have finished the iteration.
@@ -124,6 +127,12 @@ class StopHook(Hook):
         return int(number)
 
     def _save_and_stop(self, received: int, runner: Runner, counts: dict) -> NoReturn:
+        if name := non_finite_weight(runner.model):
+            guard = next((hook for hook in runner.hooks if isinstance(hook, TrainingGuardHook)), TrainingGuardHook())
+            raise TrainingCollapsedError(
+                f'{signal.Signals(received).name} stops the training after iteration {counts["iter"]}, and {name} is '
+                f'not finite: the checkpoint of this iteration is not written. {guard.advice(runner)}'
+            )
         path = self._checkpoint.save(runner, counts)
         self._stop(received, runner, f'after iteration {counts["iter"]}; saved {path}')
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,7 +70,8 @@ class TrainingGuardHook(Hook):
       ``max_skips`` times in a row, then the training stops.
     - 'rollback': the last good checkpoint of this run is restored with its optimizer and counters,
       and all learning rates are multiplied by ``lr_factor``, also those of later steps of the
-      schedules. The data continue. At most ``max_rollbacks`` times, then the training stops.
+      schedules. By iterations the data continue; by epochs the epoch is repeated in another order.
+      At most ``max_rollbacks`` times, then the training stops.
 
     Each failure is logged with the files of the batch, and saved in ``WORK_DIR/failed_batches`` for
     tools/analysis_tools/replay_batch.py.
@@ -121,7 +123,7 @@ class TrainingGuardHook(Hook):
         self.saved = SavedEvents(max_saved)
         self.skips_in_a_row = self.skips = self.rollbacks = 0
         self.lr_scale = self._loaded_scale = 1.0
-        self._tried: set[str] = set()
+        self._tried: set[str] = set()  # names of files
         self._checkpoints: Any = None  # a RunCheckpoints after the first iteration
         self._steps: GuardedSteps | None = None
 
@@ -178,6 +180,7 @@ class TrainingGuardHook(Hook):
             skips=self.skips,
             rollbacks=self.rollbacks,
             lr_scale=self.lr_scale,
+            tried=sorted(self._tried),
             saved=self.saved.state(),
             loss_scale=self.scale_guard and self.scale_guard.state(),
             **self.detectors.state(),
@@ -195,6 +198,7 @@ class TrainingGuardHook(Hook):
         self.skips = max(self.skips, state['skips'])
         self.rollbacks = max(self.rollbacks, state['rollbacks'])
         self.lr_scale = min(self.lr_scale, self._loaded_scale)
+        self._tried |= set(state.get('tried', ()))
         self.saved.load(state['saved'])
         self.detectors.load(state)
         if self.scale_guard is not None and state['loss_scale'] is not None:
@@ -228,11 +232,11 @@ class TrainingGuardHook(Hook):
             raise RollBackError(text, self._roll_back)
         if policy == 'stop':
             raise TrainingCollapsedError(
-                f'{text}. {self._advice()}, or set default_hooks.guard.policy (docs/training_faults.md)'
+                f'{text}. {self.advice(runner)}, or set default_hooks.guard.policy (docs/training_faults.md)'
             )
         if self.skips_in_a_row >= self.max_skips:
             raise TrainingCollapsedError(
-                f'{text}; the {self.skips_in_a_row} iterations before were skipped (max_skips). {self._advice()}'
+                f'{text}; the {self.skips_in_a_row} iterations before were skipped (max_skips). {self.advice(runner)}'
             )
         self.skips_in_a_row += 1
         self.skips += 1
@@ -240,22 +244,25 @@ class TrainingGuardHook(Hook):
         self._buffers.restore_floats()
         if name := _non_finite_parameter(runner):
             raise TrainingCollapsedError(
-                f'{text}. The update was skipped, but the forward pass has made {name} non-finite. {self._advice()}'
+                f'{text}. The update was skipped, but the forward pass has made {name} non-finite. '
+                f'{self.advice(runner)}'
             )
         runner.logger.warning(f'{text}; the update was skipped ({self.skips_in_a_row} in a row, {self.skips} in all)')
 
-    def _advice(self) -> str:
-        path = next(self._checkpoints.good(), None)
+    def advice(self, runner: Runner) -> str:
+        """What to do after a failure: where to start again, and with what."""
+        checkpoints = self._checkpoints or RunCheckpoints(runner)
+        path = next(checkpoints.good(), None)
         start = (
             f'The last good checkpoint is {path}: resume from it'
             if path
-            else f'{self._checkpoints.folder} has no good checkpoint of this run: restart'
+            else f'{checkpoints.folder} has no good checkpoint of this run: restart'
         )
         return f'{start} with a lower learning rate or stronger gradient clipping (optim_wrapper.clip_grad)'
 
     def _roll_back(self, runner: Runner, failure: str) -> None:
         if self.rollbacks >= self.max_rollbacks:
-            raise TrainingCollapsedError(f'{failure}; {self.rollbacks} rollback(s) did not help. {self._advice()}')
+            raise TrainingCollapsedError(f'{failure}; {self.rollbacks} rollback(s) did not help. {self.advice(runner)}')
         path = self._checkpoints.choose(self._tried)
         if path is None:
             raise TrainingCollapsedError(
@@ -263,7 +270,7 @@ class TrainingGuardHook(Hook):
                 'rate, or save checkpoints more often'
             )
         self.rollbacks += 1
-        self._tried.add(path)
+        self._tried.add(Path(path).name)
         lr_scale, self._loaded_scale = self.lr_scale * self.lr_factor, 1.0
         restore(runner, path)
         multiply_learning_rates(runner, lr_scale / self._loaded_scale)
