@@ -80,30 +80,35 @@ def stand_ins() -> list[tuple[Any, str]]:
     return found
 
 
-def with_numpy(value: Any, seen: set[int] | None = None) -> Any:
+def with_numpy(value: Any, seen: dict[int, tuple[Any, Any]] | None = None) -> Any:
     """Replace the stand-ins in what was read by numpy's own objects.
 
     Args:
         value: What was read. Dicts, lists and objects are changed in place.
-        seen: For the function itself: objects that were visited. Defaults to None.
+        seen: For the function itself: by the id of a visited object, the object and what replaces
+            it. Defaults to None.
 
     Returns:
         The value with arrays and dtypes of numpy.
     """
-    seen = set() if seen is None else seen
+    seen = {} if seen is None else seen
     if isinstance(value, _Type):
         return value.dtype
+    if isinstance(value, (str, bytes, int, float)) or value is None:
+        return value
+    if id(value) in seen:
+        return seen[id(value)][1]
     if isinstance(value, _Array):
         array = value.view(np.ndarray)
+        seen[id(value)] = value, array
         if array.dtype.hasobject:
             _replace_each(array.ravel('K'), range(array.size), seen)  # a view, since there are no gaps
         return array
     if isinstance(value, tuple) and type(value) is tuple:
         items = [with_numpy(item, seen) for item in value]
-        return tuple(items) if any(new is not old for new, old in zip(items, value, strict=True)) else value
-    if id(value) in seen:
-        return value
-    seen.add(id(value))
+        is_changed = any(new is not old for new, old in zip(items, value, strict=True))
+        return seen.setdefault(id(value), (value, tuple(items) if is_changed else value))[1]
+    seen[id(value)] = value, value
     if isinstance(value, dict):
         _replace_each(value, list(dict.keys(value)), seen)
     elif isinstance(value, list):
@@ -113,7 +118,7 @@ def with_numpy(value: Any, seen: set[int] | None = None) -> Any:
     return value
 
 
-def _replace_each(items: Any, keys: Any, seen: set[int]) -> None:
+def _replace_each(items: Any, keys: Any, seen: dict[int, tuple[Any, Any]]) -> None:
     for key in keys:
         old = items[key]
         new = with_numpy(old, seen)

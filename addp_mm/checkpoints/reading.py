@@ -12,6 +12,7 @@ import contextlib
 import os
 import pickle
 import re
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ FILE_SCHEME = 'file://'
 _HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
 _STATISTICS = ('min', 'max', 'mean', 'current')
 _ZIP_HEAD = b'PK\x03\x04'
+_one_at_a_time = threading.RLock()  # torch's list of allowed classes is that of the process
 
 
 class _History(HistoryBuffer):
@@ -105,7 +107,7 @@ def safe_load(file: Any, map_location: Any = None, **_: Any) -> Any:
     name = os.fspath(file) if isinstance(file, (str, os.PathLike)) else getattr(file, 'name', 'the checkpoint')
     if _is_archive(file):
         check_archive(file, name)
-    with _allow():
+    with _one_at_a_time, _allow():
         try:
             return with_numpy(torch.load(file, map_location=map_location, weights_only=True))
         except pickle.UnpicklingError as error:

@@ -54,11 +54,15 @@ def read_npz(path: str | os.PathLike, fields: Sequence[str]) -> tuple[list[str],
         total = sum(info.file_size for info in wanted.values())
         if total > MOST_BYTES:
             raise ValueError(f'its arrays have {total / 2**30:.1f} GiB, more than {MOST_BYTES >> 30} GiB')
-        for info in wanted.values():
-            with archive.open(info) as file:
-                _check_size(file, info.file_size)
-    with np.load(path, allow_pickle=False) as arrays:
-        return list(members), {field: arrays[field] for field in wanted}
+        return list(members), {field: _read_member(archive, info) for field, info in wanted.items()}
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    # np.load looks a name up again, and could find another member than the one that was checked
+    with archive.open(info) as file:
+        _check_size(file, info.file_size)
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _check_size(file: IO[bytes], size: int) -> None:

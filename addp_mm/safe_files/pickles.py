@@ -11,20 +11,22 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from pathlib import PosixPath, PurePosixPath
 from typing import IO, Any
 
+from addp_mm.errors import UserError
 from addp_mm.safe_files.errors import UnsafeFileError
 
 _BUILTINS = ('set', 'frozenset', 'list', 'dict', 'tuple', 'int', 'float', 'bool', 'str', 'complex', 'slice', 'object')
+# classes in C, whose attributes a pickle cannot set
 _PLAIN = {
     *(('builtins', name) for name in _BUILTINS),
-    *(('collections', name) for name in ('OrderedDict', 'defaultdict', 'Counter')),
+    *(('collections', name) for name in ('OrderedDict', 'defaultdict')),
     *(('datetime', name) for name in ('datetime', 'date', 'timedelta')),
-    ('pathlib', 'PosixPath'),
-    ('pathlib', 'PurePosixPath'),
     ('torch', 'Size'),
     ('torch', 'device'),
 }
@@ -34,12 +36,14 @@ _STRUCTURES = {
     'mmengine.structures.instance_data': ('InstanceData',),
     'mmengine.structures.label_data': ('LabelData',),
     'mmengine.structures.pixel_data': ('PixelData',),
-    'mmengine.config.config': ('ConfigDict',),
     'mmdet.structures.det_data_sample': ('DetDataSample',),
+    'mmdet.structures.track_data_sample': ('TrackDataSample',),
+    'mmdet.structures.reid_data_sample': ('ReIDDataSample',),
     'mmdet.structures.bbox.horizontal_boxes': ('HorizontalBoxes',),
     'mmdet.structures.mask.structures': ('BitmapMasks', 'PolygonMasks'),
     'mmseg.structures.seg_data_sample': ('SegDataSample',),
     'mmpretrain.structures.data_sample': ('DataSample',),
+    'mmpretrain.structures.multi_task_data_sample': ('MultiTaskDataSample',),
 }
 # names of modules in protocols 0 to 2, which Python 2 has as well
 _MODULES_NOW = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}
@@ -58,13 +62,17 @@ def load(file: IO[bytes], **options: Any) -> Any:
 
     Raises:
         UnsafeFileError: The pickle names a class or function that is not allowed, or is damaged.
+        OSError: The file cannot be read.
     """
     from addp_mm.checkpoints.numpy_pickles import with_numpy
 
     try:
         return with_numpy(_DataUnpickler(file, **options).load())
-    except pickle.UnpicklingError as error:
-        raise UnsafeFileError(f'the pickle is damaged or refused: {error}') from error
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle can raise any exception
+        reason = str(error) or type(error).__name__
+        raise UnsafeFileError(f'the pickle is damaged or refused: {reason}') from error
 
 
 def loads(content: bytes, **options: Any) -> Any:
@@ -150,16 +158,27 @@ def _numpy() -> dict[tuple[str, str], Any]:
 
 @cache
 def _functions() -> dict[tuple[str, str], Callable]:
-    """Functions that build arrays, tensors and bytes, by their names in a pickle."""
+    """Functions that build what a pickle may hold, by the names in it of functions and classes."""
     functions: dict[tuple[str, str], Callable] = {
         ('_codecs', 'encode'): _latin1_bytes,
         ('builtins', 'bytes'): _bytes,
+        ('collections', 'Counter'): Counter,
+        ('pathlib', 'PosixPath'): PosixPath,
+        ('pathlib', 'PurePosixPath'): PurePosixPath,
+        ('mmengine.config.config', 'ConfigDict'): _config_dict,
         ('torch._utils', '_rebuild_tensor_v2'): _tensor,
+        ('torch._utils', '_rebuild_parameter'): _parameter,
         ('torch.storage', '_load_from_bytes'): _storage,
     }
     for core in _NUMPY_CORES:
         functions[f'{core}.numeric', '_frombuffer'] = _array
-    return functions
+    return functions | {name: found for name, found in _numpy().items() if not isinstance(found, type)}
+
+
+def _config_dict(*args: Any) -> Any:
+    from mmengine.config import ConfigDict
+
+    return ConfigDict(*args)
 
 
 def _bytes(content: bytes = b'') -> bytes:
@@ -190,6 +209,18 @@ def _storage(content: bytes) -> Any:
 
 
 def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *rest: Any) -> Any:
+    import torch
     from torch._utils import _rebuild_tensor_v2  # the pickles of tensors name it
 
+    # torch enlarges a storage that is too small
+    last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
+    stored = torch.empty(0, dtype=storage.dtype).set_(storage).numel()
+    if all(size) and last >= stored:
+        raise UnsafeFileError(f'a tensor of the size {tuple(size)} has {stored} stored values')
     return _rebuild_tensor_v2(storage, offset, size, stride, *rest[:2])
+
+
+def _parameter(value: Any, requires_grad: bool, *_: Any) -> Any:
+    from torch.nn import Parameter
+
+    return Parameter(value, requires_grad)

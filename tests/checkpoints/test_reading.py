@@ -3,6 +3,8 @@ import argparse
 import io
 import os
 import pickle
+import threading
+import time
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -146,6 +148,28 @@ def test_only_the_users_allow_list_remains_after_loading(tmp_path):
     with torch.serialization.safe_globals([argparse.Namespace]):
         load_checkpoint_file(path)
         assert argparse.Namespace in torch.serialization.get_safe_globals()
+
+
+def test_threads_leave_the_allow_list_as_it_was(tmp_path, monkeypatch):
+    path = saved(tmp_path, WEIGHTS)
+    before, original = set(torch.serialization.get_safe_globals()), torch.load
+    first_is_inside, second_starts = threading.Event(), threading.Event()
+
+    def load(*args, **kwargs):
+        first_is_inside.set()
+        second_starts.wait()
+        time.sleep(0.05)  # without a lock, both are inside now
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch, 'load', load)
+    threads = [threading.Thread(target=safe_load, args=(path,)) for _ in range(2)]
+    threads[0].start()
+    first_is_inside.wait()
+    threads[1].start()
+    second_starts.set()
+    for thread in threads:
+        thread.join()
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_a_caller_cannot_switch_the_check_off(tmp_path):

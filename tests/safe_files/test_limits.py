@@ -69,6 +69,20 @@ def test_arrays_of_objects_and_compressed_zeros(tmp_path, monkeypatch):
     assert {name: value.tolist() for name, value in found.items()} == dict(rest=[1, 1, 1])
 
 
+def test_the_array_that_was_checked_is_read(tmp_path):
+    good = io.BytesIO()
+    np.save(good, np.eye(2))
+    with zipfile.ZipFile(tmp_path / 'x.npz', 'w') as archive:
+        archive.writestr('mu', npy())
+        archive.writestr('mu.npy', good.getvalue())
+    assert np.array_equal(arrays.read_npz(tmp_path / 'x.npz', ['mu'])[1]['mu'], np.eye(2))
+    with zipfile.ZipFile(tmp_path / 'y.npz', 'w') as archive:
+        archive.writestr('mu.npy', good.getvalue())
+        archive.writestr('mu', npy())
+    with pytest.raises(ValueError, match='states 8000000000000 bytes'):
+        arrays.read_npz(tmp_path / 'y.npz', ['mu'])
+
+
 def test_a_gzip_bomb_of_idx_files(tmp_path):
     with gzip.open(tmp_path / 'train-images-idx3-ubyte.gz', 'wb', 1) as file:
         for _ in range(300):

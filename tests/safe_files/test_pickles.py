@@ -8,16 +8,18 @@ import os
 import pickle
 import tarfile
 from collections import Counter, OrderedDict, defaultdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import mmengine
 import numpy as np
 import pytest
 import torch
 import yaml
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData, PixelData
 
 import addp_mm  # noqa: F401
+from addp_mm.checkpoints import numpy_pickles
 from addp_mm.safe_files import pickles
 from addp_mm.safe_files.errors import UnsafeFileError
 
@@ -141,6 +143,90 @@ def test_a_pickle_changes_no_class():
         pickles.loads(class_itself)
     assert not hasattr(InstanceData, 'pixel')
     assert '__setstate__' not in vars(InstanceData)
+
+
+def test_a_pickle_changes_no_global(monkeypatch):
+    names = ['pathlib PosixPath', 'pathlib PurePosixPath', 'collections Counter']
+    names += [f'numpy._core.multiarray {name}' for name in ('_reconstruct', 'scalar')]
+    names += [' '.join(name) for name in {*pickles._PLAIN, *pickles._functions()}]
+    for name in names:
+        state = pickle.dumps((None, dict(parent='x', planted='x')), 2)[2:-1]
+        with contextlib.suppress(UnsafeFileError):
+            pickles.loads(b'\x80\x02c' + name.replace(' ', '\n').encode() + b'\n' + state + b'b.')
+    assert Path('/a').parent == Path('/')
+    assert PurePosixPath('/a/b').parent == PurePosixPath('/a')
+    found = [Path, PurePosixPath, type(Path()), Counter, OrderedDict, *pickles._functions().values()]
+    found += [one for one, _ in numpy_pickles.stand_ins()]
+    assert not any(hasattr(one, 'planted') for one in found)
+
+
+def test_other_structures_and_parameters_are_read():
+    for module, name in (
+        ('mmdet.structures', 'TrackDataSample'), ('mmdet.structures', 'ReIDDataSample'),
+        ('mmpretrain.structures', 'MultiTaskDataSample'),
+    ):  # fmt: skip
+        cls = getattr(pytest.importorskip(module), name)
+        read = pickles.loads(pickle.dumps(cls(metainfo=dict(img_id=3))))
+        assert type(read) is cls
+        assert read.img_id == 3
+    for weight in (torch.nn.Parameter(torch.arange(3.0)), torch.nn.Parameter(torch.ones(2), requires_grad=False)):
+        read = pickles.loads(pickle.dumps(weight))
+        assert type(read) is torch.nn.Parameter
+        assert torch.equal(read, weight)
+        assert read.requires_grad is weight.requires_grad
+
+
+def test_a_config_dict_can_be_written_again():
+    values = ConfigDict(a=1, b=ConfigDict(c=[ConfigDict(d=2)]))
+    read = pickles.loads(pickle.dumps(dict(meta=values)))['meta']
+    assert read == values
+    assert type(read) is type(read.b) is type(read.b.c[0]) is ConfigDict
+    assert pickle.loads(pickle.dumps(read)) == values
+
+
+@pytest.mark.parametrize('content', [np.dtype('f4'), 'text'])
+def test_shared_tuples_are_visited_once(content):
+    shared = boxed = content
+    for _ in range(200):
+        shared, boxed = (shared, shared), np.array([boxed, boxed, None], object)
+    for read in (pickles.loads(pickle.dumps(shared)), pickles.loads(pickle.dumps(boxed))):
+        for _ in range(200):
+            assert read[0] is read[1]
+            read = read[0]
+        assert read == content
+    inner = [np.dtype('f4')]
+    inner.append((inner, inner[0]))
+    read = pickles.loads(pickle.dumps(inner))
+    assert read[1][0] is read
+    assert read[0] == read[1][1] == np.dtype('f4')
+
+
+@pytest.mark.parametrize('size', [(10**10,), (3,), (2, 2)])  # the last one overlaps, and needs three values
+def test_a_tensor_has_no_more_values_than_its_storage(size):
+    rebuild, (storage, *_) = torch.ones(2).__reduce_ex__(2)[:2]
+    pickled = pickle.dumps(Calls(rebuild, storage, 0, size, (1,) * len(size), False, OrderedDict()))
+    with pytest.raises(UnsafeFileError, match='a tensor of the size .* has 2 stored values'):
+        pickles.loads(pickled)
+
+
+def test_tensors_keep_their_views():
+    for tensor in (torch.arange(6.0)[2:4], torch.ones(1).expand(3, 2), torch.ones(0, 3), torch.tensor(2.5)):
+        read = pickles.loads(pickle.dumps(tensor))
+        assert torch.equal(read, tensor)
+        assert read.stride() == tensor.stride()
+
+
+@pytest.mark.parametrize('content', [b'', b'\x80', b'N', b'junk', b'cmmengine.config.config\nConfigDict\n(K\x01tR.'])
+def test_a_damaged_pickle_is_one_line(tmp_path, content):
+    (tmp_path / 'x.pkl').write_bytes(content)
+    with pytest.raises(UnsafeFileError, match=r'x\.pkl: the pickle is damaged or refused: .'):
+        mmengine.load(tmp_path / 'x.pkl')
+
+
+def test_a_bad_state_is_refused():
+    state = b'\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85RK\x01b.'
+    with pytest.raises(UnsafeFileError, match='is damaged or refused: .*subscriptable'):
+        pickles.loads(state)
 
 
 def test_a_forged_type_of_numpy_is_refused():

@@ -10,11 +10,17 @@ from mmengine.structures import InstanceData, PixelData
 from PIL import Image
 
 from addp_mm.analysis.replay.figure import batch_figure
+from addp_mm.config import registered_types
 from addp_mm.engine.guards.failed_batch import read_event
 from addp_mm.engine.guards.plain_data import PlainDataError, from_plain, to_plain
 from addp_mm.engine.hooks import TrainingCollapsedError
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/replay_batch.py'
+
+
+@pytest.fixture(autouse=True)
+def _limits_end(monkeypatch):
+    monkeypatch.setattr(registered_types, '_is_limited', False)
 
 
 @pytest.fixture(scope='module')
@@ -88,8 +94,12 @@ def test_an_event_without_weights_or_config_says_what_to_give(tmp_path, replay, 
 @pytest.mark.parametrize(
     'change, words',
     [
-        (dict(custom_imports=dict(imports=['antigravity'])), r'imports .*antigravity.*give --config'),
-        (dict(model=dict(type='mmengine.utils.path.osp.os.system', command='true')), 'by its path: give --config'),
+        (dict(custom_imports=dict(imports=['antigravity'])), "'antigravity' is of another package.*give --config"),
+        (dict(model=dict(type='mmengine.utils.path.osp.os.system', command='true')), 'model.type=.*give --config'),
+        (dict(model=dict(type='os.system', command='true')), "model.type='os.system' is not a registered class"),
+        (dict(optim_wrapper=dict(constructor='os.system')), "optim_wrapper.constructor='os.system' is not"),
+        (dict(model=dict(type='SumNet', nms=dict(type='print'))), "model.nms.type='print' is not a registered class"),
+        (dict(model='SumNet'), 'no config of a model'),
         (dict(model=None), 'no config of a model'),
     ],
 )
@@ -100,6 +110,17 @@ def test_a_config_in_the_file_runs_no_code(tmp_path, replay, change, words):
     torch.save(stored, path)
     with pytest.raises(SystemExit, match=words):
         replay(path)
+
+
+@pytest.mark.parametrize('name', ['precision', 'weights', 'config', 'names', 'batch', 'seed'])
+def test_a_malformed_event_names_what_is_missing(tmp_path, replay, name):
+    stored = torch.load(event_of(build(tmp_path, {}, bad=9)), weights_only=False)
+    torch.save({key: value for key, value in stored.items() if key != name}, tmp_path / 'less.pth')
+    with pytest.raises(SystemExit, match=f'less.pth is a damaged failed batch: {name} is missing'):
+        replay(tmp_path / 'less.pth')
+    torch.save(dict(stored, precision={}), tmp_path / 'less.pth')
+    with pytest.raises(SystemExit, match='precision is missing or of another type'):
+        replay(tmp_path / 'less.pth')
 
 
 def test_the_images_are_drawn_with_their_names(tmp_path):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -14,31 +14,32 @@ from torch import nn
 
 from addp_mm.checkpoints.comparison import compare_weights
 from addp_mm.checkpoints.errors import CheckpointError
-from addp_mm.config.config_file import ConfigError
+from addp_mm.config.data_types import check_data_config
+from addp_mm.errors import ConfigError
 from addp_mm.registry import MODELS
+
+_USED = ('default_scope', 'custom_imports', 'model', 'optim_wrapper')
 
 
 def config_of(event: Mapping[str, Any]) -> Config:
-    """The config of an event. Its file may come from a stranger, and types may call any function.
+    """What the replay needs of the config of an event, whose file may come from a stranger.
 
     Args:
         event: From :func:`~addp_mm.engine.guards.failed_batch.read_event`.
 
     Raises:
-        ConfigError: It has no model, imports modules, or names a type by its whole path.
+        ConfigError: It has no model, or could run code, see
+            :func:`~addp_mm.config.data_types.check_data_config`.
     """
     cfg = event['config']
-    if not cfg.get('model') or not cfg.get('optim_wrapper'):
+    if not all(cfg.get(key) and isinstance(cfg[key], Mapping) for key in ('model', 'optim_wrapper')):
         raise ConfigError('the event has no config of a model and an optimizer: give --config')
-    if cfg.get('custom_imports'):
-        raise ConfigError(
-            f"the event's config imports {cfg['custom_imports'].get('imports')}, and nothing is imported because a "
-            'file says so: give --config'
-        )
-    paths = [name for part in ('model', 'optim_wrapper') for name in _types(cfg[part]) if name.count('.') > 1]
-    if paths:
-        raise ConfigError(f"the event's config names the type {paths[0]} by its path: give --config")
-    return Config(copy.deepcopy(cfg))
+    used = {key: copy.deepcopy(cfg[key]) for key in _USED if key in cfg}
+    try:
+        check_data_config(used, "the event's config")
+    except ConfigError as error:
+        raise ConfigError(f'{error}. For a failed batch, give --config') from error
+    return Config(used)
 
 
 def build_model(cfg: Config, weights: Mapping[str, Any], source: str, device: str) -> nn.Module:
@@ -76,12 +77,3 @@ def build_wrapper(cfg: Config, model: nn.Module, loss_scale: float | None) -> Ba
         if loss_scale is not None and hasattr(part, 'loss_scaler') and part.loss_scaler.is_enabled():
             part.loss_scaler.load_state_dict({**part.loss_scaler.state_dict(), 'scale': loss_scale})
     return wrapper
-
-
-def _types(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        if isinstance(node.get('type'), str):
-            yield node['type']
-        node = list(node.values())
-    for part in node if isinstance(node, (list, tuple)) else ():
-        yield from _types(part)

@@ -17,10 +17,14 @@ from addp_mm.checkpoints.atomic_write import atomic_path
 from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.checkpoints.reading import load_checkpoint_file
 from addp_mm.config.type_names import type_name
-from addp_mm.engine.guards.plain_data import to_plain
+from addp_mm.engine.guards.plain_data import batch_size, to_plain
 
 FOLDER = 'failed_batches'
 _FORMAT = 'addp_mm failed batch 1'
+_FIELDS: dict[str, tuple[type, ...]] = dict(
+    reason=(str,), iteration=(int,), rank=(int,), seed=(int, type(None)), names=(list,), outputs=(dict,),
+    batch=(object,), config=(dict,), precision=(dict,), weights=(dict, str),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,24 @@ def read_event(path: str | os.PathLike) -> dict:
         raise CheckpointError(
             f'{os.fspath(path)} is not a failed batch: give a file of WORK_DIR/{FOLDER}, which TrainingGuardHook writes'
         )
+    _check_fields(event, path)
     weights = event['weights']
     if isinstance(weights, str):
         beside = Path(path).parent / Path(weights).name
-        weights = load_checkpoint_file(beside)['weights'] if weights and beside.is_file() else None
-    return dict(event, weights=weights)
+        weights = load_checkpoint_file(beside).get('weights') if weights and beside.is_file() else None
+    return dict(event, weights=weights if isinstance(weights, dict) else None)
+
+
+def _check_fields(event: Mapping[str, Any], path: str | os.PathLike) -> None:
+    bad = [name for name, kinds in _FIELDS.items() if name not in event or not isinstance(event[name], kinds)]
+    if not bad and not {'dtype', 'loss_scale'} <= event['precision'].keys():
+        bad = ['precision']
+    if not bad and len(event['names']) != batch_size(event['batch']):
+        bad = ['names']
+    if bad:
+        raise CheckpointError(
+            f'{os.fspath(path)} is a damaged failed batch: {bad[0]} is missing or of another type. Use another file'
+        )
 
 
 def _precision(wrapper: Any) -> dict:
