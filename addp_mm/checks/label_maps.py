@@ -32,6 +32,7 @@ from addp_mm.checks.tolerance import is_tolerated
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.errors import BrokenSampleError, DatasetError, check_folder_exists
+from addp_mm.errors import first_few
 
 
 def check_label_maps(cfg: Mapping) -> None:
@@ -86,17 +87,18 @@ def check_label_maps(cfg: Mapping) -> None:
     reduced = cfg.get('reduce_zero_label', default_of(cls, 'reduce_zero_label'))
     ignore_index = cfg.get('ignore_index', 255)
     counts: Counter = Counter()
+    damaged = []
     for name, image in spread(list(maps.items())):
         try:
             values = _read_map(label_folder / name, folder / image, reading.size)
         except BrokenSampleError as error:
-            if not is_tolerated(str(error), 1, len(maps)):
-                raise
+            damaged.append(str(error))
             continue
         found = count_labels(values)
         counts.update(found)
         highest = max((label for label in found if label != ignore_index), default=0)
         _check_highest(label_folder / name, highest, num_classes, reduced is None or bool(reduced))
+    _check_damaged(damaged, len(maps))
     if counts and reduced is not None and num_classes == len(classes):
         training = not cfg.get('test_mode')
         check_label_counts(label_folder, counts, classes, bool(reduced), ignore_index, training)
@@ -148,6 +150,17 @@ def _read_map(path: Path, image: Path, size: Callable[[Path], tuple[int, int] | 
             f'{found[1]} wide and {found[0]} high with its EXIF orientation applied. Write the label map in that size.'
         )
     return values
+
+
+def _check_damaged(damaged: Sequence[str], num_maps: int) -> None:
+    """Few enough label maps are damaged."""
+    if not damaged:
+        return
+    words = damaged[0]
+    if len(damaged) > 1:
+        words = f'{len(damaged)} label maps cannot be read: {first_few(damaged, 5)}'
+    if not is_tolerated(words, len(damaged), num_maps):
+        raise BrokenSampleError(words)
 
 
 def _check_highest(path: Path, highest: int, num_classes: int, reduce_zero_label: bool) -> None:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from addp_mm.checks.config_classes import resolve
 from addp_mm.config.nodes import node_at
+from addp_mm.config.registered_types import reason_not_found
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError
 
@@ -57,7 +58,8 @@ def refuse_unknown_type(where: str, kind: object, registries: tuple[str, ...], s
     """
     near = similar_types(str(kind), registries, scope)
     if near or _BUILT.fullmatch(where) and isinstance(kind, str):
-        raise ConfigError(f'config: {where}.type={kind!r} is not registered{near or _ADVICE}')
+        advice = near or reason_not_found(str(kind)) or _ADVICE
+        raise ConfigError(f'config: {where}.type={kind!r} is not registered{advice}')
 
 
 def similar_types(name: str, registries: tuple[str, ...], scope: str) -> str:
@@ -99,7 +101,7 @@ def check_other_types(cfg: Config, scope: str) -> None:
     ):
         kind = node_at(cfg, key)
         if isinstance(kind, str) and resolve(kind, (registry,), scope)[0] is None:
-            near = similar_types(kind, (registry,), scope)
+            near = similar_types(kind, (registry,), scope) or reason_not_found(kind)
             raise ConfigError(f'config: {key}={kind!r} is not registered{near}')
     for where, name, node in _inner_nodes(cfg.get('model'), 'model'):
         kind, found = node.get('type'), ('WEIGHT_INITIALIZERS',) if name == 'init_cfg' else ('MODELS', 'TASK_UTILS')
@@ -107,7 +109,8 @@ def check_other_types(cfg: Config, scope: str) -> None:
             continue
         near = similar_types(kind, found, scope)
         if near or name == 'init_cfg':
-            raise ConfigError(f'config: {where}.type={kind!r} is not registered{near}')
+            advice = near or reason_not_found(kind)
+            raise ConfigError(f'config: {where}.type={kind!r} is not registered{advice}')
 
 
 def _inner_nodes(node: object, path: str, name: str = '') -> Iterator[tuple[str, str, dict]]:

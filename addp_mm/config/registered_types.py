@@ -3,13 +3,14 @@
 
 mmengine takes a ``type`` that is in no registry as the path of any Python object, and calls it:
 ``type='os.system'`` runs a command. A config in Python can do so anyway. After
-:func:`use_registered_types_only`, registries of this process only find what is registered.
+:func:`registered_types_only`, registries of this process only find what is registered.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -21,14 +22,34 @@ _WITH_CLASSES = (*PACKAGES, *_TORCH)
 _is_limited = False
 
 
-def use_registered_types_only() -> None:
-    """Limit the registries of this process to registered classes and functions."""
+@contextmanager
+def registered_types_only() -> Iterator[None]:
+    """Limit the registries of this process to registered classes and functions.
+
+    They stay so afterwards, unless the code inside raises an error: the config is then refused, and
+    nothing is built from it.
+    """
     global _is_limited
-    _is_limited = True
+    before, _is_limited = _is_limited, True
+    try:
+        yield
+    except BaseException:
+        _is_limited = before
+        raise
+
+
+def reason_not_found(kind: str) -> str:
+    """``'; …'`` if a type may only be unknown because the registries are limited; else ''."""
+    if not _is_limited or '.' not in kind:
+        return ''
+    return (
+        '; this process has read a config in JSON or YAML, or one in a checkpoint, and from then on finds registered '
+        'types only. Register the class and use its registered name, or use another process'
+    )
 
 
 def guard_registries(module: Any) -> None:
-    """Make the registries obey :func:`use_registered_types_only`.
+    """Make the registries obey :func:`registered_types_only`.
 
     Args:
         module: ``mmengine.registry.registry``.

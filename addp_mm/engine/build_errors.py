@@ -15,6 +15,7 @@ from mmengine.runner import FlexibleRunner, Runner
 
 from addp_mm.checks.unknown_types import similar_types
 from addp_mm.config.nodes import nodes_below
+from addp_mm.config.registered_types import reason_not_found
 from addp_mm.config.type_names import type_name
 from addp_mm.errors import ConfigError, UserError, first_few
 
@@ -82,7 +83,7 @@ def _refuse_unregistered(error: Exception) -> None:
         return
     kind, scope, registry = found['kind'], found['scope'] or 'mmengine', found['registry']
     roots = [name for name, root in vars(registries).items() if getattr(root, 'name', None) == registry]
-    near = similar_types(kind, tuple(roots[:1]), scope)
+    near = similar_types(kind, tuple(roots[:1]), scope) or reason_not_found(kind)
     keys = [key for key, node in nodes_below(_config(error)) if isinstance(node, dict) and node.get('type') == kind]
     where = f'{first_few(keys)}: ' if keys else ''
     raise ConfigError(f'config: {where}type={kind!r} is not registered in {scope}::{registry}{near}') from error

@@ -11,6 +11,7 @@ from PIL import Image
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
 from addp_mm.checks.dataset_cfg import default_of
 from addp_mm.checks.datasets import check_dataset_cfg
+from addp_mm.checks.tolerance import tolerating
 
 
 def test_label_maps_must_exist(own_set):
@@ -157,6 +158,22 @@ def test_a_damaged_label_map_is_found_among_many(tmp_path, content):
 
 
 THREE = dict(type='BaseSegDataset', img_suffix='.png', metainfo=dict(classes=['a', 'b', 'c']))
+
+
+def test_damaged_label_maps_are_counted_together(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr('addp_mm.checks.tolerance.print_log', lambda text, *_: warnings.append(text))
+    cfg, _, maps = segmentation(tmp_path, THREE, 12, '.png', '.png')
+    for path in maps[:10]:
+        path.write_bytes(b'')
+    with tolerating(0):  # and ten more
+        check_dataset_cfg(cfg)
+        assert len(warnings) == 1
+        assert '10 label maps cannot be read: ' in warnings[0]
+        maps[10].write_bytes(b'')
+        refused(cfg, '11 label maps cannot be read', maps[0], 'and 6 more')
+    refused(cfg, '11 label maps cannot be read')
+    assert len(warnings) == 1
 
 
 def test_a_label_map_of_another_size_than_its_image_is_refused(tmp_path):

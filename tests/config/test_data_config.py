@@ -3,6 +3,7 @@
 
 import json
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import yaml
 from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, HOOKS, MODELS
 
+from addp_mm.checks.unknown_types import refuse_unknown_type
 from addp_mm.config import registered_types
 from addp_mm.config.config_file import load_config
 from addp_mm.config.data_config import read_data_config, write_data_config
 from addp_mm.config.literal_text import literal_config
 from addp_mm.config.plain_values import from_plain, to_plain
+from addp_mm.engine.build_errors import name_sections
 from addp_mm.errors import ConfigError
 
 GOOD = dict(default_scope='mmengine', model=dict(type='torch.nn.Identity'), hooks=[dict(type='IterTimerHook')])
@@ -136,6 +139,31 @@ def test_registered_types_of_the_packages_are_read(tmp_path):
     assert read_data_config(written(tmp_path, dict(a='{{$HOME:}} {{fileDirname}}'))).a == '{{$HOME:}} {{fileDirname}}'
 
 
+def test_operators_by_their_paths_and_augmentations_are_read(tmp_path, monkeypatch):
+    inner = [dict(type='OneOf', transforms=[dict(type='RandomBrightnessContrast')])]
+    albu = dict(type='mmdet.Albu', transforms=inner, bbox_params=dict(type='BboxParams'))
+    kinds = ('mmcv.ops.roi_align.RoIAlign', 'mmcv.ops.RoIAlign', 'mmcv.ops.nms.nms', 'mmcv.ops.nms', 'RoIAlign')
+    good = dict(GOOD, pipeline=[albu], ops=[dict(type=kind) for kind in kinds])
+    load_config(written(tmp_path, good))  # albumentations is not installed
+
+    def of(name, module):
+        return type(name, (), dict(__module__=module))
+
+    albumentations = ModuleType('albumentations')
+    names = ('OneOf', 'RandomBrightnessContrast', 'BboxParams')
+    vars(albumentations).update({name: of(name, 'albumentations.core') for name in names}, Path=of('Path', 'pathlib'))
+    albumentations.load = print
+    monkeypatch.setitem(sys.modules, 'albumentations', albumentations)
+    load_config(written(tmp_path, good))
+    for kind in ('Path', 'load', 'os.system', 'ReLU'):
+        inner[0]['transforms'][0]['type'] = kind
+        with pytest.raises(ConfigError, match=r'pipeline\.0\.transforms\.0\.transforms\.0\.type=.* not a registered'):
+            load_config(written(tmp_path, good))
+    for node in (dict(type='mmcv.ops.os.RoIAlign'), dict(type='mmcv.ops.nms.os'), dict(type='Albu', a=inner[0])):
+        with pytest.raises(ConfigError, match='not a registered class'):
+            load_config(written(tmp_path, dict(GOOD, a=node)))
+
+
 def test_registries_stay_limited_after_a_config_of_data(tmp_path):
     assert FUNCTIONS.get('os.path.join') is not None
     load_config(written(tmp_path, GOOD))
@@ -143,6 +171,30 @@ def test_registries_stay_limited_after_a_config_of_data(tmp_path):
         assert registry.get(name) is None
     assert HOOKS.get('mmengine.hooks.IterTimerHook') is HOOKS.get('IterTimerHook')
     assert MODELS.get('torch.nn.Linear') is not None
+
+
+def test_a_refused_config_does_not_limit_the_registries(tmp_path):
+    for bad in (dict(type='os.system'), dict(type='IterTimerHook', trust_remote_code=True)):
+        with pytest.raises(ConfigError):
+            Config.fromstring(json.dumps(dict(GOOD, custom_hooks=[bad])), '.json')
+        assert FUNCTIONS.get('os.path.join') is not None
+    load_config(written(tmp_path, GOOD))
+    with pytest.raises(ConfigError, match='not a registered class'):
+        load_config(written(tmp_path, dict(GOOD, custom_hooks=[dict(type='os.system')])))
+    assert FUNCTIONS.get('os.path.join') is None
+
+
+def test_the_cause_is_named_if_a_later_config_names_a_type_by_its_path(tmp_path):
+    words = 'is not registered.*; this process has read a config in JSON or YAML'
+    with pytest.raises(ConfigError, match='mmengine::hook$'), name_sections():
+        HOOKS.build(dict(type='my_pkg.Hook'))
+    load_config(written(tmp_path, GOOD))
+    with pytest.raises(ConfigError, match=words), name_sections():
+        HOOKS.build(dict(type='my_pkg.Hook'))
+    with pytest.raises(ConfigError, match=f'custom_hooks.0.type=.*{words}'):
+        refuse_unknown_type('custom_hooks.0', 'my_pkg.Hook', ('HOOKS',), 'mmengine')
+    with pytest.raises(ConfigError, match=r"type='Umbrella' is not registered in mmengine::hook$"), name_sections():
+        HOOKS.build(dict(type='Umbrella'))
 
 
 def test_text_of_a_config_is_read_as_data():
