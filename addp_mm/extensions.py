@@ -12,7 +12,7 @@ from addp_mm.checkpoints.saving import use_atomic_saving
 from addp_mm.compat.importing import when_imported
 from addp_mm.config.registered_types import guard_registries
 from addp_mm.config.shipped_names import add_base_names, add_inferencer_names, add_models_to_hub
-from addp_mm.config.text_as_data import read_dumps, read_text_as_data
+from addp_mm.config.text_as_data import read_dumps, read_text_as_data, write_values_as_they_are
 from addp_mm.safe_files.in_openmmlab import (
     name_refused_files,
     read_arrays_as_data,
@@ -25,6 +25,7 @@ EXTENSIONS = (
     ('mmengine.config.config', add_base_names),
     ('mmengine.config.config', read_text_as_data),
     ('mmengine.config.config', read_dumps),
+    ('mmengine.config.config', write_values_as_they_are),
     ('mmengine.fileio.handlers.pickle_handler', read_pickles_as_data),
     ('mmengine.fileio.handlers.yaml_handler', read_yaml_as_data),
     ('mmengine.fileio.io', name_refused_files),

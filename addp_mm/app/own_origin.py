@@ -76,7 +76,7 @@ class OwnOrigin:
         if 'transfer-encoding' in headers:
             return 411, 'The length of the request is missing.'
         length = headers.get('content-length', '0')
-        if not length.isdigit() or int(length) > self.max_bytes:
+        if not length.isdecimal() or int(length) > self.max_bytes:
             return 413, f'The request has more than {self.max_bytes} bytes.'
         return None
 

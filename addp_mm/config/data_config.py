@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,15 @@ from addp_mm.errors import ConfigError
 
 DATA_SUFFIXES = ('.json', '.yaml', '.yml')
 _BASE = '_base_'
+_FOLDER = re.compile(r'\{\{\s*fileDirname\s*\}\}')
 _MOST_VALUES = 1_000_000
 
 
 def read_data_config(path: str) -> Config:
     """Read a config in JSON or YAML with the files that it inherits from.
 
-    Nothing in it is run. Templates such as ``{{fileDirname}}`` and ``{{$HOME:}}`` stay as they are.
+    Nothing in it is run. Of mmengine's templates, ``{{fileDirname}}`` becomes the folder of the
+    file that it is in; others such as ``{{$HOME:}}`` stay as they are.
 
     Args:
         path: The file. It exists.
@@ -44,7 +48,7 @@ def _values(path: str, parents: tuple[str, ...]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
         file = _base_file(base, path)
-        if file in (*parents, path):
+        if os.path.realpath(file) in map(os.path.realpath, (*parents, path)):
             raise ConfigError(f'config {path} inherits from itself: {base}. Change {_BASE}')
         inherited = _values(file, (*parents, path))
         twice = inherited.keys() & merged.keys()
@@ -69,7 +73,16 @@ def _base_file(base: Any, path: str) -> str:
 
 
 def _load(path: str) -> dict[str, Any]:
-    return values_of_text(Path(path).read_text(encoding='utf-8'), Path(path).suffix, f'config {path}')
+    values = values_of_text(Path(path).read_text(encoding='utf-8'), Path(path).suffix, f'config {path}')
+    return _with_folder(values, os.path.dirname(os.path.abspath(path)))
+
+
+def _with_folder(value: Any, folder: str) -> Any:
+    if isinstance(value, str):
+        return _FOLDER.sub(lambda _: folder, value)
+    if isinstance(value, dict):
+        return {name: _with_folder(item, folder) for name, item in value.items()}
+    return type(value)(_with_folder(item, folder) for item in value) if isinstance(value, list | tuple) else value
 
 
 def values_of_text(text: str, suffix: str, where: str) -> dict[str, Any]:

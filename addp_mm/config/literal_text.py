@@ -32,6 +32,13 @@ def literal_config(text: str, where: str) -> dict[str, Any]:
         statements = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f'{where} is not the text of a config: {error}') from error
+    try:
+        return _values(statements, where)
+    except (TypeError, RecursionError) as error:  # a list as a key; very many signs
+        raise ConfigError(f'{where} is refused: {error}') from error
+
+
+def _values(statements: list[ast.stmt], where: str) -> dict[str, Any]:
     values = {}
     for statement in statements:
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None

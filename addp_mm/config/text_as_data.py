@@ -53,3 +53,25 @@ def read_dumps(config: Any) -> None:
         return from_plain(original(*args, **kwargs))
 
     config.load = load
+
+
+def write_values_as_they_are(config: Any) -> None:
+    """Make ``Config.dump`` write tuples and numbers as keys to JSON, so that they are read again.
+
+    A training writes its config to its work dir, from which it is tested.
+
+    Args:
+        config: The module ``mmengine.config.config``.
+    """
+    original = config.dump
+
+    def dump(obj: Any, *args: Any, **kwargs: Any) -> Any:
+        from addp_mm.config.plain_values import to_plain
+        from addp_mm.errors import ConfigError
+
+        try:
+            return original(to_plain(obj) if kwargs.get('file_format') == 'json' else obj, *args, **kwargs)
+        except ValueError as error:
+            raise ConfigError(f'the config cannot be written as JSON: {error}') from error
+
+    config.dump = dump

@@ -58,7 +58,7 @@ def write_converted(
     Returns:
         A description of the check and of the files. The config next to ``dst`` is
         ``{name: config}`` with an ``init_cfg`` that loads the weights from the same folder.
-        mmengine's ``Config.fromfile`` and ``_base_`` read it.
+        mmengine's ``Config.fromfile``, ``_base_`` and the tools read it.
 
     Raises:
         CheckpointError: The weights do not fit the config.

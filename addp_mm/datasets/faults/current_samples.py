@@ -19,7 +19,7 @@ class CurrentSample(NamedTuple):
 
     Attributes:
         pid: The process.
-        number: Number of the sample in the dataset.
+        number: Number of the sample in the dataset; -1 if its index is not a number.
         reads: Whether it is still reading.
         seconds: Time since it started to.
     """

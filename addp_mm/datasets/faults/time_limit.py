@@ -20,8 +20,9 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Interrupt a system call that takes too long, such as a read from a network disk that stalls.
 
     It uses the signal SIGALRM, which Python handles between two instructions: a decoder that does
-    not return is not interrupted. There is no limit in other threads than the main one. A timer of
-    other code that ends earlier stays; one that ends later goes on afterwards.
+    not return is not interrupted. There is no limit in other threads than the main one, on systems
+    without SIGALRM, and if code in C handles the signal: Python could not restore its handler. A
+    timer of other code that ends earlier stays; one that ends later goes on afterwards.
 
     Args:
         seconds: The limit; 0: none. If the code inside catches the error and reads something
@@ -30,9 +31,11 @@ def time_limit(seconds: float) -> Iterator[None]:
     Raises:
         SlowSampleError: The limit is exceeded. It is an OSError.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    left, interval = signal.getitimer(signal.ITIMER_REAL) if in_main_thread else (0.0, 0.0)
-    if not seconds or not in_main_thread or 0 < left <= seconds:
+    if not seconds or not _has_timer():
+        yield
+        return
+    left, interval = signal.getitimer(signal.ITIMER_REAL)
+    if 0 < left <= seconds:
         yield
         return
     start = time.monotonic()
@@ -48,6 +51,12 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
         if left:
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 1e-3), interval)
+
+
+def _has_timer() -> bool:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # the handler of code in C is None
+    return in_main_thread and hasattr(signal, 'setitimer') and signal.getsignal(signal.SIGALRM) is not None
 
 
 def _stop(seconds: float) -> None:

@@ -63,10 +63,11 @@ class WatchedDataset(Dataset):
 
     def _read(self, index: Any) -> Any:
         self.current.start(_number(index))
-        with time_limit(self.seconds):
-            sample = self.watched[index]
-        self.current.end()
-        return sample
+        try:
+            with time_limit(self.seconds):
+                return self.watched[index]
+        finally:
+            self.current.end()
 
     def _record(self, index: int, error: Exception) -> None:
         reason = fault_of(self.watched, index, error)

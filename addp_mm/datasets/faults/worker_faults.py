@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.faults.current_samples import CurrentSample
@@ -100,7 +101,13 @@ def _sample_of(pid: int) -> str:
 def _current() -> list[tuple[CurrentSample, str]]:
     """The samples of all workers, with their names."""
     samples = [(one, dataset) for dataset in live_datasets() for one in dataset.current.read()]
-    return [(one, sample_name(dataset.watched, one.number)) for one, dataset in samples if one.pid != os.getpid()]
+    return [(one, _name(dataset.watched, one.number)) for one, dataset in samples if one.pid != os.getpid()]
+
+
+def _name(dataset: Any, number: int) -> str:
+    if number < 0:
+        return f'a sample of {type(dataset).__name__} whose index is not a number'
+    return sample_name(dataset, number)
 
 
 def _message_in_worker(error: UserError) -> str | None:

@@ -2,6 +2,7 @@
 """Broken samples in a real data loader: replaced by the same others, named and counted."""
 
 import copy
+import os
 import pickle
 import re
 import signal
@@ -10,7 +11,7 @@ import cv2
 import pytest
 from helpers.faulty_data import COUNT, LOADERS, DieAt, Draw, Scenes, break_scenes, loader, read, watched, write_scenes
 from mmengine.dataset import ConcatDataset
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 from addp_mm.datasets import DatasetError, TooManyBrokenImagesError
 from addp_mm.datasets.faults.worker_faults import WorkerError, named_worker_faults
@@ -208,3 +209,35 @@ class Video:
 def test_an_index_that_is_not_a_number_is_passed_on(tmp_path):
     assert watched(Video(), tmp_path / 'broken.txt', 0)[1, 2] == 12
     assert watched(Video(), None, 0)[1, 2] == 12
+
+
+class DeadlyVideo(Video):
+    """Its process dies when it reads."""
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_sample_without_a_number_is_not_named_after_another_one():
+    dataset = watched(DeadlyVideo(), None, 1)
+    words = 'it was reading a sample of DeadlyVideo whose index is not a number. '
+    with pytest.raises(WorkerError, match=words), named_worker_faults():
+        list(DataLoader(dataset, sampler=[(1, 2)], num_workers=1, multiprocessing_context='fork', timeout=120))
+
+
+def test_an_error_ends_the_read(scenes):
+    dataset = watched(Scenes(scenes, more=[Raises(KeyError('a'))]), None, 0)
+    with pytest.raises(KeyError):
+        dataset[3]
+    assert [(one.number, one.reads) for one in dataset.current.read()] == [(3, False)]
+
+
+@pytest.mark.parametrize('change', [lambda patch: patch.setattr(signal, 'getsignal', lambda _: None), None])
+def test_without_a_handler_that_can_be_restored_there_is_no_limit(scenes, monkeypatch, change):
+    if change is None:  # Windows
+        monkeypatch.delattr(signal, 'setitimer')
+        monkeypatch.delattr(signal, 'getitimer')
+    else:
+        change(monkeypatch)
+        monkeypatch.setattr(signal, 'signal', None)
+    assert collate_first(watched(Scenes(scenes), None, 0)[3]) == 3
