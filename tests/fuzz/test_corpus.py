@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from fuzz_targets import PLACES, attempt, load
 
+from addp_mm.config import registered_types
+
 CORPUS = Path(__file__).parent / 'corpus'
 MOST = 300_000  # bytes of all inputs
 
@@ -16,6 +18,11 @@ def without_logs():
     logging.disable(logging.WARNING)
     yield
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _limits_end(monkeypatch):
+    monkeypatch.setattr(registered_types, '_is_limited', False)
 
 
 @pytest.mark.filterwarnings('ignore')

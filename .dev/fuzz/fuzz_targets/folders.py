@@ -92,6 +92,10 @@ def _published_maps() -> Iterable[bytes]:
     yield file.getvalue()
 
 
+_ARRAYS = ('mu', 'sigma', 'count', 'extractor', 'fingerprint', 'features', 'arr_0')
+_MEMBERS = (*(f'{name}.npy' for name in _ARRAYS), *_ARRAYS)
+
+
 def read_npz(data: bytes) -> None:
     """Read an archive as statistics and as features: as it is, or (name, .npy file) one by one."""
     reader = Reader(data)
@@ -112,9 +116,9 @@ def _archive(reader: Reader) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, 'w') as archive:
         while reader:
-            name = reader.choice(('mu', 'sigma', 'count', 'extractor', 'fingerprint', 'features', 'arr_0'))
-            if f'{name}.npy' not in archive.namelist():
-                archive.writestr(f'{name}.npy', reader.part())
+            name = reader.choice(_MEMBERS)
+            if name not in archive.namelist():
+                archive.writestr(name, reader.part())
     return file.getvalue()
 
 

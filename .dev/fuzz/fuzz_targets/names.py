@@ -18,6 +18,9 @@ PLACES = {
     'coco': ('annotations', 'COCO'),
     'coco_counts': ('annotations', 'COCO_COUNTS'),
     'options': ('texts', 'OPTIONS'),
+    'pickle': ('data_files', 'PICKLE'),
+    'data_config': ('data_files', 'DATA_CONFIG'),
+    'literal_config': ('data_files', 'LITERAL_CONFIG'),
 }
 #: Packages whose coverage guides the fuzzer, besides addp_mm.
 PACKAGES = {
