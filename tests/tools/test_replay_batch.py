@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData, PixelData
 from PIL import Image
 
 from addp_mm.analysis.replay.figure import batch_figure
+from addp_mm.checkpoints.errors import CheckpointError
 from addp_mm.engine.guards.failed_batch import read_event
 from addp_mm.engine.guards.plain_data import PlainDataError, from_plain, to_plain
 from addp_mm.engine.hooks import TrainingCollapsedError
@@ -100,6 +101,32 @@ def test_a_config_in_the_file_runs_no_code(tmp_path, replay, change, words):
     torch.save(stored, path)
     with pytest.raises(SystemExit, match=words):
         replay(path)
+
+
+@pytest.mark.parametrize(
+    'name, value, words',
+    [
+        ('precision', None, 'missing or of another kind: precision'),
+        ('precision', {}, 'missing or of another kind: precision'),
+        ('config', [1], 'missing or of another kind: config'),
+        ('weights', 'beside.pth', r'beside\.pth: weights is not a state dict'),
+        ('weights', None, 'missing or of another kind: weights'),
+    ],
+)
+def test_a_malformed_event_is_one_line(tmp_path, name, value, words):
+    event = dict(
+        batch=torch.zeros(1), config={}, precision=dict(dtype=None, loss_scale=None), iteration=1, rank=0, seed=None,
+        names=['a'], outputs={}, gradients=[], kind='loss', reason='', weights={}, format='addp_mm failed batch 1',
+    )  # fmt: skip
+    torch.save(event, tmp_path / 'event.pth')
+    assert read_event(tmp_path / 'event.pth')['names'] == ['a']
+    torch.save(dict(weights=3), tmp_path / 'beside.pth')
+    event[name] = value
+    if value is None:
+        del event[name]
+    torch.save(event, tmp_path / 'event.pth')
+    with pytest.raises(CheckpointError, match=words):
+        read_event(tmp_path / 'event.pth')
 
 
 def test_the_images_are_drawn_with_their_names(tmp_path):

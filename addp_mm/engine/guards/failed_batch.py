@@ -21,6 +21,11 @@ from addp_mm.engine.guards.plain_data import to_plain
 
 FOLDER = 'failed_batches'
 _FORMAT = 'addp_mm failed batch 1'
+_FIELDS: dict[str, Any] = dict(
+    batch=object, config=Mapping, precision=Mapping, iteration=int, rank=int, seed=(int, type(None)), names=list,
+    outputs=Mapping, gradients=list, kind=str, reason=str, weights=(str, Mapping),
+)  # fmt: skip
+_ADVICE = 'The file was changed, or another version of addp_mm wrote it: give another one'
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,22 @@ def read_event(path: str | os.PathLike) -> dict:
         raise CheckpointError(
             f'{os.fspath(path)} is not a failed batch: give a file of WORK_DIR/{FOLDER}, which TrainingGuardHook writes'
         )
+    _check_fields(event, path)
     weights = event['weights']
     if isinstance(weights, str):
         beside = Path(path).parent / Path(weights).name
-        weights = load_checkpoint_file(beside)['weights'] if weights and beside.is_file() else None
+        weights = load_checkpoint_file(beside).get('weights') if weights and beside.is_file() else None
+        if not isinstance(weights, Mapping | None):
+            raise CheckpointError(f'{beside}: weights is not a state dict. {_ADVICE}')
     return dict(event, weights=weights)
+
+
+def _check_fields(event: Mapping[str, Any], path: str | os.PathLike) -> None:
+    wrong = [name for name, kind in _FIELDS.items() if name not in event or not isinstance(event[name], kind)]
+    if not wrong and not {'dtype', 'loss_scale'} <= event['precision'].keys():
+        wrong = ['precision']
+    if wrong:
+        raise CheckpointError(f'{os.fspath(path)}: missing or of another kind: {", ".join(wrong)}. {_ADVICE}')
 
 
 def _precision(wrapper: Any) -> dict:
