@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """tools/app.py: options, and mistakes in one line."""
 
+import asyncio
 import runpy
 import socket
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 from helpers.recipes import load_recipe
 from helpers.tiny_addp import build_model, write_config
 
+from addp_mm.app.own_origin import OwnOrigin
 from addp_mm.datasets.fashion.fashion_mnist import CLASSES
 from addp_mm.errors import UserError
 from addp_mm.generation import SamplingSchedule
@@ -41,6 +43,20 @@ def test_it_listens_at_this_computer_unless_told_otherwise():
     assert TOOL['parse_args']([]).host == '127.0.0.1'
     assert all(map(TOOL['is_loopback'], ('127.0.0.1', '127.8.8.8', '::1', 'localhost')))
     assert not any(map(TOOL['is_loopback'], ('0.0.0.0', '::', '192.168.0.7', 'example.org')))
+
+
+@pytest.mark.parametrize('length, status', [('9', 200), ('11', 413), ('\xb2', 413), ('-1', 413), ('', 413)])
+def test_a_body_has_a_length_in_digits_up_to_the_limit(length, status):
+    async def app(scope, receive, send):
+        await send(dict(type='http.response.start', status=200))
+
+    async def send(message):
+        sent.append(message)
+
+    sent = []
+    headers = [(b'host', b'localhost'), (b'content-length', length.encode('latin1'))]
+    asyncio.run(OwnOrigin(app, '127.0.0.1', 10)(dict(type='http', headers=headers), None, send))
+    assert sent[0]['status'] == status
 
 
 def test_a_used_port_and_a_missing_package_are_one_line(monkeypatch):
