@@ -35,8 +35,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--runs', type=int, default=200, metavar='N', help='number of ends of trainings [200]')
-    parser.add_argument('--kinds', nargs='+', default=[], choices=[kind.name for kind in KINDS], help='[all]')
-    parser.add_argument('--faults', nargs='*', metavar='NAME', help='names of faults; without a name, none [all]')
+    parser.add_argument(
+        '--kinds', nargs='+', action='extend', default=[], choices=[kind.name for kind in KINDS], help='[all]'
+    )
+    parser.add_argument(
+        '--faults', nargs='*', action='extend', metavar='NAME', help='names of faults; without a name, none [all]'
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of the moments and signals [0]')
     parser.add_argument('--processes', type=int, default=2, metavar='N', help='trainings at the same time [2]')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/chaos'), help='folder [work_dirs/chaos]')

@@ -97,7 +97,7 @@ def main(argv=None):
     from addp_mm.engine.rank_watch import watched_ranks
     from addp_mm.stop_signals import GO_ON, exit_on_stop
 
-    with watched_ranks(GO_ON), exit_on_stop(is_awaited=args.launcher != 'none'):
+    with watched_ranks(f'{GO_ON} from the last checkpoint'), exit_on_stop(is_awaited=args.launcher != 'none'):
         status = train(args)
     if status:
         from addp_mm.engine.process_group import end_process

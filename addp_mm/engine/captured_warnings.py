@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from mmengine.logging import MMLogger
 
 
+# mmengine's words about a registry that a package does not have; there is nothing to do
+_ABOUT_ITSELF = 'Failed to search registry with scope'
+
+
 class _Collector(logging.Handler):
     def __init__(self, texts: list[str]) -> None:
         super().__init__(logging.WARNING)
@@ -15,7 +19,7 @@ class _Collector(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if text not in self.texts:
+        if text not in self.texts and not text.startswith(_ABOUT_ITSELF):
             self.texts.append(text)
 
 

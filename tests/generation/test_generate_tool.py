@@ -108,8 +108,12 @@ def test_a_full_disk_is_one_line_and_the_same_command_continues(files, tmp_path,
 def test_a_full_disk_is_one_line_and_leaves_no_part_of_the_npz(files, tmp_path, monkeypatch):
     generate(files, tmp_path, '--num-images', '2')
 
-    def full(*arguments, **options):
-        raise OSError(errno.ENOSPC, 'No space left on device')
+    read = zipfile.ZipFile.open
+
+    def full(self, name, mode='r', **options):
+        if mode == 'w':
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        return read(self, name, mode, **options)
 
     monkeypatch.setattr(zipfile.ZipFile, 'open', full)
     with pytest.raises(SystemExit, match=r'^error: .*images.npz cannot be written \(No space left on device\)'):

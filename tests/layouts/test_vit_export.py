@@ -152,7 +152,7 @@ def test_an_exported_checkpoint_runs_in_plain_timm(tmp_path, image, capsys):
     [
         (None, [], 'vit.json does not exist: give the config of the training as --config'),
         ('{"model": {}}', [], 'vit.json has no model.backbone of type addp_mm.ADDPViT'),
-        ('{"backbone": {"type": "ADDPViT"}}', ['--prefix', 'model'], 'no model.patch_embed.projection.weight'),
+        ('{"backbone": {"type": "addp_mm.ADDPViT"}}', ['--prefix', 'model'], 'no model.patch_embed.projection.weight'),
     ],
 )
 def test_an_export_needs_a_config_and_a_backbone(tmp_path, config, arguments, message):

@@ -185,7 +185,9 @@ def test_the_report_names_broken_images_and_the_batch(tmp_path):
         )
     (tmp_path / 'tokens').mkdir()
     broken = [dict(index=0, name=name, reason='no image') for name in ('b/c.png', 'a.png')]
-    (tmp_path / 'tokens/tokens.json').write_text(json.dumps(dict(format=2, broken=broken)))
+    about = dict.fromkeys(['tokenizer', 'images', 'views'], {})
+    about.update(shard=dict(index=0, of=1), ids=dict(shape=[9, 1, 16], dtype='uint16'), done=9)
+    (tmp_path / 'tokens/tokens.json').write_text(json.dumps(dict(about, format=2, broken=broken)))
     assert _broken(tmp_path, str(root)) == {f'{root}/a.png': 'truncated', f'{root}/b/c.png': 'no image'}
     stage = Stage(tmp_path, 'addp', {}, [])
     stage.prepare(Config(), dict(batch=4, accumulated=1, max_iters=2000, parameters=9))
