@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from mmengine.logging import MMLogger
 
-
 # mmengine's words about a registry that a package does not have; there is nothing to do
 _ABOUT_ITSELF = 'Failed to search registry with scope'
 
