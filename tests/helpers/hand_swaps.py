@@ -141,7 +141,7 @@ def read_detector(folder: Path, name: str) -> Config:
 FEW = {'num': 32, 'max_per_img': 30, 'num_queries': 30}
 
 
-def set_everywhere(node, key: str, value: int) -> None:
+def set_everywhere(node, key: str, value: object) -> None:
     if isinstance(node, dict):
         for name, child in node.items():
             if name == key:

@@ -72,8 +72,9 @@ def cases() -> dict[str, tuple[str, str]]:
 def read(package: str, name: str, folder: Path) -> tuple[Config, dict]:
     """Return the config of a tiny model and its batch.
 
-    All proposals and samples are used, because an untrained network selects them by scores that are
-    almost equal. Otherwise float32 and bfloat16 would be compared on different boxes.
+    All proposals, samples and boxes are used. An untrained network selects proposals by scores that
+    are almost equal, and NMS drops boxes by overlaps near its threshold: float32 and bfloat16 would
+    be compared on different boxes.
     """
     if package == 'mmseg':
         return read_segmentor(folder, name), segmentation_batch((64, 64))
@@ -81,7 +82,8 @@ def read(package: str, name: str, folder: Path) -> tuple[Config, dict]:
     set_everywhere(cfg.model, 'num', ALL)
     proposals = (cfg.model.get('train_cfg') or {}).get('rpn_proposal')
     if proposals:
-        proposals.update(nms_pre=ALL, max_per_img=ALL, nms=dict(type='nms', iou_threshold=1.0))
+        proposals.update(nms_pre=ALL, max_per_img=ALL)
+    set_everywhere(cfg.model, 'nms', dict(type='nms', iou_threshold=1.0))
     if name == 'dino':
         set_everywhere(cfg.model, 'num_queries', POSITIONS)
     panoptic = name in PANOPTIC
