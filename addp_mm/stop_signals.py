@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -123,23 +124,38 @@ def exit_on_stop(is_awaited: bool = False) -> Iterator[None]:
             sys.exit(status_of(received))
 
 
-def keep_worker_running(before: Any, worker: int) -> None:
-    """Start a data worker that only its training process ends (a ``worker_init_fn``).
+def keep_workers_running(loader: Any) -> None:
+    """Let only the training process end its data workers.
 
     Ctrl-C and the signals of a scheduler reach all processes of a job. A worker goes on then, since
     the training needs its batch to finish the iteration.
 
     Args:
-        before: The ``worker_init_fn`` that it replaces, or None.
-        worker: Number of the worker.
+        loader: The ``DataLoader``, before its first iteration.
     """
+    loader.worker_init_fn = partial(_keep_worker_running, loader.worker_init_fn)
+    get_iterator = loader._get_iterator
+
+    def start_workers() -> Any:
+        # A worker has the default handlers until its init function; it inherits what is blocked.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            return get_iterator()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    loader._get_iterator = start_workers
+
+
+def _keep_worker_running(before: Any, worker: int) -> None:
+    """The ``worker_init_fn`` that precedes another one."""
     if hasattr(signal, 'sigwaitinfo'):
         owner = multiprocessing.parent_process()
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         threading.Thread(target=_end_with, args=(owner and owner.pid,), daemon=True).start()
     else:  # macOS does not tell who sent a signal
         for number in (signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if before is not None:
         before(worker)
 

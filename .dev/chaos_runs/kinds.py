@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Kind:
     def write_config(self, path: Path, data: Path, **options: Any) -> Path:
         """Write the config of a training on ``data``, with more options."""
         cfg = Config.fromfile(ROOT / 'configs' / self.config)
-        cfg.merge_from_dict({**_COMMON, **self.options})
+        cfg.merge_from_dict(deepcopy({**_COMMON, **self.options}))  # it changes what it gets
         if 'max_epochs' in cfg.train_cfg:
             del cfg.train_cfg['max_iters'], cfg.default_hooks.checkpoint['max_keep_ckpts']
         cfg.merge_from_dict(options)

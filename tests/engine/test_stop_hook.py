@@ -12,6 +12,8 @@ from helpers.kill_at import KillAt
 from helpers.tiny_training import build_runner
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import FlexibleRunner, Runner
+from torch.utils.data import DataLoader
+from torch.utils.data._utils import worker
 
 from addp_mm.checkpoints.training_state import differences
 from addp_mm.engine.hooks import (
@@ -21,7 +23,7 @@ from addp_mm.engine.hooks import (
     StopHook,
     TrainingCollapsedError,
 )
-from addp_mm.stop_signals import SIGNALS, TrainingStopped, signals
+from addp_mm.stop_signals import SIGNALS, TrainingStopped, keep_workers_running, signals
 
 PLATEAU = [dict(type='ReduceOnPlateauLR', monitor='tiny/acc', rule='greater', factor=0.5, patience=0)]
 SCORES = (0.5, 0.6, 0.4, 0.7, 0.3, 0.2, 0.1, 0.1, 0.0)
@@ -253,3 +255,19 @@ def test_a_regular_checkpoint_stays_after_two_stops_in_its_validation(tmp_path):
     signals.received = None
     make(tmp_path, **resume).train()
     assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['iter_4.pth', 'iter_8.pth']
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_a_signal_to_the_whole_job_does_not_end_its_workers(monkeypatch, number):
+    # it may come before the worker has run its first line
+    start = worker._worker_loop
+
+    def signalled(*args):
+        os.kill(os.getpid(), number)
+        start(*args)
+
+    monkeypatch.setattr(worker, '_worker_loop', signalled)
+    loader = DataLoader(torch.arange(4), num_workers=1, multiprocessing_context='fork')
+    keep_workers_running(loader)
+    assert len(list(loader)) == 4
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(SIGNALS)

@@ -7,7 +7,6 @@ import contextlib
 import multiprocessing
 import signal
 import sys
-from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -22,7 +21,7 @@ from addp_mm.engine.hooks.failures import TrainingCollapsedError, non_finite_wei
 from addp_mm.engine.hooks.training_guard_hook import TrainingGuardHook
 from addp_mm.engine.stop_checkpoint import StopCheckpoint
 from addp_mm.registry import HOOKS
-from addp_mm.stop_signals import GO_ON, TrainingStopped, keep_worker_running, signals, status_of
+from addp_mm.stop_signals import GO_ON, TrainingStopped, keep_workers_running, signals, status_of
 
 
 @HOOKS.register_module()
@@ -64,7 +63,7 @@ class StopHook(Hook):
         for loop in (runner.train_loop, runner.val_loop):
             loader = getattr(loop, 'dataloader', None)
             if isinstance(loader, DataLoader):
-                loader.worker_init_fn = partial(keep_worker_running, loader.worker_init_fn)
+                keep_workers_running(loader)
         if received := self._received():
             self._stop(received, runner, f'before iteration {runner.iter + 1}; nothing was changed')
 
