@@ -14,13 +14,16 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
-# what two runs of one training need not share: paths, names, clocks, and which files they have kept
+# what two runs of one training need not share: paths, names, clocks, which files they have kept, and mmengine's
+# version, to which it adds the commit of the working directory
 _OTHER_EACH_RUN = (
     'meta.time',
     'meta.cfg',
     'meta.experiment_name',
+    'meta.mmengine_version',
     'message_hub.runtime_info.cfg',
     'message_hub.runtime_info.experiment_name',
+    'message_hub.runtime_info.mmengine_version',
     'message_hub.runtime_info.last_ckpt',
     'message_hub.runtime_info.keep_ckpt_ids',
     'message_hub.resumed_keys.last_ckpt',
@@ -35,8 +38,8 @@ def differences(first: Mapping, second: Mapping) -> list[str]:
 
     Weights, optimizer, moving averages, schedulers, loss scale, random state, the states of hooks,
     counts and the histories of the losses are compared. Of a best checkpoint only the name is
-    compared, not its folder. Not compared: the config, times, memory, and the names of the files
-    that were kept.
+    compared, not its folder. Not compared: the config, times, memory, the version of mmengine, and
+    the names of the files that were kept.
 
     Args:
         first: A checkpoint, as :func:`addp_mm.checkpoints.reading.load_checkpoint_file` reads it.

@@ -62,7 +62,7 @@ STOPPING = """
 import os, signal, sys, time
 def stop(number, frame):
     time.sleep(1)  # saves
-    print('SAVED', os.environ['RANK'], number, flush=True)
+    os.write(1, f'SAVED {{os.environ["RANK"]}} {{number}}\\n'.encode())  # in one piece: two processes write here
     sys.exit(75)
 signal.signal(signal.{name}, stop)
 open('ready_' + os.environ['RANK'], 'w').close()
