@@ -1,16 +1,19 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Every test starts with the same seed, on one thread and without a Runner of another test."""
 
+import gc
 import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import random
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import utils as config_utils
 from mmengine.logging import MMLogger
 
 torch.set_num_threads(1)
@@ -18,7 +21,17 @@ torch.set_num_threads(1)
 _TESTS = os.path.dirname(os.path.abspath(__file__))
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (_TESTS, os.environ.get('PYTHONPATH'))))
 
+# for each config of mmdet, mmpretrain or mmseg that is read, mmengine reads all their index files
+config_utils.load = cache(config_utils.load)
+
 pytest_plugins = ['helpers.run_tools', 'helpers.scene_fixtures', 'helpers.benchmark_runs']
+
+
+@pytest.fixture(autouse=True, scope='module')
+def garbage_of_this_file_only():
+    """mmengine looks for garbage when it builds a dataset: seconds, among the objects of all tests before."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
