@@ -203,7 +203,8 @@ def _on_small_disk(fill: Callable[[Path], None], clear: Callable[[Path], None]) 
             ended = place.train()
             return place.compared(ended)
         finally:
-            subprocess.run(['umount', '-l', str(place.work_dir)], check=True)
+            while place.work_dir.is_mount():
+                _unlock(place.work_dir)
 
     return trial
 
@@ -222,12 +223,13 @@ def _grow(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> None:
-    # fails while a file is open for writing: then the mount itself becomes read-only
+    # a second mount on top: the first one cannot become read-only while a file of it, the log, is open for writing
+    subprocess.run(['mount', '--bind', str(folder), str(folder)], check=True)
     subprocess.run(['mount', '-o', 'remount,ro,bind', str(folder)], check=True)
 
 
 def _unlock(folder: Path) -> None:
-    subprocess.run(['mount', '-o', 'remount,rw,bind', str(folder)], check=True)
+    subprocess.run(['umount', '-l', str(folder)], check=True)
 
 
 def _worker_dies(place: _Place) -> Trial:
