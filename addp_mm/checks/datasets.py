@@ -24,7 +24,7 @@ from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_maps import check_label_maps
 from addp_mm.checks.repaired_files import other_files, use_repaired_files
 from addp_mm.checks.token_labels import check_token_labels
-from addp_mm.checks.tolerance import broken_share, tolerating
+from addp_mm.checks.tolerance import broken_share, sample_seconds, tolerating
 from addp_mm.config.nodes import node_at
 from addp_mm.datasets.errors import DatasetError
 
@@ -55,7 +55,7 @@ def check_datasets(cfg: Config, *loaders: str, repaired_dir: str | Path | None =
             if loader in loaders:
                 # a resumed training has started with these data: files may have gone since
                 share = broken_share(cfg) if loader == 'train_dataloader' else None
-                with tolerating(share if cfg.get('resume') else None):
+                with tolerating(share if cfg.get('resume') else None, sample_seconds(cfg)):
                     coco[loader] = check_dataset_cfg(node.dataset, use_of(cfg, loader), share)
     check_same_classes(datasets)
     for loader in coco:

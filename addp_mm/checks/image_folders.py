@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from addp_mm.checks.dataset_cfg import quoted
-from addp_mm.checks.tolerance import is_tolerated
+from addp_mm.checks.tolerance import file_time_limit, is_tolerated
 from addp_mm.datasets.errors import DatasetError, check_folder_exists
 from addp_mm.datasets.readers.read_image import read_rgb
 from addp_mm.errors import first_few
@@ -120,7 +120,9 @@ def check_image_files(folder: Path, names: Sequence[str], read: Callable[[bytes]
     damaged = []
     for name in spread(names):
         try:
-            read((folder / name).read_bytes())
+            with file_time_limit():
+                content = (folder / name).read_bytes()
+            read(content)
         except (OSError, ValueError) as error:
             damaged.append(f'{folder / name} ({error})')
     words = f'{len(damaged)} images cannot be read: {first_few(damaged, 5)}. Replace or remove them.'

@@ -28,7 +28,7 @@ from addp_mm.checks.image_folders import (
 )
 from addp_mm.checks.image_reading import reading_of
 from addp_mm.checks.label_counts import check_label_counts, count_labels
-from addp_mm.checks.tolerance import is_tolerated
+from addp_mm.checks.tolerance import file_time_limit, is_tolerated
 from addp_mm.checks.type_lookup import is_kind
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.errors import BrokenSampleError, DatasetError, check_folder_exists
@@ -134,7 +134,7 @@ def _stem(image: str, suffix: str | None) -> str:
 def _read_map(path: Path, image: Path, size: Callable[[Path], tuple[int, int] | None]) -> np.ndarray:
     """The labels of a map, (H, W): one for each pixel of its image."""
     try:
-        with Image.open(path) as label_map:
+        with file_time_limit(), Image.open(path) as label_map:
             channels, values = label_map.getbands(), np.asarray(label_map)
     except (OSError, SyntaxError) as error:
         raise BrokenSampleError(f'{path}: the label map cannot be read ({error}). Replace it.') from error

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 import addp_mm  # noqa: F401  # before the packages: they need its mmcv._ext
 from addp_mm.checks.coco_left_out import leave_out_faulty
 from addp_mm.checks.datasets import check_datasets
-from addp_mm.checks.tolerance import broken_share
+from addp_mm.checks.tolerance import broken_share, sample_seconds
 from addp_mm.datasets import DatasetError
 
 BOTH = ('train_dataloader', 'val_dataloader')
@@ -78,10 +78,12 @@ def test_above_the_share_the_file_is_refused_with_the_list():
         leave_out_faulty(Path('a.json'), content_of(*[dict(area=0)] * 2, whole=0), True, 0.001)
 
 
-def test_the_share_is_that_of_the_hook():
+def test_the_share_and_the_time_limit_are_those_of_the_hook():
     assert broken_share({}) == broken_share(dict(default_hooks=dict(broken_samples=dict(type='X')))) == 0.001
     assert broken_share(dict(default_hooks=dict(broken_samples=dict(max_broken_share=0.1)))) == 0.1
     assert broken_share(dict(default_hooks=dict(broken_samples=None))) is None
+    assert sample_seconds({}) == sample_seconds(dict(default_hooks=dict(broken_samples=None))) == 120
+    assert sample_seconds(dict(default_hooks=dict(broken_samples=dict(sample_seconds=3)))) == 3
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Images and label maps of segmentation are checked before anything is built."""
 
+import os
 import shutil
 
 import numpy as np
@@ -271,3 +272,14 @@ def test_defaults_of_stock_datasets_are_those_of_their_objects():
         assert {name: default_of(cls, name) for name in names} == expected, cls
         read += 1
     assert read >= 10
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='no named pipes')
+@pytest.mark.parametrize('what', ['image', 'label map'])
+def test_a_file_that_is_never_read_is_named_after_the_time_limit(tmp_path, what):
+    cfg, images, maps = segmentation(tmp_path, THREE, 3, '.png', '.png')
+    path = (images if what == 'image' else maps)[1]
+    path.unlink()
+    os.mkfifo(path)  # nobody writes to it: a read waits for ever
+    with tolerating(None, seconds=0.2):
+        refused(cfg, path, 'not read within 0.2 s', 'Replace')
