@@ -270,8 +270,10 @@ def _broken_images(place: _Place) -> Trial:
     run, place.work_dir = place.work_dir, place.folder / 'undisturbed'
     shutil.copytree(run, place.work_dir)
     undisturbed = place.train(**options)
-    for image in (gone, cut, hanging):
+    for image in (cut, hanging):
         place.named(undisturbed, image.name)
+    # without a list of the images, a resumed training cannot know the name
+    place.named(undisturbed, gone.name if gone.name in undisturbed.output else f'had {len(images)} samples')
     place.whole, place.work_dir = place.work_dir, run
 
     def attack(pid: int, seconds: float) -> None:

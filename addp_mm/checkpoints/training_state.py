@@ -22,6 +22,7 @@ _OTHER_EACH_RUN = (
     'meta.experiment_name',
     'meta.mmengine_version',
     'message_hub.runtime_info.cfg',
+    'message_hub.runtime_info.eta',
     'message_hub.runtime_info.experiment_name',
     'message_hub.runtime_info.mmengine_version',
     'message_hub.runtime_info.last_ckpt',

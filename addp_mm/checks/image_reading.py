@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mmengine.registry import TRANSFORMS
 
 from addp_mm.checks.dataset_cfg import transforms_of
+from addp_mm.checks.tolerance import file_time_limit
 from addp_mm.checks.type_lookup import find_type
 from addp_mm.config.type_names import type_name
 from addp_mm.datasets.readers.load_image import LoadImage
@@ -46,10 +47,16 @@ def reading_of(pipeline: Any) -> ImageReading:
     found = find_type(kind, TRANSFORMS)
     if isinstance(found, type) and issubclass(found, LoadMultiChannelImage):
         arguments = {key: value for key, value in loader.items() if key != 'type'}
-        return ImageReading(found(**arguments).decode, upright_size)
+        return ImageReading(found(**arguments).decode, upright_size_in_time)
     ours = isinstance(found, type) and issubclass(found, LoadImage) and found.transform is LoadImage.transform
     known = ours or type_name(kind) == 'LoadImageFromFile'  # a subclass of mmcv's loader may read in another way
     return _COLOUR if known and _as_colour(loader) else _OTHERS
+
+
+def upright_size_in_time(path: Path) -> tuple[int, int] | None:
+    """As ``upright_size``; also None if the file is not read within the time limit of the checks."""
+    with file_time_limit():
+        return upright_size(path)
 
 
 def _loads_images(transform: Mapping) -> bool:
@@ -68,5 +75,5 @@ def _require_content(content: bytes) -> None:
         raise ValueError('an empty file')
 
 
-_COLOUR = ImageReading(read_rgb, upright_size)
+_COLOUR = ImageReading(read_rgb, upright_size_in_time)
 _OTHERS = ImageReading(_require_content, lambda _: None)

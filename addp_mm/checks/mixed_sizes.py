@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from addp_mm.checks.before_training import PreflightError
 from addp_mm.checks.image_folders import spread
-from addp_mm.datasets.readers.read_image import upright_size
+from addp_mm.checks.image_reading import upright_size_in_time
 from addp_mm.datasets.samplers.resumable_sampler import ResumableInfiniteSampler
 from addp_mm.datasets.samplers.seeded_batches import SeededBatches
 from addp_mm.randomness import random_states_kept
@@ -115,7 +115,7 @@ def _size(dataset: Any, index: int) -> tuple[int, int] | None:
         info = dataset.get_data_info(index)
         if 'height' in info and 'width' in info:
             return info['height'], info['width']
-        return upright_size(Path(info['img_path']))
+        return upright_size_in_time(Path(info['img_path']))
     except Exception:  # a dataset of any class; its images are then tried without their sizes
         return None
 

@@ -1,11 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """COCO annotations are checked record by record before anything is built."""
 
+import os
+
 import pytest
 from helpers.checked_data import annotations_loader, change_json, dataset_cfg, refused
 from PIL import Image
 
 from addp_mm.checks.datasets import check_dataset_cfg
+from addp_mm.checks.tolerance import tolerating
 
 
 def test_an_annotation_file_that_lacks_a_class_is_named(own_set):
@@ -54,6 +57,17 @@ def test_an_incomplete_annotation_file_is_named(own_set):
 def test_an_annotation_file_without_images_is_refused(own_set):
     change_json(own_set / 'annotations/instances_train.json', lambda content: content.update(images=[]))
     refused(dataset_cfg('det', own_set), '"images" is empty')
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='no named pipes')
+def test_an_image_that_is_never_read_is_named_after_the_time_limit(own_set):
+    image = own_set / 'scenes/train/000004.png'
+    image.unlink()
+    os.mkfifo(image)  # nobody writes to it: a read waits for ever
+    with tolerating(None, seconds=0.2):
+        refused(dataset_cfg('det', own_set), image, 'not read within 0.2 s')
+    with tolerating(0, seconds=0.2):
+        check_dataset_cfg(dataset_cfg('det', own_set))
 
 
 def test_images_that_annotations_name_must_exist(own_set):

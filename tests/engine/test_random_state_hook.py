@@ -33,7 +33,7 @@ def test_a_checkpoint_without_it_is_a_warning_with_other_samplers(tmp_path, by_e
     assert 'will not equal an uninterrupted one' in capsys.readouterr().out
     (saved,) = tmp_path.glob('*_2.pth')
     batches = 0 if by_epoch else 2  # of the current epoch, or of the whole training
-    expected = dict(run_seed=0, seed=0, batches=batches, batch=4)
+    expected = dict(run_seed=0, size=16, seed=0, batches=batches, batch=4)
     assert torch.load(saved, weights_only=False)['random_state'] == expected
 
 
@@ -51,6 +51,14 @@ def test_another_batch_size_continues_after_the_same_sample(tmp_path):
     runner_of(tmp_path, resume=True, length=20, max_iters=6).train()
     state = torch.load(tmp_path / 'iter_6.pth', weights_only=False)['random_state']
     assert state == dict(run_seed=0, seed=0, size=20, trained=20)
+
+
+@pytest.mark.parametrize('sampler', ['addp_mm.ResumableInfiniteSampler', 'InfiniteSampler', 'DefaultSampler'])
+def test_another_number_of_samples_is_a_warning(tmp_path, sampler, capsys):
+    kind = dict(sampler=sampler, by_epoch=sampler == 'DefaultSampler', checkpoint_interval=1)
+    runner_of(tmp_path, max_iters=1, **kind).train()
+    runner_of(tmp_path, max_iters=2, resume=True, length=15, **kind).train()
+    assert 'the dataset had 16 samples and now has 15' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('ours_first', [False, True])

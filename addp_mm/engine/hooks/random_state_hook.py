@@ -135,11 +135,11 @@ class RandomStateHook(Hook):
         state = checkpoint[STATE_KEY] = dict(run_seed=self._seed)
         if self._batches is None:
             return
-        sampler = self._batches.sampler
-        if hasattr(sampler, 'seed'):
-            state['seed'] = sampler.seed
+        state['size'] = len(runner.train_dataloader.dataset)
+        if hasattr(self._batches.sampler, 'seed'):
+            state['seed'] = self._batches.sampler.seed
         if _starts_anywhere(self._batches.batches):
-            state.update(size=sampler.size, trained=self._start + self._trained)
+            state['trained'] = self._start + self._trained
             return
         state.update(batches=self._used, batch=_samples_a_step(runner))
 
@@ -175,14 +175,15 @@ class RandomStateHook(Hook):
         anywhere = _starts_anywhere(batches.batches)
         if state and anywhere != ('trained' in state):
             runner.logger.warning(f'{_NOT_EXACT}: it had another sampler')
+        size = len(runner.train_dataloader.dataset)
+        if state.get('size', size) != size:
+            runner.logger.warning(
+                f'the dataset had {state["size"]} samples and now has {size}: training continues in another order of '
+                'the samples. Were files added or removed?'
+            )
         if anywhere:
             self._start = state.get('trained', loop.iter * now)
             batches.sampler.start_at(self._start)
-            if state.get('size', batches.sampler.size) != batches.sampler.size:
-                runner.logger.warning(
-                    f'the dataset had {state["size"]} samples and now has {batches.sampler.size}: training continues '
-                    'in another order of the samples'
-                )
             return 0
         # checkpoints of earlier versions do not hold the number
         passed = 0 if batches.endless else loop.epoch * len(batches)
