@@ -6,9 +6,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from addp_mm.datasets.errors import DatasetError
 from addp_mm.datasets.faults.current_samples import CurrentSample
@@ -16,6 +19,7 @@ from addp_mm.datasets.faults.sample_files import sample_name
 from addp_mm.datasets.faults.watched_dataset import live_datasets
 from addp_mm.errors import UserError
 
+_SECONDS_OF_DEATH = 2.0
 _DIED = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([^.]+)\.|exited)')
 _TIMED_OUT = re.compile(r'DataLoader timed out after ([\d.]+) seconds')
 _GO_ON = '--resume continues from the last checkpoint.'
@@ -42,8 +46,9 @@ def named_worker_faults() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        words = _words(_with_causes(error))
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        cause = error if isinstance(error, RuntimeError) else _death_of_a_worker()
+        words = _words(_with_causes(cause))
         if words is None:
             raise
         raise WorkerError(words) from error
@@ -52,6 +57,18 @@ def named_worker_faults() -> Iterator[None]:
         if message is None:
             raise
         raise type(error)(message) from error
+
+
+def _death_of_a_worker() -> RuntimeError | None:
+    """torch's error about a worker that dies: its connections end a moment before it does."""
+    end = time.monotonic() + _SECONDS_OF_DEATH
+    while time.monotonic() < end:
+        try:
+            _error_if_any_worker_fails()
+            time.sleep(0.02)  # the handler of SIGCHLD may raise the error here
+        except RuntimeError as error:
+            return error
+    return None
 
 
 def _with_causes(error: BaseException | None) -> str:

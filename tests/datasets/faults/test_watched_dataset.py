@@ -2,6 +2,7 @@
 """Broken samples in a real data loader: replaced by the same others, named and counted."""
 
 import copy
+import multiprocessing
 import os
 import pickle
 import re
@@ -151,6 +152,17 @@ def test_a_worker_that_dies_names_its_sample(scenes, tmp_path, method):
     with pytest.raises(WorkerError) as info, named_worker_faults():
         read(loader(dataset, 2, method, timeout=120))
     assert f'was ended by SIGKILL: it was reading {scenes}/05.png. Often it is the kernel' in str(info.value)
+
+
+def test_a_connection_that_ends_with_its_worker(scenes):
+    batches = iter(loader(watched(Scenes(scenes), None, 1), 1, 'fork', timeout=120))
+    next(batches)
+    with pytest.raises(ConnectionResetError), named_worker_faults():  # the worker lives
+        raise ConnectionResetError
+    (worker,) = multiprocessing.active_children()
+    with pytest.raises(WorkerError, match='was ended by SIGKILL'), named_worker_faults():
+        os.kill(worker.pid, signal.SIGKILL)
+        raise ConnectionResetError
 
 
 @pytest.mark.parametrize('number, advice', [(signal.SIGBUS, 'memory map'), (signal.SIGSEGV, 'A decoder crashed')])
