@@ -134,7 +134,7 @@ def keep_workers_running(loader: Any) -> None:
         loader: The ``DataLoader``, before its first iteration.
     """
     loader.worker_init_fn = partial(_keep_worker_running, loader.worker_init_fn)
-    get_iterator = loader._get_iterator
+    get_iterator = loader._get_iterator  # noqa: SLF001  (torch has no public way)
 
     def start_workers() -> Any:
         # A worker has the default handlers until its init function; it inherits what is blocked.
@@ -144,7 +144,7 @@ def keep_workers_running(loader: Any) -> None:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    loader._get_iterator = start_workers
+    loader._get_iterator = start_workers  # noqa: SLF001
 
 
 def _keep_worker_running(before: Any, worker: int) -> None:

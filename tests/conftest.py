@@ -29,7 +29,7 @@ pytest_plugins = ['helpers.run_tools', 'helpers.scene_fixtures', 'helpers.benchm
 
 @pytest.fixture(autouse=True, scope='module')
 def garbage_of_this_file_only():
-    """mmengine looks for garbage when it builds a dataset: seconds, among the objects of all tests before."""
+    """mmengine looks for garbage for each dataset: seconds, among the objects of all tests."""
     gc.collect()
     gc.freeze()
 

@@ -223,7 +223,7 @@ def _grow(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> None:
-    # a second mount on top: the first one cannot become read-only while a file of it, the log, is open for writing
+    # a second mount on top: the first cannot become read-only while its log is open for writing
     subprocess.run(['mount', '--bind', str(folder), str(folder)], check=True)
     subprocess.run(['mount', '-o', 'remount,ro,bind', str(folder)], check=True)
 

@@ -14,8 +14,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
-# what two runs of one training need not share: paths, names, clocks, which files they have kept, and mmengine's
-# version, to which it adds the commit of the working directory
+# what two runs of one training need not share: paths, names, clocks, which files they have kept,
+# and mmengine's version, to which it adds the commit of the working directory
 _OTHER_EACH_RUN = (
     'meta.time',
     'meta.cfg',

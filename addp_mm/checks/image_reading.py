@@ -54,7 +54,7 @@ def reading_of(pipeline: Any) -> ImageReading:
 
 
 def upright_size_in_time(path: Path) -> tuple[int, int] | None:
-    """As ``upright_size``; also None if the file is not read within the time limit of the checks."""
+    """As ``upright_size``; also None if the file is not read within the checks' time limit."""
     with file_time_limit():
         return upright_size(path)
 

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The share of the data that may be faulty, of which the checks then warn, and the time that a file may take."""
+"""The share of the data that may be faulty, and the time in which a file must be read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def broken_share(cfg: Any) -> float | None:
 
 
 def sample_seconds(cfg: Any) -> float:
-    """Seconds in which a sample must be read, by the config of BrokenSamplesHook; 120 without it."""
+    """Time limit of a sample in seconds, by the config of BrokenSamplesHook; 120 without it."""
     hook = node_at(cfg, _HOOK, {})
     return hook.get('sample_seconds', _SECONDS) if isinstance(hook, Mapping) else _SECONDS
 
@@ -44,7 +44,7 @@ def tolerating(share: float | None, seconds: float = _SECONDS) -> Iterator[None]
 
     Args:
         share: As :func:`broken_share` returns it; None: every such file is an error.
-       seconds: The limit of :func:`file_time_limit`. Defaults to 120.
+        seconds: The limit of :func:`file_time_limit`. Defaults to 120.
     """
     tokens = _share.set(share), _seconds.set(seconds)
     try:

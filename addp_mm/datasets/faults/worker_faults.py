@@ -60,7 +60,7 @@ def named_worker_faults() -> Iterator[None]:
 
 
 def _death_of_a_worker() -> RuntimeError | None:
-    """torch's error about a worker that dies: its connections end a moment before it does."""
+    """The error of torch about a worker that dies: its connections end a moment before it."""
     end = time.monotonic() + _SECONDS_OF_DEATH
     while time.monotonic() < end:
         try:

@@ -160,9 +160,13 @@ def test_a_connection_that_ends_with_its_worker(scenes):
     with pytest.raises(ConnectionResetError), named_worker_faults():  # the worker lives
         raise ConnectionResetError
     (worker,) = multiprocessing.active_children()
-    with pytest.raises(WorkerError, match='was ended by SIGKILL'), named_worker_faults():
+
+    def receive():
         os.kill(worker.pid, signal.SIGKILL)
         raise ConnectionResetError
+
+    with pytest.raises(WorkerError, match='was ended by SIGKILL'), named_worker_faults():
+        receive()
 
 
 @pytest.mark.parametrize('number, advice', [(signal.SIGBUS, 'memory map'), (signal.SIGSEGV, 'A decoder crashed')])
