@@ -121,7 +121,7 @@ def hooks_of_scores(early=99):
     return (ScoreOfIteration(), EMAHook(momentum=0.1), EarlyStoppingHook('tiny/acc', patience=early, rule='greater'))
 
 
-@pytest.mark.parametrize('by_epoch, at', [(True, 8), (True, 16), (False, 12)])  # the scores of 8 and 16 are not better
+@pytest.mark.parametrize('by_epoch, at', [(True, 8), (True, 12), (True, 16), (False, 12)])  # 12 has the best score
 @pytest.mark.parametrize('how', ['kill', 'SIGTERM'])
 def test_a_validation_that_had_not_ended_is_run(tmp_path, by_epoch, at, how):
     settings = dict(by_epoch=by_epoch, total=4 if by_epoch else 16, schedules=PLATEAU)
@@ -145,6 +145,7 @@ def test_a_validation_that_had_not_ended_is_run(tmp_path, by_epoch, at, how):
     best = [sorted(path.name for path in (tmp_path / folder).glob('best*')) for folder in ('whole', 'parts')]
     assert best[0] == best[1]
     assert len(best[0]) == 1
+    assert differences(*(load(tmp_path / folder / best[0][0]) for folder in ('whole', 'parts'))) == []
     assert again.message_hub.get_scalar('val/tiny/acc').data[0].tolist() == [SCORES[n] for n in range(1, 5)]
     assert first.optim_wrapper.get_lr() == again.optim_wrapper.get_lr()
 

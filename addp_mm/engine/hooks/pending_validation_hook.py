@@ -52,7 +52,18 @@ class PendingValidationHook(Hook):
         """Validate, if a resumed training has not done so at its checkpoint."""
         if self._is_known and runner.iter and self._validated != _count(runner) and _is_due(runner):
             runner.logger.info(f'the validation after iteration {runner.iter} had not ended: it is run now')
-            runner.val_loop.run()
+            self._validate(runner)
+
+    @staticmethod
+    def _validate(runner: Runner) -> None:
+        """Validate with the counts of the iteration that has just ended; a best checkpoint holds them."""
+        hub, by_epoch = runner.message_hub, hasattr(runner.train_loop, 'run_epoch')
+        before = dict(epoch=runner.epoch, iter=runner.iter)
+        for name, value in dict(epoch=runner.epoch - by_epoch, iter=runner.iter - 1).items():
+            hub.update_info(name, value)
+        runner.val_loop.run()
+        for name, value in before.items():
+            hub.update_info(name, value)
 
 
 class _Last(Hook):
