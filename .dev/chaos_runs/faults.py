@@ -288,8 +288,8 @@ def _rank_dies(place: _Place) -> Trial:
     """One of two processes is killed; the launcher starts them again."""
     script = [sys.executable, '-m', 'addp_mm.torchrun', '--standalone', '--nproc-per-node', '2']
     # each process has its own batch norm statistics, unless they are those of the first one
-    options = {'model_wrapper_cfg': dict(type='MMDistributedDataParallel', broadcast_buffers=True)}
-    config = place.kind.write_config(place.folder / 'config.py', place.data, **options)
+    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=True, gradient_as_bucket_view=True)
+    config = place.kind.write_config(place.folder / 'config.py', place.data, model_wrapper_cfg=wrapper)
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 
     def run(work_dir: Path, restarts: int, kill: bool) -> tuple[int, str]:
