@@ -288,7 +288,7 @@ def _rank_dies(place: _Place) -> Trial:
     """One of two processes is killed; the launcher starts them again."""
     script = [sys.executable, '-m', 'addp_mm.torchrun', '--standalone', '--nproc-per-node', '2']
     # each process has its own batch norm statistics, unless they are those of the first one
-    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=True, gradient_as_bucket_view=True)
+    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=True)
     config = place.kind.write_config(place.folder / 'config.py', place.data, model_wrapper_cfg=wrapper)
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 

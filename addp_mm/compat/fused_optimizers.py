@@ -8,7 +8,7 @@ makes a group for each parameter if there is a ``paramwise_cfg``, and torch step
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -124,6 +124,8 @@ class _FusedSteps:
             return  # compiled code has no loop over groups
         merged: dict[tuple, dict] = {}
         for index, group in enumerate(optimizer.param_groups):
+            if group['fused']:
+                _arrange_gradients(group['params'])
             fused = group['fused'] and _fits(optimizer, group)
             key = tuple(_hashable(group[name]) for name in optimizer.defaults) if fused else (index,)
             if fused:
@@ -152,6 +154,20 @@ def _keep_kernels(optimizer: Any, state_dict: dict) -> dict:
     return {**state_dict, 'param_groups': kept + state_dict['param_groups'][len(kept) :]}
 
 
+def _arrange_gradients(parameters: Iterable[Any]) -> None:
+    """Give gradients the strides of their parameters.
+
+    A convolution may return others, depending on its input. With the plain kernel for these, the
+    weights of several processes would drift apart: it rounds in another way.
+    """
+    import torch
+
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is not None and not gradient.is_sparse and gradient.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+
+
 def _fits(optimizer: Any, group: dict) -> bool:
     """Whether the fused kernel gives the result of the plain one for these tensors.
 
@@ -164,7 +180,7 @@ def _fits(optimizer: Any, group: dict) -> bool:
             continue
         if parameter.grad.is_sparse or not _has_no_gaps(parameter):
             return False
-        for other in (parameter.grad, *optimizer.state.get(parameter, {}).values()):
+        for other in optimizer.state.get(parameter, {}).values():
             if getattr(other, 'shape', None) == parameter.shape and other.stride() != parameter.stride():
                 return False
     return len(set(_momenta(optimizer, group))) < 2

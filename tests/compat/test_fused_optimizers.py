@@ -161,6 +161,32 @@ def test_a_gradient_of_another_memory_order_is_read_in_its_own(kind):
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_strides_of_a_gradient_do_not_change_the_weights(kind):
+    # else the weights of two processes drift apart: each has its own images
+    def trained(arrange):
+        generator = torch.Generator().manual_seed(0)
+        shapes = (16, 64, 1, 1), (8, 4, 3, 3), (300, 300)
+        parameters = [nn.Parameter(torch.rand(shape, generator=generator)) for shape in shapes]
+        model = nn.ParameterList(parameters)
+        wrapper = wrapper_of(model, kind)
+        for _ in range(5):
+            for parameter in parameters:
+                parameter.grad = arrange(torch.randn(parameter.shape, generator=generator))
+            wrapper.step()
+        return parameters
+
+    def other_strides(gradient):
+        if gradient.dim() != 4:
+            return gradient
+        if gradient.shape[2:] == (1, 1):  # as a convolution of 8 x 8 positions returns it
+            return gradient.as_strided(gradient.shape, (64, 1, 64, 64))
+        return gradient.contiguous(memory_format=torch.channels_last)
+
+    for expected, found in zip(trained(lambda gradient: gradient), trained(other_strides), strict=True):
+        assert torch.equal(expected, found)
+
+
 def test_the_kernel_of_a_group_is_saved_as_it_was_given():
     first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     wrapper = OptimWrapper(torch.optim.AdamW([dict(params=[first], fused=True), dict(params=[second])]))
