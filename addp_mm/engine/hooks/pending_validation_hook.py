@@ -56,7 +56,7 @@ class PendingValidationHook(Hook):
 
     @staticmethod
     def _validate(runner: Runner) -> None:
-        """Validate with the counts of the iteration that has just ended; a best checkpoint holds them."""
+        """Validate with the counts of the iteration that ended: a best checkpoint has them."""
         hub, by_epoch = runner.message_hub, hasattr(runner.train_loop, 'run_epoch')
         before = dict(epoch=runner.epoch, iter=runner.iter)
         for name, value in dict(epoch=runner.epoch - by_epoch, iter=runner.iter - 1).items():
