@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,19 @@ def non_finite(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
     Args:
         weights: Tensors by name, of any types. Integers are always finite.
     """
+    return _non_finite(weights, lambda values: ~values.isfinite())
+
+
+def _non_finite(weights: Mapping[str, Tensor], is_faulty: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, int]]:
     for name, weight in weights.items():
         if not (weight.is_floating_point() or weight.is_complex()):
             continue
         values = weight.detach()
         if values.element_size() == 1:  # torch cannot test an 8-bit float
             values = values.float()
-        finite = values.isfinite()
-        if not finite.all():
-            yield name, int(finite.numel() - torch.count_nonzero(finite))
+        faulty = is_faulty(values)
+        if faulty.any():
+            yield name, int(torch.count_nonzero(faulty))
 
 
 def must_be_finite(module: nn.Module) -> set[str]:
@@ -49,10 +53,13 @@ def must_be_finite(module: nn.Module) -> set[str]:
 def finite_by_name(weights: Mapping[str, Tensor]) -> set[str]:
     """Names of weights that must be finite in every model, for a checkpoint without its model.
 
-    Some of :func:`must_be_finite`: a buffer, which may be infinite, can have any other name.
+    Any weight that is NaN is among them. Of those that are infinite, some of
+    :func:`must_be_finite` are: a buffer, such as an attention mask, can have any other name.
     """
-    names = {name for name, value in weights.items() if isinstance(value, Tensor)}
-    return {strip_wrappers(name) for name in names if name.rpartition('.')[2] in (*_PARAMETERS, *_STATISTICS)}
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    known = {name for name in tensors if name.rpartition('.')[2] in (*_PARAMETERS, *_STATISTICS)}
+    others = {name: value for name, value in tensors.items() if name not in known}
+    return {strip_wrappers(name) for name in (*known, *(name for name, _ in _non_finite(others, torch.isnan)))}
 
 
 def refuse_non_finite(weights: Mapping[str, Tensor], module: nn.Module | Collection[str], source: str) -> None:

@@ -86,15 +86,16 @@ def test_checkpoints_in_another_folder_are_found_beside_the_named_one(tmp_path, 
     assert latest_checkpoint(str(tmp_path / 'work')) == str(before)
 
 
+@pytest.mark.parametrize('name', ['a.weight', 'a.cls_token'])
 @pytest.mark.parametrize('key', ['state_dict', 'ema_state_dict'])
-def test_a_checkpoint_with_nan_weights_is_not_used(tmp_path, save, capsys, key):
+def test_a_checkpoint_with_nan_weights_is_not_used(tmp_path, save, capsys, key, name):
     last, before, _ = save('iter_12.pth', 'iter_8.pth', 'iter_4.pth')
     mask = torch.full((2,), -torch.inf)  # a buffer may be infinite
     torch.save({'state_dict': dict(mask=mask), 'meta': {}, key: {'mask': mask, 'a.weight': torch.ones(2)}}, before)
-    torch.save({'state_dict': {}, 'meta': {}, key: {'module.a.weight': torch.tensor([1.0, torch.nan])}}, last)
+    torch.save({'state_dict': {}, 'meta': {}, key: {f'module.{name}': torch.tensor([1.0, torch.nan])}}, last)
     assert latest_checkpoint(str(tmp_path)) == str(before)
     said = capsys.readouterr().out
-    assert f'{last} has weights that are NaN or Inf: module.a.weight (1 of 2 values)' in said
+    assert f'{last} has weights that are NaN or Inf: module.{name} (1 of 2 values)' in said
     assert f'; training continues from {before}' in said
     cfg = Config(dict(work_dir=str(tmp_path)))
     set_resume(cfg, str(last))  # PreflightHook refuses a path that is given
