@@ -148,3 +148,16 @@ def write_safetensors(
     metadata = dict(metadata or {})
     with atomic_path(path) as partial:
         save_file(dict(tensors), partial, metadata={**metadata, CHECKSUM: checksum(tensors, metadata)})
+        _sort_metadata(partial)
+
+
+def _sort_metadata(path: str | os.PathLike) -> None:
+    """Sort the metadata of a safetensors file; the library gives them another order each time."""
+    with open(path, 'r+b') as file:
+        size = int.from_bytes(file.read(8), 'little')
+        header = json.loads(file.read(size))
+        header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+        text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))

@@ -5,6 +5,7 @@ import stat
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from addp_mm.checkpoints.atomic_write import (
     FileWriteError,
@@ -79,3 +80,15 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
     remove_partials(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['.d', 'c.partial']
     remove_partials(tmp_path / 'missing')
+
+
+def test_equal_safetensors_files_have_equal_bytes(tmp_path):
+    metadata = dict(zebra='é "quoted"', alpha='1', middle='\n')
+    for number in range(8):
+        write_safetensors(tmp_path / str(number), dict(b=torch.ones(3), a=torch.zeros(2, 2)), metadata)
+    contents = {(tmp_path / str(number)).read_bytes() for number in range(8)}
+    assert len(contents) == 1
+    loaded = load_checkpoint_file(tmp_path / '0')['state_dict']
+    assert loaded['b'].tolist() == [1.0, 1.0, 1.0]
+    with safe_open(tmp_path / '0', framework='pt') as file:
+        assert metadata.items() <= file.metadata().items()
