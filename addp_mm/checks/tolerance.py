@@ -35,7 +35,9 @@ def broken_share(cfg: Any) -> float | None:
 def sample_seconds(cfg: Any) -> float:
     """Time limit of a sample in seconds, by the config of BrokenSamplesHook; 120 without it."""
     hook = node_at(cfg, _HOOK, {})
-    return hook.get('sample_seconds', _SECONDS) if isinstance(hook, Mapping) else _SECONDS
+    seconds = hook.get('sample_seconds') if isinstance(hook, Mapping) else None
+    # the hook itself refuses other values, after the checks
+    return seconds if isinstance(seconds, int | float) and seconds >= 0 else _SECONDS
 
 
 @contextmanager

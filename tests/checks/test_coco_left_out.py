@@ -83,7 +83,8 @@ def test_the_share_and_the_time_limit_are_those_of_the_hook():
     assert broken_share(dict(default_hooks=dict(broken_samples=dict(max_broken_share=0.1)))) == 0.1
     assert broken_share(dict(default_hooks=dict(broken_samples=None))) is None
     assert sample_seconds({}) == sample_seconds(dict(default_hooks=dict(broken_samples=None))) == 120
-    assert sample_seconds(dict(default_hooks=dict(broken_samples=dict(sample_seconds=3)))) == 3
+    given = [sample_seconds(dict(default_hooks=dict(broken_samples=dict(sample_seconds=n)))) for n in (3, 0, -1, 'a')]
+    assert given == [3, 0, 120, 120]
 
 
 @pytest.fixture
