@@ -45,6 +45,9 @@ def scope_of(cfg: Config) -> Iterator[None]:
 def build_model(cfg: Config, keep_sync_norms: bool = False) -> BaseModel:
     """Build the model of a config with random weights; no checkpoint is read.
 
+    Each weight is a number: those that a model leaves undefined until ``init_weights()``, as DINO
+    its level embeddings, are drawn here.
+
     Args:
         cfg: The config.
         keep_sync_norms: Whether synchronised batch norms stay, which cannot run on the CPU.
@@ -62,9 +65,25 @@ def build_model(cfg: Config, keep_sync_norms: bool = False) -> BaseModel:
     model = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
-    with scope_of(cfg):
+    with scope_of(cfg), _undefined_is_nan():
         built = MODELS.build(model)
+    for weight in built.parameters():
+        if not weight.isfinite().all():
+            torch.nn.init.normal_(weight, std=0.02)
     return built if keep_sync_norms else revert_sync_batchnorm(built)
+
+
+@contextmanager
+def _undefined_is_nan() -> Iterator[None]:
+    """Memory that a constructor leaves undefined holds NaN, not any number."""
+    debug, fill = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode('warn')
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(debug)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 def pad_to(cfg: Config, img_size: tuple[int, int]) -> None:

@@ -26,8 +26,10 @@ cfg = Config.fromfile({path!r})
 cfg.model.num_queries = cfg.model.test_cfg.max_per_img = 20
 init_default_scope('mmdet')
 from mmdet.registry import MODELS
-model = MODELS.build(cfg.model)
 import torch
+torch.manual_seed(0)
+model = MODELS.build(cfg.model)
+model.init_weights()
 from mmengine.optim import build_optim_wrapper
 from helpers.tiny_detection import detection_batch
 logged = model.train_step(detection_batch(((64, 96), )), build_optim_wrapper(model, cfg.optim_wrapper))
