@@ -27,6 +27,7 @@ from addp_mm.compat.compiled_step import (
     patch_drop_path,
     patch_optim_wrappers,
 )
+from addp_mm.compat.config_text import patch_config_text
 from addp_mm.compat.counted_labels import patch_counted_labels
 from addp_mm.compat.deepspeed import patch_deepspeed_optimizers
 from addp_mm.compat.distributed import patch_ddp, patch_init_dist, patch_sync_batchnorm
@@ -158,6 +159,12 @@ PATCHES = (
         'mmengine.runner.activation_checkpointing',
         'activation_checkpointing loses keyword arguments and gradients',
         patch_activation_checkpointing,
+    ),
+    Patch(
+        'config_text',
+        'mmengine.config.config',
+        'the text of the config is formatted again for each checkpoint',
+        patch_config_text,
     ),
     Patch(
         'fork_names',
