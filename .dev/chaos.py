@@ -17,7 +17,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -25,10 +24,12 @@ from pathlib import Path
 
 from chaos_runs.faults import faults_here, run_trial
 from chaos_runs.kills import MOST_KILLS, run_chain, whole_run
-from chaos_runs.kinds import KINDS, ROOT, named
+from chaos_runs.kinds import KINDS, named
 from chaos_runs.table import faults_table, kills_table
 from chaos_runs.training import preload
 from tqdm import tqdm
+
+from addp_mm.datasets.fashion.scene_writer import SceneSetSpec, write_fashion_scenes
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     out = args.out.absolute()
     data = (args.data or out / 'data').absolute()
     kinds = named(args.kinds)
-    preload()
+    preload({kind.package for kind in kinds})
     _write_data(data)
     with ProcessPoolExecutor(args.processes, multiprocessing.get_context('fork')) as pool:
         _each(pool, 'uninterrupted trainings', ((whole_run, kind, out, data) for kind in kinds))
@@ -87,9 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 def _write_data(folder: Path) -> None:
     if folder.is_dir():
         return
-    options = ['--train', '32', '--val', '8', '--objects-train', '40', '--objects-val', '10']
-    script = str(ROOT / 'tools/dataset_converters/fashion_scenes.py')
-    subprocess.run([sys.executable, script, str(folder), *options], check=True)
+    write_fashion_scenes(folder, SceneSetSpec(train=32, val=8, objects_train=40, objects_val=10))
 
 
 def _endless(kinds: list) -> Iterator[tuple]:

@@ -49,6 +49,11 @@ class Kind:
     last: str = f'iter_{ITERATIONS}.pth'
     interval: int = INTERVAL
 
+    @property
+    def package(self) -> str:
+        """The package of its model."""
+        return dict(det='mmdet', seg='mmseg').get(self.config.partition('/')[0], 'mmpretrain')
+
     def write_config(self, path: Path, data: Path, **options: Any) -> Path:
         """Write the config of a training on ``data``, with more options."""
         cfg = Config.fromfile(ROOT / 'configs' / self.config)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -11,7 +12,7 @@ import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,22 @@ from chaos_runs.kinds import ROOT
 
 LIMIT = 300.0  # seconds after which a training counts as hanging
 _TIMES = ('time', 'data_time', 'memory', 'eta')  # of a log; they differ between runs
+_MODULES = (
+    'pycocotools.mask',
+    'matplotlib.pyplot',
+    'torch.utils.tensorboard',
+    'addp_mm.checks.check_list',
+    'addp_mm.engine.hooks',
+    'addp_mm.engine.runner_cfg',
+    'addp_mm.models.backbones',
+    'addp_mm.models.discriminators',
+    'addp_mm.models.heads',
+    'addp_mm.models.losses',
+    'addp_mm.models.necks',
+    'addp_mm.models.predictors',
+    'addp_mm.models.selfsup',
+    'addp_mm.models.tokenizers',
+)
 _RESUMED = re.compile(r'resumed epoch: (\d+), iter: (\d+)')
 
 
@@ -49,19 +66,24 @@ class Ended:
         return lines[-1] if lines else ''
 
 
-def preload() -> None:
-    """Import what trainings need, so that a process that is forked from this one starts at once."""
+def preload(packages: Iterable[str]) -> None:
+    """Import what trainings need, so that a process that is forked from this one starts at once.
+
+    Args:
+        packages: The packages of the models, such as 'mmdet'.
+    """
     import torch
 
     import addp_mm  # noqa: F401  # before the packages: they need its operators
 
     torch.set_num_threads(1)
-    for package in ('mmpretrain', 'mmdet', 'mmseg'):
-        for part in ('models', 'datasets', 'engine'):
+    for package in packages:
+        for part in ('models', 'datasets', 'engine', 'evaluation', 'visualization'):
             importlib.import_module(f'{package}.{part}')
-        importlib.import_module(f'{package}.evaluation')
-    for name in ('pycocotools.mask', 'addp_mm.models', 'addp_mm.engine.hooks', 'matplotlib.pyplot'):
+    for name in _MODULES:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # the processes look for garbage among their own objects only
 
 
 def train(arguments: Sequence[str], log: Path, attack: Callable[[int, float], None] | None = None) -> Ended:
