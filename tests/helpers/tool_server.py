@@ -5,25 +5,23 @@ Each line of stdin is a job in JSON: ``{"argv": [script, …], "cwd": folder, "e
 file}``. The answer on stdout is the exit status.
 """
 
-import gc  # noqa: I001
+import gc
+import importlib
 import json
 import os
 import runpy
 import sys
 import traceback
 
-import addp_mm.engine.runner_cfg  # noqa: F401  # first: mmdet and mmseg need its mmcv._ext
-import matplotlib.pyplot  # noqa: F401
-import mmpretrain.datasets
-import mmpretrain.engine
-import mmpretrain.evaluation
-import mmpretrain.models
-import mmpretrain.visualization  # noqa: F401
-import torch
-import torch.utils.tensorboard
-from mmengine.config import Config
-
-torch.set_num_threads(1)
+_MODULES = (
+    'addp_mm.engine.runner_cfg',  # first: mmdet and mmseg need its mmcv._ext
+    *(f'{package}.{part}' for package in ('mmpretrain', 'mmdet', 'mmseg') for part in ('datasets', 'engine', 'models')),
+    *(f'{package}.{part}' for package in ('mmpretrain', 'mmdet', 'mmseg') for part in ('evaluation', 'visualization')),
+    *(f'addp_mm.models.{part}' for part in ('backbones', 'discriminators', 'heads', 'losses', 'necks', 'predictors')),
+    *('addp_mm.models.selfsup', 'addp_mm.models.tokenizers'),
+    *('addp_mm.checks.check_list', 'addp_mm.engine.hooks', 'addp_mm.evaluation', 'addp_mm.generation'),
+    *('matplotlib.pyplot', 'torch.utils.tensorboard'),
+)
 
 
 def run(job: dict) -> int:
@@ -47,7 +45,14 @@ def run(job: dict) -> int:
 
 
 def main() -> None:
+    for name in _MODULES:
+        importlib.import_module(name)
+    import torch
+    from mmengine.config import Config
+
+    torch.set_num_threads(1)
     Config(dict(a=1)).pretty_text  # noqa: B018  # loads the formatter once for all forks
+    gc.collect()
     gc.freeze()
     for line in sys.stdin:
         child = os.fork()
