@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from helpers.collected_loaders import end_workers_at_once
 from mmengine.config import utils as config_utils
 from mmengine.logging import MMLogger
 
@@ -23,6 +24,8 @@ os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (_TESTS, os.environ.get(
 
 # for each config of mmdet, mmpretrain or mmseg that is read, mmengine reads all their index files
 config_utils.load = cache(config_utils.load)
+
+end_workers_at_once()
 
 pytest_plugins = ['helpers.run_tools', 'helpers.scene_fixtures', 'helpers.benchmark_runs']
 
