@@ -1,13 +1,23 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 import os
-import subprocess
-import sys
+import warnings
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-import torch
+from helpers.interrupted import in_a_fork
+from helpers.jobs import records
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
-ROOT = Path(__file__).parents[2]
+
+def _run(scenario, folder: Path) -> None:
+    warnings.simplefilter('ignore')
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
+        manager._instance_dict.clear()  # what earlier tests of this process have left
+    scenario(folder)
 
 
 @pytest.fixture(scope='module')
@@ -15,16 +25,10 @@ def run_jobs(tmp_path_factory):
     """Run a scenario of ``jobs.py``; return the records, by ``<training>_<rank>``."""
 
     def run(scenario: str) -> dict:
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-        finished = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-m', 'helpers.jobs', scenario, str(run.folder)],
-            env=environment,
-            text=True,
-            capture_output=True,
-            timeout=600,
-        )
-        assert finished.returncode == 0, (finished.stdout + finished.stderr)[-8000:]
-        return {path.stem: torch.load(path, weights_only=True) for path in run.folder.glob('*.pth')}
+        jobs = import_module(f'helpers.{scenario}_jobs')  # here: the next file has the packages imported
+        status, output = in_a_fork(run.folder / 'output.txt', _run, jobs.run, run.folder)
+        assert status == 0, output[-8000:]
+        return records(run.folder)
 
     run.folder = tmp_path_factory.mktemp('jobs')
     return run

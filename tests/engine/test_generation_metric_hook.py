@@ -2,15 +2,14 @@
 """Validation of a pre-training by the images that it generates."""
 
 import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import two_ranks_generation
 from helpers.image_sets import pixels, write_folder
+from helpers.jobs import in_two, records
 from helpers.tiny_addp import MODEL, build_model
 from helpers.tiny_extractor import write_weights
 from helpers.tiny_pretraining import build_runner
@@ -215,19 +214,9 @@ def test_a_conditional_model_generates_its_classes_in_turn(tmp_path, options):
         assert torch.equal(images, sampler.complete(*sampler.blank(2), streams, [2, 0]).images)
 
 
-@pytest.mark.slow
 def test_two_processes_measure_the_same_as_one(tmp_path, options):
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, '-m', 'helpers.two_ranks_generation', json.dumps(options), str(tmp_path), port]
-    ranks = [
-        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    ends = [process.communicate(timeout=120) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], ends
-    found = [json.loads(out.splitlines()[-1]) for out, _ in ends]
+    in_two(tmp_path, 'ranks', two_ranks_generation.job, options=options)
+    found = [records(tmp_path)[f'ranks_{rank}'] for rank in range(2)]
     # nine images: the sampler repeats one, which counts once
     model = build_model().eval()
     sampler = AlternatingSampler(model, model.latent_size, SamplingSchedule(**SAMPLER))

@@ -1,13 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-import json
 import math
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from helpers import two_ranks_metrics
+from helpers.jobs import in_two, records
 from helpers.tiny_extractor import BACKBONE, predictions, write_weights
 from scipy import linalg
 
@@ -131,24 +129,10 @@ def test_without_torch_fidelity_the_error_has_the_command_to_install_it(monkeypa
         ReconstructionFID()
 
 
-@pytest.mark.slow
-def test_two_processes_measure_the_same_as_one(config, extractor):
+def test_two_processes_measure_the_same_as_one(tmp_path, config, extractor):
     """31 images on two processes, in turn; the sampler repeats an image for the second process."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, '-m', 'helpers.two_ranks_metrics', str(rank), port, json.dumps(config)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    ends = [process.communicate(timeout=120) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], ends
-    zero, one = (json.loads(out.splitlines()[-1]) for out, _ in ends)
+    in_two(tmp_path, 'ranks', two_ranks_metrics.job, config=config)
+    zero, one = (records(tmp_path)[f'ranks_{rank}'] for rank in range(2))
     samples = predictions(31)
     expected = {}
     for metric in (PeakSignalNoiseRatio(), StructuralSimilarity(), CodebookUsage(32), ReconstructionFID(extractor)):

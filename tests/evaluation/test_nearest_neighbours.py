@@ -1,13 +1,11 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-import json
 import math
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from helpers import two_ranks_knn
+from helpers.jobs import in_two, records
 from helpers.tiny_knn import CLASSES, build_runner, samples
 
 from addp_mm.engine.loops.nearest_neighbour_loop import gather_rows
@@ -113,24 +111,10 @@ def test_features_that_are_not_vectors_and_wrong_numbers_are_refused(tmp_path):
     assert torch.equal(gather_rows(torch.arange(3), 3), torch.arange(3))
 
 
-@pytest.mark.slow
 def test_two_processes_measure_the_same_as_one(tmp_path):
     """53 labelled and 31 test images on two processes: neither is counted twice."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, '-m', 'helpers.two_ranks_knn', str(rank), port, str(tmp_path / str(rank))],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    ends = [process.communicate(timeout=120) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], ends
-    zero, one = (json.loads(out.splitlines()[-1]) for out, _ in ends)
+    in_two(tmp_path, 'ranks', two_ranks_knn.job)
+    zero, one = (records(tmp_path)[f'ranks_{rank}'] for rank in range(2))
     bank, labels = samples(53, 2)
     assert zero['labels'] == one['labels'] == labels.tolist()
     unit = torch.nn.functional.normalize(bank.mean((2, 3)), dim=1)

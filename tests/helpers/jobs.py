@@ -1,15 +1,14 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Trainings on one and on two processes of the same data, whose weights and gradients are recorded.
 
-``python jobs.py SCENARIO FOLDER`` imports the heavy packages once and forks the processes of one
-training after the other. Each writes ``FOLDER/<training>_<rank>.pth``.
+The processes of one training after the other are forked from the one that has imported the heavy
+packages. Each writes ``FOLDER/<training>_<rank>.pth``.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot  # noqa: F401  # visualizers import it: once, before the forks
@@ -33,6 +32,11 @@ def in_two(folder: Path, name: str, job, **options) -> None:
     mp.start_processes(_process, (2, port, folder, name, job, options), nprocs=2, start_method='fork')
 
 
+def records(folder: Path) -> dict:
+    """What the jobs have returned, by ``<training>_<rank>``."""
+    return {path.stem: torch.load(path, weights_only=True) for path in folder.glob('*.pth')}
+
+
 def _process(rank: int, world_size: int, port: int | None, folder: Path, name: str, job, options: dict) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -47,14 +51,3 @@ def _process(rank: int, world_size: int, port: int | None, folder: Path, name: s
     torch.save(job(folder / name, world_size, **options), folder / f'{name}_{rank}.pth')
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def main() -> None:
-    from importlib import import_module
-
-    scenario, folder = sys.argv[1], Path(sys.argv[2])
-    import_module(f'helpers.{scenario}_jobs').run(folder)
-
-
-if __name__ == '__main__':
-    main()

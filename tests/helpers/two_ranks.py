@@ -1,10 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by two processes: the comparisons of pre-training. Each process prints a line of JSON."""
+"""Run by two processes: the comparisons of pre-training."""
 
-import json
 import math
-import os
-import sys
+from pathlib import Path
 
 import torch
 from mmengine import dist
@@ -29,18 +27,11 @@ def outcome(call) -> str:
     return 'passed'
 
 
-def main() -> None:
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=sys.argv[2], RANK=sys.argv[1], WORLD_SIZE='2')
+def job(_: Path, world_size: int) -> dict:
     torch.distributed.init_process_group('gloo')
     rank = dist.get_rank()
-    found = dict(
+    return dict(
         equal=outcome(lambda: check_equal_on_all_ranks(dict(tokenizer=part(1.0), predictor=part(2.0)))),
         different=outcome(lambda: check_equal_on_all_ranks(dict(tokenizer=part(1.0), predictor=part(2.0 + rank)))),
         non_finite=non_finite_weight(part(math.inf if rank else 1.0)),
     )
-    print(json.dumps(found))
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == '__main__':
-    main()

@@ -1,9 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by two processes: validation by nine generated images. Each prints a line of JSON."""
+"""Run by two processes: validation by nine generated images. Each returns metrics and numbers."""
 
-import json
-import os
-import sys
 from pathlib import Path
 
 import torch
@@ -13,12 +10,10 @@ from addp_mm.registry import HOOKS
 from helpers.tiny_pretraining import build_runner
 
 
-def main() -> None:
-    options, folder, port, rank = sys.argv[1:]
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, RANK=rank, WORLD_SIZE='2', LOCAL_RANK=rank)
+def job(work_dir: Path, world_size: int, options: dict) -> dict:
     torch.distributed.init_process_group('gloo')
-    hook = HOOKS.build(dict(json.loads(options), num_images=9))
-    runner = build_runner(Path(folder) / 'ranks', custom_hooks=[hook])
+    hook = HOOKS.build(dict(options, num_images=9))
+    runner = build_runner(work_dir, custom_hooks=[hook])
     generated: list[int] = []
     whole = GenerationValLoop.generate
 
@@ -29,9 +24,5 @@ def main() -> None:
     GenerationValLoop.generate = noted
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     hook.before_train(runner)
-    print(json.dumps(dict(metrics=runner.val_loop.run(), generated=generated)))
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == '__main__':
-    main()
+    metrics = {name: float(value) for name, value in runner.val_loop.run().items()}
+    return dict(metrics=metrics, generated=generated)

@@ -1,25 +1,17 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""Run by two processes: a k-NN test in a Runner. Each prints metrics and bank as JSON."""
+"""Run by two processes: a k-NN test in a Runner. Each returns metrics and bank."""
 
-import json
-import os
-import sys
+from pathlib import Path
 
 import torch
 
 from helpers.tiny_knn import build_runner
 
 
-def main() -> None:
-    rank, port, work_dir = sys.argv[1:]
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, RANK=rank, WORLD_SIZE='2', LOCAL_RANK=rank)
+def job(work_dir: Path, world_size: int) -> dict:
     torch.distributed.init_process_group('gloo')
-    runner = build_runner(work_dir)
+    runner = build_runner(str(work_dir / str(torch.distributed.get_rank())))
     metrics = runner.test()
     bank = runner.test_loop.bank
-    print(json.dumps(dict(metrics=metrics, features=bank.features.tolist(), labels=bank.labels.tolist())))
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == '__main__':
-    main()
+    metrics = {name: float(value) for name, value in metrics.items()}
+    return dict(metrics=metrics, features=bank.features.tolist(), labels=bank.labels.tolist())
