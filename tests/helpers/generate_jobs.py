@@ -8,6 +8,7 @@ import hashlib
 import os
 import runpy
 import signal
+import stat
 from pathlib import Path
 
 import torch
@@ -21,14 +22,14 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'generate.py'
 NUM_IMAGES = 14
 
 
-def kill_at_file(number: int) -> None:
-    """Kill this process when it has written so many files and a part of the next one."""
-    sync, synced = os.fsync, []
+def kill_after_images(folder: Path, number: int) -> None:
+    """Kill this process within the write of a file, when so many images are complete."""
+    sync = os.fsync
 
     def sync_or_die(descriptor: int) -> None:
-        if len(synced) == number:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if is_file and len(list(folder.glob('images/*.png'))) >= number:
             os.kill(os.getpid(), signal.SIGKILL)
-        synced.append(descriptor)
         sync(descriptor)
 
     atomic_write.os.fsync = sync_or_die
@@ -45,7 +46,7 @@ def digests(out: Path) -> dict[str, str]:
 
 def generate(folder: Path, world_size: int, batch_size: int, killed: bool = False) -> dict[str, str]:
     if killed and os.environ['RANK'] == '1':
-        kill_at_file(2)
+        kill_after_images(folder, 2)
     model, options = folder.parent / 'model', ['--steps', '3', '--npz', '--device', 'cpu']
     if world_size > 1:
         options += ['--launcher', 'pytorch']
