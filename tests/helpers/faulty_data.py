@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from mmcv.transforms import BaseTransform, LoadAnnotations, LoadImageFromFile
+from mmcv.transforms import BaseTransform, LoadAnnotations
 from mmengine.dataset import BaseDataset
 from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, get_worker_info
@@ -19,7 +19,6 @@ from addp_mm.datasets.readers.load_image import LoadImage
 from addp_mm.datasets.samplers.seeded_batches import SeededBatches
 
 COUNT = 24
-LOADERS = {'ours': LoadImage, 'stock': LoadImageFromFile}
 
 
 class Draw(BaseTransform):
