@@ -24,7 +24,12 @@ def patch_config_text(module: Any) -> bool:
     original = getattr(module, 'FormatCode', None)
     if original is None:
         return False
-    module.FormatCode = lambda text, **options: (formatted.append(text) or text, False)
+
+    def recorded(text: str, **options: Any) -> tuple[str, bool]:
+        formatted.append(text)
+        return text, False
+
+    module.FormatCode = recorded
     try:
         config = module.Config(dict(a=1))
         texts = [config.pretty_text for _ in range(2)]
