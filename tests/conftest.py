@@ -8,13 +8,12 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import random
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from helpers.collected_loaders import end_workers_at_once
-from mmengine.config import utils as config_utils
+from helpers.config_files import read_fast
 from mmengine.logging import MMLogger
 
 torch.set_num_threads(1)
@@ -22,8 +21,7 @@ torch.set_num_threads(1)
 _TESTS = os.path.dirname(os.path.abspath(__file__))
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (_TESTS, os.environ.get('PYTHONPATH'))))
 
-# for each config of mmdet, mmpretrain or mmseg that is read, mmengine reads all their index files
-config_utils.load = cache(config_utils.load)
+read_fast()
 
 end_workers_at_once()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -19,6 +21,8 @@ from addp_mm.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 LOADED = ('Pretrained', 'PretrainedInit')
+# of random initial values; torch takes milliseconds to find that a meta tensor has none
+_FILLS = ('uniform_', 'normal_', 'erfinv_', 'clamp_')
 
 
 def recipe_paths(task: str, pattern: str = '*.py') -> list[Path]:
@@ -74,11 +78,15 @@ def _parameters_on_meta() -> Iterator[None]:
             param = nn.Parameter(param.data.to('meta'), requires_grad=param.requires_grad)
         register(self, name, param)
 
-    nn.Module.register_parameter = register_on_meta
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Module, 'register_parameter', register_on_meta)
+        for name in _FILLS:
+            patch.setattr(torch.Tensor, name, _filled_unless_meta(getattr(torch.Tensor, name)))
         yield
-    finally:
-        nn.Module.register_parameter = register
+
+
+def _filled_unless_meta(fill: Callable) -> Callable:
+    return lambda self, *args, **kwargs: self if self.is_meta else fill(self, *args, **kwargs)
 
 
 def build_optimizer(cfg: Config, model: nn.Module):

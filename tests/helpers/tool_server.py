@@ -48,9 +48,11 @@ def main() -> None:
     for name in _MODULES:
         importlib.import_module(name)
     import torch
+    from helpers.config_files import read_fast
     from mmengine.config import Config
 
     torch.set_num_threads(1)
+    read_fast()
     Config(dict(a=1)).pretty_text  # noqa: B018  # loads the formatter once for all forks
     gc.collect()
     gc.freeze()
