@@ -5,9 +5,7 @@ import os
 import subprocess
 import sys
 
-import pytest
-
-from addp_mm.compat import PATCHES
+from addp_mm.compat import PATCHES, summary
 from addp_mm.compat.patch import Patch, applied
 
 
@@ -53,8 +51,7 @@ print(summary())
     assert 'wait for the import of their module' in out
 
 
-@pytest.mark.parametrize('value', ['off', 'OFF'])
-def test_off_leaves_the_packages_unchanged_except_for_the_extensions(value):
+def test_off_leaves_the_packages_unchanged_except_for_the_extensions(monkeypatch):
     code = """
 import importlib.util, sys
 import addp_mm
@@ -70,4 +67,6 @@ assert applied() == waiting() == ()
 assert CheckpointLoader._schemes[''].__module__ == 'addp_mm.checkpoints.loaders'
 print(summary())
 """
-    assert run(code, ADDP_MM_COMPAT=value) == 'addp_mm: ADDP_MM_COMPAT=off, no patch is applied\n'
+    assert run(code, ADDP_MM_COMPAT='OFF') == 'addp_mm: ADDP_MM_COMPAT=off, no patch is applied\n'
+    monkeypatch.setenv('ADDP_MM_COMPAT', 'off')
+    assert summary() == 'addp_mm: ADDP_MM_COMPAT=off, no patch is applied'

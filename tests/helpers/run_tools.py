@@ -3,6 +3,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -69,9 +70,23 @@ class ToolServer:
             env=environment,
         )
 
-    def __call__(self, tool: str, *arguments, **environ: str) -> Finished:
+    def __call__(
+        self, tool: str | Path, *arguments, ranks: int = 1, cwd: Path | None = None, **environ: str
+    ) -> Finished:
+        """Run a tool, or any script at an absolute path.
+
+        Args:
+            tool: Name below ``tools/``.
+            arguments: Of the command line.
+            ranks: Number of processes, which get the environment that torchrun would give them.
+                Defaults to 1.
+            cwd: Working directory. Defaults to None: the folder of the dataset.
+            environ: More environment variables.
+        """
         argv = [str(ROOT / 'tools' / tool), *map(str, arguments)]
-        job = dict(argv=argv, cwd=str(self.folder), environ=environ, log=str(self.log))
+        job = dict(argv=argv, cwd=str(cwd or self.folder), environ=[environ], log=str(self.log))
+        if ranks > 1:
+            job['environ'] = [{**environ, **one} for one in _environments(ranks)]
         self.process.stdin.write(json.dumps(job) + '\n')
         self.process.stdin.flush()
         for line in self.process.stdout:
@@ -82,6 +97,13 @@ class ToolServer:
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait(timeout=30)
+
+
+def _environments(ranks: int) -> list[dict[str, str]]:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE=str(ranks))
+    return [dict(group, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(ranks)]
 
 
 @pytest.fixture(scope='session')

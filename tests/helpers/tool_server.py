@@ -1,8 +1,9 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Import the heavy packages once, and run command line tools in forks of this process.
 
-Each line of stdin is a job in JSON: ``{"argv": [script, …], "cwd": folder, "environ": {…}, "log":
-file}``. The answer on stdout is the exit status.
+Each line of stdin is a job in JSON: ``{"argv": [script, …], "cwd": folder, "environ": [{…}, …],
+"log": file}``. Each environment gets a process. The answer on stdout is the first exit status that
+is not 0.
 """
 
 import gc
@@ -10,8 +11,10 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
+from pathlib import Path
 
 _MODULES = (
     'addp_mm.engine.runner_cfg',  # first: mmdet and mmseg need its mmcv._ext
@@ -24,13 +27,13 @@ _MODULES = (
 )
 
 
-def run(job: dict) -> int:
+def run(job: dict, environ: dict) -> int:
     """Run the tool in this process with its output in the log; return the exit status."""
-    log = os.open(job['log'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    log = os.open(job['log'], os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(job['cwd'])
-    os.environ.update(job['environ'])
+    os.environ.update(environ)
     sys.argv = job['argv']
     try:
         runpy.run_path(job['argv'][0], run_name='__main__')
@@ -42,6 +45,30 @@ def run(job: dict) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def fork(job: dict, environ: dict) -> int:
+    """Run the tool in a fork; return its process id."""
+    child = os.fork()
+    if child == 0:
+        status = run(job, environ)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return child
+
+
+def wait(children: list[int]) -> int:
+    """Wait for processes; once one fails, end the others, which would wait for it."""
+    left, failed = set(children), 0
+    while left:
+        child, status = os.wait()
+        left.discard(child)
+        if os.waitstatus_to_exitcode(status) and not failed:
+            failed = os.waitstatus_to_exitcode(status)
+            for other in left:
+                os.kill(other, signal.SIGKILL)
+    return failed
 
 
 def main() -> None:
@@ -57,13 +84,10 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            status = run(json.loads(line))
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-        print('STATUS', os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        job = json.loads(line)
+        Path(job['log']).write_text('')
+        children = [fork(job, environ) for environ in job['environ']]
+        print('STATUS', wait(children), flush=True)
 
 
 if __name__ == '__main__':

@@ -4,8 +4,6 @@
 import json
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +141,7 @@ def test_wrong_options_are_refused(tool, capsys, arguments, words):
 
 
 @pytest.mark.slow
-def test_the_numbers_are_those_of_torch_fidelitys_command(tool, sets, tmp_path, monkeypatch):
+def test_the_numbers_are_those_of_torch_fidelitys_command(tool, sets, tmp_path, monkeypatch, capsys):
     """The whole path: files, Inception with the same random weights, and every score."""
     module = pytest.importorskip('torch_fidelity.feature_extractor_inceptionv3')
     weights = tmp_path / 'random.pth'
@@ -156,12 +154,13 @@ def test_the_numbers_are_those_of_torch_fidelitys_command(tool, sets, tmp_path, 
     for name in range(5, 12):
         Path(sets[1], f'{name:04}.png').unlink()
     options = ['--kid-subset-size', '4']
-    command = [sys.executable, '-m', 'torch_fidelity.fidelity', '--input1', sets[0], '--input2', sets[1]]
+    command = ['fidelity', '--input1', sets[0], '--input2', sets[1]]
     kinds = ['--fid', '--isc', '--kid', '--prc', '--feature-extractor', 'inception-v3-compat', '--save-cpu-ram']
     kinds += ['--feature-extractor-weights-path', str(weights), '--no-cache', '--cpu', '--json', '--silent']
-    done = subprocess.run([*command, *kinds, *options], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    theirs = json.loads(done.stdout)
+    monkeypatch.setattr('sys.argv', [*command, *kinds, *options])
+    capsys.readouterr()
+    pytest.importorskip('torch_fidelity.fidelity').main()
+    theirs = json.loads(capsys.readouterr().out)
     run(tool, *sets, *options, '--weights', weights, '--no-cache', '--out', tmp_path / 'found.json')
     found = json.loads((tmp_path / 'found.json').read_text())['metrics']
     names = {name.partition('[')[0]: value for name, value in found.items()}

@@ -3,8 +3,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 from helpers.checked_data import change_json
@@ -15,15 +13,14 @@ DET = ROOT / 'configs/det/mask-rcnn_addp-vit-nano-p8_ft_1xb16-fp32-300i_fashion-
 SEG = ROOT / 'configs/seg/upernet_addp-vit-nano-p8_ft_1xb16-fp32-400i_fashion-scenes-64px.py'
 
 
-def train(config, root, work_dir, *others):
-    """Train one iteration and validate, in a process of its own."""
+def train(run_tool, config, root, work_dir, *others):
+    """Train one iteration and validate."""
     settings = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', *others]
     for loader in ('train_dataloader', 'val_dataloader'):
         settings += [f'{loader}.dataset.data_root={root}', f'{loader}.num_workers=0', f'{loader}.batch_size=2']
         settings += [f'{loader}.persistent_workers=False']
-    command = [sys.executable, ROOT / 'tools/train.py', config, '--work-dir', work_dir, '--cfg-options', *settings]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    return done.returncode, done.stdout
+    finished = run_tool('train.py', config, '--work-dir', work_dir, '--cfg-options', *settings)
+    return finished.status, finished.output
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def scenes(small_scenes, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_validation_on_repaired_annotations_ends_with_scores(scenes, tmp_path):
+def test_a_validation_on_repaired_annotations_ends_with_scores(scenes, tmp_path, run_tool):
     path = scenes / 'annotations/instances_val.json'
 
     def spoil(content):
@@ -43,7 +40,7 @@ def test_a_validation_on_repaired_annotations_ends_with_scores(scenes, tmp_path)
 
     change_json(path, spoil)
     work_dir = tmp_path / 'work'
-    status, output = train(DET, scenes, work_dir, f'val_evaluator.ann_file={path}')
+    status, output = train(run_tool, DET, scenes, work_dir, f'val_evaluator.ann_file={path}')
     assert status == 0, output
     copy = work_dir / 'annotations/val_instances_val.json'
     count = len(json.loads(copy.read_text())['annotations'])
@@ -59,11 +56,11 @@ def test_a_validation_on_repaired_annotations_ends_with_scores(scenes, tmp_path)
 
 
 @pytest.mark.slow
-def test_scenes_of_two_sizes_are_named_before_training(scenes, tmp_path):
+def test_scenes_of_two_sizes_are_named_before_training(scenes, tmp_path, run_tool):
     for path in sorted([*scenes.glob('scenes/train/*1.png'), *scenes.glob('labels/train/*1.png')]):
         image = Image.open(path)
         image.resize((96, 64), Image.Resampling.NEAREST).save(path)
-    status, output = train(SEG, scenes, tmp_path / 'work')
+    status, output = train(run_tool, SEG, scenes, tmp_path / 'work')
     assert status == 1, output
     last = output.strip().splitlines()[-1]
     assert last.startswith('error: train_dataloader would fail: images of different sizes'), output

@@ -161,25 +161,10 @@ def test_two_processes_share_the_data_and_keep_equal_weights(workplace):
 
 def test_a_sharded_training_is_tested_on_one_process(workplace, run_tool):
     sharded = 'strategy.type=addp_mm.ShardedStrategy'
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    finished = subprocess.run(
-        [
-            ROOT / 'tools/dist_train.sh',
-            'tiny.py',
-            '2',
-            '--work-dir',
-            'sharded',
-            '--cfg-options',
-            sharded,
-            'train_cfg.max_epochs=1',
-        ],
-        cwd=workplace,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    output = finished.stdout + finished.stderr
-    assert finished.returncode == 0, output
+    options = ['--launcher', 'pytorch', '--cfg-options', sharded, 'train_cfg.max_epochs=1']
+    finished = run_tool('train.py', 'tiny.py', '--work-dir', 'sharded', *options, ranks=2)
+    output = finished.output
+    assert finished.status == 0, output
     assert 'Epoch(train) [1][2/2]' in output
     assert 'Epoch(val) [1][1/1]' in output
     tested = run_tool('test.py', 'tiny.py', 'sharded/epoch_1.pth', '--work-dir', 'tested', '--cfg-options', sharded)
