@@ -75,8 +75,9 @@ def main() -> None:
     for name in _MODULES:
         importlib.import_module(name)
     import torch
-    from helpers.config_files import read_fast
     from mmengine.config import Config
+
+    from helpers.config_files import read_fast
 
     torch.set_num_threads(1)
     read_fast()
