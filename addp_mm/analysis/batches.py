@@ -76,14 +76,12 @@ def build_model(cfg: Config, keep_sync_norms: bool = False) -> BaseModel:
 @contextmanager
 def _undefined_is_nan() -> Iterator[None]:
     """Memory that a constructor leaves undefined holds NaN, not any number."""
-    debug, fill = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
-    torch.set_deterministic_debug_mode('warn')
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    debug = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode('warn')  # fills new memory, unless that is switched off
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(debug)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 def pad_to(cfg: Config, img_size: tuple[int, int]) -> None:
