@@ -19,6 +19,7 @@ from addp_mm.generation.guidance import Guidance, guided_logits
 from addp_mm.generation.image_streams import image_generators
 from addp_mm.generation.sampling_schedule import SamplingSchedule
 from addp_mm.generation.sampling_state import Samples, SamplingStep, join_steps
+from addp_mm.generation.trajectories.trajectories import KNOWN, Trajectories, join_trajectories
 
 Labels = Tensor | Sequence[int] | None
 
@@ -121,7 +122,8 @@ class AlternatingSampler:
             )
         confidence = torch.zeros(ids.shape, device=ids.device).masked_fill(~mask, math.inf)
         images = self._blank_pixels(ids, mask, labels) if mask.all() else self._first_pixels(ids, mask, labels)
-        return SamplingStep(0, ids, mask, images, confidence, mask.sum(1))
+        kept_at = torch.full_like(ids, KNOWN)
+        return SamplingStep(0, ids, mask, images, confidence, mask.sum(1), kept_at)
 
     @torch.no_grad()
     def step(
@@ -138,23 +140,60 @@ class AlternatingSampler:
             NonFiniteLogitsError: The model's logits are NaN or Inf.
         """
         schedule = self.schedule
-        logits = self._logits(state, labels)
+        logits = self.logits(state, labels)
+        drawn, log_probs = sample_ids(logits, generators, schedule.top_p, top_k=schedule.top_k)
+        ids = torch.where(state.mask, drawn, state.ids)
+        # at least one position stays masked until the last step, unless all are known
+        length = torch.minimum(mask_length(state.num_masked, schedule.shares[state.index]), state.mask.sum(1))
+        if state.index + 1 == schedule.num_steps:
+            length = torch.zeros_like(length)
+        if self._order is None:
+            mask = remask(log_probs, state.mask, length, schedule.noise_scale(state.index), generators)
+        else:
+            mask = remask_in_order(self._order.to(state.mask.device), state.mask, length)
+        return self.next_state(state, logits, ids, mask, log_probs)
+
+    @torch.no_grad()
+    def logits(self, state: SamplingStep, labels: Tensor | None = None) -> Tensor:
+        """Logits of the next ids, under guidance where an image has a class.
+
+        Args:
+            state: State of B images.
+            labels: See :meth:`start`. Defaults to None.
+
+        Returns:
+            (B, L, codebook_size).
+
+        Raises:
+            NonFiniteLogitsError: They are NaN or Inf.
+        """
+        logits = self._guided_logits(state, labels)
         if not logits.isfinite().all():
             raise NonFiniteLogitsError(
                 'the model gives non-finite logits (NaN or Inf): its weights are non-finite (did the training '
                 'stop with a non-finite loss?), or they exceed the range of float16'
             )
-        drawn, log_probs = sample_ids(logits, generators, schedule.top_p, top_k=schedule.top_k)
-        ids = torch.where(state.mask, drawn, state.ids)
-        # at least one position stays masked until the last step, unless all are known
-        length = torch.minimum(mask_length(state.num_masked, schedule.shares[state.index]), state.mask.sum(1))
-        if self._order is None:
-            mask = remask(log_probs, state.mask, length, schedule.noise_scale(state.index), generators)
-        else:
-            mask = remask_in_order(self._order.to(state.mask.device), state.mask, length)
+        return logits
+
+    @torch.no_grad()
+    def next_state(
+        self, state: SamplingStep, logits: Tensor, ids: Tensor, mask: Tensor, log_probs: Tensor | None = None
+    ) -> SamplingStep:
+        """The state after a step, with the next pixels.
+
+        Args:
+            state: State of B images before the step.
+            logits: Result of :meth:`logits`, (B, L, K).
+            ids: Ids after the step, (B, L) int64; those of masked positions have no effect.
+            mask: Positions that stay masked, (B, L) bool.
+            log_probs: Log-probability of each id, (B, L). Defaults to None: they are computed from
+                the logits.
+        """
+        if log_probs is None:
+            log_probs = logits.float().log_softmax(-1).gather(-1, ids[..., None])[..., 0]
         confidence = log_probs.masked_fill(~state.mask, math.inf)
-        if state.index + 1 == schedule.num_steps:
-            mask = torch.zeros_like(mask)
+        kept_at = torch.where(state.mask & ~mask, state.index, state.kept_at)
+        if state.index + 1 == self.schedule.num_steps:
             images = self._finished_pixels(ids)
         else:
             with torch.autocast(logits.device.type, enabled=False):
@@ -162,7 +201,7 @@ class AlternatingSampler:
                 soft = expected_latents(logits.float().softmax(-1), codebook, *self.grid_size)
             latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
             images = self._call('decode', latents).clamp(0, 1)
-        return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked)
+        return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked, kept_at)
 
     def trajectory(
         self, ids: Tensor, mask: Tensor, generators: Sequence[torch.Generator], labels: Tensor | None = None
@@ -274,30 +313,35 @@ class AlternatingSampler:
                 f'guidance of scale {self.guidance.scale} needs labels: give a class for each image, or -1 for none'
             )
         classes = class_labels(labels, len(ids), self.num_classes)
-        last, kept = [], []
+        last, kept, trajectories = [], [], []
         for begin in range(0, len(ids), batch_size):
             part = slice(begin, begin + batch_size)
             steps = []
             own = None if classes is None else classes[part].to(ids.device)
+            log_probs = torch.zeros(mask[part].shape, device=ids.device)
             for state in self.trajectory(ids[part], mask[part], generators[part], own):
                 if keep_steps:
                     steps.append(state.cpu())
-                if progress is not None and state.index:
-                    progress(len(state.ids))
+                if state.index:
+                    log_probs = state.confidence.where(state.kept_at == state.index - 1, log_probs)
+                    if progress is not None:
+                        progress(len(state.ids))
+            labels_of = torch.full((len(state.ids),), NO_CLASS) if own is None else own
+            trajectories.append(Trajectories(state.ids, state.kept_at, log_probs, labels_of).to('cpu'))
             last.append(state)
             kept.append(steps)
         return Samples(
             torch.cat([state.images for state in last]),
             torch.cat([state.ids for state in last]),
             tuple(join_steps(states) for states in zip(*kept, strict=True)),
+            join_trajectories(trajectories),
         )
 
     @property
     def _conditional(self) -> ConditionalModel:
         return cast('ConditionalModel', self.model)
 
-    def _logits(self, state: SamplingStep, labels: Tensor | None) -> Tensor:
-        """Logits (B, L, K) of the next ids, under guidance where an image has a class."""
+    def _guided_logits(self, state: SamplingStep, labels: Tensor | None) -> Tensor:
         seen = (state.images, state.ids, state.mask)
         if labels is None:
             return self._call('predict_tokens', *seen)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from addp_mm.generation.figures import to_uint8
+from addp_mm.generation.trajectories.trajectories import Trajectories
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class SamplingStep:
         confidence: Log-probability of each drawn id, (B, L) float32; +inf at positions that were
             known before the step.
         num_masked: Number of positions masked before the first step, (B,) int64.
+        kept_at: Number of the step (from 0) that kept each token, (B, L) int64; -1 at positions that
+            were known from the start. At masked positions it has no meaning.
     """
 
     index: int
@@ -33,6 +36,7 @@ class SamplingStep:
     images: Tensor
     confidence: Tensor
     num_masked: Tensor
+    kept_at: Tensor
 
     def cpu(self) -> SamplingStep:
         """The same state on the CPU."""
@@ -48,11 +52,13 @@ class Samples:
         ids: (N, L) int64.
         steps: States of all images, from the start to the end, on the CPU; empty without
             ``keep_steps``.
+        trajectories: What the sampler decided, on the CPU; None if the images have several tiles.
     """
 
     images: Tensor
     ids: Tensor
     steps: tuple[SamplingStep, ...] = ()
+    trajectories: Trajectories | None = None
 
     def to_pil(self) -> list[Image.Image]:
         """The N images as RGB images of Pillow.
