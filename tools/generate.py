@@ -56,6 +56,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'also arr_1, the class of each image',
     )
     parser.add_argument(
+        '--trajectories',
+        action='store_true',
+        help='also write DIR/trajectories: the token ids, the step that kept each of them, and its log-probability',
+    )
+    parser.add_argument(
         '--grid', type=number(int, 0), default=64, help='largest number of images in grid.png; 0: no grid [64]'
     )
     parser.add_argument(
@@ -160,20 +165,26 @@ def run(args: argparse.Namespace) -> None:
     from addp_mm.engine.process_group import in_main_process
     from addp_mm.folder_lock import lock_folder
     from addp_mm.generation.image_folder import BatchWriter, ImageFiles
+    from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
 
     out = Path(args.out)
     files = ImageFiles(out / 'images', args.format)
+    trajectories = TrajectoryFiles(out / 'trajectories') if args.trajectories else None
     sampler = build_sampler(args, own_device(args))
-    writer = BatchWriter(sampler, files, args.seed, classes_of(args, sampler.num_classes), args.amp)
+    classes = classes_of(args, sampler.num_classes)
+    settings = dict(settings_of(args, sampler.model, classes), amp=args.amp)
+    writer = BatchWriter(sampler, files, args.seed, classes, args.amp, trajectories=trajectories, settings=settings)
     with ExitStack() as held:
 
         def claim() -> list[int]:
             require_writable_folder(out, f'--out {out}')
             held.enter_context(lock_folder(out))
-            settings = settings_of(args, sampler.model, writer.classes)
-            claim_folder(files.folder, out / GENERATION, dict(settings, amp=args.amp, format=args.format))
+            claim_folder(files.folder, out / GENERATION, dict(settings, format=args.format))
             remove_partials(out)
-            return files.missing(args.num_images)
+            missing = {*files.missing(args.num_images)}
+            if trajectories is not None:
+                missing.update(trajectories.missing(args.num_images))
+            return sorted(missing)
 
         missing = in_main_process(claim)
         write_images(writer, missing, args)

@@ -26,8 +26,8 @@ class SamplingStep:
         confidence: Log-probability of each drawn id, (B, L) float32; +inf at positions that were
             known before the step.
         num_masked: Number of positions masked before the first step, (B,) int64.
-        kept_at: Number of the step (from 0) that kept each token, (B, L) int64; -1 at positions that
-            were known from the start. At masked positions it has no meaning.
+        kept_at: Number of the step (from 0) that kept each token, (B, L) int64; -1 at positions
+            that are masked, or were known from the start.
     """
 
     index: int

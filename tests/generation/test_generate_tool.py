@@ -17,9 +17,12 @@ from PIL import Image
 
 from addp_mm.apis import generate as api_generate
 from addp_mm.apis import load_model
+from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.engine import process_group
 from addp_mm.folder_lock import lock_folder
 from addp_mm.generation.figures import to_uint8
+from addp_mm.generation.trajectories.trajectories import TrajectoryError
+from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles, check_settings
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'generate.py'
 main = runpy.run_path(str(TOOL))['main']
@@ -293,3 +296,42 @@ def test_compile_gives_the_same_images_with_cuda_graphs_on_a_gpu(files, tmp_path
     found = generate(files, tmp_path / 'compiled', '--num-images', '2', '--show-steps', '0', '--compile')
     assert modes == ['reduce-overhead'] * 2
     assert all((found[name] == image).all() for name, image in expected.items())
+
+
+def test_trajectories_are_written_once_and_survive_an_interruption(files, tmp_path):
+    images = generate(files, tmp_path / 'whole', '--num-images', '5', '--batch-size', '2', '--trajectories')
+    stored = TrajectoryFiles(tmp_path / 'whole' / 'trajectories')
+    numbers, found, settings = stored.read()
+    assert numbers == [0, 1, 2, 3, 4]
+    assert settings['steps'] == found.num_steps == 3
+    model = load_model(*files)
+    check_settings(settings, dict(weights=module_fingerprint(model)), stored.folder)
+    decoded = to_uint8(model.decode(model.tokenizer.lookup(found.ids, 4, 4)))
+    assert (decoded == np.stack([*images.values()])).all()
+
+    # with other batches, after a kill that left half a file, and a damaged one
+    generate(files, tmp_path / 'parts', '--num-images', '3', '--batch-size', '3', '--trajectories')
+    folder = tmp_path / 'parts' / 'trajectories'
+    (folder / '000000-000002.safetensors').write_bytes(b'half')
+    (folder / '.000003-000004.safetensors.1.partial').write_bytes(b'half')
+    generate(files, tmp_path / 'parts', '--num-images', '5', '--batch-size', '1', '--trajectories')
+    again = TrajectoryFiles(folder).read()
+    assert again[0] == numbers
+    assert again[2] == settings
+    assert torch.equal(again[1].ids, found.ids)
+    assert torch.equal(again[1].kept_at, found.kept_at)
+    torch.testing.assert_close(again[1].log_probs, found.log_probs)
+    assert sorted(path.name for path in folder.iterdir()) == [f'{i:06d}-{i:06d}.safetensors' for i in range(5)]
+
+
+def test_trajectories_of_another_sampling_or_none_are_named(files, tmp_path):
+    generate(files, tmp_path, '--num-images', '1', '--trajectories')
+    stored = TrajectoryFiles(tmp_path / 'trajectories')
+    _, found, settings = stored.read()
+    with pytest.raises(TrajectoryError, match=r'another model or sampler: weights is .*…, and .other. is needed'):
+        check_settings(settings, dict(weights='other'), stored.folder)
+    stored.write(1, found, dict(settings, seed=7))
+    with pytest.raises(TrajectoryError, match=r'000001-000001.safetensors has other settings than .* \(seed\)'):
+        stored.read()
+    with pytest.raises(TrajectoryError, match='has no trajectories. To write them: addp generate'):
+        TrajectoryFiles(tmp_path / 'images').read()

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from addp_mm.generation.figures import to_uint8
 from addp_mm.generation.image_folder.image_files import ImageFiles
 from addp_mm.generation.image_folder.image_writers import ImageWriters
 from addp_mm.generation.image_streams import image_generator
+from addp_mm.generation.sampling_state import Samples
+from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
 
 
 def missing_batches(missing: Collection[int], num_images: int, batch_size: int) -> list[range]:
@@ -46,6 +49,8 @@ class BatchWriter:
         classes: Classes that the images have in turn. Defaults to None: no classes.
         amp: Whether the model runs in bfloat16. Defaults to False.
         num_threads: Threads that write. Defaults to 4.
+        trajectories: Files for the trajectories of the images. Defaults to None: they are not kept.
+        settings: What determines the trajectories, for their files. Defaults to None.
     """
 
     def __init__(
@@ -56,9 +61,12 @@ class BatchWriter:
         classes: Sequence[int] | None = None,
         amp: bool = False,
         num_threads: int = 4,
+        trajectories: TrajectoryFiles | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.sampler, self.files, self.seed, self.classes = sampler, files, seed, classes
         self.amp, self.num_threads = amp, num_threads
+        self.trajectories, self.settings = trajectories, settings or {}
 
     def write(self, batches: Sequence[range], missing: Collection[int], advance: Callable[[float], None]) -> None:
         """Generate batches and write their missing images.
@@ -76,7 +84,10 @@ class BatchWriter:
         with ImageWriters(self.files.write, self.num_threads, limit) as writers:
             for batch in batches:
                 wanted = [index for index in batch if index in missing]
-                ids = self._sample(batch, partial(self._count, len(wanted), advance))
+                samples = self._sample(batch, partial(self._count, len(wanted), advance))
+                ids = samples.ids
+                if self.trajectories is not None and samples.trajectories is not None:
+                    self.trajectories.write(batch.start, samples.trajectories, self.settings)
                 rows = [index - batch.start for index in wanted]
                 for index, image in zip(wanted, self._decode(ids[rows]), strict=True):
                     writers.submit(index, image)
@@ -85,12 +96,11 @@ class BatchWriter:
         """Classes of images; None if they have none."""
         return None if self.classes is None else [self.classes[index % len(self.classes)] for index in images]
 
-    def _sample(self, batch: range, progress: Callable[[int], None]) -> Tensor:
-        """Token ids (B, L) of a batch."""
+    def _sample(self, batch: range, progress: Callable[[int], None]) -> Samples:
         ids, mask = self.sampler.blank(len(batch))
         generators = [image_generator(self.seed, index) for index in batch]
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.amp):
-            return self.sampler.complete(ids, mask, generators, self.labels(batch), progress=progress).ids
+            return self.sampler.complete(ids, mask, generators, self.labels(batch), progress=progress)
 
     def _count(self, num_wanted: int, advance: Callable[[float], None], _in_batch: int) -> None:
         """Count a step of a batch with so many images to write."""
