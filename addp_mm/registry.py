@@ -43,7 +43,12 @@ class _ModelRegistry(_LazyRegistry):
     """
 
     packages = ('backbones', 'necks', 'tokenizers', 'predictors', 'discriminators', 'heads', 'losses', 'selfsup')
-    modules: ClassVar = {'VOLOHead': 'models.heads.volo_head', 'LinearSegHead': 'models.decode_heads'}
+    modules: ClassVar = {
+        'VOLOHead': 'models.heads.volo_head',
+        'LinearSegHead': 'models.decode_heads',
+        'LikelihoodTuning': 'alignment.likelihood_tuning',
+        'PreferenceTuning': 'alignment.preference_tuning',
+    }
 
     def get(self, key: str) -> type | None:
         """Find a class by its name, with or without the scope; None if it is not registered."""
@@ -61,9 +66,13 @@ class _MetricRegistry(_LazyRegistry):
     modules: ClassVar = {'FastCocoMetric': 'evaluation.fast_coco'}
 
 
+class _DatasetRegistry(_LazyRegistry):
+    modules: ClassVar = dict.fromkeys(('ChosenTrajectories', 'PreferencePairs'), 'alignment.datasets')
+
+
 MODELS = _ModelRegistry('model', parent=_roots.MODELS, scope='addp_mm')
 WEIGHT_INITIALIZERS = _child('weight initializer', _roots.WEIGHT_INITIALIZERS, 'models.pretrained')
-DATASETS = _child('dataset', _roots.DATASETS, 'datasets')
+DATASETS = _DatasetRegistry('dataset', parent=_roots.DATASETS, scope='addp_mm', locations=['addp_mm.datasets'])
 DATA_SAMPLERS = _child('data sampler', _roots.DATA_SAMPLERS, 'datasets')
 TRANSFORMS = _child('transform', _roots.TRANSFORMS, 'datasets')
 HOOKS = _child('hook', _roots.HOOKS, 'engine')

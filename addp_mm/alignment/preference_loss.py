@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from addp_mm.alignment.token_metrics import mean_over_tokens, token_divergence
 from addp_mm.errors import ConfigError
 
 Form = Literal['sequence', 'token']
@@ -57,9 +57,7 @@ class SequenceLogProbs:
 
     def mean_log_likelihood(self) -> Tensor:
         """Mean log-probability of a token under the policy, for each sequence, (B,)."""
-        if self.mask is None:
-            return self.policy.mean(1)
-        return self.policy.masked_fill(~self.mask, 0).sum(1) / self.mask.sum(1).clamp(min=1)
+        return mean_over_tokens(self.policy, self.mask)
 
 
 @dataclass(frozen=True)
@@ -168,53 +166,5 @@ def sequential_kl(policy_logits: Tensor, reference_logits: Tensor, mask: Tensor 
     Returns:
         (B,).
     """
-    policy, reference = policy_logits.log_softmax(-1), reference_logits.log_softmax(-1)
-    divergence = F.kl_div(policy, reference, reduction='none', log_target=True).sum(-1)
+    divergence = token_divergence(reference_logits, policy_logits)
     return (divergence if mask is None else divergence.masked_fill(~mask, 0)).sum(1)
-
-
-@torch.no_grad()
-def preference_metrics(loss: PreferenceLoss, chosen: SequenceLogProbs, rejected: SequenceLogProbs) -> dict[str, Tensor]:
-    """Numbers for the log of a training.
-
-    The reward of a sequence is here beta times the sum of its log-ratios, without weights.
-
-    Args:
-        loss: Gives beta.
-        chosen: The better sequences of B pairs.
-        rejected: The worse ones.
-
-    Returns:
-        ``reward_margin``: mean difference of the rewards. ``reward_accuracy``: share of the pairs
-        whose chosen sequence has the higher reward. ``chosen_reward`` and ``rejected_reward``: mean
-        rewards.
-    """
-    rewards = []
-    for side in (chosen, rejected):
-        plain = SequenceLogProbs(side.policy, side.reference, side.mask)
-        rewards.append(loss.beta * plain.log_ratios().sum(1))
-    better, worse = rewards
-    return dict(
-        reward_margin=(better - worse).mean(),
-        reward_accuracy=(better > worse).float().mean(),
-        chosen_reward=better.mean(),
-        rejected_reward=worse.mean(),
-    )
-
-
-@torch.no_grad()
-def weight_on_top_tenth(weights: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Share of the whole weight that is on the tenth of the tokens with the largest weights.
-
-    Without a preference among the tokens it is 0.1.
-
-    Args:
-        weights: (B, L), at least 0.
-        mask: (B, L), bool, True where there is a token. Defaults to None: everywhere.
-
-    Returns:
-        A scalar; NaN if all weights are 0.
-    """
-    values = weights.flatten() if mask is None else weights[mask]
-    top = values.topk(math.ceil(len(values) / 10)).values
-    return top.sum() / values.sum()

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def module_fingerprint(module: nn.Module, *settings: object) -> str:
@@ -23,8 +24,13 @@ def module_fingerprint(module: nn.Module, *settings: object) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    return weights_fingerprint(module.state_dict(), *settings)
+
+
+def weights_fingerprint(state_dict: Mapping[str, Tensor], *settings: object) -> str:
+    """The fingerprint of a module with these weights; see :func:`module_fingerprint`."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(state_dict.items()):
         digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -8,7 +8,7 @@ import torch
 from helpers.published_cdpo import SIDES, published_scores, reference
 
 from addp_mm.alignment import PreferenceLoss, SequenceLogProbs, sequential_kl, token_log_probs, token_weights
-from addp_mm.alignment.preference_loss import preference_metrics, weight_on_top_tenth
+from addp_mm.alignment.token_metrics import preference_metrics, weight_on_top_tenth
 from addp_mm.errors import ConfigError
 
 
@@ -125,10 +125,9 @@ def test_equal_models_lose_the_logarithm_of_two():
         assert PreferenceLoss(form=form)(side, side).item() == pytest.approx(math.log(2))
 
 
-def test_metrics_are_rewards_without_weights():
-    chosen = SequenceLogProbs(torch.tensor([[-1.0], [-1.0]]), torch.tensor([[-2.0], [-1.0]]), weights=torch.zeros(2, 1))
-    rejected = SequenceLogProbs(torch.tensor([[-3.0], [-1.0]]), torch.tensor([[-2.0], [-2.0]]))
-    metrics = {name: value.item() for name, value in preference_metrics(PreferenceLoss(0.1), chosen, rejected).items()}
+def test_metrics_are_rewards():
+    chosen, rejected = torch.tensor([[1.0], [0.0]]), torch.tensor([[-1.0], [1.0]])
+    metrics = {name: value.item() for name, value in preference_metrics(chosen, rejected, beta=0.1).items()}
     expected = dict(reward_margin=0.05, reward_accuracy=0.5, chosen_reward=0.05, rejected_reward=0.0)
     assert metrics == {name: pytest.approx(value, abs=1e-7) for name, value in expected.items()}
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -39,6 +39,11 @@ class Trajectories:
     kept_at: Tensor
     log_probs: Tensor
     labels: Tensor
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Tensor]) -> Trajectories:
+        """The trajectories of a batch that has the fields of this class by name, and maybe more."""
+        return cls(*(batch[field.name] for field in fields(cls)))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -101,12 +101,26 @@ class TrajectoryFiles:
             rows += len(part)
             parts.append(part)
         if settings is None:
-            raise TrajectoryError(
-                f'{self.folder} has no trajectories. To write them: addp generate CONFIG CHECKPOINT --out DIR '
-                '--trajectories; they are in DIR/trajectories'
-            )
+            raise self._nothing()
         images = sorted(numbers)
         return images, join_trajectories(parts)[[numbers[image] for image in images]], settings
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the trajectories, from the first file.
+
+        Raises:
+            TrajectoryError: There are no trajectories, or the file is damaged.
+        """
+        first = next(self._paths(), None)
+        if first is None:
+            raise self._nothing()
+        return _read(first)[1]
+
+    def _nothing(self) -> TrajectoryError:
+        return TrajectoryError(
+            f'{self.folder} has no trajectories. To write them: addp generate CONFIG CHECKPOINT --out DIR '
+            '--trajectories; they are in DIR/trajectories'
+        )
 
     def _paths(self) -> Iterator[Path]:
         if self.folder.is_dir():

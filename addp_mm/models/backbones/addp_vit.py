@@ -23,7 +23,7 @@ from addp_mm.models.layers import Block, PatchEmbed, init_transformer_weights, r
 from addp_mm.models.layers.component import Component
 from addp_mm.models.layers.dropout import Dropout
 from addp_mm.models.layers.fit_positions import fit_positions
-from addp_mm.models.layers.lora import add_lora, merge_lora
+from addp_mm.models.layers.lora import add_lora, merge_lora, number_of_block
 from addp_mm.models.layers.lora_weights import check_adapters
 from addp_mm.models.layers.window import from_window_order, to_window_order
 from addp_mm.registry import MODELS
@@ -216,7 +216,7 @@ class ADDPViT(Component):
         self.register_load_state_dict_pre_hook(check_adapters)
         self.register_load_state_dict_pre_hook(_fit_to_backbone)
         if lora is not None:
-            add_lora(self, lora, len(self.blocks), _block_of)
+            add_lora(self, lora, len(self.blocks), number_of_block)
         for part in self._frozen_parts():
             part.requires_grad_(False)
 
@@ -350,12 +350,6 @@ def _sorted(x: Tensor, hw: tuple[int, int], order: int, wanted: int) -> Tensor:
     if order:
         x = from_window_order(x, hw, order)
     return to_window_order(x, hw, wanted) if wanted else x
-
-
-def _block_of(name: str) -> int | None:
-    """Number of the block of a module's name; None outside the blocks."""
-    parts = name.split('.')
-    return int(parts[1]) if parts[0] == 'blocks' and len(parts) > 1 else None
 
 
 def _fit_to_backbone(backbone: ADDPViT, state_dict: dict, prefix: str, *_) -> None:

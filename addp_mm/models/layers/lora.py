@@ -10,7 +10,8 @@ one ``lora_alpha``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
@@ -133,6 +134,40 @@ def merge_lora(backbone: nn.Module) -> None:
 def adapted_layers(backbone: nn.Module) -> list[str]:
     """Names of the layers with an adapter."""
     return [name.removesuffix('.lora_A') for name, _ in backbone.named_modules() if name.endswith('.lora_A')]
+
+
+def number_of_block(name: str) -> int | None:
+    """Number of the block that has a module, in a transformer whose blocks are ``blocks.N``.
+
+    Args:
+        name: Name of the module in the transformer.
+
+    Returns:
+        The number; None outside the blocks.
+    """
+    parts = name.split('.')
+    return int(parts[1]) if parts[0] == 'blocks' and len(parts) > 1 else None
+
+
+@contextmanager
+def adapters_off(module: nn.Module) -> Iterator[None]:
+    """Inside the block, a module computes what it does without its adapters.
+
+    Args:
+        module: Module with or without adapters.
+    """
+    layers: list[Any] = [module.get_submodule(name) for name in adapted_layers(module)]
+    layers = [layer for layer in layers if not layer.disable_adapters]
+    trained = [{name: p.requires_grad for name, p in layer.named_parameters()} for layer in layers]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer, own in zip(layers, trained, strict=True):
+            layer.enable_adapters(True)
+            for name, parameter in layer.named_parameters():  # peft changes it, too
+                parameter.requires_grad_(own[name])
 
 
 def freeze_statistics(backbone: nn.Module) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from addp_mm.diffusion.token_space import TokenSpace
 from addp_mm.models.layers import Block, init_transformer_weights
 from addp_mm.models.layers.component import Component
+from addp_mm.models.layers.lora import add_lora, number_of_block
+from addp_mm.models.layers.lora_weights import check_adapters
 from addp_mm.models.layers.positions import visible_positions
 from addp_mm.registry import MODELS
 
@@ -37,7 +39,12 @@ class TokenDecoder(Component):
         drop_rate: Dropout in attention and MLPs. Defaults to 0.1.
         token_space: The map of token ids, a :class:`~addp_mm.diffusion.token_space.TokenSpace` or
             its arguments. Defaults to None: the published one.
+        lora: LoRA adapters in the blocks, as those of :class:`~addp_mm.models.backbones.ADDPViT`.
+            Everything else is frozen. Defaults to None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
+
+    Raises:
+        OptionError: An option of ``lora`` is wrong.
 
     Example:
         >>> space = dict(codebook_size=16, num_class_slots=1, fake_class_slot=0)
@@ -59,6 +66,7 @@ class TokenDecoder(Component):
         mlp_ratio: float = 4.0,
         drop_rate: float = 0.1,
         token_space: TokenSpace | Mapping | None = None,
+        lora: Mapping | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -86,6 +94,9 @@ class TokenDecoder(Component):
             self.token_pos_embed,
         ):
             nn.init.trunc_normal_(table, std=0.02)
+        self.register_load_state_dict_pre_hook(check_adapters)
+        if lora is not None:
+            add_lora(self, lora, num_layers, number_of_block)
 
     @torch.compiler.disable(recursive=False)  # its numbers are those of another step
     def forward(self, features: Tensor, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
