@@ -47,12 +47,8 @@ from addp_mm.datasets.fashion.fashion_scenes import SceneGenerator
 from addp_mm.engine.device import choose_device
 from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 from addp_mm.evaluation import open_images
+from addp_mm.evaluation.scene_content import COLOUR_DISTANCE, EMPTY_SHARE, is_empty
 
-# Chosen with 5,000 training scenes, of which 3 count as empty, and 5,000 backgrounds of the
-# training split, of which 4,998 do. Light moves few pixels of a background by more than 50 levels,
-# and the smallest garments cover more than 2 % of a scene.
-COLOUR_DISTANCE = 50.0  # levels
-EMPTY_SHARE = 0.02
 NAMED = 0.5
 NUM_BACKGROUNDS = 1000
 
@@ -126,25 +122,6 @@ class ClassifierQuality:
     average_precision: dict[str, float]
     precision: float
     recall: float
-
-
-def object_share(images: np.ndarray) -> np.ndarray:
-    """Share of pixels that differ from the median colour of their image.
-
-    Args:
-        images: uint8 (B, H, W, 3).
-
-    Returns:
-        (B,), from 0 to 1.
-    """
-    pixels = images.reshape(len(images), -1, 3).astype(np.float32)
-    distance = np.linalg.norm(pixels - np.median(pixels, axis=1, keepdims=True), axis=2)
-    return (distance > COLOUR_DISTANCE).mean(1)
-
-
-def is_empty(images: np.ndarray) -> np.ndarray:
-    """Whether scenes, uint8 (B, H, W, 3), are all but empty: bool (B,)."""
-    return object_share(images) <= EMPTY_SHARE
 
 
 def measure(batches: Iterable[np.ndarray], classifier: nn.Module) -> SceneQuality:

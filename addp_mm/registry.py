@@ -82,4 +82,6 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor', _roots.OPTI
 STRATEGIES = _child('strategy', _roots.STRATEGIES, 'engine')
 VISBACKENDS = _child('vis_backend', _roots.VISBACKENDS, 'engine')
 VISUALIZERS = _child('visualizer', _roots.VISUALIZERS, 'engine')
+# functions and classes of rewards; see addp_mm.alignment.rewards
+REWARDS = _child('reward', _roots.FUNCTIONS, 'alignment.rewards')
 METRICS = _MetricRegistry('metric', parent=_roots.METRICS, scope='addp_mm', locations=['addp_mm.evaluation'])

@@ -70,9 +70,13 @@ class ReplayedBatch:
         Args:
             logits: Result of :meth:`logits`.
         """
+        return self.per_token(token_log_probs(logits, self.kept_ids))
+
+    @property
+    def kept_ids(self) -> Tensor:
+        """Ids of the kept tokens, (M,), in the order of ``kept``."""
         steps = len(self.images) // len(self.trajectories)
-        ids = self.trajectories.ids.repeat(steps, 1)[self.kept]
-        return self.per_token(token_log_probs(logits, ids))
+        return self.trajectories.ids.repeat(steps, 1)[self.kept]
 
     def per_token(self, values: Tensor) -> Tensor:
         """Put a number of each kept token (M,) to its place, (B, L); 0 at known tokens."""

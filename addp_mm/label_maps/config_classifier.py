@@ -86,11 +86,19 @@ def _leave_out_pooling(backbone: Any) -> tuple[bool, nn.Module]:
 
 
 def load_config_classifier(config: str, checkpoint: str) -> ConfigClassifier:
+    """Build the classifier of a config at every position; see :func:`load_image_classifier`."""
+    return ConfigClassifier(config, *load_image_classifier(config, checkpoint))
+
+
+def load_image_classifier(config: str, checkpoint: str) -> tuple[Any, int]:
     """Build the classifier of a config with the weights of a checkpoint.
 
     Args:
         config: A file or the name of a shipped config.
         checkpoint: Any address that ``addp_mm.Pretrained`` takes.
+
+    Returns:
+        mmpretrain's ``ImageClassifier`` in eval mode, and the side of its images, in pixels.
 
     Raises:
         ConfigError: The config has no ``ImageClassifier`` with a head.
@@ -101,7 +109,7 @@ def load_config_classifier(config: str, checkpoint: str) -> ConfigClassifier:
     model_cfg = dict(cfg.get('model') or {})
     if not type_name(model_cfg.get('type')).endswith('ImageClassifier') or not model_cfg.get('head'):
         raise ConfigError(
-            f'{config}: model.type is {model_cfg.get("type")}, but label maps need an ImageClassifier with a head. '
+            f'{config}: model.type is {model_cfg.get("type")}, but an ImageClassifier with a head is needed. '
             'Give the config of a classifier (configs/cls), or timm:MODEL'
         )
     for part in ('backbone', 'neck', 'head'):
@@ -114,7 +122,7 @@ def load_config_classifier(config: str, checkpoint: str) -> ConfigClassifier:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
         model = MODELS.build(Config(dict(model=model_cfg)).model)
         init_weights(model)
-    return ConfigClassifier(config, model.requires_grad_(False).eval(), _test_size(cfg))
+    return model.requires_grad_(False).eval(), _test_size(cfg)
 
 
 def _without_weights(cfg: Mapping) -> dict:

@@ -9,12 +9,13 @@ import torch
 from garment_classifier import Recipe, changed, garment_probabilities, scene_targets, train, trained_classifier
 from helpers.image_sets import write_folder
 from helpers.scene_fixtures import few_garments
-from scene_quality import COLOUR_DISTANCE, Share, backgrounds, is_empty, main, measure, object_share, quality_of, scored
+from scene_quality import Share, backgrounds, main, measure, quality_of, scored
 from warped_scenes import warped
 
 from addp_mm.datasets.fashion.fashion_mnist import CLASSES, load_garments
 from addp_mm.datasets.fashion.fashion_scenes import SceneGenerator
 from addp_mm.errors import UserError
+from addp_mm.evaluation.scene_content import COLOUR_DISTANCE, is_empty, object_share
 
 FAST = Recipe(epochs=1, batch_size=8)
 

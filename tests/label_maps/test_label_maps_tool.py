@@ -261,7 +261,7 @@ def test_wrong_paths_are_refused(tool, inputs, tmp_path, capsys):
     below = inputs / 'images/maps'
     assert 'the figures would become images' in refusal(tool, arguments(inputs, below, '--figures', '1'), capsys)
     (inputs / 'seg.py').write_text("model = dict(type='EncoderDecoder')")
-    assert 'label maps need an ImageClassifier' in refusal(tool, arguments(inputs, out, config='seg.py'), capsys)
+    assert 'an ImageClassifier with a head is needed' in refusal(tool, arguments(inputs, out, config='seg.py'), capsys)
 
 
 def test_the_description_names_its_origin(written, inputs):

@@ -1,0 +1,93 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""A reward that is built from a config, and whose numbers are checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from addp_mm.config.type_names import type_name
+from addp_mm.errors import ConfigError, UserError, suggest
+from addp_mm.registry import REWARDS
+
+
+class RewardError(UserError, ValueError):
+    """A reward that cannot be computed, or is not one number for each image."""
+
+
+class Reward:
+    """A reward whose numbers are checked.
+
+    Args:
+        function: Called with images (B, C, H, W) in [0, 1]; if it has an argument ``labels``, also
+            with the classes of the images, (B,) int64, -1 for "no class". Returns a number for each
+            image, (B,): the higher, the better.
+        name: Name of the reward in errors and reports.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self.name, self._function = name, function
+        self._takes_labels = 'labels' in inspect.signature(function).parameters
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Rewards of images.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            labels: (B,), int64; -1 is "no class".
+
+        Returns:
+            (B,), float32, on the CPU.
+
+        Raises:
+            RewardError: The function does not return one finite number for each image.
+        """
+        found = self._function(images, labels=labels) if self._takes_labels else self._function(images)
+        try:
+            rewards = torch.as_tensor(found).detach().cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RewardError(
+                f'the reward {self.name} returned {type(found).__name__}, but it must be a tensor of numbers ({error})'
+            ) from error
+        if tuple(rewards.shape) != (len(images),):
+            raise RewardError(
+                f'the reward {self.name} must return one number for each image, ({len(images)},), but its result is '
+                f'{tuple(rewards.shape)}'
+            )
+        rewards = rewards.float()
+        if not rewards.isfinite().all():
+            row = int((~rewards.isfinite()).nonzero()[0])
+            raise RewardError(f'the reward {self.name} is {rewards[row].item()} for image {row} of a batch')
+        return rewards
+
+
+def build_reward(cfg: Mapping[str, Any] | Callable[..., Any]) -> Reward:
+    """Build a reward.
+
+    Args:
+        cfg: A function or object as :class:`Reward` takes it; or a config: its ``type`` is
+            registered in ``addp_mm.registry.REWARDS``, a class, or a function whose other arguments
+            are in the config.
+
+    Raises:
+        ConfigError: The type is unknown.
+    """
+    if not isinstance(cfg, Mapping):
+        return Reward(cfg, getattr(cfg, '__name__', type(cfg).__name__))
+    options = dict(cfg)
+    kind = options.pop('type', None)
+    found = REWARDS.get(kind) if isinstance(kind, str) else kind
+    if found is None:
+        known = sorted(name for name in REWARDS.module_dict)
+        raise ConfigError(
+            f'reward.type is {kind!r}, which is not registered{suggest(str(kind), known)}. There are '
+            f'{", ".join(known)}; your own function needs @REWARDS.register_module() of addp_mm.registry, and its '
+            'module custom_imports in the config'
+        )
+    return Reward(partial(found, **options) if inspect.isfunction(found) else found(**options), type_name(kind))
