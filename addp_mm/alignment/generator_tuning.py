@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,6 @@ class GeneratorTuning(BaseModel):
         trajectories: Folder that ``addp generate --trajectories`` wrote.
         data_preprocessor: Moves a batch to the device. Defaults to None: mmengine's.
         init_cfg: How mmengine initialises the weights. Defaults to None.
-
-    Raises:
-        TrajectoryError: The trajectories cannot be read.
     """
 
     def __init__(
@@ -56,7 +54,6 @@ class GeneratorTuning(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.generator: Any = build_component(generator)
         self.folder = Path(trajectories)
-        self.settings = TrajectoryFiles(self.folder).settings()
         self.has_adapters = any(adapted_layers(getattr(self.generator, part)) for part in TRAINED)
         self.reference: Any = None
         if self.has_adapters:
@@ -67,11 +64,20 @@ class GeneratorTuning(BaseModel):
         names = self.generator._ddp_params_and_buffers_to_ignore  # noqa: SLF001  # of our own class
         self._ddp_params_and_buffers_to_ignore = [f'generator.{name}' for name in names]
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the trajectories.
+
+        Raises:
+            TrajectoryError: They cannot be read.
+        """
+        return TrajectoryFiles(self.folder).settings()
+
     def init_weights(self) -> None:
         """Load the generator, and check that it is the one of the trajectories.
 
         Raises:
-            TrajectoryError: Another model has generated them.
+            TrajectoryError: The trajectories cannot be read, or another model has generated them.
         """
         super().init_weights()
         if self.reference is not None:

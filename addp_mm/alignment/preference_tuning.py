@@ -35,7 +35,6 @@ class PreferenceTuning(GeneratorTuning):
 
     Raises:
         ConfigError: An option is unknown or out of its range.
-        TrajectoryError: The trajectories cannot be read.
     """
 
     def __init__(
