@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from addp_mm.alignment.replay_cache import ReplayCache
 from addp_mm.alignment.replayed_batch import ReplayedBatch
 from addp_mm.checkpoints.fingerprint import weights_fingerprint
+from addp_mm.errors import ConfigError
 from addp_mm.generation.trajectories.sampler_settings import precision_of_sampling, sampler_of
 from addp_mm.generation.trajectories.trajectories import Trajectories
 from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles, check_settings
@@ -40,18 +41,28 @@ class GeneratorTuning(BaseModel):
         generator: Config of the :class:`~addp_mm.models.selfsup.ADDP` that generated the
             trajectories, or the module. Its ``init_cfg`` loads the weights.
         trajectories: Folder that ``addp generate --trajectories`` wrote.
+        cache_gib: Memory for trajectories that were replayed, in GiB of the CPU. In the next epochs
+            only the generator that is trained is computed. Trajectories are then replayed one by
+            one. Defaults to 0: no cache.
         data_preprocessor: Moves a batch to the device. Defaults to None: mmengine's.
         init_cfg: How mmengine initialises the weights. Defaults to None.
+
+    Raises:
+        ConfigError: ``cache_gib`` is negative.
     """
 
     def __init__(
         self,
         generator: dict | nn.Module,
         trajectories: str,
+        cache_gib: float = 0.0,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
+        if not cache_gib >= 0:
+            raise ConfigError(f'cache_gib must be at least 0, got {cache_gib}')
+        self._cache = ReplayCache(self._replay, int(cache_gib * 2**30)) if cache_gib else None
         self.generator: Any = build_component(generator)
         self.folder = Path(trajectories)
         self.has_adapters = any(adapted_layers(getattr(self.generator, part)) for part in TRAINED)
@@ -107,17 +118,13 @@ class GeneratorTuning(BaseModel):
         """Loss of a batch, by name; an algorithm defines it."""
         raise NotImplementedError
 
-    @torch.no_grad()
-    def replay(self, trajectories: Trajectories) -> tuple[ReplayedBatch, Tensor]:
-        """The states of trajectories, and the logits of the frozen generator.
+    def replay(self, trajectories: Trajectories) -> ReplayedBatch:
+        """The states of trajectories, and the logits of the frozen generator."""
+        return self._cache(trajectories) if self._cache else self._replay(trajectories)
 
-        Returns:
-            The states, and the logits (M, K) of :meth:`ReplayedBatch.logits`.
-        """
+    def _replay(self, trajectories: Trajectories) -> ReplayedBatch:
         with self._frozen_generator() as frozen, precision_of_sampling(self.settings, trajectories.ids.device):
-            sampler = sampler_of(self.settings, frozen, frozen.latent_size)
-            batch = ReplayedBatch.of(sampler, trajectories)
-            return batch, batch.logits(frozen)
+            return ReplayedBatch.of(sampler_of(self.settings, frozen, frozen.latent_size), trajectories)
 
     @contextmanager
     def _frozen_generator(self) -> Iterator[Any]:

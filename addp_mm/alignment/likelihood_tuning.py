@@ -34,7 +34,7 @@ class LikelihoodTuning(GeneratorTuning):
             nats. For the log: ``kl``, the mean divergence of a prediction from that of the frozen
             generator, in nats.
         """
-        batch, frozen = self.replay(Trajectories.of(trajectories))
+        batch = self.replay(Trajectories.of(trajectories))
         logits = batch.logits(self.generator)
         likelihood = mean_over_tokens(batch.log_probs(logits), batch.trajectories.generated)
-        return dict(loss=-likelihood.mean(), kl=token_divergence(logits.detach(), frozen).mean())
+        return dict(loss=-likelihood.mean(), kl=token_divergence(logits.detach(), batch.frozen_logits).mean())

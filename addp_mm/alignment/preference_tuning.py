@@ -30,6 +30,7 @@ class PreferenceTuning(GeneratorTuning):
         trajectories: See :class:`GeneratorTuning`.
         loss: Arguments of :class:`~addp_mm.alignment.PreferenceLoss`. Defaults to None: DPO.
         weighted: Which sides have token weights: 'none', 'rejected' or 'both'. Defaults to 'none'.
+        cache_gib: See :class:`GeneratorTuning`. Defaults to 0.
         data_preprocessor: See :class:`GeneratorTuning`. Defaults to None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
 
@@ -43,10 +44,11 @@ class PreferenceTuning(GeneratorTuning):
         trajectories: str,
         loss: Mapping | None = None,
         weighted: Sides = 'none',
+        cache_gib: float = 0.0,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(generator, trajectories, data_preprocessor, init_cfg)
+        super().__init__(generator, trajectories, cache_gib, data_preprocessor, init_cfg)
         if weighted not in SIDES:
             raise ConfigError(f'weighted must be one of {SIDES}, got {weighted!r}')
         self.preference_loss, self.weighted = PreferenceLoss(**(loss or {})), weighted
@@ -71,17 +73,17 @@ class PreferenceTuning(GeneratorTuning):
             ConfigError: The batch has no scores.
         """
         sides = [chosen, rejected]
-        batch, frozen = self.replay(join_trajectories([Trajectories.of(side) for side in sides]))
+        batch = self.replay(join_trajectories([Trajectories.of(side) for side in sides]))
         logits = batch.logits(self.generator)
-        policy, reference = batch.log_probs(logits).chunk(2), batch.log_probs(frozen).chunk(2)
-        masks, divergence = batch.trajectories.generated.chunk(2), self._divergence(batch, logits, frozen)
+        policy, reference = batch.log_probs(logits).chunk(2), batch.log_probs(batch.frozen_logits).chunk(2)
+        masks, divergence = batch.trajectories.generated.chunk(2), self._divergence(batch, logits)
         better, worse = (
             SequenceLogProbs(policy[i], reference[i], masks[i], self._weights(name, sides[i]), divergence[i])
             for i, name in enumerate(('chosen', 'rejected'))
         )
         found = dict(
             loss=self.preference_loss(better, worse),
-            kl=token_divergence(logits.detach(), frozen).mean(),
+            kl=token_divergence(logits.detach(), batch.frozen_logits).mean(),
             **preference_metrics(*(policy[i] - reference[i] for i in range(2)), self.preference_loss.beta),
         )
         if worse.weights is not None:
@@ -98,8 +100,8 @@ class PreferenceTuning(GeneratorTuning):
             )
         return token_weights(side['scores'], name, self.weighted)
 
-    def _divergence(self, batch: ReplayedBatch, logits: Tensor, frozen: Tensor) -> Sequence[Tensor | None]:
+    def _divergence(self, batch: ReplayedBatch, logits: Tensor) -> Sequence[Tensor | None]:
         """The sequential divergence of both sides, (B,) each, if the loss uses it."""
         if not self.preference_loss.kl_weight:
             return (None, None)
-        return batch.per_token(token_divergence(frozen, logits)).sum(1).chunk(2)
+        return batch.per_token(token_divergence(batch.frozen_logits, logits)).sum(1).chunk(2)

@@ -52,7 +52,7 @@ class Samples:
         ids: (N, L) int64.
         steps: States of all images, from the start to the end, on the CPU; empty without
             ``keep_steps``.
-        trajectories: What the sampler decided, on the CPU; None if the images have several tiles.
+        trajectories: What the sampler decided, on the CPU; None if an image has several tiles.
     """
 
     images: Tensor

@@ -213,8 +213,10 @@ class TiledInpainter:
             samples = self.sampler.complete(ids, new, *own, batch_size, keep_steps, progress)
             canvas.add(members, tiles, samples)
             steps = samples.steps
+        trajectories = samples.trajectories if all(len(tiles) == 1 for tiles in plans) else None
         decoded = canvas.decoded[..., : images.shape[2], : images.shape[3]]
-        return Samples(torch.where(mask[:, None], decoded, images) if paste else decoded, canvas.ids.flatten(1), steps)
+        finished = torch.where(mask[:, None], decoded, images) if paste else decoded
+        return Samples(finished, canvas.ids.flatten(1), steps, trajectories)
 
 
 class _Canvas:

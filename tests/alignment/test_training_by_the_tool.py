@@ -47,6 +47,7 @@ def settings(kind, files):
         generator=generator_config(files),
         trajectories=files.trajectories,
         weighted='rejected',
+        cache_gib=0.1,
     )
     return model, dict(type='addp_mm.PreferencePairs', scores=files.scores, **about)
 

@@ -107,6 +107,24 @@ def test_a_batch_of_one_equals_its_part_of_a_larger_batch(files):
     torch.testing.assert_close(alone.mean(), whole, rtol=1e-4, atol=1e-5)
 
 
+def test_replayed_trajectories_stay_in_memory_and_give_the_same_losses(files, monkeypatch):
+    plain, kept = build(PreferenceTuning, files), build(PreferenceTuning, files, cache_gib=0.1)
+    few = build(PreferenceTuning, files, cache_gib=1e-9)
+    replayed = []
+    for model in (kept, few):
+        original = model._cache._replay
+        monkeypatch.setattr(model._cache, '_replay', lambda own, f=original, m=model: (replayed.append(m), f(own))[1])
+    batch = batch_of(PreferencePairs(files.trajectories, files.selection))
+    expected = train(plain, batch, 4)
+    for model, calls in ((kept, 4), (few, 16)):  # two pairs; the second one has room for nothing
+        found = train(model, batch, 4)
+        torch.testing.assert_close(found[0]['loss'], expected[0]['loss'])
+        torch.testing.assert_close(found[-1]['loss'], expected[-1]['loss'], atol=0.01, rtol=0)
+        assert replayed.count(model) == calls
+    with pytest.raises(ConfigError, match='cache_gib must be at least 0, got -1'):
+        build(PreferenceTuning, files, cache_gib=-1)
+
+
 def test_trajectories_of_another_model_are_refused(tmp_path):
     files = write_files(tmp_path, weights='0' * 64)
     with pytest.raises(TrajectoryError, match='another model or sampler: weights is'):

@@ -8,6 +8,7 @@ import torch
 from helpers.tiny_addp import build_model
 from helpers.tiny_alternating_model import tiny_conditional_model, tiny_model
 
+from addp_mm.apis import inpaint
 from addp_mm.generation import AlternatingSampler, Guidance, SamplingSchedule
 from addp_mm.generation.image_streams import image_generators
 from addp_mm.generation.trajectories.replay import replay
@@ -96,3 +97,18 @@ def test_damaged_trajectories_are_named(change, message):
     found.check(12, 5, 16)
     with pytest.raises(TrajectoryError, match=message):
         dataclasses.replace(found, **change).check(12, 5, 16, 'file')
+
+
+def test_an_inpainted_image_of_one_tile_has_a_trajectory_and_a_larger_one_has_none():
+    model = build_model().eval()
+    mask = torch.zeros(2, 16, 16, dtype=torch.bool)
+    mask[:, :8] = True
+    images = torch.rand(2, 3, 16, 16)
+    found = inpaint(model, images, mask, num_steps=3).trajectories
+    assert torch.equal(found.generated, torch.tensor([True] * 8 + [False] * 8).expand(2, 16))
+    assert torch.equal(found.ids[:, 8:], model.tokenize(images)[0][:, 8:])
+    larger = torch.rand(1, 3, 16, 40)
+    assert inpaint(model, larger, torch.ones(1, 16, 40, dtype=torch.bool), num_steps=3).trajectories is None
+    nothing = inpaint(model, images, torch.zeros_like(mask), num_steps=3).trajectories
+    assert not nothing.generated.any()
+    assert nothing.num_steps == 0

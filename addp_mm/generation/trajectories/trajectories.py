@@ -58,7 +58,7 @@ class Trajectories:
 
     @property
     def num_steps(self) -> int:
-        """Number of steps N of the sampler: the last step keeps at least one token."""
+        """Number of steps up to the last one that kept a token, which the last step always does."""
         return int(self.kept_at.max()) + 1
 
     @property
