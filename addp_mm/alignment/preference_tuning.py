@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -72,25 +73,25 @@ class PreferenceTuning(GeneratorTuning):
         Raises:
             ConfigError: The batch has no scores.
         """
-        sides = [chosen, rejected]
-        batch = self.replay(join_trajectories([Trajectories.of(side) for side in sides]))
+        batch = self.replay(join_trajectories([Trajectories.of(chosen), Trajectories.of(rejected)]))
         logits = batch.logits(self.generator)
         policy, reference = batch.log_probs(logits).chunk(2), batch.log_probs(batch.frozen_logits).chunk(2)
         masks, divergence = batch.trajectories.generated.chunk(2), self._divergence(batch, logits)
+        weights = self._weights('chosen', chosen), self._weights('rejected', rejected)
         better, worse = (
-            SequenceLogProbs(policy[i], reference[i], masks[i], self._weights(name, sides[i]), divergence[i])
-            for i, name in enumerate(('chosen', 'rejected'))
+            SequenceLogProbs(policy[side], reference[side], masks[side], weights[side], divergence[side])
+            for side in range(2)
         )
         found = dict(
             loss=self.preference_loss(better, worse),
             kl=token_divergence(logits.detach(), batch.frozen_logits).mean(),
-            **preference_metrics(*(policy[i] - reference[i] for i in range(2)), self.preference_loss.beta),
+            **preference_metrics(policy[0] - reference[0], policy[1] - reference[1], self.preference_loss.beta),
         )
         if worse.weights is not None:
             found['weight_on_top_tenth'] = weight_on_top_tenth(worse.weights, worse.mask)
         return found
 
-    def _weights(self, name: str, side: Mapping[str, Tensor]) -> Tensor | None:
+    def _weights(self, name: Literal['chosen', 'rejected'], side: Mapping[str, Tensor]) -> Tensor | None:
         if self.weighted == 'none':
             return None
         if 'scores' not in side:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,9 +53,9 @@ class ReplayedBatch:
         for step in replay(sampler, trajectories):
             rows = step.kept.any(1).nonzero()[:, 0]
             parts.append((rows, step.state.images[rows], step.state.mask[rows], step.kept[rows]))
-        states = [torch.cat(part) for part in zip(*parts, strict=True)]
-        batch = cls(trajectories, *states, frozen_logits=torch.empty(0))
-        return cls(trajectories, *states, frozen_logits=batch.logits(sampler.model))
+        rows, images, mask, kept = (torch.cat(part) for part in zip(*parts, strict=True))
+        batch = cls(trajectories, rows, images, mask, kept, torch.empty(0))
+        return replace(batch, frozen_logits=batch.logits(sampler.model))
 
     def logits(self, model: Any) -> Tensor:
         """Logits of the M kept tokens under a model, without guidance, (M, K).
