@@ -23,8 +23,9 @@ class _TrajectoryDataset(Dataset):
 
     Args:
         trajectories: Folder that ``addp generate --trajectories`` wrote.
-        selection: File ``selection.json`` that ``addp align`` wrote for them.
-        scores: File of scores for them. Defaults to None: no scores.
+        selection: File that :func:`~addp_mm.alignment.pairs.write_selection` wrote for them.
+        scores: File that :func:`~addp_mm.alignment.score_files.write_scores` wrote for them.
+            Defaults to None: no scores.
 
     Raises:
         TrajectoryError: A file cannot be read, or they do not belong together.
@@ -54,7 +55,7 @@ class ChosenTrajectories(_TrajectoryDataset):
 
     Args:
         trajectories: Folder that ``addp generate --trajectories`` wrote.
-        selection: File ``selection.json`` that ``addp align`` wrote for them.
+        selection: File that :func:`~addp_mm.alignment.pairs.write_selection` wrote for them.
         which: 'right' or 'wrong'. Defaults to 'right'.
 
     Raises:

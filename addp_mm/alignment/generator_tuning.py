@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,9 @@ class GeneratorTuning(BaseModel):
     Raises:
         ConfigError: ``cache_gib`` is negative.
     """
+
+    #: Loss of a batch, by name; an algorithm defines it.
+    loss: Callable[..., dict[str, Tensor]]
 
     def __init__(
         self,
@@ -113,10 +116,6 @@ class GeneratorTuning(BaseModel):
         if mode != 'loss':
             raise ValueError(f"{type(self).__name__} has the mode 'loss' only, got {mode!r}")
         return self.loss(**batch)
-
-    def loss(self, **batch: Any) -> dict[str, Tensor]:
-        """Loss of a batch, by name; an algorithm defines it."""
-        raise NotImplementedError
 
     def replay(self, trajectories: Trajectories) -> ReplayedBatch:
         """The states of trajectories, and the logits of the frozen generator."""

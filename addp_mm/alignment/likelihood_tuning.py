@@ -23,7 +23,7 @@ class LikelihoodTuning(GeneratorTuning):
     A batch is ``dict(trajectories=…)`` of :class:`~addp_mm.alignment.datasets.ChosenTrajectories`.
     """
 
-    def loss(self, trajectories: Mapping[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+    def loss(self, trajectories: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Loss of a batch.
 
         Args:

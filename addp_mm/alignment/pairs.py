@@ -16,6 +16,8 @@ from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.errors import ConfigError
 from addp_mm.generation.trajectories.trajectories import TrajectoryError
 
+_AGAIN = 'select again (addp_mm.alignment.pairs.select), and write the file again'
+
 
 @dataclass(frozen=True)
 class SelectionRule:
@@ -191,9 +193,9 @@ def read_selection(path: Path, numbers: Sequence[int], settings: Mapping[str, An
         own_settings = content['settings']
         used = {*selection.right, *selection.wrong, *(image for pair in selection.pairs for image in pair)}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrajectoryError(f'{path} cannot be read as a selection ({error!r}): run addp align again') from error
+        raise TrajectoryError(f'{path} cannot be read as a selection ({error!r}): {_AGAIN}') from error
     if own_settings != settings:
-        raise TrajectoryError(f'{path} was selected from other trajectories: run addp align again')
+        raise TrajectoryError(f'{path} was selected from other trajectories: {_AGAIN}')
     missing = sorted(used - {*numbers})
     if missing:
         raise TrajectoryError(f'{path} names images without trajectories, such as {missing[0]}: generate them again')

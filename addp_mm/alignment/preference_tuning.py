@@ -54,9 +54,7 @@ class PreferenceTuning(GeneratorTuning):
             raise ConfigError(f'weighted must be one of {SIDES}, got {weighted!r}')
         self.preference_loss, self.weighted = PreferenceLoss(**(loss or {})), weighted
 
-    def loss(  # type: ignore[override]
-        self, chosen: Mapping[str, Tensor], rejected: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def loss(self, chosen: Mapping[str, Tensor], rejected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Loss of a batch of pairs.
 
         Args:
@@ -96,8 +94,8 @@ class PreferenceTuning(GeneratorTuning):
             return None
         if 'scores' not in side:
             raise ConfigError(
-                f'weighted={self.weighted!r} needs the scores of the trajectories: give the dataset scores=…, which '
-                "addp align writes, or train without weights: weighted='none'"
+                f'weighted={self.weighted!r} needs the scores of the trajectories: give the dataset scores=…, a file '
+                "of addp_mm.alignment.score_files.write_scores, or train without weights: weighted='none'"
             )
         return token_weights(side['scores'], name, self.weighted)
 

@@ -17,6 +17,7 @@ from addp_mm.checkpoints.reading import load_checkpoint_file
 from addp_mm.generation.trajectories.trajectories import TrajectoryError
 
 _SETTINGS = 'settings'
+_AGAIN = 'score the trajectories again (addp_mm.alignment.score_trajectories), and write the file again'
 
 
 def write_scores(path: Path, scores: Tensor, numbers: Sequence[int], settings: Mapping[str, Any]) -> None:
@@ -51,8 +52,8 @@ def read_scores(path: Path, numbers: Sequence[int], settings: Mapping[str, Any])
         scores, images = content['state_dict']['scores'], content['state_dict']['images'].tolist()
         own_settings = json.loads(content['meta'][_SETTINGS])
     except (CheckpointError, KeyError, ValueError) as error:
-        raise TrajectoryError(f'{path} cannot be read as scores ({error}): run addp align again') from error
+        raise TrajectoryError(f'{path} cannot be read as scores ({error}): {_AGAIN}') from error
     if own_settings != settings or not {*numbers} <= {*images}:
-        raise TrajectoryError(f'{path} has the scores of other trajectories: run addp align again')
+        raise TrajectoryError(f'{path} has the scores of other trajectories: {_AGAIN}')
     row_of = {image: row for row, image in enumerate(images)}
     return scores[[row_of[number] for number in numbers]]

@@ -8,6 +8,7 @@ from helpers.tiny_alignment import generator_config, write_files
 
 from addp_mm.apis import load_model
 from addp_mm.checkpoints.fingerprint import module_fingerprint
+from addp_mm.checkpoints.reading import load_checkpoint_file
 from addp_mm.models.layers.lora_weights import is_adapter, merge_adapters
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def test_a_stopped_training_equals_an_uninterrupted_one(kind, files, tmp_path):
 def test_the_tuned_generator_is_an_addp_again(files, tmp_path):
     status, output = train('preference', files, tmp_path, 'whole')
     assert status == 0, output
-    weights = torch.load(tmp_path / 'whole/iter_6.pth', weights_only=False)['state_dict']
+    weights = load_checkpoint_file(tmp_path / 'whole/iter_6.pth')['state_dict']
     own = {name.removeprefix('generator.'): weight for name, weight in weights.items()}
     assert any(map(is_adapter, own))
     path, config = tmp_path / 'aligned.pth', tmp_path / 'base.py'

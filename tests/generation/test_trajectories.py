@@ -44,7 +44,7 @@ def test_a_replay_sees_what_the_sampler_saw(options):
     assert found.labels.tolist() == (labels or [-1] * 3)
     assert torch.equal(found.ids, samples.ids)
     log_probs = torch.zeros_like(found.log_probs)
-    for step, state in zip(replay(own, found), samples.steps, strict=False):
+    for step, state in zip(replay(own, found), samples.steps[:-1], strict=True):
         assert torch.equal(step.state.mask, state.mask)
         assert torch.equal(step.state.images, state.images)
         assert torch.equal(step.state.ids[~state.mask], state.ids[~state.mask])
@@ -71,7 +71,7 @@ def test_tokens_that_were_known_are_not_decisions():
     assert torch.equal(found.generated, mask)
     assert (found.kept_at[~mask] == KNOWN).all()
     assert (found.log_probs[~mask] == 0).all()
-    for step, state in zip(replay(own, found), samples.steps, strict=False):
+    for step, state in zip(replay(own, found), samples.steps[:-1], strict=True):
         assert torch.equal(step.state.images, state.images)
 
 
@@ -95,8 +95,11 @@ def test_rows_and_parts():
 def test_damaged_trajectories_are_named(change, message):
     found = sampler().run(2, seeded()).trajectories
     found.check(12, 5, 16)
+    damaged = dataclasses.replace(found, **change)
     with pytest.raises(TrajectoryError, match=message):
-        dataclasses.replace(found, **change).check(12, 5, 16, 'file')
+        damaged.check(12, 5, 16, 'file')
+    with pytest.raises(TrajectoryError):
+        next(replay(sampler(), damaged))
 
 
 def test_an_inpainted_image_of_one_tile_has_a_trajectory_and_a_larger_one_has_none():

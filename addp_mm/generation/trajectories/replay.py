@@ -44,7 +44,11 @@ def replay(sampler: AlternatingSampler, trajectories: Trajectories) -> Iterator[
 
     Yields:
         The steps from the first to the last one that kept a token.
+
+    Raises:
+        TrajectoryError: The trajectories do not fit the sampler.
     """
+    trajectories.check(sampler.num_tokens, sampler.schedule.num_steps, len(sampler.model.tokenizer.codebook))
     ids, kept_at = trajectories.ids, trajectories.kept_at
     labels = trajectories.labels if (trajectories.labels != NO_CLASS).any() else None
     state = sampler.start(ids, kept_at != KNOWN, labels)
