@@ -156,7 +156,7 @@ def remask(
     tiny = torch.finfo(noise.dtype).tiny
     exponential = -torch.log(noise.clamp(min=tiny))
     gumbel = -torch.log(exponential.clamp(min=tiny))
-    return _mask_lowest(log_probs.float() + temperature * gumbel, mask, length)
+    return mask_lowest(log_probs.float() + temperature * gumbel, mask, length)
 
 
 def remask_in_order(order: Tensor, mask: Tensor, length: int | Tensor) -> Tensor:
@@ -175,7 +175,7 @@ def remask_in_order(order: Tensor, mask: Tensor, length: int | Tensor) -> Tensor
     """
     length = _checked_length(length, mask)
     turn = order.argsort().expand_as(mask)
-    return _mask_lowest(-turn.float(), mask, length)
+    return mask_lowest(-turn.float(), mask, length)
 
 
 def _checked_length(length: int | Tensor, mask: Tensor) -> Tensor:
@@ -185,8 +185,17 @@ def _checked_length(length: int | Tensor, mask: Tensor) -> Tensor:
     return length
 
 
-def _mask_lowest(confidence: Tensor, mask: Tensor, length: Tensor) -> Tensor:
-    """Mask the ``length`` positions of each row with the lowest confidence inside ``mask``."""
+def mask_lowest(confidence: Tensor, mask: Tensor, length: Tensor) -> Tensor:
+    """Mask the positions with the lowest confidence.
+
+    Args:
+        confidence: (B, L).
+        mask: Positions that may be masked, (B, L), bool.
+        length: Number of positions to mask, at most as many as ``mask`` has, int64 (B,).
+
+    Returns:
+        (B, L), bool. Of equal confidences, the first positions are masked.
+    """
     confidence = confidence.masked_fill(~mask, math.inf)
     rank = confidence.argsort(dim=1, stable=True).argsort(dim=1)
     return rank < length.unsqueeze(1)

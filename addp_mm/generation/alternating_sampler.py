@@ -139,8 +139,25 @@ class AlternatingSampler:
         Raises:
             NonFiniteLogitsError: The model's logits are NaN or Inf.
         """
-        schedule = self.schedule
         logits = self.logits(state, labels)
+        return self.next_state(state, logits, *self.draw(state, logits, generators))
+
+    @torch.no_grad()
+    def draw(
+        self, state: SamplingStep, logits: Tensor, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw ids at the masked positions of a state, and decide which of them stay.
+
+        Args:
+            state: State of B images with ``index`` below ``num_steps``.
+            logits: (B, L, K).
+            generators: One for each image.
+
+        Returns:
+            Ids (B, L), positions that stay masked (B, L), and the log-probability of each draw
+            (B, L): the last arguments of :meth:`next_state`.
+        """
+        schedule = self.schedule
         drawn, log_probs = sample_ids(logits, generators, schedule.top_p, top_k=schedule.top_k)
         ids = torch.where(state.mask, drawn, state.ids)
         # at least one position stays masked until the last step, unless all are known
@@ -151,7 +168,7 @@ class AlternatingSampler:
             mask = remask(log_probs, state.mask, length, schedule.noise_scale(state.index), generators)
         else:
             mask = remask_in_order(self._order.to(state.mask.device), state.mask, length)
-        return self.next_state(state, logits, ids, mask, log_probs)
+        return ids, mask, log_probs
 
     @torch.no_grad()
     def logits(self, state: SamplingStep, labels: Tensor | None = None) -> Tensor:
@@ -194,7 +211,7 @@ class AlternatingSampler:
         confidence = log_probs.masked_fill(~state.mask, math.inf)
         kept_at = torch.where(state.mask & ~mask, state.index, state.kept_at)
         if state.index + 1 == self.schedule.num_steps:
-            images = self._finished_pixels(ids)
+            images = self.finished_pixels(ids)
         else:
             with torch.autocast(logits.device.type, enabled=False):
                 codebook = self.model.tokenizer.codebook.float()
@@ -202,6 +219,16 @@ class AlternatingSampler:
             latents = corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)
             images = self._call('decode', latents).clamp(0, 1)
         return SamplingStep(state.index + 1, ids, mask, images, confidence, state.num_masked, kept_at)
+
+    @torch.no_grad()
+    def finished_pixels(self, ids: Tensor) -> Tensor:
+        """Pixels of ids (B, L), as after the last step: in float32, also under autocast.
+
+        Returns:
+            (B, C, H, W) in [0, 1].
+        """
+        with torch.autocast(ids.device.type, enabled=False):
+            return self._call('decode', self.model.tokenizer.lookup(ids, *self.grid_size)).clamp(0, 1)
 
     def trajectory(
         self, ids: Tensor, mask: Tensor, generators: Sequence[torch.Generator], labels: Tensor | None = None
@@ -373,11 +400,6 @@ class AlternatingSampler:
         else:
             soft = self._conditional.expected_latents(ids, mask, labels=labels)
         return self.model.decode(corrupt(self.model.tokenizer.lookup(ids, *self.grid_size), soft, mask)).clamp(0, 1)
-
-    def _finished_pixels(self, ids: Tensor) -> Tensor:
-        """Pixels of ids (B, L), in float32 also under autocast."""
-        with torch.autocast(ids.device.type, enabled=False):
-            return self._call('decode', self.model.tokenizer.lookup(ids, *self.grid_size)).clamp(0, 1)
 
     def _call(self, name: str, *inputs: Tensor, **labels: Tensor) -> Tensor:
         """Call a method of the model, compiled if there is a compiled one."""
