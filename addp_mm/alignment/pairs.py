@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.errors import ConfigError
-from addp_mm.generation.trajectories.trajectories import TrajectoryError
+from addp_mm.generation.trajectories.trajectories import Trajectories, TrajectoryError
 
 _AGAIN = 'select again (addp_mm.alignment.pairs.select), and write the file again'
 
@@ -153,6 +153,22 @@ def _no_pair(counts: Mapping[str, int], rewards: Sequence[float], rule: Selectio
         f'{counts["without_difference"]} pairs have equal images. The rewards are from {min(rewards):g} to '
         f'{max(rewards):g}: {advice}'
     )
+
+
+def questions_of(trajectories: Trajectories) -> list[Hashable]:
+    """Which question each sample answers: what the sampler was given.
+
+    Args:
+        trajectories: Of N images.
+
+    Returns:
+        N questions. That of an image without known tokens is its class. Otherwise, it is the class
+        with the known ids and their positions: samples of the same hole of the same image answer
+        the same question.
+    """
+    known = trajectories.ids.masked_fill(trajectories.generated, -1).tolist()
+    labels, whole = trajectories.labels.tolist(), trajectories.generated.all(1).tolist()
+    return [label if blank else (label, *ids) for label, ids, blank in zip(labels, known, whole, strict=True)]
 
 
 def write_selection(path: Path, selection: Selection, numbers: Sequence[int], settings: Mapping[str, Any]) -> None:

@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
-from addp_mm.alignment.pairs import SelectionRule, read_selection, select, write_selection
+from addp_mm.alignment.pairs import SelectionRule, questions_of, read_selection, select, write_selection
 from addp_mm.errors import ConfigError
-from addp_mm.generation.trajectories.trajectories import TrajectoryError
+from addp_mm.generation.trajectories.trajectories import Trajectories, TrajectoryError
 
 REWARDS = [0.1, 0.9, 0.5, 0.3, 0.2, 0.8, 0.7, 0.6]
 QUESTIONS = ['bag', 'bag', 'bag', 'bag', 'coat', 'coat', 'coat', 'coat']
@@ -81,3 +81,15 @@ def test_a_file_has_the_numbers_of_the_images_and_belongs_to_its_trajectories(tm
     path.write_text(json.dumps(content))
     with pytest.raises(TrajectoryError, match=r"cannot be read as a selection \(KeyError\('pairs'\)\)"):
         read_selection(path, numbers, settings)
+
+
+def test_the_question_is_the_class_and_what_was_known():
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6], [1, 2, 3], [1, 5, 9], [1, 2, 3], [7, 2, 3]])
+    kept_at = torch.tensor([[0, 1, 1], [1, 0, 1], [-1, 0, 1], [-1, 1, 0], [-1, 0, 1], [0, -1, 1]])
+    labels = torch.tensor([2, 2, 2, 2, 0, 2])
+    found = questions_of(Trajectories(ids, kept_at, torch.zeros(ids.shape), labels))
+    assert found[:2] == [2, 2]
+    assert found[2] == found[3]  # one hole of one image, two samples
+    assert len({*found}) == 4  # another class, and the same ids at other positions
+    selection = select([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], found, ids, SelectionRule())
+    assert selection.pairs == [(1, 0), (3, 2)]
