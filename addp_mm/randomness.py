@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     AUGMENTATION = 3  # random transforms of a sample; its position in training is the iteration
     BATCH_ORDER = 4  # samplers without a seed of their own; the number of the pass is the iteration
     AFTER_ROLLBACK = 5  # the seed of a run whose epoch is repeated
+    REDRAW = 6  # seeds of the draws of addp_mm.alignment.redraw; the draw is the iteration
 
 
 def seed_sequence(seed: int, purpose: Purpose, rank: int = 0, iteration: int = 0) -> np.random.SeedSequence:

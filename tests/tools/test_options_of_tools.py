@@ -11,6 +11,7 @@ from addp_mm.errors import ConfigError, UserError
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIER = 'addp-vit-nano-p8_ft_1xb32-fp32-300i_fashion-scenes-64px'
+REDRAW = ['c', 'w', '--samples', 'd', '--selection', 's', '--scores', 't', '--reward', 'r', '--out', 'o']
 NO_VALIDATION = ['val_dataloader=None', 'val_cfg=None', 'val_evaluator=None']
 
 
@@ -56,6 +57,7 @@ def test_repeated_options_count_and_validation_can_be_switched_off(run_tool, wor
         ('model_converters/vit_to_timm.py', ['x', 'y'], '--mean', [0.1, 0.2, 0.3]),
         ('model_converters/vit_to_timm.py', ['x', 'y'], '--std', [0.1, 0.2, 0.3]),
         ('evaluate_images.py', ['x', 'y'], '--metrics', ['fid', 'kid', 'prc']),
+        ('analysis_tools/redraw_tokens.py', REDRAW, '--shares', [0.125, 0.25, 0.5]),
         ('dataset_converters/image_tiles.py', ['x', '--out', 'o'], '--only', ['a', 'b', 'c']),
         ('dataset_converters/image_tiles.py', ['x', '--out', 'o'], '--leave-out', ['a', 'b', 'c']),
     ],
@@ -100,6 +102,8 @@ def test_every_option_with_several_values_adds_them():
         ),
         ('evaluate_images.py', ['x', 'y', '--img-size', '0'], '--img-size: 0 must be at least 1'),
         ('evaluate_images.py', ['x', 'y', '--batch-size', '-2'], '--batch-size: -2 must be'),
+        ('analysis_tools/redraw_tokens.py', [*REDRAW, '--shares', '1/0'], '--shares: 1/0 must be a share above 0'),
+        ('analysis_tools/redraw_tokens.py', [*REDRAW, '--shares', '9/8'], '--shares: 9/8 must be a share above 0'),
         ('analysis_tools/target_entropy.py', ['x', 'y', 'z', '--levels', '0'], '--levels: 0 must be at least 1'),
         ('analysis_tools/target_entropy.py', ['x', 'y', 'z', '--num-images', '0'], '--num-images: 0 must be'),
         ('dataset_converters/tokenize_images.py', ['x', 'y', 'z', '--num-workers', '-1'], '--num-workers: -1 must be'),

@@ -1,0 +1,166 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""tools/analysis_tools/redraw_tokens.py: results, figures, files that do not fit."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_addp import build_model, write_config
+from helpers.tiny_alignment import write_files
+from PIL import Image
+
+from addp_mm.alignment.intervals import mean_with_interval
+from addp_mm.alignment.pairs import Selection, write_selection
+from addp_mm.alignment.redraw_experiment import CHOICES, RedrawExperiment, right_thresholds
+from addp_mm.alignment.rewards import build_reward
+from addp_mm.alignment.score_files import write_scores
+from addp_mm.generation.trajectories.sampler_settings import sampler_of
+from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
+
+TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/redraw_tokens.py'
+main = runpy.run_path(str(TOOL))['main']
+
+
+def red(images):
+    return images[:, 0].mean((1, 2))
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('redraw')
+    files = write_files(folder)
+    write_config(folder)
+    (folder / 'reward.py').write_text(
+        "align = dict(reward=dict(type='MetricReward', key='red', metric=dict(type='RedMetric')))\n"
+    )
+    return folder, files
+
+
+@pytest.fixture(autouse=True)
+def red_metric(monkeypatch):
+    from mmengine.evaluator import BaseMetric
+    from mmengine.registry import METRICS
+
+    class RedMetric(BaseMetric):
+        def process(self, data_batch, data_samples):
+            self.results += [float(red(sample['image'][None])) for sample in data_samples]
+
+        def compute_metrics(self, results):
+            return dict(red=float(np.mean(results)))
+
+    monkeypatch.setitem(METRICS.module_dict, 'RedMetric', RedMetric)
+
+
+def arguments(files, out, **changed):
+    folder, paths = files
+    options = dict(
+        samples=folder, selection=paths.selection, scores=paths.scores, reward=folder / 'reward.py', threshold=2
+    )
+    options.update(changed)
+    given = [part for name, value in options.items() for part in (f'--{name}', str(value))]
+    return [str(folder / 'addp_tiny.py'), paths.checkpoint, *given, '--out', str(out), '--device', 'cpu']
+
+
+def experiment(files, rows, **changed):
+    numbers, found, settings = TrajectoryFiles(Path(files[1].trajectories)).read()
+    own = sampler_of(settings, build_model().eval(), (4, 4))
+    scores = torch.rand(found.ids.shape, generator=torch.Generator().manual_seed(1))
+    options = dict(seed=0, num_draws=2, **changed)
+    numbers = [numbers[row] for row in rows]
+    return RedrawExperiment(
+        own, settings, build_reward(red), found[rows], scores[rows], numbers, [0.5] * len(rows), **options
+    )
+
+
+def test_results_and_figures(files, tmp_path, capsys):
+    main(arguments(files, tmp_path, draws=2))
+    results = json.loads((tmp_path / 'redraw.json').read_text())
+    cases = results['cases']
+    assert [(case['choice'], case['share']) for case in cases] == [
+        (choice, share) for choice in CHOICES for share in (0.125, 0.25, None)
+    ]
+    # all choices draw as many tokens
+    assert [case['tokens'] for case in cases] == [2, 4, 1] * 3
+    assert all(np.shape(case['rewards']) == (2, 2) for case in cases)
+    assert all(case['right']['value'] == 0 < case['right']['high'] for case in cases)  # no reward is 2
+    assert len(results['differences']) == 6
+    assert len(results['images']) == len(results['rewards_before']) == 2
+    assert Image.open(tmp_path / 'redraw.png').size == (4 * (96 + 6 + 2) + 2, 2 * (96 + 6 + 2) + 2)
+    assert 'that become right' in (tmp_path / 'redraw.svg').read_text()
+    shown = capsys.readouterr().out
+    assert '1/8 of the tokens' in shown
+    assert 'one token, and all of the later steps' in shown
+    assert 'lowest score - random' in shown
+
+
+def test_an_image_is_right_from_the_lowest_reward_of_a_right_one_on(files, tmp_path):
+    numbers, found, settings = TrajectoryFiles(Path(files[1].trajectories)).read()
+    own = experiment(files, [*range(8)])
+    rewards = red(own.sampler.finished_pixels(found.ids))
+    order = rewards.argsort().tolist()
+    path = tmp_path / 'selection.json'
+    write_selection(path, Selection(order[5:7], [order[0], order[7]], [], {}), numbers, settings)
+    arguments_ = arguments(files, tmp_path, selection=path, draws=1)
+    place = arguments_.index('--threshold')
+    main([*arguments_[:place], *arguments_[place + 2 :]])
+    results = json.loads((tmp_path / 'redraw.json').read_text())
+    assert results['thresholds'] == [pytest.approx(float(rewards[order[5]]))]
+    assert (results['images'], results['already_right']) == ([order[0]], [order[7]])
+    assert results['rewards_before'] == [pytest.approx(float(rewards[order[0]]))]
+    for case in results['cases']:
+        assert case['right']['value'] == np.mean(np.array(case['rewards']) >= results['thresholds'][0])
+
+
+@pytest.mark.parametrize('choice', CHOICES)
+def test_a_case_does_not_depend_on_the_other_images_and_the_batches(files, choice):
+    whole, part = experiment(files, [1, 4, 6], batch_size=2), experiment(files, [6])
+    for share in (0.25, None):
+        ran = [
+            one.from_the_step_on(choice) if share is None else one.tokens_again(choice, share) for one in (whole, part)
+        ]
+        np.testing.assert_allclose(ran[0].rewards[2:], ran[1].rewards, atol=1e-6)
+        assert np.array_equal(ran[0].right, ran[0].rewards >= 0.5)
+    assert not np.array_equal(ran[0].rewards[:, 0], ran[0].rewards[:, 1])
+
+
+def test_thresholds_belong_to_the_question():
+    assert right_thresholds([3.0, 1.0, 2.0], ['a', 'a', 'b'], ['b', 'a', 'c']) == [2.0, 1.0, 1.0]
+
+
+def test_intervals_over_images():
+    found = mean_with_interval(np.array([0.0, 0.5, 0.5, 1.0] * 25))
+    assert found.value == 0.5
+    assert (found.low, found.high) == pytest.approx((0.43, 0.57), abs=0.01)  # 1.96 standard errors of 0.0354
+    never, always = mean_with_interval(np.zeros(10)), mean_with_interval(np.ones(10))
+    assert (never.value, never.low, round(never.high, 4)) == (0.0, 0.0, 0.2775)  # Wilson
+    assert (round(always.low, 4), always.high) == (0.7225, 1.0)
+    assert mean_with_interval(np.array([0.3])).arms == ([0.0], [0.0])
+
+
+def refused(arguments_):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments_)
+    assert '\n' not in str(exit_.value.code)
+    return str(exit_.value.code)
+
+
+def test_files_that_do_not_fit_are_named(files, tmp_path):
+    numbers, found, settings = TrajectoryFiles(Path(files[1].trajectories)).read()
+    other = tmp_path / 'scores.safetensors'
+    write_scores(other, torch.rand(found.ids.shape), numbers, dict(settings, seed=1))
+    assert 'the scores of other trajectories' in refused(arguments(files, tmp_path, scores=other))
+    none = tmp_path / 'selection.json'
+    write_selection(none, Selection([0], [], [], {}), numbers, settings)
+    assert 'selection.json has no wrong image' in refused(arguments(files, tmp_path, selection=none))
+    assert 'all 2 wrong images' in refused(arguments(files, tmp_path, threshold=-1))
+    no_reward = tmp_path / 'no_reward.py'
+    no_reward.write_text('a = 1\n')
+    assert "has neither 'reward' nor 'align.reward'" in refused(arguments(files, tmp_path, reward=no_reward))
+    torch.save(build_model(1).state_dict(), tmp_path / 'other.pth')
+    given = arguments(files, tmp_path)
+    given[1] = str(tmp_path / 'other.pth')
+    assert 'trajectories of another model' in refused(given)
+    assert 'has no trajectories' in refused(arguments(files, tmp_path, samples=tmp_path))

@@ -1,0 +1,306 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+r"""Do token scores find the tokens that spoil an image? Draw those with the lowest scores again.
+
+    python tools/analysis_tools/redraw_tokens.py CONFIG CHECKPOINT --samples DIR --selection FILE \
+        --scores FILE --reward CONFIG --out DIR
+
+DIR of --samples is the folder of 'addp generate --trajectories'. In each wrong image of the
+selection, a share of the tokens is drawn again: those with the lowest scores, and as controls those
+with the lowest probability, and random ones. All other tokens stay. A second form replaces one
+token at its step, and continues from there. The folder gets the share of images that become right
+(redraw.json, redraw.svg), and some of the images (redraw.png).
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from addp_mm.cli_options import ToolParser, aligned, number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from addp_mm.alignment.redraw_experiment import Case, RedrawExperiment
+    from addp_mm.alignment.rewards import Reward
+    from addp_mm.generation import AlternatingSampler
+    from addp_mm.generation.trajectories.trajectories import Trajectories
+
+SHOWN = 8
+SHARES = ('1/8', '1/4')
+
+
+def parse_args(argv=None):
+    """Parse the command line."""
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the pre-training: a file, or the name of a shipped config')
+    parser.add_argument('checkpoint', help='checkpoint that generated the images: a path or addp_mm://NAME')
+    parser.add_argument('--samples', required=True, metavar='DIR', help="folder of 'addp generate --trajectories'")
+    parser.add_argument('--selection', required=True, metavar='FILE', help='right and wrong samples, JSON')
+    parser.add_argument('--scores', required=True, metavar='FILE', help='scores of the tokens, safetensors')
+    parser.add_argument('--reward', required=True, metavar='CONFIG', help="config file with 'reward' or 'align.reward'")
+    parser.add_argument('--out', required=True, help='folder for redraw.json, redraw.svg and redraw.png')
+    parser.add_argument(
+        '--shares',
+        type=share,
+        nargs='+',
+        action='extend',
+        help=f'shares of the tokens of an image that are drawn again [{" ".join(SHARES)}]',
+    )
+    parser.add_argument('--draws', type=number(int, 1), default=4, help='draws of each image [4]')
+    parser.add_argument(
+        '--threshold',
+        type=number(float),
+        help='an image is right from this reward on [the lowest reward of a right image of the same question]',
+    )
+    parser.add_argument('--num-images', type=number(int, 1), help='the first wrong images of the selection [all]')
+    parser.add_argument('--batch-size', type=number(int, 1), default=16, help='images that are drawn together [16]')
+    parser.add_argument('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of the draws [0]')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
+    args = parser.parse_args(argv)
+    args.shares = list(dict.fromkeys(args.shares or map(share, SHARES)))
+    return args
+
+
+def share(text: str) -> float:
+    """A ``type`` for argparse: a number in (0, 1], also as a fraction."""
+    try:
+        value = float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f'{text} must be a share above 0 and at most 1, such as 1/8 or 0.125')
+    return value
+
+
+def reward_of(config: str):
+    """The reward that a config file defines.
+
+    Raises:
+        ConfigError: The file does not exist, or has no reward.
+    """
+    from addp_mm.alignment.rewards import build_reward
+    from addp_mm.config.config_file import load_config
+    from addp_mm.errors import ConfigError
+
+    cfg = load_config(config).to_dict()
+    found = (cfg.get('align') or {}).get('reward') or cfg.get('reward')
+    if found is None:
+        raise ConfigError(
+            f"{config} has neither 'reward' nor 'align.reward': write, for example, reward = dict(type='SceneReward')"
+        )
+    return build_reward(found)
+
+
+@dataclass
+class Inputs:
+    """What the files contain; they belong together.
+
+    Attributes:
+        numbers: Numbers of the images of the trajectories.
+        right: Rows of right images.
+        wrong: Rows of wrong images.
+    """
+
+    numbers: list[int]
+    trajectories: Trajectories
+    settings: dict
+    scores: Tensor
+    right: list[int]
+    wrong: list[int]
+    reward: Reward
+    sampler: AlternatingSampler
+
+
+def read_inputs(args) -> Inputs:
+    """Read the files, and check that they belong together.
+
+    Raises:
+        UserError: A file cannot be read, or belongs to others; or the selection has no right or no
+            wrong image.
+    """
+    from addp_mm.alignment.pairs import read_selection
+    from addp_mm.alignment.score_files import read_scores
+    from addp_mm.apis import load_model
+    from addp_mm.checkpoints.fingerprint import module_fingerprint
+    from addp_mm.engine.device import choose_device
+    from addp_mm.generation.trajectories.sampler_settings import sampler_of
+    from addp_mm.generation.trajectories.trajectories import TrajectoryError
+    from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles, check_settings
+
+    folder = Path(args.samples) / 'trajectories'
+    numbers, trajectories, settings = TrajectoryFiles(folder).read()
+    selection = read_selection(Path(args.selection), numbers, settings)
+    if not selection.wrong or not selection.right:
+        raise TrajectoryError(
+            f'{args.selection} has no {"wrong" if selection.right else "right"} image: generate more images, or select '
+            'with another rule'
+        )
+    scores, reward = read_scores(Path(args.scores), numbers, settings), reward_of(args.reward)
+    model = load_model(args.config, args.checkpoint, choose_device(args.device))
+    check_settings(settings, dict(weights=module_fingerprint(model)), folder)
+    row_of = {image: row for row, image in enumerate(numbers)}
+    right, wrong = ([row_of[image] for image in side] for side in (selection.right, selection.wrong))
+    sampler = sampler_of(settings, model, model.latent_size)
+    return Inputs(numbers, trajectories, settings, scores, right, wrong, reward, sampler)
+
+
+def choose_wrong(inputs: Inputs, args) -> tuple[list[int], dict]:
+    """The wrong images whose reward is not that of a right one.
+
+    Returns:
+        Their rows, and what redraw.json says about them.
+
+    Raises:
+        UserError: There are none.
+    """
+    from addp_mm.alignment.pairs import questions_of
+    from addp_mm.alignment.redraw_experiment import decoded_images, rewards_of, right_thresholds
+    from addp_mm.generation.trajectories.trajectories import TrajectoryError
+
+    def rewards(rows: list[int]) -> list[float]:
+        own = inputs.trajectories[rows]
+        images = decoded_images(inputs.sampler, own, args.batch_size)
+        return rewards_of(inputs.reward, images, own.labels, args.batch_size).tolist()
+
+    thresholds = [args.threshold] * len(inputs.wrong)
+    if args.threshold is None:
+        questions = (questions_of(inputs.trajectories[rows]) for rows in (inputs.right, inputs.wrong))
+        thresholds = right_thresholds(rewards(inputs.right), *questions)
+    found = list(zip(inputs.wrong, rewards(inputs.wrong), thresholds, strict=True))
+    kept = [one for one in found if one[1] < one[2]]
+    if not kept:
+        raise TrajectoryError(
+            f'all {len(found)} wrong images of {args.selection} have the reward of a right one: give a higher '
+            '--threshold, or select others'
+        )
+    left_out = [inputs.numbers[row] for row, reward, threshold in found if reward >= threshold]
+    rows, before, limits = (list(part) for part in zip(*kept[: args.num_images], strict=True))
+    images = [inputs.numbers[row] for row in rows]
+    return rows, dict(images=images, already_right=left_out, rewards_before=before, thresholds=limits)
+
+
+def draw_again(experiment: RedrawExperiment, shares: list[float], draws: int) -> list[Case]:
+    """All cases: for each share, and for the second form, all choices."""
+    from tqdm import tqdm
+
+    from addp_mm.alignment.redraw_experiment import CHOICES
+
+    steps = experiment.sampler.schedule.num_steps * len(experiment.numbers) * draws
+    cases = []
+    with tqdm(total=steps * len(CHOICES) * (len(shares) + 1), unit='step', unit_scale=True) as bar:
+        experiment.progress = bar.update
+        for choice in CHOICES:
+            for value in shares:
+                bar.set_description(f'{choice}, {Fraction(value).limit_denominator(1000)}')
+                cases.append(experiment.tokens_again(choice, value))
+            bar.set_description(f'{choice}, from its step on')
+            cases.append(experiment.from_the_step_on(choice))
+    return [case for case in cases if case is not None]
+
+
+def write_results(experiment: RedrawExperiment, cases: list[Case], results: dict, shares: list[float], out: Path):
+    """Write redraw.json, redraw.svg and redraw.png."""
+    from PIL import Image
+
+    from addp_mm.alignment.redraw_experiment import LOWEST_SCORE, RANDOM, decoded_images
+    from addp_mm.alignment.redraw_figures import redraw_grid, right_bars
+    from addp_mm.checkpoints.atomic_write import write_json, write_png, write_text
+    from addp_mm.generation.figures import to_uint8
+
+    write_json(out / 'redraw.json', results)
+    write_text(out / 'redraw.svg', right_bars(cases).content.decode())
+    first = experiment.trajectories[:SHOWN]
+    shown = {case.choice: case for case in cases if case.share == shares[0]}
+    grid = redraw_grid(
+        [*to_uint8(decoded_images(experiment.sampler, first, SHOWN))],
+        experiment.scores[:SHOWN],
+        first.generated,
+        experiment.sampler.grid_size,
+        {choice: shown[choice] for choice in (LOWEST_SCORE, RANDOM)},
+    )
+    write_png(out / 'redraw.png', Image.fromarray(grid))
+
+
+def results_of(cases: list[Case]) -> dict:
+    """The cases, and how the lowest scores differ from both controls."""
+    from addp_mm.alignment.redraw_experiment import LOWEST_SCORE
+
+    by_share = {}
+    for case in cases:
+        by_share.setdefault(case.share, {})[case.choice] = case
+    differences = [
+        found[LOWEST_SCORE].minus(other)
+        for found in by_share.values()
+        for choice, other in found.items()
+        if choice != LOWEST_SCORE
+    ]
+    return dict(cases=[case.summary() for case in cases], differences=differences)
+
+
+def table(results: dict) -> str:
+    """The shares that become right, and their differences from the controls."""
+    from addp_mm.alignment.redraw_figures import case_name
+
+    def percent(found: dict) -> str:
+        return f'{found["value"]:.1%} ({found["low"]:.1%} to {found["high"]:.1%})'
+
+    rows = [('drawn again', 'chosen by', 'become right', 'other id', 'reward')]
+    for case in results['cases']:
+        name, reward = case_name(case['share']), f'{case["reward"]["value"]:.4g}'
+        rows.append((name, case['choice'], percent(case['right']), f'{case["changed"]:.1%}', reward))
+    differences = [('drawn again', 'difference of the shares', 'percentage points')]
+    differences += [
+        (case_name(one['share']), f'{one["choice"]} - {one["minus"]}', percent(one['right']))
+        for one in results['differences']
+    ]
+    return f'{aligned(rows)}\n\n{aligned(differences)}'
+
+
+def run(args) -> None:
+    """Draw the tokens again, and write what came of it."""
+    from addp_mm.alignment.redraw_experiment import RedrawExperiment
+    from addp_mm.config.paths import require_writable_folder
+
+    out = Path(args.out)
+    require_writable_folder(out, f'--out {out}')
+    inputs = read_inputs(args)
+    rows, about = choose_wrong(inputs, args)
+    if about['already_right']:
+        print(f'{len(about["already_right"])} wrong image(s) have the reward of a right one, and are left out')
+    experiment = RedrawExperiment(
+        inputs.sampler,
+        inputs.settings,
+        inputs.reward,
+        inputs.trajectories[rows],
+        inputs.scores[rows],
+        about['images'],
+        about['thresholds'],
+        args.seed,
+        args.draws,
+        args.batch_size,
+        SHOWN,
+    )
+    cases = draw_again(experiment, args.shares, args.draws)
+    if all(case.share is not None for case in cases):
+        print('no step kept two tokens, so that no token has a control at its step: nothing is continued')
+    about |= dict(reward=inputs.reward.name, seed=args.seed, draws=args.draws, settings=inputs.settings)
+    results = dict(about, **results_of(cases))
+    write_results(experiment, cases, results, args.shares, out)
+    print(f'{table(results)}\n\n{len(rows)} image(s), {args.draws} draw(s): {out / "redraw.json"}')
+
+
+def main(argv=None):
+    """Run the tool."""
+    args = parse_args(argv)
+    from addp_mm.errors import exit_on_interrupt, exit_on_user_error
+
+    with exit_on_interrupt('nothing was written'), exit_on_user_error(OSError):
+        run(args)
+
+
+if __name__ == '__main__':
+    main()
