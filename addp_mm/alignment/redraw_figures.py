@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from addp_mm.alignment.figures import CHOSEN, REJECTED, framed, heat_map
-from addp_mm.alignment.intervals import mean_with_interval
+from addp_mm.alignment.intervals import share_with_interval
 from addp_mm.alignment.redraw_experiment import CHOICES, Case
 from addp_mm.generation.figures import enlarge, image_grid
 from addp_mm.report.benchmark_figures import Interval, error_bars
@@ -35,7 +36,9 @@ def right_bars(cases: Sequence[Case]) -> Picture:
     bars: dict[str, list[Interval | None]] = {}
     for case in cases:
         values = bars.setdefault(case_name(case.share), [None] * len(CHOICES))
-        values[CHOICES.index(case.choice)] = mean_with_interval(100 * case.right.mean(1))
+        found = share_with_interval(case.right.mean(1))
+        percent = Interval(100 * found.value, 100 * found.low, 100 * found.high)
+        values[CHOICES.index(case.choice)] = percent
     return error_bars('Tokens drawn again', bars, CHOICES, 'wrong images that become right, %')
 
 
@@ -46,9 +49,10 @@ def redraw_grid(
     grid_size: tuple[int, int],
     cases: Mapping[str, Case],
 ) -> np.ndarray:
-    """A row for each image: the wrong image, 1 − score of its tokens in red, and new images.
+    """A row for each image: the wrong image, its heat map, and new images.
 
-    New images are in a blue frame if they are right, otherwise in a red one.
+    The lower the rank of a token's score in its image, the redder it is: scores themselves are often
+    all near 0. New images are in a blue frame if they are right, otherwise in a red one.
 
     Args:
         wrong: The first images, uint8 (H, W, 3).
@@ -62,8 +66,14 @@ def redraw_grid(
     """
     tiles = []
     for row, image in enumerate(wrong):
-        weights = (1 - scores[row]).masked_fill(~generated[row], 0).clamp(0, 1)
-        shown = [(image, False), (heat_map(image, weights, grid_size, _SIDE), False)]
+        heat = heat_map(image, _by_rank(scores[row], generated[row]), grid_size, _SIDE)
+        shown = [(image, False), (heat, False)]
         shown += [(case.shown[row], bool(case.right[row, 0])) for case in cases.values()]
         tiles += [framed(enlarge(one, _SIDE), CHOSEN if right else REJECTED, _FRAME) for one, right in shown]
     return image_grid(tiles, columns=2 + len(cases))
+
+
+def _by_rank(scores: Tensor, generated: Tensor) -> Tensor:
+    """1 for the token with the lowest score, 0 for the highest one and for known tokens, (L,)."""
+    rank = scores.masked_fill(~generated, math.inf).argsort(stable=True).argsort(stable=True)
+    return (1 - rank / (generated.sum() - 1).clamp(min=1)).masked_fill(~generated, 0)

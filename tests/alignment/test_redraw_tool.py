@@ -12,9 +12,11 @@ from helpers.tiny_addp import build_model, write_config
 from helpers.tiny_alignment import write_files
 from PIL import Image
 
-from addp_mm.alignment.intervals import mean_with_interval
+from addp_mm.alignment.figures import REJECTED
+from addp_mm.alignment.intervals import mean_with_interval, share_with_interval
 from addp_mm.alignment.pairs import Selection, write_selection
 from addp_mm.alignment.redraw_experiment import CHOICES, RedrawExperiment, right_thresholds
+from addp_mm.alignment.redraw_figures import redraw_grid
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.alignment.score_files import write_scores
 from addp_mm.generation.trajectories.sampler_settings import sampler_of
@@ -80,10 +82,10 @@ def test_results_and_figures(files, tmp_path, capsys):
     results = json.loads((tmp_path / 'redraw.json').read_text())
     cases = results['cases']
     assert [(case['choice'], case['share']) for case in cases] == [
-        (choice, share) for choice in CHOICES for share in (0.125, 0.25, None)
+        (choice, share) for share in (0.125, 0.25, None) for choice in CHOICES
     ]
     # all choices draw as many tokens
-    assert [case['tokens'] for case in cases] == [2, 4, 1] * 3
+    assert [case['tokens'] for case in cases] == [2, 2, 2, 4, 4, 4, 1, 1, 1]
     assert all(np.shape(case['rewards']) == (2, 2) for case in cases)
     assert all(case['right']['value'] == 0 < case['right']['high'] for case in cases)  # no reward is 2
     assert len(results['differences']) == 6
@@ -134,10 +136,20 @@ def test_intervals_over_images():
     found = mean_with_interval(np.array([0.0, 0.5, 0.5, 1.0] * 25))
     assert found.value == 0.5
     assert (found.low, found.high) == pytest.approx((0.43, 0.57), abs=0.01)  # 1.96 standard errors of 0.0354
-    never, always = mean_with_interval(np.zeros(10)), mean_with_interval(np.ones(10))
+    never, always = share_with_interval(np.zeros(10)), share_with_interval(np.ones(10))
     assert (never.value, never.low, round(never.high, 4)) == (0.0, 0.0, 0.2775)  # Wilson
     assert (round(always.low, 4), always.high) == (0.7225, 1.0)
     assert mean_with_interval(np.array([0.3])).arms == ([0.0], [0.0])
+
+
+def test_the_lowest_score_of_an_image_is_red_and_known_tokens_are_not():
+    image, scores = np.full((4, 4, 3), 100, np.uint8), torch.tensor([[0.02, 0.0, 0.03, 0.01]])
+    generated = torch.tensor([[True, False, True, True]])
+    grid = redraw_grid([image], scores, generated, (2, 2), {})
+    heat = grid[5:101, 109:205]  # inside margin and frame
+    places = [heat[row, column].tolist() for row in (10, 80) for column in (10, 80)]
+    grey, half = [100] * 3, np.rint((100 + REJECTED) / 2).tolist()
+    assert places == [half, grey, grey, REJECTED.tolist()]
 
 
 def refused(arguments_):

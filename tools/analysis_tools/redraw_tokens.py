@@ -188,18 +188,18 @@ def draw_again(experiment: RedrawExperiment, shares: list[float], draws: int) ->
     from tqdm import tqdm
 
     from addp_mm.alignment.redraw_experiment import CHOICES
+    from addp_mm.alignment.redraw_figures import case_name
 
     steps = experiment.sampler.schedule.num_steps * len(experiment.numbers) * draws
     cases = []
     with tqdm(total=steps * len(CHOICES) * (len(shares) + 1), unit='step', unit_scale=True) as bar:
         experiment.progress = bar.update
-        for choice in CHOICES:
-            for value in shares:
-                bar.set_description(f'{choice}, {Fraction(value).limit_denominator(1000)}')
-                cases.append(experiment.tokens_again(choice, value))
-            bar.set_description(f'{choice}, from its step on')
-            cases.append(experiment.from_the_step_on(choice))
-    return [case for case in cases if case is not None]
+        for value in (*shares, None):
+            for choice in CHOICES:
+                bar.set_description(f'{case_name(value)}: {choice}')
+                found = experiment.tokens_again(choice, value) if value else experiment.from_the_step_on(choice)
+                cases += [] if found is None else [found]
+    return cases
 
 
 def write_results(experiment: RedrawExperiment, cases: list[Case], results: dict, shares: list[float], out: Path):
@@ -242,21 +242,23 @@ def results_of(cases: list[Case]) -> dict:
 
 
 def table(results: dict) -> str:
-    """The shares that become right, and their differences from the controls."""
+    """The cases and the differences from the controls, with their intervals, as text."""
     from addp_mm.alignment.redraw_figures import case_name
 
     def percent(found: dict) -> str:
         return f'{found["value"]:.1%} ({found["low"]:.1%} to {found["high"]:.1%})'
 
-    rows = [('drawn again', 'chosen by', 'become right', 'other id', 'reward')]
+    def plain(found: dict) -> str:
+        return f'{found["value"]:.4g} ({found["low"]:.4g} to {found["high"]:.4g})'
+
+    rows = [('drawn again', 'chosen by', 'become right', 'reward', 'other id')]
     for case in results['cases']:
-        name, reward = case_name(case['share']), f'{case["reward"]["value"]:.4g}'
-        rows.append((name, case['choice'], percent(case['right']), f'{case["changed"]:.1%}', reward))
-    differences = [('drawn again', 'difference of the shares', 'percentage points')]
-    differences += [
-        (case_name(one['share']), f'{one["choice"]} - {one["minus"]}', percent(one['right']))
-        for one in results['differences']
-    ]
+        numbers = percent(case['right']), plain(case['reward']), f'{case["changed"]:.1%}'
+        rows.append((case_name(case['share']), case['choice'], *numbers))
+    differences = [('drawn again', 'difference', 'become right', 'reward')]
+    for one in results['differences']:
+        what = f'{one["choice"]} - {one["minus"]}'
+        differences.append((case_name(one['share']), what, percent(one['right']), plain(one['reward'])))
     return f'{aligned(rows)}\n\n{aligned(differences)}'
 
 
