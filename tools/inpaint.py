@@ -46,6 +46,12 @@ def parse_args(argv=None):
     parser.add_argument(
         '--overlap', type=number(int, 0), help='tokens that neighbouring tiles of a large image share [half a tile]'
     )
+    parser.add_argument(
+        '--trajectories',
+        action='store_true',
+        help='also write DIR/trajectories: the token ids, the step that kept each of them, and its log-probability; '
+        'for masks that fit into one tile',
+    )
     sampling_options.add_sampling_options(parser)
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
     args = parser.parse_args(argv)
@@ -105,7 +111,7 @@ class Edit:
 
     def path(self, out: Path, sample: int) -> Path:
         """The file of a sample."""
-        return out / 'images' / f'{sample:03d}' / self.name
+        return out / sample_name(self.name, sample)
 
     def is_complete(self, out: Path, sample: int) -> bool:
         """Whether the file of a sample is complete, and was made of this image and mask."""
@@ -118,6 +124,83 @@ class Edit:
         except (OSError, SyntaxError):  # Pillow raises SyntaxError for a broken PNG
             return False
         return found == self.inputs
+
+
+class TrajectoryRecord:
+    """Trajectories of all samples, one file for each image.
+
+    The samples of image i of N with a mask have the numbers from i · ``--num-samples`` on.
+
+    Args:
+        pairs: All images with their masks.
+        inpainter: The inpainter.
+        channels: Channels of the model.
+        args: The parsed options.
+        settings: What determines the pixels, besides the images and their masks.
+
+    Raises:
+        ConfigError: An image has several tiles, which make no trajectory.
+        TrajectoryError: The folder has trajectories of other images or settings.
+    """
+
+    def __init__(self, pairs, inpainter, channels: int, args, settings: dict) -> None:
+        from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles, check_settings
+
+        self.files = TrajectoryFiles(Path(args.out) / 'trajectories')
+        self.index_of: dict[str, int] = {}
+        digest = hashlib.sha256()
+        for pair in pairs:
+            edit = Edit(pair, channels, args)
+            if edit.mask.any():
+                require_one_tile(pair, edit, inpainter)
+                digest.update(f'{edit.name}\0{edit.inputs}\0'.encode())
+                self.index_of[edit.name] = len(self.index_of)
+        self.num_samples = args.num_samples
+        self.settings = dict(settings, amp=False, num_samples=args.num_samples, images=digest.hexdigest())
+        total = len(self.index_of) * args.num_samples
+        self.missing = frozenset(self.files.missing(total))
+        if len(self.missing) < total:
+            check_settings(self.files.settings(), self.settings, self.files.folder)
+
+    def number(self, name: str, sample: int) -> int:
+        """Number of a sample of an image."""
+        return self.index_of[name] * self.num_samples + sample
+
+    def write(self, edits: list[Edit], trajectories) -> None:
+        """Write the trajectories of all samples of images, those of one image after the other."""
+        for index, edit in enumerate(edits):
+            own = trajectories[index * self.num_samples : (index + 1) * self.num_samples]
+            self.files.write(self.number(edit.name, 0), own, self.settings)
+
+    def write_names(self) -> None:
+        """Write trajectories/images.json: the image file of each number."""
+        from addp_mm.checkpoints.atomic_write import write_json
+
+        names = {
+            f'{self.number(name, sample):06d}': sample_name(name, sample)
+            for name in self.index_of
+            for sample in range(self.num_samples)
+        }
+        write_json(self.files.folder / 'images.json', names)
+
+
+def require_one_tile(pair, edit: Edit, inpainter) -> None:
+    """Refuse an image of several tiles: a later tile depends on pixels of the earlier ones."""
+    import torch
+
+    from addp_mm.errors import ConfigError
+
+    tiles = len(inpainter.plan(torch.from_numpy(edit.mask)[None])[0])
+    if tiles > 1:
+        raise ConfigError(
+            f'--trajectories: {pair.image} needs {tiles} tiles for its mask, and a trajectory is that of one tile. '
+            'Leave the image out, or give a smaller mask or image'
+        )
+
+
+def sample_name(name: str, sample: int) -> str:
+    """Path of a sample below --out."""
+    return f'images/{sample:03d}/{name}'
 
 
 def read(path: Path, function):
@@ -178,7 +261,7 @@ def open_edits(pairs, channels: int, args) -> list[Edit]:
     return edits
 
 
-def write_samples(edits: list[Edit], inpainter, args, out: Path) -> int:
+def write_samples(edits: list[Edit], inpainter, args, out: Path, record: TrajectoryRecord | None) -> int:
     """Generate the samples of images of one size that are missing or broken; return their number.
 
     If one is missing, all are computed, so that an interruption does not change the batches.
@@ -190,7 +273,11 @@ def write_samples(edits: list[Edit], inpainter, args, out: Path) -> int:
     from addp_mm.generation import image_generator
 
     jobs = [(edit, sample) for edit in edits for sample in range(args.num_samples)]
-    missing = [index for index, (edit, sample) in enumerate(jobs) if not edit.is_complete(out, sample)]
+    missing = [
+        index
+        for index, (edit, sample) in enumerate(jobs)
+        if not edit.is_complete(out, sample) or (record and record.number(edit.name, sample) in record.missing)
+    ]
     if not missing:
         return 0
     images = torch.from_numpy(np.stack([edit.image for edit, _ in jobs])).permute(0, 3, 1, 2) / 255
@@ -208,6 +295,8 @@ def write_samples(edits: list[Edit], inpainter, args, out: Path) -> int:
             batch_size=args.batch_size,
             progress=bar.update,
         )
+    if record:
+        record.write(edits, samples.trajectories)
     for index in missing:
         edit, sample = jobs[index]
         write_sample(edit.path(out, sample), samples.images[index], edit.inputs)
@@ -261,7 +350,7 @@ def panel(image):
     return np.pad(np.asarray(shown), ((1, 1), (1, 1), (0, 0)), constant_values=128)
 
 
-def edit_images(pairs, inpainter, channels: int, args, out: Path) -> tuple[int, int]:
+def edit_images(pairs, inpainter, channels: int, args, out: Path, record: TrajectoryRecord | None) -> tuple[int, int]:
     """Write the missing samples and figures; return the numbers of samples and of images."""
     from tqdm import tqdm
 
@@ -274,7 +363,7 @@ def edit_images(pairs, inpainter, channels: int, args, out: Path) -> tuple[int, 
             for edit in open_edits(group, channels, args):
                 by_size.setdefault(edit.mask.shape, []).append(edit)
             for edits in by_size.values():
-                new = write_samples(edits, inpainter, args, out)
+                new = write_samples(edits, inpainter, args, out, record)
                 for edit in edits:
                     if new or not (out / 'figures' / edit.name).is_file():
                         write_figure(edit, args, out)
@@ -313,7 +402,10 @@ def run(args) -> None:
         claim_folder(out / 'images', out / INPAINTING, settings)
         for folder in (out, *(path for path in out.rglob('*') if path.is_dir())):
             remove_partials(folder)
-        written, count = edit_images(pairs, inpainter, channels, args, out)
+        record = TrajectoryRecord(pairs, inpainter, channels, args, settings) if args.trajectories else None
+        written, count = edit_images(pairs, inpainter, channels, args, out, record)
+        if record:
+            record.write_names()
     print(f'{written} new sample(s) of {count} image(s) in {out / "images"}')
 
 

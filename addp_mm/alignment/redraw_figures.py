@@ -51,8 +51,8 @@ def redraw_grid(
 ) -> np.ndarray:
     """A row for each image: the wrong image, its heat map, and new images.
 
-    The lower the rank of a token's score in its image, the redder it is: scores themselves are often
-    all near 0. New images are in a blue frame if they are right, otherwise in a red one.
+    The lower the rank of a token's score in its image, the redder it is: scores themselves are
+    often all near 0. New images are in a blue frame if they are right, otherwise in a red one.
 
     Args:
         wrong: The first images, uint8 (H, W, 3).

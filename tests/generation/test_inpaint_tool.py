@@ -15,10 +15,16 @@ from helpers.tiny_addp import MODEL, build_model, write_config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+from addp_mm.alignment.pairs import questions_of
+from addp_mm.alignment.redraw import choose_tokens, redraw_generators, redraw_tokens
 from addp_mm.apis import inpaint as api_inpaint
 from addp_mm.apis import load_model
+from addp_mm.checkpoints.fingerprint import module_fingerprint
 from addp_mm.folder_lock import lock_folder
 from addp_mm.generation.figures import to_uint8
+from addp_mm.generation.trajectories.replay import replay
+from addp_mm.generation.trajectories.sampler_settings import sampler_of
+from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
 from addp_mm.registry import MODELS
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'inpaint.py'
@@ -354,3 +360,71 @@ def test_a_full_disk_is_one_line_with_the_file(files, tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, 'save', full)
     with pytest.raises(SystemExit, match=r'^error: .*out/images/000/a.png cannot be written \(No space left'):
         inpaint(files, image, tmp_path / 'out', '--box', '0,0,4,4')
+
+
+def with_trajectories(files, tmp_path, *options):
+    """Inpaint two images, of which one has no mask; read the trajectories."""
+    for name, size in {'a': (16, 16), 'b': (12, 14), 'none': (16, 16)}.items():
+        save(tmp_path / f'images/{name}.png', pixels(*size, seed=len(name)))
+        box = (0, 0, 0, 0) if name == 'none' else (4, 4, 8, 5)
+        save(tmp_path / f'masks/{name}.png', white_box(*size, box))
+    command = str(tmp_path / 'images'), tmp_path / 'out', '--mask', str(tmp_path / 'masks'), '--trajectories'
+    samples = inpaint(files, *command, *options)
+    return samples, TrajectoryFiles(tmp_path / 'out/trajectories').read()
+
+
+def test_trajectories_replay_what_was_inpainted(files, tmp_path):
+    samples, (numbers, found, settings) = with_trajectories(files, tmp_path)
+    assert numbers == [0, 1, 2, 3]
+    names = json.loads((tmp_path / 'out/trajectories/images.json').read_text())
+    assert names['000002'] == 'images/000/b.png'
+    model = load_model(*files)
+    assert settings['weights'] == module_fingerprint(model)
+    assert found.generated.view(4, 4, 4).sum((1, 2)).tolist() == [4, 4, 4, 4]
+    # the samples of an image answer one question
+    first, again, other, _ = questions_of(found)
+    assert first == again != other
+    sampler = sampler_of(settings, model, model.latent_size)
+    log_probs = torch.zeros_like(found.log_probs)
+    for step in replay(sampler, found):
+        own = step.logits.log_softmax(-1).gather(-1, found.ids[..., None])[..., 0]
+        log_probs = torch.where(step.kept, own, log_probs)
+    torch.testing.assert_close(log_probs, found.log_probs, rtol=0, atol=1e-5)
+    decoded = to_uint8(sampler.finished_pixels(found.ids))
+    for number in numbers:
+        sample = samples[names[f'{number:06d}'].removeprefix('images/')]
+        inside = (slice(4, 9), slice(4, 12))
+        assert np.abs(sample[inside].astype(int) - decoded[number][inside]).max() <= 1
+    # only generated tokens are drawn again
+    chosen = choose_tokens(found.log_probs, found.generated, 0.5)
+    ids = redraw_tokens(sampler, found, chosen, redraw_generators(0, 0, numbers)).ids
+    assert torch.equal(ids[~chosen], found.ids[~chosen])
+
+
+def test_missing_trajectories_are_written_and_those_of_other_images_refused(files, tmp_path, capsys):
+    _, (_, found, settings) = with_trajectories(files, tmp_path)
+    (tmp_path / 'out/trajectories/000002-000003.safetensors').unlink()
+    (tmp_path / 'out/images/000/a.png').unlink()
+    capsys.readouterr()
+    _, (numbers, again, _) = with_trajectories(files, tmp_path)
+    assert '3 new sample(s) of 2 image(s)' in capsys.readouterr().out
+    assert numbers == [0, 1, 2, 3]
+    assert torch.equal(again.ids, found.ids)
+    for options in (['--num-samples', '3'], ['--steps', '2']):
+        with pytest.raises(SystemExit) as error:
+            with_trajectories(files, tmp_path, *options)
+        assert 'num_samples is 2, and 3 is needed' in str(error.value.code) or 'steps 3 -> 2' in str(error.value.code)
+    save(tmp_path / 'masks/none.png', white_box(16, 16, (0, 0, 4, 4)))
+    image, out = str(tmp_path / 'images'), tmp_path / 'out'
+    with pytest.raises(SystemExit, match='has the trajectories of another model or sampler: images is'):
+        inpaint(files, image, out, '--mask', str(tmp_path / 'masks'), '--trajectories')
+
+
+def test_trajectories_of_several_tiles_are_refused(files, tmp_path):
+    image = save(tmp_path / 'wide.png', pixels(16, 40))
+    options = files, image, tmp_path / 'out', '--trajectories', '--box'
+    with pytest.raises(SystemExit, match='wide.png needs .* tiles for its mask, and a trajectory is that of one'):
+        inpaint(*options, '0,0,40,16')
+    assert not list((tmp_path / 'out/images').iterdir())
+    inpaint(*options, '12,4,4,4')  # one tile of a larger image
+    assert len(TrajectoryFiles(tmp_path / 'out/trajectories').read()[0]) == 2

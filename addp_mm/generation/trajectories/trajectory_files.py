@@ -174,7 +174,7 @@ def _read(path: Path) -> tuple[Trajectories, dict[str, Any]]:
         )
     except (CheckpointError, KeyError, ValueError) as error:
         raise TrajectoryError(
-            f'{path} cannot be read as trajectories ({error}). Remove it, and run addp generate again: it writes what '
-            'is missing'
+            f'{path} cannot be read as trajectories ({error}). Remove it, and run the command that wrote it again: it '
+            'writes what is missing'
         ) from error
     return found, settings
