@@ -23,7 +23,7 @@ _SIDE, _FRAME = 96, 3
 def case_name(share: float | None) -> str:
     """Name of what was drawn again."""
     if share is None:
-        return 'one token, and all of the later steps'
+        return 'from one token on'
     return f'{Fraction(share).limit_denominator(1000)} of the tokens'
 
 

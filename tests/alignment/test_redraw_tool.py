@@ -94,7 +94,7 @@ def test_results_and_figures(files, tmp_path, capsys):
     assert 'that become right' in (tmp_path / 'redraw.svg').read_text()
     shown = capsys.readouterr().out
     assert '1/8 of the tokens' in shown
-    assert 'one token, and all of the later steps' in shown
+    assert 'from one token on' in shown
     assert 'lowest score - random' in shown
 
 
@@ -112,6 +112,9 @@ def test_an_image_is_right_from_the_lowest_reward_of_a_right_one_on(files, tmp_p
     assert results['thresholds'] == [pytest.approx(float(rewards[order[5]]))]
     assert (results['images'], results['already_right']) == ([order[0]], [order[7]])
     assert results['rewards_before'] == [pytest.approx(float(rewards[order[0]]))]
+    write_selection(path, Selection(order[7:], order[:6], [], {}), numbers, settings)
+    main([*arguments_, '--num-images', '3', '--shares', '1'])
+    assert json.loads((tmp_path / 'redraw.json').read_text())['images'] == sorted(order[:6])[::2]
     for case in results['cases']:
         assert case['right']['value'] == np.mean(np.array(case['rewards']) >= results['thresholds'][0])
 

@@ -4,7 +4,7 @@ r"""Do token scores find the tokens that spoil an image? Draw those with the low
     python tools/analysis_tools/redraw_tokens.py CONFIG CHECKPOINT --samples DIR --selection FILE \
         --scores FILE --reward CONFIG --out DIR
 
-DIR of --samples is the folder of 'addp generate --trajectories'. In each wrong image of the
+DIR of --samples is a folder of 'addp generate --trajectories'. In each wrong image of the
 selection, a share of the tokens is drawn again: those with the lowest scores, and as controls those
 with the lowest probability, and random ones. All other tokens stay. A second form replaces one
 token at its step, and continues from there. The folder gets the share of images that become right
@@ -38,7 +38,12 @@ def parse_args(argv=None):
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the pre-training: a file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='checkpoint that generated the images: a path or addp_mm://NAME')
-    parser.add_argument('--samples', required=True, metavar='DIR', help="folder of 'addp generate --trajectories'")
+    parser.add_argument(
+        '--samples',
+        required=True,
+        metavar='DIR',
+        help="folder of 'addp generate' or 'addp inpaint' with --trajectories",
+    )
     parser.add_argument('--selection', required=True, metavar='FILE', help='right and wrong samples, JSON')
     parser.add_argument('--scores', required=True, metavar='FILE', help='scores of the tokens, safetensors')
     parser.add_argument('--reward', required=True, metavar='CONFIG', help="config file with 'reward' or 'align.reward'")
@@ -56,7 +61,7 @@ def parse_args(argv=None):
         type=number(float),
         help='an image is right from this reward on [the lowest reward of a right image of the same question]',
     )
-    parser.add_argument('--num-images', type=number(int, 1), help='the first wrong images of the selection [all]')
+    parser.add_argument('--num-images', type=number(int, 1), help='wrong images, evenly spaced by their numbers [all]')
     parser.add_argument('--batch-size', type=number(int, 1), default=16, help='images that are drawn together [16]')
     parser.add_argument('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of the draws [0]')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... [a GPU if there is one]')
@@ -103,6 +108,7 @@ class Inputs:
         numbers: Numbers of the images of the trajectories.
         right: Rows of right images.
         wrong: Rows of wrong images.
+        scores: Of the tokens of the wrong images, (W, L).
     """
 
     numbers: list[int]
@@ -139,7 +145,7 @@ def read_inputs(args) -> Inputs:
             f'{args.selection} has no {"wrong" if selection.right else "right"} image: generate more images, or select '
             'with another rule'
         )
-    scores, reward = read_scores(Path(args.scores), numbers, settings), reward_of(args.reward)
+    scores, reward = read_scores(Path(args.scores), selection.wrong, settings), reward_of(args.reward)
     model = load_model(args.config, args.checkpoint, choose_device(args.device))
     check_settings(settings, dict(weights=module_fingerprint(model)), folder)
     row_of = {image: row for row, image in enumerate(numbers)}
@@ -152,7 +158,7 @@ def choose_wrong(inputs: Inputs, args) -> tuple[list[int], dict]:
     """The wrong images whose reward is not that of a right one.
 
     Returns:
-        Their rows, and what redraw.json says about them.
+        Which of ``inputs.wrong`` they are, and what redraw.json says about them.
 
     Raises:
         UserError: There are none.
@@ -170,17 +176,22 @@ def choose_wrong(inputs: Inputs, args) -> tuple[list[int], dict]:
     if args.threshold is None:
         questions = (questions_of(inputs.trajectories[rows]) for rows in (inputs.right, inputs.wrong))
         thresholds = right_thresholds(rewards(inputs.right), *questions)
-    found = list(zip(inputs.wrong, rewards(inputs.wrong), thresholds, strict=True))
-    kept = [one for one in found if one[1] < one[2]]
+    before = rewards(inputs.wrong)
+    kept = [index for index, reward in enumerate(before) if reward < thresholds[index]]
     if not kept:
         raise TrajectoryError(
-            f'all {len(found)} wrong images of {args.selection} have the reward of a right one: give a higher '
+            f'all {len(before)} wrong images of {args.selection} have the reward of a right one: give a higher '
             '--threshold, or select others'
         )
-    left_out = [inputs.numbers[row] for row, reward, threshold in found if reward >= threshold]
-    rows, before, limits = (list(part) for part in zip(*kept[: args.num_images], strict=True))
-    images = [inputs.numbers[row] for row in rows]
-    return rows, dict(images=images, already_right=left_out, rewards_before=before, thresholds=limits)
+    images = [inputs.numbers[row] for row in inputs.wrong]
+    already_right = [image for index, image in enumerate(images) if index not in kept]
+    # the selection has the images of a question side by side: by their numbers, questions mix
+    kept = sorted(kept, key=lambda index: images[index])
+    count = min(len(kept), args.num_images or len(kept))
+    kept = [kept[part * len(kept) // count] for part in range(count)]
+    columns = dict(images=images, rewards_before=before, thresholds=thresholds)
+    about = {name: [column[index] for index in kept] for name, column in columns.items()}
+    return kept, dict(about, already_right=already_right)
 
 
 def draw_again(experiment: RedrawExperiment, shares: list[float], draws: int) -> list[Case]:
@@ -270,15 +281,15 @@ def run(args) -> None:
     out = Path(args.out)
     require_writable_folder(out, f'--out {out}')
     inputs = read_inputs(args)
-    rows, about = choose_wrong(inputs, args)
+    kept, about = choose_wrong(inputs, args)
     if about['already_right']:
         print(f'{len(about["already_right"])} wrong image(s) have the reward of a right one, and are left out')
     experiment = RedrawExperiment(
         inputs.sampler,
         inputs.settings,
         inputs.reward,
-        inputs.trajectories[rows],
-        inputs.scores[rows],
+        inputs.trajectories[[inputs.wrong[index] for index in kept]],
+        inputs.scores[kept],
         about['images'],
         about['thresholds'],
         args.seed,
@@ -292,7 +303,9 @@ def run(args) -> None:
     about |= dict(reward=inputs.reward.name, seed=args.seed, draws=args.draws, settings=inputs.settings)
     results = dict(about, **results_of(cases))
     write_results(experiment, cases, results, args.shares, out)
-    print(f'{table(results)}\n\n{len(rows)} image(s), {args.draws} draw(s): {out / "redraw.json"}')
+    before = sum(about['rewards_before']) / len(kept)
+    print(table(results))
+    print(f'\n{len(kept)} image(s) of the mean reward {before:.4g}, {args.draws} draw(s): {out / "redraw.json"}')
 
 
 def main(argv=None):
