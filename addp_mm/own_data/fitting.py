@@ -11,9 +11,9 @@ from typing import Any
 from mmengine.config import Config
 
 from addp_mm.checkpoints.atomic_write import write_json
-from addp_mm.own_data.commands import Commands
 from addp_mm.own_data.schedule import resolve_iterations
 from addp_mm.own_data.stages import OWN, Request
+from addp_mm.stages.commands import Commands
 
 _BUILT_FROM = ('model', 'optim_wrapper', 'default_scope', 'custom_imports')
 

@@ -12,9 +12,9 @@ from addp_mm.checkpoints.atomic_write import write_text
 from addp_mm.config.config_file import ConfigError
 from addp_mm.config.shipped import config_path
 from addp_mm.evaluation import extractor_of
-from addp_mm.own_data.commands import Commands, tool
 from addp_mm.own_data.stages import Request, held_out_loader, preprocessor, with_weights
-from addp_mm.own_data.state import Stage, read_json
+from addp_mm.stages.commands import Commands, tool
+from addp_mm.stages.stage import Stage, read_json
 
 TEST, METRICS = 'test.py', 'metrics.json'
 MEASURED = ('tokenizer', 'predictor')

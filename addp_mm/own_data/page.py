@@ -14,17 +14,17 @@ from PIL import Image
 
 from addp_mm.datasets.listed.broken_images import BrokenImages
 from addp_mm.datasets.tokens.token_store import ABOUT, read_about
-from addp_mm.own_data.commands import shown, tool
 from addp_mm.own_data.measure import command_of, measured
-from addp_mm.own_data.progress import duration, latest, training_seconds
 from addp_mm.own_data.stages import Request
-from addp_mm.own_data.state import Stage
 from addp_mm.own_data.work_dir import TOKENS
 from addp_mm.report.figures import Points, image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve, read_previews
 from addp_mm.report.machine import machine_class, versions
 from addp_mm.report.page import Figure, Page, Section, Table
 from addp_mm.report.palette import COLOURS
+from addp_mm.stages.commands import shown, tool
+from addp_mm.stages.progress import duration, latest, training_seconds
+from addp_mm.stages.stage import Stage
 
 LEAD = (
     'Three models were trained one after the other on the images of one folder. The tokenizer encodes an image as a '

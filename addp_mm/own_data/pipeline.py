@@ -12,18 +12,31 @@ from mmengine.config import Config
 from addp_mm.datasets import DatasetError
 from addp_mm.errors import UserError, first_few
 from addp_mm.own_data import tokens
-from addp_mm.own_data.commands import TOOLS, Commands, Execute, tool
 from addp_mm.own_data.fitting import fit_config, try_stages
 from addp_mm.own_data.images import KINDS, Found, dataset_cfg, find_images, warnings
 from addp_mm.own_data.measure import MEASURED, check_extra_metrics, extra_metrics, measure, test_config
 from addp_mm.own_data.page import write_page
-from addp_mm.own_data.progress import Clock, duration, time_of_day
 from addp_mm.own_data.stages import STAGES, Request, build_configs, changeable_options, check_configs, options_by_stage
-from addp_mm.own_data.state import Stage
 from addp_mm.own_data.work_dir import PARTS, TOKENS, WorkDir
 from addp_mm.report.machine import cores
+from addp_mm.stages.commands import Commands, Execute, tool
+from addp_mm.stages.progress import Clock, duration, time_of_day
+from addp_mm.stages.stage import Stage
+from addp_mm.stages.training import export, finish, train
 
 _PREFIX = dict(tokenizer='tokenizer.', predictor='predictor.', addp='')
+
+
+def own_stage(work_dir: Path, name: str, cfg: Config, before: str) -> Stage:
+    """A stage whose result depends on its config and on the fingerprint of what is before it."""
+    return Stage(
+        work_dir,
+        name,
+        cfg.to_dict(),
+        [before],
+        written_by='tools/pretrain_from_folder.py',
+        own_config=f'give a copy of it as --{name}-config',
+    )
 
 
 class Pipeline:
@@ -32,7 +45,7 @@ class Pipeline:
     Args:
         args: The command line.
         execute: Function that replaces the process of a command; see
-            :class:`~addp_mm.own_data.commands.Commands`. Defaults to None.
+            :class:`~addp_mm.stages.commands.Commands`. Defaults to None.
 
     Raises:
         StateError: The work dir is used by another run, or contains other files.
@@ -43,7 +56,7 @@ class Pipeline:
         self.folder = WorkDir(self.work_dir)
         # --restart-from removes trained stages only after all checks.
         self.restart = args.restart_from if self.folder.is_begun else None
-        self.commands = Commands(execute, [self.folder.lock.fileno()])
+        self.commands = Commands(execute, [self.folder.lock.fileno()], pipeline='pretrain_from_folder.py')
         self.stages: dict[str, Stage] = {}
         self.new: dict[str, Config] = {}
 
@@ -126,7 +139,7 @@ class Pipeline:
         restarted = PARTS[PARTS.index(self.restart) :] if self.restart else ()
         before = self.request.found.fingerprint
         for name, cfg in self.configs.items():
-            stage = self.stages[name] = Stage(self.work_dir, name, cfg.to_dict(), [before])
+            stage = self.stages[name] = own_stage(self.work_dir, name, cfg, before)
             before = stage.fingerprint
             if name in restarted or not stage.is_prepared:
                 self.new[name] = cfg
@@ -193,29 +206,19 @@ class Pipeline:
         max_iters = stage.fitted['max_iters']
         if stage.final_checkpoint(max_iters) is None:
             print(f'{number} {max_iters:,} iterations, log in {stage.folder / "train.log"}')
-            config = ['--work-dir', str(stage.run_dir), '--resume', 'auto']
-            options = changeable_options(self.configs[stage.name])
-            config += ['--cfg-options', *options] if options else []
-            if self.processes > 1:
-                command = ['bash', str(TOOLS / 'dist_train.sh'), str(stage.config), str(self.processes), *config]
-            else:
-                command = tool('train.py', stage.config, *config)
-            self.commands(command, stage.folder / 'train.log', lambda: clock.line(stage.name, stage.run_dir, max_iters))
-        checkpoint = stage.final_checkpoint(max_iters)
-        if checkpoint is None:
-            raise UserError(
-                f'{stage.run_dir} has no checkpoint of iteration {max_iters}: see {stage.folder / "train.log"}'
-            )
+        checkpoint = train(
+            stage,
+            max_iters,
+            self.commands,
+            lambda: clock.line(stage.name, stage.run_dir, max_iters),
+            self.processes,
+            changeable_options(self.configs[stage.name]),
+        )
         clock.expect(stage.name, 0.0)
         if stage.name == 'addp':
-            self._export(stage, checkpoint, stage.folder / 'backbone.safetensors', '--prefix', 'backbone.')
-        # These weights are written last: if they exist, the stage is done.
-        fingerprint = f'fingerprint={stage.fingerprint}'
-        self._export(stage, checkpoint, stage.weights, '--prefix', _PREFIX[stage.name], '--meta', fingerprint)
-
-    def _export(self, stage: Stage, checkpoint: Path, out: Path, *options: str) -> None:
-        command = tool('model_converters/export_weights.py', checkpoint, out, *options, '--overwrite')
-        self.commands(command, stage.folder / 'export.log')
+            backbone = stage.folder / 'backbone.safetensors'
+            export(stage, checkpoint, backbone, self.commands, '--prefix', 'backbone.')
+        finish(stage, checkpoint, _PREFIX[stage.name], self.commands)
 
     def generation(self) -> list[str]:
         """The command that generates images."""

@@ -17,10 +17,10 @@ from addp_mm.config.options import merge_options, split_options
 from addp_mm.config.shipped import config_path
 from addp_mm.errors import ConfigError, suggest
 from addp_mm.own_data.images import Found
+from addp_mm.stages.stage import WEIGHTS
 
 STAGES = ('tokenizer', 'predictor', 'addp')
 SIZES = ('nano', 'small', 'base', 'large')
-WEIGHTS = 'weights.safetensors'
 OWN = 'own_data'
 _SHORT = ('batch_size', 'max_iters', 'max_passes')
 # shortest training, even with very few images

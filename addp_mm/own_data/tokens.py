@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from addp_mm.checkpoints.atomic_write import write_text
-from addp_mm.own_data.commands import Commands, Progress, tool
-from addp_mm.own_data.progress import Clock
 from addp_mm.own_data.stages import Request
-from addp_mm.own_data.state import Stage
 from addp_mm.own_data.work_dir import TOKENS
+from addp_mm.stages.commands import Commands, Progress, tool
+from addp_mm.stages.progress import Clock
+from addp_mm.stages.stage import Stage
 
 STAMP = 'made_from.txt'
 _MAX_BATCH = 64

@@ -11,7 +11,7 @@ from pathlib import Path
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.errors import first_few
 from addp_mm.folder_lock import LOCK, lock_folder
-from addp_mm.own_data.state import StateError, comparable, differences, read_json
+from addp_mm.stages.stage import StateError, comparable, differences, read_json
 
 MARKER, INDEX = 'own_data.json', 'images.index'
 TOKENS = 'tokens'

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from addp_mm.logged_command import last_lines, run_logged
-from addp_mm.own_data.commands import CommandError, Commands, shown, tool
+from addp_mm.stages.commands import CommandError, Commands, shown, tool
 
 
 def python(code):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_ends_are_predicted_from_the_log(tmp_path):
-    from addp_mm.own_data.progress import Clock, duration, training_seconds
+    from addp_mm.stages.progress import Clock, duration, training_seconds
 
     folder = tmp_path / '20260101' / 'vis_data'
     folder.mkdir(parents=True)
@@ -107,8 +107,8 @@ def test_more_broken_images_may_be_allowed_later(tmp_path):
     from addp_mm.config.options import merge_options
     from addp_mm.own_data.images import Found, dataset_cfg
     from addp_mm.own_data.stages import Request, build_configs, changeable_options
-    from addp_mm.own_data.state import Stage
     from addp_mm.own_data.work_dir import WorkDir
+    from addp_mm.stages.stage import Stage
 
     stages = []
     for share in (0.01, 0.2):

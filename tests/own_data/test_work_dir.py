@@ -26,7 +26,7 @@ def claimed(path, **about):
 
 def test_a_work_dir_belongs_to_one_run_at_a_time_and_to_one_set_of_images(tmp_path):
     from addp_mm.folder_lock import FolderInUseError
-    from addp_mm.own_data.state import StateError
+    from addp_mm.stages.stage import StateError
 
     folder = work_dir(tmp_path)
     with pytest.raises(FolderInUseError, match='is in use by another run, .* Wait for it, or end it'):
@@ -44,7 +44,7 @@ def test_processes_that_outlive_their_tool_keep_the_lock(tmp_path):
     from addp_mm.folder_lock import FolderInUseError
 
     (tmp_path / 'tools.py').write_text(
-        'import sys\nfrom pathlib import Path\nfrom addp_mm.own_data.commands import Commands\n'
+        'import sys\nfrom pathlib import Path\nfrom addp_mm.stages.commands import Commands\n'
         'from addp_mm.own_data.work_dir import WorkDir\nfolder = WorkDir(Path(sys.argv[1]))\nfolder.claim({})\n'
         'code = "import os, time; print(os.getpid()); time.sleep(600)"\n'
         'Commands(pass_fds=[folder.lock.fileno()])([sys.executable, "-c", code], folder.path / "log")\n'
@@ -74,7 +74,7 @@ def test_processes_that_outlive_their_tool_keep_the_lock(tmp_path):
 
 
 def test_a_folder_with_other_files_is_unchanged(tmp_path):
-    from addp_mm.own_data.state import StateError
+    from addp_mm.stages.stage import StateError
 
     (tmp_path / 'thesis.tex').write_text('')
     with pytest.raises(StateError, match=r'contains thesis.tex and is not a work dir'):
@@ -94,7 +94,7 @@ def test_a_start_that_fails_leaves_at_most_the_list_of_images(tmp_path):
 
 
 def test_a_work_dir_is_restarted_with_other_images(tmp_path):
-    from addp_mm.own_data.state import StateError
+    from addp_mm.stages.stage import StateError
 
     claimed(tmp_path, images='a', channels=3)
     for part in ('tokenizer/run', 'tokens', 'predictor', 'addp'):
@@ -125,7 +125,7 @@ def test_a_new_list_of_images_is_removed_if_the_restart_is_refused(tmp_path):
 
 
 def test_a_stage_is_trained_when_its_last_checkpoint_is_whole(tmp_path):
-    from addp_mm.own_data.state import Stage
+    from addp_mm.stages.stage import Stage
 
     stage = Stage(tmp_path, 'tokenizer', {}, [])
     stage.run_dir.mkdir(parents=True)
@@ -144,7 +144,7 @@ def test_a_stage_is_trained_when_its_last_checkpoint_is_whole(tmp_path):
 
 def test_damaged_metrics_are_named(tmp_path):
     from addp_mm.own_data.measure import measured
-    from addp_mm.own_data.state import Stage, StateError
+    from addp_mm.stages.stage import Stage, StateError
 
     stage = Stage(tmp_path, 'tokenizer', {}, [])
     assert measured(stage) == []
@@ -157,9 +157,9 @@ def test_damaged_metrics_are_named(tmp_path):
 
 
 def test_incomplete_lines_of_a_log_are_skipped(tmp_path):
-    from addp_mm.own_data.progress import latest, training_seconds
-    from addp_mm.own_data.state import Stage
     from addp_mm.report.logs import read_curve
+    from addp_mm.stages.progress import latest, training_seconds
+    from addp_mm.stages.stage import Stage
 
     stage = Stage(tmp_path, 'predictor', {}, [])
     log = stage.run_dir / '20260101/vis_data/scalars.json'
@@ -175,7 +175,7 @@ def test_the_report_names_broken_images_and_the_batch(tmp_path):
     from mmengine.config import Config
 
     from addp_mm.own_data.page import _broken, _row
-    from addp_mm.own_data.state import Stage
+    from addp_mm.stages.stage import Stage
 
     root = tmp_path / 'photos'
     for stage in ('tokenizer', 'addp'):
@@ -199,11 +199,11 @@ def test_ids_are_written_with_progress_in_a_batch_that_fits(tmp_path, fitted, ba
     from mmengine.config import Config
 
     from addp_mm.own_data import tokens
-    from addp_mm.own_data.commands import Commands
     from addp_mm.own_data.images import Found
-    from addp_mm.own_data.progress import Clock
     from addp_mm.own_data.stages import Request
-    from addp_mm.own_data.state import Stage
+    from addp_mm.stages.commands import Commands
+    from addp_mm.stages.progress import Clock
+    from addp_mm.stages.stage import Stage
 
     request = Request(Found({}, 200, 'abc', 3, [0.4] * 3, [0.2] * 3, 300, 50), 32, 'nano', tmp_path)
     tokenizer = Stage(tmp_path, 'tokenizer', {}, [])
@@ -233,7 +233,7 @@ def test_ids_are_written_with_progress_in_a_batch_that_fits(tmp_path, fitted, ba
 
 
 def test_a_moved_work_dir_is_refused(tmp_path):
-    from addp_mm.own_data.state import StateError
+    from addp_mm.stages.stage import StateError
 
     claimed(tmp_path / 'before', images='a', channels=3)
     (tmp_path / 'before').rename(tmp_path / 'after')

@@ -44,12 +44,17 @@ class Commands:
             Defaults to None.
         pass_fds: Open files that the commands inherit. Defaults to (): none.
         say: Called with each line of output. Defaults to print.
+        pipeline: Name of the tool that runs the commands, for errors. Defaults to 'the tool'.
     """
 
     def __init__(
-        self, execute: Execute | None = None, pass_fds: Sequence[int] = (), say: Callable[[str], None] = print
+        self,
+        execute: Execute | None = None,
+        pass_fds: Sequence[int] = (),
+        say: Callable[[str], None] = print,
+        pipeline: str = 'the tool',
     ) -> None:
-        self._execute, self._pass_fds, self._say = execute or self._run, pass_fds, say
+        self._execute, self._pass_fds, self._say, self._pipeline = execute or self._run, pass_fds, say, pipeline
         self.ran: list[str] = []
 
     def __call__(self, command: Sequence[str], log: Path, progress: Progress = lambda: None) -> None:
@@ -73,7 +78,7 @@ class Commands:
         if status:
             raise CommandError(
                 f'this command ended with status {status}:\n$ {shown(command)}\nThe end of {log}:\n{quoted_end(log)}\n'
-                'Fix the cause, then run pretrain_from_folder.py with the same options: it continues at this command'
+                f'Fix the cause, then run {self._pipeline} with the same options: it continues at this command'
             )
 
     def _run(self, command: Sequence[str], log: Path, progress: Progress) -> int:

@@ -1,5 +1,5 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""The files of one stage in a work dir. They are the only state of a training."""
+"""The files of one training in a work dir. They are its only state."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mmengine.config import Config
 from addp_mm.checkpoints.atomic_write import write_json, write_text
 from addp_mm.checkpoints.file_fingerprint import file_fingerprint
 from addp_mm.errors import UserError, first_few
-from addp_mm.own_data.stages import WEIGHTS
 
 RECORD, CONFIG, RUN, LAST = 'stage.json', 'config.py', 'run', 'last_checkpoint'
+WEIGHTS = 'weights.safetensors'
 # These options change the speed of a training or its end, but not its result.
 _NOT_COMPARED = ('num_workers', 'persistent_workers', 'max_broken_share')
 
@@ -68,12 +68,24 @@ class Stage:
 
     Args:
         work_dir: Work dir of the tool.
-        name: 'tokenizer', 'predictor' or 'addp'.
-        wanted: Config of the stage before its batch size is known.
+        name: Name of the stage and of its folder.
+        wanted: Config of the stage, as far as the user has chosen it.
         depends_on: Other fingerprints on which the result depends: the images, the earlier stage.
+        written_by: The tool, for the first line of the config. Defaults to 'addp_mm'.
+        own_config: How to train with an edited config, for an error. Defaults to 'give a copy of
+            it to the tool'.
     """
 
-    def __init__(self, work_dir: Path, name: str, wanted: Mapping, depends_on: Sequence[str]) -> None:
+    def __init__(
+        self,
+        work_dir: Path,
+        name: str,
+        wanted: Mapping,
+        depends_on: Sequence[str],
+        written_by: str = 'addp_mm',
+        own_config: str = 'give a copy of it to the tool',
+    ) -> None:
+        self._written_by, self._own_config = written_by, own_config
         self.name, self.folder = name, work_dir / name
         self.config, self.weights = self.folder / CONFIG, self.folder / WEIGHTS
         self.run_dir = self.folder / RUN
@@ -135,8 +147,7 @@ class Stage:
         if not self.config.is_file() or file_fingerprint(self.config) != record['config']:
             what = 'was edited' if self.config.is_file() else 'is missing'
             raise StateError(
-                f'{self.config} {what}. To train with your own config, give a copy of it as --{self.name}-config. '
-                f'{self._restart}'
+                f'{self.config} {what}. To train with your own config, {self._own_config}. {self._restart}'
             )
 
     def prepare(self, cfg: Config, fitted: Mapping) -> None:
@@ -148,8 +159,8 @@ class Stage:
         """
         write_text(
             self.config,
-            f'# Written by tools/pretrain_from_folder.py. To run this stage alone:\n# python tools/train.py '
-            f'{self.config} --work-dir {self.run_dir} --resume auto\n{cfg.pretty_text}',
+            f'# Written by {self._written_by}. To run this stage alone:\n# python tools/train.py {self.config} '
+            f'--work-dir {self.run_dir} --resume auto\n{cfg.pretty_text}',
         )
         write_json(
             self.folder / RECORD,
