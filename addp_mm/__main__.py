@@ -35,6 +35,7 @@ TOOLS = {
     'replay-batch': ('analysis_tools/replay_batch.py', 'run a failed iteration again: module, sample, precision'),
     'dump-config': ('misc/dump_config.py', 'write a config as JSON or YAML, which run nothing when they are read'),
     'pretrain': ('pretrain_from_folder.py', 'train tokenizer, predictor and ADDP on a folder of images'),
+    'align': ('align.py', 'align a generator with a reward: cDPO, DPO, and a comparison of both'),
 }
 CONVERTERS = {
     'published-addp': ('model_converters/published_addp.py', 'published ADDP checkpoint to addp_mm'),

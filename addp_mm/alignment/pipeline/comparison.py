@@ -1,0 +1,117 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Measure a generator on images of fresh seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from addp_mm.alignment.pipeline.plan import Comparison
+from addp_mm.alignment.pipeline.samples import read_if_made_from, rewards_of
+from addp_mm.alignment.rewards import build_reward
+from addp_mm.checkpoints.atomic_write import write_json
+from addp_mm.errors import ConfigError
+from addp_mm.evaluation import Reference, build_extractor, open_images
+from addp_mm.evaluation.compare_images import compute_scores
+from addp_mm.evaluation.diversity import mean_pairwise_distance
+from addp_mm.evaluation.feature_cache import default_cache_dir, extract
+
+REWARD, DISTANCE, DIVERSITY = 'reward', 'frechet_distance', 'diversity'
+
+
+def check_comparison(comparison: Comparison) -> None:
+    """Build what the comparison needs, to find errors before the work.
+
+    Raises:
+        UserError: A reward, the extractor or the reference is wrong or missing.
+    """
+    for cfg in comparison.measures.values():
+        build_reward(cfg)
+    extractor = build_extractor(_plain(comparison.extractor))
+    if comparison.reference is not None:
+        if not Path(comparison.reference).exists():
+            raise ConfigError(
+                f'alignment.comparison.reference {comparison.reference} does not exist: give a folder of real images, '
+                'or leave the Fréchet distance out: --cfg-options alignment.comparison.reference=None'
+            )
+        Reference(comparison.reference, extractor)
+
+
+def measure(
+    folder: Path, labels: torch.Tensor, reward: Mapping[str, Any], comparison: Comparison, made_from: Any, device: Any
+) -> dict[str, Any]:
+    """Measure the images of a folder, unless this was done before.
+
+    Args:
+        folder: Folder of ``addp generate``.
+        labels: Classes of the images, (N,).
+        reward: Config of the reward.
+        comparison: What is measured.
+        made_from: Identifies the generator.
+        device: Device of the feature extractor.
+
+    Returns:
+        ``rewards``: name and reward of each image, of the reward and of all measures;
+        ``frechet_distance`` (None without a reference) and ``diversity``.
+    """
+    path = folder / 'measures.json'
+    content = json.dumps([made_from, reward, vars(comparison)], sort_keys=True, default=str)
+    key = hashlib.sha256(content.encode()).hexdigest()
+    if found := read_if_made_from(path, key):
+        return found
+    numbers = range(comparison.num_images)
+    rewards = {
+        name: rewards_of(build_reward(cfg), folder, numbers, labels, f'{folder.name}: {name}')
+        for name, cfg in {REWARD: reward, **comparison.measures}.items()
+    }
+    extractor = build_extractor(_plain(comparison.extractor))
+    vectors = torch.cat([part for part, _ in extract(open_images(folder / 'images'), extractor, device=device)])
+    distance = None
+    if comparison.reference is not None:
+        reference = Reference(comparison.reference, extractor, cache_dir=default_cache_dir(), device=device)
+        reference.prepare(with_features=False)
+        distance = next(iter(compute_scores(['fid'], extractor, vectors, None, reference).values()))
+    diversity = mean_pairwise_distance(vectors, labels.tolist())
+    write_json(path, {'made_from': key, 'rewards': rewards, DISTANCE: distance, DIVERSITY: diversity})
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def summary(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Mean and deviation of each number over the seeds, by model and by name of the number.
+
+    ``better_than_base`` is the share of images with a higher reward than the base's image of the
+    same seed and number; equal ones count half.
+
+    Args:
+        measured: Results of :func:`measure` for each seed, by model; the first is the base.
+    """
+    base = next(iter(measured.values()))
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, seeds in measured.items():
+        numbers: dict[str, list[float]] = {}
+        for own, other in zip(seeds, base, strict=True):
+            for key, values in own['rewards'].items():
+                numbers.setdefault(key, []).append(statistics.fmean(values))
+            pairs = zip(own['rewards'][REWARD], other['rewards'][REWARD], strict=True)
+            share = statistics.fmean((1 if one > two else 0.5 if one == two else 0) for one, two in pairs)
+            numbers.setdefault('better_than_base', []).append(share)
+            for key in (DISTANCE, DIVERSITY):
+                if own[key] is not None:
+                    numbers.setdefault(key, []).append(own[key])
+        table[name] = {key: _spread(values) for key, values in numbers.items()}
+    return table
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return dict(mean=statistics.fmean(values), deviation=deviation, values=list(values))
+
+
+def _plain(extractor: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    return extractor if isinstance(extractor, str) else dict(extractor)

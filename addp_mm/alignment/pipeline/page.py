@@ -1,0 +1,207 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""The report of ``addp align``."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from addp_mm.alignment.figures import CHOSEN, REJECTED, framed, heat_map, steps_heat_map
+from addp_mm.alignment.pairs import read_selection
+from addp_mm.alignment.pipeline.comparison import DISTANCE, DIVERSITY, REWARD
+from addp_mm.alignment.pipeline.plan import NEGATIVE, POSITIVE, Plan
+from addp_mm.alignment.pipeline.samples import Samples
+from addp_mm.alignment.pipeline.seed_run import SeedRun
+from addp_mm.alignment.score_files import read_scores
+from addp_mm.generation.figures import image_grid
+from addp_mm.generation.image_folder import ImageFiles
+from addp_mm.report.benchmark_figures import Interval, error_bars
+from addp_mm.report.figures import Picture, Points, image_picture, line_charts
+from addp_mm.report.logs import LogError, read_curve
+from addp_mm.report.machine import machine_class, versions
+from addp_mm.report.page import Figure, Page, Section, Table
+from addp_mm.report.palette import COLOURS
+from addp_mm.stages.commands import shown, tool
+from addp_mm.stages.progress import duration, training_seconds
+
+LEAD = (
+    'A generator made images. A reward said which of them are right and which are wrong. A positive and a negative '
+    'model were trained on both; where they disagree about a token of a wrong image, the token is critical. Then each '
+    'method trained the generator on pairs of a right and a wrong image of one question. All models are compared on '
+    'images of fresh seeds.'
+)
+_TITLES = {
+    REWARD: 'Reward',
+    'better_than_base': "Better than the base's image of the same noise, share",
+    DISTANCE: 'Fréchet distance (lower is better)',
+    DIVERSITY: 'Diversity: mean distance of two images of one question',
+}
+# by name in the log
+_CURVES = dict(
+    loss='Loss',
+    reward_margin='Reward margin of the pairs',
+    reward_accuracy='Share of pairs whose order is right',
+    kl='KL of a token to the base, nats',
+    weight_on_top_tenth='Share of the weight on the top tenth of the tokens',
+)
+_SHOWN_IMAGES, _SHOWN_TOKENS, _SIDE = 10, 4, 128
+_SCORED = (
+    'In each row: a rejected image, its tokens by their weight 1 − score (red: critical) and the steps in which they '
+    'were kept; then the same of the chosen image of the pair.'
+)
+
+
+def summary_table(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[list[str]]:
+    """Rows of text: the names of the numbers, then one row for each model."""
+    keys = list(next(iter(table.values())))
+    return [['', *keys], *([name, *(_number(row[key]) for key in keys)] for name, row in table.items())]
+
+
+def write_page(path: Path, plan: Plan, runs: Sequence[SeedRun], table: Mapping[str, Any], ran: Sequence[str]) -> int:
+    """Write the report of a finished run.
+
+    Args:
+        path: The HTML file to write.
+        plan: What was done.
+        runs: The run of each seed.
+        table: From :func:`~addp_mm.alignment.pipeline.comparison.summary`.
+        ran: The commands of this run, as you type them.
+
+    Returns:
+        Size in bytes.
+    """
+    command = shlex.join(['addp', 'align', *sys.argv[1:]])
+    first = runs[0]
+    sections = [
+        _comparison(table, len(runs), plan.comparison.num_images, command),
+        _same_noise(first, command),
+        _pairs(first, command),
+        *([_tokens(first, command)] if plan.has_weights else []),
+        _trainings(first),
+    ]
+    software = Figure(
+        'Software and machine. The commands are those of the latest start, without earlier finished stages.',
+        ran or [command],
+        table=Table(['', ''], list(dict(versions(), machine=machine_class()).items())),
+    )
+    sections.append(Section('How this page was created', [software]))
+    return Page('Alignment of a generator', LEAD, sections).write(path)
+
+
+def _comparison(table: Mapping[str, Any], seeds: int, num_images: int, command: str) -> Section:
+    header, *rows = summary_table(table)
+    titles = ['', *(_TITLES.get(key, key.replace('_', ' ').capitalize()) for key in header[1:])]
+    figures = [Figure('Each model, measured on its own images.', [command], table=Table(titles, rows))]
+    pictures = [
+        error_bars(title, {name: [_interval(row[key])] for name, row in table.items()}, [''], title)
+        for key, title in zip(header[1:], titles[1:], strict=True)
+    ]
+    figures.append(Figure('The same numbers. Error bars: standard deviation over the seeds.', [command], pictures))
+    spread = f'; mean and standard deviation of {seeds} seeds' if seeds > 1 else ''
+    text = f'{num_images:,} images of each model, with noise that no training has seen{spread}. Positive is supervised '
+    return Section('Comparison', figures, f'{text}fine-tuning on the right images.')
+
+
+def _same_noise(run: SeedRun, command: str) -> Section:
+    names = run.contenders()
+    rows = []
+    for name in names:
+        files = ImageFiles(run.folder / 'comparison' / name / 'images')
+        rows += [files.read(number) for number in range(min(_SHOWN_IMAGES, run.plan.comparison.num_images))]
+    grid = image_grid(rows, columns=len(rows) // len(names))
+    caption = f'Images from the same noise. Rows: {", ".join(names)}.'
+    return Section('Images', [Figure(caption, [command], [_picture(grid, caption)])])
+
+
+def _pairs(run: SeedRun, command: str) -> Section:
+    samples = Samples.read(run.samples_folder)
+    selection = read_selection(run.selection_file, samples.numbers, samples.settings)
+    rows = [[name.replace('_', ' '), f'{count:,}'] for name, count in selection.counts.items()]
+    rows += [['right samples', f'{len(selection.right):,}'], ['wrong samples', f'{len(selection.wrong):,}']]
+    rows += [['pairs', f'{len(selection.pairs):,}']]
+    sheet = image_picture(Image.open(run.folder / 'contact_sheet.png'), 'chosen and rejected images')
+    return Section(
+        'Right and wrong',
+        [
+            Figure('What was selected.', [command], table=Table(['', 'Number'], rows)),
+            Figure('Pairs: chosen in a blue frame, rejected in a red one.', [command], [sheet]),
+        ],
+    )
+
+
+def _tokens(run: SeedRun, command: str) -> Section:
+    samples = Samples.read(run.samples_folder)
+    selection = read_selection(run.selection_file, samples.numbers, samples.settings)
+    scores = read_scores(run.scores_file, samples.numbers, samples.settings)
+    row_of = {number: row for row, number in enumerate(samples.numbers)}
+    pairs = selection.pairs[:: max(1, len(selection.pairs) // _SHOWN_TOKENS)][:_SHOWN_TOKENS]
+    grid_size = tuple(json.loads(run.about_scores.read_text())['grid_size'])
+    pictures = []
+    for pair in pairs:
+        for number, colour, side in zip(reversed(pair), (REJECTED, CHOSEN), ('rejected', 'chosen'), strict=True):
+            tiles = score_tiles(samples, row_of[number], scores[row_of[number]], colour, grid_size)
+            pictures.append(_picture(tiles, f'{side} image {number}'))
+    return Section('Critical tokens', [Figure(_SCORED, [command], pictures)])
+
+
+def score_tiles(samples: Samples, row: int, scores: Any, colour: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:
+    """An image, its tokens by weight, and its steps, side by side, uint8 (height, width, 3)."""
+    weights = 1 - scores
+    image = np.asarray(Image.fromarray(samples.image(row)).resize((_SIDE, _SIDE), Image.Resampling.NEAREST))
+    parts = [framed(image, colour, 3), framed(heat_map(image, weights, grid_size, _SIDE), colour, 3)]
+    parts.append(steps_heat_map(samples.trajectories[[row]], weights, grid_size, _SIDE // 2))
+    height = max(part.shape[0] for part in parts)
+    padded = [np.pad(part, ((0, height - part.shape[0]), (0, 6), (0, 0)), constant_values=255) for part in parts]
+    return np.concatenate(padded, axis=1)
+
+
+def _trainings(run: SeedRun) -> Section:
+    figures, rows = [], []
+    for name, stage in run.stages.items():
+        command = shown(tool('train.py', stage.config, '--work-dir', stage.run_dir, '--resume', 'auto'))
+        rows.append([name, f'{stage.fitted["max_iters"]:,}', duration(training_seconds(stage.run_dir)), command])
+    figures.append(
+        Figure(
+            'Training time is the sum over all logged iterations.',
+            [rows[0][-1]],
+            table=Table(['', 'Iterations', 'Training', 'Command'], rows, commands=True),
+        )
+    )
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(run.stages)}
+    charts: dict[str, dict[str, Points]] = {}
+    for key, title in _CURVES.items():
+        if lines := {name: points for name in run.stages if (points := _curve(run, name, key))}:
+            charts[title] = lines
+    commands = [row[-1] for row in rows]
+    figures.append(Figure('From the logs.', commands, [line_charts(charts, 'iteration', colours)]))
+    text = f'{POSITIVE} and {NEGATIVE} are trained on right and on wrong images; the others on pairs.'
+    return Section('Trainings', figures, text[0].upper() + text[1:])
+
+
+def _curve(run: SeedRun, name: str, key: str) -> Points:
+    try:
+        return [(x, y) for x, y in read_curve(run.stages[name].run_dir, key) if math.isfinite(y)]
+    except LogError:
+        return []
+
+
+def _picture(array: np.ndarray, alt: str) -> Picture:
+    return image_picture(Image.fromarray(array), alt)
+
+
+def _interval(number: Mapping[str, Any]) -> Interval:
+    arm = number['deviation'] or 0.0
+    return Interval(number['mean'], number['mean'] - arm, number['mean'] + arm)
+
+
+def _number(number: Mapping[str, Any]) -> str:
+    deviation = number['deviation']
+    return f'{number["mean"]:.3f}' + ('' if deviation is None else f' ± {deviation:.3f}')

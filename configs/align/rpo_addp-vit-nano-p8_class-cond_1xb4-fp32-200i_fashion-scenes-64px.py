@@ -1,0 +1,5 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# RPO (arXiv 2404.19733): DPO, and the likelihood of the chosen trajectory.
+_base_ = './dpo_addp-vit-nano-p8_class-cond_1xb4-fp32-200i_fashion-scenes-64px.py'
+
+model = dict(loss=dict(likelihood_weight=1.0))
