@@ -63,7 +63,7 @@ def score_trajectories(
     settings: Mapping[str, Any],
     contrast: float = 1.0,
     batch_size: int = 16,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> TokenScores:
     """Score trajectories.
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def read_if_made_from(path: Path, made_from: Any) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, Mapping) and content.get('made_from') == made_from else None
+    return content if isinstance(content, dict) and content.get('made_from') == made_from else None
 
 
 def select_samples(
@@ -100,6 +100,6 @@ def select_samples(
     selection = select(rewards, trajectories.labels.tolist(), trajectories.ids, rule)
     write_selection(path, selection, samples.numbers, samples.settings)
     shown = selection.pairs[:: max(1, len(selection.pairs) // _SHOWN_PAIRS)][:_SHOWN_PAIRS]
-    sides = ([samples.image(row) for row in side] for side in zip(*shown, strict=True))
-    write_png(sheet, Image.fromarray(contact_sheet(*sides)))
+    chosen, rejected = ([samples.image(row) for row in side] for side in zip(*shown, strict=True))
+    write_png(sheet, Image.fromarray(contact_sheet(chosen, rejected)))
     return selection

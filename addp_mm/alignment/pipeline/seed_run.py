@@ -221,7 +221,7 @@ class SeedRun:
                 samples.trajectories,
                 samples.settings,
                 self.plan.contrast,
-                progress=lambda count: bar.update(count),
+                progress=bar.update,
             )
         row_of = {number: row for row, number in enumerate(samples.numbers)}
         selection = read_selection(self.selection_file, samples.numbers, samples.settings)

@@ -12,8 +12,8 @@ alignment = dict(
     ),
     reward=dict(
         type='addp_mm.ClassifierReward',
-        config='resnet-nano_1xb64-fp32-2k_fashion-scenes-64px',
-        checkpoint='addp_mm://resnet-nano.safetensors',
+        config='resnet18-nano_from-scratch_1xb64-fp32-2k_fashion-scenes-64px',
+        checkpoint='addp_mm://resnet18-nano.safetensors',
     ),
     selection=dict(by='rank', right=0.25, wrong=0.25, pairs_per_question=16),
     likelihood='likelihood_addp-vit-nano-p8_class-cond_1xb8-fp32-200i_fashion-scenes-64px',
