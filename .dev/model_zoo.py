@@ -17,6 +17,7 @@ TASKS = dict(
     cls=('Classification', 'top-1 %'),
     det=('Detection', 'box AP / mask AP'),
     seg=('Segmentation', 'mIoU, one scale / several'),
+    align=('Alignment', 'none: no one has published this'),
 )
 HEAD = """# Model zoo
 
@@ -74,6 +75,8 @@ def num_gpus(config: str) -> int:
 def command(config: str) -> str:
     """Shell command that runs a config, given as ``configs/…``."""
     name = Path(config).name
+    if config.startswith('configs/align/'):
+        return f'addp align {config} --work-dir work_dirs/align'
     if '_knn-' in name:
         return f"tools/dist_test.sh {config} '' 8"
     if name.endswith('-ms.py'):

@@ -12,7 +12,7 @@ from addp_mm.cli_options import aligned
 from addp_mm.config.shipped import metafiles, shipped_root
 from addp_mm.errors import exit_on_user_error
 
-TASKS = dict(pretrain='pre-training', cls='classification', det='detection', seg='segmentation')
+TASKS = dict(pretrain='pre-training', cls='classification', det='detection', seg='segmentation', align='alignment')
 HEADER = ('config', 'task', 'data', 'architecture', 'epochs', 'weights')
 
 

@@ -17,8 +17,10 @@ model = dict(
 )
 train_dataloader = dict(
     batch_size=4,
-    num_workers=0,
+    num_workers=1,
+    persistent_workers=True,
     sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(type='addp_mm.PreferencePairs', trajectories=trajectories, selection=_base_.folder + 'selection.json'),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=4)

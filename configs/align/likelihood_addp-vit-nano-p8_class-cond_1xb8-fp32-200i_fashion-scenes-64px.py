@@ -11,7 +11,8 @@ trajectories = _base_.folder + 'samples/trajectories'
 model = dict(type='addp_mm.LikelihoodTuning', generator=_base_.generator, trajectories=trajectories, cache_gib=2.0)
 train_dataloader = dict(
     batch_size=8,
-    num_workers=0,
+    num_workers=1,
+    persistent_workers=True,
     sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
@@ -21,3 +22,4 @@ train_dataloader = dict(
         which='right',
     ),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -1,0 +1,26 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+# Makes right trajectories of the released ADDP ViT-B more likely: the positive model of cDPO
+# (arXiv 2411.19943), and supervised fine-tuning. The negative model has which='wrong'. Settings are
+# ours; they were not run at this size.
+_base_ = [
+    '../_base_/models/addp_vit-base-p16_lora.py',
+    '../_base_/alignment/imagenet.py',
+    '../_base_/schedules/align_imagenet.py',
+]
+
+trajectories = _base_.folder + 'samples/trajectories'
+model = dict(type='addp_mm.LikelihoodTuning', generator=_base_.generator, trajectories=trajectories)
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='addp_mm.ResumableInfiniteSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='addp_mm.ChosenTrajectories',
+        trajectories=trajectories,
+        selection=_base_.folder + 'selection.json',
+        which='right',
+    ),
+)
+auto_scale_lr = dict(enable=False, base_batch_size=64)
