@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.registry import DefaultScope
 from torchvision.ops import box_iou, masks_to_boxes
 
+from addp_mm.alignment.rewards import build_reward
 from addp_mm.apis import load_model
 from addp_mm.app.dense_predictor import load_predictor
 from addp_mm.datasets.fashion.fashion_mnist import CLASSES, load_garments
@@ -29,6 +30,9 @@ SEGMENTOR = (
     'upernet_addp-vit-nano-p8_1xb16-bf16-18k_fashion-scenes-64px',
     'addp_mm://upernet_addp-vit-nano-p8.safetensors',
 )
+CLASSIFIER = ('resnet18-nano_from-scratch_1xb64-fp32-2k_fashion-scenes-64px', 'addp_mm://resnet18-nano.safetensors')
+# least share of garments that the classifier names, of images and of their reconstructions
+LEAST = (0.7, 0.6)
 CONFIG = ROOT / 'configs/pretrain/addp_vit-nano-p8_2xb16-fp32-4k_fashion-scenes-64px.py'
 
 
@@ -111,6 +115,29 @@ def test_the_segmentor_labels_most_pixels_of_garments(scenes):
         wanted = scene.label_map() - 1  # of the dataset with reduce_zero_label
         right += (labels == wanted)[wanted > 0].tolist()
     assert np.mean(right) >= 0.53
+
+
+@pytest.fixture(scope='module')
+def garments():
+    """50 validation images of one garment, (50, 3, 64, 64) in [0, 1]; the class is i % 10."""
+    generator = SceneGenerator(load_garments('val'), image_size=64, split='val')
+    images = np.stack([generator.object_image(index).image for index in range(50)])
+    return torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+
+
+@pytest.mark.parametrize('rebuilt', [False, True])
+def test_the_classifier_rewards_a_garment_for_its_own_class(model, garments, rebuilt):
+    reward = build_reward(dict(type='ClassifierReward', config=CLASSIFIER[0], checkpoint=CLASSIFIER[1]))
+    images = model.decode(model.tokenize(garments)[1]) if rebuilt else garments
+    found = torch.stack([reward(images, torch.full((50,), label)) for label in range(10)], 1)
+    labels = torch.arange(50) % 10
+    own = F.one_hot(labels, 10).bool()
+    assert (found.argmax(1) == labels).float().mean() >= LEAST[rebuilt]
+    assert found[own].mean() > found[~own].mean() + 2
+    # the images can be ranked: neither all certain nor all impossible
+    assert found[own].quantile(0.9) < -0.02
+    assert found[own].mean() > -1.5
+    assert found.min() > -15
 
 
 def test_inferencers_by_name_know_the_garments():
