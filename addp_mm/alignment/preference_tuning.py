@@ -12,7 +12,7 @@ from addp_mm.alignment.generator_tuning import GeneratorTuning
 from addp_mm.alignment.preference_loss import PreferenceLoss, SequenceLogProbs
 from addp_mm.alignment.replayed_batch import ReplayedBatch
 from addp_mm.alignment.token_metrics import preference_metrics, token_divergence, weight_on_top_tenth
-from addp_mm.alignment.token_scores import SIDES, Sides, token_weights
+from addp_mm.alignment.token_scores import SIDES, Sides, score_ranks, token_weights
 from addp_mm.errors import ConfigError
 from addp_mm.generation.trajectories.trajectories import Trajectories, join_trajectories
 from addp_mm.registry import MODELS
@@ -31,6 +31,9 @@ class PreferenceTuning(GeneratorTuning):
         trajectories: See :class:`GeneratorTuning`.
         loss: Arguments of :class:`~addp_mm.alignment.PreferenceLoss`. Defaults to None: DPO.
         weighted: Which sides have token weights: 'none', 'rejected' or 'both'. Defaults to 'none'.
+        weights: What the weights are made of: 'score', as in the paper, or 'rank', the rank of the
+            score in its image; see :func:`~addp_mm.alignment.token_scores.score_ranks`. Defaults to
+            'score'.
         cache_gib: See :class:`GeneratorTuning`. Defaults to 0.
         data_preprocessor: See :class:`GeneratorTuning`. Defaults to None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
@@ -45,6 +48,7 @@ class PreferenceTuning(GeneratorTuning):
         trajectories: str,
         loss: Mapping | None = None,
         weighted: Sides = 'none',
+        weights: Literal['score', 'rank'] = 'score',
         cache_gib: float = 0.0,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -52,7 +56,9 @@ class PreferenceTuning(GeneratorTuning):
         super().__init__(generator, trajectories, cache_gib, data_preprocessor, init_cfg)
         if weighted not in SIDES:
             raise ConfigError(f'weighted must be one of {SIDES}, got {weighted!r}')
-        self.preference_loss, self.weighted = PreferenceLoss(**(loss or {})), weighted
+        if weights not in ('score', 'rank'):
+            raise ConfigError(f"weights must be 'score' or 'rank', got {weights!r}")
+        self.preference_loss, self.weighted, self.weights = PreferenceLoss(**(loss or {})), weighted, weights
 
     def loss(self, chosen: Mapping[str, Tensor], rejected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Loss of a batch of pairs.
@@ -75,7 +81,7 @@ class PreferenceTuning(GeneratorTuning):
         logits = batch.logits(self.generator)
         policy, reference = batch.log_probs(logits).chunk(2), batch.log_probs(batch.frozen_logits).chunk(2)
         masks, divergence = batch.trajectories.generated.chunk(2), self._divergence(batch, logits)
-        weights = self._weights('chosen', chosen), self._weights('rejected', rejected)
+        weights = self._weights('chosen', chosen, masks[0]), self._weights('rejected', rejected, masks[1])
         better, worse = (
             SequenceLogProbs(policy[side], reference[side], masks[side], weights[side], divergence[side])
             for side in range(2)
@@ -89,7 +95,7 @@ class PreferenceTuning(GeneratorTuning):
             found['weight_on_top_tenth'] = weight_on_top_tenth(worse.weights, worse.mask)
         return found
 
-    def _weights(self, name: Literal['chosen', 'rejected'], side: Mapping[str, Tensor]) -> Tensor | None:
+    def _weights(self, name: Literal['chosen', 'rejected'], side: Mapping[str, Tensor], mask: Tensor) -> Tensor | None:
         if self.weighted == 'none':
             return None
         if 'scores' not in side:
@@ -97,7 +103,8 @@ class PreferenceTuning(GeneratorTuning):
                 f'weighted={self.weighted!r} needs the scores of the trajectories: give the dataset scores=…, a file '
                 "of addp_mm.alignment.score_files.write_scores, or train without weights: weighted='none'"
             )
-        return token_weights(side['scores'], name, self.weighted)
+        scores = score_ranks(side['scores'], mask) if self.weights == 'rank' else side['scores']
+        return token_weights(scores, name, self.weighted)
 
     def _divergence(self, batch: ReplayedBatch, logits: Tensor) -> Sequence[Tensor | None]:
         """The sequential divergence of both sides, (B,) each, if the loss uses it."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from addp_mm.alignment.figures import CHOSEN, REJECTED, framed, heat_map
 from addp_mm.alignment.intervals import share_with_interval
 from addp_mm.alignment.redraw_experiment import CHOICES, Case
+from addp_mm.alignment.token_scores import score_ranks
 from addp_mm.generation.figures import enlarge, image_grid
 from addp_mm.report.benchmark_figures import Interval, error_bars
 from addp_mm.report.figures import Picture
@@ -64,16 +64,11 @@ def redraw_grid(
     Returns:
         uint8 (height, width, 3).
     """
+    weights = (1 - score_ranks(scores, generated)).masked_fill(~generated, 0)
     tiles = []
     for row, image in enumerate(wrong):
-        heat = heat_map(image, _by_rank(scores[row], generated[row]), grid_size, _SIDE)
+        heat = heat_map(image, weights[row], grid_size, _SIDE)
         shown = [(image, False), (heat, False)]
         shown += [(case.shown[row], bool(case.right[row, 0])) for case in cases.values()]
         tiles += [framed(enlarge(one, _SIDE), CHOSEN if right else REJECTED, _FRAME) for one, right in shown]
     return image_grid(tiles, columns=2 + len(cases))
-
-
-def _by_rank(scores: Tensor, generated: Tensor) -> Tensor:
-    """1 for the token with the lowest score, 0 for the highest one and for known tokens, (L,)."""
-    rank = scores.masked_fill(~generated, math.inf).argsort(stable=True).argsort(stable=True)
-    return (1 - rank / (generated.sum() - 1).clamp(min=1)).masked_fill(~generated, 0)

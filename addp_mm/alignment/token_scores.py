@@ -100,6 +100,26 @@ def token_weights(scores: Tensor, side: Literal['chosen', 'rejected'], weighted:
     return 1 - scores if side == 'rejected' else scores
 
 
+def score_ranks(scores: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Rank of each score in its sequence, from 0, the lowest, to 1, the highest.
+
+    Codes of images are less sure than words: almost all of their scores are near 0, and 1 − score
+    is near 1 for all. Ranks keep the order, and spread the weights.
+
+    Args:
+        scores: From :func:`contrastive_scores`, (B, L).
+        mask: (B, L), bool, True where there is a token. Defaults to None: everywhere.
+
+    Returns:
+        (B, L), float32; 0 where there is no token.
+    """
+    wanted = scores if mask is None else scores.masked_fill(~mask, math.inf)
+    order = wanted.argsort(dim=1, stable=True).argsort(dim=1, stable=True).float()
+    if mask is None:
+        return order / max(1, scores.shape[1] - 1)
+    return (order / (mask.sum(1, keepdim=True) - 1).clamp(min=1)).masked_fill(~mask, 0)
+
+
 def _at_tokens(
     compute: Callable[..., Tensor], logits: tuple[Tensor, ...], ids: Tensor, mask: Tensor | None, chunk_size: int
 ) -> Tensor:

@@ -173,7 +173,7 @@ def test_files_that_do_not_fit_are_named(files, tmp_path):
     assert 'all 2 wrong images' in refused(arguments(files, tmp_path, threshold=-1))
     no_reward = tmp_path / 'no_reward.py'
     no_reward.write_text('a = 1\n')
-    assert "has neither 'reward' nor 'alignment.reward'" in refused(arguments(files, tmp_path, reward=no_reward))
+    assert 'has neither alignment.reward nor reward' in refused(arguments(files, tmp_path, reward=no_reward))
     torch.save(build_model(1).state_dict(), tmp_path / 'other.pth')
     given = arguments(files, tmp_path)
     given[1] = str(tmp_path / 'other.pth')

@@ -8,6 +8,7 @@ import torch
 from helpers.published_cdpo import SIDES, reference
 
 from addp_mm.alignment import contrastive_scores, token_log_probs, token_weights
+from addp_mm.alignment.token_scores import score_ranks
 
 
 @pytest.mark.parametrize('side', SIDES)
@@ -101,3 +102,13 @@ def test_wrong_arguments_are_named(change, message):
 def test_unknown_sides_are_named(wrong):
     with pytest.raises(ValueError, match='side must be'):
         token_weights(torch.zeros(1, 1), **{**dict(side='chosen', weighted='both'), **wrong})
+
+
+def test_ranks_are_evenly_from_0_to_1_among_the_tokens():
+    scores = torch.tensor([[0.0, 0.9, 0.001, 0.002, 0.0], [0.5, 0.4, 0.3, 0.2, 0.1]])
+    mask = torch.tensor([[False, True, True, True, False], [True] * 5])
+    expected = torch.tensor([[0, 1, 0, 0.5, 0], [1, 0.75, 0.5, 0.25, 0]])
+    torch.testing.assert_close(score_ranks(scores, mask), expected)
+    torch.testing.assert_close(score_ranks(scores[1:]), expected[1:])
+    alone = torch.tensor([[True, False]])
+    assert score_ranks(torch.tensor([[0.3, 0.0]]), alone).tolist() == [[0.0, 0.0]]

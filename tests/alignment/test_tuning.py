@@ -78,6 +78,7 @@ def test_right_trajectories_get_more_likely_and_the_frozen_generator_stays(files
     [
         dict(),
         dict(weighted='rejected'),
+        dict(weighted='rejected', weights='rank'),
         dict(weighted='both', loss=dict(form='token', beta=1.0)),
         dict(loss=dict(likelihood_weight=0.5, kl_weight=0.1)),
     ],
@@ -135,6 +136,8 @@ def test_what_is_missing_is_named(files, tmp_path):
     model = build(PreferenceTuning, files, weighted='rejected')
     with pytest.raises(ConfigError, match="weighted='rejected' needs the scores"):
         model(**batch_of(PreferencePairs(files.trajectories, files.selection)))
+    with pytest.raises(ConfigError, match="weights must be 'score' or 'rank'"):
+        build(PreferenceTuning, files, weights='order')
     with pytest.raises(ConfigError, match='weighted must be one of'):
         build(PreferenceTuning, files, weighted='all')
     with pytest.raises(ConfigError, match="which must be 'right' or 'wrong', got 'best'"):

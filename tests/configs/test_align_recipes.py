@@ -44,8 +44,11 @@ def test_the_methods_differ_in_their_losses():
         'rpo': ('none', dict(sequence, likelihood_weight=1.0), False),
         'token-dpo': ('none', token, False),
         'cdpo': ('rejected', sequence, True),
+        'cdpo-rank': ('rejected', sequence, True),
         'cdpo-per-token': ('rejected', token, True),
     }
+    ranked = [name for name, path in METHODS.items() if load_recipe(path).model.get('weights') == 'rank']
+    assert ranked == ['cdpo-rank']
 
 
 def test_all_nano_methods_are_one_plan_whose_parts_exist():

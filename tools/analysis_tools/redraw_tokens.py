@@ -46,7 +46,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--selection', required=True, metavar='FILE', help='right and wrong samples, JSON')
     parser.add_argument('--scores', required=True, metavar='FILE', help='scores of the tokens, safetensors')
-    parser.add_argument('--reward', required=True, metavar='CONFIG', help="config file with 'reward' or 'alignment.reward'")
+    parser.add_argument('--reward', required=True, metavar='CONFIG', help='config with alignment.reward, or reward')
     parser.add_argument('--out', required=True, help='folder for redraw.json, redraw.svg and redraw.png')
     parser.add_argument(
         '--shares',
@@ -95,7 +95,7 @@ def reward_of(config: str):
     found = (cfg.get('alignment') or {}).get('reward') or cfg.get('reward')
     if found is None:
         raise ConfigError(
-            f"{config} has neither 'reward' nor 'alignment.reward': write, for example, reward = dict(type='SceneReward')"
+            f"{config} has neither alignment.reward nor reward: write, for example, reward = dict(type='SceneReward')"
         )
     return build_reward(found)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from addp_mm.alignment.figures import CHOSEN, REJECTED, framed, heat_map, steps_heat_map
@@ -21,6 +22,7 @@ from addp_mm.alignment.pipeline.plan import NEGATIVE, POSITIVE, Plan
 from addp_mm.alignment.pipeline.samples import Samples
 from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.score_files import read_scores
+from addp_mm.alignment.token_scores import score_ranks
 from addp_mm.generation.figures import image_grid
 from addp_mm.generation.image_folder import ImageFiles
 from addp_mm.report.benchmark_figures import Interval, error_bars
@@ -54,8 +56,9 @@ _CURVES = dict(
 )
 _SHOWN_IMAGES, _SHOWN_TOKENS, _SIDE = 10, 4, 128
 _SCORED = (
-    'In each row: a rejected image, its tokens by their weight 1 − score (red: critical) and the steps in which they '
-    'were kept; then the same of the chosen image of the pair.'
+    'A rejected image, its tokens by the rank of their scores (red: the lowest score, the most critical token) and the '
+    'steps in which they were kept; then the same of the chosen image of the pair. The scores of wrong '
+    'images: '
 )
 
 
@@ -101,7 +104,7 @@ def _comparison(table: Mapping[str, Any], seeds: int, num_images: int, command: 
     titles = ['', *(_TITLES.get(key, key.replace('_', ' ').capitalize()) for key in header[1:])]
     figures = [Figure('Each model, measured on its own images.', [command], table=Table(titles, rows))]
     pictures = [
-        error_bars(title, {name: [_interval(row[key])] for name, row in table.items()}, [''], title)
+        error_bars(title, {name: [_interval(row[key])] for name, row in table.items()}, [''], 'mean over the seeds')
         for key, title in zip(header[1:], titles[1:], strict=True)
     ]
     figures.append(Figure('The same numbers. Error bars: standard deviation over the seeds.', [command], pictures))
@@ -149,12 +152,16 @@ def _tokens(run: SeedRun, command: str) -> Section:
         for number, colour, side in zip(reversed(pair), (REJECTED, CHOSEN), ('rejected', 'chosen'), strict=True):
             tiles = score_tiles(samples, row_of[number], scores[row_of[number]], colour, grid_size)
             pictures.append(_picture(tiles, f'{side} image {number}'))
-    return Section('Critical tokens', [Figure(_SCORED, [command], pictures)])
+    wrong = scores[[row_of[number] for number in selection.wrong]]
+    low, middle, high = wrong.flatten().quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+    text = f'{_SCORED}a tenth is below {low:.3g}, half below {middle:.3g}, nine tenths below {high:.3g}.'
+    return Section('Critical tokens', [Figure(text, [command], pictures)])
 
 
 def score_tiles(samples: Samples, row: int, scores: Any, colour: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:
     """An image, its tokens by weight, and its steps, side by side, uint8 (height, width, 3)."""
-    weights = 1 - scores
+    generated = samples.trajectories[[row]].generated
+    weights = (1 - score_ranks(scores[None], generated)).masked_fill(~generated, 0)[0]
     image = np.asarray(Image.fromarray(samples.image(row)).resize((_SIDE, _SIDE), Image.Resampling.NEAREST))
     parts = [framed(image, colour, 3), framed(heat_map(image, weights, grid_size, _SIDE), colour, 3)]
     parts.append(steps_heat_map(samples.trajectories[[row]], weights, grid_size, _SIDE // 2))

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from addp_mm.alignment.figures import contact_sheet
-from addp_mm.alignment.pairs import Selection, SelectionRule, select, write_selection
+from addp_mm.alignment.pairs import Selection, SelectionRule, questions_of, select, write_selection
 from addp_mm.alignment.rewards import Reward
 from addp_mm.checkpoints.atomic_write import write_png
 from addp_mm.generation.image_folder import ImageFiles
@@ -97,7 +97,7 @@ def select_samples(
         TrajectoryError: There is no pair.
     """
     trajectories = samples.trajectories
-    selection = select(rewards, trajectories.labels.tolist(), trajectories.ids, rule)
+    selection = select(rewards, questions_of(trajectories), trajectories.ids, rule)
     write_selection(path, selection, samples.numbers, samples.settings)
     shown = selection.pairs[:: max(1, len(selection.pairs) // _SHOWN_PAIRS)][:_SHOWN_PAIRS]
     chosen, rejected = ([samples.image(row) for row in side] for side in zip(*shown, strict=True))
