@@ -8,13 +8,13 @@ import re
 import signal
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.own_image_files import pack, write_images
+from helpers.staged_commands import execution
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
@@ -28,23 +28,6 @@ predictor.model.predictor.decoder_num_heads=2 addp.max_iters=6 addp.batch_size=4
 addp.model.backbone.arch.embed_dims=16 addp.model.backbone.arch.num_layers=1 addp.model.backbone.arch.num_heads=2
 addp.model.neck.num_layers=1 addp.model.neck.num_heads=2"""
 TINY = _TINY.split()
-
-
-def execution(run_tool, at_start=lambda command: None):
-    """A function that runs a command as a fork of the tool server, with its output in the log."""
-
-    def execute(command, log, progress):
-        at_start(command)
-        arguments = command[1:]
-        if arguments[0] == '-m':
-            arguments = [find_spec(arguments[1]).origin, *arguments[2:]]
-        finished = run_tool(*arguments)
-        with log.open('a') as stream:
-            stream.write(finished.output)
-        progress()
-        return finished.status
-
-    return execute
 
 
 def run(tmp_path, images, execute, *options, changes=()):

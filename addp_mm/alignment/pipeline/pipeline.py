@@ -13,7 +13,7 @@ from addp_mm.alignment.generator_tuning import GeneratorTuning
 from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import check_comparison, summary
 from addp_mm.alignment.pipeline.page import summary_table, write_page
-from addp_mm.alignment.pipeline.plan import POSITIVE, Plan, read_plan
+from addp_mm.alignment.pipeline.plan import Plan, read_plan
 from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.checkpoints.atomic_write import write_json
@@ -22,7 +22,7 @@ from addp_mm.checkpoints.init_weights import init_weights
 from addp_mm.cli_options import aligned
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.engine.device import choose_device
-from addp_mm.errors import ConfigError, UserError
+from addp_mm.errors import ConfigError, UserError, suggest
 from addp_mm.folder_lock import lock_folder
 from addp_mm.models.layers.lora_weights import is_adapter
 from addp_mm.registry import MODELS
@@ -65,15 +65,16 @@ class Pipeline:
             self._report(plan, runs, commands)
 
     def _start(self, plan: Plan, runs: list[SeedRun]) -> None:
-        if self.args.restart_from:
-            parts = ['samples', *runs[0].stages]
-            if self.args.restart_from not in parts:
-                raise ConfigError(f'--restart-from {self.args.restart_from}: choose from {", ".join(parts)}')
-            for run in runs:
-                run.restart(self.args.restart_from)
+        again, parts = self.args.restart_from, ['samples', *runs[0].stages]
+        if again and again not in parts:
+            raise ConfigError(f'--restart-from {again}: choose from {", ".join(parts)}{suggest(again, parts)}')
         for run in runs:
-            run.check()
-        names = ', '.join([POSITIVE, *plan.methods])
+            run.check(run.depending_on(again) if again else ())
+        for run in runs:
+            if again:
+                run.restart(again)
+            run.prepare()
+        names = ', '.join(runs[0].stages)
         print(
             f'{plan.num_images:,} samples, then {names}; {plan.comparison.num_images:,} images of each model are '
             f'compared; {len(runs)} seed{"s" * (len(runs) > 1)}'
@@ -104,6 +105,8 @@ def check_plan(plan: Plan) -> None:
     for name, cfg in {'likelihood': plan.likelihood, **plan.methods}.items():
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
             tuning = MODELS.build(cfg.model)
+        if cfg.get('train_cfg', {}).get('max_iters') is None:
+            raise ConfigError(f"{name}: train_cfg must be dict(type='IterBasedTrainLoop', max_iters=…)")
         if not isinstance(tuning, GeneratorTuning):
             raise ConfigError(
                 f'{name}: model.type is {cfg.model.type}, but LikelihoodTuning or PreferenceTuning is needed'

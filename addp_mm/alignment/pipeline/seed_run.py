@@ -7,7 +7,7 @@ import copy
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from addp_mm.alignment.rewards import build_reward
 from addp_mm.alignment.score_files import write_scores
 from addp_mm.alignment.score_trajectories import score_trajectories
 from addp_mm.checkpoints.atomic_write import write_json, write_text
-from addp_mm.errors import ConfigError
 from addp_mm.stages.commands import Commands, tool
 from addp_mm.stages.progress import latest
 from addp_mm.stages.stage import Stage
@@ -88,34 +87,44 @@ class SeedRun:
             own.train_dataloader.dataset.which = which
         elif is_weighted(cfg):
             own.train_dataloader.dataset.scores = str(self.scores_file)
-        own.setdefault('randomness', {}).seed = self.seed
+        own.randomness = dict(own.get('randomness') or {}, seed=self.seed)
         return own
+
+    def depending_on(self, name: str) -> list[str]:
+        """A stage and those whose result depends on it, in order."""
+        if name == 'samples':
+            return [name, *self.stages]
+        if name in (POSITIVE, NEGATIVE):
+            return [name, *(method for method, cfg in self.plan.methods.items() if is_weighted(cfg))]
+        return [name]
 
     def restart(self, name: str) -> None:
         """Remove a stage, and all that depends on it."""
-        removed = [name]
-        if name in (POSITIVE, NEGATIVE, 'samples'):
-            removed += [method for method, cfg in self.plan.methods.items() if name == 'samples' or is_weighted(cfg)]
+        if name not in self.plan.methods:
             self.about_scores.unlink(missing_ok=True)
-        if name == 'samples':
-            removed += [POSITIVE, NEGATIVE]
-        for part in reversed(removed):  # the earliest last: what remains belongs together
+        for part in reversed(self.depending_on(name)):  # the earliest last: what remains belongs together
             for folder in (self.folder / 'comparison' / part, self.folder / part):
                 if folder.exists():
                     shutil.rmtree(folder)
 
-    def check(self) -> None:
-        """Compare the stages with those that were started before; write the configs of new ones.
+    def check(self, removed: Collection[str]) -> None:
+        """Compare the stages with those that were started before.
+
+        Args:
+            removed: Stages that will be removed.
 
         Raises:
             StateError: A stage was started with other options.
         """
-        for stage in self.stages.values():
-            if stage.is_prepared:
+        for name, stage in self.stages.items():
+            if name not in removed and stage.is_prepared:
                 stage.check()
+
+    def prepare(self) -> None:
+        """Write the configs of the stages that are new."""
         for name, stage in self.stages.items():
             if not stage.is_prepared:
-                stage.prepare(self.new[name], dict(max_iters=_max_iters(name, self.new[name])))
+                stage.prepare(self.new[name], dict(max_iters=self.new[name].train_cfg.max_iters))
 
     def work(self) -> dict[str, float]:
         """Work of each stage that is left, in passes of an image through the generator."""
@@ -248,13 +257,6 @@ class SeedRun:
 
     def _key(self, part: str) -> str:
         return f'{self.folder.name}/{part}'
-
-
-def _max_iters(name: str, cfg: Config) -> int:
-    max_iters = cfg.get('train_cfg', {}).get('max_iters')
-    if max_iters is None:
-        raise ConfigError(f"{name}: train_cfg must be dict(type='IterBasedTrainLoop', max_iters=…)")
-    return int(max_iters)
 
 
 def _value_of(options: Sequence[str], option: str, default: object) -> Any:

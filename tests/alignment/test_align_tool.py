@@ -1,0 +1,236 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""addp align: whole runs, interrupted and continued, and what is refused before any work."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from helpers.staged_commands import execution
+from helpers.tiny_addp import MODEL, build_model, write_config
+from helpers.tiny_extractor import write_weights
+from mmengine.config import Config
+from PIL import Image
+
+from addp_mm.alignment.pipeline.clock import WorkClock
+from addp_mm.alignment.pipeline.comparison import summary
+from addp_mm.alignment.pipeline.plan import method_names, read_plan
+from addp_mm.errors import ConfigError
+from addp_mm.evaluation.diversity import mean_pairwise_distance
+
+CONFIG = """
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['addp_mm', 'helpers.red_reward'])
+alignment = {alignment!r}
+model = {model!r}
+train_dataloader = dict(
+    batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'),
+    sampler=dict(type='addp_mm.ResumableInfiniteSampler'), dataset={dataset!r})
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=3e-2))
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=4)
+default_hooks = dict(
+    checkpoint=dict(type='addp_mm.CheckpointHook', by_epoch=False, interval=2),
+    logger=dict(type='LoggerHook', interval=1), random_state=dict(type='addp_mm.RandomStateHook'))
+log_processor = dict(by_epoch=False)
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+"""
+
+
+@pytest.fixture(scope='module')
+def configs(tmp_path_factory):
+    """Folder with configs of cDPO, DPO and the likelihood, for a tiny generator."""
+    folder = tmp_path_factory.mktemp('configs')
+    torch.save(build_model().state_dict(), folder / 'addp.pth')
+    rng = np.random.default_rng(0)
+    (folder / 'real').mkdir()
+    for number in range(6):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(folder / f'real/{number}.png')
+    alignment = dict(
+        base=dict(config=str(write_config(folder)), checkpoint=str(folder / 'addp.pth')),
+        sampling=dict(num_images=8, batch_size=4, steps=3),
+        reward=dict(type='how_red'),
+        selection=dict(pairs_per_question=2),
+        likelihood=str(folder / 'likelihood_tiny.py'),
+        comparison=dict(
+            num_images=4,
+            measures=dict(filled=dict(type='SceneReward')),
+            extractor=write_weights(folder / 'vit.pth'),
+            reference=str(folder / 'real'),
+        ),
+    )
+    generator = dict(MODEL, init_cfg=dict(type='addp_mm.Pretrained', checkpoint=str(folder / 'addp.pth')))
+    for part in ('backbone', 'neck'):
+        generator[part] = dict(generator[part], lora=dict(rank=2))
+    tuning = dict(generator=generator, trajectories='')
+    chosen = dict(type='addp_mm.ChosenTrajectories', trajectories='', selection='')
+    pairs = dict(type='addp_mm.PreferencePairs', trajectories='', selection='')
+    for name, model, dataset in (
+        ('likelihood', dict(type='addp_mm.LikelihoodTuning'), chosen),
+        ('dpo', dict(type='addp_mm.PreferenceTuning'), pairs),
+        ('cdpo', dict(type='addp_mm.PreferenceTuning', weighted='rejected'), dict(pairs, scores='')),
+    ):
+        text = CONFIG.format(alignment=alignment, model=dict(model, **tuning), dataset=dataset)
+        (folder / f'{name}_tiny.py').write_text(text)
+    return folder
+
+
+def align(configs, work, execute, *options, methods=('cdpo', 'dpo')):
+    import align as tool
+
+    tool.main([*(str(configs / f'{name}_tiny.py') for name in methods), '--work-dir', str(work), *options], execute)
+
+
+def refused(configs, work, *options, methods=('cdpo', 'dpo')):
+    """The message with which the tool ends before its first command."""
+
+    def no_command(*_):
+        raise AssertionError('nothing may run')
+
+    with pytest.raises(SystemExit) as ended:
+        align(configs, work, no_command, *options, methods=methods)
+    return str(ended.value.code)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_ends_like_an_uninterrupted_one(configs, tmp_path, run_tool):
+    def run(name, at_start=lambda command: None, *options):
+        align(configs, tmp_path / name, execution(run_tool, at_start), *options, methods=('cdpo',))
+
+    run('whole')
+    ran = []
+
+    def until_cdpo(command):
+        ran.append(command)
+        if 'train.py' in command[1] and '/cdpo/' in command[2]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match='130'):
+        run('parts', until_cdpo)
+    ran.clear()
+    run('parts', ran.append)
+    assert '/cdpo/' in ran[0][2]  # what was done is not done again
+    whole, parts = (json.loads((tmp_path / name / 'comparison.json').read_text()) for name in ('whole', 'parts'))
+    assert whole == parts
+    assert list(whole) == ['base', 'positive', 'cdpo']
+    for numbers in whole.values():
+        assert {*numbers} == {'reward', 'filled', 'better_than_base', 'frechet_distance', 'diversity'}
+        assert all(np.isfinite(number['mean']) for number in numbers.values())
+    assert whole['base']['better_than_base']['mean'] == 0.5
+    assert whole['cdpo']['reward']['mean'] != whole['base']['reward']['mean']
+    assert (tmp_path / 'parts/seed_0/contact_sheet.png').is_file()
+    page = (tmp_path / 'parts/report.html').read_text()
+    for text in ('Critical tokens', 'Right and wrong', 'Images from the same noise. Rows: base, positive, cdpo'):
+        assert text in page
+    ran.clear()
+    run('parts', ran.append)
+    assert ran == []  # nothing is left to do
+    _changed_options(configs, tmp_path / 'parts')
+    run('parts', ran.append, '--restart-from', 'cdpo', '--cfg-options', 'cdpo.model.loss.beta=0.5')
+    done = [next(word for word in command[1:] if 'seed_' in word).partition('seed_0/')[2] for command in ran]
+    assert done == ['cdpo/config.py', 'cdpo/run/iter_4.pth', 'cdpo/weights.safetensors']
+
+
+def _changed_options(configs, work):
+    message = refused(configs, work, '--cfg-options', 'cdpo.model.loss.beta=0.5', methods=('cdpo',))
+    assert re.search(r'cdpo was started with other options: model\.loss.*--restart-from cdpo', message)
+    message = refused(configs, work, '--cfg-options', 'alignment.sampling.num_images=9', methods=('cdpo',))
+    assert '--restart-from positive' in message
+
+
+def test_each_seed_has_a_folder_with_its_configs(configs, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match='130'):
+        align(configs, tmp_path / 'work', interrupted, '--seeds', '3', '5')
+    for seed in (3, 5):
+        folder = tmp_path / f'work/seed_{seed}'
+        cfgs = {name: Config.fromfile(folder / name / 'config.py') for name in ('positive', 'negative', 'cdpo', 'dpo')}
+        assert all(cfg.randomness.seed == seed and 'alignment' not in cfg for cfg in cfgs.values())
+        datasets = {name: cfg.train_dataloader.dataset for name, cfg in cfgs.items()}
+        assert {dataset.trajectories for dataset in datasets.values()} == {str(folder / 'samples/trajectories')}
+        assert [datasets[name].which for name in ('positive', 'negative')] == ['right', 'wrong']
+        assert datasets['cdpo'].scores == str(folder / 'scores.safetensors')
+        assert 'scores' not in datasets['dpo']
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['alignment.sampling.step=3'], r'sampling\.step\b.*did you mean .*steps'),
+        (['alignment.selection.by=best'], "by must be 'rank' or 'threshold'"),
+        (['alignment.reward.type=how_blue'], r"'how_blue', which is not registered; did you mean how_red"),
+        (['alignment.comparison.reference=nowhere'], r'comparison\.reference nowhere does not exist'),
+        (['alignment.base.checkpoint=none.pth'], r'none\.pth'),
+        (['model.loss.beta=1'], r'begin with the part, .*parts are alignment, likelihood, cdpo, dpo'),
+        (['cdpo.train_cfg.max_iters=None'], r'cdpo: train_cfg must be'),
+        (["cdpo.model.generator.backbone.lora.targets=['attention']"], r'lora|targets'),
+        (['cdpo.model.generator.init_cfg=None'], r'cdpo: model\.generator has other weights than .*base\.checkpoint'),
+    ],
+    ids=lambda value: value[0].partition('=')[0] if isinstance(value, list) else '',
+)
+def test_mistakes_are_named_before_any_work(configs, tmp_path, options, message):
+    assert re.search(message, refused(configs, tmp_path / 'work', '--cfg-options', *options))
+
+
+def test_other_mistakes_are_named_too(configs, tmp_path):
+    assert '--restart-from cdpos: choose from samples, positive, negative, cdpo, dpo' in refused(
+        configs, tmp_path / 'work', '--restart-from', 'cdpos'
+    )
+    assert 'dpo_tiny.py: each method needs a name' not in refused(configs, tmp_path / 'w', '--restart-from', 'x')
+    other = configs / 'other_tiny.py'
+    other.write_text(
+        f"_base_ = '{configs / 'dpo_tiny.py'}'\nalignment = dict(sampling=dict(num_images=9))\n", encoding='utf-8'
+    )
+    found = refused(configs, tmp_path / 'work', methods=('dpo', 'other'))
+    assert re.search(r'dpo and other differ in alignment\.sampling\.num_images 8 -> 9', found)
+    plain = configs / 'plain_tiny.py'
+    plain.write_text((configs / 'dpo_tiny.py').read_text().replace('alignment =', 'section ='))
+    assert 'plain: the config has no section alignment' in refused(configs, tmp_path / 'work', methods=('plain',))
+    assert 'positive' in refused(configs, tmp_path / 'work', methods=('dpo', 'dpo'))
+
+
+def test_methods_have_short_names_unless_two_are_equal():
+    assert method_names(['a/cdpo_x.py', 'dpo_x', 'addp_mm::rpo_x']) == ['cdpo', 'dpo', 'rpo']
+    assert method_names(['cdpo_x', 'cdpo_y', 'dpo_x']) == ['cdpo_x', 'cdpo_y', 'dpo']
+    with pytest.raises(ConfigError, match='needs a name of its own'):
+        method_names(['positive_x'])
+
+
+def test_without_weighted_methods_there_is_no_negative_model(configs):
+    assert not read_plan([str(configs / 'dpo_tiny.py')]).has_weights
+    assert read_plan([str(configs / 'cdpo_tiny.py')]).has_weights
+
+
+def test_the_summary_is_paired_with_the_base():
+    def seed(*rewards):
+        return dict(rewards=dict(reward=list(rewards)), frechet_distance=None, diversity=1.0)
+
+    table = summary(dict(base=[seed(0, 1, 2), seed(1, 1, 1)], tuned=[seed(1, 1, 0), seed(2, 2, 2)]))
+    assert table['tuned']['better_than_base']['values'] == [0.5, 1.0]
+    assert table['tuned']['reward']['mean'] == pytest.approx((2 / 3 + 2) / 2)
+    assert table['tuned']['reward']['deviation'] == pytest.approx((2 - 2 / 3) / 2**0.5)
+    assert 'frechet_distance' not in table['base']
+
+
+def test_diversity_is_the_mean_distance_within_a_question():
+    features = torch.tensor([[0.0, 0], [3, 4], [9, 9], [9, 9], [9, 9]])
+    assert mean_pairwise_distance(features, [0, 0, 1, 1, 2]) == pytest.approx(2.5)
+    assert np.isnan(mean_pairwise_distance(features, [0, 1, 2, 3, 4]))
+
+
+def test_the_clock_knows_the_ends_when_it_knows_the_pace(monkeypatch):
+    now = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr('addp_mm.alignment.pipeline.clock.time.monotonic', lambda: next(now))
+    seen = []
+    monkeypatch.setattr(
+        'addp_mm.alignment.pipeline.clock.time_of_day', lambda seconds: seen.append(seconds) or f'+{seconds:g}'
+    )
+    clock = WorkClock(dict(samples=100.0, positive=300.0))
+    assert clock.line('samples', 0.0, 'text') == 'samples: text (0%)'
+    assert clock.line('samples', 0.5, 'text') == (
+        'samples: text (50%); this stage ends about +10, all stages about +70'
+    )
+    clock.done('samples')
+    assert clock.line('positive', 0.0, 'text').endswith('this stage ends about +60, all stages about +60')
