@@ -4,9 +4,11 @@
     python .dev/garment_reward_quality.py CONFIG CHECKPOINT --data-root data/fashion_scenes
 
 The images are those of one garment in the validation set, and their reconstructions by the shipped
-tokenizer, which are as soft as generated images. For both, the table has the share of images whose
-own class is the most likely one, the mean probability of the most likely class (equal to that share
-if the probabilities are calibrated), and the log-probability of the own class and of the others.
+tokenizer, which are as soft as generated images. With --generated, also images of ``addp generate
+--classes all``, whose class is their number modulo ten. For each set, the table has the share of
+images whose own class is the most likely one, the mean probability of the most likely class (equal
+to that share if the probabilities are calibrated), and the log-probability of the own class and of
+the others.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +40,13 @@ def garments(data_root: Path) -> Iterator[tuple[Tensor, int]]:
         images = open_images(data_root / 'objects/val' / name)
         for batch in images.batches(0, len(images), BATCH_SIZE):
             yield torch.from_numpy(batch).permute(0, 3, 1, 2) / 255, label
+
+
+def generated_garments(folder: Path) -> tuple[Tensor, Tensor]:
+    """Images of ``addp generate --classes all``, (N, 3, S, S) in [0, 1], and their classes (N,)."""
+    opened = open_images(folder)
+    batches = list(opened.batches(0, len(opened), BATCH_SIZE))
+    return torch.from_numpy(np.concatenate(batches)).permute(0, 3, 1, 2) / 255, torch.arange(len(opened)) % len(CLASSES)
 
 
 def load_tokenizer() -> nn.Module:
@@ -77,6 +87,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--data-root', type=Path, default=Path('data/fashion_scenes'), help='FashionScenes [%(default)s]'
     )
+    parser.add_argument('--generated', type=Path, metavar='FOLDER', help='images of addp generate --classes all')
     return parser.parse_args(argv)
 
 
@@ -91,9 +102,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             real.append(class_rewards(reward, images))
             rebuilt.append(class_rewards(reward, reconstructions))
             labels += [label] * len(images)
+        classes = torch.tensor(labels)
+        rows = [row('validation images', torch.cat(real), classes)]
+        rows.append(row('their reconstructions', torch.cat(rebuilt), classes))
+        if args.generated:
+            images, classes = generated_garments(args.generated)
+            rows.append(row('generated', class_rewards(reward, images), classes))
     head = ['', 'images', 'right', 'sure', 'own class: mean (10, 50, 90 %)', 'other classes']
-    sets = {'validation images': real, 'their reconstructions': rebuilt}
-    rows = [row(name, torch.cat(found), torch.tensor(labels)) for name, found in sets.items()]
     print(aligned([head, *rows], numbers=True))
 
 
