@@ -5,6 +5,7 @@
 
 Several configs with the same section 'alignment' are methods that are compared: they share the
 samples, the pairs and the token scores. Run the same command again to continue an interrupted run.
+Jobs with other seeds can share a work dir; a last run with all seeds writes the report.
 """
 
 import argparse

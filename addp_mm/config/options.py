@@ -86,6 +86,7 @@ def merge_options(
     options: Sequence[str],
     kinds_of: Callable[[Config, str], Kinds | None] = lambda *_: None,
     also: Iterable[str] = (),
+    read: Iterable[str] = (),
 ) -> None:
     """Merge the options of the command line into a config, one after the other.
 
@@ -97,6 +98,7 @@ def merge_options(
         kinds_of: What the argument at a key takes; None if that is not known. Defaults to a
             function that knows nothing.
         also: More names that an error may suggest. Defaults to none.
+        read: More names at the top level that the tool reads. Defaults to none.
 
     Raises:
         ConfigError: An option has no effect, or its value cannot be right.
@@ -105,7 +107,7 @@ def merge_options(
     _check_pairs(pairs)
     # deleting comes first, or it would also delete what other options set
     for key, text in sorted(pairs, key=lambda pair: not pair[0].endswith(f'.{_DELETE}')):
-        present = present_value(cfg, key, also)
+        present = present_value(cfg, key, also, read)
         try:
             value = _value(key, text, present, kinds_of(cfg, key))
         except ConfigError as error:
@@ -114,7 +116,7 @@ def merge_options(
         cfg[name] = _replaced(cfg.get(name), rest, value)
 
 
-def present_value(cfg: Config, key: str, also: Iterable[str] = ()) -> Any:
+def present_value(cfg: Config, key: str, also: Iterable[str] = (), read: Iterable[str] = ()) -> Any:
     """The value at a key of an option; None if it is new there.
 
     A new key is accepted at the top level if Runner reads it. It is also accepted in a
@@ -125,13 +127,15 @@ def present_value(cfg: Config, key: str, also: Iterable[str] = ()) -> Any:
         cfg: The config.
         key: The key, such as ``'model.backbone.depth'``.
         also: More names that the error may suggest. Defaults to none.
+        read: More names at the top level that the tool reads. Defaults to none.
 
     Raises:
         ConfigError: Nothing can be at this key, or nothing reads it.
     """
     known = runner_arguments()
     parts = key.split('.')
-    check_is_read(cfg, key, known - _UNREAD, {*known - _UNREAD, *cfg.keys(), *also})
+    names = {*known - _UNREAD, *read}
+    check_is_read(cfg, key, names, {*names, *cfg.keys(), *also})
     node: Any = cfg
     for depth, part in enumerate(parts):
         path = '.'.join(parts[:depth])

@@ -3,6 +3,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from addp_mm.alignment.pipeline.comparison import summary
 from addp_mm.alignment.pipeline.plan import method_names, read_plan
 from addp_mm.errors import ConfigError
 from addp_mm.evaluation.diversity import mean_pairwise_distance
+from addp_mm.folder_lock import lock_folder
 
 CONFIG = """
 default_scope = 'mmpretrain'
@@ -138,6 +140,13 @@ def _changed_options(configs, work):
     assert '--restart-from positive' in message
 
 
+def test_a_seed_is_locked_and_others_are_not(configs, tmp_path):
+    with lock_folder(tmp_path / 'seed_1'):
+        assert 'seed_1 is in use by another run' in refused(configs, tmp_path, '--seeds', '0', '1')
+        with pytest.raises(SystemExit, match='7'):
+            align(configs, tmp_path, lambda *_: sys.exit(7), '--seeds', '0')
+
+
 def test_each_seed_has_a_folder_with_its_configs(configs, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -201,6 +210,15 @@ def test_methods_have_short_names_unless_two_are_equal():
 def test_without_weighted_methods_there_is_no_negative_model(configs):
     assert not read_plan([str(configs / 'dpo_tiny.py')]).has_weights
     assert read_plan([str(configs / 'cdpo_tiny.py')]).has_weights
+
+
+def test_options_change_the_section_without_a_warning(configs, capfd):
+    options = ["alignment.comparison.measures.judge={'type': 'SceneReward'}", 'alignment.sampling.top_p=0.5']
+    plan = read_plan([str(configs / 'cdpo_tiny.py')], [*options, 'likelihood.train_cfg.max_iters=9'])
+    assert plan.comparison.measures['judge'] == dict(type='SceneReward')
+    assert plan.sampling[-2:] == ('--top-p', '0.5')
+    assert plan.likelihood.train_cfg.max_iters == 9
+    assert 'warning' not in capfd.readouterr().err
 
 
 def test_the_summary_is_paired_with_the_base():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from mmengine.registry import DefaultScope
@@ -53,11 +54,11 @@ class Pipeline:
         device = choose_device(None)
         check_plan(plan)
         require_writable_folder(args.work_dir, f'--work-dir {args.work_dir}')
-        with lock_folder(args.work_dir) as lock:
-            commands = Commands(self._execute, [lock.fileno()], pipeline='addp align')
-            runs = [
-                SeedRun(plan, args.work_dir / f'seed_{seed}', seed, commands, processes, device) for seed in args.seeds
-            ]
+        folders = {seed: args.work_dir / f'seed_{seed}' for seed in args.seeds}
+        with ExitStack() as held:
+            locks = [held.enter_context(lock_folder(folder)).fileno() for folder in folders.values()]
+            commands = Commands(self._execute, locks, pipeline='addp align')
+            runs = [SeedRun(plan, folder, seed, commands, processes, device) for seed, folder in folders.items()]
             self._start(plan, runs)
             clock = WorkClock({name: work for run in runs for name, work in run.work().items()})
             for run in runs:

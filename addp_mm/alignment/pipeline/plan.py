@@ -107,7 +107,7 @@ def read_plan(paths: Sequence[str], options: Sequence[str] = ()) -> Plan:
     by_part = _options_by_part(options, list(methods))
     for name, cfg in methods.items():
         merge_options(cfg, by_part.get(name, ()))
-        merge_options(cfg, [f'{SECTION}.{option}' for option in by_part.get(SECTION, ())])
+        merge_options(cfg, [f'{SECTION}.{option}' for option in by_part.get(SECTION, ())], read=[SECTION])
     section = _common_section(methods)
     likelihood = load_config(_needed(section, 'likelihood'))
     merge_options(likelihood, by_part.get(LIKELIHOOD, ()))
