@@ -14,12 +14,17 @@ from helpers.tiny_extractor import write_weights
 from mmengine.config import Config
 from PIL import Image
 
+from addp_mm.alignment.pairs import SelectionRule
 from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import summary
 from addp_mm.alignment.pipeline.plan import method_names, read_plan
+from addp_mm.alignment.pipeline.samples import Samples, rewards_of, select_samples
+from addp_mm.alignment.rewards import build_reward
 from addp_mm.errors import ConfigError
 from addp_mm.evaluation.diversity import mean_pairwise_distance
 from addp_mm.folder_lock import lock_folder
+from addp_mm.generation.trajectories.trajectories import Trajectories
+from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
 
 CONFIG = """
 default_scope = 'mmpretrain'
@@ -219,6 +224,45 @@ def test_options_change_the_section_without_a_warning(configs, capfd):
     assert plan.sampling[-2:] == ('--top-p', '0.5')
     assert plan.likelihood.train_cfg.max_iters == 9
     assert 'warning' not in capfd.readouterr().err
+
+
+def test_holes_in_images_are_questions_too(configs, tmp_path):
+    import inpaint
+
+    commands = []
+
+    def first(command, *_):
+        commands.append(command)
+        raise KeyboardInterrupt
+
+    hole = "alignment.inpainting={'image': 'photos', 'box': (0, 0, 8, 16), 'num_samples': 3}"
+    with pytest.raises(SystemExit, match='130'):
+        align(configs, tmp_path, first, '--cfg-options', hole)
+    args = inpaint.parse_args(commands[0][2:])
+    assert (args.image, args.box, args.num_samples, args.steps) == ('photos', (0, 0, 8, 16), 3, 3)
+    assert args.trajectories
+    assert refused(configs, tmp_path / 'b', '--cfg-options', "alignment.inpainting={'image': 'photos'}").endswith(
+        'alignment.inpainting needs mask, box or outpaint: what to generate'
+    )
+
+
+def test_samples_of_inpainting_are_read_by_the_names_of_their_files(tmp_path):
+    known = torch.tensor([[True, False]] * 3)
+    trajectories = Trajectories(
+        torch.tensor([[5, 1], [5, 2], [6, 2]]), torch.where(known, -1, 0), torch.zeros(3, 2), torch.full((3,), -1)
+    )
+    TrajectoryFiles(tmp_path / 'trajectories').write(0, trajectories, dict(steps=1))
+    names = {f'{number:06d}': f'images/{number % 2:03d}/photo_{number // 2}.png' for number in range(3)}
+    (tmp_path / 'trajectories/images.json').write_text(json.dumps(names))
+    for number, name in enumerate(names.values()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (2, 2), (number, 0, 0)).save(tmp_path / name)
+    samples = Samples.read(tmp_path)
+    assert [samples.image(row)[0, 0, 0] for row in range(3)] == [0, 1, 2]
+    rewards = rewards_of(build_reward(lambda images: 255 * images[:, 0].mean((1, 2))), samples, '')
+    assert rewards == pytest.approx([0, 1, 2])
+    selection = select_samples(samples, rewards, SelectionRule(), tmp_path / 'selection.json', tmp_path / 'sheet.png')
+    assert selection.pairs == [(1, 0)]  # the third image is the only one of its question
 
 
 def test_the_summary_is_paired_with_the_base():

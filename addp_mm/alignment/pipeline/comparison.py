@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 
+from addp_mm.alignment.pairs import questions_of
 from addp_mm.alignment.pipeline.plan import Comparison
-from addp_mm.alignment.pipeline.samples import read_if_made_from, rewards_of
+from addp_mm.alignment.pipeline.samples import Samples, read_if_made_from, rewards_of
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.errors import ConfigError
-from addp_mm.evaluation import Reference, build_extractor, open_images
+from addp_mm.evaluation import Reference, build_extractor
 from addp_mm.evaluation.compare_images import compute_scores
 from addp_mm.evaluation.diversity import mean_pairwise_distance
-from addp_mm.evaluation.feature_cache import default_cache_dir, extract
+from addp_mm.evaluation.feature_cache import default_cache_dir, finite
 
 REWARD, DISTANCE, DIVERSITY = 'reward', 'frechet_distance', 'diversity'
 
@@ -44,13 +45,12 @@ def check_comparison(comparison: Comparison) -> None:
 
 
 def measure(
-    folder: Path, labels: torch.Tensor, reward: Mapping[str, Any], comparison: Comparison, made_from: Any, device: Any
+    samples: Samples, reward: Mapping[str, Any], comparison: Comparison, made_from: Any, device: torch.device
 ) -> dict[str, Any]:
-    """Measure the images of a folder, unless this was done before.
+    """Measure samples, unless this was done before.
 
     Args:
-        folder: Folder of ``addp generate``.
-        labels: Classes of the images, (N,).
+        samples: The samples.
         reward: Config of the reward.
         comparison: What is measured.
         made_from: Identifies the generator.
@@ -60,26 +60,27 @@ def measure(
         ``rewards``: name and reward of each image, of the reward and of all measures;
         ``frechet_distance`` (None without a reference) and ``diversity``.
     """
-    path = folder / 'measures.json'
-    content = json.dumps([made_from, reward, vars(comparison)], sort_keys=True, default=str)
+    path, name = samples.folder / 'measures.json', samples.folder.name
+    content = json.dumps([made_from, samples.settings, reward, vars(comparison)], sort_keys=True, default=str)
     key = hashlib.sha256(content.encode()).hexdigest()
     if found := read_if_made_from(path, key):
         return found
-    numbers = range(comparison.num_images)
     rewards = {
-        name: rewards_of(build_reward(cfg), folder, numbers, labels, f'{folder.name}: {name}')
-        for name, cfg in {REWARD: reward, **comparison.measures}.items()
+        title: rewards_of(build_reward(cfg), samples, f'{name}: {title}')
+        for title, cfg in {REWARD: reward, **comparison.measures}.items()
     }
-    extractor = build_extractor(_plain(comparison.extractor))
-    vectors = torch.cat([part for part, _ in extract(open_images(folder / 'images'), extractor, device=device)])
+    extractor = build_extractor(_plain(comparison.extractor)).to(device)
+    batches = samples.batches(f'{name}: features')
+    vectors = finite(torch.cat([extractor(images.to(device)).cpu().float() for images, _ in batches]), extractor.name)
     distance = None
     if comparison.reference is not None:
         reference = Reference(comparison.reference, extractor, cache_dir=default_cache_dir(), device=device)
         reference.prepare(with_features=False)
         distance = next(iter(compute_scores(['fid'], extractor, vectors, None, reference).values()))
-    diversity = mean_pairwise_distance(vectors, labels.tolist())
-    write_json(path, {'made_from': key, 'rewards': rewards, DISTANCE: distance, DIVERSITY: diversity})
-    return json.loads(path.read_text(encoding='utf-8'))
+    diversity = mean_pairwise_distance(vectors, questions_of(samples.trajectories))
+    found = {'made_from': key, 'rewards': rewards, DISTANCE: distance, DIVERSITY: diversity}
+    write_json(path, found)
+    return found
 
 
 def summary(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -24,7 +24,6 @@ from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.score_files import read_scores
 from addp_mm.alignment.token_scores import score_ranks
 from addp_mm.generation.figures import image_grid
-from addp_mm.generation.image_folder import ImageFiles
 from addp_mm.report.benchmark_figures import Interval, error_bars
 from addp_mm.report.figures import Picture, Points, image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve
@@ -117,8 +116,8 @@ def _same_noise(run: SeedRun, command: str) -> Section:
     names = run.contenders()
     rows = []
     for name in names:
-        files = ImageFiles(run.folder / 'comparison' / name / 'images')
-        rows += [files.read(number) for number in range(min(_SHOWN_IMAGES, run.plan.comparison.num_images))]
+        samples = Samples.read(run.folder / 'comparison' / name)
+        rows += [samples.image(row) for row in range(min(_SHOWN_IMAGES, len(samples.numbers)))]
     grid = image_grid(rows, columns=len(rows) // len(names))
     caption = f'Images from the same noise. Rows: {", ".join(names)}.'
     return Section('Images', [Figure(caption, [command], [_picture(grid, caption)])])

@@ -23,11 +23,12 @@ POSITIVE, NEGATIVE, BASE = 'positive', 'negative', 'base'
 LIKELIHOOD = 'likelihood'
 #: Samplings with which the models are compared have the seed of the training and this.
 FRESH_SEEDS = 1_000_000
-_FLAGS = ('amp', 'constant_temperature')
+_FLAGS = ('amp', 'constant_temperature', 'invert_mask')
 _SAMPLING = (
     *('batch_size', 'classes', 'steps', 'schedule', 'order', 'temperature', 'top_p', 'top_k', 'guidance'),
-    *('guidance_shape', *_FLAGS),
+    *('guidance_shape', 'amp', 'constant_temperature'),
 )
+_INPAINTING = ('mask', 'box', 'outpaint', 'invert_mask', 'num_samples')
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Comparison:
     """How the models are compared, on images of fresh seeds.
 
     Args:
-        num_images: Images of each model. Defaults to 320.
+        num_images: Images of each model; with inpainting, as many as are sampled for the training.
+            Defaults to 320.
         measures: Further rewards by name, which are measured only. Defaults to {}: none.
         extractor: See :func:`~addp_mm.evaluation.build_extractor`: the network of the Fréchet
             distance and of the diversity. Defaults to 'addp-vit-nano-p8'.
@@ -56,7 +58,9 @@ class Plan:
         base_config: Config of the generator.
         base_checkpoint: Its weights.
         num_images: Images that are sampled for the training.
-        sampling: Options of ``addp generate``.
+        sampling: Options of ``addp generate``, or ``addp inpaint``.
+        inpainting: The images and other options of ``addp inpaint``; None: whole images are
+            generated.
         reward: Config of the reward.
         rule: Which samples are right, which are wrong.
         likelihood: Config of the positive and the negative model.
@@ -69,6 +73,7 @@ class Plan:
     base_checkpoint: str
     num_images: int
     sampling: tuple[str, ...]
+    inpainting: tuple[str, ...] | None
     reward: Mapping[str, Any]
     rule: SelectionRule
     likelihood: Config
@@ -160,7 +165,7 @@ def _common_section(methods: Mapping[str, Config]) -> dict[str, Any]:
 
 
 def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Config]) -> Plan:
-    known = ('base', 'sampling', 'reward', 'selection', 'likelihood', 'contrast', 'comparison')
+    known = ('base', 'sampling', 'inpainting', 'reward', 'selection', 'likelihood', 'contrast', 'comparison')
     _refuse_unknown(section, known, SECTION)
     base, sampling = _needed(section, 'base'), dict(_needed(section, 'sampling'))
     num_images = sampling.pop('num_images', 640)
@@ -172,7 +177,8 @@ def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Con
         _needed(base, 'config', f'{SECTION}.base'),
         _needed(base, 'checkpoint', f'{SECTION}.base'),
         num_images,
-        tuple(_as_options(sampling)),
+        tuple(_as_options(sampling, _SAMPLING, f'{SECTION}.sampling')),
+        _inpainting(section.get('inpainting')),
         _needed(section, 'reward'),
         rule,
         likelihood,
@@ -182,16 +188,27 @@ def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Con
     )
 
 
-def _as_options(sampling: Mapping[str, Any]) -> list[str]:
-    _refuse_unknown(sampling, _SAMPLING, f'{SECTION}.sampling')
+def _inpainting(section: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    if section is None:
+        return None
+    name, rest = f'{SECTION}.inpainting', dict(section)
+    image = _needed(rest, 'image', name)
+    del rest['image']
+    if not any(rest.get(key) for key in ('mask', 'box', 'outpaint')):
+        raise ConfigError(f'{name} needs mask, box or outpaint: what to generate')
+    return image, *_as_options(rest, _INPAINTING, name)
+
+
+def _as_options(section: Mapping[str, Any], known: Sequence[str], name: str) -> list[str]:
+    _refuse_unknown(section, known, name)
     options: list[str] = []
-    for key, value in sampling.items():
+    for key, value in section.items():
         option = '--' + key.replace('_', '-')
         if key in _FLAGS:
             options += [option] if value else []
         elif value is not None:
-            values = value if isinstance(value, (list, tuple)) else [value]
-            options += [option, *map(str, values)]
+            values = [str(part) for part in value] if isinstance(value, (list, tuple)) else [str(value)]
+            options += [option, *([','.join(values)] if key in ('box', 'outpaint') else values)]
     return options
 
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from addp_mm.alignment.figures import contact_sheet
 from addp_mm.alignment.pairs import Selection, SelectionRule, questions_of, select, write_selection
 from addp_mm.alignment.rewards import Reward
 from addp_mm.checkpoints.atomic_write import write_png
-from addp_mm.generation.image_folder import ImageFiles
 from addp_mm.generation.trajectories.trajectories import Trajectories
 from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
 
@@ -44,32 +44,34 @@ class Samples:
 
     @classmethod
     def read(cls, folder: Path) -> Samples:
-        """Read the trajectories of a folder."""
+        """Read the trajectories of a folder of ``addp generate`` or ``addp inpaint``."""
         return cls(folder, *TrajectoryFiles(folder / 'trajectories').read())
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Image files of addp inpaint, by number; empty for addp generate."""
+        path = self.folder / 'trajectories/images.json'
+        return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
     def image(self, row: int) -> np.ndarray:
         """An image, uint8 (H, W, 3)."""
-        return ImageFiles(self.folder / 'images').read(self.numbers[row])
+        key = f'{self.numbers[row]:06d}'
+        with Image.open(self.folder / self._names.get(key, f'images/{key}.png')) as image:
+            return np.asarray(image.convert('RGB'))
+
+    def batches(self, title: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images, uint8 (B, 3, H, W), and their classes, (B,), with a progress bar."""
+        with tqdm(total=len(self.numbers), unit='img', desc=title) as bar:
+            for start in range(0, len(self.numbers), _BATCH):
+                labels = self.trajectories.labels[start : start + _BATCH]
+                images = np.stack([self.image(start + row) for row in range(len(labels))])
+                yield torch.from_numpy(images).permute(0, 3, 1, 2), labels
+                bar.update(len(labels))
 
 
-def rewards_of(reward: Reward, folder: Path, numbers: Sequence[int], labels: Tensor, title: str) -> list[float]:
-    """Rewards of the images of a folder.
-
-    Args:
-        reward: The reward.
-        folder: Folder of ``addp generate``.
-        numbers: Numbers of the images.
-        labels: Their classes, (N,); -1 is "no class".
-        title: Shown beside the progress bar.
-    """
-    files, found = ImageFiles(folder / 'images'), []
-    with tqdm(total=len(numbers), unit='img', desc=title) as bar:
-        for start in range(0, len(numbers), _BATCH):
-            batch = np.stack([files.read(number) for number in numbers[start : start + _BATCH]])
-            images = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
-            found += reward(images, labels[start : start + _BATCH]).tolist()
-            bar.update(len(batch))
-    return found
+def rewards_of(reward: Reward, samples: Samples, title: str) -> list[float]:
+    """Rewards of the samples; the title is shown beside the progress bar."""
+    return [value for images, labels in samples.batches(title) for value in reward(images / 255, labels).tolist()]
 
 
 def read_if_made_from(path: Path, made_from: Any) -> dict[str, Any] | None:

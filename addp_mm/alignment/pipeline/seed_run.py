@@ -60,6 +60,7 @@ class SeedRun:
     def _add_stages(self) -> None:
         plan = self.plan
         made_from = [plan.base_config, plan.base_checkpoint, plan.num_images, plan.sampling, plan.reward]
+        made_from += [plan.inpainting] if plan.inpainting else []
         samples = json.dumps([*made_from, vars(plan.rule)], sort_keys=True, default=str)
         scores = [self._add_stage(POSITIVE, self._config(plan.likelihood, which='right'), [samples])]
         if plan.has_weights:
@@ -150,7 +151,7 @@ class SeedRun:
 
     def run(self, clock: WorkClock) -> None:
         """Run what is not done yet."""
-        self._generate('samples', BASE, self.plan.num_images, self.seed, clock, '--trajectories')
+        self._generate('samples', BASE, self.plan.num_images, self.seed, clock)
         self.select()
         for name, stage in self.stages.items():
             if name in self.plan.methods and is_weighted(self.plan.methods[name]):
@@ -159,26 +160,33 @@ class SeedRun:
         for name in self.contenders():
             self._compare(name, clock)
 
-    def _generate(self, part: str, model: str, num_images: int, seed: int, clock: WorkClock, *options: str) -> None:
-        folder, plan = self.folder / part, self.plan
+    def _generate(self, part: str, model: str, num_images: int, seed: int, clock: WorkClock) -> None:
+        """Write images and trajectories of a model into a folder, unless this was done."""
+        folder, key = self.folder / part, self._key(part)
+        command, done = self._sampling(model, folder, num_images, seed), folder / 'complete'
+        if not (done.is_file() and done.read_text() == _joined(command)):
+
+            def progress() -> str:
+                count = len(list((folder / 'images').rglob('*.png')))
+                return clock.line(key, min(1.0, count / num_images), f'{count:,} of {num_images:,} images')
+
+            self.commands(command, self.folder / 'logs' / f'{part.replace("/", "_")}.log', progress)
+            write_text(done, _joined(command))
+        clock.done(key)
+
+    def _sampling(self, model: str, folder: Path, num_images: int, seed: int) -> list[str]:
+        """The command that samples."""
+        plan = self.plan
         weights = plan.base_checkpoint if model == BASE else self.stages[model].weights
-        arguments = [plan.base_config, weights, '--out', folder, '--num-images', num_images, '--seed', seed]
-        arguments += [*plan.sampling, '--show-steps', 0, *options]
-        command = tool('generate.py', *arguments)
-        if self.processes > 1:
-            launch = [sys.executable, '-m', 'addp_mm.torchrun', '--nproc-per-node', str(self.processes)]
-            command = [*launch, *command[1:], '--launcher', 'pytorch']
-        if (folder / 'complete').is_file() and (folder / 'complete').read_text() == _joined(command):
-            clock.done(self._key(part))
-            return
-
-        def progress() -> str:
-            done = len(list((folder / 'images').glob('*.png')))
-            return clock.line(self._key(part), min(1.0, done / num_images), f'{done:,} of {num_images:,} images')
-
-        self.commands(command, self.folder / 'logs' / f'{part.replace("/", "_")}.log', progress)
-        write_text(folder / 'complete', _joined(command))
-        clock.done(self._key(part))
+        common = ['--out', folder, '--seed', seed, '--trajectories', *plan.sampling]
+        if plan.inpainting is not None:
+            return tool('inpaint.py', plan.base_config, weights, *plan.inpainting, *common)
+        common += ['--num-images', num_images, '--show-steps', 0]
+        command = tool('generate.py', plan.base_config, weights, *common)
+        if self.processes == 1:
+            return command
+        launch = [sys.executable, '-m', 'addp_mm.torchrun', '--nproc-per-node', str(self.processes)]
+        return [*launch, *command[1:], '--launcher', 'pytorch']
 
     def select(self) -> Selection:
         """Select by the rewards; both are computed unless they exist. The numbers are rows."""
@@ -186,9 +194,7 @@ class SeedRun:
         made_from = json.loads(json.dumps([self.plan.reward, samples.settings, len(samples.numbers)], default=str))
         found = read_if_made_from(path, made_from)
         if found is None:
-            labels = samples.trajectories.labels
-            reward = build_reward(self.plan.reward)
-            rewards = rewards_of(reward, self.samples_folder, samples.numbers, labels, f'{self.folder.name}: rewards')
+            rewards = rewards_of(build_reward(self.plan.reward), samples, f'{self.folder.name}: rewards')
             found = dict(made_from=made_from, rewards=rewards)
             write_json(path, found)
         sheet = self.folder / 'contact_sheet.png'
@@ -245,15 +251,14 @@ class SeedRun:
     def _compare(self, name: str, clock: WorkClock) -> None:
         comparison = self.plan.comparison
         part = f'comparison/{name}'
-        self._generate(part, name, comparison.num_images, self.seed + FRESH_SEEDS, clock, '--trajectories')
+        self._generate(part, name, comparison.num_images, self.seed + FRESH_SEEDS, clock)
         self.measured(name)
 
     def measured(self, name: str) -> dict[str, Any]:
         """What :func:`~addp_mm.alignment.pipeline.comparison.measure` found of a model."""
         folder = self.folder / 'comparison' / name
         made_from = self.plan.base_checkpoint if name == BASE else self.stages[name].fingerprint
-        labels = Samples.read(folder).trajectories.labels
-        return measure(folder, labels, self.plan.reward, self.plan.comparison, made_from, self.device)
+        return measure(Samples.read(folder), self.plan.reward, self.plan.comparison, made_from, self.device)
 
     def _key(self, part: str) -> str:
         return f'{self.folder.name}/{part}'
