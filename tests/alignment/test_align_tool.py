@@ -126,6 +126,8 @@ def test_a_run_that_was_interrupted_ends_like_an_uninterrupted_one(configs, tmp_
     assert whole['base']['better_than_base']['mean'] == 0.5
     assert whole['cdpo']['reward']['mean'] != whole['base']['reward']['mean']
     assert (tmp_path / 'parts/seed_0/contact_sheet.png').is_file()
+    figures = {path.name for path in (tmp_path / 'parts/figures').iterdir()}
+    assert {'comparison_0.svg', 'images_0.png', 'critical-tokens_0.png', 'trainings_0.svg'} <= figures
     page = (tmp_path / 'parts/report.html').read_text()
     for text in ('Critical tokens', 'Right and wrong', 'Images from the same noise. Rows: base, positive, cdpo'):
         assert text in page

@@ -23,6 +23,7 @@ from addp_mm.alignment.pipeline.samples import Samples
 from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.score_files import read_scores
 from addp_mm.alignment.token_scores import score_ranks
+from addp_mm.checkpoints.atomic_write import atomic_path
 from addp_mm.generation.figures import image_grid
 from addp_mm.report.benchmark_figures import Interval, error_bars
 from addp_mm.report.figures import Picture, Points, image_picture, line_charts
@@ -54,6 +55,7 @@ _CURVES = dict(
     weight_on_top_tenth='Share of the weight on the top tenth of the tokens',
 )
 _SHOWN_IMAGES, _SHOWN_TOKENS, _SIDE = 10, 4, 128
+_ENDINGS = {'data:image/png': '.png', 'data:image/svg+xml': '.svg', 'data:image/jpeg': '.jpg'}
 _SCORED = (
     'A rejected image, its tokens by the rank of their scores (red: the lowest score, the most critical token) and the '
     'steps in which they were kept; then the same of the chosen image of the pair. The scores of wrong '
@@ -68,7 +70,7 @@ def summary_table(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[
 
 
 def write_page(path: Path, plan: Plan, runs: Sequence[SeedRun], table: Mapping[str, Any], ran: Sequence[str]) -> int:
-    """Write the report of a finished run.
+    """Write the report of a finished run, and its pictures into the folder ``figures`` beside it.
 
     Args:
         path: The HTML file to write.
@@ -95,7 +97,19 @@ def write_page(path: Path, plan: Plan, runs: Sequence[SeedRun], table: Mapping[s
         table=Table(['', ''], list(dict(versions(), machine=machine_class()).items())),
     )
     sections.append(Section('How this page was created', [software]))
+    _write_pictures(path.with_name('figures'), sections)
     return Page('Alignment of a generator', LEAD, sections).write(path)
+
+
+def _write_pictures(folder: Path, sections: Sequence[Section]) -> None:
+    """Write each picture to a file of its own, named by its heading and its number."""
+    folder.mkdir(exist_ok=True)
+    for section in sections:
+        pictures = [picture for figure in section.figures for picture in figure.pictures]
+        for number, picture in enumerate(pictures):
+            name = f'{section.heading.lower().replace(" ", "-")}_{number}{_ENDINGS[picture.uri.partition(";")[0]]}'
+            with atomic_path(folder / name) as partial:
+                partial.write_bytes(picture.content)
 
 
 def _comparison(table: Mapping[str, Any], seeds: int, num_images: int, command: str) -> Section:
