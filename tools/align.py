@@ -5,7 +5,7 @@
 
 Several configs with the same section 'alignment' are methods that are compared: they share the
 samples, the pairs and the token scores. Run the same command again to continue an interrupted run.
-Jobs with other seeds can share a work dir; a last run with all seeds writes the report.
+Jobs with other seeds can share a work dir; the report has all that have ended.
 """
 
 import argparse
@@ -43,8 +43,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--restart-from',
-        metavar='STAGE',
-        help='remove samples, positive, negative or a method, and all that depends on it, and run it again',
+        nargs='+',
+        default=[],
+        metavar='PART',
+        help='remove samples, selection, positive, negative or a method, and all that depends on it, and run it again',
     )
     args = parser.parse_args(argv)
     if len({*args.seeds}) < len(args.seeds):

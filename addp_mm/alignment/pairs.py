@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,6 +147,8 @@ def _no_pair(counts: Mapping[str, int], rewards: Sequence[float], rule: Selectio
     advice = 'sample more images of each question'
     if rule.by == 'threshold':
         advice += f', or choose other thresholds than right={rule.right:g} and wrong={rule.wrong:g}'
+    if min(rewards) == max(rewards):
+        advice = 'the reward is the same for all images. Look at them, and choose a reward that tells them apart'
     return (
         f'no pair is left of {counts["samples"]} samples of {counts["questions"]} questions: '
         f'{counts["without_right"]} questions have no right sample, {counts["without_wrong"]} no wrong one, and '
@@ -171,7 +173,13 @@ def questions_of(trajectories: Trajectories) -> list[Hashable]:
     return [label if blank else (label, *ids) for label, ids, blank in zip(labels, known, whole, strict=True)]
 
 
-def write_selection(path: Path, selection: Selection, numbers: Sequence[int], settings: Mapping[str, Any]) -> None:
+def write_selection(
+    path: Path,
+    selection: Selection,
+    numbers: Sequence[int],
+    settings: Mapping[str, Any],
+    rule: SelectionRule | None = None,
+) -> None:
     """Write a selection as JSON.
 
     Args:
@@ -179,6 +187,7 @@ def write_selection(path: Path, selection: Selection, numbers: Sequence[int], se
         selection: Its numbers are rows.
         numbers: Number of the image of each row; the file has these.
         settings: Settings of the trajectories.
+        rule: The rule, for a reader of the file. Defaults to None.
     """
     content = dict(
         settings=settings,
@@ -186,6 +195,7 @@ def write_selection(path: Path, selection: Selection, numbers: Sequence[int], se
         wrong=[numbers[row] for row in selection.wrong],
         pairs=[[numbers[row] for row in pair] for pair in selection.pairs],
         counts=selection.counts,
+        rule=None if rule is None else asdict(rule),
     )
     write_json(path, content)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from addp_mm.alignment.generator_tuning import GeneratorTuning
@@ -32,8 +33,8 @@ class PreferenceTuning(GeneratorTuning):
         loss: Arguments of :class:`~addp_mm.alignment.PreferenceLoss`. Defaults to None: DPO.
         weighted: Which sides have token weights: 'none', 'rejected' or 'both'. Defaults to 'none'.
         weights: What the weights are made of: 'score', as in the paper, or 'rank', the rank of the
-            score in its image; see :func:`~addp_mm.alignment.token_scores.score_ranks`. Defaults to
-            'score'.
+            score in its image; see :func:`~addp_mm.alignment.token_scores.score_ranks`. Weights of
+            ranks are twice as large, so that their mean is 1. Defaults to 'score'.
         cache_gib: See :class:`GeneratorTuning`. Defaults to 0.
         data_preprocessor: See :class:`GeneratorTuning`. Defaults to None.
         init_cfg: How mmengine initialises the weights. Defaults to None.
@@ -103,8 +104,11 @@ class PreferenceTuning(GeneratorTuning):
                 f'weighted={self.weighted!r} needs the scores of the trajectories: give the dataset scores=…, a file '
                 "of addp_mm.alignment.score_files.write_scores, or train without weights: weighted='none'"
             )
-        scores = score_ranks(side['scores'], mask) if self.weights == 'rank' else side['scores']
-        return token_weights(scores, name, self.weighted)
+        if self.weights == 'score':
+            return token_weights(side['scores'], name, self.weighted)
+        if name == 'chosen' and self.weighted == 'rejected':
+            return torch.ones_like(side['scores'])
+        return 2 * token_weights(score_ranks(side['scores'], mask), name, self.weighted)
 
     def _divergence(self, batch: ReplayedBatch, logits: Tensor) -> Sequence[Tensor | None]:
         """The sequential divergence of both sides, (B,) each, if the loss uses it."""

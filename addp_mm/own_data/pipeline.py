@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from addp_mm.datasets import DatasetError
-from addp_mm.errors import UserError, first_few
+from addp_mm.errors import first_few
 from addp_mm.own_data import tokens
 from addp_mm.own_data.fitting import fit_config, try_stages
 from addp_mm.own_data.images import KINDS, Found, dataset_cfg, find_images, warnings
@@ -22,7 +22,7 @@ from addp_mm.report.machine import cores
 from addp_mm.stages.commands import Commands, Execute, tool
 from addp_mm.stages.progress import Clock, duration, time_of_day
 from addp_mm.stages.stage import Stage
-from addp_mm.stages.training import export, finish, train
+from addp_mm.stages.training import export, finish, train, training_processes
 
 _PREFIX = dict(tokenizer='tokenizer.', predictor='predictor.', addp='')
 
@@ -173,11 +173,8 @@ class Pipeline:
         """Number of training processes, and whether they use bfloat16."""
         import torch
 
-        gpus = torch.cuda.device_count()
-        processes = self.args.gpus or max(1, gpus)
-        if gpus and processes > gpus:
-            raise UserError(f'--gpus {processes}: this machine has {gpus} GPUs')
-        auto = gpus > 0 and torch.cuda.is_bf16_supported()
+        processes = training_processes(self.args.gpus)
+        auto = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         return processes, self.args.amp == 'bfloat16' or self.args.amp == 'auto' and auto
 
     def _clock(self) -> Clock:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.errors import first_few
 from addp_mm.folder_lock import LOCK, lock_folder
+from addp_mm.stages.remove_folder import remove_folder
 from addp_mm.stages.stage import StateError, comparable, differences, read_json
 
 MARKER, INDEX = 'own_data.json', 'images.index'
@@ -117,8 +117,7 @@ class WorkDir:
         # The last part is removed first: after an interruption, the remaining parts belong
         # together.
         for name in reversed(PARTS[PARTS.index(part) :]):
-            if (self.path / name).exists():
-                shutil.rmtree(self.path / name)
+            remove_folder(self.path / name)
         if part == PARTS[0]:
             if (self.path / _NEW_INDEX).is_file():
                 (self.path / _NEW_INDEX).replace(self.index)

@@ -17,6 +17,8 @@ from addp_mm.errors import UserError, first_few
 
 RECORD, CONFIG, RUN, LAST = 'stage.json', 'config.py', 'run', 'last_checkpoint'
 WEIGHTS = 'weights.safetensors'
+#: The change of a stage whose own options are the same.
+EARLIER = 'the images or an earlier stage'
 # These options change the speed of a training or its end, but not its result.
 _NOT_COMPARED = ('num_workers', 'persistent_workers', 'max_broken_share')
 
@@ -131,20 +133,37 @@ class Stage:
                 f'checkpoint in {self.run_dir}. If there is no checkpoint: {self._restart}'
             ) from error
 
+    def changes(self) -> list[str]:
+        """How the options differ from those with which the stage was prepared; [] if they do not.
+
+        Raises:
+            StateError: The record is damaged.
+        """
+        record = self._record()
+        if record['fingerprint'] == self.fingerprint:
+            return []
+        return list(differences(record['wanted'], self.wanted)) or [EARLIER]
+
     def check(self) -> None:
         """Compare a prepared stage with the options.
 
         Raises:
             StateError: The stage was prepared with other options, or its config was edited.
         """
-        record = self._record()
-        if record['fingerprint'] != self.fingerprint:
-            other = list(differences(record['wanted'], self.wanted)) or ['the images or an earlier stage']
+        if other := self.changes():
             raise StateError(
                 f'{self.folder} was started with other options: {first_few(other, 6, "; ")}. Use the same options to '
                 f'continue. {self._restart}'
             )
-        if not self.config.is_file() or file_fingerprint(self.config) != record['config']:
+        self.check_config()
+
+    def check_config(self) -> None:
+        """Check that nobody has edited the config.
+
+        Raises:
+            StateError: The config was edited, or is missing.
+        """
+        if not self.config.is_file() or file_fingerprint(self.config) != self._record()['config']:
             what = 'was edited' if self.config.is_file() else 'is missing'
             raise StateError(
                 f'{self.config} {what}. To train with your own config, {self._own_config}. {self._restart}'

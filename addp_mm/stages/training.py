@@ -59,3 +59,17 @@ def export(stage: Stage, checkpoint: Path, out: Path, commands: Commands, *optio
 def finish(stage: Stage, checkpoint: Path, prefix: str, commands: Commands) -> None:
     """Write the weights of the stage. They are written last: if they exist, the stage is done."""
     export(stage, checkpoint, stage.weights, commands, '--prefix', prefix, '--meta', f'fingerprint={stage.fingerprint}')
+
+
+def training_processes(asked: int | None) -> int:
+    """Number of training processes: those that were asked for, or one on each GPU.
+
+    Raises:
+        UserError: The machine has fewer GPUs.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if asked and gpus and asked > gpus:
+        raise UserError(f'--gpus {asked}: this machine has {gpus} GPUs')
+    return asked or max(1, gpus)

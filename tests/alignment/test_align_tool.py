@@ -11,7 +11,6 @@ import torch
 from helpers.staged_commands import execution
 from helpers.tiny_addp import MODEL, build_model, write_config
 from helpers.tiny_extractor import write_weights
-from mmengine.config import Config
 from PIL import Image
 
 from addp_mm.alignment.pairs import SelectionRule
@@ -19,12 +18,15 @@ from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import summary
 from addp_mm.alignment.pipeline.plan import method_names, read_plan
 from addp_mm.alignment.pipeline.samples import Samples, rewards_of, select_samples
+from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.errors import ConfigError
 from addp_mm.evaluation.diversity import mean_pairwise_distance
 from addp_mm.folder_lock import lock_folder
 from addp_mm.generation.trajectories.trajectories import Trajectories
 from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
+from addp_mm.stages.commands import Commands
+from addp_mm.stages.remove_folder import remove_folder
 
 CONFIG = """
 default_scope = 'mmpretrain'
@@ -141,10 +143,60 @@ def test_a_run_that_was_interrupted_ends_like_an_uninterrupted_one(configs, tmp_
 
 
 def _changed_options(configs, work):
-    message = refused(configs, work, '--cfg-options', 'cdpo.model.loss.beta=0.5', methods=('cdpo',))
-    assert re.search(r'cdpo was started with other options: model\.loss.*--restart-from cdpo', message)
-    message = refused(configs, work, '--cfg-options', 'alignment.sampling.num_images=9', methods=('cdpo',))
-    assert '--restart-from positive' in message
+    def changed(option):
+        return refused(configs, work, '--cfg-options', option, methods=('cdpo',))
+
+    def advice(message):
+        return message.rpartition('--restart-from ')[2].split()
+
+    message = changed('cdpo.model.loss.beta=0.5')
+    assert re.search(r'seed_0 was started with other options: cdpo: model\.loss None -> ', message)
+    assert advice(message) == ['cdpo']
+    message = changed('likelihood.train_cfg.max_iters=3')
+    assert message.count('train_cfg.max_iters 4 -> 3') == 2
+    assert advice(message) == ['positive', 'negative', 'cdpo']
+    message = changed('alignment.sampling.steps=2')
+    assert re.search(r'samples: sampling --steps 3 -> --steps 2; positive: the images or an earlier stage', message)
+    assert advice(message) == ['samples', 'positive', 'negative', 'cdpo']
+    assert advice(changed('alignment.selection.right=0.5'))[0] == 'selection'
+    assert advice(changed('alignment.contrast=2')) == ['cdpo']
+    message = refused(configs, work, '--gpus', '2', methods=('cdpo',))
+    assert 'processes 1 -> 2' in message
+    elsewhere = work.with_name('elsewhere')
+    work.rename(elsewhere)
+    assert f'Move {elsewhere} back' in refused(configs, elsewhere, methods=('cdpo',))
+    elsewhere.rename(work)
+
+
+def test_a_removal_that_is_interrupted_leaves_nothing_that_looks_complete(tmp_path, monkeypatch):
+    folder = tmp_path / 'cdpo'
+    (folder / 'run').mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr('addp_mm.stages.remove_folder.shutil.rmtree', lambda path: (path / 'run').rmdir() or sys.exit())
+        with pytest.raises(SystemExit):
+            remove_folder(folder)
+    assert not folder.exists()
+    folder.mkdir()
+    remove_folder(folder)
+    assert list(tmp_path.iterdir()) == []
+    remove_folder(folder)
+
+
+def test_what_depends_on_the_samples_is_removed_with_them(configs, tmp_path):
+    plan = read_plan([str(configs / 'cdpo_tiny.py'), str(configs / 'dpo_tiny.py')])
+    run = SeedRun(plan, 'abc', tmp_path / 'seed_0', 0, Commands(), 1, torch.device('cpu'))
+    assert run.parts == ['samples', 'selection', 'positive', 'negative', 'cdpo', 'dpo']
+    assert run.depending_on(['negative']) == ['negative', 'cdpo']
+    assert run.depending_on(['dpo']) == ['dpo']
+    kept = 'comparison/base/images/000000.png'
+    for name in ('samples/complete', 'rewards.json', 'comparison/base/measures.json', kept, 'comparison/dpo/complete'):
+        (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.folder / name).write_text('{}')
+    run.restart(['selection'])
+    left = {str(path.relative_to(run.folder)) for path in run.folder.rglob('*') if path.is_file()}
+    assert left == {'samples/complete', kept}  # the base is measured again by the reward of now
+    run.restart(['samples'])
+    assert not [path for path in run.folder.rglob('*') if path.is_file()]
 
 
 def test_a_seed_is_locked_and_others_are_not(configs, tmp_path):
@@ -154,15 +206,11 @@ def test_a_seed_is_locked_and_others_are_not(configs, tmp_path):
             align(configs, tmp_path, lambda *_: sys.exit(7), '--seeds', '0')
 
 
-def test_each_seed_has_a_folder_with_its_configs(configs, tmp_path):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit, match='130'):
-        align(configs, tmp_path / 'work', interrupted, '--seeds', '3', '5')
+def test_each_seed_has_configs_of_its_own(configs, tmp_path):
+    plan = read_plan([str(configs / 'cdpo_tiny.py'), str(configs / 'dpo_tiny.py')])
     for seed in (3, 5):
-        folder = tmp_path / f'work/seed_{seed}'
-        cfgs = {name: Config.fromfile(folder / name / 'config.py') for name in ('positive', 'negative', 'cdpo', 'dpo')}
+        folder = tmp_path / f'seed_{seed}'
+        cfgs = SeedRun(plan, 'abc', folder, seed, Commands(), 1, torch.device('cpu')).new
         assert all(cfg.randomness.seed == seed and 'alignment' not in cfg for cfg in cfgs.values())
         datasets = {name: cfg.train_dataloader.dataset for name, cfg in cfgs.items()}
         assert {dataset.trajectories for dataset in datasets.values()} == {str(folder / 'samples/trajectories')}
@@ -171,11 +219,36 @@ def test_each_seed_has_a_folder_with_its_configs(configs, tmp_path):
         assert 'scores' not in datasets['dpo']
 
 
+def test_nothing_is_fixed_before_it_has_begun(configs, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for options in ([], ['--cfg-options', 'alignment.sampling.batch_size=2', 'cdpo.model.loss.beta=1.0']):
+        with pytest.raises(SystemExit, match='130'):
+            align(configs, tmp_path, interrupted, *options)
+
+
 @pytest.mark.parametrize(
     'options, message',
     [
-        (['alignment.sampling.step=3'], r'sampling\.step\b.*did you mean .*steps'),
-        (['alignment.selection.by=best'], "by must be 'rank' or 'threshold'"),
+        (['alignment.sampling.step=3'], r"alignment\.sampling has no 'step'; did you mean steps"),
+        (['alignment.sampling.steps=0'], r'alignment\.sampling: argument --steps'),
+        (['alignment.sampling.schedule=straight'], r'alignment\.sampling: .*straight'),
+        (['alignment.sampling.num_images=1.5'], r'sampling\.num_images must be a whole number of at least 2'),
+        (['alignment.sampling=5'], r'alignment\.sampling must be a dict|sampling'),
+        (['alignment.contrast=-1'], r'alignment\.contrast must be a finite number'),
+        (['alignment.selection.share=1'], r'alignment\.selection\.share is unknown; there are by, right'),
+        (['alignment.comparison.num_images=1'], r'comparison\.num_images must be a whole number of at least 2'),
+        (["alignment.comparison.measures.reward={'type': 'SceneReward'}"], r'the table has a column of that name'),
+        (["alignment.comparison.measures.x={'type': 'SceneReward', 'size': 3}"], r'measures\.x: SceneReward: .*size'),
+        (["alignment.reward={'type': 'ClassifierReward'}"], r'alignment\.reward: ClassifierReward: .*config'),
+        (['alignment.likelihood=dpo_x'], r'dpo_x'),
+        (['likelihood.model.type=addp_mm.PreferenceTuning'], r'likelihood: model\.type .* LikelihoodTuning is needed'),
+        (['cdpo.model.los.beta=1'], r'cdpo: .*los'),
+        (['dpo.train_dataloader.dataset.type=addp_mm.ChosenTrajectories'], r'dpo: .*needs addp_mm\.PreferencePairs'),
+        (["alignment.inpainting={'image': 'x', 'box': '1,2,3'}"], r'inpainting\.box must be four numbers'),
+        (["alignment.inpainting={'image': 'x', 'box': '0,0,4,4'}", 'alignment.sampling.amp=1'], r'sampling: .*--amp'),
+        (['alignment.selection.by=best'], r"alignment\.selection: by must be 'rank' or 'threshold'"),
         (['alignment.reward.type=how_blue'], r"'how_blue', which is not registered; did you mean how_red"),
         (['alignment.comparison.reference=nowhere'], r'comparison\.reference nowhere does not exist'),
         (['alignment.base.checkpoint=none.pth'], r'none\.pth'),
@@ -191,7 +264,7 @@ def test_mistakes_are_named_before_any_work(configs, tmp_path, options, message)
 
 
 def test_other_mistakes_are_named_too(configs, tmp_path):
-    assert '--restart-from cdpos: choose from samples, positive, negative, cdpo, dpo' in refused(
+    assert '--restart-from cdpos: choose from samples, selection, positive, negative, cdpo, dpo' in refused(
         configs, tmp_path / 'work', '--restart-from', 'cdpos'
     )
     assert 'dpo_tiny.py: each method needs a name' not in refused(configs, tmp_path / 'w', '--restart-from', 'x')
@@ -204,14 +277,15 @@ def test_other_mistakes_are_named_too(configs, tmp_path):
     plain = configs / 'plain_tiny.py'
     plain.write_text((configs / 'dpo_tiny.py').read_text().replace('alignment =', 'section ='))
     assert 'plain: the config has no section alignment' in refused(configs, tmp_path / 'work', methods=('plain',))
-    assert 'positive' in refused(configs, tmp_path / 'work', methods=('dpo', 'dpo'))
+    assert 'each method needs a name' in refused(configs, tmp_path / 'work', methods=('dpo', 'dpo'))
 
 
 def test_methods_have_short_names_unless_two_are_equal():
     assert method_names(['a/cdpo_x.py', 'dpo_x', 'addp_mm::rpo_x']) == ['cdpo', 'dpo', 'rpo']
     assert method_names(['cdpo_x', 'cdpo_y', 'dpo_x']) == ['cdpo_x', 'cdpo_y', 'dpo']
-    with pytest.raises(ConfigError, match='needs a name of its own'):
-        method_names(['positive_x'])
+    for name in ('positive_x', 'comparison_x', 'logs', 'likelihood_x', 'alignment_x'):
+        with pytest.raises(ConfigError, match='needs a name of its own'):
+            method_names([name])
 
 
 def test_without_weighted_methods_there_is_no_negative_model(configs):
@@ -276,6 +350,8 @@ def test_the_summary_is_paired_with_the_base():
     assert table['tuned']['reward']['mean'] == pytest.approx((2 / 3 + 2) / 2)
     assert table['tuned']['reward']['deviation'] == pytest.approx((2 - 2 / 3) / 2**0.5)
     assert 'frechet_distance' not in table['base']
+    with pytest.raises(ConfigError, match='tuned and base have other numbers of images'):
+        summary(dict(base=[seed(0, 1)], tuned=[seed(1)]))
 
 
 def test_diversity_is_the_mean_distance_within_a_question():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,14 +27,14 @@ from addp_mm.evaluation.feature_cache import default_cache_dir, finite
 REWARD, DISTANCE, DIVERSITY = 'reward', 'frechet_distance', 'diversity'
 
 
-def check_comparison(comparison: Comparison) -> None:
+def check_comparison(comparison: Comparison, device: torch.device) -> None:
     """Build what the comparison needs, to find errors before the work.
 
     Raises:
         UserError: A reward, the extractor or the reference is wrong or missing.
     """
-    for cfg in comparison.measures.values():
-        build_reward(cfg)
+    for name, cfg in comparison.measures.items():
+        build_reward(cfg, _key(name), device)
     extractor = build_extractor(_plain(comparison.extractor))
     if comparison.reference is not None:
         if not Path(comparison.reference).exists():
@@ -45,7 +46,7 @@ def check_comparison(comparison: Comparison) -> None:
 
 
 def measure(
-    samples: Samples, reward: Mapping[str, Any], comparison: Comparison, made_from: Any, device: torch.device
+    samples: Samples, reward: Mapping[str, Any], comparison: Comparison, device: torch.device
 ) -> dict[str, Any]:
     """Measure samples, unless this was done before.
 
@@ -53,20 +54,21 @@ def measure(
         samples: The samples.
         reward: Config of the reward.
         comparison: What is measured.
-        made_from: Identifies the generator.
-        device: Device of the feature extractor.
+        device: Device of the rewards and of the feature extractor.
 
     Returns:
         ``rewards``: name and reward of each image, of the reward and of all measures;
-        ``frechet_distance`` (None without a reference) and ``diversity``.
+        ``frechet_distance`` (None without a reference) and ``diversity`` (None if no question has
+        two images).
     """
     path, name = samples.folder / 'measures.json', samples.folder.name
-    content = json.dumps([made_from, samples.settings, reward, vars(comparison)], sort_keys=True, default=str)
+    # the settings of the samples have the fingerprint of the weights
+    content = json.dumps([samples.settings, samples.numbers, reward, vars(comparison)], sort_keys=True, default=str)
     key = hashlib.sha256(content.encode()).hexdigest()
     if found := read_if_made_from(path, key):
         return found
     rewards = {
-        title: rewards_of(build_reward(cfg), samples, f'{name}: {title}')
+        title: rewards_of(build_reward(cfg, _key(title), device), samples, f'{name}: {title}')
         for title, cfg in {REWARD: reward, **comparison.measures}.items()
     }
     extractor = build_extractor(_plain(comparison.extractor)).to(device)
@@ -78,7 +80,8 @@ def measure(
         reference.prepare(with_features=False)
         distance = next(iter(compute_scores(['fid'], extractor, vectors, None, reference).values()))
     diversity = mean_pairwise_distance(vectors, questions_of(samples.trajectories))
-    found = {'made_from': key, 'rewards': rewards, DISTANCE: distance, DIVERSITY: diversity}
+    known = None if math.isnan(diversity) else diversity
+    found = {'made_from': key, 'rewards': rewards, DISTANCE: distance, DIVERSITY: known}
     write_json(path, found)
     return found
 
@@ -91,6 +94,9 @@ def summary(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, di
 
     Args:
         measured: Results of :func:`measure` for each seed, by model; the first is the base.
+
+    Raises:
+        ConfigError: The models have other numbers of images.
     """
     base = next(iter(measured.values()))
     table: dict[str, dict[str, dict[str, Any]]] = {}
@@ -99,6 +105,11 @@ def summary(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, di
         for own, other in zip(seeds, base, strict=True):
             for key, values in own['rewards'].items():
                 numbers.setdefault(key, []).append(statistics.fmean(values))
+            if len(own['rewards'][REWARD]) != len(other['rewards'][REWARD]):
+                raise ConfigError(
+                    f'{name} and base have other numbers of images: the images of alignment.inpainting have changed. '
+                    'Add --restart-from samples'
+                )
             pairs = zip(own['rewards'][REWARD], other['rewards'][REWARD], strict=True)
             share = statistics.fmean((1 if one > two else 0.5 if one == two else 0) for one, two in pairs)
             numbers.setdefault('better_than_base', []).append(share)
@@ -112,6 +123,11 @@ def summary(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, di
 def _spread(values: Sequence[float]) -> dict[str, Any]:
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return dict(mean=statistics.fmean(values), deviation=deviation, values=list(values))
+
+
+def _key(name: str) -> str:
+    """Where the config of a reward is."""
+    return f'alignment.{REWARD}' if name == REWARD else f'alignment.comparison.measures.{name}'
 
 
 def _plain(extractor: str | Mapping[str, Any]) -> str | dict[str, Any]:

@@ -18,13 +18,13 @@ from PIL import Image
 from addp_mm.alignment.figures import CHOSEN, REJECTED, framed, heat_map, steps_heat_map
 from addp_mm.alignment.pairs import read_selection
 from addp_mm.alignment.pipeline.comparison import DISTANCE, DIVERSITY, REWARD
-from addp_mm.alignment.pipeline.plan import NEGATIVE, POSITIVE, Plan
+from addp_mm.alignment.pipeline.plan import BASE, NEGATIVE, POSITIVE, Plan
 from addp_mm.alignment.pipeline.samples import Samples
 from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.score_files import read_scores
 from addp_mm.alignment.token_scores import score_ranks
 from addp_mm.checkpoints.atomic_write import atomic_path
-from addp_mm.generation.figures import image_grid
+from addp_mm.generation.figures import enlarge, image_grid
 from addp_mm.report.benchmark_figures import Interval, error_bars
 from addp_mm.report.figures import Picture, Points, image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve
@@ -54,7 +54,7 @@ _CURVES = dict(
     kl='KL of a token to the base, nats',
     weight_on_top_tenth='Share of the weight on the top tenth of the tokens',
 )
-_SHOWN_IMAGES, _SHOWN_TOKENS, _SIDE = 10, 4, 128
+_SHOWN_IMAGES, _SHOWN_TOKENS, _SIDE, _GREY = 10, 4, 128, 160
 _ENDINGS = {'data:image/png': '.png', 'data:image/svg+xml': '.svg', 'data:image/jpeg': '.jpg'}
 _SCORED = (
     'A rejected image, its tokens by the rank of their scores (red: the lowest score, the most critical token) and the '
@@ -85,7 +85,7 @@ def write_page(path: Path, plan: Plan, runs: Sequence[SeedRun], table: Mapping[s
     command = shlex.join(['addp', 'align', *sys.argv[1:]])
     first = runs[0]
     sections = [
-        _comparison(table, len(runs), plan.comparison.num_images, command),
+        _comparison(table, len(runs), len(first.compared(BASE).numbers), command),
         _same_noise(first, command),
         _pairs(first, command),
         *([_tokens(first, command)] if plan.has_weights else []),
@@ -130,7 +130,7 @@ def _same_noise(run: SeedRun, command: str) -> Section:
     names = run.contenders()
     rows = []
     for name in names:
-        samples = Samples.read(run.folder / 'comparison' / name)
+        samples = run.compared(name)
         rows += [samples.image(row) for row in range(min(_SHOWN_IMAGES, len(samples.numbers)))]
     grid = image_grid(rows, columns=len(rows) // len(names))
     caption = f'Images from the same noise. Rows: {", ".join(names)}.'
@@ -138,7 +138,7 @@ def _same_noise(run: SeedRun, command: str) -> Section:
 
 
 def _pairs(run: SeedRun, command: str) -> Section:
-    samples = Samples.read(run.samples_folder)
+    samples = run.samples()
     selection = read_selection(run.selection_file, samples.numbers, samples.settings)
     rows = [[name.replace('_', ' '), f'{count:,}'] for name, count in selection.counts.items()]
     rows += [['right samples', f'{len(selection.right):,}'], ['wrong samples', f'{len(selection.wrong):,}']]
@@ -154,7 +154,7 @@ def _pairs(run: SeedRun, command: str) -> Section:
 
 
 def _tokens(run: SeedRun, command: str) -> Section:
-    samples = Samples.read(run.samples_folder)
+    samples = run.samples()
     selection = read_selection(run.selection_file, samples.numbers, samples.settings)
     scores = read_scores(run.scores_file, samples.numbers, samples.settings)
     row_of = {number: row for row, number in enumerate(samples.numbers)}
@@ -165,18 +165,21 @@ def _tokens(run: SeedRun, command: str) -> Section:
         for number, colour, side in zip(reversed(pair), (REJECTED, CHOSEN), ('rejected', 'chosen'), strict=True):
             tiles = score_tiles(samples, row_of[number], scores[row_of[number]], colour, grid_size)
             pictures.append(_picture(tiles, f'{side} image {number}'))
-    wrong = scores[[row_of[number] for number in selection.wrong]]
-    low, middle, high = wrong.flatten().quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+    rows = [row_of[number] for number in selection.wrong]
+    wrong = scores[rows][samples.trajectories.generated[rows]]
+    low, middle, high = wrong.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     text = f'{_SCORED}a tenth is below {low:.3g}, half below {middle:.3g}, nine tenths below {high:.3g}.'
-    return Section('Critical tokens', [Figure(text, [command], pictures)])
+    return Section('Critical tokens', [Figure(text, [command], pictures)], ' '.join(map(_warning, run.faults())))
 
 
 def score_tiles(samples: Samples, row: int, scores: Any, colour: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:
     """An image, its tokens by weight, and its steps, side by side, uint8 (height, width, 3)."""
     generated = samples.trajectories[[row]].generated
     weights = (1 - score_ranks(scores[None], generated)).masked_fill(~generated, 0)[0]
-    image = np.asarray(Image.fromarray(samples.image(row)).resize((_SIDE, _SIDE), Image.Resampling.NEAREST))
-    parts = [framed(image, colour, 3), framed(heat_map(image, weights, grid_size, _SIDE), colour, 3)]
+    image = enlarge(samples.image(row), _SIDE)
+    # a tile of a larger image is not where the image shows it
+    below = image if samples.trajectories[[row]].generated.all() else np.full_like(image, _GREY)
+    parts = [framed(image, colour, 3), framed(heat_map(below, weights, grid_size, _SIDE), colour, 3)]
     parts.append(steps_heat_map(samples.trajectories[[row]], weights, grid_size, _SIDE // 2))
     height = max(part.shape[0] for part in parts)
     padded = [np.pad(part, ((0, height - part.shape[0]), (0, 6), (0, 0)), constant_values=255) for part in parts]
@@ -187,7 +190,9 @@ def _trainings(run: SeedRun) -> Section:
     figures, rows = [], []
     for name, stage in run.stages.items():
         command = shown(tool('train.py', stage.config, '--work-dir', stage.run_dir, '--resume', 'auto'))
-        rows.append([name, f'{stage.fitted["max_iters"]:,}', duration(training_seconds(stage.run_dir)), command])
+        batch = run.new[name].train_dataloader.batch_size * run.processes
+        iterations = f'{stage.fitted["max_iters"]:,} of batch {batch}'
+        rows.append([name, iterations, duration(training_seconds(stage.run_dir)), command])
     figures.append(
         Figure(
             'Training time is the sum over all logged iterations.',
@@ -211,6 +216,10 @@ def _curve(run: SeedRun, name: str, key: str) -> Points:
         return [(x, y) for x, y in read_curve(run.stages[name].run_dir, key) if math.isfinite(y)]
     except LogError:
         return []
+
+
+def _warning(fault: str) -> str:
+    return f'Warning: {fault}.'
 
 
 def _picture(array: np.ndarray, alt: str) -> Picture:

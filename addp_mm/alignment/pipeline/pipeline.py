@@ -6,28 +6,38 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+from addp_mm.alignment.datasets import ChosenTrajectories, PreferencePairs
 from addp_mm.alignment.generator_tuning import GeneratorTuning
+from addp_mm.alignment.likelihood_tuning import LikelihoodTuning
 from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import check_comparison, summary
 from addp_mm.alignment.pipeline.page import summary_table, write_page
-from addp_mm.alignment.pipeline.plan import Plan, read_plan
+from addp_mm.alignment.pipeline.plan import LIKELIHOOD, SAMPLES, Plan, read_plan
 from addp_mm.alignment.pipeline.seed_run import SeedRun
+from addp_mm.alignment.preference_tuning import PreferenceTuning
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.checkpoints.fingerprint import module_fingerprint, weights_fingerprint
 from addp_mm.checkpoints.init_weights import init_weights
+from addp_mm.checks.unknown_arguments import check_config
 from addp_mm.cli_options import aligned
 from addp_mm.config.paths import require_writable_folder
 from addp_mm.engine.device import choose_device
-from addp_mm.errors import ConfigError, UserError, suggest
+from addp_mm.errors import ConfigError, UserError, first_few, suggest
 from addp_mm.folder_lock import lock_folder
 from addp_mm.models.layers.lora_weights import is_adapter
-from addp_mm.registry import MODELS
+from addp_mm.registry import DATASETS, MODELS
 from addp_mm.stages.commands import Commands, Execute
+from addp_mm.stages.stage import StateError
+from addp_mm.stages.training import training_processes
 
 
 class Pipeline:
@@ -49,36 +59,44 @@ class Pipeline:
             UserError: Configs, options or work dir are wrong, or a command failed.
         """
         args = self.args
+        # mmengine would log how each weight is loaded
+        MMLogger.get_instance('addp_align', log_level='WARNING')
         plan = read_plan(args.configs, args.cfg_options)
-        processes = _processes(args.gpus)
-        device = choose_device(None)
-        check_plan(plan)
+        processes, device = training_processes(args.gpus), choose_device(None)
+        base_weights = check_plan(plan, device)
         require_writable_folder(args.work_dir, f'--work-dir {args.work_dir}')
-        folders = {seed: args.work_dir / f'seed_{seed}' for seed in args.seeds}
+
+        def seed_run(seed: int, commands: Commands) -> SeedRun:
+            return SeedRun(plan, base_weights, args.work_dir / f'seed_{seed}', seed, commands, processes, device)
+
         with ExitStack() as held:
-            locks = [held.enter_context(lock_folder(folder)).fileno() for folder in folders.values()]
+            folders = [args.work_dir / f'seed_{seed}' for seed in args.seeds]
+            locks = [held.enter_context(lock_folder(folder)).fileno() for folder in folders]
             commands = Commands(self._execute, locks, pipeline='addp align')
-            runs = [SeedRun(plan, folder, seed, commands, processes, device) for seed, folder in folders.items()]
+            runs = [seed_run(seed, commands) for seed in args.seeds]
             self._start(plan, runs)
             clock = WorkClock({name: work for run in runs for name, work in run.work().items()})
             for run in runs:
                 run.run(clock)
-            self._report(plan, runs, commands)
+            others = [seed_run(seed, commands) for seed in _seeds_in(args.work_dir) if seed not in args.seeds]
+            every = [*runs, *(run for run in others if run.is_complete())]
+            self._report(plan, sorted(every, key=lambda run: run.seed), commands)
 
     def _start(self, plan: Plan, runs: list[SeedRun]) -> None:
-        again, parts = self.args.restart_from, ['samples', *runs[0].stages]
-        if again and again not in parts:
-            raise ConfigError(f'--restart-from {again}: choose from {", ".join(parts)}{suggest(again, parts)}')
+        again, parts = self.args.restart_from, runs[0].parts
+        for name in again:
+            if name not in parts:
+                raise ConfigError(f'--restart-from {name}: choose from {", ".join(parts)}{suggest(name, parts)}')
         for run in runs:
-            run.check(run.depending_on(again) if again else ())
+            removed = run.depending_on(again)
+            if changes := {name: own for name, own in run.changes().items() if name not in removed}:
+                raise StateError(_started_otherwise(run, changes))
         for run in runs:
-            if again:
-                run.restart(again)
-            run.prepare()
-        names = ', '.join(runs[0].stages)
+            run.restart(again)
         print(
-            f'{plan.num_images:,} samples, then {names}; {plan.comparison.num_images:,} images of each model are '
-            f'compared; {len(runs)} seed{"s" * (len(runs) > 1)}'
+            f'{plan.num_images:,} samples, then {", ".join(runs[0].stages)}; {len(runs)} seed{"s" * (len(runs) > 1)}'
+            if plan.inpainting is None
+            else f'samples of {plan.inpainting[0]}, then {", ".join(runs[0].stages)}'
         )
 
     def _report(self, plan: Plan, runs: list[SeedRun], commands: Commands) -> None:
@@ -88,46 +106,75 @@ class Pipeline:
         path = self.args.work_dir / 'report.html'
         write_page(path, plan, runs, table, commands.ran)
         print(aligned(summary_table(table), numbers=True))
+        for run in runs:
+            for fault in run.faults():
+                print(f'warning: seed {run.seed}: {fault}')
         weights = [str(runs[0].stages[name].weights) for name in plan.methods]
-        print(f'done. Report: {path}\nweights: {", ".join(weights)}')
+        print(f'done. Report of seed {", ".join(str(run.seed) for run in runs)}: {path}\nweights: {", ".join(weights)}')
 
 
-def check_plan(plan: Plan) -> None:
+def check_plan(plan: Plan, device: torch.device) -> str:
     """Find errors before the work: in rewards, data of the comparison, generators of the trainings.
+
+    Returns:
+        The fingerprint of the base's weights.
 
     Raises:
         UserError: Something is missing or wrong.
     """
     from addp_mm.apis import load_model
 
-    build_reward(plan.reward)
-    check_comparison(plan.comparison)
+    build_reward(plan.reward, 'alignment.reward', device)
+    check_comparison(plan.comparison, device)
     base = module_fingerprint(load_model(plan.base_config, plan.base_checkpoint))
-    for name, cfg in {'likelihood': plan.likelihood, **plan.methods}.items():
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
-            tuning = MODELS.build(cfg.model)
-        if cfg.get('train_cfg', {}).get('max_iters') is None:
-            raise ConfigError(f"{name}: train_cfg must be dict(type='IterBasedTrainLoop', max_iters=…)")
-        if not isinstance(tuning, GeneratorTuning):
-            raise ConfigError(
-                f'{name}: model.type is {cfg.model.type}, but LikelihoodTuning or PreferenceTuning is needed'
-            )
-        init_weights(tuning.generator)
-        if _fingerprint(tuning.generator.state_dict()) != base:
-            raise ConfigError(
-                f'{name}: model.generator has other weights than alignment.base.checkpoint {plan.base_checkpoint}, or '
-                'is another model. Its init_cfg must load the same files as the config of alignment.base'
-            )
+    trainings = {LIKELIHOOD: (plan.likelihood, LikelihoodTuning)}
+    trainings.update({name: (cfg, GeneratorTuning) for name, cfg in plan.methods.items()})
+    for name, (cfg, kind) in trainings.items():
+        try:
+            _check_training(cfg, kind, base, plan.base_checkpoint)
+        except UserError as error:
+            raise ConfigError(f'{name}: {error}') from error
+    return base
+
+
+def _check_training(cfg: Config, kind: type[GeneratorTuning], base: str, checkpoint: str) -> None:
+    check_config(cfg, needed=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
+    max_iters = cfg.train_cfg.get('max_iters')
+    if not isinstance(max_iters, int) or max_iters < 1:
+        raise ConfigError(f"train_cfg must be dict(type='IterBasedTrainLoop', max_iters=…), got {cfg.train_cfg}")
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
+        tuning = MODELS.build(cfg.model)
+    if not isinstance(tuning, kind):
+        raise ConfigError(f'model.type is {cfg.model.type}, but {kind.__name__} is needed')
+    pairs = isinstance(tuning, PreferenceTuning)
+    dataset = PreferencePairs if pairs else ChosenTrajectories
+    if DATASETS.get(cfg.train_dataloader.dataset.type) is not dataset:
+        raise ConfigError(
+            f'train_dataloader.dataset.type is {cfg.train_dataloader.dataset.type}, but {cfg.model.type} needs '
+            f'addp_mm.{dataset.__name__}'
+        )
+    init_weights(tuning.generator)
+    if _fingerprint(tuning.generator.state_dict()) != base:
+        raise ConfigError(
+            f'model.generator has other weights than alignment.base.checkpoint {checkpoint}, or is another model. Its '
+            'init_cfg must load the same files as the config of alignment.base'
+        )
+
+
+def _started_otherwise(run: SeedRun, changes: Mapping[str, list[str]]) -> str:
+    found = '; '.join(f'{name}: {first_few(own, 6, ", ")}' for name, own in changes.items())
+    moved = any(change.startswith('folder ') for change in changes.get(SAMPLES, []))
+    remedy = f'Move {run.folder.parent} back' if moved else 'Use the same options to continue'
+    return (
+        f'{run.folder} was started with other options: {found}. {remedy}, or run these parts again: --restart-from '
+        f'{" ".join(changes)}'
+    )
+
+
+def _seeds_in(work_dir: Path) -> list[int]:
+    """Seeds of the runs in a work dir."""
+    return [int(path.name[5:]) for path in work_dir.glob('seed_*') if path.name[5:].isdecimal()]
 
 
 def _fingerprint(state_dict: Mapping[str, Any]) -> str:
     return weights_fingerprint({name: weight for name, weight in state_dict.items() if not is_adapter(name)})
-
-
-def _processes(asked: int | None) -> int:
-    import torch
-
-    gpus = torch.cuda.device_count()
-    if asked and gpus and asked > gpus:
-        raise UserError(f'--gpus {asked}: this machine has {gpus} GPUs')
-    return asked or max(1, gpus)

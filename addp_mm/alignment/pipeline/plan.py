@@ -3,32 +3,34 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mmengine.config import Config
 
 from addp_mm.alignment.pairs import SelectionRule
+from addp_mm.cli_options import ToolParser, number
 from addp_mm.config.config_file import load_config
 from addp_mm.config.options import merge_options, split_options
 from addp_mm.errors import ConfigError, suggest
+from addp_mm.sampling_options import add_sampling_options, check_guidance, schedule_of
 from addp_mm.stages.stage import differences
 
 SECTION = 'alignment'
 POSITIVE, NEGATIVE, BASE = 'positive', 'negative', 'base'
 #: Begins the options of the config that trains the positive and the negative model.
 LIKELIHOOD = 'likelihood'
+SAMPLES, SELECTION = 'samples', 'selection'
 #: Samplings with which the models are compared have the seed of the training and this.
 FRESH_SEEDS = 1_000_000
-_FLAGS = ('amp', 'constant_temperature', 'invert_mask')
-_SAMPLING = (
-    *('batch_size', 'classes', 'steps', 'schedule', 'order', 'temperature', 'top_p', 'top_k', 'guidance'),
-    *('guidance_shape', 'amp', 'constant_temperature'),
-)
-_INPAINTING = ('mask', 'box', 'outpaint', 'invert_mask', 'num_samples')
+_RESERVED = (SECTION, LIKELIHOOD, BASE, POSITIVE, NEGATIVE, SAMPLES, SELECTION, 'comparison', 'logs')
+_FLAGS = ('amp', 'constant_temperature', 'invert_mask', 'reconstruction')
+_INPAINTING = ('mask', 'box', 'outpaint', 'invert_mask', 'reconstruction', 'num_samples')
+_COLUMNS = ('reward', 'better_than_base', 'frechet_distance', 'diversity')
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class Comparison:
     extractor: str | Mapping[str, Any] = 'addp-vit-nano-p8'
     reference: str | None = None
 
+    def __post_init__(self) -> None:
+        _require_number(self.num_images, 2, f'{SECTION}.comparison.num_images')
+        _require_dict(self.measures, f'{SECTION}.comparison.measures')
+        for name in self.measures:
+            if name in _COLUMNS:
+                raise ConfigError(
+                    f'{SECTION}.comparison.measures.{name}: the table has a column of that name. Choose another one'
+                )
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -59,6 +70,7 @@ class Plan:
         base_checkpoint: Its weights.
         num_images: Images that are sampled for the training.
         sampling: Options of ``addp generate``, or ``addp inpaint``.
+        steps: Steps of the sampling.
         inpainting: The images and other options of ``addp inpaint``; None: whole images are
             generated.
         reward: Config of the reward.
@@ -73,6 +85,7 @@ class Plan:
     base_checkpoint: str
     num_images: int
     sampling: tuple[str, ...]
+    steps: int
     inpainting: tuple[str, ...] | None
     reward: Mapping[str, Any]
     rule: SelectionRule
@@ -114,7 +127,7 @@ def read_plan(paths: Sequence[str], options: Sequence[str] = ()) -> Plan:
         merge_options(cfg, by_part.get(name, ()))
         merge_options(cfg, [f'{SECTION}.{option}' for option in by_part.get(SECTION, ())], read=[SECTION])
     section = _common_section(methods)
-    likelihood = load_config(_needed(section, 'likelihood'))
+    likelihood = load_config(str(_needed(section, LIKELIHOOD)))
     merge_options(likelihood, by_part.get(LIKELIHOOD, ()))
     return _plan(section, likelihood, methods)
 
@@ -123,16 +136,16 @@ def method_names(paths: Sequence[str]) -> list[str]:
     """The part of each config's name before the first ``_``; the whole name if two are equal.
 
     Raises:
-        ConfigError: A config is given twice, or its name is that of another stage.
+        ConfigError: A config is given twice, or its name is that of another folder or part.
     """
     stems = [Path(path).stem if path.endswith('.py') else path.rpartition('::')[2] for path in paths]
     short = Counter(stem.partition('_')[0] for stem in stems)
     names = [stem if short[stem.partition('_')[0]] > 1 else stem.partition('_')[0] for stem in stems]
-    taken = [name for name in names if names.count(name) > 1 or name in (BASE, POSITIVE, NEGATIVE, 'samples')]
+    taken = [name for name in names if names.count(name) > 1 or name in _RESERVED]
     if taken:
         raise ConfigError(
-            f'CONFIG {taken[0]}: each method needs a name of its own, which is not {BASE}, {POSITIVE}, {NEGATIVE} or '
-            'samples. Rename the file'
+            f'CONFIG {taken[0]}: each method needs a name of its own, which is none of {", ".join(_RESERVED)}. Give '
+            'a copy of the file under another name'
         )
     return names
 
@@ -165,42 +178,81 @@ def _common_section(methods: Mapping[str, Config]) -> dict[str, Any]:
 
 
 def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Config]) -> Plan:
-    known = ('base', 'sampling', 'inpainting', 'reward', 'selection', 'likelihood', 'contrast', 'comparison')
+    known = ('base', 'sampling', 'inpainting', 'reward', SELECTION, LIKELIHOOD, 'contrast', 'comparison')
     _refuse_unknown(section, known, SECTION)
-    base, sampling = _needed(section, 'base'), dict(_needed(section, 'sampling'))
-    num_images = sampling.pop('num_images', 640)
+    base = _part(section, 'base', ('config', 'checkpoint'))
+    sampling = dict(_require_dict(_needed(section, 'sampling'), f'{SECTION}.sampling'))
+    num_images = _require_number(sampling.pop('num_images', 640), 2, f'{SECTION}.sampling.num_images')
+    inpainting = _inpainting(section.get('inpainting'))
+    arguments, steps = _sampling(sampling, inpainting is not None)
+    contrast = section.get('contrast', 1.0)
+    if isinstance(contrast, bool) or not isinstance(contrast, (int, float)) or not 0 <= contrast < math.inf:
+        raise ConfigError(f'{SECTION}.contrast must be a finite number of at least 0, got {contrast!r}')
+    rule = _part(section, SELECTION, [option.name for option in fields(SelectionRule)], needed=False)
+    comparison = _part(section, 'comparison', [option.name for option in fields(Comparison)], needed=False)
     try:
-        rule, comparison = SelectionRule(**section.get('selection', {})), Comparison(**section.get('comparison', {}))
-    except TypeError as error:
-        raise ConfigError(f'{SECTION}.selection or {SECTION}.comparison has an unknown option: {error}') from error
+        selection_rule = SelectionRule(**rule)
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f'{SECTION}.{SELECTION}: {error}') from error
     return Plan(
         _needed(base, 'config', f'{SECTION}.base'),
         _needed(base, 'checkpoint', f'{SECTION}.base'),
         num_images,
-        tuple(_as_options(sampling, _SAMPLING, f'{SECTION}.sampling')),
-        _inpainting(section.get('inpainting')),
-        _needed(section, 'reward'),
-        rule,
+        arguments,
+        steps,
+        inpainting,
+        _require_dict(_needed(section, 'reward'), f'{SECTION}.reward'),
+        selection_rule,
         likelihood,
-        section.get('contrast', 1.0),
-        comparison,
+        contrast,
+        Comparison(**comparison),
         methods,
     )
 
 
-def _inpainting(section: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+def _inpainting(section: Any) -> tuple[str, ...] | None:
     if section is None:
         return None
-    name, rest = f'{SECTION}.inpainting', dict(section)
-    image = _needed(rest, 'image', name)
-    del rest['image']
+    name = f'{SECTION}.inpainting'
+    rest = dict(_require_dict(section, name))
+    _refuse_unknown(rest, ('image', *_INPAINTING), name)
+    image = str(_needed(rest, 'image', name))
     if not any(rest.get(key) for key in ('mask', 'box', 'outpaint')):
         raise ConfigError(f'{name} needs mask, box or outpaint: what to generate')
-    return image, *_as_options(rest, _INPAINTING, name)
+    for key in ('box', 'outpaint'):
+        if rest.get(key) and len(str(rest[key]).split(',')) != 4:
+            raise ConfigError(f'{name}.{key} must be four numbers, got {rest[key]!r}')
+    del rest['image']
+    return image, *_as_options(rest)
 
 
-def _as_options(section: Mapping[str, Any], known: Sequence[str], name: str) -> list[str]:
-    _refuse_unknown(section, known, name)
+def _sampling(section: Mapping[str, Any], inpaints: bool) -> tuple[tuple[str, ...], int]:
+    """The options of the command, checked as the command checks them, and its steps."""
+    name, options = f'{SECTION}.sampling', _as_options(section)
+    parser = _SamplingParser(prog=name)
+    add_sampling_options(parser)
+    parser.add_argument('--batch-size', type=number(int, 1))
+    if not inpaints:
+        parser.add_argument('--amp', action='store_true')
+    args = parser.parse_args(options)
+    if '--seed' in options:
+        raise ConfigError(f'{name}.seed: the seeds are those of --seeds')
+    check_guidance(parser, args)
+    try:
+        schedule_of(args)
+    except ValueError as error:
+        raise ConfigError(f'{name}: {error}') from error
+    return tuple(options), args.steps
+
+
+class _SamplingParser(ToolParser):
+    """Its errors name the section of the config."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f'{self.prog}: {message} (options of addp generate, - as _)')
+
+
+def _as_options(section: Mapping[str, Any]) -> list[str]:
     options: list[str] = []
     for key, value in section.items():
         option = '--' + key.replace('_', '-')
@@ -212,10 +264,28 @@ def _as_options(section: Mapping[str, Any], known: Sequence[str], name: str) -> 
     return options
 
 
+def _part(section: Mapping[str, Any], key: str, known: Sequence[str], needed: bool = True) -> dict[str, Any]:
+    found = _needed(section, key) if needed else section.get(key) or {}
+    _refuse_unknown(_require_dict(found, f'{SECTION}.{key}'), known, f'{SECTION}.{key}')
+    return dict(found)
+
+
 def _needed(section: Mapping[str, Any], key: str, name: str = SECTION) -> Any:
     if section.get(key) is None:
         raise ConfigError(f'{name}.{key} is missing: see configs/_base_/alignment')
     return section[key]
+
+
+def _require_dict(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f'{name} must be a dict, got {value!r}')
+    return value
+
+
+def _require_number(value: Any, least: int, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f'{name} must be a whole number of at least {least}, got {value!r}')
+    return value
 
 
 def _refuse_unknown(section: Mapping[str, Any], known: Sequence[str], name: str) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from tqdm import tqdm
 
 from addp_mm.alignment.figures import contact_sheet
 from addp_mm.alignment.pairs import Selection, SelectionRule, questions_of, select, write_selection
-from addp_mm.alignment.rewards import Reward
+from addp_mm.alignment.rewards import Reward, RewardError
 from addp_mm.checkpoints.atomic_write import write_png
-from addp_mm.generation.trajectories.trajectories import Trajectories
+from addp_mm.generation.trajectories.trajectories import Trajectories, TrajectoryError
 from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
 
 _BATCH, _SHOWN_PAIRS = 64, 24
@@ -53,6 +54,16 @@ class Samples:
         path = self.folder / 'trajectories/images.json'
         return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
+    def first(self, count: int) -> Samples:
+        """The first samples.
+
+        Raises:
+            TrajectoryError: There are fewer.
+        """
+        if len(self.numbers) < count:
+            raise TrajectoryError(f'{self.folder} has {len(self.numbers)} trajectories instead of {count}')
+        return Samples(self.folder, self.numbers[:count], self.trajectories[:count], self.settings)
+
     def image(self, row: int) -> np.ndarray:
         """An image, uint8 (H, W, 3)."""
         key = f'{self.numbers[row]:06d}'
@@ -60,27 +71,42 @@ class Samples:
             return np.asarray(image.convert('RGB'))
 
     def batches(self, title: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images, uint8 (B, 3, H, W), and their classes, (B,), with a progress bar."""
+        """Images of one size, uint8 (B, 3, H, W), and their classes, (B,), with a progress bar."""
         with tqdm(total=len(self.numbers), unit='img', desc=title) as bar:
             for start in range(0, len(self.numbers), _BATCH):
-                labels = self.trajectories.labels[start : start + _BATCH]
-                images = np.stack([self.image(start + row) for row in range(len(labels))])
-                yield torch.from_numpy(images).permute(0, 3, 1, 2), labels
-                bar.update(len(labels))
+                labels = iter(self.trajectories.labels[start : start + _BATCH])
+                images = map(self.image, range(start, min(start + _BATCH, len(self.numbers))))
+                for _, group in groupby(images, key=lambda image: image.shape):
+                    batch = np.stack(list(group))
+                    yield torch.from_numpy(batch).permute(0, 3, 1, 2), torch.stack([*islice(labels, len(batch))])
+                    bar.update(len(batch))
 
 
 def rewards_of(reward: Reward, samples: Samples, title: str) -> list[float]:
     """Rewards of the samples; the title is shown beside the progress bar."""
-    return [value for images, labels in samples.batches(title) for value in reward(images / 255, labels).tolist()]
+    found: list[float] = []
+    for images, labels in samples.batches(title):
+        try:
+            found += reward(images / 255, labels).tolist()
+        except RewardError as error:
+            first, last = (samples.numbers[len(found) + row] for row in (0, len(images) - 1))
+            raise RewardError(f'{error} (images {first} to {last} of {samples.folder})') from error
+    return found
 
 
-def read_if_made_from(path: Path, made_from: Any) -> dict[str, Any] | None:
-    """A JSON file that was made from these inputs; None if it is missing, damaged or another's."""
+def read_if(path: Path) -> dict[str, Any] | None:
+    """A dict in a JSON file; None if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and content.get('made_from') == made_from else None
+    return content if isinstance(content, dict) else None
+
+
+def read_if_made_from(path: Path, made_from: Any) -> dict[str, Any] | None:
+    """A JSON file that was made from these inputs; None if it is missing, damaged or another's."""
+    content = read_if(path)
+    return content if content and content.get('made_from') == made_from else None
 
 
 def select_samples(
@@ -100,7 +126,7 @@ def select_samples(
     """
     trajectories = samples.trajectories
     selection = select(rewards, questions_of(trajectories), trajectories.ids, rule)
-    write_selection(path, selection, samples.numbers, samples.settings)
+    write_selection(path, selection, samples.numbers, samples.settings, rule)
     shown = selection.pairs[:: max(1, len(selection.pairs) // _SHOWN_PAIRS)][:_SHOWN_PAIRS]
     chosen, rejected = ([samples.image(row) for row in side] for side in zip(*shown, strict=True))
     write_png(sheet, Image.fromarray(contact_sheet(chosen, rejected)))

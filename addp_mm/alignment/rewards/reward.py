@@ -67,27 +67,42 @@ class Reward:
         return rewards
 
 
-def build_reward(cfg: Mapping[str, Any] | Callable[..., Any]) -> Reward:
+def build_reward(
+    cfg: Mapping[str, Any] | Callable[..., Any], name: str = 'reward', device: torch.device | None = None
+) -> Reward:
     """Build a reward.
 
     Args:
         cfg: A function or object as :class:`Reward` takes it; or a config: its ``type`` is
             registered in ``addp_mm.registry.REWARDS``, a class, or a function whose other arguments
             are in the config.
+        name: Key of the config, for errors. Defaults to 'reward'.
+        device: The ``device`` of a reward that has one and whose config does not say it. Defaults
+            to None: the reward's own.
 
     Raises:
-        ConfigError: The type is unknown.
+        ConfigError: The type is unknown, or does not have these arguments.
     """
     if not isinstance(cfg, Mapping):
+        if not callable(cfg):
+            raise ConfigError(f'{name} is {cfg!r}, but it must be a dict with type, or a function')
         return Reward(cfg, getattr(cfg, '__name__', type(cfg).__name__))
     options = dict(cfg)
     kind = options.pop('type', None)
     found = REWARDS.get(kind) if isinstance(kind, str) else kind
-    if found is None:
+    if not callable(found):
         known = sorted(name for name in REWARDS.module_dict)
         raise ConfigError(
-            f'reward.type is {kind!r}, which is not registered{suggest(str(kind), known)}. There are '
+            f'{name}.type is {kind!r}, which is not registered{suggest(str(kind), known)}. There are '
             f'{", ".join(known)}; your own function needs @REWARDS.register_module() of addp_mm.registry, and its '
             'module custom_imports in the config'
         )
-    return Reward(partial(found, **options) if inspect.isfunction(found) else found(**options), type_name(kind))
+    signature = inspect.signature(found)
+    if device is not None and 'device' in signature.parameters:
+        options.setdefault('device', str(device))
+    try:
+        # a function gets the images later
+        (signature.bind if isinstance(found, type) else signature.bind_partial)(**options)
+    except TypeError as error:
+        raise ConfigError(f'{name}: {type_name(kind)}: {error}') from error
+    return Reward(found(**options) if isinstance(found, type) else partial(found, **options), type_name(kind))
