@@ -60,7 +60,8 @@ def test_a_test_leaves_sigterm_to_its_launcher():
         assert signal.getsignal(signal.SIGTERM) is before
 
 
-TOOLS = sorted((Path(__file__).parents[1] / 'tools').rglob('*.py'))
+ROOT = Path(__file__).parents[1]
+TOOLS = sorted([*(ROOT / 'tools').rglob('*.py'), *ROOT.glob('examples/*/run.py')])
 
 
 @pytest.mark.parametrize('tool', TOOLS, ids=lambda path: path.stem)

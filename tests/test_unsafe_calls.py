@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-_SOURCES = ('addp_mm', 'tools', 'configs', '.dev', 'docs')
+_SOURCES = ('addp_mm', 'tools', 'configs', '.dev', 'docs', 'examples')
 _ARCHIVES = ('extract', 'extractall', 'unpack_archive')
 # dotted name: where the call is allowed
 FORBIDDEN = {

@@ -12,9 +12,10 @@ import pytest
 from addp_mm.__main__ import CONVERTERS, TOOLS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md')), *sorted((ROOT / 'examples').rglob('*.md'))]
 BLOCK = re.compile(r'^ *```bash\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
 ASSIGNMENT = re.compile(r'([A-Z_]+)=(\S*)$')
+SCRIPT = re.compile(r'(tools|\.dev|examples)/.*\.py$')
 SEPARATORS = ('&&', '||', ';', '|', '>', '>>', '&')
 
 
@@ -51,7 +52,7 @@ def tool_of(command: tuple[str, ...]) -> tuple[Path, list[str]] | None:
         return ROOT / 'tools' / CONVERTERS[words[2]][0], words[3:]
     if words[0] == 'addp' and words[1] in TOOLS:
         return ROOT / 'tools' / TOOLS[words[1]][0], words[2:]
-    if Path(words[0]).name.startswith('python') and len(words) > 1 and re.match(r'(tools|\.dev)/.*\.py$', words[1]):
+    if Path(words[0]).name.startswith('python') and len(words) > 1 and SCRIPT.match(words[1]):
         return ROOT / words[1], words[2:]
     return None
 

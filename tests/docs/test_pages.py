@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob('docs/**/*.md'), *ROOT.glob('*.md'), ROOT / 'addp_mm/assets/README.md'])
+PAGES = [*ROOT.glob('docs/**/*.md'), *ROOT.glob('examples/**/*.md'), *ROOT.glob('*.md')]
+PAGES = sorted([*PAGES, ROOT / 'addp_mm/assets/README.md'])
 PAGES = [page for page in PAGES if page.name != 'tools_reference.md']
 MESSAGES = (ROOT / 'docs/messages.md').read_text()
 STARTS_WITH_COMMAND = (
