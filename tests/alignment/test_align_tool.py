@@ -18,14 +18,13 @@ from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import summary
 from addp_mm.alignment.pipeline.plan import method_names, read_plan
 from addp_mm.alignment.pipeline.samples import Samples, rewards_of, select_samples
-from addp_mm.alignment.pipeline.seed_run import SeedRun
+from addp_mm.alignment.pipeline.seed_parts import SeedParts
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.errors import ConfigError
 from addp_mm.evaluation.diversity import mean_pairwise_distance
 from addp_mm.folder_lock import lock_folder
 from addp_mm.generation.trajectories.trajectories import Trajectories
 from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
-from addp_mm.stages.commands import Commands
 from addp_mm.stages.remove_folder import remove_folder
 
 CONFIG = """
@@ -184,7 +183,7 @@ def test_a_removal_that_is_interrupted_leaves_nothing_that_looks_complete(tmp_pa
 
 def test_what_depends_on_the_samples_is_removed_with_them(configs, tmp_path):
     plan = read_plan([str(configs / 'cdpo_tiny.py'), str(configs / 'dpo_tiny.py')])
-    run = SeedRun(plan, 'abc', tmp_path / 'seed_0', 0, Commands(), 1, torch.device('cpu'))
+    run = SeedParts(plan, 'abc', tmp_path / 'seed_0', seed=0, processes=1)
     assert run.parts == ['samples', 'selection', 'positive', 'negative', 'cdpo', 'dpo']
     assert run.depending_on(['negative']) == ['negative', 'cdpo']
     assert run.depending_on(['dpo']) == ['dpo']
@@ -210,7 +209,7 @@ def test_each_seed_has_configs_of_its_own(configs, tmp_path):
     plan = read_plan([str(configs / 'cdpo_tiny.py'), str(configs / 'dpo_tiny.py')])
     for seed in (3, 5):
         folder = tmp_path / f'seed_{seed}'
-        cfgs = SeedRun(plan, 'abc', folder, seed, Commands(), 1, torch.device('cpu')).new
+        cfgs = SeedParts(plan, 'abc', folder, seed, processes=1).new
         assert all(cfg.randomness.seed == seed and 'alignment' not in cfg for cfg in cfgs.values())
         datasets = {name: cfg.train_dataloader.dataset for name, cfg in cfgs.items()}
         assert {dataset.trajectories for dataset in datasets.values()} == {str(folder / 'samples/trajectories')}

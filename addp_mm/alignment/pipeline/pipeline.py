@@ -67,7 +67,7 @@ class Pipeline:
         require_writable_folder(args.work_dir, f'--work-dir {args.work_dir}')
 
         def seed_run(seed: int, commands: Commands) -> SeedRun:
-            return SeedRun(plan, base_weights, args.work_dir / f'seed_{seed}', seed, commands, processes, device)
+            return SeedRun(plan, base_weights, args.work_dir / f'seed_{seed}', seed, processes, commands, device)
 
         with ExitStack() as held:
             folders = [args.work_dir / f'seed_{seed}' for seed in args.seeds]

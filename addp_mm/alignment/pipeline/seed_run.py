@@ -1,35 +1,21 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
-"""All stages of an alignment with one seed."""
+"""An alignment with one seed, from the samples to the comparison."""
 
 from __future__ import annotations
 
-import copy
-import json
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from tqdm import tqdm
 
 from addp_mm.alignment.pairs import read_selection
 from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import measure
-from addp_mm.alignment.pipeline.plan import (
-    BASE,
-    FRESH_SEEDS,
-    NEGATIVE,
-    POSITIVE,
-    SAMPLES,
-    SECTION,
-    SELECTION,
-    Plan,
-    is_weighted,
-)
+from addp_mm.alignment.pipeline.plan import BASE, FRESH_SEEDS, NEGATIVE, POSITIVE, SAMPLES, SECTION, Plan, is_weighted
 from addp_mm.alignment.pipeline.samples import Samples, read_if, read_if_made_from, rewards_of, select_samples
+from addp_mm.alignment.pipeline.seed_parts import SeedParts
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.alignment.score_files import write_scores
 from addp_mm.alignment.score_trajectories import score_trajectories
@@ -37,24 +23,20 @@ from addp_mm.checkpoints.atomic_write import write_json
 from addp_mm.stages.commands import Commands, tool
 from addp_mm.stages.progress import latest
 from addp_mm.stages.remove_folder import remove_folder
-from addp_mm.stages.stage import Stage, comparable, differences
+from addp_mm.stages.stage import Stage
 from addp_mm.stages.training import finish, train
 
-#: The work of a training step: forward and backward pass, and the frozen generator.
-_PASSES = 4
-_SIDES = dict(LikelihoodTuning=1, PreferenceTuning=2)
 
-
-class SeedRun:
+class SeedRun(SeedParts):
     """One run from the base's samples to the comparison.
 
     Args:
-        plan: What to do.
-        base_weights: Fingerprint of the base's weights.
-        folder: Folder of the seed, absolute.
-        seed: Of the sampling and of the trainings.
+        plan: See :class:`~addp_mm.alignment.pipeline.seed_parts.SeedParts`.
+        base_weights: See there.
+        folder: See there.
+        seed: See there.
+        processes: See there.
         commands: Runs the commands.
-        processes: Processes, one on each GPU.
         device: Device of what runs in this process.
     """
 
@@ -64,139 +46,12 @@ class SeedRun:
         base_weights: str,
         folder: Path,
         seed: int,
-        commands: Commands,
         processes: int,
+        commands: Commands,
         device: torch.device,
     ) -> None:
-        self.plan, self.base_weights, self.folder, self.seed = plan, base_weights, folder, seed
-        self.commands, self.processes, self.device = commands, processes, device
-        self.samples_folder, self.samples_record = folder / SAMPLES, folder / 'samples.json'
-        self.rewards_file, self.selection_file = folder / 'rewards.json', folder / 'selection.json'
-        self.scores_file, self.about_scores = folder / 'scores.safetensors', folder / 'scores.json'
-        self.new: dict[str, Config] = {}
-        self.stages: dict[str, Stage] = {}
-        self._add_stages()
-
-    # what there is to do
-
-    def _add_stages(self) -> None:
-        plan = self.plan
-        samples = json.dumps([self._samples_wanted(), self._selection_wanted()], sort_keys=True)
-        scores = [self._add_stage(POSITIVE, self._config(plan.likelihood, which='right'), [samples])]
-        if plan.has_weights:
-            scores.append(self._add_stage(NEGATIVE, self._config(plan.likelihood, which='wrong'), [samples]))
-        for name, cfg in plan.methods.items():
-            depends_on = [samples, *scores, str(plan.contrast)] if is_weighted(cfg) else [samples]
-            self._add_stage(name, self._config(cfg), depends_on)
-
-    def _samples_wanted(self) -> dict[str, Any]:
-        """What determines a sample. Batch size and number of images do not."""
-        plan, sampling = self.plan, [*self.plan.sampling]
-        if '--batch-size' in sampling:
-            at = sampling.index('--batch-size')
-            del sampling[at : at + 2]
-        base = dict(config=plan.base_config, weights=self.base_weights)
-        wanted = dict(folder=str(self.folder), base=base, sampling=' '.join(sampling), inpainting=plan.inpainting)
-        return comparable(wanted)
-
-    def _selection_wanted(self) -> dict[str, Any]:
-        plan = self.plan
-        return comparable(dict(num_images=plan.num_images, reward=plan.reward, selection=asdict(plan.rule)))
-
-    def _add_stage(self, name: str, cfg: Config, depends_on: Sequence[str]) -> str:
-        """Add a stage; returns its fingerprint."""
-        own_config = 'edit a copy of CONFIG and give that to addp align'
-        wanted = dict(cfg.to_dict(), processes=self.processes)
-        self.new[name] = cfg
-        self.stages[name] = Stage(self.folder, name, wanted, depends_on, 'addp align', own_config)
-        return self.stages[name].fingerprint
-
-    def _config(self, cfg: Config, which: str | None = None) -> Config:
-        """The config of a training in this folder."""
-        own = copy.deepcopy(cfg)
-        for key in (SECTION, 'folder', 'trajectories'):
-            own.pop(key, None)
-        trajectories = str(self.samples_folder / 'trajectories')
-        own.model.trajectories = trajectories
-        own.train_dataloader.dataset.update(trajectories=trajectories, selection=str(self.selection_file))
-        if which:
-            own.train_dataloader.dataset.which = which
-        elif is_weighted(cfg):
-            own.train_dataloader.dataset.scores = str(self.scores_file)
-        own.randomness = dict(own.get('randomness') or {}, seed=self.seed)
-        return own
-
-    @property
-    def parts(self) -> list[str]:
-        """What can be restarted, in order."""
-        return [SAMPLES, SELECTION, *self.stages]
-
-    def contenders(self) -> list[str]:
-        """Names of the models that are compared."""
-        return [BASE, POSITIVE, *self.plan.methods]
-
-    def depending_on(self, names: Collection[str]) -> list[str]:
-        """These parts and those whose result depends on them, in order."""
-        if SAMPLES in names:
-            return self.parts
-        if SELECTION in names:
-            return [SELECTION, *self.stages]
-        again = {POSITIVE, NEGATIVE} & {*names}
-        weighted = {method for method, cfg in self.plan.methods.items() if again and is_weighted(cfg)}
-        return [name for name in self.stages if name in names or name in weighted]
-
-    def changes(self) -> dict[str, list[str]]:
-        """How the options differ from those of the parts that were started, by part."""
-        found: dict[str, list[str]] = {}
-        if before := read_if(self.samples_record):
-            found[SAMPLES] = list(differences(before, self._samples_wanted()))
-        if self.selection_file.is_file() and (before := read_if(self.rewards_file)):
-            found[SELECTION] = list(differences(before['wanted'], self._selection_wanted()))
-        found.update((name, stage.changes()) for name, stage in self.stages.items() if stage.is_prepared)
-        return {name: changed for name, changed in found.items() if changed}
-
-    def restart(self, names: Collection[str]) -> None:
-        """Remove parts, and all that depends on them."""
-        removed = self.depending_on(names)
-        for part in reversed(removed):  # the earliest last: what remains belongs together
-            if part == SELECTION:
-                self._unlink(self.selection_file, self.rewards_file)
-                self._unlink(*self.folder.glob('comparison/*/measures.json'))
-            elif part == SAMPLES:
-                remove_folder(self.folder / 'comparison' / BASE)
-                remove_folder(self.samples_folder)
-                self._unlink(self.samples_record)
-            else:
-                self._unlink(*[self.about_scores] * (part in (POSITIVE, NEGATIVE)))
-                remove_folder(self.folder / 'comparison' / part)
-                remove_folder(self.folder / part)
-
-    @staticmethod
-    def _unlink(*paths: Path) -> None:
-        for path in paths:
-            path.unlink(missing_ok=True)
-
-    def work(self) -> dict[str, float]:
-        """Work of each stage that is left, in passes of an image through the generator."""
-        plan, folder = self.plan, self.folder / 'comparison'
-        has_samples = (self.samples_folder / 'complete').is_file()
-        work = {SAMPLES: 0.0 if has_samples else float(plan.num_images * plan.steps)}
-        for name, stage in self.stages.items():
-            cfg = self.new[name]
-            sides = _SIDES.get(cfg.model.type.rpartition('.')[2], 1)
-            passes = cfg.train_cfg.max_iters * cfg.train_dataloader.batch_size * sides * plan.steps * _PASSES
-            work[name] = 0.0 if stage.done() else float(passes)
-        for name in self.contenders():
-            done = (folder / name / 'measures.json').is_file()
-            work[f'comparison/{name}'] = 0.0 if done else float(plan.comparison.num_images * plan.steps)
-        return {self._key(name): value for name, value in work.items()}
-
-    def is_complete(self) -> bool:
-        """Whether a run with this plan has ended here."""
-        measured = ((self.folder / 'comparison' / name / 'measures.json').is_file() for name in self.contenders())
-        return not self.changes() and all(stage.done() for stage in self.stages.values()) and all(measured)
-
-    # the stages
+        super().__init__(plan, base_weights, folder, seed, processes)
+        self.commands, self.device = commands, device
 
     def run(self, clock: WorkClock) -> None:
         """Run what is not done yet."""
@@ -214,7 +69,7 @@ class SeedRun:
 
     def _generate(self, part: str, model: str, num_images: int, seed: int, clock: WorkClock) -> None:
         """Write images and trajectories of a model into a folder, unless this was done."""
-        folder, key = self.folder / part, self._key(part)
+        folder, key = self.folder / part, self.key(part)
         command, done = self._sampling(model, folder, num_images, seed), folder / 'complete'
         weights = self.base_weights if model == BASE else self.stages[model].fingerprint
         wanted = dict(command=command, weights=weights)
@@ -271,11 +126,12 @@ class SeedRun:
 
     def _train(self, stage: Stage, clock: WorkClock) -> None:
         cfg = self.new[stage.name]
-        key, max_iters = self._key(stage.name), cfg.train_cfg.max_iters
+        key, max_iters = self.key(stage.name), cfg.train_cfg.max_iters
         if stage.done():
             print(f'[{key}] already done: {stage.weights}')
             return
         if not stage.is_prepared:
+            remove_folder(stage.folder)  # without a record nobody knows of what it is
             stage.prepare(cfg, dict(max_iters=max_iters))
         stage.check_config()
         print(f'[{key}] {max_iters:,} iterations, log in {stage.folder / "train.log"}')
@@ -331,6 +187,3 @@ class SeedRun:
     def measured(self, name: str) -> dict[str, Any]:
         """What :func:`~addp_mm.alignment.pipeline.comparison.measure` found of a model."""
         return measure(self.compared(name), self.plan.reward, self.plan.comparison, self.device)
-
-    def _key(self, part: str) -> str:
-        return f'{self.folder.name}/{part}'
