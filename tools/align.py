@@ -27,7 +27,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--work-dir', type=Path, required=True, help='folder for all output')
     parser.add_argument(
-        '--seeds', type=number(int, 0), nargs='+', default=[0], help='run everything once with each of these seeds [0]'
+        '--seeds',
+        type=number(int, 0),
+        nargs='+',
+        action='extend',
+        help='run everything once with each of these seeds [0]',
     )
     parser.add_argument(
         '--gpus', type=number(int, 1), metavar='N', help='processes, one on each GPU (default: all GPUs)'
@@ -44,11 +48,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--restart-from',
         nargs='+',
+        action='extend',
         default=[],
         metavar='PART',
         help='remove samples, selection, positive, negative or a method, and all that depends on it, and run it again',
     )
     args = parser.parse_args(argv)
+    args.seeds = args.seeds or [0]
     if len({*args.seeds}) < len(args.seeds):
         parser.error('--seeds: one of them is given twice')
     args.work_dir = args.work_dir.absolute()

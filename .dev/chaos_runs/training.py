@@ -96,6 +96,7 @@ def train(arguments: Sequence[str], log: Path, attack: Callable[[int, float], No
             process runs. Defaults to None.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()  # the process may be killed before it opens the file
     began = time.monotonic()
     pid = os.fork()
     if not pid:

@@ -59,7 +59,7 @@ def pipelines(recipes):
     found = {}
     for path, cfg in recipes.items():
         dataset = leaf(cfg.train_dataloader.dataset)
-        if dataset.type != 'addp_mm.TokenIds':  # has no pipeline
+        if 'pipeline' in dataset:  # ids and trajectories have none
             key = json.dumps([dataset.pipeline, dataset.type, *kind_of(by_epoch(cfg), cfg.train_dataloader)])
             found.setdefault(key, path)
     return sorted(found.values())
