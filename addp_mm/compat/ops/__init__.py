@@ -9,6 +9,7 @@ they are called.
 
 from . import (  # noqa: F401  # each file adds its operators to OPS
     bbox_overlaps,
+    box_iou_polygon,
     carafe,
     deform_conv,
     deform_roi_pool,
@@ -16,6 +17,7 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     masked_conv,
     ms_deform_attn,
     nms,
+    nms_polygon,
     psamask,
     roi_align,
     roi_pool,

@@ -1,6 +1,8 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Greedy non-maximum suppression with mmcv's order, threshold and offset."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -66,23 +68,35 @@ def _greedy_keep(boxes: Tensor, threshold: float, offset: int) -> Tensor:
     if offset == 0:
         ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
         return torchvision_nms(boxes, ranks, threshold)
-    return _keep_by_blocks(boxes, threshold, offset)
+    return keep_by_blocks(boxes, lambda first, second: _exceeds(first, second, threshold, offset), _BLOCK)
 
 
-def _keep_by_blocks(boxes: Tensor, threshold: float, offset: int) -> Tensor:
-    """Mark the boxes (N, 4), best first, that are kept: (N,) bool. Each block is copied once."""
+def keep_by_blocks(boxes: Tensor, exceeds: Callable[[Tensor, Tensor], Tensor], block_size: int) -> Tensor:
+    """Mark the boxes that are kept. Each block is copied to the CPU once.
+
+    Args:
+        boxes: (N, any number of columns), best first.
+        exceeds: Marks the pairs of which the worse box is suppressed: M and N boxes -> (M, N) bool.
+        block_size: Boxes of a block.
+
+    Returns:
+        (N,) bool.
+    """
     keep = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    for start in range(0, len(boxes), _BLOCK):
-        block, later = boxes[start : start + _BLOCK], boxes[start + _BLOCK :]
-        inner = _exceeds(block, block, threshold, offset).triu(1).cpu().numpy()
-        on_cpu = keep[start : start + _BLOCK].cpu().numpy()
+    for start in range(0, len(boxes), block_size):
+        end = start + block_size
+        left = start + keep[start:end].nonzero()[:, 0]
+        block = boxes[left]
+        inner = exceeds(block, block).triu(1).cpu().numpy()
+        on_cpu = np.ones(len(block), dtype=bool)
         for row, hits in enumerate(inner):
             if on_cpu[row]:
                 on_cpu = on_cpu & ~hits
         alive = torch.from_numpy(on_cpu).to(boxes.device)
-        keep[start : start + _BLOCK] = alive
+        keep[left] = alive
+        later = end + keep[end:].nonzero()[:, 0]
         if len(later):
-            keep[start + _BLOCK :] &= ~_exceeds(block[alive], later, threshold, offset).any(0)
+            keep[later] = ~exceeds(block[alive], boxes[later]).any(0)
     return keep
 
 
