@@ -8,6 +8,7 @@ they are called.
 """
 
 from . import (  # noqa: F401  # each file adds its operators to OPS
+    active_rotated_filter,
     bbox_overlaps,
     box_iou_polygon,
     carafe,
@@ -19,8 +20,11 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     nms,
     nms_polygon,
     psamask,
+    riroi_align_rotated,
     roi_align,
+    roi_align_rotated,
     roi_pool,
+    rotated_feature_align,
     soft_nms,
     sync_bn,
 )

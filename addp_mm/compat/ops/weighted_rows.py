@@ -50,14 +50,30 @@ def gradient_of_weights(grad: Tensor, rows: Tensor, index: Tensor) -> Tensor:
 
 
 def gradient_of_rows(grad: Tensor, index: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Gradient of :func:`weighted_sums` for ``rows``: (S, C), (S, K), (S, K) -> (count, C).
+    """Gradient of :func:`weighted_sums` for ``rows``: (S, C), (S, K), (S, K) -> (count, C)."""
+    sums = torch.arange(len(index), device=index.device)[:, None].expand_as(index)
+    return gradient_of_entries(grad, sums.flatten(), index.flatten(), weight.flatten(), count)
+
+
+def gradient_of_entries(grad: Tensor, sums: Tensor, index: Tensor, weight: Tensor, count: int) -> Tensor:
+    """Gradient for the rows of sums that have any number of entries.
 
     Each row gathers what used it, so that nothing is added atomically.
+
+    Args:
+        grad: (S, C) gradients of the sums.
+        sums: (E,) int64, the sum of each entry.
+        index: (E,) int32 or int64, its row.
+        weight: (E,), its weight.
+        count: Number of rows.
+
+    Returns:
+        (count, C).
     """
-    users, order = index.flatten().sort(stable=True)
+    users, order = index.sort(stable=True)
     starts = torch.searchsorted(users, torch.arange(count, dtype=users.dtype, device=users.device))
     # faster than the gradient of embedding_bag, which also sorts
-    return F.embedding_bag(order // index.size(1), grad, starts, per_sample_weights=weight.flatten()[order], mode='sum')
+    return F.embedding_bag(sums[order], grad, starts, per_sample_weights=weight[order], mode='sum')
 
 
 def zero_padded_corners(y: Tensor, x: Tensor, height: int | Tensor, width: int | Tensor) -> tuple[Tensor, Tensor]:
