@@ -52,7 +52,8 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode_flag: int
 def box_iou_quadri(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode_flag: int, aligned: bool) -> None:
     """Fill ``ious`` with the overlaps of two sets of convex quadrilaterals.
 
-    The shared area is that of mmcv, see :func:`quadrilateral_areas`; an overlap is at most 1.
+    The shared area is that of mmcv, see :func:`quadrilateral_areas`. Unlike there, it is at most
+    the smaller area, and 0 if the bounding boxes are apart.
 
     Args:
         boxes1: (M, 8) corners (x1, y1, ..., x4, y4) in order, in either direction.

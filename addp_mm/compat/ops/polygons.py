@@ -163,7 +163,9 @@ def _crossing(points: Tensor, side: Tensor, here: Tensor) -> tuple[Tensor, Tenso
     following = (position + 1) % count
     exists = here.any(0, keepdim=True)
     near, far = (side.gather(0, index) for index in (position, following))
-    share = (torch.where(exists, near, 0) / torch.where(exists, near - far, 1)).clamp(0, 1)
+    share = torch.where(exists, near, 0) / torch.where(exists, near - far, 1)
+    # rounding could leave the side; the gradient stays that of the crossing
+    share = share + (share.clamp(0, 1) - share).detach()
     begin, end = (points.gather(1, index.expand(2, 1, -1)) for index in (position, following))
     return begin + share * (end - begin), position
 
