@@ -29,6 +29,7 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     roi_pool,
     rotated_feature_align,
     soft_nms,
+    sort_vertices,
     sync_bn,
 )
 from .common import OPS
