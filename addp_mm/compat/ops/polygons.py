@@ -211,7 +211,9 @@ def _next_corner(rays: Tensor, direction: Tensor) -> Tensor:
     turn = torch.where(turn < -torch.pi / 2, turn + 2 * torch.pi, turn)  # half a turn, but for rounding
     length = rays.square().sum(-1)
     turn = turn.masked_fill(length == 0, torch.inf)
-    return torch.where(turn == turn.amin(1, keepdim=True), length, -1).argmax(1, keepdim=True)
+    found = torch.where(turn == turn.amin(1, keepdim=True), length, -1).argmax(1, keepdim=True)
+    # the turns of equal points may differ, because kernels compute the last elements in another way
+    return (rays == corners_at(rays, found)).all(-1).to(torch.uint8).argmax(1, keepdim=True)
 
 
 def corners_at(points: Tensor, index: Tensor) -> Tensor:

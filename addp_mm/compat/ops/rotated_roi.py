@@ -67,10 +67,10 @@ def rotated_pool(features: Tensor, rois: RotatedRoIs, pooled: tuple[int, int], s
     Returns:
         (K, C, *pooled); 0 for a RoI without points.
     """
-    channels, *size = features.shape[1:]
+    channels, height, width = features.shape[1:]
     pixels = pixel_rows(features)
     output = features.new_zeros(len(rois.image), *pooled, channels)
-    for rows, index, weight in _samples(rois, pooled, tuple(size), sampling_ratio, channels):
+    for rows, index, weight in _samples(rois, pooled, (height, width), sampling_ratio, channels):
         output[rows] = weighted_sums(pixels, index, weight).view(-1, *pooled, channels)
     return output.permute(0, 3, 1, 2)
 
@@ -96,7 +96,8 @@ def rotated_pool_gradient(grad: Tensor, rois: RotatedRoIs, shape: torch.Size, sa
 
     def flush() -> None:
         if pending:
-            total.add_(gradient_of_entries(flow, *map(torch.cat, zip(*pending, strict=True)), len(total)))
+            sums, index, weight = (torch.cat(parts) for parts in zip(*pending, strict=True))
+            total.add_(gradient_of_entries(flow, sums, index, weight, len(total)))
             pending.clear()
 
     for rows, index, weight in _samples(rois, pooled, (height, width), sampling_ratio, channels):
@@ -114,7 +115,7 @@ def _samples(
     """Pixels and weights of the bins of RoIs, in groups of as many points a bin.
 
     Yields:
-        (k,) int64 RoIs; (k * PH * PW, S) int64 pixels of all images; (k * PH * PW, S) weights.
+        (k,) int64 RoIs; (k * PH * PW, S) int32 pixels of all images; (k * PH * PW, S) weights.
     """
     height, width = size
     for rows, grid in _grids(rois, pooled, sampling_ratio):
@@ -123,7 +124,7 @@ def _samples(
             some = rois.select(rows[part])
             y, x = _points(some, pooled, grid)
             index, weight = bilinear_corners(y, x, height, width)
-            index = index + (some.image * height * width).view(-1, 1, 1, 1, 1, 1)
+            index = (index + (some.image * height * width).view(-1, 1, 1, 1, 1, 1)).int()
             yield rows[part], index.view(-1, samples * 4), weight.view(-1, samples * 4) / samples
 
 

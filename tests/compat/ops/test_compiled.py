@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 import torch
+from helpers.plain_polygons import corners_of
 
 
 def compiled_ext():
@@ -96,8 +97,68 @@ def cases(device):
     for kind in (0, 1):
         yield 'psamask_forward', (draw(2, 35, 4, 6), zeros(2, 24, 4, 6), kind, 2, 4, 6, 5, 7, 2, 3), (1,)
         yield 'psamask_backward', (draw(2, 24, 4, 6), zeros(2, 35, 4, 6), kind, 2, 4, 6, 5, 7, 2, 3), (1,)
+    yield from rotated_cases(draw, zeros, features, scores, generator)
     if device == 'cuda':
         yield from cuda_cases(draw, zeros, features, rois, generator)
+        yield from rotated_cuda_cases(draw, zeros, features, generator)
+
+
+def rotated_boxes(count, generator, size=60):
+    """Boxes x, y, width, height, angle."""
+    sides = 2 + torch.rand(count, 2, generator=generator) * size / 2
+    angle = torch.rand(count, 1, generator=generator) * 7 - 3.5
+    return torch.cat([torch.rand(count, 2, generator=generator) * size, sides, angle], 1)
+
+
+def rectangles(boxes):
+    """Corners of rotated boxes, for which mmcv's test of points in a quadrilateral is exact."""
+    return torch.tensor([[v for corner in corners_of(box) for v in corner] for box in boxes.tolist()])
+
+
+def rotated_cases(draw, zeros, features, scores, generator):
+    """Operators of rotated boxes."""
+    boxes = rotated_boxes(400, generator)
+    quads, none = rectangles(boxes).to(features), zeros(0, dtype=torch.long)
+    boxes = boxes.to(features)
+    order = scores.sort(0, descending=True)[1]
+    for threshold in (0.1, 0.5):
+        yield 'nms_rotated', (boxes, scores, order, boxes[order], none, threshold, False), ()
+        yield 'nms_quadri', (quads, scores, order, quads[order], threshold, False), ()
+    for mode in (0, 1):
+        yield 'box_iou_rotated', (boxes[:30], boxes[30:50], zeros(600), mode, False), (2,)
+        yield 'box_iou_rotated', (boxes[:30], boxes[30:60], zeros(30), mode, True), (2,)
+        yield 'box_iou_quadri', (quads[:30], quads[30:50], zeros(600), mode, False), (2,)
+    rois = torch.cat([torch.randint(2, (20, 1), generator=generator).to(boxes), boxes[:20]], 1)
+    for numbers in ((3, 3, 0.5, 0, True, True), (3, 3, 0.5, 2, False, False)):
+        yield 'roi_align_rotated_forward', (features, rois, zeros(20, 4, 3, 3), *numbers), (2,)
+        yield 'roi_align_rotated_backward', (draw(20, 4, 3, 3), rois, zeros(2, 4, 20, 24), *numbers), (2,)
+    anchors = rotated_boxes(960, generator, 100).view(2, 20, 24, 5).to(features)
+    for points in (1, 5):
+        yield 'rotated_feature_align_forward', (features, anchors, zeros(2, 4, 20, 24), 0.2, points), (2,)
+        yield 'rotated_feature_align_backward', (draw(2, 4, 20, 24), anchors, zeros(2, 4, 20, 24), 0.2, points), (2,)
+    moved = torch.stack([torch.randperm(18, generator=generator) for _ in range(4)], -1) + 1
+    moved = moved.view(2, 3, 3, 4).int().to(features.device)
+    yield 'active_rotated_filter_forward', (draw(2, 3, 2, 3, 3), moved, zeros(8, 6, 3, 3)), (2,)
+    yield 'active_rotated_filter_backward', (draw(8, 6, 3, 3), moved, zeros(2, 3, 2, 3, 3)), (2,)
+
+
+def rotated_cuda_cases(draw, zeros, features, generator):
+    """Operators of rotated boxes that mmcv has for CUDA only."""
+    boxes = rotated_boxes(20, generator)
+    quads = rectangles(boxes).to(features)
+    rois = torch.cat([torch.randint(2, (20, 1), generator=generator), boxes], 1).to(features)
+    for numbers in ((3, 3, 0.5, 0, 2, True), (3, 3, 0.5, 2, 4, False)):
+        yield 'riroi_align_rotated_forward', (features, rois, zeros(20, 4, 3, 3), *numbers), (2,)
+        yield 'riroi_align_rotated_backward', (draw(20, 4, 3, 3), rois, zeros(2, 4, 20, 24), *numbers), (2,)
+    points = (torch.rand(20, 18, generator=generator) * 60).to(features)
+    yield 'convex_iou', (points, quads, zeros(20, 20)), (2,)
+    yield 'convex_giou', (points, quads, zeros(20, 19)), (2,)
+    yield 'min_area_polygons', (points, zeros(20, 8)), (1,)
+    yield 'points_in_polygons_forward', (draw(300, 2) * 30, quads, zeros(300, 20)), (2,)
+    ring = draw(2, 5, 24, 2)
+    mask = torch.zeros(2, 5, 24, dtype=torch.bool, device=features.device)
+    mask[..., :3] = mask[..., 8:12] = True
+    yield 'diff_iou_rotated_sort_vertices_forward', (ring, mask, mask.sum(2).int()), ()
 
 
 def cuda_cases(draw, zeros, features, rois, generator):

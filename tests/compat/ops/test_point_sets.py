@@ -121,6 +121,18 @@ def test_hulls(generator):
         assert found == expected + [expected[0]] * (len(found) - len(expected))
 
 
+def test_repeated_points_are_no_corners(generator):
+    from addp_mm.compat.ops.polygons import convex_hulls, corners_at
+
+    # kernels may round the last elements of a batch in another way: equal points must stay equal
+    points = torch.rand(300, 7, 2, generator=generator)
+    points[:, 4:] = points[:, :1]
+    hulls = convex_hulls(points)
+    assert hulls.max() == 3
+    for found, row in zip(corners_at(points, hulls).tolist(), points.tolist(), strict=True):
+        assert {tuple(point) for point in found} == set(hull_of([tuple(point) for point in row]))
+
+
 def plain_smallest_area(points):
     """Area of the smallest of the rectangles along all pairs of points."""
     best = math.inf
