@@ -55,6 +55,15 @@ class Inputs:
         scores = (torch.randperm(count, generator=self.generator).float() + 1) / (count + 1)
         return torch.cat([starts, starts + sides], dim=1), scores.to(self.device)
 
+    def rotated(self, count, side):
+        """Boxes x, y, width, height, angle inside a square image, and scores."""
+        import torch
+
+        centers = (0.2 + 0.6 * self.rand(count, 2)) * side
+        sides = (0.02 + 0.18 * self.rand(count, 2)) * side
+        scores = (torch.randperm(count, generator=self.generator).float() + 1) / (count + 1)
+        return torch.cat([centers, sides, 6 * self.rand(count, 1) - 3], dim=1), scores.to(self.device)
+
     def rois(self, count, side):
         """Boxes of image 0, with its index first."""
         import torch
@@ -128,6 +137,25 @@ def batched_nms(make):
     return lambda: ours(boxes, scores, classes, own)[1], lambda: torchvision.ops.batched_nms(
         boxes, scores, classes, 0.5
     )
+
+
+def nms_rotated(make):
+    """2000 rotated boxes; a loop over the kept boxes."""
+    import torch
+    from mmcv.ops import box_iou_rotated
+    from mmcv.ops import nms_rotated as ours
+
+    boxes, scores = make.rotated(make.size(2000), 1000)
+
+    def plain():
+        order, kept = scores.argsort(descending=True), []
+        overlaps = box_iou_rotated(boxes, boxes)
+        while len(order):
+            kept.append(order[0])
+            order = order[1:][overlaps[order[0], order[1:]] < 0.1]
+        return torch.stack(kept)
+
+    return lambda: ours(boxes, scores, 0.1)[1], plain
 
 
 def nms_match(make):
@@ -232,6 +260,33 @@ def roi_pool(make):
     rois = torch.cat([image, 4 * first, 4 * (first + sides - 1)], dim=1)
     own = differentiated(lambda x: ours(x, mmcv_rois, (7, 7), 0.25), maps)
     return own, differentiated(lambda x: torchvision.ops.roi_pool(x, rois, (7, 7), 0.25), maps)
+
+
+def roi_align_rotated(make):
+    """1000 rotated boxes on a map of stride 4, forward and backward; torch's grid_sample."""
+    import torch
+    import torch.nn.functional as F
+    from mmcv.ops import roi_align_rotated as ours
+
+    side, count = max(24, make.size(200)), make.size(1000)
+    boxes = make.rotated(count, 4 * side)[0]
+    rois = torch.cat([torch.zeros(count, 1, device=make.device), boxes], dim=1)
+    maps = make.rand(1, 64, side, side, grad=True)
+    steps = (torch.arange(14, device=make.device) + 0.5) / 14 - 0.5
+
+    def plain(x):
+        center_x, center_y, width, height, angle = boxes[:, :, None, None].unbind(1)
+        right, down = width * steps, height * steps[:, None]
+        points = torch.stack(
+            [right * angle.cos() - down * angle.sin() + center_x, right * angle.sin() + down * angle.cos() + center_y],
+            dim=-1,
+        )
+        grid = (points / 4 - 0.5).view(1, count * 14, 14, 2) * 2 / (side - 1) - 1
+        sampled = F.grid_sample(x, grid, align_corners=True).view(64, count, 14, 14)
+        return F.avg_pool2d(sampled, 2).transpose(0, 1)
+
+    own = differentiated(lambda x: ours(x, rois, (7, 7), 0.25, 2, True, True), maps)
+    return own, differentiated(plain, maps)
 
 
 def deform_roi_pool(make):
@@ -425,12 +480,14 @@ OPERATORS = {
         nms,
         nms_offset,
         batched_nms,
+        nms_rotated,
         nms_match,
         soft_nms,
         soft_nms_gaussian,
         roi_align,
         roi_align_max,
         roi_pool,
+        roi_align_rotated,
         deform_roi_pool,
         deform_conv,
         modulated_deform_conv,
