@@ -17,8 +17,8 @@ def rotated_feature_align_forward(
 
     Args:
         features: (N, C, H, W).
-        best_bboxes: (N, H, W, 5): center y, center x, width, height in pixels of the image, angle
-            in radians from x to y, as mmcv reads them.
+        best_bboxes: N * H * W boxes in any shape, such as (N, H, W, 5): center y, center x, width,
+            height in pixels of the image, angle in radians from x to y, as mmcv reads them.
         output: (N, C, H, W); filled in place.
         spatial_scale: Pixels of the feature map for one of the image.
         points: 1: the center. 5: the corners too.
@@ -26,7 +26,7 @@ def rotated_feature_align_forward(
     if output.numel() == 0:
         return
     dtype = compute_dtype(features)
-    index, weight = _samples(best_bboxes.to(dtype), spatial_scale, points)
+    index, weight = _samples(best_bboxes.to(dtype), features.shape, spatial_scale, points)
     output.copy_(images_of(weighted_sums(pixel_rows(features.to(dtype)), index, weight), features.shape))
 
 
@@ -38,15 +38,15 @@ def rotated_feature_align_backward(
     if top_grad.numel() == 0:
         return
     dtype = compute_dtype(top_grad)
-    index, weight = _samples(best_bboxes.to(dtype), spatial_scale, points)
+    index, weight = _samples(best_bboxes.to(dtype), top_grad.shape, spatial_scale, points)
     rows = gradient_of_rows(pixel_rows(top_grad.to(dtype)), index, weight, len(index))
     bottom_grad += images_of(rows, bottom_grad.shape)
 
 
-def _samples(boxes: Tensor, spatial_scale: float, points: int) -> tuple[Tensor, Tensor]:
-    """Pixels to add, of all images: (N, H, W, 5) -> (N * H * W, S) int64, and their weights."""
-    images, height, width = boxes.shape[:3]
-    y, x = _points(boxes.flatten(0, 2), spatial_scale, points)
+def _samples(boxes: Tensor, shape: torch.Size, spatial_scale: float, points: int) -> tuple[Tensor, Tensor]:
+    """Pixels to add to each pixel of all images: (N * H * W, S) int64, and their weights."""
+    height, width = shape[2:]
+    y, x = _points(boxes.reshape(-1, 5), spatial_scale, points)
     index, weight = bilinear_corners(y, x, height, width)
     itself = torch.arange(len(index), device=boxes.device)
     start = itself.div(height * width, rounding_mode='floor') * (height * width)

@@ -177,6 +177,8 @@ def test_rotated_feature_align(mmcv_ops, generator, device, points):
     refined = mmcv_ops.rotated_feature_align(features.to(device), boxes.to(device), 1 / 8, points)
     expected = loop_feature_align(features, boxes, 1 / 8, points)
     torch.testing.assert_close(refined.cpu().double(), expected, atol=1e-4, rtol=1e-4)
+    flat = mmcv_ops.rotated_feature_align(features.to(device), boxes.view(-1, 5).to(device), 1 / 8, points)
+    assert torch.equal(flat, refined)  # R3Det passes boxes so
     features, boxes = make_boxes(generator, torch.float64)
     align = mmcv_ops.rotated_feature_align
     assert torch.autograd.gradcheck(lambda maps: align(maps, boxes, 1 / 8, points), features.requires_grad_())
