@@ -36,8 +36,9 @@ def convex_giou(pointsets: Tensor, polygons: Tensor, output: Tensor) -> None:
     """Fill ``output`` with generalized overlaps, row by row, and their gradients for the points.
 
     The generalized overlap is that of Rezatofighi et al. (https://arxiv.org/abs/1902.09630). Of
-    equal points, the first has the gradient. Where sides of the two lie on each other, the overlap
-    has no unique gradient, and this one may differ from mmcv's.
+    equal points, the first has the gradient. If there is no area at all, both are 0. Where sides of
+    the two lie on each other, the overlap has no unique gradient, and this one may differ from
+    mmcv's.
 
     Args:
         pointsets: (N, 18) nine points (x1, y1, ..., x9, y9) each.
@@ -49,11 +50,13 @@ def convex_giou(pointsets: Tensor, polygons: Tensor, output: Tensor) -> None:
     points, corners = _read(pointsets, polygons)
     for rows in row_chunks(len(points)):
         with torch.enable_grad():
-            some = points[rows].requires_grad_()
+            some = points[rows].detach().requires_grad_()
             giou = _generalized(some, corners[rows])
         (grad,) = torch.autograd.grad(giou, some, torch.ones_like(giou))
         result = torch.cat([grad.flatten(1), giou.detach()[:, None]], 1)
-        output[rows] = result.nan_to_num(0).to(output.dtype)
+        # without any area, 0; but NaN of the inputs stays
+        known = torch.cat([points[rows].flatten(1), corners[rows].flatten(1)], 1).isfinite().all(1, keepdim=True)
+        output[rows] = torch.where(known, result.nan_to_num(0), result).to(output.dtype)
 
 
 def _read(pointsets: Tensor, polygons: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,6 +77,8 @@ def test_degenerate_point_sets(mmcv_ops):
     assert -1 <= giou[2] <= 0
     assert grad.isfinite().all()
     assert not mmcv_ops.convex_giou(points[:1], torch.ones(1, 8))[1].any()
+    points[0, 3] = math.nan
+    assert mmcv_ops.convex_giou(points, square.expand(3, 8).contiguous())[0].isnan().tolist() == [True, False, False]
 
 
 def test_reversed_quadrilaterals_and_repeated_points(mmcv_ops, generator):
