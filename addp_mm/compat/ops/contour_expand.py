@@ -1,0 +1,36 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Progressive scale expansion of PSENet (Wang et al., https://arxiv.org/abs/1903.12473)."""
+
+import numpy as np
+from torch import Tensor
+
+from .common import mmcv_op
+from .region_growing import LabelMap
+
+
+@mmcv_op
+def contour_expand(
+    kernel_mask: Tensor, internal_kernel_label: Tensor, min_kernel_area: int, kernel_num: int
+) -> list[list[int]]:
+    """Grow the smallest kernels over the larger ones, one size after the other.
+
+    As in the compiled operator, a pixel that gives its label to a neighbour does not grow again
+    into the next larger kernels: its neighbour does.
+
+    Args:
+        kernel_mask: (K, H, W): not 0 for pixels of kernels, the largest kernels first.
+        internal_kernel_label: (H, W) integers: labels of the smallest kernels; 0 for none.
+        min_kernel_area: Kernels with fewer pixels are left out.
+        kernel_num: Number of labels, 0 included. Not needed.
+
+    Returns:
+        Labels (H, W), as lists.
+    """
+    kernels, labels = kernel_mask.cpu().numpy() != 0, internal_kernel_label.cpu().numpy()
+    labels = np.where(labels > 0, labels, 0)
+    areas = np.bincount(labels.ravel(), minlength=1)
+    grown = LabelMap(np.where(areas[labels] >= min_kernel_area, labels, 0))
+    front = np.flatnonzero(grown.flat > 0)
+    for kernel in kernels[-2::-1]:
+        front = grown.grow(front, grown.padded(kernel), columns_first=False)
+    return grown.values().tolist()

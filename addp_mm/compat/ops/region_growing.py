@@ -1,0 +1,64 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Grow labelled regions of a map, all pixels of a front at once."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+class LabelMap:
+    """Labels of pixels, with a border of one pixel that belongs to no region.
+
+    Args:
+        labels: (H, W) integers. Pixels without a label have 0 or less.
+    """
+
+    def __init__(self, labels: np.ndarray):
+        self.shape = labels.shape
+        self.flat = self.padded(labels)
+
+    def padded(self, values: np.ndarray) -> np.ndarray:
+        """Flatten a map (H, W), with a border of zeros: ((H + 2) * (W + 2),)."""
+        return np.pad(values, 1).ravel()
+
+    def values(self) -> np.ndarray:
+        """The labels (H, W)."""
+        height, width = self.shape
+        return self.flat.reshape(height + 2, width + 2)[1:-1, 1:-1]
+
+    def grow(
+        self,
+        front: np.ndarray,
+        allowed: np.ndarray,
+        columns_first: bool,
+        accepts: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Give labels to neighbours of labelled pixels, then to theirs, until none is left.
+
+        A pixel gets the label of the first pixel that reaches it, as in a queue of pixels. The four
+        neighbours of a pixel are asked in a fixed order.
+
+        Args:
+            front: (F,) int64 flat positions to start from, in the order of the queue.
+            allowed: Flat map of bool: pixels that may get a label.
+            columns_first: Whether left and right neighbours are asked before upper and lower ones.
+            accepts: Called with flat positions and the labels offered; returns a mask. Defaults to
+                None, which accepts all.
+
+        Returns:
+            Flat positions, in the order of the queue, that gave their label to no neighbour.
+        """
+        row = self.shape[1] + 2
+        steps = np.array([-1, 1, -row, row] if columns_first else [-row, row, -1, 1])
+        stuck = [front[:0]]
+        while len(front):
+            targets, offers = (front[:, None] + steps).ravel(), self.flat[front].repeat(4)
+            asked = np.flatnonzero(allowed[targets] & (self.flat[targets] <= 0))
+            if accepts is not None:
+                asked = asked[accepts(targets[asked], offers[asked])]
+            # of several offers to a pixel the first one wins
+            won = asked[np.sort(np.unique(targets[asked], return_index=True)[1])]
+            self.flat[targets[won]] = offers[won]
+            stuck.append(np.delete(front, won // 4))
+            front = targets[won]
+        return np.concatenate(stuck)
