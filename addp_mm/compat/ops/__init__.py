@@ -16,9 +16,11 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     carafe,
     contour_expand,
     convex_iou,
+    correlation,
     deform_conv,
     deform_roi_pool,
     focal_loss,
+    fused_bias_leakyrelu,
     masked_conv,
     min_area_polygons,
     ms_deform_attn,
@@ -36,6 +38,7 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     soft_nms,
     sort_vertices,
     sync_bn,
+    upfirdn2d,
 )
 from .common import OPS
 from .info import get_compiler_version, get_compiling_cuda_version

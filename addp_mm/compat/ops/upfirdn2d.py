@@ -1,0 +1,54 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Resampling by a filter, as in StyleGAN2 (Karras et al., https://arxiv.org/abs/1912.04958)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .common import compute_dtype, mmcv_op
+
+
+@mmcv_op
+def upfirdn2d(
+    input: Tensor,
+    filter: Tensor,
+    upx: int,
+    upy: int,
+    downx: int,
+    downy: int,
+    padx0: int,
+    padx1: int,
+    pady0: int,
+    pady1: int,
+    flip: bool,
+    gain: float,
+) -> Tensor:
+    """Insert zeros, pad, filter, and keep every n-th pixel.
+
+    The gradient is the same operation with other settings, which mmcv calls.
+
+    Args:
+        input: (N, C, H, W).
+        filter: (FH, FW).
+        upx: Columns for each one of the input; all but the first are 0.
+        upy: Rows for each one of the input.
+        downx: Of how many columns the first is kept.
+        downy: Of how many rows the first is kept.
+        padx0: Zeros on the left, or pixels to cut off if negative.
+        padx1: Zeros on the right.
+        pady0: Zeros above.
+        pady1: Zeros below.
+        flip: Whether to correlate instead of to convolve.
+        gain: Factor on the result.
+
+    Returns:
+        (N, C, H', W') with W' = (W * upx + padx0 + padx1 - FW) // downx + 1, and H' alike.
+    """
+    batch, channels, height, width = input.shape
+    dtype = compute_dtype(input)
+    sparse = input.new_zeros(batch * channels, 1, height, upy, width, upx, dtype=dtype)
+    sparse[:, :, :, 0, :, 0] = input.to(dtype).flatten(0, 1)[:, None]
+    padded = F.pad(sparse.view(batch * channels, 1, height * upy, width * upx), (padx0, padx1, pady0, pady1))
+    kernel = filter.to(dtype) * gain
+    kernel = kernel if flip else kernel.flip(0, 1)
+    output = F.conv2d(padded, kernel[None, None], stride=(downy, downx))
+    return output.view(batch, channels, *output.shape[2:]).to(input.dtype)

@@ -1,0 +1,155 @@
+# Copyright (c) addp_mm contributors. Apache-2.0.
+"""Correlation of two maps, and the operators of image-editing networks."""
+
+import numpy as np
+import pytest
+import torch
+
+
+def draw(generator, *shape, dtype=torch.float64):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def at(image, y, x):
+    """Channels (C,) of a pixel, zeros outside."""
+    inside = 0 <= y < image.shape[1] and 0 <= x < image.shape[2]
+    return image[:, y, x] if inside else np.zeros(len(image))
+
+
+SETTINGS = [
+    dict(kernel_size=1, max_displacement=1, stride=1, padding=0),
+    dict(kernel_size=3, max_displacement=1, stride=2, padding=2, dilation=2, dilation_patch=2),
+    dict(kernel_size=(1, 2), max_displacement=2, stride=(2, 1), padding=(1, 0), dilation_patch=(1, 3)),
+]
+
+
+def loop_correlation(first, second, output, **settings):
+    pair = {name: value if isinstance(value, tuple) else (value, value) for name, value in settings.items()}
+    (rows, columns), stride, padding = (pair[name] for name in ('kernel_size', 'stride', 'padding'))
+    dilation, step = pair.get('dilation', (1, 1)), pair.get('dilation_patch', (1, 1))
+    radius = settings['max_displacement']
+    for n, p, q, h, w in np.ndindex(*output.shape):
+        for i, j in np.ndindex(rows, columns):
+            y, x = h * stride[0] - padding[0] + i * dilation[0], w * stride[1] - padding[1] + j * dilation[1]
+            other = at(second[n], y + (p - radius) * step[0], x + (q - radius) * step[1])
+            output[n, p, q, h, w] += (at(first[n], y, x) * other).sum()
+
+
+@pytest.mark.parametrize('settings', SETTINGS)
+def test_correlation(mmcv_ops, generator, device, settings):
+    first, second = draw(generator, 2, 3, 4, 5), draw(generator, 2, 3, 4, 5)
+    layer = mmcv_ops.Correlation(**settings)
+    found = layer(first.to(device), second.to(device)).cpu()
+    expected = np.zeros(found.shape)
+    loop_correlation(first.numpy(), second.numpy(), expected, **settings)
+    torch.testing.assert_close(found, torch.from_numpy(expected))
+    half = layer(first.half(), second.half())
+    torch.testing.assert_close(half.double(), found, atol=0.05, rtol=0.01)
+    few = [maps[:1, :2].clone().requires_grad_() for maps in (first, second)]
+    assert torch.autograd.gradcheck(layer, few)
+
+
+def test_correlation_of_no_image(mmcv_ops):
+    empty = torch.zeros(0, 2, 4, 4, requires_grad=True)
+    output = mmcv_ops.Correlation(max_displacement=1)(empty, empty)
+    output.sum().backward()
+    assert output.shape == (0, 3, 3, 4, 4)
+
+
+# up x y, down x y, padding x0 x1 y0 y1
+RESAMPLINGS = [
+    (1, 1, 1, 1, 0, 0, 0, 0),
+    (2, 3, 1, 1, 1, 2, 0, 3),
+    (1, 2, 3, 2, 4, 1, -1, 2),
+    (2, 1, 2, 1, -2, 3, 1, -1),
+]
+
+
+def loop_upfirdn(image, taps, up, down, pad, flip):
+    """Each input pixel lands somewhere; each output pixel asks where it reads."""
+    (height, width), (rows, columns) = image.shape, taps.shape
+    size = [
+        (count * grow + before + after - length) // step + 1
+        for count, grow, before, after, length, step in zip(
+            image.shape, up, pad[::2], pad[1::2], taps.shape, down, strict=True
+        )
+    ]
+    output = np.zeros(size)
+    for y, x in np.ndindex(*size):
+        for i, j in np.ndindex(rows, columns):
+            row, column = y * down[0] + i - pad[0], x * down[1] + j - pad[2]
+            if row % up[0] or column % up[1] or not (0 <= row < height * up[0] and 0 <= column < width * up[1]):
+                continue
+            tap = taps[i, j] if flip else taps[rows - 1 - i, columns - 1 - j]
+            output[y, x] += tap * image[row // up[0], column // up[1]]
+    return output
+
+
+@pytest.mark.parametrize('flip', [True, False])
+@pytest.mark.parametrize('settings', RESAMPLINGS)
+def test_upfirdn2d(ext, generator, device, settings, flip):
+    images, taps = draw(generator, 2, 2, 5, 6), draw(generator, 2, 3)
+    upx, upy, downx, downy, left, right, top, bottom = settings
+    found = ext.upfirdn2d(images.to(device), taps.float().to(device), *settings, flip, 1.5).cpu()
+    for image, result in zip(images.flatten(0, 1).numpy(), found.flatten(0, 1), strict=True):
+        taps_32 = taps.float().double().numpy()
+        expected = loop_upfirdn(image, taps_32, (upy, upx), (downy, downx), (top, bottom, left, right), flip)
+        torch.testing.assert_close(result, torch.from_numpy(expected) * 1.5)
+    half = ext.upfirdn2d(images.half(), taps.float(), *settings, flip, 1.5)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.double(), found, atol=0.02, rtol=0.01)
+
+
+def resampler(ext, settings, flip):
+    """A function whose gradient is the operator itself, with the settings that mmcv uses."""
+    upx, upy, downx, downy, left, _, top, _ = settings
+
+    class Resample(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, images, taps):
+            output = ext.upfirdn2d(images, taps, *settings, flip, 1.0)
+            ctx.save_for_backward(taps)
+            ctx.sizes = images.shape[2:], output.shape[2:]
+            return output
+
+        @staticmethod
+        def backward(ctx, grad):
+            (taps,) = ctx.saved_tensors
+            (height, width), (rows, columns) = ctx.sizes
+            x = taps.size(1) - left - 1, width * upx - columns * downx + left - upx + 1
+            y = taps.size(0) - top - 1, height * upy - rows * downy + top - upy + 1
+            return resampler(ext, (downx, downy, upx, upy, *x, *y), not flip).apply(grad, taps), None
+
+    return Resample
+
+
+@pytest.mark.parametrize('settings', RESAMPLINGS)
+def test_upfirdn2d_is_its_own_gradient(ext, generator, settings):
+    images, taps = draw(generator, 1, 1, 4, 5).requires_grad_(), draw(generator, 2, 3)
+    function = resampler(ext, settings, False)
+    assert torch.autograd.gradcheck(lambda x: function.apply(x, taps), images)
+    assert torch.autograd.gradgradcheck(lambda x: function.apply(x, taps), images)
+
+
+@pytest.mark.parametrize('shape', [(4, 3), (2, 3, 2, 4)])
+def test_fused_bias_leakyrelu(mmcv_ops, generator, device, shape):
+    # mmcv's layer takes this path on a GPU only
+    function = mmcv_ops.fused_bias_leakyrelu.__globals__['FusedBiasLeakyReLUFunction'].apply
+    values, bias = draw(generator, *shape), draw(generator, 3)
+    expected = (values + bias.view(3, *[1] * (len(shape) - 2))) * 1.5
+    expected = torch.maximum(expected, expected * 0.2)
+    found = function(values.to(device), bias.to(device), 0.2, 1.5)
+    torch.testing.assert_close(found.cpu(), expected)
+    torch.testing.assert_close(function(values.half(), bias.half(), 0.2, 1.5).double(), expected, atol=0.01, rtol=0.01)
+    leaves = values.requires_grad_(), bias.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, b: function(x, b, 0.2, 1.5), leaves)
+    assert torch.autograd.gradgradcheck(lambda x, b: function(x, b, 0.2, 1.5), leaves)
+
+
+def test_fused_bias_leakyrelu_of_other_settings(ext):
+    values, bias, none = torch.tensor([[-1.0, 2.0]]), torch.tensor([0.5, 0.5]), torch.zeros(0)
+    assert ext.fused_bias_leakyrelu(values, bias, none, 1, 0, 0.2, 2.0).tolist() == [[-1, 5]]
+    assert ext.fused_bias_leakyrelu(values, none, values, 3, 2, 0.2, 2.0).tolist() == [[0, 0]]
+    assert ext.fused_bias_leakyrelu(values[:0], bias, none, act=3, grad=0, alpha=0.2, scale=2.0).shape == (0, 2)
+    with pytest.raises(ValueError, match='act must be 1 or 3, got 2'):
+        ext.fused_bias_leakyrelu(values, bias, none, 2, 0, 0.2, 2.0)
