@@ -20,6 +20,7 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     deform_conv,
     deform_roi_pool,
     focal_loss,
+    furthest_point_sample,
     fused_bias_leakyrelu,
     masked_conv,
     min_area_polygons,
@@ -27,6 +28,8 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     nms,
     nms_polygon,
     pixel_group,
+    point_gather,
+    point_neighbours,
     points_in_polygons,
     prroi_pool,
     psamask,
@@ -38,6 +41,7 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     soft_nms,
     sort_vertices,
     sync_bn,
+    tin_shift,
     upfirdn2d,
 )
 from .common import OPS

@@ -1,11 +1,12 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 """Correlation of two feature maps (Dosovitskiy et al., FlowNet, https://arxiv.org/abs/1504.06852)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input
 
 from .common import compute_dtype, mmcv_op
 
@@ -94,7 +95,7 @@ def correlation_backward(
     first, steps = input1.to(dtype), (dilation_patchH, dilation_patchW)
     border = _border((patchH, patchW), steps)
     second, size = F.pad(input2.to(dtype), border), first.shape[2:]
-    flows = torch.nn.grad.conv2d_input(
+    flows = conv2d_input(
         (len(first) * patchH * patchW, 1, *size),
         first.new_ones(1, 1, kH, kW),
         grad_output.to(dtype).flatten(0, 2)[:, None],
@@ -119,7 +120,7 @@ def _border(patch: tuple[int, int], steps: tuple[int, int]) -> tuple[int, int, i
 
 
 def _shifts(
-    size: tuple[int, int], patch: tuple[int, int], steps: tuple[int, int]
+    size: Sequence[int], patch: tuple[int, int], steps: tuple[int, int]
 ) -> Iterator[tuple[slice, slice, slice, slice]]:
     """Windows of the second map, with its border, for all shifts, row by row."""
     every = slice(None)

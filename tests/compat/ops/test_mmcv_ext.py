@@ -94,10 +94,10 @@ def test_without_mmcv_nothing_appears():
 
 
 def test_unknown_op_imports_and_names_itself_when_called(ext):
-    op = ext.knn_forward
+    op = ext.indice_conv_forward
     assert callable(op)
-    assert op.__name__ == 'knn_forward'
-    with pytest.raises(NotImplementedError, match='knn_forward') as error:
+    assert op.__name__ == 'indice_conv_forward'
+    with pytest.raises(NotImplementedError, match='indice_conv_forward') as error:
         op(1, two=2)
     assert 'mmcv.readthedocs.io' in str(error.value)
     assert 'torch' in str(error.value)
