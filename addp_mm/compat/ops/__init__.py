@@ -30,6 +30,7 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     pixel_group,
     point_gather,
     point_neighbours,
+    points_in_boxes,
     points_in_polygons,
     prroi_pool,
     psamask,
@@ -37,12 +38,14 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     roi_align,
     roi_align_rotated,
     roi_pool,
+    roiaware_pool3d,
     rotated_feature_align,
     soft_nms,
     sort_vertices,
     sync_bn,
     tin_shift,
     upfirdn2d,
+    voxelize,
 )
 from .common import OPS
 from .info import get_compiler_version, get_compiling_cuda_version

@@ -210,6 +210,11 @@ def first_of(inside: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return found, (found < total).sum(-1)
 
 
+def ranks_of_sorted(values: Tensor) -> Tensor:
+    """Count the equal values before each value of a sorted tensor: (S,) -> (S,) int64."""
+    return torch.arange(len(values), device=values.device) - torch.searchsorted(values, values)
+
+
 def _fill_with_first(index: Tensor, inside: Tensor) -> None:
     """Write the first marks of ``inside`` (..., N) to ``index`` (..., S), repeating the first."""
     if inside.size(-1) == 0:
