@@ -22,6 +22,7 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     focal_loss,
     furthest_point_sample,
     fused_bias_leakyrelu,
+    iou3d,
     masked_conv,
     min_area_polygons,
     ms_deform_attn,
