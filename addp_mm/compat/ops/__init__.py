@@ -11,6 +11,7 @@ from . import (  # noqa: F401  # each file adds its operators to OPS
     active_rotated_filter,
     bbox_overlaps,
     bezier_align,
+    bias_act,
     border_align,
     box_iou_polygon,
     carafe,

@@ -153,3 +153,53 @@ def test_fused_bias_leakyrelu_of_other_settings(ext):
     assert ext.fused_bias_leakyrelu(values[:0], bias, none, act=3, grad=0, alpha=0.2, scale=2.0).shape == (0, 2)
     with pytest.raises(ValueError, match='act must be 1 or 3, got 2'):
         ext.fused_bias_leakyrelu(values, bias, none, 2, 0, 0.2, 2.0)
+
+
+NAMES = ['linear', 'relu', 'lrelu', 'tanh', 'sigmoid', 'elu', 'selu', 'softplus', 'swish']
+ACTIVATIONS = dict(enumerate(NAMES, 1))
+
+
+def biased(ext, number, clamp):
+    """The operator with the arguments that mmcv's class passes on a GPU, and its derivatives."""
+    none, settings = torch.zeros(0), (1, number, 0.3, 1.5, clamp)
+
+    class Gradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, dy, x, b, y):
+            ctx.save_for_backward(dy, x, b, y)
+            return ext.bias_act(dy, b, x, y, none, 1, *settings)
+
+        @staticmethod
+        def backward(ctx, grad):
+            dy, x, b, y = ctx.saved_tensors
+            by_x = ext.bias_act(grad, b, x, y, dy, 2, *settings) if number > 3 else None
+            return Gradient.apply(grad, x, b, y), by_x, None if by_x is None else by_x.sum((0, 2)), None
+
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, b):
+            y = ext.bias_act(x, b, none, none, none, 0, *settings)
+            ctx.save_for_backward(*((x, b) if number > 3 else (none, none)), none if number == 1 else y)
+            return y
+
+        @staticmethod
+        def backward(ctx, grad):
+            by_x = Gradient.apply(grad, *ctx.saved_tensors)
+            return by_x, by_x.sum((0, 2))
+
+    return Forward.apply
+
+
+@pytest.mark.parametrize('number', ACTIVATIONS)
+def test_bias_act(ext, mmcv_ops, generator, device, number):
+    clamp = -1 if number == 1 else 1.2
+    values, bias = draw(generator, 2, 3, 4), draw(generator, 3)
+    settings = dict(dim=1, act=ACTIVATIONS[number], alpha=0.3, gain=1.5, clamp=None if number == 1 else clamp)
+    expected = mmcv_ops.bias_act(values, bias, **settings)  # plain PyTorch on a CPU
+    function = biased(ext, number, clamp)
+    torch.testing.assert_close(function(values.to(device), bias.to(device)).cpu(), expected)
+    half = ext.bias_act(values.half(), bias.half(), *[torch.zeros(0)] * 3, 0, 1, number, 0.3, 1.5, clamp)
+    torch.testing.assert_close(half.double(), expected, atol=0.01, rtol=0.01)
+    leaves = values.requires_grad_(), bias.requires_grad_()
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
