@@ -12,13 +12,14 @@ from .region_growing import LabelMap
 def contour_expand(
     kernel_mask: Tensor, internal_kernel_label: Tensor, min_kernel_area: int, kernel_num: int
 ) -> list[list[int]]:
-    """Grow the smallest kernels over the larger ones, one size after the other.
+    """Grow the smallest kernels over the largest ones.
 
-    As in the compiled operator, a pixel that gives its label to a neighbour does not grow again
-    into the next larger kernels: its neighbour does.
+    The paper grows them over one size after the other. The compiled operator reads the largest
+    kernels in each step, so that all other sizes change nothing; so does this function.
 
     Args:
-        kernel_mask: (K, H, W): not 0 for pixels of kernels, the largest kernels first.
+        kernel_mask: (K, H, W): not 0 for pixels of kernels, the largest kernels first. With K = 1,
+            nothing grows.
         internal_kernel_label: (H, W) integers: labels of the smallest kernels; 0 for none.
         min_kernel_area: Kernels with fewer pixels are left out.
         kernel_num: Number of labels, 0 included. Not needed.
@@ -26,11 +27,11 @@ def contour_expand(
     Returns:
         Labels (H, W), as lists.
     """
-    kernels, labels = kernel_mask.cpu().numpy() != 0, internal_kernel_label.cpu().numpy()
+    labels = internal_kernel_label.cpu().numpy()
     labels = np.where(labels > 0, labels, 0)
     areas = np.bincount(labels.ravel(), minlength=1)
     grown = LabelMap(np.where(areas[labels] >= min_kernel_area, labels, 0))
-    front = np.flatnonzero(grown.flat > 0)
-    for kernel in kernels[-2::-1]:
-        front = grown.grow(front, grown.padded(kernel), columns_first=False)
+    if len(kernel_mask) > 1:
+        largest = grown.padded(kernel_mask[0].cpu().numpy() != 0)
+        grown.grow(np.flatnonzero(grown.flat > 0), largest, columns_first=False)
     return grown.values().tolist()

@@ -32,7 +32,7 @@ class LabelMap:
         allowed: np.ndarray,
         columns_first: bool,
         accepts: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
-    ) -> np.ndarray:
+    ) -> None:
         """Give labels to neighbours of labelled pixels, then to theirs, until none is left.
 
         A pixel gets the label of the first pixel that reaches it, as in a queue of pixels. The four
@@ -44,13 +44,9 @@ class LabelMap:
             columns_first: Whether left and right neighbours are asked before upper and lower ones.
             accepts: Called with flat positions and the labels offered; returns a mask. Defaults to
                 None, which accepts all.
-
-        Returns:
-            Flat positions, in the order of the queue, that gave their label to no neighbour.
         """
         row = self.shape[1] + 2
         steps = np.array([-1, 1, -row, row] if columns_first else [-row, row, -1, 1])
-        stuck = [front[:0]]
         while len(front):
             targets, offers = (front[:, None] + steps).ravel(), self.flat[front].repeat(4)
             asked = np.flatnonzero(allowed[targets] & (self.flat[targets] <= 0))
@@ -59,6 +55,4 @@ class LabelMap:
             # of several offers to a pixel the first one wins
             won = asked[np.sort(np.unique(targets[asked], return_index=True)[1])]
             self.flat[targets[won]] = offers[won]
-            stuck.append(np.delete(front, won // 4))
             front = targets[won]
-        return np.concatenate(stuck)

@@ -75,20 +75,13 @@ def loop_contour_expand(kernels, labels, smallest):
         if (labels == label).sum() < smallest:
             labels[labels == label] = 0
     queue = deque((y, x) for y, x in np.argwhere(labels > 0))
-    for kernel in kernels[-2::-1]:
-        later = deque()
-        while queue:
-            y, x = queue.popleft()
-            gave = False
-            for down, right in STEPS['rows']:
-                row, column = y + down, x + right
-                if 0 <= row < height and 0 <= column < width and kernel[row, column] and labels[row, column] == 0:
-                    labels[row, column] = labels[y, x]
-                    queue.append((row, column))
-                    gave = True
-            if not gave:
-                later.append((y, x))
-        queue = later
+    while queue:
+        y, x = queue.popleft()
+        for down, right in STEPS['rows']:
+            row, column = y + down, x + right
+            if 0 <= row < height and 0 <= column < width and kernels[0, row, column] and labels[row, column] == 0:
+                labels[row, column] = labels[y, x]
+                queue.append((row, column))
     return labels.tolist()
 
 
