@@ -4,7 +4,7 @@
 import numpy as np
 from torch import Tensor
 
-from .common import mmcv_op
+from .common import compute_dtype, mmcv_op
 from .region_growing import LabelMap
 
 
@@ -39,27 +39,27 @@ def pixel_group(
     labels, scores = kernel_label.cpu().numpy(), score.cpu().double().numpy()
     if labels.size and labels.max() >= kernel_region_num:
         raise ValueError(f'pixel_group: kernel_label has {labels.max()}, but kernel_region_num is {kernel_region_num}')
-    vectors = embedding.cpu().double().numpy()
+    vectors = embedding.cpu().to(compute_dtype(embedding)).numpy().reshape(-1, embedding.shape[2])
     grown = LabelMap(labels)
     seeds = np.flatnonzero(grown.padded((labels > 0) & (kernel_contour.cpu().numpy() != 0)))
-    means = _means(vectors, labels, kernel_region_num)
-    padded = np.pad(vectors, ((1, 1), (1, 1), (0, 0))).reshape(-1, vectors.shape[2])
+    means = _means(vectors, labels.ravel(), kernel_region_num).astype(vectors.dtype)
     # the compiled operator has the threshold in float32 and squares it there
     limit = np.float32(distance_threshold) ** 2
 
     def is_close(pixels: np.ndarray, offers: np.ndarray) -> np.ndarray:
-        return ((padded[pixels] - means[offers]) ** 2).sum(1) < limit
+        far = vectors[grown.without_border(pixels)] - means[offers]
+        return np.einsum('pc,pc->p', far, far) < limit
 
     grown.grow(seeds, grown.padded(mask.cpu().numpy() != 0), columns_first=True, accepts=is_close)
     return _instances(grown.values(), scores, kernel_region_num)
 
 
 def _means(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Mean vectors (count, C) of labels; 0 for labels without a pixel."""
-    sums, inside = np.zeros((count, vectors.shape[2])), labels > 0
-    np.add.at(sums, labels[inside], vectors[inside])
-    numbers = np.bincount(labels[inside], minlength=count)
-    return sums / np.maximum(numbers, 1)[:, None]
+    """Mean vectors (count, C) of labels (P,), from (P, C); 0 for labels without a pixel."""
+    inside = labels > 0
+    owners, kept = labels[inside], vectors[inside]
+    sums = [np.bincount(owners, weights=column, minlength=count) for column in kept.T]
+    return np.stack(sums, axis=1) / np.maximum(np.bincount(owners, minlength=count), 1)[:, None]
 
 
 def _instances(labels: np.ndarray, scores: np.ndarray, count: int) -> list[list[float]]:

@@ -21,6 +21,11 @@ class LabelMap:
         """Flatten a map (H, W), with a border of zeros: ((H + 2) * (W + 2),)."""
         return np.pad(values, 1).ravel()
 
+    def without_border(self, positions: np.ndarray) -> np.ndarray:
+        """Flat positions in a map without a border."""
+        rows, columns = np.divmod(positions, self.shape[1] + 2)
+        return (rows - 1) * self.shape[1] + columns - 1
+
     def values(self) -> np.ndarray:
         """The labels (H, W)."""
         height, width = self.shape
@@ -47,12 +52,14 @@ class LabelMap:
         """
         row = self.shape[1] + 2
         steps = np.array([-1, 1, -row, row] if columns_first else [-row, row, -1, 1])
+        winner = np.empty(len(self.flat), dtype=np.int64)
         while len(front):
             targets, offers = (front[:, None] + steps).ravel(), self.flat[front].repeat(4)
             asked = np.flatnonzero(allowed[targets] & (self.flat[targets] <= 0))
             if accepts is not None:
                 asked = asked[accepts(targets[asked], offers[asked])]
-            # of several offers to a pixel the first one wins
-            won = asked[np.sort(np.unique(targets[asked], return_index=True)[1])]
+            # of several offers to a pixel the first one wins: it is written last
+            winner[targets[asked[::-1]]] = asked[::-1]
+            won = asked[winner[targets[asked]] == asked]
             self.flat[targets[won]] = offers[won]
             front = targets[won]
