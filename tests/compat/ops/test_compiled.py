@@ -98,9 +98,13 @@ def cases(device):
         yield 'psamask_forward', (draw(2, 35, 4, 6), zeros(2, 24, 4, 6), kind, 2, 4, 6, 5, 7, 2, 3), (1,)
         yield 'psamask_backward', (draw(2, 24, 4, 6), zeros(2, 35, 4, 6), kind, 2, 4, 6, 5, 7, 2, 3), (1,)
     yield from rotated_cases(draw, zeros, features, scores, generator)
+    yield from curve_cases(draw, zeros, features, generator)
+    if device == 'cpu':
+        yield from cpu_cases(zeros, generator)
     if device == 'cuda':
         yield from cuda_cases(draw, zeros, features, rois, generator)
         yield from rotated_cuda_cases(draw, zeros, features, generator)
+        yield from other_cuda_cases(draw, zeros, features, rois, generator)
 
 
 def rotated_boxes(count, generator, size=60):
@@ -159,6 +163,66 @@ def rotated_cuda_cases(draw, zeros, features, generator):
     mask = torch.zeros(2, 5, 24, dtype=torch.bool, device=features.device)
     mask[..., :3] = mask[..., 8:12] = True
     yield 'diff_iou_rotated_sort_vertices_forward', (ring, mask, mask.sum(2).int()), ()
+
+
+def curve_cases(draw, zeros, features, generator):
+    """Regions between two curves."""
+    curves = (torch.rand(20, 17, generator=generator) * 50 - 5).to(features.device)
+    curves[:, 0] = torch.arange(20) % 2
+    for aligned in (True, False):
+        for ratio in (0, 2):
+            numbers = (3, 5, 0.5, ratio, aligned)
+            yield 'bezier_align_forward', (features, curves, zeros(20, 4, 3, 5), *numbers), (2,)
+            yield 'bezier_align_backward', (draw(20, 4, 3, 5), curves, zeros(2, 4, 20, 24), *numbers), (2,)
+
+
+def cpu_cases(zeros, generator):
+    """Operators that mmcv has for the CPU only, or whose order differs on a GPU."""
+    mask = torch.rand(24, 31, generator=generator) < 0.8
+    labels = zeros(24, 31, dtype=torch.int)
+    labels[3:5, 4:9], labels[5:8, 8:10], labels[15, 20] = 1, 2, 3
+    kernels = torch.stack([mask, labels > 0]).byte()
+    yield 'contour_expand', (kernels, labels, 2, 4), ()
+    boxes = torch.rand(10, 7, generator=generator) * 4
+    points = torch.rand(200, 3, generator=generator) * 4
+    yield 'points_in_boxes_cpu_forward', (boxes, points, zeros(10, 200, dtype=torch.int)), (2,)
+    size, bounds = torch.tensor([0.5, 0.7, 3.0]), torch.tensor([0.0, 0, 0, 3, 3, 3])
+    yield 'dynamic_voxelize_forward', (points, size, bounds, zeros(200, 3, dtype=torch.int), 3), (3,)
+    voxels = zeros(15, 4, 3), zeros(15, 3, dtype=torch.int), zeros(15, dtype=torch.int), zeros(1, dtype=torch.long)[0]
+    yield 'hard_voxelize_forward', (points, size, bounds, *voxels, 4, 15, 3, True), (3, 4, 5, 6)
+
+
+def other_cuda_cases(draw, zeros, features, rois, generator):
+    """Other operators that mmcv has for CUDA only."""
+    boxes, pooled, best = rois[:, 1:].view(2, 10, 4), zeros(2, 1, 10, 4), zeros(2, 1, 10, 4, dtype=torch.int)
+    yield 'border_align_forward', (features, boxes, pooled, best, 5), (2, 3)
+    COMPILED.border_align_forward(features, boxes, pooled, best, 5)
+    yield 'border_align_backward', (draw(2, 1, 10, 4), boxes, best, zeros(2, 4, 20, 24), 5), (3,)
+    precise, flow = zeros(20, 4, 3, 3), draw(20, 4, 3, 3)
+    yield 'prroi_pool_forward', (features, rois, precise, 3, 3, 0.5), (2,)
+    COMPILED.prroi_pool_forward(features, rois, precise, 3, 3, 0.5)
+    yield 'prroi_pool_backward', (flow, rois, zeros(2, 4, 20, 24), 3, 3, 0.5), (2,)
+    yield 'prroi_pool_coor_backward', (precise, flow, features, rois, zeros(20, 5), 3, 3, 0.5), (4,)
+    other, numbers = draw(2, 4, 20, 24), (1, 1, 5, 5, 0, 0, 1, 1, 2, 2, 1, 1)
+    yield 'correlation_forward', (features, other, zeros(2, 5, 5, 20, 24), *numbers), (2,)
+    flow, grads = draw(2, 5, 5, 20, 24), (zeros(2, 4, 20, 24), zeros(2, 4, 20, 24))
+    yield 'correlation_backward', (flow, features, other, *grads, *numbers), (3, 4)
+    yield 'upfirdn2d', (features, draw(3, 4), 2, 1, 1, 2, 2, 1, 0, 3, False, 1.5), ()
+    yield 'fused_bias_leakyrelu', (features, draw(4), zeros(0), 3, 0, 0.2, 1.5), ()
+    for act in range(1, 10):
+        yield 'bias_act', (features, draw(4), zeros(0), zeros(0), zeros(0), 0, 1, act, 0.2, 1.5, 1.0), ()
+    first, second = draw(2, 30, 2), draw(2, 40, 2)
+    found = zeros(2, 30), zeros(2, 40), zeros(2, 30, dtype=torch.int), zeros(2, 40, dtype=torch.int)
+    yield 'chamfer_distance_forward', (first, second, *found), (2, 3, 4, 5)
+    points, centres = draw(2, 50, 3), draw(2, 20, 3)
+    index = zeros(2, 20, 3, dtype=torch.int)
+    yield 'three_nn_forward', (centres, points, zeros(2, 20, 3), index, 2, 20, 50), (2, 3)
+    yield 'knn_forward', (points, centres, index, zeros(2, 20, 3), 2, 50, 20, 3), (2, 3)
+    yield 'ball_query_forward', (centres, points, index, 2, 50, 20, 0.2, 1.5, 3), (2,)
+    picked = zeros(2, 9, dtype=torch.int)
+    yield 'furthest_point_sampling_forward', (points, zeros(2, 50) + 1e10, picked, 2, 50, 9), (1, 2)
+    solid = (torch.rand(10, 7, generator=generator) * 4 + 0.1).to(features.device)
+    yield 'iou3d_boxes_overlap_bev_forward', (solid, solid.flip(0), zeros(10, 10)), (2,)
 
 
 def cuda_cases(draw, zeros, features, rois, generator):
