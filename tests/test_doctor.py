@@ -5,12 +5,14 @@ import builtins
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from addp_mm import doctor
+from addp_mm.compat.ops import OPS
 from addp_mm.compat.versions import INSTALL_ORIGINALS, installed_version
-from addp_mm.doctor import devices, openmmlab, packages, training
+from addp_mm.doctor import devices, openmmlab, operators, packages, training
 
 
 def report(capsys, *options) -> tuple[int, str]:
@@ -110,3 +112,42 @@ def test_a_check_that_raises_an_exception_is_an_error(capsys, monkeypatch):
     status, text = report(capsys)
     assert status == 1
     assert 'error    moon: not checked: OSError: out of reach' in text
+
+
+def test_operators_are_listed_with_who_provides_them(capsys):
+    assert doctor.main(['--ops', '--json']) is None
+    found = {one['name']: one for one in json.loads(capsys.readouterr().out)}
+    assert {one['provider'] for one in found.values()} == {operators.OURS, operators.MISSING}
+    assert (found['roi_align']['passes'], found['roi_align']['module']) == ('forward, backward', 'roi_align')
+    assert found['nms']['passes'] == 'forward'
+    assert found['indice_conv'] == dict(
+        name='indice_conv',
+        module='sparse_ops',
+        provider='-',
+        passes='-',
+        functions=found['indice_conv']['functions'],
+        missing=found['indice_conv']['functions'],
+    )
+    # each operator of this package that mmcv asks for is in the list
+    asked = {name for one in found.values() for name in one['functions']}
+    ours = {name for one in found.values() if one['provider'] == 'addp_mm' for name in one['functions']}
+    assert ours - {name for one in found.values() for name in one['missing']} == asked & {*OPS}
+    doctor.main(['--ops'])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(found) + 3
+    assert lines[-1].startswith(f'{len(found)} operators: 0 compiled, ')
+
+
+def test_compiled_operators_are_told_apart():
+    extension = SimpleNamespace(
+        __spec__=SimpleNamespace(origin='/site-packages/mmcv/_ext.so'), roi_align_forward=print, nms=print
+    )
+    names = ['roi_align_forward', 'roi_align_backward']
+    found = operators._operator('roi_align', 'roi_align', names, extension)
+    assert (found.provider, found.passes, found.missing) == ('compiled', 'forward', ('roi_align_backward',))
+
+
+def test_operators_without_mmcv_have_a_remedy(capsys, monkeypatch):
+    monkeypatch.setattr(operators, 'find_spec', lambda name: None)
+    with pytest.raises(SystemExit, match='mmcv is not installed: pip install'):
+        doctor.main(['--ops'])

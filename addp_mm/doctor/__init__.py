@@ -16,8 +16,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from addp_mm.doctor import devices, openmmlab, packages, system, training
+from addp_mm.cli_options import aligned
+from addp_mm.doctor import devices, openmmlab, operators, packages, system, training
 from addp_mm.doctor.finding import Finding, first_line
+from addp_mm.errors import exit_on_user_error
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     system.check_system,
@@ -73,7 +75,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the report; the exit status is 1 if it has an error."""
     parser = argparse.ArgumentParser(prog='addp doctor', description='Check the environment and run one training step.')
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
+    parser.add_argument(
+        '--ops', action='store_true', help="list mmcv's operators instead, and who provides them in this installation"
+    )
     args = parser.parse_args(argv)
+    if args.ops:
+        with exit_on_user_error():
+            _list_operators(args.json)
+        return
     findings = []
     for finding in _quiet(examine()):
         findings.append(finding)
@@ -85,3 +94,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         print(f'\n{counts["error"]} error(s), {counts["warning"]} warning(s)')
     sys.exit(1 if counts['error'] else 0)
+
+
+def _list_operators(as_json: bool) -> None:
+    """Print the operators, and how many of them there are."""
+    found = list(operators.operators())
+    if as_json:
+        print(json.dumps([dict(dataclasses.asdict(one), passes=one.passes) for one in found], indent=2))
+        return
+    print(aligned(operators.table(found)))
+    providers = {name: sum(one.provider == name for one in found) for name in (operators.COMPILED, operators.OURS)}
+    counts = ', '.join(
+        f'{count} {"" if name == operators.COMPILED else "from "}{name}' for name, count in providers.items()
+    )
+    missing = sum(one.provider == operators.MISSING for one in found)
+    print(f'\n{len(found)} operators: {counts}, {missing} missing. A missing one can be imported; called, it says so')
