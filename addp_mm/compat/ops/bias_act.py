@@ -45,7 +45,7 @@ def bias_act(
             gradient of that gradient if it is 2.
         bias: (C,) along ``dim``, or empty for none.
         xref: The values, if ``grad`` is not 0; empty for linear functions and for ReLUs.
-        yref: The result, if ``grad`` is not 0; empty for linear functions.
+        yref: The result, if ``grad`` is not 0; empty for linear functions and for SiLU.
         dy: The gradient of the result, if ``grad`` is 2.
         grad: 0, 1 or 2.
         dim: Dimension of the bias.
@@ -64,6 +64,8 @@ def bias_act(
     if grad == 0:
         result = _ACTIVATIONS[act](values + added, alpha) * gain
         return (result.clamp(-clamp, clamp) if clamp >= 0 else result).to(input.dtype)
+    if not yref.numel() and xref.numel():  # mmcv keeps no result of SiLU
+        yref = _ACTIVATIONS[act](xref.to(dtype) + added, alpha) * gain
     if clamp >= 0 and yref.numel():
         values = values * (yref.abs() < clamp)
     if act <= _LEAKY_RELU:

@@ -119,7 +119,8 @@ def intersection_areas(first: Tensor, second: Tensor) -> Tensor:
     tolerance = 4 * torch.finfo(first.dtype).eps * size
     for start, edge in zip(clip.unbind(1), (clip.roll(-1, 1) - clip).unbind(1), strict=True):
         points = _clip(points, start, edge * sign, tolerance)
-    return signed_areas(points.permute(2, 1, 0)).abs()
+    areas = signed_areas(points.permute(2, 1, 0)).abs()
+    return areas.masked_fill(sign == 0, 0)  # a polygon without area clips nothing away
 
 
 def _clip(points: Tensor, start: Tensor, edge: Tensor, tolerance: Tensor) -> Tensor:

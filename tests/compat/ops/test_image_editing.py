@@ -176,10 +176,11 @@ def biased(ext, number, clamp):
             return Gradient.apply(grad, x, b, y), by_x, None if by_x is None else by_x.sum((0, 2)), None
 
     class Forward(torch.autograd.Function):
+        # mmcv keeps no result of linear functions and SiLU
         @staticmethod
         def forward(ctx, x, b):
             y = ext.bias_act(x, b, none, none, none, 0, *settings)
-            ctx.save_for_backward(*((x, b) if number > 3 else (none, none)), none if number == 1 else y)
+            ctx.save_for_backward(*((x, b) if number > 3 else (none, none)), none if number in (1, 9) else y)
             return y
 
         @staticmethod

@@ -77,6 +77,14 @@ def test_degenerate_point_sets(mmcv_ops):
     assert -1 <= giou[2] <= 0
     assert grad.isfinite().all()
     assert not mmcv_ops.convex_giou(points[:1], torch.ones(1, 8))[1].any()
+    # quadrilaterals without area: a line inside the square, one far away, and a point
+    lines = torch.tensor([[0.5, 1, 1.5, 1, 1.5, 1, 0.5, 1], [50.0, 2, 58, 2, 58, 2, 50, 2], [1.0, 1] * 4])
+    squares = torch.tensor([SQUARE + SQUARE + SQUARE[:2]] * 3)
+    assert mmcv_ops.convex_iou(squares[:1], lines).tolist() == [[0, 0, 0]]
+    giou, grad = mmcv_ops.convex_giou(squares, lines)
+    assert giou.tolist() == pytest.approx([0, -56 / 60, 0])  # the second: a square of 4 in a hull of 60
+    assert grad.isfinite().all()
+    assert grad[1].any()
     points[0, 3] = math.nan
     assert mmcv_ops.convex_giou(points, square.expand(3, 8).contiguous())[0].isnan().tolist() == [True, False, False]
 
