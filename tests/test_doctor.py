@@ -120,6 +120,8 @@ def test_operators_are_listed_with_who_provides_them(capsys):
     assert {one['provider'] for one in found.values()} == {operators.OURS, operators.MISSING}
     assert (found['roi_align']['passes'], found['roi_align']['module']) == ('forward, backward', 'roi_align')
     assert found['nms']['passes'] == 'forward'
+    for name, functions in (('deform_conv', 3), ('sync_bn', 5), ('upfirdn2d', 1)):
+        assert (found[name]['passes'], len(found[name]['functions'])) == ('forward, backward', functions)
     assert found['indice_conv'] == dict(
         name='indice_conv',
         module='sparse_ops',

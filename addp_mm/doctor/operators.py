@@ -16,7 +16,9 @@ from addp_mm.compat.versions import INSTALL_MMCV
 from addp_mm.errors import UserError
 
 COMPILED, OURS, MISSING = 'compiled', 'addp_mm', '-'
-_PASS = re.compile(r'_(forward|backward)(?=_|$)')
+_PASS = re.compile(r'_(forward|backward).*$')  # sync_bn_forward_mean, deform_conv_backward_input
+# their gradient is the same function
+_OWN_GRADIENT = ('bias_act', 'fused_bias_leakyrelu', 'upfirdn2d')
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Operator:
     """An operator of mmcv.
 
     Attributes:
-        name: Its name without ``_forward`` and ``_backward``.
+        name: Its name up to ``_forward`` or ``_backward``.
         module: The module of ``mmcv.ops`` that calls it.
         provider: :data:`COMPILED`, :data:`OURS` or :data:`MISSING`.
         functions: Names in ``mmcv._ext``.
@@ -42,7 +44,8 @@ class Operator:
         """What can be computed: 'forward', 'forward, backward', or '-' for nothing."""
         if self.provider == MISSING:
             return MISSING
-        has_backward = any('backward' in name for name in self.functions if name not in self.missing)
+        provided = [name for name in self.functions if name not in self.missing]
+        has_backward = self.name in _OWN_GRADIENT or any('backward' in name for name in provided)
         return 'forward, backward' if has_backward else 'forward'
 
 
