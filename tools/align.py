@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None, execute: 'Execute | None' = None) ->
     from addp_mm.alignment.pipeline.pipeline import Pipeline
     from addp_mm.errors import exit_on_interrupt, exit_on_user_error
 
-    left = f'the same command continues the work in {args.work_dir}'
+    left = f'the same command continues the work in {args.work_dir}, without --restart-from'
     with exit_on_interrupt(left), exit_on_user_error(OSError):
         Pipeline(args, execute).run()
 

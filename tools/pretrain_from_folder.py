@@ -176,7 +176,7 @@ def main(argv=None, execute=None):
 
     # file names may contain bytes that are not UTF-8
     sys.stdout.reconfigure(errors='backslashreplace')
-    left = f'the same command continues the work in {args.work_dir}'
+    left = f'the same command continues the work in {args.work_dir}, without --restart-from'
     with exit_on_interrupt(left), exit_on_user_error(OSError):
         Pipeline(args, execute).run()
 

@@ -36,15 +36,16 @@ class _TrajectoryDataset(Dataset):
         numbers, self.trajectories, settings = TrajectoryFiles(self.folder).read()
         self.row_of = {number: row for row, number in enumerate(numbers)}
         self.selection: Selection = read_selection(Path(selection), numbers, settings)
-        self.scores: Tensor | None = None
+        self.scores: dict[int, Tensor] = {}
         if scores is not None:
-            self.scores = read_scores(Path(scores), numbers, settings)
+            used = sorted({image for pair in self.selection.pairs for image in pair})
+            self.scores = dict(zip(used, read_scores(Path(scores), used, settings), strict=True))
 
     def fields_of(self, image: int) -> dict[str, Tensor]:
         """The fields of one trajectory, (L,) each, and its scores (L,) if there are any."""
         row = self.row_of[image]
         item = {field.name: getattr(self.trajectories, field.name)[row] for field in fields(Trajectories)}
-        return item if self.scores is None else dict(item, scores=self.scores[row])
+        return dict(item, scores=self.scores[image]) if self.scores else item
 
 
 @DATASETS.register_module()

@@ -78,7 +78,8 @@ class Commands:
         if status:
             raise CommandError(
                 f'this command ended with status {status}:\n$ {shown(command)}\nThe end of {log}:\n{quoted_end(log)}\n'
-                f'Fix the cause, then run {self._pipeline} with the same options: it continues at this command'
+                f'Fix the cause, then run {self._pipeline} with the same options, without --restart-from: it '
+                'continues at this command'
             )
 
     def _run(self, command: Sequence[str], log: Path, progress: Progress) -> int:

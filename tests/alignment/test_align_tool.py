@@ -17,7 +17,7 @@ from addp_mm.alignment.pairs import SelectionRule
 from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import summary
 from addp_mm.alignment.pipeline.plan import method_names, read_plan
-from addp_mm.alignment.pipeline.samples import Samples, rewards_of, select_samples
+from addp_mm.alignment.pipeline.samples import Samples, rewards_of, select_samples, write_contact_sheet
 from addp_mm.alignment.pipeline.seed_parts import SeedParts
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.errors import ConfigError
@@ -26,6 +26,7 @@ from addp_mm.folder_lock import lock_folder
 from addp_mm.generation.trajectories.trajectories import Trajectories
 from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
 from addp_mm.stages.remove_folder import remove_folder
+from addp_mm.stages.stage import StateError
 
 CONFIG = """
 default_scope = 'mmpretrain'
@@ -194,8 +195,22 @@ def test_what_depends_on_the_samples_is_removed_with_them(configs, tmp_path):
     run.restart(['selection'])
     left = {str(path.relative_to(run.folder)) for path in run.folder.rglob('*') if path.is_file()}
     assert left == {'samples/complete', kept}  # the base is measured again by the reward of now
+    other = run.folder / 'rpo/stage.json'  # a method of another command, on the same samples
+    other.parent.mkdir()
+    other.write_text('{}')
+    run.restart(['dpo'])
+    assert other.is_file()
     run.restart(['samples'])
     assert not [path for path in run.folder.rglob('*') if path.is_file()]
+
+
+def test_a_damaged_record_is_left_out_of_a_restart(configs, tmp_path):
+    run = SeedParts(read_plan([str(configs / 'dpo_tiny.py')]), 'abc', tmp_path / 'seed_0', seed=0, processes=1)
+    run.stages['dpo'].folder.mkdir(parents=True)
+    (run.stages['dpo'].folder / 'stage.json').write_text('{"wanted": ')
+    with pytest.raises(StateError, match='damaged .*--restart-from dpo'):
+        run.changes()
+    assert run.changes(['dpo']) == {}
 
 
 def test_a_seed_is_locked_and_others_are_not(configs, tmp_path):
@@ -234,7 +249,8 @@ def test_nothing_is_fixed_before_it_has_begun(configs, tmp_path):
         (['alignment.sampling.steps=0'], r'alignment\.sampling: argument --steps'),
         (['alignment.sampling.schedule=straight'], r'alignment\.sampling: .*straight'),
         (['alignment.sampling.num_images=1.5'], r'sampling\.num_images must be a whole number of at least 2'),
-        (['alignment.sampling=5'], r'alignment\.sampling must be a dict|sampling'),
+        (['alignment.sampling=5'], r'sampling'),
+        (["alignment.sampling.classes=['dress']"], r'alignment\.sampling\.classes: '),
         (['alignment.contrast=-1'], r'alignment\.contrast must be a finite number'),
         (['alignment.selection.share=1'], r'alignment\.selection\.share is unknown; there are by, right'),
         (['alignment.comparison.num_images=1'], r'comparison\.num_images must be a whole number of at least 2'),
@@ -266,7 +282,6 @@ def test_other_mistakes_are_named_too(configs, tmp_path):
     assert '--restart-from cdpos: choose from samples, selection, positive, negative, cdpo, dpo' in refused(
         configs, tmp_path / 'work', '--restart-from', 'cdpos'
     )
-    assert 'dpo_tiny.py: each method needs a name' not in refused(configs, tmp_path / 'w', '--restart-from', 'x')
     other = configs / 'other_tiny.py'
     other.write_text(
         f"_base_ = '{configs / 'dpo_tiny.py'}'\nalignment = dict(sampling=dict(num_images=9))\n", encoding='utf-8'
@@ -336,8 +351,12 @@ def test_samples_of_inpainting_are_read_by_the_names_of_their_files(tmp_path):
     assert [samples.image(row)[0, 0, 0] for row in range(3)] == [0, 1, 2]
     rewards = rewards_of(build_reward(lambda images: 255 * images[:, 0].mean((1, 2))), samples, '')
     assert rewards == pytest.approx([0, 1, 2])
-    selection = select_samples(samples, rewards, SelectionRule(), tmp_path / 'selection.json', tmp_path / 'sheet.png')
+    selection = select_samples(samples, rewards, SelectionRule(), tmp_path / 'selection.json')
     assert selection.pairs == [(1, 0)]  # the third image is the only one of its question
+    Image.new('RGB', (4, 4)).save(tmp_path / names['000001'])  # of another size
+    write_contact_sheet(samples, selection, tmp_path / 'sheet.png')
+    assert Image.open(tmp_path / 'sheet.png').width > 0
+    assert [images.shape[2:] for images, _ in samples.batches('')] == [(2, 2), (4, 4), (2, 2)]
 
 
 def test_the_summary_is_paired_with_the_base():

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import sys
@@ -16,10 +15,9 @@ import torch
 from PIL import Image
 
 from addp_mm.alignment.figures import CHOSEN, REJECTED, framed, heat_map, steps_heat_map
-from addp_mm.alignment.pairs import read_selection
 from addp_mm.alignment.pipeline.comparison import DISTANCE, DIVERSITY, REWARD
 from addp_mm.alignment.pipeline.plan import BASE, NEGATIVE, POSITIVE, Plan
-from addp_mm.alignment.pipeline.samples import Samples
+from addp_mm.alignment.pipeline.samples import Samples, read_if, tiles
 from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.score_files import read_scores
 from addp_mm.alignment.token_scores import score_ranks
@@ -132,14 +130,13 @@ def _same_noise(run: SeedRun, command: str) -> Section:
     for name in names:
         samples = run.compared(name)
         rows += [samples.image(row) for row in range(min(_SHOWN_IMAGES, len(samples.numbers)))]
-    grid = image_grid(rows, columns=len(rows) // len(names))
+    grid = image_grid(tiles(rows), columns=len(rows) // len(names))
     caption = f'Images from the same noise. Rows: {", ".join(names)}.'
     return Section('Images', [Figure(caption, [command], [_picture(grid, caption)])])
 
 
 def _pairs(run: SeedRun, command: str) -> Section:
-    samples = run.samples()
-    selection = read_selection(run.selection_file, samples.numbers, samples.settings)
+    selection = run.selection()
     rows = [[name.replace('_', ' '), f'{count:,}'] for name, count in selection.counts.items()]
     rows += [['right samples', f'{len(selection.right):,}'], ['wrong samples', f'{len(selection.wrong):,}']]
     rows += [['pairs', f'{len(selection.pairs):,}']]
@@ -155,11 +152,11 @@ def _pairs(run: SeedRun, command: str) -> Section:
 
 def _tokens(run: SeedRun, command: str) -> Section:
     samples = run.samples()
-    selection = read_selection(run.selection_file, samples.numbers, samples.settings)
+    selection = run.selection()
     scores = read_scores(run.scores_file, samples.numbers, samples.settings)
     row_of = {number: row for row, number in enumerate(samples.numbers)}
     pairs = selection.pairs[:: max(1, len(selection.pairs) // _SHOWN_TOKENS)][:_SHOWN_TOKENS]
-    grid_size = tuple(json.loads(run.about_scores.read_text())['grid_size'])
+    grid_size = tuple((read_if(run.about_scores) or {})['grid_size'])
     pictures = []
     for pair in pairs:
         for number, colour, side in zip(reversed(pair), (REJECTED, CHOSEN), ('rejected', 'chosen'), strict=True):

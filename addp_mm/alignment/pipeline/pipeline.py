@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from addp_mm.config.paths import require_writable_folder
 from addp_mm.engine.device import choose_device
 from addp_mm.errors import ConfigError, UserError, first_few, suggest
 from addp_mm.folder_lock import lock_folder
+from addp_mm.generation.class_choice import choose_classes
+from addp_mm.label_maps.config_classifier import class_names
 from addp_mm.models.layers.lora_weights import is_adapter
 from addp_mm.registry import DATASETS, MODELS
 from addp_mm.stages.commands import Commands, Execute
@@ -79,7 +81,7 @@ class Pipeline:
             for run in runs:
                 run.run(clock)
             others = [seed_run(seed, commands) for seed in _seeds_in(args.work_dir) if seed not in args.seeds]
-            every = [*runs, *(run for run in others if run.is_complete())]
+            every = [*runs, *filter(_is_complete, others)]
             self._report(plan, sorted(every, key=lambda run: run.seed), commands)
 
     def _start(self, plan: Plan, runs: list[SeedRun]) -> None:
@@ -88,9 +90,8 @@ class Pipeline:
             if name not in parts:
                 raise ConfigError(f'--restart-from {name}: choose from {", ".join(parts)}{suggest(name, parts)}')
         for run in runs:
-            removed = run.depending_on(again)
-            if changes := {name: own for name, own in run.changes().items() if name not in removed}:
-                raise StateError(_started_otherwise(run, changes))
+            if changes := run.changes(run.depending_on(again)):
+                raise StateError(_started_otherwise(run, changes, again))
         for run in runs:
             run.restart(again)
         print(
@@ -126,7 +127,13 @@ def check_plan(plan: Plan, device: torch.device) -> str:
 
     build_reward(plan.reward, 'alignment.reward', device)
     check_comparison(plan.comparison, device)
-    base = module_fingerprint(load_model(plan.base_config, plan.base_checkpoint))
+    model = load_model(plan.base_config, plan.base_checkpoint)
+    base = module_fingerprint(model)
+    if plan.classes:
+        try:
+            choose_classes(plan.classes, model.num_classes, class_names(plan.base_config))
+        except ConfigError as error:
+            raise ConfigError(f'alignment.sampling.classes: {error}') from error
     trainings = {LIKELIHOOD: (plan.likelihood, LikelihoodTuning)}
     trainings.update({name: (cfg, GeneratorTuning) for name, cfg in plan.methods.items()})
     for name, (cfg, kind) in trainings.items():
@@ -161,14 +168,26 @@ def _check_training(cfg: Config, kind: type[GeneratorTuning], base: str, checkpo
         )
 
 
-def _started_otherwise(run: SeedRun, changes: Mapping[str, list[str]]) -> str:
+def _started_otherwise(run: SeedRun, changes: Mapping[str, list[str]], again: Sequence[str]) -> str:
     found = '; '.join(f'{name}: {first_few(own, 6, ", ")}' for name, own in changes.items())
     moved = any(change.startswith('folder ') for change in changes.get(SAMPLES, []))
     remedy = f'Move {run.folder.parent} back' if moved else 'Use the same options to continue'
     return (
         f'{run.folder} was started with other options: {found}. {remedy}, or run these parts again: --restart-from '
-        f'{" ".join(changes)}'
+        f'{" ".join(dict.fromkeys([*again, *changes]))}'
     )
+
+
+def _is_complete(run: SeedRun) -> bool:
+    """Whether a seed of another command belongs into the report; says so if it does not."""
+    try:
+        if run.is_complete():
+            return True
+        reason = 'it has not ended, or has other options'
+    except UserError as error:
+        reason = str(error)
+    print(f'{run.folder} is not in the report: {reason}')
+    return False
 
 
 def _seeds_in(work_dir: Path) -> list[int]:

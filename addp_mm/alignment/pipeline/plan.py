@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -71,6 +72,7 @@ class Plan:
         num_images: Images that are sampled for the training.
         sampling: Options of ``addp generate``, or ``addp inpaint``.
         steps: Steps of the sampling.
+        classes: Classes of the sampling as they were given; None if there are none.
         inpainting: The images and other options of ``addp inpaint``; None: whole images are
             generated.
         reward: Config of the reward.
@@ -86,6 +88,7 @@ class Plan:
     num_images: int
     sampling: tuple[str, ...]
     steps: int
+    classes: Sequence[str] | None
     inpainting: tuple[str, ...] | None
     reward: Mapping[str, Any]
     rule: SelectionRule
@@ -184,7 +187,7 @@ def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Con
     sampling = dict(_require_dict(_needed(section, 'sampling'), f'{SECTION}.sampling'))
     num_images = _require_number(sampling.pop('num_images', 640), 2, f'{SECTION}.sampling.num_images')
     inpainting = _inpainting(section.get('inpainting'))
-    arguments, steps = _sampling(sampling, inpainting is not None)
+    arguments, parsed = _sampling(sampling, inpainting is not None)
     contrast = section.get('contrast', 1.0)
     if isinstance(contrast, bool) or not isinstance(contrast, (int, float)) or not 0 <= contrast < math.inf:
         raise ConfigError(f'{SECTION}.contrast must be a finite number of at least 0, got {contrast!r}')
@@ -199,7 +202,8 @@ def _plan(section: dict[str, Any], likelihood: Config, methods: Mapping[str, Con
         _needed(base, 'checkpoint', f'{SECTION}.base'),
         num_images,
         arguments,
-        steps,
+        parsed.steps,
+        parsed.classes,
         inpainting,
         _require_dict(_needed(section, 'reward'), f'{SECTION}.reward'),
         selection_rule,
@@ -226,8 +230,8 @@ def _inpainting(section: Any) -> tuple[str, ...] | None:
     return image, *_as_options(rest)
 
 
-def _sampling(section: Mapping[str, Any], inpaints: bool) -> tuple[tuple[str, ...], int]:
-    """The options of the command, checked as the command checks them, and its steps."""
+def _sampling(section: Mapping[str, Any], inpaints: bool) -> tuple[tuple[str, ...], Namespace]:
+    """The options of the command, checked as the command checks them, and what it parses."""
     name, options = f'{SECTION}.sampling', _as_options(section)
     parser = _SamplingParser(prog=name)
     add_sampling_options(parser)
@@ -242,7 +246,7 @@ def _sampling(section: Mapping[str, Any], inpaints: bool) -> tuple[tuple[str, ..
         schedule_of(args)
     except ValueError as error:
         raise ConfigError(f'{name}: {error}') from error
-    return tuple(options), args.steps
+    return tuple(options), args
 
 
 class _SamplingParser(ToolParser):

@@ -109,17 +109,14 @@ def read_if_made_from(path: Path, made_from: Any) -> dict[str, Any] | None:
     return content if content and content.get('made_from') == made_from else None
 
 
-def select_samples(
-    samples: Samples, rewards: Sequence[float], rule: SelectionRule, path: Path, sheet: Path
-) -> Selection:
-    """Select right and wrong samples, and write the selection and a contact sheet of its pairs.
+def select_samples(samples: Samples, rewards: Sequence[float], rule: SelectionRule, path: Path) -> Selection:
+    """Select right and wrong samples, and write the selection.
 
     Args:
         samples: The samples.
         rewards: Of the images.
         rule: The rule.
         path: File of the selection.
-        sheet: PNG file.
 
     Raises:
         TrajectoryError: There is no pair.
@@ -127,7 +124,26 @@ def select_samples(
     trajectories = samples.trajectories
     selection = select(rewards, questions_of(trajectories), trajectories.ids, rule)
     write_selection(path, selection, samples.numbers, samples.settings, rule)
-    shown = selection.pairs[:: max(1, len(selection.pairs) // _SHOWN_PAIRS)][:_SHOWN_PAIRS]
-    chosen, rejected = ([samples.image(row) for row in side] for side in zip(*shown, strict=True))
-    write_png(sheet, Image.fromarray(contact_sheet(chosen, rejected)))
     return selection
+
+
+def write_contact_sheet(samples: Samples, selection: Selection, path: Path) -> None:
+    """Write some pairs side by side as PNG.
+
+    Args:
+        samples: The samples.
+        selection: Its numbers are those of the images.
+        path: The file.
+    """
+    row_of = {number: row for row, number in enumerate(samples.numbers)}
+    shown = selection.pairs[:: max(1, len(selection.pairs) // _SHOWN_PAIRS)][:_SHOWN_PAIRS]
+    images = tiles([samples.image(row_of[number]) for pair in shown for number in pair])
+    write_png(path, Image.fromarray(contact_sheet(images[::2], images[1::2])))
+
+
+def tiles(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Images of the size of the first one, for a grid; those of another size are resized."""
+    size = images[0].shape[1::-1]
+    return [
+        image if image.shape[1::-1] == size else np.asarray(Image.fromarray(image).resize(size)) for image in images
+    ]

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from addp_mm.alignment.pipeline.plan import BASE, NEGATIVE, POSITIVE, SAMPLES, SECTION, SELECTION, Plan, is_weighted
 from addp_mm.alignment.pipeline.samples import read_if
 from addp_mm.stages.remove_folder import remove_folder
-from addp_mm.stages.stage import Stage, comparable, differences
+from addp_mm.stages.stage import RECORD, Stage, comparable, differences
 
 #: The work of a training step: forward and backward pass, and the frozen generator.
 _PASSES = 4
@@ -109,19 +109,29 @@ class SeedParts:
         weighted = {method for method, cfg in self.plan.methods.items() if again and is_weighted(cfg)}
         return [name for name in self.stages if name in names or name in weighted]
 
-    def changes(self) -> dict[str, list[str]]:
-        """How the options differ from those of the parts that were started, by part."""
+    def changes(self, removed: Collection[str] = ()) -> dict[str, list[str]]:
+        """How the options differ from those of the parts that were started, by part.
+
+        Args:
+            removed: Parts that are not compared. Defaults to (): none.
+        """
         found: dict[str, list[str]] = {}
-        if before := read_if(self.samples_record):
+        has_samples = any(self.samples_folder.glob('images/*'))
+        if SAMPLES not in removed and has_samples and (before := read_if(self.samples_record)):
             found[SAMPLES] = list(differences(before, self._samples_wanted()))
-        if self.selection_file.is_file() and (before := read_if(self.rewards_file)):
+        if SELECTION not in removed and self.selection_file.is_file() and (before := read_if(self.rewards_file)):
             found[SELECTION] = list(differences(before['wanted'], self._selection_wanted()))
-        found.update((name, stage.changes()) for name, stage in self.stages.items() if stage.is_prepared)
+        started = (name for name, stage in self.stages.items() if stage.is_prepared and name not in removed)
+        found.update((name, self.stages[name].changes()) for name in started)
         return {name: changed for name, changed in found.items() if changed}
 
     def restart(self, names: Collection[str]) -> None:
         """Remove parts, and all that depends on them."""
         removed = self.depending_on(names)
+        # methods of earlier commands depend on the same samples and scores
+        others = [path.parent.name for path in self.folder.glob(f'*/{RECORD}') if path.parent.name not in self.stages]
+        if {*removed} & {SAMPLES, SELECTION, POSITIVE, NEGATIVE}:
+            removed += others
         for part in reversed(removed):  # the earliest last: what remains belongs together
             if part == SELECTION:
                 self._unlink(self.selection_file, self.rewards_file)
@@ -161,5 +171,9 @@ class SeedParts:
 
     def is_complete(self) -> bool:
         """Whether a run with this plan has ended here."""
-        measured = ((self.folder / 'comparison' / name / 'measures.json').is_file() for name in self.contenders())
-        return not self.changes() and all(stage.done() for stage in self.stages.values()) and all(measured)
+        folder, count = self.folder / 'comparison', self.plan.comparison.num_images
+        for name in self.contenders():
+            rewards = (read_if(folder / name / 'measures.json') or {}).get('rewards', {}).get('reward', [])
+            if not rewards or self.plan.inpainting is None and len(rewards) != count:
+                return False
+        return not self.changes() and all(stage.done() for stage in self.stages.values())

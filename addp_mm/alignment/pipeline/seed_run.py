@@ -10,11 +10,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from addp_mm.alignment.pairs import read_selection
+from addp_mm.alignment.pairs import Selection, read_selection
 from addp_mm.alignment.pipeline.clock import WorkClock
 from addp_mm.alignment.pipeline.comparison import measure
 from addp_mm.alignment.pipeline.plan import BASE, FRESH_SEEDS, NEGATIVE, POSITIVE, SAMPLES, SECTION, Plan, is_weighted
-from addp_mm.alignment.pipeline.samples import Samples, read_if, read_if_made_from, rewards_of, select_samples
+from addp_mm.alignment.pipeline.samples import (
+    Samples,
+    read_if,
+    read_if_made_from,
+    rewards_of,
+    select_samples,
+    write_contact_sheet,
+)
 from addp_mm.alignment.pipeline.seed_parts import SeedParts
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.alignment.score_files import write_scores
@@ -58,6 +65,7 @@ class SeedRun(SeedParts):
         write_json(self.samples_record, self._samples_wanted())
         self._generate(SAMPLES, BASE, self.plan.num_images, self.seed, clock)
         self._select()
+        write_contact_sheet(self.samples(), self.selection(), self.folder / 'contact_sheet.png')
         for name, stage in self.stages.items():
             if name in self.plan.methods and is_weighted(self.plan.methods[name]):
                 self._score()
@@ -109,6 +117,11 @@ class SeedRun(SeedParts):
         samples = Samples.read(self.folder / part)
         return samples if self.plan.inpainting is not None else samples.first(count)
 
+    def selection(self) -> Selection:
+        """What was selected; the numbers are those of the images."""
+        samples = self.samples()
+        return read_selection(self.selection_file, samples.numbers, samples.settings)
+
     def _select(self) -> None:
         """Compute the rewards, and select by them. What is selected stays."""
         if self.selection_file.is_file():
@@ -121,8 +134,7 @@ class SeedRun(SeedParts):
             reward = build_reward(self.plan.reward, f'{SECTION}.reward', self.device)
             rewards = rewards_of(reward, samples, f'{self.folder.name}: rewards')
         write_json(self.rewards_file, dict(wanted=wanted, rewards=rewards))
-        sheet = self.folder / 'contact_sheet.png'
-        select_samples(samples, rewards, self.plan.rule, self.selection_file, sheet)
+        select_samples(samples, rewards, self.plan.rule, self.selection_file)
 
     def _train(self, stage: Stage, clock: WorkClock) -> None:
         cfg = self.new[stage.name]
@@ -169,7 +181,7 @@ class SeedRun(SeedParts):
             )
         grid_size = base.latent_size
         row_of = {number: row for row, number in enumerate(samples.numbers)}
-        selection = read_selection(self.selection_file, samples.numbers, samples.settings)
+        selection = self.selection()
         sides = ([row_of[number] for number in side] for side in (selection.right, selection.wrong))
         faults = scores.faults(*sides)
         del base, positive, negative
