@@ -23,3 +23,4 @@ train_dataloader = dict(
     ),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=8)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))

@@ -179,7 +179,7 @@ def _started_otherwise(run: SeedRun, changes: Mapping[str, list[str]], again: Se
 
 
 def _is_complete(run: SeedRun) -> bool:
-    """Whether a seed of another command belongs into the report; says so if it does not."""
+    """Whether a seed of another command belongs in the report; says so if it does not."""
     try:
         if run.is_complete():
             return True
