@@ -41,10 +41,10 @@ def test_the_methods_differ_in_their_losses():
     assert losses == {
         'likelihood': (None, None, False),
         'dpo': ('none', sequence, False),
-        'rpo': ('none', dict(sequence, likelihood_weight=1.0), False),
+        'rpo': ('none', dict(sequence, likelihood_weight=3.0), False),
         'token-dpo': ('none', token, False),
         'cdpo': ('rejected', sequence, True),
-        'cdpo-rank': ('rejected', sequence, True),
+        'cdpo-rank': ('rejected', dict(sequence, likelihood_weight=3.0), True),
         'cdpo-per-token': ('rejected', token, True),
     }
     ranked = [name for name, path in METHODS.items() if load_recipe(path).model.get('weights') == 'rank']
@@ -55,7 +55,7 @@ def test_all_nano_methods_are_one_plan_whose_parts_exist():
     methods = [str(path) for name, path in METHODS.items() if name != 'likelihood']
     plan = read_plan(methods)
     assert sorted(plan.methods) == sorted({*METHODS} - {'likelihood'})
-    assert plan.num_images == 640
+    assert plan.num_images == 1280
     assert plan.likelihood.model.type == 'addp_mm.LikelihoodTuning'
     assert build_reward(plan.reward).name == 'ClassifierReward'
 

@@ -1,6 +1,6 @@
 # Copyright (c) addp_mm contributors. Apache-2.0.
 # Tuning of a nano generator on its own trajectories: runtime, and 200 iterations of AdamW. 1e-3
-# spoils the images with preference losses (docs/benchmarks/cdpo.md).
+# spoils the images with preference losses alone (docs/benchmarks/cdpo.md).
 _base_ = '../default_runtime.py'
 default_scope = 'mmpretrain'
 
