@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from addp_mm.alignment.intervals import mean_with_interval, share_with_interval
+from addp_mm.alignment.intervals import mean_with_interval, share_difference_with_interval, share_with_interval
 from addp_mm.alignment.redraw import (
     NO_STEP,
     choose_tokens,
@@ -106,7 +106,7 @@ class Case:
             share=self.share,
             choice=self.choice,
             minus=other.choice,
-            right=asdict(mean_with_interval(self.right.mean(1) - other.right.mean(1))),
+            right=asdict(share_difference_with_interval(self.right.mean(1) - other.right.mean(1))),
             reward=asdict(mean_with_interval(self.rewards.mean(1) - other.rewards.mean(1))),
         )
 

@@ -36,9 +36,7 @@ def right_bars(cases: Sequence[Case]) -> Picture:
     bars: dict[str, list[Interval | None]] = {}
     for case in cases:
         values = bars.setdefault(case_name(case.share), [None] * len(CHOICES))
-        found = share_with_interval(case.right.mean(1))
-        percent = Interval(100 * found.value, 100 * found.low, 100 * found.high)
-        values[CHOICES.index(case.choice)] = percent
+        values[CHOICES.index(case.choice)] = share_with_interval(case.right.mean(1)).scaled(100)
     return error_bars('Tokens drawn again', bars, CHOICES, 'wrong images that become right, %')
 
 

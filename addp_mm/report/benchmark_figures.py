@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure as MatplotlibFigure
@@ -23,18 +24,25 @@ class Interval:
 
     Args:
         value: The value.
-        low: Lower end of the error bar.
-        high: Upper end of the error bar.
+        low: Lower end of the error bar. Defaults to None: there is no error bar.
+        high: Upper end of the error bar. Defaults to None.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     @property
-    def arms(self) -> tuple[list[float], list[float]]:
-        """Lengths of the error bar below and above, as matplotlib takes them."""
+    def arms(self) -> tuple[list[float], list[float]] | None:
+        """Lengths of the error bar below and above, as matplotlib takes them; None: no bar."""
+        if self.low is None or self.high is None:
+            return None
         return [self.value - self.low], [self.high - self.value]
+
+    def scaled(self, factor: float) -> Interval:
+        """The interval in another unit: all its numbers times a positive factor."""
+        low, high = (None if limit is None else factor * limit for limit in (self.low, self.high))
+        return Interval(factor * self.value, low, high)
 
 
 def error_scatter(title: str, points: Mapping[str, tuple[Interval, Interval]], x_label: str, y_label: str) -> Picture:
@@ -68,6 +76,31 @@ def error_scatter(title: str, points: Mapping[str, tuple[Interval, Interval]], x
     ax.margins(0.2)
     plain_axes(ax, 'both')
     # names beside the points would overlap where backbones are alike
+    figure.legend(loc='outside right upper', frameon=False, fontsize=8)
+    return svg_picture(figure, f'{y_label} against {x_label}: {title}')
+
+
+def run_scatter(title: str, points: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str) -> Picture:
+    """Draw the runs of each name as small points, and their mean as a large one with a dark edge.
+
+    Args:
+        title: Title of the chart.
+        points: (x, y) of each run, by name.
+        x_label: Name of the horizontal axis.
+        y_label: Name of the vertical axis.
+    """
+    figure = MatplotlibFigure(_INCHES, layout='constrained')
+    ax = figure.subplots()
+    for number, (name, runs) in enumerate(points.items()):
+        style: Any = dict(color=COLOURS[number % len(COLOURS)], marker=_MARKERS[number // len(COLOURS) % len(_MARKERS)])
+        x, y = zip(*runs, strict=True)
+        ax.scatter(x, y, 14, alpha=0.5, edgecolor='none', **style)
+        ax.scatter([fmean(x)], [fmean(y)], 60, edgecolor='#333333', linewidth=0.8, label=short_name(name), **style)
+    ax.set_title(title, fontsize=10, loc='left', fontweight='bold')
+    ax.set_xlabel(x_label, fontsize=8, color=SOFT)
+    ax.set_ylabel(y_label, fontsize=8, color=SOFT)
+    ax.margins(0.1)
+    plain_axes(ax, 'both')
     figure.legend(loc='outside right upper', frameon=False, fontsize=8)
     return svg_picture(figure, f'{y_label} against {x_label}: {title}')
 

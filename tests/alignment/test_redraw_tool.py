@@ -13,7 +13,6 @@ from helpers.tiny_alignment import write_files
 from PIL import Image
 
 from addp_mm.alignment.figures import REJECTED
-from addp_mm.alignment.intervals import mean_with_interval, share_with_interval
 from addp_mm.alignment.pairs import Selection, write_selection
 from addp_mm.alignment.redraw_experiment import CHOICES, RedrawExperiment, right_thresholds
 from addp_mm.alignment.redraw_figures import redraw_grid
@@ -133,16 +132,6 @@ def test_a_case_does_not_depend_on_the_other_images_and_the_batches(files, choic
 
 def test_thresholds_belong_to_the_question():
     assert right_thresholds([3.0, 1.0, 2.0], ['a', 'a', 'b'], ['b', 'a', 'c']) == [2.0, 1.0, 1.0]
-
-
-def test_intervals_over_images():
-    found = mean_with_interval(np.array([0.0, 0.5, 0.5, 1.0] * 25))
-    assert found.value == 0.5
-    assert (found.low, found.high) == pytest.approx((0.43, 0.57), abs=0.01)  # 1.96 standard errors of 0.0354
-    never, always = share_with_interval(np.zeros(10)), share_with_interval(np.ones(10))
-    assert (never.value, never.low, round(never.high, 4)) == (0.0, 0.0, 0.2775)  # Wilson
-    assert (round(always.low, 4), always.high) == (0.7225, 1.0)
-    assert mean_with_interval(np.array([0.3])).arms == ([0.0], [0.0])
 
 
 def test_the_lowest_score_of_an_image_is_red_and_known_tokens_are_not():

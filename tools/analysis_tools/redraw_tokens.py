@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -256,11 +257,11 @@ def table(results: dict) -> str:
     """The cases and the differences from the controls, with their intervals, as text."""
     from addp_mm.alignment.redraw_figures import case_name
 
-    def percent(found: dict) -> str:
-        return f'{found["value"]:.1%} ({found["low"]:.1%} to {found["high"]:.1%})'
+    def text(found: dict, unit: str) -> str:
+        value, *limits = (None if found[key] is None else f'{found[key]:{unit}}' for key in ('value', 'low', 'high'))
+        return value if None in limits else f'{value} ({" to ".join(limits)})'
 
-    def plain(found: dict) -> str:
-        return f'{found["value"]:.4g} ({found["low"]:.4g} to {found["high"]:.4g})'
+    percent, plain = partial(text, unit='.1%'), partial(text, unit='.4g')
 
     rows = [('drawn again', 'chosen by', 'become right', 'reward', 'other id')]
     for case in results['cases']:
