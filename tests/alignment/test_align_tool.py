@@ -15,7 +15,8 @@ from PIL import Image
 
 from addp_mm.alignment.pairs import SelectionRule
 from addp_mm.alignment.pipeline.clock import WorkClock
-from addp_mm.alignment.pipeline.comparison import summary
+from addp_mm.alignment.pipeline.comparison_section import comparison_pictures, difference_table
+from addp_mm.alignment.pipeline.comparison_table import summary, with_differences
 from addp_mm.alignment.pipeline.plan import method_names, read_plan
 from addp_mm.alignment.pipeline.samples import Samples, rewards_of, select_samples, write_contact_sheet
 from addp_mm.alignment.pipeline.seed_parts import SeedParts
@@ -129,7 +130,8 @@ def test_a_run_that_was_interrupted_ends_like_an_uninterrupted_one(configs, tmp_
     assert whole['cdpo']['reward']['mean'] != whole['base']['reward']['mean']
     assert (tmp_path / 'parts/seed_0/contact_sheet.png').is_file()
     figures = {path.name for path in (tmp_path / 'parts/figures').iterdir()}
-    assert {'comparison_0.svg', 'images_0.png', 'critical-tokens_0.png', 'trainings_0.svg'} <= figures
+    charts = {f'comparison_{name}.svg' for name in ('reward', 'filled_difference', 'reward_and_frechet_distance')}
+    assert charts | {'images_0.png', 'critical-tokens_0.png', 'trainings_0.svg'} <= figures
     page = (tmp_path / 'parts/report.html').read_text()
     for text in ('Critical tokens', 'Right and wrong', 'Images from the same noise. Rows: base, positive, cdpo'):
         assert text in page
@@ -370,6 +372,39 @@ def test_the_summary_is_paired_with_the_base():
     assert 'frechet_distance' not in table['base']
     with pytest.raises(ConfigError, match='tuned and base have other numbers of images'):
         summary(dict(base=[seed(0, 1)], tuned=[seed(1)]))
+
+
+def test_differences_are_paired_by_seed_and_have_an_interval_over_seeds():
+    def row(*values):
+        return dict(reward=dict(mean=sum(values) / len(values), deviation=None, values=[*values]))
+
+    table = with_differences(dict(base=row(1.0, 5.0, 9.0), tuned=row(2.0, 6.5, 10.0)))  # as an earlier version wrote it
+    assert table['base']['reward']['difference'] is None
+    found = table['tuned']['reward']['difference']
+    arm = 4.3027 * 0.288675 / 3**0.5  # Student's t, two degrees of freedom
+    assert [found[key] for key in ('value', 'low', 'high')] == pytest.approx(
+        [3.5 / 3, 3.5 / 3 - arm, 3.5 / 3 + arm], rel=1e-4
+    )
+    assert difference_table(table)[1] == ['tuned', '+1.167 (0.450 to 1.884)']
+    one = with_differences(dict(base=row(1.0), tuned=row(0.5)))
+    assert difference_table(one) == [['', 'reward'], ['tuned', '-0.500']]
+    assert with_differences(table) == table
+    unpaired = with_differences(dict(base=row(1.0, 2.0), tuned=row(1.0)))
+    assert difference_table(unpaired)[1] == ['tuned', '–']
+
+
+def test_each_number_has_a_chart_and_one_seed_has_no_error_bars():
+    def seed(reward, distance):
+        return dict(rewards=dict(reward=[reward] * 2), frechet_distance=distance, diversity=None)
+
+    names = {'reward', 'better_than_base', 'frechet_distance'}
+    names |= {f'{name}_difference' for name in names} | {'reward_and_frechet_distance'}
+    for seeds, bars in (([seed(1.0, 3.0)], False), ([seed(1.0, 3.0), seed(2.0, 5.0)], True)):
+        pictures = comparison_pictures(summary(dict(base=seeds, tuned=seeds[::-1])))
+        assert {*pictures} == names
+        assert (b'LineCollection' in pictures['reward'].content) is bars  # an error bar
+    other = dict(base=[seed(1.0, None), seed(2.0, 5.0)], tuned=[seed(1.0, 4.0)] * 2)
+    assert 'frechet_distance' not in summary(other)['tuned']
 
 
 def test_diversity_is_the_mean_distance_within_a_question():

@@ -6,8 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,45 +83,6 @@ def measure(
     found = {'made_from': key, 'rewards': rewards, DISTANCE: distance, DIVERSITY: known}
     write_json(path, found)
     return found
-
-
-def summary(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Mean and deviation of each number over the seeds, by model and by name of the number.
-
-    ``better_than_base`` is the share of images with a higher reward than the base's image of the
-    same seed and number; equal ones count half.
-
-    Args:
-        measured: Results of :func:`measure` for each seed, by model; the first is the base.
-
-    Raises:
-        ConfigError: The models have other numbers of images.
-    """
-    base = next(iter(measured.values()))
-    table: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, seeds in measured.items():
-        numbers: dict[str, list[float]] = {}
-        for own, other in zip(seeds, base, strict=True):
-            for key, values in own['rewards'].items():
-                numbers.setdefault(key, []).append(statistics.fmean(values))
-            if len(own['rewards'][REWARD]) != len(other['rewards'][REWARD]):
-                raise ConfigError(
-                    f'{name} and base have other numbers of images: the images of alignment.inpainting have changed. '
-                    'Add --restart-from samples'
-                )
-            pairs = zip(own['rewards'][REWARD], other['rewards'][REWARD], strict=True)
-            share = statistics.fmean((1 if one > two else 0.5 if one == two else 0) for one, two in pairs)
-            numbers.setdefault('better_than_base', []).append(share)
-            for key in (DISTANCE, DIVERSITY):
-                if own[key] is not None:
-                    numbers.setdefault(key, []).append(own[key])
-        table[name] = {key: _spread(values) for key, values in numbers.items()}
-    return table
-
-
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return dict(mean=statistics.fmean(values), deviation=deviation, values=list(values))
 
 
 def _key(name: str) -> str:

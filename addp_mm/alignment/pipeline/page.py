@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from addp_mm.alignment.figures import CHOSEN, REJECTED, framed, heat_map, steps_heat_map
-from addp_mm.alignment.pipeline.comparison import DISTANCE, DIVERSITY, REWARD
+from addp_mm.alignment.pipeline.comparison_section import comparison_pictures, comparison_section
 from addp_mm.alignment.pipeline.plan import BASE, NEGATIVE, POSITIVE, Plan
 from addp_mm.alignment.pipeline.samples import Samples, read_if, tiles
 from addp_mm.alignment.pipeline.seed_run import SeedRun
@@ -23,7 +24,6 @@ from addp_mm.alignment.score_files import read_scores
 from addp_mm.alignment.token_scores import score_ranks
 from addp_mm.checkpoints.atomic_write import atomic_path
 from addp_mm.generation.figures import enlarge, image_grid
-from addp_mm.report.benchmark_figures import Interval, error_bars
 from addp_mm.report.figures import Picture, Points, image_picture, line_charts
 from addp_mm.report.logs import LogError, read_curve
 from addp_mm.report.machine import machine_class, versions
@@ -38,12 +38,6 @@ LEAD = (
     'method trained the generator on pairs of a right and a wrong image of one question. All models are compared on '
     'images of fresh seeds.'
 )
-_TITLES = {
-    REWARD: 'Reward',
-    'better_than_base': "Better than the base's image of the same noise, share",
-    DISTANCE: 'Fréchet distance (lower is better)',
-    DIVERSITY: 'Diversity: mean distance of two images of one question',
-}
 # by name in the log
 _CURVES = dict(
     loss='Loss',
@@ -61,12 +55,6 @@ _SCORED = (
 )
 
 
-def summary_table(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[list[str]]:
-    """Rows of text: the names of the numbers, then one row for each model."""
-    keys = list(next(iter(table.values())))
-    return [['', *keys], *([name, *(_number(row[key]) for key in keys)] for name, row in table.items())]
-
-
 def write_page(path: Path, plan: Plan, runs: Sequence[SeedRun], table: Mapping[str, Any], ran: Sequence[str]) -> int:
     """Write the report of a finished run, and its pictures into the folder ``figures`` beside it.
 
@@ -74,7 +62,7 @@ def write_page(path: Path, plan: Plan, runs: Sequence[SeedRun], table: Mapping[s
         path: The HTML file to write.
         plan: What was done.
         runs: The run of each seed.
-        table: From :func:`~addp_mm.alignment.pipeline.comparison.summary`.
+        table: From :func:`~addp_mm.alignment.pipeline.comparison_table.summary`.
         ran: The commands of this run, as you type them.
 
     Returns:
@@ -83,7 +71,7 @@ def write_page(path: Path, plan: Plan, runs: Sequence[SeedRun], table: Mapping[s
     command = shlex.join(['addp', 'align', *sys.argv[1:]])
     first = runs[0]
     sections = [
-        _comparison(table, len(runs), len(first.compared(BASE).numbers), command),
+        comparison_section(table, len(first.compared(BASE).numbers), command),
         _same_noise(first, command),
         _pairs(first, command),
         *([_tokens(first, command)] if plan.has_weights else []),
@@ -95,33 +83,35 @@ def write_page(path: Path, plan: Plan, runs: Sequence[SeedRun], table: Mapping[s
         table=Table(['', ''], list(dict(versions(), machine=machine_class()).items())),
     )
     sections.append(Section('How this page was created', [software]))
-    _write_pictures(path.with_name('figures'), sections)
+    charts = {f'comparison_{name}': picture for name, picture in comparison_pictures(table).items()}
+    _write_pictures(path.with_name('figures'), charts | _numbered(sections[1:]))
     return Page('Alignment of a generator', LEAD, sections).write(path)
 
 
-def _write_pictures(folder: Path, sections: Sequence[Section]) -> None:
-    """Write each picture to a file of its own, named by its heading and its number."""
-    folder.mkdir(exist_ok=True)
+def _numbered(sections: Sequence[Section]) -> dict[str, Picture]:
+    """The pictures of sections, named by their heading and number."""
+    found = {}
     for section in sections:
         pictures = [picture for figure in section.figures for picture in figure.pictures]
-        for number, picture in enumerate(pictures):
-            name = f'{section.heading.lower().replace(" ", "-")}_{number}{_ENDINGS[picture.uri.partition(";")[0]]}'
-            with atomic_path(folder / name) as partial:
-                partial.write_bytes(picture.content)
+        heading = section.heading.lower().replace(' ', '-')
+        found.update({f'{heading}_{number}': picture for number, picture in enumerate(pictures)})
+    return found
 
 
-def _comparison(table: Mapping[str, Any], seeds: int, num_images: int, command: str) -> Section:
-    header, *rows = summary_table(table)
-    titles = ['', *(_TITLES.get(key, key.replace('_', ' ').capitalize()) for key in header[1:])]
-    figures = [Figure('Each model, measured on its own images.', [command], table=Table(titles, rows))]
-    pictures = [
-        error_bars(title, {name: [_interval(row[key])] for name, row in table.items()}, [''], 'mean over the seeds')
-        for key, title in zip(header[1:], titles[1:], strict=True)
-    ]
-    figures.append(Figure('The same numbers. Error bars: standard deviation over the seeds.', [command], pictures))
-    spread = f'; mean and standard deviation of {seeds} seeds' if seeds > 1 else ''
-    text = f'{num_images:,} images of each model, with noise that no training has seen{spread}. Positive is supervised '
-    return Section('Comparison', figures, f'{text}fine-tuning on the right images.')
+def _write_pictures(folder: Path, pictures: Mapping[str, Picture]) -> None:
+    """Write each picture to a file; remove those of an earlier report that this one lacks."""
+    folder.mkdir(exist_ok=True)
+    files = {
+        f'{re.sub("[^a-zA-Z0-9_-]", "_", name)}{_ENDINGS[picture.uri.partition(";")[0]]}': picture
+        for name, picture in pictures.items()
+    }
+    for name, picture in files.items():
+        with atomic_path(folder / name) as partial:
+            partial.write_bytes(picture.content)
+    headings = {name.partition('_')[0] for name in files}
+    for old in folder.iterdir():
+        if old.name not in files and old.name.partition('_')[0] in headings and old.suffix in _ENDINGS.values():
+            old.unlink(missing_ok=True)
 
 
 def _same_noise(run: SeedRun, command: str) -> Section:
@@ -221,13 +211,3 @@ def _warning(fault: str) -> str:
 
 def _picture(array: np.ndarray, alt: str) -> Picture:
     return image_picture(Image.fromarray(array), alt)
-
-
-def _interval(number: Mapping[str, Any]) -> Interval:
-    arm = number['deviation'] or 0.0
-    return Interval(number['mean'], number['mean'] - arm, number['mean'] + arm)
-
-
-def _number(number: Mapping[str, Any]) -> str:
-    deviation = number['deviation']
-    return f'{number["mean"]:.3f}' + ('' if deviation is None else f' ± {deviation:.3f}')

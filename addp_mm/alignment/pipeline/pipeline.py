@@ -18,8 +18,10 @@ from addp_mm.alignment.datasets import ChosenTrajectories, PreferencePairs
 from addp_mm.alignment.generator_tuning import GeneratorTuning
 from addp_mm.alignment.likelihood_tuning import LikelihoodTuning
 from addp_mm.alignment.pipeline.clock import WorkClock
-from addp_mm.alignment.pipeline.comparison import check_comparison, summary
-from addp_mm.alignment.pipeline.page import summary_table, write_page
+from addp_mm.alignment.pipeline.comparison import check_comparison
+from addp_mm.alignment.pipeline.comparison_section import difference_table, summary_table
+from addp_mm.alignment.pipeline.comparison_table import summary
+from addp_mm.alignment.pipeline.page import write_page
 from addp_mm.alignment.pipeline.plan import LIKELIHOOD, SAMPLES, Plan, read_plan
 from addp_mm.alignment.pipeline.seed_run import SeedRun
 from addp_mm.alignment.preference_tuning import PreferenceTuning
@@ -107,6 +109,7 @@ class Pipeline:
         path = self.args.work_dir / 'report.html'
         write_page(path, plan, runs, table, commands.ran)
         print(aligned(summary_table(table), numbers=True))
+        print(f'\ndifferences from the base\n{aligned(difference_table(table), numbers=True)}\n')
         for run in runs:
             for fault in run.faults():
                 print(f'warning: seed {run.seed}: {fault}')
