@@ -14,10 +14,11 @@ from PIL import Image
 
 from addp_mm.alignment.figures import REJECTED
 from addp_mm.alignment.pairs import Selection, write_selection
-from addp_mm.alignment.redraw_experiment import CHOICES, RedrawExperiment, right_thresholds
+from addp_mm.alignment.redraw_experiment import CHOICES, Case, RedrawExperiment, right_thresholds
 from addp_mm.alignment.redraw_figures import redraw_grid
 from addp_mm.alignment.rewards import build_reward
 from addp_mm.alignment.score_files import write_scores
+from addp_mm.generation.sampling_state import Samples
 from addp_mm.generation.trajectories.sampler_settings import sampler_of
 from addp_mm.generation.trajectories.trajectory_files import TrajectoryFiles
 
@@ -128,6 +129,50 @@ def test_a_case_does_not_depend_on_the_other_images_and_the_batches(files, choic
         np.testing.assert_allclose(ran[0].rewards[2:], ran[1].rewards, atol=1e-6)
         assert np.array_equal(ran[0].right, ran[0].rewards >= 0.5)
     assert not np.array_equal(ran[0].rewards[:, 0], ran[0].rewards[:, 1])
+
+
+def case(choice, rewards, right):
+    rewards, right = np.array(rewards, np.float64), np.array(right, bool)
+    return Case(choice, 0.25, [*range(len(rewards))], 4.0, rewards, right, 0.5, np.empty((0, 1, 1, 3), np.uint8))
+
+
+def test_a_difference_is_the_first_minus_the_second_and_paired_by_image():
+    levels = 10 * np.arange(30.0)[:, None]  # images differ far more than choices
+    good = case('lowest score', levels + [[2.0, 4.0]], [[True, True]] * 15 + [[True, False]] * 15)
+    poor = case('random', levels + [[1.0, 1.0]], [[True, False]] * 15 + [[False, False]] * 15)
+    found = good.minus(poor)
+    assert (found['choice'], found['minus'], found['share']) == ('lowest score', 'random', 0.25)
+    assert found['reward'] == dict(value=2.0, low=2.0, high=2.0)  # the same for each image
+    assert found['right']['value'] == 0.5
+    back = poor.minus(good)
+    for key in ('right', 'reward'):
+        assert [back[key][limit] for limit in ('value', 'high', 'low')] == pytest.approx(
+            [-found[key][limit] for limit in ('value', 'low', 'high')]
+        )
+    unpaired = case('random', levels[::-1] + [[1.0, 1.0]], poor.right)
+    assert good.minus(unpaired)['reward']['value'] == 2.0
+    assert good.minus(unpaired)['reward']['low'] < -30
+
+
+def test_all_choices_of_an_image_and_draw_have_the_same_noise(files, monkeypatch):
+    noise = []
+
+    def redrawn(sampler, own, chosen, generators, batch_size, progress):
+        noise.append([float(torch.rand(1, generator=one)) for one in generators])
+        return Samples(torch.zeros(len(own), 3, 2, 2), own.ids)
+
+    for function in ('redraw_tokens', 'redraw_and_continue'):
+        monkeypatch.setattr(f'addp_mm.alignment.redraw_experiment.{function}', redrawn)
+    whole, found = experiment(files, [1, 4, 6]), {}
+    for choice in CHOICES:
+        noise.clear()
+        whole.tokens_again(choice, 0.25)
+        whole.from_the_step_on(choice)
+        found[choice] = [*noise]
+    assert all(one == found[CHOICES[0]] for one in found.values())
+    shares, continued = found[CHOICES[0]][: whole.num_draws], found[CHOICES[0]][whole.num_draws :]
+    assert shares == continued
+    assert len({one for draw in shares for one in draw}) == 3 * whole.num_draws  # other noise for each image and draw
 
 
 def test_thresholds_belong_to_the_question():
